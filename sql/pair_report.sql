@@ -1,0 +1,27 @@
+-- What preference_pairs with the same arguments uses and why it drops the rest: one row of rows_in, rows_used, rows_not_selected,
+-- dropped (map of reason to rows), groups_in, groups_used, pairs_out. rows_in = rows_used + rows_not_selected + all that is dropped.
+--
+--   FROM pair_report('feedback/*.parquet');
+CREATE OR REPLACE MACRO pref_table_report(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin,
+                                          max_pairs_per_prompt, top_k, bottom_k, seed) AS TABLE (
+  WITH numbered AS NOT MATERIALIZED (
+    SELECT row_number() OVER () - 1 AS _pos, prompt AS _prompt, completion AS _completion, score AS _score0 FROM query_table(tbl)),
+  judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
+  counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
+  candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
+  groups AS MATERIALIZED (FROM pref_groups('candidates')),
+  pairs AS NOT MATERIALIZED (
+    FROM pref_pairs('groups', strategy := strategy, chosen_min := chosen_min, rejected_below := rejected_below, min_margin := min_margin,
+                    max_pairs_per_prompt := max_pairs_per_prompt, top_k := top_k, bottom_k := bottom_k, seed := seed)),
+  paired AS MATERIALIZED (
+    SELECT _first, _chosen, _rejected, better._completion = worse._completion AS _same_text
+    FROM pairs JOIN numbered AS better ON better._pos = pairs._chosen JOIN numbered AS worse ON worse._pos = pairs._rejected)
+  FROM pref_report('counted', 'candidates', 'groups', 'paired', chosen_min := chosen_min, rejected_below := rejected_below,
+                   min_margin := min_margin)
+);
+CREATE OR REPLACE MACRO pair_report(tbl, strategy := 'best_worst', chosen_min := 4, rejected_below := 4, min_margin := 0,
+                                    max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (
+  FROM pref_table_report(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k, seed)),
+(tbl, prompt, completion, score, strategy := 'best_worst', chosen_min := 4, rejected_below := 4, min_margin := 0,
+ max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (
+  FROM pref_table_report(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k, seed));

@@ -1,0 +1,38 @@
+-- The pairs that a strategy proposes and the thresholds, the margin and the cap let stand.
+--
+-- `groups` is the output of pref_groups. Gives _first (of the group), _grp, _c and _r (ranks, 1 is worst), _chosen and _rejected
+-- (positions), _chosen_score and _rejected_score. Texts are not looked at. Cost: the pairs proposed, O(n) or O(n^2) of a group.
+CREATE OR REPLACE MACRO pref_pairs(groups, strategy := 'best_worst', chosen_min := 4, rejected_below := 4, min_margin := 0,
+                                   max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (
+  -- A group whose best and worst candidate cannot pair proposes nothing.
+  WITH open AS NOT MATERIALIZED (
+    SELECT * FROM query_table(groups)
+    WHERE pref_refusal(_n, _ranks[_n][1], _ranks[1][1], chosen_min, rejected_below, min_margin) IS NULL),
+  chosen AS NOT MATERIALIZED (
+    SELECT *, unnest(range(CASE WHEN strategy IN ('best_worst', 'best_random', 'best_rest') THEN _n
+                                ELSE greatest(2, _n - coalesce(top_k, _n) + 1) END, _n + 1)) AS _c
+    FROM open),
+  proposed AS NOT MATERIALIZED (
+    SELECT *, unnest(CASE strategy
+        WHEN 'best_worst' THEN [1::BIGINT]
+        WHEN 'adjacent' THEN CASE WHEN _c - 1 <= coalesce(bottom_k, _n) THEN [_c - 1] ELSE [] END
+        WHEN 'best_random' THEN [1 + (pref_hash(_grp, seed) % len(list_filter(_ranks[1:least(_n - 1, coalesce(bottom_k, _n))],
+            lambda low: _ranks[_n][1] > low[1] AND coalesce(low[1] < rejected_below, true)
+                        AND _ranks[_n][1] - low[1] >= min_margin))::UBIGINT)::BIGINT]
+        ELSE range(1, least(_c - 1, coalesce(bottom_k, _n)) + 1) END) AS _r
+    FROM chosen),
+  scored AS NOT MATERIALIZED (
+    SELECT _first, _grp, _c, _r, _ranks[_c][2] AS _chosen, _ranks[_r][2] AS _rejected,
+           _ranks[_c][1] AS _chosen_score, _ranks[_r][1] AS _rejected_score
+    FROM proposed),
+  standing AS NOT MATERIALIZED (
+    SELECT * FROM scored
+    WHERE _chosen_score > _rejected_score AND coalesce(_chosen_score >= chosen_min, true)
+      AND coalesce(_rejected_score < rejected_below, true) AND _chosen_score - _rejected_score >= min_margin)
+  SELECT * FROM standing WHERE max_pairs_per_prompt IS NULL
+  UNION ALL
+  SELECT * FROM standing WHERE max_pairs_per_prompt IS NOT NULL
+  QUALIFY row_number() OVER (PARTITION BY _first
+    ORDER BY pref_mix(xor(pref_mix(xor(pref_hash(_grp, seed) & 4294967295::UBIGINT, _c::UBIGINT)), _r::UBIGINT)), _c, _r)
+    <= max_pairs_per_prompt
+);

@@ -1,0 +1,35 @@
+-- The drop report of pairs: one row of rows_in, rows_used, rows_not_selected, dropped (map of reason to rows), groups_in,
+-- groups_used, pairs_out.
+--
+-- `counted`, `candidates`, `groups` are outputs of the macros of those names; `paired` is pref_pairs with a column _same_text.
+CREATE OR REPLACE MACRO pref_report(counted, candidates, groups, paired, chosen_min := 4, rejected_below := 4, min_margin := 0,
+                                    aggregate := 'none') AS TABLE (
+  WITH per_group AS (
+    SELECT _first, count(*) AS standing, count(*) FILTER (NOT _same_text) AS kept FROM query_table(paired) GROUP BY _first),
+  fates AS (
+    SELECT g._votes, coalesce(p.kept, 0) AS kept,
+           CASE WHEN p.kept > 0 THEN NULL
+                WHEN p.standing > 0 THEN 'identical_text'
+                ELSE coalesce(pref_refusal(g._n, g._ranks[g._n][1], g._ranks[1][1], chosen_min, rejected_below, min_margin),
+                              'no_adjacent_pair') END AS reason
+    FROM query_table(groups) g LEFT JOIN per_group p ON g._first = p._first),
+  used AS NOT MATERIALIZED (
+    SELECT DISTINCT unnest([_chosen, _rejected]) AS pos FROM query_table(paired) WHERE NOT _same_text),
+  used_rows AS (
+    SELECT count(*) AS n FROM used WHERE aggregate = 'none'
+    UNION ALL
+    SELECT coalesce(sum(_votes), 0)::BIGINT FROM query_table(candidates) c SEMI JOIN used ON c._pos = used.pos WHERE aggregate <> 'none'),
+  dropped AS (
+    SELECT _reason AS reason, count(*) AS n FROM query_table(counted) WHERE _reason IS NOT NULL GROUP BY _reason
+    UNION ALL
+    SELECT _reason, sum(_votes)::BIGINT FROM query_table(candidates) WHERE _reason IS NOT NULL AND aggregate <> 'none' GROUP BY _reason
+    UNION ALL
+    SELECT reason, sum(_votes)::BIGINT FROM fates WHERE reason IS NOT NULL GROUP BY reason)
+  SELECT (SELECT count(*) FROM query_table(counted)) AS rows_in,
+         (SELECT sum(n)::BIGINT FROM used_rows) AS rows_used,
+         (SELECT coalesce(sum(_votes) FILTER (kept > 0), 0)::BIGINT FROM fates) - (SELECT sum(n)::BIGINT FROM used_rows) AS rows_not_selected,
+         (SELECT coalesce(map_from_entries(list(row(reason, n) ORDER BY reason)), MAP {}) FROM dropped) AS dropped,
+         (SELECT count(*) FROM fates) AS groups_in,
+         (SELECT count(*) FROM fates WHERE kept > 0) AS groups_used,
+         (SELECT coalesce(sum(kept), 0)::BIGINT FROM fates) AS pairs_out
+);

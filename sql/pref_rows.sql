@@ -1,0 +1,38 @@
+-- Judgements with the reason why a row does not count, and their score on the annotators' common scale.
+--
+-- `judged` is a relation of _pos, _grp, _text, _id, _annotator, _aspect, _has_prompt, _has_completion, _null_score, _value
+-- (_value: NULL where the score is no number). Adds _reason (NULL: the row counts); replaces _value by the normalised score.
+CREATE OR REPLACE MACRO pref_rows(judged, normalize := 'none', tie_break := 'position', weights := NULL,
+                                  on_invalid := 'drop') AS TABLE (
+  WITH named AS NOT MATERIALIZED (
+    SELECT *, CASE
+        WHEN NOT _has_prompt THEN 'null_prompt'
+        WHEN NOT _has_completion THEN 'null_completion'
+        WHEN _null_score THEN 'null_score'
+        WHEN _value IS NULL THEN 'bad_score'
+        WHEN NOT isfinite(_value) THEN 'non_finite_score'
+        WHEN normalize <> 'none' AND _annotator IS NULL THEN 'null_annotator'
+        WHEN weights IS NOT NULL AND (_aspect IS NULL OR NOT map_contains(weights, _aspect::VARCHAR)) THEN 'unweighted_aspect'
+        WHEN tie_break = 'id' AND _id IS NULL THEN 'null_id'
+      END AS _reason
+    FROM query_table(judged)),
+  reasoned AS NOT MATERIALIZED (
+    SELECT * REPLACE (CASE WHEN on_invalid = 'raise' AND _reason IN
+        ('null_prompt', 'null_completion', 'null_score', 'bad_score', 'non_finite_score')
+      THEN error('prefmill: row ' || _pos || ' cannot be used; got ' || _reason || ', and on_invalid is raise.') ELSE _reason END AS _reason)
+    FROM named)
+  SELECT * FROM reasoned WHERE normalize = 'none'
+  UNION ALL BY NAME
+  SELECT * FROM reasoned WHERE normalize <> 'none' AND _reason IS NOT NULL
+  UNION ALL BY NAME
+  SELECT * REPLACE (CASE WHEN min(_value) OVER scale = max(_value) OVER scale THEN 0
+      ELSE round((_value - avg(_value) OVER scale) / stddev_pop(_value) OVER scale, 9) END AS _value)
+  FROM reasoned WHERE normalize = 'zscore' AND _reason IS NULL
+  WINDOW scale AS (PARTITION BY _annotator, _aspect)
+  UNION ALL BY NAME
+  SELECT * REPLACE (round((rank() OVER ordered + (count(*) OVER peers - 1) / 2 - 0.5::DOUBLE) / count(*) OVER scale, 9) AS _value)
+  FROM reasoned WHERE normalize = 'rank' AND _reason IS NULL
+  WINDOW scale AS (PARTITION BY _annotator, _aspect),
+         ordered AS (PARTITION BY _annotator, _aspect ORDER BY _value),
+         peers AS (PARTITION BY _annotator, _aspect, _value)
+);

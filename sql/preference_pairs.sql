@@ -1,0 +1,29 @@
+-- Preference pairs of a table, view, CTE, file or glob: prompt, chosen, rejected, chosen_score, rejected_score.
+--
+--   FROM preference_pairs('feedback/*.parquet', chosen_min := 4, rejected_below := 4);
+--   FROM preference_pairs(feedback, question, answer, -rank, chosen_min := NULL, rejected_below := NULL);
+--
+-- Columns are prompt, completion, score; or the three are given as expressions. What the arguments mean: docs/semantics.md.
+-- Texts are joined to ranked positions at the end, never carried through a group-by.
+CREATE OR REPLACE MACRO pref_table_pairs(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin,
+                                         max_pairs_per_prompt, top_k, bottom_k, seed) AS TABLE (
+  WITH numbered AS NOT MATERIALIZED (
+    SELECT row_number() OVER () - 1 AS _pos, prompt AS _prompt, completion AS _completion, score AS _score0 FROM query_table(tbl)),
+  judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
+  counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
+  candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
+  groups AS NOT MATERIALIZED (FROM pref_groups('candidates')),
+  pairs AS NOT MATERIALIZED (
+    FROM pref_pairs('groups', strategy := strategy, chosen_min := chosen_min, rejected_below := rejected_below, min_margin := min_margin,
+                    max_pairs_per_prompt := max_pairs_per_prompt, top_k := top_k, bottom_k := bottom_k, seed := seed))
+  SELECT better._prompt AS prompt, better._completion AS chosen, worse._completion AS rejected,
+         _chosen_score AS chosen_score, _rejected_score AS rejected_score
+  FROM pairs JOIN numbered AS better ON better._pos = pairs._chosen JOIN numbered AS worse ON worse._pos = pairs._rejected
+  WHERE better._completion <> worse._completion ORDER BY _first, _c DESC, _r
+);
+CREATE OR REPLACE MACRO preference_pairs(tbl, strategy := 'best_worst', chosen_min := 4, rejected_below := 4, min_margin := 0,
+                                         max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (
+  FROM pref_table_pairs(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k, seed)),
+(tbl, prompt, completion, score, strategy := 'best_worst', chosen_min := 4, rejected_below := 4, min_margin := 0,
+ max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (
+  FROM pref_table_pairs(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k, seed));

@@ -1,0 +1,19 @@
+-- Single completions with a label, for KTO: prompt, completion, label, score. True from chosen_min on, false below rejected_below;
+-- what lies between has no label and is left out.
+--
+--   FROM unpaired('feedback/*.parquet', chosen_min := 4, rejected_below := 3);
+CREATE OR REPLACE MACRO pref_table_labels(tbl, prompt, completion, score, chosen_min, rejected_below) AS TABLE (
+  WITH numbered AS NOT MATERIALIZED (
+    SELECT row_number() OVER () - 1 AS _pos, prompt AS _prompt, completion AS _completion, score AS _score0 FROM query_table(tbl)),
+  judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
+  counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
+  candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
+  labels AS NOT MATERIALIZED (FROM pref_labels('candidates', chosen_min := chosen_min, rejected_below := rejected_below))
+  SELECT told._prompt AS prompt, told._completion AS completion, _label AS label, _score AS score
+  FROM labels JOIN numbered AS told ON told._pos = labels._pos
+  WHERE _label IS NOT NULL ORDER BY _turn, _first
+);
+CREATE OR REPLACE MACRO unpaired(tbl, chosen_min := 4, rejected_below := 4) AS TABLE (
+  FROM pref_table_labels(tbl, prompt, completion, score, chosen_min, rejected_below)),
+(tbl, prompt, completion, score, chosen_min := 4, rejected_below := 4) AS TABLE (
+  FROM pref_table_labels(tbl, prompt, completion, score, chosen_min, rejected_below));

@@ -1,0 +1,39 @@
+"""prefmill: raw feedback in, checked preference data out.
+
+    import prefmill as pm
+
+    plan = pm.Pairs(chosen_min=4, rejected_below=4)               # what
+    report = pm.run(plan, "feedback/*.parquet", "pairs.parquet")  # files, out of core
+    plan.lazy(frame)                                              # a Polars LazyFrame
+    plan.sql("feedback")                                          # DuckDB SQL
+
+Importing this package loads none of Polars, DuckDB, datasets, transformers, torch: each is loaded where it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from prefmill._version import __version__
+from prefmill.errors import PrefmillError
+from prefmill.plans import Pairs, Unpaired
+from prefmill.schema import Roles
+
+if TYPE_CHECKING:
+    from prefmill.report import PairReport, pair_report
+    from prefmill.runs import RunReport, run
+
+__all__ = ["PairReport", "Pairs", "PrefmillError", "Roles", "RunReport", "Unpaired", "__version__", "pair_report", "run"]
+
+_LAZY = {"PairReport": "report", "pair_report": "report", "RunReport": "runs", "run": "runs"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"prefmill.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'prefmill' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,31 @@
+"""`python -m prefmill` and the `prefmill` command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+
+def main() -> None:
+    """Run the command line; exits with the codes of `docs/cli.md`."""
+    from prefmill.cli import app
+    from prefmill.errors import PrefmillError
+
+    # A job scheduler's SIGTERM must clean up as Ctrl-C does: temporary files go, the old output stays.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app(prog_name="prefmill", standalone_mode=True)
+    except PrefmillError as error:
+        print(f"prefmill: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("prefmill: stopped; nothing was written.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `prefmill ... | head`: nothing more to say, and nowhere to say it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""The command line: options to plans, plans to `runs.run`, reports to people. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prefmill._version import __version__
+from prefmill.errors import BadArgument
+from prefmill.plans import Pairs, Plan, Unpaired, read_plan
+from prefmill.schema import RoleNames
+
+if TYPE_CHECKING:
+    from prefmill.runs import RunReport
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Turn raw feedback into preference data: pairs and labels, checked, with every dropped row counted.",
+)
+
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, globs, directories or URLs; - is JSONL on stdin.")]
+Output = Annotated[str | None, typer.Option("--output", "-o", help="Target: .parquet .jsonl .csv .tsv .arrow, or a directory (datasets). - is JSONL on stdout.")]
+Prompt = Annotated[str | None, typer.Option(help="Column of the prompt.", rich_help_panel="Roles")]
+Completion = Annotated[str | None, typer.Option(help="Column of the completion.", rich_help_panel="Roles")]
+Score = Annotated[str | None, typer.Option(help="Column of the score; -COLUMN where lower is better.", rich_help_panel="Roles")]
+Id = Annotated[str | None, typer.Option("--id", help="Column of the row's id.", rich_help_panel="Roles")]
+Annotator = Annotated[str | None, typer.Option(help="Column of the annotator.", rich_help_panel="Roles")]
+Aspect = Annotated[str | None, typer.Option(help="Column of the aspect judged.", rich_help_panel="Roles")]
+Group = Annotated[list[str] | None, typer.Option(help="Column that groups instead of the prompt; may be given again.", rich_help_panel="Roles")]
+ChosenMin = Annotated[str | None, typer.Option(metavar="NUMBER|none", help="Smallest score of a chosen completion.  [default: 4]")]
+RejectedBelow = Annotated[str | None, typer.Option(metavar="NUMBER|none", help="A rejected score is below this.  [default: 4]")]
+Aggregate = Annotated[str | None, typer.Option(help="Merge judgements of one completion: none, mean, median, max, min, majority.")]
+Normalize = Annotated[str | None, typer.Option(help="Scale of annotators: none, zscore, rank.")]
+Weights = Annotated[str | None, typer.Option(metavar="NAME=W,...", help="Weighted sum of score columns, or of aspects.")]
+MinVotes = Annotated[int | None, typer.Option(help="Judgements that a completion needs.")]
+TieBreak = Annotated[str | None, typer.Option(help="Order of equal scores: position or id.")]
+OnInvalid = Annotated[str | None, typer.Option(help="Rows without a usable score: drop (and count) or raise.")]
+Seed = Annotated[int | None, typer.Option(help="Of everything drawn, and of splits.")]
+PlanFile = Annotated[Path | None, typer.Option("--plan", metavar="FILE", help="Plan as TOML; options given beside it win.")]
+Format = Annotated[str | None, typer.Option(help="trl, trl-implicit, kto, instruction, openrlhf, llama-factory.  [default: trl; kto for labels]")]
+Chat = Annotated[bool, typer.Option("--chat", help="Write text as messages.")]
+Keep = Annotated[str | None, typer.Option(metavar="COL,...", help="Columns to carry along.")]
+Split = Annotated[str | None, typer.Option(metavar="NAME=SHARE,...", help="Split by prompt, for example train=0.95,test=0.05.")]
+Encoding = Annotated[str | None, typer.Option(help="Codec of text files.  [default: utf-8]")]
+Delimiter = Annotated[str | None, typer.Option(help="Of CSV files.")]
+Rejects = Annotated[Path | None, typer.Option(metavar="FILE", help="Write malformed rows there and go on.")]
+EngineName = Annotated[str, typer.Option("--engine", help="auto, polars or duckdb.")]
+MemoryLimit = Annotated[str | None, typer.Option(metavar="SIZE", help="For example 2GB.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")]
+TempDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for spilling.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run; write nothing.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+    if version:
+        typer.echo(f"prefmill {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def pairs(  # one option a line: this is the manual
+    inputs: Inputs,
+    output: Output = None,
+    strategy: Annotated[str | None, typer.Option(help="best_worst, best_random, best_rest, adjacent, all, threshold.")] = None,
+    chosen_min: ChosenMin = None,
+    rejected_below: RejectedBelow = None,
+    no_thresholds: Annotated[bool, typer.Option("--no-thresholds", help="Any two different scores make a pair.")] = False,
+    min_margin: Annotated[float | None, typer.Option(help="Smallest difference of scores.")] = None,
+    max_pairs_per_prompt: Annotated[int | None, typer.Option(help="Draw at most so many pairs of a prompt.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Choose from the k best only.")] = None,
+    bottom_k: Annotated[int | None, typer.Option(help="Reject from the k worst only.")] = None,
+    aggregate: Aggregate = None,
+    normalize: Normalize = None,
+    weights: Weights = None,
+    min_votes: MinVotes = None,
+    tie_break: TieBreak = None,
+    on_invalid: OnInvalid = None,
+    seed: Seed = None,
+    plan: PlanFile = None,
+    prompt: Prompt = None,
+    completion: Completion = None,
+    score: Score = None,
+    id: Id = None,
+    annotator: Annotator = None,
+    aspect: Aspect = None,
+    group: Group = None,
+    format: Format = None,
+    chat: Chat = False,
+    margin_column: Annotated[float | None, typer.Option(metavar="SCALE", help="Add margin = (chosen - rejected) * SCALE: RewardTrainer's loss uses it.")] = None,
+    keep: Keep = None,
+    split: Split = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    rejects: Rejects = None,
+    engine: EngineName = "auto",
+    memory_limit: MemoryLimit = None,
+    threads: Threads = None,
+    temp_dir: TempDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make preference pairs: per prompt, high scores against low ones.
+
+    \b
+    prefmill pairs feedback.csv -o pairs.parquet
+    prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margin 1
+    """
+    _run(Pairs, locals())
+
+
+@app.command()
+def unpair(
+    inputs: Inputs,
+    output: Output = None,
+    chosen_min: ChosenMin = None,
+    rejected_below: RejectedBelow = None,
+    aggregate: Aggregate = None,
+    normalize: Normalize = None,
+    weights: Weights = None,
+    min_votes: MinVotes = None,
+    tie_break: TieBreak = None,
+    on_invalid: OnInvalid = None,
+    seed: Seed = None,
+    plan: PlanFile = None,
+    prompt: Prompt = None,
+    completion: Completion = None,
+    score: Score = None,
+    id: Id = None,
+    annotator: Annotator = None,
+    aspect: Aspect = None,
+    group: Group = None,
+    format: Format = None,
+    chat: Chat = False,
+    keep: Keep = None,
+    split: Split = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    rejects: Rejects = None,
+    engine: EngineName = "auto",
+    memory_limit: MemoryLimit = None,
+    threads: Threads = None,
+    temp_dir: TempDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Label completions for KTO: true from --chosen-min on, false below --rejected-below.
+
+    \b
+    prefmill unpair feedback.csv -o labels.parquet
+    """
+    _run(Unpaired, locals())
+
+
+@app.command()
+def check(
+    inputs: Inputs,
+    prompt: Prompt = None,
+    completion: Completion = None,
+    score: Score = None,
+    group: Group = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    rejects: Rejects = None,
+    memory_limit: MemoryLimit = None,
+    threads: Threads = None,
+    temp_dir: TempDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is in the feedback: roles, groups, scores, repeated answers, unusable rows. Exit code 1 if rows are unusable.
+
+    \b
+    prefmill check feedback.csv
+    """
+    from prefmill import show
+    from prefmill.checks import check as look
+
+    found = look(inputs, roles=_roles(locals()), encoding=encoding, delimiter=delimiter, rejects=rejects, memory_bytes=_bytes(memory_limit),
+                 threads=threads, temp_dir=temp_dir)  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), ensure_ascii=False))
+    else:
+        show.check(found)
+    raise typer.Exit(0 if found.ok else 1)
+
+
+def _run(kind: type[Pairs] | type[Unpaired], options: dict[str, Any]) -> None:
+    """Run one plan from the options of its command, and tell what became of every row."""
+    from prefmill import show
+    from prefmill.runs import explain, run
+
+    plan = _plan(kind, options)
+    names = _roles(options)
+    reading = {key: options[key] for key in ("encoding", "delimiter", "rejects", "threads", "temp_dir")}
+    reading["memory_bytes"] = _bytes(options["memory_limit"])
+    if options["dry_run"]:
+        typer.echo(explain(plan, options["inputs"], roles=names, engine=options["engine"], **reading), nl=False)
+        return
+    output = options["output"]
+    if output is None:
+        raise BadArgument(f"{plan.kind}: no output named.", hint="-o pairs.parquet, or --dry-run to see the plan.")
+    if output == "-" and options["as_json"]:
+        raise BadArgument("-o - and --json both want stdout.", hint="give -o a file.")
+    with show.progress(quiet=options["quiet"]) as tell:
+        report = run(plan, options["inputs"], output, roles=names, engine=options["engine"], format=options["format"], chat=options["chat"],
+                     margin_scale=options.get("margin_column"), keep=_names(options["keep"]), split=_numbers("--split", options["split"]),
+                     overwrite=options["overwrite"], progress=tell, **reading)  # fmt: skip
+    if options["as_json"]:
+        typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
+    if not options["quiet"]:
+        show.report(plan, report)
+    if not report.pairs_out:
+        _nothing(plan, report)
+
+
+def _nothing(plan: Plan, report: RunReport) -> None:
+    from prefmill.show import nothing_hint
+
+    print(f"prefmill: no {'labels' if isinstance(plan, Unpaired) else 'pairs'} came out.\nHint: {nothing_hint(plan, report)}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def _plan(kind: type[Pairs] | type[Unpaired], options: Mapping[str, Any]) -> Plan:
+    """The plan of `--plan` with the options that were given on top."""
+    base: dict[str, Any] = {}
+    if options["plan"] is not None:
+        try:
+            read = read_plan(options["plan"].read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BadArgument(f"--plan: cannot read {str(options['plan'])!r}; {error.strerror}.") from None
+        if not isinstance(read, kind):
+            raise BadArgument(f"--plan: {str(options['plan'])!r} is a plan of {read.kind}; expected {kind.kind}.")
+        base = {name: getattr(read, name) for name in read.__dataclass_fields__}
+    given = {name: options[name] for name in kind.__dataclass_fields__ if options.get(name) is not None}
+    if options.get("no_thresholds"):
+        base |= {"chosen_min": None, "rejected_below": None}
+    for name in ("chosen_min", "rejected_below"):
+        if name in given:
+            given[name] = None if given[name].lower() == "none" else _number(name, given[name])
+    if "weights" in given:
+        given["weights"] = _numbers("--weights", given["weights"])
+    return kind(**{**base, **given})
+
+
+def _roles(options: Mapping[str, Any]) -> RoleNames:
+    return {role: options[role] for role in RoleNames.__annotations__ if options.get(role)}  # type: ignore[return-value]
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise BadArgument(f"--{name.replace('_', '-')}: not a number; got {text!r}, expected a number or none.") from None
+    return int(value) if value.is_integer() else value
+
+
+def _names(text: str | None) -> Sequence[str]:
+    return [part for part in text.split(",") if part] if text else []
+
+
+def _numbers(option: str, text: str | None) -> dict[str, float] | None:
+    """`a=1,b=2` as a mapping; a name may hold an equals sign itself."""
+    if text is None:
+        return None
+    found: dict[str, float] = {}
+    for part in _names(text):
+        name, equals, number = part.rpartition("=")
+        if not equals or name in found:
+            raise BadArgument(f"{option}: got {part!r} in {text!r}, expected NAME=NUMBER,... with each name once.")
+        found[name] = _number(option.lstrip("-"), number)
+    return found
+
+
+def _bytes(text: str | None) -> int | None:
+    """`2GB`, `512MiB`, `1.5G` in bytes."""
+    if text is None:
+        return None
+    units = {"": 1, "B": 1} | {f"{p}{s}": (1000 if s == "B" else 1024) ** i for i, p in enumerate("KMGT", 1) for s in ("", "B", "IB")}
+    digits = text.strip().rstrip("KMGTIBkmgtib ")
+    unit = text.strip()[len(digits) :].strip().upper()
+    try:
+        size = int(float(digits) * units[unit])
+    except (ValueError, KeyError):
+        raise BadArgument(f"--memory-limit: not a size; got {text!r}, expected a number and a unit.", hint="for example 2GB or 512MiB.") from None
+    if size < 500_000_000:
+        raise BadArgument(f"--memory-limit: too small to run in; got {text!r}, expected at least 500MB.")
+    return size

@@ -1,0 +1,188 @@
+"""Plans as DuckDB SQL. The rules are the macros in `sql/`; this module names the columns and strings the macros together.
+
+    judged ──pref_rows──▶ counted ──pref_candidates──▶ candidates ──pref_groups──▶ groups ──pref_pairs──▶ pairs
+
+Only `judged` knows the user's columns, and only the last join touches texts.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from prefmill._engine import literal, quote
+from prefmill.errors import BadArgument
+from prefmill.plans import Pairs, Plan, Unpaired, check_roles
+from prefmill.report import PairReport
+from prefmill.schema import RoleNames, Roles
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def install(con: duckdb.DuckDBPyConnection, *, persistent: bool = False) -> None:
+    """Make the macros of `sql/` known to `con`: for this connection, or with `persistent` in its database.
+
+    No setting of the connection is changed. Cost: milliseconds.
+
+    >>> import duckdb
+    >>> con = duckdb.connect()
+    >>> install(con)
+    >>> con.execute("SELECT pref_number(' 4.5 '), pref_number('four')").fetchall()
+    [(4.5, None)]
+    """
+    kind = "MACRO" if persistent else "TEMP MACRO"
+    con.execute("".join(text.replace("CREATE OR REPLACE MACRO", f"CREATE OR REPLACE {kind}") for text in macro_texts().values()))
+
+
+@cache
+def macro_texts() -> dict[str, str]:
+    """The SQL of every macro by its name, in the order in which they load."""
+    packaged = Path(str(resources.files("prefmill"))) / "sql"
+    folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "sql"  # a checkout keeps them at its top
+    names = [line.split()[1].removesuffix(".sql") for line in (folder / "prefmill.sql").read_text().splitlines() if line.startswith(".read ")]
+    return {Path(name).name: (folder / f"{Path(name).name}.sql").read_text() for name in names}
+
+
+def query(plan: Plan, table: str, **names: Unpack[RoleNames]) -> str:
+    """`plan` over `table` as one SELECT; `Plan.sql` is this function.
+
+    `table` is the name of a table, view, CTE or registered frame, or a path or glob. Positions are the row order that the
+    connection gives (`preserve_insertion_order`, on by default). Texts are joined to the ranked positions at the end.
+
+    >>> print(query(Pairs(), "feedback", completion="answer").splitlines()[0])
+    WITH numbered AS NOT MATERIALIZED (
+    """
+    roles = Roles.of(plan, names, where="sql")
+    check_roles(plan, roles, where="sql")
+    ctes = [("numbered", numbered(plan, roles, f"query_table({literal(table)})")), *stages(plan, roles)]
+    if isinstance(plan, Unpaired):
+        select = (
+            "SELECT row._prompt AS prompt, row._completion AS completion, labels._label AS label, labels._score AS score\n"
+            "FROM labels JOIN numbered AS row ON row._pos = labels._pos\n"
+            "WHERE labels._label IS NOT NULL ORDER BY labels._turn, labels._first"
+        )
+    else:
+        ctes.append(("told", _TOLD))
+        select = (
+            "SELECT _prompt AS prompt, _chosen_text AS chosen, _rejected_text AS rejected,\n"
+            "       _chosen_score AS chosen_score, _rejected_score AS rejected_score\n"
+            "FROM told WHERE NOT _same_text ORDER BY _first, _c DESC, _r"
+        )
+    return _with(ctes) + select
+
+
+_TOLD = (
+    "SELECT pairs.*, better._prompt AS _prompt, better._completion AS _chosen_text, worse._completion AS _rejected_text,\n"
+    "         better._completion = worse._completion AS _same_text\n"
+    "  FROM pairs JOIN numbered AS better ON better._pos = pairs._chosen JOIN numbered AS worse ON worse._pos = pairs._rejected"
+)
+
+
+def report(plan: Plan, con: duckdb.DuckDBPyConnection, table: str, **names: Unpack[RoleNames]) -> PairReport:
+    """What `plan` uses of `table` and why it drops the rest: a second query with the same arguments.
+
+    `con` needs the macros (`install`). Raises `AccountingError` should the rows not add up.
+    """
+    roles = Roles.of(plan, names, where="report")
+    check_roles(plan, roles, where="report")
+    ctes = [("numbered", numbered(plan, roles, f"query_table({literal(table)})")), *stages(plan, roles)]
+    if isinstance(plan, Pairs):
+        ctes.append(("told", _TOLD))
+    (row,) = con.execute(_with(ctes) + f"FROM {report_call(plan, 'told')}").fetchall()
+    return PairReport.of_row(row)
+
+
+def report_call(plan: Plan, paired: str) -> str:
+    """The call of the macro that accounts for every row, over the stages of `plan`."""
+    if isinstance(plan, Unpaired):
+        return "pref_label_report('counted', 'candidates', 'labels')"
+    limits = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}, min_margin := {sql(plan.min_margin)}"
+    return f"pref_report('counted', 'candidates', 'groups', {literal(paired)}, {limits}, aggregate := {sql(plan.aggregate)})"
+
+
+def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
+    """(name, query) of each step from `numbered` to the pairs or labels, each over the one before."""
+    limits = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}"
+    tie = f"tie_break := {sql(plan.tie_break)}"
+    by_aspect = plan.weights if roles.aspect else None
+    weights = f"weights := {sql(by_aspect)}"
+    steps = [
+        ("judged", judged(plan, roles)),
+        ("counted", f"FROM pref_rows('judged', normalize := {sql(plan.normalize)}, {tie}, {weights}, on_invalid := {sql(plan.on_invalid)})"),
+        ("candidates", f"FROM pref_candidates('counted', aggregate := {sql(plan.aggregate)}, min_votes := {plan.min_votes}, {weights}, {tie})"),
+    ]
+    if isinstance(plan, Unpaired):
+        return [*steps, ("labels", f"FROM pref_labels('candidates', {limits})")]
+    caps = ", ".join(f"{name} := {sql(getattr(plan, name))}" for name in ("max_pairs_per_prompt", "top_k", "bottom_k"))
+    margin = f"min_margin := {sql(plan.min_margin)}"
+    return [
+        *steps,
+        ("groups", f"FROM pref_groups('candidates', {tie})"),
+        ("pairs", f"FROM pref_pairs('groups', strategy := {sql(plan.strategy)}, {limits}, {margin}, {caps}, seed := {plan.seed})"),
+    ]
+
+
+def numbered(plan: Plan, roles: Roles, relation: str, position: str = "row_number() OVER () - 1") -> str:
+    """The role columns of `relation` under our own names, and the position of each row."""
+    columns = {"_pos": position, "_prompt": quote(roles.prompt), "_completion": quote(roles.completion)}
+    scores = plan.weights if plan.weights and not roles.aspect else [roles.score]
+    columns |= {f"_score{i}": quote(name) for i, name in enumerate(scores)}
+    for role in ("id", "annotator", "aspect"):
+        if name := getattr(roles, role):
+            columns[f"_{role}"] = quote(name)
+    columns |= {f"_group{i}": quote(name) for i, name in enumerate(roles.group)}
+    return "SELECT " + ", ".join(f"{expression} AS {name}" for name, expression in columns.items()) + f" FROM {relation}"
+
+
+def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -> str:
+    """The narrow relation that the macros start from, over `numbered`.
+
+    Columns in `never_null` are not tested for nulls: testing one means decoding all its texts.
+    """
+
+    def present(role: str, name: str) -> str:
+        return "true" if name in never_null else f"{role} IS NOT NULL"
+
+    scores = list(plan.weights.items()) if plan.weights and not roles.aspect else [(roles.score, 1.0)]
+    null_score = " OR ".join(f"_score{i} IS NULL" for i in range(len(scores)))
+    if plan.weights and not roles.aspect:
+        value = "round(" + " + ".join(f"{sql(float(w))} * pref_number(_score{i})" for i, (_, w) in enumerate(scores)) + ", 9)"
+    else:
+        value = "-pref_number(_score0)" if roles.negate else "pref_number(_score0)"
+    has_prompt = " AND ".join(
+        [present("_prompt", roles.prompt), *(present(f"_group{i}", name) for i, name in enumerate(roles.group))]
+    )
+    key = "[" + ", ".join(f"_group{i}::VARCHAR" for i in range(len(roles.group))) + "]" if roles.group else "_prompt"
+    columns = {
+        "_pos": "_pos",
+        "_grp": key,
+        "_text": "_completion" if plan.aggregate != "none" else "NULL",
+        "_id": "_id" if roles.id else "NULL",
+        "_annotator": "_annotator" if roles.annotator else "NULL",
+        "_aspect": "_aspect" if roles.aspect else "NULL",
+        "_has_prompt": has_prompt,
+        "_has_completion": present("_completion", roles.completion),
+        "_null_score": null_score,
+        "_value": value,
+    }
+    return "SELECT " + ", ".join(e if e == name else f"{e} AS {name}" for name, e in columns.items()) + " FROM numbered"
+
+
+def sql(value: object) -> str:
+    """A plan's value as SQL."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        return literal(value)
+    if isinstance(value, dict):
+        return "MAP {" + ", ".join(f"{literal(str(key))}: {sql(float(v))}" for key, v in value.items()) + "}"
+    if isinstance(value, int | float):
+        return f"{float(value)!r}::DOUBLE" if isinstance(value, float) else repr(value)
+    raise BadArgument(f"sql: no SQL form for {value!r}.")
+
+
+def _with(ctes: list[tuple[str, str]]) -> str:
+    return "WITH " + ",\n".join(f"{name} AS NOT MATERIALIZED (\n  {text})" for name, text in ctes) + "\n"

@@ -1,0 +1,98 @@
+"""Every error that prefmill raises on purpose.
+
+    PrefmillError (ValueError)
+    ├── BadArgument              a value that no plan, role or option can have (exit code 2)
+    │   └── PlanError            every problem of a plan at once
+    ├── ColumnMissing (KeyError) a role without a column, or with several
+    ├── BadInput                 a file that cannot be read as what it claims to be (exit code 1)
+    │   └── BadScore             rows that `on_invalid="raise"` refuses
+    ├── TargetExists             an output that is already there, without `overwrite`
+    ├── MissingPackage           an optional package is not installed
+    └── AccountingError          our own bug: rows in and rows accounted for differ (exit code 70)
+
+Messages read `where: what is wrong; got X, expected Y.` and end with `Hint: one thing to do.`
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class PrefmillError(ValueError):
+    """Base of all errors raised on purpose; `except ValueError` catches it too."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        self.message = message
+        self.hint = hint
+        super().__init__(f"{message}\nHint: {hint}" if hint else message)
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        return str(self.args[0])
+
+
+class BadArgument(PrefmillError):
+    """A value that cannot be meant."""
+
+    exit_code = 2
+
+
+class PlanError(BadArgument):
+    """All problems of one plan, one a line."""
+
+    def __init__(self, where: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{where}: {problem}" for problem in problems))
+
+
+class ColumnMissing(PrefmillError, KeyError):
+    """A role has no column, or could be several."""
+
+    exit_code = 2
+
+    @classmethod
+    def for_role(cls, where: str, role: str, wanted: str, columns: Iterable[str]) -> ColumnMissing:
+        """The error for a `role` whose column `wanted` is not among `columns`."""
+        columns = list(columns)
+        near = nearest(wanted, columns)
+        hint = f"did you mean {role}={near[0]!r}?" if near else f"name the column: {role}=COLUMN (--{role} COLUMN)."
+        return cls(f"{where}: no column {wanted!r} for the role {role!r}; got {columns}.", hint=hint)
+
+
+class BadInput(PrefmillError):
+    """A file that cannot be read as what it claims to be."""
+
+
+class BadScore(BadInput):
+    """Rows that `on_invalid="raise"` refuses."""
+
+
+class TargetExists(PrefmillError, FileExistsError):
+    """The output is already there."""
+
+    exit_code = 2
+
+
+class MissingPackage(PrefmillError, ImportError):
+    """An optional package is not installed."""
+
+    exit_code = 2
+
+    @classmethod
+    def for_extra(cls, where: str, package: str, extra: str) -> MissingPackage:
+        """The error for `package`, which the extra `extra` installs."""
+        return cls(f"{where}: the package {package!r} is not installed.", hint=f"pip install 'prefmill[{extra}]'")
+
+
+class AccountingError(PrefmillError):
+    """Rows in and rows accounted for differ: a bug of ours, never of the data."""
+
+    exit_code = 70
+
+
+def nearest(wanted: str, names: Iterable[str]) -> list[str]:
+    """Up to three of `names` that look most like `wanted`, best first."""
+    by_lower = {name.lower(): name for name in names}
+    return [by_lower[n] for n in difflib.get_close_matches(wanted.lower(), by_lower, n=3, cutoff=0.6)]

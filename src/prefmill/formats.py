@@ -1,0 +1,269 @@
+"""Column layouts of trainers: from pairs and labels to the frames that TRL, OpenRLHF or LLaMA-Factory read. No files here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import polars as pl
+import pyarrow as pa
+
+from prefmill.errors import BadArgument, BadInput
+from prefmill.hashing import message_keys
+
+Format = Literal["trl", "trl-implicit", "kto", "instruction", "openrlhf", "llama-factory"]
+FORMATS: tuple[str, ...] = get_args(Format)
+
+PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_score", "rejected_score")
+LABEL_COLUMNS = ("prompt", "completion", "label", "score")
+
+# What ShareGPT and OASST call the two speakers; every chat template knows only the right-hand names.
+_ROLES = {"human": "user", "gpt": "assistant", "prompter": "user"}
+_SHAREGPT_ROLES = {"user": "human", "assistant": "gpt"}
+_SPEAKERS = {"prompt": "user", "completion": "assistant", "chosen": "assistant", "rejected": "assistant"}
+
+
+def convert(frame: pl.DataFrame, *, format: Format = "trl", chat: bool = False, margin_scale: float | None = None) -> pl.DataFrame:
+    """Lay a frame of pairs or labels out as a trainer wants it.
+
+    Pairs come as `prompt, chosen, rejected, chosen_score, rejected_score`, then kept columns `chosen_NAME, rejected_NAME`; labels as
+    `prompt, completion, label, score`, then `NAME`. Texts are String, conversations lists of `{role, content, ...}` or
+    `{from, value, ...}`; the prompt may be of one kind and the completions of the other.
+
+    | format          | columns, before the kept ones                                                                    |
+    |-----------------|--------------------------------------------------------------------------------------------------|
+    | `trl`           | prompt, chosen, rejected, chosen_score, rejected_score; for labels the same as `kto`              |
+    | `trl-implicit`  | chosen, rejected (each with the prompt in front), chosen_score, rejected_score                    |
+    | `kto`           | prompt, completion, label, score; of a frame of pairs all chosen, then all rejected               |
+    | `instruction`   | instruction, chosen_response, rejected_response (text only)                                       |
+    | `openrlhf`      | prompt, chosen, rejected, chosen_reward, rejected_reward                                          |
+    | `llama-factory` | messages: conversations, chosen, rejected as `{from, value}`; text: instruction, input, chosen, rejected |
+
+    One frame is text throughout or messages throughout: as soon as one column holds messages, or with `chat`, a text prompt becomes
+    `[{user}]` and a text completion `[{assistant}]`. Messages come out as `role, content` and then any further fields they had, with the
+    role names `human`, `gpt` and `prompter` as `user`, `assistant` and `user`.
+
+    Args:
+        chat: messages even where everything is text.
+        margin_scale: adds `margin` = (chosen_score - rejected_score) * margin_scale after the scores, in units of the reward
+            (TRL's RewardTrainer uses it); only with `trl` and `trl-implicit`.
+
+    Scores are Float64, labels Boolean. Order: that of the rows (`kto` of pairs as above).
+    Cost: texts are never copied except where prompt and completion are joined (`trl-implicit` of text).
+    Raises `BadArgument` where the format cannot hold such columns, `BadInput` for a completion of several messages with `llama-factory`.
+
+    >>> pairs = pl.DataFrame({"prompt": ["p"], "chosen": ["a"], "rejected": ["b"], "chosen_score": [5.0], "rejected_score": [1.0]})
+    >>> convert(pairs, format="trl", margin_scale=0.25).to_dicts()
+    [{'prompt': 'p', 'chosen': 'a', 'rejected': 'b', 'chosen_score': 5.0, 'rejected_score': 1.0, 'margin': 1.0}]
+    >>> convert(pairs, format="trl-implicit", chat=True)["chosen"].to_list()
+    [[{'role': 'user', 'content': 'p'}, {'role': 'assistant', 'content': 'a'}]]
+    """
+    labels = _check(frame.schema, format, margin_scale)
+    if labels:
+        return _labels(frame, chat)
+    if format == "kto":
+        return _labels(_unpaired(frame), chat)
+    schema = frame.schema
+    chat = _is_chat(schema, PAIR_COLUMNS[:3], chat)
+    scores = {"chosen_score": pl.col("chosen_score"), "rejected_score": pl.col("rejected_score")}
+    if margin_scale is not None:
+        scores["margin"] = (pl.col("chosen_score") - pl.col("rejected_score")) * float(margin_scale)
+    if format == "trl":
+        columns = {name: _messages(schema, name) if chat else pl.col(name) for name in PAIR_COLUMNS[:3]} | scores
+    elif format == "trl-implicit":
+        columns = {
+            side: _conversation(schema, side) if chat else pl.col("prompt") + pl.col(side) for side in ("chosen", "rejected")
+        } | scores
+    elif format == "openrlhf":
+        columns = {name: _messages(schema, name) if chat else pl.col(name) for name in PAIR_COLUMNS[:3]}
+        columns |= {"chosen_reward": pl.col("chosen_score"), "rejected_reward": pl.col("rejected_score")}
+    elif format == "llama-factory":
+        columns = _llama_factory(frame, chat)
+    else:
+        columns = _instruction(chat)
+    return _with_kept(frame, columns, [name for name in schema if name not in PAIR_COLUMNS], format)
+
+
+def output_schema(schema: pl.Schema, *, format: Format = "trl", chat: bool = False, margin_scale: float | None = None) -> pl.Schema:
+    """The schema of `convert` for frames of `schema`; raises what it raises about columns, without any rows.
+
+    >>> columns = {"prompt": pl.String, "completion": pl.String, "label": pl.Boolean, "score": pl.Float64, "id": pl.Int64}
+    >>> output_schema(pl.Schema(columns), format="kto").names()
+    ['prompt', 'completion', 'label', 'score', 'id']
+    """
+    return convert(pl.DataFrame(schema=schema), format=format, chat=chat, margin_scale=margin_scale).schema
+
+
+def arrow_schema(schema: pl.Schema) -> pa.Schema:
+    """`schema` in the Arrow types that other tools expect: `string` and `list`, where Polars says `large_string` and `large_list`.
+
+    >>> arrow_schema(pl.Schema({"prompt": pl.List(pl.Struct({"role": pl.String, "content": pl.String}))})).field("prompt").type
+    ListType(list<item: struct<role: string, content: string>>)
+    """
+    wide = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+    return pa.schema([pa.field(field.name, _narrow(field.type)) for field in wide])
+
+
+def _narrow(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_string(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind):
+        return pa.binary()
+    if pa.types.is_large_list(kind) or pa.types.is_list(kind):
+        return pa.list_(_narrow(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, _narrow(field.type)) for field in kind])
+    if pa.types.is_dictionary(kind):
+        return _narrow(kind.value_type)
+    return kind
+
+
+def _check(schema: pl.Schema, format: str, margin_scale: float | None) -> bool:
+    """Whether `schema` is that of labels (else of pairs), after all checks that need no rows."""
+    if format not in FORMATS:
+        raise BadArgument(f"format: unknown; got {format!r}, expected one of {FORMATS}.")
+    labels = "completion" in schema
+    missing = [name for name in (LABEL_COLUMNS if labels else PAIR_COLUMNS) if name not in schema]
+    if missing:
+        raise BadArgument(f"format: neither pairs nor labels: no column {missing[0]!r}; got {list(schema)}.")
+    if labels and format not in ("trl", "kto"):
+        raise BadArgument(
+            f"format: labels have no chosen and rejected side; got {format!r}, expected 'kto' (or 'trl', which is the same for labels).",
+            hint="use --format kto, or make pairs.",
+        )
+    if margin_scale is not None:
+        if labels or format not in ("trl", "trl-implicit"):
+            kind = "labels" if labels else repr(format)
+            raise BadArgument(f"margin: got {kind}, expected pairs in the format 'trl' or 'trl-implicit'.", hint="leave the margin out.")
+        if isinstance(margin_scale, bool) or not math.isfinite(margin_scale):
+            raise BadArgument(f"margin: the scale must be a finite number; got {margin_scale!r}.")
+    return labels
+
+
+def _is_chat(schema: Mapping[str, pl.DataType], names: tuple[str, ...], chat: bool) -> bool:
+    held = [name for name in names if schema[name] != pl.String]
+    for name in held:
+        message_keys(schema[name], name)
+    return chat or bool(held)
+
+
+def _labels(frame: pl.DataFrame, chat: bool) -> pl.DataFrame:
+    chat = _is_chat(frame.schema, LABEL_COLUMNS[:2], chat)
+    columns = {name: pl.col(name) for name in LABEL_COLUMNS}
+    if chat:
+        columns |= {name: _messages(frame.schema, name) for name in LABEL_COLUMNS[:2]}
+    return _with_kept(frame, columns, [name for name in frame.columns if name not in LABEL_COLUMNS], "kto")
+
+
+def _unpaired(frame: pl.DataFrame) -> pl.DataFrame:
+    """Pairs as labels: all chosen first, so that the two completions of a prompt do not sit together (KTO reads neighbours)."""
+    kept = [name.removeprefix("chosen_") for name in frame.columns if name not in PAIR_COLUMNS and name.startswith("chosen_")]
+    shared = [name for name in frame.columns if name not in PAIR_COLUMNS and not name.startswith(("chosen_", "rejected_"))]
+    clash = [name for name in [*kept, *shared] if name in LABEL_COLUMNS]
+    if clash:
+        raise _clash(clash[0], "kto")
+    halves = [
+        frame.select(
+            "prompt",
+            pl.col(side).alias("completion"),
+            pl.lit(side == "chosen").alias("label"),
+            pl.col(f"{side}_score").alias("score"),
+            *(pl.col(f"{side}_{name}").alias(name) for name in kept),
+            *shared,
+        )
+        for side in ("chosen", "rejected")
+    ]
+    return pl.concat(halves)
+
+
+def _with_kept(frame: pl.DataFrame, columns: Mapping[str, pl.Expr], kept: list[str], format: str) -> pl.DataFrame:
+    clash = [name for name in kept if name in columns]
+    if clash:
+        raise _clash(clash[0], format)
+    return frame.select(*(column.alias(name) for name, column in columns.items()), *kept)
+
+
+def _clash(name: str, format: str) -> BadArgument:
+    hint = "rename the column in the input, do not keep it, or use another format."
+    return BadArgument(f"format: a kept column has the name {name!r}, which {format!r} uses itself.", hint=hint)
+
+
+def _fields(schema: Mapping[str, pl.DataType], name: str) -> dict[str, pl.DataType]:
+    """Fields of the messages that column `name` becomes: role, content, then the others in their order."""
+    dtype = schema[name]
+    if dtype == pl.String:
+        return {"role": pl.String(), "content": pl.String()}
+    role, content = message_keys(dtype, name)
+    inner = {field.name: field.dtype for field in dtype.inner.fields}  # type: ignore[attr-defined]
+    others = {key: kind for key, kind in inner.items() if key not in (role, content, "role", "content")}
+    return {"role": pl.String(), "content": inner[content], **others}
+
+
+def _messages(schema: Mapping[str, pl.DataType], name: str, fields: Mapping[str, pl.DataType] | None = None) -> pl.Expr:
+    """Column `name` as message lists with exactly `fields` (its own ones by default); absent ones are null."""
+    message = _message(schema, name, fields or _fields(schema, name))
+    return pl.concat_list(message) if schema[name] == pl.String else pl.col(name).list.eval(message)
+
+
+def _message(schema: Mapping[str, pl.DataType], name: str, fields: Mapping[str, pl.DataType]) -> pl.Expr:
+    """The one message that a text is; or, for `list.eval`, each message of a list."""
+    if schema[name] == pl.String:
+        parts = {"role": pl.lit(_SPEAKERS[name]), "content": pl.col(name)}
+    else:
+        role, content = message_keys(schema[name], name)
+        parts = {key: pl.element().struct.field(key) for key in _fields(schema, name) if key not in ("role", "content")}
+        parts["role"] = pl.element().struct.field(role).cast(pl.String).replace(_ROLES)
+        parts["content"] = pl.element().struct.field(content)
+    return pl.struct(parts.get(key, pl.lit(None, dtype=kind)).alias(key) for key, kind in fields.items())
+
+
+def _conversation(schema: Mapping[str, pl.DataType], side: str) -> pl.Expr:
+    """Prompt and completion as one message list; a field that only one of them has is null in the other's messages."""
+    mine, theirs = _fields(schema, "prompt"), _fields(schema, side)
+    unlike = [key for key in mine if key in theirs and mine[key] != theirs[key]]
+    if unlike:
+        key = unlike[0]
+        raise BadArgument(
+            f"format: prompt and completion cannot be one conversation: their messages' {key!r} differ; got {mine[key]} and {theirs[key]}.",
+            hint="use --format trl, which keeps them apart.",
+        )
+    fields = mine | theirs
+    if schema["prompt"] == schema[side] == pl.String:  # two messages in every row: 20 times as fast as joining lists
+        both = _message(schema, "prompt", fields).append(_message(schema, side, fields))
+        alternating = pl.int_range(pl.len() * 2) // 2 + pl.int_range(pl.len() * 2) % 2 * pl.len()
+        return both.gather(alternating).reshape((-1, 2)).arr.to_list()
+    return pl.concat_list(_messages(schema, "prompt", fields), _messages(schema, side, fields))
+
+
+def _instruction(chat: bool) -> dict[str, pl.Expr]:
+    if chat:
+        raise BadArgument(
+            "format: 'instruction' holds text only; got message lists (or chat).",
+            hint="use --format trl, or map columns of text.",
+        )
+    return {"instruction": pl.col("prompt"), "chosen_response": pl.col("chosen"), "rejected_response": pl.col("rejected")}
+
+
+def _llama_factory(frame: pl.DataFrame, chat: bool) -> dict[str, pl.Expr]:
+    """Its alpaca form for text, its ShareGPT ranking form for messages, in which each answer is one message."""
+    schema = frame.schema
+    if not chat:
+        return {"instruction": pl.col("prompt"), "input": pl.lit(""), "chosen": pl.col("chosen"), "rejected": pl.col("rejected")}
+    unlike = [name for name in PAIR_COLUMNS[:3] if _fields(schema, name)["content"] != pl.String]
+    if unlike:
+        raise BadArgument(f"format: 'llama-factory' needs messages whose content is text; got {_fields(schema, unlike[0])['content']}.")
+    lists = [name for name in ("chosen", "rejected") if schema[name] != pl.String]
+    several = frame.select(pl.any_horizontal(pl.col(name).list.len() != 1 for name in lists).sum()).item() if lists else 0
+    if several:
+        raise BadInput(
+            f"format: 'llama-factory' holds one message per answer; got {several} pairs with another number.",
+            hint="use --format trl or openrlhf.",
+        )
+
+    def said(message: pl.Expr) -> pl.Expr:
+        role = message.struct.field("role").replace(_SHAREGPT_ROLES)
+        return pl.struct(role.alias("from"), message.struct.field("content").alias("value"))
+
+    conversations = _messages(schema, "prompt").list.eval(said(pl.element()))
+    return {"conversations": conversations} | {side: said(_messages(schema, side).list.first()) for side in ("chosen", "rejected")}

@@ -1,0 +1,88 @@
+"""Fetch the texts of ranked positions: one pass over the file, in bounded memory.
+
+Rows of output (pairs or labels) have slots 0, 1, 2 ... in output order. Slots are cut into parts of about equal bytes of text. The file is
+read once; each row that some slot needs goes to its part: kept in memory when there is one part, else appended to a spill file.
+Then part after part is put together, with every text copied at most once before it is encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+_BATCH_ROWS = 60_000
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """What to gather. `wanted` is a table of (slot, one column of positions for each of `sides`); `source` has `_pos` and `columns`."""
+
+    con: duckdb.DuckDBPyConnection
+    source: str
+    columns: Sequence[str]
+    wanted: str
+    sides: Sequence[str]
+    slots: int
+    rows: int  # of the source
+    text_bytes: int  # estimated, of all rows that are wanted
+    part_bytes: int  # of text to hold at a time
+    spill: Path
+
+    def parts(self) -> Iterator[tuple[int, int, pl.DataFrame, np.ndarray]]:
+        """For every part: its first and last slot (exclusive), its rows of `columns`, and `where`, so that the row of position p is `where[p]`.
+
+        `where` is one array for all parts, 4 bytes for every row of the source; entries of positions that the part lacks mean nothing.
+        """
+        count = max(1, -(-self.text_bytes // self.part_bytes))
+        per_part = max(1, -(-self.slots // count))
+        where = np.empty(self.rows, dtype=np.int32)
+        if count == 1:
+            stored: Iterator[pa.Table] = iter([pa.Table.from_batches(self._rows_of_all(), schema=None)] if self.slots else [])
+        else:
+            stored = self._spilled(count, per_part)
+        for part, table in enumerate(stored):
+            frame = pl.from_arrow(table)
+            assert isinstance(frame, pl.DataFrame)
+            where[frame["_pos"].to_numpy()] = np.arange(frame.height, dtype=np.int32)
+            yield part * per_part, min((part + 1) * per_part, self.slots), frame.drop("_pos"), where
+
+    def _positions(self, extra: str = "") -> str:
+        return " UNION ALL ".join(f"SELECT {side} AS _pos{extra} FROM {self.wanted}" for side in self.sides)
+
+    def _rows_of_all(self) -> list[pa.RecordBatch]:
+        columns = ", ".join(["_pos", *self.columns])
+        query = f"SELECT {columns} FROM {self.source} WHERE _pos IN ({self._positions()})"
+        return list(self.con.sql(query).to_arrow_reader(_BATCH_ROWS))
+
+    def _spilled(self, count: int, per_part: int) -> Iterator[pa.Table]:
+        """The rows of each part, by way of one Arrow IPC file: every batch of the scan is cut by part, and each cut is a batch of the file."""
+        self.con.execute(
+            f"CREATE OR REPLACE TABLE _need AS SELECT DISTINCT * FROM ({self._positions(f', (slot // {per_part})::SMALLINT AS _part')})"
+        )
+        columns = ", ".join(["_part", "_pos", *self.columns])
+        query = f"SELECT {columns} FROM {self.source} JOIN _need USING (_pos)"
+        cuts: list[list[int]] = [[] for _ in range(count)]
+        reader = self.con.sql(query).to_arrow_reader(_BATCH_ROWS)
+        written = 0
+        schema = pa.schema(list(reader.schema)[1:])
+        with pa.OSFile(str(self.spill), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
+            for batch in reader:
+                part_of = batch.column(0).to_numpy()
+                order = np.argsort(part_of, kind="stable")
+                bounds = np.searchsorted(part_of, np.arange(count + 1), sorter=order)
+                rows = pa.RecordBatch.from_arrays(batch.columns[1:], schema=schema).take(pa.array(order))
+                for part in np.flatnonzero(np.diff(bounds)):
+                    file.write_batch(rows.slice(bounds[part], bounds[part + 1] - bounds[part]))
+                    cuts[part].append(written)
+                    written += 1
+        self.con.execute("DROP TABLE _need")
+        with pa.memory_map(str(self.spill)) as mapped:
+            file = pa.ipc.open_file(mapped)
+            for of_part in cuts:
+                yield pa.Table.from_batches([file.get_batch(i) for i in of_part], schema=schema)

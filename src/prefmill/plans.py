@@ -1,0 +1,279 @@
+"""Plans: frozen descriptions of *what* is wanted. What each field means exactly is in `docs/semantics.md`.
+
+A plan checks itself when it is made (every problem at once), has a content hash, reads and writes TOML, and runs
+nowhere by itself: `plan.lazy(frame)` gives a Polars LazyFrame, `plan.sql("table")` DuckDB SQL, `prefmill.run` files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, Unpack, get_args
+
+from prefmill.errors import BadArgument, PlanError, nearest
+from prefmill.schema import RoleNames, Roles
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Strategy = Literal["best_worst", "best_random", "best_rest", "adjacent", "all", "threshold"]
+Aggregate = Literal["none", "mean", "median", "max", "min", "majority"]
+Normalize = Literal["none", "zscore", "rank"]
+TieBreak = Literal["position", "id"]
+OnInvalid = Literal["drop", "raise"]
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "strategy": get_args(Strategy),
+    "aggregate": get_args(Aggregate),
+    "normalize": get_args(Normalize),
+    "tie_break": get_args(TieBreak),
+    "on_invalid": get_args(OnInvalid),
+}
+_COUNTS = ("min_votes", "max_pairs_per_prompt", "top_k", "bottom_k")
+_OPTIONAL = ("chosen_min", "rejected_below", "max_pairs_per_prompt", "top_k", "bottom_k")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judging:
+    """How rows become candidates; the part that all plans over feedback share (fields only)."""
+
+    kind: ClassVar[str]
+
+    chosen_min: float | None = 4
+    rejected_below: float | None = 4
+    aggregate: Aggregate = "none"
+    normalize: Normalize = "none"
+    weights: Mapping[str, float] | None = None
+    min_votes: int = 1
+    tie_break: TieBreak = "position"
+    on_invalid: OnInvalid = "drop"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.weights is not None:
+            object.__setattr__(self, "weights", dict(self.weights))
+        problems = _problems(self)
+        if problems:
+            raise PlanError(type(self).__name__, problems)
+        if self.weights is not None:
+            object.__setattr__(self, "weights", {key: float(weight) for key, weight in self.weights.items()})
+
+    def __hash__(self) -> int:
+        return hash(self.hash())
+
+    def hash(self) -> str:
+        """16 hexadecimal digits of the plan's content: equal plans, and only they, have equal hashes.
+
+        >>> Pairs().hash() == Pairs(chosen_min=4.0).hash() != Pairs(chosen_min=3).hash()
+        True
+        """
+        content = json.dumps([self.kind, {f.name: _canonical(getattr(self, f.name)) for f in fields(self)}], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def lazy(self, frame: pl.LazyFrame | pl.DataFrame, **roles: Unpack[RoleNames]) -> pl.LazyFrame:
+        """This plan over a Polars frame, nothing collected; see `prefmill.polars`.
+
+        >>> import polars as pl
+        >>> feedback = pl.LazyFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
+        >>> Pairs().lazy(feedback).collect().rows()
+        [('p', 'a', 'b', 5.0, 1.0)]
+        """
+        from prefmill import polars
+
+        return polars.apply(self, frame, **roles)
+
+    def sql(self, table: str, **roles: Unpack[RoleNames]) -> str:
+        """This plan as one DuckDB query over `table` (a table, view, CTE, file or glob); see `prefmill.duckdb`.
+
+        The query calls the macros of `sql/`: load them once with `prefmill.duckdb.install(con)` or `.read sql/prefmill.sql`.
+        """
+        from prefmill import duckdb
+
+        return duckdb.query(self, table, **roles)
+
+    def to_toml(self) -> str:
+        """The plan as a TOML table of its kind, every field written out.
+
+        >>> print(Unpaired(rejected_below=3).to_toml().splitlines()[0])
+        [unpaired]
+        """
+        lines = [f"[{self.kind}]"]
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name == "weights":
+                if value:
+                    inner = ", ".join(f"{json.dumps(key)} = {float(weight)!r}" for key, weight in value.items())
+                    lines.append(f"weights = {{ {inner} }}")
+            elif value is None:
+                lines.append(f'{f.name} = "none"')
+            else:
+                lines.append(f"{f.name} = {json.dumps(value)}")
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, text: str) -> Self:
+        """The plan that the TOML `text` describes; keys that are absent keep their defaults, unknown keys are errors.
+
+        >>> Pairs.from_toml('[pairs]\\nchosen_min = "none"').chosen_min is None
+        True
+        """
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise BadArgument(f"plan: not TOML; {error}.") from None
+        if cls.kind not in table or not isinstance(table[cls.kind], dict):
+            raise BadArgument(f"plan: no table [{cls.kind}]; got {sorted(table)}.", hint=f"begin it with [{cls.kind}].")
+        return cls.from_mapping(table[cls.kind])
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object]) -> Self:
+        """The plan with these fields; `"none"` stands for None where a field can be None."""
+        known = [f.name for f in fields(cls)]
+        unknown = [key for key in values if key not in known]
+        if unknown:
+            near = [f"; did you mean {n!r}?" for n in nearest(unknown[0], known)[:1]]
+            raise PlanError(cls.__name__, [f"no field {key!r}; expected some of {known}{''.join(near)}" for key in unknown])
+        return cls(**{k: None if k in _OPTIONAL and v == "none" else v for k, v in values.items()})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs(_Judging):
+    """Preference pairs: per prompt, completions with a high score against completions with a low one.
+
+    | prompt | completion | score |      | prompt | chosen | rejected | chosen_score | rejected_score |
+    |   p    |     a      |   5   |  ->  |   p    |   a    |    b     |      5       |       1        |
+    |   p    |     b      |   1   |
+
+    Args:
+        strategy: which ranks are paired: `best_worst`, `best_random`, `best_rest`, `adjacent`, `all`, `threshold`.
+        chosen_min: smallest score of a chosen completion, in units of the score; None is no bound.
+        rejected_below: a rejected score is smaller than this; None is no bound.
+        min_margin: smallest `chosen_score - rejected_score` (>= 0; equal scores never pair).
+        max_pairs_per_prompt: at most this many pairs of a prompt, drawn by `seed`.
+        top_k, bottom_k: choose only from the k best, reject only from the k worst of a prompt.
+        aggregate, min_votes: merge repeated judgements of one completion, and ask for a number of them.
+        normalize: put annotators on one scale first: `zscore` or `rank`.
+        weights: weighted sum of several score columns, or of the aspects in the `aspect` role.
+        tie_break: `position` (later row wins among equal scores) or `id`.
+        on_invalid: `drop` and count rows without a usable score, or `raise`.
+        seed: of everything that is drawn.
+
+    Raises `PlanError` with every problem at once.
+
+    >>> Pairs(strategy="best", min_margin=-1)
+    Traceback (most recent call last):
+    ...
+    prefmill.errors.PlanError: Pairs: strategy is not one of ('best_worst', 'best_random', 'best_rest', 'adjacent', 'all', 'threshold'); got 'best'
+    Pairs: min_margin must be a finite number >= 0; got -1
+    """
+
+    kind: ClassVar[str] = "pairs"
+
+    strategy: Strategy = "best_worst"
+    min_margin: float = 0
+    max_pairs_per_prompt: int | None = None
+    top_k: int | None = None
+    bottom_k: int | None = None
+
+    __hash__ = _Judging.__hash__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpaired(_Judging):
+    """Single completions with a label, for KTO: true at or above `chosen_min`, false below `rejected_below`.
+
+    | prompt | completion | score |      | prompt | completion | label | score |
+    |   p    |     a      |   5   |  ->  |   p    |     a      | true  |   5   |
+    |   p    |     b      |   1   |      |   p    |     b      | false |   1   |
+
+    Between the two thresholds a row has no label and is dropped and counted. Fields as in `Pairs`.
+    """
+
+    kind: ClassVar[str] = "unpaired"
+
+    __hash__ = _Judging.__hash__
+
+
+Plan = Pairs | Unpaired
+
+
+def read_plan(text: str) -> Plan:
+    """The one plan that a TOML text holds.
+
+    >>> read_plan("[unpaired]").kind
+    'unpaired'
+    """
+    for kind in (Pairs, Unpaired):
+        if f"[{kind.kind}]" in text:
+            return kind.from_toml(text)
+    raise BadArgument("plan: neither [pairs] nor [unpaired] found in the TOML text.")
+
+
+def check_roles(plan: Plan, roles: Roles, where: str) -> None:
+    """Raise `PlanError` with every role that `plan` needs and `roles` lacks, or that only a part of the plan would use."""
+    said: list[str] = []
+    if plan.normalize != "none" and not roles.annotator:
+        said.append(f"normalize {plan.normalize!r} needs the role annotator")
+    if plan.tie_break == "id" and not roles.id:
+        said.append("tie_break 'id' needs the role id")
+    if roles.aspect and plan.weights is None:
+        said.append("the role aspect needs weights: the weight of each aspect")
+    if roles.aspect and plan.aggregate == "none":
+        said.append("the role aspect needs aggregate: it says how the judgements of one aspect are merged")
+    if said:
+        raise PlanError(where, said)
+
+
+def _canonical(value: object) -> object:
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {key: _canonical(value[key]) for key in sorted(value)}
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _problems(plan: _Judging) -> list[str]:
+    """Everything that is wrong with `plan`, in words."""
+    said: list[str] = []
+    values = {f.name: getattr(plan, f.name) for f in fields(plan)}
+    for name, choices in _CHOICES.items():
+        if name in values and values[name] not in choices:
+            said.append(f"{name} is not one of {choices}; got {values[name]!r}")
+    for name in ("chosen_min", "rejected_below"):
+        if values[name] is not None and not _is_number(values[name]):
+            said.append(f"{name} must be a finite number or None; got {values[name]!r}")
+    margin = values.get("min_margin", 0)
+    if not _is_number(margin) or margin < 0:
+        said.append(f"min_margin must be a finite number >= 0; got {margin!r}")
+    for name in _COUNTS:
+        value = values.get(name)
+        optional = name in _OPTIONAL
+        if not (optional and value is None) and name in values and (type(value) is not int or value < 1):
+            said.append(f"{name} must be a whole number >= 1{' or None' if optional else ''}; got {value!r}")
+    if type(plan.seed) is not int or not 0 <= plan.seed < 2**63:
+        said.append(f"seed must be a whole number in 0..2**63-1; got {plan.seed!r}")
+    if plan.weights is not None:
+        if not plan.weights:
+            said.append("weights must name at least one column or aspect; got none")
+        said += [f"weight {key!r} must be a finite number; got {w!r}" for key, w in plan.weights.items() if not _is_number(w)]
+    if plan.aggregate == "none" and type(plan.min_votes) is int and plan.min_votes > 1:
+        said.append(f"min_votes {plan.min_votes} needs aggregate: without it every row is one vote")
+    both = _is_number(plan.chosen_min) and _is_number(plan.rejected_below)
+    if values.get("strategy") == "threshold" and not both:
+        said.append("strategy 'threshold' needs both chosen_min and rejected_below")
+    if isinstance(plan, Unpaired):
+        if not both:
+            said.append("labels need both chosen_min and rejected_below")
+        elif plan.rejected_below > plan.chosen_min:  # type: ignore[operator]
+            said.append(f"rejected_below must not exceed chosen_min; got {plan.rejected_below} > {plan.chosen_min}: a score between would be both")
+    return said

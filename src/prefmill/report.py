@@ -1,0 +1,87 @@
+"""The drop report: every row that went in, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from prefmill.errors import AccountingError
+from prefmill.schema import RoleNames
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from prefmill.plans import Plan
+
+
+@dataclass(frozen=True)
+class PairReport(Mapping[str, object]):
+    """Rows in = rows used + rows not selected + rows dropped for each reason; checked when a report is made.
+
+    `dropped` maps a reason of `docs/semantics.md` to rows. `groups_in` are prompts with a candidate, `groups_used` those with a
+    row of output, `pairs_out` the rows of output (pairs, or labels). A report is also a mapping of its fields.
+
+    >>> PairReport(rows_in=5, rows_used=2, rows_not_selected=1, dropped={"tie": 2}, groups_in=2, groups_used=1, pairs_out=1)["rows_in"]
+    5
+    """
+
+    rows_in: int
+    rows_used: int
+    rows_not_selected: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    groups_in: int = 0
+    groups_used: int = 0
+    pairs_out: int = 0
+
+    def __post_init__(self) -> None:
+        told = self.rows_used + self.rows_not_selected + sum(self.dropped.values())
+        if told != self.rows_in or self.rows_not_selected < 0:
+            raise AccountingError(
+                f"report: {self.rows_in} rows went in and {told} are accounted for; got {asdict(self)}.",
+                hint="this is a bug of prefmill: please report it with the command that you ran.",
+            )
+
+    @classmethod
+    def of_row(cls, row: Sequence[object]) -> PairReport:
+        """The report of one row of `sql/pref_report.sql`."""
+        values = list(row)
+        values[3] = {str(reason): int(rows) for reason, rows in sorted(dict(values[3]).items())}  # type: ignore[call-overload]
+        return cls(*values)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: str) -> object:
+        return asdict(self)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(asdict(self))
+
+    def __len__(self) -> int:
+        return len(asdict(self))
+
+
+def pair_report(
+    data: pl.LazyFrame | pl.DataFrame | str | Path | Sequence[str | Path], plan: Plan | None = None, **roles: Unpack[RoleNames]
+) -> PairReport:
+    """What `plan` (default `Pairs()`) uses of `data` and why it drops the rest, without writing anything.
+
+    `data` is a Polars frame, or files as `prefmill.run` takes them.
+
+    >>> import polars as pl
+    >>> told = pair_report(pl.DataFrame({"prompt": ["p", "p", "q"], "completion": ["a", "b", "c"], "score": [5, 5, 1]}))
+    >>> told.pairs_out, dict(told.dropped)
+    (0, {'single_completion': 1, 'tie': 2})
+    """
+    import polars
+
+    from prefmill.plans import Pairs
+
+    plan = plan or Pairs()
+    if isinstance(data, polars.LazyFrame | polars.DataFrame):
+        from prefmill.polars import report
+
+        return report(plan, data, **roles)
+    from prefmill.runs import run
+
+    done = run(plan, data, None, roles=roles)
+    return PairReport(**{name: getattr(done, name) for name in PairReport.__dataclass_fields__})

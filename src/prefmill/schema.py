@@ -1,0 +1,125 @@
+"""Roles: which column is the prompt, which the completion, which the score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TypedDict
+
+from prefmill.errors import BadArgument, ColumnMissing, nearest
+
+#: Names used in the field for each role, the role's own name first. Matched without regard to case, `-` and `_`.
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "prompt": ("prompt", "question", "instruction", "input", "query", "context", "user_prompt", "problem"),
+    "completion": ("completion", "answer", "response", "output", "generation", "reply", "model_output", "generated_text"),
+    "score": ("score", "feedback", "rating", "reward", "overall_score", "overall_rating", "preference_score", "grade", "stars"),
+}  # fmt: skip
+REQUIRED = tuple(ALIASES)
+
+
+class RoleNames(TypedDict, total=False):
+    """Keyword form of `Roles`: a column name for each role."""
+
+    prompt: str
+    completion: str
+    score: str
+    id: str
+    annotator: str
+    aspect: str
+    group: str | Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """The column of each role.
+
+    `score` may begin with a minus (`score="-rank"`): lower is better, and the negated number is the score. A column whose
+    name itself begins with a minus wins over that reading.
+
+    >>> Roles.resolve(["question", "answer", "feedback"])
+    Roles(prompt='question', completion='answer', score='feedback')
+    """
+
+    prompt: str = "prompt"
+    completion: str = "completion"
+    score: str = "score"
+    id: str | None = None
+    annotator: str | None = None
+    aspect: str | None = None
+    group: tuple[str, ...] = ()
+    negate: bool = field(default=False)
+
+    def __repr__(self) -> str:
+        shown = (f"{f.name}={value!r}" for f in fields(self) if (value := getattr(self, f.name)) not in (None, (), False))
+        return f"Roles({', '.join(shown)})"
+
+    @classmethod
+    def of(cls, plan: object, named: RoleNames, *, where: str = "roles") -> Roles:
+        """The roles of a relation whose columns are not known yet: those of `named`, else the role's own name."""
+        weights = getattr(plan, "weights", None) or {}
+        wide = () if named.get("aspect") else tuple(weights)
+        group = named.get("group") or ()
+        columns = [c.removeprefix("-") if role == "score" else c for role, c in named.items() if isinstance(c, str)]
+        columns += [*([group] if isinstance(group, str) else group), *REQUIRED, *wide]
+        return cls.resolve(list(dict.fromkeys(columns)), named, score_columns=wide, where=where)
+
+    @classmethod
+    def resolve(
+        cls,
+        columns: Sequence[str],
+        named: RoleNames | None = None,
+        *,
+        score_columns: Iterable[str] = (),
+        where: str = "roles",
+    ) -> Roles:
+        """Find the column of every role among `columns`; `named` are those that the caller fixed.
+
+        `score_columns` are the keys of a plan's `weights` when each is a column of its own: then no score role is needed.
+        Raises `ColumnMissing` when a role has no column or several, `BadArgument` for duplicate column names.
+        """
+        given: dict[str, str | Sequence[str]] = {key: value for key, value in dict(named or {}).items() if value}  # type: ignore[misc]
+        twice = sorted({name for name in columns if list(columns).count(name) > 1})
+        if twice:
+            raise BadArgument(f"{where}: duplicate column names {twice}; got {list(columns)}.", hint="rename one of them.")
+        unknown = sorted(set(given) - {f.name for f in fields(cls)})
+        if unknown:
+            raise BadArgument(f"{where}: no role {unknown[0]!r}; got {unknown}, expected names of {sorted(RoleNames.__annotations__)}.")
+        group = given.pop("group", ())
+        groups = (group,) if isinstance(group, str) else tuple(group)
+        found: dict[str, str] = {role: str(column) for role, column in given.items()}
+        negate = False
+        score = found.get("score")
+        if score and score not in columns and score.startswith("-"):
+            found["score"], negate = score[1:], True
+        score_columns = tuple(score_columns)
+        for role, column in [*found.items(), *(("group", g) for g in groups), *(("score", s) for s in score_columns)]:
+            if column not in columns:
+                raise ColumnMissing.for_role(where, role, column, columns)
+        taken = {*found.values(), *groups, *score_columns}
+        for role in REQUIRED:
+            if role not in found and not (role == "score" and score_columns):
+                found[role] = _by_alias(role, columns, taken, where)
+        if score_columns:
+            found.setdefault("score", score_columns[0])
+        return cls(group=groups, negate=negate, **found)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
+
+
+def _by_alias(role: str, columns: Sequence[str], taken: set[str], where: str) -> str:
+    """The one column that a name of the field gives `role`; the role's own name wins over every other."""
+    if role in columns and role not in taken:
+        return role
+    found = [c for c in columns if _plain(c) in ALIASES[role] and c not in taken]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ColumnMissing(
+            f"{where}: several columns could be the role {role!r}; got {found} among {list(columns)}.",
+            hint=f"name one: {role}={found[0]!r} (--{role} {found[0]}).",
+        )
+    near = [c for alias in ALIASES[role] for c in nearest(alias, columns) if c not in taken]
+    hint = f"did you mean {role}={near[0]!r}?" if near else f"name the column: {role}=COLUMN (--{role} COLUMN)."
+    raise ColumnMissing(f"{where}: no column for the role {role!r}; got {list(columns)}.", hint=hint)

@@ -1,0 +1,100 @@
+"""What people see: progress and reports, on stderr, never a prompt's text unescaped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from prefmill.plans import Pairs, Plan, Unpaired
+
+if TYPE_CHECKING:
+    from prefmill.checks import Findings
+    from prefmill.runs import RunReport
+
+
+def _console() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Callable[[str, float | None], None]]:
+    """A callback for (phase, share done or None): a live line on a terminal, nothing elsewhere."""
+    console = _console()
+    if quiet or not console.is_terminal:
+        yield lambda phase, share=None: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def tell(phase: str, share: float | None = None) -> None:
+            bar.update(task, description=phase, total=None if share is None else 1.0, completed=share or 0.0)
+
+        yield tell
+
+
+def report(plan: Plan, done: RunReport) -> None:
+    """The drop report of a run: what every row became, and where the output lies."""
+    console = _console()
+    roles = ", ".join(f"{role}={name}" for role, name in done.as_json()["roles"].items() if role != "negate")  # type: ignore[attr-defined]
+    console.print(f"roles: {roles}{' (negated: lower is better)' if done.roles.negate else ''}", markup=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(justify="right", style="dim")
+    whole = done.rows_in or 1
+
+    def line(name: str, rows: int) -> None:
+        table.add_row(name, f"{rows:,}", f"{100 * rows / whole:.1f} %")
+
+    line("rows in", done.rows_in)
+    line("  used", done.rows_used)
+    line("  not selected", done.rows_not_selected)
+    for reason, rows in sorted(done.dropped.items(), key=lambda item: -item[1]):
+        line(f"  dropped: {reason}", rows)
+    if done.rows_rejected:
+        table.add_row("malformed, set aside", f"{done.rows_rejected:,}", "")
+    console.print(table)
+    kind = "labels" if isinstance(plan, Unpaired) else "pairs"
+    console.print(
+        f"{done.pairs_out:,} {kind} from {done.groups_used:,} of {done.groups_in:,} prompts"
+        f"   ({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, {done.engine}, plan {done.plan_hash})",
+        markup=False,
+    )
+    for split, path in done.output.items():
+        rows = f" ({done.split_rows[split]:,})" if done.split_rows else ""
+        console.print(f"wrote {path}{rows}", markup=False)
+
+
+def nothing_hint(plan: Plan, done: RunReport) -> str:
+    """One thing to do about an empty output, drawn from the data."""
+    if not done.rows_in:
+        return "the input has no rows."
+    if done.score_range is None:
+        reason = max(done.dropped, key=lambda r: done.dropped[r])
+        return f"no row could be used: {done.dropped[reason]:,} of {done.rows_in:,} rows are {reason}."
+    low, high = done.score_range
+    if plan.chosen_min is not None and high < plan.chosen_min:
+        return f"largest score seen {high:g}, chosen_min {plan.chosen_min:g}: lower --chosen-min and --rejected-below, or --no-thresholds."
+    if plan.rejected_below is not None and low >= plan.rejected_below:
+        return f"smallest score seen {low:g}, rejected_below {plan.rejected_below:g}: raise --rejected-below, or --no-thresholds."
+    reason = max(done.dropped, key=lambda r: done.dropped[r])
+    advice = {
+        "single_completion": "every prompt has one answer only; is the right column the prompt (or --group)?",
+        "tie": "all answers of a prompt have one score; --weights or --aggregate mean may separate them.",
+        "identical_text": "the answers of a prompt are the same text; --aggregate mean merges them.",
+        "below_min_margin": f"no prompt spans the margin {plan.min_margin:g}." if isinstance(plan, Pairs) else "",
+    }.get(reason, f"scores run from {low:g} to {high:g}.")
+    return f"{done.dropped[reason]:,} of {done.rows_in:,} rows dropped as {reason}: {advice}"
+
+
+def check(found: Findings) -> None:
+    """What `prefmill check` found, in words."""
+    console = _console()
+    for name, value in found.lines():
+        console.print(f"{name:<22}{value}", markup=False)

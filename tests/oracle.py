@@ -1,0 +1,302 @@
+"""What a plan means, in plain Python: written from `docs/semantics.md` and from nothing else; slow, short, obviously right.
+
+Scores that are computed are computed exactly, as the decimal numbers that they are printed as (`0.1` is one tenth),
+then rounded to 9 decimals. Everything else is float64.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from prefmill.errors import BadArgument, BadScore
+from prefmill.plans import Pairs, Plan, Unpaired
+from prefmill.schema import Roles
+
+NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|nan|inf|infinity)", re.IGNORECASE)
+RAISED = ("null_prompt", "null_completion", "null_score", "bad_score", "non_finite_score")
+
+
+@dataclass
+class Result:
+    """`pairs` are (prompt, chosen, rejected, chosen_score, rejected_score), or (prompt, completion, label, score)."""
+
+    pairs: list[tuple]
+    positions: list[tuple[int, ...]]
+    report: dict
+
+
+@dataclass
+class Candidate:
+    group: str
+    row: dict
+    score: float
+    position: int
+    id: Any
+    rows: list[int]  # positions of all its judgements
+
+
+def pairs(rows: list[dict], plan: Pairs, roles: Roles) -> Result:
+    found, dropped, groups_in = candidates(rows, plan, roles)
+    kept: list[tuple[Candidate, Candidate]] = []
+    not_selected = used_rows = groups_used = 0
+    for group in by_group(found):
+        group.sort(key=lambda c: (c.score, c.id, c.position) if plan.tie_break == "id" else (c.score, c.position))
+        all_rows = sum(len(c.rows) for c in group)
+        standing = proposed(group, plan, lot(group[0].row, plan, roles))
+        mine = [(group[c - 1], group[r - 1]) for c, r in standing if text(group[c - 1], roles) != text(group[r - 1], roles)]
+        if not mine:
+            dropped["identical_text" if standing else why_none(group, plan)] += all_rows
+            continue
+        used = sum(len(rows) for rows in {c.position: c.rows for pair in mine for c in pair}.values())
+        kept += mine
+        groups_used += 1
+        used_rows += used
+        not_selected += all_rows - used
+    out = [(c.row[roles.prompt], text(c, roles), text(r, roles), c.score, r.score) for c, r in kept]
+    return result(out, [(c.position, r.position) for c, r in kept], len(rows), used_rows, not_selected, dropped, groups_in, groups_used)
+
+
+def unpaired(rows: list[dict], plan: Unpaired, roles: Roles) -> Result:
+    found, dropped, groups_in = candidates(rows, plan, roles)
+    kept: list[tuple[int, int, Candidate]] = []  # ordinal inside the group, ordinal of the group, candidate
+    for g, group in enumerate(by_group(found)):
+        for i, c in enumerate(sorted(group, key=lambda c: c.position)):
+            if plan.rejected_below <= c.score < plan.chosen_min:
+                dropped["between_thresholds"] += len(c.rows)
+            else:
+                kept.append((i, g, c))
+    labelled = [c for _, _, c in sorted(kept, key=lambda k: k[:2])]
+    out = [(c.row[roles.prompt], text(c, roles), c.score >= plan.chosen_min, c.score) for c in labelled]
+    used = sum(len(c.rows) for c in labelled)
+    return result(out, [(c.position,) for c in labelled], len(rows), used, 0, dropped, groups_in, len({c.group for c in labelled}))
+
+
+def result(out, positions, rows_in, used, not_selected, dropped, groups_in, groups_used) -> Result:
+    assert rows_in == used + not_selected + sum(dropped.values()), (rows_in, used, not_selected, dropped)
+    counts = {"rows_in": rows_in, "rows_used": used, "rows_not_selected": not_selected, "dropped": dict(dropped)}
+    return Result(out, positions, counts | {"groups_in": groups_in, "groups_used": groups_used, "pairs_out": len(out)})
+
+
+# Rows -> candidates
+
+
+def candidates(rows: list[dict], plan: Plan, roles: Roles) -> tuple[list[Candidate], Counter, int]:
+    """The candidates that are left, the rows dropped so far by reason, and the number of groups that have one."""
+    for missing, what in (
+        (plan.tie_break == "id" and not roles.id, "tie_break 'id' needs an id role"),
+        (plan.normalize != "none" and not roles.annotator, "normalize needs an annotator role"),
+        (plan.weights and roles.aspect and plan.aggregate == "none", "weights over aspects need aggregate"),
+    ):
+        if missing:
+            raise BadArgument(what)
+    dropped: Counter = Counter()
+    left: dict[int, float] = {}
+    for position, row in enumerate(rows):
+        reason, score = read(row, plan, roles)
+        if reason in RAISED and plan.on_invalid == "raise":
+            raise BadScore(f"position {position}: {reason}")
+        if reason:
+            dropped[reason] += 1
+        else:
+            left[position] = score
+    if plan.normalize != "none":
+        scales: dict[tuple, list[int]] = {}
+        for p in left:
+            scales.setdefault((rows[p][roles.annotator], rows[p][roles.aspect] if roles.aspect else None), []).append(p)
+        for positions in scales.values():
+            left.update(zip(positions, normalized(plan.normalize, [left[p] for p in positions]), strict=True))
+    merged: dict[tuple, list[int]] = {}
+    for p in left:
+        merged.setdefault((key(rows[p], roles), p if plan.aggregate == "none" else rows[p][roles.completion]), []).append(p)
+    found = []
+    for (group, _), positions in merged.items():
+        reason, score = judged([(rows[p][roles.aspect] if roles.aspect else None, left[p]) for p in positions], plan, roles)
+        if reason:
+            dropped[reason] += len(positions)
+            continue
+        first = min(positions, key=lambda p: (rows[p][roles.id], p)) if plan.tie_break == "id" else positions[0]
+        found.append(Candidate(group, rows[first], score, first, rows[first][roles.id] if roles.id else None, positions))
+    return found, dropped, len({c.group for c in found})
+
+
+def read(row: dict, plan: Plan, roles: Roles) -> tuple[str | None, float]:
+    """Why a row is dropped, or its score."""
+    weights = {roles.score: -1 if roles.negate else 1} if roles.aspect or not plan.weights else plan.weights
+    values = [row[column] for column in weights]
+    if any(row[column] is None for column in (roles.prompt, *roles.group)):
+        return "null_prompt", 0
+    if row[roles.completion] is None:
+        return "null_completion", 0
+    if any(value is None for value in values):
+        return "null_score", 0
+    if any(isinstance(value, str) and not NUMBER.fullmatch(value.strip(" \t\n\v\f\r")) for value in values):
+        return "bad_score", 0
+    numbers = [float(value.strip(" \t\n\v\f\r") if isinstance(value, str) else value) for value in values]
+    if not all(map(math.isfinite, numbers)):
+        return "non_finite_score", 0
+    if weights is plan.weights:
+        score = nine(sum(exact(w) * exact(x) for w, x in zip(weights.values(), numbers, strict=True)))
+        if not math.isfinite(score):
+            return "non_finite_score", 0
+    else:
+        score = -numbers[0] if roles.negate else numbers[0]
+    if plan.normalize != "none" and row[roles.annotator] is None:
+        return "null_annotator", 0
+    if roles.aspect and row[roles.aspect] not in (plan.weights or {}):
+        return "unweighted_aspect", 0
+    if plan.tie_break == "id" and row[roles.id] is None:
+        return "null_id", 0
+    return None, score
+
+
+def normalized(how: str, scores: list[float]) -> list[float]:
+    n = len(scores)
+    if how == "rank":
+        ordered = sorted(scores)
+        # equal scores have the ranks left + 1 to right, on average (left + 1 + right) / 2
+        return [nine(Fraction(bisect_left(ordered, s) + bisect_right(ordered, s), 2 * n)) for s in scores]
+    values = [exact(s) for s in scores]
+    mean = sum(values) / n
+    variance = sum((x - mean) ** 2 for x in values) / n
+    return [(1 if x > mean else -1) * root9((x - mean) ** 2 / variance) if variance else 0.0 for x in values]
+
+
+def judged(votes: list[tuple[Any, float]], plan: Plan, roles: Roles) -> tuple[str | None, float]:
+    """Why a candidate with these (aspect, score) is dropped, or its score."""
+    if plan.aggregate == "none":
+        return None, votes[0][1]
+    weights = plan.weights if roles.aspect else {None: 1}
+    scores = [[s for a, s in votes if a == aspect] for aspect in weights]
+    if not all(scores):
+        return "missing_aspect", 0
+    if min(map(len, scores)) < plan.min_votes:
+        return "too_few_votes", 0
+    merged = [aggregated(plan.aggregate, s) for s in scores]
+    if None in merged:
+        return "no_majority", 0
+    if not roles.aspect and plan.aggregate in ("max", "min"):
+        return None, float(merged[0])
+    return None, nine(sum(exact(w) * m for w, m in zip(weights.values(), merged, strict=True)))
+
+
+def aggregated(how: str, scores: list[float]) -> Fraction | None:
+    values = sorted(exact(s) for s in scores)
+    n = len(values)
+    if how == "majority":
+        (score, most), *others = Counter(values).most_common()
+        return score if not others or others[0][1] < most else None
+    if how == "median":
+        return (values[(n - 1) // 2] + values[n // 2]) / 2
+    return {"mean": sum(values) / n, "max": values[-1], "min": values[0]}[how]
+
+
+# Candidates -> pairs
+
+
+def proposed(group: list[Candidate], plan: Pairs, h: int) -> list[tuple[int, int]]:
+    """The (chosen rank, rejected rank) that stand and that the cap keeps, in output order; `group` is sorted, worst first."""
+    n, s = len(group), [math.nan, *(c.score for c in group)]
+    high = -math.inf if plan.chosen_min is None else plan.chosen_min
+    low = math.inf if plan.rejected_below is None else plan.rejected_below
+
+    def stands(c: int, r: int) -> bool:
+        return s[c] > s[r] and s[c] >= high and s[r] < low and s[c] - s[r] >= plan.min_margin
+
+    tops = range(n, max(n - (plan.top_k or n), 0), -1)
+    last = min(plan.bottom_k or n, n)  # the best rank that may be rejected
+    if plan.strategy in ("all", "threshold"):
+        ranks: Iterable[tuple[int, int]] = ((c, r) for c in tops for r in range(1, min(c - 1, last) + 1))
+    elif plan.strategy == "adjacent":
+        ranks = ((c, c - 1) for c in tops if 1 <= c - 1 <= last)
+    else:
+        ranks = [(n, r) for r in range(1, min(n - 1, last) + 1)]
+    standing = [(c, r) for c, r in ranks if stands(c, r)]
+    if plan.strategy == "best_worst":
+        standing = [(c, r) for c, r in standing if r == 1]
+    if plan.strategy == "best_random" and standing:
+        assert [r for _, r in standing] == list(range(1, len(standing) + 1))
+        standing = [(n, 1 + h % len(standing))]
+    cap = plan.max_pairs_per_prompt or len(standing)
+    return sorted(sorted(standing, key=lambda cr: (mix(mix(h % 2**32 ^ cr[0]) ^ cr[1]), *cr))[:cap], key=lambda cr: (-cr[0], cr[1]))
+
+
+def why_none(group: list[Candidate], plan: Pairs) -> str:
+    worst, best = group[0].score, group[-1].score
+    reasons = {
+        "single_completion": len(group) < 2,
+        "tie": best == worst,
+        "below_chosen_min": plan.chosen_min is not None and best < plan.chosen_min,
+        "not_below_rejected": plan.rejected_below is not None and worst >= plan.rejected_below,
+        "below_min_margin": best - worst < plan.min_margin,
+        "no_adjacent_pair": plan.strategy == "adjacent",
+    }
+    return next(reason for reason, holds in reasons.items() if holds)
+
+
+# Groups, chance, numbers
+
+
+def key(row: dict, roles: Roles) -> str:
+    return json.dumps([row[column] for column in roles.group or (roles.prompt,)], sort_keys=True)
+
+
+def by_group(found: list[Candidate]) -> list[list[Candidate]]:
+    """Candidates by group, groups by their first position."""
+    groups: dict[str, list[Candidate]] = {}
+    for c in sorted(found, key=lambda c: c.position):
+        groups.setdefault(c.group, []).append(c)
+    return list(groups.values())
+
+
+def text(candidate: Candidate, roles: Roles) -> str:
+    return candidate.row[roles.completion]
+
+
+def lot(row: dict, plan: Pairs, roles: Roles) -> int:
+    """h(prompt)."""
+
+    def sized(value: object) -> str:
+        spelled = "" if value is None else str(value)
+        return f"{len(spelled.encode())}:{spelled}"
+
+    spelled = row[roles.prompt]
+    if roles.group:
+        spelled = "".join(sized(row[column]) for column in roles.group)
+    elif not isinstance(spelled, str):
+        spelled = "".join(sized(message["role"]) + sized(message["content"]) for message in spelled)
+    return int.from_bytes(hashlib.md5(f"{plan.seed}:{spelled}".encode()).digest()[:8], "little")
+
+
+def mix(x: int) -> int:
+    x ^= x >> 16
+    x = x * 0x7FEB352D % 2**32
+    x ^= x >> 15
+    x = x * 0x846CA68B % 2**32
+    return x ^ x >> 16
+
+
+def exact(x: float) -> Fraction:
+    return Fraction(repr(x))
+
+
+def nine(x: Fraction) -> float:
+    """9 decimals, half away from zero."""
+    sign = 1 if x > 0 else -1
+    try:
+        return sign * float(Fraction(int(abs(x) * 10**9 + Fraction(1, 2)), 10**9))
+    except OverflowError:
+        return sign * math.inf
+
+
+def root9(x: Fraction) -> float:
+    """The square root to 9 decimals: floor((t + 1) / 2) where t = floor(2 * root * 10**9)."""
+    return float(Fraction((math.isqrt(int(4 * x * 10**18)) + 1) // 2, 10**9))

@@ -1,0 +1,131 @@
+"""Small tables full of trouble, and every plan that can be made for them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+from hypothesis import strategies as st
+
+from prefmill.plans import Pairs, Plan, Unpaired
+
+MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
+TEXT_PROMPTS = ["p", "p ", "caf\u00e9", "cafe\u0301", "", "🙂", "P"]
+MESSAGE_PROMPTS = [
+    [{"role": "user", "content": "p"}],
+    [{"role": "user", "content": "p "}],
+    [{"role": "user", "content": None}],
+    [{"role": "user", "content": ""}],
+    [{"role": "system", "content": "é"}, {"role": "user", "content": "p"}],
+    [],
+]
+COMPLETIONS = ["a", "b", "c", "d", "a ", ""]
+INTEGERS = [0, 1, 2, 3, 4, 5]
+FLOATS = [0.0, -0.0, 0.1, 0.2, 0.3, 0.30000000000000004, 1.0, 2.0, 2.5, 4.0, 5.0, -3.0, math.nan, math.inf, -math.inf]
+HUGE = [1e308, -1e308, 2.0**53]
+TEXTS = ["1", " 2 ", "3.5", "4e0", "-.5", "5.", "0", "-0", "1e-3", "", "x", "1e999", "nan", "-inf", "1_0", "٣"]
+WEIGHTS = [0, 0.1, 0.5, 1, 3, -1]
+
+
+@dataclass
+class Problem:
+    """A table, a plan for it, and the names of its roles; prints as what rebuilds it."""
+
+    columns: dict[str, list]
+    plan: Plan
+    roles: dict[str, object] = field(default_factory=dict)
+    score_type: pa.DataType = field(default_factory=pa.float64)
+
+    def table(self, keep: list[int] | None = None) -> pa.Table:
+        """The rows, or those at the positions `keep`, in that order."""
+        types = {
+            "prompt": prompt_type(self.columns["prompt"]),
+            "completion": pa.string(),
+            "score": self.score_type,
+            "other": self.score_type,
+        }
+        types |= {"who": pa.string(), "aspect": pa.string(), "id": id_type(self.columns.get("id", [])), "g1": pa.string(), "g2": pa.int64()}
+        chosen = {name: values if keep is None else [values[i] for i in keep] for name, values in self.columns.items()}
+        return pa.table({name: pa.array(values, types[name]) for name, values in chosen.items()})
+
+    @property
+    def rows(self) -> int:
+        return len(self.columns["prompt"])
+
+
+def prompt_type(values: list) -> pa.DataType:
+    return MESSAGES if any(isinstance(v, list) for v in values) else pa.string()
+
+
+def id_type(values: list) -> pa.DataType:
+    return pa.int64() if any(isinstance(v, int) for v in values) else pa.string()
+
+
+@st.composite
+def plans(draw: st.DrawFn, kinds: tuple[type, ...] = (Pairs, Unpaired)) -> Plan:
+    """Any valid plan. Weights are of the columns `score` and `other` or of the aspects `score` and `other`: the same names."""
+    bound = st.sampled_from([None, None, None, None, 0, 0.2, 0.5, 1, 2, 2.5, 4, -1])
+    kind = draw(st.sampled_from(kinds))
+    high, low = draw(bound), draw(bound)
+    aggregate = draw(st.sampled_from(["none", "none", "mean", "median", "max", "min", "majority"]))
+    values: dict[str, object] = {
+        "aggregate": aggregate,
+        "min_votes": 1 if aggregate == "none" else draw(st.sampled_from([1, 1, 2])),
+        "normalize": draw(st.sampled_from(["none", "none", "none", "zscore", "rank"])),
+        "weights": draw(st.none() | st.fixed_dictionaries({"score": st.sampled_from(WEIGHTS), "other": st.sampled_from(WEIGHTS)})),
+        "tie_break": draw(st.sampled_from(["position", "id"])),
+        "seed": draw(st.sampled_from([0, 1, 2**63 - 1])),
+    }
+    if kind is Pairs:
+        count = st.none() | st.integers(1, 4)
+        strategy = draw(st.sampled_from(["best_worst", "best_random", "best_rest", "adjacent", "all", "threshold"]))
+        values |= {"strategy": strategy, "min_margin": draw(st.sampled_from([0, 0, 0.1, 1, 2.5]))}
+        values |= {name: draw(count) if draw(st.booleans()) else None for name in ("max_pairs_per_prompt", "top_k", "bottom_k")}
+    if kind is Unpaired or values["strategy"] == "threshold":
+        high, low = high or 0, low or 0
+        if kind is Unpaired:
+            high, low = max(high, low), min(high, low)
+    return kind(chosen_min=high, rejected_below=low, **values)
+
+
+@st.composite
+def problems(draw: st.DrawFn, kinds: tuple[type, ...] = (Pairs, Unpaired), max_rows: int = 14) -> Problem:
+    """A plan and a table with the roles that it needs."""
+    plan = draw(plans(kinds))
+    aspects = plan.weights is not None and plan.aggregate != "none" and draw(st.booleans())
+    computed = plan.weights is not None or plan.normalize != "none" or plan.aggregate in ("mean", "median", "majority")
+    score_type, pool = draw(
+        st.sampled_from([
+            (pa.int64(), INTEGERS),
+            (pa.float64(), FLOATS),
+            (pa.float64(), FLOATS[:8] if computed else FLOATS + HUGE),  # sums of huge scores overflow: the page is silent
+            (pa.string(), TEXTS),
+            (pa.bool_(), [True, False]),
+        ])
+    )  # fmt: skip
+    n = draw(st.integers(0, 3) | st.integers(4, max_rows))
+    prompts = draw(st.sampled_from([TEXT_PROMPTS, MESSAGE_PROMPTS]))
+    pools: dict[str, list] = {
+        "prompt": draw(st.lists(st.sampled_from(prompts), min_size=1, max_size=3)),
+        "completion": COMPLETIONS[: draw(st.integers(1, len(COMPLETIONS)))],
+        "score": pool,
+    }
+    roles: dict[str, object] = {}
+    if plan.weights is not None and not aspects:
+        pools["other"] = pool
+    elif draw(st.sampled_from([False, False, True])):
+        roles["score"] = "-score"
+    if plan.normalize != "none":
+        pools["who"], roles["annotator"] = ["x", "y", ""], "who"
+    if aspects:
+        pools["aspect"], roles["aspect"] = ["score", "other", "score", "other", "third"], "aspect"
+    if plan.tie_break == "id":
+        pools["id"], roles["id"] = draw(st.sampled_from([["", "a", "B", "é", "10", "9"], [1, 9, 10, -2, 3, 2**62]])), "id"
+    if draw(st.sampled_from([False, False, False, True])):
+        pools["g1"], pools["g2"] = ["a", "b", ""], [1, 12]
+        roles["group"] = draw(st.sampled_from(["g1", ["g1"], ["g1", "g2"], ["g2", "g1"]]))
+    columns = {name: draw(st.lists(st.sampled_from(values), min_size=n, max_size=n)) for name, values in pools.items()}
+    for name, i in draw(st.lists(st.tuples(st.sampled_from(list(columns)), st.integers(0, n - 1)), max_size=3)) if n else ():
+        columns[name][i] = None
+    return Problem(columns, plan, roles, score_type)

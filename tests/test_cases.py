@@ -1,0 +1,83 @@
+"""Every case of `cases/*.toml` on every engine. A case that fails on one engine only is that engine's bug.
+
+In a case "<null>" is null and "<nan>", "<inf>", "<-inf>" are floats; `expect` is written by hand.
+`gaps = { engine = "reason" }` says where a case cannot hold; it then has to fail there.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from conftest import ENGINES, assert_same
+
+from prefmill.errors import PrefmillError
+from prefmill.plans import Pairs, Unpaired
+
+SPECIAL = {"<null>": None, "<nan>": math.nan, "<inf>": math.inf, "<-inf>": -math.inf}
+MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
+DTYPES = {"str": pa.string(), "i64": pa.int64(), "f64": pa.float64(), "bool": pa.bool_(), "messages": MESSAGES}
+KINDS = {"pairs": Pairs, "unpaired": Unpaired}
+KEYS = {"name", "kind", "plan", "roles", "columns", "header", "rows", "expect", "report", "error", "gaps"}
+CASES = [
+    pytest.param(case, id=f"{path.stem}-{case['name']}".replace(" ", "_"))
+    for path in sorted(Path(__file__).parent.glob("cases/*.toml"))
+    for case in tomllib.loads(path.read_text("utf-8"))["case"]
+]
+
+
+def plain(value: object) -> object:
+    """`value` with the special strings replaced, inside messages too."""
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    return SPECIAL.get(value, value) if isinstance(value, str) else value
+
+
+def dtype(values: list) -> pa.DataType:
+    for python, arrow in ((str, "str"), (list, "messages"), (float, "f64"), (bool, "bool"), (int, "i64")):
+        if any(type(value) is python for value in values):
+            return DTYPES[arrow]
+    return DTYPES["str"]
+
+
+def table_of(case: dict) -> pa.Table:
+    header = case.get("header", ["prompt", "completion", "score"])
+    rows = [plain(row) for row in case["rows"]]
+    assert all(len(row) == len(header) for row in rows), f"{case['name']}: rows of {len(header)} values"
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
+    types = {name: DTYPES[case["columns"][name]] if name in case.get("columns", {}) else dtype(values) for name, values in columns.items()}
+    return pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
+
+
+def expected(case: dict, kind: str) -> tuple[list[tuple], dict]:
+    scores = (3, 4) if kind == "pairs" else (3,)
+    rows = [tuple(float(v) if i in scores else v for i, v in enumerate(plain(row))) for row in case["expect"]]
+    report = {"rows_in": len(case["rows"]), "rows_not_selected": 0, "dropped": {}, "pairs_out": len(rows)} | case["report"]
+    return rows, report
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_case(case: dict, engine: str, request: pytest.FixtureRequest) -> None:
+    if engine in case.get("gaps", {}):
+        request.applymarker(pytest.mark.xfail(strict=True, reason=case["gaps"][engine]))
+    assert set(case) <= KEYS, f"{case['name']}: keys {sorted(set(case) - KEYS)}"
+    kind = case.get("kind", "pairs")
+
+    def run() -> tuple[list[tuple], dict]:
+        plan = KINDS[kind].from_mapping(case.get("plan", {}))
+        return ENGINES[engine](table_of(case), plan, case.get("roles", {}))
+
+    if "error" in case:
+        with pytest.raises(PrefmillError, match=case["error"]):
+            run()
+    else:
+        assert_same(case["name"], engine, run(), expected(case, kind))
+
+
+def test_names_are_unique() -> None:
+    assert len(CASES) == len({case.id for case in CASES})

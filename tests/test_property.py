@@ -1,0 +1,106 @@
+"""Every engine agrees with the oracle on anything that Hypothesis can think of; and the laws that users lean on.
+
+PREFMILL_EXAMPLES sets the number of examples of each property (60), PREFMILL_RANDOM=1 draws new ones at every run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from conftest import ENGINES, assert_same
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from strategies import Problem, problems
+
+from prefmill.plans import Pairs
+
+EXAMPLES = int(os.environ.get("PREFMILL_EXAMPLES", "60"))
+common = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    derandomize=not os.environ.get("PREFMILL_RANDOM"),
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+
+
+def answer(engine: str, problem: Problem, keep: list[int] | None = None, **changes: object) -> tuple[list[tuple], dict]:
+    return ENGINES[engine](problem.table(keep), replace(problem.plan, **changes), problem.roles)
+
+
+def bag(rows: list[tuple]) -> Counter:
+    """Rows without their order; message lists are no keys, so rows are compared as they print."""
+    return Counter(map(repr, rows))
+
+
+@common
+@given(problem=problems())
+def test_equals_the_oracle(rival: str, problem: Problem) -> None:
+    assert_same(repr(problem), rival, answer(rival, problem), answer("oracle", problem))
+
+
+@common
+@given(problem=problems(kinds=(Pairs,)), more=st.sampled_from([0.1, 1, 3]))
+def test_a_larger_margin_gives_a_subset(lawful: str, problem: Problem, more: float) -> None:
+    assume(problem.plan.strategy != "best_random")  # draws from what is allowed, so another margin is another draw
+    few, _ = answer(lawful, problem, min_margin=problem.plan.min_margin + more, max_pairs_per_prompt=None)
+    many, _ = answer(lawful, problem, max_pairs_per_prompt=None)
+    assert bag(few) <= bag(many)
+
+
+@common
+@given(problem=problems(kinds=(Pairs,)), data=st.data())
+def test_row_order_is_no_matter_with_unique_ids(lawful: str, problem: Problem, data: st.DataObject) -> None:
+    problem.columns["id"] = list(range(problem.rows))
+    problem.roles["id"] = "id"
+    order = data.draw(st.permutations(range(problem.rows)))
+    (rows, report), (shuffled, shuffled_report) = answer(lawful, problem, tie_break="id"), answer(lawful, problem, order, tie_break="id")
+    assert bag(rows) == bag(shuffled)
+    assert report == shuffled_report
+
+
+@common
+@given(problem=problems())
+def test_a_prompt_is_no_matter_to_the_others(lawful: str, problem: Problem) -> None:
+    assume(problem.rows and problem.plan.normalize == "none" and "group" not in problem.roles)
+    last = problem.columns["prompt"][-1]
+    others = [i for i, prompt in enumerate(problem.columns["prompt"]) if prompt != last]
+    rows, _ = answer(lawful, problem)
+    without, _ = answer(lawful, problem, others)
+    assert bag([row for row in rows if row[0] != last]) == bag(without)
+
+
+@common
+@given(problem=problems())
+def test_every_row_is_accounted_for(lawful: str, problem: Problem) -> None:
+    rows, report = answer(lawful, problem)
+    dropped = report["dropped"]
+    assert report["rows_in"] == problem.rows == report["rows_used"] + report["rows_not_selected"] + sum(dropped.values())
+    assert report["pairs_out"] == len(rows)
+    assert all(count > 0 for count in dropped.values())
+
+
+@common
+@given(problem=problems(kinds=(Pairs,)))
+def test_what_every_pair_promises(lawful: str, problem: Problem) -> None:
+    plan = problem.plan
+    rows, _ = answer(lawful, problem)
+    for _, chosen, rejected, high, low in rows:
+        assert chosen != rejected
+        assert high > low
+        assert high - low >= plan.min_margin
+        assert plan.chosen_min is None or high >= plan.chosen_min
+        assert plan.rejected_below is None or low < plan.rejected_below
+
+
+@pytest.mark.parametrize("cap", [1, 2])
+@common
+@given(problem=problems(kinds=(Pairs,)))
+def test_a_cap_gives_a_subset(lawful: str, problem: Problem, cap: int) -> None:
+    few, _ = answer(lawful, problem, max_pairs_per_prompt=cap)
+    many, _ = answer(lawful, problem, max_pairs_per_prompt=cap + 1)
+    assert bag(few) <= bag(many)
