@@ -77,7 +77,8 @@ def on_run(engine: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
         source, target = Path(folder, "in.parquet"), Path(folder, "out.parquet")
         pq.write_table(table, source)
         report = prefmill.run(plan, source, target, engine=engine, roles=roles)
-        return rows_of(pq.read_table(target), plan), {name: getattr(report, name) for name in COUNTS}
+        rows = [(row[0], *map(unwrapped, row[1:])) for row in rows_of(pq.read_table(target), plan)]
+        return rows, {name: getattr(report, name) for name in COUNTS}
 
 
 ENGINES: dict[str, Callable[[pa.Table, Plan, dict], Answer]] = {
@@ -87,6 +88,14 @@ ENGINES: dict[str, Callable[[pa.Table, Plan, dict], Answer]] = {
     "run-polars": functools.partial(on_run, "polars"),
     "run-duckdb": functools.partial(on_run, "duckdb"),
 }
+
+
+def unwrapped(value: object) -> object:
+    """The text of a completion: beside a message-list prompt, files hold it as one message of the assistant."""
+    if isinstance(value, list):
+        assert [message["role"] for message in value] == ["assistant"], value
+        return value[0]["content"]
+    return value
 
 
 def rows_of(table: pa.Table, plan: Plan) -> list[tuple]:

@@ -23,6 +23,7 @@ MESSAGE_PROMPTS = [
 COMPLETIONS = ["a", "b", "c", "d", "a ", ""]
 INTEGERS = [0, 1, 2, 3, 4, 5]
 FLOATS = [0.0, -0.0, 0.1, 0.2, 0.3, 0.30000000000000004, 1.0, 2.0, 2.5, 4.0, 5.0, -3.0, math.nan, math.inf, -math.inf]
+NINE_DECIMALS = [0.001, 0.010000001, 0.252000001, 0.5]  # their means end in a half at the ninth decimal
 HUGE = [1e308, -1e308, 2.0**53]
 TEXTS = ["1", " 2 ", "3.5", "4e0", "-.5", "5.", "0", "-0", "1e-3", "", "x", "1e999", "nan", "-inf", "1_0", "٣"]
 WEIGHTS = [0, 0.1, 0.5, 1, 3, -1]
@@ -99,6 +100,7 @@ def problems(draw: st.DrawFn, kinds: tuple[type, ...] = (Pairs, Unpaired), max_r
         st.sampled_from([
             (pa.int64(), INTEGERS),
             (pa.float64(), FLOATS),
+            (pa.float64(), NINE_DECIMALS),
             (pa.float64(), FLOATS[:8] if computed else FLOATS + HUGE),  # sums of huge scores overflow: the page is silent
             (pa.string(), TEXTS),
             (pa.bool_(), [True, False]),

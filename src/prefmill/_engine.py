@@ -7,7 +7,9 @@ from pathlib import Path
 import duckdb
 
 
-def connect(*, temp_dir: Path, memory_bytes: int | None = None, threads: int | None = None, remote: bool = False) -> duckdb.DuckDBPyConnection:
+def connect(
+    *, temp_dir: Path, memory_bytes: int | None = None, threads: int | None = None, remote: bool = False
+) -> duckdb.DuckDBPyConnection:
     """A fresh in-memory connection that spills to `temp_dir` and uses at most `memory_bytes` for its buffers.
 
     Extensions are neither loaded nor fetched unless `remote` inputs need them.

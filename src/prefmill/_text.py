@@ -515,6 +515,8 @@ def csv_blocks(pieces: Iterable[bytes], delimiter: str) -> Iterator[Block | Bad]
             where = line + data.count(newline, 0, opened - cut)
             reason = "has text behind its closing quote" if bad is not None else "never closes"
             end = data.find(newline)
+            if end < 0 and not eof and len(data) <= MAX_RECORD:
+                break  # the rest of its line is in the next piece
             end = len(data) if end < 0 else end
             yield Bad(line, f"the quote opened in line {where} {reason}", data[:end].decode().rstrip("\r\n"))
             data = data[end + 1 :]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,14 +31,19 @@ app = typer.Typer(
 )
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, globs, directories or URLs; - is JSONL on stdin.")]
-Output = Annotated[str | None, typer.Option("--output", "-o", help="Target: .parquet .jsonl .csv .tsv .arrow, or a directory (datasets). - is JSONL on stdout.")]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", "-o", help="Target: .parquet .jsonl .csv .tsv .arrow, or a directory (datasets). - is JSONL on stdout."),
+]
 Prompt = Annotated[str | None, typer.Option(help="Column of the prompt.", rich_help_panel="Roles")]
 Completion = Annotated[str | None, typer.Option(help="Column of the completion.", rich_help_panel="Roles")]
 Score = Annotated[str | None, typer.Option(help="Column of the score; -COLUMN where lower is better.", rich_help_panel="Roles")]
 Id = Annotated[str | None, typer.Option("--id", help="Column of the row's id.", rich_help_panel="Roles")]
 Annotator = Annotated[str | None, typer.Option(help="Column of the annotator.", rich_help_panel="Roles")]
 Aspect = Annotated[str | None, typer.Option(help="Column of the aspect judged.", rich_help_panel="Roles")]
-Group = Annotated[list[str] | None, typer.Option(help="Column that groups instead of the prompt; may be given again.", rich_help_panel="Roles")]
+Group = Annotated[
+    list[str] | None, typer.Option(help="Column that groups instead of the prompt; may be given again.", rich_help_panel="Roles")
+]
 ChosenMin = Annotated[str | None, typer.Option(metavar="NUMBER|none", help="Smallest score of a chosen completion.  [default: 4]")]
 RejectedBelow = Annotated[str | None, typer.Option(metavar="NUMBER|none", help="A rejected score is below this.  [default: 4]")]
 Aggregate = Annotated[str | None, typer.Option(help="Merge judgements of one completion: none, mean, median, max, min, majority.")]
@@ -45,7 +54,9 @@ TieBreak = Annotated[str | None, typer.Option(help="Order of equal scores: posit
 OnInvalid = Annotated[str | None, typer.Option(help="Rows without a usable score: drop (and count) or raise.")]
 Seed = Annotated[int | None, typer.Option(help="Of everything drawn, and of splits.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", metavar="FILE", help="Plan as TOML; options given beside it win.")]
-Format = Annotated[str | None, typer.Option(help="trl, trl-implicit, kto, instruction, openrlhf, llama-factory.  [default: trl; kto for labels]")]
+Format = Annotated[
+    str | None, typer.Option(help="trl, trl-implicit, kto, instruction, openrlhf, llama-factory.  [default: trl; kto for labels]")
+]
 Chat = Annotated[bool, typer.Option("--chat", help="Write text as messages.")]
 Keep = Annotated[str | None, typer.Option(metavar="COL,...", help="Columns to carry along.")]
 Split = Annotated[str | None, typer.Option(metavar="NAME=SHARE,...", help="Split by prompt, for example train=0.95,test=0.05.")]
@@ -98,7 +109,9 @@ def pairs(  # one option a line: this is the manual
     group: Group = None,
     format: Format = None,
     chat: Chat = False,
-    margin_column: Annotated[float | None, typer.Option(metavar="SCALE", help="Add margin = (chosen - rejected) * SCALE: RewardTrainer's loss uses it.")] = None,
+    margin_column: Annotated[
+        float | None, typer.Option(metavar="SCALE", help="Add margin = (chosen - rejected) * SCALE: RewardTrainer's loss uses it.")
+    ] = None,
     keep: Keep = None,
     split: Split = None,
     encoding: Encoding = None,
@@ -216,8 +229,8 @@ def _run(kind: type[Pairs] | type[Unpaired], options: dict[str, Any]) -> None:
         raise BadArgument(f"{plan.kind}: no output named.", hint="-o pairs.parquet, or --dry-run to see the plan.")
     if output == "-" and options["as_json"]:
         raise BadArgument("-o - and --json both want stdout.", hint="give -o a file.")
-    with show.progress(quiet=options["quiet"]) as tell:
-        report = run(plan, options["inputs"], output, roles=names, engine=options["engine"], format=options["format"], chat=options["chat"],
+    with _stdout_or(output) as target, show.progress(quiet=options["quiet"]) as tell:
+        report = run(plan, options["inputs"], target, roles=names, engine=options["engine"], format=options["format"], chat=options["chat"],
                      margin_scale=options.get("margin_column"), keep=_names(options["keep"]), split=_numbers("--split", options["split"]),
                      overwrite=options["overwrite"], progress=tell, **reading)  # fmt: skip
     if options["as_json"]:
@@ -228,15 +241,32 @@ def _run(kind: type[Pairs] | type[Unpaired], options: dict[str, Any]) -> None:
         _nothing(plan, report)
 
 
+@contextmanager
+def _stdout_or(output: str) -> Iterator[str]:
+    """The target to write to; for `-` a temporary JSON Lines file that goes to stdout when it is whole."""
+    if output != "-":
+        yield output
+        return
+    with tempfile.TemporaryDirectory(prefix="prefmill-") as folder:
+        path = Path(folder) / "stdout.jsonl"
+        yield str(path)
+        with path.open("rb") as lines:
+            shutil.copyfileobj(lines, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+
+
 def _nothing(plan: Plan, report: RunReport) -> None:
     from prefmill.show import nothing_hint
 
-    print(f"prefmill: no {'labels' if isinstance(plan, Unpaired) else 'pairs'} came out.\nHint: {nothing_hint(plan, report)}", file=sys.stderr)
+    print(
+        f"prefmill: no {'labels' if isinstance(plan, Unpaired) else 'pairs'} came out.\nHint: {nothing_hint(plan, report)}", file=sys.stderr
+    )
     raise typer.Exit(1)
 
 
 def _plan(kind: type[Pairs] | type[Unpaired], options: Mapping[str, Any]) -> Plan:
     """The plan of `--plan` with the options that were given on top."""
+    names = [f.name for f in fields(kind)]
     base: dict[str, Any] = {}
     if options["plan"] is not None:
         try:
@@ -245,8 +275,8 @@ def _plan(kind: type[Pairs] | type[Unpaired], options: Mapping[str, Any]) -> Pla
             raise BadArgument(f"--plan: cannot read {str(options['plan'])!r}; {error.strerror}.") from None
         if not isinstance(read, kind):
             raise BadArgument(f"--plan: {str(options['plan'])!r} is a plan of {read.kind}; expected {kind.kind}.")
-        base = {name: getattr(read, name) for name in read.__dataclass_fields__}
-    given = {name: options[name] for name in kind.__dataclass_fields__ if options.get(name) is not None}
+        base = {name: getattr(read, name) for name in names}
+    given = {name: options[name] for name in names if options.get(name) is not None}
     if options.get("no_thresholds"):
         base |= {"chosen_min": None, "rejected_below": None}
     for name in ("chosen_min", "rejected_below"):
@@ -296,7 +326,9 @@ def _bytes(text: str | None) -> int | None:
     try:
         size = int(float(digits) * units[unit])
     except (ValueError, KeyError):
-        raise BadArgument(f"--memory-limit: not a size; got {text!r}, expected a number and a unit.", hint="for example 2GB or 512MiB.") from None
+        raise BadArgument(
+            f"--memory-limit: not a size; got {text!r}, expected a number and a unit.", hint="for example 2GB or 512MiB."
+        ) from None
     if size < 500_000_000:
         raise BadArgument(f"--memory-limit: too small to run in; got {text!r}, expected at least 500MB.")
     return size

@@ -42,7 +42,9 @@ def macro_texts() -> dict[str, str]:
     """The SQL of every macro by its name, in the order in which they load."""
     packaged = Path(str(resources.files("prefmill"))) / "sql"
     folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "sql"  # a checkout keeps them at its top
-    names = [line.split()[1].removesuffix(".sql") for line in (folder / "prefmill.sql").read_text().splitlines() if line.startswith(".read ")]
+    names = [
+        line.split()[1].removesuffix(".sql") for line in (folder / "prefmill.sql").read_text().splitlines() if line.startswith(".read ")
+    ]
     return {Path(name).name: (folder / f"{Path(name).name}.sql").read_text() for name in names}
 
 
@@ -111,8 +113,14 @@ def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
     weights = f"weights := {sql(by_aspect)}"
     steps = [
         ("judged", judged(plan, roles)),
-        ("counted", f"FROM pref_rows('judged', normalize := {sql(plan.normalize)}, {tie}, {weights}, on_invalid := {sql(plan.on_invalid)})"),
-        ("candidates", f"FROM pref_candidates('counted', aggregate := {sql(plan.aggregate)}, min_votes := {plan.min_votes}, {weights}, {tie})"),
+        (
+            "counted",
+            f"FROM pref_rows('judged', normalize := {sql(plan.normalize)}, {tie}, {weights}, on_invalid := {sql(plan.on_invalid)})",
+        ),
+        (
+            "candidates",
+            f"FROM pref_candidates('counted', aggregate := {sql(plan.aggregate)}, min_votes := {plan.min_votes}, {weights}, {tie})",
+        ),
     ]
     if isinstance(plan, Unpaired):
         return [*steps, ("labels", f"FROM pref_labels('candidates', {limits})")]
@@ -152,9 +160,7 @@ def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -
         value = "round(" + " + ".join(f"{sql(float(w))} * pref_number(_score{i})" for i, (_, w) in enumerate(scores)) + ", 9)"
     else:
         value = "-pref_number(_score0)" if roles.negate else "pref_number(_score0)"
-    has_prompt = " AND ".join(
-        [present("_prompt", roles.prompt), *(present(f"_group{i}", name) for i, name in enumerate(roles.group))]
-    )
+    has_prompt = " AND ".join([present("_prompt", roles.prompt), *(present(f"_group{i}", name) for i, name in enumerate(roles.group))])
     key = "[" + ", ".join(f"_group{i}::VARCHAR" for i in range(len(roles.group))) + "]" if roles.group else "_prompt"
     columns = {
         "_pos": "_pos",

@@ -275,5 +275,7 @@ def _problems(plan: _Judging) -> list[str]:
         if not both:
             said.append("labels need both chosen_min and rejected_below")
         elif plan.rejected_below > plan.chosen_min:  # type: ignore[operator]
-            said.append(f"rejected_below must not exceed chosen_min; got {plan.rejected_below} > {plan.chosen_min}: a score between would be both")
+            said.append(
+                f"rejected_below must not exceed chosen_min; got {plan.rejected_below} > {plan.chosen_min}: a score between would be both"
+            )
     return said

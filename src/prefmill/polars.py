@@ -234,7 +234,9 @@ class Stages:
         if plan.strategy == "adjacent":
             ranks = chosen.with_columns(_r=pl.col("_c") - 1).filter(pl.col("_r") <= limit)
         else:
-            ranks = chosen.with_columns(_r=pl.int_ranges(1, pl.min_horizontal(pl.col("_c") - 1, limit) + 1)).explode("_r", empty_as_null=False)
+            ranks = chosen.with_columns(_r=pl.int_ranges(1, pl.min_horizontal(pl.col("_c") - 1, limit) + 1)).explode(
+                "_r", empty_as_null=False
+            )
         return ranks.group_by("_n").agg("_c", "_r")
 
     def _drawn(self, open_: pl.LazyFrame) -> pl.LazyFrame:
@@ -242,7 +244,9 @@ class Stages:
         plan = cast(Pairs, self.plan)
         best = pl.col("_scores").list.last()
         # The allowed ranks are the first ones of the order; how many there are is a count of scores under a bound.
-        allowed = pl.col("_scores").list.head(pl.col("_n") - 1 if plan.bottom_k is None else pl.min_horizontal(pl.col("_n") - 1, plan.bottom_k))
+        allowed = pl.col("_scores").list.head(
+            pl.col("_n") - 1 if plan.bottom_k is None else pl.min_horizontal(pl.col("_n") - 1, plan.bottom_k)
+        )
         count = (
             open_.select("_first", best.alias("_best"), _low=allowed)
             .explode("_low", empty_as_null=False)

@@ -60,7 +60,7 @@ class Source:
     """
 
     files: tuple[str, ...]  #: Parquet paths or URLs, in the order of positions
-    columns: pa.Schema  #: of the union by name of all files, with hive partition columns
+    columns: pa.Schema  #: of the union by name of all files, with hive partition columns; one of nulls only is text
     rows: int  #: in all files; rejected rows are not among them
     file_rows: tuple[int, ...]  #: rows of each file
     nulls: frozenset[str]  #: columns that may hold nulls
@@ -273,10 +273,13 @@ def _find(given: str) -> list[_Input]:
         return [_file(given)]
     if glob.has_magic(given):
         matches = sorted(glob.glob(given, recursive=True))
-        explicit = _hidden(os.path.basename(given))
-        files = [m for m in matches if not os.path.isdir(m) and (explicit or not _hidden(os.path.basename(m)))]
+        said = set(given.split(os.sep))  # a hidden name is meant where the pattern spells it
+        matches = [
+            m for m in matches if not any(_hidden(part) and part not in said and part not in ("", ".", "..") for part in m.split(os.sep))
+        ]
+        files = [m for m in matches if not os.path.isdir(m)]
         # `data/*` also matches folders; `data/**` matches each file once more through its folder, so then only the files count
-        folders = [m for m in matches if os.path.isdir(m) and not _hidden(os.path.basename(m))] if "**" not in given else []
+        folders = [m for m in matches if os.path.isdir(m)] if "**" not in given else []
         found = [item for match in sorted(files + folders) for item in (_walk(match) if match in folders else [_file(match)])]
         if found:
             return found
@@ -551,7 +554,6 @@ class _CsvParser:
 
     def __init__(self, names: Sequence[str], kept: Sequence[str], delimiter: str) -> None:
         self.names, self.delimiter = list(names), delimiter
-        self.read = pacsv.ReadOptions(column_names=self.names, use_threads=False)
         self.convert = pacsv.ConvertOptions(
             column_types={name: pa.string() for name in kept},
             include_columns=list(kept),
@@ -583,6 +585,8 @@ class _CsvParser:
             ragged.append(None)
             return "skip"
 
+        if not data.endswith((b"\n", b"\r")):
+            data += b"\n"  # at the very end of its input, Arrow takes an empty field behind a quoted one for quoted too
         read = pacsv.ReadOptions(column_names=self.names, use_threads=False, block_size=max(len(data) + 1, 1 << 16))
         parse = pacsv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=on_bad)
         return pacsv.read_csv(pa.BufferReader(data), read_options=read, parse_options=parse, convert_options=self.convert)
@@ -608,7 +612,8 @@ class _CsvParser:
             counted_to = start
             good.append(block.data[kept_to:start])
             kept_to = end
-            bads.append(Bad(line, f"{fields[at]} field{'s' * (fields[at] != 1)} where the header has {len(self.names)}", raw.decode()))
+            count = int(fields[at])
+            bads.append(Bad(line, f"{count} field{'s' * (count != 1)} where the header has {len(self.names)}", raw.decode()))
         good.append(block.data[kept_to:])
         return bads, b"".join(good)
 
@@ -682,9 +687,10 @@ class _Json:
     def close(self) -> None:
         self._base.close()
 
-    # An empty object has no type of its own: as a null it takes that of the others. Inside strings the change is harmless, they stay
-    # strings. Twice, because neighbours share their comma.
-    _EMPTY = r"""regexp_replace({}, '([:\[,]\s*)\{{\}}(\s*[,\]}}])', '\1null\2', 'g')"""
+    # `json_structure` has one answer for an empty object and for values of different kinds. With a key of its own (which no column can have) an
+    # empty object stays an object, and fits those with keys. Inside strings the change is harmless, they stay strings. Twice, because
+    # neighbours share their comma.
+    _EMPTY = r"""regexp_replace({}, '([:\[,]\s*)\{{\}}(\s*[,\]}}])', '\1{{"":null}}\2', 'g')"""
     _STRUCTURE = f"json_structure(CASE WHEN contains(line, '{{}}') THEN {_EMPTY.format(_EMPTY.format('line'))} ELSE line END)::VARCHAR"
     _GROUPED = f"SELECT s, min(i) AS i FROM (SELECT {_STRUCTURE} AS s, i FROM lines) GROUP BY s ORDER BY 2"
 
@@ -693,57 +699,56 @@ class _Json:
         texts = lines.texts
         skip: set[int] = set()
         bads: dict[int, Bad] = {}
-        try:
-            shapes = self.query(self._GROUPED, texts)
-        except duckdb.Error:
-            wrong = self.query(f"SELECT i FROM lines WHERE TRY({self._STRUCTURE}) IS NULL", texts).column(0).to_pylist()
-            for at in wrong:
-                text = lines.text(at)
-                skip.add(at)
-                if text.strip(" \t\r\n"):
-                    bads[at] = self._bad(lines, at, _json_fault(text) or "not JSON that can be read, or nested more than 128 deep")
-                elif lines.block is not None and lines.block.starts is not None:
-                    bads[at] = self._bad(lines, at, "nothing between two commas")
-            kept = pa.array([at not in skip for at in range(len(texts))])
-            shapes = self.query(self._GROUPED, texts.filter(kept))
-        seen: list[Any] = []
-        odd = False
-        for text in shapes.column(0).to_pylist():
-            shape = json.loads(text)
-            if isinstance(shape, dict):
-                seen.append(shape)
-            elif shape == "JSON":
-                seen.append({})  # the empty object
-            else:
-                odd = True
-        strange = " OR ".join(f"regexp_matches(line, {literal(pattern)})" for pattern in _NO_JSON)
-        look_at = set(self.query(f"SELECT i FROM lines WHERE {strange}", texts).column(0).to_pylist())
-        look_at.update(_long_numbers(texts))
-        if odd:
-            look_at.update(
-                self.query("SELECT i FROM lines WHERE TRY(json_type(line)) IS DISTINCT FROM 'OBJECT'", texts).column(0).to_pylist()
-            )
-        for at in sorted(look_at - skip):
-            text = lines.text(at)
-            fault = _json_fault(text)
-            if fault is not None:
-                skip.add(at)
-                bads[at] = self._bad(lines, at, fault)
-            else:
-                seen.append(_shape(_loads(text)))
-        return seen, sorted(skip), [bads[at] for at in sorted(bads)]
+        checked: list[Any] = []
 
-    @staticmethod
-    def _bad(lines: _Lines, at: int, reason: str) -> Bad:
-        return Bad(lines.line(at), reason, lines.text(at).strip(" \t\r\n"))
+        def judge(found: Iterable[int]) -> None:
+            for at in found:
+                text = lines.text(at)
+                fault = _json_fault(text)
+                if fault is not None:
+                    skip.add(at)
+                    bads[at] = Bad(lines.line(at), fault, text.strip(" \t\r\n"))
+                else:
+                    checked.append(_shape(_loads(text)))
+
+        strange = " OR ".join(f"regexp_matches(line, {literal(pattern)})" for pattern in _NO_JSON)
+        judge(sorted({*self._numbers(f"SELECT i FROM lines WHERE {strange}", texts), *_long_numbers(texts)}))
+        try:
+            shapes = self._shapes(texts, skip)
+        except duckdb.Error:
+            for at in self._numbers(f"SELECT i FROM lines WHERE TRY({self._STRUCTURE}) IS NULL", texts):
+                if at in skip:
+                    continue
+                skip.add(at)
+                text = lines.text(at).strip(" \t\r\n")
+                if text:
+                    reason = _json_fault(text) or "not JSON that can be read: nested more than 128 deep, or no text"
+                    bads[at] = Bad(lines.line(at), reason, text)
+                elif lines.block is not None and lines.block.starts is not None:
+                    bads[at] = Bad(lines.line(at), "nothing between two commas", text)
+            shapes = self._shapes(texts, skip)
+        if not all(isinstance(shape, dict) or shape == "JSON" for shape in shapes):  # JSON is what {} alone has
+            judge(at for at in self._numbers("SELECT i FROM lines WHERE TRY(json_type(line)) <> 'OBJECT'", texts) if at not in skip)
+        # Those checked one by one come last: they only widen types, the order of columns is that of the rows.
+        return [shape for shape in shapes if isinstance(shape, dict)] + checked, sorted(skip), [bads[at] for at in sorted(bads)]
+
+    def _numbers(self, sql: str, texts: pa.Array) -> list[int]:
+        found: list[int] = self.query(sql, texts).column(0).to_pylist()
+        return found
+
+    def _shapes(self, texts: pa.Array, skip: set[int]) -> list[Any]:
+        if skip:
+            texts = texts.filter(pa.array([at not in skip for at in range(len(texts))]))
+        return [json.loads(text) for text in self.query(self._GROUPED, texts).column(0).to_pylist()]
 
 
 def _long_numbers(texts: pa.Array) -> list[int]:
     """The lines that hold 19 digits in a row, as integers near the end of int64 do."""
     _, offsets, data = texts.buffers()
+    if data is None or not len(texts):
+        return []
     starts = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    array = np.frombuffer(data, dtype=np.uint8) if data is not None else np.empty(0, dtype=np.uint8)
-    array = array[starts[0] : starts[-1]]
+    array = np.frombuffer(data, dtype=np.uint8)[starts[0] : starts[-1]]
     # Of 19 digits in a row, two lie on multiples of 9: a ninth of the text tells where to look closer.
     sample = _IS_DIGIT[array[::9]]
     near = np.flatnonzero(sample[:-1] & sample[1:]) * 9
@@ -751,7 +756,7 @@ def _long_numbers(texts: pa.Array) -> list[int]:
     for some in (near[at : at + 100_000] for at in range(0, len(near), 100_000)):
         around = some[:, None] + np.arange(-9, 19)
         digits = _IS_DIGIT[array[np.clip(around, 0, len(array) - 1)]] & (around >= 0) & (around < len(array))
-        runs = np.lib.stride_tricks.sliding_window_view(digits, 19, axis=1).all(axis=2).any(axis=1)
+        runs = np.any(np.all(np.lib.stride_tricks.sliding_window_view(digits, 19, axis=1), axis=2), axis=1)
         found.update((np.searchsorted(starts, some[runs] + starts[0], side="right") - 1).tolist())
     return sorted(found)
 
@@ -798,7 +803,7 @@ def _json_fault(text: str) -> str | None:
 
 def _shape(value: Any) -> Any:
     """The type of a value, spelled as `json_structure` does; an integer beyond int64 is a DOUBLE."""
-    if value is None or value == {}:
+    if value is None:
         return "NULL"
     if isinstance(value, _Number):
         return "BIGINT" if len(value) < 19 or (len(value) < 21 and -(1 << 63) <= int(value) < 1 << 63) else "DOUBLE"
@@ -837,6 +842,7 @@ def _settle(shape: Any) -> Any:
     if isinstance(shape, list):
         return [_settle(shape[0])]
     if isinstance(shape, dict):
+        shape = {key: inner for key, inner in shape.items() if key or inner != "NULL"}
         keys = {_plain(key) for key in shape}
         if not shape or len(keys) < len(shape) or "" in keys or len(keys) > _MOST_KEYS or any("\0" in key for key in keys):
             return "VARCHAR"
@@ -902,6 +908,9 @@ def _stage_lines(item: _Input, context: _Context, read: Callable[[], Iterator[_L
         sql = f"SELECT unnest(json_transform(line, {literal(json.dumps(kept, ensure_ascii=False))})) FROM lines"
         empty = pa.array([], pa.string())
         schema = _spelled(engine.query(sql, empty).schema)
+        for at, key in enumerate(kept):
+            if shape[key] == "NULL":  # only nulls: a column that goes with any type in other files
+                schema = schema.set(at, pa.field(key, pa.null()))
 
         def values(lines: _Lines | Bad) -> pa.Table | None:
             if isinstance(lines, Bad):
@@ -936,7 +945,11 @@ def _spelled(schema: pa.Schema) -> pa.Schema:
 
 def _retyped(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The same columns with the names of list elements that Parquet files have."""
-    return table if table.schema.equals(schema) else table.cast(schema)
+    columns = [
+        pa.nulls(table.num_rows) if pa.types.is_null(field.type) else column.cast(field.type)
+        for column, field in zip(table.columns, schema, strict=True)
+    ]
+    return pa.table(columns, schema=schema)
 
 
 # --- Arrow IPC ------------------------------------------------------------------------------------------------------------------------
@@ -952,8 +965,6 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.large_string()
     if pa.types.is_binary_view(kind):
         return pa.large_binary()
-    if pa.types.is_null(kind):
-        return pa.string()
     if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_list_view(kind):
         return pa.list_(_plain_type(kind.value_type))
     if pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind):
@@ -1044,7 +1055,7 @@ def _spelled_parquet(schema: pa.Schema, context: _Context) -> pa.Schema:
 
 
 def _no_nulls(meta: pq.FileMetaData, group: int, leaf: int) -> bool:
-    if meta.schema.column(leaf).max_definition_level == 0:
+    if meta.schema.column(leaf).max_definition_level == 0 or meta.row_group(group).num_rows == 0:
         return True
     statistics = meta.row_group(group).column(leaf).statistics
     return statistics is not None and bool(statistics.has_null_count) and statistics.null_count == 0
@@ -1084,7 +1095,7 @@ def _stage_url(item: _Input, context: _Context) -> _Part | None:
         if item.format == "csv":
             delimiter = context.delimiter or ("\t" if item.tab else ",")
             table = (
-                f"read_csv({literal(item.path)}, auto_detect = false, header = true, all_varchar = true, delim = {literal(delimiter)}, "
+                f"read_csv({literal(item.path)}, header = true, all_varchar = true, delim = {literal(delimiter)}, "
                 """quote = '"', escape = '"', strict_mode = true, allow_quoted_nulls = false, max_line_size = 134217728)"""
             )
             names = con.sql(f"SELECT * FROM {table} LIMIT 0").columns
@@ -1147,13 +1158,16 @@ def _unite(parts: Sequence[_Part]) -> tuple[pa.Schema, frozenset[str]]:
         types[key] = pa.string()  # the folder's value wins over a column of the same name, as in every engine
         if any(values[key] == _DEFAULT_PARTITION for values in partitions):
             nulls.add(key)
-    return pa.schema(list(types.items())), frozenset(nulls)
+    known = [(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in types.items()]
+    return pa.schema(known), frozenset(nulls)
 
 
 def _common(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
     """The type that holds the values of both, None where there is none."""
-    if one.equals(two):
+    if one.equals(two) or pa.types.is_null(two):
         return one
+    if pa.types.is_null(one):
+        return two
     texts = pa.types.is_string, pa.types.is_large_string
     if any(t(one) for t in texts) != any(t(two) for t in texts) or pa.types.is_boolean(one) != pa.types.is_boolean(two):
         return None

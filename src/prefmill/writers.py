@@ -80,8 +80,9 @@ def write(
 
     Everything is written under hidden names beside the target, flushed to disk and renamed at the end: on an error, or Ctrl-C,
     nothing stays behind and an old target stays as it was. (Several split files are renamed one after another.) Missing parent
-    directories are made. Cost: about 1.6 s per GB of text for Parquet on two cores; memory for a few row groups of at most 64 MB of
-    text each, however long the stream.
+    directories are made.
+    Cost: for Parquet 3.1 core-seconds per GB of text, on all cores; memory of about 0.5 GB beside the frames, however long the stream
+    (frames of 10 to 30 MB are best: those of 170 MB were as fast, and took three times as much).
     Raises `BadArgument`, `TargetExists`, `MissingPackage` before the first frame is taken; whatever `frames` raises, as it is.
 
     >>> import tempfile

@@ -1,0 +1,53 @@
+# Two commands set everything up on a machine with Python 3.11 and pip:  make demo   make test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m
+
+.PHONY: help demo test check format lint types build bench clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# Torch comes first and pinned: whatever resolves it later must find this build and not fetch another.
+$(BIN)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("prefmill needs Python 3.11 or newer; make PYTHON=...") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --upgrade 'pip>=25.1'
+	$(RUN) pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(BIN)/installed-dev: $(BIN)/installed
+	$(RUN) pip install --quiet --constraint constraints.txt torch
+	$(RUN) pip install --quiet --constraint constraints.txt --group dev
+	touch $@
+
+demo: $(BIN)/installed  ## the main job on examples/feedback.csv
+	@mkdir -p out
+	$(BIN)/prefmill pairs examples/feedback.csv -o out/pairs.jsonl --keep model --overwrite
+	@echo "out/pairs.jsonl:"
+	@cat out/pairs.jsonl
+
+test: $(BIN)/installed-dev  ## every test
+	$(RUN) pytest
+
+check: $(BIN)/installed-dev format lint types test  ## what CI runs
+
+format:
+	$(RUN) ruff format --check .
+
+lint:
+	$(RUN) ruff check .
+
+types:
+	$(RUN) mypy
+
+build: $(BIN)/installed-dev  ## the wheel
+	$(RUN) pip wheel --quiet --no-deps --wheel-dir dist .
+
+bench: $(BIN)/installed-dev  ## pairs at 1 M rows against the usual ways
+	$(BIN)/python benchmarks/bench_pairs.py
+
+clean:
+	rm -rf $(VENV) out dist
