@@ -26,7 +26,7 @@ CREATE OR REPLACE MACRO pref_candidates(counted, aggregate := 'none', min_votes 
   FROM counting WHERE aggregate = 'none'
   UNION ALL BY NAME
   SELECT _grp, head.p AS _pos, head.i AS _id,
-         CASE WHEN aggregate IN ('max', 'min') AND weights IS NULL THEN total ELSE round(total, 9) END AS _score, _votes,
+         CASE WHEN aggregate IN ('max', 'min', 'majority') AND weights IS NULL THEN total ELSE pref_round(total) END AS _score, _votes,
          CASE WHEN weights IS NOT NULL AND aspects < cardinality(weights) THEN 'missing_aspect'
               WHEN fewest < min_votes THEN 'too_few_votes'
               WHEN decided < aspects THEN 'no_majority' END AS _reason

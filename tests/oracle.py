@@ -183,7 +183,7 @@ def judged(votes: list[tuple[Any, float]], plan: Plan, roles: Roles) -> tuple[st
     merged = [aggregated(plan.aggregate, s) for s in scores]
     if None in merged:
         return "no_majority", 0
-    if not roles.aspect and plan.aggregate in ("max", "min"):
+    if not roles.aspect and plan.aggregate in ("max", "min", "majority"):
         return None, float(merged[0])
     return None, nine(sum(exact(w) * m for w, m in zip(weights.values(), merged, strict=True)))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from prefmill._engine import literal, quote
 from prefmill.errors import BadArgument
-from prefmill.plans import Pairs, Plan, Unpaired, check_roles
+from prefmill.plans import Pairs, Plan, Unpaired, roles_of
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames, Roles
 
@@ -57,8 +57,7 @@ def query(plan: Plan, table: str, **names: Unpack[RoleNames]) -> str:
     >>> print(query(Pairs(), "feedback", completion="answer").splitlines()[0])
     WITH numbered AS NOT MATERIALIZED (
     """
-    roles = Roles.of(plan, names, where="sql")
-    check_roles(plan, roles, where="sql")
+    roles = roles_of(plan, names, None, where="sql")
     ctes = [("numbered", numbered(plan, roles, f"query_table({literal(table)})")), *stages(plan, roles)]
     if isinstance(plan, Unpaired):
         select = (
@@ -88,8 +87,7 @@ def report(plan: Plan, con: duckdb.DuckDBPyConnection, table: str, **names: Unpa
 
     `con` needs the macros (`install`). Raises `AccountingError` should the rows not add up.
     """
-    roles = Roles.of(plan, names, where="report")
-    check_roles(plan, roles, where="report")
+    roles = roles_of(plan, names, None, where="report")
     ctes = [("numbered", numbered(plan, roles, f"query_table({literal(table)})")), *stages(plan, roles)]
     if isinstance(plan, Pairs):
         ctes.append(("told", _TOLD))
@@ -157,7 +155,7 @@ def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -
     scores = list(plan.weights.items()) if plan.weights and not roles.aspect else [(roles.score, 1.0)]
     null_score = " OR ".join(f"_score{i} IS NULL" for i in range(len(scores)))
     if plan.weights and not roles.aspect:
-        value = "round(" + " + ".join(f"{sql(float(w))} * pref_number(_score{i})" for i, (_, w) in enumerate(scores)) + ", 9)"
+        value = "pref_round(" + " + ".join(f"{sql(float(w))} * pref_number(_score{i})" for i, (_, w) in enumerate(scores)) + ")"
     else:
         value = "-pref_number(_score0)" if roles.negate else "pref_number(_score0)"
     has_prompt = " AND ".join([present("_prompt", roles.prompt), *(present(f"_group{i}", name) for i, name in enumerate(roles.group))])

@@ -18,10 +18,10 @@ from prefmill import polars as frames
 from prefmill._engine import connect, literal, quote
 from prefmill.errors import BadArgument, BadScore
 from prefmill.gather import Fetch
-from prefmill.plans import Pairs, Plan, Unpaired, check_roles
+from prefmill.plans import Pairs, Plan, Unpaired, roles_of
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport
-from prefmill.schema import RoleNames, Roles
+from prefmill.schema import RoleNames
 
 Engine = Literal["auto", "polars", "duckdb"]
 Progress = Callable[[str, float | None], None]
@@ -71,9 +71,7 @@ class Job:
                  *, memory_bytes: int | None, threads: int | None) -> None:  # fmt: skip
         self.plan, self.source, self.home, self.tell = plan, source, home, tell
         columns = source.columns.names
-        wide = plan.weights if plan.weights and not names.get("aspect") else ()
-        self.roles = Roles.resolve(columns, names, score_columns=wide, where="pairs" if isinstance(plan, Pairs) else "unpair")
-        check_roles(plan, self.roles, where="run")
+        self.roles = roles_of(plan, names, columns, where="pairs" if isinstance(plan, Pairs) else "unpair")
         self.dtypes = pl.Schema({name: pl.DataFrame(source.columns.empty_table().select([name])).dtypes[0] for name in columns})
         frames.check_types(plan, self.roles, self.dtypes, where="run")
         missing = [c for c in keep if c not in columns]
@@ -100,7 +98,7 @@ class Job:
     def _create_views(self) -> None:
         files = ", ".join(literal(f) for f in self.source.files)
         starts = [sum(self.source.file_rows[:i]) for i in range(len(self.source.files))]
-        position = "file_row_number" if len(starts) < 2 else f"{starts}[file_index + 1] + file_row_number"
+        position = "file_row_number" if len(starts) < 2 else f"({starts}::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number"
         hive = "true" if self.source.hive else "false"
         relation = f"read_parquet([{files}], union_by_name = true, hive_partitioning = {hive})"
         inner = sqlengine.numbered(self.plan, self.roles, relation, position)

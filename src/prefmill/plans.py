@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, Unpack, get_args
 
@@ -213,19 +213,26 @@ def read_plan(text: str) -> Plan:
     raise BadArgument("plan: neither [pairs] nor [unpaired] found in the TOML text.")
 
 
-def check_roles(plan: Plan, roles: Roles, where: str) -> None:
-    """Raise `PlanError` with every role that `plan` needs and `roles` lacks, or that only a part of the plan would use."""
-    said: list[str] = []
-    if plan.normalize != "none" and not roles.annotator:
-        said.append(f"normalize {plan.normalize!r} needs the role annotator")
-    if plan.tie_break == "id" and not roles.id:
-        said.append("tie_break 'id' needs the role id")
+def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, where: str) -> Roles:
+    """The column of every role that `plan` uses; `columns` None: not known yet, so unnamed roles have their own names.
+
+    Raises what `Roles.resolve` raises, and `PlanError` with every role that the plan needs and that is not there.
+    """
+    wide = tuple(plan.weights) if plan.weights and not named.get("aspect") else ()
+    needed = [role for role, used in (("id", plan.tie_break == "id"), ("annotator", plan.normalize != "none")) if used]
+    if columns is None:
+        roles = Roles.unseen(named, score_columns=wide, needed=needed, where=where)
+    else:
+        roles = Roles.resolve(columns, named, score_columns=wide, needed=needed, where=where)
+    said = [f"{what} needs the role {role} (a column)" for role, what in
+            (("id", "tie_break 'id'"), ("annotator", f"normalize {plan.normalize!r}")) if role in needed and not getattr(roles, role)]  # fmt: skip
     if roles.aspect and plan.weights is None:
         said.append("the role aspect needs weights: the weight of each aspect")
     if roles.aspect and plan.aggregate == "none":
         said.append("the role aspect needs aggregate: it says how the judgements of one aspect are merged")
     if said:
         raise PlanError(where, said)
+    return roles
 
 
 def _canonical(value: object) -> object:

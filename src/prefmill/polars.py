@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack, cast
+from typing import Literal, Unpack, cast
 
 import polars as pl
 
 from prefmill.errors import BadArgument, BadScore
 from prefmill.hashing import prompt_hash
-from prefmill.plans import Pairs, Plan, Unpaired, check_roles
+from prefmill.plans import Pairs, Plan, Unpaired, roles_of
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames, Roles
 
@@ -158,7 +158,7 @@ class Stages:
             total = (value * share).sum()
         else:
             total = value.sum()
-        exact = plan.aggregate in ("max", "min") and not weights
+        exact = plan.aggregate in ("max", "min", "majority") and not weights
         candidates = aspects.group_by("_grp", "_text").agg(
             *first, pl.col("_votes").sum(), _score=total if exact else _rounded(total),
             _fewest=pl.col("_votes").min(), _aspects=pl.len(), _decided=value.count(),
@@ -367,9 +367,7 @@ def check_types(plan: Plan, roles: Roles, schema: pl.Schema, where: str) -> None
 def _numbered(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str) -> tuple[Roles, pl.LazyFrame]:
     lazy = frame.lazy()
     schema = lazy.collect_schema()
-    wide = plan.weights if plan.weights and not names.get("aspect") else ()
-    roles = Roles.resolve(schema.names(), names, score_columns=wide, where=where)
-    check_roles(plan, roles, where)
+    roles = roles_of(plan, names, schema.names(), where=where)
     check_types(plan, roles, schema, where)
     return roles, numbered(plan, roles, lazy)
 
@@ -380,7 +378,11 @@ def _first_that_holds(reasons: Sequence[tuple[str, pl.Expr]]) -> pl.Expr:
 
 
 def _rounded(value: pl.Expr) -> pl.Expr:
-    return value.round(9, mode="half_away_from_zero")
+    """`value` to 9 decimals, half away from zero; the why is in `sql/pref_round.sql`."""
+    away: Literal["half_away_from_zero"] = "half_away_from_zero"
+    whole = (value * 1e9).round(3, mode=away).round(0, mode=away)
+    # Polars divides by a constant by multiplying with its reciprocal; the last rounding takes off what that adds.
+    return pl.when(value.abs() < 4e6).then((whole / 1e9).round(9, mode=away)).otherwise(value)
 
 
 def _hash(key: pl.Expr, seed: int, columns: bool) -> pl.Expr:

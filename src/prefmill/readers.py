@@ -143,7 +143,7 @@ def open_source(
 
     inputs      paths, globs, folders (searched for files of known formats, sorted; `key=value` folders become columns), URLs for DuckDB,
                 or `-` for JSON Lines on stdin. A path that exists is itself, whatever characters it holds.
-    temp_dir    folder for staged files; who passes it removes it. Staged files take about half of the text's size.
+    temp_dir    folder for staged files; who passes it removes it.
     encoding    of text files, a Python codec; by default UTF-8, or UTF-16/32 with a byte order mark.
     rejects     a JSON Lines file for malformed rows (file, line, reason, raw). Without it the first malformed row is an error.
     delimiter   of CSV; by default a comma, in .tsv a tab.
@@ -687,12 +687,14 @@ class _Json:
     def close(self) -> None:
         self._base.close()
 
-    # `json_structure` has one answer for an empty object and for values of different kinds. With a key of its own (which no column can have) an
-    # empty object stays an object, and fits those with keys. Inside strings the change is harmless, they stay strings. Twice, because
-    # neighbours share their comma.
+    # `json_structure` has one answer for an empty object and for values of different kinds. With a key of its own (which no column can
+    # have) an empty object stays an object, and fits those with keys. Twice, because neighbours share their comma. Inside a string the
+    # quotes break the line, always: such lines are found by that and looked at one by one.
     _EMPTY = r"""regexp_replace({}, '([:\[,]\s*)\{{\}}(\s*[,\]}}])', '\1{{"":null}}\2', 'g')"""
-    _STRUCTURE = f"json_structure(CASE WHEN contains(line, '{{}}') THEN {_EMPTY.format(_EMPTY.format('line'))} ELSE line END)::VARCHAR"
+    _FILLED = _EMPTY.format(_EMPTY.format("line"))
+    _STRUCTURE = f"json_structure(CASE WHEN contains(line, '{{}}') THEN {_FILLED} ELSE line END)::VARCHAR"
     _GROUPED = f"SELECT s, min(i) AS i FROM (SELECT {_STRUCTURE} AS s, i FROM lines) GROUP BY s ORDER BY 2"
+    _BROKEN = f"contains(line, '{{}}') AND TRY(json_structure({_FILLED})) IS NULL AND TRY(json_structure(line)) IS NOT NULL"
 
     def look(self, lines: _Lines) -> tuple[list[Any], list[int], list[Bad]]:
         """Types seen in a block (in the order of rows), which lines are no rows, and those of them that are malformed."""
@@ -712,12 +714,13 @@ class _Json:
                     checked.append(_shape(_loads(text)))
 
         strange = " OR ".join(f"regexp_matches(line, {literal(pattern)})" for pattern in _NO_JSON)
-        judge(sorted({*self._numbers(f"SELECT i FROM lines WHERE {strange}", texts), *_long_numbers(texts)}))
+        broken = set(self._numbers(f"SELECT i FROM lines WHERE {self._BROKEN}", texts))
+        judge(sorted({*self._numbers(f"SELECT i FROM lines WHERE {strange}", texts), *_long_numbers(texts), *broken}))
         try:
-            shapes = self._shapes(texts, skip)
+            shapes = self._shapes(texts, skip | broken)
         except duckdb.Error:
             for at in self._numbers(f"SELECT i FROM lines WHERE TRY({self._STRUCTURE}) IS NULL", texts):
-                if at in skip:
+                if at in skip or at in broken:
                     continue
                 skip.add(at)
                 text = lines.text(at).strip(" \t\r\n")
@@ -726,7 +729,7 @@ class _Json:
                     bads[at] = Bad(lines.line(at), reason, text)
                 elif lines.block is not None and lines.block.starts is not None:
                     bads[at] = Bad(lines.line(at), "nothing between two commas", text)
-            shapes = self._shapes(texts, skip)
+            shapes = self._shapes(texts, skip | broken)
         if not all(isinstance(shape, dict) or shape == "JSON" for shape in shapes):  # JSON is what {} alone has
             judge(at for at in self._numbers("SELECT i FROM lines WHERE TRY(json_type(line)) <> 'OBJECT'", texts) if at not in skip)
         # Those checked one by one come last: they only widen types, the order of columns is that of the rows.
@@ -1065,7 +1068,7 @@ def _remote_parquet(item: _Input, context: _Context) -> Iterator[_Part]:
     """The files behind a URL or a glob of URLs; their footers come through DuckDB, which knows the credentials."""
     con = connect(temp_dir=context.folder, memory_bytes=context.memory, remote=True)
     try:
-        counts = con.sql(f"SELECT file_name, num_rows FROM parquet_file_metadata({literal(item.path)})").fetchall()
+        counts = con.sql(f"SELECT file_name, num_rows FROM parquet_file_metadata({literal(item.path)}) ORDER BY file_name").fetchall()
         for name, rows in counts:
             url = str(name)
             schema = con.sql(f"SELECT * FROM read_parquet({literal(url)}, hive_partitioning = false) LIMIT 0").to_arrow_table().schema

@@ -54,14 +54,15 @@ class Roles:
         return f"Roles({', '.join(shown)})"
 
     @classmethod
-    def of(cls, plan: object, named: RoleNames, *, where: str = "roles") -> Roles:
-        """The roles of a relation whose columns are not known yet: those of `named`, else the role's own name."""
-        weights = getattr(plan, "weights", None) or {}
-        wide = () if named.get("aspect") else tuple(weights)
+    def unseen(
+        cls, named: RoleNames, *, score_columns: Iterable[str] = (), needed: Iterable[str] = (), where: str = "roles"
+    ) -> Roles:
+        """The roles of a relation whose columns are not known yet: those of `named`, else each role's own name."""
+        wide, needed = tuple(score_columns), tuple(needed)
         group = named.get("group") or ()
         columns = [c.removeprefix("-") if role == "score" else c for role, c in named.items() if isinstance(c, str)]
-        columns += [*([group] if isinstance(group, str) else group), *REQUIRED, *wide]
-        return cls.resolve(list(dict.fromkeys(columns)), named, score_columns=wide, where=where)
+        columns += [*([group] if isinstance(group, str) else group), *REQUIRED, *wide, *needed]
+        return cls.resolve(list(dict.fromkeys(columns)), named, score_columns=wide, needed=needed, where=where)
 
     @classmethod
     def resolve(
@@ -70,11 +71,13 @@ class Roles:
         named: RoleNames | None = None,
         *,
         score_columns: Iterable[str] = (),
+        needed: Iterable[str] = (),
         where: str = "roles",
     ) -> Roles:
         """Find the column of every role among `columns`; `named` are those that the caller fixed.
 
         `score_columns` are the keys of a plan's `weights` when each is a column of its own: then no score role is needed.
+        `needed` are optional roles that the plan uses: without a name they are the column of their own name, if there is one.
         Raises `ColumnMissing` when a role has no column or several, `BadArgument` for duplicate column names.
         """
         given: dict[str, str | Sequence[str]] = {key: value for key, value in dict(named or {}).items() if value}  # type: ignore[misc]
@@ -92,6 +95,7 @@ class Roles:
         if score and score not in columns and score.startswith("-"):
             found["score"], negate = score[1:], True
         score_columns = tuple(score_columns)
+        found |= {role: role for role in needed if role not in found and role in columns}
         for role, column in [*found.items(), *(("group", g) for g in groups), *(("score", s) for s in score_columns)]:
             if column not in columns:
                 raise ColumnMissing.for_role(where, role, column, columns)
