@@ -9,7 +9,7 @@ CREATE OR REPLACE MACRO pref_table_report(tbl, prompt, completion, score, strate
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
-  groups AS MATERIALIZED (FROM pref_groups('candidates')),
+  groups AS MATERIALIZED (FROM pref_groups('candidates', ends_only := strategy = 'best_worst')),
   pairs AS NOT MATERIALIZED (
     FROM pref_pairs('groups', strategy := strategy, chosen_min := chosen_min, rejected_below := rejected_below, min_margin := min_margin,
                     max_pairs_per_prompt := max_pairs_per_prompt, top_k := top_k, bottom_k := bottom_k, seed := seed)),

@@ -7,7 +7,7 @@ CREATE OR REPLACE MACRO pref_pairs(groups, strategy := 'best_worst', chosen_min 
   -- A group whose best and worst candidate cannot pair proposes nothing.
   WITH open AS NOT MATERIALIZED (
     SELECT * FROM query_table(groups)
-    WHERE pref_refusal(_n, _ranks[_n][1], _ranks[1][1], chosen_min, rejected_below, min_margin) IS NULL),
+    WHERE pref_refusal(_n, pref_key_score(_ranks[-1]), pref_key_score(_ranks[1]), chosen_min, rejected_below, min_margin) IS NULL),
   chosen AS NOT MATERIALIZED (
     SELECT *, unnest(range(CASE WHEN strategy IN ('best_worst', 'best_random', 'best_rest') THEN _n
                                 ELSE greatest(2, _n - coalesce(top_k, _n) + 1) END, _n + 1)) AS _c
@@ -17,18 +17,15 @@ CREATE OR REPLACE MACRO pref_pairs(groups, strategy := 'best_worst', chosen_min 
         WHEN 'best_worst' THEN [1::BIGINT]
         WHEN 'adjacent' THEN CASE WHEN _c - 1 <= coalesce(bottom_k, _n) THEN [_c - 1] ELSE [] END
         WHEN 'best_random' THEN [1 + (pref_hash(_grp, seed) % len(list_filter(_ranks[1:least(_n - 1, coalesce(bottom_k, _n))],
-            lambda low: _ranks[_n][1] > low[1] AND coalesce(low[1] < rejected_below, true)
-                        AND _ranks[_n][1] - low[1] >= min_margin))::UBIGINT)::BIGINT]
+            lambda low: pref_stands(pref_key_score(_ranks[-1]), pref_key_score(low), chosen_min, rejected_below, min_margin)))::UBIGINT)::BIGINT]
         ELSE range(1, least(_c - 1, coalesce(bottom_k, _n)) + 1) END) AS _r
     FROM chosen),
   scored AS NOT MATERIALIZED (
-    SELECT _first, _grp, _c, _r, _ranks[_c][2] AS _chosen, _ranks[_r][2] AS _rejected,
-           _ranks[_c][1] AS _chosen_score, _ranks[_r][1] AS _rejected_score
+    SELECT _first, _grp, _c, _r, pref_key_position(_ranks[_c - _n - 1]) AS _chosen, pref_key_position(_ranks[_r]) AS _rejected,
+           pref_key_score(_ranks[_c - _n - 1]) AS _chosen_score, pref_key_score(_ranks[_r]) AS _rejected_score
     FROM proposed),
   standing AS NOT MATERIALIZED (
-    SELECT * FROM scored
-    WHERE _chosen_score > _rejected_score AND coalesce(_chosen_score >= chosen_min, true)
-      AND coalesce(_rejected_score < rejected_below, true) AND _chosen_score - _rejected_score >= min_margin)
+    SELECT * FROM scored WHERE pref_stands(_chosen_score, _rejected_score, chosen_min, rejected_below, min_margin))
   SELECT * FROM standing WHERE max_pairs_per_prompt IS NULL
   UNION ALL
   SELECT * FROM standing WHERE max_pairs_per_prompt IS NOT NULL

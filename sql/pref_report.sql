@@ -10,7 +10,7 @@ CREATE OR REPLACE MACRO pref_report(counted, candidates, groups, paired, chosen_
     SELECT g._votes, coalesce(p.kept, 0) AS kept,
            CASE WHEN p.kept > 0 THEN NULL
                 WHEN p.standing > 0 THEN 'identical_text'
-                ELSE coalesce(pref_refusal(g._n, g._ranks[g._n][1], g._ranks[1][1], chosen_min, rejected_below, min_margin),
+                ELSE coalesce(pref_refusal(g._n, pref_key_score(g._ranks[-1]), pref_key_score(g._ranks[1]), chosen_min, rejected_below, min_margin),
                               'no_adjacent_pair') END AS reason
     FROM query_table(groups) g LEFT JOIN per_group p ON g._first = p._first),
   used AS NOT MATERIALIZED (

@@ -12,7 +12,7 @@ CREATE OR REPLACE MACRO pref_table_pairs(tbl, prompt, completion, score, strateg
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
-  groups AS NOT MATERIALIZED (FROM pref_groups('candidates')),
+  groups AS NOT MATERIALIZED (FROM pref_groups('candidates', ends_only := strategy = 'best_worst')),
   pairs AS NOT MATERIALIZED (
     FROM pref_pairs('groups', strategy := strategy, chosen_min := chosen_min, rejected_below := rejected_below, min_margin := min_margin,
                     max_pairs_per_prompt := max_pairs_per_prompt, top_k := top_k, bottom_k := bottom_k, seed := seed))

@@ -8,8 +8,10 @@
 .read sql/pref_judged.sql
 .read sql/pref_rows.sql
 .read sql/pref_candidates.sql
+.read sql/pref_key.sql
 .read sql/pref_groups.sql
 .read sql/pref_refusal.sql
+.read sql/pref_stands.sql
 .read sql/pref_pairs.sql
 .read sql/pref_labels.sql
 .read sql/pref_report.sql

@@ -38,7 +38,7 @@ def rows(path) -> list[tuple]:
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.kind}-{plan.hash()[:6]}")
 def test_engine_threads_memory_and_row_groups(plan, tmp_path, monkeypatch):
-    from prefmill import gather, job
+    from prefmill import job
 
     data = feedback(1)
     data.write_parquet(tmp_path / "one.parquet")
@@ -53,7 +53,6 @@ def test_engine_threads_memory_and_row_groups(plan, tmp_path, monkeypatch):
     ways = itertools.product(inputs, ["duckdb", "polars"], [1, 4], [None, 600_000_000])
     for i, (names, engine, threads, memory) in enumerate(ways):
         # Small parts and batches, so that this small table is spilled and cut as a large one would be.
-        monkeypatch.setattr(gather, "_BATCH_ROWS", [100, 60_000][i % 2])
         monkeypatch.setattr(job, "_FRAME_ROWS", [33, 50_000][i % 2])
         monkeypatch.setattr(job, "_PART_BYTES", 20_000 if memory else 1 << 31)
         paths = [tmp_path / n for n in ([names] if isinstance(names, str) else names)]

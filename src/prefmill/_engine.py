@@ -24,6 +24,8 @@ def connect(
     con.execute("SET enable_progress_bar = false")
     # Positions come from the files and every result that has an order asks for it; keeping row order would cost parallelism.
     con.execute("SET preserve_insertion_order = false")
+    # A run reads every byte range of a file once or twice; caching them only costs memory.
+    con.execute("SET enable_external_file_cache = false")
     if threads is not None:
         con.execute("SET threads = ?", [threads])
     if memory_bytes is not None:

@@ -91,7 +91,7 @@ def check(inputs: str | Path | Sequence[str | Path], *, roles: RoleNames | None 
             "  WHERE _reason IS NULL GROUP BY _grp, _completion HAVING count(*) > 1)"
         )
         repeated, conflicting = one(repeats)
-        (flat,) = one("SELECT count(*) FROM groups WHERE _n < 2 OR _ranks[1][1] = _ranks[_n][1]")
+        (flat,) = one("SELECT count(*) FROM groups WHERE _n < 2 OR pref_key_score(_ranks[1]) = pref_key_score(_ranks[-1])")
         (prompts,) = one("SELECT count(*) FROM groups")
         (distinct,) = one("SELECT count(DISTINCT _score) FROM candidates WHERE _reason IS NULL")
         default = job.report()

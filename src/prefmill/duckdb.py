@@ -126,7 +126,7 @@ def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
     margin = f"min_margin := {sql(plan.min_margin)}"
     return [
         *steps,
-        ("groups", f"FROM pref_groups('candidates', {tie})"),
+        ("groups", f"FROM pref_groups('candidates', {tie}, ends_only := {sql(plan.strategy == 'best_worst')})"),
         ("pairs", f"FROM pref_pairs('groups', strategy := {sql(plan.strategy)}, {limits}, {margin}, {caps}, seed := {plan.seed})"),
     ]
 
@@ -179,6 +179,8 @@ def sql(value: object) -> str:
     """A plan's value as SQL."""
     if value is None:
         return "NULL"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):
         return literal(value)
     if isinstance(value, dict):

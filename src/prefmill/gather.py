@@ -43,14 +43,14 @@ class Fetch:
         per_part = max(1, -(-self.slots // count))
         where = np.empty(self.rows, dtype=np.int32)
         if count == 1:
-            stored: Iterator[pa.Table] = iter([pa.Table.from_batches(self._rows_of_all(), schema=None)] if self.slots else [])
+            tables = iter([pa.Table.from_batches(self._rows_of_all())] if self.slots else [])
         else:
-            stored = self._spilled(count, per_part)
-        for part, table in enumerate(stored):
-            frame = pl.from_arrow(table)
-            assert isinstance(frame, pl.DataFrame)
+            tables = self._spilled(count, per_part)
+        for part, table in enumerate(tables):
+            frame = pl.DataFrame(table)
             where[frame["_pos"].to_numpy()] = np.arange(frame.height, dtype=np.int32)
-            yield part * per_part, min((part + 1) * per_part, self.slots), frame.drop("_pos"), where
+            # One chunk: gathering from many costs a search for every row.
+            yield part * per_part, min((part + 1) * per_part, self.slots), frame.drop("_pos").rechunk(), where
 
     def _positions(self, extra: str = "") -> str:
         return " UNION ALL ".join(f"SELECT {side} AS _pos{extra} FROM {self.wanted}" for side in self.sides)
@@ -82,7 +82,8 @@ class Fetch:
                     cuts[part].append(written)
                     written += 1
         self.con.execute("DROP TABLE _need")
-        with pa.memory_map(str(self.spill)) as mapped:
-            file = pa.ipc.open_file(mapped)
+        # Read, not mapped: pages of a mapped file would count as memory of ours.
+        with pa.OSFile(str(self.spill), "rb") as stored:
+            spilled = pa.ipc.open_file(stored)
             for of_part in cuts:
-                yield pa.Table.from_batches([file.get_batch(i) for i in of_part], schema=schema)
+                yield pa.Table.from_batches([spilled.get_batch(i) for i in of_part], schema=schema)

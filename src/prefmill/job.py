@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -83,11 +82,14 @@ class Job:
         self.engine = "duckdb" if engine == "auto" else engine
         if self.engine == "polars" and source.remote:
             raise BadArgument("run: the polars engine reads local files; got a URL.", hint="use --engine duckdb.")
-        self.memory = memory_bytes
+        # Where the prompt is the group key, ranking has read it already: it comes with the slots, and the scan decodes a column less.
+        self._key_is_prompt = self.engine == "duckdb" and not self.roles.group
+        self._part_bytes = min(_PART_BYTES, (memory_bytes - 300 * MB) // 8) if memory_bytes else _PART_BYTES
         # About 300 MB are Python and its libraries; the rest is shared between DuckDB's buffers, the parts of text and the encoder.
         self.con = connect(temp_dir=home, memory_bytes=max(64 * MB, int((memory_bytes - 300 * MB) * 0.55)) if memory_bytes else None,
                            threads=threads, remote=source.remote)  # fmt: skip
         sqlengine.install(self.con, persistent=True)  # our own database in memory: cursors see no temporary objects
+        self._starts = [sum(source.file_rows[:i]) for i in range(len(source.files))]
         self._create_views()
         self._ranked = self._gathered = False
         self._same_text: list[int] = []
@@ -97,17 +99,13 @@ class Job:
 
     def _create_views(self) -> None:
         files = ", ".join(literal(f) for f in self.source.files)
-        starts = [sum(self.source.file_rows[:i]) for i in range(len(self.source.files))]
-        position = "file_row_number" if len(starts) < 2 else f"({starts}::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number"
-        hive = "true" if self.source.hive else "false"
-        relation = f"read_parquet([{files}], union_by_name = true, hive_partitioning = {hive})"
-        inner = sqlengine.numbered(self.plan, self.roles, relation, position)
-        self.con.execute(f"CREATE VIEW numbered AS {inner}")
+        position = "file_row_number" if len(self._starts) < 2 else f"({self._starts}::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number"
+        hive = "hive_partitioning = true, hive_types_autocast = false" if self.source.hive else "hive_partitioning = false"
+        relation = f"read_parquet([{files}], union_by_name = true, {hive})"
+        self._make("numbered", sqlengine.numbered(self.plan, self.roles, relation, position), table=False)
         kept = "".join(f", {quote(name)} AS _keep{i}" for i, name in enumerate(self.keep))
-        self.con.execute(
-            f"CREATE VIEW texts AS SELECT {position} AS _pos, {quote(self.roles.prompt)} AS _prompt,"
-            f" {quote(self.roles.completion)} AS _completion{kept} FROM {relation}"
-        )
+        texts = f"{position} AS _pos, {quote(self.roles.prompt)} AS _prompt, {quote(self.roles.completion)} AS _completion{kept}"
+        self._make("texts", f"SELECT {texts} FROM {relation}", table=False)
 
     def rank(self) -> None:
         """Make the table `slots`: what becomes row 0, 1, 2 ... of the output."""
@@ -126,30 +124,52 @@ class Job:
             self._rank_in_polars(never_null)
         elif isinstance(self.plan, Unpaired):
             self._make("labels", steps["labels"], table=True)
-            self._make("slots", f"{_slotted('_turn, _first')} FROM labels WHERE _label IS NOT NULL", table=True)
+            self._make_slots("_grp, _pos, _label, _score", "labels WHERE _label IS NOT NULL", "_turn, _first")
         else:
             self._make("groups", steps["groups"], table=True)
             self._refuse_explosion()
-            self._make("slots", f"{_slotted('_first, _c DESC, _r')} FROM ({steps['pairs']})", table=True)
+            self._make_slots("_first, _grp, _chosen, _rejected, _chosen_score, _rejected_score", f"({steps['pairs']})", "_first, _c DESC, _r")
 
     def _make(self, name: str, query: str, *, table: bool) -> None:
-        if table and os.environ.get("PMPROF"):
-            self.tell("before " + name, None)
         self.con.execute(f"CREATE {'TABLE' if table else 'VIEW'} {name} AS {query}")
 
+    @contextmanager
+    def _in_order(self) -> Iterator[None]:
+        """Statements here keep the order of rows, which `connect` turned off for speed."""
+        self.con.execute("SET preserve_insertion_order = true")
+        yield
+        self.con.execute("SET preserve_insertion_order = false")
+
+    def _make_slots(self, columns: str, relation: str, order: str) -> None:
+        """Slots in output order; the table keeps it, so that no part has to be sorted again."""
+        with self._in_order():
+            self._make("slots", f"SELECT row_number() OVER () - 1 AS slot, * FROM (SELECT {columns} FROM {relation} ORDER BY {order})", table=True)
+
     def scan(self) -> pl.LazyFrame:
-        """The source as one lazy frame, columns united by name."""
-        scans = [pl.scan_parquet(f, hive_partitioning=self.source.hive, glob=False) for f in self.source.files]
-        return scans[0] if len(scans) == 1 else pl.concat(scans, how="diagonal_relaxed")
+        """The source as one lazy frame, columns united by name, with `_pos`."""
+        hive = {"hive_partitioning": True, "try_parse_hive_dates": False} if self.source.hive else {"hive_partitioning": False}
+        scans = [
+            pl.scan_parquet(file, glob=False, row_index_name="_pos", row_index_offset=start, **hive)
+            for file, start in zip(self.source.files, self._starts, strict=True)
+        ]
+        scan = scans[0] if len(scans) == 1 else pl.concat(scans, how="diagonal_relaxed")
+        return scan.cast({"_pos": pl.Int64, **{name: pl.String for name in self._hive_columns(scan)}})
+
+    def _hive_columns(self, scan: pl.LazyFrame) -> list[str]:
+        """Columns that Polars read from paths as numbers; everywhere else they are text."""
+        return [name for name, dtype in scan.collect_schema().items() if self.source.hive and self.dtypes.get(name) == pl.String != dtype]
 
     def _rank_in_polars(self, never_null: frozenset[str]) -> None:
-        self._stages = frames.Stages(self.plan, self.roles, frames.numbered(self.plan, self.roles, self.scan()), never_null)
+        self._stages = frames.Stages(self.plan, self.roles, frames.numbered(self.plan, self.roles, self.scan(), position="_pos"), never_null)
         if isinstance(self.plan, Unpaired):
-            ranked = self._stages.labels().filter(pl.col("_label").is_not_null()).sort("_turn", "_first").collect()
+            labels = self._stages.labels().filter(pl.col("_label").is_not_null()).sort("_turn", "_first")
+            ranked = labels.select("_pos", "_label", "_score").collect()
         else:
-            ranked = self._stages.pairs().sort("_first", -pl.col("_c"), "_r").collect()
+            pairs = self._stages.pairs().sort("_first", -pl.col("_c"), "_r")
+            ranked = pairs.select("_first", "_chosen", "_rejected", "_chosen_score", "_rejected_score").collect()
         self.con.register("ranked", ranked.with_row_index("slot").to_arrow())
-        self._make("slots", "SELECT * FROM ranked", table=True)
+        with self._in_order():
+            self._make("slots", "SELECT * FROM ranked", table=True)
         self.con.unregister("ranked")
 
     def _refuse_unusable(self) -> None:
@@ -200,55 +220,53 @@ class Job:
         """The output, in order, as frames of `schema()`."""
         self.rank()
         self.tell("reading texts", None)
-        pairs = isinstance(self.plan, Pairs)
-        # Where the prompt is the group key, ranking has read it already: it comes with the slots, and the scan decodes a column less.
-        from_rank = self.engine == "duckdb" and not self.roles.group
         ((slots,),) = self.con.execute("SELECT count(*) FROM slots").fetchall()
-        sides = ["_chosen", "_rejected"] if pairs else ["_pos"]
-        budget = min(_PART_BYTES, (self.memory - 300 * MB) // 8) if self.memory else _PART_BYTES
+        sides = ("_chosen", "_rejected") if isinstance(self.plan, Pairs) else ("_pos",)
+        columns = [*([] if self._key_is_prompt else ["_prompt"]), "_completion", *(f"_keep{i}" for i in range(len(self.keep)))]
         fetch = Fetch(
-            con=self.con.cursor(), source="texts", columns=[*([] if from_rank else ["_prompt"]), "_completion", *(f"_keep{i}" for i in range(len(self.keep)))],
-            wanted="slots", sides=sides, slots=slots, rows=self.source.rows,
-            text_bytes=self._text_bytes(slots * len(sides)), part_bytes=budget, spill=self.home / "texts.arrow",
+            con=self.con.cursor(), source="texts", columns=columns, wanted="slots", sides=sides, slots=slots, rows=self.source.rows,
+            text_bytes=slots * len(sides) * self._row_bytes(), part_bytes=self._part_bytes, spill=self.home / "texts.arrow",
         )  # fmt: skip
         for first, last, rows, where in fetch.parts():
-            numbers = pl.DataFrame(
-                self.con.sql(f"SELECT * EXCLUDE (slot) FROM slots WHERE slot >= {first} AND slot < {last} ORDER BY slot").to_arrow_table()
-            )
-            for lo in range(0, numbers.height, _FRAME_ROWS):
-                self.tell("writing", (first + lo) / slots)
-                yield self._assemble(first + lo, numbers[lo : lo + _FRAME_ROWS], rows, where, from_rank)
+            for numbers in self._slots(first, last):
+                yield self._assemble(numbers, rows, where)
+                self.tell("writing", first / slots)
         self._gathered = True
 
-    def _assemble(self, first: int, numbers: pl.DataFrame, rows: pl.DataFrame, where: object, from_rank: bool) -> pl.DataFrame:
+    def _slots(self, first: int, last: int) -> Iterator[pl.DataFrame]:
+        """Slots `first` to `last` (exclusive), in order, as the table keeps them, some at a time."""
+        with self._in_order():
+            query = f"SELECT * FROM slots WHERE slot >= {first} AND slot < {last}"
+            for batch in self.con.cursor().sql(query).to_arrow_reader(_FRAME_ROWS):
+                yield pl.DataFrame(pa.table(batch))
+
+    def _assemble(self, slots: pl.DataFrame, rows: pl.DataFrame, where: npt.NDArray[np.int32]) -> pl.DataFrame:
         def take(column: str, side: str) -> pl.Series:
-            return rows[column].gather(pl.Series(where[numbers[side].to_numpy()]))  # type: ignore[index]
+            return rows[column].gather(pl.Series(where[slots[side].to_numpy()]))
 
         if isinstance(self.plan, Unpaired):
-            columns = {"prompt": numbers["_grp"] if from_rank else take("_prompt", "_pos"), "completion": take("_completion", "_pos"),
-                       "label": numbers["_label"], "score": numbers["_score"]}  # fmt: skip
+            columns = {"prompt": slots["_grp"] if self._key_is_prompt else take("_prompt", "_pos"), "completion": take("_completion", "_pos"),
+                       "label": slots["_label"], "score": slots["_score"]}  # fmt: skip
             columns |= {name: take(f"_keep{i}", "_pos") for i, name in enumerate(self.keep)}
             return pl.DataFrame(columns).cast(dict(self.schema()))  # type: ignore[arg-type]
         columns = {
-            "prompt": numbers["_grp"] if from_rank else take("_prompt", "_chosen"),
-            "chosen": take("_completion", "_chosen"), "rejected": take("_completion", "_rejected"),
-            "chosen_score": numbers["_chosen_score"], "rejected_score": numbers["_rejected_score"],
+            "prompt": slots["_grp"] if self._key_is_prompt else take("_prompt", "_chosen"), "chosen": take("_completion", "_chosen"), "rejected": take("_completion", "_rejected"),
+            "chosen_score": slots["_chosen_score"], "rejected_score": slots["_rejected_score"],
         }  # fmt: skip
         for i, name in enumerate(self.keep):
             columns |= {f"{side}_{name}": take(f"_keep{i}", f"_{side}") for side in ("chosen", "rejected")}
         frame = pl.DataFrame(columns).cast(dict(self.schema()))  # type: ignore[arg-type]
         same = frame["chosen"] == frame["rejected"]
         if same.any():
-            self._same_text += (first + same.arg_true()).to_list()
+            self._same_text += slots["slot"].filter(same).to_list()
             frame = frame.filter(~same)
         return frame
 
-    def _text_bytes(self, rows: int) -> int:
-        """An estimate of the texts of `rows` rows, from a sample spread over the source."""
-        ((width,),) = self.con.execute(
-            "SELECT coalesce(avg(strlen(_completion::VARCHAR)), 0) FROM (SELECT _completion FROM texts LIMIT 20000)"
-        ).fetchall()
-        return int(rows * (width + 16))
+    def _row_bytes(self) -> int:
+        """The mean size of a row's prompt and completion, from the first 20,000 rows."""
+        sizes = "strlen(_prompt::VARCHAR) + strlen(_completion::VARCHAR)"
+        ((width,),) = self.con.execute(f"SELECT avg({sizes}) FROM (SELECT * FROM numbered LIMIT 20000)").fetchall()
+        return int(width or 0) + 32
 
     # -- report -------------------------------------------------------------------------------------------------------------------------
 
@@ -282,6 +300,3 @@ class Job:
         (row,) = self.con.execute("SELECT min(_score), max(_score) FROM candidates WHERE _reason IS NULL").fetchall()
         return None if row[0] is None else (row[0], row[1])
 
-
-def _slotted(order: str) -> str:
-    return f"SELECT row_number() OVER (ORDER BY {order}) - 1 AS slot, *"

@@ -314,14 +314,17 @@ class Stages:
         return {reason: int(n) for frame in pl.collect_all([rows, merged]) for reason, n in frame.iter_rows()}
 
 
-def numbered(plan: Plan, roles: Roles, frame: pl.LazyFrame) -> pl.LazyFrame:
-    """The role columns of `frame` under our own names, and `_pos`, the position of each row (Int64)."""
+def numbered(plan: Plan, roles: Roles, frame: pl.LazyFrame, position: str | None = None) -> pl.LazyFrame:
+    """The role columns of `frame` under our own names, and `_pos`, the position of each row (Int64): the row order, or the column `position`."""
     columns = {"_prompt": roles.prompt, "_completion": roles.completion}
     scores: Sequence[str] = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
     columns |= {f"_score{i}": name for i, name in enumerate(scores)}
     columns |= {f"_{role}": name for role in ("id", "annotator", "aspect") if (name := getattr(roles, role))}
     columns |= {f"_group{i}": name for i, name in enumerate(roles.group)}
-    return frame.select(**{ours: pl.col(name) for ours, name in columns.items()}).with_row_index("_pos").cast({"_pos": pl.Int64})
+    named = {ours: pl.col(name) for ours, name in columns.items()}
+    if position:
+        return frame.select(pl.col(position).alias("_pos"), **named)
+    return frame.select(**named).with_row_index("_pos").cast({"_pos": pl.Int64})
 
 
 def number(score: pl.Expr, dtype: pl.DataType) -> pl.Expr:
