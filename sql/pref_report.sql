@@ -1,9 +1,10 @@
 -- The drop report of pairs: one row of rows_in, rows_used, rows_not_selected, dropped (map of reason to rows), groups_in,
 -- groups_used, pairs_out.
 --
+-- `once`: no candidate stands in two pairs (best_worst, best_random), so that none has to be told apart.
 -- `counted`, `candidates`, `groups` are outputs of the macros of those names; `paired` is pref_pairs with a column _same_text.
 CREATE OR REPLACE MACRO pref_report(counted, candidates, groups, paired, chosen_min := 4, rejected_below := 4, min_margin := 0,
-                                    aggregate := 'none') AS TABLE (
+                                    aggregate := 'none', once := false) AS TABLE (
   WITH per_group AS (
     SELECT _first, count(*) AS standing, count(*) FILTER (NOT _same_text) AS kept FROM query_table(paired) GROUP BY _first),
   fates AS (
@@ -16,7 +17,9 @@ CREATE OR REPLACE MACRO pref_report(counted, candidates, groups, paired, chosen_
   used AS NOT MATERIALIZED (
     SELECT DISTINCT unnest([_chosen, _rejected]) AS pos FROM query_table(paired) WHERE NOT _same_text),
   used_rows AS (
-    SELECT count(*) AS n FROM used WHERE aggregate = 'none'
+    SELECT 2 * count(*) AS n FROM query_table(paired) WHERE NOT _same_text AND aggregate = 'none' AND once
+    UNION ALL
+    SELECT count(*) FROM used WHERE aggregate = 'none' AND NOT once
     UNION ALL
     SELECT coalesce(sum(_votes), 0)::BIGINT FROM query_table(candidates) c SEMI JOIN used ON c._pos = used.pos WHERE aggregate <> 'none'),
   dropped AS (

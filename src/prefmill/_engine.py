@@ -28,7 +28,11 @@ def connect(
     con.execute("SET enable_external_file_cache = false")
     if threads is not None:
         con.execute("SET threads = ?", [threads])
-    if memory_bytes is not None:
+    if memory_bytes is None:
+        # Without a limit, memory that was freed is used again rather than handed back and faulted in anew.
+        con.execute("SET allocator_flush_threshold = '64GB'")
+        con.execute("SET allocator_bulk_deallocation_flush_threshold = '64GB'")
+    else:
         con.execute("SET memory_limit = ?", [f"{memory_bytes}B"])
     return con
 

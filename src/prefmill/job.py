@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack, get_args
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
@@ -278,7 +280,8 @@ class Job:
                 for _ in self.frames():
                     pass
             self.con.register("_same", pa.table({"slot": pa.array(self._same_text, pa.int64())}))
-            self.con.execute("CREATE OR REPLACE VIEW paired AS SELECT s.*, s.slot IN (SELECT slot FROM _same) AS _same_text FROM slots s")
+            same = "slot IN (SELECT slot FROM _same)" if self._same_text else "false"
+            self.con.execute(f"CREATE OR REPLACE VIEW paired AS SELECT *, {same} AS _same_text FROM slots")
         if self._stages is None:
             (row,) = self.con.execute(f"FROM {sqlengine.report_call(self.plan, 'paired')}").fetchall()
             return PairReport.of_row(row)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 import polars as pl
 import pyarrow as pa
@@ -312,9 +312,11 @@ def _sink_maker(place: _Place, schema: pl.Schema) -> Callable[[Path], _Sink]:
         # Polars would label every text `large_string`, which `datasets` takes over as a type of its own.
         metadata = {"ARROW:schema": base64.b64encode(arrow_schema(schema).serialize().to_pybytes()).decode()}
 
-        # Level 1 takes half the CPU of level 3 for 10 % more bytes, and statistics of long texts help no reader.
+        # Level 1 takes half the CPU of level 3 for 10 % more bytes, pages of 4 MB instead of 1 save 7 %, and statistics of long texts help no reader.
+        cheap: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "data_page_size": 4 << 20, "statistics": False}
+
         def sink(lazy: pl.LazyFrame, file: BinaryIO, rows: int) -> None:
-            lazy.sink_parquet(file, row_group_size=rows, metadata=metadata, compression="zstd", compression_level=1, statistics=False)
+            lazy.sink_parquet(file, row_group_size=rows, metadata=metadata, **cheap)
 
     elif place.kind == "jsonl":
 
