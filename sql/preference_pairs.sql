@@ -1,9 +1,9 @@
 -- Preference pairs of a table, view, CTE, file or glob: prompt, chosen, rejected, chosen_score, rejected_score.
 --
 --   FROM preference_pairs('feedback/*.parquet', chosen_min := 4, rejected_below := 4);
---   FROM preference_pairs(feedback, question, answer, -rank, chosen_min := NULL, rejected_below := NULL);
+--   FROM preference_pairs(feedback, prompt := question, completion := answer, score := -rank, chosen_min := NULL, rejected_below := NULL);
 --
--- Columns are prompt, completion, score; or the three are given as expressions. What the arguments mean: docs/semantics.md.
+-- Columns are prompt, completion, score; or all three are given by name, as expressions. What the arguments mean: docs/semantics.md.
 -- Texts are joined to ranked positions at the end, never carried through a group-by.
 CREATE OR REPLACE MACRO pref_table_pairs(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin,
                                          max_pairs_per_prompt, top_k, bottom_k, seed) AS TABLE (

@@ -36,7 +36,12 @@ def test_pairs_and_its_report(tmp_path):
     assert [(r["prompt"], r["chosen_score"], r["rejected_score"]) for r in rows] == [
         ("How do I boil an egg?", 5.0, 1.0), ("Name a prime number above 20.", 5.0, 2.0),
     ]  # fmt: skip
-    for words in ("roles: prompt=question, completion=answer, score=feedback", "rows in", "dropped: bad_score", "2 pairs from 2 of 6 prompts"):
+    for words in (
+        "roles: prompt=question, completion=answer, score=feedback",
+        "rows in",
+        "dropped: bad_score",
+        "2 pairs from 2 of 6 prompts",
+    ):
         assert words in done.stderr
 
 

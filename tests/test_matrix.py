@@ -17,7 +17,12 @@ import prefmill as pm
 def feedback(seed: int, prompts: int = 400) -> pl.DataFrame:
     draw = random.Random(seed)
     rows = [
-        (f"prompt {draw.randrange(prompts)}", f"answer {draw.randrange(40)} " + "x" * draw.randrange(300), draw.choice([1, 2, 3, 4, 5, None]), i)
+        (
+            f"prompt {draw.randrange(prompts)}",
+            f"answer {draw.randrange(40)} " + "x" * draw.randrange(300),
+            draw.choice([1, 2, 3, 4, 5, None]),
+            i,
+        )
         for i in range(6000)
     ]
     return pl.DataFrame(rows, schema=["prompt", "completion", "score", "id"], orient="row").with_columns(pl.col("id").cast(pl.String))
@@ -64,7 +69,11 @@ def test_engine_threads_memory_and_row_groups(plan, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("by", ["duckdb", "polars"])
 def test_with_ids_the_order_of_rows_does_not_matter(by, tmp_path):
-    for plan in (pm.Pairs(tie_break="id"), pm.Pairs(strategy="best_random", tie_break="id"), pm.Pairs(strategy="all", tie_break="id", top_k=2)):
+    for plan in (
+        pm.Pairs(tie_break="id"),
+        pm.Pairs(strategy="best_random", tie_break="id"),
+        pm.Pairs(strategy="all", tie_break="id", top_k=2),
+    ):
         results = []
         for shuffle in range(3):
             feedback(2).sample(fraction=1, shuffle=True, seed=shuffle).write_parquet(tmp_path / "in.parquet")
@@ -98,4 +107,6 @@ def test_a_connection_handed_to_us_keeps_its_settings():
     assert con.execute(pm.Pairs().sql("feedback")).fetchall() == [("p", "a9", "a0", 9.0, 0.0)]
     assert report(pm.Pairs(), con, "feedback").pairs_out == 1
     assert con.execute("SELECT name, value FROM duckdb_settings() ORDER BY name").fetchall() == before
-    assert con.execute("SELECT count(*) FROM duckdb_functions() WHERE function_name LIKE 'pref%' AND database_name = 'memory'").fetchall() == [(0,)]
+    assert con.execute(
+        "SELECT count(*) FROM duckdb_functions() WHERE function_name LIKE 'pref%' AND database_name = 'memory'"
+    ).fetchall() == [(0,)]

@@ -100,6 +100,7 @@ def check(inputs: str | Path | Sequence[str | Path], *, roles: RoleNames | None 
             columns={f.name: str(f.type) for f in job.source.columns}, roles=job.roles, prompts=int(prompts),
             answers_per_prompt=spread("SELECT min(_n), median(_n), max(_n) FROM groups"),
             scores=spread("SELECT min(_score), median(_score), max(_score) FROM candidates WHERE _reason IS NULL"),
-            distinct_scores=int(distinct), unusable={str(r): int(n) for r, n in unusable}, repeated=int(repeated), conflicting=int(conflicting),
+            distinct_scores=int(distinct), unusable={str(r): int(n) for r, n in unusable},
+            repeated=int(repeated), conflicting=int(conflicting),
             prompts_without_contrast=int(flat), default_plan=default,
         )  # fmt: skip

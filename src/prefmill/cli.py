@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -214,6 +215,8 @@ def check(
 
 def _run(kind: type[Pairs] | type[Unpaired], options: dict[str, Any]) -> None:
     """Run one plan from the options of its command, and tell what became of every row."""
+    if options["threads"]:
+        os.environ.setdefault("POLARS_MAX_THREADS", str(options["threads"]))  # read once, when Polars is imported
     from prefmill import show
     from prefmill.runs import explain, run
 

@@ -101,7 +101,8 @@ def report_call(plan: Plan, paired: str) -> str:
         return "pref_label_report('counted', 'candidates', 'labels')"
     limits = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}, min_margin := {sql(plan.min_margin)}"
     once = plan.strategy in ("best_worst", "best_random")
-    return f"pref_report('counted', 'candidates', 'groups', {literal(paired)}, {limits}, aggregate := {sql(plan.aggregate)}, once := {sql(once)})"
+    how = f"aggregate := {sql(plan.aggregate)}, once := {sql(once)}"
+    return f"pref_report('counted', 'candidates', 'groups', {literal(paired)}, {limits}, {how})"
 
 
 def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:

@@ -35,11 +35,11 @@ class Fetch:
     spill: Path
 
     def parts(self) -> Iterator[tuple[int, int, pl.DataFrame, np.ndarray]]:
-        """For every part: its first and last slot (exclusive), its rows of `columns`, and `where`, so that the row of position p is `where[p]`.
+        """For every part: its first and last slot (exclusive), its rows of `columns`, and `where`: the row of position p is `where[p]`.
 
         `where` is one array for all parts, 4 bytes for every row of the source; entries of positions that the part lacks mean nothing.
         """
-        count = max(1, -(-self.text_bytes // self.part_bytes))
+        count = min(max(1, -(-self.text_bytes // self.part_bytes)), 30_000)
         per_part = max(1, -(-self.slots // count))
         where = np.empty(self.rows, dtype=np.int32)
         if count == 1:
@@ -61,10 +61,9 @@ class Fetch:
         return list(self.con.sql(query).to_arrow_reader(_BATCH_ROWS))
 
     def _spilled(self, count: int, per_part: int) -> Iterator[pa.Table]:
-        """The rows of each part, by way of one Arrow IPC file: every batch of the scan is cut by part, and each cut is a batch of the file."""
-        self.con.execute(
-            f"CREATE OR REPLACE TABLE _need AS SELECT DISTINCT * FROM ({self._positions(f', (slot // {per_part})::SMALLINT AS _part')})"
-        )
+        """The rows of each part by way of one Arrow IPC file: every batch read is cut by part, and each cut is a batch of the file."""
+        positions = self._positions(f", (slot // {per_part})::SMALLINT AS _part")
+        self.con.execute(f"CREATE OR REPLACE TABLE _need AS SELECT DISTINCT * FROM ({positions})")
         columns = ", ".join(["_part", "_pos", *self.columns])
         query = f"SELECT {columns} FROM {self.source} JOIN _need USING (_pos)"
         cuts: list[list[int]] = [[] for _ in range(count)]

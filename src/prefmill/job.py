@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ Engine = Literal["auto", "polars", "duckdb"]
 Progress = Callable[[str, float | None], None]
 
 MB = 1 << 20
+_POSITION = "__prefmill_position"
 _FRAME_ROWS = 50_000
 _PART_BYTES = 3072 * MB
 _MOST_PROPOSALS = 1_000_000_000
@@ -53,14 +54,15 @@ def opened(
     tell = progress or (lambda phase, share: None)
     named = [str(i) for i in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     rejects = reading.get("rejects")
-    limits = {"memory_bytes": reading.get("memory_bytes"), "threads": reading.get("threads")}
+    memory_bytes, threads = reading.get("memory_bytes"), reading.get("threads")
     home = Path(tempfile.mkdtemp(prefix="prefmill-", dir=reading.get("temp_dir")))
     try:
         source = open_source(
             named, temp_dir=home, encoding=reading.get("encoding"), delimiter=reading.get("delimiter"),
-            rejects=Path(rejects) if rejects else None, progress=lambda phase: tell(phase, None), **limits,
+            rejects=Path(rejects) if rejects else None, memory_bytes=memory_bytes, threads=threads,
+            progress=lambda phase: tell(phase, None),
         )  # fmt: skip
-        yield Job(plan, source, roles or {}, keep, home, engine, tell, **limits)
+        yield Job(plan, source, roles or {}, keep, home, engine, tell, memory_bytes=memory_bytes, threads=threads)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -81,6 +83,9 @@ class Job:
         self.keep = list(dict.fromkeys(keep))
         if engine not in get_args(Engine):
             raise BadArgument(f"run: no engine {engine!r}; expected one of {get_args(Engine)}.")
+        taken = [c for c in columns if c.lower() in ("file_row_number", "file_index", _POSITION)]
+        if taken:
+            raise BadArgument(f"run: the column name {taken[0]!r} has a meaning of its own to the engines.", hint="rename that column.")
         self.engine = "duckdb" if engine == "auto" else engine
         if self.engine == "polars" and source.remote:
             raise BadArgument("run: the polars engine reads local files; got a URL.", hint="use --engine duckdb.")
@@ -130,7 +135,8 @@ class Job:
         else:
             self._make("groups", steps["groups"], table=True)
             self._refuse_explosion()
-            self._make_slots("_first, _grp, _chosen, _rejected, _chosen_score, _rejected_score", f"({steps['pairs']})", "_first, _c DESC, _r")
+            columns = "_first, _grp, _chosen, _rejected, _chosen_score, _rejected_score"
+            self._make_slots(columns, f"({steps['pairs']})", "_first, _c DESC, _r")
 
     def _make(self, name: str, query: str, *, table: bool) -> None:
         self.con.execute(f"CREATE {'TABLE' if table else 'VIEW'} {name} AS {query}")
@@ -145,24 +151,25 @@ class Job:
     def _make_slots(self, columns: str, relation: str, order: str) -> None:
         """Slots in output order; the table keeps it, so that no part has to be sorted again."""
         with self._in_order():
-            self._make("slots", f"SELECT row_number() OVER () - 1 AS slot, * FROM (SELECT {columns} FROM {relation} ORDER BY {order})", table=True)
+            ordered = f"SELECT {columns} FROM {relation} ORDER BY {order}"
+            self._make("slots", f"SELECT row_number() OVER () - 1 AS slot, * FROM ({ordered})", table=True)
 
     def scan(self) -> pl.LazyFrame:
-        """The source as one lazy frame, columns united by name, with `_pos`."""
-        hive = {"hive_partitioning": True, "try_parse_hive_dates": False} if self.source.hive else {"hive_partitioning": False}
+        """The source as one lazy frame, columns united by name, with the position of each row as `_POSITION`."""
+        names = {part.split("=")[0] for file in self.source.files for part in Path(file).parts if "=" in part}
+        hive: dict[str, Any] = {"hive_partitioning": self.source.hive}
+        if self.source.hive:
+            hive["hive_schema"] = {name: pl.String for name in self.dtypes if name in names}
         scans = [
-            pl.scan_parquet(file, glob=False, row_index_name="_pos", row_index_offset=start, **hive)
+            pl.scan_parquet(file, glob=False, row_index_name=_POSITION, row_index_offset=start, **hive)
             for file, start in zip(self.source.files, self._starts, strict=True)
         ]
         scan = scans[0] if len(scans) == 1 else pl.concat(scans, how="diagonal_relaxed")
-        return scan.cast({"_pos": pl.Int64, **{name: pl.String for name in self._hive_columns(scan)}})
-
-    def _hive_columns(self, scan: pl.LazyFrame) -> list[str]:
-        """Columns that Polars read from paths as numbers; everywhere else they are text."""
-        return [name for name, dtype in scan.collect_schema().items() if self.source.hive and self.dtypes.get(name) == pl.String != dtype]
+        return scan.cast({_POSITION: pl.Int64})
 
     def _rank_in_polars(self, never_null: frozenset[str]) -> None:
-        self._stages = frames.Stages(self.plan, self.roles, frames.numbered(self.plan, self.roles, self.scan(), position="_pos"), never_null)
+        rows = frames.numbered(self.plan, self.roles, self.scan(), position=_POSITION)
+        self._stages = frames.Stages(self.plan, self.roles, rows, never_null)
         if isinstance(self.plan, Unpaired):
             labels = self._stages.labels().filter(pl.col("_label").is_not_null()).sort("_turn", "_first")
             ranked = labels.select("_pos", "_label", "_score").collect()
@@ -193,7 +200,8 @@ class Job:
         ).fetchall()
         if proposals > _MOST_PROPOSALS:
             raise BadArgument(
-                f"run: strategy {plan.strategy!r} would propose {proposals:,} pairs (largest prompt: {largest:,} answers); expected at most {_MOST_PROPOSALS:,}.",
+                f"run: strategy {plan.strategy!r} would propose {proposals:,} pairs (largest prompt: {largest:,} answers);"
+                f" expected at most {_MOST_PROPOSALS:,}.",
                 hint="set top_k and bottom_k, or use best_rest, best_random or adjacent.",
             )
 
@@ -243,25 +251,26 @@ class Job:
                 yield pl.DataFrame(pa.table(batch))
 
     def _assemble(self, slots: pl.DataFrame, rows: pl.DataFrame, where: npt.NDArray[np.int32]) -> pl.DataFrame:
+        """The rows of output for `slots`; pairs of equal texts are left out and noted."""
+
         def take(column: str, side: str) -> pl.Series:
             return rows[column].gather(pl.Series(where[slots[side].to_numpy()]))
 
-        if isinstance(self.plan, Unpaired):
-            columns = {"prompt": slots["_grp"] if self._key_is_prompt else take("_prompt", "_pos"), "completion": take("_completion", "_pos"),
-                       "label": slots["_label"], "score": slots["_score"]}  # fmt: skip
-            columns |= {name: take(f"_keep{i}", "_pos") for i, name in enumerate(self.keep)}
-            return pl.DataFrame(columns).cast(dict(self.schema()))  # type: ignore[arg-type]
-        columns = {
-            "prompt": slots["_grp"] if self._key_is_prompt else take("_prompt", "_chosen"), "chosen": take("_completion", "_chosen"), "rejected": take("_completion", "_rejected"),
-            "chosen_score": slots["_chosen_score"], "rejected_score": slots["_rejected_score"],
-        }  # fmt: skip
-        for i, name in enumerate(self.keep):
-            columns |= {f"{side}_{name}": take(f"_keep{i}", f"_{side}") for side in ("chosen", "rejected")}
-        frame = pl.DataFrame(columns).cast(dict(self.schema()))  # type: ignore[arg-type]
-        same = frame["chosen"] == frame["rejected"]
-        if same.any():
-            self._same_text += slots["slot"].filter(same).to_list()
-            frame = frame.filter(~same)
+        pairs = isinstance(self.plan, Pairs)
+        columns = [slots["_grp"] if self._key_is_prompt else take("_prompt", "_chosen" if pairs else "_pos")]
+        if pairs:
+            columns += [take("_completion", "_chosen"), take("_completion", "_rejected"), slots["_chosen_score"], slots["_rejected_score"]]
+            columns += [take(f"_keep{i}", side) for i in range(len(self.keep)) for side in ("_chosen", "_rejected")]
+        else:
+            columns += [take("_completion", "_pos"), slots["_label"], slots["_score"]]
+            columns += [take(f"_keep{i}", "_pos") for i in range(len(self.keep))]
+        schema = self.schema()
+        frame = pl.DataFrame([column.alias(name).cast(dtype) for column, (name, dtype) in zip(columns, schema.items(), strict=True)])
+        if pairs:
+            same = frame["chosen"] == frame["rejected"]
+            if same.any():
+                self._same_text += slots["slot"].filter(same).to_list()
+                frame = frame.filter(~same)
         return frame
 
     def _row_bytes(self) -> int:
@@ -273,7 +282,7 @@ class Job:
     # -- report -------------------------------------------------------------------------------------------------------------------------
 
     def report(self) -> PairReport:
-        """Account for every row, after `frames()` was exhausted (or without texts, when it was never begun: then same texts are read here)."""
+        """Account for every row. Pairs of equal texts are known once `frames()` was exhausted; if it was not begun, that is done here."""
         self.rank()
         if isinstance(self.plan, Pairs):
             if not self._gathered:
@@ -293,13 +302,8 @@ class Job:
     def score_range(self) -> tuple[float, float] | None:
         """Smallest and largest score of a candidate, for hints."""
         if self._stages is not None:
-            low, high = (
-                self._stages.candidates.filter(pl.col("_reason").is_null())
-                .select(low=pl.col("_score").min(), high=pl.col("_score").max())
-                .collect()
-                .row(0)
-            )
-            return None if low is None else (low, high)
-        (row,) = self.con.execute("SELECT min(_score), max(_score) FROM candidates WHERE _reason IS NULL").fetchall()
-        return None if row[0] is None else (row[0], row[1])
-
+            scores = self._stages.candidates.filter(pl.col("_reason").is_null()).select(pl.col("_score")).collect()["_score"]
+            row: tuple[float | None, float | None] = (scores.min(), scores.max())  # type: ignore[assignment]
+        else:
+            (row,) = self.con.execute("SELECT min(_score), max(_score) FROM candidates WHERE _reason IS NULL").fetchall()
+        return None if row[0] is None or row[1] is None else (row[0], row[1])

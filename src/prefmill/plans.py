@@ -12,7 +12,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, Unpack, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, Unpack, cast, get_args
 
 from prefmill.errors import BadArgument, PlanError, nearest
 from prefmill.schema import RoleNames, Roles
@@ -84,7 +84,7 @@ class _Judging:
         """
         from prefmill import polars
 
-        return polars.apply(self, frame, **roles)
+        return polars.apply(cast(Plan, self), frame, **roles)
 
     def sql(self, table: str, **roles: Unpack[RoleNames]) -> str:
         """This plan as one DuckDB query over `table` (a table, view, CTE, file or glob); see `prefmill.duckdb`.
@@ -93,7 +93,7 @@ class _Judging:
         """
         from prefmill import duckdb
 
-        return duckdb.query(self, table, **roles)
+        return duckdb.query(cast(Plan, self), table, **roles)
 
     def to_toml(self) -> str:
         """The plan as a TOML table of its kind, every field written out.
@@ -167,7 +167,7 @@ class Pairs(_Judging):
     >>> Pairs(strategy="best", min_margin=-1)
     Traceback (most recent call last):
     ...
-    prefmill.errors.PlanError: Pairs: strategy is not one of ('best_worst', 'best_random', 'best_rest', 'adjacent', 'all', 'threshold'); got 'best'
+    prefmill.errors.PlanError: Pairs: strategy is not one of ('best_worst', ...); got 'best'
     Pairs: min_margin must be a finite number >= 0; got -1
     """
 
@@ -224,8 +224,8 @@ def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, whe
         roles = Roles.unseen(named, score_columns=wide, needed=needed, where=where)
     else:
         roles = Roles.resolve(columns, named, score_columns=wide, needed=needed, where=where)
-    said = [f"{what} needs the role {role} (a column)" for role, what in
-            (("id", "tie_break 'id'"), ("annotator", f"normalize {plan.normalize!r}")) if role in needed and not getattr(roles, role)]  # fmt: skip
+    uses = {"id": "tie_break 'id'", "annotator": f"normalize {plan.normalize!r}"}
+    said = [f"{uses[role]} needs the role {role} (a column)" for role in needed if not getattr(roles, role)]
     if roles.aspect and plan.weights is None:
         said.append("the role aspect needs weights: the weight of each aspect")
     if roles.aspect and plan.aggregate == "none":
@@ -256,9 +256,8 @@ def _problems(plan: _Judging) -> list[str]:
     for name, choices in _CHOICES.items():
         if name in values and values[name] not in choices:
             said.append(f"{name} is not one of {choices}; got {values[name]!r}")
-    for name in ("chosen_min", "rejected_below"):
-        if values[name] is not None and not _is_number(values[name]):
-            said.append(f"{name} must be a finite number or None; got {values[name]!r}")
+    bounds = [name for name in ("chosen_min", "rejected_below") if values[name] is not None and not _is_number(values[name])]
+    said += [f"{name} must be a finite number or None; got {values[name]!r}" for name in bounds]
     margin = values.get("min_margin", 0)
     if not _is_number(margin) or margin < 0:
         said.append(f"min_margin must be a finite number >= 0; got {margin!r}")

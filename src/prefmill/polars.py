@@ -296,11 +296,12 @@ class Stages:
         labels = self.labels().collect()
         told = labels.filter(pl.col("_label").is_not_null())
         dropped = self._dropped()
-        between = labels["_votes"].sum() - told["_votes"].sum()
+        used = int(told["_votes"].sum())
+        between = int(labels["_votes"].sum()) - used
         if between:
             dropped["between_thresholds"] = between
         return PairReport(
-            rows_in=self._rows_in(), rows_used=told["_votes"].sum(), rows_not_selected=0, dropped=dict(sorted(dropped.items())),
+            rows_in=self._rows_in(), rows_used=used, rows_not_selected=0, dropped=dict(sorted(dropped.items())),
             groups_in=labels["_first"].n_unique(), groups_used=told["_first"].n_unique(), pairs_out=told.height,
         )  # fmt: skip
 
@@ -315,7 +316,7 @@ class Stages:
 
 
 def numbered(plan: Plan, roles: Roles, frame: pl.LazyFrame, position: str | None = None) -> pl.LazyFrame:
-    """The role columns of `frame` under our own names, and `_pos`, the position of each row (Int64): the row order, or the column `position`."""
+    """The role columns of `frame` under our own names, and `_pos` (Int64): the row order, or the column `position`."""
     columns = {"_prompt": roles.prompt, "_completion": roles.completion}
     scores: Sequence[str] = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
     columns |= {f"_score{i}": name for i, name in enumerate(scores)}

@@ -79,6 +79,7 @@ def run(
     Raises `PrefmillError`s; nothing is left behind then.
 
     >>> import tempfile
+    >>> import polars as pl
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet(f"{folder}/feedback.parquet")
     ...     report = run(Pairs(), f"{folder}/feedback.parquet", f"{folder}/pairs.jsonl")
@@ -86,13 +87,13 @@ def run(
     '{"prompt":"p","chosen":"a","rejected":"b","chosen_score":5.0,"rejected_score":1.0}\\n'
     """
     started = time.perf_counter()
-    format = format or ("kto" if isinstance(plan, Unpaired) else "trl")
+    layout: Format = format or ("kto" if isinstance(plan, Unpaired) else "trl")
     if output is not None:
         writers.check_target(output, split=split, overwrite=overwrite)
     with opened(plan, inputs, roles=roles, engine=engine, keep=keep, progress=progress, **reading) as job:
         written = None
         if output is not None:
-            written = writers.write(job.frames(), job.schema(), output, format=format, chat=chat, margin_scale=margin_scale,
+            written = writers.write(job.frames(), job.schema(), output, format=layout, chat=chat, margin_scale=margin_scale,
                                     split=split, seed=plan.seed, overwrite=overwrite)  # fmt: skip
         report = job.report()
         return RunReport(
@@ -120,7 +121,8 @@ def explain(
     """What `run` would do with these arguments: inputs, roles, the plan, and the query of its engine. Reads the inputs, writes nothing."""
     reading["rejects"] = None
     with opened(plan, inputs, roles=roles, engine=engine, **reading) as job:
-        return f"inputs: {job.source.rows:,} rows\nroles: {job.roles}\nengine: {job.engine}\nplan {plan.hash()}:\n{plan.to_toml()}\n{job.explain()}\n"
+        head = f"inputs: {job.source.rows:,} rows\nroles: {job.roles}\nengine: {job.engine}\nplan {plan.hash()}:\n"
+        return f"{head}{plan.to_toml()}\n{job.explain()}\n"
 
 
 def peak_rss_mb() -> float:

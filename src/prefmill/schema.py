@@ -54,9 +54,7 @@ class Roles:
         return f"Roles({', '.join(shown)})"
 
     @classmethod
-    def unseen(
-        cls, named: RoleNames, *, score_columns: Iterable[str] = (), needed: Iterable[str] = (), where: str = "roles"
-    ) -> Roles:
+    def unseen(cls, named: RoleNames, *, score_columns: Iterable[str] = (), needed: Iterable[str] = (), where: str = "roles") -> Roles:
         """The roles of a relation whose columns are not known yet: those of `named`, else each role's own name."""
         wide, needed = tuple(score_columns), tuple(needed)
         group = named.get("group") or ()

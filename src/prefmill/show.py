@@ -26,7 +26,7 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, float | None], None]]:
     """A callback for (phase, share done or None): a live line on a terminal, nothing elsewhere."""
     console = _console()
     if quiet or not console.is_terminal:
-        yield lambda phase, share=None: None
+        yield _silent
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -36,6 +36,10 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, float | None], None]]:
             bar.update(task, description=phase, total=None if share is None else 1.0, completed=share or 0.0)
 
         yield tell
+
+
+def _silent(phase: str, share: float | None = None) -> None:
+    """Where nobody watches, nothing is shown."""
 
 
 def report(plan: Plan, done: RunReport) -> None:
@@ -67,8 +71,8 @@ def report(plan: Plan, done: RunReport) -> None:
         markup=False,
     )
     for split, path in done.output.items():
-        rows = f" ({done.split_rows[split]:,})" if done.split_rows else ""
-        console.print(f"wrote {path}{rows}", markup=False)
+        count = f" ({done.split_rows[split]:,})" if done.split_rows else ""
+        console.print(f"wrote {path}{count}", markup=False)
 
 
 def nothing_hint(plan: Plan, done: RunReport) -> str:
@@ -96,5 +100,7 @@ def nothing_hint(plan: Plan, done: RunReport) -> str:
 def check(found: Findings) -> None:
     """What `prefmill check` found, in words."""
     console = _console()
-    for name, value in found.lines():
-        console.print(f"{name:<22}{value}", markup=False)
+    lines = found.lines()
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        console.print(f"{name:<{width}}  {value}", markup=False)
