@@ -1,4 +1,4 @@
-"""The files train: what `writers.write` makes goes through TRL's own trainers, on a tiny model, for two steps."""
+"""The files train: what `prefmill.run` makes of feedback goes through TRL's own trainers, on a tiny model, for two steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import tiny
 
-from prefmill import writers
+import prefmill as pm
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -50,8 +50,19 @@ def labels(rows: int = ROWS) -> pl.DataFrame:
 
 
 def make_file(frame: pl.DataFrame, target: Path, **options: Any) -> str:
-    """The one place where these tests make their input."""
-    return writers.write([frame[:5], frame[5:]], frame.schema, target, **options).paths[""]
+    """Feedback whose pairs (or labels) are the rows of `frame`, through prefmill as a user would run it."""
+    if "label" in frame.columns:
+        plan: pm.Pairs | pm.Unpaired = pm.Unpaired()
+        feedback = frame.select("prompt", "completion", "score")
+    else:
+        plan = pm.Pairs()
+        sides = [frame.select("prompt", completion=side, score=f"{side}_score") for side in ("chosen", "rejected")]
+        feedback = pl.concat(sides)
+    source = target.with_name(f"{target.name}-feedback.parquet")
+    feedback.write_parquet(source)
+    report = pm.run(plan, source, target, **options)
+    assert report.pairs_out == frame.height
+    return report.output[""]
 
 
 def load(path: str, cache: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 
 
 def main() -> None:
@@ -24,12 +25,22 @@ def main() -> None:
     except PrefmillError as error:
         print(f"prefmill: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("prefmill: stopped; nothing was written.", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # `prefmill ... | head`: nothing more to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:  # a full disk, a folder without permission
+        print(f"prefmill: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("prefmill: stopped; nothing was written.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if "OutOfMemory" in type(error).__name__:
+            print(f"prefmill: out of memory: {error}\nHint: raise --memory-limit, or free space in --temp-dir.", file=sys.stderr)
+            sys.exit(1)
+        traceback.print_exc()
+        print("prefmill: this should not happen; please report it with the command that you ran.", file=sys.stderr)
+        sys.exit(70)
 
 
 if __name__ == "__main__":
