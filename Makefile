@@ -20,7 +20,7 @@ $(BIN)/installed: pyproject.toml constraints.txt
 
 $(BIN)/installed-dev: $(BIN)/installed
 	$(RUN) pip install --quiet --constraint constraints.txt torch
-	$(RUN) pip install --quiet --constraint constraints.txt --group dev
+	$(RUN) pip install --quiet --constraint constraints.txt --editable '.[train]' --group dev
 	touch $@
 
 demo: $(BIN)/installed  ## the main job on examples/feedback.csv

@@ -19,10 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from prefmill import _text, readers
 from prefmill._engine import literal
 from prefmill.errors import BadArgument, BadInput
-from prefmill.readers import Source, open_source
+from prefmill.readers import Source, encodings, find, open_source, staging, utf8
 
 ROWS = [{"prompt": "p1", "completion": "a", "score": 1}, {"prompt": "p1", "completion": "b\nc", "score": 2}]
 MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
@@ -457,8 +456,8 @@ def test_csv_agrees_with_a_slow_reader(tmp_path, read, seed, monkeypatch):
     data = "h,i\n" + "".join(chance.choices(tokens, k=chance.randrange(1, 60)))
     if seed % 3:
         data += chance.choice(["\n", ""])
-    whole = _text.utf8_blocks  # blocks of some bytes: records straddle them
-    monkeypatch.setattr(_text, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": chance.choice([1, 3, 7, 1000])}))
+    whole = utf8.utf8_blocks  # blocks of some bytes: records straddle them
+    monkeypatch.setattr(utf8, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": chance.choice([1, 3, 7, 1000])}))
     source = read(put(tmp_path / "a.csv", data), rejects=tmp_path / "r")
     good, bad = slow_csv(data)
     assert [list(row.values()) for row in rows(source)] == good[1:]
@@ -655,8 +654,8 @@ def test_json_blocks_agree_with_json_loads(tmp_path, read, seed, monkeypatch):
     texts = ["a", '"', "\\", "\\\\", '\\"', "],[", "{", "}", "é😀", "\n", "\0", ",", "[1,]", "NaN,"]
     items = [{"t": "".join(chance.choices(texts, k=5)), "m": [{"x": chance.choice(texts)}] * chance.randrange(3)} for _ in range(30)]
     size = chance.choice([1, 64, 300, 2000] if seed < 4 else [64, 300, 2000])
-    whole = _text.utf8_blocks
-    monkeypatch.setattr(_text, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": size}))
+    whole = utf8.utf8_blocks
+    monkeypatch.setattr(utf8, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": size}))
     expected = [{"t": item["t"], "m": item["m"]} for item in items]
     indent = chance.choice([None, 1])
     assert rows(read(put(tmp_path / "a.json", json.dumps(items, indent=indent, ensure_ascii=chance.random() < 0.5)))) == expected
@@ -698,9 +697,9 @@ def test_rejects_file(tmp_path, read):
 
 def test_big_file_around_bad_rows(tmp_path, read, monkeypatch):
     """The good rows around malformed ones come out as if there were none, over many blocks and row groups."""
-    monkeypatch.setattr(readers, "_ROWS_A_GROUP", 1000)
-    whole = _text.utf8_blocks
-    monkeypatch.setattr(_text, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": 30_000}))
+    monkeypatch.setattr(staging, "ROWS_A_GROUP", 1000)
+    whole = utf8.utf8_blocks
+    monkeypatch.setattr(utf8, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": 30_000}))
     good = [[f"p{i % 7}", f'text "{i}",\n' * (i % 5), str(i)] for i in range(20_000)]
     text = csv_text([["p", "t", "n"], *good], lineterminator="\n")
     at = text.index("\np3,") + 1
@@ -748,8 +747,8 @@ TEXTS = {
 @pytest.mark.parametrize("encoding", TEXTS)
 @pytest.mark.parametrize("size", [1, 5, 1 << 20])
 def test_encodings(tmp_path, read, encoding, size, monkeypatch):
-    whole = _text.utf8_blocks
-    monkeypatch.setattr(_text, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": size}))
+    whole = utf8.utf8_blocks
+    monkeypatch.setattr(utf8, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": size}))
     items = [{"prompt": TEXTS[encoding], "n": f"{i}"} for i in range(20)]
     assert rows(read(put(tmp_path / "a.jsonl", jsonl(items).encode(encoding)), encoding=encoding)) == items
     text = csv_text([["prompt", "n"], *([i["prompt"], i["n"]] for i in items)])
@@ -774,8 +773,8 @@ def test_utf16_without_mark(tmp_path, read):
 @pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", "é" * 50 and ("é" * 50).encode()])
 @pytest.mark.parametrize("bad", [b"\xd5", b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xe2\x82", b"\xf4\x90\x80\x80"])
 def test_offset_of_bad_bytes(tmp_path, read, size, before, bad, monkeypatch):
-    whole = _text.utf8_blocks
-    monkeypatch.setattr(_text, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": size}))
+    whole = utf8.utf8_blocks
+    monkeypatch.setattr(utf8, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": size}))
     head = before + b'{"a":"it'
     for name, data in (("a.jsonl", head + bad + b's"}\n'), ("b.jsonl.gz", gzip.compress(head + bad + b's"}\n')), ("c.jsonl", head + bad)):
         with pytest.raises(BadInput, match=f"{name}: not valid UTF-8; the byte 0x{bad[0]:02X} at offset {len(head)} "):
@@ -797,8 +796,8 @@ def test_offset_of_bad_bytes(tmp_path, read, size, before, bad, monkeypatch):
 )
 @pytest.mark.parametrize("size", [1, 3, 1 << 20])
 def test_offset_in_other_encodings(tmp_path, read, encoding, data, offset, size, monkeypatch):
-    whole = _text.utf8_blocks
-    monkeypatch.setattr(_text, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": size}))
+    whole = utf8.utf8_blocks
+    monkeypatch.setattr(utf8, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": size}))
     with pytest.raises(BadInput, match=rf"not valid {encoding}; the byte 0x.. at offset {offset} "):
         read(put(tmp_path / "a.csv", data), encoding=encoding)
 
@@ -822,7 +821,7 @@ def test_hints(tmp_path, read, encoding, text):
         read(put(tmp_path / "a.csv", data))
     assert caught.value.hint.startswith("try --encoding ")
     assert encoding in caught.value.hint
-    first = _text.likely_encodings(data)[0]
+    first = encodings.likely_encodings(data)[0]
     assert data.decode(first) == data.decode(encoding)  # the best guess reads the file as it was meant
 
 
@@ -882,8 +881,7 @@ def test_schema_drift(tmp_path, read):
     assert source.columns.field("m").type == pa.list_(pa.struct([(n, pa.string()) for n in ("role", "content", "name")]))
     assert source.nulls == {"s", "m", "extra"}
     assert read(save("f.parquet", a=pa.array([1.5], pa.float32())), ints).columns.field("a").type == pa.float64()
-    text = save("t.parquet", a=["1"])
-    for other in (text, save("b.parquet", a=[True]), save("bin.parquet", a=[b"x"]), save("li.parquet", a=[[1]])):
+    for other in (save("b.parquet", a=[True]), save("bin.parquet", a=[b"x"]), save("li.parquet", a=[[1]])):
         with pytest.raises(BadInput, match=rf"{other.name}: the column 'a' is .*int64 in .*i\.parquet"):
             read(ints, other)
     with pytest.raises(BadInput, match="'A' is spelled 'a'"):
@@ -903,14 +901,42 @@ def test_schema_drift(tmp_path, read):
     assert read(null).columns.field("a").type == pa.string()
 
 
+def test_numbers_beside_text(tmp_path, read):
+    """A score that is text in one file and a number in another is text in all, as JSON spells it."""
+    put(tmp_path / "a.csv", "prompt,score\nx,007\ny,\n")
+    put(tmp_path / "b.jsonl", jsonl([{"score": 5, "m": MESSAGES, "prompt": "z"}, {"score": None}, {"score": -1}]))
+    put(tmp_path / "c.jsonl", jsonl([{"score": 5.0}, {"score": 0.1}, {"score": 1e15}]))
+    pq.write_table(pa.table({"n": [1, 2], "score": pa.array([2.0, None], pa.float32())}), tmp_path / "d.parquet")
+    put(tmp_path / "e.jsonl", jsonl([{"score": None}]))
+    expected = {"a.csv": ["007", None], "b.jsonl": ["5", None, "-1"], "c.jsonl": ["5.0", "0.1", "1000000000000000.0"],
+                "d.parquet": ["2.0", None], "e.jsonl": [None]}  # fmt: skip
+    for names in (list(expected), list(expected)[::-1], ["c.jsonl", "d.parquet", "b.jsonl", "a.csv"]):
+        source = read(*(tmp_path / name for name in names))
+        assert source.columns.field("score").type == pa.string()
+        assert [row.get("score") for row in rows(source)] == [score for name in names for score in expected[name]]
+        assert {"score", "m", "n", "prompt"} == source.nulls
+        scans = pl.concat([pl.scan_parquet(file, glob=False) for file in source.files], how="diagonal_relaxed")
+        assert scans.select("score").collect().to_series().to_list() == [score for name in names for score in expected[name]]
+    kept = read(tmp_path / "a.csv", tmp_path / "d.parquet", columns=["score"])
+    assert rows(kept)[-2:] == [{"score": "2.0"}, {"score": None}]
+    put(tmp_path / "h/k=1/a.csv", "score\n1\n")
+    put(tmp_path / "h/k=2/b.jsonl", jsonl([{"score": 2, "k": 7}]))
+    hive = read(tmp_path / "h")
+    assert hive.hive
+    assert all(f"/k={at}/" in file for at, file in enumerate(hive.files, start=1))
+    assert [row["score"] for row in rows(hive)] == ["1", "2"]
+    with pytest.raises(BadInput, match="'a' is bool, but string"):
+        read(put(tmp_path / "t.csv", "a\n1\n"), put(tmp_path / "b2.jsonl", '{"a":true}\n'))
+
+
 # --- URLs -----------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def as_url(monkeypatch):
     """Local paths that the module takes for URLs: DuckDB opens both alike."""
-    real = readers.is_url
-    monkeypatch.setattr(readers, "is_url", lambda text: text.startswith("/") or real(text))
+    real = find.is_url
+    monkeypatch.setattr(find, "is_url", lambda text: text.startswith("/") or real(text))
 
 
 def test_urls(tmp_path, read, as_url):

@@ -1,0 +1,50 @@
+"""Print `docs/cli.md`: the real `--help` of every command.  .venv/bin/python docs/generate_cli.py > docs/cli.md"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import typer
+
+from prefmill.cli import app
+
+HEAD = """# The command line
+
+What the options mean exactly is in [semantics.md](semantics.md); the first steps are in the [README](../README.md).
+This page is generated from `--help` by `docs/generate_cli.py`; a test compares the two.
+
+| exit code | when |
+|---|---|
+| 0 | done |
+| 1 | the data failed: a file that cannot be read, unusable rows, nothing came out |
+| 2 | usage: an option, a plan or a column that cannot be meant, an output that is already there |
+| 70 | a bug of ours |
+| 130 | Ctrl-C; nothing was written |
+| 143 | SIGTERM; nothing was written |
+"""
+
+
+def commands() -> list[str]:
+    """Names of the commands, in the order of `--help`."""
+    return list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def shown(*args: str) -> str:
+    """What `prefmill ARGS --help` prints."""
+    env = {key: value for key, value in os.environ.items() if key not in ("FORCE_COLOR", "TERMINAL_WIDTH")}
+    env |= {"COLUMNS": "100", "NO_COLOR": "1"}
+    done = subprocess.run([sys.executable, "-m", "prefmill", *args, "--help"], capture_output=True, text=True, env=env, check=True)
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD, f"```text\n{shown()}\n```\n"]
+    parts += [f"## prefmill {name}\n\n```text\n{shown(name)}\n```\n" for name in commands()]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,140 @@
+"""Inputs: whatever is named becomes Parquet files. Parquet is used in place; all else is staged to Parquet once, streaming.
+
+CSV is split by Arrow's parser and JSON by DuckDB's, block by block; which bytes make up a record, and whether it may be read at all, is
+decided here, so that a malformed row has its line in every format and reading can go on behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from prefmill.errors import BadArgument, BadInput
+from prefmill.readers.columnar import local_parquet, stage_ipc
+from prefmill.readers.csv_text import stage_csv
+from prefmill.readers.encodings import check_encoding
+from prefmill.readers.find import FORMATS, Input, check_partitions, find_files, is_url
+from prefmill.readers.json_lines import stage_json
+from prefmill.readers.rejects import Rejects
+from prefmill.readers.staging import Context, Part
+from prefmill.readers.unite import spelled_out, unite
+from prefmill.readers.urls import remote_parquet, stage_url
+
+__all__ = ["FORMATS", "Source", "is_url", "open_source"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Parquet files that together are one table.
+
+    Hive partition columns are text, whatever they look like: read with `hive_types_autocast = false` in DuckDB, and without
+    `hive_partitioning` where `hive` is false, since a folder may be named `a=b` by chance.
+    """
+
+    files: tuple[str, ...]  #: Parquet paths or URLs, in the order of positions
+    columns: pa.Schema  #: of the union by name of all files, with hive partition columns; one of nulls only is text
+    rows: int  #: in all files; rejected rows are not among them
+    file_rows: tuple[int, ...]  #: rows of each file
+    nulls: frozenset[str]  #: columns that may hold nulls
+    rejected: int  #: malformed rows that went to the rejects file
+    remote: bool  #: some file is a URL
+    hive: bool  #: partition columns are read from the paths
+
+
+def open_source(
+    inputs: Sequence[str],
+    *,
+    temp_dir: Path,
+    encoding: str | None = None,
+    rejects: Path | None = None,
+    delimiter: str | None = None,
+    memory_bytes: int | None = None,
+    threads: int | None = None,
+    progress: Callable[[str], None] | None = None,
+    columns: Iterable[str] | None = None,
+) -> Source:
+    """Find, check and (where they are not Parquet) stage all `inputs`; the result reads as one table.
+
+    inputs      paths, globs, folders (searched for files of known formats, sorted; `key=value` folders become columns), URLs for DuckDB,
+                or `-` for JSON Lines on stdin. A path that exists is itself, whatever characters it holds.
+    temp_dir    folder for staged files; who passes it removes it.
+    encoding    of text files, a Python codec; by default UTF-8, or UTF-16/32 with a byte order mark.
+    rejects     a JSON Lines file for malformed rows (file, line, reason, raw). Without it the first malformed row is an error.
+    delimiter   of CSV; by default a comma, in .tsv a tab.
+    memory_bytes, threads   smaller blocks for less memory; how many blocks are parsed at a time.
+    progress    called with a line of text now and then.
+    columns     stage only these columns; names that a file lacks are ignored. By default all.
+
+    CSV columns are text: an empty field is null, a quoted empty field the empty string; a column without a name is `column_N`. Blank lines
+    are skipped. JSON types are unified over the whole file: integers (int64) and other numbers are double together, and so are integers
+    beyond int64; values of different kinds are text, strings as they are and all else as its JSON; an object that no struct can hold (no
+    keys, keys that differ only in case, over 1000 keys) is its JSON; of a key that is twice in an object the first counts. A list of
+    messages stays a list of structs.
+
+    Files are united by the names of their columns. A column that is text in one and numbers in another is text in all, spelled as in JSON.
+
+    A line, in messages and rejects, ends in LF (in CR where the header of a CSV does); a record is named by the line in which it starts.
+
+    Costs one pass over a CSV file, two over JSON (types, then values), none over Parquet (only the footers are read).
+
+    Raises `BadArgument` (an unknown ending, encoding or delimiter, duplicate column names) and `BadInput` (missing, empty or broken files,
+    text in another encoding with the byte's offset, malformed rows with their line, files whose types do not fit together).
+
+    >>> import pyarrow.parquet as pq
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "a.csv").write_text("prompt,score\\nhi,007\\n")
+    >>> source = open_source([str(folder / "a.csv")], temp_dir=folder)
+    >>> source.rows, pq.read_table(source.files[0]).to_pylist()
+    (1, [{'prompt': 'hi', 'score': '007'}])
+    """
+    if isinstance(inputs, str) or not inputs:
+        raise BadArgument(f"inputs: got {inputs!r}, expected one or more paths.")
+    if delimiter is not None:
+        delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
+        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+            raise BadArgument(f"delimiter: got {delimiter!r}, expected one ASCII character that is no quote and no line end.")
+    if encoding is not None:
+        encoding = check_encoding(encoding, "encoding")
+    found = [item for given in inputs for item in find_files(given)]
+    check_partitions(found)
+    Path(temp_dir).mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="source-", dir=os.path.abspath(temp_dir)))
+    workers = max(1, min(8, threads if threads is not None else os.cpu_count() or 1))
+    with Rejects(rejects) as bad:
+        context = Context(
+            folder, bad, encoding, delimiter, memory_bytes, workers,
+            None if columns is None else frozenset(columns), progress or (lambda text: None),
+        )  # fmt: skip
+        parts = [part for item in found for part in _open(item, context)]
+        if not parts:
+            raise BadInput(f"inputs: no rows and no columns in {[item.label for item in found]}.")
+        schema, nulls = unite(parts)
+        parts = [spelled_out(part, schema, context) for part in parts]
+        return Source(
+            files=tuple(part.file for part in parts),
+            columns=schema,
+            rows=sum(part.rows for part in parts),
+            file_rows=tuple(part.rows for part in parts),
+            nulls=nulls,
+            rejected=bad.count,
+            remote=any(part.remote for part in parts),
+            hive=any(part.partition for part in parts),
+        )
+
+
+def _open(item: Input, context: Context) -> Iterator[Part]:
+    context.progress(f"reading {item.label}")
+    if item.format == "parquet":
+        yield from remote_parquet(item, context) if item.url else [local_parquet(item, context)]
+        return
+    if item.url:
+        part = stage_url(item, context)
+    else:
+        part = {"csv": stage_csv, "json": stage_json, "jsonl": stage_json, "ipc": stage_ipc}[item.format](item, context)
+    if part is not None:
+        yield part

@@ -1,0 +1,66 @@
+"""Malformed rows: what is said of one, and the file that they go to.
+
+The file appears complete or, after an error, not at all; without one, the first malformed row is an error. Nothing is held in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from prefmill.errors import BadArgument, BadInput
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A malformed record. After a `fatal` one the file cannot be followed further."""
+
+    line: int
+    reason: str
+    raw: str
+    fatal: bool = False
+
+
+class Rejects:
+    """Where malformed rows go: into a file that appears complete or not at all, or, without one, into an error."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = None if path is None else Path(path)
+        self.count = 0
+        self._file: IO[str] | None = None
+        self._temporary = ""
+
+    def __enter__(self) -> Rejects:
+        if self.path is not None:
+            try:
+                handle, self._temporary = tempfile.mkstemp(prefix=f".{self.path.name[:100]}.", suffix=".tmp", dir=self.path.parent)
+            except OSError as error:
+                raise BadArgument(f"rejects: {self.path} cannot be written; {error.strerror}.") from error
+            self._file = os.fdopen(handle, "w", encoding="utf-8", newline="\n")
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if self._file is None or self.path is None:
+            return
+        self._file.close()
+        if kind is None:
+            with contextlib.suppress(OSError):  # mkstemp is private to its user; files that are kept follow the usual mask
+                mask = os.umask(0)
+                os.umask(mask)
+                os.chmod(self._temporary, 0o666 & ~mask)
+            os.replace(self._temporary, self.path)
+        else:
+            os.unlink(self._temporary)
+
+    def add(self, label: str, bad: Bad) -> None:
+        """Write one malformed row, or raise `BadInput` for it."""
+        if self._file is None or bad.fatal:
+            hint = "nothing behind this line can be read." if bad.fatal else "--rejects PATH sets malformed rows aside and goes on."
+            raise BadInput(f"{label}: line {bad.line}: {bad.reason}.", hint=hint)
+        self._file.write(json.dumps({"file": label, "line": bad.line, "reason": bad.reason, "raw": bad.raw}, ensure_ascii=False) + "\n")
+        self.count += 1

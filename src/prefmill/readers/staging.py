@@ -1,0 +1,190 @@
+"""Staging: what every format needs to become a Parquet file, and the rules for names and types of columns.
+
+Files are written in row groups of 100,000 rows or 64 MB; that, and some blocks of text in work at a time, is all that is held in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prefmill.errors import BadArgument, BadInput
+from prefmill.readers import utf8
+from prefmill.readers.find import Input
+from prefmill.readers.rejects import Rejects
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+ROWS_A_GROUP = 100_000
+_BYTES_A_GROUP = 64 << 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file that is ready."""
+
+    file: str
+    label: str
+    schema: pa.Schema
+    rows: int
+    nulls: frozenset[str]
+    partition: tuple[tuple[str, str], ...] = ()
+    remote: bool = False  #: the file is a URL
+
+
+@dataclass
+class Context:
+    """What every stager needs."""
+
+    folder: Path
+    rejects: Rejects
+    encoding: str | None
+    delimiter: str | None
+    memory: int | None
+    workers: int
+    columns: frozenset[str] | None
+    progress: Callable[[str], None]
+    made: int = 0
+
+    def new_path(self, partition: tuple[tuple[str, str], ...], name: str = "part.parquet") -> Path:
+        """A fresh path with the partition's folders above it."""
+        self.made += 1
+        folder = self.folder / str(self.made)
+        for key, value in partition:
+            folder /= f"{key}={value}"
+        folder.mkdir(parents=True)
+        return folder / name
+
+    @property
+    def block(self) -> int:
+        """Bytes of text in one block: some are in work at a time, each several times over while it is parsed."""
+        limit = 8 << 20 if self.memory is None else self.memory // 64
+        return max(1 << 20, min(8 << 20, limit))
+
+    def wanted(self, names: Sequence[str]) -> list[str]:
+        """Those of `names` that the caller asked for."""
+        return [name for name in names if self.columns is None or name in self.columns]
+
+    def kept(self, names: Sequence[str]) -> list[str]:
+        """The wanted ones to stage; the first where there are none, since rows need a column to be counted by."""
+        return self.wanted(names) or list(names[:1])
+
+
+class Writer:
+    """One staged Parquet file, in large row groups."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.schema = path, schema
+        self.rows = 0
+        self._nulls: set[str] = set()
+        self._tables: list[pa.Table] = []
+        self._held = self._bytes = 0
+        # Texts of prompts and completions are nearly all different: a dictionary would only be built to be thrown away.
+        self._file = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=False)
+
+    def add(self, table: pa.Table) -> None:
+        """Append; memory is bounded by the size of a row group."""
+        self._tables.append(table)
+        self._held += table.num_rows
+        self._bytes += table.nbytes
+        self._nulls.update(name for name, column in zip(table.column_names, table.columns, strict=True) if column.null_count)
+        if self._held >= ROWS_A_GROUP or self._bytes >= _BYTES_A_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._held:
+            self._file.write_table(pa.concat_tables(self._tables), row_group_size=1 << 20)
+            self.rows += self._held
+        self._tables, self._held, self._bytes = [], 0, 0
+
+    def close(self, item: Input | Part) -> Part:
+        """Finish the file."""
+        self._flush()
+        self._file.close()
+        return Part(str(self.path), item.label, self.schema, self.rows, frozenset(self._nulls), item.partition)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file after an error too; its folder is removed by who made it."""
+        with contextlib.suppress(Exception):
+            self._file.close()
+
+
+def in_order(work: Callable[[_In], _Out], items: Iterable[_In], workers: int) -> Iterator[_Out]:
+    """`map` in threads that keeps the order and never holds more than a few items."""
+    waiting: deque[Future[_Out]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="prefmill-read") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def utf8_pieces(item: Input, context: Context) -> Iterator[bytes]:
+    """The text of a file in UTF-8, from its first byte."""
+    path = Path(item.path)
+    return utf8.utf8_blocks(path, item.label, compression=item.compression, encoding=context.encoding, size=context.block)
+
+
+def check_names(names: Sequence[str], label: str) -> None:
+    """Column names that no later step could tell apart are refused here."""
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if list(names).count(name) > 1})
+        raise BadArgument(f"{label}: duplicate column names {twice}; got {list(names)}.", hint="rename one of them.")
+    if any("\0" in name for name in names):
+        raise BadInput(f"{label}: a column name holds a NUL character; got {list(names)}.")
+    lower: dict[str, str] = {}
+    for name in names:
+        other = lower.setdefault(folded(name), name)
+        if other != name:
+            raise BadArgument(f"{label}: the column names {other!r} and {name!r} differ only in case.", hint="rename one of them.")
+
+
+def folded(name: str) -> str:
+    """How SQL compares names: without the case of ASCII letters."""
+    return "".join(c.lower() if c.isascii() else c for c in name)
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """`kind` without dictionaries, views, extensions and names of list elements: what a column holds, not how."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_type(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_list_view(kind):
+        return pa.list_(plain_type(kind.value_type))
+    if pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind):
+        return pa.large_list(plain_type(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, plain_type(field.type)) for field in kind])
+    return kind
+
+
+def plain_schema(schema: pa.Schema, names: Sequence[str] | None = None) -> pa.Schema:
+    """The columns `names` (all by default) in plain types."""
+    return pa.schema([(name, plain_type(schema.field(name).type)) for name in (schema.names if names is None else names)])
+
+
+def said(error: Exception) -> str:
+    """The first line of what another library says of its error."""
+    return str(error).partition("\n")[0]

@@ -1,0 +1,120 @@
+"""Several files as one table: the columns of all by name, the type that holds the values of each, and which may hold nulls.
+
+Costs nothing but for a column that is text in one file and numbers in another: the local files with numbers are staged again as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prefmill.errors import BadInput
+from prefmill.readers.staging import Context, Part, Writer, folded, said
+
+_DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+
+def unite(parts: Sequence[Part]) -> tuple[pa.Schema, frozenset[str]]:
+    """The columns of all files by name, and which of them may hold nulls."""
+    types: dict[str, pa.DataType] = {}
+    first: dict[str, Part] = {}
+    spelled: dict[str, str] = {}
+    nulls: set[str] = set()
+    for part in parts:
+        nulls |= part.nulls
+        for field in part.schema:
+            other = spelled.setdefault(folded(field.name), field.name)
+            if other != field.name:
+                raise BadInput(f"{part.label}: the column {field.name!r} is spelled {other!r} in {first[other].label}.", hint="rename one.")
+            if field.name not in types:
+                types[field.name], first[field.name] = field.type, part
+                continue
+            both = _common(types[field.name], field.type) or _text_of(types[field.name], field.type)
+            if both is None:
+                before = first[field.name]
+                raise BadInput(
+                    f"{part.label}: the column {field.name!r} is {field.type}, but {types[field.name]} in {before.label}.",
+                    hint="give the files the same types, or read them one by one.",
+                )
+            types[field.name] = both
+    for name in types:
+        if any(name not in part.schema.names for part in parts):
+            nulls.add(name)
+    partitions = [dict(part.partition) for part in parts]
+    for key in partitions[0] if partitions else ():
+        same = spelled.get(folded(key), key)
+        types.pop(same, None)
+        nulls.discard(same)
+        types[key] = pa.string()  # the folder's value wins over a column of the same name, as in every engine
+        if any(values[key] == _DEFAULT_PARTITION for values in partitions):
+            nulls.add(key)
+    known = [(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in types.items()]
+    return pa.schema(known), frozenset(nulls)
+
+
+def spelled_out(part: Part, schema: pa.Schema, context: Context) -> Part:
+    """`part`, staged once more where it has numbers in a column that is text in `schema`. Engines cast those of files behind URLs."""
+    texts = {field.name for field in schema if _is_text(field.type)} - {key for key, _ in part.partition}
+    numbers = [field.name for field in part.schema if field.name in texts and _is_number(field.type)]
+    if part.remote or not numbers:
+        return part
+    target = pa.schema([(field.name, pa.string() if field.name in numbers else field.type) for field in part.schema])
+    try:
+        with pq.ParquetFile(part.file) as file, Writer(context.new_path(part.partition), target) as writer:
+            for batch in file.iter_batches():
+                table = pa.Table.from_batches([batch]).select(target.names)
+                for name in numbers:
+                    if pa.types.is_floating(table.schema.field(name).type):  # 5.0 is "5" to Arrow
+                        column = pl.Series(name, table[name]).cast(pl.String).to_arrow()
+                        table = table.set_column(target.get_field_index(name), name, column)
+                writer.add(table.cast(target))
+            return writer.close(part)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{part.label}: not a readable Parquet file; {said(error)}.") from error
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _text_of(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
+    """The text type where one is text and the other a number: scores may be numeric text."""
+    if _is_number(one):
+        one, two = two, one
+    return one if _is_text(one) and _is_number(two) else None
+
+
+def _common(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
+    """The type that holds the values of both, None where there is none."""
+    if one.equals(two) or pa.types.is_null(two):
+        return one
+    if pa.types.is_null(one):
+        return two
+    if _is_text(one) != _is_text(two) or pa.types.is_boolean(one) != pa.types.is_boolean(two):
+        return None
+    if pa.types.is_floating(one) or pa.types.is_floating(two):
+        return pa.float64() if _is_number(one) and _is_number(two) else None
+    if pa.types.is_struct(one) and pa.types.is_struct(two):
+        fields = {field.name: field.type for field in one}
+        for field in two:
+            both = _common(fields[field.name], field.type) if field.name in fields else field.type
+            if both is None:
+                return None
+            fields[field.name] = both
+        return pa.struct(list(fields.items()))
+    lists = pa.types.is_list, pa.types.is_large_list
+    if any(t(one) for t in lists) and any(t(two) for t in lists):
+        both = _common(one.value_type, two.value_type)
+        return None if both is None else (pa.list_(both) if pa.types.is_list(one) and pa.types.is_list(two) else pa.large_list(both))
+    try:
+        united = pa.unify_schemas([pa.schema([("x", one)]), pa.schema([("x", two)])], promote_options="permissive")
+    except pa.ArrowException:
+        return None
+    return united.field(0).type

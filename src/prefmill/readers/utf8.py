@@ -1,0 +1,172 @@
+"""The bytes of a text file as pieces of valid UTF-8: decompression, byte order marks, transcoding, and the offset of the first bad byte.
+
+Streams: one piece is held, of about the size asked for. A check of UTF-8 costs a fraction of what parsing does; other encodings are decoded
+and encoded in full.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import itertools
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from prefmill.errors import BadInput
+from prefmill.readers.encodings import likely_encodings
+
+_BOMS = (
+    (codecs.BOM_UTF32_LE, "utf_32"),
+    (codecs.BOM_UTF32_BE, "utf_32"),
+    (codecs.BOM_UTF16_LE, "utf_16"),
+    (codecs.BOM_UTF16_BE, "utf_16"),
+)
+
+
+def _raw(path: Path, label: str, compression: str | None, size: int) -> Iterator[bytes]:
+    """The bytes of a file, decompressed, in pieces of about `size`."""
+    try:
+        if compression == "gz":
+            with gzip.open(path, "rb") as file:
+                while piece := file.read(size):
+                    yield piece
+        elif compression == "zst":
+            yield from _unzstd(path, label, size)
+        else:
+            with path.open("rb", buffering=0) as file:
+                while piece := file.read(size):
+                    yield piece
+    except EOFError as error:
+        raise BadInput(f"{label}: the compressed file is cut short.", hint="copy or download it again.") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise BadInput(f"{label}: not a valid gzip file; {error}.", hint="is the ending .gz right, and the file complete?") from error
+    except OSError as error:
+        raise BadInput(f"{label}: cannot be read; {error.strerror or error}.") from error
+
+
+def _unzstd(path: Path, label: str, size: int) -> Iterator[bytes]:
+    import zstandard
+
+    # 2 GiB windows are what `zstd --long=31` writes; the memory is only taken for files that ask for it.
+    make = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj
+    frame = None
+    with path.open("rb", buffering=0) as file:
+        # Small reads: one call inflates all that it is given, and text can shrink a hundredfold.
+        while piece := file.read(max(size // 32, 1 << 12)):
+            while piece:
+                frame = frame or make()
+                try:
+                    out = frame.decompress(piece)
+                except zstandard.ZstdError as error:
+                    raise BadInput(
+                        f"{label}: not a valid zstd file; {error}.", hint="is the ending .zst right, and the file complete?"
+                    ) from error
+                if out:
+                    yield out
+                piece = frame.unused_data if frame.eof else b""
+                frame = None if frame.eof else frame
+    if frame is not None:
+        raise BadInput(f"{label}: the compressed file is cut short.", hint="copy or download it again.")
+
+
+def utf8_blocks(path: Path, label: str, *, compression: str | None, encoding: str | None, size: int) -> Iterator[bytes]:
+    """The text of a file as pieces of valid UTF-8 without a byte order mark; no piece ends inside a character.
+
+    `label` names the file in errors. Raises `BadInput` with the 0-based offset (after decompression) of the first byte that is not
+    text in `encoding`.
+    """
+    pieces = _raw(path, label, compression, size)
+    first = next(pieces, b"")
+    while len(first) < 4 and (more := next(pieces, b"")):
+        first += more
+    if encoding is None:
+        encoding = next((name for bom, name in _BOMS if first.startswith(bom)), "utf_8")
+        if encoding == "utf_8" and first[:1024].count(0) * 3 > len(first[:1024]):
+            wide = "utf_16_le" if first[1:1024:2].count(0) >= first[0:1024:2].count(0) else "utf_16_be"
+            raise BadInput(f"{label}: every third byte or more is NUL: not text in UTF-8.", hint=f"try --encoding {wide}")
+
+    everything = itertools.chain([first] if first else [], pieces)
+    yield from _checked(everything, label) if encoding in ("utf_8", "utf_8_sig") else _transcoded(everything, label, encoding)
+
+
+def _checked(pieces: Iterator[bytes], label: str) -> Iterator[bytes]:
+    offset, rest, start = 0, b"", True
+    for piece in pieces:
+        data = rest + piece if rest else piece
+        cut = len(data) - _tail(data)
+        whole, rest = (data, b"") if cut == len(data) else (data[:cut], data[cut:])
+        bad = _first_bad(whole)
+        if bad is not None:
+            raise _not_utf8(label, data + next(pieces, b""), bad, offset)
+        offset += len(whole)
+        if start and whole:
+            start, whole = False, whole.removeprefix(codecs.BOM_UTF8)
+        if whole:
+            yield whole
+    if rest:
+        raise _not_utf8(label, rest, 0, offset)
+
+
+def _transcoded(pieces: Iterator[bytes], label: str, encoding: str) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)("strict")
+    done, start = 0, True
+    try:
+        for piece, final in itertools.chain(((piece, False) for piece in pieces), [(b"", True)]):
+            done += len(piece)
+            text = decoder.decode(piece, final)
+            if start and text:  # codecs that name their byte order keep the mark
+                start, text = False, text.removeprefix("\ufeff")
+            if text:
+                yield text.encode()
+    except UnicodeDecodeError as error:
+        # The decoder's own buffer stands in front of the piece, so positions count back from its end.
+        where = done - len(error.object) + error.start
+        byte = error.object[error.start : error.start + 1]
+        raise BadInput(
+            f"{label}: not valid {encoding}; the byte 0x{byte.hex().upper()} at offset {where} cannot be decoded ({error.reason}).",
+            hint=_hint(error.object, error.start),
+        ) from None
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{label}: decoded as {encoding} it holds lone surrogates, which are not text ({error.reason}).") from None
+    except UnicodeError as error:  # UTF-16 without a byte order mark where the codec wants one
+        raise BadInput(f"{label}: not valid {encoding}; {error}.", hint="try --encoding utf_16_le") from None
+
+
+def _tail(data: bytes) -> int:
+    """How many bytes at the end of `data` begin a character of UTF-8 that is not complete."""
+    for back, byte in enumerate(reversed(data[-3:]), start=1):
+        if byte >= 0xC0:
+            return back if back < 2 + (byte >= 0xE0) + (byte >= 0xF0) else 0
+        if byte < 0x80:
+            return 0
+    return 0
+
+
+def _first_bad(data: bytes) -> int | None:
+    """Position of the first byte that no UTF-8 text has; None when all is well."""
+    ends = np.array([0, len(data)], dtype=np.int64)
+    try:  # Arrow's check is several times faster than decoding, but tells no position
+        pa.Array.from_buffers(pa.large_string(), 1, [None, pa.py_buffer(ends), pa.py_buffer(data)]).validate(full=True)
+    except pa.ArrowInvalid:
+        try:
+            codecs.utf_8_decode(data, "strict", True)
+        except UnicodeDecodeError as error:
+            return error.start
+    return None
+
+
+def _not_utf8(label: str, data: bytes, at: int, offset: int) -> BadInput:
+    message = f"{label}: not valid UTF-8; the byte 0x{data[at]:02X} at offset {offset + at} cannot be decoded."
+    return BadInput(message, hint=_hint(data, at))
+
+
+def _hint(data: bytes, at: int) -> str:
+    found = likely_encodings(data, at)
+    if not found:
+        return "no usual encoding fits; is it a text file?"
+    also = f" (also possible: {', '.join(found[1:])})" if found[1:] else ""
+    return f"try --encoding {found[0]}{also}"

@@ -1,0 +1,470 @@
+"""Names and values that want to be code: every answer is the right one or a plain error, and no file is touched that was not named.
+
+The canary lies in the working folder; hostile names try to overwrite it. After each test the folder holds what the test made and no more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import oracle
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import prefmill
+import prefmill.duckdb
+import prefmill.polars
+from prefmill import Pairs, PrefmillError, Roles, Unpaired
+from prefmill.plans import Plan
+
+SAYS = "sing\n"
+COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used", "pairs_out")
+
+NAMES = {
+    "double": 'a"b""c',
+    "single": "a'b''c",
+    "semicolon": "a;b",
+    "dashes": "a -- b",
+    "comment": "a /* b */ c",
+    "open comment": "a /* b",
+    "glob": "*?[ab]{c,d}",
+    "all but": "COLUMNS(*)",
+    "dollar": "$1",
+    "question": "?",
+    "percent": "%s %(x)s %",
+    "braces": "{0} {x!r} {",
+    "backslash": "a\\b\\n\\",
+    "newline": "a\nb\r\nc\t",
+    "spaces": "  a  b ",
+    "emoji": "🙂\u200dé",
+    "combining": "e\u0301 \u202e",
+    "long": "x" * 200,
+    "long emoji": "🙂" * 50,
+    "inject": "a\"; COPY (SELECT 1) TO 'CANARY'; --",
+    "inject string": "a'); COPY (SELECT 1) TO 'CANARY'; --",
+    "inject bracket": "a\")) TO 'CANARY' --",
+    "_pos": "_pos",
+    "_prompt": "_prompt",
+    "_completion": "_completion",
+    "_grp": "_grp",
+    "_score0": "_score0",
+    "_value": "_value",
+    "_reason": "_reason",
+    "_keep0": "_keep0",
+    "slot": "slot",
+    "slots": "slots",
+    "numbered": "numbered",
+    "row": "row",
+    "score": "score",
+    "prompt": "prompt",
+    "completion": "completion",
+    "chosen": "chosen",
+    "rejected": "rejected",
+    "chosen_score": "chosen_score",
+    "label": "label",
+    "keyword": "SELECT",
+    "keywords": "from",
+    "null": "NULL",
+    "true": "true",
+    "number": "1",
+    "minus": "-",
+    "minus name": "-rank",
+    "dot": "a.b.c",
+    "equals": "a=b",
+    "comma": "a,b",
+    "colon": "a::INT",
+    "brackets": "a[1]",
+    "parenthesis": "count(*)",
+    "hash": "a#b#1",
+    "at": "@a",
+    "rowid": "rowid",
+    "filename": "filename",
+}
+KEYS = list(NAMES)
+TEXTS = list(NAMES.values())
+
+
+@pytest.fixture(autouse=True)
+def canary(tmp_path, monkeypatch) -> Iterator[Path]:
+    """The working folder; what a test makes goes below `made`, so that anything else is a stranger."""
+    (tmp_path / "CANARY").write_text(SAYS)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "temp").mkdir()
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    assert (tmp_path / "CANARY").read_text() == SAYS, "the canary is dead"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["CANARY", "made", "temp"], "a file that nobody named"
+    assert list((tmp_path / "temp").iterdir()) == [], "a temporary file is left"
+
+
+@pytest.fixture(scope="module")
+def con() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(config={"threads": 2}) as connection:
+        prefmill.duckdb.install(connection)
+        yield connection
+
+
+def only(*names: str) -> None:
+    """The folder `made` holds exactly these."""
+    assert sorted(p.name for p in Path("made").iterdir()) == sorted(names)
+
+
+def expected(table: pa.Table, plan: Plan, names: dict) -> tuple[list[tuple], dict]:
+    roles = Roles.resolve(table.column_names, names, score_columns=plan.weights if plan.weights and "aspect" not in names else ())
+    found = (oracle.pairs if isinstance(plan, Pairs) else oracle.unpaired)(table.to_pylist(), plan, roles)
+    return found.pairs, found.report
+
+
+def answer(surface: str, table: pa.Table, plan: Plan, names: dict, con: duckdb.DuckDBPyConnection, keep: tuple[str, ...] = ()) -> tuple:
+    """(rows, report, columns kept) of one surface."""
+    if surface == "lazy":
+        frame = pl.DataFrame(table)
+        return plan.lazy(frame, **names).collect().rows(), prefmill.polars.report(plan, frame, **names), None
+    if surface == "sql":
+        con.register("hostile", table)
+        try:
+            return con.sql(plan.sql("hostile", **names)).fetchall(), prefmill.duckdb.report(plan, con, "hostile", **names), None
+        finally:
+            con.unregister("hostile")
+    pq.write_table(table, "made/in.parquet")
+    report = prefmill.run(plan, "made/in.parquet", "made/out.parquet", roles=names, engine=surface, keep=keep, temp_dir="temp")
+    only("in.parquet", "out.parquet")
+    out = pq.read_table("made/out.parquet")
+    fixed = 5 if isinstance(plan, Pairs) else 4
+    return [tuple(row.values())[:fixed] for row in out.to_pylist()], report, out.drop_columns(out.column_names[:fixed]).to_pydict()
+
+
+def assert_right(got: tuple, wanted: tuple[list[tuple], dict]) -> None:
+    rows, report, _ = got
+    assert [tuple(row) for row in rows] == wanted[0]
+    assert {name: getattr(report, name) for name in COUNTS} | {"dropped": dict(report.dropped)} == wanted[1]
+
+
+SURFACES = ("duckdb", "polars", "sql", "lazy")
+
+
+# Columns: each name takes each role once, as the roles go round the list of names
+
+
+def turned(at: int, step: int, size: int) -> list[str]:
+    """`size` names from place `at` on, `step` apart."""
+    names = [TEXTS[(at + i * step) % len(TEXTS)] for i in range(size)]
+    return [*names[:-2], *("kept score" if name == "score" else name for name in names[-2:])]  # has a test of its own, below
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_columns(key, con):
+    """Prompt, completion, two weighted scores, id, annotator, two groups, two kept columns: all hostile. The surfaces go round too."""
+    surface = SURFACES[KEYS.index(key) % 4]
+    prompt, completion, first, second, id_, annotator, group, other, kept, also = names = turned(KEYS.index(key), 7, 10)
+    table = pa.table(
+        {
+            prompt: ["p", "p", "p", "q", "q", None, "r", "r"],
+            completion: ["a", "b", "c", "d", "e", "f", "g", None],
+            first: [5.0, 1.0, 3.0, 2.0, 4.0, 1.0, None, 1.0],
+            second: [1, 2, 3, 4, 5, 6, 7, 8],
+            id_: [f"id {i}" for i in range(8, 0, -1)],
+            annotator: ["x", "y", "x", "y", "x", "y", "x", "y"],
+            group: ["g", "g", "g", "h", "h", "h", "h", "h"],
+            other: [0, 0, 0, 1, 1, 1, 1, 1],
+            kept: [f"kept {i}" for i in range(8)],
+            also: list(range(8)),
+        }
+    )
+    assert table.column_names == names
+    plan = Pairs(
+        strategy="all", chosen_min=None, rejected_below=None, weights={first: 1.0, second: 0.5}, normalize="rank", tie_break="id", seed=3
+    )
+    roles = {"prompt": prompt, "completion": completion, "id": id_, "annotator": annotator, "group": [group, other]}
+    wanted = expected(table, plan, roles)
+    got = answer(surface, table, plan, roles, con, keep=(kept, also))
+    assert_right(got, wanted)
+    if got[2] is not None:
+        by_completion = {row[completion]: row for row in table.to_pylist()}
+        assert got[2] == {
+            f"{side}_{name}": [by_completion[row[i]][name] for row in wanted[0]]
+            for name in (kept, also)
+            for i, side in ((1, "chosen"), (2, "rejected"))
+        }
+
+
+#: Names that `pl.col` reads as all columns, or as those that match (here: `other`).
+PATTERNS = {"star": "*", "regex": "^ot.*$"}
+
+
+@pytest.mark.parametrize("surface", ["duckdb", "polars", "lazy"])
+@pytest.mark.parametrize("role", ["prompt", "completion", "score", "id", "annotator", "group", "aspect", "weight", "keep"])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_columns_that_look_like_patterns(pattern, role, surface, con):
+    """`*` and `^...$` are names like all others."""
+    name = PATTERNS[pattern]
+    if (role, surface) == ("keep", "lazy"):
+        pytest.skip("frames keep no columns")
+    columns = {
+        "prompt": ["p"] * 4, "completion": ["a", "b", "a", "b"], "score": [1, 5, 2, 4],
+        "id": ["1", "2", "3", "4"], "annotator": ["x", "y", "x", "y"], "group": [1, 1, 1, 1], "aspect": ["u", "u", "v", "v"], "weight": [3, 1, 0, 1],
+        "keep": ["k", "l", "m", "n"], "other": [9, 8, 7, 6],
+    }  # fmt: skip
+    columns[name] = columns[role]
+    table = pa.table(columns)
+    plan: Plan = Pairs(chosen_min=None, rejected_below=None, strategy="all")
+    roles = {role: name}
+    if role == "aspect":
+        plan = Pairs(chosen_min=None, rejected_below=None, weights={"u": 1, "v": 2}, aggregate="mean")
+    elif role == "annotator":
+        plan = Pairs(chosen_min=None, rejected_below=None, normalize="rank")
+    elif role == "id":
+        plan = Pairs(chosen_min=None, rejected_below=None, tie_break="id")
+    elif role == "weight":
+        plan, roles = Pairs(chosen_min=None, rejected_below=None, weights={"score": 1.0, name: 2.0}), {}
+    elif role == "keep":
+        roles = {}
+    got = answer(surface, table, plan, roles, con, keep=(name,) if role == "keep" else ())
+    assert_right(got, expected(table, plan, roles))
+    if role == "keep":
+        assert list(got[2]) == [f"chosen_{name}", f"rejected_{name}"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_score_column(key, con):
+    """A hostile name as the one score, lower is better; a name that begins with a minus is found as it is written."""
+    name, surface = NAMES[key], ("lazy", "sql")[KEYS.index(key) % 2]
+    prompt, completion = ("x", "y") if name in ("prompt", "completion") else ("prompt", "completion")
+    table = pa.table({prompt: ["p", "p", "p"], completion: ["a", "b", "c"], name: ["1", "2", "three"]})
+    plan = Pairs(chosen_min=None, rejected_below=None)
+    roles = {"prompt": prompt, "completion": completion, "score": f"-{name}"}
+    assert_right(answer(surface, table, plan, roles, con), expected(table, plan, roles))
+    assert expected(table, plan, roles)[0] == [("p", "a", "b", -1.0, -2.0)]
+
+
+@pytest.mark.parametrize("name", ["score", "prompt", "completion", "label", "chosen", "chosen_score"])
+@pytest.mark.parametrize("plan", [Pairs(), Unpaired()], ids=["pairs", "labels"])
+def test_kept_columns_that_are_named_like_our_own(plan, name):
+    """Each column of output once, or a plain refusal; `--keep score` is what people try."""
+    frame = {"question": ["p", "p"], "answer": ["a", "b"], "rating": [5, 1]}
+    pq.write_table(pa.table(frame | {name: [7, 8]}), "made/in.parquet")
+    roles = {"prompt": "question", "completion": "answer", "score": "rating"}
+    try:
+        prefmill.run(plan, "made/in.parquet", "made/out.parquet", roles=roles, keep=[name], temp_dir="temp")
+    except PrefmillError as error:
+        assert name in str(error)
+        only("in.parquet")
+    else:
+        out = pq.read_table("made/out.parquet").to_pydict()
+        assert len(out) == (7 if isinstance(plan, Pairs) else 5)
+        assert sorted(v for values in out.values() for v in values if v in (7, 8)) == [7, 8]
+
+
+@pytest.mark.parametrize("surface", ["duckdb", "polars"])
+@pytest.mark.parametrize("name", ["__prefmill_position", "file_row_number", "file_index", "FILE_INDEX", "__Prefmill_Position"])
+def test_columns_that_the_engines_need_for_themselves_are_refused(name, surface):
+    pq.write_table(pa.table({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1], name: [1, 2]}), "made/in.parquet")
+    with pytest.raises(PrefmillError, match=name):
+        prefmill.run(Pairs(), "made/in.parquet", "made/out.parquet", engine=surface, temp_dir="temp")
+    only("in.parquet")
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_nul_in_a_column_name_is_refused(surface, con):
+    table = pa.table({"a\0b": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
+    if surface == "sql":
+        with pytest.raises(ValueError, match="NUL"):
+            Pairs().sql("hostile", prompt="a\0b")
+        return
+    try:
+        got = answer(surface, table, Pairs(), {"prompt": "a\0b"}, con)
+    except (PrefmillError, pa.ArrowInvalid) as error:
+        assert "NUL" in str(error)
+        only("in.parquet")
+    else:
+        assert_right(got, expected(table, Pairs(), {"prompt": "a\0b"}))
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("role", ["prompt", "completion", "score", "id", "annotator", "group", "keep"])
+def test_names_that_are_no_columns_are_refused(role, surface, con):
+    table = pa.table({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
+    evil = "score\" FROM hostile; COPY (SELECT 1) TO 'CANARY'; --"
+    if role == "keep":
+        if surface in ("duckdb", "polars"):
+            with pytest.raises(PrefmillError, match="CANARY"):
+                answer(surface, table, Pairs(), {}, con, keep=(evil,))
+            only("in.parquet")
+    elif surface == "sql":  # the text is written before the table is known; the query is what fails
+        with pytest.raises(duckdb.BinderException, match="CANARY"):
+            answer(surface, table, Pairs(), {role: evil}, con)
+    else:
+        with pytest.raises(PrefmillError, match="CANARY"):
+            answer(surface, table, Pairs(), {role: evil}, con)
+
+
+# Values
+
+
+VALUES = ["", *TEXTS, "nul \0 inside", "\0", "\ufeff", "\u2028", "'''", '"""', "\\", "$$", "NaN", "null", "\x1a", "\x1b[31m"]
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("strategy", ["best_worst", "best_random", "all"])
+def test_texts(strategy, surface, con):
+    """Every hostile text as a prompt, as the completions beside it, and as an id."""
+    n = len(VALUES)
+    table = pa.table(
+        {
+            "prompt": [v for v in VALUES for _ in range(3)],
+            "completion": [VALUES[(i + k) % n] for i in range(n) for k in range(3)],
+            "score": [float((i * 7 + k * 5) % 11) for i in range(n) for k in range(3)],
+            "id": [VALUES[(i + k * 3) % n] for i in range(n) for k in range(3)],
+        }
+    )
+    plan = Pairs(strategy=strategy, chosen_min=None, rejected_below=None, tie_break="id", aggregate="mean", seed=5)
+    assert_right(answer(surface, table, plan, {"id": "id"}, con), expected(table, plan, {"id": "id"}))
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_annotators_and_group_values(surface, con):
+    n = len(VALUES)
+    table = pa.table(
+        {
+            "prompt": ["p"] * (2 * n),
+            "completion": [f"{i}" for i in range(2 * n)],
+            "score": [float(i % 5) for i in range(2 * n)],
+            "annotator": [VALUES[i // 2] for i in range(2 * n)],
+            "one": [VALUES[i % n] for i in range(2 * n)],
+            "two": [VALUES[(i * 2) % n] for i in range(2 * n)],
+        }
+    )
+    plan = Pairs(strategy="best_random", chosen_min=None, rejected_below=None, normalize="zscore", seed=1)
+    roles = {"annotator": "annotator", "group": ["one", "two"]}
+    assert_right(answer(surface, table, plan, roles, con), expected(table, plan, roles))
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("at", range(0, len(TEXTS), 6))
+def test_aspects(at, surface, con):
+    """Hostile aspects are keys of weights and values of a column at once; the column has a hostile name too."""
+    aspects = TEXTS[at : at + 6]
+    column = TEXTS[(at + 9) % len(TEXTS)]
+    column = f"{column} of" if column in ("prompt", "completion", "score") else column
+    table = pa.table(
+        {
+            "prompt": ["p"] * (2 * len(aspects)),
+            "completion": ["a", "b"] * len(aspects),
+            "score": [float(i * i % 7) for i in range(2 * len(aspects))],
+            column: [name for name in aspects for _ in range(2)],
+        }
+    )
+    plan = Unpaired(chosen_min=3, rejected_below=3, weights={name: 0.25 * i + 0.5 for i, name in enumerate(aspects)}, aggregate="mean")
+    assert_right(answer(surface, table, plan, {"aspect": column}, con), expected(table, plan, {"aspect": column}))
+
+
+# Tables
+
+
+#: `query_table` reads these as qualified names, or cannot read them: a plain error, and nothing of them runs. Quoted, they work.
+QUALIFIED = ("double", "dot", "inject", "inject bracket")
+
+
+@pytest.mark.parametrize("key", [*KEYS, *PATTERNS])
+def test_table_names(key):
+    """`plan.sql` over a table of a hostile name, as it is and as an SQL identifier: the rows of that table."""
+    name = (NAMES | PATTERNS)[key]
+    quoted = '"' + name.replace('"', '""') + '"'
+    with duckdb.connect(config={"threads": 1}) as con:
+        prefmill.duckdb.install(con)
+        con.execute(f"CREATE TABLE {quoted} AS FROM (VALUES ('p', 'a', 5), ('p', 'b', 1)) t(prompt, completion, score)")
+        assert con.sql(Pairs().sql(quoted)).fetchall() == [("p", "a", "b", 5.0, 1.0)]
+        if key in QUALIFIED:
+            with pytest.raises((duckdb.ParserException, duckdb.CatalogException)):
+                con.sql(Pairs().sql(name))
+        else:
+            assert con.sql(Pairs().sql(name)).fetchall() == [("p", "a", "b", 5.0, 1.0)]
+            assert prefmill.duckdb.report(Pairs(), con, name).rows_in == 2
+
+
+# Files
+
+
+def file_name(name: str) -> str:
+    return name.replace("/", "∕")  # the one character, beside NUL, that no file name can hold
+
+
+@pytest.mark.parametrize("key", [*KEYS, "star", "regex"])
+def test_file_names(key):
+    """Input and output files of hostile names; the kinds of file and the engines go round."""
+    stem, engine_name = file_name((NAMES | PATTERNS)[key]), SURFACES[KEYS.index(key) // 3 % 2 if key in NAMES else 0]
+    kind = ("parquet", "jsonl", "csv")[KEYS.index(key) % 3 if key in NAMES else 0]
+    frame = pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
+    source, target = f"made/{stem}.{kind}", f"made/{stem}.out.{kind}"
+    with open(source, "wb") as file:
+        {"parquet": frame.write_parquet, "jsonl": frame.write_ndjson, "csv": frame.write_csv}[kind](file)
+    report = prefmill.run(Pairs(), source, target, engine=engine_name, temp_dir="temp")
+    assert report.output == {"": target}
+    only(f"{stem}.{kind}", f"{stem}.out.{kind}")
+    with open(target, "rb") as file:
+        read = {"parquet": pl.read_parquet, "jsonl": pl.read_ndjson, "csv": pl.read_csv}[kind](file)
+    assert [(p, c, r, float(a), float(b)) for p, c, r, a, b in read.rows()] == [("p", "a", "b", 5.0, 1.0)]
+
+
+@pytest.mark.parametrize("engine_name", ["duckdb", "polars"])
+@pytest.mark.parametrize("key", [*KEYS[::4], "glob"])
+def test_folders_of_files(key, engine_name):
+    """A hostile folder with two files in it: both are read, and nothing beside them."""
+    folder = Path("made", file_name(NAMES[key]))
+    folder.mkdir()
+    for i in range(2):
+        with (folder / f"{i}.parquet").open("wb") as file:
+            pl.DataFrame({"prompt": ["p"], "completion": [f"a{i}"], "score": [1 + 4 * i]}).write_parquet(file)
+    report = prefmill.run(Pairs(), folder, "made/out.jsonl", engine=engine_name, temp_dir="temp")
+    assert (report.rows_in, report.pairs_out) == (2, 1)
+    only(folder.name, "out.jsonl")
+    assert json.loads(Path("made/out.jsonl").read_text())["chosen"] == "a1"
+
+
+@pytest.mark.parametrize(
+    "split", ["a b", "../up", "..", ".", "", "a/b", "/a", "a\0b", "*", "'", '"', "CANARY", "é", "a\nb", "-x", "a.parquet", "x" * 300]
+)
+def test_split_names(split):
+    """A name of a split is part of a file name: plain names only."""
+    pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet("made/in.parquet")
+    try:
+        report = prefmill.run(Pairs(), "made/in.parquet", "made/out.jsonl", split={split: 0.5, "rest": 0.5}, temp_dir="temp")
+    except (PrefmillError, OSError):
+        only("in.parquet")
+    else:
+        assert report.output == {split: f"made/out-{split}.jsonl", "rest": "made/out-rest.jsonl"}
+        only("in.parquet", f"out-{split}.jsonl", "out-rest.jsonl")
+
+
+@pytest.mark.parametrize(
+    "target", ["made/a\0b.parquet", "", ".", "..", "made", "CANARY", "CANARY/x.parquet", "made/in.parquet", "made/x.exe", "/dev/null"]
+)
+def test_targets_that_cannot_be(target):
+    pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet("made/in.parquet")
+    before = Path("made/in.parquet").read_bytes()
+    with pytest.raises((PrefmillError, OSError, ValueError)) as error:
+        prefmill.run(Pairs(), "made/in.parquet", target, temp_dir="temp", overwrite=target != "made/in.parquet")
+    assert str(error.value)
+    only("in.parquet")
+    assert Path("made/in.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("engine_name", ["duckdb", "polars"])
+@pytest.mark.parametrize(
+    "name", ["*.parquet'; COPY (SELECT 1) TO 'CANARY'; --", "made/*'); --.parquet", "no\0file.parquet", "$HOME/*.parquet", "~"]
+)
+def test_inputs_that_are_not_there(name, engine_name):
+    with pytest.raises(PrefmillError):
+        prefmill.run(Pairs(), name, "made/out.parquet", engine=engine_name, temp_dir="temp")
+    only()
+
+
+@pytest.mark.parametrize("key", [*VALUES[1:], "\x7f"], ids=repr)
+def test_plans_as_toml_keep_hostile_weights(key):
+    plan = Unpaired(weights={key: 0.5}, chosen_min=1, rejected_below=1)
+    assert Unpaired.from_toml(plan.to_toml()) == plan
