@@ -81,6 +81,12 @@ class Job:
         if missing:
             raise BadArgument(f"run: --keep names no column of the input; got {missing}, expected some of {columns}.")
         self.keep = list(dict.fromkeys(keep))
+        names_out = [name for name, _ in self._columns_out()]
+        twice = sorted({name for name in names_out if names_out.count(name) > 1})
+        if twice:
+            raise BadArgument(
+                f"run: --keep {keep} would write {twice[0]!r} twice: the output has it anyway.", hint="leave it out, or rename it."
+            )
         if engine not in get_args(Engine):
             raise BadArgument(f"run: no engine {engine!r}; expected one of {get_args(Engine)}.")
         taken = [c for c in columns if c.lower() in ("file_row_number", "file_index", _POSITION)]
@@ -218,13 +224,16 @@ class Job:
 
     def schema(self) -> pl.Schema:
         """Columns and dtypes of `frames()`."""
+        return pl.Schema(self._columns_out())
+
+    def _columns_out(self) -> list[tuple[str, pl.DataType]]:
         prompt, completion = self.dtypes[self.roles.prompt], self.dtypes[self.roles.completion]
         kept = [(name, self.dtypes[name]) for name in self.keep]
         if isinstance(self.plan, Unpaired):
-            return pl.Schema([("prompt", prompt), ("completion", completion), ("label", pl.Boolean()), ("score", pl.Float64()), *kept])
+            return [("prompt", prompt), ("completion", completion), ("label", pl.Boolean()), ("score", pl.Float64()), *kept]
         sides = [(f"{side}_{name}", dtype) for name, dtype in kept for side in ("chosen", "rejected")]
         texts = [("prompt", prompt), ("chosen", completion), ("rejected", completion)]
-        return pl.Schema([*texts, ("chosen_score", pl.Float64()), ("rejected_score", pl.Float64()), *sides])
+        return [*texts, ("chosen_score", pl.Float64()), ("rejected_score", pl.Float64()), *sides]
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The output, in order, as frames of `schema()`."""

@@ -106,12 +106,12 @@ class _Judging:
             value = getattr(self, f.name)
             if f.name == "weights":
                 if value:
-                    inner = ", ".join(f"{json.dumps(key)} = {float(weight)!r}" for key, weight in value.items())
+                    inner = ", ".join(f"{_toml(key)} = {float(weight)!r}" for key, weight in value.items())
                     lines.append(f"weights = {{ {inner} }}")
             elif value is None:
                 lines.append(f'{f.name} = "none"')
             else:
-                lines.append(f"{f.name} = {json.dumps(value)}")
+                lines.append(f"{f.name} = {_toml(value)}")
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -233,6 +233,11 @@ def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, whe
     if said:
         raise PlanError(where, said)
     return roles
+
+
+def _toml(value: object) -> str:
+    """A string or number as TOML: as JSON, but that TOML knows no surrogate pairs and wants DEL escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _canonical(value: object) -> object:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Literal, Unpack, cast
 
 import polars as pl
+import polars.selectors as cs
 
 from prefmill.errors import BadArgument, BadScore
 from prefmill.hashing import prompt_hash
@@ -322,10 +323,11 @@ def numbered(plan: Plan, roles: Roles, frame: pl.LazyFrame, position: str | None
     columns |= {f"_score{i}": name for i, name in enumerate(scores)}
     columns |= {f"_{role}": name for role in ("id", "annotator", "aspect") if (name := getattr(roles, role))}
     columns |= {f"_group{i}": name for i, name in enumerate(roles.group)}
-    named = {ours: pl.col(name) for ours, name in columns.items()}
+    # By selector: `pl.col` reads a name like "^a.*$" or "*" as a pattern.
+    named = [cs.by_name(name).alias(ours) for ours, name in columns.items()]
     if position:
-        return frame.select(pl.col(position).alias("_pos"), **named)
-    return frame.select(**named).with_row_index("_pos").cast({"_pos": pl.Int64})
+        return frame.select(pl.col(position).alias("_pos"), *named)
+    return frame.select(*named).with_row_index("_pos").cast({"_pos": pl.Int64})
 
 
 def number(score: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -76,11 +76,13 @@ def open_source(
     keys, keys that differ only in case, over 1000 keys) is its JSON; of a key that is twice in an object the first counts. A list of
     messages stays a list of structs.
 
-    Files are united by the names of their columns. A column that is text in one and numbers in another is text in all, spelled as in JSON.
+    Files are united by the names of their columns. A column that is text in one and numbers in another is text in all, spelled as in JSON
+    (5, but 5.0 in a file where the column also holds fractions).
 
     A line, in messages and rejects, ends in LF (in CR where the header of a CSV does); a record is named by the line in which it starts.
 
-    Costs one pass over a CSV file, two over JSON (types, then values), none over Parquet (only the footers are read).
+    Costs one pass over a CSV file, two over JSON (types, then values), none over Parquet (only the footers are read). A file
+    whose numbers become text is staged once more.
 
     Raises `BadArgument` (an unknown ending, encoding or delimiter, duplicate column names) and `BadInput` (missing, empty or broken files,
     text in another encoding with the byte's offset, malformed rows with their line, files whose types do not fit together).

@@ -20,7 +20,6 @@ FORMATS: Mapping[str, str] = {
     ".arrow": "ipc", ".ipc": "ipc", ".feather": "ipc",
 }  # fmt: skip
 _SCHEMES = ("s3", "hf", "https", "http", "gs", "gcs", "r2", "az", "abfss")
-STDIN = "<stdin>"
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def _hidden(name: str) -> bool:
 def find_files(given: str) -> list[Input]:
     """The files that one input names, in order."""
     if given == "-":
-        return [Input("-", STDIN, "jsonl")]
+        return [Input("-", "<stdin>", "jsonl")]
     if is_url(given):
         kind = _kind(urlsplit(given).path)
         if kind is None or kind[0] == "ipc":

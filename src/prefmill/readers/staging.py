@@ -32,11 +32,11 @@ class Part:
     """One Parquet file that is ready."""
 
     file: str
-    label: str
-    schema: pa.Schema
+    label: str  #: how the caller would name its input
+    schema: pa.Schema  #: of the wanted columns, in plain types
     rows: int
-    nulls: frozenset[str]
-    partition: tuple[tuple[str, str], ...] = ()
+    nulls: frozenset[str]  #: columns that may hold nulls
+    partition: tuple[tuple[str, str], ...] = ()  #: keys and values of the folders above
     remote: bool = False  #: the file is a URL
 
 

@@ -34,15 +34,12 @@ def unite(parts: Sequence[Part]) -> tuple[pa.Schema, frozenset[str]]:
                 continue
             both = _common(types[field.name], field.type) or _text_of(types[field.name], field.type)
             if both is None:
-                before = first[field.name]
                 raise BadInput(
-                    f"{part.label}: the column {field.name!r} is {field.type}, but {types[field.name]} in {before.label}.",
+                    f"{part.label}: the column {field.name!r} is {field.type}, but {types[field.name]} in {first[field.name].label}.",
                     hint="give the files the same types, or read them one by one.",
                 )
             types[field.name] = both
-    for name in types:
-        if any(name not in part.schema.names for part in parts):
-            nulls.add(name)
+    nulls.update(name for name in types if any(name not in part.schema.names for part in parts))
     partitions = [dict(part.partition) for part in parts]
     for key in partitions[0] if partitions else ():
         same = spelled.get(folded(key), key)
@@ -64,7 +61,7 @@ def spelled_out(part: Part, schema: pa.Schema, context: Context) -> Part:
     target = pa.schema([(field.name, pa.string() if field.name in numbers else field.type) for field in part.schema])
     try:
         with pq.ParquetFile(part.file) as file, Writer(context.new_path(part.partition), target) as writer:
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(4096):
                 table = pa.Table.from_batches([batch]).select(target.names)
                 for name in numbers:
                     if pa.types.is_floating(table.schema.field(name).type):  # 5.0 is "5" to Arrow
