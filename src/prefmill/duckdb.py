@@ -51,7 +51,8 @@ def macro_texts() -> dict[str, str]:
 def query(plan: Plan, table: str, **names: Unpack[RoleNames]) -> str:
     """`plan` over `table` as one SELECT; `Plan.sql` is this function.
 
-    `table` is the name of a table, view, CTE or registered frame, or a path or glob. Positions are the row order that the
+    `table` is the name of a table, view, CTE or registered frame, or a path or glob, as `query_table` reads it: quote a name that
+    holds dots or quotes (`'"a.b"'`). Positions are the row order that the
     connection gives (`preserve_insertion_order`, on by default). Texts are joined to the ranked positions at the end.
 
     >>> print(query(Pairs(), "feedback", completion="answer").splitlines()[0])

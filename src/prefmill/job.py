@@ -74,7 +74,7 @@ class Job:
                  *, memory_bytes: int | None, threads: int | None) -> None:  # fmt: skip
         self.plan, self.source, self.home, self.tell = plan, source, home, tell
         columns = source.columns.names
-        self.roles = roles_of(plan, names, columns, where="pairs" if isinstance(plan, Pairs) else "unpair")
+        self.roles = roles_of(plan, names, columns, where="roles")
         self.dtypes = pl.Schema({name: pl.DataFrame(source.columns.empty_table().select([name])).dtypes[0] for name in columns})
         frames.check_types(plan, self.roles, self.dtypes, where="run")
         missing = [c for c in keep if c not in columns]
