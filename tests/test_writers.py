@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prefmill import formats, writers
+from prefmill import formats, sinks, writers
 from prefmill.errors import BadArgument, BadInput, MissingPackage, TargetExists
 from prefmill.formats import FORMATS, convert, output_schema
 from prefmill.hashing import prompt_hash
@@ -586,7 +586,7 @@ def test_frames_source_keeps_order_and_asks_one_by_one(tmp_path: Path) -> None:
         taken.append(len(taken))
         return given[taken[-1]] if taken[-1] < len(given) else None
 
-    lazy = writers.frames_source(labels().schema, pull)
+    lazy = sinks.frames_source(labels().schema, pull)
     assert taken == []
     assert lazy.collect().equals(labels(1_000))
     assert "PREFMILL" in lazy.explain()
@@ -599,7 +599,7 @@ def test_frames_source_raises_what_pull_raises(tmp_path: Path) -> None:
         raise error
 
     with pytest.raises(Boom) as caught:
-        writers.frames_source(labels().schema, pull).sink_parquet(tmp_path / "a.parquet")
+        sinks.frames_source(labels().schema, pull).sink_parquet(tmp_path / "a.parquet")
     assert caught.value is error
 
 
