@@ -80,6 +80,7 @@ def run(
 
     >>> import tempfile
     >>> import polars as pl
+    >>> from prefmill import Pairs
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet(f"{folder}/feedback.parquet")
     ...     report = run(Pairs(), f"{folder}/feedback.parquet", f"{folder}/pairs.jsonl")
