@@ -246,10 +246,12 @@ class Job:
             con=self.con.cursor(), source="texts", columns=columns, wanted="slots", sides=sides, slots=slots, rows=self.source.rows,
             text_bytes=slots * len(sides) * self._row_bytes(), part_bytes=self._part_bytes, spill=self.home / "texts.arrow",
         )  # fmt: skip
+        done = 0
         for first, last, rows, where in fetch.parts():
             for numbers in self._slots(first, last):
                 yield self._assemble(numbers, rows, where)
-                self.tell("writing", first / slots)
+                done += numbers.height
+                self.tell("writing", done / slots)
         self._gathered = True
 
     def _slots(self, first: int, last: int) -> Iterator[pl.DataFrame]:
