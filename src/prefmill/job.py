@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,8 @@ Progress = Callable[[str, float | None], None]
 MB = 1 << 20
 _POSITION = "__prefmill_position"
 _FRAME_ROWS = 50_000
-_PART_BYTES = 3072 * MB
+# Texts held at a time without a memory limit; what is more than this is spilled.
+_PART_BYTES = min(3072 * MB, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
 _MOST_PROPOSALS = 1_000_000_000
 
 
@@ -285,8 +287,8 @@ class Job:
         return frame
 
     def _row_bytes(self) -> int:
-        """The mean size of a row's prompt and completion, from the first 20,000 rows."""
-        sizes = "strlen(_prompt::VARCHAR) + strlen(_completion::VARCHAR)"
+        """The mean size of a row's texts that are gathered, from the first 20,000 rows."""
+        sizes = "strlen(_completion::VARCHAR)" + ("" if self._key_is_prompt else " + strlen(_prompt::VARCHAR)")
         ((width,),) = self.con.execute(f"SELECT avg({sizes}) FROM (SELECT * FROM numbered LIMIT 20000)").fetchall()
         return int(width or 0) + 32
 
