@@ -78,7 +78,7 @@ class Job:
         columns = source.columns.names
         self.roles = roles_of(plan, names, columns, where="roles")
         self.dtypes = pl.Schema({name: pl.DataFrame(source.columns.empty_table().select([name])).dtypes[0] for name in columns})
-        frames.check_types(plan, self.roles, self.dtypes, where="run")
+        frames.check_types(plan, self.roles, self.dtypes, where="roles")
         missing = [c for c in keep if c not in columns]
         if missing:
             raise BadArgument(f"run: --keep names no column of the input; got {missing}, expected some of {columns}.")

@@ -2,6 +2,8 @@
 
     judged ──counted──▶ candidates ──groups──▶ pairs (positions and scores)  ──join──▶ texts
 
+All rules of this engine are here, in the order of the picture, which is why the module is longer than others.
+
 `apply` composes and never collects; only `report` does. Texts meet the ranked positions in one join at the end.
 """
 
@@ -351,7 +353,8 @@ def check_types(plan: Plan, roles: Roles, schema: pl.Schema, where: str) -> None
     """Raise `BadArgument` for a role whose column has a type that it cannot have."""
 
     def refuse(role: str, name: str, expected: str) -> BadArgument:
-        return BadArgument(f"{where}: the column {name!r} cannot be the role {role!r}; got type {schema[name]}, expected {expected}.")
+        said = f"{where}: the column {name!r} cannot be the role {role!r}; got type {schema[name]}, expected {expected}."
+        return BadArgument(said, hint=f"name another column: {role}=COLUMN (--{role} COLUMN).")
 
     for role in ("prompt", "completion"):
         dtype = schema[getattr(roles, role)]
