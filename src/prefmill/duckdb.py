@@ -112,7 +112,7 @@ def report_call(plan: Plan, out: str) -> str:
     if isinstance(plan, Unpaired):
         return "pref_label_report('counted', 'candidates', 'labels')"
     if isinstance(plan, BestOf):
-        how = f"scope := {sql(plan.scope)}, aggregate := {sql(plan.aggregate)}"
+        how = f"scope := {sql(plan.scope)}, min_score := {sql(plan.min_score)}, aggregate := {sql(plan.aggregate)}"
         return f"pref_best_report('counted', 'candidates', 'pools', {literal(out)}, {how})"
     limits = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}, min_margin := {sql(plan.min_margin)}"
     once = plan.strategy in ("best_worst", "best_random")

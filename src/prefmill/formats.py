@@ -19,6 +19,7 @@ PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_score", "rejected_score"
 LABEL_COLUMNS = ("prompt", "completion", "label", "score")
 PICK_COLUMNS = ("prompt", "completion", "score", "rank")
 _SFT = ("prompt-completion", "messages")
+_PAIRED = tuple(name for name in FORMATS if name not in ("pool", *_SFT))
 
 # What ShareGPT and OASST call the two speakers; every chat template knows only the right-hand names.
 _ROLES = {"human": "user", "gpt": "assistant", "prompter": "user"}
@@ -30,8 +31,9 @@ def convert(frame: pl.DataFrame, *, format: Format = "trl", chat: bool = False, 
     """Lay a frame of pairs, labels or picks out as a trainer wants it.
 
     Pairs come as `prompt, chosen, rejected, chosen_score, rejected_score`, then kept columns `chosen_NAME, rejected_NAME`; labels as
-    `prompt, completion, label, score`, then `NAME`; picks (best-of-K) as `prompt, completion, score, rank`, then `NAME`. Texts are String, conversations lists of `{role, content, ...}` or
-    `{from, value, ...}`; the prompt may be of one kind and the completions of the other.
+    `prompt, completion, label, score`, then `NAME`; picks (best-of-K) as `prompt, completion, score, rank`, then `NAME`.
+    Texts are String, conversations lists of `{role, content, ...}` or `{from, value, ...}`; the prompt may be of one kind and the
+    completions of the other.
 
     | format          | columns, before the kept ones                                                                    |
     |-----------------|--------------------------------------------------------------------------------------------------|
@@ -141,9 +143,7 @@ def _check(schema: pl.Schema, format: str, chat: bool, margin_scale: float | Non
         return "pool"
     picks = tuple(schema)[:4] == PICK_COLUMNS
     if picks != (format in _SFT):
-        made, wanted = (
-            ("picks", ("pool", *_SFT)) if picks else ("pairs or labels", tuple(name for name in FORMATS if name not in ("pool", *_SFT)))
-        )
+        made, wanted = ("picks", ("pool", *_SFT)) if picks else ("pairs or labels", _PAIRED)
         raise BadArgument(f"format: got {format!r} for {made}, expected one of {wanted}.")
     if picks:
         if margin_scale is not None:

@@ -81,7 +81,8 @@ def split_frame(
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """The rows of `frame` by split, in their order: for each of `shares`, which must have passed `check_shares`, its name and rows.
 
-    Which split a row is in depends on its prompt (the column `prompt`), `shares` and `seed` alone. Cost: that of `prompt_hash`. Raises what it raises,
+    Which split a row is in depends on its prompt (the column `prompt`), `shares` and `seed` alone. Cost: that of `prompt_hash`.
+    Raises what it raises,
     and `BadArgument` for a null prompt.
 
     >>> frame = pl.DataFrame({"prompt": ["a", "b", "c", "a"]})

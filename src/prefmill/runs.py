@@ -14,7 +14,7 @@ from prefmill import writers
 from prefmill.errors import BadArgument
 from prefmill.formats import Format
 from prefmill.job import MB, Engine, Progress, Reading, opened
-from prefmill.plans import BestOf, Pairs, Plan
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired
 from prefmill.schema import RoleNames, Roles
 
 
@@ -72,8 +72,8 @@ def run(
         inputs: files, globs, directories or URLs, in the order of positions (`prefmill.readers`).
         output: the target; its extension says the kind of file (`prefmill.writers`). It appears whole or not at all.
         roles: the column of each role; those not named are found by the names that the field uses.
-        format: the columns (`prefmill.formats.convert`): `trl`, for labels `kto`, for best-of-K `pool` by default. `pool` is every column of
-            the picked rows, `rank`, and with `aggregate` also `aggregated_score`; `pairs` sets each of the best against the worst.
+        format: the columns (`prefmill.formats.convert`): `trl`, for labels `kto`, for best-of-K `pool` by default. `pool` is every column
+            of the picked rows, `rank`, and with `aggregate` also `aggregated_score`; `pairs` sets each of the best against the worst.
         engine: `duckdb` ranks out of core, `polars` in memory; `auto` is duckdb. The texts are gathered the same way.
         keep: columns to carry along, as `chosen_NAME` and `rejected_NAME` (labels and picks: `NAME`).
         memory_bytes: bound of the resident size, as near as the engines can keep it; None: as much as is useful.
@@ -91,9 +91,11 @@ def run(
     '{"prompt":"p","chosen":"a","rejected":"b","chosen_score":5.0,"rejected_score":1.0}\\n'
     """
     started = time.perf_counter()
+    layout: Format
     if format == "pairs":
-        plan, format = _best_against_worst(plan), "trl"
-    layout: Format = format or {"unpaired": "kto", "best_of": "pool"}.get(plan.kind, "trl")  # type: ignore[assignment]
+        plan, layout = _best_against_worst(plan), "trl"
+    else:
+        layout = format or ("kto" if isinstance(plan, Unpaired) else "pool" if isinstance(plan, BestOf) else "trl")
     whole_rows = _whole_rows(plan, layout, keep)
     if output is not None:
         writers.check_target(output, split=split, overwrite=overwrite)
@@ -122,7 +124,8 @@ def _best_against_worst(plan: Plan) -> Pairs:
     """The pairs that are each of the k best against the worst of their prompt."""
     if not (isinstance(plan, BestOf) and plan.pick == "best" and plan.scope == "prompt" and plan.stages == "all"):
         raise BadArgument(
-            f"run: format 'pairs' sets the best of a prompt against its worst; got {_said(plan)}, expected pick best, scope prompt, stages all.",
+            f"run: format 'pairs' sets the best of a prompt against its worst; got {_said(plan)},"
+            " expected pick best, scope prompt, stages all.",
             hint="make pairs with `prefmill pairs` (Pairs), or use another format.",
         )
     return Pairs(strategy="all", top_k=plan.k, bottom_k=1, chosen_min=plan.min_score, rejected_below=None, aggregate=plan.aggregate,
