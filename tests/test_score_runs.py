@@ -73,7 +73,9 @@ def sources(frame: pl.DataFrame, folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", ["parquet", "jsonl", "csv", "two files", "polars", "polars lazy", "duckdb", "arrow", "arrow reader", "arrow dataset"])
+@pytest.mark.parametrize(
+    "name", ["parquet", "jsonl", "csv", "two files", "polars", "polars lazy", "duckdb", "arrow", "arrow reader", "arrow dataset"]
+)
 def test_every_source_gives_every_row_its_score_in_its_place(name: str, tmp_path: Path) -> None:
     import pyarrow.dataset  # noqa: F401
 
@@ -133,7 +135,9 @@ def test_message_lists(tmp_path: Path) -> None:
     def said(text: str, role: str) -> list[dict[str, str]]:
         return [{"role": role, "content": text}]
 
-    frame = pl.DataFrame({"prompt": [said("p", "user"), said("q", "user"), said("p", "user")], "completion": [said(c, "assistant") for c in "abc"]})
+    frame = pl.DataFrame(
+        {"prompt": [said("p", "user"), said("q", "user"), said("p", "user")], "completion": [said(c, "assistant") for c in "abc"]}
+    )
     seen = []
     pm.score(frame, tmp_path / "out.parquet", scorer=lambda batch: seen.append(batch["group"].to_pylist()) or [1.0] * batch.num_rows)
     assert seen == [[1, 1, 2]]
@@ -349,12 +353,8 @@ def test_a_run_goes_on_with_its_batches_and_threads(model: Path, tmp_path: Path)
                 raise Stops
             return reward.run(prepared)
 
-    from prefmill import score_runs
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(score_runs, "_as_begun", lambda staged, shape: staged)
-        with pytest.raises(Stops):
-            pm.score(frame, tmp_path / "out.parquet", scorer=Half(), chunk_rows=9)
+    with pytest.raises(Stops):
+        pm.score(frame, tmp_path / "out.parquet", scorer=Half(), chunk_rows=9)
     report = pm.score(frame, tmp_path / "out.parquet", scorer=pm.RewardModel(model=model, batch_tokens=999, threads=2), chunk_rows=50)
     assert report.chunks_resumed == 3
     assert report.chunks == whole.chunks
@@ -435,7 +435,15 @@ def test_killed_at_random_instants(model: Path, tmp_path: Path) -> None:
     whole = pm.score(frame, tmp_path / "whole.parquet", scorer=pm.RewardModel(model=model), chunk_rows=6)
     assert whole.chunks > 50
     out = tmp_path / "out.parquet"
-    command = [sys.executable, str(Path(__file__).with_name("kill_score.py")), str(tmp_path / "pool.parquet"), str(out), str(model), "30", "7"]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("kill_score.py")),
+        str(tmp_path / "pool.parquet"),
+        str(out),
+        str(model),
+        "30",
+        "7",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "killed 30" in done.stdout

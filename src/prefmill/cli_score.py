@@ -35,7 +35,9 @@ _MODEL = "Model"
 @app.command()
 def score(  # one option a line: this is the manual
     inputs: Inputs,
-    output: Annotated[str | None, typer.Option("--output", "-o", help="Target: .parquet .jsonl .csv .tsv .arrow, or a directory (datasets).")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Target: .parquet .jsonl .csv .tsv .arrow, or a directory (datasets).")
+    ] = None,
     model: Annotated[
         list[str] | None, typer.Option(metavar="DIR|HUB_ID", help="The model; again for an ensemble.", rich_help_panel=_MODEL)
     ] = None,
@@ -46,20 +48,28 @@ def score(  # one option a line: this is the manual
     beta: Annotated[float | None, typer.Option(help="Of implicit.  [default: 0.1]", rich_help_panel=_MODEL)] = None,
     combine: Annotated[str, typer.Option(help="An ensemble's score: mean or min.", rich_help_panel=_MODEL)] = "mean",
     revision: Annotated[str | None, typer.Option(help="Of a hub id: a commit pins it.", rich_help_panel=_MODEL)] = None,
-    label: Annotated[str | None, typer.Option(help="The label that is the score, where the model has several.", rich_help_panel=_MODEL)] = None,
+    label: Annotated[
+        str | None, typer.Option(help="The label that is the score, where the model has several.", rich_help_panel=_MODEL)
+    ] = None,
     pooling: Annotated[
         str | None, typer.Option(help="Token that is scored: hf (last that is no pad) or last.  [default: hf]", rich_help_panel=_MODEL)
     ] = None,
     template: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="auto, chat, pair, concat, or a Jinja file.  [default: auto]", rich_help_panel=_MODEL)
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="auto, chat, pair, concat, or a Jinja file.  [default: auto]", rich_help_panel=_MODEL),
     ] = None,
     max_length: Annotated[
         int | None, typer.Option(min=1, help="Most tokens of a row.  [default: what the model takes]", rich_help_panel=_MODEL)
     ] = None,
-    on_too_long: Annotated[str | None, typer.Option(help="Longer rows: error, null, truncate.  [default: error]", rich_help_panel=_MODEL)] = None,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_MODEL)] = False,
+    on_too_long: Annotated[
+        str | None, typer.Option(help="Longer rows: error, null, truncate.  [default: error]", rich_help_panel=_MODEL)
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_MODEL)
+    ] = False,
     device: Annotated[
-        list[str] | None, typer.Option(help="auto, cpu, cuda, cuda:N; again for a process on each.  [default: auto]", rich_help_panel="Speed")
+        list[str] | None,
+        typer.Option(help="auto, cpu, cuda, cuda:N; again for a process on each.  [default: auto]", rich_help_panel="Speed"),
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16.  [default: auto]", rich_help_panel="Speed")] = None,
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of one forward pass.", rich_help_panel="Speed")] = None,
@@ -101,11 +111,11 @@ def score(  # one option a line: this is the manual
         raise BadArgument("score: no output named.", hint="-o scored.parquet")
     if output == "-" and as_json:
         raise BadArgument("-o - and --json both want stdout.", hint="give -o a file.")
+    names = ("score_column", "overwrite", "encoding", "delimiter", "rejects", "temp_dir")
     with stdout_or(output) as target, show.progress(quiet=quiet) as tell:
         report = run(
-            inputs, target, scorer=_scorer(options), roles=roles_given(options), score_column=score_column, chunk_rows=chunk_rows or CHUNK_ROWS,
-            devices=device if device and len(device) > 1 else None, overwrite=overwrite, progress=tell, encoding=encoding, delimiter=delimiter,
-            rejects=rejects, memory_bytes=size_in_bytes(memory_limit), temp_dir=temp_dir,
+            inputs, target, scorer=_scorer(options), roles=roles_given(options), chunk_rows=chunk_rows or CHUNK_ROWS, devices=device,
+            progress=tell, memory_bytes=size_in_bytes(memory_limit), **{name: options[name] for name in names},
         )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(report.as_json(), ensure_ascii=False))

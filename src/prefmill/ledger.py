@@ -3,7 +3,8 @@
     scored.parquet             appears at once, when all chunks are done
     .scored.parquet.prefmill/  manifest.json, lock, 00000.arrow, 00001.arrow, ...; of a run that is done only the manifest stays
 
-A file is written under another name, flushed and renamed, so that it is whole or absent; killed at any instant, a run loses the chunk in work.
+A file is written under another name, flushed and renamed, so that it is whole or absent; killed at any instant, a run loses the chunk
+in work.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ class Ledger:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise BadInput(f"score: cannot read {str(self.folder / 'manifest.json')!r}; {error}.", hint="--overwrite begins anew.") from error
+            raise BadInput(
+                f"score: cannot read {str(self.folder / 'manifest.json')!r}; {error}.", hint="--overwrite begins anew."
+            ) from error
         if found.get("version") != _VERSION:
             raise RunDiffers(f"score: {str(self.folder)!r} is of another version of prefmill.", hint="--overwrite begins anew.")
         return found

@@ -1,15 +1,15 @@
 """A pool of candidates as scoring wants it: whole prompt groups, in chunks that depend on the input alone, out of core.
 
-One narrow pass reads a 64-bit hash of every prompt and of every row. The row hashes name the content (a changed input is found out); the prompt hashes say
-which rows to put side by side. They decide nothing else: two prompts with one hash would share a chunk, never a score. Where rows of a prompt do not stand
-together, DuckDB sorts the texts into one file, spilling to disk. Memory: 24 bytes a row.
+One narrow pass reads a 64-bit hash of every prompt and of every row. The row hashes name the content (a changed input is found out); the
+prompt hashes say which rows to put side by side. They decide nothing else: two prompts with one hash would share a chunk, never a score.
+Where rows of a prompt do not stand together, DuckDB sorts the texts into one file, spilling to disk. Memory: about 40 bytes a row.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefmill._engine import connect, literal, quote
+from prefmill.errors import BadArgument
 from prefmill.readers import Source, open_source
 from prefmill.schema import RoleNames, Roles
 from prefmill.stream import reader_of, starts_of_groups, text_roles
@@ -44,6 +45,7 @@ class Pool:
 
     files, relation  what DuckDB reads, and how
     rows             of the input; `order` are the positions of those that can be scored, shape (scorable,), None: all, in order
+    starts           where groups begin, in places of `order`, shape (groups,)
     bounds           where chunks begin and end, in places of `order`, shape (chunks + 1,)
     """
 
@@ -54,9 +56,13 @@ class Pool:
     null_prompts: int
     null_completions: int
     order: Longs | None
+    starts: Longs
     bounds: Longs
     identity: str
-    clustered: bool
+
+    def in_chunks(self, chunk_rows: int) -> Pool:
+        """The same pool in chunks of about `chunk_rows` rows."""
+        return replace(self, bounds=_bounds(self.starts, int(self.bounds[-1]), chunk_rows))
 
     @property
     def sizes(self) -> Longs:
@@ -108,17 +114,20 @@ class Pool:
 
 def open_pool(inputs: Any, named: RoleNames, home: Path, *, chunk_rows: int, memory_bytes: int | None = None, threads: int | None = None,
               **reading: Any) -> Pool:  # fmt: skip
-    """The pool in `inputs`: files, globs, folders or URLs, or anything that `stream.reader_of` takes (then it is put into a Parquet file in `home` first).
+    """The pool in `inputs`: files, globs, folders or URLs, or what `stream.reader_of` takes (which goes to a Parquet file in `home`).
 
     Cost: one pass over prompts and completions, and for input that is not clustered by prompt one sort of them, both in DuckDB.
     """
     source = open_source(paths_of(inputs, home), temp_dir=home, memory_bytes=memory_bytes, threads=threads, **reading)
     roles = text_roles(list(source.columns.names), named, where="score")
+    for role, name in (("prompt", roles.prompt), ("completion", roles.completion)):
+        _check_type(role, name, source.columns.field(name).type)
     con = _connect(home, source, memory_bytes, threads)
-    con.execute("SET preserve_insertion_order = true")
     prompt, completion = quote(roles.prompt), quote(roles.completion)
     relation = _relation(source)
-    query = f"SELECT hash({prompt}) AS p, hash({prompt}, {completion}) AS r, {prompt} IS NULL AS np, {completion} IS NULL AS nc FROM {relation}"
+    query = (
+        f"SELECT hash({prompt}) AS p, hash({prompt}, {completion}) AS r, {prompt} IS NULL AS np, {completion} IS NULL AS nc FROM {relation}"
+    )
     prompts, null_p, null_c = np.empty(source.rows, np.uint64), np.empty(source.rows, bool), np.empty(source.rows, bool)
     digest, at = hashlib.sha256(), 0
     for batch in con.sql(query).to_arrow_reader(_READ_ROWS):
@@ -129,16 +138,26 @@ def open_pool(inputs: Any, named: RoleNames, home: Path, *, chunk_rows: int, mem
         at = end
     usable = np.flatnonzero(~(null_p | null_c))
     order, starts, clustered = _grouped(prompts, usable)
-    bounds = _bounds(starts, len(usable), chunk_rows)
     texts = f"SELECT {prompt} AS prompt, {completion} AS completion FROM {relation} WHERE {prompt} IS NOT NULL AND {completion} IS NOT NULL"
     if not clustered:
         texts = _sorted(con, relation, prompt, completion, order, home / "clustered.parquet")
     con.close()
     everything = clustered and len(usable) == source.rows
     return Pool(
-        source, roles, texts, source.rows, int(null_p.sum()), int((null_c & ~null_p).sum()), None if everything else order, bounds,
-        f"duckdb-{duckdb.__version__}:{digest.hexdigest()[:32]}", clustered,
+        source=source, roles=roles, relation=texts, rows=source.rows, null_prompts=int(null_p.sum()),
+        null_completions=int((null_c & ~null_p).sum()), order=None if everything else order, starts=starts,
+        bounds=_bounds(starts, len(usable), chunk_rows), identity=f"duckdb-{duckdb.__version__}:{digest.hexdigest()[:32]}",
     )  # fmt: skip
+
+
+def _check_type(role: str, name: str, kind: pa.DataType) -> None:
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+    messages = (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_struct(kind.value_type)
+    if not (text or messages):
+        raise BadArgument(
+            f"score: the column {name!r} cannot be the role {role!r}; got {kind}, expected text or a list of messages {{role, content}}.",
+            hint=f"name another column: {role}=COLUMN (--{role} COLUMN).",
+        )
 
 
 def paths_of(inputs: Any, home: Path) -> list[str]:

@@ -1,17 +1,19 @@
 """Score a pool from files to a file: chunks of whole prompts, committed one by one, published at once.
 
-    pool ──chunks (own thread)──▶ tokens (own thread) ──▶ model ──▶ ledger ... all there ──▶ rows of the input + score columns
+pool ──chunks (own thread)──▶ tokens (own thread) ──▶ model ──▶ ledger ... all there ──▶ rows of the input + score columns
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -26,7 +28,7 @@ from prefmill.ledger import Ledger, chunk_path, write_chunk
 from prefmill.pool import Chunk, Pool, open_pool
 from prefmill.schema import RoleNames
 from prefmill.scoring.reward import RewardModel
-from prefmill.scoring.scorers import Staged, as_scorer, on_device
+from prefmill.scoring.scorers import as_scorer, on_device
 from prefmill.stream import CHUNK_ROWS, ahead, named_row, refuse_not_finite, score_arrays, score_names
 
 _COUNTS = ("tokens", "tokens_run", "duplicates", "truncated", "too_long", "cached", "splits")
@@ -34,10 +36,10 @@ _COUNTS = ("tokens", "tokens_run", "duplicates", "truncated", "too_long", "cache
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What scoring did. rows_in = rows_scored + rows of `null` for each reason; checked.
+    """What scoring did: rows_in = rows_scored + rows of `null` for each reason: null_prompt, null_completion, too_long, left_out.
 
-    tokens: of all rows; tokens_run: that the model saw, after sharing, duplicates and the cache. duplicates: rows that took the score of another one.
-    chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time; seconds_model: of it, inside the scorer.
+    tokens: of all rows; tokens_run: that the model saw, after sharing, duplicates and the cache. duplicates: rows that took the score of
+    another one. chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the scorer.
     """
 
     rows_in: int
@@ -80,17 +82,18 @@ def score(
 
     Args:
         inputs: files, globs, folders or URLs as in `prefmill.run`, or a Polars, DuckDB, datasets or Arrow source.
-        output: `.parquet`, `.jsonl`, `.csv`, `.arrow` or a datasets folder; the input's rows, order and columns, then the score columns (float64).
+        output: `.parquet`, `.jsonl`, `.csv`, `.arrow` or a datasets folder: the input's rows and columns, in order, then the score columns
+            (float64).
         scorer: a model's folder or hub id, a `RewardModel`, `LogProb`, `ImplicitReward`, `Ensemble`, or a function over record batches.
         score_column: its name; further columns of a scorer are NAME_mean and the like.
         chunk_rows: about so many rows, of whole prompts, are committed at a time: at most that much work is lost.
         devices: several devices, each with a process of its own (`["cuda:0", "cuda:1"]`).
         overwrite: replace an output, and forget what an interrupted run of it had done.
 
-    A row with a null prompt or completion, and one that is too long where that is allowed, has a null score and is counted. Order of rows in the input does
-    not matter: the candidates of a prompt are brought together, out of core. Starting again with another model, template, dtype, label or input is refused
-    and the difference named; `batch_tokens`, `threads` and the like go on as they were, so that the column is bitwise that of an unbroken run. The
-    same call after success does nothing.
+    A row with a null prompt or completion, and one that is too long where that is allowed, has a null score and is counted. The order of
+    rows in the input does not matter: the candidates of a prompt are brought together, out of core. Starting again with another model,
+    template, dtype, label or input is refused and the difference named; `batch_tokens`, `threads` and the like go on as they were, so that
+    the column is bitwise that of an unbroken run. The same call after success does nothing.
     Raises `PrefmillError`s; `BadScore` for NaN or infinity.
 
     >>> import tempfile, polars as pl
@@ -104,7 +107,7 @@ def score(
 
     started = time.perf_counter()
     tell = progress or (lambda phase, share: None)
-    staged = RewardModel(model=scorer) if isinstance(scorer, str | Path) else as_scorer(scorer)
+    staged: Any = RewardModel(model=scorer) if isinstance(scorer, str | Path) else as_scorer(scorer)
     if type(chunk_rows) is not int or chunk_rows < 1:
         raise BadArgument(f"score: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")
     target = Path(output)
@@ -118,15 +121,18 @@ def score(
         pool = open_pool(inputs, roles or {}, home, chunk_rows=chunk_rows, **options)
         names = score_names(staged.columns, score_column, list(pool.source.columns.names))
         tell("loading the scorer", None)
-        shape = {"chunk_rows": chunk_rows, **getattr(staged, "shape", {}), **_numbers_of(staged)}
+        shape = {"chunk_rows": chunk_rows, "scorer": getattr(staged, "shape", {})}
         key = {
-            "input": {"rows": pool.rows, "content": pool.identity}, "roles": {"prompt": pool.roles.prompt, "completion": pool.roles.completion},
-            "columns": names, "scorer": dict(staged.fingerprint), "prefmill": __version__.split(".")[0],
-        }  # fmt: skip
+            "input": {"rows": pool.rows, "content": pool.identity},
+            "roles": {"prompt": pool.roles.prompt, "completion": pool.roles.completion},
+            "columns": names,
+            "scorer": dict(staged.fingerprint),
+            "prefmill": __version__.split(".")[0],
+        }
         with Ledger(target, key, shape, overwrite=overwrite) as ledger:
-            if ledger.shape["chunk_rows"] != chunk_rows:  # chunks are numbered as they were
-                pool = open_pool(inputs, roles or {}, home, chunk_rows=ledger.shape["chunk_rows"], **options)
-            staged = _as_begun(staged, ledger.shape)
+            if ledger.resumed:  # as it was begun, so that no bit differs
+                pool = pool.in_chunks(ledger.shape["chunk_rows"])
+                staged = staged.with_shape(ledger.shape["scorer"]) if ledger.shape["scorer"] else staged
             missing = [] if ledger.done else ledger.missing(pool.sizes)
             run = _Run(pool, staged, ledger, home, tell, len(missing))
             seconds_model = run.all(missing, list(devices or []))
@@ -139,21 +145,6 @@ def score(
             )  # fmt: skip
     finally:
         shutil.rmtree(home, ignore_errors=True)
-
-
-def _numbers_of(staged: Staged) -> dict[str, Any]:
-    """Torch's threads when a run begins: they, too, shape the last bit."""
-    if not hasattr(staged, "shape") or staged.shape.get("threads") is not None:  # type: ignore[attr-defined]
-        return {}
-    import torch
-
-    return {"threads": torch.get_num_threads()}
-
-
-def _as_begun(staged: Any, shape: Mapping[str, Any]) -> Any:
-    """The scorer with the shape that the run began with."""
-    known = {name: value for name, value in shape.items() if name in getattr(staged, "shape", {})}
-    return replace(staged, **known) if known else staged
 
 
 @dataclass
@@ -183,7 +174,14 @@ class _Run:
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         with ProcessPoolExecutor(len(devices), mp_context=context) as workers:
             jobs = [
-                workers.submit(_on_one_device, self.pool, on_device(self.scorer, device), missing[i :: len(devices)], self.home, str(self.ledger.folder))
+                workers.submit(
+                    _on_one_device,
+                    self.pool,
+                    on_device(self.scorer, device),
+                    missing[i :: len(devices)],
+                    self.home,
+                    str(self.ledger.folder),
+                )
                 for i, device in enumerate(devices)
             ]
             clock = _Clock(self.tell, int(self.pool.sizes.sum()), int(self.pool.sizes.sum() - self.pool.sizes[missing].sum()))
@@ -205,7 +203,7 @@ class _Run:
         pool = self.pool
         counts = self.ledger.counts
         if not self.ledger.done:
-            counts = dict.fromkeys(_COUNTS, 0)
+            counts = dict.fromkeys((*_COUNTS, "null"), 0)
             columns, nulls = [np.zeros(pool.rows) for _ in names], np.ones(pool.rows, bool)
             for number, rows in enumerate(pool.sizes.tolist()):
                 found = self.ledger.read(number, rows)
@@ -218,9 +216,11 @@ class _Run:
                     column[positions] = array.fill_null(0.0).to_numpy()
                 for name in _COUNTS:
                     counts[name] += of_chunk.get(name, 0)
+                counts["null"] += batch.column(0).null_count
             _write_scored(pool, self.home, self.ledger.output, names, columns, nulls, overwrite=overwrite)
             self.ledger.finish(counts)
-        null = {"null_prompt": pool.null_prompts, "null_completion": pool.null_completions, "too_long": counts["too_long"]}
+        null = {"null_prompt": pool.null_prompts, "null_completion": pool.null_completions}
+        null |= {"too_long": counts["too_long"], "left_out": counts["null"] - counts["too_long"]}
         null = {reason: rows for reason, rows in null.items() if rows}
         engines = self.scorer.engines if getattr(self.scorer, "_state", {}).get("engines") else []
         return ScoreReport(
@@ -261,7 +261,7 @@ def score_chunks(pool: Pool, scorer: Any, numbers: list[int], home: Path, commit
             try:
                 yield chunk, scorer.prepare(chunk.batch)
             except BadInput as error:
-                raise named_row(error, lambda row, chunk=chunk: pool.name_of(int(chunk.positions[row]), home).removeprefix("row ")) from error
+                raise named_row(error, partial(_row, pool, home, chunk)) from error
 
     inside = 0.0
     if hasattr(scorer, "load"):
@@ -270,7 +270,7 @@ def score_chunks(pool: Pool, scorer: Any, numbers: list[int], home: Path, commit
         started = time.perf_counter()
         scored = scorer.run(work)
         inside += time.perf_counter() - started
-        refuse_not_finite(scored, lambda row, chunk=chunk: pool.name_of(int(chunk.positions[row]), home))
+        refuse_not_finite(scored, partial(_row, pool, home, chunk))
         rows = len(chunk.positions)
         arrays = score_arrays(scored, np.arange(rows), rows)
         commit(chunk.number, dict(zip(scored.columns, arrays, strict=True)), scored.counts)
@@ -279,10 +279,21 @@ def score_chunks(pool: Pool, scorer: Any, numbers: list[int], home: Path, commit
     return inside
 
 
+def _row(pool: Pool, home: Path, chunk: Chunk, row: int) -> str:
+    """The name of a row of a chunk, for its owner."""
+    return pool.name_of(int(chunk.positions[row]), home)
+
+
 def _on_one_device(pool: Pool, scorer: Any, numbers: list[int], home: Path, folder: str) -> None:
     """A worker's whole life: its chunks, written where the ledger looks for them."""
-    mine = Path(tempfile.mkdtemp(dir=home))
-    score_chunks(pool, scorer, numbers, mine, lambda number, columns, counts: write_chunk(Path(folder), number, columns, counts))
+    parent = os.getppid()
+
+    def commit(number: int, columns: Mapping[str, pa.Array], counts: Mapping[str, int]) -> None:
+        write_chunk(Path(folder), number, columns, counts)
+        if os.getppid() != parent:  # it was killed: nobody will use what comes
+            os._exit(1)
+
+    score_chunks(pool, scorer, numbers, Path(tempfile.mkdtemp(dir=home)), commit)
 
 
 def _write_scored(
@@ -307,7 +318,7 @@ def _write_scored(
             for name, column in zip(names, columns, strict=True):
                 table = table.append_column(name, pa.array(column[at:end], mask=nulls[at:end]))
             at = end
-            yield pl.DataFrame(table).cast(dict(schema))
+            yield pl.DataFrame(table).cast(schema)
         if at != pool.rows:
             raise BadInput(f"score: the input changed while it was scored; got {at} rows, expected {pool.rows}.")
 

@@ -124,7 +124,11 @@ def scored(done: ScoreReport) -> None:
     table.add_column(justify="right", style="dim")
     whole = done.rows_in or 1
     lines = [("rows in", done.rows_in), ("  scored", done.rows_scored), *((f"  no score: {reason}", n) for reason, n in done.null.items())]
-    asides = [("  of these duplicates", done.duplicates), ("  of these cut to fit", done.truncated), ("  of these from the cache", done.cached)]
+    asides = [
+        ("  of these duplicates", done.duplicates),
+        ("  of these cut to fit", done.truncated),
+        ("  of these from the cache", done.cached),
+    ]
     for name, rows in [*lines, *(aside for aside in asides if aside[1])]:
         table.add_row(name, f"{rows:,}", f"{100 * rows / whole:.1f} %")
     console.print(table)
@@ -137,5 +141,7 @@ def scored(done: ScoreReport) -> None:
         console.print(f"{done.splits} batches did not fit into memory and were split", markup=False)
     went_on = f", {done.chunks_resumed} of {done.chunks} chunks were there" if done.chunks_resumed else ""
     rate = f"{done.rows_scored / done.seconds:,.0f} rows/s, " if done.seconds and not done.chunks_resumed else ""
-    console.print(f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the scorer, {done.peak_rss_mb:,.0f} MB{went_on})", markup=False)
+    console.print(
+        f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the scorer, {done.peak_rss_mb:,.0f} MB{went_on})", markup=False
+    )
     console.print(f"wrote {done.output} ({', '.join(done.columns)})", markup=False)

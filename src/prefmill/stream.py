@@ -2,15 +2,17 @@
 
     source ──reader_of──▶ batches ──whole_groups──▶ chunks ──prepare (own thread)──▶ tokens ──run──▶ scores
 
-`score_stream` holds a few chunks at a time, however long the source is. Files, resumption and rows that are not in prompt order are the business of
-`prefmill.score`.
+`score_stream` holds a few chunks at a time, however long the source is. Files, resumption and rows that are not in prompt order are the
+business of `prefmill.score`.
 """
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -32,10 +34,10 @@ READ_ROWS = 8192
 
 
 def reader_of(source: Any, *, rows: int = READ_ROWS) -> pa.RecordBatchReader:
-    """`source` as a stream of record batches of about `rows` rows, in plain Arrow types (no views, dictionaries, extensions); nothing is read yet.
+    """`source` as a stream of record batches of about `rows` rows, in plain Arrow types (no views, no dictionaries); nothing is read yet.
 
-    Takes a Polars LazyFrame or DataFrame, a DuckDB relation, a `datasets` Dataset or IterableDataset, a pyarrow Table, RecordBatch, RecordBatchReader
-    or dataset, and whatever has `__arrow_c_stream__`. A source that can be read once is used up.
+    Takes a Polars LazyFrame or DataFrame, a DuckDB relation, a `datasets` Dataset or IterableDataset, a pyarrow Table, RecordBatch,
+    RecordBatchReader or dataset, and whatever has `__arrow_c_stream__`. A source that can be read once is used up.
 
     >>> reader_of(pa.table({"prompt": ["p"], "completion": ["a"]})).read_all().num_rows
     1
@@ -75,7 +77,10 @@ def _reader_of(source: Any, rows: int) -> pa.RecordBatchReader:
 
 def _reader_of_dataset(source: Any, rows: int) -> pa.RecordBatchReader:
     if hasattr(source, "keys"):
-        raise BadArgument(f"stream: a dataset with splits; got {sorted(source)}, expected one of them.", hint=f"pass it as dataset[{sorted(source)[0]!r}].")
+        raise BadArgument(
+            f"stream: a dataset with splits; got {sorted(source)}, expected one of them.",
+            hint=f"pass it as dataset[{sorted(source)[0]!r}].",
+        )
     tables = iter(source.with_format("arrow").iter(batch_size=rows))
     first = next(tables, None)
     if first is None:
@@ -99,7 +104,7 @@ def starts_of_groups(prompts: pa.Array) -> npt.NDArray[np.bool_]:
         return np.zeros(0, bool)
     if pa.types.is_nested(prompts.type):
         said = prompts.to_pylist()
-        return np.array([True, *(a != b for a, b in zip(said, said[1:], strict=False))])
+        return np.array([True, *(a != b for a, b in itertools.pairwise(said))])
     other = pc.not_equal(prompts[1:], prompts[:-1])
     nulls = np.asarray(prompts.is_null())
     differ = np.asarray(pc.fill_null(other, False)) | (nulls[1:] != nulls[:-1])
@@ -156,9 +161,10 @@ def ahead(items: Iterable[_T], *, depth: int = 2, name: str = "prefmill-ahead") 
     def put(item: tuple[bool, Any]) -> None:
         while not stop.is_set():
             try:
-                return waiting.put(item, timeout=0.1)
+                waiting.put(item, timeout=0.1)
             except queue.Full:
                 continue
+            break
 
     def work() -> None:
         try:
@@ -198,8 +204,8 @@ def score_stream(
     scorer  a function over record batches, or `RewardModel`, `LogProb`, `ImplicitReward`, `Ensemble`.
     roles   `prompt`, `completion`, `id`: the columns, where they are not called so.
 
-    Score columns are float64; a row with a null prompt or completion has a null score, and so has one that the scorer leaves out. Reading and
-    tokenising run ahead in their own threads. Raises `BadScore` for NaN or infinity, naming the row.
+    Score columns are float64; a row with a null prompt or completion has a null score, and so has one that the scorer leaves out.
+    Reading and tokenising run ahead in their own threads. Raises `BadScore` for NaN or infinity, naming the row.
 
     >>> batch = pa.record_batch({"prompt": ["p", "p"], "completion": ["a", "bcd"]})
     >>> score_stream(batch, lambda batch: [len(t) for t in batch["completion"].to_pylist()]).read_all()["score"].to_pylist()
@@ -227,17 +233,22 @@ def score_stream(
             try:
                 yield table, usable, first, staged.prepare(batch)
             except BadInput as error:
-                raise named_row(error, lambda row, first=first, usable=usable: first + int(usable[row])) from error
+                raise named_row(error, partial(_place, first, usable)) from error
 
     def scored() -> Iterator[pa.RecordBatch]:
         for table, usable, first, work in ahead(prepared(), name="prefmill-tokenise"):
             done = staged.run(work)
-            refuse_not_finite(done, lambda row, first=first, usable=usable: f"row {first + int(usable[row])}")
+            refuse_not_finite(done, partial(_place, first, usable))
             for name, column in zip(names, score_arrays(done, usable, table.num_rows), strict=True):
                 table = table.append_column(pa.field(name, pa.float64()), column)
             yield from table.cast(schema).to_batches()
 
     return pa.RecordBatchReader.from_batches(schema, scored())
+
+
+def _place(first: int, usable: npt.NDArray[np.int64], row: int) -> str:
+    """The name of a row of a batch, by its place in the source."""
+    return f"row {first + int(usable[row])}"
 
 
 def text_roles(columns: list[str], named: RoleNames | dict[str, Any], *, where: str) -> Roles:
@@ -253,7 +264,8 @@ def score_names(columns: tuple[str, ...], score_column: str, taken: list[str]) -
     there = [name for name in names if name in taken]
     if there:
         raise BadArgument(
-            f"score: the input already has a column {there[0]!r}; got {taken}.", hint="--score-column NAME (score_column=NAME) writes another."
+            f"score: the input already has a column {there[0]!r}; got {taken}.",
+            hint="--score-column NAME (score_column=NAME) writes another.",
         )
     return names
 
@@ -289,14 +301,14 @@ def refuse_not_finite(scored: Scored, name: Callable[[int], str]) -> None:
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise BadScore(
-                f"score: {name(row)} got {values[row]} as its {column} ({int(bad.sum())} such rows in this chunk); expected a finite number.",
+                f"score: {name(row)} got {values[row]} as its {column} ({int(bad.sum())} such rows in its chunk); expected a number.",
                 hint="in half precision this is an overflow: --dtype float32 or bfloat16; else the weights are broken.",
             )
 
 
-def named_row(error: BadInput, name: Callable[[int], object]) -> BadInput:
+def named_row(error: BadInput, name: Callable[[int], str]) -> BadInput:
     """`error` with the row of a batch told as the row of the source."""
     row = getattr(error, "row", None)
     if row is None:
         return error
-    return BadInput(error.message.replace(f"row {row} ", f"row {name(row)} ", 1), hint=error.hint)
+    return BadInput(error.message.replace(f"row {row} ", f"{name(row)} ", 1), hint=error.hint)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -118,7 +118,14 @@ class _TokenScorer:
     @property
     def shape(self) -> dict[str, Any]:
         """What may move the last bit of a score: a resumed run goes on with the values that it began with."""
-        return {name: getattr(self, name) for name in ("batch_tokens", "share_prefix", "invariant", "compile", "threads")}
+        import torch
+
+        shape = {name: getattr(self, name) for name in ("batch_tokens", "share_prefix", "invariant", "compile")}
+        return {**shape, "threads": self.threads or torch.get_num_threads()}
+
+    def with_shape(self, shape: Mapping[str, Any]) -> Any:
+        """The same scorer with another `shape`."""
+        return replace(self, **shape)
 
     def _folder(self) -> Path:
         from prefmill.scoring import models

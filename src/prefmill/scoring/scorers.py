@@ -158,6 +158,15 @@ class Ensemble:
         parts = {f"{name}.{key}": value for name, scorer in self.scorers.items() for key, value in scorer.fingerprint.items()}
         return {"combine": self.combine, "scales": json.dumps(self.scales, sort_keys=True), **parts}
 
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Those of the scorers."""
+        return {name: getattr(scorer, "shape", {}) for name, scorer in self.scorers.items()}
+
+    def with_shape(self, shape: Mapping[str, Any]) -> Ensemble:
+        """Every scorer with its own."""
+        return replace(self, scorers={name: s.with_shape(shape[name]) if shape[name] else s for name, s in self.scorers.items()})
+
     def prepare(self, batch: pa.RecordBatch) -> dict[str, Any]:
         """Every scorer's own first half."""
         return {name: scorer.prepare(batch) for name, scorer in self.scorers.items()}
