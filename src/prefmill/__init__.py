@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 from prefmill._version import __version__
 from prefmill.errors import PrefmillError
-from prefmill.plans import Pairs, Unpaired
+from prefmill.plans import BestOf, Pairs, Unpaired
 from prefmill.schema import Roles
 
 if TYPE_CHECKING:
     from prefmill.report import PairReport, pair_report
     from prefmill.runs import RunReport, run
 
-__all__ = ["PairReport", "Pairs", "PrefmillError", "Roles", "RunReport", "Unpaired", "__version__", "pair_report", "run"]
+__all__ = ["BestOf", "PairReport", "Pairs", "PrefmillError", "Roles", "RunReport", "Unpaired", "__version__", "pair_report", "run"]
 
 _LAZY = {"PairReport": "report", "pair_report": "report", "RunReport": "runs", "run": "runs"}
 

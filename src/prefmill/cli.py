@@ -17,7 +17,7 @@ import typer
 
 from prefmill._version import __version__
 from prefmill.errors import BadArgument
-from prefmill.plans import Pairs, Plan, Unpaired, read_plan
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired, read_plan
 from prefmill.schema import RoleNames
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Turn raw feedback into preference data: pairs and labels, checked, with every dropped row counted.",
+    help="Turn raw feedback into preference data: pairs, labels and best-of-K, checked, with every dropped row counted.",
 )
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, globs, directories or URLs; - is JSONL on stdin.")]
@@ -182,6 +182,59 @@ def unpair(
 
 
 @app.command()
+def best(
+    inputs: Inputs,
+    output: Output = None,
+    k: Annotated[int | None, typer.Option("--k", "-k", help="So many of a prompt (or of the pool).  [default: 1]")] = None,
+    pick: Annotated[str | None, typer.Option(help="best, median, worst or random.  [default: best]")] = None,
+    scope: Annotated[str | None, typer.Option(help="prompt: k of every prompt; pool: k of the whole table.  [default: prompt]")] = None,
+    min_score: Annotated[str | None, typer.Option(metavar="NUMBER|none", help="Leave smaller scores out first.  [default: none]")] = None,
+    stages: Annotated[str | None, typer.Option(help="all, or last: rows of the largest stage only.  [default: all]")] = None,
+    aggregate: Aggregate = None,
+    normalize: Normalize = None,
+    weights: Weights = None,
+    min_votes: MinVotes = None,
+    tie_break: TieBreak = None,
+    on_invalid: OnInvalid = None,
+    seed: Seed = None,
+    plan: PlanFile = None,
+    prompt: Prompt = None,
+    completion: Completion = None,
+    score: Score = None,
+    id: Id = None,
+    annotator: Annotator = None,
+    aspect: Aspect = None,
+    stage: Annotated[str | None, typer.Option(help="Column of the stage, a whole number.", rich_help_panel="Roles")] = None,
+    group: Group = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="pool (every column, and the rank), prompt-completion, messages, pairs (best against worst).  [default: pool]"),
+    ] = None,
+    chat: Chat = False,
+    keep: Keep = None,
+    split: Split = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    rejects: Rejects = None,
+    engine: EngineName = "auto",
+    memory_limit: MemoryLimit = None,
+    threads: Threads = None,
+    temp_dir: TempDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Select the k best completions of every prompt, for SFT on best-of-K; or the median, the worst, or random ones beside them.
+
+    \b
+    prefmill best scored.parquet -o best.parquet
+    prefmill best scored.parquet -o sft.jsonl -k 4 --min-score 0 --format messages
+    """
+    _run(BestOf, locals())
+
+
+@app.command()
 def check(
     inputs: Inputs,
     prompt: Prompt = None,
@@ -213,7 +266,7 @@ def check(
     raise typer.Exit(0 if found.ok else 1)
 
 
-def _run(kind: type[Pairs] | type[Unpaired], options: dict[str, Any]) -> None:
+def _run(kind: type[Pairs] | type[Unpaired] | type[BestOf], options: dict[str, Any]) -> None:
     """Run one plan from the options of its command, and tell what became of every row."""
     if options["threads"]:
         os.environ.setdefault("POLARS_MAX_THREADS", str(options["threads"]))  # read once, when Polars is imported
@@ -259,15 +312,13 @@ def _stdout_or(output: str) -> Iterator[str]:
 
 
 def _nothing(plan: Plan, report: RunReport) -> None:
-    from prefmill.show import nothing_hint
+    from prefmill.show import MADE, nothing_hint
 
-    print(
-        f"prefmill: no {'labels' if isinstance(plan, Unpaired) else 'pairs'} came out.\nHint: {nothing_hint(plan, report)}", file=sys.stderr
-    )
+    print(f"prefmill: no {MADE[plan.kind]} came out.\nHint: {nothing_hint(plan, report)}", file=sys.stderr)
     raise typer.Exit(1)
 
 
-def _plan(kind: type[Pairs] | type[Unpaired], options: Mapping[str, Any]) -> Plan:
+def _plan(kind: type[Pairs] | type[Unpaired] | type[BestOf], options: Mapping[str, Any]) -> Plan:
     """The plan of `--plan` with the options that were given on top."""
     names = [f.name for f in fields(kind)]
     base: dict[str, Any] = {}
@@ -282,7 +333,7 @@ def _plan(kind: type[Pairs] | type[Unpaired], options: Mapping[str, Any]) -> Pla
     given = {name: options[name] for name in names if options.get(name) is not None}
     if options.get("no_thresholds"):
         base |= {"chosen_min": None, "rejected_below": None}
-    for name in ("chosen_min", "rejected_below"):
+    for name in ("chosen_min", "rejected_below", "min_score"):
         if name in given:
             given[name] = None if given[name].lower() == "none" else _number(name, given[name])
     if "weights" in given:

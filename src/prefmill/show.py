@@ -10,11 +10,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from prefmill.plans import Pairs, Plan, Unpaired
+from prefmill.plans import BestOf, Pairs, Plan
 
 if TYPE_CHECKING:
     from prefmill.checks import Findings
     from prefmill.runs import RunReport
+
+
+#: What the rows of output are called.
+MADE = {"pairs": "pairs", "unpaired": "labels", "best_of": "rows"}
 
 
 def _console() -> Console:
@@ -64,9 +68,8 @@ def report(plan: Plan, done: RunReport) -> None:
     if done.rows_rejected:
         table.add_row("malformed, set aside", f"{done.rows_rejected:,}", "")
     console.print(table)
-    kind = "labels" if isinstance(plan, Unpaired) else "pairs"
     console.print(
-        f"{done.pairs_out:,} {kind} from {done.groups_used:,} of {done.groups_in:,} prompts"
+        f"{done.pairs_out:,} {MADE[plan.kind]} from {done.groups_used:,} of {done.groups_in:,} prompts"
         f"   ({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, {done.engine}, plan {done.plan_hash})",
         markup=False,
     )
@@ -83,6 +86,8 @@ def nothing_hint(plan: Plan, done: RunReport) -> str:
         reason = max(done.dropped, key=lambda r: done.dropped[r])
         return f"no row could be used: {done.dropped[reason]:,} of {done.rows_in:,} rows are {reason}."
     low, high = done.score_range
+    if isinstance(plan, BestOf):
+        return f"largest score seen {high:g}, min_score {plan.min_score:g}: lower --min-score."
     if plan.chosen_min is not None and high < plan.chosen_min:
         return f"largest score seen {high:g}, chosen_min {plan.chosen_min:g}: lower --chosen-min and --rejected-below, or --no-thresholds."
     if plan.rejected_below is not None and low >= plan.rejected_below:

@@ -1,0 +1,14 @@
+"""Scoring: what turns candidates into numbers. Arrow, NumPy and torch only, so that it runs wherever a GPU is; torch is loaded on first use.
+
+    tokens.py     conversations to token ids          packing.py    token rows to flat streams, prompts once
+    attention.py  attention over streams              engine.py     runs a model over streams or batches; the probe; memory
+    heads.py      what is read off a model            models.py     loads models and names them by content
+    reward.py     RewardModel, LogProb, ImplicitReward    scorers.py    the protocol, functions, Ensemble    cache.py  scores by content
+"""
+
+from __future__ import annotations
+
+from prefmill.scoring.reward import ImplicitReward, LogProb, RewardModel
+from prefmill.scoring.scorers import Ensemble, FunctionScorer, Scored, Scorer
+
+__all__ = ["Ensemble", "FunctionScorer", "ImplicitReward", "LogProb", "RewardModel", "Scored", "Scorer"]

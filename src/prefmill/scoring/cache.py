@@ -1,0 +1,71 @@
+"""Scores by content on disk: one SQLite file for each way of scoring, keyed by a 256-bit hash of the token ids.
+
+A grown pool scores only its new rows; another model, template, dtype or label has a file of its own. SQLite keeps it whole through kills, and lets several
+processes write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from prefmill.errors import BadInput
+
+Floats = npt.NDArray[np.float64]
+_AT_ONCE = 500  # keys in one query; SQLite allows 32,766
+
+
+class ScoreCache:
+    """Values of rows by the content of their tokens, for one fingerprint. Not shared between threads."""
+
+    def __init__(self, folder: Path, fingerprint: Mapping[str, str], columns: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(json.dumps(dict(fingerprint), sort_keys=True).encode()).hexdigest()[:24]
+        self.columns = columns
+        try:
+            self._file = sqlite3.connect(folder / f"{name}.sqlite", timeout=60, isolation_level=None, check_same_thread=False)
+            self._file.execute("PRAGMA journal_mode = WAL")
+            self._file.execute("PRAGMA synchronous = NORMAL")
+            self._file.execute("CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+            self._file.execute("CREATE TABLE IF NOT EXISTS about (fingerprint TEXT PRIMARY KEY)")
+            self._file.execute("INSERT OR IGNORE INTO about VALUES (?)", [json.dumps(dict(fingerprint), sort_keys=True)])
+        except sqlite3.Error as error:
+            raise BadInput(f"score: the cache in {str(folder)!r} cannot be used; {error}.", hint="name another folder, or remove that file.") from error
+
+    def get(self, keys: Sequence[bytes]) -> tuple[npt.NDArray[np.bool_], Floats]:
+        """Which keys are known, shape (keys,), and their values, shape (keys, columns)."""
+        known, values = np.zeros(len(keys), bool), np.zeros((len(keys), self.columns))
+        for first in range(0, len(keys), _AT_ONCE):
+            some = keys[first : first + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            found = dict(self._file.execute(f"SELECT key, value FROM scores WHERE key IN ({marks})", some))
+            for i, key in enumerate(some, first):
+                if key in found:
+                    known[i], values[i] = True, np.frombuffer(found[key], "<f8")
+        return known, values
+
+    def put(self, keys: Sequence[bytes], values: Floats) -> None:
+        """Keep values, shape (keys, columns); those of a chunk at once or not at all."""
+        self._file.execute("BEGIN IMMEDIATE")
+        rows = [(key, row.astype("<f8").tobytes()) for key, row in zip(keys, values, strict=True)]
+        self._file.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", rows)
+        self._file.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def content_key(content: bytes) -> bytes:
+    """The key of a row's tokens.
+
+    >>> len(content_key(b"tokens"))
+    32
+    """
+    return hashlib.blake2b(content, digest_size=32).digest()

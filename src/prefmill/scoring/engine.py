@@ -1,0 +1,423 @@
+"""Running token rows through a model, several times faster than padded batches and with the scores of one row at a time.
+
+Two ways, and a probe that decides between them when the model is loaded:
+
+    streams   flat sequences without padding in which a prompt stands once (`packing.py`), by our own attention (`attention.py`)
+    batches   padded rows, sorted by length, under a token budget: any model whatever
+
+The probe is a measurement, not a list of names: a few random rows are run both ways, and if they differ, or attention was never called, the model gets
+batches. The first chunk of real rows is checked again, against one row at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from prefmill.errors import PrefmillError
+from prefmill.scoring import attention
+from prefmill.scoring.attention import CannotShare, StreamPlan
+from prefmill.scoring.packing import Stream, batches, pack
+from prefmill.scoring.tokens import Longs, TokenRows
+
+Floats = npt.NDArray[np.float64]
+
+# Tokens of one forward pass: enough for full speed, measured on 2 CPU cores (benchmarks/README.md) and taken for GPUs from scoring practice.
+BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+_CHECKED_ROWS = 8
+_LANE = 128  # FlexAttention works in blocks of 128 tokens
+_STEP = 64  # widths of padded batches, where shapes are to be constant
+# How far a score may be from that of the row alone, in units of the norm of (hidden * head): rounding of that dtype, many times smaller than a wrong mask's effect.
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+class ScoresDiffer(PrefmillError):
+    """Packed scores differ from those of one row at a time: nothing is written from such a model."""
+
+    exit_code = 70
+
+
+@dataclass(frozen=True)
+class Work:
+    """Rows that are ready to run: made ahead of the model, without it."""
+
+    rows: TokenRows
+    distinct: Longs  #: shape (distinct,): the rows that are run
+    inverse: Longs  #: shape (rows,): which of these each row is
+    streams: list[Stream] | None
+    batches: list[Longs] | None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model will see."""
+        if self.streams is not None:
+            return sum(map(len, self.streams))
+        return int(self.rows.lengths[self.distinct].sum())
+
+
+@dataclass
+class Engine:
+    """A model and how it is run.
+
+    Args:
+        model: in evaluation mode, on its device.
+        head: turns hidden states and the rows' tokens into values; see `Head`.
+        share: whether prompts may be shared; with False the streams are still without padding.
+        batch_tokens: budget of one forward pass; None is `BATCH_TOKENS` of the device.
+        invariant: constant shapes, so that a row's score is bitwise the same whatever its neighbours are.
+        compile: run the body through `torch.compile`.
+    """
+
+    model: Any
+    head: Head
+    device: Any
+    share: bool = True
+    batch_tokens: int | None = None
+    invariant: bool = False
+    compile: bool = False
+    way: str = field(default="batches", init=False)
+    reason: str = field(default="", init=False)  #: why the model gets batches
+    splits: int = field(default=0, init=False)  #: batches that did not fit into memory and were split
+    _checked: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.budget = self.batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
+        self.stock = _stock(self.model)
+        self.ours = self._attention()
+        config = self.model.config.get_text_config()
+        self.pad: int | None = getattr(config, "pad_token_id", None)
+        self.body = self.head.body(self.model)
+        # Without a pad token Transformers' heads take single rows only; where we pool ourselves, padding needs no token of its own.
+        self.pads = self.pad is not None or self.body is not None
+        self._rope = _batch_dependent_rope(self.model)
+        self._probe()
+        if self.compile and self.body is not None:
+            self.body = torch.compile(self.body, dynamic=True)
+
+    # -- what the model can do ----------------------------------------------------------------------------------------------------------
+
+    def _attention(self) -> str:
+        if self.device.type != "cuda":
+            return attention.SEGMENTS
+        config = self.model.config.get_text_config()
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        capped = getattr(config, "attn_logit_softcapping", None) is not None
+        flash = self.model.dtype in (torch.bfloat16, torch.float16) and head_dim <= 256 and head_dim % 8 == 0
+        new = torch.cuda.get_device_capability(self.device) >= (8, 0)
+        return attention.VARLEN if flash and new and not capped else attention.BLOCKMASK
+
+    def _probe(self) -> None:
+        """Whether streams give what single rows give: on random rows with a shared prefix, a row of one token, and none shared."""
+        rows = self._random_rows()
+        everything = np.arange(len(rows))
+        with torch.inference_mode():
+            if self.body is None:
+                self.reason = "its head is no linear layer on token states"
+                return
+            single = self._one_at_a_time(rows, everything)
+            padded = self._tried(lambda: self._run_batches(rows, self._batches(rows, everything)))
+            if padded is None or self._far(padded, single).any():
+                self.body, self.pads = None, self.pad is not None
+                self.reason = "its values are not its head over its token states"
+                return
+            if self._rope:
+                self.reason = "its rotary embedding depends on the longest row of a batch"
+                return
+            packed = self._tried(lambda: self._run_streams(rows, pack(rows, everything, 4096)))
+            if packed is None:
+                return
+            if self._far(packed, single).any():
+                self.reason = "packed rows and single rows differ"
+                return
+        self.way = "streams"
+
+    def _random_rows(self) -> TokenRows:
+        """Rows with a shared prefix and own parts of several lengths, one of them a single token, and rows that share nothing."""
+        rng = np.random.default_rng(0)
+        vocabulary = self.model.config.get_text_config().vocab_size
+        special = min(10, vocabulary // 2)
+        prompt, *others = (rng.integers(special, vocabulary, n).tolist() for n in (9, 3, 1, 5, 1, 12))
+        rows = [prompt + own for own in others[:3]] + others[3:]
+        return TokenRows.of(rows, [0, 0, 0, 1, 2], [9, 9, 9, 0, 4])
+
+    def _tried(self, run: Callable[[], Values]) -> Values | None:
+        """What `run` gives, or None with the reason if the model's forward is of another shape than it needs."""
+        try:
+            return run()
+        except CannotShare as no:
+            self.reason = str(no)
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
+            self.reason = f"packed rows do not run: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        return None
+
+    def _far(self, packed: Values, single: Values) -> npt.NDArray[np.bool_]:
+        """Which rows are further apart than rounding explains; NaN is."""
+        tolerance = _TOLERANCE.get(self.model.dtype, 1e-1)
+        order, other = np.argsort(packed.rows), np.argsort(single.rows)
+        gap = np.abs(packed.values[order] - single.values[other])
+        return ~(gap <= tolerance * np.maximum(packed.scale[order], 1e-6)[:, None]).all(axis=1)
+
+    # -- making work --------------------------------------------------------------------------------------------------------------------
+
+    def plan(self, rows: TokenRows) -> Work:
+        """What to run for `rows`; needs no model, so that it can be done ahead in another thread."""
+        distinct, inverse = rows.distinct()
+        if self.way == "streams":
+            streams = pack(rows, distinct, self.budget, share=self.share, fixed=self.invariant)
+            return Work(rows, distinct, inverse, streams, None)
+        return Work(rows, distinct, inverse, None, self._batches(rows, distinct))
+
+    def _batches(self, rows: TokenRows, which: Longs) -> list[Longs]:
+        lengths = rows.lengths[which]
+        alike = None
+        if self._rope:  # beyond the original length every length has frequencies of its own
+            alike = np.where(lengths > self._rope, lengths, 0)
+        if self.invariant:  # one shape for all lengths up to a multiple of 64
+            alike = lengths = -(-lengths // _STEP) * _STEP
+        budget = self.budget if self.pads else 1
+        return [which[places] for places in batches(lengths, budget, alike=alike)]
+
+    # -- running ------------------------------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def run(self, work: Work) -> Floats:
+        """The values of every row of `work`, shape (rows, columns of the head), float64. NaN where the model gave NaN."""
+        rows = work.rows
+        if not len(rows):
+            return np.zeros((0, self.head.columns))
+        if work.streams is not None:
+            found = self._run_streams(rows, work.streams)
+        else:
+            assert work.batches is not None
+            found = self._run_batches(rows, work.batches)
+        if not self._checked:
+            self._check(rows, found)
+            self._checked = True
+        out = np.full((len(rows), self.head.columns), np.nan)
+        out[found.rows] = found.values
+        return out[work.distinct][work.inverse]
+
+    def _check(self, rows: TokenRows, found: Values) -> None:
+        """A few real rows, alone under the model's own attention; refuses to go on if they differ. In `invariant` mode also bit for bit in other company."""
+        by_length = np.argsort(rows.lengths[found.rows], kind="stable")
+        some = by_length[np.unique(np.linspace(0, len(by_length) - 1, _CHECKED_ROWS).astype(int))]
+        some = some[np.argsort(found.rows[some])]
+        mine = Values(found.rows[some], found.values[some], found.scale[some])
+        single = self._one_at_a_time(rows, mine.rows)
+        far = self._far(mine, single)
+        if far.any() and np.isfinite(mine.values).all():
+            i = int(np.flatnonzero(far)[0])
+            raise ScoresDiffer(
+                f"score: packed and single scores differ; got {mine.values[i].tolist()} and {single.values[i].tolist()}, expected the same but for rounding.",
+                hint="--share-prefix off may help; please report it with the model's name.",
+            )
+        if self.invariant:
+            each = [np.asarray([i]) for i in mine.rows]
+            if self.way == "streams":
+                alone = self._run_streams(rows, [s for one in each for s in pack(rows, one, self.budget, share=self.share, fixed=True)])
+            else:
+                alone = self._run_batches(rows, each)
+            if (alone.values != mine.values).any():
+                raise ScoresDiffer(
+                    "score: a row's score depends on its neighbours on this device; got different bits, expected the same.",
+                    hint="leave --invariant out: scores then agree up to rounding.",
+                )
+
+    def _run_streams(self, rows: TokenRows, streams: list[Stream]) -> Values:
+        """Values of all rows of `streams`, in stream order; they leave the device once."""
+        parts: list[tuple[Longs, torch.Tensor, torch.Tensor]] = []
+        with _attention(self.model, self.ours):
+            for stream in streams:
+                parts += self._stream(rows, stream)
+        return _gathered(parts, self.head.columns)
+
+    def _stream(self, rows: TokenRows, stream: Stream) -> list[tuple[Longs, torch.Tensor, torch.Tensor]]:
+        if len(stream) > self.budget and len(stream.rows) > 1:  # a smaller budget was learned since this was packed
+            return [part for small in self._repack(rows, stream.rows) for part in self._stream(rows, small)]
+        try:
+            values, scale = self._forward(rows, stream)
+            return [(stream.rows, values, scale)]
+        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+            self._shrink(error, len(stream), len(stream.rows))
+        return [part for small in self._repack(rows, stream.rows) for part in self._stream(rows, small)]
+
+    def _repack(self, rows: TokenRows, which: Longs) -> list[Stream]:
+        packed = pack(rows, which, self.budget, share=self.share, fixed=self.invariant)
+        if len(packed) > 1 or len(which) == 1:
+            return packed
+        half = len(which) // 2  # one group that fits the budget again: cut it by rows
+        return [s for part in (which[:half], which[half:]) for s in pack(rows, part, self.budget, share=self.share, fixed=self.invariant)]
+
+    def _shrink(self, error: BaseException, tokens: int, rows: int) -> None:
+        """Learn from running out of memory, or raise what was no such thing."""
+        if not _out_of_memory(error):
+            raise error
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if rows == 1:
+            raise OutOfDeviceMemory(
+                f"score: one row of {tokens:,} tokens does not fit into the memory of {self.device}.",
+                hint="--max-length with --on-too-long null or truncate, or a smaller --dtype.",
+            ) from error
+        self.splits += 1
+        self.budget = max(1, min(self.budget, tokens) // 2)
+
+    def _forward(self, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
+        length = len(stream)
+        if self.invariant:
+            length = -(-length // self.budget) * self.budget
+        elif self.ours == attention.BLOCKMASK and self.device.type == "cuda":
+            length = -(-length // _LANE) * _LANE
+        plan = StreamPlan(stream, self.device, length)
+        ids, positions = np.zeros(length, np.int64), np.zeros(length, np.int64)
+        ids[: len(stream)], positions[: len(stream)] = stream.ids, stream.positions
+        hidden = self.body(
+            input_ids=attention.to_device(ids, self.device)[None], position_ids=attention.to_device(positions, self.device)[None],
+            use_cache=False, prefmill_plan=plan,
+        ).last_hidden_state[0]  # fmt: skip
+        if not plan.calls:
+            raise CannotShare("its attention is not called through Transformers' interface")
+        return self.head.of_stream(self, hidden, rows, stream)
+
+    def _run_batches(self, rows: TokenRows, todo: list[Longs]) -> Values:
+        parts: list[tuple[Longs, torch.Tensor, torch.Tensor]] = []
+        with _attention(self.model, self.stock):
+            waiting = list(reversed(todo))
+            while waiting:
+                which = waiting.pop()
+                width = int(rows.lengths[which].max())
+                if len(which) > 1 and len(which) * width > self.budget:
+                    waiting += [which[len(which) // 2 :], which[: len(which) // 2]]
+                    continue
+                try:
+                    parts.append((which, *self._batch(rows, which)))
+                except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+                    self._shrink(error, len(which) * width, len(which))
+                    waiting.append(which)
+        return _gathered(parts, self.head.columns)
+
+    def _batch(self, rows: TokenRows, which: Longs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Right-padded rows through the whole model, as Transformers itself would run them."""
+        count, width = len(which), int(rows.lengths[which].max())
+        if self.invariant:
+            width = -(-width // _STEP) * _STEP
+            count = max(1, self.budget // width) if self.pads else 1
+        ids, mask, types = (np.full((count, width), fill, np.int64) for fill in (self.pad or 0, 0, 0))
+        for i, row in enumerate(which.tolist()):
+            n = int(rows.lengths[row])
+            ids[i, :n], mask[i, :n] = rows.row(row), 1
+            if rows.types is not None:
+                types[i, :n] = rows.type_row(row)
+        mask[len(which) :, 0] = 1  # rows that only keep the shape constant attend to one token
+        inputs = {"input_ids": attention.to_device(ids, self.device)}
+        if self.invariant or not mask.all():
+            inputs["attention_mask"] = attention.to_device(mask, self.device)
+        if rows.types is not None:
+            inputs["token_type_ids"] = attention.to_device(types, self.device)
+        self._settle(width)
+        values, scale = self.head.of_batch(self, inputs, rows, which)
+        return values[: len(which)], scale[: len(which)]
+
+    def _settle(self, width: int) -> None:
+        """`dynamic` frequencies grow with the longest row seen and go back at a short one: a long row must begin afresh."""
+        if self._rope and width > self._rope:
+            self.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device))
+
+    def _one_at_a_time(self, rows: TokenRows, which: Longs) -> Values:
+        """The rows `which` one by one under the model's own attention, as plain Transformers gives them."""
+        parts = []
+        with _attention(self.model, self.stock):
+            for row in which.tolist():
+                inputs = {"input_ids": attention.to_device(rows.row(row).astype(np.int64), self.device)[None]}
+                if (types := rows.type_row(row)) is not None:
+                    inputs["token_type_ids"] = attention.to_device(types.astype(np.int64), self.device)[None]
+                self._settle(int(rows.lengths[row]))
+                parts.append((np.asarray([row]), *self.head.of_batch(self, inputs, rows, np.asarray([row]), stock=True)))
+        return _gathered(parts, self.head.columns)
+
+
+@dataclass(frozen=True)
+class Values:
+    """What came out for `rows`: values shape (rows, columns), float64, and the scale of rounding errors, shape (rows,)."""
+
+    rows: Longs
+    values: Floats
+    scale: Floats
+
+
+class OutOfDeviceMemory(PrefmillError):
+    """One row alone does not fit."""
+
+
+class Head(Protocol):
+    """What a scorer reads off a model: `columns` values a row. See `heads.py`."""
+
+    columns: int
+
+    def body(self, model: Any) -> Any | None:
+        """The part of the model that gives `last_hidden_state`; None if values are not read off token states."""
+
+    def of_stream(self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values, shape (rows, columns), and scales, shape (rows,), of `stream.rows` from hidden states of shape (tokens, hidden)."""
+
+    def of_batch(
+        self, engine: Engine, inputs: dict[str, torch.Tensor], rows: TokenRows, which: Longs, *, stock: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values and scales of the rows `which`, right-padded in `inputs`; with `stock` by nothing but the model's own forward."""
+
+
+def _gathered(parts: list[tuple[Longs, torch.Tensor, torch.Tensor]], columns: int) -> Values:
+    if not parts:
+        return Values(np.zeros(0, np.int64), np.zeros((0, columns)), np.zeros(0))
+    rows = np.concatenate([p[0] for p in parts])
+    values = torch.cat([p[1].reshape(-1, columns) for p in parts]).double().cpu().numpy()
+    scale = torch.cat([p[2].reshape(-1) for p in parts]).double().cpu().numpy()
+    return Values(rows, values, scale)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(error) or "out of memory" in str(error).lower()
+
+
+@contextmanager
+def _attention(model: Any, name: str) -> Iterator[None]:
+    before = model.config._attn_implementation
+    if before != name:
+        model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        if before != name:
+            model.set_attn_implementation(before)
+
+
+def _stock(model: Any) -> str:
+    """The model's own attention for single rows and padded batches; scaled_dot_product_attention has no soft-capping."""
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return "eager" if capped else str(model.config._attn_implementation)
+
+
+def _batch_dependent_rope(model: nn.Module) -> int:
+    """The original length up to which rotary frequencies are fixed, if they depend on the longest row beyond it (dynamic, longrope); else 0."""
+    for module in model.modules():
+        kinds = getattr(module, "rope_type", None)
+        found = [kinds] if isinstance(kinds, str) else list(kinds.values()) if isinstance(kinds, dict) else []
+        if any("dynamic" in str(kind) or kind == "longrope" for kind in found):
+            config = module.config
+            parameters = getattr(config, "rope_parameters", None) or {}
+            nested = [p for p in parameters.values() if isinstance(p, dict)] or [parameters]
+            originals = [p.get("original_max_position_embeddings") for p in nested]
+            known = [int(n) for n in [*originals, getattr(module, "original_max_seq_len", None), config.max_position_embeddings] if n]
+            return min(known)
+    return 0

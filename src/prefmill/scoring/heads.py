@@ -1,0 +1,188 @@
+"""What is read off a model: one score by a linear head, or the log-probability of the completion by the vocabulary's projection.
+
+Both read token states of the body at chosen places only, and do the last product in float32: in bfloat16 a score of 20 has a step of 0.125, and the best
+of many candidates would be decided by rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from prefmill.scoring.engine import Engine
+from prefmill.scoring.packing import Stream
+from prefmill.scoring.tokens import Longs, TokenRows
+
+Pooling = Literal["hf", "last"]
+
+_CHUNK_LOGITS = 1 << 25  # logits held at a time: 128 MB in float32
+
+
+class RewardHead:
+    """One score a row: the linear head over the state of one token.
+
+    label: which of the head's outputs. pooling: the token: `hf` is the rule of Transformers' heads, the last token that is not the pad token (which is
+    a trap when pad is also the end of a row: the reward model may have been trained so); `last` is the last token of the row.
+    """
+
+    columns = 1
+
+    def __init__(self, label: int = 0, pooling: Pooling = "hf") -> None:
+        self.label, self.pooling = label, pooling
+        self.differ = 0  #: rows in which the two rules pool different tokens
+        self._weight: tuple[torch.Tensor, torch.Tensor | None] | None = None
+
+    def body(self, model: Any) -> Any | None:
+        """The base model, where the head is one linear layer over its states."""
+        head, base = getattr(model, "score", None), getattr(model, model.base_model_prefix, None)
+        if not isinstance(head, nn.Linear) or base is None:
+            return None
+        bias = None if head.bias is None else head.bias[self.label].float()
+        self._weight = head.weight[self.label].float(), bias
+        return base
+
+    def pooled(self, engine: Engine, rows: TokenRows, which: Longs) -> Longs:
+        """The token that is pooled in each row, shape (rows,)."""
+        last = rows.lengths[which] - 1
+        if engine.pad is None:
+            return last
+        by_rule = np.empty_like(last)
+        for i, row in enumerate(which.tolist()):
+            real = np.flatnonzero(rows.row(row) != engine.pad)
+            by_rule[i] = real[-1] if len(real) else 0
+        self.differ += int((by_rule != last).sum())
+        return last if self.pooling == "last" else by_rule
+
+    def of_stream(self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores of the stream's rows; states shape (tokens, hidden)."""
+        where = stream.locate(np.arange(len(stream.rows)), self.pooled(engine, rows, stream.rows))
+        return self._of_states(hidden, where, constant=engine.invariant)
+
+    def of_batch(
+        self, engine: Engine, inputs: dict[str, torch.Tensor], rows: TokenRows, which: Longs, *, stock: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores of right-padded rows."""
+        if engine.body is None or (stock and self.pooling == "hf"):
+            found = engine.model(**inputs).logits[:, self.label].float()
+            return found[:, None], found.abs() + 1
+        hidden = engine.body(**inputs, use_cache=False).last_hidden_state
+        where = np.arange(len(which)) * hidden.shape[1] + self.pooled(engine, rows, which)
+        return self._of_states(hidden.flatten(0, 1), where, constant=engine.invariant)
+
+    def _of_states(self, hidden: torch.Tensor, where: Longs, *, constant: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self._weight is not None
+        weight, bias = self._weight
+        at = torch.from_numpy(where).to(hidden.device)
+        states = hidden.index_select(0, at).float()
+        if constant:  # the product over all tokens has the shape of the stream, whatever is in it
+            values = F.linear(hidden.float(), weight[None], None if bias is None else bias[None]).index_select(0, at)
+        else:
+            values = F.linear(states, weight[None], None if bias is None else bias[None])
+        return values, (states * weight).norm(dim=1)
+
+
+class LogProbHead:
+    """Sum and per-token mean of the log-probability of the completion's tokens: columns (sum, mean).
+
+    The first completion token is predicted by the last state of the prompt, which is why it may stand in the shared prefix. An empty completion has the
+    sum 0 and the mean 0.
+    """
+
+    columns = 2
+
+    def body(self, model: Any) -> Any | None:
+        """The base model under the projection."""
+        if not isinstance(model.get_output_embeddings(), nn.Linear):
+            return None
+        return getattr(model, model.base_model_prefix, None)
+
+    def of_stream(self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities of the stream's rows; states shape (tokens, hidden)."""
+        slots, tokens, counts = _predicted(rows, stream.rows)
+        return self._summed(engine, hidden, stream.locate(slots, tokens - 1), _targets(rows, stream.rows, slots, tokens), counts)
+
+    def of_batch(
+        self, engine: Engine, inputs: dict[str, torch.Tensor], rows: TokenRows, which: Longs, *, stock: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities of right-padded rows."""
+        slots, tokens, counts = _predicted(rows, which)
+        targets = _targets(rows, which, slots, tokens)
+        if engine.body is None or stock:
+            logits = engine.model(**inputs).logits
+            where = torch.from_numpy(slots * logits.shape[1] + tokens - 1).to(logits.device)
+            picked = logits.flatten(0, 1).index_select(0, where).float()
+            found = picked.gather(1, targets.to(logits.device)[:, None])[:, 0] - picked.logsumexp(1)
+            return _sums(found, counts)
+        hidden = engine.body(**inputs, use_cache=False).last_hidden_state
+        return self._summed(engine, hidden.flatten(0, 1), slots * hidden.shape[1] + tokens - 1, targets, counts)
+
+    def _summed(
+        self, engine: Engine, hidden: torch.Tensor, where: Longs, targets: torch.Tensor, counts: Longs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The projection at each distinct place once, some places at a time."""
+        places, inverse = np.unique(where, return_inverse=True)
+        order = np.argsort(inverse, kind="stable")
+        found = torch.empty(len(where), dtype=torch.float32, device=hidden.device)
+        project = _Projection(engine.model)
+        step = max(16, _CHUNK_LOGITS // project.vocabulary)
+        bounds = np.searchsorted(inverse[order], np.arange(0, len(places) + step, step))
+        for number, first in enumerate(range(0, len(places), step)):
+            states = hidden.index_select(0, torch.from_numpy(places[first : first + step]).to(hidden.device))
+            logits = project(states)
+            mine = order[bounds[number] : bounds[number + 1]]
+            row = torch.from_numpy(inverse[mine] - first).to(hidden.device)
+            normal = logits.logsumexp(1)
+            at = torch.from_numpy(mine).to(hidden.device)
+            found[at] = logits[row, targets[torch.from_numpy(mine)].to(hidden.device)] - normal[row]
+        return _sums(found, counts)
+
+
+class _Projection:
+    """States to logits in float32, with what some models do to them after: soft-capping, scaling."""
+
+    def __init__(self, model: Any) -> None:
+        layer, config = model.get_output_embeddings(), model.config.get_text_config()
+        self.weight, self.bias = layer.weight, layer.bias
+        self.vocabulary = int(self.weight.shape[0])
+        self.softcap = getattr(config, "final_logit_softcapping", None)
+        self.factor = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        if states.device.type == "cuda" and states.dtype != torch.float32:
+            logits = torch.mm(states, self.weight.t(), out_dtype=torch.float32)  # multiplied in half precision, added up and kept in float32
+        else:
+            logits = states.float() @ self.weight.float().t()
+        if self.bias is not None:
+            logits = logits + self.bias.float()
+        logits = logits * self.factor
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+
+def _predicted(rows: TokenRows, which: Longs) -> tuple[Longs, Longs, Longs]:
+    """Every completion token of the rows `which`: its slot in `which`, its place in the row, and how many each row has.
+
+    The first token of a row is predicted by nothing and never counts, as in Transformers' loss.
+    """
+    starts = np.maximum(rows.starts[which].astype(np.int64), 1)
+    counts = np.maximum(rows.lengths[which] - starts, 0)
+    slots = np.repeat(np.arange(len(which)), counts)
+    first = np.cumsum(counts) - counts
+    tokens = np.arange(int(counts.sum())) - np.repeat(first, counts) + np.repeat(starts, counts)
+    return slots, tokens, counts
+
+
+def _targets(rows: TokenRows, which: Longs, slots: Longs, tokens: Longs) -> torch.Tensor:
+    return torch.from_numpy(rows.ids[rows.offsets[which][slots] + tokens].astype(np.int64))
+
+
+def _sums(found: torch.Tensor, counts: Longs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum and mean of each row's log-probabilities, in float64; each row's sum is of its own tokens only, in their order."""
+    lengths = torch.from_numpy(counts).to(found.device)
+    exact = found.double()
+    sums = torch.segment_reduce(exact, "sum", lengths=lengths, unsafe=True) if len(exact) else exact.new_zeros(len(counts))
+    norm = torch.segment_reduce(exact.square(), "sum", lengths=lengths, unsafe=True).sqrt() if len(exact) else sums
+    return torch.stack((sums, sums / lengths.clamp(min=1)), dim=1), norm + 1

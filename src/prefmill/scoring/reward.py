@@ -1,0 +1,373 @@
+"""Scorers that run a Transformers model: `RewardModel`, `LogProb`, `ImplicitReward`.
+
+Each is a frozen description that loads nothing until it scores, so that it can be printed, compared and sent to another process.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from prefmill.errors import BadArgument, BadInput, MissingPackage
+from prefmill.scoring.cache import ScoreCache, content_key
+from prefmill.scoring.scorers import Floats, Scored
+from prefmill.scoring.tokens import Encoded, Encoder, OnTooLong, TokenRows
+
+SharePrefix = Literal["auto", "off"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Pooling = Literal["hf", "last"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch whose tokens are made and whose work is planned; everything that needs no model."""
+
+    encoded: Encoded
+    total: int  #: rows of the batch
+    keys: list[bytes] | None  #: of the token rows, where there is a cache
+    known: npt.NDArray[np.bool_]  #: shape (token rows,): which are in the cache
+    cached: Floats  #: shape (token rows, columns)
+    works: list[Any]  #: one for each engine, over the rows that are not known
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TokenScorer:
+    """What all scorers over tokens share: how rows become ids, and how a model runs."""
+
+    kind: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]] = ("score",)
+
+    model: str | Path
+    revision: str | None = None
+    template: str = "auto"
+    max_length: int | None = None
+    on_too_long: OnTooLong = "error"
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    batch_tokens: int | None = None
+    share_prefix: SharePrefix = "auto"
+    invariant: bool = False
+    compile: bool = False
+    threads: int | None = None
+    trust_remote_code: bool = False
+    cache: str | Path | None = None
+    _state: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        said = []
+        if self.share_prefix not in ("auto", "off"):
+            said.append(f"share_prefix is not one of ('auto', 'off'); got {self.share_prefix!r}")
+        if self.on_too_long not in ("error", "null", "truncate"):
+            said.append(f"on_too_long is not one of ('error', 'null', 'truncate'); got {self.on_too_long!r}")
+        for name in ("max_length", "batch_tokens", "threads"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                said.append(f"{name} must be a whole number >= 1 or None; got {value!r}")
+        said += self._problems()
+        if said:
+            raise BadArgument("\n".join(f"{type(self).__name__}: {each}" for each in said))
+
+    def _problems(self) -> list[str]:
+        return []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process gets the description, and loads for itself."""
+        return {f.name: {} if f.name == "_state" else getattr(self, f.name) for f in fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+    # -- loading ------------------------------------------------------------------------------------------------------------------------
+
+    def _kept(self, name: str, make: Any) -> Any:
+        if name not in self._state:
+            self._state[name] = make()
+        return self._state[name]
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """Everything that decides a score but for rounding, by name."""
+        return self._kept("fingerprint", self._fingerprint)  # type: ignore[no-any-return]
+
+    def _fingerprint(self) -> Mapping[str, str]:
+        from prefmill.scoring import models
+
+        where = models.pick_device(self.device)
+        dtype = self.dtype if self.dtype != "auto" or where.type != "cpu" else "float32"
+        return {
+            "scorer": self.kind,
+            "model": models.content_hash(self._folder()),
+            "template": self.encoder.fingerprint,
+            "max_length": str(self.encoder.limit),
+            "on_too_long": self.on_too_long,
+            "dtype": dtype,
+            **self._own_fingerprint(),
+        }
+
+    def _own_fingerprint(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What may move the last bit of a score: a resumed run goes on with the values that it began with."""
+        return {name: getattr(self, name) for name in ("batch_tokens", "share_prefix", "invariant", "compile", "threads")}
+
+    def _folder(self) -> Path:
+        from prefmill.scoring import models
+
+        return self._kept("folder", lambda: models.folder_of(str(self.model), self.revision))  # type: ignore[no-any-return]
+
+    @property
+    def encoder(self) -> Encoder:
+        """The tokenizer and its template, loaded on first use."""
+        return self._kept("encoder", self._encoder)  # type: ignore[no-any-return]
+
+    def _encoder(self) -> Encoder:
+        _transformers()
+        from prefmill.scoring import models
+
+        tokenizer = models.load_tokenizer(self._folder(), trust_remote_code=self.trust_remote_code)
+        config = self._kept("config", lambda: _config(self._folder(), self.trust_remote_code))
+        own = models.longest(config, tokenizer)
+        if self.max_length is not None and own is not None and self.max_length > own:
+            raise BadArgument(f"score: max_length {self.max_length} is more than the model takes; got a limit of {own}.")
+        return Encoder(
+            tokenizer, template=self.template, limit=self.max_length or own, on_too_long=self.on_too_long,
+            starts=self.kind != "reward" or self.invariant,
+        )  # fmt: skip
+
+    def _engine(self, folder: Path, kind: Any, head: Any) -> Any:
+        """A loaded model with its head, probed."""
+        import torch
+
+        from prefmill.scoring import models
+        from prefmill.scoring.engine import Engine
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        loaded = models.load(folder, kind, device=self.device, dtype=self.dtype, trust_remote_code=self.trust_remote_code)
+        return Engine(
+            loaded.model, head(loaded.model), loaded.device, share=self.share_prefix == "auto", batch_tokens=self.batch_tokens,
+            invariant=self.invariant, compile=self.compile,
+        )  # fmt: skip
+
+    @property
+    def engines(self) -> list[Any]:
+        """The loaded models, on first use."""
+        return self._kept("engines", self._engines)  # type: ignore[no-any-return]
+
+    def _engines(self) -> list[Any]:
+        raise NotImplementedError
+
+    def _values(self, found: list[Floats]) -> Floats:
+        """The columns of the scorer from those of its engines."""
+        return found[0]
+
+    def load(self) -> str:
+        """Load everything now, and say how rows will be run."""
+        engine = self.engines[0]
+        return str(engine.way) if not engine.reason else f"{engine.way}: {engine.reason}"
+
+    # -- scoring ------------------------------------------------------------------------------------------------------------------------
+
+    def prepare(self, batch: pa.RecordBatch) -> Prepared:
+        """Tokens and plan of a batch: runs ahead of the model, in a thread of its own."""
+        groups = batch["group"].to_numpy() if "group" in batch.schema.names else np.arange(batch.num_rows)
+        encoded = self.encoder.encode(batch["prompt"], batch["completion"], groups)
+        rows = encoded.rows
+        keys, known, cached = None, np.zeros(len(rows), bool), np.zeros((len(rows), len(self.columns)))
+        if self.cache is not None and len(rows):
+            keys = [content_key(rows.key(i)) for i in range(len(rows))]
+            known, cached = self._cache().get(keys)
+        left = rows.take(np.flatnonzero(~known)) if known.any() else rows
+        return Prepared(encoded, batch.num_rows, keys, known, cached, [engine.plan(left) for engine in self.engines])
+
+    def _cache(self) -> ScoreCache:
+        assert self.cache is not None
+        return self._kept("cache", lambda: ScoreCache(Path(self.cache), self.fingerprint, len(self.columns)))  # type: ignore[arg-type, no-any-return]
+
+    def run(self, prepared: Prepared) -> Scored:
+        """The scores of a prepared batch."""
+        rows = prepared.encoded.rows
+        splits = sum(engine.splits for engine in self.engines)
+        found = self._values([engine.run(work) for engine, work in zip(self.engines, prepared.works, strict=True)])
+        values = prepared.cached.copy()
+        values[~prepared.known] = found
+        if prepared.keys is not None and len(found):
+            finite = np.isfinite(found).all(axis=1)
+            new = np.flatnonzero(~prepared.known)[finite]
+            self._cache().put([prepared.keys[i] for i in new], found[finite])
+        self._warn()
+        kept = prepared.encoded.kept
+        columns = {name: np.zeros(prepared.total) for name in self.columns}
+        for i, column in enumerate(columns.values()):
+            column[kept] = values[:, i]
+        null = np.ones(prepared.total, bool)
+        null[kept] = False
+        work = prepared.works[0]
+        counts = {
+            "tokens": int(rows.lengths.sum()), "tokens_run": work.tokens, "duplicates": len(work.inverse) - len(work.distinct),
+            "truncated": prepared.encoded.truncated, "too_long": int(null.sum()), "cached": int(prepared.known.sum()),
+            "splits": sum(engine.splits for engine in self.engines) - splits,
+        }  # fmt: skip
+        return Scored(columns, null if null.any() else None, counts)
+
+    def _warn(self) -> None:
+        """Say once what a user should know of the rows seen so far."""
+
+    def __call__(self, batch: pa.RecordBatch) -> Floats:
+        """The score of each row of `batch`, NaN where it has none."""
+        scored = self.run(self.prepare(batch))
+        values = scored.columns[self.columns[0]]
+        return values if scored.null is None else np.where(scored.null, np.nan, values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModel(_TokenScorer):
+    """A Transformers sequence-classification model as a reward model: one score for a conversation.
+
+    Args:
+        model: a directory that `save_pretrained` wrote, or a hub id.
+        revision: of a hub id: a commit hash pins it. The fingerprint is of the content of the files in any case.
+        label: the model's label that is the score, by name or number; needed where it has several.
+        pooling: the token whose state is scored: `hf` as Transformers' heads do (the last that is not the pad token), `last` the last one.
+        template: how a row becomes one text: `auto`, `chat`, `pair`, `concat`, or a file that holds a Jinja template (`Encoder`).
+        max_length: most tokens of a row, at most what the model takes (the default).
+        on_too_long: longer rows are an `error`, `null` (no score), or cut (`truncate`); counted in any case.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto` is float32 on a CPU, the checkpoint's on CUDA.
+        batch_tokens: tokens of one forward pass. share_prefix: `auto` runs a prompt once for its candidates where that pays.
+        invariant: constant shapes: a row's score is bitwise the same whatever its neighbours are, at some cost.
+        compile: through `torch.compile`; pays on long jobs only. threads: of torch.
+        cache: a folder that keeps scores by content, so that a grown pool scores its new rows only.
+
+    Raw scores, no sigmoid; a configuration with OpenRLHF's `normalize_reward` has its mean and deviation applied. The head is computed in float32.
+    Source of the pooling rule: `modeling_layers.py` of Transformers 5.
+
+    >>> RewardModel(model="org/reward-model", revision="0123abc").share_prefix
+    'auto'
+    """
+
+    kind: ClassVar[str] = "reward"
+
+    label: str | int | None = None
+    pooling: Pooling = "hf"
+
+    def _problems(self) -> list[str]:
+        return [] if self.pooling in ("hf", "last") else [f"pooling is not one of ('hf', 'last'); got {self.pooling!r}"]
+
+    def _own_fingerprint(self) -> dict[str, str]:
+        return {"label": str(self.label), "pooling": self.pooling}
+
+    def _engines(self) -> list[Any]:
+        from prefmill.scoring import models
+        from prefmill.scoring.heads import RewardHead
+
+        def head(model: Any) -> RewardHead:
+            return RewardHead(models.label_index(model.config, self.label), self.pooling)
+
+        engine = self._engine(self._folder(), "reward", head)
+        if self.pooling == "last" and engine.body is None:
+            raise BadArgument(f"score: pooling 'last' is not this model's to choose: {engine.reason}.", hint="leave --pooling out.")
+        return [engine]
+
+    def _values(self, found: list[Floats]) -> Floats:
+        config = self.engines[0].model.config
+        if getattr(config, "normalize_reward", False):
+            return (found[0] - float(config.mean)) / float(config.std)  # type: ignore[no-any-return]
+        return found[0]
+
+    def _warn(self) -> None:
+        head = self.engines[0].head
+        if head.differ and "told" not in self._state:
+            self._state["told"] = True
+            warnings.warn(
+                f"rows end in the pad token, and pooling is {self.pooling!r}: 'hf' scores the last token that is no pad, 'last' the end itself;"
+                " use what the model was trained with",
+                stacklevel=3,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogProb(_TokenScorer):
+    """The log-probability of the completion under a causal language model: columns `score` (the sum) and `mean` (per token).
+
+    The completion's tokens are those behind the longest common prefix of the row's ids and the prompt's own ids (with the generation prompt, for chats).
+    Nats. Equal to the sum of the negative cross-entropies that Transformers' loss has over these tokens. Arguments as in `RewardModel`.
+    """
+
+    kind: ClassVar[str] = "logprob"
+    columns: ClassVar[tuple[str, ...]] = ("score", "mean")
+
+    def _engines(self) -> list[Any]:
+        from prefmill.scoring.heads import LogProbHead
+
+        return [self._engine(self._folder(), "causal", lambda model: LogProbHead())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImplicitReward(_TokenScorer):
+    """DPO's implicit reward: beta * (log pi(y|x) - log pi_ref(y|x)), with `model` as the policy and `reference` beside it.
+
+    Both models see the same ids, from one plan; their tokenizers must be the same. Both are in memory at a time.
+    Source: Rafailov et al. 2023, "Direct Preference Optimization", equation 5 without the partition function, which cancels in a comparison.
+    """
+
+    kind: ClassVar[str] = "implicit"
+    columns: ClassVar[tuple[str, ...]] = ("score", "policy_logprob", "reference_logprob")
+
+    reference: str | Path
+    reference_revision: str | None = None
+    beta: float = 0.1
+
+    def _problems(self) -> list[str]:
+        ok = isinstance(self.beta, int | float) and not isinstance(self.beta, bool) and np.isfinite(self.beta) and self.beta > 0
+        return [] if ok else [f"beta must be a finite number > 0; got {self.beta!r}"]
+
+    def _reference_folder(self) -> Path:
+        from prefmill.scoring import models
+
+        return self._kept("reference", lambda: models.folder_of(str(self.reference), self.reference_revision))  # type: ignore[no-any-return]
+
+    def _own_fingerprint(self) -> dict[str, str]:
+        from prefmill.scoring import models
+
+        return {"reference": models.content_hash(self._reference_folder()), "beta": repr(float(self.beta))}
+
+    def _engines(self) -> list[Any]:
+        from prefmill.scoring import models
+        from prefmill.scoring.heads import LogProbHead
+
+        other = models.load_tokenizer(self._reference_folder(), trust_remote_code=self.trust_remote_code)
+        if other.get_vocab() != self.encoder.tokenizer.get_vocab():
+            raise BadInput("score: the policy and the reference have different tokenizers; expected the same vocabulary.")
+        folders = (self._folder(), self._reference_folder())
+        return [self._engine(folder, "causal", lambda model: LogProbHead()) for folder in folders]
+
+    def _values(self, found: list[Floats]) -> Floats:
+        policy, reference = found[0][:, 0], found[1][:, 0]
+        return np.stack((self.beta * (policy - reference), policy, reference), axis=1)
+
+
+def _config(folder: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise BadInput(f"score: no usable config.json in {str(folder)!r}; {type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+
+def _transformers() -> None:
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise MissingPackage.for_extra("score", error.name or "transformers", "score") from None

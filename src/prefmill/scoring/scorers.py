@@ -1,0 +1,199 @@
+"""Scorers: Arrow batches of (prompt, completion) in, one float per row out.
+
+A scorer is anything that can be called with a batch and gives one number a row: a plain function will do. Scorers of this module work in two halves, so
+that tokenising runs ahead of the model: `prepare(batch)` needs no model, `run(prepared)` needs nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from prefmill.errors import BadArgument, BadInput
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a scorer gives for a batch of n rows.
+
+    columns  name to float64 values, shape (n,); the first is the score
+    null     shape (n,), bool: rows that have no score and are to be null (too long); None: there are none
+    counts   what happened: tokens, tokens_run, duplicates, truncated, too_long, cached, splits
+    """
+
+    columns: Mapping[str, Floats]
+    null: npt.NDArray[np.bool_] | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A batch with the columns `prompt`, `completion` (text or message lists, no nulls) to one number per row, in the order of the rows.
+
+    The batch holds whole prompt groups: all candidates of a prompt that stand together in the input. Beside these two it has `group` (int64: rows of one
+    prompt have one number). NaN and infinity are errors of the row; to leave a row without a score, return a masked `pyarrow` array.
+    """
+
+    def __call__(self, batch: pa.RecordBatch, /) -> Any: ...
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """What decides the scores, by name: a resumed run with another value is refused, and the name is told."""
+        ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A scorer in two halves; `columns` are the names of what it gives, the score first."""
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+    @property
+    def fingerprint(self) -> Mapping[str, str]: ...
+    def prepare(self, batch: pa.RecordBatch) -> Any: ...
+    def run(self, prepared: Any) -> Scored: ...
+
+
+@dataclass(frozen=True)
+class FunctionScorer:
+    """A plain function as a scorer; `pm.score(scorer=f)` wraps it so.
+
+    >>> scorer = FunctionScorer(lambda batch: [len(text) for text in batch["completion"].to_pylist()])
+    >>> batch = pa.record_batch({"prompt": ["p", "p"], "completion": ["a", "bcd"]})
+    >>> scorer.run(scorer.prepare(batch)).columns["score"]
+    array([1., 3.])
+    """
+
+    function: Callable[[pa.RecordBatch], Any]
+    columns: ClassVar[tuple[str, ...]] = ("score",)
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """The function's own `fingerprint` if it has one, else its name and a hash of its code."""
+        own = getattr(self.function, "fingerprint", None)
+        if own is not None:
+            return own if isinstance(own, Mapping) else {"function": str(own)}
+        name = f"{getattr(self.function, '__module__', '')}.{getattr(self.function, '__qualname__', type(self.function).__qualname__)}"
+        try:
+            code = inspect.getsource(self.function)
+        except (OSError, TypeError):
+            code = ""
+        return {"function": name, "code": hashlib.sha256(code.encode()).hexdigest()[:16]}
+
+    def prepare(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch itself."""
+        return batch
+
+    def run(self, prepared: pa.RecordBatch) -> Scored:
+        """Call the function and check that it gave one number per row."""
+        found = self.function(prepared)
+        null = None
+        if isinstance(found, pa.ChunkedArray):
+            found = found.combine_chunks()
+        if isinstance(found, pa.Array):
+            null = np.asarray(found.is_null())
+            found = found.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
+        try:
+            values = np.asarray(found.detach().cpu() if hasattr(found, "detach") else found, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"score: the scorer gave no numbers; {error}.", hint="return one float for every row.") from None
+        if values.shape != (prepared.num_rows,):
+            raise BadInput(f"score: the scorer gave values of shape {values.shape}; expected ({prepared.num_rows},): one for every row.")
+        return Scored({"score": values}, null if null is not None and null.any() else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """Several scorers as one: the mean, the smallest, or (`worst`) the smallest after each is put on one scale; each scorer's own column is kept.
+
+    `combine`:
+        mean   the mean of the scores
+        min    the smallest score: the reward model that likes the row least decides (scores must be on one scale)
+        worst  as min, over scores divided by `scales` (one number a scorer, for example each model's standard deviation on a calibration set)
+
+    A row that some scorer leaves without a score has none. Columns: score, then the name of each scorer with its score.
+
+    >>> long = lambda batch: [len(t) for t in batch["completion"].to_pylist()]
+    >>> calm = lambda batch: [-t.count("!") for t in batch["completion"].to_pylist()]
+    >>> both = Ensemble(scorers={"long": long, "calm": calm})
+    >>> scored = both.run(both.prepare(pa.record_batch({"prompt": ["p"], "completion": ["ab!"]})))
+    >>> {name: float(column[0]) for name, column in scored.columns.items()}
+    {'score': 1.0, 'long': 3.0, 'calm': -1.0}
+    """
+
+    scorers: Mapping[str, Any]
+    combine: str = "mean"
+    scales: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.scorers:
+            raise BadArgument("ensemble: no scorers; expected at least one.")
+        if self.combine not in ("mean", "min", "worst"):
+            raise BadArgument(f"ensemble: combine is not one of ('mean', 'min', 'worst'); got {self.combine!r}.")
+        if (self.combine == "worst") != (self.scales is not None) or (self.scales is not None and set(self.scales) != set(self.scorers)):
+            raise BadArgument(f"ensemble: worst needs one scale for each of {sorted(self.scorers)}, and only worst; got {self.scales!r}.")
+        if "score" in self.scorers:
+            raise BadArgument("ensemble: no scorer can be named 'score': that is the combined column.")
+        object.__setattr__(self, "scorers", {name: as_scorer(scorer) for name, scorer in self.scorers.items()})
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """score, and one column a scorer."""
+        return ("score", *self.scorers)
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """Those of the scorers, and how they are combined."""
+        parts = {f"{name}.{key}": value for name, scorer in self.scorers.items() for key, value in scorer.fingerprint.items()}
+        return {"combine": self.combine, "scales": json.dumps(self.scales, sort_keys=True), **parts}
+
+    def prepare(self, batch: pa.RecordBatch) -> dict[str, Any]:
+        """Every scorer's own first half."""
+        return {name: scorer.prepare(batch) for name, scorer in self.scorers.items()}
+
+    def run(self, prepared: dict[str, Any]) -> Scored:
+        """Run one scorer after another."""
+        done = {name: scorer.run(prepared[name]) for name, scorer in self.scorers.items()}
+        own = {name: next(iter(scored.columns.values())) for name, scored in done.items()}
+        scales = self.scales or dict.fromkeys(own, 1.0)
+        stacked = np.stack([values / scales[name] for name, values in own.items()])
+        score = stacked.mean(axis=0) if self.combine == "mean" else stacked.min(axis=0)
+        nulls = [scored.null for scored in done.values() if scored.null is not None]
+        counts: dict[str, int] = {}
+        for scored in done.values():
+            for key, number in scored.counts.items():
+                counts[key] = counts.get(key, 0) + number
+        return Scored({"score": score, **own}, np.logical_or.reduce(nulls) if nulls else None, counts)
+
+    def __call__(self, batch: pa.RecordBatch) -> Floats:
+        """The combined score of each row."""
+        return self.run(self.prepare(batch)).columns["score"]
+
+
+def as_scorer(scorer: Any) -> Staged:
+    """`scorer` in two halves: itself, or a function wrapped."""
+    if isinstance(scorer, Staged):
+        return scorer
+    if callable(scorer):
+        return FunctionScorer(scorer)
+    raise BadArgument(
+        f"score: not a scorer; got {type(scorer).__name__}, expected a function over record batches, or RewardModel, LogProb, ImplicitReward, Ensemble."
+    )
+
+
+def on_device(scorer: Any, device: str) -> Any:
+    """The same scorer on another device; functions stay as they are."""
+    if isinstance(scorer, Ensemble):
+        return replace(scorer, scorers={name: on_device(each, device) for name, each in scorer.scorers.items()})
+    return replace(scorer, device=device) if hasattr(scorer, "device") else scorer

@@ -1,0 +1,310 @@
+"""Token rows: what a model reads, one row of ids for every (prompt, completion), without padding.
+
+A conversation is tokenised whole. Nothing is ever put together from tokenised parts, so that a row has the ids that the model was trained on, whatever
+the tokenizer merges across the seam of prompt and completion.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from prefmill.errors import BadArgument, BadInput
+
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+OnTooLong = Literal["error", "null", "truncate"]
+
+_ROLE_KEYS = (("role", "content"), ("from", "value"))
+_SPEAKERS = {"human": "user", "gpt": "assistant", "prompter": "user"}
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows of token ids, end to end.
+
+    ids      shape (tokens,), int32
+    offsets  shape (rows + 1,), int64: row i is `ids[offsets[i]:offsets[i + 1]]`
+    groups   shape (rows,), int64: rows of one prompt have one number
+    starts   shape (rows,), int32: the first token that belongs to the completion (length of the row: none does)
+    types    shape (tokens,), int32, or None: token type ids of text pairs
+    """
+
+    ids: Ints
+    offsets: Longs
+    groups: Longs
+    starts: Ints
+    types: Ints | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Longs:
+        """Tokens of each row, shape (rows,)."""
+        return np.diff(self.offsets)
+
+    def row(self, number: int) -> Ints:
+        """The ids of one row."""
+        return self.ids[self.offsets[number] : self.offsets[number + 1]]
+
+    def type_row(self, number: int) -> Ints | None:
+        """The token types of one row."""
+        return None if self.types is None else self.types[self.offsets[number] : self.offsets[number + 1]]
+
+    def key(self, number: int) -> bytes:
+        """The content of one row: equal rows, and only they, have equal keys."""
+        types = self.type_row(number)
+        return (
+            self.row(number).tobytes()
+            + (b"" if types is None else b"|" + types.tobytes())
+            + int(self.starts[number]).to_bytes(4, "little", signed=True)
+        )
+
+    def distinct(self) -> tuple[Longs, Longs]:
+        """The first row of each content, shape (distinct,), and for every row the number of its content, shape (rows,)."""
+        seen: dict[bytes, int] = {}
+        inverse = np.fromiter((seen.setdefault(self.key(i), len(seen)) for i in range(len(self))), np.int64, len(self))
+        first = np.full(len(seen), -1, np.int64)
+        for i in range(len(self) - 1, -1, -1):
+            first[inverse[i]] = i
+        return first, inverse
+
+    def take(self, which: Longs) -> TokenRows:
+        """The rows `which`, in that order."""
+        taken = TokenRows.of([self.row(i) for i in which], self.groups[which].tolist(), self.starts[which].tolist())
+        if self.types is None or not len(which):
+            return taken
+        types = np.concatenate([self.types[self.offsets[i] : self.offsets[i + 1]] for i in which])
+        return TokenRows(taken.ids, taken.offsets, taken.groups, taken.starts, types)
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int] | Ints], groups: Sequence[int] | None = None, starts: Sequence[int] | None = None) -> TokenRows:
+        """Rows from lists of ids, each row a group of its own unless `groups` says otherwise.
+
+        >>> TokenRows.of([[1, 2, 3], [4]]).row(1)
+        array([4], dtype=int32)
+        """
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        ids = np.concatenate([np.asarray(row, np.int32) for row in rows]) if len(rows) else np.zeros(0, np.int32)
+        return cls(
+            ids,
+            offsets,
+            np.arange(len(rows)) if groups is None else np.asarray(groups, np.int64),
+            np.zeros(len(rows), np.int32) if starts is None else np.asarray(starts, np.int32),
+        )
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What `Encoder.encode` gives: the token rows, and which of the rows asked for they are."""
+
+    rows: TokenRows
+    kept: Longs  #: shape (rows,): the number, in the batch, of each token row; those that are missing were too long
+    truncated: int  #: rows that were cut to the limit
+
+
+class Encoder:
+    """Conversations to token ids, by one fixed template.
+
+    | template | ids of a row                                                                                         |
+    |----------|------------------------------------------------------------------------------------------------------|
+    | `chat`   | the tokenizer's chat template over prompt + completion, `add_generation_prompt=False`, as TRL trains |
+    | `pair`   | `tokenizer(prompt, completion)`: two texts with separators, as cross-encoders are trained            |
+    | `concat` | `tokenizer(prompt + completion + eos)`: one text, as TRL trains on rows that are no conversations    |
+    | `auto`   | `chat` if the tokenizer has a template, else `pair` if it separates pairs, else `concat`             |
+    | a path   | `chat` with the Jinja template in that file                                                          |
+
+    A text prompt is one user message, a text completion one assistant message; message lists are taken as they are (ShareGPT's `from`, `value` are
+    read as `role`, `content`).
+
+    Args:
+        limit: the most tokens of a row; longer ones are an error, left out (`null`), or cut (`truncate`, at the tokenizer's `truncation_side`).
+        starts: find where the completion begins: the longest common prefix of the row's ids with those of the prompt alone.
+    """
+
+    def __init__(self, tokenizer: Any, *, template: str = "auto", limit: int | None = None, on_too_long: OnTooLong = "error",
+                 starts: bool = False) -> None:  # fmt: skip
+        if on_too_long not in get_args(OnTooLong):
+            raise BadArgument(f"score: on_too_long is not one of {get_args(OnTooLong)}; got {on_too_long!r}.")
+        self.tokenizer, self.limit, self.on_too_long, self.starts = tokenizer, limit, on_too_long, starts
+        self.jinja: str | None = None
+        if template == "auto":
+            template = "chat" if tokenizer.chat_template else "pair" if self._separates_pairs() else "concat"
+        if template not in ("chat", "pair", "concat"):
+            try:
+                self.jinja = Path(template).read_text(encoding="utf-8")
+            except OSError:
+                raise BadArgument(
+                    f"score: no such template; got {template!r}, expected auto, chat, pair, concat or a file that holds a Jinja template."
+                ) from None
+            template = "chat"
+        if template == "chat" and not (self.jinja or tokenizer.chat_template):
+            raise BadArgument("score: the tokenizer has no chat template; got template='chat'.", hint="name a file that holds one, or use concat.")
+        self.template = template
+        self._told_bos = False
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides the ids beside the tokenizer's own files."""
+        jinja = self.jinja or (self.tokenizer.chat_template if self.template == "chat" else "") or ""
+        return f"{self.template}:{hashlib.sha256(str(jinja).encode()).hexdigest()[:16]}"
+
+    def encode(self, prompts: pa.Array, completions: pa.Array, groups: Longs) -> Encoded:
+        """Token rows of a batch; `prompts` and `completions` hold text or message lists and no nulls.
+
+        Raises `BadInput` for a row over the limit with `on_too_long="error"`, naming its place in the batch as `row`.
+        """
+        said, told = prompts.to_pylist(), completions.to_pylist()
+        types: list[list[int]] | None = None
+        if self.template == "chat":
+            ids = self._chat([_messages(p, "user") + _messages(c, "assistant") for p, c in zip(said, told, strict=True)])
+        else:
+            _only_texts(said, told, self.template)
+            if self.template == "pair":
+                ids, types = self._pairs(said, told)
+            else:
+                eos = self.tokenizer.eos_token or ""
+                texts = [p + c for p, c in zip(said, told, strict=True)]
+                ids = self._tokenize([t if not eos or t.endswith(eos) else t + eos for t in texts], special=True)
+        kept, truncated = self._within_limit(ids, types, said, told)
+        starts = self._completion_starts(said, ids, groups) if self.starts else [0] * len(ids)
+        rows = TokenRows.of([ids[i] for i in kept], groups[kept].tolist(), [starts[i] for i in kept])
+        if types is not None:
+            flat = np.concatenate([np.asarray(types[i], np.int32) for i in kept]) if len(kept) else np.zeros(0, np.int32)
+            rows = TokenRows(rows.ids, rows.offsets, rows.groups, rows.starts, flat)
+        return Encoded(rows, np.asarray(kept, np.int64), truncated)
+
+    def _separates_pairs(self) -> bool:
+        count = self.tokenizer.num_special_tokens_to_add
+        return bool(count(pair=True) > count(pair=False))
+
+    def _tokenize(self, texts: list[str], *, special: bool) -> list[list[int]]:
+        if not texts:
+            return []
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
+        return ids
+
+    def _chat(self, conversations: list[list[dict[str, Any]]], *, open_end: bool = False) -> list[list[int]]:
+        try:
+            texts = self.tokenizer.apply_chat_template(
+                conversations, chat_template=self.jinja, tokenize=False, add_generation_prompt=open_end
+            )
+        except Exception as error:  # whatever a template raises is about the data it was given
+            raise BadInput(f"score: the chat template refuses a conversation; {type(error).__name__}: {error}.") from error
+        ids = self._tokenize(texts, special=False)
+        self._one_bos(ids)
+        return ids
+
+    def _one_bos(self, ids: list[list[int]]) -> None:
+        """Refuse a second BOS at the front, which costs accuracy in silence; say once if there is none where the tokenizer adds one."""
+        bos = self.tokenizer.bos_token_id
+        if bos is None or not ids:
+            return
+        if any(row[:2] == [bos, bos] for row in ids):
+            raise BadInput(
+                f"score: the chat template gives two BOS tokens ({self.tokenizer.bos_token!r}) in a row; expected one.",
+                hint="take bos_token out of the prompt's text, or out of the template.",
+            )
+        if not self._told_bos and any(row[:1] != [bos] for row in ids) and self.tokenizer("")["input_ids"][:1] == [bos]:
+            self._told_bos = True
+            warnings.warn("the chat template begins without the BOS token that the tokenizer adds to plain text", stacklevel=2)
+
+    def _pairs(self, prompts: list[str], completions: list[str], limit: int | None = None) -> tuple[list[list[int]], list[list[int]] | None]:
+        if not prompts:
+            return [], None
+        cut = {"truncation": "longest_first", "max_length": limit} if limit else {}
+        found = self.tokenizer(prompts, completions, verbose=False, return_token_type_ids=True, **cut)
+        return found["input_ids"], found.get("token_type_ids")
+
+    def _within_limit(
+        self, ids: list[list[int]], types: list[list[int]] | None, prompts: list[Any], completions: list[Any]
+    ) -> tuple[list[int], int]:
+        """Rows to keep, after cutting those that are to be cut (in place), and how many were cut."""
+        over = [i for i, row in enumerate(ids) if self.limit is not None and len(row) > self.limit]
+        empty = [i for i, row in enumerate(ids) if not row]
+        if empty:
+            raise BadInput(f"score: row {empty[0]} has no tokens at all; got an empty prompt and completion, expected text.")
+        if not over:
+            return list(range(len(ids))), 0
+        assert self.limit is not None
+        if self.on_too_long == "error":
+            raise TooLong(over[0], len(ids[over[0]]), self.limit)
+        if self.on_too_long == "null":
+            left = set(over)
+            return [i for i in range(len(ids)) if i not in left], 0
+        if self.template == "pair":
+            cut_ids, cut_types = self._pairs([prompts[i] for i in over], [completions[i] for i in over], self.limit)
+            for j, i in enumerate(over):
+                ids[i] = cut_ids[j]
+                if types is not None and cut_types is not None:
+                    types[i] = cut_types[j]
+        else:
+            for i in over:
+                ids[i] = ids[i][-self.limit :] if self.tokenizer.truncation_side == "left" else ids[i][: self.limit]
+        return list(range(len(ids))), len(over)
+
+    def _completion_starts(self, prompts: list[Any], ids: list[list[int]], groups: Longs) -> list[int]:
+        """Where each row leaves its prompt. Rows of one group share the prompt's own ids."""
+        first: dict[int, int] = {}
+        for i, group in enumerate(groups.tolist()):
+            first.setdefault(group, i)
+        heads = [prompts[i] for i in first.values()]
+        if self.template == "chat":
+            alone = self._chat([_messages(p, "user") for p in heads], open_end=True)
+        else:
+            alone = self._tokenize(heads, special=True)
+        known = dict(zip(first, alone, strict=True))
+        return [common_prefix(np.asarray(known[g]), np.asarray(row)) for g, row in zip(groups.tolist(), ids, strict=True)]
+
+
+class TooLong(BadInput):
+    """A row over the limit; `row` is its place in the batch, so that the caller can name it."""
+
+    def __init__(self, row: int, tokens: int, limit: int) -> None:
+        self.row, self.tokens, self.limit = row, tokens, limit
+        super().__init__(
+            f"score: row {row} is too long; got {tokens:,} tokens, expected at most {limit:,}.",
+            hint="--on-too-long null or truncate, or a larger --max-length if the model allows it.",
+        )
+
+
+def common_prefix(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
+    """How many leading ids `a` and `b` share.
+
+    >>> common_prefix(np.array([1, 2, 3]), np.array([1, 2, 4, 5]))
+    2
+    """
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(a[:n] != b[:n])
+    return int(differ[0]) if len(differ) else n
+
+
+def _messages(value: Any, speaker: str) -> list[dict[str, Any]]:
+    if isinstance(value, str):
+        return [{"role": speaker, "content": value}]
+    messages = []
+    for message in value:
+        role, content = next((keys for keys in _ROLE_KEYS if keys[0] in message and keys[1] in message), _ROLE_KEYS[0])
+        if message.get(role) is None:
+            raise BadInput(f"score: a message without a role; got {sorted(message)}, expected role and content (or from and value).")
+        others = {k: v for k, v in message.items() if k not in (role, content) and v is not None}
+        messages.append({"role": _SPEAKERS.get(message[role], message[role]), "content": message[content] or "", **others})
+    return messages
+
+
+def _only_texts(prompts: list[Any], completions: list[Any], template: str) -> None:
+    if any(not isinstance(value, str) for value in (*prompts, *completions)):
+        raise BadInput(
+            f"score: message lists need a chat template; got template {template!r}.",
+            hint="use a model whose tokenizer has a chat template, or name a file that holds one.",
+        )
