@@ -114,19 +114,25 @@ def rewards(model: Any, tokenizer: Any, conversations: list[list[dict[str, str]]
     return found
 
 
-def interval(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of n."""
+def interval(wins: list[float], prompts: list[str]) -> tuple[float, float]:
+    """Wilson's 95 % interval of the mean of `wins`; pairs of one prompt are not independent and count for as many as they are worth."""
+    share = sum(wins) / len(wins)
+    off: dict[str, float] = {}
+    for win, prompt in zip(wins, prompts, strict=True):
+        off[prompt] = off.get(prompt, 0.0) + win - share
+    variance = sum(d * d for d in off.values()) / len(wins) ** 2
+    spread = share * (1 - share)
+    n = spread / max(variance, spread / len(wins)) if spread else len(off)
     z = 1.96
-    middle, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    middle, half = share + z * z / (2 * n), z * math.sqrt(spread / n + z * z / (4 * n * n))
     return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
-def accuracy(chosen: list[float], rejected: list[float], prompts: int) -> str:
+def accuracy(chosen: list[float], rejected: list[float], prompts: list[str]) -> str:
     """How often the chosen side is higher (a draw counts half), in words."""
-    n = len(chosen)
-    share = sum((c > r) + (c == r) / 2 for c, r in zip(chosen, rejected, strict=True)) / n
-    low, high = interval(share, n)
-    return f"{share:.3f}   95 % interval {low:.3f} to {high:.3f}, n = {n} pairs of {prompts} prompts"
+    wins = [(c > r) + (c == r) / 2 for c, r in zip(chosen, rejected, strict=True)]
+    low, high = interval(wins, prompts)
+    return f"{sum(wins) / len(wins):.3f}   95 % interval {low:.3f} to {high:.3f}, n = {len(wins)} pairs of {len(set(prompts))} prompts"
 
 
 def main() -> None:
@@ -155,7 +161,7 @@ def main() -> None:
         sides = {side: [row["prompt"] + row[side] for row in rows] for side in ("chosen", "rejected")}
         lengths = [[float(len(messages[-1]["content"])) for messages in side] for side in sides.values()]
         scores = [rewards(trainer.model, trainer.processing_class, side) for side in sides.values()]
-        prompts = len({row["prompt"][-1]["content"] for row in rows})
+        prompts = [row["prompt"][-1]["content"] for row in rows]
         print(f"{file}: share of pairs in which the chosen answer wins")
         print(f"  reward model    {accuracy(*scores, prompts)}")
         print(f"  longer answer   {accuracy(*lengths, prompts)}")

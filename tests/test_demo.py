@@ -143,13 +143,18 @@ def score_it_with_prefmill(folder: Path, talks: list[Any], ids: list[list[int]],
     assert scorer(batch) == pytest.approx(scores, abs=1e-4)
 
 
-@pytest.mark.parametrize(("share", "n", "low", "high"), [(0.5, 100, 0.404, 0.596), (0.9, 1000, 0.880, 0.917), (1.0, 10, 0.722, 1.0)])
-def test_interval(share, n, low, high):
-    assert example("train_reward").interval(share, n) == pytest.approx((low, high), abs=1e-3)
+def test_interval():
+    interval = example("train_reward").interval
+    alone, together = [f"p{i}" for i in range(100)], [f"p{i // 2}" for i in range(100)]
+    mixed, twins = [1.0, 0.0] * 50, [1.0, 1.0, 0.0, 0.0] * 25
+    assert interval(mixed, alone) == pytest.approx((0.404, 0.596), abs=1e-3)
+    assert interval(mixed, together) == pytest.approx((0.404, 0.596), abs=1e-2)  # never narrower than n independent pairs
+    assert interval(twins, together) == pytest.approx(interval(mixed[:50], alone[:50]))  # a pair twice is worth one pair
+    assert interval([1.0] * 10, alone[:10]) == pytest.approx((0.722, 1.0), abs=1e-3)
 
 
 def test_accuracy_counts_a_draw_half():
-    said = example("train_reward").accuracy([1.0, 2.0, 3.0, 0.0], [0.0, 2.0, 1.0, 1.0], 3)
+    said = example("train_reward").accuracy([1.0, 2.0, 3.0, 0.0], [0.0, 2.0, 1.0, 1.0], ["a", "a", "b", "c"])
     assert said.startswith("0.625 ")
     assert said.endswith("n = 4 pairs of 3 prompts")
 
