@@ -257,7 +257,7 @@ def check(
     from prefmill import show
     from prefmill.checks import check as look
 
-    found = look(inputs, roles=_roles(locals()), encoding=encoding, delimiter=delimiter, rejects=rejects, memory_bytes=_bytes(memory_limit),
+    found = look(inputs, roles=roles_given(locals()), encoding=encoding, delimiter=delimiter, rejects=rejects, memory_bytes=size_in_bytes(memory_limit),
                  threads=threads, temp_dir=temp_dir)  # fmt: skip
     if as_json:
         typer.echo(json.dumps(found.as_json(), ensure_ascii=False))
@@ -274,9 +274,9 @@ def _run(kind: type[Pairs] | type[Unpaired] | type[BestOf], options: dict[str, A
     from prefmill.runs import explain, run
 
     plan = _plan(kind, options)
-    names = _roles(options)
+    names = roles_given(options)
     reading = {key: options[key] for key in ("encoding", "delimiter", "rejects", "threads", "temp_dir")}
-    reading["memory_bytes"] = _bytes(options["memory_limit"])
+    reading["memory_bytes"] = size_in_bytes(options["memory_limit"])
     if options["dry_run"]:
         typer.echo(explain(plan, options["inputs"], roles=names, engine=options["engine"], **reading), nl=False)
         return
@@ -285,7 +285,7 @@ def _run(kind: type[Pairs] | type[Unpaired] | type[BestOf], options: dict[str, A
         raise BadArgument(f"{plan.kind}: no output named.", hint="-o pairs.parquet, or --dry-run to see the plan.")
     if output == "-" and options["as_json"]:
         raise BadArgument("-o - and --json both want stdout.", hint="give -o a file.")
-    with _stdout_or(output) as target, show.progress(quiet=options["quiet"]) as tell:
+    with stdout_or(output) as target, show.progress(quiet=options["quiet"]) as tell:
         report = run(plan, options["inputs"], target, roles=names, engine=options["engine"], format=options["format"], chat=options["chat"],
                      margin_scale=options.get("margin_column"), keep=_names(options["keep"]), split=_numbers("--split", options["split"]),
                      overwrite=options["overwrite"], progress=tell, **reading)  # fmt: skip
@@ -298,7 +298,7 @@ def _run(kind: type[Pairs] | type[Unpaired] | type[BestOf], options: dict[str, A
 
 
 @contextmanager
-def _stdout_or(output: str) -> Iterator[str]:
+def stdout_or(output: str) -> Iterator[str]:
     """The target to write to; for `-` a temporary JSON Lines file that goes to stdout when it is whole."""
     if output != "-":
         yield output
@@ -341,7 +341,7 @@ def _plan(kind: type[Pairs] | type[Unpaired] | type[BestOf], options: Mapping[st
     return kind(**{**base, **given})
 
 
-def _roles(options: Mapping[str, Any]) -> RoleNames:
+def roles_given(options: Mapping[str, Any]) -> RoleNames:
     return {role: options[role] for role in RoleNames.__annotations__ if options.get(role)}  # type: ignore[return-value]
 
 
@@ -370,7 +370,7 @@ def _numbers(option: str, text: str | None) -> dict[str, float] | None:
     return found
 
 
-def _bytes(text: str | None) -> int | None:
+def size_in_bytes(text: str | None) -> int | None:
     """`2GB`, `512MiB`, `1.5G` in bytes."""
     if text is None:
         return None
@@ -386,3 +386,6 @@ def _bytes(text: str | None) -> int | None:
     if size < 500_000_000:
         raise BadArgument(f"--memory-limit: too small to run in; got {text!r}, expected at least 500MB.")
     return size
+
+
+from prefmill import cli_score  # noqa: E402, F401  # its command, which needs the options above

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,7 @@ class Ledger:
         self.done = False  #: the output is already there, from this very run
         self.resumed = False
         self.shape: dict[str, Any] = dict(shape)
+        self.counts: dict[str, int] = {}  #: of a run that is done
         self._begin(overwrite)
 
     def _begin(self, overwrite: bool) -> None:
@@ -63,9 +63,12 @@ class Ledger:
         try:
             before = self._manifest()
             exists = self.output.exists()
+            if before is not None and before["state"] == "running" and not any(self.folder.glob("*.arrow")):
+                before = None  # a run that has done nothing yet binds nobody
             if before is not None and not overwrite:
                 self._same(before["key"])
                 self.shape = before["shape"]
+                self.counts = before["counts"] or {}
                 self.resumed = True
                 self.done = before["state"] == "done" and exists and before["size"] == self.output.stat().st_size
             if exists and not self.done and not overwrite:
@@ -101,19 +104,12 @@ class Ledger:
 
     def _write_manifest(self, state: str) -> None:
         size = self.output.stat().st_size if state == "done" else None
-        content = {"version": _VERSION, "state": state, "key": self.key, "shape": self.shape, "size": size}
+        content = {"version": _VERSION, "state": state, "key": self.key, "shape": self.shape, "size": size, "counts": self.counts}
         _write_whole(self.folder / "manifest.json", lambda path: path.write_text(json.dumps(content, indent=1), encoding="utf-8"))
 
     def write(self, number: int, columns: Mapping[str, pa.Array], counts: Mapping[str, int]) -> None:
         """Commit one chunk."""
-        batch = pa.record_batch(dict(columns))
-        batch = batch.replace_schema_metadata({"counts": json.dumps(dict(counts))})
-
-        def save(path: Path) -> None:
-            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:
-                file.write_batch(batch)
-
-        _write_whole(self._path(number), save)
+        write_chunk(self.folder, number, columns, counts)
 
     def read(self, number: int, rows: int) -> tuple[pa.RecordBatch, dict[str, int]] | None:
         """A committed chunk of `rows` rows and its counts; None if it is not there, or not whole."""
@@ -129,18 +125,15 @@ class Ledger:
         """The chunks that are yet to be done; `sizes` are the rows of each, shape (chunks,)."""
         return [number for number, rows in enumerate(sizes.tolist()) if self.read(number, rows) is None]
 
-    def finish(self) -> None:
+    def finish(self, counts: Mapping[str, int]) -> None:
         """The output is published: keep the manifest, so that the same run is known to be done."""
+        self.counts = dict(counts)
         self._write_manifest("done")
         for path in self.folder.glob("*.arrow*"):
             path.unlink()
 
-    def discard(self) -> None:
-        """Forget the run (used where the folder was made for nothing)."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.arrow"
+        return chunk_path(self.folder, number)
 
     def close(self) -> None:
         """Let others have the output."""
@@ -153,6 +146,22 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def chunk_path(folder: Path, number: int) -> Path:
+    """Where the scores of a chunk lie."""
+    return folder / f"{number:06d}.arrow"
+
+
+def write_chunk(folder: Path, number: int, columns: Mapping[str, pa.Array], counts: Mapping[str, int]) -> None:
+    """Commit one chunk: its score columns, and what was counted in it."""
+    batch = pa.record_batch(dict(columns)).replace_schema_metadata({"counts": json.dumps(dict(counts))})
+
+    def save(path: Path) -> None:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:
+            file.write_batch(batch)
+
+    _write_whole(chunk_path(folder, number), save)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> Any:

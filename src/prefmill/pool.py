@@ -90,14 +90,20 @@ class Pool:
             group = pa.array(np.cumsum(starts_of_groups(prompt)), pa.int64())
             yield Chunk(number, self.positions(number), pa.record_batch({"prompt": prompt, "completion": completion, "group": group}))
 
+    def all_rows(self, home: Path) -> Iterator[pa.RecordBatch]:
+        """The input as it is: every row and column, in order."""
+        columns = ", ".join(quote(name) for name in self.source.columns.names)
+        con = _connect(home, self.source, None, None)
+        yield from con.sql(f"SELECT {columns} FROM {_relation(self.source)}").to_arrow_reader(_READ_ROWS)
+
     def name_of(self, position: int, home: Path) -> str:
         """A row as its owner knows it: by its id, where there is one, and its position."""
         if not self.roles.id:
             return f"row {position}"
         con = _connect(home, self.source, None, None)
         query = f"SELECT {quote(self.roles.id)} FROM {_relation(self.source)} LIMIT 1 OFFSET {position}"
-        found = con.sql(query).fetchone()
-        return f"row {position} (id {found[0]!r})" if found else f"row {position}"
+        ((found,),) = con.execute(query).fetchall()
+        return f"row {position} (id {found!r})"
 
 
 def open_pool(inputs: Any, named: RoleNames, home: Path, *, chunk_rows: int, memory_bytes: int | None = None, threads: int | None = None,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 import tempfile
 import time
@@ -23,7 +22,7 @@ import pyarrow as pa
 from prefmill._version import __version__
 from prefmill.errors import BadArgument, BadInput
 from prefmill.job import Progress, Reading
-from prefmill.ledger import Ledger
+from prefmill.ledger import Ledger, chunk_path, write_chunk
 from prefmill.pool import Chunk, Pool, open_pool
 from prefmill.schema import RoleNames
 from prefmill.scoring.reward import RewardModel
@@ -194,7 +193,7 @@ class _Run:
                 done, waiting = wait(waiting, timeout=0.5)
                 for job in done:
                     job.result()  # raises here what was raised there
-                for number in [n for n in left if (self.ledger.folder / f"{n:06d}.arrow").exists()]:
+                for number in [n for n in left if chunk_path(self.ledger.folder, n).exists()]:
                     left.discard(number)
                     clock.chunk(int(self.pool.sizes[number]), {})
         return time.perf_counter() - started
@@ -204,10 +203,9 @@ class _Run:
         from prefmill.runs import peak_rss_mb
 
         pool = self.pool
-        counts = dict.fromkeys(_COUNTS, 0)
-        if self.ledger.done:
-            counts = self.ledger.counts
-        else:
+        counts = self.ledger.counts
+        if not self.ledger.done:
+            counts = dict.fromkeys(_COUNTS, 0)
             columns, nulls = [np.zeros(pool.rows) for _ in names], np.ones(pool.rows, bool)
             for number, rows in enumerate(pool.sizes.tolist()):
                 found = self.ledger.read(number, rows)
@@ -220,9 +218,8 @@ class _Run:
                     column[positions] = array.fill_null(0.0).to_numpy()
                 for name in _COUNTS:
                     counts[name] += of_chunk.get(name, 0)
-            _write_scored(pool, self.ledger.output, names, columns, nulls, overwrite=overwrite)
-            self.ledger.counts = counts
-            self.ledger.finish()
+            _write_scored(pool, self.home, self.ledger.output, names, columns, nulls, overwrite=overwrite)
+            self.ledger.finish(counts)
         null = {"null_prompt": pool.null_prompts, "null_completion": pool.null_completions, "too_long": counts["too_long"]}
         null = {reason: rows for reason, rows in null.items() if rows}
         engines = self.scorer.engines if getattr(self.scorer, "_state", {}).get("engines") else []
@@ -284,19 +281,18 @@ def score_chunks(pool: Pool, scorer: Any, numbers: list[int], home: Path, commit
 
 def _on_one_device(pool: Pool, scorer: Any, numbers: list[int], home: Path, folder: str) -> None:
     """A worker's whole life: its chunks, written where the ledger looks for them."""
-    from prefmill.ledger import write_chunk
-
     mine = Path(tempfile.mkdtemp(dir=home))
     score_chunks(pool, scorer, numbers, mine, lambda number, columns, counts: write_chunk(Path(folder), number, columns, counts))
 
 
 def _write_scored(
-    pool: Pool, target: Path, names: list[str], columns: list[npt.NDArray[np.float64]], nulls: npt.NDArray[np.bool_], *, overwrite: bool
-) -> None:
+    pool: Pool, home: Path, target: Path, names: list[str], columns: list[npt.NDArray[np.float64]], nulls: npt.NDArray[np.bool_], *,
+    overwrite: bool,
+) -> None:  # fmt: skip
     """The rows of the input, in their order, with the score columns behind."""
     import polars as pl
 
-    from prefmill.writers import write_rows
+    from prefmill.writers import write
 
     empty = pool.source.columns.empty_table()
     for name in names:
@@ -305,7 +301,7 @@ def _write_scored(
 
     def frames() -> Iterator[pl.DataFrame]:
         at = 0
-        for batch in pool.all_rows():
+        for batch in pool.all_rows(home):
             table = pa.table(batch)
             end = at + table.num_rows
             for name, column in zip(names, columns, strict=True):
@@ -315,4 +311,4 @@ def _write_scored(
         if at != pool.rows:
             raise BadInput(f"score: the input changed while it was scored; got {at} rows, expected {pool.rows}.")
 
-    write_rows(frames(), schema, target, overwrite=overwrite or os.path.lexists(target))
+    write(frames(), schema, target, format="pool", overwrite=overwrite)

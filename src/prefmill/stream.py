@@ -19,19 +19,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prefmill.errors import BadArgument, BadInput, BadScore
+from prefmill.readers.staging import plain_schema
 from prefmill.schema import RoleNames, Roles
 
 if TYPE_CHECKING:
     from prefmill.scoring.scorers import Scored
 
 _T = TypeVar("_T")
-CHUNK_ROWS = 1024
+CHUNK_ROWS = 512
 _LARGEST_GROUP = 16  # times chunk_rows: a prompt with more candidates is cut, which costs sharing and nothing else
 READ_ROWS = 8192
 
 
 def reader_of(source: Any, *, rows: int = READ_ROWS) -> pa.RecordBatchReader:
-    """`source` as a stream of record batches of about `rows` rows; nothing is read yet.
+    """`source` as a stream of record batches of about `rows` rows, in plain Arrow types (no views, dictionaries, extensions); nothing is read yet.
 
     Takes a Polars LazyFrame or DataFrame, a DuckDB relation, a `datasets` Dataset or IterableDataset, a pyarrow Table, RecordBatch, RecordBatchReader
     or dataset, and whatever has `__arrow_c_stream__`. A source that can be read once is used up.
@@ -39,6 +40,12 @@ def reader_of(source: Any, *, rows: int = READ_ROWS) -> pa.RecordBatchReader:
     >>> reader_of(pa.table({"prompt": ["p"], "completion": ["a"]})).read_all().num_rows
     1
     """
+    reader = _reader_of(source, rows)
+    plain = plain_schema(reader.schema)
+    return reader if reader.schema.equals(plain) else pa.RecordBatchReader.from_batches(plain, (batch.cast(plain) for batch in reader))
+
+
+def _reader_of(source: Any, rows: int) -> pa.RecordBatchReader:
     if isinstance(source, pa.RecordBatchReader):
         return source
     if isinstance(source, pa.RecordBatch):
