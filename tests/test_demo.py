@@ -135,8 +135,9 @@ def score_it_with_prefmill(folder: Path, talks: list[Any], ids: list[list[int]],
     import numpy as np
     import pyarrow as pa
 
-    scoring = pytest.importorskip("prefmill.scoring")
-    scorer = scoring.RewardModel(model=folder, device="cpu")
+    from prefmill.scoring import RewardModel
+
+    scorer = RewardModel(model=folder, device="cpu")
     batch = pa.record_batch({name: [talk[i]["content"] for talk in talks] for i, name in enumerate(("prompt", "completion"))})
     rows = scorer.encoder.encode(batch["prompt"], batch["completion"], np.arange(len(talks))).rows
     assert [rows.row(i).tolist() for i in range(len(rows))] == ids
