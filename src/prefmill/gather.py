@@ -16,6 +16,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from prefmill._engine import release
+
 _BATCH_ROWS = 60_000
 
 
@@ -42,25 +44,23 @@ class Fetch:
         count = min(max(1, -(-self.text_bytes // self.part_bytes)), 30_000)
         per_part = max(1, -(-self.slots // count))
         where = np.empty(self.rows, dtype=np.int32)
-        if count == 1:
-            tables = iter([pa.Table.from_batches(self._rows_of_all())] if self.slots else [])
-        else:
-            tables = self._spilled(count, per_part)
-        for part, table in enumerate(tables):
-            frame = pl.DataFrame(table)
+        frames = self._whole() if count == 1 else self._spilled(count, per_part)
+        for part in range(count if self.slots else 0):
+            frame = next(frames)
             where[frame["_pos"].to_numpy()] = np.arange(frame.height, dtype=np.int32)
-            # One chunk: gathering from many costs a search for every row.
-            yield part * per_part, min((part + 1) * per_part, self.slots), frame.drop("_pos").rechunk(), where
+            # One chunk: gathering from many costs a search for every row. What it was copied from is not kept.
+            frame = frame.drop("_pos").rechunk()
+            yield part * per_part, min((part + 1) * per_part, self.slots), frame, where
 
     def _positions(self, extra: str = "") -> str:
         return " UNION ALL ".join(f"SELECT {side} AS _pos{extra} FROM {self.wanted}" for side in self.sides)
 
-    def _rows_of_all(self) -> list[pa.RecordBatch]:
+    def _whole(self) -> Iterator[pl.DataFrame]:
         columns = ", ".join(["_pos", *self.columns])
         query = f"SELECT {columns} FROM {self.source} WHERE _pos IN ({self._positions()})"
-        return list(self.con.sql(query).to_arrow_reader(_BATCH_ROWS))
+        yield pl.DataFrame(pa.Table.from_batches(list(self.con.sql(query).to_arrow_reader(_BATCH_ROWS))))
 
-    def _spilled(self, count: int, per_part: int) -> Iterator[pa.Table]:
+    def _spilled(self, count: int, per_part: int) -> Iterator[pl.DataFrame]:
         """The rows of each part by way of one Arrow IPC file: every batch read is cut by part, and each cut is a batch of the file."""
         positions = self._positions(f", (slot // {per_part})::SMALLINT AS _part")
         self.con.execute(f"CREATE OR REPLACE TABLE _need AS SELECT DISTINCT * FROM ({positions})")
@@ -75,14 +75,15 @@ class Fetch:
                 part_of = batch.column(0).to_numpy()
                 order = np.argsort(part_of, kind="stable")
                 bounds = np.searchsorted(part_of, np.arange(count + 1), sorter=order)
-                rows = pa.RecordBatch.from_arrays(batch.columns[1:], schema=schema).take(pa.array(order))
+                rows = pa.RecordBatch.from_arrays(batch.columns[1:], schema=schema).take(pa.Array.from_buffers(pa.int64(), len(order), [None, pa.py_buffer(order)]))
                 for part in np.flatnonzero(np.diff(bounds)):
                     file.write_batch(rows.slice(bounds[part], bounds[part + 1] - bounds[part]))
                     cuts[part].append(written)
                     written += 1
         self.con.execute("DROP TABLE _need")
+        release(self.con)
         # Read, not mapped: pages of a mapped file would count as memory of ours.
         with pa.OSFile(str(self.spill), "rb") as stored:
             spilled = pa.ipc.open_file(stored)
             for of_part in cuts:
-                yield pa.Table.from_batches([spilled.get_batch(i) for i in of_part], schema=schema)
+                yield pl.DataFrame(pa.Table.from_batches([spilled.get_batch(i) for i in of_part], schema=schema))
