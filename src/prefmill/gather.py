@@ -75,13 +75,16 @@ class Fetch:
                 part_of = batch.column(0).to_numpy()
                 order = np.argsort(part_of, kind="stable")
                 bounds = np.searchsorted(part_of, np.arange(count + 1), sorter=order)
-                rows = pa.RecordBatch.from_arrays(batch.columns[1:], schema=schema).take(pa.Array.from_buffers(pa.int64(), len(order), [None, pa.py_buffer(order)]))
+                rows = pa.RecordBatch.from_arrays(batch.columns[1:], schema=schema).take(
+                    pa.Array.from_buffers(pa.int64(), len(order), [None, pa.py_buffer(order)])
+                )
                 for part in np.flatnonzero(np.diff(bounds)):
                     file.write_batch(rows.slice(bounds[part], bounds[part + 1] - bounds[part]))
                     cuts[part].append(written)
                     written += 1
         self.con.execute("DROP TABLE _need")
         release(self.con)
+        pa.default_memory_pool().release_unused()
         # Read, not mapped: pages of a mapped file would count as memory of ours.
         with pa.OSFile(str(self.spill), "rb") as stored:
             spilled = pa.ipc.open_file(stored)

@@ -109,7 +109,10 @@ class Job:
         # Where the prompt is the group key, ranking has read it already: it comes with the slots, and the scan decodes a column less.
         whole_table = isinstance(plan, BestOf) and plan.scope == "pool"
         self._key_is_prompt = self.engine == "duckdb" and not self.roles.group and not whole_table
-        most = 48 * MB if isinstance(plan, BestOf) else _PART_BYTES
+        # Picks are few and ranked over many: small parts and frames keep a run of them within half a gigabyte, and cost it nothing.
+        few = isinstance(plan, BestOf)
+        most = min(_PART_BYTES, 16 * MB) if few else _PART_BYTES
+        self._frame_rows = max(1, _FRAME_ROWS // 3) if few else _FRAME_ROWS
         self._part_bytes = min(most, (memory_bytes - 300 * MB) // 8) if memory_bytes else most
         # About 300 MB are Python and its libraries; the rest is shared between DuckDB's buffers, the parts of text and the encoder.
         self.con = connect(temp_dir=home, memory_bytes=max(64 * MB, int((memory_bytes - 300 * MB) * 0.55)) if memory_bytes else None,
@@ -296,7 +299,7 @@ class Job:
         """Slots `first` to `last` (exclusive), in order, as the table keeps them, some at a time."""
         with self._in_order():
             query = f"SELECT * FROM slots WHERE slot >= {first} AND slot < {last}"
-            for batch in self.con.cursor().sql(query).to_arrow_reader(_FRAME_ROWS):
+            for batch in self.con.cursor().sql(query).to_arrow_reader(self._frame_rows):
                 yield pl.DataFrame(pa.Table.from_batches([batch]))
 
     def _assemble(self, slots: pl.DataFrame, rows: pl.DataFrame, where: npt.NDArray[np.int32]) -> pl.DataFrame:
