@@ -92,7 +92,7 @@ def picks_of(source: Path, target: Path, engine: str, plan: Plan, roles: dict) -
     from prefmill.job import opened
 
     with opened(plan, source, roles=roles, engine=engine) as job:
-        picks = pl.concat([pl.DataFrame(schema=job.schema()), *job.frames()])
+        picks = pl.concat([pl.DataFrame(schema=job.schema()), *job.frames()]).rename({"_score": "score", "_rank": "rank"})
         names = job.roles
     whole, columns = pq.read_table(target), pq.read_schema(source).names
     assert whole.column_names == [*columns, "rank", *(["aggregated_score"] if plan.aggregate != "none" else [])]

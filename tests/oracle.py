@@ -27,7 +27,8 @@ RAISED = ("null_prompt", "null_completion", "null_score", "bad_score", "non_fini
 
 @dataclass
 class Result:
-    """`pairs` are (prompt, chosen, rejected, chosen_score, rejected_score), or (prompt, completion, label, score), or (prompt, completion, score, rank)."""
+    """`pairs` are (prompt, chosen, rejected, chosen_score, rejected_score), of labels (prompt, completion, label, score), of best-of-K
+    (prompt, completion, score, rank)."""
 
     pairs: list[tuple]
     positions: list[tuple[int, ...]]

@@ -261,7 +261,7 @@ class Job:
             aggregated = [] if self.plan.aggregate == "none" else [("aggregated_score", pl.Float64())]
             return [*kept, ("rank", pl.Int64()), *aggregated]
         if isinstance(self.plan, BestOf):
-            return [("prompt", prompt), ("completion", completion), ("score", pl.Float64()), ("rank", pl.Int64()), *kept]
+            return [("prompt", prompt), ("completion", completion), ("_score", pl.Float64()), ("_rank", pl.Int64()), *kept]
         sides = [(f"{side}_{name}", dtype) for name, dtype in kept for side in ("chosen", "rejected")]
         texts = [("prompt", prompt), ("chosen", completion), ("rejected", completion)]
         return [*texts, ("chosen_score", pl.Float64()), ("rejected_score", pl.Float64()), *sides]
