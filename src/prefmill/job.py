@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
@@ -20,7 +18,7 @@ from prefmill import polars as frames
 from prefmill import polars_picks, polars_rows
 from prefmill._engine import connect, literal, quote, release
 from prefmill.errors import BadArgument, BadScore
-from prefmill.gather import Fetch
+from prefmill.gather import Fetch, Where
 from prefmill.plans import BestOf, Pairs, Plan, Unpaired, roles_of
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport
@@ -302,11 +300,11 @@ class Job:
             for batch in self.con.cursor().sql(query).to_arrow_reader(self._frame_rows):
                 yield pl.DataFrame(pa.Table.from_batches([batch]))
 
-    def _assemble(self, slots: pl.DataFrame, rows: pl.DataFrame, where: npt.NDArray[np.int32]) -> pl.DataFrame:
+    def _assemble(self, slots: pl.DataFrame, rows: pl.DataFrame, where: Where) -> pl.DataFrame:
         """The rows of output for `slots`; pairs of equal texts are left out and noted."""
 
         def take(column: str, side: str) -> pl.Series:
-            return rows[column].gather(pl.Series(where[slots[side].to_numpy()]))
+            return rows[column].gather(pl.Series(where(slots[side].to_numpy())))
 
         pairs = isinstance(self.plan, Pairs)
         if self.whole_rows:
