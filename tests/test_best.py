@@ -151,6 +151,24 @@ def test_nothing_left_is_exit_code_1_with_a_hint(pool):
     assert "no row could be used: 6 of 6 rows are null_score" in done.stderr
 
 
+def test_pairs_without_contrast_have_a_hint_too(tmp_path):
+    pl.DataFrame({"prompt": ["p", "q"], "completion": ["a", "b"], "score": [1, 2]}).write_parquet(tmp_path / "pool.parquet")
+    done = prefmill("best", tmp_path / "pool.parquet", "-o", tmp_path / "out.parquet", "--format", "pairs", "--min-score", "-1.5")
+    assert done.returncode == 1
+    assert "2 of 2 rows dropped as single_completion" in done.stderr
+
+
+def test_whole_rows_keep_every_column_whatever_its_name_and_type(tmp_path):
+    names = ['a"b', "a'b", "*", "^x$", "a.b", "_pos", "_score", "slot", "chosen", "label", "SELECT", "🙂"]
+    pool = pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [1, 2]})
+    pool = pool.with_columns(pl.lit(i).alias(name) for i, name in enumerate(names))
+    pool = pool.with_columns(date=pl.date(2026, 1, 2), nested=pl.struct(x=1), ids=pl.concat_list(pl.lit(1), pl.lit(2)))
+    pool.write_parquet(tmp_path / "pool.parquet")
+    for engine in ("duckdb", "polars"):
+        pm.run(pm.BestOf(), tmp_path / "pool.parquet", tmp_path / "out.parquet", engine=engine, overwrite=True)
+        assert pl.read_parquet(tmp_path / "out.parquet").equals(pool[1:].with_columns(rank=pl.lit(1, pl.Int64)))
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
