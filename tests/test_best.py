@@ -229,6 +229,9 @@ def test_dry_run(pool):
         assert "[best_of]" in done.stdout
         assert "k = 3" in done.stdout
         assert words in done.stdout
+    done = prefmill("best", pool, "--dry-run", "-k", "3", "--format", "pairs")
+    assert "[pairs]" in done.stdout
+    assert "top_k = 3" in done.stdout
 
 
 def test_plans_go_round_through_toml(pool):
