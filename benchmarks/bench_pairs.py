@@ -138,25 +138,25 @@ def _names(text: str) -> list[str]:
 def _bench(options: argparse.Namespace) -> int:
     source = options.dir / f"feedback-{options.rows}-{options.seed}.parquet"
     if not source.exists():
-        _say(f"writing {source}")
-        _in_child(_write_data, str(source), options.rows, options.seed)
-    columns, rows, _ = _in_child(_checksum, str(source))
+        say(f"writing {source}")
+        in_child(_write_data, str(source), options.rows, options.seed)
+    columns, rows, _ = in_child(_checksum, str(source))
     if rows != options.rows:
         sys.exit(f"{source} holds {rows} rows instead of {options.rows}; remove it and run again.")
-    machine = _machine(source, rows, columns)
-    touched = 0 if options.no_touch else int(_free_memory() * 0.6)
+    machine = machine_of(source, rows, columns)
+    touched = 0 if options.no_touch else int(free_memory() * 0.6)
     if touched:
-        _say(f"touching {touched / 1e9:.1f} GB of memory")
+        say(f"touching {touched / 1e9:.1f} GB of memory")
         try:
-            _in_child(_touch, touched)
+            in_child(touch_memory, touched)
         except (BrokenProcessPool, MemoryError):  # a container with less memory than the kernel reports
-            _say("could not touch so much memory; going on without")
+            say("could not touch so much memory; going on without")
             touched = 0
     candidates = _candidates(options, source)
     for number in range(-options.warmup, options.repeat):
         for candidate in candidates:
             if not candidate.reason:
-                _turn(candidate, number, source, options)
+                turn(candidate, number, source, options, checksum=_checksum)
     machine["load_after"] = os.getloadavg()[0]
     problems = _disagreements(candidates, rows)
     print(_report(candidates, machine, options, touched, problems), flush=True)
@@ -164,7 +164,7 @@ def _bench(options: argparse.Namespace) -> int:
         raw = {"machine": machine, "options": vars(options), "problems": problems, "candidates": [asdict(c) for c in candidates]}
         options.json.write_text(json.dumps(raw, indent=2, default=str) + "\n", encoding="utf-8")
     for problem in problems:
-        _say(f"WRONG: {problem}")
+        say(f"WRONG: {problem}")
     return 1 if problems or any(c.reason for c in candidates if c.name not in BASELINES) else 0
 
 
@@ -185,8 +185,10 @@ def _candidates(options: argparse.Namespace, source: Path) -> list[Candidate]:
     return found
 
 
-def _turn(candidate: Candidate, number: int, source: Path, options: argparse.Namespace) -> None:
-    """Run `candidate` once; a failure becomes its reason, and it gets no further turn."""
+def turn(
+    candidate: Candidate, number: int, source: Path, options: argparse.Namespace, *, checksum: Callable[[str], tuple[list[str], int, str]]
+) -> None:
+    """Run `candidate` once; a failure becomes its reason, and it gets no further turn. `checksum` gives columns, rows and sum of a file."""
     scratch = options.dir / "bench-scratch"
     with _without(scratch, candidate.output):
         scratch.mkdir()
@@ -195,16 +197,16 @@ def _turn(candidate: Candidate, number: int, source: Path, options: argparse.Nam
         done = _timed(candidate.command, number, scratch, options.timeout)
         if isinstance(done, Run):
             try:
-                _, done.rows, done.checksum = _in_child(_checksum, str(candidate.output))
+                _, done.rows, done.checksum = in_child(checksum, str(candidate.output))
             except Exception as error:  # whatever is wrong with the output is the candidate's
                 done = f"failed: output unreadable ({_one_line(str(error))})"
     if isinstance(done, str):
         candidate.reason = done
-        _say(f"{candidate.name}: {done}")
+        say(f"{candidate.name}: {done}")
         return
     candidate.runs.append(done)
     when = f"round {number + 1}" if number >= 0 else "warm-up"
-    _say(f"{when}: {candidate.name} {done.seconds:.2f} s, {done.peak_mb:.0f} MB, {done.rows:,} rows out")
+    say(f"{when}: {candidate.name} {done.seconds:.2f} s, {done.peak_mb:.0f} MB, {done.rows:,} rows out")
 
 
 def _timed(command: list[str], number: int, scratch: Path, timeout: float) -> Run | str:
@@ -325,15 +327,15 @@ def _report(candidates: list[Candidate], machine: dict[str, Any], options: argpa
             f"{statistics.median(seconds):.2f} ({min(seconds):.2f}–{max(seconds):.2f})",
             f"{statistics.median(run.cpu_seconds for run in runs):.2f}",
             f"{max(run.peak_mb for run in runs):,.0f}",
-            _ratio(candidate, by_name.get(PREFMILL)),
-            _ratio(candidate, by_name.get(FLOOR)),
+            ratio(candidate, by_name.get(PREFMILL)),
+            ratio(candidate, by_name.get(FLOOR)),
             f"{runs[-1].rows:,}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", _verdict(candidates, problems)])
 
 
-def _ratio(candidate: Candidate, base: Candidate | None) -> str:
+def ratio(candidate: Candidate, base: Candidate | None) -> str:
     """Median over median, and the smallest and largest ratio of two runs of one round."""
     if base is None or base.reason or not base.counted:
         return "–"
@@ -365,8 +367,8 @@ def _verdict(candidates: list[Candidate], problems: list[str]) -> str:
     return " ".join(said) or "No pairs were made, so none were compared."
 
 
-def _machine(source: Path, rows: int, columns: list[str]) -> dict[str, Any]:
-    versions = {"python": platform.python_version(), "prefmill": _in_child(_prefmill_version)}
+def machine_of(source: Path, rows: int, columns: list[str]) -> dict[str, Any]:
+    versions = {"python": platform.python_version(), "prefmill": in_child(_prefmill_version)}
     for name in LIBRARIES:
         try:
             versions[name] = importlib.metadata.version(name)
@@ -396,7 +398,7 @@ def _cpu() -> str:
     return platform.processor() or "unknown CPU"
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Bytes that nothing uses, the page cache neither; 0 where the kernel does not say."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
@@ -418,14 +420,14 @@ def _one_line(text: str) -> str:
     return line if len(line) <= 120 else line[:119] + "…"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 # What needs memory or libraries runs in a child: a forked process starts with the peak memory of its parent, so this one stays small.
 
 
-def _in_child(function: Callable[..., Any], *arguments: object) -> Any:
+def in_child(function: Callable[..., Any], *arguments: object) -> Any:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -438,7 +440,7 @@ def _write_data(path: str, rows: int, seed: int) -> None:
     partial.replace(path)
 
 
-def _touch(n_bytes: int) -> None:
+def touch_memory(n_bytes: int) -> None:
     with contextlib.suppress(OSError):  # if this is too much, no other process is to die of it
         Path("/proc/self/oom_score_adj").write_text("1000")
     block = 1 << 26

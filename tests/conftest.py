@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from prefmill.errors import BadScore
-from prefmill.plans import Pairs, Plan
+from prefmill.plans import Plan
 from prefmill.schema import Roles
 
 COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used", "pairs_out")
 COLUMNS = {
     "pairs": ("prompt", "chosen", "rejected", "chosen_score", "rejected_score"),
     "unpaired": ("prompt", "completion", "label", "score"),
+    "best_of": ("prompt", "completion", "score", "rank"),
 }
 Answer = tuple[list[tuple], dict]
 
@@ -27,7 +28,7 @@ Answer = tuple[list[tuple], dict]
 def on_oracle(table: pa.Table, plan: Plan, roles: dict) -> Answer:
     columns = plan.weights if plan.weights and "aspect" not in roles else ()
     found = Roles.resolve(table.column_names, roles, score_columns=columns)
-    result = (oracle.pairs if isinstance(plan, Pairs) else oracle.unpaired)(table.to_pylist(), plan, found)
+    result = getattr(oracle, plan.kind)(table.to_pylist(), plan, found)
     return result.pairs, result.report
 
 
@@ -77,8 +78,29 @@ def on_run(engine: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
         source, target = Path(folder, "in.parquet"), Path(folder, "out.parquet")
         pq.write_table(table, source)
         report = prefmill.run(plan, source, target, engine=engine, roles=roles)
-        rows = [(row[0], *map(unwrapped, row[1:])) for row in rows_of(pq.read_table(target), plan)]
+        if plan.kind == "best_of":
+            rows = picks_of(source, target, engine, plan, roles)
+        else:
+            rows = [(row[0], *map(unwrapped, row[1:])) for row in rows_of(pq.read_table(target), plan)]
         return rows, {name: getattr(report, name) for name in COUNTS}
+
+
+def picks_of(source: Path, target: Path, engine: str, plan: Plan, roles: dict) -> list[tuple]:
+    """What `run` picked. Its file holds whole rows of the input: their prompts, completions and ranks have to be those of the picks."""
+    import polars as pl
+
+    from prefmill.job import opened
+
+    with opened(plan, source, roles=roles, engine=engine) as job:
+        picks = pl.concat([pl.DataFrame(schema=job.schema()), *job.frames()]).rename({"_score": "score", "_rank": "rank"})
+        names = job.roles
+    whole, columns = pq.read_table(target), pq.read_schema(source).names
+    assert whole.column_names == [*columns, "rank", *(["aggregated_score"] if plan.aggregate != "none" else [])]
+    wanted = {names.prompt: "prompt", names.completion: "completion", "rank": "rank"}
+    wanted |= {"aggregated_score": "score"} if plan.aggregate != "none" else {}
+    for column, name in wanted.items():
+        assert whole[column].to_pylist() == picks[name].to_list(), f"{column} of the file"
+    return rows_of(picks.to_arrow(), plan)
 
 
 ENGINES: dict[str, Callable[[pa.Table, Plan, dict], Answer]] = {
@@ -99,6 +121,8 @@ def unwrapped(value: object) -> object:
 
 
 def rows_of(table: pa.Table, plan: Plan) -> list[tuple]:
+    if plan.kind == "best_of" and table.column_names[-1] == "stage":  # comes along where the role is mapped
+        table = table.drop_columns("stage")
     assert tuple(table.column_names) == COLUMNS[plan.kind], f"columns {table.column_names}, expected {COLUMNS[plan.kind]}"
     return [tuple(row.values()) for row in table.to_pylist()]
 

@@ -18,7 +18,7 @@ from fractions import Fraction
 from typing import Any
 
 from prefmill.errors import BadArgument, BadScore
-from prefmill.plans import Pairs, Plan, Unpaired
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired
 from prefmill.schema import Roles
 
 NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|nan|inf|infinity)", re.IGNORECASE)
@@ -27,7 +27,8 @@ RAISED = ("null_prompt", "null_completion", "null_score", "bad_score", "non_fini
 
 @dataclass
 class Result:
-    """`pairs` are (prompt, chosen, rejected, chosen_score, rejected_score), or (prompt, completion, label, score)."""
+    """`pairs` are (prompt, chosen, rejected, chosen_score, rejected_score), of labels (prompt, completion, label, score), of best-of-K
+    (prompt, completion, score, rank)."""
 
     pairs: list[tuple]
     positions: list[tuple[int, ...]]
@@ -49,7 +50,7 @@ def pairs(rows: list[dict], plan: Pairs, roles: Roles) -> Result:
     kept: list[tuple[Candidate, Candidate]] = []
     not_selected = used_rows = groups_used = 0
     for group in by_group(found):
-        group.sort(key=lambda c: (c.score, c.id, c.position) if plan.tie_break == "id" else (c.score, c.position))
+        group.sort(key=in_order(plan))
         all_rows = sum(len(c.rows) for c in group)
         standing = proposed(group, plan, lot(group[0].row, plan, roles))
         mine = [(group[c - 1], group[r - 1]) for c, r in standing if text(group[c - 1], roles) != text(group[r - 1], roles)]
@@ -80,6 +81,32 @@ def unpaired(rows: list[dict], plan: Unpaired, roles: Roles) -> Result:
     return result(out, [(c.position,) for c in labelled], len(rows), used, 0, dropped, groups_in, len({c.group for c in labelled}))
 
 
+def best_of(rows: list[dict], plan: BestOf, roles: Roles) -> Result:
+    found, dropped, groups_in = candidates(rows, plan, roles)
+    low = [c for c in found if plan.min_score is not None and c.score < plan.min_score]
+    if low:
+        dropped["below_min_score"] = sum(len(c.rows) for c in low)
+    left = [c for c in found if c not in low]
+    kept: list[tuple[Candidate, int]] = []
+    for group in by_group(left) if plan.scope == "prompt" else [left]:
+        group = sorted(group, key=in_order(plan))
+        h = lot(group[0].row, plan, roles) if plan.scope == "prompt" else hashed("", plan.seed)
+        kept += [(group[r - 1], len(group) - r + 1) for r in sorted(picked_ranks(len(group), plan, h), reverse=True)]
+    used, all_rows = sum(len(c.rows) for c, _ in kept), sum(len(c.rows) for c in left)
+    out = [(c.row[roles.prompt], text(c, roles), c.score, rank) for c, rank in kept]
+    groups_used = len({c.group for c, _ in kept})
+    return result(out, [(c.position,) for c, _ in kept], len(rows), used, all_rows - used, dropped, groups_in, groups_used)
+
+
+def picked_ranks(n: int, plan: BestOf, h: int) -> list[int]:
+    ranks, k = list(range(1, n + 1)), plan.k
+    if k >= n:
+        return ranks
+    start = (n - k) // 2
+    drawn = sorted(ranks, key=lambda r: (mix(h % 2**32 ^ r), r))
+    return {"best": ranks[n - k :], "worst": ranks[:k], "median": ranks[start : start + k], "random": drawn[:k]}[plan.pick]
+
+
 def result(out, positions, rows_in, used, not_selected, dropped, groups_in, groups_used) -> Result:
     assert rows_in == used + not_selected + sum(dropped.values()), (rows_in, used, not_selected, dropped)
     counts = {"rows_in": rows_in, "rows_used": used, "rows_not_selected": not_selected, "dropped": dict(dropped)}
@@ -93,6 +120,7 @@ def candidates(rows: list[dict], plan: Plan, roles: Roles) -> tuple[list[Candida
     """The candidates that are left, the rows dropped so far by reason, and the number of groups that have one."""
     for missing, what in (
         (plan.tie_break == "id" and not roles.id, "tie_break 'id' needs an id role"),
+        (isinstance(plan, BestOf) and plan.stages == "last" and not roles.stage, "stages 'last' needs a stage role"),
         (plan.normalize != "none" and not roles.annotator, "normalize needs an annotator role"),
         (plan.weights and roles.aspect and plan.aggregate == "none", "weights over aspects need aggregate"),
     ):
@@ -100,8 +128,13 @@ def candidates(rows: list[dict], plan: Plan, roles: Roles) -> tuple[list[Candida
             raise BadArgument(what)
     dropped: Counter = Counter()
     left: dict[int, float] = {}
+    last_only = isinstance(plan, BestOf) and plan.stages == "last"
+    last = max((s for s in (stage(row, roles) for row in rows) if s is not None), default=None)
     for position, row in enumerate(rows):
         reason, score = read(row, plan, roles)
+        if last_only and not reason:
+            mine = stage(row, roles)
+            reason = "null_stage" if mine is None else "earlier_stage" if mine < last else None
         if reason in RAISED and plan.on_invalid == "raise":
             raise BadScore(f"position {position}: {reason}")
         if reason:
@@ -257,11 +290,24 @@ def by_group(found: list[Candidate]) -> list[list[Candidate]]:
     return list(groups.values())
 
 
+def in_order(plan: Plan):
+    """The key of the order inside a group."""
+    return lambda c: (c.score, c.id, c.position) if plan.tie_break == "id" else (c.score, c.position)
+
+
+def stage(row: dict, roles: Roles) -> int | None:
+    value = row[roles.stage] if roles.stage else None
+    if not isinstance(value, str):
+        return value
+    number = float(value.strip(" \t\n\v\f\r")) if NUMBER.fullmatch(value.strip(" \t\n\v\f\r")) else math.nan
+    return int(number) if abs(number) < 2**53 and number == int(number) else None
+
+
 def text(candidate: Candidate, roles: Roles) -> str:
     return candidate.row[roles.completion]
 
 
-def lot(row: dict, plan: Pairs, roles: Roles) -> int:
+def lot(row: dict, plan: Pairs | BestOf, roles: Roles) -> int:
     """h(prompt)."""
 
     def sized(value: object) -> str:
@@ -273,7 +319,11 @@ def lot(row: dict, plan: Pairs, roles: Roles) -> int:
         spelled = "".join(sized(row[column]) for column in roles.group)
     elif not isinstance(spelled, str):
         spelled = "".join(sized(message["role"]) + sized(message["content"]) for message in spelled)
-    return int.from_bytes(hashlib.md5(f"{plan.seed}:{spelled}".encode()).digest()[:8], "little")
+    return hashed(spelled, plan.seed)
+
+
+def hashed(spelled: str, seed: int) -> int:
+    return int.from_bytes(hashlib.md5(f"{seed}:{spelled}".encode()).digest()[:8], "little")
 
 
 def mix(x: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from prefmill.plans import Pairs, Plan, Unpaired
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired
 
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 TEXT_PROMPTS = ["p", "p ", "caf\u00e9", "cafe\u0301", "", "🙂", "P"]
@@ -26,6 +26,8 @@ FLOATS = [0.0, -0.0, 0.1, 0.2, 0.3, 0.30000000000000004, 1.0, 2.0, 2.5, 4.0, 5.0
 NINE_DECIMALS = [0.001, 0.010000001, 0.252000001, 0.5]  # their means end in a half at the ninth decimal
 HUGE = [1e308, -1e308, 2.0**53]
 TEXTS = ["1", " 2 ", "3.5", "4e0", "-.5", "5.", "0", "-0", "1e-3", "", "x", "1e999", "nan", "-inf", "1_0", "٣"]
+STAGES = [[1, 2, 3], [0, -1, 2**60], ["1", " 2 ", "3.0", "x", "1.5", "1e20"]]
+KINDS = (Pairs, Unpaired, BestOf)
 WEIGHTS = [0, 0.1, 0.5, 1, 3, -1]
 
 
@@ -47,6 +49,7 @@ class Problem:
             "other": self.score_type,
         }
         types |= {"who": pa.string(), "aspect": pa.string(), "id": id_type(self.columns.get("id", [])), "g1": pa.string(), "g2": pa.int64()}
+        types["stage"] = id_type(self.columns.get("stage", []))
         chosen = {name: values if keep is None else [values[i] for i in keep] for name, values in self.columns.items()}
         return pa.table({name: pa.array(values, types[name]) for name, values in chosen.items()})
 
@@ -64,7 +67,7 @@ def id_type(values: list) -> pa.DataType:
 
 
 @st.composite
-def plans(draw: st.DrawFn, kinds: tuple[type, ...] = (Pairs, Unpaired)) -> Plan:
+def plans(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS) -> Plan:
     """Any valid plan. Weights are of the columns `score` and `other` or of the aspects `score` and `other`: the same names."""
     bound = st.sampled_from([None, None, None, None, 0, 0.2, 0.5, 1, 2, 2.5, 4, -1])
     kind = draw(st.sampled_from(kinds))
@@ -78,6 +81,10 @@ def plans(draw: st.DrawFn, kinds: tuple[type, ...] = (Pairs, Unpaired)) -> Plan:
         "tie_break": draw(st.sampled_from(["position", "id"])),
         "seed": draw(st.sampled_from([0, 1, 2**63 - 1])),
     }
+    if kind is BestOf:
+        values |= {"k": draw(st.integers(1, 5)), "pick": draw(st.sampled_from(["best", "median", "worst", "random"]))}
+        values |= {"scope": draw(st.sampled_from(["prompt", "prompt", "pool"])), "stages": draw(st.sampled_from(["all", "all", "last"]))}
+        return BestOf(min_score=high, **values)
     if kind is Pairs:
         count = st.none() | st.integers(1, 4)
         strategy = draw(st.sampled_from(["best_worst", "best_random", "best_rest", "adjacent", "all", "threshold"]))
@@ -91,7 +98,7 @@ def plans(draw: st.DrawFn, kinds: tuple[type, ...] = (Pairs, Unpaired)) -> Plan:
 
 
 @st.composite
-def problems(draw: st.DrawFn, kinds: tuple[type, ...] = (Pairs, Unpaired), max_rows: int = 14) -> Problem:
+def problems(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS, max_rows: int = 14) -> Problem:
     """A plan and a table with the roles that it needs."""
     plan = draw(plans(kinds))
     aspects = plan.weights is not None and plan.aggregate != "none" and draw(st.booleans())
@@ -124,6 +131,8 @@ def problems(draw: st.DrawFn, kinds: tuple[type, ...] = (Pairs, Unpaired), max_r
         pools["aspect"], roles["aspect"] = ["score", "other", "score", "other", "third"], "aspect"
     if plan.tie_break == "id":
         pools["id"], roles["id"] = draw(st.sampled_from([["", "a", "B", "é", "10", "9"], [1, 9, 10, -2, 3, 2**62]])), "id"
+    if isinstance(plan, BestOf) and plan.stages == "last":
+        pools["stage"], roles["stage"] = draw(st.sampled_from(STAGES)), "stage"
     if draw(st.sampled_from([False, False, False, True])):
         pools["g1"], pools["g2"] = ["a", "b", ""], [1, 12]
         roles["group"] = draw(st.sampled_from(["g1", ["g1"], ["g1", "g2"], ["g2", "g1"]]))

@@ -15,12 +15,13 @@ import pytest
 from conftest import ENGINES, assert_same
 
 from prefmill.errors import PrefmillError
-from prefmill.plans import Pairs, Unpaired
+from prefmill.plans import BestOf, Pairs, Unpaired
 
 SPECIAL = {"<null>": None, "<nan>": math.nan, "<inf>": math.inf, "<-inf>": -math.inf}
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 DTYPES = {"str": pa.string(), "i64": pa.int64(), "f64": pa.float64(), "bool": pa.bool_(), "messages": MESSAGES}
-KINDS = {"pairs": Pairs, "unpaired": Unpaired}
+KINDS = {"pairs": Pairs, "unpaired": Unpaired, "best_of": BestOf}
+SCORES = {"pairs": (3, 4), "unpaired": (3,), "best_of": (2,)}
 KEYS = {"name", "kind", "plan", "roles", "columns", "header", "rows", "expect", "report", "error", "gaps"}
 CASES = [
     pytest.param(case, id=f"{path.stem}-{case['name']}".replace(" ", "_"))
@@ -55,8 +56,7 @@ def table_of(case: dict) -> pa.Table:
 
 
 def expected(case: dict, kind: str) -> tuple[list[tuple], dict]:
-    scores = (3, 4) if kind == "pairs" else (3,)
-    rows = [tuple(float(v) if i in scores else v for i, v in enumerate(plain(row))) for row in case["expect"]]
+    rows = [tuple(float(v) if i in SCORES[kind] else v for i, v in enumerate(plain(row))) for row in case["expect"]]
     report = {"rows_in": len(case["rows"]), "rows_not_selected": 0, "dropped": {}, "pairs_out": len(rows)} | case["report"]
     return rows, report
 

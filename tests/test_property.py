@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from strategies import Problem, problems
 
-from prefmill.plans import Pairs
+from prefmill.plans import BestOf, Pairs
 
 EXAMPLES = int(os.environ.get("PREFMILL_EXAMPLES", "60"))
 common = settings(
@@ -104,3 +104,46 @@ def test_a_cap_gives_a_subset(lawful: str, problem: Problem, cap: int) -> None:
     few, _ = answer(lawful, problem, max_pairs_per_prompt=cap)
     many, _ = answer(lawful, problem, max_pairs_per_prompt=cap + 1)
     assert bag(few) <= bag(many)
+
+
+@common
+@given(problem=problems(kinds=(BestOf,)), k=st.integers(1, 4))
+def test_more_of_the_best_begin_with_fewer(lawful: str, problem: Problem, k: int) -> None:
+    assume(problem.plan.pick != "median")  # the middle of more is another middle
+    few, _ = answer(lawful, problem, k=k)
+    many, _ = answer(lawful, problem, k=k + 1)
+    assert bag(few) <= bag(many)
+    if problem.plan.pick == "best":
+        assert few == [row for row in many if row[3] <= k]
+
+
+@common
+@given(problem=problems(kinds=(BestOf,)))
+def test_every_pick_gives_as_many(lawful: str, problem: Problem) -> None:
+    """The controls have the size of what they control."""
+    reports = [answer(lawful, problem, pick=pick)[1] for pick in ("best", "median", "worst", "random")]
+    assert len({(report["pairs_out"], str(dict(report["dropped"])), report["groups_in"]) for report in reports}) == 1
+    if problem.plan.scope == "pool":
+        assert reports[0]["pairs_out"] <= problem.plan.k
+
+
+@common
+@given(problem=problems(kinds=(BestOf,)), data=st.data())
+def test_picks_do_not_depend_on_row_order_with_unique_ids(lawful: str, problem: Problem, data: st.DataObject) -> None:
+    problem.columns["id"] = list(range(problem.rows))
+    problem.roles["id"] = "id"
+    order = data.draw(st.permutations(range(problem.rows)))
+    (rows, report), (shuffled, shuffled_report) = answer(lawful, problem, tie_break="id"), answer(lawful, problem, order, tie_break="id")
+    assert bag(rows) == bag(shuffled)
+    assert report == shuffled_report
+
+
+@common
+@given(problem=problems(kinds=(BestOf,)), data=st.data())
+def test_a_smallest_score_is_as_if_the_rest_were_not_there(lawful: str, problem: Problem, data: st.DataObject) -> None:
+    assume(problem.plan.aggregate == "none" and problem.plan.normalize == "none")
+    rows, _ = answer(lawful, problem)
+    everything, _ = answer(lawful, problem, min_score=None, k=99)
+    if problem.plan.pick in ("best", "worst") and problem.plan.min_score is not None:
+        high = [row for row in everything if row[2] >= problem.plan.min_score]
+        assert bag([row[:3] for row in rows]) <= bag([row[:3] for row in high])

@@ -278,7 +278,7 @@ def _run(kind: type[Pairs] | type[Unpaired] | type[BestOf], options: dict[str, A
     reading = {key: options[key] for key in ("encoding", "delimiter", "rejects", "threads", "temp_dir")}
     reading["memory_bytes"] = size_in_bytes(options["memory_limit"])
     if options["dry_run"]:
-        typer.echo(explain(plan, options["inputs"], roles=names, engine=options["engine"], **reading), nl=False)
+        typer.echo(explain(plan, options["inputs"], roles=names, engine=options["engine"], format=options["format"], **reading), nl=False)
         return
     output = options["output"]
     if output is None:

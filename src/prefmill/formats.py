@@ -17,7 +17,7 @@ FORMATS: tuple[str, ...] = get_args(Format)
 
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_score", "rejected_score")
 LABEL_COLUMNS = ("prompt", "completion", "label", "score")
-PICK_COLUMNS = ("prompt", "completion", "score", "rank")
+PICK_COLUMNS = ("prompt", "completion", "_score", "_rank")  # the last two are in no layout, so that columns named so can be kept
 _SFT = ("prompt-completion", "messages")
 _PAIRED = tuple(name for name in FORMATS if name not in ("pool", *_SFT))
 
@@ -31,7 +31,7 @@ def convert(frame: pl.DataFrame, *, format: Format = "trl", chat: bool = False, 
     """Lay a frame of pairs, labels or picks out as a trainer wants it.
 
     Pairs come as `prompt, chosen, rejected, chosen_score, rejected_score`, then kept columns `chosen_NAME, rejected_NAME`; labels as
-    `prompt, completion, label, score`, then `NAME`; picks (best-of-K) as `prompt, completion, score, rank`, then `NAME`.
+    `prompt, completion, label, score`, then `NAME`; picks (best-of-K) as `prompt, completion, _score, _rank`, then `NAME`.
     Texts are String, conversations lists of `{role, content, ...}` or `{from, value, ...}`; the prompt may be of one kind and the
     completions of the other.
 

@@ -10,17 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from prefmill import duckdb as sqlengine
 from prefmill import polars as frames
 from prefmill import polars_picks, polars_rows
-from prefmill._engine import connect, literal, quote
+from prefmill._engine import connect, literal, quote, release
 from prefmill.errors import BadArgument, BadScore
-from prefmill.gather import Fetch
+from prefmill.gather import Fetch, Where
 from prefmill.plans import BestOf, Pairs, Plan, Unpaired, roles_of
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport
@@ -78,7 +76,8 @@ class Job:
         self.plan, self.source, self.home, self.tell = plan, source, home, tell
         columns = source.columns.names
         self.roles = roles_of(plan, names, columns, where="roles")
-        self.dtypes = pl.Schema({name: pl.DataFrame(source.columns.empty_table().select([name])).dtypes[0] for name in columns})
+        # Arrow imports pandas, where it is installed, for `empty_table()`, `pa.array` and `pa.table`: a fifth of a second and 45 MB.
+        self.dtypes = pl.DataFrame(pa.Table.from_batches([], schema=source.columns)).schema
         polars_rows.check_types(plan, self.roles, self.dtypes, where="roles")
         missing = [c for c in keep if c not in columns]
         if missing:
@@ -108,7 +107,11 @@ class Job:
         # Where the prompt is the group key, ranking has read it already: it comes with the slots, and the scan decodes a column less.
         whole_table = isinstance(plan, BestOf) and plan.scope == "pool"
         self._key_is_prompt = self.engine == "duckdb" and not self.roles.group and not whole_table
-        self._part_bytes = min(_PART_BYTES, (memory_bytes - 300 * MB) // 8) if memory_bytes else _PART_BYTES
+        # Picks are few and ranked over many: small parts and frames keep a run of them within half a gigabyte, and cost it nothing.
+        few = isinstance(plan, BestOf)
+        most = min(_PART_BYTES, 16 * MB) if few else _PART_BYTES
+        self._frame_rows = max(1, _FRAME_ROWS // 3) if few else _FRAME_ROWS
+        self._part_bytes = min(most, (memory_bytes - 300 * MB) // 8) if memory_bytes else most
         # About 300 MB are Python and its libraries; the rest is shared between DuckDB's buffers, the parts of text and the encoder.
         self.con = connect(temp_dir=home, memory_bytes=max(64 * MB, int((memory_bytes - 300 * MB) * 0.55)) if memory_bytes else None,
                            threads=threads, remote=source.remote)  # fmt: skip
@@ -150,9 +153,13 @@ class Job:
             self._make("labels", steps["labels"], table=True)
             self._make_slots("_grp, _pos, _label, _score", "labels WHERE _label IS NOT NULL", "_turn, _first")
         elif isinstance(self.plan, BestOf):
-            self._make("pools", steps["pools"], table=True)
+            narrow = "" if self._key_is_prompt or self.plan.pick == "random" else " REPLACE (NULL AS _grp)"
+            self._make("pools", f"SELECT *{narrow} FROM ({steps['pools']})", table=True)
+            release(self.con)
             key = "_grp, " if self._key_is_prompt else ""
             self._make_slots(f"{key}_pos, _score, _rank", f"({steps['picks']})", "_first, _rank")
+            self.con.execute("ALTER TABLE pools DROP COLUMN _grp")  # the report counts pools, and no longer needs their prompts
+            release(self.con)
         else:
             self._make("groups", steps["groups"], table=True)
             self._refuse_explosion()
@@ -252,7 +259,7 @@ class Job:
             aggregated = [] if self.plan.aggregate == "none" else [("aggregated_score", pl.Float64())]
             return [*kept, ("rank", pl.Int64()), *aggregated]
         if isinstance(self.plan, BestOf):
-            return [("prompt", prompt), ("completion", completion), ("score", pl.Float64()), ("rank", pl.Int64()), *kept]
+            return [("prompt", prompt), ("completion", completion), ("_score", pl.Float64()), ("_rank", pl.Int64()), *kept]
         sides = [(f"{side}_{name}", dtype) for name, dtype in kept for side in ("chosen", "rejected")]
         texts = [("prompt", prompt), ("chosen", completion), ("rejected", completion)]
         return [*texts, ("chosen_score", pl.Float64()), ("rejected_score", pl.Float64()), *sides]
@@ -290,14 +297,14 @@ class Job:
         """Slots `first` to `last` (exclusive), in order, as the table keeps them, some at a time."""
         with self._in_order():
             query = f"SELECT * FROM slots WHERE slot >= {first} AND slot < {last}"
-            for batch in self.con.cursor().sql(query).to_arrow_reader(_FRAME_ROWS):
-                yield pl.DataFrame(pa.table(batch))
+            for batch in self.con.cursor().sql(query).to_arrow_reader(self._frame_rows):
+                yield pl.DataFrame(pa.Table.from_batches([batch]))
 
-    def _assemble(self, slots: pl.DataFrame, rows: pl.DataFrame, where: npt.NDArray[np.int32]) -> pl.DataFrame:
+    def _assemble(self, slots: pl.DataFrame, rows: pl.DataFrame, where: Where) -> pl.DataFrame:
         """The rows of output for `slots`; pairs of equal texts are left out and noted."""
 
         def take(column: str, side: str) -> pl.Series:
-            return rows[column].gather(pl.Series(where[slots[side].to_numpy()]))
+            return rows[column].gather(pl.Series(where(slots[side].to_numpy())))
 
         pairs = isinstance(self.plan, Pairs)
         if self.whole_rows:
@@ -337,7 +344,7 @@ class Job:
             if not self._gathered:
                 for _ in self.frames():
                     pass
-            self.con.register("_same", pa.table({"slot": pa.array(self._same_text, pa.int64())}))
+            self.con.register("_same", pl.DataFrame({"slot": self._same_text}, schema={"slot": pl.Int64}).to_arrow())
             same = "slot IN (SELECT slot FROM _same)" if self._same_text else "false"
             self.con.execute(f"CREATE OR REPLACE VIEW paired AS SELECT *, {same} AS _same_text FROM slots")
         if self._stages is None:

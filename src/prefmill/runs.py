@@ -154,10 +154,13 @@ def explain(
     *,
     roles: RoleNames | None = None,
     engine: Engine = "auto",
+    format: str | None = None,
     **reading: Unpack[Reading],
 ) -> str:
     """What `run` would do with these arguments: inputs, roles, the plan, and the query of its engine. Reads the inputs, writes nothing."""
     reading["rejects"] = None
+    if format == "pairs":
+        plan = _best_against_worst(plan)
     with opened(plan, inputs, roles=roles, engine=engine, **reading) as job:
         head = f"inputs: {job.source.rows:,} rows\nroles: {job.roles}\nengine: {job.engine}\nplan {plan.hash()}:\n"
         return f"{head}{plan.to_toml()}\n{job.explain()}\n"

@@ -91,10 +91,11 @@ def nothing_hint(plan: Plan, done: RunReport) -> str:
         return f"no row could be used: {done.dropped[reason]:,} of {done.rows_in:,} rows are {reason}."
     low, high = done.score_range
     if isinstance(plan, BestOf):
-        return f"largest score seen {high:g}, min_score {plan.min_score:g}: lower --min-score."
-    if plan.chosen_min is not None and high < plan.chosen_min:
+        if plan.min_score is not None and high < plan.min_score:
+            return f"largest score seen {high:g}, min_score {plan.min_score:g}: lower --min-score."
+    elif plan.chosen_min is not None and high < plan.chosen_min:
         return f"largest score seen {high:g}, chosen_min {plan.chosen_min:g}: lower --chosen-min and --rejected-below, or --no-thresholds."
-    if plan.rejected_below is not None and low >= plan.rejected_below:
+    elif plan.rejected_below is not None and low >= plan.rejected_below:
         return f"smallest score seen {low:g}, rejected_below {plan.rejected_below:g}: raise --rejected-below, or --no-thresholds."
     reason = max(done.dropped, key=lambda r: done.dropped[r])
     advice = {
