@@ -328,8 +328,8 @@ class Engine:
         return values[: len(which)], scale[: len(which)]
 
     def _settle(self, width: int) -> None:
-        """`dynamic` frequencies grow with the longest row seen and go back at a short one: a long row must begin afresh."""
-        if self._rope and width > self._rope:
+        """`dynamic` frequencies grow with the longest row seen and go back at one below the original length: others must begin afresh."""
+        if self._rope and width >= self._rope:
             self.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device))
 
     def _one_at_a_time(self, rows: TokenRows, which: Longs) -> Values:
