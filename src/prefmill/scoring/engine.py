@@ -180,11 +180,15 @@ class Engine:
         lengths = rows.lengths[which]
         alike = None
         if self._rope:  # beyond the original length every length has frequencies of its own
-            alike = np.where(lengths > self._rope, lengths, 0)
-        if self.invariant:  # one shape for all lengths up to a multiple of 64
-            alike = lengths = -(-lengths // _STEP) * _STEP
+            alike = np.where((lengths > self._rope) | self.invariant, lengths, 0)
+        elif self.invariant:  # one shape for all lengths up to a multiple of 64
+            alike = lengths = self._width(lengths)
         budget = self.budget if self.pads else 1
         return [which[places] for places in batches(lengths, budget, alike=alike)]
+
+    def _width(self, longest: Any) -> Any:
+        """How wide a padded batch is whose longest row has `longest` tokens; where width decides rotary frequencies, padding would change them."""
+        return -(-longest // _STEP) * _STEP if self.invariant and not self._rope else longest
 
     # -- running ------------------------------------------------------------------------------------------------------------------------
 
@@ -307,9 +311,8 @@ class Engine:
 
     def _batch(self, rows: TokenRows, which: Longs) -> tuple[torch.Tensor, torch.Tensor]:
         """Right-padded rows through the whole model, as Transformers itself would run them."""
-        count, width = len(which), int(rows.lengths[which].max())
+        count, width = len(which), self._width(int(rows.lengths[which].max()))
         if self.invariant:
-            width = -(-width // _STEP) * _STEP
             count = max(1, self.budget // width) if self.pads else 1
         ids, mask, types = (np.full((count, width), fill, np.int64) for fill in (self.pad or 0, 0, 0))
         for i, row in enumerate(which.tolist()):
