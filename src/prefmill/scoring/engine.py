@@ -34,6 +34,9 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 _CHECKED_ROWS = 8
 _LANE = 128  # FlexAttention works in blocks of 128 tokens
 _STEP = 64  # widths of padded batches, where shapes are to be constant
+# Where shapes are to be constant, products have a multiple of 4 rows: CPU kernels take the rows that are left over another way, with other rounding
+# (measured with MKL on AVX-512, one and two threads: no place matters for any multiple of 4 up to 2,048; 1 to 3 rows over, it does).
+_TILE = 4
 # How far a score may be from that of the row alone, in units of the norm of (hidden * head): rounding of that dtype, many times smaller than a wrong mask's effect.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -184,7 +187,16 @@ class Engine:
         elif self.invariant:  # one shape for all lengths up to a multiple of 64
             alike = lengths = self._width(lengths)
         budget = self.budget if self.pads else 1
-        return [which[places] for places in batches(lengths, budget, alike=alike)]
+        made = [which[places] for places in batches(lengths, budget, alike=alike)]
+        if not self.invariant:
+            return made
+        steps = [self._count(self._width(int(rows.lengths[batch].max()))) for batch in made]
+        return [batch[i : i + step] for batch, step in zip(made, steps, strict=True) for i in range(0, len(batch), step)]
+
+    def _count(self, width: int) -> int:
+        """How many rows of `width` tokens every batch has, where shapes are to be constant."""
+        count = self.budget // width if self.pads else 1
+        return count - count % _TILE or 1
 
     def _width(self, longest: Any) -> Any:
         """How wide a padded batch is whose longest row has `longest` tokens; where width decides rotary frequencies, padding would change them."""
@@ -278,7 +290,8 @@ class Engine:
     def _forward(self, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
         length = len(stream)
         if self.invariant:
-            length = -(-length // self.budget) * self.budget
+            whole = -(-self.budget // _TILE) * _TILE
+            length = -(-length // whole) * whole
         elif self.ours == attention.BLOCKMASK and self.device.type == "cuda":
             length = -(-length // _LANE) * _LANE
         plan = StreamPlan(stream, self.device, length)
@@ -313,7 +326,7 @@ class Engine:
         """Right-padded rows through the whole model, as Transformers itself would run them."""
         count, width = len(which), self._width(int(rows.lengths[which].max()))
         if self.invariant:
-            count = max(1, self.budget // width) if self.pads else 1
+            count = self._count(width)
         ids, mask, types = (np.full((count, width), fill, np.int64) for fill in (self.pad or 0, 0, 0))
         for i, row in enumerate(which.tolist()):
             n = int(rows.lengths[row])
