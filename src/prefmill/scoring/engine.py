@@ -279,6 +279,11 @@ class Engine:
             raise error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        if self.invariant and tokens <= self.budget:
+            raise OutOfDeviceMemory(
+                f"score: a forward pass of {self.budget:,} tokens does not fit into the memory of {self.device}.",
+                hint="a smaller --batch-tokens: with --invariant it is not changed on the way, because other shapes give other bits.",
+            ) from error
         if rows == 1:
             raise OutOfDeviceMemory(
                 f"score: one row of {tokens:,} tokens does not fit into the memory of {self.device}.",
