@@ -176,6 +176,7 @@ class Encoder:
                 eos = self.tokenizer.eos_token or ""
                 texts = [p + c for p, c in zip(said, told, strict=True)]
                 ids = self._tokenize([t if not eos or t.endswith(eos) else t + eos for t in texts], special=True)
+                self._one_bos(ids)
         kept, truncated = self._within_limit(ids, types, said, told)
         starts = self._completion_starts(said, ids, groups) if self.starts else [0] * len(ids)
         rows = TokenRows.of([ids[i] for i in kept], groups[kept].tolist(), [starts[i] for i in kept])
@@ -212,10 +213,10 @@ class Encoder:
             return
         if any(row[:2] == [bos, bos] for row in ids):
             raise BadInput(
-                f"score: the chat template gives two BOS tokens ({self.tokenizer.bos_token!r}) in a row; expected one.",
+                f"score: template {self.template!r} gives two BOS tokens ({self.tokenizer.bos_token!r}) in a row; expected one.",
                 hint="take bos_token out of the prompt's text, or out of the template.",
             )
-        if not self._told_bos and any(row[:1] != [bos] for row in ids) and self.tokenizer("")["input_ids"][:1] == [bos]:
+        if self.template == "chat" and not self._told_bos and any(row[:1] != [bos] for row in ids) and self.tokenizer("")["input_ids"][:1] == [bos]:
             self._told_bos = True
             warnings.warn("the chat template begins without the BOS token that the tokenizer adds to plain text", stacklevel=2)
 
