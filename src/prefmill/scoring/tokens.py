@@ -196,6 +196,8 @@ class Encoder:
         return ids
 
     def _chat(self, conversations: list[list[dict[str, Any]]], *, open_end: bool = False) -> list[list[int]]:
+        if not conversations:
+            return []
         try:
             texts = self.tokenizer.apply_chat_template(
                 conversations, chat_template=self.jinja, tokenize=False, add_generation_prompt=open_end
