@@ -165,6 +165,9 @@ class Encoder:
         Raises `BadInput` for a row over the limit with `on_too_long="error"`, naming its place in the batch as `row`.
         """
         said, told = prompts.to_pylist(), completions.to_pylist()
+        for name, values in (("prompt", said), ("completion", told)):
+            if None in values:
+                raise BadInput(f"score: row {values.index(None)} has no {name}; got null, expected text or messages.")
         types: list[list[int]] | None = None
         if self.template == "chat":
             ids = self._chat([_messages(p, "user") + _messages(c, "assistant") for p, c in zip(said, told, strict=True)])
