@@ -89,7 +89,19 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise BadInput(f"score: no usable tokenizer in {str(folder)!r}; {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise BadInput(
+            f"score: no usable tokenizer in {str(folder)!r}; {type(error).__name__}: {first_line(error)}", hint=code_hint(error)
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of others says, in one line."""
+    return next(iter(str(error).splitlines()), "")
+
+
+def code_hint(error: BaseException) -> str | None:
+    """What to do about an error of Transformers that wants to run the folder's own code."""
+    return "--trust-remote-code runs the code in that folder: read it first." if "trust_remote_code" in str(error) else None
 
 
 def load(folder: Path, kind: Kind, *, device: str = "auto", dtype: Dtype = "auto", trust_remote_code: bool = False) -> Loaded:
@@ -120,11 +132,7 @@ def load(folder: Path, kind: Kind, *, device: str = "auto", dtype: Dtype = "auto
             hint="convert them once: model.save_pretrained(folder) writes safetensors.",
         ) from error
     except ValueError as error:
-        code = "trust_remote_code" in str(error)
-        raise BadInput(
-            f"score: cannot load {str(folder)!r}; {str(error).splitlines()[0]}",
-            hint="--trust-remote-code runs the code in that folder: read it first." if code else None,
-        ) from error
+        raise BadInput(f"score: cannot load {str(folder)!r}; {first_line(error)}", hint=code_hint(error)) from error
     missing = sorted(info["missing_keys"])
     if missing:
         head = any(key.split(".")[0] in _HEADS for key in missing)

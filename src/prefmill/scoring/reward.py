@@ -362,7 +362,11 @@ def _config(folder: Path, trust_remote_code: bool) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise BadInput(f"score: no usable config.json in {str(folder)!r}; {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        from prefmill.scoring.models import code_hint, first_line
+
+        raise BadInput(
+            f"score: no usable config.json in {str(folder)!r}; {type(error).__name__}: {first_line(error)}", hint=code_hint(error)
+        ) from error
 
 
 def _transformers() -> None:
