@@ -111,6 +111,7 @@ def load(folder: Path, kind: Kind, *, device: str = "auto", dtype: Dtype = "auto
     Raises `BadInput` for a folder without safetensors, without some of the weights (a missing head would be random), or of another kind.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     if not (folder / "config.json").is_file():
@@ -131,7 +132,7 @@ def load(folder: Path, kind: Kind, *, device: str = "auto", dtype: Dtype = "auto
             f"score: no safetensors weights in {str(folder)!r}; {str(error).splitlines()[0]}",
             hint="convert them once: model.save_pretrained(folder) writes safetensors.",
         ) from error
-    except ValueError as error:
+    except (ValueError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"score: cannot load {str(folder)!r}; {first_line(error)}", hint=code_hint(error)) from error
     missing = sorted(info["missing_keys"])
     if missing:
