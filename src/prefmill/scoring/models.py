@@ -23,6 +23,12 @@ _COUNTED = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
 _UNCOUNTED = ("README", "trainer_state", "training_args", "generation_config", "all_results", "train_results", "eval_results")
 
 
+# Encoders that number positions from pad_token_id + 1, so that as many fewer are left for tokens.
+_BEHIND_PAD = frozenset({
+    "roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text", "mpnet", "longformer", "ibert", "xmod",
+})  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model in evaluation mode on its device, its tokenizer, and what it is called."""
@@ -167,6 +173,8 @@ def longest(config: Any, tokenizer: Any) -> int | None:
     text = config.get_text_config()
     positions = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
     rope = getattr(text, "rope_parameters", None) or {}
+    if positions and text.model_type in _BEHIND_PAD:
+        positions -= (text.pad_token_id or 0) + 1
     if positions and rope.get("rope_type") == "dynamic":  # there it is the length from which frequencies are stretched
         positions = int(positions * rope.get("factor", 1))
     limits = [positions, tokenizer.model_max_length]
