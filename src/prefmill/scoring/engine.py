@@ -32,6 +32,7 @@ Floats = npt.NDArray[np.float64]
 # Tokens of one forward pass: enough for full speed, measured on 2 CPU cores (benchmarks/README.md) and taken for GPUs from scoring practice.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 _CHECKED_ROWS = 8
+_PROBE_TOKENS = 128  # at least what the probe's rows need to stand in one stream and in one batch, whatever the budget is
 _LANE = 128  # FlexAttention works in blocks of 128 tokens
 _STEP = 64  # widths of padded batches, where shapes are to be constant
 # Where shapes are to be constant, products have a multiple of 4 rows: CPU kernels take the rows that are left over another way, with other rounding
@@ -120,7 +121,7 @@ class Engine:
         """Whether streams give what single rows give: on random rows with a shared prefix, a row of one token, and none shared."""
         rows = self._random_rows()
         everything = np.arange(len(rows))
-        with torch.inference_mode():
+        with torch.inference_mode(), self._at_least(_PROBE_TOKENS):
             if self.body is None:
                 self.reason = "its head is no linear layer on token states"
                 return
@@ -140,6 +141,15 @@ class Engine:
                 self.reason = "packed rows and single rows differ"
                 return
         self.way = "streams"
+
+    @contextmanager
+    def _at_least(self, tokens: int) -> Iterator[None]:
+        """A budget of `tokens` or more: with a smaller one every row would be alone in its stream, and the probe would compare like with like."""
+        before, self.budget = self.budget, max(self.budget, tokens)
+        try:
+            yield
+        finally:
+            self.budget = min(before, self.budget)
 
     def _random_rows(self) -> TokenRows:
         """Rows with a shared prefix and own parts of several lengths, one of them a single token, and rows that share nothing."""
