@@ -180,8 +180,9 @@ class Encoder:
                 texts = [p + c for p, c in zip(said, told, strict=True)]
                 ids = self._tokenize([t if not eos or t.endswith(eos) else t + eos for t in texts], special=True)
                 self._one_bos(ids)
+        whole = list(ids)
         kept, truncated = self._within_limit(ids, types, said, told)
-        starts = self._completion_starts(said, ids, groups) if self.starts else [0] * len(ids)
+        starts = self._starts(said, whole, ids, groups) if self.starts else [0] * len(ids)
         rows = TokenRows.of([ids[i] for i in kept], groups[kept].tolist(), [starts[i] for i in kept])
         if types is not None:
             flat = np.concatenate([np.asarray(types[i], np.int32) for i in kept]) if len(kept) else np.zeros(0, np.int32)
@@ -258,6 +259,15 @@ class Encoder:
             for i in over:
                 ids[i] = ids[i][-self.limit :] if self.tokenizer.truncation_side == "left" else ids[i][: self.limit]
         return list(range(len(ids))), len(over)
+
+    def _starts(self, prompts: list[Any], whole: list[list[int]], ids: list[list[int]], groups: Longs) -> list[int]:
+        """Where the completion begins in `ids`: where it does in the `whole` rows, moved by what was cut from the left."""
+        if self.template == "pair":  # cut within both texts: there the rows as they are decide
+            return self._completion_starts(prompts, ids, groups)
+        starts = self._completion_starts(prompts, whole, groups)
+        if self.tokenizer.truncation_side == "left":
+            return [max(0, start - len(full) + len(row)) for start, full, row in zip(starts, whole, ids, strict=True)]
+        return [min(start, len(row)) for start, row in zip(starts, ids, strict=True)]
 
     def _completion_starts(self, prompts: list[Any], ids: list[list[int]], groups: Longs) -> list[int]:
         """Where each row leaves its prompt. Rows of one group share the prompt's own ids."""
