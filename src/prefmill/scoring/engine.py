@@ -37,7 +37,7 @@ _LANE = 128  # FlexAttention works in blocks of 128 tokens
 _STEP = 64  # widths of padded batches, where shapes are to be constant
 # Where shapes are to be constant, products have a multiple of 4 rows: CPU kernels take the rows that are left over another way, with other rounding
 # (measured with MKL on AVX-512, one and two threads: no place matters for any multiple of 4 up to 2,048; 1 to 3 rows over, it does).
-_TILE = 4
+TILE = 4
 # How far a score may be from that of the row alone, in units of the norm of (hidden * head): rounding of that dtype, many times smaller than a wrong mask's effect.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -206,7 +206,7 @@ class Engine:
     def _count(self, width: int) -> int:
         """How many rows of `width` tokens every batch has, where shapes are to be constant."""
         count = self.budget // width if self.pads else 1
-        return count - count % _TILE or 1
+        return count - count % TILE or 1
 
     def _width(self, longest: Any) -> Any:
         """How wide a padded batch is whose longest row has `longest` tokens; where width decides rotary frequencies, padding would change them."""
@@ -305,7 +305,7 @@ class Engine:
     def _forward(self, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
         length = len(stream)
         if self.invariant:
-            whole = -(-self.budget // _TILE) * _TILE
+            whole = -(-self.budget // TILE) * TILE
             length = -(-length // whole) * whole
         elif self.ours == attention.BLOCKMASK and self.device.type == "cuda":
             length = -(-length // _LANE) * _LANE
