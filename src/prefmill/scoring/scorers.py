@@ -99,14 +99,18 @@ class FunctionScorer:
         """Call the function and check that it gave one number per row."""
         found = self.function(prepared)
         null = None
-        if isinstance(found, pa.ChunkedArray):
-            found = found.combine_chunks()
-        if isinstance(found, pa.Array):
-            null = np.asarray(found.is_null())
-            found = found.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
         try:
-            values = np.asarray(found.detach().cpu() if hasattr(found, "detach") else found, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+            if isinstance(found, pa.ChunkedArray):
+                found = found.combine_chunks()
+            if isinstance(found, pa.Array):
+                null = np.asarray(found.is_null())
+                found = found.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
+            elif isinstance(found, np.ma.MaskedArray):
+                null, found = np.ma.getmaskarray(found), found.filled(0)
+            elif hasattr(found, "detach"):  # a tensor; NumPy has no bfloat16
+                found = found.detach().double().cpu()
+            values = np.asarray(found, dtype=np.float64)
+        except (TypeError, ValueError, pa.ArrowException) as error:
             raise BadInput(f"score: the scorer gave no numbers; {error}.", hint="return one float for every row.") from None
         if values.shape != (prepared.num_rows,):
             raise BadInput(f"score: the scorer gave values of shape {values.shape}; expected ({prepared.num_rows},): one for every row.")
