@@ -147,6 +147,8 @@ class Ensemble:
             raise BadArgument(f"ensemble: combine is not one of ('mean', 'min', 'worst'); got {self.combine!r}.")
         if (self.combine == "worst") != (self.scales is not None) or (self.scales is not None and set(self.scales) != set(self.scorers)):
             raise BadArgument(f"ensemble: worst needs one scale for each of {sorted(self.scorers)}, and only worst; got {self.scales!r}.")
+        if not all(isinstance(x, int | float | np.number) and 0 < x < np.inf for x in (self.scales or {}).values()):
+            raise BadArgument(f"ensemble: scales must be finite numbers > 0; got {self.scales!r}.")
         if "score" in self.scorers:
             raise BadArgument("ensemble: no scorer can be named 'score': that is the combined column.")
         object.__setattr__(self, "scorers", {name: as_scorer(scorer) for name, scorer in self.scorers.items()})
@@ -181,8 +183,9 @@ class Ensemble:
         return Scored({"score": score, **own}, np.logical_or.reduce(nulls) if nulls else None, counts)
 
     def __call__(self, batch: pa.RecordBatch) -> Floats:
-        """The combined score of each row."""
-        return self.run(self.prepare(batch)).columns["score"]
+        """The combined score of each row, NaN where it has none."""
+        scored = self.run(self.prepare(batch))
+        return scored.columns["score"] if scored.null is None else np.where(scored.null, np.nan, scored.columns["score"])
 
 
 def as_scorer(scorer: Any) -> Staged:
