@@ -190,8 +190,9 @@ class Ensemble:
 
 def as_scorer(scorer: Any) -> Staged:
     """`scorer` in two halves: itself, or a function wrapped."""
-    if isinstance(scorer, Staged):
-        return scorer
+    # Not isinstance(scorer, Staged): before Python 3.12 that reads every member, and the fingerprint of a model is a hash of its weights.
+    if callable(getattr(scorer, "prepare", None)) and callable(getattr(scorer, "run", None)):
+        return scorer  # type: ignore[no-any-return]
     if callable(scorer):
         return FunctionScorer(scorer)
     raise BadArgument(
