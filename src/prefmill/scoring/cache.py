@@ -25,17 +25,17 @@ class ScoreCache:
     """Values of rows by the content of their tokens, for one fingerprint. Not shared between threads."""
 
     def __init__(self, folder: Path, fingerprint: Mapping[str, str], columns: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(json.dumps(dict(fingerprint), sort_keys=True).encode()).hexdigest()[:24]
         self.columns = columns
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             self._file = sqlite3.connect(folder / f"{name}.sqlite", timeout=60, isolation_level=None, check_same_thread=False)
             self._file.execute("PRAGMA journal_mode = WAL")
             self._file.execute("PRAGMA synchronous = NORMAL")
             self._file.execute("CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
             self._file.execute("CREATE TABLE IF NOT EXISTS about (fingerprint TEXT PRIMARY KEY)")
             self._file.execute("INSERT OR IGNORE INTO about VALUES (?)", [json.dumps(dict(fingerprint), sort_keys=True)])
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise BadInput(f"score: the cache in {str(folder)!r} cannot be used; {error}.", hint="name another folder, or remove that file.") from error
 
     def get(self, keys: Sequence[bytes]) -> tuple[npt.NDArray[np.bool_], Floats]:
@@ -51,10 +51,10 @@ class ScoreCache:
         return known, values
 
     def put(self, keys: Sequence[bytes], values: Floats) -> None:
-        """Keep values, shape (keys, columns); those of a chunk at once or not at all."""
+        """Keep values, shape (keys, columns); those of a chunk at once or not at all. A key that another process wrote meanwhile keeps its value."""
         self._file.execute("BEGIN IMMEDIATE")
         rows = [(key, row.astype("<f8").tobytes()) for key, row in zip(keys, values, strict=True)]
-        self._file.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", rows)
+        self._file.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
         self._file.execute("COMMIT")
 
     def close(self) -> None:

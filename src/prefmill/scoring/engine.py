@@ -32,8 +32,12 @@ Floats = npt.NDArray[np.float64]
 # Tokens of one forward pass: enough for full speed, measured on 2 CPU cores (benchmarks/README.md) and taken for GPUs from scoring practice.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 _CHECKED_ROWS = 8
+_PROBE_TOKENS = 128  # at least what the probe's rows need to stand in one stream and in one batch, whatever the budget is
 _LANE = 128  # FlexAttention works in blocks of 128 tokens
 _STEP = 64  # widths of padded batches, where shapes are to be constant
+# Where shapes are to be constant, products have a multiple of 4 rows: CPU kernels take the rows that are left over another way, with other rounding
+# (measured with MKL on AVX-512, one and two threads: no place matters for any multiple of 4 up to 2,048; 1 to 3 rows over, it does).
+TILE = 4
 # How far a score may be from that of the row alone, in units of the norm of (hidden * head): rounding of that dtype, many times smaller than a wrong mask's effect.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -117,7 +121,7 @@ class Engine:
         """Whether streams give what single rows give: on random rows with a shared prefix, a row of one token, and none shared."""
         rows = self._random_rows()
         everything = np.arange(len(rows))
-        with torch.inference_mode():
+        with torch.inference_mode(), self._at_least(_PROBE_TOKENS):
             if self.body is None:
                 self.reason = "its head is no linear layer on token states"
                 return
@@ -137,6 +141,15 @@ class Engine:
                 self.reason = "packed rows and single rows differ"
                 return
         self.way = "streams"
+
+    @contextmanager
+    def _at_least(self, tokens: int) -> Iterator[None]:
+        """A budget of `tokens` or more: with a smaller one every row would be alone in its stream, and the probe would compare like with like."""
+        before, self.budget = self.budget, max(self.budget, tokens)
+        try:
+            yield
+        finally:
+            self.budget = min(before, self.budget)
 
     def _random_rows(self) -> TokenRows:
         """Rows with a shared prefix and own parts of several lengths, one of them a single token, and rows that share nothing."""
@@ -180,11 +193,24 @@ class Engine:
         lengths = rows.lengths[which]
         alike = None
         if self._rope:  # beyond the original length every length has frequencies of its own
-            alike = np.where(lengths > self._rope, lengths, 0)
-        if self.invariant:  # one shape for all lengths up to a multiple of 64
-            alike = lengths = -(-lengths // _STEP) * _STEP
+            alike = np.where((lengths > self._rope) | self.invariant, lengths, 0)
+        elif self.invariant:  # one shape for all lengths up to a multiple of 64
+            alike = lengths = self._width(lengths)
         budget = self.budget if self.pads else 1
-        return [which[places] for places in batches(lengths, budget, alike=alike)]
+        made = [which[places] for places in batches(lengths, budget, alike=alike)]
+        if not self.invariant:
+            return made
+        steps = [self._count(self._width(int(rows.lengths[batch].max()))) for batch in made]
+        return [batch[i : i + step] for batch, step in zip(made, steps, strict=True) for i in range(0, len(batch), step)]
+
+    def _count(self, width: int) -> int:
+        """How many rows of `width` tokens every batch has, where shapes are to be constant."""
+        count = self.budget // width if self.pads else 1
+        return count - count % TILE or 1
+
+    def _width(self, longest: Any) -> Any:
+        """How wide a padded batch is whose longest row has `longest` tokens; where width decides rotary frequencies, padding would change them."""
+        return -(-longest // _STEP) * _STEP if self.invariant and not self._rope else longest
 
     # -- running ------------------------------------------------------------------------------------------------------------------------
 
@@ -263,6 +289,11 @@ class Engine:
             raise error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        if self.invariant and tokens <= self.budget:
+            raise OutOfDeviceMemory(
+                f"score: a forward pass of {self.budget:,} tokens does not fit into the memory of {self.device}.",
+                hint="a smaller --batch-tokens: with --invariant it is not changed on the way, because other shapes give other bits.",
+            ) from error
         if rows == 1:
             raise OutOfDeviceMemory(
                 f"score: one row of {tokens:,} tokens does not fit into the memory of {self.device}.",
@@ -274,7 +305,8 @@ class Engine:
     def _forward(self, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
         length = len(stream)
         if self.invariant:
-            length = -(-length // self.budget) * self.budget
+            whole = -(-self.budget // TILE) * TILE
+            length = -(-length // whole) * whole
         elif self.ours == attention.BLOCKMASK and self.device.type == "cuda":
             length = -(-length // _LANE) * _LANE
         plan = StreamPlan(stream, self.device, length)
@@ -307,10 +339,9 @@ class Engine:
 
     def _batch(self, rows: TokenRows, which: Longs) -> tuple[torch.Tensor, torch.Tensor]:
         """Right-padded rows through the whole model, as Transformers itself would run them."""
-        count, width = len(which), int(rows.lengths[which].max())
+        count, width = len(which), self._width(int(rows.lengths[which].max()))
         if self.invariant:
-            width = -(-width // _STEP) * _STEP
-            count = max(1, self.budget // width) if self.pads else 1
+            count = self._count(width)
         ids, mask, types = (np.full((count, width), fill, np.int64) for fill in (self.pad or 0, 0, 0))
         for i, row in enumerate(which.tolist()):
             n = int(rows.lengths[row])
@@ -328,8 +359,8 @@ class Engine:
         return values[: len(which)], scale[: len(which)]
 
     def _settle(self, width: int) -> None:
-        """`dynamic` frequencies grow with the longest row seen and go back at a short one: a long row must begin afresh."""
-        if self._rope and width > self._rope:
+        """`dynamic` frequencies grow with the longest row seen and go back at one below the original length: others must begin afresh."""
+        if self._rope and width >= self._rope:
             self.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device))
 
     def _one_at_a_time(self, rows: TokenRows, which: Longs) -> Values:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prefmill.scoring.engine import Engine
+from prefmill.scoring.engine import TILE, Engine
 from prefmill.scoring.packing import Stream
 from prefmill.scoring.tokens import Longs, TokenRows
 
@@ -129,9 +129,13 @@ class LogProbHead:
         found = torch.empty(len(where), dtype=torch.float32, device=hidden.device)
         project = _Projection(engine.model)
         step = max(16, _CHUNK_LOGITS // project.vocabulary)
+        if engine.invariant:  # every product has the same shape, whatever number of places there is
+            step = min(step - step % TILE, -(-engine.budget // TILE) * TILE)
         bounds = np.searchsorted(inverse[order], np.arange(0, len(places) + step, step))
         for number, first in enumerate(range(0, len(places), step)):
             states = hidden.index_select(0, torch.from_numpy(places[first : first + step]).to(hidden.device))
+            if engine.invariant:
+                states = F.pad(states, (0, 0, 0, step - len(states)))
             logits = project(states)
             mine = order[bounds[number] : bounds[number + 1]]
             row = torch.from_numpy(inverse[mine] - first).to(hidden.device)

@@ -23,6 +23,12 @@ _COUNTED = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
 _UNCOUNTED = ("README", "trainer_state", "training_args", "generation_config", "all_results", "train_results", "eval_results")
 
 
+# Encoders that number positions from pad_token_id + 1, so that as many fewer are left for tokens.
+_BEHIND_PAD = frozenset({
+    "roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text", "mpnet", "longformer", "ibert", "xmod",
+})  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model in evaluation mode on its device, its tokenizer, and what it is called."""
@@ -89,7 +95,19 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise BadInput(f"score: no usable tokenizer in {str(folder)!r}; {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise BadInput(
+            f"score: no usable tokenizer in {str(folder)!r}; {type(error).__name__}: {first_line(error)}", hint=code_hint(error)
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of others says, in one line."""
+    return next(iter(str(error).splitlines()), "")
+
+
+def code_hint(error: BaseException) -> str | None:
+    """What to do about an error of Transformers that wants to run the folder's own code."""
+    return "--trust-remote-code runs the code in that folder: read it first." if "trust_remote_code" in str(error) else None
 
 
 def load(folder: Path, kind: Kind, *, device: str = "auto", dtype: Dtype = "auto", trust_remote_code: bool = False) -> Loaded:
@@ -99,6 +117,7 @@ def load(folder: Path, kind: Kind, *, device: str = "auto", dtype: Dtype = "auto
     Raises `BadInput` for a folder without safetensors, without some of the weights (a missing head would be random), or of another kind.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     if not (folder / "config.json").is_file():
@@ -119,12 +138,8 @@ def load(folder: Path, kind: Kind, *, device: str = "auto", dtype: Dtype = "auto
             f"score: no safetensors weights in {str(folder)!r}; {str(error).splitlines()[0]}",
             hint="convert them once: model.save_pretrained(folder) writes safetensors.",
         ) from error
-    except ValueError as error:
-        code = "trust_remote_code" in str(error)
-        raise BadInput(
-            f"score: cannot load {str(folder)!r}; {str(error).splitlines()[0]}",
-            hint="--trust-remote-code runs the code in that folder: read it first." if code else None,
-        ) from error
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        raise BadInput(f"score: cannot load {str(folder)!r}; {first_line(error)}", hint=code_hint(error)) from error
     missing = sorted(info["missing_keys"])
     if missing:
         head = any(key.split(".")[0] in _HEADS for key in missing)
@@ -158,6 +173,8 @@ def longest(config: Any, tokenizer: Any) -> int | None:
     text = config.get_text_config()
     positions = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
     rope = getattr(text, "rope_parameters", None) or {}
+    if positions and text.model_type in _BEHIND_PAD:
+        positions -= (text.pad_token_id or 0) + 1
     if positions and rope.get("rope_type") == "dynamic":  # there it is the length from which frequencies are stretched
         positions = int(positions * rope.get("factor", 1))
     limits = [positions, tokenizer.model_max_length]

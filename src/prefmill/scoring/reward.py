@@ -281,6 +281,11 @@ class RewardModel(_TokenScorer):
             return RewardHead(models.label_index(model.config, self.label), self.pooling)
 
         engine = self._engine(self._folder(), "reward", head)
+        config = engine.model.config
+        if getattr(config, "normalize_reward", False):
+            mean, std = getattr(config, "mean", None), getattr(config, "std", None)
+            if not (isinstance(mean, int | float) and isinstance(std, int | float) and np.isfinite(mean) and 0 < std < np.inf):
+                raise BadInput(f"score: normalize_reward in config.json needs a mean and a std > 0 beside it; got mean {mean!r} and std {std!r}.")
         if self.pooling == "last" and engine.body is None:
             raise BadArgument(f"score: pooling 'last' is not this model's to choose: {engine.reason}.", hint="leave --pooling out.")
         return [engine]
@@ -369,7 +374,11 @@ def _config(folder: Path, trust_remote_code: bool) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise BadInput(f"score: no usable config.json in {str(folder)!r}; {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        from prefmill.scoring.models import code_hint, first_line
+
+        raise BadInput(
+            f"score: no usable config.json in {str(folder)!r}; {type(error).__name__}: {first_line(error)}", hint=code_hint(error)
+        ) from error
 
 
 def _transformers() -> None:

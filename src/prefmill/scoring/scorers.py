@@ -99,14 +99,18 @@ class FunctionScorer:
         """Call the function and check that it gave one number per row."""
         found = self.function(prepared)
         null = None
-        if isinstance(found, pa.ChunkedArray):
-            found = found.combine_chunks()
-        if isinstance(found, pa.Array):
-            null = np.asarray(found.is_null())
-            found = found.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
         try:
-            values = np.asarray(found.detach().cpu() if hasattr(found, "detach") else found, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+            if isinstance(found, pa.ChunkedArray):
+                found = found.combine_chunks()
+            if isinstance(found, pa.Array):
+                null = np.asarray(found.is_null())
+                found = found.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
+            elif isinstance(found, np.ma.MaskedArray):
+                null, found = np.ma.getmaskarray(found), found.filled(0)
+            elif hasattr(found, "detach"):  # a tensor; NumPy has no bfloat16
+                found = found.detach().double().cpu()
+            values = np.asarray(found, dtype=np.float64)
+        except (TypeError, ValueError, pa.ArrowException) as error:
             raise BadInput(f"score: the scorer gave no numbers; {error}.", hint="return one float for every row.") from None
         if values.shape != (prepared.num_rows,):
             raise BadInput(f"score: the scorer gave values of shape {values.shape}; expected ({prepared.num_rows},): one for every row.")
@@ -143,6 +147,8 @@ class Ensemble:
             raise BadArgument(f"ensemble: combine is not one of ('mean', 'min', 'worst'); got {self.combine!r}.")
         if (self.combine == "worst") != (self.scales is not None) or (self.scales is not None and set(self.scales) != set(self.scorers)):
             raise BadArgument(f"ensemble: worst needs one scale for each of {sorted(self.scorers)}, and only worst; got {self.scales!r}.")
+        if not all(isinstance(x, int | float | np.number) and 0 < x < np.inf for x in (self.scales or {}).values()):
+            raise BadArgument(f"ensemble: scales must be finite numbers > 0; got {self.scales!r}.")
         if "score" in self.scorers:
             raise BadArgument("ensemble: no scorer can be named 'score': that is the combined column.")
         object.__setattr__(self, "scorers", {name: as_scorer(scorer) for name, scorer in self.scorers.items()})
@@ -186,14 +192,16 @@ class Ensemble:
         return Scored({"score": score, **own}, np.logical_or.reduce(nulls) if nulls else None, counts)
 
     def __call__(self, batch: pa.RecordBatch) -> Floats:
-        """The combined score of each row."""
-        return self.run(self.prepare(batch)).columns["score"]
+        """The combined score of each row, NaN where it has none."""
+        scored = self.run(self.prepare(batch))
+        return scored.columns["score"] if scored.null is None else np.where(scored.null, np.nan, scored.columns["score"])
 
 
 def as_scorer(scorer: Any) -> Staged:
     """`scorer` in two halves: itself, or a function wrapped."""
-    if isinstance(scorer, Staged):
-        return scorer
+    # Not isinstance(scorer, Staged): before Python 3.12 that reads every member, and the fingerprint of a model is a hash of its weights.
+    if callable(getattr(scorer, "prepare", None)) and callable(getattr(scorer, "run", None)):
+        return scorer  # type: ignore[no-any-return]
     if callable(scorer):
         return FunctionScorer(scorer)
     raise BadArgument(

@@ -165,6 +165,9 @@ class Encoder:
         Raises `BadInput` for a row over the limit with `on_too_long="error"`, naming its place in the batch as `row`.
         """
         said, told = prompts.to_pylist(), completions.to_pylist()
+        for name, values in (("prompt", said), ("completion", told)):
+            if None in values:
+                raise BadInput(f"score: row {values.index(None)} has no {name}; got null, expected text or messages.")
         types: list[list[int]] | None = None
         if self.template == "chat":
             ids = self._chat([_messages(p, "user") + _messages(c, "assistant") for p, c in zip(said, told, strict=True)])
@@ -176,8 +179,10 @@ class Encoder:
                 eos = self.tokenizer.eos_token or ""
                 texts = [p + c for p, c in zip(said, told, strict=True)]
                 ids = self._tokenize([t if not eos or t.endswith(eos) else t + eos for t in texts], special=True)
+                self._one_bos(ids)
+        whole = list(ids)
         kept, truncated = self._within_limit(ids, types, said, told)
-        starts = self._completion_starts(said, ids, groups) if self.starts else [0] * len(ids)
+        starts = self._starts(said, whole, ids, groups) if self.starts else [0] * len(ids)
         rows = TokenRows.of([ids[i] for i in kept], groups[kept].tolist(), [starts[i] for i in kept])
         if types is not None:
             flat = np.concatenate([np.asarray(types[i], np.int32) for i in kept]) if len(kept) else np.zeros(0, np.int32)
@@ -195,6 +200,8 @@ class Encoder:
         return ids
 
     def _chat(self, conversations: list[list[dict[str, Any]]], *, open_end: bool = False) -> list[list[int]]:
+        if not conversations:
+            return []
         try:
             texts = self.tokenizer.apply_chat_template(
                 conversations, chat_template=self.jinja, tokenize=False, add_generation_prompt=open_end
@@ -212,10 +219,10 @@ class Encoder:
             return
         if any(row[:2] == [bos, bos] for row in ids):
             raise BadInput(
-                f"score: the chat template gives two BOS tokens ({self.tokenizer.bos_token!r}) in a row; expected one.",
+                f"score: template {self.template!r} gives two BOS tokens ({self.tokenizer.bos_token!r}) in a row; expected one.",
                 hint="take bos_token out of the prompt's text, or out of the template.",
             )
-        if not self._told_bos and any(row[:1] != [bos] for row in ids) and self.tokenizer("")["input_ids"][:1] == [bos]:
+        if self.template == "chat" and not self._told_bos and any(row[:1] != [bos] for row in ids) and self.tokenizer("")["input_ids"][:1] == [bos]:
             self._told_bos = True
             warnings.warn("the chat template begins without the BOS token that the tokenizer adds to plain text", stacklevel=2)
 
@@ -252,6 +259,15 @@ class Encoder:
             for i in over:
                 ids[i] = ids[i][-self.limit :] if self.tokenizer.truncation_side == "left" else ids[i][: self.limit]
         return list(range(len(ids))), len(over)
+
+    def _starts(self, prompts: list[Any], whole: list[list[int]], ids: list[list[int]], groups: Longs) -> list[int]:
+        """Where the completion begins in `ids`: where it does in the `whole` rows, moved by what was cut from the left."""
+        if self.template == "pair":  # cut within both texts: there the rows as they are decide
+            return self._completion_starts(prompts, ids, groups)
+        starts = self._completion_starts(prompts, whole, groups)
+        if self.tokenizer.truncation_side == "left":
+            return [max(0, start - len(full) + len(row)) for start, full, row in zip(starts, whole, ids, strict=True)]
+        return [min(start, len(row)) for start, row in zip(starts, ids, strict=True)]
 
     def _completion_starts(self, prompts: list[Any], ids: list[list[int]], groups: Longs) -> list[int]:
         """Where each row leaves its prompt. Rows of one group share the prompt's own ids."""

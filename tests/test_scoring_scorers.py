@@ -1,0 +1,371 @@
+"""Functions and ensembles as scorers, and the cache of scores by content."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pools
+import pyarrow as pa
+import pytest
+
+from prefmill.errors import BadArgument, BadInput
+from prefmill.scoring.cache import ScoreCache, content_key
+from prefmill.scoring.scorers import Ensemble, FunctionScorer, Staged, as_scorer, on_device
+
+torch = pytest.importorskip("torch", reason="needs the extra prefmill[score]")
+transformers = pytest.importorskip("transformers", reason="needs the extra prefmill[score]")
+
+from prefmill.scoring import LogProb, RewardModel  # noqa: E402
+
+pytestmark = pytest.mark.score
+pools.one_thread()
+
+BATCH = pa.record_batch({"prompt": ["p", "p", "q"], "completion": ["a", "bcd", "ef"], "group": [0, 0, 1]})
+
+
+def run(scorer: Any, batch: pa.RecordBatch = BATCH) -> Any:
+    staged = as_scorer(scorer)
+    return staged.run(staged.prepare(batch))
+
+
+def giving(value: Any) -> Any:
+    return lambda batch: value
+
+
+# -- functions ---------------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [
+    [1, 2.5, -3], (1, 2.5, -3), np.array([1, 2.5, -3], np.float32), pa.array([1, 2.5, -3]), pa.chunked_array([[1.0], [2.5, -3]]),
+    torch.tensor([1, 2.5, -3]), torch.tensor([1, 2.5, -3], dtype=torch.bfloat16), torch.tensor([1, 2.5, -3], requires_grad=True),
+    pa.array([1, 2.5, -3], pa.float32()), np.array([1, 2.5, -3], object),
+])  # fmt: skip
+def test_a_function_may_give_any_row_of_numbers(value: Any) -> None:
+    done = run(giving(value))
+    assert done.columns["score"].tolist() == [1, 2.5, -3]
+    assert done.columns["score"].dtype == np.float64
+    assert done.null is None
+
+
+@pytest.mark.parametrize("value", [[1, None, 3], pa.array([1, None, 3])])
+def test_none_and_null(value: Any) -> None:
+    """Null in arrow means without a score; None in a list is no number: it becomes NaN, which is an error of the row wherever scores are written."""
+    done = run(giving(value))
+    if isinstance(value, list):
+        assert done.null is None
+        assert np.isnan(done.columns["score"]).tolist() == [False, True, False]
+    else:
+        assert done.null.tolist() == [False, True, False]
+        assert done.columns["score"][[0, 2]].tolist() == [1, 3]
+
+
+def test_nan_is_not_null() -> None:
+    for value in ([1.0, float("nan"), 3.0], pa.array([1.0, float("nan"), 3.0]), torch.tensor([1.0, float("nan"), 3.0])):
+        done = run(giving(value))
+        assert done.null is None
+        assert np.isnan(done.columns["score"]).tolist() == [False, True, False]
+
+
+def test_masked_numpy_is_null_too() -> None:
+    """NumPy would hand out what lies under the mask as if it were a score."""
+    done = run(giving(np.ma.masked_array([1.0, 99.0, 3.0], mask=[False, True, False])))
+    assert done.null is not None
+    assert done.null.tolist() == [False, True, False]
+    assert done.columns["score"][[0, 2]].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(("value", "says"), [
+    (None, r"shape \(\); expected \(3,\)"), (1.0, r"shape \(\); expected \(3,\)"), ([1, 2], r"shape \(2,\); expected \(3,\)"),
+    ([1, 2, 3, 4], r"shape \(4,\); expected \(3,\)"), (np.zeros((3, 1)), r"shape \(3, 1\); expected \(3,\)"),
+    (torch.zeros(3, 1), r"shape \(3, 1\)"), (pa.array([1.0]), r"shape \(1,\)"), (["a", "b", "c"], "no numbers"), ({"score": 1}, "no numbers"),
+    (pa.array(["a", "b", "c"]), "no numbers"), (pa.array([[1], [2], [3]]), "no numbers"), ([[1], [2, 3], [4]], "no numbers"),
+    ((x for x in (1, 2, 3)), "no numbers"),
+])  # fmt: skip
+def test_what_is_no_row_of_numbers_is_refused(value: Any, says: str) -> None:
+    with pytest.raises(BadInput, match=f"score: the scorer gave .*{says}"):
+        run(giving(value))
+
+
+def length(batch: pa.RecordBatch) -> list[int]:
+    return [len(text) for text in batch["completion"].to_pylist()]
+
+
+def shouting(batch: pa.RecordBatch) -> list[float]:
+    return [-2.0 * text.count("e") for text in batch["completion"].to_pylist()]
+
+
+def test_fingerprint_of_a_function() -> None:
+    assert FunctionScorer(length).fingerprint == FunctionScorer(length).fingerprint != FunctionScorer(shouting).fingerprint
+
+    class Named:
+        fingerprint = "v1"
+
+        def __call__(self, batch: pa.RecordBatch) -> list[int]:
+            return length(batch)
+
+    assert FunctionScorer(Named()).fingerprint == {"function": "v1"}
+    assert run(Named()).columns["score"].tolist() == [1, 3, 2]
+
+
+def test_what_is_no_scorer() -> None:
+    for thing in (1, "length", None, [length]):
+        with pytest.raises(BadArgument, match=r"score: not a scorer; got .*, expected a function"):
+            as_scorer(thing)
+
+
+# -- ensembles ---------------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_ensembles() -> None:
+    both = {"length": length, "shouting": shouting}
+    a, b = np.array([1.0, 3.0, 2.0]), np.array([0.0, 0.0, -2.0])
+    for combine, scales, wanted in (
+        ("mean", None, (a + b) / 2), ("min", None, np.minimum(a, b)),
+        ("worst", {"length": 4.0, "shouting": 2.0}, np.minimum(a / 4, b / 2)),
+    ):  # fmt: skip
+        ensemble = Ensemble(scorers=both, combine=combine, scales=scales)
+        done = run(ensemble)
+        assert ensemble.columns == tuple(done.columns) == ("score", "length", "shouting")
+        assert done.columns["score"].tolist() == wanted.tolist()
+        assert done.columns["length"].tolist() == a.tolist()
+        assert done.columns["shouting"].tolist() == b.tolist()
+        assert ensemble(BATCH).tolist() == wanted.tolist()
+        assert isinstance(ensemble, Staged)
+
+
+def test_ensembles_without_a_score() -> None:
+    first, second = giving(pa.array([1.0, None, 3.0])), giving(pa.array([None, 2.0, 4.0]))
+    ensemble = Ensemble(scorers={"first": first, "second": second, "length": length}, combine="min")
+    done = run(ensemble)
+    assert done.null.tolist() == [True, True, False]
+    assert done.columns["score"][2] == 2.0
+    assert np.isnan(ensemble(BATCH)).tolist() == [True, True, False]
+
+
+def test_ensembles_do_not_hide_nan() -> None:
+    for combine in ("mean", "min"):
+        done = run(Ensemble(scorers={"a": length, "b": giving([float("nan"), 1.0, 1.0])}, combine=combine))
+        assert np.isnan(done.columns["score"]).tolist() == [True, False, False]
+
+
+def test_ensembles_tell_their_parts_in_the_fingerprint() -> None:
+    one = Ensemble(scorers={"a": length, "b": shouting})
+    prints = [
+        one.fingerprint,
+        Ensemble(scorers={"a": length, "b": shouting}, combine="min").fingerprint,
+        Ensemble(scorers={"a": length, "b": length}).fingerprint,
+        Ensemble(scorers={"a": length, "b": shouting}, combine="worst", scales={"a": 1, "b": 2}).fingerprint,
+        Ensemble(scorers={"a": length, "b": shouting}, combine="worst", scales={"a": 1, "b": 3}).fingerprint,
+    ]
+    assert len({json.dumps(dict(p), sort_keys=True) for p in prints}) == len(prints)
+    assert prints[0] == Ensemble(scorers={"a": length, "b": shouting}).fingerprint
+
+
+@pytest.mark.parametrize(("settings", "says"), [
+    ({"scorers": {}}, "no scorers"), ({"combine": "median"}, "combine is not one of .*got 'median'"), ({"combine": "worst"}, "worst needs one scale"),
+    ({"scales": {"a": 1.0}}, "and only worst"), ({"combine": "worst", "scales": {"b": 1.0}}, "worst needs one scale"),
+    ({"scorers": {"score": length}}, "can be named 'score'"), ({"scorers": {"a": 7}}, "not a scorer; got int"),
+    ({"combine": "worst", "scales": {"a": 0.0}}, "scales must be finite numbers > 0; got .*0.0"),
+    ({"combine": "worst", "scales": {"a": -1.0}}, "scales must be"), ({"combine": "worst", "scales": {"a": float("nan")}}, "scales must be"),
+    ({"combine": "worst", "scales": {"a": "1"}}, "scales must be"),
+])  # fmt: skip
+def test_ensembles_that_cannot_be(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadArgument, match=says):
+        Ensemble(**{"scorers": {"a": length}, **settings})
+
+
+def test_an_ensemble_of_models_loads_nothing_until_it_scores() -> None:
+    """No hub, no hashing, no torch: a description can be made, printed, compared and pickled anywhere."""
+    model = RewardModel(model="./not/there/yet", cache="./nowhere")
+    ensemble = Ensemble(scorers={"model": model})
+    assert as_scorer(model) is model
+    assert pickle.loads(pickle.dumps(ensemble)).scorers["model"] == model
+    assert on_device(ensemble, "cuda:1").scorers["model"].device == "cuda:1"
+    with pytest.raises(BadInput, match="no directory"):
+        run(ensemble)
+
+
+def test_an_ensemble_of_models(tmp_path: Path) -> None:
+    folders = pools.reward("llama"), pools.reward("bert")
+    ensemble = Ensemble(scorers={f.name: RewardModel(model=f, device="cpu") for f in folders}, combine="min")
+    done = run(ensemble, pools.batch(pools.POOL))
+    wanted = [pools.oracle(folder, pools.POOL) for folder in folders]
+    pools.assert_close(done.columns["score"], np.minimum(*wanted))
+    assert done.counts["tokens"] > 0
+    again = pickle.loads(pickle.dumps(ensemble))
+    assert (run(again, pools.batch(pools.POOL)).columns["score"] == done.columns["score"]).all()
+
+
+# -- the cache -----------------------------------------------------------------------------------------------------------------------------------------
+
+
+def cached(folder: Path, rows: list[pools.Row], model: str = "llama", **options: Any) -> Any:
+    return run(RewardModel(model=pools.reward(model), device="cpu", cache=folder, **options), pools.batch(rows))
+
+
+def test_a_grown_pool_runs_its_new_rows_only(tmp_path: Path) -> None:
+    first = cached(tmp_path, pools.POOL[:8])
+    assert first.counts["cached"] == 0
+    again = cached(tmp_path, pools.POOL[:8])
+    assert again.counts["cached"] == 8
+    assert again.counts["tokens_run"] == 0
+    assert (again.columns["score"] == first.columns["score"]).all()
+    grown = cached(tmp_path, pools.POOL[::-1])
+    assert grown.counts["cached"] == 8
+    assert 0 < grown.counts["tokens_run"] < grown.counts["tokens"]
+    assert (grown.columns["score"][::-1][:8] == first.columns["score"]).all(), "bitwise as first written"
+    pools.assert_close(grown.columns["score"][::-1], pools.oracle(pools.reward("llama"), pools.POOL))
+
+
+def test_the_group_and_the_place_of_a_row_do_not_matter(tmp_path: Path) -> None:
+    cached(tmp_path, pools.POOL)
+    scorer = RewardModel(model=pools.reward("llama"), device="cpu", cache=tmp_path)
+    alone = scorer.run(scorer.prepare(pools.batch(pools.POOL[5:6], prompts_are_groups=False)))
+    assert alone.counts["cached"] == 1
+
+
+def test_another_way_of_scoring_has_a_file_of_its_own(tmp_path: Path) -> None:
+    template = tmp_path / "t.jinja"
+    template.write_text("{% for m in messages %}{{ m['content'] }}|{% endfor %}")
+    cache = tmp_path / "cache"
+    ways = [
+        {}, {"dtype": "bfloat16"}, {"template": "concat"}, {"template": str(template)}, {"pooling": "last"}, {"max_length": 200},
+        {"on_too_long": "null"}, {"model": "mistral"}, {"label": 0},
+    ]  # fmt: skip
+    for number, way in enumerate(ways, 1):
+        assert cached(cache, pools.POOL[:4], **way).counts["cached"] == 0, way
+        assert len(list(cache.glob("*.sqlite"))) == number
+    for way in ways:
+        assert cached(cache, pools.POOL[:4], **way).counts["cached"] == 4, way
+    template.write_text("{% for m in messages %}{{ m['content'] }}#{% endfor %}")
+    assert cached(cache, pools.POOL[:4], template=str(template)).counts["cached"] == 0
+
+
+def test_settings_that_move_the_last_bit_only_share_a_file(tmp_path: Path) -> None:
+    first = cached(tmp_path, pools.POOL)
+    other = cached(tmp_path, pools.POOL, share_prefix="off", batch_tokens=64)
+    assert other.counts["cached"] == len(pools.POOL)
+    assert (other.columns["score"] == first.columns["score"]).all()
+
+
+def test_another_model_under_the_same_name(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(pools.reward("llama"), folder)
+    options = {"device": "cpu", "cache": tmp_path / "cache"}
+    first = run(RewardModel(model=folder, **options), pools.batch(pools.POOL))
+    shutil.copy(pools.reward("llama", 7) / "model.safetensors", folder)
+    second = run(RewardModel(model=folder, **options), pools.batch(pools.POOL))
+    assert second.counts["cached"] == 0
+    assert (first.columns["score"] != second.columns["score"]).all()
+    (folder / "README.md").write_text("a note changes nothing")
+    assert run(RewardModel(model=folder, **options), pools.batch(pools.POOL)).counts["cached"] == len(pools.POOL)
+
+
+def test_log_probabilities_keep_both_columns(tmp_path: Path) -> None:
+    scorer = {"model": pools.causal("llama"), "device": "cpu", "cache": tmp_path}
+    first, second = (run(LogProb(**scorer), pools.batch(pools.POOL)) for _ in range(2))
+    assert second.counts["cached"] == len(pools.POOL)
+    for name in ("score", "mean"):
+        assert (first.columns[name] == second.columns[name]).all()
+
+
+def test_rows_that_are_too_long_or_broken_are_not_kept(tmp_path: Path) -> None:
+    rows = [("Hi", "short"), ("Hi", "long " * 30), ("Ho", "fits")]
+    for known in (0, 2):
+        done = cached(tmp_path, rows, max_length=40, on_too_long="null")
+        assert done.counts["cached"] == known
+        assert done.null.tolist() == [False, True, False]
+    model, tok = pools.plain(pools.reward("llama"))
+    broken = type(model)(model.config)
+    broken.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        broken.get_input_embeddings().weight[tok.convert_tokens_to_ids("f")] = float("nan")
+    broken.save_pretrained(tmp_path / "broken")
+    tok.save_pretrained(tmp_path / "broken")
+    for known in (0, 2):
+        scorer = RewardModel(model=tmp_path / "broken", device="cpu", cache=tmp_path / "cache")
+        done = run(scorer, pools.batch([("a", "b"), ("a", "f"), ("c", "d")]))
+        assert np.isnan(done.columns["score"]).tolist() == [False, True, False]
+        assert done.counts["cached"] == known
+
+
+def test_values_stay_as_first_written(tmp_path: Path) -> None:
+    """Two runs that score a row at once agree up to rounding: the bits of the first stay."""
+    key = content_key(b"row")
+    first, second = (ScoreCache(tmp_path, {"a": "b"}, 2) for _ in range(2))
+    assert not second.get([key])[0].any()
+    first.put([key], np.array([[0.1, -0.0]]))
+    second.put([key, content_key(b"other")], np.array([[0.1 + 1e-12, 0.0], [5e-324, 1e308]]))
+    for cache in (first, second):
+        known, values = cache.get([key, content_key(b"third"), content_key(b"other")])
+        assert known.tolist() == [True, False, True]
+        assert values[[0, 2]].tobytes() == np.array([[0.1, -0.0], [5e-324, 1e308]]).tobytes()
+        cache.close()
+
+
+def test_many_keys(tmp_path: Path) -> None:
+    cache = ScoreCache(tmp_path, {}, 1)
+    keys = [content_key(str(i).encode()) for i in range(1201)]
+    cache.put(keys[::2], np.arange(0, 1201, 2, dtype=np.float64)[:, None])
+    known, values = cache.get(keys)
+    assert known.tolist() == [i % 2 == 0 for i in range(1201)]
+    assert values[::2, 0].tolist() == list(range(0, 1201, 2))
+    cache.close()
+
+
+WRITER = """
+import sys, numpy as np
+from pathlib import Path
+from prefmill.scoring.cache import ScoreCache, content_key
+cache, me = ScoreCache(Path(sys.argv[1]), {"scorer": "test"}, 1), float(sys.argv[2])
+for i in range(60):
+    keys = [content_key(f"{i} {j}".encode()) for j in range(20)]
+    known, values = cache.get(keys)
+    new = np.flatnonzero(~known)
+    cache.put([keys[k] for k in new], np.full((len(new), 1), i + me / 8))
+cache.close()
+"""
+
+
+def test_two_processes_at_once(tmp_path: Path) -> None:
+    """Each chunk is whole, nothing is lost, nobody fails on a lock."""
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(me)], stderr=subprocess.PIPE) for me in (1, 2)]
+    for writer in writers:
+        _, said = writer.communicate(timeout=60)
+        assert writer.returncode == 0, said.decode()
+    cache = ScoreCache(tmp_path, {"scorer": "test"}, 1)
+    for i in range(60):
+        known, values = cache.get([content_key(f"{i} {j}".encode()) for j in range(20)])
+        assert known.all()
+        assert set(values[:, 0].tolist()) in ({i + 0.125}, {i + 0.25})
+    cache.close()
+
+
+def test_a_cache_that_cannot_be_used(tmp_path: Path) -> None:
+    cached(tmp_path / "cache", pools.POOL[:2])
+    [file] = (tmp_path / "cache").glob("*.sqlite")
+    for more in tmp_path.glob("cache/*-wal"):
+        more.unlink()
+    file.write_bytes(b"no database " * 1000)
+    with pytest.raises(BadInput, match=r"score: the cache in .* cannot be used; .*\nHint: name another folder"):
+        cached(tmp_path / "cache", pools.POOL[:2])
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BadInput, match=r"score: the cache in .* cannot be used; .*\nHint: name another folder"):
+        cached(tmp_path / "file", pools.POOL[:2])
+
+
+def test_the_cache_tells_what_it_holds(tmp_path: Path) -> None:
+    cached(tmp_path, pools.POOL[:2])
+    [file] = tmp_path.glob("*.sqlite")
+    with sqlite3.connect(file) as con:
+        [(told,)] = con.execute("SELECT fingerprint FROM about").fetchall()
+    con.close()
+    assert json.loads(told)["dtype"] == "float32"
