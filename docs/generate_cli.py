@@ -21,8 +21,8 @@ This page is generated from `--help` by `docs/generate_cli.py`; a test compares 
 | 1 | the data failed: a file that cannot be read, unusable rows, nothing came out |
 | 2 | usage: an option, a plan or a column that cannot be meant, an output that is already there |
 | 70 | a bug of ours |
-| 130 | Ctrl-C; nothing was written |
-| 143 | SIGTERM; nothing was written |
+| 130 | Ctrl-C; no output was written (`score` keeps what it has done, and goes on) |
+| 143 | SIGTERM; likewise |
 """
 
 

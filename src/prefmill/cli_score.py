@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from prefmill.cli import (
+from prefmill.errors import BadArgument
+from prefmill.options import (
     AsJson,
     Completion,
     Delimiter,
@@ -22,17 +24,14 @@ from prefmill.cli import (
     Quiet,
     Rejects,
     TempDir,
-    app,
     roles_given,
     size_in_bytes,
     stdout_or,
 )
-from prefmill.errors import BadArgument
 
 _MODEL = "Model"
 
 
-@app.command()
 def score(  # one option a line: this is the manual
     inputs: Inputs,
     output: Annotated[
@@ -112,11 +111,15 @@ def score(  # one option a line: this is the manual
     if output == "-" and as_json:
         raise BadArgument("-o - and --json both want stdout.", hint="give -o a file.")
     names = ("score_column", "overwrite", "encoding", "delimiter", "rejects", "temp_dir")
-    with stdout_or(output) as target, show.progress(quiet=quiet) as tell:
-        report = run(
-            inputs, target, scorer=_scorer(options), roles=roles_given(options), chunk_rows=chunk_rows or CHUNK_ROWS, devices=device,
-            progress=tell, memory_bytes=size_in_bytes(memory_limit), **{name: options[name] for name in names},
-        )  # fmt: skip
+    try:
+        with stdout_or(output) as target, show.progress(quiet=quiet) as tell:
+            report = run(
+                inputs, target, scorer=_scorer(options), roles=roles_given(options), chunk_rows=chunk_rows or CHUNK_ROWS, devices=device,
+                progress=tell, memory_bytes=size_in_bytes(memory_limit), **{name: options[name] for name in names},
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        print("prefmill: stopped; what is scored is kept, and the same command goes on.", file=sys.stderr)
+        raise typer.Exit(130) from None
     if as_json:
         typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
     if not quiet:
