@@ -146,7 +146,7 @@ def test_check(tmp_path):
 
 def test_help_version_and_completion():
     shown = prefmill("--help").stdout
-    for command in ("pairs", "unpair", "check"):
+    for command in ("pairs", "unpair", "best", "check"):
         assert command in shown
         assert prefmill(command, "--help").returncode == 0
     assert prefmill("--version").stdout.startswith("prefmill 0.")

@@ -10,7 +10,7 @@ import oracle
 import pytest
 
 from prefmill.errors import BadArgument, BadScore
-from prefmill.plans import Pairs, Unpaired
+from prefmill.plans import BestOf, Pairs, Unpaired
 from prefmill.schema import Roles
 
 OPEN = {"chosen_min": None, "rejected_below": None}
@@ -229,6 +229,36 @@ def test_labels_interleave() -> None:
     assert found.positions == [(0,), (2,), (1,), (4,)]
     assert [label for _, _, label, _ in found.pairs] == [True, True, False, False]
     assert found.report["dropped"] == {"between_thresholds": 1}
+
+
+@pytest.mark.parametrize(
+    ("pick", "n", "k", "expected"),
+    [
+        ("best", 5, 2, [4, 5]),
+        ("worst", 5, 2, [1, 2]),
+        ("median", 5, 1, [3]),
+        ("median", 4, 1, [2]),
+        ("median", 5, 2, [2, 3]),
+        ("median", 4, 2, [2, 3]),
+        ("median", 5, 4, [1, 2, 3, 4]),
+        ("median", 2, 3, [1, 2]),
+        ("random", 3, 3, [1, 2, 3]),
+    ],
+)
+def test_picked_ranks(pick: str, n: int, k: int, expected: list) -> None:
+    assert oracle.picked_ranks(n, BestOf(pick=pick, k=k), 0) == expected
+
+
+def test_random_ranks_by_hand() -> None:
+    order = sorted((oracle.mix(5 ^ r), r) for r in range(1, 6))
+    assert oracle.picked_ranks(5, BestOf(pick="random", k=2), 7 * 2**32 + 5) == [r for _, r in order[:2]]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(3, 3), (None, None), ("3", 3), (" 3.0\n", 3), ("3.5", None), ("x", None), ("nan", None), ("1e20", None)]
+)
+def test_stage(value: object, expected: object) -> None:
+    assert oracle.stage({"round": value}, Roles(stage="round")) == expected
 
 
 def test_raise_names_the_first_position() -> None:

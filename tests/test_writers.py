@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from prefmill import formats, sinks, writers
 from prefmill.errors import BadArgument, BadInput, MissingPackage, TargetExists
-from prefmill.formats import FORMATS, convert, output_schema
+from prefmill.formats import PAIR_FORMATS, convert, output_schema
 from prefmill.hashing import prompt_hash
 from prefmill.writers import write
 
@@ -175,7 +175,7 @@ def test_margin_follows_the_scores(format: str) -> None:
 
 
 @pytest.mark.parametrize("kinds", [("text", "text"), ("messages", "text"), ("sharegpt", "messages")])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", PAIR_FORMATS)
 def test_output_schema_is_that_of_the_rows(format: str, kinds: tuple[str, str]) -> None:
     if format == "instruction" and kinds != ("text", "text"):
         return
@@ -224,7 +224,7 @@ def test_what_a_format_cannot_hold(frame: pl.DataFrame, options: dict, message: 
 
 @pytest.mark.parametrize("extension", FILES)
 @pytest.mark.parametrize("kinds", [("text", "text"), ("messages", "text"), ("sharegpt", "sharegpt")])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", PAIR_FORMATS)
 def test_every_layout_in_every_file(format: str, kinds: tuple[str, str], extension: str, tmp_path: Path) -> None:
     frame, target = pairs(*kinds), tmp_path / f"pairs.{extension}"
     options: dict = {"format": format}

@@ -19,7 +19,7 @@ PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_score", "rejected_score"
 LABEL_COLUMNS = ("prompt", "completion", "label", "score")
 PICK_COLUMNS = ("prompt", "completion", "_score", "_rank")  # the last two are in no layout, so that columns named so can be kept
 _SFT = ("prompt-completion", "messages")
-_PAIRED = tuple(name for name in FORMATS if name not in ("pool", *_SFT))
+PAIR_FORMATS = tuple(name for name in FORMATS if name not in ("pool", *_SFT))
 
 # What ShareGPT and OASST call the two speakers; every chat template knows only the right-hand names.
 _ROLES = {"human": "user", "gpt": "assistant", "prompter": "user"}
@@ -143,7 +143,7 @@ def _check(schema: pl.Schema, format: str, chat: bool, margin_scale: float | Non
         return "pool"
     picks = tuple(schema)[:4] == PICK_COLUMNS
     if picks != (format in _SFT):
-        made, wanted = ("picks", ("pool", *_SFT)) if picks else ("pairs or labels", _PAIRED)
+        made, wanted = ("picks", ("pool", *_SFT)) if picks else ("pairs or labels", PAIR_FORMATS)
         raise BadArgument(f"format: got {format!r} for {made}, expected one of {wanted}.")
     if picks:
         if margin_scale is not None:
