@@ -40,7 +40,7 @@ def giving(value: Any) -> Any:
     return lambda batch: value
 
 
-# -- functions ---------------------------------------------------------------------------------------------------------------------------------------
+# -- functions -----------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [
@@ -57,7 +57,7 @@ def test_a_function_may_give_any_row_of_numbers(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [[1, None, 3], pa.array([1, None, 3])])
 def test_none_and_null(value: Any) -> None:
-    """Null in arrow means without a score; None in a list is no number: it becomes NaN, which is an error of the row wherever scores are written."""
+    """Null in arrow means without a score; None in a list is no number: it becomes NaN, which is an error of the row when it is written."""
     done = run(giving(value))
     if isinstance(value, list):
         assert done.null is None
@@ -85,7 +85,8 @@ def test_masked_numpy_is_null_too() -> None:
 @pytest.mark.parametrize(("value", "says"), [
     (None, r"shape \(\); expected \(3,\)"), (1.0, r"shape \(\); expected \(3,\)"), ([1, 2], r"shape \(2,\); expected \(3,\)"),
     ([1, 2, 3, 4], r"shape \(4,\); expected \(3,\)"), (np.zeros((3, 1)), r"shape \(3, 1\); expected \(3,\)"),
-    (torch.zeros(3, 1), r"shape \(3, 1\)"), (pa.array([1.0]), r"shape \(1,\)"), (["a", "b", "c"], "no numbers"), ({"score": 1}, "no numbers"),
+    (torch.zeros(3, 1), r"shape \(3, 1\)"), (pa.array([1.0]), r"shape \(1,\)"), (["a", "b", "c"], "no numbers"),
+    ({"score": 1}, "no numbers"),
     (pa.array(["a", "b", "c"]), "no numbers"), (pa.array([[1], [2], [3]]), "no numbers"), ([[1], [2, 3], [4]], "no numbers"),
     ((x for x in (1, 2, 3)), "no numbers"),
 ])  # fmt: skip
@@ -121,7 +122,7 @@ def test_what_is_no_scorer() -> None:
             as_scorer(thing)
 
 
-# -- ensembles ---------------------------------------------------------------------------------------------------------------------------------------
+# -- ensembles -----------------------------------------------------------------------------------------------------------------------------
 
 
 def test_ensembles() -> None:
@@ -170,11 +171,13 @@ def test_ensembles_tell_their_parts_in_the_fingerprint() -> None:
 
 
 @pytest.mark.parametrize(("settings", "says"), [
-    ({"scorers": {}}, "no scorers"), ({"combine": "median"}, "combine is not one of .*got 'median'"), ({"combine": "worst"}, "worst needs one scale"),
+    ({"scorers": {}}, "no scorers"), ({"combine": "median"}, "combine is not one of .*got 'median'"),
+    ({"combine": "worst"}, "worst needs one scale"),
     ({"scales": {"a": 1.0}}, "and only worst"), ({"combine": "worst", "scales": {"b": 1.0}}, "worst needs one scale"),
     ({"scorers": {"score": length}}, "can be named 'score'"), ({"scorers": {"a": 7}}, "not a scorer; got int"),
     ({"combine": "worst", "scales": {"a": 0.0}}, "scales must be finite numbers > 0; got .*0.0"),
-    ({"combine": "worst", "scales": {"a": -1.0}}, "scales must be"), ({"combine": "worst", "scales": {"a": float("nan")}}, "scales must be"),
+    ({"combine": "worst", "scales": {"a": -1.0}}, "scales must be"),
+    ({"combine": "worst", "scales": {"a": float("nan")}}, "scales must be"),
     ({"combine": "worst", "scales": {"a": "1"}}, "scales must be"),
 ])  # fmt: skip
 def test_ensembles_that_cannot_be(settings: dict[str, Any], says: str) -> None:
@@ -204,7 +207,7 @@ def test_an_ensemble_of_models(tmp_path: Path) -> None:
     assert (run(again, pools.batch(pools.POOL)).columns["score"] == done.columns["score"]).all()
 
 
-# -- the cache -----------------------------------------------------------------------------------------------------------------------------------------
+# -- the cache -----------------------------------------------------------------------------------------------------------------------------
 
 
 def cached(folder: Path, rows: list[pools.Row], model: str = "llama", **options: Any) -> Any:

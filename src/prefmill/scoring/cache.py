@@ -51,7 +51,7 @@ class ScoreCache:
         return known, values
 
     def put(self, keys: Sequence[bytes], values: Floats) -> None:
-        """Keep values, shape (keys, columns); those of a chunk at once or not at all. A key that another process wrote meanwhile keeps its value."""
+        """Keep values, shape (keys, columns); those of a chunk at once or not at all. A key that another process wrote keeps its value."""
         self._file.execute("BEGIN IMMEDIATE")
         rows = [(key, row.astype("<f8").tobytes()) for key, row in zip(keys, values, strict=True)]
         self._file.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
