@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -350,6 +351,25 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
         assert known.all()
         assert set(values[:, 0].tolist()) in ({i + 0.125}, {i + 0.25})
     cache.close()
+
+
+def test_a_new_cache_that_another_process_is_opening(tmp_path: Path) -> None:
+    """SQLite does not wait for its turn when a new file becomes a write-ahead log: we do."""
+    ScoreCache(tmp_path, {}, 1).close()
+    [file] = tmp_path.glob("*.sqlite")
+    file.unlink()
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)  # no write-ahead log yet, and being read
+    other.execute("CREATE TABLE half (made)")
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM half").fetchall()
+    release = threading.Timer(0.3, other.execute, ["COMMIT"])
+    release.start()
+    cache = ScoreCache(tmp_path, {}, 1)
+    release.join()
+    cache.put([content_key(b"row")], np.ones((1, 1)))
+    assert cache.get([content_key(b"row")])[0].all()
+    cache.close()
+    other.close()
 
 
 def test_a_cache_that_cannot_be_used(tmp_path: Path) -> None:
