@@ -1,4 +1,4 @@
-"""Pools of candidates and their oracle: one row at a time in float32 through plain Transformers, with its own chat template and its own forward."""
+"""Pools of candidates and their oracle: one row at a time in float32 through plain Transformers, its own chat template and forward."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import tiny
 import tiny_models
 
 Row = tuple[str, str]
@@ -22,6 +21,7 @@ Row = tuple[str, str]
 _home = Path(tempfile.mkdtemp(prefix="prefmill-models-"))
 atexit.register(shutil.rmtree, _home, ignore_errors=True)
 _number = itertools.count()
+
 
 def one_thread() -> None:
     """Tiny products gain nothing from threads, which on a busy machine wait for one another."""
@@ -113,7 +113,8 @@ def assert_close(got: np.ndarray, wanted: np.ndarray, what: str = "", *, pool: n
     assert (gap <= limit).all(), f"{what}: row {i} of {len(got)}: got {got[i]!r}, expected {wanted[i]!r} within {limit:.1e}"
 
 
-# Every awkward case of a pool in little: ragged lengths, K = 1, nothing to say, the same twice, the beginning of another, longer than any window of the models.
+# Every awkward case of a pool in little: ragged lengths, K = 1, nothing to say, the same twice, the beginning of another, and rows that are
+# longer than any window of the models.
 POOL: list[Row] = [
     ("Name a fruit.", "apple"),
     ("Name a fruit.", "apple"),

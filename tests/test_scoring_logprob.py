@@ -26,7 +26,7 @@ pools.one_thread()
 
 FAMILIES = (*tiny_models.SHARING, "dynamic-rope", "longrope", "gpt-oss", "qwen3-next")
 
-# The beginnings of the completions are the same, so that what a group shares eats into them; one is the beginning of another; two are the same; one is empty.
+# The completions begin alike, so that what a group shares eats into them; one is the beginning of another; two are the same; one is empty.
 ROWS: list[pools.Row] = [
     ("What next?", "The same first words, and then one end"),
     ("What next?", "The same first words, and then another, longer end"),
@@ -58,7 +58,9 @@ def oracle(folder: Path, rows: list[pools.Row]) -> np.ndarray:
     with torch.inference_mode():
         for prompt, completion in rows:
             ids = pools.ids_of(tok, prompt, completion)
-            head = tok.apply_chat_template([{"role": "user", "content": prompt}], tokenize=True, return_dict=False, add_generation_prompt=True)
+            head = tok.apply_chat_template(
+                [{"role": "user", "content": prompt}], tokenize=True, return_dict=False, add_generation_prompt=True
+            )
             assert ids[: len(head)] == head
             one = copy.deepcopy(model) if folder.name.startswith("dynamic") else model
             total = by_loss(one, ids, len(head))
@@ -194,7 +196,7 @@ def test_a_candidate_does_not_move_the_others(share: str) -> None:
     assert (after[[0, 2, 3]] == before[[0, 2, 3]]).all()
 
 
-# -- the implicit reward ------------------------------------------------------------------------------------------------------------------------
+# -- the implicit reward -------------------------------------------------------------------------------------------------------------------
 
 PAIRS = [
     ("What is 2 plus 2?", " It is 4.", " It is 5, or so they say, I think."),
@@ -226,9 +228,7 @@ def by_trl(models: tuple[Path, Path], *, chat: bool, beta: float, folder: Path) 
         report_to="none", gradient_checkpointing=False, disable_tqdm=True,
     )  # fmt: skip
     data = datasets.Dataset.from_list(rows)
-    trainer = trl.DPOTrainer(
-        model=policy, ref_model=reference, args=arguments, train_dataset=data, eval_dataset=data, processing_class=tok
-    )
+    trainer = trl.DPOTrainer(model=policy, ref_model=reference, args=arguments, train_dataset=data, eval_dataset=data, processing_class=tok)
     [inputs] = trainer.get_eval_dataloader()
     with torch.no_grad():
         ours, theirs = (torch.stack(trainer.compute_ref_log_probs(m.eval(), inputs)) for m in (trainer.model, trainer.ref_model))

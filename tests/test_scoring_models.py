@@ -1,4 +1,4 @@
-"""Every family of models scores as plain Transformers does, one row at a time in float32: in any order, company and batch size, prompts shared or not."""
+"""Every family of models scores as plain Transformers does, one row at a time in float32; any order, company, batch size, shared or not."""
 
 from __future__ import annotations
 
@@ -114,7 +114,10 @@ def pool(draw: st.DrawFn) -> list[pools.Row]:
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2", "dynamic-rope", "deberta-v2"])
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(rows=pool(), how=st.sampled_from([(None, "auto", False), (1, "auto", False), (30, "auto", False), (97, "off", False), (96, "auto", True)]))
+@given(
+    rows=pool(),
+    how=st.sampled_from([(None, "auto", False), (1, "auto", False), (30, "auto", False), (97, "off", False), (96, "auto", True)]),
+)
 def test_any_pool(family: str, rows: list[pools.Row], how: tuple[int | None, str, bool]) -> None:
     folder, (budget, share, invariant) = pools.reward(family), how
     got = pools.scores(folder, rows, share_prefix=share, batch_tokens=budget, invariant=invariant)
@@ -190,7 +193,12 @@ def test_a_real_model(tmp_path: Path) -> None:
     model.eval().save_pretrained(tmp_path)
     tok.save_pretrained(tmp_path)
     questions = ("What is the capital of France? Answer in one short sentence.", "Write a haiku about the sea.")
-    answers = ("The capital of France is Paris.", " Paris, I think.", "", "Waves fold into foam,\nold salt on the tongue of dawn:\nthe sea says nothing.")
+    answers = (
+        "The capital of France is Paris.",
+        " Paris, I think.",
+        "",
+        "Waves fold into foam,\nold salt on the tongue of dawn:\nthe sea says nothing.",
+    )
     rows = [(question, answer) for question in questions for answer in answers]
     scorer = RewardModel(model=tmp_path, device="cpu")
     done = scorer.run(scorer.prepare(pools.batch(rows)))

@@ -1,4 +1,4 @@
-"""Laws of packing: every token of every row is in its stream, at its place; budgets hold; the same rows give the same streams. No torch needed."""
+"""Laws of packing: every token of every row is in its stream, at its place; budgets hold; the same rows give the same streams."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def giving(value: Any) -> Any:
     return lambda batch: value
 
 
-# -- functions ---------------------------------------------------------------------------------------------------------------------------------------
+# -- functions -----------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [
@@ -57,7 +58,7 @@ def test_a_function_may_give_any_row_of_numbers(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [[1, None, 3], pa.array([1, None, 3])])
 def test_none_and_null(value: Any) -> None:
-    """Null in arrow means without a score; None in a list is no number: it becomes NaN, which is an error of the row wherever scores are written."""
+    """Null in arrow means without a score; None in a list is no number: it becomes NaN, which is an error of the row when it is written."""
     done = run(giving(value))
     if isinstance(value, list):
         assert done.null is None
@@ -85,7 +86,8 @@ def test_masked_numpy_is_null_too() -> None:
 @pytest.mark.parametrize(("value", "says"), [
     (None, r"shape \(\); expected \(3,\)"), (1.0, r"shape \(\); expected \(3,\)"), ([1, 2], r"shape \(2,\); expected \(3,\)"),
     ([1, 2, 3, 4], r"shape \(4,\); expected \(3,\)"), (np.zeros((3, 1)), r"shape \(3, 1\); expected \(3,\)"),
-    (torch.zeros(3, 1), r"shape \(3, 1\)"), (pa.array([1.0]), r"shape \(1,\)"), (["a", "b", "c"], "no numbers"), ({"score": 1}, "no numbers"),
+    (torch.zeros(3, 1), r"shape \(3, 1\)"), (pa.array([1.0]), r"shape \(1,\)"), (["a", "b", "c"], "no numbers"),
+    ({"score": 1}, "no numbers"),
     (pa.array(["a", "b", "c"]), "no numbers"), (pa.array([[1], [2], [3]]), "no numbers"), ([[1], [2, 3], [4]], "no numbers"),
     ((x for x in (1, 2, 3)), "no numbers"),
 ])  # fmt: skip
@@ -121,7 +123,7 @@ def test_what_is_no_scorer() -> None:
             as_scorer(thing)
 
 
-# -- ensembles ---------------------------------------------------------------------------------------------------------------------------------------
+# -- ensembles -----------------------------------------------------------------------------------------------------------------------------
 
 
 def test_ensembles() -> None:
@@ -170,11 +172,13 @@ def test_ensembles_tell_their_parts_in_the_fingerprint() -> None:
 
 
 @pytest.mark.parametrize(("settings", "says"), [
-    ({"scorers": {}}, "no scorers"), ({"combine": "median"}, "combine is not one of .*got 'median'"), ({"combine": "worst"}, "worst needs one scale"),
+    ({"scorers": {}}, "no scorers"), ({"combine": "median"}, "combine is not one of .*got 'median'"),
+    ({"combine": "worst"}, "worst needs one scale"),
     ({"scales": {"a": 1.0}}, "and only worst"), ({"combine": "worst", "scales": {"b": 1.0}}, "worst needs one scale"),
     ({"scorers": {"score": length}}, "can be named 'score'"), ({"scorers": {"a": 7}}, "not a scorer; got int"),
     ({"combine": "worst", "scales": {"a": 0.0}}, "scales must be finite numbers > 0; got .*0.0"),
-    ({"combine": "worst", "scales": {"a": -1.0}}, "scales must be"), ({"combine": "worst", "scales": {"a": float("nan")}}, "scales must be"),
+    ({"combine": "worst", "scales": {"a": -1.0}}, "scales must be"),
+    ({"combine": "worst", "scales": {"a": float("nan")}}, "scales must be"),
     ({"combine": "worst", "scales": {"a": "1"}}, "scales must be"),
 ])  # fmt: skip
 def test_ensembles_that_cannot_be(settings: dict[str, Any], says: str) -> None:
@@ -204,7 +208,7 @@ def test_an_ensemble_of_models(tmp_path: Path) -> None:
     assert (run(again, pools.batch(pools.POOL)).columns["score"] == done.columns["score"]).all()
 
 
-# -- the cache -----------------------------------------------------------------------------------------------------------------------------------------
+# -- the cache -----------------------------------------------------------------------------------------------------------------------------
 
 
 def cached(folder: Path, rows: list[pools.Row], model: str = "llama", **options: Any) -> Any:
@@ -347,6 +351,25 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
         assert known.all()
         assert set(values[:, 0].tolist()) in ({i + 0.125}, {i + 0.25})
     cache.close()
+
+
+def test_a_new_cache_that_another_process_is_opening(tmp_path: Path) -> None:
+    """SQLite does not wait for its turn when a new file becomes a write-ahead log: we do."""
+    ScoreCache(tmp_path, {}, 1).close()
+    [file] = tmp_path.glob("*.sqlite")
+    file.unlink()
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)  # no write-ahead log yet, and being read
+    other.execute("CREATE TABLE half (made)")
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM half").fetchall()
+    release = threading.Timer(0.3, other.execute, ["COMMIT"])
+    release.start()
+    cache = ScoreCache(tmp_path, {}, 1)
+    release.join()
+    cache.put([content_key(b"row")], np.ones((1, 1)))
+    assert cache.get([content_key(b"row")])[0].all()
+    cache.close()
+    other.close()
 
 
 def test_a_cache_that_cannot_be_used(tmp_path: Path) -> None:

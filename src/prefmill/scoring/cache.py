@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ class ScoreCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = sqlite3.connect(folder / f"{name}.sqlite", timeout=60, isolation_level=None, check_same_thread=False)
-            self._file.execute("PRAGMA journal_mode = WAL")
+            _patiently(lambda: self._file.execute("PRAGMA journal_mode = WAL"))
             self._file.execute("PRAGMA synchronous = NORMAL")
             self._file.execute("CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
             self._file.execute("CREATE TABLE IF NOT EXISTS about (fingerprint TEXT PRIMARY KEY)")
@@ -51,7 +52,7 @@ class ScoreCache:
         return known, values
 
     def put(self, keys: Sequence[bytes], values: Floats) -> None:
-        """Keep values, shape (keys, columns); those of a chunk at once or not at all. A key that another process wrote meanwhile keeps its value."""
+        """Keep values, shape (keys, columns); those of a chunk at once or not at all. A key that another process wrote keeps its value."""
         self._file.execute("BEGIN IMMEDIATE")
         rows = [(key, row.astype("<f8").tobytes()) for key, row in zip(keys, values, strict=True)]
         self._file.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
@@ -60,6 +61,19 @@ class ScoreCache:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _patiently(step: Callable[[], object], *, seconds: float = 60) -> None:
+    """Try `step` until the file is no longer locked: SQLite's own timeout does not hold while a file becomes a write-ahead log."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            step()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
 
 
 def content_key(content: bytes) -> bytes:

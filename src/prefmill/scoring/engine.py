@@ -35,8 +35,8 @@ _CHECKED_ROWS = 8
 _PROBE_TOKENS = 128  # at least what the probe's rows need to stand in one stream and in one batch, whatever the budget is
 _LANE = 128  # FlexAttention works in blocks of 128 tokens
 _STEP = 64  # widths of padded batches, where shapes are to be constant
-# Where shapes are to be constant, products have a multiple of 4 rows: CPU kernels take the rows that are left over another way, with other rounding
-# (measured with MKL on AVX-512, one and two threads: no place matters for any multiple of 4 up to 2,048; 1 to 3 rows over, it does).
+# Where shapes are to be constant, products have a multiple of 4 rows: CPU kernels take the rows that are left over another way, with other
+# rounding (measured with MKL on AVX-512, one and two threads: no place matters for any multiple of 4 that was tried; 1 to 3 rows over, it does).
 TILE = 4
 # How far a score may be from that of the row alone, in units of the norm of (hidden * head): rounding of that dtype, many times smaller than a wrong mask's effect.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -75,7 +75,7 @@ class Engine:
         head: turns hidden states and the rows' tokens into values; see `Head`.
         share: whether prompts may be shared; with False the streams are still without padding.
         batch_tokens: budget of one forward pass; None is `BATCH_TOKENS` of the device.
-        invariant: constant shapes, so that a row's score is bitwise the same whatever its neighbours are.
+        invariant: constant shapes, so that a row's score is bitwise the same whatever its neighbours are (row by row where there are experts).
         compile: run the body through `torch.compile`.
     """
 
@@ -101,6 +101,8 @@ class Engine:
         # Without a pad token Transformers' heads take single rows only; where we pool ourselves, padding needs no token of its own.
         self.pads = self.pad is not None or self.body is not None
         self._rope = _batch_dependent_rope(self.model)
+        # An expert's product has as many rows as tokens were sent to it, which neighbours change: there the same bits need every row alone.
+        self._alone = self.invariant and any(name.endswith(".experts") for name, _ in self.model.named_modules())
         self._probe()
         if self.compile and self.body is not None:
             self.body = torch.compile(self.body, dynamic=True)
@@ -144,7 +146,7 @@ class Engine:
 
     @contextmanager
     def _at_least(self, tokens: int) -> Iterator[None]:
-        """A budget of `tokens` or more: with a smaller one every row would be alone in its stream, and the probe would compare like with like."""
+        """A budget of `tokens` or more: with a smaller one every row would be alone, and the probe would compare like with like."""
         before, self.budget = self.budget, max(self.budget, tokens)
         try:
             yield
@@ -185,7 +187,8 @@ class Engine:
         """What to run for `rows`; needs no model, so that it can be done ahead in another thread."""
         distinct, inverse = rows.distinct()
         if self.way == "streams":
-            streams = pack(rows, distinct, self.budget, share=self.share, fixed=self.invariant)
+            together = [distinct[i : i + 1] for i in range(len(distinct))] if self._alone else [distinct]
+            streams = [s for which in together for s in pack(rows, which, self.budget, share=self.share, fixed=self.invariant)]
             return Work(rows, distinct, inverse, streams, None)
         return Work(rows, distinct, inverse, None, self._batches(rows, distinct))
 
@@ -205,11 +208,11 @@ class Engine:
 
     def _count(self, width: int) -> int:
         """How many rows of `width` tokens every batch has, where shapes are to be constant."""
-        count = self.budget // width if self.pads else 1
+        count = self.budget // width if self.pads and not self._alone else 1
         return count - count % TILE or 1
 
     def _width(self, longest: Any) -> Any:
-        """How wide a padded batch is whose longest row has `longest` tokens; where width decides rotary frequencies, padding would change them."""
+        """How wide a padded batch is whose longest row has `longest` tokens. Where width decides rotary frequencies, it must be that."""
         return -(-longest // _STEP) * _STEP if self.invariant and not self._rope else longest
 
     # -- running ------------------------------------------------------------------------------------------------------------------------
@@ -305,7 +308,7 @@ class Engine:
     def _forward(self, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
         length = len(stream)
         if self.invariant:
-            whole = -(-self.budget // TILE) * TILE
+            whole = _STEP if self._alone else -(-self.budget // TILE) * TILE
             length = -(-length // whole) * whole
         elif self.ours == attention.BLOCKMASK and self.device.type == "cuda":
             length = -(-length // _LANE) * _LANE

@@ -25,7 +25,8 @@ _UNCOUNTED = ("README", "trainer_state", "training_args", "generation_config", "
 
 # Encoders that number positions from pad_token_id + 1, so that as many fewer are left for tokens.
 _BEHIND_PAD = frozenset({
-    "roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text", "mpnet", "longformer", "ibert", "xmod",
+    "roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text", "mpnet", "longformer", "ibert",
+    "xmod",
 })  # fmt: skip
 
 
