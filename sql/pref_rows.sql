@@ -1,7 +1,7 @@
 -- Judgements with the reason why a row does not count, and their score on the annotators' common scale.
 --
--- `judged` is a relation of _pos, _grp, _text, _id, _annotator, _aspect, _has_prompt, _has_completion, _null_score, _value
--- (_value: NULL where the score is no number). Adds _reason (NULL: the row counts); replaces _value by the normalised score.
+-- `judged` is a relation of _pos, _grp, _text, _id, _annotator, _aspect, _refusal, _has_prompt, _has_completion, _null_score,
+-- _value (_value: NULL where the score is no number; _refusal: a further reason, tried last). Adds _reason (NULL: the row counts); replaces _value by the normalised score.
 CREATE OR REPLACE MACRO pref_rows(judged, normalize := 'none', tie_break := 'position', weights := NULL,
                                   on_invalid := 'drop') AS TABLE (
   WITH named AS NOT MATERIALIZED (
@@ -14,6 +14,7 @@ CREATE OR REPLACE MACRO pref_rows(judged, normalize := 'none', tie_break := 'pos
         WHEN normalize <> 'none' AND _annotator IS NULL THEN 'null_annotator'
         WHEN weights IS NOT NULL AND (_aspect IS NULL OR NOT map_contains(weights, _aspect::VARCHAR)) THEN 'unweighted_aspect'
         WHEN tie_break = 'id' AND _id IS NULL THEN 'null_id'
+        ELSE _refusal
       END AS _reason
     FROM query_table(judged)),
   reasoned AS NOT MATERIALIZED (

@@ -6,6 +6,8 @@
 .read sql/pref_mix.sql
 .read sql/pref_majority.sql
 .read sql/pref_judged.sql
+.read sql/pref_stage.sql
+.read sql/pref_stage_refusal.sql
 .read sql/pref_rows.sql
 .read sql/pref_candidates.sql
 .read sql/pref_key.sql
@@ -16,6 +18,10 @@
 .read sql/pref_labels.sql
 .read sql/pref_report.sql
 .read sql/pref_label_report.sql
+.read sql/pref_pools.sql
+.read sql/pref_picks.sql
+.read sql/pref_best_report.sql
 .read sql/preference_pairs.sql
 .read sql/pair_report.sql
 .read sql/unpaired.sql
+.read sql/best_of.sql

@@ -6,6 +6,8 @@
     report = pm.run(plan, "feedback/*.parquet", "pairs.parquet")  # files, out of core
     plan.lazy(frame)                                              # a Polars LazyFrame
     plan.sql("feedback")                                          # DuckDB SQL
+    pm.score("pool.parquet", "scored.parquet", scorer=pm.RewardModel(model="org/rm"))
+    pm.run(pm.BestOf(k=4), "scored.parquet", "best.parquet")
 
 Importing this package loads none of Polars, DuckDB, datasets, transformers, torch: each is loaded where it is first used.
 """
@@ -17,16 +19,47 @@ from typing import TYPE_CHECKING
 
 from prefmill._version import __version__
 from prefmill.errors import PrefmillError
-from prefmill.plans import Pairs, Unpaired
+from prefmill.plans import BestOf, Pairs, Unpaired
 from prefmill.schema import Roles
 
 if TYPE_CHECKING:
     from prefmill.report import PairReport, pair_report
     from prefmill.runs import RunReport, run
+    from prefmill.score_runs import ScoreReport, score
+    from prefmill.scoring import Ensemble, ImplicitReward, LogProb, RewardModel, Scorer
+    from prefmill.stream import score_stream
 
-__all__ = ["PairReport", "Pairs", "PrefmillError", "Roles", "RunReport", "Unpaired", "__version__", "pair_report", "run"]
+__all__ = [
+    "BestOf",
+    "Ensemble",
+    "ImplicitReward",
+    "LogProb",
+    "PairReport",
+    "Pairs",
+    "PrefmillError",
+    "RewardModel",
+    "Roles",
+    "RunReport",
+    "ScoreReport",
+    "Scorer",
+    "Unpaired",
+    "__version__",
+    "pair_report",
+    "run",
+    "score",
+    "score_stream",
+]
 
-_LAZY = {"PairReport": "report", "pair_report": "report", "RunReport": "runs", "run": "runs"}
+_LAZY = {
+    "PairReport": "report",
+    "pair_report": "report",
+    "RunReport": "runs",
+    "run": "runs",
+    "ScoreReport": "score_runs",
+    "score": "score_runs",
+    "score_stream": "stream",
+    **dict.fromkeys(("Ensemble", "ImplicitReward", "LogProb", "RewardModel", "Scorer"), "scoring"),
+}
 
 
 def __getattr__(name: str) -> object:

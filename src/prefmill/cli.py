@@ -17,7 +17,7 @@ import typer
 
 from prefmill._version import __version__
 from prefmill.errors import BadArgument
-from prefmill.plans import Pairs, Plan, Unpaired, read_plan
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired, read_plan
 from prefmill.schema import RoleNames
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Turn raw feedback into preference data: pairs and labels, checked, with every dropped row counted.",
+    help="Turn raw feedback into preference data: pairs, labels and best-of-K, checked, with every dropped row counted.",
 )
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, globs, directories or URLs; - is JSONL on stdin.")]
@@ -182,6 +182,59 @@ def unpair(
 
 
 @app.command()
+def best(
+    inputs: Inputs,
+    output: Output = None,
+    k: Annotated[int | None, typer.Option("--k", "-k", help="So many of a prompt (or of the pool).  [default: 1]")] = None,
+    pick: Annotated[str | None, typer.Option(help="best, median, worst or random.  [default: best]")] = None,
+    scope: Annotated[str | None, typer.Option(help="prompt: k of every prompt; pool: k of the whole table.  [default: prompt]")] = None,
+    min_score: Annotated[str | None, typer.Option(metavar="NUMBER|none", help="Leave smaller scores out first.  [default: none]")] = None,
+    stages: Annotated[str | None, typer.Option(help="all, or last: rows of the largest stage only.  [default: all]")] = None,
+    aggregate: Aggregate = None,
+    normalize: Normalize = None,
+    weights: Weights = None,
+    min_votes: MinVotes = None,
+    tie_break: TieBreak = None,
+    on_invalid: OnInvalid = None,
+    seed: Seed = None,
+    plan: PlanFile = None,
+    prompt: Prompt = None,
+    completion: Completion = None,
+    score: Score = None,
+    id: Id = None,
+    annotator: Annotator = None,
+    aspect: Aspect = None,
+    stage: Annotated[str | None, typer.Option(help="Column of the stage, a whole number.", rich_help_panel="Roles")] = None,
+    group: Group = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="pool (every column, and the rank), prompt-completion, messages, pairs (best against worst).  [default: pool]"),
+    ] = None,
+    chat: Chat = False,
+    keep: Keep = None,
+    split: Split = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    rejects: Rejects = None,
+    engine: EngineName = "auto",
+    memory_limit: MemoryLimit = None,
+    threads: Threads = None,
+    temp_dir: TempDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Select the k best completions of every prompt, for SFT on best-of-K; or the median, the worst, or random ones beside them.
+
+    \b
+    prefmill best scored.parquet -o best.parquet
+    prefmill best scored.parquet -o sft.jsonl -k 4 --min-score 0 --format messages
+    """
+    _run(BestOf, locals())
+
+
+@app.command()
 def check(
     inputs: Inputs,
     prompt: Prompt = None,
@@ -204,7 +257,7 @@ def check(
     from prefmill import show
     from prefmill.checks import check as look
 
-    found = look(inputs, roles=_roles(locals()), encoding=encoding, delimiter=delimiter, rejects=rejects, memory_bytes=_bytes(memory_limit),
+    found = look(inputs, roles=roles_given(locals()), encoding=encoding, delimiter=delimiter, rejects=rejects, memory_bytes=size_in_bytes(memory_limit),
                  threads=threads, temp_dir=temp_dir)  # fmt: skip
     if as_json:
         typer.echo(json.dumps(found.as_json(), ensure_ascii=False))
@@ -213,7 +266,7 @@ def check(
     raise typer.Exit(0 if found.ok else 1)
 
 
-def _run(kind: type[Pairs] | type[Unpaired], options: dict[str, Any]) -> None:
+def _run(kind: type[Pairs] | type[Unpaired] | type[BestOf], options: dict[str, Any]) -> None:
     """Run one plan from the options of its command, and tell what became of every row."""
     if options["threads"]:
         os.environ.setdefault("POLARS_MAX_THREADS", str(options["threads"]))  # read once, when Polars is imported
@@ -221,9 +274,9 @@ def _run(kind: type[Pairs] | type[Unpaired], options: dict[str, Any]) -> None:
     from prefmill.runs import explain, run
 
     plan = _plan(kind, options)
-    names = _roles(options)
+    names = roles_given(options)
     reading = {key: options[key] for key in ("encoding", "delimiter", "rejects", "threads", "temp_dir")}
-    reading["memory_bytes"] = _bytes(options["memory_limit"])
+    reading["memory_bytes"] = size_in_bytes(options["memory_limit"])
     if options["dry_run"]:
         typer.echo(explain(plan, options["inputs"], roles=names, engine=options["engine"], **reading), nl=False)
         return
@@ -232,7 +285,7 @@ def _run(kind: type[Pairs] | type[Unpaired], options: dict[str, Any]) -> None:
         raise BadArgument(f"{plan.kind}: no output named.", hint="-o pairs.parquet, or --dry-run to see the plan.")
     if output == "-" and options["as_json"]:
         raise BadArgument("-o - and --json both want stdout.", hint="give -o a file.")
-    with _stdout_or(output) as target, show.progress(quiet=options["quiet"]) as tell:
+    with stdout_or(output) as target, show.progress(quiet=options["quiet"]) as tell:
         report = run(plan, options["inputs"], target, roles=names, engine=options["engine"], format=options["format"], chat=options["chat"],
                      margin_scale=options.get("margin_column"), keep=_names(options["keep"]), split=_numbers("--split", options["split"]),
                      overwrite=options["overwrite"], progress=tell, **reading)  # fmt: skip
@@ -245,7 +298,7 @@ def _run(kind: type[Pairs] | type[Unpaired], options: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _stdout_or(output: str) -> Iterator[str]:
+def stdout_or(output: str) -> Iterator[str]:
     """The target to write to; for `-` a temporary JSON Lines file that goes to stdout when it is whole."""
     if output != "-":
         yield output
@@ -259,15 +312,13 @@ def _stdout_or(output: str) -> Iterator[str]:
 
 
 def _nothing(plan: Plan, report: RunReport) -> None:
-    from prefmill.show import nothing_hint
+    from prefmill.show import MADE, nothing_hint
 
-    print(
-        f"prefmill: no {'labels' if isinstance(plan, Unpaired) else 'pairs'} came out.\nHint: {nothing_hint(plan, report)}", file=sys.stderr
-    )
+    print(f"prefmill: no {MADE[plan.kind]} came out.\nHint: {nothing_hint(plan, report)}", file=sys.stderr)
     raise typer.Exit(1)
 
 
-def _plan(kind: type[Pairs] | type[Unpaired], options: Mapping[str, Any]) -> Plan:
+def _plan(kind: type[Pairs] | type[Unpaired] | type[BestOf], options: Mapping[str, Any]) -> Plan:
     """The plan of `--plan` with the options that were given on top."""
     names = [f.name for f in fields(kind)]
     base: dict[str, Any] = {}
@@ -282,7 +333,7 @@ def _plan(kind: type[Pairs] | type[Unpaired], options: Mapping[str, Any]) -> Pla
     given = {name: options[name] for name in names if options.get(name) is not None}
     if options.get("no_thresholds"):
         base |= {"chosen_min": None, "rejected_below": None}
-    for name in ("chosen_min", "rejected_below"):
+    for name in ("chosen_min", "rejected_below", "min_score"):
         if name in given:
             given[name] = None if given[name].lower() == "none" else _number(name, given[name])
     if "weights" in given:
@@ -290,7 +341,7 @@ def _plan(kind: type[Pairs] | type[Unpaired], options: Mapping[str, Any]) -> Pla
     return kind(**{**base, **given})
 
 
-def _roles(options: Mapping[str, Any]) -> RoleNames:
+def roles_given(options: Mapping[str, Any]) -> RoleNames:
     return {role: options[role] for role in RoleNames.__annotations__ if options.get(role)}  # type: ignore[return-value]
 
 
@@ -319,7 +370,7 @@ def _numbers(option: str, text: str | None) -> dict[str, float] | None:
     return found
 
 
-def _bytes(text: str | None) -> int | None:
+def size_in_bytes(text: str | None) -> int | None:
     """`2GB`, `512MiB`, `1.5G` in bytes."""
     if text is None:
         return None
@@ -335,3 +386,6 @@ def _bytes(text: str | None) -> int | None:
     if size < 500_000_000:
         raise BadArgument(f"--memory-limit: too small to run in; got {text!r}, expected at least 500MB.")
     return size
+
+
+from prefmill import cli_score  # noqa: E402, F401  # its command, which needs the options above

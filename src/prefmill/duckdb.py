@@ -1,6 +1,7 @@
 """Plans as DuckDB SQL. The rules are the macros in `sql/`; this module names the columns and strings the macros together.
 
     judged ──pref_rows──▶ counted ──pref_candidates──▶ candidates ──pref_groups──▶ groups ──pref_pairs──▶ pairs
+                                                                  ──pref_pools──▶ pools ──pref_picks──▶ picks
 
 Only `judged` knows the user's columns, and only the last join touches texts.
 """
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from prefmill._engine import literal, quote
 from prefmill.errors import BadArgument
-from prefmill.plans import Pairs, Plan, Unpaired, roles_of
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired, roles_of
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames, Roles
 
@@ -66,6 +67,13 @@ def query(plan: Plan, table: str, **names: Unpack[RoleNames]) -> str:
             "FROM labels JOIN numbered AS row ON row._pos = labels._pos\n"
             "WHERE labels._label IS NOT NULL ORDER BY labels._turn, labels._first"
         )
+    elif isinstance(plan, BestOf):
+        stage = ", row._stage AS stage" if roles.stage else ""
+        select = (
+            f"SELECT row._prompt AS prompt, row._completion AS completion, picks._score AS score, picks._rank AS rank{stage}\n"
+            "FROM picks JOIN numbered AS row ON row._pos = picks._pos\n"
+            "ORDER BY picks._first, picks._rank"
+        )
     else:
         ctes.append(("told", _TOLD))
         select = (
@@ -83,6 +91,9 @@ _TOLD = (
 )
 
 
+_LAST_STAGE = "pref_stage_refusal(pref_stage(_stage), (SELECT max(pref_stage(_stage)) FROM numbered))"
+
+
 def report(plan: Plan, con: duckdb.DuckDBPyConnection, table: str, **names: Unpack[RoleNames]) -> PairReport:
     """What `plan` uses of `table` and why it drops the rest: a second query with the same arguments.
 
@@ -92,23 +103,25 @@ def report(plan: Plan, con: duckdb.DuckDBPyConnection, table: str, **names: Unpa
     ctes = [("numbered", numbered(plan, roles, f"query_table({literal(table)})")), *stages(plan, roles)]
     if isinstance(plan, Pairs):
         ctes.append(("told", _TOLD))
-    (row,) = con.execute(_with(ctes) + f"FROM {report_call(plan, 'told')}").fetchall()
+    (row,) = con.execute(_with(ctes) + f"FROM {report_call(plan, 'picks' if isinstance(plan, BestOf) else 'told')}").fetchall()
     return PairReport.of_row(row)
 
 
-def report_call(plan: Plan, paired: str) -> str:
-    """The call of the macro that accounts for every row, over the stages of `plan`."""
+def report_call(plan: Plan, out: str) -> str:
+    """The call of the macro that accounts for every row, over the stages of `plan`; `out` names its pairs or picks."""
     if isinstance(plan, Unpaired):
         return "pref_label_report('counted', 'candidates', 'labels')"
+    if isinstance(plan, BestOf):
+        how = f"scope := {sql(plan.scope)}, min_score := {sql(plan.min_score)}, aggregate := {sql(plan.aggregate)}"
+        return f"pref_best_report('counted', 'candidates', 'pools', {literal(out)}, {how})"
     limits = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}, min_margin := {sql(plan.min_margin)}"
     once = plan.strategy in ("best_worst", "best_random")
     how = f"aggregate := {sql(plan.aggregate)}, once := {sql(once)}"
-    return f"pref_report('counted', 'candidates', 'groups', {literal(paired)}, {limits}, {how})"
+    return f"pref_report('counted', 'candidates', 'groups', {literal(out)}, {limits}, {how})"
 
 
 def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
-    """(name, query) of each step from `numbered` to the pairs or labels, each over the one before."""
-    limits = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}"
+    """(name, query) of each step from `numbered` to the pairs, labels or picks, each over the one before."""
     tie = f"tie_break := {sql(plan.tie_break)}"
     by_aspect = plan.weights if roles.aspect else None
     weights = f"weights := {sql(by_aspect)}"
@@ -123,6 +136,14 @@ def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
             f"FROM pref_candidates('counted', aggregate := {sql(plan.aggregate)}, min_votes := {plan.min_votes}, {weights}, {tie})",
         ),
     ]
+    if isinstance(plan, BestOf):
+        pick = f"k := {plan.k}, pick := {sql(plan.pick)}, scope := {sql(plan.scope)}"
+        return [
+            *steps,
+            ("pools", f"FROM pref_pools('candidates', {pick}, min_score := {sql(plan.min_score)}, {tie})"),
+            ("picks", f"FROM pref_picks('pools', {pick}, seed := {plan.seed})"),
+        ]
+    limits = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}"
     if isinstance(plan, Unpaired):
         return [*steps, ("labels", f"FROM pref_labels('candidates', {limits})")]
     caps = ", ".join(f"{name} := {sql(getattr(plan, name))}" for name in ("max_pairs_per_prompt", "top_k", "bottom_k"))
@@ -139,7 +160,7 @@ def numbered(plan: Plan, roles: Roles, relation: str, position: str = "row_numbe
     columns = {"_pos": position, "_prompt": quote(roles.prompt), "_completion": quote(roles.completion)}
     scores = plan.weights if plan.weights and not roles.aspect else [roles.score]
     columns |= {f"_score{i}": quote(name) for i, name in enumerate(scores)}
-    for role in ("id", "annotator", "aspect"):
+    for role in ("id", "annotator", "aspect", "stage"):
         if name := getattr(roles, role):
             columns[f"_{role}"] = quote(name)
     columns |= {f"_group{i}": quote(name) for i, name in enumerate(roles.group)}
@@ -170,6 +191,7 @@ def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -
         "_id": "_id" if roles.id else "NULL",
         "_annotator": "_annotator" if roles.annotator else "NULL",
         "_aspect": "_aspect" if roles.aspect else "NULL",
+        "_refusal": _LAST_STAGE if isinstance(plan, BestOf) and plan.stages == "last" else "NULL",
         "_has_prompt": has_prompt,
         "_has_completion": present("_completion", roles.completion),
         "_null_score": null_score,

@@ -1,4 +1,4 @@
-"""Column layouts of trainers: from pairs and labels to the frames that TRL, OpenRLHF or LLaMA-Factory read. No files here."""
+"""Column layouts of trainers: from pairs, labels and picks to the frames that TRL, OpenRLHF or LLaMA-Factory read. No files here."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import pyarrow as pa
 from prefmill.errors import BadArgument, BadInput
 from prefmill.hashing import message_keys
 
-Format = Literal["trl", "trl-implicit", "kto", "instruction", "openrlhf", "llama-factory"]
+Format = Literal["trl", "trl-implicit", "kto", "instruction", "openrlhf", "llama-factory", "pool", "prompt-completion", "messages"]
 FORMATS: tuple[str, ...] = get_args(Format)
 
 PAIR_COLUMNS = ("prompt", "chosen", "rejected", "chosen_score", "rejected_score")
 LABEL_COLUMNS = ("prompt", "completion", "label", "score")
+PICK_COLUMNS = ("prompt", "completion", "score", "rank")
+_SFT = ("prompt-completion", "messages")
+_PAIRED = tuple(name for name in FORMATS if name not in ("pool", *_SFT))
 
 # What ShareGPT and OASST call the two speakers; every chat template knows only the right-hand names.
 _ROLES = {"human": "user", "gpt": "assistant", "prompter": "user"}
@@ -25,11 +28,12 @@ _SPEAKERS = {"prompt": "user", "completion": "assistant", "chosen": "assistant",
 
 
 def convert(frame: pl.DataFrame, *, format: Format = "trl", chat: bool = False, margin_scale: float | None = None) -> pl.DataFrame:
-    """Lay a frame of pairs or labels out as a trainer wants it.
+    """Lay a frame of pairs, labels or picks out as a trainer wants it.
 
     Pairs come as `prompt, chosen, rejected, chosen_score, rejected_score`, then kept columns `chosen_NAME, rejected_NAME`; labels as
-    `prompt, completion, label, score`, then `NAME`. Texts are String, conversations lists of `{role, content, ...}` or
-    `{from, value, ...}`; the prompt may be of one kind and the completions of the other.
+    `prompt, completion, label, score`, then `NAME`; picks (best-of-K) as `prompt, completion, score, rank`, then `NAME`.
+    Texts are String, conversations lists of `{role, content, ...}` or `{from, value, ...}`; the prompt may be of one kind and the
+    completions of the other.
 
     | format          | columns, before the kept ones                                                                    |
     |-----------------|--------------------------------------------------------------------------------------------------|
@@ -39,6 +43,9 @@ def convert(frame: pl.DataFrame, *, format: Format = "trl", chat: bool = False, 
     | `instruction`   | instruction, chosen_response, rejected_response (text only)                                       |
     | `openrlhf`      | prompt, chosen, rejected, chosen_reward, rejected_reward                                          |
     | `llama-factory` | messages: conversations, chosen, rejected as `{from, value}`; text: instruction, input, chosen, rejected |
+    | `prompt-completion` | of picks: prompt, completion                                                                     |
+    | `messages`      | of picks: messages, the conversation of prompt and completion                                    |
+    | `pool`          | whatever columns there are, as they are                                                          |
 
     One frame is text throughout or messages throughout: as soon as one column holds messages, or with `chat`, a text prompt becomes
     `[{user}]` and a text completion `[{assistant}]`. Messages come out as `role, content` and then any further fields they had, with the
@@ -59,8 +66,12 @@ def convert(frame: pl.DataFrame, *, format: Format = "trl", chat: bool = False, 
     >>> convert(pairs, format="trl-implicit", chat=True)["chosen"].to_list()
     [[{'role': 'user', 'content': 'p'}, {'role': 'assistant', 'content': 'a'}]]
     """
-    labels = _check(frame.schema, format, margin_scale)
-    if labels:
+    kind = _check(frame.schema, format, chat, margin_scale)
+    if format == "pool":
+        return frame
+    if format in _SFT:
+        return _picks(frame, format, chat)
+    if kind == "labels":
         return _labels(frame, chat)
     if format == "kto":
         return _labels(_unpaired(frame), chat)
@@ -119,10 +130,25 @@ def _narrow(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _check(schema: pl.Schema, format: str, margin_scale: float | None) -> bool:
-    """Whether `schema` is that of labels (else of pairs), after all checks that need no rows."""
+def _check(schema: pl.Schema, format: str, chat: bool, margin_scale: float | None) -> str:
+    """What `schema` is the one of (pairs, labels, picks, or a pool of any columns), after all checks that need no rows."""
     if format not in FORMATS:
         raise BadArgument(f"format: unknown; got {format!r}, expected one of {FORMATS}.")
+    if format == "pool":
+        if chat or margin_scale is not None:
+            what = "chat" if chat else "a margin"
+            raise BadArgument(
+                f"format: 'pool' leaves every column as it is; got {what} beside it.", hint="use prompt-completion or messages."
+            )
+        return "pool"
+    picks = tuple(schema)[:4] == PICK_COLUMNS
+    if picks != (format in _SFT):
+        made, wanted = ("picks", ("pool", *_SFT)) if picks else ("pairs or labels", _PAIRED)
+        raise BadArgument(f"format: got {format!r} for {made}, expected one of {wanted}.")
+    if picks:
+        if margin_scale is not None:
+            raise BadArgument("margin: got picks, expected pairs in the format 'trl' or 'trl-implicit'.", hint="leave the margin out.")
+        return "picks"
     labels = "completion" in schema
     missing = [name for name in (LABEL_COLUMNS if labels else PAIR_COLUMNS) if name not in schema]
     if missing:
@@ -138,7 +164,7 @@ def _check(schema: pl.Schema, format: str, margin_scale: float | None) -> bool:
             raise BadArgument(f"margin: got {kind}, expected pairs in the format 'trl' or 'trl-implicit'.", hint="leave the margin out.")
         if isinstance(margin_scale, bool) or not math.isfinite(margin_scale):
             raise BadArgument(f"margin: the scale must be a finite number; got {margin_scale!r}.")
-    return labels
+    return "labels" if labels else "pairs"
 
 
 def _is_chat(schema: Mapping[str, pl.DataType], names: tuple[str, ...], chat: bool) -> bool:
@@ -154,6 +180,14 @@ def _labels(frame: pl.DataFrame, chat: bool) -> pl.DataFrame:
     if chat:
         columns |= {name: _messages(frame.schema, name) for name in LABEL_COLUMNS[:2]}
     return _with_kept(frame, columns, [name for name in frame.columns if name not in LABEL_COLUMNS], "kto")
+
+
+def _picks(frame: pl.DataFrame, format: str, chat: bool) -> pl.DataFrame:
+    schema, kept = frame.schema, list(frame.columns[len(PICK_COLUMNS) :])
+    chat = _is_chat(schema, PICK_COLUMNS[:2], chat)
+    if format == "messages":
+        return _with_kept(frame, {"messages": _conversation(schema, "completion")}, kept, format)
+    return _with_kept(frame, {name: _messages(schema, name) if chat else pl.col(name) for name in PICK_COLUMNS[:2]}, kept, format)
 
 
 def _unpaired(frame: pl.DataFrame) -> pl.DataFrame:
@@ -226,7 +260,7 @@ def _conversation(schema: Mapping[str, pl.DataType], side: str) -> pl.Expr:
         key = unlike[0]
         raise BadArgument(
             f"format: prompt and completion cannot be one conversation: their messages' {key!r} differ; got {mine[key]} and {theirs[key]}.",
-            hint="use --format trl, which keeps them apart.",
+            hint=f"use --format {'prompt-completion' if side == 'completion' else 'trl'}, which keeps them apart.",
         )
     fields = mine | theirs
     if schema["prompt"] == schema[side] == pl.String:  # two messages in every row: 20 times as fast as joining lists

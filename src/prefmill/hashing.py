@@ -76,17 +76,20 @@ def check_shares(split: Mapping[str, float]) -> dict[str, float]:
     return {name: float(share) for name, share in split.items()}
 
 
-def split_frame(frame: pl.DataFrame, shares: Mapping[str, float], seed: int) -> Iterator[tuple[str, pl.DataFrame]]:
+def split_frame(
+    frame: pl.DataFrame, shares: Mapping[str, float], seed: int, *, prompt: str = "prompt"
+) -> Iterator[tuple[str, pl.DataFrame]]:
     """The rows of `frame` by split, in their order: for each of `shares`, which must have passed `check_shares`, its name and rows.
 
-    Which split a row is in depends on its `prompt`, `shares` and `seed` alone. Cost: that of `prompt_hash`. Raises what it raises,
+    Which split a row is in depends on its prompt (the column `prompt`), `shares` and `seed` alone. Cost: that of `prompt_hash`.
+    Raises what it raises,
     and `BadArgument` for a null prompt.
 
     >>> frame = pl.DataFrame({"prompt": ["a", "b", "c", "a"]})
     >>> {name: rows["prompt"].to_list() for name, rows in split_frame(frame, {"train": 0.5, "test": 0.5}, 0)}
     {'train': ['a', 'c', 'a'], 'test': ['b']}
     """
-    hashed = prompt_hash(frame["prompt"], f"split:{seed}:".encode())
+    hashed = prompt_hash(frame[prompt], f"split:{seed}:".encode())
     if hashed.null_count():  # would be in no split
         raise BadArgument(f"split: a prompt is null; got {hashed.null_count()} such rows, expected none.")
     u = hashed.cast(pl.Float64) / 2.0**64

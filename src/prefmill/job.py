@@ -17,10 +17,11 @@ import pyarrow as pa
 
 from prefmill import duckdb as sqlengine
 from prefmill import polars as frames
+from prefmill import polars_picks, polars_rows
 from prefmill._engine import connect, literal, quote
 from prefmill.errors import BadArgument, BadScore
 from prefmill.gather import Fetch
-from prefmill.plans import Pairs, Plan, Unpaired, roles_of
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired, roles_of
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames
@@ -50,7 +51,7 @@ class Reading(TypedDict, total=False):
 @contextmanager
 def opened(
     plan: Plan, inputs: str | Path | Sequence[str | Path], *, roles: RoleNames | None = None, engine: Engine = "auto",
-    keep: Sequence[str] = (), progress: Progress | None = None, **reading: Unpack[Reading],
+    keep: Sequence[str] = (), whole_rows: bool = False, progress: Progress | None = None, **reading: Unpack[Reading],
 ) -> Iterator[Job]:  # fmt: skip
     """A `Job` over files; its temporary folder goes when the context ends."""
     tell = progress or (lambda phase, share: None)
@@ -64,7 +65,7 @@ def opened(
             rejects=Path(rejects) if rejects else None, memory_bytes=memory_bytes, threads=threads,
             progress=lambda phase: tell(phase, None),
         )  # fmt: skip
-        yield Job(plan, source, roles or {}, keep, home, engine, tell, memory_bytes=memory_bytes, threads=threads)
+        yield Job(plan, source, roles or {}, keep, home, engine, tell, whole_rows=whole_rows, memory_bytes=memory_bytes, threads=threads)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -73,18 +74,25 @@ class Job:
     """One plan over one source: ranks on first use, then gathers; the report is ready when all frames have been taken."""
 
     def __init__(self, plan: Plan, source: Source, names: RoleNames, keep: Sequence[str], home: Path, engine: Engine, tell: Progress,
-                 *, memory_bytes: int | None, threads: int | None) -> None:  # fmt: skip
+                 *, whole_rows: bool = False, memory_bytes: int | None, threads: int | None) -> None:  # fmt: skip
         self.plan, self.source, self.home, self.tell = plan, source, home, tell
         columns = source.columns.names
         self.roles = roles_of(plan, names, columns, where="roles")
         self.dtypes = pl.Schema({name: pl.DataFrame(source.columns.empty_table().select([name])).dtypes[0] for name in columns})
-        frames.check_types(plan, self.roles, self.dtypes, where="roles")
+        polars_rows.check_types(plan, self.roles, self.dtypes, where="roles")
         missing = [c for c in keep if c not in columns]
         if missing:
             raise BadArgument(f"run: --keep names no column of the input; got {missing}, expected some of {columns}.")
-        self.keep = list(dict.fromkeys(keep))
+        # Whole rows are all columns kept; of the prompt and the completion there is then no second copy.
+        self.whole_rows = whole_rows
+        self.keep = columns if whole_rows else list(dict.fromkeys(keep))
         names_out = [name for name, _ in self._columns_out()]
         twice = sorted({name for name in names_out if names_out.count(name) > 1})
+        if twice and whole_rows:
+            raise BadArgument(
+                f"run: the input has a column {twice[0]!r}, and the output would have it twice.",
+                hint="rename it, or use --format prompt-completion and --keep the columns that you need.",
+            )
         if twice:
             raise BadArgument(
                 f"run: --keep {keep} would write {twice[0]!r} twice: the output has it anyway.", hint="leave it out, or rename it."
@@ -98,7 +106,8 @@ class Job:
         if self.engine == "polars" and source.remote:
             raise BadArgument("run: the polars engine reads local files; got a URL.", hint="use --engine duckdb.")
         # Where the prompt is the group key, ranking has read it already: it comes with the slots, and the scan decodes a column less.
-        self._key_is_prompt = self.engine == "duckdb" and not self.roles.group
+        whole_table = isinstance(plan, BestOf) and plan.scope == "pool"
+        self._key_is_prompt = self.engine == "duckdb" and not self.roles.group and not whole_table
         self._part_bytes = min(_PART_BYTES, (memory_bytes - 300 * MB) // 8) if memory_bytes else _PART_BYTES
         # About 300 MB are Python and its libraries; the rest is shared between DuckDB's buffers, the parts of text and the encoder.
         self.con = connect(temp_dir=home, memory_bytes=max(64 * MB, int((memory_bytes - 300 * MB) * 0.55)) if memory_bytes else None,
@@ -130,7 +139,7 @@ class Job:
         self.tell("ranking", None)
         never_null = frozenset(self.source.columns.names) - self.source.nulls
         steps = dict(sqlengine.stages(self.plan, self.roles)) | {"judged": sqlengine.judged(self.plan, self.roles, never_null)}
-        kept = {"groups", "labels"} | ({"candidates"} if self.plan.aggregate != "none" else set())
+        kept = {"candidates"} if self.plan.aggregate != "none" else set()
         for name in ("judged", "counted", "candidates"):
             self._make(name, steps[name], table=name in kept and self.engine == "duckdb")
         if self.plan.on_invalid == "raise":
@@ -140,6 +149,10 @@ class Job:
         elif isinstance(self.plan, Unpaired):
             self._make("labels", steps["labels"], table=True)
             self._make_slots("_grp, _pos, _label, _score", "labels WHERE _label IS NOT NULL", "_turn, _first")
+        elif isinstance(self.plan, BestOf):
+            self._make("pools", steps["pools"], table=True)
+            key = "_grp, " if self._key_is_prompt else ""
+            self._make_slots(f"{key}_pos, _score, _rank", f"({steps['picks']})", "_first, _rank")
         else:
             self._make("groups", steps["groups"], table=True)
             self._refuse_explosion()
@@ -176,11 +189,13 @@ class Job:
         return scan.cast({_POSITION: pl.Int64})
 
     def _rank_in_polars(self, never_null: frozenset[str]) -> None:
-        rows = frames.numbered(self.plan, self.roles, self.scan(), position=_POSITION)
+        rows = polars_rows.numbered(self.plan, self.roles, self.scan(), position=_POSITION)
         self._stages = frames.Stages(self.plan, self.roles, rows, never_null)
         if isinstance(self.plan, Unpaired):
             labels = self._stages.labels().filter(pl.col("_label").is_not_null()).sort("_turn", "_first")
             ranked = labels.select("_pos", "_label", "_score").collect()
+        elif isinstance(self.plan, BestOf):
+            ranked = polars_picks.picks(self.plan, self._stages.judged).select("_pos", "_score", "_rank").collect()
         else:
             pairs = self._stages.pairs().sort("_first", -pl.col("_c"), "_r")
             ranked = pairs.select("_first", "_chosen", "_rejected", "_chosen_score", "_rejected_score").collect()
@@ -233,6 +248,11 @@ class Job:
         kept = [(name, self.dtypes[name]) for name in self.keep]
         if isinstance(self.plan, Unpaired):
             return [("prompt", prompt), ("completion", completion), ("label", pl.Boolean()), ("score", pl.Float64()), *kept]
+        if isinstance(self.plan, BestOf) and self.whole_rows:
+            aggregated = [] if self.plan.aggregate == "none" else [("aggregated_score", pl.Float64())]
+            return [*kept, ("rank", pl.Int64()), *aggregated]
+        if isinstance(self.plan, BestOf):
+            return [("prompt", prompt), ("completion", completion), ("score", pl.Float64()), ("rank", pl.Int64()), *kept]
         sides = [(f"{side}_{name}", dtype) for name, dtype in kept for side in ("chosen", "rejected")]
         texts = [("prompt", prompt), ("chosen", completion), ("rejected", completion)]
         return [*texts, ("chosen_score", pl.Float64()), ("rejected_score", pl.Float64()), *sides]
@@ -243,7 +263,7 @@ class Job:
         self.tell("reading texts", None)
         ((slots,),) = self.con.execute("SELECT count(*) FROM slots").fetchall()
         sides = ("_chosen", "_rejected") if isinstance(self.plan, Pairs) else ("_pos",)
-        columns = [*([] if self._key_is_prompt else ["_prompt"]), "_completion", *(f"_keep{i}" for i in range(len(self.keep)))]
+        columns = self._columns_read()
         fetch = Fetch(
             con=self.con.cursor(), source="texts", columns=columns, wanted="slots", sides=sides, slots=slots, rows=self.source.rows,
             text_bytes=slots * len(sides) * self._row_bytes(), part_bytes=self._part_bytes, spill=self.home / "texts.arrow",
@@ -255,6 +275,16 @@ class Job:
                 done += numbers.height
                 self.tell("writing", done / slots)
         self._gathered = True
+
+    def _columns_read(self) -> list[str]:
+        """The columns of the view `texts` that are gathered."""
+        kept = [f"_keep{i}" for i, name in enumerate(self.keep) if not (self.whole_rows and self._known(name))]
+        if self.whole_rows:
+            return kept
+        return [*([] if self._key_is_prompt else ["_prompt"]), "_completion", *kept]
+
+    def _known(self, name: str) -> bool:
+        return self._key_is_prompt and name == self.roles.prompt
 
     def _slots(self, first: int, last: int) -> Iterator[pl.DataFrame]:
         """Slots `first` to `last` (exclusive), in order, as the table keeps them, some at a time."""
@@ -270,13 +300,19 @@ class Job:
             return rows[column].gather(pl.Series(where[slots[side].to_numpy()]))
 
         pairs = isinstance(self.plan, Pairs)
-        columns = [slots["_grp"] if self._key_is_prompt else take("_prompt", "_chosen" if pairs else "_pos")]
-        if pairs:
-            columns += [take("_completion", "_chosen"), take("_completion", "_rejected"), slots["_chosen_score"], slots["_rejected_score"]]
-            columns += [take(f"_keep{i}", side) for i in range(len(self.keep)) for side in ("_chosen", "_rejected")]
+        if self.whole_rows:
+            columns = [slots["_grp"] if self._known(name) else take(f"_keep{i}", "_pos") for i, name in enumerate(self.keep)]
+            columns += [slots["_rank"]] if self.plan.aggregate == "none" else [slots["_rank"], slots["_score"]]
         else:
-            columns += [take("_completion", "_pos"), slots["_label"], slots["_score"]]
-            columns += [take(f"_keep{i}", "_pos") for i in range(len(self.keep))]
+            columns = [slots["_grp"] if self._key_is_prompt else take("_prompt", "_chosen" if pairs else "_pos")]
+            if pairs:
+                columns += [take("_completion", "_chosen"), take("_completion", "_rejected")]
+            else:
+                columns += [take("_completion", "_pos")]
+            told = {"pairs": ("_chosen_score", "_rejected_score"), "unpaired": ("_label", "_score"), "best_of": ("_score", "_rank")}
+            columns += [slots[name] for name in told[self.plan.kind]]
+            sides = ("_chosen", "_rejected") if pairs else ("_pos",)
+            columns += [take(f"_keep{i}", side) for i in range(len(self.keep)) for side in sides]
         schema = self.schema()
         frame = pl.DataFrame([column.alias(name).cast(dtype) for column, (name, dtype) in zip(columns, schema.items(), strict=True)])
         if pairs:
@@ -288,8 +324,8 @@ class Job:
 
     def _row_bytes(self) -> int:
         """The mean size of a row's texts that are gathered, from the first 20,000 rows."""
-        sizes = "strlen(_completion::VARCHAR)" + ("" if self._key_is_prompt else " + strlen(_prompt::VARCHAR)")
-        ((width,),) = self.con.execute(f"SELECT avg({sizes}) FROM (SELECT * FROM numbered LIMIT 20000)").fetchall()
+        sizes = " + ".join(f"coalesce(strlen({column}::VARCHAR), 0)" for column in self._columns_read()) or "0"
+        ((width,),) = self.con.execute(f"SELECT avg({sizes}) FROM (SELECT * FROM texts LIMIT 20000)").fetchall()
         return int(width or 0) + 32
 
     # -- report -------------------------------------------------------------------------------------------------------------------------
@@ -305,10 +341,14 @@ class Job:
             same = "slot IN (SELECT slot FROM _same)" if self._same_text else "false"
             self.con.execute(f"CREATE OR REPLACE VIEW paired AS SELECT *, {same} AS _same_text FROM slots")
         if self._stages is None:
-            (row,) = self.con.execute(f"FROM {sqlengine.report_call(self.plan, 'paired')}").fetchall()
+            out = "slots" if isinstance(self.plan, BestOf) else "paired"
+            (row,) = self.con.execute(f"FROM {sqlengine.report_call(self.plan, out)}").fetchall()
             return PairReport.of_row(row)
         if isinstance(self.plan, Unpaired):
             return self._stages.label_report()
+        if isinstance(self.plan, BestOf):
+            picked = pl.DataFrame(self.con.sql("SELECT _pos FROM slots").to_arrow_table())
+            return polars_picks.pick_report(self.plan, self._stages.judged, picked.lazy())
         paired = pl.DataFrame(self.con.sql("SELECT _first, _chosen, _rejected, _same_text FROM paired").to_arrow_table())
         return self._stages.pair_report(paired.lazy())
 

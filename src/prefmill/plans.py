@@ -25,6 +25,9 @@ Aggregate = Literal["none", "mean", "median", "max", "min", "majority"]
 Normalize = Literal["none", "zscore", "rank"]
 TieBreak = Literal["position", "id"]
 OnInvalid = Literal["drop", "raise"]
+Pick = Literal["best", "median", "worst", "random"]
+Scope = Literal["prompt", "pool"]
+StagesUsed = Literal["all", "last"]
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "strategy": get_args(Strategy),
@@ -32,9 +35,13 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "normalize": get_args(Normalize),
     "tie_break": get_args(TieBreak),
     "on_invalid": get_args(OnInvalid),
+    "pick": get_args(Pick),
+    "scope": get_args(Scope),
+    "stages": get_args(StagesUsed),
 }
-_COUNTS = ("min_votes", "max_pairs_per_prompt", "top_k", "bottom_k")
-_OPTIONAL = ("chosen_min", "rejected_below", "max_pairs_per_prompt", "top_k", "bottom_k")
+_BOUNDS = ("chosen_min", "rejected_below", "min_score")
+_COUNTS = ("min_votes", "max_pairs_per_prompt", "top_k", "bottom_k", "k")
+_OPTIONAL = ("chosen_min", "rejected_below", "min_score", "max_pairs_per_prompt", "top_k", "bottom_k")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +50,6 @@ class _Judging:
 
     kind: ClassVar[str]
 
-    chosen_min: float | None = 4
-    rejected_below: float | None = 4
     aggregate: Aggregate = "none"
     normalize: Normalize = "none"
     weights: Mapping[str, float] | None = None
@@ -173,6 +178,8 @@ class Pairs(_Judging):
 
     kind: ClassVar[str] = "pairs"
 
+    chosen_min: float | None = 4
+    rejected_below: float | None = 4
     strategy: Strategy = "best_worst"
     min_margin: float = 0
     max_pairs_per_prompt: int | None = None
@@ -195,10 +202,47 @@ class Unpaired(_Judging):
 
     kind: ClassVar[str] = "unpaired"
 
+    chosen_min: float | None = 4
+    rejected_below: float | None = 4
+
     __hash__ = _Judging.__hash__
 
 
-Plan = Pairs | Unpaired
+@dataclass(frozen=True, kw_only=True)
+class BestOf(_Judging):
+    """The k best completions of every prompt, for SFT on best-of-K; or the controls beside them, chosen by rank as well.
+
+    | prompt | completion | score |      | prompt | completion | score | rank |
+    |   p    |     a      |  0.2  |  ->  |   p    |     b      |  0.9  |  1   |
+    |   p    |     b      |  0.9  |
+
+    Args:
+        k: so many of a prompt; a prompt with fewer gives all it has.
+        pick: `best`, `worst`, `median` (the middle ones; k=1 of an even number: the lower), or `random` (drawn by `seed`).
+        scope: `prompt`, or `pool`: k of the whole table.
+        min_score: smaller scores are left out before anything is picked; None is no bound.
+        stages: `all`, or `last`: only rows of the largest stage in the input (the role `stage`).
+
+    The other fields are those of `Pairs`; `aggregate="max"` merges a text that several stages repeat.
+    Raises `PlanError` with every problem at once.
+
+    >>> BestOf(k=2).hash() != BestOf(k=2, pick="random").hash()
+    True
+    """
+
+    kind: ClassVar[str] = "best_of"
+
+    k: int = 1
+    pick: Pick = "best"
+    scope: Scope = "prompt"
+    min_score: float | None = None
+    stages: StagesUsed = "all"
+
+    __hash__ = _Judging.__hash__
+
+
+Plan = Pairs | Unpaired | BestOf
+KINDS: tuple[type[Pairs] | type[Unpaired] | type[BestOf], ...] = (Pairs, Unpaired, BestOf)
 
 
 def read_plan(text: str) -> Plan:
@@ -207,10 +251,10 @@ def read_plan(text: str) -> Plan:
     >>> read_plan("[unpaired]").kind
     'unpaired'
     """
-    for kind in (Pairs, Unpaired):
+    for kind in KINDS:
         if f"[{kind.kind}]" in text:
             return kind.from_toml(text)
-    raise BadArgument("plan: neither [pairs] nor [unpaired] found in the TOML text.")
+    raise BadArgument(f"plan: no table of a plan in the TOML text; expected one of {[f'[{kind.kind}]' for kind in KINDS]}.")
 
 
 def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, where: str) -> Roles:
@@ -219,13 +263,15 @@ def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, whe
     Raises what `Roles.resolve` raises, and `PlanError` with every role that the plan needs and that is not there.
     """
     wide = tuple(plan.weights) if plan.weights and not named.get("aspect") else ()
-    needed = [role for role, used in (("id", plan.tie_break == "id"), ("annotator", plan.normalize != "none")) if used]
+    last_stage = isinstance(plan, BestOf) and plan.stages == "last"
+    uses = {"id": plan.tie_break == "id", "annotator": plan.normalize != "none", "stage": last_stage}
+    needed = [role for role, used in uses.items() if used]
     if columns is None:
         roles = Roles.unseen(named, score_columns=wide, needed=needed, where=where)
     else:
         roles = Roles.resolve(columns, named, score_columns=wide, needed=needed, where=where)
-    uses = {"id": "tie_break 'id'", "annotator": f"normalize {plan.normalize!r}"}
-    said = [f"{uses[role]} needs the role {role} (a column)" for role in needed if not getattr(roles, role)]
+    users = {"id": "tie_break 'id'", "annotator": f"normalize {plan.normalize!r}", "stage": "stages 'last'"}
+    said = [f"{users[role]} needs the role {role} (a column)" for role in needed if not getattr(roles, role)]
     if roles.aspect and plan.weights is None:
         said.append("the role aspect needs weights: the weight of each aspect")
     if roles.aspect and plan.aggregate == "none":
@@ -261,7 +307,7 @@ def _problems(plan: _Judging) -> list[str]:
     for name, choices in _CHOICES.items():
         if name in values and values[name] not in choices:
             said.append(f"{name} is not one of {choices}; got {values[name]!r}")
-    bounds = [name for name in ("chosen_min", "rejected_below") if values[name] is not None and not _is_number(values[name])]
+    bounds = [name for name in _BOUNDS if values.get(name) is not None and not _is_number(values[name])]
     said += [f"{name} must be a finite number or None; got {values[name]!r}" for name in bounds]
     margin = values.get("min_margin", 0)
     if not _is_number(margin) or margin < 0:
@@ -279,14 +325,18 @@ def _problems(plan: _Judging) -> list[str]:
         said += [f"weight {key!r} must be a finite number; got {w!r}" for key, w in plan.weights.items() if not _is_number(w)]
     if plan.aggregate == "none" and type(plan.min_votes) is int and plan.min_votes > 1:
         said.append(f"min_votes {plan.min_votes} needs aggregate: without it every row is one vote")
-    both = _is_number(plan.chosen_min) and _is_number(plan.rejected_below)
-    if values.get("strategy") == "threshold" and not both:
-        said.append("strategy 'threshold' needs both chosen_min and rejected_below")
-    if isinstance(plan, Unpaired):
-        if not both:
-            said.append("labels need both chosen_min and rejected_below")
-        elif plan.rejected_below > plan.chosen_min:  # type: ignore[operator]
-            said.append(
-                f"rejected_below must not exceed chosen_min; got {plan.rejected_below} > {plan.chosen_min}: a score between would be both"
-            )
+    if isinstance(plan, Pairs | Unpaired):
+        said += _threshold_problems(plan)
     return said
+
+
+def _threshold_problems(plan: Pairs | Unpaired) -> list[str]:
+    both = _is_number(plan.chosen_min) and _is_number(plan.rejected_below)
+    if isinstance(plan, Pairs):
+        return ["strategy 'threshold' needs both chosen_min and rejected_below"] if plan.strategy == "threshold" and not both else []
+    if not both:
+        return ["labels need both chosen_min and rejected_below"]
+    if plan.rejected_below > plan.chosen_min:  # type: ignore[operator]
+        over = f"{plan.rejected_below} > {plan.chosen_min}"
+        return [f"rejected_below must not exceed chosen_min; got {over}: a score between would be both"]
+    return []

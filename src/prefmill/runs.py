@@ -8,12 +8,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 
 from prefmill import writers
+from prefmill.errors import BadArgument
 from prefmill.formats import Format
 from prefmill.job import MB, Engine, Progress, Reading, opened
-from prefmill.plans import Plan, Unpaired
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired
 from prefmill.schema import RoleNames, Roles
 
 
@@ -56,7 +57,7 @@ def run(
     *,
     roles: RoleNames | None = None,
     engine: Engine = "auto",
-    format: Format | None = None,
+    format: Format | Literal["pairs"] | None = None,
     chat: bool = False,
     margin_scale: float | None = None,
     keep: Sequence[str] = (),
@@ -65,14 +66,16 @@ def run(
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> RunReport:
-    """Run `plan` over files and write its pairs or labels; `output=None` only reports.
+    """Run `plan` over files and write its pairs, labels or picks; `output=None` only reports.
 
     Args:
         inputs: files, globs, directories or URLs, in the order of positions (`prefmill.readers`).
         output: the target; its extension says the kind of file (`prefmill.writers`). It appears whole or not at all.
         roles: the column of each role; those not named are found by the names that the field uses.
+        format: the columns (`prefmill.formats.convert`): `trl`, for labels `kto`, for best-of-K `pool` by default. `pool` is every column
+            of the picked rows, `rank`, and with `aggregate` also `aggregated_score`; `pairs` sets each of the best against the worst.
         engine: `duckdb` ranks out of core, `polars` in memory; `auto` is duckdb. The texts are gathered the same way.
-        keep: columns to carry along, as `chosen_NAME` and `rejected_NAME` (labels: `NAME`).
+        keep: columns to carry along, as `chosen_NAME` and `rejected_NAME` (labels and picks: `NAME`).
         memory_bytes: bound of the resident size, as near as the engines can keep it; None: as much as is useful.
 
     The rows of output, and their order, depend on the plan and the input alone: not on engine, threads or memory.
@@ -88,14 +91,20 @@ def run(
     '{"prompt":"p","chosen":"a","rejected":"b","chosen_score":5.0,"rejected_score":1.0}\\n'
     """
     started = time.perf_counter()
-    layout: Format = format or ("kto" if isinstance(plan, Unpaired) else "trl")
+    layout: Format
+    if format == "pairs":
+        plan, layout = _best_against_worst(plan), "trl"
+    else:
+        layout = format or ("kto" if isinstance(plan, Unpaired) else "pool" if isinstance(plan, BestOf) else "trl")
+    whole_rows = _whole_rows(plan, layout, keep)
     if output is not None:
         writers.check_target(output, split=split, overwrite=overwrite)
-    with opened(plan, inputs, roles=roles, engine=engine, keep=keep, progress=progress, **reading) as job:
+    with opened(plan, inputs, roles=roles, engine=engine, keep=keep, whole_rows=whole_rows, progress=progress, **reading) as job:
         written = None
         if output is not None:
             written = writers.write(job.frames(), job.schema(), output, format=layout, chat=chat, margin_scale=margin_scale,
-                                    split=split, seed=plan.seed, overwrite=overwrite)  # fmt: skip
+                                    split=split, seed=plan.seed, overwrite=overwrite,
+                                    prompt=job.roles.prompt if whole_rows else "prompt")  # fmt: skip
         report = job.report()
         return RunReport(
             **asdict(report),
@@ -109,6 +118,34 @@ def run(
             roles=job.roles,
             score_range=None if report.pairs_out else job.score_range(),
         )
+
+
+def _best_against_worst(plan: Plan) -> Pairs:
+    """The pairs that are each of the k best against the worst of their prompt."""
+    if not (isinstance(plan, BestOf) and plan.pick == "best" and plan.scope == "prompt" and plan.stages == "all"):
+        raise BadArgument(
+            f"run: format 'pairs' sets the best of a prompt against its worst; got {_said(plan)},"
+            " expected pick best, scope prompt, stages all.",
+            hint="make pairs with `prefmill pairs` (Pairs), or use another format.",
+        )
+    return Pairs(strategy="all", top_k=plan.k, bottom_k=1, chosen_min=plan.min_score, rejected_below=None, aggregate=plan.aggregate,
+                 normalize=plan.normalize, weights=plan.weights, min_votes=plan.min_votes, tie_break=plan.tie_break,
+                 on_invalid=plan.on_invalid, seed=plan.seed)  # fmt: skip
+
+
+def _said(plan: Plan) -> str:
+    return f"pick {plan.pick}, scope {plan.scope}, stages {plan.stages}" if isinstance(plan, BestOf) else f"a plan of {plan.kind}"
+
+
+def _whole_rows(plan: Plan, layout: str, keep: Sequence[str]) -> bool:
+    """Whether the output is whole rows of the input."""
+    if layout != "pool":
+        return False
+    if not isinstance(plan, BestOf):
+        raise BadArgument(f"run: format 'pool' is whole rows; got {_said(plan)}, expected best_of.", hint="leave --format out.")
+    if keep:
+        raise BadArgument("run: format 'pool' keeps every column; got --keep beside it.", hint="leave --keep out.")
+    return True
 
 
 def explain(

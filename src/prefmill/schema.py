@@ -26,6 +26,7 @@ class RoleNames(TypedDict, total=False):
     id: str
     annotator: str
     aspect: str
+    stage: str
     group: str | Sequence[str]
 
 
@@ -46,6 +47,7 @@ class Roles:
     id: str | None = None
     annotator: str | None = None
     aspect: str | None = None
+    stage: str | None = None
     group: tuple[str, ...] = ()
     negate: bool = field(default=False)
 

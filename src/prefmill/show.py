@@ -7,14 +7,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from prefmill.plans import Pairs, Plan, Unpaired
+from prefmill.plans import BestOf, Pairs, Plan
 
 if TYPE_CHECKING:
     from prefmill.checks import Findings
     from prefmill.runs import RunReport
+    from prefmill.score_runs import ScoreReport
+
+
+#: What the rows of output are called.
+MADE = {"pairs": "pairs", "unpaired": "labels", "best_of": "rows"}
 
 
 def _console() -> Console:
@@ -28,7 +33,10 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, float | None], None]]:
     if quiet or not console.is_terminal:
         yield _silent
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
@@ -64,9 +72,8 @@ def report(plan: Plan, done: RunReport) -> None:
     if done.rows_rejected:
         table.add_row("malformed, set aside", f"{done.rows_rejected:,}", "")
     console.print(table)
-    kind = "labels" if isinstance(plan, Unpaired) else "pairs"
     console.print(
-        f"{done.pairs_out:,} {kind} from {done.groups_used:,} of {done.groups_in:,} prompts"
+        f"{done.pairs_out:,} {MADE[plan.kind]} from {done.groups_used:,} of {done.groups_in:,} prompts"
         f"   ({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, {done.engine}, plan {done.plan_hash})",
         markup=False,
     )
@@ -83,6 +90,8 @@ def nothing_hint(plan: Plan, done: RunReport) -> str:
         reason = max(done.dropped, key=lambda r: done.dropped[r])
         return f"no row could be used: {done.dropped[reason]:,} of {done.rows_in:,} rows are {reason}."
     low, high = done.score_range
+    if isinstance(plan, BestOf):
+        return f"largest score seen {high:g}, min_score {plan.min_score:g}: lower --min-score."
     if plan.chosen_min is not None and high < plan.chosen_min:
         return f"largest score seen {high:g}, chosen_min {plan.chosen_min:g}: lower --chosen-min and --rejected-below, or --no-thresholds."
     if plan.rejected_below is not None and low >= plan.rejected_below:
@@ -104,3 +113,29 @@ def check(found: Findings) -> None:
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         console.print(f"{name:<{width}}  {value}", markup=False)
+
+
+def scored(done: ScoreReport) -> None:
+    """What scoring did: every row, tokens saved, how fast."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(justify="right", style="dim")
+    whole = done.rows_in or 1
+    lines = [("rows in", done.rows_in), ("  scored", done.rows_scored), *((f"  no score: {reason}", n) for reason, n in done.null.items())]
+    asides = [("  of these duplicates", done.duplicates), ("  of these cut to fit", done.truncated), ("  of these from the cache", done.cached)]
+    for name, rows in [*lines, *(aside for aside in asides if aside[1])]:
+        table.add_row(name, f"{rows:,}", f"{100 * rows / whole:.1f} %")
+    console.print(table)
+    if done.tokens:
+        ratio = done.tokens / max(1, done.tokens_run)
+        console.print(f"{done.tokens:,} tokens, {done.tokens_run:,} through the model ({ratio:.2f} to 1)", markup=False)
+    if done.way.startswith("batches"):
+        console.print(f"padded batches{done.way.removeprefix('batches')}", markup=False)
+    if done.splits:
+        console.print(f"{done.splits} batches did not fit into memory and were split", markup=False)
+    went_on = f", {done.chunks_resumed} of {done.chunks} chunks were there" if done.chunks_resumed else ""
+    rate = f"{done.rows_scored / done.seconds:,.0f} rows/s, " if done.seconds and not done.chunks_resumed else ""
+    console.print(f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the scorer, {done.peak_rss_mb:,.0f} MB{went_on})", markup=False)
+    console.print(f"wrote {done.output} ({', '.join(done.columns)})", markup=False)

@@ -55,8 +55,9 @@ def write(
     seed: int = 0,
     overwrite: bool = False,
     file_format: str | None = None,
+    prompt: str = "prompt",
 ) -> Written:
-    """Write frames of pairs or labels, all of `schema`, to one file (or one per split), in their order.
+    """Write frames of pairs, labels or picks, all of `schema`, to one file (or one per split), in their order.
 
     The kind of file follows from the name: `.parquet`, `.jsonl`/`.ndjson`, `.csv`, `.tsv` (these also with `.gz` or `.zst` behind),
     `.arrow`/`.ipc`/`.feather` (Arrow IPC file); a name without extension, or with a slash at its end, is a Hugging Face `datasets`
@@ -67,6 +68,7 @@ def write(
         split: shares by name, positive, with the sum 1. All rows of a prompt go to one split, which depends on the prompt, the shares
             and `seed` alone. `pairs.parquet` becomes `pairs-NAME.parquet`; a directory holds a `DatasetDict`.
             A split without rows is written too.
+        prompt: the column that splits go by.
         overwrite: replace an existing target; without it, that is an error before the first frame is taken.
         file_format: one of `parquet`, `jsonl`, `csv`, `tsv`, `arrow`, `datasets`, whatever the name says.
 
@@ -88,7 +90,7 @@ def write(
     shares = {"": 1.0} if split is None else check_shares(split)
     out = output_schema(schema, format=format, chat=chat, margin_scale=margin_scale)
     if split is not None:
-        prompt_hash(pl.Series("prompt", [], dtype=schema["prompt"]), b"")  # refuses prompts that cannot be hashed
+        prompt_hash(pl.Series("prompt", [], dtype=schema[prompt]), b"")  # refuses prompts that cannot be hashed
     if place.kind in ("csv", "tsv"):
         _refuse_nested(out)
     make_sink = sink_maker(place.kind, place.compression, out)
@@ -103,7 +105,7 @@ def write(
         for frame in frames:
             if frame.schema != schema:
                 raise BadArgument(f"write: a frame of another schema; got {frame.schema}, expected {schema}.")
-            for name, part in [("", frame)] if split is None else split_frame(frame, shares, seed):
+            for name, part in [("", frame)] if split is None else split_frame(frame, shares, seed, prompt=prompt):
                 if part.height:
                     part = convert(part, format=format, chat=chat, margin_scale=margin_scale)
                     rows[name] += part.height

@@ -1,0 +1,74 @@
+"""Best-of-K as lazy Polars expressions, with the names of the macros.
+
+candidates ──pools──▶ picks
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from prefmill.plans import BestOf
+from prefmill.polars_rows import Candidates, drawn_from, mix32
+from prefmill.report import PairReport
+
+
+def picks(plan: BestOf, judged: Candidates) -> pl.LazyFrame:
+    """What `plan` picks, in output order: _first (of the pool), _rank (1 is the best), _pos, _score."""
+    n, k = pl.col("_n"), plan.k
+    spare = pl.max_horizontal(n - k, 0)
+    start, stop = {
+        "best": (spare + 1, n + 1),
+        "worst": (pl.lit(1), pl.min_horizontal(n, k) + 1),
+        "median": (spare // 2 + 1, pl.min_horizontal(spare // 2 + k, n) + 1),
+        "random": (pl.lit(1), n + 1),
+    }[plan.pick]
+    by_columns = bool(judged.roles.group) and plan.scope == "prompt"
+    chance = {"_hash": drawn_from(pl.col("_grp"), plan.seed, by_columns)} if plan.pick == "random" else {}
+    ranked = (
+        _pools(plan, judged)
+        .with_columns(_r=pl.int_ranges(start, stop), **chance)
+        .select(
+            "_first", "_n", "_r", *chance,
+            _pos=pl.col("_positions").list.gather(pl.col("_r") - 1), _score=pl.col("_scores").list.gather(pl.col("_r") - 1),
+        )
+        .explode("_r", "_pos", "_score", empty_as_null=False)
+    )  # fmt: skip
+    if plan.pick == "random":
+        draw = mix32(pl.col("_hash") % 2**32 ^ pl.col("_r").cast(pl.UInt64))
+        ranked = ranked.sort(draw, "_r").filter(pl.int_range(pl.len()).over("_first") < k)
+    return ranked.select("_first", "_pos", "_score", _rank=n - pl.col("_r") + 1).sort("_first", "_rank")
+
+
+def pick_report(plan: BestOf, judged: Candidates, picked: pl.LazyFrame) -> PairReport:
+    """Account for every row; `picked` has a _pos for every row of output."""
+    marked = picked.select("_pos", _picked=pl.lit(True))
+    found = judged.candidates.filter(pl.col("_reason").is_null()).join(marked, on="_pos", how="left").with_columns(
+        pl.col("_picked").fill_null(False)
+    )  # fmt: skip
+    votes, low = pl.col("_votes"), _low(plan)
+    groups = found.group_by("_grp").agg(
+        _used=votes.filter("_picked").sum(), _low=votes.filter(low).sum(), _votes=votes.filter(~low).sum(), _out=pl.col("_picked").sum()
+    )
+    total = groups.select(
+        pl.col("_used", "_low", "_votes", "_out").sum(), groups_in=pl.len(), groups_used=(pl.col("_out") > 0).sum()
+    ).collect()  # fmt: skip
+    counts = {name: int(value) for name, value in total.row(0, named=True).items()}
+    dropped = judged.dropped() | ({"below_min_score": counts["_low"]} if counts["_low"] else {})
+    return PairReport(
+        rows_in=judged.rows_in(), rows_used=counts["_used"], rows_not_selected=counts["_votes"] - counts["_used"],
+        dropped=dict(sorted(dropped.items())), groups_in=counts["groups_in"], groups_used=counts["groups_used"], pairs_out=counts["_out"],
+    )  # fmt: skip
+
+
+def _low(plan: BestOf) -> pl.Expr:
+    return pl.lit(False) if plan.min_score is None else pl.col("_score") < plan.min_score
+
+
+def _pools(plan: BestOf, judged: Candidates) -> pl.LazyFrame:
+    """What is picked from: _grp ("" for the whole table), _first, _n, and _scores and _positions in rank order, worst first."""
+    order = ["_score", *(["_id"] if plan.tie_break == "id" else []), "_pos"]
+    key = pl.col("_grp") if plan.scope == "prompt" else pl.lit("").alias("_grp")
+    return judged.candidates.filter(pl.col("_reason").is_null(), ~_low(plan)).group_by(key).agg(
+        _first=pl.col("_pos").min(), _n=pl.len().cast(pl.Int64),
+        _scores=pl.col("_score").sort_by(order), _positions=pl.col("_pos").sort_by(order),
+    )  # fmt: skip

@@ -1,0 +1,207 @@
+"""A pool of candidates as scoring wants it: whole prompt groups, in chunks that depend on the input alone, out of core.
+
+One narrow pass reads a 64-bit hash of every prompt and of every row. The row hashes name the content (a changed input is found out); the prompt hashes say
+which rows to put side by side. They decide nothing else: two prompts with one hash would share a chunk, never a score. Where rows of a prompt do not stand
+together, DuckDB sorts the texts into one file, spilling to disk. Memory: 24 bytes a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prefmill._engine import connect, literal, quote
+from prefmill.readers import Source, open_source
+from prefmill.schema import RoleNames, Roles
+from prefmill.stream import reader_of, starts_of_groups, text_roles
+
+Longs = npt.NDArray[np.int64]
+_READ_ROWS = 32_768
+_LARGEST_GROUP = 16  # times chunk_rows
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some whole prompt groups: `number`, the rows' positions in the input, and their batch of prompt, completion, group."""
+
+    number: int
+    positions: Longs
+    batch: pa.RecordBatch
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Rows of prompt and completion in scoring order; plain enough to be sent to another process.
+
+    files, relation  what DuckDB reads, and how
+    rows             of the input; `order` are the positions of those that can be scored, shape (scorable,), None: all, in order
+    bounds           where chunks begin and end, in places of `order`, shape (chunks + 1,)
+    """
+
+    source: Source
+    roles: Roles
+    relation: str
+    rows: int
+    null_prompts: int
+    null_completions: int
+    order: Longs | None
+    bounds: Longs
+    identity: str
+    clustered: bool
+
+    @property
+    def sizes(self) -> Longs:
+        """Rows of each chunk, shape (chunks,)."""
+        return np.diff(self.bounds)
+
+    def positions(self, number: int) -> Longs:
+        """Where the rows of a chunk stand in the input."""
+        first, last = self.bounds[number], self.bounds[number + 1]
+        return np.arange(first, last) if self.order is None else self.order[first:last]
+
+    def chunks(self, wanted: list[int], home: Path) -> Iterator[Chunk]:
+        """The chunks `wanted` (ascending), read in order; what lies between is decoded and let go."""
+        if not wanted:
+            return
+        con = _connect(home, self.source, None, None)
+        reader = con.sql(self.relation).to_arrow_reader(_READ_ROWS)
+        held: list[pa.RecordBatch] = []
+        first = count = 0  # place of the first row held, rows held
+        for number in wanted:
+            start, end = int(self.bounds[number]), int(self.bounds[number + 1])
+            while first + count < end:
+                batch = reader.read_next_batch()
+                held.append(batch)
+                count += batch.num_rows
+                while held and first + held[0].num_rows <= start:
+                    first, count = first + held[0].num_rows, count - held[0].num_rows
+                    held.pop(0)
+            table = pa.Table.from_batches(held).slice(start - first, end - start)
+            prompt, completion = (table[name].combine_chunks() for name in ("prompt", "completion"))
+            group = pa.array(np.cumsum(starts_of_groups(prompt)), pa.int64())
+            yield Chunk(number, self.positions(number), pa.record_batch({"prompt": prompt, "completion": completion, "group": group}))
+
+    def all_rows(self, home: Path) -> Iterator[pa.RecordBatch]:
+        """The input as it is: every row and column, in order."""
+        columns = ", ".join(quote(name) for name in self.source.columns.names)
+        con = _connect(home, self.source, None, None)
+        yield from con.sql(f"SELECT {columns} FROM {_relation(self.source)}").to_arrow_reader(_READ_ROWS)
+
+    def name_of(self, position: int, home: Path) -> str:
+        """A row as its owner knows it: by its id, where there is one, and its position."""
+        if not self.roles.id:
+            return f"row {position}"
+        con = _connect(home, self.source, None, None)
+        query = f"SELECT {quote(self.roles.id)} FROM {_relation(self.source)} LIMIT 1 OFFSET {position}"
+        ((found,),) = con.execute(query).fetchall()
+        return f"row {position} (id {found!r})"
+
+
+def open_pool(inputs: Any, named: RoleNames, home: Path, *, chunk_rows: int, memory_bytes: int | None = None, threads: int | None = None,
+              **reading: Any) -> Pool:  # fmt: skip
+    """The pool in `inputs`: files, globs, folders or URLs, or anything that `stream.reader_of` takes (then it is put into a Parquet file in `home` first).
+
+    Cost: one pass over prompts and completions, and for input that is not clustered by prompt one sort of them, both in DuckDB.
+    """
+    source = open_source(paths_of(inputs, home), temp_dir=home, memory_bytes=memory_bytes, threads=threads, **reading)
+    roles = text_roles(list(source.columns.names), named, where="score")
+    con = _connect(home, source, memory_bytes, threads)
+    con.execute("SET preserve_insertion_order = true")
+    prompt, completion = quote(roles.prompt), quote(roles.completion)
+    relation = _relation(source)
+    query = f"SELECT hash({prompt}) AS p, hash({prompt}, {completion}) AS r, {prompt} IS NULL AS np, {completion} IS NULL AS nc FROM {relation}"
+    prompts, null_p, null_c = np.empty(source.rows, np.uint64), np.empty(source.rows, bool), np.empty(source.rows, bool)
+    digest, at = hashlib.sha256(), 0
+    for batch in con.sql(query).to_arrow_reader(_READ_ROWS):
+        end = at + batch.num_rows
+        prompts[at:end] = batch.column(0).to_numpy()
+        null_p[at:end], null_c[at:end] = (batch.column(i).to_numpy(zero_copy_only=False) for i in (2, 3))
+        digest.update(np.ascontiguousarray(batch.column(1).to_numpy()).tobytes())
+        at = end
+    usable = np.flatnonzero(~(null_p | null_c))
+    order, starts, clustered = _grouped(prompts, usable)
+    bounds = _bounds(starts, len(usable), chunk_rows)
+    texts = f"SELECT {prompt} AS prompt, {completion} AS completion FROM {relation} WHERE {prompt} IS NOT NULL AND {completion} IS NOT NULL"
+    if not clustered:
+        texts = _sorted(con, relation, prompt, completion, order, home / "clustered.parquet")
+    con.close()
+    everything = clustered and len(usable) == source.rows
+    return Pool(
+        source, roles, texts, source.rows, int(null_p.sum()), int((null_c & ~null_p).sum()), None if everything else order, bounds,
+        f"duckdb-{duckdb.__version__}:{digest.hexdigest()[:32]}", clustered,
+    )  # fmt: skip
+
+
+def paths_of(inputs: Any, home: Path) -> list[str]:
+    """`inputs` as paths; a source in memory is written to a Parquet file in `home`, a few batches at a time."""
+    if isinstance(inputs, str | Path):
+        return [str(inputs)]
+    if isinstance(inputs, list | tuple) and all(isinstance(each, str | Path) for each in inputs):
+        return [str(each) for each in inputs]
+    reader = reader_of(inputs)
+    path = home / "source.parquet"
+    with pq.ParquetWriter(path, reader.schema, compression="zstd", compression_level=1, use_dictionary=False) as file:
+        for batch in reader:
+            file.write_batch(batch)
+    return [str(path)]
+
+
+def _connect(home: Path, source: Source, memory_bytes: int | None, threads: int | None) -> duckdb.DuckDBPyConnection:
+    con = connect(temp_dir=home, memory_bytes=memory_bytes, threads=threads, remote=source.remote)
+    con.execute("SET preserve_insertion_order = true")
+    return con
+
+
+def _relation(source: Source) -> str:
+    files = ", ".join(literal(file) for file in source.files)
+    hive = "hive_partitioning = true, hive_types_autocast = false" if source.hive else "hive_partitioning = false"
+    return f"read_parquet([{files}], union_by_name = true, {hive})"
+
+
+def _grouped(prompts: npt.NDArray[np.uint64], usable: Longs) -> tuple[Longs, Longs, bool]:
+    """The positions in scoring order, where groups start among them, and whether the input has that order already.
+
+    Groups come in the order of their first row, rows of a group in the order of the input.
+    """
+    hashes = prompts[usable]
+    if not len(hashes):
+        return usable, np.zeros(0, np.int64), True
+    runs = np.flatnonzero(np.concatenate(([True], hashes[1:] != hashes[:-1])))
+    if len(np.unique(hashes[runs])) == len(runs):
+        return usable, runs, True
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    order = np.argsort(first[inverse], kind="stable")
+    grouped = first[inverse][order]
+    return usable[order], np.flatnonzero(np.concatenate(([True], grouped[1:] != grouped[:-1]))), False
+
+
+def _bounds(starts: Longs, rows: int, chunk_rows: int) -> Longs:
+    """Chunks of about `chunk_rows` rows that begin where groups do; only a group of more than 16 chunks' rows is cut."""
+    ends = np.append(starts[1:], rows)
+    bounds = [0]
+    while bounds[-1] < rows:
+        here = bounds[-1]
+        fitting = int(np.searchsorted(ends, here + chunk_rows, side="right"))  # groups that end within reach
+        end = int(ends[fitting - 1]) if fitting and ends[fitting - 1] > here else int(ends[min(fitting, len(ends) - 1)])
+        bounds.append(min(end, here + _LARGEST_GROUP * chunk_rows))
+    return np.asarray(bounds, np.int64)
+
+
+def _sorted(con: duckdb.DuckDBPyConnection, relation: str, prompt: str, completion: str, order: Longs, path: Path) -> str:
+    """The texts in the order `order`, as a query over one file."""
+    con.register("wanted", pa.table({"pos": order, "place": np.arange(len(order))}))
+    con.execute(
+        f"COPY (SELECT prompt, completion FROM (SELECT row_number() OVER () - 1 AS pos, {prompt} AS prompt, {completion} AS completion"
+        f" FROM {relation}) JOIN wanted USING (pos) ORDER BY place) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)"
+    )
+    con.unregister("wanted")
+    return f"SELECT prompt, completion FROM read_parquet({literal(str(path))}, hive_partitioning = false)"

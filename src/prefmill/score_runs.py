@@ -1,0 +1,314 @@
+"""Score a pool from files to a file: chunks of whole prompts, committed one by one, published at once.
+
+    pool ──chunks (own thread)──▶ tokens (own thread) ──▶ model ──▶ ledger ... all there ──▶ rows of the input + score columns
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from prefmill._version import __version__
+from prefmill.errors import BadArgument, BadInput
+from prefmill.job import Progress, Reading
+from prefmill.ledger import Ledger, chunk_path, write_chunk
+from prefmill.pool import Chunk, Pool, open_pool
+from prefmill.schema import RoleNames
+from prefmill.scoring.reward import RewardModel
+from prefmill.scoring.scorers import Staged, as_scorer, on_device
+from prefmill.stream import CHUNK_ROWS, ahead, named_row, refuse_not_finite, score_arrays, score_names
+
+_COUNTS = ("tokens", "tokens_run", "duplicates", "truncated", "too_long", "cached", "splits")
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What scoring did. rows_in = rows_scored + rows of `null` for each reason; checked.
+
+    tokens: of all rows; tokens_run: that the model saw, after sharing, duplicates and the cache. duplicates: rows that took the score of another one.
+    chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time; seconds_model: of it, inside the scorer.
+    """
+
+    rows_in: int
+    rows_scored: int
+    null: Mapping[str, int]
+    tokens: int
+    tokens_run: int
+    duplicates: int
+    truncated: int
+    cached: int
+    splits: int
+    chunks: int
+    chunks_resumed: int
+    way: str
+    seconds: float
+    seconds_model: float
+    peak_rss_mb: float
+    output: str
+    columns: tuple[str, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """The report with plain values only."""
+        return {**asdict(self), "null": dict(self.null), "columns": list(self.columns)}
+
+
+def score(
+    inputs: Any,
+    output: str | Path,
+    *,
+    scorer: Any,
+    roles: RoleNames | None = None,
+    score_column: str = "score",
+    chunk_rows: int = CHUNK_ROWS,
+    devices: Sequence[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **reading: Unpack[Reading],
+) -> ScoreReport:
+    """Write the rows of a pool with a score behind each; killed at any point and started again, it goes on where it was.
+
+    Args:
+        inputs: files, globs, folders or URLs as in `prefmill.run`, or a Polars, DuckDB, datasets or Arrow source.
+        output: `.parquet`, `.jsonl`, `.csv`, `.arrow` or a datasets folder; the input's rows, order and columns, then the score columns (float64).
+        scorer: a model's folder or hub id, a `RewardModel`, `LogProb`, `ImplicitReward`, `Ensemble`, or a function over record batches.
+        score_column: its name; further columns of a scorer are NAME_mean and the like.
+        chunk_rows: about so many rows, of whole prompts, are committed at a time: at most that much work is lost.
+        devices: several devices, each with a process of its own (`["cuda:0", "cuda:1"]`).
+        overwrite: replace an output, and forget what an interrupted run of it had done.
+
+    A row with a null prompt or completion, and one that is too long where that is allowed, has a null score and is counted. Order of rows in the input does
+    not matter: the candidates of a prompt are brought together, out of core. Starting again with another model, template, dtype, label or input is refused
+    and the difference named; `batch_tokens`, `threads` and the like go on as they were, so that the column is bitwise that of an unbroken run. The
+    same call after success does nothing.
+    Raises `PrefmillError`s; `BadScore` for NaN or infinity.
+
+    >>> import tempfile, polars as pl
+    >>> pool = pl.DataFrame({"prompt": ["p", "q", "p"], "completion": ["a", "b", "long"]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     done = score(pool, f"{folder}/scored.parquet", scorer=lambda batch: [len(t) for t in batch["completion"].to_pylist()])
+    ...     pl.read_parquet(f"{folder}/scored.parquet")["score"].to_list(), done.rows_scored
+    ([1.0, 1.0, 4.0], 3)
+    """
+    from prefmill.writers import check_target
+
+    started = time.perf_counter()
+    tell = progress or (lambda phase, share: None)
+    staged = RewardModel(model=scorer) if isinstance(scorer, str | Path) else as_scorer(scorer)
+    if type(chunk_rows) is not int or chunk_rows < 1:
+        raise BadArgument(f"score: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")
+    target = Path(output)
+    check_target(target, overwrite=True)
+    home = Path(tempfile.mkdtemp(prefix="prefmill-", dir=reading.get("temp_dir")))
+    options: dict[str, Any] = {key: value for key, value in reading.items() if key != "temp_dir"}
+    if options.get("rejects"):
+        options["rejects"] = Path(options["rejects"])
+    try:
+        tell("reading", None)
+        pool = open_pool(inputs, roles or {}, home, chunk_rows=chunk_rows, **options)
+        names = score_names(staged.columns, score_column, list(pool.source.columns.names))
+        tell("loading the scorer", None)
+        shape = {"chunk_rows": chunk_rows, **getattr(staged, "shape", {}), **_numbers_of(staged)}
+        key = {
+            "input": {"rows": pool.rows, "content": pool.identity}, "roles": {"prompt": pool.roles.prompt, "completion": pool.roles.completion},
+            "columns": names, "scorer": dict(staged.fingerprint), "prefmill": __version__.split(".")[0],
+        }  # fmt: skip
+        with Ledger(target, key, shape, overwrite=overwrite) as ledger:
+            if ledger.shape["chunk_rows"] != chunk_rows:  # chunks are numbered as they were
+                pool = open_pool(inputs, roles or {}, home, chunk_rows=ledger.shape["chunk_rows"], **options)
+            staged = _as_begun(staged, ledger.shape)
+            missing = [] if ledger.done else ledger.missing(pool.sizes)
+            run = _Run(pool, staged, ledger, home, tell, len(missing))
+            seconds_model = run.all(missing, list(devices or []))
+            if not ledger.done:
+                tell("writing", None)
+            report = run.publish(names, overwrite=overwrite)
+            return replace(
+                report, chunks_resumed=len(pool.sizes) - len(missing), seconds=round(time.perf_counter() - started, 3),
+                seconds_model=round(seconds_model, 3),
+            )  # fmt: skip
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _numbers_of(staged: Staged) -> dict[str, Any]:
+    """Torch's threads when a run begins: they, too, shape the last bit."""
+    if not hasattr(staged, "shape") or staged.shape.get("threads") is not None:  # type: ignore[attr-defined]
+        return {}
+    import torch
+
+    return {"threads": torch.get_num_threads()}
+
+
+def _as_begun(staged: Any, shape: Mapping[str, Any]) -> Any:
+    """The scorer with the shape that the run began with."""
+    known = {name: value for name, value in shape.items() if name in getattr(staged, "shape", {})}
+    return replace(staged, **known) if known else staged
+
+
+@dataclass
+class _Run:
+    """One pool, one scorer, one ledger."""
+
+    pool: Pool
+    scorer: Any
+    ledger: Ledger
+    home: Path
+    tell: Progress
+    todo: int
+
+    def all(self, missing: list[int], devices: list[str]) -> float:
+        """Score the chunks `missing`; seconds inside the scorer."""
+        if not missing:
+            return 0.0
+        if len(devices) > 1:
+            return self._in_processes(missing, devices)
+        scorer = on_device(self.scorer, devices[0]) if devices else self.scorer
+        clock = _Clock(self.tell, int(self.pool.sizes.sum()), int(self.pool.sizes.sum() - self.pool.sizes[missing].sum()))
+        return score_chunks(self.pool, scorer, missing, self.home, self.ledger.write, clock)
+
+    def _in_processes(self, missing: list[int], devices: list[str]) -> float:
+        """One process a device; chunks are dealt out in turn, so that a device's chunks lie all over the input."""
+        started = time.perf_counter()
+        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        with ProcessPoolExecutor(len(devices), mp_context=context) as workers:
+            jobs = [
+                workers.submit(_on_one_device, self.pool, on_device(self.scorer, device), missing[i :: len(devices)], self.home, str(self.ledger.folder))
+                for i, device in enumerate(devices)
+            ]
+            clock = _Clock(self.tell, int(self.pool.sizes.sum()), int(self.pool.sizes.sum() - self.pool.sizes[missing].sum()))
+            waiting = set(jobs)
+            left = set(missing)
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.5)
+                for job in done:
+                    job.result()  # raises here what was raised there
+                for number in [n for n in left if chunk_path(self.ledger.folder, n).exists()]:
+                    left.discard(number)
+                    clock.chunk(int(self.pool.sizes[number]), {})
+        return time.perf_counter() - started
+
+    def publish(self, names: list[str], *, overwrite: bool) -> ScoreReport:
+        """Write the output from the chunks (unless it is there), and account for every row."""
+        from prefmill.runs import peak_rss_mb
+
+        pool = self.pool
+        counts = self.ledger.counts
+        if not self.ledger.done:
+            counts = dict.fromkeys(_COUNTS, 0)
+            columns, nulls = [np.zeros(pool.rows) for _ in names], np.ones(pool.rows, bool)
+            for number, rows in enumerate(pool.sizes.tolist()):
+                found = self.ledger.read(number, rows)
+                if found is None:
+                    raise BadInput(f"score: chunk {number} went away while it was needed; got no such file in {str(self.ledger.folder)!r}.")
+                batch, of_chunk = found
+                positions = pool.positions(number)
+                nulls[positions] = np.asarray(batch.column(0).is_null())
+                for column, array in zip(columns, batch.columns, strict=True):
+                    column[positions] = array.fill_null(0.0).to_numpy()
+                for name in _COUNTS:
+                    counts[name] += of_chunk.get(name, 0)
+            _write_scored(pool, self.home, self.ledger.output, names, columns, nulls, overwrite=overwrite)
+            self.ledger.finish(counts)
+        null = {"null_prompt": pool.null_prompts, "null_completion": pool.null_completions, "too_long": counts["too_long"]}
+        null = {reason: rows for reason, rows in null.items() if rows}
+        engines = self.scorer.engines if getattr(self.scorer, "_state", {}).get("engines") else []
+        return ScoreReport(
+            rows_in=pool.rows, rows_scored=pool.rows - sum(null.values()), null=null,
+            **{name: counts[name] for name in _COUNTS if name != "too_long"}, chunks=len(pool.sizes), chunks_resumed=0,
+            way=self.scorer.load() if engines else "", seconds=0.0, seconds_model=0.0, peak_rss_mb=peak_rss_mb(),
+            output=str(self.ledger.output), columns=tuple(names),
+        )  # fmt: skip
+
+
+class _Clock:
+    """Progress in words: rows, rows a second, tokens a second."""
+
+    def __init__(self, tell: Progress, rows: int, done: int) -> None:
+        self.tell, self.rows, self.done, self.before = tell, rows, done, done
+        self.tokens = 0
+        self.started = time.perf_counter()
+
+    def chunk(self, rows: int, counts: Mapping[str, int]) -> None:
+        """A chunk is done."""
+        self.done += rows
+        self.tokens += counts.get("tokens", 0)
+        seconds = max(time.perf_counter() - self.started, 1e-9)
+        rate = f"{(self.done - self.before) / seconds:,.0f} rows/s"
+        if self.tokens:
+            rate += f", {self.tokens / seconds:,.0f} tokens/s"
+        self.tell(f"scored {self.done:,} of {self.rows:,} rows ({rate})", self.done / max(1, self.rows))
+
+
+Commit = Callable[[int, Mapping[str, pa.Array], Mapping[str, int]], None]
+
+
+def score_chunks(pool: Pool, scorer: Any, numbers: list[int], home: Path, commit: Commit, clock: _Clock | None = None) -> float:
+    """Score the chunks `numbers` and commit each; reading and tokenising run ahead in their own threads. Seconds inside the scorer."""
+
+    def prepared() -> Iterator[tuple[Chunk, Any]]:
+        for chunk in ahead(pool.chunks(numbers, home), name="prefmill-read"):
+            try:
+                yield chunk, scorer.prepare(chunk.batch)
+            except BadInput as error:
+                raise named_row(error, lambda row, chunk=chunk: pool.name_of(int(chunk.positions[row]), home).removeprefix("row ")) from error
+
+    inside = 0.0
+    if hasattr(scorer, "load"):
+        scorer.load()  # here, so that errors of loading are raised here, and not after the reading of chunks
+    for chunk, work in ahead(prepared(), name="prefmill-tokenise"):
+        started = time.perf_counter()
+        scored = scorer.run(work)
+        inside += time.perf_counter() - started
+        refuse_not_finite(scored, lambda row, chunk=chunk: pool.name_of(int(chunk.positions[row]), home))
+        rows = len(chunk.positions)
+        arrays = score_arrays(scored, np.arange(rows), rows)
+        commit(chunk.number, dict(zip(scored.columns, arrays, strict=True)), scored.counts)
+        if clock is not None:
+            clock.chunk(rows, scored.counts)
+    return inside
+
+
+def _on_one_device(pool: Pool, scorer: Any, numbers: list[int], home: Path, folder: str) -> None:
+    """A worker's whole life: its chunks, written where the ledger looks for them."""
+    mine = Path(tempfile.mkdtemp(dir=home))
+    score_chunks(pool, scorer, numbers, mine, lambda number, columns, counts: write_chunk(Path(folder), number, columns, counts))
+
+
+def _write_scored(
+    pool: Pool, home: Path, target: Path, names: list[str], columns: list[npt.NDArray[np.float64]], nulls: npt.NDArray[np.bool_], *,
+    overwrite: bool,
+) -> None:  # fmt: skip
+    """The rows of the input, in their order, with the score columns behind."""
+    import polars as pl
+
+    from prefmill.writers import write
+
+    empty = pool.source.columns.empty_table()
+    for name in names:
+        empty = empty.append_column(pa.field(name, pa.float64()), pa.array([], pa.float64()))
+    schema = pl.DataFrame(empty).schema
+
+    def frames() -> Iterator[pl.DataFrame]:
+        at = 0
+        for batch in pool.all_rows(home):
+            table = pa.table(batch)
+            end = at + table.num_rows
+            for name, column in zip(names, columns, strict=True):
+                table = table.append_column(name, pa.array(column[at:end], mask=nulls[at:end]))
+            at = end
+            yield pl.DataFrame(table).cast(dict(schema))
+        if at != pool.rows:
+            raise BadInput(f"score: the input changed while it was scored; got {at} rows, expected {pool.rows}.")
+
+    write(frames(), schema, target, format="pool", overwrite=overwrite)

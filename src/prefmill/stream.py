@@ -1,0 +1,302 @@
+"""Arrow batches in, Arrow batches out: any source, whole prompt groups, and work done ahead in threads.
+
+    source ──reader_of──▶ batches ──whole_groups──▶ chunks ──prepare (own thread)──▶ tokens ──run──▶ scores
+
+`score_stream` holds a few chunks at a time, however long the source is. Files, resumption and rows that are not in prompt order are the business of
+`prefmill.score`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prefmill.errors import BadArgument, BadInput, BadScore
+from prefmill.readers.staging import plain_schema
+from prefmill.schema import RoleNames, Roles
+
+if TYPE_CHECKING:
+    from prefmill.scoring.scorers import Scored
+
+_T = TypeVar("_T")
+CHUNK_ROWS = 512
+_LARGEST_GROUP = 16  # times chunk_rows: a prompt with more candidates is cut, which costs sharing and nothing else
+READ_ROWS = 8192
+
+
+def reader_of(source: Any, *, rows: int = READ_ROWS) -> pa.RecordBatchReader:
+    """`source` as a stream of record batches of about `rows` rows, in plain Arrow types (no views, dictionaries, extensions); nothing is read yet.
+
+    Takes a Polars LazyFrame or DataFrame, a DuckDB relation, a `datasets` Dataset or IterableDataset, a pyarrow Table, RecordBatch, RecordBatchReader
+    or dataset, and whatever has `__arrow_c_stream__`. A source that can be read once is used up.
+
+    >>> reader_of(pa.table({"prompt": ["p"], "completion": ["a"]})).read_all().num_rows
+    1
+    """
+    reader = _reader_of(source, rows)
+    plain = plain_schema(reader.schema)
+    return reader if reader.schema.equals(plain) else pa.RecordBatchReader.from_batches(plain, (batch.cast(plain) for batch in reader))
+
+
+def _reader_of(source: Any, rows: int) -> pa.RecordBatchReader:
+    if isinstance(source, pa.RecordBatchReader):
+        return source
+    if isinstance(source, pa.RecordBatch):
+        return pa.RecordBatchReader.from_batches(source.schema, [source])
+    if isinstance(source, pa.Table):
+        return source.to_reader(max_chunksize=rows)
+    module = type(source).__module__.partition(".")[0]
+    if module == "polars":
+        if hasattr(source, "collect_batches"):  # a LazyFrame: run by the streaming engine, batch by batch
+            return pa.RecordBatchReader.from_stream(source.collect_batches(chunk_size=rows))
+        return pa.RecordBatchReader.from_stream(source)
+    if module in ("duckdb", "_duckdb"):
+        return source.to_arrow_reader(rows)
+    if module == "datasets":
+        return _reader_of_dataset(source, rows)
+    if hasattr(source, "to_reader"):
+        return source.to_reader()
+    if hasattr(source, "scanner"):
+        return source.scanner(batch_size=rows).to_reader()
+    if hasattr(source, "__arrow_c_stream__"):
+        return pa.RecordBatchReader.from_stream(source)
+    raise BadArgument(
+        f"stream: cannot read batches from a {type(source).__name__}; expected files, a Polars, DuckDB, datasets or pyarrow source.",
+        hint="pa.RecordBatchReader.from_batches(schema, batches) wraps any iterator of batches.",
+    )
+
+
+def _reader_of_dataset(source: Any, rows: int) -> pa.RecordBatchReader:
+    if hasattr(source, "keys"):
+        raise BadArgument(f"stream: a dataset with splits; got {sorted(source)}, expected one of them.", hint=f"pass it as dataset[{sorted(source)[0]!r}].")
+    tables = iter(source.with_format("arrow").iter(batch_size=rows))
+    first = next(tables, None)
+    if first is None:
+        if source.features is None:
+            raise BadInput("stream: the dataset has no rows, and no features that say what its columns are.")
+        return pa.RecordBatchReader.from_batches(source.features.arrow_schema, [])
+    schema = first.schema
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        table = first
+        while table is not None:
+            yield from table.cast(schema).to_batches()
+            table = next(tables, None)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def starts_of_groups(prompts: pa.Array) -> npt.NDArray[np.bool_]:
+    """Which rows have another prompt than the row before, shape (rows,); the first row has. Message lists compare by structure."""
+    if len(prompts) == 0:
+        return np.zeros(0, bool)
+    if pa.types.is_nested(prompts.type):
+        said = prompts.to_pylist()
+        return np.array([True, *(a != b for a, b in zip(said, said[1:], strict=False))])
+    other = pc.not_equal(prompts[1:], prompts[:-1])
+    nulls = np.asarray(prompts.is_null())
+    differ = np.asarray(pc.fill_null(other, False)) | (nulls[1:] != nulls[:-1])
+    return np.concatenate(([True], differ))
+
+
+def whole_groups(batches: Iterable[pa.RecordBatch], *, prompt: str = "prompt", rows: int = CHUNK_ROWS) -> Iterator[pa.Table]:
+    """Chunks of about `rows` rows that never cut a run of equal prompts, whatever the batches were; of `prompt`'s column.
+
+    A run of more than 16 times `rows` is cut all the same, to bound memory.
+
+    >>> table = pa.table({"prompt": ["p", "p", "q", "q", "r"]})
+    >>> [chunk["prompt"].to_pylist() for chunk in whole_groups(table.to_batches(max_chunksize=1), rows=2)]
+    [['p', 'p'], ['q', 'q'], ['r']]
+    """
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        held.append(batch)
+        count += batch.num_rows
+        if count <= rows:
+            continue
+        table = pa.Table.from_batches(held)
+        heads = np.flatnonzero(starts_of_groups(table[prompt].combine_chunks()))
+        done = 0
+        while count - done > rows:
+            last = int(heads[np.searchsorted(heads, done + rows, side="right") - 1])  # the last group that begins within reach
+            following = int(heads[np.searchsorted(heads, last, side="right")]) if last < heads[-1] else count
+            if last > done:
+                cut = last
+            elif following < count or count - done > _LARGEST_GROUP * rows:
+                cut = min(following, done + _LARGEST_GROUP * rows)
+            else:
+                break  # one group so far, and more of it may come
+            yield table.slice(done, cut - done)
+            done = cut
+        held, count = table.slice(done).to_batches(), count - done
+    if count:
+        yield pa.Table.from_batches(held)
+
+
+def ahead(items: Iterable[_T], *, depth: int = 2, name: str = "prefmill-ahead") -> Iterator[_T]:
+    """`items`, made in a thread of their own, at most `depth` of them before they are asked for.
+
+    An exception there is raised here. When the iterator is closed the thread stops at its next item.
+
+    >>> list(ahead(range(3)))
+    [0, 1, 2]
+    """
+    waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
+    stop = threading.Event()
+    end = object()
+
+    def put(item: tuple[bool, Any]) -> None:
+        while not stop.is_set():
+            try:
+                return waiting.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                put((True, item))
+                if stop.is_set():
+                    return
+            put((True, end))
+        except BaseException as error:
+            put((False, error))
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    try:
+        while True:
+            fine, item = waiting.get()
+            if not fine:
+                raise item
+            if item is end:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join(timeout=10)
+
+
+def score_stream(
+    source: Any, scorer: Any, *, score_column: str = "score", chunk_rows: int = CHUNK_ROWS, **roles: Any
+) -> pa.RecordBatchReader:
+    """The batches of `source` with the columns of `scorer` behind theirs, in the same order; Arrow in, Arrow out, a few chunks in memory.
+
+    source  anything that `reader_of` takes; rows of one prompt should stand together (`prefmill.score` sees to that itself).
+    scorer  a function over record batches, or `RewardModel`, `LogProb`, `ImplicitReward`, `Ensemble`.
+    roles   `prompt`, `completion`, `id`: the columns, where they are not called so.
+
+    Score columns are float64; a row with a null prompt or completion has a null score, and so has one that the scorer leaves out. Reading and
+    tokenising run ahead in their own threads. Raises `BadScore` for NaN or infinity, naming the row.
+
+    >>> batch = pa.record_batch({"prompt": ["p", "p"], "completion": ["a", "bcd"]})
+    >>> score_stream(batch, lambda batch: [len(t) for t in batch["completion"].to_pylist()]).read_all()["score"].to_pylist()
+    [1.0, 3.0]
+    """
+    from prefmill.scoring.scorers import as_scorer
+
+    staged = as_scorer(scorer)
+    reader = reader_of(source)
+    found = text_roles(reader.schema.names, roles, where="stream")
+    names = score_names(staged.columns, score_column, reader.schema.names)
+    schema = reader.schema
+    for name in names:
+        schema = schema.append(pa.field(name, pa.float64()))
+
+    def chunks() -> Iterator[tuple[pa.Table, npt.NDArray[np.int64], pa.RecordBatch, int]]:
+        first = 0
+        for table in whole_groups(reader, prompt=found.prompt, rows=chunk_rows):
+            usable, batch = batch_of(table[found.prompt], table[found.completion])
+            yield table, usable, batch, first
+            first += table.num_rows
+
+    def prepared() -> Iterator[tuple[pa.Table, npt.NDArray[np.int64], int, Any]]:
+        for table, usable, batch, first in ahead(chunks(), name="prefmill-read"):
+            try:
+                yield table, usable, first, staged.prepare(batch)
+            except BadInput as error:
+                raise named_row(error, lambda row, first=first, usable=usable: first + int(usable[row])) from error
+
+    def scored() -> Iterator[pa.RecordBatch]:
+        for table, usable, first, work in ahead(prepared(), name="prefmill-tokenise"):
+            done = staged.run(work)
+            refuse_not_finite(done, lambda row, first=first, usable=usable: f"row {first + int(usable[row])}")
+            for name, column in zip(names, score_arrays(done, usable, table.num_rows), strict=True):
+                table = table.append_column(pa.field(name, pa.float64()), column)
+            yield from table.cast(schema).to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, scored())
+
+
+def text_roles(columns: list[str], named: RoleNames | dict[str, Any], *, where: str) -> Roles:
+    """The columns of prompt and completion (and id); a score is what is yet to be made."""
+    unmade = "__prefmill_score"
+    given: RoleNames = {**named, "score": unmade}  # type: ignore[typeddict-item]
+    return Roles.resolve([*columns, unmade], given, needed=("id",), where=where)
+
+
+def score_names(columns: tuple[str, ...], score_column: str, taken: list[str]) -> list[str]:
+    """The columns that scoring adds: the score under its name, all others behind it (`score_mean`)."""
+    names = [score_column if name == columns[0] else f"{score_column}_{name}" for name in columns]
+    there = [name for name in names if name in taken]
+    if there:
+        raise BadArgument(
+            f"score: the input already has a column {there[0]!r}; got {taken}.", hint="--score-column NAME (score_column=NAME) writes another."
+        )
+    return names
+
+
+def batch_of(prompts: pa.ChunkedArray, completions: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], pa.RecordBatch]:
+    """The rows that can be scored, as a batch of prompt, completion, group, and which rows they are, shape (rows of the batch,)."""
+    prompt, completion = prompts.combine_chunks(), completions.combine_chunks()
+    group = np.cumsum(starts_of_groups(prompt))
+    usable = np.flatnonzero(np.asarray(prompt.is_valid()) & np.asarray(completion.is_valid()))
+    if len(usable) < len(prompt):
+        prompt, completion, group = prompt.take(pa.array(usable)), completion.take(pa.array(usable)), group[usable]
+    return usable, pa.record_batch({"prompt": prompt, "completion": completion, "group": pa.array(group, pa.int64())})
+
+
+def score_arrays(scored: Scored, usable: npt.NDArray[np.int64], rows: int) -> list[pa.Array]:
+    """Every column of `scored` over all `rows`, null where a row was not usable or got no score."""
+    null = np.ones(rows, bool)
+    null[usable] = False if scored.null is None else scored.null
+    arrays = []
+    for values in scored.columns.values():
+        column = np.zeros(rows)
+        column[usable] = values
+        arrays.append(pa.array(column, mask=null))
+    return arrays
+
+
+def refuse_not_finite(scored: Scored, name: Callable[[int], str]) -> None:
+    """Raise `BadScore` for the first NaN or infinity, naming its row."""
+    for column, values in scored.columns.items():
+        bad = ~np.isfinite(values)
+        if scored.null is not None:
+            bad &= ~scored.null
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise BadScore(
+                f"score: {name(row)} got {values[row]} as its {column} ({int(bad.sum())} such rows in this chunk); expected a finite number.",
+                hint="in half precision this is an overflow: --dtype float32 or bfloat16; else the weights are broken.",
+            )
+
+
+def named_row(error: BadInput, name: Callable[[int], object]) -> BadInput:
+    """`error` with the row of a batch told as the row of the source."""
+    row = getattr(error, "row", None)
+    if row is None:
+        return error
+    return BadInput(error.message.replace(f"row {row} ", f"row {name(row)} ", 1), hint=error.hint)

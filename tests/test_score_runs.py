@@ -1,0 +1,487 @@
+"""`prefmill.score`: any source, every row in its place, resumed after kills, refused when something differs."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import prefmill as pm
+from prefmill.errors import BadArgument, BadInput, BadScore, PrefmillError, TargetExists
+from prefmill.ledger import RunBusy, RunDiffers
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+
+def pool(prompts: int = 40, seed: int = 0, *, shuffled: bool = True) -> pl.DataFrame:
+    draw = random.Random(seed)
+
+    def text(longest: int) -> str:
+        return "".join(draw.choice("abcdefgh ") for _ in range(draw.randint(1, longest)))
+
+    rows = [(prompt, text(30), f"id-{number}-{k}") for number in range(prompts) for prompt in [text(40)] for k in range(draw.randint(1, 6))]
+    if shuffled:
+        draw.shuffle(rows)
+    return pl.DataFrame(rows, schema=["prompt", "completion", "id"], orient="row")
+
+
+def length(batch: pa.RecordBatch) -> list[float]:
+    """A scorer whose answer depends on both texts and on nothing else."""
+    return [len(p) * 1000.0 + len(c) for p, c in zip(batch["prompt"].to_pylist(), batch["completion"].to_pylist(), strict=True)]
+
+
+def expected(frame: pl.DataFrame) -> list[float | None]:
+    return frame.select(pl.col("prompt").str.len_chars() * 1000.0 + pl.col("completion").str.len_chars()).to_series().to_list()
+
+
+# -- sources and places ----------------------------------------------------------------------------------------------------------------
+
+
+def sources(frame: pl.DataFrame, folder: Path) -> dict[str, Any]:
+    import duckdb
+
+    frame.write_parquet(folder / "pool.parquet", row_group_size=13)
+    frame.write_ndjson(folder / "pool.jsonl")
+    frame.write_csv(folder / "pool.csv")
+    half = frame.height // 2
+    frame[:half].write_parquet(folder / "a.parquet")
+    frame[half:].write_parquet(folder / "b.parquet")
+    con = duckdb.connect()
+    table = frame.to_arrow()
+    con.register("pool", table)
+    return {
+        "parquet": folder / "pool.parquet",
+        "jsonl": str(folder / "pool.jsonl"),
+        "csv": [folder / "pool.csv"],
+        "two files": [folder / "a.parquet", folder / "b.parquet"],
+        "polars": frame,
+        "polars lazy": frame.lazy(),
+        "duckdb": con.sql("FROM pool"),
+        "arrow": table,
+        "arrow reader": table.to_reader(max_chunksize=7),
+        "arrow dataset": pa.dataset.dataset(folder / "pool.parquet") if hasattr(pa, "dataset") else table,
+    }
+
+
+@pytest.mark.parametrize("name", ["parquet", "jsonl", "csv", "two files", "polars", "polars lazy", "duckdb", "arrow", "arrow reader", "arrow dataset"])
+def test_every_source_gives_every_row_its_score_in_its_place(name: str, tmp_path: Path) -> None:
+    import pyarrow.dataset  # noqa: F401
+
+    frame = pool()
+    report = pm.score(sources(frame, tmp_path)[name], tmp_path / "out.parquet", scorer=length, chunk_rows=7)
+    out = pl.read_parquet(tmp_path / "out.parquet")
+    assert out.columns == [*frame.columns, "score"]
+    assert out.select(frame.columns).rows() == frame.rows()
+    assert out["score"].to_list() == expected(frame)
+    assert (report.rows_in, report.rows_scored, dict(report.null)) == (frame.height, frame.height, {})
+    assert report.chunks > 10
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_datasets(streaming: bool, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra prefmill[datasets]")
+    frame = pool()
+    source = datasets.Dataset.from_polars(frame)
+    source = source.to_iterable_dataset(num_shards=3) if streaming else source.select(range(frame.height))
+    pm.score(source, tmp_path / "out.parquet", scorer=length)
+    assert pl.read_parquet(tmp_path / "out.parquet")["score"].to_list() == expected(frame)
+    with pytest.raises(BadArgument, match="splits"):
+        pm.score(datasets.DatasetDict({"train": datasets.Dataset.from_polars(frame)}), tmp_path / "other.parquet", scorer=length)
+
+
+@pytest.mark.parametrize("target", ["out.jsonl", "out.csv", "out.arrow", "out"])
+def test_targets(target: str, tmp_path: Path) -> None:
+    frame = pool(5)
+    pm.score(frame, tmp_path / target, scorer=length)
+    if target == "out":
+        import datasets
+
+        got = datasets.load_from_disk(str(tmp_path / target))["score"][:]
+    else:
+        read = {"out.jsonl": pl.read_ndjson, "out.csv": pl.read_csv, "out.arrow": pl.read_ipc}[target]
+        got = read(tmp_path / target)["score"].to_list()
+    assert list(got) == expected(frame)
+
+
+def test_groups_reach_the_scorer_whole_and_once(tmp_path: Path) -> None:
+    frame = pool(30)
+    seen: list[tuple[str, ...]] = []
+
+    def scorer(batch: pa.RecordBatch) -> list[float]:
+        prompts, groups = batch["prompt"].to_pylist(), batch["group"].to_pylist()
+        assert len({*zip(prompts, groups, strict=True)}) == len(set(prompts)) == len(set(groups))
+        seen.append(tuple(dict.fromkeys(prompts)))
+        return length(batch)
+
+    pm.score(frame, tmp_path / "out.parquet", scorer=scorer, chunk_rows=5)
+    told = [prompt for chunk in seen for prompt in chunk]
+    assert len(told) == len(set(told)) == frame["prompt"].n_unique()
+    assert len(seen) > 10
+
+
+def test_message_lists(tmp_path: Path) -> None:
+    def said(text: str, role: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": text}]
+
+    frame = pl.DataFrame({"prompt": [said("p", "user"), said("q", "user"), said("p", "user")], "completion": [said(c, "assistant") for c in "abc"]})
+    seen = []
+    pm.score(frame, tmp_path / "out.parquet", scorer=lambda batch: seen.append(batch["group"].to_pylist()) or [1.0] * batch.num_rows)
+    assert seen == [[1, 1, 2]]
+    assert pl.read_parquet(tmp_path / "out.parquet")["prompt"].to_list() == frame["prompt"].to_list()
+
+
+def test_rows_without_texts_are_counted_and_null(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"prompt": ["p", None, "p", "q", None], "completion": ["a", "b", None, "", None]})
+    report = pm.score(frame, tmp_path / "out.parquet", scorer=length)
+    assert pl.read_parquet(tmp_path / "out.parquet")["score"].to_list() == [1001.0, None, None, 1000.0, None]
+    assert (report.rows_in, report.rows_scored, dict(report.null)) == (5, 2, {"null_prompt": 2, "null_completion": 1})
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    frame = pl.DataFrame(schema={"prompt": pl.String, "completion": pl.String})
+    report = pm.score(frame, tmp_path / "out.parquet", scorer=length)
+    assert report.rows_in == 0
+    assert pl.read_parquet(tmp_path / "out.parquet").columns == ["prompt", "completion", "score"]
+
+
+@pytest.mark.parametrize(("value", "said"), [(float("nan"), "nan"), (float("inf"), "inf"), (float("-inf"), "-inf")])
+def test_what_is_no_number_names_the_row(value: float, said: str, tmp_path: Path) -> None:
+    frame = pool(10)
+    bad = frame.row(17, named=True)
+
+    def scorer(batch: pa.RecordBatch) -> list[float]:
+        texts = zip(batch["prompt"].to_pylist(), batch["completion"].to_pylist(), strict=True)
+        return [value if text == (bad["prompt"], bad["completion"]) else 1.0 for text in texts]
+
+    with pytest.raises(BadScore, match=rf"row 17 \(id '{bad['id']}'\) got {said}"):
+        pm.score(frame, tmp_path / "out.parquet", scorer=scorer)
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_wrong_numbers_of_values_and_wrong_scorers(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"shape \(1,\); expected \(\d+,\)"):
+        pm.score(pool(5), tmp_path / "out.parquet", scorer=lambda batch: [1.0])
+    with pytest.raises(BadInput, match="no numbers"):
+        pm.score(pool(5), tmp_path / "out.parquet", scorer=lambda batch: ["high"] * batch.num_rows)
+    with pytest.raises(BadArgument, match="not a scorer"):
+        pm.score(pool(5), tmp_path / "out.parquet", scorer=3)
+
+
+def test_a_score_column_that_is_there(tmp_path: Path) -> None:
+    frame = pool(5).with_columns(score=pl.lit(1.0))
+    with pytest.raises(BadArgument, match="already has a column 'score'"):
+        pm.score(frame, tmp_path / "out.parquet", scorer=length)
+    pm.score(frame, tmp_path / "out.parquet", scorer=length, score_column="reward")
+    assert pl.read_parquet(tmp_path / "out.parquet").columns[-2:] == ["score", "reward"]
+
+
+def test_ensemble_keeps_its_columns(tmp_path: Path) -> None:
+    both = pm.Ensemble(scorers={"long": length, "short": lambda batch: [-x for x in length(batch)]}, combine="min")
+    report = pm.score(pool(5), tmp_path / "out.parquet", scorer=both)
+    assert report.columns == ("score", "score_long", "score_short")
+    out = pl.read_parquet(tmp_path / "out.parquet")
+    assert out["score"].to_list() == out["score_short"].to_list()
+
+
+# -- streaming in memory -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+def test_stream_in_stream_out(rows: int) -> None:
+    frame = pool(shuffled=False)
+    reader = pm.score_stream(frame.to_arrow().to_reader(max_chunksize=rows), length, chunk_rows=5)
+    out = pl.DataFrame(reader.read_all())
+    assert out.select(frame.columns).rows() == frame.rows()
+    assert out["score"].to_list() == expected(frame)
+
+
+def test_stream_holds_little(tmp_path: Path) -> None:
+    made = 0
+
+    def batches() -> Any:
+        nonlocal made
+        for number in range(10_000):
+            made += 1
+            yield pa.record_batch({"prompt": [f"p{number}"], "completion": ["a"]})
+
+    schema = pa.schema({"prompt": pa.string(), "completion": pa.string()})
+    reader = pm.score_stream(pa.RecordBatchReader.from_batches(schema, batches()), length, chunk_rows=10)
+    reader.read_next_batch()
+    assert made < 200
+    reader.close()
+
+
+def test_stream_errors_come_out() -> None:
+    def broken(batch: pa.RecordBatch) -> list[float]:
+        raise RuntimeError("no such luck")
+
+    with pytest.raises(Exception, match="no such luck"):
+        pm.score_stream(pool(3), broken).read_all()
+    with pytest.raises(Exception, match="row 1 got nan"):
+        pm.score_stream(pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"]}), lambda batch: [1.0, float("nan")]).read_all()
+
+
+# -- resuming ----------------------------------------------------------------------------------------------------------------------------
+
+
+class Stops(Exception):
+    """An interruption."""
+
+
+def stopping(after: int, calls: list[int], scorer: Any = length) -> Any:
+    def scorer_that_stops(batch: pa.RecordBatch) -> Any:
+        if len(calls) == after:
+            raise Stops
+        calls.append(batch.num_rows)
+        return scorer(batch)
+
+    scorer_that_stops.fingerprint = "length 1"  # type: ignore[attr-defined]
+    return scorer_that_stops
+
+
+def test_goes_on_where_it_was(tmp_path: Path) -> None:
+    frame, out = pool(), tmp_path / "out.parquet"
+    first: list[int] = []
+    with pytest.raises(Stops):
+        pm.score(frame, out, scorer=stopping(4, first), chunk_rows=7)
+    assert not out.exists()
+    second: list[int] = []
+    report = pm.score(frame, out, scorer=stopping(10**6, second), chunk_rows=7)
+    assert report.chunks_resumed == 4
+    assert sum(first) + sum(second) == frame.height
+    assert pl.read_parquet(out)["score"].to_list() == expected(frame)
+    third: list[int] = []
+    again = pm.score(frame, out, scorer=stopping(10**6, third), chunk_rows=7)  # the same run: nothing to do
+    assert (third, again.rows_scored, again.chunks_resumed) == ([], frame.height, report.chunks)
+
+
+def test_a_broken_chunk_is_done_again(tmp_path: Path) -> None:
+    frame, out = pool(), tmp_path / "out.parquet"
+    with pytest.raises(Stops):
+        pm.score(frame, out, scorer=stopping(5, []), chunk_rows=7)
+    chunks = sorted((tmp_path / ".out.parquet.prefmill").glob("*.arrow"))
+    assert len(chunks) == 5
+    chunks[1].write_bytes(chunks[1].read_bytes()[:-20])
+    chunks[3].write_bytes(b"")
+    (chunks[0].parent / "000002.arrow.77.tmp").write_bytes(b"left by a kill")
+    calls: list[int] = []
+    report = pm.score(frame, out, scorer=stopping(10**6, calls), chunk_rows=7)
+    assert report.chunks_resumed == 3
+    assert pl.read_parquet(out)["score"].to_list() == expected(frame)
+    assert sorted(p.name for p in (tmp_path / ".out.parquet.prefmill").iterdir()) == ["lock", "manifest.json"]
+
+
+def test_another_run_on_the_same_output_is_refused_by_name(tmp_path: Path) -> None:
+    frame, out = pool(), tmp_path / "out.parquet"
+    with pytest.raises(Stops):
+        pm.score(frame, out, scorer=stopping(3, []), chunk_rows=7)
+
+    def other(batch: pa.RecordBatch) -> list[float]:
+        return length(batch)
+
+    other.fingerprint = "length 2"  # type: ignore[attr-defined]
+    with pytest.raises(RunDiffers, match=r"another scorer.function; got length 2, expected length 1"):
+        pm.score(frame, out, scorer=other)
+    changed = frame.with_columns(completion=pl.when(pl.col("id") == frame["id"][9]).then(pl.lit("changed")).otherwise("completion"))
+    with pytest.raises(RunDiffers, match=r"another input.content"):
+        pm.score(changed, out, scorer=stopping(9, []))
+    with pytest.raises(RunDiffers, match=r"another input.rows"):
+        pm.score(frame[:-1], out, scorer=stopping(9, []))
+    with pytest.raises(RunDiffers, match=r"another columns"):
+        pm.score(frame, out, scorer=stopping(9, []), score_column="reward")
+    pm.score(frame, out, scorer=other, overwrite=True)
+    with pytest.raises(RunDiffers):
+        pm.score(frame, out, scorer=stopping(10**6, []))
+
+
+def test_an_output_of_somebody_else_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "out.parquet").write_bytes(b"precious")
+    with pytest.raises(TargetExists):
+        pm.score(pool(3), tmp_path / "out.parquet", scorer=length)
+    assert (tmp_path / "out.parquet").read_bytes() == b"precious"
+
+
+def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
+    frame, out = pool(), tmp_path / "out.parquet"
+
+    def scorer(batch: pa.RecordBatch) -> list[float]:
+        with pytest.raises(RunBusy):
+            pm.score(frame, out, scorer=scorer)
+        return length(batch)
+
+    pm.score(frame, out, scorer=scorer)
+
+
+# -- with a model ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch", reason="needs the extra prefmill[score]")
+    import tiny_models
+
+    return tiny_models.save_reward_model("llama", tmp_path_factory.mktemp("model"))
+
+
+def test_a_run_goes_on_with_its_batches_and_threads(model: Path, tmp_path: Path) -> None:
+    frame = pool()
+    whole = pm.score(frame, tmp_path / "whole.parquet", scorer=pm.RewardModel(model=model, batch_tokens=200, threads=1), chunk_rows=9)
+    reward = pm.RewardModel(model=model, batch_tokens=200, threads=1)
+
+    class Half:
+        columns, fingerprint, shape = reward.columns, reward.fingerprint, reward.shape
+        calls = 0
+        prepare = staticmethod(reward.prepare)
+
+        def run(self, prepared: Any) -> Any:
+            self.calls += 1
+            if self.calls > 3:
+                raise Stops
+            return reward.run(prepared)
+
+    from prefmill import score_runs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score_runs, "_as_begun", lambda staged, shape: staged)
+        with pytest.raises(Stops):
+            pm.score(frame, tmp_path / "out.parquet", scorer=Half(), chunk_rows=9)
+    report = pm.score(frame, tmp_path / "out.parquet", scorer=pm.RewardModel(model=model, batch_tokens=999, threads=2), chunk_rows=50)
+    assert report.chunks_resumed == 3
+    assert report.chunks == whole.chunks
+    a, b = (pl.read_parquet(tmp_path / name)["score"].to_numpy() for name in ("whole.parquet", "out.parquet"))
+    assert a.tobytes() == b.tobytes()
+
+
+def test_another_model_template_or_dtype_is_refused_by_name(model: Path, tmp_path: Path) -> None:
+    import tiny_models
+
+    out = tmp_path / "out.parquet"
+    pm.score(pool(5), out, scorer=pm.RewardModel(model=model))
+    (tmp_path / "shouting.jinja").write_text("{% for m in messages %}{{ m['content'] | upper }}{% endfor %}")
+    other = tiny_models.save_reward_model("llama", tmp_path / "other", seed=1)
+    for difference, scorer in {
+        "scorer.model": pm.RewardModel(model=other),
+        "scorer.template": pm.RewardModel(model=model, template=str(tmp_path / "shouting.jinja")),
+        "scorer.dtype": pm.RewardModel(model=model, dtype="bfloat16"),
+        "scorer.max_length": pm.RewardModel(model=model, max_length=100),
+        "scorer.pooling": pm.RewardModel(model=model, pooling="last"),
+    }.items():
+        with pytest.raises(RunDiffers, match=f"another {difference}; got"):
+            pm.score(pool(5), out, scorer=scorer)
+    copy = tmp_path / "copy"  # the same files elsewhere are the same model
+    copy.mkdir()
+    for file in model.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    assert pm.score(pool(5), out, scorer=pm.RewardModel(model=copy)).chunks_resumed > 0
+
+
+def test_too_long_rows(model: Path, tmp_path: Path) -> None:
+    frame = pool(10)
+    lengths = (frame["prompt"].str.len_chars() + frame["completion"].str.len_chars() + 4).to_list()
+    longest = lengths.index(max(lengths))
+    limit = sorted(lengths)[len(lengths) // 2]
+    over = [n > limit for n in lengths]
+    with pytest.raises(BadInput, match=rf"row \d+ \(id 'id-.*'\) is too long; got \d+ tokens, expected at most {limit}"):
+        pm.score(frame, tmp_path / "a.parquet", scorer=pm.RewardModel(model=model, max_length=limit))
+    report = pm.score(frame, tmp_path / "b.parquet", scorer=pm.RewardModel(model=model, max_length=limit, on_too_long="null"))
+    assert dict(report.null) == {"too_long": sum(over)}
+    assert pl.read_parquet(tmp_path / "b.parquet")["score"].is_null().to_list() == over
+    report = pm.score(frame, tmp_path / "c.parquet", scorer=pm.RewardModel(model=model, max_length=limit, on_too_long="truncate"))
+    assert (report.truncated, report.rows_scored) == (sum(over), frame.height)
+    best = pm.run(pm.BestOf(k=10), tmp_path / "b.parquet", tmp_path / "best.parquet")  # rows without a score are never picked
+    assert best.pairs_out == frame.height - sum(over)
+    assert best.dropped == {"null_score": sum(over)}
+    assert over[longest]
+
+
+def test_several_devices(model: Path, tmp_path: Path) -> None:
+    frame = pool()
+    scorer = pm.RewardModel(model=model, threads=1)
+    pm.score(frame, tmp_path / "one.parquet", scorer=scorer, chunk_rows=9)
+    pm.score(frame, tmp_path / "two.parquet", scorer=scorer, chunk_rows=9, devices=["cpu", "cpu"])
+    one, two = (pl.read_parquet(tmp_path / f"{name}.parquet")["score"].to_list() for name in ("one", "two"))
+    assert one == two
+    with pytest.raises(BadInput, match="too long"):  # what fails in a process fails here
+        pm.score(frame, tmp_path / "three.parquet", scorer=pm.RewardModel(model=model, max_length=5), devices=["cpu", "cpu"])
+
+
+def test_a_grown_pool_scores_its_new_rows(model: Path, tmp_path: Path) -> None:
+    frame = pool()
+    scorer = pm.RewardModel(model=model, cache=tmp_path / "cache")
+    first = pm.score(frame, tmp_path / "first.parquet", scorer=scorer)
+    assert first.cached == 0
+    grown = pl.concat([frame, pool(10, seed=1)])
+    second = pm.score(grown, tmp_path / "second.parquet", scorer=scorer)
+    assert second.cached == frame.height
+    old, new = (pl.read_parquet(tmp_path / f"{name}.parquet")["score"].to_list() for name in ("first", "second"))
+    assert new[: len(old)] == old
+    other = pm.score(grown, tmp_path / "third.parquet", scorer=pm.RewardModel(model=model, cache=tmp_path / "cache", max_length=200))
+    assert other.cached == 0  # scored in another way: other scores
+
+
+def test_killed_at_random_instants(model: Path, tmp_path: Path) -> None:
+    frame = pool(150, seed=3)
+    frame.write_parquet(tmp_path / "pool.parquet")
+    whole = pm.score(frame, tmp_path / "whole.parquet", scorer=pm.RewardModel(model=model), chunk_rows=6)
+    assert whole.chunks > 50
+    out = tmp_path / "out.parquet"
+    command = [sys.executable, str(Path(__file__).with_name("kill_score.py")), str(tmp_path / "pool.parquet"), str(out), str(model), "30", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "killed 30" in done.stdout
+    got, wanted = pl.read_parquet(out), pl.read_parquet(tmp_path / "whole.parquet")
+    assert got.select(frame.columns).rows() == frame.rows()  # none lost, none twice, none moved
+    np.testing.assert_allclose(got["score"].to_numpy(), wanted["score"].to_numpy(), rtol=0, atol=1e-5)
+    # Bit for bit as one unbroken run with the settings that the first life had.
+    shape = json.loads((tmp_path / ".out.parquet.prefmill" / "manifest.json").read_text())["shape"]
+    again = pm.RewardModel(model=model, batch_tokens=shape["batch_tokens"], threads=shape["threads"])
+    pm.score(frame, tmp_path / "again.parquet", scorer=again, chunk_rows=shape["chunk_rows"])
+    assert pl.read_parquet(tmp_path / "again.parquet")["score"].to_numpy().tobytes() == got["score"].to_numpy().tobytes()
+
+
+# -- command line ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_command(model: Path, tmp_path: Path) -> None:
+    frame = pool(10)
+    frame.write_parquet(tmp_path / "pool.parquet")
+    command = [sys.executable, "-m", "prefmill", "score", str(tmp_path / "pool.parquet"), "-o", str(tmp_path / "out.parquet")]
+    done = subprocess.run([*command, "--model", str(model), "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["rows_in"], told["rows_scored"], told["way"]) == (frame.height, frame.height, "streams")
+    assert f"  scored  {frame.height}  100.0 %" in done.stderr
+    pm.score(frame, tmp_path / "here.parquet", scorer=str(model))
+    assert pl.read_parquet(tmp_path / "here.parquet").equals(pl.read_parquet(tmp_path / "out.parquet"))
+    for bad, text in {
+        (): "no model named",
+        ("--model", str(tmp_path / "nowhere")): "no directory",
+        ("--model", str(model), "--scorer", "magic"): "expected one of",
+        ("--model", str(model), "--beta", "1"): "no meaning for --scorer reward",
+        ("--model", str(model), "--scorer", "implicit"): "needs a reference model",
+        ("--model", str(model), "--template", "fancy"): "no such template",
+        ("--model", str(model), "--device", "tpu9"): "no device",
+        ("--model", str(model), "--max-length", "99999"): "more than the model takes",
+    }.items():
+        failed = subprocess.run([*command[:-1], str(tmp_path / "other.parquet"), *bad], capture_output=True, text=True, check=False)
+        assert failed.returncode in (1, 2), (bad, failed.stderr)
+        assert text in failed.stderr, (bad, failed.stderr)
+        assert "Traceback" not in failed.stderr
+
+
+def test_errors_are_ours() -> None:
+    for wrong in ({"share_prefix": "maybe"}, {"max_length": 0}, {"batch_tokens": -1}, {"on_too_long": "cry"}, {"pooling": "mean"}):
+        with pytest.raises(PrefmillError, match=next(iter(wrong))):
+            pm.RewardModel(model="x", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(PrefmillError, match="beta"):
+        pm.ImplicitReward(model="x", reference="y", beta=0)
