@@ -427,7 +427,7 @@ def _files(model: Path, options: argparse.Namespace) -> dict[str, Any] | str:
     from prefmill.scoring import RewardModel
 
     shape = next(shape for shape in pools.DECODER_SHAPES if shape.name == "k8-3x")
-    pool = pools.decoder_pool(shape, AutoTokenizer.from_pretrained(model), 2 * options.scale, options.seed + 1)
+    pool = pools.decoder_pool(shape, AutoTokenizer.from_pretrained(model), 6 * options.scale, options.seed + 1)
     runs = []
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
         source, output = Path(folder, "pool.parquet"), Path(folder, "scored.parquet")
@@ -436,9 +436,8 @@ def _files(model: Path, options: argparse.Namespace) -> dict[str, Any] | str:
         scorer.load()
         for number in range(-1, options.repeat):  # the first loads libraries and is not counted
             watched = _Watched(scorer)
-            output.unlink(missing_ok=True)
             begin = time.perf_counter()
-            prefmill.score(str(source), str(output), scorer=watched)
+            prefmill.score(str(source), str(output), scorer=watched, overwrite=True)
             wall = time.perf_counter() - begin
             assert pq.read_metadata(output).num_rows == len(pool.ids)
             _say(

@@ -4,9 +4,10 @@
     python benchmarks/gpu/bench_gpu.py --quick                        # about 3 minutes
     python benchmarks/gpu/bench_gpu.py --device cpu --tiny            # seconds, no GPU: runs every line with stand-ins, times mean nothing
 
-Needs torch, transformers, pyarrow, numpy and this source tree; no model files, no network. Weights are random and made on the device, so that speed is
-that of the shape. First correctness (check_gpu.py), then speed: prompts of 512 and completions of 256 tokens, K candidates a prompt, the same token ids
-for all, candidates in rotation after a warm-up. Exit code 1 if a score is wrong; goals that are not reached are printed, not an error.
+Needs torch, transformers, pyarrow, numpy and this source tree; no model files, no network. Weights are random and made on the device, so
+that speed is that of the shape. First correctness (check_gpu.py), then speed: prompts of 512 and completions of 256 tokens, K candidates a
+prompt, the same token ids for all, candidates in rotation after a warm-up. Exit code 1 if a score is wrong; goals that are not reached are
+printed, and are no error.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
 import transformers  # noqa: E402
 from check_gpu import Check, checks, plain_varlen  # noqa: E402
+from torch.nn import functional  # noqa: E402
 from transformers import LlamaConfig, LlamaForSequenceClassification  # noqa: E402
 
 from prefmill._version import __version__  # noqa: E402
@@ -66,7 +67,7 @@ class Job:
     prompts: list[int]  # of each group, tokens
 
     def flops(self, config: Any, weights: int, *, shared: bool) -> float:
-        """Floating-point operations: 2 for each weight of a matrix product and token, and causal attention, each prompt once if `shared`."""
+        """Operations: 2 for each weight of a matrix product and token, and causal attention; each prompt once if `shared`."""
         attention_of = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
         total = 0.0
         for group, prompt in enumerate(self.prompts):
@@ -226,7 +227,7 @@ def _padded(model: Any, rows: TokenRows, device: torch.device, batch: int) -> np
 
 
 def _plain(model: Any, rows: TokenRows, device: torch.device, budget: int) -> np.ndarray:
-    """The best loop we can write over plain Transformers: sorted by tokens, a token budget, no mask (exact behind right padding), float32 head."""
+    """The best loop over plain Transformers: sorted by tokens, a token budget, no mask (exact behind right padding), float32 head."""
     order = np.argsort(rows.lengths, kind="stable").tolist()
     batches: list[list[int]] = []
     for i in order:
@@ -241,7 +242,7 @@ def _plain(model: Any, rows: TokenRows, device: torch.device, budget: int) -> np
             ids, _, lengths = _padded_ids(rows, which, device)
             states = model.model(input_ids=ids, use_cache=False).last_hidden_state
             at = torch.arange(len(which), device=device)
-            found.append(F.linear(states[at, lengths - 1].float(), weight)[:, 0])
+            found.append(functional.linear(states[at, lengths - 1].float(), weight)[:, 0])
     out = np.empty(len(rows))
     out[order] = torch.cat(found).cpu().numpy()
     return out
