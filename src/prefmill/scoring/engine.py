@@ -31,6 +31,8 @@ Floats = npt.NDArray[np.float64]
 
 # Tokens of one forward pass: enough for full speed, measured on 2 CPU cores (benchmarks/README.md) and taken for GPUs from scoring practice.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+# Of padded batches: the fewer rows, the less padding, and a CPU is at full speed with few.
+PADDED_TOKENS = {"cpu": 512, "cuda": 16384}
 _CHECKED_ROWS = 8
 _LANE = 128  # FlexAttention works in blocks of 128 tokens
 _STEP = 64  # widths of padded batches, where shapes are to be constant
@@ -70,7 +72,7 @@ class Engine:
         model: in evaluation mode, on its device.
         head: turns hidden states and the rows' tokens into values; see `Head`.
         share: whether prompts may be shared; with False the streams are still without padding.
-        batch_tokens: budget of one forward pass; None is `BATCH_TOKENS` of the device.
+        batch_tokens: budget of one forward pass; None is `BATCH_TOKENS` of the device, or `PADDED_TOKENS` for batches.
         invariant: constant shapes, so that a row's score is bitwise the same whatever its neighbours are.
         compile: run the body through `torch.compile`.
     """
@@ -98,6 +100,8 @@ class Engine:
         self.pads = self.pad is not None or self.body is not None
         self._rope = _batch_dependent_rope(self.model)
         self._probe()
+        if self.way == "batches":
+            self.budget = self.batch_tokens or PADDED_TOKENS.get(self.device.type, PADDED_TOKENS["cpu"])
         if self.compile and self.body is not None:
             self.body = torch.compile(self.body, dynamic=True)
 
