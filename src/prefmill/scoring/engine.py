@@ -115,7 +115,10 @@ class Engine:
         capped = getattr(config, "attn_logit_softcapping", None) is not None
         flash = self.model.dtype in (torch.bfloat16, torch.float16) and head_dim <= 256 and head_dim % 8 == 0
         new = torch.cuda.get_device_capability(self.device) >= (8, 0)
-        return attention.VARLEN if flash and new and not capped else attention.BLOCKMASK
+        if flash and new and not capped:
+            return attention.VARLEN
+        # FlexAttention adds up in blocks of the stream, so that the last bits of a score depend on where its row stands.
+        return attention.SEGMENTS if self.invariant else attention.BLOCKMASK
 
     def _probe(self) -> None:
         """Whether streams give what single rows give: on random rows with a shared prefix, a row of one token, and none shared."""
