@@ -31,6 +31,8 @@ Floats = npt.NDArray[np.float64]
 
 # Tokens of one forward pass: enough for full speed, measured on 2 CPU cores (benchmarks/README.md) and taken for GPUs from scoring practice.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+# Of padded batches: the fewer rows, the less padding, and a CPU is at full speed with few.
+PADDED_TOKENS = {"cpu": 512, "cuda": 16384}
 _CHECKED_ROWS = 8
 _PROBE_TOKENS = 128  # at least what the probe's rows need to stand in one stream and in one batch, whatever the budget is
 _LANE = 128  # FlexAttention works in blocks of 128 tokens
@@ -74,7 +76,7 @@ class Engine:
         model: in evaluation mode, on its device.
         head: turns hidden states and the rows' tokens into values; see `Head`.
         share: whether prompts may be shared; with False the streams are still without padding.
-        batch_tokens: budget of one forward pass; None is `BATCH_TOKENS` of the device.
+        batch_tokens: budget of one forward pass; None is `BATCH_TOKENS` of the device, or `PADDED_TOKENS` for batches.
         invariant: constant shapes, so that a row's score is bitwise the same whatever its neighbours are (row by row where there are experts).
         compile: run the body through `torch.compile`.
     """
@@ -104,6 +106,8 @@ class Engine:
         # An expert's product has as many rows as tokens were sent to it, which neighbours change: there the same bits need every row alone.
         self._alone = self.invariant and any(name.endswith(".experts") for name, _ in self.model.named_modules())
         self._probe()
+        if self.way == "batches":
+            self.budget = self.batch_tokens or PADDED_TOKENS.get(self.device.type, PADDED_TOKENS["cpu"])
         if self.compile and self.body is not None:
             self.body = torch.compile(self.body, dynamic=True)
 
@@ -117,7 +121,10 @@ class Engine:
         capped = getattr(config, "attn_logit_softcapping", None) is not None
         flash = self.model.dtype in (torch.bfloat16, torch.float16) and head_dim <= 256 and head_dim % 8 == 0
         new = torch.cuda.get_device_capability(self.device) >= (8, 0)
-        return attention.VARLEN if flash and new and not capped else attention.BLOCKMASK
+        if flash and new and not capped:
+            return attention.VARLEN
+        # FlexAttention adds up in blocks of the stream, so that the last bits of a score depend on where its row stands.
+        return attention.SEGMENTS if self.invariant else attention.BLOCKMASK
 
     def _probe(self) -> None:
         """Whether streams give what single rows give: on random rows with a shared prefix, a row of one token, and none shared."""

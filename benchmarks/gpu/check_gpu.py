@@ -1,0 +1,293 @@
+"""Whether the forms of attention that only CUDA has give the scores of one row at a time: part of bench_gpu.py.
+
+The measure is Transformers in float32 on the CPU, one row at a time, with the weights rounded to the dtype under test. In float32 the
+largest error is bounded. In half precision it is compared with the error that Transformers itself makes there, one row at a time on the
+same device: ours may be `RMS_FACTOR` times that in the root mean square and `MAX_FACTOR` times in the largest.
+
+Rows: groups of several sizes with prompts of one token and of a hundred, completions of one token, single rows, a row of one token, equal
+rows, and groups that have to be split because they are over the budget.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from prefmill.scoring import attention
+from prefmill.scoring.engine import Engine
+from prefmill.scoring.heads import LogProbHead, RewardHead
+from prefmill.scoring.tokens import TokenRows
+
+RMS_FACTOR, MAX_FACTOR = 1.25, 2.0
+FLOAT32_ERROR = 1e-5  # of the largest score, largest error
+WINDOW, VOCABULARY, FIRST = 48, 1000, 10
+BUDGETS = (8192, 96)  # all in one stream; every larger group split
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of model, in one dtype, through one form of attention; `backend` None is what the engine chooses."""
+
+    name: str
+    family: str
+    dtype: str
+    backend: str | None
+    head_dim: int = 64
+    quick: bool = True
+    causal: bool = False  # log-probabilities instead of a reward head
+
+
+CASES = (
+    Case("varlen, GQA 4:1, head_dim 64", "llama", "bfloat16", attention.VARLEN),
+    Case("varlen, GQA 4:1, head_dim 128", "llama", "bfloat16", attention.VARLEN, head_dim=128),
+    Case("varlen, GQA 4:1, head_dim 64", "llama", "float16", attention.VARLEN),
+    Case("varlen, GQA 4:1, head_dim 96", "llama", "float16", attention.VARLEN, head_dim=96, quick=False),
+    Case("varlen, sliding window", "mistral", "bfloat16", attention.VARLEN),
+    Case("varlen, query and key norms", "qwen3", "bfloat16", attention.VARLEN, head_dim=128, quick=False),
+    Case("varlen, log-probabilities", "llama", "bfloat16", attention.VARLEN, causal=True),
+    Case("blockmask, GQA 4:1, head_dim 64", "llama", "float32", attention.BLOCKMASK),
+    Case("blockmask, GQA 4:1, head_dim 128", "llama", "float32", attention.BLOCKMASK, head_dim=128, quick=False),
+    Case("blockmask, sliding window", "mistral", "float32", attention.BLOCKMASK, quick=False),
+    Case("blockmask, soft-capping and sliding window", "gemma2", "float32", attention.BLOCKMASK),
+    Case("blockmask, soft-capping and sliding window", "gemma2", "bfloat16", attention.BLOCKMASK, quick=False),
+    Case("blockmask, log-probabilities", "llama", "float32", attention.BLOCKMASK, causal=True, quick=False),
+    Case("segments", "llama", "float32", attention.SEGMENTS, quick=False),
+    Case("padded batches, encoder", "bert", "float32", None),
+    Case("padded batches, encoder", "bert", "bfloat16", None, quick=False),
+)
+
+
+@dataclass
+class Check:
+    """What was looked at, what came out, and whether it holds."""
+
+    name: str
+    measured: str
+    allowed: str
+    held: bool
+    seconds: float = 0.0
+
+
+class _Forced(Engine):
+    """An engine that takes the form of attention it is told."""
+
+    backend: str | None = None
+
+    def _attention(self) -> str:
+        return self.backend or super()._attention()
+
+
+def checks(device: Any, *, tiny: bool, quick: bool) -> Iterator[Check]:
+    """Every check, one after another; what goes wrong inside one is its result."""
+    todo: list[tuple[str, Callable[[], list[Check]]]] = [
+        (f"{case.name}, {case.dtype}", lambda case=case: _case(case, device, tiny)) for case in CASES if case.quick or not quick
+    ]
+    todo += [
+        (f"a row's last token changes no other score, {dtype}", lambda d=dtype, b=backend: [_isolated(d, b, device, tiny)])
+        for dtype, backend in (("bfloat16", attention.VARLEN), ("float32", attention.BLOCKMASK))
+    ]
+    todo += [(f"invariant mode, {dtype}", lambda d=dtype: [_invariant(d, device, tiny)]) for dtype in ("bfloat16", "float32")]
+    if not quick:
+        todo.append(("blockmask at many lengths", lambda: [_lengths(device, tiny)]))
+    for name, make in todo:
+        begin = time.perf_counter()
+        try:
+            found = make()
+        except Exception as error:  # one that fails must not hide the others
+            found = [Check(name, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", "no error", False)]
+        for check in found:
+            check.seconds = (time.perf_counter() - begin) / len(found)
+            yield check
+
+
+def _config(family: str, head_dim: int, tiny: bool) -> Any:
+    heads, hidden, layers = (8, 64, 2) if tiny else (8, 256, 4)
+    settings: dict[str, Any] = {
+        "vocab_size": VOCABULARY, "hidden_size": hidden, "intermediate_size": 2 * hidden, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": hidden**-0.5,
+        "max_position_embeddings": 2048, "num_labels": 1,
+    }  # fmt: skip
+    if family != "bert":
+        settings |= {"num_key_value_heads": heads // 4, "head_dim": head_dim}
+    if family == "mistral":
+        settings |= {"sliding_window": WINDOW}
+    if family == "gemma2":
+        settings |= {"sliding_window": WINDOW, "attn_logit_softcapping": 5.0, "query_pre_attn_scalar": head_dim}
+    return AutoConfig.for_model(family, **settings)
+
+
+def _models(family: str, head_dim: int, dtype: str, device: Any, tiny: bool, causal: bool = False) -> tuple[Any, Any]:
+    """A random model in float32 on the CPU, its weights those of the second: the same in `dtype` on `device`."""
+    torch.manual_seed(0)
+    auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
+    config = _config(family, head_dim, tiny)
+    exact = auto.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
+    model = auto.from_config(_config(family, head_dim, tiny), dtype=DTYPES[dtype])
+    model.load_state_dict(exact.state_dict())
+    exact.load_state_dict(model.state_dict())
+    return exact, model.eval().requires_grad_(False).to(device)
+
+
+def _rows(tiny: bool, seed: int = 0) -> TokenRows:
+    rng = np.random.default_rng(seed)
+
+    def ids(n: int) -> list[int]:
+        return rng.integers(FIRST, VOCABULARY, n).tolist()
+
+    rows: list[list[int]] = []
+    groups: list[int] = []
+    starts: list[int] = []
+    shapes = [(48, 8, 30), (130, 1, 20), (1, 4, 12), (90, 16, 14), (0, 1, 1), (64, 2, 1), (20, 3, 200)]
+    if tiny:
+        shapes = [(24, 6, 10), (60, 1, 8), (1, 3, 6), (50, 12, 8), (0, 1, 1), (30, 2, 1), (10, 2, 50)]
+    for _ in range(1 if tiny else 4):
+        for prompt, k, own in shapes:
+            head, group = ids(prompt), len(set(groups))
+            lengths = np.clip(rng.lognormal(np.log(own) - 0.18, 0.6, k), 1, 400).astype(int)
+            lengths[0] = 1 if k > 1 else lengths[0]
+            for n in lengths.tolist():
+                rows.append(head + ids(n))
+                groups.append(group)
+                starts.append(prompt)
+        rows.append(list(rows[-1]))  # equal rows
+        groups.append(groups[-1])
+        starts.append(starts[-1])
+    return TokenRows.of(rows, groups, starts)
+
+
+def _alone(model: Any, rows: TokenRows, causal: bool) -> np.ndarray:
+    """Transformers, one row at a time."""
+    found = []
+    with torch.inference_mode():
+        for i in range(len(rows)):
+            ids = torch.from_numpy(rows.row(i).astype(np.int64))[None].to(model.device)
+            logits = model(input_ids=ids).logits[0].float()
+            if causal:
+                first = max(int(rows.starts[i]), 1)
+                told = functional.log_softmax(logits[first - 1 : -1], -1).gather(1, ids[0, first:, None])
+                found.append(float(told.double().sum()))
+            else:
+                found.append(float(logits[0]))
+    return np.asarray(found)
+
+
+def _engine(model: Any, device: Any, backend: str | None, budget: int, *, causal: bool = False, invariant: bool = False) -> Engine:
+    _Forced.backend = backend
+    engine = _Forced(model, LogProbHead() if causal else RewardHead(), device, batch_tokens=budget, invariant=invariant)
+    if backend is not None and engine.way != "streams":
+        raise RuntimeError(f"the engine fell back to batches: {engine.reason}")
+    return engine
+
+
+def _scores(engine: Engine, rows: TokenRows) -> np.ndarray:
+    return engine.run(engine.plan(rows))[:, 0]
+
+
+def _case(case: Case, device: Any, tiny: bool) -> list[Check]:
+    exact, model = _models(case.family, case.head_dim, case.dtype, device, tiny, case.causal)
+    if case.family == "gemma2":  # scaled_dot_product_attention has no soft-capping
+        exact.set_attn_implementation("eager")
+        model.set_attn_implementation("eager")
+    rows = _rows(tiny)
+    want, theirs = _alone(exact, rows, case.causal), None
+    if case.dtype != "float32":
+        theirs = np.abs(_alone(model, rows, case.causal) - want)
+    found = []
+    for budget in BUDGETS:
+        engine = _engine(model, device, case.backend, budget, causal=case.causal)
+        error = np.abs(_scores(engine, rows) - want)
+        name = f"{case.name}, {case.dtype}, {'one stream' if budget == BUDGETS[0] else 'groups split'}"
+        if theirs is None:
+            bound = FLOAT32_ERROR * float(np.abs(want).max())
+            held = bool(error.max() <= bound)
+            found.append(Check(name, f"largest error {error.max():.1e}", f"{bound:.1e}", held))
+        else:
+            ours_rms, their_rms = _rms(error), _rms(theirs)
+            held = bool(ours_rms <= RMS_FACTOR * their_rms and error.max() <= MAX_FACTOR * theirs.max())
+            allowed = f"{RMS_FACTOR} × {their_rms:.1e}; {MAX_FACTOR:g} × {theirs.max():.1e}"
+            found.append(Check(name, f"rms {ours_rms:.1e}; largest {error.max():.1e}", allowed, held))
+    return found
+
+
+def _rms(error: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(error))))
+
+
+def _isolated(dtype: str, backend: str, device: Any, tiny: bool) -> Check:
+    """Another last token in one row: every other score keeps its bits, and that one moves."""
+    _, model = _models("llama", 64, dtype, device, tiny)
+    rows = _rows(tiny)
+    engine = _engine(model, device, backend, BUDGETS[0])
+    before = _scores(engine, rows)
+    row = next(i for i in range(len(rows)) if rows.lengths[i] > rows.starts[i] + 4)
+    ids = rows.ids.copy()
+    ids[rows.offsets[row + 1] - 1] = FIRST + (ids[rows.offsets[row + 1] - 1] - FIRST + 1) % (VOCABULARY - FIRST)
+    after = _scores(engine, TokenRows(ids, rows.offsets, rows.groups, rows.starts))
+    others = np.arange(len(rows)) != row
+    changed, moved = int((before[others] != after[others]).sum()), before[row] != after[row]
+    form = backend.removeprefix("prefmill_")
+    said = f"{changed} other scores changed; its own {'moved' if moved else 'did not move'}"
+    return Check(f"a row's last token changes no other score, {form}, {dtype}", said, "0; moved", changed == 0 and bool(moved))
+
+
+def _invariant(dtype: str, device: Any, tiny: bool) -> Check:
+    """Rows in other company, and in another order: the same bits, by the form of attention that the engine chooses for that."""
+    _, model = _models("llama", 64, dtype, device, tiny)
+    rows = _rows(tiny)
+    backend = attention.VARLEN if dtype == "bfloat16" and device.type == "cpu" else None  # on the CPU the engine would not choose it
+    engine = _engine(model, device, backend, 512, invariant=True)
+    together = _scores(engine, rows)
+    rng = np.random.default_rng(1)
+    different = compared = 0
+    for _ in range(4):
+        some = rng.permutation(len(rows))[: rng.integers(1, len(rows))]
+        different += int((_scores(engine, rows.take(some)) != together[some]).sum())
+        compared += len(some)
+    for i in rng.permutation(len(rows))[:4]:
+        different += int(_scores(engine, rows.take(np.asarray([i])))[0] != together[i])
+        compared += 1
+    form = engine.ours.removeprefix("prefmill_")
+    return Check(f"invariant mode, {dtype}, by {form}", f"{different} of {compared} scores with other bits", "0", different == 0)
+
+
+def _lengths(device: Any, tiny: bool) -> Check:
+    """FlexAttention compiled once must serve every length: past the limit of recompilations it would run uncompiled."""
+    exact, model = _models("llama", 64, "float32", device, tiny)
+    engine = _engine(model, device, attention.BLOCKMASK, BUDGETS[0])
+    rng = np.random.default_rng(2)
+    worst, scale = 0.0, 0.0
+    lengths = range(5, 200, 60) if tiny else range(5, 4000, 100)
+    for n in lengths:
+        head = rng.integers(FIRST, VOCABULARY, n).tolist()
+        rows = TokenRows.of([head + [FIRST + k] * (k + 1) for k in range(3)], [0, 0, 0], [n] * 3)
+        want = _alone(exact, rows, False) if n < 1500 else None
+        got = _scores(engine, rows)
+        if want is not None:
+            worst, scale = max(worst, float(np.abs(got - want).max())), max(scale, float(np.abs(want).max()))
+    bound = FLOAT32_ERROR * scale
+    return Check(f"blockmask at {len(lengths)} lengths in one process", f"largest error {worst:.1e}", f"{bound:.1e}", worst <= bound)
+
+
+def plain_varlen(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.Tensor, max_q: int, max_k: int, *,
+    scale: float | None = None, window_size: tuple[int, int] = (-1, -1), enable_gqa: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    """What torch's varlen_attn computes, one scaled_dot_product_attention a segment: stands in for it where there is no CUDA."""
+    out = torch.empty_like(query)
+    q_bounds, k_bounds = cu_q.tolist(), cu_k.tolist()
+    for q0, q1, k0, k1 in zip(q_bounds, q_bounds[1:], k_bounds, k_bounds[1:], strict=False):
+        rows, columns = q1 - q0, k1 - k0
+        seen = torch.ones(rows, columns, dtype=torch.bool, device=query.device).tril(columns - rows)
+        if window_size[0] >= 0:
+            seen = seen.triu(columns - rows - window_size[0])
+        q, k, v = (x.transpose(0, 1)[None] for x in (query[q0:q1], key[k0:k1], value[k0:k1]))
+        out[q0:q1] = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale, enable_gqa=enable_gqa)[0].transpose(0, 1)
+    return out
