@@ -16,8 +16,7 @@ import pyarrow as pa
 import pytest
 
 import prefmill as pm
-from prefmill.errors import BadArgument, BadInput, BadScore, PrefmillError, TargetExists
-from prefmill.ledger import RunBusy, RunDiffers
+from prefmill.errors import BadArgument, BadInput, BadScore, PrefmillError, RunBusy, RunDiffers, TargetExists
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")

@@ -7,6 +7,10 @@
     ├── BadInput                 a file that cannot be read as what it claims to be (exit code 1)
     │   └── BadScore             rows that `on_invalid="raise"` refuses
     ├── TargetExists             an output that is already there, without `overwrite`
+    ├── RunDiffers               an interrupted run on this output had another model, template, dtype or input (exit code 2)
+    ├── RunBusy                  another process writes this output (exit code 2)
+    ├── OutOfDeviceMemory        one row alone does not fit into a device's memory
+    ├── ScoresDiffer             packed scores differ from those of one row at a time (exit code 70)
     ├── MissingPackage           an optional package is not installed
     └── AccountingError          our own bug: rows in and rows accounted for differ (exit code 70)
 
@@ -73,6 +77,28 @@ class TargetExists(PrefmillError, FileExistsError):
     """The output is already there."""
 
     exit_code = 2
+
+
+class RunDiffers(PrefmillError):
+    """The output belongs to another run: another model, template, dtype or input."""
+
+    exit_code = 2
+
+
+class RunBusy(PrefmillError):
+    """Another process works on this output."""
+
+    exit_code = 2
+
+
+class OutOfDeviceMemory(PrefmillError):
+    """One row alone does not fit."""
+
+
+class ScoresDiffer(PrefmillError):
+    """Packed scores differ from those of one row at a time: nothing is written from such a model."""
+
+    exit_code = 70
 
 
 class MissingPackage(PrefmillError, ImportError):

@@ -19,21 +19,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from prefmill.errors import BadInput, PrefmillError, TargetExists
+from prefmill.errors import BadInput, RunBusy, RunDiffers, TargetExists
 
 _VERSION = 1
-
-
-class RunDiffers(PrefmillError):
-    """The output belongs to another run: another model, template, dtype or input."""
-
-    exit_code = 2
-
-
-class RunBusy(PrefmillError):
-    """Another process works on this output."""
-
-    exit_code = 2
 
 
 class Ledger:

@@ -1,4 +1,5 @@
-"""Scoring: what turns candidates into numbers. Arrow, NumPy and torch only, so that it runs wherever a GPU is; torch is loaded on first use.
+"""Scoring: what turns candidates into numbers. Arrow, NumPy and torch only, so that it runs wherever a GPU is; torch is loaded on first
+use.
 
     tokens.py     conversations to token ids          packing.py    token rows to flat streams, prompts once
     attention.py  attention over streams              engine.py     runs a model over streams or batches; the probe; memory

@@ -1,14 +1,14 @@
 """Attention over packed streams, in three forms that compute the same: registered with Transformers by name, never patched in.
 
-The plan of a stream travels as the keyword argument `prefmill_plan` of the model's forward. Transformers makes no mask for a name that it does not
-know, hands the argument down to every attention layer, and calls the function registered under the name.
+The plan of a stream travels as the keyword argument `prefmill_plan` of the model's forward. Transformers makes no mask for a name that it
+does not know, hands the argument down to every attention layer, and calls the function registered under the name.
 
     segments   scaled_dot_product_attention segment by segment; any device and dtype; what CPUs use
     varlen     one call of torch.nn.attention.varlen for all segments; CUDA (SM80 and newer), bfloat16 and float16
     blockmask  FlexAttention under one block mask; CUDA where varlen cannot serve: float32, soft-capped scores, odd head sizes
 
-Grouped-query attention, sliding windows and (segments, blockmask) soft-capping are honoured; an argument that could change the result and is not known
-here raises `CannotShare`, and the model is then scored in padded batches.
+Grouped-query attention, sliding windows and (segments, blockmask) soft-capping are honoured; an argument that could change the result and
+is not known here raises `CannotShare`, and the model is then scored in padded batches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import scaled_dot_product_attention as _sdpa
 from transformers import AttentionInterface
 
 from prefmill.scoring.packing import Stream
@@ -55,6 +55,13 @@ class StreamPlan:
             self._kept[key] = make()
         return self._kept[key]
 
+    def visible(self, rows: int, columns: int, window: int | None) -> torch.Tensor:
+        """Which of `columns` keys each of the last `rows` positions sees, shape (rows, columns)."""
+        if (rows, columns, window) not in self._kept:
+            seen = torch.ones(rows, columns, dtype=torch.bool, device=self.device).tril(columns - rows)
+            self._kept[rows, columns, window] = seen if window is None else seen.triu(columns - rows - window + 1)
+        return self._kept[rows, columns, window]  # type: ignore[no-any-return]
+
 
 def _checked(module: Any, plan: StreamPlan | None, mask: Any, is_causal: bool | None, others: dict[str, Any]) -> StreamPlan:
     if plan is None:
@@ -70,7 +77,7 @@ def _checked(module: Any, plan: StreamPlan | None, mask: Any, is_causal: bool | 
     return plan
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def segments(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any = None, scaling: float | None = None,
     dropout: float = 0.0, prefmill_plan: StreamPlan | None = None, sliding_window: int | None = None, softcap: float | None = None,
@@ -93,22 +100,16 @@ def segments(
         window = sliding_window if sliding_window is not None and sliding_window < columns else None
         own_query = query[:, :, start:end]
         if softcap is not None:
-            visible = plan.kept((rows, columns, window), lambda r=rows, c=columns, w=window: _visible(r, c, w, query.device))
+            visible = plan.visible(rows, columns, window)
             result = _capped(own_query, own_key, own_value, visible, scaling, softcap)
         elif shared or window is not None:
             # Lower-right alignment: the last query sees every key. SDPA's own is_causal is upper-left.
-            visible = plan.kept((rows, columns, window), lambda r=rows, c=columns, w=window: _visible(r, c, w, query.device))
-            result = F.scaled_dot_product_attention(own_query, own_key, own_value, attn_mask=visible, scale=scaling, enable_gqa=grouped)
+            visible = plan.visible(rows, columns, window)
+            result = _sdpa(own_query, own_key, own_value, attn_mask=visible, scale=scaling, enable_gqa=grouped)
         else:
-            result = F.scaled_dot_product_attention(own_query, own_key, own_value, is_causal=True, scale=scaling, enable_gqa=grouped)
+            result = _sdpa(own_query, own_key, own_value, is_causal=True, scale=scaling, enable_gqa=grouped)
         out[:, start:end] = result.transpose(1, 2)
     return out, None
-
-
-def _visible(rows: int, columns: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """Which of `columns` keys each of the last `rows` positions sees, shape (rows, columns)."""
-    seen = torch.ones(rows, columns, dtype=torch.bool, device=device).tril(columns - rows)
-    return seen if window is None else seen.triu(columns - rows - window + 1)
 
 
 def _capped(
@@ -151,11 +152,12 @@ def varlen_kernel() -> Callable[..., torch.Tensor]:
     """`torch.nn.attention.varlen.varlen_attn`; a function of its own so that tests can put a plain reference in its place."""
     from torch.nn.attention.varlen import varlen_attn
 
-    return varlen_attn  # type: ignore[no-any-return]
+    return varlen_attn  # type: ignore[return-value]
 
 
 def _cumulative(plan: StreamPlan) -> tuple[torch.Tensor, torch.Tensor, int, int, torch.Tensor | None]:
-    """Cumulative lengths of queries and keys, int32, shape (segments + 1,), their maxima, and the order in which keys are gathered (None: as they are)."""
+    """Cumulative lengths of queries and keys, int32, shape (segments + 1,), their maxima, and the order in which keys are gathered (None:
+    as they are)."""
     table = np.asarray(plan.segments, np.int64)
     own, shared = table[:, 1] - table[:, 0], table[:, 3] - table[:, 2]
     cu_q, cu_k = (np.concatenate(([0], np.cumsum(n))).astype(np.int32) for n in (own, own + shared))
@@ -167,6 +169,7 @@ def _cumulative(plan: StreamPlan) -> tuple[torch.Tensor, torch.Tensor, int, int,
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """`array` on `device`; the copy to a GPU does not wait."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
@@ -176,7 +179,8 @@ def blockmask(
     dropout: float = 0.0, prefmill_plan: StreamPlan | None = None, sliding_window: int | None = None, softcap: float | None = None,
     is_causal: bool | None = None, **others: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """FlexAttention over the whole stream; shapes as in `segments`. The stream's length must be a multiple of 128 on CUDA (the engine pads it)."""
+    """FlexAttention over the whole stream; shapes as in `segments`. The stream's length must be a multiple of 128 on CUDA (the engine pads
+    it)."""
     plan = _checked(module, prefmill_plan, attention_mask, is_causal, others)
     mask = plan.kept(("blockmask", sliding_window), lambda: _block_mask(plan, sliding_window))
     score_mod = None
@@ -200,7 +204,7 @@ def flex_kernel(device: str) -> Callable[..., torch.Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
     if device != "cuda":
-        return flex_attention  # type: ignore[return-value]
+        return flex_attention
     if _compiled is None:
         # Every new pair of flags is a recompile; past the limit dynamo would run it uncompiled, which needs memory for all scores.
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)

@@ -1,7 +1,7 @@
 """Scores by content on disk: one SQLite file for each way of scoring, keyed by a 256-bit hash of the token ids.
 
-A grown pool scores only its new rows; another model, template, dtype or label has a file of its own. SQLite keeps it whole through kills, and lets several
-processes write.
+A grown pool scores only its new rows; another model, template, dtype or label has a file of its own. SQLite keeps it whole through kills,
+and lets several processes write.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class ScoreCache:
             self._file.execute("CREATE TABLE IF NOT EXISTS about (fingerprint TEXT PRIMARY KEY)")
             self._file.execute("INSERT OR IGNORE INTO about VALUES (?)", [json.dumps(dict(fingerprint), sort_keys=True)])
         except (sqlite3.Error, OSError) as error:
-            raise BadInput(f"score: the cache in {str(folder)!r} cannot be used; {error}.", hint="name another folder, or remove that file.") from error
+            raise BadInput(
+                f"score: the cache in {str(folder)!r} cannot be used; {error}.", hint="name another folder, or remove that file."
+            ) from error
 
     def get(self, keys: Sequence[bytes]) -> tuple[npt.NDArray[np.bool_], Floats]:
         """Which keys are known, shape (keys,), and their values, shape (keys, columns)."""

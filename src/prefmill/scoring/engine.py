@@ -5,8 +5,8 @@ Two ways, and a probe that decides between them when the model is loaded:
     streams   flat sequences without padding in which a prompt stands once (`packing.py`), by our own attention (`attention.py`)
     batches   padded rows, sorted by length, under a token budget: any model whatever
 
-The probe is a measurement, not a list of names: a few random rows are run both ways, and if they differ, or attention was never called, the model gets
-batches. The first chunk of real rows is checked again, against one row at a time.
+The probe is a measurement, not a list of names: a few random rows are run both ways, and if they differ, or attention was never called,
+the model gets batches. The first chunk of real rows is checked again, against one row at a time.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
-from prefmill.errors import PrefmillError
-from prefmill.scoring import attention
+from prefmill.errors import OutOfDeviceMemory, ScoresDiffer
+from prefmill.scoring import abilities, attention
 from prefmill.scoring.attention import CannotShare, StreamPlan
 from prefmill.scoring.packing import Stream, batches, pack
 from prefmill.scoring.tokens import Longs, TokenRows
 
 Floats = npt.NDArray[np.float64]
 
-# Tokens of one forward pass: enough for full speed, measured on 2 CPU cores (benchmarks/README.md) and taken for GPUs from scoring practice.
+# Tokens of one forward pass: enough for full speed, measured on 2 CPU cores (benchmarks/README.md) and taken for GPUs from scoring
+# practice.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 # Of padded batches: the fewer rows, the less padding, and a CPU is at full speed with few.
 PADDED_TOKENS = {"cpu": 512, "cuda": 16384}
@@ -38,16 +38,12 @@ _PROBE_TOKENS = 128  # at least what the probe's rows need to stand in one strea
 _LANE = 128  # FlexAttention works in blocks of 128 tokens
 _STEP = 64  # widths of padded batches, where shapes are to be constant
 # Where shapes are to be constant, products have a multiple of 4 rows: CPU kernels take the rows that are left over another way, with other
-# rounding (measured with MKL on AVX-512, one and two threads: no place matters for any multiple of 4 that was tried; 1 to 3 rows over, it does).
+# rounding (measured with MKL on AVX-512, one and two threads: no place matters for any multiple of 4 that was tried; 1 to 3 rows over, it
+# does).
 TILE = 4
-# How far a score may be from that of the row alone, in units of the norm of (hidden * head): rounding of that dtype, many times smaller than a wrong mask's effect.
+# How far a score may be from that of the row alone, in units of the norm of (hidden * head): rounding of that dtype, many times smaller
+# than a wrong mask's effect.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-
-
-class ScoresDiffer(PrefmillError):
-    """Packed scores differ from those of one row at a time: nothing is written from such a model."""
-
-    exit_code = 70
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,8 @@ class Engine:
         head: turns hidden states and the rows' tokens into values; see `Head`.
         share: whether prompts may be shared; with False the streams are still without padding.
         batch_tokens: budget of one forward pass; None is `BATCH_TOKENS` of the device, or `PADDED_TOKENS` for batches.
-        invariant: constant shapes, so that a row's score is bitwise the same whatever its neighbours are (row by row where there are experts).
+        invariant: constant shapes, so that a row's score is bitwise the same whatever its neighbours are (row by row where there are
+            experts).
         compile: run the body through `torch.compile`.
     """
 
@@ -95,16 +92,16 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.budget = self.batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
-        self.stock = _stock(self.model)
-        self.ours = self._attention()
+        self.stock = abilities.stock_attention(self.model)
+        self.ours = abilities.our_attention(self.model, self.device, invariant=self.invariant)
         config = self.model.config.get_text_config()
         self.pad: int | None = getattr(config, "pad_token_id", None)
         self.body = self.head.body(self.model)
         # Without a pad token Transformers' heads take single rows only; where we pool ourselves, padding needs no token of its own.
         self.pads = self.pad is not None or self.body is not None
-        self._rope = _batch_dependent_rope(self.model)
+        self._rope = abilities.batch_dependent_rope(self.model)
         # An expert's product has as many rows as tokens were sent to it, which neighbours change: there the same bits need every row alone.
-        self._alone = self.invariant and any(name.endswith(".experts") for name, _ in self.model.named_modules())
+        self._alone = self.invariant and abilities.has_experts(self.model)
         self._probe()
         if self.way == "batches":
             self.budget = self.batch_tokens or PADDED_TOKENS.get(self.device.type, PADDED_TOKENS["cpu"])
@@ -113,22 +110,9 @@ class Engine:
 
     # -- what the model can do ----------------------------------------------------------------------------------------------------------
 
-    def _attention(self) -> str:
-        if self.device.type != "cuda":
-            return attention.SEGMENTS
-        config = self.model.config.get_text_config()
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        capped = getattr(config, "attn_logit_softcapping", None) is not None
-        flash = self.model.dtype in (torch.bfloat16, torch.float16) and head_dim <= 256 and head_dim % 8 == 0
-        new = torch.cuda.get_device_capability(self.device) >= (8, 0)
-        if flash and new and not capped:
-            return attention.VARLEN
-        # FlexAttention adds up in blocks of the stream, so that the last bits of a score depend on where its row stands.
-        return attention.SEGMENTS if self.invariant else attention.BLOCKMASK
-
     def _probe(self) -> None:
         """Whether streams give what single rows give: on random rows with a shared prefix, a row of one token, and none shared."""
-        rows = self._random_rows()
+        rows = abilities.random_rows(self.model.config.get_text_config().vocab_size)
         everything = np.arange(len(rows))
         with torch.inference_mode(), self._at_least(_PROBE_TOKENS):
             if self.body is None:
@@ -160,15 +144,6 @@ class Engine:
         finally:
             self.budget = min(before, self.budget)
 
-    def _random_rows(self) -> TokenRows:
-        """Rows with a shared prefix and own parts of several lengths, one of them a single token, and rows that share nothing."""
-        rng = np.random.default_rng(0)
-        vocabulary = self.model.config.get_text_config().vocab_size
-        special = min(10, vocabulary // 2)
-        prompt, *others = (rng.integers(special, vocabulary, n).tolist() for n in (9, 3, 1, 5, 1, 12))
-        rows = [prompt + own for own in others[:3]] + others[3:]
-        return TokenRows.of(rows, [0, 0, 0, 1, 2], [9, 9, 9, 0, 4])
-
     def _tried(self, run: Callable[[], Values]) -> Values | None:
         """What `run` gives, or None with the reason if the model's forward is of another shape than it needs."""
         try:
@@ -186,7 +161,8 @@ class Engine:
         tolerance = _TOLERANCE.get(self.model.dtype, 1e-1)
         order, other = np.argsort(packed.rows), np.argsort(single.rows)
         gap = np.abs(packed.values[order] - single.values[other])
-        return ~(gap <= tolerance * np.maximum(packed.scale[order], 1e-6)[:, None]).all(axis=1)
+        near = gap <= tolerance * np.maximum(packed.scale[order], 1e-6)[:, None]
+        return np.asarray(~near.all(axis=1))
 
     # -- making work --------------------------------------------------------------------------------------------------------------------
 
@@ -243,7 +219,8 @@ class Engine:
         return out[work.distinct][work.inverse]
 
     def _check(self, rows: TokenRows, found: Values) -> None:
-        """A few real rows, alone under the model's own attention; refuses to go on if they differ. In `invariant` mode also bit for bit in other company."""
+        """A few real rows, alone under the model's own attention; refuses to go on if they differ. In `invariant` mode also bit for bit in
+        other company."""
         by_length = np.argsort(rows.lengths[found.rows], kind="stable")
         some = by_length[np.unique(np.linspace(0, len(by_length) - 1, _CHECKED_ROWS).astype(int))]
         some = some[np.argsort(found.rows[some])]
@@ -253,7 +230,8 @@ class Engine:
         if far.any() and np.isfinite(mine.values).all():
             i = int(np.flatnonzero(far)[0])
             raise ScoresDiffer(
-                f"score: packed and single scores differ; got {mine.values[i].tolist()} and {single.values[i].tolist()}, expected the same but for rounding.",
+                "score: packed and single scores differ;"
+                f" got {mine.values[i].tolist()} and {single.values[i].tolist()}, expected equal ones.",
                 hint="--share-prefix off may help; please report it with the model's name.",
             )
         if self.invariant:
@@ -271,7 +249,7 @@ class Engine:
     def _run_streams(self, rows: TokenRows, streams: list[Stream]) -> Values:
         """Values of all rows of `streams`, in stream order; they leave the device once."""
         parts: list[tuple[Longs, torch.Tensor, torch.Tensor]] = []
-        with _attention(self.model, self.ours):
+        with abilities.using(self.model, self.ours):
             for stream in streams:
                 parts += self._stream(rows, stream)
         return _gathered(parts, self.head.columns)
@@ -322,6 +300,7 @@ class Engine:
         plan = StreamPlan(stream, self.device, length)
         ids, positions = np.zeros(length, np.int64), np.zeros(length, np.int64)
         ids[: len(stream)], positions[: len(stream)] = stream.ids, stream.positions
+        assert self.body is not None
         hidden = self.body(
             input_ids=attention.to_device(ids, self.device)[None], position_ids=attention.to_device(positions, self.device)[None],
             use_cache=False, prefmill_plan=plan,
@@ -332,7 +311,7 @@ class Engine:
 
     def _run_batches(self, rows: TokenRows, todo: list[Longs]) -> Values:
         parts: list[tuple[Longs, torch.Tensor, torch.Tensor]] = []
-        with _attention(self.model, self.stock):
+        with abilities.using(self.model, self.stock):
             waiting = list(reversed(todo))
             while waiting:
                 which = waiting.pop()
@@ -376,7 +355,7 @@ class Engine:
     def _one_at_a_time(self, rows: TokenRows, which: Longs) -> Values:
         """The rows `which` one by one under the model's own attention, as plain Transformers gives them."""
         parts = []
-        with _attention(self.model, self.stock):
+        with abilities.using(self.model, self.stock):
             for row in which.tolist():
                 inputs = {"input_ids": attention.to_device(rows.row(row).astype(np.int64), self.device)[None]}
                 if (types := rows.type_row(row)) is not None:
@@ -393,10 +372,6 @@ class Values:
     rows: Longs
     values: Floats
     scale: Floats
-
-
-class OutOfDeviceMemory(PrefmillError):
-    """One row alone does not fit."""
 
 
 class Head(Protocol):
@@ -429,36 +404,3 @@ def _out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return "can't allocate memory" in str(error) or "out of memory" in str(error).lower()
-
-
-@contextmanager
-def _attention(model: Any, name: str) -> Iterator[None]:
-    before = model.config._attn_implementation
-    if before != name:
-        model.set_attn_implementation(name)
-    try:
-        yield
-    finally:
-        if before != name:
-            model.set_attn_implementation(before)
-
-
-def _stock(model: Any) -> str:
-    """The model's own attention for single rows and padded batches; scaled_dot_product_attention has no soft-capping."""
-    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
-    return "eager" if capped else str(model.config._attn_implementation)
-
-
-def _batch_dependent_rope(model: nn.Module) -> int:
-    """The original length up to which rotary frequencies are fixed, if they depend on the longest row beyond it (dynamic, longrope); else 0."""
-    for module in model.modules():
-        kinds = getattr(module, "rope_type", None)
-        found = [kinds] if isinstance(kinds, str) else list(kinds.values()) if isinstance(kinds, dict) else []
-        if any("dynamic" in str(kind) or kind == "longrope" for kind in found):
-            config = module.config
-            parameters = getattr(config, "rope_parameters", None) or {}
-            nested = [p for p in parameters.values() if isinstance(p, dict)] or [parameters]
-            originals = [p.get("original_max_position_embeddings") for p in nested]
-            known = [int(n) for n in [*originals, getattr(module, "original_max_seq_len", None), config.max_position_embeddings] if n]
-            return min(known)
-    return 0

@@ -1,7 +1,7 @@
 """What is read off a model: one score by a linear head, or the log-probability of the completion by the vocabulary's projection.
 
-Both read token states of the body at chosen places only, and do the last product in float32: in bfloat16 a score of 20 has a step of 0.125, and the best
-of many candidates would be decided by rounding.
+Both read token states of the body at chosen places only, and do the last product in float32: in bfloat16 a score of 20 has a step of
+0.125, and the best of many candidates would be decided by rounding.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from prefmill.scoring.engine import TILE, Engine
 from prefmill.scoring.packing import Stream
@@ -25,7 +25,8 @@ _CHUNK_LOGITS = 1 << 25  # logits held at a time: 128 MB in float32
 class RewardHead:
     """One score a row: the linear head over the state of one token.
 
-    label: which of the head's outputs. pooling: the token: `hf` is the rule of Transformers' heads, the last token that is not the pad token (which is
+    label: which of the head's outputs. pooling: the token: `hf` is the rule of Transformers' heads, the last token that is not the pad
+        token (which is
     a trap when pad is also the end of a row: the reward model may have been trained so); `last` is the last token of the row.
     """
 
@@ -79,17 +80,17 @@ class RewardHead:
         at = torch.from_numpy(where).to(hidden.device)
         states = hidden.index_select(0, at).float()
         if constant:  # the product over all tokens has the shape of the stream, whatever is in it
-            values = F.linear(hidden.float(), weight[None], None if bias is None else bias[None]).index_select(0, at)
+            values = functional.linear(hidden.float(), weight[None], None if bias is None else bias[None]).index_select(0, at)
         else:
-            values = F.linear(states, weight[None], None if bias is None else bias[None])
+            values = functional.linear(states, weight[None], None if bias is None else bias[None])
         return values, (states * weight).norm(dim=1)
 
 
 class LogProbHead:
     """Sum and per-token mean of the log-probability of the completion's tokens: columns (sum, mean).
 
-    The first completion token is predicted by the last state of the prompt, which is why it may stand in the shared prefix. An empty completion has the
-    sum 0 and the mean 0.
+    The first completion token is predicted by the last state of the prompt, which is why it may stand in the shared prefix. An empty
+    completion has the sum 0 and the mean 0.
     """
 
     columns = 2
@@ -135,7 +136,7 @@ class LogProbHead:
         for number, first in enumerate(range(0, len(places), step)):
             states = hidden.index_select(0, torch.from_numpy(places[first : first + step]).to(hidden.device))
             if engine.invariant:
-                states = F.pad(states, (0, 0, 0, step - len(states)))
+                states = functional.pad(states, (0, 0, 0, step - len(states)))
             logits = project(states)
             mine = order[bounds[number] : bounds[number + 1]]
             row = torch.from_numpy(inverse[mine] - first).to(hidden.device)
@@ -157,7 +158,9 @@ class _Projection:
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         if states.device.type == "cuda" and states.dtype != torch.float32:
-            logits = torch.mm(states, self.weight.t(), out_dtype=torch.float32)  # multiplied in half precision, added up and kept in float32
+            logits = torch.mm(
+                states, self.weight.t(), out_dtype=torch.float32
+            )  # multiplied in half precision, added up and kept in float32
         else:
             logits = states.float() @ self.weight.float().t()
         if self.bias is not None:

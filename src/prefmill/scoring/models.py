@@ -1,4 +1,5 @@
-"""Loading a Transformers model and its tokenizer so that nothing is guessed: pinned, safetensors, no code of strangers, no missing weights."""
+"""Loading a Transformers model and its tokenizer so that nothing is guessed: pinned, safetensors, no code of strangers, no missing
+weights."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ def folder_of(model: str, revision: str | None) -> Path:
             raise BadArgument(f"score: a revision is of a hub id; got revision {revision!r} and the directory {model!r}.")
         return Path(model)
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise BadInput(f"score: no directory {model!r}.", hint="name a directory that holds config.json and model.safetensors, or a hub id.")
+        raise BadInput(
+            f"score: no directory {model!r}.", hint="name a directory that holds config.json and model.safetensors, or a hub id."
+        )
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
@@ -131,7 +134,7 @@ def load(folder: Path, kind: Kind, *, device: str = "auto", dtype: Dtype = "auto
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     try:
         with quiet():
-            model, info = auto.from_pretrained(
+            model, info = auto.from_pretrained(  # type: ignore[misc]
                 folder, dtype=wanted, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
             )
     except OSError as error:
@@ -160,13 +163,13 @@ def quiet() -> Iterator[None]:
     level = theirs.get_verbosity()
     bars = theirs.is_progress_bar_enabled() if hasattr(theirs, "is_progress_bar_enabled") else True
     theirs.set_verbosity(logging.CRITICAL)
-    theirs.disable_progress_bar()
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         theirs.set_verbosity(level)
         if bars:
-            theirs.enable_progress_bar()
+            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def longest(config: Any, tokenizer: Any) -> int | None:

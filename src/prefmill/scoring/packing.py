@@ -4,7 +4,8 @@
             ├─ completion 2          positions:    0..P-1 · P..          · P..          · P..          · 0..
             └─ completion 3          each segment sees itself, causally, and its prompt
 
-What is shared is the longest common prefix of the *token rows* of a group, so that the ids of a row are the same whether or not it shares. Pure numpy.
+What is shared is the longest common prefix of the *token rows* of a group, so that the ids of a row are the same whether or not it shares.
+Pure numpy.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Stream:
 
     ids        shape (tokens,), int32
     positions  shape (tokens,), int32: place in the row, as the row alone would count
-    segments   shape (segments, 4), int32: start, end, and start and end of the prefix that it sees (equal: none). They cover the stream in order.
+    segments   shape (segments, 4), int32: start, end, and start and end of the prefix that it sees (equal: none). They cover the stream in
+               order.
     rows       shape (rows,), int64: which token rows are scored here
     own        shape (rows,), int32: the segment of each row's own tokens
     """
@@ -45,7 +47,7 @@ class Stream:
         """Where in the stream token `tokens[i]` of row `rows[slots[i]]` stands."""
         start, _, prefix_start, prefix_end = self.segments[self.own[slots]].astype(np.int64).T
         shared = prefix_end - prefix_start
-        return np.where(tokens < shared, prefix_start + tokens, start + tokens - shared)
+        return np.asarray(np.where(tokens < shared, prefix_start + tokens, start + tokens - shared))
 
 
 @dataclass(frozen=True)
@@ -194,5 +196,9 @@ def _stream(rows: TokenRows, units: list[_Unit]) -> Stream:
             own.append(len(segments))
             add(rows.row(i)[unit.shared :], unit.shared, prefix if unit.shared else (at, at))
     return Stream(
-        np.concatenate(ids), np.concatenate(positions), np.asarray(segments, np.int32), np.asarray(order, np.int64), np.asarray(own, np.int32)
+        np.concatenate(ids),
+        np.concatenate(positions),
+        np.asarray(segments, np.int32),
+        np.asarray(order, np.int64),
+        np.asarray(own, np.int32),
     )

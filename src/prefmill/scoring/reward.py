@@ -18,7 +18,7 @@ import pyarrow as pa
 from prefmill.errors import BadArgument, BadInput, MissingPackage
 from prefmill.scoring.cache import ScoreCache, content_key
 from prefmill.scoring.scorers import Floats, Scored
-from prefmill.scoring.tokens import Encoded, Encoder, OnTooLong, TokenRows
+from prefmill.scoring.tokens import Encoded, Encoder, OnTooLong
 
 SharePrefix = Literal["auto", "off"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -199,7 +199,8 @@ class _TokenScorer:
 
     def _cache(self) -> ScoreCache:
         assert self.cache is not None
-        return self._kept("cache", lambda: ScoreCache(Path(self.cache), self.fingerprint, len(self.columns)))  # type: ignore[arg-type, no-any-return]
+        folder = Path(self.cache)
+        return self._kept("cache", lambda: ScoreCache(folder, self.fingerprint, len(self.columns)))  # type: ignore[no-any-return]
 
     def run(self, prepared: Prepared) -> Scored:
         """The scores of a prepared batch."""
@@ -255,8 +256,8 @@ class RewardModel(_TokenScorer):
         compile: through `torch.compile`; pays on long jobs only. threads: of torch.
         cache: a folder that keeps scores by content, so that a grown pool scores its new rows only.
 
-    Raw scores, no sigmoid; a configuration with OpenRLHF's `normalize_reward` has its mean and deviation applied. The head is computed in float32.
-    Source of the pooling rule: `modeling_layers.py` of Transformers 5.
+    Raw scores, no sigmoid; a configuration with OpenRLHF's `normalize_reward` has its mean and deviation applied. The head is computed in
+    float32. Source of the pooling rule: `modeling_layers.py` of Transformers 5.
 
     >>> RewardModel(model="org/reward-model", revision="0123abc").share_prefix
     'auto'
@@ -285,7 +286,9 @@ class RewardModel(_TokenScorer):
         if getattr(config, "normalize_reward", False):
             mean, std = getattr(config, "mean", None), getattr(config, "std", None)
             if not (isinstance(mean, int | float) and isinstance(std, int | float) and np.isfinite(mean) and 0 < std < np.inf):
-                raise BadInput(f"score: normalize_reward in config.json needs a mean and a std > 0 beside it; got mean {mean!r} and std {std!r}.")
+                raise BadInput(
+                    f"score: normalize_reward in config.json needs a mean and a std > 0 beside it; got mean {mean!r} and std {std!r}."
+                )
         if self.pooling == "last" and engine.body is None:
             raise BadArgument(f"score: pooling 'last' is not this model's to choose: {engine.reason}.", hint="leave --pooling out.")
         return [engine]
@@ -293,7 +296,7 @@ class RewardModel(_TokenScorer):
     def _values(self, found: list[Floats]) -> Floats:
         config = self.engines[0].model.config
         if getattr(config, "normalize_reward", False):
-            return (found[0] - float(config.mean)) / float(config.std)  # type: ignore[no-any-return]
+            return np.asarray((found[0] - float(config.mean)) / float(config.std))
         return found[0]
 
     def _warn(self) -> None:
@@ -301,8 +304,8 @@ class RewardModel(_TokenScorer):
         if head.differ and "told" not in self._state:
             self._state["told"] = True
             warnings.warn(
-                f"rows end in the pad token, and pooling is {self.pooling!r}: 'hf' scores the last token that is no pad, 'last' the end itself;"
-                " use what the model was trained with",
+                f"rows end in the pad token, and pooling is {self.pooling!r}: 'hf' scores the last token that is no pad,"
+                " 'last' the end itself; use what the model was trained with",
                 stacklevel=3,
             )
 
@@ -311,8 +314,9 @@ class RewardModel(_TokenScorer):
 class LogProb(_TokenScorer):
     """The log-probability of the completion under a causal language model: columns `score` (the sum) and `mean` (per token).
 
-    The completion's tokens are those behind the longest common prefix of the row's ids and the prompt's own ids (with the generation prompt, for chats).
-    Nats. Equal to the sum of the negative cross-entropies that Transformers' loss has over these tokens. Arguments as in `RewardModel`.
+    The completion's tokens are those behind the longest common prefix of the row's ids and the prompt's own ids (with the generation
+    prompt, for chats). Nats. Equal to the sum of the negative cross-entropies that Transformers' loss has over these tokens. Arguments as
+    in `RewardModel`.
     """
 
     kind: ClassVar[str] = "logprob"
@@ -329,7 +333,8 @@ class ImplicitReward(_TokenScorer):
     """DPO's implicit reward: beta * (log pi(y|x) - log pi_ref(y|x)), with `model` as the policy and `reference` beside it.
 
     Both models see the same ids, from one plan; their tokenizers must be the same. Both are in memory at a time.
-    Source: Rafailov et al. 2023, "Direct Preference Optimization", equation 5 without the partition function, which cancels in a comparison.
+    Source: Rafailov et al. 2023, "Direct Preference Optimization", equation 5 without the partition function, which cancels in a
+    comparison.
     """
 
     kind: ClassVar[str] = "implicit"

@@ -1,7 +1,7 @@
 """Scorers: Arrow batches of (prompt, completion) in, one float per row out.
 
-A scorer is anything that can be called with a batch and gives one number a row: a plain function will do. Scorers of this module work in two halves, so
-that tokenising runs ahead of the model: `prepare(batch)` needs no model, `run(prepared)` needs nothing else.
+A scorer is anything that can be called with a batch and gives one number a row: a plain function will do. Scorers of this module work in
+two halves, so that tokenising runs ahead of the model: `prepare(batch)` needs no model, `run(prepared)` needs nothing else.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -41,8 +40,9 @@ class Scored:
 class Scorer(Protocol):
     """A batch with the columns `prompt`, `completion` (text or message lists, no nulls) to one number per row, in the order of the rows.
 
-    The batch holds whole prompt groups: all candidates of a prompt that stand together in the input. Beside these two it has `group` (int64: rows of one
-    prompt have one number). NaN and infinity are errors of the row; to leave a row without a score, return a masked `pyarrow` array.
+    The batch holds whole prompt groups: all candidates of a prompt that stand together in the input. Beside these two it has `group`
+    (int64: rows of one prompt have one number). NaN and infinity are errors of the row; to leave a row without a score, return a masked
+    `pyarrow` array.
     """
 
     def __call__(self, batch: pa.RecordBatch, /) -> Any: ...
@@ -119,12 +119,14 @@ class FunctionScorer:
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """Several scorers as one: the mean, the smallest, or (`worst`) the smallest after each is put on one scale; each scorer's own column is kept.
+    """Several scorers as one: the mean, the smallest, or (`worst`) the smallest after each is put on one scale; each scorer's own column
+    is kept.
 
     `combine`:
         mean   the mean of the scores
         min    the smallest score: the reward model that likes the row least decides (scores must be on one scale)
-        worst  as min, over scores divided by `scales` (one number a scorer, for example each model's standard deviation on a calibration set)
+        worst  as min, over scores divided by `scales` (one number a scorer, for example each model's standard deviation on a calibration
+               set)
 
     A row that some scorer leaves without a score has none. Columns: score, then the name of each scorer with its score.
 
@@ -205,7 +207,8 @@ def as_scorer(scorer: Any) -> Staged:
     if callable(scorer):
         return FunctionScorer(scorer)
     raise BadArgument(
-        f"score: not a scorer; got {type(scorer).__name__}, expected a function over record batches, or RewardModel, LogProb, ImplicitReward, Ensemble."
+        f"score: not a scorer; got {type(scorer).__name__}, expected a function over record batches, or one of RewardModel, LogProb,"
+        " ImplicitReward, Ensemble."
     )
 
 

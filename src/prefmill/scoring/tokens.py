@@ -1,7 +1,7 @@
 """Token rows: what a model reads, one row of ids for every (prompt, completion), without padding.
 
-A conversation is tokenised whole. Nothing is ever put together from tokenised parts, so that a row has the ids that the model was trained on, whatever
-the tokenizer merges across the seam of prompt and completion.
+A conversation is tokenised whole. Nothing is ever put together from tokenised parts, so that a row has the ids that the model was trained
+on, whatever the tokenizer merges across the seam of prompt and completion.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class TokenRows:
         return TokenRows(taken.ids, taken.offsets, taken.groups, taken.starts, types)
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int] | Ints], groups: Sequence[int] | None = None, starts: Sequence[int] | None = None) -> TokenRows:
+    def of(
+        cls, rows: Sequence[Sequence[int] | Ints], groups: Sequence[int] | None = None, starts: Sequence[int] | None = None
+    ) -> TokenRows:
         """Rows from lists of ids, each row a group of its own unless `groups` says otherwise.
 
         >>> TokenRows.of([[1, 2, 3], [4]]).row(1)
@@ -124,11 +126,12 @@ class Encoder:
     | `auto`   | `chat` if the tokenizer has a template, else `pair` if it separates pairs, else `concat`             |
     | a path   | `chat` with the Jinja template in that file                                                          |
 
-    A text prompt is one user message, a text completion one assistant message; message lists are taken as they are (ShareGPT's `from`, `value` are
-    read as `role`, `content`).
+    A text prompt is one user message, a text completion one assistant message; message lists are taken as they are (ShareGPT's `from`,
+    `value` are read as `role`, `content`).
 
     Args:
-        limit: the most tokens of a row; longer ones are an error, left out (`null`), or cut (`truncate`, at the tokenizer's `truncation_side`).
+        limit: the most tokens of a row; longer ones are an error, left out (`null`), or cut (`truncate`, at the tokenizer's
+            `truncation_side`).
         starts: find where the completion begins: the longest common prefix of the row's ids with those of the prompt alone.
     """
 
@@ -149,7 +152,9 @@ class Encoder:
                 ) from None
             template = "chat"
         if template == "chat" and not (self.jinja or tokenizer.chat_template):
-            raise BadArgument("score: the tokenizer has no chat template; got template='chat'.", hint="name a file that holds one, or use concat.")
+            raise BadArgument(
+                "score: the tokenizer has no chat template; got template='chat'.", hint="name a file that holds one, or use concat."
+            )
         self.template = template
         self._told_bos = False
 
@@ -222,11 +227,18 @@ class Encoder:
                 f"score: template {self.template!r} gives two BOS tokens ({self.tokenizer.bos_token!r}) in a row; expected one.",
                 hint="take bos_token out of the prompt's text, or out of the template.",
             )
-        if self.template == "chat" and not self._told_bos and any(row[:1] != [bos] for row in ids) and self.tokenizer("")["input_ids"][:1] == [bos]:
+        if (
+            self.template == "chat"
+            and not self._told_bos
+            and any(row[:1] != [bos] for row in ids)
+            and self.tokenizer("")["input_ids"][:1] == [bos]
+        ):
             self._told_bos = True
             warnings.warn("the chat template begins without the BOS token that the tokenizer adds to plain text", stacklevel=2)
 
-    def _pairs(self, prompts: list[str], completions: list[str], limit: int | None = None) -> tuple[list[list[int]], list[list[int]] | None]:
+    def _pairs(
+        self, prompts: list[str], completions: list[str], limit: int | None = None
+    ) -> tuple[list[list[int]], list[list[int]] | None]:
         if not prompts:
             return [], None
         cut = {"truncation": "longest_first", "max_length": limit} if limit else {}
