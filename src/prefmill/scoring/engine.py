@@ -231,7 +231,7 @@ class Engine:
             i = int(np.flatnonzero(far)[0])
             raise ScoresDiffer(
                 "score: packed and single scores differ;"
-                f" got {mine.values[i].tolist()} and {single.values[i].tolist()}, expected equal ones.",
+                f" got {mine.values[i].tolist()} and {single.values[i].tolist()}, expected the same but for rounding.",
                 hint="--share-prefix off may help; please report it with the model's name.",
             )
         if self.invariant:
