@@ -533,8 +533,8 @@ def _report(results: list[Result], files: Any, about: dict[str, Any], options: a
         wall, inside = (statistics.median(run[key] for run in files["runs"]) for key in ("wall", "model"))
         beyond = statistics.median(run["beyond"] / run["wall"] for run in files["runs"])
         lines.append(
-            f"{files['rows']} rows, {files['tokens']:,} tokens, {files['runs'][0]['tokens_run']:,} run, model loaded before: {wall:.2f} s, of which {inside:.2f} s inside the "
-            f"model; reading, tokenising, checking and writing beyond it: {beyond:.1%}."
+            f"{files['rows']} rows, {files['tokens']:,} tokens, {files['runs'][0]['tokens_run']:,} run, model loaded before: {wall:.2f} s, "
+            f"of which {inside:.2f} s inside the model; reading, tokenising, checking and writing beyond it: {beyond:.1%}."
         )
         verdicts.append((f"files: at most {OVERHEAD:.0%} of wall beyond the model (here: 1 - that share)", 1 - beyond, 1 - OVERHEAD))
     else:
