@@ -354,7 +354,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
 
 
 def test_a_new_cache_that_another_process_is_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When two make a write-ahead log of one new file, SQLite tells one of them at once that it is locked, whatever its timeout: we wait."""
+    """When two make a write-ahead log of one new file, SQLite tells one at once that it is locked, whatever its timeout: we wait."""
     refusals = iter(range(3))
 
     class Busy(sqlite3.Connection):
