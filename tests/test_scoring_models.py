@@ -176,22 +176,23 @@ def smollm2() -> Path | None:
 @pytest.mark.filterwarnings("ignore")  # transformers' and gguf's own, while the file is converted
 def test_a_real_model(tmp_path: Path) -> None:
     """SmolLM2-135M with a random head: real weights, a real tokenizer, a real template, 30 layers."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     file = smollm2()
     assert file is not None
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    weights = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).model.state_dict()
-    tok = AutoTokenizer.from_pretrained(**where)
-    config = AutoConfig.from_pretrained(**where)
+    causal, tok = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32), AutoTokenizer.from_pretrained(**where)
+    config = causal.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    config.num_labels, config.pad_token_id = 1, tok.pad_token_id
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(config)
-    model.model.load_state_dict(weights)
-    model.eval().save_pretrained(tmp_path)
+    config.num_labels, config.pad_token_id, config.architectures = 1, tok.pad_token_id, ["LlamaForSequenceClassification"]
+    head = torch.randn(1, config.hidden_size, generator=torch.Generator().manual_seed(0)) / config.hidden_size**0.5
+    weights = {f"model.{name}": value.contiguous() for name, value in causal.model.state_dict().items()}
+    save_file({**weights, "score.weight": head}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(tmp_path)
     tok.save_pretrained(tmp_path)
+    model, _ = pools.plain(tmp_path)
     questions = ("What is the capital of France? Answer in one short sentence.", "Write a haiku about the sea.")
     answers = (
         "The capital of France is Paris.",

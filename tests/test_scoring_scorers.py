@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -353,23 +353,22 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     cache.close()
 
 
-def test_a_new_cache_that_another_process_is_opening(tmp_path: Path) -> None:
-    """SQLite does not wait for its turn when a new file becomes a write-ahead log: we do."""
-    ScoreCache(tmp_path, {}, 1).close()
-    [file] = tmp_path.glob("*.sqlite")
-    file.unlink()
-    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)  # no write-ahead log yet, and being read
-    other.execute("CREATE TABLE half (made)")
-    other.execute("BEGIN")
-    other.execute("SELECT * FROM half").fetchall()
-    release = threading.Timer(0.3, other.execute, ["COMMIT"])
-    release.start()
+def test_a_new_cache_that_another_process_is_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When two make a write-ahead log of one new file, SQLite tells one at once that it is locked, whatever its timeout: we wait."""
+    refusals = iter(range(3))
+
+    class Busy(sqlite3.Connection):
+        def execute(self, sql: str, *more: Any) -> sqlite3.Cursor:
+            if "journal_mode" in sql and next(refusals, None) is not None:
+                raise sqlite3.OperationalError("database is locked")
+            return super().execute(sql, *more)
+
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Busy))
     cache = ScoreCache(tmp_path, {}, 1)
-    release.join()
+    assert next(refusals, None) is None, "it was refused three times"
     cache.put([content_key(b"row")], np.ones((1, 1)))
     assert cache.get([content_key(b"row")])[0].all()
     cache.close()
-    other.close()
 
 
 def test_a_cache_that_cannot_be_used(tmp_path: Path) -> None:
