@@ -403,6 +403,38 @@ def test_too_long_rows(model: Path, tmp_path: Path) -> None:
     assert over[longest]
 
 
+def test_a_completion_that_is_cut_away_has_no_log_probability(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the extra prefmill[score]")
+    import tiny_models
+
+    scorer = pm.LogProb(model=tiny_models.save_causal_model("llama", tmp_path / "model"), max_length=20, on_too_long="truncate")
+    frame = pl.DataFrame(
+        {"prompt": ["short", "a prompt that fills it all", "not so long"], "completion": ["a", "b", "cut in the middle of it"]}
+    )
+    report = pm.score(frame, tmp_path / "out.parquet", scorer=scorer)
+    out = pl.read_parquet(tmp_path / "out.parquet")
+    assert out["score"].is_null().to_list() == [False, True, False]  # 0 would be the best of all sums
+    assert (dict(report.null), report.truncated) == ({"too_long": 1}, 1)
+
+
+def test_policy_and_reference_share_one_plan(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the extra prefmill[score]")
+    import tiny_models
+
+    policy, reference = (tiny_models.save_causal_model("llama", tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    scorer = pm.ImplicitReward(model=policy, reference=reference, beta=0.5)
+    frame = pool(8)
+    pm.score(frame, tmp_path / "out.parquet", scorer=scorer)
+    out = pl.read_parquet(tmp_path / "out.parquet")
+    apart = [pm.LogProb(model=model) for model in (policy, reference)]
+    for name, each in zip(("policy", "reference"), apart, strict=True):
+        pm.score(frame, tmp_path / f"{name}.parquet", scorer=each)
+    sums = [pl.read_parquet(tmp_path / f"{name}.parquet")["score"].to_numpy() for name in ("policy", "reference")]
+    np.testing.assert_allclose(out["score"].to_numpy(), 0.5 * (sums[0] - sums[1]), atol=1e-5)
+    works = scorer.prepare(pa.record_batch({"prompt": ["p", "p"], "completion": ["a", "b"]})).works
+    assert works[0] is works[1]
+
+
 def test_several_devices(model: Path, tmp_path: Path) -> None:
     frame = pool()
     scorer = pm.RewardModel(model=model, threads=1)

@@ -681,13 +681,22 @@ def test_trap_14_near_equal_candidates_do_not_tie() -> None:
         engine.head.body(engine.model)
     got = scorer(pools.batch(rows)) + 20.0
     tok = scorer.encoder.tokenizer
+    plain = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16).eval()
     with torch.inference_mode():
-        own = np.array(
-            [engine.model(input_ids=torch.tensor([pools.ids_of(tok, *row)])).logits[0, 0].add(20).float().item() for row in rows]
-        )
+        plain.score.weight.mul_(0.05)
+        own = np.array([plain(input_ids=torch.tensor([pools.ids_of(tok, *row)])).logits[0, 0].add(20).float().item() for row in rows])
     assert len(set(own.tolist())) < 10, "the bfloat16 head ties, or this tests nothing"
     assert len(set(got.tolist())) == len(rows)
     assert len(set(got.astype(np.float32).tolist())) > 32
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "deberta-v2"])
+def test_trap_14_heads_of_encoders_are_float32_too(family: str) -> None:
+    """Their heads are read by the model's own forward: the values have more bits than bfloat16 has."""
+    scorer = RewardModel(model=pools.reward(family), device="cpu", dtype="bfloat16")
+    assert scorer.engines[0].model.dtype == torch.bfloat16
+    got = torch.tensor(scorer(pools.batch([("Which?", f"answer {i}") for i in range(16)])))
+    assert (got != got.to(torch.bfloat16).double()).sum() > 8
 
 
 # -- 15: windows, soft-capping, sinks ------------------------------------------------------------------------------------------------------

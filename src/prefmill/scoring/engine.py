@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 # practice.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 # Of padded batches: the fewer rows, the less padding, and a CPU is at full speed with few.
-PADDED_TOKENS = {"cpu": 512, "cuda": 16384}
+PADDED_TOKENS = {"cpu": 1024, "cuda": 16384}
 _CHECKED_ROWS = 8
 _PROBE_TOKENS = 128  # at least what the probe's rows need to stand in one stream and in one batch, whatever the budget is
 _LANE = 128  # FlexAttention works in blocks of 128 tokens
@@ -174,6 +174,17 @@ class Engine:
             streams = [s for which in together for s in pack(rows, which, self.budget, share=self.share, fixed=self.invariant)]
             return Work(rows, distinct, inverse, streams, None)
         return Work(rows, distinct, inverse, None, self._batches(rows, distinct))
+
+    def plans_like(self, other: Engine) -> bool:
+        """Whether this engine would plan any rows as `other` does."""
+        same = (self.way, self.budget, self.pads, self._rope, self._alone) == (
+            other.way,
+            other.budget,
+            other.pads,
+            other._rope,
+            other._alone,
+        )
+        return same and (self.share, self.invariant) == (other.share, other.invariant)
 
     def _batches(self, rows: TokenRows, which: Longs) -> list[Longs]:
         lengths = rows.lengths[which]

@@ -25,9 +25,9 @@ _CHUNK_LOGITS = 1 << 25  # logits held at a time: 128 MB in float32
 class RewardHead:
     """One score a row: the linear head over the state of one token.
 
-    label: which of the head's outputs. pooling: the token: `hf` is the rule of Transformers' heads, the last token that is not the pad
-        token (which is
-    a trap when pad is also the end of a row: the reward model may have been trained so); `last` is the last token of the row.
+    label    which of the head's outputs
+    pooling  the token: `hf` is the rule of Transformers' heads, the last token that is not the pad token (a trap where pad is also the end
+             of a row: the reward model may have been trained so); `last` is the last token of the row
     """
 
     columns = 1
@@ -84,6 +84,13 @@ class RewardHead:
         else:
             values = functional.linear(states, weight[None], None if bias is None else bias[None])
         return values, (states * weight).norm(dim=1)
+
+
+def head_in_float32(model: nn.Module, outputs: int) -> None:
+    """Compute the last linear layer with so many outputs in float32, where the model is in half precision: also in its own forward."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == outputs]
+    if layers and layers[-1].weight.dtype != torch.float32:
+        layers[-1].float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
 
 
 class LogProbHead:
@@ -158,9 +165,8 @@ class _Projection:
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         if states.device.type == "cuda" and states.dtype != torch.float32:
-            logits = torch.mm(
-                states, self.weight.t(), out_dtype=torch.float32
-            )  # multiplied in half precision, added up and kept in float32
+            # Multiplied in half precision, added up and kept in float32.
+            logits = torch.mm(states, self.weight.t(), out_dtype=torch.float32)
         else:
             logits = states.float() @ self.weight.float().t()
         if self.bias is not None:

@@ -148,7 +148,7 @@ class _TokenScorer:
             raise BadArgument(f"score: max_length {self.max_length} is more than the model takes; got a limit of {own}.")
         return Encoder(
             tokenizer, template=self.template, limit=self.max_length or own, on_too_long=self.on_too_long,
-            starts=self.kind != "reward" or self.invariant,
+            starts=self.invariant, needs_completion=self.kind != "reward",
         )  # fmt: skip
 
     def _engine(self, folder: Path, kind: Any, head: Any) -> Any:
@@ -195,7 +195,11 @@ class _TokenScorer:
             keys = [content_key(rows.key(i)) for i in range(len(rows))]
             known, cached = self._cache().get(keys)
         left = rows.take(np.flatnonzero(~known)) if known.any() else rows
-        return Prepared(encoded, batch.num_rows, keys, known, cached, [engine.plan(left) for engine in self.engines])
+        first, *others = self.engines
+        work = first.plan(left)
+        # A second model of the same kind runs what the first runs, from one plan.
+        works = [work, *(work if engine.plans_like(first) else engine.plan(left) for engine in others)]
+        return Prepared(encoded, batch.num_rows, keys, known, cached, works)
 
     def _cache(self) -> ScoreCache:
         assert self.cache is not None
@@ -276,9 +280,10 @@ class RewardModel(_TokenScorer):
 
     def _engines(self) -> list[Any]:
         from prefmill.scoring import models
-        from prefmill.scoring.heads import RewardHead
+        from prefmill.scoring.heads import RewardHead, head_in_float32
 
         def head(model: Any) -> RewardHead:
+            head_in_float32(model, model.config.num_labels)
             return RewardHead(models.label_index(model.config, self.label), self.pooling)
 
         engine = self._engine(self._folder(), "reward", head)

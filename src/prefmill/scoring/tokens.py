@@ -133,13 +133,15 @@ class Encoder:
         limit: the most tokens of a row; longer ones are an error, left out (`null`), or cut (`truncate`, at the tokenizer's
             `truncation_side`).
         starts: find where the completion begins: the longest common prefix of the row's ids with those of the prompt alone.
+        needs_completion: leave a row out, as too long, whose completion was cut away wholly.
     """
 
     def __init__(self, tokenizer: Any, *, template: str = "auto", limit: int | None = None, on_too_long: OnTooLong = "error",
-                 starts: bool = False) -> None:  # fmt: skip
+                 starts: bool = False, needs_completion: bool = False) -> None:  # fmt: skip
         if on_too_long not in get_args(OnTooLong):
             raise BadArgument(f"score: on_too_long is not one of {get_args(OnTooLong)}; got {on_too_long!r}.")
-        self.tokenizer, self.limit, self.on_too_long, self.starts = tokenizer, limit, on_too_long, starts
+        self.tokenizer, self.limit, self.on_too_long = tokenizer, limit, on_too_long
+        self.starts, self.needs_completion = starts or needs_completion, needs_completion
         self.jinja: str | None = None
         if template == "auto":
             template = "chat" if tokenizer.chat_template else "pair" if self._separates_pairs() else "concat"
@@ -188,6 +190,9 @@ class Encoder:
         whole = list(ids)
         kept, truncated = self._within_limit(ids, types, said, told)
         starts = self._starts(said, whole, ids, groups) if self.starts else [0] * len(ids)
+        if self.needs_completion:  # a row whose completion was cut away wholly is too long: nothing would be summed, and 0 is the best sum
+            lost = {i for i in kept if len(ids[i]) < len(whole[i]) and starts[i] >= len(ids[i])}
+            kept, truncated = [i for i in kept if i not in lost], truncated - len(lost)
         rows = TokenRows.of([ids[i] for i in kept], groups[kept].tolist(), [starts[i] for i in kept])
         if types is not None:
             flat = np.concatenate([np.asarray(types[i], np.int32) for i in kept]) if len(kept) else np.zeros(0, np.int32)
