@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,9 @@ import pytest
 from prefmill.errors import BadScore
 from prefmill.plans import Plan
 from prefmill.schema import Roles
+
+# Read by OpenMP when torch is imported: threads that wait must not spin, or tests take minutes on a machine that does other work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used", "pairs_out")
 COLUMNS = {

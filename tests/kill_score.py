@@ -62,4 +62,5 @@ def main() -> None:
     sys.exit(os.waitstatus_to_exitcode(status))
 
 
-main()
+if __name__ == "__main__":  # pytest imports every file, for doctests
+    main()

@@ -247,7 +247,7 @@ class _Clock:
         rate = f"{(self.done - self.before) / seconds:,.0f} rows/s"
         if self.tokens:
             rate += f", {self.tokens / seconds:,.0f} tokens/s"
-        self.tell(f"scored {self.done:,} of {self.rows:,} rows ({rate})", self.done / max(1, self.rows))
+        self.tell(f"{self.done:,} of {self.rows:,} rows, {rate}", self.done / max(1, self.rows))
 
 
 Commit = Callable[[int, Mapping[str, pa.Array], Mapping[str, int]], None]
