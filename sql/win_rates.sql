@@ -33,11 +33,11 @@ CREATE OR REPLACE MACRO pref_table_wins(tbl, prompt, completion, score, source, 
            own_whole AS (PARTITION BY _first, _source ORDER BY _value RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
     UNION ALL
     SELECT * EXCLUDE (_base) FROM (
-      SELECT _first, _source, sum(_base) OVER below - sum(_base) OVER peers AS _wins, sum(_base) OVER peers AS _ties, sum(_base) OVER whole AS _met, _base
+      SELECT _first, _source, sum(_base) OVER base_below - sum(_base) OVER base_peers AS _wins, sum(_base) OVER base_peers AS _ties, sum(_base) OVER base_whole AS _met, _base
       FROM flat WHERE baseline IS NOT NULL
-      WINDOW below AS (PARTITION BY _first ORDER BY _value RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW),
-             peers AS (PARTITION BY _first ORDER BY _value RANGE BETWEEN CURRENT ROW AND CURRENT ROW),
-             whole AS (PARTITION BY _first ORDER BY _value RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING))
+      WINDOW base_below AS (PARTITION BY _first ORDER BY _value RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW),
+             base_peers AS (PARTITION BY _first ORDER BY _value RANGE BETWEEN CURRENT ROW AND CURRENT ROW),
+             base_whole AS (PARTITION BY _first ORDER BY _value RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING))
     WHERE _base = 0),
   by_prompt AS NOT MATERIALIZED (
     SELECT _source, sum(_wins)::BIGINT AS _wins, sum(_ties)::BIGINT AS _ties, sum(_met)::BIGINT AS _met FROM met GROUP BY _source, _first),

@@ -160,19 +160,14 @@ def _show(con: duckdb.DuckDBPyConnection, statement: Statement, as_json: bool, o
     elif statement.type not in (kind.SELECT, kind.PRAGMA, kind.CALL, kind.RELATION):
         con.execute(statement)
     else:
-        relation = con.sql(_bare(statement.query))
         if as_json:
-            _json_rows(con, relation, out)
+            rows = con.execute(f"SELECT to_json(_rows)::VARCHAR FROM ({_bare(statement.query)}\n) AS _rows")
+            while lines := rows.fetchmany(2048):
+                out.writelines(f"{line}\n" for (line,) in lines)
         else:
             with contextlib.redirect_stdout(out):
-                relation.show(max_rows=40, max_width=shutil.get_terminal_size((140, 24)).columns if out.isatty() else 140)
+                con.sql(_bare(statement.query)).show(max_rows=40, max_width=shutil.get_terminal_size((140, 24)).columns if out.isatty() else 140)
     out.flush()
-
-
-def _json_rows(con: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation, out: TextIO) -> None:
-    lines = relation.query("_rows", "SELECT to_json(_rows)::VARCHAR FROM _rows")
-    while rows := lines.fetchmany(2048):
-        out.writelines(f"{row}\n" for (row,) in rows)
 
 
 def _bare(query: str) -> str:
