@@ -65,7 +65,13 @@ def candidates() -> list[dict[str, object]]:
                     score = round(min(5.0, max(1.0, QUALITY[category][source] + noise + bonus)), 1)
                     score = 3.0 if prompt in FLAT else score
                     rows.append(
-                        {"prompt": prompt, "category": category, "completion": text(words, source, draw, prompt), "score": score, "source": source}
+                        {
+                            "prompt": prompt,
+                            "category": category,
+                            "completion": text(words, source, draw, prompt),
+                            "score": score,
+                            "source": source,
+                        }
                     )
             if prompt in REPEATED:
                 first = rows[-1]

@@ -55,7 +55,12 @@ def test_every_format_comes_out_of_every_format(pool):
             done = prefmill("sql", f"FROM {name[0]} ORDER BY ALL -- all of it", pool.parent / name, "-o", out)
             assert done.returncode == 0, done.stderr
             assert f"wrote {out} (4 rows)" in done.stderr
-            read = {"parquet": pl.read_parquet, "jsonl": pl.read_ndjson, "csv": pl.read_csv, "tsv": lambda p: pl.read_csv(p, separator="\t")}
+            read = {
+                "parquet": pl.read_parquet,
+                "jsonl": pl.read_ndjson,
+                "csv": pl.read_csv,
+                "tsv": lambda p: pl.read_csv(p, separator="\t"),
+            }
             assert read[ending](out).equals(POOL), (name, ending)
     assert not list(pool.parent.glob(".*partial"))
 

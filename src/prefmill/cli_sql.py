@@ -16,7 +16,8 @@ def sql(
         str | None, typer.Argument(metavar="[QUERY]", help="SQL; several statements with ; between. Without it: a shell, or SQL on stdin.")
     ] = None,
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME=]FILE...", help="Files, directories or globs as views; NAME is by default the file's stem.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME=]FILE...", help="Files, directories or globs as views; NAME is by default the file's stem."),
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Write the rows: .parquet .jsonl .csv .tsv.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON, one object a line.")] = False,
@@ -41,7 +42,9 @@ def sql(
     if query is not None and shell.looks_like_file(query):
         names, query = [query, *names], None
     if output and as_json:
-        raise BadArgument("sql: -o and --json are two places for the same rows.", hint="leave one out; -o rows.jsonl writes JSON to a file.")
+        raise BadArgument(
+            "sql: -o and --json are two places for the same rows.", hint="leave one out; -o rows.jsonl writes JSON to a file."
+        )
     with shell.session(
         names, encoding=encoding, delimiter=delimiter, memory_bytes=size_in_bytes(memory_limit), threads=threads, temp_dir=temp_dir
     ) as con:

@@ -133,7 +133,7 @@ def told() -> Iterator[None]:
         text = str(error)
         if ours := re.search(r"prefmill: (.*)", text):
             raise BadArgument(ours[1]) from None
-        near = re.search(r'(?:Did you mean|Candidate bindings:|Candidate functions:)[:\s]*(.*)', text)
+        near = re.search(r"(?:Did you mean|Candidate bindings:|Candidate functions:)[:\s]*(.*)", text)
         hint = f"did you mean {near[1].strip().rstrip('?')}?" if near and near[1].strip() else None
         kind = BadArgument if isinstance(error, _USAGE) else BadInput
         raise kind(f"sql: {_first(error)}", hint=hint) from None
@@ -166,7 +166,9 @@ def _show(con: duckdb.DuckDBPyConnection, statement: Statement, as_json: bool, o
                 out.writelines(f"{line}\n" for (line,) in lines)
         else:
             with contextlib.redirect_stdout(out):
-                con.sql(_bare(statement.query)).show(max_rows=40, max_width=shutil.get_terminal_size((140, 24)).columns if out.isatty() else 140)
+                con.sql(_bare(statement.query)).show(
+                    max_rows=40, max_width=shutil.get_terminal_size((140, 24)).columns if out.isatty() else 140
+                )
     out.flush()
 
 

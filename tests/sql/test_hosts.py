@@ -52,7 +52,9 @@ def expected(con) -> dict[str, list[tuple]]:
 
 @pytest.mark.parametrize("by_name", [False, True], ids=["columns", "arguments"])
 @pytest.mark.parametrize("macro", CALLS)
-@pytest.mark.parametrize("host", ["table", "quoted table", "view", "odd name", "parquet", "csv", "jsonl", "glob", "arrow", "polars", "pandas", "cte", "temp"])
+@pytest.mark.parametrize(
+    "host", ["table", "quoted table", "view", "odd name", "parquet", "csv", "jsonl", "glob", "arrow", "polars", "pandas", "cte", "temp"]
+)
 def test_every_host(host, macro, by_name, con, expected, folder):
     name = "renamed" if by_name else "roles"
     table = RENAMED if by_name else POOL
@@ -63,7 +65,7 @@ def test_every_host(host, macro, by_name, con, expected, folder):
         "table": lambda: call(macro, name, by_name=by_name),
         "quoted table": lambda: call(macro, f"'{name}'", by_name=by_name),
         "view": lambda: call(macro, f"view_{name}", by_name=by_name),
-        "odd name": lambda: call(macro, f"'\"odd. na\"\"me {name}\"'", by_name=by_name),
+        "odd name": lambda: call(macro, f'\'"odd. na""me {name}"\'', by_name=by_name),
         "parquet": lambda: call(macro, f"'{folder}/{name}.parquet'", by_name=by_name),
         "csv": lambda: call(macro, f"'{folder}/{name}.csv'", by_name=by_name),
         "jsonl": lambda: call(macro, f"'{folder}/{name}.jsonl'", by_name=by_name),
@@ -89,7 +91,9 @@ def test_role_expressions(con):
 
 
 def test_columns_named_like_what_the_macros_use_inside(con):
-    con.execute("CREATE OR REPLACE TEMP TABLE inner_names AS SELECT *, 1 AS _pos, 2 AS _grp, 3 AS rank, 4 AS n, 5 AS k, 6 AS numbered FROM roles")
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE inner_names AS SELECT *, 1 AS _pos, 2 AS _grp, 3 AS rank, 4 AS n, 5 AS k, 6 AS numbered FROM roles"
+    )
     for macro in CALLS:
         assert con.sql(call(macro, "inner_names")).fetchall() == con.sql(call(macro, "roles")).fetchall()
 
@@ -120,7 +124,10 @@ def test_persistent_macros_are_there_in_a_cursor_and_another_process(tmp_path, f
         "    for query in sys.argv[2:]: print(repr(con.sql(query).fetchall()))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code, str(path), *(call(macro, "roles") for macro in CALLS)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-I", "-c", code, str(path), *(call(macro, "roles") for macro in CALLS)],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [repr(rows) for rows in here.values()]

@@ -69,7 +69,11 @@ def columns(node: dict) -> set[str]:
 
 
 def drawn(node: dict, depth: int = 0) -> str:
-    info = {key: value for key, value in node["extra_info"].items() if key not in ("Estimated Cardinality", "Function", "Table", "Type", "Filename(s)")}
+    info = {
+        key: value
+        for key, value in node["extra_info"].items()
+        if key not in ("Estimated Cardinality", "Function", "Table", "Type", "Filename(s)")
+    }
     said = "; ".join(f"{key}: {', '.join(value) if isinstance(value, list) else value}" for key, value in info.items())
     return f"{'  ' * depth}{node['name']}  {said}".rstrip() + "\n" + "".join(drawn(child, depth + 1) for child in node["children"])
 

@@ -25,7 +25,10 @@ def con():
     [
         ("preference_pairs({}, strategy := 'bset')", "preference_pairs: unknown strategy; got bset, expected best_worst, best_random"),
         ("preference_pairs({}, strategy := NULL)", "preference_pairs: unknown strategy; got NULL"),
-        ("preference_pairs({}, strategy := 'threshold', chosen_min := NULL)", "strategy 'threshold' needs both chosen_min and rejected_below"),
+        (
+            "preference_pairs({}, strategy := 'threshold', chosen_min := NULL)",
+            "strategy 'threshold' needs both chosen_min and rejected_below",
+        ),
         ("preference_pairs({}, chosen_min := 'nan'::DOUBLE)", "a threshold is no finite number or NULL; got nan and 4"),
         ("preference_pairs({}, min_margin := -1)", "min_margin is no finite number >= 0; got -1"),
         ("preference_pairs({}, min_margin := NULL)", "min_margin is no finite number >= 0; got NULL"),
@@ -81,7 +84,10 @@ def test_a_role_whose_column_name_was_quoted(macro, con):
     roles = CALLS[macro][0]
     for wrong in roles:
         given = ", ".join(f"{role} := '{role}'" if role == wrong else f"{role} := {role}" for role in roles)
-        with pytest.raises(duckdb.InvalidInputException, match=f"prefmill: {macro}: a role is the text '{wrong}' in every row; got a column's name in quotes"):
+        with pytest.raises(
+            duckdb.InvalidInputException,
+            match=f"prefmill: {macro}: a role is the text '{wrong}' in every row; got a column's name in quotes",
+        ):
             con.sql(f"FROM {macro}(pool, {given})").fetchall()
 
 

@@ -21,7 +21,9 @@ SCHEMA = pa.schema(
     {"prompt": pa.string(), "completion": pa.string(), "score": pa.float64(), "source": pa.string(), "annotator": pa.string()}
 )
 SCORES = st.one_of(
-    st.sampled_from([0.0, -0.0, 1.0, 2.0, 2.5, 5.0]), st.floats(-1e3, 1e3).map(lambda x: round(x, 3)), st.sampled_from([None, math.nan, math.inf])
+    st.sampled_from([0.0, -0.0, 1.0, 2.0, 2.5, 5.0]),
+    st.floats(-1e3, 1e3).map(lambda x: round(x, 3)),
+    st.sampled_from([None, math.nan, math.inf]),
 )
 POOLS = st.lists(
     st.fixed_dictionaries(
@@ -54,7 +56,8 @@ def ask(con, rows: list[dict], query: str) -> list[tuple]:
 
 def same(got: tuple, wanted: tuple) -> bool:
     return len(got) == len(wanted) and all(
-        (a is None and b is None) or (a is not None and b is not None and a == pytest.approx(b, rel=1e-7, abs=2e-8)) for a, b in zip(got, wanted, strict=True)
+        (a is None and b is None) or (a is not None and b is not None and a == pytest.approx(b, rel=1e-7, abs=2e-8))
+        for a, b in zip(got, wanted, strict=True)
     )
 
 
@@ -192,9 +195,9 @@ def test_message_lists_are_measured_by_their_contents(con):
         "CREATE OR REPLACE TEMP TABLE chats AS SELECT 'p' AS prompt, [{'role': 'assistant', 'content': repeat('ü', i)}] AS completion, i AS score FROM range(1, 4) t(i)"
     )
     assert con.sql("SELECT length_correlation, n FROM pool_stats(chats)").fetchall() == [(1.0, 3)]
-    assert con.sql("SELECT pref_length([{'from': 'gpt', 'value': 'abc'}, {'from': 'gpt', 'value': 'de'}]), pref_length('ñ'), pref_length(12)").fetchall() == [
-        (5, 1, 2)
-    ]
+    assert con.sql(
+        "SELECT pref_length([{'from': 'gpt', 'value': 'abc'}, {'from': 'gpt', 'value': 'de'}]), pref_length('ñ'), pref_length(12)"
+    ).fetchall() == [(5, 1, 2)]
 
 
 def test_text_scores_are_numbers_and_labels_are_not(con):
