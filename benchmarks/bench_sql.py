@@ -2,10 +2,10 @@
 
     python benchmarks/bench_sql.py --rows 10000000 > sql.md
 
-Each query runs in a process of its own: a fresh connection with `memory_limit`, `threads` and a spill folder, the input in the page cache. Its
-rows are folded into one number per column (a sum, of texts the sum of their lengths), so that every column is made and none is written. Time
-is that of the query, peak memory that of the whole process (DuckDB's limit leaves Python and its libraries out). Where both sides mean the
-same, the sums are compared. The table goes to stdout, progress to stderr. Exit code 1 if a macro fails or sums differ.
+Each query runs in a process of its own: a fresh connection with `memory_limit`, `threads` and a spill folder, the input in the page
+cache. Its rows are folded into one number per column (a sum, of texts the sum of their lengths), so that every column is made and none is
+written. Time is that of the query, peak memory that of the whole process (DuckDB's limit leaves Python and its libraries out). Where both
+sides mean the same, the sums are compared. The table goes to stdout, progress to stderr. Exit code 1 if a macro fails or sums differ.
 """
 
 from __future__ import annotations
@@ -26,6 +26,13 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 SOURCE = "source := id % 8"
+MODELS = "WITH p AS (SELECT prompt, round(score) AS score, id % 8 AS source FROM pool)"
+TALLY = ", ".join(f"count(*) FILTER (a.score {sign} b.score) AS {name}" for sign, name in ((">", "wins"), ("<", "losses"), ("=", "ties")))
+RATED = "score := round(score), annotator := id % 4) WHERE annotator IS NOT NULL"
+MEET = (
+    "SELECT a.annotator, b.annotator AS other, count(*) AS units FROM p a JOIN p b"
+    " ON a.prompt = b.prompt AND a.unit = b.unit AND a.annotator < b.annotator GROUP BY ALL"
+)
 #: name: (macro, by hand or None, columns whose sums have to agree). `pool` is a view of the file.
 QUERIES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
     "best_of, k 1": (
@@ -64,28 +71,22 @@ QUERIES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
     ),
     "win_rates": (
         f"FROM win_rates(pool, prompt := prompt, completion := 1, score := round(score), {SOURCE})",
-        "WITH p AS (SELECT prompt, round(score) AS score, id % 8 AS source FROM pool) SELECT a.source, count(*) FILTER (a.score > b.score) AS wins,"
-        " count(*) FILTER (a.score < b.score) AS losses, count(*) FILTER (a.score = b.score) AS ties"
-        " FROM p a JOIN p b ON a.prompt = b.prompt AND a.source <> b.source GROUP BY a.source",
+        f"{MODELS} SELECT a.source, {TALLY} FROM p a JOIN p b ON a.prompt = b.prompt AND a.source <> b.source GROUP BY a.source",
         ("source", "wins", "losses", "ties"),
     ),
     "win_rates, baseline": (
         f"FROM win_rates(pool, prompt := prompt, completion := 1, score := round(score), {SOURCE}, baseline := 0)",
-        "WITH p AS (SELECT prompt, round(score) AS score, id % 8 AS source FROM pool) SELECT a.source, count(*) FILTER (a.score > b.score) AS wins,"
-        " count(*) FILTER (a.score < b.score) AS losses, count(*) FILTER (a.score = b.score) AS ties"
-        " FROM p a JOIN p b ON a.prompt = b.prompt WHERE b.source = 0 AND a.source <> 0 GROUP BY a.source",
+        f"{MODELS} SELECT a.source, {TALLY} FROM p a JOIN p b ON a.prompt = b.prompt WHERE b.source = 0 AND a.source <> 0 GROUP BY 1",
         ("source", "wins", "losses", "ties"),
     ),
     "agreement": (
-        "FROM agreement(pool, prompt := prompt, completion := id // 4, score := round(score), annotator := id % 4) WHERE annotator IS NOT NULL",
-        "WITH p AS (SELECT prompt, id // 4 AS unit, round(score) AS score, id % 4 AS annotator FROM pool) SELECT a.annotator, b.annotator AS other,"
-        " count(*) AS units FROM p a JOIN p b ON a.prompt = b.prompt AND a.unit = b.unit AND a.annotator < b.annotator GROUP BY ALL",
+        f"FROM agreement(pool, prompt := prompt, completion := id // 4, {RATED}",
+        f"WITH p AS (SELECT prompt, id // 4 AS unit, id % 4 AS annotator FROM pool) {MEET}",
         ("annotator", "other", "units"),
     ),
     "agreement, units are texts": (
-        "FROM agreement(pool, prompt := prompt, completion := prompt || id // 4, score := round(score), annotator := id % 4) WHERE annotator IS NOT NULL",
-        "WITH p AS (SELECT prompt, prompt || id // 4 AS unit, round(score) AS score, id % 4 AS annotator FROM pool) SELECT a.annotator,"
-        " b.annotator AS other, count(*) AS units FROM p a JOIN p b ON a.prompt = b.prompt AND a.unit = b.unit AND a.annotator < b.annotator GROUP BY ALL",
+        f"FROM agreement(pool, prompt := prompt, completion := prompt || id // 4, {RATED}",
+        f"WITH p AS (SELECT prompt, prompt || id // 4 AS unit, id % 4 AS annotator FROM pool) {MEET}",
         ("annotator", "other", "units"),
     ),
     "split_of": (
@@ -168,8 +169,8 @@ def _bench(options: argparse.Namespace, source: Path) -> int:
     head = ["macro", "s", "peak MB", "by hand, s", "peak MB", "macro ÷ by hand"]
     print("\n".join([
         *headline(machine),
-        f"{options.rows:,} rows, 16 of a prompt, {source.stat().st_size / 1e6:,.0f} MB of zstd Parquet; memory_limit {options.memory}, {options.threads} threads,"
-        f" {options.repeat} round(s), one process each; input in the page cache.",
+        f"{options.rows:,} rows, 16 of a prompt, {source.stat().st_size / 1e6:,.0f} MB of zstd Parquet;"
+        f" memory_limit {options.memory}, {options.threads} threads, {options.repeat} round(s), one process each; input in the page cache.",
         "", f"| {' | '.join(head)} |", f"|---{'|---:' * (len(head) - 1)}|", *lines, "",
         *(f"**WRONG**: {said}" for said in wrong),
     ]))  # fmt: skip
@@ -177,8 +178,9 @@ def _bench(options: argparse.Namespace, source: Path) -> int:
 
 
 def _child(name: str, way: str, options: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", name, way, "--rows", str(options.rows), "--dir", str(options.dir), "--seed", str(options.seed),
-               "--memory", options.memory, "--threads", str(options.threads)]  # fmt: skip
+    command = [sys.executable, __file__, "--one", name, way]
+    for option in ("rows", "dir", "seed", "memory", "threads"):
+        command += [f"--{option}", str(getattr(options, option))]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=options.timeout)
     except subprocess.TimeoutExpired:

@@ -1,7 +1,7 @@
 """A small pool of candidates with planted facts, for docs/sql-cookbook.md:  python examples/make_pool.py pool
 
-Writes pool.parquet (one row for every candidate: prompt, category, completion, score, source) and judgements.parquet (one row for every rating:
-prompt, completion, score, annotator) into the folder. The same rows every time. What is planted stands in the constants below.
+Writes pool.parquet (one row for every candidate: prompt, category, completion, score, source) and judgements.parquet (one row for every
+rating: prompt, completion, score, annotator) into the folder. The same rows every time. What is planted stands in the constants below.
 """
 
 from __future__ import annotations
@@ -36,7 +36,25 @@ UNSCORED = ("code task 4", "writing task 12")
 RATERS = ("ann", "bob", "carl")
 RATED = 30  # candidates, the first of the first prompts
 
-WORDS = "the answer needs a clear step that follows from what is given and ends where it should with nothing left to guess".split()
+WORDS = (
+    "the",
+    "answer",
+    "needs",
+    "a",
+    "clear",
+    "step",
+    "that",
+    "follows",
+    "from",
+    "what",
+    "is",
+    "given",
+    "and",
+    "ends",
+    "where",
+    "it",
+    "should",
+)
 
 
 def chance(*what: object) -> float:

@@ -1,7 +1,7 @@
 """SQL over files: one query, or a small shell. The engine behind `prefmill sql`; every macro of `sql/` is there.
 
-Files that are named become views: `pool=scored.parquet` the view `pool`, `scored.parquet` the view `scored`. A query may name files itself, as
-DuckDB reads them.
+Files that are named become views: `pool=scored.parquet` the view `pool`, `scored.parquet` the view `scored`. A query may name files itself,
+as DuckDB reads them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def session(
     files: Sequence[str], *, encoding: str | None = None, delimiter: str | None = None, memory_bytes: int | None = None,
     threads: int | None = None, temp_dir: str | Path | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:  # fmt: skip
-    """A connection with the macros, and a view of each of `files` (`NAME=PATH` or `PATH`); what it spills and stages goes when the context ends.
+    """A connection with the macros and a view of each of `files` (`NAME=PATH` or `PATH`); what it stages goes when the context ends.
 
     A path is whatever `prefmill.run` reads. Columns of a CSV that hold nothing but whole numbers, or nothing but numbers, are numbers; all
     other ones are text. Rows keep the order of their files. Raises `BadArgument` and `BadInput`.
@@ -87,13 +87,12 @@ def _columns(con: duckdb.DuckDBPyConnection, relation: str, texts: Sequence[str]
     """The columns of a view: texts that are numbers, all of them, as numbers."""
     if not texts:
         return "*"
-    looks = ", ".join(
-        f"bool_and(TRY_CAST({quote(name)} AS BIGINT)::VARCHAR IS NOT DISTINCT FROM {quote(name)} OR {quote(name)} IS NULL) AND count({quote(name)}) > 0,"
-        f" bool_and(coalesce(isfinite(TRY_CAST({quote(name)} AS DOUBLE)) AND NOT regexp_matches({quote(name)}, '^[+-]?0[0-9]'), {quote(name)} IS NULL))"
-        f" AND count({quote(name)}) > 0"
-        for name in texts
-    )
-    (found,) = con.execute(f"SELECT {looks} FROM {relation}").fetchall()
+    looks = []
+    for name in map(quote, texts):
+        whole = f"TRY_CAST({name} AS BIGINT)::VARCHAR = {name}"
+        number = f"isfinite(TRY_CAST({name} AS DOUBLE)) AND NOT regexp_matches({name}, '^[+-]?0[0-9]')"
+        looks += [f"coalesce(bool_and(coalesce({test}, {name} IS NULL)) AND count({name}) > 0, false)" for test in (whole, number)]
+    (found,) = con.execute(f"SELECT {', '.join(looks)} FROM {relation}").fetchall()
     types = {name: "BIGINT" if found[2 * i] else "DOUBLE" for i, name in enumerate(texts) if found[2 * i] or found[2 * i + 1]}
     if not types:
         return "*"

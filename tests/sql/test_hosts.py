@@ -82,9 +82,8 @@ def test_every_host(host, macro, by_name, con, expected, folder):
 
 
 def test_role_expressions(con):
-    rows = con.sql(
-        "FROM rank_candidates(renamed, prompt := upper(question), completion := answer || '!', score := -reward) ORDER BY prompt, rank LIMIT 1"
-    ).fetchall()
+    roles = "prompt := upper(question), completion := answer || '!', score := -reward"
+    rows = con.sql(f"FROM rank_candidates(renamed, {roles}) ORDER BY prompt, rank LIMIT 1").fetchall()
     assert rows == [("P", "bb!", -1.0, 1, 4, 0.0)]
     rows = con.sql("FROM win_rates(renamed, prompt := 1, completion := 1, score := reward, source := model)").fetchall()
     assert {row[0] for row in rows} == {"m1", "m2", "m3"}

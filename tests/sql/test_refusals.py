@@ -95,7 +95,7 @@ def test_a_role_whose_column_name_was_quoted(macro, con):
 def test_a_role_that_has_no_column(macro, con):
     """DuckDB says which, and what is near."""
     con.execute("CREATE OR REPLACE TEMP TABLE lacking AS SELECT prompt AS promt, completion, score, source, annotator FROM pool")
-    with pytest.raises(duckdb.BinderException, match='(?s)"prompt".*promt'):
+    with pytest.raises(duckdb.BinderException, match=r'(?s)"prompt".*promt'):
         con.sql(f"FROM {macro}(lacking)").fetchall()
     roles = ", ".join(f"{role} := {role}" for role in CALLS[macro][0]).replace("score := score", "score := rating")
     with pytest.raises(duckdb.BinderException, match="rating"):

@@ -191,30 +191,28 @@ def test_scores_at_the_edge_of_float64(con):
 
 
 def test_message_lists_are_measured_by_their_contents(con):
-    con.execute(
-        "CREATE OR REPLACE TEMP TABLE chats AS SELECT 'p' AS prompt, [{'role': 'assistant', 'content': repeat('ü', i)}] AS completion, i AS score FROM range(1, 4) t(i)"
-    )
+    message = "{'role': 'assistant', 'content': repeat('ü', i)}"
+    con.execute(f"CREATE OR REPLACE TEMP TABLE chats AS SELECT 'p' AS prompt, [{message}] AS completion, i AS score FROM range(1, 4) t(i)")
     assert con.sql("SELECT length_correlation, n FROM pool_stats(chats)").fetchall() == [(1.0, 3)]
-    assert con.sql(
-        "SELECT pref_length([{'from': 'gpt', 'value': 'abc'}, {'from': 'gpt', 'value': 'de'}]), pref_length('ñ'), pref_length(12)"
-    ).fetchall() == [(5, 1, 2)]
+    turns = "[{'from': 'gpt', 'value': 'abc'}, {'from': 'gpt', 'value': 'de'}]"
+    assert con.sql(f"SELECT pref_length({turns}), pref_length('ñ'), pref_length(12)").fetchall() == [(5, 1, 2)]
 
 
 def test_text_scores_are_numbers_and_labels_are_not(con):
-    con.execute(
-        "CREATE OR REPLACE TEMP TABLE texts AS FROM (VALUES ('p', 'a', ' 4.0', 'x'), ('p', 'a', '4', 'y'), ('p', 'b', 'good', 'x')) t(prompt, completion, score, annotator)"
-    )
+    rows = "('p', 'a', ' 4.0', 'x'), ('p', 'a', '4', 'y'), ('p', 'b', 'good', 'x')"
+    con.execute(f"CREATE OR REPLACE TEMP TABLE texts AS FROM (VALUES {rows}) t(prompt, completion, score, annotator)")
     assert con.sql("SELECT units, equal FROM agreement(texts)").fetchall() == [(1, 1.0), (1, 1.0)]
     assert con.sql("SELECT completion, rank FROM rank_candidates(texts) ORDER BY rank").fetchall() == [("a", 1), ("a", 2)]
 
 
 # split_of
 
+TEXTS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=12)
 SHARES = [{"train": 0.95, "test": 0.05}, {"a": 0.1, "b": 0.2, "c": 0.7}, {"x": 1 / 3, "y": 1 / 3, "z": 1 / 3}, {"all": 1.0}]
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
-@given(prompts=st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=12), min_size=1, max_size=20),
+@given(prompts=st.lists(TEXTS, min_size=1, max_size=20),
        shares=st.sampled_from(SHARES), seed=st.sampled_from([0, 1, 20_240_229, 2**63 - 1]))  # fmt: skip
 def test_splits_are_those_of_the_command(con, prompts, shares, seed):
     frame = pl.DataFrame({"prompt": prompts, "row": range(len(prompts))})
