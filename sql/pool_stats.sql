@@ -12,13 +12,13 @@ CREATE OR REPLACE MACRO pref_table_stats(tbl, prompt, completion, score) AS TABL
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   groups AS NOT MATERIALIZED (
-    SELECT _grp, list(_value) AS _vals, corr(_value, _length) AS _corr, min(_length) < max(_length) AS _uneven
+    SELECT _grp, list(_value) AS _vals, max(_value) AS _best, min(_value) AS _worst, corr(_value, _length) AS _corr, min(_length) < max(_length) AS _uneven
     FROM counted WHERE _reason IS NULL GROUP BY _grp)
   SELECT _grp AS prompt, len(_vals) AS n, pref_finite(list_avg(_vals)) AS mean,
-         CASE WHEN list_min(_vals) = list_max(_vals) THEN 0 ELSE pref_finite(list_stddev_pop(_vals)) END AS spread,
-         list_max(_vals) AS best, pref_finite(list_median(_vals)) AS median, list_min(_vals) AS worst,
-         len(list_filter(_vals, lambda v: v = list_max(_vals))) AS ties,
-         CASE WHEN _uneven AND list_min(_vals) < list_max(_vals) THEN pref_finite(_corr) END AS length_correlation
+         CASE WHEN _worst = _best THEN 0 ELSE pref_finite(list_stddev_pop(_vals)) END AS spread,
+         _best AS best, pref_finite(list_median(_vals)) AS median, _worst AS worst,
+         len(list_filter(_vals, lambda v: v = _best)) AS ties,
+         CASE WHEN _uneven AND _worst < _best THEN pref_finite(_corr) END AS length_correlation
   FROM groups
   UNION ALL
   SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_quoted(tbl, 'pool_stats', prompt, completion, score, NULL)

@@ -13,11 +13,11 @@ from prefmill.options import Delimiter, Encoding, MemoryLimit, Overwrite, TempDi
 
 def sql(
     query: Annotated[
-        str | None, typer.Argument(metavar="[QUERY]", help="SQL; several statements with ; between. Without it: a shell, or SQL on stdin.")
+        str | None, typer.Argument(metavar="QUERY", help="SQL; several statements with ; between. Without it: a shell, or SQL on stdin.")
     ] = None,
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME=]FILE...", help="Files, directories or globs as views; NAME is by default the file's stem."),
+        typer.Argument(metavar="[NAME=]FILE", help="Files, directories or globs as views; NAME is by default the file's stem."),
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Write the rows: .parquet .jsonl .csv .tsv.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON, one object a line.")] = False,
