@@ -38,8 +38,8 @@ CALLS: dict[str, tuple[tuple[str, ...], str, str]] = {
 COLUMN_OF = dict(zip(NAMES, RENAMED.column_names, strict=True))
 
 
-def call(macro: str, table: str, *, by_name: bool = False) -> str:
+def call(macro: str, table: str, *, by_name: bool = False, ordered: bool = True) -> str:
     """A query of `macro` over `table`; `by_name`: roles given as expressions."""
     roles, arguments, order = CALLS[macro]
     given = [f"{role} := {COLUMN_OF[role]}" for role in roles] if by_name else []
-    return f"FROM {macro}({', '.join([table, *given, *([arguments] if arguments else [])])}) {order}".strip()
+    return f"FROM {macro}({', '.join([table, *given, *([arguments] if arguments else [])])}) {order if ordered else ''}".strip()

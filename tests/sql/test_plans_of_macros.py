@@ -37,7 +37,7 @@ def con(tmp_path_factory):
 
 
 def plan_of(con, macro: str, table: str) -> dict:
-    ((_, text),) = con.execute(f"EXPLAIN (FORMAT json) {call(macro, table)}").fetchall()
+    ((_, text),) = con.execute(f"EXPLAIN (FORMAT json) {call(macro, table, ordered=False)}").fetchall()
     (root,) = json.loads(text)
     kept = pruned(root)
     assert kept
@@ -46,7 +46,7 @@ def plan_of(con, macro: str, table: str) -> dict:
 
 def pruned(node: dict) -> dict | None:
     """Without branches that are known to be empty, and without the look at the first 100 rows (`pref_quoted`)."""
-    if node["name"] in ("EMPTY_RESULT",) or "_said" in str(node["extra_info"].get("Expression", "")):
+    if node["name"] == "EMPTY_RESULT" or "any_value(#0)" in node["extra_info"].get("Aggregates", ""):
         return None
     children = [kept for child in node["children"] if (kept := pruned(child))]
     if node["children"] and not children:
@@ -75,6 +75,7 @@ def drawn(node: dict, depth: int = 0) -> str:
         if key not in ("Estimated Cardinality", "Function", "Table", "Type", "Filename(s)")
     }
     said = "; ".join(f"{key}: {', '.join(value) if isinstance(value, list) else value}" for key, value in info.items())
+    said = said if len(said) < 300 else f"{said[:300]} ..."
     return f"{'  ' * depth}{node['name']}  {said}".rstrip() + "\n" + "".join(drawn(child, depth + 1) for child in node["children"])
 
 
@@ -100,7 +101,7 @@ def test_no_text_goes_through_a_group_by(macro, table, con):
 @pytest.mark.parametrize("macro", CALLS)
 def test_scans_read_the_columns_of_roles_only(macro, con):
     scans = [columns(n) for n in nodes(plan_of(con, macro, "'pool.parquet'")) if n["name"].endswith("SCAN") and n["name"] != "CTE_SCAN"]
-    read = set().union(*(s for s in scans))
+    read = set().union(*scans) - {""}  # a scan that only counts rows reads none
     assert read <= set(CALLS[macro][0]), read
 
 
