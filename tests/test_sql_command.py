@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -150,7 +149,7 @@ def test_an_output_is_replaced_only_when_asked(pool):
     assert done.returncode == 2
     assert out.read_text() == "mine"
     assert prefmill("sql", "FROM scored", pool, "-o", out, "--overwrite").returncode == 0
-    assert len(list(csv.reader(out.open()))) == 5
+    assert len(out.read_text().splitlines()) == 5
 
 
 def test_limits_reach_the_engine(pool, tmp_path):

@@ -193,10 +193,11 @@ def write(con: duckdb.DuckDBPyConnection, text: str, output: str, *, overwrite: 
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with told():
-            *before, last = con.extract_statements(text) or [None]
-            if last is None or last.type != duckdb.StatementType.SELECT:
+            statements = con.extract_statements(text)
+            if not statements or statements[-1].type != duckdb.StatementType.SELECT:
                 raise BadArgument("sql: nothing to write; the last statement has to be a query.")
-            for statement in before:
+            last = statements[-1]
+            for statement in statements[:-1]:
                 con.execute(statement)
             ((rows,),) = con.execute(f"COPY ({_bare(last.query)}\n) TO {literal(str(partial))} ({options})").fetchall()
         with partial.open("rb+") as file:
@@ -231,19 +232,19 @@ def interact(con: duckdb.DuckDBPyConnection, *, as_json: bool = False) -> None:
         print("Statements end with ; (.help for more).", file=sys.stderr)
         while True:
             try:
-                text = _ask()
+                asked = _ask()
             except KeyboardInterrupt:
                 print(file=sys.stderr)
                 continue
-            if text is None:
+            if asked is None:
                 print(file=sys.stderr)
                 return
             try:
-                done = _command(con, text)
+                done = _command(con, asked)
                 if done == "leave":
                     return
                 if done == "none":
-                    run(con, text, as_json=as_json)
+                    run(con, asked, as_json=as_json)
             except PrefmillError as error:
                 print(f"prefmill: {error}", file=sys.stderr)
             except (KeyboardInterrupt, duckdb.InterruptException, RuntimeError):
