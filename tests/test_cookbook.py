@@ -158,7 +158,7 @@ def real():
         install(con)
         con.execute(
             "CREATE TABLE pool AS SELECT prompt, completion, 1 + 4 * score AS score, model AS source, rater AS annotator,"
-            f" ['code', 'math', 'writing'][1 + hash(prompt) % 3] AS category FROM '{folder}/weighted_part1.parquet'"
+            f" ['code', 'math', 'writing'][(1 + hash(prompt) % 3)::INT] AS category FROM '{folder}/weighted_part1.parquet'"
         )
         con.execute(
             "CREATE TABLE judgements AS SELECT prompt, completion, score, annotator FROM pool UNION ALL"
