@@ -4,13 +4,14 @@
 --   FROM best_of(scored, prompt := question, completion := answer, score := -loss, pick := 'random', seed := 1);
 --
 -- Columns are prompt, completion, score; or all three are given by name, as expressions. What the arguments mean: docs/semantics.md.
-CREATE OR REPLACE MACRO pref_best_refusal(k, pick, scope) AS
+CREATE OR REPLACE MACRO pref_best_refusal(k, pick, scope, seed) AS
 CASE
   WHEN coalesce(k < 1 OR k <> floor(k), true) THEN error('prefmill: best_of: k is no whole number >= 1; got ' || coalesce(k::VARCHAR, 'NULL') || '.')
   WHEN coalesce(pick NOT IN ('best', 'median', 'worst', 'random'), true)
   THEN error('prefmill: best_of: unknown pick; got ' || coalesce(pick, 'NULL') || ', expected best, median, worst or random.')
   WHEN coalesce(scope NOT IN ('prompt', 'pool'), true)
   THEN error('prefmill: best_of: unknown scope; got ' || coalesce(scope, 'NULL') || ', expected prompt or pool.')
+  ELSE pref_seed_refusal('best_of', seed)
 END;
 CREATE OR REPLACE MACRO pref_table_best(tbl, prompt, completion, score, k, pick, scope, min_score, seed) AS TABLE (
   WITH numbered AS NOT MATERIALIZED (
@@ -25,7 +26,9 @@ CREATE OR REPLACE MACRO pref_table_best(tbl, prompt, completion, score, k, pick,
     SELECT told._prompt, told._completion, picks._score, picks._rank, picks._first
     FROM picks JOIN numbered AS told ON told._pos = picks._pos
     UNION ALL -- looked at whatever the table holds: a wrong argument is never an empty result
-    SELECT NULL, NULL, NULL, NULL, NULL WHERE pref_best_refusal(k, pick, scope) IS NOT NULL)
+    SELECT NULL, NULL, NULL, NULL, NULL WHERE pref_best_refusal(k, pick, scope, seed) IS NOT NULL
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL FROM pref_quoted(tbl, 'best_of', prompt, completion, score, NULL) WHERE _said IS NOT NULL)
   ORDER BY _first, _rank
 );
 CREATE OR REPLACE MACRO best_of(tbl, k := 1, pick := 'best', scope := 'prompt', min_score := NULL, seed := 0) AS TABLE (

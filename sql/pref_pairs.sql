@@ -10,15 +10,15 @@ CREATE OR REPLACE MACRO pref_pairs(groups, strategy := 'best_worst', chosen_min 
     WHERE pref_refusal(_n, pref_key_score(_ranks[-1]), pref_key_score(_ranks[1]), chosen_min, rejected_below, min_margin) IS NULL),
   chosen AS NOT MATERIALIZED (
     SELECT *, unnest(range(CASE WHEN strategy IN ('best_worst', 'best_random', 'best_rest') THEN _n
-                                ELSE greatest(2, _n - coalesce(top_k, _n) + 1) END, _n + 1)) AS _c
+                                ELSE greatest(2, _n - coalesce(top_k::BIGINT, _n) + 1) END, _n + 1)) AS _c
     FROM open),
   proposed AS NOT MATERIALIZED (
     SELECT *, unnest(CASE strategy
         WHEN 'best_worst' THEN [1::BIGINT]
-        WHEN 'adjacent' THEN CASE WHEN _c - 1 <= coalesce(bottom_k, _n) THEN [_c - 1] ELSE [] END
-        WHEN 'best_random' THEN [1 + (pref_hash(_grp, seed) % len(list_filter(_ranks[1:least(_n - 1, coalesce(bottom_k, _n))],
+        WHEN 'adjacent' THEN CASE WHEN _c - 1 <= coalesce(bottom_k::BIGINT, _n) THEN [_c - 1] ELSE [] END
+        WHEN 'best_random' THEN [1 + (pref_hash(_grp, seed) % len(list_filter(_ranks[1:least(_n - 1, coalesce(bottom_k::BIGINT, _n))],
             lambda low: pref_stands(pref_key_score(_ranks[-1]), pref_key_score(low), chosen_min, rejected_below, min_margin)))::UBIGINT)::BIGINT]
-        ELSE range(1, least(_c - 1, coalesce(bottom_k, _n)) + 1) END) AS _r
+        ELSE range(1, least(_c - 1, coalesce(bottom_k::BIGINT, _n)) + 1) END) AS _r
     FROM chosen),
   scored AS NOT MATERIALIZED (
     SELECT _first, _grp, _c, _r, pref_key_position(_ranks[_c - _n - 1]) AS _chosen, pref_key_position(_ranks[_r]) AS _rejected,

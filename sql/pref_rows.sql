@@ -26,10 +26,10 @@ CREATE OR REPLACE MACRO pref_rows(judged, normalize := 'none', tie_break := 'pos
   UNION ALL BY NAME
   SELECT * FROM reasoned WHERE normalize <> 'none' AND _reason IS NOT NULL
   UNION ALL BY NAME
-  SELECT * REPLACE (CASE WHEN min(_value) OVER scale = max(_value) OVER scale THEN 0
-      ELSE pref_round((_value - avg(_value) OVER scale) / stddev_pop(_value) OVER scale) END AS _value)
+  SELECT * REPLACE (CASE WHEN min(_value) OVER annotators = max(_value) OVER annotators THEN 0
+      ELSE pref_round((_value - avg(_value) OVER annotators) / stddev_pop(_value) OVER annotators) END AS _value)
   FROM reasoned WHERE normalize = 'zscore' AND _reason IS NULL
-  WINDOW scale AS (PARTITION BY _annotator, _aspect)
+  WINDOW annotators AS (PARTITION BY _annotator, _aspect)
   UNION ALL BY NAME
   SELECT * REPLACE (pref_round((rank() OVER ordered + (count(*) OVER peers - 1) / 2 - 0.5::DOUBLE) / count(*) OVER scale) AS _value)
   FROM reasoned WHERE normalize = 'rank' AND _reason IS NULL

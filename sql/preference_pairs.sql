@@ -16,10 +16,17 @@ CREATE OR REPLACE MACRO pref_table_pairs(tbl, prompt, completion, score, strateg
   pairs AS NOT MATERIALIZED (
     FROM pref_pairs('groups', strategy := strategy, chosen_min := chosen_min, rejected_below := rejected_below, min_margin := min_margin,
                     max_pairs_per_prompt := max_pairs_per_prompt, top_k := top_k, bottom_k := bottom_k, seed := seed))
-  SELECT better._prompt AS prompt, better._completion AS chosen, worse._completion AS rejected,
-         _chosen_score AS chosen_score, _rejected_score AS rejected_score
-  FROM pairs JOIN numbered AS better ON better._pos = pairs._chosen JOIN numbered AS worse ON worse._pos = pairs._rejected
-  WHERE better._completion <> worse._completion ORDER BY _first, _c DESC, _r
+  SELECT _prompt AS prompt, _chosen_text AS chosen, _rejected_text AS rejected, _chosen_score AS chosen_score, _rejected_score AS rejected_score FROM (
+    SELECT better._prompt, better._completion AS _chosen_text, worse._completion AS _rejected_text, _chosen_score, _rejected_score, _first, _c, _r
+    FROM pairs JOIN numbered AS better ON better._pos = pairs._chosen JOIN numbered AS worse ON worse._pos = pairs._rejected
+    WHERE better._completion <> worse._completion
+    UNION ALL -- looked at whatever the table holds: a wrong argument is never an empty result
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE pref_pairs_refusal('preference_pairs', strategy, chosen_min, rejected_below, min_margin,
+      max_pairs_per_prompt, top_k, bottom_k, seed) IS NOT NULL
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_quoted(tbl, 'preference_pairs', prompt, completion, score, NULL)
+    WHERE _said IS NOT NULL)
+  ORDER BY _first, _c DESC, _r
 );
 CREATE OR REPLACE MACRO preference_pairs(tbl, strategy := 'best_worst', chosen_min := 4, rejected_below := 4, min_margin := 0,
                                          max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (

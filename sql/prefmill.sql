@@ -1,6 +1,9 @@
 -- All macros. In a duckdb shell, from this folder's parent:  .read sql/prefmill.sql
 .read sql/pref_number.sql
 .read sql/pref_round.sql
+.read sql/pref_finite.sql
+.read sql/pref_wilson.sql
+.read sql/pref_length.sql
 .read sql/pref_spell.sql
 .read sql/pref_hash.sql
 .read sql/pref_mix.sql
@@ -21,7 +24,16 @@
 .read sql/pref_pools.sql
 .read sql/pref_picks.sql
 .read sql/pref_best_report.sql
+.read sql/pref_quoted.sql
+.read sql/pref_seed_refusal.sql
+.read sql/pref_pairs_refusal.sql
+.read sql/pref_labels_refusal.sql
 .read sql/preference_pairs.sql
 .read sql/pair_report.sql
 .read sql/unpaired.sql
 .read sql/best_of.sql
+.read sql/rank_candidates.sql
+.read sql/pool_stats.sql
+.read sql/win_rates.sql
+.read sql/agreement.sql
+.read sql/split_of.sql

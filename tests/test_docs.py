@@ -24,6 +24,7 @@ import prefmill
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "prefmill"
 README = ROOT / "README.md"
+COOKBOOK = ROOT / "docs" / "sql-cookbook.md"
 HEAVY = ("polars", "duckdb", "pyarrow", "datasets", "transformers", "torch", "trl")
 
 
@@ -182,7 +183,7 @@ def run_sql(block: Block, con: Any, where: str) -> list[str]:
     return [] if block.expected is None else differs(where, "\n".join(map(repr, rows)), block.expected)
 
 
-def run_page(page: str, folder: Path, targets: set[str]) -> list[str]:
+def run_page(page: str, folder: Path, targets: set[str], name: str = "README.md") -> list[str]:
     """Run every block of `page` in `folder`, in order; what went wrong."""
     import duckdb
 
@@ -193,7 +194,7 @@ def run_page(page: str, folder: Path, targets: set[str]) -> list[str]:
     with contextlib.chdir(folder), duckdb.connect(config={"threads": 2}) as con:
         prefmill.duckdb.install(con)
         for block in blocks(page):
-            where = f"README.md, line {block.line}"
+            where = f"{name}, line {block.line}"
             if block.language == "console":
                 wrong += run_console(block.text, folder, targets, where)
             elif block.language == "python":
@@ -216,6 +217,15 @@ def folder(tmp_path) -> Path:
 def test_every_block_of_the_readme_runs(folder):
     wrong = run_page(README.read_text(encoding="utf-8"), folder, make_targets())
     assert not wrong, "\n\n".join(wrong)
+
+
+def test_every_block_of_the_cookbook_runs(folder):
+    page = COOKBOOK.read_text(encoding="utf-8")
+    wrong = run_page(page, folder, make_targets(), "docs/sql-cookbook.md")
+    assert not wrong, "\n\n".join(wrong)
+    assert len(re.findall(r"^## \d+\. ", page, re.MULTILINE)) >= 15
+    unanswered = [b.line for b in blocks(page) if b.language == "sql" and b.expected is None and not b.text.startswith("CREATE VIEW")]
+    assert not unanswered, f"docs/sql-cookbook.md: no answer behind the blocks of lines {unanswered}"
 
 
 def test_a_page_without_blocks_runs(folder):

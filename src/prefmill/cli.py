@@ -13,6 +13,7 @@ import typer
 
 from prefmill._version import __version__
 from prefmill.cli_score import score as score_command
+from prefmill.cli_sql import sql as sql_command
 from prefmill.errors import BadArgument
 from prefmill.options import (
     Aggregate,
@@ -265,6 +266,7 @@ def check(
 
 
 app.command("score")(score_command)
+app.command("sql")(sql_command)
 
 
 def _run(kind: type[Pairs] | type[Unpaired] | type[BestOf], options: dict[str, Any]) -> None:

@@ -1,0 +1,117 @@
+"""What DuckDB does with a macro over Parquet: texts are read in a scan and go through no group-by, window or sort.
+
+The plans are kept in `plans/`, without estimates; PREFMILL_SNAPSHOTS=write renews them (look at what changed).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+from sql_pool import CALLS, POOL, call
+
+from prefmill.duckdb import install
+
+PLANS = Path(__file__).parent / "plans"
+BLOCKING = ("HASH_GROUP_BY", "PERFECT_HASH_GROUP_BY", "WINDOW", "ORDER_BY", "TOP_N")
+TEXTS = {"_prompt", "_completion", "_unit", "prompt", "completion", "_grp", "_chosen_text", "_rejected_text"}
+#: Texts that a group-by may hold: its own key. agreement's unit is a (prompt, completion).
+KEYS = {macro: {"_grp"} for macro in CALLS} | {"agreement": {"_grp", "_unit"}}
+
+
+@pytest.fixture(scope="module")
+def con(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plans")
+    pq.write_table(POOL, folder / "pool.parquet")
+    with duckdb.connect(config={"threads": 2, "memory_limit": "1GB"}) as connection:
+        install(connection)
+        connection.execute(f"SET file_search_path = '{folder}'")
+        connection.register("arrow", POOL)
+        connection.execute("CREATE TABLE pool AS FROM arrow")
+        yield connection
+
+
+def plan_of(con, macro: str, table: str) -> dict:
+    ((_, text),) = con.execute(f"EXPLAIN (FORMAT json) {call(macro, table, ordered=False)}").fetchall()
+    (root,) = json.loads(text)
+    kept = pruned(root)
+    assert kept
+    return kept
+
+
+def pruned(node: dict) -> dict | None:
+    """Without branches that are known to be empty, and without the look at the first 100 rows (`pref_quoted`)."""
+    if node["name"] == "EMPTY_RESULT" or "any_value(#0)" in node["extra_info"].get("Aggregates", ""):
+        return None
+    children = [kept for child in node["children"] if (kept := pruned(child))]
+    if node["children"] and not children:
+        return None
+    return {**node, "children": children}
+
+
+def nodes(node: dict) -> Iterator[dict]:
+    yield node
+    for child in node["children"]:
+        yield from nodes(child)
+
+
+def columns(node: dict) -> set[str]:
+    """The columns that a node hands up: those of the nearest projection or scan."""
+    found = node["extra_info"].get("Projections")
+    if node["name"] == "PROJECTION" or node["name"].endswith("SCAN"):
+        return {found} if isinstance(found, str) else set(found or [])
+    return set().union(*(columns(child) for child in node["children"]))
+
+
+def drawn(node: dict, depth: int = 0) -> str:
+    info = {
+        key: value
+        for key, value in node["extra_info"].items()
+        if key not in ("Estimated Cardinality", "Function", "Table", "Type", "Filename(s)")
+    }
+    said = "; ".join(f"{key}: {', '.join(value) if isinstance(value, list) else value}" for key, value in info.items())
+    said = said if len(said) < 300 else f"{said[:300]} ..."
+    return f"{'  ' * depth}{node['name']}  {said}".rstrip() + "\n" + "".join(drawn(child, depth + 1) for child in node["children"])
+
+
+def has_scan(node: dict) -> bool:
+    return any(n["name"].endswith("SCAN") for n in nodes(node))
+
+
+@pytest.mark.parametrize("table", ["'pool.parquet'", "pool"], ids=["parquet", "table"])
+@pytest.mark.parametrize("macro", CALLS)
+def test_no_text_goes_through_a_group_by(macro, table, con):
+    blocking = [n for n in nodes(plan_of(con, macro, table)) if n["name"] in BLOCKING and has_scan(n)]
+    assert any(n["name"].endswith("GROUP_BY") for n in blocking)
+    for node in blocking:
+        below = set().union(*(columns(child) for child in node["children"])) & TEXTS
+        if node["name"].endswith("GROUP_BY"):
+            assert below <= KEYS[macro], drawn(node)
+        elif node["name"] == "WINDOW":
+            assert not below, drawn(node)
+        elif below:  # the rows of the answer in their order, behind everything else; only macros that pick few rows do it
+            assert macro in ("best_of", "preference_pairs", "unpaired"), drawn(node)
+
+
+@pytest.mark.parametrize("macro", CALLS)
+def test_scans_read_the_columns_of_roles_only(macro, con):
+    scans = [columns(n) for n in nodes(plan_of(con, macro, "'pool.parquet'")) if n["name"].endswith("SCAN") and n["name"] != "CTE_SCAN"]
+    read = set().union(*scans) - {""}  # a scan that only counts rows reads none
+    assert read <= set(CALLS[macro][0]), read
+
+
+@pytest.mark.parametrize("macro", CALLS)
+def test_the_plan_is_the_one_we_looked_at(macro, con):
+    got = drawn(plan_of(con, macro, "'pool.parquet'"))
+    kept = PLANS / f"{macro}.txt"
+    if os.environ.get("PREFMILL_SNAPSHOTS") == "write":
+        PLANS.mkdir(exist_ok=True)
+        kept.write_text(got)
+    if duckdb.__version__ != "2.0.0":
+        pytest.skip(f"plans are kept of DuckDB 2.0.0; this is {duckdb.__version__}")
+    assert got == kept.read_text(), "renew with PREFMILL_SNAPSHOTS=write, and look at what changed"

@@ -1,0 +1,198 @@
+"""`prefmill sql`: one query, a pipe, a terminal; what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+from test_cli import prefmill
+
+POOL = pl.DataFrame(
+    {
+        "prompt": ["p", "p", "q", "q"],
+        "completion": ["a", "bb", "c", "dd"],
+        "score": [1.0, 2.0, 4.0, 3.0],
+        "source": ["m1", "m2", "m1", "m2"],
+    }
+)
+
+
+@pytest.fixture
+def pool(tmp_path) -> Path:
+    POOL.write_parquet(tmp_path / "scored.parquet")
+    return tmp_path / "scored.parquet"
+
+
+def test_a_table_of_a_named_file(pool):
+    done = prefmill("sql", "FROM best_of(pool, k := 1)", f"pool={pool}")
+    assert (done.returncode, done.stderr) == (0, "")
+    words = [line.split() for line in done.stdout.replace("│", " ").splitlines()]
+    assert ["prompt", "completion", "score", "rank"] in words
+    assert ["p", "bb", "2.0", "1"] in words
+    assert ["q", "c", "4.0", "1"] in words
+
+
+@pytest.mark.parametrize("form", ["FROM scored", "FROM '{}'", "FROM read_parquet('{}')"])
+def test_the_stem_is_a_view_and_the_query_may_name_files(form, pool):
+    done = prefmill("sql", form.format(pool), pool, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line) for line in done.stdout.splitlines()] == POOL.to_dicts()
+
+
+def test_every_format_comes_out_of_every_format(pool):
+    sources = {"a.csv": pl.DataFrame.write_csv, "b.jsonl": pl.DataFrame.write_ndjson, "c.parquet": pl.DataFrame.write_parquet}
+    for name, write in sources.items():
+        write(POOL, pool.parent / name)
+        for ending in ("parquet", "jsonl", "csv", "tsv"):
+            out = pool.parent / f"{name}-out.{ending}"
+            done = prefmill("sql", f"FROM {name[0]} ORDER BY ALL -- all of it", pool.parent / name, "-o", out)
+            assert done.returncode == 0, done.stderr
+            assert f"wrote {out} (4 rows)" in done.stderr
+            read = {
+                "parquet": pl.read_parquet,
+                "jsonl": pl.read_ndjson,
+                "csv": pl.read_csv,
+                "tsv": lambda p: pl.read_csv(p, separator="\t"),
+            }
+            assert read[ending](out).equals(POOL), (name, ending)
+    assert not list(pool.parent.glob(".*partial"))
+
+
+def test_numbers_of_a_csv_are_numbers_and_codes_stay_text(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,c,d,e,f\n1,1.5,007,x,,1e3\n-2,,010,2,,nan\n")
+    done = prefmill("sql", "SELECT column_type FROM (DESCRIBE t)", tmp_path / "t.csv", "--json")
+    assert [json.loads(line)["column_type"] for line in done.stdout.splitlines()] == [
+        "BIGINT", "DOUBLE", "VARCHAR", "VARCHAR", "VARCHAR", "VARCHAR"
+    ]  # fmt: skip
+
+
+def test_encodings_globs_and_folders(tmp_path):
+    (tmp_path / "day").mkdir()
+    (tmp_path / "day" / "1.csv").write_bytes("prompt,completion,score\nü,a,1\n".encode("latin-1"))
+    (tmp_path / "day" / "2.csv").write_bytes("prompt,completion,score\nü,b,2\n".encode("latin-1"))
+    for name, given in (("day", tmp_path / "day"), ("many", f"many={tmp_path}/day/*.csv")):
+        done = prefmill("sql", f"FROM best_of({name})", given, "--encoding", "latin-1", "--json")
+        assert json.loads(done.stdout) == {"prompt": "ü", "completion": "b", "score": 2.0, "rank": 1}, done.stderr
+    done = prefmill("sql", "FROM day", tmp_path / "day")
+    assert done.returncode == 1
+    assert "latin" in done.stderr.lower() or "utf-8" in done.stderr.lower()
+
+
+def test_a_pipe(pool):
+    text = b".tables\nSELECT 1 AS a;\n\nSELECT ';' -- ;\n AS b\n;.help\nCREATE TABLE t AS FROM pool; SELECT count(*) AS n FROM t"
+    done = prefmill("sql", f"pool={pool}", "--json", stdin=text.replace(b";.help", b";\n.help"))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:3] == ["pool", '{"a":1}', '{"b":";"}']
+    assert lines[3].startswith("Statements end with ;")
+    assert lines[-1] == '{"n":4}'
+    done = prefmill("sql", pool, "--json", stdin=b"SELECT 1 AS a;\n.quit\nSELECT 2;\n")
+    assert (done.returncode, done.stdout) == (0, '{"a":1}\n')
+    done = prefmill("sql", pool, stdin=b"SELECT nope;\nSELECT 2;\n")
+    assert (done.returncode, done.stdout) == (2, "")
+    out = pool.parent / "o.jsonl"
+    assert prefmill("sql", pool, "-o", out, stdin=b"SELECT 1 AS a;").returncode == 0
+    assert out.read_text() == '{"a":1}\n'
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["FROM best_of(scored, k := 0)"], 2, "prefmill: best_of: k is no whole number >= 1; got 0."),
+        (["FROM best_of(scord)"], 2, "scord"),
+        (["SELECT scor FROM scored"], 2, 'Hint: did you mean "score"'),
+        (["FORM scored"], 2, 'syntax error at or near "FORM"'),
+        (["FROM 'nothing.parquet'"], 1, "No files found"),
+        (["SELECT 'x'::INT FROM scored"], 1, "Could not convert string 'x'"),
+        (["FROM scored", "-o", "x.docx"], 2, "expected an ending of .parquet"),
+        (["FROM scored", "-o", "nowhere/x.csv"], 2, "no folder for the output"),
+        (["FROM scored", "-o", "x.csv", "--json"], 2, "two places"),
+        (["CREATE TABLE t AS FROM scored", "-o", "x.csv"], 2, "the last statement has to be a query"),
+        (["FROM scored", "--memory-limit", "1MB"], 2, "at least 500MB"),
+    ],
+)
+def test_errors_are_one_line_and_a_hint(args, code, words, pool):
+    done = prefmill("sql", args[0], pool, *args[1:], cwd=pool.parent)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
+    assert done.stdout == ""
+    assert sorted(p.name for p in pool.parent.iterdir()) == ["scored.parquet"]
+
+
+def test_missing_files_and_names_that_meet(pool):
+    done = prefmill("sql", "FROM x", "x=missing.parquet", cwd=pool.parent)
+    assert done.returncode in (1, 2)
+    assert "missing.parquet" in done.stderr
+    done = prefmill("sql", "FROM scored", pool, f"scored={pool}")
+    assert done.returncode == 2
+    assert "two files would be the view 'scored'" in done.stderr
+    done = prefmill("sql", "FROM x", f"{pool.parent}/*.parquet")
+    assert done.returncode == 2
+    assert "no name for a view" in done.stderr
+
+
+def test_an_output_is_replaced_only_when_asked(pool):
+    out = pool.parent / "out.csv"
+    out.write_text("mine")
+    done = prefmill("sql", "FROM scored", pool, "-o", out)
+    assert done.returncode == 2
+    assert out.read_text() == "mine"
+    done = prefmill("sql", "SELECT 1 / 0 AS a, error('prefmill: no') AS b", "-o", out, "--overwrite")
+    assert done.returncode == 2
+    assert out.read_text() == "mine"
+    assert prefmill("sql", "FROM scored", pool, "-o", out, "--overwrite").returncode == 0
+    assert len(out.read_text().splitlines()) == 5
+
+
+def test_limits_reach_the_engine(pool, tmp_path):
+    query = "SELECT current_setting('threads') AS t, current_setting('memory_limit') AS m, current_setting('temp_directory') AS d"
+    (tmp_path / "spill").mkdir()
+    done = prefmill("sql", query, "--json", "--threads", "1", "--memory-limit", "1GB", "--temp-dir", tmp_path / "spill")
+    row = json.loads(done.stdout)
+    assert row["t"] == 1
+    assert row["m"].endswith("MiB")
+    assert row["d"].startswith(str(tmp_path / "spill"))
+    assert not list((tmp_path / "spill").iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal(pool, tmp_path):
+    import pty
+
+    leader, follower = pty.openpty()
+    env = {**os.environ, "TERM": "dumb", "XDG_STATE_HOME": str(tmp_path / "state")}
+    shell = subprocess.Popen(
+        [sys.executable, "-m", "prefmill", "sql", f"pool={pool}"], stdin=follower, stdout=follower, stderr=follower, env=env, close_fds=True
+    )
+    os.close(follower)
+    said = ""
+
+    def wait_for(words: str, times: int = 1) -> None:
+        nonlocal said
+        until = time.monotonic() + 60
+        while said.count(words) < times:
+            assert time.monotonic() < until, said
+            said += os.read(leader, 4096).decode(errors="replace")
+
+    for i, text in enumerate(["SELECT nope;", "SELECT count(*) * 1000 + 234", "AS n FROM pool;", ".tables", ".quit"]):
+        wait_for("...>" if i == 2 else "prefmill>", 1 if i == 2 else i + 1 if i < 2 else i)
+        os.write(leader, f"{text}\n".encode())
+    try:
+        while chunk := os.read(leader, 4096):
+            said += chunk.decode(errors="replace")
+    except OSError:  # the other end is closed
+        pass
+    assert shell.wait(60) == 0, said
+    os.close(leader)
+    assert 'Referenced column "nope"' in said
+    assert "4234" in said
+    assert "Traceback" not in said
+    assert "SELECT nope;" in (tmp_path / "state" / "prefmill" / "sql_history").read_text()
