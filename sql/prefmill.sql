@@ -21,7 +21,11 @@
 .read sql/pref_pools.sql
 .read sql/pref_picks.sql
 .read sql/pref_best_report.sql
+.read sql/pref_weight_refusal.sql
+.read sql/pref_advantages.sql
+.read sql/pref_advantage_report.sql
 .read sql/preference_pairs.sql
 .read sql/pair_report.sql
 .read sql/unpaired.sql
 .read sql/best_of.sql
+.read sql/advantages.sql

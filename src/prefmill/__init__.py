@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from prefmill._version import __version__
 from prefmill.errors import PrefmillError
-from prefmill.plans import BestOf, Pairs, Unpaired
+from prefmill.plans import Advantage, BestOf, Pairs, Unpaired
 from prefmill.schema import Roles
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from prefmill.stream import score_stream
 
 __all__ = [
+    "Advantage",
     "BestOf",
     "Ensemble",
     "ImplicitReward",

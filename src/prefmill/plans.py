@@ -28,6 +28,7 @@ OnInvalid = Literal["drop", "raise"]
 Pick = Literal["best", "median", "worst", "random"]
 Scope = Literal["prompt", "pool"]
 StagesUsed = Literal["all", "last"]
+Method = Literal["centered", "grpo", "rloo", "rank"]
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "strategy": get_args(Strategy),
@@ -38,6 +39,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "pick": get_args(Pick),
     "scope": get_args(Scope),
     "stages": get_args(StagesUsed),
+    "method": get_args(Method),
 }
 _BOUNDS = ("chosen_min", "rejected_below", "min_score")
 _COUNTS = ("min_votes", "max_pairs_per_prompt", "top_k", "bottom_k", "k")
@@ -241,8 +243,37 @@ class BestOf(_Judging):
     __hash__ = _Judging.__hash__
 
 
-Plan = Pairs | Unpaired | BestOf
-KINDS: tuple[type[Pairs] | type[Unpaired] | type[BestOf], ...] = (Pairs, Unpaired, BestOf)
+@dataclass(frozen=True, kw_only=True)
+class Advantage(_Judging):
+    """How much better than its prompt's other completions each one is: the number that policy gradients are weighted by.
+
+    | prompt | completion | score |      | prompt | completion | score | advantage |
+    |   p    |     a      |   1   |  ->  |   p    |     a      |   1   |    -1     |
+    |   p    |     b      |   3   |      |   p    |     b      |   3   |     1     |
+
+    Args:
+        method: `centered` (score - mean), `grpo` (that over the sample deviation + epsilon), `rloo` (score - mean of the others), `rank`
+            (average rank scaled to -1..1).
+        epsilon: what `grpo` adds to the deviation (> 0).
+
+    With the role `weight` (a probability or any weight >= 0) or `logprob`, means are those under that policy. Scores without spread give 0,
+    and so does a single completion. Fields not named here as in `Pairs`. Raises `PlanError` with every problem at once.
+
+    >>> Advantage(method="grpo").epsilon
+    0.0001
+    """
+
+    kind: ClassVar[str] = "advantages"
+
+    method: Method = "centered"
+    epsilon: float = 1e-4
+
+    __hash__ = _Judging.__hash__
+
+
+Plan = Pairs | Unpaired | BestOf | Advantage
+PlanKind = type[Pairs] | type[Unpaired] | type[BestOf] | type[Advantage]
+KINDS: tuple[PlanKind, ...] = (Pairs, Unpaired, BestOf, Advantage)
 
 
 def read_plan(text: str) -> Plan:
@@ -276,9 +307,19 @@ def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, whe
         said.append("the role aspect needs weights: the weight of each aspect")
     if roles.aspect and plan.aggregate == "none":
         said.append("the role aspect needs aggregate: it says how the judgements of one aspect are merged")
+    if isinstance(plan, Advantage):
+        said += _policy_problems(plan, roles)
     if said:
         raise PlanError(where, said)
     return roles
+
+
+def _policy_problems(plan: Advantage, roles: Roles) -> list[str]:
+    if roles.weight and roles.logprob:
+        return [f"one policy is asked for: weight or logprob; got weight={roles.weight!r} and logprob={roles.logprob!r}"]
+    if plan.method == "rank" and (named := roles.weight or roles.logprob):
+        return [f"method 'rank' compares ranks and knows no policy; got the column {named!r} for one"]
+    return []
 
 
 def _toml(value: object) -> str:
@@ -325,6 +366,8 @@ def _problems(plan: _Judging) -> list[str]:
         said += [f"weight {key!r} must be a finite number; got {w!r}" for key, w in plan.weights.items() if not _is_number(w)]
     if plan.aggregate == "none" and type(plan.min_votes) is int and plan.min_votes > 1:
         said.append(f"min_votes {plan.min_votes} needs aggregate: without it every row is one vote")
+    if isinstance(plan, Advantage) and not (_is_number(plan.epsilon) and plan.epsilon > 0):
+        said.append(f"epsilon must be a finite number > 0; got {plan.epsilon!r}")
     if isinstance(plan, Pairs | Unpaired):
         said += _threshold_problems(plan)
     return said

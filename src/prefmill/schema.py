@@ -27,6 +27,8 @@ class RoleNames(TypedDict, total=False):
     annotator: str
     aspect: str
     stage: str
+    weight: str
+    logprob: str
     group: str | Sequence[str]
 
 
@@ -48,6 +50,8 @@ class Roles:
     annotator: str | None = None
     aspect: str | None = None
     stage: str | None = None
+    weight: str | None = None
+    logprob: str | None = None
     group: tuple[str, ...] = ()
     negate: bool = field(default=False)
 

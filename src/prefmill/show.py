@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from prefmill.plans import BestOf, Pairs, Plan
+from prefmill.plans import Advantage, BestOf, Pairs, Plan
 
 if TYPE_CHECKING:
     from prefmill.checks import Findings
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 #: What the rows of output are called.
-MADE = {"pairs": "pairs", "unpaired": "labels", "best_of": "rows"}
+MADE = {"pairs": "pairs", "unpaired": "labels", "best_of": "rows", "advantages": "rows"}
 
 
 def _console() -> Console:
@@ -93,6 +93,8 @@ def nothing_hint(plan: Plan, done: RunReport) -> str:
     if isinstance(plan, BestOf):
         if plan.min_score is not None and high < plan.min_score:
             return f"largest score seen {high:g}, min_score {plan.min_score:g}: lower --min-score."
+    elif isinstance(plan, Advantage):
+        pass
     elif plan.chosen_min is not None and high < plan.chosen_min:
         return f"largest score seen {high:g}, chosen_min {plan.chosen_min:g}: lower --chosen-min and --rejected-below, or --no-thresholds."
     elif plan.rejected_below is not None and low >= plan.rejected_below:
@@ -100,6 +102,7 @@ def nothing_hint(plan: Plan, done: RunReport) -> str:
     reason = max(done.dropped, key=lambda r: done.dropped[r])
     advice = {
         "single_completion": "every prompt has one answer only; is the right column the prompt (or --group)?",
+        "no_weight": "the policy's weights of a prompt are all 0.",
         "tie": "all answers of a prompt have one score; --weights or --aggregate mean may separate them.",
         "identical_text": "the answers of a prompt are the same text; --aggregate mean merges them.",
         "below_min_margin": f"no prompt spans the margin {plan.min_margin:g}." if isinstance(plan, Pairs) else "",
