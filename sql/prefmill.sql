@@ -21,6 +21,9 @@
 .read sql/pref_pools.sql
 .read sql/pref_picks.sql
 .read sql/pref_best_report.sql
+.read sql/pref_order_weight.sql
+.read sql/pref_poisson.sql
+.read sql/pref_curves.sql
 .read sql/pref_weight_refusal.sql
 .read sql/pref_advantages.sql
 .read sql/pref_advantage_report.sql
@@ -29,3 +32,4 @@
 .read sql/unpaired.sql
 .read sql/best_of.sql
 .read sql/advantages.sql
+.read sql/best_of_curve.sql

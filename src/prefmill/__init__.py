@@ -23,6 +23,7 @@ from prefmill.plans import Advantage, BestOf, Pairs, Unpaired
 from prefmill.schema import Roles
 
 if TYPE_CHECKING:
+    from prefmill.curves import Curve, curve
     from prefmill.report import PairReport, pair_report
     from prefmill.runs import RunReport, run
     from prefmill.score_runs import ScoreReport, score
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Advantage",
     "BestOf",
+    "Curve",
     "Ensemble",
     "ImplicitReward",
     "LogProb",
@@ -45,6 +47,7 @@ __all__ = [
     "Scorer",
     "Unpaired",
     "__version__",
+    "curve",
     "pair_report",
     "run",
     "score",
@@ -52,6 +55,8 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Curve": "curves",
+    "curve": "curves",
     "PairReport": "report",
     "pair_report": "report",
     "RunReport": "runs",

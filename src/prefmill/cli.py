@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prefmill._version import __version__
+from prefmill.cli_curve import curve as curve_command
 from prefmill.cli_score import score as score_command
 from prefmill.errors import BadArgument
 from prefmill.options import (
@@ -310,6 +311,7 @@ def check(
 
 
 app.command("score")(score_command)
+app.command("curve")(curve_command)
 
 
 def _run(kind: PlanKind, options: dict[str, Any]) -> None:

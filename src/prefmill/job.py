@@ -144,10 +144,7 @@ class Job:
         self._ranked = True
         self.tell("ranking", None)
         never_null = frozenset(self.source.columns.names) - self.source.nulls
-        steps = dict(sqlengine.stages(self.plan, self.roles)) | {"judged": sqlengine.judged(self.plan, self.roles, never_null)}
-        kept = {"candidates"} if self.plan.aggregate != "none" else set()
-        for name in ("judged", "counted", "candidates"):
-            self._make(name, steps[name], table=name in kept and self.engine == "duckdb")
+        steps = self.narrow()
         if self.plan.on_invalid == "raise":
             self._refuse_unusable()
         if self.engine == "polars":
@@ -173,6 +170,15 @@ class Job:
             self._refuse_explosion()
             columns = "_first, _grp, _chosen, _rejected, _chosen_score, _rejected_score"
             self._make_slots(columns, f"({steps['pairs']})", "_first, _c DESC, _r")
+
+    def narrow(self) -> dict[str, str]:
+        """Make `judged`, `counted` and `candidates`; the queries of all steps by name."""
+        never_null = frozenset(self.source.columns.names) - self.source.nulls
+        steps = dict(sqlengine.stages(self.plan, self.roles)) | {"judged": sqlengine.judged(self.plan, self.roles, never_null)}
+        kept = {"candidates"} if self.plan.aggregate != "none" else set()
+        for name in ("judged", "counted", "candidates"):
+            self._make(name, steps[name], table=name in kept and self.engine == "duckdb")
+        return steps
 
     def _make(self, name: str, query: str, *, table: bool) -> None:
         self.con.execute(f"CREATE {'TABLE' if table else 'VIEW'} {name} AS {query}")

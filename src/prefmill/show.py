@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -14,6 +15,7 @@ from prefmill.plans import Advantage, BestOf, Pairs, Plan
 
 if TYPE_CHECKING:
     from prefmill.checks import Findings
+    from prefmill.curves import Curve
     from prefmill.runs import RunReport
     from prefmill.score_runs import ScoreReport
 
@@ -149,3 +151,20 @@ def scored(done: ScoreReport) -> None:
         f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the scorer, {done.peak_rss_mb:,.0f} MB{went_on})", markup=False
     )
     console.print(f"wrote {done.output} ({', '.join(done.columns)})", markup=False)
+
+
+def curve(found: Curve) -> None:
+    """Best-of-n curves as a table, and the rows that are in none."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    interval = f"{100 * found.level:g} % interval"
+    for name in (*([found.by] if found.by else []), "n", "prompts", "best of n", interval, "median", "mean", "KL"):
+        table.add_column(escape(name), justify="left" if name == found.by else "right")
+    for row in found.points.iter_rows():
+        *of, n, prompts, best, median, mean, low, high, kl = row
+        spread = "" if low is None else f"{low:.4g} to {high:.4g}"
+        told = [escape(str(value)) for value in of]
+        table.add_row(*told, f"{n}", f"{prompts:,}", f"{best:.4g}", spread, f"{median:.4g}", f"{mean:.4g}", f"{kl:.3f}")
+    console.print(table)
+    dropped = "".join(f", {rows:,} dropped: {reason}" for reason, rows in sorted(found.dropped.items(), key=lambda item: -item[1]))
+    console.print(f"{found.rows_in:,} rows in, {found.rows_used:,} used{dropped}", markup=False)
