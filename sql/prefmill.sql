@@ -21,6 +21,8 @@
 .read sql/pref_pools.sql
 .read sql/pref_picks.sql
 .read sql/pref_best_report.sql
+.read sql/pref_solve.sql
+.read sql/pref_tree.sql
 .read sql/pref_order_weight.sql
 .read sql/pref_poisson.sql
 .read sql/pref_curves.sql
@@ -33,3 +35,6 @@
 .read sql/best_of.sql
 .read sql/advantages.sql
 .read sql/best_of_curve.sql
+.read sql/state_values.sql
+.read sql/tree_values.sql
+.read sql/step_values.sql

@@ -49,7 +49,14 @@ class Problem:
             "score": self.score_type,
             "other": self.score_type,
         }
-        types |= {"who": pa.string(), "aspect": pa.string(), "id": id_type(self.columns.get("id", [])), "g1": pa.string(), "g2": pa.int64(), "pi": pa.float64()}
+        types |= {
+            "who": pa.string(),
+            "aspect": pa.string(),
+            "id": id_type(self.columns.get("id", [])),
+            "g1": pa.string(),
+            "g2": pa.int64(),
+            "pi": pa.float64(),
+        }
         types["stage"] = id_type(self.columns.get("stage", []))
         chosen = {name: values if keep is None else [values[i] for i in keep] for name, values in self.columns.items()}
         return pa.table({name: pa.array(values, types[name]) for name, values in chosen.items()})
@@ -83,7 +90,9 @@ def plans(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS) -> Plan:
         "seed": draw(st.sampled_from([0, 1, 2**63 - 1])),
     }
     if kind is Advantage:
-        return Advantage(method=draw(st.sampled_from(["centered", "grpo", "rloo", "rank"])), epsilon=draw(st.sampled_from([1e-4, 0.5])), **values)
+        return Advantage(
+            method=draw(st.sampled_from(["centered", "grpo", "rloo", "rank"])), epsilon=draw(st.sampled_from([1e-4, 0.5])), **values
+        )
     if kind is BestOf:
         values |= {"k": draw(st.integers(1, 5)), "pick": draw(st.sampled_from(["best", "median", "worst", "random"]))}
         values |= {"scope": draw(st.sampled_from(["prompt", "prompt", "pool"])), "stages": draw(st.sampled_from(["all", "all", "last"]))}

@@ -116,9 +116,13 @@ def _check_by(by: str | None, columns: Sequence[str]) -> None:
     if by is None:
         return
     if by not in columns:
-        raise ColumnMissing(f"curve: no column {by!r} to draw curves by; got {list(columns)}.", hint="name another column: by=COLUMN (--by COLUMN).")
+        raise ColumnMissing(
+            f"curve: no column {by!r} to draw curves by; got {list(columns)}.", hint="name another column: by=COLUMN (--by COLUMN)."
+        )
     if by in _COLUMNS:
-        raise BadArgument(f"curve: a column of the curve is named {by!r} itself; expected none of {list(_COLUMNS)}.", hint="rename the column.")
+        raise BadArgument(
+            f"curve: a column of the curve is named {by!r} itself; expected none of {list(_COLUMNS)}.", hint="rename the column."
+        )
 
 
 def _pools_of_frame(frame: pl.LazyFrame, by: str | None, seed: int | None, names: RoleNames) -> tuple[pl.DataFrame, int, dict[str, int]]:
@@ -203,7 +207,9 @@ def order_weights(m: int, k: int) -> tuple[Floats, Floats]:
     return best, middle
 
 
-def _intervals(hashes: npt.NDArray[np.uint64], values: Floats, has: npt.NDArray[np.bool_], resamples: int, level: float) -> tuple[Floats, Floats]:
+def _intervals(
+    hashes: npt.NDArray[np.uint64], values: Floats, has: npt.NDArray[np.bool_], resamples: int, level: float
+) -> tuple[Floats, Floats]:
     """Quantiles of the mean over resampled prompts; NaN without resamples."""
     if not resamples:
         nothing = np.full(values.shape[1], np.nan)

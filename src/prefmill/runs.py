@@ -144,7 +144,9 @@ def _whole_rows(plan: Plan, layout: str, keep: Sequence[str]) -> bool:
     if layout != "pool":
         return False
     if not isinstance(plan, BestOf | Advantage):
-        raise BadArgument(f"run: format 'pool' is whole rows; got {_said(plan)}, expected best_of or advantages.", hint="leave --format out.")
+        raise BadArgument(
+            f"run: format 'pool' is whole rows; got {_said(plan)}, expected best_of or advantages.", hint="leave --format out."
+        )
     if keep:
         raise BadArgument("run: format 'pool' keeps every column; got --keep beside it.", hint="leave --keep out.")
     return True

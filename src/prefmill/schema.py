@@ -32,6 +32,20 @@ class RoleNames(TypedDict, total=False):
     group: str | Sequence[str]
 
 
+class ValueNames(TypedDict, total=False):
+    """The columns of transitions, or of a tree (`id`, `parent_id`); those not named have these names, where they are there."""
+
+    state: str
+    action: str
+    next_state: str
+    probability: str
+    reward: str
+    policy_probability: str
+    score: str
+    id: str
+    parent_id: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Roles:
     """The column of each role.
