@@ -36,8 +36,8 @@ def advantage(
         weight, logprob: the policy that means are taken under: weights >= 0, or log-probabilities; normalised inside the group.
         epsilon: what `grpo` adds to the sample deviation.
 
-    Equal scores, and a group of one, give 0. Null where the score is null or not finite, or its weight is unusable; such rows count for no other
-    row. Raises `BadArgument` for arguments that cannot be meant.
+    Equal scores, and a group of one, give 0. Null where the score is null or not finite, or its weight is unusable; such rows count for no
+    other row. Raises `BadArgument` for arguments that cannot be meant.
 
     >>> pool = pl.DataFrame({"prompt": ["p", "p", "q"], "score": [1, 3, 5]})
     >>> pool.select(advantage(pl.col("score"), over="prompt"))["score"].to_list()

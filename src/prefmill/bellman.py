@@ -34,10 +34,10 @@ def values(data: pl.LazyFrame | pl.DataFrame, plan: Values | None = None, **colu
     """Values of `data`: transitions, or a tree if there is a `parent_id` (named, or a column of that name without a column `state`).
 
     Transitions are rows of state, action, next_state (null, or a state without rows: the end, worth 0), probability (default 1; those of
-    an action sum to 1), reward (default 0; null is 0); policy `given` reads policy_probability, `softmax` score. Columns out: state, action,
-    reward (expected), policy (null for `optimal`), q, v (of the state), advantage (q - v), by state and action.
-    A tree is rows of id, parent_id (null: a root), reward, and what the policy reads; the children of a message are its actions. Columns out: id,
-    parent_id, reward, policy, q, v (of what follows it; 0 for a leaf), advantage (q - v of the parent; null for a root), by id.
+    an action sum to 1), reward (default 0; null is 0); policy `given` reads policy_probability, `softmax` score. Columns out: state,
+    action, reward (expected), policy (null for `optimal`), q, v (of the state), advantage (q - v), by state and action.
+    A tree is rows of id, parent_id (null: a root), reward, and what the policy reads; the children of a message are its actions. Columns
+    out: id, parent_id, reward, policy, q, v (of what follows it; 0 for a leaf), advantage (q - v of the parent; null for a root), by id.
 
     Values are rounded to 9 decimals and do not depend on row order. Cost: one pass for every level; on cycles one for every sweep.
     Raises `BadInput` for probabilities, ids and parents that cannot be, and for gamma 1 on cycles that never end; `ColumnMissing`.
@@ -107,8 +107,8 @@ def _numbers(frame: pl.DataFrame, names: dict[str, str], plan: Values) -> pl.Dat
 def _tree_values(plan: Values, frame: pl.DataFrame, names: dict[str, str]) -> pl.DataFrame:
     tree = checked_tree(_numbers(frame, names, plan), "values")
     steps = tree.filter(pl.col("parent_id").is_not_null()).select("_p", "_r", "_w", _s="parent_id", _a="id", _next="id")
-    _check_steps(tree.select("_p", "_r", _s=pl.coalesce("parent_id", "id"), _a="id", _w=pl.when(pl.col("parent_id").is_null()).then(1.0).otherwise("_w")),
-                 plan, "values")  # fmt: skip
+    asked = pl.when(pl.col("parent_id").is_null()).then(1.0).otherwise("_w")  # of a root the policy says nothing
+    _check_steps(tree.select("_p", "_r", _s=pl.coalesce("parent_id", "id"), _a="id", _w=asked), plan, "values")
     solved = _solve(steps, plan, "values")
     following = solved.group_by("_s").agg(_after=pl.col("_v").first())
     shown = (
@@ -255,7 +255,7 @@ class _Graph:
         return np.maximum.reduceat(q, act_starts) if self.pi is None else np.add.reduceat(self.pi[acts] * q, act_starts)
 
     def from_the_end(self) -> Ints:
-        """Solve every state whose states ahead are all solved, level by level: exact. The others, which are on cycles or lead to one, are left."""
+        """Solve the states whose states ahead are all solved, level by level, exactly. Left are those on cycles or that lead to one."""
         inner = np.flatnonzero(self.ahead >= 0)
         waiting = np.bincount(self.move_state[inner], minlength=len(self.v))
         inner = inner[np.argsort(self.ahead[inner], kind="stable")]
@@ -271,7 +271,10 @@ class _Graph:
         return np.flatnonzero(~solved)
 
     def sweep(self, states: Ints, plan: Values) -> tuple[int, float, float] | None:
-        """Iterate the values of `states` until they stand still; with gamma 1 at most `max_sweeps` times: else a state that moves, and from where to where."""
+        """Iterate the values of `states` until they stand still; with gamma 1 at most `max_sweeps` times.
+
+        Else: a state that still moves, and from where to where.
+        """
         still = max(plan.tolerance * (1 - self.gamma if self.gamma < 1 else 1e-3), 4e-15)
         sweeps = 0
         while True:
@@ -288,7 +291,7 @@ class _Graph:
 
 
 def _spans(first: Ints, which: Ints) -> tuple[Ints, Ints]:
-    """The members of the spans `which` (span i is first[i] to first[i + 1]), and where each span starts among them. No span used in a sum is empty."""
+    """The members of the spans `which` (span i is first[i] to first[i + 1]), and where each span, none of them empty, starts among them."""
     counts = first[which + 1] - first[which]
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
     return np.arange(counts.sum()) - np.repeat(starts - first[which], counts), starts

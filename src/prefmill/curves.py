@@ -40,9 +40,9 @@ _CHUNK = 4096
 class Curve:
     """Best-of-n curves of a pool.
 
-    `points` has a row for every n (and value of `by`, its first column then): n, prompts (with at least n scores), best (the unbiased estimate of
-    E[max of n]), median, mean, low and high (the bootstrap interval of best; null without resamples), kl (of best-of-n from its policy, in
-    nats). `rows_in` = `rows_used` + what `dropped` counts by reason.
+    `points`: a row for every n (and value of `by`, its first column then): n, prompts (with at least n scores), best (the unbiased
+    estimate of E[max of n]), median, mean, low and high (the bootstrap interval of best; null without resamples), kl (of best-of-n from its
+    policy, in nats). `rows_in` = `rows_used` + what `dropped` counts by reason.
     """
 
     points: pl.DataFrame
@@ -126,7 +126,7 @@ def _check_by(by: str | None, columns: Sequence[str]) -> None:
 
 
 def _pools_of_frame(frame: pl.LazyFrame, by: str | None, seed: int | None, names: RoleNames) -> tuple[pl.DataFrame, int, dict[str, int]]:
-    """Pools (_by, _h: the prompt's hash unless `seed` is None, _scores), the rows that went in, and those that cannot be ranked by reason."""
+    """Pools (_by, _h: the prompt's hash unless `seed` is None, _scores), the rows that went in, those dropped by reason."""
     plan, schema = BestOf(), frame.collect_schema()
     _check_by(by, schema.names())
     roles = roles_of(plan, names, schema.names(), where="curve")
@@ -185,7 +185,9 @@ def _points(pools: pl.DataFrame, k: int | None, resamples: int, level: float) ->
 
 
 def order_weights(m: int, k: int) -> tuple[Floats, Floats]:
-    """How much the i-th smallest of `m` scores counts in the expected best, and in the expected median, of n = 1..k drawn from them: (k, m) each.
+    """How much the i-th smallest of `m` scores counts in the expected best, and in the expected median, of n drawn from them.
+
+    n runs from 1 to k: two arrays (k, m) whose rows sum to 1.
 
     >>> order_weights(3, 2)[0].round(3).tolist()
     [[0.333, 0.333, 0.333], [0.0, 0.333, 0.667]]

@@ -17,9 +17,9 @@ from prefmill import duckdb as sqlengine
 from prefmill import polars as frames
 from prefmill import polars_picks, polars_rows
 from prefmill._engine import connect, literal, quote, release
+from prefmill.advantages import advantage_report, advantages
 from prefmill.errors import BadArgument, BadScore
 from prefmill.gather import Fetch, Where
-from prefmill.advantages import advantage_report, advantages
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, roles_of
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport

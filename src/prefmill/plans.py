@@ -261,8 +261,8 @@ class Advantage(_Judging):
             (average rank scaled to -1..1).
         epsilon: what `grpo` adds to the deviation (> 0).
 
-    With the role `weight` (a probability or any weight >= 0) or `logprob`, means are those under that policy. Scores without spread give 0,
-    and so does a single completion. Fields not named here as in `Pairs`. Raises `PlanError` with every problem at once.
+    With the role `weight` (a probability or any weight >= 0) or `logprob`, means are those under that policy. Scores without spread give
+    0, and so does a single completion. Fields not named here as in `Pairs`. Raises `PlanError` with every problem at once.
 
     >>> Advantage(method="grpo").epsilon
     0.0001
@@ -282,7 +282,7 @@ class Values(_Plan):
 
     Args:
         gamma: the discount, from 0 to 1.
-        policy: `uniform` over a state's actions, `given` (their probabilities), `softmax` (of their scores), or `optimal`: the best action's q.
+        policy: `uniform` over a state's actions, `given` (their probabilities), `softmax` (of their scores), or `optimal`: the best action's.
         temperature: of `softmax` (> 0).
         tolerance: of states on cycles, relative to values above 1 (> 0); all others are exact.
         max_sweeps: with gamma 1 on cycles: so many, then an error.
@@ -312,8 +312,8 @@ class Values(_Plan):
     def sql(self, table: str, **columns: Unpack[ValueNames]) -> str:
         """This plan as one DuckDB query over `table`: transitions, or with `parent_id` a tree; the macros have to be installed.
 
-        >>> Values(gamma=0.9).sql("steps", parent_id="parent")
-        "FROM tree_values('steps', id := \"id\", parent_id := \"parent\", policy := 'uniform', temperature := 1.0::DOUBLE, gamma := 0.9::DOUBLE)"
+        >>> print(Values(gamma=0.9).sql("steps", parent_id="parent"))
+        FROM tree_values('steps', id := "id", parent_id := "parent", policy := 'uniform', temperature := 1.0::DOUBLE, gamma := 0.9::DOUBLE)
         """
         from prefmill import bellman
 

@@ -22,8 +22,9 @@ def step_values(
 ) -> pl.DataFrame:
     """How many of the rollouts through each step of a tree end in success: id, parent_id, rollouts, successes, value (their share), by id.
 
-    A rollout ends in a leaf, and is a success where the column `success` (a boolean, or a number) is true, or at least `success_min`. A leaf where it is
-    null is no rollout; a step without rollouts has a null value. Cost: one join for every level. Raises what `values` raises about ids and parents.
+    A rollout ends in a leaf, and is a success where the column `success` (a boolean, or a number) is true, or at least `success_min`. A
+    leaf where it is null is no rollout; a step without rollouts has a null value. Cost: one join for every level. Raises what `values`
+    raises about ids and parents.
 
     >>> tree = pl.DataFrame({"id": [1, 2, 3, 4], "parent_id": [None, 1, 1, 2], "success": [None, None, False, True]})
     >>> step_values(tree).select("id", "value").rows()
@@ -37,14 +38,14 @@ def stepwise(
     data: pl.LazyFrame | pl.DataFrame, *, text: str = "text", success: str = "success", id: str = "id", parent_id: str = "parent_id",
     success_min: float = 1, labels: Labels = "soft", threshold: float = 0.5,
 ) -> pl.DataFrame:  # fmt: skip
-    """Rollouts with a label for every step, as TRL's PRMTrainer reads them: prompt, completions (list of text), labels (list of bool), by leaf.
+    """Rollouts with a label for every step, in TRL's stepwise form: prompt, completions (list of text), labels (list of bool), by leaf.
 
-    The prompt is the root's text, the completions are the texts of the steps to a leaf. A step is labelled true where the share of its rollouts
-    that succeed is at least `threshold` (`soft`), or where one does (`hard`: the step can still be followed by a success). A root without a
-    reply is no rollout.
+    The prompt is the root's text, the completions are the texts of the steps to a leaf. A step is labelled true where the share of its
+    rollouts that succeed is at least `threshold` (`soft`), or where one does (`hard`: the step can still be followed by a success). A root
+    without a reply is no rollout.
 
-    >>> tree = pl.DataFrame({"id": [1, 2, 3, 4], "parent_id": [None, 1, 1, 2], "success": [None, None, False, True], "text": ["q", "a", "b", "c"]})
-    >>> stepwise(tree).rows()
+    >>> tree = pl.DataFrame({"id": [1, 2, 3, 4], "parent_id": [None, 1, 1, 2], "success": [None, None, False, True]})
+    >>> stepwise(tree.with_columns(text=pl.Series(["q", "a", "b", "c"]))).rows()
     [('q', ['b'], [False]), ('q', ['a', 'c'], [True, True])]
     """
     if labels not in get_args(Labels):
@@ -69,7 +70,7 @@ def stepwise(
 
 
 def _rollouts(frame: pl.DataFrame, names: dict[str, str], success_min: float) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The checked tree under the names of its roles, and for every rollout the steps on its path: leaf, won, id, up (levels above the leaf)."""
+    """The checked tree under the names of its roles, and for every rollout its steps: leaf, won, id, up (levels above the leaf)."""
     for role, name in names.items():
         if name not in frame.columns:
             raise ColumnMissing.for_role("step_values", role, name, frame.columns)

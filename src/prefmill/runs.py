@@ -73,7 +73,8 @@ def run(
         output: the target; its extension says the kind of file (`prefmill.writers`). It appears whole or not at all.
         roles: the column of each role; those not named are found by the names that the field uses.
         format: the columns (`prefmill.formats.convert`): `trl`, for labels `kto`, for best-of-K `pool` by default. `pool` is every column
-            of the picked rows, `rank` (or `advantage`), and with `aggregate` also `aggregated_score`; `pairs` sets each of the best against the worst.
+            of the picked rows, `rank` (or `advantage`), with `aggregate` also `aggregated_score`; `pairs` sets each of the best against
+            the worst.
         engine: `duckdb` ranks out of core, `polars` in memory; `auto` is duckdb. The texts are gathered the same way.
         keep: columns to carry along, as `chosen_NAME` and `rejected_NAME` (labels and picks: `NAME`).
         memory_bytes: bound of the resident size, as near as the engines can keep it; None: as much as is useful.
