@@ -282,7 +282,7 @@ class Values(_Plan):
 
     Args:
         gamma: the discount, from 0 to 1.
-        policy: `uniform` over a state's actions, `given` (their probabilities), `softmax` (of their scores), or `optimal`: the best action's.
+        policy: `uniform` over a state's actions, `given` (their probabilities), `softmax` (of their scores), or `optimal` (the best).
         temperature: of `softmax` (> 0).
         tolerance: of states on cycles, relative to values above 1 (> 0); all others are exact.
         max_sweeps: with gamma 1 on cycles: so many, then an error.
