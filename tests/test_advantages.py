@@ -115,7 +115,7 @@ def test_a_policy_on_the_command_line(tmp_path):
         (["--weight", "model"], "no row could be used"),
         (["--weight", "share"], "no column 'share'"),
     ):
-        done = prefmill("advantages", tmp_path / "pool.parquet", "-o", tmp_path / "none.parquet", *args)
+        done = prefmill("advantages", tmp_path / "pool.parquet", "-o", tmp_path / "none.parquet", "--overwrite", *args)
         assert done.returncode in (1, 2)
         assert words in done.stderr
     done = prefmill("advantages", tmp_path / "out.parquet", "-o", tmp_path / "again.parquet")

@@ -28,7 +28,7 @@ def advantage(
     logprob: pl.Expr | None = None,
     epsilon: float = 1e-4,
 ) -> pl.Expr:
-    """The advantage of each score inside its group, as one expression (Float64, 9 decimals), in the order of the rows.
+    """The advantage of each score inside its group (Float64, 9 decimals), in the order of the rows and under the score's name.
 
     Args:
         over: the columns whose equal values make a group.
@@ -62,7 +62,9 @@ def advantage(
     q = pl.when(valid).then(q)
     w = pl.when(valid).then(w)
     # Each group is one evaluation: everything without `over` inside, one `over` around it.
-    return (_by_rank(q) if kind == "rank" else _from_value(q, w, kind, logprob is not None, epsilon)).over(over)
+    found = (_by_rank(q) if kind == "rank" else _from_value(q, w, kind, logprob is not None, epsilon)).over(over)
+    name = score.meta.output_name(raise_if_undetermined=False)
+    return found if name is None else found.alias(name)
 
 
 def _by_rank(q: pl.Expr) -> pl.Expr:

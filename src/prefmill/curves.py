@@ -202,7 +202,8 @@ def order_weights(m: int, k: int) -> tuple[Floats, Floats]:
         out[r - 1 : m - n + r] = np.exp(
             logs[a] - logs[r - 1] - logs[a - r + 1] + logs[b] - logs[n - r] - logs[b - n + r] - logs[m] + logs[n] + logs[m - n]
         )
-        return out / out.sum()
+        scaled: Floats = out / out.sum()
+        return scaled
 
     best = np.stack([weights(n, n) for n in range(1, k + 1)])
     middle = np.stack([(weights(n, (n + 1) // 2) + weights(n, n // 2 + 1)) / 2 for n in range(1, k + 1)])

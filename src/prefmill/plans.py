@@ -47,6 +47,7 @@ _COUNTS = ("min_votes", "max_pairs_per_prompt", "top_k", "bottom_k", "k")
 _OPTIONAL = ("chosen_min", "rejected_below", "min_score", "max_pairs_per_prompt", "top_k", "bottom_k")
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Plan:
     """What every plan can do: be hashed, and be written and read as TOML."""
 
