@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from fractions import Fraction
 
@@ -12,6 +13,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_cli import prefmill
 from test_property import common
 
 import prefmill as pm
@@ -307,3 +309,34 @@ def test_stepwise_rows_are_trl_s():
     for wrong in ({"labels": "medium"}, {"threshold": 0}, {"success": "won"}):
         with pytest.raises(PrefmillError):
             pm.stepwise(tree, **wrong)
+
+
+def test_the_commands(tmp_path):
+    process(1, 5).write_parquet(tmp_path / "process.parquet")
+    out = tmp_path / "values.parquet"
+    done = prefmill("values", tmp_path / "process.parquet", "-o", out, "--gamma", "0.9", "--policy", "softmax", "--temperature", "2")
+    assert done.returncode == 0, done.stderr
+    assert pl.read_parquet(out).equals(pm.values(process(1, 5), Values(gamma=0.9, policy="softmax", temperature=2)))
+    assert "15 values; wrote" in done.stderr
+    (tmp_path / "tree.csv").write_text("node,up,r,text,won\n1,,0,q,\n2,1,1,a,1\n3,1,0,b,0\n")
+    done = prefmill("values", tmp_path / "tree.csv", "-o", "-", "--id", "node", "--parent-id", "up", "--reward", "r")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["q"] for line in done.stdout.splitlines()] == [0.5, 1.0, 0.0]
+    done = prefmill("steps", tmp_path / "tree.csv", "-o", tmp_path / "steps.jsonl", "--id", "node", "--parent-id", "up", "--success", "won")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    assert rows == [
+        {"prompt": "q", "completions": ["a"], "labels": [True]},
+        {"prompt": "q", "completions": ["b"], "labels": [False]},
+    ]
+    for args, code, words in (
+        (["values", tmp_path / "process.parquet", "--gamma", "2"], 2, "gamma must be a number in 0..1; got 2.0"),
+        (["values", tmp_path / "process.parquet", "--policy", "best"], 2, "policy is not one of"),
+        (["values", tmp_path / "tree.csv"], 2, "no column 'state'"),
+        (["steps", tmp_path / "tree.csv", "--id", "r", "--parent-id", "up", "--success", "won"], 1, "the id 0 is there 2 times"),
+    ):
+        done = prefmill(*args, "-o", tmp_path / "none.parquet")
+        assert done.returncode == code, done.stderr
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "none.parquet").exists()

@@ -14,6 +14,8 @@ import typer
 from prefmill._version import __version__
 from prefmill.cli_curve import curve as curve_command
 from prefmill.cli_score import score as score_command
+from prefmill.cli_values import steps as steps_command
+from prefmill.cli_values import values as values_command
 from prefmill.errors import BadArgument
 from prefmill.options import (
     Aggregate,
@@ -312,6 +314,8 @@ def check(
 
 app.command("score")(score_command)
 app.command("curve")(curve_command)
+app.command("values")(values_command)
+app.command("steps")(steps_command)
 
 
 def _run(kind: PlanKind, options: dict[str, Any]) -> None:
