@@ -107,7 +107,7 @@ class _Plan:
         if unknown:
             near = [f"; did you mean {n!r}?" for n in nearest(unknown[0], known)[:1]]
             raise PlanError(cls.__name__, [f"no field {key!r}; expected some of {known}{''.join(near)}" for key in unknown])
-        return cls(**{k: None if k in _OPTIONAL and v == "none" else v for k, v in values.items()})  # type: ignore[arg-type]
+        return cls(**{k: None if k in _OPTIONAL and v == "none" else v for k, v in values.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
