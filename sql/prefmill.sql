@@ -28,6 +28,14 @@
 .read sql/pref_seed_refusal.sql
 .read sql/pref_pairs_refusal.sql
 .read sql/pref_labels_refusal.sql
+.read sql/pref_solve.sql
+.read sql/pref_tree.sql
+.read sql/pref_order_weight.sql
+.read sql/pref_poisson.sql
+.read sql/pref_curves.sql
+.read sql/pref_weight_refusal.sql
+.read sql/pref_advantages.sql
+.read sql/pref_advantage_report.sql
 .read sql/preference_pairs.sql
 .read sql/pair_report.sql
 .read sql/unpaired.sql
@@ -37,3 +45,8 @@
 .read sql/win_rates.sql
 .read sql/agreement.sql
 .read sql/split_of.sql
+.read sql/advantages.sql
+.read sql/best_of_curve.sql
+.read sql/state_values.sql
+.read sql/tree_values.sql
+.read sql/step_values.sql

@@ -25,6 +25,7 @@ COLUMNS = {
     "pairs": ("prompt", "chosen", "rejected", "chosen_score", "rejected_score"),
     "unpaired": ("prompt", "completion", "label", "score"),
     "best_of": ("prompt", "completion", "score", "rank"),
+    "advantages": ("prompt", "completion", "score", "advantage"),
 }
 Answer = tuple[list[tuple], dict]
 
@@ -82,25 +83,26 @@ def on_run(engine: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
         source, target = Path(folder, "in.parquet"), Path(folder, "out.parquet")
         pq.write_table(table, source)
         report = prefmill.run(plan, source, target, engine=engine, roles=roles)
-        if plan.kind == "best_of":
-            rows = picks_of(source, target, engine, plan, roles)
+        if plan.kind in ("best_of", "advantages"):
+            rows = whole_rows_of(source, target, engine, plan, roles)
         else:
             rows = [(row[0], *map(unwrapped, row[1:])) for row in rows_of(pq.read_table(target), plan)]
         return rows, {name: getattr(report, name) for name in COUNTS}
 
 
-def picks_of(source: Path, target: Path, engine: str, plan: Plan, roles: dict) -> list[tuple]:
+def whole_rows_of(source: Path, target: Path, engine: str, plan: Plan, roles: dict) -> list[tuple]:
     """What `run` picked. Its file holds whole rows of the input: their prompts, completions and ranks have to be those of the picks."""
+    added = COLUMNS[plan.kind][-1]
     import polars as pl
 
     from prefmill.job import opened
 
     with opened(plan, source, roles=roles, engine=engine) as job:
-        picks = pl.concat([pl.DataFrame(schema=job.schema()), *job.frames()]).rename({"_score": "score", "_rank": "rank"})
+        picks = pl.concat([pl.DataFrame(schema=job.schema()), *job.frames()]).rename({"_score": "score", f"_{added}": added})
         names = job.roles
     whole, columns = pq.read_table(target), pq.read_schema(source).names
-    assert whole.column_names == [*columns, "rank", *(["aggregated_score"] if plan.aggregate != "none" else [])]
-    wanted = {names.prompt: "prompt", names.completion: "completion", "rank": "rank"}
+    assert whole.column_names == [*columns, added, *(["aggregated_score"] if plan.aggregate != "none" else [])]
+    wanted = {names.prompt: "prompt", names.completion: "completion", added: added}
     wanted |= {"aggregated_score": "score"} if plan.aggregate != "none" else {}
     for column, name in wanted.items():
         assert whole[column].to_pylist() == picks[name].to_list(), f"{column} of the file"

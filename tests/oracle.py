@@ -14,11 +14,12 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Any
 
 from prefmill.errors import BadArgument, BadScore
-from prefmill.plans import BestOf, Pairs, Plan, Unpaired
+from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired
 from prefmill.schema import Roles
 
 NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|nan|inf|infinity)", re.IGNORECASE)
@@ -28,7 +29,7 @@ RAISED = ("null_prompt", "null_completion", "null_score", "bad_score", "non_fini
 @dataclass
 class Result:
     """`pairs` are (prompt, chosen, rejected, chosen_score, rejected_score), of labels (prompt, completion, label, score), of best-of-K
-    (prompt, completion, score, rank)."""
+    (prompt, completion, score, rank), of advantages (prompt, completion, score, advantage)."""
 
     pairs: list[tuple]
     positions: list[tuple[int, ...]]
@@ -107,6 +108,56 @@ def picked_ranks(n: int, plan: BestOf, h: int) -> list[int]:
     return {"best": ranks[n - k :], "worst": ranks[:k], "median": ranks[start : start + k], "random": drawn[:k]}[plan.pick]
 
 
+def advantages(rows: list[dict], plan: Advantage, roles: Roles) -> Result:
+    if roles.weight and roles.logprob:
+        raise BadArgument("one policy is asked for")
+    if (roles.weight or roles.logprob) and plan.method == "rank":
+        raise BadArgument("rank knows no policy")
+    found, dropped, groups_in = candidates(rows, plan, roles)
+    kept: list[tuple[Candidate, float]] = []
+    for group in by_group(found):
+        p = policy([c.row for c in group], roles)
+        if p is None:
+            dropped["no_weight"] += sum(len(c.rows) for c in group)
+        else:
+            kept += zip(group, advantages_of([exact(c.score) for c in group], p, plan), strict=True)
+    kept.sort(key=lambda found: found[0].position)
+    out = [(c.row[roles.prompt], text(c, roles), c.score, value) for c, value in kept]
+    used, groups_used = sum(len(c.rows) for c, _ in kept), len({c.group for c, _ in kept})
+    return result(out, [(c.position,) for c, _ in kept], len(rows), used, 0, dropped, groups_in, groups_used)
+
+
+def policy(group: list[dict], roles: Roles) -> list[Fraction] | None:
+    """The probability of each row, or None where all weights are 0."""
+    if roles.logprob:
+        logs = [number(row[roles.logprob]) for row in group]
+        with localcontext(prec=60):
+            weights = [Fraction((Decimal(log) - Decimal(max(logs))).exp()) for log in logs]
+    else:
+        weights = [exact(number(row[roles.weight])) if roles.weight else Fraction(1) for row in group]
+    return [w / sum(weights) for w in weights] if any(weights) else None
+
+
+def advantages_of(q: list[Fraction], p: list[Fraction], plan: Advantage) -> list[float]:
+    n, v = len(q), sum(share * x for share, x in zip(p, q, strict=True))
+    if min(q) == max(q):
+        return [0.0] * n
+    if plan.method == "centered":
+        return [nine(x - v) for x in q]
+    if plan.method == "rank":
+        return [nine(Fraction(sum(y < x for y in q) - sum(y > x for y in q), n - 1)) for x in q]
+    nothing = Fraction(1, 10**12)
+    if plan.method == "rloo":
+        return [nine((x - v) / (1 - share)) if 1 - share >= nothing else 0.0 for x, share in zip(q, p, strict=True)]
+    spare = 1 - sum(share**2 for share in p)
+    if spare < nothing:
+        return [0.0] * n
+    variance = sum(share * (x - v) ** 2 for share, x in zip(p, q, strict=True)) / spare
+    with localcontext(prec=60):
+        deviation = Fraction((Decimal(variance.numerator) / Decimal(variance.denominator)).sqrt())
+    return [nine((x - v) / (deviation + exact(plan.epsilon))) for x in q]
+
+
 def result(out, positions, rows_in, used, not_selected, dropped, groups_in, groups_used) -> Result:
     assert rows_in == used + not_selected + sum(dropped.values()), (rows_in, used, not_selected, dropped)
     counts = {"rows_in": rows_in, "rows_used": used, "rows_not_selected": not_selected, "dropped": dict(dropped)}
@@ -173,7 +224,7 @@ def read(row: dict, plan: Plan, roles: Roles) -> tuple[str | None, float]:
         return "null_score", 0
     if any(isinstance(value, str) and not NUMBER.fullmatch(value.strip(" \t\n\v\f\r")) for value in values):
         return "bad_score", 0
-    numbers = [float(value.strip(" \t\n\v\f\r") if isinstance(value, str) else value) for value in values]
+    numbers = [number(value) for value in values]
     if not all(map(math.isfinite, numbers)):
         return "non_finite_score", 0
     if weights is plan.weights:
@@ -188,7 +239,19 @@ def read(row: dict, plan: Plan, roles: Roles) -> tuple[str | None, float]:
         return "unweighted_aspect", 0
     if plan.tie_break == "id" and row[roles.id] is None:
         return "null_id", 0
+    if named := (roles.weight or roles.logprob) if isinstance(plan, Advantage) else None:
+        weight = number(row[named])
+        if not math.isfinite(weight) or (roles.weight and weight < 0):
+            return "bad_weight", 0
     return None, score
+
+
+def number(value: Any) -> float:
+    """The number that a value means; NaN if it means none."""
+    if isinstance(value, str):
+        value = value.strip(" \t\n\v\f\r")
+        return float(value) if NUMBER.fullmatch(value) else math.nan
+    return math.nan if value is None else float(value)
 
 
 def normalized(how: str, scores: list[float]) -> list[float]:

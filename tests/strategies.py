@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from prefmill.plans import BestOf, Pairs, Plan, Unpaired
+from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired
 
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 TEXT_PROMPTS = ["p", "p ", "caf\u00e9", "cafe\u0301", "", "🙂", "P"]
@@ -27,7 +27,8 @@ NINE_DECIMALS = [0.001, 0.010000001, 0.252000001, 0.5]  # their means end in a h
 HUGE = [1e308, -1e308, 2.0**53]
 TEXTS = ["1", " 2 ", "3.5", "4e0", "-.5", "5.", "0", "-0", "1e-3", "", "x", "1e999", "nan", "-inf", "1_0", "٣"]
 STAGES = [[1, 2, 3], [0, -1, 2**60], ["1", " 2 ", "3.0", "x", "1.5", "1e20"]]
-KINDS = (Pairs, Unpaired, BestOf)
+KINDS = (Pairs, Unpaired, BestOf, Advantage)
+POLICIES = {"weight": [1.0, 0.5, 0.0, 3.0, 0.1, 0.25, -1.0, math.nan], "logprob": [0.0, -0.5, -3.0, 2.0, -700.0, -1.25, math.inf]}
 WEIGHTS = [0, 0.1, 0.5, 1, 3, -1]
 
 
@@ -48,7 +49,14 @@ class Problem:
             "score": self.score_type,
             "other": self.score_type,
         }
-        types |= {"who": pa.string(), "aspect": pa.string(), "id": id_type(self.columns.get("id", [])), "g1": pa.string(), "g2": pa.int64()}
+        types |= {
+            "who": pa.string(),
+            "aspect": pa.string(),
+            "id": id_type(self.columns.get("id", [])),
+            "g1": pa.string(),
+            "g2": pa.int64(),
+            "pi": pa.float64(),
+        }
         types["stage"] = id_type(self.columns.get("stage", []))
         chosen = {name: values if keep is None else [values[i] for i in keep] for name, values in self.columns.items()}
         return pa.table({name: pa.array(values, types[name]) for name, values in chosen.items()})
@@ -81,6 +89,10 @@ def plans(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS) -> Plan:
         "tie_break": draw(st.sampled_from(["position", "id"])),
         "seed": draw(st.sampled_from([0, 1, 2**63 - 1])),
     }
+    if kind is Advantage:
+        return Advantage(
+            method=draw(st.sampled_from(["centered", "grpo", "rloo", "rank"])), epsilon=draw(st.sampled_from([1e-4, 0.5])), **values
+        )
     if kind is BestOf:
         values |= {"k": draw(st.integers(1, 5)), "pick": draw(st.sampled_from(["best", "median", "worst", "random"]))}
         values |= {"scope": draw(st.sampled_from(["prompt", "prompt", "pool"])), "stages": draw(st.sampled_from(["all", "all", "last"]))}
@@ -103,6 +115,7 @@ def problems(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS, max_rows: int = 1
     plan = draw(plans(kinds))
     aspects = plan.weights is not None and plan.aggregate != "none" and draw(st.booleans())
     computed = plan.weights is not None or plan.normalize != "none" or plan.aggregate in ("mean", "median", "majority")
+    computed = computed or isinstance(plan, Advantage)
     score_type, pool = draw(
         st.sampled_from([
             (pa.int64(), INTEGERS),
@@ -133,6 +146,8 @@ def problems(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS, max_rows: int = 1
         pools["id"], roles["id"] = draw(st.sampled_from([["", "a", "B", "é", "10", "9"], [1, 9, 10, -2, 3, 2**62]])), "id"
     if isinstance(plan, BestOf) and plan.stages == "last":
         pools["stage"], roles["stage"] = draw(st.sampled_from(STAGES)), "stage"
+    if isinstance(plan, Advantage) and plan.method != "rank" and (policy := draw(st.sampled_from([None, *POLICIES]))):
+        pools["pi"], roles[policy] = POLICIES[policy], "pi"
     if draw(st.sampled_from([False, False, False, True])):
         pools["g1"], pools["g2"] = ["a", "b", ""], [1, 12]
         roles["group"] = draw(st.sampled_from(["g1", ["g1"], ["g1", "g2"], ["g2", "g1"]]))

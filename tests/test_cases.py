@@ -15,13 +15,13 @@ import pytest
 from conftest import ENGINES, assert_same
 
 from prefmill.errors import PrefmillError
-from prefmill.plans import BestOf, Pairs, Unpaired
+from prefmill.plans import KINDS as PLANS
 
 SPECIAL = {"<null>": None, "<nan>": math.nan, "<inf>": math.inf, "<-inf>": -math.inf}
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 DTYPES = {"str": pa.string(), "i64": pa.int64(), "f64": pa.float64(), "bool": pa.bool_(), "messages": MESSAGES}
-KINDS = {"pairs": Pairs, "unpaired": Unpaired, "best_of": BestOf}
-SCORES = {"pairs": (3, 4), "unpaired": (3,), "best_of": (2,)}
+KINDS = {plan.kind: plan for plan in PLANS}
+SCORES = {"pairs": (3, 4), "unpaired": (3,), "best_of": (2,), "advantages": (2, 3)}
 KEYS = {"name", "kind", "plan", "roles", "columns", "header", "rows", "expect", "report", "error", "gaps"}
 CASES = [
     pytest.param(case, id=f"{path.stem}-{case['name']}".replace(" ", "_"))

@@ -203,3 +203,58 @@ def test_check_pandalm_humans():
     missing = check(DATA / "pandalm/testset_v1.jsonl")
     assert missing[0] == 2
     assert "['instruction', 'input']" in missing[2]  # which of the two is the prompt, nobody can know
+
+
+# OASST: trees of messages
+
+
+def oasst_messages() -> list[tuple[str, str | None, float | None, str]]:
+    """(id, parent_id, reward, text) of every message; the reward is the rank, negated (0 is the best of its siblings)."""
+    rows: list[tuple[str, str | None, float | None, str]] = []
+
+    def walk(message: dict, parent: str | None) -> None:
+        rank = message.get("rank")
+        rows.append((message["message_id"], parent, None if rank is None else -float(rank), message["text"]))
+        for reply in message["replies"]:
+            walk(reply, message["message_id"])
+
+    for line in (DATA / "oasst" / "en_100_tree.jsonl").read_text(encoding="utf-8").splitlines():
+        walk(json.loads(line)["prompt"], None)
+    return rows
+
+
+def test_values_of_message_trees_on_both_engines():
+    import duckdb
+    import polars as pl
+
+    from prefmill.duckdb import install
+
+    rows = oasst_messages()
+    tree = pl.DataFrame(rows, schema={"id": pl.String, "parent_id": pl.String, "reward": pl.Float64, "text": pl.String}, orient="row")
+    replies: dict[str, list[str]] = {}
+    for name, parent, _, _ in rows:
+        if parent is not None:
+            replies.setdefault(parent, []).append(name)
+    reward = {name: value or 0.0 for name, _, value, _ in rows}
+
+    def v(name: str, best: bool) -> float:
+        q = [reward[reply] + 0.9 * v(reply, best) for reply in replies.get(name, [])]
+        return (max(q) if best else sum(q) / len(q)) if q else 0.0
+
+    with duckdb.connect() as con:
+        install(con)
+        con.register("tree", tree.to_arrow())
+        for policy in ("uniform", "optimal"):
+            plan = prefmill.Values(gamma=0.9, policy=policy)
+            found = prefmill.values(tree.sample(fraction=1, shuffle=True, seed=1), plan)
+            assert found.height == len(rows) > 1000
+            for name, value in found.select("id", "v").rows():
+                assert abs(value - v(name, policy == "optimal")) <= 1e-9
+            assert con.sql(plan.sql("tree", parent_id="parent_id", reward="reward")).fetchall() == found.rows()
+        steps = con.sql("FROM step_values(tree, id, parent_id, success := reward, success_min := 0)").fetchall()
+    told = tree.with_columns(success=pl.col("reward"))
+    assert steps == prefmill.step_values(told, success_min=0).rows()
+    rollouts = prefmill.stepwise(told, success_min=0)
+    leaves = [name for name, parent, value, _ in rows if name not in replies and parent is not None and value is not None]
+    assert rollouts.height == len(leaves)
+    assert (rollouts["completions"].list.len() == rollouts["labels"].list.len()).all()

@@ -19,18 +19,23 @@ from typing import TYPE_CHECKING
 
 from prefmill._version import __version__
 from prefmill.errors import PrefmillError
-from prefmill.plans import BestOf, Pairs, Unpaired
+from prefmill.plans import Advantage, BestOf, Pairs, Unpaired, Values
 from prefmill.schema import Roles
 
 if TYPE_CHECKING:
+    from prefmill.bellman import values
+    from prefmill.curves import Curve, curve
     from prefmill.report import PairReport, pair_report
+    from prefmill.rollouts import step_values, stepwise
     from prefmill.runs import RunReport, run
     from prefmill.score_runs import ScoreReport, score
     from prefmill.scoring import Ensemble, ImplicitReward, LogProb, RewardModel, Scorer
     from prefmill.stream import score_stream
 
 __all__ = [
+    "Advantage",
     "BestOf",
+    "Curve",
     "Ensemble",
     "ImplicitReward",
     "LogProb",
@@ -43,14 +48,21 @@ __all__ = [
     "ScoreReport",
     "Scorer",
     "Unpaired",
+    "Values",
     "__version__",
+    "curve",
     "pair_report",
     "run",
     "score",
     "score_stream",
+    "step_values",
+    "stepwise",
+    "values",
 ]
 
 _LAZY = {
+    "Curve": "curves",
+    "curve": "curves",
     "PairReport": "report",
     "pair_report": "report",
     "RunReport": "runs",
@@ -58,6 +70,8 @@ _LAZY = {
     "ScoreReport": "score_runs",
     "score": "score_runs",
     "score_stream": "stream",
+    "values": "bellman",
+    **dict.fromkeys(("step_values", "stepwise"), "rollouts"),
     **dict.fromkeys(("Ensemble", "ImplicitReward", "LogProb", "RewardModel", "Scorer"), "scoring"),
 }
 

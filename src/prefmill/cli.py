@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prefmill._version import __version__
+from prefmill.cli_curve import curve as curve_command
 from prefmill.cli_score import score as score_command
 from prefmill.cli_sql import sql as sql_command
+from prefmill.cli_values import steps as steps_command
+from prefmill.cli_values import values as values_command
 from prefmill.errors import BadArgument
 from prefmill.options import (
     Aggregate,
@@ -32,6 +35,7 @@ from prefmill.options import (
     Id,
     Inputs,
     Keep,
+    Logprob,
     MemoryLimit,
     MinVotes,
     Normalize,
@@ -49,6 +53,7 @@ from prefmill.options import (
     TempDir,
     Threads,
     TieBreak,
+    Weight,
     Weights,
     names_in,
     number_in,
@@ -57,7 +62,7 @@ from prefmill.options import (
     size_in_bytes,
     stdout_or,
 )
-from prefmill.plans import BestOf, Pairs, Plan, Unpaired, read_plan
+from prefmill.plans import Advantage, BestOf, Pairs, Plan, PlanKind, Unpaired, read_plan
 
 if TYPE_CHECKING:
     from prefmill.runs import RunReport
@@ -232,6 +237,49 @@ def best(
 
 
 @app.command()
+def advantages(
+    inputs: Inputs,
+    output: Output = None,
+    method: Annotated[str | None, typer.Option("--kind", help="centered, grpo, rloo or rank.  [default: centered]")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="What grpo adds to the deviation.  [default: 0.0001]")] = None,
+    aggregate: Aggregate = None,
+    normalize: Normalize = None,
+    weights: Weights = None,
+    min_votes: MinVotes = None,
+    tie_break: TieBreak = None,
+    on_invalid: OnInvalid = None,
+    plan: PlanFile = None,
+    prompt: Prompt = None,
+    completion: Completion = None,
+    score: Score = None,
+    weight: Weight = None,
+    logprob: Logprob = None,
+    id: Id = None,
+    annotator: Annotator = None,
+    aspect: Aspect = None,
+    group: Group = None,
+    split: Split = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    rejects: Rejects = None,
+    engine: EngineName = "auto",
+    memory_limit: MemoryLimit = None,
+    threads: Threads = None,
+    temp_dir: TempDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Add each row's advantage over the other completions of its prompt: whole rows, in their order, and a column `advantage`.
+
+    \b
+    prefmill advantages scored.parquet -o rollouts.parquet --kind grpo
+    """
+    _run(Advantage, locals() | {"format": None, "keep": None, "chat": False})
+
+
+@app.command()
 def check(
     inputs: Inputs,
     prompt: Prompt = None,
@@ -267,9 +315,12 @@ def check(
 
 app.command("score")(score_command)
 app.command("sql")(sql_command)
+app.command("curve")(curve_command)
+app.command("values")(values_command)
+app.command("steps")(steps_command)
 
 
-def _run(kind: type[Pairs] | type[Unpaired] | type[BestOf], options: dict[str, Any]) -> None:
+def _run(kind: PlanKind, options: dict[str, Any]) -> None:
     """Run one plan from the options of its command, and tell what became of every row."""
     if options["threads"]:
         os.environ.setdefault("POLARS_MAX_THREADS", str(options["threads"]))  # read once, when Polars is imported
@@ -309,7 +360,7 @@ def _nothing(plan: Plan, report: RunReport) -> None:
     raise typer.Exit(1)
 
 
-def _plan(kind: type[Pairs] | type[Unpaired] | type[BestOf], options: Mapping[str, Any]) -> Plan:
+def _plan(kind: PlanKind, options: Mapping[str, Any]) -> Plan:
     """The plan of `--plan` with the options that were given on top."""
     names = [f.name for f in fields(kind)]
     base: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
     judged ──pref_rows──▶ counted ──pref_candidates──▶ candidates ──pref_groups──▶ groups ──pref_pairs──▶ pairs
                                                                   ──pref_pools──▶ pools ──pref_picks──▶ picks
+                                                                  ──pref_advantages──▶ advantages
 
 Only `judged` knows the user's columns, and only the last join touches texts.
 """
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from prefmill._engine import literal, quote
 from prefmill.errors import BadArgument
-from prefmill.plans import BestOf, Pairs, Plan, Unpaired, roles_of
+from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, roles_of
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames, Roles
 
@@ -74,6 +75,12 @@ def query(plan: Plan, table: str, **names: Unpack[RoleNames]) -> str:
             "FROM picks JOIN numbered AS row ON row._pos = picks._pos\n"
             "ORDER BY picks._first, picks._rank"
         )
+    elif isinstance(plan, Advantage):
+        select = (
+            "SELECT row._prompt AS prompt, row._completion AS completion, found._score AS score, found._advantage AS advantage\n"
+            "FROM advantages AS found JOIN numbered AS row ON row._pos = found._pos\n"
+            "WHERE found._reason IS NULL ORDER BY found._pos"
+        )
     else:
         ctes.append(("told", _TOLD))
         select = (
@@ -91,6 +98,7 @@ _TOLD = (
 )
 
 
+_NO_WEIGHT = "pref_weight_refusal(pref_number(_weight), {logs})"
 _LAST_STAGE = "pref_stage_refusal(pref_stage(_stage), (SELECT max(pref_stage(_stage)) FROM numbered))"
 
 
@@ -111,6 +119,8 @@ def report_call(plan: Plan, out: str) -> str:
     """The call of the macro that accounts for every row, over the stages of `plan`; `out` names its pairs or picks."""
     if isinstance(plan, Unpaired):
         return "pref_label_report('counted', 'candidates', 'labels')"
+    if isinstance(plan, Advantage):
+        return "pref_advantage_report('counted', 'candidates', 'advantages')"
     if isinstance(plan, BestOf):
         how = f"scope := {sql(plan.scope)}, min_score := {sql(plan.min_score)}, aggregate := {sql(plan.aggregate)}"
         return f"pref_best_report('counted', 'candidates', 'pools', {literal(out)}, {how})"
@@ -121,7 +131,7 @@ def report_call(plan: Plan, out: str) -> str:
 
 
 def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
-    """(name, query) of each step from `numbered` to the pairs, labels or picks, each over the one before."""
+    """(name, query) of each step from `numbered` to the pairs, labels, picks or advantages, each over the one before."""
     tie = f"tie_break := {sql(plan.tie_break)}"
     by_aspect = plan.weights if roles.aspect else None
     weights = f"weights := {sql(by_aspect)}"
@@ -143,6 +153,16 @@ def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
             ("pools", f"FROM pref_pools('candidates', {pick}, min_score := {sql(plan.min_score)}, {tie})"),
             ("picks", f"FROM pref_picks('pools', {pick}, seed := {plan.seed})"),
         ]
+    if isinstance(plan, Advantage):
+        logs = sql(roles.logprob is not None)
+        acting = f"SELECT candidates.*, NULL::DOUBLE AS _weight, {logs} AS _log FROM candidates"
+        if roles.weight or roles.logprob:
+            acting = (
+                f"SELECT candidates.*, pref_number(row._weight) AS _weight, {logs} AS _log\n"
+                "  FROM candidates JOIN numbered AS row ON row._pos = candidates._pos"
+            )
+        how = f"kind := {sql(plan.method)}, epsilon := {sql(float(plan.epsilon))}"
+        return [*steps, ("acting", acting), ("advantages", f"FROM pref_advantages('acting', {how})")]
     limits = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}"
     if isinstance(plan, Unpaired):
         return [*steps, ("labels", f"FROM pref_labels('candidates', {limits})")]
@@ -163,6 +183,8 @@ def numbered(plan: Plan, roles: Roles, relation: str, position: str = "row_numbe
     for role in ("id", "annotator", "aspect", "stage"):
         if name := getattr(roles, role):
             columns[f"_{role}"] = quote(name)
+    if isinstance(plan, Advantage) and (policy := roles.weight or roles.logprob):
+        columns["_weight"] = quote(policy)
     columns |= {f"_group{i}": quote(name) for i, name in enumerate(roles.group)}
     return "SELECT " + ", ".join(f"{expression} AS {name}" for name, expression in columns.items()) + f" FROM {relation}"
 
@@ -184,6 +206,9 @@ def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -
         value = "-pref_number(_score0)" if roles.negate else "pref_number(_score0)"
     has_prompt = " AND ".join([present("_prompt", roles.prompt), *(present(f"_group{i}", name) for i, name in enumerate(roles.group))])
     key = "[" + ", ".join(f"_group{i}::VARCHAR" for i in range(len(roles.group))) + "]" if roles.group else "_prompt"
+    refusal = _LAST_STAGE if isinstance(plan, BestOf) and plan.stages == "last" else "NULL"
+    if isinstance(plan, Advantage) and (roles.weight or roles.logprob):
+        refusal = _NO_WEIGHT.format(logs=sql(roles.logprob is not None))
     columns = {
         "_pos": "_pos",
         "_grp": key,
@@ -191,7 +216,7 @@ def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -
         "_id": "_id" if roles.id else "NULL",
         "_annotator": "_annotator" if roles.annotator else "NULL",
         "_aspect": "_aspect" if roles.aspect else "NULL",
-        "_refusal": _LAST_STAGE if isinstance(plan, BestOf) and plan.stages == "last" else "NULL",
+        "_refusal": refusal,
         "_has_prompt": has_prompt,
         "_has_completion": present("_completion", roles.completion),
         "_null_score": null_score,

@@ -17,9 +17,10 @@ from prefmill import duckdb as sqlengine
 from prefmill import polars as frames
 from prefmill import polars_picks, polars_rows
 from prefmill._engine import connect, literal, quote, release
+from prefmill.advantages import advantage_report, advantages
 from prefmill.errors import BadArgument, BadScore
 from prefmill.gather import Fetch, Where
-from prefmill.plans import BestOf, Pairs, Plan, Unpaired, roles_of
+from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, roles_of
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames
@@ -106,7 +107,9 @@ class Job:
             raise BadArgument("run: the polars engine reads local files; got a URL.", hint="use --engine duckdb.")
         # Where the prompt is the group key, ranking has read it already: it comes with the slots, and the scan decodes a column less.
         whole_table = isinstance(plan, BestOf) and plan.scope == "pool"
-        self._key_is_prompt = self.engine == "duckdb" and not self.roles.group and not whole_table
+        # Of advantages every row is wanted: then the scan reads prompts anyway, in its own order.
+        every_row = isinstance(plan, Advantage)
+        self._key_is_prompt = self.engine == "duckdb" and not self.roles.group and not whole_table and not every_row
         # Picks are few and ranked over many: small parts and frames keep a run of them within half a gigabyte, and cost it nothing.
         few = isinstance(plan, BestOf)
         most = min(_PART_BYTES, 16 * MB) if few else _PART_BYTES
@@ -141,10 +144,7 @@ class Job:
         self._ranked = True
         self.tell("ranking", None)
         never_null = frozenset(self.source.columns.names) - self.source.nulls
-        steps = dict(sqlengine.stages(self.plan, self.roles)) | {"judged": sqlengine.judged(self.plan, self.roles, never_null)}
-        kept = {"candidates"} if self.plan.aggregate != "none" else set()
-        for name in ("judged", "counted", "candidates"):
-            self._make(name, steps[name], table=name in kept and self.engine == "duckdb")
+        steps = self.narrow()
         if self.plan.on_invalid == "raise":
             self._refuse_unusable()
         if self.engine == "polars":
@@ -152,6 +152,11 @@ class Job:
         elif isinstance(self.plan, Unpaired):
             self._make("labels", steps["labels"], table=True)
             self._make_slots("_grp, _pos, _label, _score", "labels WHERE _label IS NOT NULL", "_turn, _first")
+        elif isinstance(self.plan, Advantage):
+            self._make("acting", steps["acting"], table=False)
+            self._make("advantages", steps["advantages"], table=True)
+            release(self.con)
+            self._make_slots("_pos, _score, _advantage", "advantages WHERE _reason IS NULL", "_pos")
         elif isinstance(self.plan, BestOf):
             narrow = "" if self._key_is_prompt or self.plan.pick == "random" else " REPLACE (NULL AS _grp)"
             self._make("pools", f"SELECT *{narrow} FROM ({steps['pools']})", table=True)
@@ -165,6 +170,15 @@ class Job:
             self._refuse_explosion()
             columns = "_first, _grp, _chosen, _rejected, _chosen_score, _rejected_score"
             self._make_slots(columns, f"({steps['pairs']})", "_first, _c DESC, _r")
+
+    def narrow(self) -> dict[str, str]:
+        """Make `judged`, `counted` and `candidates`; the queries of all steps by name."""
+        never_null = frozenset(self.source.columns.names) - self.source.nulls
+        steps = dict(sqlengine.stages(self.plan, self.roles)) | {"judged": sqlengine.judged(self.plan, self.roles, never_null)}
+        kept = {"candidates"} if self.plan.aggregate != "none" else set()
+        for name in ("judged", "counted", "candidates"):
+            self._make(name, steps[name], table=name in kept and self.engine == "duckdb")
+        return steps
 
     def _make(self, name: str, query: str, *, table: bool) -> None:
         self.con.execute(f"CREATE {'TABLE' if table else 'VIEW'} {name} AS {query}")
@@ -203,6 +217,9 @@ class Job:
             ranked = labels.select("_pos", "_label", "_score").collect()
         elif isinstance(self.plan, BestOf):
             ranked = polars_picks.picks(self.plan, self._stages.judged).select("_pos", "_score", "_rank").collect()
+        elif isinstance(self.plan, Advantage):
+            found = advantages(self.plan, self._stages.judged).filter(pl.col("_reason").is_null())
+            ranked = found.select("_pos", "_score", "_advantage").collect()
         else:
             pairs = self._stages.pairs().sort("_first", -pl.col("_c"), "_r")
             ranked = pairs.select("_first", "_chosen", "_rejected", "_chosen_score", "_rejected_score").collect()
@@ -255,9 +272,12 @@ class Job:
         kept = [(name, self.dtypes[name]) for name in self.keep]
         if isinstance(self.plan, Unpaired):
             return [("prompt", prompt), ("completion", completion), ("label", pl.Boolean()), ("score", pl.Float64()), *kept]
-        if isinstance(self.plan, BestOf) and self.whole_rows:
+        if isinstance(self.plan, BestOf | Advantage) and self.whole_rows:
             aggregated = [] if self.plan.aggregate == "none" else [("aggregated_score", pl.Float64())]
-            return [*kept, ("rank", pl.Int64()), *aggregated]
+            added = ("rank", pl.Int64()) if isinstance(self.plan, BestOf) else ("advantage", pl.Float64())
+            return [*kept, added, *aggregated]
+        if isinstance(self.plan, Advantage):
+            return [("prompt", prompt), ("completion", completion), ("_score", pl.Float64()), ("_advantage", pl.Float64()), *kept]
         if isinstance(self.plan, BestOf):
             return [("prompt", prompt), ("completion", completion), ("_score", pl.Float64()), ("_rank", pl.Int64()), *kept]
         sides = [(f"{side}_{name}", dtype) for name, dtype in kept for side in ("chosen", "rejected")]
@@ -309,7 +329,8 @@ class Job:
         pairs = isinstance(self.plan, Pairs)
         if self.whole_rows:
             columns = [slots["_grp"] if self._known(name) else take(f"_keep{i}", "_pos") for i, name in enumerate(self.keep)]
-            columns += [slots["_rank"]] if self.plan.aggregate == "none" else [slots["_rank"], slots["_score"]]
+            added = slots["_rank" if isinstance(self.plan, BestOf) else "_advantage"]
+            columns += [added] if self.plan.aggregate == "none" else [added, slots["_score"]]
         else:
             columns = [slots["_grp"] if self._key_is_prompt else take("_prompt", "_chosen" if pairs else "_pos")]
             if pairs:
@@ -317,6 +338,7 @@ class Job:
             else:
                 columns += [take("_completion", "_pos")]
             told = {"pairs": ("_chosen_score", "_rejected_score"), "unpaired": ("_label", "_score"), "best_of": ("_score", "_rank")}
+            told["advantages"] = ("_score", "_advantage")
             columns += [slots[name] for name in told[self.plan.kind]]
             sides = ("_chosen", "_rejected") if pairs else ("_pos",)
             columns += [take(f"_keep{i}", side) for i in range(len(self.keep)) for side in sides]
@@ -353,6 +375,8 @@ class Job:
             return PairReport.of_row(row)
         if isinstance(self.plan, Unpaired):
             return self._stages.label_report()
+        if isinstance(self.plan, Advantage):
+            return advantage_report(self._stages.judged, advantages(self.plan, self._stages.judged))
         if isinstance(self.plan, BestOf):
             picked = pl.DataFrame(self.con.sql("SELECT _pos FROM slots").to_arrow_table())
             return polars_picks.pick_report(self.plan, self._stages.judged, picked.lazy())

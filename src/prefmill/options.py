@@ -29,6 +29,8 @@ Aspect = Annotated[str | None, typer.Option(help="Column of the aspect judged.",
 Group = Annotated[
     list[str] | None, typer.Option(help="Column that groups instead of the prompt; may be given again.", rich_help_panel="Roles")
 ]
+Weight = Annotated[str | None, typer.Option(help="Column of the policy's weight (or probability).", rich_help_panel="Roles")]
+Logprob = Annotated[str | None, typer.Option(help="Column of the policy's log-probability.", rich_help_panel="Roles")]
 ChosenMin = Annotated[str | None, typer.Option(metavar="NUMBER|none", help="Smallest score of a chosen completion.  [default: 4]")]
 RejectedBelow = Annotated[str | None, typer.Option(metavar="NUMBER|none", help="A rejected score is below this.  [default: 4]")]
 Aggregate = Annotated[str | None, typer.Option(help="Merge judgements of one completion: none, mean, median, max, min, majority.")]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, Unpack, cast, get_args
 
 from prefmill.errors import BadArgument, PlanError, nearest
-from prefmill.schema import RoleNames, Roles
+from prefmill.schema import RoleNames, Roles, ValueNames
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,6 +28,8 @@ OnInvalid = Literal["drop", "raise"]
 Pick = Literal["best", "median", "worst", "random"]
 Scope = Literal["prompt", "pool"]
 StagesUsed = Literal["all", "last"]
+Method = Literal["centered", "grpo", "rloo", "rank"]
+Policy = Literal["uniform", "given", "softmax", "optimal"]
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "strategy": get_args(Strategy),
@@ -38,6 +40,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "pick": get_args(Pick),
     "scope": get_args(Scope),
     "stages": get_args(StagesUsed),
+    "method": get_args(Method),
 }
 _BOUNDS = ("chosen_min", "rejected_below", "min_score")
 _COUNTS = ("min_votes", "max_pairs_per_prompt", "top_k", "bottom_k", "k")
@@ -45,27 +48,10 @@ _OPTIONAL = ("chosen_min", "rejected_below", "min_score", "max_pairs_per_prompt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Judging:
-    """How rows become candidates; the part that all plans over feedback share (fields only)."""
+class _Plan:
+    """What every plan can do: be hashed, and be written and read as TOML."""
 
     kind: ClassVar[str]
-
-    aggregate: Aggregate = "none"
-    normalize: Normalize = "none"
-    weights: Mapping[str, float] | None = None
-    min_votes: int = 1
-    tie_break: TieBreak = "position"
-    on_invalid: OnInvalid = "drop"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.weights is not None:
-            object.__setattr__(self, "weights", dict(self.weights))
-        problems = _problems(self)
-        if problems:
-            raise PlanError(type(self).__name__, problems)
-        if self.weights is not None:
-            object.__setattr__(self, "weights", {key: float(weight) for key, weight in self.weights.items()})
 
     def __hash__(self) -> int:
         return hash(self.hash())
@@ -78,27 +64,6 @@ class _Judging:
         """
         content = json.dumps([self.kind, {f.name: _canonical(getattr(self, f.name)) for f in fields(self)}], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-    def lazy(self, frame: pl.LazyFrame | pl.DataFrame, **roles: Unpack[RoleNames]) -> pl.LazyFrame:
-        """This plan over a Polars frame, nothing collected; see `prefmill.polars`.
-
-        >>> import polars as pl
-        >>> feedback = pl.LazyFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
-        >>> Pairs().lazy(feedback).collect().rows()
-        [('p', 'a', 'b', 5.0, 1.0)]
-        """
-        from prefmill import polars
-
-        return polars.apply(cast(Plan, self), frame, **roles)
-
-    def sql(self, table: str, **roles: Unpack[RoleNames]) -> str:
-        """This plan as one DuckDB query over `table` (a table, view, CTE, file or glob); see `prefmill.duckdb`.
-
-        The query calls the macros of `sql/`: load them once with `prefmill.duckdb.install(con)` or `.read sql/prefmill.sql`.
-        """
-        from prefmill import duckdb
-
-        return duckdb.query(cast(Plan, self), table, **roles)
 
     def to_toml(self) -> str:
         """The plan as a TOML table of its kind, every field written out.
@@ -142,7 +107,50 @@ class _Judging:
         if unknown:
             near = [f"; did you mean {n!r}?" for n in nearest(unknown[0], known)[:1]]
             raise PlanError(cls.__name__, [f"no field {key!r}; expected some of {known}{''.join(near)}" for key in unknown])
-        return cls(**{k: None if k in _OPTIONAL and v == "none" else v for k, v in values.items()})  # type: ignore[arg-type]
+        return cls(**{k: None if k in _OPTIONAL and v == "none" else v for k, v in values.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judging(_Plan):
+    """How rows become candidates; the part that all plans over feedback share (fields only)."""
+
+    aggregate: Aggregate = "none"
+    normalize: Normalize = "none"
+    weights: Mapping[str, float] | None = None
+    min_votes: int = 1
+    tie_break: TieBreak = "position"
+    on_invalid: OnInvalid = "drop"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.weights is not None:
+            object.__setattr__(self, "weights", dict(self.weights))
+        problems = _problems(self)
+        if problems:
+            raise PlanError(type(self).__name__, problems)
+        if self.weights is not None:
+            object.__setattr__(self, "weights", {key: float(weight) for key, weight in self.weights.items()})
+
+    def lazy(self, frame: pl.LazyFrame | pl.DataFrame, **roles: Unpack[RoleNames]) -> pl.LazyFrame:
+        """This plan over a Polars frame, nothing collected; see `prefmill.polars`.
+
+        >>> import polars as pl
+        >>> feedback = pl.LazyFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
+        >>> Pairs().lazy(feedback).collect().rows()
+        [('p', 'a', 'b', 5.0, 1.0)]
+        """
+        from prefmill import polars
+
+        return polars.apply(cast(Plan, self), frame, **roles)
+
+    def sql(self, table: str, **roles: Unpack[RoleNames]) -> str:
+        """This plan as one DuckDB query over `table` (a table, view, CTE, file or glob); see `prefmill.duckdb`.
+
+        The query calls the macros of `sql/`: load them once with `prefmill.duckdb.install(con)` or `.read sql/prefmill.sql`.
+        """
+        from prefmill import duckdb
+
+        return duckdb.query(cast(Plan, self), table, **roles)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,8 +249,81 @@ class BestOf(_Judging):
     __hash__ = _Judging.__hash__
 
 
-Plan = Pairs | Unpaired | BestOf
-KINDS: tuple[type[Pairs] | type[Unpaired] | type[BestOf], ...] = (Pairs, Unpaired, BestOf)
+@dataclass(frozen=True, kw_only=True)
+class Advantage(_Judging):
+    """How much better than its prompt's other completions each one is: the number that policy gradients are weighted by.
+
+    | prompt | completion | score |      | prompt | completion | score | advantage |
+    |   p    |     a      |   1   |  ->  |   p    |     a      |   1   |    -1     |
+    |   p    |     b      |   3   |      |   p    |     b      |   3   |     1     |
+
+    Args:
+        method: `centered` (score - mean), `grpo` (that over the sample deviation + epsilon), `rloo` (score - mean of the others), `rank`
+            (average rank scaled to -1..1).
+        epsilon: what `grpo` adds to the deviation (> 0).
+
+    With the role `weight` (a probability or any weight >= 0) or `logprob`, means are those under that policy. Scores without spread give
+    0, and so does a single completion. Fields not named here as in `Pairs`. Raises `PlanError` with every problem at once.
+
+    >>> Advantage(method="grpo").epsilon
+    0.0001
+    """
+
+    kind: ClassVar[str] = "advantages"
+
+    method: Method = "centered"
+    epsilon: float = 1e-4
+
+    __hash__ = _Judging.__hash__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values(_Plan):
+    """Values of states and actions: V(s) = sum of pi(a|s) q(s, a), q(s, a) = r(s, a) + gamma sum of P(s'|s, a) V(s').
+
+    Args:
+        gamma: the discount, from 0 to 1.
+        policy: `uniform` over a state's actions, `given` (their probabilities), `softmax` (of their scores), or `optimal` (the best).
+        temperature: of `softmax` (> 0).
+        tolerance: of states on cycles, relative to values above 1 (> 0); all others are exact.
+        max_sweeps: with gamma 1 on cycles: so many, then an error.
+
+    `prefmill.values` runs it over transitions or over a tree. Raises `PlanError` with every problem at once.
+
+    >>> Values(gamma=1.5)
+    Traceback (most recent call last):
+    ...
+    prefmill.errors.PlanError: Values: gamma must be a number in 0..1; got 1.5
+    """
+
+    kind: ClassVar[str] = "values"
+
+    gamma: float = 1
+    policy: Policy = "uniform"
+    temperature: float = 1
+    tolerance: float = 1e-12
+    max_sweeps: int = 10_000
+
+    def __post_init__(self) -> None:
+        if problems := _value_problems(self):
+            raise PlanError("Values", problems)
+
+    __hash__ = _Plan.__hash__
+
+    def sql(self, table: str, **columns: Unpack[ValueNames]) -> str:
+        """This plan as one DuckDB query over `table`: transitions, or with `parent_id` a tree; the macros have to be installed.
+
+        >>> print(Values(gamma=0.9).sql("steps", parent_id="parent"))
+        FROM tree_values('steps', id := "id", parent_id := "parent", policy := 'uniform', temperature := 1.0::DOUBLE, gamma := 0.9::DOUBLE)
+        """
+        from prefmill import bellman
+
+        return bellman.query(self, table, **columns)
+
+
+Plan = Pairs | Unpaired | BestOf | Advantage
+PlanKind = type[Pairs] | type[Unpaired] | type[BestOf] | type[Advantage]
+KINDS: tuple[PlanKind, ...] = (Pairs, Unpaired, BestOf, Advantage)
 
 
 def read_plan(text: str) -> Plan:
@@ -276,9 +357,19 @@ def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, whe
         said.append("the role aspect needs weights: the weight of each aspect")
     if roles.aspect and plan.aggregate == "none":
         said.append("the role aspect needs aggregate: it says how the judgements of one aspect are merged")
+    if isinstance(plan, Advantage):
+        said += _policy_problems(plan, roles)
     if said:
         raise PlanError(where, said)
     return roles
+
+
+def _policy_problems(plan: Advantage, roles: Roles) -> list[str]:
+    if roles.weight and roles.logprob:
+        return [f"one policy is asked for: weight or logprob; got weight={roles.weight!r} and logprob={roles.logprob!r}"]
+    if plan.method == "rank" and (named := roles.weight or roles.logprob):
+        return [f"method 'rank' compares ranks and knows no policy; got the column {named!r} for one"]
+    return []
 
 
 def _toml(value: object) -> str:
@@ -325,8 +416,25 @@ def _problems(plan: _Judging) -> list[str]:
         said += [f"weight {key!r} must be a finite number; got {w!r}" for key, w in plan.weights.items() if not _is_number(w)]
     if plan.aggregate == "none" and type(plan.min_votes) is int and plan.min_votes > 1:
         said.append(f"min_votes {plan.min_votes} needs aggregate: without it every row is one vote")
+    if isinstance(plan, Advantage) and not (_is_number(plan.epsilon) and plan.epsilon > 0):
+        said.append(f"epsilon must be a finite number > 0; got {plan.epsilon!r}")
     if isinstance(plan, Pairs | Unpaired):
         said += _threshold_problems(plan)
+    return said
+
+
+def _value_problems(plan: Values) -> list[str]:
+    said = []
+    if not (_is_number(plan.gamma) and 0 <= plan.gamma <= 1):
+        said.append(f"gamma must be a number in 0..1; got {plan.gamma!r}")
+    if plan.policy not in get_args(Policy):
+        said.append(f"policy is not one of {get_args(Policy)}; got {plan.policy!r}")
+    for name in ("temperature", "tolerance"):
+        value = getattr(plan, name)
+        if not (_is_number(value) and value > 0):
+            said.append(f"{name} must be a finite number > 0; got {value!r}")
+    if type(plan.max_sweeps) is not int or plan.max_sweeps < 1:
+        said.append(f"max_sweeps must be a whole number >= 1; got {plan.max_sweeps!r}")
     return said
 
 

@@ -2,8 +2,9 @@
 
     judged ──counted──▶ candidates ──groups──▶ pairs (positions and scores)  ──join──▶ texts
                                    ──pools───▶ picks
+                                   ──────────▶ advantages
 
-The rules of this engine are here and in two modules beside: `polars_rows` (up to the candidates), `polars_picks` (best-of-K).
+The rules of this engine are here and in modules beside: `polars_rows` (up to the candidates), `polars_picks` (best-of-K), `advantages`.
 
 `apply` composes and never collects; only `report` does. Texts meet the ranked positions in one join at the end.
 """
@@ -14,7 +15,8 @@ from typing import Unpack, cast
 
 import polars as pl
 
-from prefmill.plans import BestOf, Pairs, Plan, Unpaired, roles_of
+from prefmill.advantages import advantage_report, advantages
+from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, roles_of
 from prefmill.polars_picks import pick_report, picks
 from prefmill.polars_rows import Candidates, check_types, drawn_from, first_that_holds, mix32, numbered
 from prefmill.report import PairReport
@@ -25,7 +27,8 @@ def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, **names: Unpack[RoleNa
     """`plan` over `frame` as a LazyFrame; `Plan.lazy` is this function.
 
     Columns out: prompt, chosen, rejected (as they came in), chosen_score, rejected_score (Float64); of labels: prompt, completion, label
-    (Boolean), score; of best-of-K: prompt, completion, score, rank (Int64), and stage if that role is mapped.
+    (Boolean), score; of best-of-K: prompt, completion, score, rank (Int64), and stage if that role is mapped; of advantages: prompt,
+    completion, score, advantage (Float64).
     Positions are the row order of `frame`. Cost: one narrow pass that ranks, one join that fetches texts.
 
     >>> feedback = pl.DataFrame({"question": ["p", "p"], "answer": ["a", "b"], "rating": [1, 5]})
@@ -46,6 +49,11 @@ def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, **names: Unpack[RoleNa
         return picks(plan, stages.judged).join(texts, on="_pos", how="left", maintain_order="left").select(
             prompt="_prompt", completion="_completion", score="_score", rank="_rank", **stage
         )  # fmt: skip
+    if isinstance(plan, Advantage):
+        found = advantages(plan, stages.judged).filter(pl.col("_reason").is_null())
+        return found.join(texts, on="_pos", how="left", maintain_order="left").select(
+            prompt="_prompt", completion="_completion", score="_score", advantage="_advantage"
+        )
     return (
         _told(stages.pairs().sort("_first", -pl.col("_c"), "_r"), texts)
         .filter(~pl.col("_same_text"))
@@ -66,6 +74,8 @@ def report(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, **names: Unpack[RoleN
         return stages.label_report()
     if isinstance(plan, BestOf):
         return pick_report(plan, stages.judged, picks(plan, stages.judged))
+    if isinstance(plan, Advantage):
+        return advantage_report(stages.judged, advantages(plan, stages.judged))
     pairs = _told(stages.pairs(), rows.select("_pos", "_prompt", "_completion"))
     return stages.pair_report(pairs.select("_first", "_chosen", "_rejected", "_same_text"))
 

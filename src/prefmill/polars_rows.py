@@ -13,7 +13,7 @@ import polars.selectors as cs
 
 from prefmill.errors import BadArgument, BadScore
 from prefmill.hashing import prompt_hash
-from prefmill.plans import BestOf, Plan
+from prefmill.plans import Advantage, BestOf, Plan
 from prefmill.schema import Roles
 
 _NUMBER = r"^(?i)[ \t-\r]*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)[ \t-\r]*$"
@@ -44,7 +44,7 @@ class Candidates:
         scores = [f"_score{i}" for i in range(len(wide or [roles.score]))]
         numbers = [number(pl.col(name), schema[name]) for name in scores]
         if wide:
-            value = _rounded(pl.sum_horizontal([n * w for n, w in zip(numbers, wide.values(), strict=True)], ignore_nulls=False))
+            value = rounded(pl.sum_horizontal([n * w for n, w in zip(numbers, wide.values(), strict=True)], ignore_nulls=False))
         else:
             value = -numbers[0] if roles.negate else numbers[0]
         reasons: list[tuple[str, pl.Expr]] = [
@@ -63,11 +63,16 @@ class Candidates:
         if isinstance(plan, BestOf) and plan.stages == "last":
             stage = _whole(pl.col("_stage"), schema["_stage"])
             reasons += [("null_stage", stage.is_null()), ("earlier_stage", stage < stage.max())]
+        keep = ["_pos", *(c for c in ("_id", "_annotator", "_aspect") if c in schema.names())]
+        if "_weight" in schema.names():
+            keep.append("_weight")
+            rows = rows.with_columns(_weight=number(pl.col("_weight"), schema["_weight"]))
+            fits = pl.col("_weight").is_finite() if roles.logprob else pl.col("_weight").is_finite() & (pl.col("_weight") >= 0)
+            reasons.append(("bad_weight", ~fits.fill_null(False)))
         reason = first_that_holds(reasons)
         if plan.on_invalid == "raise":
             reason = pl.struct("_pos", reason.alias("reason")).map_batches(_raise_unusable, return_dtype=pl.String, is_elementwise=True)
         # Adding 0.0 makes -0.0 a plain zero, so that the two rank as equals whatever the sort does with signs.
-        keep = ["_pos", *(c for c in ("_id", "_annotator", "_aspect") if c in schema.names())]
         if plan.aggregate != "none":
             keep.append("_text")
             rows = rows.with_columns(_text="_completion")
@@ -80,8 +85,8 @@ class Candidates:
         value = pl.when(pl.col("_reason").is_null()).then("_value")
         if self.plan.normalize == "zscore":
             spread = pl.when(value.min().over(scale) == value.max().over(scale)).then(0.0)
-            return spread.otherwise(_rounded((value - value.mean().over(scale)) / value.std(ddof=0).over(scale)))
-        return _rounded((value.rank("average").over(scale) - 0.5) / value.count().over(scale))
+            return spread.otherwise(rounded((value - value.mean().over(scale)) / value.std(ddof=0).over(scale)))
+        return rounded((value.rank("average").over(scale) - 0.5) / value.count().over(scale))
 
     def _rows_as_candidates(self) -> pl.LazyFrame:
         id_ = pl.col("_id") if self.plan.tie_break == "id" else pl.lit(None).alias("_id")
@@ -114,7 +119,7 @@ class Candidates:
             total = value.sum()
         exact = plan.aggregate in ("max", "min", "majority") and not weights
         candidates = aspects.group_by("_grp", "_text").agg(
-            *first, pl.col("_votes").sum(), _score=total if exact else _rounded(total),
+            *first, pl.col("_votes").sum(), _score=total if exact else rounded(total),
             _fewest=pl.col("_votes").min(), _aspects=pl.len(), _decided=value.count(),
         )  # fmt: skip
         reasons = [
@@ -141,6 +146,8 @@ def numbered(plan: Plan, roles: Roles, frame: pl.LazyFrame, position: str | None
     scores: Sequence[str] = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
     columns |= {f"_score{i}": name for i, name in enumerate(scores)}
     columns |= {f"_{role}": name for role in ("id", "annotator", "aspect", "stage") if (name := getattr(roles, role))}
+    if isinstance(plan, Advantage) and (policy := roles.weight or roles.logprob):
+        columns["_weight"] = policy
     columns |= {f"_group{i}": name for i, name in enumerate(roles.group)}
     # By selector: `pl.col` reads a name like "^a.*$" or "*" as a pattern.
     named = [cs.by_name(name).alias(ours) for ours, name in columns.items()]
@@ -186,10 +193,12 @@ def check_types(plan: Plan, roles: Roles, schema: pl.Schema, where: str) -> None
         messages = isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct)
         if not (dtype in (pl.String, pl.Categorical, pl.Null) or isinstance(dtype, pl.Enum) or messages):
             raise refuse(role, getattr(roles, role), "text or a list of messages {role, content}")
-    for name in plan.weights if plan.weights and not roles.aspect else [roles.score]:
+    policy = roles.weight or roles.logprob if isinstance(plan, Advantage) else None
+    scores = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
+    for role, name in [*(("score", name) for name in scores), *([("weight" if roles.weight else "logprob", policy)] if policy else [])]:
         dtype = schema[name]
         if not (dtype.is_numeric() or dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Null) or isinstance(dtype, pl.Enum)):
-            raise refuse("score", name, "numbers, booleans, or text that holds numbers")
+            raise refuse(role, name, "numbers, booleans, or text that holds numbers")
     for role, names in (("group", roles.group), ("id", (roles.id,)), ("annotator", (roles.annotator,)), ("aspect", (roles.aspect,))):
         for name in filter(None, names):
             dtype = schema[name]
@@ -207,7 +216,7 @@ def first_that_holds(reasons: Sequence[tuple[str, pl.Expr]]) -> pl.Expr:
     return pl.coalesce(*[pl.when(holds).then(pl.lit(name)) for name, holds in reasons], pl.lit(None, pl.String))
 
 
-def _rounded(value: pl.Expr) -> pl.Expr:
+def rounded(value: pl.Expr) -> pl.Expr:
     """`value` to 9 decimals, half away from zero; the why is in `sql/pref_round.sql`."""
     away: Literal["half_away_from_zero"] = "half_away_from_zero"
     whole = (value * 1e9).round(3, mode=away).round(0, mode=away)

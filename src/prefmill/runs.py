@@ -14,7 +14,7 @@ from prefmill import writers
 from prefmill.errors import BadArgument
 from prefmill.formats import Format
 from prefmill.job import MB, Engine, Progress, Reading, opened
-from prefmill.plans import BestOf, Pairs, Plan, Unpaired
+from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired
 from prefmill.schema import RoleNames, Roles
 
 
@@ -73,7 +73,8 @@ def run(
         output: the target; its extension says the kind of file (`prefmill.writers`). It appears whole or not at all.
         roles: the column of each role; those not named are found by the names that the field uses.
         format: the columns (`prefmill.formats.convert`): `trl`, for labels `kto`, for best-of-K `pool` by default. `pool` is every column
-            of the picked rows, `rank`, and with `aggregate` also `aggregated_score`; `pairs` sets each of the best against the worst.
+            of the picked rows, `rank` (or `advantage`), with `aggregate` also `aggregated_score`; `pairs` sets each of the best against
+            the worst.
         engine: `duckdb` ranks out of core, `polars` in memory; `auto` is duckdb. The texts are gathered the same way.
         keep: columns to carry along, as `chosen_NAME` and `rejected_NAME` (labels and picks: `NAME`).
         memory_bytes: bound of the resident size, as near as the engines can keep it; None: as much as is useful.
@@ -95,7 +96,9 @@ def run(
     if format == "pairs":
         plan, layout = _best_against_worst(plan), "trl"
     else:
-        layout = format or ("kto" if isinstance(plan, Unpaired) else "pool" if isinstance(plan, BestOf) else "trl")
+        layout = format or ("kto" if isinstance(plan, Unpaired) else "pool" if isinstance(plan, BestOf | Advantage) else "trl")
+        if isinstance(plan, Advantage) and layout != "pool":
+            raise BadArgument(f"run: advantages are whole rows; got format {layout!r}, expected 'pool'.", hint="leave --format out.")
     whole_rows = _whole_rows(plan, layout, keep)
     if output is not None:
         writers.check_target(output, split=split, overwrite=overwrite)
@@ -141,8 +144,10 @@ def _whole_rows(plan: Plan, layout: str, keep: Sequence[str]) -> bool:
     """Whether the output is whole rows of the input."""
     if layout != "pool":
         return False
-    if not isinstance(plan, BestOf):
-        raise BadArgument(f"run: format 'pool' is whole rows; got {_said(plan)}, expected best_of.", hint="leave --format out.")
+    if not isinstance(plan, BestOf | Advantage):
+        raise BadArgument(
+            f"run: format 'pool' is whole rows; got {_said(plan)}, expected best_of or advantages.", hint="leave --format out."
+        )
     if keep:
         raise BadArgument("run: format 'pool' keeps every column; got --keep beside it.", hint="leave --keep out.")
     return True

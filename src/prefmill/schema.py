@@ -27,7 +27,23 @@ class RoleNames(TypedDict, total=False):
     annotator: str
     aspect: str
     stage: str
+    weight: str
+    logprob: str
     group: str | Sequence[str]
+
+
+class ValueNames(TypedDict, total=False):
+    """The columns of transitions, or of a tree (`id`, `parent_id`); those not named have these names, where they are there."""
+
+    state: str
+    action: str
+    next_state: str
+    probability: str
+    reward: str
+    policy_probability: str
+    score: str
+    id: str
+    parent_id: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +64,8 @@ class Roles:
     annotator: str | None = None
     aspect: str | None = None
     stage: str | None = None
+    weight: str | None = None
+    logprob: str | None = None
     group: tuple[str, ...] = ()
     negate: bool = field(default=False)
 

@@ -7,19 +7,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from prefmill.plans import BestOf, Pairs, Plan
+from prefmill.plans import Advantage, BestOf, Pairs, Plan
 
 if TYPE_CHECKING:
     from prefmill.checks import Findings
+    from prefmill.curves import Curve
     from prefmill.runs import RunReport
     from prefmill.score_runs import ScoreReport
 
 
 #: What the rows of output are called.
-MADE = {"pairs": "pairs", "unpaired": "labels", "best_of": "rows"}
+MADE = {"pairs": "pairs", "unpaired": "labels", "best_of": "rows", "advantages": "rows"}
 
 
 def _console() -> Console:
@@ -93,6 +95,8 @@ def nothing_hint(plan: Plan, done: RunReport) -> str:
     if isinstance(plan, BestOf):
         if plan.min_score is not None and high < plan.min_score:
             return f"largest score seen {high:g}, min_score {plan.min_score:g}: lower --min-score."
+    elif isinstance(plan, Advantage):
+        pass
     elif plan.chosen_min is not None and high < plan.chosen_min:
         return f"largest score seen {high:g}, chosen_min {plan.chosen_min:g}: lower --chosen-min and --rejected-below, or --no-thresholds."
     elif plan.rejected_below is not None and low >= plan.rejected_below:
@@ -100,6 +104,7 @@ def nothing_hint(plan: Plan, done: RunReport) -> str:
     reason = max(done.dropped, key=lambda r: done.dropped[r])
     advice = {
         "single_completion": "every prompt has one answer only; is the right column the prompt (or --group)?",
+        "no_weight": "the policy's weights of a prompt are all 0.",
         "tie": "all answers of a prompt have one score; --weights or --aggregate mean may separate them.",
         "identical_text": "the answers of a prompt are the same text; --aggregate mean merges them.",
         "below_min_margin": f"no prompt spans the margin {plan.min_margin:g}." if isinstance(plan, Pairs) else "",
@@ -146,3 +151,20 @@ def scored(done: ScoreReport) -> None:
         f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the scorer, {done.peak_rss_mb:,.0f} MB{went_on})", markup=False
     )
     console.print(f"wrote {done.output} ({', '.join(done.columns)})", markup=False)
+
+
+def curve(found: Curve) -> None:
+    """Best-of-n curves as a table, and the rows that are in none."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    interval = f"{100 * found.level:g} % interval"
+    for name in (*([found.by] if found.by else []), "n", "prompts", "best of n", interval, "median", "mean", "KL"):
+        table.add_column(escape(name), justify="left" if name == found.by else "right")
+    for row in found.points.iter_rows():
+        *of, n, prompts, best, median, mean, low, high, kl = row
+        spread = "" if low is None else f"{low:.4g} to {high:.4g}"
+        told = [escape(str(value)) for value in of]
+        table.add_row(*told, f"{n}", f"{prompts:,}", f"{best:.4g}", spread, f"{median:.4g}", f"{mean:.4g}", f"{kl:.3f}")
+    console.print(table)
+    dropped = "".join(f", {rows:,} dropped: {reason}" for reason, rows in sorted(found.dropped.items(), key=lambda item: -item[1]))
+    console.print(f"{found.rows_in:,} rows in, {found.rows_used:,} used{dropped}", markup=False)

@@ -1,0 +1,50 @@
+-- Every scored completion with its advantage over the rest of its prompt: prompt, completion, score, advantage, in the order of the rows.
+--
+--   FROM advantages('scored.parquet', kind := 'grpo');
+--   FROM advantages(rollouts, prompt := question, completion := answer, score := reward, logprob := policy_logprob);
+--
+-- kind: 'centered' (score - mean), 'grpo' (that over the sample deviation + epsilon), 'rloo' (score - mean of the others), 'rank' (-1 to 1). With
+-- `weight` or `logprob`, a column, means are the policy's. Columns are prompt, completion, score; or all three are given by name, as expressions.
+CREATE OR REPLACE MACRO pref_advantage_refusal(kind, epsilon) AS
+CASE
+  WHEN coalesce(kind NOT IN ('centered', 'grpo', 'rloo', 'rank'), true)
+  THEN error('prefmill: advantages: unknown kind; got ' || coalesce(kind, 'NULL') || ', expected centered, grpo, rloo or rank.')
+  WHEN NOT coalesce(isfinite(epsilon::DOUBLE) AND epsilon > 0, false)
+  THEN error('prefmill: advantages: epsilon is no finite number > 0; got ' || coalesce(epsilon::VARCHAR, 'NULL') || '.')
+END;
+-- The policy's weight of a row; an argument that was left out is a NULL without a type.
+CREATE OR REPLACE MACRO pref_policy_weight(weight, logprob, kind) AS
+CASE
+  WHEN typeof(weight) <> '"NULL"' AND typeof(logprob) <> '"NULL"'
+  THEN error('prefmill: advantages: one policy is asked for; got weight and logprob.')
+  WHEN (typeof(weight) <> '"NULL"' OR typeof(logprob) <> '"NULL"') AND kind = 'rank'
+  THEN error('prefmill: advantages: kind rank compares ranks and knows no policy; got one.')
+  WHEN typeof(weight) <> '"NULL"' THEN pref_number(weight)
+  ELSE pref_number(logprob)
+END;
+CREATE OR REPLACE MACRO pref_table_advantages(tbl, prompt, completion, score, kind, epsilon, weight, logprob) AS TABLE (
+  WITH numbered AS NOT MATERIALIZED (
+    SELECT row_number() OVER () - 1 AS _pos, prompt AS _prompt, completion AS _completion, score AS _score0,
+           pref_policy_weight(weight, logprob, kind) AS _weight, typeof(logprob) <> '"NULL"' AS _log,
+           typeof(weight) <> '"NULL"' OR typeof(logprob) <> '"NULL"' AS _acts FROM query_table(tbl)),
+  judged AS NOT MATERIALIZED (
+    SELECT _pos, _prompt AS _grp, NULL AS _text, NULL AS _id, NULL AS _annotator, NULL AS _aspect,
+           CASE WHEN _acts THEN pref_weight_refusal(_weight, _log) END AS _refusal, _prompt IS NOT NULL AS _has_prompt,
+           _completion IS NOT NULL AS _has_completion, _score0 IS NULL AS _null_score, pref_number(_score0) AS _value
+    FROM numbered),
+  counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
+  candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
+  acting AS NOT MATERIALIZED (
+    SELECT candidates.*, w._weight, w._log FROM candidates JOIN numbered AS w ON w._pos = candidates._pos),
+  found AS NOT MATERIALIZED (FROM pref_advantages('acting', kind := kind, epsilon := epsilon))
+  SELECT _prompt AS prompt, _completion AS completion, _score AS score, _advantage AS advantage FROM (
+    SELECT told._prompt, told._completion, found._score, found._advantage, found._pos
+    FROM found JOIN numbered AS told ON told._pos = found._pos WHERE found._reason IS NULL
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL WHERE pref_advantage_refusal(kind, epsilon) IS NOT NULL)
+  ORDER BY _pos
+);
+CREATE OR REPLACE MACRO advantages(tbl, kind := 'centered', epsilon := 1e-4, weight := NULL, logprob := NULL) AS TABLE (
+  FROM pref_table_advantages(tbl, prompt, completion, score, kind, epsilon, weight, logprob)),
+(tbl, prompt, completion, score, kind := 'centered', epsilon := 1e-4, weight := NULL, logprob := NULL) AS TABLE (
+  FROM pref_table_advantages(tbl, prompt, completion, score, kind, epsilon, weight, logprob));

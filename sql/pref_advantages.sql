@@ -1,0 +1,39 @@
+-- The advantage of every candidate over the rest of its prompt.
+--
+-- `acting` is the output of pref_candidates with _weight (the policy's; NULL: all alike) and _log (the weights are log-probabilities).
+-- Gives _first (of the group), _pos, _score, _votes, _advantage (NULL: the policy takes nothing of this group), and _reason.
+-- A group is one sorted list, so sums run in one order whatever the order of rows; the largest weight is taken out first, so that nothing overflows.
+CREATE OR REPLACE MACRO pref_advantages(acting, kind := 'centered', epsilon := 1e-4) AS TABLE (
+  WITH grouped AS NOT MATERIALIZED (
+    SELECT min(_pos) AS _first, any_value(_log) AS logs, max(_weight) AS top,
+           list_sort(list({'key': pref_key(_score, _pos), 'weight': _weight, 'votes': _votes})) AS rows
+    FROM query_table(acting) WHERE _reason IS NULL GROUP BY _grp),
+  weighed AS NOT MATERIALIZED (
+    SELECT _first, rows, coalesce(logs OR top > 0, true) AS known, list_transform(rows, lambda r: pref_key_score(r.key)) AS q,
+           list_transform(rows, lambda r: CASE WHEN coalesce(top = 0 AND NOT logs, true) THEN 1 WHEN logs THEN exp(r.weight - top) ELSE r.weight / top END::DOUBLE) AS w
+    FROM grouped),
+  shared AS NOT MATERIALIZED (
+    SELECT * EXCLUDE (w), list_transform(w, lambda x: x / list_sum(w)) AS p FROM weighed),
+  valued AS NOT MATERIALIZED (
+    SELECT *, list_dot_product(p, q) AS v, 1 - list_dot_product(p, p) AS spare FROM shared),
+  spread AS NOT MATERIALIZED (
+    SELECT *, CASE WHEN kind = 'grpo' THEN list_transform(q, lambda x: x - v) END AS gaps FROM valued),
+  flattened AS NOT MATERIALIZED (
+    SELECT _first, known, v, spare, q[1] = q[-1] AS flat, len(q) AS n,
+           CASE WHEN kind = 'grpo' AND spare >= 1e-12
+                THEN sqrt(list_sum(list_transform(list_zip(p, gaps), lambda z: z[1] * z[2] * z[2])) / spare) END AS sd,
+           unnest(rows) AS row, unnest(q) AS q, unnest(p) AS p
+    FROM spread)
+  SELECT _first, pref_key_position(row.key) AS _pos, q AS _score, row.votes AS _votes,
+         CASE WHEN NOT known THEN 'no_weight' END AS _reason,
+         CASE WHEN NOT known THEN NULL
+              WHEN flat OR kind = 'grpo' AND spare < 1e-12 OR kind = 'rloo' AND 1 - p < 1e-12 THEN 0
+              ELSE pref_round(CASE kind WHEN 'centered' THEN q - v WHEN 'grpo' THEN (q - v) / (sd + epsilon) ELSE (q - v) / (1 - p) END) + 0
+         END AS _advantage
+  FROM flattened WHERE kind <> 'rank'
+  UNION ALL
+  SELECT _first, pref_key_position(row.key), q, row.votes, NULL,
+         CASE WHEN n = 1 THEN 0
+              ELSE pref_round((2 * rank() OVER (PARTITION BY _first ORDER BY q) + count(*) OVER (PARTITION BY _first, q) - n - 2) / (n - 1)::DOUBLE) + 0 END
+  FROM flattened WHERE kind = 'rank'
+);

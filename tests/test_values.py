@@ -1,0 +1,342 @@
+"""Values of states and actions: equal to linear algebra on random processes, exact on trees, on both engines; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+from fractions import Fraction
+
+import duckdb
+import numpy as np
+import oracle_values as oracle
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_cli import prefmill
+from test_property import common
+
+import prefmill as pm
+from prefmill.duckdb import install
+from prefmill.errors import PrefmillError
+from prefmill.plans import Values
+
+
+@pytest.fixture(scope="module")
+def con():
+    with duckdb.connect(config={"threads": 2}) as connection:
+        install(connection)
+        yield connection
+
+
+def on(engine: str, con, frame: pl.DataFrame, plan: Values, **columns: str) -> pl.DataFrame:
+    """The values of `frame`, on one engine; errors of both are `PrefmillError`s here."""
+    if engine == "polars":
+        return pm.values(frame, plan, **columns)
+    here = {name: name for name in ("probability", "reward") if name in frame.columns and "parent_id" not in columns}
+    con.register("frame", frame.to_arrow())
+    try:
+        return con.sql(plan.sql("frame", **(here | columns))).pl()
+    except duckdb.Error as error:
+        if "prefmill: " in str(error):
+            raise PrefmillError(str(error)) from None
+        raise
+    finally:
+        con.unregister("frame")
+
+
+ENGINES = pytest.mark.parametrize("on_engine", ["polars", "duckdb"])
+SCHEMA = {"state": pl.String, "action": pl.String, "next_state": pl.String, "probability": pl.Float64, "reward": pl.Float64}
+
+
+def process(seed: int, states: int, actions: int = 3, ends: float = 0.1) -> pl.DataFrame:
+    """A random process with cycles: from every action to two states, and with probability `ends` to the end."""
+    draw = random.Random(seed)
+    rows = []
+    for s in range(states):
+        weights = [draw.random() + 0.1 for _ in range(actions)]
+        for a in range(actions):
+            share = draw.random()
+            after = [draw.randrange(states), draw.randrange(states), None]
+            chances = [(1 - ends) * share, (1 - ends) * (1 - share), ends]
+            pi, score = weights[a] / sum(weights), draw.uniform(-2, 2)
+            rows += [
+                (f"s{s}", f"a{a}", None if t is None else f"s{t}", p, draw.gauss(0, 1), pi, score)
+                for t, p in zip(after, chances, strict=True)
+            ]
+    return pl.DataFrame(rows, schema=SCHEMA | {"policy_probability": pl.Float64, "score": pl.Float64}, orient="row")
+
+
+def dense(frame: pl.DataFrame, plan: Values) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
+    """V by a dense solve of (I - gamma P) V = r, and q from it, with nothing but loops."""
+    states = {s: i for i, s in enumerate(sorted(set(frame["state"])))}
+    pi: dict[tuple[str, str], float] = {}
+    for s in states:
+        mine = {row["action"]: row for row in frame.filter(pl.col("state") == s).iter_rows(named=True)}
+        raw = {
+            "uniform": lambda row: 1.0,
+            "given": lambda row: row["policy_probability"],
+            "softmax": lambda row: float(np.exp(row["score"] / plan.temperature)),
+        }[plan.policy]
+        total = sum(raw(row) for row in mine.values())
+        pi |= {(s, a): raw(row) / total for a, row in mine.items()}
+    p, r = np.zeros((len(states), len(states))), np.zeros(len(states))
+    rows = [tuple(row[:5]) for row in frame.rows()]
+    for s, a, t, chance, reward in rows:
+        r[states[s]] += pi[s, a] * chance * reward
+        if t is not None:
+            p[states[s], states[t]] += pi[s, a] * chance
+    v = np.linalg.solve(np.eye(len(states)) - plan.gamma * p, r)
+    q: dict[tuple[str, str], float] = {}
+    for s, a, t, chance, reward in rows:
+        q[s, a] = q.get((s, a), 0) + chance * (reward + plan.gamma * (v[states[t]] if t is not None else 0))
+    return dict(zip(states, v, strict=True)), q
+
+
+@ENGINES
+@pytest.mark.parametrize("policy", ["uniform", "given", "softmax"])
+@pytest.mark.parametrize(("gamma", "states"), [(0.0, 5), (0.5, 40), (0.9, 40), (0.99, 15), (1.0, 15)])
+def test_equals_a_dense_solve(on_engine, policy, gamma, states, con):
+    for seed in range(3):
+        frame = process(seed, states)
+        plan = Values(gamma=gamma, policy=policy, temperature=0.7)
+        found = on(on_engine, con, frame, plan)
+        v, q = dense(frame, plan)
+        assert found.height == len(q)
+        for row in found.iter_rows(named=True):
+            assert row["v"] == pytest.approx(v[row["state"]], abs=1e-9)
+            assert row["q"] == pytest.approx(q[row["state"], row["action"]], abs=1e-9)
+            assert row["advantage"] == pytest.approx(row["q"] - row["v"], abs=2e-9)
+        mean = found.group_by("state").agg((pl.col("policy") * pl.col("advantage")).sum())
+        assert mean["policy"].abs().max() < 1e-7  # shown probabilities have 9 decimals
+
+
+fractions = st.integers(-8, 8).map(lambda n: Fraction(n, 4))
+
+
+@st.composite
+def small_processes(draw: st.DrawFn) -> oracle.Moves:
+    """Up to 4 states with up to 3 actions; quarters everywhere, so floats are exact."""
+    names = ["a", "b", "c", "d"][: draw(st.integers(1, 4))]
+    moves: oracle.Moves = []
+    for s in names:
+        for a in ["x", "y", "z"][: draw(st.integers(1, 3))]:
+            split = draw(st.sampled_from([[4], [1, 3], [2, 2], [1, 1, 2]]))
+            moves += [(s, a, draw(st.sampled_from([*names, None, "elsewhere"])), Fraction(p, 4), draw(fractions)) for p in split]
+    return moves
+
+
+def frame_of(moves: oracle.Moves) -> pl.DataFrame:
+    return pl.DataFrame([(s, a, t, float(p), float(r)) for s, a, t, p, r in moves], schema=SCHEMA, orient="row")
+
+
+@common
+@given(moves=small_processes(), gamma=st.sampled_from([Fraction(0), Fraction(1, 2), Fraction(3, 4)]), optimal=st.booleans(), data=st.data())
+def test_equals_exact_elimination(con, moves, gamma, optimal, data):
+    actions: dict[str, set[str]] = {}
+    for s, a, *_ in moves:
+        actions.setdefault(s, set()).add(a)
+    uniform = {(s, a): Fraction(1, len(names)) for s, names in actions.items() for a in names}
+    v = oracle.best(moves, gamma) if optimal else oracle.expected(moves, uniform, gamma)
+    q = oracle.action_values(moves, v, gamma)
+    plan = Values(gamma=float(gamma), policy="optimal" if optimal else "uniform")
+    frame = frame_of(moves)
+    found = {engine: on(engine, con, frame, plan) for engine in ("polars", "duckdb")}
+    for engine, rows in found.items():
+        assert rows.select("state", "action").rows() == sorted(q), engine
+        for row in rows.iter_rows(named=True):
+            where = (engine, row)
+            assert row["v"] == pytest.approx(float(v[row["state"]]), abs=2e-9), where
+            assert row["q"] == pytest.approx(float(q[row["state"], row["action"]]), abs=2e-9), where
+    order = data.draw(st.permutations(range(len(moves))))
+    for engine, rows in found.items():
+        again = on(engine, con, frame[order], plan)
+        np.testing.assert_allclose(again["q"].to_numpy(), rows["q"].to_numpy(), rtol=0, atol=1.01e-9)
+        assert again.drop("q", "v", "advantage").equals(rows.drop("q", "v", "advantage"))
+
+
+@common
+@given(data=st.data(), gamma=st.sampled_from([Fraction(0), Fraction(1, 2), Fraction(1)]))
+def test_trees_are_exact(con, data, gamma):
+    n = data.draw(st.integers(1, 12))
+    parents: dict[int, int | None] = {i: data.draw(st.none() | st.integers(0, i - 1)) if i else None for i in range(n)}
+    rewards = {i: data.draw(fractions) for i in range(n)}
+    wins = {i: data.draw(st.sampled_from([True, False, None])) for i in range(n)}
+    rows = [(i, parents[i], float(rewards[i]), wins[i]) for i in data.draw(st.permutations(range(n)))]
+    tree = pl.DataFrame(rows, schema={"id": pl.Int64, "parent_id": pl.Int64, "reward": pl.Float64, "success": pl.Boolean}, orient="row")
+    wanted = oracle.tree(parents, rewards, gamma)
+    shares = oracle.rollouts(parents, wins)
+    con.register("tree", tree.to_arrow())
+    for engine in ("polars", "duckdb"):
+        found = on(engine, con, tree, Values(gamma=float(gamma)), parent_id="parent_id", reward="reward")
+        assert found["id"].to_list() == sorted(parents)
+        for row in found.iter_rows(named=True):
+            q, v = wanted[row["id"]]
+            assert (row["q"], row["v"]) == (pytest.approx(float(q), abs=1e-9), pytest.approx(float(v), abs=1e-9))
+            up = parents[row["id"]]
+            assert row["advantage"] == (None if up is None else pytest.approx(float(q - wanted[up][1]), abs=2e-9))
+        steps = pm.step_values(tree) if engine == "polars" else con.sql("FROM step_values(tree, id, parent_id, success := success)").pl()
+        assert {row[0]: (row[2], row[3]) for row in steps.rows()} == shares
+        for row in steps.iter_rows(named=True):
+            assert row["value"] == (pytest.approx(row["successes"] / row["rollouts"], abs=1e-9) if row["rollouts"] else None)
+
+
+def test_optimal_values_of_a_corridor(con):
+    """Walk left for 1 now, or right three times for 10: which is better depends on gamma."""
+    rows = [
+        (i, a, t, 1.0, r)
+        for i in range(3)
+        for a, t, r in (("left", None, 1.0), ("right", i + 1 if i < 2 else None, 10.0 if i == 2 else 0.0))
+    ]
+    frame = pl.DataFrame(rows, schema=["state", "action", "next_state", "probability", "reward"], orient="row")
+    for engine in ("polars", "duckdb"):
+        patient = on(engine, con, frame, Values(gamma=0.9, policy="optimal"))
+        assert patient.filter(pl.col("action") == "right")["v"].to_list() == pytest.approx([8.1, 9, 10])
+        hasty = on(engine, con, frame, Values(gamma=0.1, policy="optimal"))
+        assert hasty["v"].to_list() == pytest.approx([1, 1, 1, 1, 10, 10])
+        assert patient["policy"].is_null().all()
+
+
+def test_deep_chains_and_many_leaves():
+    n = 3000
+    chain = pl.DataFrame({"id": range(n), "parent_id": [None, *range(n - 1)], "reward": [0.0] * (n - 1) + [1.0]})
+    found = pm.values(chain.sample(fraction=1, shuffle=True, seed=1))
+    assert found["q"].to_list() == [1.0] * n
+    star = pl.DataFrame({"id": range(n), "parent_id": [None] + [0] * (n - 1), "reward": [float(i) for i in range(n)]})
+    assert pm.values(star)["v"][0] == n / 2
+
+
+LOOP = pl.DataFrame([("a", "x", "b", 1.0, 1.0), ("b", "x", "a", 1.0, 0.0)], schema=SCHEMA, orient="row")
+GIVEN = {"gamma": 0.5, "policy": "given"}
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    ("change", "plan", "words"),
+    [
+        ({}, {}, "gamma 1 does not converge: after 10000 sweeps the value of state [ab] still moves"),
+        ({"probability": [0.5, 1.0]}, {"gamma": 0.5}, "transition probabilities of state a, action x sum to 0.5, expected 1"),
+        ({"probability": [1.5, -0.5]}, {"gamma": 0.5}, "a transition probability is no number >= 0; got -0.5 in state b, action x"),
+        ({"reward": [0.0, float("nan")]}, {"gamma": 0.5}, "a reward is no finite number; got (?i:nan) in state b, action x"),
+        ({"state": [None, "b"]}, {"gamma": 0.5}, "a state or an action is null"),
+        ({"policy_probability": [1.0, 0.7]}, GIVEN, "the policy's probabilities of state b sum to 0.7, expected 1"),
+        ({"policy_probability": [1.0, None]}, GIVEN, "policy given needs a number for every action; got NULL in state b"),
+    ],
+)  # fmt: skip
+def test_what_processes_cannot_be(on_engine, change, plan, words, con):
+    frame = LOOP.with_columns(**{name: pl.Series(values) for name, values in change.items()})
+    with pytest.raises(PrefmillError, match=words):
+        on(on_engine, con, frame, Values(**plan))
+
+
+@ENGINES
+def test_gamma_1_on_a_cycle_that_ends_converges(on_engine, con):
+    rows = [("a", "x", "a", 0.5, 1.0), ("a", "x", None, 0.5, 0.0)]
+    found = on(on_engine, con, pl.DataFrame(rows, schema=SCHEMA, orient="row"), Values())
+    assert found["v"].to_list() == [1.0]
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([(1, None), (2, 9)], "the parent of 2 is not there; got parent 9"),
+        ([(1, None), (1, None)], "the id 1 is there 2 times"),
+        ([(1, None), (2, 3), (3, 2), (4, 3)], "the parents of 2 run in a circle"),
+        ([(1, 1)], "the parents of 1 run in a circle"),
+        ([(None, 1), (1, None)], "an id is null; got the parent 1 beside it"),
+    ],
+)
+def test_what_trees_cannot_be(on_engine, rows, words, con):
+    tree = pl.DataFrame(rows, schema={"id": pl.Int64, "parent_id": pl.Int64}, orient="row")
+    with pytest.raises(PrefmillError, match=words):
+        on(on_engine, con, tree, Values(), parent_id="parent_id")
+    con.register("tree", tree.to_arrow())
+    steps = {
+        "polars": lambda: pm.step_values(tree.with_columns(success=True)),
+        "duckdb": lambda: con.sql("FROM step_values(tree, id, parent_id, success := true)").fetchall(),
+    }
+    with pytest.raises((PrefmillError, duckdb.Error), match=words):
+        steps[on_engine]()
+
+
+def test_what_plans_cannot_be(con):
+    with pytest.raises(PrefmillError) as caught:
+        Values(gamma=-0.5, policy="best", temperature=0, tolerance=0, max_sweeps=0)
+    assert len(str(caught.value).splitlines()) == 5
+    con.register("loop", LOOP.to_arrow())
+    for argument, words in (
+        ("gamma := -0.5", "gamma is not in 0..1; got -0.5"),
+        ("gamma := 1.5", "gamma is not in 0..1; got 1.5"),
+        ("gamma := NULL", "gamma is not in 0..1; got NULL"),
+        ("policy := 'best'", "unknown policy; got best"),
+        ("temperature := 0", "temperature is no finite number > 0; got 0"),
+    ):
+        for source in ("loop", "nothing"):
+            con.execute("CREATE OR REPLACE TEMP TABLE nothing AS FROM loop LIMIT 0")
+            with pytest.raises(duckdb.Error, match=f"prefmill: state_values: {words}"):
+                con.sql(f"FROM state_values({source}, {argument})").fetchall()
+    with pytest.raises(PrefmillError, match="no column 'policy_probability'"):
+        pm.values(LOOP, Values(policy="given"))
+    with pytest.raises(PrefmillError, match="no column"):
+        pm.values(LOOP.drop("state"))
+
+
+def test_plans_go_round_through_toml():
+    plan = Values(gamma=0.9, policy="softmax", temperature=2, max_sweeps=7)
+    assert Values.from_toml(plan.to_toml()) == plan
+    assert plan.hash() != Values().hash()
+    assert Values(gamma=1).hash() == Values(gamma=1.0).hash()
+
+
+def test_stepwise_rows_are_trl_s():
+    tree = pl.DataFrame(
+        [(1, None, "2+2?", None), (2, 1, "add", None), (3, 1, "guess", None), (4, 2, "4", True), (5, 2, "5", False), (6, 3, "7", False),
+         (7, None, "alone", True)],
+        schema=["id", "parent_id", "text", "success"], orient="row",
+    )  # fmt: skip
+    rows = pm.stepwise(tree)
+    assert rows.schema == {"prompt": pl.String, "completions": pl.List(pl.String), "labels": pl.List(pl.Boolean)}
+    assert rows.rows() == [
+        ("2+2?", ["add", "4"], [True, True]),
+        ("2+2?", ["add", "5"], [True, False]),
+        ("2+2?", ["guess", "7"], [False, False]),
+    ]
+    assert pm.stepwise(tree, threshold=0.6)["labels"].to_list() == [[False, True], [False, False], [False, False]]
+    assert pm.stepwise(tree, threshold=0.6, labels="hard")["labels"].to_list()[0] == [True, True]
+    numbers = tree.with_columns(success=pl.Series([None, None, None, 0.9, 0.2, 0.1, 1.0]))
+    assert pm.stepwise(numbers, success_min=0.5).equals(rows)
+    for wrong in ({"labels": "medium"}, {"threshold": 0}, {"success": "won"}):
+        with pytest.raises(PrefmillError):
+            pm.stepwise(tree, **wrong)
+
+
+def test_the_commands(tmp_path):
+    process(1, 5).write_parquet(tmp_path / "process.parquet")
+    out = tmp_path / "values.parquet"
+    done = prefmill("values", tmp_path / "process.parquet", "-o", out, "--gamma", "0.9", "--policy", "softmax", "--temperature", "2")
+    assert done.returncode == 0, done.stderr
+    assert pl.read_parquet(out).equals(pm.values(process(1, 5), Values(gamma=0.9, policy="softmax", temperature=2)))
+    assert "15 values; wrote" in done.stderr
+    (tmp_path / "tree.csv").write_text("node,up,r,text,won\n1,,0,q,\n2,1,1,a,1\n3,1,0,b,0\n")
+    done = prefmill("values", tmp_path / "tree.csv", "-o", "-", "--id", "node", "--parent-id", "up", "--reward", "r")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["q"] for line in done.stdout.splitlines()] == [0.5, 1.0, 0.0]
+    done = prefmill("steps", tmp_path / "tree.csv", "-o", tmp_path / "steps.jsonl", "--id", "node", "--parent-id", "up", "--success", "won")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    assert rows == [
+        {"prompt": "q", "completions": ["a"], "labels": [True]},
+        {"prompt": "q", "completions": ["b"], "labels": [False]},
+    ]
+    for args, code, words in (
+        (["values", tmp_path / "process.parquet", "--gamma", "2"], 2, "gamma must be a number in 0..1; got 2.0"),
+        (["values", tmp_path / "process.parquet", "--policy", "best"], 2, "policy is not one of"),
+        (["values", tmp_path / "tree.csv"], 2, "no column 'state'"),
+        (["steps", tmp_path / "tree.csv", "--id", "r", "--parent-id", "up", "--success", "won"], 1, "the id 0 is there 2 times"),
+    ):
+        done = prefmill(*args, "-o", tmp_path / "none.parquet")
+        assert done.returncode == code, done.stderr
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "none.parquet").exists()
