@@ -62,7 +62,7 @@ CREATE OR REPLACE MACRO pref_table_agreement(tbl, prompt, completion, score, ann
            CASE WHEN _by_chance < _n * _n THEN pref_round((_equal * _n - _by_chance) / (_n * _n - _by_chance)) END, NULL
     FROM kappas
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL FROM pref_quoted(tbl, 'agreement', prompt, completion, score, annotator) WHERE _said IS NOT NULL)
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'agreement', prompt, completion, score, annotator) WHERE _said IS NOT NULL)
   SELECT _a AS annotator, _b AS other, _units AS units, _equal AS equal, _kappa AS kappa, _alpha AS alpha FROM answer
   ORDER BY _a NULLS FIRST, _b
 );

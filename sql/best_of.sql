@@ -28,7 +28,7 @@ CREATE OR REPLACE MACRO pref_table_best(tbl, prompt, completion, score, k, pick,
     UNION ALL -- looked at whatever the table holds: a wrong argument is never an empty result
     SELECT NULL, NULL, NULL, NULL, NULL WHERE pref_best_refusal(k, pick, scope, seed) IS NOT NULL
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL FROM pref_quoted(tbl, 'best_of', prompt, completion, score, NULL) WHERE _said IS NOT NULL)
+    SELECT NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'best_of', prompt, completion, score, NULL) WHERE _said IS NOT NULL)
   ORDER BY _first, _rank
 );
 CREATE OR REPLACE MACRO best_of(tbl, k := 1, pick := 'best', scope := 'prompt', min_score := NULL, seed := 0) AS TABLE (

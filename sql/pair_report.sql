@@ -19,7 +19,7 @@ CREATE OR REPLACE MACRO pref_table_report(tbl, prompt, completion, score, strate
   FROM pref_report('counted', 'candidates', 'groups', 'paired', chosen_min := chosen_min, rejected_below := rejected_below,
                    min_margin := min_margin)
   WHERE pref_pairs_refusal('pair_report', strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k, seed) IS NULL
-    AND (SELECT _said FROM pref_quoted(tbl, 'pair_report', prompt, completion, score, NULL)) IS NULL
+    AND (SELECT _said FROM pref_roles_refusal(tbl, 'pair_report', prompt, completion, score, NULL)) IS NULL
 );
 CREATE OR REPLACE MACRO pair_report(tbl, strategy := 'best_worst', chosen_min := 4, rejected_below := 4, min_margin := 0,
                                     max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (

@@ -21,7 +21,7 @@ CREATE OR REPLACE MACRO pref_table_stats(tbl, prompt, completion, score) AS TABL
          CASE WHEN _uneven AND _worst < _best THEN pref_finite(_corr) END AS length_correlation
   FROM groups
   UNION ALL
-  SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_quoted(tbl, 'pool_stats', prompt, completion, score, NULL)
+  SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'pool_stats', prompt, completion, score, NULL)
   WHERE _said IS NOT NULL
 );
 CREATE OR REPLACE MACRO pool_stats(tbl) AS TABLE (

@@ -24,7 +24,7 @@ CREATE OR REPLACE MACRO pref_table_pairs(tbl, prompt, completion, score, strateg
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE pref_pairs_refusal('preference_pairs', strategy, chosen_min, rejected_below, min_margin,
       max_pairs_per_prompt, top_k, bottom_k, seed) IS NOT NULL
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_quoted(tbl, 'preference_pairs', prompt, completion, score, NULL)
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'preference_pairs', prompt, completion, score, NULL)
     WHERE _said IS NOT NULL)
   ORDER BY _first, _c DESC, _r
 );

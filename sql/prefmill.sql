@@ -24,7 +24,7 @@
 .read sql/pref_pools.sql
 .read sql/pref_picks.sql
 .read sql/pref_best_report.sql
-.read sql/pref_quoted.sql
+.read sql/pref_roles_refusal.sql
 .read sql/pref_seed_refusal.sql
 .read sql/pref_pairs_refusal.sql
 .read sql/pref_labels_refusal.sql

@@ -21,7 +21,7 @@ CREATE OR REPLACE MACRO pref_table_ranks(tbl, prompt, completion, score) AS TABL
          ranked._best - ranked._score AS gap
   FROM ranked JOIN numbered AS told ON told._pos = ranked._pos
   UNION ALL
-  SELECT NULL, NULL, NULL, NULL, NULL, NULL FROM pref_quoted(tbl, 'rank_candidates', prompt, completion, score, NULL) WHERE _said IS NOT NULL
+  SELECT NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'rank_candidates', prompt, completion, score, NULL) WHERE _said IS NOT NULL
 );
 CREATE OR REPLACE MACRO rank_candidates(tbl) AS TABLE (
   FROM pref_table_ranks(tbl, prompt, completion, score)),

@@ -15,7 +15,7 @@ CREATE OR REPLACE MACRO pref_table_labels(tbl, prompt, completion, score, chosen
     UNION ALL -- looked at whatever the table holds: a wrong argument is never an empty result
     SELECT NULL, NULL, NULL, NULL, NULL, NULL WHERE pref_labels_refusal(chosen_min, rejected_below) IS NOT NULL
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL FROM pref_quoted(tbl, 'unpaired', prompt, completion, score, NULL) WHERE _said IS NOT NULL)
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'unpaired', prompt, completion, score, NULL) WHERE _said IS NOT NULL)
   ORDER BY _turn, _first
 );
 CREATE OR REPLACE MACRO unpaired(tbl, chosen_min := 4, rejected_below := 4) AS TABLE (

@@ -57,7 +57,7 @@ CREATE OR REPLACE MACRO pref_table_wins(tbl, prompt, completion, score, source, 
                THEN error('prefmill: win_rates: no usable row is of the baseline; got ' || baseline::VARCHAR || ', expected one of the sources.') END
           IS NOT NULL
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_quoted(tbl, 'win_rates', prompt, completion, score, source) WHERE _said IS NOT NULL)
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'win_rates', prompt, completion, score, source) WHERE _said IS NOT NULL)
   ORDER BY _rate DESC NULLS LAST, _source
 );
 CREATE OR REPLACE MACRO win_rates(tbl, baseline := NULL) AS TABLE (

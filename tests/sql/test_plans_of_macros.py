@@ -45,7 +45,7 @@ def plan_of(con, macro: str, table: str) -> dict:
 
 
 def pruned(node: dict) -> dict | None:
-    """Without branches that are known to be empty, and without the look at the first 100 rows (`pref_quoted`)."""
+    """Without branches that are known to be empty, and without the look at the first 100 rows (`pref_roles_refusal`)."""
     if node["name"] == "EMPTY_RESULT" or "any_value(#0)" in node["extra_info"].get("Aggregates", ""):
         return None
     children = [kept for child in node["children"] if (kept := pruned(child))]

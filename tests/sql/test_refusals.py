@@ -119,3 +119,20 @@ def test_an_empty_table_is_empty_without_an_error(macro, con):
         assert rows == [(None, None, 0, None, None, None)]
     else:
         assert rows == []
+
+
+@pytest.mark.parametrize("macro", CALLS)
+@pytest.mark.parametrize(
+    "wrong", ["DATE '2026-01-01'", "[score]", "{'a': score}", "'x'::BLOB", "TIME '10:00'", "INTERVAL 1 DAY", "MAP {'a': 1}"]
+)
+def test_a_score_of_a_type_without_numbers(wrong, macro, con):
+    roles = ", ".join(f"{role} := {role}" for role in CALLS[macro][0]).replace("score := score", f"score := {wrong}")
+    with pytest.raises(duckdb.InvalidInputException, match=f"prefmill: {macro}: the score has a type that holds no numbers; got "):
+        con.sql(f"FROM {macro}(pool, {roles})").fetchall()
+
+
+@pytest.mark.parametrize(
+    "right", ["score::FLOAT", "score::DECIMAL(9, 2)", "score::HUGEINT", "score > 3", "score::VARCHAR", "to_json(score)"]
+)
+def test_a_score_of_a_type_with_numbers(right, con):
+    assert con.sql(f"FROM best_of(pool, prompt := prompt, completion := completion, score := {right})").fetchall()
