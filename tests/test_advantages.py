@@ -8,10 +8,12 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from conftest import assert_same
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from strategies import problems
 from test_cli import prefmill
-from test_property import common
+from test_property import answer, bag, common
 
 import prefmill as pm
 from prefmill.advantages import advantage
@@ -195,3 +197,20 @@ def test_plans_go_round_through_toml(tmp_path):
     assert read_plan(plan.to_toml()) == plan
     assert pm.Advantage(epsilon=1).hash() != pm.Advantage().hash()
     assert pm.Pairs().hash() == "65649862704f0053"
+
+
+@common
+@given(problem=problems(kinds=(pm.Advantage,)))
+def test_equals_the_oracle(rival, problem):
+    assert_same(repr(problem), rival, answer(rival, problem), answer("oracle", problem))
+
+
+@common
+@given(problem=problems(kinds=(pm.Advantage,)), data=st.data())
+def test_row_order_is_no_matter(lawful, problem, data):
+    """Advantages are of scores; only which row stands for merged ones could differ."""
+    assume(problem.plan.aggregate == "none")
+    order = data.draw(st.permutations(range(problem.rows)))
+    (rows, report), (shuffled, shuffled_report) = answer(lawful, problem), answer(lawful, problem, order)
+    assert bag(rows) == bag(shuffled)
+    assert report == shuffled_report

@@ -60,9 +60,12 @@ def advantage(
         w = logprob.cast(pl.Float64)
         valid = valid & w.is_finite()
     q = pl.when(valid).then(q)
-    w = pl.when(valid).then(w)
-    # Each group is one evaluation: everything without `over` inside, one `over` around it.
-    found = (_by_rank(q) if kind == "rank" else _from_value(q, w, kind, logprob is not None, epsilon)).over(over)
+    if kind == "rank":
+        found = _by_rank(q).over(over)
+    elif weight is None and logprob is None:
+        found = _plain(q, kind, over, epsilon)
+    else:
+        found = _under_policy(q, pl.when(valid).then(w), kind, logprob is not None, epsilon).over(over)
     name = score.meta.output_name(raise_if_undetermined=False)
     return found if name is None else found.alias(name)
 
@@ -74,8 +77,20 @@ def _by_rank(q: pl.Expr) -> pl.Expr:
     return pl.when(q.is_not_null()).then(pl.when(n > 1).then(scaled).otherwise(0.0))
 
 
-def _from_value(q: pl.Expr, w: pl.Expr, kind: str, logs: bool, epsilon: float) -> pl.Expr:
-    """q against the policy's mean of it. The largest weight is taken out first, so that no sum overflows and no exponential does."""
+def _plain(q: pl.Expr, kind: str, over: str | Sequence[str], epsilon: float) -> pl.Expr:
+    """What `_under_policy` is for equal weights: one number for every group and the rest outside, which takes a quarter of the time."""
+    n = q.count().over(over).cast(pl.Float64)
+    gap = q - q.mean().over(over)
+    result = {"centered": gap, "grpo": gap / (q.std(ddof=1).over(over) + epsilon), "rloo": gap * n / (n - 1)}[kind]
+    flat = q.min().over(over) == q.max().over(over)
+    return pl.when(q.is_not_null()).then(pl.when(flat).then(0.0).otherwise(rounded(result) + 0.0))
+
+
+def _under_policy(q: pl.Expr, w: pl.Expr, kind: str, logs: bool, epsilon: float) -> pl.Expr:
+    """q against the policy's mean of it, for one group (`over` is put around it: windows inside windows take twice the time).
+
+    The largest weight is taken out first, so that no sum overflows and no exponential does.
+    """
     scaled = (w - w.max()).exp() if logs else w / w.max()
     share = scaled / scaled.sum()
     gap = q - (share * q).sum()
