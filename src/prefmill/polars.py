@@ -21,8 +21,8 @@ from prefmill.report import PairReport
 from prefmill.schema import RoleNames, Roles
 
 
-def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, **names: Unpack[RoleNames]) -> pl.LazyFrame:
-    """`plan` over `frame` as a LazyFrame; `Plan.lazy` is this function.
+def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, *, first: int = 0, **names: Unpack[RoleNames]) -> pl.LazyFrame:
+    """`plan` over `frame` as a LazyFrame; `Plan.lazy` is this function. `first` is the position of the first row, for messages.
 
     Columns out: prompt, chosen, rejected (as they came in), chosen_score, rejected_score (Float64); of labels: prompt, completion, label
     (Boolean), score; of best-of-K: prompt, completion, score, rank (Int64), and stage if that role is mapped.
@@ -32,7 +32,7 @@ def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, **names: Unpack[RoleNa
     >>> apply(Pairs(), feedback).collect().row(0)
     ('p', 'b', 'a', 5.0, 1.0)
     """
-    roles, rows = _numbered(plan, frame, names, "lazy")
+    roles, rows = _numbered(plan, frame, names, "lazy", first)
     stages = Stages(plan, roles, rows)
     texts = rows.select("_pos", "_prompt", "_completion")
     if isinstance(plan, Unpaired):
@@ -223,9 +223,11 @@ class Stages:
         )  # fmt: skip
 
 
-def _numbered(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str) -> tuple[Roles, pl.LazyFrame]:
+def _numbered(
+    plan: Plan, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str, first: int = 0
+) -> tuple[Roles, pl.LazyFrame]:
     lazy = frame.lazy()
     schema = lazy.collect_schema()
     roles = roles_of(plan, names, schema.names(), where=where)
     check_types(plan, roles, schema, where)
-    return roles, numbered(plan, roles, lazy)
+    return roles, numbered(plan, roles, lazy, first=first)
