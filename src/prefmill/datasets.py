@@ -11,8 +11,8 @@
 | the same, `clustered=True`| as a stream: rows of one prompt stand together, a chunk of whole prompts at a time                |
 | a dictionary of splits    | split by split                                                                                    |
 
-There is no rule here: the meaning is in `docs/semantics.md`. There is no `num_proc` either, because a process would see half a prompt: Polars
-and DuckDB use all cores of one process. What `map(num_proc=...)` made goes in, and what comes out can go there.
+There is no rule here: the meaning is in `docs/semantics.md`. There is no `num_proc` either, because a process would see half a prompt:
+Polars and DuckDB use all cores of one process. What `map(num_proc=...)` made goes in, and what comes out can go there.
 """
 
 from __future__ import annotations
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from prefmill.cards import Reports
-    from prefmill.report import PairReport
 
 _D = TypeVar("_D")
 
@@ -501,7 +500,9 @@ class _Stream:
                     for batch in _batches_from(worker.stdout):
                         yield pa.Table.from_batches([batch])
                 if worker.wait() != 0:
-                    raise BadInput(failure.read_text() if failure.exists() else f"datasets: the reading process ended with {worker.returncode}.")
+                    raise BadInput(
+                        failure.read_text() if failure.exists() else f"datasets: the reading process ended with {worker.returncode}."
+                    )
             finally:
                 if worker.poll() is None:
                     worker.kill()

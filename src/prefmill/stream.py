@@ -112,7 +112,11 @@ def starts_of_groups(prompts: pa.Array) -> npt.NDArray[np.bool_]:
 
 
 def whole_groups(
-    batches: Iterable[pa.RecordBatch], *, prompt: str | Sequence[str] = "prompt", rows: int = CHUNK_ROWS, largest: int | None = _LARGEST_GROUP
+    batches: Iterable[pa.RecordBatch],
+    *,
+    prompt: str | Sequence[str] = "prompt",
+    rows: int = CHUNK_ROWS,
+    largest: int | None = _LARGEST_GROUP,
 ) -> Iterator[pa.Table]:
     """Chunks of about `rows` rows that never cut a run of equal prompts, whatever the batches were; of the column `prompt`, or columns.
 
