@@ -58,7 +58,7 @@ def connection():
 
 @contextmanager
 def known_to_duckdb(kind: str, table: pa.Table) -> Iterator[tuple]:
-    """A connection with the macros, and the name under which it knows the rows: as an Arrow table, a Polars frame, its own table, a file."""
+    """A connection with the macros, and the name under which it knows the rows: an Arrow table, a Polars frame, a table, a file."""
     import polars as pl
 
     con = connection()
@@ -237,7 +237,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`engine`: every engine; `rival`: one form of each but the oracle, to be held against it; `lawful`: the oracle and one engine, for laws."""
+    """`engine`: every engine; `rival`: one form of each but the oracle, held against it; `lawful`: the oracle and one engine, for laws."""
     names = metafunc.config.getoption("--engine") or list(ENGINES)
     if "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", names)

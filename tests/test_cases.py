@@ -98,7 +98,10 @@ def test_gaps_name_engines_and_expire() -> None:
 
 # What the public macros of `sql/` have arguments for.
 MACROS = {
-    "pairs": ("preference_pairs", {*"strategy chosen_min rejected_below min_margin max_pairs_per_prompt top_k bottom_k seed".split()}),
+    "pairs": (
+        "preference_pairs",
+        {"strategy", "chosen_min", "rejected_below", "min_margin", "max_pairs_per_prompt", "top_k", "bottom_k", "seed"},
+    ),
     "unpaired": ("unpaired", {"chosen_min", "rejected_below"}),
     "best_of": ("best_of", {"k", "pick", "scope", "min_score", "seed"}),
 }

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from polars.testing import assert_frame_equal
 from test_matrix import PLANS, feedback
 
 import prefmill as pm
@@ -164,10 +163,7 @@ def test_a_clustered_stream_refuses_plans_that_need_all_rows(plan, said):
     frame = CLUSTERED.with_columns(annotator=pl.lit("x"), stage=pl.lit(1))
     with pytest.raises(pm.PrefmillError, match=said):
         plan.dataset(dataset(frame).to_iterable_dataset(), clustered=True)
-    assert (
-        rows(plan.dataset(dataset(frame).to_iterable_dataset()))[:99] == [row for row in expected(plan, frame)][:99]
-        or plan.kind == "best_of"
-    )
+    assert rows(plan.dataset(dataset(frame).to_iterable_dataset())) == expected(plan, frame)
 
 
 @pytest.mark.parametrize("apart", [1, 50, 3000])
@@ -426,7 +422,7 @@ def test_a_card_says_what_was_done(tmp_path):
     plan = pm.Pairs(strategy="all", min_margin=1, aggregate="mean")
     report = pmd.report(plan, dataset())
     text = card(plan, report, source=["org/feedback", 'a "quoted": name'], license="cc-by-4.0", title="Pairs", language="en")
-    head, body = text.split("---\n")[1:]
+    _, body = text.split("---\n")[1:]
     from huggingface_hub import DatasetCard
 
     read = DatasetCard(text).data.to_dict()
@@ -480,9 +476,9 @@ def test_a_readme_keeps_its_words_and_its_front_matter(tmp_path):
     plan, report = pm.Pairs(), pmd.report(pm.Pairs(), dataset())
     once = merged(THEIRS, card(plan, report, license="cc-by-4.0"))
     twice = merged(once, card(pm.Pairs(chosen_min=5), report))
-    for text, license in ((once, "cc-by-4.0"), (twice, "cc-by-4.0")):
+    for text in (once, twice):
         read = DatasetCard(text)
-        assert read.data.to_dict()["license"] == license
+        assert read.data.to_dict()["license"] == "cc-by-4.0"
         assert read.data.to_dict()["configs"] == [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}]
         assert read.data.to_dict()["dataset_info"] == {"features": [{"name": "prompt", "dtype": "string"}]}
         assert read.data.to_dict()["tags"] == ["mine", "preference", "prefmill", "pairs"]
@@ -496,8 +492,8 @@ def test_a_readme_keeps_its_words_and_its_front_matter(tmp_path):
 
 @pytest.mark.parametrize("there", [True, False])
 def test_push_to_hub(there, monkeypatch):
-    import huggingface_hub
     import httpx2 as httpx
+    import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
 
     pushed = []

@@ -143,7 +143,7 @@ def test_rank_in_over_several_columns_and_over_messages():
 
 
 def shape(plan: str) -> str:
-    """The structure of an `explain`: scans, what is read and selected in them, shared parts, joins, filters, groups; not the expressions."""
+    """The structure of an `explain`: scans, what is read and selected in them, shared parts, joins, filters, groups."""
     numbers: dict[str, str] = {}
     lines = []
     for line in plan.splitlines():
