@@ -138,6 +138,17 @@ def test_a_stream_that_does_not_know_its_features():
         assert rows(made)[999] == ("p999", "c1999", "c1998", 5.0, 1.0)
 
 
+def test_a_stream_whose_types_change():
+    def source():
+        for i in range(3000):
+            yield {"prompt": f"p{i // 2}", "completion": f"c{i}", "score": 4 if i < 2500 else 4.5}
+
+    for clustered in (False, True):
+        made = pmd.pairs(datasets.IterableDataset.from_generator(source), clustered=clustered)
+        with pytest.raises(pm.PrefmillError, match="does not have the types of the first"):
+            list(made)
+
+
 def test_no_rows():
     nothing = dataset(FEEDBACK.head(0))
     for made in (pmd.pairs(nothing), pmd.pairs(nothing.to_iterable_dataset()), pmd.pairs(nothing.to_iterable_dataset(), clustered=True)):
@@ -363,7 +374,9 @@ def test_a_forked_process_reads_a_stream_and_does_not_wait_for_ever():
     stream = dataset(frame).to_iterable_dataset()
     for made in (pmd.pairs(stream), pmd.pairs(stream, clustered=True)):
         assert forked(lambda made=made: rows(made)) == expected(pm.Pairs(), frame)
-    assert "forked" in forked(lambda: pmd.pairs(dataset(frame)))
+    whole = dataset(frame)
+    assert "forked" in forked(lambda: pmd.pairs(whole))
+    assert "forked" in forked(lambda: pmd.report(pm.Pairs(), stream))
     broken = pmd.pairs(dataset(FEEDBACK).to_iterable_dataset(), clustered=True)
     assert "comes back" in forked(lambda: rows(broken))
 

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 _D = TypeVar("_D")
 
 CHUNK_ROWS = 4096
+_READ_ROWS, _PEEK_ROWS = 8192, 1000
 _BATCH_BYTES = 64 << 20
 
 
@@ -211,6 +212,7 @@ def apply(
     An `IterableDataset` runs anew on every pass; of several passes over a large one, keep the first (`to_parquet`).
     """
     datasets = _package()
+    _refuse_fork()
     if isinstance(ds, dict):
         more: dict[str, Any] = {"clustered": clustered, "format": format, "chat": chat, "margin_scale": margin_scale, **roles}
         made = {name: apply(plan, split, chunk_rows=chunk_rows, **more) for name, split in ds.items()}
@@ -235,6 +237,7 @@ def report(plan: Plan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
     {'single_completion': 1}
     """
     datasets = _package()
+    _refuse_fork()
     if isinstance(ds, dict):
         return {name: report(plan, split, **roles) for name, split in ds.items()}
     if isinstance(ds, datasets.Dataset):
@@ -333,7 +336,6 @@ def _info(features: Any, of: Any) -> Any:
 
 def _whole(ds: Any, layout: _Layout, names: RoleNames) -> Any:
     datasets = _package()
-    _refuse_fork()
     plan = layout.plan
     roles = roles_of(plan, names, ds.column_names, where="datasets")
     columns = _used(plan, roles)
@@ -422,6 +424,7 @@ class _Stream:
     features: Any
     clustered: bool
     chunk_rows: int
+    read_rows: int  # at a time
 
     @classmethod
     def over(cls, ds: Any, layout: _Layout, names: RoleNames, clustered: bool, chunk_rows: int) -> _Stream:
@@ -432,13 +435,15 @@ class _Stream:
             )
         if type(chunk_rows) is not int or chunk_rows < 1:
             raise BadArgument(f"datasets: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")
-        columns = ds.column_names or reader_of(ds, rows=100).schema.names
+        # Without features, the first rows say what the types are: here and whenever it is read, as many of them.
+        read_rows = _READ_ROWS if ds.features else _PEEK_ROWS
+        columns = ds.column_names or reader_of(ds, rows=read_rows).schema.names
         roles = roles_of(plan, names, columns, where="datasets")
         used = _used(plan, roles)
         narrow = ds.select_columns(used)
-        features = ds.features or _package().Features.from_arrow_schema(reader_of(narrow, rows=1000).schema)
+        features = ds.features or _package().Features.from_arrow_schema(reader_of(narrow, rows=read_rows).schema)
         schema = _plain(features, used)
-        return cls(narrow, layout, roles, schema, layout.features(schema, roles), clustered, chunk_rows)
+        return cls(narrow, layout, roles, schema, layout.features(schema, roles), clustered, chunk_rows, read_rows)
 
     def tables(self) -> Iterator[tuple[str, pa.Table]]:
         """Keys and tables, as `ArrowExamplesIterable` wants them."""
@@ -449,16 +454,20 @@ class _Stream:
         for rows in self._clustered() if self.clustered else self._clustering():
             yield from _tables(self.layout(rows), self.features.arrow_schema)
 
-    def _batches(self, rows: int) -> pa.RecordBatchReader:
-        reader = reader_of(self.ds, rows=rows)
-        if reader.schema.equals(self.schema):
-            return reader
-        return pa.RecordBatchReader.from_batches(self.schema, (batch.cast(self.schema) for batch in reader))
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in reader_of(self.ds, rows=self.read_rows):
+                yield batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
+        except pa.ArrowInvalid as error:
+            raise BadInput(
+                f"datasets: a row does not have the types of the first ones; {error}; expected {self.schema.to_string()!r}.",
+                hint="say what the types are: ds.cast(Features(...)), or Features where the dataset is made.",
+            ) from None
 
     def _clustered(self) -> Iterator[pl.DataFrame]:
         key = list(self.roles.group) or [self.roles.prompt]
         seen, first = _Seen(key), 0
-        for chunk in whole_groups(self._batches(self.chunk_rows), prompt=key, rows=self.chunk_rows, largest=None):
+        for chunk in whole_groups(self._batches(), prompt=key, rows=self.chunk_rows, largest=None):
             seen.refuse_return(chunk, first)
             frame = pl.DataFrame(pl.from_arrow(chunk))
             yield lazily(self.layout.plan, frame, first=first, **named(self.roles)).collect(engine="in-memory")
@@ -479,7 +488,7 @@ class _Stream:
 
         path = home / "rows.parquet"
         with pq.ParquetWriter(path, self.schema, compression="zstd") as file:
-            for batch in self._batches(8192):
+            for batch in self._batches():
                 file.write_batch(batch)
         keep = [self.roles.stage] if self.roles.stage and isinstance(self.layout.plan, BestOf) else []
         return opened(self.layout.plan, path, roles=named(self.roles), engine="duckdb", keep=keep, temp_dir=home)
