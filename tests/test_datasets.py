@@ -24,6 +24,7 @@ datasets = pytest.importorskip("datasets", reason="needs the extra prefmill[data
 datasets.disable_progress_bars()
 
 import prefmill.datasets as pmd  # noqa: E402
+from prefmill import datasets_tables  # noqa: E402
 
 FEEDBACK = feedback(5, prompts=200)
 CLUSTERED = FEEDBACK.sort("prompt", maintain_order=True)
@@ -262,12 +263,13 @@ def test_texts_of_a_file_are_not_copied(tmp_path):
     dataset(frame).save_to_disk(tmp_path / "data")
     del frame
     code = """
-import sys, polars as pl, datasets, prefmill.datasets as pmd
+import sys, polars as pl, datasets
+from prefmill.datasets_tables import frame_of
 def anonymous(): return int([line for line in open("/proc/self/status") if line.startswith("RssAnon")][0].split()[1]) // 1024
 ds = datasets.load_from_disk(sys.argv[1]).select(range(7999, -1, -1)).select(range(8000))
 pl.DataFrame({"a": ["x"]}).lazy().group_by("a").len().collect()
 before = anonymous()
-frame = pmd._frame(ds, ["prompt", "completion", "score"])
+frame = frame_of(ds, ["prompt", "completion", "score"])
 print(anonymous() - before, frame.height)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "data")], capture_output=True, text=True, timeout=60, check=True)
@@ -278,11 +280,11 @@ print(anonymous() - before, frame.height)
 
 CACHED = """
 import json, os, sys
-import datasets, prefmill as pm, prefmill.datasets as pmd
+import datasets, prefmill.datasets as pmd, prefmill.datasets_tables as tables
 ds = datasets.load_from_disk(sys.argv[1])
 ran = []
-lazily = pmd.lazily
-pmd.lazily = lambda plan, frame, **how: (ran.append(1) if not hasattr(frame, "explain") else None, lazily(plan, frame, **how))[1]
+lazily = tables.lazily
+tables.lazily = lambda plan, frame, **how: (ran.append(1) if not hasattr(frame, "explain") else None, lazily(plan, frame, **how))[1]
 made = pmd.pairs(ds, weights=None, strategy="best_random", seed=3)
 other = pmd.unpaired(ds)
 print(json.dumps([made._fingerprint, other._fingerprint, len(made), len(ran), [f["filename"] for f in made.cache_files],
@@ -319,11 +321,22 @@ def test_what_changes_the_fingerprint():
     assert told["plain"] == pm.Pairs().dataset(dataset())._fingerprint == pmd.pairs(dataset(), chosen_min=4.0)._fingerprint
 
 
+def broken_write(tables, features, path, fingerprint) -> None:
+    def half():
+        yield next(iter(tables))
+        raise ZeroDivisionError
+
+    WRITE(half(), features, path, fingerprint)
+
+
+WRITE = datasets_tables._write
+
+
 def test_a_failure_leaves_no_half_of_a_cache_file(tmp_path, monkeypatch):
     dataset().save_to_disk(tmp_path / "data")
     ds = datasets.load_from_disk(tmp_path / "data")
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(pmd, "_tables", lambda rows, schema: iter([1 / 0]))
+    monkeypatch.setattr(datasets_tables, "_write", broken_write)
     with pytest.raises(ZeroDivisionError):
         pmd.pairs(ds)
     monkeypatch.undo()
