@@ -107,7 +107,8 @@ def on_datasets(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
     backwards = range(len(rows) - 1, -1, -1)
     rows = rows.select(backwards).flatten_indices().select(backwards)
     if kind == "streaming":
-        rows = rows.to_iterable_dataset(num_shards=max(1, min(3, len(rows))))
+        none = functools.partial(datasets.IterableDataset.from_generator, lambda: iter(()), features=rows.features)
+        rows = rows.to_iterable_dataset(num_shards=min(3, len(rows))) if len(rows) else none()
     made = plan.dataset(rows, **roles)
     if kind == "streaming":
         tables = [pa.Table.from_batches([], schema=made.features.arrow_schema), *made.with_format("arrow").iter(batch_size=1000)]
