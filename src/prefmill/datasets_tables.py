@@ -108,7 +108,8 @@ def frame_of(ds: Any, columns: list[str]) -> pl.DataFrame:
     table = ds.data.table.select(columns)
     frame = pl.DataFrame(pl.from_arrow(table, rechunk=False)).cast({pl.Null: pl.String})
     if ds._indices is not None:  # the one private name: `ds[:]` would copy all texts
-        frame = frame[pl.Series(ds._indices.column(0))]
+        # In one chunk: from several, Polars gathers by copying the texts.
+        frame = frame.rechunk()[pl.Series(ds._indices.column(0))]
     return frame
 
 
