@@ -110,6 +110,8 @@ MACROS = {
 def sayable(case: dict) -> bool:
     fields = MACROS[case.get("kind", "pairs")][1]
     roles = case.get("roles", {})
+    if roles.get("score", "").startswith("-") and any(isinstance(value, str) for row in case["rows"] for value in row[2:]):
+        return False  # an expression over text that is no number is null: the macro cannot tell that from a missing score
     return "error" not in case and set(case.get("plan", {})) <= fields and set(roles) <= {"prompt", "completion", "score"}
 
 
@@ -127,9 +129,7 @@ def test_public_macro(case: dict, kind: str) -> None:
     roles = Roles.resolve(table.column_names, case.get("roles", {}))
     columns = {"prompt": f'"{roles.prompt}"', "completion": f'"{roles.completion}"', "score": f'"{roles.score}"'}
     if roles.negate:
-        columns["score"] = "-" + (
-            columns["score"] if not pa.types.is_string(table.schema.field(roles.score).type) else f"{columns['score']}::DOUBLE"
-        )
+        columns["score"] = f"-pref_number({columns['score']})"  # as plan.sql does: SQL negates neither text nor booleans
     macro, fields = MACROS[plan.kind]
     arguments = columns | {name: sql(getattr(plan, name)) for name in sorted(fields)}
     call = ", ".join(f"{name} := {value}" for name, value in arguments.items())

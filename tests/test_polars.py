@@ -211,9 +211,9 @@ CUTS = {"": lambda lf: lf, "prompt": lambda lf: lf.filter(pl.col("prompt") == "p
         "count": lambda lf: lf.select(pl.len())}  # fmt: skip
 
 
-@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+@pytest.mark.parametrize("by", ["in-memory", "streaming"])
 @pytest.mark.parametrize("plan", EVERY, ids=lambda plan: f"{plan.kind}-{plan.hash()[:6]}")
-def test_the_input_is_executed_once_whatever_follows(plan, engine):
+def test_the_input_is_executed_once_whatever_follows(plan, by):
     """Rows of a join have no order in Polars, and a model behind a source is slow: ranks and texts must come from one execution."""
     rows = FEEDBACK.with_columns(annotator=pl.lit("x"), stage=pl.lit(1))
     calls = []
@@ -225,7 +225,7 @@ def test_the_input_is_executed_once_whatever_follows(plan, engine):
 
     for name, cut in CUTS.items():
         calls.clear()
-        got = cut(plan.lazy(register_io_source(source, schema=rows.schema))).collect(engine=engine)
+        got = cut(plan.lazy(register_io_source(source, schema=rows.schema))).collect(engine=by)
         assert len(calls) == 1, (name, calls)
         assert_frame_equal(got, cut(plan.lazy(rows)).collect(), check_row_order=name != "")
 
