@@ -154,7 +154,7 @@ def shape(plan: str) -> str:
             text = re.sub(r"\[.*\]", "[FILE]", text)
         elif text.startswith("FILTER"):
             text = f"FILTER {text[7:]}" if re.fullmatch(r'FILTER col\("\w+"\) == ".*"', text) else "FILTER ..."
-        elif group := re.search(r"BY \[.*\]$", text):
+        elif (group := re.search(r"BY \[.*\]$", text)) and not text.startswith("SORT"):
             text = f"GROUP {group[0]}"
         elif not re.match(r"PROJECT|SELECTION|ROW INDEX|SORT|\w+ JOIN:|(LEFT|RIGHT) PLAN|END|EXPLODE|UNIQUE", text):
             continue
