@@ -151,7 +151,8 @@ def on_cli(table: pa.Table, plan: Plan, roles: dict) -> Answer:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.parquet"), Path(folder, "out.parquet")
         pq.write_table(table, source)
-        options = [f"--{name.replace('_', '-')}={value}" for name, value in said(plan).items()]
+        spelled = {"method": "kind"} if plan.kind == "advantages" else {}
+        options = [f"--{spelled.get(name, name).replace('_', '-')}={value}" for name, value in said(plan).items()]
         columns = [f"--{role}={name}" for role, names in roles.items() for name in ([names] if isinstance(names, str) else names)]
         done = CliRunner().invoke(
             app, [command, str(source), "-o", str(target), "--json", "--quiet", *options, *columns], catch_exceptions=False
