@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import oracle
@@ -37,13 +40,13 @@ def on_oracle(table: pa.Table, plan: Plan, roles: dict) -> Answer:
     return result.pairs, result.report
 
 
-def on_polars(table: pa.Table, plan: Plan, roles: dict) -> Answer:
+def on_polars(engine: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
     import polars as pl
 
     import prefmill.polars
 
     frame = pl.from_arrow(table)
-    rows = plan.lazy(frame.lazy(), **roles).collect()
+    rows = plan.lazy(frame.lazy(), **roles).collect(engine=engine)
     return rows_of(rows.to_arrow(), plan), prefmill.polars.report(plan, frame, **roles)
 
 
@@ -58,22 +61,70 @@ def connection():
     return con
 
 
-def on_duckdb(table: pa.Table, plan: Plan, roles: dict) -> Answer:
-    import duckdb
-
-    import prefmill.duckdb
+@contextmanager
+def known_to_duckdb(kind: str, table: pa.Table) -> Iterator[tuple]:
+    """A connection with the macros, and the name under which it knows the rows: a Polars frame, a table, a Parquet file."""
+    import polars as pl
 
     con = connection()
-    con.register("feedback", table)
+    if kind == "parquet":
+        with tempfile.TemporaryDirectory() as folder:
+            pq.write_table(table, f"{folder}/rows.parquet")
+            yield con, f"{folder}/rows.parquet"
+        return
+    con.register("feedback", pl.from_arrow(table))
     try:
-        rows = con.sql(plan.sql("feedback", **roles)).to_arrow_table()
-        return rows_of(rows, plan), prefmill.duckdb.report(plan, con, "feedback", **roles)
-    except duckdb.Error as error:  # a query can raise only DuckDB's own errors; ours begin with our name
+        if kind == "table":
+            con.execute("CREATE OR REPLACE TABLE feedback_table AS FROM feedback")
+        yield con, "feedback_table" if kind == "table" else "feedback"
+    finally:
+        con.unregister("feedback")
+
+
+@contextmanager
+def our_errors() -> Iterator[None]:
+    """A query can raise only DuckDB's own errors; ours begin with our name."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
         if "prefmill: " in str(error):
             raise BadScore(str(error)) from None
         raise
-    finally:
-        con.unregister("feedback")
+
+
+def on_duckdb(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
+    import prefmill.duckdb
+
+    with known_to_duckdb(kind, table) as (con, name), our_errors():
+        rows = con.sql(plan.sql(name, **roles)).to_arrow_table()
+        return rows_of(rows, plan), prefmill.duckdb.report(plan, con, name, **roles)
+
+
+def on_datasets(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
+    """A `Dataset` whose rows come through an indices mapping, or an `IterableDataset` whose shards cut the prompts.
+
+    The report of a stream is that of a run over a file, which `run-duckdb` shows: here it is that of the `Dataset`.
+    """
+    import datasets
+
+    import prefmill.datasets
+
+    rows = datasets.Dataset(table)
+    backwards = range(len(rows) - 1, -1, -1)
+    whole = rows = rows.select(backwards).flatten_indices().select(backwards)
+    if kind == "streaming":
+        none = functools.partial(datasets.IterableDataset.from_generator, lambda: iter(()), features=rows.features)
+        rows = rows.to_iterable_dataset(num_shards=min(3, len(rows))) if len(rows) else none()
+    made = plan.dataset(rows, **roles)
+    if kind == "streaming":
+        tables = [pa.Table.from_batches([], schema=made.features.arrow_schema), *made.with_format("arrow").iter(batch_size=1000)]
+        out = pa.concat_tables(tables)
+    else:
+        out = made.data.table
+    assert out.schema.remove_metadata() == made.features.arrow_schema.remove_metadata()
+    return unwrapped_rows(out, plan), prefmill.datasets.report(plan, whole, **roles)
 
 
 def on_run(engine: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
@@ -86,8 +137,39 @@ def on_run(engine: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
         if plan.kind in ("best_of", "advantages"):
             rows = whole_rows_of(source, target, engine, plan, roles)
         else:
-            rows = [(row[0], *map(unwrapped, row[1:])) for row in rows_of(pq.read_table(target), plan)]
+            rows = unwrapped_rows(pq.read_table(target), plan)
         return rows, {name: getattr(report, name) for name in COUNTS}
+
+
+def on_cli(table: pa.Table, plan: Plan, roles: dict) -> Answer:
+    """The command, in this process: every field of the plan as an option."""
+    from typer.testing import CliRunner
+
+    from prefmill.cli import app
+
+    command = {"pairs": "pairs", "unpaired": "unpair", "best_of": "best", "advantages": "advantages"}[plan.kind]
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in.parquet"), Path(folder, "out.parquet")
+        pq.write_table(table, source)
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in said(plan).items()]
+        columns = [f"--{role}={name}" for role, names in roles.items() for name in ([names] if isinstance(names, str) else names)]
+        done = CliRunner().invoke(
+            app, [command, str(source), "-o", str(target), "--json", "--quiet", *options, *columns], catch_exceptions=False
+        )
+        assert done.exit_code in (0, 1), done.output  # 1: nothing came out
+        report = json.loads(done.stdout)
+        assert report["plan_hash"] == plan.hash()
+        if plan.kind in ("best_of", "advantages"):
+            return whole_rows_of(source, target, "duckdb", plan, roles), report
+        return unwrapped_rows(pq.read_table(target), plan), report
+
+
+def said(plan: Plan) -> dict[str, str]:
+    """The fields of `plan` that are not the default, as the command line has them."""
+    values = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan) if getattr(plan, f.name) != f.default}
+    if "weights" in values:
+        values["weights"] = ",".join(f"{name}={weight}" for name, weight in values["weights"].items())
+    return {name: "none" if value is None else str(value) for name, value in values.items()}
 
 
 def whole_rows_of(source: Path, target: Path, engine: str, plan: Plan, roles: dict) -> list[tuple]:
@@ -111,11 +193,19 @@ def whole_rows_of(source: Path, target: Path, engine: str, plan: Plan, roles: di
 
 ENGINES: dict[str, Callable[[pa.Table, Plan, dict], Answer]] = {
     "oracle": on_oracle,
-    "polars": on_polars,
-    "duckdb": on_duckdb,
+    "polars": functools.partial(on_polars, "in-memory"),
+    "polars-streaming": functools.partial(on_polars, "streaming"),
+    "duckdb": functools.partial(on_duckdb, "frame"),
+    "duckdb-table": functools.partial(on_duckdb, "table"),
+    "duckdb-parquet": functools.partial(on_duckdb, "parquet"),
+    "datasets": functools.partial(on_datasets, "whole"),
+    "datasets-streaming": functools.partial(on_datasets, "streaming"),
     "run-polars": functools.partial(on_run, "polars"),
     "run-duckdb": functools.partial(on_run, "duckdb"),
+    "cli": on_cli,
 }
+# Properties take many examples: they run on one form of each engine, and the cases on all.
+DISTINCT = ("oracle", "polars", "duckdb", "run-polars", "run-duckdb")
 
 
 def unwrapped(value: object) -> object:
@@ -124,6 +214,10 @@ def unwrapped(value: object) -> object:
         assert [message["role"] for message in value] == ["assistant"], value
         return value[0]["content"]
     return value
+
+
+def unwrapped_rows(table: pa.Table, plan: Plan) -> list[tuple]:
+    return [(row[0], *map(unwrapped, row[1:])) for row in rows_of(table, plan)]
 
 
 def rows_of(table: pa.Table, plan: Plan) -> list[tuple]:
@@ -152,11 +246,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`engine`: every engine; `rival`: all but the oracle, to be held against it; `lawful`: the oracle and one engine, for laws."""
+    """`engine`: every engine; `rival`: one form of each but the oracle, held against it; `lawful`: the oracle and one engine, for laws."""
     names = metafunc.config.getoption("--engine") or list(ENGINES)
     if "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", names)
     if "rival" in metafunc.fixturenames:
-        metafunc.parametrize("rival", [name for name in names if name != "oracle"])
+        metafunc.parametrize("rival", [name for name in names if name in DISTINCT and name != "oracle"])
     if "lawful" in metafunc.fixturenames:
         metafunc.parametrize("lawful", [name for name in names if name in ("oracle", "polars")])

@@ -122,3 +122,17 @@ def test_margin_reaches_the_reward_loss(tmp_path: Path) -> None:
     wide = load(make_file(pairs(), tmp_path / "wide.parquet", margin_scale=2.0), tmp_path / "cache")
     losses = [train("Reward", data, tmp_path / "run").state.log_history[0]["loss"] for data in (plain, wide)]
     assert losses[1] > losses[0] + 1  # -log sigmoid(difference - margin): a margin of 4 and more costs more than 1
+
+
+@pytest.mark.parametrize(("kind", "clustered", "chat"), [("Reward", False, False), ("Reward", True, True), ("DPO", True, False)])
+def test_a_stream_trains(kind: str, clustered: bool, chat: bool, tmp_path: Path) -> None:
+    """Feedback as an `IterableDataset`, through prefmill, straight into the trainer: no file of pairs in between."""
+    import prefmill.datasets as pmd
+
+    told = pairs()
+    feedback = pl.concat([told.select("prompt", completion=side, score=f"{side}_score") for side in ("chosen", "rejected")])
+    rows = feedback.sort("prompt", maintain_order=True).with_row_index("id")
+    stream = datasets.Dataset.from_polars(rows).to_iterable_dataset(num_shards=5)
+    data = pmd.pairs(stream, clustered=clustered, chat=chat)
+    assert isinstance(data, datasets.IterableDataset)
+    train(kind, data, tmp_path / "run")

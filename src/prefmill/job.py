@@ -20,7 +20,7 @@ from prefmill._engine import connect, literal, quote, release
 from prefmill.advantages import advantage_report, advantages
 from prefmill.errors import BadArgument, BadScore
 from prefmill.gather import Fetch, Where
-from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, roles_of
+from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, named, roles_of
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames
@@ -254,9 +254,7 @@ class Job:
 
     def explain(self) -> str:
         """The query that ranks and gathers, as text: SQL of the macros, or the optimised Polars plan."""
-        columns: RoleNames = {role: value for role, value in vars(self.roles).items() if value and role != "negate"}  # type: ignore[assignment]
-        if self.roles.negate:
-            columns["score"] = f"-{self.roles.score}"
+        columns = named(self.roles)
         if self.engine == "polars":
             return self.plan.lazy(self.scan(), **columns).explain().replace(str(self.home), "TEMP")
         return self.plan.sql("feedback", **columns)

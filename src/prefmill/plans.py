@@ -12,7 +12,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, Unpack, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, Unpack, cast, get_args
 
 from prefmill.errors import BadArgument, PlanError, nearest
 from prefmill.schema import RoleNames, Roles, ValueNames
@@ -30,6 +30,8 @@ Scope = Literal["prompt", "pool"]
 StagesUsed = Literal["all", "last"]
 Method = Literal["centered", "grpo", "rloo", "rank"]
 Policy = Literal["uniform", "given", "softmax", "optimal"]
+
+_D = TypeVar("_D")
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "strategy": get_args(Strategy),
@@ -151,6 +153,15 @@ class _Judging(_Plan):
         from prefmill import duckdb
 
         return duckdb.query(cast(Plan, self), table, **roles)
+
+    def dataset(self, ds: _D, *, clustered: bool = False, **roles: Unpack[RoleNames]) -> _D:
+        """This plan over a `Dataset`, `IterableDataset` or a dictionary of them; what comes back is of the same kind.
+
+        More options, and the details, are in `prefmill.datasets.apply`.
+        """
+        from prefmill import datasets
+
+        return datasets.apply(cast(Plan, self), ds, clustered=clustered, **roles)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,6 +347,29 @@ def read_plan(text: str) -> Plan:
         if f"[{kind.kind}]" in text:
             return kind.from_toml(text)
     raise BadArgument(f"plan: no table of a plan in the TOML text; expected one of {[f'[{kind.kind}]' for kind in KINDS]}.")
+
+
+def plan_and_roles(kind: type[Pairs] | type[Unpaired] | type[BestOf], given: Mapping[str, Any]) -> tuple[Plan, RoleNames]:
+    """The plan of `kind` and the roles among the arguments of a function that takes both; other arguments are passed over.
+
+    >>> plan_and_roles(Unpaired, {"chosen_min": 5, "rejected_below": 2, "score": "rating", "prompt": None})[1]
+    {'score': 'rating'}
+    """
+    names = {f.name for f in fields(kind)}
+    roles: RoleNames = {name: given[name] for name in RoleNames.__annotations__ if given.get(name)}  # type: ignore[assignment]
+    return kind(**{name: value for name, value in given.items() if name in names}), roles
+
+
+def named(roles: Roles) -> RoleNames:
+    """`roles` as the keyword arguments that give them.
+
+    >>> named(Roles(score="rank", negate=True))["score"]
+    '-rank'
+    """
+    columns: RoleNames = {role: value for role, value in vars(roles).items() if value and role != "negate"}  # type: ignore[assignment]
+    if roles.negate:
+        columns["score"] = f"-{roles.score}"
+    return columns
 
 
 def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, where: str) -> Roles:

@@ -7,6 +7,8 @@
 The rules of this engine are here and in modules beside: `polars_rows` (up to the candidates), `polars_picks` (best-of-K), `advantages`.
 
 `apply` composes and never collects; only `report` does. Texts meet the ranked positions in one join at the end.
+Importing this module registers `lf.pref`, `df.pref` and `pl.col(...).pref` (`polars_pref`), which are the functions `pairs`, `unpaired`,
+`best_of`, `pair_report` and `rank_in` as methods.
 """
 
 from __future__ import annotations
@@ -17,14 +19,17 @@ import polars as pl
 
 from prefmill.advantages import advantage_report, advantages
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, roles_of
-from prefmill.polars_picks import pick_report, picks
+from prefmill.polars_picks import pick_report, picks, rank_in
+from prefmill.polars_pref import best_of, pair_report, pairs, unpaired
 from prefmill.polars_rows import Candidates, check_types, drawn_from, first_that_holds, mix32, numbered
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames, Roles
 
+__all__ = ["Stages", "apply", "best_of", "pair_report", "pairs", "rank_in", "report", "unpaired"]
 
-def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, **names: Unpack[RoleNames]) -> pl.LazyFrame:
-    """`plan` over `frame` as a LazyFrame; `Plan.lazy` is this function.
+
+def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, *, first: int = 0, **names: Unpack[RoleNames]) -> pl.LazyFrame:
+    """`plan` over `frame` as a LazyFrame; `Plan.lazy` is this function. `first` is the position of the first row, for messages.
 
     Columns out: prompt, chosen, rejected (as they came in), chosen_score, rejected_score (Float64); of labels: prompt, completion, label
     (Boolean), score; of best-of-K: prompt, completion, score, rank (Int64), and stage if that role is mapped; of advantages: prompt,
@@ -35,7 +40,7 @@ def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, **names: Unpack[RoleNa
     >>> apply(Pairs(), feedback).collect().row(0)
     ('p', 'b', 'a', 5.0, 1.0)
     """
-    roles, rows = _numbered(plan, frame, names, "lazy")
+    roles, rows = _numbered(plan, frame, names, "lazy", first)
     stages = Stages(plan, roles, rows)
     texts = rows.select("_pos", "_prompt", "_completion")
     if isinstance(plan, Unpaired):
@@ -45,7 +50,7 @@ def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, **names: Unpack[RoleNa
         )
     if isinstance(plan, BestOf):
         stage = {"stage": "_stage"} if roles.stage else {}
-        texts = rows.select("_pos", "_prompt", "_completion", *stage.values())
+        texts = rows.select("_pos", "_prompt", "_completion", *stage.values()).cache()
         return picks(plan, stages.judged).join(texts, on="_pos", how="left", maintain_order="left").select(
             prompt="_prompt", completion="_completion", score="_score", rank="_rank", **stage
         )  # fmt: skip
@@ -233,9 +238,11 @@ class Stages:
         )  # fmt: skip
 
 
-def _numbered(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str) -> tuple[Roles, pl.LazyFrame]:
+def _numbered(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str, first: int = 0) -> tuple[Roles, pl.LazyFrame]:
     lazy = frame.lazy()
     schema = lazy.collect_schema()
     roles = roles_of(plan, names, schema.names(), where=where)
     check_types(plan, roles, schema, where)
-    return roles, numbered(plan, roles, lazy)
+    rows = numbered(plan, roles, lazy, first=first)
+    # Ranks and texts meet by position, so both must see one and the same execution of the input: a join has no row order, a model is slow.
+    return roles, rows if isinstance(frame, pl.DataFrame) else rows.cache()

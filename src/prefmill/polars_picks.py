@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from prefmill.errors import BadArgument
 from prefmill.plans import BestOf
 from prefmill.polars_rows import Candidates, drawn_from, mix32
 from prefmill.report import PairReport
@@ -37,6 +38,24 @@ def picks(plan: BestOf, judged: Candidates) -> pl.LazyFrame:
         draw = mix32(pl.col("_hash") % 2**32 ^ pl.col("_r").cast(pl.UInt64))
         ranked = ranked.sort(draw, "_r").filter(pl.int_range(pl.len()).over("_first") < k)
     return ranked.select("_first", "_pos", "_score", _rank=n - pl.col("_r") + 1).sort("_first", "_rank")
+
+
+def rank_in(score: pl.Expr, *over: str | pl.Expr) -> pl.Expr:
+    """The rank of each row in its group (Int64): 1 for the best; among equal scores the later row is the better, as in every plan.
+
+    `over` are the columns that group, usually the prompt. `score` holds numbers (or booleans): a row whose score is null, NaN or
+    infinite has no rank, nor has one with a null among the columns that group. Rows keep their order.
+
+    >>> pool = pl.DataFrame({"prompt": ["p", "p", "p", "q"], "score": [2.0, 3.0, 3.0, float("nan")]})
+    >>> pool.select(rank_in(pl.col("score"), "prompt")).to_series().to_list()
+    [3, 2, 1, None]
+    """
+    if not over:
+        raise BadArgument("rank_in: no column to group by; got none, expected for example 'prompt'.")
+    groups = [pl.col(name) if isinstance(name, str) else name for name in over]
+    value = score.cast(pl.Float64) + 0.0  # a plain zero, also of -0.0
+    usable = pl.when(value.is_finite(), *(group.is_not_null() for group in groups)).then(value)
+    return (usable.count().over(groups).cast(pl.Int64) - usable.rank("ordinal").over(groups).cast(pl.Int64) + 1).alias("rank")
 
 
 def pick_report(plan: BestOf, judged: Candidates, picked: pl.LazyFrame) -> PairReport:

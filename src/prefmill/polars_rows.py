@@ -140,8 +140,8 @@ class Candidates:
         return {reason: int(n) for frame in pl.collect_all([rows, merged]) for reason, n in frame.iter_rows()}
 
 
-def numbered(plan: Plan, roles: Roles, frame: pl.LazyFrame, position: str | None = None) -> pl.LazyFrame:
-    """The role columns of `frame` under our own names, and `_pos` (Int64): the row order, or the column `position`."""
+def numbered(plan: Plan, roles: Roles, frame: pl.LazyFrame, position: str | None = None, first: int = 0) -> pl.LazyFrame:
+    """The role columns of `frame` under our own names, and `_pos` (Int64): the row order from `first` on, or the column `position`."""
     columns = {"_prompt": roles.prompt, "_completion": roles.completion}
     scores: Sequence[str] = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
     columns |= {f"_score{i}": name for i, name in enumerate(scores)}
@@ -153,7 +153,7 @@ def numbered(plan: Plan, roles: Roles, frame: pl.LazyFrame, position: str | None
     named = [cs.by_name(name).alias(ours) for ours, name in columns.items()]
     if position:
         return frame.select(pl.col(position).alias("_pos"), *named)
-    return frame.select(*named).with_row_index("_pos").cast({"_pos": pl.Int64})
+    return frame.select(*named).with_row_index("_pos", first).cast({"_pos": pl.Int64})
 
 
 def number(score: pl.Expr, dtype: pl.DataType) -> pl.Expr:

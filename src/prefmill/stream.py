@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -111,15 +111,23 @@ def starts_of_groups(prompts: pa.Array) -> npt.NDArray[np.bool_]:
     return np.concatenate(([True], differ))
 
 
-def whole_groups(batches: Iterable[pa.RecordBatch], *, prompt: str = "prompt", rows: int = CHUNK_ROWS) -> Iterator[pa.Table]:
-    """Chunks of about `rows` rows that never cut a run of equal prompts, whatever the batches were; of `prompt`'s column.
+def whole_groups(
+    batches: Iterable[pa.RecordBatch],
+    *,
+    prompt: str | Sequence[str] = "prompt",
+    rows: int = CHUNK_ROWS,
+    largest: int | None = _LARGEST_GROUP,
+) -> Iterator[pa.Table]:
+    """Chunks of about `rows` rows that never cut a run of equal prompts, whatever the batches were; of the column `prompt`, or columns.
 
-    A run of more than 16 times `rows` is cut all the same, to bound memory.
+    A run of more than `largest` times `rows` is cut all the same, to bound memory; with None never.
 
     >>> table = pa.table({"prompt": ["p", "p", "q", "q", "r"]})
     >>> [chunk["prompt"].to_pylist() for chunk in whole_groups(table.to_batches(max_chunksize=1), rows=2)]
     [['p', 'p'], ['q', 'q'], ['r']]
     """
+    columns = [prompt] if isinstance(prompt, str) else list(prompt)
+    most = None if largest is None else largest * rows
     held: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:
@@ -128,15 +136,15 @@ def whole_groups(batches: Iterable[pa.RecordBatch], *, prompt: str = "prompt", r
         if count <= rows:
             continue
         table = pa.Table.from_batches(held)
-        heads = np.flatnonzero(starts_of_groups(table[prompt].combine_chunks()))
+        heads = np.flatnonzero(np.logical_or.reduce([starts_of_groups(table[name].combine_chunks()) for name in columns]))
         done = 0
         while count - done > rows:
             last = int(heads[np.searchsorted(heads, done + rows, side="right") - 1])  # the last group that begins within reach
             following = int(heads[np.searchsorted(heads, last, side="right")]) if last < heads[-1] else count
             if last > done:
                 cut = last
-            elif following < count or count - done > _LARGEST_GROUP * rows:
-                cut = min(following, done + _LARGEST_GROUP * rows)
+            elif following < count or (most is not None and count - done > most):
+                cut = following if most is None else min(following, done + most)
             else:
                 break  # one group so far, and more of it may come
             yield table.slice(done, cut - done)

@@ -1,0 +1,12 @@
+"""Makes prefmill's macros known to the connection that dbt opens. Models run on cursors of it, so the macros go into its database."""
+
+import prefmill.duckdb
+from dbt.adapters.duckdb.plugins import BasePlugin
+
+
+class Plugin(BasePlugin):
+    """What `plugins: [{module: prefmill_plugin}]` in profiles.yml names."""
+
+    def configure_connection(self, conn):
+        """Called once, when the connection is new."""
+        prefmill.duckdb.install(conn, persistent=True)

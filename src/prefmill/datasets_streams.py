@@ -1,0 +1,226 @@
+"""A plan over an `IterableDataset`: a stream of whole prompts, or a temporary file ranked out of core; and what a fork must not do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from prefmill.datasets_tables import Layout, info_of, package, plain_types, tables_of, used_columns
+from prefmill.errors import BadArgument, BadInput
+from prefmill.plans import BestOf, Plan, named, roles_of
+from prefmill.polars import apply as lazily
+from prefmill.schema import RoleNames, Roles
+from prefmill.stream import reader_of, starts_of_groups, whole_groups
+
+CHUNK_ROWS = 4096
+_READ_ROWS, _PEEK_ROWS = 8192, 1000
+
+
+def streamed(ds: Any, layout: Layout, names: RoleNames, clustered: bool, chunk_rows: int) -> Any:
+    """What `layout`'s plan makes of the `IterableDataset` `ds`, as another one; nothing is read but the first rows if types are unknown."""
+    from datasets.iterable_dataset import ArrowExamplesIterable
+
+    stream = Stream.over(ds, layout, names, clustered, chunk_rows)
+    info = info_of(stream.features, ds.info)
+    return package().IterableDataset(ArrowExamplesIterable(stream.tables, {}), info=info, split=ds.split)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What an `IterableDataset` of ours reads from; it can be pickled, and read any number of times."""
+
+    ds: Any
+    layout: Layout
+    roles: Roles
+    schema: pa.Schema
+    features: Any
+    clustered: bool
+    chunk_rows: int
+    read_rows: int  # at a time
+
+    @classmethod
+    def over(cls, ds: Any, layout: Layout, names: RoleNames, clustered: bool, chunk_rows: int) -> Stream:
+        plan = layout.plan
+        if clustered and (wide := _wide(plan)):
+            raise BadArgument(
+                f"datasets: {wide} looks at all rows; got clustered, which sees one prompt at a time.", hint="leave clustered out."
+            )
+        if type(chunk_rows) is not int or chunk_rows < 1:
+            raise BadArgument(f"datasets: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")
+        # Without features, the first rows say what the types are: here and whenever it is read, as many of them.
+        read_rows = _READ_ROWS if ds.features else _PEEK_ROWS
+        columns = ds.column_names or reader_of(ds, rows=read_rows).schema.names
+        roles = roles_of(plan, names, columns, where="datasets")
+        used = used_columns(plan, roles)
+        narrow = ds.select_columns(used)
+        features = ds.features or package().Features.from_arrow_schema(reader_of(narrow, rows=read_rows).schema)
+        schema = plain_types(features, used)
+        return cls(narrow, layout, roles, schema, layout.features(schema, roles), clustered, chunk_rows, read_rows)
+
+    def tables(self) -> Iterator[tuple[str, pa.Table]]:
+        """Keys and tables, as `ArrowExamplesIterable` wants them."""
+        for number, table in enumerate(self.made() if not _forked else self._made_elsewhere()):
+            yield str(number), table
+
+    def made(self) -> Iterator[pa.Table]:
+        for rows in self._clustered() if self.clustered else self._clustering():
+            yield from tables_of(self.layout(rows), self.features.arrow_schema)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in reader_of(self.ds, rows=self.read_rows):
+                yield batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
+        except pa.ArrowInvalid as error:
+            raise BadInput(
+                f"datasets: a row does not have the types of the first ones; {error}; expected {self.schema.to_string()!r}.",
+                hint="say what the types are: ds.cast(Features(...)), or Features where the dataset is made.",
+            ) from None
+
+    def _clustered(self) -> Iterator[pl.DataFrame]:
+        key = list(self.roles.group) or [self.roles.prompt]
+        seen, first = _Seen(key), 0
+        for chunk in whole_groups(self._batches(), prompt=key, rows=self.chunk_rows, largest=None):
+            seen.refuse_return(chunk, first)
+            frame = pl.DataFrame(pl.from_arrow(chunk))
+            yield lazily(self.layout.plan, frame, first=first, **named(self.roles)).collect(engine="in-memory")
+            first += chunk.num_rows
+
+    def _clustering(self) -> Iterator[pl.DataFrame]:
+        with tempfile.TemporaryDirectory(prefix="prefmill-") as home, self.job(Path(home)) as job:
+            names = lazily(self.layout.plan, pl.LazyFrame(schema=job.dtypes), **named(self.roles)).collect_schema().names()
+            for frame in job.frames():
+                frame.columns = names
+                yield frame
+
+    def job(self, home: Path) -> Any:
+        """The run over a file of all rows that are read."""
+        import pyarrow.parquet as pq
+
+        from prefmill.job import opened
+
+        path = home / "rows.parquet"
+        with pq.ParquetWriter(path, self.schema, compression="zstd") as file:
+            for batch in self._batches():
+                file.write_batch(batch)
+        keep = [self.roles.stage] if self.roles.stage and isinstance(self.layout.plan, BestOf) else []
+        return opened(self.layout.plan, path, roles=named(self.roles), engine="duckdb", keep=keep, temp_dir=home)
+
+    def _made_elsewhere(self) -> Iterator[pa.Table]:
+        """`made` in a fresh process: this one was forked, and Polars' threads did not come along (a DataLoader's workers are such)."""
+        import dill
+
+        with tempfile.TemporaryDirectory(prefix="prefmill-") as home:
+            payload, failure = Path(home, "stream"), Path(home, "failure")
+            payload.write_bytes(dill.dumps(self, recurse=True))
+            code = "import sys; sys.path[:] = sys.argv[3:]; from prefmill.datasets_streams import serve; serve(*sys.argv[1:3])"
+            command = [sys.executable, "-c", code, str(payload), str(failure), *sys.path]
+            worker = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            assert worker.stdout is not None
+            try:
+                with worker.stdout:
+                    for batch in _batches_from(worker.stdout):
+                        yield pa.Table.from_batches([batch])
+                if worker.wait() != 0:
+                    raise BadInput(
+                        failure.read_text() if failure.exists() else f"datasets: the reading process ended with {worker.returncode}."
+                    )
+            finally:
+                if worker.poll() is None:
+                    worker.kill()
+                    worker.wait()
+
+
+def _batches_from(pipe: Any) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from pa.ipc.open_stream(pipe)
+    except pa.ArrowInvalid:  # it ended early; why, its exit code and its last words say
+        return
+
+
+def serve(payload: str, failure: str) -> None:
+    """The other end of `_made_elsewhere`: the stream that `payload` holds, as Arrow IPC on stdout."""
+    import dill
+
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what others print does not belong in there
+    try:
+        stream: Stream = dill.loads(Path(payload).read_bytes())
+        with out, pa.ipc.new_stream(out, stream.features.arrow_schema) as file:
+            for table in stream.made():
+                file.write_table(table)
+    except Exception as error:
+        Path(failure).write_text(str(error))
+        raise SystemExit(1) from None
+
+
+def _wide(plan: Plan) -> str:
+    """What of `plan` needs more than one prompt's rows, if anything does."""
+    if plan.normalize != "none":
+        return f"normalize {plan.normalize!r}"
+    if isinstance(plan, BestOf) and plan.scope == "pool":
+        return "scope 'pool'"
+    if isinstance(plan, BestOf) and plan.stages == "last":
+        return "stages 'last'"
+    return ""
+
+
+class _Seen:
+    """Which prompts went by, as 64-bit hashes (8 bytes each): they decide nothing but an error, which names what to do."""
+
+    def __init__(self, key: list[str]) -> None:
+        self.key = key
+        self.old: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
+        self.new: list[npt.NDArray[np.uint64]] = []
+
+    def refuse_return(self, chunk: pa.Table, first: int) -> None:
+        """Raise for a prompt of `chunk` that had its run of rows before; `first` is the position of the chunk."""
+        heads = np.logical_or.reduce([starts_of_groups(chunk[name].combine_chunks()) for name in self.key])
+        keys = pl.DataFrame(pl.from_arrow(chunk.select(self.key))).with_row_index("_row").filter(pl.Series(heads)).drop_nulls(self.key)
+        hashes = keys.select(self.key).hash_rows().to_numpy()
+        again = np.zeros(len(hashes), bool)
+        again[np.setdiff1d(np.arange(len(hashes)), np.unique(hashes, return_index=True)[1])] = True
+        for known in [self.old, *self.new]:
+            if len(known):
+                at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+                again |= known[at] == hashes
+        if again.any():
+            row = first + int(keys["_row"][int(np.flatnonzero(again)[0])])
+            raise BadInput(
+                f"datasets: the prompt of row {row} comes back after other prompts; got clustered, expected its rows side by side.",
+                hint="leave clustered out: the rows are then put together first.",
+            )
+        self.new.append(np.sort(hashes))
+        if sum(map(len, self.new)) > len(self.old) // 8 + 65_536:
+            self.old, self.new = np.sort(np.concatenate([self.old, *self.new])), []
+
+
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def refuse_fork() -> None:
+    """Polars in a forked process waits for threads that stayed behind, for ever: an error is better."""
+    if _forked:
+        raise BadArgument(
+            "datasets: this process was forked after Polars had been loaded, and Polars' threads did not come along.",
+            hint="call this in the main process, or start workers with the method 'spawn'.",
+        )

@@ -1,0 +1,148 @@
+"""A `Dataset` as a frame over the same memory, and what a plan makes of it as a `Dataset` again, kept in its cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from prefmill._version import __version__
+from prefmill.errors import MissingPackage
+from prefmill.formats import Format, arrow_schema, convert
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired, named, roles_of
+from prefmill.polars import apply as lazily
+from prefmill.readers.staging import plain_schema
+from prefmill.schema import RoleNames, Roles
+
+_BATCH_BYTES = 64 << 20
+FORMATS: dict[str, Format] = {"pairs": "trl", "unpaired": "kto", "best_of": "pool", "advantages": "pool"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A plan and how its rows are laid out; picks take the names that `convert` knows them by."""
+
+    plan: Plan
+    format: Format
+    chat: bool
+    margin_scale: float | None
+
+    def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
+        if self.format == "pool" and not isinstance(self.plan, Pairs | Unpaired):
+            return rows
+        if isinstance(self.plan, BestOf):
+            rows = rows.rename({"score": "_score", "rank": "_rank"})
+        return convert(rows, format=self.format, chat=self.chat, margin_scale=self.margin_scale)
+
+    def features(self, schema: pa.Schema, roles: Roles) -> Any:
+        """The features of what comes out where the columns of `roles` have the types of `schema`."""
+        dtypes = pl.DataFrame(pa.Table.from_batches([], schema=schema)).schema
+        rows = lazily(self.plan, pl.LazyFrame(schema=dtypes), **named(roles)).collect_schema()
+        return package().Features.from_arrow_schema(arrow_schema(self(pl.DataFrame(schema=rows)).schema))
+
+
+def package() -> Any:
+    """The package `datasets`, or `MissingPackage`."""
+    try:
+        import datasets
+    except ImportError:
+        raise MissingPackage.for_extra("datasets", "datasets", "datasets") from None
+    return datasets
+
+
+def used_columns(plan: Plan, roles: Roles) -> list[str]:
+    """The columns that `plan` reads, each once."""
+    scores = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
+    others = [name for role in ("id", "annotator", "aspect", "stage", "weight", "logprob") if (name := getattr(roles, role))]
+    return list(dict.fromkeys([roles.prompt, roles.completion, *scores, *others, *roles.group]))
+
+
+def tables_of(rows: pl.DataFrame, schema: pa.Schema) -> Iterator[pa.Table]:
+    """`rows` in the Arrow types of `schema`, in slices whose texts a 32-bit offset can reach."""
+    step = max(1, rows.height * _BATCH_BYTES // max(rows.estimated_size(), _BATCH_BYTES))
+    for part in rows.iter_slices(step):
+        yield part.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
+
+
+def info_of(features: Any, of: Any) -> Any:
+    """What is known of the data besides its features: description, license and the like stay those of the source."""
+    about = {name: getattr(of, name) for name in ("description", "citation", "homepage", "license")}
+    return package().DatasetInfo(features=features, **about)
+
+
+def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
+    """What `layout`'s plan makes of the `Dataset` `ds`, as another one: read from its cache, or made at once."""
+    datasets = package()
+    plan = layout.plan
+    roles = roles_of(plan, names, ds.column_names, where="datasets")
+    columns = used_columns(plan, roles)
+    features = layout.features(plain_types(ds.features, columns), roles)
+    info = info_of(features, ds.info)
+    fingerprint = _fingerprint(ds, layout, roles)
+    path = _cache_file(ds, fingerprint)
+    if path is None or not path.exists():
+        rows = layout(lazily(plan, frame_of(ds, columns), **named(roles)).collect())
+        tables = tables_of(rows, features.arrow_schema)
+        if path is None:
+            table = pa.concat_tables([features.arrow_schema.empty_table(), *tables])
+            return datasets.Dataset(table, info=info, split=ds.split, fingerprint=fingerprint)
+        _write(tables, features, path, fingerprint)
+    return datasets.Dataset.from_file(str(path), info=info, split=ds.split)
+
+
+def plain_types(features: Any, columns: Sequence[str]) -> pa.Schema:
+    """The Arrow types of these columns without views and dictionaries; a column of nothing but nulls is text."""
+    plain = plain_schema(pa.schema([features.arrow_schema.field(name) for name in columns]))
+    return pa.schema([(field.name, pa.string() if pa.types.is_null(field.type) else field.type) for field in plain])
+
+
+def frame_of(ds: Any, columns: list[str]) -> pl.DataFrame:
+    """These columns of `ds` as a frame over the same memory; an indices mapping picks rows without touching their texts."""
+    table = ds.data.table.select(columns)
+    frame = pl.DataFrame(pl.from_arrow(table, rechunk=False)).cast({pl.Null: pl.String})
+    if ds._indices is not None:  # the one private name: `ds[:]` would copy all texts
+        # In one chunk: from several, Polars gathers by copying the texts.
+        frame = frame.rechunk()[pl.Series(ds._indices.column(0))]
+    return frame
+
+
+def _fingerprint(ds: Any, layout: Layout, roles: Roles) -> str:
+    """Of the input's fingerprint, the plan's hash, roles and layout; nothing in it depends on the process."""
+    from datasets.fingerprint import Hasher
+
+    said = ["prefmill", __version__, ds._fingerprint, layout.plan.kind, layout.plan.hash(), named(roles), layout.format, layout.chat]
+    return str(Hasher.hash_bytes(json.dumps([*said, layout.margin_scale], sort_keys=True).encode()))
+
+
+def _cache_file(ds: Any, fingerprint: str) -> Path | None:
+    """Where the result is kept: beside the first file of `ds`; None where `ds` is in memory, or caching is off."""
+    datasets = package()
+    if not ds.cache_files or not datasets.is_caching_enabled():
+        return None
+    return Path(ds.cache_files[0]["filename"]).parent / f"cache-{fingerprint}.arrow"
+
+
+def _write(tables: Iterable[pa.Table], features: Any, path: Path, fingerprint: str) -> None:
+    """An Arrow stream as `datasets` writes its own, there at once or not at all."""
+    said = json.dumps({"info": {"features": features.to_dict()}, "fingerprint": fingerprint})
+    schema = features.arrow_schema.with_metadata({"huggingface": said})
+    handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    try:
+        with pa.OSFile(name, "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+            for table in tables:
+                stream.write_table(table.cast(schema))
+        umask = os.umask(0o666)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
