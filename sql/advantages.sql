@@ -41,7 +41,9 @@ CREATE OR REPLACE MACRO pref_table_advantages(tbl, prompt, completion, score, ki
     SELECT told._prompt, told._completion, found._score, found._advantage, found._pos
     FROM found JOIN numbered AS told ON told._pos = found._pos WHERE found._reason IS NULL
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL WHERE pref_advantage_refusal(kind, epsilon) IS NOT NULL)
+    SELECT NULL, NULL, NULL, NULL, NULL WHERE pref_advantage_refusal(kind, epsilon) IS NOT NULL
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'advantages', prompt, completion, score, NULL) WHERE _said IS NOT NULL)
   ORDER BY _pos
 );
 CREATE OR REPLACE MACRO advantages(tbl, kind := 'centered', epsilon := 1e-4, weight := NULL, logprob := NULL) AS TABLE (

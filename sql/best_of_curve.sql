@@ -5,13 +5,14 @@
 --
 -- best is the unbiased estimate of E[max of n], averaged over the prompts with at least n scores (`prompts` counts them); low and high are its
 -- bootstrap interval over prompts, and NULL without resamples. k: the largest number of scores that a prompt has, at most 128. docs/semantics.md has the formulas.
-CREATE OR REPLACE MACRO pref_curve_refusal(k, resamples, level) AS
+CREATE OR REPLACE MACRO pref_curve_refusal(k, resamples, level, seed) AS
 CASE
   WHEN k IS NOT NULL AND (k < 1 OR k <> floor(k)) THEN error('prefmill: best_of_curve: k is no whole number >= 1; got ' || k::VARCHAR || '.')
   WHEN NOT coalesce(resamples >= 0 AND resamples = floor(resamples), false)
   THEN error('prefmill: best_of_curve: resamples is no whole number >= 0; got ' || coalesce(resamples::VARCHAR, 'NULL') || '.')
   WHEN NOT coalesce(level > 0 AND level < 1, false)
   THEN error('prefmill: best_of_curve: level is not between 0 and 1; got ' || coalesce(level::VARCHAR, 'NULL') || '.')
+  ELSE pref_seed_refusal('best_of_curve', seed)
 END;
 CREATE OR REPLACE MACRO pref_table_curve(tbl, prompt, completion, score, "by", k, resamples, level, seed) AS TABLE (
   WITH numbered AS NOT MATERIALIZED (
@@ -26,7 +27,10 @@ CREATE OR REPLACE MACRO pref_table_curve(tbl, prompt, completion, score, "by", k
   FROM (
     FROM pref_curves('pools', k := k, resamples := resamples, level := level)
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE pref_curve_refusal(k, resamples, level) IS NOT NULL)
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE pref_curve_refusal(k, resamples, level, seed) IS NOT NULL
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    FROM pref_roles_refusal(tbl, 'best_of_curve', prompt, completion, score, "by") WHERE _said IS NOT NULL)
   ORDER BY ALL NULLS LAST
 );
 CREATE OR REPLACE MACRO best_of_curve(tbl, "by" := NULL, k := NULL, resamples := 0, level := 0.95, seed := 0) AS TABLE (

@@ -176,7 +176,13 @@ def test_the_macro_refuses_policies(argument, words, con):
         con.sql(f"FROM advantages(named, {argument})").fetchall()
 
 
-def test_completions_are_read_once_for_the_last_join(con):
+def test_the_macros_refuse_names_in_quotes(con):
+    for macro in ("advantages", "best_of_curve"):
+        with pytest.raises(duckdb.Error, match=f"prefmill: {macro}: a role is the text 'question' in every row"):
+            con.sql(f"FROM {macro}(pool, prompt := 'question', completion := answer, score := reward)").fetchall()
+
+
+def test_completions_are_in_no_grouping(con):
     """What is grouped is keys, scores and positions: no scan below a grouping reads completions (that none is null, statistics tell)."""
 
     def scans(node: dict, grouped: bool = False) -> list[tuple[bool, str]]:
@@ -186,7 +192,7 @@ def test_completions_are_read_once_for_the_last_join(con):
 
     plan = json.loads(con.sql("EXPLAIN (FORMAT json) FROM advantages(named, kind := 'grpo')").fetchall()[0][1])
     found = scans(plan[0])
-    assert [grouped for grouped, columns in found if "completion" in columns] == [False]
+    assert {grouped for grouped, columns in found if "completion" in columns} == {False}
     assert [columns for grouped, columns in found if grouped and "score" in columns]
 
 
