@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help demo test check format lint types build bench clean
+.PHONY: help demo test test-dbt check format lint types build bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -41,6 +41,15 @@ demo: $(BIN)/installed  ## pairs from examples/feedback.csv; then a reward model
 
 test: $(BIN)/installed-dev  ## every test
 	$(RUN) pytest
+
+# dbt wants older versions of what the tests pin, so it has an environment of its own.
+.venv-dbt/installed: examples/dbt/requirements.txt
+	$(PYTHON) -m venv .venv-dbt
+	.venv-dbt/bin/python -m pip install --quiet --requirement examples/dbt/requirements.txt --editable .
+	touch $@
+
+test-dbt: $(BIN)/installed-dev .venv-dbt/installed  ## examples/dbt, built by dbt itself
+	PREFMILL_DBT=.venv-dbt/bin/python $(RUN) pytest tests/test_hosts.py
 
 check: $(BIN)/installed-dev format lint types test  ## what CI runs
 

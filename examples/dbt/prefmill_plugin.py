@@ -1,7 +1,8 @@
 """Makes prefmill's macros known to the connection that dbt opens. Models run on cursors of it, so the macros go into its database."""
 
-import prefmill.duckdb
 from dbt.adapters.duckdb.plugins import BasePlugin
+
+import prefmill.duckdb
 
 
 class Plugin(BasePlugin):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prefmill._version import __version__
 from prefmill.errors import BadArgument, BadInput, MissingPackage
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prefmill.report import PairReport
     from prefmill.runs import RunReport
 
-    Reports = PairReport | RunReport | Mapping[str, PairReport | RunReport]
+    Reports: TypeAlias = PairReport | RunReport | Mapping[str, PairReport | RunReport]
 
 _BEGIN, _END = "<!-- prefmill: begin -->", "<!-- prefmill: end -->"
 _MADE = {"pairs": "preference pairs", "unpaired": "labelled completions", "best_of": "best-of-K completions", "advantages": "completions with advantages"}
@@ -62,7 +62,7 @@ def card(
       rows_out: 1
     <BLANKLINE>
     """
-    reports: dict[str, PairReport | RunReport] = {"rows": report} if hasattr(report, "rows_in") else dict(report)  # type: ignore[dict-item, arg-type]
+    reports: dict[str, PairReport | RunReport] = {"rows": report} if hasattr(report, "rows_in") else dict(report)  # type: ignore[dict-item]
     if not reports:
         raise BadArgument("card: no report; got an empty mapping, expected one for every split.")
     sources = _several(source)
@@ -124,9 +124,9 @@ def merged(there: str, card: str) -> str:
     except ValueError as error:
         raise BadInput(f"card: the front matter of the README is broken; {error}.", hint="repair it, or move the file away.") from None
     new = RepoCard(card, ignore_metadata_errors=True)
-    head = old.data.to_dict() | new.data.to_dict()
-    tags = [*(old.data.to_dict().get("tags") or []), *new.data.to_dict()["tags"]]
-    head["tags"] = list(dict.fromkeys(tags))
+    theirs: dict[str, Any] = old.data.to_dict()  # type: ignore[no-untyped-call]
+    ours: dict[str, Any] = new.data.to_dict()  # type: ignore[no-untyped-call]
+    head = theirs | ours | {"tags": list(dict.fromkeys([*(theirs.get("tags") or []), *ours["tags"]]))}
     section = new.text[new.text.index(_BEGIN) : new.text.index(_END) + len(_END)]
     if _BEGIN in old.text and _END in old.text:
         body = old.text[: old.text.index(_BEGIN)] + section + old.text[old.text.index(_END) + len(_END) :]

@@ -66,7 +66,7 @@ def used_columns(plan: Plan, roles: Roles) -> list[str]:
 
 def tables_of(rows: pl.DataFrame, schema: pa.Schema) -> Iterator[pa.Table]:
     """`rows` in the Arrow types of `schema`, in slices whose texts a 32-bit offset can reach."""
-    step = max(1, rows.height * _BATCH_BYTES // max(rows.estimated_size(), _BATCH_BYTES))
+    step = max(1, rows.height * _BATCH_BYTES // max(int(rows.estimated_size()), _BATCH_BYTES))
     for part in rows.iter_slices(step):
         yield part.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
 
