@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     Reports: TypeAlias = PairReport | RunReport | Mapping[str, PairReport | RunReport]
 
 _BEGIN, _END = "<!-- prefmill: begin -->", "<!-- prefmill: end -->"
-_MADE = {"pairs": "preference pairs", "unpaired": "labelled completions", "best_of": "best-of-K completions", "advantages": "completions with advantages"}
+_MADE = {
+    "pairs": "preference pairs",
+    "unpaired": "labelled completions",
+    "best_of": "best-of-K completions",
+    "advantages": "completions with advantages",
+}
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
 
 
