@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prefmill.errors import BadScore
-from prefmill.plans import Plan
+from prefmill.plans import Plan, roles_of
 from prefmill.schema import Roles
 
 COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used", "pairs_out")
@@ -90,11 +90,17 @@ def our_errors() -> Iterator[None]:
 
 
 def on_duckdb(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
+    """Rows from every kind of relation; the report, which takes as long again, in SQL from one (`test_public_macro` has it from all)."""
+    import polars as pl
+
     import prefmill.duckdb
+    import prefmill.polars
 
     with known_to_duckdb(kind, table) as (con, name), our_errors():
         rows = con.sql(plan.sql(name, **roles)).to_arrow_table()
-        return rows_of(rows, plan), prefmill.duckdb.report(plan, con, name, **roles)
+        if kind == "frame":
+            return rows_of(rows, plan), prefmill.duckdb.report(plan, con, name, **roles)
+        return rows_of(rows, plan), prefmill.polars.report(plan, pl.from_arrow(table), **roles)
 
 
 def on_datasets(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
@@ -106,9 +112,10 @@ def on_datasets(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
 
     import prefmill.datasets
 
-    rows = datasets.Dataset(table)
-    backwards = range(len(rows) - 1, -1, -1)
-    whole = rows = rows.select(backwards).flatten_indices().select(backwards)
+    backwards = range(table.num_rows - 1, -1, -1)
+    rows = datasets.Dataset(table.take(pa.array(backwards, pa.int64())))
+    whole = rows.select(backwards)
+    rows = whole
     if kind == "streaming":
         none = functools.partial(datasets.IterableDataset.from_generator, lambda: iter(()), features=rows.features)
         rows = rows.to_iterable_dataset(num_shards=min(3, len(rows))) if len(rows) else none()
@@ -130,7 +137,7 @@ def on_run(engine: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
         pq.write_table(table, source)
         report = prefmill.run(plan, source, target, engine=engine, roles=roles)
         if plan.kind == "best_of":
-            rows = picks_of(source, target, engine, plan, roles)
+            rows = picks_of(source, target, plan, roles)
         else:
             rows = unwrapped_rows(pq.read_table(target), plan)
         return rows, {name: getattr(report, name) for name in COUNTS}
@@ -155,7 +162,7 @@ def on_cli(table: pa.Table, plan: Plan, roles: dict) -> Answer:
         report = json.loads(done.stdout)
         assert report["plan_hash"] == plan.hash()
         if plan.kind == "best_of":
-            return picks_of(source, target, "duckdb", plan, roles), report
+            return picks_of(source, target, plan, roles), report
         return unwrapped_rows(pq.read_table(target), plan), report
 
 
@@ -167,17 +174,15 @@ def said(plan: Plan) -> dict[str, str]:
     return {name: "none" if value is None else str(value) for name, value in values.items()}
 
 
-def picks_of(source: Path, target: Path, engine: str, plan: Plan, roles: dict) -> list[tuple]:
-    """What `run` picked. Its file holds whole rows of the input: their prompts, completions and ranks have to be those of the picks."""
+def picks_of(source: Path, target: Path, plan: Plan, roles: dict) -> list[tuple]:
+    """What was picked. A file of picks holds whole rows of the input: their prompts, completions and ranks have to be those of the plan."""
     import polars as pl
 
-    from prefmill.job import opened
-
-    with opened(plan, source, roles=roles, engine=engine) as job:
-        picks = pl.concat([pl.DataFrame(schema=job.schema()), *job.frames()]).rename({"_score": "score", "_rank": "rank"})
-        names = job.roles
-    whole, columns = pq.read_table(target), pq.read_schema(source).names
-    assert whole.column_names == [*columns, "rank", *(["aggregated_score"] if plan.aggregate != "none" else [])]
+    rows = pl.read_parquet(source)
+    picks = plan.lazy(rows, **roles).collect(engine="in-memory")
+    names = roles_of(plan, roles, rows.columns, where="cases")
+    whole = pq.read_table(target)
+    assert whole.column_names == [*rows.columns, "rank", *(["aggregated_score"] if plan.aggregate != "none" else [])]
     wanted = {names.prompt: "prompt", names.completion: "completion", "rank": "rank"}
     wanted |= {"aggregated_score": "score"} if plan.aggregate != "none" else {}
     for column, name in wanted.items():
