@@ -375,7 +375,7 @@ def forked(work) -> object:
     worker = context.Process(target=_in_a_fork, args=(work, queue))
     worker.start()
     try:
-        return queue.get(timeout=60)
+        return queue.get(timeout=240)
     finally:
         worker.kill()
         worker.join()

@@ -483,7 +483,7 @@ def test_killed_at_random_instants(model: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(got["score"].to_numpy(), wanted["score"].to_numpy(), rtol=0, atol=1e-5)
     # Bit for bit as one unbroken run with the settings that the first life had.
     shape = json.loads((tmp_path / ".out.parquet.prefmill" / "manifest.json").read_text())["shape"]
-    again = pm.RewardModel(model=model, batch_tokens=shape["batch_tokens"], threads=shape["threads"])
+    again = pm.RewardModel(model=model).with_shape(shape["scorer"])
     pm.score(frame, tmp_path / "again.parquet", scorer=again, chunk_rows=shape["chunk_rows"])
     assert pl.read_parquet(tmp_path / "again.parquet")["score"].to_numpy().tobytes() == got["score"].to_numpy().tobytes()
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from prefmill.advantages import advantage
 from prefmill.plans import (
     Aggregate,
     BestOf,
+    Method,
     Normalize,
     OnInvalid,
     Pairs,
@@ -245,6 +247,23 @@ class ExprPref:
         [2, 1, 1]
         """
         return rank_in(self._expr, *over)
+
+    def advantage(
+        self,
+        *,
+        over: str | Sequence[str],
+        kind: Method = "centered",
+        weight: pl.Expr | None = None,
+        logprob: pl.Expr | None = None,
+        epsilon: float = 1e-4,
+    ) -> pl.Expr:
+        """As `prefmill.advantages.advantage`: how much better than its group's other scores each one is.
+
+        >>> pool = pl.DataFrame({"prompt": ["p", "p"], "score": [1.0, 3.0]})
+        >>> pool.with_columns(advantage=pl.col("score").pref.advantage(over="prompt", kind="rloo"))["advantage"].to_list()
+        [-2.0, 2.0]
+        """
+        return advantage(self._expr, over=over, kind=kind, weight=weight, logprob=logprob, epsilon=epsilon)
 
 
 def _register(host: type, register: Callable[[str], Callable[[type[Any]], type[Any]]], namespace: type[Any]) -> None:
