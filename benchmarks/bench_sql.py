@@ -89,6 +89,23 @@ QUERIES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
         f"WITH p AS (SELECT prompt, prompt || id // 4 AS unit, id % 4 AS annotator FROM pool) {MEET}",
         ("annotator", "other", "units"),
     ),
+    "advantages": (
+        "FROM advantages(pool, kind := 'grpo')",
+        "SELECT prompt, completion, score, coalesce((score - avg(score) OVER w) / (stddev_samp(score) OVER w + 1e-4), 0) AS advantage"
+        " FROM pool WINDOW w AS (PARTITION BY prompt)",
+        ("prompt", "completion", "score"),
+    ),
+    "best_of_curve": ("FROM best_of_curve(pool)", None, ()),
+    "best_of_curve, by": (
+        "FROM best_of_curve(pool, prompt := prompt, completion := completion, score := score, by := id % 4)",
+        None,
+        (),
+    ),
+    "state_values": (
+        "FROM state_values(pool, state := prompt, action := id, next_state := NULL, reward := score, gamma := 0.9)",
+        "SELECT prompt AS state, id AS action, score AS q, avg(score) OVER (PARTITION BY prompt) AS v FROM pool",
+        ("state", "action", "q"),
+    ),
     "split_of": (
         "SELECT id, split_of(prompt, {'train': 0.9, 'test': 0.1}) AS split FROM pool",
         "SELECT id, CASE WHEN hash(prompt) % 10 < 9 THEN 'train' ELSE 'test' END AS split FROM pool",
