@@ -39,8 +39,8 @@ demo: $(BIN)/installed  ## pairs from examples/feedback.csv; then a reward model
 	@$(MAKE) --no-print-directory $(BIN)/installed-train
 	$(BIN)/python examples/demo.py out/demo
 
-test: $(BIN)/installed-dev  ## every test
-	$(RUN) pytest
+test: $(BIN)/installed-dev  ## every test, a process a core
+	$(RUN) pytest -n auto --dist worksteal
 
 # dbt wants older versions of what the tests pin, so it has an environment of its own.
 .venv-dbt/installed: examples/dbt/requirements.txt
