@@ -188,6 +188,14 @@ def test_a_score_column_that_is_there(tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "out.parquet").columns[-2:] == ["score", "reward"]
 
 
+def test_a_role_without_a_column_names_the_columns_of_the_input(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"instruction": ["p"], "input": ["q"], "answer": ["a"]})
+    with pytest.raises(
+        PrefmillError, match=r"several columns could be the role 'prompt'; got .* among \['instruction', 'input', 'answer'\]\."
+    ):
+        pm.score(frame, tmp_path / "out.parquet", scorer=length)
+
+
 def test_ensemble_keeps_its_columns(tmp_path: Path) -> None:
     both = pm.Ensemble(scorers={"long": length, "short": lambda batch: [-x for x in length(batch)]}, combine="min")
     report = pm.score(pool(5), tmp_path / "out.parquet", scorer=both)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prefmill.errors import BadArgument, BadInput, BadScore
+from prefmill.errors import BadArgument, BadInput, BadScore, ColumnMissing
 from prefmill.readers.staging import plain_schema
 from prefmill.schema import RoleNames, Roles
 
@@ -263,7 +263,10 @@ def text_roles(columns: list[str], named: RoleNames | dict[str, Any], *, where: 
     """The columns of prompt and completion (and id); a score is what is yet to be made."""
     unmade = "__prefmill_score"
     given: RoleNames = {**named, "score": unmade}  # type: ignore[typeddict-item]
-    return Roles.resolve([*columns, unmade], given, needed=("id",), where=where)
+    try:
+        return Roles.resolve([*columns, unmade], given, needed=("id",), where=where)
+    except ColumnMissing as error:  # what is not in the input does not belong into the message
+        raise ColumnMissing(error.message.replace(f", '{unmade}'", ""), hint=error.hint) from None
 
 
 def score_names(columns: tuple[str, ...], score_column: str, taken: list[str]) -> list[str]:
