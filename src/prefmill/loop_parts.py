@@ -1,0 +1,99 @@
+"""What a recipe's sections stand for: samplers, scorers, plans and trainings, made from the keys that a section holds."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefmill.plans import BestOf, Pairs
+
+if TYPE_CHECKING:
+    from prefmill.recipes import Recipe, ScoreSection
+
+_GIVEN_BY_THE_LOOP = frozenset({"model", "method", "seed", "overwrite", "progress", "quiet"})
+
+
+def kind_of(section: str, given: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """What the keys of `section` belong to, a class or a function, and their names; (None, []) if its `kind` is none of ours."""
+    if section == "train":
+        from prefmill.training import train_policy
+
+        names = [p.name for p in inspect.signature(train_policy).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        return train_policy, [name for name in names if name not in _GIVEN_BY_THE_LOOP]
+    kind = _sampler_kind(given) if section == "sample" else _scorers().get(str(given.get("kind", "reward")))
+    if kind is None:
+        return None, []
+    names = [f.name for f in fields(kind) if f.init]
+    return kind, names if section != "sample" or "url" in given else [name for name in names if name != "model"]
+
+
+def needed_by(section: str, kind: Any) -> list[str]:
+    """The keys that cannot be left out."""
+    if section == "train":
+        return []
+    needed = [f.name for f in fields(kind) if f.init and f.default is MISSING and f.default_factory is MISSING]
+    return [name for name in needed if section != "sample" or name != "model"]
+
+
+def select_plans(method: str) -> Mapping[str, tuple[Any, Mapping[str, Any]]]:
+    """The plans that can select for a training, by name, the default first: the class and what differs from its own defaults.
+
+    >>> list(select_plans("dpo"))
+    ['pairs']
+    """
+    if method == "dpo":
+        return {Pairs.kind: (Pairs, {"chosen_min": None, "rejected_below": None})}
+    return {BestOf.kind: (BestOf, {})}
+
+
+def sampler_of(recipe: Recipe, policy: str) -> Any:
+    """The sampler of `policy`, a folder or hub id."""
+    own = recipe.sample.sampler
+    return _sampler_kind(own)(**{"model": policy, **own})
+
+
+def scorer_of(section: ScoreSection) -> Any:
+    """The scorer that a section describes."""
+    return _scorers()[section.kind](**section.scorer)
+
+
+def ratio_of(recipe: Recipe, policy: str) -> Any:
+    """The scorer whose score is log p_policy(y) - log p_base(y), in nats: what the KL estimate averages."""
+    from prefmill.scoring import ImplicitReward
+
+    own = recipe.sample.sampler
+    same = {name: own[name] for name in ("device", "dtype", "trust_remote_code", "batch_tokens") if name in own and "url" not in own}
+    return ImplicitReward(
+        model=policy, reference=recipe.policy.model, reference_revision=recipe.policy.revision, beta=1.0, on_too_long="null", **same
+    )
+
+
+def identity(recipe: Recipe, section: str) -> dict[str, str]:
+    """What decides the results of the models that a section names, by content where they are folders of this machine."""
+    part = getattr(recipe, section)
+    if section == "policy":
+        folder = Path(part.model)
+        if not folder.is_dir():
+            return {"model": part.model, "revision": str(part.revision)}
+        from prefmill.scoring.models import content_hash
+
+        return {"model": content_hash(folder)}
+    return dict(scorer_of(part).fingerprint)
+
+
+def _sampler_kind(given: Mapping[str, Any]) -> Any:
+    from prefmill.sampling import EndpointSampler, LocalSampler
+
+    return EndpointSampler if "url" in given else LocalSampler
+
+
+def _scorers() -> dict[str, Any]:
+    from prefmill import scoring
+
+    names = {
+        "reward": "RewardModel", "logprob": "LogProb", "implicit": "ImplicitReward", "judge": "JudgeScorer", "endpoint": "EndpointScorer",
+    }  # fmt: skip
+    return {kind: getattr(scoring, name) for kind, name in names.items() if hasattr(scoring, name)}
