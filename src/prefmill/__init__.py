@@ -26,6 +26,7 @@ from prefmill.schema import Roles
 if TYPE_CHECKING:
     from prefmill.bellman import values
     from prefmill.curves import Curve, curve
+    from prefmill.loops import LoopReport, loop
     from prefmill.report import PairReport, pair_report
     from prefmill.rollouts import step_values, stepwise
     from prefmill.runs import RunReport, run
@@ -42,6 +43,7 @@ __all__ = [
     "Ensemble",
     "ImplicitReward",
     "LogProb",
+    "LoopReport",
     "PairReport",
     "Pairs",
     "PrefmillError",
@@ -55,6 +57,7 @@ __all__ = [
     "Values",
     "__version__",
     "curve",
+    "loop",
     "pair_report",
     "run",
     "score",
@@ -69,6 +72,8 @@ __all__ = [
 _LAZY = {
     "Curve": "curves",
     "curve": "curves",
+    "LoopReport": "loops",
+    "loop": "loops",
     "PairReport": "report",
     "pair_report": "report",
     "RunReport": "runs",

@@ -13,6 +13,7 @@ import typer
 
 from prefmill._version import __version__
 from prefmill.cli_curve import curve as curve_command
+from prefmill.cli_loop import loop as loop_command
 from prefmill.cli_score import score as score_command
 from prefmill.cli_sql import sql as sql_command
 from prefmill.cli_values import steps as steps_command
@@ -314,6 +315,7 @@ def check(
 
 
 app.command("score")(score_command)
+app.command("loop")(loop_command)
 app.command("sql")(sql_command)
 app.command("curve")(curve_command)
 app.command("values")(values_command)

@@ -38,15 +38,13 @@ def needed_by(section: str, kind: Any) -> list[str]:
     return [name for name in needed if section != "sample" or name != "model"]
 
 
-def select_plans(method: str) -> Mapping[str, tuple[Any, Mapping[str, Any]]]:
-    """The plans that can select for a training, by name, the default first: the class and what differs from its own defaults.
+def select_plan(method: str) -> tuple[Any, Mapping[str, Any]]:
+    """The plan that selects for a training, and what differs from its own defaults.
 
-    >>> list(select_plans("dpo"))
-    ['pairs']
+    >>> select_plan("dpo")[0].kind
+    'pairs'
     """
-    if method == "dpo":
-        return {Pairs.kind: (Pairs, {"chosen_min": None, "rejected_below": None})}
-    return {BestOf.kind: (BestOf, {})}
+    return (Pairs, {"chosen_min": None, "rejected_below": None}) if method == "dpo" else (BestOf, {})
 
 
 def sampler_of(recipe: Recipe, policy: str) -> Any:

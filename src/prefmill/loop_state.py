@@ -60,9 +60,11 @@ class RunFolder:
             raise RunBusy(f"loop: another process works in {str(self.folder)!r}.", hint="wait for it, or name another folder.") from None
         try:
             if state.exists() and overwrite:
-                for path in self.folder.iterdir():
+                for path in sorted(
+                    self.folder.iterdir(), key=lambda path: path == state
+                ):  # it goes last: without it the rest is a stranger's
                     if path.name != "lock":
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                        remove(path)
             before = _read(self.folder)
             if before:
                 self._same(before["decides"])

@@ -98,7 +98,7 @@ class SampleSection:
     n: int = _field(_whole(1), 8)
     temperatures: tuple[float, ...] = _field(_some(_number(0)), (0.8, 0.9))
     serve: str | None = _field(_maybe(_text), None)
-    chunk_prompts: int | None = _field(_maybe(_whole(1)), None)
+    chunk_rows: int | None = _field(_maybe(_whole(1)), None)
     sampler: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -108,6 +108,17 @@ class ScoreSection:
 
     kind: str = _field(_one_of("reward", "logprob", "implicit", "judge", "endpoint"), "reward")
     scorer: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectSection:
+    """What is trained on: `plan` (fields of `BestOf`, or of `Pairs` for dpo) over the scored rows of all stages.
+
+    `finished` leaves out answers that were cut off at the limit of tokens: trained on, they would teach to stop there.
+    """
+
+    finished: bool = _field(_flag, True)
+    plan: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +159,7 @@ _SECTIONS: Mapping[str, Any] = {
 }
 _INNER = {"sample": "sampler", "score": "scorer", "second": "scorer", "train": "options"}
 #: Keys that decide no result: they may change while a run goes on.
-HOW = frozenset({"device", "batch_tokens", "threads", "concurrency", "timeout", "url", "api_key", "api_key_env", "serve", "chunk_prompts",
+HOW = frozenset({"device", "batch_tokens", "threads", "concurrency", "timeout", "url", "api_key", "api_key_env", "serve", "chunk_rows",
                  "retries", "requests_per_minute", "cache", "micro_batch_size", "share_prefix"})  # fmt: skip
 
 
@@ -161,7 +172,7 @@ class Recipe:
     sample: SampleSection
     score: ScoreSection | None
     second: ScoreSection | None
-    select: Any
+    select: SelectSection
     train: TrainSection
     evaluate: EvaluateSection
     stop: StopSection
@@ -175,7 +186,8 @@ class Recipe:
             if name in told:
                 told[name] |= {key: value for key, value in told[name].pop(inner).items()}
         told = {name: {key: value for key, value in part.items() if key not in HOW} for name, part in told.items()}
-        told["select"] = {"plan": self.select.kind, **{f.name: getattr(self.select, f.name) for f in fields(self.select)}}
+        plan = self.select.plan
+        told["select"] = {"finished": self.select.finished, "plan": plan.kind, **{f.name: getattr(plan, f.name) for f in fields(plan)}}
         return {"stages": self.stages, "seed": self.seed, **told}
 
     def as_text(self) -> str:
@@ -224,11 +236,11 @@ def read_recipe(source: str | Path | Mapping[str, Any], *, sets: Sequence[str] =
     if "prompts" not in table or isinstance(table["prompts"], Mapping):
         said += [f"[prompts] {problem}" for problem in _holdout(table.get("prompts", {}))]
     if made["score"] is None and "score" not in parts:
-        said.append("[score]: no such section; expected the reward model that selects: [score] model = \"DIR\".")
+        said.append('[score]: no such section; expected the reward model that selects: [score] model = "DIR".')
     elif made["score"] is not None and made["second"] is not None and _same_scorer(made["score"], made["second"]):
         said.append("[second]: the same scorer as [score]; expected one that selection does not see.")
     method = made["train"].method if made["train"] is not None else "sft"
-    made["select"], problems = _plan(table.get("select", {}), method)
+    made["select"], problems = _selection(table.get("select", {}), method)
     said += [f"[select] {problem}" for problem in problems]
     if said:
         raise PlanError(where, said)
@@ -314,21 +326,20 @@ def _same_scorer(one: ScoreSection, other: ScoreSection) -> bool:
     return plain[0] == plain[1]
 
 
-def _plan(given: object, method: str) -> tuple[Any, list[str]]:
-    """The plan of selection: `BestOf` for sft, `Pairs` for dpo, or the one that `plan` names."""
-    from prefmill.loop_parts import select_plans
+def _selection(given: object, method: str) -> tuple[Any, list[str]]:
+    """The section of selection: the plan is `BestOf` for sft, `Pairs` for dpo."""
+    from prefmill.loop_parts import select_plan
 
     if not isinstance(given, Mapping):
         return None, [f"got {given!r}, expected a table."]
-    plans = select_plans(method)
-    name = given.get("plan", next(iter(plans)))
-    if name not in plans:
-        return None, [f"plan: got {name!r}, expected one of {list(plans)} for method {method!r}."]
-    kind, defaults = plans[name]
+    kind, defaults = select_plan(method)
+    own = {f.name: given[f.name] for f in fields(SelectSection) if "check" in f.metadata and f.name in given}
+    said = [f"{name}: got {value!r}, expected true or false." for name, value in own.items() if _flag(value)]
     try:
-        return kind.from_mapping({**defaults, **{key: value for key, value in given.items() if key != "plan"}}), []
+        plan = kind.from_mapping({**defaults, **{key: value for key, value in given.items() if key not in own}})
     except PlanError as error:
-        return None, list(error.problems)
+        return None, [*said, *error.problems]
+    return SelectSection(**own, plan=plan), said
 
 
 def _near(key: str, names: Any) -> str:

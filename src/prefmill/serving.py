@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -45,12 +47,22 @@ def served(section: SampleSection, policy: str, *, wait: float = WAIT) -> Iterat
         return
     if _models(str(url)) is not None:
         raise BadInput(f"loop: a server that this loop did not start answers at {url!r}.", hint="end it, or leave [sample] serve out.")
-    process = subprocess.Popen([part.replace("{model}", policy) for part in shlex.split(section.serve)], start_new_session=True)
+    command = [part.replace("{model}", policy) for part in shlex.split(section.serve)]
+    try:
+        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+    except OSError as error:
+        raise BadInput(f"loop: [sample] serve cannot be started; got {section.serve!r}: {error.strerror}.") from None
     try:
         _until_there(process, str(url), section.serve, wait)
         yield
     finally:
         _end(process)
+
+
+def _die_with_parent() -> None:
+    """In the child, on Linux: a loop that is killed leaves no server behind that would answer for an old policy."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _models(url: str) -> list[str] | None:

@@ -16,6 +16,7 @@ from prefmill.plans import Advantage, BestOf, Pairs, Plan
 if TYPE_CHECKING:
     from prefmill.checks import Findings
     from prefmill.curves import Curve
+    from prefmill.loops import LoopReport
     from prefmill.runs import RunReport
     from prefmill.score_runs import ScoreReport
 
@@ -168,3 +169,24 @@ def curve(found: Curve) -> None:
     console.print(table)
     dropped = "".join(f", {rows:,} dropped: {reason}" for reason, rows in sorted(found.dropped.items(), key=lambda item: -item[1]))
     console.print(f"{found.rows_in:,} rows in, {found.rows_used:,} used{dropped}", markup=False)
+
+
+def looped(done: LoopReport) -> None:
+    """The stages of a loop as a table, and what they came to."""
+    from prefmill.stage_report import cells
+
+    console = _console()
+    shown = [cells(row, intervals=False) for row in done.stages]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    used = [heading for heading in shown[0] if any(row[heading] for row in shown)]
+    for heading in used:
+        table.add_column(heading, justify="right")
+    for row in shown:
+        table.add_row(*(row[heading] for heading in used))
+    console.print(table)
+    for sentence in done.said:
+        console.print(f"- {sentence}", markup=False)
+    there = "" if done.ran else ", all of it was there"
+    console.print(f"best policy: stage {done.best_stage}, {done.policy}", markup=False)
+    console.print(f"{done.seconds:.1f} s ({len(done.ran)} steps{there})", markup=False)
+    console.print(f"wrote {done.output}/report.md", markup=False)

@@ -134,7 +134,9 @@ def bootstrap(values: Floats, resamples: int = RESAMPLES) -> tuple[float, float]
     if len(values) < 2:
         return math.nan, math.nan
     draws = np.random.default_rng(0)
-    means = np.concatenate([values[draws.integers(0, len(values), (part, len(values)))].mean(axis=1) for part in [100] * (resamples // 100)])
+    means = np.concatenate(
+        [values[draws.integers(0, len(values), (part, len(values)))].mean(axis=1) for part in [100] * (resamples // 100)]
+    )
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 

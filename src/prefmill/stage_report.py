@@ -50,13 +50,18 @@ def findings(rows: Sequence[Row], stopped: str | None) -> list[str]:
     if len(rows) == 1:
         return [*said, "Only stage 0 is measured so far: nothing was trained, or not yet."]
     ways = {}
-    for prefix, judge, name in (("", "the model that selected", "reward_mean"), ("second_", "the second judge, which selection never saw", "second_mean")):
+    for prefix, judge, name in (
+        ("", "the model that selected", "reward_mean"),
+        ("second_", "the second judge, which selection never saw", "second_mean"),
+    ):
         if last.get(f"{prefix}gain") is None:
             continue
         ways[prefix] = _way(last, prefix)
         interval = ""
         if last.get(f"{prefix}gain_low") is not None:
-            interval = f", 95 % interval {last[f'{prefix}gain_low']:+.4g} to {last[f'{prefix}gain_high']:+.4g} over {last['prompts']} prompts"
+            interval = (
+                f", 95 % interval {last[f'{prefix}gain_low']:+.4g} to {last[f'{prefix}gain_high']:+.4g} over {last['prompts']} prompts"
+            )
         verb = {"up": "rose", "down": "fell", "same": "did not move by more than these prompts can show"}[ways[prefix]]
         said.append(
             f"Under {judge}, the mean over held-out prompts {verb}: {first[name]:.4g} at stage 0, {last[name]:.4g} at stage {last['stage']}"
@@ -73,7 +78,10 @@ def findings(rows: Sequence[Row], stopped: str | None) -> list[str]:
 
 _VERDICTS = {
     ("up", "up"): "Both judges prefer the last policy: no sign of reward hacking here.",
-    ("up", "down"): "The judge that selected likes the last policy better and the second one likes it less: this is what reward hacking looks like.",
+    (
+        "up",
+        "down",
+    ): "The judge that selected likes the last policy better and the second one likes it less: this is what reward hacking looks like.",
     ("up", "same"): "The second judge does not confirm the gain: it may be real and small, or particular to the model that selected.",
     ("up", "none"): "No second judge was given, so nothing here can tell a gain from reward hacking.",
     ("same", "down"): "Training moved only the second judge, and downwards.",
@@ -110,7 +118,9 @@ def _drift(first: Row, last: Row) -> list[str]:
     if first.get("distinct_2") and last.get("distinct_2") and abs(last["distinct_2"] / first["distinct_2"] - 1) > _MUCH:
         fell = last["distinct_2"] < first["distinct_2"]
         why = " Longer text has fewer distinct ones by itself." if fell and last[unit] > first[unit] else ""
-        said.append(f"Distinct bigrams {'fell' if fell else 'rose'} from {first['distinct_2']:.3f} to {last['distinct_2']:.3f} of all.{why}")
+        said.append(
+            f"Distinct bigrams {'fell' if fell else 'rose'} from {first['distinct_2']:.3f} to {last['distinct_2']:.3f} of all.{why}"
+        )
     if last.get("kl") is not None:
         per_token = f", {last['kl_per_token']:.3g} per token" if last.get("kl_per_token") is not None else ""
         said.append(f"The last policy is about {last['kl']:.3g} nats per answer{per_token} from stage 0 (KL estimate).")
@@ -179,7 +189,9 @@ def _markdown(rows: Sequence[Row], said: Sequence[str], recipe: Recipe, counts: 
     ]  # fmt: skip
     lines += _table(headings, body) if body else ["Nothing yet."]
     lines += ["", "## Prompts", "", ", ".join(f"{name} {number:,}" for name, number in counts.items() if number) + ".", "", "## Time", ""]
-    seconds = [[str(row["stage"]), *(f"{row['seconds'].get(name, 0):.1f}" for name in columns_of([r["seconds"] for r in rows]))] for row in rows]
+    seconds = [
+        [str(row["stage"]), *(f"{row['seconds'].get(name, 0):.1f}" for name in columns_of([r["seconds"] for r in rows]))] for row in rows
+    ]
     lines += _table(["stage", *columns_of([r["seconds"] for r in rows])], seconds)
     lines += ["", "Seconds of wall time, of the process that finished the step.", "", "## How to read this", "", *_NOTES, ""]
     lines += ["## Recipe", "", "```json", recipe.as_text(), "```", ""]

@@ -21,7 +21,7 @@ import polars as pl
 
 from prefmill import loop_parts, stage_measures, stage_report
 from prefmill._version import __version__
-from prefmill.errors import BadArgument
+from prefmill.errors import BadArgument, BadInput
 from prefmill.job import Progress
 from prefmill.loop_prompts import Prompts, load_prompts
 from prefmill.loop_state import RunFolder, steps_of
@@ -211,7 +211,7 @@ class _Loop:
 
     def _sample(self, stage: int) -> None:
         section = self.recipe.sample
-        asked = {"n": section.n, "temperatures": list(section.temperatures), "seed": _seed(self.recipe.seed, stage)}
+        asked = {"n": section.n, "temperatures": list(section.temperatures)}
         self._answers(f"stage-{stage}/sample", f"stage-{stage}/pool.parquet", "train", stage, asked)
 
     def _answers(self, name: str, output: str, prompts: str, stage: int, asked: Mapping[str, Any]) -> None:
@@ -219,17 +219,18 @@ class _Loop:
         policy = self.policy(stage)
         sampling = self.run.decides.get("sample", {})
         own = {key: value for key, value in sampling.items() if key not in ("n", "temperatures")}
+        asked = {**asked, "seed": self.recipe.seed, "stage": stage}
         key = {"step": "sample", "policy": self._policy_key(stage), "prompts": [prompts, self.prompts.content], "sampler": own, **asked}
 
         def work() -> Mapping[str, Any]:
             from prefmill.sample_runs import sample
             from prefmill.serving import served
 
-            chunk = {"chunk_prompts": self.recipe.sample.chunk_prompts} if self.recipe.sample.chunk_prompts else {}
+            chunk = {"chunk_rows": self.recipe.sample.chunk_rows} if self.recipe.sample.chunk_rows else {}
             with served(self.recipe.sample, policy):
                 report = sample(
                     self.run.folder / "prompts" / f"{prompts}.parquet", self.run.folder / output, sampler=self.parts.sampler(policy),
-                    stage=stage, progress=self._told(f"stage {stage}, {name.rpartition('/')[2]}"), **chunk, **asked,
+                    source=f"policy-{stage}", progress=self._told(name), **chunk, **asked,
                 )  # fmt: skip
             return _plain(report)
 
@@ -257,28 +258,37 @@ class _Loop:
         )  # fmt: skip
 
     def _select(self, stage: int) -> None:
-        plan, at = self.recipe.select, f"stage-{stage}"
+        plan, at = self.recipe.select.plan, f"stage-{stage}"
         if plan.seed == 0:  # drawn anew at every stage and seed, unless the recipe says otherwise
             plan = replace(plan, seed=_seed(self.recipe.seed, stage))
-        pool = [f"stage-{s}/scored.parquet" for s in range(stage + 1)]
 
         def work() -> Mapping[str, Any]:
             from prefmill.runs import run
 
-            picks = isinstance(plan, BestOf)
+            pool = [self.run.folder / f"stage-{s}" / "scored.parquet" for s in range(stage + 1)]
+            picks, cut_off = isinstance(plan, BestOf), 0
+            candidates = self.run.folder / at / "candidates.parquet"
+            if self.recipe.select.finished:
+                cut_off = _finished(pool, candidates)
             report = run(
-                plan, [self.run.folder / path for path in pool], self.run.folder / at / "selected.parquet", overwrite=True,
+                plan, candidates if self.recipe.select.finished else pool, self.run.folder / at / "selected.parquet", overwrite=True,
                 roles={"prompt": "prompt", "completion": "completion", "score": "score", "id": "id", "stage": "stage"},
                 format="prompt-completion" if picks else "trl", keep=("stage", "score", "id") if picks else ("stage",),
             )  # fmt: skip
+            candidates.unlink(missing_ok=True)
             if not report.pairs_out:
-                raise BadArgument(
-                    f"loop: nothing was selected at stage {stage}; got {dict(report.dropped)} of {report.rows_in} rows.",
-                    hint="lower [select] min_score, or sample more answers.",
+                raise BadInput(
+                    f"loop: nothing was selected at stage {stage}; got {dict(report.dropped)} of {report.rows_in} rows, {cut_off} cut off.",
+                    hint="lower [select] min_score, sample more answers, or give more max_new_tokens.",
                 )
-            return {**_plain(report), **_picked(self.run.folder / at / "selected.parquet")}
+            told = _plain(report)
+            told["dropped"] = {**told["dropped"], "cut_off": cut_off}
+            return {**told, **_picked(self.run.folder / at / "selected.parquet")}
 
-        key = {"step": "select", "pool": [self._key(f"stage-{s}/score") for s in range(stage + 1)], "plan": plan.hash()}
+        key = {
+            "step": "select", "pool": [self._key(f"stage-{s}/score") for s in range(stage + 1)], "plan": plan.hash(),
+            "finished": self.recipe.select.finished,
+        }  # fmt: skip
         self.run.step(f"{at}/select", key, [f"{at}/selected.parquet"], work)
 
     def _train(self, stage: int) -> None:
@@ -302,7 +312,7 @@ class _Loop:
     def _evaluate(self, stage: int) -> None:
         """Answers to held-out prompts with the score of both judges and the log ratio to the base, a file behind each."""
         section, at = self.recipe.evaluate, f"stage-{stage}/heldout"
-        asked = {"n": section.n, "temperatures": [section.temperature], "seed": self.recipe.seed}  # one seed: stages differ by policy only
+        asked = {"n": section.n, "temperatures": [section.temperature]}
         self._answers(f"{at}/sample", f"{at}/answers.parquet", "heldout", stage, asked)
         inputs = self.run.decides["inputs"]
         last, before = f"{at}/answers.parquet", f"{at}/sample"
@@ -369,6 +379,14 @@ def _released(work: Callable[[], Mapping[str, Any]]) -> Callable[[], Mapping[str
 def _plain(report: Any) -> dict[str, Any]:
     told = report.as_json() if hasattr(report, "as_json") else dict(report or {})
     return {name: value for name, value in told.items() if name not in ("output", "peak_rss_mb")}
+
+
+def _finished(pool: Sequence[Path], target: Path) -> int:
+    """The rows of the pool that were not cut off, in `target`; how many were."""
+    rows = pl.concat([pl.read_parquet(path) for path in pool], how="vertical_relaxed")
+    kept = rows.filter(pl.col("finish_reason").ne_missing("length"))
+    kept.write_parquet(target)
+    return rows.height - kept.height
 
 
 def _picked(path: Path) -> dict[str, Any]:
