@@ -7,6 +7,7 @@
     plan.lazy(frame)                                              # a Polars LazyFrame
     plan.sql("feedback")                                          # DuckDB SQL
     plan.dataset(ds)                                              # a Hugging Face dataset
+    pm.sample("prompts.jsonl", "pool.parquet", sampler=pm.LocalSampler(model="org/policy"), n=8)
     pm.score("pool.parquet", "scored.parquet", scorer=pm.RewardModel(model="org/rm"))
     pm.run(pm.BestOf(k=4), "scored.parquet", "best.parquet")
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from prefmill.report import PairReport, pair_report
     from prefmill.rollouts import step_values, stepwise
     from prefmill.runs import RunReport, run
+    from prefmill.sample_runs import SampleReport, sample
+    from prefmill.sampling import LocalSampler, Sampler
     from prefmill.score_runs import ScoreReport, score
     from prefmill.scoring import Ensemble, ImplicitReward, LogProb, RewardModel, Scorer
     from prefmill.stream import score_stream
@@ -42,6 +45,7 @@ __all__ = [
     "Curve",
     "Ensemble",
     "ImplicitReward",
+    "LocalSampler",
     "LogProb",
     "LoopReport",
     "PairReport",
@@ -50,6 +54,8 @@ __all__ = [
     "RewardModel",
     "Roles",
     "RunReport",
+    "SampleReport",
+    "Sampler",
     "ScoreReport",
     "Scorer",
     "TrainReport",
@@ -60,6 +66,7 @@ __all__ = [
     "loop",
     "pair_report",
     "run",
+    "sample",
     "score",
     "score_stream",
     "step_values",
@@ -78,6 +85,8 @@ _LAZY = {
     "pair_report": "report",
     "RunReport": "runs",
     "run": "runs",
+    **dict.fromkeys(("SampleReport", "sample"), "sample_runs"),
+    **dict.fromkeys(("LocalSampler", "Sampler"), "sampling"),
     "ScoreReport": "score_runs",
     "score": "score_runs",
     "score_stream": "stream",
