@@ -230,11 +230,13 @@ class Client:
                         401: "api_key_env (--api-key-env) names the environment variable with the key.",
                         404: "is the URL complete (/v1)?",
                     }
-                    raise RequestFailed(f"endpoint: {where} refused; got {what}.", index=number, status=status, hint=hint.get(status))
+                    raise RequestFailed(
+                        f"endpoint: {where} refused; got {what.rstrip('.')}.", index=number, status=status, hint=hint.get(status)
+                    )
             if attempt == remote.retries or (wait or 0) > 600:
                 tries = "once" if attempt == 0 else f"{attempt + 1} times"
                 raise RequestFailed(
-                    f"endpoint: {where} gave no answer, asked {tries}; the last time {self._clean(what)}.", index=number,
+                    f"endpoint: {where} gave no answer, asked {tries}; the last time {self._clean(what).rstrip('.')}.", index=number,
                     hint="is the server up? What is done is kept: the same call goes on.",
                 )  # fmt: skip
             with self._lock:
