@@ -29,16 +29,20 @@ if TYPE_CHECKING:
     from prefmill.report import PairReport, pair_report
     from prefmill.rollouts import step_values, stepwise
     from prefmill.runs import RunReport, run
+    from prefmill.sampling import EndpointSampler
     from prefmill.score_runs import ScoreReport, score
-    from prefmill.scoring import Ensemble, ImplicitReward, LogProb, RewardModel, Scorer
+    from prefmill.scoring import EndpointScorer, Ensemble, ImplicitReward, JudgeScorer, LogProb, RewardModel, Scorer
     from prefmill.stream import score_stream
 
 __all__ = [
     "Advantage",
     "BestOf",
     "Curve",
+    "EndpointSampler",
+    "EndpointScorer",
     "Ensemble",
     "ImplicitReward",
+    "JudgeScorer",
     "LogProb",
     "PairReport",
     "Pairs",
@@ -73,7 +77,8 @@ _LAZY = {
     "score_stream": "stream",
     "values": "bellman",
     **dict.fromkeys(("step_values", "stepwise"), "rollouts"),
-    **dict.fromkeys(("Ensemble", "ImplicitReward", "LogProb", "RewardModel", "Scorer"), "scoring"),
+    "EndpointSampler": "sampling",
+    **dict.fromkeys(("EndpointScorer", "Ensemble", "ImplicitReward", "JudgeScorer", "LogProb", "RewardModel", "Scorer"), "scoring"),
 }
 
 

@@ -6,6 +6,7 @@ endpoint.py   an OpenAI-compatible server                    client.py    HTTP: 
 
 from __future__ import annotations
 
+from prefmill.sampling.endpoint import EndpointSampler
 from prefmill.sampling.samplers import Answer, Request, Sampler
 
-__all__ = ["Answer", "Request", "Sampler"]
+__all__ = ["Answer", "EndpointSampler", "Request", "Sampler"]

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from prefmill.errors import BadArgument, MissingPackage, RequestFailed
+from prefmill.errors import BadArgument, MissingPackage, PrefmillError, RequestFailed
 
 _T = TypeVar("_T")
 _AGAIN = {408, 425, 429, *(set(range(500, 600)) - {501, 505})}
@@ -219,6 +219,8 @@ class Client:
                     try:
                         answer = json.loads(text)
                         value = read(number, answer)
+                    except PrefmillError:  # nothing that asking again could mend
+                        raise
                     except (Broken, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
                         why, wait = "broken answer", None
                         what = f"broken answer: {error}" if isinstance(error, Broken) else f"broken answer: {self._clean(text[:80])!r}"
