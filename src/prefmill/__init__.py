@@ -7,6 +7,7 @@
     plan.lazy(frame)                                              # a Polars LazyFrame
     plan.sql("feedback")                                          # DuckDB SQL
     plan.dataset(ds)                                              # a Hugging Face dataset
+    pm.sample("prompts.jsonl", "pool.parquet", sampler=pm.LocalSampler(model="org/policy"), n=8)
     pm.score("pool.parquet", "scored.parquet", scorer=pm.RewardModel(model="org/rm"))
     pm.run(pm.BestOf(k=4), "scored.parquet", "best.parquet")
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from prefmill.report import PairReport, pair_report
     from prefmill.rollouts import step_values, stepwise
     from prefmill.runs import RunReport, run
-    from prefmill.sampling import EndpointSampler
+    from prefmill.sample_runs import SampleReport, sample
+    from prefmill.sampling import EndpointSampler, LocalSampler, Sampler
     from prefmill.score_runs import ScoreReport, score
     from prefmill.scoring import EndpointScorer, Ensemble, ImplicitReward, JudgeScorer, LogProb, RewardModel, Scorer
     from prefmill.stream import score_stream
@@ -43,6 +45,7 @@ __all__ = [
     "Ensemble",
     "ImplicitReward",
     "JudgeScorer",
+    "LocalSampler",
     "LogProb",
     "PairReport",
     "Pairs",
@@ -50,6 +53,8 @@ __all__ = [
     "RewardModel",
     "Roles",
     "RunReport",
+    "SampleReport",
+    "Sampler",
     "ScoreReport",
     "Scorer",
     "Unpaired",
@@ -58,6 +63,7 @@ __all__ = [
     "curve",
     "pair_report",
     "run",
+    "sample",
     "score",
     "score_stream",
     "step_values",
@@ -72,12 +78,13 @@ _LAZY = {
     "pair_report": "report",
     "RunReport": "runs",
     "run": "runs",
+    **dict.fromkeys(("SampleReport", "sample"), "sample_runs"),
+    **dict.fromkeys(("EndpointSampler", "LocalSampler", "Sampler"), "sampling"),
     "ScoreReport": "score_runs",
     "score": "score_runs",
     "score_stream": "stream",
     "values": "bellman",
     **dict.fromkeys(("step_values", "stepwise"), "rollouts"),
-    "EndpointSampler": "sampling",
     **dict.fromkeys(("EndpointScorer", "Ensemble", "ImplicitReward", "JudgeScorer", "LogProb", "RewardModel", "Scorer"), "scoring"),
 }
 

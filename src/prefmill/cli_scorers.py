@@ -69,8 +69,9 @@ def _judge(options: Mapping[str, Any], model: str, given: dict[str, Any]) -> Any
         if needless:
             raise BadArgument(f"--{needless[0].replace('_', '-')} needs a server.", hint="--url http://HOST:PORT/v1")
         local = {name: given[name] for name in ("dtype",) if name in given}
-        make: Any = samplers.LocalSampler
-        return JudgeScorer(sampler=make(model=model, device=(options["device"] or ["auto"])[0], **sampling, **local), **own)
+        local["on_too_long"] = own.get("on_refused", "error")
+        sampler = samplers.LocalSampler(model=model, device=(options["device"] or ["auto"])[0], **sampling, **local)
+        return JudgeScorer(sampler=sampler, **own)
     for name in ("device", "dtype"):
         if name in given:
             raise BadArgument(f"--{name} has no meaning with --url: the server has its own.")

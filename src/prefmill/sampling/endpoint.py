@@ -57,9 +57,14 @@ class EndpointSampler(Remote):
     api: Literal["chat", "completions"] = "chat"
     top_p: float = 1.0
     max_new_tokens: int = 256
-    stop: Sequence[str] = ()
+    stop: str | Sequence[str] = ()
     seed_bits: int = 63
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        super().__post_init__()
 
     def _problems(self) -> list[str]:
         said = []
@@ -69,8 +74,8 @@ class EndpointSampler(Remote):
             said.append(f"top_p must be in (0, 1]; got {self.top_p!r}")
         if type(self.max_new_tokens) is not int or self.max_new_tokens < 1:
             said.append(f"max_new_tokens must be a whole number >= 1; got {self.max_new_tokens!r}")
-        if isinstance(self.stop, str) or not all(isinstance(each, str) and each for each in self.stop):
-            said.append(f"stop must be a list of texts that are not empty; got {self.stop!r}")
+        if not all(isinstance(each, str) and each for each in self.stop):
+            said.append(f"stop must be texts that are not empty; got {self.stop!r}")
         if self.seed_bits not in range(1, 65):
             said.append(f"seed_bits must be in 1..64; got {self.seed_bits!r}")
         return said

@@ -22,7 +22,7 @@ from prefmill.scoring.judge import RowFailed
 from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.rubrics import as_text
 from prefmill.scoring.scorers import Floats, Scored
-from prefmill.scoring.tokens import Encoder, _messages
+from prefmill.scoring.tokens import Encoder, messages_of
 
 Kind = Literal["vllm-classify", "vllm-pooling", "vllm-score", "sglang-classify", "tei-predict", "tei-rerank"]
 
@@ -141,7 +141,7 @@ class EndpointScorer(Remote):
                     ask(which, {"query": query, "texts": texts, "raw_scores": True, "truncate": False})
         elif self.kind.startswith("vllm") and self.tokenizer is None:
             for row in every:
-                messages = _messages(prompts[row], "user") + _messages(completions[row], "assistant")
+                messages = messages_of(prompts[row], "user") + messages_of(completions[row], "assistant")
                 ask([row], {"messages": messages, "use_activation": False, "add_generation_prompt": False, **self._task})
         else:
             inputs = self._inputs(batch, prompts, completions)
@@ -185,7 +185,7 @@ class EndpointScorer(Remote):
         encoder = self._encoder
         tokenizer = encoder.tokenizer
         if encoder.template == "chat":
-            talks = [_messages(p, "user") + _messages(c, "assistant") for p, c in zip(prompts, completions, strict=True)]
+            talks = [messages_of(p, "user") + messages_of(c, "assistant") for p, c in zip(prompts, completions, strict=True)]
             texts = tokenizer.apply_chat_template(talks, chat_template=encoder.jinja, tokenize=False, add_generation_prompt=False)
         elif encoder.template == "concat":
             end = tokenizer.eos_token or ""

@@ -25,6 +25,8 @@ from prefmill.scoring.rubrics import Mode, as_text, expected_rating, filled, par
 from prefmill.scoring.scorers import Floats, Scored
 
 Schedule = Literal["all", "baseline"]
+#: finish reasons of requests that no model saw: a server's refusal, a prompt that a local model does not take
+_UNANSWERED = (REFUSED, "too_long")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class JudgeScorer:
     number said; `rating`, the number said. Of `pairwise`: `score`, the mean of wins (a tie is half) over the distinct other completions
     that it met; `comparisons`, how many. A comparison is asked in both orders, and is a tie where they disagree.
     Texts: `verdict`, what the judge said, word for word (pairwise: JSON, one object for each comparison), and `reason`, why a row has no
-    score: unparseable, contradictory, cut_off, refused, single_candidate, not_compared. Such a row is null, never a number.
+    score: unparseable, contradictory, cut_off, refused, too_long, single_candidate, not_compared. Such a row is null, never a number.
     Equal completions of a prompt are asked about once and have one score.
 
     >>> from prefmill.sampling import Answer
@@ -232,8 +234,8 @@ class JudgeScorer:
     def _rating(self, reply: Reply) -> tuple[float | None, int | None, str | None]:
         """Score, number said, reason for neither."""
         answer = reply.answer
-        if answer.finish_reason == REFUSED:
-            return None, None, REFUSED
+        if answer.finish_reason in _UNANSWERED:
+            return None, None, answer.finish_reason
         parsed = parse_rating(answer.text, cut_off=answer.finish_reason == "length")
         if isinstance(parsed, str):
             return None, None, parsed
@@ -280,8 +282,8 @@ class JudgeScorer:
         return wins, void, told
 
     def _verdict(self, reply: Reply) -> str:
-        if reply.answer.finish_reason == REFUSED:
-            return REFUSED
+        if reply.answer.finish_reason in _UNANSWERED:
+            return reply.answer.finish_reason
         return parse_verdict(reply.answer.text, cut_off=reply.answer.finish_reason == "length")
 
     def __call__(self, batch: pa.RecordBatch) -> Floats:
