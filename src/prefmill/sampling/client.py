@@ -174,13 +174,14 @@ class Client:
                     return
                 try:
                     done.put((number, self._post(number, *jobs[number], read, stop), None))
-                except RequestFailed as error:
-                    if refused is not None and error.status in (400, 413, 422):
+                except _Stopped:
+                    return
+                except BaseException as error:
+                    if refused is not None and isinstance(error, RequestFailed) and error.status in (400, 413, 422):
                         done.put((number, refused(number, error), None))
-                    else:
+                    else:  # raised in the caller's thread; nothing is sent after it
+                        stop.set()
                         done.put((number, None, error))
-                except BaseException as error:  # raised in the caller's thread
-                    done.put((number, None, error))
 
         # Daemons: a request that hangs must not keep an interrupted program alive.
         for i in range(min(self._remote.concurrency, len(jobs))):
