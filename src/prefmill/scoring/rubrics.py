@@ -96,7 +96,10 @@ def as_text(value: Any) -> str:
 
 _NUMBER = r"\[{0,2}\**(10|[1-9])\**\]{0,2}(?:\s*/\s*10)?\.?"
 _ALONE = re.compile(rf"\s*{_NUMBER}\s*")
-_SAID = re.compile(rf"(?:\**(?:final |overall )?(?:rating|score)\**\s*[:=]\s*\**\s*|(?=\[\[)){_NUMBER}(?![\w.,/]*\d)", re.IGNORECASE)
+_SAID = re.compile(
+    rf"(?:\**(?:final |overall )?(?:rating|score)\**\s*[:=]\s*\**\s*|(?=\[\[)){_NUMBER}(?![\w.,/]*\d|[ \t]*(?:[-–~]|to|or)[ \t]*\d)",
+    re.IGNORECASE,
+)
 _LETTER = r"\[{0,2}\**(A|B|C|tie)\**\]{0,2}\.?"
 _ALONE_LETTER = re.compile(rf"\s*{_LETTER}\s*", re.IGNORECASE)
 _SAID_LETTER = re.compile(
