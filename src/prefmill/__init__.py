@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from prefmill.rollouts import step_values, stepwise
     from prefmill.runs import RunReport, run
     from prefmill.sample_runs import SampleReport, sample
-    from prefmill.sampling import LocalSampler, Sampler
+    from prefmill.sampling import EndpointSampler, LocalSampler, Sampler
     from prefmill.score_runs import ScoreReport, score
-    from prefmill.scoring import Ensemble, ImplicitReward, LogProb, RewardModel, Scorer
+    from prefmill.scoring import EndpointScorer, Ensemble, ImplicitReward, JudgeScorer, LogProb, RewardModel, Scorer
     from prefmill.stream import score_stream
     from prefmill.train_report import TrainReport
     from prefmill.training import train_policy, train_reward
@@ -43,8 +43,11 @@ __all__ = [
     "Advantage",
     "BestOf",
     "Curve",
+    "EndpointSampler",
+    "EndpointScorer",
     "Ensemble",
     "ImplicitReward",
+    "JudgeScorer",
     "LocalSampler",
     "LogProb",
     "LoopReport",
@@ -86,7 +89,7 @@ _LAZY = {
     "RunReport": "runs",
     "run": "runs",
     **dict.fromkeys(("SampleReport", "sample"), "sample_runs"),
-    **dict.fromkeys(("LocalSampler", "Sampler"), "sampling"),
+    **dict.fromkeys(("EndpointSampler", "LocalSampler", "Sampler"), "sampling"),
     "ScoreReport": "score_runs",
     "score": "score_runs",
     "score_stream": "stream",
@@ -94,7 +97,7 @@ _LAZY = {
     **dict.fromkeys(("train_policy", "train_reward"), "training"),
     "values": "bellman",
     **dict.fromkeys(("step_values", "stepwise"), "rollouts"),
-    **dict.fromkeys(("Ensemble", "ImplicitReward", "LogProb", "RewardModel", "Scorer"), "scoring"),
+    **dict.fromkeys(("EndpointScorer", "Ensemble", "ImplicitReward", "JudgeScorer", "LogProb", "RewardModel", "Scorer"), "scoring"),
 }
 
 

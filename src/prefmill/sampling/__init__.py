@@ -7,7 +7,8 @@ endpoint.py   an OpenAI-compatible server                    client.py    HTTP: 
 
 from __future__ import annotations
 
+from prefmill.sampling.endpoint import EndpointSampler
 from prefmill.sampling.local import LocalSampler
 from prefmill.sampling.samplers import Answer, Request, Sampler
 
-__all__ = ["Answer", "LocalSampler", "Request", "Sampler"]
+__all__ = ["Answer", "EndpointSampler", "LocalSampler", "Request", "Sampler"]
