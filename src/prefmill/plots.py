@@ -1,4 +1,4 @@
-"""Pictures: lines with intervals as PNG or SVG, their numbers beside them as CSV. Matplotlib without a display, loaded when one is drawn."""
+"""Pictures: lines with intervals as PNG or SVG, the numbers beside them as CSV. Matplotlib, without a display, is loaded for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ _STYLE = {
     "font.family": "DejaVu Sans", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#666666",
     "axes.labelcolor": "#222222", "xtick.color": "#444444", "ytick.color": "#444444", "axes.grid": True, "axes.grid.axis": "y",
     "grid.color": "#e4e4e4", "axes.axisbelow": True, "axes.titlelocation": "left", "axes.titlesize": 11, "legend.fontsize": 9,
-    "legend.edgecolor": "none", "legend.facecolor": "white", "legend.framealpha": 0.85, "svg.fonttype": "none", "svg.hashsalt": "prefmill", "text.parse_math": False, "axes.unicode_minus": True,
+    "legend.edgecolor": "none", "legend.facecolor": "white", "legend.framealpha": 0.85, "svg.fonttype": "none",
+    "svg.hashsalt": "prefmill", "text.parse_math": False,
 }  # fmt: skip
 _DPI = 150
 
@@ -131,7 +132,7 @@ def plot_curve(found: Curve, path: str | Path, *, overwrite: bool = False) -> Pl
         longest = max((part for _, part in parts), key=lambda part: part.height)
         _line(bottom, longest, "n", "kl", "#444444")
         ink = "#444444" if len(parts) > 1 else COLOURS[0]
-        kinds = [(f"best of n{interval}", "-"), ("median of n", "--"), ("mean", ":")]
+        kinds: Any = [(f"best of n{interval}", "-"), ("median of n", "--"), ("mean", ":")]
         handles = [Line2D([], [], color=ink, linestyle=style, label=name) for name, style in kinds]
         if found.by is not None:
             ours = zip(parts, _colours(len(parts)), strict=True)
@@ -168,7 +169,7 @@ def text_curve(found: Curve, width: int = 72) -> list[str]:
     single = len(parts) == 1
     shown = [points["best"], *((points[name] for name in ("low", "high", "median", "mean")) if single else ())]
     known = [value for column in shown for value in column.drop_nulls()]
-    least, most = min(known), max(known)
+    least, most = float(min(known)), float(max(known))
     largest = int(points["n"].max())  # type: ignore[arg-type]
     rows = sorted({2**i for i in range(largest.bit_length())} | {largest})
     head = len(f"n {largest} ")
@@ -180,9 +181,8 @@ def text_curve(found: Curve, width: int = 72) -> list[str]:
     letters = [chr(ord("a") + i % 26) for i in range(len(parts))]
     lines = ["best of n ●, median │, mean ○" + (", interval ─" if points["low"].drop_nulls().len() else "")] if single else []
     if not single:
-        lines = [
-            "best of n by " + _plain(str(found.by)) + ": " + ", ".join(f"{k} {name}" for k, (name, _) in zip(letters, parts, strict=True))
-        ]
+        named = ", ".join(f"{letter} {name}" for letter, (name, _) in zip(letters, parts, strict=True))
+        lines = [f"best of n by {_plain(str(found.by))}: {named}; * several"]
     for n in rows:
         line = [" "] * room
         for letter, (_, part) in zip(letters, parts, strict=True):
