@@ -342,9 +342,9 @@ def test_what_is_refused(home, policy_base, tmp_path):
     model, frame = reward_base(home, "llama"), pairs()
     target = tmp_path / "reward"
 
-    def refused(kind: type[PrefmillError], words: str, data: Any = frame, method: Any = pm.train_reward, **more: Any) -> None:
+    def refused(kind: type[PrefmillError], words: str, data: Any = frame, train: Any = pm.train_reward, **more: Any) -> None:
         with pytest.raises(kind, match=words):
-            method(data, target, **{"model": model, **more})
+            train(data, target, **{"model": model, **more})
         assert not list(tmp_path.glob("*reward*")), words
 
     refused(BadArgument, "holdout must be a number in 0..1", holdout=1.5)
