@@ -44,7 +44,8 @@ def check_folder(target: str | Path, *, overwrite: bool, where: str) -> None:
 def whole_folder(target: str | Path, *, overwrite: bool, where: str) -> Iterator[Path]:
     """A hidden folder beside `target` to fill; it becomes `target` at the end, and on an error goes away.
 
-    What a killed process left under the hidden name is removed first. Raises `TargetExists`, `BadArgument` (`check_folder`), `RunBusy`.
+    What a killed process left under the hidden names is removed first, and a target that it had moved aside, and not yet replaced, is put
+    back. Raises `TargetExists`, `BadArgument` (`check_folder`), `RunBusy`.
     """
     check_folder(target, overwrite=overwrite, where=where)
     path = Path(target)
@@ -62,6 +63,8 @@ def whole_folder(target: str | Path, *, overwrite: bool, where: str) -> Iterator
         if not mine:
             done = True
             raise RunBusy(f"{where}: another process is writing {str(path)!r}.", hint="wait for it, or name another output.")
+        _recover(path)
+        check_folder(target, overwrite=overwrite, where=where)
         for left in hidden.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield hidden
@@ -76,8 +79,7 @@ def whole_folder(target: str | Path, *, overwrite: bool, where: str) -> Iterator
 def _publish(hidden: Path, path: Path) -> None:
     for file in [hidden, *hidden.rglob("*")]:
         _fsync(file)
-    old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _old(path)
     if path.exists():
         os.rename(path, old)
     try:
@@ -87,6 +89,18 @@ def _publish(hidden: Path, path: Path) -> None:
             os.rename(old, path)
         raise
     _fsync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _recover(path: Path) -> None:
+    """What a process left that was killed between the two renames, or behind them."""
+    old = _old(path)
+    if old.exists() and not path.exists():
+        os.rename(old, path)
     shutil.rmtree(old, ignore_errors=True)
 
 

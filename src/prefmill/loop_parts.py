@@ -83,9 +83,13 @@ def identity(recipe: Recipe, section: str) -> dict[str, str]:
 
 
 def _sampler_kind(given: Mapping[str, Any]) -> Any:
-    from prefmill.sampling import EndpointSampler, LocalSampler
+    if "url" in given:
+        from prefmill.sampling import EndpointSampler
 
-    return EndpointSampler if "url" in given else LocalSampler
+        return EndpointSampler
+    from prefmill.sampling import LocalSampler
+
+    return LocalSampler
 
 
 def _scorers() -> dict[str, Any]:

@@ -56,8 +56,9 @@ class LoopPlan:
         headings = ("step", "answers", "new tokens", "forward tokens", "rows", "updates", "time")
         table = [headings, *(_line(step) for step in self.steps)]
         widths = [max(len(line[i]) for line in table) for i in range(len(headings))]
-        lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip()
-                 for line in table]  # fmt: skip
+        padded = [[cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))]
+                  for line in table]  # fmt: skip
+        lines = ["  ".join(line).rstrip() for line in padded]
         prompts = ", ".join(f"{name} {number:,}" for name, number in self.prompts.items() if number)
         return "\n".join([f"prompts: {prompts}", *lines, *self.notes, ""])
 

@@ -16,7 +16,7 @@ from prefmill.formats import _is_chat, _messages
 from prefmill.hashing import prompt_hash, split_frame
 from prefmill.readers import open_source
 from prefmill.recipes import PromptsSection
-from prefmill.schema import Roles
+from prefmill.schema import RoleNames, Roles
 
 _UNMADE = ("__prefmill_completion", "__prefmill_score")
 
@@ -73,9 +73,11 @@ def _distinct(files: Any, section: PromptsSection, counts: dict[str, int]) -> pl
     home = Path(tempfile.mkdtemp(prefix="prefmill-"))
     try:
         source = open_source([files] if isinstance(files, str) else list(files), temp_dir=home)
-        named = {"prompt": section.column} if section.column else {}
+        named: RoleNames = {"completion": _UNMADE[0], "score": _UNMADE[1]}
+        if section.column:
+            named["prompt"] = section.column
         columns = [name for name in source.columns.names if name not in _UNMADE]
-        roles = Roles.resolve([*columns, *_UNMADE], {**named, "completion": _UNMADE[0], "score": _UNMADE[1]}, where="loop: prompts")  # type: ignore[typeddict-item]
+        roles = Roles.resolve([*columns, *_UNMADE], named, where="loop: prompts")
         frames = [pl.read_parquet(file, columns=[roles.prompt]) for file in source.files]
         rows = pl.concat([frame.select(pl.col(roles.prompt).alias("prompt")) for frame in frames], how="vertical_relaxed")
     finally:

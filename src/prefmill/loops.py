@@ -21,7 +21,7 @@ import polars as pl
 
 from prefmill import loop_parts, stage_measures, stage_report
 from prefmill._version import __version__
-from prefmill.errors import BadArgument, BadInput
+from prefmill.errors import BadArgument, BadInput, TargetExists
 from prefmill.job import Progress
 from prefmill.loop_prompts import Prompts, load_prompts
 from prefmill.loop_state import RunFolder, steps_of
@@ -39,8 +39,8 @@ Trainer = Callable[..., Any]
 class LoopReport:
     """What a loop did.
 
-    stages      the figures of every policy, stage 0 (the model that it began with) first: `prefmill.stage_measures.measure`, and of what was
-                trained there: pool_mean, pool_median, pool_best, selected_rows, selected_mean, seconds of each step
+    stages      the figures of every policy, stage 0 (the model that it began with) first: `prefmill.stage_measures.measure`, and of what
+                was trained there: pool_mean, pool_median, pool_best, selected_rows, selected_mean, seconds of each step
     said        findings in sentences, those of report.md
     stopped     the rule that ended it before all stages were done, or None
     best_stage, policy   the policy with the largest mean reward on held-out prompts, and its folder
@@ -117,7 +117,8 @@ def read(recipe: Any, *, stages: int | None = None, seed: int | None = None, par
     for name, value, least in (("stages", stages, 1), ("seed", seed, 0)):
         if value is not None and (type(value) is not int or value < least):
             raise BadArgument(f"loop: {name}: got {value!r}, expected a whole number >= {least}.")
-    return replace(made, **{name: value for name, value in (("stages", stages), ("seed", seed)) if value is not None})
+    given: dict[str, Any] = {name: value for name, value in (("stages", stages), ("seed", seed)) if value is not None}
+    return replace(made, **given)
 
 
 @dataclass
@@ -177,7 +178,8 @@ class _Loop:
             self._evaluate(stage)
             rows = self.rows(stage)
             stopped = stage_report.stop_rule(rows, self.recipe.stop)
-            stage_report.write(self.run, rows, self.recipe, self.prompts.counts, stopped)
+            if self.run.ran and stage < self.recipe.stages:  # so far, for who looks at a run that goes on
+                stage_report.write(self.run, rows, self.recipe, self.prompts.counts, stopped, plot=False)
             if stopped or stage == self.recipe.stages:
                 break
             self._sample(stage)
@@ -226,7 +228,7 @@ class _Loop:
             from prefmill.sample_runs import sample
             from prefmill.serving import served
 
-            chunk = {"chunk_rows": self.recipe.sample.chunk_rows} if self.recipe.sample.chunk_rows else {}
+            chunk: dict[str, Any] = {"chunk_rows": self.recipe.sample.chunk_rows} if self.recipe.sample.chunk_rows else {}
             with served(self.recipe.sample, policy):
                 report = sample(
                     self.run.folder / "prompts" / f"{prompts}.parquet", self.run.folder / output, sampler=self.parts.sampler(policy),
@@ -349,7 +351,7 @@ class _Loop:
             if f"stage-{stage}/score" in self.run.steps:
                 row |= stage_measures.pool_figures(pl.read_parquet(self.run.folder / f"stage-{stage}" / "scored.parquet"))
             select = self.run.steps.get(f"stage-{stage}/select", {}).get("figures", {})
-            row |= {name: select[name] for name in ("selected_rows", "selected_mean") if name in select}
+            row |= {name: select[name] for name in ("selected_rows", "selected_mean", "selected_from") if name in select}
             at = f"stage-{stage}/"
             row["seconds"] = {name.removeprefix(at): step["seconds"] for name, step in self.run.steps.items() if name.startswith(at)}
             rows.append(row)
@@ -358,7 +360,17 @@ class _Loop:
 
 def _seed(seed: int, stage: int) -> int:
     """Another seed for every stage, so that a policy that did not change would still give other samples."""
-    return seed + 1_000_003 * stage
+    return (seed + 1_000_003 * stage) % 2**32
+
+
+def _again(work: Callable[..., Any], source: Path, target: Path, **options: Any) -> Any:
+    """`work` from file to file. Killed after the output appeared and before its ledger knew, it meets a target that it takes for
+    another's; in this folder it is its own, and is written again from the chunks that are there."""
+    try:
+        return work(source, target, **options)
+    except TargetExists:
+        target.unlink()
+        return work(source, target, **options)
 
 
 def _released(work: Callable[[], Mapping[str, Any]]) -> Callable[[], Mapping[str, Any]]:
@@ -368,10 +380,11 @@ def _released(work: Callable[[], Mapping[str, Any]]) -> Callable[[], Mapping[str
         try:
             return work()
         finally:
-            gc.collect()
             torch = sys.modules.get("torch")
-            if torch is not None and torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            if torch is not None:
+                gc.collect()
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
 
     return whole
 
@@ -396,7 +409,7 @@ def _picked(path: Path) -> dict[str, Any]:
     stages = rows.group_by(stage).len().sort(stage)
     return {
         "selected_rows": rows.height, "selected_mean": rows[score].mean(),
-        "selected_stages": {str(s): n for s, n in stages.iter_rows()},
+        "selected_from": ", ".join(f"{name}: {number}" for name, number in stages.iter_rows()),
     }  # fmt: skip
 
 

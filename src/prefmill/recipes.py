@@ -82,8 +82,8 @@ class PolicySection:
 class PromptsSection:
     """Where prompts come from; other columns, nulls and repetitions are left out (and counted)."""
 
-    train: Any = _field(_files)
-    heldout: Any = _field(_maybe(_files), None)
+    train: str | tuple[str, ...] = _field(_files)
+    heldout: str | tuple[str, ...] | None = _field(_maybe(_files), None)
     heldout_share: float | None = _field(_maybe(_number(0, 1, open_low=True)), None)
     column: str | None = _field(_maybe(_text), None)
     limit: int | None = _field(_maybe(_whole(1)), None)
@@ -184,7 +184,8 @@ class Recipe:
         told = {name: asdict(part) for name in _SECTIONS if (part := getattr(self, name)) is not None}
         for name, inner in _INNER.items():
             if name in told:
-                told[name] |= {key: value for key, value in told[name].pop(inner).items()}
+                own = told[name].pop(inner)
+                told[name] |= own
         told = {name: {key: value for key, value in part.items() if key not in HOW} for name, part in told.items()}
         plan = self.select.plan
         told["select"] = {"finished": self.select.finished, "plan": plan.kind, **{f.name: getattr(plan, f.name) for f in fields(plan)}}
@@ -244,7 +245,8 @@ def read_recipe(source: str | Path | Mapping[str, Any], *, sets: Sequence[str] =
     said += [f"[select] {problem}" for problem in problems]
     if said:
         raise PlanError(where, said)
-    return Recipe(**made, **{name: table[name] for name in ("stages", "seed") if name in table})
+    numbers: dict[str, Any] = {name: table[name] for name in ("stages", "seed") if name in table}
+    return Recipe(**made, **numbers)
 
 
 def _table(source: str | Path | Mapping[str, Any], where: str) -> Mapping[str, Any]:

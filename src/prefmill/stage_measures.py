@@ -37,7 +37,7 @@ def measure(answers: pl.DataFrame, base: pl.DataFrame | None) -> dict[str, Any]:
     distinct_1, distinct_2       see `distinct`
     """
     row: dict[str, Any] = {"prompts": answers["prompt"].n_unique(), "answers": answers.height}
-    row["unscored"] = answers["score"].null_count()
+    row["unscored"] = answers["score"].null_count()  # a prompt without room has no answer, a row that is too long no score
     for column, name in (("score", "reward"), ("second", "second")):
         if column not in answers.columns:
             continue
@@ -60,7 +60,7 @@ def measure(answers: pl.DataFrame, base: pl.DataFrame | None) -> dict[str, Any]:
     row["chars"] = texts.str.len_chars().mean()
     row["cut_off"] = (answers["finish_reason"] == "length").mean() if "finish_reason" in answers.columns else None
     for n in (1, 2):
-        row[f"distinct_{n}"] = distinct(texts.to_list(), n)
+        row[f"distinct_{n}"] = distinct(texts.drop_nulls().to_list(), n)
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from prefmill import stage_plot
 from prefmill.loop_state import RunFolder
 from prefmill.recipes import Recipe, StopSection
 from prefmill.stage_measures import columns_of
@@ -33,7 +34,8 @@ def stop_rule(rows: Sequence[Row], stop: StopSection) -> str | None:
         return f"stage {last['stage']}: KL estimate {kl:.4g} nats per answer, over max_kl {stop.max_kl:g}"
     best = best_stage(rows)
     if stop.patience is not None and last["stage"] - best >= stop.patience:
-        return f"stage {last['stage']}: no held-out reward above that of stage {best} for {last['stage'] - best} stages, patience {stop.patience}"
+        waited = last["stage"] - best
+        return f"stage {last['stage']}: no held-out reward above that of stage {best} for {waited} stages, patience {stop.patience}"
     return None
 
 
@@ -110,10 +112,11 @@ def _drift(first: Row, last: Row) -> list[str]:
             f"Answers became {grew}: {first[unit]:.0f} {unit} at stage 0, {last[unit]:.0f} at stage {last['stage']};"
             " a judge that looks at length would see that as well."
         )
-    if (last.get("cut_off") or 0) > _CUT_OFF or (first.get("cut_off") or 0) > _CUT_OFF:
+    cut = [row.get("cut_off") or 0.0 for row in (first, last)]
+    if max(cut) > _CUT_OFF:
         said.append(
-            f"{100 * first['cut_off']:.0f} % of held-out answers were cut off at stage 0 and {100 * last['cut_off']:.0f} % at stage {last['stage']}:"
-            " their scores and their KL are those of unfinished answers."
+            f"{100 * cut[0]:.0f} % of held-out answers were cut off at stage 0 and {100 * cut[1]:.0f} % at"
+            f" stage {last['stage']}: their scores and their KL are those of unfinished answers."
         )
     if first.get("distinct_2") and last.get("distinct_2") and abs(last["distinct_2"] / first["distinct_2"] - 1) > _MUCH:
         fell = last["distinct_2"] < first["distinct_2"]
@@ -130,19 +133,21 @@ def _drift(first: Row, last: Row) -> list[str]:
 # -- files ------------------------------------------------------------------------------------------------------------------------------
 
 
-def write(run: RunFolder, rows: Sequence[Row], recipe: Recipe, counts: Mapping[str, int], stopped: str | None) -> list[str]:
+def write(
+    run: RunFolder, rows: Sequence[Row], recipe: Recipe, counts: Mapping[str, int], stopped: str | None, *, plot: bool = True
+) -> list[str]:  # fmt: skip
     """`stages.parquet`, `report.md` and, where matplotlib is there, `stages.png` in the run's folder; the findings."""
-    from prefmill.stage_plot import draw
-
+    if not run.ran and (run.folder / "report.md").exists():  # nothing is new
+        return findings(rows, stopped)
     names = [name for name in columns_of(rows) if name != "seconds"]
-    steps = [name for name in columns_of([row["seconds"] for row in rows])]
+    steps = columns_of([row["seconds"] for row in rows])
     table = pl.DataFrame([
         {**{name: row.get(name) for name in names}, **{f"seconds_{name.replace('/', '_')}": row["seconds"].get(name) for name in steps}}
         for row in rows
     ], infer_schema_length=None)  # fmt: skip
     run.write("stages.parquet", table.write_parquet)
     said = findings(rows, stopped)
-    drawn = draw(run, rows)
+    drawn = stage_plot.draw(run, rows) if plot else None
     text = _markdown(rows, said, recipe, counts, drawn)
     run.write("report.md", lambda path: path.write_text(text, encoding="utf-8"))
     return said
@@ -165,11 +170,14 @@ def cells(row: Row, *, intervals: bool = True) -> dict[str, str]:
         if value is None:
             told[heading] = ""
             continue
-        shown = (lambda x: f"{100 * x:.1f} %") if name in _SHARES else (lambda x: f"{x:.4g}")
-        told[heading] = shown(value)
+        told[heading] = _shown(name, value)
         if intervals and spread and row.get(f"{name}_low") is not None:
-            told[heading] += f" ({shown(row[f'{name}_low'])} to {shown(row[f'{name}_high'])})"
+            told[heading] += f" ({_shown(name, row[f'{name}_low'])} to {_shown(name, row[f'{name}_high'])})"
     return told
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{100 * value:.1f} %" if name in _SHARES else f"{value:.4g}"
 
 
 def _markdown(rows: Sequence[Row], said: Sequence[str], recipe: Recipe, counts: Mapping[str, int], drawn: str | None) -> str:

@@ -42,9 +42,9 @@ class HeldOut:
     """A reward model on pairs that it has not seen, as `prefmill score` will score them.
 
     `accuracy`: how often the chosen side has the higher score (a draw counts half); `longer`: the same for the rule "the longer completion
-    wins", by characters. `margins`: accuracy by the difference of the feedback's scores, where the pairs have it. `loss` in nats, `difference`
-    the mean of chosen minus rejected score. `pairs_in` = pairs measured + what `dropped` counts by reason; `prompts_trained` are prompts
-    that the training data has too.
+    wins", by characters. `margins`: accuracy by the difference of the feedback's scores, where the pairs have it. `loss` in nats,
+    `difference` the mean of chosen minus rejected score. `pairs_in` = pairs measured + what `dropped` counts by reason; `prompts_trained`
+    are prompts that the training data has too.
     """
 
     name: str
@@ -63,7 +63,7 @@ class HeldOut:
 class TrainReport:
     """What a training did.
 
-    `rows_in` = `rows_used` + `rows_held_out` + what `dropped` counts by reason (`too_long`, `null_...`). `steps` of the optimizer, which are
+    `rows_in` = `rows_used` + `rows_held_out` + what `dropped` counts by reason (`too_long`, `null_...`). `steps` of the optimizer are
     `epochs` over the rows used; `loss`: the mean over the last tenth of them, `losses`: (step, loss) along the way. `tokens` went through
     the model, without padding. `seconds` of wall time, of which `seconds_training` were in the trainer.
     """
@@ -126,9 +126,7 @@ def card(report: TrainReport) -> str:
 
 def named_shares(held: HeldOut) -> list[tuple[str, Share]]:
     """Every share of a held-out set, with what it is called."""
-    buckets = [
-        (f"margin {b.at_least:.4g}" + (f" to {b.at_most:.4g}" if b.at_most > b.at_least else ""), b.accuracy) for b in held.margins
-    ]
+    buckets = [(f"margin {b.at_least:.4g}" + (f" to {b.at_most:.4g}" if b.at_most > b.at_least else ""), b.accuracy) for b in held.margins]
     return [("reward model", held.accuracy), *buckets, ("longer completion", held.longer)]
 
 

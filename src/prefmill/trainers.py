@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import random
@@ -58,15 +59,20 @@ class Trained:
     seconds: float
 
 
+def trl() -> Any:
+    """The package, or `MissingPackage`."""
+    try:
+        return importlib.import_module("trl")
+    except ImportError as error:
+        raise MissingPackage.for_extra("train", error.name or "trl", "train") from None
+
+
 @contextmanager
 def training(seed: int) -> Iterator[None]:
     """Seeds, silence, and afterwards everything as it was: the caller's random numbers, warnings, bars and log levels are not ours."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
-        import datasets
-        import trl  # noqa: F401
-    except ImportError as error:
-        raise MissingPackage.for_extra("train", error.name or "trl", "train") from None
+    trl()
+    import datasets
     import numpy as np
     import torch
     from transformers import set_seed
@@ -78,7 +84,7 @@ def training(seed: int) -> Iterator[None]:
     theirs_bars = theirs.is_progress_bar_enabled()
     no_tqdm = os.environ.get("TQDM_DISABLE")
     os.environ["TQDM_DISABLE"] = "1"
-    theirs.set_verbosity_error()
+    theirs.set_verbosity(logging.ERROR)
     theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
     for name in levels:
@@ -160,7 +166,8 @@ def settings(kind: Any, recipe: Recipe, folder: Path, rows: int, model: Any, **m
         warmup_steps=0.1, lr_scheduler_type="linear", seed=recipe.seed, data_seed=recipe.seed, max_length=recipe.max_length,
         train_sampling_strategy="group_by_length", remove_unused_columns=False,  # the sampler reads "length"
         pad_to_multiple_of="auto" if on_gpu else None, use_cpu=not on_gpu, bf16=on_gpu, dataloader_pin_memory=on_gpu,
-        gradient_checkpointing=on_gpu and model.num_parameters() > _CHECKPOINTED, logging_steps=max(1, steps // 50), save_strategy="no", report_to="none", disable_tqdm=True, **more,
+        gradient_checkpointing=on_gpu and model.num_parameters() > _CHECKPOINTED,
+        logging_steps=max(1, steps // 50), save_strategy="no", report_to="none", disable_tqdm=True, **more,
     )  # fmt: skip
 
 
@@ -172,9 +179,8 @@ def lora_of(recipe: Recipe, kind: Kind) -> Any:
         from peft import LoraConfig
     except ImportError:
         raise MissingPackage.for_extra("train: lora_rank", "peft", "lora") from None
-    return LoraConfig(
-        r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM" if kind == "causal" else "SEQ_CLS"
-    )
+    task = "CAUSAL_LM" if kind == "causal" else "SEQ_CLS"
+    return LoraConfig(r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, target_modules="all-linear", task_type=task)
 
 
 def fit(trainer: Any, tell: Progress) -> Trained:
@@ -184,7 +190,8 @@ def fit(trainer: Any, tell: Progress) -> Trained:
     losses: list[tuple[int, float]] = []
 
     class Told(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+        def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            logs = more["logs"]
             if "loss" in logs:
                 losses.append((int(state.global_step), float(logs["loss"])))
                 if not abs(losses[-1][1]) < float("inf"):

@@ -29,7 +29,6 @@ from prefmill.train_rows import (
     pair_ids,
     read_pairs,
     read_winners,
-    spelled,
     winner_ids,
 )
 from prefmill.trainers import (
@@ -47,6 +46,7 @@ from prefmill.trainers import (
     settings,
     stop_ids,
     training,
+    trl,
 )
 
 Method = Literal["sft", "dpo"]
@@ -128,8 +128,8 @@ def train_reward(
         ids, kept, long = pair_ids(encoder, rows, where=where)
         dropped |= long
         refuse_rows(len(kept), where, dropped)
-        columns = {f"{side}_ids": ids[side] for side in ids}
-        columns["length"] = [max(map(len, both)) for both in zip(*ids.values(), strict=True)]
+        columns: dict[str, list[Any]] = {f"{side}_ids": ids[side] for side in ids}
+        columns["length"] = _longer(ids)
         if "margin" in rows.frame.columns:
             columns["margin"] = rows.frame["margin"].gather(kept).to_list()
         with whole_folder(output, overwrite=overwrite, where=where) as folder:
@@ -217,7 +217,7 @@ def train_policy(
             done = _fit_policy(trainee, recipe, columns, folder, method, beta, tell)
             report = _report(
                 method, model, output, rows_in, len(columns["length"]), dropped, done, recipe, started,
-                **({"beta": beta} if method == "dpo" else {}),
+                beta=beta if method == "dpo" else None,
             )  # fmt: skip
             write_report(folder, report)
     return report
@@ -288,16 +288,19 @@ def _tests(test: Any, where: str) -> dict[str, PairRows]:
 
 
 def _fit_reward(trainee: Trainee, recipe: Recipe, columns: dict[str, Any], folder: Path, center: float, tell: Progress) -> Trained:
-    from trl import RewardConfig, RewardTrainer
-
-    args = settings(RewardConfig, recipe, folder, len(columns["length"]), trainee.model, center_rewards_coefficient=center or None)
-    trainer = RewardTrainer(
+    args = settings(trl().RewardConfig, recipe, folder, len(columns["length"]), trainee.model, center_rewards_coefficient=center or None)
+    trainer = trl().RewardTrainer(
         model=trainee.model, args=args, train_dataset=_dataset(columns), processing_class=trainee.tokenizer,
         peft_config=lora_of(recipe, "reward"),
     )  # fmt: skip
     done = fit(trainer, tell)
     save(trainer, trainee.tokenizer, folder)
     return done
+
+
+def _longer(ids: Mapping[str, list[list[int]]]) -> list[int]:
+    """Tokens of the longer side of every pair."""
+    return [max(len(chosen), len(rejected)) for chosen, rejected in zip(ids["chosen"], ids["rejected"], strict=True)]
 
 
 def _dataset(columns: dict[str, Any]) -> Any:
@@ -344,7 +347,7 @@ def _measure(
     sizes = [np.array([_size(value) for value in rows[side].to_list()]) for side in ("chosen", "rejected")]
     wins, longer = ((a > b) + (a == b) / 2 for a, b in ((chosen, rejected), sizes))
     margins = next((rows[column].to_list() for column in ("difference", "margin") if column in rows.columns), None)
-    used = [key for key, good in zip(keys, usable, strict=True) if good]
+    used = [keys[i] for i in np.flatnonzero(usable)]
     return HeldOut(
         name=name, pairs_in=pairs.rows_in, dropped=dropped, prompts=len(set(used)), prompts_trained=len(set(used) & trained),
         accuracy=share_of(wins, groups[usable]), longer=share_of(longer, groups[usable]),
@@ -383,7 +386,7 @@ def _dpo_columns(encoder: Any, pairs: PairRows, where: str) -> tuple[dict[str, A
         )
     ids, kept, lost = pair_ids(encoder, pairs, where=where)
     frame = pairs.frame[kept]
-    columns: dict[str, Any] = {"length": [max(map(len, both)) for both in zip(*ids.values(), strict=True)]}
+    columns: dict[str, Any] = {"length": _longer(ids)}
     for name, speaker in (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant")):
         values = frame[name].to_list()
         columns[name] = values if encoder.template == "concat" else [conversation(value, speaker) for value in values]
@@ -393,14 +396,12 @@ def _dpo_columns(encoder: Any, pairs: PairRows, where: str) -> tuple[dict[str, A
 def _fit_policy(
     trainee: Trainee, recipe: Recipe, columns: dict[str, Any], folder: Path, method: Method, beta: float, tell: Progress
 ) -> Trained:
-    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
-
     rows = len(columns["length"])
     if method == "sft":
-        args = settings(SFTConfig, recipe, folder, rows, trainee.model, dataset_kwargs={"skip_prepare_dataset": True})
+        args = settings(trl().SFTConfig, recipe, folder, rows, trainee.model, dataset_kwargs={"skip_prepare_dataset": True})
     else:  # the model that DPO starts from is its reference: its log-probabilities are computed once, before the first step
-        args = settings(DPOConfig, recipe, folder, rows, trainee.model, beta=beta, precompute_ref_log_probs=True)
-    trainer = (SFTTrainer if method == "sft" else DPOTrainer)(
+        args = settings(trl().DPOConfig, recipe, folder, rows, trainee.model, beta=beta, precompute_ref_log_probs=True)
+    trainer = (trl().SFTTrainer if method == "sft" else trl().DPOTrainer)(
         model=trainee.model, args=args, train_dataset=_dataset(columns), processing_class=trainee.tokenizer,
         peft_config=lora_of(recipe, "causal"),
     )  # fmt: skip

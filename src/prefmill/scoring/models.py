@@ -21,7 +21,9 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _HEADS = ("score", "classifier", "v_head", "value_head", "lm_head")
 # What changes numbers or ids; a README or an optimizer state beside the weights does not.
 _COUNTED = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
-_UNCOUNTED = ("README", "prefmill.json", "trainer_state", "training_args", "generation_config", "all_results", "train_results", "eval_results")
+_UNCOUNTED = (
+    "README", "prefmill.json", "trainer_state", "training_args", "generation_config", "all_results", "train_results", "eval_results",
+)  # fmt: skip
 
 
 # Encoders that number positions from pad_token_id + 1, so that as many fewer are left for tokens.

@@ -1,0 +1,98 @@
+"""Run as a program by test_loop: a loop in child processes that are killed, until one gets through.
+
+    python kill_loop.py boundaries FOLDER        every life does one step, and dies before or behind its entry in the state
+    python kill_loop.py random FOLDER KILLS SEED    lives that are killed at random instants
+
+The parent imports everything once and forks, so that a life is short. Prints how many were killed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import loop_fakes
+
+import prefmill.loops
+import prefmill.runs
+import prefmill.sample_runs
+import prefmill.score_runs
+import prefmill.stage_report  # noqa: F401
+from prefmill.loop_state import RunFolder
+
+
+def life(folder: Path, dies: str = "") -> int:
+    """One child; `dies` is where it kills itself: before or behind the first step's entry."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        warnings.simplefilter("ignore")
+        if dies:
+            _mine(dies)
+        prefmill.loops.loop(loop_fakes.recipe(folder), folder / "run", **loop_fakes.parts())
+        os._exit(0)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def _mine(dies: str) -> None:
+    save = RunFolder._save
+
+    def save_and_die(self: RunFolder) -> None:
+        if self.ran and dies == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(self)
+        if self.ran:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    RunFolder._save = save_and_die  # type: ignore[method-assign]
+
+
+def ended(child: int) -> bool:
+    """Whether it got through; False if it was killed."""
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return False
+    if os.waitstatus_to_exitcode(status):
+        sys.exit("a life failed by itself")
+    return True
+
+
+def boundaries(folder: Path) -> int:
+    killed = 0
+    while True:
+        for dies in ("before", "behind"):
+            if ended(life(folder, dies)):
+                return killed
+            killed += 1
+
+
+def at_random(folder: Path, kills: int, draw: random.Random) -> int:
+    killed, longest = 0, 1.0
+    while killed < kills:
+        started = time.perf_counter()
+        child = life(folder)
+        time.sleep(draw.uniform(0, longest))
+        os.kill(child, signal.SIGKILL)
+        if ended(child):  # it got through: kill sooner, and begin anew so that there is something to kill
+            longest = max(0.1, (time.perf_counter() - started) * 0.8)
+            if killed < kills:
+                (folder / "run").rename(folder / f"done-{killed}-{time.monotonic_ns()}")
+        else:
+            killed += 1
+    if not ended(life(folder)):
+        sys.exit("killed by somebody else")
+    return killed
+
+
+if __name__ == "__main__":  # pytest imports every file, for doctests
+    where = Path(sys.argv[2])
+    killed = boundaries(where) if sys.argv[1] == "boundaries" else at_random(where, int(sys.argv[3]), random.Random(int(sys.argv[4])))
+    print("killed", killed)
