@@ -252,7 +252,7 @@ def assert_same(where: str, engine: str, got: Answer, wanted: Answer) -> None:
     extra = f"missing {wanted_rows[len(rows) :][:1]}" if len(rows) < len(wanted_rows) else f"surplus {rows[len(wanted_rows) :][:1]}"
     assert len(rows) == len(wanted_rows), f"{where} on {engine}: {len(rows)} rows, expected {len(wanted_rows)}; {extra}"
     counts = {name: report.get(name, "absent") for name in COUNTS}
-    counts["dropped"] = dict(counts["dropped"])
+    counts |= {"dropped": dict(counts["dropped"]), "length": report.get("length")}
     wanted_report = {"length": None} | wanted_report
     assert counts == wanted_report, f"{where} on {engine}: report\n     got {counts}\nexpected {wanted_report}"
 

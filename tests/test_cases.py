@@ -62,7 +62,7 @@ def table_of(case: dict) -> pa.Table:
 
 def expected(case: dict, kind: str) -> tuple[list[tuple], dict]:
     rows = [tuple(float(v) if i in SCORES[kind] else v for i, v in enumerate(plain(row))) for row in case["expect"]]
-    report = {"rows_in": len(case["rows"]), "rows_not_selected": 0, "dropped": {}, "pairs_out": len(rows)} | case["report"]
+    report = {"rows_in": len(case["rows"]), "rows_not_selected": 0, "dropped": {}, "pairs_out": len(rows)} | plain(case["report"])
     return rows, report
 
 

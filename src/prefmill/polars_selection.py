@@ -96,12 +96,14 @@ def measured(judged: Candidates) -> pl.LazyFrame:
 def length_fit(candidates: pl.LazyFrame) -> pl.LazyFrame:
     """One row over the output of `measured`: slope, correlation, mean; what they are is in `sql/pref_length_fit.sql`."""
     score, length = pl.col("_score"), pl.col("_length").cast(pl.Float64)
-    # Equal scores have a mean that may differ from them in the last bit: that is no spread.
-    over, along = pl.when(score.min() < score.max()).then(score - score.mean()).otherwise(0.0), length - length.mean()
+    over, along = score - score.mean(), length - length.mean()
     sums = candidates.group_by("_grp").agg(
-        _xx=(along * along).sum(), _xy=(along * over).sum(), _yy=(over * over).sum(), _total=pl.col("_length").sum(), _n=pl.len()
-    )
-    xx, xy, yy = (pl.col(name).sum() for name in ("_xx", "_xy", "_yy"))
+        _xx=(along * along).sum(), _xy=(along * over).sum(), _yy=(over * over).sum(), _total=pl.col("_length").sum(), _n=pl.len(),
+        _varies=score.min() < score.max(),
+    )  # fmt: skip
+    # Equal scores have a mean that may differ from them in the last bit: that is no spread.
+    xy, yy = (pl.when("_varies").then(name).otherwise(0.0).sum() for name in ("_xy", "_yy"))
+    xx = pl.col("_xx").sum()
     correlation = pl.when(xx > 0, yy > 0).then(xy / xx.sqrt() / yy.sqrt())
     return sums.select(
         slope=_finite(pl.when(xx > 0).then(1000 * xy / xx)).fill_null(0.0), correlation=_finite(correlation),

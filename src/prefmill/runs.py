@@ -102,7 +102,7 @@ def run(
         layout = format or ("kto" if isinstance(plan, Unpaired) else "pool" if isinstance(plan, BestOf | Advantage) else "trl")
         if isinstance(plan, Advantage) and layout != "pool":
             raise BadArgument(f"run: advantages are whole rows; got format {layout!r}, expected 'pool'.", hint="leave --format out.")
-    whole_rows = _whole_rows(plan, layout, keep)
+    whole_rows = _whole_rows(plan, layout, keep if format else ())  # who names no format and keeps a column has it
     if output is not None:
         writers.check_target(output, split=split, overwrite=overwrite)
     with opened(plan, inputs, roles=roles, engine=engine, keep=keep, whole_rows=whole_rows, progress=progress, **reading) as job:
