@@ -190,7 +190,16 @@ def best(
     inputs: Inputs,
     output: Output = None,
     k: Annotated[int | None, typer.Option("--k", "-k", help="So many of a prompt (or of the pool).  [default: 1]")] = None,
-    pick: Annotated[str | None, typer.Option(help="best, median, worst or random.  [default: best]")] = None,
+    pick: Annotated[
+        str | None, typer.Option(help="best, median, worst, random, or rso (statistical rejection sampling).  [default: best]")
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Of rso, in units of the score: small picks the best, large at random.  [default: 0.5]")
+    ] = None,
+    length_control: Annotated[
+        bool | None,
+        typer.Option("--length-control/--no-length-control", help="Take what length explains out of the scores before picking."),
+    ] = None,
     scope: Annotated[str | None, typer.Option(help="prompt: k of every prompt; pool: k of the whole table.  [default: prompt]")] = None,
     min_score: Annotated[str | None, typer.Option(metavar="NUMBER|none", help="Leave smaller scores out first.  [default: none]")] = None,
     stages: Annotated[str | None, typer.Option(help="all, or last: rows of the largest stage only.  [default: all]")] = None,
@@ -229,11 +238,12 @@ def best(
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Select the k best completions of every prompt, for SFT on best-of-K; or the median, the worst, or random ones beside them.
+    """Select the k best completions of every prompt, for SFT on best-of-K; or accepted, median, worst or random ones.
 
     \b
     prefmill best scored.parquet -o best.parquet
     prefmill best scored.parquet -o sft.jsonl -k 4 --min-score 0 --format messages
+    prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --beta 0.5 --length-control
     """
     _run(BestOf, locals())
 

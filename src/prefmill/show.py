@@ -81,6 +81,10 @@ def report(plan: Plan, done: RunReport) -> None:
         f"   ({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, {done.engine}, plan {done.plan_hash})",
         markup=False,
     )
+    if done.length is not None:
+        slope, correlation = done.length["slope"], done.length["correlation"]
+        told = "" if correlation is None else f" (correlation {correlation:.3f} inside prompts)"
+        console.print(f"length control: {slope:+.4g} a 1,000 characters taken out{told}", markup=False)
     for split, path in done.output.items():
         count = f" ({done.split_rows[split]:,})" if done.split_rows else ""
         console.print(f"wrote {path}{count}", markup=False)
