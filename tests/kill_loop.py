@@ -22,7 +22,8 @@ import prefmill.loops
 import prefmill.runs
 import prefmill.sample_runs
 import prefmill.score_runs
-import prefmill.stage_report  # noqa: F401
+import prefmill.stage_report
+from prefmill import stage_plot
 from prefmill.loop_state import RunFolder
 
 
@@ -33,6 +34,7 @@ def life(folder: Path, dies: str = "") -> int:
         return child
     try:
         warnings.simplefilter("ignore")
+        stage_plot.draw = lambda *_: None  # takes seconds
         if dies:
             _mine(dies)
         prefmill.loops.loop(loop_fakes.recipe(folder), folder / "run", **loop_fakes.parts())

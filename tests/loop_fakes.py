@@ -59,7 +59,9 @@ class FakeRatio:
         return [0.1 * len(text.split()) * self.more for text in batch["completion"].to_pylist()]
 
 
-def train(data: Path, output: Path, *, model: str, method: str, seed: int, overwrite: bool, progress: Any, **options: Any) -> dict[str, Any]:
+def train(
+    data: Path, output: Path, *, model: str, method: str, seed: int, overwrite: bool, progress: Any, **options: Any
+) -> dict[str, Any]:
     """A policy that is stronger by the mean score of what it was trained on; its folder says from which rows."""
     rows = pl.read_parquet(data)
     score = "score" if "score" in rows.columns else "chosen_score"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,9 +93,8 @@ def test_every_problem_of_a_recipe_is_said_at_once() -> None:
 )
 def test_keys_of_samplers_scorers_and_plans_are_checked_by_them(section: str, given: Any, said: str) -> None:
     table = {"policy": {"model": "m"}, "prompts": {"train": "p", "heldout_share": 0.1}, "score": {"model": "rm"}, section: given}
-    with pytest.raises(errors.PlanError, match=".*") as caught:
+    with pytest.raises(errors.PlanError, match=re.escape(said)):
         read_recipe(table)
-    assert said in str(caught.value)
 
 
 def test_values_from_the_command_line_win(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_values_from_the_command_line_win(tmp_path: Path) -> None:
     made = read_recipe(file, sets=["prompts.train=other.jsonl", "sample.temperatures=[1.0]", "stages=3", "select.pick=median"])
     assert (made.prompts.train, made.sample.temperatures, made.stages, made.select.plan.pick) == ("other.jsonl", (1.0,), 3, "median")
     assert read_recipe(file, sets=['train.method="dpo"']).select.plan.kind == "pairs"
-    with pytest.raises(errors.BadArgument, match="SECTION.KEY=VALUE"):
+    with pytest.raises(errors.BadArgument, match=r"SECTION\.KEY=VALUE"):
         read_recipe(file, sets=["a.b.c=1"])
     for text, said in (("[policy", "not TOML"), ("", "\\[policy\\] model: got nothing")):
         file.write_text(text)
@@ -203,7 +204,7 @@ def test_figures_are_those_of_plain_python(done: tuple[Path, pm.LoopReport]) -> 
         assert told["reward_best"] == pytest.approx(np.mean([max(a["score"] for a in each) for each in answers.values()]))
         assert told["reward_median"] == pytest.approx(np.mean([np.median([a["score"] for a in each]) for each in answers.values()]))
         words = [a["completion"].split() for each in answers.values() for a in each]
-        pairs = [pair for text in words for pair in zip(text, text[1:], strict=False)]
+        pairs = [pair for text in words for pair in itertools.pairwise(text)]
         assert told["distinct_2"] == pytest.approx(len(set(pairs)) / len(pairs))
         assert told["tokens"] == pytest.approx(np.mean([len(text) + 1 for text in words]))
         assert (told["prompts"], told["answers"]) == (len(answers), 3 * len(answers))
@@ -267,9 +268,9 @@ def test_a_changed_recipe_is_refused_by_name(done: tuple[Path, pm.LoopReport], c
 def test_other_prompts_and_scorers_are_refused_by_name(done: tuple[Path, pm.LoopReport], tmp_path: Path) -> None:
     folder, _ = done
     pl.DataFrame({"prompt": ["a", "b", "c", "d", "e"]}).write_parquet(tmp_path / "other.parquet")
-    with pytest.raises(errors.RunDiffers, match="prompts.train changed.*inputs.prompts"):
+    with pytest.raises(errors.RunDiffers, match=r"prompts\.train changed.*inputs\.prompts"):
         run(folder, prompts__train=str(tmp_path / "other.parquet"))
-    with pytest.raises(errors.RunDiffers, match="inputs.score.function changed"):
+    with pytest.raises(errors.RunDiffers, match=r"inputs\.score\.function changed"):
         run(folder, loop={"scorer": loop_fakes.dislikes_words, "second": None})
 
 
@@ -347,7 +348,6 @@ def test_stop_rules(tmp_path: Path) -> None:
 def test_nothing_selected_is_an_error_and_goes_on_nowhere(tmp_path: Path) -> None:
     with pytest.raises(errors.BadInput, match="nothing was selected at stage 0"):
         run(tmp_path, select__min_score=1000)
-    assert not (tmp_path / "run" / "stage-0" / "selected.parquet").exists() or True
     with pytest.raises(errors.BadInput, match="nothing was selected at stage 0"):
         run(tmp_path, select__min_score=1000)
 
@@ -393,7 +393,9 @@ def test_findings_say_what_the_figures_say(gain: Any, second: Any, said: str) ->
 
 
 def test_findings_name_length_and_diversity() -> None:
-    found = " ".join(stage_report.findings([row(0, None, distinct_2=0.8), row(1, (0.1, 0.2), tokens=14.0, distinct_2=0.4, cut_off=0.5)], None))
+    found = " ".join(
+        stage_report.findings([row(0, None, distinct_2=0.8), row(1, (0.1, 0.2), tokens=14.0, distinct_2=0.4, cut_off=0.5)], None)
+    )
     for part in ("Answers became longer: 10 tokens at stage 0, 14 at stage 1", "bigrams fell from 0.800 to 0.400", "50 % at"):
         assert part in found
 
@@ -462,8 +464,9 @@ def test_a_server_is_started_for_its_policy_and_ended(tmp_path: Path) -> None:
     with served(section, "policy-7"):
         with served(SampleSection(sampler={"url": url}), "policy-7"):
             pass
-        with pytest.raises(errors.BadInput, match="got \\['policy-7'\\], expected 'policy-8'"), served(
-            SampleSection(sampler={"url": url}), "policy-8"
+        with (
+            pytest.raises(errors.BadInput, match="got \\['policy-7'\\], expected 'policy-8'"),
+            served(SampleSection(sampler={"url": url}), "policy-8"),
         ):
             pass
         with pytest.raises(errors.BadInput, match="did not start"), served(section, "policy-7"):
@@ -537,7 +540,7 @@ def test_a_loop_of_tiny_models_from_a_recipe(models: Path, tmp_path: Path) -> No
     report = json.loads(found.stdout)
     assert report["stopped"] is None
     assert [row["stage"] for row in report["stages"]] == [0, 1]
-    assert "mean reward" in found.stderr
+    assert "second wins" in found.stderr
     assert math.isfinite(report["stages"][1]["kl"])
     more = explain(read_recipe(recipe), out, stages=2)
     steps = {step.step: step for step in more.steps}

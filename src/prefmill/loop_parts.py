@@ -13,6 +13,10 @@ from prefmill.plans import BestOf, Pairs
 if TYPE_CHECKING:
     from prefmill.recipes import Recipe, ScoreSection
 
+#: Fields that no TOML value can be, and the one whose name a section needs itself.
+_OBJECTS = frozenset({"parity", "parity_rows", "tolerance"})
+_SPELLED = {"kind": "server"}
+_FIELD_OF = {"server": "kind"}
 _GIVEN_BY_THE_LOOP = frozenset({"model", "method", "seed", "overwrite", "progress", "quiet"})
 
 
@@ -26,8 +30,10 @@ def kind_of(section: str, given: Mapping[str, Any]) -> tuple[Any, list[str]]:
     kind = _sampler_kind(given) if section == "sample" else _scorers().get(str(given.get("kind", "reward")))
     if kind is None:
         return None, []
-    names = [f.name for f in fields(kind) if f.init]
-    return kind, names if section != "sample" or "url" in given else [name for name in names if name != "model"]
+    names = [f.name for f in fields(kind) if f.init and f.name not in _OBJECTS]
+    if section == "sample":
+        return kind, names if "url" in given else [name for name in names if name != "model"]
+    return kind, [_SPELLED.get(name, name) for name in names]
 
 
 def needed_by(section: str, kind: Any) -> list[str]:
@@ -55,7 +61,15 @@ def sampler_of(recipe: Recipe, policy: str) -> Any:
 
 def scorer_of(section: ScoreSection) -> Any:
     """The scorer that a section describes."""
-    return _scorers()[section.kind](**section.scorer)
+    return built(section.kind, section.scorer)
+
+
+def built(kind: str, own: Mapping[str, Any]) -> Any:
+    """The scorer of a kind from its keys; a judge's `sampler` is a table of its own, with the keys of [sample] that are a sampler's."""
+    given = {_FIELD_OF.get(name, name): value for name, value in own.items()}
+    if kind == "judge" and isinstance(given.get("sampler"), Mapping):
+        given["sampler"] = _sampler_kind(given["sampler"])(**given["sampler"])
+    return _scorers()[kind](**given)
 
 
 def ratio_of(recipe: Recipe, policy: str) -> Any:

@@ -65,6 +65,8 @@ class RunFolder:
                 ):  # it goes last: without it the rest is a stranger's
                     if path.name != "lock":
                         remove(path)
+            for path in list(self.folder.rglob("*.tmp")):  # of a life that was killed while it wrote
+                remove(path)
             before = _read(self.folder)
             if before:
                 self._same(before["decides"])

@@ -8,97 +8,44 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from prefmill.errors import BadArgument, PlanError, PrefmillError, nearest
-
-#: None if a value can be meant, else what is expected
-Check = Callable[[object], str | None]
-
-
-def _field(check: Check, default: Any = MISSING) -> Any:
-    made = {"default": default} if default is not MISSING else {}
-    return field(metadata={"check": check}, **made)
-
-
-def _whole(least: int) -> Check:
-    return lambda value: None if type(value) is int and value >= least else f"a whole number >= {least}"
-
-
-def _number(low: float, high: float | None = None, *, open_low: bool = False) -> Check:
-    def check(value: object) -> str | None:
-        fine = isinstance(value, int | float) and not isinstance(value, bool) and (value > low if open_low else value >= low)
-        if fine and (high is None or value <= high):  # type: ignore[operator]
-            return None
-        bound = f"{'>' if open_low else '>='} {low:g}"
-        return f"a number {bound}" + ("" if high is None else f" and <= {high:g}")
-
-    return check
-
-
-def _text(value: object) -> str | None:
-    return None if isinstance(value, str) and value else "text that is not empty"
-
-
-def _flag(value: object) -> str | None:
-    return None if isinstance(value, bool) else "true or false"
-
-
-def _one_of(*choices: str) -> Check:
-    return lambda value: None if value in choices else f"one of {list(choices)}"
-
-
-def _some(check: Check) -> Check:
-    """A list of what `check` takes, not empty."""
-
-    def whole(value: object) -> str | None:
-        if isinstance(value, list | tuple) and value and all(check(each) is None for each in value):
-            return None
-        return f"a list of values that are each {check(object())}"
-
-    return whole
-
-
-def _maybe(check: Check) -> Check:
-    return lambda value: None if value is None or check(value) is None else check(value)
-
-
-def _files(value: object) -> str | None:
-    return None if _text(value) is None or _some(_text)(value) is None else "a path, or a list of paths"
+from prefmill.recipe_checks import files, flag, key, maybe, number, one_of, some, text, whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySection:
     """The model that is trained: a folder that `save_pretrained` wrote, or a hub id."""
 
-    model: str = _field(_text)
-    revision: str | None = _field(_maybe(_text), None)
+    model: str = key(text)
+    revision: str | None = key(maybe(text), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptsSection:
     """Where prompts come from; other columns, nulls and repetitions are left out (and counted)."""
 
-    train: str | tuple[str, ...] = _field(_files)
-    heldout: str | tuple[str, ...] | None = _field(_maybe(_files), None)
-    heldout_share: float | None = _field(_maybe(_number(0, 1, open_low=True)), None)
-    column: str | None = _field(_maybe(_text), None)
-    limit: int | None = _field(_maybe(_whole(1)), None)
-    heldout_limit: int | None = _field(_maybe(_whole(1)), None)
-    max_chars: int | None = _field(_maybe(_whole(1)), None)
+    train: str | tuple[str, ...] = key(files)
+    heldout: str | tuple[str, ...] | None = key(maybe(files), None)
+    heldout_share: float | None = key(maybe(number(0, 1, open_low=True)), None)
+    column: str | None = key(maybe(text), None)
+    limit: int | None = key(maybe(whole(1)), None)
+    heldout_limit: int | None = key(maybe(whole(1)), None)
+    max_chars: int | None = key(maybe(whole(1)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSection:
     """How many answers; `sampler` holds the fields of `LocalSampler`, or of `EndpointSampler` where `url` is given."""
 
-    n: int = _field(_whole(1), 8)
-    temperatures: tuple[float, ...] = _field(_some(_number(0)), (0.8, 0.9))
-    serve: str | None = _field(_maybe(_text), None)
-    chunk_rows: int | None = _field(_maybe(_whole(1)), None)
+    n: int = key(whole(1), 8)
+    temperatures: tuple[float, ...] = key(some(number(0)), (0.8, 0.9))
+    serve: str | None = key(maybe(text), None)
+    chunk_rows: int | None = key(maybe(whole(1)), None)
     sampler: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -106,7 +53,7 @@ class SampleSection:
 class ScoreSection:
     """A scorer: its kind, and in `scorer` its own fields."""
 
-    kind: str = _field(_one_of("reward", "logprob", "implicit", "judge", "endpoint"), "reward")
+    kind: str = key(one_of("reward", "logprob", "implicit", "judge", "endpoint"), "reward")
     scorer: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -117,7 +64,7 @@ class SelectSection:
     `finished` leaves out answers that were cut off at the limit of tokens: trained on, they would teach to stop there.
     """
 
-    finished: bool = _field(_flag, True)
+    finished: bool = key(flag, True)
     plan: Any = None
 
 
@@ -125,8 +72,8 @@ class SelectSection:
 class TrainSection:
     """One training from the selected rows; `start` is the policy that it begins with."""
 
-    method: str = _field(_one_of("sft", "dpo"), "sft")
-    start: str = _field(_one_of("previous", "base"), "previous")
+    method: str = key(one_of("sft", "dpo"), "sft")
+    start: str = key(one_of("previous", "base"), "previous")
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -134,17 +81,17 @@ class TrainSection:
 class EvaluateSection:
     """Answers to held-out prompts, of every policy."""
 
-    n: int = _field(_whole(1), 2)
-    temperature: float = _field(_number(0), 1.0)
-    kl: bool = _field(_flag, True)
+    n: int = key(whole(1), 2)
+    temperature: float = key(number(0), 1.0)
+    kl: bool = key(flag, True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StopSection:
     """When to end before all stages are done; None is no rule."""
 
-    patience: int | None = _field(_maybe(_whole(1)), None)
-    max_kl: float | None = _field(_maybe(_number(0, open_low=True)), None)
+    patience: int | None = key(maybe(whole(1)), None)
+    max_kl: float | None = key(maybe(number(0, open_low=True)), None)
 
 
 _SECTIONS: Mapping[str, Any] = {
@@ -159,8 +106,10 @@ _SECTIONS: Mapping[str, Any] = {
 }
 _INNER = {"sample": "sampler", "score": "scorer", "second": "scorer", "train": "options"}
 #: Keys that decide no result: they may change while a run goes on.
-HOW = frozenset({"device", "batch_tokens", "threads", "concurrency", "timeout", "url", "api_key", "api_key_env", "serve", "chunk_rows",
-                 "retries", "requests_per_minute", "cache", "micro_batch_size", "share_prefix"})  # fmt: skip
+HOW = frozenset({
+    "device", "batch_tokens", "threads", "concurrency", "timeout", "retries", "backoff", "rate_limit", "url", "api_key_env", "serve",
+    "chunk_rows", "cache", "share_prefix", "batch_rows", "price_in", "price_out",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,10 +135,14 @@ class Recipe:
             if name in told:
                 own = told[name].pop(inner)
                 told[name] |= own
-        told = {name: {key: value for key, value in part.items() if key not in HOW} for name, part in told.items()}
+        told = _without_how(told)
         plan = self.select.plan
         told["select"] = {"finished": self.select.finished, "plan": plan.kind, **{f.name: getattr(plan, f.name) for f in fields(plan)}}
         return {"stages": self.stages, "seed": self.seed, **told}
+
+    def changed(self, *, stages: int | None, seed: int | None) -> Recipe:
+        """This recipe with another number of stages, or another seed; None leaves them."""
+        return replace(self, stages=self.stages if stages is None else stages, seed=self.seed if seed is None else seed)
 
     def as_text(self) -> str:
         """What decides results, as JSON."""
@@ -224,7 +177,7 @@ def read_recipe(source: str | Path | Mapping[str, Any], *, sets: Sequence[str] =
     known = ["stages", "seed", *_SECTIONS, "select"]
     said += [f"{_bracketed(key, table[key])}: no such section{_near(key, known)}" for key in table if key not in known]
     for name, least in (("stages", 1), ("seed", 0)):
-        expected = _whole(least)(table.get(name, least))
+        expected = whole(least)(table.get(name, least))
         said += [f"{name}: got {table[name]!r}, expected {expected}."] if expected else []
     made: dict[str, Any] = {}
     for name, kind in _SECTIONS.items():
@@ -247,6 +200,10 @@ def read_recipe(source: str | Path | Mapping[str, Any], *, sets: Sequence[str] =
         raise PlanError(where, said)
     numbers: dict[str, Any] = {name: table[name] for name in ("stages", "seed") if name in table}
     return Recipe(**made, **numbers)
+
+
+def _without_how(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _without_how(value) if isinstance(value, Mapping) else value for key, value in part.items() if key not in HOW}
 
 
 def _table(source: str | Path | Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -285,11 +242,11 @@ def _section(kind: Any, given: object, name: str) -> tuple[Any, list[str]]:
         said += [f"{key}: no such key{_near(key, own)}" for key in others]
     else:
         said += _inner_problems(name, given, others, [*own])
-    for key, f in own.items():
-        if key not in given:
-            said += [f"{key}: got nothing, expected {f.metadata['check'](None)}."] if f.default is MISSING else []
-        elif expected := f.metadata["check"](given[key]):
-            said.append(f"{key}: got {given[key]!r}, expected {expected}.")
+    for at, f in own.items():
+        if at not in given:
+            said += [f"{at}: got nothing, expected {f.metadata['check'](None)}."] if f.default is MISSING else []
+        elif expected := f.metadata["check"](given[at]):
+            said.append(f"{at}: got {given[at]!r}, expected {expected}.")
     if said:
         return None, said
     outer = {key: tuple(value) if isinstance(value, list) else value for key, value in outer.items()}
@@ -298,7 +255,7 @@ def _section(kind: Any, given: object, name: str) -> tuple[Any, list[str]]:
 
 def _inner_problems(name: str, given: Mapping[str, Any], others: Mapping[str, Any], own: Sequence[str]) -> list[str]:
     """What is wrong with the keys of a section that belong to the object which it describes."""
-    from prefmill.loop_parts import kind_of, needed_by
+    from prefmill.loop_parts import built, kind_of, needed_by
 
     kind, taken = kind_of(name, given)
     if kind is None:
@@ -307,7 +264,10 @@ def _inner_problems(name: str, given: Mapping[str, Any], others: Mapping[str, An
     said += [f"{key}: got nothing, expected a value: {kind.__name__} needs it." for key in needed_by(name, kind) if key not in others]
     if not said and name != "train":
         try:
-            kind(**({"model": "."} if name == "sample" and "model" not in others else {}), **others)
+            if name == "sample":
+                kind(**{"model": ".", **others})
+            else:
+                built(str(given.get("kind", "reward")), others)
         except PrefmillError as error:
             said += str(error).splitlines()
         except TypeError as error:
@@ -324,7 +284,7 @@ def _holdout(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _same_scorer(one: ScoreSection, other: ScoreSection) -> bool:
-    plain = [replace(each, scorer={k: v for k, v in each.scorer.items() if k not in HOW}) for each in (one, other)]
+    plain = [replace(each, scorer=_without_how(each.scorer)) for each in (one, other)]
     return plain[0] == plain[1]
 
 
@@ -336,7 +296,7 @@ def _selection(given: object, method: str) -> tuple[Any, list[str]]:
         return None, [f"got {given!r}, expected a table."]
     kind, defaults = select_plan(method)
     own = {f.name: given[f.name] for f in fields(SelectSection) if "check" in f.metadata and f.name in given}
-    said = [f"{name}: got {value!r}, expected true or false." for name, value in own.items() if _flag(value)]
+    said = [f"{name}: got {value!r}, expected true or false." for name, value in own.items() if flag(value)]
     try:
         plan = kind.from_mapping({**defaults, **{key: value for key, value in given.items() if key not in own}})
     except PlanError as error:

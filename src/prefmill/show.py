@@ -187,14 +187,14 @@ def curve(found: Curve) -> None:
 
 def looped(done: LoopReport) -> None:
     """The stages of a loop as a table, and what they came to."""
-    from prefmill.stage_report import cells
+    from prefmill.stage_report import SHORT, cells
 
     console = _console()
     shown = [cells(row, intervals=False) for row in done.stages]
     table = Table(box=None, pad_edge=False, header_style="dim")
-    used = [heading for heading in shown[0] if any(row[heading] for row in shown)]
+    used = ["stage", *(heading for heading in SHORT if any(row[heading] for row in shown))]
     for heading in used:
-        table.add_column(heading, justify="right")
+        table.add_column(SHORT.get(heading, heading), justify="right")
     for row in shown:
         table.add_row(*(row[heading] for heading in used))
     console.print(table)

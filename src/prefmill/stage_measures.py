@@ -98,7 +98,7 @@ def kl_of(answers: pl.DataFrame) -> dict[str, float]:
     """
     there = answers.drop_nulls("log_ratio")
     found = _with_interval("kl", per_prompt(there, "log_ratio")["mean"].to_numpy())
-    tokens = there["n_tokens"].sum() if "n_tokens" in there.columns else 0
+    tokens = float(there["n_tokens"].sum()) if "n_tokens" in there.columns else 0.0
     found["kl_per_token"] = float(there["log_ratio"].sum()) / tokens if tokens else math.nan
     return found
 

@@ -159,6 +159,9 @@ TABLE = (
     ("second judge", "second_mean", True), ("second wins", "second_win", True), ("KL", "kl", True), ("tokens", "tokens", False),
     ("cut off", "cut_off", False), ("distinct-1", "distinct_1", False), ("distinct-2", "distinct_2", False),
 )  # fmt: skip
+#: of these, those that fit into a terminal
+SHORT = {"mean reward": "reward", "wins": "wins", "second judge": "second", "second wins": "second wins", "KL": "KL", "tokens": "tokens",
+         "distinct-2": "distinct-2"}  # fmt: skip
 _SHARES = ("win", "second_win", "cut_off")
 
 
