@@ -2,6 +2,7 @@
 
     python kill_loop.py boundaries FOLDER        every life does one step, and dies before or behind its entry in the state
     python kill_loop.py random FOLDER KILLS SEED    lives that are killed at random instants
+    python kill_loop.py models FOLDER KILLS SEED    the same with real tiny models: the recipe FOLDER/recipe.toml
 
 The parent imports everything once and forks, so that a life is short. Prints how many were killed.
 """
@@ -27,7 +28,7 @@ from prefmill import stage_plot
 from prefmill.loop_state import RunFolder
 
 
-def life(folder: Path, dies: str = "") -> int:
+def life(folder: Path, dies: str = "", *, models: bool = False) -> int:
     """One child; `dies` is where it kills itself: before or behind the first step's entry."""
     child = os.fork()
     if child:
@@ -37,7 +38,10 @@ def life(folder: Path, dies: str = "") -> int:
         stage_plot.draw = lambda *_: None  # takes seconds
         if dies:
             _mine(dies)
-        prefmill.loops.loop(loop_fakes.recipe(folder), folder / "run", **loop_fakes.parts())
+        if models:
+            prefmill.loops.loop(folder / "recipe.toml", folder / "run")
+        else:
+            prefmill.loops.loop(loop_fakes.recipe(folder), folder / "run", **loop_fakes.parts())
         os._exit(0)
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -76,11 +80,11 @@ def boundaries(folder: Path) -> int:
             killed += 1
 
 
-def at_random(folder: Path, kills: int, draw: random.Random) -> int:
-    killed, longest = 0, 1.0
+def at_random(folder: Path, kills: int, draw: random.Random, *, models: bool) -> int:
+    killed, longest = 0, 6.0 if models else 1.0
     while killed < kills:
         started = time.perf_counter()
-        child = life(folder)
+        child = life(folder, models=models)
         time.sleep(draw.uniform(0, longest))
         os.kill(child, signal.SIGKILL)
         if ended(child):  # it got through: kill sooner, and begin anew so that there is something to kill
@@ -89,12 +93,19 @@ def at_random(folder: Path, kills: int, draw: random.Random) -> int:
                 (folder / "run").rename(folder / f"done-{killed}-{time.monotonic_ns()}")
         else:
             killed += 1
-    if not ended(life(folder)):
+    if not ended(life(folder, models=models)):
         sys.exit("killed by somebody else")
     return killed
 
 
 if __name__ == "__main__":  # pytest imports every file, for doctests
     where = Path(sys.argv[2])
-    killed = boundaries(where) if sys.argv[1] == "boundaries" else at_random(where, int(sys.argv[3]), random.Random(int(sys.argv[4])))
-    print("killed", killed)
+    if sys.argv[1] == "boundaries":
+        print("killed", boundaries(where))
+    else:
+        with_models = sys.argv[1] == "models"
+        if with_models:
+            import torch  # noqa: F401
+            import transformers.models.llama.modeling_llama  # noqa: F401
+            import trl  # noqa: F401
+        print("killed", at_random(where, int(sys.argv[3]), random.Random(int(sys.argv[4])), models=with_models))

@@ -557,6 +557,16 @@ def test_a_loop_of_tiny_models_from_a_recipe(models: Path, tmp_path: Path) -> No
     assert ended["logprob"].to_list() == pytest.approx(ended["log_ratio_policy_logprob"].to_list(), rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.train
+def test_killed_with_models_it_ends_in_the_same_pool(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text((models / "recipe.toml").read_text())
+    assert killed("models", str(tmp_path), "4", "3") == 4
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "recipe.toml").write_text((models / "recipe.toml").read_text())
+    assert killed("models", str(tmp_path / "whole"), "0", "0") == 0
+    assert loop_fakes.content(tmp_path / "run") == loop_fakes.content(tmp_path / "whole" / "run")
+
+
 def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
