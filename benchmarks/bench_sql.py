@@ -5,7 +5,8 @@
 Each query runs in a process of its own: a fresh connection with `memory_limit`, `threads` and a spill folder, the input in the page
 cache. Its rows are folded into one number per column (a sum, of texts the sum of their lengths), so that every column is made and none is
 written. Wall and CPU time are those of the query, peak memory that of the whole process (DuckDB's limit leaves Python and its libraries
-out). Where both sides mean the same, the sums are compared. The table goes to stdout, progress to stderr. Exit code 1 if a macro fails or sums differ.
+out). Where both sides mean the same, the sums are compared. The table goes to stdout, progress to stderr. Exit code 1 if a macro fails
+or sums differ.
 """
 
 from __future__ import annotations
