@@ -76,9 +76,7 @@ def sample(  # one option a line: this is the manual
     api_key_env: Annotated[
         str | None, typer.Option(metavar="NAME", help="The environment variable that holds the key.", rich_help_panel=_SERVER)
     ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Requests at a time.  [default: 8]", rich_help_panel=_SERVER)
-    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at a time.  [default: 8]", rich_help_panel=_SERVER)] = None,
     rate_limit: Annotated[
         str | None, typer.Option(metavar="N|N/min", help="Most requests a second, or a minute.", rich_help_panel=_SERVER)
     ] = None,

@@ -172,8 +172,8 @@ def sample(
         _check_writable(prompts, home / target.name)
         tell("loading the model", None)
         key = {
-            "input": {"prompts": prompts.count, "content": prompts.identity},
             "keep": list(keep),
+            "input": {"prompts": prompts.count, "content": prompts.identity},
             **asked.key,
             "sampler": dict(drawer.fingerprint),
             "prefmill": __version__.split(".")[0],

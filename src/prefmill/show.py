@@ -167,7 +167,10 @@ def sampled(done: SampleReport) -> None:
             table.add_row(name, f"{rows:,}", "")
     table.add_row("  sampled", f"{done.prompts:,}", "")
     said = {"stop": "  ended", "length": "  cut off", "too_long": "  none: prompt too long"}
-    lines = [("answers", done.answers), *((said.get(name, f"  {name}"), n) for name, n in sorted(done.finish_reasons.items(), reverse=True))]
+    lines = [
+        ("answers", done.answers),
+        *((said.get(name, f"  {name}"), n) for name, n in sorted(done.finish_reasons.items(), reverse=True)),
+    ]
     asides = [("  of these seen before in their prompt", done.duplicates), ("  of these empty", done.empty)]
     for name, rows in [*lines, *(aside for aside in asides if aside[1])]:
         table.add_row(escape(name), f"{rows:,}", f"{100 * rows / max(1, done.answers):.1f} %")
