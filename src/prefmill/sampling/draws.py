@@ -40,7 +40,7 @@ def pick(logits: Any, temperatures: Any, draws: Any, top_p: float) -> tuple[Any,
     tokens = logits.argmax(dim=-1)
     drawn = torch.nonzero(temperatures > 0).flatten()
     rows = max(1, _SLICE // logits.shape[-1])
-    for part in torch.split(drawn, rows):  # type: ignore[no-untyped-call]
+    for part in torch.split(drawn, rows):
         tokens[part] = _draw(logits[part], temperatures[part], draws[part], top_p)
     chosen = logits.gather(-1, tokens[:, None])[:, 0]
     return tokens, chosen - logits.logsumexp(dim=-1)
@@ -54,7 +54,8 @@ def _draw(logits: Any, temperatures: Any, draws: Any, top_p: float) -> Any:
     total = sums[:, -1:]
     # A product that is rounded up to the total would be behind the last token.
     target = torch.minimum(draws[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(sums, target, right=True)[:, 0]
+    # NaN is below nothing: the place behind the last token; the caller sees it in the log-probability.
+    return torch.searchsorted(sums, target, right=True)[:, 0].clamp(max=weights.shape[-1] - 1)
 
 
 def nucleus(weights: Any, top_p: float) -> Any:
