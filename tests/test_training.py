@@ -204,6 +204,8 @@ def test_the_seed_decides_and_nobody_elses_numbers_move(home, tmp_path):
     assert random.getstate() == before[1]
     assert np.random.get_state()[1].tolist() == before[2]
     assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
+    prints = [pm.RewardModel(model=tmp_path / name).fingerprint for name in "abc"]
+    assert prints[0] == prints[1] != prints[2]
 
 
 def test_it_learns_and_measures_by_margin(home, tmp_path):
