@@ -288,6 +288,8 @@ def test_sft_learns_to_answer_and_to_stop(policy_base, caught, tmp_path):
 
 @pytest.mark.parametrize("lora_rank", [None, 2])
 def test_dpo_moves_towards_the_chosen(lora_rank, policy_base, caught, tmp_path):
+    if lora_rank:
+        pytest.importorskip("peft", reason="needs the extra prefmill[lora]")
     frame = pairs()
     report = pm.train_policy(
         frame, tmp_path / "policy", model=policy_base, method="dpo", steps=12, batch_size=8, learning_rate=1e-2, lora_rank=lora_rank
