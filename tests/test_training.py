@@ -204,6 +204,8 @@ def test_the_seed_decides_and_nobody_elses_numbers_move(home, tmp_path):
     assert random.getstate() == before[1]
     assert np.random.get_state()[1].tolist() == before[2]
     assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
+    prints = [pm.RewardModel(model=tmp_path / name).fingerprint for name in "abc"]
+    assert prints[0] == prints[1] != prints[2]
 
 
 def test_it_learns_and_measures_by_margin(home, tmp_path):
@@ -286,6 +288,8 @@ def test_sft_learns_to_answer_and_to_stop(policy_base, caught, tmp_path):
 
 @pytest.mark.parametrize("lora_rank", [None, 2])
 def test_dpo_moves_towards_the_chosen(lora_rank, policy_base, caught, tmp_path):
+    if lora_rank:
+        pytest.importorskip("peft", reason="needs the extra prefmill[lora]")
     frame = pairs()
     report = pm.train_policy(
         frame, tmp_path / "policy", model=policy_base, method="dpo", steps=12, batch_size=8, learning_rate=1e-2, lora_rank=lora_rank

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from prefmill.errors import BadArgument, BadInput, MissingPackage
+from prefmill.errors import AccountingError, BadArgument, BadInput, MissingPackage
 
 # What an encoder reads for a prompt and its completion: [CLS] prompt [SEP] completion [SEP], one segment.
 ENCODER_TEMPLATE = "{{ cls_token }}{% for message in messages %}{{ message['content'] }}{{ sep_token }}{% endfor %}"
@@ -163,7 +163,7 @@ def settings(kind: Any, recipe: Recipe, folder: Path, rows: int, model: Any, **m
     steps = recipe.steps or max(1, round(recipe.epochs * -(-rows // recipe.batch_size)))
     return kind(
         output_dir=str(folder), max_steps=steps, per_device_train_batch_size=recipe.batch_size, learning_rate=recipe.learning_rate,
-        warmup_steps=0.1, lr_scheduler_type="linear", seed=recipe.seed, data_seed=recipe.seed, max_length=recipe.max_length,
+        warmup_steps=steps // 10, lr_scheduler_type="linear", seed=recipe.seed, data_seed=recipe.seed, max_length=recipe.max_length,
         train_sampling_strategy="group_by_length", remove_unused_columns=False,  # the sampler reads "length"
         pad_to_multiple_of="auto" if on_gpu else None, use_cpu=not on_gpu, bf16=on_gpu, dataloader_pin_memory=on_gpu,
         gradient_checkpointing=on_gpu and model.num_parameters() > _CHECKPOINTED,
@@ -183,9 +183,12 @@ def lora_of(recipe: Recipe, kind: Kind) -> Any:
     return LoraConfig(r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, target_modules="all-linear", task_type=task)
 
 
-def fit(trainer: Any, tell: Progress) -> Trained:
-    """Train, telling how it goes. Raises `BadInput` where the loss is no number any more."""
+def fit(trainer: Any, rows: int, tell: Progress) -> Trained:
+    """Train on all `rows`, telling how it goes. Raises `BadInput` where the loss is no number any more."""
     from transformers import PrinterCallback, TrainerCallback
+
+    if len(trainer.train_dataset) != rows:  # what is too long has been left out, and counted, before
+        raise AccountingError(f"train: TRL kept {len(trainer.train_dataset)} of {rows} rows.")
 
     losses: list[tuple[int, float]] = []
 

@@ -86,7 +86,7 @@ def train_reward(
             or messages), or chosen and rejected alone with the prompt in front. A column margin is used in the loss.
         output: the folder to write; it appears whole or not at all. It holds weights (safetensors), the tokenizer with its chat template,
             the report (`prefmill.json`) and a model card. `prefmill score --model` takes it.
-        model: a folder or hub id, encoder or decoder; one with a head of several labels is refused by Transformers.
+        model: a folder or hub id, encoder or decoder. A reward model is trained on; any other gets a new head.
         test: files of pairs to measure on, each reported by itself. Without any, `holdout` of the prompts is kept back (0.1 by default).
         steps: of the optimizer; None: `epochs` over the pairs. batch_size: pairs in a step.
         learning_rate: the highest, reached after a tenth of the steps and falling to 0; None: 1e-4, with LoRA ten times that.
@@ -134,6 +134,7 @@ def train_reward(
             columns["margin"] = rows.frame["margin"].gather(kept).to_list()
         with whole_folder(output, overwrite=overwrite, where=where) as folder:
             done = _fit_reward(trainee, recipe, columns, folder, center, tell)
+            trainee.model = None  # measuring loads what was written
             trained = set(rows.take(rows.frame[kept]).prompts)
             tell("measuring", None)
             found = [_measure(folder, name, each, trained, device, trust_remote_code, where) for name, each in tests.items()]
@@ -293,7 +294,7 @@ def _fit_reward(trainee: Trainee, recipe: Recipe, columns: dict[str, Any], folde
         model=trainee.model, args=args, train_dataset=_dataset(columns), processing_class=trainee.tokenizer,
         peft_config=lora_of(recipe, "reward"),
     )  # fmt: skip
-    done = fit(trainer, tell)
+    done = fit(trainer, len(columns["length"]), tell)
     save(trainer, trainee.tokenizer, folder)
     return done
 
@@ -405,7 +406,7 @@ def _fit_policy(
         model=trainee.model, args=args, train_dataset=_dataset(columns), processing_class=trainee.tokenizer,
         peft_config=lora_of(recipe, "causal"),
     )  # fmt: skip
-    done = fit(trainer, tell)
+    done = fit(trainer, rows, tell)
     generation = trainee.model.generation_config
     generation.eos_token_id = stop_ids(trainee.tokenizer, generation.eos_token_id)
     save(trainer, trainee.tokenizer, folder)
