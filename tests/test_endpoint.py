@@ -34,7 +34,8 @@ torch = pytest.importorskip("torch", reason="needs the extra prefmill[score]")
 transformers = pytest.importorskip("transformers", reason="needs the extra prefmill[score]")
 pytest.importorskip("httpx2", reason="needs the extra prefmill[endpoint]")
 
-from prefmill.scoring.endpoint import EndpointScorer, Kind, difference  # noqa: E402
+from prefmill.scoring.endpoint import EndpointScorer, Kind  # noqa: E402
+from prefmill.scoring.parity import difference  # noqa: E402
 
 pytestmark = pytest.mark.score
 pools.one_thread()
