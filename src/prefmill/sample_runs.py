@@ -154,7 +154,7 @@ def sample(
     drawer: Any = LocalSampler(model=sampler) if isinstance(sampler, str | Path) else sampler
     if not callable(getattr(drawer, "sample", None)):
         raise BadArgument(f"sample: not a sampler; got {type(sampler).__name__}, expected a model, LocalSampler or EndpointSampler.")
-    asked = _Asked.of(n, temperatures, seed, stage, source or getattr(drawer, "name", None) or type(drawer).__name__)
+    asked = _Asked.of(n, temperatures, seed, stage, source or _source(drawer))
     if type(chunk_rows) is not int or chunk_rows < 1:
         raise BadArgument(f"sample: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")
     taken = {"prompt", *COLUMNS} & set(keep)
@@ -172,8 +172,8 @@ def sample(
         _check_writable(prompts, home / target.name)
         tell("loading the model", None)
         key = {
-            "input": {"prompts": prompts.count, "content": prompts.identity},
             "keep": list(keep),
+            "input": {"prompts": prompts.count, "content": prompts.identity},
             **asked.key,
             "sampler": dict(drawer.fingerprint),
             "prefmill": __version__.split(".")[0],
@@ -382,6 +382,11 @@ def _repeated(texts: Sequence[str | None], size: int) -> list[bool]:
             found.append(text is not None and text in seen)  # no text is no duplicate
             seen |= set() if text is None else {text}
     return found
+
+
+def _source(sampler: Any) -> str:
+    """What the pool calls a sampler: its name, or that of its model."""
+    return str(getattr(sampler, "name", None) or getattr(sampler, "model", None) or type(sampler).__name__)
 
 
 def _name(frame: pl.DataFrame, place: int) -> str:

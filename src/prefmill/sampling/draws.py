@@ -54,7 +54,8 @@ def _draw(logits: Any, temperatures: Any, draws: Any, top_p: float) -> Any:
     total = sums[:, -1:]
     # A product that is rounded up to the total would be behind the last token.
     target = torch.minimum(draws[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(sums, target, right=True)[:, 0]
+    # NaN is below nothing: the place behind the last token; the caller sees it in the log-probability.
+    return torch.searchsorted(sums, target, right=True)[:, 0].clamp(max=weights.shape[-1] - 1)
 
 
 def nucleus(weights: Any, top_p: float) -> Any:

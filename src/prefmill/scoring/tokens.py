@@ -203,6 +203,7 @@ class Encoder:
         """The ids of prompts alone, as a policy reads them: chats with the generation prompt behind, texts as they are."""
         if self.template == "chat":
             return self._chat([messages_of(p, "user") for p in prompts], open_end=True)
+        _only_texts(prompts, [], self.template)
         return self._tokenize(prompts, special=True)
 
     def _separates_pairs(self) -> bool:
