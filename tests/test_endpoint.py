@@ -121,16 +121,16 @@ def test_sampling_with_faults_between(tiny_server: Any, tmp_path: Path) -> None:
     """Every fault has struck, and the pool is that of a calm day: nothing lost, nothing twice, every answer that of its seed."""
     url, _ = tiny_server
     settings: dict[str, Any] = {"model": "tiny", "max_new_tokens": 8, "retries": 12, "backoff": 0.02, "concurrency": 6}
-    pm.sample(PROMPTS, tmp_path / "calm.parquet", sampler=pm.EndpointSampler(url=f"{url}/v1", **settings), n=4)
+    pm.sample(PROMPTS, tmp_path / "calm.parquet", sampler=pm.EndpointSampler(url=f"{url}/v1", **settings), n=2)
     with FaultProxy(int(url.rsplit(":", 1)[1]), seed=0, slow=1.1) as proxy:
         sampler = pm.EndpointSampler(url=f"{proxy.url}/v1", timeout=0.9, **settings)
-        done = pm.sample(PROMPTS, tmp_path / "stormy.parquet", sampler=sampler, n=4, chunk_rows=16)
+        done = pm.sample(PROMPTS, tmp_path / "stormy.parquet", sampler=sampler, n=2, chunk_rows=16)
     assert set(FAULTS) < set(proxy.done)
     assert rows(tmp_path / "stormy.parquet") == rows(tmp_path / "calm.parquet")
-    assert done.answers == 64
+    assert done.answers == 32
     usage = sampler.usage
     assert {"429", "500", "timeout", "broken answer"} <= set(usage.retries)
-    assert usage.requests == 64 + sum(usage.retries.values())
+    assert usage.requests == 32 + sum(usage.retries.values())
     answers = rows(tmp_path / "calm.parquet")
     assert all(row["logprob"] < 0 and row["n_tokens"] >= 1 for row in answers)
 
@@ -353,6 +353,33 @@ def test_command(tiny_server: Any, models: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert [row["score"] for row in rows(tmp_path / "scored.parquet")] == pytest.approx(local(models).tolist(), abs=1e-5)
+
+
+def test_sample_command(tiny_server: Any, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from prefmill.cli import app
+
+    pq.write_table(PROMPTS, tmp_path / "prompts.parquet")
+    options = [
+        "--model",
+        "m",
+        "--url",
+        f"{tiny_server[0]}/v1",
+        "-n",
+        "2",
+        "--temperature",
+        "0.9",
+        "--max-new-tokens",
+        "5",
+        "--concurrency",
+        "3",
+    ]
+    done = CliRunner().invoke(app, ["sample", str(tmp_path / "prompts.parquet"), "-o", str(tmp_path / "pool.parquet"), *options])
+    assert done.exit_code == 0, done.output
+    sampler = pm.EndpointSampler(url=tiny_server[0], model="m", max_new_tokens=5)
+    pm.sample(PROMPTS, tmp_path / "wanted.parquet", sampler=sampler, n=2, temperatures=(0.9,))
+    assert rows(tmp_path / "pool.parquet") == rows(tmp_path / "wanted.parquet")
 
 
 @pytest.mark.parametrize(("options", "words"), [
