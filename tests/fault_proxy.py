@@ -30,8 +30,9 @@ class FaultProxy:
         self.done: Counter[str | None] = Counter()
         self._listener = self._listen(0)
         self.port = self._listener.getsockname()[1]
-        self._closing = False
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._closing = self._away = False
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     @property
     def url(self) -> str:
@@ -42,24 +43,27 @@ class FaultProxy:
 
     def __exit__(self, *_: Any) -> None:
         self._closing = True
-        self._listener.close()
+        self._thread.join()
 
     @staticmethod
     def _listen(port: int) -> socket.socket:
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen(64)
-        listener.settimeout(0.1)
+        listener = socket.create_server(("127.0.0.1", port), backlog=64)
+        listener.settimeout(0.02)
         return listener
 
     def _accept(self) -> None:
         while not self._closing:
+            if self._away:
+                self._away = False
+                self._listener.close()
+                time.sleep(0.1)  # whoever connects now is refused
+                self._listener = self._listen(self.port)
             try:
                 client, _ = self._listener.accept()
-            except (TimeoutError, OSError):
+            except TimeoutError:
                 continue
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        self._listener.close()
 
     def _serve(self, client: socket.socket) -> None:
         with client:
@@ -82,10 +86,7 @@ class FaultProxy:
             self.done[fault] += 1
         if fault == "refused":
             self._reset(client)
-            with self._lock:
-                self._listener.close()
-                time.sleep(0.1)
-                self._listener = self._listen(self.port)
+            self._away = True
             return False
         if fault in ("429", "500"):
             client.sendall(_response(int(fault), b'{"error": {"message": "not now"}}', {"Retry-After": "0.1"} if fault == "429" else {}))

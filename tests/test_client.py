@@ -43,6 +43,8 @@ class Script:
         time.sleep(self.wait)
         with self.lock:
             self.busy -= 1
+        if callable(said):
+            said = said()
         return said or (200, {}, serving.chat(f"re: {body['messages'][-1]['content']}"))
 
 
@@ -167,7 +169,7 @@ def test_slow_answers() -> None:
         with client:
             client.recv(65536)
             client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-            for _ in range(20):
+            for _ in range(80):
                 try:
                     client.sendall(b" ")
                 except OSError:
@@ -182,14 +184,16 @@ def test_slow_answers() -> None:
         started = time.monotonic()
         with pytest.raises(RequestFailed, match="ReadTimeout: the answer was not whole in time"):
             sampler(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.3, retries=0).sample(ASKED[:1])
-        assert time.monotonic() - started < 0.9
+        assert time.monotonic() - started < 3
         thread.join(5)
 
 
 def test_retry_after_holds_all_requests() -> None:
     for dated in (False, True):
-        wait = email.utils.formatdate(time.time() + 2, usegmt=True) if dated else "1"
-        script = Script((429, {"Retry-After": wait}, {}), wait=0.01)
+        script = Script(
+            lambda dated=dated: (429, {"Retry-After": email.utils.formatdate(time.time() + 2, usegmt=True) if dated else "1"}, {}),
+            wait=0.01,
+        )
         with serving.server(script) as url:
             sampler(url, concurrency=2).sample(ASKED)
         gaps = [after - before for before, after in zip(script.at, script.at[1:], strict=False)]
@@ -205,7 +209,7 @@ def test_rate_limit() -> None:
         sampler(url, rate_limit="1200/min").sample(ASKED)
     gaps = [after - before for before, after in zip(script.at, script.at[1:], strict=False)]
     assert script.at[-1] - script.at[0] >= 11 / 20 * 0.95
-    assert sorted(gaps)[len(gaps) // 2] > 0.03
+    assert sorted(gaps)[len(gaps) // 2] > 0.02
 
 
 def test_waits_double_and_are_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +268,7 @@ def test_refusals_can_be_answers() -> None:
 
 def test_interrupted(tmp_path: Path) -> None:
     """Ctrl-C while the server hangs: the program ends at once, and sends nothing more."""
-    script = Script(*[None] * 2, wait=3.0)
+    script = Script(wait=8.0)
     program = (
         "import sys\nfrom prefmill.sampling import EndpointSampler, Request\n"
         "try:\n    EndpointSampler(url=sys.argv[1], model='m', concurrency=3).sample([Request('q', 0, i) for i in range(50)])\n"
@@ -278,5 +282,5 @@ def test_interrupted(tmp_path: Path) -> None:
         child.send_signal(2)
         asked = time.monotonic()
         assert child.wait(10) == 130
-        assert time.monotonic() - asked < 2
+        assert time.monotonic() - asked < 5
         assert len(script.asked) == 3

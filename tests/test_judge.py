@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 import math
 import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -372,3 +377,37 @@ def test_as_text() -> None:
     assert as_text("a") == "a"
     assert as_text([{"from": "human", "value": "a"}]) == "a"
     assert as_text([{"role": "system", "content": "s"}, {"role": "user", "content": None}]) == "system: s\n\nuser: "
+
+
+def test_killed(tmp_path: Path) -> None:
+    """SIGKILL and Ctrl-C in the middle of a run over a server: the same command goes on, and asks for no row of a finished chunk again."""
+    pool = pa.table({"prompt": [f"p{i}" for i in range(24)], "completion": ["c"] * 24})
+    pq.write_table(pool, tmp_path / "pool.parquet")
+    asked: Counter[str] = Counter()
+
+    def answer(path: str, body: Any, headers: dict[str, str]) -> serving.Said:
+        text = body["messages"][0]["content"]
+        asked[text] += 1
+        time.sleep(0.05)
+        return 200, {}, serving.chat(str(1 + int(text.split("p")[1].split("/")[0]) % 10))
+
+    (tmp_path / "rubric.txt").write_text("{prompt}/{completion}")
+    with serving.server(answer) as url:
+        command = [
+            sys.executable, "-m", "prefmill", "score", "pool.parquet", "-o", "out.parquet", "--scorer", "judge", "--model", "m",
+            "--url", url, "--rubric", "rubric.txt", "--chunk-rows", "4", "--concurrency", "2", "--quiet",
+        ]  # fmt: skip
+        for kill, after in ((signal.SIGKILL, 7), (signal.SIGINT, 17)):
+            child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+            while asked.total() < after:
+                assert child.poll() is None
+                time.sleep(0.01)
+            child.send_signal(kill)
+            said = child.communicate(timeout=30)[1]
+            assert child.returncode == (-9 if kill == signal.SIGKILL else 130)
+            assert ("what is scored is kept" in said) == (kill == signal.SIGINT)
+        assert subprocess.run(command, cwd=tmp_path, timeout=60).returncode == 0
+    out = pq.read_table(tmp_path / "out.parquet").to_pydict()
+    assert out["score"] == [1 + i % 10 for i in range(24)]
+    assert max(asked.values()) <= 3
+    assert asked.total() <= 24 + 2 * 6, "at most a chunk, and what was under way, is asked for again after each"

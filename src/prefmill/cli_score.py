@@ -103,6 +103,10 @@ def score(  # one option a line: this is the manual
         str | None, typer.Option(help="Of pairwise: all, or baseline (each against the first).  [default: all]", rich_help_panel=_JUDGE)
     ] = None,
     max_pairs: Annotated[int | None, typer.Option(min=1, help="Most pairs of a prompt.", rich_help_panel=_JUDGE)] = None,
+    top_logprobs: Annotated[
+        int | None,
+        typer.Option(min=0, help="Alternatives of a rating that the server is asked for.  [default: 20]", rich_help_panel=_JUDGE),
+    ] = None,
     ten_is_one_token: Annotated[
         bool, typer.Option("--ten-is-one-token", help='The judge\'s tokenizer has "10" as one token.', rich_help_panel=_JUDGE)
     ] = False,

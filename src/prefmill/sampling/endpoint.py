@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prefmill.errors import RequestFailed
-from prefmill.sampling.client import Broken, Remote
+from prefmill.sampling.client import Broken
+from prefmill.sampling.remote import Remote
 from prefmill.sampling.samplers import Answer, Prompt, Request
 
 #: The finish reason of a request that the server refused (where that is allowed); the text is what it said.
@@ -79,6 +80,11 @@ class EndpointSampler(Remote):
         if self.seed_bits not in range(1, 65):
             said.append(f"seed_bits must be in 1..64; got {self.seed_bits!r}")
         return said
+
+    @property
+    def name(self) -> str:
+        """The model's name, as the source of its answers."""
+        return self.model
 
     @property
     def fingerprint(self) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ use.
     heads.py      what is read off a model            models.py     loads models and names them by content
     reward.py     RewardModel, LogProb, ImplicitReward    scorers.py    the protocol, functions, Ensemble    cache.py  scores by content
     judge.py      a language model as a judge       rubrics.py    what it is asked, and what its answers mean
-    endpoint.py   reward models behind a server
+    endpoint.py   reward models behind a server     parity.py     what is wrong with a server's scores
 """
 
 from __future__ import annotations
