@@ -12,6 +12,7 @@ import duckdb
 import oracle
 import polars as pl
 import pytest
+from test_docs import ROOT, run_page
 from typer.testing import CliRunner
 
 import prefmill as pm
@@ -375,3 +376,8 @@ def test_pairs_for_dpo_from_the_same_pool(stages, by):
     assert len({tuple(texts) for texts in other}) > 1
     again = run(stages, "best", "--format", "pairs", "--engine", by)
     assert again.rows() == best_worst.select(columns[:5]).rows()
+
+
+def test_every_block_of_the_page_runs(tmp_path):
+    wrong = run_page((ROOT / "docs" / "selection.md").read_text(encoding="utf-8"), tmp_path, set(), "docs/selection.md")
+    assert not wrong, "\n\n".join(wrong)
