@@ -1,14 +1,13 @@
--- The candidates that `pick` picks from every pool: k of them, or all where there are fewer; by their rank, but 'rso' by their scores.
+-- The candidates that `pick` picks from every pool by their rank alone: k of them, or all where there are fewer.
 --
 -- `pools` is the output of pref_pools with the same arguments. Gives _grp, _first (of the pool), _rank (1 is the best), _pos, _score.
-CREATE OR REPLACE MACRO pref_picks(pools, k := 1, pick := 'best', scope := 'prompt', seed := 0, beta := 0.5) AS TABLE (
+CREATE OR REPLACE MACRO pref_picks(pools, k := 1, pick := 'best', scope := 'prompt', seed := 0) AS TABLE (
   -- _up counts from the worst, 1 to _n; the best are taken from the end of _keys, whatever it begins with
   WITH ranked AS NOT MATERIALIZED (
     SELECT *, unnest(CASE pick
         WHEN 'best' THEN range(greatest(len(_keys) - k::BIGINT, 0) + 1, len(_keys) + 1)
         WHEN 'worst' THEN range(1, least(_n, k::BIGINT) + 1)
         WHEN 'median' THEN range(greatest(_n - k::BIGINT, 0) // 2 + 1, least(greatest(_n - k::BIGINT, 0) // 2 + k::BIGINT, _n) + 1)
-        WHEN 'rso' THEN pref_accepted(list_transform(_keys, lambda key: pref_key_score(key)), pref_hash(_grp, seed), k, beta)
         ELSE range(1, _n + 1) END) AS _up
     FROM query_table(pools) WHERE _first IS NOT NULL),
   drawn AS NOT MATERIALIZED (

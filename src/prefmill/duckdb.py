@@ -185,19 +185,20 @@ def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
 def _picking(plan: BestOf, tie: str) -> list[tuple[str, str]]:
     """The steps from `candidates` to `picks`; with length control the ranks are those of `adjusted`, and `picks` has _adjusted_score."""
     pick = f"k := {plan.k}, pick := {sql(plan.pick)}, scope := {sql(plan.scope)}"
-    draw = f"seed := {plan.seed}" + (f", beta := {sql(float(plan.beta))}" if plan.pick == "rso" else "")
-    low = sql(plan.min_score)
+    low, draw = sql(plan.min_score), f"FROM pref_picks('pools', {pick}, seed := {plan.seed})"
+    if plan.pick == "rso":
+        draw = f"FROM pref_rso('pools', k := {plan.k}, seed := {plan.seed}, beta := {sql(float(plan.beta))})"
     if not plan.length_control:
         return [
             ("pools", f"FROM pref_pools('candidates', {pick}, min_score := {low}, {tie})"),
-            ("picks", f"FROM pref_picks('pools', {pick}, {draw})"),
+            ("picks", draw),
         ]
     return [
         ("measured", "FROM pref_measured('candidates', 'numbered')"),
         ("fit", "FROM pref_length_fit('measured')"),
         ("adjusted", f"FROM pref_adjusted('measured', 'fit', min_score := {low})"),
         ("pools", f"FROM pref_pools('adjusted', {pick}, min_score := pref_adjusted_min({low}), {tie})"),
-        ("ranked", f"FROM pref_picks('pools', {pick}, {draw})"),
+        ("ranked", draw),
         ("picks", "FROM pref_given('ranked', 'candidates')"),
     ]
 
