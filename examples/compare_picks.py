@@ -3,6 +3,7 @@
     python examples/compare_picks.py examples/rejection_sampling.toml -o runs/picks --seeds 3
 
     runs/picks/best-0, median-0, random-0, best-1, ...   a run each; killed, the same command goes on
+    runs/picks/picks.json, stages.csv, picks.png         what came of them
 
 What runs of one seed have in common (samples and scores of stage 0) is made once and taken over. The table says for each rule the mean
 reward on held-out prompts after the last stage, by both judges, and the gain over stage 0; and for best against each control the difference
@@ -12,12 +13,14 @@ over all seeds with its 95 % interval over prompts (each prompt's mean over seed
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 from pathlib import Path
 
 import polars as pl
 
 import prefmill as pm
+from prefmill.plots import plot_lines
 from prefmill.recipes import read_recipe
 from prefmill.stage_measures import bootstrap
 
@@ -70,6 +73,15 @@ def main() -> None:
         f"{rules[0]} - {control}": {judge: difference(given.output, judge, (rules[0], control), seeds, last) for judge in judges}
         for control in rules[1:]
     }
+    stages = pl.DataFrame([
+        {"stage": row["stage"], "reward": row["reward_mean"], "trained on": name.rpartition("-")[0]}
+        for name, report in reports.items()
+        for row in report.stages
+    ])  # fmt: skip
+    of_rule = stages.group_by("stage", "trained on", maintain_order=True).agg(pl.col("reward").mean()).sort("stage", maintain_order=True)
+    of_rule.write_csv(given.output / "stages.csv")
+    if importlib.util.find_spec("matplotlib"):
+        plot_lines(of_rule, given.output / "picks.png", x="stage", y="reward", series="trained on", overwrite=True)
     result = {"seeds": len(seeds), "rules": table, "differences": against}
     (given.output / "picks.json").write_text(json.dumps(result, indent=1), "utf-8")
     print(json.dumps(result, indent=1))

@@ -20,10 +20,21 @@ _PANELS = (
 def draw(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> str | None:
     """`stages.png` and `stages.svg` in the run's folder; the name of the first, or None where matplotlib is not installed."""
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        from matplotlib import rc_context
     except ImportError:
         return None
+    from prefmill.plots import STYLE
+
+    with rc_context(STYLE):
+        return _drawn(run, rows)
+
+
+def _drawn(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> str:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from prefmill.plots import COLOURS
+
     panels = [(title, lines) for title, lines in _PANELS if any(row.get(name) is not None for name, _ in lines for row in rows)]
     columns = min(3, len(panels))
     depth = -(-len(panels) // columns)
@@ -31,21 +42,21 @@ def draw(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> str | None:
     FigureCanvasAgg(figure)
     for place, (title, lines) in enumerate(panels):
         axes = figure.add_subplot(depth, columns, place + 1)
-        for name, label in lines:
+        for (name, label), colour in zip(lines, COLOURS, strict=False):
             told = [row for row in rows if row.get(name) is not None]
             if not told:
                 continue
             at, values = [row["stage"] for row in told], [row[name] for row in told]
-            axes.plot(at, values, marker="o", label=label)
+            axes.plot(at, values, marker="o", label=label, color=colour)
             if all(row.get(f"{name}_low") is not None for row in told):
-                axes.fill_between(at, [row[f"{name}_low"] for row in told], [row[f"{name}_high"] for row in told], alpha=0.15)
+                axes.fill_between(at, [row[f"{name}_low"] for row in told], [row[f"{name}_high"] for row in told], alpha=0.15, color=colour)
         if "wins" in title:
             axes.axhline(0.5, color="grey", linewidth=0.8, linestyle="--")
-        axes.set_title(title, fontsize=10)
+        axes.set_title(title)
         axes.set_xlabel("stage")
         axes.set_xticks([row["stage"] for row in rows])
         if len(lines) > 1:
-            axes.legend(fontsize=8)
+            axes.legend()
     for kind in ("png", "svg"):
         run.write(f"stages.{kind}", lambda path, kind=kind: figure.savefig(path, format=kind, dpi=120))  # type: ignore[misc]
     return "stages.png"
