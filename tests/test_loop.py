@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import prefmill as pm
 from prefmill import errors, stage_measures, stage_plot, stage_report
+from prefmill.loop_parts import sampler_of, scorer_of
 from prefmill.loop_plan import explain
 from prefmill.loop_prompts import load_prompts
 from prefmill.recipes import PromptsSection, SampleSection, StopSection, read_recipe
@@ -88,6 +89,11 @@ def test_every_problem_of_a_recipe_is_said_at_once() -> None:
         ("score", {"model": "rm", "pooling": "mean"}, "pooling is not one of"),
         ("second", {"model": "rm", "device": "cuda"}, "the same scorer as [score]"),
         ("select", {"k": 0}, "k must be a whole number"),
+        ("sample", {"url": "http://localhost/v1", "model": "m"}, "one name for all policies"),
+        ("sample", {"url": "localhost"}, "url must be http"),
+        ("second", {"kind": "judge", "sampler": {"url": "http://localhost/v1"}}, "model"),
+        ("second", {"kind": "judge", "mode": "both", "sampler": {"model": "m"}}, "mode is not one of"),
+        ("second", {"kind": "endpoint", "url": "http://localhost", "model": "rm", "server": "tgi"}, "kind is not one of"),
         ("score", "rm", "got 'rm', expected a table"),
     ],
 )
@@ -111,6 +117,18 @@ def test_values_from_the_command_line_win(tmp_path: Path) -> None:
             read_recipe(file)
     with pytest.raises(errors.BadArgument, match="cannot read"):
         read_recipe(tmp_path / "absent.toml")
+
+
+def test_judges_and_servers_are_scorers_too() -> None:
+    base = {"policy": {"model": "m"}, "prompts": {"train": "p", "heldout_share": 0.5}}
+    judge = {"kind": "judge", "sampler": {"url": "http://localhost/v1", "model": "j", "concurrency": 2}, "price_in": 1.0}
+    server = {"kind": "endpoint", "server": "vllm-classify", "url": "http://localhost:8001", "model": "rm"}
+    made = read_recipe({**base, "score": judge, "second": server, "sample": {"url": "http://localhost/v1"}})
+    assert [type(scorer_of(part)).__name__ for part in (made.score, made.second) if part] == ["JudgeScorer", "EndpointScorer"]
+    assert sampler_of(made, "runs/x/policy").model == "runs/x/policy"
+    again = read_recipe({**base, "score": {**judge, "price_in": 2.0, "sampler": {**judge["sampler"], "concurrency": 9}},
+                         "second": {**server, "url": "http://other:1"}, "sample": {"url": "http://third/v1"}})  # fmt: skip
+    assert again.decides() == made.decides()
 
 
 def test_what_decides_no_result_may_change() -> None:

@@ -254,7 +254,8 @@ class Stages:
                 row |= {"kl": 0.0, "kl_per_token": 0.0}  # by definition
             base = answers if base is None else base
             if f"stage-{stage}/score" in self.run.steps:
-                row |= stage_measures.pool_figures(pl.read_parquet(self.run.folder / f"stage-{stage}" / "scored.parquet"))
+                scored = pl.read_parquet(self.run.folder / f"stage-{stage}" / "scored.parquet", columns=["prompt", "score"])
+                row |= stage_measures.pool_figures(scored)
             select = self.run.steps.get(f"stage-{stage}/select", {}).get("figures", {})
             row |= {name: select[name] for name in ("selected_rows", "selected_mean", "selected_from") if name in select}
             at = f"stage-{stage}/"
@@ -301,10 +302,10 @@ def _plain(report: Any) -> dict[str, Any]:
 
 def _finished(pool: Sequence[Path], target: Path) -> int:
     """The rows of the pool that were not cut off, in `target`; how many were."""
-    rows = pl.concat([pl.read_parquet(path) for path in pool], how="vertical_relaxed")
-    kept = rows.filter(pl.col("finish_reason").ne_missing("length"))
-    kept.write_parquet(target)
-    return rows.height - kept.height
+    rows = pl.concat([pl.scan_parquet(path) for path in pool], how="vertical_relaxed")
+    finished = pl.col("finish_reason").ne_missing("length")
+    rows.filter(finished).sink_parquet(target)
+    return int(rows.select((~finished).sum()).collect().item())
 
 
 def _picked(path: Path) -> dict[str, Any]:

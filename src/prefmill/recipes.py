@@ -135,6 +135,7 @@ class Recipe:
             if name in told:
                 own = told[name].pop(inner)
                 told[name] |= own
+        told["sample"]["sampler"] = "server" if "url" in told["sample"] else "local"
         told = _without_how(told)
         plan = self.select.plan
         told["select"] = {"finished": self.select.finished, "plan": plan.kind, **{f.name: getattr(plan, f.name) for f in fields(plan)}}
@@ -193,6 +194,10 @@ def read_recipe(source: str | Path | Mapping[str, Any], *, sets: Sequence[str] =
         said.append('[score]: no such section; expected the reward model that selects: [score] model = "DIR".')
     elif made["score"] is not None and made["second"] is not None and _same_scorer(made["score"], made["second"]):
         said.append("[second]: the same scorer as [score]; expected one that selection does not see.")
+    if made["sample"] is not None and made["sample"].sampler.get("model") and not made["sample"].serve:
+        said.append(
+            "[sample] model: one name for all policies; expected it beside serve only, or no model: a policy has its folder's name."
+        )
     method = made["train"].method if made["train"] is not None else "sft"
     made["select"], problems = _selection(table.get("select", {}), method)
     said += [f"[select] {problem}" for problem in problems]

@@ -52,6 +52,8 @@ def _drawn(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> str:
                 axes.fill_between(at, [row[f"{name}_low"] for row in told], [row[f"{name}_high"] for row in told], alpha=0.15, color=colour)
         if "wins" in title:
             axes.axhline(0.5, color="grey", linewidth=0.8, linestyle="--")
+        if title == "answer length":
+            axes.set_ylim(bottom=0)
         axes.set_title(title)
         axes.set_xlabel("stage")
         axes.set_xticks([row["stage"] for row in rows])
