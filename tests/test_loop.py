@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import prefmill as pm
 from prefmill import errors, stage_measures, stage_plot, stage_report
+from prefmill.hashing import split_frame
 from prefmill.loop_parts import sampler_of, scorer_of
 from prefmill.loop_plan import explain
 from prefmill.loop_prompts import load_prompts
@@ -157,6 +158,15 @@ def test_held_out_prompts_are_never_trained_on(tmp_path: Path) -> None:
     again = load_prompts(section, 3)
     assert set(again.train["prompt"]) == set(drawn.train["prompt"])
     assert set(load_prompts(section, 4).heldout["prompt"]) != set(drawn.heldout["prompt"])
+
+
+def test_a_split_of_a_file_can_be_divided_again(tmp_path: Path) -> None:
+    """The hash that holds out is another one than that of `--split`, or such prompts would all be on one side."""
+    texts = pl.DataFrame({"prompt": [f"p{i}" for i in range(400)]})
+    for _, part in split_frame(texts, {"a": 0.5, "b": 0.5}, 0):
+        part.write_parquet(tmp_path / "part.parquet")
+        found = load_prompts(PromptsSection(train=str(tmp_path / "part.parquet"), heldout_share=0.5), 0)
+        assert 0.35 < found.heldout.height / part.height < 0.65
 
 
 def test_prompts_may_be_conversations_with_any_names(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from prefmill.errors import BadInput
 from prefmill.formats import _is_chat, _messages
-from prefmill.hashing import prompt_hash, split_frame
+from prefmill.hashing import prompt_hash
 from prefmill.readers import open_source
 from prefmill.recipes import PromptsSection
 from prefmill.schema import RoleNames, Roles
@@ -39,7 +39,7 @@ def load_prompts(section: PromptsSection, seed: int) -> Prompts:
     """The prompts that a recipe names.
 
     `limit` and `heldout_limit` take the prompts whose hash with `seed` is smallest, in the order of the file, so that they do not depend
-    on the order of rows; a share is drawn by the hash of the prompt, as `--split` draws it. A prompt that is held out is never trained on.
+    on the order of rows; a share is drawn by the hash of the prompt. A prompt that is held out is never trained on.
     """
     counts = {"rows": 0, "null": 0, "repeated": 0, "too_long": 0, "in_heldout": 0, "over_limit": 0}
     train = _distinct(section.train, section, counts)
@@ -56,8 +56,9 @@ def load_prompts(section: PromptsSection, seed: int) -> Prompts:
         share = float(section.heldout_share or 0.0)
         if share >= 1:
             raise BadInput(f"loop: heldout_share {share:g} leaves no prompts to train on.")
-        parts = dict(split_frame(train, {"heldout": share, "train": 1 - share}, seed))
-        train, heldout = parts["train"], parts["heldout"]
+        # Not the hash of `--split`: prompts that are one split of a file would then fall on one side.
+        held = prompt_hash(train["prompt"], f"heldout:{seed}:".encode()).cast(pl.Float64) / 2.0**64 < share
+        train, heldout = train.filter(~held), train.filter(held)
     train, heldout = (_limited(*each, seed, counts) for each in ((train, section.limit), (heldout, section.heldout_limit)))
     for name, frame in (("train", train), ("heldout", heldout)):
         if not frame.height:
@@ -107,5 +108,5 @@ def _limited(frame: pl.DataFrame, limit: int | None, seed: int, counts: dict[str
     if limit is None or frame.height <= limit:
         return frame
     counts["over_limit"] += frame.height - limit
-    drawn = frame.with_row_index("_row").with_columns(_hash=prompt_hash(frame["prompt"], f"{seed}:".encode()))
+    drawn = frame.with_row_index("_row").with_columns(_hash=prompt_hash(frame["prompt"], f"limit:{seed}:".encode()))
     return drawn.sort("_hash", "_row").head(limit).sort("_row").select("prompt")
