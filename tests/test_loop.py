@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -360,13 +361,16 @@ def test_training_from_the_base_and_cut_off_answers(tmp_path: Path) -> None:
 
 
 def test_stop_rules(tmp_path: Path) -> None:
-    stopped = run(tmp_path, stages=4, stop={"max_kl": 0.01})
+    stopped = run(tmp_path, stages=2, stop={"max_kl": 0.01})
     assert stopped.stopped is not None
     assert stopped.stopped.startswith("stage 1: KL estimate")
     assert len(stopped.stages) == 2
     assert any("Stopped early" in each for each in stopped.said)
-    worse = run(tmp_path, "worse", stages=4, stop={"patience": 2}, loop={"scorer": loop_fakes.dislikes_words, "second": None})
-    assert worse.stopped == "stage 2: no held-out reward above that of stage 0 for 2 stages, patience 2" or worse.stopped is None
+    weaker = {"scorer": loop_fakes.dislikes_words, "second": None}  # what is trained makes answers longer
+    worse = run(tmp_path, "worse", stages=3, stop={"patience": 1}, train__learning_rate=-0.5, loop=weaker)
+    assert worse.stopped == "stage 1: no held-out reward above that of stage 0 for 1 stages, patience 1"
+    assert worse.best_stage == 0
+    assert worse.policy == "base"
     rows = [{"stage": s, "reward_mean": m} for s, m in enumerate([1.0, 2.0, 1.5, 1.9])]
     assert stage_report.stop_rule(rows, StopSection(patience=2)) is not None
     assert stage_report.stop_rule(rows[:3], StopSection(patience=2)) is None
@@ -460,6 +464,21 @@ def test_killed_at_twenty_random_instants_it_ends_in_the_same_pool(done: tuple[P
     assert killed("random", str(tmp_path), "20", "7") == 20
     assert loop_fakes.content(tmp_path / "run") == loop_fakes.content(done[0] / "run")
     assert not [path for path in (tmp_path / "run").rglob("*") if ".tmp" in path.name and "prefmill" not in str(path.parent)]
+
+
+def test_killed_between_an_output_and_its_ledger_it_goes_on(done: tuple[Path, pm.LoopReport], tmp_path: Path) -> None:
+    """The output is there, the ledger still says that the run goes on: to `pm.score` that is a stranger's file, here it is not."""
+    shutil.copytree(done[0], tmp_path / "copy")
+    folder = tmp_path / "copy" / "run"
+    state = json.loads((folder / "state.json").read_text())
+    for step, output in (("stage-0/sample", "pool"), ("stage-1/score", "scored")):
+        del state["steps"][step]
+        manifest = folder / step.split("/")[0] / f".{output}.parquet.prefmill" / "manifest.json"
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "state": "running"}))
+    (folder / "state.json").write_text(json.dumps(state))
+    again = pm.loop(loop_fakes.recipe(done[0]), folder, **loop_fakes.parts())
+    assert again.ran == ("stage-0/sample", "stage-1/score")
+    assert loop_fakes.content(folder) == loop_fakes.content(done[0] / "run")
 
 
 # -- a server for a policy

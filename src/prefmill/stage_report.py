@@ -191,7 +191,7 @@ def _markdown(rows: Sequence[Row], said: Sequence[str], recipe: Recipe, counts: 
     if drawn:
         lines += ["", f"![stages]({drawn})"]
     lines += ["", "## What was trained on", ""]
-    trained = [row for row in rows if row.get("selected_rows") is not None]
+    trained = [row for row in rows if row.get("selected_rows") is not None and row.get("pool_mean") is not None]
     headings = ["stage", "pool mean", "pool best of K", "rows selected", "their mean", "from stages"]
     body = [
         [str(row["stage"]), f"{row['pool_mean']:.4g}", f"{row['pool_best']:.4g}", str(row["selected_rows"]), f"{row['selected_mean']:.4g}",
