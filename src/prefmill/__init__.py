@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from prefmill.score_runs import ScoreReport, score
     from prefmill.scoring import Ensemble, ImplicitReward, LogProb, RewardModel, Scorer
     from prefmill.stream import score_stream
+    from prefmill.train_report import TrainReport
+    from prefmill.training import train_policy, train_reward
 
 __all__ = [
     "Advantage",
@@ -48,6 +50,7 @@ __all__ = [
     "RunReport",
     "ScoreReport",
     "Scorer",
+    "TrainReport",
     "Unpaired",
     "Values",
     "__version__",
@@ -58,6 +61,8 @@ __all__ = [
     "score_stream",
     "step_values",
     "stepwise",
+    "train_policy",
+    "train_reward",
     "values",
 ]
 
@@ -71,6 +76,8 @@ _LAZY = {
     "ScoreReport": "score_runs",
     "score": "score_runs",
     "score_stream": "stream",
+    "TrainReport": "train_report",
+    **dict.fromkeys(("train_policy", "train_reward"), "training"),
     "values": "bellman",
     **dict.fromkeys(("step_values", "stepwise"), "rollouts"),
     **dict.fromkeys(("Ensemble", "ImplicitReward", "LogProb", "RewardModel", "Scorer"), "scoring"),
