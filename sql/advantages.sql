@@ -28,23 +28,26 @@ CREATE OR REPLACE MACRO pref_table_advantages(tbl, prompt, completion, score, ki
            pref_policy_weight(weight, logprob, kind) AS _weight, typeof(logprob) <> '"NULL"' AS _log,
            typeof(weight) <> '"NULL"' OR typeof(logprob) <> '"NULL"' AS _acts FROM query_table(tbl)),
   judged AS NOT MATERIALIZED (
-    SELECT _pos, _prompt AS _grp, NULL AS _text, NULL AS _id, NULL AS _annotator, NULL AS _aspect,
+    SELECT _pos, _prompt AS _grp, NULL AS _text, NULL AS _id, NULL AS _annotator, NULL AS _aspect, _weight, _log, _acts,
            CASE WHEN _acts THEN pref_weight_refusal(_weight, _log) END AS _refusal, _prompt IS NOT NULL AS _has_prompt,
            _completion IS NOT NULL AS _has_completion, _score0 IS NULL AS _null_score, pref_number(_score0) AS _value
     FROM numbered),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
-  candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
-  acting AS NOT MATERIALIZED (
-    SELECT candidates.*, w._weight, w._log FROM candidates JOIN numbered AS w ON w._pos = candidates._pos),
-  found AS NOT MATERIALIZED (FROM pref_advantages('acting', kind := kind, epsilon := epsilon))
-  SELECT _prompt AS prompt, _completion AS completion, _score AS score, _advantage AS advantage FROM (
-    SELECT told._prompt, told._completion, found._score, found._advantage, found._pos
-    FROM found JOIN numbered AS told ON told._pos = found._pos WHERE found._reason IS NULL
+  acting AS NOT MATERIALIZED ( -- nothing is merged here, so these are the candidates, with their policy
+    SELECT _grp, _pos, _value AS _score, 1::BIGINT AS _votes, _reason, _weight, _log, _acts FROM counted WHERE _reason IS NULL),
+  found AS NOT MATERIALIZED (FROM pref_advantages('acting', kind := kind, epsilon := epsilon, plain := NOT _acts)),
+  -- one row for every row of the table, in its order: so the texts are read beside it, and neither joined by number nor sorted
+  beside AS NOT MATERIALIZED (
+    SELECT _pos, _score, _advantage, _reason FROM found
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL WHERE pref_advantage_refusal(kind, epsilon) IS NOT NULL
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'advantages', prompt, completion, score, NULL) WHERE _said IS NOT NULL)
-  ORDER BY _pos
+    SELECT _pos, NULL, NULL, _reason FROM counted WHERE _reason IS NOT NULL
+    ORDER BY _pos)
+  SELECT _prompt AS prompt, _completion AS completion, _score AS score, _advantage AS advantage
+  FROM (SELECT prompt AS _prompt, completion AS _completion FROM query_table(tbl)) POSITIONAL JOIN beside WHERE _reason IS NULL
+  UNION ALL
+  SELECT NULL, NULL, NULL, NULL WHERE pref_advantage_refusal(kind, epsilon) IS NOT NULL
+  UNION ALL
+  SELECT NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'advantages', prompt, completion, score, NULL) WHERE _said IS NOT NULL
 );
 CREATE OR REPLACE MACRO advantages(tbl, kind := 'centered', epsilon := 1e-4, weight := NULL, logprob := NULL) AS TABLE (
   FROM pref_table_advantages(tbl, prompt, completion, score, kind, epsilon, weight, logprob)),

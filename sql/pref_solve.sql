@@ -22,45 +22,67 @@ CASE
   WHEN policy IN ('given', 'softmax') AND w <> other
   THEN error('prefmill: ' || who || ': rows of one action differ in what the policy is made of; got ' || w::VARCHAR || ' and ' || other::VARCHAR || ' in state ' || s::VARCHAR || ', action ' || a::VARCHAR || '.')
 END;
+CREATE OR REPLACE MACRO pref_state_refusal(who, s, total, policy) AS
+CASE
+  WHEN policy = 'given' AND abs(total - 1) > 1e-6
+  THEN error('prefmill: ' || who || ': the policy''s probabilities of state ' || s::VARCHAR || ' sum to ' || total::VARCHAR || ', expected 1.')
+END;
+CREATE OR REPLACE MACRO pref_sweep_refusal(who, s, before, v, sweep, gamma, max_sweeps) AS
+CASE
+  WHEN gamma >= 1 AND sweep > max_sweeps
+  THEN error('prefmill: ' || who || ': gamma 1 does not converge: after ' || max_sweeps::VARCHAR || ' sweeps the value of state ' || s::VARCHAR
+             || ' still moves from ' || before::VARCHAR || ' to ' || v::VARCHAR || '; expected every path to end. Set gamma below 1.')
+END;
 CREATE OR REPLACE MACRO pref_solve(steps, gamma := 1, policy := 'uniform', temperature := 1, tolerance := 1e-12, max_sweeps := 10000,
                                    who := 'state_values') AS TABLE (
-  WITH RECURSIVE moves AS MATERIALIZED (
+  WITH RECURSIVE told AS NOT MATERIALIZED (
     SELECT _s, _a, _next, _p::DOUBLE AS _p, _r::DOUBLE AS _r, _w::DOUBLE AS _w FROM query_table(steps)
     WHERE pref_step_refusal(who, _s, _a, _p::DOUBLE, _r::DOUBLE, _w::DOUBLE, policy) IS NULL),
-  summed AS NOT MATERIALIZED (
-    SELECT _s, _a, sum(_p * _r) AS _r, sum(_p) AS total, min(_w) AS _w, max(_w) AS other FROM moves GROUP BY _s, _a),
-  weighed AS NOT MATERIALIZED (
-    SELECT _s, _a, _r, CASE policy WHEN 'uniform' THEN 1.0::DOUBLE WHEN 'given' THEN _w
-                                   WHEN 'softmax' THEN exp((_w - max(_w) OVER (PARTITION BY _s)) / temperature) END AS _w
-    FROM summed WHERE pref_action_refusal(who, _s, _a, total, _w, other, policy) IS NULL),
-  shared AS NOT MATERIALIZED (
-    SELECT _s, _a, _r, _w, sum(_w) OVER (PARTITION BY _s) AS total FROM weighed),
+  -- states by number: nothing behind this groups, joins or sweeps texts
+  names AS MATERIALIZED (
+    SELECT _s, row_number() OVER () AS _i FROM (SELECT DISTINCT _s FROM told)),
+  moves AS NOT MATERIALIZED (
+    SELECT here._i, told._a, there._i AS _to, told._p, told._r, told._w
+    FROM told JOIN names AS here ON here._s = told._s LEFT JOIN names AS there ON there._s = told._next),
   acts AS MATERIALIZED (
-    SELECT _s, _a, _r, CASE
-        WHEN policy = 'given' AND abs(total - 1) > 1e-6
-        THEN error('prefmill: ' || who || ': the policy''s probabilities of state ' || _s::VARCHAR || ' sum to ' || total::VARCHAR || ', expected 1.')
-        WHEN policy = 'given' THEN _w ELSE _w / total END AS _pi
-    FROM shared),
-  solved(_s, _v, sweep) USING KEY (_s) AS (
-    SELECT DISTINCT _s, 0::DOUBLE, 0::BIGINT FROM acts
+    SELECT _i, _a, row_number() OVER () AS _k, sum(_p * _r) AS _r, sum(_p) AS _total, min(_w) AS _w, max(_w) AS _other, count(_to) > 0 AS _leads
+    FROM moves GROUP BY _i, _a),
+  tops AS NOT MATERIALIZED (
+    SELECT _i, max(_w) AS _top FROM acts WHERE policy = 'softmax' GROUP BY _i),
+  weighed AS NOT MATERIALIZED (
+    SELECT acts.*, CASE policy WHEN 'uniform' THEN 1.0::DOUBLE WHEN 'given' THEN _w WHEN 'softmax' THEN exp((_w - _top) / temperature) END AS _weight
+    FROM acts LEFT JOIN tops ON tops._i = acts._i),
+  -- _first: what the policy, or the best action, gets at once; _stays: the same of what no successor can change
+  states AS MATERIALIZED (
+    SELECT _i, sum(_weight) AS _weights, CASE WHEN policy = 'given' THEN 1 ELSE sum(_weight) END AS _divisor,
+           CASE WHEN policy = 'optimal' THEN max(_r) ELSE sum(_weight * _r) / CASE WHEN policy = 'given' THEN 1 ELSE sum(_weight) END END AS _first,
+           CASE WHEN policy = 'optimal' THEN max(_r) FILTER (NOT _leads) ELSE sum(_weight * _r) / CASE WHEN policy = 'given' THEN 1 ELSE sum(_weight) END END AS _stays,
+           bool_and(abs(_total - 1) <= 1e-6) AND NOT (policy = 'given' AND abs(sum(_weight) - 1) > 1e-6) AS _sound
+    FROM weighed GROUP BY _i),
+  -- the moves that lead on; none where anything is refused below, which might never end
+  hops AS MATERIALIZED (
+    SELECT moves._i, moves._to, moves._p, weighed._k, weighed._r, weighed._weight / states._divisor AS _pi, states._stays
+    FROM moves JOIN weighed ON weighed._i = moves._i AND weighed._a = moves._a JOIN states ON states._i = moves._i
+    WHERE moves._to IS NOT NULL AND (SELECT bool_and(_sound) FROM states)),
+  solved(_i, _v, _before, _sweep) USING KEY (_i) AS (
+    SELECT _i, _first, 0::DOUBLE, 1::BIGINT FROM states
     UNION
-    SELECT _s, _v, sweep FROM (
-      SELECT fresh._s, fresh._v, old._v AS before, (SELECT max(sweep) + 1 FROM solved) AS sweep
-      FROM (SELECT acts._s, CASE WHEN policy = 'optimal' THEN max(acts._r + gamma * ahead._f) ELSE sum(acts._pi * (acts._r + gamma * ahead._f)) END AS _v
-            FROM acts JOIN (SELECT moves._s, moves._a, sum(moves._p * coalesce(next._v, 0)) AS _f
-                            FROM moves LEFT JOIN recurring.solved AS next ON next._s = moves._next GROUP BY moves._s, moves._a) AS ahead
-              ON ahead._s = acts._s AND ahead._a = acts._a GROUP BY acts._s) AS fresh
-      JOIN recurring.solved AS old ON old._s = fresh._s)
-    WHERE abs(_v - before) > greatest(tolerance * CASE WHEN gamma < 1 THEN (1 - gamma) ELSE 1e-3 END, 4e-15) * greatest(1, abs(_v))
-      AND CASE WHEN gamma < 1 OR sweep <= max_sweeps THEN true
-               ELSE error('prefmill: ' || who || ': gamma 1 does not converge: after ' || max_sweeps::VARCHAR || ' sweeps the value of state ' || _s::VARCHAR
-                          || ' still moves from ' || before::VARCHAR || ' to ' || _v::VARCHAR || '; expected every path to end. Set gamma below 1.') END)
-  SELECT *, CASE WHEN policy = 'optimal' THEN max(_q) OVER (PARTITION BY _s) ELSE sum(_pi * _q) OVER (PARTITION BY _s) END AS _v
-  FROM (
-    SELECT acts._s, acts._a, acts._r, CASE WHEN policy <> 'optimal' THEN acts._pi END AS _pi, acts._r + gamma * ahead._f AS _q
-    FROM acts JOIN (SELECT moves._s, moves._a, sum(moves._p * coalesce(next._v, 0)) AS _f
-                    FROM moves LEFT JOIN solved AS next ON next._s = moves._next GROUP BY moves._s, moves._a) AS ahead
-      ON ahead._s = acts._s AND ahead._a = acts._a)
+    SELECT _i, _v, _before, _sweep FROM (
+      SELECT fresh._i, fresh._v, old._v AS _before, (SELECT max(_sweep) + 1 FROM solved) AS _sweep
+      FROM (SELECT _i, CASE WHEN policy = 'optimal' THEN greatest(max(_r + gamma * _f), any_value(_stays)) ELSE any_value(_stays) + gamma * sum(_pi * _f) END AS _v
+            FROM (SELECT hops._i, hops._k, any_value(hops._r) AS _r, any_value(hops._pi) AS _pi, any_value(hops._stays) AS _stays, sum(hops._p * next._v) AS _f
+                  FROM hops JOIN recurring.solved AS next ON next._i = hops._to GROUP BY hops._i, hops._k)
+            GROUP BY _i) AS fresh
+      JOIN recurring.solved AS old ON old._i = fresh._i)
+    WHERE abs(_v - _before) > greatest(tolerance * CASE WHEN gamma < 1 THEN (1 - gamma) ELSE 1e-3 END, 4e-15) * greatest(1, abs(_v))
+      AND (gamma < 1 OR _sweep <= max_sweeps + 1))
+  SELECT names._s, weighed._a, weighed._r, CASE WHEN policy <> 'optimal' THEN weighed._weight / states._divisor END AS _pi,
+         weighed._r + gamma * coalesce(ahead._f, 0) AS _q, solved._v
+  FROM weighed JOIN states ON states._i = weighed._i JOIN solved ON solved._i = weighed._i JOIN names ON names._i = weighed._i
+  LEFT JOIN (SELECT hops._k, sum(hops._p * next._v) AS _f FROM hops JOIN solved AS next ON next._i = hops._to GROUP BY hops._k) AS ahead ON ahead._k = weighed._k
+  WHERE pref_action_refusal(who, names._s, weighed._a, weighed._total, weighed._w, weighed._other, policy) IS NULL
+    AND pref_state_refusal(who, names._s, states._weights, policy) IS NULL
+    AND pref_sweep_refusal(who, names._s, solved._before, solved._v, solved._sweep, gamma, max_sweeps) IS NULL
 );
 CREATE OR REPLACE MACRO pref_solve_refusal(who, gamma, policy, temperature, tolerance, max_sweeps) AS
 CASE

@@ -1,11 +1,11 @@
--- Values of states and actions under a policy, or the optimal ones: state, action, reward, policy, q, v, advantage (q - v), by state and action.
+-- Values of states and actions under a policy, or the optimal ones: state, action, reward, policy, q, v, advantage (q - v).
 --
 --   FROM state_values(transitions, state := s, action := a, next_state := s2, probability := p, reward := r, gamma := 0.9);
 --   FROM state_values('transitions.parquet', gamma := 0.9, policy := 'optimal');
 --
 -- A row is one transition: taken with `probability` (of a state's action they sum to 1), rewarded with `reward` (null is 0), to `next_state` (null, or a
 -- state without rows, is the end). policy: 'uniform', 'given' (by policy_probability), 'softmax' (of score at temperature), 'optimal' (the best action).
--- Columns are state, action, next_state, probability, reward; or the first three are given by name. Cycles are iterated to `tolerance`.
+-- In no particular order. Columns are state, action, next_state, probability, reward; or the first three are given by name. Cycles are iterated to `tolerance`.
 CREATE OR REPLACE MACRO pref_table_values(tbl, state, action, next_state, probability, reward, policy, policy_probability, score, temperature, gamma,
                                           tolerance, max_sweeps) AS TABLE (
   WITH steps AS NOT MATERIALIZED (
@@ -18,7 +18,6 @@ CREATE OR REPLACE MACRO pref_table_values(tbl, state, action, next_state, probab
     FROM pref_solve('steps', gamma := gamma, policy := policy, temperature := temperature, tolerance := tolerance, max_sweeps := max_sweeps)
     UNION ALL
     SELECT NULL, NULL, NULL, NULL, NULL, NULL WHERE pref_solve_refusal('state_values', gamma, policy, temperature, tolerance, max_sweeps) IS NOT NULL)
-  ORDER BY _s, _a
 );
 CREATE OR REPLACE MACRO state_values(tbl, policy := 'uniform', policy_probability := NULL, score := NULL, temperature := 1, gamma := 1,
                                      tolerance := 1e-12, max_sweeps := 10000) AS TABLE (

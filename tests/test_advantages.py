@@ -183,17 +183,20 @@ def test_the_macros_refuse_names_in_quotes(con):
 
 
 def test_completions_are_in_no_grouping(con):
-    """What is grouped is keys, scores and positions: no scan below a grouping reads completions (that none is null, statistics tell)."""
+    """What is grouped is prompts, scores and positions: completions are read once, beside the result (that none is null, statistics tell)."""
 
-    def scans(node: dict, grouped: bool = False) -> list[tuple[bool, str]]:
-        grouped = grouped or node["name"] == "HASH_GROUP_BY"
-        mine = [(grouped, str(node["extra_info"].get("Projections")))] if "SCAN" in node["name"] else []
-        return mine + [scan for child in node["children"] for scan in scans(child, grouped)]
+    def scans(node: dict) -> list[str]:
+        mine = [str(node["extra_info"].get("Projections"))] if node["name"].endswith("SEQ_SCAN") else []
+        return mine + [scan for child in node["children"] for scan in scans(child)]
+
+    def beside(node: dict) -> list[dict]:
+        return node["children"] if node["name"] == "POSITIONAL_JOIN" else [found for child in node["children"] for found in beside(child)]
 
     plan = json.loads(con.sql("EXPLAIN (FORMAT json) FROM advantages(named, kind := 'grpo')").fetchall()[0][1])
-    found = scans(plan[0])
-    assert {grouped for grouped, columns in found if "completion" in columns} == {False}
-    assert [columns for grouped, columns in found if grouped and "score" in columns]
+    texts, result = beside(plan[0])
+    assert scans(texts) == ["['prompt', 'completion']"]
+    assert scans(result)
+    assert not [columns for columns in scans(result) if "completion" in columns]
 
 
 def test_plans_go_round_through_toml(tmp_path):

@@ -36,7 +36,8 @@ def on(engine: str, con, frame: pl.DataFrame, plan: Values, **columns: str) -> p
     here = {name: name for name in ("probability", "reward") if name in frame.columns and "parent_id" not in columns}
     con.register("frame", frame.to_arrow())
     try:
-        return con.sql(plan.sql("frame", **(here | columns))).pl()
+        found = con.sql(plan.sql("frame", **(here | columns))).pl()
+        return found.sort("state", "action") if "state" in found.columns else found
     except duckdb.Error as error:
         if "prefmill: " in str(error):
             raise PrefmillError(str(error)) from None

@@ -161,7 +161,8 @@ def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
                 f"SELECT candidates.*, pref_number(row._weight) AS _weight, {logs} AS _log\n"
                 "  FROM candidates JOIN numbered AS row ON row._pos = candidates._pos"
             )
-        how = f"kind := {sql(plan.method)}, epsilon := {sql(float(plan.epsilon))}"
+        plain = plan.aggregate == "none" and not (roles.weight or roles.logprob)
+        how = f"kind := {sql(plan.method)}, epsilon := {sql(float(plan.epsilon))}, plain := {sql(plain)}"
         return [*steps, ("acting", acting), ("advantages", f"FROM pref_advantages('acting', {how})")]
     limits = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}"
     if isinstance(plan, Unpaired):
