@@ -31,17 +31,20 @@ if TYPE_CHECKING:
     from prefmill.rollouts import step_values, stepwise
     from prefmill.runs import RunReport, run
     from prefmill.sample_runs import SampleReport, sample
-    from prefmill.sampling import LocalSampler, Sampler
+    from prefmill.sampling import EndpointSampler, LocalSampler, Sampler
     from prefmill.score_runs import ScoreReport, score
-    from prefmill.scoring import Ensemble, ImplicitReward, LogProb, RewardModel, Scorer
+    from prefmill.scoring import EndpointScorer, Ensemble, ImplicitReward, JudgeScorer, LogProb, RewardModel, Scorer
     from prefmill.stream import score_stream
 
 __all__ = [
     "Advantage",
     "BestOf",
     "Curve",
+    "EndpointSampler",
+    "EndpointScorer",
     "Ensemble",
     "ImplicitReward",
+    "JudgeScorer",
     "LocalSampler",
     "LogProb",
     "PairReport",
@@ -76,13 +79,13 @@ _LAZY = {
     "RunReport": "runs",
     "run": "runs",
     **dict.fromkeys(("SampleReport", "sample"), "sample_runs"),
-    **dict.fromkeys(("LocalSampler", "Sampler"), "sampling"),
+    **dict.fromkeys(("EndpointSampler", "LocalSampler", "Sampler"), "sampling"),
     "ScoreReport": "score_runs",
     "score": "score_runs",
     "score_stream": "stream",
     "values": "bellman",
     **dict.fromkeys(("step_values", "stepwise"), "rollouts"),
-    **dict.fromkeys(("Ensemble", "ImplicitReward", "LogProb", "RewardModel", "Scorer"), "scoring"),
+    **dict.fromkeys(("EndpointScorer", "Ensemble", "ImplicitReward", "JudgeScorer", "LogProb", "RewardModel", "Scorer"), "scoring"),
 }
 
 

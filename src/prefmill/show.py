@@ -142,6 +142,11 @@ def scored(done: ScoreReport) -> None:
     if done.tokens:
         ratio = done.tokens / max(1, done.tokens_run)
         console.print(f"{done.tokens:,} tokens, {done.tokens_run:,} through the model ({ratio:.2f} to 1)", markup=False)
+    if done.requests:
+        again = f", {done.retries:,} of them again" if done.retries else ""
+        spent = f", {done.tokens_in:,} tokens in and {done.tokens_out:,} out" if done.tokens_in or done.tokens_out else ""
+        cost = "" if done.cost is None else f", cost {done.cost:,.4g}"
+        console.print(f"{done.requests:,} requests{again}{spent}{cost}", markup=False)
     if done.way.startswith("batches"):
         console.print(f"padded batches{done.way.removeprefix('batches')}", markup=False)
     if done.splits:
