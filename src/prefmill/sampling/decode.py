@@ -23,7 +23,7 @@ from prefmill.sampling.draws import pick, uniforms
 from prefmill.scoring import abilities
 
 # Tokens of one batch, rows times their longest possible length. On a CPU measured (SmolLM2-135M, one core): 70 tokens a second with 1,024,
-# 94 with 2,048, 124 with 4,096, 130 with 8,192; more only costs memory. On CUDA assumed: 17 GB of keys and values for an 8B model in bfloat16.
+# 94 with 2,048, 124 with 4,096, 130 with 8,192. On CUDA assumed: 17 GB of keys and values for an 8B model in bfloat16.
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131072}
 WAYS = ("together", "apart", "unshared", "alone")
 # How far logits of the probe may be from those of the row alone, relative to the largest: rounding of that dtype.
