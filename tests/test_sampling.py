@@ -431,13 +431,3 @@ def test_a_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Paris" in answers[0].text
     assert answers[0].finish_reason == "stop"
     assert_same(sampler.sample(asked[1:2]) + sampler.sample(asked[3:4]), [answers[1], answers[3]])
-    done = [answer for answer in answers if answer.finish_reason == "stop"]
-    rows = [(request.prompt, answer.text) for request, answer in zip(asked, answers, strict=True) if answer in done]
-    # Behind the end token SmolLM2's template puts a line break, which the scorer counts and the policy never draws.
-    scores = LogProb(model=tmp_path, device="cpu")(pools.batch(rows))
-    for (prompt, text), answer, score in zip(rows, done, scores, strict=True):
-        said = [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
-        ids = tok.apply_chat_template(said, tokenize=True, return_dict=True, return_tensors="pt")["input_ids"]
-        with torch.inference_mode():
-            last = whole(input_ids=ids).logits[0, -2].log_softmax(-1)[ids[0, -1]].item()
-        assert answer.logprob == pytest.approx(score - last, abs=1e-3)
