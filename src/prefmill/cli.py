@@ -13,6 +13,7 @@ import typer
 
 from prefmill._version import __version__
 from prefmill.cli_curve import curve as curve_command
+from prefmill.cli_sample import sample as sample_command
 from prefmill.cli_score import score as score_command
 from prefmill.cli_sql import sql as sql_command
 from prefmill.cli_train import train_reward as train_reward_command
@@ -324,6 +325,7 @@ def check(
     raise typer.Exit(0 if found.ok else 1)
 
 
+app.command("sample")(sample_command)
 app.command("score")(score_command)
 app.command("sql")(sql_command)
 app.command("curve")(curve_command)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prefmill.checks import Findings
     from prefmill.curves import Curve
     from prefmill.runs import RunReport
+    from prefmill.sample_runs import SampleReport
     from prefmill.score_runs import ScoreReport
     from prefmill.train_report import TrainReport
 
@@ -146,6 +147,11 @@ def scored(done: ScoreReport) -> None:
     if done.tokens:
         ratio = done.tokens / max(1, done.tokens_run)
         console.print(f"{done.tokens:,} tokens, {done.tokens_run:,} through the model ({ratio:.2f} to 1)", markup=False)
+    if done.requests:
+        again = f", {done.retries:,} of them again" if done.retries else ""
+        spent = f", {done.tokens_in:,} tokens in and {done.tokens_out:,} out" if done.tokens_in or done.tokens_out else ""
+        cost = "" if done.cost is None else f", cost {done.cost:,.4g}"
+        console.print(f"{done.requests:,} requests{again}{spent}{cost}", markup=False)
     if done.way.startswith("batches"):
         console.print(f"padded batches{done.way.removeprefix('batches')}", markup=False)
     if done.splits:
@@ -155,6 +161,34 @@ def scored(done: ScoreReport) -> None:
     console.print(
         f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the scorer, {done.peak_rss_mb:,.0f} MB{went_on})", markup=False
     )
+    console.print(f"wrote {done.output} ({', '.join(done.columns)})", markup=False)
+
+
+def sampled(done: SampleReport) -> None:
+    """What sampling did: every prompt, every answer, how fast."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(justify="right", style="dim")
+    table.add_row("prompts in", f"{done.prompts_in:,}", "")
+    for name, rows in (("  null", done.null_prompts), ("  seen before", done.duplicate_prompts)):
+        if rows:
+            table.add_row(name, f"{rows:,}", "")
+    table.add_row("  sampled", f"{done.prompts:,}", "")
+    said = {"stop": "  ended", "length": "  cut off", "too_long": "  none: prompt too long"}
+    lines = [
+        ("answers", done.answers),
+        *((said.get(name, f"  {name}"), n) for name, n in sorted(done.finish_reasons.items(), reverse=True)),
+    ]
+    asides = [("  of these seen before in their prompt", done.duplicates), ("  of these empty", done.empty)]
+    for name, rows in [*lines, *(aside for aside in asides if aside[1])]:
+        table.add_row(escape(name), f"{rows:,}", f"{100 * rows / max(1, done.answers):.1f} %")
+    console.print(table)
+    went_on = f", {done.chunks_resumed} of {done.chunks} chunks were there" if done.chunks_resumed else ""
+    rate = f"{done.tokens_per_second:,.0f} tokens/s, " if done.tokens_per_second else ""
+    took = f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the sampler, {done.peak_rss_mb:,.0f} MB{went_on})"
+    console.print(f"{done.tokens:,} tokens; {took}", markup=False)
     console.print(f"wrote {done.output} ({', '.join(done.columns)})", markup=False)
 
 
