@@ -125,7 +125,7 @@ class Ledger:
         """The output is published: keep the manifest, so that the same run is known to be done."""
         self.counts = dict(counts)
         self._write_manifest("done")
-        for path in self.folder.glob("*.arrow*"):
+        for path in [*self.folder.glob("*.arrow*"), *self.folder.glob("manifest.json.*.tmp")]:  # the latter left by a kill
             path.unlink()
 
     def _path(self, number: int) -> Path:

@@ -41,7 +41,7 @@ def accepted_ranks(pools: pl.Series, k: int, beta: float) -> pl.Series:
     scores = lists.explode(empty_as_null=False).to_numpy()
     pool = np.repeat(np.arange(len(sizes)), sizes)
     rank = np.arange(len(scores)) - starts[pool] + 1
-    hashes = pools.struct.field("_hash").to_numpy() & np.uint64(0xFFFFFFFF)
+    hashes = pools.struct.field("_hash").cast(pl.UInt64).to_numpy() & np.uint64(0xFFFFFFFF)
     draw = _mix(hashes[pool] ^ rank.astype(np.uint64))
     passes = np.full(len(scores), k + 1)
     left, taken = np.arange(len(scores)), np.zeros(len(sizes), dtype=np.int64)
