@@ -247,6 +247,7 @@ def test_over_a_server(tmp_path: Path) -> None:
     assert out["score_rating"] == [8.0, 8.0, None, 8.0, 8.0, 8.0, None]
     assert asked[0]["top_logprobs"] == 20
     assert (done.requests, done.retries, done.tokens_in, done.tokens_out) == (5, 1, 40, 4)
+    assert done.retried == {"503": 1}
     assert done.cost == pytest.approx(80 / 1e6)
     again = pm.score(POOL, tmp_path / "out.parquet", scorer=pm.JudgeScorer(sampler=sampler, price_in=2.0))
     assert (again.chunks_resumed, again.retries, again.cost) == (2, 1, pytest.approx(80 / 1e6)), "prices decide no score"
