@@ -41,7 +41,8 @@ class ScoreReport:
 
     tokens: of all rows; tokens_run: that the model saw, after sharing, duplicates and the cache. duplicates: rows that took the score of
     another one. chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the scorer.
-    Of servers: requests sent, retries among them and why (retried), tokens_in and tokens_out as the server counts them, cost where prices are known.
+    Of servers: requests sent, retries among them and why (retried), tokens_in and tokens_out as the server counts them, cost where prices
+    are known.
     """
 
     rows_in: int
