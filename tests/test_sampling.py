@@ -189,11 +189,12 @@ def test_the_log_probability_is_that_of_the_scorer() -> None:
     folder = pools.causal("qwen2")
     asked = requests(temperatures=(0.8, 1.2), n=20)
     answers = LocalSampler(model=folder, device="cpu", max_new_tokens=50, top_p=0.9).sample(asked)
-    # Of answers that ended, and whose text is made of the very tokens that were drawn: one a character, and the end token.
+    # Of answers that ended, and whose text is tokenised again as it was drawn, with the end token behind.
+    tok = LocalSampler(model=folder).encoder.tokenizer
     rows = [
         (request.prompt, answer)
         for request, answer in zip(asked, answers, strict=True)
-        if answer.finish_reason == "stop" and answer.n_tokens == len(answer.text) + 1
+        if answer.finish_reason == "stop" and answer.n_tokens == len(tok(answer.text)["input_ids"]) + 1 == len(answer.text) + 1
     ]
     assert len(rows) >= 20
     scores = LogProb(model=folder, device="cpu")(pools.batch([(prompt, answer.text) for prompt, answer in rows]))

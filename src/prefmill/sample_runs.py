@@ -5,8 +5,6 @@ prompts ──distinct──▶ requests, each with its seed ──▶ sampler �
 
 from __future__ import annotations
 
-import hashlib
-import math
 import shutil
 import tempfile
 import time
@@ -27,6 +25,7 @@ from prefmill.job import Progress, Reading
 from prefmill.ledger import Ledger
 from prefmill.prompts import Prompts, open_prompts
 from prefmill.sampling import Answer, LocalSampler, Request
+from prefmill.sampling.seeds import Asked
 from prefmill.scoring.tokens import messages_of
 from prefmill.stream import named_row
 
@@ -154,7 +153,7 @@ def sample(
     drawer: Any = LocalSampler(model=sampler) if isinstance(sampler, str | Path) else sampler
     if not callable(getattr(drawer, "sample", None)):
         raise BadArgument(f"sample: not a sampler; got {type(sampler).__name__}, expected a model, LocalSampler or EndpointSampler.")
-    asked = _Asked.of(n, temperatures, seed, stage, source or _source(drawer))
+    asked = Asked.of(n, temperatures, seed, stage, source or _source(drawer))
     if type(chunk_rows) is not int or chunk_rows < 1:
         raise BadArgument(f"sample: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")
     taken = {"prompt", *COLUMNS} & set(keep)
@@ -196,52 +195,12 @@ def sample(
         shutil.rmtree(home, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What is asked of every prompt: `draws` are the (temperature, index) of its answers."""
-
-    draws: tuple[tuple[float, int], ...]
-    seed: int
-    stage: int
-    source: str
-    key: Mapping[str, Any]  #: of the ledger
-
-    @classmethod
-    def of(cls, n: Any, temperatures: Any, seed: Any, stage: Any, source: str) -> _Asked:
-        if isinstance(temperatures, int | float):
-            temperatures = (temperatures,)
-        said = [
-            f"sample: {name} must be a whole number{'' if name != 'n' else ' >= 1'}; got {value!r}."
-            for name, value in (("n", n), ("seed", seed), ("stage", stage))
-            if type(value) is not int or not -(2**63) <= value < 2**63 or (name == "n" and value < 1)
-        ]
-        if said:
-            raise BadArgument(said[0])
-        numbers = [isinstance(t, int | float | np.floating) and not isinstance(t, bool) and 0 <= t < math.inf for t in temperatures]
-        if not numbers or not all(numbers) or len({float(t) for t in temperatures}) < len(numbers):
-            raise BadArgument(f"sample: temperatures must be different finite numbers >= 0; got {list(temperatures)!r}.")
-        found = [float(t) + 0.0 for t in temperatures]  # -0.0 is 0.0
-        draws = tuple((t, i) for t in found for i in range(n if t else 1))
-        return cls(draws, seed, stage, source, {"n": n, "temperatures": found, "seed": seed, "stage": stage, "source": source})
-
-    def ids(self, text: str) -> list[str]:
-        """The id of every answer of a prompt (as `spelled`): no other prompt, stage, source or seed has it."""
-        digest = hashlib.md5(f"sample:{self.seed}:{self.stage}:{self.source}\0".encode() + text.encode(), usedforsecurity=False)
-        return [f"{digest.hexdigest()}-{temperature!r}-{index}" for temperature, index in self.draws]
-
-    def seeds(self, text: str) -> list[int]:
-        """The seed of every answer of a prompt, 63 bits: MD5 of `sample:SEED:STAGE:TEMPERATURE:INDEX:` and the prompt as `spelled`."""
-        said = text.encode()
-        heads = [f"sample:{self.seed}:{self.stage}:{temperature!r}:{index}:".encode() for temperature, index in self.draws]
-        return [int.from_bytes(hashlib.md5(head + said, usedforsecurity=False).digest()[:8], "little") >> 1 for head in heads]
-
-
 @dataclass
 class _Run:
     """Prompts, what is asked of them, a sampler, and a ledger."""
 
     prompts: Prompts
-    asked: _Asked
+    asked: Asked
     sampler: Any
     ledger: Ledger
     tell: Progress

@@ -183,10 +183,8 @@ def sampled(done: SampleReport) -> None:
     console.print(table)
     went_on = f", {done.chunks_resumed} of {done.chunks} chunks were there" if done.chunks_resumed else ""
     rate = f"{done.tokens_per_second:,.0f} tokens/s, " if done.tokens_per_second else ""
-    console.print(
-        f"{done.tokens:,} tokens; {done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the sampler, {done.peak_rss_mb:,.0f} MB{went_on})",
-        markup=False,
-    )
+    took = f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the sampler, {done.peak_rss_mb:,.0f} MB{went_on})"
+    console.print(f"{done.tokens:,} tokens; {took}", markup=False)
     console.print(f"wrote {done.output} ({', '.join(done.columns)})", markup=False)
 
 

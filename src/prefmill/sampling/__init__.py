@@ -2,6 +2,7 @@
 
 samplers.py   what a sampler is: requests in, answers out    local.py     Transformers, in this process
 decode.py     decoding: prompts run once, rows leave         draws.py     one draw a token
+seeds.py      what is asked of a prompt, ids and seeds
 endpoint.py   an OpenAI-compatible server                    client.py    HTTP: concurrency, retries, rate limits
 remote.py     how a server is reached
 """

@@ -27,7 +27,8 @@ BATCH_TOKENS = {"cpu": 16384, "cuda": 131072}
 WAYS = ("together", "apart", "unshared", "alone")
 # How far logits of the probe may be from those of the row alone, relative to the largest: rounding of that dtype.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-# A batch is compacted when so much of it is done: picking rows of the cache costs about what one step copies.
+# Rows leave when so much of the batch is done: to pick rows of the cache costs about what one step copies. Measured (SmolLM2-135M, 48
+# answers of 2 to 96 tokens, one core, tokens a CPU second): 95 with an eighth, 90 with every row, 74 with half, 49 if they never leave.
 _DONE_SHARE = 0.125
 
 Stops = Callable[[list[int]], bool]  #: whether the text of these tokens holds a stop string
@@ -133,7 +134,8 @@ class Decoder:
             for wave in self.waves(rows):
                 for number, done in zip(wave, self._fitting([rows[i] for i in wave], stops), strict=True):
                     found[number] = done
-        return [done for done in found if done is not None]
+        assert None not in found
+        return found  # type: ignore[return-value]
 
     def waves(self, rows: Sequence[Row]) -> list[list[int]]:
         """Which rows run together: by length of their prompts, equal prompts side by side, under the budget of tokens."""

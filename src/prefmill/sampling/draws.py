@@ -40,7 +40,7 @@ def pick(logits: Any, temperatures: Any, draws: Any, top_p: float) -> tuple[Any,
     tokens = logits.argmax(dim=-1)
     drawn = torch.nonzero(temperatures > 0).flatten()
     rows = max(1, _SLICE // logits.shape[-1])
-    for part in torch.split(drawn, rows):  # type: ignore[no-untyped-call]
+    for part in torch.split(drawn, rows):
         tokens[part] = _draw(logits[part], temperatures[part], draws[part], top_p)
     chosen = logits.gather(-1, tokens[:, None])[:, 0]
     return tokens, chosen - logits.logsumexp(dim=-1)
