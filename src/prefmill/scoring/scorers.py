@@ -231,4 +231,6 @@ def on_device(scorer: Any, device: str) -> Any:
     """The same scorer on another device; functions stay as they are."""
     if isinstance(scorer, Ensemble):
         return replace(scorer, scorers={name: on_device(each, device) for name, each in scorer.scorers.items()})
+    if hasattr(getattr(scorer, "sampler", None), "device"):  # a judge over a model in this process
+        return replace(scorer, sampler=replace(scorer.sampler, device=device))
     return replace(scorer, device=device) if hasattr(scorer, "device") else scorer
