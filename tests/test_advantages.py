@@ -183,7 +183,7 @@ def test_the_macros_refuse_names_in_quotes(con):
 
 
 def test_completions_are_in_no_grouping(con):
-    """What is grouped is prompts, scores and positions: completions are read once, beside the result (that none is null, statistics tell)."""
+    """Grouped are prompts, scores and positions; completions are read once, beside the result (statistics tell that none is null)."""
 
     def scans(node: dict) -> list[str]:
         mine = [str(node["extra_info"].get("Projections"))] if node["name"].endswith("SEQ_SCAN") else []

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from prefmill.score_runs import ScoreReport, score
     from prefmill.scoring import EndpointScorer, Ensemble, ImplicitReward, JudgeScorer, LogProb, RewardModel, Scorer
     from prefmill.stream import score_stream
+    from prefmill.train_report import TrainReport
+    from prefmill.training import train_policy, train_reward
 
 __all__ = [
     "Advantage",
@@ -57,6 +59,7 @@ __all__ = [
     "Sampler",
     "ScoreReport",
     "Scorer",
+    "TrainReport",
     "Unpaired",
     "Values",
     "__version__",
@@ -68,6 +71,8 @@ __all__ = [
     "score_stream",
     "step_values",
     "stepwise",
+    "train_policy",
+    "train_reward",
     "values",
 ]
 
@@ -83,6 +88,8 @@ _LAZY = {
     "ScoreReport": "score_runs",
     "score": "score_runs",
     "score_stream": "stream",
+    "TrainReport": "train_report",
+    **dict.fromkeys(("train_policy", "train_reward"), "training"),
     "values": "bellman",
     **dict.fromkeys(("step_values", "stepwise"), "rollouts"),
     **dict.fromkeys(("EndpointScorer", "Ensemble", "ImplicitReward", "JudgeScorer", "LogProb", "RewardModel", "Scorer"), "scoring"),

@@ -16,6 +16,7 @@ from prefmill.cli_curve import curve as curve_command
 from prefmill.cli_sample import sample as sample_command
 from prefmill.cli_score import score as score_command
 from prefmill.cli_sql import sql as sql_command
+from prefmill.cli_train import train_reward as train_reward_command
 from prefmill.cli_values import steps as steps_command
 from prefmill.cli_values import values as values_command
 from prefmill.errors import BadArgument
@@ -318,6 +319,7 @@ app.command("sample")(sample_command)
 app.command("score")(score_command)
 app.command("sql")(sql_command)
 app.command("curve")(curve_command)
+app.command("train-reward")(train_reward_command)
 app.command("values")(values_command)
 app.command("steps")(steps_command)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prefmill.runs import RunReport
     from prefmill.sample_runs import SampleReport
     from prefmill.score_runs import ScoreReport
+    from prefmill.train_report import TrainReport
 
 
 #: What the rows of output are called.
@@ -201,5 +202,48 @@ def curve(found: Curve) -> None:
         told = [escape(str(value)) for value in of]
         table.add_row(*told, f"{n}", f"{prompts:,}", f"{best:.4g}", spread, f"{median:.4g}", f"{mean:.4g}", f"{kl:.3f}")
     console.print(table)
+    if console.is_terminal:
+        from prefmill.plots import text_curve
+
+        console.print("\n".join(["", *text_curve(found, min(console.width, 100)), ""]), markup=False)
     dropped = "".join(f", {rows:,} dropped: {reason}" for reason, rows in sorted(found.dropped.items(), key=lambda item: -item[1]))
     console.print(f"{found.rows_in:,} rows in, {found.rows_used:,} used{dropped}", markup=False)
+
+
+def trained(done: TrainReport) -> None:
+    """What a training did: every row, the loss, and how often a reward model is right on what it has not seen."""
+    from prefmill.train_report import named_shares
+
+    console = _console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(justify="right", style="dim")
+    lines = [("rows in", done.rows_in), ("  trained on", done.rows_used), ("  held out", done.rows_held_out)]
+    lines += [(f"  dropped: {reason}", rows) for reason, rows in sorted(done.dropped.items(), key=lambda item: -item[1])]
+    for name, rows in lines:
+        if rows or name in ("rows in", "  trained on"):
+            table.add_row(name, f"{rows:,}", f"{100 * rows / (done.rows_in or 1):.1f} %")
+    console.print(table)
+    console.print(
+        f"{done.steps:,} steps of {done.settings['batch_size']} ({done.epochs:.2f} epochs), {done.tokens:,} tokens;"
+        f" loss {done.losses[0][1] if done.losses else done.loss:.3f} to {done.loss:.3f}",
+        markup=False,
+    )
+    for held in done.held_out:
+        again = f", {held.prompts_trained:,} of them in training too" if held.prompts_trained else ""
+        lost = "".join(f", {rows:,} dropped: {reason}" for reason, rows in held.dropped.items())
+        console.print(
+            f"\n{held.name}: {held.accuracy.pairs:,} pairs of {held.prompts:,} prompts{again}{lost}; loss {held.loss:.3f}", markup=False
+        )
+        shares = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("chosen wins by", "share", "95 % interval", "pairs"):
+            shares.add_column(name, justify="left" if name.startswith("chosen") else "right")
+        for name, share in named_shares(held):
+            inside = name.startswith("margin")
+            shares.add_row(
+                f"  {name}" if inside else name, f"{share.value:.3f}", f"{share.low:.3f} to {share.high:.3f}", f"{share.pairs:,}"
+            )
+        console.print(shares)
+    console.print(f"\n{done.seconds:.1f} s ({done.seconds_training:.1f} s in the trainer, {done.peak_rss_mb:,.0f} MB)", markup=False)
+    console.print(f"wrote {done.output}", markup=False)
