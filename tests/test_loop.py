@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -147,18 +148,18 @@ def test_held_out_prompts_are_never_trained_on(tmp_path: Path) -> None:
     texts = [f"p{i}" for i in range(40)]
     pl.DataFrame({"question": [*texts, None, "p1", "p" * 99]}).write_parquet(tmp_path / "a.parquet")
     pl.DataFrame({"question": texts[:5]}).write_csv(tmp_path / "b.csv")
-    both = load_prompts(PromptsSection(train=str(tmp_path / "a.parquet"), heldout=str(tmp_path / "b.csv"), max_chars=50), 0)
+    both = load_prompts(PromptsSection(train=str(tmp_path / "a.parquet"), heldout=str(tmp_path / "b.csv"), max_chars=50))
     assert both.train["prompt"].to_list() == texts[5:]
     assert both.heldout["prompt"].to_list() == texts[:5]
     assert both.counts == {"rows": 48, "null": 1, "repeated": 1, "too_long": 1, "in_heldout": 5, "over_limit": 0}
-    section = PromptsSection(train=str(tmp_path / "a.parquet"), heldout_share=0.5, limit=10, heldout_limit=4)
-    drawn = load_prompts(section, 3)
+    section = PromptsSection(train=str(tmp_path / "a.parquet"), heldout_share=0.5, limit=10, heldout_limit=4, seed=3)
+    drawn = load_prompts(section)
     assert (drawn.train.height, drawn.heldout.height) == (10, 4)
     assert not set(drawn.train["prompt"]) & set(drawn.heldout["prompt"])
     pl.read_parquet(tmp_path / "a.parquet").reverse().write_parquet(tmp_path / "a.parquet")
-    again = load_prompts(section, 3)
+    again = load_prompts(section)
     assert set(again.train["prompt"]) == set(drawn.train["prompt"])
-    assert set(load_prompts(section, 4).heldout["prompt"]) != set(drawn.heldout["prompt"])
+    assert set(load_prompts(dataclasses.replace(section, seed=4)).heldout["prompt"]) != set(drawn.heldout["prompt"])
 
 
 def test_a_split_of_a_file_can_be_divided_again(tmp_path: Path) -> None:
@@ -166,17 +167,17 @@ def test_a_split_of_a_file_can_be_divided_again(tmp_path: Path) -> None:
     texts = pl.DataFrame({"prompt": [f"p{i}" for i in range(400)]})
     for _, part in split_frame(texts, {"a": 0.5, "b": 0.5}, 0):
         part.write_parquet(tmp_path / "part.parquet")
-        found = load_prompts(PromptsSection(train=str(tmp_path / "part.parquet"), heldout_share=0.5), 0)
+        found = load_prompts(PromptsSection(train=str(tmp_path / "part.parquet"), heldout_share=0.5))
         assert 0.35 < found.heldout.height / part.height < 0.65
 
 
 def test_prompts_may_be_conversations_with_any_names(tmp_path: Path) -> None:
     rows = [[{"from": "human", "value": f"q{i}"}] for i in range(6)]
     pl.DataFrame({"prompt": rows}).write_parquet(tmp_path / "a.parquet")
-    found = load_prompts(PromptsSection(train=str(tmp_path / "a.parquet"), heldout_share=0.4), 0)
+    found = load_prompts(PromptsSection(train=str(tmp_path / "a.parquet"), heldout_share=0.4))
     assert {m["role"] for p in pl.concat([found.train, found.heldout])["prompt"] for m in p} == {"user"}
     with pytest.raises(errors.BadInput, match="no prompts for heldout"):
-        load_prompts(PromptsSection(train=str(tmp_path / "a.parquet"), heldout_share=1e-9), 0)
+        load_prompts(PromptsSection(train=str(tmp_path / "a.parquet"), heldout_share=1e-9))
 
 
 # -- what a loop does
@@ -296,7 +297,7 @@ def test_a_changed_recipe_is_refused_by_name(done: tuple[Path, pm.LoopReport], c
 
 def test_other_prompts_and_scorers_are_refused_by_name(done: tuple[Path, pm.LoopReport], tmp_path: Path) -> None:
     folder, _ = done
-    pl.DataFrame({"prompt": ["a", "b", "c", "d", "e"]}).write_parquet(tmp_path / "other.parquet")
+    pl.DataFrame({"prompt": [f"other {i}" for i in range(20)]}).write_parquet(tmp_path / "other.parquet")
     with pytest.raises(errors.RunDiffers, match=r"prompts\.train changed.*inputs\.prompts"):
         run(folder, prompts__train=str(tmp_path / "other.parquet"))
     with pytest.raises(errors.RunDiffers, match=r"inputs\.score\.function changed"):
@@ -337,6 +338,34 @@ def test_controls_take_over_what_is_the_same(tmp_path: Path) -> None:
     assert median.stages[0]["selected_mean"] < best.stages[0]["selected_mean"]
     state = json.loads((tmp_path / "median" / "state.json").read_text())
     assert state["steps"]["stage-0/sample"]["taken_from"].endswith("best")
+
+
+def test_the_example_compares_best_with_its_controls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = loop_fakes.recipe(tmp_path)
+    (tmp_path / "recipe.toml").write_text(
+        f'[policy]\nmodel = "base"\n[prompts]\ntrain = "{recipe["prompts"]["train"]}"\nheldout_share = 0.4\n[sample]\nn = 4\n'
+        '[score]\nmodel = "in code"\n[train]\nlearning_rate = 0.3\n'
+    )
+    whole = pm.loop
+    monkeypatch.setattr(pm, "loop", lambda *given, **more: whole(*given, **more, **loop_fakes.parts()), raising=False)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
+    monkeypatch.setattr(sys, "argv", ["compare_picks.py", str(tmp_path / "recipe.toml"), "-o", str(tmp_path / "picks"), "--seeds", "2"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)  # no plot
+    import compare_picks
+
+    compare_picks.main()
+    found = json.loads((tmp_path / "picks" / "picks.json").read_text())
+    means = {rule: figures["reward_mean"] for rule, figures in found["rules"].items()}
+    assert means["best"] > means["median"]
+    assert means["best"] > means["random"]
+    against = found["differences"]["best - median"]["score"]
+    assert against["low"] <= against["difference"] <= against["high"]
+    assert against["difference"] == pytest.approx(means["best"] - means["median"])
+    steps = json.loads((tmp_path / "picks" / "random-1" / "state.json").read_text())["steps"]
+    assert steps["stage-0/score"]["taken_from"].endswith("best-1")
+    assert "best, seed 0:" in capsys.readouterr().out
 
 
 def test_dpo_trains_on_pairs_of_the_whole_pool(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class LoopPlan:
 def explain(recipe: Any, output: str | Path | None = None, *, stages: int | None = None, seed: int | None = None) -> LoopPlan:
     """What `pm.loop` with the same arguments would do. Reads the recipe and its prompts, writes nothing, loads no model."""
     made = read(recipe, stages=stages, seed=seed)
-    prompts = load_prompts(made.prompts, made.seed)
+    prompts = load_prompts(made.prompts)
     done = steps_of(Path(output)) if output is not None else {}
     tokens, notes = _prompt_tokens(made, prompts)
     steps = [_told(step, done) for stage in range(made.stages + 1) for step in _stage(made, prompts, tokens, stage)]

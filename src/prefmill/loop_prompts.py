@@ -35,11 +35,12 @@ class Prompts:
     content: str
 
 
-def load_prompts(section: PromptsSection, seed: int) -> Prompts:
+def load_prompts(section: PromptsSection) -> Prompts:
     """The prompts that a recipe names.
 
-    `limit` and `heldout_limit` take the prompts whose hash with `seed` is smallest, in the order of the file, so that they do not depend
-    on the order of rows; a share is drawn by the hash of the prompt. A prompt that is held out is never trained on.
+    `limit` and `heldout_limit` take the prompts whose hash is smallest, in the order of the file, so that they do not depend on the order
+    of rows; a share is drawn by the hash of the prompt. Both hashes hang on the section's own `seed`, so that runs of several seeds ask the
+    same prompts. A prompt that is held out is never trained on.
     """
     counts = {"rows": 0, "null": 0, "repeated": 0, "too_long": 0, "in_heldout": 0, "over_limit": 0}
     train = _distinct(section.train, section, counts)
@@ -57,9 +58,9 @@ def load_prompts(section: PromptsSection, seed: int) -> Prompts:
         if share >= 1:
             raise BadInput(f"loop: heldout_share {share:g} leaves no prompts to train on.")
         # Not the hash of `--split`: prompts that are one split of a file would then fall on one side.
-        held = prompt_hash(train["prompt"], f"heldout:{seed}:".encode()).cast(pl.Float64) / 2.0**64 < share
+        held = prompt_hash(train["prompt"], f"heldout:{section.seed}:".encode()).cast(pl.Float64) / 2.0**64 < share
         train, heldout = train.filter(~held), train.filter(held)
-    train, heldout = (_limited(*each, seed, counts) for each in ((train, section.limit), (heldout, section.heldout_limit)))
+    train, heldout = (_limited(*each, section.seed, counts) for each in ((train, section.limit), (heldout, section.heldout_limit)))
     for name, frame in (("train", train), ("heldout", heldout)):
         if not frame.height:
             raise BadInput(f"loop: no prompts for {name}; got {counts}.", hint="name other files, or another heldout_share.")

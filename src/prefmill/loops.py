@@ -86,7 +86,7 @@ def loop(
     started = time.perf_counter()
     given = {"score": scorer, "second": second}
     made = read(recipe, stages=stages, seed=seed, parts=[name for name, part in given.items() if part is not None])
-    prompts = load_prompts(made.prompts, made.seed)
+    prompts = load_prompts(made.prompts)
     parts = Parts(made, sampler, given, ratio, trainer)
     decides = {**made.decides(), "inputs": {**parts.inputs(), "prompts": prompts.content}, "prefmill": __version__.split(".")[0]}
     with RunFolder(Path(output), decides, reuse=reuse, overwrite=overwrite) as run:

@@ -36,6 +36,7 @@ class PromptsSection:
     limit: int | None = key(maybe(whole(1)), None)
     heldout_limit: int | None = key(maybe(whole(1)), None)
     max_chars: int | None = key(maybe(whole(1)), None)
+    seed: int = key(whole(0), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
