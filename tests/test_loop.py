@@ -453,6 +453,12 @@ def test_findings_say_what_the_figures_say(gain: Any, second: Any, said: str) ->
     assert ("rose" in found) == any(each is not None and each[0] > 0 for each in (gain, second))
 
 
+def test_findings_say_when_selection_had_little_to_choose_from() -> None:
+    pool = {"pool_cut_off": 0.5, "pool_mean": 0.2, "pool_best": 0.6, "selected_mean": 0.21}
+    found = " ".join(stage_report.findings([row(0, None, **pool), row(1, (-0.1, 0.1))], None))
+    assert "50 % of the samples of stage 0 were cut off. What was trained on has a mean score of 0.21" in found
+
+
 def test_findings_name_length_and_diversity() -> None:
     found = " ".join(
         stage_report.findings([row(0, None, distinct_2=0.8), row(1, (0.1, 0.2), tokens=14.0, distinct_2=0.4, cut_off=0.5)], None)

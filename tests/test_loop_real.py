@@ -79,7 +79,8 @@ def test_two_stages_on_real_weights(models: Path, tmp_path: Path) -> None:
         "score": {"model": str(models / "reward"), "on_too_long": "truncate"},
         "second": {"model": str(models / "second"), "on_too_long": "truncate"},
         "select": {"finished": False},
-        "train": {"learning_rate": 1e-4, "epochs": 2, "batch_size": 6},
+        "train": {"learning_rate": 1e-4, "epochs": 2, "batch_size": 3},
+        "evaluate": {"n": 4},
     }
     done = pm.loop(recipe, tmp_path / "run")
     print("\n".join(done.said), done.seconds)

@@ -254,7 +254,9 @@ class Stages:
                 row |= {"kl": 0.0, "kl_per_token": 0.0}  # by definition
             base = answers if base is None else base
             if f"stage-{stage}/score" in self.run.steps:
-                scored = pl.read_parquet(self.run.folder / f"stage-{stage}" / "scored.parquet", columns=["prompt", "score"])
+                scored = pl.read_parquet(
+                    self.run.folder / f"stage-{stage}" / "scored.parquet", columns=["prompt", "score", "finish_reason"]
+                )
                 row |= stage_measures.pool_figures(scored)
             select = self.run.steps.get(f"stage-{stage}/select", {}).get("figures", {})
             row |= {name: select[name] for name in ("selected_rows", "selected_mean", "selected_from") if name in select}

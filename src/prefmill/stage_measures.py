@@ -142,9 +142,11 @@ def bootstrap(values: Floats, resamples: int = RESAMPLES) -> tuple[float, float]
 
 
 def pool_figures(scored: pl.DataFrame) -> dict[str, float]:
-    """Of a stage's own samples of the training prompts: mean over prompts of the mean, median and best score."""
+    """Of a stage's own samples: mean over prompts of the mean, median and best score; the share that was cut off."""
     by_prompt = per_prompt(scored, "score")
-    return {f"pool_{kind}": _mean(by_prompt[kind].to_numpy()) for kind in ("mean", "median", "best")}
+    found = {f"pool_{kind}": _mean(by_prompt[kind].to_numpy()) for kind in ("mean", "median", "best")}
+    cut_off = int((scored["finish_reason"] == "length").sum())
+    return {**found, "pool_cut_off": cut_off / max(1, scored.height)}
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:

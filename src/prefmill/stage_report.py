@@ -20,6 +20,7 @@ Row = Mapping[str, Any]
 
 _MUCH = 0.15  # a change of length or diversity by this share is told
 _CUT_OFF = 0.1
+_MANY_CUT_OFF = 0.25
 
 
 def stop_rule(rows: Sequence[Row], stop: StopSection) -> str | None:
@@ -75,6 +76,13 @@ def findings(rows: Sequence[Row], stopped: str | None) -> list[str]:
     if best != last["stage"]:
         said.append(f"The largest mean reward is that of stage {best}, not of the last stage.")
     said += _drift(first, last)
+    for row in rows:
+        if (row.get("pool_cut_off") or 0) > _MANY_CUT_OFF and row.get("selected_mean") is not None:
+            said.append(
+                f"{100 * row['pool_cut_off']:.0f} % of the samples of stage {row['stage']} were cut off. What was trained on has a mean score"
+                f" of {row['selected_mean']:.4g}; of the samples the mean is {row['pool_mean']:.4g}, of the best of each prompt"
+                f" {row['pool_best']:.4g}: more max_new_tokens, or a stop string, lets selection choose among more."
+            )
     return said
 
 
@@ -192,10 +200,10 @@ def _markdown(rows: Sequence[Row], said: Sequence[str], recipe: Recipe, counts: 
         lines += ["", f"![stages]({drawn})"]
     lines += ["", "## What was trained on", ""]
     trained = [row for row in rows if row.get("selected_rows") is not None and row.get("pool_mean") is not None]
-    headings = ["stage", "pool mean", "pool best of K", "rows selected", "their mean", "from stages"]
+    headings = ["stage", "pool mean", "pool best of K", "cut off", "rows selected", "their mean", "from stages"]
     body = [
-        [str(row["stage"]), f"{row['pool_mean']:.4g}", f"{row['pool_best']:.4g}", str(row["selected_rows"]), f"{row['selected_mean']:.4g}",
-         row.get("selected_from", "")]
+        [str(row["stage"]), f"{row['pool_mean']:.4g}", f"{row['pool_best']:.4g}", _shown("cut_off", row["pool_cut_off"]),
+         str(row["selected_rows"]), f"{row['selected_mean']:.4g}", row.get("selected_from", "")]
         for row in trained
     ]  # fmt: skip
     lines += _table(headings, body) if body else ["Nothing yet."]
