@@ -79,8 +79,8 @@ def findings(rows: Sequence[Row], stopped: str | None) -> list[str]:
     for row in rows:
         if (row.get("pool_cut_off") or 0) > _MANY_CUT_OFF and row.get("selected_mean") is not None:
             said.append(
-                f"{100 * row['pool_cut_off']:.0f} % of the samples of stage {row['stage']} were cut off. What was trained on has a mean score"
-                f" of {row['selected_mean']:.4g}; of the samples the mean is {row['pool_mean']:.4g}, of the best of each prompt"
+                f"{100 * row['pool_cut_off']:.0f} % of the samples of stage {row['stage']} were cut off. What was trained on has a mean"
+                f" score of {row['selected_mean']:.4g}; of the samples the mean is {row['pool_mean']:.4g}, of the best of each prompt"
                 f" {row['pool_best']:.4g}: more max_new_tokens, or a stop string, lets selection choose among more."
             )
     return said
