@@ -148,6 +148,7 @@ def test_judging_and_scoring_with_faults_between(tiny_server: Any, tmp_path: Pat
                 done = pm.score(POOL, tmp_path / f"{name}-{kind}.parquet", scorer=scorer, chunk_rows=8)
                 assert done.rows_scored == 24
                 assert done.requests == 24 + done.retries
+                assert done.retries == sum(done.retried.values())
                 assert (done.retries > 3) == (name == "stormy")
     for kind in ("judge", "endpoint"):
         assert rows(tmp_path / f"stormy-{kind}.parquet") == rows(tmp_path / f"calm-{kind}.parquet")

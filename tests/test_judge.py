@@ -28,6 +28,7 @@ from prefmill.sampling import Answer, Request
 from prefmill.sampling.endpoint import Token
 from prefmill.scoring.judge import pairs_of
 from prefmill.scoring.rubrics import RUBRIC, as_text, expected_rating, filled, parse_rating, parse_verdict, rubric_of
+from prefmill.scoring.scorers import on_device
 
 POOL = pa.table({
     "prompt": ["p {completion}", "q", None, "p {completion}", "q", "q", "p {completion}"],
@@ -247,6 +248,7 @@ def test_over_a_server(tmp_path: Path) -> None:
     assert out["score_rating"] == [8.0, 8.0, None, 8.0, 8.0, 8.0, None]
     assert asked[0]["top_logprobs"] == 20
     assert (done.requests, done.retries, done.tokens_in, done.tokens_out) == (5, 1, 40, 4)
+    assert done.retried == {"503": 1}
     assert done.cost == pytest.approx(80 / 1e6)
     again = pm.score(POOL, tmp_path / "out.parquet", scorer=pm.JudgeScorer(sampler=sampler, price_in=2.0))
     assert (again.chunks_resumed, again.retries, again.cost) == (2, 1, pytest.approx(80 / 1e6)), "prices decide no score"
@@ -371,6 +373,14 @@ def test_another_rubric_is_another_run(tmp_path: Path) -> None:
     other = Fake(lambda text: "3", fingerprint={"sampler": "other"})
     with pytest.raises(Exception, match=r"another scorer\.sampler\.sampler"):
         pm.score(POOL, tmp_path / "out.parquet", scorer=pm.JudgeScorer(sampler=other))
+
+
+def test_devices() -> None:
+    """A local judge moves to the device; a server has its own."""
+    here = pm.JudgeScorer(sampler=pm.LocalSampler(model="m"))
+    assert on_device(here, "cuda:1").sampler.device == "cuda:1"
+    there = pm.JudgeScorer(sampler=pm.EndpointSampler(url="http://h", model="m"))
+    assert on_device(there, "cuda:1") is there
 
 
 def test_as_text() -> None:

@@ -17,8 +17,8 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "reward": (*_LOCAL, "label", "pooling"),
     "logprob": _LOCAL,
     "implicit": (*_LOCAL, "reference", "beta"),
-    "judge": (*_SERVER, "rubric", "mode", "schedule", "max_pairs", "max_new_tokens", "top_logprobs", "ten_is_one_token", "on_refused", "price_in",
-              "price_out", "device", "dtype"),
+    "judge": (*_SERVER, "rubric", "mode", "schedule", "max_pairs", "max_new_tokens", "top_logprobs", "ten_is_one_token",
+              "on_refused", "price_in", "price_out", "device", "dtype"),
     "endpoint": (*_SERVER, "kind", "tokenizer", "template", "label", "parity", "tolerance", "on_refused"),
 }  # fmt: skip
 _ALL = sorted({name for names in TAKES.values() for name in names})

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -41,7 +41,8 @@ class ScoreReport:
 
     tokens: of all rows; tokens_run: that the model saw, after sharing, duplicates and the cache. duplicates: rows that took the score of
     another one. chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the scorer.
-    Of servers: requests sent, retries among them, tokens_in and tokens_out as the server counts them, cost where prices are known.
+    Of servers: requests sent, retries among them and why (retried), tokens_in and tokens_out as the server counts them, cost where prices
+    are known.
     """
 
     rows_in: int
@@ -63,13 +64,14 @@ class ScoreReport:
     columns: tuple[str, ...]
     requests: int = 0
     retries: int = 0
+    retried: Mapping[str, int] = field(default_factory=dict)
     tokens_in: int = 0
     tokens_out: int = 0
     cost: float | None = None
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""
-        return {**asdict(self), "null": dict(self.null), "columns": list(self.columns)}
+        return {**asdict(self), "null": dict(self.null), "retried": dict(self.retried), "columns": list(self.columns)}
 
 
 def score(
@@ -240,6 +242,7 @@ class _Run:
         return ScoreReport(
             rows_in=pool.rows, rows_scored=pool.rows - sum(null.values()), null=null,
             **{name: counts.get(name, 0) for name in _COUNTS if name != "too_long"}, chunks=len(pool.sizes), chunks_resumed=0,
+            retried={name.removeprefix("retry:"): times for name, times in counts.items() if name.startswith("retry:")},
             cost=self.scorer.cost(counts) if hasattr(self.scorer, "cost") else None,
             way=self.scorer.load() if engines else "", seconds=0.0, seconds_model=0.0, peak_rss_mb=peak_rss_mb(),
             output=str(self.ledger.output), columns=tuple(names),

@@ -148,7 +148,8 @@ def scored(done: ScoreReport) -> None:
         ratio = done.tokens / max(1, done.tokens_run)
         console.print(f"{done.tokens:,} tokens, {done.tokens_run:,} through the model ({ratio:.2f} to 1)", markup=False)
     if done.requests:
-        again = f", {done.retries:,} of them again" if done.retries else ""
+        why = ", ".join(f"{reason}: {times:,}" for reason, times in sorted(done.retried.items(), key=lambda item: -item[1]))
+        again = f", {done.retries:,} of them again ({why})" if done.retries else ""
         spent = f", {done.tokens_in:,} tokens in and {done.tokens_out:,} out" if done.tokens_in or done.tokens_out else ""
         cost = "" if done.cost is None else f", cost {done.cost:,.4g}"
         console.print(f"{done.requests:,} requests{again}{spent}{cost}", markup=False)

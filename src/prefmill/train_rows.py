@@ -179,9 +179,9 @@ def winner_ids(encoder: Any, winners: pl.DataFrame) -> tuple[list[list[int]], li
 
 def conversation(value: Any, speaker: str) -> Sequence[Mapping[str, Any]]:
     """Text as one message of `speaker`; messages as they are, their empty fields left out."""
-    from prefmill.scoring.tokens import _messages
+    from prefmill.scoring.tokens import messages_of
 
-    return _messages(value, speaker)
+    return messages_of(value, speaker)
 
 
 def spelled(prompts: pl.Series) -> list[str]:

@@ -24,8 +24,10 @@ class Usage:
     tokens_out: int = 0
 
     def since(self, before: Usage) -> dict[str, int]:
-        """What was spent since `before`, as counts of a scorer."""
+        """What was spent since `before`, as counts of a scorer; `retry:REASON` are retries for one reason."""
+        again = {f"retry:{why}": times - before.retries.get(why, 0) for why, times in self.retries.items()}
         return {
+            **{name: times for name, times in again.items() if times},
             "requests": self.requests - before.requests,
             "retries": sum(self.retries.values()) - sum(before.retries.values()),
             "tokens_in": self.tokens_in - before.tokens_in,

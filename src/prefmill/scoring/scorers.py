@@ -29,7 +29,7 @@ class Scored:
     columns  name to float64 values, shape (n,); the first is the score
     null     shape (n,), bool: rows that have no score and are to be null (too long); None: there are none
     counts   what happened: tokens, tokens_run, duplicates, truncated, too_long, cached, splits; requests, retries, tokens_in, tokens_out of
-             servers; `null:REASON` are rows without a score for a reason of the scorer's own
+             servers, `retry:REASON` for one reason; `null:REASON` are rows without a score for a reason of the scorer's own
     texts    name to n texts or None, which stand behind the columns: what a judge said, and why a row has no score
     """
 
@@ -231,4 +231,6 @@ def on_device(scorer: Any, device: str) -> Any:
     """The same scorer on another device; functions stay as they are."""
     if isinstance(scorer, Ensemble):
         return replace(scorer, scorers={name: on_device(each, device) for name, each in scorer.scorers.items()})
+    if hasattr(getattr(scorer, "sampler", None), "device"):  # a judge over a model in this process
+        return replace(scorer, sampler=replace(scorer.sampler, device=device))
     return replace(scorer, device=device) if hasattr(scorer, "device") else scorer
