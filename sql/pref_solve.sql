@@ -66,7 +66,7 @@ CREATE OR REPLACE MACRO pref_solve(steps, gamma := 1, policy := 'uniform', tempe
     WHERE moves._to IS NOT NULL AND (SELECT bool_and(_sound) FROM states)),
   solved(_i, _v, _before, _sweep) USING KEY (_i) AS (
     SELECT _i, _first, 0::DOUBLE, 1::BIGINT FROM states
-    UNION
+    UNION ALL
     SELECT _i, _v, _before, _sweep FROM (
       SELECT fresh._i, fresh._v, old._v AS _before, (SELECT max(_sweep) + 1 FROM solved) AS _sweep
       FROM (SELECT _i, CASE WHEN policy = 'optimal' THEN greatest(max(_r + gamma * _f), any_value(_stays)) ELSE any_value(_stays) + gamma * sum(_pi * _f) END AS _v
