@@ -23,13 +23,13 @@ TEXTS = {"_prompt", "_completion", "_unit", "prompt", "completion", "_grp", "_ch
 TEXTS |= {"_s", "_a", "_next", "state", "action", "next_state", "_id", "_parent", "id", "parent_id"}
 #: Texts that a group-by may hold: its own key. agreement's unit is a (prompt, completion).
 KEYS = {macro: {"_grp"} for macro in CALLS} | {
-    "agreement": {"_grp", "_unit", "_a"},  # _a: a rater
+    "agreement": {"_grp", "_unit", "_a"},  # _a is a rater
     "state_values": {"_s", "_a"},
     "tree_values": {"_id", "_s", "_a"},
     "step_values": {"_id", "_parent"},
 }
-#: Macros that order the rows of their answer, behind everything else: they pick few rows, or their rows hold ids and no longer texts.
-ORDERED = {"best_of", "preference_pairs", "unpaired", "tree_values", "step_values"}
+#: Macros that order the rows of their answer, behind everything else: they pick few rows, or their rows hold ids or raters and no longer texts.
+ORDERED = {"agreement", "best_of", "preference_pairs", "unpaired", "tree_values", "step_values"}
 
 
 @pytest.fixture(scope="module")
