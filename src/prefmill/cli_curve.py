@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Annotated
 
@@ -25,6 +24,7 @@ from prefmill.options import (
     Seed,
     TempDir,
     Threads,
+    print_json,
     roles_given,
     size_in_bytes,
     stdout_or,
@@ -77,7 +77,7 @@ def curve(  # one option a line: this is the manual
         with stdout_or(output) as target:
             writers.write([found.points], found.points.schema, target, format="pool", overwrite=overwrite)
     if as_json:
-        typer.echo(json.dumps(found.as_json(), ensure_ascii=False, default=str))
+        print_json(found.as_json())
     if not quiet:
         show.curve(found)
     if not found.points.height:

@@ -86,6 +86,9 @@ class Job:
         # Whole rows are all columns kept; of the prompt and the completion there is then no second copy.
         self.whole_rows = whole_rows
         self.keep = columns if whole_rows else list(dict.fromkeys(keep))
+        # A column that is ours stands under its own name; one of the input that had it (an earlier rank, say) beside it under another.
+        ours = {name for name, _ in self._columns_added()} - {self.roles.prompt} if whole_rows else set()
+        self.renamed = {name: f"{name}_in" for name in columns if name in ours}
         names_out = [name for name, _ in self._columns_out()]
         twice = sorted({name for name in names_out if names_out.count(name) > 1})
         if twice and whole_rows:
@@ -271,9 +274,7 @@ class Job:
         if isinstance(self.plan, Unpaired):
             return [("prompt", prompt), ("completion", completion), ("label", pl.Boolean()), ("score", pl.Float64()), *kept]
         if isinstance(self.plan, BestOf | Advantage) and self.whole_rows:
-            aggregated = [] if self.plan.aggregate == "none" else [("aggregated_score", pl.Float64())]
-            added = ("rank", pl.Int64()) if isinstance(self.plan, BestOf) else ("advantage", pl.Float64())
-            return [*kept, added, *aggregated]
+            return [*((self.renamed.get(name, name), dtype) for name, dtype in kept), *self._columns_added()]
         if isinstance(self.plan, Advantage):
             return [("prompt", prompt), ("completion", completion), ("_score", pl.Float64()), ("_advantage", pl.Float64()), *kept]
         if isinstance(self.plan, BestOf):
@@ -281,6 +282,11 @@ class Job:
         sides = [(f"{side}_{name}", dtype) for name, dtype in kept for side in ("chosen", "rejected")]
         texts = [("prompt", prompt), ("chosen", completion), ("rejected", completion)]
         return [*texts, ("chosen_score", pl.Float64()), ("rejected_score", pl.Float64()), *sides]
+
+    def _columns_added(self) -> list[tuple[str, pl.DataType]]:
+        """What whole rows get."""
+        aggregated = [] if self.plan.aggregate == "none" else [("aggregated_score", pl.Float64())]
+        return [("rank", pl.Int64()) if isinstance(self.plan, BestOf) else ("advantage", pl.Float64()), *aggregated]
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The output, in order, as frames of `schema()`."""

@@ -22,6 +22,7 @@ from prefmill.schema import RoleNames, Roles
 class RunReport:
     """What a run did. The counts are those of `PairReport`; `rows_rejected` are malformed rows that never became rows.
 
+    `renamed` are columns of the input whose name the output needs itself, and what they are called in it.
     `seconds` of wall time, `peak_rss_mb` the largest resident size of this process so far, in MiB.
     """
 
@@ -41,6 +42,7 @@ class RunReport:
     plan_hash: str
     roles: Roles
     score_range: tuple[float, float] | None
+    renamed: Mapping[str, str]
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only; `output` is a path, or with splits a mapping of split to path."""
@@ -120,6 +122,7 @@ def run(
             plan_hash=plan.hash(),
             roles=job.roles,
             score_range=None if report.pairs_out else job.score_range(),
+            renamed=job.renamed,
         )
 
 

@@ -28,7 +28,7 @@ KEYS = {macro: {"_grp"} for macro in CALLS} | {
     "tree_values": {"_id", "_s", "_a"},
     "step_values": {"_id", "_parent"},
 }
-#: Macros that order the rows of their answer, behind everything else: they pick few rows, or their rows hold ids or raters and no longer texts.
+#: Macros that order the rows of their answer, behind everything else: they pick few rows, or their rows hold ids or raters only.
 ORDERED = {"agreement", "best_of", "preference_pairs", "unpaired", "tree_values", "step_values"}
 
 
