@@ -4,8 +4,9 @@
 
 Each query runs in a process of its own: a fresh connection with `memory_limit`, `threads` and a spill folder, the input in the page
 cache. Its rows are folded into one number per column (a sum, of texts the sum of their lengths), so that every column is made and none is
-written. Time is that of the query, peak memory that of the whole process (DuckDB's limit leaves Python and its libraries out). Where both
-sides mean the same, the sums are compared. The table goes to stdout, progress to stderr. Exit code 1 if a macro fails or sums differ.
+written. Wall and CPU time are those of the query, peak memory that of the whole process (DuckDB's limit leaves Python and its libraries
+out). Where both sides mean the same, the sums are compared. The table goes to stdout, progress to stderr. Exit code 1 if a macro fails
+or sums differ.
 """
 
 from __future__ import annotations
@@ -154,10 +155,10 @@ def _bench(options: argparse.Namespace, source: Path) -> int:
             pass
     machine = describe(["duckdb", "pyarrow"])
     lines, wrong = [], []
-    for name, (_, hand, shared) in QUERIES.items():
+    for name, (_, by_hand, shared) in QUERIES.items():
         if options.only and name not in options.only:
             continue
-        ways = ["macro", *(["hand"] if hand and not options.no_hand else [])]
+        ways = ["macro", *(["hand"] if by_hand and not options.no_hand else [])]
         runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
         for _ in range(options.repeat):
             for way in ways:
@@ -167,23 +168,24 @@ def _bench(options: argparse.Namespace, source: Path) -> int:
             found = runs.get(way, [])
             failed = next((run["error"] for run in found if "error" in run), None)
             if failed or not found:
-                cells += [failed or "–", "–"]
+                cells += [failed or "–", "–", "–"]
                 wrong += [f"{name}: {failed}"] if failed and way == "macro" else []
             else:
-                cells += [f"{statistics.median(r['seconds'] for r in found):.1f}", f"{max(r['peak_mb'] for r in found):,.0f}"]
+                seconds, cpu = (statistics.median(run[clock] for run in found) for clock in ("seconds", "cpu"))
+                cells += [f"{seconds:.1f}", f"{cpu:.1f}", f"{max(run['peak_mb'] for run in found):,.0f}"]
         good = {way: found[-1]["sums"] for way, found in runs.items() if found and "sums" in found[-1]}
         if len(good) == 2:
             apart = [c for c in shared if abs(good["macro"][c] - good["hand"][c]) > 1e-6 * max(1.0, abs(good["hand"][c]))]
             wrong += [f"{name}: sums of {c} differ: {good['macro'][c]} and {good['hand'][c]}" for c in apart]
-            cells.append(
-                f"{statistics.median(r['seconds'] for r in runs['macro']) / statistics.median(r['seconds'] for r in runs['hand']):.2f}"
-            )
+            for clock in ("seconds", "cpu"):
+                macro, hand = (statistics.median(run[clock] for run in runs[way]) for way in ("macro", "hand"))
+                cells.append(f"{macro / hand:.2f}")
         else:
-            cells.append("–")
+            cells += ["–", "–"]
         lines.append(f"| {' | '.join(cells)} |")
         print(lines[-1], file=sys.stderr, flush=True)
     machine["load_after"] = os.getloadavg()[0]
-    head = ["macro", "s", "peak MB", "by hand, s", "peak MB", "macro ÷ by hand"]
+    head = ["macro", "s", "CPU s", "peak MB", "by hand, s", "CPU s", "peak MB", "macro ÷ by hand, s", "CPU s"]
     print("\n".join([
         *headline(machine),
         f"{options.rows:,} rows, 16 of a prompt, {source.stat().st_size / 1e6:,.0f} MB of zstd Parquet;"
@@ -232,12 +234,13 @@ def _one(source: Path, name: str, way: str, options: argparse.Namespace) -> dict
             f'sum(length("{column}"))' if kind == "VARCHAR" else f'sum("{column}"::INT)' if kind == "BOOLEAN" else f'sum("{column}")'
             for column, kind, *_ in columns
         )
-        start = time.perf_counter()
+        start, worked = time.perf_counter(), time.process_time()
         (row,) = con.execute(f"SELECT {sums} FROM ({query})").fetchall()
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - worked
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     return {
         "seconds": seconds,
+        "cpu": cpu,
         "peak_mb": peak,
         "sums": {column: float(value or 0) for (column, *_), value in zip(columns, row, strict=True)},
     }

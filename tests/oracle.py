@@ -12,7 +12,7 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -29,7 +29,7 @@ RAISED = ("null_prompt", "null_completion", "null_score", "bad_score", "non_fini
 @dataclass
 class Result:
     """`pairs` are (prompt, chosen, rejected, chosen_score, rejected_score), of labels (prompt, completion, label, score), of best-of-K
-    (prompt, completion, score, rank), of advantages (prompt, completion, score, advantage)."""
+    (prompt, completion, score, rank) and with length control the adjusted score, of advantages (prompt, completion, score, advantage)."""
 
     pairs: list[tuple]
     positions: list[tuple[int, ...]]
@@ -44,6 +44,7 @@ class Candidate:
     position: int
     id: Any
     rows: list[int]  # positions of all its judgements
+    given: float = 0.0  # with length control: its score as it was
 
 
 def pairs(rows: list[dict], plan: Pairs, roles: Roles) -> Result:
@@ -84,28 +85,73 @@ def unpaired(rows: list[dict], plan: Unpaired, roles: Roles) -> Result:
 
 def best_of(rows: list[dict], plan: BestOf, roles: Roles) -> Result:
     found, dropped, groups_in = candidates(rows, plan, roles)
+    if plan.pick == "rso" and plan.scope == "pool":
+        raise BadArgument("pick 'rso' accepts inside a prompt")
     low = [c for c in found if plan.min_score is not None and c.score < plan.min_score]
     if low:
         dropped["below_min_score"] = sum(len(c.rows) for c in low)
+    fit = None
+    if plan.length_control:
+        fit = length_fit(found, roles)
+        for c in found:
+            gap = exact(fit["slope"]) * (length(c, roles) - exact(fit["mean"])) / 1000
+            c.given, c.score = c.score, nine(exact(c.score) - gap)
     left = [c for c in found if c not in low]
     kept: list[tuple[Candidate, int]] = []
     for group in by_group(left) if plan.scope == "prompt" else [left]:
         group = sorted(group, key=in_order(plan))
         h = lot(group[0].row, plan, roles) if plan.scope == "prompt" else hashed("", plan.seed)
-        kept += [(group[r - 1], len(group) - r + 1) for r in sorted(picked_ranks(len(group), plan, h), reverse=True)]
+        kept += [(group[r - 1], len(group) - r + 1) for r in sorted(picked_ranks([c.score for c in group], plan, h), reverse=True)]
     used, all_rows = sum(len(c.rows) for c, _ in kept), sum(len(c.rows) for c in left)
-    out = [(c.row[roles.prompt], text(c, roles), c.score, rank) for c, rank in kept]
+    out = [(c.row[roles.prompt], text(c, roles), *((c.given, rank, c.score) if fit else (c.score, rank))) for c, rank in kept]
     groups_used = len({c.group for c, _ in kept})
-    return result(out, [(c.position,) for c, _ in kept], len(rows), used, all_rows - used, dropped, groups_in, groups_used)
+    told = result(out, [(c.position,) for c, _ in kept], len(rows), used, all_rows - used, dropped, groups_in, groups_used)
+    return Result(told.pairs, told.positions, told.report | ({"length": fit} if fit else {}))
 
 
-def picked_ranks(n: int, plan: BestOf, h: int) -> list[int]:
-    ranks, k = list(range(1, n + 1)), plan.k
+def picked_ranks(scores: list[float], plan: BestOf, h: int) -> list[int]:
+    """The ranks that are picked of candidates with these scores, worst first."""
+    n, k = len(scores), plan.k
+    ranks = list(range(1, n + 1))
     if k >= n:
         return ranks
     start = (n - k) // 2
     drawn = sorted(ranks, key=lambda r: (mix(h % 2**32 ^ r), r))
+    if plan.pick == "rso":
+        return accepted(drawn, scores, k, plan.beta, lambda r, t: mix(mix(h % 2**32 ^ r) ^ t) / 2**32)
     return {"best": ranks[n - k :], "worst": ranks[:k], "median": ranks[start : start + k], "random": drawn[:k]}[plan.pick]
+
+
+def accepted(order: list[int], scores: list[float], k: int, beta: float, u: Callable[[int, int], float]) -> list[int]:
+    """Algorithm 1 of Liu et al. over the ranks in `order`; `u` is the draw of a rank in a pass."""
+    taken: list[int] = []
+    t = 0
+    while len(taken) < k:
+        t += 1
+        left = [r for r in order if r not in taken]
+        best = max(scores[r - 1] for r in left)
+        for r in left:
+            if u(r, t) < math.exp((scores[r - 1] - best) / beta) and len(taken) < k:
+                taken.append(r)
+    return taken
+
+
+def length(candidate: Candidate, roles: Roles) -> int:
+    said = candidate.row[roles.completion]
+    return len(said) if isinstance(said, str) else sum(len(message["content"] or "") for message in said)
+
+
+def length_fit(found: list[Candidate], roles: Roles) -> dict:
+    xx = xy = yy = Fraction(0)
+    for group in by_group(found):
+        lengths, scores = [Fraction(length(c, roles)) for c in group], [exact(c.score) for c in group]
+        along, over = ([x - sum(values) / len(values) for x in values] for values in (lengths, scores))
+        xx, yy = xx + sum(x * x for x in along), yy + sum(y * y for y in over)
+        xy += sum(x * y for x, y in zip(along, over, strict=True))
+    slope = nine(1000 * xy / xx) if xx else 0.0
+    correlation = (1 if xy > 0 else -1) * root9(xy**2 / (xx * yy)) if xx and yy else None
+    mean = nine(Fraction(sum(length(c, roles) for c in found), len(found))) if found else None
+    return {"slope": slope, "correlation": correlation, "mean": mean}
 
 
 def advantages(rows: list[dict], plan: Advantage, roles: Roles) -> Result:

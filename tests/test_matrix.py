@@ -38,6 +38,7 @@ PLANS = [
     pm.BestOf(k=3, pick="random", seed=2),
     pm.BestOf(k=2, pick="median", aggregate="mean", min_score=2),
     pm.BestOf(k=700, scope="pool", pick="worst"),
+    pm.BestOf(k=2, pick="rso", beta=1, seed=4, length_control=True),
     pm.Advantage(method="grpo"),
     pm.Advantage(method="rank", aggregate="mean"),
 ]
@@ -61,7 +62,7 @@ def test_engine_threads_memory_and_row_groups(plan, tmp_path, monkeypatch):
     inputs = ["one.parquet", "many.parquet", ["a.parquet", "b.parquet"], "rows.jsonl"]
     lazy = plan.lazy(data).collect()
     # picks and advantages are whole rows in files, with the scores as they came in
-    shared = ["prompt", "completion", lazy.columns[-1]] if plan.kind in ("best_of", "advantages") else lazy.columns
+    shared = ["prompt", "completion", *lazy.columns[3:]] if plan.kind in ("best_of", "advantages") else lazy.columns
     expected = lazy.select(shared).rows()
     assert len(expected) > 200
     ways = itertools.product(inputs, ["duckdb", "polars"], [1, 4], [None, 600_000_000])

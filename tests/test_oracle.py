@@ -246,12 +246,12 @@ def test_labels_interleave() -> None:
     ],
 )
 def test_picked_ranks(pick: str, n: int, k: int, expected: list) -> None:
-    assert oracle.picked_ranks(n, BestOf(pick=pick, k=k), 0) == expected
+    assert oracle.picked_ranks([0.0] * n, BestOf(pick=pick, k=k), 0) == expected
 
 
 def test_random_ranks_by_hand() -> None:
     order = sorted((oracle.mix(5 ^ r), r) for r in range(1, 6))
-    assert oracle.picked_ranks(5, BestOf(pick="random", k=2), 7 * 2**32 + 5) == [r for _, r in order[:2]]
+    assert oracle.picked_ranks([0.0] * 5, BestOf(pick="random", k=2), 7 * 2**32 + 5) == [r for _, r in order[:2]]
 
 
 @pytest.mark.parametrize(

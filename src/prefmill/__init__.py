@@ -7,6 +7,7 @@
     plan.lazy(frame)                                              # a Polars LazyFrame
     plan.sql("feedback")                                          # DuckDB SQL
     plan.dataset(ds)                                              # a Hugging Face dataset
+    pm.sample("prompts.jsonl", "pool.parquet", sampler=pm.LocalSampler(model="org/policy"), n=8)
     pm.score("pool.parquet", "scored.parquet", scorer=pm.RewardModel(model="org/rm"))
     pm.run(pm.BestOf(k=4), "scored.parquet", "best.parquet")
 
@@ -29,16 +30,24 @@ if TYPE_CHECKING:
     from prefmill.report import PairReport, pair_report
     from prefmill.rollouts import step_values, stepwise
     from prefmill.runs import RunReport, run
+    from prefmill.sample_runs import SampleReport, sample
+    from prefmill.sampling import EndpointSampler, LocalSampler, Sampler
     from prefmill.score_runs import ScoreReport, score
-    from prefmill.scoring import Ensemble, ImplicitReward, LogProb, RewardModel, Scorer
+    from prefmill.scoring import EndpointScorer, Ensemble, ImplicitReward, JudgeScorer, LogProb, RewardModel, Scorer
     from prefmill.stream import score_stream
+    from prefmill.train_report import TrainReport
+    from prefmill.training import train_policy, train_reward
 
 __all__ = [
     "Advantage",
     "BestOf",
     "Curve",
+    "EndpointSampler",
+    "EndpointScorer",
     "Ensemble",
     "ImplicitReward",
+    "JudgeScorer",
+    "LocalSampler",
     "LogProb",
     "PairReport",
     "Pairs",
@@ -46,18 +55,24 @@ __all__ = [
     "RewardModel",
     "Roles",
     "RunReport",
+    "SampleReport",
+    "Sampler",
     "ScoreReport",
     "Scorer",
+    "TrainReport",
     "Unpaired",
     "Values",
     "__version__",
     "curve",
     "pair_report",
     "run",
+    "sample",
     "score",
     "score_stream",
     "step_values",
     "stepwise",
+    "train_policy",
+    "train_reward",
     "values",
 ]
 
@@ -68,12 +83,16 @@ _LAZY = {
     "pair_report": "report",
     "RunReport": "runs",
     "run": "runs",
+    **dict.fromkeys(("SampleReport", "sample"), "sample_runs"),
+    **dict.fromkeys(("EndpointSampler", "LocalSampler", "Sampler"), "sampling"),
     "ScoreReport": "score_runs",
     "score": "score_runs",
     "score_stream": "stream",
+    "TrainReport": "train_report",
+    **dict.fromkeys(("train_policy", "train_reward"), "training"),
     "values": "bellman",
     **dict.fromkeys(("step_values", "stepwise"), "rollouts"),
-    **dict.fromkeys(("Ensemble", "ImplicitReward", "LogProb", "RewardModel", "Scorer"), "scoring"),
+    **dict.fromkeys(("EndpointScorer", "Ensemble", "ImplicitReward", "JudgeScorer", "LogProb", "RewardModel", "Scorer"), "scoring"),
 }
 
 

@@ -12,8 +12,10 @@ import typer
 
 from prefmill._version import __version__
 from prefmill.cli_curve import curve as curve_command
+from prefmill.cli_sample import sample as sample_command
 from prefmill.cli_score import score as score_command
 from prefmill.cli_sql import sql as sql_command
+from prefmill.cli_train import train_reward as train_reward_command
 from prefmill.cli_values import steps as steps_command
 from prefmill.cli_values import values as values_command
 from prefmill.errors import BadArgument
@@ -188,7 +190,16 @@ def best(
     inputs: Inputs,
     output: Output = None,
     k: Annotated[int | None, typer.Option("--k", "-k", help="So many of a prompt (or of the pool).  [default: 1]")] = None,
-    pick: Annotated[str | None, typer.Option(help="best, median, worst or random.  [default: best]")] = None,
+    pick: Annotated[
+        str | None, typer.Option(help="best, median, worst, random, or rso (statistical rejection sampling).  [default: best]")
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Of rso, in units of the score: small picks the best, large at random.  [default: 0.5]")
+    ] = None,
+    length_control: Annotated[
+        bool | None,
+        typer.Option("--length-control/--no-length-control", help="Take what length explains out of the scores before picking."),
+    ] = None,
     scope: Annotated[str | None, typer.Option(help="prompt: k of every prompt; pool: k of the whole table.  [default: prompt]")] = None,
     min_score: Annotated[str | None, typer.Option(metavar="NUMBER|none", help="Leave smaller scores out first.  [default: none]")] = None,
     stages: Annotated[str | None, typer.Option(help="all, or last: rows of the largest stage only.  [default: all]")] = None,
@@ -227,11 +238,12 @@ def best(
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Select the k best completions of every prompt, for SFT on best-of-K; or the median, the worst, or random ones beside them.
+    """Select the k best completions of every prompt, for SFT on best-of-K; or accepted, median, worst or random ones.
 
     \b
     prefmill best scored.parquet -o best.parquet
     prefmill best scored.parquet -o sft.jsonl -k 4 --min-score 0 --format messages
+    prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --beta 0.5 --length-control
     """
     _run(BestOf, locals())
 
@@ -313,9 +325,11 @@ def check(
     raise typer.Exit(0 if found.ok else 1)
 
 
+app.command("sample")(sample_command)
 app.command("score")(score_command)
 app.command("sql")(sql_command)
 app.command("curve")(curve_command)
+app.command("train-reward")(train_reward_command)
 app.command("values")(values_command)
 app.command("steps")(steps_command)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -35,6 +36,7 @@ def curve(  # one option a line: this is the manual
     inputs: Inputs,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Write the points there: .csv .parquet .jsonl ...")] = None,
     by: Annotated[str | None, typer.Option(metavar="COL", help="A curve for every value of this column, say temperature.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the curves: .png or .svg, the numbers beside it as .csv.")] = None,
     k: Annotated[int | None, typer.Option("--k", "-k", help="Largest n.  [default: scores of the largest prompt, at most 128]")] = None,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap over prompts; 0: no intervals.")] = 1000,
     level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
@@ -57,7 +59,7 @@ def curve(  # one option a line: this is the manual
 
     \b
     prefmill curve scored.parquet
-    prefmill curve scored.parquet --by temperature -o curve.csv
+    prefmill curve scored.parquet --by temperature --plot curve.png
     """
     options = locals()
     if threads:
@@ -67,15 +69,21 @@ def curve(  # one option a line: this is the manual
     from prefmill import show, writers
     from prefmill.curves import curve as draw
 
+    if plot is not None:
+        from prefmill.plots import check_plot, plot_curve
+
+        check_plot(plot, overwrite=overwrite)
     if output is not None and output != "-":
         writers.check_target(output, split=None, overwrite=overwrite)
     found = draw(
         inputs, by=by, k=k, resamples=resamples, level=level, seed=seed or 0, roles=roles_given(options), encoding=encoding,
         delimiter=delimiter, rejects=rejects, memory_bytes=size_in_bytes(memory_limit), threads=threads, temp_dir=temp_dir,
     )  # fmt: skip
-    if output is not None:
+    if output is not None and not (plot is not None and found.points.height and Path(output) == plot.with_suffix(".csv")):
         with stdout_or(output) as target:
             writers.write([found.points], found.points.schema, target, format="pool", overwrite=overwrite)
+    if plot is not None and found.points.height:
+        plot_curve(found, plot, overwrite=overwrite)
     if as_json:
         print_json(found.as_json())
     if not quiet:

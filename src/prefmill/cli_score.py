@@ -1,15 +1,15 @@
-"""`prefmill score`: options to a scorer, and to `prefmill.score`."""
+"""`prefmill score`: options to a scorer (`cli_scorers.py`), and to `prefmill.score`."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from prefmill.cli_scorers import scorer_of
 from prefmill.errors import BadArgument
 from prefmill.options import (
     AsJson,
@@ -31,6 +31,9 @@ from prefmill.options import (
 )
 
 _MODEL = "Model"
+_SERVER = "Server (judge, endpoint)"
+_JUDGE = "Judge"
+_ENDPOINT = "Endpoint"
 
 
 def score(  # one option a line: this is the manual
@@ -39,9 +42,12 @@ def score(  # one option a line: this is the manual
         str | None, typer.Option("--output", "-o", help="Target: .parquet .jsonl .csv .tsv .arrow, or a directory (datasets).")
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(metavar="DIR|HUB_ID", help="The model; again for an ensemble.", rich_help_panel=_MODEL)
+        list[str] | None,
+        typer.Option(
+            metavar="DIR|HUB_ID|NAME", help="The model, or its name on the server; again for an ensemble.", rich_help_panel=_MODEL
+        ),
     ] = None,
-    scorer: Annotated[str, typer.Option(help="reward, logprob or implicit.", rich_help_panel=_MODEL)] = "reward",
+    scorer: Annotated[str, typer.Option(help="reward, logprob, implicit, judge or endpoint.", rich_help_panel=_MODEL)] = "reward",
     reference: Annotated[
         str | None, typer.Option(metavar="DIR|HUB_ID", help="The reference model of implicit.", rich_help_panel=_MODEL)
     ] = None,
@@ -67,6 +73,64 @@ def score(  # one option a line: this is the manual
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_MODEL)
     ] = False,
+    url: Annotated[str | None, typer.Option(help="Of the server: http://HOST:PORT/v1.", rich_help_panel=_SERVER)] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at a time.  [default: 8]", rich_help_panel=_SERVER)] = None,
+    rate_limit: Annotated[
+        str | None, typer.Option(metavar="N/s|N/min", help="Most requests in a second or minute.", rich_help_panel=_SERVER)
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(min=0, help="Tries after the first, with growing waits.  [default: 6]", rich_help_panel=_SERVER)
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds for one answer.  [default: 300]", rich_help_panel=_SERVER)] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Environment variable with the API key.", rich_help_panel=_SERVER)
+    ] = None,
+    on_refused: Annotated[
+        str | None, typer.Option(help="Rows that the server refuses: error, null.  [default: error]", rich_help_panel=_SERVER)
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="rating (1 to 10) or pairwise (a prompt's candidates compared).  [default: rating]", rich_help_panel=_JUDGE),
+    ] = None,
+    rubric: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What is asked, with {prompt} and {completion}, or {a} and {b}.", rich_help_panel=_JUDGE),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of the judge's answer.  [default: 256]", rich_help_panel=_JUDGE)
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Of pairwise: all, or baseline (each against the first).  [default: all]", rich_help_panel=_JUDGE)
+    ] = None,
+    max_pairs: Annotated[int | None, typer.Option(min=1, help="Most pairs of a prompt.", rich_help_panel=_JUDGE)] = None,
+    top_logprobs: Annotated[
+        int | None,
+        typer.Option(min=0, help="Alternatives of a rating that the server is asked for.  [default: 20]", rich_help_panel=_JUDGE),
+    ] = None,
+    ten_is_one_token: Annotated[
+        bool, typer.Option("--ten-is-one-token", help='The judge\'s tokenizer has "10" as one token.', rich_help_panel=_JUDGE)
+    ] = False,
+    price_in: Annotated[float | None, typer.Option(min=0, help="Of a million tokens read.", rich_help_panel=_JUDGE)] = None,
+    price_out: Annotated[float | None, typer.Option(min=0, help="Of a million tokens written.", rich_help_panel=_JUDGE)] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="vllm-classify, vllm-pooling, vllm-score, sglang-classify, tei-predict, tei-rerank.  [default: vllm-classify]",
+            rich_help_panel=_ENDPOINT,
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="DIR|HUB_ID", help="Make texts or token ids here, by --template.", rich_help_panel=_ENDPOINT)
+    ] = None,
+    parity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|HUB_ID", help="The same reward model: compare the first rows, stop if they differ.", rich_help_panel=_ENDPOINT
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Of --parity, as a share of the largest score.  [default: 0.02]", rich_help_panel=_ENDPOINT)
+    ] = None,
     device: Annotated[
         list[str] | None,
         typer.Option(help="auto, cpu, cuda, cuda:N; again for a process on each.  [default: auto]", rich_help_panel="Speed"),
@@ -96,11 +160,12 @@ def score(  # one option a line: this is the manual
     quiet: Quiet = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Score a pool of candidates with a reward model (or log-probabilities). Stopped at any point, the same command goes on.
+    """Score a pool of candidates with a reward model, log-probabilities or a judge. Stopped at any point, the same command goes on.
 
     \b
     prefmill score pool.parquet -o scored.parquet --model my-reward-model
     prefmill score pool.parquet -o scored.parquet --scorer implicit --model policy --reference base
+    prefmill score pool.parquet -o scored.parquet --scorer judge --url http://localhost:8000/v1 --model judge
     """
     options = locals()
     # Waiting threads of torch spin by default: beside other work on the same cores a run then takes ten times as long (measured).
@@ -117,7 +182,7 @@ def score(  # one option a line: this is the manual
     try:
         with stdout_or(output) as target, show.progress(quiet=quiet) as tell:
             report = run(
-                inputs, target, scorer=_scorer(options), roles=roles_given(options), chunk_rows=chunk_rows or CHUNK_ROWS, devices=device,
+                inputs, target, scorer=scorer_of(options), roles=roles_given(options), chunk_rows=chunk_rows or CHUNK_ROWS, devices=device,
                 progress=tell, memory_bytes=size_in_bytes(memory_limit), **{name: options[name] for name in names},
             )  # fmt: skip
     except KeyboardInterrupt:
@@ -127,32 +192,3 @@ def score(  # one option a line: this is the manual
         print_json(report.as_json())
     if not quiet:
         show.scored(report)
-
-
-def _scorer(options: Mapping[str, Any]) -> Any:
-    """The scorer that the options describe."""
-    from prefmill.scoring import Ensemble, ImplicitReward, LogProb, RewardModel
-
-    kinds: dict[str, Any] = {"reward": RewardModel, "logprob": LogProb, "implicit": ImplicitReward}
-    kind = kinds.get(options["scorer"])
-    models = options["model"] or []
-    if kind is None:
-        raise BadArgument(f"--scorer: got {options['scorer']!r}, expected one of {list(kinds)}.")
-    if not models:
-        raise BadArgument("score: no model named.", hint="--model DIR, a folder that save_pretrained wrote, or a hub id.")
-    own = {"reward": ("label", "pooling"), "logprob": (), "implicit": ("reference", "beta")}
-    for name in ("label", "pooling", "reference", "beta"):
-        if options[name] is not None and name not in own[options["scorer"]]:
-            raise BadArgument(f"--{name} has no meaning for --scorer {options['scorer']}.")
-    if kind is ImplicitReward and options["reference"] is None:
-        raise BadArgument("score: implicit needs a reference model.", hint="--reference DIR")
-    shared = ("revision", "template", "max_length", "on_too_long", "dtype", "batch_tokens", "share_prefix", "threads", "cache")
-    given = {name: options[name] for name in (*shared, *own[options["scorer"]]) if options[name] is not None}
-    flags = {name: options[name] for name in ("trust_remote_code", "invariant", "compile")}
-    device = (options["device"] or ["auto"])[0]
-    scorers = [kind(model=name, device=device, **given, **flags) for name in models]
-    if len(scorers) == 1:
-        return scorers[0]
-    names = [Path(name).name for name in models]
-    names = names if len(set(names)) == len(names) else [f"model{i + 1}" for i in range(len(names))]
-    return Ensemble(scorers=dict(zip(names, scorers, strict=True)), combine=options["combine"])

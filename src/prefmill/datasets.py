@@ -140,6 +140,8 @@ def best_of(
     scope: Scope = "prompt",
     min_score: float | None = None,
     stages: StagesUsed = "all",
+    beta: float = 0.5,
+    length_control: bool = False,
     aggregate: Aggregate = "none",
     normalize: Normalize = "none",
     weights: Mapping[str, float] | None = None,
@@ -185,9 +187,10 @@ def apply(
     Args:
         ds: a `Dataset`, `IterableDataset`, `DatasetDict` or `IterableDatasetDict`. Select, shuffle, filter, shards: as `ds` gives its rows.
         clustered: of an `IterableDataset`: rows of one prompt stand together. Then it runs as a stream, and a prompt that comes back is
-            an error. Plans that look at all rows (`normalize`, `stages="last"`, `scope="pool"`) cannot run so.
+            an error. Plans that look at all rows (`normalize`, `stages="last"`, `scope="pool"`, `length_control`) cannot run so.
         format: the columns (`prefmill.formats.convert`); by default `trl` for pairs, `kto` for labels, and for picks prompt, completion,
-            score, rank (and stage, where that role is mapped). As in files, an answer beside a message-list prompt is a message.
+            score, rank (with length control adjusted_score, and stage where that role is mapped). As in files, an answer beside a
+            message-list prompt is a message.
         chat, margin_scale: as `prefmill.run` takes them.
         chunk_rows: with `clustered`, so many rows at a time, and more where a prompt has more. Labels are in order inside a chunk.
 

@@ -172,6 +172,8 @@ def _wide(plan: Plan) -> str:
         return "scope 'pool'"
     if isinstance(plan, BestOf) and plan.stages == "last":
         return "stages 'last'"
+    if isinstance(plan, BestOf) and plan.length_control:
+        return "length_control"
     return ""
 
 

@@ -38,7 +38,7 @@ class Layout:
         if self.format == "pool" and not isinstance(self.plan, Pairs | Unpaired):
             return rows
         if isinstance(self.plan, BestOf):
-            rows = rows.rename({"score": "_score", "rank": "_rank"})
+            rows = rows.rename({"score": "_score", "rank": "_rank"}).drop(["adjusted_score"] if self.plan.length_control else [])
         return convert(rows, format=self.format, chat=self.chat, margin_scale=self.margin_scale)
 
     def features(self, schema: pa.Schema, roles: Roles) -> Any:

@@ -9,6 +9,7 @@ Only `judged` knows the user's columns, and only the last join touches texts.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -69,9 +70,10 @@ def query(plan: Plan, table: str, **names: Unpack[RoleNames]) -> str:
             "WHERE labels._label IS NOT NULL ORDER BY labels._turn, labels._first"
         )
     elif isinstance(plan, BestOf):
-        stage = ", row._stage AS stage" if roles.stage else ""
+        more = ", picks._adjusted_score AS adjusted_score" if plan.length_control else ""
+        more += ", row._stage AS stage" if roles.stage else ""
         select = (
-            f"SELECT row._prompt AS prompt, row._completion AS completion, picks._score AS score, picks._rank AS rank{stage}\n"
+            f"SELECT row._prompt AS prompt, row._completion AS completion, picks._score AS score, picks._rank AS rank{more}\n"
             "FROM picks JOIN numbered AS row ON row._pos = picks._pos\n"
             "ORDER BY picks._first, picks._rank"
         )
@@ -112,7 +114,16 @@ def report(plan: Plan, con: duckdb.DuckDBPyConnection, table: str, **names: Unpa
     if isinstance(plan, Pairs):
         ctes.append(("told", _TOLD))
     (row,) = con.execute(_with(ctes) + f"FROM {report_call(plan, 'picks' if isinstance(plan, BestOf) else 'told')}").fetchall()
-    return PairReport.of_row(row)
+    told = PairReport.of_row(row)
+    if isinstance(plan, BestOf) and plan.length_control:
+        return replace(told, length=length_fit(con, _with(ctes)))
+    return told
+
+
+def length_fit(con: duckdb.DuckDBPyConnection, ctes: str = "") -> dict[str, float | None]:
+    """The one row of the step `fit`, by name; `ctes` are those that make it, unless it is there."""
+    (row,) = con.execute(f"{ctes}SELECT slope, correlation, mean FROM fit").fetchall()
+    return dict(zip(("slope", "correlation", "mean"), row, strict=True))
 
 
 def report_call(plan: Plan, out: str) -> str:
@@ -147,12 +158,7 @@ def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
         ),
     ]
     if isinstance(plan, BestOf):
-        pick = f"k := {plan.k}, pick := {sql(plan.pick)}, scope := {sql(plan.scope)}"
-        return [
-            *steps,
-            ("pools", f"FROM pref_pools('candidates', {pick}, min_score := {sql(plan.min_score)}, {tie})"),
-            ("picks", f"FROM pref_picks('pools', {pick}, seed := {plan.seed})"),
-        ]
+        return [*steps, *_picking(plan, tie)]
     if isinstance(plan, Advantage):
         logs = sql(roles.logprob is not None)
         acting = f"SELECT candidates.*, NULL::DOUBLE AS _weight, {logs} AS _log FROM candidates"
@@ -174,6 +180,27 @@ def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
         *steps,
         ("groups", f"FROM pref_groups('candidates', {tie}, ends_only := {sql(plan.strategy == 'best_worst')})"),
         ("pairs", f"FROM pref_pairs('groups', strategy := {sql(plan.strategy)}, {limits}, {margin}, {caps}, seed := {plan.seed})"),
+    ]
+
+
+def _picking(plan: BestOf, tie: str) -> list[tuple[str, str]]:
+    """The steps from `candidates` to `picks`; with length control the ranks are those of `adjusted`, and `picks` has _adjusted_score."""
+    pick = f"k := {plan.k}, pick := {sql(plan.pick)}, scope := {sql(plan.scope)}"
+    low, draw = sql(plan.min_score), f"FROM pref_picks('pools', {pick}, seed := {plan.seed})"
+    if plan.pick == "rso":
+        draw = f"FROM pref_rso('pools', k := {plan.k}, seed := {plan.seed}, beta := {sql(float(plan.beta))})"
+    if not plan.length_control:
+        return [
+            ("pools", f"FROM pref_pools('candidates', {pick}, min_score := {low}, {tie})"),
+            ("picks", draw),
+        ]
+    return [
+        ("measured", "FROM pref_measured('candidates', 'numbered')"),
+        ("fit", "FROM pref_length_fit('measured')"),
+        ("adjusted", f"FROM pref_adjusted('measured', 'fit', min_score := {low})"),
+        ("pools", f"FROM pref_pools('adjusted', {pick}, min_score := pref_adjusted_min({low}), {tie})"),
+        ("ranked", draw),
+        ("picks", "FROM pref_given('ranked', 'candidates')"),
     ]
 
 

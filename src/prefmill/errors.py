@@ -9,6 +9,7 @@
     ├── TargetExists             an output that is already there, without `overwrite`
     ├── RunDiffers               an interrupted run on this output had another model, template, dtype or input (exit code 2)
     ├── RunBusy                  another process writes this output (exit code 2)
+    ├── RequestFailed            a server refused a request, or gave no answer after all retries
     ├── OutOfDeviceMemory        one row alone does not fit into a device's memory
     ├── ScoresDiffer             packed scores differ from those of one row at a time (exit code 70)
     ├── MissingPackage           an optional package is not installed
@@ -89,6 +90,14 @@ class RunBusy(PrefmillError):
     """Another process works on this output."""
 
     exit_code = 2
+
+
+class RequestFailed(PrefmillError):
+    """A server refused a request, or gave no answer; `index` is the place of the request among those sent, `status` that of HTTP."""
+
+    def __init__(self, message: str, *, hint: str | None = None, index: int = 0, status: int | None = None) -> None:
+        self.index, self.status = index, status
+        super().__init__(message, hint=hint)
 
 
 class OutOfDeviceMemory(PrefmillError):

@@ -46,8 +46,7 @@ def prompt_hash(prompts: pl.Series, prefix: bytes) -> pl.Series:
     >>> prompt_hash(pl.Series(["a", "b", "a", None]), b"0:").to_list()
     [7800741267992507906, 6160962177582260606, 7800741267992507906, None]
     """
-    texts = prompts if prompts.dtype == pl.String else _spelled(prompts)
-    texts = texts.alias("text")
+    texts = spelled(prompts).alias("text")
     distinct = texts.drop_nulls().unique(maintain_order=True)
     digests = b"".join(hashlib.md5(prefix + text.encode(), usedforsecurity=False).digest()[:8] for text in distinct)
     hashed = pl.Series("hash", np.frombuffer(digests, dtype="<u8").astype(np.uint64), dtype=pl.UInt64)
@@ -101,8 +100,16 @@ def split_frame(
         yield name, frame.filter(index == number)
 
 
-def _spelled(prompts: pl.Series) -> pl.Series:
-    """Every message as `<bytes>:<role><bytes>:<content>`, joined: two different lists never spell the same."""
+def spelled(prompts: pl.Series) -> pl.Series:
+    """`prompts` as text: text itself, a message list as `<bytes>:<role><bytes>:<content>` of every message, joined.
+
+    Two different lists never spell the same. Raises `BadArgument` for any other type.
+
+    >>> spelled(pl.Series("p", [[{"role": "user", "content": "hi"}]])).to_list()
+    ['4:user2:hi']
+    """
+    if prompts.dtype == pl.String:
+        return prompts
     parts: list[pl.Expr] = []
     for key in message_keys(prompts.dtype, "prompt"):
         text = pl.element().struct.field(key).cast(pl.String).fill_null("")

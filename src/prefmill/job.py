@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
@@ -161,11 +162,16 @@ class Job:
             release(self.con)
             self._make_slots("_pos, _score, _advantage", "advantages WHERE _reason IS NULL", "_pos")
         elif isinstance(self.plan, BestOf):
-            narrow = "" if self._key_is_prompt or self.plan.pick == "random" else " REPLACE (NULL AS _grp)"
+            adjusted = ", _adjusted_score" if self.plan.length_control else ""
+            for name in ("measured", "fit", "adjusted") if adjusted else ():
+                self._make(name, steps[name], table=name == "fit")
+            narrow = "" if self._key_is_prompt or self.plan.pick in ("random", "rso") else " REPLACE (NULL AS _grp)"
             self._make("pools", f"SELECT *{narrow} FROM ({steps['pools']})", table=True)
             release(self.con)
+            if adjusted:
+                self._make("ranked", steps["ranked"], table=False)
             key = "_grp, " if self._key_is_prompt else ""
-            self._make_slots(f"{key}_pos, _score, _rank", f"({steps['picks']})", "_first, _rank")
+            self._make_slots(f"{key}_pos, _score, _rank{adjusted}", f"({steps['picks']})", "_first, _rank")
             self.con.execute("ALTER TABLE pools DROP COLUMN _grp")  # the report counts pools, and no longer needs their prompts
             release(self.con)
         else:
@@ -219,7 +225,8 @@ class Job:
             labels = self._stages.labels().filter(pl.col("_label").is_not_null()).sort("_turn", "_first")
             ranked = labels.select("_pos", "_label", "_score").collect()
         elif isinstance(self.plan, BestOf):
-            ranked = polars_picks.picks(self.plan, self._stages.judged).select("_pos", "_score", "_rank").collect()
+            adjusted = ["_adjusted_score"] if self.plan.length_control else []
+            ranked = polars_picks.picks(self.plan, self._stages.judged).select("_pos", "_score", "_rank", *adjusted).collect()
         elif isinstance(self.plan, Advantage):
             found = advantages(self.plan, self._stages.judged).filter(pl.col("_reason").is_null())
             ranked = found.select("_pos", "_score", "_advantage").collect()
@@ -274,19 +281,33 @@ class Job:
         if isinstance(self.plan, Unpaired):
             return [("prompt", prompt), ("completion", completion), ("label", pl.Boolean()), ("score", pl.Float64()), *kept]
         if isinstance(self.plan, BestOf | Advantage) and self.whole_rows:
+<<<<<<< HEAD
             return [*((self.renamed.get(name, name), dtype) for name, dtype in kept), *self._columns_added()]
+=======
+            return [*kept, *((name.removeprefix("_"), dtype) for name, dtype in self._added())]
+>>>>>>> main
         if isinstance(self.plan, Advantage):
             return [("prompt", prompt), ("completion", completion), ("_score", pl.Float64()), ("_advantage", pl.Float64()), *kept]
         if isinstance(self.plan, BestOf):
-            return [("prompt", prompt), ("completion", completion), ("_score", pl.Float64()), ("_rank", pl.Int64()), *kept]
+            adjusted = [("_adjusted_score", pl.Float64())] if self.plan.length_control else []
+            return [("prompt", prompt), ("completion", completion), ("_score", pl.Float64()), ("_rank", pl.Int64()), *adjusted, *kept]
         sides = [(f"{side}_{name}", dtype) for name, dtype in kept for side in ("chosen", "rejected")]
         texts = [("prompt", prompt), ("chosen", completion), ("rejected", completion)]
         return [*texts, ("chosen_score", pl.Float64()), ("rejected_score", pl.Float64()), *sides]
 
+<<<<<<< HEAD
     def _columns_added(self) -> list[tuple[str, pl.DataType]]:
         """What whole rows get."""
         aggregated = [] if self.plan.aggregate == "none" else [("aggregated_score", pl.Float64())]
         return [("rank", pl.Int64()) if isinstance(self.plan, BestOf) else ("advantage", pl.Float64()), *aggregated]
+=======
+    def _added(self) -> list[tuple[str, pl.DataType]]:
+        """What whole rows have behind their own columns: the columns of `slots`, which begin with an underscore."""
+        added: list[tuple[str, pl.DataType]] = [("_rank", pl.Int64()) if isinstance(self.plan, BestOf) else ("_advantage", pl.Float64())]
+        if isinstance(self.plan, BestOf) and self.plan.length_control:
+            added.append(("_adjusted_score", pl.Float64()))
+        return added if self.plan.aggregate == "none" else [*added, ("_aggregated_score", pl.Float64())]
+>>>>>>> main
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The output, in order, as frames of `schema()`."""
@@ -333,8 +354,7 @@ class Job:
         pairs = isinstance(self.plan, Pairs)
         if self.whole_rows:
             columns = [slots["_grp"] if self._known(name) else take(f"_keep{i}", "_pos") for i, name in enumerate(self.keep)]
-            added = slots["_rank" if isinstance(self.plan, BestOf) else "_advantage"]
-            columns += [added] if self.plan.aggregate == "none" else [added, slots["_score"]]
+            columns += [slots["_score" if name == "_aggregated_score" else name] for name, _ in self._added()]
         else:
             columns = [slots["_grp"] if self._key_is_prompt else take("_prompt", "_chosen" if pairs else "_pos")]
             if pairs:
@@ -344,6 +364,7 @@ class Job:
             told = {"pairs": ("_chosen_score", "_rejected_score"), "unpaired": ("_label", "_score"), "best_of": ("_score", "_rank")}
             told["advantages"] = ("_score", "_advantage")
             columns += [slots[name] for name in told[self.plan.kind]]
+            columns += [slots["_adjusted_score"]] if isinstance(self.plan, BestOf) and self.plan.length_control else []
             sides = ("_chosen", "_rejected") if pairs else ("_pos",)
             columns += [take(f"_keep{i}", side) for i in range(len(self.keep)) for side in sides]
         schema = self.schema()
@@ -376,7 +397,9 @@ class Job:
         if self._stages is None:
             out = "slots" if isinstance(self.plan, BestOf) else "paired"
             (row,) = self.con.execute(f"FROM {sqlengine.report_call(self.plan, out)}").fetchall()
-            return PairReport.of_row(row)
+            told = PairReport.of_row(row)
+            fitted = isinstance(self.plan, BestOf) and self.plan.length_control
+            return replace(told, length=sqlengine.length_fit(self.con)) if fitted else told
         if isinstance(self.plan, Unpaired):
             return self._stages.label_report()
         if isinstance(self.plan, Advantage):

@@ -29,10 +29,13 @@ class Ledger:
 
     key    what decides the result, by name, nested; a ledger of another key is refused, and the difference is named.
     shape  what may move the last bit of a result; a run that goes on takes the values with which it began (`self.shape`).
+    where  the command, for messages.
     """
 
-    def __init__(self, output: Path, key: Mapping[str, Any], shape: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        self.output, self.key = output, json.loads(json.dumps(key))
+    def __init__(
+        self, output: Path, key: Mapping[str, Any], shape: Mapping[str, Any], *, overwrite: bool = False, where: str = "score"
+    ) -> None:
+        self.output, self.key, self.where = output, json.loads(json.dumps(key)), where
         self.folder = output.with_name(f".{output.name}.prefmill")
         self._lock: Any = None
         self.done = False  #: the output is already there, from this very run
@@ -48,7 +51,9 @@ class Ledger:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise RunBusy(f"score: another process is writing {str(self.output)!r}.", hint="wait for it, or name another output.") from None
+            raise RunBusy(
+                f"{self.where}: another process is writing {str(self.output)!r}.", hint="wait for it, or name another output."
+            ) from None
         try:
             before = self._manifest()
             exists = self.output.exists()
@@ -61,7 +66,7 @@ class Ledger:
                 self.resumed = True
                 self.done = before["state"] == "done" and exists and before["size"] == self.output.stat().st_size
             if exists and not self.done and not overwrite:
-                raise TargetExists(f"score: {str(self.output)!r} is already there.", hint="--overwrite, or another name.")
+                raise TargetExists(f"{self.where}: {str(self.output)!r} is already there.", hint="--overwrite, or another name.")
             if before is None or overwrite:
                 for path in self.folder.glob("*.arrow*"):
                     path.unlink()
@@ -78,17 +83,17 @@ class Ledger:
             return None
         except (OSError, ValueError) as error:
             raise BadInput(
-                f"score: cannot read {str(self.folder / 'manifest.json')!r}; {error}.", hint="--overwrite begins anew."
+                f"{self.where}: cannot read {str(self.folder / 'manifest.json')!r}; {error}.", hint="--overwrite begins anew."
             ) from error
         if found.get("version") != _VERSION:
-            raise RunDiffers(f"score: {str(self.folder)!r} is of another version of prefmill.", hint="--overwrite begins anew.")
+            raise RunDiffers(f"{self.where}: {str(self.folder)!r} is of another version of prefmill.", hint="--overwrite begins anew.")
         return found
 
     def _same(self, before: Mapping[str, Any]) -> None:
         said = list(_differences(before, self.key))
         if said:
             raise RunDiffers(
-                f"score: {str(self.output)!r} belongs to a run with another {said[0][0]}; got {said[0][2]}, expected {said[0][1]}"
+                f"{self.where}: {str(self.output)!r} belongs to a run with another {said[0][0]}; got {said[0][2]}, expected {said[0][1]}"
                 f"{' (and other differences: ' + ', '.join(name for name, *_ in said[1:]) + ')' if len(said) > 1 else ''}.",
                 hint="--overwrite begins anew, or name another output.",
             )
@@ -120,7 +125,7 @@ class Ledger:
         """The output is published: keep the manifest, so that the same run is known to be done."""
         self.counts = dict(counts)
         self._write_manifest("done")
-        for path in self.folder.glob("*.arrow*"):
+        for path in [*self.folder.glob("*.arrow*"), *self.folder.glob("manifest.json.*.tmp")]:  # the latter left by a kill
             path.unlink()
 
     def _path(self, number: int) -> Path:
@@ -140,12 +145,12 @@ class Ledger:
 
 
 def chunk_path(folder: Path, number: int) -> Path:
-    """Where the scores of a chunk lie."""
+    """Where the columns of a chunk lie."""
     return folder / f"{number:06d}.arrow"
 
 
 def write_chunk(folder: Path, number: int, columns: Mapping[str, pa.Array], counts: Mapping[str, int]) -> None:
-    """Commit one chunk: its score columns, and what was counted in it."""
+    """Commit one chunk: the columns that were made, and what was counted in it."""
     batch = pa.record_batch(dict(columns)).replace_schema_metadata({"counts": json.dumps(dict(counts))})
 
     def save(path: Path) -> None:

@@ -25,7 +25,7 @@ Aggregate = Literal["none", "mean", "median", "max", "min", "majority"]
 Normalize = Literal["none", "zscore", "rank"]
 TieBreak = Literal["position", "id"]
 OnInvalid = Literal["drop", "raise"]
-Pick = Literal["best", "median", "worst", "random"]
+Pick = Literal["best", "median", "worst", "random", "rso"]
 Scope = Literal["prompt", "pool"]
 StagesUsed = Literal["all", "last"]
 Method = Literal["centered", "grpo", "rloo", "rank"]
@@ -47,6 +47,8 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 _BOUNDS = ("chosen_min", "rejected_below", "min_score")
 _COUNTS = ("min_votes", "max_pairs_per_prompt", "top_k", "bottom_k", "k")
 _OPTIONAL = ("chosen_min", "rejected_below", "min_score", "max_pairs_per_prompt", "top_k", "bottom_k")
+#: Fields that plans did not always have: at their default they are not hashed, so that older plans keep their hash.
+_LATER = ("beta", "length_control")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,8 @@ class _Plan:
         >>> Pairs().hash() == Pairs(chosen_min=4.0).hash() != Pairs(chosen_min=3).hash()
         True
         """
-        content = json.dumps([self.kind, {f.name: _canonical(getattr(self, f.name)) for f in fields(self)}], sort_keys=True)
+        held = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _LATER or getattr(self, f.name) != f.default}
+        content = json.dumps([self.kind, {name: _canonical(value) for name, value in held.items()}], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def to_toml(self) -> str:
@@ -237,10 +240,15 @@ class BestOf(_Judging):
 
     Args:
         k: so many of a prompt; a prompt with fewer gives all it has.
-        pick: `best`, `worst`, `median` (the middle ones; k=1 of an even number: the lower), or `random` (drawn by `seed`).
+        pick: `best`, `worst`, `median` (the middle ones; k=1 of an even number: the lower), `random` (drawn by `seed`), or `rso`:
+            statistical rejection sampling (Liu et al. 2024, arXiv:2309.06657), which accepts a completion with probability
+            exp((score - best score left) / beta), and none twice.
         scope: `prompt`, or `pool`: k of the whole table.
         min_score: smaller scores are left out before anything is picked; None is no bound.
         stages: `all`, or `last`: only rows of the largest stage in the input (the role `stage`).
+        beta: of `rso`, in units of the score (> 0): small picks the best, large at random.
+        length_control: pick by what is left of the scores when what completion length explains of them is taken out: the residual of a
+            least-squares line with one slope for all prompts and an intercept for each. The output has it as `adjusted_score`.
 
     The other fields are those of `Pairs`; `aggregate="max"` merges a text that several stages repeat.
     Raises `PlanError` with every problem at once.
@@ -256,6 +264,8 @@ class BestOf(_Judging):
     scope: Scope = "prompt"
     min_score: float | None = None
     stages: StagesUsed = "all"
+    beta: float = 0.5
+    length_control: bool = False
 
     __hash__ = _Judging.__hash__
 
@@ -452,8 +462,21 @@ def _problems(plan: _Judging) -> list[str]:
         said.append(f"min_votes {plan.min_votes} needs aggregate: without it every row is one vote")
     if isinstance(plan, Advantage) and not (_is_number(plan.epsilon) and plan.epsilon > 0):
         said.append(f"epsilon must be a finite number > 0; got {plan.epsilon!r}")
+    if isinstance(plan, BestOf):
+        said += _pick_problems(plan)
     if isinstance(plan, Pairs | Unpaired):
         said += _threshold_problems(plan)
+    return said
+
+
+def _pick_problems(plan: BestOf) -> list[str]:
+    said = []
+    if not (_is_number(plan.beta) and plan.beta > 0):
+        said.append(f"beta must be a finite number > 0; got {plan.beta!r}")
+    if plan.pick == "rso" and plan.scope == "pool":
+        said.append("pick 'rso' accepts inside a prompt; got scope 'pool', expected 'prompt'")
+    if type(plan.length_control) is not bool:
+        said.append(f"length_control must be true or false; got {plan.length_control!r}")
     return said
 
 

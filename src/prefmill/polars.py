@@ -32,8 +32,8 @@ def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, *, first: int = 0, **n
     """`plan` over `frame` as a LazyFrame; `Plan.lazy` is this function. `first` is the position of the first row, for messages.
 
     Columns out: prompt, chosen, rejected (as they came in), chosen_score, rejected_score (Float64); of labels: prompt, completion, label
-    (Boolean), score; of best-of-K: prompt, completion, score, rank (Int64), and stage if that role is mapped; of advantages: prompt,
-    completion, score, advantage (Float64).
+    (Boolean), score; of best-of-K: prompt, completion, score, rank (Int64), with length control adjusted_score (Float64), and stage if that
+    role is mapped; of advantages: prompt, completion, score, advantage (Float64).
     Positions are the row order of `frame`. Cost: one narrow pass that ranks, one join that fetches texts.
 
     >>> feedback = pl.DataFrame({"question": ["p", "p"], "answer": ["a", "b"], "rating": [1, 5]})
@@ -50,9 +50,10 @@ def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, *, first: int = 0, **n
         )
     if isinstance(plan, BestOf):
         stage = {"stage": "_stage"} if roles.stage else {}
+        more = {"adjusted_score": "_adjusted_score"} if plan.length_control else {}
         texts = rows.select("_pos", "_prompt", "_completion", *stage.values()).cache()
         return picks(plan, stages.judged).join(texts, on="_pos", how="left", maintain_order="left").select(
-            prompt="_prompt", completion="_completion", score="_score", rank="_rank", **stage
+            prompt="_prompt", completion="_completion", score="_score", rank="_rank", **more, **stage
         )  # fmt: skip
     if isinstance(plan, Advantage):
         found = advantages(plan, stages.judged).filter(pl.col("_reason").is_null())

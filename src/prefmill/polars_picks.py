@@ -10,34 +10,36 @@ import polars as pl
 from prefmill.errors import BadArgument
 from prefmill.plans import BestOf
 from prefmill.polars_rows import Candidates, drawn_from, mix32
+from prefmill.polars_selection import accepted, adjusted, fit_of, measured
 from prefmill.report import PairReport
 
 
 def picks(plan: BestOf, judged: Candidates) -> pl.LazyFrame:
-    """What `plan` picks, in output order: _first (of the pool), _rank (1 is the best), _pos, _score."""
+    """What `plan` picks, in output order: _first (of the pool), _rank (1: the best), _pos, _score; with length control _adjusted_score."""
     n, k = pl.col("_n"), plan.k
     spare = pl.max_horizontal(n - k, 0)
-    start, stop = {
-        "best": (spare + 1, n + 1),
-        "worst": (pl.lit(1), pl.min_horizontal(n, k) + 1),
-        "median": (spare // 2 + 1, pl.min_horizontal(spare // 2 + k, n) + 1),
-        "random": (pl.lit(1), n + 1),
-    }[plan.pick]
-    by_columns = bool(judged.roles.group) and plan.scope == "prompt"
-    chance = {"_hash": drawn_from(pl.col("_grp"), plan.seed, by_columns)} if plan.pick == "random" else {}
-    ranked = (
-        _pools(plan, judged)
-        .with_columns(_r=pl.int_ranges(start, stop), **chance)
-        .select(
-            "_first", "_n", "_r", *chance,
-            _pos=pl.col("_positions").list.gather(pl.col("_r") - 1), _score=pl.col("_scores").list.gather(pl.col("_r") - 1),
-        )
-        .explode("_r", "_pos", "_score", empty_as_null=False)
-    )  # fmt: skip
+    drawn = plan.pick in ("random", "rso")
+    chance = {"_hash": drawn_from(pl.col("_grp"), plan.seed, bool(judged.roles.group) and plan.scope == "prompt")} if drawn else {}
+    pools = _pools(plan, judged)
+    if plan.pick == "rso":
+        pools = pools.with_columns(**chance).with_columns(_r=accepted(pl.struct("_scores", "_hash"), k, plan.beta))
+    else:
+        start, stop = {
+            "best": (spare + 1, n + 1),
+            "worst": (pl.lit(1), pl.min_horizontal(n, k) + 1),
+            "median": (spare // 2 + 1, pl.min_horizontal(spare // 2 + k, n) + 1),
+            "random": (pl.lit(1), n + 1),
+        }[plan.pick]
+        pools = pools.with_columns(_r=pl.int_ranges(start, stop), **chance)
+    lists = {"_pos": "_positions", "_score": "_scores"} | ({"_given": "_givens"} if plan.length_control else {})
+    ranked = pools.select(
+        "_first", "_n", "_r", *chance, **{name: pl.col(of).list.gather(pl.col("_r") - 1) for name, of in lists.items()}
+    ).explode("_r", *lists, empty_as_null=False)
     if plan.pick == "random":
         draw = mix32(pl.col("_hash") % 2**32 ^ pl.col("_r").cast(pl.UInt64))
         ranked = ranked.sort(draw, "_r").filter(pl.int_range(pl.len()).over("_first") < k)
-    return ranked.select("_first", "_pos", "_score", _rank=n - pl.col("_r") + 1).sort("_first", "_rank")
+    scores = {"_score": "_given", "_adjusted_score": "_score"} if plan.length_control else {"_score": "_score"}
+    return ranked.select("_first", "_pos", **scores, _rank=n - pl.col("_r") + 1).sort("_first", "_rank")
 
 
 def rank_in(score: pl.Expr, *over: str | pl.Expr) -> pl.Expr:
@@ -76,18 +78,25 @@ def pick_report(plan: BestOf, judged: Candidates, picked: pl.LazyFrame) -> PairR
     return PairReport(
         rows_in=judged.rows_in(), rows_used=counts["_used"], rows_not_selected=counts["_votes"] - counts["_used"],
         dropped=dict(sorted(dropped.items())), groups_in=counts["groups_in"], groups_used=counts["groups_used"], pairs_out=counts["_out"],
+        length=fit_of(judged) if plan.length_control else None,
     )  # fmt: skip
 
 
-def _low(plan: BestOf) -> pl.Expr:
-    return pl.lit(False) if plan.min_score is None else pl.col("_score") < plan.min_score
+def _low(plan: BestOf, score: str = "_score") -> pl.Expr:
+    return pl.lit(False) if plan.min_score is None else pl.col(score) < plan.min_score
 
 
 def _pools(plan: BestOf, judged: Candidates) -> pl.LazyFrame:
-    """What is picked from: _grp ("" for the whole table), _first, _n, and _scores and _positions in rank order, worst first."""
+    """What is picked from: _grp ("" for the whole table), _first, _n, and _scores and _positions (with length control _givens) in rank
+    order, worst first."""
     order = ["_score", *(["_id"] if plan.tie_break == "id" else []), "_pos"]
     key = pl.col("_grp") if plan.scope == "prompt" else pl.lit("").alias("_grp")
-    return judged.candidates.filter(pl.col("_reason").is_null(), ~_low(plan)).group_by(key).agg(
+    if plan.length_control:
+        candidates = adjusted(measured(judged)).filter(~_low(plan, "_given"))
+        more = {"_givens": pl.col("_given").sort_by(order)}
+    else:
+        candidates, more = judged.candidates.filter(pl.col("_reason").is_null(), ~_low(plan)), {}
+    return candidates.group_by(key).agg(
         _first=pl.col("_pos").min(), _n=pl.len().cast(pl.Int64),
-        _scores=pl.col("_score").sort_by(order), _positions=pl.col("_pos").sort_by(order),
+        _scores=pl.col("_score").sort_by(order), _positions=pl.col("_pos").sort_by(order), **more,
     )  # fmt: skip

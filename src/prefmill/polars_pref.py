@@ -83,6 +83,7 @@ def unpaired(
 def best_of(
     frame: pl.LazyFrame | pl.DataFrame, *,
     k: int = 1, pick: Pick = "best", scope: Scope = "prompt", min_score: float | None = None, stages: StagesUsed = "all",
+    beta: float = 0.5, length_control: bool = False,
     aggregate: Aggregate = "none", normalize: Normalize = "none", weights: Mapping[str, float] | None = None, min_votes: int = 1,
     tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
     prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
@@ -159,6 +160,7 @@ class LazyPref:
     def best_of(
         self, *,
         k: int = 1, pick: Pick = "best", scope: Scope = "prompt", min_score: float | None = None, stages: StagesUsed = "all",
+        beta: float = 0.5, length_control: bool = False,
         aggregate: Aggregate = "none", normalize: Normalize = "none", weights: Mapping[str, float] | None = None, min_votes: int = 1,
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
         prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
@@ -212,6 +214,7 @@ class FramePref:
     def best_of(
         self, *,
         k: int = 1, pick: Pick = "best", scope: Scope = "prompt", min_score: float | None = None, stages: StagesUsed = "all",
+        beta: float = 0.5, length_control: bool = False,
         aggregate: Aggregate = "none", normalize: Normalize = "none", weights: Mapping[str, float] | None = None, min_votes: int = 1,
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
         prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,

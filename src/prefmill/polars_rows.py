@@ -27,7 +27,7 @@ class Candidates:
     """
 
     def __init__(self, plan: Plan, roles: Roles, rows: pl.LazyFrame, never_null: frozenset[str] = frozenset()) -> None:
-        self.plan, self.roles = plan, roles
+        self.plan, self.roles, self.rows = plan, roles, rows
         self.weights = plan.weights if roles.aspect else None
         self.counted = self._counted(rows, never_null)
         self.candidates = self._candidates() if plan.aggregate != "none" else self._rows_as_candidates()

@@ -100,14 +100,14 @@ class Pool:
         """The input as it is: every row and column, in order."""
         columns = ", ".join(quote(name) for name in self.source.columns.names)
         con = _connect(home, self.source, None, None)
-        yield from con.sql(f"SELECT {columns} FROM {_relation(self.source)}").to_arrow_reader(_READ_ROWS)
+        yield from con.sql(f"SELECT {columns} FROM {relation_of(self.source)}").to_arrow_reader(_READ_ROWS)
 
     def name_of(self, position: int, home: Path) -> str:
         """A row as its owner knows it: by its id, where there is one, and its position."""
         if not self.roles.id:
             return f"row {position}"
         con = _connect(home, self.source, None, None)
-        query = f"SELECT {quote(self.roles.id)} FROM {_relation(self.source)} LIMIT 1 OFFSET {position}"
+        query = f"SELECT {quote(self.roles.id)} FROM {relation_of(self.source)} LIMIT 1 OFFSET {position}"
         ((found,),) = con.execute(query).fetchall()
         return f"row {position} (id {found!r})"
 
@@ -124,7 +124,7 @@ def open_pool(inputs: Any, named: RoleNames, home: Path, *, chunk_rows: int, mem
         _check_type(role, name, source.columns.field(name).type)
     con = _connect(home, source, memory_bytes, threads)
     prompt, completion = quote(roles.prompt), quote(roles.completion)
-    relation = _relation(source)
+    relation = relation_of(source)
     query = (
         f"SELECT hash({prompt}) AS p, hash({prompt}, {completion}) AS r, {prompt} IS NULL AS np, {completion} IS NULL AS nc FROM {relation}"
     )
@@ -180,7 +180,8 @@ def _connect(home: Path, source: Source, memory_bytes: int | None, threads: int 
     return con
 
 
-def _relation(source: Source) -> str:
+def relation_of(source: Source) -> str:
+    """How DuckDB reads a source."""
     files = ", ".join(literal(file) for file in source.files)
     hive = "hive_partitioning = true, hive_types_autocast = false" if source.hive else "hive_partitioning = false"
     return f"read_parquet([{files}], union_by_name = true, {hive})"

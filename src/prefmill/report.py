@@ -21,7 +21,8 @@ class PairReport(Mapping[str, object]):
     """Rows in = rows used + rows not selected + rows dropped for each reason; checked when a report is made.
 
     `dropped` maps a reason of `docs/semantics.md` to rows. `groups_in` are prompts with a candidate, `groups_used` those with a
-    row of output, `pairs_out` the rows of output (pairs, or labels). A report is also a mapping of its fields.
+    row of output, `pairs_out` the rows of output (pairs, or labels). `length`, of a plan with length control: `slope` (of the score, per
+    1,000 characters, inside prompts), `correlation` (inside prompts) and the `mean` length. A report is also a mapping of its fields.
 
     >>> PairReport(rows_in=5, rows_used=2, rows_not_selected=1, dropped={"tie": 2}, groups_in=2, groups_used=1, pairs_out=1)["rows_in"]
     5
@@ -34,6 +35,7 @@ class PairReport(Mapping[str, object]):
     groups_in: int = 0
     groups_used: int = 0
     pairs_out: int = 0
+    length: Mapping[str, float | None] | None = None
 
     def __post_init__(self) -> None:
         told = self.rows_used + self.rows_not_selected + sum(self.dropped.values())

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Unpack
 
+import polars as pl
+
 from prefmill import writers
 from prefmill.errors import BadArgument
 from prefmill.formats import Format
@@ -42,7 +44,11 @@ class RunReport:
     plan_hash: str
     roles: Roles
     score_range: tuple[float, float] | None
+<<<<<<< HEAD
     renamed: Mapping[str, str]
+=======
+    length: Mapping[str, float | None] | None = None
+>>>>>>> main
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only; `output` is a path, or with splits a mapping of split to path."""
@@ -75,8 +81,8 @@ def run(
         output: the target; its extension says the kind of file (`prefmill.writers`). It appears whole or not at all.
         roles: the column of each role; those not named are found by the names that the field uses.
         format: the columns (`prefmill.formats.convert`): `trl`, for labels `kto`, for best-of-K `pool` by default. `pool` is every column
-            of the picked rows, `rank` (or `advantage`), with `aggregate` also `aggregated_score`; `pairs` sets each of the best against
-            the worst.
+            of the picked rows, `rank` (or `advantage`), with length control `adjusted_score`, with `aggregate` `aggregated_score`;
+            `pairs` sets each of the best against the worst.
         engine: `duckdb` ranks out of core, `polars` in memory; `auto` is duckdb. The texts are gathered the same way.
         keep: columns to carry along, as `chosen_NAME` and `rejected_NAME` (labels and picks: `NAME`).
         memory_bytes: bound of the resident size, as near as the engines can keep it; None: as much as is useful.
@@ -101,13 +107,18 @@ def run(
         layout = format or ("kto" if isinstance(plan, Unpaired) else "pool" if isinstance(plan, BestOf | Advantage) else "trl")
         if isinstance(plan, Advantage) and layout != "pool":
             raise BadArgument(f"run: advantages are whole rows; got format {layout!r}, expected 'pool'.", hint="leave --format out.")
-    whole_rows = _whole_rows(plan, layout, keep)
+    whole_rows = _whole_rows(plan, layout, keep if format else ())  # who names no format and keeps a column has it
     if output is not None:
         writers.check_target(output, split=split, overwrite=overwrite)
     with opened(plan, inputs, roles=roles, engine=engine, keep=keep, whole_rows=whole_rows, progress=progress, **reading) as job:
         written = None
         if output is not None:
-            written = writers.write(job.frames(), job.schema(), output, format=layout, chat=chat, margin_scale=margin_scale,
+            schema, unsaid = job.schema(), []
+            if isinstance(plan, BestOf) and plan.length_control and not whole_rows:
+                unsaid = ["_adjusted_score"]  # like the score and the rank, it is in no layout
+            schema = pl.Schema({name: dtype for name, dtype in schema.items() if name not in unsaid})
+            frames = (frame.drop(unsaid) for frame in job.frames())
+            written = writers.write(frames, schema, output, format=layout, chat=chat, margin_scale=margin_scale,
                                     split=split, seed=plan.seed, overwrite=overwrite,
                                     prompt=job.roles.prompt if whole_rows else "prompt")  # fmt: skip
         report = job.report()
@@ -128,10 +139,11 @@ def run(
 
 def _best_against_worst(plan: Plan) -> Pairs:
     """The pairs that are each of the k best against the worst of their prompt."""
-    if not (isinstance(plan, BestOf) and plan.pick == "best" and plan.scope == "prompt" and plan.stages == "all"):
+    plain = isinstance(plan, BestOf) and plan.pick == "best" and plan.scope == "prompt" and plan.stages == "all" and not plan.length_control
+    if not (isinstance(plan, BestOf) and plain):
         raise BadArgument(
             f"run: format 'pairs' sets the best of a prompt against its worst; got {_said(plan)},"
-            " expected pick best, scope prompt, stages all.",
+            " expected pick best, scope prompt, stages all, no length control.",
             hint="make pairs with `prefmill pairs` (Pairs), or use another format.",
         )
     return Pairs(strategy="all", top_k=plan.k, bottom_k=1, chosen_min=plan.min_score, rejected_below=None, aggregate=plan.aggregate,
@@ -140,7 +152,9 @@ def _best_against_worst(plan: Plan) -> Pairs:
 
 
 def _said(plan: Plan) -> str:
-    return f"pick {plan.pick}, scope {plan.scope}, stages {plan.stages}" if isinstance(plan, BestOf) else f"a plan of {plan.kind}"
+    if not isinstance(plan, BestOf):
+        return f"a plan of {plan.kind}"
+    return f"pick {plan.pick}, scope {plan.scope}, stages {plan.stages}{', length control' if plan.length_control else ''}"
 
 
 def _whole_rows(plan: Plan, layout: str, keep: Sequence[str]) -> bool:

@@ -12,13 +12,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from prefmill._version import __version__
@@ -28,18 +27,22 @@ from prefmill.ledger import Ledger, chunk_path, write_chunk
 from prefmill.pool import Chunk, Pool, open_pool
 from prefmill.schema import RoleNames
 from prefmill.scoring.reward import RewardModel
-from prefmill.scoring.scorers import as_scorer, on_device
+from prefmill.scoring.scorers import as_scorer, on_device, text_names
 from prefmill.stream import CHUNK_ROWS, ahead, named_row, refuse_not_finite, score_arrays, score_names
 
-_COUNTS = ("tokens", "tokens_run", "duplicates", "truncated", "too_long", "cached", "splits")
+_SERVED = ("requests", "retries", "tokens_in", "tokens_out")
+_COUNTS = ("tokens", "tokens_run", "duplicates", "truncated", "too_long", "cached", "splits", *_SERVED)
 
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What scoring did: rows_in = rows_scored + rows of `null` for each reason: null_prompt, null_completion, too_long, left_out.
+    """What scoring did: rows_in = rows_scored + rows of `null` for each reason: null_prompt, null_completion, too_long, left_out, and the
+    reasons of a judge.
 
     tokens: of all rows; tokens_run: that the model saw, after sharing, duplicates and the cache. duplicates: rows that took the score of
     another one. chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the scorer.
+    Of servers: requests sent, retries among them and why (retried), tokens_in and tokens_out as the server counts them, cost where prices
+    are known.
     """
 
     rows_in: int
@@ -59,10 +62,16 @@ class ScoreReport:
     peak_rss_mb: float
     output: str
     columns: tuple[str, ...]
+    requests: int = 0
+    retries: int = 0
+    retried: Mapping[str, int] = field(default_factory=dict)
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: float | None = None
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""
-        return {**asdict(self), "null": dict(self.null), "columns": list(self.columns)}
+        return {**asdict(self), "null": dict(self.null), "retried": dict(self.retried), "columns": list(self.columns)}
 
 
 def score(
@@ -83,8 +92,9 @@ def score(
     Args:
         inputs: files, globs, folders or URLs as in `prefmill.run`, or a Polars, DuckDB, datasets or Arrow source.
         output: `.parquet`, `.jsonl`, `.csv`, `.arrow` or a datasets folder: the input's rows and columns, in order, then the score columns
-            (float64).
-        scorer: a model's folder or hub id, a `RewardModel`, `LogProb`, `ImplicitReward`, `Ensemble`, or a function over record batches.
+            (float64; what a judge said: text).
+        scorer: a model's folder or hub id, a `RewardModel`, `LogProb`, `ImplicitReward`, `JudgeScorer`, `EndpointScorer`, `Ensemble`, or a
+            function over record batches.
         score_column: its name; further columns of a scorer are NAME_mean and the like.
         chunk_rows: about so many rows, of whole prompts, are committed at a time: at most that much work is lost.
         devices: several devices, each with a process of its own (`["cuda:0", "cuda:1"]`).
@@ -119,7 +129,7 @@ def score(
     try:
         tell("reading", None)
         pool = open_pool(inputs, roles or {}, home, chunk_rows=chunk_rows, **options)
-        names = score_names(staged.columns, score_column, list(pool.source.columns.names))
+        names = score_names(staged.columns, score_column, list(pool.source.columns.names), text_names(staged))
         tell("loading the scorer", None)
         shape = {"chunk_rows": chunk_rows, "scorer": getattr(staged, "shape", {})}
         key = {
@@ -204,7 +214,9 @@ class _Run:
         counts = self.ledger.counts
         if not self.ledger.done:
             counts = dict.fromkeys((*_COUNTS, "null"), 0)
-            columns, nulls = [np.zeros(pool.rows) for _ in names], np.ones(pool.rows, bool)
+            numbers, texts = len(self.scorer.columns), text_names(self.scorer)
+            columns, nulls = [np.zeros(pool.rows) for _ in range(numbers)], np.ones(pool.rows, bool)
+            said: list[list[pa.Array]] = [[] for _ in texts]
             for number, rows in enumerate(pool.sizes.tolist()):
                 found = self.ledger.read(number, rows)
                 if found is None:
@@ -212,20 +224,26 @@ class _Run:
                 batch, of_chunk = found
                 positions = pool.positions(number)
                 nulls[positions] = np.asarray(batch.column(0).is_null())
-                for column, array in zip(columns, batch.columns, strict=True):
+                for column, array in zip(columns, batch.columns[:numbers], strict=True):
                     column[positions] = array.fill_null(0.0).to_numpy()
-                for name in _COUNTS:
-                    counts[name] += of_chunk.get(name, 0)
+                for parts, array in zip(said, batch.columns[numbers:], strict=True):
+                    parts.append(array.cast(pa.large_string()))
+                for name in {*_COUNTS, *of_chunk}:
+                    counts[name] = counts.get(name, 0) + of_chunk.get(name, 0)
                 counts["null"] += batch.column(0).null_count
-            _write_scored(pool, self.home, self.ledger.output, names, columns, nulls, overwrite=overwrite)
+            made = [pa.array(column, mask=nulls) for column in columns] + [_in_place(pool, parts) for parts in said]
+            _write_scored(pool, self.home, self.ledger.output, dict(zip(names, made, strict=True)), overwrite=overwrite)
             self.ledger.finish(counts)
-        null = {"null_prompt": pool.null_prompts, "null_completion": pool.null_completions}
-        null |= {"too_long": counts["too_long"], "left_out": counts["null"] - counts["too_long"]}
+        null = {"null_prompt": pool.null_prompts, "null_completion": pool.null_completions, "too_long": counts["too_long"]}
+        reasons = {name.removeprefix("null:"): rows for name, rows in counts.items() if name.startswith("null:")}
+        null |= {"left_out": counts["null"] - counts["too_long"] - sum(reasons.values()), **reasons}
         null = {reason: rows for reason, rows in null.items() if rows}
         engines = self.scorer.engines if getattr(self.scorer, "_state", {}).get("engines") else []
         return ScoreReport(
             rows_in=pool.rows, rows_scored=pool.rows - sum(null.values()), null=null,
-            **{name: counts[name] for name in _COUNTS if name != "too_long"}, chunks=len(pool.sizes), chunks_resumed=0,
+            **{name: counts.get(name, 0) for name in _COUNTS if name != "too_long"}, chunks=len(pool.sizes), chunks_resumed=0,
+            retried={name.removeprefix("retry:"): times for name, times in counts.items() if name.startswith("retry:")},
+            cost=self.scorer.cost(counts) if hasattr(self.scorer, "cost") else None,
             way=self.scorer.load() if engines else "", seconds=0.0, seconds_model=0.0, peak_rss_mb=peak_rss_mb(),
             output=str(self.ledger.output), columns=tuple(names),
         )  # fmt: skip
@@ -268,12 +286,15 @@ def score_chunks(pool: Pool, scorer: Any, numbers: list[int], home: Path, commit
         scorer.load()  # here, so that errors of loading are raised here, and not after the reading of chunks
     for chunk, work in ahead(prepared(), name="prefmill-tokenise"):
         started = time.perf_counter()
-        scored = scorer.run(work)
+        try:
+            scored = scorer.run(work)
+        except BadInput as error:
+            raise named_row(error, partial(_row, pool, home, chunk)) from error
         inside += time.perf_counter() - started
         refuse_not_finite(scored, partial(_row, pool, home, chunk))
         rows = len(chunk.positions)
         arrays = score_arrays(scored, np.arange(rows), rows)
-        commit(chunk.number, dict(zip(scored.columns, arrays, strict=True)), scored.counts)
+        commit(chunk.number, dict(zip((*scored.columns, *scored.texts), arrays, strict=True)), scored.counts)
         if clock is not None:
             clock.chunk(rows, scored.counts)
     return inside
@@ -296,18 +317,27 @@ def _on_one_device(pool: Pool, scorer: Any, numbers: list[int], home: Path, fold
     score_chunks(pool, scorer, numbers, Path(tempfile.mkdtemp(dir=home)), commit)
 
 
-def _write_scored(
-    pool: Pool, home: Path, target: Path, names: list[str], columns: list[npt.NDArray[np.float64]], nulls: npt.NDArray[np.bool_], *,
-    overwrite: bool,
-) -> None:  # fmt: skip
-    """The rows of the input, in their order, with the score columns behind."""
+def _in_place(pool: Pool, parts: list[pa.Array]) -> pa.Array:
+    """Texts of the chunks, one behind the other, as a column over the rows of the input; null where a row is in no chunk."""
+    texts = pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
+    if pool.order is None:
+        return texts
+    place = np.zeros(pool.rows, np.int64)
+    place[pool.order] = np.arange(len(pool.order))
+    absent = np.ones(pool.rows, bool)
+    absent[pool.order] = False
+    return texts.take(pa.array(place, mask=absent))
+
+
+def _write_scored(pool: Pool, home: Path, target: Path, columns: Mapping[str, pa.Array], *, overwrite: bool) -> None:
+    """The rows of the input, in their order, with the columns behind, each over all rows."""
     import polars as pl
 
     from prefmill.writers import write
 
     empty = pool.source.columns.empty_table()
-    for name in names:
-        empty = empty.append_column(pa.field(name, pa.float64()), pa.array([], pa.float64()))
+    for name, column in columns.items():
+        empty = empty.append_column(pa.field(name, column.type), pa.array([], column.type))
     schema = pl.DataFrame(empty).schema
 
     def frames() -> Iterator[pl.DataFrame]:
@@ -315,8 +345,8 @@ def _write_scored(
         for batch in pool.all_rows(home):
             table = pa.table(batch)
             end = at + table.num_rows
-            for name, column in zip(names, columns, strict=True):
-                table = table.append_column(name, pa.array(column[at:end], mask=nulls[at:end]))
+            for name, column in columns.items():
+                table = table.append_column(name, column.slice(at, end - at))
             at = end
             yield pl.DataFrame(table).cast(schema)
         if at != pool.rows:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from prefmill.checks import Findings
     from prefmill.curves import Curve
     from prefmill.runs import RunReport
+    from prefmill.sample_runs import SampleReport
     from prefmill.score_runs import ScoreReport
+    from prefmill.train_report import TrainReport
 
 
 #: What the rows of output are called.
@@ -79,8 +81,15 @@ def report(plan: Plan, done: RunReport) -> None:
         f"   ({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, {done.engine}, plan {done.plan_hash})",
         markup=False,
     )
+<<<<<<< HEAD
     for name, other in done.renamed.items():
         console.print(f"note: the input's column {name!r} is {other!r} in the output, which has a {name!r} of its own", markup=False)
+=======
+    if done.length is not None:
+        slope, correlation = done.length["slope"], done.length["correlation"]
+        told = "" if correlation is None else f" (correlation {correlation:.3f} inside prompts)"
+        console.print(f"length control: {slope:+.4g} a 1,000 characters taken out{told}", markup=False)
+>>>>>>> main
     for split, path in done.output.items():
         count = f" ({done.split_rows[split]:,})" if done.split_rows else ""
         console.print(f"wrote {path}{count}", markup=False)
@@ -143,6 +152,12 @@ def scored(done: ScoreReport) -> None:
     if done.tokens:
         ratio = done.tokens / max(1, done.tokens_run)
         console.print(f"{done.tokens:,} tokens, {done.tokens_run:,} through the model ({ratio:.2f} to 1)", markup=False)
+    if done.requests:
+        why = ", ".join(f"{reason}: {times:,}" for reason, times in sorted(done.retried.items(), key=lambda item: -item[1]))
+        again = f", {done.retries:,} of them again ({why})" if done.retries else ""
+        spent = f", {done.tokens_in:,} tokens in and {done.tokens_out:,} out" if done.tokens_in or done.tokens_out else ""
+        cost = "" if done.cost is None else f", cost {done.cost:,.4g}"
+        console.print(f"{done.requests:,} requests{again}{spent}{cost}", markup=False)
     if done.way.startswith("batches"):
         console.print(f"padded batches{done.way.removeprefix('batches')}", markup=False)
     if done.splits:
@@ -152,6 +167,34 @@ def scored(done: ScoreReport) -> None:
     console.print(
         f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the scorer, {done.peak_rss_mb:,.0f} MB{went_on})", markup=False
     )
+    console.print(f"wrote {done.output} ({', '.join(done.columns)})", markup=False)
+
+
+def sampled(done: SampleReport) -> None:
+    """What sampling did: every prompt, every answer, how fast."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(justify="right", style="dim")
+    table.add_row("prompts in", f"{done.prompts_in:,}", "")
+    for name, rows in (("  null", done.null_prompts), ("  seen before", done.duplicate_prompts)):
+        if rows:
+            table.add_row(name, f"{rows:,}", "")
+    table.add_row("  sampled", f"{done.prompts:,}", "")
+    said = {"stop": "  ended", "length": "  cut off", "too_long": "  none: prompt too long"}
+    lines = [
+        ("answers", done.answers),
+        *((said.get(name, f"  {name}"), n) for name, n in sorted(done.finish_reasons.items(), reverse=True)),
+    ]
+    asides = [("  of these seen before in their prompt", done.duplicates), ("  of these empty", done.empty)]
+    for name, rows in [*lines, *(aside for aside in asides if aside[1])]:
+        table.add_row(escape(name), f"{rows:,}", f"{100 * rows / max(1, done.answers):.1f} %")
+    console.print(table)
+    went_on = f", {done.chunks_resumed} of {done.chunks} chunks were there" if done.chunks_resumed else ""
+    rate = f"{done.tokens_per_second:,.0f} tokens/s, " if done.tokens_per_second else ""
+    took = f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the sampler, {done.peak_rss_mb:,.0f} MB{went_on})"
+    console.print(f"{done.tokens:,} tokens; {took}", markup=False)
     console.print(f"wrote {done.output} ({', '.join(done.columns)})", markup=False)
 
 
@@ -168,5 +211,48 @@ def curve(found: Curve) -> None:
         told = [escape(str(value)) for value in of]
         table.add_row(*told, f"{n}", f"{prompts:,}", f"{best:.4g}", spread, f"{median:.4g}", f"{mean:.4g}", f"{kl:.3f}")
     console.print(table)
+    if console.is_terminal:
+        from prefmill.plots import text_curve
+
+        console.print("\n".join(["", *text_curve(found, min(console.width, 100)), ""]), markup=False)
     dropped = "".join(f", {rows:,} dropped: {reason}" for reason, rows in sorted(found.dropped.items(), key=lambda item: -item[1]))
     console.print(f"{found.rows_in:,} rows in, {found.rows_used:,} used{dropped}", markup=False)
+
+
+def trained(done: TrainReport) -> None:
+    """What a training did: every row, the loss, and how often a reward model is right on what it has not seen."""
+    from prefmill.train_report import named_shares
+
+    console = _console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(justify="right", style="dim")
+    lines = [("rows in", done.rows_in), ("  trained on", done.rows_used), ("  held out", done.rows_held_out)]
+    lines += [(f"  dropped: {reason}", rows) for reason, rows in sorted(done.dropped.items(), key=lambda item: -item[1])]
+    for name, rows in lines:
+        if rows or name in ("rows in", "  trained on"):
+            table.add_row(name, f"{rows:,}", f"{100 * rows / (done.rows_in or 1):.1f} %")
+    console.print(table)
+    console.print(
+        f"{done.steps:,} steps of {done.settings['batch_size']} ({done.epochs:.2f} epochs), {done.tokens:,} tokens;"
+        f" loss {done.losses[0][1] if done.losses else done.loss:.3f} to {done.loss:.3f}",
+        markup=False,
+    )
+    for held in done.held_out:
+        again = f", {held.prompts_trained:,} of them in training too" if held.prompts_trained else ""
+        lost = "".join(f", {rows:,} dropped: {reason}" for reason, rows in held.dropped.items())
+        console.print(
+            f"\n{held.name}: {held.accuracy.pairs:,} pairs of {held.prompts:,} prompts{again}{lost}; loss {held.loss:.3f}", markup=False
+        )
+        shares = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("chosen wins by", "share", "95 % interval", "pairs"):
+            shares.add_column(name, justify="left" if name.startswith("chosen") else "right")
+        for name, share in named_shares(held):
+            inside = name.startswith("margin")
+            shares.add_row(
+                f"  {name}" if inside else name, f"{share.value:.3f}", f"{share.low:.3f} to {share.high:.3f}", f"{share.pairs:,}"
+            )
+        console.print(shares)
+    console.print(f"\n{done.seconds:.1f} s ({done.seconds_training:.1f} s in the trainer, {done.peak_rss_mb:,.0f} MB)", markup=False)
+    console.print(f"wrote {done.output}", markup=False)

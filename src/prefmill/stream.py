@@ -209,25 +209,27 @@ def score_stream(
     """The batches of `source` with the columns of `scorer` behind theirs, in the same order; Arrow in, Arrow out, a few chunks in memory.
 
     source  anything that `reader_of` takes; rows of one prompt should stand together (`prefmill.score` sees to that itself).
-    scorer  a function over record batches, or `RewardModel`, `LogProb`, `ImplicitReward`, `Ensemble`.
+    scorer  a function over record batches, or `RewardModel`, `LogProb`, `ImplicitReward`, `JudgeScorer`, `EndpointScorer`, `Ensemble`.
     roles   `prompt`, `completion`, `id`: the columns, where they are not called so.
 
-    Score columns are float64; a row with a null prompt or completion has a null score, and so has one that the scorer leaves out.
+    Score columns are float64, and what a judge said is text; a row with a null prompt or completion has a null score, and so has one that
+    the scorer leaves out.
     Reading and tokenising run ahead in their own threads. Raises `BadScore` for NaN or infinity, naming the row.
 
     >>> batch = pa.record_batch({"prompt": ["p", "p"], "completion": ["a", "bcd"]})
     >>> score_stream(batch, lambda batch: [len(t) for t in batch["completion"].to_pylist()]).read_all()["score"].to_pylist()
     [1.0, 3.0]
     """
-    from prefmill.scoring.scorers import as_scorer
+    from prefmill.scoring.scorers import as_scorer, text_names
 
     staged = as_scorer(scorer)
     reader = reader_of(source)
     found = text_roles(reader.schema.names, roles, where="stream")
-    names = score_names(staged.columns, score_column, reader.schema.names)
+    names = score_names(staged.columns, score_column, reader.schema.names, text_names(staged))
+    kinds = [pa.float64()] * len(staged.columns) + [pa.string()] * len(text_names(staged))
     schema = reader.schema
-    for name in names:
-        schema = schema.append(pa.field(name, pa.float64()))
+    for name, kind in zip(names, kinds, strict=True):
+        schema = schema.append(pa.field(name, kind))
 
     def chunks() -> Iterator[tuple[pa.Table, npt.NDArray[np.int64], pa.RecordBatch, int]]:
         first = 0
@@ -245,10 +247,13 @@ def score_stream(
 
     def scored() -> Iterator[pa.RecordBatch]:
         for table, usable, first, work in ahead(prepared(), name="prefmill-tokenise"):
-            done = staged.run(work)
+            try:
+                done = staged.run(work)
+            except BadInput as error:
+                raise named_row(error, partial(_place, first, usable)) from error
             refuse_not_finite(done, partial(_place, first, usable))
             for name, column in zip(names, score_arrays(done, usable, table.num_rows), strict=True):
-                table = table.append_column(pa.field(name, pa.float64()), column)
+                table = table.append_column(pa.field(name, column.type), column)
             yield from table.cast(schema).to_batches()
 
     return pa.RecordBatchReader.from_batches(schema, scored())
@@ -269,9 +274,9 @@ def text_roles(columns: list[str], named: RoleNames | dict[str, Any], *, where: 
         raise ColumnMissing(error.message.replace(f", '{unmade}'", ""), hint=error.hint) from None
 
 
-def score_names(columns: tuple[str, ...], score_column: str, taken: list[str]) -> list[str]:
-    """The columns that scoring adds: the score under its name, all others behind it (`score_mean`)."""
-    names = [score_column if name == columns[0] else f"{score_column}_{name}" for name in columns]
+def score_names(columns: tuple[str, ...], score_column: str, taken: list[str], texts: tuple[str, ...] = ()) -> list[str]:
+    """The columns that scoring adds: the score under its name, all others behind it (`score_mean`), texts last (`score_verdict`)."""
+    names = [score_column if name == columns[0] else f"{score_column}_{name}" for name in (*columns, *texts)]
     there = [name for name in names if name in taken]
     if there:
         raise BadArgument(
@@ -292,7 +297,7 @@ def batch_of(prompts: pa.ChunkedArray, completions: pa.ChunkedArray) -> tuple[np
 
 
 def score_arrays(scored: Scored, usable: npt.NDArray[np.int64], rows: int) -> list[pa.Array]:
-    """Every column of `scored` over all `rows`, null where a row was not usable or got no score."""
+    """Every column of `scored` over all `rows`, null where a row was not usable or got no score; then its texts."""
     null = np.ones(rows, bool)
     null[usable] = False if scored.null is None else scored.null
     arrays = []
@@ -300,6 +305,10 @@ def score_arrays(scored: Scored, usable: npt.NDArray[np.int64], rows: int) -> li
         column = np.zeros(rows)
         column[usable] = values
         arrays.append(pa.array(column, mask=null))
+    for texts in scored.texts.values():
+        said = np.full(rows, None, object)
+        said[usable] = texts
+        arrays.append(pa.array(said, pa.string()))
     return arrays
 
 

@@ -21,7 +21,9 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _HEADS = ("score", "classifier", "v_head", "value_head", "lm_head")
 # What changes numbers or ids; a README or an optimizer state beside the weights does not.
 _COUNTED = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
-_UNCOUNTED = ("README", "trainer_state", "training_args", "generation_config", "all_results", "train_results", "eval_results")
+_UNCOUNTED = (
+    "README", "prefmill.json", "trainer_state", "training_args", "generation_config", "all_results", "train_results", "eval_results",
+)  # fmt: skip
 
 
 # Encoders that number positions from pad_token_id + 1, so that as many fewer are left for tokens.
@@ -40,26 +42,26 @@ class Loaded:
     device: Any
 
 
-def folder_of(model: str, revision: str | None) -> Path:
+def folder_of(model: str, revision: str | None, *, where: str = "score") -> Path:
     """The folder with the files of `model`: itself, or where the hub's cache keeps that revision (fetched if need be)."""
     if Path(model).is_dir():
         if revision is not None:
-            raise BadArgument(f"score: a revision is of a hub id; got revision {revision!r} and the directory {model!r}.")
+            raise BadArgument(f"{where}: a revision is of a hub id; got revision {revision!r} and the directory {model!r}.")
         return Path(model)
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise BadInput(
-            f"score: no directory {model!r}.", hint="name a directory that holds config.json and model.safetensors, or a hub id."
+            f"{where}: no directory {model!r}.", hint="name a directory that holds config.json and model.safetensors, or a hub id."
         )
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise MissingPackage.for_extra("score", "huggingface_hub", "score") from None
+        raise MissingPackage.for_extra(where, "huggingface_hub", "score") from None
     try:
         patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py"]
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub's errors are many and change
         raise BadInput(
-            f"score: cannot get {model!r} from the hub; {type(error).__name__}: {str(error).splitlines()[0]}",
+            f"{where}: cannot get {model!r} from the hub; {type(error).__name__}: {str(error).splitlines()[0]}",
             hint="is it a directory? Then name one that exists.",
         ) from error
 
@@ -92,7 +94,7 @@ def pick_device(device: str) -> Any:
     return torch.device("cuda:0") if device == "cuda" else found
 
 
-def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False, where: str = "score") -> Any:
     """The tokenizer that lies beside the model."""
     from transformers import AutoTokenizer
 
@@ -100,7 +102,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise BadInput(
-            f"score: no usable tokenizer in {str(folder)!r}; {type(error).__name__}: {first_line(error)}", hint=code_hint(error)
+            f"{where}: no usable tokenizer in {str(folder)!r}; {type(error).__name__}: {first_line(error)}", hint=code_hint(error)
         ) from error
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -28,12 +28,15 @@ class Scored:
 
     columns  name to float64 values, shape (n,); the first is the score
     null     shape (n,), bool: rows that have no score and are to be null (too long); None: there are none
-    counts   what happened: tokens, tokens_run, duplicates, truncated, too_long, cached, splits
+    counts   what happened: tokens, tokens_run, duplicates, truncated, too_long, cached, splits; requests, retries, tokens_in, tokens_out of
+             servers, `retry:REASON` for one reason; `null:REASON` are rows without a score for a reason of the scorer's own
+    texts    name to n texts or None, which stand behind the columns: what a judge said, and why a row has no score
     """
 
     columns: Mapping[str, Floats]
     null: npt.NDArray[np.bool_] | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -55,7 +58,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Staged(Protocol):
-    """A scorer in two halves; `columns` are the names of what it gives, the score first."""
+    """A scorer in two halves; `columns` are the names of what it gives, the score first; `texts`, where it has them, of its texts."""
 
     @property
     def columns(self) -> tuple[str, ...]: ...
@@ -161,6 +164,11 @@ class Ensemble:
         return ("score", *self.scorers)
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of every scorer, its name before."""
+        return tuple(f"{name}_{text}" for name, scorer in self.scorers.items() for text in text_names(scorer))
+
+    @property
     def fingerprint(self) -> Mapping[str, str]:
         """Those of the scorers, and how they are combined."""
         parts = {f"{name}.{key}": value for name, scorer in self.scorers.items() for key, value in scorer.fingerprint.items()}
@@ -190,8 +198,10 @@ class Ensemble:
         counts: dict[str, int] = {}
         for scored in done.values():
             for key, number in scored.counts.items():
-                counts[key] = counts.get(key, 0) + number
-        return Scored({"score": score, **own}, np.logical_or.reduce(nulls) if nulls else None, counts)
+                if not key.startswith("null:"):  # a row that two scorers leave out is one row: such rows are `left_out`
+                    counts[key] = counts.get(key, 0) + number
+        texts = {f"{name}_{text}": values for name, scored in done.items() for text, values in scored.texts.items()}
+        return Scored({"score": score, **own}, np.logical_or.reduce(nulls) if nulls else None, counts, texts)
 
     def __call__(self, batch: pa.RecordBatch) -> Floats:
         """The combined score of each row, NaN where it has none."""
@@ -208,12 +218,19 @@ def as_scorer(scorer: Any) -> Staged:
         return FunctionScorer(scorer)
     raise BadArgument(
         f"score: not a scorer; got {type(scorer).__name__}, expected a function over record batches, or one of RewardModel, LogProb,"
-        " ImplicitReward, Ensemble."
+        " ImplicitReward, JudgeScorer, EndpointScorer, Ensemble."
     )
+
+
+def text_names(scorer: Any) -> tuple[str, ...]:
+    """The texts that `scorer` gives beside its columns."""
+    return tuple(getattr(scorer, "texts", ()))
 
 
 def on_device(scorer: Any, device: str) -> Any:
     """The same scorer on another device; functions stay as they are."""
     if isinstance(scorer, Ensemble):
         return replace(scorer, scorers={name: on_device(each, device) for name, each in scorer.scorers.items()})
+    if hasattr(getattr(scorer, "sampler", None), "device"):  # a judge over a model in this process
+        return replace(scorer, sampler=replace(scorer.sampler, device=device))
     return replace(scorer, device=device) if hasattr(scorer, "device") else scorer

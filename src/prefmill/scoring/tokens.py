@@ -177,7 +177,7 @@ class Encoder:
                 raise BadInput(f"score: row {values.index(None)} has no {name}; got null, expected text or messages.")
         types: list[list[int]] | None = None
         if self.template == "chat":
-            ids = self._chat([_messages(p, "user") + _messages(c, "assistant") for p, c in zip(said, told, strict=True)])
+            ids = self._chat([messages_of(p, "user") + messages_of(c, "assistant") for p, c in zip(said, told, strict=True)])
         else:
             _only_texts(said, told, self.template)
             if self.template == "pair":
@@ -198,6 +198,13 @@ class Encoder:
             flat = np.concatenate([np.asarray(types[i], np.int32) for i in kept]) if len(kept) else np.zeros(0, np.int32)
             rows = TokenRows(rows.ids, rows.offsets, rows.groups, rows.starts, flat)
         return Encoded(rows, np.asarray(kept, np.int64), truncated)
+
+    def prompts(self, prompts: list[Any]) -> list[list[int]]:
+        """The ids of prompts alone, as a policy reads them: chats with the generation prompt behind, texts as they are."""
+        if self.template == "chat":
+            return self._chat([messages_of(p, "user") for p in prompts], open_end=True)
+        _only_texts(prompts, [], self.template)
+        return self._tokenize(prompts, special=True)
 
     def _separates_pairs(self) -> bool:
         count = self.tokenizer.num_special_tokens_to_add
@@ -291,11 +298,7 @@ class Encoder:
         first: dict[int, int] = {}
         for i, group in enumerate(groups.tolist()):
             first.setdefault(group, i)
-        heads = [prompts[i] for i in first.values()]
-        if self.template == "chat":
-            alone = self._chat([_messages(p, "user") for p in heads], open_end=True)
-        else:
-            alone = self._tokenize(heads, special=True)
+        alone = self.prompts([prompts[i] for i in first.values()])
         known = dict(zip(first, alone, strict=True))
         return [common_prefix(np.asarray(known[g]), np.asarray(row)) for g, row in zip(groups.tolist(), ids, strict=True)]
 
@@ -322,7 +325,12 @@ def common_prefix(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
     return int(differ[0]) if len(differ) else n
 
 
-def _messages(value: Any, speaker: str) -> list[dict[str, Any]]:
+def messages_of(value: Any, speaker: str) -> list[dict[str, Any]]:
+    """A prompt or completion as messages with `role` and `content`: a text is one message of `speaker`.
+
+    >>> messages_of([{"from": "human", "value": "hi"}], "user")
+    [{'role': 'user', 'content': 'hi'}]
+    """
     if isinstance(value, str):
         return [{"role": speaker, "content": value}]
     messages = []

@@ -1,0 +1,92 @@
+"""What the options of `prefmill score` describe: the scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefmill.errors import BadArgument
+
+#: What every scorer over a model in this process takes.
+_LOCAL = ("revision", "template", "max_length", "on_too_long", "dtype", "batch_tokens", "share_prefix", "threads", "cache", "device",
+          "trust_remote_code", "invariant", "compile")  # fmt: skip
+_SERVER = ("url", "concurrency", "rate_limit", "retries", "timeout", "api_key_env")
+#: The options that mean something for each scorer, beside --model and --combine.
+TAKES: Mapping[str, tuple[str, ...]] = {
+    "reward": (*_LOCAL, "label", "pooling"),
+    "logprob": _LOCAL,
+    "implicit": (*_LOCAL, "reference", "beta"),
+    "judge": (*_SERVER, "rubric", "mode", "schedule", "max_pairs", "max_new_tokens", "top_logprobs", "ten_is_one_token",
+              "on_refused", "price_in", "price_out", "device", "dtype"),
+    "endpoint": (*_SERVER, "kind", "tokenizer", "template", "label", "parity", "tolerance", "on_refused"),
+}  # fmt: skip
+_ALL = sorted({name for names in TAKES.values() for name in names})
+
+
+def scorer_of(options: Mapping[str, Any]) -> Any:
+    """The scorer that the options describe; several --model are an ensemble."""
+    kind = options["scorer"]
+    if kind not in TAKES:
+        raise BadArgument(f"--scorer: got {kind!r}, expected one of {list(TAKES)}.")
+    for name in _ALL:
+        if options[name] not in (None, False, []) and name not in TAKES[kind]:
+            raise BadArgument(f"--{name.replace('_', '-')} has no meaning for --scorer {kind}.")
+    models = options["model"] or ([""] if kind == "endpoint" else [])
+    if not models:
+        raise BadArgument(
+            "score: no model named.", hint="--model DIR, a folder that save_pretrained wrote, or a hub id; with --url its name there."
+        )
+    given = {name: options[name] for name in TAKES[kind] if options[name] not in (None, False, [])}
+    make = {"judge": _judge, "endpoint": _endpoint}.get(kind, _local)
+    scorers = [make(options, model, given) for model in models]
+    if len(scorers) == 1:
+        return scorers[0]
+    from prefmill.scoring import Ensemble
+
+    names = [Path(name).name for name in models]
+    names = names if len(set(names)) == len(names) else [f"model{i + 1}" for i in range(len(names))]
+    return Ensemble(scorers=dict(zip(names, scorers, strict=True)), combine=options["combine"])
+
+
+def _local(options: Mapping[str, Any], model: str, given: dict[str, Any]) -> Any:
+    from prefmill.scoring import ImplicitReward, LogProb, RewardModel
+
+    if options["scorer"] == "implicit" and options["reference"] is None:
+        raise BadArgument("score: implicit needs a reference model.", hint="--reference DIR")
+    kinds: dict[str, Any] = {"reward": RewardModel, "logprob": LogProb, "implicit": ImplicitReward}
+    return kinds[options["scorer"]](model=model, **{**given, "device": (options["device"] or ["auto"])[0]})
+
+
+def _judge(options: Mapping[str, Any], model: str, given: dict[str, Any]) -> Any:
+    from prefmill import sampling as samplers
+    from prefmill.scoring import JudgeScorer
+
+    own = {name: value for name, value in given.items() if name in JudgeScorer.__dataclass_fields__}
+    sampling = {name: value for name, value in given.items() if name in (*_SERVER, "max_new_tokens")}
+    if "url" not in given:
+        needless = [name for name in sampling if name in _SERVER]
+        if needless:
+            raise BadArgument(f"--{needless[0].replace('_', '-')} needs a server.", hint="--url http://HOST:PORT/v1")
+        local = {name: given[name] for name in ("dtype",) if name in given}
+        local["on_too_long"] = own.get("on_refused", "error")
+        sampler = samplers.LocalSampler(model=model, device=(options["device"] or ["auto"])[0], **sampling, **local)
+        return JudgeScorer(sampler=sampler, **own)
+    for name in ("device", "dtype"):
+        if name in given:
+            raise BadArgument(f"--{name} has no meaning with --url: the server has its own.")
+    return JudgeScorer(sampler=samplers.EndpointSampler(model=model, **sampling), **own)
+
+
+def _endpoint(options: Mapping[str, Any], model: str, given: dict[str, Any]) -> Any:
+    from prefmill.scoring import EndpointScorer, RewardModel
+
+    if "url" not in given:
+        raise BadArgument("score: no server named.", hint="--url http://HOST:PORT")
+    label = given.get("label")
+    if label is not None and label.isdigit():
+        given["label"] = int(label)
+    if "parity" in given:
+        template = {"template": given["template"]} if "template" in given else {}
+        given["parity"] = RewardModel(model=given["parity"], **template)
+    return EndpointScorer(model=model, **given)

@@ -1,0 +1,354 @@
+"""Sample answers from files to a file: chunks of whole prompts, committed one by one, published at once.
+
+prompts ──distinct──▶ requests, each with its seed ──▶ sampler ──▶ ledger ... all there ──▶ a pool
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from prefmill._version import __version__
+from prefmill.errors import AccountingError, BadArgument, BadInput
+from prefmill.hashing import spelled
+from prefmill.job import Progress, Reading
+from prefmill.ledger import Ledger
+from prefmill.prompts import Prompts, open_prompts
+from prefmill.sampling import Answer, LocalSampler, Request
+from prefmill.sampling.seeds import Asked
+from prefmill.scoring.tokens import messages_of
+from prefmill.stream import named_row
+
+CHUNK_ROWS = 256
+#: behind the prompt, in this order; kept columns come last
+COLUMNS: Mapping[str, pl.DataType] = {
+    "completion": pl.String(), "id": pl.String(), "stage": pl.Int64(), "source": pl.String(), "temperature": pl.Float64(),
+    "seed": pl.Int64(), "finish_reason": pl.String(), "logprob": pl.Float64(), "n_tokens": pl.Int64(), "duplicate": pl.Boolean(),
+}  # fmt: skip
+_MADE = ("completion", "id", "temperature", "seed", "finish_reason", "logprob", "n_tokens", "duplicate")
+_NO_ANSWER = "too_long"
+
+
+@dataclass(frozen=True)
+class SampleReport:
+    """What sampling did.
+
+    prompts_in = prompts + null_prompts + duplicate_prompts (prompts that an earlier row of the input has; sampled once).
+    answers = the sum of `finish_reasons`: `stop` (ended), `length` (cut off), `too_long` (a prompt without room, its completion is null),
+    and what else a server says. duplicates: answers with a text that the prompt already had; empty: answers without text.
+    tokens: of all answers, as far as the sampler told (untold: answers whose number it did not tell). chunks_resumed: chunks that an
+    earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the sampler; tokens_sampled: in this call.
+    """
+
+    prompts_in: int
+    prompts: int
+    null_prompts: int
+    duplicate_prompts: int
+    answers: int
+    finish_reasons: Mapping[str, int]
+    duplicates: int
+    empty: int
+    tokens: int
+    untold: int
+    tokens_sampled: int
+    chunks: int
+    chunks_resumed: int
+    way: str
+    seconds: float
+    seconds_model: float
+    peak_rss_mb: float
+    output: str
+    columns: tuple[str, ...]
+
+    @property
+    def stopped(self) -> int:
+        """Answers that ended by themselves or at a stop string."""
+        return self.finish_reasons.get("stop", 0)
+
+    @property
+    def cut_off(self) -> int:
+        """Answers that were cut off at the limit of tokens."""
+        return self.finish_reasons.get("length", 0)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens of this call a second in the sampler; None where nothing was sampled."""
+        return self.tokens_sampled / self.seconds_model if self.seconds_model and self.tokens_sampled else None
+
+    def as_json(self) -> dict[str, object]:
+        """The report with plain values only."""
+        derived = {"stopped": self.stopped, "cut_off": self.cut_off, "tokens_per_second": self.tokens_per_second}
+        return {**asdict(self), "finish_reasons": dict(self.finish_reasons), "columns": list(self.columns), **derived}
+
+
+def sample(
+    inputs: Any,
+    output: str | Path,
+    *,
+    sampler: Any,
+    n: int = 8,
+    temperatures: Sequence[float] = (0.8, 0.9),
+    seed: int = 0,
+    stage: int = 0,
+    source: str | None = None,
+    prompt: str | None = None,
+    id: str | None = None,
+    keep: Sequence[str] = (),
+    chunk_rows: int = CHUNK_ROWS,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **reading: Unpack[Reading],
+) -> SampleReport:
+    """Write a pool: `n` answers of every prompt at every temperature; killed at any point and started again, it goes on where it was.
+
+    Args:
+        inputs: files, globs, folders or URLs as in `prefmill.run`, or a Polars, DuckDB, datasets or Arrow source. Further columns are
+            ignored, so that a pool or pairs will do; a prompt that comes again is sampled once.
+        output: `.parquet`, `.jsonl`, `.csv`, `.arrow` or a datasets folder, with the columns prompt (as it was), completion (text), id,
+            stage, source, temperature, seed, finish_reason, logprob, n_tokens, duplicate, and those of `keep`. Prompts stand in the order
+            of the input, then temperatures as given.
+        sampler: a model's folder or hub id, a `LocalSampler`, an `EndpointSampler`, or whatever is a `prefmill.sampling.Sampler`.
+        n: answers a temperature; temperature 0 is greedy and gives one. The default temperatures are those that were found to balance
+            exploration and quality in rejection sampling.
+        seed, stage: decide, with prompt, temperature and index, the seed of every answer: neither order nor sharding nor resuming changes
+            a text, and another stage draws anew.
+        stage, source: columns of the pool; `source` is the sampler's name by default.
+        prompt, id: the columns of prompt and of the row's id (for messages), where they are not called so.
+        keep: further columns of the input to carry along, of each prompt's first row.
+        chunk_rows: about so many answers, of whole prompts, are committed at a time: at most that much work is lost.
+        overwrite: replace an output, and forget what an interrupted run of it had done.
+
+    `logprob` is the sum of the log-probabilities of the drawn tokens at temperature 1 (natural logarithm), `n_tokens` their number, null
+    where a server tells none. `duplicate` marks a text that the prompt already had in an earlier row. Starting again with another model,
+    prompt, temperature or seed is refused and the difference named. The same call after success does nothing. Raises `PrefmillError`s.
+
+    >>> import tempfile
+    >>> class Echo:
+    ...     fingerprint = {"sampler": "echo"}
+    ...     def sample(self, requests):
+    ...         return [Answer(f"{request.prompt}!", "stop", None, None) for request in requests]
+    >>> prompts = pl.DataFrame({"prompt": ["p", "q", None, "p"]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     done = sample(prompts, f"{folder}/pool.parquet", sampler=Echo(), n=2, temperatures=[0.8, 0])
+    ...     pool = pl.read_parquet(f"{folder}/pool.parquet")
+    >>> pool.select("prompt", "completion", "temperature", "duplicate").rows()[:3]
+    [('p', 'p!', 0.8, False), ('p', 'p!', 0.8, True), ('p', 'p!', 0.0, True)]
+    >>> done.prompts, done.null_prompts, done.duplicate_prompts, done.answers
+    (2, 1, 1, 6)
+    """
+    from prefmill.writers import check_target
+
+    started = time.perf_counter()
+    tell = progress or (lambda phase, share: None)
+    drawer: Any = LocalSampler(model=sampler) if isinstance(sampler, str | Path) else sampler
+    if not callable(getattr(drawer, "sample", None)):
+        raise BadArgument(f"sample: not a sampler; got {type(sampler).__name__}, expected a model, LocalSampler or EndpointSampler.")
+    asked = Asked.of(n, temperatures, seed, stage, source or _source(drawer))
+    if type(chunk_rows) is not int or chunk_rows < 1:
+        raise BadArgument(f"sample: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")
+    taken = {"prompt", *COLUMNS} & set(keep)
+    if taken or len(set(keep)) < len(keep):
+        raise BadArgument(f"sample: cannot keep {sorted(taken) or list(keep)}; expected columns that the pool does not have, each once.")
+    target = Path(output)
+    check_target(target, overwrite=True)
+    home = Path(tempfile.mkdtemp(prefix="prefmill-", dir=reading.get("temp_dir")))
+    options: dict[str, Any] = {key: value for key, value in reading.items() if key != "temp_dir"}
+    if options.get("rejects"):
+        options["rejects"] = Path(options["rejects"])
+    try:
+        tell("reading", None)
+        prompts = open_prompts(inputs, prompt, home, keep=keep, id=id, **options)
+        _check_writable(prompts, home / target.name)
+        tell("loading the model", None)
+        key = {
+            "keep": list(keep),
+            "input": {"prompts": prompts.count, "content": prompts.identity},
+            **asked.key,
+            "sampler": dict(drawer.fingerprint),
+            "prefmill": __version__.split(".")[0],
+        }
+        shape = {"chunk_prompts": max(1, chunk_rows // len(asked.draws)), "sampler": getattr(drawer, "shape", {})}
+        with Ledger(target, key, shape, overwrite=overwrite, where="sample") as ledger:
+            if ledger.resumed and ledger.shape["sampler"] not in ({}, shape["sampler"]):  # as it was begun, so that no bit differs
+                drawer = drawer.with_shape(ledger.shape["sampler"])
+            run = _Run(prompts, asked, drawer, ledger, tell)
+            missing = [] if ledger.done else ledger.missing(run.sizes)
+            way, seconds_model, tokens = run.all(missing)
+            if not ledger.done:
+                tell("writing", None)
+                run.publish(overwrite=overwrite)
+            return run.report(
+                way=way, seconds_model=round(seconds_model, 3), tokens_sampled=tokens, chunks_resumed=len(run.sizes) - len(missing),
+                seconds=round(time.perf_counter() - started, 3),
+            )  # fmt: skip
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@dataclass
+class _Run:
+    """Prompts, what is asked of them, a sampler, and a ledger."""
+
+    prompts: Prompts
+    asked: Asked
+    sampler: Any
+    ledger: Ledger
+    tell: Progress
+
+    @property
+    def chunk_prompts(self) -> int:
+        return int(self.ledger.shape["chunk_prompts"])
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Answers of each chunk, shape (chunks,)."""
+        bounds = np.append(np.arange(0, self.prompts.count, self.chunk_prompts), self.prompts.count)
+        return np.diff(bounds) * len(self.asked.draws)
+
+    def all(self, missing: list[int]) -> tuple[str, float, int]:
+        """Sample the chunks `missing`: how the sampler runs, seconds in it, tokens sampled."""
+        if not missing:
+            return "", 0.0, 0
+        load = getattr(self.sampler, "load", None)
+        way = load() if load is not None else ""  # here, so that errors of loading are raised before anything is read
+        total, seconds, tokens = int(self.sizes.sum()), 0.0, 0
+        done = before = total - int(self.sizes[missing].sum())
+        for number, frame in self.prompts.slices(self.chunk_prompts, missing):
+            started = time.perf_counter()
+            columns, counts = self._chunk(frame)
+            seconds += time.perf_counter() - started
+            self.ledger.write(number, columns, counts)
+            done += int(self.sizes[number])
+            tokens += counts["tokens"]
+            told = f", {tokens / seconds:,.0f} tokens/s" if tokens else ""
+            self.tell(f"{done:,} of {total:,} answers, {(done - before) / seconds:,.1f} answers/s{told}", done / total)
+        return str(way or ""), seconds, tokens
+
+    def _chunk(self, frame: pl.DataFrame) -> tuple[dict[str, pa.Array], dict[str, int]]:
+        """The columns of a chunk's answers, and what was counted."""
+        draws = self.asked.draws
+        texts = spelled(frame["prompt"]).to_list()
+        prompts = [p if isinstance(p, str) else messages_of(p, "user") for p in frame["prompt"].to_list()]
+        seeds = [seed for text in texts for seed in self.asked.seeds(text)]
+        requests = [
+            Request(p, temperature, seeds[i * len(draws) + k]) for i, p in enumerate(prompts) for k, (temperature, _) in enumerate(draws)
+        ]
+        try:
+            answers: list[Answer] = list(self.sampler.sample(requests))
+        except BadInput as error:
+            raise named_row(error, lambda row: _name(frame, row // len(draws))) from error
+        if len(answers) != len(requests):
+            raise BadInput(f"sample: the sampler gave {len(answers)} answers; expected {len(requests)}, one for every request.")
+        completions = [None if answer.finish_reason == _NO_ANSWER else answer.text for answer in answers]
+        columns = {
+            "completion": pa.array(completions, pa.large_string()),
+            "id": pa.array([name for text in texts for name in self.asked.ids(text)], pa.large_string()),
+            "temperature": pa.array([request.temperature for request in requests], pa.float64()),
+            "seed": pa.array(seeds, pa.int64()),
+            "finish_reason": pa.array([answer.finish_reason for answer in answers], pa.large_string()),
+            "logprob": pa.array([answer.logprob for answer in answers], pa.float64()),
+            "n_tokens": pa.array([answer.n_tokens for answer in answers], pa.int64()),
+            "duplicate": pa.array(_repeated(completions, len(draws)), pa.bool_()),
+        }
+        counts = {
+            "tokens": sum(answer.n_tokens or 0 for answer in answers),
+            "untold": sum(answer.n_tokens is None for answer in answers),
+            "empty": sum(text == "" for text in completions),
+            "duplicates": columns["duplicate"].true_count,
+        }
+        for answer in answers:
+            counts[f"finish_reason {answer.finish_reason}"] = counts.get(f"finish_reason {answer.finish_reason}", 0) + 1
+        return columns, counts
+
+    def publish(self, *, overwrite: bool) -> None:
+        """Write the pool from the chunks, and count."""
+        from prefmill.writers import write
+
+        schema = _schema(self.prompts)
+        counts: dict[str, int] = {}
+
+        def frames() -> Iterator[pl.DataFrame]:
+            for number, prompts in self.prompts.slices(self.chunk_prompts, range(len(self.sizes))):
+                found = self.ledger.read(number, int(self.sizes[number]))
+                if found is None:
+                    raise BadInput(
+                        f"sample: chunk {number} went away while it was needed; got no such file in {str(self.ledger.folder)!r}."
+                    )
+                batch, of_chunk = found
+                for name, value in of_chunk.items():
+                    counts[name] = counts.get(name, 0) + value
+                made = pl.DataFrame(pa.Table.from_batches([batch]))
+                given = prompts[np.repeat(np.arange(prompts.height), len(self.asked.draws))]
+                columns = {"prompt": given["prompt"], **{name: made[name] for name in _MADE}}
+                columns |= {name: given[f"keep{i}"] for i, name in enumerate(self.prompts.keep)}
+                constant = {"stage": pl.lit(self.asked.stage, pl.Int64()), "source": pl.lit(self.asked.source, pl.String())}
+                yield pl.DataFrame(columns).with_columns(**constant).select(list(schema)).cast(schema)
+
+        write(frames(), schema, self.ledger.output, format="pool", overwrite=overwrite)
+        self.ledger.finish(counts)
+
+    def report(self, **more: Any) -> SampleReport:
+        """Account for every prompt and every answer."""
+        from prefmill.runs import peak_rss_mb
+
+        prompts, counts = self.prompts, self.ledger.counts
+        reasons = {name.partition(" ")[2]: value for name, value in counts.items() if name.startswith("finish_reason ")}
+        answers = int(self.sizes.sum())
+        if sum(reasons.values()) != answers or prompts.rows != prompts.count + prompts.nulls + prompts.duplicates:
+            raise AccountingError(f"sample: {answers} answers were asked for, and {reasons} are there; of {prompts.rows} rows.")
+        return SampleReport(
+            prompts_in=prompts.rows, prompts=prompts.count, null_prompts=prompts.nulls, duplicate_prompts=prompts.duplicates,
+            answers=answers, finish_reasons=reasons, duplicates=counts.get("duplicates", 0), empty=counts.get("empty", 0),
+            tokens=counts.get("tokens", 0), untold=counts.get("untold", 0), chunks=len(self.sizes), peak_rss_mb=peak_rss_mb(),
+            output=str(self.ledger.output), columns=tuple(_schema(prompts)), **more,
+        )  # fmt: skip
+
+
+def _schema(prompts: Prompts) -> pl.Schema:
+    """The columns of the pool."""
+    own = prompts.schema
+    return pl.Schema({"prompt": own["prompt"], **COLUMNS, **{name: own[name] for name in prompts.keep}})
+
+
+def _check_writable(prompts: Prompts, trial: Path) -> None:
+    """Raise now what writing such columns to such a file would raise after hours."""
+    from prefmill.writers import write
+
+    write([], _schema(prompts), trial, format="pool", overwrite=True)
+
+
+def _repeated(texts: Sequence[str | None], size: int) -> list[bool]:
+    """Which of the texts, `size` a prompt, stand earlier in their prompt.
+
+    >>> _repeated(["a", "a", "a", "b"], 2)
+    [False, True, False, False]
+    """
+    found: list[bool] = []
+    left = iter(texts)
+    while group := list(islice(left, size)):
+        seen: set[str] = set()
+        for text in group:
+            found.append(text is not None and text in seen)  # no text is no duplicate
+            seen |= set() if text is None else {text}
+    return found
+
+
+def _source(sampler: Any) -> str:
+    """What the pool calls a sampler: its name, or that of its model."""
+    return str(getattr(sampler, "name", None) or getattr(sampler, "model", None) or type(sampler).__name__)
+
+
+def _name(frame: pl.DataFrame, place: int) -> str:
+    """A prompt as its owner knows it: the row of the input, and its id where there is one."""
+    row, name = frame["row"][place], frame["name"][place]
+    return f"row {row}" if name is None else f"row {row} (id {name!r})"

@@ -1,0 +1,316 @@
+"""Reward models behind a server: `EndpointScorer`, over the classify, pooling, score, predict and rerank forms of vLLM, SGLang and TEI.
+
+A server may have another template, another pooled token or a sigmoid that nobody asked for, and its scores look like scores all the same.
+So raw scores are asked for, and `parity` compares the first rows with the model scored here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from prefmill.errors import BadArgument, BadInput, RequestFailed, ScoresDiffer
+from prefmill.sampling.client import Broken
+from prefmill.sampling.remote import Remote
+from prefmill.scoring.judge import RowFailed
+from prefmill.scoring.parity import difference
+from prefmill.scoring.reward import RewardModel
+from prefmill.scoring.rubrics import as_text
+from prefmill.scoring.scorers import Floats, Scored
+from prefmill.scoring.tokens import Encoder, messages_of
+
+Kind = Literal["vllm-classify", "vllm-pooling", "vllm-score", "sglang-classify", "tei-predict", "tei-rerank"]
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """What is sent for a batch: a body, and the rows that it asks about, for each request; and the batch."""
+
+    batch: pa.RecordBatch
+    rows: list[npt.NDArray[np.int64]]
+    bodies: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointScorer(Remote):
+    """Scores from a reward model behind a server.
+
+    Args:
+        url: of the server. model: its name there, where it has one. concurrency, timeout, retries, rate_limit, api_key_env: see `Remote`.
+        kind: the form of the request:
+
+            | kind              | request              | what is sent                                                        |
+            |-------------------|----------------------|---------------------------------------------------------------------|
+            | `vllm-classify`   | `/classify`          | token ids if there is a `tokenizer`, else messages for its template |
+            | `vllm-pooling`    | `/pooling`           | the same                                                            |
+            | `vllm-score`      | `/score`             | prompt and completion as a pair of texts: cross-encoders            |
+            | `sglang-classify` | `/classify`          | text, by `tokenizer` and `template`                                 |
+            | `tei-predict`     | `/predict`           | text if there is a `tokenizer`, else a pair of texts                |
+            | `tei-rerank`      | `/rerank`            | a pair of texts, the completions of a prompt in one request         |
+        tokenizer: a folder or hub id, to make texts or ids here with `template`, as `RewardModel` does.
+        label: which score it is, where the model has several: a number, or for TEI a name.
+        parity: a `RewardModel` of the same weights; the first `parity_rows` rows are scored by it too, and a difference of more than
+            `tolerance` times the largest score raises `ScoresDiffer`, which says what it looks like.
+        on_refused: rows that the server finds bad (too long): an `error` that names the row, or `null`, counted as `refused`.
+        batch_rows: rows of a request, where it takes several.
+
+    Scores are raw: no sigmoid, no softmax (`use_activation`, `raw_scores`). The URL is not in the fingerprint: a server may move.
+
+    >>> EndpointScorer(url="http://localhost:8000", model="org/rm", kind="vllm-classify").columns
+    ('score',)
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ("score",)
+
+    model: str = ""
+    kind: Kind = "vllm-classify"
+    tokenizer: str | Path | None = None
+    template: str = "auto"
+    label: int | str | None = None
+    parity: RewardModel | None = None
+    parity_rows: int = 8
+    tolerance: float = 0.02
+    on_refused: Literal["error", "null"] = "error"
+    batch_rows: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "url", self.url.rstrip("/").removesuffix("/v1"))  # these forms stand beside /v1, not under it
+
+    def _problems(self) -> list[str]:
+        said = []
+        if self.kind not in get_args(Kind):
+            said.append(f"kind is not one of {get_args(Kind)}; got {self.kind!r}")
+        if self.kind == "sglang-classify" and self.tokenizer is None:
+            said.append("sglang-classify takes text: tokenizer must name a folder or hub id; got None")
+        if self.kind in ("vllm-score", "tei-rerank") and self.tokenizer is not None:
+            said.append(f"{self.kind} takes pairs of texts: the server makes them to tokens; got a tokenizer")
+        if self.on_refused not in ("error", "null"):
+            said.append(f"on_refused is not one of ('error', 'null'); got {self.on_refused!r}")
+        for name, value in (("parity_rows", self.parity_rows), ("batch_rows", self.batch_rows)):
+            if type(value) is not int or value < 1:
+                said.append(f"{name} must be a whole number >= 1; got {value!r}")
+        if not isinstance(self.tolerance, int | float) or not 0 < self.tolerance < np.inf:
+            said.append(f"tolerance must be a number > 0; got {self.tolerance!r}")
+        return said
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """What decides the scores, as far as the client knows; the weights too where they can be compared."""
+        parity = {} if self.parity is None else {f"parity.{name}": value for name, value in self.parity.fingerprint.items()}
+        template = "" if self.tokenizer is None else self._encoder.fingerprint
+        return {
+            "scorer": "endpoint", "kind": self.kind, "model": self.model, "template": template, "label": str(self.label),
+            "on_refused": self.on_refused, **parity,
+        }  # fmt: skip
+
+    @property
+    def _encoder(self) -> Encoder:
+        if "encoder" not in self._state:
+            from prefmill.scoring import models
+
+            tokenizer = models.load_tokenizer(models.folder_of(str(self.tokenizer), None), trust_remote_code=False)
+            self._state["encoder"] = Encoder(tokenizer, template=self.template)
+        return self._state["encoder"]  # type: ignore[no-any-return]
+
+    # -- asking -------------------------------------------------------------------------------------------------------------------------
+
+    def prepare(self, batch: pa.RecordBatch) -> Bodies:
+        """What is sent for a batch."""
+        prompts, completions = batch["prompt"].to_pylist(), batch["completion"].to_pylist()
+        base: dict[str, Any] = {"model": self.model} if self.model else {}
+        rows: list[npt.NDArray[np.int64]] = []
+        bodies: list[dict[str, Any]] = []
+
+        def ask(which: Sequence[int], body: Mapping[str, Any]) -> None:
+            rows.append(np.asarray(which, np.int64))
+            bodies.append({**base, **body})
+
+        every = range(batch.num_rows)
+        if self.kind in ("vllm-score", "tei-rerank"):
+            for which in self._of_one_prompt(prompts):
+                query, texts = as_text(prompts[which[0]]), [as_text(completions[row]) for row in which]
+                if self.kind == "vllm-score":
+                    ask(which, {"text_1": query, "text_2": texts, "use_activation": False})
+                else:
+                    ask(which, {"query": query, "texts": texts, "raw_scores": True, "truncate": False})
+        elif self.kind.startswith("vllm") and self.tokenizer is None:
+            for row in every:
+                messages = messages_of(prompts[row], "user") + messages_of(completions[row], "assistant")
+                ask([row], {"messages": messages, "use_activation": False, "add_generation_prompt": False, **self._task})
+        else:
+            inputs = self._inputs(batch, prompts, completions)
+            for first in range(0, batch.num_rows, self.batch_rows):
+                which = list(every[first : first + self.batch_rows])
+                some = [inputs[row] for row in which]
+                if self.kind.startswith("vllm"):
+                    ask(which, {"input": some, "use_activation": False, "add_special_tokens": False, **self._task})
+                elif self.kind == "sglang-classify":
+                    ask(which, {"text": some})
+                else:
+                    ask(which, {"inputs": some, "raw_scores": True, "truncate": False})
+        return Bodies(batch, rows, bodies)
+
+    @property
+    def _task(self) -> dict[str, str]:
+        return {"task": "classify"} if self.kind == "vllm-pooling" else {}
+
+    def _of_one_prompt(self, prompts: list[Any]) -> list[list[int]]:
+        """Rows that stand together and have one prompt, a request's worth at a time."""
+        found: list[list[int]] = []
+        for row, prompt in enumerate(prompts):
+            if found and len(found[-1]) < self.batch_rows and prompts[found[-1][0]] == prompt:
+                found[-1].append(row)
+            else:
+                found.append([row])
+        return found
+
+    def _inputs(self, batch: pa.RecordBatch, prompts: list[Any], completions: list[Any]) -> list[Any]:
+        """Each row as its server takes it: ids, a text, or a pair of texts."""
+        if self.tokenizer is None:
+            return [[as_text(prompt), as_text(completion)] for prompt, completion in zip(prompts, completions, strict=True)]
+        if self.kind.startswith("vllm"):
+            encoded = self._encoder.encode(batch["prompt"], batch["completion"], np.arange(batch.num_rows)).rows
+            return [encoded.row(i).tolist() for i in range(len(encoded))]
+        texts = self._texts(prompts, completions)
+        return [[text] for text in texts] if self.kind == "tei-predict" else texts
+
+    def _texts(self, prompts: list[Any], completions: list[Any]) -> list[str]:
+        """Rows as one text each, without the BOS token that the server's tokenizer will add."""
+        encoder = self._encoder
+        tokenizer = encoder.tokenizer
+        if encoder.template == "chat":
+            talks = [messages_of(p, "user") + messages_of(c, "assistant") for p, c in zip(prompts, completions, strict=True)]
+            texts = tokenizer.apply_chat_template(talks, chat_template=encoder.jinja, tokenize=False, add_generation_prompt=False)
+        elif encoder.template == "concat":
+            end = tokenizer.eos_token or ""
+            texts = [as_text(p) + as_text(c).removesuffix(end) + end for p, c in zip(prompts, completions, strict=True)]
+        else:
+            raise BadArgument(f"endpoint: template 'pair' makes no one text; got kind {self.kind!r}.", hint="leave the tokenizer out.")
+        bos = tokenizer.bos_token
+        adds = bos is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+        return [text.removeprefix(bos) for text in texts] if adds else list(texts)
+
+    def run(self, prepared: Bodies) -> Scored:
+        """Ask the server, and check the first rows."""
+        before = self.client.usage
+        scores, refused = self._ask(prepared)
+        counts = self.client.usage.since(before)
+        counts["tokens"] = counts.pop("tokens_in")  # tokens of rows, as everywhere in scoring
+        if refused.any():
+            counts["null:refused"] = int(refused.sum())
+        self._compare(prepared.batch, scores, refused)
+        self._warn(scores[~refused])
+        return Scored({"score": scores}, refused if refused.any() else None, counts)
+
+    def _ask(self, asked: Bodies) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        scores, refused = np.zeros(asked.batch.num_rows), np.zeros(asked.batch.num_rows, bool)
+        jobs = [(self._path, body) for body in asked.bodies]
+
+        def read(number: int, said: Any) -> Floats | None:
+            return self._read(said, len(asked.rows[number]))
+
+        allowed = (lambda number, error: None) if self.on_refused == "null" else None
+        try:
+            found = self.client.post_all(jobs, read, refused=allowed)
+        except RequestFailed as error:
+            which = asked.rows[error.index]
+            others = "" if len(which) == 1 else f" (or one of the {len(which) - 1} rows sent with it)"
+            raise RowFailed(
+                f"endpoint: row {which[0]} cannot be scored{others}; {error.message}", row=int(which[0]), hint=error.hint
+            ) from error
+        for which, values in zip(asked.rows, found, strict=True):
+            if values is not None:
+                scores[which] = values
+            elif len(which) == 1:
+                refused[which] = True
+            else:  # one row spoils the request: each by itself
+                alone = self._one_by_one(asked.batch, which)
+                scores[which], refused[which] = self._ask(alone)
+        return scores, refused
+
+    def _one_by_one(self, batch: pa.RecordBatch, which: npt.NDArray[np.int64]) -> Bodies:
+        """As `prepare`, for some rows, a request for each."""
+        some = [self.prepare(batch.slice(int(row), 1)) for row in which]
+        return Bodies(batch.take(pa.array(which)), [np.array([i]) for i in range(len(which))], [each.bodies[0] for each in some])
+
+    @property
+    def _path(self) -> str:
+        return {"vllm-score": "score", "vllm-pooling": "pooling", "tei-predict": "predict", "tei-rerank": "rerank"}.get(
+            self.kind, "classify"
+        )
+
+    # -- reading ------------------------------------------------------------------------------------------------------------------------
+
+    def _read(self, said: Any, rows: int) -> Floats:
+        """The scores of one answer, in the order of its rows."""
+        values: dict[int, float] = {}
+        if self.kind in ("vllm-classify", "vllm-pooling", "vllm-score"):
+            name = {"vllm-classify": "probs", "vllm-pooling": "data", "vllm-score": "score"}[self.kind]
+            for each in said["data"]:
+                values[each["index"]] = self._one(each[name])
+        elif self.kind == "sglang-classify":
+            several = said if isinstance(said, list) else [said]
+            values = {i: self._one(each["embedding"]) for i, each in enumerate(several)}
+        elif self.kind == "tei-predict":
+            values = {i: self._named(each) for i, each in enumerate(said)}
+        else:  # sorted by score: the index says which text it is
+            values = {each["index"]: float(each["score"]) for each in said}
+        if sorted(values) != list(range(rows)):
+            raise Broken(f"scores for {sorted(values)[:20]}, expected {rows} rows")
+        return np.array([values[row] for row in range(rows)], np.float64)
+
+    def _one(self, values: Any) -> float:
+        while isinstance(values, list) and len(values) == 1:
+            values = values[0]
+        if not isinstance(values, list):
+            return float(values)
+        if isinstance(self.label, int) and not isinstance(values[0], list) and 0 <= self.label < len(values):
+            return float(values[self.label])
+        raise BadInput(f"endpoint: the model has {len(values)} scores a row; got label {self.label!r}, expected one of their numbers.")
+
+    def _named(self, values: list[dict[str, Any]]) -> float:
+        if len(values) == 1 and self.label is None:
+            return float(values[0]["score"])
+        for each in values:
+            if each["label"] == self.label:
+                return float(each["score"])
+        names = sorted(each["label"] for each in values)
+        raise BadInput(f"endpoint: the model has the labels {names}; got label {self.label!r}.")
+
+    # -- checking -----------------------------------------------------------------------------------------------------------------------
+
+    def _compare(self, batch: pa.RecordBatch, scores: Floats, refused: npt.NDArray[np.bool_]) -> None:
+        """Compare the first rows with the model scored here, once."""
+        rows = np.flatnonzero(~refused)[: self.parity_rows]
+        if self.parity is None or "compared" in self._state or not len(rows):
+            return
+        self._state["compared"] = True
+        some = batch.take(pa.array(rows))
+        local = self.parity.run(self.parity.prepare(some))
+        kept = np.ones(len(rows), bool) if local.null is None else ~local.null
+        looks = difference(local.columns["score"][kept], scores[rows][kept], self.tolerance)
+        if looks is not None:
+            raise ScoresDiffer(
+                f"endpoint: {self.kind} at {self.url} gives other scores than the model scored here; {looks}.",
+                hint="nothing was written. A sigmoid: start the server for raw scores; else compare templates, pooling and weights.",
+            )
+
+    def _warn(self, scores: Floats) -> None:
+        if self.parity is None and "warned" not in self._state and len(scores) >= 8 and bool(((scores >= 0) & (scores <= 1)).all()):
+            self._state["warned"] = True
+            warnings.warn(
+                "all scores are between 0 and 1: does the server apply a sigmoid? parity=RewardModel(...) finds out", stacklevel=3
+            )
+
+    def __call__(self, batch: pa.RecordBatch) -> Floats:
+        """The score of each row, NaN where it has none."""
+        scored = self.run(self.prepare(batch))
+        return scored.columns["score"] if scored.null is None else np.where(scored.null, np.nan, scored.columns["score"])
