@@ -187,11 +187,7 @@ def test_the_macros_refuse_names_in_quotes(con):
 
 
 def test_completions_are_in_no_grouping(con):
-<<<<<<< HEAD
-    """What is grouped is prompts, scores and positions; completions are read once, beside the result (statistics say that none is null)."""
-=======
     """Grouped are prompts, scores and positions; completions are read once, beside the result (statistics tell that none is null)."""
->>>>>>> main
 
     def scans(node: dict) -> list[str]:
         mine = [str(node["extra_info"].get("Projections"))] if node["name"].endswith("SEQ_SCAN") else []

@@ -88,7 +88,7 @@ class Job:
         self.whole_rows = whole_rows
         self.keep = columns if whole_rows else list(dict.fromkeys(keep))
         # A column that is ours stands under its own name; one of the input that had it (an earlier rank, say) beside it under another.
-        ours = {name for name, _ in self._columns_added()} - {self.roles.prompt} if whole_rows else set()
+        ours = {name.removeprefix("_") for name, _ in self._added()} - {self.roles.prompt} if whole_rows else set()
         self.renamed = {name: f"{name}_in" for name in columns if name in ours}
         names_out = [name for name, _ in self._columns_out()]
         twice = sorted({name for name in names_out if names_out.count(name) > 1})
@@ -281,11 +281,8 @@ class Job:
         if isinstance(self.plan, Unpaired):
             return [("prompt", prompt), ("completion", completion), ("label", pl.Boolean()), ("score", pl.Float64()), *kept]
         if isinstance(self.plan, BestOf | Advantage) and self.whole_rows:
-<<<<<<< HEAD
-            return [*((self.renamed.get(name, name), dtype) for name, dtype in kept), *self._columns_added()]
-=======
-            return [*kept, *((name.removeprefix("_"), dtype) for name, dtype in self._added())]
->>>>>>> main
+            added = ((name.removeprefix("_"), dtype) for name, dtype in self._added())
+            return [*((self.renamed.get(name, name), dtype) for name, dtype in kept), *added]
         if isinstance(self.plan, Advantage):
             return [("prompt", prompt), ("completion", completion), ("_score", pl.Float64()), ("_advantage", pl.Float64()), *kept]
         if isinstance(self.plan, BestOf):
@@ -295,19 +292,12 @@ class Job:
         texts = [("prompt", prompt), ("chosen", completion), ("rejected", completion)]
         return [*texts, ("chosen_score", pl.Float64()), ("rejected_score", pl.Float64()), *sides]
 
-<<<<<<< HEAD
-    def _columns_added(self) -> list[tuple[str, pl.DataType]]:
-        """What whole rows get."""
-        aggregated = [] if self.plan.aggregate == "none" else [("aggregated_score", pl.Float64())]
-        return [("rank", pl.Int64()) if isinstance(self.plan, BestOf) else ("advantage", pl.Float64()), *aggregated]
-=======
     def _added(self) -> list[tuple[str, pl.DataType]]:
         """What whole rows have behind their own columns: the columns of `slots`, which begin with an underscore."""
         added: list[tuple[str, pl.DataType]] = [("_rank", pl.Int64()) if isinstance(self.plan, BestOf) else ("_advantage", pl.Float64())]
         if isinstance(self.plan, BestOf) and self.plan.length_control:
             added.append(("_adjusted_score", pl.Float64()))
         return added if self.plan.aggregate == "none" else [*added, ("_aggregated_score", pl.Float64())]
->>>>>>> main
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The output, in order, as frames of `schema()`."""

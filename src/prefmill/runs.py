@@ -44,11 +44,8 @@ class RunReport:
     plan_hash: str
     roles: Roles
     score_range: tuple[float, float] | None
-<<<<<<< HEAD
     renamed: Mapping[str, str]
-=======
     length: Mapping[str, float | None] | None = None
->>>>>>> main
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only; `output` is a path, or with splits a mapping of split to path."""

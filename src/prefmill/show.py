@@ -81,15 +81,12 @@ def report(plan: Plan, done: RunReport) -> None:
         f"   ({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, {done.engine}, plan {done.plan_hash})",
         markup=False,
     )
-<<<<<<< HEAD
     for name, other in done.renamed.items():
         console.print(f"note: the input's column {name!r} is {other!r} in the output, which has a {name!r} of its own", markup=False)
-=======
     if done.length is not None:
         slope, correlation = done.length["slope"], done.length["correlation"]
         told = "" if correlation is None else f" (correlation {correlation:.3f} inside prompts)"
         console.print(f"length control: {slope:+.4g} a 1,000 characters taken out{told}", markup=False)
->>>>>>> main
     for split, path in done.output.items():
         count = f" ({done.split_rows[split]:,})" if done.split_rows else ""
         console.print(f"wrote {path}{count}", markup=False)

@@ -62,7 +62,9 @@ def test_an_enum_is_its_text_and_one_of_words_is_no_score(con):
         " FROM unnest(['1', ' 2e0 ', '1_0', 'good']) AS t(text)"
     )
     assert con.sql("SELECT completion, score FROM best_of(spelled, k := 9)").fetchall() == [(" 2e0 ", 2.0), ("1", 1.0)]
-    assert con.sql("SELECT dropped FROM pair_report(spelled, chosen_min := NULL, rejected_below := NULL)").fetchall() == [({"bad_score": 2},)]
+    assert con.sql("SELECT dropped FROM pair_report(spelled, chosen_min := NULL, rejected_below := NULL)").fetchall() == [
+        ({"bad_score": 2},)
+    ]
 
 
 @pytest.mark.parametrize(
