@@ -50,6 +50,8 @@ CALLS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "step_values": (("id", "parent_id", "success"), "", ""),
     "split_of": (("prompt",), "'a=0.5,b=0.5', seed := 7", "ORDER BY ALL"),
 }
+#: Macros over scored completions.
+SCORED = [macro for macro, (roles, _, _) in CALLS.items() if roles[: len(CORE)] == CORE]
 #: Macros that look for no columns by themselves.
 ALWAYS_NAMED = {"tree_values", "step_values"}
 COLUMN_OF = dict(zip(NAMES, RENAMED.column_names, strict=True))
