@@ -54,9 +54,9 @@ def test_arguments(table, call, words, con):
 
 def test_an_enum_is_its_text_and_one_of_words_is_no_score(con):
     con.execute("CREATE OR REPLACE TEMP TABLE words AS SELECT * REPLACE (source::ENUM('m1', 'm2', 'it''s', 'm3') AS score) FROM pool")
-    for call in ("best_of(words)", "pair_report(words)", "unpaired(words)", "advantages(words)"):
+    for query in ("best_of(words)", "pair_report(words)", "unpaired(words)", "advantages(words)"):
         with pytest.raises(duckdb.InvalidInputException, match=r"the score has a type that holds no numbers; got ENUM\('m1', 'm2'"):
-            con.sql(f"FROM {call}").fetchall()
+            con.sql(f"FROM {query}").fetchall()
     con.execute(
         "CREATE OR REPLACE TEMP TABLE spelled AS SELECT 'p' AS prompt, text AS completion, text::ENUM('1', ' 2e0 ', '1_0', 'good') AS score"
         " FROM unnest(['1', ' 2e0 ', '1_0', 'good']) AS t(text)"
