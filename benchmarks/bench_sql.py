@@ -29,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 SOURCE = "source := id % 8"
 MODELS = "WITH p AS (SELECT prompt, round(score) AS score, id % 8 AS source FROM pool)"
 TALLY = ", ".join(f"count(*) FILTER (a.score {sign} b.score) AS {name}" for sign, name in ((">", "wins"), ("<", "losses"), ("=", "ties")))
+PARENT = "CASE WHEN id > 0 THEN (id - 1) // 4 END"  # every row a message with four replies
 RATED = "score := round(score), annotator := id % 4) WHERE annotator IS NOT NULL"
 MEET = (
     "SELECT a.annotator, b.annotator AS other, count(*) AS units FROM p a JOIN p b"
@@ -107,6 +108,13 @@ QUERIES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
         "SELECT prompt AS state, id AS action, score AS q, avg(score) OVER (PARTITION BY prompt) AS v FROM pool",
         ("state", "action", "q"),
     ),
+    "state_values, 12 levels": (
+        f"FROM state_values(pool, state := coalesce({PARENT}, -1), action := id, next_state := id, reward := score, gamma := 0.9)",
+        None,
+        (),
+    ),
+    "tree_values": (f"FROM tree_values(pool, id := id, parent_id := {PARENT}, reward := score, gamma := 0.9)", None, ()),
+    "step_values": (f"FROM step_values(pool, id := id, parent_id := {PARENT}, success := score > 0)", None, ()),
     "split_of": (
         "SELECT id, split_of(prompt, {'train': 0.9, 'test': 0.1}) AS split FROM pool",
         "SELECT id, CASE WHEN hash(prompt) % 10 < 9 THEN 'train' ELSE 'test' END AS split FROM pool",

@@ -1,6 +1,6 @@
 -- One row: NULL, or our error if a role cannot be meant. `further` is one more role, or NULL. Looks at the first 100 rows for
 -- a role that is one text in all of them, which is the name of a column (prompt := 'question' instead of prompt := question would make one group of
--- the whole table), and for a score of a type that holds no numbers (no row would count).
+-- the whole table), and for a score of a type that holds no numbers (no row would count), as an ENUM of words does.
 CREATE OR REPLACE MACRO pref_roles_refusal(tbl, macro, prompt, completion, score, further) AS TABLE (
   WITH head AS NOT MATERIALIZED (
     SELECT struct_keys(_t) AS _names, typeof(score) AS _type, CASE WHEN typeof(prompt) = 'VARCHAR' THEN prompt::VARCHAR END AS _prompt,
@@ -19,7 +19,8 @@ CREATE OR REPLACE MACRO pref_roles_refusal(tbl, macro, prompt, completion, score
     WHEN len(list_intersect(_texts, _names)) > 0
     THEN error('prefmill: ' || macro || ': a role is the text ''' || list_intersect(_texts, _names)[1]
                || ''' in every row; got a column''s name in quotes, expected the column: write it without quotes.')
-    WHEN regexp_full_match(_type, '(?s)DATE|TIME.*|INTERVAL|BLOB|BIT|UUID|GEOMETRY.*|(STRUCT|MAP|UNION)\(.*|.*\[[0-9]*\]')
+    WHEN starts_with(_type, 'ENUM(') AND len(list_filter(regexp_extract_all(_type, '''([^'']*)''', 1), lambda v: pref_number(v) IS NOT NULL)) = 0
+      OR regexp_full_match(_type, '(?s)DATE|TIME.*|INTERVAL|BLOB|BIT|UUID|GEOMETRY.*|(STRUCT|MAP|UNION)\(.*|.*\[[0-9]*\]')
     THEN error('prefmill: ' || macro || ': the score has a type that holds no numbers; got ' || left(_type, 100)
                || ', expected numbers, or text that spells them.')
     END AS _said

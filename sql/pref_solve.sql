@@ -66,7 +66,7 @@ CREATE OR REPLACE MACRO pref_solve(steps, gamma := 1, policy := 'uniform', tempe
     WHERE moves._to IS NOT NULL AND (SELECT bool_and(_sound) FROM states)),
   solved(_i, _v, _before, _sweep) USING KEY (_i) AS (
     SELECT _i, _first, 0::DOUBLE, 1::BIGINT FROM states
-    UNION
+    UNION ALL
     SELECT _i, _v, _before, _sweep FROM (
       SELECT fresh._i, fresh._v, old._v AS _before, (SELECT max(_sweep) + 1 FROM solved) AS _sweep
       FROM (SELECT _i, CASE WHEN policy = 'optimal' THEN greatest(max(_r + gamma * _f), any_value(_stays)) ELSE any_value(_stays) + gamma * sum(_pi * _f) END AS _v
@@ -86,12 +86,12 @@ CREATE OR REPLACE MACRO pref_solve(steps, gamma := 1, policy := 'uniform', tempe
 );
 CREATE OR REPLACE MACRO pref_solve_refusal(who, gamma, policy, temperature, tolerance, max_sweeps) AS
 CASE
-  WHEN NOT coalesce(gamma >= 0 AND gamma <= 1, false) THEN error('prefmill: ' || who || ': gamma is not in 0..1; got ' || pref_said(gamma) || '.')
+  WHEN NOT coalesce(gamma >= 0 AND gamma <= 1, false) THEN error('prefmill: ' || who || ': gamma must be a number in 0..1; got ' || pref_said(gamma) || '.')
   WHEN coalesce(policy NOT IN ('uniform', 'given', 'softmax', 'optimal'), true)
-  THEN error('prefmill: ' || who || ': unknown policy; got ' || pref_said(policy) || ', expected uniform, given, softmax or optimal.')
+  THEN error('prefmill: ' || who || ': policy is not one of (''uniform'', ''given'', ''softmax'', ''optimal''); got ' || coalesce('''' || policy || '''', 'NULL') || '.')
   WHEN NOT coalesce(temperature > 0 AND isfinite(temperature::DOUBLE), false)
-  THEN error('prefmill: ' || who || ': temperature is no finite number > 0; got ' || pref_said(temperature) || '.')
+  THEN error('prefmill: ' || who || ': temperature must be a finite number > 0; got ' || pref_said(temperature) || '.')
   WHEN NOT coalesce(tolerance > 0 AND isfinite(tolerance::DOUBLE), false)
-  THEN error('prefmill: ' || who || ': tolerance is no finite number > 0; got ' || pref_said(tolerance) || '.')
-  WHEN NOT coalesce(max_sweeps >= 1, false) THEN error('prefmill: ' || who || ': max_sweeps is no number >= 1; got ' || pref_said(max_sweeps) || '.')
+  THEN error('prefmill: ' || who || ': tolerance must be a finite number > 0; got ' || pref_said(tolerance) || '.')
+  WHEN NOT coalesce(max_sweeps >= 1 AND max_sweeps = floor(max_sweeps), false) THEN error('prefmill: ' || who || ': max_sweeps must be a whole number >= 1; got ' || pref_said(max_sweeps) || '.')
 END;

@@ -8,13 +8,13 @@ CREATE OR REPLACE MACRO step_values(tbl, id, parent_id, success, success_min := 
   WITH RECURSIVE nodes AS NOT MATERIALIZED (
     SELECT id AS _id, parent_id AS _parent, pref_number(success) >= success_min AS _payload FROM query_table(tbl)),
   tree AS MATERIALIZED (FROM pref_tree('nodes', who := 'step_values')),
-  leaves AS MATERIALIZED (
-    SELECT _id, _parent, _payload AS won FROM tree WHERE _payload IS NOT NULL AND _id NOT IN (SELECT _parent FROM tree WHERE _parent IS NOT NULL)),
+  parents AS MATERIALIZED (SELECT DISTINCT _parent AS _id FROM tree WHERE _parent IS NOT NULL),
+  inner_nodes AS MATERIALIZED (SELECT tree._id, tree._parent FROM tree SEMI JOIN parents ON parents._id = tree._id),
   -- every level up, the counts of what is below: a message once for every depth at which it has leaves
   up AS (
-    SELECT _id, _parent, 1::BIGINT AS rollouts, won::BIGINT AS successes FROM leaves
+    SELECT _id, _parent, 1::BIGINT AS rollouts, _payload::BIGINT AS successes FROM tree ANTI JOIN parents ON parents._id = tree._id WHERE _payload IS NOT NULL
     UNION ALL
-    SELECT tree._id, any_value(tree._parent), sum(up.rollouts)::BIGINT, sum(up.successes)::BIGINT FROM up JOIN tree ON tree._id = up._parent GROUP BY tree._id),
+    SELECT n._id, any_value(n._parent), sum(up.rollouts)::BIGINT, sum(up.successes)::BIGINT FROM up JOIN inner_nodes AS n ON n._id = up._parent GROUP BY n._id),
   summed AS (SELECT _id, sum(rollouts)::BIGINT AS rollouts, sum(successes)::BIGINT AS successes FROM up GROUP BY _id)
   SELECT tree._id AS id, tree._parent AS parent_id, coalesce(rollouts, 0) AS rollouts, coalesce(successes, 0) AS successes,
          pref_round(successes / rollouts) AS value

@@ -18,10 +18,13 @@ CREATE OR REPLACE MACRO tree_values(tbl, id, parent_id, reward := 0, policy := '
     SELECT _parent AS _s, _id AS _a, _id AS _next, 1.0::DOUBLE AS _p, _r, _w FROM tree WHERE _parent IS NOT NULL),
   solved AS MATERIALIZED (
     FROM pref_solve('steps', gamma := gamma, policy := policy, temperature := temperature, tolerance := 1e-12, max_sweeps := 1000000000, who := 'tree_values')),
-  following AS NOT MATERIALIZED (SELECT _s, any_value(_v) AS _v FROM solved GROUP BY _s),
+  following AS MATERIALIZED (SELECT _s, any_value(_v) AS _v FROM solved GROUP BY _s),
   valued AS NOT MATERIALIZED (
-    SELECT tree._id, tree._parent, tree._r, mine._pi, tree._r + gamma * coalesce(after._v, 0) AS _q, coalesce(after._v, 0) AS _v, mine._v AS _up
-    FROM tree LEFT JOIN solved AS mine ON mine._a = tree._id LEFT JOIN following AS after ON after._s = tree._id)
+    SELECT solved._a AS _id, solved._s AS _parent, solved._r, solved._pi, solved._q, coalesce(after._v, 0) AS _v, solved._v AS _up
+    FROM solved LEFT JOIN following AS after ON after._s = solved._a
+    UNION ALL -- roots are nobody's action
+    SELECT tree._id, NULL, tree._r, NULL, tree._r + gamma * coalesce(after._v, 0), coalesce(after._v, 0), NULL
+    FROM tree LEFT JOIN following AS after ON after._s = tree._id WHERE tree._parent IS NULL)
   -- names with an underscore: the bare ones are the arguments
   SELECT _id AS id, _parent AS parent_id, pref_round(_r) + 0 AS reward, pref_round(_pi) AS policy, pref_round(_q) + 0 AS q, pref_round(_v) + 0 AS v,
          pref_round(_q - _up) + 0 AS advantage

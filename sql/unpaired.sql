@@ -8,7 +8,7 @@ CREATE OR REPLACE MACRO pref_table_labels(tbl, prompt, completion, score, chosen
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
-  labels AS NOT MATERIALIZED (FROM pref_labels('candidates', chosen_min := chosen_min, rejected_below := rejected_below))
+  labels AS NOT MATERIALIZED (FROM pref_labels('candidates', chosen_min := chosen_min, rejected_below := rejected_below, plain := true))
   SELECT _prompt AS prompt, _completion AS completion, _label AS label, _score AS score FROM (
     SELECT told._prompt, told._completion, _label, _score, _turn, _first
     FROM labels JOIN numbered AS told ON told._pos = labels._pos WHERE _label IS NOT NULL

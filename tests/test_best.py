@@ -206,9 +206,19 @@ def test_formats_of_picks_are_not_for_pairs(pool):
 
 def test_a_column_named_rank_is_no_accident(pool):
     best(pool, "-k", "2", out="first.parquet")
-    done = prefmill("best", pool.parent / "first.parquet", "-o", pool.parent / "second.parquet")
-    assert done.returncode == 2
-    assert "the input has a column 'rank'" in done.stderr
+    for engine in ("duckdb", "polars"):
+        second = pool.parent / f"{engine}.parquet"
+        done = prefmill("best", pool.parent / "first.parquet", "-o", second, "--engine", engine)
+        assert done.returncode == 0, done.stderr
+        assert "note: the input's column 'rank' is 'rank_in' in the output, which has a 'rank' of its own" in done.stderr
+        first, out = pl.read_parquet(pool.parent / "first.parquet"), pl.read_parquet(second)
+        assert out.columns == [*first.drop("rank").columns, "rank_in", "rank"]
+        assert out.drop("rank").equals(first.filter(pl.col("rank") == 1).rename({"rank": "rank_in"}).select(out.drop("rank").columns))
+        done = prefmill("best", second, "-o", pool.parent / "third.parquet", "--engine", engine, "--json", "--quiet")
+        assert done.returncode == 2, "a second column rank_in would be one too many"
+        assert "the input has a column 'rank_in'" in done.stderr
+    done = prefmill("best", pool.parent / "first.parquet", "-o", pool.parent / "json.parquet", "--json", "--quiet")
+    assert json.loads(done.stdout)["renamed"] == {"rank": "rank_in"}
     done = prefmill(
         "best",
         pool.parent / "first.parquet",

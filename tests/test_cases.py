@@ -27,10 +27,14 @@ MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 DTYPES = {"str": pa.string(), "i64": pa.int64(), "f64": pa.float64(), "bool": pa.bool_(), "messages": MESSAGES}
 KINDS = {plan.kind: plan for plan in PLANS}
 SCORES = {"pairs": (3, 4), "unpaired": (3,), "best_of": (2, 4), "advantages": (2, 3)}
+FOLDER = Path(__file__).parent / "cases"
+#: Cases that are no selection of rows have engines of their own: `test_case_values.py`.
+OTHERS = ("values", "curves")
 KEYS = {"name", "kind", "plan", "roles", "columns", "header", "rows", "expect", "report", "error", "gaps"}
 CASES = [
     pytest.param(case, id=f"{path.stem}-{case['name']}".replace(" ", "_"))
-    for path in sorted(Path(__file__).parent.glob("cases/*.toml"))
+    for path in sorted(FOLDER.glob("*.toml"))
+    if path.stem not in OTHERS
     for case in tomllib.loads(path.read_text("utf-8"))["case"]
 ]
 

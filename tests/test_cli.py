@@ -166,3 +166,28 @@ def test_sigterm_leaves_nothing_behind(tmp_path):
     child.communicate(timeout=30)
     assert child.returncode == 143
     assert list(tmp_path.iterdir()) == []
+
+
+def test_json_has_no_nan(tmp_path):
+    """NaN and infinity are no JSON: reports say null."""
+
+    def strict(text: str) -> dict:
+        return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+    rows = {"prompt": ["p", "p", "q"], "completion": ["a", "b", "c"], "score": [1e308, -1e308, 1.0], "heat": [float("nan"), 0.5, 0.5]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "pool.parquet")
+    points = strict(prefmill("curve", tmp_path / "pool.parquet", "--by", "heat", "--json", "--quiet", "--resamples", "0").stdout)["points"]
+    assert [(point["heat"], point["n"]) for point in points] == [(0.5, 1), (None, 1)]
+    strict(prefmill("check", tmp_path / "pool.parquet", "--json").stdout)
+    for command in (["pairs", "--no-thresholds"], ["best"], ["advantages"]):
+        strict(prefmill(*command, tmp_path / "pool.parquet", "-o", tmp_path / f"{command[0]}.parquet", "--json", "--quiet").stdout)
+
+
+def test_a_lower_rank_is_better_says_the_hint(tmp_path):
+    (tmp_path / "ranked.csv").write_text("prompt,completion,rank\np,a,0\np,b,1\n")
+    done = prefmill("best", tmp_path / "ranked.csv", "-o", tmp_path / "out.csv")
+    assert done.returncode == 2
+    assert "did you mean score='-rank'?" in done.stderr
+    done = prefmill("best", tmp_path / "ranked.csv", "-o", tmp_path / "out.csv", "--score=-rank")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.csv").read_text() == "prompt,completion,rank_in,rank\np,a,0,1\n"

@@ -174,6 +174,11 @@ QUERIES = {
     "unpaired-filtered": lambda lf: lf.filter(pl.col("lang") == "en").pref.unpaired().filter(pl.col("prompt") == "p").select("completion"),
     "best_of": lambda lf: lf.pref.best_of(k=2),
     "best_of-filtered": lambda lf: lf.filter(pl.col("lang") == "en").pref.best_of(k=2).filter(pl.col("prompt") == "p").select("completion"),
+    "advantages": lambda lf: pm.Advantage(method="grpo").lazy(lf),
+    "advantages-filtered": lambda lf: (
+        pm.Advantage().lazy(lf.filter(pl.col("lang") == "en")).filter(pl.col("prompt") == "p").select("completion", "advantage")
+    ),
+    "advantage": lambda lf: lf.select("prompt", pl.col("score").pref.advantage(over="prompt", kind="grpo")).filter(pl.col("prompt") == "p"),
     "rank_in": lambda lf: lf.select("prompt", pl.col("score").pref.rank_in("prompt")).filter(pl.col("prompt") == "p"),
 }
 WIDE = pl.DataFrame(
@@ -201,7 +206,7 @@ def test_explain(name, tmp_path):
     assert told == path.read_text(), f"another plan than {path}:\n{told}"
     assert told.count("SCAN") == 1
     read = int(re.search(r"PROJECT (\d+)/6 COLUMNS", told)[1])
-    assert read == (2 if name == "rank_in" else 4 if "filtered" in name else 3)
+    assert read == (2 if name in ("rank_in", "advantage") else 4 if "filtered" in name else 3)
     if "filtered" in name:
         assert 'SELECTION: col("lang") == "en"' in told
         assert told.index("JOIN") < told.index('FILTER col("_prompt") == "p"'), "the filter on the prompt goes below a join"

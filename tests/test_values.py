@@ -267,11 +267,11 @@ def test_what_plans_cannot_be(con):
     assert len(str(caught.value).splitlines()) == 5
     con.register("loop", LOOP.to_arrow())
     for argument, words in (
-        ("gamma := -0.5", "gamma is not in 0..1; got -0.5"),
-        ("gamma := 1.5", "gamma is not in 0..1; got 1.5"),
-        ("gamma := NULL", "gamma is not in 0..1; got NULL"),
-        ("policy := 'best'", "unknown policy; got best"),
-        ("temperature := 0", "temperature is no finite number > 0; got 0"),
+        ("gamma := -0.5", "gamma must be a number in 0..1; got -0.5"),
+        ("gamma := 1.5", "gamma must be a number in 0..1; got 1.5"),
+        ("gamma := NULL", "gamma must be a number in 0..1; got NULL"),
+        ("policy := 'best'", r"policy is not one of \(.*\); got 'best'"),
+        ("temperature := 0", "temperature must be a finite number > 0; got 0"),
     ):
         for source in ("loop", "nothing"):
             con.execute("CREATE OR REPLACE TEMP TABLE nothing AS FROM loop LIMIT 0")

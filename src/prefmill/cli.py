@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -61,6 +60,7 @@ from prefmill.options import (
     names_in,
     number_in,
     numbers_in,
+    print_json,
     roles_given,
     size_in_bytes,
     stdout_or,
@@ -320,7 +320,7 @@ def check(
         memory_bytes=size_in_bytes(memory_limit),
     )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(found.as_json(), ensure_ascii=False))
+        print_json(found.as_json())
     else:
         show.check(found)
     raise typer.Exit(0 if found.ok else 1)
@@ -362,7 +362,7 @@ def _run(kind: PlanKind, options: dict[str, Any]) -> None:
             overwrite=options["overwrite"], progress=tell, **reading,
         )  # fmt: skip
     if options["as_json"]:
-        typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
+        print_json(report.as_json())
     if not options["quiet"]:
         show.report(plan, report)
     if not report.pairs_out:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +25,7 @@ from prefmill.options import (
     Seed,
     TempDir,
     Threads,
+    print_json,
     roles_given,
     size_in_bytes,
     stdout_or,
@@ -85,7 +85,7 @@ def curve(  # one option a line: this is the manual
     if plot is not None and found.points.height:
         plot_curve(found, plot, overwrite=overwrite)
     if as_json:
-        typer.echo(json.dumps(found.as_json(), ensure_ascii=False, default=str))
+        print_json(found.as_json())
     if not quiet:
         show.curve(found)
     if not found.points.height:

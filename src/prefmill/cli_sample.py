@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from prefmill.options import (
     Rejects,
     TempDir,
     names_in,
+    print_json,
     size_in_bytes,
     stdout_or,
 )
@@ -127,7 +127,7 @@ def sample(  # one option a line: this is the manual
         print("prefmill: stopped; what is sampled is kept, and the same command goes on.", file=sys.stderr)
         raise typer.Exit(130) from None
     if as_json:
-        typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
+        print_json(report.as_json())
     if not quiet:
         show.sampled(report)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from prefmill.options import (
     Quiet,
     Rejects,
     TempDir,
+    print_json,
     roles_given,
     size_in_bytes,
     stdout_or,
@@ -189,6 +189,6 @@ def score(  # one option a line: this is the manual
         print("prefmill: stopped; what is scored is kept, and the same command goes on.", file=sys.stderr)
         raise typer.Exit(130) from None
     if as_json:
-        typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
+        print_json(report.as_json())
     if not quiet:
         show.scored(report)

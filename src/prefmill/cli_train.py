@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,13 @@ from typing import Annotated
 import typer
 
 from prefmill.errors import BadArgument
-from prefmill.options import AsJson, Inputs, Overwrite, Quiet
+from prefmill.options import (
+    AsJson,
+    Inputs,
+    Overwrite,
+    Quiet,
+    print_json,
+)
 
 _TRAINING = "Training"
 
@@ -72,6 +77,6 @@ def train_reward(  # one option a line: this is the manual
         print("prefmill: stopped; nothing is written.", file=sys.stderr)
         raise typer.Exit(130) from None
     if as_json:
-        typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
+        print_json(report.as_json())
     if not quiet:
         show.trained(report)

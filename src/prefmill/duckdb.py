@@ -172,7 +172,8 @@ def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
         return [*steps, ("acting", acting), ("advantages", f"FROM pref_advantages('acting', {how})")]
     limits = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}"
     if isinstance(plan, Unpaired):
-        return [*steps, ("labels", f"FROM pref_labels('candidates', {limits})")]
+        one_vote = sql(plan.aggregate == "none")
+        return [*steps, ("labels", f"FROM pref_labels('candidates', {limits}, plain := {one_vote})")]
     caps = ", ".join(f"{name} := {sql(getattr(plan, name))}" for name in ("max_pairs_per_prompt", "top_k", "bottom_k"))
     margin = f"min_margin := {sql(plan.min_margin)}"
     return [

@@ -87,6 +87,9 @@ class Job:
         # Whole rows are all columns kept; of the prompt and the completion there is then no second copy.
         self.whole_rows = whole_rows
         self.keep = columns if whole_rows else list(dict.fromkeys(keep))
+        # A column that is ours stands under its own name; one of the input that had it (an earlier rank, say) beside it under another.
+        ours = {name.removeprefix("_") for name, _ in self._added()} - {self.roles.prompt} if whole_rows else set()
+        self.renamed = {name: f"{name}_in" for name in columns if name in ours}
         names_out = [name for name, _ in self._columns_out()]
         twice = sorted({name for name in names_out if names_out.count(name) > 1})
         if twice and whole_rows:
@@ -278,7 +281,8 @@ class Job:
         if isinstance(self.plan, Unpaired):
             return [("prompt", prompt), ("completion", completion), ("label", pl.Boolean()), ("score", pl.Float64()), *kept]
         if isinstance(self.plan, BestOf | Advantage) and self.whole_rows:
-            return [*kept, *((name.removeprefix("_"), dtype) for name, dtype in self._added())]
+            added = ((name.removeprefix("_"), dtype) for name, dtype in self._added())
+            return [*((self.renamed.get(name, name), dtype) for name, dtype in kept), *added]
         if isinstance(self.plan, Advantage):
             return [("prompt", prompt), ("completion", completion), ("_score", pl.Float64()), ("_advantage", pl.Float64()), *kept]
         if isinstance(self.plan, BestOf):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import sys
 import tempfile
@@ -91,6 +93,19 @@ def number_in(name: str, text: str) -> float:
 def names_in(text: str | None) -> Sequence[str]:
     """`a,b` as a list."""
     return [part for part in text.split(",") if part] if text else []
+
+
+def print_json(told: object) -> None:
+    """`told` on stdout, in one line. JSON has no NaN and no infinity: they are null, as a NaN is in the JSON Lines that we write."""
+    typer.echo(json.dumps(_finite(told), ensure_ascii=False, allow_nan=False, default=str))
+
+
+def _finite(told: object) -> object:
+    if isinstance(told, float):
+        return told if math.isfinite(told) else None
+    if isinstance(told, Mapping):
+        return {key: _finite(value) for key, value in told.items()}
+    return [_finite(value) for value in told] if isinstance(told, list | tuple) else told
 
 
 def numbers_in(option: str, text: str | None) -> dict[str, float] | None:

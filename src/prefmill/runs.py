@@ -24,6 +24,7 @@ from prefmill.schema import RoleNames, Roles
 class RunReport:
     """What a run did. The counts are those of `PairReport`; `rows_rejected` are malformed rows that never became rows.
 
+    `renamed` are columns of the input whose name the output needs itself, and what they are called in it.
     `seconds` of wall time, `peak_rss_mb` the largest resident size of this process so far, in MiB.
     """
 
@@ -43,6 +44,7 @@ class RunReport:
     plan_hash: str
     roles: Roles
     score_range: tuple[float, float] | None
+    renamed: Mapping[str, str]
     length: Mapping[str, float | None] | None = None
 
     def as_json(self) -> dict[str, object]:
@@ -128,6 +130,7 @@ def run(
             plan_hash=plan.hash(),
             roles=job.roles,
             score_range=None if report.pairs_out else job.score_range(),
+            renamed=job.renamed,
         )
 
 

@@ -15,6 +15,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "score": ("score", "feedback", "rating", "reward", "overall_score", "overall_rating", "preference_score", "grade", "stars"),
 }  # fmt: skip
 REQUIRED = tuple(ALIASES)
+#: Where lower is better: what a hint proposes for the score has a minus then.
+LOWER_IS_BETTER = ("rank", "ranking", "loss", "nll", "perplexity", "cost", "distance")
 
 
 class RoleNames(TypedDict, total=False):
@@ -143,5 +145,7 @@ def _by_alias(role: str, columns: Sequence[str], taken: set[str], where: str) ->
             hint=f"name one: {role}={found[0]!r} (--{role} {found[0]}).",
         )
     near = [c for alias in ALIASES[role] for c in nearest(alias, columns) if c not in taken]
+    if role == "score" and (lower := [c for c in columns if _plain(c) in LOWER_IS_BETTER and c not in taken]):
+        near = [f"-{lower[0]}"]
     hint = f"did you mean {role}={near[0]!r}?" if near else f"name the column: {role}=COLUMN (--{role} COLUMN)."
     raise ColumnMissing(f"{where}: no column for the role {role!r}; got {list(columns)}.", hint=hint)

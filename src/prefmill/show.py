@@ -82,6 +82,8 @@ def report(plan: Plan, done: RunReport) -> None:
         f"   ({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, {done.engine}, plan {done.plan_hash})",
         markup=False,
     )
+    for name, other in done.renamed.items():
+        console.print(f"note: the input's column {name!r} is {other!r} in the output, which has a {name!r} of its own", markup=False)
     if done.length is not None:
         slope, correlation = done.length["slope"], done.length["correlation"]
         told = "" if correlation is None else f" (correlation {correlation:.3f} inside prompts)"

@@ -6,6 +6,7 @@ Each is a frozen description that loads nothing until it scores, so that it can 
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -38,7 +39,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _TokenScorer:
+class _TokenScorer(ABC):
     """What all scorers over tokens share: how rows become ids, and how a model runs."""
 
     kind: ClassVar[str]
@@ -171,8 +172,9 @@ class _TokenScorer:
         """The loaded models, on first use."""
         return self._kept("engines", self._engines)  # type: ignore[no-any-return]
 
+    @abstractmethod
     def _engines(self) -> list[Any]:
-        raise NotImplementedError
+        """One for each model that runs."""
 
     def _values(self, found: list[Floats]) -> Floats:
         """The columns of the scorer from those of its engines."""
@@ -232,7 +234,7 @@ class _TokenScorer:
         }  # fmt: skip
         return Scored(columns, null if null.any() else None, counts)
 
-    def _warn(self) -> None:
+    def _warn(self) -> None:  # noqa: B027  (most have nothing to say)
         """Say once what a user should know of the rows seen so far."""
 
     def __call__(self, batch: pa.RecordBatch) -> Floats:
