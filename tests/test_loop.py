@@ -503,14 +503,14 @@ def test_killed_at_twenty_random_instants_it_ends_in_the_same_pool(done: tuple[P
 
 
 def test_killed_between_an_output_and_its_ledger_it_goes_on(done: tuple[Path, pm.LoopReport], tmp_path: Path) -> None:
-    """The output is there, the ledger still says that the run goes on: to `pm.score` that is a stranger's file, here it is not."""
+    """The output is there, and the ledger still says that it is about to appear."""
     shutil.copytree(done[0], tmp_path / "copy")
     folder = tmp_path / "copy" / "run"
     state = json.loads((folder / "state.json").read_text())
     for step, output in (("stage-0/sample", "pool"), ("stage-1/score", "scored")):
         del state["steps"][step]
         manifest = folder / step.split("/")[0] / f".{output}.parquet.prefmill" / "manifest.json"
-        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "state": "running"}))
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "state": "publishing"}))
     (folder / "state.json").write_text(json.dumps(state))
     again = pm.loop(loop_fakes.recipe(done[0]), folder, **loop_fakes.parts())
     assert again.ran == ("stage-0/sample", "stage-1/score")

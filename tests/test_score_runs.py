@@ -532,3 +532,34 @@ def test_errors_are_ours() -> None:
             pm.RewardModel(model="x", **wrong)  # type: ignore[arg-type]
     with pytest.raises(PrefmillError, match="beta"):
         pm.ImplicitReward(model="x", reference="y", beta=0)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_killed_between_the_output_and_the_word_that_it_is_there(overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was published is this run's own: the next life ends it without a call of the scorer. A file of somebody else stays refused."""
+    from prefmill.ledger import Ledger
+
+    frame, target = pool(), tmp_path / "scored.parquet"
+    if overwrite:
+        target.write_bytes(b"of an earlier run")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pm.score(frame, target, scorer=length, overwrite=overwrite)
+    first = target.read_bytes()
+    report = pm.score(frame, target, scorer=length)
+    assert (report.chunks_resumed, target.read_bytes()) == (report.chunks, first)
+    assert pl.read_parquet(target)["score"].to_list() == expected(frame)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "publishing", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pm.score(frame, tmp_path / "other.parquet", scorer=length)
+    (tmp_path / "other.parquet").write_bytes(b"of somebody else")
+    with pytest.raises(TargetExists):
+        pm.score(frame, tmp_path / "other.parquet", scorer=length)
+    assert (tmp_path / "other.parquet").read_bytes() == b"of somebody else"

@@ -40,6 +40,7 @@ class Ledger:
         self._lock: Any = None
         self.done = False  #: the output is already there, from this very run
         self.resumed = False
+        self.replaces = overwrite  #: whether what stands at the output may go: asked for, or it is from an earlier life of this run
         self.shape: dict[str, Any] = dict(shape)
         self.counts: dict[str, int] = {}  #: of a run that is done
         self._begin(overwrite)
@@ -56,7 +57,6 @@ class Ledger:
             ) from None
         try:
             before = self._manifest()
-            exists = self.output.exists()
             if before is not None and before["state"] == "running" and not any(self.folder.glob("*.arrow")):
                 before = None  # a run that has done nothing yet binds nobody
             if before is not None and not overwrite:
@@ -64,14 +64,15 @@ class Ledger:
                 self.shape = before["shape"]
                 self.counts = before["counts"] or {}
                 self.resumed = True
-                self.done = before["state"] == "done" and exists and before["size"] == self.output.stat().st_size
-            if exists and not self.done and not overwrite:
-                raise TargetExists(f"{self.where}: {str(self.output)!r} is already there.", hint="--overwrite, or another name.")
+                self.replaces = before["state"] == "publishing"  # killed between the output and the word that it is there
+                self.done = before["state"] == "done" and self.output.exists() and before["size"] == self.output.stat().st_size
+            if not self.done:
+                self._refuse_output()
             if before is None or overwrite:
                 for path in self.folder.glob("*.arrow*"):
                     path.unlink()
             if not self.done:
-                self._write_manifest("running")
+                self._write_manifest("publishing" if self.resumed and self.replaces else "running")
         except BaseException:
             self.close()
             raise
@@ -120,6 +121,16 @@ class Ledger:
     def missing(self, sizes: np.ndarray) -> list[int]:
         """The chunks that are yet to be done; `sizes` are the rows of each, shape (chunks,)."""
         return [number for number, rows in enumerate(sizes.tolist()) if self.read(number, rows) is None]
+
+    def publishing(self) -> None:
+        """All chunks are there, and the output is what comes next: from here on it is this run's own."""
+        self._refuse_output()
+        self._write_manifest("publishing")
+        self.replaces = True
+
+    def _refuse_output(self) -> None:
+        if self.output.exists() and not self.replaces:
+            raise TargetExists(f"{self.where}: {str(self.output)!r} is already there.", hint="--overwrite, or another name.")
 
     def finish(self, counts: Mapping[str, int]) -> None:
         """The output is published: keep the manifest, so that the same run is known to be done."""

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from prefmill import loop_parts, stage_measures, stage_report
-from prefmill.errors import BadInput, TargetExists
+from prefmill.errors import BadInput
 from prefmill.job import Progress
 from prefmill.loop_prompts import Prompts
 from prefmill.loop_state import RunFolder
@@ -135,8 +135,8 @@ class Stages:
 
             chunk: dict[str, Any] = {"chunk_rows": self.recipe.sample.chunk_rows} if self.recipe.sample.chunk_rows else {}
             with served(self.recipe.sample, policy):
-                report = _again(
-                    sample, self.run.folder / "prompts" / f"{prompts}.parquet", self.run.folder / output,
+                report = sample(
+                    self.run.folder / "prompts" / f"{prompts}.parquet", self.run.folder / output,
                     sampler=self.parts.sampler(policy), source=f"policy-{stage}", progress=self._told(name), **chunk, **asked,
                 )  # fmt: skip
             return _plain(report)
@@ -149,8 +149,8 @@ class Stages:
         def work() -> Mapping[str, Any]:
             from prefmill.score_runs import score
 
-            report = _again(
-                score, self.run.folder / source, self.run.folder / output, scorer=scorer(), score_column=column, progress=self._told(name),
+            report = score(
+                self.run.folder / source, self.run.folder / output, scorer=scorer(), score_column=column, progress=self._told(name),
                 roles={"prompt": "prompt", "completion": "completion"},
             )  # fmt: skip
             return _plain(report)
@@ -269,16 +269,6 @@ class Stages:
 def _seed(seed: int, stage: int) -> int:
     """Another seed for every stage, so that a policy that did not change would still give other samples."""
     return (seed + 1_000_003 * stage) % 2**32
-
-
-def _again(work: Callable[..., Any], inputs: Path, target: Path, /, **options: Any) -> Any:
-    """`work` from file to file. Killed after the output appeared and before its ledger knew, it meets a target that it takes for
-    another's; in this folder it is its own, and is written again from the chunks that are there."""
-    try:
-        return work(inputs, target, **options)
-    except TargetExists:
-        target.unlink()
-        return work(inputs, target, **options)
 
 
 def _released(work: Callable[[], Mapping[str, Any]]) -> Callable[[], Mapping[str, Any]]:

@@ -186,7 +186,7 @@ def sample(
             way, seconds_model, tokens = run.all(missing)
             if not ledger.done:
                 tell("writing", None)
-                run.publish(overwrite=overwrite)
+                run.publish()
             return run.report(
                 way=way, seconds_model=round(seconds_model, 3), tokens_sampled=tokens, chunks_resumed=len(run.sizes) - len(missing),
                 seconds=round(time.perf_counter() - started, 3),
@@ -270,7 +270,7 @@ class _Run:
             counts[f"finish_reason {answer.finish_reason}"] = counts.get(f"finish_reason {answer.finish_reason}", 0) + 1
         return columns, counts
 
-    def publish(self, *, overwrite: bool) -> None:
+    def publish(self) -> None:
         """Write the pool from the chunks, and count."""
         from prefmill.writers import write
 
@@ -294,7 +294,8 @@ class _Run:
                 constant = {"stage": pl.lit(self.asked.stage, pl.Int64()), "source": pl.lit(self.asked.source, pl.String())}
                 yield pl.DataFrame(columns).with_columns(**constant).select(list(schema)).cast(schema)
 
-        write(frames(), schema, self.ledger.output, format="pool", overwrite=overwrite)
+        self.ledger.publishing()
+        write(frames(), schema, self.ledger.output, format="pool", overwrite=self.ledger.replaces)
         self.ledger.finish(counts)
 
     def report(self, **more: Any) -> SampleReport:

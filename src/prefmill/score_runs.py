@@ -148,7 +148,7 @@ def score(
             seconds_model = run.all(missing, list(devices or []))
             if not ledger.done:
                 tell("writing", None)
-            report = run.publish(names, overwrite=overwrite)
+            report = run.publish(names)
             return replace(
                 report, chunks_resumed=len(pool.sizes) - len(missing), seconds=round(time.perf_counter() - started, 3),
                 seconds_model=round(seconds_model, 3),
@@ -206,7 +206,7 @@ class _Run:
                     clock.chunk(int(self.pool.sizes[number]), {})
         return time.perf_counter() - started
 
-    def publish(self, names: list[str], *, overwrite: bool) -> ScoreReport:
+    def publish(self, names: list[str]) -> ScoreReport:
         """Write the output from the chunks (unless it is there), and account for every row."""
         from prefmill.runs import peak_rss_mb
 
@@ -232,7 +232,8 @@ class _Run:
                     counts[name] = counts.get(name, 0) + of_chunk.get(name, 0)
                 counts["null"] += batch.column(0).null_count
             made = [pa.array(column, mask=nulls) for column in columns] + [_in_place(pool, parts) for parts in said]
-            _write_scored(pool, self.home, self.ledger.output, dict(zip(names, made, strict=True)), overwrite=overwrite)
+            self.ledger.publishing()
+            _write_scored(pool, self.home, self.ledger.output, dict(zip(names, made, strict=True)), overwrite=self.ledger.replaces)
             self.ledger.finish(counts)
         null = {"null_prompt": pool.null_prompts, "null_completion": pool.null_completions, "too_long": counts["too_long"]}
         reasons = {name.removeprefix("null:"): rows for name, rows in counts.items() if name.startswith("null:")}
