@@ -342,6 +342,25 @@ def test_trap_06_exactly_one_bos(family: str) -> None:
     assert [(plain.row(i) == tok.bos_token_id).sum() for i in range(len(plain))] == [family != "qwen"] * len(plain)
 
 
+@pytest.mark.parametrize(("single", "pair", "template"), [
+    ("<bos> $A", "<bos> $A <bos> $B", "concat"),
+    ("<bos> $A <eos>", "<bos> $A <eos> <eos> $B <eos>", "pair"),
+    ("$A <eos>", "$A <eos> $B <eos>", "pair"),
+])  # fmt: skip
+def test_trap_06_a_second_bos_is_no_separator_of_pairs(single: str, pair: str, template: str) -> None:
+    """As Llama's, RoBERTa's and T5's tokenizers put two texts together; what a language model goes on with is one text in any case."""
+    from tokenizers.processors import TemplateProcessing
+
+    tok = tiny.tokenizer()
+    tok.chat_template = None
+    special = [(name, tok.convert_tokens_to_ids(name)) for name in ("<bos>", "<eos>")]
+    tok.backend_tokenizer.post_processor = TemplateProcessing(single=single, pair=pair.replace("$B", "$B:1"), special_tokens=special)
+    assert encoder(tok).template == template
+    assert encoder(tok, needs_completion=True).template == "concat"
+    rows = encoded(tok, [("Hi", "Yo")], needs_completion=True).rows
+    assert (rows.row(0) == tok.bos_token_id).sum() == ("<bos>" in pair)
+
+
 def test_trap_06_a_second_bos_is_an_error_that_names_the_fix() -> None:
     tok = template_tokenizer("mistral")
     tok.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"

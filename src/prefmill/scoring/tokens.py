@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ class Encoder:
     | `chat`   | the tokenizer's chat template over prompt + completion, `add_generation_prompt=False`, as TRL trains |
     | `pair`   | `tokenizer(prompt, completion)`: two texts with separators, as cross-encoders are trained            |
     | `concat` | `tokenizer(prompt + completion + eos)`: one text, as TRL trains on rows that are no conversations    |
-    | `auto`   | `chat` if the tokenizer has a template, else `pair` if it separates pairs, else `concat`             |
+    | `auto`   | `chat` if the tokenizer has a template, else `pair` if it has a separator of pairs, else `concat`    |
     | a path   | `chat` with the Jinja template in that file                                                          |
 
     A text prompt is one user message, a text completion one assistant message; message lists are taken as they are (ShareGPT's `from`,
@@ -144,7 +145,8 @@ class Encoder:
         self.starts, self.needs_completion = starts or needs_completion, needs_completion
         self.jinja: str | None = None
         if template == "auto":
-            template = "chat" if tokenizer.chat_template else "pair" if self._separates_pairs() else "concat"
+            pairs = not needs_completion and self._separates_pairs()  # what a language model continues is one text
+            template = "chat" if tokenizer.chat_template else "pair" if pairs else "concat"
         if template not in ("chat", "pair", "concat"):
             try:
                 self.jinja = Path(template).read_text(encoding="utf-8")
@@ -207,8 +209,10 @@ class Encoder:
         return self._tokenize(prompts, special=True)
 
     def _separates_pairs(self) -> bool:
-        count = self.tokenizer.num_special_tokens_to_add
-        return bool(count(pair=True) > count(pair=False))
+        """Whether a pair has a separator between its texts: a second BOS, as Llama's tokenizer puts there, is none."""
+        apart = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "b")]
+        more = Counter(self.tokenizer("a", "b")["input_ids"]) - Counter(self.tokenizer("a")["input_ids"]) - Counter(apart[1])
+        return any(token != self.tokenizer.bos_token_id for token in more)
 
     def _tokenize(self, texts: list[str], *, special: bool) -> list[list[int]]:
         if not texts:
