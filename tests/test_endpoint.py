@@ -131,6 +131,7 @@ def test_sampling_with_faults_between(tiny_server: Any, tmp_path: Path) -> None:
     usage = sampler.usage
     assert {"429", "500", "timeout", "broken answer"} <= set(usage.retries)
     assert usage.requests == 32 + sum(usage.retries.values())
+    assert (done.requests, done.retries, done.retried) == (usage.requests, usage.requests - 32, usage.retries)
     answers = rows(tmp_path / "calm.parquet")
     assert all(row["logprob"] < 0 and row["n_tokens"] >= 1 for row in answers)
 

@@ -80,6 +80,10 @@ def sample(  # one option a line: this is the manual
     rate_limit: Annotated[
         str | None, typer.Option(metavar="N|N/min", help="Most requests a second, or a minute.", rich_help_panel=_SERVER)
     ] = None,
+    retries: Annotated[
+        int | None, typer.Option(min=0, help="Tries after the first, with growing waits.  [default: 6]", rich_help_panel=_SERVER)
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds for one answer.  [default: 300]", rich_help_panel=_SERVER)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.  [default: auto]", rich_help_panel=_SPEED)] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16.  [default: auto]", rich_help_panel=_SPEED)] = None,
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens in work at a time.", rich_help_panel=_SPEED)] = None,
@@ -138,10 +142,10 @@ def _sampler(options: Mapping[str, Any]) -> Any:
         raise BadArgument("sample: no model named.", hint="--model DIR, a folder that save_pretrained wrote, or a hub id.")
     shared = ("top_p", "max_new_tokens", "stop")
     local = ("revision", "template", "on_too_long", "device", "dtype", "batch_tokens", "threads")
-    remote = ("api_key_env", "concurrency", "rate_limit")
+    remote = ("api_key_env", "concurrency", "rate_limit", "retries", "timeout")
     own, foreign = (remote, (*local, "trust_remote_code")) if options["url"] is not None else (local, remote)
     for name in foreign:
-        if options[name]:
+        if options[name] not in (None, False):
             flag = f"--{name.replace('_', '-')}"
             raise BadArgument(f"{flag} has no meaning {'with' if own is remote else 'without'} --url.")
     given = {name: options[name] for name in (*shared, *own) if options[name] is not None}

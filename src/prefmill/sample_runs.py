@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
@@ -25,6 +25,7 @@ from prefmill.job import Progress, Reading
 from prefmill.ledger import Ledger
 from prefmill.prompts import Prompts, open_prompts
 from prefmill.sampling import Answer, LocalSampler, Request
+from prefmill.sampling.remote import Remote
 from prefmill.sampling.seeds import Asked
 from prefmill.scoring.tokens import messages_of
 from prefmill.stream import named_row
@@ -47,7 +48,8 @@ class SampleReport:
     answers = the sum of `finish_reasons`: `stop` (ended), `length` (cut off), `too_long` (a prompt without room, its completion is null),
     and what else a server says. duplicates: answers with a text that the prompt already had; empty: answers without text.
     tokens: of all answers, as far as the sampler told (untold: answers whose number it did not tell). chunks_resumed: chunks that an
-    earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the sampler; tokens_sampled: in this call.
+    earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the sampler; tokens_sampled: in this call. Of servers:
+    requests sent by this call, retries among them, and why (retried).
     """
 
     prompts_in: int
@@ -69,6 +71,9 @@ class SampleReport:
     peak_rss_mb: float
     output: str
     columns: tuple[str, ...]
+    requests: int = 0
+    retries: int = 0
+    retried: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def stopped(self) -> int:
@@ -88,7 +93,8 @@ class SampleReport:
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""
         derived = {"stopped": self.stopped, "cut_off": self.cut_off, "tokens_per_second": self.tokens_per_second}
-        return {**asdict(self), "finish_reasons": dict(self.finish_reasons), "columns": list(self.columns), **derived}
+        plain = {"finish_reasons": dict(self.finish_reasons), "retried": dict(self.retried), "columns": list(self.columns)}
+        return {**asdict(self), **plain, **derived}
 
 
 def sample(
@@ -183,13 +189,16 @@ def sample(
                 drawer = drawer.with_shape(ledger.shape["sampler"])
             run = _Run(prompts, asked, drawer, ledger, tell)
             missing = [] if ledger.done else ledger.missing(run.sizes)
+            before = drawer.usage if isinstance(drawer, Remote) else None
             way, seconds_model, tokens = run.all(missing)
+            spent = drawer.usage.since(before) if before is not None else {}
             if not ledger.done:
                 tell("writing", None)
                 run.publish()
             return run.report(
                 way=way, seconds_model=round(seconds_model, 3), tokens_sampled=tokens, chunks_resumed=len(run.sizes) - len(missing),
-                seconds=round(time.perf_counter() - started, 3),
+                seconds=round(time.perf_counter() - started, 3), requests=spent.get("requests", 0), retries=spent.get("retries", 0),
+                retried={name.removeprefix("retry:"): times for name, times in spent.items() if name.startswith("retry:")},
             )  # fmt: skip
     finally:
         shutil.rmtree(home, ignore_errors=True)

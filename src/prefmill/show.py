@@ -151,11 +151,9 @@ def scored(done: ScoreReport) -> None:
         ratio = done.tokens / max(1, done.tokens_run)
         console.print(f"{done.tokens:,} tokens, {done.tokens_run:,} through the model ({ratio:.2f} to 1)", markup=False)
     if done.requests:
-        why = ", ".join(f"{reason}: {times:,}" for reason, times in sorted(done.retried.items(), key=lambda item: -item[1]))
-        again = f", {done.retries:,} of them again ({why})" if done.retries else ""
         spent = f", {done.tokens_in:,} tokens in and {done.tokens_out:,} out" if done.tokens_in or done.tokens_out else ""
         cost = "" if done.cost is None else f", cost {done.cost:,.4g}"
-        console.print(f"{done.requests:,} requests{again}{spent}{cost}", markup=False)
+        console.print(f"{_requests(done)}{spent}{cost}", markup=False)
     if done.way.startswith("batches"):
         console.print(f"padded batches{done.way.removeprefix('batches')}", markup=False)
     if done.splits:
@@ -193,7 +191,15 @@ def sampled(done: SampleReport) -> None:
     rate = f"{done.tokens_per_second:,.0f} tokens/s, " if done.tokens_per_second else ""
     took = f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the sampler, {done.peak_rss_mb:,.0f} MB{went_on})"
     console.print(f"{done.tokens:,} tokens; {took}", markup=False)
+    if done.requests:
+        console.print(_requests(done), markup=False)
     console.print(f"wrote {done.output} ({', '.join(done.columns)})", markup=False)
+
+
+def _requests(done: ScoreReport | SampleReport) -> str:
+    """Requests to a server, and those that had to be sent again, by reason."""
+    why = ", ".join(f"{reason}: {times:,}" for reason, times in sorted(done.retried.items(), key=lambda item: -item[1]))
+    return f"{done.requests:,} requests" + (f", {done.retries:,} of them again ({why})" if done.retries else "")
 
 
 def curve(found: Curve) -> None:
