@@ -328,6 +328,8 @@ def test_wrong_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for bad, text in {
         (): "no model named",
         ("--model", "x", "--concurrency", "3"): "--concurrency has no meaning without --url",
+        ("--model", "x", "--retries", "0"): "--retries has no meaning without --url",
+        ("--model", "/nowhere"): "sample: no directory '/nowhere'",
         ("--model", "x", "--url", "http://localhost:1/v1", "--device", "cpu"): "--device has no meaning with --url",
         ("--model", str(tmp_path / "nowhere")): "no directory",
         ("--model", "x", "--top-p", "2"): "top_p",

@@ -145,7 +145,7 @@ def _sampler(options: Mapping[str, Any]) -> Any:
     remote = ("api_key_env", "concurrency", "rate_limit", "retries", "timeout")
     own, foreign = (remote, (*local, "trust_remote_code")) if options["url"] is not None else (local, remote)
     for name in foreign:
-        if options[name] not in (None, False):
+        if options[name] is not None and options[name] is not False:  # 0 is given
             flag = f"--{name.replace('_', '-')}"
             raise BadArgument(f"{flag} has no meaning {'with' if own is remote else 'without'} --url.")
     given = {name: options[name] for name in (*shared, *own) if options[name] is not None}

@@ -130,7 +130,7 @@ class LocalSampler:
     def _folder(self) -> Path:
         from prefmill.scoring import models
 
-        return self._kept("folder", lambda: models.folder_of(str(self.model), self.revision))  # type: ignore[no-any-return]
+        return self._kept("folder", lambda: models.folder_of(str(self.model), self.revision, where="sample"))  # type: ignore[no-any-return]
 
     @property
     def encoder(self) -> Any:
@@ -142,7 +142,7 @@ class LocalSampler:
         from prefmill.scoring import models
         from prefmill.scoring.tokens import Encoder
 
-        tokenizer = models.load_tokenizer(self._folder(), trust_remote_code=self.trust_remote_code)
+        tokenizer = models.load_tokenizer(self._folder(), trust_remote_code=self.trust_remote_code, where="sample")
         template = self.template if self.template != "auto" else "chat" if tokenizer.chat_template else "concat"
         if template == "pair":
             raise BadArgument("sample: a prompt alone is no pair of texts; got template='pair'.", hint="chat, concat, or a file.")
