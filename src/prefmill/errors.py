@@ -5,7 +5,8 @@
     │   └── PlanError            every problem of a plan at once
     ├── ColumnMissing (KeyError) a role without a column, or with several
     ├── BadInput                 a file that cannot be read as what it claims to be (exit code 1)
-    │   └── BadScore             rows that `on_invalid="raise"` refuses
+    │   ├── BadScore             rows that `on_invalid="raise"` refuses
+    │   └── BadRow               one row that cannot be scored, sampled, judged or trained on, with its place and a reason of a closed list
     ├── TargetExists             an output that is already there, without `overwrite`
     ├── RunDiffers               an interrupted run on this output had another model, template, dtype or input (exit code 2)
     ├── RunBusy                  another process writes this output (exit code 2)
@@ -72,6 +73,43 @@ class BadInput(PrefmillError):
 
 class BadScore(BadInput):
     """Rows that `on_invalid="raise"` refuses."""
+
+
+#: Why one row cannot be scored, sampled, judged or trained on. Reports count rows under these names and no others.
+BAD_ROW = {
+    "null_prompt": "the prompt is null",
+    "null_completion": "the completion is null",
+    "bad_message": "a message without a role or content, or of a shape that is unknown",
+    "template_failed": "the chat template refused the conversation",
+    "double_bos": "the template's text begins with two BOS tokens",
+    "too_long": "more tokens than the model takes",
+    "no_tokens": "the completion has no token that could be scored",
+    "not_finite": "the score came out as NaN or infinite",
+    "refused": "the server refused the request of this row",
+    "bad_answer": "the server's answer for this row cannot be used",
+    "unparseable": "the judge's answer holds no verdict",
+    "contradictory": "the judge's answer holds several verdicts that differ",
+    "cut_off": "the judge's answer was cut off before its verdict",
+    "single_candidate": "a comparing judge saw one candidate only",
+    "not_compared": "no comparison with this candidate was decided",
+    "same_text": "both sides of a training pair are the same text",
+    "left_out": "the scorer gave no score, without a reason",
+}
+
+
+class BadRow(BadInput):
+    """One row that cannot be used. `row` is its place among the rows that were handed over, `reason` one of `BAD_ROW`.
+
+    Whoever knows where those rows come from says so with `named`: file, position and id.
+    """
+
+    def __init__(self, where: str, what: str, *, row: int, reason: str, name: str | None = None, hint: str | None = None) -> None:
+        self.where, self.what, self.row, self.reason = where, what, row, reason
+        super().__init__(f"{where}: {name or f'row {row}'} {what}", hint=hint)
+
+    def named(self, name: str) -> BadRow:
+        """The same error with its row told as `name`, for example `row 12 of pool.jsonl (id 'x')`."""
+        return BadRow(self.where, self.what, row=self.row, reason=self.reason, name=name, hint=self.hint)
 
 
 class TargetExists(PrefmillError, FileExistsError):
