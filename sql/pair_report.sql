@@ -14,7 +14,7 @@ CREATE OR REPLACE MACRO pref_table_report(tbl, prompt, completion, score, strate
     FROM pref_pairs('groups', strategy := strategy, chosen_min := chosen_min, rejected_below := rejected_below, min_margin := min_margin,
                     max_pairs_per_prompt := max_pairs_per_prompt, top_k := top_k, bottom_k := bottom_k, seed := seed)),
   paired AS MATERIALIZED (
-    SELECT _first, _chosen, _rejected, better._completion = worse._completion AS _same_text
+    SELECT _first, _chosen, _rejected, pref_same_text(better._completion, worse._completion) AS _same_text
     FROM pairs JOIN numbered AS better ON better._pos = pairs._chosen JOIN numbered AS worse ON worse._pos = pairs._rejected)
   FROM pref_report('counted', 'candidates', 'groups', 'paired', chosen_min := chosen_min, rejected_below := rejected_below,
                    min_margin := min_margin)

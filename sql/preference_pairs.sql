@@ -19,7 +19,7 @@ CREATE OR REPLACE MACRO pref_table_pairs(tbl, prompt, completion, score, strateg
   SELECT _prompt AS prompt, _chosen_text AS chosen, _rejected_text AS rejected, _chosen_score AS chosen_score, _rejected_score AS rejected_score FROM (
     SELECT better._prompt, better._completion AS _chosen_text, worse._completion AS _rejected_text, _chosen_score, _rejected_score, _first, _c, _r
     FROM pairs JOIN numbered AS better ON better._pos = pairs._chosen JOIN numbered AS worse ON worse._pos = pairs._rejected
-    WHERE better._completion <> worse._completion
+    WHERE NOT pref_same_text(better._completion, worse._completion)
     UNION ALL -- looked at whatever the table holds: a wrong argument is never an empty result
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE pref_pairs_refusal('preference_pairs', strategy, chosen_min, rejected_below, min_margin,
       max_pairs_per_prompt, top_k, bottom_k, seed) IS NOT NULL

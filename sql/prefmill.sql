@@ -17,6 +17,7 @@
 .read sql/pref_groups.sql
 .read sql/pref_refusal.sql
 .read sql/pref_stands.sql
+.read sql/pref_same_text.sql
 .read sql/pref_pairs.sql
 .read sql/pref_labels.sql
 .read sql/pref_report.sql

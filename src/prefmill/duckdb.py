@@ -95,7 +95,7 @@ def query(plan: Plan, table: str, **names: Unpack[RoleNames]) -> str:
 
 _TOLD = (
     "SELECT pairs.*, better._prompt AS _prompt, better._completion AS _chosen_text, worse._completion AS _rejected_text,\n"
-    "         better._completion = worse._completion AS _same_text\n"
+    "         pref_same_text(better._completion, worse._completion) AS _same_text\n"
     "  FROM pairs JOIN numbered AS better ON better._pos = pairs._chosen JOIN numbered AS worse ON worse._pos = pairs._rejected"
 )
 
