@@ -9,7 +9,7 @@ CREATE OR REPLACE MACRO pref_candidates(counted, aggregate := 'none', min_votes 
   tallied AS NOT MATERIALIZED (
     SELECT _grp, _text, _aspect, list(_value) AS vals, count(*) AS votes,
            CASE WHEN tie_break = 'id' THEN min({'i': _id, 'p': _pos}) ELSE min({'i': NULL, 'p': _pos}) END AS head
-    FROM counting WHERE aggregate <> 'none' GROUP BY _grp, _text, _aspect),
+    FROM counting GROUP BY _grp, _text, _aspect),
   scored AS NOT MATERIALIZED (
     SELECT * EXCLUDE (vals), CASE aggregate
         WHEN 'mean' THEN list_sum(vals) / len(vals)
@@ -21,14 +21,15 @@ CREATE OR REPLACE MACRO pref_candidates(counted, aggregate := 'none', min_votes 
   merged AS NOT MATERIALIZED (
     SELECT _grp, min(head) AS head, sum(votes)::BIGINT AS _votes, min(votes) AS fewest, count(*) AS aspects,
            sum(_value * CASE WHEN weights IS NULL THEN 1 ELSE weights[_aspect::VARCHAR] END) AS total, count(_value) AS decided
-    FROM scored GROUP BY _grp, _text)
-  SELECT _grp, _pos, _id, _value AS _score, 1::BIGINT AS _votes, NULL::VARCHAR AS _reason
-  FROM counting WHERE aggregate = 'none'
-  UNION ALL BY NAME
-  SELECT _grp, head.p AS _pos, head.i AS _id,
-         CASE WHEN aggregate IN ('max', 'min', 'majority') AND weights IS NULL THEN total ELSE pref_round(total) END AS _score, _votes,
-         CASE WHEN weights IS NOT NULL AND aspects < cardinality(weights) THEN 'missing_aspect'
-              WHEN fewest < min_votes THEN 'too_few_votes'
-              WHEN decided < aspects THEN 'no_majority' END AS _reason
-  FROM merged
+    FROM scored GROUP BY _grp, _text),
+  as_rows AS NOT MATERIALIZED (
+    SELECT _grp, _pos, _id, _value AS _score, 1::BIGINT AS _votes, NULL::VARCHAR AS _reason FROM counting),
+  as_merged AS NOT MATERIALIZED (
+    SELECT _grp, head.p AS _pos, head.i AS _id,
+           CASE WHEN aggregate IN ('max', 'min', 'majority') AND weights IS NULL THEN total ELSE pref_round(total) END AS _score, _votes,
+           CASE WHEN weights IS NOT NULL AND aspects < cardinality(weights) THEN 'missing_aspect'
+                WHEN fewest < min_votes THEN 'too_few_votes'
+                WHEN decided < aspects THEN 'no_majority' END AS _reason
+    FROM merged)
+  FROM query_table(CASE WHEN aggregate = 'none' THEN 'as_rows' ELSE 'as_merged' END)
 );

@@ -4,14 +4,16 @@
 -- pref_key(score, position), worst first; with `ends_only` just the worst and the best. So count chosen ranks from the end, rejected ones from the start.
 CREATE OR REPLACE MACRO pref_groups(candidates, tie_break := 'position', ends_only := false) AS TABLE (
   WITH keyed AS NOT MATERIALIZED (
-    SELECT _grp, _pos, _votes, _id, _score, pref_key(_score, _pos) AS key FROM query_table(candidates) WHERE _reason IS NULL)
-  SELECT _grp, min(_pos) AS _first, count(*) AS _n, sum(_votes)::BIGINT AS _votes, [min(key), max(key)] AS _ranks
-  FROM keyed WHERE tie_break = 'position' AND ends_only GROUP BY _grp
-  UNION ALL
-  SELECT _grp, min(_pos), count(*), sum(_votes)::BIGINT, list_sort(list(key))
-  FROM keyed WHERE tie_break = 'position' AND NOT ends_only GROUP BY _grp
-  UNION ALL
-  SELECT _grp, min(_pos), count(*), sum(_votes)::BIGINT,
-         list_transform(list_sort(list({'score': _score, 'id': _id, 'key': key})), lambda row: row.key)
-  FROM keyed WHERE tie_break = 'id' GROUP BY _grp
+    SELECT _grp, _pos, _votes, _id, _score, pref_key(_score, _pos) AS key FROM query_table(candidates) WHERE _reason IS NULL),
+  ends AS NOT MATERIALIZED (
+    SELECT _grp, min(_pos) AS _first, count(*) AS _n, sum(_votes)::BIGINT AS _votes, [min(key), max(key)] AS _ranks
+    FROM keyed GROUP BY _grp),
+  by_position AS NOT MATERIALIZED (
+    SELECT _grp, min(_pos) AS _first, count(*) AS _n, sum(_votes)::BIGINT AS _votes, list_sort(list(key)) AS _ranks
+    FROM keyed GROUP BY _grp),
+  by_id AS NOT MATERIALIZED (
+    SELECT _grp, min(_pos) AS _first, count(*) AS _n, sum(_votes)::BIGINT AS _votes,
+           list_transform(list_sort(list({'score': _score, 'id': _id, 'key': key})), lambda row: row.key) AS _ranks
+    FROM keyed GROUP BY _grp)
+  FROM query_table(CASE WHEN tie_break = 'id' THEN 'by_id' WHEN ends_only THEN 'ends' ELSE 'by_position' END)
 );

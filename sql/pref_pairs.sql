@@ -16,20 +16,22 @@ CREATE OR REPLACE MACRO pref_pairs(groups, strategy := 'best_worst', chosen_min 
     SELECT *, unnest(CASE strategy
         WHEN 'best_worst' THEN [1::BIGINT]
         WHEN 'adjacent' THEN CASE WHEN _c - 1 <= coalesce(bottom_k::BIGINT, _n) THEN [_c - 1] ELSE [] END
-        WHEN 'best_random' THEN [1 + (pref_hash(_grp, seed) % len(list_filter(_ranks[1:least(_n - 1, coalesce(bottom_k::BIGINT, _n))],
-            lambda low: pref_stands(pref_key_score(_ranks[-1]), pref_key_score(low), chosen_min, rejected_below, min_margin)))::UBIGINT)::BIGINT]
         ELSE range(1, least(_c - 1, coalesce(bottom_k::BIGINT, _n)) + 1) END) AS _r
+    FROM chosen),
+  drawn AS NOT MATERIALIZED (
+    SELECT *, unnest([1 + (pref_hash(_grp, seed) % len(list_filter(_ranks[1:least(_n - 1, coalesce(bottom_k::BIGINT, _n))],
+            lambda low: pref_stands(pref_key_score(_ranks[-1]), pref_key_score(low), chosen_min, rejected_below, min_margin)))::UBIGINT)::BIGINT]) AS _r
     FROM chosen),
   scored AS NOT MATERIALIZED (
     SELECT _first, _grp, _c, _r, pref_key_position(_ranks[_c - _n - 1]) AS _chosen, pref_key_position(_ranks[_r]) AS _rejected,
            pref_key_score(_ranks[_c - _n - 1]) AS _chosen_score, pref_key_score(_ranks[_r]) AS _rejected_score
-    FROM proposed),
+    FROM query_table(CASE WHEN strategy = 'best_random' THEN 'drawn' ELSE 'proposed' END)),
   standing AS NOT MATERIALIZED (
-    SELECT * FROM scored WHERE pref_stands(_chosen_score, _rejected_score, chosen_min, rejected_below, min_margin))
-  SELECT * FROM standing WHERE max_pairs_per_prompt IS NULL
-  UNION ALL
-  SELECT * FROM standing WHERE max_pairs_per_prompt IS NOT NULL
-  QUALIFY row_number() OVER (PARTITION BY _first
-    ORDER BY pref_mix(xor(pref_mix(xor(pref_hash(_grp, seed) & 4294967295::UBIGINT, _c::UBIGINT)), _r::UBIGINT)), _c, _r)
-    <= max_pairs_per_prompt
+    SELECT * FROM scored WHERE pref_stands(_chosen_score, _rejected_score, chosen_min, rejected_below, min_margin)),
+  capped AS NOT MATERIALIZED (
+    SELECT * FROM standing
+    QUALIFY row_number() OVER (PARTITION BY _first
+      ORDER BY pref_mix(xor(pref_mix(xor(pref_hash(_grp, seed) & 4294967295::UBIGINT, _c::UBIGINT)), _r::UBIGINT)), _c, _r)
+      <= max_pairs_per_prompt)
+  FROM query_table(CASE WHEN max_pairs_per_prompt IS NULL THEN 'standing' ELSE 'capped' END)
 );

@@ -16,21 +16,26 @@ CREATE OR REPLACE MACRO pref_report(counted, candidates, groups, paired, chosen_
     FROM query_table(groups) g LEFT JOIN per_group p ON g._first = p._first),
   used AS NOT MATERIALIZED (
     SELECT DISTINCT unnest([_chosen, _rejected]) AS pos FROM query_table(paired) WHERE NOT _same_text),
+  both_sides AS NOT MATERIALIZED (
+    SELECT 2 * count(*) AS n FROM query_table(paired) WHERE NOT _same_text),
+  told_apart AS NOT MATERIALIZED (
+    SELECT count(*) AS n FROM used),
+  by_votes AS NOT MATERIALIZED (
+    SELECT coalesce(sum(_votes), 0)::BIGINT AS n FROM query_table(candidates) c SEMI JOIN used ON c._pos = used.pos),
   used_rows AS (
-    SELECT 2 * count(*) AS n FROM query_table(paired) WHERE NOT _same_text AND aggregate = 'none' AND once
-    UNION ALL
-    SELECT count(*) FROM used WHERE aggregate = 'none' AND NOT once
-    UNION ALL
-    SELECT coalesce(sum(_votes), 0)::BIGINT FROM query_table(candidates) c SEMI JOIN used ON c._pos = used.pos WHERE aggregate <> 'none'),
+    FROM query_table(CASE WHEN aggregate <> 'none' THEN 'by_votes' WHEN once THEN 'both_sides' ELSE 'told_apart' END)),
+  no_rows AS NOT MATERIALIZED (
+    SELECT NULL::VARCHAR AS _reason, 0 AS _votes),
   dropped AS (
     SELECT _reason AS reason, count(*) AS n FROM query_table(counted) WHERE _reason IS NOT NULL GROUP BY _reason
     UNION ALL
-    SELECT _reason, sum(_votes)::BIGINT FROM query_table(candidates) WHERE _reason IS NOT NULL AND aggregate <> 'none' GROUP BY _reason
+    SELECT _reason, sum(_votes)::BIGINT FROM query_table(CASE WHEN aggregate = 'none' THEN 'no_rows' ELSE candidates END)
+    WHERE _reason IS NOT NULL GROUP BY _reason
     UNION ALL
     SELECT reason, sum(_votes)::BIGINT FROM fates WHERE reason IS NOT NULL GROUP BY reason)
   SELECT (SELECT count(*) FROM query_table(counted)) AS rows_in,
-         (SELECT sum(n)::BIGINT FROM used_rows) AS rows_used,
-         (SELECT coalesce(sum(_votes) FILTER (kept > 0), 0)::BIGINT FROM fates) - (SELECT sum(n)::BIGINT FROM used_rows) AS rows_not_selected,
+         (SELECT n FROM used_rows) AS rows_used,
+         (SELECT coalesce(sum(_votes) FILTER (kept > 0), 0)::BIGINT FROM fates) - (SELECT n FROM used_rows) AS rows_not_selected,
          (SELECT coalesce(map_from_entries(list(row(reason, n) ORDER BY reason)), MAP {}) FROM dropped) AS dropped,
          (SELECT count(*) FROM fates) AS groups_in,
          (SELECT count(*) FROM fates WHERE kept > 0) AS groups_used,

@@ -21,19 +21,22 @@ CREATE OR REPLACE MACRO pref_rows(judged, normalize := 'none', tie_break := 'pos
     SELECT * REPLACE (CASE WHEN on_invalid = 'raise' AND _reason IN
         ('null_prompt', 'null_completion', 'null_score', 'bad_score', 'non_finite_score')
       THEN error('prefmill: row ' || _pos || ' cannot be used; got ' || _reason || ', and on_invalid is raise.') ELSE _reason END AS _reason)
-    FROM named)
-  SELECT * FROM reasoned WHERE normalize = 'none'
-  UNION ALL BY NAME
-  SELECT * FROM reasoned WHERE normalize <> 'none' AND _reason IS NOT NULL
-  UNION ALL BY NAME
-  SELECT * REPLACE (CASE WHEN min(_value) OVER annotators = max(_value) OVER annotators THEN 0
-      ELSE pref_round((_value - avg(_value) OVER annotators) / stddev_pop(_value) OVER annotators) END AS _value)
-  FROM reasoned WHERE normalize = 'zscore' AND _reason IS NULL
-  WINDOW annotators AS (PARTITION BY _annotator, _aspect)
-  UNION ALL BY NAME
-  SELECT * REPLACE (pref_round((rank() OVER ordered + (count(*) OVER peers - 1) / 2 - 0.5::DOUBLE) / count(*) OVER scale) AS _value)
-  FROM reasoned WHERE normalize = 'rank' AND _reason IS NULL
-  WINDOW scale AS (PARTITION BY _annotator, _aspect),
-         ordered AS (PARTITION BY _annotator, _aspect ORDER BY _value),
-         peers AS (PARTITION BY _annotator, _aspect, _value)
+    FROM named),
+  zscored AS NOT MATERIALIZED (
+    SELECT * FROM reasoned WHERE _reason IS NOT NULL
+    UNION ALL BY NAME
+    SELECT * REPLACE (CASE WHEN min(_value) OVER annotators = max(_value) OVER annotators THEN 0
+        ELSE pref_round((_value - avg(_value) OVER annotators) / stddev_pop(_value) OVER annotators) END AS _value)
+    FROM reasoned WHERE _reason IS NULL
+    WINDOW annotators AS (PARTITION BY _annotator, _aspect)),
+  as_ranks AS NOT MATERIALIZED (
+    SELECT * FROM reasoned WHERE _reason IS NOT NULL
+    UNION ALL BY NAME
+    SELECT * REPLACE (pref_round((rank() OVER ordered + (count(*) OVER peers - 1) / 2 - 0.5::DOUBLE) / count(*) OVER scale) AS _value)
+    FROM reasoned WHERE _reason IS NULL
+    WINDOW scale AS (PARTITION BY _annotator, _aspect),
+           ordered AS (PARTITION BY _annotator, _aspect ORDER BY _value),
+           peers AS (PARTITION BY _annotator, _aspect, _value))
+  -- Named, not a UNION of all: DuckDB binds every branch of a query before it drops those that give no row.
+  FROM query_table(CASE normalize WHEN 'none' THEN 'reasoned' WHEN 'zscore' THEN 'zscored' ELSE 'as_ranks' END)
 );

@@ -23,6 +23,7 @@ TEXTS = {"_prompt", "_completion", "_unit", "prompt", "completion", "_grp", "_ch
 TEXTS |= {"_s", "_a", "_next", "state", "action", "next_state", "_id", "_parent", "id", "parent_id"}
 #: Texts that a group-by may hold: its own key. agreement's unit is a (prompt, completion).
 KEYS = {macro: {"_grp"} for macro in CALLS} | {
+    "best_of_curve": {"_grp", "_prompt"},  # one and the same
     "agreement": {"_grp", "_unit", "_a"},  # _a is a rater
     "state_values": {"_s", "_a"},
     "tree_values": {"_id", "_s", "_a"},
