@@ -157,9 +157,7 @@ def test_every_public_macro_is_tried():
 def test_every_strategy_is_linear_in_the_shell(strategy, table):
     call = f"preference_pairs('{table}', strategy := '{strategy}', chosen_min := 4, rejected_below := 4)"
     pairs = {"best_worst": 1, "best_random": 1, "best_rest": 3, "adjacent": 1, "threshold": 3}[strategy] * GROUPS
-    assert run_in_shell(f"SELECT count(*) AS rows, count(DISTINCT chosen) AS chosen FROM {call}") == [
-        {"rows": pairs, "chosen": GROUPS}
-    ]
+    assert run_in_shell(f"SELECT count(*) AS rows, count(DISTINCT chosen) AS chosen FROM {call}") == [{"rows": pairs, "chosen": GROUPS}]
 
 
 @pytest.mark.parametrize(
