@@ -68,7 +68,8 @@ def run_in_shell(query: str) -> list[dict[str, Any]]:
 CALLS = {
     "preference_pairs": (
         "preference_pairs({t}, strategy := 'all', chosen_min := NULL, rejected_below := NULL)",
-        "count(*) AS rows, sum(chosen_score - rejected_score) AS gaps, count(DISTINCT chosen) AS chosen, count(DISTINCT rejected) AS rejected",
+        "count(*) AS rows, sum(chosen_score - rejected_score) AS gaps,"
+        " count(DISTINCT chosen) AS chosen, count(DISTINCT rejected) AS rejected",
         {"rows": 6 * GROUPS, "gaps": 10 * GROUPS, "chosen": 3 * GROUPS, "rejected": 3 * GROUPS},
     ),
     "pair_report": (
