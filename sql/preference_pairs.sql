@@ -15,8 +15,8 @@ CREATE OR REPLACE MACRO pref_table_pairs(tbl, prompt, completion, score, strateg
   groups AS NOT MATERIALIZED (FROM pref_groups('candidates', ends_only := strategy = 'best_worst')),
   pairs AS NOT MATERIALIZED (
     FROM pref_pairs('groups', strategy := strategy, chosen_min := chosen_min, rejected_below := rejected_below, min_margin := min_margin,
-                    max_pairs_per_prompt := max_pairs_per_prompt, top_k := top_k, bottom_k := bottom_k, seed := seed))
-  SELECT _prompt AS prompt, _chosen_text AS chosen, _rejected_text AS rejected, _chosen_score AS chosen_score, _rejected_score AS rejected_score FROM (
+                    max_pairs_per_prompt := max_pairs_per_prompt, top_k := top_k, bottom_k := bottom_k, seed := seed)),
+  told AS NOT MATERIALIZED (
     SELECT better._prompt, better._completion AS _chosen_text, worse._completion AS _rejected_text, _chosen_score, _rejected_score, _first, _c, _r
     FROM pairs JOIN numbered AS better ON better._pos = pairs._chosen JOIN numbered AS worse ON worse._pos = pairs._rejected
     WHERE NOT pref_same_text(better._completion, worse._completion)
@@ -26,7 +26,8 @@ CREATE OR REPLACE MACRO pref_table_pairs(tbl, prompt, completion, score, strateg
     UNION ALL
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'preference_pairs', prompt, completion, score, NULL)
     WHERE _said IS NOT NULL)
-  ORDER BY _first, _c DESC, _r
+  SELECT _prompt AS prompt, _chosen_text AS chosen, _rejected_text AS rejected, _chosen_score AS chosen_score, _rejected_score AS rejected_score
+  FROM pref_conversations('told') ORDER BY _first, _c DESC, _r
 );
 CREATE OR REPLACE MACRO preference_pairs(tbl, strategy := 'best_worst', chosen_min := 4, rejected_below := 4, min_margin := 0,
                                          max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (

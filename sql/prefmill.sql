@@ -35,6 +35,7 @@
 .read sql/pref_seed_refusal.sql
 .read sql/pref_pairs_refusal.sql
 .read sql/pref_labels_refusal.sql
+.read sql/pref_conversations.sql
 .read sql/pref_solve.sql
 .read sql/pref_tree.sql
 .read sql/pref_order_weight.sql

@@ -8,15 +8,16 @@ CREATE OR REPLACE MACRO pref_table_labels(tbl, prompt, completion, score, chosen
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
-  labels AS NOT MATERIALIZED (FROM pref_labels('candidates', chosen_min := chosen_min, rejected_below := rejected_below, plain := true))
-  SELECT _prompt AS prompt, _completion AS completion, _label AS label, _score AS score FROM (
-    SELECT told._prompt, told._completion, _label, _score, _turn, _first
-    FROM labels JOIN numbered AS told ON told._pos = labels._pos WHERE _label IS NOT NULL
+  labels AS NOT MATERIALIZED (FROM pref_labels('candidates', chosen_min := chosen_min, rejected_below := rejected_below, plain := true)),
+  told AS NOT MATERIALIZED (
+    SELECT row._prompt, row._completion AS _chosen_text, row._completion AS _rejected_text, _label, _score, _turn, _first
+    FROM labels JOIN numbered AS row ON row._pos = labels._pos WHERE _label IS NOT NULL
     UNION ALL -- looked at whatever the table holds: a wrong argument is never an empty result
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL WHERE pref_labels_refusal(chosen_min, rejected_below) IS NOT NULL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE pref_labels_refusal(chosen_min, rejected_below) IS NOT NULL
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'unpaired', prompt, completion, score, NULL) WHERE _said IS NOT NULL)
-  ORDER BY _turn, _first
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'unpaired', prompt, completion, score, NULL) WHERE _said IS NOT NULL)
+  SELECT _prompt AS prompt, _chosen_text AS completion, _label AS label, _score AS score
+  FROM pref_conversations('told') ORDER BY _turn, _first
 );
 CREATE OR REPLACE MACRO unpaired(tbl, chosen_min := 4, rejected_below := 4) AS TABLE (
   FROM pref_table_labels(tbl, prompt, completion, score, chosen_min, rejected_below)),

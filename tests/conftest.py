@@ -131,7 +131,7 @@ def on_datasets(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
     else:
         out = made.data.table
     assert out.schema.remove_metadata() == made.features.arrow_schema.remove_metadata()
-    return unwrapped_rows(out, plan), prefmill.datasets.report(plan, whole, **roles)
+    return rows_of(out, plan), prefmill.datasets.report(plan, whole, **roles)
 
 
 def on_run(engine: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
@@ -144,7 +144,7 @@ def on_run(engine: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
         if plan.kind in ("best_of", "advantages"):
             rows = whole_rows_of(source, target, engine, plan, roles)
         else:
-            rows = unwrapped_rows(pq.read_table(target), plan)
+            rows = rows_of(pq.read_table(target), plan)
         return rows, {name: getattr(report, name) for name in COUNTS}
 
 
@@ -170,7 +170,7 @@ def on_cli(table: pa.Table, plan: Plan, roles: dict) -> Answer:
         assert report["plan_hash"] == plan.hash()
         if plan.kind in ("best_of", "advantages"):
             return whole_rows_of(source, target, "duckdb", plan, roles), report
-        return unwrapped_rows(pq.read_table(target), plan), report
+        return rows_of(pq.read_table(target), plan), report
 
 
 def said(plan: Plan) -> dict[str, str]:
@@ -216,18 +216,6 @@ ENGINES: dict[str, Callable[[pa.Table, Plan, dict], Answer]] = {
 }
 # Properties take many examples: they run on one form of each engine, and the cases on all.
 DISTINCT = ("oracle", "polars", "duckdb", "run-polars", "run-duckdb")
-
-
-def unwrapped(value: object) -> object:
-    """The text of a completion: beside a message-list prompt, files hold it as one message of the assistant."""
-    if isinstance(value, list):
-        assert [message["role"] for message in value] == ["assistant"], value
-        return value[0]["content"]
-    return value
-
-
-def unwrapped_rows(table: pa.Table, plan: Plan) -> list[tuple]:
-    return [(row[0], *map(unwrapped, row[1:])) for row in rows_of(table, plan)]
 
 
 def rows_of(table: pa.Table, plan: Plan) -> list[tuple]:

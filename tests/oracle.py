@@ -64,7 +64,9 @@ def pairs(rows: list[dict], plan: Pairs, roles: Roles) -> Result:
         groups_used += 1
         used_rows += used
         not_selected += all_rows - used
-    out = [(c.row[roles.prompt], text(c, roles), text(r, roles), c.score, r.score) for c, r in kept]
+    told = [(c.row[roles.prompt], text(c, roles), text(r, roles)) for c, r in kept]
+    chat = any_messages(rows, roles)
+    out = [(*in_one_form(texts, chat), c.score, r.score) for texts, (c, r) in zip(told, kept, strict=True)]
     return result(out, [(c.position, r.position) for c, r in kept], len(rows), used_rows, not_selected, dropped, groups_in, groups_used)
 
 
@@ -78,7 +80,8 @@ def unpaired(rows: list[dict], plan: Unpaired, roles: Roles) -> Result:
             else:
                 kept.append((i, g, c))
     labelled = [c for _, _, c in sorted(kept, key=lambda k: k[:2])]
-    out = [(c.row[roles.prompt], text(c, roles), c.score >= plan.chosen_min, c.score) for c in labelled]
+    chat = any_messages(rows, roles)
+    out = [(*in_one_form((c.row[roles.prompt], text(c, roles)), chat), c.score >= plan.chosen_min, c.score) for c in labelled]
     used = sum(len(c.rows) for c in labelled)
     return result(out, [(c.position,) for c in labelled], len(rows), used, 0, dropped, groups_in, len({c.group for c in labelled}))
 
@@ -382,6 +385,31 @@ def why_none(group: list[Candidate], plan: Pairs) -> str:
         "no_adjacent_pair": plan.strategy == "adjacent",
     }
     return next(reason for reason, holds in reasons.items() if holds)
+
+
+# Conversations
+
+
+def any_messages(rows: list[dict], roles: Roles) -> bool:
+    return any(isinstance(row[column], list) for row in rows for column in (roles.prompt, roles.completion))
+
+
+def in_one_form(texts: tuple, chat: bool) -> tuple:
+    """A prompt and its completions, all as text or all as messages."""
+    return tuple(messages(said, "assistant" if i else "user") for i, said in enumerate(texts)) if chat else texts
+
+
+def messages(said: str | list[dict], speaker: str) -> list[dict]:
+    if isinstance(said, str):
+        return [{"role": speaker, "content": said}]
+    return [message(m) for m in said]
+
+
+def message(m: dict) -> dict:
+    who, what = ("role", "content") if "role" in m and "content" in m else ("from", "value")
+    role = {"human": "user", "prompter": "user", "gpt": "assistant"}.get(m[who], m[who])
+    others = {key: value for key, value in m.items() if key not in (who, what, "role", "content")}
+    return {"role": role, "content": m[what], **others}
 
 
 # Groups, chance, numbers

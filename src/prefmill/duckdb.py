@@ -64,10 +64,14 @@ def query(plan: Plan, table: str, **names: Unpack[RoleNames]) -> str:
     roles = roles_of(plan, names, None, where="sql")
     ctes = [("numbered", numbered(plan, roles, f"query_table({literal(table)})")), *stages(plan, roles)]
     if isinstance(plan, Unpaired):
+        told = (
+            "SELECT row._prompt AS _prompt, row._completion AS _chosen_text, row._completion AS _rejected_text, labels.*\n"
+            "  FROM labels JOIN numbered AS row ON row._pos = labels._pos WHERE labels._label IS NOT NULL"
+        )
+        ctes.append(("told", told))
         select = (
-            "SELECT row._prompt AS prompt, row._completion AS completion, labels._label AS label, labels._score AS score\n"
-            "FROM labels JOIN numbered AS row ON row._pos = labels._pos\n"
-            "WHERE labels._label IS NOT NULL ORDER BY labels._turn, labels._first"
+            "SELECT _prompt AS prompt, _chosen_text AS completion, _label AS label, _score AS score\n"
+            "FROM pref_conversations('told') ORDER BY _turn, _first"
         )
     elif isinstance(plan, BestOf):
         more = ", picks._adjusted_score AS adjusted_score" if plan.length_control else ""
@@ -88,7 +92,7 @@ def query(plan: Plan, table: str, **names: Unpack[RoleNames]) -> str:
         select = (
             "SELECT _prompt AS prompt, _chosen_text AS chosen, _rejected_text AS rejected,\n"
             "       _chosen_score AS chosen_score, _rejected_score AS rejected_score\n"
-            "FROM told WHERE NOT _same_text ORDER BY _first, _c DESC, _r"
+            "FROM pref_conversations('told') WHERE NOT _same_text ORDER BY _first, _c DESC, _r"
         )
     return _with(ctes) + select
 

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput
-from prefmill.hashing import message_keys
+from prefmill.messages import held_as_messages, in_one_form, message, message_fields, messages
 
 Format = Literal["trl", "trl-implicit", "kto", "instruction", "openrlhf", "llama-factory", "pool", "prompt-completion", "messages"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -21,10 +21,7 @@ PICK_COLUMNS = ("prompt", "completion", "_score", "_rank")  # the last two are i
 _SFT = ("prompt-completion", "messages")
 PAIR_FORMATS = tuple(name for name in FORMATS if name not in ("pool", *_SFT))
 
-# What ShareGPT and OASST call the two speakers; every chat template knows only the right-hand names.
-_ROLES = {"human": "user", "gpt": "assistant", "prompter": "user"}
 _SHAREGPT_ROLES = {"user": "human", "assistant": "gpt"}
-_SPEAKERS = {"prompt": "user", "completion": "assistant", "chosen": "assistant", "rejected": "assistant"}
 
 
 def convert(frame: pl.DataFrame, *, format: Format = "trl", chat: bool = False, margin_scale: float | None = None) -> pl.DataFrame:
@@ -76,18 +73,18 @@ def convert(frame: pl.DataFrame, *, format: Format = "trl", chat: bool = False, 
     if format == "kto":
         return _labels(_unpaired(frame), chat)
     schema = frame.schema
-    chat = _is_chat(schema, PAIR_COLUMNS[:3], chat)
+    chat = held_as_messages(schema, PAIR_COLUMNS[:3]) or chat
     scores = {"chosen_score": pl.col("chosen_score"), "rejected_score": pl.col("rejected_score")}
     if margin_scale is not None:
         scores["margin"] = (pl.col("chosen_score") - pl.col("rejected_score")) * float(margin_scale)
     if format == "trl":
-        columns = {name: _messages(schema, name) if chat else pl.col(name) for name in PAIR_COLUMNS[:3]} | scores
+        columns = in_one_form(schema, PAIR_COLUMNS[:3], chat=chat) | scores
     elif format == "trl-implicit":
         columns = {
             side: _conversation(schema, side) if chat else pl.col("prompt") + pl.col(side) for side in ("chosen", "rejected")
         } | scores
     elif format == "openrlhf":
-        columns = {name: _messages(schema, name) if chat else pl.col(name) for name in PAIR_COLUMNS[:3]}
+        columns = in_one_form(schema, PAIR_COLUMNS[:3], chat=chat)
         columns |= {"chosen_reward": pl.col("chosen_score"), "rejected_reward": pl.col("rejected_score")}
     elif format == "llama-factory":
         columns = _llama_factory(frame, chat)
@@ -167,27 +164,17 @@ def _check(schema: pl.Schema, format: str, chat: bool, margin_scale: float | Non
     return "labels" if labels else "pairs"
 
 
-def _is_chat(schema: Mapping[str, pl.DataType], names: tuple[str, ...], chat: bool) -> bool:
-    held = [name for name in names if schema[name] != pl.String]
-    for name in held:
-        message_keys(schema[name], name)
-    return chat or bool(held)
-
-
 def _labels(frame: pl.DataFrame, chat: bool) -> pl.DataFrame:
-    chat = _is_chat(frame.schema, LABEL_COLUMNS[:2], chat)
-    columns = {name: pl.col(name) for name in LABEL_COLUMNS}
-    if chat:
-        columns |= {name: _messages(frame.schema, name) for name in LABEL_COLUMNS[:2]}
+    columns = in_one_form(frame.schema, LABEL_COLUMNS[:2], chat=chat)
+    columns |= {name: pl.col(name) for name in LABEL_COLUMNS[2:]}
     return _with_kept(frame, columns, [name for name in frame.columns if name not in LABEL_COLUMNS], "kto")
 
 
 def _picks(frame: pl.DataFrame, format: str, chat: bool) -> pl.DataFrame:
     schema, kept = frame.schema, list(frame.columns[len(PICK_COLUMNS) :])
-    chat = _is_chat(schema, PICK_COLUMNS[:2], chat)
     if format == "messages":
         return _with_kept(frame, {"messages": _conversation(schema, "completion")}, kept, format)
-    return _with_kept(frame, {name: _messages(schema, name) if chat else pl.col(name) for name in PICK_COLUMNS[:2]}, kept, format)
+    return _with_kept(frame, in_one_form(schema, PICK_COLUMNS[:2], chat=chat), kept, format)
 
 
 def _unpaired(frame: pl.DataFrame) -> pl.DataFrame:
@@ -223,38 +210,9 @@ def _clash(name: str, format: str) -> BadArgument:
     return BadArgument(f"format: a kept column has the name {name!r}, which {format!r} uses itself.", hint=hint)
 
 
-def _fields(schema: Mapping[str, pl.DataType], name: str) -> dict[str, pl.DataType]:
-    """Fields of the messages that column `name` becomes: role, content, then the others in their order."""
-    dtype = schema[name]
-    if dtype == pl.String:
-        return {"role": pl.String(), "content": pl.String()}
-    role, content = message_keys(dtype, name)
-    inner = {field.name: field.dtype for field in dtype.inner.fields}  # type: ignore[attr-defined]
-    others = {key: kind for key, kind in inner.items() if key not in (role, content, "role", "content")}
-    return {"role": pl.String(), "content": inner[content], **others}
-
-
-def _messages(schema: Mapping[str, pl.DataType], name: str, fields: Mapping[str, pl.DataType] | None = None) -> pl.Expr:
-    """Column `name` as message lists with exactly `fields` (its own ones by default); absent ones are null."""
-    message = _message(schema, name, fields or _fields(schema, name))
-    return pl.concat_list(message) if schema[name] == pl.String else pl.col(name).list.eval(message)
-
-
-def _message(schema: Mapping[str, pl.DataType], name: str, fields: Mapping[str, pl.DataType]) -> pl.Expr:
-    """The one message that a text is; or, for `list.eval`, each message of a list."""
-    if schema[name] == pl.String:
-        parts = {"role": pl.lit(_SPEAKERS[name]), "content": pl.col(name)}
-    else:
-        role, content = message_keys(schema[name], name)
-        parts = {key: pl.element().struct.field(key) for key in _fields(schema, name) if key not in ("role", "content")}
-        parts["role"] = pl.element().struct.field(role).cast(pl.String).replace(_ROLES)
-        parts["content"] = pl.element().struct.field(content)
-    return pl.struct(parts.get(key, pl.lit(None, dtype=kind)).alias(key) for key, kind in fields.items())
-
-
 def _conversation(schema: Mapping[str, pl.DataType], side: str) -> pl.Expr:
     """Prompt and completion as one message list; a field that only one of them has is null in the other's messages."""
-    mine, theirs = _fields(schema, "prompt"), _fields(schema, side)
+    mine, theirs = message_fields(schema, "prompt"), message_fields(schema, side)
     unlike = [key for key in mine if key in theirs and mine[key] != theirs[key]]
     if unlike:
         key = unlike[0]
@@ -264,10 +222,10 @@ def _conversation(schema: Mapping[str, pl.DataType], side: str) -> pl.Expr:
         )
     fields = mine | theirs
     if schema["prompt"] == schema[side] == pl.String:  # two messages in every row: 20 times as fast as joining lists
-        both = _message(schema, "prompt", fields).append(_message(schema, side, fields))
+        both = message(schema, "prompt", fields).append(message(schema, side, fields))
         alternating = pl.int_range(pl.len() * 2) // 2 + pl.int_range(pl.len() * 2) % 2 * pl.len()
         return both.gather(alternating).reshape((-1, 2)).arr.to_list()
-    return pl.concat_list(_messages(schema, "prompt", fields), _messages(schema, side, fields))
+    return pl.concat_list(messages(schema, "prompt", fields), messages(schema, side, fields))
 
 
 def _instruction(chat: bool) -> dict[str, pl.Expr]:
@@ -284,9 +242,11 @@ def _llama_factory(frame: pl.DataFrame, chat: bool) -> dict[str, pl.Expr]:
     schema = frame.schema
     if not chat:
         return {"instruction": pl.col("prompt"), "input": pl.lit(""), "chosen": pl.col("chosen"), "rejected": pl.col("rejected")}
-    unlike = [name for name in PAIR_COLUMNS[:3] if _fields(schema, name)["content"] != pl.String]
+    unlike = [name for name in PAIR_COLUMNS[:3] if message_fields(schema, name)["content"] != pl.String]
     if unlike:
-        raise BadArgument(f"format: 'llama-factory' needs messages whose content is text; got {_fields(schema, unlike[0])['content']}.")
+        raise BadArgument(
+            f"format: 'llama-factory' needs messages whose content is text; got {message_fields(schema, unlike[0])['content']}."
+        )
     lists = [name for name in ("chosen", "rejected") if schema[name] != pl.String]
     several = frame.select(pl.any_horizontal(pl.col(name).list.len() != 1 for name in lists).sum()).item() if lists else 0
     if several:
@@ -299,5 +259,5 @@ def _llama_factory(frame: pl.DataFrame, chat: bool) -> dict[str, pl.Expr]:
         role = message.struct.field("role").replace(_SHAREGPT_ROLES)
         return pl.struct(role.alias("from"), message.struct.field("content").alias("value"))
 
-    conversations = _messages(schema, "prompt").list.eval(said(pl.element()))
-    return {"conversations": conversations} | {side: said(_messages(schema, side).list.first()) for side in ("chosen", "rejected")}
+    conversations = messages(schema, "prompt").list.eval(said(pl.element()))
+    return {"conversations": conversations} | {side: said(messages(schema, side).list.first()) for side in ("chosen", "rejected")}

@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 
 from prefmill.errors import BadInput
-from prefmill.formats import _is_chat, _messages
 from prefmill.hashing import prompt_hash
+from prefmill.messages import held_as_messages, messages
 from prefmill.readers import open_source
 from prefmill.recipes import PromptsSection
 from prefmill.schema import RoleNames, Roles
@@ -84,8 +84,8 @@ def _distinct(files: Any, section: PromptsSection, counts: dict[str, int]) -> pl
         rows = pl.concat([frame.select(pl.col(roles.prompt).alias("prompt")) for frame in frames], how="vertical_relaxed")
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    if _is_chat(rows.schema, ("prompt",), False):  # one spelling of roles: chat templates know user and assistant only
-        rows = rows.select(prompt=_messages(rows.schema, "prompt"))
+    if held_as_messages(rows.schema, ("prompt",)):  # one spelling of roles: chat templates know user and assistant only
+        rows = rows.select(prompt=messages(rows.schema, "prompt"))
     there = rows.drop_nulls("prompt")
     found = there.unique("prompt", keep="first", maintain_order=True)
     fitting = found

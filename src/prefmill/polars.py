@@ -13,11 +13,13 @@ Importing this module registers `lf.pref`, `df.pref` and `pl.col(...).pref` (`po
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Unpack, cast
 
 import polars as pl
 
 from prefmill.advantages import advantage_report, advantages
+from prefmill.messages import in_one_form
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, roles_of
 from prefmill.polars_picks import pick_report, picks, rank_in
 from prefmill.polars_pref import best_of, pair_report, pairs, unpaired
@@ -31,9 +33,10 @@ __all__ = ["Stages", "apply", "best_of", "pair_report", "pairs", "rank_in", "rep
 def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, *, first: int = 0, **names: Unpack[RoleNames]) -> pl.LazyFrame:
     """`plan` over `frame` as a LazyFrame; `Plan.lazy` is this function. `first` is the position of the first row, for messages.
 
-    Columns out: prompt, chosen, rejected (as they came in), chosen_score, rejected_score (Float64); of labels: prompt, completion, label
-    (Boolean), score; of best-of-K: prompt, completion, score, rank (Int64), with length control adjusted_score (Float64), and stage if that
-    role is mapped; of advantages: prompt, completion, score, advantage (Float64).
+    Columns out: prompt, chosen, rejected (all text, or all messages), chosen_score, rejected_score (Float64);
+    of labels: prompt, completion, label (Boolean), score; of best-of-K: prompt, completion, score, rank (Int64),
+    with length control adjusted_score (Float64), and stage if that role is mapped; of advantages: prompt,
+    completion, score, advantage (Float64).
     Positions are the row order of `frame`. Cost: one narrow pass that ranks, one join that fetches texts.
 
     >>> feedback = pl.DataFrame({"question": ["p", "p"], "answer": ["a", "b"], "rating": [1, 5]})
@@ -45,9 +48,10 @@ def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, *, first: int = 0, **n
     texts = rows.select("_pos", "_prompt", "_completion")
     if isinstance(plan, Unpaired):
         labels = stages.labels().filter(pl.col("_label").is_not_null()).sort("_turn", "_first")
-        return labels.join(texts, on="_pos", how="left", maintain_order="left").select(
+        labelled = labels.join(texts, on="_pos", how="left", maintain_order="left").select(
             prompt="_prompt", completion="_completion", label="_label", score="_score"
         )
+        return _in_one_form(labelled, rows, ("completion",))
     if isinstance(plan, BestOf):
         stage = {"stage": "_stage"} if roles.stage else {}
         more = {"adjusted_score": "_adjusted_score"} if plan.length_control else {}
@@ -60,11 +64,12 @@ def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, *, first: int = 0, **n
         return found.join(texts, on="_pos", how="left", maintain_order="left").select(
             prompt="_prompt", completion="_completion", score="_score", advantage="_advantage"
         )
-    return (
+    told = (
         _told(stages.pairs().sort("_first", -pl.col("_c"), "_r"), texts)
         .filter(~pl.col("_same_text"))
         .select(prompt="_prompt", chosen="_completion", rejected="_worse", chosen_score="_chosen_score", rejected_score="_rejected_score")
     )
+    return _in_one_form(told, rows, ("chosen", "rejected"))
 
 
 def report(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, **names: Unpack[RoleNames]) -> PairReport:
@@ -84,6 +89,15 @@ def report(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, **names: Unpack[RoleN
         return advantage_report(stages.judged, advantages(plan, stages.judged))
     pairs = _told(stages.pairs(), rows.select("_pos", "_prompt", "_completion"))
     return stages.pair_report(pairs.select("_first", "_chosen", "_rejected", "_same_text"))
+
+
+def _in_one_form(out: pl.LazyFrame, rows: pl.LazyFrame, sides: Sequence[str]) -> pl.LazyFrame:
+    """`out` with its prompt and `sides` all text or all messages; they hold what `rows` (of `numbered`) has as _prompt, _completion."""
+    schema = rows.collect_schema()
+    kinds = {"prompt": schema["_prompt"]} | dict.fromkeys(sides, schema["_completion"])
+    if all(kind == pl.String for kind in kinds.values()):
+        return out  # a filter on the prompt still sees a plain column
+    return out.with_columns(**in_one_form(kinds, kinds))
 
 
 def _told(pairs: pl.LazyFrame, texts: pl.LazyFrame) -> pl.LazyFrame:

@@ -1,0 +1,53 @@
+-- Rows for a trainer are all text or all messages (docs/semantics.md, Conversations).
+--
+-- `told` is a relation of _prompt and of _chosen_text, _rejected_text (both completions; of labels the same one twice). Where the prompt or the
+-- completion is a list of messages, a text is a message of the user or of the assistant, and messages have role and content, with roles that
+-- chat templates know. An ENUM is its text. Other types are left as they are. Columns with other names stay.
+--
+-- A type is known when a query is bound, and so is `typeof`: the field that struct_extract takes out of a struct of all forms is chosen then,
+-- and gives the column its type. DuckDB 2.0 makes nothing of the other forms; for 1.5 a CASE keeps them empty.
+CREATE OR REPLACE MACRO pref_holds_messages(kind) AS regexp_full_match(kind, '(?s)STRUCT\(.*\)\[[0-9]*\]');
+-- The names of a message's fields, with their types; what is inside of these is left out.
+CREATE OR REPLACE MACRO pref_without_inner(fields) AS regexp_replace(fields, '\([^()]*\)', '', 'g');
+CREATE OR REPLACE MACRO pref_message_fields(kind) AS
+pref_without_inner(pref_without_inner(pref_without_inner(pref_without_inner(pref_without_inner(pref_without_inner(
+  regexp_extract(kind, '(?s)^STRUCT\((.*)\)\[[0-9]*\]$', 1)))))));
+CREATE OR REPLACE MACRO pref_has_field(kind, field) AS regexp_matches(pref_message_fields(kind), '(^|, )"?' || field || '"? ');
+CREATE OR REPLACE MACRO pref_has_more_fields(kind) AS regexp_matches(pref_message_fields(kind), ',.*,');
+-- Which field of a message says who speaks, and which what is said: OpenAI's names, else ShareGPT's.
+CREATE OR REPLACE MACRO pref_message_key(kind, openai, sharegpt) AS
+CASE WHEN (pref_has_field(kind, 'role') AND pref_has_field(kind, 'content')) OR NOT pref_has_field(kind, 'from') THEN openai ELSE sharegpt END;
+CREATE OR REPLACE MACRO pref_role(speaker) AS
+CASE speaker WHEN 'human' THEN 'user' WHEN 'prompter' THEN 'user' WHEN 'gpt' THEN 'assistant' ELSE speaker END;
+CREATE OR REPLACE MACRO pref_form(kind, other) AS
+CASE WHEN pref_holds_messages(kind) OR pref_holds_messages(other) THEN 'messages' WHEN starts_with(kind, 'ENUM(') THEN 'text' ELSE 'as it is' END;
+CREATE OR REPLACE MACRO pref_conversations(told) AS TABLE (
+  WITH listed AS NOT MATERIALIZED (
+    SELECT *,
+      struct_extract({'list': _prompt, 'text': [{'role': 'user', 'content': _prompt::VARCHAR}]},
+                     CASE WHEN pref_holds_messages(typeof(_prompt)) THEN 'list' ELSE 'text' END) AS _asked,
+      struct_extract({'list': [_chosen_text, _rejected_text],
+                      'text': [[{'role': 'assistant', 'content': text::VARCHAR}] FOR text IN [_chosen_text, _rejected_text]]},
+                     CASE WHEN pref_holds_messages(typeof(_chosen_text)) THEN 'list' ELSE 'text' END) AS _said
+    FROM query_table(told)),
+  written AS NOT MATERIALIZED (
+    SELECT * EXCLUDE (_asked, _said),
+      list_transform(CASE WHEN pref_form(typeof(_prompt), typeof(_chosen_text)) = 'messages' THEN _asked END, lambda m: struct_extract(
+        {'two': {'role': pref_role(struct_extract(m, pref_message_key(typeof(_asked), 'role', 'from'))),
+                 'content': struct_extract(m, pref_message_key(typeof(_asked), 'content', 'value'))},
+         'more': struct_update(m, role := pref_role(struct_extract(m, pref_message_key(typeof(_asked), 'role', 'from'))),
+                               content := struct_extract(m, pref_message_key(typeof(_asked), 'content', 'value')))},
+        CASE WHEN pref_has_more_fields(typeof(_asked)) THEN 'more' ELSE 'two' END)) AS _asked,
+      list_transform(CASE WHEN pref_form(typeof(_prompt), typeof(_chosen_text)) = 'messages' THEN _said END, lambda said: list_transform(said, lambda m: struct_extract(
+        {'two': {'role': pref_role(struct_extract(m, pref_message_key(typeof(said), 'role', 'from'))),
+                 'content': struct_extract(m, pref_message_key(typeof(said), 'content', 'value'))},
+         'more': struct_update(m, role := pref_role(struct_extract(m, pref_message_key(typeof(said), 'role', 'from'))),
+                               content := struct_extract(m, pref_message_key(typeof(said), 'content', 'value')))},
+        CASE WHEN pref_has_more_fields(typeof(said)) THEN 'more' ELSE 'two' END))) AS _said
+    FROM listed)
+  SELECT * EXCLUDE (_asked, _said) REPLACE (
+    struct_extract({'messages': _asked, 'text': _prompt::VARCHAR, 'as it is': _prompt}, pref_form(typeof(_prompt), typeof(_chosen_text))) AS _prompt,
+    struct_extract({'messages': _said[1], 'text': _chosen_text::VARCHAR, 'as it is': _chosen_text}, pref_form(typeof(_chosen_text), typeof(_prompt))) AS _chosen_text,
+    struct_extract({'messages': _said[2], 'text': _rejected_text::VARCHAR, 'as it is': _rejected_text}, pref_form(typeof(_rejected_text), typeof(_prompt))) AS _rejected_text)
+  FROM written
+);
