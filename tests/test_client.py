@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import serving
 
-from prefmill.errors import BadArgument, RequestFailed
+from prefmill.errors import BadArgument, BadRow, RequestFailed
 from prefmill.sampling import Answer, EndpointSampler, Request
 
 pytest.importorskip("httpx2", reason="needs the extra prefmill[endpoint]")
@@ -112,10 +112,13 @@ def test_half_an_answer_is_no_answer(half: Any) -> None:
 ])  # fmt: skip
 def test_final(status: int, said: Any, words: str) -> None:
     script = Script(*[(status, {}, said)] * 20)
-    with serving.server(script) as url, pytest.raises(RequestFailed, match=words) as caught:
+    with serving.server(script) as url, pytest.raises((RequestFailed, BadRow), match=words) as caught:
         sampler(url, concurrency=1).sample(ASKED)
     assert len(script.asked) == 1, "nothing is asked after it"
-    assert (caught.value.status, caught.value.index, caught.value.exit_code) == (status, 0, 1)
+    failed = caught.value.__cause__ if isinstance(caught.value, BadRow) else caught.value
+    assert isinstance(failed, RequestFailed)
+    assert (failed.status, failed.index, caught.value.exit_code) == (status, 0, 1)
+    assert isinstance(caught.value, BadRow) == (status in (400, 422)), "the others are the server's fault"
 
 
 def test_gives_up() -> None:

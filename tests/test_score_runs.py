@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 import prefmill as pm
-from prefmill.errors import BadArgument, BadInput, BadScore, PrefmillError, RunBusy, RunDiffers, TargetExists
+from prefmill.errors import BadArgument, BadInput, BadRow, PrefmillError, RunBusy, RunDiffers, TargetExists
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -166,7 +166,7 @@ def test_what_is_no_number_names_the_row(value: float, said: str, tmp_path: Path
         texts = zip(batch["prompt"].to_pylist(), batch["completion"].to_pylist(), strict=True)
         return [value if text == (bad["prompt"], bad["completion"]) else 1.0 for text in texts]
 
-    with pytest.raises(BadScore, match=rf"row 17 \(id '{bad['id']}'\) got {said}"):
+    with pytest.raises(BadRow, match=rf"row 17 \(id '{bad['id']}'\) got {said}"):
         pm.score(frame, tmp_path / "out.parquet", scorer=scorer)
     assert not (tmp_path / "out.parquet").exists()
 

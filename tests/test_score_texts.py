@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import prefmill as pm
-from prefmill.errors import BadInput
+from prefmill.errors import BadInput, BadRow
 from prefmill.scoring.scorers import Ensemble, Scored
 
 ROWS = pa.table({
@@ -39,17 +39,15 @@ class Talker:
 
     def run(self, said: list[str]) -> Scored:
         if self.fail_on in said and self.fail_on:
-            error = BadInput(f"talk: row {said.index(self.fail_on)} is not to be had.")
-            error.row = said.index(self.fail_on)  # type: ignore[attr-defined]
-            raise error
+            raise BadRow("talk", "is not to be had.", row=said.index(self.fail_on), reason="refused")
         length = np.array([len(text) for text in said], float)
         null = length == 0
-        counts = {"requests": len(said), "tokens_in": int(length.sum()), "null:empty": int(null.sum())}
+        counts = {"requests": len(said), "tokens_in": int(length.sum())}
         texts = {
             "verdict": [f"it is {n:g} long: {t}" for n, t in zip(length, said, strict=True)],
             "reason": ["empty" if n else None for n in null],
         }
-        return Scored({"score": length, "half": length / 2}, null, counts, texts)
+        return Scored({"score": length, "half": length / 2}, null, counts, texts, texts["reason"])
 
     def cost(self, counts: Mapping[str, int]) -> float:
         return counts["tokens_in"] / 100
@@ -111,6 +109,6 @@ def test_ensemble(tmp_path: Path) -> None:
     both = Ensemble(scorers={"one": Talker(), "two": Talker()})
     done = pm.score(ROWS, tmp_path / "out.parquet", scorer=both)
     assert done.columns == ("score", "score_one", "score_two", *(f"score_{n}_{t}" for n in ("one", "two") for t in ("verdict", "reason")))
-    assert done.null == {"null_prompt": 1, "null_completion": 1, "left_out": 1}
+    assert done.null == {"null_prompt": 1, "null_completion": 1, "empty": 1}
     out = pq.read_table(tmp_path / "out.parquet")
     assert out["score_two_verdict"].to_pylist() == WANTED["score_verdict"]

@@ -18,13 +18,13 @@ import tiny_models
 torch = pytest.importorskip("torch", reason="needs the extra prefmill[score]")
 transformers = pytest.importorskip("transformers", reason="needs the extra prefmill[score]")
 
-from prefmill.errors import BadArgument, BadInput  # noqa: E402
+from prefmill.errors import BadArgument, BadInput, BadRow  # noqa: E402
 from prefmill.scoring import LogProb, RewardModel, attention  # noqa: E402
 from prefmill.scoring.attention import CannotShare, StreamPlan  # noqa: E402
 from prefmill.scoring.engine import Engine, OutOfDeviceMemory, ScoresDiffer  # noqa: E402
 from prefmill.scoring.heads import RewardHead  # noqa: E402
 from prefmill.scoring.packing import pack  # noqa: E402
-from prefmill.scoring.tokens import TokenRows, TooLong  # noqa: E402
+from prefmill.scoring.tokens import TokenRows  # noqa: E402
 
 pytestmark = pytest.mark.score
 pools.one_thread()
@@ -392,9 +392,9 @@ LONG = [("Hi", "short"), ("Hi", "long " * 20), ("Other", "fits"), ("Hi", "longer
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_trap_08_a_row_that_is_too_long_is_an_error_with_its_number(family: str) -> None:
     scorer = RewardModel(model=pools.reward(family), device="cpu", max_length=40)
-    with pytest.raises(TooLong, match=r"score: row 1 is too long; got 106 tokens, expected at most 40\.\nHint: --on-too-long") as caught:
+    with pytest.raises(BadRow, match=r"score: row 1 is too long; got 106 tokens, expected at most 40\.\nHint: --on-too-long") as caught:
         scorer.prepare(pools.batch(LONG))
-    assert (caught.value.row, caught.value.tokens, caught.value.limit) == (1, 106, 40)
+    assert (caught.value.row, caught.value.reason) == (1, "too_long")
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])
@@ -404,7 +404,7 @@ def test_trap_08_null_leaves_the_others_as_they_are(family: str) -> None:
     done = scorer.run(scorer.prepare(pools.batch(LONG)))
     assert done.null is not None
     assert done.null.tolist() == [False, True, False, True]
-    assert (done.counts["too_long"], done.counts["truncated"]) == (2, 0)
+    assert (list(done.reasons).count("too_long"), done.counts["truncated"]) == (2, 0)
     pools.assert_close(done.columns["score"][[0, 2]], pools.oracle(folder, [LONG[0], LONG[2]]))
     assert np.isnan(scorer(pools.batch(LONG))).tolist() == [False, True, False, True]
     nothing = scorer.run(scorer.prepare(pools.batch([LONG[1]])))
@@ -421,7 +421,7 @@ def test_trap_08_truncation_is_asked_for_and_counted(family: str, side: str, tmp
     scorer = RewardModel(model=folder, device="cpu", max_length=40, on_too_long="truncate")
     done = scorer.run(scorer.prepare(pools.batch(LONG)))
     assert done.null is None
-    assert (done.counts["too_long"], done.counts["truncated"]) == (0, 2)
+    assert (list(done.reasons).count("too_long"), done.counts["truncated"]) == (0, 2)
     model, tok = pools.plain(folder)
     with torch.inference_mode():
         cut = [ids[:40] if side == "right" else ids[-40:] for ids in (pools.ids_of(tok, *row) for row in LONG)]
@@ -503,7 +503,7 @@ def test_trap_11_rows_longer_than_the_models_positions(family: str) -> None:
     overhead = len(pools.ids_of(tiny.tokenizer(), "Hi", ""))
     rows = [("Hi", "x" * (n - overhead)) for n in (511, 512)]
     pools.assert_close(pools.scores(folder, rows), pools.oracle(folder, rows))
-    with pytest.raises(TooLong, match="row 2 is too long; got 513 tokens, expected at most 512"):
+    with pytest.raises(BadRow, match="row 2 is too long; got 513 tokens, expected at most 512"):
         pools.scores(folder, [*rows, ("Hi", "x" * (513 - overhead))])
 
 
@@ -520,7 +520,7 @@ def test_trap_11_positions_that_begin_behind_the_pad_token(tmp_path: Path) -> No
         overhead = len(pools.ids_of(tok, "Hi", ""))
         rows = [("Hi", "x" * (most - overhead)), ("Hi", "y" * 5), ("Ho", "z" * 9)]
         pools.assert_close(RewardModel(model=folder, device="cpu")(pools.batch(rows)), pools.oracle(folder, rows))
-        with pytest.raises(TooLong, match=f"got {most + 1} tokens, expected at most {most}"):
+        with pytest.raises(BadRow, match=f"got {most + 1} tokens, expected at most {most}"):
             RewardModel(model=folder, device="cpu")(pools.batch([("Hi", "x" * (most + 1 - overhead))]))
 
 

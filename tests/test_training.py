@@ -173,7 +173,7 @@ def test_pairs_left_out_are_counted(home, tmp_path):
         frame, tmp_path / "reward", model=reward_base(home, "llama"), steps=1, max_length=100, holdout=0.4, seed=3,
         progress=lambda phase, share: told.append(phase),
     )  # fmt: skip
-    assert report.dropped == {"null_prompt": 1, "null_chosen": 1} | ({"too_long": report.dropped["too_long"]})
+    assert report.dropped == {"null_prompt": 1, "null_completion": 1} | ({"too_long": report.dropped["too_long"]})
     assert report.rows_in == 12 == report.rows_used + report.rows_held_out + sum(report.dropped.values())
     (held,) = report.held_out
     assert held.pairs_in == report.rows_held_out == held.accuracy.pairs + sum(held.dropped.values())
@@ -327,7 +327,7 @@ def test_conversations_and_other_column_names(policy_base, tmp_path):
     named = WINNERS.rename({"prompt": "asked", "completion": "said"})
     one = pm.train_policy(tmp_path / "talks.parquet", tmp_path / "a", model=policy_base, steps=2)
     pm.train_policy(named, tmp_path / "b", model=policy_base, steps=2, roles={"prompt": "asked", "completion": "said"})
-    assert one.dropped == {"null_messages": 1}
+    assert one.dropped == {"null_completion": 1}
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 

@@ -18,6 +18,7 @@ from prefmill.options import (
     Inputs,
     Keep,
     MemoryLimit,
+    OnBadRow,
     Overwrite,
     Prompt,
     Quiet,
@@ -89,6 +90,7 @@ def sample(  # one option a line: this is the manual
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens in work at a time.", rich_help_panel=_SPEED)] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the model on a CPU.", rich_help_panel=_SPEED)] = None,
     chunk_rows: Annotated[int | None, typer.Option(min=1, help="Answers committed at a time.  [default: 256]")] = None,
+    on_bad_row: OnBadRow = "error",
     keep: Keep = None,
     prompt: Prompt = None,
     id: Id = None,
@@ -119,7 +121,7 @@ def sample(  # one option a line: this is the manual
         raise BadArgument("sample: no output named.", hint="-o pool.parquet")
     if output == "-" and as_json:
         raise BadArgument("-o - and --json both want stdout.", hint="give -o a file.")
-    names = ("n", "seed", "stage", "source", "prompt", "id", "overwrite", "encoding", "delimiter", "rejects", "temp_dir")
+    names = ("n", "seed", "stage", "source", "prompt", "id", "on_bad_row", "overwrite", "encoding", "delimiter", "rejects", "temp_dir")
     try:
         with stdout_or(output) as target, show.progress(quiet=quiet) as tell:
             report = run(

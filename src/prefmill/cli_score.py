@@ -19,6 +19,7 @@ from prefmill.options import (
     Id,
     Inputs,
     MemoryLimit,
+    OnBadRow,
     Overwrite,
     Prompt,
     Quiet,
@@ -147,6 +148,7 @@ def score(  # one option a line: this is the manual
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the model on a CPU.", rich_help_panel="Speed")] = None,
     cache: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep scores by content: a grown pool scores its new rows.")] = None,
     chunk_rows: Annotated[int | None, typer.Option(min=1, help="Rows committed at a time.  [default: 512]")] = None,
+    on_bad_row: OnBadRow = "error",
     score_column: Annotated[str, typer.Option(metavar="NAME", help="Column to write.")] = "score",
     prompt: Prompt = None,
     completion: Completion = None,
@@ -178,7 +180,7 @@ def score(  # one option a line: this is the manual
         raise BadArgument("score: no output named.", hint="-o scored.parquet")
     if output == "-" and as_json:
         raise BadArgument("-o - and --json both want stdout.", hint="give -o a file.")
-    names = ("score_column", "overwrite", "encoding", "delimiter", "rejects", "temp_dir")
+    names = ("score_column", "on_bad_row", "overwrite", "encoding", "delimiter", "rejects", "temp_dir")
     try:
         with stdout_or(output) as target, show.progress(quiet=quiet) as tell:
             report = run(

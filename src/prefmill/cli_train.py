@@ -13,6 +13,7 @@ from prefmill.errors import BadArgument
 from prefmill.options import (
     AsJson,
     Inputs,
+    OnBadRow,
     Overwrite,
     Quiet,
     print_json,
@@ -47,6 +48,7 @@ def train_reward(  # one option a line: this is the manual
     center: Annotated[float, typer.Option(help="Weight of the term that keeps rewards around 0.", rich_help_panel=_TRAINING)] = 0.01,
     seed: Annotated[int, typer.Option(help="Of the head, the order and the hold-out.", rich_help_panel=_TRAINING)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_TRAINING)] = "auto",
+    on_bad_row: OnBadRow = "error",
     as_json: AsJson = False,
     quiet: Quiet = False,
     overwrite: Overwrite = False,
@@ -71,7 +73,7 @@ def train_reward(  # one option a line: this is the manual
             report = run(
                 inputs, output, model=model, test=test or (), holdout=holdout, steps=steps, epochs=epochs, batch_size=batch_size,
                 learning_rate=learning_rate, max_length=max_length, lora_rank=lora_rank, center=center, seed=seed, device=device,
-                revision=revision, trust_remote_code=trust_remote_code, overwrite=overwrite, progress=tell,
+                revision=revision, trust_remote_code=trust_remote_code, on_bad_row=on_bad_row, overwrite=overwrite, progress=tell,
             )  # fmt: skip
     except KeyboardInterrupt:
         print("prefmill: stopped; nothing is written.", file=sys.stderr)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class PrefmillError(ValueError):
@@ -100,16 +101,40 @@ BAD_ROW = {
 class BadRow(BadInput):
     """One row that cannot be used. `row` is its place among the rows that were handed over, `reason` one of `BAD_ROW`.
 
+    `found` are all bad rows that came to light at once, this one first (`refuse`): whoever goes on without them removes them together.
     Whoever knows where those rows come from says so with `named`: file, position and id.
     """
 
+    HINT = "--on-bad-row null (on_bad_row='null') goes on without such rows and counts them by reason."
+
     def __init__(self, where: str, what: str, *, row: int, reason: str, name: str | None = None, hint: str | None = None) -> None:
-        self.where, self.what, self.row, self.reason = where, what, row, reason
-        super().__init__(f"{where}: {name or f'row {row}'} {what}", hint=hint)
+        if reason not in BAD_ROW:
+            raise BadArgument(f"BadRow: no such reason; got {reason!r}, expected one of {list(BAD_ROW)}.")
+        self.where, self.what, self.row, self.reason, self.name, self.own_hint = where, what, row, reason, name, hint
+        self.found: tuple[BadRow, ...] = (self,)
+        super().__init__(f"{where}: {name or f'row {row}'} {what}", hint=f"{hint} Or {self.HINT}" if hint else self.HINT)
 
     def named(self, name: str) -> BadRow:
         """The same error with its row told as `name`, for example `row 12 of pool.jsonl (id 'x')`."""
-        return BadRow(self.where, self.what, row=self.row, reason=self.reason, name=name, hint=self.hint)
+        return BadRow(self.where, self.what, row=self.row, reason=self.reason, name=name, hint=self.own_hint)
+
+    def __reduce__(self) -> Any:  # on the way to another process
+        return _again, (self.where, self.what, self.row, self.reason, self.name, self.own_hint)
+
+    def at(self, row: int, *, where: str | None = None) -> BadRow:
+        """The same error about the row with another place, or said by another command."""
+        return BadRow(where or self.where, self.what, row=row, reason=self.reason, hint=self.own_hint)
+
+
+def _again(where: str, what: str, row: int, reason: str, name: str | None, hint: str | None) -> BadRow:
+    return BadRow(where, what, row=row, reason=reason, name=name, hint=hint)
+
+
+def refuse(bad: Sequence[BadRow]) -> None:
+    """Raise the first of the rows `bad`, all of them in its `found`; without any do nothing."""
+    if bad:
+        bad[0].found = tuple(bad)
+        raise bad[0]
 
 
 class TargetExists(PrefmillError, FileExistsError):
@@ -131,10 +156,16 @@ class RunBusy(PrefmillError):
 
 
 class RequestFailed(PrefmillError):
-    """A server refused a request, or gave no answer; `index` is the place of the request among those sent, `status` that of HTTP."""
+    """A server refused a request, or gave no answer.
 
-    def __init__(self, message: str, *, hint: str | None = None, index: int = 0, status: int | None = None) -> None:
-        self.index, self.status = index, status
+    `index` is the place of the request among those sent, `status` that of HTTP. `reason` is one of `BAD_ROW` where the request itself is
+    at fault, so that others may go on without it; None where the server is.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, index: int = 0, status: int | None = None, reason: str | None = None
+    ) -> None:
+        self.index, self.status, self.reason = index, status, reason
         super().__init__(message, hint=hint)
 
 

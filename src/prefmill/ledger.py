@@ -27,7 +27,8 @@ _VERSION = 1
 class Ledger:
     """The chunks of one run, for one output. Use it as a context: it holds a lock.
 
-    key    what decides the result, by name, nested; a ledger of another key is refused, and the difference is named.
+    key    what decides the result, by name, nested; a ledger of another key is refused, and the difference is named. A name `on_...` may
+           go from `error` to `null`: a run that a bad row stopped goes on without it.
     shape  what may move the last bit of a result; a run that goes on takes the values with which it began (`self.shape`).
     where  the command, for messages.
     """
@@ -176,6 +177,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str =
     for name in dict.fromkeys([*before, *now]):
         old, new = before.get(name), now.get(name)
         path = f"{where}{name}"
+        if name.rpartition(".")[2].startswith("on_") and (old, new) == ("error", "null"):
+            continue  # what is done has no such row: it is the same with those to come left out
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{path}.")
         elif old != new:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -138,6 +138,7 @@ class Stages:
                 report = sample(
                     self.run.folder / "prompts" / f"{prompts}.parquet", self.run.folder / output,
                     sampler=self.parts.sampler(policy), source=f"policy-{stage}", progress=self._told(name), **chunk, **asked,
+                    on_bad_row=self.recipe.sample.on_bad_row,
                 )  # fmt: skip
             return _plain(report)
 
@@ -145,13 +146,15 @@ class Stages:
 
     def _scored(self, name: str, source: str, output: str, before: str, column: str, scorer: Any, key: Mapping[str, Any]) -> None:
         """The rows of `source` with a column of scores behind them."""
+        section = self.recipe.second if column == "second" else self.recipe.score
+        on_bad_row: Literal["error", "null"] = "error" if section is None else section.on_bad_row
 
         def work() -> Mapping[str, Any]:
             from prefmill.score_runs import score
 
             report = score(
                 self.run.folder / source, self.run.folder / output, scorer=scorer(), score_column=column, progress=self._told(name),
-                roles={"prompt": "prompt", "completion": "completion"},
+                roles={"prompt": "prompt", "completion": "completion"}, on_bad_row=on_bad_row,
             )  # fmt: skip
             return _plain(report)
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -59,6 +59,10 @@ TempDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for sp
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run; write nothing.")]
+OnBadRow = Annotated[
+    Literal["error", "null"],
+    typer.Option("--on-bad-row", help="A row that cannot be used: error names it, null leaves it out, counted by reason."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 
 

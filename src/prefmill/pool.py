@@ -103,13 +103,13 @@ class Pool:
         yield from con.sql(f"SELECT {columns} FROM {relation_of(self.source)}").to_arrow_reader(_READ_ROWS)
 
     def name_of(self, position: int, home: Path) -> str:
-        """A row as its owner knows it: by its id, where there is one, and its position."""
+        """A row as its owner knows it: by its place in its file, and its id where there is one."""
         if not self.roles.id:
-            return f"row {position}"
+            return self.source.place_of(position, home=home)
         con = _connect(home, self.source, None, None)
         query = f"SELECT {quote(self.roles.id)} FROM {relation_of(self.source)} LIMIT 1 OFFSET {position}"
         ((found,),) = con.execute(query).fetchall()
-        return f"row {position} (id {found!r})"
+        return self.source.place_of(position, found, home=home)
 
 
 def open_pool(inputs: Any, named: RoleNames, home: Path, *, chunk_rows: int, memory_bytes: int | None = None, threads: int | None = None,

@@ -20,7 +20,7 @@ from prefmill._engine import connect, literal, quote
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.hashing import spelled
 from prefmill.pool import paths_of
-from prefmill.readers import open_source
+from prefmill.readers import Source, open_source
 from prefmill.schema import Roles
 
 _READ_ROWS = 8192
@@ -35,6 +35,7 @@ class Prompts:
     keep      the names of the kept columns
     rows      of the input = count + nulls + duplicates
     identity  a hash of all prompts and kept values, in order
+    source    the files
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Prompts:
     nulls: int
     duplicates: int
     identity: str
+    source: Source
 
     @property
     def schema(self) -> pl.Schema:
@@ -106,7 +108,7 @@ def open_prompts(
     ((count,),) = con.execute("SELECT count(*) FROM firsts").fetchall()
     content = _content(con, path, len(keep))
     con.close()
-    return Prompts(path, tuple(keep), source.rows, count, nulls, source.rows - nulls - count, content)
+    return Prompts(path, tuple(keep), source.rows, count, nulls, source.rows - nulls - count, content, source)
 
 
 def _roles(columns: list[str], prompt: str | None, id: str | None) -> Roles:

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefmill.errors import BadArgument, PlanError, PrefmillError, nearest
 from prefmill.recipe_checks import files, flag, key, maybe, number, one_of, some, text, whole
@@ -47,6 +47,7 @@ class SampleSection:
     temperatures: tuple[float, ...] = key(some(number(0)), (0.8, 0.9))
     serve: str | None = key(maybe(text), None)
     chunk_rows: int | None = key(maybe(whole(1)), None)
+    on_bad_row: Literal["error", "null"] = key(one_of("error", "null"), "error")
     sampler: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -55,6 +56,7 @@ class ScoreSection:
     """A scorer: its kind, and in `scorer` its own fields."""
 
     kind: str = key(one_of("reward", "logprob", "implicit", "judge", "endpoint"), "reward")
+    on_bad_row: Literal["error", "null"] = key(one_of("error", "null"), "error")
     scorer: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -109,7 +111,7 @@ _INNER = {"sample": "sampler", "score": "scorer", "second": "scorer", "train": "
 #: Keys that decide no result: they may change while a run goes on.
 HOW = frozenset({
     "device", "batch_tokens", "threads", "concurrency", "timeout", "retries", "backoff", "rate_limit", "url", "api_key_env", "serve",
-    "chunk_rows", "cache", "share_prefix", "batch_rows", "price_in", "price_out",
+    "chunk_rows", "cache", "share_prefix", "batch_rows", "price_in", "price_out", "on_bad_row",
 })  # fmt: skip
 
 

@@ -9,17 +9,17 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from prefmill._version import __version__
-from prefmill.errors import AccountingError, BadArgument, BadInput
+from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadInput, BadRow
 from prefmill.hashing import spelled
 from prefmill.job import Progress, Reading
 from prefmill.ledger import Ledger
@@ -27,8 +27,8 @@ from prefmill.prompts import Prompts, open_prompts
 from prefmill.sampling import Answer, LocalSampler, Request
 from prefmill.sampling.remote import Remote
 from prefmill.sampling.seeds import Asked
-from prefmill.scoring.tokens import messages_of
-from prefmill.stream import named_row
+from prefmill.scoring.bad_rows import OnBadRow, check_on_bad_row, with_bad_rows
+from prefmill.scoring.tokens import conversations
 
 CHUNK_ROWS = 256
 #: behind the prompt, in this order; kept columns come last
@@ -37,7 +37,6 @@ COLUMNS: Mapping[str, pl.DataType] = {
     "seed": pl.Int64(), "finish_reason": pl.String(), "logprob": pl.Float64(), "n_tokens": pl.Int64(), "duplicate": pl.Boolean(),
 }  # fmt: skip
 _MADE = ("completion", "id", "temperature", "seed", "finish_reason", "logprob", "n_tokens", "duplicate")
-_NO_ANSWER = "too_long"
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,9 @@ class SampleReport:
     """What sampling did.
 
     prompts_in = prompts + null_prompts + duplicate_prompts (prompts that an earlier row of the input has; sampled once).
-    answers = the sum of `finish_reasons`: `stop` (ended), `length` (cut off), `too_long` (a prompt without room, its completion is null),
-    and what else a server says. duplicates: answers with a text that the prompt already had; empty: answers without text.
+    answers = the sum of `finish_reasons`: `stop` (ended), `length` (cut off), what else a server says, and
+    for answers that are not there, whose completion is null, the reason (`errors.BAD_ROW`, also in `null`;
+    `first_null` is the first prompt of each). duplicates: answers with a text that the prompt already had; empty: answers without text.
     tokens: of all answers, as far as the sampler told (untold: answers whose number it did not tell). chunks_resumed: chunks that an
     earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the sampler; tokens_sampled: in this call. Of servers:
     requests sent by this call, retries among them, and why (retried).
@@ -74,6 +74,12 @@ class SampleReport:
     requests: int = 0
     retries: int = 0
     retried: Mapping[str, int] = field(default_factory=dict)
+    first_null: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def null(self) -> dict[str, int]:
+        """Answers that are not there, by reason."""
+        return {reason: answers for reason, answers in self.finish_reasons.items() if reason in BAD_ROW}
 
     @property
     def stopped(self) -> int:
@@ -92,7 +98,7 @@ class SampleReport:
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""
-        derived = {"stopped": self.stopped, "cut_off": self.cut_off, "tokens_per_second": self.tokens_per_second}
+        derived = {"null": self.null, "stopped": self.stopped, "cut_off": self.cut_off, "tokens_per_second": self.tokens_per_second}
         plain = {"finish_reasons": dict(self.finish_reasons), "retried": dict(self.retried), "columns": list(self.columns)}
         return {**asdict(self), **plain, **derived}
 
@@ -111,6 +117,7 @@ def sample(
     id: str | None = None,
     keep: Sequence[str] = (),
     chunk_rows: int = CHUNK_ROWS,
+    on_bad_row: Literal["error", "null"] = "error",
     overwrite: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
@@ -132,11 +139,14 @@ def sample(
         prompt, id: the columns of prompt and of the row's id (for messages), where they are not called so.
         keep: further columns of the input to carry along, of each prompt's first row.
         chunk_rows: about so many answers, of whole prompts, are committed at a time: at most that much work is lost.
+        on_bad_row: a prompt that cannot be answered (`errors.BAD_ROW`: too long, refused by template or server, ...) is an `error` that
+            names it, or has null completions whose finish reason says why. A run that failed goes on with `null` where it was.
         overwrite: replace an output, and forget what an interrupted run of it had done.
 
     `logprob` is the sum of the log-probabilities of the drawn tokens at temperature 1 (natural logarithm), `n_tokens` their number, null
     where a server tells none. `duplicate` marks a text that the prompt already had in an earlier row. Starting again with another model,
-    prompt, temperature or seed is refused and the difference named. The same call after success does nothing. Raises `PrefmillError`s.
+    prompt, temperature or seed is refused and the difference named. The same call after success does nothing. Raises `PrefmillError`s;
+    `BadRow` for a prompt that cannot be answered.
 
     >>> import tempfile
     >>> class Echo:
@@ -159,6 +169,9 @@ def sample(
     drawer: Any = LocalSampler(model=sampler) if isinstance(sampler, str | Path) else sampler
     if not callable(getattr(drawer, "sample", None)):
         raise BadArgument(f"sample: not a sampler; got {type(sampler).__name__}, expected a model, LocalSampler or EndpointSampler.")
+    check_on_bad_row("sample", on_bad_row)
+    if is_dataclass(drawer):
+        drawer = with_bad_rows(drawer, on_bad_row)
     asked = Asked.of(n, temperatures, seed, stage, source or _source(drawer))
     if type(chunk_rows) is not int or chunk_rows < 1:
         raise BadArgument(f"sample: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")
@@ -181,13 +194,14 @@ def sample(
             "input": {"prompts": prompts.count, "content": prompts.identity},
             **asked.key,
             "sampler": dict(drawer.fingerprint),
+            "on_bad_row": on_bad_row,
             "prefmill": __version__.split(".")[0],
         }
         shape = {"chunk_prompts": max(1, chunk_rows // len(asked.draws)), "sampler": getattr(drawer, "shape", {})}
         with Ledger(target, key, shape, overwrite=overwrite, where="sample") as ledger:
             if ledger.resumed and ledger.shape["sampler"] not in ({}, shape["sampler"]):  # as it was begun, so that no bit differs
                 drawer = drawer.with_shape(ledger.shape["sampler"])
-            run = _Run(prompts, asked, drawer, ledger, tell)
+            run = _Run(prompts, asked, drawer, ledger, tell, home, on_bad_row)
             missing = [] if ledger.done else ledger.missing(run.sizes)
             before = drawer.usage if isinstance(drawer, Remote) else None
             way, seconds_model, tokens = run.all(missing)
@@ -213,6 +227,8 @@ class _Run:
     sampler: Any
     ledger: Ledger
     tell: Progress
+    home: Path
+    on_bad_row: OnBadRow
 
     @property
     def chunk_prompts(self) -> int:
@@ -247,18 +263,13 @@ class _Run:
         """The columns of a chunk's answers, and what was counted."""
         draws = self.asked.draws
         texts = spelled(frame["prompt"]).to_list()
-        prompts = [p if isinstance(p, str) else messages_of(p, "user") for p in frame["prompt"].to_list()]
+        prompts, bad = _plain_prompts(frame["prompt"].to_list())
         seeds = [seed for text in texts for seed in self.asked.seeds(text)]
         requests = [
             Request(p, temperature, seeds[i * len(draws) + k]) for i, p in enumerate(prompts) for k, (temperature, _) in enumerate(draws)
         ]
-        try:
-            answers: list[Answer] = list(self.sampler.sample(requests))
-        except BadInput as error:
-            raise named_row(error, lambda row: _name(frame, row // len(draws))) from error
-        if len(answers) != len(requests):
-            raise BadInput(f"sample: the sampler gave {len(answers)} answers; expected {len(requests)}, one for every request.")
-        completions = [None if answer.finish_reason == _NO_ANSWER else answer.text for answer in answers]
+        answers = self._answers(requests, frame, {k: each for k in range(len(requests)) if (each := bad.get(k // len(draws)))})
+        completions = [None if answer.finish_reason in BAD_ROW else answer.text for answer in answers]
         columns = {
             "completion": pa.array(completions, pa.large_string()),
             "id": pa.array([name for text in texts for name in self.asked.ids(text)], pa.large_string()),
@@ -275,9 +286,38 @@ class _Run:
             "empty": sum(text == "" for text in completions),
             "duplicates": columns["duplicate"].true_count,
         }
-        for answer in answers:
-            counts[f"finish_reason {answer.finish_reason}"] = counts.get(f"finish_reason {answer.finish_reason}", 0) + 1
+        for i, answer in enumerate(answers):
+            reason = answer.finish_reason
+            counts[f"finish_reason {reason}"] = counts.get(f"finish_reason {reason}", 0) + 1
+            if reason in BAD_ROW:
+                counts.setdefault(f"first {reason}", int(frame["row"][i // len(draws)]))
         return columns, counts
+
+    def _answers(self, requests: list[Request], frame: pl.DataFrame, bad: dict[int, BadRow]) -> list[Answer]:
+        """The answer to every request; a bad one, such as `bad` already are, costs no other, unless it ends the run."""
+        answers: list[Answer | None] = [None] * len(requests)
+        left = list(range(len(requests)))
+        while left:
+            for i, each in bad.items():
+                if self.on_bad_row == "error":
+                    raise each.named(self._name(frame, i // len(self.asked.draws))) from each
+                answers[i] = Answer("", each.reason, None, None)
+            left = [i for i in left if i not in bad]
+            try:
+                found = list(self.sampler.sample([requests[i] for i in left])) if left else []
+            except BadRow as error:
+                bad = {left[each.row]: each for each in error.found}
+                continue
+            if len(found) != len(left):
+                raise BadInput(f"sample: the sampler gave {len(found)} answers; expected {len(left)}, one for every request.")
+            for i, answer in zip(left, found, strict=True):
+                answers[i] = answer
+            break
+        return [answer for answer in answers if answer is not None]
+
+    def _name(self, frame: pl.DataFrame, place: int) -> str:
+        """A prompt as its owner knows it: the row of the input, and its id where there is one."""
+        return self.prompts.source.place_of(frame["row"][place], frame["name"][place], home=self.home)
 
     def publish(self) -> None:
         """Write the pool from the chunks, and count."""
@@ -294,8 +334,8 @@ class _Run:
                         f"sample: chunk {number} went away while it was needed; got no such file in {str(self.ledger.folder)!r}."
                     )
                 batch, of_chunk = found
-                for name, value in of_chunk.items():
-                    counts[name] = counts.get(name, 0) + value
+                for name, value in of_chunk.items():  # chunks come in the order of their prompts: the first is the first
+                    counts[name] = counts.get(name, value) if name.startswith("first ") else counts.get(name, 0) + value
                 made = pl.DataFrame(pa.Table.from_batches([batch]))
                 given = prompts[np.repeat(np.arange(prompts.height), len(self.asked.draws))]
                 columns = {"prompt": given["prompt"], **{name: made[name] for name in _MADE}}
@@ -313,6 +353,7 @@ class _Run:
 
         prompts, counts = self.prompts, self.ledger.counts
         reasons = {name.partition(" ")[2]: value for name, value in counts.items() if name.startswith("finish_reason ")}
+        firsts = {name.partition(" ")[2]: row for name, row in counts.items() if name.startswith("first ")}
         answers = int(self.sizes.sum())
         if sum(reasons.values()) != answers or prompts.rows != prompts.count + prompts.nulls + prompts.duplicates:
             raise AccountingError(f"sample: {answers} answers were asked for, and {reasons} are there; of {prompts.rows} rows.")
@@ -320,8 +361,22 @@ class _Run:
             prompts_in=prompts.rows, prompts=prompts.count, null_prompts=prompts.nulls, duplicate_prompts=prompts.duplicates,
             answers=answers, finish_reasons=reasons, duplicates=counts.get("duplicates", 0), empty=counts.get("empty", 0),
             tokens=counts.get("tokens", 0), untold=counts.get("untold", 0), chunks=len(self.sizes), peak_rss_mb=peak_rss_mb(),
-            output=str(self.ledger.output), columns=tuple(_schema(prompts)), **more,
+            output=str(self.ledger.output), columns=tuple(_schema(prompts)),
+            first_null={reason: prompts.source.place_of(row, home=self.home) for reason, row in firsts.items()}, **more,
         )  # fmt: skip
+
+
+def _plain_prompts(prompts: list[Any]) -> tuple[list[Any], dict[int, BadRow]]:
+    """Texts, and messages as samplers take them; and what is neither, by its place."""
+    made: list[Any] = []
+    bad = {}
+    for place, prompt in enumerate(prompts):
+        try:
+            made.append(prompt if isinstance(prompt, str) else conversations([prompt])[0])
+        except BadRow as error:
+            bad[place] = error.at(place, where="sample")
+            made.append("")
+    return made, bad
 
 
 def _schema(prompts: Prompts) -> pl.Schema:
@@ -356,9 +411,3 @@ def _repeated(texts: Sequence[str | None], size: int) -> list[bool]:
 def _source(sampler: Any) -> str:
     """What the pool calls a sampler: its name, or that of its model."""
     return str(getattr(sampler, "name", None) or getattr(sampler, "model", None) or type(sampler).__name__)
-
-
-def _name(frame: pl.DataFrame, place: int) -> str:
-    """A prompt as its owner knows it: the row of the input, and its id where there is one."""
-    row, name = frame["row"][place], frame["name"][place]
-    return f"row {row}" if name is None else f"row {row} (id {name!r})"

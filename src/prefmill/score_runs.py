@@ -13,31 +13,30 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pyarrow as pa
 
 from prefmill._version import __version__
-from prefmill.errors import BadArgument, BadInput
+from prefmill.errors import BadArgument, BadInput, BadRow
 from prefmill.job import Progress, Reading
 from prefmill.ledger import Ledger, chunk_path, write_chunk
 from prefmill.pool import Chunk, Pool, open_pool
 from prefmill.schema import RoleNames
+from prefmill.scoring.bad_rows import OnBadRow, RowGuard, check_on_bad_row, with_bad_rows
 from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.scorers import as_scorer, on_device, text_names
-from prefmill.stream import CHUNK_ROWS, ahead, named_row, refuse_not_finite, score_arrays, score_names
+from prefmill.stream import CHUNK_ROWS, ahead, score_arrays, score_names
 
 _SERVED = ("requests", "retries", "tokens_in", "tokens_out")
-_COUNTS = ("tokens", "tokens_run", "duplicates", "truncated", "too_long", "cached", "splits", *_SERVED)
+_COUNTS = ("tokens", "tokens_run", "duplicates", "truncated", "cached", "splits", *_SERVED)
 
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What scoring did: rows_in = rows_scored + rows of `null` for each reason: null_prompt, null_completion, too_long, left_out, and the
-    reasons of a judge.
+    """What scoring did: rows_in = rows_scored + rows of `null` for each reason (`errors.BAD_ROW`); `first_null` is the first row of each.
 
     tokens: of all rows; tokens_run: that the model saw, after sharing, duplicates and the cache. duplicates: rows that took the score of
     another one. chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the scorer.
@@ -68,6 +67,7 @@ class ScoreReport:
     tokens_in: int = 0
     tokens_out: int = 0
     cost: float | None = None
+    first_null: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""
@@ -83,6 +83,7 @@ def score(
     score_column: str = "score",
     chunk_rows: int = CHUNK_ROWS,
     devices: Sequence[str] | None = None,
+    on_bad_row: Literal["error", "null"] = "error",
     overwrite: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
@@ -98,13 +99,15 @@ def score(
         score_column: its name; further columns of a scorer are NAME_mean and the like.
         chunk_rows: about so many rows, of whole prompts, are committed at a time: at most that much work is lost.
         devices: several devices, each with a process of its own (`["cuda:0", "cuda:1"]`).
+        on_bad_row: a row that cannot be scored (`errors.BAD_ROW`: too long, refused by template or server, NaN, ...) is an `error` that
+            names it, or has a `null` score and is counted by reason. A run that failed goes on with `null` where it was.
         overwrite: replace an output, and forget what an interrupted run of it had done.
 
     A row with a null prompt or completion, and one that is too long where that is allowed, has a null score and is counted. The order of
     rows in the input does not matter: the candidates of a prompt are brought together, out of core. Starting again with another model,
     template, dtype, label or input is refused and the difference named; `batch_tokens`, `threads` and the like go on as they were, so that
     the column is bitwise that of an unbroken run. The same call after success does nothing.
-    Raises `PrefmillError`s; `BadScore` for NaN or infinity.
+    Raises `PrefmillError`s; `BadRow` for a row that cannot be scored.
 
     >>> import tempfile, polars as pl
     >>> pool = pl.DataFrame({"prompt": ["p", "q", "p"], "completion": ["a", "b", "long"]})
@@ -118,6 +121,8 @@ def score(
     started = time.perf_counter()
     tell = progress or (lambda phase, share: None)
     staged: Any = RewardModel(model=scorer) if isinstance(scorer, str | Path) else as_scorer(scorer)
+    check_on_bad_row("score", on_bad_row)
+    staged = with_bad_rows(staged, on_bad_row)
     if type(chunk_rows) is not int or chunk_rows < 1:
         raise BadArgument(f"score: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")
     target = Path(output)
@@ -137,6 +142,7 @@ def score(
             "roles": {"prompt": pool.roles.prompt, "completion": pool.roles.completion},
             "columns": names,
             "scorer": dict(staged.fingerprint),
+            "on_bad_row": on_bad_row,
             "prefmill": __version__.split(".")[0],
         }
         with Ledger(target, key, shape, overwrite=overwrite) as ledger:
@@ -144,7 +150,7 @@ def score(
                 pool = pool.in_chunks(ledger.shape["chunk_rows"])
                 staged = staged.with_shape(ledger.shape["scorer"]) if ledger.shape["scorer"] else staged
             missing = [] if ledger.done else ledger.missing(pool.sizes)
-            run = _Run(pool, staged, ledger, home, tell, len(missing))
+            run = _Run(pool, staged, ledger, home, tell, on_bad_row)
             seconds_model = run.all(missing, list(devices or []))
             if not ledger.done:
                 tell("writing", None)
@@ -166,7 +172,7 @@ class _Run:
     ledger: Ledger
     home: Path
     tell: Progress
-    todo: int
+    on_bad_row: OnBadRow
 
     def all(self, missing: list[int], devices: list[str]) -> float:
         """Score the chunks `missing`; seconds inside the scorer."""
@@ -176,7 +182,8 @@ class _Run:
             return self._in_processes(missing, devices)
         scorer = on_device(self.scorer, devices[0]) if devices else self.scorer
         clock = _Clock(self.tell, int(self.pool.sizes.sum()), int(self.pool.sizes.sum() - self.pool.sizes[missing].sum()))
-        return score_chunks(self.pool, scorer, missing, self.home, self.ledger.write, clock)
+        guard = RowGuard(scorer, self.on_bad_row)
+        return score_chunks(self.pool, guard, missing, self.home, self.ledger.write, clock)
 
     def _in_processes(self, missing: list[int], devices: list[str]) -> float:
         """One process a device; chunks are dealt out in turn, so that a device's chunks lie all over the input."""
@@ -187,7 +194,7 @@ class _Run:
                 workers.submit(
                     _on_one_device,
                     self.pool,
-                    on_device(self.scorer, device),
+                    RowGuard(on_device(self.scorer, device), self.on_bad_row),
                     missing[i :: len(devices)],
                     self.home,
                     str(self.ledger.folder),
@@ -213,7 +220,7 @@ class _Run:
         pool = self.pool
         counts = self.ledger.counts
         if not self.ledger.done:
-            counts = dict.fromkeys((*_COUNTS, "null"), 0)
+            counts = dict.fromkeys(_COUNTS, 0)
             numbers, texts = len(self.scorer.columns), text_names(self.scorer)
             columns, nulls = [np.zeros(pool.rows) for _ in range(numbers)], np.ones(pool.rows, bool)
             said: list[list[pa.Array]] = [[] for _ in texts]
@@ -228,22 +235,21 @@ class _Run:
                     column[positions] = array.fill_null(0.0).to_numpy()
                 for parts, array in zip(said, batch.columns[numbers:], strict=True):
                     parts.append(array.cast(pa.large_string()))
-                for name in {*_COUNTS, *of_chunk}:
-                    counts[name] = counts.get(name, 0) + of_chunk.get(name, 0)
-                counts["null"] += batch.column(0).null_count
+                for name, value in of_chunk.items():
+                    known = counts.get(name, value if name.startswith("first:") else 0)
+                    counts[name] = min(known, value) if name.startswith("first:") else known + value
             made = [pa.array(column, mask=nulls) for column in columns] + [_in_place(pool, parts) for parts in said]
             self.ledger.publishing()
             _write_scored(pool, self.home, self.ledger.output, dict(zip(names, made, strict=True)), overwrite=self.ledger.replaces)
             self.ledger.finish(counts)
-        null = {"null_prompt": pool.null_prompts, "null_completion": pool.null_completions, "too_long": counts["too_long"]}
-        reasons = {name.removeprefix("null:"): rows for name, rows in counts.items() if name.startswith("null:")}
-        null |= {"left_out": counts["null"] - counts["too_long"] - sum(reasons.values()), **reasons}
-        null = {reason: rows for reason, rows in null.items() if rows}
+        null = {"null_prompt": pool.null_prompts, "null_completion": pool.null_completions}
+        null = {reason: rows for reason, rows in (null | _of_reasons("null:", counts)).items() if rows}
+        first_null = {reason: pool.name_of(row, self.home) for reason, row in _of_reasons("first:", counts).items()}
         engines = self.scorer.engines if getattr(self.scorer, "_state", {}).get("engines") else []
         return ScoreReport(
             rows_in=pool.rows, rows_scored=pool.rows - sum(null.values()), null=null,
-            **{name: counts.get(name, 0) for name in _COUNTS if name != "too_long"}, chunks=len(pool.sizes), chunks_resumed=0,
-            retried={name.removeprefix("retry:"): times for name, times in counts.items() if name.startswith("retry:")},
+            **{name: counts.get(name, 0) for name in _COUNTS}, first_null=first_null, chunks=len(pool.sizes), chunks_resumed=0,
+            retried=_of_reasons("retry:", counts),
             cost=self.scorer.cost(counts) if hasattr(self.scorer, "cost") else None,
             way=self.scorer.load() if engines else "", seconds=0.0, seconds_model=0.0, peak_rss_mb=peak_rss_mb(),
             output=str(self.ledger.output), columns=tuple(names),
@@ -272,41 +278,46 @@ class _Clock:
 Commit = Callable[[int, Mapping[str, pa.Array], Mapping[str, int]], None]
 
 
-def score_chunks(pool: Pool, scorer: Any, numbers: list[int], home: Path, commit: Commit, clock: _Clock | None = None) -> float:
+def score_chunks(pool: Pool, guard: RowGuard, numbers: list[int], home: Path, commit: Commit, clock: _Clock | None = None) -> float:
     """Score the chunks `numbers` and commit each; reading and tokenising run ahead in their own threads. Seconds inside the scorer."""
 
     def prepared() -> Iterator[tuple[Chunk, Any]]:
         for chunk in ahead(pool.chunks(numbers, home), name="prefmill-read"):
             try:
-                yield chunk, scorer.prepare(chunk.batch)
-            except BadInput as error:
-                raise named_row(error, partial(_row, pool, home, chunk)) from error
+                yield chunk, guard.prepare(chunk.batch)
+            except BadRow as error:
+                raise error.named(pool.name_of(int(chunk.positions[error.row]), home)) from error
 
     inside = 0.0
-    if hasattr(scorer, "load"):
-        scorer.load()  # here, so that errors of loading are raised here, and not after the reading of chunks
+    if hasattr(guard.scorer, "load"):
+        guard.scorer.load()  # here, so that errors of loading are raised here, and not after the reading of chunks
     for chunk, work in ahead(prepared(), name="prefmill-tokenise"):
         started = time.perf_counter()
         try:
-            scored = scorer.run(work)
-        except BadInput as error:
-            raise named_row(error, partial(_row, pool, home, chunk)) from error
+            scored = guard.run(work)
+        except BadRow as error:
+            raise error.named(pool.name_of(int(chunk.positions[error.row]), home)) from error
         inside += time.perf_counter() - started
-        refuse_not_finite(scored, partial(_row, pool, home, chunk))
+        counts = dict(scored.counts)
+        for row, reason in enumerate(scored.reasons):
+            if reason is not None:
+                counts[f"null:{reason}"] = counts.get(f"null:{reason}", 0) + 1
+                at = int(chunk.positions[row])
+                counts[f"first:{reason}"] = min(counts.get(f"first:{reason}", at), at)
         rows = len(chunk.positions)
         arrays = score_arrays(scored, np.arange(rows), rows)
-        commit(chunk.number, dict(zip((*scored.columns, *scored.texts), arrays, strict=True)), scored.counts)
+        commit(chunk.number, dict(zip((*scored.columns, *scored.texts), arrays, strict=True)), counts)
         if clock is not None:
             clock.chunk(rows, scored.counts)
     return inside
 
 
-def _row(pool: Pool, home: Path, chunk: Chunk, row: int) -> str:
-    """The name of a row of a chunk, for its owner."""
-    return pool.name_of(int(chunk.positions[row]), home)
+def _of_reasons(prefix: str, counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts whose names begin with `prefix`, by what follows."""
+    return {name.removeprefix(prefix): value for name, value in counts.items() if name.startswith(prefix)}
 
 
-def _on_one_device(pool: Pool, scorer: Any, numbers: list[int], home: Path, folder: str) -> None:
+def _on_one_device(pool: Pool, guard: RowGuard, numbers: list[int], home: Path, folder: str) -> None:
     """A worker's whole life: its chunks, written where the ledger looks for them."""
     parent = os.getppid()
 
@@ -315,7 +326,7 @@ def _on_one_device(pool: Pool, scorer: Any, numbers: list[int], home: Path, fold
         if os.getppid() != parent:  # it was killed: nobody will use what comes
             os._exit(1)
 
-    score_chunks(pool, scorer, numbers, Path(tempfile.mkdtemp(dir=home)), commit)
+    score_chunks(pool, guard, numbers, Path(tempfile.mkdtemp(dir=home)), commit)
 
 
 def _in_place(pool: Pool, parts: list[pa.Array]) -> pa.Array:

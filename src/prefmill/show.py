@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from prefmill.errors import BAD_ROW
 from prefmill.plans import Advantage, BestOf, Pairs, Plan
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def scored(done: ScoreReport) -> None:
     for name, rows in [*lines, *(aside for aside in asides if aside[1])]:
         table.add_row(name, f"{rows:,}", f"{100 * rows / whole:.1f} %")
     console.print(table)
+    _first_null(console, done.first_null)
     if done.tokens:
         ratio = done.tokens / max(1, done.tokens_run)
         console.print(f"{done.tokens:,} tokens, {done.tokens_run:,} through the model ({ratio:.2f} to 1)", markup=False)
@@ -178,7 +180,7 @@ def sampled(done: SampleReport) -> None:
         if rows:
             table.add_row(name, f"{rows:,}", "")
     table.add_row("  sampled", f"{done.prompts:,}", "")
-    said = {"stop": "  ended", "length": "  cut off", "too_long": "  none: prompt too long"}
+    said = {"stop": "  ended", "length": "  cut off", **{reason: f"  none: {reason}" for reason in BAD_ROW}}
     lines = [
         ("answers", done.answers),
         *((said.get(name, f"  {name}"), n) for name, n in sorted(done.finish_reasons.items(), reverse=True)),
@@ -187,6 +189,7 @@ def sampled(done: SampleReport) -> None:
     for name, rows in [*lines, *(aside for aside in asides if aside[1])]:
         table.add_row(escape(name), f"{rows:,}", f"{100 * rows / max(1, done.answers):.1f} %")
     console.print(table)
+    _first_null(console, done.first_null)
     went_on = f", {done.chunks_resumed} of {done.chunks} chunks were there" if done.chunks_resumed else ""
     rate = f"{done.tokens_per_second:,.0f} tokens/s, " if done.tokens_per_second else ""
     took = f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the sampler, {done.peak_rss_mb:,.0f} MB{went_on})"
@@ -194,6 +197,12 @@ def sampled(done: SampleReport) -> None:
     if done.requests:
         console.print(_requests(done), markup=False)
     console.print(f"wrote {done.output} ({', '.join(done.columns)})", markup=False)
+
+
+def _first_null(console: Console, first: Mapping[str, str]) -> None:
+    """Where the first row without a result stands, for every reason."""
+    for reason, place in first.items():
+        console.print(f"first {reason}: {place}", markup=False)
 
 
 def _requests(done: ScoreReport | SampleReport) -> str:

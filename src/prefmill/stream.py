@@ -11,16 +11,15 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prefmill.errors import BadArgument, BadInput, BadScore, ColumnMissing
+from prefmill.errors import BadArgument, BadInput, BadRow, ColumnMissing
 from prefmill.readers.staging import plain_schema
 from prefmill.schema import RoleNames, Roles
 
@@ -204,25 +203,35 @@ def ahead(items: Iterable[_T], *, depth: int = 2, name: str = "prefmill-ahead") 
 
 
 def score_stream(
-    source: Any, scorer: Any, *, score_column: str = "score", chunk_rows: int = CHUNK_ROWS, **roles: Any
+    source: Any,
+    scorer: Any,
+    *,
+    score_column: str = "score",
+    chunk_rows: int = CHUNK_ROWS,
+    on_bad_row: Literal["error", "null"] = "error",
+    **roles: Any,
 ) -> pa.RecordBatchReader:
     """The batches of `source` with the columns of `scorer` behind theirs, in the same order; Arrow in, Arrow out, a few chunks in memory.
 
     source  anything that `reader_of` takes; rows of one prompt should stand together (`prefmill.score` sees to that itself).
     scorer  a function over record batches, or `RewardModel`, `LogProb`, `ImplicitReward`, `JudgeScorer`, `EndpointScorer`, `Ensemble`.
+    on_bad_row  a row that cannot be scored (`errors.BAD_ROW`) is an `error` that names it, or has a `null` score.
     roles   `prompt`, `completion`, `id`: the columns, where they are not called so.
 
     Score columns are float64, and what a judge said is text; a row with a null prompt or completion has a null score, and so has one that
     the scorer leaves out.
-    Reading and tokenising run ahead in their own threads. Raises `BadScore` for NaN or infinity, naming the row.
+    Reading and tokenising run ahead in their own threads. Raises `BadRow`.
 
     >>> batch = pa.record_batch({"prompt": ["p", "p"], "completion": ["a", "bcd"]})
     >>> score_stream(batch, lambda batch: [len(t) for t in batch["completion"].to_pylist()]).read_all()["score"].to_pylist()
     [1.0, 3.0]
     """
+    from prefmill.scoring.bad_rows import RowGuard, check_on_bad_row, with_bad_rows
     from prefmill.scoring.scorers import as_scorer, text_names
 
-    staged = as_scorer(scorer)
+    check_on_bad_row("stream", on_bad_row)
+    staged = with_bad_rows(as_scorer(scorer), on_bad_row)
+    guard = RowGuard(staged, on_bad_row)
     reader = reader_of(source)
     found = text_roles(reader.schema.names, roles, where="stream")
     names = score_names(staged.columns, score_column, reader.schema.names, text_names(staged))
@@ -241,27 +250,21 @@ def score_stream(
     def prepared() -> Iterator[tuple[pa.Table, npt.NDArray[np.int64], int, Any]]:
         for table, usable, batch, first in ahead(chunks(), name="prefmill-read"):
             try:
-                yield table, usable, first, staged.prepare(batch)
-            except BadInput as error:
-                raise named_row(error, partial(_place, first, usable)) from error
+                yield table, usable, first, guard.prepare(batch)
+            except BadRow as error:
+                raise error.named(f"row {first + int(usable[error.row])}") from error
 
     def scored() -> Iterator[pa.RecordBatch]:
         for table, usable, first, work in ahead(prepared(), name="prefmill-tokenise"):
             try:
-                done = staged.run(work)
-            except BadInput as error:
-                raise named_row(error, partial(_place, first, usable)) from error
-            refuse_not_finite(done, partial(_place, first, usable))
+                done = guard.run(work)
+            except BadRow as error:
+                raise error.named(f"row {first + int(usable[error.row])}") from error
             for name, column in zip(names, score_arrays(done, usable, table.num_rows), strict=True):
                 table = table.append_column(pa.field(name, column.type), column)
             yield from table.cast(schema).to_batches()
 
     return pa.RecordBatchReader.from_batches(schema, scored())
-
-
-def _place(first: int, usable: npt.NDArray[np.int64], row: int) -> str:
-    """The name of a row of a batch, by its place in the source."""
-    return f"row {first + int(usable[row])}"
 
 
 def text_roles(columns: list[str], named: RoleNames | dict[str, Any], *, where: str) -> Roles:
@@ -310,25 +313,3 @@ def score_arrays(scored: Scored, usable: npt.NDArray[np.int64], rows: int) -> li
         said[usable] = texts
         arrays.append(pa.array(said, pa.string()))
     return arrays
-
-
-def refuse_not_finite(scored: Scored, name: Callable[[int], str]) -> None:
-    """Raise `BadScore` for the first NaN or infinity, naming its row."""
-    for column, values in scored.columns.items():
-        bad = ~np.isfinite(values)
-        if scored.null is not None:
-            bad &= ~scored.null
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise BadScore(
-                f"score: {name(row)} got {values[row]} as its {column} ({int(bad.sum())} such rows in its chunk); expected a number.",
-                hint="in half precision this is an overflow: --dtype float32 or bfloat16; else the weights are broken.",
-            )
-
-
-def named_row(error: BadInput, name: Callable[[int], str]) -> BadInput:
-    """`error` with the row of a batch told as the row of the source."""
-    row = getattr(error, "row", None)
-    if row is None:
-        return error
-    return BadInput(error.message.replace(f"row {row} ", f"{name(row)} ", 1), hint=error.hint)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +19,41 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from prefmill.errors import BadArgument, BadInput, ColumnMissing
+from prefmill.errors import BadArgument, BadInput, BadRow, ColumnMissing
 from prefmill.hashing import check_shares, split_frame
 from prefmill.schema import RoleNames
+from prefmill.scoring.bad_rows import OnBadRow
 
 Longs = npt.NDArray[np.int64]
 _SIDES = ("chosen", "rejected")
+#: the number of a row in the input to its name
+Place = Callable[[int], str]
 _MARGINS = (("chosen_score", "rejected_score"), ("chosen_reward", "rejected_reward"))
 
 
 @dataclass
 class PairRows:
-    """Preference pairs: `frame` has prompt, chosen, rejected, no nulls among them; `difference` of the feedback's scores, and `margin`.
+    """Preference pairs: `frame` has prompt, chosen, rejected, no nulls among them, and `row`, the place of each in the input; `difference`
+    of the feedback's scores, and `margin`.
 
+    place     how the owner finds the row of the input with that number
     dropped   pairs left out so far, by reason
     implicit  the pairs were texts with the prompt in front, whose seam nobody knows: `prompt` is empty then
     """
 
     frame: pl.DataFrame
     rows_in: int
+    place: Place
     dropped: dict[str, int] = field(default_factory=dict)
     implicit: bool = False
 
     def take(self, frame: pl.DataFrame) -> PairRows:
         """Some of these pairs, as a set of their own."""
-        return PairRows(frame, frame.height, {}, self.implicit)
+        return PairRows(frame, frame.height, self.place, {}, self.implicit)
+
+    def bad(self, error: BadRow, place: int, where: str) -> BadRow:
+        """`error` about the pair at `place`, which is named as in the input."""
+        return error.at(place, where=where).named(self.place(self.frame["row"][place]))
 
     @property
     def prompts(self) -> list[str]:
@@ -49,8 +61,31 @@ class PairRows:
         return spelled(self.frame["chosen" if self.implicit else "prompt"])
 
 
-def read_table(inputs: Any) -> pl.DataFrame:
-    """All rows of `inputs`: files, globs, folders, or a frame, relation, dataset or Arrow source."""
+@dataclass
+class Winners:
+    """Prompts and completions to imitate: `frame` has prompt, completion, no nulls among them, and `row`, the place in the input."""
+
+    frame: pl.DataFrame
+    rows_in: int
+    place: Place
+    dropped: dict[str, int]
+
+    def bad(self, error: BadRow, place: int, where: str) -> BadRow:
+        """`error` about the row at `place`, which is named as in the input."""
+        return error.at(place, where=where).named(self.place(self.frame["row"][place]))
+
+
+def added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    """Both counts together.
+
+    >>> added({"too_long": 1}, {"too_long": 2, "no_tokens": 1})
+    {'too_long': 3, 'no_tokens': 1}
+    """
+    return {name: counts.get(name, 0) + more.get(name, 0) for name in dict.fromkeys([*counts, *more])}
+
+
+def read_table(inputs: Any) -> tuple[pl.DataFrame, Place]:
+    """All rows of `inputs`: files, globs, folders, or a frame, relation, dataset or Arrow source; and how their owner finds a row."""
     from prefmill._engine import connect
     from prefmill.pool import paths_of, relation_of
     from prefmill.readers import open_source
@@ -61,9 +96,10 @@ def read_table(inputs: Any) -> pl.DataFrame:
         con = connect(temp_dir=home, remote=source.remote)
         try:
             con.execute("SET preserve_insertion_order = true")
-            return pl.DataFrame(con.sql(f"SELECT * FROM {relation_of(source)}").to_arrow_table())
+            table = pl.DataFrame(con.sql(f"SELECT * FROM {relation_of(source)}").to_arrow_table())
         finally:
             con.close()
+        return table, partial(source.place_of, home=home)
 
 
 def read_pairs(inputs: Any, *, where: str) -> PairRows:
@@ -71,7 +107,7 @@ def read_pairs(inputs: Any, *, where: str) -> PairRows:
 
     Raises `ColumnMissing`, `BadInput` for columns that are neither text nor messages.
     """
-    table = read_table(inputs)
+    table, place = read_table(inputs)
     missing = [side for side in _SIDES if side not in table.columns]
     if missing:
         raise ColumnMissing(
@@ -80,19 +116,18 @@ def read_pairs(inputs: Any, *, where: str) -> PairRows:
         )
     rows_in = table.height
     columns = [name for name in ("prompt", *_SIDES) if name in table.columns]
-    dropped: dict[str, int] = {}
     for name in columns:
         _check_type(table, name, where)
-        null = int(table[name].null_count())
-        if null:
-            dropped[f"null_{name}"] = null
-            table = table.drop_nulls(name)
-    kept = [pl.col(name) for name in columns]
+    table, dropped = _without_nulls(table.with_row_index("__row"), columns)
+    same = table["chosen"].eq_missing(table["rejected"])
+    if same.any():  # there is nothing to prefer
+        dropped["same_text"], table = int(same.sum()), table.filter(~same)
+    kept = [pl.col("__row").alias("row"), *(pl.col(name) for name in columns)]
     implicit = "prompt" not in columns
     if implicit and table["chosen"].dtype != pl.String:
         size = pl.min_horizontal(pl.col("chosen").list.len(), pl.col("rejected").list.len()) - 1
         shared = pl.col("chosen").list.head(size)
-        kept = [shared.alias("prompt"), *(pl.col(side).list.slice(size) for side in _SIDES)]
+        kept = [kept[0], shared.alias("prompt"), *(pl.col(side).list.slice(size) for side in _SIDES)]
         differ = int(table.select((shared != pl.col("rejected").list.head(size)).sum()).item())
         if differ:
             raise BadInput(
@@ -101,7 +136,7 @@ def read_pairs(inputs: Any, *, where: str) -> PairRows:
             )
         implicit = False
     elif implicit:
-        kept = [pl.lit("").alias("prompt"), *kept]
+        kept = [kept[0], pl.lit("").alias("prompt"), *kept[1:]]
     if "margin" in table.columns:
         kept.append(pl.col("margin").cast(pl.Float64))
     for chosen, rejected in _MARGINS:
@@ -113,32 +148,39 @@ def read_pairs(inputs: Any, *, where: str) -> PairRows:
         bad = frame["margin"].is_null() | ~frame["margin"].is_finite()
         if bad.any():
             raise BadInput(f"{where}: {bad.sum()} pairs have no finite margin; got null, NaN or infinity, expected a number.")
-    return PairRows(frame, rows_in, dropped, implicit)
+    return PairRows(frame, rows_in, place, dropped, implicit)
 
 
-def read_winners(inputs: Any, roles: RoleNames, *, where: str) -> tuple[pl.DataFrame, int, dict[str, int]]:
-    """Prompts and completions for SFT (columns prompt, completion; or conversations in a column messages): rows, rows in, dropped."""
+def read_winners(inputs: Any, roles: RoleNames, *, where: str) -> Winners:
+    """Prompts and completions for SFT: columns prompt, completion, or conversations in a column messages."""
     from prefmill.stream import text_roles
 
-    table = read_table(inputs)
+    table, place = read_table(inputs)
     rows_in = table.height
     if "messages" in table.columns and not roles:
         _check_type(table, "messages", where)
         empty = table["messages"].is_null() | (table["messages"].list.len() < 2)
-        dropped = {"null_messages": int(empty.sum())} if empty.any() else {}
-        kept = table.filter(~empty).select(
-            prompt=pl.col("messages").list.head(pl.col("messages").list.len() - 1), completion=pl.col("messages").list.tail(1)
-        )
-        return kept, rows_in, dropped
+        kept = table.with_row_index("row").filter(~empty)
+        size = pl.col("messages").list.len()
+        kept = kept.select("row", prompt=pl.col("messages").list.head(size - 1), completion=pl.col("messages").list.tail(1))
+        return Winners(kept, rows_in, place, {"null_completion": int(empty.sum())} if empty.any() else {})
     named = text_roles(table.columns, roles, where=where)
     table = table.select(prompt=pl.col(named.prompt), completion=pl.col(named.completion))
-    dropped = {}
     for name in table.columns:
         _check_type(table, name, where)
+    kept, dropped = _without_nulls(table.with_row_index("row"), ["prompt", "completion"])
+    return Winners(kept, rows_in, place, dropped)
+
+
+def _without_nulls(table: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The rows without a null in `columns`, and how many have one: in the prompt, or in a completion."""
+    dropped: dict[str, int] = {}
+    for name in columns:
+        reason = "null_prompt" if name == "prompt" else "null_completion"
         if null := int(table[name].null_count()):
-            dropped[f"null_{name}"] = null
+            dropped[reason] = dropped.get(reason, 0) + null
             table = table.drop_nulls(name)
-    return table, rows_in, dropped
+    return table, dropped
 
 
 def hold_out(pairs: PairRows, share: float, seed: int, *, where: str) -> tuple[PairRows, PairRows]:
@@ -152,29 +194,28 @@ def hold_out(pairs: PairRows, share: float, seed: int, *, where: str) -> tuple[P
     return pairs.take(parts["train"]), pairs.take(parts["test"])
 
 
-def pair_ids(encoder: Any, pairs: PairRows, *, where: str) -> tuple[dict[str, list[list[int]]], Longs, dict[str, int]]:
-    """Token ids of both sides, which pairs they are of (both sides are short enough), and how many are not."""
+def pair_ids(
+    encoder: Any, pairs: PairRows, *, where: str, on_bad_row: OnBadRow
+) -> tuple[dict[str, list[list[int]]], Longs, dict[str, int]]:
+    """Token ids of both sides, which pairs they are of (both sides can be used), and how many others there are for each reason."""
     if pairs.implicit and encoder.template != "concat":
         raise BadInput(
             f"{where}: pairs of plain texts with the prompt in front do not say where it ends, which the model's template needs to know.",
             hint="prefmill pairs with --format trl, or with --chat.",
         )
-    rows = {side: _encoded(encoder, pairs.frame["prompt"], pairs.frame[side]) for side in _SIDES}
-    both = np.intersect1d(rows["chosen"].kept, rows["rejected"].kept)
-    ids = {}
-    for side, encoded in rows.items():
-        place = np.searchsorted(encoded.kept, both)
-        ids[side] = [encoded.rows.row(i).tolist() for i in place]
-    lost = pairs.frame.height - len(both)
-    return ids, both, {"too_long": lost} if lost else {}
+    prompts = pairs.frame["prompt"]
+    sides = {side: _encoded(encoder, pairs, prompts, pairs.frame[side], where, on_bad_row) for side in _SIDES}
+    lost = {place: reason for side in _SIDES for place, reason in sides[side][1].items()}
+    both = np.array([place for place in range(pairs.frame.height) if place not in lost], np.int64)
+    ids = {side: [rows[place] for place in both.tolist()] for side, (rows, _, _) in sides.items()}
+    return ids, both, dict(Counter(lost.values()))
 
 
-def winner_ids(encoder: Any, winners: pl.DataFrame) -> tuple[list[list[int]], list[int], dict[str, int]]:
-    """Token ids of the rows that are short enough, where the completion begins in each, and how many are too long."""
-    encoded = _encoded(encoder, winners["prompt"], winners["completion"])
-    lost = winners.height - len(encoded.kept)
-    ids = [encoded.rows.row(i).tolist() for i in range(len(encoded.rows))]
-    return ids, encoded.rows.starts.tolist(), {"too_long": lost} if lost else {}
+def winner_ids(encoder: Any, winners: Winners, *, where: str, on_bad_row: OnBadRow) -> tuple[list[list[int]], list[int], dict[str, int]]:
+    """Token ids of the rows that can be used, where the completion begins in each, and how many others there are for each reason."""
+    frame = winners.frame
+    rows, lost, starts = _encoded(encoder, winners, frame["prompt"], frame["completion"], where, on_bad_row)
+    return list(rows.values()), [starts[place] for place in rows], dict(Counter(lost.values()))
 
 
 def conversation(value: Any, speaker: str) -> Sequence[Mapping[str, Any]]:
@@ -199,11 +240,27 @@ def numbered(keys: Sequence[str]) -> Longs:
     return np.fromiter((seen.setdefault(key, len(seen)) for key in keys), np.int64, len(keys))
 
 
-def _encoded(encoder: Any, prompts: pl.Series, completions: pl.Series) -> Any:
-    try:
-        return encoder.encode(arrow(prompts), arrow(completions), numbered(spelled(prompts)))
-    except BadInput as error:
-        raise BadInput(error.message.replace("score:", "train:", 1), hint=error.hint) from error
+def _encoded(
+    encoder: Any, given: PairRows | Winners, prompts: pl.Series, completions: pl.Series, where: str, on_bad_row: OnBadRow
+) -> tuple[dict[int, list[int]], dict[int, str], dict[int, int]]:
+    """By place: the ids of the rows that can be used, why others cannot, and where the completion begins."""
+    left, lost = np.arange(len(prompts)), dict[int, str]()
+    groups = numbered(spelled(prompts))
+    while True:
+        try:
+            encoded = encoder.encode(arrow(prompts.gather(left)), arrow(completions.gather(left)), groups[left])
+        except BadRow as error:
+            if on_bad_row == "error":
+                raise given.bad(error, int(left[error.row]), where) from error
+            lost |= {int(left[bad.row]): bad.reason for bad in error.found}
+            left = left[~np.isin(left, list(lost))]
+            continue
+        except BadInput as error:
+            raise BadInput(error.message.replace("score:", f"{where}:", 1), hint=error.hint) from error
+        places = left[encoded.kept].tolist()
+        lost |= dict.fromkeys(np.setdiff1d(left, places).tolist(), "too_long")
+        ids = {place: encoded.rows.row(i).tolist() for i, place in enumerate(places)}
+        return ids, lost, dict(zip(places, encoded.rows.starts.tolist(), strict=True))
 
 
 def arrow(series: pl.Series) -> pa.Array:

@@ -7,6 +7,7 @@ policy).
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,12 +17,15 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from prefmill.errors import BadArgument, BadInput
+from prefmill.errors import BadArgument, BadInput, BadRow
 from prefmill.folders import check_folder, whole_folder
 from prefmill.schema import RoleNames
+from prefmill.scoring.bad_rows import OnBadRow, RowGuard, check_on_bad_row
 from prefmill.train_report import HeldOut, TrainReport, buckets_of, share_of, write_report
 from prefmill.train_rows import (
     PairRows,
+    Winners,
+    added,
     arrow,
     conversation,
     hold_out,
@@ -76,6 +80,7 @@ def train_reward(
     device: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    on_bad_row: Literal["error", "null"] = "error",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TrainReport:
@@ -95,6 +100,8 @@ def train_reward(
         center: weight of the mean squared sum of both rewards in the loss, which keeps them around 0 (Eisenstein et al., 2023).
         seed: of head, order, adapter and hold-out. The same seed gives the same weights on the same machine and number of threads.
         device: auto, cpu, cuda. On a CPU everything is float32.
+        on_bad_row: a pair that cannot be read (`errors.BAD_ROW`: refused by the chat template, two BOS tokens, ...) is an `error` that
+            names it, or is left out and counted by reason (`null`). Nulls, equal sides and rows that are too long always are.
 
     Token rows are made by the `Encoder` that `prefmill score` uses, with `template="auto"`, before TRL sees them: training and scoring read
     the same by construction. Loss: Bradley-Terry, -log sigmoid(chosen - rejected - margin) (TRL's `RewardTrainer`).
@@ -114,6 +121,7 @@ def train_reward(
     tell = progress or _silent
     tell("reading", None)
     tests = _tests(test, where)
+    check_on_bad_row(where, on_bad_row)
     given = read_pairs(pairs, where=where)
     share = holdout if holdout is not None else 0.0 if tests else 0.1
     rows, dropped = given, dict(given.dropped)
@@ -125,8 +133,8 @@ def train_reward(
             trainee, where, Recipe(steps, epochs, batch_size, _rate("reward", learning_rate, lora_rank), max_length or 0, lora_rank, seed,
                                    device)
         )  # fmt: skip
-        ids, kept, long = pair_ids(encoder, rows, where=where)
-        dropped |= long
+        ids, kept, lost = pair_ids(encoder, rows, where=where, on_bad_row=on_bad_row)
+        dropped = added(dropped, lost)
         refuse_rows(len(kept), where, dropped)
         columns: dict[str, list[Any]] = {f"{side}_ids": ids[side] for side in ids}
         columns["length"] = _longer(ids)
@@ -137,7 +145,7 @@ def train_reward(
             trainee.model = None  # measuring loads what was written
             trained = set(rows.take(rows.frame[kept]).prompts)
             tell("measuring", None)
-            found = [_measure(folder, name, each, trained, device, trust_remote_code, where) for name, each in tests.items()]
+            found = [_measure(folder, name, each, trained, device, trust_remote_code, where, on_bad_row) for name, each in tests.items()]
             report = _report(
                 "reward", model, output, given.rows_in, len(kept), dropped, done, recipe, started, center=center, holdout=share,
                 rows_held_out=tests["held-out"].frame.height if "held-out" in tests and share else 0,
@@ -165,6 +173,7 @@ def train_policy(
     roles: RoleNames | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    on_bad_row: Literal["error", "null"] = "error",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TrainReport:
@@ -197,6 +206,7 @@ def train_policy(
     check_recipe(where, steps=steps, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, max_length=max_length,
                  lora_rank=lora_rank, seed=seed, beta=beta)  # fmt: skip
     check_folder(output, overwrite=overwrite, where=where)
+    check_on_bad_row(where, on_bad_row)
     tell = progress or _silent
     tell("reading", None)
     with training(seed):
@@ -206,13 +216,14 @@ def train_policy(
                                    device), starts=True,
         )  # fmt: skip
         if method == "sft":
-            winners, rows_in, dropped = read_winners(data, roles or {}, where=where)
-            columns, lost = _sft_columns(encoder, winners)
+            winners = read_winners(data, roles or {}, where=where)
+            rows_in, dropped = winners.rows_in, dict(winners.dropped)
+            columns, lost = _sft_columns(encoder, winners, where, on_bad_row)
         else:
             pairs = read_pairs(data, where=where)
             rows_in, dropped = pairs.rows_in, dict(pairs.dropped)
-            columns, lost = _dpo_columns(encoder, pairs, where)
-        dropped |= lost
+            columns, lost = _dpo_columns(encoder, pairs, where, on_bad_row)
+        dropped = added(dropped, lost)
         refuse_rows(len(columns["length"]), where, dropped)
         with whole_folder(output, overwrite=overwrite, where=where) as folder:
             done = _fit_policy(trainee, recipe, columns, folder, method, beta, tell)
@@ -313,7 +324,7 @@ def _dataset(columns: dict[str, Any]) -> Any:
 
 
 def _measure(
-    folder: Path, name: str, pairs: PairRows, trained: set[str], device: str, trust_remote_code: bool, where: str
+    folder: Path, name: str, pairs: PairRows, trained: set[str], device: str, trust_remote_code: bool, where: str, on_bad_row: OnBadRow
 ) -> HeldOut | None:
     """The written model on pairs, through the scorer of `prefmill score`; None where there are none."""
     from prefmill.scoring import RewardModel
@@ -321,10 +332,12 @@ def _measure(
     if not pairs.frame.height:
         return None
     scorer = RewardModel(model=folder, device=device, on_too_long="null", trust_remote_code=trust_remote_code)
+    guard = RowGuard(scorer, on_bad_row)
     keys = pairs.prompts
     groups = numbered(keys)
     order = np.argsort(groups, kind="stable")
     scores = np.zeros((2, len(order)))
+    reasons = np.full((2, len(order)), None, object)
     for first in range(0, len(order), _EVAL_PAIRS):
         part = order[first : first + _EVAL_PAIRS]
         rows = pairs.frame[part]
@@ -335,14 +348,19 @@ def _measure(
         batch = pa.record_batch(
             {"prompt": arrow(both["prompt"]), "completion": arrow(both["completion"]), "group": pa.array(of_group[together])}
         )
-        found = np.empty(len(together))
-        found[together] = scorer(batch)
-        scores[:, part] = found.reshape(2, -1)
-    usable = np.isfinite(scores).all(axis=0)
-    lost = int((~usable).sum())
-    dropped = {**pairs.dropped, **({"too_long": lost} if lost else {})}
+        try:
+            scored = guard.run(guard.prepare(batch))
+        except BadRow as error:
+            raise pairs.bad(error, int(part[together[error.row] % len(part)]), where) from error
+        found, why = np.empty(len(together)), np.full(len(together), None, object)
+        found[together] = scored.columns["score"]
+        why[together] = scored.reasons or None
+        scores[:, part], reasons[:, part] = found.reshape(2, -1), why.reshape(2, -1)
+    lost = [one or other for one, other in reasons.T.tolist()]
+    usable = np.array([reason is None for reason in lost], bool)
+    dropped = added(pairs.dropped, Counter(reason for reason in lost if reason is not None))
     if not usable.any():
-        raise BadInput(f"{where}: every pair of {name!r} is too long to be scored; got {lost} of them.")
+        raise BadInput(f"{where}: no pair of {name!r} can be scored; got {dict(dropped)}.")
     chosen, rejected = scores[:, usable]
     rows = pairs.frame.filter(pl.Series(usable))
     sizes = [np.array([_size(value) for value in rows[side].to_list()]) for side in ("chosen", "rejected")]
@@ -365,9 +383,9 @@ def _size(completion: Any) -> int:
 # --- policies -------------------------------------------------------------------------------------------------------------------------
 
 
-def _sft_columns(encoder: Any, winners: pl.DataFrame) -> tuple[dict[str, Any], dict[str, int]]:
+def _sft_columns(encoder: Any, winners: Winners, where: str, on_bad_row: OnBadRow) -> tuple[dict[str, Any], dict[str, int]]:
     """Token ids and labels (-100: no loss), and rows left out: too long, or without a token to learn."""
-    ids, starts, lost = winner_ids(encoder, winners)
+    ids, starts, lost = winner_ids(encoder, winners, where=where, on_bad_row=on_bad_row)
     empty = sum(start >= len(row) for row, start in zip(ids, starts, strict=True))
     rows = [(row, start) for row, start in zip(ids, starts, strict=True) if start < len(row)]
     columns = {
@@ -375,17 +393,17 @@ def _sft_columns(encoder: Any, winners: pl.DataFrame) -> tuple[dict[str, Any], d
         "labels": [[-100] * start + row[start:] for row, start in rows],
         "length": [len(row) for row, _ in rows],
     }
-    return columns, lost | ({"empty_completion": empty} if empty else {})
+    return columns, added(lost, {"no_tokens": empty} if empty else {})
 
 
-def _dpo_columns(encoder: Any, pairs: PairRows, where: str) -> tuple[dict[str, Any], dict[str, int]]:
+def _dpo_columns(encoder: Any, pairs: PairRows, where: str, on_bad_row: OnBadRow) -> tuple[dict[str, Any], dict[str, int]]:
     """Conversations (or texts, where there is no template) for TRL to tokenise, which it does as the encoder would."""
     if pairs.implicit:
         raise BadInput(
             f"{where}: DPO needs to know where the prompt ends; got pairs of plain texts without a prompt column.",
             hint="prefmill pairs with --format trl, or with --chat.",
         )
-    ids, kept, lost = pair_ids(encoder, pairs, where=where)
+    ids, kept, lost = pair_ids(encoder, pairs, where=where, on_bad_row=on_bad_row)
     frame = pairs.frame[kept]
     columns: dict[str, Any] = {"length": _longer(ids)}
     for name, speaker in (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant")):

@@ -44,6 +44,19 @@ class Source:
     rejected: int  #: malformed rows that went to the rejects file
     remote: bool  #: some file is a URL
     hive: bool  #: partition columns are read from the paths
+    labels: tuple[str, ...] = ()  #: how the caller would name the input of each file
+
+    def place_of(self, position: int, name: object = None, *, home: Path) -> str:
+        """A row as its owner finds it: its place in its file, counted from 0, the file's name, and `name`, its id, where it has one.
+
+        What lies in `home` is a file of ours that the owner has never seen.
+        """
+        for label, rows in zip(self.labels, self.file_rows, strict=True):
+            if position < rows:
+                file = "" if Path(label).is_relative_to(home) else f" of {label!r}"
+                return f"row {position}{file}" + ("" if name is None else f" (id {name!r})")
+            position -= rows
+        raise IndexError(position)
 
 
 def open_source(
@@ -126,6 +139,7 @@ def open_source(
             rejected=bad.count,
             remote=any(part.remote for part in parts),
             hive=any(part.partition for part in parts),
+            labels=tuple(part.label for part in parts),
         )
 
 

@@ -28,6 +28,7 @@ from prefmill.sampling.remote import Remote, Usage, per_second
 
 _T = TypeVar("_T")
 _AGAIN = {408, 425, 429, *(set(range(500, 600)) - {501, 505})}
+_OF_REQUEST = {400, 413, 422}  #: the server finds this request bad, and would take others
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -68,8 +69,8 @@ class Client:
     ) -> list[_T]:
         """The answers to all `jobs` (path, body), in their order, each through `read(number, JSON)`; it raises `Broken` for half an answer.
 
-        The first request that fails for good ends all, with its error; with `refused` those that the server finds bad (400, 413, 422)
-        become what it gives. On an interrupt no further request is sent.
+        The first request that fails for good ends all, with its error; with `refused` those that are themselves at fault (the error has
+        a `reason`) become what it gives, or end all with what it raises. On an interrupt no further request is sent.
         """
         done: queue.Queue[tuple[int, Any, BaseException | None]] = queue.Queue()
         numbers = iter(range(len(jobs)))
@@ -87,11 +88,13 @@ class Client:
                 except _Stopped:
                     return
                 except BaseException as error:
-                    if refused is not None and isinstance(error, RequestFailed) and error.status in (400, 413, 422):
+                    try:
+                        if refused is None or not isinstance(error, RequestFailed) or error.reason is None:
+                            raise
                         done.put((number, refused(number, error), None))
-                    else:  # raised in the caller's thread; nothing is sent after it
+                    except BaseException as final:  # raised in the caller's thread; nothing is sent after it
                         stop.set()
-                        done.put((number, None, error))
+                        done.put((number, None, final))
 
         # Daemons: a request that hangs must not keep an interrupted program alive.
         for i in range(min(self._remote.concurrency, len(jobs))):
@@ -144,13 +147,15 @@ class Client:
                         404: "is the URL complete (/v1)?",
                     }
                     raise RequestFailed(
-                        f"endpoint: {where} refused; got {what.rstrip('.')}.", index=number, status=status, hint=hint.get(status)
-                    )
+                        f"endpoint: {where} refused; got {what.rstrip('.')}.", index=number, status=status, hint=hint.get(status),
+                        reason="refused" if status in _OF_REQUEST else None,
+                    )  # fmt: skip
             if attempt == remote.retries or (wait or 0) > 600:
                 tries = "once" if attempt == 0 else f"{attempt + 1} times"
                 raise RequestFailed(
                     f"endpoint: {where} gave no answer, asked {tries}; the last time {self._clean(what).rstrip('.')}.", index=number,
                     hint="is the server up? What is done is kept: the same call goes on.",
+                    reason="bad_answer" if why == "broken answer" else None,
                 )  # fmt: skip
             with self._lock:
                 self._why[why] += 1

@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from prefmill.errors import RequestFailed
+from prefmill.errors import BadRow, RequestFailed
 from prefmill.sampling.client import Broken
 from prefmill.sampling.remote import Remote
 from prefmill.sampling.samplers import Answer, Prompt, Request
-
-#: The finish reason of a request that the server refused (where that is allowed); the text is what it said.
-REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class EndpointSampler(Remote):
         api: `chat` sends messages (a text is one user message); `completions` sends texts as they are, to `/v1/completions`.
         top_p, max_new_tokens, stop: as in sampling anywhere; a stop string is cut off, should a server leave it on.
         seed_bits: low bits of the seed that are sent (63: what vLLM takes; 32 for servers that take no more).
+        on_refused: a request that the server finds bad: an `error`, or `null`.
         extra: further fields of every request, for example `{"top_k": 40}` or `{"chat_template_kwargs": {"enable_thinking": False}}`.
 
     Log-probabilities are asked for and summed where the server tells them; that they are those at temperature 1 is the server's business
@@ -49,7 +47,8 @@ class EndpointSampler(Remote):
     at a time (`concurrency=1`), since it seeds its whole process, and samples only if the model's generation config says `do_sample`.
     The URL is not in the fingerprint: a server may move. What is thought aloud before the answer (`reasoning_content`) is left out.
 
-    A request that is refused, or fails after all retries, raises `RequestFailed`, naming its prompt.
+    A request that the server finds bad, or answers with what cannot be used, raises `BadRow`, or with `on_refused="null"` has no answer:
+    its finish reason says why (`refused`, `bad_answer`). Where the server is at fault `RequestFailed` is raised after all retries.
 
     >>> EndpointSampler(url="http://localhost:8000/v1", model="org/policy", concurrency=32).fingerprint["api"]
     'chat'
@@ -60,6 +59,7 @@ class EndpointSampler(Remote):
     max_new_tokens: int = 256
     stop: str | Sequence[str] = ()
     seed_bits: int = 63
+    on_refused: Literal["error", "null"] = "error"
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -77,6 +77,8 @@ class EndpointSampler(Remote):
             said.append(f"max_new_tokens must be a whole number >= 1; got {self.max_new_tokens!r}")
         if not all(isinstance(each, str) and each for each in self.stop):
             said.append(f"stop must be texts that are not empty; got {self.stop!r}")
+        if self.on_refused not in ("error", "null"):
+            said.append(f"on_refused is not one of ('error', 'null'); got {self.on_refused!r}")
         if self.seed_bits not in range(1, 65):
             said.append(f"seed_bits must be in 1..64; got {self.seed_bits!r}")
         return said
@@ -101,14 +103,19 @@ class EndpointSampler(Remote):
         }
 
     def sample(self, requests: Sequence[Request], /) -> list[Answer]:
-        """One answer for every request, in their order."""
-        return [reply.answer for reply in self.replies(requests)]
+        """One answer for every request, in their order. Raises `BadRow` with the place of the request as its row."""
+        try:
+            return [reply.answer for reply in self.replies(requests, refusals=self.on_refused == "null")]
+        except RequestFailed as error:
+            if error.reason is None:
+                raise
+            raise BadRow("sample", f"has no answer; {error.message}", row=error.index, reason=error.reason) from error
 
     def replies(self, requests: Sequence[Request], /, *, top: int = 0, refusals: bool = False) -> list[Reply]:
         """As `sample`, with the tokens of every answer and the `top` likeliest in each place.
 
-        With `refusals` a request that the server finds bad (400, 413, 422: too long, filtered) is an answer whose finish reason is
-        `refused` and whose text is what the server said.
+        With `refusals` a request that is itself at fault (400, 413, 422: too long, filtered; answers that cannot be used) is an answer
+        whose finish reason says so (`refused`, `bad_answer`) and whose text is what the server said.
         """
         jobs = [(self._path, self._body(request, top)) for request in requests]
         refused = _refused if refusals else None
@@ -118,7 +125,7 @@ class EndpointSampler(Remote):
             shown = json.dumps(requests[error.index].prompt, ensure_ascii=False)
             shown = shown if len(shown) <= 100 else f"{shown[:100]}..."
             raise RequestFailed(
-                f"{error.message} The prompt was {shown}.", hint=error.hint, index=error.index, status=error.status
+                f"{error.message} The prompt was {shown}.", hint=error.hint, index=error.index, status=error.status, reason=error.reason
             ) from None
 
     @property
@@ -193,4 +200,5 @@ def _plain_tokens(told: Any) -> tuple[Token, ...] | None:
 
 
 def _refused(_: int, error: RequestFailed) -> Reply:
-    return Reply(Answer(error.message, REFUSED, None, None), None)
+    assert error.reason is not None
+    return Reply(Answer(error.message, error.reason, None, None), None)

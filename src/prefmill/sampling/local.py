@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from prefmill.errors import BadArgument, BadInput, MissingPackage
+from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage, refuse
 from prefmill.sampling.samplers import Answer, Request
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -202,7 +202,8 @@ class LocalSampler:
     def sample(self, requests: Sequence[Request]) -> list[Answer]:
         """One answer for every request, in their order; requests of one prompt need not stand together.
 
-        Raises `TooLong`, whose `row` is the place of the request, for a prompt that leaves no room, unless `on_too_long="null"`.
+        Raises `BadRow` with the place of the request as its row: for a prompt that leaves no room, unless `on_too_long="null"`, that has
+        no tokens, or that the template refuses.
         """
         from prefmill.sampling.decode import Row
         from prefmill.scoring.models import longest
@@ -212,11 +213,11 @@ class LocalSampler:
         limit = longest(self._config(), tokenizer)
         room = None if limit is None else limit - self.max_new_tokens
         answers: list[Answer | None] = [None] * len(requests)
-        for i, row in enumerate(ids):
-            if room is not None and len(row) > room:
-                if self.on_too_long == "error":
-                    raise PromptTooLong(i, len(row), self.max_new_tokens, limit)
-                answers[i] = Answer("", "too_long", None, None)
+        long = [] if room is None else [i for i, row in enumerate(ids) if len(row) > room]
+        if self.on_too_long == "error":
+            refuse([_too_long(i, len(ids[i]), self.max_new_tokens, limit) for i in long])
+        for i in long:
+            answers[i] = Answer("", "too_long", None, None)
         wanted = [i for i, answer in enumerate(answers) if answer is None]
         rows = [Row(ids[i], float(requests[i].temperature), requests[i].seed) for i in wanted]
         stops = [text for text in self.stop if text not in tokenizer.all_special_tokens]
@@ -236,12 +237,13 @@ class LocalSampler:
             if not prompts or request.prompt != prompts[-1]:
                 prompts.append(request.prompt)
             places.append(len(prompts) - 1)
-        found = [tuple(row) for row in self.encoder.prompts(prompts)]
-        for i, place in enumerate(places):
-            if not found[place]:
-                error = BadInput(f"sample: row {i} has no tokens at all; got an empty prompt, expected text.")
-                error.row = i  # type: ignore[attr-defined]
-                raise error
+        try:
+            found = [tuple(row) for row in self.encoder.prompts(prompts)]
+        except BadRow as error:  # about a prompt, and so about every request that has it
+            refuse([bad.at(i, where="sample") for bad in error.found for i, place in enumerate(places) if place == bad.row])
+            raise
+        what = "has no tokens at all; got an empty prompt, expected text."
+        refuse([BadRow("sample", what, row=i, reason="no_tokens") for i, place in enumerate(places) if not found[place]])
         return [found[place] for place in places]
 
     def _text(self, tokens: list[int], prompt: Sequence[int] = ()) -> str:
@@ -259,15 +261,11 @@ class LocalSampler:
         return str(decode(tokens, **exact))
 
 
-class PromptTooLong(BadInput):
-    """A prompt that leaves no room for an answer; `row` is the place of its request."""
-
-    def __init__(self, row: int, tokens: int, new: int, limit: int | None) -> None:
-        self.row = row
-        super().__init__(
-            f"sample: row {row} is too long; got {tokens:,} tokens and {new:,} new ones, expected at most {limit:,} together.",
-            hint="a smaller --max-new-tokens, or --on-too-long null leaves such prompts without an answer.",
-        )
+def _too_long(row: int, tokens: int, new: int, limit: int | None) -> BadRow:
+    """The error for a prompt that leaves no room for an answer."""
+    what = f"is too long; got {tokens:,} tokens and {new:,} new ones, expected at most {limit:,} together."
+    hint = "a smaller --max-new-tokens, or --on-too-long null leaves such prompts without an answer."
+    return BadRow("sample", what, row=row, reason="too_long", hint=hint)
 
 
 def _cut(text: str, stops: Sequence[str]) -> int | None:

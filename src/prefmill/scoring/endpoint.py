@@ -16,15 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prefmill.errors import BadArgument, BadInput, RequestFailed, ScoresDiffer
+from prefmill.errors import BadArgument, BadInput, BadRow, RequestFailed, ScoresDiffer
 from prefmill.sampling.client import Broken
 from prefmill.sampling.remote import Remote
-from prefmill.scoring.judge import RowFailed
 from prefmill.scoring.parity import difference
 from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.rubrics import as_text
 from prefmill.scoring.scorers import Floats, Scored
-from prefmill.scoring.tokens import Encoder, messages_of
+from prefmill.scoring.tokens import Encoder, conversations
 
 Kind = Literal["vllm-classify", "vllm-pooling", "vllm-score", "sglang-classify", "tei-predict", "tei-rerank"]
 
@@ -58,7 +57,8 @@ class EndpointScorer(Remote):
         label: which score it is, where the model has several: a number, or for TEI a name.
         parity: a `RewardModel` of the same weights; the first `parity_rows` rows are scored by it too, and a difference of more than
             `tolerance` times the largest score raises `ScoresDiffer`, which says what it looks like.
-        on_refused: rows that the server finds bad (too long): an `error` that names the row, or `null`, counted as `refused`.
+        on_refused: rows that the server finds bad (too long): an `error` that names the row, or `null`, counted. A request of
+            several rows that is refused (also for its size) is sent again in halves.
         batch_rows: rows of a request, where it takes several.
 
     Scores are raw: no sigmoid, no softmax (`use_activation`, `raw_scores`). The URL is not in the fingerprint: a server may move.
@@ -142,8 +142,7 @@ class EndpointScorer(Remote):
                 else:
                     ask(which, {"query": query, "texts": texts, "raw_scores": True, "truncate": False})
         elif self.kind.startswith("vllm") and self.tokenizer is None:
-            for row in every:
-                messages = messages_of(prompts[row], "user") + messages_of(completions[row], "assistant")
+            for row, messages in enumerate(conversations(prompts, completions)):
                 ask([row], {"messages": messages, "use_activation": False, "add_generation_prompt": False, **self._task})
         else:
             inputs = self._inputs(batch, prompts, completions)
@@ -187,8 +186,7 @@ class EndpointScorer(Remote):
         encoder = self._encoder
         tokenizer = encoder.tokenizer
         if encoder.template == "chat":
-            talks = [messages_of(p, "user") + messages_of(c, "assistant") for p, c in zip(prompts, completions, strict=True)]
-            texts = tokenizer.apply_chat_template(talks, chat_template=encoder.jinja, tokenize=False, add_generation_prompt=False)
+            texts = encoder.rendered(conversations(prompts, completions))
         elif encoder.template == "concat":
             end = tokenizer.eos_token or ""
             texts = [as_text(p) + as_text(c).removesuffix(end) + end for p, c in zip(prompts, completions, strict=True)]
@@ -201,45 +199,46 @@ class EndpointScorer(Remote):
     def run(self, prepared: Bodies) -> Scored:
         """Ask the server, and check the first rows."""
         before = self.client.usage
-        scores, refused = self._ask(prepared)
+        scores, reasons = self._ask(prepared)
+        refused = np.array([reason is not None for reason in reasons], bool)
         counts = self.client.usage.since(before)
         counts["tokens"] = counts.pop("tokens_in")  # tokens of rows, as everywhere in scoring
-        if refused.any():
-            counts["null:refused"] = int(refused.sum())
         self._compare(prepared.batch, scores, refused)
         self._warn(scores[~refused])
-        return Scored({"score": scores}, refused if refused.any() else None, counts)
+        return Scored({"score": scores}, refused if refused.any() else None, counts, reasons=reasons)
 
-    def _ask(self, asked: Bodies) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        scores, refused = np.zeros(asked.batch.num_rows), np.zeros(asked.batch.num_rows, bool)
-        jobs = [(self._path, body) for body in asked.bodies]
+    def _ask(self, asked: Bodies) -> tuple[Floats, list[str | None]]:
+        """The score of every row, and why it has none. A request of several rows that is refused is asked again in halves."""
+        scores = np.zeros(asked.batch.num_rows)
+        reasons: list[str | None] = [None] * asked.batch.num_rows
+        while asked.rows:
+            again: list[npt.NDArray[np.int64]] = []
+            for which, values in zip(asked.rows, self._answers(asked), strict=True):
+                if not isinstance(values, RequestFailed):
+                    scores[which] = values
+                elif len(which) == 1:
+                    reasons[which[0]] = values.reason
+                else:
+                    again += np.array_split(which, 2)
+            halves = [self.prepare(asked.batch.take(pa.array(which))).bodies for which in again]
+            asked = Bodies(asked.batch, again, [body for bodies in halves for body in bodies])
+        return scores, reasons
 
-        def read(number: int, said: Any) -> Floats | None:
+    def _answers(self, asked: Bodies) -> list[Floats | RequestFailed]:
+        """What every request gave; raises `BadRow` for a row that is refused alone, unless such rows are to be null."""
+
+        def read(number: int, said: Any) -> Floats | RequestFailed:
             return self._read(said, len(asked.rows[number]))
 
-        allowed = (lambda number, error: None) if self.on_refused == "null" else None
-        try:
-            found = self.client.post_all(jobs, read, refused=allowed)
-        except RequestFailed as error:
-            which = asked.rows[error.index]
-            others = "" if len(which) == 1 else f" (or one of the {len(which) - 1} rows sent with it)"
-            raise RowFailed(
-                f"endpoint: row {which[0]} cannot be scored{others}; {error.message}", row=int(which[0]), hint=error.hint
-            ) from error
-        for which, values in zip(asked.rows, found, strict=True):
-            if values is not None:
-                scores[which] = values
-            elif len(which) == 1:
-                refused[which] = True
-            else:  # one row spoils the request: each by itself
-                alone = self._one_by_one(asked.batch, which)
-                scores[which], refused[which] = self._ask(alone)
-        return scores, refused
+        def refused(number: int, error: RequestFailed) -> RequestFailed:
+            which = asked.rows[number]
+            if len(which) == 1 and self.on_refused == "error":
+                assert error.reason is not None
+                what = f"cannot be scored; {error.message}"
+                raise BadRow("endpoint", what, row=int(which[0]), reason=error.reason) from error
+            return error
 
-    def _one_by_one(self, batch: pa.RecordBatch, which: npt.NDArray[np.int64]) -> Bodies:
-        """As `prepare`, for some rows, a request for each."""
-        some = [self.prepare(batch.slice(int(row), 1)) for row in which]
-        return Bodies(batch.take(pa.array(which)), [np.array([i]) for i in range(len(which))], [each.bodies[0] for each in some])
+        return self.client.post_all([(self._path, body) for body in asked.bodies], read, refused=refused)
 
     @property
     def _path(self) -> str:

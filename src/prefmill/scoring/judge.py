@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +17,15 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from prefmill.errors import BadArgument, BadInput, RequestFailed
-from prefmill.sampling.endpoint import REFUSED, Reply
+from prefmill.errors import BAD_ROW, BadArgument, BadRow, RequestFailed, refuse
+from prefmill.sampling.endpoint import Reply
 from prefmill.sampling.samplers import Request
 from prefmill.scoring.rubrics import Mode, as_text, expected_rating, filled, parse_rating, parse_verdict, rubric_of
 from prefmill.scoring.scorers import Floats, Scored
 
 Schedule = Literal["all", "baseline"]
-#: finish reasons of requests that no model saw: a server's refusal, a prompt that a local model does not take
-_UNANSWERED = (REFUSED, "too_long")
+#: finish reasons of requests without an answer: a server's refusal, a prompt that a local model does not take
+_UNANSWERED = frozenset(BAD_ROW)
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,10 @@ class Questions:
     asked_by: list[int]  #: for each request, the row of the batch that it is about (pairwise: the one shown first)
     about: list[int]
     groups: list[Candidates]
+
+    def rows_of(self, request: int) -> list[int]:
+        """The rows of the batch that a request is about."""
+        return [row for row, its in enumerate(self.about) if its == request] or [self.asked_by[request]]
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,15 @@ class JudgeScorer:
         max_pairs: most pairs of a prompt; taken in rounds in which every candidate meets another, so that all meet about equally often.
         top_logprobs: how many alternatives of a token are asked for (rating, where the server tells them).
         ten_is_one_token: the judge's tokenizer has "10" as one token; else "1" may be the begin of it (`rubrics.expected_rating`).
-        on_refused: a request that the server finds bad (too long, filtered): an `error` that names the row, or `null`, with a reason.
+        on_refused: a request that the server finds bad (too long, filtered), or answers with what cannot be used: an `error` that names
+            the row, or `null`, with a reason.
         price_in, price_out: of a million tokens, for the cost in the report; they decide no score.
 
     Columns of `rating`: `score`, the expected rating over the probabilities of the rating's token where the server tells them, else the
     number said; `rating`, the number said. Of `pairwise`: `score`, the mean of wins (a tie is half) over the distinct other completions
     that it met; `comparisons`, how many. A comparison is asked in both orders, and is a tie where they disagree.
     Texts: `verdict`, what the judge said, word for word (pairwise: JSON, one object for each comparison), and `reason`, why a row has no
-    score: unparseable, contradictory, cut_off, refused, too_long, single_candidate, not_compared. Such a row is null, never a number.
+    score (`errors.BAD_ROW`): unparseable, contradictory, cut_off, refused and the like. Such a row is null, never a number.
     Equal completions of a prompt are asked about once and have one score.
 
     >>> from prefmill.sampling import Answer
@@ -203,14 +207,17 @@ class JudgeScorer:
         found = self._rated(prepared, replies) if self.mode == "rating" else self._compared(prepared, replies)
         score, other, verdicts, reasons = found
         null = np.array([reason is not None for reason in reasons], bool)
-        counts |= {f"null:{reason}": rows for reason, rows in Counter(r for r in reasons if r is not None).items()}
         columns = dict(zip(self.columns, (score, other), strict=True))
-        return Scored(columns, null if null.any() else None, counts, {"verdict": verdicts, "reason": reasons})
+        return Scored(columns, null if null.any() else None, counts, {"verdict": verdicts, "reason": reasons}, reasons)
 
     def _ask(self, asked: Questions) -> tuple[list[Reply], dict[str, int]]:
         """The reply to every request, and what it took."""
         if not hasattr(self.sampler, "replies"):
-            answers = self.sampler.sample(asked.requests)
+            try:
+                answers = self.sampler.sample(asked.requests)
+            except BadRow as error:  # about a request, and so about every row that it is about
+                refuse([bad.at(row, where="judge") for bad in error.found for row in asked.rows_of(bad.row)])
+                raise
             counts = {"requests": len(answers), "tokens_out": sum(answer.n_tokens or 0 for answer in answers)}
             return [Reply(answer, None) for answer in answers], counts
         before = self.sampler.usage
@@ -218,9 +225,10 @@ class JudgeScorer:
         try:
             replies = self.sampler.replies(asked.requests, top=top, refusals=self.on_refused == "null")
         except RequestFailed as error:
-            row = asked.asked_by[error.index]
-            failed = RowFailed(f"judge: row {row} cannot be judged; {error.message}", row=row, hint=error.hint)
-            raise failed from error
+            if error.reason is None:
+                raise
+            what = f"cannot be judged; {error.message}"
+            raise BadRow("judge", what, row=asked.asked_by[error.index], reason=error.reason) from error
         return replies, self.sampler.usage.since(before)
 
     # -- reading ------------------------------------------------------------------------------------------------------------------------
@@ -290,14 +298,6 @@ class JudgeScorer:
         """The score of each row, NaN where it has none."""
         scored = self.run(self.prepare(batch))
         return scored.columns["score"] if scored.null is None else np.where(scored.null, np.nan, scored.columns["score"])
-
-
-class RowFailed(BadInput):
-    """A request that failed; `row` is its place in the batch, so that the caller can name it."""
-
-    def __init__(self, message: str, *, row: int, hint: str | None = None) -> None:
-        self.row = row
-        super().__init__(message, hint=hint)
 
 
 def pairs_of(candidates: int, schedule: Schedule, most: int | None = None) -> list[tuple[int, int]]:

@@ -206,7 +206,8 @@ class _TokenScorer(ABC):
     def _cache(self) -> ScoreCache:
         assert self.cache is not None
         folder = Path(self.cache)
-        return self._kept("cache", lambda: ScoreCache(folder, self.fingerprint, len(self.columns)))  # type: ignore[no-any-return]
+        of_values = {**self.fingerprint, "on_too_long": "truncate" if self.on_too_long == "truncate" else "error"}
+        return self._kept("cache", lambda: ScoreCache(folder, of_values, len(self.columns)))  # type: ignore[no-any-return]
 
     def run(self, prepared: Prepared) -> Scored:
         """The scores of a prepared batch."""
@@ -229,10 +230,11 @@ class _TokenScorer(ABC):
         work = prepared.works[0]
         counts = {
             "tokens": int(rows.lengths.sum()), "tokens_run": work.tokens, "duplicates": len(work.inverse) - len(work.distinct),
-            "truncated": prepared.encoded.truncated, "too_long": int(null.sum()), "cached": int(prepared.known.sum()),
+            "truncated": prepared.encoded.truncated, "cached": int(prepared.known.sum()),
             "splits": sum(engine.splits for engine in self.engines) - splits,
         }  # fmt: skip
-        return Scored(columns, null if null.any() else None, counts)
+        reasons = ["too_long" if lost else None for lost in null.tolist()]
+        return Scored(columns, null if null.any() else None, counts, reasons=reasons)
 
     def _warn(self) -> None:  # noqa: B027  (most have nothing to say)
         """Say once what a user should know of the rows seen so far."""

@@ -28,15 +28,19 @@ class Scored:
 
     columns  name to float64 values, shape (n,); the first is the score
     null     shape (n,), bool: rows that have no score and are to be null (too long); None: there are none
-    counts   what happened: tokens, tokens_run, duplicates, truncated, too_long, cached, splits; requests, retries, tokens_in, tokens_out of
-             servers, `retry:REASON` for one reason; `null:REASON` are rows without a score for a reason of the scorer's own
+    counts   what happened: tokens, tokens_run, duplicates, truncated, cached, splits; requests, retries, tokens_in, tokens_out of
+             servers, `retry:REASON` for one reason
     texts    name to n texts or None, which stand behind the columns: what a judge said, and why a row has no score
+    reasons  why each of the n rows is null (`errors.BAD_ROW`), None for the others; empty: no reason is known (`left_out`)
+
+    A row that stops the run, unless the caller allows it to be null, is raised as `BadRow`.
     """
 
     columns: Mapping[str, Floats]
     null: npt.NDArray[np.bool_] | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    reasons: Sequence[str | None] = ()
 
 
 @runtime_checkable
@@ -198,10 +202,11 @@ class Ensemble:
         counts: dict[str, int] = {}
         for scored in done.values():
             for key, number in scored.counts.items():
-                if not key.startswith("null:"):  # a row that two scorers leave out is one row: such rows are `left_out`
-                    counts[key] = counts.get(key, 0) + number
+                counts[key] = counts.get(key, 0) + number
         texts = {f"{name}_{text}": values for name, scored in done.items() for text, values in scored.texts.items()}
-        return Scored({"score": score, **own}, np.logical_or.reduce(nulls) if nulls else None, counts, texts)
+        whys = [scored.reasons for scored in done.values() if scored.reasons]
+        reasons = [next((why for why in of_row if why), None) for of_row in zip(*whys, strict=True)]
+        return Scored({"score": score, **own}, np.logical_or.reduce(nulls) if nulls else None, counts, texts, reasons)
 
     def __call__(self, batch: pa.RecordBatch) -> Floats:
         """The combined score of each row, NaN where it has none."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prefmill.errors import BadArgument, BadInput
+from prefmill.errors import BadArgument, BadInput, BadRow, refuse
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -171,15 +171,16 @@ class Encoder:
     def encode(self, prompts: pa.Array, completions: pa.Array, groups: Longs) -> Encoded:
         """Token rows of a batch; `prompts` and `completions` hold text or message lists and no nulls.
 
-        Raises `BadInput` for a row over the limit with `on_too_long="error"`, naming its place in the batch as `row`.
+        Raises `BadRow`, with all rows of its kind in `found`: a row over the limit with `on_too_long="error"`, without tokens, that the
+        template refuses, or that begins with two BOS tokens.
         """
         said, told = prompts.to_pylist(), completions.to_pylist()
         for name, values in (("prompt", said), ("completion", told)):
-            if None in values:
-                raise BadInput(f"score: row {values.index(None)} has no {name}; got null, expected text or messages.")
+            what = f"has no {name}; got null, expected text or messages."
+            refuse([BadRow("score", what, row=i, reason=f"null_{name}") for i, value in enumerate(values) if value is None])
         types: list[list[int]] | None = None
         if self.template == "chat":
-            ids = self._chat([messages_of(p, "user") + messages_of(c, "assistant") for p, c in zip(said, told, strict=True)])
+            ids = self._chat(conversations(said, told))
         else:
             _only_texts(said, told, self.template)
             if self.template == "pair":
@@ -202,9 +203,12 @@ class Encoder:
         return Encoded(rows, np.asarray(kept, np.int64), truncated)
 
     def prompts(self, prompts: list[Any]) -> list[list[int]]:
-        """The ids of prompts alone, as a policy reads them: chats with the generation prompt behind, texts as they are."""
+        """The ids of prompts alone, as a policy reads them: chats with the generation prompt behind, texts as they are.
+
+        Raises `BadRow` with the place of the prompt as its row.
+        """
         if self.template == "chat":
-            return self._chat([messages_of(p, "user") for p in prompts], open_end=True)
+            return self._chat(conversations(prompts), open_end=True)
         _only_texts(prompts, [], self.template)
         return self._tokenize(prompts, special=True)
 
@@ -220,29 +224,44 @@ class Encoder:
         ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
         return ids
 
-    def _chat(self, conversations: list[list[dict[str, Any]]], *, open_end: bool = False) -> list[list[int]]:
-        if not conversations:
+    def _chat(self, talks: list[list[dict[str, Any]]], *, open_end: bool = False) -> list[list[int]]:
+        if not talks:
             return []
-        try:
-            texts = self.tokenizer.apply_chat_template(
-                conversations, chat_template=self.jinja, tokenize=False, add_generation_prompt=open_end
-            )
-        except Exception as error:  # whatever a template raises is about the data it was given
-            raise BadInput(f"score: the chat template refuses a conversation; {type(error).__name__}: {error}.") from error
-        ids = self._tokenize(texts, special=False)
+        ids = self._tokenize(self.rendered(talks, open_end=open_end), special=False)
         self._one_bos(ids)
         return ids
+
+    def rendered(self, talks: list[list[dict[str, Any]]], *, open_end: bool = False) -> list[str]:
+        """Conversations as texts, by the chat template. Raises `BadRow` for those that it refuses."""
+
+        def render(some: list[list[dict[str, Any]]]) -> list[str]:
+            made: list[str] = self.tokenizer.apply_chat_template(
+                some, chat_template=self.jinja, tokenize=False, add_generation_prompt=open_end
+            )
+            return made
+
+        try:
+            return render(talks)
+        except Exception as error:  # whatever a template raises is about the data it was given
+            bad = []
+            for row, talk in enumerate(talks):
+                try:
+                    render([talk])
+                except Exception as own:
+                    what = f"is refused by the chat template; {type(own).__name__}: {own}."
+                    bad.append(BadRow("score", what, row=row, reason="template_failed"))
+            refuse(bad)
+            raise BadInput(f"score: the chat template refuses a conversation; {type(error).__name__}: {error}.") from error
 
     def _one_bos(self, ids: list[list[int]]) -> None:
         """Refuse a second BOS at the front, which costs accuracy in silence; say once if there is none where the tokenizer adds one."""
         bos = self.tokenizer.bos_token_id
         if bos is None or not ids:
             return
-        if any(row[:2] == [bos, bos] for row in ids):
-            raise BadInput(
-                f"score: template {self.template!r} gives two BOS tokens ({self.tokenizer.bos_token!r}) in a row; expected one.",
-                hint="take bos_token out of the prompt's text, or out of the template.",
-            )
+        what = f"begins with two BOS tokens ({self.tokenizer.bos_token!r}) by template {self.template!r}; expected one."
+        hint = "take bos_token out of the prompt's text, or out of the template."
+        bad = [i for i, row in enumerate(ids) if row[:2] == [bos, bos]]
+        refuse([BadRow("score", what, row=i, reason="double_bos", hint=hint) for i in bad])
         if (
             self.template == "chat"
             and not self._told_bos
@@ -267,13 +286,13 @@ class Encoder:
         """Rows to keep, after cutting those that are to be cut (in place), and how many were cut."""
         over = [i for i, row in enumerate(ids) if self.limit is not None and len(row) > self.limit]
         empty = [i for i, row in enumerate(ids) if not row]
-        if empty:
-            raise BadInput(f"score: row {empty[0]} has no tokens at all; got an empty prompt and completion, expected text.")
+        what = "has no tokens at all; got an empty prompt and completion, expected text."
+        refuse([BadRow("score", what, row=i, reason="no_tokens") for i in empty])
         if not over:
             return list(range(len(ids))), 0
         assert self.limit is not None
         if self.on_too_long == "error":
-            raise TooLong(over[0], len(ids[over[0]]), self.limit)
+            refuse([too_long(i, len(ids[i]), self.limit) for i in over])
         if self.on_too_long == "null":
             left = set(over)
             return [i for i in range(len(ids)) if i not in left], 0
@@ -302,20 +321,21 @@ class Encoder:
         first: dict[int, int] = {}
         for i, group in enumerate(groups.tolist()):
             first.setdefault(group, i)
-        alone = self.prompts([prompts[i] for i in first.values()])
+        try:
+            alone = self.prompts([prompts[i] for i in first.values()])
+        except BadRow as error:  # about one prompt, and so about every row that has it
+            of_place = dict(enumerate(first))
+            refuse([bad.at(i) for bad in error.found for i in np.flatnonzero(groups == of_place[bad.row]).tolist()])
+            raise
         known = dict(zip(first, alone, strict=True))
         return [common_prefix(np.asarray(known[g]), np.asarray(row)) for g, row in zip(groups.tolist(), ids, strict=True)]
 
 
-class TooLong(BadInput):
-    """A row over the limit; `row` is its place in the batch, so that the caller can name it."""
-
-    def __init__(self, row: int, tokens: int, limit: int) -> None:
-        self.row, self.tokens, self.limit = row, tokens, limit
-        super().__init__(
-            f"score: row {row} is too long; got {tokens:,} tokens, expected at most {limit:,}.",
-            hint="--on-too-long null or truncate, or a larger --max-length if the model allows it.",
-        )
+def too_long(row: int, tokens: int, limit: int) -> BadRow:
+    """The error for a row over the limit."""
+    what = f"is too long; got {tokens:,} tokens, expected at most {limit:,}."
+    hint = "--on-too-long null or truncate, or a larger --max-length if the model allows it."
+    return BadRow("score", what, row=row, reason="too_long", hint=hint)
 
 
 def common_prefix(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
@@ -327,6 +347,19 @@ def common_prefix(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
     n = min(len(a), len(b))
     differ = np.flatnonzero(a[:n] != b[:n])
     return int(differ[0]) if len(differ) else n
+
+
+def conversations(prompts: Sequence[Any], completions: Sequence[Any] | None = None) -> list[list[dict[str, Any]]]:
+    """Every row as messages: prompt and completion, or the prompt alone. Raises `BadRow` for rows that are none."""
+    talks, bad = [], []
+    for row, prompt in enumerate(prompts):
+        try:
+            talks.append(messages_of(prompt, "user") + ([] if completions is None else messages_of(completions[row], "assistant")))
+        except BadInput as error:
+            what = error.message.partition(": ")[2]
+            bad.append(BadRow("score", f"has {what}", row=row, reason="bad_message", hint=error.hint))
+    refuse(bad)
+    return talks
 
 
 def messages_of(value: Any, speaker: str) -> list[dict[str, Any]]:
