@@ -27,7 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytest.importorskip("trl", reason="needs the extra prefmill[train]")
 torch = pytest.importorskip("torch", reason="needs the extra prefmill[train]")
 
-from prefmill import folders, trainers, training  # noqa: E402
+from prefmill import folders, trainers, training, whole  # noqa: E402
 from prefmill.train_report import share_of  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -405,7 +405,7 @@ def test_one_process_at_a_time(tmp_path):
 
 
 @pytest.mark.parametrize("there", [False, True])
-@pytest.mark.parametrize("instant", ["write_report", "_fsync", "rename", "rmtree"])
+@pytest.mark.parametrize("instant", ["write_report", "sync", "_exchange", "replace", "rmtree"])
 def test_killed_at_any_instant_there_is_the_old_folder_or_the_new(instant, there, tmp_path):
     """Real SIGKILL in a child, in the middle of publishing; what comes next works, and cleans up."""
     target = tmp_path / "out"
@@ -424,24 +424,23 @@ def test_killed_at_any_instant_there_is_the_old_folder_or_the_new(instant, there
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if not child:
-        real = {"_fsync": folders._fsync, "rename": os.rename, "rmtree": folders.shutil.rmtree}
-        place = {"_fsync": folders, "rename": os, "rmtree": folders.shutil}
-        if instant in real:
+        place = {"sync": whole, "_exchange": whole, "replace": os, "rmtree": whole.shutil}.get(instant)
+        if place is not None:
+            real = getattr(place, instant)
 
             def killed(*args: Any, **more: Any) -> None:
                 if instant != "rmtree":
-                    real[instant](*args, **more)
+                    real(*args, **more)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-            setattr(place[instant], instant, killed)
+            setattr(place, instant, killed)
         make("new")
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    found = next((each for each in (target, tmp_path / ".out.old") if each.exists()), None)  # moved aside, it is put back by the next
-    assert (found is not None) >= there
-    if found is not None:
-        assert (found / "sub" / "weights").read_text() == (found / folders.MARK).read_text() in (("old", "new") if there else ("new",))
+    assert os.WIFSIGNALED(status) or (instant == "_exchange" and not there)
+    assert target.exists() >= there
+    if target.exists():
+        assert (target / "sub" / "weights").read_text() == (target / folders.MARK).read_text() in (("old", "new") if there else ("new",))
     make("newer")
     assert (target / "sub" / "weights").read_text() == "newer"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

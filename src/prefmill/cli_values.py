@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,10 +116,11 @@ def _read(
     import polars as pl
 
     from prefmill.readers import open_source
+    from prefmill.whole import temporary
 
-    with tempfile.TemporaryDirectory(prefix="prefmill-", dir=temp_dir) as folder:
+    with temporary(temp_dir) as folder:
         source = open_source(
-            inputs, temp_dir=Path(folder), encoding=encoding, delimiter=delimiter, rejects=rejects, memory_bytes=size_in_bytes(memory_limit)
+            inputs, temp_dir=folder, encoding=encoding, delimiter=delimiter, rejects=rejects, memory_bytes=size_in_bytes(memory_limit)
         )
         return pl.concat([pl.read_parquet(file, glob=False) for file in source.files], how="diagonal_relaxed")
 

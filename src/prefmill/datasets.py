@@ -17,9 +17,7 @@ Polars and DuckDB use all cores of one process. What `map(num_proc=...)` made go
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from prefmill.datasets_streams import CHUNK_ROWS, Stream, refuse_fork, streamed
@@ -45,6 +43,7 @@ from prefmill.plans import (
 )
 from prefmill.polars import report as frame_report
 from prefmill.schema import RoleNames
+from prefmill.whole import temporary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -233,7 +232,7 @@ def report(plan: Plan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
     if not isinstance(ds, datasets.IterableDataset):
         raise BadArgument(f"datasets: cannot report on a {type(ds).__name__}; expected a Dataset, IterableDataset or a dictionary of them.")
     stream = Stream.over(ds, Layout(plan, FORMATS[plan.kind], False, None), roles, False, CHUNK_ROWS)
-    with tempfile.TemporaryDirectory(prefix="prefmill-") as home, stream.job(Path(home)) as job:
+    with temporary() as home, stream.job(home) as job:
         return job.report()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from prefmill.plans import BestOf, Plan, named, roles_of
 from prefmill.polars import apply as lazily
 from prefmill.schema import RoleNames, Roles
 from prefmill.stream import reader_of, starts_of_groups, whole_groups
+from prefmill.whole import temporary
 
 CHUNK_ROWS = 4096
 _READ_ROWS, _PEEK_ROWS = 8192, 1000
@@ -97,7 +97,7 @@ class Stream:
             first += chunk.num_rows
 
     def _clustering(self) -> Iterator[pl.DataFrame]:
-        with tempfile.TemporaryDirectory(prefix="prefmill-") as home, self.job(Path(home)) as job:
+        with temporary() as home, self.job(home) as job:
             names = lazily(self.layout.plan, pl.LazyFrame(schema=job.dtypes), **named(self.roles)).collect_schema().names()
             for frame in job.frames():
                 frame.columns = names
@@ -120,8 +120,8 @@ class Stream:
         """`made` in a fresh process: this one was forked, and Polars' threads did not come along (a DataLoader's workers are such)."""
         import dill
 
-        with tempfile.TemporaryDirectory(prefix="prefmill-") as home:
-            payload, failure = Path(home, "stream"), Path(home, "failure")
+        with temporary() as home:
+            payload, failure = home / "stream", home / "failure"
             payload.write_bytes(dill.dumps(self, recurse=True))
             code = "import sys; sys.path[:] = sys.argv[3:]; from prefmill.datasets_streams import serve; serve(*sys.argv[1:3])"
             command = [sys.executable, "-c", code, str(payload), str(failure), *sys.path]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from prefmill.plans import BestOf, Pairs, Plan, Unpaired, named, roles_of
 from prefmill.polars import apply as lazily
 from prefmill.readers.staging import plain_schema
 from prefmill.schema import RoleNames, Roles
+from prefmill.whole import Staging
 
 _BATCH_BYTES = 64 << 20
 FORMATS: dict[str, Format] = {"pairs": "trl", "unpaired": "kto", "best_of": "pool", "advantages": "pool"}
@@ -133,16 +132,9 @@ def _write(tables: Iterable[pa.Table], features: Any, path: Path, fingerprint: s
     """An Arrow stream as `datasets` writes its own, there at once or not at all."""
     said = json.dumps({"info": {"features": features.to_dict()}, "fingerprint": fingerprint})
     schema = features.arrow_schema.with_metadata({"huggingface": said})
-    handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    try:
-        with pa.OSFile(name, "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+    with Staging([path], where="datasets") as staging:
+        hidden = str(staging.path(path))
+        with pa.OSFile(hidden, "wb") as file, pa.ipc.new_stream(file, schema) as stream:
             for table in tables:
                 stream.write_table(table.cast(schema))
-        umask = os.umask(0o666)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        staging.publish(overwrite=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +23,7 @@ from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, named, role
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames
+from prefmill.whole import temporary
 
 Engine = Literal["auto", "polars", "duckdb"]
 Progress = Callable[[str, float | None], None]
@@ -58,16 +57,13 @@ def opened(
     named = [str(i) for i in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     rejects = reading.get("rejects")
     memory_bytes, threads = reading.get("memory_bytes"), reading.get("threads")
-    home = Path(tempfile.mkdtemp(prefix="prefmill-", dir=reading.get("temp_dir")))
-    try:
+    with temporary(reading.get("temp_dir")) as home:
         source = open_source(
             named, temp_dir=home, encoding=reading.get("encoding"), delimiter=reading.get("delimiter"),
             rejects=Path(rejects) if rejects else None, memory_bytes=memory_bytes, threads=threads,
             progress=lambda phase: tell(phase, None),
         )  # fmt: skip
         yield Job(plan, source, roles or {}, keep, home, engine, tell, whole_rows=whole_rows, memory_bytes=memory_bytes, threads=threads)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 class Job:

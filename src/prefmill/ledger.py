@@ -9,9 +9,7 @@ in work.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from prefmill import whole
 from prefmill.errors import BadInput, RunBusy, RunDiffers, TargetExists
 
 _VERSION = 1
@@ -48,15 +47,10 @@ class Ledger:
 
     def _begin(self, overwrite: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
+        refusal = RunBusy(f"{self.where}: another process is writing {str(self.output)!r}.", hint="wait for it, or name another output.")
+        self._lock = whole.lock(self.folder / "lock", refusal)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise RunBusy(
-                f"{self.where}: another process is writing {str(self.output)!r}.", hint="wait for it, or name another output."
-            ) from None
-        try:
+            whole.clear(self.folder)
             before = self._manifest()
             if before is not None and before["state"] == "running" and not any(self.folder.glob("*.arrow")):
                 before = None  # a run that has done nothing yet binds nobody
@@ -70,7 +64,7 @@ class Ledger:
             if not self.done:
                 self._refuse_output()
             if before is None or overwrite:
-                for path in self.folder.glob("*.arrow*"):
+                for path in self.folder.glob("*.arrow"):
                     path.unlink()
             if not self.done:
                 self._write_manifest("publishing" if self.resumed and self.replaces else "running")
@@ -103,7 +97,7 @@ class Ledger:
     def _write_manifest(self, state: str) -> None:
         size = self.output.stat().st_size if state == "done" else None
         content = {"version": _VERSION, "state": state, "key": self.key, "shape": self.shape, "size": size, "counts": self.counts}
-        _write_whole(self.folder / "manifest.json", lambda path: path.write_text(json.dumps(content, indent=1), encoding="utf-8"))
+        whole.put(self.folder / "manifest.json", lambda path: path.write_text(json.dumps(content, indent=1), encoding="utf-8"))
 
     def write(self, number: int, columns: Mapping[str, pa.Array], counts: Mapping[str, int]) -> None:
         """Commit one chunk."""
@@ -137,7 +131,7 @@ class Ledger:
         """The output is published: keep the manifest, so that the same run is known to be done."""
         self.counts = dict(counts)
         self._write_manifest("done")
-        for path in [*self.folder.glob("*.arrow*"), *self.folder.glob("manifest.json.*.tmp")]:  # the latter left by a kill
+        for path in self.folder.glob("*.arrow"):
             path.unlink()
 
     def _path(self, number: int) -> Path:
@@ -169,7 +163,7 @@ def write_chunk(folder: Path, number: int, columns: Mapping[str, pa.Array], coun
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:
             file.write_batch(batch)
 
-    _write_whole(chunk_path(folder, number), save)
+    whole.put(chunk_path(folder, number), save)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> Any:
@@ -183,22 +177,3 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str =
             yield from _differences(old, new, f"{path}.")
         elif old != new:
             yield path, old, new
-
-
-def _write_whole(path: Path, save: Any) -> None:
-    hidden = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        save(hidden)
-        handle = os.open(hidden, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        os.replace(hidden, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        hidden.unlink(missing_ok=True)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -17,6 +14,7 @@ from prefmill.messages import held_as_messages, messages
 from prefmill.readers import open_source
 from prefmill.recipes import PromptsSection
 from prefmill.schema import RoleNames, Roles
+from prefmill.whole import temporary
 
 _UNMADE = ("__prefmill_completion", "__prefmill_score")
 
@@ -72,8 +70,7 @@ def load_prompts(section: PromptsSection) -> Prompts:
 
 def _distinct(files: Any, section: PromptsSection, counts: dict[str, int]) -> pl.DataFrame:
     """The distinct prompts of `files`, in the order of their first row."""
-    home = Path(tempfile.mkdtemp(prefix="prefmill-"))
-    try:
+    with temporary() as home:
         source = open_source([files] if isinstance(files, str) else list(files), temp_dir=home)
         named: RoleNames = {"completion": _UNMADE[0], "score": _UNMADE[1]}
         if section.column:
@@ -82,8 +79,6 @@ def _distinct(files: Any, section: PromptsSection, counts: dict[str, int]) -> pl
         roles = Roles.resolve([*columns, *_UNMADE], named, where="loop: prompts")
         frames = [pl.read_parquet(file, columns=[roles.prompt]) for file in source.files]
         rows = pl.concat([frame.select(pl.col(roles.prompt).alias("prompt")) for frame in frames], how="vertical_relaxed")
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
     if held_as_messages(rows.schema, ("prompt",)):  # one spelling of roles: chat templates know user and assistant only
         rows = rows.select(prompt=messages(rows.schema, "prompt"))
     there = rows.drop_nulls("prompt")

@@ -13,7 +13,6 @@ step again, over the same names. A step's key is a hash of everything that decid
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,8 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prefmill import whole
 from prefmill.errors import BadInput, RunBusy, RunDiffers, TargetExists
-from prefmill.ledger import _differences, _write_whole
+from prefmill.ledger import _differences
 
 _VERSION = 1
 #: a key as `Steps.key` makes it
@@ -52,12 +52,8 @@ class RunFolder:
         if self.folder.exists() and not state.exists() and any(path.name != "lock" for path in self.folder.iterdir()):
             raise TargetExists(f"loop: {str(self.folder)!r} is there and holds no loop.", hint="name another folder.")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise RunBusy(f"loop: another process works in {str(self.folder)!r}.", hint="wait for it, or name another folder.") from None
+        refusal = RunBusy(f"loop: another process works in {str(self.folder)!r}.", hint="wait for it, or name another folder.")
+        self._lock = whole.lock(self.folder / "lock", refusal)
         try:
             if state.exists() and overwrite:
                 for path in sorted(
@@ -65,8 +61,8 @@ class RunFolder:
                 ):  # it goes last: without it the rest is a stranger's
                     if path.name != "lock":
                         remove(path)
-            for path in list(self.folder.rglob("*.tmp")):  # of a life that was killed while it wrote
-                remove(path)
+            for folder in [self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())]:
+                whole.clear(folder)  # of a life that was killed while it wrote
             before = _read(self.folder)
             if before:
                 self._same(before["decides"])
@@ -132,11 +128,11 @@ class RunFolder:
     def _save(self) -> None:
         content = {"version": _VERSION, "decides": self.decides, "steps": self.steps}
         text = json.dumps(content, indent=1, ensure_ascii=False)
-        _write_whole(self.folder / "state.json", lambda path: path.write_text(text, encoding="utf-8"))
+        whole.put(self.folder / "state.json", lambda path: path.write_text(text, encoding="utf-8"))
 
     def write(self, name: str, save: Callable[[Path], Any]) -> None:
         """A file of the folder, whole or not at all; `save` gets the path to write to."""
-        _write_whole(self.folder / name, save)
+        whole.put(self.folder / name, save)
 
     def close(self) -> None:
         """Let others have the folder."""
@@ -180,15 +176,12 @@ def _read(folder: Path) -> dict[str, Any] | None:
 
 def _copy(source: Path, target: Path) -> None:
     """A file or folder under another name, whole or not at all; the same bytes on disk where the file system can share them."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    hidden = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    remove(hidden)
-    if source.is_dir():
-        shutil.copytree(source, hidden, copy_function=_link)
-    else:
-        _link(source, hidden)
-    remove(target)
-    os.replace(hidden, target)
+    with whole.Staging([target], where="loop") as staging:
+        if source.is_dir():
+            shutil.copytree(source, staging.path(target), copy_function=_link)
+        else:
+            _link(source, staging.path(target))
+        staging.publish(overwrite=True)
 
 
 def _link(source: str | Path, target: str | Path) -> None:

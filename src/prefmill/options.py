@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import typer
 
 from prefmill.errors import BadArgument
 from prefmill.schema import RoleNames
+from prefmill.whole import temporary
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, globs, directories or URLs; - is JSONL on stdin.")]
 Output = Annotated[
@@ -72,8 +72,8 @@ def stdout_or(output: str) -> Iterator[str]:
     if output != "-":
         yield output
         return
-    with tempfile.TemporaryDirectory(prefix="prefmill-") as folder:
-        path = Path(folder) / "stdout.jsonl"
+    with temporary() as folder:
+        path = folder / "stdout.jsonl"
         yield str(path)
         with path.open("rb") as lines:
             shutil.copyfileobj(lines, sys.stdout.buffer)

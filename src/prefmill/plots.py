@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import secrets
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from prefmill.errors import BadArgument, ColumnMissing, MissingPackage, TargetExists
+from prefmill.whole import Staging, check_name, is_free, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,11 +49,14 @@ def check_plot(path: str | Path, *, overwrite: bool = False) -> None:
     ...
     prefmill.errors.BadArgument: plot: cannot draw such a picture; got 'curve.gif', expected a name that ends in .png or .svg.
     """
+    check_name(path, "plot")
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise BadArgument(f"plot: cannot draw such a picture; got {str(path)!r}, expected a name that ends in {' or '.join(FORMATS)}.")
-    for each in (path, _data_path(path)):
-        if each.exists() and not overwrite:
+    both = (path, _data_path(path))
+    settle(path.parent, but=both)
+    for each in both:
+        if not overwrite and not is_free(each):
             raise TargetExists(f"plot: {str(each)!r} is already there.", hint="use --overwrite, or another name.")
     _matplotlib()
 
@@ -286,25 +288,17 @@ def _matplotlib() -> Any:
 
 
 def _drawn(draw: Callable[[Any], None], data: pl.DataFrame, path: str | Path, *, size: tuple[float, float], overwrite: bool) -> Plotted:
-    """Both files, each written under another name and renamed."""
+    """Both files, at once or not at all."""
     check_plot(path, overwrite=overwrite)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _styled():
+    numbers = _data_path(path)
+    with Staging([path, numbers], where="plot") as staging, _styled():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
         draw(figure)
         kind = path.suffix.lower()[1:]
-        _whole(path, lambda hidden: figure.savefig(hidden, format=kind, metadata={"Date": None} if kind == "svg" else None))
-    _whole(_data_path(path), lambda hidden: data.write_csv(hidden))
-    return Plotted(str(path), str(_data_path(path)))
-
-
-def _whole(path: Path, save: Callable[[Path], object]) -> None:
-    hidden = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        save(hidden)
-        os.replace(hidden, path)
-    finally:
-        hidden.unlink(missing_ok=True)
+        figure.savefig(staging.path(path), format=kind, metadata={"Date": None} if kind == "svg" else None)
+        data.write_csv(staging.path(numbers))
+        staging.publish(overwrite=overwrite)
+    return Plotted(str(path), str(numbers))

@@ -5,8 +5,6 @@ prompts ──distinct──▶ requests, each with its seed ──▶ sampler �
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -29,6 +27,7 @@ from prefmill.sampling.remote import Remote
 from prefmill.sampling.seeds import Asked
 from prefmill.scoring.bad_rows import OnBadRow, check_on_bad_row, with_bad_rows
 from prefmill.scoring.tokens import conversations
+from prefmill.whole import temporary
 
 CHUNK_ROWS = 256
 #: behind the prompt, in this order; kept columns come last
@@ -180,11 +179,10 @@ def sample(
         raise BadArgument(f"sample: cannot keep {sorted(taken) or list(keep)}; expected columns that the pool does not have, each once.")
     target = Path(output)
     check_target(target, overwrite=True)
-    home = Path(tempfile.mkdtemp(prefix="prefmill-", dir=reading.get("temp_dir")))
     options: dict[str, Any] = {key: value for key, value in reading.items() if key != "temp_dir"}
     if options.get("rejects"):
         options["rejects"] = Path(options["rejects"])
-    try:
+    with temporary(reading.get("temp_dir")) as home:
         tell("reading", None)
         prompts = open_prompts(inputs, prompt, home, keep=keep, id=id, **options)
         _check_writable(prompts, home / target.name)
@@ -214,8 +212,6 @@ def sample(
                 seconds=round(time.perf_counter() - started, 3), requests=spent.get("requests", 0), retries=spent.get("retries", 0),
                 retried={name.removeprefix("retry:"): times for name, times in spent.items() if name.startswith("retry:")},
             )  # fmt: skip
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @dataclass

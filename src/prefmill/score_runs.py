@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -29,6 +27,7 @@ from prefmill.scoring.bad_rows import OnBadRow, RowGuard, check_on_bad_row, with
 from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.scorers import as_scorer, on_device, text_names
 from prefmill.stream import CHUNK_ROWS, ahead, score_arrays, score_names
+from prefmill.whole import temporary
 
 _SERVED = ("requests", "retries", "tokens_in", "tokens_out")
 _COUNTS = ("tokens", "tokens_run", "duplicates", "truncated", "cached", "splits", *_SERVED)
@@ -127,11 +126,10 @@ def score(
         raise BadArgument(f"score: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")
     target = Path(output)
     check_target(target, overwrite=True)
-    home = Path(tempfile.mkdtemp(prefix="prefmill-", dir=reading.get("temp_dir")))
     options: dict[str, Any] = {key: value for key, value in reading.items() if key != "temp_dir"}
     if options.get("rejects"):
         options["rejects"] = Path(options["rejects"])
-    try:
+    with temporary(reading.get("temp_dir")) as home:
         tell("reading", None)
         pool = open_pool(inputs, roles or {}, home, chunk_rows=chunk_rows, **options)
         names = score_names(staged.columns, score_column, list(pool.source.columns.names), text_names(staged))
@@ -159,8 +157,6 @@ def score(
                 report, chunks_resumed=len(pool.sizes) - len(missing), seconds=round(time.perf_counter() - started, 3),
                 seconds_model=round(seconds_model, 3),
             )  # fmt: skip
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @dataclass
@@ -326,7 +322,9 @@ def _on_one_device(pool: Pool, guard: RowGuard, numbers: list[int], home: Path, 
         if os.getppid() != parent:  # it was killed: nobody will use what comes
             os._exit(1)
 
-    score_chunks(pool, guard, numbers, Path(tempfile.mkdtemp(dir=home)), commit)
+    scratch = home / f"device-{os.getpid()}"
+    scratch.mkdir()
+    score_chunks(pool, guard, numbers, scratch, commit)
 
 
 def _in_place(pool: Pool, parts: list[pa.Array]) -> pa.Array:

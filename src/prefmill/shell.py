@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from prefmill._engine import connect, literal, quote
 from prefmill.duckdb import install, macro_texts
 from prefmill.errors import BadArgument, BadInput, PrefmillError, TargetExists
 from prefmill.readers import is_url, open_source
+from prefmill.whole import Staging, check_name, is_free, settle, temporary
 
 if TYPE_CHECKING:
     from _duckdb import Statement
@@ -56,12 +56,12 @@ def session(
     named = [_named(given) for given in files]
     if twice := [name for i, (name, _) in enumerate(named) if name.lower() in {n.lower() for n, _ in named[:i]}]:
         raise BadArgument(f"sql: two files would be the view {twice[0]!r}; got {list(files)}.", hint="name them: NAME=PATH.")
-    home = Path(tempfile.mkdtemp(prefix="prefmill-", dir=temp_dir))
-    con: duckdb.DuckDBPyConnection | None = None
-    try:
+    with contextlib.ExitStack() as left:
+        home = left.enter_context(temporary(temp_dir))
         # About 300 MB are Python and its libraries.
         room = max(64 * MB, memory_bytes - 300 * MB) if memory_bytes else None
         con = connect(temp_dir=home, memory_bytes=room, threads=threads, remote=any(is_url(path) for _, path in named))
+        left.callback(con.close)
         con.execute("SET preserve_insertion_order = true")  # positions are the order of rows
         install(con, persistent=True)
         for name, path in named:
@@ -73,10 +73,6 @@ def session(
             texts = [f.name for f in source.columns if str(f.type) in ("string", "large_string")] if _is_csv(path) else []
             con.execute(f"CREATE VIEW {quote(name)} AS SELECT {_columns(con, relation, texts)} FROM {relation}")
         yield con
-    finally:
-        if con is not None:
-            con.close()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def _is_csv(path: str) -> bool:
@@ -182,16 +178,17 @@ def write(con: duckdb.DuckDBPyConnection, text: str, output: str, *, overwrite: 
 
     The format goes by the ending: .parquet .jsonl .csv .tsv. Raises `BadArgument` (another ending, no rows to write), `TargetExists`.
     """
+    check_name(output, "sql")
     target = Path(output)
     options = FORMATS.get(target.suffix.lower())
     if options is None:
         raise BadArgument(f"sql: no format for {output!r}; expected an ending of {', '.join(FORMATS)}.")
-    if target.exists() and not overwrite:
+    settle(target.parent, but=[target])
+    if not overwrite and not is_free(target):
         raise TargetExists(f"sql: the output is already there: {output!r}.", hint="--overwrite replaces it.")
     if not target.parent.is_dir():
         raise BadArgument(f"sql: no folder for the output; got {output!r}.")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
+    with Staging([target], where="sql") as staging:
         with told():
             statements = con.extract_statements(text)
             if not statements or statements[-1].type != duckdb.StatementType.SELECT:
@@ -199,13 +196,9 @@ def write(con: duckdb.DuckDBPyConnection, text: str, output: str, *, overwrite: 
             last = statements[-1]
             for statement in statements[:-1]:
                 con.execute(statement)
-            ((rows,),) = con.execute(f"COPY ({_bare(last.query)}\n) TO {literal(str(partial))} ({options})").fetchall()
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(target)
+            ((rows,),) = con.execute(f"COPY ({_bare(last.query)}\n) TO {literal(str(staging.path(target)))} ({options})").fetchall()
+        staging.publish(overwrite=overwrite)
         return int(rows)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def complete(text: str) -> bool:

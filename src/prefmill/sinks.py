@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,7 +149,15 @@ class _PolarsSink:
         try:
             self._sink(frames_source(self._schema, self._pull), self._file, group_rows)
         except BaseException as error:  # raised where the caller sees it
-            self._error = error
+            self._error = _of_system(error, self._file.name)
+
+
+def _of_system(error: BaseException, path: str) -> BaseException:
+    """An error of the operating system as `OSError`: Polars wraps a full disk as one of the file's format."""
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    if said is None or isinstance(error, OSError):
+        return error
+    return OSError(int(said[1]), os.strerror(int(said[1])), path)
 
 
 def _rows_in(size_bytes: int, frame: pl.DataFrame) -> int:

@@ -6,12 +6,10 @@ That is why a reward model scores what it was trained on, and a policy is asked 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from prefmill.errors import BadArgument, BadInput, BadRow, ColumnMissing
 from prefmill.hashing import check_shares, split_frame
 from prefmill.schema import RoleNames
 from prefmill.scoring.bad_rows import OnBadRow
+from prefmill.whole import temporary
 
 Longs = npt.NDArray[np.int64]
 _SIDES = ("chosen", "rejected")
@@ -90,8 +89,7 @@ def read_table(inputs: Any) -> tuple[pl.DataFrame, Place]:
     from prefmill.pool import paths_of, relation_of
     from prefmill.readers import open_source
 
-    with tempfile.TemporaryDirectory(prefix="prefmill-") as name:
-        home = Path(name)
+    with temporary() as home:
         source = open_source(paths_of(inputs, home), temp_dir=home)
         con = connect(temp_dir=home, remote=source.remote)
         try:

@@ -5,15 +5,13 @@ The file appears complete or, after an error, not at all; without one, the first
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from prefmill.errors import BadArgument, BadInput
+from prefmill.whole import Staging, check_name
 
 
 @dataclass(frozen=True)
@@ -33,29 +31,27 @@ class Rejects:
         self.path = None if path is None else Path(path)
         self.count = 0
         self._file: IO[str] | None = None
-        self._temporary = ""
+        self._staging: Staging | None = None
 
     def __enter__(self) -> Rejects:
         if self.path is not None:
+            check_name(self.path, "rejects")
+            if not self.path.parent.is_dir():
+                raise BadArgument(f"rejects: {self.path} cannot be written; there is no such folder.")
             try:
-                handle, self._temporary = tempfile.mkstemp(prefix=f".{self.path.name[:100]}.", suffix=".tmp", dir=self.path.parent)
+                self._staging = Staging([self.path], where="rejects")
             except OSError as error:
                 raise BadArgument(f"rejects: {self.path} cannot be written; {error.strerror}.") from error
-            self._file = os.fdopen(handle, "w", encoding="utf-8", newline="\n")
+            self._file = self._staging.path(self.path).open("w", encoding="utf-8", newline="\n")
         return self
 
     def __exit__(self, kind: object, *rest: object) -> None:
-        if self._file is None or self.path is None:
+        if self._file is None or self._staging is None:
             return
-        self._file.close()
-        if kind is None:
-            with contextlib.suppress(OSError):  # mkstemp is private to its user; files that are kept follow the usual mask
-                mask = os.umask(0)
-                os.umask(mask)
-                os.chmod(self._temporary, 0o666 & ~mask)
-            os.replace(self._temporary, self.path)
-        else:
-            os.unlink(self._temporary)
+        with self._staging:
+            self._file.close()
+            if kind is None:
+                self._staging.publish(overwrite=True)
 
     def add(self, label: str, bad: Bad) -> None:
         """Write one malformed row, or raise `BadInput` for it."""
