@@ -118,7 +118,8 @@ class Job:
         # About 300 MB are Python and its libraries; the rest is shared between DuckDB's buffers, the parts of text and the encoder.
         self.con = connect(temp_dir=home, memory_bytes=max(64 * MB, int((memory_bytes - 300 * MB) * 0.55)) if memory_bytes else None,
                            threads=threads, remote=source.remote)  # fmt: skip
-        sqlengine.install(self.con, persistent=True)  # our own database in memory: cursors see no temporary objects
+        steps = (query for _, query in sqlengine.stages(plan, self.roles))
+        sqlengine.install_used(self.con, [*steps, sqlengine.report_call(plan, "")])
         self._starts = [sum(source.file_rows[:i]) for i in range(len(source.files))]
         self._create_views()
         self._ranked = self._gathered = False
