@@ -10,9 +10,17 @@ import traceback
 
 def main() -> None:
     """Run the command line; exits with the codes of `docs/cli.md`."""
+    if sys.argv[1:] == ["--version"]:
+        from prefmill._version import __version__
+
+        print(f"prefmill {__version__}")
+        return
     from prefmill.cli import app
     from prefmill.errors import PrefmillError
 
+    # typer makes every option of every command that it knows before it looks which one is asked for.
+    asked = [known for known in app.registered_commands if sys.argv[1:2] == [known.name or known.callback.__name__]]  # type: ignore[union-attr]
+    app.registered_commands = asked or app.registered_commands
     # A job scheduler's SIGTERM must clean up as Ctrl-C does: temporary files go, the old output stays.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

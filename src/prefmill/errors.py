@@ -21,7 +21,6 @@ Messages read `where: what is wrong; got X, expected Y.` and end with `Hint: one
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -199,4 +198,6 @@ class AccountingError(PrefmillError):
 def nearest(wanted: str, names: Iterable[str]) -> list[str]:
     """Up to three of `names` that look most like `wanted`, best first."""
     by_lower = {name.lower(): name for name in names}
+    import difflib  # where there is no error, nobody needs it
+
     return [by_lower[n] for n in difflib.get_close_matches(wanted.lower(), by_lower, n=3, cutoff=0.6)]

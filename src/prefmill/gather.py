@@ -10,19 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from prefmill._engine import release
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Where = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.integer]]
+
 _BATCH_ROWS = 60_000
-
-
-Where = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.integer]]
 
 
 def _finder(positions: npt.NDArray[np.int64], numbers: npt.NDArray[np.int32] | None) -> Where:

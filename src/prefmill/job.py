@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 import polars as pl
 import pyarrow as pa
@@ -18,12 +18,15 @@ from prefmill import polars_picks, polars_rows
 from prefmill._engine import connect, literal, quote, release
 from prefmill.advantages import advantage_report, advantages
 from prefmill.errors import BadArgument, BadScore
-from prefmill.gather import Fetch, Where
+from prefmill.gather import Fetch
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, named, roles_of
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames
 from prefmill.whole import temporary
+
+if TYPE_CHECKING:
+    from prefmill.gather import Where
 
 Engine = Literal["auto", "polars", "duckdb"]
 Progress = Callable[[str, float | None], None]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, Unpack, cast, get_args
@@ -96,6 +95,8 @@ class _Plan:
         >>> Pairs.from_toml('[pairs]\\nchosen_min = "none"').chosen_min is None
         True
         """
+        import tomllib  # few plans are read
+
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:

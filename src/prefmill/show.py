@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from prefmill.errors import BAD_ROW
 from prefmill.plans import Advantage, BestOf, Pairs, Plan
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from prefmill.checks import Findings
     from prefmill.curves import Curve
     from prefmill.loops import LoopReport
@@ -28,22 +27,64 @@ if TYPE_CHECKING:
 MADE = {"pairs": "pairs", "unpaired": "labels", "best_of": "rows", "advantages": "rows"}
 
 
+# rich takes as long to import as a plan on a small file runs: what needs no table of it is printed plainly.
+
+
 def _console() -> Console:
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _table() -> Table:
+    """A table without lines, of names, counts and shares."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(justify="right", style="dim")
+    return table
+
+
+class _Plain:
+    """The part of a console that reports on plans need. Control characters, of a column's name say, are shown."""
+
+    def print(self, told: str | _Lines, *, markup: bool = False) -> None:
+        """One line, or the lines of a table."""
+        for line in told.lines() if isinstance(told, _Lines) else [told]:
+            print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
+
+
+class _Lines:
+    """Names to the left, counts and shares to the right, each as wide as it has to be."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, str, str]] = []
+
+    def add_row(self, name: str, count: str, share: str) -> None:
+        """One line more."""
+        self._rows.append((name, count, share))
+
+    def lines(self) -> list[str]:
+        """The lines as text."""
+        widths = [max(map(len, column)) for column in zip(*self._rows, strict=True)]
+        return [f"{name:<{widths[0]}}  {count:>{widths[1]}}  {share:>{widths[2]}}".rstrip() for name, count, share in self._rows]
 
 
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Callable[[str, float | None], None]]:
     """A callback for (phase, share done or None): a live line on a terminal, nothing elsewhere."""
-    console = _console()
-    if quiet or not console.is_terminal:
+    if quiet or not sys.stderr.isatty():
         yield _silent
         return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=16), TaskProgressColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=_console(), transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
         def tell(phase: str, share: float | None = None) -> None:
@@ -58,13 +99,10 @@ def _silent(phase: str, share: float | None = None) -> None:
 
 def report(plan: Plan, done: RunReport) -> None:
     """The drop report of a run: what every row became, and where the output lies."""
-    console = _console()
+    console = _Plain()
     roles = ", ".join(f"{role}={name}" for role, name in done.as_json()["roles"].items() if role != "negate")  # type: ignore[attr-defined]
     console.print(f"roles: {roles}{' (negated: lower is better)' if done.roles.negate else ''}", markup=False)
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(justify="right", style="dim")
+    table = _Lines()
     whole = done.rows_in or 1
 
     def line(name: str, rows: int) -> None:
@@ -124,7 +162,7 @@ def nothing_hint(plan: Plan, done: RunReport) -> str:
 
 def check(found: Findings) -> None:
     """What `prefmill check` found, in words."""
-    console = _console()
+    console = _Plain()
     lines = found.lines()
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
@@ -134,10 +172,7 @@ def check(found: Findings) -> None:
 def scored(done: ScoreReport) -> None:
     """What scoring did: every row, tokens saved, how fast."""
     console = _console()
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(justify="right", style="dim")
+    table = _table()
     whole = done.rows_in or 1
     lines = [("rows in", done.rows_in), ("  scored", done.rows_scored), *((f"  no score: {reason}", n) for reason, n in done.null.items())]
     asides = [
@@ -170,11 +205,10 @@ def scored(done: ScoreReport) -> None:
 
 def sampled(done: SampleReport) -> None:
     """What sampling did: every prompt, every answer, how fast."""
+    from rich.markup import escape
+
     console = _console()
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(justify="right", style="dim")
+    table = _table()
     table.add_row("prompts in", f"{done.prompts_in:,}", "")
     for name, rows in (("  null", done.null_prompts), ("  seen before", done.duplicate_prompts)):
         if rows:
@@ -213,6 +247,9 @@ def _requests(done: ScoreReport | SampleReport) -> str:
 
 def curve(found: Curve) -> None:
     """Best-of-n curves as a table, and the rows that are in none."""
+    from rich.markup import escape
+    from rich.table import Table
+
     console = _console()
     table = Table(box=None, pad_edge=False, header_style="dim")
     interval = f"{100 * found.level:g} % interval"
@@ -234,6 +271,8 @@ def curve(found: Curve) -> None:
 
 def looped(done: LoopReport) -> None:
     """The stages of a loop as a table, and what they came to."""
+    from rich.table import Table
+
     from prefmill.stage_report import SHORT, cells
 
     console = _console()
@@ -255,13 +294,12 @@ def looped(done: LoopReport) -> None:
 
 def trained(done: TrainReport) -> None:
     """What a training did: every row, the loss, and how often a reward model is right on what it has not seen."""
+    from rich.table import Table
+
     from prefmill.train_report import named_shares
 
     console = _console()
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(justify="right", style="dim")
+    table = _table()
     lines = [("rows in", done.rows_in), ("  trained on", done.rows_used), ("  held out", done.rows_held_out)]
     lines += [(f"  dropped: {reason}", rows) for reason, rows in sorted(done.dropped.items(), key=lambda item: -item[1])]
     for name, rows in lines:
