@@ -18,6 +18,7 @@ import numpy.typing as npt
 import polars as pl
 import polars.selectors as cs
 
+from prefmill.duckdb import install_used
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.job import Reading, opened
 from prefmill.plans import BestOf, roles_of
@@ -152,6 +153,7 @@ def _pools_of_files(
         if by:
             rows = "SELECT c.*, t._keep0 AS _by FROM candidates c JOIN texts t ON t._pos = c._pos"
         hashed = "0::UBIGINT" if seed is None else f"pref_hash(_grp, {seed})"
+        install_used(job.con, [hashed])
         pools = job.con.sql(
             f"SELECT _by, {hashed} AS _h, list_sort(list(_score)) AS _scores FROM ({rows})"
             " WHERE _reason IS NULL GROUP BY _by, _grp ORDER BY _by NULLS LAST, _h"
