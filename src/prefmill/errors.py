@@ -83,6 +83,8 @@ BAD_ROW = {
     "template_failed": "the chat template refused the conversation",
     "double_bos": "the template's text begins with two BOS tokens",
     "too_long": "more tokens than the model takes",
+    "unknown_token": "a token that the model's embedding does not have",
+    "model_failed": "the model itself failed on this row",
     "no_tokens": "the completion has no token that could be scored",
     "not_finite": "the score came out as NaN or infinite",
     "refused": "the server refused the request of this row",

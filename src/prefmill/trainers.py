@@ -117,27 +117,17 @@ def load(kind: Kind, model: str, revision: str | None, *, device: str, lora: boo
     A reward model gets a pad token of its own: where pad and end are one token, the token that Transformers scores is the one before it.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from prefmill.scoring import models
 
     folder = models.folder_of(model, revision, where="train")
-    if not (folder / "config.json").is_file():
-        raise BadInput(f"train: no model in {str(folder)!r}: no config.json.", hint="name the directory that save_pretrained wrote.")
+    models.config_of(folder, trust_remote_code=trust_remote_code, where="train")
     tokenizer = models.load_tokenizer(folder, trust_remote_code=trust_remote_code, where="train")
     on_gpu = models.pick_device(device).type == "cuda"
-    dtype = torch.bfloat16 if on_gpu and lora else torch.float32
-    auto, heads = (AutoModelForCausalLM, {}) if kind == "causal" else (AutoModelForSequenceClassification, {"num_labels": 1})
-    try:
-        found, info = auto.from_pretrained(  # type: ignore[misc]
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True, **heads
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BadInput(f"train: cannot load {str(folder)!r}; {models.first_line(error)}", hint=models.code_hint(error)) from error
-    missing = sorted(info["missing_keys"])
-    body = [key for key in missing if key.startswith(f"{found.base_model_prefix}.") and ".pooler." not in key]
-    if body or (missing and kind == "causal"):
-        raise BadInput(f"train: the weights of {str(folder)!r} lack {(body or missing)[:3]}; expected all but a head.")
+    found = models.weights(
+        folder, kind, dtype=torch.bfloat16 if on_gpu and lora else torch.float32, trust_remote_code=trust_remote_code, where="train",
+        new_head=kind == "reward",
+    )  # fmt: skip
     if tokenizer.is_fast:  # some tokenizers come with a short limit of their own and would cut texts silently
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()

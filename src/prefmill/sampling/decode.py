@@ -92,7 +92,8 @@ class Decoder:
         long, short = (tuple(rng.integers(low, size, n).tolist()) for n in (11, 4))
         forced = rng.integers(low, size, (4, 5))
         heads = [long, long, short, short]
-        single = [self._forced([head], forced[i : i + 1], "alone")[0] for i, head in enumerate(heads)]
+        with abilities.running(self.model):
+            single = [self._forced([head], forced[i : i + 1], "alone")[0] for i, head in enumerate(heads)]
         ways = WAYS[1:] if self._rope else WAYS
         for way in ways[:-1]:
             groups = [[0, 1, 2, 3]] if way == "together" else [[0, 1], [2, 3]]

@@ -103,11 +103,12 @@ class LocalSampler:
     def _fingerprint(self) -> dict[str, str]:
         from prefmill.scoring import models
 
+        encoder = self.encoder  # first: it refuses a folder before its code is looked for elsewhere
         where = models.pick_device(self.device)
         return {
             "sampler": f"local:{_RULE}",
             "model": models.content_hash(self._folder()),
-            "template": self.encoder.fingerprint,
+            "template": encoder.fingerprint,
             "top_p": repr(float(self.top_p)),
             "max_new_tokens": str(self.max_new_tokens),
             "stop": repr(self.stop),
@@ -142,6 +143,7 @@ class LocalSampler:
         from prefmill.scoring import models
         from prefmill.scoring.tokens import Encoder
 
+        self._config()
         tokenizer = models.load_tokenizer(self._folder(), trust_remote_code=self.trust_remote_code, where="sample")
         template = self.template if self.template != "auto" else "chat" if tokenizer.chat_template else "concat"
         if template == "pair":
@@ -149,9 +151,9 @@ class LocalSampler:
         return Encoder(tokenizer, template=template)
 
     def _config(self) -> Any:
-        from transformers import AutoConfig
+        from prefmill.scoring import models
 
-        make = lambda: AutoConfig.from_pretrained(self._folder(), trust_remote_code=self.trust_remote_code)  # noqa: E731
+        make = lambda: models.config_of(self._folder(), trust_remote_code=self.trust_remote_code, where="sample")  # noqa: E731
         return self._kept("config", make)
 
     def _ends(self) -> frozenset[int]:
@@ -184,7 +186,7 @@ class LocalSampler:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         loaded = models.load(
-            self._folder(), "causal", device=self.device, dtype=self.dtype, trust_remote_code=self.trust_remote_code
+            self._folder(), "causal", device=self.device, dtype=self.dtype, trust_remote_code=self.trust_remote_code, where="sample"
         )  # fmt: skip
         size = loaded.model.config.get_text_config().vocab_size
         if len(encoder.tokenizer) > size:

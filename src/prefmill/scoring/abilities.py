@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from prefmill.errors import BadInput, BadRow, PrefmillError
 from prefmill.scoring import attention
 from prefmill.scoring.tokens import TokenRows
 
@@ -44,6 +45,37 @@ def using(model: Any, name: str) -> Iterator[None]:
     finally:
         if before != name:
             model.set_attn_implementation(before)
+
+
+@contextmanager
+def running(model: Any) -> Iterator[None]:
+    """What a model's own forward raises on rows of ours is said as an error of its folder."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, BadRow) and error.__cause__ else error  # the row is made up here
+        if isinstance(cause, PrefmillError):
+            raise cause from None
+        raise BadInput(
+            f"score: {type(model).__name__} does not run on a row of tokens; {told(cause)}",
+            hint="does config.json describe this model?",
+        ) from error
+
+
+def told(error: BaseException) -> str:
+    """What an error of a model says, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def vocabulary(model: Any) -> int | None:
+    """How many tokens the model's embedding knows; None where it has none that tells."""
+    try:
+        found = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except (AttributeError, NotImplementedError):
+        return None
+    return found if isinstance(found, int) else None
 
 
 def batch_dependent_rope(model: Any) -> int:

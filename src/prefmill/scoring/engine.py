@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from prefmill.errors import OutOfDeviceMemory, ScoresDiffer
+from prefmill.errors import BadRow, OutOfDeviceMemory, PrefmillError, ScoresDiffer
 from prefmill.scoring import abilities, attention
 from prefmill.scoring.attention import CannotShare, StreamPlan
 from prefmill.scoring.packing import Stream, batches, pack
@@ -99,6 +99,7 @@ class Engine:
         self.body = self.head.body(self.model)
         # Without a pad token Transformers' heads take single rows only; where we pool ourselves, padding needs no token of its own.
         self.pads = self.pad is not None or self.body is not None
+        self.vocabulary = abilities.vocabulary(self.model)
         self._rope = abilities.batch_dependent_rope(self.model)
         # An expert's product has as many rows as tokens were sent to it, which neighbours change: there the same bits need every row alone.
         self._alone = self.invariant and abilities.has_experts(self.model)
@@ -118,7 +119,8 @@ class Engine:
             if self.body is None:
                 self.reason = "its head is no linear layer on token states"
                 return
-            single = self._one_at_a_time(rows, everything)
+            with abilities.running(self.model):
+                single = self._one_at_a_time(rows, everything)
             padded = self._tried(lambda: self._run_batches(rows, self._batches(rows, everything)))
             if padded is None or self._far(padded, single).any():
                 self.body, self.pads = None, self.pad is not None
@@ -332,10 +334,22 @@ class Engine:
                     continue
                 try:
                     parts.append((which, *self._batch(rows, which)))
-                except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-                    self._shrink(error, len(which) * width, len(which))
-                    waiting.append(which)
+                except Exception as error:
+                    if _out_of_memory(error):
+                        self._shrink(error, len(which) * width, len(which))
+                        waiting.append(which)
+                    elif len(which) > 1:  # some models take rows together only if they are alike: BART's must have as many end tokens
+                        waiting += [which[i : i + 1] for i in range(len(which) - 1, -1, -1)]
+                    else:
+                        raise self._broken(int(which[0]), error) from error
         return _gathered(parts, self.head.columns)
+
+    def _broken(self, row: int, error: Exception) -> BaseException:
+        """The error for a row alone at which the model's own forward fails."""
+        if isinstance(error, PrefmillError):
+            return error
+        what = f"breaks {type(self.model).__name__}; {abilities.told(error)}"
+        return BadRow("score", what, row=row, reason="model_failed")
 
     def _batch(self, rows: TokenRows, which: Longs) -> tuple[torch.Tensor, torch.Tensor]:
         """Right-padded rows through the whole model, as Transformers itself would run them."""
@@ -372,7 +386,12 @@ class Engine:
                 if (types := rows.type_row(row)) is not None:
                     inputs["token_type_ids"] = attention.to_device(types.astype(np.int64), self.device)[None]
                 self._settle(int(rows.lengths[row]))
-                parts.append((np.asarray([row]), *self.head.of_batch(self, inputs, rows, np.asarray([row]), stock=True)))
+                try:
+                    parts.append((np.asarray([row]), *self.head.of_batch(self, inputs, rows, np.asarray([row]), stock=True)))
+                except Exception as error:
+                    if _out_of_memory(error):
+                        raise
+                    raise self._broken(row, error) from error
         return _gathered(parts, self.head.columns)
 
 

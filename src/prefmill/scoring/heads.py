@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from prefmill.errors import BadInput
+from prefmill.scoring.abilities import running
 from prefmill.scoring.engine import TILE, Engine
 from prefmill.scoring.packing import Stream
 from prefmill.scoring.tokens import Longs, TokenRows
@@ -28,22 +30,23 @@ class RewardHead:
     label    which of the head's outputs
     pooling  the token: `hf` is the rule of Transformers' heads, the last token that is not the pad token (a trap where pad is also the end
              of a row: the reward model may have been trained so); `last` is the last token of the row
+    softmax  the outputs are classes of which one holds: the score is the log-odds of the label, which rank as its probability does
     """
 
     columns = 1
 
-    def __init__(self, label: int = 0, pooling: Pooling = "hf") -> None:
-        self.label, self.pooling = label, pooling
+    def __init__(self, label: int = 0, pooling: Pooling = "hf", *, softmax: bool = False) -> None:
+        self.label, self.pooling, self.softmax = label, pooling, softmax
         self.differ = 0  #: rows in which the two rules pool different tokens
         self._weight: tuple[torch.Tensor, torch.Tensor | None] | None = None
 
     def body(self, model: Any) -> Any | None:
         """The base model, where the head is one linear layer over its states."""
         head, base = getattr(model, "score", None), getattr(model, model.base_model_prefix, None)
-        if not isinstance(head, nn.Linear) or base is None:
+        if not isinstance(head, nn.Linear) or base is None or self.label >= head.out_features:
             return None
-        bias = None if head.bias is None else head.bias[self.label].float()
-        self._weight = head.weight[self.label].float(), bias
+        used = slice(None) if self.softmax else slice(self.label, self.label + 1)
+        self._weight = head.weight[used].float(), None if head.bias is None else head.bias[used].float()
         return base
 
     def pooled(self, engine: Engine, rows: TokenRows, which: Longs) -> Longs:
@@ -68,8 +71,8 @@ class RewardHead:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores of right-padded rows."""
         if engine.body is None or (stock and self.pooling == "hf"):
-            found = engine.model(**inputs).logits[:, self.label].float()
-            return found[:, None], found.abs() + 1
+            logits = by_row(engine.model(**inputs), len(inputs["input_ids"])).float()
+            return self._scores(logits if self.softmax else logits[:, self.label, None]), logits.abs().amax(dim=1) + 1
         hidden = engine.body(**inputs, use_cache=False).last_hidden_state
         where = np.arange(len(which)) * hidden.shape[1] + self.pooled(engine, rows, which)
         return self._of_states(hidden.flatten(0, 1), where, constant=engine.invariant)
@@ -80,10 +83,54 @@ class RewardHead:
         at = torch.from_numpy(where).to(hidden.device)
         states = hidden.index_select(0, at).float()
         if constant:  # the product over all tokens has the shape of the stream, whatever is in it
-            values = functional.linear(hidden.float(), weight[None], None if bias is None else bias[None]).index_select(0, at)
+            values = functional.linear(hidden.float(), weight, bias).index_select(0, at)
         else:
-            values = functional.linear(states, weight[None], None if bias is None else bias[None])
-        return values, (states * weight).norm(dim=1)
+            values = functional.linear(states, weight, bias)
+        return self._scores(values), torch.stack([(states * each).norm(dim=1) for each in weight]).sum(dim=0)
+
+    def _scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """Scores, shape (rows, 1), from the outputs that decide them: log p - log (1 - p) of the label, or its output itself."""
+        if not self.softmax:
+            return logits
+        others = [i for i in range(logits.shape[1]) if i != self.label]
+        return logits[:, self.label, None] - logits[:, others].logsumexp(dim=1, keepdim=True)
+
+
+def by_row(output: Any, rows: int) -> torch.Tensor:
+    """The logits of a model's output, shape (rows, labels). Raises `BadInput` for an output that is not of rows.
+
+    Models with code of their own also give (rows,), or squeeze what has one row or one label.
+    """
+    logits = getattr(output, "logits", None)
+    if not isinstance(logits, torch.Tensor):
+        raise BadInput(f"score: the model gives no logits; got {type(output).__name__}, expected one score for a row.")
+    if logits.ndim == 0 and rows == 1:
+        return logits.reshape(1, 1)
+    if logits.ndim == 1 and len(logits) == rows:
+        return logits[:, None]
+    if logits.ndim == 1 and rows == 1:
+        return logits[None]
+    if logits.ndim != 2 or len(logits) != rows:
+        raise BadInput(
+            f"score: the model's logits are not of rows; got the shape {tuple(logits.shape)} for {rows} rows, expected one score a row.",
+            hint="a model that scores every token (a process reward model) has no one score for a row.",
+        )
+    return logits
+
+
+_ODD = 7  #: tokens of the row by which outputs are counted, so that one score a token shows itself
+
+
+def outputs_of(model: Any) -> int:
+    """How many scores a model gives for a row: what its configuration says, but for code of its own, which is asked."""
+    if type(model).__module__.startswith("transformers."):
+        return int(model.config.num_labels)
+    ids = torch.arange(1, _ODD + 1, device=model.device)[None]
+    with torch.inference_mode(), running(model):
+        logits = by_row(model(input_ids=ids), 1)
+    if logits.shape[1] == _ODD and getattr(model.config, "num_labels", None) != _ODD:
+        raise BadInput(f"score: the model's logits are of tokens; got {_ODD} for a row of {_ODD} tokens, expected one score a row.")
+    return int(logits.shape[1])
 
 
 def head_in_float32(model: nn.Module, outputs: int) -> None:

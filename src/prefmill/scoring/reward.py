@@ -16,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prefmill.errors import BadArgument, BadInput, MissingPackage
+from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage
 from prefmill.scoring.cache import ScoreCache, content_key
 from prefmill.scoring.scorers import Floats, Scored
 from prefmill.scoring.tokens import Encoded, Encoder, OnTooLong
 
 SharePrefix = Literal["auto", "off"]
+#: how scores follow from outputs; another number is another score
+_RULE = "2"
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Pooling = Literal["hf", "last"]
 
@@ -101,13 +103,14 @@ class _TokenScorer(ABC):
     def _fingerprint(self) -> Mapping[str, str]:
         from prefmill.scoring import models
 
+        encoder = self.encoder  # first: it refuses a folder before its code is looked for elsewhere
         where = models.pick_device(self.device)
         dtype = self.dtype if self.dtype != "auto" or where.type != "cpu" else "float32"
         return {
             "scorer": self.kind,
             "model": models.content_hash(self._folder()),
-            "template": self.encoder.fingerprint,
-            "max_length": str(self.encoder.limit),
+            "template": encoder.fingerprint,
+            "max_length": str(encoder.limit),
             "on_too_long": self.on_too_long,
             "dtype": dtype,
             **self._own_fingerprint(),
@@ -133,6 +136,12 @@ class _TokenScorer(ABC):
 
         return self._kept("folder", lambda: models.folder_of(str(self.model), self.revision))  # type: ignore[no-any-return]
 
+    def _config(self) -> Any:
+        from prefmill.scoring import models
+
+        make = lambda: models.config_of(self._folder(), trust_remote_code=self.trust_remote_code)  # noqa: E731
+        return self._kept("config", make)
+
     @property
     def encoder(self) -> Encoder:
         """The tokenizer and its template, loaded on first use."""
@@ -142,8 +151,8 @@ class _TokenScorer(ABC):
         _transformers()
         from prefmill.scoring import models
 
+        config = self._config()
         tokenizer = models.load_tokenizer(self._folder(), trust_remote_code=self.trust_remote_code)
-        config = self._kept("config", lambda: _config(self._folder(), self.trust_remote_code))
         own = models.longest(config, tokenizer)
         if self.max_length is not None and own is not None and self.max_length > own:
             raise BadArgument(f"score: max_length {self.max_length} is more than the model takes; got a limit of {own}.")
@@ -198,6 +207,7 @@ class _TokenScorer(ABC):
             known, cached = self._cache().get(keys)
         left = rows.take(np.flatnonzero(~known)) if known.any() else rows
         first, *others = self.engines
+        _check_tokens(encoded, self.engines, self.encoder.tokenizer)
         work = first.plan(left)
         # A second model of the same kind runs what the first runs, from one plan.
         works = [work, *(work if engine.plans_like(first) else engine.plan(left) for engine in others)]
@@ -213,13 +223,18 @@ class _TokenScorer(ABC):
         """The scores of a prepared batch."""
         rows = prepared.encoded.rows
         splits = sum(engine.splits for engine in self.engines)
-        found = self._values([engine.run(work) for engine, work in zip(self.engines, prepared.works, strict=True)])
+        new = np.flatnonzero(~prepared.known)
+        try:
+            outputs = [engine.run(work) for engine, work in zip(self.engines, prepared.works, strict=True)]
+        except BadRow as error:  # its row is a place among those that were run
+            row = int(prepared.encoded.kept[new[error.row]])
+            raise BadRow(error.where, error.what, row=row, reason=error.reason, hint=error.hint) from error
+        found = self._values(outputs)
         values = prepared.cached.copy()
         values[~prepared.known] = found
         if prepared.keys is not None and len(found):
             finite = np.isfinite(found).all(axis=1)
-            new = np.flatnonzero(~prepared.known)[finite]
-            self._cache().put([prepared.keys[i] for i in new], found[finite])
+            self._cache().put([prepared.keys[i] for i in new[finite]], found[finite])
         self._warn()
         kept = prepared.encoded.kept
         columns = {name: np.zeros(prepared.total) for name in self.columns}
@@ -264,8 +279,11 @@ class RewardModel(_TokenScorer):
         compile: through `torch.compile`; pays on long jobs only. threads: of torch.
         cache: a folder that keeps scores by content, so that a grown pool scores its new rows only.
 
-    Raw scores, no sigmoid; a configuration with OpenRLHF's `normalize_reward` has its mean and deviation applied. The head is computed in
-    float32. Source of the pooling rule: `modeling_layers.py` of Transformers 5.
+    Raw scores, no sigmoid. Of a classifier with several labels (softmax, as Transformers tells it) the score is the
+    log-odds of `label`, which rank as its probability does. With `problem_type` regression or
+    multi_label_classification it is the label's own output. A configuration with OpenRLHF's `normalize_reward` has its
+    mean and deviation applied. The head is computed in float32. Source of the pooling rule: `modeling_layers.py` of
+    Transformers 5; of the labels: its text-classification pipeline.
 
     >>> RewardModel(model="org/reward-model", revision="0123abc").share_prefix
     'auto'
@@ -280,15 +298,17 @@ class RewardModel(_TokenScorer):
         return [] if self.pooling in ("hf", "last") else [f"pooling is not one of ('hf', 'last'); got {self.pooling!r}"]
 
     def _own_fingerprint(self) -> dict[str, str]:
-        return {"label": str(self.label), "pooling": self.pooling}
+        return {"label": str(self.label), "pooling": self.pooling, "rule": _RULE}
 
     def _engines(self) -> list[Any]:
         from prefmill.scoring import models
-        from prefmill.scoring.heads import RewardHead, head_in_float32
+        from prefmill.scoring.heads import RewardHead, head_in_float32, outputs_of
 
         def head(model: Any) -> RewardHead:
-            head_in_float32(model, model.config.num_labels)
-            return RewardHead(models.label_index(model.config, self.label), self.pooling)
+            outputs = outputs_of(model)
+            head_in_float32(model, outputs)
+            label = models.label_index(model.config, self.label, outputs)
+            return RewardHead(label, self.pooling, softmax=models.is_softmax(model.config, outputs))
 
         engine = self._engine(self._folder(), "reward", head)
         config = engine.model.config
@@ -371,6 +391,7 @@ class ImplicitReward(_TokenScorer):
         from prefmill.scoring import models
         from prefmill.scoring.heads import LogProbHead
 
+        models.config_of(self._reference_folder(), trust_remote_code=self.trust_remote_code)
         other = models.load_tokenizer(self._reference_folder(), trust_remote_code=self.trust_remote_code)
         if other.get_vocab() != self.encoder.tokenizer.get_vocab():
             raise BadInput("score: the policy and the reference have different tokenizers; expected the same vocabulary.")
@@ -382,17 +403,23 @@ class ImplicitReward(_TokenScorer):
         return np.stack((self.beta * (policy - reference), policy, reference), axis=1)
 
 
-def _config(folder: Path, trust_remote_code: bool) -> Any:
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:
-        from prefmill.scoring.models import code_hint, first_line
-
-        raise BadInput(
-            f"score: no usable config.json in {str(folder)!r}; {type(error).__name__}: {first_line(error)}", hint=code_hint(error)
-        ) from error
+def _check_tokens(encoded: Encoded, engines: list[Any], tokenizer: Any) -> None:
+    """Refuse ids that a model's embedding does not have: on a GPU they would end the process."""
+    sizes = [engine.vocabulary for engine in engines if engine.vocabulary is not None]
+    rows = encoded.rows
+    if not sizes or not len(rows.ids) or int(rows.ids.max()) < min(sizes):
+        return
+    place = int(np.flatnonzero(rows.ids >= min(sizes))[0])
+    row = int(np.searchsorted(rows.offsets, place, side="right")) - 1
+    token = int(rows.ids[place])
+    raise BadRow(
+        "score",
+        f"has the token {tokenizer.convert_ids_to_tokens(token)!r}, which the model does not; got id {token}, expected one"
+        f" below {min(sizes)}.",
+        row=int(encoded.kept[row]),
+        reason="unknown_token",
+        hint="the token was added to the tokenizer alone: model.resize_token_embeddings, and train it.",
+    )
 
 
 def _transformers() -> None:
