@@ -16,6 +16,7 @@ from torch.nn import functional
 from prefmill.errors import BadInput
 from prefmill.scoring.abilities import running
 from prefmill.scoring.engine import TILE, Engine
+from prefmill.scoring.models import is_stock
 from prefmill.scoring.packing import Stream
 from prefmill.scoring.tokens import Longs, TokenRows
 
@@ -123,7 +124,7 @@ _ODD = 7  #: tokens of the row by which outputs are counted, so that one score a
 
 def outputs_of(model: Any) -> int:
     """How many scores a model gives for a row: what its configuration says, but for code of its own, which is asked."""
-    if type(model).__module__.startswith("transformers."):
+    if is_stock(model):
         return int(model.config.num_labels)
     ids = torch.arange(1, _ODD + 1, device=model.device)[None]
     with torch.inference_mode(), running(model):

@@ -460,9 +460,16 @@ def label_index(config: Any, label: str | int | None, outputs: int) -> int:
     raise BadArgument(f"score: the model has no label {label!r}; got {list(names.values())}.")
 
 
-def is_softmax(config: Any, outputs: int) -> bool:
+def is_stock(model: Any) -> bool:
+    """Whether a model's class is Transformers' own."""
+    return type(model).__module__.startswith("transformers.")
+
+
+def is_softmax(config: Any, outputs: int, *, is_stock: bool) -> bool:
     """Whether a model's outputs are classes of which one holds, by Transformers' own rule: several, unless `problem_type` says otherwise.
 
+    Several outputs of code that is not Transformers' (`is_stock`) are mostly attributes, and so only softmax where it is said.
     So do pipelines, CrossEncoder and servers rank: by the probability of the label, not by its output alone.
     """
-    return outputs > 1 and getattr(config, "problem_type", None) in (None, "single_label_classification")
+    told = getattr(config, "problem_type", None)
+    return outputs > 1 and (told == "single_label_classification" or (told is None and is_stock))

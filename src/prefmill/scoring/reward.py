@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage
+from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage, refuse
 from prefmill.scoring.cache import ScoreCache, content_key
 from prefmill.scoring.scorers import Floats, Scored
 from prefmill.scoring.tokens import Encoded, Encoder, OnTooLong
@@ -227,8 +227,7 @@ class _TokenScorer(ABC):
         try:
             outputs = [engine.run(work) for engine, work in zip(self.engines, prepared.works, strict=True)]
         except BadRow as error:  # its row is a place among those that were run
-            row = int(prepared.encoded.kept[new[error.row]])
-            raise BadRow(error.where, error.what, row=row, reason=error.reason, hint=error.hint) from error
+            raise error.at(int(prepared.encoded.kept[new[error.row]])) from error
         found = self._values(outputs)
         values = prepared.cached.copy()
         values[~prepared.known] = found
@@ -308,7 +307,8 @@ class RewardModel(_TokenScorer):
             outputs = outputs_of(model)
             head_in_float32(model, outputs)
             label = models.label_index(model.config, self.label, outputs)
-            return RewardHead(label, self.pooling, softmax=models.is_softmax(model.config, outputs))
+            softmax = models.is_softmax(model.config, outputs, is_stock=models.is_stock(model))
+            return RewardHead(label, self.pooling, softmax=softmax)
 
         engine = self._engine(self._folder(), "reward", head)
         config = engine.model.config
@@ -409,17 +409,16 @@ def _check_tokens(encoded: Encoded, engines: list[Any], tokenizer: Any) -> None:
     rows = encoded.rows
     if not sizes or not len(rows.ids) or int(rows.ids.max()) < min(sizes):
         return
-    place = int(np.flatnonzero(rows.ids >= min(sizes))[0])
-    row = int(np.searchsorted(rows.offsets, place, side="right")) - 1
-    token = int(rows.ids[place])
-    raise BadRow(
-        "score",
-        f"has the token {tokenizer.convert_ids_to_tokens(token)!r}, which the model does not; got id {token}, expected one"
-        f" below {min(sizes)}.",
-        row=int(encoded.kept[row]),
-        reason="unknown_token",
-        hint="the token was added to the tokenizer alone: model.resize_token_embeddings, and train it.",
-    )
+    places = np.flatnonzero(rows.ids >= min(sizes))
+    owners, first = np.unique(np.searchsorted(rows.offsets, places, side="right") - 1, return_index=True)
+    hint = "the token was added to the tokenizer alone: resize the model's embedding, and train it."
+    bad = []
+    for row, token in zip(owners.tolist(), rows.ids[places[first]].tolist(), strict=True):
+        name = tokenizer.convert_ids_to_tokens(token)
+        what = f"has the token {name!r}, which the model does not; got id {token}, expected one below {min(sizes)}."
+        place = int(encoded.kept[row])
+        bad.append(BadRow("score", what, row=place, reason="unknown_token", hint=hint))
+    refuse(bad)
 
 
 def _transformers() -> None:
