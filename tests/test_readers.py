@@ -21,6 +21,7 @@ import zstandard
 
 from prefmill._engine import literal
 from prefmill.errors import BadArgument, BadInput
+from prefmill.json_values import JSON_TYPE, decoded
 from prefmill.readers import Source, encodings, find, open_source, staging, utf8
 
 ROWS = [{"prompt": "p1", "completion": "a", "score": 1}, {"prompt": "p1", "completion": "b\nc", "score": 2}]
@@ -42,7 +43,7 @@ def rows(source: Source) -> list[dict]:
     for file, count in zip(source.files, source.file_rows, strict=True):
         table = pq.read_table(file, partitioning=None)
         assert table.num_rows == count
-        found += table.to_pylist()
+        found += decoded(table.to_pylist())
     assert len(found) == source.rows
     return found
 
@@ -478,25 +479,24 @@ def test_json_types(tmp_path, read):
     source = read(put(tmp_path / "a.jsonl", "\n".join(data)))
     message = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     expected = {
-        "n": pa.float64(), "mix": pa.string(), "z": pa.string(), "t": pa.string(), "m": message, "e": pa.string(),
-        "o": pa.struct([("x", pa.int64()), ("y", pa.string())]), "big": pa.float64(),
-        "deep": pa.list_(pa.struct([("k", pa.list_(pa.float64()))])), "l": pa.list_(pa.string()), "late": pa.bool_(),
+        "n": pa.float64(), "mix": JSON_TYPE, "z": pa.string(), "t": pa.string(), "m": message, "e": JSON_TYPE, "o": JSON_TYPE,
+        "big": pa.decimal128(38, 0), "deep": JSON_TYPE, "l": JSON_TYPE, "late": pa.bool_(),
     }  # fmt: skip
     assert source.columns == pa.schema(list(expected.items()))
     found = rows(source)
     assert [row["n"] for row in found] == [1.0, 2.5, None, None]
-    assert [row["mix"] for row in found] == ["1", "x", '[1,{"a":"ä"}]', "true"]
+    assert [row["mix"] for row in found] == [1, "x", [1, {"a": "ä"}], True]
     assert [row["m"] for row in found] == [
         [],
         [{"role": "user", "content": "hi"}],
         [{"role": "assistant", "content": "yo"}, {"role": "x", "content": None}],
         None,
     ]
-    assert [row["o"] for row in found] == [{"x": 1, "y": None}, {"x": None, "y": "b"}, {"x": None, "y": None}, None]
-    assert [row["big"] for row in found] == [5.0, 9223372036854775808.0, None, -3.0]
-    assert [row["deep"] for row in found] == [[{"k": [1.0]}], None, [{"k": [2.5]}, {"k": None}], None]
-    assert [row["l"] for row in found] == [["1", "a"], None, None, ["true", None, '{"q":1}']]
-    assert [row["e"] for row in found] == ["{}", None, None, None]
+    assert [row["o"] for row in found] == [{"x": 1}, {"y": "b"}, {}, None]
+    assert [row["big"] for row in found] == [5, 9223372036854775808, None, -3]
+    assert [row["deep"] for row in found] == [[{"k": [1]}], None, [{"k": [2.5]}, {}], None]
+    assert [row["l"] for row in found] == [[1, "a"], None, None, [True, None, {"q": 1}]]
+    assert [row["e"] for row in found] == [{}, None, None, None]
     assert source.nulls == set(expected) - {"mix"}
 
 
@@ -513,8 +513,23 @@ def test_json_integers_that_fit(tmp_path, read, number):
 
 
 @pytest.mark.parametrize(
-    "number", ["9223372036854775808", "18446744073709551615", "18446744073709551616", "-9223372036854775809", "1e999", "1E5", "1" * 5000]
+    ("number", "kind"),
+    [
+        ("9223372036854775808", pa.uint64()),
+        ("18446744073709551615", pa.uint64()),
+        ("18446744073709551616", pa.decimal128(38, 0)),
+        ("-9223372036854775809", pa.decimal128(38, 0)),
+        ("9" * 38, pa.decimal128(38, 0)),
+        ("1" * 4000, JSON_TYPE),
+    ],
 )
+def test_json_integers_that_int64_does_not_hold(tmp_path, read, number, kind):
+    source = read(put(tmp_path / "a.jsonl", f'{{"x":"{"9" * 30}", "a" : {number} }}\n{{"a":1}}\n'))
+    assert source.columns.field("a").type == kind
+    assert [row["a"] for row in rows(source)] == [int(number), 1]
+
+
+@pytest.mark.parametrize("number", ["1e999", "1E5"])
 def test_json_numbers_that_are_double(tmp_path, read, number):
     source = read(put(tmp_path / "a.jsonl", f'{{"x":"{"9" * 30}", "a" : {number} }}\n{{"a":1}}\n'))
     assert source.columns.field("a").type == pa.float64()
@@ -550,11 +565,11 @@ def test_json_keys(tmp_path, read):
         {"a b": 5, "é'\"": None, "x": 4},
     ]
     assert rows(read(put(tmp_path / "a.jsonl", '{"a":1,"a":2}\n'))) == [{"a": 1}]  # the first counts
-    assert rows(read(put(tmp_path / "a.jsonl", '{"o":{"k":1,"K":2}}\n'))) == [{"o": '{"k":1,"K":2}'}]
+    assert rows(read(put(tmp_path / "a.jsonl", '{"o":{"k":1,"K":2}}\n'))) == [{"o": {"k": 1, "K": 2}}]
     assert rows(read(put(tmp_path / "a.jsonl", '{}\n{"a":1}\n'))) == [{"a": None}, {"a": 1}]
-    # an empty object is no null: with numbers it is text, with objects a struct without values
-    assert rows(read(put(tmp_path / "a.jsonl", '{"a":1}\n{"a":{}}\n'))) == [{"a": "1"}, {"a": "{}"}]
-    assert rows(read(put(tmp_path / "a.jsonl", '{"a":[{},{},{}]}\n{"a":[{"x":1}]}\n'))) == [{"a": [{"x": None}] * 3}, {"a": [{"x": 1}]}]
+    # an empty object is not a null, and has no keys
+    assert rows(read(put(tmp_path / "a.jsonl", '{"a":1}\n{"a":{}}\n'))) == [{"a": 1}, {"a": {}}]
+    assert rows(read(put(tmp_path / "a.jsonl", '{"a":[{},{},{}]}\n{"a":[{"x":1}]}\n'))) == [{"a": [{}, {}, {}]}, {"a": [{"x": 1}]}]
     with pytest.raises(BadArgument, match="differ only in case"):
         read(put(tmp_path / "a.jsonl", '{"a":1}\n{"A":2}\n'))
     with pytest.raises(BadInput, match="empty key"):
@@ -562,7 +577,7 @@ def test_json_keys(tmp_path, read):
     with pytest.raises(BadInput, match="NUL"):
         read(put(tmp_path / "a.jsonl", '{"a\\u0000":1}\n'))
     many = {f"k{i}": i for i in range(1001)}
-    assert rows(read(put(tmp_path / "a.jsonl", jsonl([{"o": many}])))) == [{"o": json.dumps(many, separators=(",", ":"))}]
+    assert rows(read(put(tmp_path / "a.jsonl", jsonl([{"o": many}])))) == [{"o": many}]
 
 
 BAD_LINES = [

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from prefmill.datasets_streams import CHUNK_ROWS, Stream, refuse_fork, streamed
-from prefmill.datasets_tables import FORMATS, Layout, frame_of, package, used_columns, whole
+from prefmill.datasets_tables import FORMATS, Layout, frame_of, package, used_columns, used_table, whole
 from prefmill.errors import BadArgument
 from prefmill.formats import Format
 from prefmill.plans import (
@@ -228,7 +228,8 @@ def report(plan: Plan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
         return {name: report(plan, split, **roles) for name, split in ds.items()}
     if isinstance(ds, datasets.Dataset):
         found = roles_of(plan, roles, ds.column_names, where="datasets")
-        return frame_report(plan, frame_of(ds, used_columns(plan, found)), **named(found))
+        table = used_table(ds, used_columns(plan, found))
+        return frame_report(plan, frame_of(ds, table), **named(found))
     if not isinstance(ds, datasets.IterableDataset):
         raise BadArgument(f"datasets: cannot report on a {type(ds).__name__}; expected a Dataset, IterableDataset or a dictionary of them.")
     stream = Stream.over(ds, Layout(plan, FORMATS[plan.kind], False, None), roles, False, CHUNK_ROWS)

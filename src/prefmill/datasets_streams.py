@@ -15,12 +15,15 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from prefmill.conform import NotHeld, conformed
 from prefmill.datasets_tables import Layout, info_of, package, plain_types, tables_of, used_columns
 from prefmill.errors import BadArgument, BadInput
+from prefmill.json_values import without_marks
 from prefmill.plans import BestOf, Plan, named, roles_of
 from prefmill.polars import apply as lazily
 from prefmill.schema import RoleNames, Roles
 from prefmill.stream import reader_of, starts_of_groups, whole_groups
+from prefmill.stream import tables_of as tables_of_source
 from prefmill.whole import temporary
 
 CHUNK_ROWS = 4096
@@ -64,8 +67,11 @@ class Stream:
         roles = roles_of(plan, names, columns, where="datasets")
         used = used_columns(plan, roles)
         narrow = ds.select_columns(used)
-        features = ds.features or package().Features.from_arrow_schema(reader_of(narrow, rows=read_rows).schema)
-        schema = plain_types(features, used)
+        schema = (ds.features.arrow_schema if ds.features else None) or reader_of(narrow, rows=read_rows).schema
+        schema = plain_types(pa.schema([schema.field(name) for name in used]))
+        if not ds.features:  # whole numbers at first, and fractions later
+            scores = {name for name in used if pa.types.is_primitive(schema.field(name).type)} & set(_numbers(plan, roles))
+            schema = pa.schema([(field.name, pa.float64() if field.name in scores else field.type) for field in schema])
         return cls(narrow, layout, roles, schema, layout.features(schema, roles), clustered, chunk_rows, read_rows)
 
     def tables(self) -> Iterator[tuple[str, pa.Table]]:
@@ -79,13 +85,22 @@ class Stream:
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         try:
-            for batch in reader_of(self.ds, rows=self.read_rows):
-                yield batch if batch.schema.equals(self.schema) else batch.cast(self.schema)
-        except pa.ArrowInvalid as error:
+            for table in tables_of_source(self.ds, rows=self.read_rows):
+                yield from conformed(self._with_float_scores(without_marks(table)), self.schema).to_batches()
+        except NotHeld as error:
             raise BadInput(
                 f"datasets: a row does not have the types of the first ones; {error}; expected {self.schema.to_string()!r}.",
                 hint="say what the types are: ds.cast(Features(...)), or Features where the dataset is made.",
             ) from None
+
+    def _with_float_scores(self, table: pa.Table) -> pa.Table:
+        """Scores as the float64 that they are to every plan, whole numbers beyond its 53 bits too."""
+        for name in _numbers(self.layout.plan, self.roles):
+            if pa.types.is_float64(self.schema.field(name).type) and name in table.column_names:
+                column = table[name]
+                if pa.types.is_integer(column.type) or pa.types.is_decimal(column.type):
+                    table = table.set_column(table.column_names.index(name), name, column.cast(pa.float64(), safe=False))
+        return table
 
     def _clustered(self) -> Iterator[pl.DataFrame]:
         key = list(self.roles.group) or [self.roles.prompt]
@@ -162,6 +177,12 @@ def serve(payload: str, failure: str) -> None:
     except Exception as error:
         Path(failure).write_text(str(error))
         raise SystemExit(1) from None
+
+
+def _numbers(plan: Plan, roles: Roles) -> list[str]:
+    """The columns of numbers that a plan reads as float64."""
+    scores = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
+    return [*scores, *(name for name in (roles.weight, roles.logprob) if name)]
 
 
 def _wide(plan: Plan) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ import pyarrow as pa
 
 from prefmill._version import __version__
 from prefmill.errors import MissingPackage
-from prefmill.formats import Format, arrow_schema, convert
+from prefmill.formats import Format, arrow_schema, arrow_tables, convert
+from prefmill.json_values import holds, is_marked, without_marks
 from prefmill.plans import BestOf, Pairs, Plan, Unpaired, named, roles_of
 from prefmill.polars import apply as lazily
+from prefmill.readers.json_lines import decoded_table
 from prefmill.readers.staging import plain_schema
 from prefmill.schema import RoleNames, Roles
 from prefmill.whole import Staging
@@ -65,9 +67,7 @@ def used_columns(plan: Plan, roles: Roles) -> list[str]:
 
 def tables_of(rows: pl.DataFrame, schema: pa.Schema) -> Iterator[pa.Table]:
     """`rows` in the Arrow types of `schema`, in slices whose texts a 32-bit offset can reach."""
-    step = max(1, rows.height * _BATCH_BYTES // max(int(rows.estimated_size()), _BATCH_BYTES))
-    for part in rows.iter_slices(step):
-        yield part.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
+    yield from arrow_tables(rows, schema, _BATCH_BYTES)
 
 
 def info_of(features: Any, of: Any) -> Any:
@@ -82,30 +82,36 @@ def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
     plan = layout.plan
     roles = roles_of(plan, names, ds.column_names, where="datasets")
     columns = used_columns(plan, roles)
-    features = layout.features(plain_types(ds.features, columns), roles)
+    table = used_table(ds, columns)
+    features = layout.features(plain_types(table.schema), roles)
     info = info_of(features, ds.info)
     fingerprint = _fingerprint(ds, layout, roles)
     path = _cache_file(ds, fingerprint)
     if path is None or not path.exists():
-        rows = layout(lazily(plan, frame_of(ds, columns), **named(roles)).collect())
+        rows = layout(lazily(plan, frame_of(ds, table), **named(roles)).collect())
         tables = tables_of(rows, features.arrow_schema)
         if path is None:
-            table = pa.concat_tables([features.arrow_schema.empty_table(), *tables])
+            table = pa.concat_tables([pa.Table.from_batches([], features.arrow_schema), *tables])
             return datasets.Dataset(table, info=info, split=ds.split, fingerprint=fingerprint)
         _write(tables, features, path, fingerprint)
     return datasets.Dataset.from_file(str(path), info=info, split=ds.split)
 
 
-def plain_types(features: Any, columns: Sequence[str]) -> pa.Schema:
-    """The Arrow types of these columns without views and dictionaries; a column of nothing but nulls is text."""
-    plain = plain_schema(pa.schema([features.arrow_schema.field(name) for name in columns]))
+def used_table(ds: Any, columns: list[str]) -> pa.Table:
+    """These columns of `ds` as they lie in memory; those of Arrow's type for JSON decoded."""
+    table = ds.data.table.select(columns)
+    return decoded_table(table, "datasets") if any(holds(field.type, is_marked) for field in table.schema) else table
+
+
+def plain_types(schema: pa.Schema) -> pa.Schema:
+    """Arrow types without views and dictionaries; a column of nothing but nulls is text."""
+    plain = plain_schema(schema)
     return pa.schema([(field.name, pa.string() if pa.types.is_null(field.type) else field.type) for field in plain])
 
 
-def frame_of(ds: Any, columns: list[str]) -> pl.DataFrame:
-    """These columns of `ds` as a frame over the same memory; an indices mapping picks rows without touching their texts."""
-    table = ds.data.table.select(columns)
-    frame = pl.DataFrame(pl.from_arrow(table, rechunk=False)).cast({pl.Null: pl.String})
+def frame_of(ds: Any, table: pa.Table) -> pl.DataFrame:
+    """The rows of `ds` in `table`, its columns or some of them; an indices mapping picks rows without touching their texts."""
+    frame = pl.DataFrame(pl.from_arrow(without_marks(table), rechunk=False)).cast({pl.Null: pl.String})
     if ds._indices is not None:  # the one private name: `ds[:]` would copy all texts
         # In one chunk: from several, Polars gathers by copying the texts.
         frame = frame.rechunk()[pl.Series(ds._indices.column(0))]
@@ -136,5 +142,5 @@ def _write(tables: Iterable[pa.Table], features: Any, path: Path, fingerprint: s
         hidden = str(staging.path(path))
         with pa.OSFile(hidden, "wb") as file, pa.ipc.new_stream(file, schema) as stream:
             for table in tables:
-                stream.write_table(table.cast(schema))
+                stream.write_table(table.replace_schema_metadata(schema.metadata))
         staging.publish(overwrite=True)

@@ -10,7 +10,7 @@ Only `judged` knows the user's columns, and only the last join touches texts.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -226,11 +226,13 @@ def _picking(plan: BestOf, tie: str) -> list[tuple[str, str]]:
     ]
 
 
-def numbered(plan: Plan, roles: Roles, relation: str, position: str = "row_number() OVER () - 1") -> str:
-    """The role columns of `relation` under our own names, and the position of each row."""
+def numbered(
+    plan: Plan, roles: Roles, relation: str, position: str = "row_number() OVER () - 1", scalars: Mapping[str, str] | None = None
+) -> str:
+    """The role columns of `relation` under our own names, and the position of each row; `scalars` are expressions of score columns."""
     columns = {"_pos": position, "_prompt": quote(roles.prompt), "_completion": quote(roles.completion)}
     scores = plan.weights if plan.weights and not roles.aspect else [roles.score]
-    columns |= {f"_score{i}": quote(name) for i, name in enumerate(scores)}
+    columns |= {f"_score{i}": (scalars or {}).get(name, quote(name)) for i, name in enumerate(scores)}
     for role in ("id", "annotator", "aspect", "stage"):
         if name := getattr(roles, role):
             columns[f"_{role}"] = quote(name)
@@ -264,7 +266,8 @@ def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -
         "_pos": "_pos",
         "_grp": key,
         "_text": "_completion" if plan.aggregate != "none" else "NULL",
-        "_id": "_id" if roles.id else "NULL",
+        # A text literal beside it makes text of an ENUM, whose order would be that of its declaration, and leaves other types.
+        "_id": "CASE WHEN false THEN '1' ELSE _id END" if roles.id else "NULL",
         "_annotator": "_annotator" if roles.annotator else "NULL",
         "_aspect": "_aspect" if roles.aspect else "NULL",
         "_refusal": refusal,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal, get_args
 
 import polars as pl
 import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput
+from prefmill.json_values import JSON_FIELD, in_types, is_json
 from prefmill.messages import held_as_messages, in_one_form, message, message_fields, messages
 
 Format = Literal["trl", "trl-implicit", "kto", "instruction", "openrlhf", "llama-factory", "pool", "prompt-completion", "messages"]
@@ -113,6 +114,34 @@ def arrow_schema(schema: pl.Schema) -> pa.Schema:
     return pa.schema([pa.field(field.name, _narrow(field.type)) for field in wide])
 
 
+def arrow_tables(frame: pl.DataFrame, schema: pa.Schema, most_bytes: int) -> Iterator[pa.Table]:
+    """`frame` in the Arrow types of `schema`, in slices of at most about `most_bytes`, however rows differ in size.
+
+    The 32-bit offsets of `string` reach 2 GB. A mean says nothing of the largest slice, so each is measured.
+    """
+    for part in frame.iter_slices(rows_in(most_bytes, frame)):
+        waiting = [part.to_arrow(compat_level=pl.CompatLevel.oldest())]
+        while waiting:
+            table = waiting.pop()
+            if table.nbytes > 2 * most_bytes and table.num_rows > 1:
+                half = table.num_rows // 2
+                waiting += [table.slice(half), table.slice(0, half)]
+            else:
+                yield in_types(table, schema)
+
+
+def is_json_text(dtype: pl.DataType) -> bool:
+    """Whether a column of this type holds JSON texts (`prefmill.json_values`)."""
+    return isinstance(dtype, pl.Struct) and [field.name for field in dtype.fields] == [JSON_FIELD]
+
+
+def rows_in(size_bytes: int, frame: pl.DataFrame) -> int:
+    """How many rows like those of `frame` fill so many bytes, at least 1; by 500 of them in Arrow's form."""
+    sample = frame.gather_every(max(1, frame.height // 500)).head(500)
+    size = sample.to_arrow(compat_level=pl.CompatLevel.oldest()).nbytes
+    return max(1, size_bytes * sample.height // max(1, size))
+
+
 def _narrow(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_large_string(kind):
         return pa.string()
@@ -120,6 +149,8 @@ def _narrow(kind: pa.DataType) -> pa.DataType:
         return pa.binary()
     if pa.types.is_large_list(kind) or pa.types.is_list(kind):
         return pa.list_(_narrow(kind.value_type))
+    if is_json(kind):
+        return pa.json_()
     if pa.types.is_struct(kind):
         return pa.struct([pa.field(field.name, _narrow(field.type)) for field in kind])
     if pa.types.is_dictionary(kind):

@@ -18,7 +18,9 @@ from prefmill import polars_picks, polars_rows
 from prefmill._engine import connect, literal, quote, release
 from prefmill.advantages import advantage_report, advantages
 from prefmill.errors import BadArgument, BadScore
+from prefmill.formats import is_json_text
 from prefmill.gather import Fetch
+from prefmill.json_values import JSON_FIELD
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, named, roles_of
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport
@@ -69,6 +71,12 @@ def opened(
         yield Job(plan, source, roles or {}, keep, home, engine, tell, whole_rows=whole_rows, memory_bytes=memory_bytes, threads=threads)
 
 
+def _scalar(name: str) -> str:
+    """The text of a JSON scalar as a score; the same as in `polars_rows.number`."""
+    text = f"{quote(name)}.{quote(JSON_FIELD)}"
+    return f"CASE {text} WHEN 'true' THEN '1' WHEN 'false' THEN '0' ELSE trim({text}, '\"') END"
+
+
 class Job:
     """One plan over one source: ranks on first use, then gathers; the report is ready when all frames have been taken."""
 
@@ -79,6 +87,8 @@ class Job:
         self.roles = roles_of(plan, names, columns, where="roles")
         # Arrow imports pandas, where it is installed, for `empty_table()`, `pa.array` and `pa.table`: a fifth of a second and 45 MB.
         self.dtypes = pl.DataFrame(pa.Table.from_batches([], schema=source.columns)).schema
+        self._scalars = {name: _scalar(name) for name, dtype in self.dtypes.items() if is_json_text(dtype)}
+        source.refuse_mixed(self.roles, where="roles")
         polars_rows.check_types(plan, self.roles, self.dtypes, where="roles")
         missing = [c for c in keep if c not in columns]
         if missing:
@@ -136,7 +146,7 @@ class Job:
         position = "file_row_number" if len(self._starts) < 2 else f"({self._starts}::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number"
         hive = "hive_partitioning = true, hive_types_autocast = false" if self.source.hive else "hive_partitioning = false"
         relation = f"read_parquet([{files}], union_by_name = true, {hive})"
-        self._make("numbered", sqlengine.numbered(self.plan, self.roles, relation, position), table=False)
+        self._make("numbered", sqlengine.numbered(self.plan, self.roles, relation, position, self._scalars), table=False)
         kept = "".join(f", {quote(name)} AS _keep{i}" for i, name in enumerate(self.keep))
         texts = f"{position} AS _pos, {quote(self.roles.prompt)} AS _prompt, {quote(self.roles.completion)} AS _completion{kept}"
         self._make("texts", f"SELECT {texts} FROM {relation}", table=False)

@@ -12,7 +12,9 @@ import polars as pl
 import polars.selectors as cs
 
 from prefmill.errors import BadArgument, BadScore
+from prefmill.formats import is_json_text
 from prefmill.hashing import prompt_hash
+from prefmill.json_values import JSON_FIELD
 from prefmill.plans import Advantage, BestOf, Plan
 from prefmill.schema import Roles
 
@@ -63,6 +65,8 @@ class Candidates:
         if isinstance(plan, BestOf) and plan.stages == "last":
             stage = _whole(pl.col("_stage"), schema["_stage"])
             reasons += [("null_stage", stage.is_null()), ("earlier_stage", stage < stage.max())]
+        if plan.tie_break == "id" and (isinstance(schema["_id"], pl.Enum) or schema["_id"] == pl.Categorical):
+            rows = rows.with_columns(pl.col("_id").cast(pl.String))  # in the order of its bytes, not of its categories
         keep = ["_pos", *(c for c in ("_id", "_annotator", "_aspect") if c in schema.names())]
         if "_weight" in schema.names():
             keep.append("_weight")
@@ -158,6 +162,8 @@ def numbered(plan: Plan, roles: Roles, frame: pl.LazyFrame, position: str | None
 
 def number(score: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """The number that a score of type `dtype` means (Float64), null if it means none."""
+    if is_json_text(dtype):  # booleans and numbers in one column, or numbers that no other type holds
+        score, dtype = score.struct.field(JSON_FIELD).replace({"true": "1", "false": "0"}).str.strip_chars('"'), pl.String()
     if dtype in (pl.String, pl.Categorical) or isinstance(dtype, pl.Enum):
         text = score.cast(pl.String)
         stripped = text.str.strip_chars(" \t\n\r\x0b\x0c")
@@ -190,6 +196,11 @@ def check_types(plan: Plan, roles: Roles, schema: pl.Schema, where: str) -> None
 
     for role in ("prompt", "completion"):
         dtype = schema[getattr(roles, role)]
+        if is_json_text(dtype) or _holds_extension(dtype):
+            raise BadArgument(
+                f"{where}: the column {getattr(roles, role)!r} cannot be {role!r}; got JSON text, expected values.",
+                hint="prefmill.run reads files, and prefmill.datasets a Dataset, with such columns; or cast it to text or messages.",
+            )
         messages = isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct)
         if not (dtype in (pl.String, pl.Categorical, pl.Null) or isinstance(dtype, pl.Enum) or messages):
             raise refuse(role, getattr(roles, role), "text or a list of messages {role, content}")
@@ -197,18 +208,27 @@ def check_types(plan: Plan, roles: Roles, schema: pl.Schema, where: str) -> None
     scores = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
     for role, name in [*(("score", name) for name in scores), *([("weight" if roles.weight else "logprob", policy)] if policy else [])]:
         dtype = schema[name]
-        if not (dtype.is_numeric() or dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Null) or isinstance(dtype, pl.Enum)):
+        texts = dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Null) or isinstance(dtype, pl.Enum) or is_json_text(dtype)
+        if not (dtype.is_numeric() or texts):
             raise refuse(role, name, "numbers, booleans, or text that holds numbers")
     for role, names in (("group", roles.group), ("id", (roles.id,)), ("annotator", (roles.annotator,)), ("aspect", (roles.aspect,))):
         for name in filter(None, names):
             dtype = schema[name]
             plain = dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Date, pl.Null) or isinstance(dtype, pl.Enum) or dtype.is_integer()
-            if not plain:
+            if not plain and dtype != pl.Decimal(38, 0):  # the type of whole numbers beyond 64 bits
                 raise refuse(role, name, "text, whole numbers, booleans or dates (cast it)")
     if roles.stage:
         dtype = schema[roles.stage]
         if not (dtype.is_integer() or dtype in (pl.String, pl.Categorical, pl.Null) or isinstance(dtype, pl.Enum)):
             raise refuse("stage", roles.stage, "whole numbers, or text that holds them (cast it)")
+
+
+def _holds_extension(dtype: pl.DataType) -> bool:
+    """Whether an extension type, whose storage is not its value, is inside."""
+    if isinstance(dtype, pl.Struct):
+        return any(_holds_extension(field.dtype) for field in dtype.fields)  # type: ignore[arg-type]
+    inner = getattr(dtype, "inner", None)
+    return isinstance(dtype, pl.BaseExtension) or (inner is not None and _holds_extension(inner))
 
 
 def first_that_holds(reasons: Sequence[tuple[str, pl.Expr]]) -> pl.Expr:

@@ -23,7 +23,7 @@ from prefmill._engine import connect, literal, quote
 from prefmill.errors import BadArgument
 from prefmill.readers import Source, open_source
 from prefmill.schema import RoleNames, Roles
-from prefmill.stream import reader_of, starts_of_groups, text_roles
+from prefmill.stream import starts_of_groups, tables_of, text_roles
 
 Longs = npt.NDArray[np.int64]
 _READ_ROWS = 32_768
@@ -120,6 +120,7 @@ def open_pool(inputs: Any, named: RoleNames, home: Path, *, chunk_rows: int, mem
     """
     source = open_source(paths_of(inputs, home), temp_dir=home, memory_bytes=memory_bytes, threads=threads, **reading)
     roles = text_roles(list(source.columns.names), named, where="score")
+    source.refuse_mixed(roles, where="score")
     for role, name in (("prompt", roles.prompt), ("completion", roles.completion)):
         _check_type(role, name, source.columns.field(name).type)
     con = _connect(home, source, memory_bytes, threads)
@@ -166,12 +167,20 @@ def paths_of(inputs: Any, home: Path) -> list[str]:
         return [str(inputs)]
     if isinstance(inputs, list | tuple) and all(isinstance(each, str | Path) for each in inputs):
         return [str(each) for each in inputs]
-    reader = reader_of(inputs)
-    path = home / "source.parquet"
-    with pq.ParquetWriter(path, reader.schema, compression="zstd", compression_level=1, use_dictionary=False) as file:
-        for batch in reader:
-            file.write_batch(batch)
-    return [str(path)]
+    paths: list[str] = []
+    file: pq.ParquetWriter | None = None
+    try:
+        for table in tables_of(inputs):
+            if file is None or not file.schema.equals(table.schema):  # reading unites the types of files
+                if file is not None:
+                    file.close()
+                paths.append(str(home / f"source-{len(paths)}.parquet"))
+                file = pq.ParquetWriter(paths[-1], table.schema, compression="zstd", compression_level=1, use_dictionary=False)
+            file.write_table(table)
+    finally:
+        if file is not None:
+            file.close()
+    return paths
 
 
 def _connect(home: Path, source: Source, memory_bytes: int | None, threads: int | None) -> duckdb.DuckDBPyConnection:

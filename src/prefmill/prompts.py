@@ -87,6 +87,7 @@ def open_prompts(
     for name in keep:
         if name not in columns:
             raise ColumnMissing.for_role("sample", "keep", name, columns)
+    source.refuse_mixed(roles, where="sample")
     _check_type(roles.prompt, source.columns.field(roles.prompt).type)
     con = connect(temp_dir=home, memory_bytes=memory_bytes, threads=threads, remote=source.remote)
     con.execute("SET preserve_insertion_order = true")

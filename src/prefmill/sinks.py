@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import queue
 import re
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 from polars.io.plugins import register_io_source
 
 from prefmill.errors import MissingPackage
-from prefmill.formats import arrow_schema
+from prefmill.formats import arrow_schema, arrow_tables, is_json_text, rows_in
+from prefmill.json_values import JSON_FIELD, decoded, holds, is_marked
 
 Packed = Literal["uncompressed", "gzip", "zstd"]
 # A row group is what one core encodes and what memory is held for: 64 MB of text, or fewer for short rows.
@@ -38,18 +42,24 @@ def sink_maker(kind: str, packed: Packed, schema: pl.Schema) -> Callable[[Path],
 
     Raises `MissingPackage` here, before any work.
     """
+    narrow = arrow_schema(schema)
+    json_inside = any(holds(field.type, is_marked) for field in narrow)
     if kind == "arrow":
-        return lambda path: _ArrowSink(path, arrow_schema(schema), stream=False)
+        return lambda path: _ArrowSink(path, narrow, pa.ipc.new_file)
     if kind == "datasets":
         try:
             import datasets
         except ImportError:
             raise MissingPackage.for_extra("write: a datasets directory", "datasets", "datasets") from None
-        features = datasets.Features.from_arrow_schema(arrow_schema(schema))
-        return lambda path: _ArrowSink(path, features.arrow_schema, stream=True)
+        features = datasets.Features.from_arrow_schema(narrow)
+        return lambda path: _ArrowSink(path, features.arrow_schema, pa.ipc.new_stream)
+    if kind == "parquet" and json_inside:  # Polars does not write Arrow's type for JSON inside of lists
+        import pyarrow.parquet as pq
+
+        return lambda path: _ArrowSink(path, narrow, partial(pq.ParquetWriter, compression="zstd", compression_level=1))
     if kind == "parquet":
         # Polars would label every text `large_string`, which `datasets` takes over as a type of its own.
-        metadata = {"ARROW:schema": base64.b64encode(arrow_schema(schema).serialize().to_pybytes()).decode()}
+        metadata = {"ARROW:schema": base64.b64encode(narrow.serialize().to_pybytes()).decode()}
 
         # Level 1 takes half the CPU of level 3 for 10 % more bytes, and pages of 4 MB instead of 1 save 7 %. Statistics of long
         # texts serve nobody.
@@ -57,6 +67,9 @@ def sink_maker(kind: str, packed: Packed, schema: pl.Schema) -> Callable[[Path],
 
         def sink(lazy: pl.LazyFrame, file: BinaryIO, rows: int) -> None:
             lazy.sink_parquet(file, row_group_size=rows, metadata=metadata, **cheap)
+
+    elif kind == "jsonl" and json_inside:
+        return lambda path: _JsonLinesSink(path, packed)
 
     elif kind == "jsonl":
 
@@ -66,9 +79,21 @@ def sink_maker(kind: str, packed: Packed, schema: pl.Schema) -> Callable[[Path],
     else:
 
         def sink(lazy: pl.LazyFrame, file: BinaryIO, rows: int) -> None:
-            lazy.sink_csv(file, separator="\t" if kind == "tsv" else ",", compression=packed, check_extension=False)
+            lazy.select(_as_csv(schema)).sink_csv(file, separator="\t" if kind == "tsv" else ",", compression=packed, check_extension=False)
 
     return lambda path: _PolarsSink(path, schema, sink)
+
+
+def _as_csv(schema: pl.Schema) -> list[pl.Expr]:
+    """The columns as CSV has them: JSON as its text, a duration in ISO's form."""
+    columns = []
+    for name, dtype in schema.items():
+        column = cs.by_name(name)
+        if is_json_text(dtype):
+            columns.append(column.struct.field(JSON_FIELD).alias(name))
+        else:
+            columns.append(column.dt.to_string("iso") if isinstance(dtype, pl.Duration) else column)
+    return columns
 
 
 class _GaveUp(Exception):
@@ -130,7 +155,7 @@ class _PolarsSink:
 
     def _put(self, frame: pl.DataFrame | None, sample: pl.DataFrame) -> None:
         if self._thread is None:  # the first frame tells how long the texts are
-            rows = min(_GROUP_ROWS, _rows_in(_GROUP_BYTES, sample)) if sample.height else _GROUP_ROWS
+            rows = min(_GROUP_ROWS, rows_in(_GROUP_BYTES, sample)) if sample.height else _GROUP_ROWS
             self._thread = threading.Thread(target=self._run, args=(rows,), name="prefmill-sink", daemon=True)
             self._thread.start()
         while self._thread.is_alive():
@@ -160,27 +185,18 @@ def _of_system(error: BaseException, path: str) -> BaseException:
     return OSError(int(said[1]), os.strerror(int(said[1])), path)
 
 
-def _rows_in(size_bytes: int, frame: pl.DataFrame) -> int:
-    """How many rows like those of `frame` fill so many bytes, at least 1.
-
-    By the length of 500 of them as JSON: `estimated_size` counts the whole buffers that slices share.
-    """
-    sample = frame.gather_every(max(1, frame.height // 500)).head(500)
-    return max(1, size_bytes * sample.height // max(1, len(sample.write_ndjson())))
-
-
 class _ArrowSink:
-    """An Arrow IPC file, or a stream (which is what `datasets` maps into memory); nothing to encode, so no thread."""
+    """Arrow IPC, as a file or a stream (which is what `datasets` maps into memory), or Parquet through Arrow; no thread."""
 
-    def __init__(self, path: Path, schema: pa.Schema, *, stream: bool) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, make: Callable[[BinaryIO, pa.Schema], Any]) -> None:
         self._schema = schema
         self._file = path.open("wb")
-        self._writer = pa.ipc.new_stream(self._file, schema) if stream else pa.ipc.new_file(self._file, schema)
+        self._writer = make(self._file, schema)
         self._closed = False
 
     def write(self, frame: pl.DataFrame) -> None:
-        for part in frame.iter_slices(_rows_in(_BATCH_BYTES, frame)):  # far below the 2 GB that a `string` column of one batch holds
-            self._writer.write_table(part.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(self._schema))
+        for table in arrow_tables(frame, self._schema, _BATCH_BYTES):
+            self._writer.write_table(table)
 
     def close(self) -> None:
         self._closed = True
@@ -189,4 +205,27 @@ class _ArrowSink:
 
     def abort(self) -> None:
         if not self._closed:
+            with contextlib.suppress(Exception):  # what it cannot finish is removed
+                self._writer.close()
             self._file.close()
+
+
+class _JsonLinesSink:
+    """JSON Lines with the values that are JSON texts in the frames: each line is read and written once more."""
+
+    def __init__(self, path: Path, packed: Packed) -> None:
+        self._file = path.open("wb")
+        kind = {"gzip": "gzip", "zstd": "zstd"}.get(packed)
+        self._out: Any = pa.CompressedOutputStream(self._file, kind) if kind else self._file
+
+    def write(self, frame: pl.DataFrame) -> None:
+        for line in frame.write_ndjson().splitlines():
+            value = json.dumps(decoded(json.loads(line)), ensure_ascii=False, separators=(",", ":"))
+            self._out.write(value.encode() + b"\n")
+
+    def close(self) -> None:
+        self._out.close()
+        self._file.close()
+
+    def abort(self) -> None:
+        self._file.close()

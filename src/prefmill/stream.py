@@ -19,8 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from prefmill.conform import NotHeld, conformed
 from prefmill.errors import BadArgument, BadInput, BadRow, ColumnMissing
-from prefmill.readers.staging import plain_schema
+from prefmill.json_values import holds, is_marked, without_marks
+from prefmill.readers.staging import plain_schema, said
 from prefmill.schema import RoleNames, Roles
 
 if TYPE_CHECKING:
@@ -43,7 +45,34 @@ def reader_of(source: Any, *, rows: int = READ_ROWS) -> pa.RecordBatchReader:
     """
     reader = _reader_of(source, rows)
     plain = plain_schema(reader.schema)
-    return reader if reader.schema.equals(plain) else pa.RecordBatchReader.from_batches(plain, (batch.cast(plain) for batch in reader))
+    if reader.schema.equals(plain):
+        return reader
+    json_columns = [field.name for field in reader.schema if holds(field.type, is_marked)]
+    if json_columns:
+        raise BadInput(
+            f"stream: the column {json_columns[0]!r} is JSON text (arrow.json), and a stream's types must be known at once.",
+            hint="give it as files, a table or a Dataset that is not streamed: those are decoded; or cast it to text or messages.",
+        )
+    batches = (batch for table in reader_tables(reader) for batch in without_marks(table).cast(plain).to_batches())
+    return pa.RecordBatchReader.from_batches(plain, batches)
+
+
+def reader_tables(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """The batches of `reader`, each as a table."""
+    for batch in reader:
+        yield pa.Table.from_batches([batch])
+
+
+def tables_of(source: Any, *, rows: int = READ_ROWS) -> Iterator[pa.Table]:
+    """`source` as tables of about `rows` rows, each with the types that it has there, for who can unite them.
+
+    A stream of rows without features has the types of each batch: a key that only later rows have, or a
+    fraction after whole numbers.
+    """
+    if type(source).__module__.partition(".")[0] == "datasets":
+        yield from _tables_of_dataset(source, rows)
+    else:
+        yield from reader_tables(_reader_of(source, rows))
 
 
 def _reader_of(source: Any, rows: int) -> pa.RecordBatchReader:
@@ -75,26 +104,58 @@ def _reader_of(source: Any, rows: int) -> pa.RecordBatchReader:
 
 
 def _reader_of_dataset(source: Any, rows: int) -> pa.RecordBatchReader:
+    tables = _tables_of_dataset(source, rows)
+    first = next(tables)
+    schema = first.schema
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for number, table in enumerate(itertools.chain([first], tables)):
+            try:
+                yield from conformed(table, schema).to_batches()
+            except NotHeld as error:
+                raise BadInput(
+                    f"stream: rows {number * rows} to {number * rows + table.num_rows - 1} do not have the types of the first; {error}.",
+                    hint="say what the types are: ds.cast(Features(...)), or Features where the dataset is made.",
+                ) from None
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _tables_of_dataset(source: Any, rows: int) -> Iterator[pa.Table]:
+    """Its rows as tables; at least one, and an error that names the rows where one column holds what Arrow cannot unite."""
     if hasattr(source, "keys"):
         raise BadArgument(
             f"stream: a dataset with splits; got {sorted(source)}, expected one of them.",
             hint=f"pass it as dataset[{sorted(source)[0]!r}].",
         )
-    tables = iter(source.with_format("arrow").iter(batch_size=rows))
-    first = next(tables, None)
-    if first is None:
+    first = 0
+    for batch in source.with_format("arrow" if source.features else None).iter(batch_size=rows):
+        table = batch if isinstance(batch, pa.Table) else _table_of(batch, first)
+        first += table.num_rows
+        yield table
+    if not first:
         if source.features is None:
             raise BadInput("stream: the dataset has no rows, and no features that say what its columns are.")
-        return pa.RecordBatchReader.from_batches(source.features.arrow_schema, [])
-    schema = first.schema
+        yield source.features.arrow_schema.empty_table()
 
-    def batches() -> Iterator[pa.RecordBatch]:
-        table = first
-        while table is not None:
-            yield from table.cast(schema).to_batches()
-            table = next(tables, None)
 
-    return pa.RecordBatchReader.from_batches(schema, batches())
+def _table_of(columns: dict[str, list[Any]], first: int) -> pa.Table:
+    """Python values as a table, each column of the type that holds all of them; `first` is the number of the first row."""
+    arrays = []
+    for name, values in columns.items():
+        reasons = []
+        for kind in (None, pa.uint64(), pa.decimal128(38, 0)):  # whole numbers that int64 does not hold
+            try:
+                arrays.append(pa.array(values, kind))
+                break
+            except (pa.ArrowException, OverflowError) as error:
+                reasons.append(said(error))
+        else:
+            raise BadInput(
+                f"stream: rows {first} to {first + len(values) - 1}: the column {name!r} holds values of several kinds; {reasons[0]}.",
+                hint="make them of one kind, or say what the types are: Features where the dataset is made.",
+            )
+    return pa.Table.from_arrays(arrays, names=list(columns))
 
 
 def starts_of_groups(prompts: pa.Array) -> npt.NDArray[np.bool_]:

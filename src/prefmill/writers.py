@@ -13,7 +13,7 @@ from typing import Literal
 import polars as pl
 
 from prefmill.errors import BadArgument, TargetExists
-from prefmill.formats import Format, arrow_schema, convert, output_schema
+from prefmill.formats import Format, arrow_schema, convert, is_json_text, output_schema
 from prefmill.hashing import check_shares, prompt_hash, split_frame
 from prefmill.sinks import Sink, sink_maker
 from prefmill.whole import Staging, check_name, is_free, settle
@@ -94,6 +94,8 @@ def write(
         prompt_hash(pl.Series("prompt", [], dtype=schema[prompt]), b"")  # refuses prompts that cannot be hashed
     if place.kind in ("csv", "tsv"):
         _refuse_nested(out)
+    if place.kind in ("csv", "tsv", "jsonl"):
+        _refuse_bytes(out)
     make_sink = sink_maker(place.kind, place.compression, out)
     place.check_free(shares, overwrite)
 
@@ -146,11 +148,27 @@ def check_target(
 
 
 def _refuse_nested(schema: pl.Schema) -> None:
-    nested = [name for name, dtype in schema.items() if dtype.is_nested()]
+    nested = [name for name, dtype in schema.items() if dtype.is_nested() and not is_json_text(dtype)]
     if nested:
         raise BadArgument(
             f"write: CSV holds no lists; got {schema[nested[0]]} in the column {nested[0]!r}.", hint="write .jsonl or .parquet instead."
         )
+
+
+def _refuse_bytes(schema: pl.Schema) -> None:
+    held = [name for name, dtype in schema.items() if _holds_bytes(dtype)]
+    if held:
+        raise BadArgument(
+            f"write: text files hold no bytes; got {schema[held[0]]} in the column {held[0]!r}.",
+            hint="write .parquet or a datasets folder, or leave that column out.",
+        )
+
+
+def _holds_bytes(dtype: pl.DataType) -> bool:
+    if isinstance(dtype, pl.Struct):
+        return any(_holds_bytes(field.dtype) for field in dtype.fields)  # type: ignore[arg-type]
+    inner = getattr(dtype, "inner", None)
+    return dtype == pl.Binary or (inner is not None and _holds_bytes(inner))
 
 
 # --- where ------------------------------------------------------------------------------------------------------------------------

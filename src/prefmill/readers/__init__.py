@@ -6,24 +6,27 @@ decided here, so that a malformed row has its line in every format and reading c
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput
+from prefmill.json_values import is_json
 from prefmill.readers.columnar import local_parquet, stage_ipc
 from prefmill.readers.csv_text import stage_csv
 from prefmill.readers.encodings import check_encoding
 from prefmill.readers.find import FORMATS, Input, check_partitions, find_files, is_url
-from prefmill.readers.json_lines import stage_json
+from prefmill.readers.json_lines import JsonEngine, JsonFile, kinds_together, look_at_json, stage_json, types_together
 from prefmill.readers.rejects import Rejects
 from prefmill.readers.staging import Context, Part
 from prefmill.readers.unite import spelled_out, unite
 from prefmill.readers.urls import remote_parquet, stage_url
+from prefmill.schema import Roles
 
 __all__ = ["FORMATS", "Source", "is_url", "open_source"]
 
@@ -44,6 +47,7 @@ class Source:
     rejected: int  #: malformed rows that went to the rejects file
     remote: bool  #: some file is a URL
     hive: bool  #: partition columns are read from the paths
+    mixed: Mapping[str, str] = field(default_factory=dict)  #: columns of several kinds of values, and where each kind is
     labels: tuple[str, ...] = ()  #: how the caller would name the input of each file
 
     def place_of(self, position: int, name: object = None, *, home: Path) -> str:
@@ -57,6 +61,17 @@ class Source:
                 return f"row {position}{file}" + ("" if name is None else f" (id {name!r})")
             position -= rows
         raise IndexError(position)
+
+    def refuse_mixed(self, roles: Roles, *, where: str) -> None:
+        """Raise `BadInput` for a text role whose column holds values of several kinds, saying where they are."""
+        for role in ("prompt", "completion", "id", "annotator", "aspect", "stage"):
+            name = getattr(roles, role)
+            if name in self.columns.names and is_json(self.columns.field(name).type):
+                held = self.mixed.get(name, "objects, or lists, that no column type holds")
+                raise BadInput(
+                    f"{where}: the column {name!r} cannot be the role {role!r}; got {held}, expected values of one kind.",
+                    hint=f"make them alike in the file, or name another column: {role}=COLUMN (--{role} COLUMN).",
+                )
 
 
 def open_source(
@@ -120,12 +135,25 @@ def open_source(
     Path(temp_dir).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="source-", dir=os.path.abspath(temp_dir)))
     workers = max(1, min(8, threads if threads is not None else os.cpu_count() or 1))
-    with Rejects(rejects) as bad:
+    engine = JsonEngine(folder)
+    with Rejects(rejects) as bad, contextlib.closing(engine):
         context = Context(
-            folder, bad, encoding, delimiter, memory_bytes, workers,
-            None if columns is None else frozenset(columns), progress or (lambda text: None),
-        )  # fmt: skip
-        parts = [part for item in found for part in _open(item, context)]
+            folder=folder,
+            rejects=bad,
+            encoding=encoding,
+            delimiter=delimiter,
+            memory=memory_bytes,
+            workers=workers,
+            columns=None if columns is None else frozenset(columns),
+            progress=progress or (lambda text: None),
+            json=engine,
+        )
+        opened = [part for item in found for part in _open(item, context)]
+        # JSON files have their types together: what one lacks, or has as another kind, another may hold.
+        texts = [part for part in opened if isinstance(part, JsonFile)]
+        shape, elements = types_together(texts)
+        staged = (part if isinstance(part, Part) else stage_json(part, shape, elements, context) for part in opened)
+        parts = [part for part in staged if part is not None]
         if not parts:
             raise BadInput(f"inputs: no rows and no columns in {[item.label for item in found]}.")
         schema, nulls = unite(parts)
@@ -140,17 +168,15 @@ def open_source(
             remote=any(part.remote for part in parts),
             hive=any(part.partition for part in parts),
             labels=tuple(part.label for part in parts),
+            mixed=kinds_together(texts),
         )
 
 
-def _open(item: Input, context: Context) -> Iterator[Part]:
+def _open(item: Input, context: Context) -> Iterator[Part | JsonFile]:
     context.progress(f"reading {item.label}")
     if item.format == "parquet":
         yield from remote_parquet(item, context) if item.url else [local_parquet(item, context)]
-        return
-    if item.url:
-        part = stage_url(item, context)
+    elif item.url:
+        yield stage_url(item, context)
     else:
-        part = {"csv": stage_csv, "json": stage_json, "jsonl": stage_json, "ipc": stage_ipc}[item.format](item, context)
-    if part is not None:
-        yield part
+        yield {"csv": stage_csv, "json": look_at_json, "jsonl": look_at_json, "ipc": stage_ipc}[item.format](item, context)

@@ -9,45 +9,82 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.ipc as paipc
 import pyarrow.parquet as pq
 
 from prefmill.errors import BadInput
+from prefmill.json_values import holds, is_marked, without_marks
 from prefmill.readers.find import Input
-from prefmill.readers.staging import ROWS_A_GROUP, Context, Part, Writer, check_names, plain_schema, said
+from prefmill.readers.json_lines import JsonFile, look_at_tables
+from prefmill.readers.staging import (
+    ROWS_A_GROUP,
+    Context,
+    Part,
+    Writer,
+    as_bad_input,
+    check_names,
+    is_misread,
+    plain_schema,
+)
 
 _SAFE_PATH = re.compile(r"[\w/.\-+@ ,=:~()\\]*")  # both engines take any other character for a pattern, a query or an escape
 
 
-def stage_ipc(item: Input, context: Context) -> Part:
-    """One IPC file or stream as Parquet."""
+def stage_ipc(item: Input, context: Context) -> Part | JsonFile:
+    """One IPC file or stream as Parquet; of JSON columns the first pass."""
     if os.path.getsize(item.path) == 0:
         raise BadInput(f"{item.label}: the file is empty.")
+
+    def tables() -> Iterator[pa.Table]:
+        with as_bad_input(item.label, "Arrow"), pa.memory_map(item.path) as file:
+            for batch in _ipc_batches(file)[1]:
+                batch.validate(full=True)  # offsets and UTF-8: later steps trust them
+                yield from _slices(pa.Table.from_batches([batch]))
+
+    with as_bad_input(item.label, "Arrow"), pa.memory_map(item.path) as file:
+        schema = _ipc_batches(file)[0]
+    return _staged(item, context, schema, tables)
+
+
+def _ipc_batches(file: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     try:
-        with pa.memory_map(item.path) as file:
-            try:
-                reader = paipc.open_file(file)
-                batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
-            except pa.ArrowInvalid:
-                file.seek(0)
-                reader = paipc.open_stream(file)
-                batches = iter(reader)
-            check_names(reader.schema.names, item.label)
-            kept = context.kept(reader.schema.names)
-            if not kept:
-                raise BadInput(f"{item.label}: the file has no columns.")
-            schema = plain_schema(reader.schema, kept)
-            with Writer(context.new_path(item.partition), schema) as writer:
-                for batch in batches:
-                    batch.validate(full=True)  # offsets and UTF-8: later steps trust them
-                    table = pa.Table.from_batches([batch]).select(kept)
-                    for start in range(0, max(1, table.num_rows), ROWS_A_GROUP):
-                        writer.add(table.slice(start, ROWS_A_GROUP).cast(schema))
-                return writer.close(item)
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{item.label}: not a readable Arrow file; {said(error)}.") from error
+        reader = paipc.open_file(file)
+    except pa.ArrowInvalid:
+        file.seek(0)
+        stream = paipc.open_stream(file)
+        return stream.schema, iter(stream)
+    return reader.schema, (reader.get_batch(number) for number in range(reader.num_record_batches))
+
+
+def _slices(table: pa.Table) -> Iterator[pa.Table]:
+    for start in range(0, max(1, table.num_rows), ROWS_A_GROUP):
+        yield table.slice(start, ROWS_A_GROUP)
+
+
+def _staged(item: Input, context: Context, schema: pa.Schema, tables: Callable[[], Iterator[pa.Table]]) -> Part | JsonFile:
+    """A table as Parquet in plain types; of one with JSON columns the first pass."""
+    check_names(schema.names, item.label)
+    kept = context.kept(schema.names)
+    if not kept:
+        raise BadInput(f"{item.label}: the file has no columns.")
+    schema = pa.schema([schema.field(name) for name in kept])
+    if any(holds(field.type, is_marked) for field in schema):
+        return look_at_tables(item, context, lambda: (table.select(kept) for table in tables()), schema)
+    plain = plain_schema(schema)
+    with Writer(context.new_path(item.partition), plain) as writer:
+        for table in tables():
+            writer.add(without_marks(table.select(kept)).cast(plain))
+        return writer.close(item)
+
+
+def _parquet_tables(item: Input) -> Iterator[pa.Table]:
+    with as_bad_input(item.label, "Parquet"), pq.ParquetFile(item.path) as file:
+        for batch in file.iter_batches(4096):
+            yield pa.Table.from_batches([batch])
 
 
 def _leaves(kind: pa.DataType) -> int:
@@ -60,20 +97,20 @@ def _leaves(kind: pa.DataType) -> int:
     return 1
 
 
-def local_parquet(item: Input, context: Context) -> Part:
-    """One Parquet file in place, by its footer."""
-    try:
-        with pq.ParquetFile(item.path, memory_map=False) as file:
-            meta, schema = file.metadata, file.schema_arrow
-            nulls = {field.name for field in schema if pa.types.is_nested(field.type)}
-            leaf = 0
-            for field in schema:
-                if field.name not in nulls and not all(_no_nulls(meta, group, leaf) for group in range(meta.num_row_groups)):
-                    nulls.add(field.name)
-                leaf += _leaves(field.type)
-            rows = meta.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{item.label}: not a readable Parquet file; {said(error)}.") from error
+def local_parquet(item: Input, context: Context) -> Part | JsonFile:
+    """One Parquet file in place, by its footer; staged where an engine would misread a type."""
+    with as_bad_input(item.label, "Parquet"), pq.ParquetFile(item.path, memory_map=False) as file:
+        meta, schema = file.metadata, file.schema_arrow
+        nulls = {field.name for field in schema if pa.types.is_nested(field.type)}
+        leaf = 0
+        for field in schema:
+            if field.name not in nulls and not all(_no_nulls(meta, group, leaf) for group in range(meta.num_row_groups)):
+                nulls.add(field.name)
+            leaf += _leaves(field.type)
+        rows = meta.num_rows
+    if any(holds(field.type, is_misread) for field in schema):
+        context.progress(f"decoding {item.label}")
+        return _staged(item, context, schema, lambda: _parquet_tables(item))
     check_names(schema.names, item.label)
     if not schema.names:
         raise BadInput(f"{item.label}: the file has no columns.")

@@ -7,12 +7,25 @@ Python, for the shapes of blocks and for the few lines that are looked at one by
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefmill.readers.staging import folded
 
-_TYPES = {"NULL": "VARCHAR", "UBIGINT": "BIGINT", "HUGEINT": "DOUBLE", "UHUGEINT": "DOUBLE", "JSON": "VARCHAR"}
+#: What each scalar is read as. UBIGINT is what `json_structure` calls any whole number >= 0; UINT64 and
+#: INT128 are ours, for those beyond int64; EXACT are numbers that no type holds, SCALAR those beside booleans.
+_TYPES = {"NULL": "VARCHAR", "UBIGINT": "BIGINT", "UINT64": "UBIGINT", "INT128": "DECIMAL(38,0)", "EXACT": "JSON", "SCALAR": "JSON"}
+_WIDE = {"UINT64", "INT128", "EXACT"}
+_NUMBERS = {"UBIGINT", "BIGINT", "DOUBLE", *_WIDE}
 _MOST_KEYS = 1000
+#: Names of role and content in the messages of the field.
+_MESSAGES = ({"role", "content"}, {"from", "value"})
+
+
+class Object(dict[str, Any]):
+    """The keys of objects with their types; `open` where not all of the objects had the same keys."""
+
+    open = False
 
 
 class _Number(str):
@@ -57,11 +70,11 @@ def fault_of(text: str) -> str | None:
 
 
 def shape_of(value: Any) -> Any:
-    """The type of a value, spelled as `json_structure` does; an integer beyond int64 is a DOUBLE."""
+    """The type of a value, spelled as `json_structure` does but for integers beyond int64."""
     if value is None:
         return "NULL"
     if isinstance(value, _Number):
-        return "BIGINT" if len(value) < 19 or (len(value) < 21 and -(1 << 63) <= int(value) < 1 << 63) else "DOUBLE"
+        return _whole(value)
     if isinstance(value, bool):
         return "BOOLEAN"
     if isinstance(value, float):
@@ -73,33 +86,122 @@ def shape_of(value: Any) -> Any:
         for element in value:
             inner = merge(inner, shape_of(element))
         return [inner]
-    return {key: shape_of(element) for key, element in value.items()}
+    return Object({key: shape_of(element) for key, element in value.items()})
+
+
+def _whole(text: str) -> str:
+    if len(text.lstrip("-")) > 38:
+        return "EXACT"
+    number = int(text)
+    if number < 0:
+        return "BIGINT" if number >= -(1 << 63) else "INT128"
+    return "UBIGINT" if number < 1 << 63 else "UINT64" if number < 1 << 64 else "INT128"
 
 
 def merge(one: Any, two: Any) -> Any:
-    """The type that holds values of both types: a wider number, a struct with the keys of both, else text."""
-    if one == two or two == "NULL":
+    """The type that holds values of both types, and changes none of them: JSON where no other does."""
+    if one == two and not isinstance(one, dict | list):
+        return one
+    if two == "NULL":
         return one
     if one == "NULL":
         return two
     if isinstance(one, dict) and isinstance(two, dict):
-        return {key: merge(one.get(key, "NULL"), two.get(key, "NULL")) for key in (*one, *(k for k in two if k not in one))}
+        keys = (*one, *(key for key in two if key not in one))
+        both = Object({key: merge(one.get(key, "NULL"), two.get(key, "NULL")) for key in keys})
+        both.open = getattr(one, "open", False) or getattr(two, "open", False) or one.keys() != two.keys()
+        return both
     if isinstance(one, list) and isinstance(two, list):
         return [merge(one[0], two[0])]
-    numbers = {"BIGINT", "UBIGINT", "DOUBLE", "HUGEINT", "UHUGEINT"}
-    if isinstance(one, str) and isinstance(two, str) and {one, two} <= numbers:
-        return "BIGINT" if {one, two} <= {"BIGINT", "UBIGINT"} else "DOUBLE"
-    return "VARCHAR"
+    if isinstance(one, str) and isinstance(two, str) and one in _NUMBERS and two in _NUMBERS:
+        if "EXACT" in (one, two) or ("DOUBLE" in (one, two) and {one, two} & _WIDE):
+            return "EXACT"
+        if "DOUBLE" in (one, two):
+            return "DOUBLE"
+        if "INT128" in (one, two) or {one, two} == {"BIGINT", "UINT64"}:
+            return "INT128"
+        return "UINT64" if "UINT64" in (one, two) else "BIGINT"
+    return "JSON"
 
 
-def settle(shape: Any) -> Any:
-    """A merged type as one that can be read: objects that no struct can hold stay text."""
-    if isinstance(shape, list):
-        return [settle(shape[0])]
-    if isinstance(shape, dict):
-        shape = {key: inner for key, inner in shape.items() if key or inner != "NULL"}
-        keys = {folded(key) for key in shape}
-        if not shape or len(keys) < len(shape) or "" in keys or len(keys) > _MOST_KEYS or any("\0" in key for key in keys):
+def merge_column(one: Any, two: Any) -> Any:
+    """`merge` for a column: texts beside numbers or booleans are a column of text, since scores may be numeric text."""
+    scalars = {"VARCHAR", "BOOLEAN", "SCALAR", *_NUMBERS}
+    if isinstance(one, str) and isinstance(two, str) and one != two and {one, two} <= scalars:
+        if "VARCHAR" in (one, two):
             return "VARCHAR"
-        return {key: settle(inner) for key, inner in shape.items()}
+        if {one, two} & {"BOOLEAN", "SCALAR"}:
+            return "SCALAR"
+    return merge(one, two)
+
+
+def settle(shape: Any, path: tuple[str, ...] = (), elements: Mapping[tuple[str, ...], Any] | None = None) -> Any:
+    """A merged type as one that can be read, without a key or a kind that a row did not have.
+
+    An object is a struct only where every row has its keys; else it is JSON. The same goes for the
+    objects in a list, whose types `elements` has by path. A list of messages is a list of structs, and
+    what they nest is JSON: which keys a tool call has depends on its tool.
+    """
+    if isinstance(shape, list):
+        return _settle_list(shape[0], path, elements or {})
+    if isinstance(shape, dict):
+        return _settle_object(shape, path, elements or {}) or "JSON"
     return _TYPES.get(shape, shape)
+
+
+def _settle_list(inner: Any, path: tuple[str, ...], elements: Mapping[tuple[str, ...], Any]) -> Any:
+    if isinstance(inner, dict):
+        if any(inner.keys() >= names for names in _MESSAGES) and _is_sound(inner):
+            return [{key: _settle_flat(kind) for key, kind in inner.items()}]
+        exact = elements.get(path)
+        made = _settle_object(exact, (), {}) if isinstance(exact, dict) else None
+        return "JSON" if made is None else [made]
+    inside = _settle_flat(inner)
+    return "JSON" if inside == "JSON" else [inside]
+
+
+def _settle_flat(kind: Any) -> Any:
+    """The type of what is inside a message: scalars and lists of them have one, all else is JSON."""
+    if isinstance(kind, list):
+        inner = _settle_flat(kind[0])
+        return "JSON" if inner == "JSON" else [inner]
+    return "JSON" if isinstance(kind, dict) else _TYPES.get(kind, kind)
+
+
+def _settle_object(shape: Any, path: tuple[str, ...], elements: Mapping[tuple[str, ...], Any]) -> Any:
+    if getattr(shape, "open", False) or not _is_sound(shape):
+        return None
+    return {key: settle(kind, (*path, key), elements) for key, kind in shape.items()}
+
+
+def _is_sound(shape: Mapping[str, Any]) -> bool:
+    """Whether a struct can have these keys."""
+    keys = {folded(key) for key in shape}
+    return 0 < len(shape) <= _MOST_KEYS and len(keys) == len(shape) and "" not in keys and not any("\0" in key for key in keys)
+
+
+def kind_of(shape: Any) -> str:
+    """What people call the values of a type.
+
+    >>> kind_of("BIGINT"), kind_of([{"role": "VARCHAR", "content": "VARCHAR"}])
+    ('a number', 'a list of messages')
+    """
+    if isinstance(shape, list):
+        inner = shape[0]
+        messages = isinstance(inner, dict) and any(inner.keys() >= names for names in _MESSAGES)
+        return "a list of messages" if messages else "a list"
+    if isinstance(shape, dict):
+        return "an object"
+    if shape in _NUMBERS:
+        return "a number"
+    return {"VARCHAR": "text", "BOOLEAN": "true or false"}.get(shape, "a list or an object")
+
+
+def lists_of_objects(shape: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of all lists of objects that are no messages, by way of objects."""
+    if isinstance(shape, list) and isinstance(shape[0], dict):
+        if not any(shape[0].keys() >= names for names in _MESSAGES):
+            yield path
+    elif isinstance(shape, dict):
+        for key, kind in shape.items():
+            yield from lists_of_objects(kind, (*path, key))

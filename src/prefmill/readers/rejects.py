@@ -22,6 +22,7 @@ class Bad:
     reason: str
     raw: str
     fatal: bool = False
+    unit: str = "line"  #: what `line` counts
 
 
 class Rejects:
@@ -57,6 +58,6 @@ class Rejects:
         """Write one malformed row, or raise `BadInput` for it."""
         if self._file is None or bad.fatal:
             hint = "nothing behind this line can be read." if bad.fatal else "--rejects PATH sets malformed rows aside and goes on."
-            raise BadInput(f"{label}: line {bad.line}: {bad.reason}.", hint=hint)
+            raise BadInput(f"{label}: {bad.unit} {bad.line}: {bad.reason}.", hint=hint)
         self._file.write(json.dumps({"file": label, "line": bad.line, "reason": bad.reason, "raw": bad.raw}, ensure_ascii=False) + "\n")
         self.count += 1

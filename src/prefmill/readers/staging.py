@@ -11,15 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prefmill.errors import BadArgument, BadInput
+from prefmill.errors import BadArgument, BadInput, PrefmillError
+from prefmill.json_values import is_encoded, value_type
 from prefmill.readers import utf8
 from prefmill.readers.find import Input
 from prefmill.readers.rejects import Rejects
+
+if TYPE_CHECKING:
+    from prefmill.readers.json_lines import JsonEngine
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -52,6 +56,7 @@ class Context:
     workers: int
     columns: frozenset[str] | None
     progress: Callable[[str], None]
+    json: JsonEngine
     made: int = 0
 
     def new_path(self, partition: tuple[tuple[str, str], ...], name: str = "part.parquet") -> Path:
@@ -164,9 +169,15 @@ def folded(name: str) -> str:
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """`kind` without dictionaries, views, extensions and names of list elements: what a column holds, not how."""
     if isinstance(kind, pa.BaseExtensionType):
-        return plain_type(kind.storage_type)
+        return value_type(kind) if is_encoded(kind) else plain_type(kind.storage_type)
     if pa.types.is_dictionary(kind):
         return plain_type(kind.value_type)
+    if pa.types.is_duration(kind) and kind.unit == "s":
+        return pa.duration("ms")
+    if pa.types.is_decimal256(kind):
+        return pa.string()
+    if pa.types.is_fixed_size_binary(kind):
+        return pa.binary()
     if pa.types.is_string_view(kind):
         return pa.large_string()
     if pa.types.is_binary_view(kind):
@@ -180,9 +191,30 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def is_misread(kind: pa.DataType) -> bool:
+    """Whether an engine would take the stored form of this type for its value; such files are staged in `plain_type`.
+
+    DuckDB reads all durations of Parquet as plain numbers, which are milliseconds, or finer, by our own
+    schema; Polars has no decimals beyond 38 digits.
+    """
+    seconds = pa.types.is_duration(kind) and kind.unit == "s"
+    return seconds or pa.types.is_decimal256(kind) or is_encoded(kind)
+
+
 def plain_schema(schema: pa.Schema, names: Sequence[str] | None = None) -> pa.Schema:
     """The columns `names` (all by default) in plain types."""
     return pa.schema([(name, plain_type(schema.field(name).type)) for name in (schema.names if names is None else names)])
+
+
+@contextlib.contextmanager
+def as_bad_input(label: str, kind: str) -> Iterator[None]:
+    """The one place where what Arrow says of a broken file becomes an error that names it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, PrefmillError):
+            raise
+        raise BadInput(f"{label}: not a readable {kind} file; {said(error)}.") from error
 
 
 def said(error: Exception) -> str:

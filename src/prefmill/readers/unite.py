@@ -11,8 +11,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prefmill.conform import conformed
 from prefmill.errors import BadInput
-from prefmill.readers.staging import Context, Part, Writer, folded, said
+from prefmill.json_values import is_json
+from prefmill.readers.staging import Context, Part, Writer, as_bad_input, folded
 
 _DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
@@ -54,23 +56,39 @@ def unite(parts: Sequence[Part]) -> tuple[pa.Schema, frozenset[str]]:
 
 def spelled_out(part: Part, schema: pa.Schema, context: Context) -> Part:
     """`part`, staged once more where it has numbers in a column that is text in `schema`. Engines cast those of files behind URLs."""
-    texts = {field.name for field in schema if _is_text(field.type)} - {key for key, _ in part.partition}
-    numbers = [field.name for field in part.schema if field.name in texts and _is_number(field.type)]
-    if part.remote or not numbers:
+    wanted = {field.name: field.type for field in schema if field.name not in dict(part.partition)}
+    numbers = {field.name for field in part.schema if _is_text(wanted.get(field.name, field.type)) and _is_number(field.type)}
+    empty = {field.name for field in part.schema if field.name in wanted and _is_filled(field.type, wanted[field.name])}
+    if part.remote or not numbers | empty:
         return part
-    target = pa.schema([(field.name, pa.string() if field.name in numbers else field.type) for field in part.schema])
-    try:
-        with pq.ParquetFile(part.file) as file, Writer(context.new_path(part.partition), target) as writer:
-            for batch in file.iter_batches(4096):
-                table = pa.Table.from_batches([batch]).select(target.names)
-                for name in numbers:
-                    if pa.types.is_floating(table.schema.field(name).type):  # 5.0 is "5" to Arrow
-                        column = pl.Series(name, table[name]).cast(pl.String).to_arrow()
-                        table = table.set_column(target.get_field_index(name), name, column)
-                writer.add(table.cast(target))
-            return writer.close(part)
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{part.label}: not a readable Parquet file; {said(error)}.") from error
+    target = pa.schema([(field.name, wanted[field.name] if field.name in numbers | empty else field.type) for field in part.schema])
+    with (
+        as_bad_input(part.label, "Parquet"),
+        pq.ParquetFile(part.file) as file,
+        Writer(context.new_path(part.partition), target) as writer,
+    ):
+        for batch in file.iter_batches(4096):
+            table = pa.Table.from_batches([batch]).select(target.names)
+            for name in numbers:
+                if pa.types.is_floating(table.schema.field(name).type):  # 5.0 is "5" to Arrow
+                    column = pl.Series(name, table[name]).cast(pl.String).to_arrow()
+                    table = table.set_column(target.get_field_index(name), name, column)
+            writer.add(conformed(table, target))
+        return writer.close(part)
+
+
+def _is_filled(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether `wanted` has a type where `kind`, inside of it, has nulls only: engines take those for another type."""
+    if pa.types.is_struct(kind) and pa.types.is_struct(wanted):
+        inner = {field.name: field.type for field in wanted}
+        here = [field for field in kind if field.name in inner]
+        if any(pa.types.is_null(field.type) and not pa.types.is_null(inner[field.name]) for field in here):
+            return True
+        return any(_is_filled(field.type, inner[field.name]) for field in here)
+    if pa.types.is_nested(kind) and pa.types.is_nested(wanted) and not (pa.types.is_struct(kind) or pa.types.is_map(kind)):
+        null = pa.types.is_null(kind.value_type) and not pa.types.is_null(wanted.value_type)
+        return null or _is_filled(kind.value_type, wanted.value_type)
+    return False
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -98,6 +116,8 @@ def _common(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
         return None
     if pa.types.is_floating(one) or pa.types.is_floating(two):
         return pa.float64() if _is_number(one) and _is_number(two) else None
+    if is_json(one) != is_json(two):
+        return None
     if pa.types.is_struct(one) and pa.types.is_struct(two):
         fields = {field.name: field.type for field in one}
         for field in two:

@@ -17,7 +17,7 @@ from prefmill._engine import connect, literal, quote
 from prefmill.errors import BadArgument, BadInput
 from prefmill.readers.columnar import local_parquet
 from prefmill.readers.find import Input
-from prefmill.readers.json_lines import Lines, stage_lines
+from prefmill.readers.json_lines import JsonFile, Lines, look_at_lines
 from prefmill.readers.rejects import Bad
 from prefmill.readers.staging import Context, Part, check_names, plain_schema, said
 
@@ -46,8 +46,11 @@ def remote_parquet(item: Input, context: Context) -> Iterator[Part]:
         raise BadInput(f"{item.label}: no file matches.")
 
 
-def stage_url(item: Input, context: Context) -> Part | None:
-    """Text behind a URL, read by DuckDB. Malformed rows are errors without a line of ours, and cannot be set aside."""
+def stage_url(item: Input, context: Context) -> Part | JsonFile:
+    """Text behind a URL, read by DuckDB; of JSON the first pass.
+
+    Malformed rows are errors without a line of ours, and cannot be set aside.
+    """
     if context.encoding not in (None, "utf_8", "utf_8_sig") or context.rejects.path is not None:
         raise BadArgument(f"{item.label}: encoding and rejects need a local file.", hint="download the file first.")
     path = context.new_path(item.partition)
@@ -79,4 +82,4 @@ def stage_url(item: Input, context: Context) -> Part | None:
             for number, batch in enumerate(file.iter_batches(4096)):
                 yield Lines(batch.column(0), None, None, number)
 
-    return stage_lines(item, context, read)
+    return look_at_lines(item, context, read)

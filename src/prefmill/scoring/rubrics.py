@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from prefmill.errors import BadArgument, BadInput
+from prefmill.json_values import decoded
 
 Mode = Literal["rating", "pairwise"]
 #: the places that a rubric has to have
@@ -90,6 +91,7 @@ def as_text(value: Any) -> str:
     """
     if isinstance(value, str):
         return value
+    value = decoded(value)
     messages = [(str(m.get("role") or m.get("from") or "user"), str(m.get("content") or m.get("value") or "")) for m in value]
     return messages[0][1] if len(messages) == 1 else "\n\n".join(f"{role}: {content}" for role, content in messages)
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput, BadRow, refuse
+from prefmill.json_values import present
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -375,8 +376,9 @@ def messages_of(value: Any, speaker: str) -> list[dict[str, Any]]:
         role, content = next((keys for keys in _ROLE_KEYS if keys[0] in message and keys[1] in message), _ROLE_KEYS[0])
         if message.get(role) is None:
             raise BadInput(f"score: a message without a role; got {sorted(message)}, expected role and content (or from and value).")
-        others = {k: v for k, v in message.items() if k not in (role, content) and v is not None}
-        messages.append({"role": _SPEAKERS.get(message[role], message[role]), "content": message[content] or "", **others})
+        others = {k: present(v) for k, v in message.items() if k not in (role, content) and v is not None}
+        said = present(message[content]) or ""
+        messages.append({"role": _SPEAKERS.get(message[role], message[role]), "content": said, **others})
     return messages
 
 
