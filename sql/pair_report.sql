@@ -9,21 +9,23 @@ CREATE OR REPLACE MACRO pref_table_report(tbl, prompt, completion, score, strate
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
+  limits AS MATERIALIZED (FROM pref_limits('candidates', 'pairs', chosen_min := chosen_min, rejected_below := rejected_below)),
   groups AS MATERIALIZED (FROM pref_groups('candidates', ends_only := strategy = 'best_worst')),
   pairs AS NOT MATERIALIZED (
-    FROM pref_pairs('groups', strategy := strategy, chosen_min := chosen_min, rejected_below := rejected_below, min_margin := min_margin,
+    FROM pref_pairs('groups', strategy := strategy, chosen_min := (SELECT _chosen_min FROM limits), rejected_below := (SELECT _rejected_below FROM limits),
+                    min_margin := min_margin,
                     max_pairs_per_prompt := max_pairs_per_prompt, top_k := top_k, bottom_k := bottom_k, seed := seed)),
   paired AS MATERIALIZED (
     SELECT _first, _chosen, _rejected, pref_same_text(better._completion, worse._completion) AS _same_text
     FROM pairs JOIN numbered AS better ON better._pos = pairs._chosen JOIN numbered AS worse ON worse._pos = pairs._rejected)
-  FROM pref_report('counted', 'candidates', 'groups', 'paired', chosen_min := chosen_min, rejected_below := rejected_below,
+  FROM pref_report('counted', 'candidates', 'groups', 'paired', chosen_min := (SELECT _chosen_min FROM limits), rejected_below := (SELECT _rejected_below FROM limits),
                    min_margin := min_margin)
   WHERE pref_pairs_refusal('pair_report', strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k, seed) IS NULL
     AND (SELECT _said FROM pref_roles_refusal(tbl, 'pair_report', prompt, completion, score, NULL)) IS NULL
 );
-CREATE OR REPLACE MACRO pair_report(tbl, strategy := 'best_worst', chosen_min := 4, rejected_below := 4, min_margin := 0,
+CREATE OR REPLACE MACRO pair_report(tbl, strategy := 'best_worst', chosen_min := 'auto', rejected_below := 'auto', min_margin := 0,
                                     max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (
   FROM pref_table_report(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k, seed)),
-(tbl, prompt, completion, score, strategy := 'best_worst', chosen_min := 4, rejected_below := 4, min_margin := 0,
+(tbl, prompt, completion, score, strategy := 'best_worst', chosen_min := 'auto', rejected_below := 'auto', min_margin := 0,
  max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (
   FROM pref_table_report(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k, seed));

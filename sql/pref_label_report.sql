@@ -1,4 +1,4 @@
--- The drop report of labels: columns as in pref_report; a group is used when one of its candidates got a label.
+-- The drop report of labels: columns as in pref_report, then labels_true and labels_false; a group is used when one of its candidates got a label.
 CREATE OR REPLACE MACRO pref_label_report(counted, candidates, labels) AS TABLE (
   WITH dropped AS (
     SELECT _reason AS reason, count(*) AS n FROM query_table(counted) WHERE _reason IS NOT NULL GROUP BY _reason
@@ -12,5 +12,7 @@ CREATE OR REPLACE MACRO pref_label_report(counted, candidates, labels) AS TABLE 
          (SELECT coalesce(map_from_entries(list(row(reason, n) ORDER BY reason)), MAP {}) FROM dropped) AS dropped,
          (SELECT count(DISTINCT _first) FROM query_table(labels)) AS groups_in,
          (SELECT count(DISTINCT _first) FROM query_table(labels) WHERE _label IS NOT NULL) AS groups_used,
-         (SELECT count(*) FROM query_table(labels) WHERE _label IS NOT NULL) AS pairs_out
+         (SELECT count(*) FROM query_table(labels) WHERE _label IS NOT NULL) AS pairs_out,
+         (SELECT count(*) FROM query_table(labels) WHERE _label) AS labels_true,
+         (SELECT count(*) FROM query_table(labels) WHERE NOT _label) AS labels_false
 );

@@ -3,7 +3,7 @@
 -- `candidates` is the output of pref_candidates. Gives _grp, _pos, _score, _votes, _label, and _turn, _first: order by these and no two
 -- neighbours share a prompt as long as others have answers left. Turns are places in a list for each group: a window would sort the prompts.
 -- `plain`: every candidate is one vote; then lists hold one number for (position, score), not structs, which takes a third less time and half the memory.
-CREATE OR REPLACE MACRO pref_labels(candidates, chosen_min := 4, rejected_below := 4, plain := false) AS TABLE (
+CREATE OR REPLACE MACRO pref_labels(candidates, chosen_min := NULL, rejected_below := NULL, plain := false) AS TABLE (
   WITH listed AS NOT MATERIALIZED (
     SELECT _grp, min(_pos) AS _first, list_sort(list(_pos::HUGEINT * 18446744073709551616::HUGEINT + _score::DOUBLE::BIT::UBIGINT)) AS _keys
     FROM query_table(candidates) WHERE plain AND _reason IS NULL GROUP BY _grp),

@@ -2,12 +2,15 @@
 --
 -- `groups` is the output of pref_groups. Gives _first (of the group), _grp, _c and _r (ranks, 1 is worst), _chosen and _rejected
 -- (positions), _chosen_score and _rejected_score. Texts are not looked at. Cost: the pairs proposed, O(n) or O(n^2) of a group.
-CREATE OR REPLACE MACRO pref_pairs(groups, strategy := 'best_worst', chosen_min := 4, rejected_below := 4, min_margin := 0,
+CREATE OR REPLACE MACRO pref_pairs(groups, strategy := 'best_worst', chosen_min := NULL, rejected_below := NULL, min_margin := 0,
                                    max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (
+  -- As columns, so that thresholds can be subqueries: a lambda takes none.
+  WITH bounded AS NOT MATERIALIZED (
+    SELECT *, chosen_min AS _chosen_min, rejected_below AS _rejected_below FROM query_table(groups)),
   -- A group whose best and worst candidate cannot pair proposes nothing.
-  WITH open AS NOT MATERIALIZED (
-    SELECT * FROM query_table(groups)
-    WHERE pref_refusal(_n, pref_key_score(_ranks[-1]), pref_key_score(_ranks[1]), chosen_min, rejected_below, min_margin) IS NULL),
+  open AS NOT MATERIALIZED (
+    SELECT * FROM bounded
+    WHERE pref_refusal(_n, pref_key_score(_ranks[-1]), pref_key_score(_ranks[1]), _chosen_min, _rejected_below, min_margin) IS NULL),
   chosen AS NOT MATERIALIZED (
     SELECT *, unnest(range(CASE WHEN strategy IN ('best_worst', 'best_random', 'best_rest') THEN _n
                                 ELSE greatest(2, _n - coalesce(top_k::BIGINT, _n) + 1) END, _n + 1)) AS _c
@@ -20,14 +23,15 @@ CREATE OR REPLACE MACRO pref_pairs(groups, strategy := 'best_worst', chosen_min 
     FROM chosen),
   drawn AS NOT MATERIALIZED (
     SELECT *, unnest([1 + (pref_hash(_grp, seed) % len(list_filter(_ranks[1:least(_n - 1, coalesce(bottom_k::BIGINT, _n))],
-            lambda low: pref_stands(pref_key_score(_ranks[-1]), pref_key_score(low), chosen_min, rejected_below, min_margin)))::UBIGINT)::BIGINT]) AS _r
+            lambda low: pref_stands(pref_key_score(_ranks[-1]), pref_key_score(low), _chosen_min, _rejected_below, min_margin)))::UBIGINT)::BIGINT]) AS _r
     FROM chosen),
   scored AS NOT MATERIALIZED (
-    SELECT _first, _grp, _c, _r, pref_key_position(_ranks[_c - _n - 1]) AS _chosen, pref_key_position(_ranks[_r]) AS _rejected,
+    SELECT _first, _grp, _c, _r, _chosen_min, _rejected_below, pref_key_position(_ranks[_c - _n - 1]) AS _chosen, pref_key_position(_ranks[_r]) AS _rejected,
            pref_key_score(_ranks[_c - _n - 1]) AS _chosen_score, pref_key_score(_ranks[_r]) AS _rejected_score
     FROM query_table(CASE WHEN strategy = 'best_random' THEN 'drawn' ELSE 'proposed' END)),
   standing AS NOT MATERIALIZED (
-    SELECT * FROM scored WHERE pref_stands(_chosen_score, _rejected_score, chosen_min, rejected_below, min_margin)),
+    SELECT * EXCLUDE (_chosen_min, _rejected_below) FROM scored
+    WHERE pref_stands(_chosen_score, _rejected_score, _chosen_min, _rejected_below, min_margin)),
   capped AS NOT MATERIALIZED (
     SELECT * FROM standing
     QUALIFY row_number() OVER (PARTITION BY _first

@@ -6,7 +6,7 @@ CASE
              || ', expected best_worst, best_random, best_rest, adjacent, all or threshold.')
   WHEN strategy = 'threshold' AND (chosen_min IS NULL OR rejected_below IS NULL)
   THEN error('prefmill: ' || macro || ': strategy ''threshold'' needs both chosen_min and rejected_below; got NULL.')
-  WHEN NOT coalesce(isfinite(chosen_min::DOUBLE), true) OR NOT coalesce(isfinite(rejected_below::DOUBLE), true)
+  WHEN NOT coalesce(isfinite(pref_threshold(chosen_min)), true) OR NOT coalesce(isfinite(pref_threshold(rejected_below)), true)
   THEN error('prefmill: ' || macro || ': a threshold is no finite number or NULL; got ' || coalesce(chosen_min::VARCHAR, 'NULL') || ' and '
              || coalesce(rejected_below::VARCHAR, 'NULL') || '.')
   WHEN coalesce(NOT isfinite(min_margin::DOUBLE) OR min_margin < 0, true)

@@ -3,7 +3,7 @@
 --
 -- `once`: no candidate stands in two pairs (best_worst, best_random), so that none has to be told apart.
 -- `counted`, `candidates`, `groups` are outputs of the macros of those names; `paired` is pref_pairs with a column _same_text.
-CREATE OR REPLACE MACRO pref_report(counted, candidates, groups, paired, chosen_min := 4, rejected_below := 4, min_margin := 0,
+CREATE OR REPLACE MACRO pref_report(counted, candidates, groups, paired, chosen_min := NULL, rejected_below := NULL, min_margin := 0,
                                     aggregate := 'none', once := false) AS TABLE (
   WITH per_group AS (
     SELECT _first, count(*) AS standing, count(*) FILTER (NOT _same_text) AS kept FROM query_table(paired) GROUP BY _first),

@@ -13,6 +13,7 @@
 .read sql/pref_stage_refusal.sql
 .read sql/pref_rows.sql
 .read sql/pref_candidates.sql
+.read sql/pref_limits.sql
 .read sql/pref_key.sql
 .read sql/pref_groups.sql
 .read sql/pref_refusal.sql

@@ -8,7 +8,10 @@ CREATE OR REPLACE MACRO pref_table_labels(tbl, prompt, completion, score, chosen
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
-  labels AS NOT MATERIALIZED (FROM pref_labels('candidates', chosen_min := chosen_min, rejected_below := rejected_below, plain := true)),
+  limits AS MATERIALIZED (FROM pref_limits('candidates', 'unpaired', chosen_min := chosen_min, rejected_below := rejected_below)),
+  labels AS NOT MATERIALIZED (
+    FROM pref_labels('candidates', chosen_min := (SELECT _chosen_min FROM limits), rejected_below := (SELECT _rejected_below FROM limits),
+                     plain := true)),
   told AS NOT MATERIALIZED (
     SELECT row._prompt, row._completion AS _chosen_text, row._completion AS _rejected_text, _label, _score, _turn, _first
     FROM labels JOIN numbered AS row ON row._pos = labels._pos WHERE _label IS NOT NULL
@@ -19,7 +22,7 @@ CREATE OR REPLACE MACRO pref_table_labels(tbl, prompt, completion, score, chosen
   SELECT _prompt AS prompt, _chosen_text AS completion, _label AS label, _score AS score
   FROM pref_conversations('told') ORDER BY _turn, _first
 );
-CREATE OR REPLACE MACRO unpaired(tbl, chosen_min := 4, rejected_below := 4) AS TABLE (
+CREATE OR REPLACE MACRO unpaired(tbl, chosen_min := 'auto', rejected_below := 'auto') AS TABLE (
   FROM pref_table_labels(tbl, prompt, completion, score, chosen_min, rejected_below)),
-(tbl, prompt, completion, score, chosen_min := 4, rejected_below := 4) AS TABLE (
+(tbl, prompt, completion, score, chosen_min := 'auto', rejected_below := 'auto') AS TABLE (
   FROM pref_table_labels(tbl, prompt, completion, score, chosen_min, rejected_below));

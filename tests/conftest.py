@@ -23,7 +23,7 @@ from prefmill.schema import Roles
 # Read by OpenMP when torch is imported: threads that wait must not spin, or tests take minutes on a machine that does other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used", "pairs_out", "length")
+COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used", "pairs_out", "length", "labels")
 COLUMNS = {
     "pairs": ("prompt", "chosen", "rejected", "chosen_score", "rejected_score"),
     "unpaired": ("prompt", "completion", "label", "score"),
@@ -240,8 +240,8 @@ def assert_same(where: str, engine: str, got: Answer, wanted: Answer) -> None:
     extra = f"missing {wanted_rows[len(rows) :][:1]}" if len(rows) < len(wanted_rows) else f"surplus {rows[len(wanted_rows) :][:1]}"
     assert len(rows) == len(wanted_rows), f"{where} on {engine}: {len(rows)} rows, expected {len(wanted_rows)}; {extra}"
     counts = {name: report.get(name, "absent") for name in COUNTS}
-    counts |= {"dropped": dict(counts["dropped"]), "length": report.get("length")}
-    wanted_report = {"length": None} | wanted_report
+    counts |= {"dropped": dict(counts["dropped"]), "length": report.get("length"), "labels": report.get("labels")}
+    wanted_report = {"length": None, "labels": None} | wanted_report
     assert counts == wanted_report, f"{where} on {engine}: report\n     got {counts}\nexpected {wanted_report}"
 
 

@@ -13,16 +13,17 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Any
 
-from prefmill.errors import BadArgument, BadScore
+from prefmill.errors import BadArgument, BadScore, ThresholdsUnfit
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired
 from prefmill.schema import Roles
 
 NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|nan|inf|infinity)", re.IGNORECASE)
+WORDS = {"true": 1.0, "false": 0.0}
 RAISED = ("null_prompt", "null_completion", "null_score", "bad_score", "non_finite_score")
 
 
@@ -49,6 +50,7 @@ class Candidate:
 
 def pairs(rows: list[dict], plan: Pairs, roles: Roles) -> Result:
     found, dropped, groups_in = candidates(rows, plan, roles)
+    plan = with_thresholds(plan, [c.score for c in found])
     kept: list[tuple[Candidate, Candidate]] = []
     not_selected = used_rows = groups_used = 0
     for group in by_group(found):
@@ -72,6 +74,7 @@ def pairs(rows: list[dict], plan: Pairs, roles: Roles) -> Result:
 
 def unpaired(rows: list[dict], plan: Unpaired, roles: Roles) -> Result:
     found, dropped, groups_in = candidates(rows, plan, roles)
+    plan = with_thresholds(plan, [c.score for c in found])
     kept: list[tuple[int, int, Candidate]] = []  # ordinal inside the group, ordinal of the group, candidate
     for g, group in enumerate(by_group(found)):
         for i, c in enumerate(sorted(group, key=lambda c: c.position)):
@@ -83,7 +86,30 @@ def unpaired(rows: list[dict], plan: Unpaired, roles: Roles) -> Result:
     chat = any_messages(rows, roles)
     out = [(*in_one_form((c.row[roles.prompt], text(c, roles)), chat), c.score >= plan.chosen_min, c.score) for c in labelled]
     used = sum(len(c.rows) for c in labelled)
-    return result(out, [(c.position,) for c in labelled], len(rows), used, 0, dropped, groups_in, len({c.group for c in labelled}))
+    told = result(out, [(c.position,) for c in labelled], len(rows), used, 0, dropped, groups_in, len({c.group for c in labelled}))
+    labels = [row[2] for row in out]
+    return Result(told.pairs, told.positions, told.report | {"labels": {"true": labels.count(True), "false": labels.count(False)}})
+
+
+def with_thresholds(plan: Pairs | Unpaired, scores: list[float]) -> Pairs | Unpaired:
+    """`plan` with numbers for thresholds that are `auto`."""
+    automatic = [name for name in ("chosen_min", "rejected_below") if getattr(plan, name) == "auto"]
+    distinct = set(scores)
+    if not automatic:
+        return plan
+    nothing_to_divide = not distinct or (len(distinct) == 1 and isinstance(plan, Pairs))
+    if nothing_to_divide or min(distinct) < 4 <= max(distinct):
+        usual = 4.0
+    elif len(distinct) == 2 and all(map(float.is_integer, distinct)) and distinct != {4.0, 5.0}:
+        usual = max(distinct)
+    else:
+        raise ThresholdsUnfit("the default thresholds do not divide these scores")
+    plan = replace(plan, **dict.fromkeys(automatic, usual))
+    high = -math.inf if plan.chosen_min is None else plan.chosen_min
+    low = math.inf if plan.rejected_below is None else plan.rejected_below
+    if not nothing_to_divide and (max(distinct) < high or min(distinct) >= low):
+        raise ThresholdsUnfit("the default thresholds do not divide these scores")
+    return plan
 
 
 def best_of(rows: list[dict], plan: BestOf, roles: Roles) -> Result:
@@ -271,7 +297,7 @@ def read(row: dict, plan: Plan, roles: Roles) -> tuple[str | None, float]:
         return "null_completion", 0
     if any(value is None for value in values):
         return "null_score", 0
-    if any(isinstance(value, str) and not NUMBER.fullmatch(value.strip(" \t\n\v\f\r")) for value in values):
+    if any(isinstance(value, str) and not spells_number(value) for value in values):
         return "bad_score", 0
     numbers = [number(value) for value in values]
     if not all(map(math.isfinite, numbers)):
@@ -295,10 +321,17 @@ def read(row: dict, plan: Plan, roles: Roles) -> tuple[str | None, float]:
     return None, score
 
 
+def spells_number(value: str) -> bool:
+    value = value.strip(" \t\n\v\f\r")
+    return bool(NUMBER.fullmatch(value)) or value.lower() in WORDS
+
+
 def number(value: Any) -> float:
     """The number that a value means; NaN if it means none."""
     if isinstance(value, str):
         value = value.strip(" \t\n\v\f\r")
+        if value.lower() in WORDS:
+            return WORDS[value.lower()]
         return float(value) if NUMBER.fullmatch(value) else math.nan
     return math.nan if value is None else float(value)
 

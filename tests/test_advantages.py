@@ -209,7 +209,7 @@ def test_plans_go_round_through_toml(tmp_path):
     plan = pm.Advantage(method="grpo", epsilon=0.5, aggregate="mean", min_votes=2)
     assert read_plan(plan.to_toml()) == plan
     assert pm.Advantage(epsilon=1).hash() != pm.Advantage().hash()
-    assert pm.Pairs().hash() == "65649862704f0053"
+    assert pm.Pairs(chosen_min=4, rejected_below=4).hash() == "65649862704f0053"
 
 
 @common

@@ -67,6 +67,9 @@ def table_of(case: dict) -> pa.Table:
 def expected(case: dict, kind: str) -> tuple[list[tuple], dict]:
     rows = [tuple(float(v) if i in SCORES[kind] else v for i, v in enumerate(plain(row))) for row in case["expect"]]
     report = {"rows_in": len(case["rows"]), "rows_not_selected": 0, "dropped": {}, "pairs_out": len(rows)} | plain(case["report"])
+    if kind == "unpaired":
+        labels = [row[2] for row in rows]
+        report |= {"labels": {"true": labels.count(True), "false": labels.count(False)}}
     return rows, report
 
 

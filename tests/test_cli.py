@@ -62,7 +62,8 @@ def test_nothing_out_is_exit_code_1_with_a_hint_from_the_data(tmp_path):
     done = prefmill("pairs", tmp_path / "in.parquet", "-o", tmp_path / "out.parquet")
     assert done.returncode == 1
     assert "largest score seen 0.98, chosen_min 4" in done.stderr
-    assert pl.read_parquet(tmp_path / "out.parquet").height == 0
+    assert "--chosen-min NUMBER --rejected-below NUMBER; or `none` for both" in done.stderr
+    assert not (tmp_path / "out.parquet").exists()
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def card(
     - "n<1K"
     prefmill:
       version: "..."
-      plan: "65649862704f0053"
+      plan: "b146053a41aae14c"
       rows_in: 3
       rows_out: 1
     <BLANKLINE>

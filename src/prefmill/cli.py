@@ -58,12 +58,12 @@ from prefmill.options import (
     Weight,
     Weights,
     names_in,
-    number_in,
     numbers_in,
     print_json,
     roles_given,
     size_in_bytes,
     stdout_or,
+    threshold_in,
 )
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, PlanKind, Unpaired, read_plan
 
@@ -393,7 +393,7 @@ def _plan(kind: PlanKind, options: Mapping[str, Any]) -> Plan:
         base |= {"chosen_min": None, "rejected_below": None}
     for name in ("chosen_min", "rejected_below", "min_score"):
         if name in given:
-            given[name] = None if given[name].lower() == "none" else number_in(name, given[name])
+            given[name] = threshold_in(name, given[name])
     if "weights" in given:
         given["weights"] = numbers_in("--weights", given["weights"])
     return kind(**{**base, **given})

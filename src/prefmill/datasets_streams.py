@@ -17,17 +17,21 @@ import pyarrow as pa
 
 from prefmill.conform import NotHeld, conformed
 from prefmill.datasets_tables import Layout, info_of, package, plain_types, tables_of, used_columns
-from prefmill.errors import BadArgument, BadInput
+from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
 from prefmill.json_values import without_marks
-from prefmill.plans import BestOf, Plan, named, roles_of
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired, named, roles_of
 from prefmill.polars import apply as lazily
+from prefmill.polars import scale_of, scores_of
 from prefmill.schema import RoleNames, Roles
 from prefmill.stream import reader_of, starts_of_groups, whole_groups
 from prefmill.stream import tables_of as tables_of_source
+from prefmill.thresholds import settled, unfit, unsettled
 from prefmill.whole import temporary
 
 CHUNK_ROWS = 4096
 _READ_ROWS, _PEEK_ROWS = 8192, 1000
+# A clustered stream that does not say where its thresholds are shows so many rows of its scores first.
+_HELD_ROWS = 10_000
 
 
 def streamed(ds: Any, layout: Layout, names: RoleNames, clustered: bool, chunk_rows: int) -> Any:
@@ -105,11 +109,67 @@ class Stream:
     def _clustered(self) -> Iterator[pl.DataFrame]:
         key = list(self.roles.group) or [self.roles.prompt]
         seen, first = _Seen(key), 0
-        for chunk in whole_groups(self._batches(), prompt=key, rows=self.chunk_rows, largest=None):
+        for plan, chunk in self._decided(whole_groups(self._batches(), prompt=key, rows=self.chunk_rows, largest=None)):
             seen.refuse_return(chunk, first)
             frame = pl.DataFrame(pl.from_arrow(chunk))
-            yield lazily(self.layout.plan, frame, first=first, **named(self.roles)).collect(engine="in-memory")
+            yield lazily(plan, frame, first=first, **named(self.roles)).collect(engine="in-memory")
             first += chunk.num_rows
+
+    def _decided(self, chunks: Iterator[pa.Table]) -> Iterator[tuple[Plan, pa.Table]]:
+        """Chunks, each with the plan to run over it: thresholds that wait for the scores are decided by the first rows."""
+        plan = self.layout.plan
+        if not unsettled(plan):
+            yield from ((plan, chunk) for chunk in chunks)
+            return
+        held: list[pa.Table] = []
+        scores = pl.Series("score", dtype=pl.Float64)
+        for chunk in chunks:
+            held.append(chunk)
+            scores = self._few(scores, chunk)
+            full = sum(table.num_rows for table in held) >= _HELD_ROWS
+            decided = self._decide(scores, strict=full)
+            if decided is None:
+                continue
+            yield from ((decided, table) for table in held)
+            yield from ((decided, self._still(scores, table)) for table in chunks)
+            return
+        if held:
+            decided = settled(plan, scale_of(scores), lambda: scores.len() == 2)
+            yield from ((decided, table) for table in held)
+
+    def _few(self, scores: pl.Series, chunk: pa.Table) -> pl.Series:
+        """The extremes of `scores` and of the scores of `chunk`, and one between them if there is one: more decide nothing."""
+        new = scores_of(self.layout.plan, pl.DataFrame(pl.from_arrow(chunk)), **named(self.roles))
+        distinct = pl.concat([scores, new]).unique().sort()
+        return distinct if distinct.len() < 3 else pl.concat([distinct.head(2), distinct.tail(1)])
+
+    def _decide(self, scores: pl.Series, *, strict: bool) -> Plan | None:
+        """The plan that the first rows' `scores` decide; None, or with `strict` an error, where they do not."""
+        plan, scale = self.layout.plan, scale_of(scores)
+        if not strict and not scale.around_usual:
+            return None
+        if strict and scale.low == scale.high and isinstance(plan, Pairs | Unpaired):
+            raise unfit(plan, scale)
+        try:
+            return settled(plan, scale, lambda: scores.len() == 2)
+        except ThresholdsUnfit:
+            if strict:
+                raise
+            return None
+
+    def _still(self, scores: pl.Series, chunk: pa.Table) -> pa.Table:
+        """`chunk`, unless the first rows were taken for labels and it has a third score."""
+        if scale_of(scores).around_usual:
+            return chunk
+        now = self._few(scores, chunk)
+        if now.len() > 2:
+            seen = " and ".join(f"{score:g}" for score in scores)
+            raise BadInput(
+                f"datasets: the first rows have the scores {seen} only, taken for labels;"
+                f" got scores from {now[0]:g} to {now[-1]:g}, with a third one.",
+                hint="name chosen_min and rejected_below, or leave clustered out.",
+            )
+        return chunk
 
     def _clustering(self) -> Iterator[pl.DataFrame]:
         with temporary() as home, self.job(home) as job:

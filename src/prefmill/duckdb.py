@@ -22,6 +22,7 @@ from prefmill.errors import BadArgument
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, roles_of
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames, Roles
+from prefmill.thresholds import unsettled
 
 if TYPE_CHECKING:
     import duckdb
@@ -157,7 +158,7 @@ def report_call(plan: Plan, out: str) -> str:
     if isinstance(plan, BestOf):
         how = f"scope := {sql(plan.scope)}, min_score := {sql(plan.min_score)}, aggregate := {sql(plan.aggregate)}"
         return f"pref_best_report('counted', 'candidates', 'pools', {literal(out)}, {how})"
-    limits = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}, min_margin := {sql(plan.min_margin)}"
+    limits = f"{_limits(plan)}, min_margin := {sql(plan.min_margin)}"
     once = plan.strategy in ("best_worst", "best_random")
     how = f"aggregate := {sql(plan.aggregate)}, once := {sql(once)}"
     return f"pref_report('counted', 'candidates', 'groups', {literal(out)}, {limits}, {how})"
@@ -192,7 +193,10 @@ def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
         plain = plan.aggregate == "none" and not (roles.weight or roles.logprob)
         how = f"kind := {sql(plan.method)}, epsilon := {sql(float(plan.epsilon))}, plain := {sql(plain)}"
         return [*steps, ("acting", acting), ("advantages", f"FROM pref_advantages('acting', {how})")]
-    limits = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}"
+    limits = _limits(plan)
+    if unsettled(plan):
+        thresholds = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}"
+        steps.append(("limits", f"FROM pref_limits('candidates', {literal(plan.kind)}, {thresholds})"))
     if isinstance(plan, Unpaired):
         one_vote = sql(plan.aggregate == "none")
         return [*steps, ("labels", f"FROM pref_labels('candidates', {limits}, plain := {one_vote})")]
@@ -203,6 +207,13 @@ def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
         ("groups", f"FROM pref_groups('candidates', {tie}, ends_only := {sql(plan.strategy == 'best_worst')})"),
         ("pairs", f"FROM pref_pairs('groups', strategy := {sql(plan.strategy)}, {limits}, {margin}, {caps}, seed := {plan.seed})"),
     ]
+
+
+def _limits(plan: Pairs | Unpaired) -> str:
+    """The thresholds as arguments of a macro: numbers, or what the step `limits` found."""
+    if unsettled(plan):
+        return "chosen_min := (SELECT _chosen_min FROM limits), rejected_below := (SELECT _rejected_below FROM limits)"
+    return f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}"
 
 
 def _picking(plan: BestOf, tie: str) -> list[tuple[str, str]]:
@@ -295,4 +306,6 @@ def sql(value: object) -> str:
 
 
 def _with(ctes: list[tuple[str, str]]) -> str:
-    return "WITH " + ",\n".join(f"{name} AS NOT MATERIALIZED (\n  {text})" for name, text in ctes) + "\n"
+    # The limits are one row that several steps use.
+    kept = {name: "" if name == "limits" else "NOT " for name, _ in ctes}
+    return "WITH " + ",\n".join(f"{name} AS {kept[name]}MATERIALIZED (\n  {text})" for name, text in ctes) + "\n"

@@ -7,6 +7,7 @@
     ├── BadInput                 a file that cannot be read as what it claims to be (exit code 1)
     │   ├── BadScore             rows that `on_invalid="raise"` refuses
     │   └── BadRow               one row that cannot be scored, sampled, judged or trained on, with its place and a reason of a closed list
+    ├── ThresholdsUnfit          thresholds that were not given, and scores that the default ones do not divide (exit code 1)
     ├── TargetExists             an output that is already there, without `overwrite`
     ├── RunDiffers               an interrupted run on this output had another model, template, dtype or input (exit code 2)
     ├── RunBusy                  another process writes this output (exit code 2)
@@ -136,6 +137,10 @@ def refuse(bad: Sequence[BadRow]) -> None:
     if bad:
         bad[0].found = tuple(bad)
         raise bad[0]
+
+
+class ThresholdsUnfit(PrefmillError):
+    """Thresholds were not given, and the default ones do not divide the scores."""
 
 
 class TargetExists(PrefmillError, FileExistsError):

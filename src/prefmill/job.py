@@ -25,6 +25,7 @@ from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, named, role
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames
+from prefmill.thresholds import Scale, settled, unsettled
 from prefmill.whole import temporary
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ class Job:
         self._starts = [sum(source.file_rows[:i]) for i in range(len(source.files))]
         self._create_views()
         self._ranked = self._gathered = False
+        #: Of all candidates, where thresholds waited for it.
+        self.scale = Scale(None, None)
         self._same_text: list[int] = []
         self._stages: frames.Stages | None = None
 
@@ -164,7 +167,8 @@ class Job:
         if self.engine == "polars":
             self._rank_in_polars(never_null)
         elif isinstance(self.plan, Unpaired):
-            self._make("labels", steps["labels"], table=True)
+            self._settle("SELECT min(_score), max(_score) FROM candidates WHERE _reason IS NULL")
+            self._make("labels", self._step("labels"), table=True)
             self._make_slots("_grp, _pos, _label, _score", "labels WHERE _label IS NOT NULL", "_turn, _first")
         elif isinstance(self.plan, Advantage):
             self._make("acting", steps["acting"], table=False)
@@ -186,9 +190,10 @@ class Job:
             release(self.con)
         else:
             self._make("groups", steps["groups"], table=True)
+            self._settle("SELECT min(pref_key_score(_ranks[1])), max(pref_key_score(_ranks[-1])) FROM groups")
             self._refuse_explosion()
             columns = "_first, _grp, _chosen, _rejected, _chosen_score, _rejected_score"
-            self._make_slots(columns, f"({steps['pairs']})", "_first, _c DESC, _r")
+            self._make_slots(columns, f"({self._step('pairs')})", "_first, _c DESC, _r")
 
     def narrow(self) -> dict[str, str]:
         """Make `judged`, `counted` and `candidates`; the queries of all steps by name."""
@@ -198,6 +203,19 @@ class Job:
         for name in ("judged", "counted", "candidates"):
             self._make(name, steps[name], table=name in kept and self.engine == "duckdb")
         return steps
+
+    def _settle(self, extremes: str) -> None:
+        """Put numbers for thresholds that wait for the scores; `extremes` is a query of the smallest and the largest one."""
+        if not unsettled(self.plan):
+            return
+        ((low, high),) = self.con.execute(extremes).fetchall()
+        distinct = "SELECT count(DISTINCT _score) = 2 FROM candidates WHERE _reason IS NULL"
+        self.scale = Scale(low, high)
+        self.plan = settled(self.plan, self.scale, lambda: bool(self.con.execute(distinct).fetchall()[0][0]))
+
+    def _step(self, name: str) -> str:
+        """The query of one step of the plan as it is now."""
+        return dict(sqlengine.stages(self.plan, self.roles))[name]
 
     def _make(self, name: str, query: str, *, table: bool) -> None:
         self.con.execute(f"CREATE {'TABLE' if table else 'VIEW'} {name} AS {query}")
@@ -231,6 +249,11 @@ class Job:
     def _rank_in_polars(self, never_null: frozenset[str]) -> None:
         rows = polars_rows.numbered(self.plan, self.roles, self.scan(), position=_POSITION)
         self._stages = frames.Stages(self.plan, self.roles, rows, never_null)
+        if unsettled(self.plan):
+            scores = self._stages.candidates.filter(pl.col("_reason").is_null()).select("_score").collect()["_score"]
+            self.scale = frames.scale_of(scores)
+            self.plan = settled(self.plan, self.scale, lambda: scores.n_unique() == 2)
+            self._stages = frames.Stages(self.plan, self.roles, rows, never_null)
         if isinstance(self.plan, Unpaired):
             labels = self._stages.labels().filter(pl.col("_label").is_not_null()).sort("_turn", "_first")
             ranked = labels.select("_pos", "_label", "_score").collect()

@@ -33,8 +33,13 @@ Group = Annotated[
 ]
 Weight = Annotated[str | None, typer.Option(help="Column of the policy's weight (or probability).", rich_help_panel="Roles")]
 Logprob = Annotated[str | None, typer.Option(help="Column of the policy's log-probability.", rich_help_panel="Roles")]
-ChosenMin = Annotated[str | None, typer.Option(metavar="NUMBER|none", help="Smallest score of a chosen completion.  [default: 4]")]
-RejectedBelow = Annotated[str | None, typer.Option(metavar="NUMBER|none", help="A rejected score is below this.  [default: 4]")]
+ChosenMin = Annotated[
+    str | None,
+    typer.Option(metavar="NUMBER|none", help="Smallest score of a chosen completion.  [default: 4, or the larger of two labels]"),
+]
+RejectedBelow = Annotated[
+    str | None, typer.Option(metavar="NUMBER|none", help="A rejected score is below this.  [default: 4, or the larger of two labels]")
+]
 Aggregate = Annotated[str | None, typer.Option(help="Merge judgements of one completion: none, mean, median, max, min, majority.")]
 Normalize = Annotated[str | None, typer.Option(help="Scale of annotators: none, zscore, rank.")]
 Weights = Annotated[str | None, typer.Option(metavar="NAME=W,...", help="Weighted sum of score columns, or of aspects.")]
@@ -92,6 +97,14 @@ def number_in(name: str, text: str) -> float:
     except ValueError:
         raise BadArgument(f"--{name.replace('_', '-')}: not a number; got {text!r}, expected a number or none.") from None
     return int(value) if value.is_integer() else value
+
+
+def threshold_in(name: str, text: str) -> float | str | None:
+    """A threshold: a number, `none` for no bound, or `auto` for what suits the scores."""
+    word = text.strip().lower()
+    if word == "none":
+        return None
+    return word if word == "auto" and name != "min_score" else number_in(name, text)
 
 
 def names_in(text: str | None) -> Sequence[str]:

@@ -29,6 +29,8 @@ Scope = Literal["prompt", "pool"]
 StagesUsed = Literal["all", "last"]
 Method = Literal["centered", "grpo", "rloo", "rank"]
 Policy = Literal["uniform", "given", "softmax", "optimal"]
+#: A number in units of the score, None for no bound, or what suits the scores (`prefmill.thresholds`).
+Threshold = float | Literal["auto"] | None
 
 _D = TypeVar("_D")
 
@@ -62,7 +64,7 @@ class _Plan:
     def hash(self) -> str:
         """16 hexadecimal digits of the plan's content: equal plans, and only they, have equal hashes.
 
-        >>> Pairs().hash() == Pairs(chosen_min=4.0).hash() != Pairs(chosen_min=3).hash()
+        >>> Pairs(chosen_min=4).hash() == Pairs(chosen_min=4.0).hash() != Pairs().hash()
         True
         """
         held = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _LATER or getattr(self, f.name) != f.default}
@@ -178,8 +180,9 @@ class Pairs(_Judging):
 
     Args:
         strategy: which ranks are paired: `best_worst`, `best_random`, `best_rest`, `adjacent`, `all`, `threshold`.
-        chosen_min: smallest score of a chosen completion, in units of the score; None is no bound.
-        rejected_below: a rejected score is smaller than this; None is no bound.
+        chosen_min: smallest score of a chosen completion, in units of the score; None is no bound. `"auto"` is 4, and where all
+            scores are one of two whole numbers the larger of these; scores that this does not divide raise `ThresholdsUnfit`.
+        rejected_below: a rejected score is smaller than this; None and `"auto"` as for `chosen_min`.
         min_margin: smallest `chosen_score - rejected_score` (>= 0; equal scores never pair).
         max_pairs_per_prompt: at most this many pairs of a prompt, drawn by `seed`.
         top_k, bottom_k: choose only from the k best, reject only from the k worst of a prompt.
@@ -201,8 +204,8 @@ class Pairs(_Judging):
 
     kind: ClassVar[str] = "pairs"
 
-    chosen_min: float | None = 4
-    rejected_below: float | None = 4
+    chosen_min: Threshold = "auto"
+    rejected_below: Threshold = "auto"
     strategy: Strategy = "best_worst"
     min_margin: float = 0
     max_pairs_per_prompt: int | None = None
@@ -216,6 +219,8 @@ class Pairs(_Judging):
 class Unpaired(_Judging):
     """Single completions with a label, for KTO: true at or above `chosen_min`, false below `rejected_below`.
 
+    Thresholds that are not given are 4 and 4. Booleans, and scores that are one of two whole numbers, are labels: the larger is true.
+
     | prompt | completion | score |      | prompt | completion | label | score |
     |   p    |     a      |   5   |  ->  |   p    |     a      | true  |   5   |
     |   p    |     b      |   1   |      |   p    |     b      | false |   1   |
@@ -225,8 +230,8 @@ class Unpaired(_Judging):
 
     kind: ClassVar[str] = "unpaired"
 
-    chosen_min: float | None = 4
-    rejected_below: float | None = 4
+    chosen_min: Threshold = "auto"
+    rejected_below: Threshold = "auto"
 
     __hash__ = _Judging.__hash__
 
@@ -443,8 +448,12 @@ def _problems(plan: _Judging) -> list[str]:
     for name, choices in _CHOICES.items():
         if name in values and values[name] not in choices:
             said.append(f"{name} is not one of {choices}; got {values[name]!r}")
-    bounds = [name for name in _BOUNDS if values.get(name) is not None and not _is_number(values[name])]
-    said += [f"{name} must be a finite number or None; got {values[name]!r}" for name in bounds]
+    for name in _BOUNDS:
+        value = values.get(name)
+        automatic = value == "auto" and name != "min_score"
+        if value is not None and not automatic and not _is_number(value):
+            also = "" if name == "min_score" else " or 'auto'"
+            said.append(f"{name} must be a finite number or None{also}; got {value!r}")
     margin = values.get("min_margin", 0)
     if not _is_number(margin) or margin < 0:
         said.append(f"min_margin must be a finite number >= 0; got {margin!r}")
@@ -497,12 +506,13 @@ def _value_problems(plan: Values) -> list[str]:
 
 
 def _threshold_problems(plan: Pairs | Unpaired) -> list[str]:
-    both = _is_number(plan.chosen_min) and _is_number(plan.rejected_below)
+    both = plan.chosen_min is not None and plan.rejected_below is not None
     if isinstance(plan, Pairs):
         return ["strategy 'threshold' needs both chosen_min and rejected_below"] if plan.strategy == "threshold" and not both else []
     if not both:
         return ["labels need both chosen_min and rejected_below"]
-    if plan.rejected_below > plan.chosen_min:  # type: ignore[operator]
-        over = f"{plan.rejected_below} > {plan.chosen_min}"
-        return [f"rejected_below must not exceed chosen_min; got {over}: a score between would be both"]
+    # What is not given is 4 unless the scores are two-valued.
+    high, low = (4 if value == "auto" else value for value in (plan.chosen_min, plan.rejected_below))
+    if _is_number(high) and _is_number(low) and low > high:  # type: ignore[operator]
+        return [f"rejected_below must not exceed chosen_min; got {low} > {high}: a score between would be both"]
     return []

@@ -26,6 +26,7 @@ from prefmill.polars_pref import best_of, pair_report, pairs, unpaired
 from prefmill.polars_rows import Candidates, check_types, drawn_from, first_that_holds, mix32, numbered
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames, Roles
+from prefmill.thresholds import Scale, settled, unsettled
 
 __all__ = ["Stages", "apply", "best_of", "pair_report", "pairs", "rank_in", "report", "unpaired"]
 
@@ -117,24 +118,51 @@ class Stages:
         self.plan, self.roles = plan, roles
         self.judged = Candidates(plan, roles, rows, never_null)
         self.candidates = self.judged.candidates
+        # Thresholds that wait for the scores become columns, the same in every row.
+        self._limits = ("_chosen_min", "_rejected_below") if unsettled(plan) else ()
+
+    def _settled(self, rows: pl.LazyFrame, scores: str) -> pl.LazyFrame:
+        """`rows` with the columns `_limits`, which the column `scores` (numbers, or lists of them) of all rows decides."""
+        if not self._limits:
+            return rows
+
+        def decide(column: pl.Series) -> pl.Series:
+            values = column.explode() if isinstance(column.dtype, pl.List) else column
+            plan = cast(Pairs | Unpaired, settled(self.plan, scale_of(values), lambda: values.n_unique() == 2))
+            return pl.Series([{"_chosen_min": plan.chosen_min, "_rejected_below": plan.rejected_below}], dtype=limits)
+
+        limits = pl.Struct(dict.fromkeys(self._limits, pl.Float64()))
+        found = pl.col(scores).map_batches(decide, return_dtype=limits, returns_scalar=True)
+        return rows.with_columns(_limits=found).unnest("_limits")
+
+    def _bounds(self) -> tuple[pl.Expr | None, pl.Expr | None]:
+        """chosen_min and rejected_below; None is no bound."""
+        plan = cast(Pairs | Unpaired, self.plan)
+        named = {"_chosen_min": plan.chosen_min, "_rejected_below": plan.rejected_below}
+        high, low = (
+            None if value is None else pl.col(name) if name in self._limits else pl.lit(value, pl.Float64) for name, value in named.items()
+        )
+        return high, low
 
     def groups(self) -> pl.LazyFrame:
         """Groups: _grp, _first, _votes, _n, and _scores and _positions in rank order, worst first."""
         order = ["_score", *(["_id"] if self.plan.tie_break == "id" else []), "_pos"]
-        return self.candidates.filter(pl.col("_reason").is_null()).group_by("_grp").agg(
+        groups = self.candidates.filter(pl.col("_reason").is_null()).group_by("_grp").agg(
             _first=pl.col("_pos").min(), _votes=pl.col("_votes").sum(), _n=pl.len().cast(pl.Int64),
             _scores=pl.col("_score").sort_by(order), _positions=pl.col("_pos").sort_by(order),
         )  # fmt: skip
+        return self._settled(groups, "_scores")
 
     def _refusal(self) -> pl.Expr:
         """Why no pair of a group can stand, judged by its best and worst candidate; null if these two could pair."""
         plan = cast(Pairs, self.plan)
         best, worst = pl.col("_scores").list.last(), pl.col("_scores").list.first()
         reasons = [("single_completion", pl.col("_n") < 2), ("tie", best == worst)]
-        if plan.chosen_min is not None:
-            reasons.append(("below_chosen_min", best < plan.chosen_min))
-        if plan.rejected_below is not None:
-            reasons.append(("not_below_rejected", worst >= plan.rejected_below))
+        high, low = self._bounds()
+        if high is not None:
+            reasons.append(("below_chosen_min", best < high))
+        if low is not None:
+            reasons.append(("not_below_rejected", worst >= low))
         return first_that_holds([*reasons, ("below_min_margin", best - worst < plan.min_margin)])
 
     def pairs(self) -> pl.LazyFrame:
@@ -142,12 +170,12 @@ class Stages:
         plan = cast(Pairs, self.plan)
         drawn = plan.strategy == "best_random" or plan.max_pairs_per_prompt is not None
         chance = {"_hash": drawn_from(pl.col("_grp"), plan.seed, bool(self.roles.group))} if drawn else {}
-        open_ = self.groups().filter(self._refusal().is_null()).select("_first", "_n", "_scores", "_positions", **chance)
+        open_ = self.groups().filter(self._refusal().is_null()).select("_first", "_n", "_scores", "_positions", *self._limits, **chance)
         proposed = self._drawn(open_) if plan.strategy == "best_random" else open_.join(self._proposals(open_), on="_n")
         c, r = pl.col("_c") - 1, pl.col("_r") - 1
         pairs = (
             proposed.select(
-                "_first", *chance, "_c", "_r",
+                "_first", *chance, *self._limits, "_c", "_r",
                 _chosen=pl.col("_positions").list.gather(c), _rejected=pl.col("_positions").list.gather(r),
                 _chosen_score=pl.col("_scores").list.gather(c), _rejected_score=pl.col("_scores").list.gather(r),
             )
@@ -158,15 +186,16 @@ class Stages:
             h32 = pl.col("_hash") % 2**32
             draw = mix32(mix32(h32 ^ pl.col("_c").cast(pl.UInt64)) ^ pl.col("_r").cast(pl.UInt64))
             pairs = pairs.sort(draw, "_c", "_r").filter(pl.int_range(pl.len()).over("_first") < plan.max_pairs_per_prompt)
-        return pairs.select(pl.all().exclude("_hash"))
+        return pairs.select(pl.all().exclude("_hash", *self._limits))
 
     def _stands(self, chosen: pl.Expr, rejected: pl.Expr) -> pl.Expr:
         plan = cast(Pairs, self.plan)
         rules = [chosen > rejected, chosen - rejected >= plan.min_margin]
-        if plan.chosen_min is not None:
-            rules.append(chosen >= plan.chosen_min)
-        if plan.rejected_below is not None:
-            rules.append(rejected < plan.rejected_below)
+        high, low = self._bounds()
+        if high is not None:
+            rules.append(chosen >= high)
+        if low is not None:
+            rules.append(rejected < low)
         return pl.all_horizontal(rules)
 
     def _proposals(self, open_: pl.LazyFrame) -> pl.LazyFrame:
@@ -195,7 +224,7 @@ class Stages:
             pl.col("_n") - 1 if plan.bottom_k is None else pl.min_horizontal(pl.col("_n") - 1, plan.bottom_k)
         )
         count = (
-            open_.select("_first", best.alias("_best"), _low=allowed)
+            open_.select("_first", best.alias("_best"), *self._limits, _low=allowed)
             .explode("_low", empty_as_null=False)
             .filter(self._stands(pl.col("_best"), pl.col("_low")))
             .group_by("_first")
@@ -207,9 +236,9 @@ class Stages:
 
     def labels(self) -> pl.LazyFrame:
         """Candidates with _label (null between the thresholds), and _turn, _first that order the output."""
-        plan = cast(Unpaired, self.plan)
-        label = pl.when(pl.col("_score") >= plan.chosen_min).then(True).when(pl.col("_score") < plan.rejected_below).then(False)
-        return self.candidates.filter(pl.col("_reason").is_null()).select(
+        high, low = self._bounds()
+        label = pl.when(pl.col("_score") >= high).then(True).when(pl.col("_score") < low).then(False)
+        return self._settled(self.candidates.filter(pl.col("_reason").is_null()), "_score").select(
             "_pos", "_score", "_votes", _label=label,
             _first=pl.col("_pos").min().over("_grp"), _turn=pl.col("_pos").rank("ordinal").over("_grp"),
         )  # fmt: skip
@@ -250,7 +279,20 @@ class Stages:
         return PairReport(
             rows_in=self.judged.rows_in(), rows_used=used, rows_not_selected=0, dropped=dict(sorted(dropped.items())),
             groups_in=labels["_first"].n_unique(), groups_used=told["_first"].n_unique(), pairs_out=told.height,
+            labels={"true": int(told["_label"].sum()), "false": int((~told["_label"]).sum())},
         )  # fmt: skip
+
+
+def scores_of(plan: Plan, frame: pl.DataFrame, **names: Unpack[RoleNames]) -> pl.Series:
+    """The scores of all candidates of `frame`; collects."""
+    roles, rows = _numbered(plan, frame, names, "scores")
+    candidates = Stages(plan, roles, rows).candidates.filter(pl.col("_reason").is_null())
+    return candidates.select(pl.col("_score").alias("score")).collect(engine="in-memory")["score"]
+
+
+def scale_of(scores: pl.Series) -> Scale:
+    """The smallest and the largest of `scores`."""
+    return Scale(cast(float | None, scores.min()), cast(float | None, scores.max()))
 
 
 def _numbered(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str, first: int = 0) -> tuple[Roles, pl.LazyFrame]:

@@ -27,6 +27,7 @@ from prefmill.plans import (
     Scope,
     StagesUsed,
     Strategy,
+    Threshold,
     TieBreak,
     Unpaired,
     plan_and_roles,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 def pairs(
     frame: pl.LazyFrame | pl.DataFrame, *,
-    chosen_min: float | None = 4, rejected_below: float | None = 4, strategy: Strategy = "best_worst", min_margin: float = 0,
+    chosen_min: Threshold = "auto", rejected_below: Threshold = "auto", strategy: Strategy = "best_worst", min_margin: float = 0,
     max_pairs_per_prompt: int | None = None, top_k: int | None = None, bottom_k: int | None = None,
     aggregate: Aggregate = "none", normalize: Normalize = "none", weights: Mapping[str, float] | None = None, min_votes: int = 1,
     tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
@@ -65,7 +66,7 @@ def pairs(
 
 def unpaired(
     frame: pl.LazyFrame | pl.DataFrame, *,
-    chosen_min: float | None = 4, rejected_below: float | None = 4,
+    chosen_min: Threshold = "auto", rejected_below: Threshold = "auto",
     aggregate: Aggregate = "none", normalize: Normalize = "none", weights: Mapping[str, float] | None = None, min_votes: int = 1,
     tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
     prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
@@ -100,7 +101,7 @@ def best_of(
 
 def pair_report(
     frame: pl.LazyFrame | pl.DataFrame, *,
-    chosen_min: float | None = 4, rejected_below: float | None = 4, strategy: Strategy = "best_worst", min_margin: float = 0,
+    chosen_min: Threshold = "auto", rejected_below: Threshold = "auto", strategy: Strategy = "best_worst", min_margin: float = 0,
     max_pairs_per_prompt: int | None = None, top_k: int | None = None, bottom_k: int | None = None,
     aggregate: Aggregate = "none", normalize: Normalize = "none", weights: Mapping[str, float] | None = None, min_votes: int = 1,
     tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
@@ -136,7 +137,7 @@ class LazyPref:
 
     def pairs(
         self, *,
-        chosen_min: float | None = 4, rejected_below: float | None = 4, strategy: Strategy = "best_worst", min_margin: float = 0,
+        chosen_min: Threshold = "auto", rejected_below: Threshold = "auto", strategy: Strategy = "best_worst", min_margin: float = 0,
         max_pairs_per_prompt: int | None = None, top_k: int | None = None, bottom_k: int | None = None,
         aggregate: Aggregate = "none", normalize: Normalize = "none", weights: Mapping[str, float] | None = None, min_votes: int = 1,
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
@@ -148,7 +149,7 @@ class LazyPref:
 
     def unpaired(
         self, *,
-        chosen_min: float | None = 4, rejected_below: float | None = 4,
+        chosen_min: Threshold = "auto", rejected_below: Threshold = "auto",
         aggregate: Aggregate = "none", normalize: Normalize = "none", weights: Mapping[str, float] | None = None, min_votes: int = 1,
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
         prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
@@ -171,7 +172,7 @@ class LazyPref:
 
     def pair_report(
         self, *,
-        chosen_min: float | None = 4, rejected_below: float | None = 4, strategy: Strategy = "best_worst", min_margin: float = 0,
+        chosen_min: Threshold = "auto", rejected_below: Threshold = "auto", strategy: Strategy = "best_worst", min_margin: float = 0,
         max_pairs_per_prompt: int | None = None, top_k: int | None = None, bottom_k: int | None = None,
         aggregate: Aggregate = "none", normalize: Normalize = "none", weights: Mapping[str, float] | None = None, min_votes: int = 1,
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
@@ -190,7 +191,7 @@ class FramePref:
 
     def pairs(
         self, *,
-        chosen_min: float | None = 4, rejected_below: float | None = 4, strategy: Strategy = "best_worst", min_margin: float = 0,
+        chosen_min: Threshold = "auto", rejected_below: Threshold = "auto", strategy: Strategy = "best_worst", min_margin: float = 0,
         max_pairs_per_prompt: int | None = None, top_k: int | None = None, bottom_k: int | None = None,
         aggregate: Aggregate = "none", normalize: Normalize = "none", weights: Mapping[str, float] | None = None, min_votes: int = 1,
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
@@ -202,7 +203,7 @@ class FramePref:
 
     def unpaired(
         self, *,
-        chosen_min: float | None = 4, rejected_below: float | None = 4,
+        chosen_min: Threshold = "auto", rejected_below: Threshold = "auto",
         aggregate: Aggregate = "none", normalize: Normalize = "none", weights: Mapping[str, float] | None = None, min_votes: int = 1,
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
         prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
@@ -225,7 +226,7 @@ class FramePref:
 
     def pair_report(
         self, *,
-        chosen_min: float | None = 4, rejected_below: float | None = 4, strategy: Strategy = "best_worst", min_margin: float = 0,
+        chosen_min: Threshold = "auto", rejected_below: Threshold = "auto", strategy: Strategy = "best_worst", min_margin: float = 0,
         max_pairs_per_prompt: int | None = None, top_k: int | None = None, bottom_k: int | None = None,
         aggregate: Aggregate = "none", normalize: Normalize = "none", weights: Mapping[str, float] | None = None, min_votes: int = 1,
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,

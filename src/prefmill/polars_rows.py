@@ -168,7 +168,8 @@ def number(score: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         text = score.cast(pl.String)
         stripped = text.str.strip_chars(" \t\n\r\x0b\x0c")
         value = pl.when(stripped.str.contains("(?i)nan")).then(float("nan")).otherwise(stripped.cast(pl.Float64, strict=False))
-        return pl.when(text.str.contains(_NUMBER)).then(value)
+        lowered = stripped.str.to_lowercase()
+        return pl.when(text.str.contains(_NUMBER)).then(value).when(lowered == "true").then(1.0).when(lowered == "false").then(0.0)
     return score.cast(pl.Float64, strict=False)
 
 

@@ -22,7 +22,8 @@ class PairReport(Mapping[str, object]):
 
     `dropped` maps a reason of `docs/semantics.md` to rows. `groups_in` are prompts with a candidate, `groups_used` those with a
     row of output, `pairs_out` the rows of output (pairs, or labels). `length`, of a plan with length control: `slope` (of the score, per
-    1,000 characters, inside prompts), `correlation` (inside prompts) and the `mean` length. A report is also a mapping of its fields.
+    1,000 characters, inside prompts), `correlation` (inside prompts) and the `mean` length. `labels`, of a plan of
+    labels: how many rows of output are `true` and how many `false`. A report is also a mapping of its fields.
 
     >>> PairReport(rows_in=5, rows_used=2, rows_not_selected=1, dropped={"tie": 2}, groups_in=2, groups_used=1, pairs_out=1)["rows_in"]
     5
@@ -36,6 +37,7 @@ class PairReport(Mapping[str, object]):
     groups_used: int = 0
     pairs_out: int = 0
     length: Mapping[str, float | None] | None = None
+    labels: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         told = self.rows_used + self.rows_not_selected + sum(self.dropped.values())
@@ -47,8 +49,10 @@ class PairReport(Mapping[str, object]):
 
     @classmethod
     def of_row(cls, row: Sequence[object]) -> PairReport:
-        """The report of one row of `sql/pref_report.sql`."""
+        """The report of one row of `sql/pref_report.sql`, or of `sql/pref_label_report.sql`, which ends in two more counts."""
         values = list(row)
+        if len(values) > 7:
+            values[7:] = [None, dict(zip(("true", "false"), values[7:], strict=True))]
         values[3] = {str(reason): int(rows) for reason, rows in sorted(dict(values[3]).items())}  # type: ignore[call-overload]
         return cls(*values)  # type: ignore[arg-type]
 

@@ -18,12 +18,14 @@ from prefmill.formats import Format
 from prefmill.job import MB, Engine, Progress, Reading, opened
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired
 from prefmill.schema import RoleNames, Roles
+from prefmill.thresholds import notes, thresholds_of
 
 
 @dataclass(frozen=True)
 class RunReport:
     """What a run did. The counts are those of `PairReport`; `rows_rejected` are malformed rows that never became rows.
 
+    `labels` are the rows of output by label, `thresholds` the numbers that pairs or labels were made with, `notes` sentences for people.
     `renamed` are columns of the input whose name the output needs itself, and what they are called in it.
     `seconds` of wall time, `peak_rss_mb` the largest resident size of this process so far, in MiB.
     """
@@ -46,6 +48,9 @@ class RunReport:
     score_range: tuple[float, float] | None
     renamed: Mapping[str, str]
     length: Mapping[str, float | None] | None = None
+    labels: Mapping[str, int] | None = None
+    thresholds: Mapping[str, float | None] | None = None
+    notes: Sequence[str] = ()
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only; `output` is a path, or with splits a mapping of split to path."""
@@ -131,6 +136,8 @@ def run(
             roles=job.roles,
             score_range=None if report.pairs_out else job.score_range(),
             renamed=job.renamed,
+            thresholds=thresholds_of(job.plan),
+            notes=notes(plan, job.plan, report, job.scale),
         )
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prefmill.errors import BAD_ROW
-from prefmill.plans import Advantage, BestOf, Pairs, Plan
+from prefmill.plans import BestOf, Pairs, Plan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,6 +121,10 @@ def report(plan: Plan, done: RunReport) -> None:
         f"   ({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, {done.engine}, plan {done.plan_hash})",
         markup=False,
     )
+    if done.labels is not None:
+        console.print(f"labels: {done.labels['true']:,} true, {done.labels['false']:,} false", markup=False)
+    for note in done.notes:
+        console.print(f"note: {note}", markup=False)
     for name, other in done.renamed.items():
         console.print(f"note: the input's column {name!r} is {other!r} in the output, which has a {name!r} of its own", markup=False)
     if done.length is not None:
@@ -140,15 +144,14 @@ def nothing_hint(plan: Plan, done: RunReport) -> str:
         reason = max(done.dropped, key=lambda r: done.dropped[r])
         return f"no row could be used: {done.dropped[reason]:,} of {done.rows_in:,} rows are {reason}."
     low, high = done.score_range
-    if isinstance(plan, BestOf):
-        if plan.min_score is not None and high < plan.min_score:
-            return f"largest score seen {high:g}, min_score {plan.min_score:g}: lower --min-score."
-    elif isinstance(plan, Advantage):
-        pass
-    elif plan.chosen_min is not None and high < plan.chosen_min:
-        return f"largest score seen {high:g}, chosen_min {plan.chosen_min:g}: lower --chosen-min and --rejected-below, or --no-thresholds."
-    elif plan.rejected_below is not None and low >= plan.rejected_below:
-        return f"smallest score seen {low:g}, rejected_below {plan.rejected_below:g}: raise --rejected-below, or --no-thresholds."
+    if isinstance(plan, BestOf) and plan.min_score is not None and high < plan.min_score:
+        return f"largest score seen {high:g}, min_score {plan.min_score:g}: lower --min-score."
+    least, below = (done.thresholds or {}).get("chosen_min"), (done.thresholds or {}).get("rejected_below")
+    off = ", or --no-thresholds" if isinstance(plan, Pairs) else ""
+    if least is not None and high < least:
+        return f"largest score seen {high:g}, chosen_min {least:g}: lower --chosen-min and --rejected-below{off}."
+    if below is not None and low >= below:
+        return f"smallest score seen {low:g}, rejected_below {below:g}: raise --rejected-below{off}."
     reason = max(done.dropped, key=lambda r: done.dropped[r])
     advice = {
         "single_completion": "every prompt has one answer only; is the right column the prompt (or --group)?",
