@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
+from urllib.parse import unquote
 
 import polars as pl
 import pyarrow as pa
@@ -51,6 +52,7 @@ class Reading(TypedDict, total=False):
     memory_bytes: int | None
     threads: int | None
     temp_dir: str | Path | None
+    without: Sequence[str]
 
 
 @contextmanager
@@ -67,7 +69,7 @@ def opened(
         source = open_source(
             named, temp_dir=home, encoding=reading.get("encoding"), delimiter=reading.get("delimiter"),
             rejects=Path(rejects) if rejects else None, memory_bytes=memory_bytes, threads=threads,
-            progress=lambda phase: tell(phase, None),
+            progress=lambda phase: tell(phase, None), without=[*reading.get("without", ()), *([str(rejects)] if rejects else [])],
         )  # fmt: skip
         yield Job(plan, source, roles or {}, keep, home, engine, tell, whole_rows=whole_rows, memory_bytes=memory_bytes, threads=threads)
 
@@ -235,7 +237,7 @@ class Job:
 
     def scan(self) -> pl.LazyFrame:
         """The source as one lazy frame, columns united by name, with the position of each row as `_POSITION`."""
-        names = {part.split("=")[0] for file in self.source.files for part in Path(file).parts if "=" in part}
+        names = {unquote(part.split("=")[0]) for file in self.source.files for part in Path(file).parts if "=" in part}
         hive: dict[str, Any] = {"hive_partitioning": self.source.hive}
         if self.source.hive:
             hive["hive_schema"] = {name: pl.String for name in self.dtypes if name in names}

@@ -112,6 +112,8 @@ def run(
     whole_rows = _whole_rows(plan, layout, keep if format else ())  # who names no format and keeps a column has it
     if output is not None:
         writers.check_target(output, split=split, overwrite=overwrite)
+    if output is not None:
+        reading["without"] = [*reading.get("without", ()), *writers.outputs_of(output, split)]
     with opened(plan, inputs, roles=roles, engine=engine, keep=keep, whole_rows=whole_rows, progress=progress, **reading) as job:
         written = None
         if output is not None:

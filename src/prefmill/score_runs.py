@@ -127,8 +127,10 @@ def score(
     target = Path(output)
     check_target(target, overwrite=True)
     options: dict[str, Any] = {key: value for key, value in reading.items() if key != "temp_dir"}
+    options["without"] = [str(target)]
     if options.get("rejects"):
         options["rejects"] = Path(options["rejects"])
+        options["without"].append(str(options["rejects"]))
     with temporary(reading.get("temp_dir")) as home:
         tell("reading", None)
         pool = open_pool(inputs, roles or {}, home, chunk_rows=chunk_rows, **options)

@@ -147,6 +147,15 @@ def check_target(
     place.check_free(shares, overwrite)
 
 
+def outputs_of(target: str | Path, split: Mapping[str, float] | None = None) -> list[str]:
+    """The files, or the folder, that `write` publishes for these arguments; an input folder does not read them.
+
+    >>> outputs_of("pairs.parquet", {"train": 0.9, "test": 0.1})
+    ['pairs-train.parquet', 'pairs-test.parquet']
+    """
+    return [str(path) for path in _Place.of(target, None).outputs(split or {"": 1.0})]
+
+
 def _refuse_nested(schema: pl.Schema) -> None:
     nested = [name for name, dtype in schema.items() if dtype.is_nested() and not is_json_text(dtype)]
     if nested:

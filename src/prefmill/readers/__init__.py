@@ -85,17 +85,20 @@ def open_source(
     threads: int | None = None,
     progress: Callable[[str], None] | None = None,
     columns: Iterable[str] | None = None,
+    without: Sequence[str] = (),
 ) -> Source:
     """Find, check and (where they are not Parquet) stage all `inputs`; the result reads as one table.
 
     inputs      paths, globs, folders (searched for files of known formats, sorted; `key=value` folders become columns), URLs for DuckDB,
-                or `-` for JSON Lines on stdin. A path that exists is itself, whatever characters it holds.
+                or `-` for JSON Lines on stdin. A path that exists is itself, whatever characters it holds. Of a folder of `datasets`
+                only the data is read, READMEs and licenses are not data, and a folder with several splits is refused.
     temp_dir    folder for staged files; who passes it removes it.
     encoding    of text files, a Python codec; by default UTF-8, or UTF-16/32 with a byte order mark.
     rejects     a JSON Lines file for malformed rows (file, line, reason, raw). Without it the first malformed row is an error.
     delimiter   of CSV; by default a comma, in .tsv a tab.
     memory_bytes, threads   smaller blocks for less memory; how many blocks are parsed at a time.
     progress    called with a line of text now and then.
+    without     outputs: where an input is a folder or a pattern, these files and folders are not read.
     columns     stage only these columns; names that a file lacks are ignored. By default all.
 
     CSV columns are text: an empty field is null, a quoted empty field the empty string; a column without a name is `column_N`. Blank lines
@@ -130,7 +133,8 @@ def open_source(
             raise BadArgument(f"delimiter: got {delimiter!r}, expected one ASCII character that is no quote and no line end.")
     if encoding is not None:
         encoding = check_encoding(encoding, "encoding")
-    found = [item for given in inputs for item in find_files(given)]
+    outputs = [os.path.realpath(one) for one in without]
+    found = [item for given in inputs for item in find_files(given, outputs)]
     check_partitions(found)
     Path(temp_dir).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="source-", dir=os.path.abspath(temp_dir)))

@@ -33,6 +33,8 @@ from prefmill.readers.staging import (
 
 _SAFE_PATH = re.compile(r"[\w/.\-+@ ,=:~()\\]*")  # both engines take any other character for a pattern, a query or an escape
 
+_PLAIN_VALUE = re.compile(r"[A-Za-z0-9_.\-]+")  # of a key=value folder, as engines read it
+
 
 def stage_ipc(item: Input, context: Context) -> Part | JsonFile:
     """One IPC file or stream as Parquet; of JSON columns the first pass."""
@@ -117,7 +119,8 @@ def local_parquet(item: Input, context: Context) -> Part | JsonFile:
     path = item.path
     above = path if not item.partition else "/".join(path.split(os.sep)[: -1 - len(item.partition)])
     # With partitions, only the folders below the given one count; engines would read every key=value of the path.
-    if not _SAFE_PATH.fullmatch(path) or (item.partition and "=" in above):
+    plain = all(_PLAIN_VALUE.fullmatch(part) for pair in item.partition for part in pair)
+    if not _SAFE_PATH.fullmatch(path) or (item.partition and ("=" in above or not plain)):
         link = context.new_path(item.partition)
         try:
             os.symlink(path, link)

@@ -7,8 +7,10 @@ Nothing is opened here: the cost is that of listing folders. A path that exists 
 from __future__ import annotations
 
 import glob
+import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
@@ -19,6 +21,16 @@ FORMATS: Mapping[str, str] = {
     ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet",
     ".arrow": "ipc", ".ipc": "ipc", ".feather": "ipc",
 }  # fmt: skip
+#: Files for people.
+_ABOUT = re.compile(r"(?i)(readme|licen[cs]e|notice|citation|changelog|copying)([._-].*)?|.*\.(md|rst)")
+#: Words for splits, and one name for those that mean the same.
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "eval", "evaluation"), "validation"),
+    **dict.fromkeys(("heldout", "holdout"), "heldout"),
+}
+_SPLIT = re.compile(rf"(?i)(?:.*[-_ ])?({'|'.join(_SPLITS)})(?:[-_ ]\d+(?:[-_ ]of[-_ ]\d+)?)?")
 _SCHEMES = ("s3", "hf", "https", "http", "gs", "gcs", "r2", "az", "abfss")
 
 
@@ -69,8 +81,8 @@ def _hidden(name: str) -> bool:
     return name.startswith(("_", ".")) and "=" not in name
 
 
-def find_files(given: str) -> list[Input]:
-    """The files that one input names, in order."""
+def find_files(given: str, without: Collection[str] = ()) -> list[Input]:
+    """The files that one input names, in order; of a folder or a pattern not those in `without`, real paths of outputs."""
     if given == "-":
         return [Input("-", "<stdin>", "jsonl")]
     if is_url(given):
@@ -81,27 +93,48 @@ def find_files(given: str) -> list[Input]:
     if "\0" in given or not given:
         raise BadArgument(f"inputs: {given!r} is no path.")
     if os.path.isdir(given):
-        return _walk(given)
+        return _walk(given, without)
     if os.path.exists(given):
         return [_file(given)]
     if glob.has_magic(given):
-        return _match(given)
+        return _match(given, without)
     parent = os.path.dirname(given) or "."
     near = nearest(os.path.basename(given), os.listdir(parent)) if os.path.isdir(parent) else []
     raise BadInput(f"{given}: no such file.", hint=f"did you mean {os.path.join(os.path.dirname(given), near[0])}?" if near else None)
 
 
-def _match(pattern: str) -> list[Input]:
+def _match(pattern: str, without: Collection[str]) -> list[Input]:
     said = {*pattern.split(os.sep), "", ".", ".."}  # a hidden name is meant where the pattern spells it
     matches = [
         match for match in glob.glob(pattern, recursive=True) if not any(_hidden(part) and part not in said for part in match.split(os.sep))
     ]
     if "**" in pattern:  # it matches each file once more through its folder, so only the files count
         matches = [match for match in matches if not os.path.isdir(match)]
-    found = [item for match in sorted(matches) for item in (_walk(match) if os.path.isdir(match) else [_file(match)])]
+    found: list[Input] = []
+    for match in sorted(matches):
+        if _is_within(match, without):
+            continue
+        if os.path.isdir(match):
+            found += _walk(match, without)
+        elif not _is_besides(match):
+            found.append(_file(match))
     if not found:
         raise BadInput(f"{pattern}: no file matches.", hint="is the pattern right, and quoted for the shell?")
     return found
+
+
+def _is_besides(path: str) -> bool:
+    """Whether a file of a folder is about the data and is none of it: metadata and caches of `datasets`, a README."""
+    folder, name = os.path.split(path)
+    besides_data = name == "state.json" or (name.startswith("cache-") and name.endswith(".arrow"))
+    if besides_data and os.path.exists(os.path.join(folder, "dataset_info.json")):
+        return True
+    return name in ("dataset_info.json", "dataset_infos.json", "dataset_dict.json") or _ABOUT.fullmatch(name) is not None
+
+
+def _is_within(path: str, without: Collection[str]) -> bool:
+    real = os.path.realpath(path)
+    return any(real == one or real.startswith(one + os.sep) for one in without)
 
 
 def _file(path: str) -> Input:
@@ -113,20 +146,71 @@ def _file(path: str) -> Input:
     return Input(os.path.abspath(path), path, *kind)
 
 
-def _walk(top: str) -> list[Input]:
+def _walk(top: str, without: Collection[str]) -> list[Input]:
     paths: list[str] = []
     for folder, folders, names in os.walk(top):
         folders[:] = [name for name in folders if not _hidden(name)]
-        paths += (os.path.join(folder, name) for name in names if not _hidden(name))
+        if "dataset_dict.json" in names:
+            _refuse_splits(folder, _splits_of_dict(folder))
+        wanted = _data_files(folder) if "state.json" in names and "dataset_info.json" in names else names
+        paths += (os.path.join(folder, name) for name in wanted if not _hidden(name))
     found: list[Input] = []
     for path in sorted(paths):
+        if _is_besides(path) or _is_within(path, without):
+            continue
         inner = os.path.dirname(os.path.relpath(path, top)).split(os.sep)
         keys = [part.partition("=") for part in inner]
         partition = tuple((key, unquote(value)) for key, mark, value in keys if key and mark)
         found.append(replace(_file(path), partition=partition))
     if not found:
         raise BadInput(f"{top}: the folder holds no file of a known format.", hint=f"expected {', '.join(sorted(FORMATS))}.")
+    splits: dict[str, str] = {}
+    for item in found:
+        if split := _split_of(os.path.relpath(item.path, top)):
+            splits.setdefault(split, item.label)
+    if len(splits) > 1:
+        ending = os.path.splitext(found[0].label)[1]
+        raise BadInput(
+            f"{top}: the folder holds the splits {sorted(splits)}, which are read one by one; got {sorted(splits.values())}.",
+            hint=f"name files of one split; '{os.path.join(top, '**', '*' + ending)}' reads all as one.",
+        )
     return found
+
+
+def _data_files(folder: str) -> list[str]:
+    """The files that `save_to_disk` lists in its `state.json`."""
+    path = os.path.join(folder, "state.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [str(one["filename"]) for one in json.load(file)["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}: does not say which files hold the data; {error!r}.", hint="name the .arrow files themselves.") from error
+
+
+def _splits_of_dict(folder: str) -> list[str]:
+    path = os.path.join(folder, "dataset_dict.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [str(name) for name in json.load(file)["splits"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}: does not say which splits there are; {error!r}.", hint="name the folder of one split.") from error
+
+
+def _refuse_splits(folder: str, splits: Sequence[str]) -> None:
+    if len(splits) > 1:
+        raise BadInput(
+            f"{folder}: a data set with the splits {list(splits)}, which are read one by one.",
+            hint=f"name one of them: {os.path.join(folder, splits[0])}.",
+        )
+
+
+def _split_of(path: str) -> str | None:
+    """The split that a path inside a folder names: as a folder, or as the last word of a file's name, before its shard."""
+    *folders, name = path.split(os.sep)
+    stem = name.partition(".")[0]
+    found = _SPLIT.fullmatch(stem)
+    words = [folder.lower() for folder in folders] + ([found[1].lower()] if found else [])
+    return next((_SPLITS[word] for word in reversed(words) if word in _SPLITS), None)
 
 
 def check_partitions(found: Sequence[Input]) -> None:

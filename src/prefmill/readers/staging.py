@@ -64,7 +64,7 @@ class Context:
         self.made += 1
         folder = self.folder / str(self.made)
         for key, value in partition:
-            folder /= f"{key}={value}"
+            folder /= f"{escaped(key)}={escaped(value)}"
         folder.mkdir(parents=True)
         return folder / name
 
@@ -159,6 +159,16 @@ def check_names(names: Sequence[str], label: str) -> None:
         other = lower.setdefault(folded(name), name)
         if other != name:
             raise BadArgument(f"{label}: the column names {other!r} and {name!r} differ only in case.", hint="rename one of them.")
+
+
+def escaped(text: str) -> str:
+    """A part of a `key=value` folder as all engines read it back: they cut at some characters, and decode `%XX` once.
+
+    >>> escaped("meta-llama/Llama-3")
+    'meta-llama%2FLlama-3'
+    """
+    plain = set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+    return "".join(chr(byte) if byte in plain else f"%{byte:02X}" for byte in text.encode("utf-8", "surrogateescape"))
 
 
 def folded(name: str) -> str:

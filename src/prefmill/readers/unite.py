@@ -21,6 +21,7 @@ _DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 def unite(parts: Sequence[Part]) -> tuple[pa.Schema, frozenset[str]]:
     """The columns of all files by name, and which of them may hold nulls."""
+    _refuse_pairs_among_rows(parts)
     types: dict[str, pa.DataType] = {}
     first: dict[str, Part] = {}
     spelled: dict[str, str] = {}
@@ -52,6 +53,17 @@ def unite(parts: Sequence[Part]) -> tuple[pa.Schema, frozenset[str]]:
             nulls.add(key)
     known = [(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in types.items()]
     return pa.schema(known), frozenset(nulls)
+
+
+def _refuse_pairs_among_rows(parts: Sequence[Part]) -> None:
+    """An earlier output that lies among the input's files is not read as more input."""
+    made = [part for part in parts if {"chosen", "rejected"} <= set(part.schema.names)]
+    if made and len(made) < len(parts):
+        other = next(part for part in parts if part not in made)
+        raise BadInput(
+            f"{made[0].label}: has the columns 'chosen' and 'rejected', which {other.label} has not; got pairs among other rows.",
+            hint="is it an earlier output? Move it out of the folder, or name the files to read.",
+        )
 
 
 def spelled_out(part: Part, schema: pa.Schema, context: Context) -> Part:
