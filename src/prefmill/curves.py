@@ -18,6 +18,7 @@ import numpy.typing as npt
 import polars as pl
 import polars.selectors as cs
 
+from prefmill.column_fit import fits_schema
 from prefmill.duckdb import install_used
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.job import Reading, opened
@@ -130,7 +131,7 @@ def _pools_of_frame(frame: pl.LazyFrame, by: str | None, seed: int | None, names
     """Pools (_by, _h: the prompt's hash unless `seed` is None, _scores), the rows that went in, those dropped by reason."""
     plan, schema = BestOf(), frame.collect_schema()
     _check_by(by, schema.names())
-    roles = roles_of(plan, names, schema.names(), where="curve")
+    roles = roles_of(plan, names, schema.names(), where="curve", fits=fits_schema(schema))
     check_types(plan, roles, schema, "curve")
     judged = Candidates(plan, roles, numbered(plan, roles, frame))
     rows = judged.candidates.filter(pl.col("_reason").is_null())

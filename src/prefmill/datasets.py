@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+from prefmill.column_fit import fits_table
 from prefmill.datasets_streams import CHUNK_ROWS, Stream, refuse_fork, streamed
 from prefmill.datasets_tables import FORMATS, Layout, frame_of, package, used_columns, used_table, whole
 from prefmill.errors import BadArgument
@@ -228,7 +229,7 @@ def report(plan: Plan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
     if isinstance(ds, dict):
         return {name: report(plan, split, **roles) for name, split in ds.items()}
     if isinstance(ds, datasets.Dataset):
-        found = roles_of(plan, roles, ds.column_names, where="datasets")
+        found = roles_of(plan, roles, ds.column_names, where="datasets", fits=fits_table(ds.data.table))
         table = used_table(ds, used_columns(plan, found))
         return frame_report(plan, frame_of(ds, table), **named(found))
     if not isinstance(ds, datasets.IterableDataset):

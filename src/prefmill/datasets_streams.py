@@ -15,6 +15,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from prefmill.column_fit import fits_table
 from prefmill.conform import NotHeld, conformed
 from prefmill.datasets_tables import Layout, info_of, package, plain_types, tables_of, used_columns
 from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
@@ -68,7 +69,8 @@ class Stream:
         # Without features, the first rows say what the types are: here and whenever it is read, as many of them.
         read_rows = _READ_ROWS if ds.features else _PEEK_ROWS
         columns = ds.column_names or reader_of(ds, rows=read_rows).schema.names
-        roles = roles_of(plan, names, columns, where="datasets")
+        fits = fits_table(pa.Table.from_batches([], ds.features.arrow_schema)) if ds.features else None
+        roles = roles_of(plan, names, columns, where="datasets", fits=fits)
         used = used_columns(plan, roles)
         narrow = ds.select_columns(used)
         schema = (ds.features.arrow_schema if ds.features else None) or reader_of(narrow, rows=read_rows).schema

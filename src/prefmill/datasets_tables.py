@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from prefmill._version import __version__
+from prefmill.column_fit import fits_table
 from prefmill.errors import MissingPackage
 from prefmill.formats import Format, arrow_schema, arrow_tables, convert
 from prefmill.json_values import holds, is_marked, without_marks
@@ -80,7 +81,7 @@ def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
     """What `layout`'s plan makes of the `Dataset` `ds`, as another one: read from its cache, or made at once."""
     datasets = package()
     plan = layout.plan
-    roles = roles_of(plan, names, ds.column_names, where="datasets")
+    roles = roles_of(plan, names, ds.column_names, where="datasets", fits=fits_table(ds.data.table))
     columns = used_columns(plan, roles)
     table = used_table(ds, columns)
     features = layout.features(plain_types(table.schema), roles)

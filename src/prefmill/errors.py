@@ -60,10 +60,10 @@ class ColumnMissing(PrefmillError, KeyError):
     exit_code = 2
 
     @classmethod
-    def for_role(cls, where: str, role: str, wanted: str, columns: Iterable[str]) -> ColumnMissing:
-        """The error for a `role` whose column `wanted` is not among `columns`."""
+    def for_role(cls, where: str, role: str, wanted: str, columns: Iterable[str], fitting: Iterable[str] | None = None) -> ColumnMissing:
+        """The error for a `role` whose column `wanted` is not among `columns`, of which `fitting` (default all) could hold it."""
         columns = list(columns)
-        near = nearest(wanted, columns)
+        near = nearest(wanted, columns if fitting is None else fitting)
         hint = f"did you mean {role}={near[0]!r}?" if near else f"name the column: {role}=COLUMN (--{role} COLUMN)."
         return cls(f"{where}: no column {wanted!r} for the role {role!r}; got {columns}.", hint=hint)
 

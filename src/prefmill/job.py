@@ -18,6 +18,7 @@ from prefmill import polars as frames
 from prefmill import polars_picks, polars_rows
 from prefmill._engine import connect, literal, quote, release
 from prefmill.advantages import advantage_report, advantages
+from prefmill.column_fit import fits_files
 from prefmill.errors import BadArgument, BadScore
 from prefmill.formats import is_json_text
 from prefmill.gather import Fetch
@@ -87,7 +88,7 @@ class Job:
                  *, whole_rows: bool = False, memory_bytes: int | None, threads: int | None) -> None:  # fmt: skip
         self.plan, self.source, self.home, self.tell = plan, source, home, tell
         columns = source.columns.names
-        self.roles = roles_of(plan, names, columns, where="roles")
+        self.roles = roles_of(plan, names, columns, where="roles", fits=fits_files(source.files))
         # Arrow imports pandas, where it is installed, for `empty_table()`, `pa.array` and `pa.table`: a fifth of a second and 45 MB.
         self.dtypes = pl.DataFrame(pa.Table.from_batches([], schema=source.columns)).schema
         self._scalars = {name: _scalar(name) for name, dtype in self.dtypes.items() if is_json_text(dtype)}

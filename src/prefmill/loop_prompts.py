@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from prefmill.column_fit import fits_files
 from prefmill.errors import BadInput
 from prefmill.hashing import prompt_hash
 from prefmill.messages import held_as_messages, messages
@@ -76,7 +77,7 @@ def _distinct(files: Any, section: PromptsSection, counts: dict[str, int]) -> pl
         if section.column:
             named["prompt"] = section.column
         columns = [name for name in source.columns.names if name not in _UNMADE]
-        roles = Roles.resolve([*columns, *_UNMADE], named, where="loop: prompts")
+        roles = Roles.resolve([*columns, *_UNMADE], named, where="loop: prompts", fits=fits_files(source.files))
         frames = [pl.read_parquet(file, columns=[roles.prompt]) for file in source.files]
         rows = pl.concat([frame.select(pl.col(roles.prompt).alias("prompt")) for frame in frames], how="vertical_relaxed")
     if held_as_messages(rows.schema, ("prompt",)):  # one spelling of roles: chat templates know user and assistant only

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, Unpack, cast, get_args
 
 from prefmill.errors import BadArgument, PlanError, nearest
-from prefmill.schema import RoleNames, Roles, ValueNames
+from prefmill.schema import Fits, RoleNames, Roles, ValueNames
 
 if TYPE_CHECKING:
     import polars as pl
@@ -388,8 +388,10 @@ def named(roles: Roles) -> RoleNames:
     return columns
 
 
-def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, where: str) -> Roles:
+def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, where: str, fits: Fits | None = None) -> Roles:
     """The column of every role that `plan` uses; `columns` None: not known yet, so unnamed roles have their own names.
+
+    `fits` says which columns can hold a role (`prefmill.column_fit`).
 
     Raises what `Roles.resolve` raises, and `PlanError` with every role that the plan needs and that is not there.
     """
@@ -400,7 +402,7 @@ def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, whe
     if columns is None:
         roles = Roles.unseen(named, score_columns=wide, needed=needed, where=where)
     else:
-        roles = Roles.resolve(columns, named, score_columns=wide, needed=needed, where=where)
+        roles = Roles.resolve(columns, named, score_columns=wide, needed=needed, where=where, fits=fits)
     users = {"id": "tie_break 'id'", "annotator": f"normalize {plan.normalize!r}", "stage": "stages 'last'"}
     said = [f"{users[role]} needs the role {role} (a column)" for role in needed if not getattr(roles, role)]
     if roles.aspect and plan.weights is None:

@@ -19,6 +19,7 @@ from typing import Unpack, cast
 import polars as pl
 
 from prefmill.advantages import advantage_report, advantages
+from prefmill.column_fit import fits_frame, fits_schema
 from prefmill.messages import in_one_form
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, roles_of
 from prefmill.polars_picks import pick_report, picks, rank_in
@@ -298,7 +299,8 @@ def scale_of(scores: pl.Series) -> Scale:
 def _numbered(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str, first: int = 0) -> tuple[Roles, pl.LazyFrame]:
     lazy = frame.lazy()
     schema = lazy.collect_schema()
-    roles = roles_of(plan, names, schema.names(), where=where)
+    fits = fits_frame(frame) if isinstance(frame, pl.DataFrame) else fits_schema(schema)
+    roles = roles_of(plan, names, schema.names(), where=where, fits=fits)
     check_types(plan, roles, schema, where)
     rows = numbered(plan, roles, lazy, first=first)
     # Ranks and texts meet by position, so both must see one and the same execution of the input: a join has no row order, a model is slow.

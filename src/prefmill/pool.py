@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefmill._engine import connect, literal, quote
+from prefmill.column_fit import fits_files
 from prefmill.errors import BadArgument
 from prefmill.readers import Source, open_source
 from prefmill.schema import RoleNames, Roles
@@ -119,7 +120,7 @@ def open_pool(inputs: Any, named: RoleNames, home: Path, *, chunk_rows: int, mem
     Cost: one pass over prompts and completions, and for input that is not clustered by prompt one sort of them, both in DuckDB.
     """
     source = open_source(paths_of(inputs, home), temp_dir=home, memory_bytes=memory_bytes, threads=threads, **reading)
-    roles = text_roles(list(source.columns.names), named, where="score")
+    roles = text_roles(list(source.columns.names), named, where="score", fits=fits_files(source.files))
     source.refuse_mixed(roles, where="score")
     for role, name in (("prompt", roles.prompt), ("completion", roles.completion)):
         _check_type(role, name, source.columns.field(name).type)

@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefmill._engine import connect, literal, quote
+from prefmill.column_fit import fits_files
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.hashing import spelled
 from prefmill.pool import paths_of
 from prefmill.readers import Source, open_source
-from prefmill.schema import Roles
+from prefmill.schema import Fits, Roles
 
 _READ_ROWS = 8192
 
@@ -83,7 +84,7 @@ def open_prompts(
     names in the field. Raises `ColumnMissing`, `BadArgument`."""
     source = open_source(paths_of(inputs, home), temp_dir=home, memory_bytes=memory_bytes, threads=threads, **reading)
     columns = list(source.columns.names)
-    roles = _roles(columns, prompt, id)
+    roles = _roles(columns, prompt, id, fits_files(source.files))
     for name in keep:
         if name not in columns:
             raise ColumnMissing.for_role("sample", "keep", name, columns)
@@ -112,12 +113,12 @@ def open_prompts(
     return Prompts(path, tuple(keep), source.rows, count, nulls, source.rows - nulls - count, content, source)
 
 
-def _roles(columns: list[str], prompt: str | None, id: str | None) -> Roles:
+def _roles(columns: list[str], prompt: str | None, id: str | None, fits: Fits) -> Roles:
     """The columns of prompt and id; completion and score are what is yet to be made."""
     unmade = ("__prefmill_completion", "__prefmill_score")
     given: dict[str, Any] = {"prompt": prompt, "id": id, "completion": unmade[0], "score": unmade[1]}
     try:
-        return Roles.resolve([*columns, *unmade], given, needed=("id",), where="sample")  # type: ignore[arg-type]
+        return Roles.resolve([*columns, *unmade], given, needed=("id",), where="sample", fits=fits)  # type: ignore[arg-type]
     except ColumnMissing as error:  # what is not in the input does not belong into the message
         raise ColumnMissing(error.message.replace("".join(f", {name!r}" for name in unmade), ""), hint=error.hint) from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TypedDict
 
@@ -15,6 +15,10 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "score": ("score", "feedback", "rating", "reward", "overall_score", "overall_rating", "preference_score", "grade", "stars"),
 }  # fmt: skip
 REQUIRED = tuple(ALIASES)
+#: TRL's name for the label of KTO: the score of a table that has no other.
+LABEL = "label"
+#: Whether a column can hold a role (role, column): yes, no, or None where nobody can tell yet.
+Fits = Callable[[str, str], bool | None]
 #: Where lower is better: what a hint proposes for the score has a minus then.
 LOWER_IS_BETTER = ("rank", "ranking", "loss", "nll", "perplexity", "cost", "distance")
 
@@ -93,8 +97,11 @@ class Roles:
         score_columns: Iterable[str] = (),
         needed: Iterable[str] = (),
         where: str = "roles",
+        fits: Fits | None = None,
     ) -> Roles:
         """Find the column of every role among `columns`; `named` are those that the caller fixed.
+
+        A column that has a role's name in the field but cannot hold it, says `fits` (`prefmill.column_fit`), is passed over.
 
         `score_columns` are the keys of a plan's `weights` when each is a column of its own: then no score role is needed.
         `needed` are optional roles that the plan uses: without a name they are the column of their own name, if there is one.
@@ -118,11 +125,12 @@ class Roles:
         found |= {role: role for role in needed if role not in found and role in columns}
         for role, column in [*found.items(), *(("group", g) for g in groups), *(("score", s) for s in score_columns)]:
             if column not in columns:
-                raise ColumnMissing.for_role(where, role, column, columns)
+                fitting = [c for c in columns if (fits or _unknown)(role, c) is not False]
+                raise ColumnMissing.for_role(where, role, column, columns, fitting)
         taken = {*found.values(), *groups, *score_columns}
         for role in REQUIRED:
             if role not in found and not (role == "score" and score_columns):
-                found[role] = _by_alias(role, columns, taken, where)
+                found[role] = _by_alias(role, columns, taken, where, fits or _unknown)
         if score_columns:
             found.setdefault("score", score_columns[0])
         return cls(group=groups, negate=negate, **found)
@@ -132,20 +140,67 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "_").replace(" ", "_")
 
 
-def _by_alias(role: str, columns: Sequence[str], taken: set[str], where: str) -> str:
+def _unknown(role: str, column: str) -> bool | None:
+    return None
+
+
+def _by_alias(role: str, columns: Sequence[str], taken: set[str], where: str, fits: Fits) -> str:
     """The one column that a name of the field gives `role`; the role's own name wins over every other."""
-    if role in columns and role not in taken:
+    free = [c for c in columns if c not in taken]
+    if role in free:
         return role
-    found = [c for c in columns if _plain(c) in ALIASES[role] and c not in taken]
+    called = [c for c in free if _plain(c) in ALIASES[role]]
+    found = [c for c in called if fits(role, c) is not False]
+    if not found and role == "score":
+        found = [c for c in free if _plain(c) == LABEL and fits(role, c)]
     if len(found) == 1:
         return found[0]
     if found:
         raise ColumnMissing(
             f"{where}: several columns could be the role {role!r}; got {found} among {list(columns)}.",
-            hint=f"name one: {role}={found[0]!r} (--{role} {found[0]}).",
+            hint=_which(role, found),
         )
-    near = [c for alias in ALIASES[role] for c in nearest(alias, columns) if c not in taken]
-    if role == "score" and (lower := [c for c in columns if _plain(c) in LOWER_IS_BETTER and c not in taken]):
+    fitting = [c for c in free if fits(role, c) is not False]
+    near = list(dict.fromkeys(c for alias in ALIASES[role] for c in nearest(alias, fitting)))
+    if role == "score" and (lower := [c for c in fitting if _plain(c) in LOWER_IS_BETTER]):
         near = [f"-{lower[0]}"]
-    hint = f"did you mean {role}={near[0]!r}?" if near else f"name the column: {role}=COLUMN (--{role} COLUMN)."
-    raise ColumnMissing(f"{where}: no column for the role {role!r}; got {list(columns)}.", hint=hint)
+    hint = f"name the column: {role}=COLUMN (--{role} COLUMN)."
+    if len(near) == 1:
+        hint = f"did you mean {role}={near[0]!r}?"
+    elif near:
+        hint = f"which one is it? {_options(role, near)}."
+    unfit = f"; {called[0]!r} has its name and holds {_UNFIT[role]}" if called else ""
+    raise ColumnMissing(f"{where}: no column for the role {role!r}{unfit}; got {list(columns)}.", hint=hint)
+
+
+#: What a column holds that has a role's name and cannot be it.
+_UNFIT = {"prompt": "no text", "completion": "no text", "score": "no numbers"}
+
+
+def _which(role: str, found: Sequence[str]) -> str:
+    """What to do about several columns for one role. None is proposed: for a prompt in parts, each alone loses the others."""
+    if role != "prompt":
+        return f"name the one that is meant: {_options(role, found)}."
+    parts = ", ".join([_sql_name(found[0]), *(f"nullif({_sql_name(c)}, '')" for c in found[1:])])
+    query = f"SELECT *, concat_ws(chr(10) || chr(10), {parts}) AS prompt FROM 'INPUT'"
+    return (
+        f"if the prompt is all of them, join them first: prefmill sql {_shell_text(query)} -o joined.parquet;"
+        f" only if one of them is the whole prompt, name it: --prompt COLUMN (prompt=COLUMN)."
+    )
+
+
+def _options(role: str, columns: Sequence[str]) -> str:
+    return " or ".join(f"--{role} {_shell_word(c)}" for c in columns) + f" ({role}=COLUMN)"
+
+
+def _sql_name(column: str) -> str:
+    return column if column.isidentifier() and column.islower() else '"' + column.replace('"', '""') + '"'
+
+
+def _shell_text(text: str) -> str:
+    """`text` in double quotes, for a shell."""
+    return '"' + "".join(f"\\{c}" if c in '\\"$`' else c for c in text) + '"'
+
+
+def _shell_word(column: str) -> str:
+    return column if column.replace("_", "").replace("-", "").isalnum() else f"'{column}'"

@@ -19,11 +19,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from prefmill.column_fit import fits_table
 from prefmill.conform import NotHeld, conformed
 from prefmill.errors import BadArgument, BadInput, BadRow, ColumnMissing
 from prefmill.json_values import holds, is_marked, without_marks
 from prefmill.readers.staging import plain_schema, said
-from prefmill.schema import RoleNames, Roles
+from prefmill.schema import Fits, RoleNames, Roles
 
 if TYPE_CHECKING:
     from prefmill.scoring.scorers import Scored
@@ -294,7 +295,7 @@ def score_stream(
     staged = with_bad_rows(as_scorer(scorer), on_bad_row)
     guard = RowGuard(staged, on_bad_row)
     reader = reader_of(source)
-    found = text_roles(reader.schema.names, roles, where="stream")
+    found = text_roles(reader.schema.names, roles, where="stream", fits=fits_table(pa.Table.from_batches([], reader.schema)))
     names = score_names(staged.columns, score_column, reader.schema.names, text_names(staged))
     kinds = [pa.float64()] * len(staged.columns) + [pa.string()] * len(text_names(staged))
     schema = reader.schema
@@ -328,12 +329,12 @@ def score_stream(
     return pa.RecordBatchReader.from_batches(schema, scored())
 
 
-def text_roles(columns: list[str], named: RoleNames | dict[str, Any], *, where: str) -> Roles:
+def text_roles(columns: list[str], named: RoleNames | dict[str, Any], *, where: str, fits: Fits | None = None) -> Roles:
     """The columns of prompt and completion (and id); a score is what is yet to be made."""
     unmade = "__prefmill_score"
     given: RoleNames = {**named, "score": unmade}  # type: ignore[typeddict-item]
     try:
-        return Roles.resolve([*columns, unmade], given, needed=("id",), where=where)
+        return Roles.resolve([*columns, unmade], given, needed=("id",), where=where, fits=fits)
     except ColumnMissing as error:  # what is not in the input does not belong into the message
         raise ColumnMissing(error.message.replace(f", '{unmade}'", ""), hint=error.hint) from None
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from prefmill.column_fit import fits_frame
 from prefmill.errors import BadArgument, BadInput, BadRow, ColumnMissing
 from prefmill.hashing import check_shares, split_frame
 from prefmill.schema import RoleNames
@@ -162,7 +163,7 @@ def read_winners(inputs: Any, roles: RoleNames, *, where: str) -> Winners:
         size = pl.col("messages").list.len()
         kept = kept.select("row", prompt=pl.col("messages").list.head(size - 1), completion=pl.col("messages").list.tail(1))
         return Winners(kept, rows_in, place, {"null_completion": int(empty.sum())} if empty.any() else {})
-    named = text_roles(table.columns, roles, where=where)
+    named = text_roles(table.columns, roles, where=where, fits=fits_frame(table))
     table = table.select(prompt=pl.col(named.prompt), completion=pl.col(named.completion))
     for name in table.columns:
         _check_type(table, name, where)
