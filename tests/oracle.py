@@ -449,7 +449,7 @@ def message(m: dict) -> dict:
 
 
 def key(row: dict, roles: Roles) -> str:
-    return json.dumps([row[column] for column in roles.group or (roles.prompt,)], sort_keys=True)
+    return json.dumps([row[column] for column in roles.group or (roles.prompt,)], sort_keys=True, default=str)
 
 
 def by_group(found: list[Candidate]) -> list[list[Candidate]]:
@@ -488,7 +488,9 @@ def lot(row: dict, plan: Pairs | BestOf, roles: Roles) -> int:
     if roles.group:
         spelled = "".join(sized(row[column]) for column in roles.group)
     elif not isinstance(spelled, str):
-        spelled = "".join(sized(message["role"]) + sized(message["content"]) for message in spelled)
+        keys = ("role", "content"), ("from", "value")
+        who, what = next(pair for pair in keys if all(set(pair) <= m.keys() for m in spelled))
+        spelled = "".join(sized(message[who]) + sized(message[what]) for message in spelled)
     return hashed(spelled, plan.seed)
 
 

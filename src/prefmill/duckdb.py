@@ -132,15 +132,27 @@ def report(plan: Plan, con: duckdb.DuckDBPyConnection, table: str, **names: Unpa
 
     `con` needs the macros (`install`). Raises `AccountingError` should the rows not add up.
     """
-    roles = roles_of(plan, names, None, where="report")
-    ctes = [("numbered", numbered(plan, roles, f"query_table({literal(table)})")), *stages(plan, roles)]
-    if isinstance(plan, Pairs):
-        ctes.append(("told", _TOLD))
-    (row,) = con.execute(_with(ctes) + f"FROM {report_call(plan, 'picks' if isinstance(plan, BestOf) else 'told')}").fetchall()
+    (row,) = con.execute(report_query(plan, table, **names)).fetchall()
     told = PairReport.of_row(row)
     if isinstance(plan, BestOf) and plan.length_control:
-        return replace(told, length=length_fit(con, _with(ctes)))
+        return replace(told, length=length_fit(con, _with(_report_steps(plan, table, names))))
     return told
+
+
+def report_query(plan: Plan, table: str, **names: Unpack[RoleNames]) -> str:
+    """The account of `plan` over `table` as one SELECT of one row: what `report` runs, for a shell or another client.
+
+    >>> report_query(Pairs(), "feedback").splitlines()[-1].startswith("FROM pref_report(")
+    True
+    """
+    steps = _report_steps(plan, table, names)
+    return _with(steps) + f"FROM {report_call(plan, 'picks' if isinstance(plan, BestOf) else 'told')}"
+
+
+def _report_steps(plan: Plan, table: str, names: RoleNames) -> list[tuple[str, str]]:
+    roles = roles_of(plan, names, None, where="report")
+    steps = [("numbered", numbered(plan, roles, f"query_table({literal(table)})")), *stages(plan, roles)]
+    return [*steps, ("told", _TOLD)] if isinstance(plan, Pairs) else steps
 
 
 def length_fit(con: duckdb.DuckDBPyConnection, ctes: str = "") -> dict[str, float | None]:
