@@ -2,11 +2,11 @@
 --
 -- `told` is a relation of _prompt and of _chosen_text, _rejected_text (both completions; of labels the same one twice). Where the prompt or the
 -- completion is a list of messages, a text is a message of the user or of the assistant, and messages have role and content, with roles that
--- chat templates know. An ENUM is its text. Other types are left as they are. Columns with other names stay.
+-- chat templates know. An ENUM is its text. Other types are refused. Columns with other names stay.
 --
 -- A type is known when a query is bound, and so is `typeof`: the field that struct_extract takes out of a struct of all forms is chosen then,
 -- and gives the column its type. DuckDB 2.0 makes nothing of the other forms; for 1.5 a CASE keeps them empty.
-CREATE OR REPLACE MACRO pref_holds_messages(kind) AS regexp_full_match(kind, '(?s)STRUCT\(.*\)\[[0-9]*\]');
+--
 -- The names of a message's fields, with their types; what is inside of these is left out.
 CREATE OR REPLACE MACRO pref_without_inner(fields) AS regexp_replace(fields, '\([^()]*\)', '', 'g');
 CREATE OR REPLACE MACRO pref_message_fields(kind) AS
@@ -14,6 +14,8 @@ pref_without_inner(pref_without_inner(pref_without_inner(pref_without_inner(pref
   regexp_extract(kind, '(?s)^STRUCT\((.*)\)\[[0-9]*\]$', 1)))))));
 CREATE OR REPLACE MACRO pref_has_field(kind, field) AS regexp_matches(pref_message_fields(kind), '(^|, )"?' || field || '"? ');
 CREATE OR REPLACE MACRO pref_has_more_fields(kind) AS regexp_matches(pref_message_fields(kind), ',.*,');
+CREATE OR REPLACE MACRO pref_holds_messages(kind) AS
+(pref_has_field(kind, 'role') AND pref_has_field(kind, 'content')) OR (pref_has_field(kind, 'from') AND pref_has_field(kind, 'value'));
 -- Which field of a message says who speaks, and which what is said: OpenAI's names, else ShareGPT's.
 CREATE OR REPLACE MACRO pref_message_key(kind, openai, sharegpt) AS
 CASE WHEN (pref_has_field(kind, 'role') AND pref_has_field(kind, 'content')) OR NOT pref_has_field(kind, 'from') THEN openai ELSE sharegpt END;
@@ -21,6 +23,10 @@ CREATE OR REPLACE MACRO pref_role(speaker) AS
 CASE speaker WHEN 'human' THEN 'user' WHEN 'prompter' THEN 'user' WHEN 'gpt' THEN 'assistant' ELSE speaker END;
 CREATE OR REPLACE MACRO pref_form(kind, other) AS
 CASE WHEN pref_holds_messages(kind) OR pref_holds_messages(other) THEN 'messages' WHEN starts_with(kind, 'ENUM(') THEN 'text' ELSE 'as it is' END;
+CREATE OR REPLACE MACRO pref_text_refusal(kind) AS
+CASE WHEN NOT (pref_holds_messages(kind) OR starts_with(kind, 'ENUM(') OR kind IN ('VARCHAR', '"NULL"'))
+  THEN error('prefmill: the prompt or the completion holds neither text nor messages; got ' || left(kind, 200)
+             || ', expected VARCHAR or a list of STRUCT(role, content). Cast it, or name another column.') END;
 CREATE OR REPLACE MACRO pref_conversations(told) AS TABLE (
   WITH listed AS NOT MATERIALIZED (
     SELECT *,
@@ -49,5 +55,5 @@ CREATE OR REPLACE MACRO pref_conversations(told) AS TABLE (
     struct_extract({'messages': _asked, 'text': _prompt::VARCHAR, 'as it is': _prompt}, pref_form(typeof(_prompt), typeof(_chosen_text))) AS _prompt,
     struct_extract({'messages': _said[1], 'text': _chosen_text::VARCHAR, 'as it is': _chosen_text}, pref_form(typeof(_chosen_text), typeof(_prompt))) AS _chosen_text,
     struct_extract({'messages': _said[2], 'text': _rejected_text::VARCHAR, 'as it is': _rejected_text}, pref_form(typeof(_rejected_text), typeof(_prompt))) AS _rejected_text)
-  FROM written
+  FROM written WHERE pref_text_refusal(typeof(_prompt)) IS NULL AND pref_text_refusal(typeof(_chosen_text)) IS NULL
 );

@@ -20,7 +20,7 @@ CREATE OR REPLACE MACRO pref_roles_refusal(tbl, macro, prompt, completion, score
     THEN error('prefmill: ' || macro || ': a role is the text ''' || list_intersect(_texts, _names)[1]
                || ''' in every row; got a column''s name in quotes, expected the column: write it without quotes.')
     WHEN starts_with(_type, 'ENUM(') AND len(list_filter(regexp_extract_all(_type, '''([^'']*)''', 1), lambda v: pref_number(v) IS NOT NULL)) = 0
-      OR regexp_full_match(_type, '(?s)DATE|TIME.*|INTERVAL|BLOB|BIT|UUID|GEOMETRY.*|(STRUCT|MAP|UNION)\(.*|.*\[[0-9]*\]')
+      OR pref_holds_no_number(_type)
     THEN error('prefmill: ' || macro || ': the score has a type that holds no numbers; got ' || left(_type, 100)
                || ', expected numbers, or text that spells them.')
     END AS _said

@@ -277,11 +277,11 @@ def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -
     scores = list(plan.weights.items()) if plan.weights and not roles.aspect else [(roles.score, 1.0)]
     null_score = " OR ".join(f"_score{i} IS NULL" for i in range(len(scores)))
     if plan.weights and not roles.aspect:
-        value = "pref_round(" + " + ".join(f"{sql(float(w))} * pref_number(_score{i})" for i, (_, w) in enumerate(scores)) + ")"
+        value = "pref_round(" + " + ".join(f"{sql(float(w))} * pref_scored(_score{i})" for i, (_, w) in enumerate(scores)) + ")"
     else:
-        value = "-pref_number(_score0)" if roles.negate else "pref_number(_score0)"
+        value = "-pref_scored(_score0)" if roles.negate else "pref_scored(_score0)"
     has_prompt = " AND ".join([present("_prompt", roles.prompt), *(present(f"_group{i}", name) for i, name in enumerate(roles.group))])
-    key = "[" + ", ".join(f"_group{i}::VARCHAR" for i in range(len(roles.group))) + "]" if roles.group else "_prompt"
+    key = "[" + ", ".join(f"pref_plain(_group{i}, 'group')::VARCHAR" for i in range(len(roles.group))) + "]" if roles.group else "_prompt"
     refusal = _LAST_STAGE if isinstance(plan, BestOf) and plan.stages == "last" else "NULL"
     if isinstance(plan, Advantage) and (roles.weight or roles.logprob):
         refusal = _NO_WEIGHT.format(logs=sql(roles.logprob is not None))
@@ -290,9 +290,9 @@ def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -
         "_grp": key,
         "_text": "_completion" if plan.aggregate != "none" else "NULL",
         # A text literal beside it makes text of an ENUM, whose order would be that of its declaration, and leaves other types.
-        "_id": "CASE WHEN false THEN '1' ELSE _id END" if roles.id else "NULL",
-        "_annotator": "_annotator" if roles.annotator else "NULL",
-        "_aspect": "_aspect" if roles.aspect else "NULL",
+        "_id": "CASE WHEN false THEN '1' ELSE pref_plain(_id, 'id') END" if roles.id else "NULL",
+        "_annotator": "pref_plain(_annotator, 'annotator')" if roles.annotator else "NULL",
+        "_aspect": "pref_plain(_aspect, 'aspect')" if roles.aspect else "NULL",
         "_refusal": refusal,
         "_has_prompt": has_prompt,
         "_has_completion": present("_completion", roles.completion),
