@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefmill.scoring.packing import Stream, batches, pack, token_ratio
+from prefmill.scoring.packing import Room, Stream, batches, pack, token_ratio
 from prefmill.scoring.tokens import TokenRows, common_prefix
 
 pytestmark = pytest.mark.score
@@ -55,11 +55,15 @@ def test_every_token_of_every_row_is_in_its_stream(rows: TokenRows, budget: int,
 
 
 @given(rows=token_rows(), budget=st.integers(1, 60), how=HOW)
-def test_budgets_hold_unless_one_row_is_longer(rows: TokenRows, budget: int, how: dict) -> None:
+def test_budgets_hold_unless_one_row_or_one_prompt_is_longer(rows: TokenRows, budget: int, how: dict) -> None:
     for stream in pack(rows, np.arange(len(rows)), budget, **how):
-        if len(stream) > budget:
-            assert len(stream.rows) == 1
+        if len(stream) > budget and len(stream.rows) == 1:
             assert len(stream) == rows.lengths[stream.rows[0]]
+        elif len(stream) > budget:  # one prompt, which would else be repeated before it is a tenth of what stands behind it
+            assert not how["fixed"]
+            shared = int(stream.segments[0, 1])
+            assert (stream.segments[1:, 3] == shared).all()
+            assert len(stream) - shared - (rows.lengths[stream.rows[-1]] - shared) < 10 * shared
 
 
 @given(rows=token_rows(), budget=st.integers(1, 60), how=HOW)
@@ -118,8 +122,10 @@ def test_rows_of_two_groups_never_share() -> None:
 
 
 def test_a_group_over_the_budget_repeats_its_prompt() -> None:
-    rows = TokenRows.of([[*range(10), 20 + i, 30 + i] for i in range(6)], [0] * 6)
-    assert [(len(s), len(s.rows)) for s in pack(rows, np.arange(6), 14)] == [(14, 2)] * 3
+    rows = TokenRows.of([[*range(10), 20 + i, 30 + i] for i in range(6)], [0] * 6, [10] * 6)
+    assert [(len(s), len(s.rows)) for s in pack(rows, np.arange(6), 14, fixed=True)] == [(14, 2)] * 3
+    assert [(len(s), len(s.rows)) for s in pack(rows, np.arange(6), Room(14, most=14))] == [(14, 2)] * 3
+    assert [(len(s), len(s.rows)) for s in pack(rows, np.arange(6), 14)] == [(22, 6)]
 
 
 def test_one_is_the_beginning_of_another_and_two_are_the_same() -> None:

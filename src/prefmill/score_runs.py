@@ -8,8 +8,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -25,7 +26,7 @@ from prefmill.pool import Chunk, Pool, open_pool
 from prefmill.schema import RoleNames
 from prefmill.scoring.bad_rows import OnBadRow, RowGuard, check_on_bad_row, with_bad_rows
 from prefmill.scoring.reward import RewardModel
-from prefmill.scoring.scorers import as_scorer, on_device, text_names
+from prefmill.scoring.scorers import Scored, as_scorer, on_device, text_names
 from prefmill.stream import CHUNK_ROWS, ahead, score_arrays, score_names
 from prefmill.whole import temporary
 
@@ -289,13 +290,10 @@ def score_chunks(pool: Pool, guard: RowGuard, numbers: list[int], home: Path, co
     inside = 0.0
     if hasattr(guard.scorer, "load"):
         guard.scorer.load()  # here, so that errors of loading are raised here, and not after the reading of chunks
-    for chunk, work in ahead(prepared(), name="prefmill-tokenise"):
-        started = time.perf_counter()
-        try:
-            scored = guard.run(work)
-        except BadRow as error:
-            raise error.named(pool.name_of(int(chunk.positions[error.row]), home)) from error
-        inside += time.perf_counter() - started
+    waiting: deque[tuple[Chunk, Future[Scored]]] = deque()
+
+    def deliver(chunk: Chunk, fetch: Callable[[], Scored]) -> Scored:
+        scored = fetch()
         counts = dict(scored.counts)
         for row, reason in enumerate(scored.reasons):
             if reason is not None:
@@ -305,8 +303,36 @@ def score_chunks(pool: Pool, guard: RowGuard, numbers: list[int], home: Path, co
         rows = len(chunk.positions)
         arrays = score_arrays(scored, np.arange(rows), rows)
         commit(chunk.number, dict(zip((*scored.columns, *scored.texts), arrays, strict=True)), counts)
-        if clock is not None:
-            clock.chunk(rows, scored.counts)
+        return scored
+
+    def named(chunk: Chunk, error: BadRow) -> BadRow:
+        return error.named(pool.name_of(int(chunk.positions[error.row]), home))
+
+    def settle(most: int) -> None:
+        """Wait until at most so many chunks are on their way."""
+        while len(waiting) > most:
+            chunk, delivered = waiting.popleft()
+            try:
+                scored = delivered.result()
+            except BadRow as error:
+                raise named(chunk, error) from error
+            if clock is not None:
+                clock.chunk(len(chunk.positions), scored.counts)
+
+    # Scores leave the device and go to the disk in a thread of their own, while the next chunk runs.
+    with ThreadPoolExecutor(1, thread_name_prefix="prefmill-commit") as committer:
+        for chunk, work in ahead(prepared(), name="prefmill-tokenise"):
+            began = time.perf_counter()
+            settle(1)
+            try:
+                fetch = guard.start(work)
+            except BadRow as error:
+                raise named(chunk, error) from error
+            inside += time.perf_counter() - began
+            waiting.append((chunk, committer.submit(deliver, chunk, fetch)))
+        began = time.perf_counter()
+        settle(0)
+        inside += time.perf_counter() - began
     return inside
 
 

@@ -93,6 +93,11 @@ def batch_dependent_rope(model: Any) -> int:
     return 0
 
 
+def is_decoder(model: Any) -> bool:
+    """Whether some layer looks back only: such a model could run in streams."""
+    return any(getattr(module, "is_causal", False) is True for module in model.modules())
+
+
 def has_experts(model: Any) -> bool:
     """Whether tokens are sent to experts: such a product has as many rows as tokens were sent, which neighbours change."""
     return any(name.endswith(".experts") for name, _ in model.named_modules())

@@ -7,8 +7,9 @@ A bad row never costs the others of its batch: with `null` the batch is prepared
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -73,19 +74,37 @@ class RowGuard:
 
     def run(self, ready: Ready) -> Scored:
         """The second half, over all rows of the batch: those that are bad are null, and `reasons` says why."""
+        return self.start(ready)()
+
+    def start(self, ready: Ready) -> Callable[[], Scored]:
+        """Begin `run`, and return what gives the scores, to be called once, from any thread.
+
+        A scorer that has a `start` of its own raises bad rows here; what runs on a GPU goes on meanwhile.
+        """
         while len(ready.kept) or not ready.bad:
             try:
-                scored = self.scorer.run(ready.work)
+                fetch = self._start(ready.work)
             except BadRow as error:
                 kept, bad = self._without(error, ready.kept, ready.bad)
                 ready = self._prepare(ready.batch, kept, bad)
                 continue
-            strange = not_finite(scored)
-            if strange and self.on_bad_row == "error":
-                refuse([row.at(int(ready.kept[row.row])) for row in strange])
-            return _spread(scored, strange, ready)
+            return partial(self._finish, ready, fetch)
         columns = {name: np.zeros(0) for name in self.scorer.columns}
-        return _spread(Scored(columns, texts={name: [] for name in text_names(self.scorer)}), [], ready)
+        nothing = Scored(columns, texts={name: [] for name in text_names(self.scorer)})
+        return partial(_spread, nothing, [], ready)
+
+    def _start(self, work: Any) -> Callable[[], Scored]:
+        if hasattr(self.scorer, "start"):
+            return self.scorer.start(work)  # type: ignore[no-any-return]
+        scored: Scored = self.scorer.run(work)
+        return lambda: scored
+
+    def _finish(self, ready: Ready, fetch: Callable[[], Scored]) -> Scored:
+        scored = fetch()
+        strange = not_finite(scored)
+        if strange and self.on_bad_row == "error":
+            refuse([row.at(int(ready.kept[row.row])) for row in strange])
+        return _spread(scored, strange, ready)
 
     def _without(self, error: BadRow, kept: _Longs, bad: tuple[BadRow, ...]) -> tuple[_Longs, tuple[BadRow, ...]]:
         """The rows that are left, and the bad ones with those of `error` among them; with `error` raise it."""

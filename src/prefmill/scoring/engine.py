@@ -11,6 +11,8 @@ the model gets batches. The first chunk of real rows is checked again, against o
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,10 +25,11 @@ import torch
 from prefmill.errors import BadRow, OutOfDeviceMemory, PrefmillError, ScoresDiffer
 from prefmill.scoring import abilities, attention
 from prefmill.scoring.attention import CannotShare, StreamPlan
-from prefmill.scoring.packing import Stream, batches, pack
+from prefmill.scoring.packing import GATHERED_KEYS, Room, Stream, batches, pack
 from prefmill.scoring.tokens import Longs, TokenRows
 
 Floats = npt.NDArray[np.float64]
+Part = tuple[Longs, torch.Tensor, torch.Tensor]  # rows, their values, and the scales of rounding errors
 
 # Tokens of one forward pass: enough for full speed, measured on 2 CPU cores (benchmarks/README.md) and taken for GPUs from scoring
 # practice.
@@ -35,7 +38,8 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 PADDED_TOKENS = {"cpu": 1024, "cuda": 16384}
 _CHECKED_ROWS = 8
 _PROBE_TOKENS = 128  # at least what the probe's rows need to stand in one stream and in one batch, whatever the budget is
-_LANE = 128  # FlexAttention works in blocks of 128 tokens
+_LANE = attention.BLOCK
+_ANY = 1 << 62  # keys of a prefix, however long
 _STEP = 64  # widths of padded batches, where shapes are to be constant
 # Where shapes are to be constant, products have a multiple of 4 rows: CPU kernels take the rows that are left over another way, with other
 # rounding (measured with MKL on AVX-512, one and two threads: no place matters for any multiple of 4 that was tried; 1 to 3 rows over, it
@@ -88,6 +92,9 @@ class Engine:
     way: str = field(default="batches", init=False)
     reason: str = field(default="", init=False)  #: why the model gets batches
     splits: int = field(default=0, init=False)  #: batches that did not fit into memory and were split
+    most: int | None = field(default=None, init=False)  #: tokens of a forward pass that memory is known to hold no more of
+    layers: Counter[str] = field(default_factory=Counter, init=False)  #: how many layers each form of attention computed
+    cascades: bool = field(default=False, init=False)  #: whether `varlen` may read a prefix in place
     _checked: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +103,7 @@ class Engine:
         self.ours = abilities.our_attention(self.model, self.device, invariant=self.invariant)
         config = self.model.config.get_text_config()
         self.pad: int | None = getattr(config, "pad_token_id", None)
+        self.model.config.use_cache = config.use_cache = False  # keys of a forward pass are of no use to the next
         self.body = self.head.body(self.model)
         # Without a pad token Transformers' heads take single rows only; where we pool ourselves, padding needs no token of its own.
         self.pads = self.pad is not None or self.body is not None
@@ -103,11 +111,19 @@ class Engine:
         self._rope = abilities.batch_dependent_rope(self.model)
         # An expert's product has as many rows as tokens were sent to it, which neighbours change: there the same bits need every row alone.
         self._alone = self.invariant and abilities.has_experts(self.model)
+        self._windows: set[int | None] = set()
+        self._keys = GATHERED_KEYS  # for each token of a stream; beyond, a prefix is read in place
+        self._compiled = False
         self._probe()
         if self.way == "batches":
             self.budget = self.batch_tokens or PADDED_TOKENS.get(self.device.type, PADDED_TOKENS["cpu"])
+            if self.device.type == "cuda" and abilities.is_decoder(self.model):
+                warnings.warn(
+                    f"the model on {self.device} is run in padded batches, several times slower than it could be: {self.reason}",
+                    stacklevel=4,
+                )
         if self.compile and self.body is not None:
-            self.body = torch.compile(self.body, dynamic=True)
+            self._compile()
 
     # -- what the model can do ----------------------------------------------------------------------------------------------------------
 
@@ -135,7 +151,33 @@ class Engine:
             if self._far(packed, single).any():
                 self.reason = "packed rows and single rows differ"
                 return
-        self.way = "streams"
+            self.way = "streams"
+            if self.ours == attention.VARLEN and not self.invariant:
+                # What is slower without it is no reason for batches.
+                self.cascades, self._keys = True, 0
+                in_place = self._tried(lambda: self._run_streams(rows, pack(rows, everything, 4096)))
+                self.cascades = in_place is not None and not self._far(in_place, single).any()
+                self.reason, self._keys = "", GATHERED_KEYS
+
+    def _compile(self) -> None:
+        """Compile the body, and go on without where that fails or gives other values."""
+        eager, self.body = self.body, torch.compile(self.body, dynamic=True)
+        self._compiled = True
+        rows = abilities.random_rows(self.model.config.get_text_config().vocab_size)
+        everything = np.arange(len(rows))
+        with torch.inference_mode(), self._at_least(_PROBE_TOKENS):
+            single = self._one_at_a_time(rows, everything)
+            try:
+                work = self.plan(rows)
+                values = self._run_streams(rows, work.streams) if work.streams else self._run_batches(rows, work.batches or [])
+                reason = "it gives other values" if self._far(values, single).any() else ""
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # what a compiler may raise is no closed list
+                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}"
+        if reason:
+            self.body, self._compiled = eager, False
+            warnings.warn(f"torch.compile does not serve this model, which runs without: {reason}", stacklevel=5)
 
     @contextmanager
     def _at_least(self, tokens: int) -> Iterator[None]:
@@ -173,20 +215,25 @@ class Engine:
         distinct, inverse = rows.distinct()
         if self.way == "streams":
             together = [distinct[i : i + 1] for i in range(len(distinct))] if self._alone else [distinct]
-            streams = [s for which in together for s in pack(rows, which, self.budget, share=self.share, fixed=self.invariant)]
+            streams = [s for which in together for s in self._pack(rows, which)]
             return Work(rows, distinct, inverse, streams, None)
         return Work(rows, distinct, inverse, None, self._batches(rows, distinct))
 
+    def _pack(self, rows: TokenRows, which: Longs) -> list[Stream]:
+        """Streams of the rows `which`, within what is known of memory."""
+        return pack(rows, which, self._room(), share=self.share)
+
+    def _room(self) -> Room:
+        gathers = 0
+        if self.ours == attention.VARLEN:  # the other forms copy the keys of one segment at a time, or none
+            windows = [window - 1 for window in self._windows if window is not None]
+            gathers = max(windows, default=0) if self.cascades else _ANY
+        return Room(self.budget, self.most, gathers, self.invariant)
+
     def plans_like(self, other: Engine) -> bool:
         """Whether this engine would plan any rows as `other` does."""
-        same = (self.way, self.budget, self.pads, self._rope, self._alone) == (
-            other.way,
-            other.budget,
-            other.pads,
-            other._rope,
-            other._alone,
-        )
-        return same and (self.share, self.invariant) == (other.share, other.invariant)
+        mine, theirs = ((e.way, e.pads, e._rope, e._alone, e.share, e._room()) for e in (self, other))
+        return mine == theirs
 
     def _batches(self, rows: TokenRows, which: Longs) -> list[Longs]:
         lengths = rows.lengths[which]
@@ -213,21 +260,34 @@ class Engine:
 
     # -- running ------------------------------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def run(self, work: Work) -> Floats:
         """The values of every row of `work`, shape (rows, columns of the head), float64. NaN where the model gave NaN."""
+        return self.start(work)()
+
+    @torch.inference_mode()
+    def start(self, work: Work) -> Callable[[], Floats]:
+        """Begin `run`, and return what gives its values, to be called once, from any thread.
+
+        On a GPU the rows are on their way when this returns: the device goes on while the next work is started.
+        """
         rows = work.rows
         if not len(rows):
-            return np.zeros((0, self.head.columns))
+            return lambda: np.zeros((0, self.head.columns))
         if work.streams is not None:
-            found = self._run_streams(rows, work.streams)
+            fetch = self._launch_streams(rows, work.streams)
         else:
             assert work.batches is not None
-            found = self._run_batches(rows, work.batches)
+            fetch = self._launch_batches(rows, work.batches)
         if not self._checked:
+            found = fetch()
             self._check(rows, found)
             self._checked = True
-        out = np.full((len(rows), self.head.columns), np.nan)
+            return lambda: self._spread(work, found)
+        return lambda: self._spread(work, fetch())
+
+    def _spread(self, work: Work, found: Values) -> Floats:
+        """The values of the rows that ran, for all rows of `work`."""
+        out = np.full((len(work.rows), self.head.columns), np.nan)
         out[found.rows] = found.values
         return out[work.distinct][work.inverse]
 
@@ -250,7 +310,7 @@ class Engine:
         if self.invariant:
             each = [np.asarray([i]) for i in mine.rows]
             if self.way == "streams":
-                alone = self._run_streams(rows, [s for one in each for s in pack(rows, one, self.budget, share=self.share, fixed=True)])
+                alone = self._run_streams(rows, [s for one in each for s in self._pack(rows, one)])
             else:
                 alone = self._run_batches(rows, each)
             if (alone.values != mine.values).any():
@@ -260,36 +320,37 @@ class Engine:
                 )
 
     def _run_streams(self, rows: TokenRows, streams: list[Stream]) -> Values:
+        return self._launch_streams(rows, streams)()
+
+    def _launch_streams(self, rows: TokenRows, streams: list[Stream]) -> Callable[[], Values]:
         """Values of all rows of `streams`, in stream order; they leave the device once."""
-        parts: list[tuple[Longs, torch.Tensor, torch.Tensor]] = []
+        parts: list[Part] = []
         with abilities.using(self.model, self.ours):
             for stream in streams:
                 parts += self._stream(rows, stream)
         return _gathered(parts, self.head.columns)
 
-    def _stream(self, rows: TokenRows, stream: Stream) -> list[tuple[Longs, torch.Tensor, torch.Tensor]]:
-        if len(stream) > self.budget and len(stream.rows) > 1:  # a smaller budget was learned since this was packed
-            return [part for small in self._repack(rows, stream.rows) for part in self._stream(rows, small)]
-        try:
-            values, scale = self._forward(rows, stream)
-            return [(stream.rows, values, scale)]
-        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-            self._shrink(error, len(stream), len(stream.rows))
+    def _stream(self, rows: TokenRows, stream: Stream) -> list[Part]:
+        fits = self.most is None or len(stream) <= self.most or len(stream.rows) == 1
+        if fits:  # else memory was found to be smaller since this was packed
+            try:
+                return [(stream.rows, *self._forward(rows, stream))]
+            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+                self._learn(error, len(stream), len(stream.rows))
+            self._release()
         return [part for small in self._repack(rows, stream.rows) for part in self._stream(rows, small)]
 
     def _repack(self, rows: TokenRows, which: Longs) -> list[Stream]:
-        packed = pack(rows, which, self.budget, share=self.share, fixed=self.invariant)
+        packed = self._pack(rows, which)
         if len(packed) > 1 or len(which) == 1:
             return packed
         half = len(which) // 2  # one group that fits the budget again: cut it by rows
-        return [s for part in (which[:half], which[half:]) for s in pack(rows, part, self.budget, share=self.share, fixed=self.invariant)]
+        return [s for part in (which[:half], which[half:]) for s in self._pack(rows, part)]
 
-    def _shrink(self, error: BaseException, tokens: int, rows: int) -> None:
+    def _learn(self, error: BaseException, tokens: int, rows: int) -> None:
         """Learn from running out of memory, or raise what was no such thing."""
         if not _out_of_memory(error):
             raise error
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
         if self.invariant and tokens <= self.budget:
             raise OutOfDeviceMemory(
                 f"score: a forward pass of {self.budget:,} tokens does not fit into the memory of {self.device}.",
@@ -301,7 +362,13 @@ class Engine:
                 hint="--max-length with --on-too-long null or truncate, or a smaller --dtype.",
             ) from error
         self.splits += 1
-        self.budget = max(1, min(self.budget, tokens) // 2)
+        self.most = max(1, tokens // 2)
+        self.budget = min(self.budget, self.most)
+
+    def _release(self) -> None:
+        """Give back what the failed pass held: to be called when its exception, whose traceback holds the tensors, is gone."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _forward(self, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
         length = len(stream)
@@ -309,8 +376,9 @@ class Engine:
             whole = _STEP if self._alone else -(-self.budget // TILE) * TILE
             length = -(-length // whole) * whole
         elif self.ours == attention.BLOCKMASK and self.device.type == "cuda":
-            length = -(-length // _LANE) * _LANE
-        plan = StreamPlan(stream, self.device, length)
+            length = max(2, -(-length // _LANE)) * _LANE  # one block is a shape of its own for torch.compile
+        cascade = self.cascades and attention.gathered_keys(stream.segments) > self._keys * length
+        plan = StreamPlan(stream, self.device, length, cascade=cascade, uniform=self._compiled).make(self.ours, self._windows)
         ids, positions = np.zeros(length, np.int64), np.zeros(length, np.int64)
         ids[: len(stream)], positions[: len(stream)] = stream.ids, stream.positions
         assert self.body is not None
@@ -320,10 +388,15 @@ class Engine:
         ).last_hidden_state[0]  # fmt: skip
         if not plan.calls:
             raise CannotShare("its attention is not called through Transformers' interface")
+        self._windows.update(window for _, window in plan.layers)
+        self.layers.update(form for form, _ in plan.layers)
         return self.head.of_stream(self, hidden, rows, stream)
 
     def _run_batches(self, rows: TokenRows, todo: list[Longs]) -> Values:
-        parts: list[tuple[Longs, torch.Tensor, torch.Tensor]] = []
+        return self._launch_batches(rows, todo)()
+
+    def _launch_batches(self, rows: TokenRows, todo: list[Longs]) -> Callable[[], Values]:
+        parts: list[Part] = []
         with abilities.using(self.model, self.stock):
             waiting = list(reversed(todo))
             while waiting:
@@ -334,14 +407,17 @@ class Engine:
                     continue
                 try:
                     parts.append((which, *self._batch(rows, which)))
+                    continue
                 except Exception as error:
                     if _out_of_memory(error):
-                        self._shrink(error, len(which) * width, len(which))
-                        waiting.append(which)
-                    elif len(which) > 1:  # some models take rows together only if they are alike: BART's must have as many end tokens
-                        waiting += [which[i : i + 1] for i in range(len(which) - 1, -1, -1)]
-                    else:
+                        self._learn(error, len(which) * width, len(which))
+                    elif len(which) == 1:
                         raise self._broken(int(which[0]), error) from error
+                    else:  # some models take rows together only if they are alike: BART's must have as many end tokens
+                        waiting += [which[i : i + 1] for i in range(len(which) - 1, -1, -1)]
+                        continue
+                self._release()
+                waiting.append(which)
         return _gathered(parts, self.head.columns)
 
     def _broken(self, row: int, error: Exception) -> BaseException:
@@ -392,7 +468,7 @@ class Engine:
                     if _out_of_memory(error):
                         raise
                     raise self._broken(row, error) from error
-        return _gathered(parts, self.head.columns)
+        return _gathered(parts, self.head.columns)()
 
 
 @dataclass(frozen=True)
@@ -421,16 +497,32 @@ class Head(Protocol):
         """Values and scales of the rows `which`, right-padded in `inputs`; with `stock` by nothing but the model's own forward."""
 
 
-def _gathered(parts: list[tuple[Longs, torch.Tensor, torch.Tensor]], columns: int) -> Values:
+def _gathered(parts: list[Part], columns: int) -> Callable[[], Values]:
+    """What gives the values of all parts on the host; their copy is begun, and waited for where they are asked for."""
     if not parts:
-        return Values(np.zeros(0, np.int64), np.zeros((0, columns)), np.zeros(0))
+        return lambda: Values(np.zeros(0, np.int64), np.zeros((0, columns)), np.zeros(0))
     rows = np.concatenate([p[0] for p in parts])
-    values = torch.cat([p[1].reshape(-1, columns) for p in parts]).double().cpu().numpy()
-    scale = torch.cat([p[2].reshape(-1) for p in parts]).double().cpu().numpy()
-    return Values(rows, values, scale)
+    on_device = torch.cat([torch.cat((p[1].reshape(-1, columns), p[2].reshape(-1, 1)), dim=1) for p in parts]).double()
+    if on_device.device.type == "cuda":
+        host = torch.empty(on_device.shape, dtype=on_device.dtype, pin_memory=True)
+        host.copy_(on_device, non_blocking=True)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record(torch.cuda.current_stream(on_device.device))
+        wait = arrived.synchronize
+    else:
+        host, wait = on_device, lambda: None
+
+    def fetch() -> Values:
+        wait()
+        both = host.numpy()
+        return Values(rows, both[:, :columns], both[:, columns])
+
+    return fetch
 
 
 def _out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return "can't allocate memory" in str(error) or "out of memory" in str(error).lower()
+    said = str(error)
+    # A library that finds no room for its workspace says so in words of its own.
+    return "can't allocate memory" in said or "out of memory" in said.lower() or "_STATUS_ALLOC_FAILED" in said

@@ -20,6 +20,11 @@ from prefmill.scoring.tokens import Ints, Longs, TokenRows, common_prefix
 
 # Sharing less than this is not worth the longer keys of a segment: measured in benchmarks/bench_scoring.py.
 LEAST_RATIO = 1.05
+# A prompt is repeated only after so many times its own tokens: what repeating it costs is below a tenth.
+OWN_TOKENS = 10
+# Keys that attention may copy for each token of the budget. A key of 8 heads of 128 is 8 kB moved, which takes about 0.4 % of the time of a
+# token's matrix products in an 8B layer (arithmetic: 3.3 TB/s, 700 TFLOP/s).
+GATHERED_KEYS = 8
 
 
 @dataclass(frozen=True)
@@ -59,19 +64,55 @@ class _Unit:
     cost: int
 
 
-def pack(
-    rows: TokenRows, which: Longs, budget: int, *, share: bool = True, fixed: bool = False, least_ratio: float = LEAST_RATIO
-) -> list[Stream]:
-    """Streams of at most `budget` tokens that hold the rows `which`; a longer row has a stream of its own.
+@dataclass(frozen=True)
+class Room:
+    """What a stream may hold.
 
-    `fixed` makes the split of a row depend on that row alone: the prefix is always its prompt (`starts`), whatever its neighbours are.
-    The streams depend on the rows alone. Cost: O(tokens) and a sort.
+    tokens    of the whole stream. One prompt with its completions may take more, so that it need not be repeated: up to `OWN_TOKENS` times
+              the prompt, unless `fixed`
+    most      tokens that memory is known not to hold; None: it has not run out
+    gathers   the most keys of its prefix that attention copies for each segment (0: it copies none); of all keys copied, `GATHERED_KEYS`
+              for each token may be in a stream
+    fixed     the split of a row depends on that row alone: the prefix is always its prompt (`starts`), whatever its neighbours are
+    """
+
+    tokens: int
+    most: int | None = None
+    gathers: int = 0
+    fixed: bool = False
+
+    def takes(self, shared: int, own: int, rows: int, more: int) -> bool:
+        """Whether a prefix of `shared` tokens with `rows` rows of `own` tokens in all may get one more row, of `more` tokens."""
+        tokens = shared + own + more
+        if self.most is not None and tokens > self.most:
+            return False
+        if self.gathers and self.keys(shared, own + more, rows + 1) > GATHERED_KEYS * self.tokens:
+            return False
+        return tokens <= self.tokens or (not self.fixed and own < OWN_TOKENS * shared)
+
+    def keys(self, shared: int, own: int, rows: int) -> int:
+        """Keys copied for a prefix and `rows` rows of `own` tokens in all behind it."""
+        return shared + own + rows * min(shared, self.gathers)
+
+    def cost(self, shared: int, own: int, rows: int) -> int:
+        """The tokens of a prefix and its rows, or what their keys are worth, if that is more."""
+        keys = self.keys(shared, own, rows) if self.gathers else 0
+        return max(shared + own, -(-keys // GATHERED_KEYS))
+
+
+def pack(
+    rows: TokenRows, which: Longs, budget: int | Room, *, share: bool = True, fixed: bool = False, least_ratio: float = LEAST_RATIO
+) -> list[Stream]:
+    """Streams within `budget` (tokens, or what a `Room` allows) that hold the rows `which`; a longer row has a stream of its own.
+
+    `fixed` is that of `Room`. The streams depend on the rows alone. Cost: O(tokens) and a sort.
 
     >>> [len(s) for s in pack(TokenRows.of([[1, 2, 3, 4], [1, 2, 3, 5, 6], [9]], [0, 0, 1]), np.arange(3), budget=6)]
     [6, 1]
     """
-    units = [part for unit in _units(rows, which, share, fixed, least_ratio) for part in _within(rows, unit, budget)]
-    return [_stream(rows, bin_) for bin_ in _bins(units, budget)]
+    room = budget if isinstance(budget, Room) else Room(budget, fixed=fixed)
+    units = [part for unit in _units(rows, which, share, room.fixed, least_ratio) for part in _within(rows, unit, room)]
+    return [_stream(rows, bin_) for bin_ in _bins(units, room.tokens)]
 
 
 def batches(lengths: Longs, budget: int, *, alike: Longs | None = None) -> list[Longs]:
@@ -136,22 +177,18 @@ def _alike(rows: TokenRows, members: list[int], shared: int) -> Iterable[list[in
     return by_head.values()
 
 
-def _within(rows: TokenRows, unit: _Unit, budget: int) -> Iterable[_Unit]:
-    """`unit`, or parts of it that fit: each repeats the prefix."""
-    if unit.cost <= budget or len(unit.rows) == 1:
-        yield unit
-        return
-    lengths = rows.lengths
+def _within(rows: TokenRows, unit: _Unit, room: Room) -> Iterable[_Unit]:
+    """`unit`, or parts of it for which there is room: each repeats the prefix."""
     part: list[int] = []
-    cost = unit.shared
-    for i in unit.rows:
-        own = int(lengths[i]) - unit.shared
-        if part and cost + own > budget:
-            yield _Unit(tuple(part), unit.shared, cost)
-            part, cost = [], unit.shared
+    own = 0
+    for i, length in zip(unit.rows, rows.lengths[list(unit.rows)].tolist(), strict=True):
+        more = length - unit.shared
+        if part and not room.takes(unit.shared, own, len(part), more):
+            yield _Unit(tuple(part), unit.shared, room.cost(unit.shared, own, len(part)))
+            part, own = [], 0
         part.append(i)
-        cost += own
-    yield _Unit(tuple(part), unit.shared, cost)
+        own += more
+    yield _Unit(tuple(part), unit.shared, room.cost(unit.shared, own, len(part)))
 
 
 def _bins(units: list[_Unit], budget: int) -> list[list[_Unit]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -221,20 +221,27 @@ class _TokenScorer(ABC):
 
     def run(self, prepared: Prepared) -> Scored:
         """The scores of a prepared batch."""
-        rows = prepared.encoded.rows
+        return self.start(prepared)()
+
+    def start(self, prepared: Prepared) -> Callable[[], Scored]:
+        """Begin `run`, and return what gives the scores, to be called once, from any thread: a GPU goes on meanwhile."""
         splits = sum(engine.splits for engine in self.engines)
         new = np.flatnonzero(~prepared.known)
         try:
-            outputs = [engine.run(work) for engine, work in zip(self.engines, prepared.works, strict=True)]
+            fetches = [engine.start(work) for engine, work in zip(self.engines, prepared.works, strict=True)]
         except BadRow as error:  # its row is a place among those that were run
             raise error.at(int(prepared.encoded.kept[new[error.row]])) from error
-        found = self._values(outputs)
+        splits = sum(engine.splits for engine in self.engines) - splits
+        self._warn()
+        return lambda: self._scored(prepared, self._values([fetch() for fetch in fetches]), splits)
+
+    def _scored(self, prepared: Prepared, found: Floats, splits: int) -> Scored:
+        rows, new = prepared.encoded.rows, np.flatnonzero(~prepared.known)
         values = prepared.cached.copy()
         values[~prepared.known] = found
         if prepared.keys is not None and len(found):
             finite = np.isfinite(found).all(axis=1)
             self._cache().put([prepared.keys[i] for i in new[finite]], found[finite])
-        self._warn()
         kept = prepared.encoded.kept
         columns = {name: np.zeros(prepared.total) for name in self.columns}
         for i, column in enumerate(columns.values()):
@@ -244,8 +251,7 @@ class _TokenScorer(ABC):
         work = prepared.works[0]
         counts = {
             "tokens": int(rows.lengths.sum()), "tokens_run": work.tokens, "duplicates": len(work.inverse) - len(work.distinct),
-            "truncated": prepared.encoded.truncated, "cached": int(prepared.known.sum()),
-            "splits": sum(engine.splits for engine in self.engines) - splits,
+            "truncated": prepared.encoded.truncated, "cached": int(prepared.known.sum()), "splits": splits,
         }  # fmt: skip
         reasons = ["too_long" if lost else None for lost in null.tolist()]
         return Scored(columns, null if null.any() else None, counts, reasons=reasons)
