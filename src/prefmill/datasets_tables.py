@@ -16,7 +16,7 @@ from prefmill.column_fit import fits_table
 from prefmill.errors import MissingPackage
 from prefmill.formats import Format, arrow_schema, arrow_tables, convert
 from prefmill.json_values import holds, is_marked, without_marks
-from prefmill.plans import BestOf, Pairs, Plan, Unpaired, named, roles_of
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired, named, roles_of, used_columns
 from prefmill.polars import apply as lazily
 from prefmill.readers.json_lines import decoded_table
 from prefmill.readers.staging import plain_schema
@@ -57,13 +57,6 @@ def package() -> Any:
     except ImportError:
         raise MissingPackage.for_extra("datasets", "datasets", "datasets") from None
     return datasets
-
-
-def used_columns(plan: Plan, roles: Roles) -> list[str]:
-    """The columns that `plan` reads, each once."""
-    scores = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
-    others = [name for role in ("id", "annotator", "aspect", "stage", "weight", "logprob") if (name := getattr(roles, role))]
-    return list(dict.fromkeys([roles.prompt, roles.completion, *scores, *others, *roles.group]))
 
 
 def tables_of(rows: pl.DataFrame, schema: pa.Schema) -> Iterator[pa.Table]:

@@ -19,11 +19,11 @@ from prefmill import polars_picks, polars_rows
 from prefmill._engine import connect, literal, quote, release
 from prefmill.advantages import advantage_report, advantages
 from prefmill.column_fit import fits_files
-from prefmill.errors import BadArgument, BadScore
+from prefmill.errors import BadArgument, BadScore, ColumnMissing, PlanError
 from prefmill.formats import is_json_text
 from prefmill.gather import Fetch
 from prefmill.json_values import JSON_FIELD
-from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, named, roles_of
+from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, named, roles_of, used_columns
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames
@@ -66,11 +66,19 @@ def opened(
     named = [str(i) for i in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     rejects = reading.get("rejects")
     memory_bytes, threads = reading.get("memory_bytes"), reading.get("threads")
+
+    def needs(columns: Sequence[str]) -> Sequence[str]:
+        try:
+            return used_columns(plan, roles_of(plan, roles or {}, columns, where="roles"))
+        except (ColumnMissing, PlanError):  # said of all files together, or not at all
+            return columns
+
     with temporary(reading.get("temp_dir")) as home:
         source = open_source(
             named, temp_dir=home, encoding=reading.get("encoding"), delimiter=reading.get("delimiter"),
             rejects=Path(rejects) if rejects else None, memory_bytes=memory_bytes, threads=threads,
-            progress=lambda phase: tell(phase, None), without=[*reading.get("without", ()), *([str(rejects)] if rejects else [])],
+            progress=lambda phase: tell(phase, None), needs=needs,
+            without=[*reading.get("without", ()), *([str(rejects)] if rejects else [])],
         )  # fmt: skip
         yield Job(plan, source, roles or {}, keep, home, engine, tell, whole_rows=whole_rows, memory_bytes=memory_bytes, threads=threads)
 

@@ -416,6 +416,13 @@ def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, whe
     return roles
 
 
+def used_columns(plan: Plan, roles: Roles) -> list[str]:
+    """The columns that `plan` reads, each once."""
+    scores = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
+    others = [name for role in ("id", "annotator", "aspect", "stage", "weight", "logprob") if (name := getattr(roles, role))]
+    return list(dict.fromkeys([roles.prompt, roles.completion, *scores, *others, *roles.group]))
+
+
 def _policy_problems(plan: Advantage, roles: Roles) -> list[str]:
     if roles.weight and roles.logprob:
         return [f"one policy is asked for: weight or logprob; got weight={roles.weight!r} and logprob={roles.logprob!r}"]

@@ -8,7 +8,7 @@ Where rows of a prompt do not stand together, DuckDB sorts the texts into one fi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from prefmill._engine import connect, literal, quote
 from prefmill.column_fit import fits_files
-from prefmill.errors import BadArgument
+from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.readers import Source, open_source
 from prefmill.schema import RoleNames, Roles
 from prefmill.stream import starts_of_groups, tables_of, text_roles
@@ -119,7 +119,16 @@ def open_pool(inputs: Any, named: RoleNames, home: Path, *, chunk_rows: int, mem
 
     Cost: one pass over prompts and completions, and for input that is not clustered by prompt one sort of them, both in DuckDB.
     """
-    source = open_source(paths_of(inputs, home), temp_dir=home, memory_bytes=memory_bytes, threads=threads, **reading)
+
+    def needs(columns: Sequence[str]) -> Sequence[str]:
+        try:
+            roles = text_roles(list(columns), named, where="score")
+        except ColumnMissing:
+            return columns
+        return [roles.prompt, roles.completion]
+
+    paths = paths_of(inputs, home)
+    source = open_source(paths, temp_dir=home, memory_bytes=memory_bytes, threads=threads, needs=needs, **reading)
     roles = text_roles(list(source.columns.names), named, where="score", fits=fits_files(source.files))
     source.refuse_mixed(roles, where="score")
     for role, name in (("prompt", roles.prompt), ("completion", roles.completion)):

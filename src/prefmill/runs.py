@@ -139,7 +139,7 @@ def run(
             score_range=None if report.pairs_out else job.score_range(),
             renamed=job.renamed,
             thresholds=thresholds_of(job.plan),
-            notes=notes(plan, job.plan, report, job.scale),
+            notes=[*job.source.notes, *notes(plan, job.plan, report, job.scale)],
         )
 
 

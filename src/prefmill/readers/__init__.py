@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class Source:
     remote: bool  #: some file is a URL
     hive: bool  #: partition columns are read from the paths
     mixed: Mapping[str, str] = field(default_factory=dict)  #: columns of several kinds of values, and where each kind is
+    notes: tuple[str, ...] = ()  #: what people should know of how the files were read
     labels: tuple[str, ...] = ()  #: how the caller would name the input of each file
 
     def place_of(self, position: int, name: object = None, *, home: Path) -> str:
@@ -86,6 +87,7 @@ def open_source(
     progress: Callable[[str], None] | None = None,
     columns: Iterable[str] | None = None,
     without: Sequence[str] = (),
+    needs: Callable[[Sequence[str]], Collection[str]] = frozenset,
 ) -> Source:
     """Find, check and (where they are not Parquet) stage all `inputs`; the result reads as one table.
 
@@ -99,6 +101,8 @@ def open_source(
     memory_bytes, threads   smaller blocks for less memory; how many blocks are parsed at a time.
     progress    called with a line of text now and then.
     without     outputs: where an input is a folder or a pattern, these files and folders are not read.
+    needs       of the columns of a CSV file those that a row must have: one that is too short for others is filled up with nulls.
+                By default all.
     columns     stage only these columns; names that a file lacks are ignored. By default all.
 
     CSV columns are text: an empty field is null, a quoted empty field the empty string; a column without a name is `column_N`. Blank lines
@@ -151,6 +155,7 @@ def open_source(
             columns=None if columns is None else frozenset(columns),
             progress=progress or (lambda text: None),
             json=engine,
+            needs=needs,
         )
         opened = [part for item in found for part in _open(item, context)]
         # JSON files have their types together: what one lacks, or has as another kind, another may hold.
@@ -173,6 +178,7 @@ def open_source(
             hive=any(part.partition for part in parts),
             labels=tuple(part.label for part in parts),
             mixed=kinds_together(texts),
+            notes=tuple(context.notes),
         )
 
 

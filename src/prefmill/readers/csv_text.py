@@ -36,14 +36,57 @@ def stage_csv(item: Input, context: Context) -> Part:
     names = [name or f"column_{number}" for number, name in enumerate(names, start=1)]
     check_names(names, item.label)
     kept = context.kept(names)
-    parse = _CsvParser(names, kept, delimiter)
+    blocks = itertools.chain(first, blocks)
+    head = _head(blocks)
+    blocks = itertools.chain(head, blocks)
+    needed = context.needs(names) or names
+    least = max((names.index(name) + 1 for name in needed), default=0)  # fields that a row must have
+    parse = _CsvParser(names, kept, delimiter, least, trailing=_ends_in_delimiter(head, delimiter, len(names)))
+    short: list[int] = []
     with Writer(context.new_path(item.partition), pa.schema([(name, pa.string()) for name in kept])) as writer:
-        for table, bads in in_order(parse, itertools.chain(first, blocks), context.workers):
+        for table, bads, filled in in_order(parse, blocks, context.workers):
             for bad in bads:
                 context.rejects.add(item.label, bad)
+            short += filled
             if table is not None:
                 writer.add(table)
+        if short:
+            context.notes.append(
+                f"{item.label}: {len(short):,} rows are shorter than the header (the first in line {short[0]}); what they lack is null."
+            )
         return writer.close(item)
+
+
+def _head(blocks: Iterator[Block | Bad]) -> list[Block | Bad]:
+    """The first blocks, of 64 KB together."""
+    head: list[Block | Bad] = []
+    size = 0
+    for block in blocks:
+        head.append(block)
+        size += len(block.data) if isinstance(block, Block) else 0
+        if size >= 64 << 10:
+            break
+    return head
+
+
+def _ends_in_delimiter(head: Sequence[Block | Bad], delimiter: str, columns: int) -> bool:
+    """Whether every one of the first rows has one field more than the header, an empty one: then a delimiter ends every row."""
+    rows = 0
+    for block in head:
+        if isinstance(block, Bad):
+            return False
+        starts, ends = _edges(block)
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            record = block.data[start:end].rstrip(b"\r\n")
+            if not record:
+                continue
+            rows += 1
+            if not record.endswith(delimiter.encode()):
+                return False
+            marks = np.flatnonzero(np.frombuffer(record, dtype=np.uint8) == ord(delimiter)) + start
+            if int((~inside(block.quotes, marks)).sum()) != columns:
+                return False
+    return rows > 0
 
 
 def _header(blocks: Iterator[Block | Bad], label: str) -> tuple[str, list[Block]]:
@@ -95,33 +138,48 @@ def _edges(block: Block) -> tuple[Positions, Positions]:
     return np.concatenate(([0], ends[:-1])), ends
 
 
-class _CsvParser:
-    """Blocks of whole records to tables; records with too few or too many fields apart."""
+_TRAILING = "\0trailing"  # a name that no column can have
 
-    def __init__(self, names: Sequence[str], kept: Sequence[str], delimiter: str) -> None:
-        self.names, self.delimiter = list(names), delimiter
+
+class _CsvParser:
+    """Blocks of whole records to tables; records with too few or too many fields apart.
+
+    A record of at least `least` fields is filled up with nulls. With `trailing` every record ends in a delimiter.
+    """
+
+    def __init__(self, names: Sequence[str], kept: Sequence[str], delimiter: str, least: int, *, trailing: bool) -> None:
+        self.names = [*names, _TRAILING] if trailing else list(names)
+        self.delimiter, self.least, self.trailing = delimiter, least + trailing, trailing
+        columns = [*kept, _TRAILING] if trailing else list(kept)
         self.convert = pacsv.ConvertOptions(
-            column_types={name: pa.string() for name in kept},
-            include_columns=list(kept),
+            column_types={name: pa.string() for name in columns},
+            include_columns=columns,
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
             null_values=[""],
             check_utf8=False,  # done before
         )
 
-    def __call__(self, block: Block | Bad) -> tuple[pa.Table | None, list[Bad]]:
+    def __call__(self, block: Block | Bad) -> tuple[pa.Table | None, list[Bad], list[int]]:
+        """The table of a block, its malformed records, and the lines of those that were filled up."""
         if isinstance(block, Bad):
-            return None, [block]
+            return None, [block], []
         ragged: list[object] = []
         table = self._parse(block.data, ragged)
-        if not ragged:
-            return table, []
-        bads, good = self._apart(block)
+        if not ragged and self._is_clean(table):
+            return self._without_trailing(table), [], []
+        bads, good, filled = self._apart(block)
         ragged = []
         table = self._parse(good, ragged)
-        if ragged:
+        if ragged or not self._is_clean(table):
             raise AssertionError("two parsers disagree on the number of fields")
-        return table, bads
+        return self._without_trailing(table), bads, filled
+
+    def _is_clean(self, table: pa.Table | None) -> bool:
+        return table is None or not self.trailing or table[_TRAILING].null_count == table.num_rows
+
+    def _without_trailing(self, table: pa.Table | None) -> pa.Table | None:
+        return table.drop_columns([_TRAILING]) if table is not None and self.trailing else table
 
     def _parse(self, data: bytes, ragged: list[object]) -> pa.Table | None:
         if not data.strip(b"\r\n"):
@@ -137,18 +195,24 @@ class _CsvParser:
         parse = pacsv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=on_bad)
         return pacsv.read_csv(pa.BufferReader(data), read_options=read, parse_options=parse, convert_options=self.convert)
 
-    def _apart(self, block: Block) -> tuple[list[Bad], bytes]:
-        """Malformed records, and the bytes of the others."""
+    def _apart(self, block: Block) -> tuple[list[Bad], bytes, list[int]]:
+        """Malformed records, the bytes of the others, and the lines of those that were filled up."""
         array = np.frombuffer(block.data, dtype=np.uint8)
         marks = np.flatnonzero(array == ord(self.delimiter))
         marks = marks[~inside(block.quotes, marks)]
         starts, ends = _edges(block)
         fields = np.searchsorted(marks, ends) - np.searchsorted(marks, starts) + 1
-        wrong = np.flatnonzero(fields != len(self.names)).tolist()
+        columns = len(self.names) - self.trailing
+        wrong = fields != len(self.names)
+        if self.trailing:
+            records = (block.data[start:end] for start, end in zip(starts, ends, strict=True))
+            ends_so = np.array([record.rstrip(b"\r\n").endswith(self.delimiter.encode()) for record in records])
+            wrong |= ~ends_so
         bads: list[Bad] = []
         good: list[bytes] = []
+        filled: list[int] = []
         kept_to, line, counted_to = 0, block.line, 0
-        for at in wrong:
+        for at in np.flatnonzero(wrong).tolist():
             start, end = int(starts[at]), int(ends[at])
             raw = block.data[start:end].rstrip(b"\r\n")
             if not raw:
@@ -158,6 +222,11 @@ class _CsvParser:
             good.append(block.data[kept_to:start])
             kept_to = end
             count = int(fields[at])
-            bads.append(Bad(line, f"{count} field{'s' * (count != 1)} where the header has {len(self.names)}", raw.decode()))
+            if self.least <= count < len(self.names) and (not self.trailing or raw.endswith(self.delimiter.encode())):
+                good.append(raw + self.delimiter.encode() * (len(self.names) - count) + b"\n")
+                filled.append(line)
+                continue
+            count -= self.trailing and raw.endswith(self.delimiter.encode())
+            bads.append(Bad(line, f"{count} field{'s' * (count != 1)} where the header has {columns}", raw.decode()))
         good.append(block.data[kept_to:])
-        return bads, b"".join(good)
+        return bads, b"".join(good), filled

@@ -137,7 +137,7 @@ class JsonEngine:
     _EMPTY = r"""regexp_replace({}, '([:\[,]\s*)\{{\}}(\s*[,\]}}])', '\1{{"":null}}\2', 'g')"""
     _FILLED = _EMPTY.format(_EMPTY.format("line"))
     _STRUCTURE = f"json_structure(CASE WHEN contains(line, '{{}}') THEN {_FILLED} ELSE line END)::VARCHAR"
-    _GROUPED = f"SELECT s, min(i) AS i FROM (SELECT {_STRUCTURE} AS s, i FROM lines) GROUP BY s ORDER BY 2"
+    _GROUPED = f"SELECT s, min(i) AS i, n FROM (SELECT {_STRUCTURE} AS s, i, len(json_keys(line)) AS n FROM lines) GROUP BY s, n ORDER BY 2"
     _BROKEN = f"contains(line, '{{}}') AND TRY(json_structure({_FILLED})) IS NULL AND TRY(json_structure(line)) IS NOT NULL"
 
     def look(self, lines: Lines) -> Look:
@@ -174,29 +174,30 @@ class JsonEngine:
                 elif lines.block is not None and lines.block.starts is not None:
                     bads[at] = Bad(lines.line(at), "nothing between two commas", text)
             shapes = self._shapes(texts, {*skip, *judged})
-        if not all(isinstance(shape, dict) or shape == "JSON" for _, shape in shapes):  # JSON is what {} alone has
+        if not all(isinstance(shape, dict) or shape == "JSON" for _, shape, _ in shapes):  # JSON is what {} alone has
             odd = self._numbers("SELECT i FROM lines WHERE TRY(json_type(line)) <> 'OBJECT'", texts)
             judge(at for at in odd if at not in skip and at not in judged)
-        rows = [(at, shape) for at, shape in (*shapes, *judged.items()) if isinstance(shape, dict)]
+        typed = [(at, shape) for at, shape, _ in shapes]
+        rows = [(at, shape) for at, shape in (*typed, *judged.items()) if isinstance(shape, dict)]
+        double = min((at for at, shape, keys in shapes if isinstance(shape, dict) and keys > len(shape)), default=None)
         rows.sort(key=lambda row: row[0])  # the order of columns is that of the rows
         good = texts.filter(pa.array([at not in skip for at in range(len(texts))])) if skip else texts
         paths = dict.fromkeys(path for _, shape in rows for path in lists_of_objects(shape))
         elements = {path: self._elements(good, path) for path in paths}
-        return Look(rows, elements, sorted(skip), [bads[at] for at in sorted(bads)])
+        return Look(rows, elements, sorted(skip), [bads[at] for at in sorted(bads)], double)
 
     def _numbers(self, sql: str, texts: pa.Array) -> list[int]:
         found: list[int] = self.query(sql, texts).column(0).to_pylist()
         return found
 
-    def _shapes(self, texts: pa.Array, without: set[int]) -> list[tuple[int, Any]]:
-        """The types of lines, each once, with the first line that has it."""
+    def _shapes(self, texts: pa.Array, without: set[int]) -> list[tuple[int, Any, int]]:
+        """The types of lines, each once: the first line that has it, the type, how many keys the line has."""
         numbers = np.arange(len(texts))
         if without:
             numbers = np.setdiff1d(numbers, sorted(without))
             texts = texts.take(pa.array(numbers))
-        found = self.query(self._GROUPED, texts)
-        shapes, first = found.column(0).to_pylist(), found.column(1).to_pylist()
-        return [(int(numbers[at]), json.loads(shape)) for shape, at in zip(shapes, first, strict=True)]
+        found = self.query(self._GROUPED, texts).to_pylist()
+        return [(int(numbers[row["i"]]), json.loads(row["s"]), row["n"] or 0) for row in found]
 
     def _elements(self, texts: pa.Array, path: tuple[str, ...]) -> Any:
         """The type of the objects in the lists at `path`, from each of them; JSON where no struct can hold them.
@@ -222,6 +223,7 @@ class Look:
     elements: dict[tuple[str, ...], Any]
     skip: list[int]
     bads: list[Bad]
+    double: int | None = None  #: the first line with a key that is twice
 
 
 @dataclass
@@ -291,11 +293,15 @@ def look_at_lines(item: Input, context: Context, read: Callable[[], Iterator[Lin
         return (None, Look([], {}, [], [lines])) if isinstance(lines, Bad) else (lines, engine.look(lines))
 
     known: set[str] = set()
+    doubled = False
     for lines, found in _or_bad_input(in_order(look, read(), context.workers), item):
         for bad in found.bads:
             context.rejects.add(item.label, bad)
         if lines is None:
             continue
+        if found.double is not None and not doubled:
+            doubled = True
+            context.notes.append(f"{item.label}: {lines.unit} {lines.line(found.double)}: a key is there twice; the first counts.")
         if found.skip:
             file.skipped[lines.number] = found.skip
         for path, shape in found.elements.items():

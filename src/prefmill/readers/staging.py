@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -57,6 +57,8 @@ class Context:
     columns: frozenset[str] | None
     progress: Callable[[str], None]
     json: JsonEngine
+    needs: Callable[[Sequence[str]], Collection[str]] = frozenset  #: of a file's columns those that a row must have
+    notes: list[str] = field(default_factory=list)  #: what people should know of how files were read
     made: int = 0
 
     def new_path(self, partition: tuple[tuple[str, str], ...], name: str = "part.parquet") -> Path:

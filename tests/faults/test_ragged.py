@@ -1,0 +1,88 @@
+"""CSV rows that are shorter than their header, and a delimiter at the end of every row (faults/pairs.md, kind 6)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import prefmill as pm
+from prefmill.errors import BadInput
+
+PLAN = pm.Pairs(chosen_min=None, rejected_below=None)
+
+
+def put(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_rows_that_lack_only_what_nobody_uses(tmp_path):
+    """A raw crowd-work export leaves out empty columns at the end of a row."""
+    path = put(tmp_path / "a.csv", 'prompt,completion,score,comment,approved\np,a,1\np,"b\nb",2,fine\np,c,3,good,yes\n')
+    report = pm.run(PLAN, path, tmp_path / "out.jsonl", keep=["comment", "approved"])
+    pair = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (pair["chosen"], pair["chosen_comment"], pair["rejected"], pair["rejected_comment"]) == ("c", "good", "a", None)
+    assert (report.rows_in, report.rows_rejected) == (3, 0)
+    assert report.notes[0] == f"{path}: 2 rows are shorter than the header (the first in line 2); what they lack is null."
+
+
+def test_rows_that_lack_a_role_are_malformed(tmp_path):
+    path = put(tmp_path / "a.csv", "prompt,completion,comment,score\np,a,x,1\np,b,x\np,c,x,3\n")
+    with pytest.raises(BadInput, match="line 3: 3 fields where the header has 4"):
+        pm.run(PLAN, path, None)
+    report = pm.run(PLAN, path, None, rejects=tmp_path / "r.jsonl")
+    assert (report.rows_in, report.rows_rejected, report.pairs_out) == (2, 1, 1)
+    # which columns hold a role is up to the command
+    assert pm.run(PLAN, path, None, roles={"score": "comment"}).rows_in == 3
+
+
+def test_a_plan_needs_its_own_roles(tmp_path):
+    path = put(tmp_path / "a.csv", "prompt,completion,score,id\np,a,1,x\np,b,2\n")
+    assert pm.run(PLAN, path, None).pairs_out == 1
+    with pytest.raises(BadInput, match="line 3: 3 fields"):
+        pm.run(pm.Pairs(chosen_min=None, rejected_below=None, tie_break="id"), path, None)
+
+
+def test_scoring_needs_texts_only(tmp_path):
+    path = put(tmp_path / "a.csv", "prompt,completion,comment\np,a\np,b,x\n")
+    assert pm.score(path, tmp_path / "out.jsonl", scorer=lambda batch: [1.0] * batch.num_rows).rows_scored == 2
+    put(path, "prompt,comment,completion\np,a\n")
+    with pytest.raises(BadInput, match="line 2: 2 fields"):
+        pm.score(path, tmp_path / "out2.jsonl", scorer=lambda batch: [1.0] * batch.num_rows)
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_a_delimiter_at_the_end_of_every_row(tmp_path, ends):
+    path = put(tmp_path / "a.csv", "")
+    path.write_bytes(ends.join(["prompt,completion,score", 'p,"a,",1,', "p,b,2,", ""]).encode())
+    pm.run(PLAN, path, tmp_path / "out.jsonl")
+    pair = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (pair["chosen"], pair["rejected"], pair["chosen_score"]) == ("b", "a,", 2.0)
+
+
+@pytest.mark.parametrize(("row", "fields"), [("p,b,2", 3), ("p,b,2,x", 4), ("p,b,2,,", 4), ("p,b", 2)])
+def test_a_row_that_ends_otherwise_is_malformed(tmp_path, row, fields):
+    """It may have a delimiter too few inside: `p,b, more,2` would give another score."""
+    rows = 9_000  # 9 MB: the last row is in another block than the first
+    path = put(tmp_path / "a.csv", "prompt,completion,score\n" + f"p,{'a' * 1000},1,\n" * rows + f"{row}\n")
+    with pytest.raises(BadInput, match=f"line {rows + 2}: {fields} field"):
+        pm.run(PLAN, path, None)
+    assert pm.run(PLAN, path, None, rejects=tmp_path / "r.jsonl").rows_in == rows
+
+
+def test_an_extra_empty_field_in_one_row_is_malformed(tmp_path):
+    path = put(tmp_path / "a.csv", "prompt,completion,score\np,a,1\np,c,3,\n")
+    with pytest.raises(BadInput, match="line 3: 4 fields where the header has 3"):
+        pm.run(PLAN, path, None)
+
+
+def test_a_key_that_is_twice_is_told_once(tmp_path):
+    path = put(
+        tmp_path / "a.jsonl",
+        '{"prompt":"p","completion":"a","score":1}\n{"prompt":"p","completion":"b","score":2,"score":0}\n{"prompt":"p","prompt":"q"}\n{}\n',
+    )
+    report = pm.run(PLAN, path, None)
+    assert [note for note in report.notes if "twice" in note] == [f"{path}: line 2: a key is there twice; the first counts."]
+    assert report.pairs_out == 1
