@@ -9,7 +9,8 @@ from typing import Literal, get_args
 import polars as pl
 import pyarrow as pa
 
-from prefmill.errors import BadArgument, BadInput
+from prefmill import llama_factory
+from prefmill.errors import BadArgument
 from prefmill.json_values import JSON_FIELD, in_types, is_json
 from prefmill.messages import held_as_messages, in_one_form, message, message_fields, messages
 
@@ -21,8 +22,6 @@ LABEL_COLUMNS = ("prompt", "completion", "label", "score")
 PICK_COLUMNS = ("prompt", "completion", "_score", "_rank")  # the last two are in no layout, so that columns named so can be kept
 _SFT = ("prompt-completion", "messages")
 PAIR_FORMATS = tuple(name for name in FORMATS if name not in ("pool", *_SFT))
-
-_SHAREGPT_ROLES = {"user": "human", "assistant": "gpt"}
 
 
 def convert(frame: pl.DataFrame, *, format: Format = "trl", chat: bool = False, margin_scale: float | None = None) -> pl.DataFrame:
@@ -56,7 +55,8 @@ def convert(frame: pl.DataFrame, *, format: Format = "trl", chat: bool = False, 
 
     Scores are Float64, labels Boolean. Order: that of the rows (`kto` of pairs as above).
     Cost: texts are never copied except where prompt and completion are joined (`trl-implicit` of text).
-    Raises `BadArgument` where the format cannot hold such columns, `BadInput` for a completion of several messages with `llama-factory`.
+    Raises `BadArgument` where the format cannot hold such columns, `BadInput` for pairs that the converter of
+    LLaMA-Factory skips or does not read whole, with `llama-factory`.
 
     >>> pairs = pl.DataFrame({"prompt": ["p"], "chosen": ["a"], "rejected": ["b"], "chosen_score": [5.0], "rejected_score": [1.0]})
     >>> convert(pairs, format="trl", margin_scale=0.25).to_dicts()
@@ -88,7 +88,7 @@ def convert(frame: pl.DataFrame, *, format: Format = "trl", chat: bool = False, 
         columns = in_one_form(schema, PAIR_COLUMNS[:3], chat=chat)
         columns |= {"chosen_reward": pl.col("chosen_score"), "rejected_reward": pl.col("rejected_score")}
     elif format == "llama-factory":
-        columns = _llama_factory(frame, chat)
+        columns = llama_factory.columns(frame, chat)
     else:
         columns = _instruction(chat)
     return _with_kept(frame, columns, [name for name in schema if name not in PAIR_COLUMNS], format)
@@ -266,29 +266,3 @@ def _instruction(chat: bool) -> dict[str, pl.Expr]:
             hint="use --format trl, or map columns of text.",
         )
     return {"instruction": pl.col("prompt"), "chosen_response": pl.col("chosen"), "rejected_response": pl.col("rejected")}
-
-
-def _llama_factory(frame: pl.DataFrame, chat: bool) -> dict[str, pl.Expr]:
-    """Its alpaca form for text, its ShareGPT ranking form for messages, in which each answer is one message."""
-    schema = frame.schema
-    if not chat:
-        return {"instruction": pl.col("prompt"), "input": pl.lit(""), "chosen": pl.col("chosen"), "rejected": pl.col("rejected")}
-    unlike = [name for name in PAIR_COLUMNS[:3] if message_fields(schema, name)["content"] != pl.String]
-    if unlike:
-        raise BadArgument(
-            f"format: 'llama-factory' needs messages whose content is text; got {message_fields(schema, unlike[0])['content']}."
-        )
-    lists = [name for name in ("chosen", "rejected") if schema[name] != pl.String]
-    several = frame.select(pl.any_horizontal(pl.col(name).list.len() != 1 for name in lists).sum()).item() if lists else 0
-    if several:
-        raise BadInput(
-            f"format: 'llama-factory' holds one message per answer; got {several} pairs with another number.",
-            hint="use --format trl or openrlhf.",
-        )
-
-    def said(message: pl.Expr) -> pl.Expr:
-        role = message.struct.field("role").replace(_SHAREGPT_ROLES)
-        return pl.struct(role.alias("from"), message.struct.field("content").alias("value"))
-
-    conversations = messages(schema, "prompt").list.eval(said(pl.element()))
-    return {"conversations": conversations} | {side: said(messages(schema, side).list.first()) for side in ("chosen", "rejected")}
