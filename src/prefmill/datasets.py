@@ -18,12 +18,13 @@ Polars and DuckDB use all cores of one process. What `map(num_proc=...)` made go
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from prefmill.column_fit import fits_table
 from prefmill.datasets_streams import CHUNK_ROWS, Stream, refuse_fork, streamed
 from prefmill.datasets_tables import FORMATS, Layout, frame_of, package, used_columns, used_table, whole
-from prefmill.errors import BadArgument
+from prefmill.errors import BadArgument, BadInput
 from prefmill.formats import Format
 from prefmill.plans import (
     Aggregate,
@@ -245,7 +246,9 @@ def push_to_hub(
 ) -> Any:  # fmt: skip
     """`ds.push_to_hub(repo_id, **options)`, then the card of `plan` and `report` into the README there; what the push returned.
 
-    The README keeps what `datasets` wrote about configurations and features, and words of your own (`prefmill.cards.write_card`).
+    The card goes where the data went: to `revision`, or with `create_pr` into that pull request. The README there keeps what
+    `datasets` wrote about configurations and features, and words of your own (`prefmill.cards.write_card`).
+    Raises `BadInput` if a pull request was asked for and the push names none: the card is then nowhere.
     """
     from prefmill.cards import card, merged
 
@@ -255,10 +258,26 @@ def push_to_hub(
 
     text = card(plan, report, source=source, license=license, title=title)
     done = ds.push_to_hub(repo_id, **options)
-    access = {name: options[name] for name in ("token", "revision") if options.get(name) is not None}
+    revision = getattr(done, "pr_revision", None) or options.get("revision")
+    if options.get("create_pr") and not getattr(done, "pr_revision", None):
+        raise BadInput(
+            f"push_to_hub: the data was pushed, but its pull request is not known; got {done!r}, so the card was not pushed.",
+            hint="write the card into a folder (prefmill.cards.write_card) and add it to that pull request.",
+        )
+    token = options.get("token")
     try:
-        there = str(DatasetCard.load(repo_id, repo_type="dataset", ignore_metadata_errors=True, token=options.get("token")))
+        place = _readme_of(repo_id, revision, token) if revision else repo_id
+        there = str(DatasetCard.load(place, repo_type="dataset", ignore_metadata_errors=True, token=token))
     except EntryNotFoundError:
         there = ""
-    DatasetCard(merged(there, text) if there else text, ignore_metadata_errors=True).push_to_hub(repo_id, repo_type="dataset", **access)
+    access = {name: value for name, value in (("token", token), ("revision", revision)) if value is not None}
+    new = DatasetCard(merged(there, text) if there else text, ignore_metadata_errors=True)
+    new.push_to_hub(repo_id, repo_type="dataset", **access)
     return done
+
+
+def _readme_of(repo_id: str, revision: str, token: Any) -> Path:
+    """The README of a branch or a pull request: `DatasetCard.load` knows that of main alone."""
+    import huggingface_hub
+
+    return Path(huggingface_hub.hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=revision, token=token))
