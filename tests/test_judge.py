@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -110,12 +111,12 @@ def test_bad_rubrics(rubric: Any) -> None:
 
 FORMS = (
     "{}", " {}\n", "[[{}]]", "**{}**", "{}/10", "{}.", "Rating: {}", "Good.\nFinal rating: [[{}]]", "**Rating:** {}/10, since it is right",
-    "Score = {}", "I give it [[{}]].", "Rating: {}\n- 3 points are right",
+    "Score = {}", "I give it [[{}]].", "[RESULT] {}", "{} out of 10", "Rating：{}", '{{"rating": {}}}', "3 points are right.\nRating: {}",
 )  # fmt: skip
 NO_RATINGS = (
-    "", "0", "11", "100", "-3", "+3", "7.5", "7,5", "Rating: 7.5", "Rating: 11", "Rating: 100", "Rating: 0", "8 out of 10", "I gave 7",
-    "seven", "VII", "７", "٣", "Rating: [[N]]", "Rating:", "[[]]", "7 8", "1e1", "10/100", "Rating: 8/100", "3-4", "Rating: 3-4",
-    "Rating: 3 to 4", "5/5",
+    "", "0", "11", "100", "-3", "+3", "7,5", "Rating: 11", "Rating: 100", "Rating: 0", "I gave 7", "8 out of 10 agree",
+    "Rating: 8\n- it is right", "seven", "VII", "٣", "Rating: [[N]]", "Rating:", "[[]]", "7 8", "1e1", "10/100", "Rating: 8/100", "3-4",
+    "Rating: 3-4", "Rating: 3 to 4", "5/5",
 )  # fmt: skip
 
 
@@ -137,20 +138,22 @@ def test_ratings_read(text: str, number: int | None) -> None:
     )
 )
 def test_no_number_out_of_range(text: str) -> None:
-    """Whatever is said: a whole number from 1 to 10 that stands there, or a reason."""
+    """Whatever is said: a number from 1 to 10 that stands there, or a reason."""
     found = parse_rating(text)
     if isinstance(found, str):
         assert found in ("unparseable", "contradictory")
     else:
         number, at = found
         assert 1 <= number <= 10
-        assert text[at : at + len(str(number))] == str(number)
-        assert not text[at + len(str(number)) : at + len(str(number)) + 1].isdecimal()
+        digits = re.match(r"\d+(\.\d+)?", text[at:])
+        assert digits is not None
+        assert float(digits[0]) == number
         assert not text[max(0, at - 1) : at].isdecimal()
 
 
 def test_contradictions_and_answers_cut_off() -> None:
-    assert parse_rating("Rating: 3\nNo: Rating: 4") == "contradictory"
+    assert parse_rating("Rating: 3, no, Rating: 4") == "contradictory"
+    assert parse_rating("Rating: 3\nNo: Rating: 4")[0] == 4, "the last line counts"
     assert parse_rating("[[3]] or [[3]]")[0] == 3
     assert parse_rating("1", cut_off=True) == "cut_off", "it may have become a 10"
     assert parse_rating("Let me think", cut_off=True) == "cut_off"
@@ -206,8 +209,6 @@ def test_expected_finds_its_token() -> None:
     assert expected_rating([*steps, token("7", weights), Token("]]", 0.0)]) == pytest.approx(6.5)
     assert expected_rating(steps) is None
     assert expected_rating([]) is None
-    with pytest.raises(BadInput, match="cannot be"):
-        expected_rating([Token("7", 0.5)])
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=10, max_size=10), st.booleans(), st.randoms())

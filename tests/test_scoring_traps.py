@@ -364,13 +364,15 @@ def test_trap_06_a_second_bos_is_no_separator_of_pairs(single: str, pair: str, t
 def test_trap_06_a_second_bos_is_an_error_that_names_the_fix() -> None:
     tok = template_tokenizer("mistral")
     tok.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    with pytest.raises(BadInput, match=r"two BOS tokens \('<bos>'\) in a row; expected one\.\nHint: take bos_token out"):
+    with pytest.raises(
+        BadInput, match=r"row 1 begins with two BOS tokens \('<bos>'\) by template 'chat'; expected one\.\nHint: take bos_token out"
+    ):
         encoded(tok, [("fine", "yes"), ("<bos>rendered before", "yes")])
 
 
 def test_trap_06_a_second_bos_by_the_tokenizer_is_an_error_too() -> None:
     """Text that a template made already, and a tokenizer that adds BOS: the commonest way to score in silence with two."""
-    with pytest.raises(BadInput, match=r"two BOS tokens \('<bos>'\) in a row; expected one\.\nHint: "):
+    with pytest.raises(BadInput, match=r"row 0 begins with two BOS tokens \('<bos>'\) by template 'concat'; expected one\.\nHint: "):
         encoded(template_tokenizer("llama-3"), [("<bos>Hi", "Yo")], template="concat")
 
 

@@ -14,6 +14,7 @@ from prefmill.options import (
     AsJson,
     Delimiter,
     Encoding,
+    Extra,
     Id,
     Inputs,
     Keep,
@@ -24,10 +25,12 @@ from prefmill.options import (
     Quiet,
     Rejects,
     TempDir,
+    json_in,
     names_in,
     print_json,
     size_in_bytes,
     stdout_or,
+    was_given,
 )
 
 _MODEL, _ANSWERS, _SERVER, _SPEED = "Model", "Answers", "Server", "Speed"
@@ -85,6 +88,10 @@ def sample(  # one option a line: this is the manual
         int | None, typer.Option(min=0, help="Tries after the first, with growing waits.  [default: 6]", rich_help_panel=_SERVER)
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds for one answer.  [default: 300]", rich_help_panel=_SERVER)] = None,
+    seed_bits: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Bits of a seed that the server takes.  [default: 31]", rich_help_panel=_SERVER)
+    ] = None,
+    extra: Extra = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.  [default: auto]", rich_help_panel=_SPEED)] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16.  [default: auto]", rich_help_panel=_SPEED)] = None,
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens in work at a time.", rich_help_panel=_SPEED)] = None,
@@ -144,13 +151,15 @@ def _sampler(options: Mapping[str, Any]) -> Any:
         raise BadArgument("sample: no model named.", hint="--model DIR, a folder that save_pretrained wrote, or a hub id.")
     shared = ("top_p", "max_new_tokens", "stop")
     local = ("revision", "template", "on_too_long", "device", "dtype", "batch_tokens", "threads")
-    remote = ("api_key_env", "concurrency", "rate_limit", "retries", "timeout")
+    remote = ("api_key_env", "concurrency", "rate_limit", "retries", "timeout", "seed_bits", "extra")
     own, foreign = (remote, (*local, "trust_remote_code")) if options["url"] is not None else (local, remote)
     for name in foreign:
-        if options[name] is not None and options[name] is not False:  # 0 is given
+        if was_given(options[name]):
             flag = f"--{name.replace('_', '-')}"
             raise BadArgument(f"{flag} has no meaning {'with' if own is remote else 'without'} --url.")
-    given = {name: options[name] for name in (*shared, *own) if options[name] is not None}
+    given = {name: options[name] for name in (*shared, *own) if was_given(options[name])}
+    if "extra" in given:
+        given["extra"] = json_in("extra", given["extra"])
     if own is remote:
         from prefmill.sampling import EndpointSampler
 

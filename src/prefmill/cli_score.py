@@ -16,6 +16,7 @@ from prefmill.options import (
     Completion,
     Delimiter,
     Encoding,
+    Extra,
     Id,
     Inputs,
     MemoryLimit,
@@ -89,13 +90,18 @@ def score(  # one option a line: this is the manual
     on_refused: Annotated[
         str | None, typer.Option(help="Rows that the server refuses: error, null.  [default: error]", rich_help_panel=_SERVER)
     ] = None,
+    extra: Extra = None,
     mode: Annotated[
         str | None,
-        typer.Option(help="rating (1 to 10) or pairwise (a prompt's candidates compared).  [default: rating]", rich_help_panel=_JUDGE),
+        typer.Option(help="rating (a number) or pairwise (a prompt's candidates compared).  [default: rating]", rich_help_panel=_JUDGE),
     ] = None,
     rubric: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="What is asked, with {prompt} and {completion}, or {a} and {b}.", rich_help_panel=_JUDGE),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(metavar="LOW-HIGH", help="The numbers that the rubric allows.  [default: 1-10]", rich_help_panel=_JUDGE),
     ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Of the judge's answer.  [default: 256]", rich_help_panel=_JUDGE)
@@ -122,6 +128,9 @@ def score(  # one option a line: this is the manual
     ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(metavar="DIR|HUB_ID", help="Make texts or token ids here, by --template.", rich_help_panel=_ENDPOINT)
+    ] = None,
+    batch_rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows of a request, where it takes several.  [default: 32]", rich_help_panel=_ENDPOINT)
     ] = None,
     parity: Annotated[
         str | None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefmill.errors import BadArgument
+from prefmill.options import json_in, number_in, was_given
 
 #: What every scorer over a model in this process takes.
 _LOCAL = ("revision", "template", "max_length", "on_too_long", "dtype", "batch_tokens", "share_prefix", "threads", "cache", "device",
@@ -17,9 +18,9 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "reward": (*_LOCAL, "label", "pooling"),
     "logprob": _LOCAL,
     "implicit": (*_LOCAL, "reference", "beta"),
-    "judge": (*_SERVER, "rubric", "mode", "schedule", "max_pairs", "max_new_tokens", "top_logprobs", "ten_is_one_token",
-              "on_refused", "price_in", "price_out", "device", "dtype"),
-    "endpoint": (*_SERVER, "kind", "tokenizer", "template", "label", "parity", "tolerance", "on_refused"),
+    "judge": (*_SERVER, "rubric", "scale", "mode", "schedule", "max_pairs", "max_new_tokens", "top_logprobs", "ten_is_one_token",
+              "on_refused", "extra", "price_in", "price_out", "device", "dtype"),
+    "endpoint": (*_SERVER, "kind", "tokenizer", "template", "label", "parity", "tolerance", "on_refused", "batch_rows"),
 }  # fmt: skip
 _ALL = sorted({name for names in TAKES.values() for name in names})
 
@@ -30,14 +31,14 @@ def scorer_of(options: Mapping[str, Any]) -> Any:
     if kind not in TAKES:
         raise BadArgument(f"--scorer: got {kind!r}, expected one of {list(TAKES)}.")
     for name in _ALL:
-        if options[name] not in (None, False, []) and name not in TAKES[kind]:
+        if was_given(options[name]) and name not in TAKES[kind]:
             raise BadArgument(f"--{name.replace('_', '-')} has no meaning for --scorer {kind}.")
     models = options["model"] or ([""] if kind == "endpoint" else [])
     if not models:
         raise BadArgument(
             "score: no model named.", hint="--model DIR, a folder that save_pretrained wrote, or a hub id; with --url its name there."
         )
-    given = {name: options[name] for name in TAKES[kind] if options[name] not in (None, False, [])}
+    given = {name: options[name] for name in TAKES[kind] if was_given(options[name])}
     make = {"judge": _judge, "endpoint": _endpoint}.get(kind, _local)
     scorers = [make(options, model, given) for model in models]
     if len(scorers) == 1:
@@ -63,9 +64,14 @@ def _judge(options: Mapping[str, Any], model: str, given: dict[str, Any]) -> Any
     from prefmill.scoring import JudgeScorer
 
     own = {name: value for name, value in given.items() if name in JudgeScorer.__dataclass_fields__}
-    sampling = {name: value for name, value in given.items() if name in (*_SERVER, "max_new_tokens")}
+    if "scale" in own:
+        low, _, high = str(own["scale"]).partition("-")
+        own["scale"] = (number_in("scale", low), number_in("scale", high))
+    sampling = {name: value for name, value in given.items() if name in (*_SERVER, "max_new_tokens", "extra")}
+    if "extra" in sampling:
+        sampling["extra"] = json_in("extra", sampling["extra"])
     if "url" not in given:
-        needless = [name for name in sampling if name in _SERVER]
+        needless = [name for name in sampling if name in (*_SERVER, "extra")]
         if needless:
             raise BadArgument(f"--{needless[0].replace('_', '-')} needs a server.", hint="--url http://HOST:PORT/v1")
         local = {name: given[name] for name in ("dtype",) if name in given}
@@ -83,10 +89,7 @@ def _endpoint(options: Mapping[str, Any], model: str, given: dict[str, Any]) -> 
 
     if "url" not in given:
         raise BadArgument("score: no server named.", hint="--url http://HOST:PORT")
-    label = given.get("label")
-    if label is not None and label.isdigit():
-        given["label"] = int(label)
     if "parity" in given:
-        template = {"template": given["template"]} if "template" in given else {}
-        given["parity"] = RewardModel(model=given["parity"], **template)
+        same = {name: given[name] for name in ("template", "label") if name in given}
+        given["parity"] = RewardModel(model=given["parity"], **same)
     return EndpointScorer(model=model, **given)

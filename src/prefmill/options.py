@@ -68,6 +68,7 @@ OnBadRow = Annotated[
     Literal["error", "null"],
     typer.Option("--on-bad-row", help="A row that cannot be used: error names it, null leaves it out, counted by reason."),
 ]
+Extra = Annotated[str | None, typer.Option(metavar="JSON", help="Further fields of every request.", rich_help_panel="Server")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 
 
@@ -83,6 +84,22 @@ def stdout_or(output: str) -> Iterator[str]:
         with path.open("rb") as lines:
             shutil.copyfileobj(lines, sys.stdout.buffer)
             sys.stdout.buffer.flush()
+
+
+def was_given(value: object) -> bool:
+    """Whether an option was named: 0 is a value like others, though it equals False."""
+    return value is not None and value is not False and value != []
+
+
+def json_in(name: str, text: str) -> dict[str, Any]:
+    """The JSON object that an option's text is."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise BadArgument(f"--{name}: not a JSON object; got {text!r}, expected for example '{{\"top_k\": 40}}'.")
+    return found
 
 
 def roles_given(options: Mapping[str, Any]) -> RoleNames:

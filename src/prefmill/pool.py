@@ -24,7 +24,7 @@ from prefmill.column_fit import fits_files
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.readers import Source, open_source
 from prefmill.schema import RoleNames, Roles
-from prefmill.stream import starts_of_groups, tables_of, text_roles
+from prefmill.stream import compares, others_of, starts_of_groups, tables_of, text_roles
 
 Longs = npt.NDArray[np.int64]
 _READ_ROWS = 32_768
@@ -33,7 +33,7 @@ _LARGEST_GROUP = 16  # times chunk_rows
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some whole prompt groups: `number`, the rows' positions in the input, and their batch of prompt, completion, group."""
+    """Some whole prompt groups: `number`, the rows' positions in the input, and their batch of prompt, completion, group and others."""
 
     number: int
     positions: Longs
@@ -48,6 +48,8 @@ class Pool:
     rows             of the input; `order` are the positions of those that can be scored, shape (scorable,), None: all, in order
     starts           where groups begin, in places of `order`, shape (groups,)
     bounds           where chunks begin and end, in places of `order`, shape (chunks + 1,)
+    others           further columns of the input that the scorer reads
+    whole            no group is cut, however many rows it has
     """
 
     source: Source
@@ -60,10 +62,12 @@ class Pool:
     starts: Longs
     bounds: Longs
     identity: str
+    others: tuple[str, ...] = ()
+    whole: bool = False
 
     def in_chunks(self, chunk_rows: int) -> Pool:
         """The same pool in chunks of about `chunk_rows` rows."""
-        return replace(self, bounds=_bounds(self.starts, int(self.bounds[-1]), chunk_rows))
+        return replace(self, bounds=_bounds(self.starts, int(self.bounds[-1]), chunk_rows, whole=self.whole))
 
     @property
     def sizes(self) -> Longs:
@@ -95,7 +99,9 @@ class Pool:
             table = pa.Table.from_batches(held).slice(start - first, end - start)
             prompt, completion = (table[name].combine_chunks() for name in ("prompt", "completion"))
             group = pa.array(np.cumsum(starts_of_groups(prompt)), pa.int64())
-            yield Chunk(number, self.positions(number), pa.record_batch({"prompt": prompt, "completion": completion, "group": group}))
+            others = {name: table[name].combine_chunks() for name in self.others}
+            batch = pa.record_batch({"prompt": prompt, "completion": completion, "group": group, **others})
+            yield Chunk(number, self.positions(number), batch)
 
     def all_rows(self, home: Path) -> Iterator[pa.RecordBatch]:
         """The input as it is: every row and column, in order."""
@@ -113,9 +119,20 @@ class Pool:
         return self.source.place_of(position, found, home=home)
 
 
-def open_pool(inputs: Any, named: RoleNames, home: Path, *, chunk_rows: int, memory_bytes: int | None = None, threads: int | None = None,
-              **reading: Any) -> Pool:  # fmt: skip
+def open_pool(
+    inputs: Any,
+    named: RoleNames,
+    home: Path,
+    *,
+    chunk_rows: int,
+    scorer: Any = None,
+    memory_bytes: int | None = None,
+    threads: int | None = None,
+    **reading: Any,
+) -> Pool:
     """The pool in `inputs`: files, globs, folders or URLs, or what `stream.reader_of` takes (which goes to a Parquet file in `home`).
+
+    `scorer` says which other columns it reads, and whether it compares the rows of a prompt, so that none may be cut.
 
     Cost: one pass over prompts and completions, and for input that is not clustered by prompt one sort of them, both in DuckDB.
     """
@@ -135,9 +152,12 @@ def open_pool(inputs: Any, named: RoleNames, home: Path, *, chunk_rows: int, mem
         _check_type(role, name, source.columns.field(name).type)
     con = _connect(home, source, memory_bytes, threads)
     prompt, completion = quote(roles.prompt), quote(roles.completion)
+    others = others_of(scorer, source.columns.names, roles)
+    more = "".join(f", {quote(name)}" for name in others)
     relation = relation_of(source)
     query = (
-        f"SELECT hash({prompt}) AS p, hash({prompt}, {completion}) AS r, {prompt} IS NULL AS np, {completion} IS NULL AS nc FROM {relation}"
+        f"SELECT hash({prompt}) AS p, hash({prompt}, {completion}{more}) AS r, {prompt} IS NULL AS np, {completion} IS NULL AS nc"
+        f" FROM {relation}"
     )
     prompts, null_p, null_c = np.empty(source.rows, np.uint64), np.empty(source.rows, bool), np.empty(source.rows, bool)
     digest, at = hashlib.sha256(), 0
@@ -149,15 +169,18 @@ def open_pool(inputs: Any, named: RoleNames, home: Path, *, chunk_rows: int, mem
         at = end
     usable = np.flatnonzero(~(null_p | null_c))
     order, starts, clustered = _grouped(prompts, usable)
-    texts = f"SELECT {prompt} AS prompt, {completion} AS completion FROM {relation} WHERE {prompt} IS NOT NULL AND {completion} IS NOT NULL"
+    columns = f"{prompt} AS prompt, {completion} AS completion{more}"
+    texts = f"SELECT {columns} FROM {relation} WHERE {prompt} IS NOT NULL AND {completion} IS NOT NULL"
     if not clustered:
-        texts = _sorted(con, relation, prompt, completion, order, home / "clustered.parquet")
+        texts = _sorted(con, relation, columns, order, home / "clustered.parquet")
     con.close()
+    whole = compares(scorer)
     everything = clustered and len(usable) == source.rows
     return Pool(
         source=source, roles=roles, relation=texts, rows=source.rows, null_prompts=int(null_p.sum()),
         null_completions=int((null_c & ~null_p).sum()), order=None if everything else order, starts=starts,
-        bounds=_bounds(starts, len(usable), chunk_rows), identity=f"duckdb-{duckdb.__version__}:{digest.hexdigest()[:32]}",
+        bounds=_bounds(starts, len(usable), chunk_rows, whole=whole), identity=f"duckdb-{duckdb.__version__}:{digest.hexdigest()[:32]}",
+        others=tuple(others), whole=whole,
     )  # fmt: skip
 
 
@@ -223,24 +246,24 @@ def _grouped(prompts: npt.NDArray[np.uint64], usable: Longs) -> tuple[Longs, Lon
     return usable[order], np.flatnonzero(np.concatenate(([True], grouped[1:] != grouped[:-1]))), False
 
 
-def _bounds(starts: Longs, rows: int, chunk_rows: int) -> Longs:
-    """Chunks of about `chunk_rows` rows that begin where groups do; only a group of more than 16 chunks' rows is cut."""
+def _bounds(starts: Longs, rows: int, chunk_rows: int, *, whole: bool) -> Longs:
+    """Chunks of about `chunk_rows` rows that begin where groups do; without `whole` a group of more than 16 chunks' rows is cut."""
     ends = np.append(starts[1:], rows)
     bounds = [0]
     while bounds[-1] < rows:
         here = bounds[-1]
         fitting = int(np.searchsorted(ends, here + chunk_rows, side="right"))  # groups that end within reach
         end = int(ends[fitting - 1]) if fitting and ends[fitting - 1] > here else int(ends[min(fitting, len(ends) - 1)])
-        bounds.append(min(end, here + _LARGEST_GROUP * chunk_rows))
+        bounds.append(end if whole else min(end, here + _LARGEST_GROUP * chunk_rows))
     return np.asarray(bounds, np.int64)
 
 
-def _sorted(con: duckdb.DuckDBPyConnection, relation: str, prompt: str, completion: str, order: Longs, path: Path) -> str:
-    """The texts in the order `order`, as a query over one file."""
-    con.register("wanted", pa.table({"pos": order, "place": np.arange(len(order))}))
+def _sorted(con: duckdb.DuckDBPyConnection, relation: str, columns: str, order: Longs, path: Path) -> str:
+    """The columns in the order `order`, as a query over one file."""
+    con.register("wanted", pa.table({"__pos": order, "__place": np.arange(len(order))}))
     con.execute(
-        f"COPY (SELECT prompt, completion FROM (SELECT row_number() OVER () - 1 AS pos, {prompt} AS prompt, {completion} AS completion"
-        f" FROM {relation}) JOIN wanted USING (pos) ORDER BY place) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)"
+        f"COPY (SELECT * EXCLUDE (__pos, __place) FROM (SELECT row_number() OVER () - 1 AS __pos, {columns}"
+        f" FROM {relation}) JOIN wanted USING (__pos) ORDER BY __place) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)"
     )
     con.unregister("wanted")
-    return f"SELECT prompt, completion FROM read_parquet({literal(str(path))}, hive_partitioning = false)"
+    return f"SELECT * FROM read_parquet({literal(str(path))}, hive_partitioning = false)"

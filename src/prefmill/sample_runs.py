@@ -5,6 +5,7 @@ prompts ──distinct──▶ requests, each with its seed ──▶ sampler �
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -24,6 +25,7 @@ from prefmill.ledger import Ledger
 from prefmill.prompts import Prompts, open_prompts
 from prefmill.sampling import Answer, LocalSampler, Request
 from prefmill.sampling.remote import Remote
+from prefmill.sampling.samplers import whole_text
 from prefmill.sampling.seeds import Asked
 from prefmill.scoring.bad_rows import OnBadRow, check_on_bad_row, with_bad_rows
 from prefmill.scoring.tokens import conversations
@@ -267,14 +269,14 @@ class _Run:
             Request(p, temperature, seeds[i * len(draws) + k]) for i, p in enumerate(prompts) for k, (temperature, _) in enumerate(draws)
         ]
         answers = self._answers(requests, frame, {k: each for k in range(len(requests)) if (each := bad.get(k // len(draws)))})
-        completions = [None if answer.finish_reason in BAD_ROW else answer.text for answer in answers]
+        completions = [None if answer.finish_reason in BAD_ROW else whole_text(answer.text) for answer in answers]
         columns = {
             "completion": pa.array(completions, pa.large_string()),
             "id": pa.array([name for text in texts for name in self.asked.ids(text)], pa.large_string()),
             "temperature": pa.array([request.temperature for request in requests], pa.float64()),
             "seed": pa.array(seeds, pa.int64()),
             "finish_reason": pa.array([answer.finish_reason for answer in answers], pa.large_string()),
-            "logprob": pa.array([answer.logprob for answer in answers], pa.float64()),
+            "logprob": pa.array([_finite(answer.logprob) for answer in answers], pa.float64()),
             "n_tokens": pa.array([answer.n_tokens for answer in answers], pa.int64()),
             "duplicate": pa.array(_repeated(completions, len(draws)), pa.bool_()),
         }
@@ -362,6 +364,11 @@ class _Run:
             output=str(self.ledger.output), columns=tuple(_schema(prompts)),
             first_null={reason: prompts.source.place_of(row, home=self.home) for reason, row in firsts.items()}, **more,
         )  # fmt: skip
+
+
+def _finite(logprob: float | None) -> float | None:
+    """A log-probability, or None for what is none."""
+    return logprob if logprob is not None and math.isfinite(logprob) else None
 
 
 def _plain_prompts(prompts: list[Any]) -> tuple[list[Any], dict[int, BadRow]]:

@@ -134,8 +134,10 @@ def score(
         options["without"].append(str(options["rejects"]))
     with temporary(reading.get("temp_dir")) as home:
         tell("reading", None)
-        pool = open_pool(inputs, roles or {}, home, chunk_rows=chunk_rows, **options)
+        pool = open_pool(inputs, roles or {}, home, chunk_rows=chunk_rows, scorer=staged, **options)
         names = score_names(staged.columns, score_column, list(pool.source.columns.names), text_names(staged))
+        kinds = [pa.float64()] * len(staged.columns) + [pa.large_string()] * len(text_names(staged))
+        _check_writable(_schema(pool, dict(zip(names, kinds, strict=True))), home / target.name)
         tell("loading the scorer", None)
         shape = {"chunk_rows": chunk_rows, "scorer": getattr(staged, "shape", {})}
         key = {
@@ -367,16 +369,30 @@ def _in_place(pool: Pool, parts: list[pa.Array]) -> pa.Array:
     return texts.take(pa.array(place, mask=absent))
 
 
+def _schema(pool: Pool, made: Mapping[str, pa.DataType]) -> Any:
+    """The columns of the output: those of the input, then those that are made."""
+    import polars as pl
+
+    empty = pool.source.columns.empty_table()
+    for name, kind in made.items():
+        empty = empty.append_column(pa.field(name, kind), pa.array([], kind))
+    return pl.DataFrame(empty).schema
+
+
+def _check_writable(schema: Any, trial: Path) -> None:
+    """Raise now what writing such columns to such a file would raise after hours."""
+    from prefmill.writers import write
+
+    write([], schema, trial, format="pool", overwrite=True)
+
+
 def _write_scored(pool: Pool, home: Path, target: Path, columns: Mapping[str, pa.Array], *, overwrite: bool) -> None:
     """The rows of the input, in their order, with the columns behind, each over all rows."""
     import polars as pl
 
     from prefmill.writers import write
 
-    empty = pool.source.columns.empty_table()
-    for name, column in columns.items():
-        empty = empty.append_column(pa.field(name, column.type), pa.array([], column.type))
-    schema = pl.DataFrame(empty).schema
+    schema = _schema(pool, {name: column.type for name, column in columns.items()})
 
     def frames() -> Iterator[pl.DataFrame]:
         at = 0

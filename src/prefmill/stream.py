@@ -24,6 +24,7 @@ from prefmill.conform import NotHeld, conformed
 from prefmill.errors import BadArgument, BadInput, BadRow, ColumnMissing
 from prefmill.json_values import holds, is_marked, without_marks
 from prefmill.readers.staging import plain_schema, said
+from prefmill.sampling.samplers import whole_text
 from prefmill.schema import Fits, RoleNames, Roles
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 CHUNK_ROWS = 512
-_LARGEST_GROUP = 16  # times chunk_rows: a prompt with more candidates is cut, which costs sharing and nothing else
+# Times chunk_rows: a prompt with more candidates is cut for a scorer that does not compare them, which costs sharing and nothing else.
+_LARGEST_GROUP = 16
 READ_ROWS = 8192
 
 
@@ -296,6 +298,7 @@ def score_stream(
     guard = RowGuard(staged, on_bad_row)
     reader = reader_of(source)
     found = text_roles(reader.schema.names, roles, where="stream", fits=fits_table(pa.Table.from_batches([], reader.schema)))
+    others = others_of(staged, reader.schema.names, found)
     names = score_names(staged.columns, score_column, reader.schema.names, text_names(staged))
     kinds = [pa.float64()] * len(staged.columns) + [pa.string()] * len(text_names(staged))
     schema = reader.schema
@@ -304,8 +307,9 @@ def score_stream(
 
     def chunks() -> Iterator[tuple[pa.Table, npt.NDArray[np.int64], pa.RecordBatch, int]]:
         first = 0
-        for table in whole_groups(reader, prompt=found.prompt, rows=chunk_rows):
-            usable, batch = batch_of(table[found.prompt], table[found.completion])
+        largest = None if compares(staged) else _LARGEST_GROUP
+        for table in whole_groups(reader, prompt=found.prompt, rows=chunk_rows, largest=largest):
+            usable, batch = batch_of(table, found, others)
             yield table, usable, batch, first
             first += table.num_rows
 
@@ -342,23 +346,38 @@ def text_roles(columns: list[str], named: RoleNames | dict[str, Any], *, where: 
 def score_names(columns: tuple[str, ...], score_column: str, taken: list[str], texts: tuple[str, ...] = ()) -> list[str]:
     """The columns that scoring adds: the score under its name, all others behind it (`score_mean`), texts last (`score_verdict`)."""
     names = [score_column if name == columns[0] else f"{score_column}_{name}" for name in (*columns, *texts)]
-    there = [name for name in names if name in taken]
+    known = {name.casefold(): name for name in taken}  # names that differ in case only cannot be read again
+    there = [known[name.casefold()] for name in names if name.casefold() in known]
     if there:
         raise BadArgument(
             f"score: the input already has a column {there[0]!r}; got {taken}.",
             hint="--score-column NAME (score_column=NAME) writes another.",
         )
+    if len({name.casefold() for name in names}) < len(names):
+        raise BadArgument(f"score: columns that differ in case only cannot be read again; got {names}.", hint="name the scorers otherwise.")
     return names
 
 
-def batch_of(prompts: pa.ChunkedArray, completions: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], pa.RecordBatch]:
-    """The rows that can be scored, as a batch of prompt, completion, group, and which rows they are, shape (rows of the batch,)."""
-    prompt, completion = prompts.combine_chunks(), completions.combine_chunks()
-    group = np.cumsum(starts_of_groups(prompt))
+def batch_of(table: pa.Table, roles: Roles, others: Sequence[str] = ()) -> tuple[npt.NDArray[np.int64], pa.RecordBatch]:
+    """The rows that can be scored, as a batch of prompt, completion, group and `others`, and which rows they are, shape (their number,)."""
+    prompt, completion = table[roles.prompt].combine_chunks(), table[roles.completion].combine_chunks()
+    group = pa.array(np.cumsum(starts_of_groups(prompt)), pa.int64())
+    columns = {"prompt": prompt, "completion": completion, "group": group, **{name: table[name].combine_chunks() for name in others}}
+    batch = pa.record_batch(columns)
     usable = np.flatnonzero(np.asarray(prompt.is_valid()) & np.asarray(completion.is_valid()))
-    if len(usable) < len(prompt):
-        prompt, completion, group = prompt.take(pa.array(usable)), completion.take(pa.array(usable)), group[usable]
-    return usable, pa.record_batch({"prompt": prompt, "completion": completion, "group": pa.array(group, pa.int64())})
+    return usable, batch if len(usable) == len(prompt) else batch.take(pa.array(usable))
+
+
+def compares(scorer: Any) -> bool:
+    """Whether a row's score may hang on the other rows of its prompt: a scorer that does not say so is never shown half a prompt."""
+    return bool(getattr(scorer, "compares", True))
+
+
+def others_of(scorer: Any, columns: Sequence[str], roles: Roles) -> list[str]:
+    """The columns that `scorer` reads besides prompt and completion, of those that are there; where it says None, all."""
+    reads = getattr(scorer, "reads", ())
+    ours = {roles.prompt, roles.completion, "prompt", "completion", "group"}
+    return [name for name in columns if name not in ours and (reads is None or name in reads)]
 
 
 def score_arrays(scored: Scored, usable: npt.NDArray[np.int64], rows: int) -> list[pa.Array]:
@@ -372,6 +391,6 @@ def score_arrays(scored: Scored, usable: npt.NDArray[np.int64], rows: int) -> li
         arrays.append(pa.array(column, mask=null))
     for texts in scored.texts.values():
         said = np.full(rows, None, object)
-        said[usable] = texts
+        said[usable] = [whole_text(text) for text in texts]
         arrays.append(pa.array(said, pa.string()))
     return arrays

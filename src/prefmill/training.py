@@ -127,6 +127,12 @@ def train_reward(
     rows, dropped = given, dict(given.dropped)
     if share and given.frame.height:
         rows, tests["held-out"] = hold_out(given, share, seed, where=where)
+        if not rows.frame.height:
+            raise BadInput(
+                f"{where}: all {given.frame.height:,} pairs are held out, for they have {len(set(given.prompts)):,} prompts in all;"
+                f" got holdout {share:g}, expected some to train on.",
+                hint="--holdout 0, and --test FILE with other pairs to measure on.",
+            )
     with training(seed):
         trainee = load("reward", str(model), revision, device=device, lora=lora_rank is not None, trust_remote_code=trust_remote_code)
         encoder, recipe = _prepared(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from prefmill.errors import BadInput, OutOfDeviceMemory
+from prefmill.errors import BadRow, OutOfDeviceMemory, refuse
 from prefmill.sampling.draws import pick, uniforms
 from prefmill.scoring import abilities
 
@@ -134,8 +134,13 @@ class Decoder:
         found: list[Decoded | None] = [None] * len(rows)
         with torch.inference_mode():
             for wave in self.waves(rows):
-                for number, done in zip(wave, self._fitting([rows[i] for i in wave], stops), strict=True):
-                    found[number] = done
+                try:
+                    done = self._fitting([rows[i] for i in wave], stops)
+                except BadRow as error:
+                    refuse([bad.at(wave[bad.row]) for bad in error.found])
+                    raise
+                for number, each in zip(wave, done, strict=True):
+                    found[number] = each
         assert None not in found
         return found  # type: ignore[return-value]
 
@@ -170,7 +175,12 @@ class Decoder:
         assert self.budget is not None
         self.budget = max(1, self.budget // 2)
         half = len(rows) // 2
-        return self._fitting(rows[:half], stops) + self._fitting(rows[half:], stops)
+        first = self._fitting(rows[:half], stops)
+        try:
+            return first + self._fitting(rows[half:], stops)
+        except BadRow as error:
+            refuse([bad.at(half + bad.row) for bad in error.found])
+            raise
 
     def _wave(self, rows: list[Row], stops: Stops | None) -> list[Decoded]:
         count = len(rows)
@@ -185,10 +195,11 @@ class Decoder:
             here = torch.as_tensor(batch.rows, device=self.device)
             drawn, logprobs = pick(batch.logits, temperatures[here], draws[here, step], self.top_p)
             if not bool(logprobs.isfinite().all()):
-                raise BadInput(
-                    "sample: the model gave no finite probabilities; got NaN or infinity among its logits.",
-                    hint="in half precision this is an overflow: --dtype float32 or bfloat16; else the weights are broken.",
-                )
+                what = "got no finite probabilities from the model; NaN or infinity is among its logits."
+                hint = "in half precision this is an overflow: --dtype float32 or bfloat16; else the weights are broken."
+                places = [place for place, fine in enumerate(logprobs.isfinite().tolist()) if not fine]
+                bad = [batch.rows[place] for place in places if alive[batch.rows[place]]]
+                refuse([BadRow("sample", what, row=row, reason="not_finite", hint=hint) for row in bad])
             ends = torch.isin(drawn, self._ends).tolist()
             for row, token, logprob, end in zip(batch.rows, drawn.tolist(), logprobs.tolist(), ends, strict=True):
                 if not alive[row]:

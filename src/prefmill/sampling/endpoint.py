@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -38,12 +39,13 @@ class EndpointSampler(Remote):
         url, model, concurrency, timeout, retries, rate_limit, api_key_env: see `Remote`.
         api: `chat` sends messages (a text is one user message); `completions` sends texts as they are, to `/v1/completions`.
         top_p, max_new_tokens, stop: as in sampling anywhere; a stop string is cut off, should a server leave it on.
-        seed_bits: low bits of the seed that are sent (63: what vLLM takes; 32 for servers that take no more).
+        seed_bits: low bits of the seed that are sent; 31 is what every server takes, vLLM takes 63.
         on_refused: a request that the server finds bad: an `error`, or `null`.
         extra: further fields of every request, for example `{"top_k": 40}` or `{"chat_template_kwargs": {"enable_thinking": False}}`.
 
-    Log-probabilities are asked for and summed where the server tells them; that they are those at temperature 1 is the server's business
-    (vLLM's default). The same seed gives the same text only where the server keeps that promise: `transformers serve` does for one request
+    Log-probabilities are asked for and summed where the server tells one for every token; that they are those at temperature 1
+    is the server's business (vLLM's default). The same seed gives the same text only where the server keeps that
+    promise: `transformers serve` does for one request
     at a time (`concurrency=1`), since it seeds its whole process, and samples only if the model's generation config says `do_sample`.
     The URL is not in the fingerprint: a server may move. What is thought aloud before the answer (`reasoning_content`) is left out.
 
@@ -58,7 +60,7 @@ class EndpointSampler(Remote):
     top_p: float = 1.0
     max_new_tokens: int = 256
     stop: str | Sequence[str] = ()
-    seed_bits: int = 63
+    seed_bits: int = 31
     on_refused: Literal["error", "null"] = "error"
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -162,9 +164,9 @@ class EndpointSampler(Remote):
         ends = [at for at in (text.find(each) for each in self.stop) if at >= 0]
         text = text[: min(ends)] if ends else text
         told = choice.get("logprobs")
-        tokens = (_chat_tokens(told) if self.api == "chat" else _plain_tokens(told)) if told else None
+        number, tokens = (_chat_tokens(told) if self.api == "chat" else _plain_tokens(told)) if told else (None, None)
         counted = (said.get("usage") or {}).get("completion_tokens")
-        n_tokens = counted if isinstance(counted, int) else len(tokens) if tokens is not None else None
+        n_tokens = counted if type(counted) is int and counted >= 0 else number
         logprob = sum(token.logprob for token in tokens) if tokens is not None else None
         return Reply(Answer(text, reason, logprob, n_tokens), tokens)
 
@@ -179,24 +181,37 @@ def _text(prompt: Prompt) -> str:
     raise RequestFailed(f"endpoint: messages cannot go to /v1/completions; got {len(prompt)} messages.", hint="api='chat' takes them.")
 
 
-def _chat_tokens(told: Any) -> tuple[Token, ...] | None:
-    """The tokens of a chat completion: `{"content": [{token, logprob, top_logprobs}]}`."""
+def _chat_tokens(told: Any) -> tuple[int | None, tuple[Token, ...] | None]:
+    """How many tokens a chat completion has, and the tokens: `{"content": [{token, logprob, top_logprobs}]}`."""
     content = told.get("content")
     if not content:
-        return None
-    return tuple(
-        Token(each["token"], float(each["logprob"]), {t["token"]: float(t["logprob"]) for t in each.get("top_logprobs") or ()})
-        for each in content
-    )
+        return None, None
+    tops = [{t["token"]: t["logprob"] for t in each.get("top_logprobs") or ()} for each in content]
+    return len(content), _tokens([each["token"] for each in content], [each["logprob"] for each in content], tops)
 
 
-def _plain_tokens(told: Any) -> tuple[Token, ...] | None:
-    """The tokens of a plain completion: `{tokens, token_logprobs, top_logprobs}`, three lists."""
+def _plain_tokens(told: Any) -> tuple[int | None, tuple[Token, ...] | None]:
+    """As `_chat_tokens`, of a plain completion: `{tokens, token_logprobs, top_logprobs}`, three lists."""
     texts, logprobs = told.get("tokens"), told.get("token_logprobs")
-    if not texts or not logprobs or None in logprobs:
+    if not texts or not logprobs:
+        return None, None
+    return len(texts), _tokens(texts, logprobs, told.get("top_logprobs") or [{}] * len(texts))
+
+
+def _tokens(texts: Sequence[str], logprobs: Sequence[Any], tops: Sequence[Mapping[str, Any] | None]) -> tuple[Token, ...] | None:
+    """Tokens with log-probabilities; None where that of a drawn token is none: their sum would be a number all the same.
+
+    An alternative may have probability 0; one whose log-probability cannot be is left out.
+    """
+    if not all(_is_logprob(value) and math.isfinite(value) for value in logprobs):
         return None
-    tops = told.get("top_logprobs") or [{}] * len(texts)
-    return tuple(Token(text, float(lp), dict(top or {})) for text, lp, top in zip(texts, logprobs, tops, strict=True))
+    kept = [{text: float(value) for text, value in (top or {}).items() if _is_logprob(value)} for top in tops]
+    return tuple(Token(text, float(value), top) for text, value, top in zip(texts, logprobs, kept, strict=True))
+
+
+def _is_logprob(value: Any) -> bool:
+    """Whether `value` can be the logarithm of a probability, but for rounding."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value <= 1e-3  # NaN is not
 
 
 def _refused(_: int, error: RequestFailed) -> Reply:

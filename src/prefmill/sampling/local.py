@@ -223,7 +223,11 @@ class LocalSampler:
         wanted = [i for i, answer in enumerate(answers) if answer is None]
         rows = [Row(ids[i], float(requests[i].temperature), requests[i].seed) for i in wanted]
         stops = [text for text in self.stop if text not in tokenizer.all_special_tokens]
-        found = decoder.decode(rows, (lambda tokens: _cut(self._text(tokens), stops) is not None) if stops else None)
+        try:
+            found = decoder.decode(rows, (lambda tokens: _cut(self._text(tokens), stops) is not None) if stops else None)
+        except BadRow as error:
+            refuse([bad.at(wanted[bad.row]) for bad in error.found])
+            raise
         for i, done in zip(wanted, found, strict=True):
             text = self._text(done.tokens, ids[i])
             cut = _cut(text, stops)

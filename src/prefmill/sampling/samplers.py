@@ -42,6 +42,15 @@ class Answer:
     n_tokens: int | None
 
 
+def whole_text(text: str | None) -> str | None:
+    """`text` as it can be stored: half a surrogate pair, which an answer cut inside a character may hold, is U+FFFD.
+
+    >>> whole_text("ok \\ud83d")
+    'ok \ufffd'
+    """
+    return None if text is None else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 @runtime_checkable
 class Sampler(Protocol):
     """Answers requests; what decides a text beside the request (model, top_p, max_new_tokens, stop) is the sampler's own."""

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prefmill.errors import BadArgument, BadInput, BadRow, RequestFailed, ScoresDiffer
+from prefmill.errors import BadArgument, BadInput, BadRow, RequestFailed, ScoresDiffer, refuse
 from prefmill.sampling.client import Broken
 from prefmill.sampling.remote import Remote
+from prefmill.scoring.models import label_index
 from prefmill.scoring.parity import difference
 from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.rubrics import as_text
@@ -68,6 +69,7 @@ class EndpointScorer(Remote):
     """
 
     columns: ClassVar[tuple[str, ...]] = ("score",)
+    compares: ClassVar[bool] = False
 
     model: str = ""
     kind: Kind = "vllm-classify"
@@ -145,9 +147,9 @@ class EndpointScorer(Remote):
             for row, messages in enumerate(conversations(prompts, completions)):
                 ask([row], {"messages": messages, "use_activation": False, "add_generation_prompt": False, **self._task})
         else:
-            inputs = self._inputs(batch, prompts, completions)
-            for first in range(0, batch.num_rows, self.batch_rows):
-                which = list(every[first : first + self.batch_rows])
+            inputs, size = self._inputs(batch, prompts, completions), self._rows_of_request
+            for first in range(0, batch.num_rows, size):
+                which = list(every[first : first + size])
                 some = [inputs[row] for row in which]
                 if self.kind.startswith("vllm"):
                     ask(which, {"input": some, "use_activation": False, "add_special_tokens": False, **self._task})
@@ -158,14 +160,20 @@ class EndpointScorer(Remote):
         return Bodies(batch, rows, bodies)
 
     @property
+    def _rows_of_request(self) -> int:
+        """At most `batch_rows`; fewer once the server has refused so many for their size."""
+        return int(self._state.get("batch_rows", self.batch_rows))
+
+    @property
     def _task(self) -> dict[str, str]:
         return {"task": "classify"} if self.kind == "vllm-pooling" else {}
 
     def _of_one_prompt(self, prompts: list[Any]) -> list[list[int]]:
         """Rows that stand together and have one prompt, a request's worth at a time."""
         found: list[list[int]] = []
+        size = self._rows_of_request
         for row, prompt in enumerate(prompts):
-            if found and len(found[-1]) < self.batch_rows and prompts[found[-1][0]] == prompt:
+            if found and len(found[-1]) < size and prompts[found[-1][0]] == prompt:
                 found[-1].append(row)
             else:
                 found.append([row])
@@ -177,12 +185,21 @@ class EndpointScorer(Remote):
             return [[as_text(prompt), as_text(completion)] for prompt, completion in zip(prompts, completions, strict=True)]
         if self.kind.startswith("vllm"):
             encoded = self._encoder.encode(batch["prompt"], batch["completion"], np.arange(batch.num_rows)).rows
+            if encoded.types is not None and encoded.types.any():
+                raise BadArgument(
+                    f"endpoint: token ids do not say which of the two texts a token is of; got template 'pair' and kind {self.kind!r}.",
+                    hint="--kind vllm-score without --tokenizer sends pairs of texts.",
+                )
             return [encoded.row(i).tolist() for i in range(len(encoded))]
-        texts = self._texts(prompts, completions)
+        texts = self._texts(batch, prompts, completions)
         return [[text] for text in texts] if self.kind == "tei-predict" else texts
 
-    def _texts(self, prompts: list[Any], completions: list[Any]) -> list[str]:
-        """Rows as one text each, without the BOS token that the server's tokenizer will add."""
+    def _texts(self, batch: pa.RecordBatch, prompts: list[Any], completions: list[Any]) -> list[str]:
+        """Rows as one text each, without the special tokens that the server's tokenizer will put around it.
+
+        The server has to read the ids that our encoder makes; what its tokenizer would read is worked out here, and raises `BadRow`
+        where it is something else.
+        """
         encoder = self._encoder
         tokenizer = encoder.tokenizer
         if encoder.template == "chat":
@@ -192,9 +209,20 @@ class EndpointScorer(Remote):
             texts = [as_text(p) + as_text(c).removesuffix(end) + end for p, c in zip(prompts, completions, strict=True)]
         else:
             raise BadArgument(f"endpoint: template 'pair' makes no one text; got kind {self.kind!r}.", hint="leave the tokenizer out.")
-        bos = tokenizer.bos_token
-        adds = bos is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
-        return [text.removeprefix(bos) for text in texts] if adds else list(texts)
+        head, tail = _put_around(tokenizer)
+        texts = [text.removeprefix(head).removesuffix(tail) for text in texts]
+        wanted = encoder.encode(batch["prompt"], batch["completion"], np.arange(batch.num_rows)).rows
+        read = tokenizer(texts, verbose=False)["input_ids"]
+        what = f"would be read by the server as {{}} tokens, other than the {{}} of template {encoder.template!r}."
+        hint = f"{self.kind} takes texts only: leave --tokenizer out, or serve the model where ids can be sent (--kind vllm-classify)."
+        refuse(
+            [
+                BadRow("endpoint", what.format(len(ids), len(wanted.row(i))), row=i, reason="template_failed", hint=hint)
+                for i, ids in enumerate(read)
+                if ids != wanted.row(i).tolist()
+            ]
+        )
+        return texts
 
     def run(self, prepared: Bodies) -> Scored:
         """Ask the server, and check the first rows."""
@@ -219,6 +247,8 @@ class EndpointScorer(Remote):
                 elif len(which) == 1:
                     reasons[which[0]] = values.reason
                 else:
+                    if values.status == 413:  # the size alone: later requests are no larger than what may pass
+                        self._state["batch_rows"] = min(self._rows_of_request, -(-len(which) // 2))
                     again += np.array_split(which, 2)
             halves = [self.prepare(asked.batch.take(pa.array(which))).bodies for which in again]
             asked = Bodies(asked.batch, again, [body for bodies in halves for body in bodies])
@@ -269,20 +299,30 @@ class EndpointScorer(Remote):
     def _one(self, values: Any) -> float:
         while isinstance(values, list) and len(values) == 1:
             values = values[0]
-        if not isinstance(values, list):
-            return float(values)
-        if isinstance(self.label, int) and not isinstance(values[0], list) and 0 <= self.label < len(values):
-            return float(values[self.label])
-        raise BadInput(f"endpoint: the model has {len(values)} scores a row; got label {self.label!r}, expected one of their numbers.")
+        scores = values if isinstance(values, list) else [values]
+        number = self._number if self.label is not None else 0 if len(scores) == 1 else None
+        if number is not None and not isinstance(scores[0], list) and 0 <= number < len(scores):
+            return float(scores[number])
+        raise BadInput(
+            f"endpoint: the model has {len(scores)} scores a row; got label {self.label!r}, expected the number of one of them.",
+            hint=f"--label 0 to --label {len(scores) - 1}; with --parity also its name.",
+        )
+
+    @property
+    def _number(self) -> int | None:
+        """The label's number: by the names of the model that is compared, where there is one."""
+        if self.parity is not None:
+            return label_index(self.parity.config, self.label)
+        return int(str(self.label)) if str(self.label).isdecimal() else None
 
     def _named(self, values: list[dict[str, Any]]) -> float:
-        if len(values) == 1 and self.label is None:
-            return float(values[0]["score"])
-        for each in values:
-            if each["label"] == self.label:
-                return float(each["score"])
-        names = sorted(each["label"] for each in values)
-        raise BadInput(f"endpoint: the model has the labels {names}; got label {self.label!r}.")
+        scores = {str(each["label"]): float(each["score"]) for each in values}
+        if len(scores) == 1 and self.label is None:
+            return next(iter(scores.values()))
+        for name in (str(self.label), f"LABEL_{self._number}"):  # the names of a model whose labels have none
+            if name in scores:
+                return scores[name]
+        raise BadInput(f"endpoint: the model has the labels {sorted(scores)}; got label {self.label!r}.", hint="--label NAME")
 
     # -- checking -----------------------------------------------------------------------------------------------------------------------
 
@@ -313,3 +353,11 @@ class EndpointScorer(Remote):
         """The score of each row, NaN where it has none."""
         scored = self.run(self.prepare(batch))
         return scored.columns["score"] if scored.null is None else np.where(scored.null, np.nan, scored.columns["score"])
+
+
+def _put_around(tokenizer: Any) -> tuple[str, str]:
+    """The special tokens that `tokenizer` puts before and after a text."""
+    inner, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    at = next((i for i in range(len(whole) - len(inner) + 1) if whole[i : i + len(inner)] == inner), 0)
+    head, tail = whole[:at], whole[at + len(inner) :]
+    return tuple("".join(tokenizer.convert_ids_to_tokens(ids)) for ids in (head, tail))  # type: ignore[return-value]

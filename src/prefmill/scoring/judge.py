@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +21,16 @@ import pyarrow as pa
 from prefmill.errors import BAD_ROW, BadArgument, BadRow, RequestFailed, refuse
 from prefmill.sampling.endpoint import Reply
 from prefmill.sampling.samplers import Request
-from prefmill.scoring.rubrics import Mode, as_text, expected_rating, filled, parse_rating, parse_verdict, rubric_of
+from prefmill.scoring.rubrics import SCALE, Mode, as_text, expected_rating, filled, parse_rating, parse_verdict, rubric_of
 from prefmill.scoring.scorers import Floats, Scored
 
 Schedule = Literal["all", "baseline"]
 #: finish reasons of requests without an answer: a server's refusal, a prompt that a local model does not take
 _UNANSWERED = frozenset(BAD_ROW)
+#: finish reasons of answers that would have gone on
+_INCOMPLETE = ("length", "content_filter")
+#: how answers are read (`rubrics.py`): another number is another score
+_PARSER = "2"
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,16 @@ class Questions:
         return [row for row, its in enumerate(self.about) if its == request] or [self.asked_by[request]]
 
 
+#: first candidate, second candidate, the requests in both orders
+Match = tuple[int, int, int, int]
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The candidates of one prompt: for each distinct text the rows that have it, and the matches (first, second, request, request)."""
 
     rows: list[list[int]]
-    matches: list[tuple[int, int, int, int]]
+    matches: list[Match]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +72,9 @@ class JudgeScorer:
 
     Args:
         sampler: what answers: an `EndpointSampler`, a `LocalSampler`, or any other `Sampler`; asked at temperature 0.
-        mode: `rating`: 1 to 10 for each row. `pairwise`: the candidates of a prompt against one another.
+        mode: `rating`: a number for each row. `pairwise`: the candidates of a prompt against one another.
         rubric: what is asked, a text or a file, with the places {prompt} and {completion}, or for pairwise {prompt}, {a} and {b}.
+        scale: rating: the lowest and the highest number that the rubric allows; fractions between them count too.
         schedule: pairwise: `all` pairs, or each candidate against the prompt's first one (`baseline`).
         max_pairs: most pairs of a prompt; taken in rounds in which every candidate meets another, so that all meet about equally often.
         top_logprobs: how many alternatives of a token are asked for (rating, where the server tells them).
@@ -94,6 +104,7 @@ class JudgeScorer:
     sampler: Any
     mode: Mode = "rating"
     rubric: str | Path | None = None
+    scale: tuple[float, float] = SCALE
     schedule: Schedule = "all"
     max_pairs: int | None = None
     top_logprobs: int = 20
@@ -111,6 +122,14 @@ class JudgeScorer:
                 said.append(f"{name} is not one of {allowed}; got {getattr(self, name)!r}")
         if self.max_pairs is not None and (type(self.max_pairs) is not int or self.max_pairs < 1):
             said.append(f"max_pairs must be a whole number >= 1 or None; got {self.max_pairs!r}")
+        scale = self.scale if isinstance(self.scale, list | tuple) else ()
+        numbers = [float(n) for n in scale if isinstance(n, int | float) and not isinstance(n, bool) and np.isfinite(n)]
+        if len(scale) != 2 or len(numbers) != 2 or not 0 <= numbers[0] < numbers[1]:
+            said.append(f"scale must be two numbers, the lower one first and not below 0; got {self.scale!r}")
+        elif self.mode == "rating" and self.rubric is None and tuple(numbers) != SCALE:
+            said.append(f"the default rubric asks for 1 to 10; got scale {self.scale!r}: give a rubric that asks for it")
+        else:
+            object.__setattr__(self, "scale", (numbers[0], numbers[1]))
         if self.mode == "rating" and (self.max_pairs is not None or self.schedule != "all"):
             said.append("schedule and max_pairs are for mode 'pairwise'; got mode 'rating'")
         if type(self.top_logprobs) is not int or self.top_logprobs < 0:
@@ -129,6 +148,11 @@ class JudgeScorer:
         return ("score", "rating") if self.mode == "rating" else ("score", "comparisons")
 
     @property
+    def compares(self) -> bool:
+        """Whether a row's score hangs on the other rows of its prompt: then no prompt may be cut."""
+        return self.mode == "pairwise"
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """What the judge said, and why a row has no score."""
         return ("verdict", "reason")
@@ -139,7 +163,7 @@ class JudgeScorer:
         own = {
             "scorer": "judge", "mode": self.mode, "rubric": hashlib.sha256(str(self.rubric).encode()).hexdigest()[:16],
             "schedule": self.schedule, "max_pairs": str(self.max_pairs), "top_logprobs": str(self.top_logprobs),
-            "ten_is_one_token": str(self.ten_is_one_token), "on_refused": self.on_refused,
+            "ten_is_one_token": str(self.ten_is_one_token), "on_refused": self.on_refused, "scale": repr(self.scale), "parser": _PARSER,
         }  # fmt: skip
         return {**own, **{f"sampler.{name}": value for name, value in self.sampler.fingerprint.items()}}
 
@@ -239,41 +263,45 @@ class JudgeScorer:
         score, rating = (np.array([0.0 if one is None else one for one in column], float) for column in _columns(mine, 2))
         return score, rating, [replies[request].answer.text for request in asked.about], [reason for _, _, reason in mine]
 
-    def _rating(self, reply: Reply) -> tuple[float | None, int | None, str | None]:
+    def _rating(self, reply: Reply) -> tuple[float | None, float | None, str | None]:
         """Score, number said, reason for neither."""
         answer = reply.answer
         if answer.finish_reason in _UNANSWERED:
             return None, None, answer.finish_reason
-        parsed = parse_rating(answer.text, cut_off=answer.finish_reason == "length")
+        parsed = parse_rating(answer.text, cut_off=answer.finish_reason in _INCOMPLETE, scale=self.scale)
         if isinstance(parsed, str):
             return None, None, parsed
-        number = parsed[0]
-        tokens = reply.tokens
-        if not tokens or parse_rating("".join(token.text for token in tokens))[0] != number:
-            return float(number), number, None
-        expected = expected_rating(tokens, self.ten_is_one_token)
-        return float(number) if expected is None else expected, number, None
+        number, tokens = parsed[0], reply.tokens or ()
+        from_tokens = parse_rating("".join(token.text for token in tokens), scale=self.scale)
+        if isinstance(from_tokens, str) or from_tokens[0] != number:
+            return number, number, None
+        expected = expected_rating(tokens, self.ten_is_one_token, self.scale)
+        return number if expected is None else expected, number, None
 
     def _compared(self, asked: Questions, replies: list[Reply]) -> tuple[Floats, Floats, list[str | None], list[str | None]]:
         score, met = np.zeros(asked.rows), np.zeros(asked.rows)
         verdicts: list[str | None] = [None] * asked.rows
         reasons: list[str | None] = [None] * asked.rows
         for group in asked.groups:
+            places = {row: place for place, row in enumerate(sorted(row for rows in group.rows for row in rows))}
+            of_candidate: list[list[Match]] = [[] for _ in group.rows]
+            for match in group.matches:
+                of_candidate[match[0]].append(match)
+                of_candidate[match[1]].append(match)
             for number, rows in enumerate(group.rows):
-                wins, void, told = self._matches(group, number, replies)
+                wins, void, told = self._matches(group, number, of_candidate[number], places, replies)
                 reason = None if wins else void or ("single_candidate" if len(group.rows) == 1 else "not_compared")
                 for row in rows:
                     score[row], met[row] = (sum(wins) / len(wins), len(wins)) if wins else (0.0, 0.0)
                     verdicts[row], reasons[row] = json.dumps(told, ensure_ascii=False) if told else None, reason
         return score, met, verdicts, reasons
 
-    def _matches(self, group: Candidates, number: int, replies: list[Reply]) -> tuple[list[float], str | None, list[dict[str, Any]]]:
-        """What one candidate won, why the first match that does not count does not, and what was said in all of them."""
-        places = {row: place for place, row in enumerate(sorted(row for rows in group.rows for row in rows))}
+    def _matches(
+        self, group: Candidates, number: int, matches: Sequence[Match], places: Mapping[int, int], replies: list[Reply]
+    ) -> tuple[list[float], str | None, list[dict[str, Any]]]:
+        """What one candidate won in its matches, why the first that does not count does not, and what was said in all of them."""
         wins, void, told = [], None, []
-        for first, second, one, two in group.matches:
-            if number not in (first, second):
-                continue
+        for first, second, one, two in matches:
             other = second if number == first else first
             shown_first, shown_second = (one, two) if number == first else (two, one)
             as_a, as_b = self._verdict(replies[shown_first]), self._verdict(replies[shown_second])
@@ -292,7 +320,7 @@ class JudgeScorer:
     def _verdict(self, reply: Reply) -> str:
         if reply.answer.finish_reason in _UNANSWERED:
             return reply.answer.finish_reason
-        return parse_verdict(reply.answer.text, cut_off=reply.answer.finish_reason == "length")
+        return parse_verdict(reply.answer.text, cut_off=reply.answer.finish_reason in _INCOMPLETE)
 
     def __call__(self, batch: pa.RecordBatch) -> Floats:
         """The score of each row, NaN where it has none."""
@@ -309,16 +337,18 @@ def pairs_of(candidates: int, schedule: Schedule, most: int | None = None) -> li
     >>> pairs_of(4, "all"), pairs_of(4, "all", 2), pairs_of(4, "baseline")
     ([(0, 3), (1, 2), (0, 2), (1, 3), (0, 1), (2, 3)], [(0, 3), (1, 2)], [(0, 1), (0, 2), (0, 3)])
     """
-    if schedule == "baseline":
-        return [(0, other) for other in range(1, candidates)][:most]
+    pairs = ((0, other) for other in range(1, candidates)) if schedule == "baseline" else _rounds(candidates)
+    return list(islice(pairs, most))
+
+
+def _rounds(candidates: int) -> Iterator[tuple[int, int]]:
     seats = list(range(candidates + candidates % 2))
-    pairs = []
+    half = len(seats) // 2
     for _ in range(len(seats) - 1):
-        half = len(seats) // 2
-        met = [(min(a, b), max(a, b)) for a, b in zip(seats[:half], reversed(seats[half:]), strict=True)]
-        pairs += [pair for pair in met if pair[1] < candidates]
+        for a, b in zip(seats[:half], reversed(seats[half:]), strict=True):
+            if max(a, b) < candidates:
+                yield min(a, b), max(a, b)
         seats = [seats[0], seats[-1], *seats[1:-1]]
-    return pairs[:most]
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:

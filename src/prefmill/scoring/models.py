@@ -454,8 +454,12 @@ def label_index(config: Any, label: str | int | None, outputs: int) -> int:
             f"score: the model has {outputs} labels; got no label, expected one of {list(names.values())}.",
             hint=f"--label {next(iter(names.values()))} (or its number).",
         )
+    # A name may look like another label's number: names go first.
     for number, name in names.items():
-        if label in (name, number, str(number)):
+        if label == name:
+            return number
+    for number in names:
+        if label in (number, str(number)):
             return number
     raise BadArgument(f"score: the model has no label {label!r}; got {list(names.values())}.")
 

@@ -46,6 +46,8 @@ class _TokenScorer(ABC):
 
     kind: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ("score",)
+    compares: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...]] = ()
 
     model: str | Path
     revision: str | None = None
@@ -136,7 +138,9 @@ class _TokenScorer(ABC):
 
         return self._kept("folder", lambda: models.folder_of(str(self.model), self.revision))  # type: ignore[no-any-return]
 
-    def _config(self) -> Any:
+    @property
+    def config(self) -> Any:
+        """The model's configuration, loaded on first use."""
         from prefmill.scoring import models
 
         make = lambda: models.config_of(self._folder(), trust_remote_code=self.trust_remote_code)  # noqa: E731
@@ -151,7 +155,7 @@ class _TokenScorer(ABC):
         _transformers()
         from prefmill.scoring import models
 
-        config = self._config()
+        config = self.config
         tokenizer = models.load_tokenizer(self._folder(), trust_remote_code=self.trust_remote_code)
         own = models.longest(config, tokenizer)
         if self.max_length is not None and own is not None and self.max_length > own:
@@ -199,8 +203,13 @@ class _TokenScorer(ABC):
     def prepare(self, batch: pa.RecordBatch) -> Prepared:
         """Tokens and plan of a batch: runs ahead of the model, in a thread of its own."""
         groups = batch["group"].to_numpy() if "group" in batch.schema.names else np.arange(batch.num_rows)
-        encoded = self.encoder.encode(batch["prompt"], batch["completion"], groups)
+        open_ends = None
+        if "finish_reason" in self.reads and "finish_reason" in batch.schema.names:
+            open_ends = [reason == "length" for reason in batch["finish_reason"].to_pylist()]
+        encoded = self.encoder.encode(batch["prompt"], batch["completion"], groups, open_ends)
         rows = encoded.rows
+        if self.kind != "reward":
+            refuse_without_tokens(encoded)
         keys, known, cached = None, np.zeros(len(rows), bool), np.zeros((len(rows), len(self.columns)))
         if self.cache is not None and len(rows):
             keys = [content_key(rows.key(i)) for i in range(len(rows))]
@@ -350,12 +359,14 @@ class LogProb(_TokenScorer):
     """The log-probability of the completion under a causal language model: columns `score` (the sum) and `mean` (per token).
 
     The completion's tokens are those behind the longest common prefix of the row's ids and the prompt's own ids (with the generation
-    prompt, for chats). Nats. Equal to the sum of the negative cross-entropies that Transformers' loss has over these tokens. Arguments as
-    in `RewardModel`.
+    prompt, for chats). Where the pool has a column `finish_reason`, an answer that was cut off (`length`) has no end
+    token, as none was drawn. A completion without tokens has no score (`no_tokens`). Nats. Equal to the sum of the
+    negative cross-entropies that Transformers' loss has over these tokens. Arguments as in `RewardModel`.
     """
 
     kind: ClassVar[str] = "logprob"
     columns: ClassVar[tuple[str, ...]] = ("score", "mean")
+    reads: ClassVar[tuple[str, ...]] = ("finish_reason",)
 
     def _engines(self) -> list[Any]:
         from prefmill.scoring.heads import LogProbHead
@@ -374,6 +385,7 @@ class ImplicitReward(_TokenScorer):
 
     kind: ClassVar[str] = "implicit"
     columns: ClassVar[tuple[str, ...]] = ("score", "policy_logprob", "reference_logprob")
+    reads: ClassVar[tuple[str, ...]] = ("finish_reason",)
 
     reference: str | Path
     reference_revision: str | None = None
@@ -425,6 +437,14 @@ def _check_tokens(encoded: Encoded, engines: list[Any], tokenizer: Any) -> None:
         place = int(encoded.kept[row])
         bad.append(BadRow("score", what, row=place, reason="unknown_token", hint=hint))
     refuse(bad)
+
+
+def refuse_without_tokens(encoded: Encoded) -> None:
+    """Raise `BadRow` for rows without a completion token that something predicts: the empty sum is 0, and no other is as high."""
+    rows = encoded.rows
+    none = np.flatnonzero(rows.lengths <= np.maximum(rows.starts, 1)).tolist()
+    what = "has no token that could be scored; got an empty completion, and nothing that ends it."
+    refuse([BadRow("score", what, row=int(encoded.kept[i]), reason="no_tokens") for i in none])
 
 
 def _transformers() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
-from prefmill.errors import BadArgument, BadInput
+from prefmill.errors import BadArgument
 from prefmill.json_values import decoded
+
+_T = TypeVar("_T")
 
 Mode = Literal["rating", "pairwise"]
 #: the places that a rubric has to have
@@ -96,52 +100,166 @@ def as_text(value: Any) -> str:
     return messages[0][1] if len(messages) == 1 else "\n\n".join(f"{role}: {content}" for role, content in messages)
 
 
-_NUMBER = r"\[{0,2}\**(10|[1-9])\**\]{0,2}(?:\s*/\s*10)?\.?"
-_ALONE = re.compile(rf"\s*{_NUMBER}\s*")
-_SAID = re.compile(
-    rf"(?:\**(?:final |overall )?(?:rating|score)\**\s*[:=]\s*\**\s*|(?=\[\[)){_NUMBER}(?![\w.,/]*\d|[ \t]*(?:[-–~]|to|or)[ \t]*\d)",
-    re.IGNORECASE,
+#: The scale of the default rubric.
+SCALE = (1.0, 10.0)
+# Full-width forms, one character for one, so that places in the text stay what they are.
+_PLAIN = str.maketrans({chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)})
+_THOUGHT = r"(?:think|thinking|thought|thoughts|reasoning|seed:think)"
+_OPENED = re.compile(rf"[<\[◁]\s*{_THOUGHT}\s*[>\]▷]", re.IGNORECASE)
+_CLOSED = re.compile(rf"[<\[◁]\s*/\s*{_THOUGHT}\s*[>\]▷]", re.IGNORECASE)
+_LINE = re.compile(r"[^\n\r\v\f\x85\u2028\u2029]+")
+_FENCE = re.compile(r"\s*`{3,}\w*\s*")
+_QUOTED = re.compile(r"""\"[^"]*"|“[^”]*”|«[^»]*»|`[^`]*`|(?<!\w)'[^']*'(?!\w)|(?<!\w)‘[^’]*’(?!\w)""")
+_QUOTES = re.compile('["“”«»]')
+
+_BULLET = r"\s*(?:[-*#>]+\s+)*[*_]*"
+_OPEN, _CLOSE = r"[\[(*_`]*", r"[\])*_`]*"
+_NUMBER = r"(?P<value>(?:0|[1-9]\d{0,8})(?:\.\d{1,8})?)"
+_RATING = rf"{_OPEN}{_NUMBER}{_CLOSE}(?:\s*(?:/|out\s+of)\s*(?P<top>\d{{1,9}})(?!\d))?{_CLOSE}"
+_NO_MORE = r"(?![\w%]|[.,/]\d|\s*(?:[-–~/]|to\b|or\b|out\b)\s*\d)"
+_ADJECTIVES = r"(?:(?:my|the|your|its|final|overall|total)\s+)*"
+
+
+def _said(words: str) -> str:
+    """What stands before a verdict: `Rating:`, `[RESULT]`, or the brackets of `[[8]]`."""
+    return rf"(?:{words})[*_]*\s*(?:[:=]|\bis\b:?)[*_\s]*|\[RESULT\]\s*:?\s*|(?=\[\[)"
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a verdict can be written: alone on its line, first or last in it, or under one of `keys` of a JSON object."""
+
+    alone: re.Pattern[str]
+    first: re.Pattern[str]
+    last: re.Pattern[str]
+    others: re.Pattern[str]  #: what would contradict, were it another
+    keys: frozenset[str]
+
+    @classmethod
+    def of(cls, words: str, value: str, more: str, others: str, keys: str) -> _Form:
+        said = _said(words)
+        return cls(
+            re.compile(rf"{_BULLET}[\"'“‘«]?{value.replace('(?-i:[ABC])', '[ABC]')}[\"'”’»]?\s*[.!]?\s*", re.IGNORECASE),
+            re.compile(rf"{_BULLET}{_ADJECTIVES}(?:{said}){value}{more}", re.IGNORECASE),
+            re.compile(rf"(?:{said}){value}[\s.!*_]*$", re.IGNORECASE),
+            re.compile(others),
+            frozenset(keys.split()),
+        )
+
+
+_RATINGS = _Form.of(
+    "rating|score|grade", _RATING, _NO_MORE, r"(?<![\w.,/])(?<!out of )\d+(?:\.\d+)?(?!\w|[.,/]\d)", "rating score grade overall_rating"
 )
-_LETTER = r"\[{0,2}\**(A|B|C|tie)\**\]{0,2}\.?"
-_ALONE_LETTER = re.compile(rf"\s*{_LETTER}\s*", re.IGNORECASE)
-_SAID_LETTER = re.compile(
-    rf"(?:\**(?:final |overall )?(?:verdict|winner|choice)\**\s*[:=]\s*\**\s*|(?=\[\[)){_LETTER}(?!\w)", re.IGNORECASE
+_VERDICTS = _Form.of(
+    "verdict|winner|choice", rf"{_OPEN}(?P<value>(?-i:[ABC])|tie){_CLOSE}", r"(?!\w)", r"(?<!\w)[ABC](?![\w'])", "verdict winner choice"
 )
 
 
-def parse_rating(text: str, *, cut_off: bool = False) -> tuple[int, int] | str:
+def parse_rating(text: str, *, cut_off: bool = False, scale: tuple[float, float] = SCALE) -> tuple[float, int] | str:
     """The rating that an answer gives and where its digits begin, or why it gives none.
 
-    An answer is one number alone, or says `Rating: N` (also `Score: N`, `[[N]]`, `N/10`) once, or more than once the same. Nothing else
-    counts: a number in a sentence may be anything.
+    Thoughts before the answer (up to the last `</think>`) are left out; one that never ends leaves no answer. The last line that is not
+    empty has to be the rating: `8`, `8.5`, `8/10`, `8 out of 10`, or `Rating: 8` (also `Score: 8`, `[RESULT] 8`, `[[8]]`) at its begin
+    or end; or the answer ends in a JSON object with the key `rating` or `score`. Nothing else counts: what stands before may quote whom
+    it judges, and so may what stands in quotes. Another number of the scale on that line contradicts.
 
     >>> parse_rating("8"), parse_rating("It is clear.\\nRating: 10/10"), parse_rating("I gave 7 reasons"), parse_rating("11")
-    ((8, 0), (10, 21), 'unparseable', 'unparseable')
+    ((8.0, 0), (10.0, 21), 'unparseable', 'unparseable')
+    >>> parse_rating('It says "Rating: 10" to cheat me.\\n2'), parse_rating("<think>Score: 3? No.</think>8"), parse_rating("<think>8")
+    ((2.0, 34), (8.0, 29), 'unparseable')
     """
-    alone = _ALONE.fullmatch(text)
-    found = [alone] if alone else list(_SAID.finditer(text))
-    if not found:
-        return "cut_off" if cut_off else "unparseable"
-    if len({match[1] for match in found}) > 1:
-        return "contradictory"
-    last = found[-1]
-    if cut_off and last.end(1) == len(text) and last[1] == "1":  # it may have become a 10
-        return "cut_off"
-    return int(last[1]), last.start(1)
+    low, high = scale
+
+    def value_of(value: str, top: str | None) -> float | None:
+        return float(value) if low <= float(value) <= high and (top is None or float(top) == high) else None
+
+    def same(other: str, value: float) -> bool:
+        return float(other) == value or not low <= float(other) <= high
+
+    found = _read(text, _RATINGS, value_of, same)
+    if isinstance(found, str):
+        return "cut_off" if cut_off and found == "unparseable" else found
+    value, at, whole = found
+    digits = re.match(r"[\d.]+", text.translate(_PLAIN)[at:])
+    assert digits is not None
+    # Cut off behind its digits it may have gone on ("1" to 10); after more than the rating it may be a thought.
+    open_end = at + digits.end() == len(text) and digits[0].isdigit() and float(digits[0] + "0") <= high
+    return "cut_off" if cut_off and (open_end or not whole) else (value, at)
 
 
 def parse_verdict(text: str, *, cut_off: bool = False) -> Literal["A", "B", "C"] | str:
-    """`A`, `B` or `C` (a tie), or why the answer says none of them: one letter alone, or `Verdict: A`, `[[A]]`.
+    """`A`, `B` or `C` (a tie), or why the answer says none of them; where it has to stand is as in `parse_rating`.
 
     >>> parse_verdict("B"), parse_verdict("Both fine.\\n[[C]]"), parse_verdict("tie"), parse_verdict("A is better, as is B")
     ('B', 'C', 'C', 'unparseable')
     """
-    alone = _ALONE_LETTER.fullmatch(text)
-    found = [alone] if alone else list(_SAID_LETTER.finditer(text))
+    found = _read(text, _VERDICTS, lambda value, _: "C" if value.lower() == "tie" else value.upper(), lambda other, value: other == value)
+    if isinstance(found, str):
+        return "cut_off" if cut_off and found == "unparseable" else found
+    return "cut_off" if cut_off and not found[2] else found[0]
+
+
+def _read(
+    text: str, form: _Form, value_of: Callable[[str, str | None], _T | None], same: Callable[[str, _T], bool]
+) -> tuple[_T, int, bool] | str:
+    """The verdict of an answer, where it begins, and whether nothing else was said; or `unparseable`, `contradictory`."""
+    plain = text.translate(_PLAIN)
+    begin = max((match.end() for match in _CLOSED.finditer(plain)), default=0)
+    if _OPENED.search(plain, begin):
+        return "unparseable"
+    lines = [line for line in _LINE.finditer(plain, begin) if line[0].strip() and not _FENCE.fullmatch(line[0])]
+    if not lines:
+        return "unparseable"
+    if lines[-1][0].rstrip().endswith("}"):
+        told = _json(plain, lines, form.keys)
+        if told is not None:
+            return _of_json(told, form, value_of)
+    line = lines[-1][0]
+    # What is quoted is not said; a quote without its other half began on another line.
+    masked = _QUOTED.sub(lambda quote: "\0" * len(quote[0]) if re.search(r"[^\W\d]", quote[0]) else quote[0], line)
+    match = form.alone.fullmatch(line)
+    if match is None and not _QUOTES.search(_QUOTED.sub("", line)):
+        match = form.first.match(masked) or form.last.search(masked)
+    if match is None:
+        return "unparseable"
+    value = value_of(match["value"], match.groupdict().get("top"))
+    if value is None:
+        return "unparseable"
+    rest = line[: match.start()] + " " * (match.end() - match.start()) + line[match.end() :]
+    if not all(same(other[0], value) for other in form.others.finditer(rest)):
+        return "contradictory"
+    return value, lines[-1].start() + match.start("value"), len(lines) == 1 and begin == 0
+
+
+def _json(text: str, lines: Sequence[re.Match[str]], keys: frozenset[str]) -> list[tuple[int, str]] | None:
+    """Where the values of `keys` stand in the JSON object in which the answer ends, and their texts; None without such an object."""
+    for line in lines:
+        source = text[line.start() : lines[-1].end()]
+        if not source.lstrip().startswith("{"):
+            continue
+        pairs: list[tuple[str, Any]] = []
+        try:
+            json.loads(source, object_pairs_hook=pairs.extend, strict=False)
+        except (ValueError, RecursionError):
+            continue
+        wanted = [str(value) for key, value in pairs if key.lower() in keys and not isinstance(value, bool)]
+        places = re.finditer(rf'"(?:{"|".join(sorted(keys))})"\s*:\s*"?\s*', source, re.IGNORECASE)
+        found = [line.start() + place.end() for place in places]
+        return list(zip(found, wanted, strict=True)) if len(found) == len(wanted) else []
+    return None
+
+
+def _of_json(told: list[tuple[int, str]], form: _Form, value_of: Callable[[str, str | None], _T | None]) -> tuple[_T, int, bool] | str:
+    found = []
+    for at, said in told:
+        match = form.alone.fullmatch(said)
+        value = value_of(match["value"], match.groupdict().get("top")) if match else None
+        if value is None:
+            return "unparseable"
+        found.append((value, at, True))
     if not found:
-        return "cut_off" if cut_off else "unparseable"
-    letters = {"C" if match[1].lower() == "tie" else match[1].upper() for match in found}
-    return letters.pop() if len(letters) == 1 else "contradictory"
+        return "unparseable"
+    return found[0] if all(value == found[0][0] for value, *_ in found) else "contradictory"
 
 
 class TokenLike(Protocol):
@@ -156,33 +274,36 @@ class TokenLike(Protocol):
 
 
 _UNTOLD = 0.05  #: share of a "1" that cannot be told from a 10 up to which it is left out
-_LEADING = re.compile(r"[^\w]*(10|[1-9])(?!\d)[^\w]*")
+_LEADING = re.compile(r"[^\w]*(10|\d)(?!\d)[^\w]*")
 
 
-def expected_rating(tokens: Sequence[TokenLike], ten_is_one_token: bool = False) -> float | None:
+def expected_rating(tokens: Sequence[TokenLike], ten_is_one_token: bool = False, scale: tuple[float, float] = SCALE) -> float | None:
     """The mean rating under the probabilities of the rating's token; None where the tokens do not tell it.
 
     The token that begins the rating is found by parsing the joined tokens; its alternatives that are ratings are weighed by their
     probabilities, normalised. Where "10" is one token of the judge's tokenizer (it stands among the alternatives, or `ten_is_one_token`),
     "1" means 1. Else "1" may begin a 10: if "1" is what was said, the alternatives of the next token part the two; if not, nothing does,
     and "1" is left out of the mean where it weighs less than a twentieth; where it weighs more, the tokens do not tell the mean.
-    Source: Lee et al. 2023, "RLAIF" (arXiv 2309.00267), AI labels as expectations. Raises `BadInput` for a probability that is none.
+    Fractions, and scales beyond 10, take several tokens: these do not tell the mean.
+    Source: Lee et al. 2023, "RLAIF" (arXiv 2309.00267), AI labels as expectations.
     """
-    parsed = parse_rating("".join(token.text for token in tokens))
-    if isinstance(parsed, str):
+    parsed = parse_rating("".join(token.text for token in tokens), scale=scale)
+    if isinstance(parsed, str) or scale[1] > 10 or not parsed[0].is_integer():
         return None
     at, start = 0, parsed[1]
     while start >= len(tokens[at].text):
         start -= len(tokens[at].text)
         at += 1
     token = tokens[at]
-    weights = _weights(token.top, token)
-    if 1 in weights and 10 not in weights and not ten_is_one_token:
+    weights = {value: weight for value, weight in _weights(token).items() if scale[0] <= value <= scale[1] or value == 1}
+    if 1 in weights and scale[1] == 10 and 10 not in weights and not ten_is_one_token:
         if _rating_in(token.text) == 1:
             zero = _share_of_zero(tokens[at + 1]) if at + 1 < len(tokens) else 0.0
             weights[10], weights[1] = weights[1] * zero, weights[1] * (1 - zero)
         elif weights.pop(1) > _UNTOLD * math.fsum(weights.values()):
             return None
+    if scale[0] > 1:
+        weights.pop(1, None)
     total = math.fsum(weights.values())
     return math.fsum(value * weight for value, weight in weights.items()) / total if total > 0 else None
 
@@ -192,14 +313,12 @@ def _rating_in(text: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _weights(top: Mapping[str, float], token: TokenLike) -> dict[int, float]:
+def _weights(token: TokenLike) -> dict[int, float]:
     """The probability of every rating among the alternatives; the token itself counts though it be no alternative."""
     weights: dict[int, float] = {}
-    for text, logprob in {token.text: token.logprob, **top}.items():
+    for text, logprob in {token.text: token.logprob, **token.top}.items():
         value = _rating_in(text)
         if value is not None:
-            if math.isnan(logprob) or logprob > 1e-3:
-                raise BadInput(f"judge: a log-probability cannot be; got {logprob!r} for the token {text!r}, expected at most 0.")
             weights[value] = weights.get(value, 0.0) + math.exp(logprob)
     return weights
 

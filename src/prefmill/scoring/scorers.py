@@ -47,9 +47,12 @@ class Scored:
 class Scorer(Protocol):
     """A batch with the columns `prompt`, `completion` (text or message lists, no nulls) to one number per row, in the order of the rows.
 
-    The batch holds whole prompt groups: all candidates of a prompt that stand together in the input. Beside these two it has `group`
-    (int64: rows of one prompt have one number). NaN and infinity are errors of the row; to leave a row without a score, return a masked
-    `pyarrow` array.
+    The batch holds whole prompts, with all their candidates (`score_stream`: those that stand together). Besides these two it has `group`
+    (int64: rows of one prompt have one number) and the input's other columns under their own names. NaN and infinity are errors of the
+    row (`BadRow`); to leave a row without a score, return a masked `pyarrow` array.
+
+    A function may say `compares = False` (a row's score hangs on nothing but the row, so that a prompt with very many candidates may come
+    in parts) and `reads = ("gold",)` (the other columns that it wants; the others are not read, and may change).
     """
 
     def __call__(self, batch: pa.RecordBatch, /) -> Any: ...
@@ -62,7 +65,11 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Staged(Protocol):
-    """A scorer in two halves; `columns` are the names of what it gives, the score first; `texts`, where it has them, of its texts."""
+    """A scorer in two halves; `columns` are the names of what it gives, the score first; `texts`, where it has them, of its texts.
+
+    `compares` says whether a row's score hangs on the other rows of its prompt (without it: yes), `reads` names further columns of the
+    input that it wants (without it: none; None: all).
+    """
 
     @property
     def columns(self) -> tuple[str, ...]: ...
@@ -97,6 +104,17 @@ class FunctionScorer:
         except (OSError, TypeError):
             code = ""
         return {"function": name, "code": hashlib.sha256(code.encode()).hexdigest()[:16]}
+
+    @property
+    def compares(self) -> bool:
+        """Whether it may rank inside a prompt: unless the function says no."""
+        return bool(getattr(self.function, "compares", True))
+
+    @property
+    def reads(self) -> tuple[str, ...] | None:
+        """The further columns that it is shown: all, unless the function names some."""
+        reads = getattr(self.function, "reads", None)
+        return None if reads is None else tuple(reads)
 
     def prepare(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch itself."""
@@ -166,6 +184,17 @@ class Ensemble:
     def columns(self) -> tuple[str, ...]:
         """score, and one column a scorer."""
         return ("score", *self.scorers)
+
+    @property
+    def compares(self) -> bool:
+        """Whether one of them does."""
+        return any(getattr(scorer, "compares", True) for scorer in self.scorers.values())
+
+    @property
+    def reads(self) -> tuple[str, ...] | None:
+        """What one of them does; None: all columns."""
+        each = [getattr(scorer, "reads", ()) for scorer in self.scorers.values()]
+        return None if None in each else tuple(dict.fromkeys(name for reads in each for name in reads))
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -169,8 +169,10 @@ class Encoder:
         jinja = self.jinja or (self.tokenizer.chat_template if self.template == "chat" else "") or ""
         return f"{self.template}:{hashlib.sha256(str(jinja).encode()).hexdigest()[:16]}"
 
-    def encode(self, prompts: pa.Array, completions: pa.Array, groups: Longs) -> Encoded:
+    def encode(self, prompts: pa.Array, completions: pa.Array, groups: Longs, open_ends: Sequence[bool] | None = None) -> Encoded:
         """Token rows of a batch; `prompts` and `completions` hold text or message lists and no nulls.
+
+        Rows that `open_ends` marks stop where the completion does: it was cut off, and nothing ended it.
 
         Raises `BadRow`, with all rows of its kind in `found`: a row over the limit with `on_too_long="error"`, without tokens, that the
         template refuses, or that begins with two BOS tokens.
@@ -181,7 +183,7 @@ class Encoder:
             refuse([BadRow("score", what, row=i, reason=f"null_{name}") for i, value in enumerate(values) if value is None])
         types: list[list[int]] | None = None
         if self.template == "chat":
-            ids = self._chat(conversations(said, told))
+            ids = self._chat(conversations(said, told), open_ends=open_ends)
         else:
             _only_texts(said, told, self.template)
             if self.template == "pair":
@@ -189,7 +191,9 @@ class Encoder:
             else:
                 eos = self.tokenizer.eos_token or ""
                 texts = [p + c for p, c in zip(said, told, strict=True)]
-                ids = self._tokenize([t if not eos or t.endswith(eos) else t + eos for t in texts], special=True)
+                ends = open_ends or [False] * len(texts)
+                texts = [t if is_open or t.endswith(eos) else t + eos for t, is_open in zip(texts, ends, strict=True)]
+                ids = self._tokenize(texts, special=True)
                 self._one_bos(ids)
         whole = list(ids)
         kept, truncated = self._within_limit(ids, types, said, told)
@@ -225,19 +229,33 @@ class Encoder:
         ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
         return ids
 
-    def _chat(self, talks: list[list[dict[str, Any]]], *, open_end: bool = False) -> list[list[int]]:
+    def _chat(
+        self, talks: list[list[dict[str, Any]]], *, open_end: bool = False, open_ends: Sequence[bool] | None = None
+    ) -> list[list[int]]:
         if not talks:
             return []
-        ids = self._tokenize(self.rendered(talks, open_end=open_end), special=False)
+        texts = self.rendered(talks, open_end=open_end)
+        cut_off = [i for i, is_open in enumerate(open_ends or ()) if is_open]
+        if cut_off:
+            try:
+                for i, text in zip(cut_off, self.rendered([talks[i] for i in cut_off], cut_off=True), strict=True):
+                    texts[i] = text
+            except BadRow as error:
+                refuse([bad.at(cut_off[bad.row]) for bad in error.found])
+                raise
+        ids = self._tokenize(texts, special=False)
         self._one_bos(ids)
         return ids
 
-    def rendered(self, talks: list[list[dict[str, Any]]], *, open_end: bool = False) -> list[str]:
-        """Conversations as texts, by the chat template. Raises `BadRow` for those that it refuses."""
+    def rendered(self, talks: list[list[dict[str, Any]]], *, open_end: bool = False, cut_off: bool = False) -> list[str]:
+        """Conversations as texts, by the chat template: with `open_end` an answer is to follow, with `cut_off` the last one goes on.
+
+        Raises `BadRow` for those that it refuses.
+        """
 
         def render(some: list[list[dict[str, Any]]]) -> list[str]:
             made: list[str] = self.tokenizer.apply_chat_template(
-                some, chat_template=self.jinja, tokenize=False, add_generation_prompt=open_end
+                some, chat_template=self.jinja, tokenize=False, add_generation_prompt=open_end, continue_final_message=cut_off
             )
             return made
 
