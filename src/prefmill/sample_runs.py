@@ -189,7 +189,7 @@ def sample(
     with temporary(reading.get("temp_dir")) as home:
         tell("reading", None)
         prompts = open_prompts(inputs, prompt, home, keep=keep, id=id, **options)
-        _check_writable(prompts, home / target.name)
+        _check_writable(prompts, home / "trial" / target.name)  # our own lock is on home
         tell("loading the model", None)
         key = {
             "keep": list(keep),

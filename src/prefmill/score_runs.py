@@ -137,7 +137,7 @@ def score(
         pool = open_pool(inputs, roles or {}, home, chunk_rows=chunk_rows, scorer=staged, **options)
         names = score_names(staged.columns, score_column, list(pool.source.columns.names), text_names(staged))
         kinds = [pa.float64()] * len(staged.columns) + [pa.large_string()] * len(text_names(staged))
-        _check_writable(_schema(pool, dict(zip(names, kinds, strict=True))), home / target.name)
+        _check_writable(_schema(pool, dict(zip(names, kinds, strict=True))), home / "trial" / target.name)
         tell("loading the scorer", None)
         shape = {"chunk_rows": chunk_rows, "scorer": getattr(staged, "shape", {})}
         key = {
