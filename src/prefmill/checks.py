@@ -1,4 +1,4 @@
-"""`prefmill check`: what is in the feedback, before any plan."""
+"""`prefmill check`: what is in the feedback, and what a plan of pairs would make of it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Unpack
 
+from prefmill.errors import ThresholdsUnfit
 from prefmill.job import Reading, opened
 from prefmill.plans import Pairs
 from prefmill.report import PairReport
+from prefmill.runs import said_roles
 from prefmill.schema import RoleNames, Roles
+from prefmill.thresholds import thresholds_of
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,41 @@ class Findings:
     repeated: int
     conflicting: int
     prompts_without_contrast: int
-    default_plan: PairReport
+    bad_scores: Sequence[str]
+    default_plan: PairReport | None
+    thresholds: Mapping[str, float | None] | None
+    refusal: str
+    is_default: bool
 
     @property
     def ok(self) -> bool:
-        """Every row can be used, and some prompt has two different scores."""
-        return not self.unusable and not self.rejected and self.prompts > self.prompts_without_contrast
+        """Every row can be used, some prompt has two different scores, and the plan makes pairs."""
+        return not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        """What makes the exit code 1, a sentence each."""
+        told = []
+        if unusable := sum(self.unusable.values()):
+            words = f" ({', '.join(self.bad_scores)})" if self.bad_scores else ""
+            told.append(f"{unusable:,} of {self.rows:,} rows cannot be used{words}; pairs are made of the others.")
+        if self.rejected:
+            told.append(f"{self.rejected:,} malformed rows were set aside.")
+        contrast = self.prompts - self.prompts_without_contrast
+        if not contrast:
+            told.append("no prompt has two answers with different scores; is the right column the prompt (or --group)?")
+        elif self.refusal:
+            told.append(f"{self.refusal} {contrast:,} prompts have answers with different scores.")
+        elif self.default_plan is not None and not self.default_plan.pairs_out:
+            told.append(
+                f"the plan makes no pair, and {contrast:,} prompts have answers with different scores:"
+                " see what --chosen-min none --rejected-below none gives."
+            )
+        return told
 
     def as_json(self) -> dict[str, object]:
         """Plain values only."""
-        return {"ok": self.ok, **asdict(self)}
+        return {"ok": self.ok, "problems": self.problems, **asdict(self)}
 
     def lines(self) -> list[tuple[str, str]]:
         """(name, text) for people, in reading order."""
@@ -49,6 +77,8 @@ class Findings:
 
         roles = ", ".join(f"{k}={v}" for k, v in asdict(self.roles).items() if v and k != "negate")
         others = [name for name in self.columns if name not in asdict(self.roles).values()]
+        if len(others) > _SHOWN:
+            others = [*others[:_SHOWN], f"and {len(others) - _SHOWN:,} more (--json names all)"]
         told = [
             ("rows", f"{self.rows:,} in {self.files} file{'s' if self.files != 1 else ''}"),
             ("roles", roles + (" (negated)" if self.roles.negate else "")),
@@ -61,18 +91,33 @@ class Findings:
         told += [(f"unusable: {reason}", f"{rows:,} rows") for reason, rows in self.unusable.items()]
         if self.rejected:
             told.append(("malformed", f"{self.rejected:,} rows set aside"))
-        plan = self.default_plan
-        told.append(("with default plan", f"{plan.pairs_out:,} pairs from {plan.groups_used:,} prompts (chosen >= 4, rejected < 4)"))
+        plan, bounds = self.default_plan, self.thresholds or {}
+        if plan is not None:
+            signs = {"chosen_min": "chosen >= ", "rejected_below": "rejected < "}
+            limits = ", ".join(f"{signs[name]}{value:g}" for name, value in bounds.items() if value is not None)
+            name = "with default plan" if self.is_default else "with this plan"
+            told.append((name, f"{plan.pairs_out:,} pairs from {plan.groups_used:,} prompts ({limits or 'no thresholds'})"))
         return told
 
 
-def check(inputs: str | Path | Sequence[str | Path], *, roles: RoleNames | None = None, **reading: Unpack[Reading]) -> Findings:
-    """Look at files of feedback (as `run` takes them) and say what is there; writes nothing.
+_SHOWN = 12  # other columns that people see
 
-    Cost: one narrow pass, and one over the completions for repeats.
+
+def check(
+    inputs: str | Path | Sequence[str | Path], *, plan: Pairs | None = None, roles: RoleNames | None = None,
+    **reading: Unpack[Reading],
+) -> Findings:  # fmt: skip
+    """Look at files of feedback (as `run` takes them), say what is there and what `plan` would make of it; writes nothing.
+
+    Cost: one narrow pass, one over the completions for repeats, and what `plan` costs.
     """
-    with opened(Pairs(), inputs, roles=roles, **reading) as job:
-        job.rank()
+    plan = plan or Pairs()
+    with opened(plan, inputs, roles=roles, **reading) as job:
+        refusal = ""
+        try:
+            job.rank()
+        except ThresholdsUnfit as error:  # said, and the rest is looked at
+            refusal = f"{error.message} Hint: {error.hint}"
 
         def one(query: str) -> tuple[float, ...]:
             (row,) = job.con.execute(query).fetchall()
@@ -94,13 +139,15 @@ def check(inputs: str | Path | Sequence[str | Path], *, roles: RoleNames | None 
         (flat,) = one("SELECT count(*) FROM groups WHERE _n < 2 OR pref_key_score(_ranks[1]) = pref_key_score(_ranks[-1])")
         (prompts,) = one("SELECT count(*) FROM groups")
         (distinct,) = one("SELECT count(DISTINCT _score) FROM candidates WHERE _reason IS NULL")
-        default = job.report()
+        default = None if refusal else job.report()
         return Findings(
             files=len(job.source.files), rows=job.source.rows, rejected=job.source.rejected,
-            columns={f.name: str(f.type) for f in job.source.columns}, roles=job.roles, prompts=int(prompts),
+            columns={f.name: str(f.type) for f in job.source.columns}, roles=said_roles(plan, job.roles), prompts=int(prompts),
             answers_per_prompt=spread("SELECT min(_n), median(_n), max(_n) FROM groups"),
             scores=spread("SELECT min(_score), median(_score), max(_score) FROM candidates WHERE _reason IS NULL"),
             distinct_scores=int(distinct), unusable={str(r): int(n) for r, n in unusable},
             repeated=int(repeated), conflicting=int(conflicting),
             prompts_without_contrast=int(flat), default_plan=default,
+            bad_scores=job.bad_scores() if any(reason == "bad_score" for reason, _ in unusable) else (),
+            thresholds=None if refusal else thresholds_of(job.plan), refusal=refusal, is_default=plan == Pairs(),
         )  # fmt: skip

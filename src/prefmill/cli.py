@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +25,7 @@ from prefmill.options import (
     Annotator,
     AsJson,
     Aspect,
+    BottomK,
     Chat,
     ChosenMin,
     Completion,
@@ -38,9 +39,12 @@ from prefmill.options import (
     Inputs,
     Keep,
     Logprob,
+    MaxPairs,
     MemoryLimit,
+    MinMargin,
     MinVotes,
     Normalize,
+    NoThresholds,
     OnInvalid,
     Output,
     Overwrite,
@@ -52,9 +56,11 @@ from prefmill.options import (
     Score,
     Seed,
     Split,
+    StrategyName,
     TempDir,
     Threads,
     TieBreak,
+    TopK,
     Weight,
     Weights,
     names_in,
@@ -90,14 +96,14 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def pairs(  # one option a line: this is the manual
     inputs: Inputs,
     output: Output = None,
-    strategy: Annotated[str | None, typer.Option(help="best_worst, best_random, best_rest, adjacent, all, threshold.")] = None,
+    strategy: StrategyName = None,
     chosen_min: ChosenMin = None,
     rejected_below: RejectedBelow = None,
-    no_thresholds: Annotated[bool, typer.Option("--no-thresholds", help="Any two different scores make a pair.")] = False,
-    min_margin: Annotated[float | None, typer.Option(help="Smallest difference of scores.")] = None,
-    max_pairs_per_prompt: Annotated[int | None, typer.Option(help="Draw at most so many pairs of a prompt.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Choose from the k best only.")] = None,
-    bottom_k: Annotated[int | None, typer.Option(help="Reject from the k worst only.")] = None,
+    no_thresholds: NoThresholds = False,
+    min_margin: MinMargin = None,
+    max_pairs_per_prompt: MaxPairs = None,
+    top_k: TopK = None,
+    bottom_k: BottomK = None,
     aggregate: Aggregate = None,
     normalize: Normalize = None,
     weights: Weights = None,
@@ -298,7 +304,25 @@ def check(
     prompt: Prompt = None,
     completion: Completion = None,
     score: Score = None,
+    id: Id = None,
+    annotator: Annotator = None,
+    aspect: Aspect = None,
     group: Group = None,
+    strategy: StrategyName = None,
+    chosen_min: ChosenMin = None,
+    rejected_below: RejectedBelow = None,
+    no_thresholds: NoThresholds = False,
+    min_margin: MinMargin = None,
+    max_pairs_per_prompt: MaxPairs = None,
+    top_k: TopK = None,
+    bottom_k: BottomK = None,
+    aggregate: Aggregate = None,
+    normalize: Normalize = None,
+    weights: Weights = None,
+    min_votes: MinVotes = None,
+    tie_break: TieBreak = None,
+    seed: Seed = None,
+    plan: PlanFile = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     rejects: Rejects = None,
@@ -307,16 +331,23 @@ def check(
     temp_dir: TempDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is in the feedback: roles, groups, scores, repeated answers, unusable rows. Exit code 1 if rows are unusable.
+    """Say what is in the feedback: roles, groups, scores, repeated answers, unusable rows, and how many pairs a plan makes of it.
+
+    Exit code 1 if rows are unusable or malformed, if no prompt has answers with different scores, or if the plan makes no pair.
 
     \b
     prefmill check feedback.csv
+    prefmill check feedback.csv --strategy all --no-thresholds
     """
+    options = locals()
     from prefmill import show
     from prefmill.checks import check as look
 
+    made = _plan(Pairs, options)
+    assert isinstance(made, Pairs)
     found = look(
-        inputs, roles=roles_given(locals()), encoding=encoding, delimiter=delimiter, rejects=rejects, threads=threads, temp_dir=temp_dir,
+        inputs, plan=made, roles=roles_given(options), encoding=encoding, delimiter=delimiter, rejects=rejects,
+        threads=threads, temp_dir=temp_dir,
         memory_bytes=size_in_bytes(memory_limit),
     )  # fmt: skip
     if as_json:
@@ -361,6 +392,8 @@ def _run(kind: PlanKind, options: dict[str, Any]) -> None:
             margin_scale=options.get("margin_column"), keep=names_in(options["keep"]), split=numbers_in("--split", options["split"]),
             overwrite=options["overwrite"], progress=tell, **reading,
         )  # fmt: skip
+    if output == "-":
+        report = replace(report, output={"": "stdout"})  # a temporary file was there first, which is gone
     if options["as_json"]:
         print_json(report.as_json())
     if not options["quiet"]:

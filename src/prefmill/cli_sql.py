@@ -19,7 +19,9 @@ def sql(
         list[str] | None,
         typer.Argument(metavar="[NAME=]FILE", help="Files, directories or globs as views; NAME is by default the file's stem."),
     ] = None,
-    output: Annotated[str | None, typer.Option("--output", "-o", help="Write the rows: .parquet .jsonl .csv .tsv.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Write the rows: .parquet .jsonl .csv .tsv .arrow; - is JSONL on stdout.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON, one object a line.")] = False,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
@@ -41,6 +43,8 @@ def sql(
     names = list(files or [])
     if query is not None and shell.looks_like_file(query):
         names, query = [query, *names], None
+    if output == "-":
+        output, as_json = None, True
     if output and as_json:
         raise BadArgument(
             "sql: -o and --json are two places for the same rows.", hint="leave one out; -o rows.jsonl writes JSON to a file."

@@ -254,7 +254,7 @@ def numbered(
 ) -> str:
     """The role columns of `relation` under our own names, and the position of each row; `scalars` are expressions of score columns."""
     columns = {"_pos": position, "_prompt": quote(roles.prompt), "_completion": quote(roles.completion)}
-    scores = plan.weights if plan.weights and not roles.aspect else [roles.score]
+    scores = score_columns(plan, roles)
     columns |= {f"_score{i}": (scalars or {}).get(name, quote(name)) for i, name in enumerate(scores)}
     for role in ("id", "annotator", "aspect", "stage"):
         if name := getattr(roles, role):
@@ -263,6 +263,11 @@ def numbered(
         columns["_weight"] = quote(policy)
     columns |= {f"_group{i}": quote(name) for i, name in enumerate(roles.group)}
     return "SELECT " + ", ".join(f"{expression} AS {name}" for name, expression in columns.items()) + f" FROM {relation}"
+
+
+def score_columns(plan: Plan, roles: Roles) -> list[str]:
+    """The columns that a row's score is made of."""
+    return list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
 
 
 def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -> str:
@@ -279,7 +284,7 @@ def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -
     if plan.weights and not roles.aspect:
         value = "pref_round(" + " + ".join(f"{sql(float(w))} * pref_scored(_score{i})" for i, (_, w) in enumerate(scores)) + ")"
     else:
-        value = "-pref_scored(_score0)" if roles.negate else "pref_scored(_score0)"
+        value = ("-" if roles.negate else "") + "pref_scored(_score0) + 0"  # adding 0 makes -0.0 a plain zero
     has_prompt = " AND ".join([present("_prompt", roles.prompt), *(present(f"_group{i}", name) for i, name in enumerate(roles.group))])
     key = "[" + ", ".join(f"pref_plain(_group{i}, 'group')::VARCHAR" for i in range(len(roles.group))) + "]" if roles.group else "_prompt"
     refusal = _LAST_STAGE if isinstance(plan, BestOf) and plan.stages == "last" else "NULL"

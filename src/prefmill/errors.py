@@ -193,7 +193,7 @@ class MissingPackage(PrefmillError, ImportError):
     @classmethod
     def for_extra(cls, where: str, package: str, extra: str) -> MissingPackage:
         """The error for `package`, which the extra `extra` installs."""
-        return cls(f"{where}: the package {package!r} is not installed.", hint=f"pip install 'prefmill[{extra}]'")
+        return cls(f"{where}: the package {package!r} is not installed.", hint=f"in a checkout of prefmill: pip install '.[{extra}]'")
 
 
 class AccountingError(PrefmillError):

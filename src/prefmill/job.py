@@ -39,6 +39,7 @@ Progress = Callable[[str, float | None], None]
 MB = 1 << 20
 _POSITION = "__prefmill_position"
 _FRAME_ROWS = 50_000
+_WORD = 40  # characters of a text that is no score, in a message
 # Texts held at a time without a memory limit; what is more than this is spilled.
 _PART_BYTES = min(3072 * MB, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
 _MOST_PROPOSALS = 1_000_000_000
@@ -286,9 +287,22 @@ class Job:
         found = self.con.execute("SELECT arg_min(_reason, _pos), min(_pos) FROM pref_rows('judged') WHERE _reason IS NOT NULL").fetchall()
         if found[0][0]:
             reason, position = found[0]
+            words = self.bad_scores() if reason == "bad_score" else ()
+            shown = f" {words[0]}" if words else ""
             raise BadScore(
-                f"run: row {position} cannot be used; got {reason}, and on_invalid is raise.", hint="on_invalid='drop' counts such rows."
+                f"run: row {position} cannot be used; got {reason}{shown}, and on_invalid is raise.",
+                hint="on_invalid='drop' counts such rows.",
             )
+
+    def bad_scores(self) -> tuple[str, ...]:
+        """The first three different texts that are no score, as Python writes them, long ones cut."""
+        columns = [f"_score{i}" for i in range(len(sqlengine.score_columns(self.plan, self.roles)))]
+        texts = " UNION ALL ".join(
+            f"SELECT {name}::VARCHAR AS word, _pos FROM numbered WHERE {name} IS NOT NULL AND pref_number({name}) IS NULL"
+            for name in columns
+        )
+        query = f"SELECT word FROM ({texts}) GROUP BY word ORDER BY min(_pos) LIMIT 3"
+        return tuple(repr(word if len(word) <= _WORD else f"{word[:_WORD]}…") for (word,) in self.con.execute(query).fetchall())
 
     def _refuse_explosion(self) -> None:
         plan = self.plan

@@ -91,8 +91,17 @@ class Ledger:
             raise RunDiffers(
                 f"{self.where}: {str(self.output)!r} belongs to a run with another {said[0][0]}; got {said[0][2]}, expected {said[0][1]}"
                 f"{' (and other differences: ' + ', '.join(name for name, *_ in said[1:]) + ')' if len(said) > 1 else ''}.",
-                hint="--overwrite begins anew, or name another output.",
+                hint=self._another(said[0][0]),
             )
+
+    def _another(self, what: str) -> str:
+        """What to do about a run that differs in `what`."""
+        if what.partition(" ")[0] == "input" and self.where == "score":
+            return (
+                "name another output; with --cache FOLDER on this run and the next, rows that were scored before are not scored"
+                " again. --overwrite begins anew."
+            )
+        return "--overwrite begins anew, or name another output."
 
     def _write_manifest(self, state: str) -> None:
         size = self.output.stat().st_size if state == "done" else None

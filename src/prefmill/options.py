@@ -40,6 +40,12 @@ ChosenMin = Annotated[
 RejectedBelow = Annotated[
     str | None, typer.Option(metavar="NUMBER|none", help="A rejected score is below this.  [default: 4, or the larger of two labels]")
 ]
+StrategyName = Annotated[str | None, typer.Option("--strategy", help="best_worst, best_random, best_rest, adjacent, all, threshold.")]
+NoThresholds = Annotated[bool, typer.Option("--no-thresholds", help="Any two different scores make a pair.")]
+MinMargin = Annotated[float | None, typer.Option(help="Smallest difference of scores.")]
+MaxPairs = Annotated[int | None, typer.Option("--max-pairs-per-prompt", help="Draw at most so many pairs of a prompt.")]
+TopK = Annotated[int | None, typer.Option(help="Choose from the k best only.")]
+BottomK = Annotated[int | None, typer.Option(help="Reject from the k worst only.")]
 Aggregate = Annotated[str | None, typer.Option(help="Merge judgements of one completion: none, mean, median, max, min, majority.")]
 Normalize = Annotated[str | None, typer.Option(help="Scale of annotators: none, zscore, rank.")]
 Weights = Annotated[str | None, typer.Option(metavar="NAME=W,...", help="Weighted sum of score columns, or of aspects.")]

@@ -456,7 +456,9 @@ def _problems(plan: _Judging) -> list[str]:
     values = {f.name: getattr(plan, f.name) for f in fields(plan)}
     for name, choices in _CHOICES.items():
         if name in values and values[name] not in choices:
-            said.append(f"{name} is not one of {choices}; got {values[name]!r}")
+            near = nearest(str(values[name]).replace("-", "_"), choices)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            said.append(f"{name} is not one of {choices}; got {values[name]!r}{meant}")
     for name in _BOUNDS:
         value = values.get(name)
         automatic = value == "auto" and name != "min_score"

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Unpack
 
@@ -26,6 +26,7 @@ class RunReport:
     """What a run did. The counts are those of `PairReport`; `rows_rejected` are malformed rows that never became rows.
 
     `labels` are the rows of output by label, `thresholds` the numbers that pairs or labels were made with, `notes` sentences for people.
+    `bad_scores` are the first three different texts that are no number, where a row was dropped for one.
     `renamed` are columns of the input whose name the output needs itself, and what they are called in it.
     `seconds` of wall time, `peak_rss_mb` the largest resident size of this process so far, in MiB.
     """
@@ -51,6 +52,7 @@ class RunReport:
     labels: Mapping[str, int] | None = None
     thresholds: Mapping[str, float | None] | None = None
     notes: Sequence[str] = ()
+    bad_scores: Sequence[str] = ()
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only; `output` is a path, or with splits a mapping of split to path."""
@@ -135,12 +137,20 @@ def run(
             output=written.paths if written else {},
             split_rows=written.rows if written and split else {},
             plan_hash=plan.hash(),
-            roles=job.roles,
+            roles=said_roles(plan, job.roles),
             score_range=None if report.pairs_out else job.score_range(),
             renamed=job.renamed,
             thresholds=thresholds_of(job.plan),
             notes=[*job.source.notes, *notes(plan, job.plan, report, job.scale)],
+            bad_scores=job.bad_scores() if "bad_score" in report.dropped else (),
         )
+
+
+def said_roles(plan: Plan, roles: Roles) -> Roles:
+    """`roles` for people: a score that is a weighted sum of columns says so."""
+    if not plan.weights or roles.aspect:
+        return roles
+    return replace(roles, score=" + ".join(f"{weight:g} * {name}" for name, weight in plan.weights.items()))
 
 
 def _best_against_worst(plan: Plan) -> Pairs:

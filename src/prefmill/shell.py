@@ -28,13 +28,16 @@ if TYPE_CHECKING:
     from _duckdb import Statement
 
 MB = 1 << 20
-#: How DuckDB writes a file, by its ending.
+ARROW = "arrow"
+#: How a file is written, by its ending: by DuckDB with these options, or as Arrow.
 FORMATS = {
     ".parquet": "FORMAT parquet, COMPRESSION zstd",
     ".jsonl": "FORMAT json",
     ".ndjson": "FORMAT json",
     ".csv": "FORMAT csv, HEADER",
     ".tsv": "FORMAT csv, HEADER, DELIMITER '\t'",
+    ".arrow": ARROW,
+    ".feather": ARROW,
 }
 HELP = """Statements end with ; and may go over several lines. FROM best_of(pool, k := 4) LIMIT 5;
 .tables   views and tables      .macros   the macros of prefmill
@@ -118,7 +121,7 @@ def looks_like_file(argument: str) -> bool:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def told(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """DuckDB's errors as ours: one line, and a hint where DuckDB has one."""
     try:
         yield
@@ -130,8 +133,16 @@ def told() -> Iterator[None]:
             raise BadArgument(ours[1]) from None
         near = re.search(r"(?:Did you mean|Candidate bindings:|Candidate functions:)[:\s]*(.*)", text)
         hint = f"did you mean {near[1].strip().rstrip('?')}?" if near and near[1].strip() else None
+        if "Table with name" in text and not (near and _is_ours(con, near[1])):  # DuckDB proposes its own system tables
+            hint = "name a file after the query, NAME=FILE, or in it: FROM 'FILE'."
         kind = BadArgument if isinstance(error, _USAGE) else BadInput
         raise kind(f"sql: {_first(error)}", hint=hint) from None
+
+
+def _is_ours(con: duckdb.DuckDBPyConnection, proposed: str) -> bool:
+    """Whether a table that DuckDB proposes is a view or table of this session."""
+    names = con.execute("SELECT table_name FROM information_schema.tables").fetchall()
+    return proposed.strip().rstrip("?").strip("\"'") in {name for (name,) in names}
 
 
 def _first(error: Exception) -> str:
@@ -141,10 +152,10 @@ def _first(error: Exception) -> str:
 def run(con: duckdb.DuckDBPyConnection, text: str, *, as_json: bool = False, out: TextIO | None = None) -> None:
     """Run the statements of `text` and print the rows of each: as a table, or one JSON object a line."""
     out = out or sys.stdout
-    with told():
+    with told(con):
         statements = con.extract_statements(text)
     for statement in statements:
-        with told():
+        with told(con):
             _show(con, statement, as_json, out)
 
 
@@ -176,7 +187,7 @@ def _bare(query: str) -> str:
 def write(con: duckdb.DuckDBPyConnection, text: str, output: str, *, overwrite: bool = False) -> int:
     """Run the statements of `text` and write the rows of the last one to a file, whole or not at all; the number of rows.
 
-    The format goes by the ending: .parquet .jsonl .csv .tsv. Raises `BadArgument` (another ending, no rows to write), `TargetExists`.
+    The ending says the format: .parquet .jsonl .csv .tsv .arrow. Raises `BadArgument` (another ending, no rows to write), `TargetExists`.
     """
     check_name(output, "sql")
     target = Path(output)
@@ -186,19 +197,35 @@ def write(con: duckdb.DuckDBPyConnection, text: str, output: str, *, overwrite: 
     settle(target.parent, but=[target])
     if not overwrite and not is_free(target):
         raise TargetExists(f"sql: the output is already there: {output!r}.", hint="--overwrite replaces it.")
-    if not target.parent.is_dir():
-        raise BadArgument(f"sql: no folder for the output; got {output!r}.")
+    target.parent.mkdir(parents=True, exist_ok=True)
     with Staging([target], where="sql") as staging:
-        with told():
+        with told(con):
             statements = con.extract_statements(text)
             if not statements or statements[-1].type != duckdb.StatementType.SELECT:
                 raise BadArgument("sql: nothing to write; the last statement has to be a query.")
             last = statements[-1]
             for statement in statements[:-1]:
                 con.execute(statement)
-            ((rows,),) = con.execute(f"COPY ({_bare(last.query)}\n) TO {literal(str(staging.path(target)))} ({options})").fetchall()
+            path = staging.path(target)
+            if options == ARROW:
+                rows = _write_arrow(con, _bare(last.query), path)
+            else:
+                ((rows,),) = con.execute(f"COPY ({_bare(last.query)}\n) TO {literal(str(path))} ({options})").fetchall()
         staging.publish(overwrite=overwrite)
         return int(rows)
+
+
+def _write_arrow(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
+    """The rows of `query` as an Arrow file; how many they are."""
+    import pyarrow as pa
+
+    reader = con.sql(query).to_arrow_reader(50_000)
+    rows = 0
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, reader.schema) as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows
 
 
 def complete(text: str) -> bool:

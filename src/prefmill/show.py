@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -81,8 +81,8 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, float | None], None]]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=16), TaskProgressColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=16), TaskProgressColumn(),
+        TimeElapsedColumn(), TextColumn("so far,"), TimeRemainingColumn(), TextColumn("left"),
     )  # fmt: skip
     with Progress(*columns, console=_console(), transient=True) as bar:
         task = bar.add_task("starting", total=None)
@@ -121,6 +121,8 @@ def report(plan: Plan, done: RunReport) -> None:
         f"   ({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, {done.engine}, plan {done.plan_hash})",
         markup=False,
     )
+    if done.bad_scores:
+        console.print(f"bad_score: {words_told(done.bad_scores)}", markup=False)
     if done.labels is not None:
         console.print(f"labels: {done.labels['true']:,} true, {done.labels['false']:,} false", markup=False)
     for note in done.notes:
@@ -136,13 +138,20 @@ def report(plan: Plan, done: RunReport) -> None:
         console.print(f"wrote {path}{count}", markup=False)
 
 
+def words_told(words: Sequence[str]) -> str:
+    """What to say of texts that are no score."""
+    spelled = ", ".join(words)
+    return f"got {spelled}, expected numbers, true or false: make numbers of words first, or name another column with --score."
+
+
 def nothing_hint(plan: Plan, done: RunReport) -> str:
     """One thing to do about an empty output, drawn from the data."""
     if not done.rows_in:
         return "the input has no rows."
     if done.score_range is None:
         reason = max(done.dropped, key=lambda r: done.dropped[r])
-        return f"no row could be used: {done.dropped[reason]:,} of {done.rows_in:,} rows are {reason}."
+        words = f"; {words_told(done.bad_scores)}" if reason == "bad_score" else "."
+        return f"no row could be used: {done.dropped[reason]:,} of {done.rows_in:,} rows are {reason}{words}"
     low, high = done.score_range
     if isinstance(plan, BestOf) and plan.min_score is not None and high < plan.min_score:
         return f"largest score seen {high:g}, min_score {plan.min_score:g}: lower --min-score."
@@ -170,6 +179,8 @@ def check(found: Findings) -> None:
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         console.print(f"{name:<{width}}  {value}", markup=False)
+    for problem in found.problems:
+        console.print(f"not ok: {problem}", markup=False)
 
 
 def scored(done: ScoreReport) -> None:
