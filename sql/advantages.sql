@@ -4,7 +4,8 @@
 --   FROM advantages(rollouts, prompt := question, completion := answer, score := reward, logprob := policy_logprob);
 --
 -- kind: 'centered' (score - mean), 'grpo' (that over the sample deviation + epsilon), 'rloo' (score - mean of the others), 'rank' (-1 to 1). With
--- `weight` or `logprob`, a column, means are the policy's. Columns are prompt, completion, score; or all three are given by name, as expressions.
+-- `weight` or `logprob`, a column, means are the policy's. Roles that are not given
+-- are found by their names (pref_numbered); keep := ['model'] adds columns.
 CREATE OR REPLACE MACRO pref_advantage_refusal(kind, epsilon) AS
 CASE
   WHEN coalesce(kind NOT IN ('centered', 'grpo', 'rloo', 'rank'), true)
@@ -22,16 +23,19 @@ CASE
   WHEN typeof(weight) <> '"NULL"' THEN pref_number(weight)
   ELSE pref_number(logprob)
 END;
-CREATE OR REPLACE MACRO pref_table_advantages(tbl, prompt, completion, score, kind, epsilon, weight, logprob) AS TABLE (
+CREATE OR REPLACE MACRO advantages(tbl, prompt := NULL, completion := NULL, score := NULL, kind := 'centered', epsilon := 1e-4,
+                                   weight := NULL, logprob := NULL, keep := NULL) AS TABLE (
   WITH numbered AS NOT MATERIALIZED (
-    SELECT row_number() OVER () - 1 AS _pos, prompt AS _prompt, completion AS _completion, score AS _score0,
-           pref_policy_weight(weight, logprob, kind) AS _weight, typeof(logprob) <> '"NULL"' AS _log,
-           typeof(weight) <> '"NULL"' OR typeof(logprob) <> '"NULL"' AS _acts FROM query_table(tbl)),
+    FROM pref_numbered(tbl, prompt, completion, score, keep := keep, further := {
+      'weight': pref_policy_weight(weight, logprob, kind), 'log': typeof(logprob) <> '"NULL"',
+      'acts': typeof(weight) <> '"NULL"' OR typeof(logprob) <> '"NULL"'})),
+  acted AS NOT MATERIALIZED (
+    SELECT _pos, _prompt, _completion, _score0, _further.weight AS _weight, _further.log AS _log, _further.acts AS _acts FROM numbered),
   judged AS NOT MATERIALIZED (
     SELECT _pos, _prompt AS _grp, NULL AS _text, NULL AS _id, NULL AS _annotator, NULL AS _aspect, _weight, _log, _acts,
            CASE WHEN _acts THEN pref_weight_refusal(_weight, _log) END AS _refusal, _prompt IS NOT NULL AS _has_prompt,
            _completion IS NOT NULL AS _has_completion, _score0 IS NULL AS _null_score, pref_number(_score0) AS _value
-    FROM numbered),
+    FROM acted),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   acting AS NOT MATERIALIZED ( -- nothing is merged here, so these are the candidates, with their policy
     SELECT _grp, _pos, _value AS _score, 1::BIGINT AS _votes, _reason, _weight, _log, _acts FROM counted WHERE _reason IS NULL),
@@ -41,15 +45,18 @@ CREATE OR REPLACE MACRO pref_table_advantages(tbl, prompt, completion, score, ki
     SELECT _pos, _score, _advantage, _reason FROM found
     UNION ALL
     SELECT _pos, NULL, NULL, _reason FROM counted WHERE _reason IS NOT NULL
-    ORDER BY _pos)
-  SELECT _prompt AS prompt, _completion AS completion, _score AS score, _advantage AS advantage
-  FROM (SELECT prompt AS _prompt, completion AS _completion FROM query_table(tbl)) POSITIONAL JOIN beside WHERE _reason IS NULL
-  UNION ALL
-  SELECT NULL, NULL, NULL, NULL WHERE pref_advantage_refusal(kind, epsilon) IS NOT NULL
-  UNION ALL
-  SELECT NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'advantages', prompt, completion, score, NULL) WHERE _said IS NOT NULL
+    ORDER BY _pos),
+  texts AS NOT MATERIALIZED (
+    SELECT _prompt, _completion, COLUMNS('^_keep_.*$') FROM numbered),
+  told AS NOT MATERIALIZED (
+    SELECT _prompt, _completion, _score, _advantage, COLUMNS('^_keep_(.*)$') AS "\1"
+    FROM texts POSITIONAL JOIN beside WHERE _reason IS NULL
+    UNION ALL BY NAME
+    SELECT NULL AS _score WHERE pref_advantage_refusal(kind, epsilon) IS NOT NULL
+    UNION ALL BY NAME
+    SELECT NULL AS _score FROM pref_roles_refusal('numbered', tbl, 'advantages', keep := keep, taken := ['prompt', 'completion', 'score', 'advantage'])
+    WHERE _said IS NOT NULL)
+  SELECT _prompt AS prompt, _completion AS completion, _score AS score, _advantage AS advantage,
+         * EXCLUDE (_prompt, _completion, _score, _advantage, _none)
+  FROM told
 );
-CREATE OR REPLACE MACRO advantages(tbl, kind := 'centered', epsilon := 1e-4, weight := NULL, logprob := NULL) AS TABLE (
-  FROM pref_table_advantages(tbl, prompt, completion, score, kind, epsilon, weight, logprob)),
-(tbl, prompt, completion, score, kind := 'centered', epsilon := 1e-4, weight := NULL, logprob := NULL) AS TABLE (
-  FROM pref_table_advantages(tbl, prompt, completion, score, kind, epsilon, weight, logprob));

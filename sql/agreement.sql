@@ -6,15 +6,15 @@
 --   FROM agreement(judgements, prompt := question, completion := answer, score := stars, annotator := rater, level := 'nominal');
 --
 -- A unit is a (prompt, completion); completion := id is faster where there is one. Of two judgements of one unit by one annotator the later row
--- counts. NULL where undefined. Columns are prompt, completion, score, annotator; or all four by name. Formulas: docs/semantics.md.
+-- counts. NULL where undefined. Roles that are not given are found by their names. Formulas: docs/semantics.md.
 CREATE OR REPLACE MACRO pref_level_refusal(level) AS
 CASE WHEN coalesce(level NOT IN ('interval', 'nominal'), true)
      THEN error('prefmill: agreement: unknown level; got ' || coalesce(level, 'NULL') || ', expected interval or nominal.') END;
-CREATE OR REPLACE MACRO pref_table_agreement(tbl, prompt, completion, score, annotator, level) AS TABLE (
+CREATE OR REPLACE MACRO agreement(tbl, prompt := NULL, completion := NULL, score := NULL, annotator := NULL, level := 'interval') AS TABLE (
   WITH numbered AS NOT MATERIALIZED (
-    SELECT row_number() OVER () - 1 AS _pos, prompt AS _prompt, completion AS _completion, score AS _score0, completion AS _unit, annotator AS _rater
-    FROM query_table(tbl)),
-  judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
+    FROM pref_numbered(tbl, prompt, completion, score, annotator := annotator)),
+  rated AS NOT MATERIALIZED (SELECT * EXCLUDE (_annotator), _completion AS _unit, _annotator AS _rater FROM numbered),
+  judged AS NOT MATERIALIZED (FROM pref_judged('rated')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   gathered AS NOT MATERIALIZED (
     SELECT list_sort(list({'rater': _rater, 'pos': _pos, 'value': _value})) AS _all
@@ -62,11 +62,7 @@ CREATE OR REPLACE MACRO pref_table_agreement(tbl, prompt, completion, score, ann
            CASE WHEN _by_chance < _n * _n THEN pref_round((_equal * _n - _by_chance) / (_n * _n - _by_chance)) END, NULL
     FROM kappas
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'agreement', prompt, completion, score, annotator) WHERE _said IS NOT NULL)
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal('numbered', tbl, 'agreement', needs := 'annotator') WHERE _said IS NOT NULL)
   SELECT _a AS annotator, _b AS other, _units AS units, _equal AS equal, _kappa AS kappa, _alpha AS alpha FROM answer
   ORDER BY _a NULLS FIRST, _b
 );
-CREATE OR REPLACE MACRO agreement(tbl, level := 'interval') AS TABLE (
-  FROM pref_table_agreement(tbl, prompt, completion, score, annotator, level)),
-(tbl, prompt, completion, score, annotator, level := 'interval') AS TABLE (
-  FROM pref_table_agreement(tbl, prompt, completion, score, annotator, level));

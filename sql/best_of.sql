@@ -6,7 +6,7 @@
 --
 -- pick 'rso' is statistical rejection sampling: beta, in units of the score, says how much worse a completion may be. length_control takes out of the
 -- scores what completion length explains of them before anything is picked; then there is a column adjusted_score.
--- Columns are prompt, completion, score; or all three are given by name, as expressions. What the arguments mean: docs/semantics.md.
+-- Roles that are not given are found by their names (pref_numbered); keep := ['model'] adds columns. What the arguments mean: docs/semantics.md.
 CREATE OR REPLACE MACRO pref_best_refusal(k, pick, scope, seed, beta, length_control) AS
 CASE
   WHEN coalesce(k < 1 OR k <> floor(k), true) THEN error('prefmill: best_of: k is no whole number >= 1; got ' || coalesce(k::VARCHAR, 'NULL') || '.')
@@ -20,9 +20,12 @@ CASE
   WHEN length_control IS NULL THEN error('prefmill: best_of: length_control is neither true nor false; got NULL.')
   ELSE pref_seed_refusal('best_of', seed)
 END;
-CREATE OR REPLACE MACRO pref_table_best(tbl, prompt, completion, score, k, pick, scope, min_score, seed, beta, length_control) AS TABLE (
+CREATE OR REPLACE MACRO best_of(tbl, prompt := NULL, completion := NULL, score := NULL, k := 1, pick := 'best', scope := 'prompt',
+                                min_score := NULL, seed := 0, beta := 0.5, length_control := false, keep := NULL) AS TABLE (
   WITH numbered AS NOT MATERIALIZED (
-    SELECT row_number() OVER () - 1 AS _pos, prompt AS _prompt, completion AS _completion, score AS _score0 FROM query_table(tbl)),
+    FROM pref_numbered(tbl, prompt, completion, score, keep := keep)),
+  texts AS NOT MATERIALIZED (
+    SELECT _pos, _prompt, _completion, COLUMNS('^_keep_(.*)$') AS "\1" FROM numbered),
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
@@ -40,17 +43,15 @@ CREATE OR REPLACE MACRO pref_table_best(tbl, prompt, completion, score, k, pick,
   picks AS NOT MATERIALIZED (FROM query_table(CASE WHEN length_control THEN 'given' ELSE 'plain' END)),
   -- names with an underscore: the bare ones are the arguments
   told AS NOT MATERIALIZED (
-    SELECT row._prompt, row._completion, picks._score, picks._rank, picks._adjusted_score, picks._first
-    FROM picks JOIN numbered AS row ON row._pos = picks._pos
-    UNION ALL -- looked at whatever the table holds: a wrong argument is never an empty result
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL WHERE pref_best_refusal(k, pick, scope, seed, beta, length_control) IS NOT NULL
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'best_of', prompt, completion, score, NULL) WHERE _said IS NOT NULL)
-  SELECT COLUMNS(lambda name: name <> '_first' AND (length_control OR name <> 'adjusted_score')) FROM (
-    SELECT _prompt AS prompt, _completion AS completion, _score AS score, _rank AS rank, _adjusted_score AS adjusted_score, _first FROM told)
+    SELECT texts.* EXCLUDE (_pos), picks._score, picks._rank, picks._adjusted_score, picks._first
+    FROM picks JOIN texts ON texts._pos = picks._pos
+    UNION ALL BY NAME -- looked at whatever the table holds: a wrong argument is never an empty result
+    SELECT NULL AS _first WHERE pref_best_refusal(k, pick, scope, seed, beta, length_control) IS NOT NULL
+    UNION ALL BY NAME
+    SELECT NULL AS _first FROM pref_roles_refusal('numbered', tbl, 'best_of', keep := keep, taken := ['prompt', 'completion', 'score', 'rank', 'adjusted_score'])
+    WHERE _said IS NOT NULL)
+  SELECT COLUMNS(lambda name: name NOT IN ('_first', '_none') AND (length_control OR name <> 'adjusted_score')) FROM (
+    SELECT _prompt AS prompt, _completion AS completion, _score AS score, _rank AS rank, _adjusted_score AS adjusted_score,
+           * EXCLUDE (_prompt, _completion, _score, _rank, _adjusted_score) FROM told)
   ORDER BY _first, rank
 );
-CREATE OR REPLACE MACRO best_of(tbl, k := 1, pick := 'best', scope := 'prompt', min_score := NULL, seed := 0, beta := 0.5, length_control := false) AS TABLE (
-  FROM pref_table_best(tbl, prompt, completion, score, k, pick, scope, min_score, seed, beta, length_control)),
-(tbl, prompt, completion, score, k := 1, pick := 'best', scope := 'prompt', min_score := NULL, seed := 0, beta := 0.5, length_control := false) AS TABLE (
-  FROM pref_table_best(tbl, prompt, completion, score, k, pick, scope, min_score, seed, beta, length_control));

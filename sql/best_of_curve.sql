@@ -14,14 +14,15 @@ CASE
   THEN error('prefmill: best_of_curve: level is not between 0 and 1; got ' || coalesce(level::VARCHAR, 'NULL') || '.')
   ELSE pref_seed_refusal('best_of_curve', seed)
 END;
-CREATE OR REPLACE MACRO pref_table_curve(tbl, prompt, completion, score, "by", k, resamples, level, seed) AS TABLE (
+CREATE OR REPLACE MACRO best_of_curve(tbl, prompt := NULL, completion := NULL, score := NULL, "by" := NULL, k := NULL, resamples := 0, level := 0.95,
+                                      seed := 0) AS TABLE (
   WITH numbered AS NOT MATERIALIZED (
-    SELECT row_number() OVER () - 1 AS _pos, prompt AS _prompt, completion AS _completion, score AS _score0, "by" AS _by FROM query_table(tbl)),
+    FROM pref_numbered(tbl, prompt, completion, score, further := "by")),
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
   split AS NOT MATERIALIZED (
-    SELECT c._grp, c._score, n._by FROM candidates c JOIN numbered n ON n._pos = c._pos WHERE c._reason IS NULL),
+    SELECT c._grp, c._score, n._further AS _by FROM candidates c JOIN numbered n ON n._pos = c._pos WHERE c._reason IS NULL),
   pools AS MATERIALIZED (
     SELECT _by, CASE WHEN resamples > 0 THEN pref_hash(_grp, seed) END AS _h, list_sort(list(_score)) AS _scores FROM split GROUP BY _by, _grp)
   FROM (
@@ -30,10 +31,6 @@ CREATE OR REPLACE MACRO pref_table_curve(tbl, prompt, completion, score, "by", k
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE pref_curve_refusal(k, resamples, level, seed) IS NOT NULL
     UNION ALL
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-    FROM pref_roles_refusal(tbl, 'best_of_curve', prompt, completion, score, "by") WHERE _said IS NOT NULL)
+    FROM pref_roles_refusal('numbered', tbl, 'best_of_curve') WHERE _said IS NOT NULL)
   ORDER BY ALL NULLS LAST
 );
-CREATE OR REPLACE MACRO best_of_curve(tbl, "by" := NULL, k := NULL, resamples := 0, level := 0.95, seed := 0) AS TABLE (
-  FROM pref_table_curve(tbl, prompt, completion, score, "by", k, resamples, level, seed)),
-(tbl, prompt, completion, score, "by" := NULL, k := NULL, resamples := 0, level := 0.95, seed := 0) AS TABLE (
-  FROM pref_table_curve(tbl, prompt, completion, score, "by", k, resamples, level, seed));

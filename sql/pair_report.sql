@@ -2,10 +2,11 @@
 -- dropped (map of reason to rows), groups_in, groups_used, pairs_out. rows_in = rows_used + rows_not_selected + all that is dropped.
 --
 --   FROM pair_report('feedback/*.parquet');
-CREATE OR REPLACE MACRO pref_table_report(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin,
-                                          max_pairs_per_prompt, top_k, bottom_k, seed) AS TABLE (
+CREATE OR REPLACE MACRO pair_report(tbl, prompt := NULL, completion := NULL, score := NULL, 
+  strategy := 'best_worst', chosen_min := 'auto', rejected_below := 'auto', min_margin := 0,
+  max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (
   WITH numbered AS NOT MATERIALIZED (
-    SELECT row_number() OVER () - 1 AS _pos, prompt AS _prompt, completion AS _completion, score AS _score0 FROM query_table(tbl)),
+    FROM pref_numbered(tbl, prompt, completion, score)),
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
@@ -21,11 +22,5 @@ CREATE OR REPLACE MACRO pref_table_report(tbl, prompt, completion, score, strate
   FROM pref_report('counted', 'candidates', 'groups', 'paired', chosen_min := (SELECT _chosen_min FROM limits), rejected_below := (SELECT _rejected_below FROM limits),
                    min_margin := min_margin)
   WHERE pref_pairs_refusal('pair_report', strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k, seed) IS NULL
-    AND (SELECT _said FROM pref_roles_refusal(tbl, 'pair_report', prompt, completion, score, NULL)) IS NULL
+    AND (SELECT _said FROM pref_roles_refusal('numbered', tbl, 'pair_report')) IS NULL
 );
-CREATE OR REPLACE MACRO pair_report(tbl, strategy := 'best_worst', chosen_min := 'auto', rejected_below := 'auto', min_margin := 0,
-                                    max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (
-  FROM pref_table_report(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k, seed)),
-(tbl, prompt, completion, score, strategy := 'best_worst', chosen_min := 'auto', rejected_below := 'auto', min_margin := 0,
- max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (
-  FROM pref_table_report(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k, seed));

@@ -5,10 +5,10 @@
 --   FROM pool_stats(scored, prompt := question, completion := answer, score := reward);
 --
 -- In no particular order. Completions are measured where they are read and never carried through the group-by.
-CREATE OR REPLACE MACRO pref_table_stats(tbl, prompt, completion, score) AS TABLE (
+CREATE OR REPLACE MACRO pool_stats(tbl, prompt := NULL, completion := NULL, score := NULL) AS TABLE (
   WITH numbered AS NOT MATERIALIZED (
-    SELECT row_number() OVER () - 1 AS _pos, prompt AS _prompt, completion AS _completion, score AS _score0, pref_length(completion) AS _length
-    FROM query_table(tbl)),
+    SELECT _pos, _prompt, _completion, _score0, pref_length(_completion) AS _length FROM pref_numbered(tbl, prompt, completion, score)),
+  named AS NOT MATERIALIZED (FROM pref_numbered(tbl, prompt, completion, score)),
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   groups AS NOT MATERIALIZED (
@@ -21,10 +21,6 @@ CREATE OR REPLACE MACRO pref_table_stats(tbl, prompt, completion, score) AS TABL
          CASE WHEN _uneven AND _worst < _best THEN pref_finite(_corr) END AS length_correlation
   FROM groups
   UNION ALL
-  SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'pool_stats', prompt, completion, score, NULL)
+  SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal('named', tbl, 'pool_stats')
   WHERE _said IS NOT NULL
 );
-CREATE OR REPLACE MACRO pool_stats(tbl) AS TABLE (
-  FROM pref_table_stats(tbl, prompt, completion, score)),
-(tbl, prompt, completion, score) AS TABLE (
-  FROM pref_table_stats(tbl, prompt, completion, score));

@@ -1,28 +1,52 @@
--- One row: NULL, or our error if a role cannot be meant. `further` is one more role, or NULL. Looks at the first 100 rows for
--- a role that is one text in all of them, which is the name of a column (prompt := 'question' instead of prompt := question would make one group of
--- the whole table), and for a score of a type that holds no numbers (no row would count), as an ENUM of words does.
-CREATE OR REPLACE MACRO pref_roles_refusal(tbl, macro, prompt, completion, score, further) AS TABLE (
-  WITH head AS NOT MATERIALIZED (
-    SELECT struct_keys(_t) AS _names, typeof(score) AS _type, CASE WHEN typeof(prompt) = 'VARCHAR' THEN prompt::VARCHAR END AS _prompt,
-           CASE WHEN typeof(completion) = 'VARCHAR' THEN completion::VARCHAR END AS _completion,
-           CASE WHEN typeof(score) = 'VARCHAR' THEN score::VARCHAR END AS _score,
-           CASE WHEN typeof(further) = 'VARCHAR' THEN further::VARCHAR END AS _further
-    FROM query_table(tbl) AS _t LIMIT 100),
+-- One row: NULL, or our error if a role cannot be meant, or if `keep` names no column (or one that the answer has: `taken`). `numbered` is the
+-- output of pref_numbered over `tbl`; `needs` are roles besides prompt, completion and score. Looks at the first 100 rows for a role that is one text
+-- in all of them, which is the name of a column (prompt := 'question' instead of prompt := question would make one group of the whole table), and
+-- for a score of a type that holds no numbers (no row would count), as an ENUM of words does.
+CREATE OR REPLACE MACRO pref_no_column(macro, role, others, names) AS
+CASE WHEN NOT list_contains(list_transform(names, lambda name: lower(name)), role) THEN
+  error('prefmill: ' || macro || CASE WHEN len(list_filter(names, lambda name: list_contains(others, lower(name)))) > 1
+    THEN ': several columns could be the role ''' || role || '''; got ' || list_filter(names, lambda name: list_contains(others, lower(name)))::VARCHAR
+         || '. Hint: name one: ' || role || ' := ' || list_filter(names, lambda name: list_contains(others, lower(name)))[1] || '.'
+    ELSE ': no column for the role ''' || role || '''; got ' || names::VARCHAR || '. Hint: name the column: ' || role || ' := COLUMN.' END) END;
+CREATE OR REPLACE MACRO pref_roles_refusal(numbered, tbl, macro, needs := NULL, keep := NULL, taken := NULL) AS TABLE (
+  WITH known AS NOT MATERIALIZED (
+    SELECT struct_keys(_t) AS _names FROM (SELECT 1) LEFT JOIN (SELECT * FROM query_table(tbl) LIMIT 0) AS _t ON true),
+  head AS NOT MATERIALIZED (
+    SELECT typeof(_score0) AS _type, CASE WHEN typeof(_prompt) = 'VARCHAR' THEN _prompt::VARCHAR END AS _a,
+           CASE WHEN typeof(_completion) = 'VARCHAR' THEN _completion::VARCHAR END AS _b, CASE WHEN typeof(_score0) = 'VARCHAR' THEN _score0::VARCHAR END AS _c,
+           CASE WHEN typeof(_source) = 'VARCHAR' THEN _source::VARCHAR END AS _d, CASE WHEN typeof(_annotator) = 'VARCHAR' THEN _annotator::VARCHAR END AS _e,
+           CASE WHEN typeof(_further) = 'VARCHAR' THEN _further::VARCHAR END AS _f,
+           [typeof(_found.prompt) = 'BOOLEAN', typeof(_found.completion) = 'BOOLEAN', typeof(_found.score) = 'BOOLEAN', typeof(_found.source) = 'BOOLEAN', typeof(_found.annotator) = 'BOOLEAN'] AS _there
+    FROM (SELECT 1) LEFT JOIN (SELECT * FROM query_table(numbered) LIMIT 100) ON true),
   texts AS NOT MATERIALIZED (
-    SELECT any_value(_names) AS _names, any_value(_type) AS _type, list_filter([
-      CASE WHEN min(_prompt) = max(_prompt) AND count(_prompt) = count(*) THEN min(_prompt) END,
-      CASE WHEN min(_completion) = max(_completion) AND count(_completion) = count(*) THEN min(_completion) END,
-      CASE WHEN min(_score) = max(_score) AND count(_score) = count(*) THEN min(_score) END,
-      CASE WHEN min(_further) = max(_further) AND count(_further) = count(*) THEN min(_further) END], lambda t: t IS NOT NULL) AS _texts
+    SELECT any_value(_type) AS _type, any_value(_there) AS _there,
+      list_filter([CASE WHEN min(_a) = max(_a) AND count(_a) = count(*) THEN min(_a) END, CASE WHEN min(_b) = max(_b) AND count(_b) = count(*) THEN min(_b) END,
+                   CASE WHEN min(_c) = max(_c) AND count(_c) = count(*) THEN min(_c) END, CASE WHEN min(_d) = max(_d) AND count(_d) = count(*) THEN min(_d) END,
+                   CASE WHEN min(_e) = max(_e) AND count(_e) = count(*) THEN min(_e) END, CASE WHEN min(_f) = max(_f) AND count(_f) = count(*) THEN min(_f) END],
+                  lambda t: t IS NOT NULL) AS _texts
     FROM head)
   SELECT CASE
-    WHEN len(list_intersect(_texts, _names)) > 0
-    THEN error('prefmill: ' || macro || ': a role is the text ''' || list_intersect(_texts, _names)[1]
+    WHEN NOT _there[1] AND pref_no_column(macro, 'prompt', ['question', 'instruction', 'input', 'query', 'context', 'user_prompt', 'problem'], _names) IS NOT NULL
+    THEN NULL
+    WHEN NOT _there[2] AND pref_no_column(macro, 'completion', ['answer', 'response', 'output', 'generation', 'reply', 'model_output', 'generated_text'], _names) IS NOT NULL
+    THEN NULL
+    WHEN NOT _there[3] AND pref_no_column(macro, 'score', ['feedback', 'rating', 'reward', 'overall_score', 'overall_rating', 'preference_score', 'grade', 'stars'], _names) IS NOT NULL
+    THEN NULL
+    WHEN coalesce(needs = 'source', false) AND NOT _there[4] AND pref_no_column(macro, 'source', ['source'], _names) IS NOT NULL THEN NULL
+    WHEN coalesce(needs = 'annotator', false) AND NOT _there[5] AND pref_no_column(macro, 'annotator', ['annotator'], _names) IS NOT NULL THEN NULL
+    WHEN len(list_filter(_texts, lambda text: list_contains(list_transform(_names, lambda name: lower(name)), lower(text)))) > 0
+    THEN error('prefmill: ' || macro || ': a role is the text '''
+               || list_filter(_texts, lambda text: list_contains(list_transform(_names, lambda name: lower(name)), lower(text)))[1]
                || ''' in every row; got a column''s name in quotes, expected the column: write it without quotes.')
     WHEN starts_with(_type, 'ENUM(') AND len(list_filter(regexp_extract_all(_type, '''([^'']*)''', 1), lambda v: pref_number(v) IS NOT NULL)) = 0
       OR pref_holds_no_number(_type)
     THEN error('prefmill: ' || macro || ': the score has a type that holds no numbers; got ' || left(_type, 100)
                || ', expected numbers, or text that spells them.')
+    WHEN len(list_filter(keep, lambda name: NOT list_contains(_names, name))) > 0
+    THEN error('prefmill: ' || macro || ': keep names no column of the table; got '
+               || list_filter(keep, lambda name: NOT list_contains(_names, name))::VARCHAR || ', expected some of ' || _names::VARCHAR || '.')
+    WHEN len(list_intersect(keep, taken)) > 0
+    THEN error('prefmill: ' || macro || ': the answer has a column ''' || list_intersect(keep, taken)[1] || ''' of its own; got it in keep. Hint: leave it out, or rename it.')
     END AS _said
-  FROM texts
+  FROM texts, known
 );

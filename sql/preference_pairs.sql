@@ -3,12 +3,18 @@
 --   FROM preference_pairs('feedback/*.parquet');
 --   FROM preference_pairs(feedback, prompt := question, completion := answer, score := -rank, chosen_min := NULL, rejected_below := NULL);
 --
--- Columns are prompt, completion, score; or all three are given by name, as expressions. What the arguments mean: docs/semantics.md.
+-- Roles that are not given are found by their names (pref_numbered). keep := ['model'] adds chosen_model and rejected_model. What the arguments
+-- mean: docs/semantics.md.
 -- Texts are joined to ranked positions at the end, never carried through a group-by.
-CREATE OR REPLACE MACRO pref_table_pairs(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin,
-                                         max_pairs_per_prompt, top_k, bottom_k, seed) AS TABLE (
+CREATE OR REPLACE MACRO preference_pairs(tbl, prompt := NULL, completion := NULL, score := NULL, 
+  strategy := 'best_worst', chosen_min := 'auto', rejected_below := 'auto', min_margin := 0,
+  max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0, keep := NULL) AS TABLE (
   WITH numbered AS NOT MATERIALIZED (
-    SELECT row_number() OVER () - 1 AS _pos, prompt AS _prompt, completion AS _completion, score AS _score0 FROM query_table(tbl)),
+    FROM pref_numbered(tbl, prompt, completion, score, keep := keep)),
+  better AS NOT MATERIALIZED (
+    SELECT _pos, _prompt, _completion, COLUMNS('^_keep_(.*)$') AS "chosen_\1" FROM numbered),
+  worse AS NOT MATERIALIZED (
+    SELECT _pos, _completion, COLUMNS('^_keep_(.*)$') AS "rejected_\1" FROM numbered),
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
@@ -19,21 +25,16 @@ CREATE OR REPLACE MACRO pref_table_pairs(tbl, prompt, completion, score, strateg
                     chosen_min := (SELECT _chosen_min FROM limits), rejected_below := (SELECT _rejected_below FROM limits),
                     max_pairs_per_prompt := max_pairs_per_prompt, top_k := top_k, bottom_k := bottom_k, seed := seed)),
   told AS NOT MATERIALIZED (
-    SELECT better._prompt, better._completion AS _chosen_text, worse._completion AS _rejected_text, _chosen_score, _rejected_score, _first, _c, _r
-    FROM pairs JOIN numbered AS better ON better._pos = pairs._chosen JOIN numbered AS worse ON worse._pos = pairs._rejected
+    SELECT better._completion AS _chosen_text, worse._completion AS _rejected_text, _chosen_score, _rejected_score, _first, _c, _r,
+           better.* EXCLUDE (_pos, _completion), worse.* EXCLUDE (_pos, _completion)
+    FROM pairs JOIN better ON better._pos = pairs._chosen JOIN worse ON worse._pos = pairs._rejected
     WHERE NOT pref_same_text(better._completion, worse._completion)
-    UNION ALL -- looked at whatever the table holds: a wrong argument is never an empty result
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL WHERE pref_pairs_refusal('preference_pairs', strategy, chosen_min, rejected_below, min_margin,
+    UNION ALL BY NAME -- looked at whatever the table holds: a wrong argument is never an empty result
+    SELECT NULL AS _first WHERE pref_pairs_refusal('preference_pairs', strategy, chosen_min, rejected_below, min_margin,
       max_pairs_per_prompt, top_k, bottom_k, seed) IS NOT NULL
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'preference_pairs', prompt, completion, score, NULL)
-    WHERE _said IS NOT NULL)
-  SELECT _prompt AS prompt, _chosen_text AS chosen, _rejected_text AS rejected, _chosen_score AS chosen_score, _rejected_score AS rejected_score
+    UNION ALL BY NAME
+    SELECT NULL AS _first FROM pref_roles_refusal('numbered', tbl, 'preference_pairs', keep := keep, taken := ['score']) WHERE _said IS NOT NULL)
+  SELECT _prompt AS prompt, _chosen_text AS chosen, _rejected_text AS rejected, _chosen_score AS chosen_score, _rejected_score AS rejected_score,
+         * EXCLUDE (_prompt, _chosen_text, _rejected_text, _chosen_score, _rejected_score, _first, _c, _r, chosen__none, rejected__none)
   FROM pref_conversations('told') ORDER BY _first, _c DESC, _r
 );
-CREATE OR REPLACE MACRO preference_pairs(tbl, strategy := 'best_worst', chosen_min := 'auto', rejected_below := 'auto', min_margin := 0,
-                                         max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (
-  FROM pref_table_pairs(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k, seed)),
-(tbl, prompt, completion, score, strategy := 'best_worst', chosen_min := 'auto', rejected_below := 'auto', min_margin := 0,
- max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0) AS TABLE (
-  FROM pref_table_pairs(tbl, prompt, completion, score, strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k, seed));

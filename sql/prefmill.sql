@@ -9,6 +9,7 @@
 .read sql/pref_hash.sql
 .read sql/pref_mix.sql
 .read sql/pref_majority.sql
+.read sql/pref_numbered.sql
 .read sql/pref_judged.sql
 .read sql/pref_stage.sql
 .read sql/pref_stage_refusal.sql

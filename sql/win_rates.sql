@@ -4,13 +4,12 @@
 --   FROM win_rates('pool.parquet');
 --   FROM win_rates(pool, prompt := question, completion := answer, score := reward, source := model, baseline := 'gpt-4');
 --
--- Every candidate of a source meets every candidate of every other source in its prompt; with `baseline`, only those of that source. Columns are
--- prompt, completion, score, source; or all four are given by name, as expressions (completion := 1 where there is none). Best first. What
+-- Every candidate of a source meets every candidate of every other source in its prompt; with `baseline`, only those of that source. Roles
+-- that are not given are found by their names (completion := 1 where there is none). Best first. What
 -- effective_n is: docs/semantics.md. Behind the grouping a prompt is a number: no text goes through a sort.
-CREATE OR REPLACE MACRO pref_table_wins(tbl, prompt, completion, score, source, baseline) AS TABLE (
+CREATE OR REPLACE MACRO win_rates(tbl, prompt := NULL, completion := NULL, score := NULL, source := NULL, baseline := NULL) AS TABLE (
   WITH numbered AS NOT MATERIALIZED (
-    SELECT row_number() OVER () - 1 AS _pos, prompt AS _prompt, completion AS _completion, score AS _score0, source AS _source
-    FROM query_table(tbl)),
+    FROM pref_numbered(tbl, prompt, completion, score, source := source)),
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   groups AS NOT MATERIALIZED (
@@ -57,10 +56,6 @@ CREATE OR REPLACE MACRO pref_table_wins(tbl, prompt, completion, score, source, 
                THEN error('prefmill: win_rates: no usable row is of the baseline; got ' || baseline::VARCHAR || ', expected one of the sources.') END
           IS NOT NULL
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal(tbl, 'win_rates', prompt, completion, score, source) WHERE _said IS NOT NULL)
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM pref_roles_refusal('numbered', tbl, 'win_rates', needs := 'source') WHERE _said IS NOT NULL)
   ORDER BY _rate DESC NULLS LAST, _source
 );
-CREATE OR REPLACE MACRO win_rates(tbl, baseline := NULL) AS TABLE (
-  FROM pref_table_wins(tbl, prompt, completion, score, source, baseline)),
-(tbl, prompt, completion, score, source, baseline := NULL) AS TABLE (
-  FROM pref_table_wins(tbl, prompt, completion, score, source, baseline));
