@@ -335,7 +335,7 @@ def test_the_best_of_all_stages(stages, by, args, expected):
 
 
 def test_a_kept_column_has_to_be_there(stages):
-    with pytest.raises(BadArgument, match=r"--keep names no column of the input; got .*stge"):
+    with pytest.raises(BadArgument, match=r"keep names no column of the input; got .*stge"):
         command("best", stages / "s0.parquet", "-o", stages / "out.parquet", "--keep", "stge")
 
 

@@ -40,6 +40,7 @@ from prefmill.plans import (
     Threshold,
     TieBreak,
     Unpaired,
+    kept_columns,
     named,
     plan_and_roles,
     roles_of,
@@ -81,6 +82,7 @@ def pairs(
     aspect: str | None = None,
     stage: str | None = None,
     group: str | Sequence[str] | None = None,
+    keep: Sequence[str] = (),
     clustered: bool = False,
     format: Format | None = None,
     chat: bool = False,
@@ -120,6 +122,7 @@ def unpaired(
     aspect: str | None = None,
     stage: str | None = None,
     group: str | Sequence[str] | None = None,
+    keep: Sequence[str] = (),
     clustered: bool = False,
     format: Format | None = None,
     chat: bool = False,
@@ -159,6 +162,7 @@ def best_of(
     aspect: str | None = None,
     stage: str | None = None,
     group: str | Sequence[str] | None = None,
+    keep: Sequence[str] = (),
     clustered: bool = False,
     format: Format | None = None,
     chat: bool = False,
@@ -176,12 +180,20 @@ def best_of(
 def _given(kind: type[Pairs] | type[Unpaired] | type[BestOf], ds: _D, given: Mapping[str, Any]) -> _D:
     plan, roles = plan_and_roles(kind, given)
     return apply(
-        plan, ds, clustered=given["clustered"], format=given["format"], chat=given["chat"], margin_scale=given.get("margin_scale"), **roles
+        plan,
+        ds,
+        keep=given["keep"],
+        clustered=given["clustered"],
+        format=given["format"],
+        chat=given["chat"],
+        margin_scale=given.get("margin_scale"),
+        **roles,
     )
 
 
 def apply(
-    plan: Plan, ds: _D, *, clustered: bool = False, format: Format | None = None, chat: bool = False, margin_scale: float | None = None,
+    plan: Plan, ds: _D, *, keep: Sequence[str] = (),
+    clustered: bool = False, format: Format | None = None, chat: bool = False, margin_scale: float | None = None,
     chunk_rows: int = CHUNK_ROWS, **roles: Unpack[RoleNames],
 ) -> _D:  # fmt: skip
     """`plan` over `ds`; what comes back is of the same kind, and its features are known.
@@ -190,6 +202,7 @@ def apply(
         ds: a `Dataset`, `IterableDataset`, `DatasetDict` or `IterableDatasetDict`. Select, shuffle, filter, shards: as `ds` gives its rows.
         clustered: of an `IterableDataset`: rows of one prompt stand together. Then it runs as a stream, and a prompt that comes back is
             an error. Plans that look at all rows (`normalize`, `stages="last"`, `scope="pool"`, `length_control`) cannot run so.
+        keep: columns to carry along: of pairs `chosen_NAME` and `rejected_NAME`, of the others `NAME`.
         format: the columns (`prefmill.formats.convert`); by default `trl` for pairs, `kto` for labels, and for picks prompt, completion,
             score, rank (with length control adjusted_score, and stage where that role is mapped). As in files, an answer beside a
             message-list prompt is a message.
@@ -203,10 +216,11 @@ def apply(
     datasets = package()
     refuse_fork()
     if isinstance(ds, dict):
-        more: dict[str, Any] = {"clustered": clustered, "format": format, "chat": chat, "margin_scale": margin_scale, **roles}
+        more: dict[str, Any] = {"keep": keep, "clustered": clustered, "format": format, "chat": chat, "margin_scale": margin_scale, **roles}
         made = {name: apply(plan, split, chunk_rows=chunk_rows, **more) for name, split in ds.items()}
         return type(ds)(made)
-    layout = Layout(plan, format or FORMATS[plan.kind], chat, margin_scale)
+    kept_columns(plan, keep, None, (), where="datasets")
+    layout = Layout(plan, format or FORMATS[plan.kind], chat, margin_scale, tuple(keep))
     if isinstance(ds, datasets.IterableDataset):
         return streamed(ds, layout, roles, clustered, chunk_rows)  # type: ignore[no-any-return]
     if isinstance(ds, datasets.Dataset):

@@ -20,7 +20,7 @@ from prefmill.conform import NotHeld, conformed
 from prefmill.datasets_tables import Layout, info_of, package, plain_types, tables_of, used_columns
 from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
 from prefmill.json_values import without_marks
-from prefmill.plans import BestOf, Pairs, Plan, Unpaired, named, roles_of
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired, kept_columns, named, roles_of
 from prefmill.polars import apply as lazily
 from prefmill.polars import scale_of, scores_of
 from prefmill.schema import RoleNames, Roles
@@ -71,7 +71,8 @@ class Stream:
         columns = ds.column_names or reader_of(ds, rows=read_rows).schema.names
         fits = fits_table(pa.Table.from_batches([], ds.features.arrow_schema)) if ds.features else None
         roles = roles_of(plan, names, columns, where="datasets", fits=fits)
-        used = used_columns(plan, roles)
+        kept_columns(plan, layout.keep, columns, (), where="datasets")
+        used = [*dict.fromkeys([*used_columns(plan, roles), *layout.keep])]
         narrow = ds.select_columns(used)
         schema = (ds.features.arrow_schema if ds.features else None) or reader_of(narrow, rows=read_rows).schema
         schema = plain_types(pa.schema([schema.field(name) for name in used]))
@@ -114,7 +115,7 @@ class Stream:
         for plan, chunk in self._decided(whole_groups(self._batches(), prompt=key, rows=self.chunk_rows, largest=None)):
             seen.refuse_return(chunk, first)
             frame = pl.DataFrame(pl.from_arrow(chunk))
-            yield lazily(plan, frame, first=first, **named(self.roles)).collect(engine="in-memory")
+            yield lazily(plan, frame, keep=self.layout.keep, first=first, **named(self.roles)).collect(engine="in-memory")
             first += chunk.num_rows
 
     def _decided(self, chunks: Iterator[pa.Table]) -> Iterator[tuple[Plan, pa.Table]]:
@@ -175,7 +176,8 @@ class Stream:
 
     def _clustering(self) -> Iterator[pl.DataFrame]:
         with temporary() as home, self.job(home) as job:
-            names = lazily(self.layout.plan, pl.LazyFrame(schema=job.dtypes), **named(self.roles)).collect_schema().names()
+            rows = lazily(self.layout.plan, pl.LazyFrame(schema=job.dtypes), keep=self.layout.keep, **named(self.roles))
+            names = rows.collect_schema().names()
             for frame in job.frames():
                 frame.columns = names
                 yield frame
@@ -190,7 +192,8 @@ class Stream:
         with pq.ParquetWriter(path, self.schema, compression="zstd") as file:
             for batch in self._batches():
                 file.write_batch(batch)
-        keep = [self.roles.stage] if self.roles.stage and isinstance(self.layout.plan, BestOf) else []
+        stage = [self.roles.stage] if self.roles.stage and isinstance(self.layout.plan, BestOf) else []
+        keep = [*stage, *self.layout.keep]
         return opened(self.layout.plan, path, roles=named(self.roles), engine="duckdb", keep=keep, temp_dir=home)
 
     def _made_elsewhere(self) -> Iterator[pa.Table]:

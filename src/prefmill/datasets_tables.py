@@ -16,7 +16,7 @@ from prefmill.column_fit import fits_table
 from prefmill.errors import MissingPackage
 from prefmill.formats import Format, arrow_schema, arrow_tables, convert
 from prefmill.json_values import holds, is_marked, without_marks
-from prefmill.plans import BestOf, Pairs, Plan, Unpaired, named, roles_of, used_columns
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired, kept_columns, named, roles_of, used_columns
 from prefmill.polars import apply as lazily
 from prefmill.readers.json_lines import decoded_table
 from prefmill.readers.staging import plain_schema
@@ -35,6 +35,7 @@ class Layout:
     format: Format
     chat: bool
     margin_scale: float | None
+    keep: tuple[str, ...] = ()
 
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self.format == "pool" and not isinstance(self.plan, Pairs | Unpaired):
@@ -46,7 +47,7 @@ class Layout:
     def features(self, schema: pa.Schema, roles: Roles) -> Any:
         """The features of what comes out where the columns of `roles` have the types of `schema`."""
         dtypes = pl.DataFrame(pa.Table.from_batches([], schema=schema)).schema
-        rows = lazily(self.plan, pl.LazyFrame(schema=dtypes), **named(roles)).collect_schema()
+        rows = lazily(self.plan, pl.LazyFrame(schema=dtypes), keep=self.keep, **named(roles)).collect_schema()
         return package().Features.from_arrow_schema(arrow_schema(self(pl.DataFrame(schema=rows)).schema))
 
 
@@ -75,14 +76,15 @@ def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
     datasets = package()
     plan = layout.plan
     roles = roles_of(plan, names, ds.column_names, where="datasets", fits=fits_table(ds.data.table))
-    columns = used_columns(plan, roles)
+    kept_columns(plan, layout.keep, ds.column_names, (), where="datasets")
+    columns = [*dict.fromkeys([*used_columns(plan, roles), *layout.keep])]
     table = used_table(ds, columns)
     features = layout.features(plain_types(table.schema), roles)
     info = info_of(features, ds.info)
     fingerprint = _fingerprint(ds, layout, roles)
     path = _cache_file(ds, fingerprint)
     if path is None or not path.exists():
-        rows = layout(lazily(plan, frame_of(ds, table), **named(roles)).collect())
+        rows = layout(lazily(plan, frame_of(ds, table), keep=layout.keep, **named(roles)).collect())
         tables = tables_of(rows, features.arrow_schema)
         if path is None:
             table = pa.concat_tables([pa.Table.from_batches([], features.arrow_schema), *tables])
@@ -117,7 +119,7 @@ def _fingerprint(ds: Any, layout: Layout, roles: Roles) -> str:
     from datasets.fingerprint import Hasher
 
     said = ["prefmill", __version__, ds._fingerprint, layout.plan.kind, layout.plan.hash(), named(roles), layout.format, layout.chat]
-    return str(Hasher.hash_bytes(json.dumps([*said, layout.margin_scale], sort_keys=True).encode()))
+    return str(Hasher.hash_bytes(json.dumps([*said, layout.margin_scale, layout.keep], sort_keys=True).encode()))
 
 
 def _cache_file(ds: Any, fingerprint: str) -> Path | None:

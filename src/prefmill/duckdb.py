@@ -10,7 +10,7 @@ Only `judged` knows the user's columns, and only the last join touches texts.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from prefmill._engine import literal, quote
 from prefmill.errors import BadArgument
-from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, roles_of
+from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, kept_columns, output_columns, roles_of
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames, Roles
 from prefmill.thresholds import unsettled
@@ -70,8 +70,10 @@ def macro_texts() -> dict[str, str]:
     return {Path(name).name: (folder / f"{Path(name).name}.sql").read_text() for name in names}
 
 
-def query(plan: Plan, table: str, **names: Unpack[RoleNames]) -> str:
+def query(plan: Plan, table: str, *, keep: Sequence[str] = (), **names: Unpack[RoleNames]) -> str:
     """`plan` over `table` as one SELECT; `Plan.sql` is this function.
+
+    The columns `keep` come along: of pairs `chosen_NAME` and `rejected_NAME`, of the others `NAME`.
 
     `table` is the name of a table, view, CTE or registered frame, or a path or glob, as `query_table` reads it: quote a name that
     holds dots or quotes (`'"a.b"'`). Positions are the row order that the
@@ -81,36 +83,46 @@ def query(plan: Plan, table: str, **names: Unpack[RoleNames]) -> str:
     WITH numbered AS NOT MATERIALIZED (
     """
     roles = roles_of(plan, names, None, where="sql")
-    ctes = [("numbered", numbered(plan, roles, f"query_table({literal(table)})")), *stages(plan, roles)]
+    kept = kept_columns(plan, keep, None, output_columns(plan, roles), where="sql")
+    # `_keep0` of the row, or of the chosen one, `_other0` of the rejected one
+    places = {name: place for place, name in enumerate(dict.fromkeys(each.column for each in kept))}
+    ours = {each.name: f"{'_other' if each.side == 'rejected' else '_keep'}{places[each.column]}" for each in kept}
+    carried = "".join(f", {name} AS {quote(out)}" for out, name in ours.items())
+    of_row = "".join(f", row.{name} AS {quote(out)}" for out, name in ours.items())
+    rows = numbered(plan, roles, f"query_table({literal(table)})", keep=list(places))
+    ctes = [("numbered", rows), *stages(plan, roles)]
     if isinstance(plan, Unpaired):
         told = (
-            "SELECT row._prompt AS _prompt, row._completion AS _chosen_text, row._completion AS _rejected_text, labels.*\n"
+            "SELECT row._prompt AS _prompt, row._completion AS _chosen_text, row._completion AS _rejected_text, labels.*"
+            f"{''.join(f', row._keep{place}' for place in places.values())}\n"
             "  FROM labels JOIN numbered AS row ON row._pos = labels._pos WHERE labels._label IS NOT NULL"
         )
         ctes.append(("told", told))
         select = (
-            "SELECT _prompt AS prompt, _chosen_text AS completion, _label AS label, _score AS score\n"
+            f"SELECT _prompt AS prompt, _chosen_text AS completion, _label AS label, _score AS score{carried}\n"
             "FROM pref_conversations('told') ORDER BY _turn, _first"
         )
     elif isinstance(plan, BestOf):
         more = ", picks._adjusted_score AS adjusted_score" if plan.length_control else ""
         more += ", row._stage AS stage" if roles.stage else ""
         select = (
-            f"SELECT row._prompt AS prompt, row._completion AS completion, picks._score AS score, picks._rank AS rank{more}\n"
+            f"SELECT row._prompt AS prompt, row._completion AS completion, picks._score AS score, picks._rank AS rank{more}{of_row}\n"
             "FROM picks JOIN numbered AS row ON row._pos = picks._pos\n"
             "ORDER BY picks._first, picks._rank"
         )
     elif isinstance(plan, Advantage):
         select = (
-            "SELECT row._prompt AS prompt, row._completion AS completion, found._score AS score, found._advantage AS advantage\n"
+            "SELECT row._prompt AS prompt, row._completion AS completion, found._score AS score,"
+            f" found._advantage AS advantage{of_row}\n"
             "FROM advantages AS found JOIN numbered AS row ON row._pos = found._pos\n"
             "WHERE found._reason IS NULL ORDER BY found._pos"
         )
     else:
-        ctes.append(("told", _TOLD))
+        sides = "".join(f", better._keep{place} AS _keep{place}, worse._keep{place} AS _other{place}" for place in places.values())
+        ctes.append(("told", _TOLD.replace("\n  FROM pairs", f"{sides}\n  FROM pairs")))
         select = (
             "SELECT _prompt AS prompt, _chosen_text AS chosen, _rejected_text AS rejected,\n"
-            "       _chosen_score AS chosen_score, _rejected_score AS rejected_score\n"
+            f"       _chosen_score AS chosen_score, _rejected_score AS rejected_score{carried}\n"
             "FROM pref_conversations('told') WHERE NOT _same_text ORDER BY _first, _c DESC, _r"
         )
     return _with(ctes) + select
@@ -250,9 +262,17 @@ def _picking(plan: BestOf, tie: str) -> list[tuple[str, str]]:
 
 
 def numbered(
-    plan: Plan, roles: Roles, relation: str, position: str = "row_number() OVER () - 1", scalars: Mapping[str, str] | None = None
+    plan: Plan,
+    roles: Roles,
+    relation: str,
+    position: str = "row_number() OVER () - 1",
+    scalars: Mapping[str, str] | None = None,
+    keep: Sequence[str] = (),
 ) -> str:
-    """The role columns of `relation` under our own names, and the position of each row; `scalars` are expressions of score columns."""
+    """The role columns of `relation` under our own names, and the position of each row; `scalars` are expressions of score columns.
+
+    The columns `keep` are `_keep0`, `_keep1` ...
+    """
     columns = {"_pos": position, "_prompt": quote(roles.prompt), "_completion": quote(roles.completion)}
     scores = score_columns(plan, roles)
     columns |= {f"_score{i}": (scalars or {}).get(name, quote(name)) for i, name in enumerate(scores)}
@@ -262,6 +282,7 @@ def numbered(
     if isinstance(plan, Advantage) and (policy := roles.weight or roles.logprob):
         columns["_weight"] = quote(policy)
     columns |= {f"_group{i}": quote(name) for i, name in enumerate(roles.group)}
+    columns |= {f"_keep{i}": quote(name) for i, name in enumerate(keep)}
     return "SELECT " + ", ".join(f"{expression} AS {name}" for name, expression in columns.items()) + f" FROM {relation}"
 
 

@@ -23,7 +23,7 @@ from prefmill.errors import BadArgument, BadScore, ColumnMissing, PlanError
 from prefmill.formats import is_json_text
 from prefmill.gather import Fetch
 from prefmill.json_values import JSON_FIELD
-from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, named, roles_of, used_columns
+from prefmill.plans import Advantage, BestOf, Kept, Pairs, Plan, Unpaired, kept_columns, named, roles_of, used_columns
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport
 from prefmill.schema import RoleNames
@@ -103,25 +103,22 @@ class Job:
         self._scalars = {name: _scalar(name) for name, dtype in self.dtypes.items() if is_json_text(dtype)}
         source.refuse_mixed(self.roles, where="roles")
         polars_rows.check_types(plan, self.roles, self.dtypes, where="roles")
-        missing = [c for c in keep if c not in columns]
-        if missing:
-            raise BadArgument(f"run: --keep names no column of the input; got {missing}, expected some of {columns}.")
         # Whole rows are all columns kept; of the prompt and the completion there is then no second copy.
         self.whole_rows = whole_rows
-        self.keep = columns if whole_rows else list(dict.fromkeys(keep))
+        self.keep: list[str] = columns if whole_rows else []
+        self.kept: list[Kept] = []
+        if not whole_rows:
+            self.kept = kept_columns(plan, keep, columns, [name for name, _ in self._columns_out()], where="run")
+            self.keep = list(dict.fromkeys(kept.column for kept in self.kept))
         # A column that is ours stands under its own name; one of the input that had it (an earlier rank, say) beside it under another.
         ours = {name.removeprefix("_") for name, _ in self._added()} - {self.roles.prompt} if whole_rows else set()
         self.renamed = {name: f"{name}_in" for name in columns if name in ours}
         names_out = [name for name, _ in self._columns_out()]
         twice = sorted({name for name in names_out if names_out.count(name) > 1})
-        if twice and whole_rows:
+        if twice:
             raise BadArgument(
                 f"run: the input has a column {twice[0]!r}, and the output would have it twice.",
                 hint="rename it, or use --format prompt-completion and --keep the columns that you need.",
-            )
-        if twice:
-            raise BadArgument(
-                f"run: --keep {keep} would write {twice[0]!r} twice: the output has it anyway.", hint="leave it out, or rename it."
             )
         if engine not in get_args(Engine):
             raise BadArgument(f"run: no engine {engine!r}; expected one of {get_args(Engine)}.")
@@ -335,20 +332,19 @@ class Job:
 
     def _columns_out(self) -> list[tuple[str, pl.DataType]]:
         prompt, completion = self.dtypes[self.roles.prompt], self.dtypes[self.roles.completion]
-        kept = [(name, self.dtypes[name]) for name in self.keep]
+        kept = [(each.name, self.dtypes[each.column]) for each in self.kept]
         if isinstance(self.plan, Unpaired):
             return [("prompt", prompt), ("completion", completion), ("label", pl.Boolean()), ("score", pl.Float64()), *kept]
         if isinstance(self.plan, BestOf | Advantage) and self.whole_rows:
             added = ((name.removeprefix("_"), dtype) for name, dtype in self._added())
-            return [*((self.renamed.get(name, name), dtype) for name, dtype in kept), *added]
+            return [*((self.renamed.get(name, name), self.dtypes[name]) for name in self.keep), *added]
         if isinstance(self.plan, Advantage):
             return [("prompt", prompt), ("completion", completion), ("_score", pl.Float64()), ("_advantage", pl.Float64()), *kept]
         if isinstance(self.plan, BestOf):
             adjusted = [("_adjusted_score", pl.Float64())] if self.plan.length_control else []
             return [("prompt", prompt), ("completion", completion), ("_score", pl.Float64()), ("_rank", pl.Int64()), *adjusted, *kept]
-        sides = [(f"{side}_{name}", dtype) for name, dtype in kept for side in ("chosen", "rejected")]
         texts = [("prompt", prompt), ("chosen", completion), ("rejected", completion)]
-        return [*texts, ("chosen_score", pl.Float64()), ("rejected_score", pl.Float64()), *sides]
+        return [*texts, ("chosen_score", pl.Float64()), ("rejected_score", pl.Float64()), *kept]
 
     def _added(self) -> list[tuple[str, pl.DataType]]:
         """What whole rows have behind their own columns: the columns of `slots`, which begin with an underscore."""
@@ -413,8 +409,8 @@ class Job:
             told["advantages"] = ("_score", "_advantage")
             columns += [slots[name] for name in told[self.plan.kind]]
             columns += [slots["_adjusted_score"]] if isinstance(self.plan, BestOf) and self.plan.length_control else []
-            sides = ("_chosen", "_rejected") if pairs else ("_pos",)
-            columns += [take(f"_keep{i}", side) for i in range(len(self.keep)) for side in sides]
+            side = {"chosen": "_chosen", "rejected": "_rejected", "row": "_pos"}
+            columns += [take(f"_keep{self.keep.index(each.column)}", side[each.side]) for each in self.kept]
         schema = self.schema()
         frame = pl.DataFrame([column.alias(name).cast(dtype) for column, (name, dtype) in zip(columns, schema.items(), strict=True)])
         if pairs:

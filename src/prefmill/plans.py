@@ -139,8 +139,8 @@ class _Judging(_Plan):
         if self.weights is not None:
             object.__setattr__(self, "weights", {key: float(weight) for key, weight in self.weights.items()})
 
-    def lazy(self, frame: pl.LazyFrame | pl.DataFrame, **roles: Unpack[RoleNames]) -> pl.LazyFrame:
-        """This plan over a Polars frame, nothing collected; see `prefmill.polars`.
+    def lazy(self, frame: pl.LazyFrame | pl.DataFrame, *, keep: Sequence[str] = (), **roles: Unpack[RoleNames]) -> pl.LazyFrame:
+        """This plan over a Polars frame, nothing collected, with the columns `keep`; see `prefmill.polars`.
 
         >>> import polars as pl
         >>> feedback = pl.LazyFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
@@ -149,25 +149,25 @@ class _Judging(_Plan):
         """
         from prefmill import polars
 
-        return polars.apply(cast(Plan, self), frame, **roles)
+        return polars.apply(cast(Plan, self), frame, keep=keep, **roles)
 
-    def sql(self, table: str, **roles: Unpack[RoleNames]) -> str:
-        """This plan as one DuckDB query over `table` (a table, view, CTE, file or glob); see `prefmill.duckdb`.
+    def sql(self, table: str, *, keep: Sequence[str] = (), **roles: Unpack[RoleNames]) -> str:
+        """This plan as one DuckDB query over `table` (a table, view, CTE, file or glob), with the columns `keep`; see `prefmill.duckdb`.
 
         The query calls the macros of `sql/`: load them once with `prefmill.duckdb.install(con)` or `.read sql/prefmill.sql`.
         """
         from prefmill import duckdb
 
-        return duckdb.query(cast(Plan, self), table, **roles)
+        return duckdb.query(cast(Plan, self), table, keep=keep, **roles)
 
-    def dataset(self, ds: _D, *, clustered: bool = False, **roles: Unpack[RoleNames]) -> _D:
+    def dataset(self, ds: _D, *, clustered: bool = False, keep: Sequence[str] = (), **roles: Unpack[RoleNames]) -> _D:
         """This plan over a `Dataset`, `IterableDataset` or a dictionary of them; what comes back is of the same kind.
 
         More options, and the details, are in `prefmill.datasets.apply`.
         """
         from prefmill import datasets
 
-        return datasets.apply(cast(Plan, self), ds, clustered=clustered, **roles)
+        return datasets.apply(cast(Plan, self), ds, clustered=clustered, keep=keep, **roles)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,6 +386,59 @@ def named(roles: Roles) -> RoleNames:
     if roles.negate:
         columns["score"] = f"-{roles.score}"
     return columns
+
+
+_OUTPUT = {
+    "pairs": ("prompt", "chosen", "rejected", "chosen_score", "rejected_score"),
+    "unpaired": ("prompt", "completion", "label", "score"),
+    "best_of": ("prompt", "completion", "score", "rank"),
+    "advantages": ("prompt", "completion", "score", "advantage"),
+}
+
+
+def output_columns(plan: Plan, roles: Roles) -> list[str]:
+    """The columns of a lazy frame or a query of `plan`, but for those that are kept.
+
+    >>> output_columns(BestOf(length_control=True), Roles(stage="round"))
+    ['prompt', 'completion', 'score', 'rank', 'adjusted_score', 'stage']
+    """
+    picks = isinstance(plan, BestOf)
+    adjusted = ["adjusted_score"] if isinstance(plan, BestOf) and plan.length_control else []
+    return [*_OUTPUT[plan.kind], *adjusted, *(["stage"] if picks and roles.stage else [])]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One column of output that `keep` asks for: its name, the column of the input, and which row of a pair it is from."""
+
+    name: str
+    column: str
+    side: Literal["chosen", "rejected", "row"]
+
+
+def kept_columns(plan: Plan, keep: Sequence[str], columns: Sequence[str] | None, output: Sequence[str], *, where: str) -> list[Kept]:
+    """The columns that `keep` adds to the output of `plan`, which has the columns `output` itself; the names are given here alone.
+
+    `columns` are those of the input, or None where they are not known. Raises `BadArgument`.
+
+    >>> [kept.name for kept in kept_columns(Pairs(), ["model"], ["model"], ["prompt"], where="lazy")]
+    ['chosen_model', 'rejected_model']
+    """
+    if isinstance(keep, str):
+        raise BadArgument(f"{where}: keep is a list of columns; got the text {keep!r}.", hint=f"keep=[{keep!r}].")
+    names = list(dict.fromkeys(keep))
+    missing = [] if columns is None else [name for name in names if name not in columns]
+    if missing:
+        raise BadArgument(f"{where}: keep names no column of the input; got {missing}, expected some of {list(columns or ())}.")
+    sides: tuple[Literal["chosen", "rejected", "row"], ...] = ("chosen", "rejected") if isinstance(plan, Pairs) else ("row",)
+    kept = [Kept(name if side == "row" else f"{side}_{name}", name, side) for name in names for side in sides]
+    taken = [*output, *(each.name for each in kept)]
+    twice = sorted({name for name in taken if taken.count(name) > 1})
+    if twice:
+        raise BadArgument(
+            f"{where}: keep {names} would write {twice[0]!r} twice: the output has it anyway.", hint="leave it out, or rename it."
+        )
+    return kept
 
 
 def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, where: str, fits: Fits | None = None) -> Roles:

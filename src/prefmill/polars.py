@@ -21,7 +21,7 @@ import polars as pl
 from prefmill.advantages import advantage_report, advantages
 from prefmill.column_fit import fits_frame, fits_schema
 from prefmill.messages import in_one_form
-from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, roles_of
+from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, kept_columns, output_columns, roles_of
 from prefmill.polars_picks import pick_report, picks, rank_in
 from prefmill.polars_pref import best_of, pair_report, pairs, unpaired
 from prefmill.polars_rows import Candidates, check_types, drawn_from, first_that_holds, mix32, numbered
@@ -32,44 +32,58 @@ from prefmill.thresholds import Scale, settled, unsettled
 __all__ = ["Stages", "apply", "best_of", "pair_report", "pairs", "rank_in", "report", "unpaired"]
 
 
-def apply(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, *, first: int = 0, **names: Unpack[RoleNames]) -> pl.LazyFrame:
+def apply(
+    plan: Plan, frame: pl.LazyFrame | pl.DataFrame, *, keep: Sequence[str] = (), first: int = 0, **names: Unpack[RoleNames]
+) -> pl.LazyFrame:
     """`plan` over `frame` as a LazyFrame; `Plan.lazy` is this function. `first` is the position of the first row, for messages.
 
     Columns out: prompt, chosen, rejected (all text, or all messages), chosen_score, rejected_score (Float64);
     of labels: prompt, completion, label (Boolean), score; of best-of-K: prompt, completion, score, rank (Int64),
     with length control adjusted_score (Float64), and stage if that role is mapped; of advantages: prompt,
-    completion, score, advantage (Float64).
+    completion, score, advantage (Float64). Then the columns `keep`: of pairs `chosen_NAME` and `rejected_NAME`, else `NAME`.
     Positions are the row order of `frame`. Cost: one narrow pass that ranks, one join that fetches texts.
 
     >>> feedback = pl.DataFrame({"question": ["p", "p"], "answer": ["a", "b"], "rating": [1, 5]})
     >>> apply(Pairs(), feedback).collect().row(0)
     ('p', 'b', 'a', 5.0, 1.0)
     """
-    roles, rows = _numbered(plan, frame, names, "lazy", first)
+    roles, rows = _numbered(plan, frame, names, "lazy", first, keep)
     stages = Stages(plan, roles, rows)
-    texts = rows.select("_pos", "_prompt", "_completion")
+    carried = [f"_keep{i}" for i in range(len(dict.fromkeys(keep)))]
+    texts = rows.select("_pos", "_prompt", "_completion", *carried)
+    extra: dict[str, str] = {}
+    for kept in kept_columns(plan, keep, None, output_columns(plan, roles), where="lazy"):
+        place = list(dict.fromkeys(keep)).index(kept.column)
+        extra[kept.name] = f"_other{place}" if kept.side == "rejected" else f"_keep{place}"
     if isinstance(plan, Unpaired):
         labels = stages.labels().filter(pl.col("_label").is_not_null()).sort("_turn", "_first")
         labelled = labels.join(texts, on="_pos", how="left", maintain_order="left").select(
-            prompt="_prompt", completion="_completion", label="_label", score="_score"
+            prompt="_prompt", completion="_completion", label="_label", score="_score", **extra
         )
         return _in_one_form(labelled, rows, ("completion",))
     if isinstance(plan, BestOf):
         stage = {"stage": "_stage"} if roles.stage else {}
         more = {"adjusted_score": "_adjusted_score"} if plan.length_control else {}
-        texts = rows.select("_pos", "_prompt", "_completion", *stage.values()).cache()
+        texts = rows.select("_pos", "_prompt", "_completion", *stage.values(), *carried).cache()
         return picks(plan, stages.judged).join(texts, on="_pos", how="left", maintain_order="left").select(
-            prompt="_prompt", completion="_completion", score="_score", rank="_rank", **more, **stage
+            prompt="_prompt", completion="_completion", score="_score", rank="_rank", **more, **stage, **extra
         )  # fmt: skip
     if isinstance(plan, Advantage):
         found = advantages(plan, stages.judged).filter(pl.col("_reason").is_null())
         return found.join(texts, on="_pos", how="left", maintain_order="left").select(
-            prompt="_prompt", completion="_completion", score="_score", advantage="_advantage"
+            prompt="_prompt", completion="_completion", score="_score", advantage="_advantage", **extra
         )
     told = (
         _told(stages.pairs().sort("_first", -pl.col("_c"), "_r"), texts)
         .filter(~pl.col("_same_text"))
-        .select(prompt="_prompt", chosen="_completion", rejected="_worse", chosen_score="_chosen_score", rejected_score="_rejected_score")
+        .select(
+            prompt="_prompt",
+            chosen="_completion",
+            rejected="_worse",
+            chosen_score="_chosen_score",
+            rejected_score="_rejected_score",
+            **extra,
+        )
     )
     return _in_one_form(told, rows, ("chosen", "rejected"))
 
@@ -104,7 +118,8 @@ def _in_one_form(out: pl.LazyFrame, rows: pl.LazyFrame, sides: Sequence[str]) ->
 
 def _told(pairs: pl.LazyFrame, texts: pl.LazyFrame) -> pl.LazyFrame:
     """`pairs` with their texts (_prompt, _completion of the chosen, _worse) and whether the two texts are the same."""
-    worse = texts.select(_rejected="_pos", _worse="_completion")
+    others = {name.replace("_keep", "_other", 1): name for name in texts.collect_schema().names() if name.startswith("_keep")}
+    worse = texts.select(_rejected="_pos", _worse="_completion", **others)
     return (
         pairs.join(texts.rename({"_pos": "_chosen"}), on="_chosen", how="left", maintain_order="left")
         .join(worse, on="_rejected", how="left", maintain_order="left")
@@ -296,12 +311,15 @@ def scale_of(scores: pl.Series) -> Scale:
     return Scale(cast(float | None, scores.min()), cast(float | None, scores.max()))
 
 
-def _numbered(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str, first: int = 0) -> tuple[Roles, pl.LazyFrame]:
+def _numbered(
+    plan: Plan, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str, first: int = 0, keep: Sequence[str] = ()
+) -> tuple[Roles, pl.LazyFrame]:
     lazy = frame.lazy()
     schema = lazy.collect_schema()
     fits = fits_frame(frame) if isinstance(frame, pl.DataFrame) else fits_schema(schema)
     roles = roles_of(plan, names, schema.names(), where=where, fits=fits)
     check_types(plan, roles, schema, where)
-    rows = numbered(plan, roles, lazy, first=first)
+    kept = list(dict.fromkeys(kept.column for kept in kept_columns(plan, keep, schema.names(), (), where=where)))
+    rows = numbered(plan, roles, lazy, first=first, keep=kept)
     # Ranks and texts meet by position, so both must see one and the same execution of the input: a join has no row order, a model is slow.
     return roles, rows if isinstance(frame, pl.DataFrame) else rows.cache()

@@ -46,6 +46,7 @@ def pairs(
     tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
     prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
     annotator: str | None = None, aspect: str | None = None, stage: str | None = None, group: str | Sequence[str] | None = None,
+    keep: Sequence[str] = (),
 ) -> pl.LazyFrame:  # fmt: skip
     """Preference pairs of a frame: the plan `Pairs` and the roles as arguments.
 
@@ -54,6 +55,7 @@ def pairs(
     |   p    |     b      |   1   |
 
     What the arguments mean: `prefmill.Pairs`; roles are column names, found by the names that the field uses where they are not given.
+    `keep` are columns to carry along: of pairs `chosen_NAME` and `rejected_NAME`, of the others `NAME`.
     Nothing is collected; the input is executed once; of it only the columns of roles are read. Order of rows: `docs/semantics.md`.
     Raises `PlanError`, `ColumnMissing`, `BadArgument` at once, before anything runs.
 
@@ -71,6 +73,7 @@ def unpaired(
     tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
     prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
     annotator: str | None = None, aspect: str | None = None, stage: str | None = None, group: str | Sequence[str] | None = None,
+    keep: Sequence[str] = (),
 ) -> pl.LazyFrame:  # fmt: skip
     """Labels for KTO (prompt, completion, label, score): the plan `Unpaired` and the roles as arguments; else as `pairs`.
 
@@ -89,6 +92,7 @@ def best_of(
     tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
     prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
     annotator: str | None = None, aspect: str | None = None, stage: str | None = None, group: str | Sequence[str] | None = None,
+    keep: Sequence[str] = (),
 ) -> pl.LazyFrame:  # fmt: skip
     """The k best of every prompt (prompt, completion, score, rank): the plan `BestOf` and the roles as arguments; else as `pairs`.
 
@@ -119,7 +123,7 @@ def pair_report(
 
 def _lazy(kind: type[Pairs] | type[Unpaired] | type[BestOf], frame: pl.LazyFrame | pl.DataFrame, given: Mapping[str, Any]) -> pl.LazyFrame:
     plan, roles = plan_and_roles(kind, given)
-    return plan.lazy(frame, **roles)
+    return plan.lazy(frame, keep=given["keep"], **roles)
 
 
 def _report(kind: type[Pairs], frame: pl.LazyFrame | pl.DataFrame, given: Mapping[str, Any]) -> PairReport:
@@ -143,6 +147,7 @@ class LazyPref:
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
         prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
         annotator: str | None = None, aspect: str | None = None, stage: str | None = None, group: str | Sequence[str] | None = None,
+        keep: Sequence[str] = (),
     ) -> pl.LazyFrame:  # fmt: skip
         """As `prefmill.polars.pairs`."""
         return _lazy(Pairs, self._frame, locals())
@@ -154,6 +159,7 @@ class LazyPref:
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
         prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
         annotator: str | None = None, aspect: str | None = None, stage: str | None = None, group: str | Sequence[str] | None = None,
+        keep: Sequence[str] = (),
     ) -> pl.LazyFrame:  # fmt: skip
         """As `prefmill.polars.unpaired`."""
         return _lazy(Unpaired, self._frame, locals())
@@ -166,6 +172,7 @@ class LazyPref:
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
         prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
         annotator: str | None = None, aspect: str | None = None, stage: str | None = None, group: str | Sequence[str] | None = None,
+        keep: Sequence[str] = (),
     ) -> pl.LazyFrame:  # fmt: skip
         """As `prefmill.polars.best_of`."""
         return _lazy(BestOf, self._frame, locals())
@@ -197,6 +204,7 @@ class FramePref:
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
         prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
         annotator: str | None = None, aspect: str | None = None, stage: str | None = None, group: str | Sequence[str] | None = None,
+        keep: Sequence[str] = (),
     ) -> pl.DataFrame:  # fmt: skip
         """As `prefmill.polars.pairs`."""
         return _lazy(Pairs, self._frame, locals()).collect()
@@ -208,6 +216,7 @@ class FramePref:
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
         prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
         annotator: str | None = None, aspect: str | None = None, stage: str | None = None, group: str | Sequence[str] | None = None,
+        keep: Sequence[str] = (),
     ) -> pl.DataFrame:  # fmt: skip
         """As `prefmill.polars.unpaired`."""
         return _lazy(Unpaired, self._frame, locals()).collect()
@@ -220,6 +229,7 @@ class FramePref:
         tie_break: TieBreak = "position", on_invalid: OnInvalid = "drop", seed: int = 0,
         prompt: str | None = None, completion: str | None = None, score: str | None = None, id: str | None = None,
         annotator: str | None = None, aspect: str | None = None, stage: str | None = None, group: str | Sequence[str] | None = None,
+        keep: Sequence[str] = (),
     ) -> pl.DataFrame:  # fmt: skip
         """As `prefmill.polars.best_of`."""
         return _lazy(BestOf, self._frame, locals()).collect()

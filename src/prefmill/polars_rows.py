@@ -144,8 +144,13 @@ class Candidates:
         return {reason: int(n) for frame in pl.collect_all([rows, merged]) for reason, n in frame.iter_rows()}
 
 
-def numbered(plan: Plan, roles: Roles, frame: pl.LazyFrame, position: str | None = None, first: int = 0) -> pl.LazyFrame:
-    """The role columns of `frame` under our own names, and `_pos` (Int64): the row order from `first` on, or the column `position`."""
+def numbered(
+    plan: Plan, roles: Roles, frame: pl.LazyFrame, position: str | None = None, first: int = 0, keep: Sequence[str] = ()
+) -> pl.LazyFrame:
+    """The role columns of `frame` under our own names, and `_pos` (Int64): the row order from `first` on, or the column `position`.
+
+    The columns `keep` are `_keep0`, `_keep1` ...
+    """
     columns = {"_prompt": roles.prompt, "_completion": roles.completion}
     scores: Sequence[str] = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
     columns |= {f"_score{i}": name for i, name in enumerate(scores)}
@@ -153,6 +158,7 @@ def numbered(plan: Plan, roles: Roles, frame: pl.LazyFrame, position: str | None
     if isinstance(plan, Advantage) and (policy := roles.weight or roles.logprob):
         columns["_weight"] = policy
     columns |= {f"_group{i}": name for i, name in enumerate(roles.group)}
+    columns |= {f"_keep{i}": name for i, name in enumerate(keep)}
     # By selector: `pl.col` reads a name like "^a.*$" or "*" as a pattern.
     named = [cs.by_name(name).alias(ours) for ours, name in columns.items()]
     if position:
