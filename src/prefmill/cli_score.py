@@ -156,7 +156,7 @@ def score(  # one option a line: this is the manual
     compile: Annotated[bool, typer.Option("--compile", help="Through torch.compile.", rich_help_panel="Speed")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the model on a CPU.", rich_help_panel="Speed")] = None,
     cache: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep scores by content: a grown pool scores its new rows.")] = None,
-    chunk_rows: Annotated[int | None, typer.Option(min=1, help="Rows committed at a time.  [default: 512]")] = None,
+    chunk_rows: Annotated[int | None, typer.Option(min=1, help="Rows committed at a time.  [default: 512; GPU: a million tokens]")] = None,
     on_bad_row: OnBadRow = "error",
     score_column: Annotated[str, typer.Option(metavar="NAME", help="Column to write.")] = "score",
     prompt: Prompt = None,
@@ -183,7 +183,6 @@ def score(  # one option a line: this is the manual
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from prefmill import show
     from prefmill.score_runs import score as run
-    from prefmill.stream import CHUNK_ROWS
 
     if output is None:
         raise BadArgument("score: no output named.", hint="-o scored.parquet")
@@ -193,7 +192,7 @@ def score(  # one option a line: this is the manual
     try:
         with stdout_or(output) as target, show.progress(quiet=quiet) as tell:
             report = run(
-                inputs, target, scorer=scorer_of(options), roles=roles_given(options), chunk_rows=chunk_rows or CHUNK_ROWS, devices=device,
+                inputs, target, scorer=scorer_of(options), roles=roles_given(options), chunk_rows=chunk_rows, devices=device,
                 progress=tell, memory_bytes=size_in_bytes(memory_limit), **{name: options[name] for name in names},
             )  # fmt: skip
     except KeyboardInterrupt:

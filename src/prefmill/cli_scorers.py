@@ -20,7 +20,8 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "implicit": (*_LOCAL, "reference", "beta"),
     "judge": (*_SERVER, "rubric", "scale", "mode", "schedule", "max_pairs", "max_new_tokens", "top_logprobs", "ten_is_one_token",
               "on_refused", "extra", "price_in", "price_out", "device", "dtype"),
-    "endpoint": (*_SERVER, "kind", "tokenizer", "template", "label", "parity", "tolerance", "on_refused", "batch_rows"),
+    "endpoint": (*_SERVER, "kind", "tokenizer", "template", "label", "parity", "tolerance", "on_refused", "batch_rows",
+                 "device", "dtype"),
 }  # fmt: skip
 _ALL = sorted({name for names in TAKES.values() for name in names})
 
@@ -89,7 +90,15 @@ def _endpoint(options: Mapping[str, Any], model: str, given: dict[str, Any]) -> 
 
     if "url" not in given:
         raise BadArgument("score: no server named.", hint="--url http://HOST:PORT")
+    for name in ("device", "dtype"):
+        if name in given and "parity" not in given:
+            raise BadArgument(f"--{name} is that of --parity: the server has its own.", hint="--parity DIR")
+    devices = given.pop("device", [])
+    if len(devices) > 1:
+        raise BadArgument(f"--device: got {devices}, expected one device for --parity.")
     if "parity" in given:
         same = {name: given[name] for name in ("template", "label") if name in given}
+        same |= {"device": devices[0]} if devices else {}
+        same |= {"dtype": given.pop("dtype")} if "dtype" in given else {}
         given["parity"] = RewardModel(model=given["parity"], **same)
     return EndpointScorer(model=model, **given)

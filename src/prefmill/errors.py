@@ -12,7 +12,8 @@
     ├── RunDiffers               an interrupted run on this output had another model, template, dtype or input (exit code 2)
     ├── RunBusy                  another process writes this output (exit code 2)
     ├── RequestFailed            a server refused a request, or gave no answer after all retries
-    ├── OutOfDeviceMemory        one row alone does not fit into a device's memory
+    ├── OutOfDeviceMemory        one row alone, or the model, does not fit into a device's memory
+    ├── ScorerDied               the process on one of several devices ended without a word
     ├── ScoresDiffer             packed scores differ from those of one row at a time (exit code 70)
     ├── MissingPackage           an optional package is not installed
     └── AccountingError          our own bug: rows in and rows accounted for differ (exit code 70)
@@ -176,7 +177,11 @@ class RequestFailed(PrefmillError):
 
 
 class OutOfDeviceMemory(PrefmillError):
-    """One row alone does not fit."""
+    """One row alone, or the model, does not fit."""
+
+
+class ScorerDied(PrefmillError):
+    """The process that scores on one of several devices ended without a word."""
 
 
 class ScoresDiffer(PrefmillError):

@@ -69,6 +69,14 @@ class Pool:
         """The same pool in chunks of about `chunk_rows` rows."""
         return replace(self, bounds=_bounds(self.starts, int(self.bounds[-1]), chunk_rows, whole=self.whole))
 
+    def rows_of(self, tokens: int, home: Path, *, least: int) -> int:
+        """About how many rows have so many tokens, of four bytes each, by the first rows; `least` or more."""
+        con = _connect(home, self.source, None, None)
+        first = con.sql(f"FROM ({self.relation}) LIMIT {_READ_ROWS}").to_arrow_table()
+        con.close()
+        each = max(1, first.nbytes // max(1, first.num_rows))
+        return max(least, 4 * tokens // each)
+
     @property
     def sizes(self) -> Longs:
         """Rows of each chunk, shape (chunks,)."""

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -19,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from prefmill._version import __version__
-from prefmill.errors import BadArgument, BadInput, BadRow
+from prefmill.errors import BadArgument, BadInput, BadRow, ScorerDied
 from prefmill.job import Progress, Reading
 from prefmill.ledger import Ledger, chunk_path, write_chunk
 from prefmill.pool import Chunk, Pool, open_pool
@@ -81,7 +84,7 @@ def score(
     scorer: Any,
     roles: RoleNames | None = None,
     score_column: str = "score",
-    chunk_rows: int = CHUNK_ROWS,
+    chunk_rows: int | None = None,
     devices: Sequence[str] | None = None,
     on_bad_row: Literal["error", "null"] = "error",
     overwrite: bool = False,
@@ -97,7 +100,8 @@ def score(
         scorer: a model's folder or hub id, a `RewardModel`, `LogProb`, `ImplicitReward`, `JudgeScorer`, `EndpointScorer`, `Ensemble`, or a
             function over record batches.
         score_column: its name; further columns of a scorer are NAME_mean and the like.
-        chunk_rows: about so many rows, of whole prompts, are committed at a time: at most that much work is lost.
+        chunk_rows: about so many rows, of whole prompts, are committed at a time: at most that much work is lost. None is 512, and
+            on a GPU more, where these are fewer than a million tokens.
         devices: several devices, each with a process of its own (`["cuda:0", "cuda:1"]`).
         on_bad_row: a row that cannot be scored (`errors.BAD_ROW`: too long, refused by template or server, NaN, ...) is an `error` that
             names it, or has a `null` score and is counted by reason. A run that failed goes on with `null` where it was.
@@ -123,8 +127,9 @@ def score(
     staged: Any = RewardModel(model=scorer) if isinstance(scorer, str | Path) else as_scorer(scorer)
     check_on_bad_row("score", on_bad_row)
     staged = with_bad_rows(staged, on_bad_row)
-    if type(chunk_rows) is not int or chunk_rows < 1:
-        raise BadArgument(f"score: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")
+    staged = on_device(staged, devices[0]) if devices else staged
+    if chunk_rows is not None and (type(chunk_rows) is not int or chunk_rows < 1):
+        raise BadArgument(f"score: chunk_rows must be a whole number >= 1 or None; got {chunk_rows!r}.")
     target = Path(output)
     check_target(target, overwrite=True)
     options: dict[str, Any] = {key: value for key, value in reading.items() if key != "temp_dir"}
@@ -134,11 +139,15 @@ def score(
         options["without"].append(str(options["rejects"]))
     with temporary(reading.get("temp_dir")) as home:
         tell("reading", None)
-        pool = open_pool(inputs, roles or {}, home, chunk_rows=chunk_rows, scorer=staged, **options)
+        pool = open_pool(inputs, roles or {}, home, chunk_rows=chunk_rows or CHUNK_ROWS, scorer=staged, **options)
         names = score_names(staged.columns, score_column, list(pool.source.columns.names), text_names(staged))
         kinds = [pa.float64()] * len(staged.columns) + [pa.large_string()] * len(text_names(staged))
         _check_writable(_schema(pool, dict(zip(names, kinds, strict=True))), home / "trial" / target.name)
         tell("loading the scorer", None)
+        if chunk_rows is None:
+            tokens = getattr(staged, "chunk_tokens", None)
+            chunk_rows = pool.rows_of(tokens, home, least=CHUNK_ROWS) if tokens else CHUNK_ROWS
+            pool = pool.in_chunks(chunk_rows)
         shape = {"chunk_rows": chunk_rows, "scorer": getattr(staged, "shape", {})}
         key = {
             "input": {"rows": pool.rows, "content": pool.identity},
@@ -174,6 +183,7 @@ class _Run:
     home: Path
     tell: Progress
     on_bad_row: OnBadRow
+    ways: dict[str, None] = field(default_factory=dict)  #: how rows were run, as several devices tell it
 
     def all(self, missing: list[int], devices: list[str]) -> float:
         """Score the chunks `missing`; seconds inside the scorer."""
@@ -188,30 +198,41 @@ class _Run:
 
     def _in_processes(self, missing: list[int], devices: list[str]) -> float:
         """One process a device; chunks are dealt out in turn, so that a device's chunks lie all over the input."""
+        # The first error ends the others: what they have committed is kept, and they have nothing else to tell.
         started = time.perf_counter()
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        with ProcessPoolExecutor(len(devices), mp_context=context) as workers:
-            jobs = [
-                workers.submit(
-                    _on_one_device,
-                    self.pool,
-                    RowGuard(on_device(self.scorer, device), self.on_bad_row),
-                    missing[i :: len(devices)],
-                    self.home,
-                    str(self.ledger.folder),
-                )
-                for i, device in enumerate(devices)
-            ]
-            clock = _Clock(self.tell, int(self.pool.sizes.sum()), int(self.pool.sizes.sum() - self.pool.sizes[missing].sum()))
-            waiting = set(jobs)
-            left = set(missing)
-            while waiting:
-                done, waiting = wait(waiting, timeout=0.5)
-                for job in done:
-                    job.result()  # raises here what was raised there
+        told = context.SimpleQueue()
+        workers: dict[str, Any] = {}
+        for i, device in enumerate(devices):
+            guard = RowGuard(on_device(self.scorer, device), self.on_bad_row)
+            arguments = (self.pool, guard, missing[i :: len(devices)], self.home, str(self.ledger.folder), told)
+            workers[f"{i}: {device}"] = context.Process(target=_on_one_device, args=arguments, name=device)
+        rows = self.pool.sizes
+        clock = _Clock(self.tell, int(rows.sum()), int(rows.sum() - rows[missing].sum()))
+        left = set(missing)
+        try:
+            for worker in workers.values():
+                worker.start()
+            while workers:
+                wait([worker.sentinel for worker in workers.values()], timeout=0.5)
+                ended = [name for name, worker in workers.items() if worker.exitcode is not None]
+                while not told.empty():
+                    word = told.get()
+                    if isinstance(word, BaseException):
+                        raise word
+                    self.ways[word] = None
+                for name in ended:
+                    worker = workers.pop(name)
+                    if worker.exitcode:
+                        raise ScorerDied(
+                            f"score: the process on {worker.name} died; got exit code {worker.exitcode}.",
+                            hint="out of memory, often; the same command goes on where it was.",
+                        )
                 for number in [n for n in left if chunk_path(self.ledger.folder, n).exists()]:
                     left.discard(number)
-                    clock.chunk(int(self.pool.sizes[number]), {})
+                    clock.chunk(int(rows[number]), {})
+        finally:
+            _end([worker for worker in workers.values() if worker.pid is not None])
         return time.perf_counter() - started
 
     def publish(self, names: list[str]) -> ScoreReport:
@@ -252,7 +273,7 @@ class _Run:
             **{name: counts.get(name, 0) for name in _COUNTS}, first_null=first_null, chunks=len(pool.sizes), chunks_resumed=0,
             retried=_of_reasons("retry:", counts),
             cost=self.scorer.cost(counts) if hasattr(self.scorer, "cost") else None,
-            way=self.scorer.load() if engines else "", seconds=0.0, seconds_model=0.0, peak_rss_mb=peak_rss_mb(),
+            way=self.scorer.load() if engines else "; ".join(self.ways), seconds=0.0, seconds_model=0.0, peak_rss_mb=peak_rss_mb(),
             output=str(self.ledger.output), columns=tuple(names),
         )  # fmt: skip
 
@@ -343,8 +364,19 @@ def _of_reasons(prefix: str, counts: Mapping[str, int]) -> dict[str, int]:
     return {name.removeprefix(prefix): value for name, value in counts.items() if name.startswith(prefix)}
 
 
-def _on_one_device(pool: Pool, guard: RowGuard, numbers: list[int], home: Path, folder: str) -> None:
-    """A worker's whole life: its chunks, written where the ledger looks for them."""
+def _end(workers: list[Any]) -> None:
+    """End processes that nobody waits for: a chunk is committed whole or not at all."""
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join(5)
+        if worker.exitcode is None:
+            worker.kill()
+            worker.join()
+
+
+def _on_one_device(pool: Pool, guard: RowGuard, numbers: list[int], home: Path, folder: str, told: Any) -> None:
+    """A worker's whole life: its chunks, written where the ledger looks for them; `told` gets how they ran, or the error."""
     parent = os.getppid()
 
     def commit(number: int, columns: Mapping[str, pa.Array], counts: Mapping[str, int]) -> None:
@@ -354,7 +386,22 @@ def _on_one_device(pool: Pool, guard: RowGuard, numbers: list[int], home: Path, 
 
     scratch = home / f"device-{os.getpid()}"
     scratch.mkdir()
-    score_chunks(pool, guard, numbers, scratch, commit)
+    try:
+        score_chunks(pool, guard, numbers, scratch, commit)
+        told.put(str(guard.scorer.load()) if hasattr(guard.scorer, "load") else "")
+    except BaseException as error:
+        error.add_note("".join(traceback.format_exception(error)))  # a traceback does not go to another process
+        told.put(_portable(error))
+        raise SystemExit(1) from None
+
+
+def _portable(error: BaseException) -> BaseException:
+    """`error`, or what it says if another process cannot take it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # what breaks when it is pickled is anybody's guess
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _in_place(pool: Pool, parts: list[pa.Array]) -> pa.Array:

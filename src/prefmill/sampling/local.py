@@ -114,7 +114,7 @@ class LocalSampler:
             "stop": repr(self.stop),
             "end_tokens": str(sorted(self._ends())),
             "on_too_long": self.on_too_long,
-            "dtype": self.dtype if self.dtype != "auto" or where.type != "cpu" else "float32",
+            "dtype": models.dtype_of(self._folder(), self.dtype, where),
         }
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -57,7 +57,8 @@ class EndpointScorer(Remote):
         tokenizer: a folder or hub id, to make texts or ids here with `template`, as `RewardModel` does.
         label: which score it is, where the model has several: a number, or for TEI a name.
         parity: a `RewardModel` of the same weights; the first `parity_rows` rows are scored by it too, and a difference of more than
-            `tolerance` times the largest score raises `ScoresDiffer`, which says what it looks like.
+            `tolerance` times the largest score raises `ScoresDiffer`, which says what it looks like. With its device `auto` it runs on
+            the CPU, because the server fills the GPU.
         on_refused: rows that the server finds bad (too long): an `error` that names the row, or `null`, counted. A request of
             several rows that is refused (also for its size) is sent again in halves.
         batch_rows: rows of a request, where it takes several.
@@ -85,6 +86,8 @@ class EndpointScorer(Remote):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "url", self.url.rstrip("/").removesuffix("/v1"))  # these forms stand beside /v1, not under it
+        if self.parity is not None and self.parity.device == "auto":
+            object.__setattr__(self, "parity", replace(self.parity, device="cpu"))
 
     def _problems(self) -> list[str]:
         said = []
@@ -334,6 +337,7 @@ class EndpointScorer(Remote):
         self._state["compared"] = True
         some = batch.take(pa.array(rows))
         local = self.parity.run(self.parity.prepare(some))
+        self.parity.unload()
         kept = np.ones(len(rows), bool) if local.null is None else ~local.null
         looks = difference(local.columns["score"][kept], scores[rows][kept], self.tolerance)
         if looks is not None:

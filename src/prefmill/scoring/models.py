@@ -13,13 +13,15 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from prefmill.errors import BadArgument, BadInput, MissingPackage
+from prefmill.errors import BadArgument, BadInput, MissingPackage, OutOfDeviceMemory
 
 Kind = Literal["reward", "causal"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+_DTYPES = get_args(Dtype)
 
 _HEADS = ("score", "classifier", "v_head", "value_head", "lm_head")
 _AUTO = {"reward": "AutoModelForSequenceClassification", "causal": "AutoModelForCausalLM"}
@@ -269,19 +271,64 @@ def load(
 ) -> Loaded:
     """The model in `folder`, ready to run.
 
-    dtype: `auto` is float32 on a CPU, where half precision is several times slower, and the checkpoint's own on CUDA.
-    Raises `BadInput` as `weights` does.
+    dtype: `auto` is what `dtype_of` says.
+    Raises `BadInput` as `weights` does, and `OutOfDeviceMemory`.
     """
     import torch
 
     place = pick_device(device)
-    numbers = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype != "auto" and dtype not in numbers:
-        raise BadArgument(f"score: dtype is not one of {('auto', *numbers)}; got {dtype!r}.")
-    wanted = numbers[dtype] if dtype != "auto" else torch.float32 if place.type == "cpu" else "auto"
-    model = weights(folder, kind, dtype=wanted, trust_remote_code=trust_remote_code, where=where)
+    wanted = getattr(torch, dtype_of(folder, dtype, place))
+    try:
+        model = weights(folder, kind, dtype=wanted, trust_remote_code=trust_remote_code, where=where, place=place)
+        model = model.eval().requires_grad_(False).to(place)
+    except torch.OutOfMemoryError as error:
+        raise OutOfDeviceMemory(
+            f"{where}: the model in {str(folder)!r} does not fit into the memory of {place}.",
+            hint="one model runs on one device here (no tensor parallelism):"
+            " serve it over several GPUs, and --scorer endpoint --url http://HOST:PORT.",
+        ) from error
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code, where=where)
-    return Loaded(model.eval().requires_grad_(False).to(place), tokenizer, place)
+    return Loaded(model, tokenizer, place)
+
+
+def dtype_of(folder: Path, dtype: str, place: Any) -> str:
+    """The dtype in which the model in `folder` runs on the device `place`, where `dtype` is asked for.
+
+    `auto` is float32 on a CPU, where half precision is several times slower. On a GPU it is the
+    checkpoint's own, and bfloat16 for a float32 checkpoint where the GPU has it: float32 misses
+    the matrix units and the flash kernel, and takes 12 to 14 times as long (arithmetic).
+    """
+    import torch
+
+    if dtype not in _DTYPES:
+        raise BadArgument(f"score: dtype is not one of {_DTYPES}; got {dtype!r}.")
+    if dtype != "auto":
+        return dtype
+    if place.type == "cpu":
+        return "float32"
+    stored = _stored_dtype(folder)
+    fast = place.type == "cuda" and torch.cuda.get_device_capability(place) >= (8, 0)
+    return "bfloat16" if stored == "float32" and fast else stored
+
+
+def _stored_dtype(folder: Path) -> str:
+    """The dtype of a checkpoint, as Transformers tells it: by its configuration, else by its first weights."""
+    from safetensors import SafetensorError, safe_open
+
+    told = _json(folder / "config.json")
+    named = told.get("dtype") or told.get("torch_dtype")
+    if named in _DTYPES[1:]:
+        return str(named)
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt") as file:
+                kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
+            continue
+        for name, kind in (("float32", "F32"), ("bfloat16", "BF16"), ("float16", "F16")):
+            if kind in kinds:
+                return name
+    return "float32"
 
 
 def weights(
@@ -292,21 +339,29 @@ def weights(
     trust_remote_code: bool = False,
     where: str = "score",
     new_head: bool = False,
+    place: Any = None,
 ) -> Any:
     """The model in `folder` with all of its weights, and nothing but them.
 
+    place: the device onto which the weights are read; None: they stay on the CPU.
     new_head: a reward model to train: a folder without a head that gives one score gets a new one, and loses the head that it has.
     Raises `BadInput` for a folder without safetensors, that lacks weights (they would be random), that has weights for which the model
     has no place (they would be dropped), whose weights are of another kind of model, or whose own code is not run.
     """
+    import torch
+
     config = config_of(folder, trust_remote_code=trust_remote_code, where=where)
     auto = _class_of(folder, kind, where=where, new_head=new_head)
     more: dict[str, Any] = {"num_labels": 1, "ignore_mismatched_sizes": True} if new_head else {}
+    if place is not None and place.type != "cpu" and find_spec("accelerate"):
+        more["device_map"] = {"": place}  # straight to the device: several workers would fill the host's memory
     try:
         with quiet():
             model, info = auto.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True, **more
             )
+    except torch.OutOfMemoryError:
+        raise
     except OSError as error:
         raise BadInput(
             f"{where}: no safetensors weights in {str(folder)!r}; {first_line(error)}",

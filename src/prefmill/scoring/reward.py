@@ -22,6 +22,7 @@ from prefmill.scoring.scorers import Floats, Scored
 from prefmill.scoring.tokens import Encoded, Encoder, OnTooLong
 
 SharePrefix = Literal["auto", "off"]
+_CHUNK_TOKENS = 1 << 20  # 64 full forward passes: of the last, which is not full, little is seen
 #: how scores follow from outputs; another number is another score
 _RULE = "2"
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -107,7 +108,7 @@ class _TokenScorer(ABC):
 
         encoder = self.encoder  # first: it refuses a folder before its code is looked for elsewhere
         where = models.pick_device(self.device)
-        dtype = self.dtype if self.dtype != "auto" or where.type != "cpu" else "float32"
+        dtype = models.dtype_of(self._folder(), self.dtype, where)
         return {
             "scorer": self.kind,
             "model": models.content_hash(self._folder()),
@@ -128,6 +129,13 @@ class _TokenScorer(ABC):
 
         shape = {name: getattr(self, name) for name in ("batch_tokens", "share_prefix", "invariant", "compile")}
         return {**shape, "threads": self.threads or torch.get_num_threads()}
+
+    @property
+    def chunk_tokens(self) -> int | None:
+        """About how many tokens a chunk should have at least, where the device needs many to be busy."""
+        from prefmill.scoring import models
+
+        return _CHUNK_TOKENS if models.pick_device(self.device).type == "cuda" else None
 
     def with_shape(self, shape: Mapping[str, Any]) -> Any:
         """The same scorer with another `shape`."""
@@ -197,6 +205,10 @@ class _TokenScorer(ABC):
         """Load everything now, and say how rows will be run."""
         engine = self.engines[0]
         return str(engine.way) if not engine.reason else f"{engine.way}: {engine.reason}"
+
+    def unload(self) -> None:
+        """Let the models go; they are loaded again when they are needed."""
+        self._state.pop("engines", None)
 
     # -- scoring ------------------------------------------------------------------------------------------------------------------------
 
@@ -287,7 +299,7 @@ class RewardModel(_TokenScorer):
         template: how a row becomes one text: `auto`, `chat`, `pair`, `concat`, or a file that holds a Jinja template (`Encoder`).
         max_length: most tokens of a row, at most what the model takes (the default).
         on_too_long: longer rows are an `error`, `null` (no score), or cut (`truncate`); counted in any case.
-        device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto` is float32 on a CPU, the checkpoint's on CUDA.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto` is float32 on a CPU; on CUDA the checkpoint's, but bfloat16 for float32.
         batch_tokens: tokens of one forward pass. share_prefix: `auto` runs a prompt once for its candidates where that pays.
         invariant: constant shapes: a row's score is bitwise the same whatever its neighbours are, at some cost.
         compile: through `torch.compile`; pays on long jobs only. threads: of torch.
