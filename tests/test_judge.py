@@ -28,7 +28,7 @@ from prefmill.errors import BadArgument, BadInput
 from prefmill.sampling import Answer, Request
 from prefmill.sampling.endpoint import Token
 from prefmill.scoring.judge import pairs_of
-from prefmill.scoring.rubrics import RUBRIC, as_text, expected_rating, filled, parse_rating, parse_verdict, rubric_of
+from prefmill.scoring.rubrics import RUBRIC, expected_rating, filled, parse_rating, parse_verdict, rubric_of
 from prefmill.scoring.scorers import on_device
 
 POOL = pa.table({
@@ -384,10 +384,18 @@ def test_devices() -> None:
     assert on_device(there, "cuda:1") is there
 
 
-def test_as_text() -> None:
-    assert as_text("a") == "a"
-    assert as_text([{"from": "human", "value": "a"}]) == "a"
-    assert as_text([{"role": "system", "content": "s"}, {"role": "user", "content": None}]) == "system: s\n\nuser: "
+def test_spoken() -> None:
+    """What a judge reads of messages: roles by their names of the field, parts as their texts, calls as JSON."""
+    from prefmill.conversations import messages_of, spoken
+
+    def said(value: object) -> str:
+        return spoken(messages_of(value, "user"))
+
+    assert said("a") == "a"
+    assert said([{"from": "human", "value": "a"}]) == "a"
+    assert said([{"role": "system", "content": "s"}, {"role": "user", "content": ""}]) == "system: s\n\nuser: "
+    call = {"function": {"name": "f", "arguments": {"x": 1, "y": None}}}
+    assert said([{"role": "assistant", "content": None, "tool_calls": [call]}]) == 'tool_call: {"name": "f", "arguments": {"x": 1}}'
 
 
 def test_killed(tmp_path: Path) -> None:

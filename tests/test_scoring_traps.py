@@ -1003,11 +1003,11 @@ def test_trap_20_messages_and_texts_give_the_same_ids() -> None:
 
     scorer = pools.scorer(pools.reward("llama"))
     prompts = [[{"from": "human", "value": "Hi"}], [{"from": "human", "value": "Ho"}]]
-    lists = pa.record_batch({"prompt": prompts, "completion": [[{"from": "gpt", "value": "Yo"}], [{"from": "gpt", "value": None}]]})
+    lists = pa.record_batch({"prompt": prompts, "completion": [[{"from": "gpt", "value": "Yo"}], [{"from": "gpt", "value": ""}]]})
     texts = pa.record_batch({"prompt": ["Hi", "Ho"], "completion": ["Yo", ""]})
     a, b = scorer.prepare(lists).encoded.rows, scorer.prepare(texts).encoded.rows
     assert a.ids.tolist() == b.ids.tolist()
-    with pytest.raises(BadInput, match="a message without a role"):
+    with pytest.raises(BadInput, match="row 0 has a message 1 without a role"):
         scorer.prepare(pa.record_batch({"prompt": [[{"content": "Hi"}]], "completion": ["Yo"]}))
 
 

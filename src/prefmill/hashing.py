@@ -110,12 +110,15 @@ def spelled(prompts: pl.Series) -> pl.Series:
     """
     if prompts.dtype == pl.String:
         return prompts
-    parts: list[pl.Expr] = []
-    for key in message_keys(prompts.dtype, "prompt"):
-        text = pl.element().struct.field(key).cast(pl.String).fill_null("")
-        parts += [text.str.len_bytes().cast(pl.String), pl.lit(":"), text]
+    message_keys(prompts.dtype, "prompt")
     assert isinstance(prompts.dtype, pl.List)
     assert isinstance(prompts.dtype.inner, pl.Struct)
+    there = {field.name for field in prompts.dtype.inner.fields}
+    parts: list[pl.Expr] = []
+    for names in zip(*MESSAGE_KEYS, strict=True):  # rows of both kinds may stand in one file
+        fields = [pl.element().struct.field(name).cast(pl.String) for name in names if name in there]
+        text = pl.coalesce(fields).fill_null("")
+        parts += [text.str.len_bytes().cast(pl.String), pl.lit(":"), text]
     nested = [f for f in prompts.dtype.inner.fields if f.name in {"content", "value"} and f.dtype.is_nested()]
     if nested:
         raise BadArgument(f"prompt: message contents that are no text cannot be hashed; got {nested[0].dtype}, expected String.")

@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from prefmill._version import __version__
+from prefmill.conversations import messages_of
 from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadInput, BadRow
 from prefmill.hashing import spelled
 from prefmill.job import Progress, Reading
@@ -28,7 +29,6 @@ from prefmill.sampling.remote import Remote
 from prefmill.sampling.samplers import whole_text
 from prefmill.sampling.seeds import Asked
 from prefmill.scoring.bad_rows import OnBadRow, check_on_bad_row, with_bad_rows
-from prefmill.scoring.tokens import conversations
 from prefmill.whole import temporary
 
 CHUNK_ROWS = 256
@@ -377,7 +377,8 @@ def _plain_prompts(prompts: list[Any]) -> tuple[list[Any], dict[int, BadRow]]:
     bad = {}
     for place, prompt in enumerate(prompts):
         try:
-            made.append(prompt if isinstance(prompt, str) else conversations([prompt])[0])
+            messages = messages_of(prompt, "user")
+            made.append(prompt if isinstance(prompt, str) else messages)
         except BadRow as error:
             bad[place] = error.at(place, where="sample")
             made.append("")

@@ -20,6 +20,7 @@ import pyarrow as pa
 from prefmill.column_fit import fits_frame
 from prefmill.errors import BadArgument, BadInput, BadRow, ColumnMissing
 from prefmill.hashing import check_shares, split_frame
+from prefmill.json_values import present
 from prefmill.schema import RoleNames
 from prefmill.scoring.bad_rows import OnBadRow
 from prefmill.whole import temporary
@@ -127,7 +128,8 @@ def read_pairs(inputs: Any, *, where: str) -> PairRows:
         size = pl.min_horizontal(pl.col("chosen").list.len(), pl.col("rejected").list.len()) - 1
         shared = pl.col("chosen").list.head(size)
         kept = [kept[0], shared.alias("prompt"), *(pl.col(side).list.slice(size) for side in _SIDES)]
-        differ = int(table.select((shared != pl.col("rejected").list.head(size)).sum()).item())
+        heads = table.select(chosen=shared, rejected=pl.col("rejected").list.head(size))
+        differ = sum(one != two for one, two in zip(spelled(heads["chosen"]), spelled(heads["rejected"]), strict=True))
         if differ:
             raise BadInput(
                 f"{where}: {differ} pairs have no prompt in common; got conversations that differ before their last message.",
@@ -217,16 +219,9 @@ def winner_ids(encoder: Any, winners: Winners, *, where: str, on_bad_row: OnBadR
     return list(rows.values()), [starts[place] for place in rows], dict(Counter(lost.values()))
 
 
-def conversation(value: Any, speaker: str) -> Sequence[Mapping[str, Any]]:
-    """Text as one message of `speaker`; messages as they are, their empty fields left out."""
-    from prefmill.scoring.tokens import messages_of
-
-    return messages_of(value, speaker)
-
-
 def spelled(prompts: pl.Series) -> list[str]:
-    """Prompts as texts that are equal where the prompts are."""
-    return [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in prompts.to_list()]
+    """Prompts as texts that are equal where the prompts are: fields that only other rows have do not count."""
+    return [value if isinstance(value, str) else json.dumps(present(value), ensure_ascii=False) for value in prompts.to_list()]
 
 
 def numbered(keys: Sequence[str]) -> Longs:

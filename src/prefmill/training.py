@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from prefmill.conversations import Conversation, conversation, messages_of, texts_of
 from prefmill.errors import BadArgument, BadInput, BadRow
 from prefmill.folders import check_folder, whole_folder
 from prefmill.schema import RoleNames
@@ -27,7 +28,6 @@ from prefmill.train_rows import (
     Winners,
     added,
     arrow,
-    conversation,
     hold_out,
     numbered,
     pair_ids,
@@ -383,7 +383,7 @@ def _measure(
 
 def _size(completion: Any) -> int:
     """Characters of a completion."""
-    return len(completion) if isinstance(completion, str) else sum(len(m.get("content") or m.get("value") or "") for m in completion)
+    return sum(len(text) for message in messages_of(completion, "assistant") for text in texts_of(message))
 
 
 # --- policies -------------------------------------------------------------------------------------------------------------------------
@@ -410,12 +410,32 @@ def _dpo_columns(encoder: Any, pairs: PairRows, where: str, on_bad_row: OnBadRow
             hint="prefmill pairs with --format trl, or with --chat.",
         )
     ids, kept, lost = pair_ids(encoder, pairs, where=where, on_bad_row=on_bad_row)
-    frame = pairs.frame[kept]
-    columns: dict[str, Any] = {"length": _longer(ids)}
-    for name, speaker in (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant")):
-        values = frame[name].to_list()
-        columns[name] = values if encoder.template == "concat" else [conversation(value, speaker) for value in values]
+    frame, lengths = pairs.frame[kept], _longer(ids)
+    if encoder.template == "concat":
+        return {"length": lengths, **{name: frame[name].to_list() for name in ("prompt", "chosen", "rejected")}}, lost
+    columns: dict[str, Any] = {"length": [], "prompt": [], "chosen": [], "rejected": []}
+    for place, (prompt, chosen, rejected) in enumerate(frame.select("prompt", "chosen", "rejected").iter_rows()):
+        one, two = conversation(prompt, chosen), conversation(prompt, rejected)
+        problem = _no_dpo(one, two)
+        if problem is None:
+            columns["length"].append(lengths[place])
+            columns["prompt"].append(one.prompt)
+            columns["chosen"].append(one.completion)
+            columns["rejected"].append(two.completion)
+        elif on_bad_row == "error":
+            raise pairs.bad(BadRow(where, problem, row=0, reason="bad_message"), int(kept[place]), where)
+        else:
+            lost = added(lost, {"bad_message": 1})
     return columns, lost
+
+
+def _no_dpo(chosen: Conversation, rejected: Conversation) -> str | None:
+    """Why TRL's DPO would train on something else than the two conversations; None: it would not."""
+    if chosen.prompt != rejected.prompt:
+        return "has sides that are whole conversations with different prompts; DPO needs one prompt for both."
+    if chosen.continues or rejected.continues:
+        return "has a prompt that ends in an assistant's message, which TRL's DPO would close; expected one that ends in a user's."
+    return None
 
 
 def _fit_policy(

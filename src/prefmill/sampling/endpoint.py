@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from prefmill.conversations import for_server, is_open, messages_of
 from prefmill.errors import BadRow, RequestFailed
 from prefmill.sampling.client import Broken
 from prefmill.sampling.remote import Remote
@@ -142,7 +143,10 @@ class EndpointSampler(Remote):
             "seed": request.seed & (2**self.seed_bits - 1),
         }
         if self.api == "chat":
-            body |= {"messages": _messages(request.prompt), "logprobs": True}
+            messages = messages_of(request.prompt, "user")
+            body |= {"messages": for_server(messages), "logprobs": True}
+            if is_open(messages):  # the answer goes on in the last message; names of vLLM and SGLang
+                body |= {"add_generation_prompt": False, "continue_final_message": True}
             body |= {"top_logprobs": top} if top else {}
         else:
             body |= {"prompt": _text(request.prompt), "logprobs": top}
@@ -169,10 +173,6 @@ class EndpointSampler(Remote):
         n_tokens = counted if type(counted) is int and counted >= 0 else number
         logprob = sum(token.logprob for token in tokens) if tokens is not None else None
         return Reply(Answer(text, reason, logprob, n_tokens), tokens)
-
-
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def _text(prompt: Prompt) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from prefmill.conversations import is_open, messages_of
 from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage, refuse
 from prefmill.sampling.samplers import Answer, Request
 
@@ -229,7 +230,7 @@ class LocalSampler:
             refuse([bad.at(wanted[bad.row]) for bad in error.found])
             raise
         for i, done in zip(wanted, found, strict=True):
-            text = self._text(done.tokens, ids[i])
+            text = self._text(done.tokens, ids[i] if self._goes_on(requests[i].prompt) else ())
             cut = _cut(text, stops)
             text = text if cut is None else text[:cut]
             answers[i] = Answer(text, "stop" if done.ended else "length", done.logprob, len(done.tokens))
@@ -252,14 +253,18 @@ class LocalSampler:
         refuse([BadRow("sample", what, row=i, reason="no_tokens") for i, place in enumerate(places) if not found[place]])
         return [found[place] for place in places]
 
+    def _goes_on(self, prompt: Any) -> bool:
+        """Whether an answer goes on in a text: in a prompt that is plain text, or in a message that is open."""
+        return self.encoder.template == "concat" or is_open(messages_of(prompt, "user"))
+
     def _text(self, tokens: list[int], prompt: Sequence[int] = ()) -> str:
         """The text of an answer's tokens.
 
-        Where a prompt is plain text the answer goes on in it: decoded alone it would lose a space at its front.
+        Where the answer goes on in the text of `prompt`, decoded alone it would lose a space at its front.
         """
         decode = self.encoder.tokenizer.decode
         exact = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        if self.encoder.template == "concat" and prompt:
+        if prompt:
             before = decode(list(prompt), **exact)
             whole = decode([*prompt, *tokens], **exact)
             if whole.startswith(before):

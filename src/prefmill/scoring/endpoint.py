@@ -16,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from prefmill.conversations import conversations, for_server, row_texts
 from prefmill.errors import BadArgument, BadInput, BadRow, RequestFailed, ScoresDiffer, refuse
 from prefmill.sampling.client import Broken
 from prefmill.sampling.remote import Remote
-from prefmill.scoring.models import label_index
+from prefmill.scoring.models import is_softmax, label_index
 from prefmill.scoring.parity import difference
 from prefmill.scoring.reward import RewardModel
-from prefmill.scoring.rubrics import as_text
 from prefmill.scoring.scorers import Floats, Scored
-from prefmill.scoring.tokens import Encoder, conversations
+from prefmill.scoring.tokens import Encoder
 
 Kind = Literal["vllm-classify", "vllm-pooling", "vllm-score", "sglang-classify", "tei-predict", "tei-rerank"]
 
@@ -140,14 +140,16 @@ class EndpointScorer(Remote):
 
         every = range(batch.num_rows)
         if self.kind in ("vllm-score", "tei-rerank"):
-            for which in self._of_one_prompt(prompts):
-                query, texts = as_text(prompts[which[0]]), [as_text(completions[row]) for row in which]
+            queries, told = row_texts("endpoint", prompts, completions)
+            for which in self._of_one_prompt(queries):
+                query, texts = queries[which[0]], [told[row] for row in which]
                 if self.kind == "vllm-score":
                     ask(which, {"text_1": query, "text_2": texts, "use_activation": False})
                 else:
                     ask(which, {"query": query, "texts": texts, "raw_scores": True, "truncate": False})
         elif self.kind.startswith("vllm") and self.tokenizer is None:
-            for row, messages in enumerate(conversations(prompts, completions)):
+            for row, talk in enumerate(conversations("endpoint", prompts, completions)):
+                messages = for_server(talk.messages)
                 ask([row], {"messages": messages, "use_activation": False, "add_generation_prompt": False, **self._task})
         else:
             inputs, size = self._inputs(batch, prompts, completions), self._rows_of_request
@@ -185,7 +187,7 @@ class EndpointScorer(Remote):
     def _inputs(self, batch: pa.RecordBatch, prompts: list[Any], completions: list[Any]) -> list[Any]:
         """Each row as its server takes it: ids, a text, or a pair of texts."""
         if self.tokenizer is None:
-            return [[as_text(prompt), as_text(completion)] for prompt, completion in zip(prompts, completions, strict=True)]
+            return [list(pair) for pair in zip(*row_texts("endpoint", prompts, completions), strict=True)]
         if self.kind.startswith("vllm"):
             encoded = self._encoder.encode(batch["prompt"], batch["completion"], np.arange(batch.num_rows)).rows
             if encoded.types is not None and encoded.types.any():
@@ -206,10 +208,11 @@ class EndpointScorer(Remote):
         encoder = self._encoder
         tokenizer = encoder.tokenizer
         if encoder.template == "chat":
-            texts = encoder.rendered(conversations(prompts, completions))
+            texts = encoder.rendered([talk.messages for talk in conversations("endpoint", prompts, completions)])
         elif encoder.template == "concat":
             end = tokenizer.eos_token or ""
-            texts = [as_text(p) + as_text(c).removesuffix(end) + end for p, c in zip(prompts, completions, strict=True)]
+            pairs = zip(*row_texts("endpoint", prompts, completions), strict=True)
+            texts = [prompt + completion.removesuffix(end) + end for prompt, completion in pairs]
         else:
             raise BadArgument(f"endpoint: template 'pair' makes no one text; got kind {self.kind!r}.", hint="leave the tokenizer out.")
         head, tail = _put_around(tokenizer)
@@ -305,17 +308,24 @@ class EndpointScorer(Remote):
         scores = values if isinstance(values, list) else [values]
         number = self._number if self.label is not None else 0 if len(scores) == 1 else None
         if number is not None and not isinstance(scores[0], list) and 0 <= number < len(scores):
-            return float(scores[number])
+            return self._of_label([float(score) for score in scores], number)
         raise BadInput(
             f"endpoint: the model has {len(scores)} scores a row; got label {self.label!r}, expected the number of one of them.",
             hint=f"--label 0 to --label {len(scores) - 1}; with --parity also its name.",
         )
 
+    def _of_label(self, scores: list[float], number: int) -> float:
+        """The label's raw score; its log-odds where the model that is compared says that labels exclude each other, as it scores them."""
+        if self.parity is None or not is_softmax(self.parity.config, len(scores), is_stock=True):
+            return scores[number]
+        others = np.array([score for i, score in enumerate(scores) if i != number])
+        return scores[number] - float(np.logaddexp.reduce(others))
+
     @property
     def _number(self) -> int | None:
         """The label's number: by the names of the model that is compared, where there is one."""
         if self.parity is not None:
-            return label_index(self.parity.config, self.label)
+            return label_index(self.parity.config, self.label, self.parity.config.num_labels)
         return int(str(self.label)) if str(self.label).isdecimal() else None
 
     def _named(self, values: list[dict[str, Any]]) -> float:
@@ -324,7 +334,7 @@ class EndpointScorer(Remote):
             return next(iter(scores.values()))
         for name in (str(self.label), f"LABEL_{self._number}"):  # the names of a model whose labels have none
             if name in scores:
-                return scores[name]
+                return self._of_label(list(scores.values()), list(scores).index(name))
         raise BadInput(f"endpoint: the model has the labels {sorted(scores)}; got label {self.label!r}.", hint="--label NAME")
 
     # -- checking -----------------------------------------------------------------------------------------------------------------------

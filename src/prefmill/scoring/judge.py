@@ -18,10 +18,11 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from prefmill.conversations import row_texts
 from prefmill.errors import BAD_ROW, BadArgument, BadRow, RequestFailed, refuse
 from prefmill.sampling.endpoint import Reply
 from prefmill.sampling.samplers import Request
-from prefmill.scoring.rubrics import SCALE, Mode, as_text, expected_rating, filled, parse_rating, parse_verdict, rubric_of
+from prefmill.scoring.rubrics import SCALE, Mode, expected_rating, filled, parse_rating, parse_verdict, rubric_of
 from prefmill.scoring.scorers import Floats, Scored
 
 Schedule = Literal["all", "baseline"]
@@ -187,7 +188,7 @@ class JudgeScorer:
 
     def prepare(self, batch: pa.RecordBatch) -> Questions:
         """What has to be asked about a batch."""
-        prompts, completions = ([as_text(value) for value in batch[name].to_pylist()] for name in ("prompt", "completion"))
+        prompts, completions = row_texts("judge", batch["prompt"].to_pylist(), batch["completion"].to_pylist())
         return self._ratings(prompts, completions) if self.mode == "rating" else self._pairs(batch, prompts, completions)
 
     def _request(self, **values: str) -> Request:

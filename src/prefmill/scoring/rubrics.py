@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from prefmill.errors import BadArgument
-from prefmill.json_values import decoded
 
 _T = TypeVar("_T")
 
@@ -85,19 +84,6 @@ def filled(rubric: str, values: Mapping[str, str]) -> str:
     '{completion}/{} {x}'
     """
     return re.sub("|".join(rf"\{{{name}\}}" for name in values), lambda found: values[found[0][1:-1]], rubric)
-
-
-def as_text(value: Any) -> str:
-    """A prompt or completion as a judge reads it: a text as it is, one message as its content, several with their roles before them.
-
-    >>> as_text([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}])
-    'user: Hi\\n\\nassistant: Hello'
-    """
-    if isinstance(value, str):
-        return value
-    value = decoded(value)
-    messages = [(str(m.get("role") or m.get("from") or "user"), str(m.get("content") or m.get("value") or "")) for m in value]
-    return messages[0][1] if len(messages) == 1 else "\n\n".join(f"{role}: {content}" for role, content in messages)
 
 
 #: The scale of the default rubric.

@@ -6,7 +6,7 @@ on, whatever the tokenizer merges across the seam of prompt and completion.
 
 from __future__ import annotations
 
-import hashlib
+import datetime
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -18,15 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from prefmill.conversations import Conversation, Message, conversations, plain_text, texts_of
 from prefmill.errors import BadArgument, BadInput, BadRow, refuse
-from prefmill.json_values import present
+from prefmill.scoring.templates import ChatTemplate
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 OnTooLong = Literal["error", "null", "truncate"]
-
-_ROLE_KEYS = (("role", "content"), ("from", "value"))
-_SPEAKERS = {"human": "user", "gpt": "assistant", "prompter": "user"}
 
 
 @dataclass(frozen=True)
@@ -115,6 +113,7 @@ class Encoded:
     rows: TokenRows
     kept: Longs  #: shape (rows,): the number, in the batch, of each token row; those that are missing were too long
     truncated: int  #: rows that were cut to the limit
+    cut_by_template: int = 0  #: rows whose completion does not stand whole in the rendered conversation
 
 
 class Encoder:
@@ -128,10 +127,10 @@ class Encoder:
     | `auto`   | `chat` if the tokenizer has a template, else `pair` if it has a separator of pairs, else `concat`    |
     | a path   | `chat` with the Jinja template in that file                                                          |
 
-    A text prompt is one user message, a text completion one assistant message; message lists are taken as they are (ShareGPT's `from`,
-    `value` are read as `role`, `content`).
+    What the messages of a row are is the business of `prefmill.conversations`, for every template alike.
 
     Args:
+        template_date: what a template prints as the date (`strftime_now`), as YYYY-MM-DD; None: today.
         limit: the most tokens of a row; longer ones are an error, left out (`null`), or cut (`truncate`, at the tokenizer's
             `truncation_side`).
         starts: find where the completion begins: the longest common prefix of the row's ids with those of the prompt alone.
@@ -139,35 +138,40 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: Any, *, template: str = "auto", limit: int | None = None, on_too_long: OnTooLong = "error",
-                 starts: bool = False, needs_completion: bool = False) -> None:  # fmt: skip
+                 starts: bool = False, needs_completion: bool = False, template_date: str | None = None) -> None:  # fmt: skip
         if on_too_long not in get_args(OnTooLong):
             raise BadArgument(f"score: on_too_long is not one of {get_args(OnTooLong)}; got {on_too_long!r}.")
         self.tokenizer, self.limit, self.on_too_long = tokenizer, limit, on_too_long
         self.starts, self.needs_completion = starts or needs_completion, needs_completion
-        self.jinja: str | None = None
+        jinja: str | None = None
         if template == "auto":
             pairs = not needs_completion and self._separates_pairs()  # what a language model continues is one text
             template = "chat" if tokenizer.chat_template else "pair" if pairs else "concat"
         if template not in ("chat", "pair", "concat"):
             try:
-                self.jinja = Path(template).read_text(encoding="utf-8")
+                jinja = Path(template).read_text(encoding="utf-8")
             except OSError:
                 raise BadArgument(
                     f"score: no such template; got {template!r}, expected auto, chat, pair, concat or a file that holds a Jinja template."
                 ) from None
             template = "chat"
-        if template == "chat" and not (self.jinja or tokenizer.chat_template):
+        if template == "chat" and not (jinja or tokenizer.chat_template):
             raise BadArgument(
                 "score: the tokenizer has no chat template; got template='chat'.", hint="name a file that holds one, or use concat."
             )
         self.template = template
-        self._told_bos = False
+        self.chat = ChatTemplate(tokenizer, jinja, date=date_of(template_date)) if template == "chat" else None
+        self._told_bos = self._told_cut = self._told_unseen = False
 
     @property
     def fingerprint(self) -> str:
-        """What decides the ids beside the tokenizer's own files."""
-        jinja = self.jinja or (self.tokenizer.chat_template if self.template == "chat" else "") or ""
-        return f"{self.template}:{hashlib.sha256(str(jinja).encode()).hexdigest()[:16]}"
+        """What decides the ids beside the tokenizer's own files, and the date."""
+        return f"{self.template}:{self.chat.fingerprint}" if self.chat else self.template
+
+    @property
+    def template_date(self) -> str | None:
+        """The date that the template prints; None: it prints none."""
+        return self.chat.date.isoformat() if self.chat and self.chat.prints_date else None
 
     def encode(self, prompts: pa.Array, completions: pa.Array, groups: Longs, open_ends: Sequence[bool] | None = None) -> Encoded:
         """Token rows of a batch; `prompts` and `completions` hold text or message lists and no nulls.
@@ -182,10 +186,18 @@ class Encoder:
             what = f"has no {name}; got null, expected text or messages."
             refuse([BadRow("score", what, row=i, reason=f"null_{name}") for i, value in enumerate(values) if value is None])
         types: list[list[int]] | None = None
+        talks: list[Conversation] | None = None
+        lost_text = 0
         if self.template == "chat":
-            ids = self._chat(conversations(said, told), open_ends=open_ends)
+            talks = conversations("score", said, told)
+            self._warn_unseen(talks)
+            texts = self._texts([talk.messages for talk in talks], open_ends)
+            lost_text = self._cut_by_template(talks, texts)
+            ids = self._tokenize(texts, special=False)
+            self._one_bos(ids)
         else:
             _only_texts(said, told, self.template)
+            conversations("score", said, told)  # refuses texts that are JSON
             if self.template == "pair":
                 ids, types = self._pairs(said, told)
             else:
@@ -197,7 +209,7 @@ class Encoder:
                 self._one_bos(ids)
         whole = list(ids)
         kept, truncated = self._within_limit(ids, types, said, told)
-        starts = self._starts(said, whole, ids, groups) if self.starts else [0] * len(ids)
+        starts = self._starts(said, talks, whole, ids, groups) if self.starts else [0] * len(ids)
         if self.needs_completion:  # a row whose completion was cut away wholly is too long: nothing would be summed, and 0 is the best sum
             lost = {i for i in kept if len(ids[i]) < len(whole[i]) and starts[i] >= len(ids[i])}
             kept, truncated = [i for i in kept if i not in lost], truncated - len(lost)
@@ -205,15 +217,16 @@ class Encoder:
         if types is not None:
             flat = np.concatenate([np.asarray(types[i], np.int32) for i in kept]) if len(kept) else np.zeros(0, np.int32)
             rows = TokenRows(rows.ids, rows.offsets, rows.groups, rows.starts, flat)
-        return Encoded(rows, np.asarray(kept, np.int64), truncated)
+        return Encoded(rows, np.asarray(kept, np.int64), truncated, lost_text)
 
     def prompts(self, prompts: list[Any]) -> list[list[int]]:
         """The ids of prompts alone, as a policy reads them: chats with the generation prompt behind, texts as they are.
 
+        A chat that ends in a message of the assistant stays open, so that the answer goes on in it.
         Raises `BadRow` with the place of the prompt as its row.
         """
         if self.template == "chat":
-            return self._chat(conversations(prompts), open_end=True)
+            return self._open([talk.prompt for talk in conversations("score", prompts)])
         _only_texts(prompts, [], self.template)
         return self._tokenize(prompts, special=True)
 
@@ -229,48 +242,72 @@ class Encoder:
         ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
         return ids
 
-    def _chat(
-        self, talks: list[list[dict[str, Any]]], *, open_end: bool = False, open_ends: Sequence[bool] | None = None
-    ) -> list[list[int]]:
-        if not talks:
-            return []
-        texts = self.rendered(talks, open_end=open_end)
-        cut_off = [i for i, is_open in enumerate(open_ends or ()) if is_open]
-        if cut_off:
-            try:
-                for i, text in zip(cut_off, self.rendered([talks[i] for i in cut_off], cut_off=True), strict=True):
-                    texts[i] = text
-            except BadRow as error:
-                refuse([bad.at(cut_off[bad.row]) for bad in error.found])
-                raise
-        ids = self._tokenize(texts, special=False)
+    def _open(self, talks: list[list[Message]]) -> list[list[int]]:
+        """The ids of prompts that are messages."""
+        ids = self._tokenize(self.rendered(talks, open_end=True), special=False)
         self._one_bos(ids)
         return ids
 
-    def rendered(self, talks: list[list[dict[str, Any]]], *, open_end: bool = False, cut_off: bool = False) -> list[str]:
+    def _texts(self, talks: list[list[Message]], open_ends: Sequence[bool] | None) -> list[str]:
+        """Whole conversations as texts; those that `open_ends` marks stop where their last message does."""
+        texts = self.rendered(talks)
+        cut_off = [i for i, is_cut in enumerate(open_ends or ()) if is_cut]
+        if cut_off:
+            try:
+                open_texts = self.rendered([talks[i] for i in cut_off], cut_off=True)
+            except BadRow as error:
+                refuse([bad.at(cut_off[bad.row]) for bad in error.found])
+                raise
+            for i, text in zip(cut_off, open_texts, strict=True):
+                texts[i] = text
+        return texts
+
+    def rendered(self, talks: list[list[Message]], *, open_end: bool = False, cut_off: bool = False) -> list[str]:
         """Conversations as texts, by the chat template: with `open_end` an answer is to follow, with `cut_off` the last one goes on.
 
         Raises `BadRow` for those that it refuses.
         """
+        assert self.chat is not None
+        return self.chat.render(self._in_words(talks), open_end=open_end, cut_off=cut_off)
 
-        def render(some: list[list[dict[str, Any]]]) -> list[str]:
-            made: list[str] = self.tokenizer.apply_chat_template(
-                some, chat_template=self.jinja, tokenize=False, add_generation_prompt=open_end, continue_final_message=cut_off
+    def _in_words(self, talks: list[list[Message]]) -> list[list[Message]]:
+        """Conversations whose contents are as the template takes them: of parts, texts alone; as one text where it knows no parts."""
+        assert self.chat is not None
+        made, bad = [], []
+        for row, talk in enumerate(talks):
+            if all(isinstance(message["content"], str) for message in talk):
+                made.append(talk)
+                continue
+            try:
+                texts = [_text_of_parts(message["content"]) for message in talk]
+            except BadRow as error:
+                bad.append(error.at(row, where="score"))
+                continue
+            pairs = zip(talk, texts, strict=True)
+            made.append(talk if self.chat.takes_parts else [{**message, "content": text} for message, text in pairs])
+        refuse(bad)
+        return made
+
+    def _warn_unseen(self, talks: list[Conversation]) -> None:
+        row = next((row for row, talk in enumerate(talks) if talk.unseen), None)
+        if row is not None and not self._told_unseen:
+            self._told_unseen = True
+            warnings.warn(
+                f"the completion of row {row} is a whole conversation in which its prompt does not stand; the conversation alone is read",
+                stacklevel=3,
             )
-            return made
 
-        try:
-            return render(talks)
-        except Exception as error:  # whatever a template raises is about the data it was given
-            bad = []
-            for row, talk in enumerate(talks):
-                try:
-                    render([talk])
-                except Exception as own:
-                    what = f"is refused by the chat template; {type(own).__name__}: {own}."
-                    bad.append(BadRow("score", what, row=row, reason="template_failed"))
-            refuse(bad)
-            raise BadInput(f"score: the chat template refuses a conversation; {type(error).__name__}: {error}.") from error
+    def _cut_by_template(self, talks: list[Conversation], texts: list[str]) -> int:
+        """How many completions do not stand whole in their rendered conversation; told once."""
+        cut = [row for row, talk in enumerate(talks) if any(said not in texts[row] for m in talk.completion for said in texts_of(m))]
+        if cut and not self._told_cut:
+            self._told_cut = True
+            warnings.warn(
+                f"the chat template leaves out a part of completions (the first is row {cut[0]}), as those of reasoning models cut what is"
+                " thought: what it leaves out is not read",
+                stacklevel=3,
+            )
+        return len(cut)
 
     def _one_bos(self, ids: list[list[int]]) -> None:
         """Refuse a second BOS at the front, which costs accuracy in silence; say once if there is none where the tokenizer adds one."""
@@ -326,28 +363,41 @@ class Encoder:
                 ids[i] = ids[i][-self.limit :] if self.tokenizer.truncation_side == "left" else ids[i][: self.limit]
         return list(range(len(ids))), len(over)
 
-    def _starts(self, prompts: list[Any], whole: list[list[int]], ids: list[list[int]], groups: Longs) -> list[int]:
+    def _starts(
+        self, prompts: list[Any], talks: list[Conversation] | None, whole: list[list[int]], ids: list[list[int]], groups: Longs
+    ) -> list[int]:
         """Where the completion begins in `ids`: where it does in the `whole` rows, moved by what was cut from the left."""
         if self.template == "pair":  # cut within both texts: there the rows as they are decide
-            return self._completion_starts(prompts, ids, groups)
-        starts = self._completion_starts(prompts, whole, groups)
+            return self._completion_starts(prompts, talks, ids, groups)
+        starts = self._completion_starts(prompts, talks, whole, groups)
         if self.tokenizer.truncation_side == "left":
             return [max(0, start - len(full) + len(row)) for start, full, row in zip(starts, whole, ids, strict=True)]
         return [min(start, len(row)) for start, row in zip(starts, ids, strict=True)]
 
-    def _completion_starts(self, prompts: list[Any], ids: list[list[int]], groups: Longs) -> list[int]:
-        """Where each row leaves its prompt. Rows of one group share the prompt's own ids."""
-        first: dict[int, int] = {}
-        for i, group in enumerate(groups.tolist()):
-            first.setdefault(group, i)
+    def _completion_starts(self, prompts: list[Any], talks: list[Conversation] | None, ids: list[list[int]], groups: Longs) -> list[int]:
+        """Where each row leaves its prompt. Rows of one group share the prompt's own ids, unless each is a whole conversation."""
+        alike: dict[int, list[int]] = {}  # of each group: places among the distinct prompts
+        distinct: list[int] = []  # for each distinct prompt, its first row
+        place_of: list[int] = []
+        for row, group in enumerate(groups.tolist()):
+            places = alike.setdefault(group, [])
+            same = (place for place in places if talks is None or talks[distinct[place]].prompt == talks[row].prompt)
+            place = next(same, None)
+            if place is None:
+                place = len(distinct)
+                places.append(place)
+                distinct.append(row)
+            place_of.append(place)
         try:
-            alone = self.prompts([prompts[i] for i in first.values()])
+            if talks is None:
+                alone = self.prompts([prompts[row] for row in distinct])
+            else:
+                alone = self._open([talks[row].prompt for row in distinct])
         except BadRow as error:  # about one prompt, and so about every row that has it
-            of_place = dict(enumerate(first))
-            refuse([bad.at(i) for bad in error.found for i in np.flatnonzero(groups == of_place[bad.row]).tolist()])
+            refuse([bad.at(row) for bad in error.found for row, place in enumerate(place_of) if place == bad.row])
             raise
-        known = dict(zip(first, alone, strict=True))
-        return [common_prefix(np.asarray(known[g]), np.asarray(row)) for g, row in zip(groups.tolist(), ids, strict=True)]
+        known = [np.asarray(each) for each in alone]
+        return [common_prefix(known[place], np.asarray(row)) for place, row in zip(place_of, ids, strict=True)]
 
 
 def too_long(row: int, tokens: int, limit: int) -> BadRow:
@@ -355,6 +405,25 @@ def too_long(row: int, tokens: int, limit: int) -> BadRow:
     what = f"is too long; got {tokens:,} tokens, expected at most {limit:,}."
     hint = "--on-too-long null or truncate, or a larger --max-length if the model allows it."
     return BadRow("score", what, row=row, reason="too_long", hint=hint)
+
+
+def date_of(text: str | None) -> datetime.date | None:
+    """A date that is spelled YYYY-MM-DD. Raises `BadArgument`.
+
+    >>> date_of("2026-11-28")
+    datetime.date(2026, 11, 28)
+    """
+    if text is None:
+        return None
+    try:
+        return datetime.date.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise BadArgument(f"template_date is no date; got {text!r}, expected YYYY-MM-DD.") from None
+
+
+def _text_of_parts(content: Any) -> str:
+    """A content as one text. Raises `BadRow` (of row 0) for a part that is no text: a tokenizer reads nothing else."""
+    return content if isinstance(content, str) else plain_text({"content": content})
 
 
 def common_prefix(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
@@ -366,38 +435,6 @@ def common_prefix(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
     n = min(len(a), len(b))
     differ = np.flatnonzero(a[:n] != b[:n])
     return int(differ[0]) if len(differ) else n
-
-
-def conversations(prompts: Sequence[Any], completions: Sequence[Any] | None = None) -> list[list[dict[str, Any]]]:
-    """Every row as messages: prompt and completion, or the prompt alone. Raises `BadRow` for rows that are none."""
-    talks, bad = [], []
-    for row, prompt in enumerate(prompts):
-        try:
-            talks.append(messages_of(prompt, "user") + ([] if completions is None else messages_of(completions[row], "assistant")))
-        except BadInput as error:
-            what = error.message.partition(": ")[2]
-            bad.append(BadRow("score", f"has {what}", row=row, reason="bad_message", hint=error.hint))
-    refuse(bad)
-    return talks
-
-
-def messages_of(value: Any, speaker: str) -> list[dict[str, Any]]:
-    """A prompt or completion as messages with `role` and `content`: a text is one message of `speaker`.
-
-    >>> messages_of([{"from": "human", "value": "hi"}], "user")
-    [{'role': 'user', 'content': 'hi'}]
-    """
-    if isinstance(value, str):
-        return [{"role": speaker, "content": value}]
-    messages = []
-    for message in value:
-        role, content = next((keys for keys in _ROLE_KEYS if keys[0] in message and keys[1] in message), _ROLE_KEYS[0])
-        if message.get(role) is None:
-            raise BadInput(f"score: a message without a role; got {sorted(message)}, expected role and content (or from and value).")
-        others = {k: present(v) for k, v in message.items() if k not in (role, content) and v is not None}
-        said = present(message[content]) or ""
-        messages.append({"role": _SPEAKERS.get(message[role], message[role]), "content": said, **others})
-    return messages
 
 
 def _only_texts(prompts: list[Any], completions: list[Any], template: str) -> None:
