@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 from prefmill._engine import connect, literal, quote
 from prefmill.column_fit import fits_files
 from prefmill.errors import BadArgument, ColumnMissing
+from prefmill.json_values import holds, without_marks
 from prefmill.readers import Source, open_source
+from prefmill.readers.staging import plain_schema
 from prefmill.schema import RoleNames, Roles
 from prefmill.stream import compares, others_of, starts_of_groups, tables_of, text_roles
 
@@ -212,6 +214,8 @@ def paths_of(inputs: Any, home: Path) -> list[str]:
     file: pq.ParquetWriter | None = None
     try:
         for table in tables_of(inputs):
+            if any(holds(field.type, pa.types.is_string_view) for field in table.schema):  # Parquet's writer cannot slice nested ones
+                table = without_marks(table).cast(plain_schema(table.schema))
             if file is None or not file.schema.equals(table.schema):  # reading unites the types of files
                 if file is not None:
                     file.close()

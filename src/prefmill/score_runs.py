@@ -34,7 +34,7 @@ from prefmill.stream import CHUNK_ROWS, ahead, score_arrays, score_names
 from prefmill.whole import temporary
 
 _SERVED = ("requests", "retries", "tokens_in", "tokens_out")
-_COUNTS = ("tokens", "tokens_run", "duplicates", "truncated", "cached", "splits", *_SERVED)
+_COUNTS = ("tokens", "tokens_run", "duplicates", "truncated", "cut_by_template", "cached", "splits", *_SERVED)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ScoreReport:
     """What scoring did: rows_in = rows_scored + rows of `null` for each reason (`errors.BAD_ROW`); `first_null` is the first row of each.
 
     tokens: of all rows; tokens_run: that the model saw, after sharing, duplicates and the cache. duplicates: rows that took the score of
-    another one. chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the scorer.
+    another one. cut_by_template: rows whose template leaves out a part of the completion. chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the scorer.
     Of servers: requests sent, retries among them and why (retried), tokens_in and tokens_out as the server counts them, cost where prices
     are known.
     """
@@ -64,6 +64,7 @@ class ScoreReport:
     peak_rss_mb: float
     output: str
     columns: tuple[str, ...]
+    cut_by_template: int = 0
     requests: int = 0
     retries: int = 0
     retried: Mapping[str, int] = field(default_factory=dict)

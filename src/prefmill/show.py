@@ -192,6 +192,7 @@ def scored(done: ScoreReport) -> None:
     asides = [
         ("  of these duplicates", done.duplicates),
         ("  of these cut to fit", done.truncated),
+        ("  of these cut by the template", done.cut_by_template),
         ("  of these from the cache", done.cached),
     ]
     for name, rows in [*lines, *(aside for aside in asides if aside[1])]:

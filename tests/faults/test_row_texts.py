@@ -94,13 +94,8 @@ def test_prompts_and_training_rows_have_no_fields_of_other_rows(tmp_path: Path) 
     together = pa.array(prompts).to_pylist()
     wanted = [plain_ids(folder, prompt, add_generation_prompt=True) for prompt in prompts]
     assert encoder.prompts(together) == wanted
-    pairs = pl.DataFrame(
-        {
-            "prompt": prompts,
-            "chosen": [[{"role": "assistant", "content": "a"}]] * 4,
-            "rejected": [[{"role": "assistant", "content": "b"}]] * 4,
-        }
-    )
+    sides = {"chosen": [{"role": "assistant", "content": "a"}], "rejected": [{"role": "assistant", "content": "b"}]}
+    pairs = pa.Table.from_pylist([{"prompt": prompt, **sides} for prompt in prompts])
     ids, _, _ = pair_ids(encoder, read_pairs(pairs, where="train"), where="train", on_bad_row="error")
     said = [{"role": "assistant", "content": "a"}]
     assert ids["chosen"] == [plain_ids(folder, [*prompt, *said]) for prompt in prompts]
@@ -111,14 +106,14 @@ def test_the_same_prompt_in_files_of_other_types_is_one_prompt() -> None:
     from prefmill.train_rows import spelled
 
     alone = pl.Series([[{"role": "user", "content": "hi"}]])
-    beside = pl.Series([[{"role": "user", "content": "hi", "name": None}], [{"role": "user", "content": "hi", "name": "Ann"}]])
-    assert spelled(alone)[0] == spelled(beside)[0] != spelled(beside)[1]
+    beside = pl.Series([[{"role": "user", "content": "hi", "name": "Ann"}], [{"role": "user", "content": "hi", "name": None}]])
+    assert spelled(alone)[0] == spelled(beside)[1] != spelled(beside)[0]
 
 
 def test_nulls_in_parts(tmp_path: Path) -> None:
     """A part without an image has none, though another part has."""
     template = (
-        "{% for m in messages %}{% for p in m['content'] %}{{ p['text'] }}{{ p.keys() | list }}{% endfor %}{{ eos_token }}{% endfor %}"
+        "{% for m in messages %}{% for p in m['content'] %}{{ p['text'] }}{{ p.keys() | join('+') }}{% endfor %}{{ eos_token }}{% endfor %}"
     )
     folder = with_template(pools.reward("llama"), tmp_path / "model", template)
     rows = [
@@ -295,7 +290,7 @@ def test_a_prompt_of_the_assistant_goes_on_at_a_server() -> None:
 
     def answer(path: str, body: Any, headers: Any) -> Any:
         asked.append(body)
-        return {"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}]}
+        return 200, {}, {"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}]}
 
     prompt = [HI, {"role": "assistant", "content": "Well, "}]
     with serving.server(answer) as url:
@@ -381,7 +376,7 @@ def test_servers_are_sent_calls_as_they_take_them() -> None:
 
     def answer(path: str, body: Any, headers: Any) -> Any:
         bodies.append(body)
-        return {"data": [{"index": 0, "probs": [1.0], "score": 1.0}]}
+        return 200, {}, {"data": [{"index": 0, "probs": [1.0], "score": 1.0}]}
 
     batch = pa.RecordBatch.from_pylist([{"prompt": [HI], "completion": [call("weather", city="Paris")]}])
     with serving.server(answer) as url:

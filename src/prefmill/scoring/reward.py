@@ -272,7 +272,8 @@ class _TokenScorer(ABC):
         work = prepared.works[0]
         counts = {
             "tokens": int(rows.lengths.sum()), "tokens_run": work.tokens, "duplicates": len(work.inverse) - len(work.distinct),
-            "truncated": prepared.encoded.truncated, "cached": int(prepared.known.sum()), "splits": splits,
+            "truncated": prepared.encoded.truncated, "cut_by_template": prepared.encoded.cut_by_template,
+            "cached": int(prepared.known.sum()), "splits": splits,
         }  # fmt: skip
         reasons = ["too_long" if lost else None for lost in null.tolist()]
         return Scored(columns, null if null.any() else None, counts, reasons=reasons)
