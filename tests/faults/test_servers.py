@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pools
 import pyarrow as pa
 import pytest
 import serving
 import tiny
 import tiny_models
+import torch
 
 import prefmill as pm
 from prefmill.errors import BadRow
@@ -233,8 +235,13 @@ def test_labels_by_name_with_parity(stars: Path, tmp_path: Path, kind: str, labe
 
     local = pm.RewardModel(model=stars, label=label)
     pool = pa.record_batch({"prompt": ["Hi", "Hi", "Ho"], "completion": ["Yo", "No", "So"]})
-    columns = [pm.RewardModel(model=stars, label=name)(pool).tolist() for name in ("1", "2", "0")]
-    assert columns[{"1": 0, "2": 1, "0": 2}[label]] == local(pool).tolist()
+    model, tok = pools.plain(stars)  # a server gives raw outputs; the score is the log-odds of one, there as here
+    with torch.inference_mode():
+        rows = [pools.ids_of(tok, *row) for row in zip(pool["prompt"].to_pylist(), pool["completion"].to_pylist(), strict=True)]
+        outputs = torch.cat([model(input_ids=torch.tensor([ids])).logits for ids in rows])
+    columns = outputs.T.tolist()
+    odds = outputs.softmax(dim=1)[:, {"1": 0, "2": 1, "0": 2}[label]].logit().tolist()
+    assert odds == pytest.approx(local(pool).tolist(), abs=1e-5)
 
     def serve(path: str, body: Any, headers: dict[str, str]) -> serving.Said:
         if kind == "tei-predict":
