@@ -42,7 +42,8 @@ class ScoreReport:
     """What scoring did: rows_in = rows_scored + rows of `null` for each reason (`errors.BAD_ROW`); `first_null` is the first row of each.
 
     tokens: of all rows; tokens_run: that the model saw, after sharing, duplicates and the cache. duplicates: rows that took the score of
-    another one. cut_by_template: rows whose template leaves out a part of the completion. chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the scorer.
+    another one. cut_by_template: rows whose template leaves out a part of the completion.
+    chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the scorer.
     Of servers: requests sent, retries among them and why (retried), tokens_in and tokens_out as the server counts them, cost where prices
     are known.
     """
