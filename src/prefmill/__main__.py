@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 
 
 def main() -> None:
@@ -21,6 +22,7 @@ def main() -> None:
     # typer makes every option of every command that it knows before it looks which one is asked for.
     asked = [known for known in app.registered_commands if sys.argv[1:2] == [known.name or known.callback.__name__]]  # type: ignore[union-attr]
     app.registered_commands = asked or app.registered_commands
+    warnings.showwarning = _told
     # A job scheduler's SIGTERM must clean up as Ctrl-C does: temporary files go, the old output stays.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -49,6 +51,12 @@ def main() -> None:
         traceback.print_exc()
         print("prefmill: this should not happen; please report it with the command that you ran.", file=sys.stderr)
         sys.exit(70)
+
+
+def _told(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """A warning of ours for people; Python's own are for developers."""
+    if category is UserWarning:
+        print(f"prefmill: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ from prefmill.cli_values import steps as steps_command
 from prefmill.cli_values import values as values_command
 from prefmill.errors import BadArgument
 from prefmill.options import (
+    STDOUT,
     Aggregate,
+    AllowEmpty,
     Annotator,
     AsJson,
     Aspect,
@@ -136,6 +138,7 @@ def pairs(  # one option a line: this is the manual
     as_json: AsJson = False,
     quiet: Quiet = False,
     dry_run: DryRun = False,
+    allow_empty: AllowEmpty = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Make preference pairs: per prompt, high scores against low ones.
@@ -182,6 +185,7 @@ def unpair(
     as_json: AsJson = False,
     quiet: Quiet = False,
     dry_run: DryRun = False,
+    allow_empty: AllowEmpty = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Label completions for KTO: true from --chosen-min on, false below --rejected-below.
@@ -243,6 +247,7 @@ def best(
     as_json: AsJson = False,
     quiet: Quiet = False,
     dry_run: DryRun = False,
+    allow_empty: AllowEmpty = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Select the k best completions of every prompt, for SFT on best-of-K; or accepted, median, worst or random ones.
@@ -288,6 +293,7 @@ def advantages(
     as_json: AsJson = False,
     quiet: Quiet = False,
     dry_run: DryRun = False,
+    allow_empty: AllowEmpty = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Add each row's advantage over the other completions of its prompt: whole rows, in their order, and a column `advantage`.
@@ -386,26 +392,29 @@ def _run(kind: PlanKind, options: dict[str, Any]) -> None:
         raise BadArgument(f"{plan.kind}: no output named.", hint="-o pairs.parquet, or --dry-run to see the plan.")
     if output == "-" and options["as_json"]:
         raise BadArgument("-o - and --json both want stdout.", hint="give -o a file.")
+    if output == "-" and options["split"]:
+        raise BadArgument("-o - and --split: stdout takes one stream of rows.", hint="give -o a file, or leave --split out.")
     with stdout_or(output) as target, show.progress(quiet=options["quiet"]) as tell:
         report = run(
             plan, options["inputs"], target, roles=names, engine=options["engine"], format=options["format"], chat=options["chat"],
             margin_scale=options.get("margin_column"), keep=names_in(options["keep"]), split=numbers_in("--split", options["split"]),
-            overwrite=options["overwrite"], progress=tell, **reading,
+            overwrite=options["overwrite"], allow_empty=options["allow_empty"], progress=tell, **reading,
         )  # fmt: skip
     if output == "-":
-        report = replace(report, output={"": "stdout"})  # a temporary file was there first, which is gone
+        report = replace(report, output=dict.fromkeys(report.output, STDOUT))
     if options["as_json"]:
         print_json(report.as_json())
     if not options["quiet"]:
         show.report(plan, report)
-    if not report.pairs_out:
+    if not report.pairs_out and not options["allow_empty"]:
         _nothing(plan, report)
 
 
 def _nothing(plan: Plan, report: RunReport) -> None:
     from prefmill.show import MADE, nothing_hint
 
-    print(f"prefmill: no {MADE[plan.kind]} came out.\nHint: {nothing_hint(plan, report)}", file=sys.stderr)
+    what = f"no {MADE[plan.kind]} came out, and nothing was written (--allow-empty writes it)"
+    print(f"prefmill: {what}.\nHint: {nothing_hint(plan, report)}", file=sys.stderr)
     raise typer.Exit(1)
 
 

@@ -75,11 +75,14 @@ def curve(  # one option a line: this is the manual
         check_plot(plot, overwrite=overwrite)
     if output is not None and output != "-":
         writers.check_target(output, split=None, overwrite=overwrite)
+    written = [] if output is None or output == "-" else [output]
+    written += [] if plot is None else [str(plot), str(plot.with_suffix(".csv"))]
     found = draw(
-        inputs, by=by, k=k, resamples=resamples, level=level, seed=seed or 0, roles=roles_given(options), encoding=encoding,
+        inputs, without=written, by=by, k=k, resamples=resamples, level=level, seed=seed or 0, roles=roles_given(options),
+        encoding=encoding,
         delimiter=delimiter, rejects=rejects, memory_bytes=size_in_bytes(memory_limit), threads=threads, temp_dir=temp_dir,
     )  # fmt: skip
-    if output is not None and not (plot is not None and found.points.height and Path(output) == plot.with_suffix(".csv")):
+    if output is not None and found.points.height and not (plot is not None and Path(output) == plot.with_suffix(".csv")):
         with stdout_or(output) as target:
             writers.write([found.points], found.points.schema, target, format="pool", overwrite=overwrite)
     if plot is not None and found.points.height:

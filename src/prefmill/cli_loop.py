@@ -47,7 +47,7 @@ def loop(  # one option a line: this is the manual
     target = output or Path("runs") / recipe.stem
     made = read_recipe(recipe, sets=set_ or [])
     if dry_run:
-        found = explain(made, target, stages=stages, seed=seed)
+        found = explain(made, None if overwrite else target, stages=stages, seed=seed)
         typer.echo(json.dumps(found.as_json(), ensure_ascii=False) if as_json else found.text(), nl=as_json)
         return
     if not target.name:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from prefmill.errors import BadArgument
 from prefmill.options import (
+    STDOUT,
     AsJson,
     Delimiter,
     Encoding,
@@ -139,6 +141,8 @@ def sample(  # one option a line: this is the manual
     except KeyboardInterrupt:
         print("prefmill: stopped; what is sampled is kept, and the same command goes on.", file=sys.stderr)
         raise typer.Exit(130) from None
+    if output == "-":
+        report = replace(report, output=STDOUT)
     if as_json:
         print_json(report.as_json())
     if not quiet:

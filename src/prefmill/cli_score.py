@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ import typer
 from prefmill.cli_scorers import scorer_of
 from prefmill.errors import BadArgument
 from prefmill.options import (
+    STDOUT,
     AsJson,
     Completion,
     Delimiter,
@@ -198,6 +200,8 @@ def score(  # one option a line: this is the manual
     except KeyboardInterrupt:
         print("prefmill: stopped; what is scored is kept, and the same command goes on.", file=sys.stderr)
         raise typer.Exit(130) from None
+    if output == "-":
+        report = replace(report, output=STDOUT)
     if as_json:
         print_json(report.as_json())
     if not quiet:

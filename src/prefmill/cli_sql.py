@@ -50,7 +50,13 @@ def sql(
             "sql: -o and --json are two places for the same rows.", hint="leave one out; -o rows.jsonl writes JSON to a file."
         )
     with shell.session(
-        names, encoding=encoding, delimiter=delimiter, memory_bytes=size_in_bytes(memory_limit), threads=threads, temp_dir=temp_dir
+        names,
+        encoding=encoding,
+        delimiter=delimiter,
+        memory_bytes=size_in_bytes(memory_limit),
+        threads=threads,
+        temp_dir=temp_dir,
+        outputs=[output] if output else [],
     ) as con:
         if output:
             if query is None and sys.stdin.isatty():

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prefmill.errors import BadArgument
-from prefmill.options import Delimiter, Encoding, Inputs, MemoryLimit, Overwrite, Quiet, Rejects, TempDir, size_in_bytes, stdout_or
+from prefmill.options import (
+    AllowEmpty,
+    Delimiter,
+    Encoding,
+    Inputs,
+    MemoryLimit,
+    Overwrite,
+    Quiet,
+    Rejects,
+    TempDir,
+    size_in_bytes,
+    stdout_or,
+)
 from prefmill.schema import ValueNames
 
 if TYPE_CHECKING:
@@ -45,6 +57,7 @@ def values(  # one option a line: this is the manual
     memory_limit: MemoryLimit = None,
     temp_dir: TempDir = None,
     quiet: Quiet = False,
+    allow_empty: AllowEmpty = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Work out values of states and actions: of transitions, or of a tree of messages or steps (with --parent-id, or a column parent_id).
@@ -60,9 +73,9 @@ def values(  # one option a line: this is the manual
     kind: Policy = policy  # type: ignore[assignment]  # the plan checks it
     plan = Values(gamma=gamma, policy=kind, temperature=temperature, tolerance=tolerance, max_sweeps=max_sweeps)
     target = _target(output, overwrite)
-    frame = _read(inputs, encoding, delimiter, rejects, memory_limit, temp_dir)
+    frame = _read(inputs, target, encoding, delimiter, rejects, memory_limit, temp_dir)
     names: ValueNames = {role: options[role] for role in ValueNames.__annotations__ if options[role]}  # type: ignore[assignment]
-    _write(work_out(frame, plan, **names), target, overwrite=overwrite, quiet=quiet, what="values")
+    _write(work_out(frame, plan, **names), target, overwrite=overwrite, allow_empty=allow_empty, quiet=quiet, what="values")
 
 
 def steps(
@@ -81,6 +94,7 @@ def steps(
     memory_limit: MemoryLimit = None,
     temp_dir: TempDir = None,
     quiet: Quiet = False,
+    allow_empty: AllowEmpty = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Label the steps of rollouts by how often they end in success: prompt, completions, labels, as process reward models are trained on.
@@ -92,12 +106,12 @@ def steps(
 
     kind: Labels = labels  # type: ignore[assignment]  # stepwise checks it
     target = _target(output, overwrite)
-    frame = _read(inputs, encoding, delimiter, rejects, memory_limit, temp_dir)
+    frame = _read(inputs, target, encoding, delimiter, rejects, memory_limit, temp_dir)
     told = stepwise(
         frame, text=text, success=success, id=id or "id", parent_id=parent_id or "parent_id", success_min=success_min, labels=kind,
         threshold=threshold,
     )  # fmt: skip
-    _write(told, target, overwrite=overwrite, quiet=quiet, what="rollouts")
+    _write(told, target, overwrite=overwrite, allow_empty=allow_empty, quiet=quiet, what="rollouts")
 
 
 def _target(output: str | None, overwrite: bool) -> str:
@@ -111,7 +125,13 @@ def _target(output: str | None, overwrite: bool) -> str:
 
 
 def _read(
-    inputs: list[str], encoding: str | None, delimiter: str | None, rejects: Path | None, memory_limit: str | None, temp_dir: Path | None
+    inputs: list[str],
+    target: str,
+    encoding: str | None,
+    delimiter: str | None,
+    rejects: Path | None,
+    memory_limit: str | None,
+    temp_dir: Path | None,
 ) -> pl.DataFrame:
     import polars as pl
 
@@ -120,18 +140,24 @@ def _read(
 
     with temporary(temp_dir) as folder:
         source = open_source(
-            inputs, temp_dir=folder, encoding=encoding, delimiter=delimiter, rejects=rejects, memory_bytes=size_in_bytes(memory_limit)
-        )
+            inputs, temp_dir=folder, encoding=encoding, delimiter=delimiter, rejects=rejects, memory_bytes=size_in_bytes(memory_limit),
+            without=[] if target == "-" else [target],
+        )  # fmt: skip
+        for note in source.notes:
+            typer.echo(f"note: {note}", err=True)
         return pl.concat([pl.read_parquet(file, glob=False) for file in source.files], how="diagonal_relaxed")
 
 
-def _write(frame: pl.DataFrame, target: str, *, overwrite: bool, quiet: bool, what: str) -> None:
+def _write(frame: pl.DataFrame, target: str, *, overwrite: bool, allow_empty: bool, quiet: bool, what: str) -> None:
     from prefmill import writers
 
+    if not frame.height and not allow_empty:
+        typer.echo(
+            f"prefmill: no {what} came out, and nothing was written (--allow-empty writes it).\nHint: the input has no rows that give one.",
+            err=True,
+        )
+        raise typer.Exit(1)
     with stdout_or(target) as path:
         writers.write([frame], frame.schema, path, format="pool", overwrite=overwrite)
     if not quiet:
         typer.echo(f"{frame.height:,} {what}{'' if target == '-' else f'; wrote {target}'}", err=True)
-    if not frame.height:
-        typer.echo(f"prefmill: no {what} came out.\nHint: the input has no rows that give one.", err=True)
-        raise typer.Exit(1)

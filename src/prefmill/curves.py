@@ -53,11 +53,12 @@ class Curve:
     rows_in: int
     rows_used: int
     dropped: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """Plain values only."""
         told = {name: getattr(self, name) for name in ("by", "level", "rows_in", "rows_used")}
-        return told | {"dropped": dict(self.dropped), "points": self.points.to_dicts()}
+        return told | {"dropped": dict(self.dropped), "notes": list(self.notes), "points": self.points.to_dicts()}
 
 
 def curve(
@@ -89,15 +90,16 @@ def curve(
     [(1, 3.0, 3.0, 0.0), (2, 4.666666667, 3.0, 0.193147181)]
     """
     _check(k, resamples, level, seed)
+    notes: tuple[str, ...] = ()
     if isinstance(data, pl.LazyFrame | pl.DataFrame):
         pools, rows_in, dropped = _pools_of_frame(data.lazy(), by, seed if resamples else None, roles or {})
     else:
-        pools, rows_in, dropped = _pools_of_files(data, by, seed if resamples else None, roles or {}, reading)
+        pools, rows_in, dropped, notes = _pools_of_files(data, by, seed if resamples else None, roles or {}, reading)
     curves = [_points(part, k, resamples, level) for part in pools.partition_by("_by", maintain_order=True)]
     empty = pl.DataFrame(schema={"_by": pools.schema["_by"], **_COLUMNS})
     points = pl.concat([empty, *curves]).rename({"_by": by}) if by else pl.concat([empty, *curves]).drop("_by")
     used = int(pools["_scores"].list.len().sum())
-    return Curve(points=points, by=by, level=level, rows_in=rows_in, rows_used=used, dropped=dict(sorted(dropped.items())))
+    return Curve(points=points, by=by, level=level, rows_in=rows_in, rows_used=used, dropped=dict(sorted(dropped.items())), notes=notes)
 
 
 _COLUMNS = {
@@ -146,7 +148,7 @@ def _pools_of_frame(frame: pl.LazyFrame, by: str | None, seed: int | None, names
 
 def _pools_of_files(
     inputs: str | Path | Sequence[str | Path], by: str | None, seed: int | None, names: RoleNames, reading: Reading
-) -> tuple[pl.DataFrame, int, dict[str, int]]:
+) -> tuple[pl.DataFrame, int, dict[str, int], tuple[str, ...]]:
     with opened(BestOf(), inputs, roles=names, keep=[by] if by else [], **reading) as job:
         _check_by(by, job.source.columns.names)
         job.narrow()
@@ -160,7 +162,8 @@ def _pools_of_files(
             " WHERE _reason IS NULL GROUP BY _by, _grp ORDER BY _by NULLS LAST, _h"
         )
         dropped = job.con.execute("SELECT _reason, count(*) FROM counted WHERE _reason IS NOT NULL GROUP BY _reason").fetchall()
-        return pl.DataFrame(pools.to_arrow_table()), job.source.rows, {str(reason): int(rows) for reason, rows in dropped}
+        told = {str(reason): int(rows) for reason, rows in dropped}
+        return pl.DataFrame(pools.to_arrow_table()), job.source.rows, told, job.source.notes
 
 
 def _points(pools: pl.DataFrame, k: int | None, resamples: int, level: float) -> pl.DataFrame:

@@ -80,6 +80,7 @@ def opened(
             rejects=Path(rejects) if rejects else None, memory_bytes=memory_bytes, threads=threads,
             progress=lambda phase: tell(phase, None), needs=needs,
             without=[*reading.get("without", ()), *([str(rejects)] if rejects else [])],
+            in_place=isinstance(plan, Advantage),
         )  # fmt: skip
         yield Job(plan, source, roles or {}, keep, home, engine, tell, whole_rows=whole_rows, memory_bytes=memory_bytes, threads=threads)
 

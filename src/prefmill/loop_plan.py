@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prefmill.errors import PrefmillError
 from prefmill.loop_prompts import Prompts, load_prompts
-from prefmill.loop_state import steps_of
-from prefmill.loops import read
+from prefmill.loop_state import done_in
+from prefmill.loop_steps import Parts
+from prefmill.loops import decided, read
 from prefmill.plans import BestOf, Pairs
 from prefmill.recipes import Recipe
 
@@ -64,11 +66,18 @@ class LoopPlan:
 
 
 def explain(recipe: Any, output: str | Path | None = None, *, stages: int | None = None, seed: int | None = None) -> LoopPlan:
-    """What `pm.loop` with the same arguments would do. Reads the recipe and its prompts, writes nothing, loads no model."""
+    """What `pm.loop` with the same arguments would do. Reads the recipe, its prompts and, where there is a run, the files of
+    its models, whose content says whether it is this recipe's; writes nothing, loads no model."""
     made = read(recipe, stages=stages, seed=seed)
     prompts = load_prompts(made.prompts)
-    done = steps_of(Path(output)) if output is not None else {}
     tokens, notes = _prompt_tokens(made, prompts)
+    done: Mapping[str, Any] = {}
+    if output is not None and (Path(output) / "state.json").exists():
+        parts = Parts(made, None, {"score": None, "second": None}, None, None)
+        try:
+            done = done_in(Path(output), decided(made, parts, prompts))
+        except PrefmillError as error:
+            notes.append(f"The run would be refused, and no step of its folder counts as done: {error}")
     steps = [_told(step, done) for stage in range(made.stages + 1) for step in _stage(made, prompts, tokens, stage)]
     steps = [step if step.done else replace(step, seconds=_estimate(step, steps)) for step in steps]
     notes.append("Numbers of tokens, rows and updates are upper bounds: answers may end sooner, and be left out of the selection.")

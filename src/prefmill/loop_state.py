@@ -65,26 +65,12 @@ class RunFolder:
                 whole.clear(folder)  # of a life that was killed while it wrote
             before = _read(self.folder)
             if before:
-                self._same(before["decides"])
+                refuse_other(self.folder, before["decides"], self.decides)
                 self.steps = before["steps"]
             self._save()
         except BaseException:
             self.close()
             raise
-
-    def _same(self, before: Mapping[str, Any]) -> None:
-        now, old = dict(self.decides), dict(before)
-        more = now.pop("stages", 0) >= old.pop("stages", 0)
-        said = list(_differences(old, now))
-        if not more:
-            said.insert(0, ("stages", before["stages"], f"{self.decides['stages']}, which is fewer"))
-        if said:
-            name, was, got = said[0]
-            others = f" (and other differences: {', '.join(each for each, *_ in said[1:])})" if len(said) > 1 else ""
-            raise RunDiffers(
-                f"loop: {str(self.folder)!r} belongs to another recipe: {name} changed; got {got!r}, expected {was!r}{others}.",
-                hint="name another folder (-o), or --overwrite begins anew; only more stages go on.",
-            )
 
     def step(self, name: str, key: Mapping[str, Any], outputs: Sequence[str], work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """The figures of a step: of its record if it is done, else those that `work` gives.
@@ -147,6 +133,22 @@ class RunFolder:
         self.close()
 
 
+def refuse_other(folder: Path, before: Mapping[str, Any], decides: Mapping[str, Any]) -> None:
+    """Raise `RunDiffers` where `folder` is of another recipe; more stages are the same one."""
+    now, old = dict(decides), dict(before)
+    more = now.pop("stages", 0) >= old.pop("stages", 0)
+    said = list(_differences(old, now))
+    if not more:
+        said.insert(0, ("stages", before["stages"], f"{decides['stages']}, which is fewer"))
+    if said:
+        name, was, got = said[0]
+        others = f" (and other differences: {', '.join(each for each, *_ in said[1:])})" if len(said) > 1 else ""
+        raise RunDiffers(
+            f"loop: {str(folder)!r} belongs to another recipe: {name} changed; got {got!r}, expected {was!r}{others}.",
+            hint="name another folder (-o), or --overwrite begins anew; only more stages go on.",
+        )
+
+
 def digest_of(key: Mapping[str, Any]) -> Key:
     """20 hexadecimal digits of a key's content.
 
@@ -156,9 +158,16 @@ def digest_of(key: Mapping[str, Any]) -> Key:
     return hashlib.sha256(json.dumps(key, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()[:20]
 
 
-def steps_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """The steps that are done in a loop's folder, by name; none where there is no loop."""
-    return dict((_read(folder) or {}).get("steps", {}))
+def done_in(folder: Path, decides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The steps that a loop with `decides` would not do again in `folder`, by name; none where there is no loop.
+
+    Raises `RunDiffers` where the folder is of another recipe.
+    """
+    found = _read(folder)
+    if found is None:
+        return {}
+    refuse_other(folder, found["decides"], json.loads(json.dumps(decides)))
+    return dict(found["steps"])
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

@@ -15,13 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prefmill import stage_report
+from prefmill import stage_report, whole
 from prefmill._version import __version__
 from prefmill.errors import BadArgument
 from prefmill.job import Progress
-from prefmill.loop_prompts import load_prompts
+from prefmill.loop_prompts import Prompts, load_prompts
 from prefmill.loop_state import RunFolder
 from prefmill.loop_steps import MakeSampler, Parts, Stages, Trainer
+from prefmill.readers.find import check_apart
 from prefmill.recipes import Recipe, read_recipe
 
 
@@ -86,9 +87,10 @@ def loop(
     started = time.perf_counter()
     given = {"score": scorer, "second": second}
     made = read(recipe, stages=stages, seed=seed, parts=[name for name, part in given.items() if part is not None])
+    _refuse_inside(recipe, made, Path(output))
     prompts = load_prompts(made.prompts)
     parts = Parts(made, sampler, given, ratio, trainer)
-    decides = {**made.decides(), "inputs": {**parts.inputs(), "prompts": prompts.content}, "prefmill": __version__.split(".")[0]}
+    decides = decided(made, parts, prompts)
     with RunFolder(Path(output), decides, reuse=reuse, overwrite=overwrite) as run:
         done = Stages(made, prompts, parts, run, progress or (lambda phase, share: None))
         stopped = done.all()
@@ -99,6 +101,21 @@ def loop(
             output=str(output), stages=tuple(rows), said=tuple(said), stopped=stopped, best_stage=best, policy=done.policy(best),
             ran=tuple(run.ran), seconds=round(time.perf_counter() - started, 3),
         )  # fmt: skip
+
+
+def decided(recipe: Recipe, parts: Parts, prompts: Prompts) -> dict[str, Any]:
+    """All that the results of a loop depend on: a run's folder belongs to it."""
+    inputs = {**parts.inputs(), "prompts": prompts.content}
+    return {**recipe.decides(), "inputs": inputs, "prefmill": __version__.split(".")[0]}
+
+
+def _refuse_inside(recipe: Any, made: Recipe, output: Path) -> None:
+    """Prompts, models and the recipe may not lie in the folder: a loop that begins anew empties it."""
+    whole.check_name(output, "loop")
+    prompts = [made.prompts.train, made.prompts.heldout]
+    files = [each for given in prompts if given is not None for each in ([given] if isinstance(given, str) else given)]
+    read = [*files, made.policy.model, *([recipe] if isinstance(recipe, str | Path) else [])]
+    check_apart(read, output, where="loop")
 
 
 def read(recipe: Any, *, stages: int | None = None, seed: int | None = None, parts: Sequence[str] = ()) -> Recipe:

@@ -75,7 +75,12 @@ OnBadRow = Annotated[
     typer.Option("--on-bad-row", help="A row that cannot be used: error names it, null leaves it out, counted by reason."),
 ]
 Extra = Annotated[str | None, typer.Option(metavar="JSON", help="Further fields of every request.", rich_help_panel="Server")]
+AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Write the output even where nothing came out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+
+
+#: What reports call the target `-`.
+STDOUT = "<stdout>"
 
 
 @contextmanager
@@ -87,9 +92,10 @@ def stdout_or(output: str) -> Iterator[str]:
     with temporary() as folder:
         path = folder / "stdout.jsonl"
         yield str(path)
-        with path.open("rb") as lines:
-            shutil.copyfileobj(lines, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+        if path.exists():  # not where nothing came out
+            with path.open("rb") as lines:
+                shutil.copyfileobj(lines, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
 
 
 def was_given(value: object) -> bool:

@@ -15,8 +15,9 @@ import polars as pl
 from prefmill import writers
 from prefmill.errors import BadArgument
 from prefmill.formats import Format
-from prefmill.job import MB, Engine, Progress, Reading, opened
+from prefmill.job import MB, Engine, Job, Progress, Reading, opened
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired
+from prefmill.readers.find import is_same
 from prefmill.schema import RoleNames, Roles
 from prefmill.thresholds import notes, thresholds_of
 
@@ -75,6 +76,7 @@ def run(
     keep: Sequence[str] = (),
     split: Mapping[str, float] | None = None,
     overwrite: bool = False,
+    allow_empty: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> RunReport:
@@ -88,9 +90,13 @@ def run(
             of the picked rows, `rank` (or `advantage`), with length control `adjusted_score`, with `aggregate` `aggregated_score`;
             `pairs` sets each of the best against the worst.
         engine: `duckdb` ranks out of core, `polars` in memory; `auto` is duckdb. The texts are gathered the same way.
+        overwrite: replace what stands at the output.
+        allow_empty: write an output without rows too; else nothing is written then, and what stood there stays.
         keep: columns to carry along, as `chosen_NAME` and `rejected_NAME` (labels and picks: `NAME`).
         memory_bytes: bound of the resident size, as near as the engines can keep it; None: as much as is useful.
 
+    The output is no input: of a folder or glob it is left out with a warning, and named itself it is refused; advantages,
+    which keep every row and column, may replace their one input file as long as no row is dropped.
     The rows of output, and their order, depend on the plan and the input alone: not on engine, threads or memory.
     Raises `PrefmillError`s; nothing is left behind then.
 
@@ -114,7 +120,6 @@ def run(
     whole_rows = _whole_rows(plan, layout, keep if format else ())  # who names no format and keeps a column has it
     if output is not None:
         writers.check_target(output, split=split, overwrite=overwrite)
-    if output is not None:
         reading["without"] = [*reading.get("without", ()), *writers.outputs_of(output, split)]
     with opened(plan, inputs, roles=roles, engine=engine, keep=keep, whole_rows=whole_rows, progress=progress, **reading) as job:
         written = None
@@ -123,10 +128,13 @@ def run(
             if isinstance(plan, BestOf) and plan.length_control and not whole_rows:
                 unsaid = ["_adjusted_score"]  # like the score and the rank, it is in no layout
             schema = pl.Schema({name: dtype for name, dtype in schema.items() if name not in unsaid})
+            if isinstance(plan, Advantage):
+                _refuse_loss(job, output)
             frames = (frame.drop(unsaid) for frame in job.frames())
             written = writers.write(frames, schema, output, format=layout, chat=chat, margin_scale=margin_scale,
                                     split=split, seed=plan.seed, overwrite=overwrite,
-                                    prompt=job.roles.prompt if whole_rows else "prompt")  # fmt: skip
+                                    prompt=job.roles.prompt if whole_rows else "prompt",
+                                    publish_empty=allow_empty)  # fmt: skip
         report = job.report()
         return RunReport(
             **asdict(report),
@@ -135,7 +143,7 @@ def run(
             peak_rss_mb=peak_rss_mb(),
             engine=job.engine,
             output=written.paths if written else {},
-            split_rows=written.rows if written and split else {},
+            split_rows=written.rows if written and written.paths and split else {},
             plan_hash=plan.hash(),
             roles=said_roles(plan, job.roles),
             score_range=None if report.pairs_out else job.score_range(),
@@ -151,6 +159,18 @@ def said_roles(plan: Plan, roles: Roles) -> Roles:
     if not plan.weights or roles.aspect:
         return roles
     return replace(roles, score=" + ".join(f"{weight:g} * {name}" for name, weight in plan.weights.items()))
+
+
+def _refuse_loss(job: Job, output: str | Path) -> None:
+    """Advantages may replace their input, but then every row has to stay."""
+    if not any(is_same(file, output) for file in job.source.files + job.source.labels):
+        return
+    told = job.report()
+    if told.rows_in != told.pairs_out or job.source.rejected:
+        raise BadArgument(
+            f"run: {str(output)!r} is the input, and {told.rows_in - told.pairs_out + job.source.rejected:,} of its rows would be lost.",
+            hint="write to another name.",
+        )
 
 
 def _best_against_worst(plan: Plan) -> Pairs:

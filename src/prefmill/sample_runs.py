@@ -76,6 +76,7 @@ class SampleReport:
     retries: int = 0
     retried: Mapping[str, int] = field(default_factory=dict)
     first_null: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def null(self) -> dict[str, int]:
@@ -100,7 +101,12 @@ class SampleReport:
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""
         derived = {"null": self.null, "stopped": self.stopped, "cut_off": self.cut_off, "tokens_per_second": self.tokens_per_second}
-        plain = {"finish_reasons": dict(self.finish_reasons), "retried": dict(self.retried), "columns": list(self.columns)}
+        plain = {
+            "finish_reasons": dict(self.finish_reasons),
+            "retried": dict(self.retried),
+            "columns": list(self.columns),
+            "notes": list(self.notes),
+        }
         return {**asdict(self), **plain, **derived}
 
 
@@ -361,7 +367,7 @@ class _Run:
             prompts_in=prompts.rows, prompts=prompts.count, null_prompts=prompts.nulls, duplicate_prompts=prompts.duplicates,
             answers=answers, finish_reasons=reasons, duplicates=counts.get("duplicates", 0), empty=counts.get("empty", 0),
             tokens=counts.get("tokens", 0), untold=counts.get("untold", 0), chunks=len(self.sizes), peak_rss_mb=peak_rss_mb(),
-            output=str(self.ledger.output), columns=tuple(_schema(prompts)),
+            output=str(self.ledger.output), columns=tuple(_schema(prompts)), notes=prompts.source.notes,
             first_null={reason: prompts.source.place_of(row, home=self.home) for reason, row in firsts.items()}, **more,
         )  # fmt: skip
 

@@ -73,10 +73,17 @@ class ScoreReport:
     tokens_out: int = 0
     cost: float | None = None
     first_null: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""
-        return {**asdict(self), "null": dict(self.null), "retried": dict(self.retried), "columns": list(self.columns)}
+        return {
+            **asdict(self),
+            "null": dict(self.null),
+            "retried": dict(self.retried),
+            "columns": list(self.columns),
+            "notes": list(self.notes),
+        }
 
 
 def score(
@@ -136,6 +143,7 @@ def score(
     check_target(target, overwrite=True)
     options: dict[str, Any] = {key: value for key, value in reading.items() if key != "temp_dir"}
     options["without"] = [str(target)]
+    options["in_place"] = True  # every row and column stays
     if options.get("rejects"):
         options["rejects"] = Path(options["rejects"])
         options["without"].append(str(options["rejects"]))
@@ -276,7 +284,7 @@ class _Run:
             retried=_of_reasons("retry:", counts),
             cost=self.scorer.cost(counts) if hasattr(self.scorer, "cost") else None,
             way=self.scorer.load() if engines else "; ".join(self.ways), seconds=0.0, seconds_model=0.0, peak_rss_mb=peak_rss_mb(),
-            output=str(self.ledger.output), columns=tuple(names),
+            output=str(self.ledger.output), columns=tuple(names), notes=pool.source.notes,
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ as DuckDB reads them.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from prefmill._engine import connect, literal, quote
 from prefmill.duckdb import install, macro_texts
 from prefmill.errors import BadArgument, BadInput, PrefmillError, TargetExists
 from prefmill.readers import is_url, open_source
+from prefmill.readers.find import is_same
 from prefmill.whole import Staging, check_name, is_free, settle, temporary
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ _USAGE = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogExceptio
 @contextmanager
 def session(
     files: Sequence[str], *, encoding: str | None = None, delimiter: str | None = None, memory_bytes: int | None = None,
-    threads: int | None = None, temp_dir: str | Path | None = None,
+    threads: int | None = None, temp_dir: str | Path | None = None, outputs: Sequence[str] = (),
 ) -> Iterator[duckdb.DuckDBPyConnection]:  # fmt: skip
     """A connection with the macros and a view of each of `files` (`NAME=PATH` or `PATH`); what it stages goes when the context ends.
 
@@ -69,7 +71,8 @@ def session(
         install(con, persistent=True)
         for name, path in named:
             source = open_source(
-                [path], temp_dir=home, encoding=encoding, delimiter=delimiter, memory_bytes=memory_bytes, threads=threads
+                [path], temp_dir=home, encoding=encoding, delimiter=delimiter, memory_bytes=memory_bytes, threads=threads,
+                without=outputs,
             )  # fmt: skip
             hive = "hive_partitioning = true, hive_types_autocast = false" if source.hive else "hive_partitioning = false"
             relation = f"read_parquet([{', '.join(map(literal, source.files))}], union_by_name = true, {hive})"
@@ -198,6 +201,7 @@ def write(con: duckdb.DuckDBPyConnection, text: str, output: str, *, overwrite: 
     if not overwrite and not is_free(target):
         raise TargetExists(f"sql: the output is already there: {output!r}.", hint="--overwrite replaces it.")
     target.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_read(text, target)
     with Staging([target], where="sql") as staging:
         with told(con):
             statements = con.extract_statements(text)
@@ -226,6 +230,17 @@ def _write_arrow(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
             writer.write_batch(batch)
             rows += batch.num_rows
     return rows
+
+
+def _refuse_read(query: str, target: Path) -> None:
+    """Refuse to replace a file that the query itself names, also by a glob."""
+    for one, other in re.findall(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"", query):
+        named = one.replace("''", "'") or other.replace('""', '"')
+        if any(is_same(path, target) for path in glob.glob(named, recursive=True)):
+            raise BadArgument(
+                f"sql: the query reads {named!r}, and {str(target)!r} would be written; got one file as both.",
+                hint="write to another name: the input would be destroyed.",
+            )
 
 
 def complete(text: str) -> bool:

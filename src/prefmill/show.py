@@ -215,6 +215,8 @@ def scored(done: ScoreReport) -> None:
     console.print(
         f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the scorer, {done.peak_rss_mb:,.0f} MB{went_on})", markup=False
     )
+    for note in done.notes:
+        console.print(f"note: {note}", markup=False)
     console.print(f"wrote {done.output} ({', '.join(done.columns)})", markup=False)
 
 
@@ -245,6 +247,8 @@ def sampled(done: SampleReport) -> None:
     console.print(f"{done.tokens:,} tokens; {took}", markup=False)
     if done.requests:
         console.print(_requests(done), markup=False)
+    for note in done.notes:
+        console.print(f"note: {note}", markup=False)
     console.print(f"wrote {done.output} ({', '.join(done.columns)})", markup=False)
 
 
@@ -266,6 +270,8 @@ def curve(found: Curve) -> None:
     from rich.table import Table
 
     console = _console()
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False)
     table = Table(box=None, pad_edge=False, header_style="dim")
     interval = f"{100 * found.level:g} % interval"
     for name in (*([found.by] if found.by else []), "n", "prompts", "best of n", interval, "median", "mean", "KL"):

@@ -20,6 +20,7 @@ import pyarrow as pa
 from prefmill.conversations import Conversation, conversation, messages_of, texts_of
 from prefmill.errors import BadArgument, BadInput, BadRow
 from prefmill.folders import check_folder, whole_folder
+from prefmill.readers.find import check_apart
 from prefmill.schema import RoleNames
 from prefmill.scoring.bad_rows import OnBadRow, RowGuard, check_on_bad_row
 from prefmill.train_report import HeldOut, TrainReport, buckets_of, share_of, write_report
@@ -118,6 +119,7 @@ def train_reward(
     check_recipe(where, steps=steps, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, max_length=max_length,
                  lora_rank=lora_rank, seed=seed, holdout=holdout or 0)  # fmt: skip
     check_folder(output, overwrite=overwrite, where=where)
+    check_apart(_paths(pairs, test, model), output, where=where)
     tell = progress or _silent
     tell("reading", None)
     tests = _tests(test, where)
@@ -212,6 +214,7 @@ def train_policy(
     check_recipe(where, steps=steps, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, max_length=max_length,
                  lora_rank=lora_rank, seed=seed, beta=beta)  # fmt: skip
     check_folder(output, overwrite=overwrite, where=where)
+    check_apart(_paths(data, model), output, where=where)
     check_on_bad_row(where, on_bad_row)
     tell = progress or _silent
     tell("reading", None)
@@ -246,6 +249,17 @@ def train_policy(
 
 def _silent(phase: str, share: float | None = None) -> None:
     """Where nobody watches, nothing is shown."""
+
+
+def _paths(*inputs: Any) -> list[str | Path]:
+    """What of these names a file."""
+    flat: list[Any] = []
+    for given in inputs:
+        if isinstance(given, Mapping):
+            flat += given.values()
+        else:
+            flat += given if isinstance(given, list | tuple) else [given]
+    return [each for each in flat if isinstance(each, str | Path)]
 
 
 def _rate(method: str, given: float | None, lora_rank: int | None) -> float:

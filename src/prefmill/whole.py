@@ -31,6 +31,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ _MARK = re.compile(
 #: A scheme and one slash are enough: `Path` writes `s3://bucket` as `s3:/bucket`.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _JOURNAL = "journal.json"
+#: Seconds to wait for another writer in the same folder.
+_PATIENCE = 10.0
 #: What file systems without links answer.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 #: Folders that this process holds, by name: where each is, and its lock. One that is not here was given up.
@@ -210,17 +213,32 @@ def lock(path: Path, refusal: RunBusy) -> Any:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else publishes in `folder`, or settles what is in it."""
-    if _MARK.fullmatch(folder.name):  # our own temporary folder: its owner holds the lock on it
+    """Nobody else publishes in `folder`, or settles what is in it.
+
+    Publishing takes an instant. Who holds the folder for longer is no writer of ours, say `flock DIR prefmill ...`.
+    """
+    if folder.name in _held:  # a temporary folder of our own, locked as such
         yield
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with contextlib.suppress(OSError):  # no locks there
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        until = time.monotonic() + _PATIENCE
+        while not _locked(handle) and time.monotonic() < until:
+            time.sleep(0.01)
         yield
     finally:
         os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Whether the lock is ours now, or there are none on this file system."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 # --- names ----------------------------------------------------------------------------------------

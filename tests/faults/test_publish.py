@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -266,6 +267,25 @@ def test_a_link_of_the_user_is_read_through_until_the_set_is_published(tmp_path)
         os.replace = real
     assert set(seen) == {("old", "old"), ("new", "new")}
     assert texts(tmp_path) == {"a.txt": "new", "b.txt": "new", "store/real.txt": "old"}
+
+
+def test_a_temporary_folder_can_be_written_to(tmp_path):
+    """It is locked by its owner, who publishes there too (`-o -`)."""
+    with whole.temporary(tmp_path) as home:
+        publish([home / "a.txt", home / "b.txt"], "new")
+        assert texts(home) == {"a.txt": "new", "b.txt": "new"}
+
+
+def test_a_folder_that_somebody_holds_is_written_to_all_the_same(tmp_path, monkeypatch):
+    """`flock DIR prefmill ...` is how scheduled jobs are kept apart."""
+    monkeypatch.setattr(whole, "_PATIENCE", 0.05)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        publish([tmp_path / "a.txt"], "new")
+    finally:
+        os.close(handle)
+    assert texts(tmp_path) == {"a.txt": "new"}
 
 
 def test_long_names_have_hidden_names_too(tmp_path):

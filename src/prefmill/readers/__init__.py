@@ -88,6 +88,7 @@ def open_source(
     columns: Iterable[str] | None = None,
     without: Sequence[str] = (),
     needs: Callable[[Sequence[str]], Collection[str]] = frozenset,
+    in_place: bool = False,
 ) -> Source:
     """Find, check and (where they are not Parquet) stage all `inputs`; the result reads as one table.
 
@@ -100,7 +101,8 @@ def open_source(
     delimiter   of CSV; by default a comma, in .tsv a tab.
     memory_bytes, threads   smaller blocks for less memory; how many blocks are parsed at a time.
     progress    called with a line of text now and then.
-    without     outputs: where an input is a folder or a pattern, these files and folders are not read.
+    without     outputs: where an input is a folder or a pattern, these files and folders are not read, and a note says so;
+                an input that names one itself is refused, but a single one that may be rewritten `in_place`.
     needs       of the columns of a CSV file those that a row must have: one that is too short for others is filled up with nulls.
                 By default all.
     columns     stage only these columns; names that a file lacks are ignored. By default all.
@@ -137,8 +139,9 @@ def open_source(
             raise BadArgument(f"delimiter: got {delimiter!r}, expected one ASCII character that is no quote and no line end.")
     if encoding is not None:
         encoding = check_encoding(encoding, "encoding")
-    outputs = [os.path.realpath(one) for one in without]
-    found = [item for given in inputs for item in find_files(given, outputs)]
+    notes: list[str] = []
+    once = in_place and len(inputs) == 1
+    found = [item for given in inputs for item in find_files(given, [] if once and os.path.isfile(given) else without, notes)]
     check_partitions(found)
     Path(temp_dir).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="source-", dir=os.path.abspath(temp_dir)))
@@ -178,7 +181,7 @@ def open_source(
             hive=any(part.partition for part in parts),
             labels=tuple(part.label for part in parts),
             mixed=kinds_together(texts),
-            notes=tuple(context.notes),
+            notes=(*notes, *context.notes),
         )
 
 

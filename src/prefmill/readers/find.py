@@ -10,8 +10,9 @@ import glob
 import json
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from prefmill.errors import BadArgument, BadInput, nearest
@@ -81,8 +82,11 @@ def _hidden(name: str) -> bool:
     return name.startswith(("_", ".")) and "=" not in name
 
 
-def find_files(given: str, without: Collection[str] = ()) -> list[Input]:
-    """The files that one input names, in order; of a folder or a pattern not those in `without`, real paths of outputs."""
+def find_files(given: str, without: Collection[str | Path] = (), notes: list[str] | None = None) -> list[Input]:
+    """The files that one input names, in order; of a folder or a pattern not those in `without`, of which `notes` are taken.
+
+    Raises `BadArgument` where the input itself is in `without`, or holds nothing else.
+    """
     if given == "-":
         return [Input("-", "<stdin>", "jsonl")]
     if is_url(given):
@@ -93,17 +97,79 @@ def find_files(given: str, without: Collection[str] = ()) -> list[Input]:
     if "\0" in given or not given:
         raise BadArgument(f"inputs: {given!r} is no path.")
     if os.path.isdir(given):
-        return _walk(given, without)
+        return _apart(given, _walk, without, notes)
     if os.path.exists(given):
+        if any(is_same(given, one) for one in without):
+            raise _written(given)
         return [_file(given)]
     if glob.has_magic(given):
-        return _match(given, without)
+        return _apart(given, _match, without, notes)
     parent = os.path.dirname(given) or "."
     near = nearest(os.path.basename(given), os.listdir(parent)) if os.path.isdir(parent) else []
     raise BadInput(f"{given}: no such file.", hint=f"did you mean {os.path.join(os.path.dirname(given), near[0])}?" if near else None)
 
 
-def _match(pattern: str, without: Collection[str]) -> list[Input]:
+def _apart(
+    given: str, find: Callable[[str, Without], list[Input]], outputs: Collection[str | Path], notes: list[str] | None
+) -> list[Input]:
+    """What `find` finds besides the outputs, and a note of each of them."""
+    without = Without(outputs)
+    try:
+        found = find(given, without)
+    except BadInput:
+        if without.met:
+            raise _written(given) from None
+        raise
+    if notes is not None:
+        notes += [f"{path!r} is left out of the input: it is an output of this command." for path in without.met]
+    return found
+
+
+def _written(given: str) -> BadArgument:
+    return BadArgument(
+        f"inputs: {given!r} is what would be written; got it as input and as output.",
+        hint="write to another name: the input would be destroyed.",
+    )
+
+
+class Without:
+    """Outputs, and those of them that were met."""
+
+    def __init__(self, outputs: Collection[str | Path]) -> None:
+        self.outputs = outputs
+        self.met: list[str] = []
+
+    def __contains__(self, path: str) -> bool:
+        if not any(is_same(path, one) for one in self.outputs):
+            return False
+        self.met.append(path)
+        return True
+
+
+def is_same(path: str | Path, output: str | Path) -> bool:
+    """Whether `path` is the output or lies in it: by its name, a link, or a second name of the same file."""
+    real, written = os.path.realpath(path), os.path.realpath(output)
+    if real == written or real.startswith(written + os.sep):
+        return True
+    try:
+        return os.path.samefile(path, output)
+    except OSError:
+        return False
+
+
+def check_apart(inputs: Iterable[str | Path], output: str | Path, *, where: str) -> None:
+    """Refuse inputs, as paths, that are `output` or lie in it: nothing can be left out there. Raises `BadArgument`."""
+    for given in map(str, inputs):
+        paths = [given] if os.path.exists(given) else glob.glob(given, recursive=True)
+        for path in paths:
+            if is_same(path, output):
+                raise BadArgument(
+                    f"{where}: {path!r} is in what would be written; got it as input and as output.",
+                    hint="write to another name: the input would be destroyed.",
+                )
+
+
+def _match(pattern: str, without: Without) -> list[Input]:
     said = {*pattern.split(os.sep), "", ".", ".."}  # a hidden name is meant where the pattern spells it
     matches = [
         match for match in glob.glob(pattern, recursive=True) if not any(_hidden(part) and part not in said for part in match.split(os.sep))
@@ -112,7 +178,7 @@ def _match(pattern: str, without: Collection[str]) -> list[Input]:
         matches = [match for match in matches if not os.path.isdir(match)]
     found: list[Input] = []
     for match in sorted(matches):
-        if _is_within(match, without):
+        if match in without:
             continue
         if os.path.isdir(match):
             found += _walk(match, without)
@@ -132,11 +198,6 @@ def _is_besides(path: str) -> bool:
     return name in ("dataset_info.json", "dataset_infos.json", "dataset_dict.json") or _ABOUT.fullmatch(name) is not None
 
 
-def _is_within(path: str, without: Collection[str]) -> bool:
-    real = os.path.realpath(path)
-    return any(real == one or real.startswith(one + os.sep) for one in without)
-
-
 def _file(path: str) -> Input:
     kind = _kind(os.path.basename(path))
     if kind is None:
@@ -146,7 +207,7 @@ def _file(path: str) -> Input:
     return Input(os.path.abspath(path), path, *kind)
 
 
-def _walk(top: str, without: Collection[str]) -> list[Input]:
+def _walk(top: str, without: Without) -> list[Input]:
     paths: list[str] = []
     for folder, folders, names in os.walk(top):
         folders[:] = [name for name in folders if not _hidden(name)]
@@ -156,7 +217,7 @@ def _walk(top: str, without: Collection[str]) -> list[Input]:
         paths += (os.path.join(folder, name) for name in wanted if not _hidden(name))
     found: list[Input] = []
     for path in sorted(paths):
-        if _is_besides(path) or _is_within(path, without):
+        if _is_besides(path) or path in without:
             continue
         inner = os.path.dirname(os.path.relpath(path, top)).split(os.sep)
         keys = [part.partition("=") for part in inner]
