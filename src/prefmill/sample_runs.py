@@ -107,7 +107,7 @@ class SampleReport:
             "columns": list(self.columns),
             "notes": list(self.notes),
         }
-        return {**asdict(self), **plain, **derived}
+        return {**asdict(self), **plain, **derived, "notes": list(self.notes)}
 
 
 def sample(
