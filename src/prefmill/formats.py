@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from prefmill import llama_factory
+from prefmill.context import SYSTEM_OUT, asked
 from prefmill.errors import BadArgument
 from prefmill.json_values import JSON_FIELD, in_types, is_json
 from prefmill.messages import held_as_messages, in_one_form, message, message_fields, messages
@@ -46,7 +47,7 @@ def convert(frame: pl.DataFrame, *, format: Format = "trl", chat: bool = False, 
 
     One frame is text throughout or messages throughout: as soon as one column holds messages, or with `chat`, a text prompt becomes
     `[{user}]` and a text completion `[{assistant}]`. Messages come out as `role, content` and then any further fields they had, with the
-    role names `human`, `gpt` and `prompter` as `user`, `assistant` and `user`.
+    role names `human`, `gpt` and `prompter` as `user`, `assistant` and `user`. A column `_system` becomes the first message of the prompt.
 
     Args:
         chat: messages even where everything is text.
@@ -67,6 +68,8 @@ def convert(frame: pl.DataFrame, *, format: Format = "trl", chat: bool = False, 
     kind = _check(frame.schema, format, chat, margin_scale)
     if format == "pool":
         return frame
+    if SYSTEM_OUT in frame.columns:
+        frame = frame.with_columns(prompt=asked(frame.schema)).drop(SYSTEM_OUT)
     if format in _SFT:
         return _picks(frame, format, chat)
     if kind == "labels":

@@ -130,7 +130,10 @@ class Roles:
         taken = {*found.values(), *groups, *score_columns}
         for role in REQUIRED:
             if role not in found and not (role == "score" and score_columns):
-                found[role] = _by_alias(role, columns, taken, where, fits or _unknown)
+                free = taken
+                if role == "prompt" and not any(_plain(c) in ALIASES[role] for c in columns if c not in taken):
+                    free = taken - set(groups)  # the prompt may group as well, with a system prompt say
+                found[role] = _by_alias(role, columns, free, where, fits or _unknown)
         if score_columns:
             found.setdefault("score", score_columns[0])
         return cls(group=groups, negate=negate, **found)
