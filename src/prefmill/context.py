@@ -31,9 +31,9 @@ def context_of(schema: Schema, roles: Roles, keep: Sequence[str] = ()) -> dict[s
     """
     taken = {value for value in vars(roles).values() if isinstance(value, str)}
     there = [name for name in schema if name not in taken]
-    system = [name for name in SYSTEM if name in there and is_text(schema[name])][:1]
+    system = next((name for name in SYSTEM if name in there and is_text(schema[name])), None)
     carried = {name: name for name in CARRIED if name in there and name not in keep}
-    return {SYSTEM_OUT: name for name in system} | carried
+    return carried if system is None else {SYSTEM_OUT: system} | carried
 
 
 def of_both(name: str, chosen: pl.Expr, rejected: pl.Expr, dtype: pl.DataType, prompt: pl.DataType) -> pl.Expr:
