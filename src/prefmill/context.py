@@ -42,16 +42,21 @@ def of_both(name: str, chosen: pl.Expr, rejected: pl.Expr, dtype: pl.DataType, p
     `prompt` is the type of the prompt: whether a group can be made of it and of this column.
     """
     both = pl.struct(chosen.alias("chosen"), rejected.alias("rejected"))
-    groups = is_text(prompt) and is_text(dtype)
 
     def checked(pairs: pl.Series) -> pl.Series:
         sides = pairs.struct.unnest()
-        unlike = sides["chosen"].ne_missing(sides["rejected"]).sum()
-        if unlike:
-            raise _different("system" if name == SYSTEM_OUT else name, int(unlike), groups)
+        refuse_different(name, sides["chosen"], sides["rejected"], prompt)
         return sides["chosen"].alias(pairs.name)
 
     return both.map_batches(checked, return_dtype=dtype, is_elementwise=True)
+
+
+def refuse_different(name: str, chosen: pl.Series, rejected: pl.Series, prompt: pl.DataType) -> None:
+    """Raise `BadInput` if a context of the chosen answers is not that of the rejected ones."""
+    unlike = int(chosen.ne_missing(rejected).sum())
+    if unlike:
+        groups = is_text(prompt) and is_text(chosen.dtype)
+        raise _different("system" if name == SYSTEM_OUT else name, unlike, groups)
 
 
 def _different(column: str, unlike: int, groups: bool) -> BadInput:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from prefmill.column_fit import fits_table
 from prefmill.conform import NotHeld, conformed
-from prefmill.datasets_tables import Layout, info_of, package, plain_types, tables_of, used_columns
+from prefmill.datasets_tables import Layout, info_of, package, plain_types, tables_of
 from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
 from prefmill.json_values import without_marks
 from prefmill.plans import BestOf, Pairs, Plan, Unpaired, kept_columns, named, roles_of
@@ -72,7 +72,7 @@ class Stream:
         fits = fits_table(pa.Table.from_batches([], ds.features.arrow_schema)) if ds.features else None
         roles = roles_of(plan, names, columns, where="datasets", fits=fits)
         kept_columns(plan, layout.keep, columns, (), where="datasets")
-        used = [*dict.fromkeys([*used_columns(plan, roles), *layout.keep])]
+        used = layout.columns(roles, columns)
         narrow = ds.select_columns(used)
         schema = (ds.features.arrow_schema if ds.features else None) or reader_of(narrow, rows=read_rows).schema
         schema = plain_types(pa.schema([schema.field(name) for name in used]))
@@ -115,7 +115,8 @@ class Stream:
         for plan, chunk in self._decided(whole_groups(self._batches(), prompt=key, rows=self.chunk_rows, largest=None)):
             seen.refuse_return(chunk, first)
             frame = pl.DataFrame(pl.from_arrow(chunk))
-            yield lazily(plan, frame, keep=self.layout.keep, first=first, **named(self.roles)).collect(engine="in-memory")
+            how: dict[str, Any] = {"keep": self.layout.keep, "trainer": self.layout.trainer, "first": first}
+            yield lazily(plan, frame, **how, **named(self.roles)).collect(engine="in-memory")
             first += chunk.num_rows
 
     def _decided(self, chunks: Iterator[pa.Table]) -> Iterator[tuple[Plan, pa.Table]]:
@@ -176,11 +177,11 @@ class Stream:
 
     def _clustering(self) -> Iterator[pl.DataFrame]:
         with temporary() as home, self.job(home) as job:
-            rows = lazily(self.layout.plan, pl.LazyFrame(schema=job.dtypes), keep=self.layout.keep, **named(self.roles))
-            names = rows.collect_schema().names()
+            ours = {"_score": "score", "_rank": "rank", "_adjusted_score": "adjusted_score", "_advantage": "advantage"}
+            if self.roles.stage and isinstance(self.layout.plan, BestOf):
+                ours[self.roles.stage] = "stage"
             for frame in job.frames():
-                frame.columns = names
-                yield frame
+                yield frame.rename(ours, strict=False)
 
     def job(self, home: Path) -> Any:
         """The run over a file of all rows that are read."""
@@ -194,7 +195,9 @@ class Stream:
                 file.write_batch(batch)
         stage = [self.roles.stage] if self.roles.stage and isinstance(self.layout.plan, BestOf) else []
         keep = [*stage, *self.layout.keep]
-        return opened(self.layout.plan, path, roles=named(self.roles), engine="duckdb", keep=keep, temp_dir=home)
+        return opened(
+            self.layout.plan, path, roles=named(self.roles), engine="duckdb", keep=keep, trainer=self.layout.trainer, temp_dir=home
+        )
 
     def _made_elsewhere(self) -> Iterator[pa.Table]:
         """`made` in a fresh process: this one was forked, and Polars' threads did not come along (a DataLoader's workers are such)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from prefmill._version import __version__
 from prefmill.column_fit import fits_table
+from prefmill.context import CARRIED, SYSTEM
 from prefmill.errors import MissingPackage
 from prefmill.formats import Format, arrow_schema, arrow_tables, convert
 from prefmill.json_values import holds, is_marked, without_marks
@@ -37,8 +38,18 @@ class Layout:
     margin_scale: float | None
     keep: tuple[str, ...] = ()
 
+    @property
+    def trainer(self) -> bool:
+        """Whether rows are laid out for a trainer, and not as rows of a pool."""
+        return self.format != "pool" or isinstance(self.plan, Pairs | Unpaired)
+
+    def columns(self, roles: Roles, there: Sequence[str]) -> list[str]:
+        """Those of the columns `there` that are read."""
+        context = [name for name in (*SYSTEM, *CARRIED) if name in there and self.trainer]
+        return [*dict.fromkeys([*used_columns(self.plan, roles), *self.keep, *context])]
+
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
-        if self.format == "pool" and not isinstance(self.plan, Pairs | Unpaired):
+        if not self.trainer:
             return rows
         if isinstance(self.plan, BestOf):
             rows = rows.rename({"score": "_score", "rank": "_rank"}).drop(["adjusted_score"] if self.plan.length_control else [])
@@ -47,7 +58,7 @@ class Layout:
     def features(self, schema: pa.Schema, roles: Roles) -> Any:
         """The features of what comes out where the columns of `roles` have the types of `schema`."""
         dtypes = pl.DataFrame(pa.Table.from_batches([], schema=schema)).schema
-        rows = lazily(self.plan, pl.LazyFrame(schema=dtypes), keep=self.keep, **named(roles)).collect_schema()
+        rows = lazily(self.plan, pl.LazyFrame(schema=dtypes), keep=self.keep, trainer=self.trainer, **named(roles)).collect_schema()
         return package().Features.from_arrow_schema(arrow_schema(self(pl.DataFrame(schema=rows)).schema))
 
 
@@ -77,14 +88,15 @@ def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
     plan = layout.plan
     roles = roles_of(plan, names, ds.column_names, where="datasets", fits=fits_table(ds.data.table))
     kept_columns(plan, layout.keep, ds.column_names, (), where="datasets")
-    columns = [*dict.fromkeys([*used_columns(plan, roles), *layout.keep])]
+    columns = layout.columns(roles, ds.column_names)
     table = used_table(ds, columns)
     features = layout.features(plain_types(table.schema), roles)
     info = info_of(features, ds.info)
     fingerprint = _fingerprint(ds, layout, roles)
     path = _cache_file(ds, fingerprint)
     if path is None or not path.exists():
-        rows = layout(lazily(plan, frame_of(ds, table), keep=layout.keep, **named(roles)).collect())
+        made = lazily(plan, frame_of(ds, table), keep=layout.keep, trainer=layout.trainer, **named(roles))
+        rows = layout(made.collect())
         tables = tables_of(rows, features.arrow_schema)
         if path is None:
             table = pa.concat_tables([pa.Table.from_batches([], features.arrow_schema), *tables])

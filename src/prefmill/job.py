@@ -19,6 +19,7 @@ from prefmill import polars_picks, polars_rows
 from prefmill._engine import connect, literal, quote, release
 from prefmill.advantages import advantage_report, advantages
 from prefmill.column_fit import fits_files
+from prefmill.context import context_of, refuse_different
 from prefmill.errors import BadArgument, BadScore, ColumnMissing, PlanError
 from prefmill.formats import is_json_text
 from prefmill.gather import Fetch
@@ -60,7 +61,7 @@ class Reading(TypedDict, total=False):
 @contextmanager
 def opened(
     plan: Plan, inputs: str | Path | Sequence[str | Path], *, roles: RoleNames | None = None, engine: Engine = "auto",
-    keep: Sequence[str] = (), whole_rows: bool = False, progress: Progress | None = None, **reading: Unpack[Reading],
+    keep: Sequence[str] = (), whole_rows: bool = False, trainer: bool = True, progress: Progress | None = None, **reading: Unpack[Reading],
 ) -> Iterator[Job]:  # fmt: skip
     """A `Job` over files; its temporary folder goes when the context ends."""
     tell = progress or (lambda phase, share: None)
@@ -82,7 +83,10 @@ def opened(
             without=[*reading.get("without", ()), *([str(rejects)] if rejects else [])],
             in_place=isinstance(plan, Advantage),
         )  # fmt: skip
-        yield Job(plan, source, roles or {}, keep, home, engine, tell, whole_rows=whole_rows, memory_bytes=memory_bytes, threads=threads)
+        yield Job(
+            plan, source, roles or {}, keep, home, engine, tell,
+            whole_rows=whole_rows, trainer=trainer, memory_bytes=memory_bytes, threads=threads,
+        )  # fmt: skip
 
 
 def _scalar(name: str) -> str:
@@ -95,7 +99,7 @@ class Job:
     """One plan over one source: ranks on first use, then gathers; the report is ready when all frames have been taken."""
 
     def __init__(self, plan: Plan, source: Source, names: RoleNames, keep: Sequence[str], home: Path, engine: Engine, tell: Progress,
-                 *, whole_rows: bool = False, memory_bytes: int | None, threads: int | None) -> None:  # fmt: skip
+                 *, whole_rows: bool = False, trainer: bool = True, memory_bytes: int | None, threads: int | None) -> None:  # fmt: skip
         self.plan, self.source, self.home, self.tell = plan, source, home, tell
         columns = source.columns.names
         self.roles = roles_of(plan, names, columns, where="roles", fits=fits_files(source.files))
@@ -109,7 +113,10 @@ class Job:
         self.keep: list[str] = columns if whole_rows else []
         self.kept: list[Kept] = []
         if not whole_rows:
-            self.kept = kept_columns(plan, keep, columns, [name for name, _ in self._columns_out()], where="run")
+            rows_of_a_trainer = trainer and not isinstance(plan, Advantage)
+            context = context_of(self.dtypes, self.roles, () if isinstance(plan, Pairs) else keep) if rows_of_a_trainer else {}
+            output = [name for name, _ in self._columns_out()]
+            self.kept = kept_columns(plan, keep, columns, output, where="run", context=context)
             self.keep = list(dict.fromkeys(kept.column for kept in self.kept))
         # A column that is ours stands under its own name; one of the input that had it (an earlier rank, say) beside it under another.
         ours = {name.removeprefix("_") for name, _ in self._added()} - {self.roles.prompt} if whole_rows else set()
@@ -410,7 +417,7 @@ class Job:
             told["advantages"] = ("_score", "_advantage")
             columns += [slots[name] for name in told[self.plan.kind]]
             columns += [slots["_adjusted_score"]] if isinstance(self.plan, BestOf) and self.plan.length_control else []
-            side = {"chosen": "_chosen", "rejected": "_rejected", "row": "_pos"}
+            side = {"chosen": "_chosen", "rejected": "_rejected", "row": "_pos", "both": "_chosen"}
             columns += [take(f"_keep{self.keep.index(each.column)}", side[each.side]) for each in self.kept]
         schema = self.schema()
         frame = pl.DataFrame([column.alias(name).cast(dtype) for column, (name, dtype) in zip(columns, schema.items(), strict=True)])
@@ -419,6 +426,9 @@ class Job:
             if same.any():
                 self._same_text += slots["slot"].filter(same).to_list()
                 frame = frame.filter(~same)
+            for each in (each for each in self.kept if each.side == "both"):
+                other = take(f"_keep{self.keep.index(each.column)}", "_rejected").cast(frame.schema[each.name]).filter(~same)
+                refuse_different(each.name, frame[each.name], other, self.dtypes[self.roles.prompt])
         return frame
 
     def _row_bytes(self) -> int:

@@ -409,17 +409,29 @@ def output_columns(plan: Plan, roles: Roles) -> list[str]:
 
 @dataclass(frozen=True)
 class Kept:
-    """One column of output that `keep` asks for: its name, the column of the input, and which row of a pair it is from."""
+    """One column of output that `keep` asks for: its name, the column of the input, and which row of a pair it is from.
+
+    `both` is a column of the prompt's context, which has to be the same in both rows.
+    """
 
     name: str
     column: str
-    side: Literal["chosen", "rejected", "row"]
+    side: Literal["chosen", "rejected", "row", "both"]
 
 
-def kept_columns(plan: Plan, keep: Sequence[str], columns: Sequence[str] | None, output: Sequence[str], *, where: str) -> list[Kept]:
+def kept_columns(
+    plan: Plan,
+    keep: Sequence[str],
+    columns: Sequence[str] | None,
+    output: Sequence[str],
+    *,
+    where: str,
+    context: Mapping[str, str] | None = None,
+) -> list[Kept]:
     """The columns that `keep` adds to the output of `plan`, which has the columns `output` itself; the names are given here alone.
 
-    `columns` are those of the input, or None where they are not known. Raises `BadArgument`.
+    `columns` are those of the input, or None where they are not known. `context` are columns of the prompt by the name that they get
+    (`prefmill.context`); they come first. Raises `BadArgument`.
 
     >>> [kept.name for kept in kept_columns(Pairs(), ["model"], ["model"], ["prompt"], where="lazy")]
     ['chosen_model', 'rejected_model']
@@ -431,7 +443,8 @@ def kept_columns(plan: Plan, keep: Sequence[str], columns: Sequence[str] | None,
     if missing:
         raise BadArgument(f"{where}: keep names no column of the input; got {missing}, expected some of {list(columns or ())}.")
     sides: tuple[Literal["chosen", "rejected", "row"], ...] = ("chosen", "rejected") if isinstance(plan, Pairs) else ("row",)
-    kept = [Kept(name if side == "row" else f"{side}_{name}", name, side) for name in names for side in sides]
+    kept = [Kept(name, column, "both" if isinstance(plan, Pairs) else "row") for name, column in (context or {}).items()]
+    kept += [Kept(name if side == "row" else f"{side}_{name}", name, side) for name in names for side in sides]
     taken = [*output, *(each.name for each in kept)]
     twice = sorted({name for name in taken if taken.count(name) > 1})
     if twice:

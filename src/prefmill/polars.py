@@ -13,15 +13,16 @@ Importing this module registers `lf.pref`, `df.pref` and `pl.col(...).pref` (`po
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Unpack, cast
 
 import polars as pl
 
 from prefmill.advantages import advantage_report, advantages
 from prefmill.column_fit import fits_frame, fits_schema
-from prefmill.messages import in_one_form
-from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, kept_columns, output_columns, roles_of
+from prefmill.context import SYSTEM_OUT, asked, context_of, of_both
+from prefmill.messages import in_one_form, message_fields
+from prefmill.plans import Advantage, BestOf, Kept, Pairs, Plan, Unpaired, kept_columns, output_columns, roles_of
 from prefmill.polars_picks import pick_report, picks, rank_in
 from prefmill.polars_pref import best_of, pair_report, pairs, unpaired
 from prefmill.polars_rows import Candidates, check_types, drawn_from, first_that_holds, mix32, numbered
@@ -33,41 +34,46 @@ __all__ = ["Stages", "apply", "best_of", "pair_report", "pairs", "rank_in", "rep
 
 
 def apply(
-    plan: Plan, frame: pl.LazyFrame | pl.DataFrame, *, keep: Sequence[str] = (), first: int = 0, **names: Unpack[RoleNames]
-) -> pl.LazyFrame:
+    plan: Plan, frame: pl.LazyFrame | pl.DataFrame, *, keep: Sequence[str] = (), first: int = 0,
+    trainer: bool | None = None, **names: Unpack[RoleNames],
+) -> pl.LazyFrame:  # fmt: skip
     """`plan` over `frame` as a LazyFrame; `Plan.lazy` is this function. `first` is the position of the first row, for messages.
 
     Columns out: prompt, chosen, rejected (all text, or all messages), chosen_score, rejected_score (Float64);
     of labels: prompt, completion, label (Boolean), score; of best-of-K: prompt, completion, score, rank (Int64),
     with length control adjusted_score (Float64), and stage if that role is mapped; of advantages: prompt,
-    completion, score, advantage (Float64). Then the columns `keep`: of pairs `chosen_NAME` and `rejected_NAME`, else `NAME`.
+    completion, score, advantage (Float64). Then the prompt's context (`prefmill.context`) in rows for a `trainer`, which pairs and
+    labels are, and the columns `keep`: of pairs `chosen_NAME` and `rejected_NAME`, else `NAME`.
     Positions are the row order of `frame`. Cost: one narrow pass that ranks, one join that fetches texts.
 
     >>> feedback = pl.DataFrame({"question": ["p", "p"], "answer": ["a", "b"], "rating": [1, 5]})
     >>> apply(Pairs(), feedback).collect().row(0)
     ('p', 'b', 'a', 5.0, 1.0)
     """
-    roles, rows = _numbered(plan, frame, names, "lazy", first, keep)
+    roles, schema = _resolved(plan, frame, names, "lazy")
+    for_trainer = isinstance(plan, Pairs | Unpaired) if trainer is None else trainer
+    context = context_of(schema, roles, () if isinstance(plan, Pairs) else keep) if for_trainer else {}
+    kept = kept_columns(plan, keep, schema.names(), output_columns(plan, roles), where="lazy", context=context)
+    places = {column: place for place, column in enumerate(dict.fromkeys(each.column for each in kept))}
+    rows = _rows(plan, roles, frame, first, list(places))
     stages = Stages(plan, roles, rows)
-    carried = [f"_keep{i}" for i in range(len(dict.fromkeys(keep)))]
+    carried = [f"_keep{place}" for place in places.values()]
     texts = rows.select("_pos", "_prompt", "_completion", *carried)
-    extra: dict[str, str] = {}
-    for kept in kept_columns(plan, keep, None, output_columns(plan, roles), where="lazy"):
-        place = list(dict.fromkeys(keep)).index(kept.column)
-        extra[kept.name] = f"_other{place}" if kept.side == "rejected" else f"_keep{place}"
+    extra = {each.name: _kept(each, places[each.column], schema, roles) for each in kept}
     if isinstance(plan, Unpaired):
         labels = stages.labels().filter(pl.col("_label").is_not_null()).sort("_turn", "_first")
         labelled = labels.join(texts, on="_pos", how="left", maintain_order="left").select(
             prompt="_prompt", completion="_completion", label="_label", score="_score", **extra
         )
-        return _in_one_form(labelled, rows, ("completion",))
+        return _in_one_form(labelled, rows, ("completion",), extra)
     if isinstance(plan, BestOf):
         stage = {"stage": "_stage"} if roles.stage else {}
         more = {"adjusted_score": "_adjusted_score"} if plan.length_control else {}
         texts = rows.select("_pos", "_prompt", "_completion", *stage.values(), *carried).cache()
-        return picks(plan, stages.judged).join(texts, on="_pos", how="left", maintain_order="left").select(
+        picked = picks(plan, stages.judged).join(texts, on="_pos", how="left", maintain_order="left").select(
             prompt="_prompt", completion="_completion", score="_score", rank="_rank", **more, **stage, **extra
         )  # fmt: skip
+        return _in_one_form(picked, rows, ("completion",), extra) if trainer else picked
     if isinstance(plan, Advantage):
         found = advantages(plan, stages.judged).filter(pl.col("_reason").is_null())
         return found.join(texts, on="_pos", how="left", maintain_order="left").select(
@@ -85,7 +91,7 @@ def apply(
             **extra,
         )
     )
-    return _in_one_form(told, rows, ("chosen", "rejected"))
+    return _in_one_form(told, rows, ("chosen", "rejected"), extra)
 
 
 def report(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, **names: Unpack[RoleNames]) -> PairReport:
@@ -107,10 +113,24 @@ def report(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, **names: Unpack[RoleN
     return stages.pair_report(pairs.select("_first", "_chosen", "_rejected", "_same_text"))
 
 
-def _in_one_form(out: pl.LazyFrame, rows: pl.LazyFrame, sides: Sequence[str]) -> pl.LazyFrame:
-    """`out` with its prompt and `sides` all text or all messages; they hold what `rows` (of `numbered`) has as _prompt, _completion."""
+def _kept(each: Kept, place: int, schema: pl.Schema, roles: Roles) -> pl.Expr:
+    """A column that comes along, of the row or of both sides of a pair."""
+    if each.side == "both":
+        both = pl.col(f"_keep{place}"), pl.col(f"_other{place}")
+        return of_both(each.name, *both, schema[each.column], schema[roles.prompt])
+    return pl.col(f"_other{place}" if each.side == "rejected" else f"_keep{place}")
+
+
+def _in_one_form(out: pl.LazyFrame, rows: pl.LazyFrame, sides: Sequence[str], extra: Mapping[str, pl.Expr]) -> pl.LazyFrame:
+    """`out` with its prompt and `sides` all text or all messages, begun with the system prompt that `extra` may have.
+
+    They hold what `rows` (of `numbered`) has as _prompt, _completion.
+    """
     schema = rows.collect_schema()
-    kinds = {"prompt": schema["_prompt"]} | dict.fromkeys(sides, schema["_completion"])
+    kinds: dict[str, pl.DataType] = {"prompt": schema["_prompt"]} | dict.fromkeys(sides, schema["_completion"])
+    if SYSTEM_OUT in extra:
+        out = out.with_columns(asked(kinds).alias("prompt")).drop(SYSTEM_OUT)
+        kinds["prompt"] = pl.List(pl.Struct(message_fields(kinds, "prompt")))
     if all(kind == pl.String for kind in kinds.values()):
         return out  # a filter on the prompt still sees a plain column
     return out.with_columns(**in_one_form(kinds, kinds))
@@ -311,15 +331,20 @@ def scale_of(scores: pl.Series) -> Scale:
     return Scale(cast(float | None, scores.min()), cast(float | None, scores.max()))
 
 
-def _numbered(
-    plan: Plan, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str, first: int = 0, keep: Sequence[str] = ()
-) -> tuple[Roles, pl.LazyFrame]:
-    lazy = frame.lazy()
-    schema = lazy.collect_schema()
+def _numbered(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str) -> tuple[Roles, pl.LazyFrame]:
+    roles, _ = _resolved(plan, frame, names, where)
+    return roles, _rows(plan, roles, frame)
+
+
+def _resolved(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str) -> tuple[Roles, pl.Schema]:
+    schema = frame.lazy().collect_schema()
     fits = fits_frame(frame) if isinstance(frame, pl.DataFrame) else fits_schema(schema)
     roles = roles_of(plan, names, schema.names(), where=where, fits=fits)
     check_types(plan, roles, schema, where)
-    kept = list(dict.fromkeys(kept.column for kept in kept_columns(plan, keep, schema.names(), (), where=where)))
-    rows = numbered(plan, roles, lazy, first=first, keep=kept)
+    return roles, schema
+
+
+def _rows(plan: Plan, roles: Roles, frame: pl.LazyFrame | pl.DataFrame, first: int = 0, keep: Sequence[str] = ()) -> pl.LazyFrame:
+    rows = numbered(plan, roles, frame.lazy(), first=first, keep=keep)
     # Ranks and texts meet by position, so both must see one and the same execution of the input: a join has no row order, a model is slow.
-    return roles, rows if isinstance(frame, pl.DataFrame) else rows.cache()
+    return rows if isinstance(frame, pl.DataFrame) else rows.cache()

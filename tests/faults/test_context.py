@@ -134,7 +134,7 @@ def test_the_line_of_the_hint_pairs_inside_a_system_prompt(host, tmp_path):
             "prompt": ["p"] * 4,
             "completion": ["a", "b", "c", "d"],
             "score": [5, 1, 2, 5],
-            "system": ["x", "y", "x", "y"],
+            "system": ["x", "x", "y", "y"],
         }
     )
     rows = HOSTS[host](frame, pm.Pairs(), tmp_path, group=["prompt", "system"])
