@@ -195,9 +195,9 @@ def test_texts_are_read_as_our_ids(encoder: Path, tmp_path: Path, kind: Any, tem
 def test_texts_that_a_server_would_read_otherwise(encoder: Path, tmp_path: Path) -> None:
     """A template without the tokens that the server adds: there is no text with those ids, and that is said."""
     jinja = tmp_path / "bare.jinja"
-    jinja.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    jinja.write_text("{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}")
     pool = pa.record_batch({"prompt": ["Hi"], "completion": ["Yo"]})
-    with pytest.raises(BadRow, match=r"would be read by the server as 6 tokens, other than the 4.*\nHint: tei-predict takes texts only"):
+    with pytest.raises(BadRow, match=r"would be read by the server as 6 tokens, other than the 5.*\nHint: tei-predict takes texts only"):
         EndpointScorer(url="http://127.0.0.1:1", kind="tei-predict", tokenizer=encoder, template=str(jinja))(pool)
 
 

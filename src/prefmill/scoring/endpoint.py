@@ -207,16 +207,16 @@ class EndpointScorer(Remote):
         """
         encoder = self._encoder
         tokenizer = encoder.tokenizer
-        if encoder.template == "chat":
+        if encoder.template == "chat":  # has its special tokens in the text
+            head, tail = _put_around(tokenizer)
             texts = encoder.rendered([talk.messages for talk in conversations("endpoint", prompts, completions)])
+            texts = [text.removeprefix(head).removesuffix(tail) for text in texts]
         elif encoder.template == "concat":
             end = tokenizer.eos_token or ""
-            pairs = zip(*row_texts("endpoint", prompts, completions), strict=True)
-            texts = [prompt + completion.removesuffix(end) + end for prompt, completion in pairs]
+            texts = [prompt + completion for prompt, completion in zip(*row_texts("endpoint", prompts, completions), strict=True)]
+            texts = [text if text.endswith(end) else text + end for text in texts]
         else:
             raise BadArgument(f"endpoint: template 'pair' makes no one text; got kind {self.kind!r}.", hint="leave the tokenizer out.")
-        head, tail = _put_around(tokenizer)
-        texts = [text.removeprefix(head).removesuffix(tail) for text in texts]
         wanted = encoder.encode(batch["prompt"], batch["completion"], np.arange(batch.num_rows)).rows
         read = tokenizer(texts, verbose=False)["input_ids"]
         what = f"would be read by the server as {{}} tokens, other than the {{}} of template {encoder.template!r}."
@@ -256,8 +256,9 @@ class EndpointScorer(Remote):
                     if values.status == 413:  # the size alone: later requests are no larger than what may pass
                         self._state["batch_rows"] = min(self._rows_of_request, -(-len(which) // 2))
                     again += np.array_split(which, 2)
-            halves = [self.prepare(asked.batch.take(pa.array(which))).bodies for which in again]
-            asked = Bodies(asked.batch, again, [body for bodies in halves for body in bodies])
+            halves = [(which, self.prepare(asked.batch.take(pa.array(which)))) for which in again]
+            rows = [which[of_request] for which, half in halves for of_request in half.rows]
+            asked = Bodies(asked.batch, rows, [body for _, half in halves for body in half.bodies])
         return scores, reasons
 
     def _answers(self, asked: Bodies) -> list[Floats | RequestFailed]:
@@ -306,7 +307,7 @@ class EndpointScorer(Remote):
         while isinstance(values, list) and len(values) == 1:
             values = values[0]
         scores = values if isinstance(values, list) else [values]
-        number = self._number if self.label is not None else 0 if len(scores) == 1 else None
+        number = self._number(len(scores))
         if number is not None and not isinstance(scores[0], list) and 0 <= number < len(scores):
             return self._of_label([float(score) for score in scores], number)
         raise BadInput(
@@ -321,18 +322,19 @@ class EndpointScorer(Remote):
         others = np.array([score for i, score in enumerate(scores) if i != number])
         return scores[number] - float(np.logaddexp.reduce(others))
 
-    @property
-    def _number(self) -> int | None:
-        """The label's number: by the names of the model that is compared, where there is one."""
+    def _number(self, scores: int) -> int | None:
+        """Which of so many scores it is: by the names of the model that is compared, where there is one."""
+        if self.label is None:
+            return 0 if scores == 1 else None
         if self.parity is not None:
-            return label_index(self.parity.config, self.label, self.parity.config.num_labels)
+            return label_index(self.parity.config, self.label, scores)
         return int(str(self.label)) if str(self.label).isdecimal() else None
 
     def _named(self, values: list[dict[str, Any]]) -> float:
         scores = {str(each["label"]): float(each["score"]) for each in values}
         if len(scores) == 1 and self.label is None:
             return next(iter(scores.values()))
-        for name in (str(self.label), f"LABEL_{self._number}"):  # the names of a model whose labels have none
+        for name in (str(self.label), f"LABEL_{self._number(len(scores))}"):  # the names of a model whose labels have none
             if name in scores:
                 return self._of_label(list(scores.values()), list(scores).index(name))
         raise BadInput(f"endpoint: the model has the labels {sorted(scores)}; got label {self.label!r}.", hint="--label NAME")
