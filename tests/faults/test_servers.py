@@ -296,9 +296,11 @@ def test_zero_is_a_value() -> None:
     assert (endpoint.retries, endpoint.batch_rows, endpoint.label) == (0, 4, "0")
 
 
-def test_what_was_python_only() -> None:
+def test_what_was_python_only(tmp_path: Path) -> None:
+    rubric = tmp_path / "rubric.txt"
+    rubric.write_text("{prompt} {completion}: 0 to 100")
     judge = options("--scorer", "judge", "--url", "http://h", "--model", "m", "--extra", '{"top_k": 1}', "--scale", "0-100", "--rubric",
-                    "{prompt} {completion}: 0 to 100")  # fmt: skip
+                    rubric)  # fmt: skip
     assert (judge.sampler.extra, judge.scale) == ({"top_k": 1}, (0, 100))
     with pytest.raises(ValueError, match="--extra: not a JSON object"):
         options("--scorer", "judge", "--url", "http://h", "--model", "m", "--extra", "[1]")
