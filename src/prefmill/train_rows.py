@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from prefmill.column_fit import fits_frame
 from prefmill.errors import BadArgument, BadInput, BadRow, ColumnMissing
-from prefmill.hashing import check_shares, split_frame
+from prefmill.hashing import check_shares, message_keys, split_frame
 from prefmill.json_values import present
 from prefmill.schema import RoleNames
 from prefmill.scoring.bad_rows import OnBadRow
@@ -27,6 +27,8 @@ from prefmill.whole import temporary
 
 Longs = npt.NDArray[np.int64]
 _SIDES = ("chosen", "rejected")
+#: Who does not answer: a loss on what they say teaches the model to say it.
+_NO_ANSWER = ("user", "human", "prompter", "system", "developer", "tool", "function", "observation")
 #: the number of a row in the input to its name
 Place = Callable[[int], str]
 _MARGINS = (("chosen_score", "rejected_score"), ("chosen_reward", "rejected_reward"))
@@ -238,7 +240,13 @@ def _encoded(
     encoder: Any, given: PairRows | Winners, prompts: pl.Series, completions: pl.Series, where: str, on_bad_row: OnBadRow
 ) -> tuple[dict[int, list[int]], dict[int, str], dict[int, int]]:
     """By place: the ids of the rows that can be used, why others cannot, and where the completion begins."""
-    left, lost = np.arange(len(prompts)), dict[int, str]()
+    unanswered = _unanswered(completions)
+    if unanswered and on_bad_row == "error":
+        place, role = next(iter(unanswered.items()))
+        what = f"has a completion that ends in a message of {role!r}; expected one of the assistant, which is what is learnt."
+        raise given.bad(BadRow(where, what, row=0, reason="bad_message"), place, where)
+    lost = dict.fromkeys(unanswered, "bad_message")
+    left = np.setdiff1d(np.arange(len(prompts)), list(lost))
     groups = numbered(spelled(prompts))
     while True:
         try:
@@ -255,6 +263,15 @@ def _encoded(
         lost |= dict.fromkeys(np.setdiff1d(left, places).tolist(), "too_long")
         ids = {place: encoded.rows.row(i).tolist() for i, place in enumerate(places)}
         return ids, lost, dict(zip(places, encoded.rows.starts.tolist(), strict=True))
+
+
+def _unanswered(completions: pl.Series) -> dict[int, str]:
+    """By place: the role of the last message, where that is not who answers."""
+    if completions.dtype == pl.String:
+        return {}
+    role, _ = message_keys(completions.dtype, "completion")
+    last = completions.list.last().struct.field(role).to_list()
+    return {place: speaker for place, speaker in enumerate(last) if speaker in _NO_ANSWER}
 
 
 def arrow(series: pl.Series) -> pa.Array:
