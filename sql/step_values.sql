@@ -6,7 +6,10 @@
 -- are no rollouts; a step without rollouts has a null value.
 CREATE OR REPLACE MACRO step_values(tbl, id, parent_id, success, success_min := 1) AS TABLE (
   WITH RECURSIVE nodes AS NOT MATERIALIZED (
-    SELECT id AS _id, parent_id AS _parent, pref_number(success) >= success_min AS _payload FROM query_table(tbl)),
+    SELECT id AS _id, parent_id AS _parent, CASE WHEN success IS NOT NULL AND pref_number(success) IS NULL
+             THEN error('prefmill: step_values: a success is neither true, false nor a number; got ' || left(success::VARCHAR, 40) || '.')
+             ELSE pref_number(success) >= success_min END AS _payload
+    FROM query_table(tbl)),
   tree AS MATERIALIZED (FROM pref_tree('nodes', who := 'step_values')),
   parents AS MATERIALIZED (SELECT DISTINCT _parent AS _id FROM tree WHERE _parent IS NOT NULL),
   inner_nodes AS MATERIALIZED (SELECT tree._id, tree._parent FROM tree SEMI JOIN parents ON parents._id = tree._id),

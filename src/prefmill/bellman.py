@@ -50,6 +50,7 @@ def values(data: pl.LazyFrame | pl.DataFrame, plan: Values | None = None, **colu
     frame = data.lazy().collect()
     is_tree, names = _columns(plan, columns, frame.columns)
     if is_tree:
+        refuse_nested(frame, names["parent_id"], "values")
         return _tree_values(plan, frame, names)
     rows = _numbers(frame, names, plan).rename({"state": "_s", "action": "_a", "next_state": "_next"})
     solved = _solve(rows, plan, "values")
@@ -122,6 +123,20 @@ def _tree_values(plan: Values, frame: pl.DataFrame, names: dict[str, str]) -> pl
         "id", "parent_id", reward=rounded(pl.col("_r")) + 0.0, policy=rounded(pl.col("_pi")), q=rounded(pl.col("_q")) + 0.0,
         v=rounded(pl.col("_after")) + 0.0, advantage=rounded(pl.col("_q") - pl.col("_up")) + 0.0,
     )  # fmt: skip
+
+
+def refuse_nested(frame: pl.DataFrame, parent_id: str, where: str) -> None:
+    """Raise for a tree whose replies lie inside its rows: all rows look like roots, and every value would be 0."""
+    records = [
+        name for name, dtype in frame.schema.items()
+        if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct)
+    ]  # fmt: skip
+    if records and frame.height and not frame[parent_id].count():
+        raise BadInput(
+            f"{where}: no row has a parent, and the column {records[0]!r} holds lists of records, as a nested tree does;"
+            " expected one row for each message.",
+            hint=f"make every record of {records[0]!r} a row of its own, with its id and the id of its parent.",
+        )
 
 
 def checked_tree(nodes: pl.DataFrame, where: str) -> pl.DataFrame:

@@ -30,6 +30,7 @@ from prefmill.options import (
     BottomK,
     Chat,
     ChosenMin,
+    Command,
     Completion,
     Delimiter,
     DryRun,
@@ -371,6 +372,8 @@ app.command("curve")(curve_command)
 app.command("train-reward")(train_reward_command)
 app.command("values")(values_command)
 app.command("steps")(steps_command)
+for _registered in app.registered_commands:
+    _registered.cls = Command
 
 
 def _run(kind: PlanKind, options: dict[str, Any]) -> None:

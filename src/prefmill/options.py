@@ -12,10 +12,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from prefmill.errors import BadArgument
 from prefmill.schema import RoleNames
 from prefmill.whole import temporary
+
+
+class Command(TyperCommand):
+    """A command that refuses an option given twice where it takes one value: the last one would win without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer parses them, after the look for doubles."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        once = [p for p in self.params if p.param_type_name == "option" and not p.multiple and not getattr(p, "is_flag", False)]
+        for param in once:
+            if order.count(param) > 1:
+                name = max(param.opts, key=len)
+                raise BadArgument(f"{name}: given {order.count(param)} times, takes one value.", hint=f"leave one {name}.")
+        return super().parse_args(ctx, args)
+
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files, globs, directories or URLs; - is JSONL on stdin.")]
 Output = Annotated[

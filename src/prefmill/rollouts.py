@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import polars as pl
 import polars.selectors as cs
 
-from prefmill.bellman import checked_tree
-from prefmill.errors import BadArgument, ColumnMissing
+from prefmill.bellman import checked_tree, refuse_nested
+from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.polars_rows import number, rounded
 
 Labels = Literal["soft", "hard"]
@@ -74,9 +74,17 @@ def _rollouts(frame: pl.DataFrame, names: dict[str, str], success_min: float) ->
     for role, name in names.items():
         if name not in frame.columns:
             raise ColumnMissing.for_role("step_values", role, name, frame.columns)
+    refuse_nested(frame, names["parent_id"], "step_values")
     nodes = checked_tree(frame.select(cs.by_name(name).alias(role) for role, name in names.items()), "step_values")
     inner = nodes.select(pl.col("parent_id").drop_nulls().unique())
-    won = number(pl.col("success"), nodes.schema["success"]) >= success_min
+    mark = number(pl.col("success"), nodes.schema["success"])
+    words = nodes.filter(pl.col("success").is_not_null() & mark.is_null())
+    if words.height:
+        raise BadInput(
+            f"step_values: a success is neither true, false nor a number; got {words['success'][0]!r} at {words['id'][0]}.",
+            hint="make true and false of words first.",
+        )
+    won = mark >= success_min
     level = nodes.join(inner, left_on="id", right_on="parent_id", how="anti").select("id", "parent_id", leaf="id", won=won, up=pl.lit(0))
     level = level.filter(pl.col("won").is_not_null())
     levels = [level]

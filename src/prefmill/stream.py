@@ -129,7 +129,7 @@ def _tables_of_dataset(source: Any, rows: int) -> Iterator[pa.Table]:
     if hasattr(source, "keys"):
         raise BadArgument(
             f"stream: a dataset with splits; got {sorted(source)}, expected one of them.",
-            hint=f"pass it as dataset[{sorted(source)[0]!r}].",
+            hint=f"pass one of them, for example dataset[{'train' if 'train' in source else sorted(source)[0]!r}].",
         )
     first = 0
     for batch in source.with_format("arrow" if source.features else None).iter(batch_size=rows):

@@ -39,11 +39,21 @@ def remote_parquet(item: Input, context: Context) -> Iterator[Part]:
             check_names(schema.names, url)
             yield Part(url, url, plain_schema(schema, context.wanted(schema.names)), int(rows), nulls, remote=True)
     except duckdb.Error as error:
-        raise BadInput(f"{item.label}: cannot be read; {said(error)}.") from error
+        raise _unreadable(item, error) from error
     finally:
         con.close()
     if not counts:
         raise BadInput(f"{item.label}: no file matches.")
+
+
+def _unreadable(item: Input, error: duckdb.Error) -> BadInput:
+    """The error for a URL that DuckDB could not read; without a network it fails before it looks at the URL."""
+    if "extension" in str(error):
+        return BadInput(
+            f"{item.label}: cannot be read; DuckDB reads URLs with its extension httpfs, which is not installed, and could not fetch it.",
+            hint="connect to the network, or download the file and name the copy.",
+        )
+    return BadInput(f"{item.label}: cannot be read; {said(error)}.")
 
 
 def stage_url(item: Input, context: Context) -> Part | JsonFile:
@@ -71,7 +81,7 @@ def stage_url(item: Input, context: Context) -> Part | JsonFile:
             chosen = "json::VARCHAR AS line"
         con.execute(f"COPY (SELECT {chosen} FROM {table}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480)")
     except duckdb.Error as error:
-        raise BadInput(f"{item.label}: cannot be read; {said(error)}.") from error
+        raise _unreadable(item, error) from error
     finally:
         con.close()
     if item.format == "csv":
