@@ -96,7 +96,7 @@ class Ledger:
 
     def _another(self, what: str) -> str:
         """What to do about a run that differs in `what`."""
-        if what.partition(" ")[0] == "input" and self.where == "score":
+        if what.startswith("input") and self.where == "score":
             return (
                 "name another output; with --cache FOLDER on this run and the next, rows that were scored before are not scored"
                 " again. --overwrite begins anew."

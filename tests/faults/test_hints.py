@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 
 import datasets
+import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
 import prefmill as pm
 from prefmill.cli import app
-from prefmill.errors import BadInput, ColumnMissing, MissingPackage, PlanError
+from prefmill.errors import BadInput, ColumnMissing, MissingPackage, PlanError, RunDiffers
 from prefmill.prompts import open_prompts
 from prefmill.train_rows import read_pairs
 
@@ -188,11 +189,6 @@ def test_the_roles_line_says_the_weighted_sum(tmp_path):
     assert "score=0.5 * helpful + 0.5 * honest" in done.stderr
 
 
-def test_stdout_is_called_stdout(tmp_path):
-    pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet(tmp_path / "rows.parquet")
-    assert "wrote stdout\n" in command("pairs", tmp_path / "rows.parquet", "-o", "-").stderr
-
-
 @pytest.mark.parametrize(("given", "meant"), [("best-worst", "best_worst"), ("Best_Rest", "best_rest"), ("adjacents", "adjacent")])
 def test_a_strategy_has_a_nearest_name(given, meant):
     with pytest.raises(PlanError, match=f"did you mean '{meant}'"):
@@ -233,6 +229,19 @@ def test_training_on_a_dictionary_of_splits_is_refused():
         read_pairs(both, where="train")
     assert "dataset['train']" in str(found.value)
     assert read_pairs(both["train"], where="train").rows_in == 1
+
+
+def test_a_grown_pool_is_told_of_the_cache(tmp_path):
+    def length(batch):
+        return np.array([float(len(text)) for text in batch["completion"].to_pylist()])
+
+    pool, output = tmp_path / "pool.parquet", tmp_path / "scored.parquet"
+    for rows in (2, 3):
+        pl.DataFrame({"prompt": ["p"] * rows, "completion": ["a", "bb", "ccc"][:rows]}).write_parquet(pool)
+        if rows == 2:
+            pm.score(pool, output, scorer=length)
+    with pytest.raises(RunDiffers, match="--cache FOLDER"):
+        pm.score(pool, output, scorer=length)
 
 
 def test_progress_names_what_is_left(monkeypatch):

@@ -95,7 +95,7 @@ def test_thumbs_are_labels(host, scores, good, tmp_path):
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("plan", [pm.Unpaired(), pm.Pairs()], ids=["labels", "pairs"])
 @pytest.mark.parametrize(
-    "scores", [[0.1, 0.9, 0.4, 1.0], [1, 2, 3, 2], [4, 5, 4.5, 5], [-7.5, -0.5, -3.0, 2.0]], ids=["0..1", "1..3", "good", "logits"]
+    "scores", [[0.1, 0.9, 0.4, 1.0], [1, 2, 3, 2], [4.0, 5.0, 4.5, 5.0], [-7.5, -0.5, -3.0, 2.0]], ids=["0..1", "1..3", "good", "logits"]
 )
 def test_a_scale_that_the_default_does_not_divide_is_refused(host, plan, scores, tmp_path):
     with pytest.raises(PrefmillError, match="largest score seen"):
