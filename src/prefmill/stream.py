@@ -8,6 +8,7 @@ business of `prefmill.score`.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import queue
 import threading
@@ -277,7 +278,8 @@ def score_stream(
 ) -> pa.RecordBatchReader:
     """The batches of `source` with the columns of `scorer` behind theirs, in the same order; Arrow in, Arrow out, a few chunks in memory.
 
-    source  anything that `reader_of` takes; rows of one prompt should stand together (`prefmill.score` sees to that itself).
+    source  anything that `reader_of` takes; rows of one prompt should stand together (`prefmill.score` sees to that itself), and have to
+            where the scorer says that it compares them.
     scorer  a function over record batches, or `RewardModel`, `LogProb`, `ImplicitReward`, `JudgeScorer`, `EndpointScorer`, `Ensemble`.
     on_bad_row  a row that cannot be scored (`errors.BAD_ROW`) is an `error` that names it, or has a `null` score.
     roles   `prompt`, `completion`, `id`: the columns, where they are not called so.
@@ -307,8 +309,11 @@ def score_stream(
 
     def chunks() -> Iterator[tuple[pa.Table, npt.NDArray[np.int64], pa.RecordBatch, int]]:
         first = 0
+        seen: set[bytes] | None = set() if _insists(staged) else None
         largest = None if compares(staged) else _LARGEST_GROUP
         for table in whole_groups(reader, prompt=found.prompt, rows=chunk_rows, largest=largest):
+            if seen is not None:
+                _refuse_scattered(table[found.prompt].combine_chunks(), seen, first)
             usable, batch = batch_of(table, found, others)
             yield table, usable, batch, first
             first += table.num_rows
@@ -371,6 +376,29 @@ def batch_of(table: pa.Table, roles: Roles, others: Sequence[str] = ()) -> tuple
 def compares(scorer: Any) -> bool:
     """Whether a row's score may hang on the other rows of its prompt: a scorer that does not say so is never shown half a prompt."""
     return bool(getattr(scorer, "compares", True))
+
+
+def _insists(scorer: Any) -> bool:
+    """Whether the scorer itself says that it compares the rows of a prompt."""
+    parts = getattr(scorer, "scorers", None)
+    if parts is not None:
+        return any(_insists(part) for part in parts.values())
+    return getattr(getattr(scorer, "function", scorer), "compares", False) is True
+
+
+def _refuse_scattered(prompts: pa.Array, seen: set[bytes], first: int) -> None:
+    """Raise `BadInput` for a prompt that came before, apart from these rows; `first` is the place of the first of them."""
+    for row in np.flatnonzero(starts_of_groups(prompts)).tolist():
+        prompt = prompts[row].as_py()
+        if prompt is None:
+            continue
+        key = hashlib.blake2b(repr(prompt).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if key in seen:
+            raise BadInput(
+                f"stream: row {first + row} has a prompt that earlier rows have, apart from it; this scorer compares a prompt's rows.",
+                hint="sort the source by prompt; or prefmill.score, which brings them together.",
+            )
+        seen.add(key)
 
 
 def others_of(scorer: Any, columns: Sequence[str], roles: Roles) -> list[str]:

@@ -196,3 +196,17 @@ def test_a_column_that_differs_in_case_only(tmp_path: Path, column: str, name: s
 def test_two_columns_of_a_scorer_that_differ_in_case_only(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="differ in case only"):
         pm.score(pool_of([2]), tmp_path / "out.parquet", scorer=pm.Ensemble(scorers={"rm": never, "RM": never}))
+
+
+def test_a_stream_does_not_compare_half_a_prompt(tmp_path: Path) -> None:
+    """Rows of a prompt that stand apart would be two tournaments: refused where the scorer says that it compares, else scored."""
+    pool = pool_of([3, 3])
+    mixed = pool[[0, 3, 1, 4, 2, 5]]
+    assert pm.score_stream(pool, judge(), chunk_rows=1).read_all()["score"].to_pylist() == [0.0, 0.5, 1.0] * 2
+    both = pm.Ensemble(scorers={"judge": judge(), "length": lambda batch: [0.0] * batch.num_rows})
+    for scorer in (judge(), both):
+        with pytest.raises(ValueError, match=r"row 2 has a prompt that earlier rows have.*\nHint: sort the source by prompt"):
+            pm.score_stream(mixed, scorer, chunk_rows=1).read_all()
+    pm.score(mixed, tmp_path / "out.parquet", scorer=judge(), chunk_rows=1)
+    assert scores(tmp_path / "out.parquet") == [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]
+    assert pm.score_stream(mixed, lambda batch: [1.0] * batch.num_rows, chunk_rows=1).read_all()["score"].to_pylist() == [1.0] * 6

@@ -19,7 +19,7 @@ import tiny_models
 import torch
 
 import prefmill as pm
-from prefmill.errors import BadRow
+from prefmill.errors import BadRow, RequestFailed
 from prefmill.scoring import EndpointScorer
 
 pytest.importorskip("transformers")
@@ -107,6 +107,19 @@ def test_an_answer_that_cannot_be_used(tmp_path: Path, broken: Any) -> None:
     pool = sampled(tmp_path, lambda prompt: broken if prompt == "b" else serving.chat(prompt), on_bad_row="null")
     assert pool["completion"].to_list() == ["a", None, "c"]
     assert pool["finish_reason"].to_list() == ["stop", "bad_answer", "stop"]
+
+
+def test_a_prompt_that_breaks_the_server(tmp_path: Path) -> None:
+    """A 500 for one prompt, always, while others are answered: it is that prompt. A server that answers nothing is down."""
+
+    def answer(prompt: str) -> Any:
+        return (500, {}, {"error": "crashed"}) if prompt == "b" else serving.chat(prompt)
+
+    with pytest.raises(BadRow, match=r"row 1 has no answer; .* asked 2 times; the last time 500 crashed"):
+        sampled(tmp_path, answer, chunk_rows=1)
+    assert sampled(tmp_path, answer, chunk_rows=1, on_bad_row="null")["completion"].to_list() == ["a", None, "c"]
+    with pytest.raises(RequestFailed, match="is the server up"):
+        sampled(tmp_path, lambda prompt: (500, {}, {"error": "down"}), chunk_rows=1, on_bad_row="null")
 
 
 def test_seeds_fit_into_every_server(tmp_path: Path) -> None:

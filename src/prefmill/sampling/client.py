@@ -57,6 +57,7 @@ class Client:
         self._lock = threading.Lock()
         self._requests, self._tokens_in, self._tokens_out = 0, 0, 0
         self._why: Counter[str] = Counter()
+        self._answered = False  #: then a request that always ends in a 500 is itself at fault
 
     @property
     def usage(self) -> Usage:
@@ -139,6 +140,7 @@ class Client:
                         why, wait = "broken answer", None
                         what = f"broken answer: {error}" if isinstance(error, Broken) else f"broken answer: {self._clean(text[:80])!r}"
                     else:
+                        self._answered = True
                         self._count(answer)
                         return value
                 elif status not in _AGAIN:
@@ -155,7 +157,7 @@ class Client:
                 raise RequestFailed(
                     f"endpoint: {where} gave no answer, asked {tries}; the last time {self._clean(what).rstrip('.')}.", index=number,
                     hint="is the server up? What is done is kept: the same call goes on.",
-                    reason="bad_answer" if why == "broken answer" else None,
+                    reason="bad_answer" if why == "broken answer" or (why == "500" and self._answered) else None,
                 )  # fmt: skip
             with self._lock:
                 self._why[why] += 1
