@@ -6,9 +6,8 @@ two halves, so that tokenising runs ahead of the model: `prepare(batch)` needs n
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput
+from prefmill.scoring.functions import Unknown, content_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -94,27 +94,21 @@ class FunctionScorer:
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
-        """The function's own `fingerprint` if it has one, else its name and a hash of its code."""
+        """The function's own `fingerprint` if it has one, else its name and a hash of all that it reaches.
+
+        Where that cannot be told (`functions.py`) the fingerprint is another one every time, so that
+        nothing of another run is used again.
+        """
         own = getattr(self.function, "fingerprint", None)
         if own is not None:
             return own if isinstance(own, Mapping) else {"function": str(own)}
         name = f"{getattr(self.function, '__module__', '')}.{getattr(self.function, '__qualname__', type(self.function).__qualname__)}"
         try:
-            code = inspect.getsource(self.function)
-        except (OSError, TypeError):
-            code = ""
-        return {"function": name, "code": hashlib.sha256(code.encode()).hexdigest()[:16]}
-
-    @property
-    def compares(self) -> bool:
-        """Whether it may rank inside a prompt: unless the function says no."""
-        return bool(getattr(self.function, "compares", True))
-
-    @property
-    def reads(self) -> tuple[str, ...] | None:
-        """The further columns that it is shown: all, unless the function names some."""
-        reads = getattr(self.function, "reads", None)
-        return None if reads is None else tuple(reads)
+            content = content_of(self.function)
+        except Unknown as unknown:
+            advice = "an attribute fingerprint of the function would tell"
+            content = f"not to be compared, for {unknown}; {advice} ({uuid.uuid4().hex[:8]})"
+        return {"function": name, "content": content}
 
     def prepare(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch itself."""
