@@ -76,7 +76,9 @@ def tables_of(source: Any, *, rows: int = READ_ROWS) -> Iterator[pa.Table]:
     if type(source).__module__.partition(".")[0] == "datasets":
         yield from _tables_of_dataset(source, rows)
     else:
-        yield from reader_tables(_reader_of(source, rows))
+        reader = _reader_of(source, rows)
+        yield reader.schema.empty_table()  # a source without rows has columns all the same
+        yield from reader_tables(reader)
 
 
 def _reader_of(source: Any, rows: int) -> pa.RecordBatchReader:

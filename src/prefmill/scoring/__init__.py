@@ -2,7 +2,7 @@
 use.
 
     tokens.py     conversations to token ids          packing.py    token rows to flat streams, prompts once
-    templates.py  chat templates, bounded, on a date
+    templates.py  chat templates, bounded, on a date  functions.py  what decides a function's values
     attention.py  attention over streams              engine.py     runs a model over streams or batches; the probe; memory
     heads.py      what is read off a model            models.py     loads models and names them by content
     reward.py     RewardModel, LogProb, ImplicitReward    scorers.py    the protocol, functions, Ensemble    cache.py  scores by content
