@@ -6,7 +6,11 @@ CREATE OR REPLACE MACRO pref_no_column(macro, role, others, names) AS
 CASE WHEN NOT list_contains(list_transform(names, lambda name: lower(name)), role) THEN
   error('prefmill: ' || macro || CASE WHEN len(list_filter(names, lambda name: list_contains(others, lower(name)))) > 1
     THEN ': several columns could be the role ''' || role || '''; got ' || list_filter(names, lambda name: list_contains(others, lower(name)))::VARCHAR
-         || '. Hint: name one: ' || role || ' := ' || list_filter(names, lambda name: list_contains(others, lower(name)))[1] || '.'
+         || '. Hint: ' || CASE WHEN role = 'prompt' -- of a prompt in parts, each alone loses the others
+              THEN 'if the prompt is all of them: prompt := concat_ws(chr(10) || chr(10), ' || array_to_string(list_transform(
+                   list_filter(names, lambda name: list_contains(others, lower(name))), lambda name: 'nullif(' || name || ', '''')'), ', ')
+                   || '); only if one of them is the whole prompt, name it: prompt := COLUMN.'
+              ELSE 'name the one that is meant: ' || role || ' := COLUMN.' END
     ELSE ': no column for the role ''' || role || '''; got ' || names::VARCHAR || '. Hint: name the column: ' || role || ' := COLUMN.' END) END;
 CREATE OR REPLACE MACRO pref_roles_refusal(numbered, tbl, macro, needs := NULL, keep := NULL, taken := NULL) AS TABLE (
   WITH known AS NOT MATERIALIZED (
