@@ -89,7 +89,11 @@ def test_any_subset_of_roles(rows, query, expected):
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("best_of(two)", "several columns could be the role 'completion'; got [answer, response]. Hint: name the one that is meant: completion := COLUMN."),
+        (
+            "best_of(two)",
+            "several columns could be the role 'completion'; got [answer, response]."
+            " Hint: name the one that is meant: completion := COLUMN.",
+        ),
         ("best_of(none)", "best_of: no column for the role 'score'; got [Question, answer, id]. Hint: name the column: score := COLUMN."),
         ("pair_report(empty)", "pair_report: no column for the role 'score'; got [Question, answer, id]"),
         ("preference_pairs(none, completion := answer)", "preference_pairs: no column for the role 'score'"),
