@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
+
+from prefmill import ending
 
 
 def main() -> None:
@@ -17,40 +19,50 @@ def main() -> None:
         print(f"prefmill {__version__}")
         return
     from prefmill.cli import app
-    from prefmill.errors import PrefmillError
 
     # typer makes every option of every command that it knows before it looks which one is asked for.
     asked = [known for known in app.registered_commands if sys.argv[1:2] == [known.name or known.callback.__name__]]  # type: ignore[union-attr]
     app.registered_commands = asked or app.registered_commands
     warnings.showwarning = _told
-    # A job scheduler's SIGTERM must clean up as Ctrl-C does: temporary files go, the old output stays.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    ending.watch()
+    code = _code(app)
+    ending.leave(ending.stopped() or code)
+
+
+def _code(app: Callable[..., object]) -> int:
+    """Run the command, say what went wrong, and give its exit code."""
+    from prefmill.errors import PrefmillError
+
     try:
         app(prog_name="prefmill", standalone_mode=True)
     except SystemExit as done:
-        # Everything is written and closed: without this, handing back gigabytes page by page takes a third of a second.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(done.code if isinstance(done.code, int) else 1 if done.code else 0)
+        return done.code if isinstance(done.code, int) else 1 if done.code else 0
     except PrefmillError as error:
-        print(f"prefmill: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        ending.say(f"prefmill: {error}")
+        return error.exit_code
     except BrokenPipeError:  # `prefmill ... | head`: nothing more to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except OSError as error:  # a full disk, a folder without permission
-        print(f"prefmill: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 141
     except KeyboardInterrupt:
-        print("prefmill: stopped; nothing was written.", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
+        ending.say("prefmill: stopped; nothing was written.")
+        return 130
+    except OSError as error:  # a full disk, a folder without permission
+        ending.say(f"prefmill: {ending.full_disk(error) or error}")
+        return 1
+    except BaseException as error:  # a panic of an engine is no `Exception`
+        if ending.stopped():  # DuckDB makes another error of it
+            ending.say("prefmill: stopped; nothing was written.")
+            return 1
+        full = ending.full_disk(error)
+        if full is not None:
+            ending.say(f"prefmill: {full}")
+            return 1
         if "OutOfMemory" in type(error).__name__:
-            print(f"prefmill: out of memory: {error}\nHint: raise --memory-limit, or free space in --temp-dir.", file=sys.stderr)
-            sys.exit(1)
-        traceback.print_exc()
-        print("prefmill: this should not happen; please report it with the command that you ran.", file=sys.stderr)
-        sys.exit(70)
+            ending.say(f"prefmill: out of memory: {error}\nHint: raise --memory-limit, or free space in --temp-dir.")
+            return 1
+        ending.say(traceback.format_exc() + "prefmill: this should not happen; please report it with the command that you ran.")
+        return 70
+    return 0
 
 
 def _told(message: Warning | str, category: type[Warning], *_: object) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from prefmill.errors import BadArgument
-from prefmill.options import AsJson, Overwrite, Quiet
+from prefmill.options import AsJson, Overwrite, Quiet, print_json
 
 
 def loop(  # one option a line: this is the manual
@@ -59,6 +59,6 @@ def loop(  # one option a line: this is the manual
         print("prefmill: stopped; what is done is kept, and the same command goes on.", file=sys.stderr)
         raise typer.Exit(130) from None
     if as_json:
-        typer.echo(json.dumps(report.as_json(), ensure_ascii=False))
+        print_json(report.as_json())
     if not quiet:
         show.looped(report)

@@ -109,7 +109,7 @@ def stdout_or(output: str) -> Iterator[str]:
         path = folder / "stdout.jsonl"
         yield str(path)
         if path.exists():  # not where nothing came out
-            with path.open("rb") as lines:
+            with to_stdout(), path.open("rb") as lines:
                 shutil.copyfileobj(lines, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
 
@@ -159,7 +159,20 @@ def names_in(text: str | None) -> Sequence[str]:
 
 def print_json(told: object) -> None:
     """`told` on stdout, in one line. JSON has no NaN and no infinity: they are null, as a NaN is in the JSON Lines that we write."""
-    typer.echo(json.dumps(_finite(told), ensure_ascii=False, allow_nan=False, default=str))
+    text = json.dumps(_finite(told), ensure_ascii=False, allow_nan=False, default=str)
+    with to_stdout():
+        typer.echo(text)
+
+
+@contextmanager
+def to_stdout() -> Iterator[None]:
+    """What stdout refuses in here says so; a closed pipe stays what it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "<stdout>") from error
 
 
 def _finite(told: object) -> object:

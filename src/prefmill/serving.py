@@ -88,7 +88,7 @@ def _until_there(process: subprocess.Popen[bytes], url: str, command: str, wait:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """The server and the processes that it started, which are a session of their own."""
-    for sign, wait in ((signal.SIGTERM, 30.0), (signal.SIGKILL, 10.0)):
+    for sign, wait in ((signal.SIGTERM, 30.0 if sys.exception() is None else 1.0), (signal.SIGKILL, 10.0)):
         try:
             os.killpg(process.pid, sign)
             process.wait(wait)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 import duckdb
 
+from prefmill import ending
 from prefmill._engine import connect, literal, quote
 from prefmill.duckdb import install, macro_texts
 from prefmill.errors import BadArgument, BadInput, PrefmillError, TargetExists
@@ -264,6 +265,7 @@ def interact(con: duckdb.DuckDBPyConnection, *, as_json: bool = False) -> None:
                 run(con, text, as_json=as_json)
         return
     with _history():
+        ending.at_prompt(True)
         print("Statements end with ; (.help for more).", file=sys.stderr)
         while True:
             try:

@@ -174,15 +174,26 @@ class _PolarsSink:
         try:
             self._sink(frames_source(self._schema, self._pull), self._file, group_rows)
         except BaseException as error:  # raised where the caller sees it
-            self._error = _of_system(error, self._file.name)
+            self._error = _of_system(error)
 
 
-def _of_system(error: BaseException, path: str) -> BaseException:
-    """An error of the operating system as `OSError`: Polars wraps a full disk as one of the file's format."""
+def _of_system(error: BaseException) -> BaseException:
+    """An error of the operating system as an `OSError` with its number: Polars wraps a full disk as one of the file's format."""
     said = re.search(r"\(os error (\d+)\)", str(error))
-    if said is None or isinstance(error, OSError):
+    if said is None or (isinstance(error, OSError) and error.errno is not None):
         return error
-    return OSError(int(said[1]), os.strerror(int(said[1])), path)
+    return OSError(int(said[1]), os.strerror(int(said[1])))
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """What the system refuses in here, with the name of the target: the file itself has a hidden one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(target)
+        raise
 
 
 class _ArrowSink:

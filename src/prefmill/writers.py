@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import polars as pl
 from prefmill.errors import BadArgument, TargetExists
 from prefmill.formats import Format, arrow_schema, convert, is_json_text, output_schema
 from prefmill.hashing import check_shares, prompt_hash, split_frame
-from prefmill.sinks import Sink, sink_maker
+from prefmill.sinks import Sink, sink_maker, writing
 from prefmill.whole import Staging, check_name, is_free, settle
 
 FILE_FORMATS = {
@@ -113,13 +114,16 @@ def write(
                     if part.height:
                         part = convert(part, format=format, chat=chat, margin_scale=margin_scale)
                         rows[name] += part.height
-                        sinks[name].write(part)
+                        with writing(place.path_of(name)):
+                            sinks[name].write(part)
                 frame = part = None  # type: ignore[assignment]  # not kept while the next one is made
-            for sink in sinks.values():
-                sink.close()
+            for name, sink in sinks.items():
+                with writing(place.path_of(name)):
+                    sink.close()
         finally:  # after a success there is nothing left to abort
             for sink in sinks.values():
-                sink.abort()
+                with contextlib.suppress(OSError):  # of a full disk we know
+                    sink.abort()
         if not (any(rows.values()) or publish_empty):
             return Written(paths={}, rows=rows)
         if place.kind == "datasets":
