@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from prefmill import forks as _forks  # noqa: F401 - before a fork, if it can be: it sees what stays behind
 from prefmill._version import __version__
 from prefmill.errors import PrefmillError
 from prefmill.plans import Advantage, BestOf, Pairs, Unpaired, Values

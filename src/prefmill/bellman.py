@@ -17,9 +17,10 @@ import polars.selectors as cs
 
 from prefmill._engine import literal, quote
 from prefmill.errors import BadArgument, BadInput, ColumnMissing
+from prefmill.frames import frame_of
 from prefmill.plans import Values
 from prefmill.polars_rows import number, rounded
-from prefmill.schema import ValueNames
+from prefmill.schema import Inputs, ValueNames
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -30,8 +31,10 @@ _POLICY = {"given": "policy_probability", "softmax": "score"}
 _OFF = 1e-6
 
 
-def values(data: pl.LazyFrame | pl.DataFrame, plan: Values | None = None, **columns: Unpack[ValueNames]) -> pl.DataFrame:
-    """Values of `data`: transitions, or a tree if there is a `parent_id` (named, or a column of that name without a column `state`).
+def values(data: Inputs, plan: Values | None = None, **columns: Unpack[ValueNames]) -> pl.DataFrame:
+    """Values of `data` (whatever `prefmill.run` takes): transitions, or a tree.
+
+    It is a tree if there is a `parent_id` (named, or a column of that name without a column `state`).
 
     Transitions are rows of state, action, next_state (null, or a state without rows: the end, worth 0), probability (default 1; those of
     an action sum to 1), reward (default 0; null is 0); policy `given` reads policy_probability, `softmax` score. Columns out: state,
@@ -47,7 +50,7 @@ def values(data: pl.LazyFrame | pl.DataFrame, plan: Values | None = None, **colu
     [(1, 2.0, 2.0, None), (2, 1.0, 0.0, -1.0), (3, 3.0, 0.0, 1.0)]
     """
     plan = plan or Values()
-    frame = data.lazy().collect()
+    frame = frame_of(data, "values").lazy().collect()
     is_tree, names = _columns(plan, columns, frame.columns)
     if is_tree:
         refuse_nested(frame, names["parent_id"], "values")

@@ -133,19 +133,16 @@ def _read(
     memory_limit: str | None,
     temp_dir: Path | None,
 ) -> pl.DataFrame:
-    import polars as pl
+    from prefmill.frames import frame_of
 
-    from prefmill.readers import open_source
-    from prefmill.whole import temporary
+    memory_bytes = size_in_bytes(memory_limit)
+    reading = {"encoding": encoding, "delimiter": delimiter, "rejects": rejects, "memory_bytes": memory_bytes}
+    without = [] if target == "-" else [target]
+    return frame_of(inputs, "values", temp_dir=temp_dir, tell=_note, without=without, **reading).lazy().collect()
 
-    with temporary(temp_dir) as folder:
-        source = open_source(
-            inputs, temp_dir=folder, encoding=encoding, delimiter=delimiter, rejects=rejects, memory_bytes=size_in_bytes(memory_limit),
-            without=[] if target == "-" else [target],
-        )  # fmt: skip
-        for note in source.notes:
-            typer.echo(f"note: {note}", err=True)
-        return pl.concat([pl.read_parquet(file, glob=False) for file in source.files], how="diagonal_relaxed")
+
+def _note(note: str) -> None:
+    typer.echo(f"note: {note}", err=True)
 
 
 def _write(frame: pl.DataFrame, target: str, *, overwrite: bool, allow_empty: bool, quiet: bool, what: str) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Unpack
 
 import numpy as np
@@ -21,10 +20,11 @@ import polars.selectors as cs
 from prefmill.column_fit import fits_schema
 from prefmill.duckdb import install_used
 from prefmill.errors import BadArgument, ColumnMissing
+from prefmill.forks import refuse_fork
 from prefmill.job import Reading, opened
 from prefmill.plans import BestOf, roles_of
 from prefmill.polars_rows import Candidates, check_types, drawn_from, numbered, rounded
-from prefmill.schema import RoleNames
+from prefmill.schema import Inputs, RoleNames
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,7 +62,7 @@ class Curve:
 
 
 def curve(
-    data: pl.LazyFrame | pl.DataFrame | str | Path | Sequence[str | Path],
+    data: Inputs,
     *,
     by: str | None = None,
     k: int | None = None,
@@ -72,7 +72,7 @@ def curve(
     roles: RoleNames | None = None,
     **reading: Unpack[Reading],
 ) -> Curve:
-    """What best-of-n is worth on the scored pool `data` (a Polars frame, or files as `prefmill.run` takes them), for n = 1 to k.
+    """What best-of-n is worth on the scored pool `data` (a Polars frame, files, or whatever `prefmill.run` takes), for n = 1 to k.
 
     Args:
         by: a column; every value of it has a curve of its own (say, `temperature`).
@@ -89,6 +89,7 @@ def curve(
     >>> curve(pool, resamples=0).points.select("n", "best", "median", "kl").rows()[:2]
     [(1, 3.0, 3.0, 0.0), (2, 4.666666667, 3.0, 0.193147181)]
     """
+    refuse_fork("curve")
     _check(k, resamples, level, seed)
     notes: tuple[str, ...] = ()
     if isinstance(data, pl.LazyFrame | pl.DataFrame):
@@ -147,7 +148,7 @@ def _pools_of_frame(frame: pl.LazyFrame, by: str | None, seed: int | None, names
 
 
 def _pools_of_files(
-    inputs: str | Path | Sequence[str | Path], by: str | None, seed: int | None, names: RoleNames, reading: Reading
+    inputs: Inputs, by: str | None, seed: int | None, names: RoleNames, reading: Reading
 ) -> tuple[pl.DataFrame, int, dict[str, int], tuple[str, ...]]:
     with opened(BestOf(), inputs, roles=names, keep=[by] if by else [], **reading) as job:
         _check_by(by, job.source.columns.names)

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from prefmill.column_fit import fits_table
-from prefmill.datasets_streams import CHUNK_ROWS, Stream, refuse_fork, streamed
-from prefmill.datasets_tables import FORMATS, Layout, frame_of, package, used_columns, used_table, whole
+from prefmill.datasets_streams import CHUNK_ROWS, Stream, streamed
+from prefmill.datasets_tables import FORMATS, Layout, frame_of, package, used_table, whole
 from prefmill.errors import BadArgument, BadInput
+from prefmill.forks import refuse_fork
 from prefmill.formats import Format
 from prefmill.plans import (
     Aggregate,
@@ -44,6 +45,7 @@ from prefmill.plans import (
     named,
     plan_and_roles,
     roles_of,
+    used_columns,
 )
 from prefmill.polars import report as frame_report
 from prefmill.schema import RoleNames
@@ -214,7 +216,7 @@ def apply(
     An `IterableDataset` runs anew on every pass; of several passes over a large one, keep the first (`to_parquet`).
     """
     datasets = package()
-    refuse_fork()
+    refuse_fork("datasets")
     if isinstance(ds, dict):
         more: dict[str, Any] = {"keep": keep, "clustered": clustered, "format": format, "chat": chat, "margin_scale": margin_scale, **roles}
         made = {name: apply(plan, split, chunk_rows=chunk_rows, **more) for name, split in ds.items()}
@@ -240,7 +242,7 @@ def report(plan: Plan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
     {'single_completion': 1}
     """
     datasets = package()
-    refuse_fork()
+    refuse_fork("datasets")
     if isinstance(ds, dict):
         return {name: report(plan, split, **roles) for name, split in ds.items()}
     if isinstance(ds, datasets.Dataset):

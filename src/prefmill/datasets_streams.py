@@ -19,6 +19,7 @@ from prefmill.column_fit import fits_table
 from prefmill.conform import NotHeld, conformed
 from prefmill.datasets_tables import Layout, info_of, package, plain_types, tables_of
 from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
+from prefmill.forks import lost_threads
 from prefmill.json_values import without_marks
 from prefmill.plans import BestOf, Pairs, Plan, Unpaired, kept_columns, named, roles_of
 from prefmill.polars import apply as lazily
@@ -83,7 +84,7 @@ class Stream:
 
     def tables(self) -> Iterator[tuple[str, pa.Table]]:
         """Keys and tables, as `ArrowExamplesIterable` wants them."""
-        for number, table in enumerate(self.made() if not _forked else self._made_elsewhere()):
+        for number, table in enumerate(self._made_elsewhere() if lost_threads() else self.made()):
             yield str(number), table
 
     def made(self) -> Iterator[pa.Table]:
@@ -294,24 +295,3 @@ class _Seen:
         self.new.append(np.sort(hashes))
         if sum(map(len, self.new)) > len(self.old) // 8 + 65_536:
             self.old, self.new = np.sort(np.concatenate([self.old, *self.new])), []
-
-
-_forked = False
-
-
-def _note_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
-
-
-def refuse_fork() -> None:
-    """Polars in a forked process waits for threads that stayed behind, for ever: an error is better."""
-    if _forked:
-        raise BadArgument(
-            "datasets: this process was forked after Polars had been loaded, and Polars' threads did not come along.",
-            hint="call this in the main process, or start workers with the method 'spawn'.",
-        )

@@ -21,13 +21,14 @@ from prefmill.advantages import advantage_report, advantages
 from prefmill.column_fit import fits_files
 from prefmill.context import context_of, refuse_different
 from prefmill.errors import BadArgument, BadScore, ColumnMissing, PlanError
+from prefmill.forks import refuse_fork
 from prefmill.formats import is_json_text
 from prefmill.gather import Fetch
 from prefmill.json_values import JSON_FIELD
 from prefmill.plans import Advantage, BestOf, Kept, Pairs, Plan, Unpaired, kept_columns, named, roles_of, used_columns
 from prefmill.readers import Source, open_source
 from prefmill.report import PairReport
-from prefmill.schema import RoleNames
+from prefmill.schema import Inputs, RoleNames
 from prefmill.thresholds import Scale, settled, unsettled
 from prefmill.whole import temporary
 
@@ -60,12 +61,12 @@ class Reading(TypedDict, total=False):
 
 @contextmanager
 def opened(
-    plan: Plan, inputs: str | Path | Sequence[str | Path], *, roles: RoleNames | None = None, engine: Engine = "auto",
+    plan: Plan, inputs: Inputs, *, roles: RoleNames | None = None, engine: Engine = "auto",
     keep: Sequence[str] = (), whole_rows: bool = False, trainer: bool = True, progress: Progress | None = None, **reading: Unpack[Reading],
 ) -> Iterator[Job]:  # fmt: skip
     """A `Job` over files; its temporary folder goes when the context ends."""
+    refuse_fork("run")
     tell = progress or (lambda phase, share: None)
-    named = [str(i) for i in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     rejects = reading.get("rejects")
     memory_bytes, threads = reading.get("memory_bytes"), reading.get("threads")
 
@@ -77,7 +78,7 @@ def opened(
 
     with temporary(reading.get("temp_dir")) as home:
         source = open_source(
-            named, temp_dir=home, encoding=reading.get("encoding"), delimiter=reading.get("delimiter"),
+            _paths(inputs, home), temp_dir=home, encoding=reading.get("encoding"), delimiter=reading.get("delimiter"),
             rejects=Path(rejects) if rejects else None, memory_bytes=memory_bytes, threads=threads,
             progress=lambda phase: tell(phase, None), needs=needs,
             without=[*reading.get("without", ()), *([str(rejects)] if rejects else [])],
@@ -93,6 +94,17 @@ def _scalar(name: str) -> str:
     """The text of a JSON scalar as a score; the same as in `polars_rows.number`."""
     text = f"{quote(name)}.{quote(JSON_FIELD)}"
     return f"CASE {text} WHEN 'true' THEN '1' WHEN 'false' THEN '0' ELSE trim({text}, '\"') END"
+
+
+def _paths(inputs: Inputs, home: Path) -> list[str]:
+    """`inputs` as paths; what is not in files goes to files in `home`."""
+    if isinstance(inputs, str | Path):
+        return [str(inputs)]
+    if isinstance(inputs, list | tuple) and all(isinstance(each, str | Path) for each in inputs):
+        return [str(each) for each in inputs]
+    from prefmill.stream import paths_of
+
+    return paths_of(inputs, home)
 
 
 class Job:

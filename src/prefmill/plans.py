@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, Unpack, cast, get_args
 
 from prefmill.errors import BadArgument, PlanError, nearest
-from prefmill.schema import Fits, RoleNames, Roles, ValueNames
+from prefmill.schema import Fits, Inputs, RoleNames, Roles, ValueNames
 
 if TYPE_CHECKING:
     import polars as pl
@@ -139,7 +139,7 @@ class _Judging(_Plan):
         if self.weights is not None:
             object.__setattr__(self, "weights", {key: float(weight) for key, weight in self.weights.items()})
 
-    def lazy(self, frame: pl.LazyFrame | pl.DataFrame, *, keep: Sequence[str] = (), **roles: Unpack[RoleNames]) -> pl.LazyFrame:
+    def lazy(self, frame: Inputs, *, keep: Sequence[str] = (), **roles: Unpack[RoleNames]) -> pl.LazyFrame:
         """This plan over a Polars frame, nothing collected, with the columns `keep`; see `prefmill.polars`.
 
         >>> import polars as pl

@@ -21,20 +21,21 @@ import polars as pl
 from prefmill.advantages import advantage_report, advantages
 from prefmill.column_fit import fits_frame, fits_schema
 from prefmill.context import SYSTEM_OUT, asked, context_of, of_both
+from prefmill.frames import frame_of
 from prefmill.messages import in_one_form, message_fields
 from prefmill.plans import Advantage, BestOf, Kept, Pairs, Plan, Unpaired, kept_columns, output_columns, roles_of
 from prefmill.polars_picks import pick_report, picks, rank_in
 from prefmill.polars_pref import best_of, pair_report, pairs, unpaired
 from prefmill.polars_rows import Candidates, check_types, drawn_from, first_that_holds, mix32, numbered
 from prefmill.report import PairReport
-from prefmill.schema import RoleNames, Roles
+from prefmill.schema import Inputs, RoleNames, Roles
 from prefmill.thresholds import Scale, settled, unsettled
 
 __all__ = ["Stages", "apply", "best_of", "pair_report", "pairs", "rank_in", "report", "unpaired"]
 
 
 def apply(
-    plan: Plan, frame: pl.LazyFrame | pl.DataFrame, *, keep: Sequence[str] = (), first: int = 0,
+    plan: Plan, frame: Inputs, *, keep: Sequence[str] = (), first: int = 0,
     trainer: bool | None = None, **names: Unpack[RoleNames],
 ) -> pl.LazyFrame:  # fmt: skip
     """`plan` over `frame` as a LazyFrame; `Plan.lazy` is this function. `first` is the position of the first row, for messages.
@@ -44,12 +45,14 @@ def apply(
     with length control adjusted_score (Float64), and stage if that role is mapped; of advantages: prompt,
     completion, score, advantage (Float64). Then the prompt's context (`prefmill.context`) in rows for a `trainer`, which pairs and
     labels are, and the columns `keep`: of pairs `chosen_NAME` and `rejected_NAME`, else `NAME`.
+    `frame` is one of Polars; files and whatever else `prefmill.run` takes are read at once (`prefmill.frames`).
     Positions are the row order of `frame`. Cost: one narrow pass that ranks, one join that fetches texts.
 
     >>> feedback = pl.DataFrame({"question": ["p", "p"], "answer": ["a", "b"], "rating": [1, 5]})
     >>> apply(Pairs(), feedback).collect().row(0)
     ('p', 'b', 'a', 5.0, 1.0)
     """
+    frame = frame_of(frame, "lazy")
     roles, schema = _resolved(plan, frame, names, "lazy")
     for_trainer = isinstance(plan, Pairs | Unpaired) if trainer is None else trainer
     context = context_of(schema, roles, () if isinstance(plan, Pairs) else keep) if for_trainer else {}
@@ -94,7 +97,7 @@ def apply(
     return _in_one_form(told, rows, ("chosen", "rejected"), extra)
 
 
-def report(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, **names: Unpack[RoleNames]) -> PairReport:
+def report(plan: Plan, frame: Inputs, **names: Unpack[RoleNames]) -> PairReport:
     """What `plan` uses of `frame` and why it drops the rest: a second, narrow query with the same arguments; collects.
 
     >>> feedback = pl.DataFrame({"prompt": ["p", "p", "q"], "completion": ["a", "b", "c"], "score": [1, 5, 5]})
@@ -331,7 +334,8 @@ def scale_of(scores: pl.Series) -> Scale:
     return Scale(cast(float | None, scores.min()), cast(float | None, scores.max()))
 
 
-def _numbered(plan: Plan, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str) -> tuple[Roles, pl.LazyFrame]:
+def _numbered(plan: Plan, given: Inputs, names: RoleNames, where: str) -> tuple[Roles, pl.LazyFrame]:
+    frame = frame_of(given, where)
     roles, _ = _resolved(plan, frame, names, where)
     return roles, _rows(plan, roles, frame)
 

@@ -17,16 +17,13 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from prefmill._engine import connect, literal, quote
 from prefmill.column_fit import fits_files
 from prefmill.errors import BadArgument, ColumnMissing
-from prefmill.json_values import holds, without_marks
 from prefmill.readers import Source, open_source
-from prefmill.readers.staging import plain_schema
 from prefmill.schema import RoleNames, Roles
-from prefmill.stream import compares, others_of, starts_of_groups, tables_of, text_roles
+from prefmill.stream import compares, others_of, paths_of, starts_of_groups, text_roles
 
 Longs = npt.NDArray[np.int64]
 _READ_ROWS = 32_768
@@ -202,30 +199,6 @@ def _check_type(role: str, name: str, kind: pa.DataType) -> None:
             f"score: the column {name!r} cannot be the role {role!r}; got {kind}, expected text or a list of messages {{role, content}}.",
             hint=f"name another column: {role}=COLUMN (--{role} COLUMN).",
         )
-
-
-def paths_of(inputs: Any, home: Path) -> list[str]:
-    """`inputs` as paths; a source in memory is written to a Parquet file in `home`, a few batches at a time."""
-    if isinstance(inputs, str | Path):
-        return [str(inputs)]
-    if isinstance(inputs, list | tuple) and all(isinstance(each, str | Path) for each in inputs):
-        return [str(each) for each in inputs]
-    paths: list[str] = []
-    file: pq.ParquetWriter | None = None
-    try:
-        for table in tables_of(inputs):
-            if any(holds(field.type, pa.types.is_string_view) for field in table.schema):  # Parquet's writer cannot slice nested ones
-                table = without_marks(table).cast(plain_schema(table.schema))
-            if file is None or not file.schema.equals(table.schema):  # reading unites the types of files
-                if file is not None:
-                    file.close()
-                paths.append(str(home / f"source-{len(paths)}.parquet"))
-                file = pq.ParquetWriter(paths[-1], table.schema, compression="zstd", compression_level=1, use_dictionary=False)
-            file.write_table(table)
-    finally:
-        if file is not None:
-            file.close()
-    return paths
 
 
 def _connect(home: Path, source: Source, memory_bytes: int | None, threads: int | None) -> duckdb.DuckDBPyConnection:

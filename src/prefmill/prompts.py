@@ -20,9 +20,9 @@ from prefmill._engine import connect, literal, quote
 from prefmill.column_fit import fits_files
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.hashing import spelled
-from prefmill.pool import paths_of
 from prefmill.readers import Source, open_source
 from prefmill.schema import Fits, Roles
+from prefmill.stream import paths_of
 
 _READ_ROWS = 8192
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from prefmill.errors import AccountingError
-from prefmill.schema import RoleNames
+from prefmill.schema import Inputs, RoleNames
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from prefmill.plans import Plan
 
 
@@ -66,24 +63,21 @@ class PairReport(Mapping[str, object]):
         return len(asdict(self))
 
 
-def pair_report(
-    data: pl.LazyFrame | pl.DataFrame | str | Path | Sequence[str | Path], plan: Plan | None = None, **roles: Unpack[RoleNames]
-) -> PairReport:
+def pair_report(data: Inputs, plan: Plan | None = None, **roles: Unpack[RoleNames]) -> PairReport:
     """What `plan` (default `Pairs()`) uses of `data` and why it drops the rest, without writing anything.
 
-    `data` is a Polars frame, or files as `prefmill.run` takes them.
+    `data` is whatever `prefmill.run` takes; of a Polars frame only the columns of roles are read.
 
     >>> import polars as pl
     >>> told = pair_report(pl.DataFrame({"prompt": ["p", "p", "q"], "completion": ["a", "b", "c"], "score": [5, 5, 1]}))
     >>> told.pairs_out, dict(told.dropped)
     (0, {'single_completion': 1, 'tie': 2})
     """
-    import polars
-
+    from prefmill.frames import is_frame
     from prefmill.plans import Pairs
 
     plan = plan or Pairs()
-    if isinstance(data, polars.LazyFrame | polars.DataFrame):
+    if is_frame(data):
         from prefmill.polars import report
 
         return report(plan, data, **roles)

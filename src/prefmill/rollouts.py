@@ -12,13 +12,15 @@ import polars.selectors as cs
 
 from prefmill.bellman import checked_tree, refuse_nested
 from prefmill.errors import BadArgument, BadInput, ColumnMissing
+from prefmill.frames import frame_of
 from prefmill.polars_rows import number, rounded
+from prefmill.schema import Inputs
 
 Labels = Literal["soft", "hard"]
 
 
 def step_values(
-    data: pl.LazyFrame | pl.DataFrame, *, success: str = "success", id: str = "id", parent_id: str = "parent_id", success_min: float = 1
+    data: Inputs, *, success: str = "success", id: str = "id", parent_id: str = "parent_id", success_min: float = 1
 ) -> pl.DataFrame:
     """How many of the rollouts through each step of a tree end in success: id, parent_id, rollouts, successes, value (their share), by id.
 
@@ -30,12 +32,14 @@ def step_values(
     >>> step_values(tree).select("id", "value").rows()
     [(1, 0.5), (2, 1.0), (3, 0.0), (4, 1.0)]
     """
-    nodes, paths = _rollouts(data.lazy().collect(), {"success": success, "id": id, "parent_id": parent_id}, success_min)
+    nodes, paths = _rollouts(
+        frame_of(data, "step_values").lazy().collect(), {"success": success, "id": id, "parent_id": parent_id}, success_min
+    )
     return _shares(nodes, paths)
 
 
 def stepwise(
-    data: pl.LazyFrame | pl.DataFrame, *, text: str = "text", success: str = "success", id: str = "id", parent_id: str = "parent_id",
+    data: Inputs, *, text: str = "text", success: str = "success", id: str = "id", parent_id: str = "parent_id",
     success_min: float = 1, labels: Labels = "soft", threshold: float = 0.5,
 ) -> pl.DataFrame:  # fmt: skip
     """Rollouts with a label for every step, in TRL's stepwise form: prompt, completions (list of text), labels (list of bool), by leaf.
@@ -52,7 +56,7 @@ def stepwise(
         raise BadArgument(f"stepwise: labels is not one of {get_args(Labels)}; got {labels!r}.")
     if not 0 < threshold <= 1:
         raise BadArgument(f"stepwise: threshold must be above 0 and at most 1; got {threshold!r}.")
-    frame = data.lazy().collect()
+    frame = frame_of(data, "stepwise").lazy().collect()
     nodes, paths = _rollouts(frame, {"success": success, "id": id, "parent_id": parent_id, "text": text}, success_min)
     shares = _shares(nodes, paths)
     good = pl.col("successes") > 0 if labels == "hard" else pl.col("value") >= threshold

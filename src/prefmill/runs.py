@@ -18,7 +18,7 @@ from prefmill.formats import Format
 from prefmill.job import MB, Engine, Job, Progress, Reading, opened
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired
 from prefmill.readers.find import is_same
-from prefmill.schema import RoleNames, Roles
+from prefmill.schema import Inputs, RoleNames, Roles
 from prefmill.thresholds import notes, thresholds_of
 
 
@@ -65,7 +65,7 @@ class RunReport:
 
 def run(
     plan: Plan,
-    inputs: str | Path | Sequence[str | Path],
+    inputs: Inputs,
     output: str | Path | None,
     *,
     roles: RoleNames | None = None,
@@ -83,7 +83,8 @@ def run(
     """Run `plan` over files and write its pairs, labels or picks; `output=None` only reports.
 
     Args:
-        inputs: files, globs, directories or URLs, in the order of positions (`prefmill.readers`).
+        inputs: files, globs, directories or URLs, in the order of positions (`prefmill.readers`); or what is in memory: a Polars, pandas or
+            pyarrow table, a LazyFrame, a DuckDB relation, a `datasets` Dataset or IterableDataset (written to a temporary file first).
         output: the target; its extension says the kind of file (`prefmill.writers`). It appears whole or not at all.
         roles: the column of each role; those not named are found by the names that the field uses.
         format: the columns (`prefmill.formats.convert`): `trl`, for labels `kto`, for best-of-K `pool` by default. `pool` is every column
@@ -208,7 +209,7 @@ def _whole_rows(plan: Plan, layout: str, keep: Sequence[str]) -> bool:
 
 def explain(
     plan: Plan,
-    inputs: str | Path | Sequence[str | Path],
+    inputs: Inputs,
     *,
     roles: RoleNames | None = None,
     engine: Engine = "auto",

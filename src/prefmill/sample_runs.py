@@ -20,6 +20,7 @@ import pyarrow as pa
 from prefmill._version import __version__
 from prefmill.conversations import messages_of
 from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadInput, BadRow
+from prefmill.forks import refuse_fork
 from prefmill.hashing import spelled
 from prefmill.job import Progress, Reading
 from prefmill.ledger import Ledger
@@ -171,6 +172,7 @@ def sample(
     """
     from prefmill.writers import check_target
 
+    refuse_fork("sample")
     started = time.perf_counter()
     tell = progress or (lambda phase, share: None)
     drawer: Any = LocalSampler(model=sampler) if isinstance(sampler, str | Path) else sampler

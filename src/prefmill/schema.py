@@ -23,6 +23,12 @@ Fits = Callable[[str, str], bool | None]
 LOWER_IS_BETTER = ("rank", "ranking", "loss", "nll", "perplexity", "cost", "distance")
 
 
+#: What functions read: files, globs, folders and URLs; a Polars, pandas or pyarrow table, a LazyFrame, a DuckDB
+#: relation, a `datasets` Dataset or IterableDataset, and whatever has `__arrow_c_stream__`. They have no type in
+#: common: what is something else is refused when it is read.
+Inputs = object
+
+
 class RoleNames(TypedDict, total=False):
     """Keyword form of `Roles`: a column name for each role."""
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from prefmill._version import __version__
 from prefmill.errors import BadArgument, BadInput, BadRow, ScorerDied
+from prefmill.forks import refuse_fork
 from prefmill.job import Progress, Reading
 from prefmill.ledger import Ledger, chunk_path, write_chunk
 from prefmill.pool import Chunk, Pool, open_pool
@@ -131,6 +132,7 @@ def score(
     """
     from prefmill.writers import check_target
 
+    refuse_fork("score")
     started = time.perf_counter()
     tell = progress or (lambda phase, share: None)
     staged: Any = RewardModel(model=scorer) if isinstance(scorer, str | Path) else as_scorer(scorer)

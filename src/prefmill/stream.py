@@ -13,6 +13,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -162,6 +163,32 @@ def _table_of(columns: dict[str, list[Any]], first: int) -> pa.Table:
                 hint="make them of one kind, or say what the types are: Features where the dataset is made.",
             )
     return pa.Table.from_arrays(arrays, names=list(columns))
+
+
+def paths_of(inputs: Any, home: Path) -> list[str]:
+    """`inputs` as paths; a source in memory is written to a Parquet file in `home`, a few batches at a time."""
+    import pyarrow.parquet as pq
+
+    if isinstance(inputs, str | Path):
+        return [str(inputs)]
+    if isinstance(inputs, list | tuple) and all(isinstance(each, str | Path) for each in inputs):
+        return [str(each) for each in inputs]
+    paths: list[str] = []
+    file: pq.ParquetWriter | None = None
+    try:
+        for table in tables_of(inputs):
+            if any(holds(field.type, pa.types.is_string_view) for field in table.schema):  # Parquet's writer cannot slice nested ones
+                table = without_marks(table).cast(plain_schema(table.schema))
+            if file is None or not file.schema.equals(table.schema):  # reading unites the types of files
+                if file is not None:
+                    file.close()
+                paths.append(str(home / f"source-{len(paths)}.parquet"))
+                file = pq.ParquetWriter(paths[-1], table.schema, compression="zstd", compression_level=1, use_dictionary=False)
+            file.write_table(table)
+    finally:
+        if file is not None:
+            file.close()
+    return paths
 
 
 def starts_of_groups(prompts: pa.Array) -> npt.NDArray[np.bool_]:

@@ -90,8 +90,9 @@ def added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
 def read_table(inputs: Any) -> tuple[pl.DataFrame, Place]:
     """All rows of `inputs`: files, globs, folders, or a frame, relation, dataset or Arrow source; and how their owner finds a row."""
     from prefmill._engine import connect
-    from prefmill.pool import paths_of, relation_of
+    from prefmill.pool import relation_of
     from prefmill.readers import open_source
+    from prefmill.stream import paths_of
 
     with temporary() as home:
         source = open_source(paths_of(inputs, home), temp_dir=home)

@@ -20,6 +20,7 @@ import pyarrow as pa
 from prefmill.conversations import Conversation, conversation, messages_of, texts_of
 from prefmill.errors import BadArgument, BadInput, BadRow
 from prefmill.folders import check_folder, whole_folder
+from prefmill.forks import refuse_fork
 from prefmill.readers.find import check_apart
 from prefmill.schema import RoleNames
 from prefmill.scoring.bad_rows import OnBadRow, RowGuard, check_on_bad_row
@@ -115,6 +116,7 @@ def train_reward(
     prefmill.errors.BadArgument: train_reward: steps must be a whole number >= 1 or None; got 0
     """
     where = "train_reward"
+    refuse_fork(where)
     started = time.perf_counter()
     check_recipe(where, steps=steps, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, max_length=max_length,
                  lora_rank=lora_rank, seed=seed, holdout=holdout or 0)  # fmt: skip
@@ -208,6 +210,7 @@ def train_policy(
     prefmill.errors.BadArgument: train_policy: method is not one of ('sft', 'dpo'); got 'ppo'.
     """
     where = "train_policy"
+    refuse_fork(where)
     started = time.perf_counter()
     if method not in ("sft", "dpo"):
         raise BadArgument(f"{where}: method is not one of ('sft', 'dpo'); got {method!r}.")
