@@ -214,7 +214,12 @@ def test_explain(name, tmp_path):
         assert told.index("JOIN") < told.index('FILTER col("_prompt") == "p"'), "the filter on the prompt goes below a join"
 
 
-EVERY = [*PLANS, pm.Pairs(normalize="zscore"), pm.Pairs(strategy="adjacent", aggregate="majority"), pm.BestOf(stages="last")]
+EVERY = [
+    *PLANS,
+    pm.Pairs(normalize="zscore", chosen_min=None, rejected_below=None),
+    pm.Pairs(strategy="adjacent", aggregate="majority"),
+    pm.BestOf(stages="last"),
+]
 CUTS = {"": lambda lf: lf, "prompt": lambda lf: lf.filter(pl.col("prompt") == "prompt 7"), "head": lambda lf: lf.head(3),
         "count": lambda lf: lf.select(pl.len())}  # fmt: skip
 

@@ -32,7 +32,8 @@ COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "
 
 
 def counts(report: prefmill.RunReport) -> dict:
-    return {name: getattr(report, name) for name in COUNTS} | {"dropped": dict(report.dropped)}
+    labels = {} if report.labels is None else {"labels": dict(report.labels)}
+    return {name: getattr(report, name) for name in COUNTS} | {"dropped": dict(report.dropped)} | labels
 
 
 def assert_adds_up(report: prefmill.RunReport, rows: int) -> None:
@@ -157,8 +158,9 @@ def test_oasst_message_lists_and_ranks(by, tmp_path):
             [turn["role"] for turn in prompt],
             ["user" if turn["role"] == "prompter" else turn["role"] for turn in prompt],
         )
-        assert pair["chosen"] == [{"role": "assistant", "content": chosen}]
-        assert pair["rejected"] == [{"role": "assistant", "content": rejected}]
+        assert [turn["role"] for turn in chosen + rejected] == ["assistant", "assistant"]
+        assert pair["chosen"] == chosen
+        assert pair["rejected"] == rejected
         assert (pair["chosen_score"], pair["rejected_score"]) == (high, low)
         assert low < high <= 0
 

@@ -565,7 +565,9 @@ def test_file_format_wins_over_the_name(tmp_path: Path) -> None:
 
 def test_datasets_absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingPackage, match=r"'datasets' is not installed.\nHint: pip install 'prefmill\[datasets\]'"):
+    with pytest.raises(
+        MissingPackage, match=r"'datasets' is not installed.\nHint: in a checkout of prefmill: pip install '\.\[datasets\]'"
+    ):
         write(never(), labels().schema, tmp_path / "out")
     assert left_in(tmp_path) == []
 

@@ -14,7 +14,7 @@ Importing this module registers `lf.pref`, `df.pref` and `pl.col(...).pref` (`po
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Unpack, cast
+from typing import Any, Unpack, cast
 
 import polars as pl
 
@@ -165,7 +165,7 @@ class Stages:
         if not self._limits:
             return rows
 
-        def decide(column: pl.Series) -> pl.Series:
+        def decide(column: pl.Series, **_: Any) -> pl.Series:  # Polars tells it the type again
             values = column.explode() if isinstance(column.dtype, pl.List) else column
             plan = cast(Pairs | Unpaired, settled(self.plan, scale_of(values), lambda: values.n_unique() == 2))
             return pl.Series([{"_chosen_min": plan.chosen_min, "_rejected_below": plan.rejected_below}], dtype=limits)
