@@ -23,7 +23,7 @@ def main() -> None:
     # typer makes every option of every command that it knows before it looks which one is asked for.
     asked = [known for known in app.registered_commands if sys.argv[1:2] == [known.name or known.callback.__name__]]  # type: ignore[union-attr]
     app.registered_commands = asked or app.registered_commands
-    warnings.showwarning = _told
+    warnings.showwarning = _told  # type: ignore[assignment]
     ending.watch()
     code = _code(app)
     ending.leave(ending.stopped() or code)

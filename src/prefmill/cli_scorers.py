@@ -97,7 +97,7 @@ def _endpoint(options: Mapping[str, Any], model: str, given: dict[str, Any]) -> 
     if len(devices) > 1:
         raise BadArgument(f"--device: got {devices}, expected one device for --parity.")
     if "parity" in given:
-        same = {name: given[name] for name in ("template", "label") if name in given}
+        same: dict[str, Any] = {name: given[name] for name in ("template", "label") if name in given}
         same |= {"device": devices[0]} if devices else {}
         same |= {"dtype": given.pop("dtype")} if "dtype" in given else {}
         given["parity"] = RewardModel(model=given["parity"], **same)

@@ -141,7 +141,7 @@ def is_json_text(dtype: pl.DataType) -> bool:
 def rows_in(size_bytes: int, frame: pl.DataFrame) -> int:
     """How many rows like those of `frame` fill so many bytes, at least 1; by 500 of them in Arrow's form."""
     sample = frame.gather_every(max(1, frame.height // 500)).head(500)
-    size = sample.to_arrow(compat_level=pl.CompatLevel.oldest()).nbytes
+    size = int(sample.to_arrow(compat_level=pl.CompatLevel.oldest()).nbytes)
     return max(1, size_bytes * sample.height // max(1, size))
 
 

@@ -25,7 +25,7 @@ _Change = Callable[[pa.Array], pa.Array | None]
 
 def is_json(kind: pa.DataType) -> bool:
     """Whether a value of this type is JSON text in our own form."""
-    return pa.types.is_struct(kind) and kind.num_fields == 1 and kind.field(0).name == JSON_FIELD
+    return bool(pa.types.is_struct(kind) and kind.num_fields == 1 and kind.field(0).name == JSON_FIELD)
 
 
 def is_marked(kind: pa.DataType) -> bool:

@@ -73,7 +73,7 @@ class Pool:
         con = _connect(home, self.source, None, None)
         first = con.sql(f"FROM ({self.relation}) LIMIT {_READ_ROWS}").to_arrow_table()
         con.close()
-        each = max(1, first.nbytes // max(1, first.num_rows))
+        each = max(1, int(first.nbytes) // max(1, first.num_rows))
         return max(least, 4 * tokens // each)
 
     @property

@@ -192,4 +192,10 @@ def _open(item: Input, context: Context) -> Iterator[Part | JsonFile]:
     elif item.url:
         yield stage_url(item, context)
     else:
-        yield {"csv": stage_csv, "json": look_at_json, "jsonl": look_at_json, "ipc": stage_ipc}[item.format](item, context)
+        openers: dict[str, Callable[[Input, Context], Part | JsonFile]] = {
+            "csv": stage_csv,
+            "json": look_at_json,
+            "jsonl": look_at_json,
+            "ipc": stage_ipc,
+        }
+        yield openers[item.format](item, context)
