@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 import prefmill
@@ -25,6 +27,9 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "prefmill"
 README = ROOT / "README.md"
 COOKBOOK = ROOT / "docs" / "sql-cookbook.md"
+MAP = ROOT / "docs" / "map.md"
+#: What sets up an environment is not run in one that is set up.
+SETS_UP = ("pip ", "git ", "python3 -m venv ", ". .venv/bin/activate")
 HEAVY = ("polars", "duckdb", "pyarrow", "datasets", "transformers", "torch", "trl")
 
 
@@ -155,7 +160,7 @@ def run_console(text: str, folder: Path, targets: set[str], where: str) -> list[
         if command.startswith("make "):
             named = [word for word in command.split("#")[0].split()[1:] if "=" not in word and not word.startswith("-")]
             wrong += [f"{where}: `{command}`: the Makefile has no target {name!r}" for name in named if name not in targets]
-        elif not command.startswith(("pip ", "git ")):
+        elif not command.startswith(SETS_UP):
             done = subprocess.run(
                 ["bash", "-c", command], cwd=folder, env=env, text=True, timeout=120,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -184,13 +189,12 @@ def run_sql(block: Block, con: Any, where: str) -> list[str]:
 
 
 def run_page(page: str, folder: Path, targets: set[str], name: str = "README.md") -> list[str]:
-    """Run every block of `page` in `folder`, in order; what went wrong."""
+    """Run every block of `page` in `folder`, in order and each on its own; what went wrong."""
     import duckdb
 
     import prefmill.duckdb
 
     wrong: list[str] = []
-    namespace: dict[str, Any] = {"__name__": "readme"}
     with contextlib.chdir(folder), duckdb.connect(config={"threads": 2}) as con:
         prefmill.duckdb.install(con)
         for block in blocks(page):
@@ -198,7 +202,7 @@ def run_page(page: str, folder: Path, targets: set[str], name: str = "README.md"
             if block.language == "console":
                 wrong += run_console(block.text, folder, targets, where)
             elif block.language == "python":
-                wrong += run_python(block, namespace, where)
+                wrong += run_python(block, {"__name__": "readme"}, where)
             elif block.language == "sql":
                 wrong += run_sql(block, con, where)
     return wrong
@@ -215,8 +219,61 @@ def folder(tmp_path) -> Path:
 
 
 def test_every_block_of_the_readme_runs(folder):
-    wrong = run_page(README.read_text(encoding="utf-8"), folder, make_targets())
+    page = README.read_text(encoding="utf-8")
+    wrong = run_page(page, folder, make_targets())
     assert not wrong, "\n\n".join(wrong)
+    # What writes runs a second time as well.
+    again = [command for block in blocks(page) if block.language == "console" for command, _ in commands(block.text) if " -o " in command]
+    assert again
+    assert [run_in(folder, command).returncode for command in again] == [0] * len(again)
+
+
+def run_in(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """`command` in a shell, with the `prefmill` of this environment."""
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}", "NO_COLOR": "1"}
+    return subprocess.run(["bash", "-c", command], cwd=folder, env=env, text=True, capture_output=True, timeout=300)
+
+
+def test_every_command_of_the_table_of_shapes_makes_rows(folder):
+    page = README.read_text(encoding="utf-8")
+    table = [line for line in page.splitlines() if line.startswith("| ") and "`prefmill" in line]
+    found = [command for line in table for command in re.findall(r"`(prefmill [^`]+)`", line)]
+    assert len(found) >= 10
+    for command in found:
+        done = run_in(folder, command)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        target = folder / re.search(r"-o (\S+)", command)[1]
+        assert target.is_dir() or target.stat().st_size > 0, command
+    rows = [json.loads(line) for line in (folder / "out" / "sft.jsonl").read_text().splitlines()]
+    assert [row["messages"][-1]["content"] for row in rows] == ["Seven minutes in boiling water."]
+
+
+@pytest.mark.train
+def test_the_chain_of_the_readme_runs_on_what_the_demo_made(folder):
+    """Its five commands, on the demo's files; the demo's reward model is a tiny one here, which takes no minutes to train."""
+    pytest.importorskip("trl")
+    from tiny import reward_model, tokenizer
+
+    demo = folder / "out" / "demo"
+    spec = importlib.util.spec_from_file_location("make_feedback", folder / "examples" / "make_feedback.py")
+    assert spec
+    assert spec.loader
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    maker.make(demo)
+    words = tokenizer()
+    model = reward_model(words)
+    model.config.max_position_embeddings = 1024  # a token a character
+    model.save_pretrained(demo / "reward")
+    words.save_pretrained(demo / "reward")
+    chain = [block for block in blocks(README.read_text(encoding="utf-8")) if block.language == "sh" and "out/demo" in block.text]
+    assert len(chain) == 1
+    lines = chain[0].text.splitlines()
+    assert len(lines) == 5
+    for command in lines:
+        done = run_in(folder, command)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert pl.read_parquet(folder / "out" / "chain-best.parquet").height == 100
 
 
 def test_every_block_of_the_cookbook_runs(folder):
@@ -244,19 +301,20 @@ def test_a_page_that_is_wrong_is_found_out(folder):
         "README.md, line 1: `make nothing`: the Makefile has no target 'nothing'",
         "README.md, line 1: $ echo 1 (exit code 0)",
         "README.md, line 11",
+        "README.md, line 18: NameError: name 'a' is not defined",
         "README.md, line 24: ValueError: no",
         "README.md, line 27",
     ]
 
 
-def test_the_readme_names_every_module():
-    """Paths `src/prefmill/...` in the README: all exist, and every module at the top of the package is among them."""
-    named = {path.rstrip("/").removesuffix(".py") for path in re.findall(r"src/prefmill/[\w./-]*\w", README.read_text(encoding="utf-8"))}
+def test_the_map_names_every_module():
+    """Paths `src/prefmill/...` in docs/map.md: all exist, and every module at the top of the package is among them."""
+    named = {path.rstrip("/").removesuffix(".py") for path in re.findall(r"src/prefmill/[\w./-]*\w", MAP.read_text(encoding="utf-8"))}
     there = {f"src/prefmill/{path.stem}" for path in SOURCE.glob("*.py")}
     there |= {f"src/prefmill/{path.parent.name}" for path in SOURCE.glob("*/__init__.py")}
-    assert not there - named, f"the file map of README.md lacks {sorted(there - named)}"
+    assert not there - named, f"docs/map.md lacks {sorted(there - named)}"
     inside = {path for path in named if (SOURCE.parents[1] / f"{path}.py").exists() or (SOURCE.parents[1] / path).exists()}
-    assert not named - inside, f"README.md names what is not there: {sorted(named - inside)}"
+    assert not named - inside, f"docs/map.md names what is not there: {sorted(named - inside)}"
 
 
 # (b) docs/cli.md
