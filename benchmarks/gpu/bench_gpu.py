@@ -1,13 +1,12 @@
-"""Scoring on one CUDA device: are the scores right, and how fast is it beside padded loops and the limit of the hardware.
+"""Scoring on one CUDA device, in one command: are the scores right, and how fast is it next to the limit of the hardware.
 
-    python benchmarks/gpu/bench_gpu.py --json gpu.json > gpu.md       # about 15 minutes on an H100
-    python benchmarks/gpu/bench_gpu.py --quick                        # about 3 minutes
-    python benchmarks/gpu/bench_gpu.py --device cpu --tiny            # seconds, no GPU: runs every line with stand-ins, times mean nothing
+    python benchmarks/gpu/bench_gpu.py --json gpu.json > gpu.md      # at most 8 minutes on an H100
+    python benchmarks/gpu/bench_gpu.py --device cpu --tiny           # no GPU: every line runs, times mean nothing
 
-Needs torch, transformers, pyarrow, numpy and this source tree; no model files, no network. Weights are random and made on the device, so
-that speed is that of the shape. First correctness (check_gpu.py), then speed: prompts of 512 and completions of 256 tokens, K candidates a
-prompt, the same token ids for all, candidates in rotation after a warm-up. Exit code 1 if a score is wrong; goals that are not reached are
-printed, and are no error.
+It needs torch, transformers, pyarrow, numpy and this source tree: no model files, no network. Weights are random
+and made on the device, so that the speed is that of the shape. README.md says what each stage does and what its
+pass marks are. The report is written after every stage and every table, so that a run that is stopped keeps what it
+had. A stage that fails is an entry in the report, and the next one runs. Exit code 1: a score is wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +19,9 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,12 +31,13 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "src")]
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import flash_on_cpu  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from check_gpu import Check, checks, plain_varlen  # noqa: E402
+from check_gpu import checks, engine_of, scores_of  # noqa: E402
 from torch.nn import functional  # noqa: E402
-from transformers import LlamaConfig, LlamaForSequenceClassification  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification  # noqa: E402
 
 from prefmill._version import __version__  # noqa: E402
 from prefmill.scoring import attention  # noqa: E402
@@ -43,8 +45,9 @@ from prefmill.scoring.engine import Engine  # noqa: E402
 from prefmill.scoring.heads import RewardHead  # noqa: E402
 from prefmill.scoring.tokens import TokenRows  # noqa: E402
 
-PEAK = 790e12  # what large bfloat16 matrix products reach in practice on an H100 or H200 (989 in the data sheet)
-OURS, COMPILED, PADDED, PLAIN = "prefmill", "prefmill, compile", "padded loop", "best plain loop"
+PEAK = 790e12  # what large bfloat16 products reach in practice on an H100 or H200 (989 in the data sheet)
+PRODUCT = (13824, 4096, 14336)  # rows, and the sides of the largest matrix of an 8B layer
+OURS, COMPILED, PADDED, PLAIN = "prefmill", "prefmill, compiled", "padded loop", "best plain loop"
 PROMPT, COMPLETION = 512, 256
 SHAPES = {
     "8B": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
@@ -79,96 +82,310 @@ class Job:
 
 
 @dataclass
-class Line:
-    """One candidate over one job."""
+class Mark:
+    """A pass mark: what was measured, what it is held against, and whether it holds; None: not measured."""
 
-    name: str
-    note: str = ""
-    seconds: list[float] = field(default_factory=list)
-    memory_gb: float = 0.0
-    difference: float = 0.0  # rms from the best plain loop, relative to the spread of scores
-    reason: str = ""
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds) if self.seconds else float("nan")
+    what: str
+    measured: float | str | None
+    allowed: str
+    held: bool | None
 
 
 @dataclass
-class Table:
-    """A job, its candidates, and its limits."""
+class Stage:
+    """What came out of one stage."""
 
-    job: Job
-    ideal: float  # FLOPs unshared over shared
-    shared_flops: float
-    lines: dict[str, Line]
+    name: str
+    seconds: float = 0.0
+    note: str = ""  # why it is not whole: an error, or no time left
+    tables: list[dict[str, Any]] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+
+
+class Bench:
+    """One run: its options, its device, its clock, and the report so far."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.device = torch.device(options.device)
+        self.cuda = self.device.type == "cuda"
+        self.began = time.perf_counter()
+        self.stages: list[Stage] = []
+        self.machine = _about(self.device)
+        self.gemm = 0.0  # operations a second, measured
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left of those given."""
+        return self.options.seconds - (time.perf_counter() - self.began)
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that runs."""
+        return self.stages[-1]
+
+    def table(self, **row: Any) -> None:
+        """Add a row to the report, and write it."""
+        self.stage.tables.append(row)
+        _say(f"{self.stage.name}: " + ", ".join(f"{name} {_told(value)}" for name, value in row.items()))
+        self.write()
+
+    def mark(self, what: str, measured: float | str | None, allowed: str, held: bool | None) -> None:
+        """Add a pass mark, and write the report."""
+        self.stage.marks.append(Mark(what, measured, allowed, held))
+        self.write()
+
+    def at_least(self, what: str, measured: float | None, least: float) -> None:
+        """A pass mark that holds from `least` on; without a GPU, a number that is shown and not judged."""
+        self.mark(what, measured, f">= {least:g}", measured >= least if self.cuda and measured is not None else None)
+
+    def write(self) -> None:
+        """Write the report: whole, or not at all."""
+        path = self.options.json
+        if path is None:
+            return
+        self.machine["minutes"] = (time.perf_counter() - self.began) / 60
+        report = {"machine": self.machine, "options": vars(self.options), "stages": [asdict(s) for s in self.stages]}
+        hidden = path.with_name(f".{path.name}.part")
+        hidden.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
+        hidden.replace(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the options ask for, print the report, return the exit code."""
-    options = _options(arguments)
-    device = torch.device(options.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    """Run the stages, print the report, return the exit code."""
+    bench = Bench(_options(arguments))
+    if bench.cuda:
+        torch.cuda.set_device(bench.device)
     else:
-        attention.varlen_kernel = lambda: plain_varlen  # type: ignore[assignment]
-    begin = time.perf_counter()
-    found: list[Check] = []
-    if not options.skip_checks:
-        for check in checks(device, tiny=options.tiny, quick=options.quick):
-            found.append(check)
-            _say(f"{'held' if check.held else 'WRONG'}: {check.name}: {check.measured} (allowed {check.allowed}), {check.seconds:.1f} s")
-    tables: list[Table] = []
-    if not options.skip_speed:
-        for shape in options.shapes:
-            tables += _speed(shape, device, options)
-    about = _about(device)
-    about["minutes"] = (time.perf_counter() - begin) / 60
-    print(_report(found, tables, about, options), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(_raw(found, tables, about, options), indent=2, default=str) + "\n", encoding="utf-8")
-    return 0 if all(check.held for check in found) else 1
+        flash_on_cpu.install()
+    for name, (run, share) in STAGES.items():
+        if name not in bench.options.stages:
+            continue
+        bench.stages.append(Stage(name))
+        begin = time.perf_counter()
+        try:
+            if bench.left < share * bench.options.seconds / 4:
+                bench.stage.note = "not run: no time left"
+            else:
+                run(bench)
+        except Exception as error:  # one stage that fails must not cost the others
+            bench.stage.note = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        bench.stage.seconds = time.perf_counter() - begin
+        if bench.stage.note:
+            _say(f"{name}: {bench.stage.note}")
+        _free(bench.device)
+        bench.write()
+    print(_report(bench), flush=True)
+    wrong = [m for s in bench.stages if s.name in ("checks", "memory") for m in s.marks if m.held is False]
+    return 1 if wrong else 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="fewer checks; the 8B shape at K 1 and 16 only; one round")
+    parser.add_argument("--seconds", type=float, default=470, help="to be done in (default %(default)s)")
     parser.add_argument("--tiny", action="store_true", help="tiny models: to see that everything runs")
-    parser.add_argument("--shapes", type=lambda text: text.split(","), help=f"some of {','.join(SHAPES)} (default: 8B,1B)")
-    parser.add_argument("--k", type=lambda text: [int(k) for k in text.split(",")], help="candidates a prompt (default: 1,4,16,64)")
-    parser.add_argument("--rows", type=int, help="rows of a job, about (default: 512; --quick 256)")
-    parser.add_argument("--repeat", type=int, help="counted rounds (default: 3; --quick 1)")
-    parser.add_argument("--batch-tokens", type=int, help="of prefmill (default: its own)")
-    parser.add_argument("--compile", action="store_true", help="prefmill with torch.compile as one more candidate")
-    parser.add_argument("--skip-checks", action="store_true")
-    parser.add_argument("--skip-speed", action="store_true")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the raw results there")
+    parser.add_argument(
+        "--stages", type=lambda text: text.split(","), default=list(STAGES), metavar="NAMES",
+        help=f"some of {','.join(STAGES)} (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--compile", choices=["auto", "on", "off"], default="auto", help="also compiled (auto: on CUDA)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the report there, after every table")
     options = parser.parse_args(arguments)
-    small = options.quick or options.tiny
-    options.shapes = options.shapes or (["tiny"] if options.tiny else ["8B"] if options.quick else ["8B", "1B"])
-    options.k = options.k or ([1, 16] if small else [1, 4, 16, 64])
-    options.rows = options.rows or (32 if options.tiny else 256 if options.quick else 512)
-    options.repeat = options.repeat or (1 if small else 3)
-    if unknown := [shape for shape in options.shapes if shape not in SHAPES]:
-        parser.error(f"unknown shapes {unknown}; expected some of {list(SHAPES)}")
+    if unknown := [name for name in options.stages if name not in STAGES]:
+        parser.error(f"unknown stages {unknown}; expected some of {list(STAGES)}")
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("no CUDA device here; --device cpu --tiny runs every line without one")
+    options.compiled = options.compile == "on" or (options.compile == "auto" and options.device.startswith("cuda"))
     return options
 
 
-# -- models and rows --------------------------------------------------------------------------------------------------------------------
+# -- stages -----------------------------------------------------------------------------------------------
 
 
-def _model(shape: str, device: torch.device) -> Any:
-    """A Llama-shaped reward model with random weights in bfloat16, made on the device."""
+def about_stage(bench: Bench) -> None:
+    """The engine as users get it: which way and which form of attention it takes."""
+    engine = Engine(_model(bench, "1B"), RewardHead(), bench.device)
+    wanted = attention.VARLEN if bench.cuda else attention.SEGMENTS
+    bench.table(way=engine.way, reason=engine.reason, attention=engine.ours, prefixes_in_place=engine.cascades)
+    ok = engine.way == "streams" and engine.ours == wanted
+    bench.mark("a bfloat16 model runs in streams", f"{engine.way} by {engine.ours}", f"streams by {wanted}", ok)
+
+
+def ceilings(bench: Bench) -> None:
+    """What the device can do at most: products and copies."""
+    rows, inner, outer = PRODUCT if not bench.options.tiny else (64, 32, 64)
+    left, right = (torch.randn(shape, device=bench.device).to(torch.bfloat16) for shape in ((rows, inner), (inner, outer)))
+    seconds = _median(lambda: left @ right, bench.device, 20)
+    bench.gemm = 2 * rows * inner * outer / seconds
+    source = torch.randn(1 << (12 if bench.options.tiny else 28), device=bench.device)
+    target = torch.empty_like(source)
+    copied = 2 * source.nbytes / _median(lambda: target.copy_(source), bench.device, 20)
+    bench.table(product=f"{rows} x {inner} x {outer}", tflops=bench.gemm / 1e12, copy_tb_a_second=copied / 1e12)
+
+
+def checks_stage(bench: Bench) -> None:
+    """Whether scores are right, form by form; each check says which form ran, and how often."""
+    until = time.perf_counter() + min(0.35 * bench.options.seconds, bench.left - 0.5 * bench.options.seconds)
+    for check in checks(bench.device, tiny=bench.options.tiny, until=until):
+        _say(f"{check.name}: {check.measured} (allowed {check.allowed}), {check.seconds:.1f} s")
+        bench.mark(check.name, check.measured, check.allowed, check.held)
+
+
+def audit(bench: Bench) -> None:
+    """Whether the device ever waits: the loop of a run, with chunks, over the 1B shape."""
+    engine = _engine(bench, _model(bench, "1B"))
+    chunks = [_job(bench, "1B", "log-normal", 16, k).rows for k in range(2 if bench.options.tiny else 6)]
+    _loop(engine, chunks[:1])
+    activity = torch.profiler.ProfilerActivity.CUDA if bench.cuda else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[activity]) as profile:
+        begin = time.perf_counter()
+        _loop(engine, chunks)
+        wall = time.perf_counter() - begin
+    busy = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / wall if bench.cuda else None
+    bench.table(chunks=len(chunks), rows=sum(map(len, chunks)), seconds=wall, busy=busy)
+    bench.at_least("the GPU is busy, of the time", busy, 0.95)
+
+
+def large(bench: Bench) -> None:
+    """8B: prompts of 512, completions of 256."""
+    _shape(bench, "8B", "exact", eager=0.58, compiled=0.70)
+
+
+def small(bench: Bench) -> None:
+    """1B: the same with lengths that differ, and log-probabilities."""
+    _shape(bench, "1B", "log-normal", eager=None, compiled=None)
+    rows = _job(bench, "1B", "exact", 4).rows
+    seconds = {name: _seconds_of(bench, rows, causal=causal) for name, causal in (("reward", False), ("log-probability", True))}
+    ratio = seconds["log-probability"] / seconds["reward"]
+    bench.table(rows=len(rows), **{f"seconds {name}": value for name, value in seconds.items()})
+    bench.mark("1B: a row's log-probability over its reward", ratio, "<= 1.35", ratio <= 1.35 if bench.cuda else None)
+
+
+def _seconds_of(bench: Bench, rows: TokenRows, *, causal: bool) -> float:
+    """The median seconds of `rows` through the 1B shape."""
+    engine = _engine(bench, _model(bench, "1B", causal=causal), causal=causal)
+    return _median(lambda: _ours(engine, rows), bench.device, 3)
+
+
+def extremes(bench: Bench) -> None:
+    """Prompts as long as a stream, and many short completions: the prompt runs once, and keys are not copied."""
+    model = _model(bench, "1B")
+    weights = _weights(model)
+    for prompt, own, k in ((16384, 128, 8), (4096, 8, 256)):
+        if bench.options.tiny:
+            prompt, own, k = prompt // 64, max(1, own // 16), max(4, k // 4)
+        engine = _engine(bench, model, batch_tokens=256 if bench.options.tiny else None)
+        rows = _group(prompt, own, k, bench)
+        work = engine.plan(rows)
+        once = prompt + k * own
+        seconds = _median(lambda engine=engine, rows=rows: _ours(engine, rows), bench.device, 2)
+        ideal = 2 * weights * work.tokens / bench.gemm if bench.gemm else float("nan")
+        bench.table(
+            prompt=prompt, completion=own, k=k, tokens=work.tokens, prompt_once=once, seconds=seconds,
+            of_products=seconds / ideal, attention=dict(engine.layers),
+        )  # fmt: skip
+        where = f"P {prompt:,}, R {own}, K {k}"
+        bench.mark(f"{where}: tokens over prompt-once", work.tokens / once, "<= 1.1", work.tokens <= 1.1 * once)
+        held = seconds <= 3 * ideal if bench.cuda and bench.gemm else None
+        bench.mark(f"{where}: time over that of the products", seconds / ideal, "<= 3", held)
+
+
+def memory(bench: Bench) -> None:
+    """A budget that no card holds, within weights + 3 GB: forward passes are split, and the scores are right."""
+    model = _model(bench, "1B")
+    rows = _job(bench, "1B", "exact", 16).rows
+    want = _ours(_engine(bench, model), rows)
+    engine = _engine(bench, model, batch_tokens=1 << 20)
+    work = engine.plan(rows)
+    if bench.cuda:
+        room = torch.cuda.memory_allocated(bench.device) + 3e9
+        total = torch.cuda.get_device_properties(bench.device).total_memory
+        _free(bench.device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, room / total), bench.device)
+    else:
+        _short_of_memory(engine, max(map(len, work.streams)) // 3)
+    try:
+        got = engine.run(work)[:, 0]
+    finally:
+        if bench.cuda:
+            torch.cuda.set_per_process_memory_fraction(1.0, bench.device)
+    gap = float(np.abs(got - want).max()) / (float(want.std()) or 1.0)
+    bench.table(rows=len(rows), splits=engine.splits, most_tokens=engine.most, largest_gap_in_spreads=gap)
+    bench.mark("out of memory: passes were split", engine.splits, ">= 1", engine.splits >= 1)
+    bench.mark("out of memory: largest gap, in spreads of the scores", gap, "<= 0.1", gap <= 0.1)
+
+
+#: What runs, in this order, and about which share of the time it takes on an H100.
+STAGES: dict[str, tuple[Callable[[Bench], None], float]] = {
+    "about": (about_stage, 0.02), "ceilings": (ceilings, 0.01), "checks": (checks_stage, 0.3), "audit": (audit, 0.05),
+    "8B": (large, 0.35), "1B": (small, 0.12), "extremes": (extremes, 0.08), "memory": (memory, 0.04),
+}  # fmt: skip
+
+
+def _shape(bench: Bench, shape: str, kind: str, *, eager: float | None, compiled: float | None) -> None:
+    """K = 16 next to the loops, K = 1, and what `torch.compile` adds."""
+    model = _model(bench, shape)
+    weights = _weights(model)
+    engine = _engine(bench, model)
+    for k in (16, 1):
+        job = _job(bench, shape, kind, k)
+        ideal = job.flops(model.config, weights, shared=False) / job.flops(model.config, weights, shared=True)
+        lines = _rotate(bench, job, _candidates(bench, model, job, {OURS: engine}), rounds=3)
+        rate = job.flops(model.config, weights, shared=True) / lines[OURS]
+        share = rate / bench.gemm if bench.gemm else None
+        bench.table(
+            shape=shape, lengths=kind, k=k, rows=len(job.rows), flop_ratio=ideal, tflops=rate / 1e12,
+            of_measured_products=share, **{f"seconds {name}": value for name, value in lines.items()},
+        )  # fmt: skip
+        over = lines[PLAIN] / lines[OURS]
+        if k == 1:
+            bench.at_least(f"{shape}, K 1: times the best plain loop", over, 0.97)
+            continue
+        bench.at_least(f"{shape}, K {k}: of the FLOP ratio over the best plain loop", over / ideal, 0.88)
+        if eager is not None:
+            bench.at_least(f"{shape}, K {k}: of the measured rate of products", share, eager)
+        if bench.options.compiled:
+            del engine
+            engine = _compiled(bench, model, job, weights, compiled)
+
+
+def _compiled(bench: Bench, model: Any, job: Job, weights: int, least: float | None) -> Engine:
+    """The same job through `torch.compile`; gives back an engine that is not."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        engine = _engine(bench, model, compile=True)
+    failed = [str(each.message) for each in told if "which runs without" in str(each.message)]
+    if failed:
+        bench.table(shape=job.shape, k=job.k, candidate=COMPILED, note=failed[0])
+    else:
+        seconds = _rotate(bench, job, {COMPILED: lambda: _ours(engine, job.rows)}, rounds=2)[COMPILED]
+        rate = job.flops(model.config, weights, shared=True) / seconds
+        bench.table(shape=job.shape, k=job.k, candidate=COMPILED, seconds=seconds, tflops=rate / 1e12)
+        if least is not None and any(name in bench.machine["device"] for name in ("H100", "H200")):
+            bench.at_least(f"{job.shape}, K {job.k}, compiled: of {PEAK / 1e12:.0f} TFLOP/s", rate / PEAK, least)
+    return _engine(bench, model)
+
+
+# -- models and rows --------------------------------------------------------------------------------------
+
+
+def _engine(bench: Bench, model: Any, *, batch_tokens: int | None = None, causal: bool = False, **more: Any) -> Engine:
+    """The engine as it chooses itself on CUDA; on a CPU with the form of CUDA."""
+    form = None if bench.cuda else attention.VARLEN
+    return engine_of(model, bench.device, form, batch_tokens, causal=causal, **more)
+
+
+def _model(bench: Bench, shape: str, *, causal: bool = False) -> Any:
+    """A Llama-shaped model with random weights in bfloat16, made on the device."""
     torch.manual_seed(0)
-    config = LlamaConfig(**SHAPES[shape], num_labels=1, pad_token_id=0, max_position_embeddings=8192, rope_theta=500000.0)
+    settings = SHAPES["tiny" if bench.options.tiny else shape]
+    config = LlamaConfig(**settings, num_labels=1, pad_token_id=0, max_position_embeddings=32768, rope_theta=500000.0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        with torch.device(device):
-            model = LlamaForSequenceClassification(config)
+        with bench.device:
+            model = (LlamaForCausalLM if causal else LlamaForSequenceClassification)(config)
     finally:
         torch.set_default_dtype(before)
     return model.eval().requires_grad_(False)
@@ -179,9 +396,11 @@ def _weights(model: Any) -> int:
     return sum(p.numel() for p in model.model.layers.parameters() if p.dim() == 2)
 
 
-def _job(shape: str, kind: str, k: int, count: int, tiny: bool) -> Job:
-    rng = np.random.default_rng(k)
-    vocabulary = SHAPES[shape]["vocab_size"]
+def _job(bench: Bench, shape: str, kind: str, k: int, seed: int = 0) -> Job:
+    """About 256 rows (K = 1: 96) with K candidates a prompt."""
+    tiny = bench.options.tiny
+    rng = np.random.default_rng(100 * k + seed)
+    vocabulary = SHAPES["tiny" if tiny else shape]["vocab_size"]
     prompt_mean, own_mean = (24, 12) if tiny else (PROMPT, COMPLETION)
 
     def lengths(mean: int, spread: float, n: int) -> list[int]:
@@ -190,7 +409,7 @@ def _job(shape: str, kind: str, k: int, count: int, tiny: bool) -> Job:
         drawn = rng.lognormal(np.log(mean) - spread**2 / 2, spread, n)
         return np.clip(drawn.round(), 1, 8 * mean).astype(int).tolist()
 
-    groups = max(2 if tiny else 4, count // k)
+    groups = max(2, (32 if tiny else 96 if k == 1 else 256) // k)
     prompts = lengths(prompt_mean, 0.3, groups)
     rows, numbers, starts = [], [], []
     for group, prompt in enumerate(prompts):
@@ -203,7 +422,28 @@ def _job(shape: str, kind: str, k: int, count: int, tiny: bool) -> Job:
     return Job(shape, kind, k, TokenRows.of(rows, numbers, starts), prompts)
 
 
-# -- candidates: token rows in, scores out ----------------------------------------------------------------------------------------------
+def _group(prompt: int, own: int, k: int, bench: Bench) -> TokenRows:
+    """One prompt with K completions."""
+    rng = np.random.default_rng(0)
+    vocabulary = SHAPES["tiny" if bench.options.tiny else "1B"]["vocab_size"]
+    head = rng.integers(10, vocabulary, prompt).tolist()
+    rows = [[*head, 10 + i, *rng.integers(10, vocabulary, own - 1).tolist()] for i in range(k)]
+    return TokenRows.of(rows, [0] * k, [prompt] * k)
+
+
+def _short_of_memory(engine: Engine, most: int) -> None:
+    """A CPU that has no memory for more than `most` tokens."""
+    forward = engine._forward
+
+    def short(rows: TokenRows, stream: Any) -> Any:
+        if len(stream) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory, played on a CPU")
+        return forward(rows, stream)
+
+    engine._forward = short  # type: ignore[method-assign]
+
+
+# -- candidates: token rows in, scores out ----------------------------------------------------------------
 
 
 def _padded_ids(rows: TokenRows, which: Sequence[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -249,71 +489,53 @@ def _plain(model: Any, rows: TokenRows, device: torch.device, budget: int) -> np
 
 
 def _ours(engine: Engine, rows: TokenRows) -> np.ndarray:
-    return engine.run(engine.plan(rows))[:, 0]
+    """The scores of `rows`; the form of attention that ran, and how often, is checked."""
+    return scores_of(engine, rows)
 
 
-# -- timing -----------------------------------------------------------------------------------------------------------------------------
+def _loop(engine: Engine, chunks: Sequence[TokenRows]) -> None:
+    """As a run does it: plans are made ahead, and scores are fetched while the next chunk runs."""
+    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as fetching:
+        plans: Iterator[Any] = ahead.map(engine.plan, chunks)
+        waiting: list[Any] = []
+        for work in plans:
+            while len(waiting) > 1:
+                waiting.pop(0).result()
+            waiting.append(fetching.submit(engine.start(work)))
+        for each in waiting:
+            each.result()
 
 
-def _speed(shape: str, device: torch.device, options: argparse.Namespace) -> list[Table]:
-    _free(device)
-    model = _model(shape, device)
-    weights = _weights(model)
-    engines = {OURS: Engine(model, RewardHead(), device, batch_tokens=options.batch_tokens)}
-    if device.type != "cuda":
-        engines[OURS].ours = attention.VARLEN  # with the stand-in for its kernel
-    if options.compile:
-        engines[COMPILED] = Engine(model, RewardHead(), device, batch_tokens=options.batch_tokens, compile=True)
-    for name, engine in engines.items():
-        _say(f"{shape}: {name} runs in {engine.way} {engine.reason} by {engine.ours}, {engine.budget:,} tokens")
-    tables = []
-    for kind in ("exact", "log-normal"):
-        for k in options.k:
-            job = _job(shape, kind, k, options.rows, options.tiny)
-            flops = [job.flops(model.config, weights, shared=shared) for shared in (False, True)]
-            table = Table(job, flops[0] / flops[1], flops[1], {})
-            _fill(table, model, engines, device, options)
-            tables.append(table)
-    del model, engines
-    _free(device)
-    return tables
-
-
-def _fill(table: Table, model: Any, engines: dict[str, Engine], device: torch.device, options: argparse.Namespace) -> None:
-    rows = table.job.rows
-    some = rows.take(np.arange(min(len(rows), 64 if not options.tiny else 8)))
-    sizes, budgets = ((4, 8), (64, 128)) if options.tiny else ((8, 16, 32, 64), (8192, 16384, 32768))
+def _candidates(bench: Bench, model: Any, job: Job, engines: dict[str, Engine]) -> dict[str, Callable[[], np.ndarray]]:
+    """The loops at their best sizes, and the engines."""
+    device, rows = bench.device, job.rows
+    some = rows.take(np.arange(min(len(rows), 8 if bench.options.tiny else 64)))
+    sizes, budgets = ((4, 8), (64, 128)) if bench.options.tiny else ((8, 16, 32), (8192, 16384))
     size = _best({n: lambda n=n: _padded(model, some, device, n) for n in sizes}, device)
     budget = _best({n: lambda n=n: _plain(model, some, device, n) for n in budgets}, device)
-    candidates: dict[str, Callable[[], np.ndarray]] = {
+    return {
         PADDED: lambda: _padded(model, rows, device, size),
         PLAIN: lambda: _plain(model, rows, device, budget),
         **{name: lambda engine=engine: _ours(engine, rows) for name, engine in engines.items()},
     }
-    notes = {PADDED: f"{size} rows", PLAIN: f"{budget:,} tokens", **{name: f"{engine.budget:,} tokens" for name, engine in engines.items()}}
-    table.lines.update({name: Line(name, notes[name]) for name in candidates})
-    scores: dict[str, np.ndarray] = {}
-    for number in range(-1, options.repeat):
+
+
+# -- timing -----------------------------------------------------------------------------------------------
+
+
+def _rotate(bench: Bench, job: Job, candidates: dict[str, Callable[[], np.ndarray]], rounds: int) -> dict[str, float]:
+    """The median seconds of each, in rotation after a round that is not counted; fewer rounds where time is short."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    gc.collect()
+    for number in range(-1, rounds):
+        begin = time.perf_counter()
         for name, run in candidates.items():
-            line = table.lines[name]
-            if line.reason:
-                continue
-            try:
-                seconds, memory, scores[name] = _timed(run, device)
-            except (RuntimeError, ValueError, TypeError) as error:  # out of memory, or something that this device lacks
-                line.reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-                _say(f"{name}: {line.reason}")
-                _free(device)
-                continue
-            line.memory_gb = max(line.memory_gb, memory)
+            took = _timed(run, bench.device)
             if number >= 0:
-                line.seconds.append(seconds)
-    if PLAIN in scores:
-        spread = float(scores[PLAIN].std()) or 1.0
-        for name, found in scores.items():
-            table.lines[name].difference = float(np.sqrt(np.mean((found - scores[PLAIN]) ** 2))) / spread
-    job = table.job
-    _say(f"{job.shape} {job.kind} K {job.k}: " + ", ".join(f"{line.name} {line.median:.2f} s" for line in table.lines.values()))
+                seconds[name].append(took)
+        if number >= 0 and bench.left < 3 * (time.perf_counter() - begin):
+            break
+    return {name: statistics.median(each) for name, each in seconds.items()}
 
 
 def _best(choices: dict[int, Callable[[], Any]], device: torch.device) -> int:
@@ -322,26 +544,30 @@ def _best(choices: dict[int, Callable[[], Any]], device: torch.device) -> int:
     for size, run in choices.items():
         try:
             run()
-            found[size] = _timed(run, device)[0]
+            found[size] = _timed(run, device)
         except torch.OutOfMemoryError:
-            _free(device)
+            found.pop(size, None)
+        _free(device)
     if not found:
-        raise SystemExit("not even the smallest batch fits into memory")
+        raise RuntimeError("not even the smallest batch fits into memory")
     return min(found, key=lambda size: found[size])
 
 
-def _timed(run: Callable[[], np.ndarray], device: torch.device) -> tuple[float, float, np.ndarray]:
-    """Seconds from token rows to scores on the host, peak memory in GB, and the scores."""
-    cuda = device.type == "cuda"
-    gc.collect()
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(device)
+def _median(run: Callable[[], Any], device: torch.device, times: int) -> float:
+    """The median seconds of `run`, after one that is not counted."""
+    run()
+    return statistics.median(_timed(run, device) for _ in range(times))
+
+
+def _timed(run: Callable[[], Any], device: torch.device) -> float:
+    """Seconds until all that `run` began is done."""
+    if device.type == "cuda":
         torch.cuda.synchronize(device)
     begin = time.perf_counter()
-    found = run()
-    if cuda:
+    run()
+    if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - begin, torch.cuda.max_memory_allocated(device) / 1e9 if cuda else 0.0, found
+    return time.perf_counter() - begin
 
 
 def _free(device: torch.device) -> None:
@@ -350,7 +576,7 @@ def _free(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-# -- report -----------------------------------------------------------------------------------------------------------------------------
+# -- report -----------------------------------------------------------------------------------------------
 
 
 def _about(device: torch.device) -> dict[str, Any]:
@@ -367,77 +593,34 @@ def _about(device: torch.device) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _report(found: list[Check], tables: list[Table], about: dict[str, Any], options: argparse.Namespace) -> str:
+def _report(bench: Bench) -> str:
+    machine = bench.machine
+    minutes = (time.perf_counter() - bench.began) / 60
     lines = [
-        f"{about['date']}, {about['device']}, {about['memory_gb']:.0f} GB; {about['minutes']:.1f} minutes.",
-        ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + ".",
-        f"`{about['command']}`",
+        f"{machine['date']}, {machine['device']}, {machine['memory_gb']:.0f} GB; {minutes:.1f} minutes.",
+        ", ".join(f"{name} {version}" for name, version in machine["versions"].items()) + ".",
+        f"`{machine['command']}`",
     ]
-    if options.tiny:
-        lines += ["", "Tiny models: times mean nothing here."]
-    if found:
-        lines += ["", "#### Correctness", "", "| check | measured | allowed | |", "|---|---|---|---|"]
-        lines += [f"| {c.name} | {c.measured} | {c.allowed} | {'held' if c.held else '**WRONG**'} |" for c in found]
-    if tables:
-        lines += ["", f"#### Speed, bfloat16, {options.repeat} rounds in rotation after one not counted", ""]
-        head = ("model", "lengths", "K", "rows", "candidate", "seconds: median (min–max)", "rows/s", "padded ÷ it", "best plain ÷ it",
-                "FLOP ratio", "TFLOP/s, each prompt once", "peak GB", "rms from best plain, in spreads")  # fmt: skip
-        lines += [f"| {' | '.join(head)} |", f"|---|---|---:|---:|---|{'---:|' * (len(head) - 5)}"]
-        for table in tables:
-            lines += [_line(table, line) for line in table.lines.values()]
-        lines += ["", "| goal | measured | |", "|---|---:|---|"]
-        lines += [
-            f"| {text}: ≥ {goal:g} | {got:.2f} | {'held' if got >= goal else '**not reached**'} |"
-            for text, got, goal in _goals(tables, about)
-        ]
+    if not bench.cuda:
+        lines += ["", "No GPU: this shows that every line runs. Times mean nothing here, and are not judged."]
+    lines += ["", "| stage | pass mark | measured | allowed | |", "|---|---|---|---|---|"]
+    for stage in bench.stages:
+        lines += [f"| {stage.name} | {mark.what} | {_told(mark.measured)} | {mark.allowed} | {_held(mark.held)} |" for mark in stage.marks]
+        if stage.note:
+            lines.append(f"| {stage.name} | | {stage.note} | | **not whole** |")
+    for stage in bench.stages:
+        if stage.tables:
+            lines += ["", f"#### {stage.name}, {stage.seconds:.0f} s", ""]
+            lines += ["- " + ", ".join(f"{name} {_told(value)}" for name, value in row.items()) for row in stage.tables]
     return "\n".join(lines)
 
 
-def _line(table: Table, line: Line) -> str:
-    job = table.job
-    start = [job.shape, job.kind, str(job.k), str(len(job.rows)), f"{line.name}, {line.note}"]
-    if line.reason or not line.seconds:
-        return f"| {' | '.join([*start, line.reason or 'not run'])} {'| ' * 7}|"
-    padded, plain = table.lines[PADDED], table.lines[PLAIN]
-    cells = [
-        f"{line.median:.3f} ({min(line.seconds):.3f}–{max(line.seconds):.3f})", f"{len(job.rows) / line.median:,.1f}",
-        f"{padded.median / line.median:.2f}", f"{plain.median / line.median:.2f}", f"{table.ideal:.2f}",
-        f"{table.shared_flops / line.median / 1e12:,.1f}" if line.name in (OURS, COMPILED) else "–",
-        f"{line.memory_gb:.1f}", f"{line.difference:.1e}",
-    ]  # fmt: skip
-    return f"| {' | '.join([*start, *cells])} |"
+def _held(held: bool | None) -> str:
+    return "not judged" if held is None else "held" if held else "**not reached**"
 
 
-def _goals(tables: list[Table], about: dict[str, Any]) -> list[tuple[str, float, float]]:
-    out = []
-    for table in tables:
-        job, ours, padded, plain = table.job, table.lines[OURS], table.lines[PADDED], table.lines[PLAIN]
-        where = f"{job.shape}, {job.kind}, K {job.k}"
-        if job.k == 16:
-            out.append((f"{where}: × the padded loop", padded.median / ours.median, 4.0))
-        if job.k == 1:
-            out.append((f"{where}: × the best plain loop", plain.median / ours.median, 0.98))
-        else:
-            out.append((f"{where}: × the best plain loop, of the FLOP ratio", plain.median / ours.median / table.ideal, 0.88))
-        if job.k == 16 and job.shape == "8B" and any(name in about["device"] for name in ("H100", "H200")):
-            out.append((f"{where}: of {PEAK / 1e12:.0f} TFLOP/s, each prompt once", table.shared_flops / ours.median / PEAK, 0.70))
-    return out
-
-
-def _raw(found: list[Check], tables: list[Table], about: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "machine": about,
-        "options": vars(options),
-        "checks": [asdict(check) for check in found],
-        "tables": [
-            {
-                "shape": t.job.shape, "lengths": t.job.kind, "k": t.job.k, "rows": len(t.job.rows), "tokens": int(t.job.rows.lengths.sum()),
-                "flop_ratio": t.ideal, "shared_flops": t.shared_flops, "candidates": {name: asdict(line) for name, line in t.lines.items()},
-            }
-            for t in tables
-        ],
-        "goals": [{"goal": text, "measured": got, "hold": goal} for text, got, goal in _goals(tables, about)],
-    }  # fmt: skip
+def _told(value: Any) -> str:
+    return "not measured" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _say(text: str) -> None:

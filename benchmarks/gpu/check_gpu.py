@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +21,17 @@ import torch
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from prefmill.scoring import attention
+from prefmill.scoring import abilities, attention
+from prefmill.scoring.attention import gathered_keys
 from prefmill.scoring.engine import Engine
 from prefmill.scoring.heads import LogProbHead, RewardHead
 from prefmill.scoring.tokens import TokenRows
 
 RMS_FACTOR, MAX_FACTOR = 1.25, 2.0
+TINY_RMS_FACTOR = 1.6  # of thirty rows, whose root mean square moves by a sixth from draw to draw
 FLOAT32_ERROR = 1e-5  # of the largest score, largest error
 WINDOW, VOCABULARY, FIRST = 48, 1000, 10
-BUDGETS = (8192, 96)  # all in one stream; every larger group split
+BUDGET, SPLIT = 8192, 96  # tokens of a stream: all rows in one; every larger group split
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -72,33 +75,42 @@ class Check:
     name: str
     measured: str
     allowed: str
-    held: bool
+    held: bool | None  # None: not run
     seconds: float = 0.0
 
 
-class _Forced(Engine):
-    """An engine that takes the form of attention it is told."""
+@contextmanager
+def forced(form: str | None) -> Iterator[None]:
+    """Engines that are made inside take this form of attention; None: the one that they choose."""
+    chosen = abilities.our_attention
+    if form is not None:
+        abilities.our_attention = lambda *_, **__: form  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        abilities.our_attention = chosen
 
-    backend: str | None = None
 
-    def _attention(self) -> str:
-        return self.backend or super()._attention()
+def checks(device: Any, *, tiny: bool, until: float) -> Iterator[Check]:
+    """Every check, one after another; what goes wrong inside one is its result. None is begun after `until`, of `time.perf_counter`.
 
-
-def checks(device: Any, *, tiny: bool, quick: bool) -> Iterator[Check]:
-    """Every check, one after another; what goes wrong inside one is its result."""
+    Those that matter most come first.
+    """
+    cases = sorted(CASES, key=lambda case: not case.quick)
     todo: list[tuple[str, Callable[[], list[Check]]]] = [
-        (f"{case.name}, {case.dtype}", lambda case=case: _case(case, device, tiny)) for case in CASES if case.quick or not quick
+        (f"{case.name}, {case.dtype}", lambda case=case: _case(case, device, tiny)) for case in cases
     ]
     todo += [
         (f"a row's last token changes no other score, {dtype}", lambda d=dtype, b=backend: [_isolated(d, b, device, tiny)])
         for dtype, backend in (("bfloat16", attention.VARLEN), ("float32", attention.BLOCKMASK))
     ]
     todo += [(f"invariant mode, {dtype}", lambda d=dtype: [_invariant(d, device, tiny)]) for dtype in ("bfloat16", "float32")]
-    if not quick:
-        todo.append(("blockmask at many lengths", lambda: [_lengths(device, tiny)]))
+    todo.append(("blockmask at many lengths", lambda: [_lengths(device, tiny)]))
     for name, make in todo:
         begin = time.perf_counter()
+        if begin > until:
+            yield Check(name, "not run: no time left", "", None)
+            continue
         try:
             found = make()
         except Exception as error:  # one that fails must not hide the others
@@ -179,16 +191,29 @@ def _alone(model: Any, rows: TokenRows, causal: bool) -> np.ndarray:
     return np.asarray(found)
 
 
-def _engine(model: Any, device: Any, backend: str | None, budget: int, *, causal: bool = False, invariant: bool = False) -> Engine:
-    _Forced.backend = backend
-    engine = _Forced(model, LogProbHead() if causal else RewardHead(), device, batch_tokens=budget, invariant=invariant)
-    if backend is not None and engine.way != "streams":
+def engine_of(model: Any, device: Any, form: str | None, budget: int | None, *, causal: bool = False, **more: Any) -> Engine:
+    """An engine with this form of attention, which must have passed its probe."""
+    with forced(form):
+        engine = Engine(model, LogProbHead() if causal else RewardHead(), device, batch_tokens=budget, **more)
+    if form is not None and engine.way != "streams":
         raise RuntimeError(f"the engine fell back to batches: {engine.reason}")
     return engine
 
 
-def _scores(engine: Engine, rows: TokenRows) -> np.ndarray:
-    return engine.run(engine.plan(rows))[:, 0]
+def scores_of(engine: Engine, rows: TokenRows) -> np.ndarray:
+    """The scores of `rows`. Raises `RuntimeError` if another form of attention ran than the engine's, or more or less often."""
+    work = engine.plan(rows)
+    engine.layers.clear()
+    checks = engine.invariant and not engine._checked  # which run some rows again
+    found = engine.run(work)[:, 0]
+    streams = work.streams or []
+    in_place = [s for s in streams if engine.cascades and gathered_keys(s.segments) > engine.keys_per_token * len(s)]
+    layers = engine.model.config.get_text_config().num_hidden_layers
+    wanted = {attention.IN_PLACE: layers * len(in_place), engine.ours: layers * (len(streams) - len(in_place))}
+    wanted = {form: times for form, times in wanted.items() if times}
+    if dict(engine.layers) != wanted and not (checks or engine.splits):
+        raise RuntimeError(f"attention ran as {dict(engine.layers)}; expected {wanted}")
+    return found
 
 
 def _case(case: Case, device: Any, tiny: bool) -> list[Check]:
@@ -201,19 +226,27 @@ def _case(case: Case, device: Any, tiny: bool) -> list[Check]:
     if case.dtype != "float32":
         theirs = np.abs(_alone(model, rows, case.causal) - want)
     found = []
-    for budget in BUDGETS:
-        engine = _engine(model, device, case.backend, budget, causal=case.causal)
-        error = np.abs(_scores(engine, rows) - want)
-        name = f"{case.name}, {case.dtype}, {'one stream' if budget == BUDGETS[0] else 'groups split'}"
+    for way in ("one stream", "groups split", "prefixes in place"):
+        engine = engine_of(model, device, case.backend, BUDGET, causal=case.causal)
+        if way == "groups split":
+            engine.budget = engine.most = SPLIT
+        if way == "prefixes in place":
+            engine.keys_per_token = 0
+            if not engine.cascades or case.family == "mistral":  # a window looks past the prefix
+                continue
+        error = np.abs(scores_of(engine, rows) - want)
+        name = f"{case.name}, {case.dtype}, {way}"
+        ran = ", ".join(f"{form.removeprefix('prefmill_')}: {times} times" for form, times in engine.layers.items()) or "batches"
         if theirs is None:
             bound = FLOAT32_ERROR * float(np.abs(want).max())
             held = bool(error.max() <= bound)
-            found.append(Check(name, f"largest error {error.max():.1e}", f"{bound:.1e}", held))
+            found.append(Check(name, f"largest error {error.max():.1e}; {ran}", f"{bound:.1e}", held))
         else:
             ours_rms, their_rms = _rms(error), _rms(theirs)
-            held = bool(ours_rms <= RMS_FACTOR * their_rms and error.max() <= MAX_FACTOR * theirs.max())
-            allowed = f"{RMS_FACTOR} × {their_rms:.1e}; {MAX_FACTOR:g} × {theirs.max():.1e}"
-            found.append(Check(name, f"rms {ours_rms:.1e}; largest {error.max():.1e}", allowed, held))
+            factor = TINY_RMS_FACTOR if tiny else RMS_FACTOR
+            held = bool(ours_rms <= factor * their_rms and error.max() <= MAX_FACTOR * theirs.max())
+            allowed = f"{factor} × {their_rms:.1e}; {MAX_FACTOR:g} × {theirs.max():.1e}"
+            found.append(Check(name, f"rms {ours_rms:.1e}; largest {error.max():.1e}; {ran}", allowed, held))
     return found
 
 
@@ -225,12 +258,12 @@ def _isolated(dtype: str, backend: str, device: Any, tiny: bool) -> Check:
     """Another last token in one row: every other score keeps its bits, and that one moves."""
     _, model = _models("llama", 64, dtype, device, tiny)
     rows = _rows(tiny)
-    engine = _engine(model, device, backend, BUDGETS[0])
-    before = _scores(engine, rows)
+    engine = engine_of(model, device, backend, BUDGET)
+    before = scores_of(engine, rows)
     row = next(i for i in range(len(rows)) if rows.lengths[i] > rows.starts[i] + 4)
     ids = rows.ids.copy()
     ids[rows.offsets[row + 1] - 1] = FIRST + (ids[rows.offsets[row + 1] - 1] - FIRST + 1) % (VOCABULARY - FIRST)
-    after = _scores(engine, TokenRows(ids, rows.offsets, rows.groups, rows.starts))
+    after = scores_of(engine, TokenRows(ids, rows.offsets, rows.groups, rows.starts))
     others = np.arange(len(rows)) != row
     changed, moved = int((before[others] != after[others]).sum()), before[row] != after[row]
     form = backend.removeprefix("prefmill_")
@@ -243,16 +276,16 @@ def _invariant(dtype: str, device: Any, tiny: bool) -> Check:
     _, model = _models("llama", 64, dtype, device, tiny)
     rows = _rows(tiny)
     backend = attention.VARLEN if dtype == "bfloat16" and device.type == "cpu" else None  # on the CPU the engine would not choose it
-    engine = _engine(model, device, backend, 512, invariant=True)
-    together = _scores(engine, rows)
+    engine = engine_of(model, device, backend, 512, invariant=True)
+    together = scores_of(engine, rows)
     rng = np.random.default_rng(1)
     different = compared = 0
     for _ in range(4):
         some = rng.permutation(len(rows))[: rng.integers(1, len(rows))]
-        different += int((_scores(engine, rows.take(some)) != together[some]).sum())
+        different += int((scores_of(engine, rows.take(some)) != together[some]).sum())
         compared += len(some)
     for i in rng.permutation(len(rows))[:4]:
-        different += int(_scores(engine, rows.take(np.asarray([i])))[0] != together[i])
+        different += int(scores_of(engine, rows.take(np.asarray([i])))[0] != together[i])
         compared += 1
     form = engine.ours.removeprefix("prefmill_")
     return Check(f"invariant mode, {dtype}, by {form}", f"{different} of {compared} scores with other bits", "0", different == 0)
@@ -261,7 +294,7 @@ def _invariant(dtype: str, device: Any, tiny: bool) -> Check:
 def _lengths(device: Any, tiny: bool) -> Check:
     """FlexAttention compiled once must serve every length: past the limit of recompilations it would run uncompiled."""
     exact, model = _models("llama", 64, "float32", device, tiny)
-    engine = _engine(model, device, attention.BLOCKMASK, BUDGETS[0])
+    engine = engine_of(model, device, attention.BLOCKMASK, BUDGET)
     rng = np.random.default_rng(2)
     worst, scale = 0.0, 0.0
     lengths = range(5, 200, 60) if tiny else range(5, 4000, 100)
@@ -269,25 +302,8 @@ def _lengths(device: Any, tiny: bool) -> Check:
         head = rng.integers(FIRST, VOCABULARY, n).tolist()
         rows = TokenRows.of([head + [FIRST + k] * (k + 1) for k in range(3)], [0, 0, 0], [n] * 3)
         want = _alone(exact, rows, False) if n < 1500 else None
-        got = _scores(engine, rows)
+        got = scores_of(engine, rows)
         if want is not None:
             worst, scale = max(worst, float(np.abs(got - want).max())), max(scale, float(np.abs(want).max()))
     bound = FLOAT32_ERROR * scale
     return Check(f"blockmask at {len(lengths)} lengths in one process", f"largest error {worst:.1e}", f"{bound:.1e}", worst <= bound)
-
-
-def plain_varlen(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.Tensor, max_q: int, max_k: int, *,
-    scale: float | None = None, window_size: tuple[int, int] = (-1, -1), enable_gqa: bool = False,
-) -> torch.Tensor:  # fmt: skip
-    """What torch's varlen_attn computes, one scaled_dot_product_attention a segment: stands in for it where there is no CUDA."""
-    out = torch.empty_like(query)
-    q_bounds, k_bounds = cu_q.tolist(), cu_k.tolist()
-    for q0, q1, k0, k1 in zip(q_bounds, q_bounds[1:], k_bounds, k_bounds[1:], strict=False):
-        rows, columns = q1 - q0, k1 - k0
-        seen = torch.ones(rows, columns, dtype=torch.bool, device=query.device).tril(columns - rows)
-        if window_size[0] >= 0:
-            seen = seen.triu(columns - rows - window_size[0])
-        q, k, v = (x.transpose(0, 1)[None] for x in (query[q0:q1], key[k0:k1], value[k0:k1]))
-        out[q0:q1] = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale, enable_gqa=enable_gqa)[0].transpose(0, 1)
-    return out

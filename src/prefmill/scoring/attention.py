@@ -29,6 +29,7 @@ from prefmill.scoring.packing import Stream
 
 # No part of a name may be that of a stock implementation ("sdpa", "flash_attention", "flex_attention"): Transformers matches substrings.
 SEGMENTS, VARLEN, BLOCKMASK = "prefmill_segments", "prefmill_varlen", "prefmill_blockmask"
+IN_PLACE = "prefmill_varlen, prefixes in place"  # how a plan's account calls `varlen` that gathers no keys
 
 # Handed to attention by some models and without effect on what it computes.
 _HARMLESS = frozenset({
@@ -181,6 +182,7 @@ def varlen(
     grouped = query.shape[1] != key.shape[1]
     made: _Gathered | _Cascade = plan.of(VARLEN, sliding_window)
     if isinstance(made, _Cascade):
+        plan.layers[-1] = (IN_PLACE, sliding_window)
         return _cascade(made, flat_query, flat_key, flat_value, scaling, grouped)[None], None
     if made.keys is not None:
         flat_key, flat_value = flat_key.index_select(0, made.keys), flat_value.index_select(0, made.keys)

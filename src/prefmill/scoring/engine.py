@@ -112,7 +112,7 @@ class Engine:
         # An expert's product has as many rows as tokens were sent to it, which neighbours change: there the same bits need every row alone.
         self._alone = self.invariant and abilities.has_experts(self.model)
         self._windows: set[int | None] = set()
-        self._keys = GATHERED_KEYS  # for each token of a stream; beyond, a prefix is read in place
+        self.keys_per_token = GATHERED_KEYS  # that a stream may gather; beyond, prefixes are read in place
         self._compiled = False
         self._probe()
         if self.way == "batches":
@@ -154,10 +154,10 @@ class Engine:
             self.way = "streams"
             if self.ours == attention.VARLEN and not self.invariant:
                 # What is slower without it is no reason for batches.
-                self.cascades, self._keys = True, 0
+                self.cascades, self.keys_per_token = True, 0
                 in_place = self._tried(lambda: self._run_streams(rows, pack(rows, everything, 4096)))
                 self.cascades = in_place is not None and not self._far(in_place, single).any()
-                self.reason, self._keys = "", GATHERED_KEYS
+                self.reason, self.keys_per_token = "", GATHERED_KEYS
 
     def _compile(self) -> None:
         """Compile the body, and go on without where that fails or gives other values."""
@@ -377,7 +377,7 @@ class Engine:
             length = -(-length // whole) * whole
         elif self.ours == attention.BLOCKMASK and self.device.type == "cuda":
             length = max(2, -(-length // _LANE)) * _LANE  # one block is a shape of its own for torch.compile
-        cascade = self.cascades and attention.gathered_keys(stream.segments) > self._keys * length
+        cascade = self.cascades and attention.gathered_keys(stream.segments) > self.keys_per_token * length
         plan = StreamPlan(stream, self.device, length, cascade=cascade, uniform=self._compiled).make(self.ours, self._windows)
         ids, positions = np.zeros(length, np.int64), np.zeros(length, np.int64)
         ids[: len(stream)], positions[: len(stream)] = stream.ids, stream.positions
