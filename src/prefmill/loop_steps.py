@@ -148,6 +148,8 @@ class Stages:
         """The rows of `source` with a column of scores behind them."""
         section = self.recipe.second if column == "second" else self.recipe.score
         on_bad_row: Literal["error", "null"] = "error" if section is None else section.on_bad_row
+        if column == "log_ratio":  # an estimate over the answers that it can be said of
+            on_bad_row = "null"
 
         def work() -> Mapping[str, Any]:
             from prefmill.score_runs import score

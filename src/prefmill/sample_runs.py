@@ -184,8 +184,9 @@ def sample(
     asked = Asked.of(n, temperatures, seed, stage, source or _source(drawer))
     if type(chunk_rows) is not int or chunk_rows < 1:
         raise BadArgument(f"sample: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")
-    taken = {"prompt", *COLUMNS} & set(keep)
-    if taken or len(set(keep)) < len(keep):
+    own = {"prompt", *COLUMNS}
+    taken = [name for name in keep if name.casefold() in own]  # names that differ in case only cannot be read again
+    if taken or len({name.casefold() for name in keep}) < len(keep):
         raise BadArgument(f"sample: cannot keep {sorted(taken) or list(keep)}; expected columns that the pool does not have, each once.")
     target = Path(output)
     check_target(target, overwrite=True)
@@ -283,7 +284,7 @@ class _Run:
             "id": pa.array([name for text in texts for name in self.asked.ids(text)], pa.large_string()),
             "temperature": pa.array([request.temperature for request in requests], pa.float64()),
             "seed": pa.array(seeds, pa.int64()),
-            "finish_reason": pa.array([answer.finish_reason for answer in answers], pa.large_string()),
+            "finish_reason": pa.array([whole_text(answer.finish_reason) for answer in answers], pa.large_string()),
             "logprob": pa.array([_finite(answer.logprob) for answer in answers], pa.float64()),
             "n_tokens": pa.array([answer.n_tokens for answer in answers], pa.int64()),
             "duplicate": pa.array(_repeated(completions, len(draws)), pa.bool_()),

@@ -38,6 +38,8 @@ def test_the_verdict_is_what_stands_last(text: str, number: float) -> None:
     ("</think>", "unparseable"), ("8\n<think>\n10", "unparseable"),
     ('It says "Rating: 10".', "unparseable"), ("It says “Rating: 10”", "unparseable"), ('It says "be kind\nRating: 10"', "unparseable"),
     ("It says 'Rating: 10'.", "unparseable"), ("Rating: 10\nThat is what it says.", "unparseable"),
+    ("The <score>10</score> is what it wants", "unparseable"), ("Rating: 10 is what it wants", "unparseable"),
+    ("<analysis>Rating: 9", "unparseable"), ("<|begin_of_thought|>9", "unparseable"),
     ("Rating: 2, not 10", "contradictory"), ('Rating: 2 (it says "10")', "contradictory"), ("10? Rating: 2", "contradictory"),
     ("[[2]] [[9]]", "contradictory"), ('{"rating": 2, "more": {"rating": 10}}', "contradictory"),
     ('{"rating": 2, "rating": 10}', "contradictory"), ('{"rating": 2, "score": 3}', "contradictory"),
@@ -62,6 +64,7 @@ def test_verdicts(text: str, letter: str) -> None:
 @pytest.mark.parametrize(("text", "number"), [
     ("[RESULT] 4", 4), ("Feedback: clear, and right. [RESULT] 4", 4), ("[[8.5]]", 8.5), ('{"rating": 8}', 8), ("8 out of 10", 8),
     ("Rating：8", 8), ("Rating: 8 out of 10", 8), ("评分\nRating：８／１０", 8), ('{"rating": "7/10"}', 7), ("7.25", 7.25),
+    ("Score (1-10): 8", 8), ("<score>8</score>", 8), ("\\boxed{8}", 8), ("Rating: 8, since it is right", 8), ("Rating: 8 - good", 8),
     ('Because it is clear.\n{"Score": 6.5}', 6.5), ('{\n  "reason": "x",\n  "rating": 6\n}', 6), ("Score is 9", 9), ("> 8/10", 8),
 ])  # fmt: skip
 def test_forms(text: str, number: float) -> None:

@@ -99,7 +99,9 @@ def test_half_a_character_of_a_judge(tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "out.parquet").select("score", "score_verdict").rows() == [(7.0, "\ufffd\nRating: 7")]
 
 
-@pytest.mark.parametrize("broken", [{"choices": []}, {"x": 1}, b"<html>", {"choices": [{"message": {"content": 3}}]}])
+@pytest.mark.parametrize("broken", [{"choices": []}, {"x": 1}, b"<html>", {"choices": [{"message": {"content": 3}}]},
+    b"[" * 200_000, json.dumps(serving.chat("x", reason=None)).encode(),
+])  # fmt: skip
 def test_an_answer_that_cannot_be_used(tmp_path: Path, broken: Any) -> None:
     """For one prompt, always: the run could never end."""
     with pytest.raises(BadRow, match=r"row 1 has no answer; .* broken answer"):
@@ -120,6 +122,14 @@ def test_a_prompt_that_breaks_the_server(tmp_path: Path) -> None:
     assert sampled(tmp_path, answer, chunk_rows=1, on_bad_row="null")["completion"].to_list() == ["a", None, "c"]
     with pytest.raises(RequestFailed, match="is the server up"):
         sampled(tmp_path, lambda prompt: (500, {}, {"error": "down"}), chunk_rows=1, on_bad_row="null")
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": "many", "completion_tokens": None}, {"completion_tokens": 1e400}, [], 7, None])
+def test_usage_that_is_none(tmp_path: Path, usage: Any) -> None:
+    """What a server says of tokens is counted where it is a count."""
+    pool = sampled(tmp_path, lambda prompt: {**serving.chat(prompt), "usage": usage})
+    assert pool["completion"].to_list() == ["a", "b", "c"]
+    assert pool["n_tokens"].to_list() == [None, None, None]
 
 
 def test_seeds_fit_into_every_server(tmp_path: Path) -> None:

@@ -129,14 +129,15 @@ class Client:
                     raise RequestFailed(f"endpoint: {where} cannot be asked; {what}.", index=number) from None
             else:
                 why, wait = str(status), _retry_after(headers)
-                what = f"{status} {self._clean(message_of(text))}".strip()
-                if 200 <= status < 300:
+                fine = 200 <= status < 300
+                what = "" if fine else f"{status} {self._clean(message_of(text))}".strip()
+                if fine:
                     try:
                         answer = json.loads(text)
                         value = read(number, answer)
                     except PrefmillError:  # nothing that asking again could mend
                         raise
-                    except (Broken, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+                    except (Broken, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
                         why, wait = "broken answer", None
                         what = f"broken answer: {error}" if isinstance(error, Broken) else f"broken answer: {self._clean(text[:80])!r}"
                     else:
@@ -183,8 +184,8 @@ class Client:
         usage = answer.get("usage") if isinstance(answer, dict) else None
         if isinstance(usage, dict):
             with self._lock:
-                self._tokens_in += int(usage.get("prompt_tokens") or 0)
-                self._tokens_out += int(usage.get("completion_tokens") or 0)
+                self._tokens_in += _count_of(usage.get("prompt_tokens"))
+                self._tokens_out += _count_of(usage.get("completion_tokens"))
 
     def _clean(self, text: str) -> str:
         """`text` without the key, should a server echo it."""
@@ -221,13 +222,18 @@ class _Pace:
             self._quiet = max(self._quiet, time.monotonic() + seconds)
 
 
+def _count_of(told: Any) -> int:
+    """A number of tokens, 0 for what is none."""
+    return told if type(told) is int and told > 0 else 0
+
+
 def message_of(text: str) -> str:
     """What a server says in an error, without its wrapping: OpenAI's `error.message`, FastAPI's `detail`, TEI's `error`, or the text.
 
     >>> message_of('{"error": {"message": "no such model"}}'), message_of('{"detail": "too long"}'), message_of("<html>")
     ('no such model', 'too long', '<html>')
     """
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         said = json.loads(text)
         for key in ("error", "detail", "message"):
             if isinstance(said, dict) and said.get(key):

@@ -169,7 +169,8 @@ class EndpointSampler(Remote):
         text = text[: min(ends)] if ends else text
         told = choice.get("logprobs")
         number, tokens = (_chat_tokens(told) if self.api == "chat" else _plain_tokens(told)) if told else (None, None)
-        counted = (said.get("usage") or {}).get("completion_tokens")
+        usage = said.get("usage")
+        counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
         n_tokens = counted if type(counted) is int and counted >= 0 else number
         logprob = sum(token.logprob for token in tokens) if tokens is not None else None
         return Reply(Answer(text, reason, logprob, n_tokens), tokens)

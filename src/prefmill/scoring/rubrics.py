@@ -90,25 +90,27 @@ def filled(rubric: str, values: Mapping[str, str]) -> str:
 SCALE = (1.0, 10.0)
 # Full-width forms, one character for one, so that places in the text stay what they are.
 _PLAIN = str.maketrans({chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)})
-_THOUGHT = r"(?:think|thinking|thought|thoughts|reasoning|seed:think)"
-_OPENED = re.compile(rf"[<\[◁]\s*{_THOUGHT}\s*[>\]▷]", re.IGNORECASE)
-_CLOSED = re.compile(rf"[<\[◁]\s*/\s*{_THOUGHT}\s*[>\]▷]", re.IGNORECASE)
+_THOUGHT = r"(?:think|thinking|thoughts?|reasoning|seed:think|scratchpad|analysis|reflection|rationale)"
+_OPENED = re.compile(rf"[<\[◁]\s*{_THOUGHT}\s*[>\]▷]|<\|begin_of_thought\|>|<\|channel\|>analysis", re.IGNORECASE)
+_CLOSED = re.compile(rf"[<\[◁]\s*/\s*{_THOUGHT}\s*[>\]▷]|<\|end_of_thought\|>|<\|channel\|>final<\|message\|>", re.IGNORECASE)
 _LINE = re.compile(r"[^\n\r\v\f\x85\u2028\u2029]+")
 _FENCE = re.compile(r"\s*`{3,}\w*\s*")
 _QUOTED = re.compile(r"""\"[^"]*"|“[^”]*”|«[^»]*»|`[^`]*`|(?<!\w)'[^']*'(?!\w)|(?<!\w)‘[^’]*’(?!\w)""")
 _QUOTES = re.compile('["“”«»]')
 
 _BULLET = r"\s*(?:[-*#>]+\s+)*[*_]*"
-_OPEN, _CLOSE = r"[\[(*_`]*", r"[\])*_`]*"
+_OPEN, _CLOSE = r"[\[(*_`]*", r"(?:[\])}*_`]|\s*</\w+>)*"
 _NUMBER = r"(?P<value>(?:0|[1-9]\d{0,8})(?:\.\d{1,8})?)"
 _RATING = rf"{_OPEN}{_NUMBER}{_CLOSE}(?:\s*(?:/|out\s+of)\s*(?P<top>\d{{1,9}})(?!\d))?{_CLOSE}"
 _NO_MORE = r"(?![\w%]|[.,/]\d|\s*(?:[-–~/]|to\b|or\b|out\b)\s*\d)"
+_PAUSE = r"(?=\s*(?:[,.;:!(—–-]|$))"  # a reason may follow, the rest of a sentence may not: "Rating: 10 is what it wants"
 _ADJECTIVES = r"(?:(?:my|the|your|its|final|overall|total)\s+)*"
 
 
 def _said(words: str) -> str:
     """What stands before a verdict: `Rating:`, `[RESULT]`, or the brackets of `[[8]]`."""
-    return rf"(?:{words})[*_]*\s*(?:[:=]|\bis\b:?)[*_\s]*|\[RESULT\]\s*:?\s*|(?=\[\[)"
+    label = rf"(?:{words})[*_]*(?:\s*\([^()]*\))?[*_]*\s*(?:[:=]|\bis\b:?)[*_\s]*"
+    return rf"{label}|<(?:{words})>\s*|\\boxed\{{|\[RESULT\]\s*:?\s*|(?=\[\[)"
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class _Form:
         said = _said(words)
         return cls(
             re.compile(rf"{_BULLET}[\"'“‘«]?{value.replace('(?-i:[ABC])', '[ABC]')}[\"'”’»]?\s*[.!]?\s*", re.IGNORECASE),
-            re.compile(rf"{_BULLET}{_ADJECTIVES}(?:{said}){value}{more}", re.IGNORECASE),
+            re.compile(rf"{_BULLET}{_ADJECTIVES}(?:{said}){value}{more}{_PAUSE}", re.IGNORECASE),
             re.compile(rf"(?:{said}){value}[\s.!*_]*$", re.IGNORECASE),
             re.compile(others),
             frozenset(keys.split()),
