@@ -51,6 +51,14 @@ def sample(  # one option a line: this is the manual
         str | None,
         typer.Option(metavar="NAME|FILE", help="auto, chat, concat, or a Jinja file.  [default: auto]", rich_help_panel=_MODEL),
     ] = None,
+    template_date: Annotated[
+        str | None,
+        typer.Option(
+            metavar="YYYY-MM-DD",
+            help="What a template prints as the date.  [default: the day on which the run begins]",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_MODEL)
     ] = False,
@@ -154,7 +162,7 @@ def _sampler(options: Mapping[str, Any]) -> Any:
     if options["model"] is None:
         raise BadArgument("sample: no model named.", hint="--model DIR, a folder that save_pretrained wrote, or a hub id.")
     shared = ("top_p", "max_new_tokens", "stop")
-    local = ("revision", "template", "on_too_long", "device", "dtype", "batch_tokens", "threads")
+    local = ("revision", "template", "template_date", "on_too_long", "device", "dtype", "batch_tokens", "threads")
     remote = ("api_key_env", "concurrency", "rate_limit", "retries", "timeout", "seed_bits", "extra")
     own, foreign = (remote, (*local, "trust_remote_code")) if options["url"] is not None else (local, remote)
     for name in foreign:

@@ -68,6 +68,14 @@ def score(  # one option a line: this is the manual
         str | None,
         typer.Option(metavar="NAME|FILE", help="auto, chat, pair, concat, or a Jinja file.  [default: auto]", rich_help_panel=_MODEL),
     ] = None,
+    template_date: Annotated[
+        str | None,
+        typer.Option(
+            metavar="YYYY-MM-DD",
+            help="What a template prints as the date.  [default: the day on which the run begins]",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
     max_length: Annotated[
         int | None, typer.Option(min=1, help="Most tokens of a row.  [default: what the model takes]", rich_help_panel=_MODEL)
     ] = None,

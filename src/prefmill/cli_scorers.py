@@ -10,7 +10,8 @@ from prefmill.errors import BadArgument
 from prefmill.options import json_in, number_in, was_given
 
 #: What every scorer over a model in this process takes.
-_LOCAL = ("revision", "template", "max_length", "on_too_long", "dtype", "batch_tokens", "share_prefix", "threads", "cache", "device",
+_LOCAL = ("revision", "template", "template_date", "max_length", "on_too_long", "dtype", "batch_tokens", "share_prefix",
+          "threads", "cache", "device",
           "trust_remote_code", "invariant", "compile")  # fmt: skip
 _SERVER = ("url", "concurrency", "rate_limit", "retries", "timeout", "api_key_env")
 #: The options that mean something for each scorer, beside --model and --combine.
@@ -19,8 +20,8 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "logprob": _LOCAL,
     "implicit": (*_LOCAL, "reference", "beta"),
     "judge": (*_SERVER, "rubric", "scale", "mode", "schedule", "max_pairs", "max_new_tokens", "top_logprobs", "ten_is_one_token",
-              "on_refused", "extra", "price_in", "price_out", "device", "dtype"),
-    "endpoint": (*_SERVER, "kind", "tokenizer", "template", "label", "parity", "tolerance", "on_refused", "batch_rows",
+              "on_refused", "extra", "price_in", "price_out", "device", "dtype", "template_date"),
+    "endpoint": (*_SERVER, "kind", "tokenizer", "template", "template_date", "label", "parity", "tolerance", "on_refused", "batch_rows",
                  "device", "dtype"),
 }  # fmt: skip
 _ALL = sorted({name for names in TAKES.values() for name in names})
@@ -75,13 +76,13 @@ def _judge(options: Mapping[str, Any], model: str, given: dict[str, Any]) -> Any
         needless = [name for name in sampling if name in (*_SERVER, "extra")]
         if needless:
             raise BadArgument(f"--{needless[0].replace('_', '-')} needs a server.", hint="--url http://HOST:PORT/v1")
-        local = {name: given[name] for name in ("dtype",) if name in given}
+        local = {name: given[name] for name in ("dtype", "template_date") if name in given}
         local["on_too_long"] = own.get("on_refused", "error")
         sampler = samplers.LocalSampler(model=model, device=(options["device"] or ["auto"])[0], **sampling, **local)
         return JudgeScorer(sampler=sampler, **own)
-    for name in ("device", "dtype"):
+    for name in ("device", "dtype", "template_date"):
         if name in given:
-            raise BadArgument(f"--{name} has no meaning with --url: the server has its own.")
+            raise BadArgument(f"--{name.replace('_', '-')} has no meaning with --url: the server has its own.")
     return JudgeScorer(sampler=samplers.EndpointSampler(model=model, **sampling), **own)
 
 

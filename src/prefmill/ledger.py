@@ -23,6 +23,16 @@ from prefmill.errors import BadInput, RunBusy, RunDiffers, TargetExists
 _VERSION = 1
 
 
+def key_of(output: Path) -> dict[str, Any]:
+    """The key of the run to which `output` belongs; empty where there is none."""
+    try:
+        found = json.loads((output.with_name(f".{output.name}.prefmill") / "manifest.json").read_text("utf-8"))
+        key: dict[str, Any] = found["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return key
+
+
 class Ledger:
     """The chunks of one run, for one output. Use it as a context: it holds a lock.
 

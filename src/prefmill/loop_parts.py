@@ -77,23 +77,34 @@ def ratio_of(recipe: Recipe, policy: str) -> Any:
     from prefmill.scoring import ImplicitReward
 
     own = recipe.sample.sampler
-    same = {name: own[name] for name in ("device", "dtype", "trust_remote_code", "batch_tokens") if name in own and "url" not in own}
+    same = {
+        name: own[name]
+        for name in ("template_date", "device", "dtype", "trust_remote_code", "batch_tokens")
+        if name in own and "url" not in own
+    }
     return ImplicitReward(
         model=policy, reference=recipe.policy.model, reference_revision=recipe.policy.revision, beta=1.0, on_too_long="null", **same
     )
 
 
-def identity(recipe: Recipe, section: str) -> dict[str, str]:
-    """What decides the results of the models that a section names, by content where they are folders of this machine."""
-    part = getattr(recipe, section)
-    if section == "policy":
-        folder = Path(part.model)
-        if not folder.is_dir():
-            return {"model": part.model, "revision": str(part.revision)}
-        from prefmill.scoring.models import content_hash
+def identity(recipe: Recipe) -> dict[str, str]:
+    """What decides the answers of the policy, by content where it is a folder of this machine."""
+    part = recipe.policy
+    folder = Path(part.model)
+    if not folder.is_dir():
+        return {"model": part.model, "revision": str(part.revision)}
+    from prefmill.scoring.models import content_hash
 
-        return {"model": content_hash(folder)}
-    return dict(scorer_of(part).fingerprint)
+    return {"model": content_hash(folder)}
+
+
+def prints_date(recipe: Recipe) -> bool:
+    """Whether the template of the policy asks for the date of today; of a hub's model nobody knows before it is here."""
+    own = recipe.sample.sampler
+    template = str(own.get("template", "auto"))
+    files = [Path(template)] if Path(template).is_file() else [*Path(recipe.policy.model).glob("*.jinja"),
+             Path(recipe.policy.model) / "tokenizer_config.json"]  # fmt: skip
+    return "url" not in own and any(path.is_file() and "strftime_now" in path.read_text(encoding="utf-8") for path in files)
 
 
 def _sampler_kind(given: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ bounded by `max_new_tokens`. A time is told only where the run's folder holds a 
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any
 
 from prefmill.errors import PrefmillError
 from prefmill.loop_prompts import Prompts, load_prompts
-from prefmill.loop_state import done_in
+from prefmill.loop_state import begun_on, done_in
 from prefmill.loop_steps import Parts
 from prefmill.loops import decided, read
 from prefmill.plans import BestOf, Pairs
@@ -73,7 +74,8 @@ def explain(recipe: Any, output: str | Path | None = None, *, stages: int | None
     tokens, notes = _prompt_tokens(made, prompts)
     done: Mapping[str, Any] = {}
     if output is not None and (Path(output) / "state.json").exists():
-        parts = Parts(made, None, {"score": None, "second": None}, None, None)
+        date = begun_on(Path(output)) or str(datetime.date.today())
+        parts = Parts(made, None, {"score": None, "second": None}, None, None, date)
         try:
             done = done_in(Path(output), decided(made, parts, prompts))
         except PrefmillError as error:

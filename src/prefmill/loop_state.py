@@ -133,6 +133,17 @@ class RunFolder:
         self.close()
 
 
+def begun_on(folder: Path) -> str | None:
+    """The date that the templates of the loop in `folder` print; None where there is no loop, or they print none."""
+    inputs = (_read(folder) or {}).get("decides", {}).get("inputs", {})
+    dates = (value for part in inputs.values() if isinstance(part, dict) for name, value in part.items() if _is_date(name))
+    return next(dates, None)
+
+
+def _is_date(name: str) -> bool:
+    return name.rpartition(".")[2] == "template_date"
+
+
 def refuse_other(folder: Path, before: Mapping[str, Any], decides: Mapping[str, Any]) -> None:
     """Raise `RunDiffers` where `folder` is of another recipe; more stages are the same one."""
     now, old = dict(decides), dict(before)

@@ -18,7 +18,7 @@ from prefmill.loop_prompts import Prompts
 from prefmill.loop_state import RunFolder
 from prefmill.plans import BestOf
 from prefmill.recipes import Recipe
-from prefmill.scoring.scorers import as_scorer
+from prefmill.scoring.scorers import as_scorer, with_template_date
 
 #: a policy's folder (or hub id) to its `Sampler`
 MakeSampler = Callable[[str], Any]
@@ -35,29 +35,37 @@ class Parts:
     given: Mapping[str, Any]
     make_ratio: Callable[[str], Any] | None
     train: Trainer | None
+    date: str  #: what templates print as the date of today, at every stage and however often the loop is stopped
 
     def inputs(self) -> dict[str, Any]:
         """What decides the results of the parts, by name."""
-        found = {"policy": loop_parts.identity(self.recipe, "policy")}
-        for name, part in self.given.items():
-            if part is not None:
-                found[name] = dict(as_scorer(part).fingerprint)
-            elif getattr(self.recipe, name) is not None:
-                found[name] = loop_parts.identity(self.recipe, name)
+        found = {"policy": loop_parts.identity(self.recipe)}
+        if loop_parts.prints_date(self.recipe):
+            found["policy"]["template_date"] = self.recipe.sample.sampler.get("template_date", self.date)
+        for name in self.given:
+            scorer = self.scorer(name)
+            if scorer is not None:
+                found[name] = dict(as_scorer(scorer).fingerprint)
         return found
 
     def sampler(self, policy: str) -> Any:
-        return self.make_sampler(policy) if self.make_sampler else loop_parts.sampler_of(self.recipe, policy)
+        made = self.make_sampler(policy) if self.make_sampler else loop_parts.sampler_of(self.recipe, policy)
+        return with_template_date(made, self.date)
 
     def scorer(self, name: str) -> Any:
         """The scorer that selects (`score`) or the one that only looks on (`second`); None if there is none."""
-        if self.given[name] is not None:
-            return self.given[name]
         section = getattr(self.recipe, name)
-        return None if section is None else loop_parts.scorer_of(section)
+        if self.given[name] is not None:
+            made = self.given[name]
+        elif section is not None:
+            made = loop_parts.scorer_of(section)
+        else:
+            return None
+        return with_template_date(made, self.date)
 
     def ratio(self, policy: str) -> Any:
-        return self.make_ratio(policy) if self.make_ratio else loop_parts.ratio_of(self.recipe, policy)
+        made = self.make_ratio(policy) if self.make_ratio else loop_parts.ratio_of(self.recipe, policy)
+        return with_template_date(made, self.date)
 
     def trainer(self) -> Trainer:
         from prefmill.training import train_policy

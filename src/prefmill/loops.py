@@ -9,6 +9,7 @@ disk, and how a killed loop goes on, is in `loop_state.py`; the steps themselves
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from prefmill._version import __version__
 from prefmill.errors import BadArgument
 from prefmill.job import Progress
 from prefmill.loop_prompts import Prompts, load_prompts
-from prefmill.loop_state import RunFolder
+from prefmill.loop_state import RunFolder, begun_on
 from prefmill.loop_steps import MakeSampler, Parts, Stages, Trainer
 from prefmill.readers.find import check_apart
 from prefmill.recipes import Recipe, read_recipe
@@ -89,7 +90,7 @@ def loop(
     made = read(recipe, stages=stages, seed=seed, parts=[name for name, part in given.items() if part is not None])
     _refuse_inside(recipe, made, Path(output))
     prompts = load_prompts(made.prompts)
-    parts = Parts(made, sampler, given, ratio, trainer)
+    parts = Parts(made, sampler, given, ratio, trainer, (None if overwrite else begun_on(Path(output))) or str(datetime.date.today()))
     decides = decided(made, parts, prompts)
     with RunFolder(Path(output), decides, reuse=reuse, overwrite=overwrite) as run:
         done = Stages(made, prompts, parts, run, progress or (lambda phase, share: None))

@@ -23,13 +23,14 @@ from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadInput, Bad
 from prefmill.forks import refuse_fork
 from prefmill.hashing import spelled
 from prefmill.job import Progress, Reading
-from prefmill.ledger import Ledger
+from prefmill.ledger import Ledger, key_of
 from prefmill.prompts import Prompts, open_prompts
 from prefmill.sampling import Answer, LocalSampler, Request
 from prefmill.sampling.remote import Remote
 from prefmill.sampling.samplers import whole_text
 from prefmill.sampling.seeds import Asked
 from prefmill.scoring.bad_rows import OnBadRow, check_on_bad_row, with_bad_rows
+from prefmill.scoring.scorers import on_its_date, printed_date
 from prefmill.whole import temporary
 
 CHUNK_ROWS = 256
@@ -51,7 +52,8 @@ class SampleReport:
     `first_null` is the first prompt of each). duplicates: answers with a text that the prompt already had; empty: answers without text.
     tokens: of all answers, as far as the sampler told (untold: answers whose number it did not tell). chunks_resumed: chunks that an
     earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the sampler; tokens_sampled: in this call. Of servers:
-    requests sent by this call, retries among them, and why (retried).
+    requests sent by this call, retries among them, and why (retried). template_date: the date that a
+    template printed, where one does.
     """
 
     prompts_in: int
@@ -73,6 +75,7 @@ class SampleReport:
     peak_rss_mb: float
     output: str
     columns: tuple[str, ...]
+    template_date: str | None = None
     requests: int = 0
     retries: int = 0
     retried: Mapping[str, int] = field(default_factory=dict)
@@ -200,6 +203,7 @@ def sample(
         prompts = open_prompts(inputs, prompt, home, keep=keep, id=id, **options)
         _check_writable(prompts, home / "trial" / target.name)  # our own lock is on home
         tell("loading the model", None)
+        drawer = on_its_date(drawer, {} if overwrite else key_of(target).get("sampler", {}))
         key = {
             "keep": list(keep),
             "input": {"prompts": prompts.count, "content": prompts.identity},
@@ -221,7 +225,8 @@ def sample(
                 tell("writing", None)
                 run.publish()
             return run.report(
-                way=way, seconds_model=round(seconds_model, 3), tokens_sampled=tokens, chunks_resumed=len(run.sizes) - len(missing),
+                template_date=printed_date(drawer), way=way,
+                seconds_model=round(seconds_model, 3), tokens_sampled=tokens, chunks_resumed=len(run.sizes) - len(missing),
                 seconds=round(time.perf_counter() - started, 3), requests=spent.get("requests", 0), retries=spent.get("retries", 0),
                 retried={name.removeprefix("retry:"): times for name, times in spent.items() if name.startswith("retry:")},
             )  # fmt: skip

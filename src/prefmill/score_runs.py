@@ -25,12 +25,12 @@ from prefmill._version import __version__
 from prefmill.errors import BadArgument, BadInput, BadRow, ScorerDied
 from prefmill.forks import refuse_fork
 from prefmill.job import Progress, Reading
-from prefmill.ledger import Ledger, chunk_path, write_chunk
+from prefmill.ledger import Ledger, chunk_path, key_of, write_chunk
 from prefmill.pool import Chunk, Pool, open_pool
 from prefmill.schema import RoleNames
 from prefmill.scoring.bad_rows import OnBadRow, RowGuard, check_on_bad_row, with_bad_rows
 from prefmill.scoring.reward import RewardModel
-from prefmill.scoring.scorers import Scored, as_scorer, on_device, text_names
+from prefmill.scoring.scorers import Scored, as_scorer, on_device, on_its_date, printed_date, text_names
 from prefmill.stream import CHUNK_ROWS, ahead, score_arrays, score_names
 from prefmill.whole import temporary
 
@@ -43,7 +43,8 @@ class ScoreReport:
     """What scoring did: rows_in = rows_scored + rows of `null` for each reason (`errors.BAD_ROW`); `first_null` is the first row of each.
 
     tokens: of all rows; tokens_run: that the model saw, after sharing, duplicates and the cache. duplicates: rows that took the score of
-    another one. cut_by_template: rows whose template leaves out a part of the completion.
+    another one. cut_by_template: rows whose template leaves out a part of the completion. template_date: the date
+    that a template printed, where one does.
     chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time; seconds_model: of it, in the scorer.
     Of servers: requests sent, retries among them and why (retried), tokens_in and tokens_out as the server counts them, cost where prices
     are known.
@@ -67,6 +68,7 @@ class ScoreReport:
     output: str
     columns: tuple[str, ...]
     cut_by_template: int = 0
+    template_date: str | None = None
     requests: int = 0
     retries: int = 0
     retried: Mapping[str, int] = field(default_factory=dict)
@@ -160,6 +162,7 @@ def score(
             tokens = getattr(staged, "chunk_tokens", None)
             chunk_rows = pool.rows_of(tokens, home, least=CHUNK_ROWS) if tokens else CHUNK_ROWS
             pool = pool.in_chunks(chunk_rows)
+        staged = on_its_date(staged, {} if overwrite else key_of(target).get("scorer", {}))
         shape = {"chunk_rows": chunk_rows, "scorer": getattr(staged, "shape", {})}
         key = {
             "input": {"rows": pool.rows, "content": pool.identity},
@@ -181,7 +184,7 @@ def score(
             report = run.publish(names)
             return replace(
                 report, chunks_resumed=len(pool.sizes) - len(missing), seconds=round(time.perf_counter() - started, 3),
-                seconds_model=round(seconds_model, 3),
+                seconds_model=round(seconds_model, 3), template_date=printed_date(staged),
             )  # fmt: skip
 
 

@@ -183,6 +183,11 @@ def check(found: Findings) -> None:
         console.print(f"not ok: {problem}", markup=False)
 
 
+def _template_date(console: Console, date: str | None) -> None:
+    if date is not None:
+        console.print(f"date in the chat template: {date} (--template-date sets it)", markup=False)
+
+
 def scored(done: ScoreReport) -> None:
     """What scoring did: every row, tokens saved, how fast."""
     console = _console()
@@ -199,6 +204,7 @@ def scored(done: ScoreReport) -> None:
         table.add_row(name, f"{rows:,}", f"{100 * rows / whole:.1f} %")
     console.print(table)
     _first_null(console, done.first_null)
+    _template_date(console, done.template_date)
     if done.tokens:
         ratio = done.tokens / max(1, done.tokens_run)
         console.print(f"{done.tokens:,} tokens, {done.tokens_run:,} through the model ({ratio:.2f} to 1)", markup=False)
@@ -240,6 +246,7 @@ def sampled(done: SampleReport) -> None:
     for name, rows in [*lines, *(aside for aside in asides if aside[1])]:
         table.add_row(escape(name), f"{rows:,}", f"{100 * rows / max(1, done.answers):.1f} %")
     console.print(table)
+    _template_date(console, done.template_date)
     _first_null(console, done.first_null)
     went_on = f", {done.chunks_resumed} of {done.chunks} chunks were there" if done.chunks_resumed else ""
     rate = f"{done.tokens_per_second:,.0f} tokens/s, " if done.tokens_per_second else ""

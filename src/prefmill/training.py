@@ -155,9 +155,13 @@ def train_reward(
             trainee.model = None  # measuring loads what was written
             trained = set(rows.take(rows.frame[kept]).prompts)
             tell("measuring", None)
-            found = [_measure(folder, name, each, trained, device, trust_remote_code, where, on_bad_row) for name, each in tests.items()]
+            found = [
+                _measure(folder, name, each, trained, device, trust_remote_code, where, on_bad_row, encoder.template_date)
+                for name, each in tests.items()
+            ]
             report = _report(
                 "reward", model, output, given.rows_in, len(kept), dropped, done, recipe, started, center=center, holdout=share,
+                **_dated(encoder),
                 rows_held_out=tests["held-out"].frame.height if "held-out" in tests and share else 0,
                 held_out=tuple(each for each in found if each is not None),
             )  # fmt: skip
@@ -241,7 +245,7 @@ def train_policy(
             done = _fit_policy(trainee, recipe, columns, folder, method, beta, tell)
             report = _report(
                 method, model, output, rows_in, len(columns["length"]), dropped, done, recipe, started,
-                beta=beta if method == "dpo" else None,
+                beta=beta if method == "dpo" else None, **_dated(encoder),
             )  # fmt: skip
             write_report(folder, report)
     return report
@@ -285,6 +289,11 @@ def _prepared(trainee: Trainee, where: str, recipe: Recipe, *, starts: bool = Fa
         trainee.tokenizer.chat_template = ENCODER_TEMPLATE
         encoder = Encoder(trainee.tokenizer, limit=limit, on_too_long="null", starts=starts, needs_completion=starts)
     return encoder, replace(recipe, max_length=limit)
+
+
+def _dated(encoder: Any) -> dict[str, str]:
+    """The date that the template printed, where it prints one."""
+    return {} if encoder.template_date is None else {"template_date": encoder.template_date}
 
 
 def _report(
@@ -347,14 +356,22 @@ def _dataset(columns: dict[str, Any]) -> Any:
 
 
 def _measure(
-    folder: Path, name: str, pairs: PairRows, trained: set[str], device: str, trust_remote_code: bool, where: str, on_bad_row: OnBadRow
+    folder: Path,
+    name: str,
+    pairs: PairRows,
+    trained: set[str],
+    device: str,
+    trust_remote_code: bool,
+    where: str,
+    on_bad_row: OnBadRow,
+    template_date: str | None,
 ) -> HeldOut | None:
     """The written model on pairs, through the scorer of `prefmill score`; None where there are none."""
     from prefmill.scoring import RewardModel
 
     if not pairs.frame.height:
         return None
-    scorer = RewardModel(model=folder, device=device, on_too_long="null", trust_remote_code=trust_remote_code)
+    scorer = RewardModel(model=folder, device=device, on_too_long="null", trust_remote_code=trust_remote_code, template_date=template_date)
     guard = RowGuard(scorer, on_bad_row)
     keys = pairs.prompts
     groups = numbered(keys)

@@ -32,6 +32,7 @@ class LocalSampler:
         stop: texts that end an answer; it is cut before the first of them. A special token of the tokenizer counts as an end token.
         template: how a prompt becomes ids: `auto` is `chat` if the tokenizer has a template (a text prompt is then one user message),
             else `concat`, the text as it is; or a file that holds a Jinja template. As `LogProb` and `RewardModel` read it.
+        template_date: what a template prints as the date of today (`strftime_now`), YYYY-MM-DD; None: the day on which a run begins.
         on_too_long: a prompt that leaves no room for `max_new_tokens` is an `error`, or has the finish reason `too_long` (`null`).
             Nothing is ever cut.
         device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto` is float32 on a CPU, the checkpoint's on CUDA.
@@ -52,6 +53,7 @@ class LocalSampler:
     max_new_tokens: int = 256
     stop: str | Sequence[str] = ()
     template: str = "auto"
+    template_date: str | None = None
     on_too_long: OnTooLong = "error"
     device: str = "auto"
     dtype: Dtype = "auto"
@@ -110,6 +112,7 @@ class LocalSampler:
             "sampler": f"local:{_RULE}",
             "model": models.content_hash(self._folder()),
             "template": encoder.fingerprint,
+            **({} if encoder.template_date is None else {"template_date": encoder.template_date}),
             "top_p": repr(float(self.top_p)),
             "max_new_tokens": str(self.max_new_tokens),
             "stop": repr(self.stop),
@@ -117,6 +120,12 @@ class LocalSampler:
             "on_too_long": self.on_too_long,
             "dtype": models.dtype_of(self._folder(), self.dtype, where),
         }
+
+    @property
+    def printed_date(self) -> str | None:
+        """The date that the template prints; None: it prints none."""
+        found: str | None = self.encoder.template_date
+        return found
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -149,7 +158,7 @@ class LocalSampler:
         template = self.template if self.template != "auto" else "chat" if tokenizer.chat_template else "concat"
         if template == "pair":
             raise BadArgument("sample: a prompt alone is no pair of texts; got template='pair'.", hint="chat, concat, or a file.")
-        return Encoder(tokenizer, template=template)
+        return Encoder(tokenizer, template=template, template_date=self.template_date)
 
     def _config(self) -> Any:
         from prefmill.scoring import models

@@ -55,6 +55,8 @@ class EndpointScorer(Remote):
             | `tei-predict`     | `/predict`           | text if there is a `tokenizer`, else a pair of texts                |
             | `tei-rerank`      | `/rerank`            | a pair of texts, the completions of a prompt in one request         |
         tokenizer: a folder or hub id, to make texts or ids here with `template`, as `RewardModel` does.
+        template_date: what a template prints as the date of today (`strftime_now`); None: the day on which a run begins. A server that
+            applies its own template has its own date.
         label: which score it is, where the model has several: a number, or for TEI a name.
         parity: a `RewardModel` of the same weights; the first `parity_rows` rows are scored by it too, and a difference of more than
             `tolerance` times the largest score raises `ScoresDiffer`, which says what it looks like. With its device `auto` it runs on
@@ -76,6 +78,7 @@ class EndpointScorer(Remote):
     kind: Kind = "vllm-classify"
     tokenizer: str | Path | None = None
     template: str = "auto"
+    template_date: str | None = None
     label: int | str | None = None
     parity: RewardModel | None = None
     parity_rows: int = 8
@@ -107,13 +110,19 @@ class EndpointScorer(Remote):
         return said
 
     @property
+    def printed_date(self) -> str | None:
+        """The date that the template prints; None: it prints none, or the server's does."""
+        return None if self.tokenizer is None else self._encoder.template_date
+
+    @property
     def fingerprint(self) -> Mapping[str, str]:
         """What decides the scores, as far as the client knows; the weights too where they can be compared."""
         parity = {} if self.parity is None else {f"parity.{name}": value for name, value in self.parity.fingerprint.items()}
         template = "" if self.tokenizer is None else self._encoder.fingerprint
+        date = {} if self.printed_date is None else {"template_date": self.printed_date}
         return {
             "scorer": "endpoint", "kind": self.kind, "model": self.model, "template": template, "label": str(self.label),
-            "on_refused": self.on_refused, **parity,
+            "on_refused": self.on_refused, **date, **parity,
         }  # fmt: skip
 
     @property
@@ -122,7 +131,7 @@ class EndpointScorer(Remote):
             from prefmill.scoring import models
 
             tokenizer = models.load_tokenizer(models.folder_of(str(self.tokenizer), None), trust_remote_code=False)
-            self._state["encoder"] = Encoder(tokenizer, template=self.template)
+            self._state["encoder"] = Encoder(tokenizer, template=self.template, template_date=self.template_date)
         return self._state["encoder"]  # type: ignore[no-any-return]
 
     # -- asking -------------------------------------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ class _TokenScorer(ABC):
     model: str | Path
     revision: str | None = None
     template: str = "auto"
+    template_date: str | None = None
     max_length: int | None = None
     on_too_long: OnTooLong = "error"
     device: str = "auto"
@@ -113,6 +114,7 @@ class _TokenScorer(ABC):
             "scorer": self.kind,
             "model": models.content_hash(self._folder()),
             "template": encoder.fingerprint,
+            **({} if encoder.template_date is None else {"template_date": encoder.template_date}),
             "max_length": str(encoder.limit),
             "on_too_long": self.on_too_long,
             "dtype": dtype,
@@ -140,6 +142,11 @@ class _TokenScorer(ABC):
     def with_shape(self, shape: Mapping[str, Any]) -> Any:
         """The same scorer with another `shape`."""
         return replace(self, **shape)
+
+    @property
+    def printed_date(self) -> str | None:
+        """The date that the template prints; None: it prints none."""
+        return self.encoder.template_date
 
     def _folder(self) -> Path:
         from prefmill.scoring import models
@@ -170,7 +177,7 @@ class _TokenScorer(ABC):
             raise BadArgument(f"score: max_length {self.max_length} is more than the model takes; got a limit of {own}.")
         return Encoder(
             tokenizer, template=self.template, limit=self.max_length or own, on_too_long=self.on_too_long,
-            starts=self.invariant, needs_completion=self.kind != "reward",
+            starts=self.invariant, needs_completion=self.kind != "reward", template_date=self.template_date,
         )  # fmt: skip
 
     def _engine(self, folder: Path, kind: Any, head: Any) -> Any:
@@ -298,6 +305,7 @@ class RewardModel(_TokenScorer):
         label: the model's label that is the score, by name or number; needed where it has several.
         pooling: the token whose state is scored: `hf` as Transformers' heads do (the last that is not the pad token), `last` the last one.
         template: how a row becomes one text: `auto`, `chat`, `pair`, `concat`, or a file that holds a Jinja template (`Encoder`).
+        template_date: what a template prints as the date of today (`strftime_now`), YYYY-MM-DD; None: the day on which a run begins.
         max_length: most tokens of a row, at most what the model takes (the default).
         on_too_long: longer rows are an `error`, `null` (no score), or cut (`truncate`); counted in any case.
         device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto` is float32 on a CPU; on CUDA the checkpoint's, but bfloat16 for float32.

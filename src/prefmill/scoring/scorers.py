@@ -255,6 +255,38 @@ def text_names(scorer: Any) -> tuple[str, ...]:
     return tuple(getattr(scorer, "texts", ()))
 
 
+def printed_date(part: Any) -> str | None:
+    """The date that the templates of a scorer or sampler print (`strftime_now`), YYYY-MM-DD; None: they print none."""
+    if isinstance(part, Ensemble):
+        return next((date for each in part.scorers.values() if (date := printed_date(each))), None)
+    inner = (getattr(part, name, None) for name in ("sampler", "parity"))
+    own: str | None = getattr(part, "printed_date", None)
+    return own or next((date for each in inner if each is not None and (date := printed_date(each))), None)
+
+
+def with_template_date(part: Any, date: str) -> Any:
+    """The same scorer or sampler on that date, where its template prints one and none was given."""
+    if printed_date(part) is None:
+        return part
+    if isinstance(part, Ensemble):
+        return replace(part, scorers={name: with_template_date(each, date) for name, each in part.scorers.items()})
+    changed: dict[str, Any] = {
+        name: with_template_date(getattr(part, name), date) for name in ("sampler", "parity") if getattr(part, name, None) is not None
+    }
+    if getattr(part, "printed_date", None) and part.template_date is None:
+        changed["template_date"] = date
+    return replace(part, **changed)
+
+
+def on_its_date(part: Any, before: Mapping[str, Any]) -> Any:
+    """A scorer or sampler on the date of the run that goes on, whose fingerprint was `before`; else on today's, for the whole run."""
+    date = printed_date(part)
+    if date is None:
+        return part
+    begun = (value for name, value in before.items() if name.rpartition(".")[2] == "template_date")
+    return with_template_date(part, next(begun, None) or date)
+
+
 def on_device(scorer: Any, device: str) -> Any:
     """The same scorer on another device; functions stay as they are."""
     if isinstance(scorer, Ensemble):

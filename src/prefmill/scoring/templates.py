@@ -27,6 +27,10 @@ _TAG = "PREFMILL_GOES_ON_HERE "
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
+def _today() -> datetime.date:
+    return datetime.date.today()
+
+
 class _Stop(BaseException):
     """Raised in the thread of a template that has had its time."""
 
@@ -44,7 +48,7 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.source: str = source if source is not None else tokenizer.get_chat_template()
         self.own_code = type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template
-        self.date = date or datetime.date.today()
+        self.date = date or _today()
         self._compiled: Any = None
         self._takes_parts: bool | None = None
         if self.prints_date and self.own_code:
