@@ -20,13 +20,13 @@ from prefmill._engine import connect, literal, quote, release
 from prefmill.advantages import advantage_report, advantages
 from prefmill.column_fit import fits_files
 from prefmill.context import context_of, refuse_different
-from prefmill.errors import BadArgument, BadScore, ColumnMissing, PlanError
+from prefmill.errors import BadArgument, BadInput, BadScore, ColumnMissing, PlanError
 from prefmill.forks import refuse_fork
 from prefmill.formats import is_json_text
 from prefmill.gather import Fetch
 from prefmill.json_values import JSON_FIELD
 from prefmill.plans import Advantage, BestOf, Kept, Pairs, Plan, Unpaired, kept_columns, named, roles_of, used_columns
-from prefmill.readers import Source, open_source
+from prefmill.readers import Source, blamed_on, open_source
 from prefmill.report import PairReport
 from prefmill.schema import Inputs, RoleNames
 from prefmill.thresholds import Scale, settled, unsettled
@@ -84,10 +84,11 @@ def opened(
             without=[*reading.get("without", ()), *([str(rejects)] if rejects else [])],
             in_place=isinstance(plan, Advantage),
         )  # fmt: skip
-        yield Job(
-            plan, source, roles or {}, keep, home, engine, tell,
-            whole_rows=whole_rows, trainer=trainer, memory_bytes=memory_bytes, threads=threads,
-        )  # fmt: skip
+        with blamed_on(source):
+            yield Job(
+                plan, source, roles or {}, keep, home, engine, tell,
+                whole_rows=whole_rows, trainer=trainer, memory_bytes=memory_bytes, threads=threads,
+            )  # fmt: skip
 
 
 def _scalar(name: str) -> str:
@@ -433,6 +434,7 @@ class Job:
             columns += [take(f"_keep{self.keep.index(each.column)}", side[each.side]) for each in self.kept]
         schema = self.schema()
         frame = pl.DataFrame([column.alias(name).cast(dtype) for column, (name, dtype) in zip(columns, schema.items(), strict=True)])
+        self._refuse_nulls(frame)
         if pairs:
             same = frame["chosen"] == frame["rejected"]
             if same.any():
@@ -443,10 +445,20 @@ class Job:
                 refuse_different(each.name, frame[each.name], other, self.dtypes[self.roles.prompt])
         return frame
 
+    def _refuse_nulls(self, frame: pl.DataFrame) -> None:
+        """A text that is null was not to be ranked: the statistics of a file say that its column has no nulls, and it has."""
+        texts = ("prompt", "chosen", "rejected") if isinstance(self.plan, Pairs) else ("prompt", "completion")
+        for name in (self.roles.prompt, self.roles.completion) if self.whole_rows else texts:
+            if frame[name].null_count():
+                raise BadInput(
+                    f"{', '.join(dict.fromkeys(self.source.labels))}: the statistics of a file say that no {name} is null, and some are.",
+                    hint="write the file anew with another writer.",
+                )
+
     def _row_bytes(self) -> int:
         """The mean size of a row's texts that are gathered, from the first 20,000 rows."""
-        sizes = " + ".join(f"coalesce(strlen({column}::VARCHAR), 0)" for column in self._columns_read()) or "0"
-        ((width,),) = self.con.execute(f"SELECT avg({sizes}) FROM (SELECT * FROM texts LIMIT 20000)").fetchall()
+        sizes = ", ".join(f"coalesce(strlen({column}::VARCHAR), 0)" for column in self._columns_read())
+        ((width,),) = self.con.execute(f"SELECT avg(list_sum([{sizes}]::BIGINT[])) FROM (SELECT * FROM texts LIMIT 20000)").fetchall()
         return int(width or 0) + 32
 
     # -- report -------------------------------------------------------------------------------------------------------------------------

@@ -9,70 +9,23 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import pyarrow as pa
-
 from prefmill.errors import BadArgument, BadInput
-from prefmill.json_values import is_json
+from prefmill.readers.blame import blamed_on
 from prefmill.readers.columnar import local_parquet, stage_ipc
 from prefmill.readers.csv_text import stage_csv
 from prefmill.readers.encodings import check_encoding
 from prefmill.readers.find import FORMATS, Input, check_partitions, find_files, is_url
 from prefmill.readers.json_lines import JsonEngine, JsonFile, kinds_together, look_at_json, stage_json, types_together
 from prefmill.readers.rejects import Rejects
+from prefmill.readers.source import Source
 from prefmill.readers.staging import Context, Part
 from prefmill.readers.unite import spelled_out, unite
 from prefmill.readers.urls import remote_parquet, stage_url
-from prefmill.schema import Roles
 
-__all__ = ["FORMATS", "Source", "is_url", "open_source"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Parquet files that together are one table.
-
-    Hive partition columns are text, whatever they look like: read with `hive_types_autocast = false` in DuckDB, and without
-    `hive_partitioning` where `hive` is false, since a folder may be named `a=b` by chance.
-    """
-
-    files: tuple[str, ...]  #: Parquet paths or URLs, in the order of positions
-    columns: pa.Schema  #: of the union by name of all files, with hive partition columns; one of nulls only is text
-    rows: int  #: in all files; rejected rows are not among them
-    file_rows: tuple[int, ...]  #: rows of each file
-    nulls: frozenset[str]  #: columns that may hold nulls
-    rejected: int  #: malformed rows that went to the rejects file
-    remote: bool  #: some file is a URL
-    hive: bool  #: partition columns are read from the paths
-    mixed: Mapping[str, str] = field(default_factory=dict)  #: columns of several kinds of values, and where each kind is
-    notes: tuple[str, ...] = ()  #: what people should know of how the files were read
-    labels: tuple[str, ...] = ()  #: how the caller would name the input of each file
-
-    def place_of(self, position: int, name: object = None, *, home: Path) -> str:
-        """A row as its owner finds it: its place in its file, counted from 0, the file's name, and `name`, its id, where it has one.
-
-        What lies in `home` is a file of ours that the owner has never seen.
-        """
-        for label, rows in zip(self.labels, self.file_rows, strict=True):
-            if position < rows:
-                file = "" if Path(label).is_relative_to(home) else f" of {label!r}"
-                return f"row {position}{file}" + ("" if name is None else f" (id {name!r})")
-            position -= rows
-        raise IndexError(position)
-
-    def refuse_mixed(self, roles: Roles, *, where: str) -> None:
-        """Raise `BadInput` for a text role whose column holds values of several kinds, saying where they are."""
-        for role in ("prompt", "completion", "id", "annotator", "aspect", "stage"):
-            name = getattr(roles, role)
-            if name in self.columns.names and is_json(self.columns.field(name).type):
-                held = self.mixed.get(name, "objects, or lists, that no column type holds")
-                raise BadInput(
-                    f"{where}: the column {name!r} cannot be the role {role!r}; got {held}, expected values of one kind.",
-                    hint=f"make them alike in the file, or name another column: {role}=COLUMN (--{role} COLUMN).",
-                )
+__all__ = ["FORMATS", "Source", "blamed_on", "is_url", "open_source"]
 
 
 def open_source(

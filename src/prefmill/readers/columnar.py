@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from prefmill.errors import BadInput
 from prefmill.json_values import holds, is_marked, without_marks
 from prefmill.readers.find import Input
+from prefmill.readers.footer import check_footer, check_pages
 from prefmill.readers.json_lines import JsonFile, look_at_tables
 from prefmill.readers.staging import (
     ROWS_A_GROUP,
@@ -49,6 +50,7 @@ def stage_ipc(item: Input, context: Context) -> Part | JsonFile:
 
     with as_bad_input(item.label, "Arrow"), pa.memory_map(item.path) as file:
         schema = _ipc_batches(file)[0]
+        _ = schema.names, schema.to_string()  # a name that is not UTF-8 fails here
     return _staged(item, context, schema, tables)
 
 
@@ -101,8 +103,10 @@ def _leaves(kind: pa.DataType) -> int:
 
 def local_parquet(item: Input, context: Context) -> Part | JsonFile:
     """One Parquet file in place, by its footer; staged where an engine would misread a type."""
+    check_footer(item.path, item.label)
     with as_bad_input(item.label, "Parquet"), pq.ParquetFile(item.path, memory_map=False) as file:
         meta, schema = file.metadata, file.schema_arrow
+        _ = schema.names, schema.to_string()  # a name that is not UTF-8 fails here
         nulls = {field.name for field in schema if pa.types.is_nested(field.type)}
         leaf = 0
         for field in schema:
@@ -110,6 +114,9 @@ def local_parquet(item: Input, context: Context) -> Part | JsonFile:
                 nulls.add(field.name)
             leaf += _leaves(field.type)
         rows = meta.num_rows
+        if sum(meta.row_group(group).num_rows for group in range(meta.num_row_groups)) != rows:
+            raise BadInput(f"{item.label}: not a readable Parquet file; its groups of rows do not have its {rows:,} rows.")
+        check_pages(item.path, item.label, meta)
     if any(holds(field.type, is_misread) for field in schema):
         context.progress(f"decoding {item.label}")
         return _staged(item, context, schema, lambda: _parquet_tables(item))

@@ -25,7 +25,7 @@ def stage_csv(item: Input, context: Context) -> Part:
     delimiter = context.delimiter or ("\t" if item.tab else ",")
     blocks = csv_blocks(utf8_pieces(item, context), delimiter)
     header, first = _header(blocks, item.label)
-    names = _split_record(header, delimiter)
+    names = _split_record(header.lstrip("\ufeff"), delimiter)  # some exports are marked twice
     if len(names) == 1 and context.delimiter is None:
         other = next((c for c in ";\t|," if c in names[0] and c != delimiter), None)
         if other:

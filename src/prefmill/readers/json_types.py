@@ -18,6 +18,7 @@ _TYPES = {"NULL": "VARCHAR", "UBIGINT": "BIGINT", "UINT64": "UBIGINT", "INT128":
 _WIDE = {"UINT64", "INT128", "EXACT"}
 _NUMBERS = {"UBIGINT", "BIGINT", "DOUBLE", *_WIDE}
 _MOST_KEYS = 1000
+_MOST_DEPTH = 16  # Arrow has types to a depth of 64, and others to less
 #: Names of role and content in the messages of the field.
 _MESSAGES = ({"role", "content"}, {"from", "value"})
 
@@ -142,11 +143,19 @@ def settle(shape: Any, path: tuple[str, ...] = (), elements: Mapping[tuple[str, 
     objects in a list, whose types `elements` has by path. A list of messages is a list of structs, and
     what they nest is JSON: which keys a tool call has depends on its tool.
     """
+    if _depth(shape) > _MOST_DEPTH:
+        return "JSON"
     if isinstance(shape, list):
         return _settle_list(shape[0], path, elements or {})
     if isinstance(shape, dict):
         return _settle_object(shape, path, elements or {}) or "JSON"
     return _TYPES.get(shape, shape)
+
+
+def _depth(shape: Any) -> int:
+    if isinstance(shape, dict):
+        return 1 + max((_depth(kind) for kind in shape.values()), default=0)
+    return 1 + _depth(shape[0]) if isinstance(shape, list) else 0
 
 
 def _settle_list(inner: Any, path: tuple[str, ...], elements: Mapping[tuple[str, ...], Any]) -> Any:

@@ -229,6 +229,6 @@ def as_bad_input(label: str, kind: str) -> Iterator[None]:
         raise BadInput(f"{label}: not a readable {kind} file; {said(error)}.") from error
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     """The first line of what another library says of its error."""
     return str(error).partition("\n")[0]

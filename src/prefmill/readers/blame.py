@@ -1,0 +1,84 @@
+"""When an engine fails over files that looked good: which file it is, and where in it.
+
+Nothing is read twice while all goes well. After an error each file is read once more in a process of its
+own, since what an engine trips over may end the process that reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prefmill.errors import BadInput, PrefmillError
+from prefmill.readers.source import Source
+from prefmill.readers.staging import said
+
+_POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+_ENGINES = (duckdb.Error, *_POLARS, pa.ArrowException, OSError, UnicodeDecodeError)
+
+
+@contextmanager
+def blamed_on(source: Source) -> Iterator[None]:
+    """The one place where an engine's error over the files of `source` becomes a `BadInput` that names file and place.
+
+    An error that is not the files' fault goes on as it is, but for those that have no type of their own.
+    """
+    try:
+        yield
+    except PrefmillError:
+        raise
+    except _ENGINES as error:
+        fault = fault_of(source)
+        if fault is not None:
+            raise BadInput(fault, hint="copy the file again from where it came, or leave it out.") from error
+        engine, other = ("Polars", "duckdb") if isinstance(error, _POLARS) else ("DuckDB", "polars")
+        # What their readers of Parquet raise has no type of its own.
+        unread = type(error) is duckdb.Error or isinstance(error, (duckdb.SerializationException, pl.exceptions.PanicException))
+        if unread or (isinstance(error, pl.exceptions.ComputeError) and "parquet" in str(error)):
+            raise BadInput(
+                f"{', '.join(dict.fromkeys(source.labels))}: {engine} cannot read it; {said(error)}.",
+                hint=f"is it damaged? If not, use --engine {other}.",
+            ) from error
+        raise
+
+
+def fault_of(source: Source) -> str | None:
+    """The first file of `source` that cannot be read, and where; None where all can."""
+    if source.remote:
+        return None
+    for path, label in zip(source.files, source.labels, strict=True):
+        code = "import sys; from prefmill.readers.blame import look; look(sys.argv[1])"
+        paths = os.pathsep.join(path for path in sys.path if path)
+        done = subprocess.run(
+            [sys.executable, "-c", code, path], capture_output=True, text=True, errors="replace", env={**os.environ, "PYTHONPATH": paths}
+        )
+        if done.returncode < 0:
+            return f"{label}: not a readable Parquet file; reading it ends the process with signal {-done.returncode}."
+        if done.returncode:
+            return f"{label}: not a readable Parquet file; {done.stdout.strip() or 'it cannot be opened'}."
+    return None
+
+
+def look(path: str) -> None:
+    """Read a Parquet file as a whole; exits with 1, and says where, if that fails."""
+    where = "its footer"
+    try:
+        with pq.ParquetFile(path) as file:
+            first = 0
+            for group in range(file.metadata.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                for name in file.schema_arrow.names:
+                    where = f"column {name!r} in rows {first} to {first + rows - 1}"
+                    file.read_row_group(group, columns=[name]).validate(full=True)
+                first += rows
+    except Exception as error:
+        print(f"{where}: {said(error)}")
+        sys.exit(1)
