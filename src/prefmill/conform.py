@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 
 class NotHeld(ValueError):
@@ -67,6 +66,8 @@ def _conformed_struct(array: pa.Array, kind: pa.DataType, name: str) -> pa.Array
 
 def rebuilt_list(array: pa.Array, values: pa.Array, kind: pa.DataType) -> pa.Array:
     """The list type `kind` with the lengths and nulls of `array` and other `values`, those of its rows end to end."""
+    import pyarrow.compute as pc  # few columns need it, and it takes its time
+
     sizes = pc.fill_null(pc.list_value_length(array), 0).cast(pa.int64())
     offsets = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(sizes)])
     made = pa.LargeListArray.from_arrays(offsets, values, mask=array.is_null())

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import duckdb
+import polars as pl
 import pytest
 
 import prefmill as pm
@@ -42,11 +43,16 @@ def run_counting(folder: Path, *arguments: str) -> tuple[str, dict[str, str]]:
     return done.stderr, told
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("command", ["check", "pairs", "best"])
-def test_a_command_loads_no_more_than_it_needs(command, tmp_path):
-    (tmp_path / "rows.csv").write_text(ROWS["csv"])
+def test_a_command_loads_no_more_than_it_needs(command, kind, tmp_path):
+    path = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        pl.read_csv(ROWS["csv"].encode()).write_parquet(path)
+    else:
+        path.write_text(ROWS[kind])
     target = [] if command == "check" else ["-o", "out.parquet"]
-    stderr, told = run_counting(tmp_path, command, "rows.csv", *target)
+    stderr, told = run_counting(tmp_path, command, path.name, *target)
     assert told == {"LOADED": "", "COMMANDS": "1"}
     assert "20" in stderr
 

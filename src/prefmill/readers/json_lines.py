@@ -379,7 +379,7 @@ def stage_json(file: JsonFile, shape: Object, elements: dict[tuple[str, ...], An
 def _reading(engine: JsonEngine, shape: Object, kept: dict[str, Any]) -> tuple[str, pa.Schema]:
     """The query that reads lines as columns of the types `kept`, and its schema."""
     sql = f"SELECT unnest(json_transform(line, {literal(json.dumps(kept, ensure_ascii=False))})) FROM lines"
-    schema = plain_schema(engine.query(sql, pa.array([], pa.string())).schema)
+    schema = plain_schema(engine.query(sql, pa.nulls(0, pa.string())).schema)
     for at, key in enumerate(kept):
         if shape[key] == "NULL":  # only nulls: a column that goes with any type in other files
             schema = schema.set(at, pa.field(key, pa.null()))
