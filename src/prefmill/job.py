@@ -16,7 +16,7 @@ import pyarrow as pa
 from prefmill import duckdb as sqlengine
 from prefmill import polars as frames
 from prefmill import polars_picks, polars_rows
-from prefmill._engine import connect, literal, quote, release
+from prefmill._engine import connect, literal, memory_told, quote, release, share_of
 from prefmill.advantages import advantage_report, advantages
 from prefmill.column_fit import fits_files
 from prefmill.context import context_of, refuse_different
@@ -76,7 +76,7 @@ def opened(
         except (ColumnMissing, PlanError):  # said of all files together, or not at all
             return columns
 
-    with temporary(reading.get("temp_dir")) as home:
+    with memory_told("run", memory_bytes), temporary(reading.get("temp_dir")) as home:
         source = open_source(
             _paths(inputs, home), temp_dir=home, encoding=reading.get("encoding"), delimiter=reading.get("delimiter"),
             rejects=Path(rejects) if rejects else None, memory_bytes=memory_bytes, threads=threads,
@@ -160,7 +160,7 @@ class Job:
         self._frame_rows = max(1, _FRAME_ROWS // 3) if few else _FRAME_ROWS
         self._part_bytes = min(most, (memory_bytes - 300 * MB) // 8) if memory_bytes else most
         # About 300 MB are Python and its libraries; the rest is shared between DuckDB's buffers, the parts of text and the encoder.
-        self.con = connect(temp_dir=home, memory_bytes=max(64 * MB, int((memory_bytes - 300 * MB) * 0.55)) if memory_bytes else None,
+        self.con = connect(temp_dir=home, memory_bytes=share_of(memory_bytes) if memory_bytes else None,
                            threads=threads, remote=source.remote)  # fmt: skip
         steps = (query for _, query in sqlengine.stages(plan, self.roles))
         sqlengine.install_used(self.con, [*steps, sqlengine.report_call(plan, "")])
