@@ -19,7 +19,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from prefmill import forks as _forks  # noqa: F401 - before a fork, if it can be: it sees what stays behind
 from prefmill._version import __version__
 from prefmill.errors import PrefmillError
 from prefmill.plans import Advantage, BestOf, Pairs, Unpaired, Values
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
     from prefmill.stream import score_stream
     from prefmill.train_report import TrainReport
     from prefmill.training import train_policy, train_reward
+
+importlib.import_module("prefmill.forks")  # before a fork, if it can be: it sees what stays behind
 
 __all__ = [
     "Advantage",
