@@ -198,7 +198,7 @@ class Pairs(_Judging):
     >>> Pairs(strategy="best", min_margin=-1)
     Traceback (most recent call last):
     ...
-    prefmill.errors.PlanError: Pairs: strategy is not one of ('best_worst', ...); got 'best'
+    prefmill.errors.PlanError: Pairs: strategy is not one of ('best_worst', ...); got 'best'; did you mean 'best_rest'?
     Pairs: min_margin must be a finite number >= 0; got -1
     """
 

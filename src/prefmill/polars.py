@@ -13,6 +13,7 @@ Importing this module registers `lf.pref`, `df.pref` and `pl.col(...).pref` (`po
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack, cast
 
@@ -26,7 +27,7 @@ from prefmill.messages import in_one_form, message_fields
 from prefmill.plans import Advantage, BestOf, Kept, Pairs, Plan, Unpaired, kept_columns, output_columns, roles_of
 from prefmill.polars_picks import pick_report, picks, rank_in
 from prefmill.polars_pref import best_of, pair_report, pairs, unpaired
-from prefmill.polars_rows import Candidates, check_types, drawn_from, first_that_holds, mix32, numbered
+from prefmill.polars_rows import Candidates, check_types, drawn_from, first_that_holds, mix32, number, numbered
 from prefmill.report import PairReport
 from prefmill.schema import Inputs, RoleNames, Roles
 from prefmill.thresholds import Scale, settled, unsettled
@@ -59,6 +60,8 @@ def apply(
     kept = kept_columns(plan, keep, schema.names(), output_columns(plan, roles), where="lazy", context=context)
     places = {column: place for place, column in enumerate(dict.fromkeys(each.column for each in kept))}
     rows = _rows(plan, roles, frame, first, list(places))
+    if isinstance(frame, pl.DataFrame):
+        _warn_of_words(plan, roles, frame)
     stages = Stages(plan, roles, rows)
     carried = [f"_keep{place}" for place in places.values()]
     texts = rows.select("_pos", "_prompt", "_completion", *carried)
@@ -95,6 +98,20 @@ def apply(
         )
     )
     return _in_one_form(told, rows, ("chosen", "rejected"), extra)
+
+
+def _warn_of_words(plan: Plan, roles: Roles, frame: pl.DataFrame) -> None:
+    """Warn where a column of scores is text and none of it is a number: nothing can come out. A LazyFrame is not looked into."""
+    for name in list(plan.weights) if plan.weights and not roles.aspect else [roles.score]:
+        scores = frame[name].drop_nulls()
+        if scores.dtype.is_numeric() or not scores.len():
+            continue
+        if scores.to_frame().select(number(pl.first(), scores.dtype).is_null().all()).item():
+            warnings.warn(
+                f"prefmill: no score in the column {name!r} is a number; got {str(scores[0])[:40]!r}, and every row is bad_score."
+                " Map the words to numbers first: pl.col(...).replace_strict({...}).",
+                stacklevel=4,
+            )
 
 
 def report(plan: Plan, frame: Inputs, **names: Unpack[RoleNames]) -> PairReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Unpack
@@ -11,6 +12,22 @@ from prefmill.schema import Inputs, RoleNames
 
 if TYPE_CHECKING:
     from prefmill.plans import Plan
+
+
+def as_html(fields: Mapping[str, object]) -> str:
+    """The fields of a report as a table, for notebooks; empty ones are left out.
+
+    >>> as_html({"rows_in": 5, "dropped": {"tie": 2}, "notes": ()})
+    '<table><tr><td>rows_in</td><td>5</td></tr><tr><td>dropped: tie</td><td>2</td></tr></table>'
+    """
+    lines: list[tuple[str, object]] = []
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            lines += [(f"{name}: {key}" if key else name, each) for key, each in value.items()]
+        elif value not in (None, (), []):
+            lines.append((name, value))
+    rows = (f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>" for name, value in lines)
+    return f"<table>{''.join(rows)}</table>"
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,9 @@ class PairReport(Mapping[str, object]):
             values[7:] = [None, dict(zip(("true", "false"), values[7:], strict=True))]
         values[3] = {str(reason): int(rows) for reason, rows in sorted(dict(values[3]).items())}  # type: ignore[call-overload]
         return cls(*values)  # type: ignore[arg-type]
+
+    def _repr_html_(self) -> str:
+        return as_html(asdict(self))
 
     def __getitem__(self, key: str) -> object:
         return asdict(self)[key]

@@ -18,6 +18,7 @@ from prefmill.formats import Format
 from prefmill.job import MB, Engine, Job, Progress, Reading, opened
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired
 from prefmill.readers.find import is_same
+from prefmill.report import as_html
 from prefmill.schema import Inputs, RoleNames, Roles
 from prefmill.thresholds import notes, thresholds_of
 
@@ -54,6 +55,9 @@ class RunReport:
     thresholds: Mapping[str, float | None] | None = None
     notes: Sequence[str] = ()
     bad_scores: Sequence[str] = ()
+
+    def _repr_html_(self) -> str:
+        return as_html(self.as_json())
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only; `output` is a path, or with splits a mapping of split to path."""
@@ -94,6 +98,7 @@ def run(
         overwrite: replace what stands at the output.
         allow_empty: write an output without rows too; else nothing is written then, and what stood there stays.
         keep: columns to carry along, as `chosen_NAME` and `rejected_NAME` (labels and picks: `NAME`).
+        progress: called with a phase and the share of it that is done (0 to 1, or None where it is not known), for a progress bar.
         memory_bytes: bound of the resident size, as near as the engines can keep it; None: as much as is useful.
 
     The output is no input: of a folder or glob it is left out with a warning, and named itself it is refused; advantages,
