@@ -73,8 +73,9 @@ class Pool:
         con = _connect(home, self.source, None, None)
         first = con.sql(f"FROM ({self.relation}) LIMIT {_READ_ROWS}").to_arrow_table()
         con.close()
-        each = max(1, int(first.nbytes) // max(1, first.num_rows))
-        return max(least, 4 * tokens // each)
+        each: int = max(1, first.nbytes // max(1, first.num_rows))
+        rows: int = max(least, 4 * tokens // each)
+        return rows
 
     @property
     def sizes(self) -> Longs:
