@@ -522,3 +522,10 @@ def nine(x: Fraction) -> float:
 def root9(x: Fraction) -> float:
     """The square root to 9 decimals: floor((t + 1) / 2) where t = floor(2 * root * 10**9)."""
     return float(Fraction((math.isqrt(int(4 * x * 10**18)) + 1) // 2, 10**9))
+
+
+def counts(report: Any) -> dict[str, Any]:
+    """What a report of prefmill counts, in the form of this module's reports."""
+    names = ("rows_in", "rows_used", "rows_not_selected", "groups_in", "groups_used", "pairs_out")
+    labels = {} if report.labels is None else {"labels": dict(report.labels)}
+    return {name: getattr(report, name) for name in names} | {"dropped": dict(report.dropped)} | labels
