@@ -76,7 +76,7 @@ def _judge(options: Mapping[str, Any], model: str, given: dict[str, Any]) -> Any
         needless = [name for name in sampling if name in (*_SERVER, "extra")]
         if needless:
             raise BadArgument(f"--{needless[0].replace('_', '-')} needs a server.", hint="--url http://HOST:PORT/v1")
-        local = {name: given[name] for name in ("dtype", "template_date") if name in given}
+        local: dict[str, Any] = {name: given[name] for name in ("dtype", "template_date") if name in given}
         local["on_too_long"] = own.get("on_refused", "error")
         sampler = samplers.LocalSampler(model=model, device=(options["device"] or ["auto"])[0], **sampling, **local)
         return JudgeScorer(sampler=sampler, **own)

@@ -283,9 +283,10 @@ class _Run:
         null = {reason: rows for reason, rows in (null | _of_reasons("null:", counts)).items() if rows}
         first_null = {reason: pool.name_of(row, self.home) for reason, row in _of_reasons("first:", counts).items()}
         engines = self.scorer.engines if getattr(self.scorer, "_state", {}).get("engines") else []
+        counted: dict[str, Any] = {name: counts.get(name, 0) for name in _COUNTS}
         return ScoreReport(
             rows_in=pool.rows, rows_scored=pool.rows - sum(null.values()), null=null,
-            **{name: counts.get(name, 0) for name in _COUNTS}, first_null=first_null, chunks=len(pool.sizes), chunks_resumed=0,
+            **counted, first_null=first_null, chunks=len(pool.sizes), chunks_resumed=0,
             retried=_of_reasons("retry:", counts),
             cost=self.scorer.cost(counts) if hasattr(self.scorer, "cost") else None,
             way=self.scorer.load() if engines else "; ".join(self.ways), seconds=0.0, seconds_model=0.0, peak_rss_mb=peak_rss_mb(),

@@ -291,7 +291,7 @@ def _prepared(trainee: Trainee, where: str, recipe: Recipe, *, starts: bool = Fa
     return encoder, replace(recipe, max_length=limit)
 
 
-def _dated(encoder: Any) -> dict[str, str]:
+def _dated(encoder: Any) -> dict[str, Any]:
     """The date that the template printed, where it prints one."""
     return {} if encoder.template_date is None else {"template_date": encoder.template_date}
 
