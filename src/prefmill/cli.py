@@ -189,7 +189,7 @@ def unpair(
     allow_empty: AllowEmpty = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Label completions for KTO: true from --chosen-min on, false below --rejected-below.
+    """Label completions for KTO: true from --chosen-min on, false below --rejected-below. Thumbs (true/false, 0/1, -1/1) need neither.
 
     \b
     prefmill unpair feedback.csv -o labels.parquet

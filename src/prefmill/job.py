@@ -489,6 +489,12 @@ class Job:
         paired = pl.DataFrame(self.con.sql("SELECT _first, _chosen, _rejected, _same_text FROM paired").to_arrow_table())
         return self._stages.pair_report(paired.lazy())
 
+    def scale_told(self) -> Scale:
+        """The scale, where a number of the plan is in its units."""
+        if isinstance(self.plan, BestOf) and self.plan.pick == "rso":
+            return Scale(*(self.score_range() or (None, None)))
+        return self.scale
+
     def score_range(self) -> tuple[float, float] | None:
         """Smallest and largest score of a candidate, for hints."""
         if self._stages is not None:

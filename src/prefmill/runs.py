@@ -155,7 +155,7 @@ def run(
             score_range=None if report.pairs_out else job.score_range(),
             renamed=job.renamed,
             thresholds=thresholds_of(job.plan),
-            notes=[*job.source.notes, *notes(plan, job.plan, report, job.scale)],
+            notes=[*job.source.notes, *notes(plan, job.plan, report, job.scale_told())],
             bad_scores=job.bad_scores() if "bad_score" in report.dropped else (),
         )
 

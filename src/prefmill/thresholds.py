@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from prefmill.errors import ThresholdsUnfit
-from prefmill.plans import Pairs, Plan, Unpaired
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired
 from prefmill.report import PairReport
 
 #: What a threshold that is not given is on the scale for which it is made, from 1 to `TOP`.
@@ -104,7 +104,9 @@ def thresholds_of(plan: Plan) -> dict[str, float | None] | None:
 
 
 def notes(asked: Plan, done: Plan, report: PairReport, scale: Scale) -> list[str]:
-    """What people are told about the thresholds that `done` has, of which `asked` left some open."""
+    """What people are told about numbers in units of the score that `done` has, of which `asked` left some open."""
+    if isinstance(done, BestOf) and done.pick == "rso" and scale.low is not None and scale.high is not None:
+        return [f"rso: beta {done.beta:g} is in units of the score, and scores run from {scale.low:g} to {scale.high:g}"]
     if not isinstance(done, Pairs | Unpaired):
         return []
     told = []

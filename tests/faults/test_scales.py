@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import prefmill as pm
 import prefmill.datasets as pmd
 import prefmill.duckdb
+from prefmill.cards import card
 from prefmill.cli import app
 from prefmill.errors import BadInput, PrefmillError, ThresholdsUnfit
 
@@ -149,6 +150,19 @@ def test_a_wider_scale_is_told(tmp_path):
     feedback([7, 2, 9, 1, 10, 3]).write_parquet(tmp_path / "in.parquet")
     (note,) = pm.run(pm.Unpaired(), tmp_path / "in.parquet", None).notes
     assert "these run from 1 to 10" in note
+
+
+def test_rejection_sampling_says_the_scale_of_its_beta(tmp_path):
+    feedback([0.001, 0.002, 0.0015, 0.001]).write_parquet(tmp_path / "in.parquet")
+    (note,) = pm.run(pm.BestOf(pick="rso"), tmp_path / "in.parquet", None).notes
+    assert note == "rso: beta 0.5 is in units of the score, and scores run from 0.001 to 0.002"
+
+
+def test_a_card_counts_each_label():
+    frame = feedback([5, 1, 4, 2, 3, 5])
+    text = card(pm.Unpaired(), pm.pair_report(frame, pm.Unpaired()))
+    assert "| label true | 3 |" in text
+    assert "| label false | 3 |" in text
 
 
 def test_normalized_scores_are_a_scale_of_their_own(tmp_path):
