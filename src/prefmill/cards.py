@@ -158,9 +158,8 @@ def _table(reports: Mapping[str, PairReport | RunReport]) -> list[str]:
         ("prompts used", [told.groups_used for told in reports.values()]),
         ("rows out", [told.pairs_out for told in reports.values()]),
     ]
-    for label in ("true", "false"):
-        if all(told.labels is not None for told in reports.values()):
-            lines.append((f"label {label}", [(told.labels or {}).get(label, 0) for told in reports.values()]))
+    if all(told.labels is not None for told in reports.values()):
+        lines += [(f"label {name}", [(told.labels or {})[name] for told in reports.values()]) for name in ("true", "false")]
     head = f"| | {' | '.join(reports)} |"
     return [head, "|---|" + "---:|" * len(reports), *(f"| {name} | {' | '.join(f'{n:,}' for n in counts)} |" for name, counts in lines)]
 
