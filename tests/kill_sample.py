@@ -34,7 +34,7 @@ def life(prompts: str, output: str, model: str, draw: random.Random) -> int:
     try:
         warnings.simplefilter("ignore")
         done = prefmill.sample_runs.sample(
-            prompts, output, sampler=sampler, n=3, temperatures=[0.8, 0], chunk_rows=draw.choice([8, 16]), threads=1
+            prompts, output, sampler=sampler, n=4, temperatures=[0.8, 0], chunk_rows=draw.choice([8, 16]), threads=1
         )
         print("resumed", done.chunks_resumed, "of", done.chunks, flush=True)
         os._exit(0)

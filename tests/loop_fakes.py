@@ -91,7 +91,7 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
         "stages": 2,
         "policy": {"model": "base"},
         "prompts": {"train": str(source), "heldout_share": 0.4},
-        "sample": {"n": 2, "max_new_tokens": 9, "chunk_rows": 8},
+        "sample": {"n": 4, "max_new_tokens": 9, "chunk_rows": 8},
         "select": {},
         "train": {"learning_rate": 0.1},
         "evaluate": {"n": 3},

@@ -121,10 +121,10 @@ def test_sampling_with_faults_between(tiny_server: Any, tmp_path: Path) -> None:
     """Every fault has struck, and the pool is that of a calm day: nothing lost, nothing twice, every answer that of its seed."""
     url, _ = tiny_server
     settings: dict[str, Any] = {"model": "tiny", "max_new_tokens": 8, "retries": 12, "backoff": 0.02, "concurrency": 6}
-    pm.sample(PROMPTS, tmp_path / "calm.parquet", sampler=pm.EndpointSampler(url=f"{url}/v1", **settings), n=2)
+    pm.sample(PROMPTS, tmp_path / "calm.parquet", sampler=pm.EndpointSampler(url=f"{url}/v1", **settings), n=4)
     with FaultProxy(int(url.rsplit(":", 1)[1]), seed=0, slow=1.1) as proxy:
         sampler = pm.EndpointSampler(url=f"{proxy.url}/v1", timeout=0.9, **settings)
-        done = pm.sample(PROMPTS, tmp_path / "stormy.parquet", sampler=sampler, n=2, chunk_rows=16)
+        done = pm.sample(PROMPTS, tmp_path / "stormy.parquet", sampler=sampler, n=4, chunk_rows=16)
     assert set(FAULTS) < set(proxy.done)
     assert rows(tmp_path / "stormy.parquet") == rows(tmp_path / "calm.parquet")
     assert done.answers == 32
@@ -169,12 +169,12 @@ def test_a_server_that_dies_costs_a_chunk(tiny_server: Any, tmp_path: Path) -> N
         serving.server(mortal) as dying,
         pytest.raises(RequestFailed, match="gave no answer, asked 2 times; the last time 500 engine is dead"),
     ):
-        pm.sample(PROMPTS, tmp_path / "out.parquet", sampler=pm.EndpointSampler(url=f"{dying}/v1", **settings), n=2, chunk_rows=4)
+        pm.sample(PROMPTS, tmp_path / "out.parquet", sampler=pm.EndpointSampler(url=f"{dying}/v1", **settings), n=4, chunk_rows=4)
     sampler = pm.EndpointSampler(url=f"{url}/v1", **settings)
-    done = pm.sample(PROMPTS, tmp_path / "out.parquet", sampler=sampler, n=2, chunk_rows=4)
+    done = pm.sample(PROMPTS, tmp_path / "out.parquet", sampler=sampler, n=4, chunk_rows=4)
     assert done.chunks_resumed >= 4
     assert sampler.usage.requests <= 32 - 16
-    pm.sample(PROMPTS, tmp_path / "whole.parquet", sampler=sampler, n=2)
+    pm.sample(PROMPTS, tmp_path / "whole.parquet", sampler=sampler, n=4)
     assert rows(tmp_path / "out.parquet") == rows(tmp_path / "whole.parquet")
 
 

@@ -584,7 +584,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train = "{folder}/prompts.parquet"
         heldout_share = 0.4
         [sample]
-        n = 2
+        n = 4
         max_new_tokens = 8
         device = "cpu"
         [score]

@@ -75,7 +75,7 @@ def test_two_stages_on_real_weights(models: Path, tmp_path: Path) -> None:
         "stages": 2,
         "policy": {"model": str(models / "smollm2")},
         "prompts": {"train": str(tmp_path / "prompts.parquet"), "heldout_share": 0.4, "limit": 12, "heldout_limit": 12},
-        "sample": {"n": 3, "max_new_tokens": 24},
+        "sample": {"n": 6, "max_new_tokens": 24},
         "score": {"model": str(models / "reward"), "on_too_long": "truncate"},
         "second": {"model": str(models / "second"), "on_too_long": "truncate"},
         "select": {"finished": False},

@@ -62,7 +62,9 @@ def sample(  # one option a line: this is the manual
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=_MODEL)
     ] = False,
-    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Answers of a prompt at each temperature.", rich_help_panel=_ANSWERS)] = 8,
+    n: Annotated[
+        int, typer.Option("-n", "--n", min=1, help="Answers of a prompt, spread over the temperatures.", rich_help_panel=_ANSWERS)
+    ] = 8,
     temperature: Annotated[
         list[float] | None,
         typer.Option(help="May be given again; 0 is greedy and gives one answer.  [default: 0.8 and 0.9]", rich_help_panel=_ANSWERS),

@@ -20,6 +20,7 @@ from prefmill.loop_steps import Parts
 from prefmill.loops import decided, read
 from prefmill.plans import BestOf, Pairs
 from prefmill.recipes import Recipe
+from prefmill.sampling.seeds import draws_of
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _stage(recipe: Recipe, prompts: Prompts, tokens: Mapping[str, int] | None, s
         steps.append(Planned(f"{at}/heldout/kl", forward_tokens=None if through is None else 2 * through))
     if stage == recipe.stages:
         return steps
-    k = sum(recipe.sample.n if temperature else 1 for temperature in recipe.sample.temperatures)
+    k = len(draws_of(recipe.sample.n, recipe.sample.temperatures))
     answers = prompts.train.height * k
     through = None if tokens is None else tokens["train"] + answers * most
     steps += [Planned(f"{at}/sample", answers, answers * most, through), Planned(f"{at}/score", forward_tokens=through)]

@@ -201,6 +201,8 @@ def read_recipe(source: str | Path | Mapping[str, Any], *, sets: Sequence[str] =
         said.append(
             "[sample] model: one name for all policies; expected it beside serve only, or no model: a policy has its folder's name."
         )
+    if made["sample"] is not None:
+        said += _few_answers(made["sample"])
     method = made["train"].method if made["train"] is not None else "sft"
     made["select"], problems = _selection(table.get("select", {}), method)
     said += [f"[select] {problem}" for problem in problems]
@@ -208,6 +210,17 @@ def read_recipe(source: str | Path | Mapping[str, Any], *, sets: Sequence[str] =
         raise PlanError(where, said)
     numbers: dict[str, Any] = {name: table[name] for name in ("stages", "seed") if name in table}
     return Recipe(**made, **numbers)
+
+
+def _few_answers(section: SampleSection) -> Iterator[str]:
+    """What is wrong with fewer answers than temperatures."""
+    from prefmill.sampling.seeds import draws_of
+
+    try:
+        draws_of(section.n, section.temperatures)
+    except BadArgument:
+        temperatures = list(section.temperatures)
+        yield f"[sample] n: got {section.n} for the temperatures {temperatures}, expected at least one answer at each."
 
 
 def _without_how(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def sample(
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> SampleReport:
-    """Write a pool: `n` answers of every prompt at every temperature; killed at any point and started again, it goes on where it was.
+    """Write a pool: `n` answers of every prompt, spread over the temperatures; killed at any point, the same call goes on.
 
     Args:
         inputs: files, globs, folders or URLs as in `prefmill.run`, or a Polars, DuckDB, datasets or Arrow source. Further columns are
@@ -142,8 +142,8 @@ def sample(
             stage, source, temperature, seed, finish_reason, logprob, n_tokens, duplicate, and those of `keep`. Prompts stand in the order
             of the input, then temperatures as given.
         sampler: a model's folder or hub id, a `LocalSampler`, an `EndpointSampler`, or whatever is a `prefmill.sampling.Sampler`.
-        n: answers a temperature; temperature 0 is greedy and gives one. The default temperatures are those that were found to balance
-            exploration and quality in rejection sampling.
+        n: answers of a prompt in all; temperature 0 is greedy and gives one of them. The default temperatures are those that were
+            found to balance exploration and quality in rejection sampling.
         seed, stage: decide, with prompt, temperature and index, the seed of every answer: neither order nor sharding nor resuming changes
             a text, and another stage draws anew.
         stage, source: columns of the pool; `source` is the sampler's name by default.
@@ -166,7 +166,7 @@ def sample(
     ...         return [Answer(f"{request.prompt}!", "stop", None, None) for request in requests]
     >>> prompts = pl.DataFrame({"prompt": ["p", "q", None, "p"]})
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     done = sample(prompts, f"{folder}/pool.parquet", sampler=Echo(), n=2, temperatures=[0.8, 0])
+    ...     done = sample(prompts, f"{folder}/pool.parquet", sampler=Echo(), n=3, temperatures=[0.8, 0])
     ...     pool = pl.read_parquet(f"{folder}/pool.parquet")
     >>> pool.select("prompt", "completion", "temperature", "duplicate").rows()[:3]
     [('p', 'p!', 0.8, False), ('p', 'p!', 0.8, True), ('p', 'p!', 0.0, True)]

@@ -173,7 +173,7 @@ def test_json_text_of_messages_is_refused_and_not_read(column: str, tmp_path: Pa
     if column == "prompt":
         sampler = LocalSampler(model=pools.causal("llama"), device="cpu", max_new_tokens=1)
         with pytest.raises(BadRow, match="JSON text of a message list"):
-            pm.sample(tmp_path / "pool.csv", tmp_path / "sampled.parquet", sampler=sampler, n=1)
+            pm.sample(tmp_path / "pool.csv", tmp_path / "sampled.parquet", sampler=sampler, n=2)
 
 
 @pytest.mark.parametrize(("message", "says"), [

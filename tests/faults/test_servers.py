@@ -142,7 +142,7 @@ def test_seeds_fit_into_every_server(tmp_path: Path) -> None:
 
     with serving.server(serve) as url:
         pm.sample(PROMPTS, tmp_path / "pool.parquet", sampler=pm.EndpointSampler(url=url, model="m"), n=4)
-    assert len(set(seeds)) == 24
+    assert len(set(seeds)) == 12
 
 
 # -- requests that are too large -----------------------------------------------------------------------------------------------------------

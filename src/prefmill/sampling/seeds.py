@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Asked:
     def of(cls, n: Any, temperatures: Any, seed: Any, stage: Any, source: str) -> Asked:
         """Check and spell out. Raises `BadArgument`.
 
-        >>> Asked.of(2, [0.8, 0], 0, 0, "policy").draws
+        >>> Asked.of(3, [0.8, 0], 0, 0, "policy").draws
         ((0.8, 0), (0.8, 1), (0.0, 0))
         """
         if isinstance(temperatures, int | float):
@@ -43,7 +43,7 @@ class Asked:
         if not numbers or not all(numbers) or len({float(t) for t in temperatures}) < len(numbers):
             raise BadArgument(f"sample: temperatures must be different finite numbers >= 0; got {list(temperatures)!r}.")
         found = [float(t) + 0.0 for t in temperatures]  # -0.0 is 0.0
-        draws = tuple((t, i) for t in found for i in range(n if t else 1))
+        draws = draws_of(n, found)
         return cls(draws, seed, stage, source, {"n": n, "temperatures": found, "seed": seed, "stage": stage, "source": source})
 
     def ids(self, text: str) -> list[str]:
@@ -56,3 +56,23 @@ class Asked:
         said = text.encode()
         heads = [f"sample:{self.seed}:{self.stage}:{temperature!r}:{index}:".encode() for temperature, index in self.draws]
         return [int.from_bytes(hashlib.md5(head + said, usedforsecurity=False).digest()[:8], "little") >> 1 for head in heads]
+
+
+def draws_of(n: int, temperatures: Sequence[float]) -> tuple[tuple[float, int], ...]:
+    """The (temperature, index) of `n` answers, spread over `temperatures`; the first ones have one more where it does not come out even.
+
+    Temperature 0 is greedy and has one answer: alone it has no more, whatever `n` is. Raises `BadArgument` for a temperature without any.
+
+    >>> draws_of(4, [0.8, 0, 0.9])
+    ((0.8, 0), (0.8, 1), (0.0, 0), (0.9, 0))
+    """
+    warm = [temperature for temperature in temperatures if temperature]
+    left = n - (len(temperatures) - len(warm))
+    if warm and left < len(warm):
+        raise BadArgument(
+            f"sample: fewer answers than temperatures; got n {n} and {list(temperatures)}, expected at least one at each.",
+            hint=f"--temperature {warm[0]:g} alone, or -n {len(temperatures)}.",
+        )
+    each, more = divmod(left, len(warm)) if warm else (0, 0)
+    counts = {temperature: each + (place < more) for place, temperature in enumerate(warm)}
+    return tuple((temperature, index) for temperature in temperatures for index in range(counts.get(temperature, 1)))
