@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -23,6 +24,8 @@ def main() -> None:
     # typer makes every option of every command that it knows before it looks which one is asked for.
     asked = [known for known in app.registered_commands if sys.argv[1:2] == [known.name or known.callback.__name__]]  # type: ignore[union-attr]
     app.registered_commands = asked or app.registered_commands
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file may be any bytes; JSON has the same escape
     warnings.showwarning = _told  # type: ignore[assignment]
     ending.watch()
     code = _code(app)

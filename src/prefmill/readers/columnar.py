@@ -10,6 +10,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -41,6 +43,7 @@ def stage_ipc(item: Input, context: Context) -> Part | JsonFile:
     """One IPC file or stream as Parquet; of JSON columns the first pass."""
     if os.path.getsize(item.path) == 0:
         raise BadInput(f"{item.label}: the file is empty.")
+    item = _named_in_utf8(item, context)
 
     def tables() -> Iterator[pa.Table]:
         with as_bad_input(item.label, "Arrow"), pa.memory_map(item.path) as file:
@@ -91,6 +94,24 @@ def _parquet_tables(item: Input) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch])
 
 
+def _named_in_utf8(item: Input, context: Context) -> Input:
+    """`item` under a name that Arrow can open: the name of a file may be any bytes."""
+    try:
+        item.path.encode()
+    except UnicodeEncodeError:
+        return replace(item, path=_link(item.path, context.new_path(())))
+    return item
+
+
+def _link(path: str, link: Path) -> str:
+    """The file `path` under the name `link`."""
+    try:
+        os.symlink(path, link)
+    except OSError:  # no links here: a copy costs space, not correctness
+        shutil.copyfile(path, link)
+    return str(link)
+
+
 def _leaves(kind: pa.DataType) -> int:
     if pa.types.is_struct(kind):
         return sum(_leaves(field.type) for field in kind)
@@ -104,6 +125,7 @@ def _leaves(kind: pa.DataType) -> int:
 def local_parquet(item: Input, context: Context) -> Part | JsonFile:
     """One Parquet file in place, by its footer; staged where an engine would misread a type."""
     check_footer(item.path, item.label)
+    item = _named_in_utf8(item, context)
     with as_bad_input(item.label, "Parquet"), pq.ParquetFile(item.path, memory_map=False) as file:
         meta, schema = file.metadata, file.schema_arrow
         _ = schema.names, schema.to_string()  # a name that is not UTF-8 fails here
@@ -128,12 +150,7 @@ def local_parquet(item: Input, context: Context) -> Part | JsonFile:
     # With partitions, only the folders below the given one count; engines would read every key=value of the path.
     plain = all(_PLAIN_VALUE.fullmatch(part) for pair in item.partition for part in pair)
     if not _SAFE_PATH.fullmatch(path) or (item.partition and ("=" in above or not plain)):
-        link = context.new_path(item.partition)
-        try:
-            os.symlink(path, link)
-        except OSError:  # no links here: a copy costs space, not correctness
-            shutil.copyfile(path, link)
-        path = str(link)
+        path = _link(path, context.new_path(item.partition))
     kept = context.wanted(schema.names)
     return Part(path, item.label, plain_schema(schema, kept), rows, frozenset(nulls & set(kept)), item.partition)
 

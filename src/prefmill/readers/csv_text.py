@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -44,12 +45,16 @@ def stage_csv(item: Input, context: Context) -> Part:
     parse = _CsvParser(names, kept, delimiter, least, trailing=_ends_in_delimiter(head, delimiter, len(names)))
     short: list[int] = []
     with Writer(context.new_path(item.partition), pa.schema([(name, pa.string()) for name in kept])) as writer:
-        for table, bads, filled in in_order(parse, blocks, context.workers):
-            for bad in bads:
+        swallowed: int | None = None
+        for parsed in in_order(parse, blocks, context.workers):
+            for bad in parsed.bads:
                 context.rejects.add(item.label, bad)
-            short += filled
-            if table is not None:
-                writer.add(table)
+            short += parsed.filled
+            swallowed = parsed.swallowed if swallowed is None else swallowed
+            if parsed.table is not None:
+                writer.add(parsed.table)
+        if swallowed is not None:
+            context.notes.append(f"{item.label}: a field holds lines that look like rows (the first is line {swallowed}); is a quote not closed?")
         if short:
             context.notes.append(
                 f"{item.label}: {len(short):,} rows are shorter than the header (the first in line {short[0]}); what they lack is null."
@@ -141,6 +146,16 @@ def _edges(block: Block) -> tuple[Positions, Positions]:
 _TRAILING = "\0trailing"  # a name that no column can have
 
 
+@dataclass(frozen=True)
+class _Parsed:
+    """What a block comes to: its rows, its malformed records, and the lines of those that were filled up."""
+
+    table: pa.Table | None
+    bads: list[Bad]
+    filled: list[int]
+    swallowed: int | None = None  #: the first line of a field's text that looks like rows
+
+
 class _CsvParser:
     """Blocks of whole records to tables; records with too few or too many fields apart.
 
@@ -160,20 +175,41 @@ class _CsvParser:
             check_utf8=False,  # done before
         )
 
-    def __call__(self, block: Block | Bad) -> tuple[pa.Table | None, list[Bad], list[int]]:
-        """The table of a block, its malformed records, and the lines of those that were filled up."""
+    def __call__(self, block: Block | Bad) -> _Parsed:
         if isinstance(block, Bad):
-            return None, [block], []
+            return _Parsed(None, [block], [])
+        swallowed = self._swallowed(block)
         ragged: list[object] = []
         table = self._parse(block.data, ragged)
         if not ragged and self._is_clean(table):
-            return self._without_trailing(table), [], []
+            return _Parsed(self._without_trailing(table), [], [], swallowed)
         bads, good, filled = self._apart(block)
         ragged = []
         table = self._parse(good, ragged)
         if ragged or not self._is_clean(table):
             raise AssertionError("two parsers disagree on the number of fields")
-        return self._without_trailing(table), bads, filled
+        return _Parsed(self._without_trailing(table), bads, filled, swallowed)
+
+    def _swallowed(self, block: Block) -> int | None:
+        """The line of the first of two or more whole lines inside of one field which all have as many fields as a row.
+
+        A quote that is not closed takes the rows behind it for its text, up to the next quote.
+        """
+        if not len(block.quotes) or len(self.names) < 3:
+            return None
+        array = np.frombuffer(block.data, dtype=np.uint8)
+        ends = np.flatnonzero(array == block.newline[0])
+        ends = ends[inside(block.quotes, ends)]
+        if len(ends) < 3:
+            return None
+        field = np.searchsorted(block.quotes, ends)
+        marks = np.searchsorted(np.flatnonzero(array == ord(self.delimiter)), ends)
+        whole = np.flatnonzero(field[1:] == field[:-1])  # from this line end to the next is a line of the field
+        alike = np.diff(marks)[whole] == len(self.names) - 1
+        fields, first, counts = np.unique(field[whole], return_index=True, return_counts=True)
+        of_rows = np.bincount(np.searchsorted(fields, field[whole]), weights=alike, minlength=len(fields))
+        found = np.flatnonzero((counts >= 2) & (of_rows == counts))
+        return block.line_of(int(ends[whole[first[found[0]]]])) + 1 if len(found) else None
 
     def _is_clean(self, table: pa.Table | None) -> bool:
         return table is None or not self.trailing or table[_TRAILING].null_count == table.num_rows
