@@ -38,6 +38,8 @@ class Findings:
     thresholds: Mapping[str, float | None] | None
     refusal: str
     is_default: bool
+    first_rows: Sequence[Mapping[str, str]] = ()
+    notes: Sequence[str] = ()
 
     @property
     def ok(self) -> bool:
@@ -88,6 +90,7 @@ class Findings:
             ("without contrast", f"{self.prompts_without_contrast:,} prompts (one answer, or all scores equal)"),
             ("repeated answers", f"{self.repeated:,} rows repeat an answer of their prompt, {self.conflicting:,} with another score"),
         ]
+        told += [(f"row {number}", ", ".join(f"{k} {v}" for k, v in row.items())) for number, row in enumerate(self.first_rows)]
         told += [(f"unusable: {reason}", f"{rows:,} rows") for reason, rows in self.unusable.items()]
         if self.rejected:
             told.append(("malformed", f"{self.rejected:,} rows set aside"))
@@ -98,6 +101,13 @@ class Findings:
             name = "with default plan" if self.is_default else "with this plan"
             told.append((name, f"{plan.pairs_out:,} pairs from {plan.groups_used:,} prompts ({limits or 'no thresholds'})"))
         return told
+
+
+def _short(value: str | None) -> str:
+    """A value as people see where it begins and ends."""
+    if value is None:
+        return "null"
+    return repr(value if len(value) <= 40 else f"{value[:24]} ... {value[-12:]}")
 
 
 _SHOWN = 12  # other columns that people see
@@ -140,6 +150,9 @@ def check(
         (prompts,) = one("SELECT count(*) FROM groups")
         (distinct,) = one("SELECT count(DISTINCT _score) FROM candidates WHERE _reason IS NULL")
         default = None if refusal else job.report()
+        shown = "SELECT _prompt::VARCHAR, _completion::VARCHAR, _score0::VARCHAR FROM numbered WHERE _pos < 3 ORDER BY _pos"
+        names = (job.roles.prompt, job.roles.completion, job.roles.score)
+        first_rows = [dict(zip(names, map(_short, row), strict=True)) for row in job.con.execute(shown).fetchall()]
         return Findings(
             files=len(job.source.files), rows=job.source.rows, rejected=job.source.rejected,
             columns={f.name: str(f.type) for f in job.source.columns}, roles=said_roles(plan, job.roles), prompts=int(prompts),
@@ -150,4 +163,5 @@ def check(
             prompts_without_contrast=int(flat), default_plan=default,
             bad_scores=job.bad_scores() if any(reason == "bad_score" for reason, _ in unusable) else (),
             thresholds=None if refusal else thresholds_of(job.plan), refusal=refusal, is_default=plan == Pairs(),
+            first_rows=first_rows, notes=job.source.notes,
         )  # fmt: skip

@@ -179,6 +179,8 @@ def check(found: Findings) -> None:
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         console.print(f"{name:<{width}}  {value}", markup=False)
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False)
     for problem in found.problems:
         console.print(f"not ok: {problem}", markup=False)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import prefmill as pm
+from prefmill.checks import check
 from prefmill.errors import BadInput
 
 PLAN = pm.Pairs(chosen_min=None, rejected_below=None)
@@ -86,3 +87,29 @@ def test_a_key_that_is_twice_is_told_once(tmp_path):
     report = pm.run(PLAN, path, None)
     assert [note for note in report.notes if "twice" in note] == [f"{path}: line 2: a key is there twice; the first counts."]
     assert report.pairs_out == 1
+
+
+def test_a_quote_that_swallows_rows_is_told(tmp_path):
+    """The quote of row 2 is closed by that of row 6: four rows are one."""
+    rows = ["prompt,completion,score", "p,a,1", 'p,"b,2', "p,c,3", "p,d,4", "p,e,5", 'p,f",6', "p,g,7"]
+    path = put(tmp_path / "a.csv", "\n".join(rows) + "\n")
+    report = pm.run(PLAN, path, None)
+    assert report.rows_in == 3
+    assert report.notes[0] == f"{path}: a field holds lines that look like rows (the first is line 4); is a quote not closed?"
+
+
+def test_a_text_of_several_lines_is_no_swallowed_row(tmp_path):
+    text = "one, two, three\nand, so on\nplain\n, ,\nend"
+    path = put(tmp_path / "a.csv", f'prompt,completion,score\np,"{text}",1\np,b,2\n')
+    assert not [note for note in pm.run(PLAN, path, None).notes if "quote" in note]
+
+
+def test_check_shows_the_first_rows_as_read(tmp_path):
+    """A missing header, or a decimal comma, is seen in them."""
+    path = put(tmp_path / "a.csv", "p,prompt,completion,score\nq," + "x" * 100 + ',,"1,5"\nq,z,"a\nb",2\n')
+    found = check(path)
+    assert found.first_rows == [
+        {"prompt": repr("x" * 24 + " ... " + "x" * 12), "completion": "null", "score": "'1,5'"},
+        {"prompt": "'z'", "completion": repr("a\nb"), "score": "'2'"},
+    ]
+    assert ("row 1", "prompt 'z', completion 'a\\nb', score '2'") in found.lines()

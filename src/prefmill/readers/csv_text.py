@@ -54,7 +54,9 @@ def stage_csv(item: Input, context: Context) -> Part:
             if parsed.table is not None:
                 writer.add(parsed.table)
         if swallowed is not None:
-            context.notes.append(f"{item.label}: a field holds lines that look like rows (the first is line {swallowed}); is a quote not closed?")
+            context.notes.append(
+                f"{item.label}: a field holds lines that look like rows (the first is line {swallowed}); is a quote not closed?"
+            )
         if short:
             context.notes.append(
                 f"{item.label}: {len(short):,} rows are shorter than the header (the first in line {short[0]}); what they lack is null."
