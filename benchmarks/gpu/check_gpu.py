@@ -207,13 +207,20 @@ def scores_of(engine: Engine, rows: TokenRows) -> np.ndarray:
     checks = engine.invariant and not engine._checked  # which run some rows again
     found = engine.run(work)[:, 0]
     streams = work.streams or []
-    in_place = [s for s in streams if engine.cascades and gathered_keys(s.segments) > engine.keys_per_token * len(s)]
+    in_place = [s for s in streams if _is_in_place(engine, s.segments)]
     layers = engine.model.config.get_text_config().num_hidden_layers
     wanted = {attention.IN_PLACE: layers * len(in_place), engine.ours: layers * (len(streams) - len(in_place))}
     wanted = {form: times for form, times in wanted.items() if times}
     if dict(engine.layers) != wanted and not (checks or engine.splits):
         raise RuntimeError(f"attention ran as {dict(engine.layers)}; expected {wanted}")
     return found
+
+
+def _is_in_place(engine: Engine, segments: np.ndarray) -> bool:
+    """Whether `varlen` is to read the prefixes of a stream in place: keys would be many, and no window looks past a prefix."""
+    longest = int((segments[:, 1] - segments[:, 0] + segments[:, 3] - segments[:, 2]).max())
+    narrow = any(window is not None and window < longest for window in engine._windows)
+    return engine.cascades and not narrow and gathered_keys(segments) > engine.keys_per_token * int(segments[-1, 1])
 
 
 def _case(case: Case, device: Any, tiny: bool) -> list[Check]:

@@ -124,6 +124,7 @@ class Engine:
                 )
         if self.compile and self.body is not None:
             self._compile()
+        self.layers.clear()
 
     # -- what the model can do ----------------------------------------------------------------------------------------------------------
 
@@ -375,7 +376,7 @@ class Engine:
         if self.invariant:
             whole = _STEP if self._alone else -(-self.budget // TILE) * TILE
             length = -(-length // whole) * whole
-        elif self.ours == attention.BLOCKMASK and self.device.type == "cuda":
+        elif self.ours == attention.BLOCKMASK:
             length = max(2, -(-length // _LANE)) * _LANE  # one block is a shape of its own for torch.compile
         cascade = self.cascades and attention.gathered_keys(stream.segments) > self.keys_per_token * length
         plan = StreamPlan(stream, self.device, length, cascade=cascade, uniform=self._compiled).make(self.ours, self._windows)
