@@ -16,14 +16,14 @@ CREATE OR REPLACE MACRO pref_roles_refusal(numbered, tbl, macro, needs := NULL, 
   WITH known AS NOT MATERIALIZED (
     SELECT struct_keys(_t) AS _names FROM (SELECT 1) LEFT JOIN (SELECT * FROM query_table(tbl) LIMIT 0) AS _t ON true),
   head AS NOT MATERIALIZED (
-    SELECT typeof(_score0) AS _type, CASE WHEN typeof(_prompt) = 'VARCHAR' THEN _prompt::VARCHAR END AS _a,
+    SELECT typeof(_score0) AS _type, [typeof(_prompt), typeof(_completion)] AS _kinds, CASE WHEN typeof(_prompt) = 'VARCHAR' THEN _prompt::VARCHAR END AS _a,
            CASE WHEN typeof(_completion) = 'VARCHAR' THEN _completion::VARCHAR END AS _b, CASE WHEN typeof(_score0) = 'VARCHAR' THEN _score0::VARCHAR END AS _c,
            CASE WHEN typeof(_source) = 'VARCHAR' THEN _source::VARCHAR END AS _d, CASE WHEN typeof(_annotator) = 'VARCHAR' THEN _annotator::VARCHAR END AS _e,
            CASE WHEN typeof(_further) = 'VARCHAR' THEN _further::VARCHAR END AS _f,
            [typeof(_found.prompt) = 'BOOLEAN', typeof(_found.completion) = 'BOOLEAN', typeof(_found.score) = 'BOOLEAN', typeof(_found.source) = 'BOOLEAN', typeof(_found.annotator) = 'BOOLEAN'] AS _there
     FROM (SELECT 1) LEFT JOIN (SELECT * FROM query_table(numbered) LIMIT 100) ON true),
   texts AS NOT MATERIALIZED (
-    SELECT any_value(_type) AS _type, any_value(_there) AS _there,
+    SELECT any_value(_type) AS _type, any_value(_there) AS _there, any_value(_kinds) AS _kinds,
       list_filter([CASE WHEN min(_a) = max(_a) AND count(_a) = count(*) THEN min(_a) END, CASE WHEN min(_b) = max(_b) AND count(_b) = count(*) THEN min(_b) END,
                    CASE WHEN min(_c) = max(_c) AND count(_c) = count(*) THEN min(_c) END, CASE WHEN min(_d) = max(_d) AND count(_d) = count(*) THEN min(_d) END,
                    CASE WHEN min(_e) = max(_e) AND count(_e) = count(*) THEN min(_e) END, CASE WHEN min(_f) = max(_f) AND count(_f) = count(*) THEN min(_f) END],
@@ -42,6 +42,9 @@ CREATE OR REPLACE MACRO pref_roles_refusal(numbered, tbl, macro, needs := NULL, 
     THEN error('prefmill: ' || macro || ': a role is the text '''
                || list_filter(_texts, lambda text: list_contains(list_transform(_names, lambda name: lower(name)), lower(text)))[1]
                || ''' in every row; got a column''s name in quotes, expected the column: write it without quotes.')
+    WHEN len(list_filter(_kinds, lambda kind: pref_is_json(kind))) > 0
+    THEN error('prefmill: ' || macro || ': prompt or completion is JSON; got ' || left(list_filter(_kinds, lambda kind: pref_is_json(kind))[1], 100)
+               || ', expected text or messages. Hint: for JSON strings cast it so: completion := COLUMN->>''$''.')
     WHEN starts_with(_type, 'ENUM(') AND len(list_filter(regexp_extract_all(_type, '''([^'']*)''', 1), lambda v: pref_number(v) IS NOT NULL)) = 0
       OR pref_holds_no_number(_type)
     THEN error('prefmill: ' || macro || ': the score has a type that holds no numbers; got ' || left(_type, 100)

@@ -1,5 +1,6 @@
 -- All macros. In a duckdb shell, from this folder's parent:  .read sql/prefmill.sql
 .read sql/pref_number.sql
+.read sql/pref_no_json.sql
 .read sql/pref_plain.sql
 .read sql/pref_round.sql
 .read sql/pref_finite.sql

@@ -274,6 +274,8 @@ def numbered(
     The columns `keep` are `_keep0`, `_keep1` ...
     """
     columns = {"_pos": position, "_prompt": quote(roles.prompt), "_completion": quote(roles.completion)}
+    if scalars is None:  # of columns that nobody has looked at
+        columns |= {f"_{role}": f"pref_no_json({quote(getattr(roles, role))}, '{role}')" for role in ("prompt", "completion")}
     scores = score_columns(plan, roles)
     columns |= {f"_score{i}": (scalars or {}).get(name, quote(name)) for i, name in enumerate(scores)}
     for role in ("id", "annotator", "aspect", "stage"):

@@ -462,3 +462,22 @@ def test_slices_are_measured(monkeypatch):
     assert max(table.nbytes for table in tables) <= 200_000
     assert sum(table.num_rows for table in tables) == frame.height
     assert pa.concat_tables(tables)["t"].to_pylist() == frame["t"].to_list()
+
+
+def test_json_columns_in_sql_are_refused():
+    """The text of a JSON value is not the value; a function of DuckDB takes it out."""
+    import duckdb
+
+    import prefmill.duckdb
+
+    con = duckdb.connect()
+    prefmill.duckdb.install(con)
+    con.execute("""CREATE TABLE t AS SELECT 'p' AS prompt, '"a"'::JSON AS completion, 5 AS score UNION ALL SELECT 'p', '"b"'::JSON, 1""")
+    con.execute("""CREATE TABLE n AS SELECT [{'role': 'user', 'content': '"x"'::JSON}] AS prompt, 'a' AS completion, 5 AS score""")
+    for query in ("FROM preference_pairs(t)", "FROM preference_pairs(n)", "FROM best_of(n)", PLAN.sql("t"), PLAN.sql("n")):
+        with pytest.raises(duckdb.InvalidInputException, match="JSON"):
+            con.execute(query).fetchall()
+    query = "FROM preference_pairs(t, completion := completion->>'$')"
+    assert con.execute(query).fetchall() == [("p", "a", "b", 5.0, 1.0)]  # what the hint says
+    con.execute("""CREATE TABLE named AS SELECT 'p' AS prompt, 'a' AS completion, 5 AS score, {'JSON': 1} AS j""")
+    assert con.execute(PLAN.sql("named")).fetchall() == []  # a name is not a type
