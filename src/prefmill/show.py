@@ -157,9 +157,11 @@ def nothing_hint(plan: Plan, done: RunReport) -> str:
         return f"largest score seen {high:g}, min_score {plan.min_score:g}: lower --min-score."
     least, below = (done.thresholds or {}).get("chosen_min"), (done.thresholds or {}).get("rejected_below")
     off = ", or --no-thresholds" if isinstance(plan, Pairs) else ""
-    if least is not None and high < least:
+    # Where all rows tie, or stand alone, no threshold would change what comes out.
+    bounded = bool({"below_chosen_min", "not_below_rejected", "between_thresholds"} & set(done.dropped))
+    if bounded and least is not None and high < least:
         return f"largest score seen {high:g}, chosen_min {least:g}: lower --chosen-min and --rejected-below{off}."
-    if below is not None and low >= below:
+    if bounded and below is not None and low >= below:
         return f"smallest score seen {low:g}, rejected_below {below:g}: raise --rejected-below{off}."
     reason = max(done.dropped, key=lambda r: done.dropped[r])
     advice = {
