@@ -278,6 +278,14 @@ def parquets() -> Iterator[Case]:
         at, mask = chance.randrange(4, footer), chance.choice((1, 0x10, 0x80, 0xFF))
         yield Case(f"page-{number}-{at}-{mask:x}.parquet", flipped(good, at, mask), ROWS, lost=True)
     yield Case("bad-utf-8.parquet", good.replace(b"p1", b"\xff\xfe"), None)
+    nulls = parquet(
+        pa.table({"prompt": ["p", "p", None, None], "completion": list("abcd"), "score": [1.0, 2.0, 3.0, 4.0]}), compression="none"
+    )
+    end = len(nulls) - 8 - struct.unpack("<I", nulls[-8:-4])[0]
+    counts = [at for at in range(end, len(nulls) - 8) if nulls[at : at + 2] in (b"\x16\x04", b"\x36\x04")]
+    for at in counts:  # a number of 2 becomes 0: among them the count of nulls
+        wrong = nulls[: at + 1] + b"\0" + nulls[at + 2 :]
+        yield Case(f"counts-{at - end}.parquet", wrong, [("p", "a", 1.0), ("p", "b", 2.0)], "statistics")
     rows = good.index(b"\x16\x0a", footer)
     for number in (0, 3, 6, 127):
         yield Case(f"rows-{number}.parquet", good[: rows + 1] + bytes([number]) + good[rows + 2 :], None, "rows")
