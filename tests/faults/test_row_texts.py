@@ -20,7 +20,7 @@ import tiny
 import torch
 
 import prefmill as pm
-from prefmill.errors import BadRow
+from prefmill.errors import BadInput, BadRow
 from prefmill.sampling import EndpointSampler, LocalSampler
 from prefmill.sampling.samplers import Answer, Request
 from prefmill.scoring import EndpointScorer, JudgeScorer, LogProb, RewardModel
@@ -174,6 +174,21 @@ def test_json_text_of_messages_is_refused_and_not_read(column: str, tmp_path: Pa
         sampler = LocalSampler(model=pools.causal("llama"), device="cpu", max_new_tokens=1)
         with pytest.raises(BadRow, match="JSON text of a message list"):
             pm.sample(tmp_path / "pool.csv", tmp_path / "sampled.parquet", sampler=sampler, n=2)
+
+
+@pytest.mark.parametrize("column", ["prompt", "completion"])
+def test_texts_and_messages_in_one_column_are_refused(column: str, tmp_path: Path) -> None:
+    """As over two files: what a mixed column says of a row is nobody's guess. The places of both kinds are named."""
+    said = {"prompt": "Hi", "completion": "Hello"}
+    mixed = [said, {**said, column: [{"role": "user", "content": "Ho"}]}]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in mixed))
+    says = rf"(?s)the column '{column}' .*text \(.*line 1\) and a list of messages \(.*line 2\), expected values of one kind"
+    with pytest.raises(BadInput, match=says):
+        pm.score(tmp_path / "pool.jsonl", tmp_path / "out.parquet", scorer=lambda batch: [0.0] * batch.num_rows)
+    if column == "prompt":
+        sampler = LocalSampler(model=pools.causal("llama"), device="cpu", max_new_tokens=1)
+        with pytest.raises(BadInput, match=says):
+            pm.sample(tmp_path / "pool.jsonl", tmp_path / "sampled.parquet", sampler=sampler, n=1)
 
 
 @pytest.mark.parametrize(("message", "says"), [
