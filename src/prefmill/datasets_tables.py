@@ -146,7 +146,7 @@ def _write(tables: Iterable[pa.Table], features: Any, path: Path, fingerprint: s
     """An Arrow stream as `datasets` writes its own, there at once or not at all."""
     said = json.dumps({"info": {"features": features.to_dict()}, "fingerprint": fingerprint})
     schema = features.arrow_schema.with_metadata({"huggingface": said})
-    with Staging([path], where="datasets") as staging:
+    with Staging([path], where="datasets", shared=True) as staging:  # the ranks of a training all map
         hidden = str(staging.path(path))
         with pa.OSFile(hidden, "wb") as file, pa.ipc.new_stream(file, schema) as stream:
             for table in tables:

@@ -310,13 +310,14 @@ class Staging:
 
     targets   names in one folder, which is made where it is absent
     where     the command, for messages
+    shared    several processes may make the same targets at once, and the last one stays (a cache)
 
     Making one settles what dead processes left in the folder. On an error, and where `publish` was not called, nothing is
     changed and nothing stays. An error after all is published leaves the output, and what says that it is of a run that
     failed, so that the same command may replace it. Raises `RunBusy` where another process is writing one of the targets.
     """
 
-    def __init__(self, targets: Sequence[Path], *, where: str) -> None:
+    def __init__(self, targets: Sequence[Path], *, where: str, shared: bool = False) -> None:
         self.where = where
         self._parent = targets[0].absolute().parent
         self._targets = [self._parent / target.name for target in targets]
@@ -324,7 +325,7 @@ class Staging:
         with _alone(self._parent):
             names = {target.name for target in self._targets}
             for path, state in _left_in(self._parent):
-                if state == "living" and names & set(_journal(path)):
+                if state == "living" and not shared and names & set(_journal(path)):
                     raise RunBusy(
                         f"{where}: another process is writing {str(targets[0])!r}.",
                         hint="wait for it, or name another output.",

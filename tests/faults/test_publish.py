@@ -19,6 +19,7 @@ import pytest
 import prefmill as pm
 from prefmill import whole, writers
 from prefmill.errors import BadArgument, RunBusy, TargetExists
+from prefmill.readers.find import find_files
 
 FAULTS = Path(__file__).with_name("publish_faults.py")
 
@@ -68,7 +69,7 @@ def publish(targets: list[Path], text: str, *, overwrite: bool = False) -> None:
                 staging.path(target).write_text(text)
             else:
                 staging.path(target).mkdir()
-                (staging.path(target) / "data.txt").write_text(text)
+                (staging.path(target) / "data.jsonl").write_text(text)
         staging.publish(overwrite=overwrite)
 
 
@@ -127,10 +128,23 @@ def test_a_system_without_exchange_puts_the_old_folder_back(number, tmp_path, mo
         publish([tmp_path / "out"], "new", overwrite=True)
 
     killed(dies)
+    assert (tmp_path / "out").exists() == (number == 1)  # between two renames it is absent, for others
+    reads = find_files(str(tmp_path / "out"))  # for our readers it is there
+    assert [Path(item.path).read_text() for item in reads] == ["old"]
     whole.settle(tmp_path)
-    assert texts(tmp_path) == {"out/data.txt": "old"}
+    assert texts(tmp_path) == {"out/data.jsonl": "old"}
     publish([tmp_path / "out"], "new", overwrite=True)
-    assert texts(tmp_path) == {"out/data.txt": "new"}
+    assert texts(tmp_path) == {"out/data.jsonl": "new"}
+
+
+def test_a_cache_may_be_made_by_several_at_once(tmp_path):
+    with whole.Staging([tmp_path / "a.txt"], where="t", shared=True) as one:
+        with whole.Staging([tmp_path / "a.txt"], where="t", shared=True) as other:
+            one.path(tmp_path / "a.txt").write_text("one")
+            other.path(tmp_path / "a.txt").write_text("other")
+            other.publish(overwrite=True)
+        one.publish(overwrite=True)
+    assert texts(tmp_path) == {"a.txt": "one"}
 
 
 def test_the_exchange_is_real_where_there_is_one(tmp_path):

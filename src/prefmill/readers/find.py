@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from prefmill.errors import BadArgument, BadInput, nearest
+from prefmill.whole import settle
 
 #: Format of each ending. The text forms may be followed by .gz or .zst.
 FORMATS: Mapping[str, str] = {
@@ -105,6 +106,9 @@ def find_files(given: str, without: Collection[str | Path] = (), notes: list[str
     if glob.has_magic(given):
         return _apart(given, _match, without, notes)
     parent = os.path.dirname(given) or "."
+    settle(Path(parent))
+    if os.path.exists(given):  # a writer died while it replaced the folder, on a system that cannot do that in one step
+        return find_files(given, without, notes)
     near = nearest(os.path.basename(given), os.listdir(parent)) if os.path.isdir(parent) else []
     raise BadInput(f"{given}: no such file.", hint=f"did you mean {os.path.join(os.path.dirname(given), near[0])}?" if near else None)
 
