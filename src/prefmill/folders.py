@@ -53,5 +53,5 @@ def whole_folder(target: str | Path, *, overwrite: bool, where: str) -> Iterator
         folder = staging.path(path)
         folder.mkdir()
         yield folder
-        check_folder(path, overwrite=overwrite, where=where)
+        check_folder(path, overwrite=overwrite or staging.replaces(path), where=where)
         staging.publish(overwrite=True)

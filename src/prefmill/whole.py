@@ -345,6 +345,10 @@ class Staging:
         """Where to write what becomes `target`."""
         return self._home / "new" / target.name
 
+    def replaces(self, target: Path) -> bool:
+        """Whether what stands at `target` is of a run that died before it could say so."""
+        return self._parent / target.name in self._own
+
     def publish(self, *, overwrite: bool) -> None:
         """Flush everything, then make it what readers see. Raises `TargetExists`."""
         for target in self._targets:

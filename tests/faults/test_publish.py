@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 import prefmill as pm
-from prefmill import whole, writers
+from prefmill import folders, whole, writers
 from prefmill.errors import BadArgument, RunBusy, TargetExists
 from prefmill.readers.find import find_files
 
@@ -135,6 +135,23 @@ def test_a_system_without_exchange_puts_the_old_folder_back(number, tmp_path, mo
     assert texts(tmp_path) == {"out/data.jsonl": "old"}
     publish([tmp_path / "out"], "new", overwrite=True)
     assert texts(tmp_path) == {"out/data.jsonl": "new"}
+
+
+def test_the_folder_of_a_dead_training_is_replaced_without_a_word(tmp_path):
+    def train(text: str) -> None:
+        with folders.whole_folder(tmp_path / "out", overwrite=False, where="train") as folder:
+            (folder / folders.MARK).write_text(text)
+
+    def dies() -> None:
+        os.rmdir = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        train("new")
+
+    killed(dies)
+    assert (tmp_path / "out" / folders.MARK).read_text() == "new"
+    train("newer")
+    assert texts(tmp_path) == {f"out/{folders.MARK}": "newer"}
+    with pytest.raises(TargetExists):
+        train("once more")
 
 
 def test_a_cache_may_be_made_by_several_at_once(tmp_path):
