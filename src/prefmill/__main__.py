@@ -9,8 +9,6 @@ import traceback
 import warnings
 from collections.abc import Callable
 
-from prefmill import ending
-
 
 def main() -> None:
     """Run the command line; exits with the codes of `docs/cli.md`."""
@@ -19,6 +17,7 @@ def main() -> None:
 
         print(f"prefmill {__version__}")
         return
+    from prefmill import ending
     from prefmill.cli import app
 
     # typer makes every option of every command that it knows before it looks which one is asked for.
@@ -34,6 +33,7 @@ def main() -> None:
 
 def _code(app: Callable[..., object]) -> int:
     """Run the command, say what went wrong, and give its exit code."""
+    from prefmill import ending
     from prefmill.errors import PrefmillError
 
     try:
