@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tracemalloc
 from collections.abc import Sequence
@@ -210,3 +211,17 @@ def test_a_stream_does_not_compare_half_a_prompt(tmp_path: Path) -> None:
     pm.score(mixed, tmp_path / "out.parquet", scorer=judge(), chunk_rows=1)
     assert scores(tmp_path / "out.parquet") == [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]
     assert pm.score_stream(mixed, lambda batch: [1.0] * batch.num_rows, chunk_rows=1).read_all()["score"].to_pylist() == [1.0] * 6
+
+
+def test_values_of_many_shapes_are_json_text(tmp_path: Path) -> None:
+    """A column of objects with other keys in every row: a function reads each as its own row has it."""
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(f'{{"prompt": "p", "completion": "c", "meta": {meta}}}\n' for meta in ('{"a": 1}', '{"b": "x"}', '{"a": []}')))
+    read: list[Any] = []
+
+    def meta(batch: pa.RecordBatch) -> list[float]:
+        read.extend(json.loads(text) for text in batch["meta"].to_pylist())
+        return [0.0] * batch.num_rows
+
+    pm.score(pool, tmp_path / "out.parquet", scorer=meta)
+    assert read == [{"a": 1}, {"b": "x"}, {"a": []}]

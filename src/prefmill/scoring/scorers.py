@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput
+from prefmill.json_values import holds, is_json, with_marks
 from prefmill.scoring.functions import Unknown, content_of
 
 Floats = npt.NDArray[np.float64]
@@ -110,9 +111,22 @@ class FunctionScorer:
             content = f"not to be compared, for {unknown}; {advice} ({uuid.uuid4().hex[:8]})"
         return {"function": name, "content": content}
 
+    @property
+    def compares(self) -> bool:
+        """Whether it may rank inside a prompt: unless the function says no."""
+        return bool(getattr(self.function, "compares", True))
+
+    @property
+    def reads(self) -> tuple[str, ...] | None:
+        """The further columns that it is shown: all, unless the function names some."""
+        reads = getattr(self.function, "reads", None)
+        return None if reads is None else tuple(reads)
+
     def prepare(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The batch itself."""
-        return batch
+        """The batch itself; values that no type holds are JSON text, in Arrow's own type for it."""
+        if not batch.num_rows or not any(holds(field.type, is_json) for field in batch.schema):
+            return batch
+        return with_marks(pa.Table.from_batches([batch])).combine_chunks().to_batches()[0]
 
     def run(self, prepared: pa.RecordBatch) -> Scored:
         """Call the function and check that it gave one number per row."""
