@@ -9,12 +9,13 @@
 CREATE OR REPLACE MACRO preference_pairs(tbl, prompt := NULL, completion := NULL, score := NULL, 
   strategy := 'best_worst', chosen_min := 'auto', rejected_below := 'auto', min_margin := 0,
   max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0, keep := NULL) AS TABLE (
-  WITH numbered AS NOT MATERIALIZED (
-    FROM pref_numbered(tbl, prompt, completion, score, keep := keep)),
+  WITH asked AS NOT MATERIALIZED (FROM pref_with_context(tbl)),
+  numbered AS NOT MATERIALIZED (
+    FROM pref_numbered('asked', prompt, completion, score, keep := pref_kept(keep, []), further := _context)),
   better AS NOT MATERIALIZED (
-    SELECT _pos, _prompt, _completion, COLUMNS('^_keep_(.*)$') AS "chosen_\1" FROM numbered),
+    SELECT _pos, _prompt, _completion, _further AS _context, COLUMNS('^_keep_(.*)$') AS "chosen_\1" FROM numbered),
   worse AS NOT MATERIALIZED (
-    SELECT _pos, _completion, COLUMNS('^_keep_(.*)$') AS "rejected_\1" FROM numbered),
+    SELECT _pos, _completion, _further AS _other, COLUMNS('^_keep_(.*)$') AS "rejected_\1" FROM numbered),
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
@@ -28,13 +29,16 @@ CREATE OR REPLACE MACRO preference_pairs(tbl, prompt := NULL, completion := NULL
     SELECT better._completion AS _chosen_text, worse._completion AS _rejected_text, _chosen_score, _rejected_score, _first, _c, _r,
            better.* EXCLUDE (_pos, _completion), worse.* EXCLUDE (_pos, _completion)
     FROM pairs JOIN better ON better._pos = pairs._chosen JOIN worse ON worse._pos = pairs._rejected
-    WHERE NOT pref_same_text(better._completion, worse._completion)
+    WHERE CASE WHEN pref_same_text(better._completion, worse._completion) THEN false ELSE pref_one_context(better._context, worse._other) END
     UNION ALL BY NAME -- looked at whatever the table holds: a wrong argument is never an empty result
     SELECT NULL AS _first WHERE pref_pairs_refusal('preference_pairs', strategy, chosen_min, rejected_below, min_margin,
       max_pairs_per_prompt, top_k, bottom_k, seed) IS NOT NULL
     UNION ALL BY NAME
     SELECT NULL AS _first FROM pref_roles_refusal('numbered', tbl, 'preference_pairs', keep := keep, taken := ['score']) WHERE _said IS NOT NULL)
-  SELECT _prompt AS prompt, _chosen_text AS chosen, _rejected_text AS rejected, _chosen_score AS chosen_score, _rejected_score AS rejected_score,
-         * EXCLUDE (_prompt, _chosen_text, _rejected_text, _chosen_score, _rejected_score, _first, _c, _r, chosen__none, rejected__none)
-  FROM pref_conversations('told') ORDER BY _first, _c DESC, _r
+  SELECT * EXCLUDE (_mark, _first, _c, _r) FROM (
+    SELECT _prompt AS prompt, _chosen_text AS chosen, _rejected_text AS rejected, _chosen_score AS chosen_score, _rejected_score AS rejected_score,
+           COLUMNS('^chosen__own_(.*)$') AS "\1",
+           COLUMNS(lambda name: name IN ('_first', '_c', '_r') OR regexp_matches(name, '^(chosen|rejected)_') AND NOT regexp_matches(name, '^[a-z]+__(own_|none$)'))
+    FROM pref_conversations('told'))
+  ORDER BY _first, _c DESC, _r
 );

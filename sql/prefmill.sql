@@ -39,6 +39,7 @@
 .read sql/pref_seed_refusal.sql
 .read sql/pref_pairs_refusal.sql
 .read sql/pref_labels_refusal.sql
+.read sql/pref_with_context.sql
 .read sql/pref_conversations.sql
 .read sql/pref_solve.sql
 .read sql/pref_tree.sql

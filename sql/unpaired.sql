@@ -3,10 +3,11 @@
 --
 --   FROM unpaired('feedback/*.parquet', chosen_min := 4, rejected_below := 3);
 CREATE OR REPLACE MACRO unpaired(tbl, prompt := NULL, completion := NULL, score := NULL, chosen_min := 'auto', rejected_below := 'auto', keep := NULL) AS TABLE (
-  WITH numbered AS NOT MATERIALIZED (
-    FROM pref_numbered(tbl, prompt, completion, score, keep := keep)),
+  WITH asked AS NOT MATERIALIZED (FROM pref_with_context(tbl)),
+  numbered AS NOT MATERIALIZED (
+    FROM pref_numbered('asked', prompt, completion, score, keep := pref_kept(keep, keep), further := _context)),
   texts AS NOT MATERIALIZED (
-    SELECT _pos, _prompt, _completion AS _chosen_text, _completion AS _rejected_text, COLUMNS('^_keep_(.*)$') AS "\1" FROM numbered),
+    SELECT _pos, _prompt, _completion AS _chosen_text, _completion AS _rejected_text, _further AS _context, COLUMNS('^_keep_(.*)$') AS "\1" FROM numbered),
   judged AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
@@ -21,7 +22,10 @@ CREATE OR REPLACE MACRO unpaired(tbl, prompt := NULL, completion := NULL, score 
     UNION ALL BY NAME
     SELECT NULL AS _first FROM pref_roles_refusal('numbered', tbl, 'unpaired', keep := keep, taken := ['prompt', 'completion', 'label', 'score'])
     WHERE _said IS NOT NULL)
-  SELECT _prompt AS prompt, _chosen_text AS completion, _label AS label, _score AS score,
-         * EXCLUDE (_prompt, _chosen_text, _rejected_text, _label, _score, _turn, _first, _none)
-  FROM pref_conversations('told') ORDER BY _turn, _first
+  SELECT * EXCLUDE (_mark, _turn, _first) FROM (
+    SELECT _prompt AS prompt, _chosen_text AS completion, _label AS label, _score AS score, COLUMNS('^_own_(.*)$') AS "\1",
+           COLUMNS(lambda name: NOT starts_with(name, '_own_')
+             AND name NOT IN ('_prompt', '_chosen_text', '_rejected_text', '_label', '_score', '_context', '_none'))
+    FROM pref_conversations('told'))
+  ORDER BY _turn, _first
 );

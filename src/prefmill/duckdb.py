@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from prefmill._engine import literal, quote
+from prefmill.context import CARRIED
 from prefmill.errors import BadArgument
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, kept_columns, output_columns, roles_of
 from prefmill.report import PairReport
@@ -89,18 +90,26 @@ def query(plan: Plan, table: str, *, keep: Sequence[str] = (), **names: Unpack[R
     ours = {each.name: f"{'_other' if each.side == 'rejected' else '_keep'}{places[each.column]}" for each in kept}
     carried = "".join(f", {name} AS {quote(out)}" for out, name in ours.items())
     of_row = "".join(f", row.{name} AS {quote(out)}" for out, name in ours.items())
-    rows = numbered(plan, roles, f"query_table({literal(table)})", keep=list(places))
+    for_trainer = isinstance(plan, Pairs | Unpaired)
+    relation = f"pref_with_context({literal(table)})" if for_trainer else f"query_table({literal(table)})"
+    rows = numbered(plan, roles, relation, keep=list(places), context=for_trainer)
     ctes = [("numbered", rows), *stages(plan, roles)]
+    # What the rows have besides what every plan reads: _context, _own_NAME, and the kept columns.
+    known = ", ".join(_columns(plan, roles))
+    taken = keep if isinstance(plan, Unpaired) else ()
+    own = "|".join(name for name in ("_mark", *CARRIED) if name not in taken)
+    carried = f", COLUMNS('^_own_({own})$') AS \"\\1\"{carried}"
     if isinstance(plan, Unpaired):
         told = (
-            "SELECT row._prompt AS _prompt, row._completion AS _chosen_text, row._completion AS _rejected_text, labels.*"
-            f"{''.join(f', row._keep{place}' for place in places.values())}\n"
+            "SELECT row._prompt AS _prompt, row._completion AS _chosen_text, row._completion AS _rejected_text,\n"
+            f"         labels.*, row.* EXCLUDE ({known})\n"
             "  FROM labels JOIN numbered AS row ON row._pos = labels._pos WHERE labels._label IS NOT NULL"
         )
         ctes.append(("told", told))
         select = (
-            f"SELECT _prompt AS prompt, _chosen_text AS completion, _label AS label, _score AS score{carried}\n"
-            "FROM pref_conversations('told') ORDER BY _turn, _first"
+            "SELECT * EXCLUDE (_mark, _turn, _first) FROM (\n"
+            f"  SELECT _prompt AS prompt, _chosen_text AS completion, _label AS label, _score AS score{carried}, _turn, _first\n"
+            "  FROM pref_conversations('told'))\nORDER BY _turn, _first"
         )
     elif isinstance(plan, BestOf):
         more = ", picks._adjusted_score AS adjusted_score" if plan.length_control else ""
@@ -118,12 +127,15 @@ def query(plan: Plan, table: str, *, keep: Sequence[str] = (), **names: Unpack[R
             "WHERE found._reason IS NULL ORDER BY found._pos"
         )
     else:
-        sides = "".join(f", better._keep{place} AS _keep{place}, worse._keep{place} AS _other{place}" for place in places.values())
+        sides = "".join(f", worse._keep{place} AS _other{place}" for place in places.values())
+        sides = f", better.* EXCLUDE ({known}), worse._context AS _other{sides}"
         ctes.append(("told", _TOLD.replace("\n  FROM pairs", f"{sides}\n  FROM pairs")))
         select = (
-            "SELECT _prompt AS prompt, _chosen_text AS chosen, _rejected_text AS rejected,\n"
-            f"       _chosen_score AS chosen_score, _rejected_score AS rejected_score{carried}\n"
-            "FROM pref_conversations('told') WHERE NOT _same_text ORDER BY _first, _c DESC, _r"
+            "SELECT * EXCLUDE (_mark, _first, _c, _r) FROM (\n"
+            "  SELECT _prompt AS prompt, _chosen_text AS chosen, _rejected_text AS rejected,\n"
+            f"         _chosen_score AS chosen_score, _rejected_score AS rejected_score{carried}, _first, _c, _r\n"
+            "  FROM pref_conversations('told') WHERE CASE WHEN _same_text THEN false ELSE pref_one_context(_context, _other) END)\n"
+            "ORDER BY _first, _c DESC, _r"
         )
     return _with(ctes) + select
 
@@ -268,11 +280,20 @@ def numbered(
     position: str = "row_number() OVER () - 1",
     scalars: Mapping[str, str] | None = None,
     keep: Sequence[str] = (),
+    context: bool = False,
 ) -> str:
     """The role columns of `relation` under our own names, and the position of each row; `scalars` are expressions of score columns.
 
-    The columns `keep` are `_keep0`, `_keep1` ...
+    The columns `keep` are `_keep0`, `_keep1` ...; with `context` those that `pref_with_context` adds to `relation` stay.
     """
+    columns = _columns(plan, roles, position, scalars)
+    columns |= {f"_keep{i}": quote(name) for i, name in enumerate(keep)}
+    more = ", _context, COLUMNS('^_own_.*$')" if context else ""
+    return "SELECT " + ", ".join(f"{expression} AS {name}" for name, expression in columns.items()) + f"{more} FROM {relation}"
+
+
+def _columns(plan: Plan, roles: Roles, position: str = "", scalars: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The expression of every column that each plan reads, by our name for it."""
     columns = {"_pos": position, "_prompt": quote(roles.prompt), "_completion": quote(roles.completion)}
     if scalars is None:  # of columns that nobody has looked at
         columns |= {f"_{role}": f"pref_no_json({quote(getattr(roles, role))}, '{role}')" for role in ("prompt", "completion")}
@@ -284,8 +305,7 @@ def numbered(
     if isinstance(plan, Advantage) and (policy := roles.weight or roles.logprob):
         columns["_weight"] = quote(policy)
     columns |= {f"_group{i}": quote(name) for i, name in enumerate(roles.group)}
-    columns |= {f"_keep{i}": quote(name) for i, name in enumerate(keep)}
-    return "SELECT " + ", ".join(f"{expression} AS {name}" for name, expression in columns.items()) + f" FROM {relation}"
+    return columns
 
 
 def score_columns(plan: Plan, roles: Roles) -> list[str]:

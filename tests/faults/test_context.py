@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -61,6 +62,39 @@ def in_datasets(streaming: bool, **more) -> Callable:
     return run
 
 
+def in_sql(frame: pl.DataFrame, plan, folder: Path, **roles) -> list[dict]:
+    from prefmill.duckdb import install
+
+    with duckdb.connect() as con:
+        install(con)
+        con.register("feedback", frame)
+        return con.sql(plan.sql("feedback", **roles)).to_arrow_table().to_pylist()
+
+
+def in_a_macro(frame: pl.DataFrame, plan, folder: Path) -> list[dict]:
+    from prefmill.duckdb import install
+
+    with duckdb.connect() as con:
+        install(con)
+        con.register("feedback", frame)
+        macro = {"pairs": "preference_pairs", "unpaired": "unpaired"}[plan.kind]
+        return con.sql(f"FROM {macro}('feedback')").to_arrow_table().to_pylist()
+
+
+def in_the_shell(frame: pl.DataFrame, plan, folder: Path) -> list[dict]:
+    """DuckDB 1.5, with nothing of ours but the files."""
+    from test_surfaces import ask
+
+    frame.write_parquet(folder / "in.parquet")
+    (folder / "out.parquet").unlink(missing_ok=True)
+    macro = {"pairs": "preference_pairs", "unpaired": "unpaired"}[plan.kind]
+    query = f"COPY (FROM {macro}('{folder}/in.parquet')) TO '{folder}/out.parquet';"
+    said = ask([".read sql/prefmill.sql", query])
+    if said:
+        raise duckdb.Error(said)
+    return pq.read_table(folder / "out.parquet").to_pylist()
+
+
 HOSTS = {
     "run duckdb": in_files("duckdb", "parquet"),
     "run polars": in_files("polars", "jsonl"),
@@ -69,6 +103,9 @@ HOSTS = {
     "datasets": in_datasets(streaming=False),
     "datasets streaming": in_datasets(streaming=True),
     "datasets clustered": in_datasets(streaming=True, clustered=True),
+    "plan.sql": in_sql,
+    "macro": in_a_macro,
+    "shell": in_the_shell,
 }
 hosts = pytest.mark.parametrize("host", HOSTS)
 
@@ -123,11 +160,12 @@ def test_answers_that_were_asked_in_different_ways_do_not_pair(host, column, tmp
     values = ["x", "y", "z", "z"]
     if column == "chat_template_kwargs":
         values = [{"enable_thinking": value == "x"} for value in values]
-    with pytest.raises(BadInput, match=f"column '{column}' differs between the two answers"):
+    errors = (BadInput, duckdb.Error)
+    with pytest.raises(errors, match=f"column '{column}' differs between the two answers"):
         HOSTS[host](feedback(**{column: values}), pm.Pairs(), tmp_path)
 
 
-@hosts
+@pytest.mark.parametrize("host", [host for host in HOSTS if host not in ("macro", "shell")])
 def test_the_line_of_the_hint_pairs_inside_a_system_prompt(host, tmp_path):
     frame = pl.DataFrame(
         {
@@ -153,6 +191,23 @@ def test_the_command_takes_the_line_of_the_hint(tmp_path):
     assert done.exit_code == 0, done.output
     rows = pl.read_ndjson(tmp_path / "out.jsonl")
     assert [prompt[0]["content"] for prompt in rows["prompt"].to_list()] == ["x", "y"]
+
+
+@pytest.mark.parametrize("kept", [[], ["tools"], ["completion", "system"]])
+def test_macros_keep_other_columns_too(kept):
+    from prefmill.duckdb import install
+
+    frame = feedback(system=["x"] * 4, tools=[TOOLS] * 4)
+    with duckdb.connect() as con:
+        install(con)
+        con.register("feedback", frame)
+        pairs = con.sql(f"FROM preference_pairs('feedback', keep := {kept})").columns
+        assert pairs[5:] == ["tools", *(f"{s}_{n}" for s in ("chosen", "rejected") for n in kept)]
+        labels = con.sql(f"FROM unpaired('feedback', keep := {[n for n in kept if n != 'completion']})")
+        assert labels.columns[4:] == ["tools", *(n for n in kept if n == "system")]
+        lazily = pm.Pairs().lazy(frame, keep=kept).collect_schema().names()
+        assert sorted(lazily) == sorted(pairs)
+        assert lazily == con.sql(pm.Pairs().sql("feedback", keep=kept)).columns
 
 
 @pytest.mark.parametrize("layout", ["trl-implicit", "openrlhf", "llama-factory", "kto"])
