@@ -481,3 +481,16 @@ def test_json_columns_in_sql_are_refused():
     assert con.execute(query).fetchall() == [("p", "a", "b", 5.0, 1.0)]  # what the hint says
     con.execute("""CREATE TABLE named AS SELECT 'p' AS prompt, 'a' AS completion, 5 AS score, {'JSON': 1} AS j""")
     assert con.execute(PLAN.sql("named")).fetchall() == []  # a name is not a type
+
+
+def test_a_function_that_scores_sees_the_type(tmp_path):
+    path = lines(tmp_path / "a.jsonl", {"prompt": ASKED, "completion": [CALLS[0]]}, {"prompt": ASKED, "completion": [CALLS[1]]})
+    said: list[Any] = []
+
+    def scorer(batch: pa.RecordBatch) -> list[float]:
+        said.extend(json.loads(message["tool_calls"]) for answer in batch["completion"].to_pylist() for message in answer)
+        return [0.0] * batch.num_rows
+
+    pm.score(path, tmp_path / "out.jsonl", scorer=scorer)
+    assert said == [CALLS[0]["tool_calls"], CALLS[1]["tool_calls"]]
+    assert [json.loads(line)["completion"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [[CALLS[0]], [CALLS[1]]]
