@@ -27,10 +27,14 @@ CREATE OR REPLACE MACRO advantages(tbl, prompt := NULL, completion := NULL, scor
                                    weight := NULL, logprob := NULL, keep := NULL) AS TABLE (
   WITH numbered AS NOT MATERIALIZED (
     FROM pref_numbered(tbl, prompt, completion, score, keep := keep, further := {
-      'weight': pref_policy_weight(weight, logprob, kind), 'log': typeof(logprob) <> '"NULL"',
-      'acts': typeof(weight) <> '"NULL"' OR typeof(logprob) <> '"NULL"'})),
+      'weight': pref_policy_weight(weight, logprob, kind),
+      -- a type, not a value: it is known when the query is bound, and the branch that does not run is dropped
+      'log': struct_extract({'yes': true, 'no': NULL::BIT}, CASE WHEN pref_there(logprob) THEN 'yes' ELSE 'no' END),
+      'acts': struct_extract({'yes': true, 'no': NULL::BIT}, CASE WHEN pref_there(weight) OR pref_there(logprob) THEN 'yes' ELSE 'no' END)})),
   acted AS NOT MATERIALIZED (
-    SELECT _pos, _prompt, _completion, _score0, _further.weight AS _weight, _further.log AS _log, _further.acts AS _acts FROM numbered),
+    SELECT _pos, _prompt, _completion, _score0, _further.weight AS _weight, typeof(_further.log) = 'BOOLEAN' AS _log,
+           typeof(_further.acts) = 'BOOLEAN' AS _acts
+    FROM numbered),
   judged AS NOT MATERIALIZED (
     SELECT _pos, _prompt AS _grp, NULL AS _text, NULL AS _id, NULL AS _annotator, NULL AS _aspect, _weight, _log, _acts,
            CASE WHEN _acts THEN pref_weight_refusal(_weight, _log) END AS _refusal, _prompt IS NOT NULL AS _has_prompt,
