@@ -66,9 +66,10 @@ def curve(  # one option a line: this is the manual
         os.environ.setdefault("POLARS_MAX_THREADS", str(threads))  # read once, when Polars is imported
     if output == "-" and as_json:
         raise BadArgument("-o - and --json both want stdout.", hint="give -o a file.")
-    from prefmill import show, writers
+    from prefmill import show, whole, writers
     from prefmill.curves import curve as draw
 
+    whole.sweep(temp_dir)  # also where the target is refused
     if plot is not None:
         from prefmill.plots import check_plot, plot_curve
 

@@ -72,7 +72,7 @@ def values(  # one option a line: this is the manual
 
     kind: Policy = policy  # type: ignore[assignment]  # the plan checks it
     plan = Values(gamma=gamma, policy=kind, temperature=temperature, tolerance=tolerance, max_sweeps=max_sweeps)
-    target = _target(output, overwrite)
+    target = _target(output, overwrite, temp_dir)
     frame = _read(inputs, target, encoding, delimiter, rejects, memory_limit, temp_dir)
     names: ValueNames = {role: options[role] for role in ValueNames.__annotations__ if options[role]}  # type: ignore[assignment]
     _write(work_out(frame, plan, **names), target, overwrite=overwrite, allow_empty=allow_empty, quiet=quiet, what="values")
@@ -105,7 +105,7 @@ def steps(
     from prefmill.rollouts import Labels, stepwise
 
     kind: Labels = labels  # type: ignore[assignment]  # stepwise checks it
-    target = _target(output, overwrite)
+    target = _target(output, overwrite, temp_dir)
     frame = _read(inputs, target, encoding, delimiter, rejects, memory_limit, temp_dir)
     told = stepwise(
         frame, text=text, success=success, id=id or "id", parent_id=parent_id or "parent_id", success_min=success_min, labels=kind,
@@ -114,11 +114,12 @@ def steps(
     _write(told, target, overwrite=overwrite, allow_empty=allow_empty, quiet=quiet, what="rollouts")
 
 
-def _target(output: str | None, overwrite: bool) -> str:
-    from prefmill import writers
+def _target(output: str | None, overwrite: bool, temp_dir: Path | None) -> str:
+    from prefmill import whole, writers
 
     if output is None:
         raise BadArgument("no output named.", hint="-o values.parquet, or -o - for JSON Lines on stdout.")
+    whole.sweep(temp_dir)  # also where the target is refused
     if output != "-":
         writers.check_target(output, split=None, overwrite=overwrite)
     return output

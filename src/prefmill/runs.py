@@ -21,6 +21,7 @@ from prefmill.readers.find import is_same
 from prefmill.report import as_html
 from prefmill.schema import Inputs, RoleNames, Roles
 from prefmill.thresholds import notes, thresholds_of
+from prefmill.whole import sweep
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def run(
             raise BadArgument(f"run: advantages are whole rows; got format {layout!r}, expected 'pool'.", hint="leave --format out.")
     whole_rows = _whole_rows(plan, layout, keep if format else ())  # who names no format and keeps a column has it
     if output is not None:
+        sweep(reading.get("temp_dir"))  # also where the target is refused
         writers.check_target(output, split=split, overwrite=overwrite)
         reading["without"] = [*reading.get("without", ()), *writers.outputs_of(output, split)]
     with opened(plan, inputs, roles=roles, engine=engine, keep=keep, whole_rows=whole_rows, progress=progress, **reading) as job:

@@ -158,6 +158,15 @@ def _left_in(folder: Path) -> Iterator[tuple[Path, str]]:
         yield path, _state(path, mark)
 
 
+def sweep(folder: str | Path | None = None) -> Path:
+    """Remove the temporary folders that dead processes left in `folder` (by default the system's), whose path is returned."""
+    parent = Path(os.path.abspath(folder if folder is not None else tempfile.gettempdir()))
+    for path, state in _left_in(parent):
+        if state == "dead" and path.name.startswith("prefmill-"):
+            shutil.rmtree(path, ignore_errors=True)
+    return parent
+
+
 @contextlib.contextmanager
 def temporary(folder: str | Path | None = None) -> Iterator[Path]:
     """A temporary folder in `folder` (by default the system's); those that dead processes left there go first.
@@ -170,10 +179,7 @@ def temporary(folder: str | Path | None = None) -> Iterator[Path]:
     >>> home.exists()
     False
     """
-    parent = Path(os.path.abspath(folder if folder is not None else tempfile.gettempdir()))
-    for path, state in _left_in(parent):
-        if state == "dead" and path.name.startswith("prefmill-"):
-            shutil.rmtree(path, ignore_errors=True)
+    parent = sweep(folder)
     try:
         home = _claim(parent, "prefmill-", 0o700)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:

@@ -330,3 +330,16 @@ def test_a_temporary_folder_that_cannot_be_made_says_so(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadArgument, match=r"temporary folder: none can be made in '.*'; got .*\nHint: name another with --temp-dir"):
         pm.run(pm.Pairs(), tmp_path / "file", tmp_path / "out.parquet", temp_dir=tmp_path / folder)
+
+
+def test_a_refused_start_cleans_up_too(tmp_path):
+    """A run that died between its last rename and its end: the output is there, and its temporary folder."""
+    rows = pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
+    rows.write_parquet(tmp_path / "rows.parquet")
+    pm.run(pm.Pairs(), tmp_path / "rows.parquet", tmp_path / "pairs.parquet")
+    (tmp_path / "temp").mkdir()
+    _, host = whole._machine()
+    (tmp_path / "temp" / f"prefmill-1-1-00000000-{host}-00000000.tmp").mkdir()
+    with pytest.raises(TargetExists):
+        pm.run(pm.Pairs(), tmp_path / "rows.parquet", tmp_path / "pairs.parquet", temp_dir=tmp_path / "temp")
+    assert list((tmp_path / "temp").iterdir()) == []
