@@ -139,15 +139,26 @@ def conversation(prompt: Any, completion: Any = None) -> Conversation:
         raise _bad("has a completion without a message; got [], expected one at least.")
     if isinstance(completion, str) or told[0]["role"] == "assistant":
         return Conversation(said, told)
-    if said and isinstance(prompt, list) and told[: len(said)] == said and len(told) > len(said):
-        return Conversation(said, told[len(said) :])
     if isinstance(prompt, list):
-        return Conversation(said, told)
+        begin = _repeated(said, told)
+        return Conversation(told[:begin] if begin else said, told[begin:])
     begin = 1 + max(i for i, message in enumerate(told) if message["role"] != "assistant")
     if begin == len(told):
         raise _bad(f"has a completion that is a whole conversation without an answer; its last message is of {told[-1]['role']!r}.")
     stands = any(prompt.strip() in texts_of(message) for message in told)
     return Conversation(told[:begin], told[begin:], bool(prompt.strip()) and not stands)
+
+
+def _repeated(said: list[Message], told: list[Message]) -> int:
+    """How many messages of `told` say the prompt `said` again, maybe after a system message; 0: it does not."""
+    before = 0
+    while before < len(told) and told[before]["role"] in ("system", "developer"):
+        before += 1
+    for first in {0, before}:
+        end = first + len(said)
+        if said and told[first:end] == said and end < len(told):
+            return end
+    return 0
 
 
 def conversations(where: str, prompts: Sequence[Any], completions: Sequence[Any] | None = None) -> list[Conversation]:

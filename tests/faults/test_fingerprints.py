@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -227,3 +228,18 @@ def test_what_cannot_be_told_is_not_resumed(tmp_path: Path) -> None:
     pm.score(POOL, out, scorer=locked)
     with pytest.raises(RunDiffers, match=r"(?s)not to be compared, for .*lock.*an attribute fingerprint of the function would tell"):
         pm.score(POOL, out, scorer=locked)
+
+
+def test_a_scorer_inside_a_function_counts_with_its_model(tmp_path: Path) -> None:
+    """By the content of its files, though its description is the same."""
+    pools = pytest.importorskip("pools")
+    folder = shutil.copytree(pools.reward("llama"), tmp_path / "model")
+
+    def made() -> Callable[[pa.RecordBatch], Any]:
+        model = pm.RewardModel(model=folder, device="cpu")
+        return lambda batch: -model(batch)
+
+    before = print_of(made())
+    assert print_of(made()) == before
+    shutil.copy(pools.reward("llama", seed=1) / "model.safetensors", folder)
+    assert print_of(made()) != before

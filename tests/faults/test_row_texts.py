@@ -241,6 +241,17 @@ def test_the_question_is_said_once(prompt: Any, completion: Any) -> None:
     assert rows.starts[0] == len(plain_ids(pools.reward("llama"), [HI], add_generation_prompt=True))
 
 
+def test_a_repeated_prompt_may_have_a_system_message_before_it() -> None:
+    from prefmill.conversations import conversation
+
+    system = {"role": "system", "content": "S"}
+    for prompt in ("Hi", [HI], [system, HI]):
+        talk = conversation(prompt, [system, HI, HELLO])
+        assert (talk.prompt, talk.completion) == ([system, HI], [HELLO])
+    goes_on = conversation([HI, HELLO], [HI, BYE])  # a prompt that another turn follows
+    assert goes_on.messages == [HI, HELLO, HI, BYE]
+
+
 def test_whole_conversations_in_score_and_training(tmp_path: Path) -> None:
     """The schema of the binarised UltraFeedback, with several turns: the prompt is what TRL's extraction leaves before the answer."""
     from prefmill.train_rows import pair_ids, read_pairs

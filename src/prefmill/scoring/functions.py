@@ -15,7 +15,7 @@ import os
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +211,11 @@ class _Walk:
         """Any other object: its class, and its attributes, or what pickling would keep of it."""
         kind = type(value)
         module = sys.modules.get(kind.__module__)
+        told = getattr(value, "fingerprint", None)
+        if isinstance(told, str | Mapping):  # a scorer: it says itself what decides, files of its model among it
+            self.add("fingerprint", f"{kind.__module__}.{kind.__qualname__}")
+            self.visit(told if isinstance(told, str) else dict(told), f"{where}.fingerprint")
+            return
         own = not _is_packaged(getattr(module, "__file__", None), kind.__module__)
         if hasattr(value, "__wrapped__") and callable(value):  # functools.lru_cache and the like
             self.visit(value.__wrapped__, where)
