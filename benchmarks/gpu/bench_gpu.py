@@ -50,13 +50,31 @@ PRODUCT = (13824, 4096, 14336)  # rows, and the sides of the largest matrix of a
 OURS, COMPILED, PADDED, PLAIN = "prefmill", "prefmill, compiled", "padded loop", "best plain loop"
 PROMPT, COMPLETION = 512, 256
 SHAPES = {
-    "8B": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-           "vocab_size": 128256},
-    "1B": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
-           "vocab_size": 128256},
-    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2,
-             "vocab_size": 1000},
-}  # fmt: skip
+    "8B": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+    },
+    "1B": {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+    },
+    "tiny": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "vocab_size": 1000,
+    },
+}
 
 
 @dataclass
@@ -186,9 +204,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=470, help="to be done in (default %(default)s)")
     parser.add_argument("--tiny", action="store_true", help="tiny models: to see that everything runs")
     parser.add_argument(
-        "--stages", type=lambda text: text.split(","), default=list(STAGES), metavar="NAMES",
+        "--stages",
+        type=lambda text: text.split(","),
+        default=list(STAGES),
+        metavar="NAMES",
         help=f"some of {','.join(STAGES)} (default: all)",
-    )  # fmt: skip
+    )
     parser.add_argument("--compile", choices=["auto", "on", "off"], default="auto", help="also compiled (auto: on CUDA)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the report there, after every table")
     options = parser.parse_args(arguments)
@@ -282,9 +303,15 @@ def extremes(bench: Bench) -> None:
         seconds = _median(lambda engine=engine, rows=rows: _ours(engine, rows), bench.device, 2)
         ideal = 2 * weights * work.tokens / bench.gemm if bench.gemm else float("nan")
         bench.table(
-            prompt=prompt, completion=own, k=k, tokens=work.tokens, prompt_once=once, seconds=seconds,
-            of_products=seconds / ideal, attention=dict(engine.layers),
-        )  # fmt: skip
+            prompt=prompt,
+            completion=own,
+            k=k,
+            tokens=work.tokens,
+            prompt_once=once,
+            seconds=seconds,
+            of_products=seconds / ideal,
+            attention=dict(engine.layers),
+        )
         where = f"P {prompt:,}, R {own}, K {k}"
         bench.mark(f"{where}: tokens over prompt-once", work.tokens / once, "<= 1.1", work.tokens <= 1.1 * once)
         held = seconds <= 3 * ideal if bench.cuda and bench.gemm else None
@@ -318,9 +345,15 @@ def memory(bench: Bench) -> None:
 
 #: What runs, in this order, and about which share of the time it takes on an H100.
 STAGES: dict[str, tuple[Callable[[Bench], None], float]] = {
-    "about": (about_stage, 0.02), "ceilings": (ceilings, 0.01), "checks": (checks_stage, 0.3), "audit": (audit, 0.05),
-    "8B": (large, 0.35), "1B": (small, 0.12), "extremes": (extremes, 0.08), "memory": (memory, 0.04),
-}  # fmt: skip
+    "about": (about_stage, 0.02),
+    "ceilings": (ceilings, 0.01),
+    "checks": (checks_stage, 0.3),
+    "audit": (audit, 0.05),
+    "8B": (large, 0.35),
+    "1B": (small, 0.12),
+    "extremes": (extremes, 0.08),
+    "memory": (memory, 0.04),
+}
 
 
 def _shape(bench: Bench, shape: str, kind: str, *, eager: float | None, compiled: float | None) -> None:
@@ -335,9 +368,15 @@ def _shape(bench: Bench, shape: str, kind: str, *, eager: float | None, compiled
         rate = job.flops(model.config, weights, shared=True) / lines[OURS]
         share = rate / bench.gemm if bench.gemm else None
         bench.table(
-            shape=shape, lengths=kind, k=k, rows=len(job.rows), flop_ratio=ideal, tflops=rate / 1e12,
-            of_measured_products=share, **{f"seconds {name}": value for name, value in lines.items()},
-        )  # fmt: skip
+            shape=shape,
+            lengths=kind,
+            k=k,
+            rows=len(job.rows),
+            flop_ratio=ideal,
+            tflops=rate / 1e12,
+            of_measured_products=share,
+            **{f"seconds {name}": value for name, value in lines.items()},
+        )
         over = lines[PLAIN] / lines[OURS]
         if k == 1:
             bench.at_least(f"{shape}, K 1: times the best plain loop", over, 0.97)
@@ -586,11 +625,15 @@ def _about(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if cuda else f"CPU ({platform.machine()})",
         "memory_gb": torch.cuda.get_device_properties(device).total_memory / 1e9 if cuda else 0.0,
         "versions": {
-            "python": platform.python_version(), "torch": torch.__version__, "cuda": str(torch.version.cuda),
-            "transformers": transformers.__version__, "numpy": np.__version__, "prefmill": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "cuda": str(torch.version.cuda),
+            "transformers": transformers.__version__,
+            "numpy": np.__version__,
+            "prefmill": __version__,
         },
         "command": "python benchmarks/gpu/bench_gpu.py " + " ".join(sys.argv[1:]),
-    }  # fmt: skip
+    }
 
 
 def _report(bench: Bench) -> str:

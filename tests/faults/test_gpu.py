@@ -45,9 +45,15 @@ flash_on_cpu.install()
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
-    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 8,
-    "num_key_value_heads": 2, "vocab_size": 200, "num_labels": 1, "pad_token_id": 0,
-}  # fmt: skip
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "vocab_size": 200,
+    "num_labels": 1,
+    "pad_token_id": 0,
+}
 
 
 def tiny_model(dtype: Any, **more: Any) -> Any:
@@ -151,9 +157,18 @@ def test_no_forward_keeps_its_keys() -> None:
 
 
 def before_2_12(
-    query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int, *,
-    return_aux: Any = None, scale: float | None = None, window_size: tuple[int, int] = (-1, -1),
-) -> Any:  # fmt: skip
+    query: Any,
+    key: Any,
+    value: Any,
+    cu_seq_q: Any,
+    cu_seq_k: Any,
+    max_q: int,
+    max_k: int,
+    *,
+    return_aux: Any = None,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+) -> Any:
     """`varlen_attn` as torch 2.11 has it: nobody tells it of grouped heads, which the kernel sees."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -281,9 +296,11 @@ def test_a_prompt_around_the_budget_runs_once(times: float, own: int, k: int) ->
 
 @settings(deadline=None, max_examples=60)
 @given(
-    prompt=st.integers(1, 400), own=st.lists(st.integers(1, 300), min_size=2, max_size=60), budget=st.integers(20, 300),
+    prompt=st.integers(1, 400),
+    own=st.lists(st.integers(1, 300), min_size=2, max_size=60),
+    budget=st.integers(20, 300),
     gathers=st.sampled_from([0, 7, 100, 1 << 62]),
-)  # fmt: skip
+)
 def test_tokens_and_gathered_keys_are_bounded(prompt: int, own: list[int], budget: int, gathers: int) -> None:
     rows = group(prompt, own)
     streams = pack(rows, np.arange(len(own)), Room(budget, gathers=gathers), least_ratio=1.0)
@@ -611,9 +628,15 @@ def forward_on_fake_cuda(monkeypatch: pytest.MonkeyPatch, layers: int, rows: Tok
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     fake, driverless, counter = fake_cuda()
     config = transformers.LlamaConfig(
-        hidden_size=4096, intermediate_size=14336, num_hidden_layers=layers, num_attention_heads=32, num_key_value_heads=8,
-        vocab_size=128256, num_labels=1, pad_token_id=None,
-    )  # fmt: skip
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=layers,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        vocab_size=128256,
+        num_labels=1,
+        pad_token_id=None,
+    )
     kind = transformers.LlamaForCausalLM if causal else transformers.LlamaForSequenceClassification
     with fake, driverless:
         model = kind(config).eval()

@@ -32,10 +32,25 @@ SEGMENTS, VARLEN, BLOCKMASK = "prefmill_segments", "prefmill_varlen", "prefmill_
 IN_PLACE = "prefmill_varlen, prefixes in place"  # how a plan's account calls `varlen` that gathers no keys
 
 # Handed to attention by some models and without effect on what it computes.
-_HARMLESS = frozenset({
-    "position_ids", "cache_position", "past_key_values", "past_key_value", "use_cache", "output_attentions", "output_hidden_states",
-    "dropout", "deterministic", "layer_idx", "position_embeddings", "return_dict", "num_items_in_batch", "cache", "training",
-})  # fmt: skip
+_HARMLESS = frozenset(
+    {
+        "position_ids",
+        "cache_position",
+        "past_key_values",
+        "past_key_value",
+        "use_cache",
+        "output_attentions",
+        "output_hidden_states",
+        "dropout",
+        "deterministic",
+        "layer_idx",
+        "position_embeddings",
+        "return_dict",
+        "num_items_in_batch",
+        "cache",
+        "training",
+    }
+)
 
 
 class CannotShare(Exception):
@@ -58,9 +73,14 @@ class StreamPlan:
     """
 
     def __init__(
-        self, stream: Stream, device: torch.device, length: int | None = None, *,
-        cascade: bool = False, uniform: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        stream: Stream,
+        device: torch.device,
+        length: int | None = None,
+        *,
+        cascade: bool = False,
+        uniform: bool = False,
+    ) -> None:
         self.length = length or len(stream)
         self.segments: list[tuple[int, int, int, int]] = [tuple(row) for row in stream.segments.tolist()]
         if self.length > len(stream):  # padding to a constant shape: a segment of its own that nobody looks at
@@ -103,7 +123,7 @@ class StreamPlan:
 
 def _checked(
     form: str, window: int | None, module: Any, plan: StreamPlan | None, mask: Any, is_causal: bool | None, others: dict[str, Any]
-) -> StreamPlan:  # fmt: skip
+) -> StreamPlan:
     if plan is None:
         raise CannotShare("the model does not hand its keyword arguments to attention")
     if mask is not None:
@@ -119,10 +139,19 @@ def _checked(
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def segments(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any = None, scaling: float | None = None,
-    dropout: float = 0.0, prefmill_plan: StreamPlan | None = None, sliding_window: int | None = None, softcap: float | None = None,
-    is_causal: bool | None = None, **others: Any,
-) -> tuple[torch.Tensor, None]:  # fmt: skip
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    prefmill_plan: StreamPlan | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
     """Attention of each segment over its prefix and itself.
 
     query shape (1, heads, tokens, head_dim); key, value shape (1, kv_heads, tokens, head_dim). Returns (1, tokens, heads, head_dim).
@@ -165,10 +194,19 @@ def _capped(
 
 
 def varlen(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any = None, scaling: float | None = None,
-    dropout: float = 0.0, prefmill_plan: StreamPlan | None = None, sliding_window: int | None = None, softcap: float | None = None,
-    is_causal: bool | None = None, **others: Any,
-) -> tuple[torch.Tensor, None]:  # fmt: skip
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    prefmill_plan: StreamPlan | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
     """All segments in one flash-attention call whose queries and keys have lengths of their own; shapes as in `segments`.
 
     The keys of a prefix are gathered once for each segment that sees it: bytes moved, not work done. Where that
@@ -203,16 +241,30 @@ class _Call:
     window: tuple[int, int]
 
     def call(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *,
-        scale: float | None, grouped: bool, **more: Any,
-    ) -> Any:  # fmt: skip
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        scale: float | None,
+        grouped: bool,
+        **more: Any,
+    ) -> Any:
         """Shapes (tokens, heads, head_dim)."""
         if self.told_of_groups:
             more["enable_gqa"] = grouped
         return self.kernel(
-            query.contiguous(), key.contiguous(), value.contiguous(), self.cu_q, self.cu_k, self.max_q, self.max_k,
-            scale=scale, window_size=self.window, **more,
-        )  # fmt: skip
+            query.contiguous(),
+            key.contiguous(),
+            value.contiguous(),
+            self.cu_q,
+            self.cu_k,
+            self.max_q,
+            self.max_k,
+            scale=scale,
+            window_size=self.window,
+            **more,
+        )
 
 
 @dataclass(frozen=True)
@@ -281,9 +333,11 @@ def _varlen_plan(plan: StreamPlan, window: int | None) -> _Gathered | _Cascade:
         queries = np.add.reduceat(behind[:, 1] - behind[:, 0], first)
         keys = behind[first, 3] - heads
         return _Cascade(
-            call(_Call, own, own, (-1, 0)), call(_Call, queries, keys, (-1, -1)),
-            to_device(_ranges(behind[:, 0], behind[:, 1]), plan.device), to_device(_ranges(heads, heads + keys), plan.device),
-        )  # fmt: skip
+            call(_Call, own, own, (-1, 0)),
+            call(_Call, queries, keys, (-1, -1)),
+            to_device(_ranges(behind[:, 0], behind[:, 1]), plan.device),
+            to_device(_ranges(heads, heads + keys), plan.device),
+        )
     seen = shared if window is None else np.minimum(shared, window - 1)  # what is further back no query of the segment sees
     order = None
     if shared.any() or plan.uniform:
@@ -305,10 +359,19 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def blockmask(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any = None, scaling: float | None = None,
-    dropout: float = 0.0, prefmill_plan: StreamPlan | None = None, sliding_window: int | None = None, softcap: float | None = None,
-    is_causal: bool | None = None, **others: Any,
-) -> tuple[torch.Tensor, None]:  # fmt: skip
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    prefmill_plan: StreamPlan | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
     """FlexAttention over the whole stream; shapes as in `segments`. The stream's length must be a multiple of 128 on CUDA (the engine pads
     it)."""
     plan = _checked(BLOCKMASK, sliding_window, module, prefmill_plan, attention_mask, is_causal, others)
@@ -410,7 +473,9 @@ def _nothing(plan: StreamPlan, window: int | None) -> None:
 
 
 _MAKERS: dict[str, Callable[[StreamPlan, int | None], Any]] = {
-    SEGMENTS: _nothing, VARLEN: _varlen_plan, BLOCKMASK: _block_mask,
-}  # fmt: skip
+    SEGMENTS: _nothing,
+    VARLEN: _varlen_plan,
+    BLOCKMASK: _block_mask,
+}
 for _name, _function in ((SEGMENTS, segments), (VARLEN, varlen), (BLOCKMASK, blockmask)):
     AttentionInterface.register(_name, _function)
