@@ -31,9 +31,8 @@ FAULTS = Path(__file__).with_name("publish_faults.py")
         ("split", "nothing", "death"),
         ("split", "some", "error"),
         ("split", "all", "death"),
-        ("dataset", "all", "error"),
+        ("dataset", "all", "death"),
         ("datasets", "nothing", "death"),
-        ("datasets", "all", "death"),
     ],
 )
 def test_every_fault_leaves_old_or_new(kind, old, how, tmp_path):
