@@ -231,7 +231,7 @@ def test_a_dry_run_knows_its_own_steps_by_what_they_were_made_from(tmp_path):
     made = loops.read(recipe, parts=["score", "second"])
     state = json.loads((tmp_path / "run" / "state.json").read_text())
     # The folder as a run of the recipe alone would have left it: fakes are no part of a dry run.
-    own = Parts(made, None, {"score": None, "second": None}, None, None)
+    own = Parts(made, None, {"score": None, "second": None}, None, None, "2026-01-01")
     state["decides"] = json.loads(json.dumps(loops.decided(made, own, loops.load_prompts(made.prompts))))
     (tmp_path / "run" / "state.json").write_text(json.dumps(state))
     done = {step.step for step in explain(made, tmp_path / "run").steps if step.done}
