@@ -329,3 +329,16 @@ def test_what_was_python_only(tmp_path: Path) -> None:
         options("--scorer", "judge", "--url", "http://h", "--model", "m", "--extra", "[1]")
     with pytest.raises(ValueError, match="--scale: not a number"):
         options("--scorer", "judge", "--url", "http://h", "--model", "m", "--scale", "five")
+
+
+def test_a_server_that_dies_is_no_fault_of_the_rows_that_are_left(tmp_path: Path) -> None:
+    """It had answered before, so a 500 looked like the fault of each row that was left: all became null, exit 0."""
+    left = [2]
+
+    def answer(prompt: str) -> Any:
+        left[0] -= 1
+        return serving.chat(prompt) if left[0] >= 0 else (500, {}, {"error": "engine is dead"})
+
+    with pytest.raises(RequestFailed, match="the last time 500 engine is dead"):
+        sampled(tmp_path, answer, chunk_rows=1, on_bad_row="null")
+    assert not (tmp_path / "pool.parquet").exists()

@@ -57,7 +57,7 @@ class Client:
         self._lock = threading.Lock()
         self._requests, self._tokens_in, self._tokens_out = 0, 0, 0
         self._why: Counter[str] = Counter()
-        self._answered = False  #: then a request that always ends in a 500 is itself at fault
+        self._known: tuple[str, bytes] | None = None  #: a request that was answered
 
     @property
     def usage(self) -> Usage:
@@ -141,7 +141,7 @@ class Client:
                         why, wait = "broken answer", None
                         what = f"broken answer: {error}" if isinstance(error, Broken) else f"broken answer: {self._clean(text[:80])!r}"
                     else:
-                        self._answered = True
+                        self._known = (where, content)
                         self._count(answer)
                         return value
                 elif status not in _AGAIN:
@@ -158,7 +158,7 @@ class Client:
                 raise RequestFailed(
                     f"endpoint: {where} gave no answer, asked {tries}; the last time {self._clean(what).rstrip('.')}.", index=number,
                     hint="is the server up? What is done is kept: the same call goes on.",
-                    reason="bad_answer" if why == "broken answer" or (why == "500" and self._answered) else None,
+                    reason="bad_answer" if why == "broken answer" or (why == "500" and self._is_well()) else None,
                 )  # fmt: skip
             with self._lock:
                 self._why[why] += 1
@@ -179,6 +179,19 @@ class Client:
                 if time.monotonic() > ends:  # a server that drips never runs into the time allowed for one read
                     raise self._httpx.ReadTimeout("the answer was not whole in time")
             return response.status_code, response.headers, b"".join(parts).decode("utf-8", "replace")
+
+    def _is_well(self) -> bool:
+        """Whether the server answers again what it has answered before: then what it never answers is at fault itself."""
+        if self._known is None:
+            return False
+        with self._lock:
+            self._requests += 1
+            self._why["probe"] += 1
+        try:
+            status, _, _ = self._send(*self._known)
+        except self._httpx.TransportError:
+            return False
+        return 200 <= status < 300
 
     def _count(self, answer: Any) -> None:
         usage = answer.get("usage") if isinstance(answer, dict) else None
