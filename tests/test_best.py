@@ -255,7 +255,7 @@ def test_plans_go_round_through_toml(pool):
 
 def test_hashes_of_older_plans_stay():
     assert pm.Pairs(chosen_min=4, rejected_below=4).hash() == "65649862704f0053"
-    assert pm.Unpaired(rejected_below=3).hash() == "78675cb4bc778af8"
+    assert pm.Unpaired(chosen_min=4, rejected_below=3).hash() == "78675cb4bc778af8"
 
 
 def test_lazy_and_sql_carry_the_stage_where_it_is_mapped():

@@ -98,7 +98,7 @@ def test_what_is_refused(tmp_path, monkeypatch):
     with pytest.raises(TargetExists, match=r"a\.csv"):
         plot_lines(STAGES, tmp_path / "a.png", **given)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingPackage, match=r"prefmill\[report\]"):
+    with pytest.raises(MissingPackage, match=r"pip install '\.\[report\]'"):
         check_plot(tmp_path / "b.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 

@@ -284,7 +284,7 @@ def test_a_broken_chunk_is_done_again(tmp_path: Path) -> None:
     assert len(chunks) == 5
     chunks[1].write_bytes(chunks[1].read_bytes()[:-20])
     chunks[3].write_bytes(b"")
-    (chunks[0].parent / "000002.arrow.77.tmp").write_bytes(b"left by a kill")
+    (chunks[0].parent / ".000002.arrow.77-1-00000000-000000-00000000.tmp").write_bytes(b"left by a kill")
     calls: list[int] = []
     report = pm.score(frame, out, scorer=stopping(10**6, calls), chunk_rows=7)
     assert report.chunks_resumed == 3

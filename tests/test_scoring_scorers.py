@@ -242,7 +242,7 @@ def test_another_way_of_scoring_has_a_file_of_its_own(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     ways = [
         {}, {"dtype": "bfloat16"}, {"template": "concat"}, {"template": str(template)}, {"pooling": "last"}, {"max_length": 200},
-        {"on_too_long": "null"}, {"model": "mistral"}, {"label": 0},
+        {"on_too_long": "truncate"}, {"model": "mistral"}, {"label": 0},
     ]  # fmt: skip
     for number, way in enumerate(ways, 1):
         assert cached(cache, pools.POOL[:4], **way).counts["cached"] == 0, way
@@ -258,6 +258,8 @@ def test_settings_that_move_the_last_bit_only_share_a_file(tmp_path: Path) -> No
     other = cached(tmp_path, pools.POOL, share_prefix="off", batch_tokens=64)
     assert other.counts["cached"] == len(pools.POOL)
     assert (other.columns["score"] == first.columns["score"]).all()
+    # A row that is too long has no score, whether it is an error or null: no other row has another one for it.
+    assert cached(tmp_path, pools.POOL, on_too_long="null").counts["cached"] == len(pools.POOL)
 
 
 def test_another_model_under_the_same_name(tmp_path: Path) -> None:

@@ -370,10 +370,10 @@ def test_what_is_refused(home, policy_base, tmp_path):
 
 def test_missing_packages_say_what_to_install(home, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(MissingPackage, match=r"prefmill\[lora\]"):
+    with pytest.raises(MissingPackage, match=r"pip install '\.\[lora\]'"):
         pm.train_reward(pairs(), tmp_path / "reward", model=reward_base(home, "llama"), lora_rank=2)
     monkeypatch.setitem(sys.modules, "trl", None)
-    with pytest.raises(MissingPackage, match=r"prefmill\[train\]"):
+    with pytest.raises(MissingPackage, match=r"pip install '\.\[train\]'"):
         pm.train_reward(pairs(), tmp_path / "reward", model=reward_base(home, "llama"))
     assert not list(tmp_path.iterdir())
 

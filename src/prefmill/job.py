@@ -25,7 +25,7 @@ from prefmill.forks import refuse_fork
 from prefmill.formats import is_json_text
 from prefmill.gather import Fetch
 from prefmill.json_values import JSON_FIELD
-from prefmill.plans import Advantage, BestOf, Kept, Pairs, Plan, Unpaired, kept_columns, named, roles_of, used_columns
+from prefmill.plans import Advantage, BestOf, Kept, Pairs, Plan, Unpaired, kept_columns, kept_names, named, roles_of, used_columns
 from prefmill.readers import Source, blamed_on, open_source
 from prefmill.report import PairReport
 from prefmill.schema import Inputs, RoleNames
@@ -123,6 +123,7 @@ class Job:
         polars_rows.check_types(plan, self.roles, self.dtypes, where="roles")
         # Whole rows are all columns kept; of the prompt and the completion there is then no second copy.
         self.whole_rows = whole_rows
+        kept_names(keep, columns, where="run")  # whole rows have all of them, and no other
         self.keep: list[str] = columns if whole_rows else []
         self.kept: list[Kept] = []
         if not whole_rows:

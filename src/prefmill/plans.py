@@ -436,12 +436,7 @@ def kept_columns(
     >>> [kept.name for kept in kept_columns(Pairs(), ["model"], ["model"], ["prompt"], where="lazy")]
     ['chosen_model', 'rejected_model']
     """
-    if isinstance(keep, str):
-        raise BadArgument(f"{where}: keep is a list of columns; got the text {keep!r}.", hint=f"keep=[{keep!r}].")
-    names = list(dict.fromkeys(keep))
-    missing = [] if columns is None else [name for name in names if name not in columns]
-    if missing:
-        raise BadArgument(f"{where}: keep names no column of the input; got {missing}, expected some of {list(columns or ())}.")
+    names = kept_names(keep, columns, where=where)
     sides: tuple[Literal["chosen", "rejected", "row"], ...] = ("chosen", "rejected") if isinstance(plan, Pairs) else ("row",)
     kept = [Kept(name, column, "both" if isinstance(plan, Pairs) else "row") for name, column in (context or {}).items()]
     kept += [Kept(name if side == "row" else f"{side}_{name}", name, side) for name in names for side in sides]
@@ -452,6 +447,17 @@ def kept_columns(
             f"{where}: keep {names} would write {twice[0]!r} twice: the output has it anyway.", hint="leave it out, or rename it."
         )
     return kept
+
+
+def kept_names(keep: Sequence[str], columns: Sequence[str] | None, *, where: str) -> list[str]:
+    """The names in `keep`, each once. Raises `BadArgument` for one that the input, of these `columns`, does not have."""
+    if isinstance(keep, str):
+        raise BadArgument(f"{where}: keep is a list of columns; got the text {keep!r}.", hint=f"keep=[{keep!r}].")
+    names = list(dict.fromkeys(keep))
+    missing = [] if columns is None else [name for name in names if name not in columns]
+    if missing:
+        raise BadArgument(f"{where}: keep names no column of the input; got {missing}, expected some of {list(columns or ())}.")
+    return names
 
 
 def roles_of(plan: Plan, named: RoleNames, columns: Sequence[str] | None, *, where: str, fits: Fits | None = None) -> Roles:

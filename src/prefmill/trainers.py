@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 import random
@@ -68,10 +69,12 @@ def trl() -> Any:
 
 
 @contextmanager
-def training(seed: int) -> Iterator[None]:
+def training(seed: int, *, lora: bool = False) -> Iterator[None]:
     """Seeds, silence, and afterwards everything as it was: the caller's random numbers, warnings, bars and log levels are not ours."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     trl()
+    if lora and importlib.util.find_spec("peft") is None:
+        raise MissingPackage.for_extra("train: lora_rank", "peft", "lora")
     import datasets
     import numpy as np
     import torch
@@ -162,13 +165,11 @@ def settings(kind: Any, recipe: Recipe, folder: Path, rows: int, model: Any, **m
 
 
 def lora_of(recipe: Recipe, kind: Kind) -> Any:
-    """The adapter's configuration: every linear layer, alpha twice the rank; None without a rank. Raises `MissingPackage`."""
+    """The adapter's configuration: every linear layer, alpha twice the rank; None without a rank (`training` asks for the package)."""
     if recipe.lora_rank is None:
         return None
-    try:
-        from peft import LoraConfig
-    except ImportError:
-        raise MissingPackage.for_extra("train: lora_rank", "peft", "lora") from None
+    from peft import LoraConfig
+
     task = "CAUSAL_LM" if kind == "causal" else "SEQ_CLS"
     return LoraConfig(r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, target_modules="all-linear", task_type=task)
 

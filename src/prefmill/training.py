@@ -137,7 +137,7 @@ def train_reward(
                 f" got holdout {share:g}, expected some to train on.",
                 hint="--holdout 0, and --test FILE with other pairs to measure on.",
             )
-    with training(seed):
+    with training(seed, lora=lora_rank is not None):
         trainee = load("reward", str(model), revision, device=device, lora=lora_rank is not None, trust_remote_code=trust_remote_code)
         encoder, recipe = _prepared(
             trainee, where, Recipe(steps, epochs, batch_size, _rate("reward", learning_rate, lora_rank), max_length or 0, lora_rank, seed,
@@ -225,7 +225,7 @@ def train_policy(
     check_on_bad_row(where, on_bad_row)
     tell = progress or _silent
     tell("reading", None)
-    with training(seed):
+    with training(seed, lora=lora_rank is not None):
         trainee = load("causal", str(model), revision, device=device, lora=lora_rank is not None, trust_remote_code=trust_remote_code)
         encoder, recipe = _prepared(
             trainee, where, Recipe(steps, epochs, batch_size, _rate(method, learning_rate, lora_rank), max_length or 0, lora_rank, seed,
