@@ -47,9 +47,9 @@ def test_every_fault_has_a_row(page: str) -> None:
 
 @pytest.mark.parametrize("page", ENTRIES)
 def test_every_row_names_a_test_that_exists(page: str) -> None:
-    for id, _, now, named in rows(page):
+    for name, _, now, named in rows(page):
         tests = re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", named)
-        assert tests or now.startswith("Not mended"), f"{id} names no test and is not marked as not mended"
+        assert tests or now.startswith("Not mended"), f"{name} names no test and is not marked as not mended"
         for file, test in tests:
-            assert (ROOT / file).is_file(), f"{id} names {file}, which does not exist"
-            assert not test or test in names_in(ROOT / file), f"{id} names {file}::{test}, which does not exist"
+            assert (ROOT / file).is_file(), f"{name} names {file}, which does not exist"
+            assert not test or test in names_in(ROOT / file), f"{name} names {file}::{test}, which does not exist"
