@@ -113,6 +113,12 @@ def pool(draw: st.DrawFn) -> list[pools.Row]:
     return draw(st.permutations(rows))
 
 
+@functools.cache
+def usual_scores(family: str) -> np.ndarray:
+    """The scores that a family's model gives the common pool."""
+    return pools.oracle(pools.reward(family), pools.POOL)
+
+
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2", "dynamic-rope", "deberta-v2"])
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
@@ -122,7 +128,9 @@ def pool(draw: st.DrawFn) -> list[pools.Row]:
 def test_any_pool(family: str, rows: list[pools.Row], how: tuple[int | None, str, bool]) -> None:
     folder, (budget, share, invariant) = pools.reward(family), how
     got = pools.scores(folder, rows, share_prefix=share, batch_tokens=budget, invariant=invariant)
-    pools.assert_close(got, pools.oracle(folder, rows), family)
+    wanted = pools.oracle(folder, rows)
+    # A drawn pool may be one row whose score is all but 0: what is near is measured by scores of this model.
+    pools.assert_close(got, wanted, family, pool=np.concatenate([wanted, usual_scores(family)]))
     by_row: dict[pools.Row, float] = {}
     for row, score in zip(rows, got, strict=True):
         assert by_row.setdefault(row, score) == score, "equal rows have equal bits"
