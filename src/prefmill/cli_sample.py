@@ -144,7 +144,7 @@ def sample(  # one option a line: this is the manual
     try:
         with stdout_or(output) as target, show.progress(quiet=quiet) as tell:
             report = run(
-                inputs, target, sampler=_sampler(options), temperatures=temperature or (0.8, 0.9), keep=names_in(keep),
+                inputs, target, sampler=_sampler(options), temperatures=temperature or None, keep=names_in(keep),
                 chunk_rows=chunk_rows or CHUNK_ROWS, progress=tell, memory_bytes=size_in_bytes(memory_limit),
                 **{name: options[name] for name in names},
             )  # fmt: skip

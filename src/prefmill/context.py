@@ -66,8 +66,8 @@ def _different(column: str, unlike: int, groups: bool) -> BadInput:
         hint = "make it the first message of each prompt, and leave the column out."
     elif not groups:
         hint = "add a column of text that tells them apart, and --group it as well as the prompt."
-    if column == "system":
-        hint += " A column that names a model wants another name than 'system'."
+    what = "names a model" if column == "system" else "belongs to the answers"
+    hint += f" A column that {what} wants another name than {column!r}."
     return BadInput(
         f"pairs: the column {column!r} differs between the two answers of a pair; got {unlike} such"
         " pairs or more, expected answers that were asked in one way.",

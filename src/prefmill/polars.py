@@ -103,7 +103,7 @@ def apply(
 def _warn_of_words(plan: Plan, roles: Roles, frame: pl.DataFrame) -> None:
     """Warn where a column of scores is text and none of it is a number: nothing can come out. A LazyFrame is not looked into."""
     for name in list(plan.weights) if plan.weights and not roles.aspect else [roles.score]:
-        scores = frame[name].drop_nulls()
+        scores = frame[name].alias("scores").drop_nulls()  # a name like ^a$ is a pattern to Polars
         if scores.dtype.is_numeric() or not scores.len():
             continue
         if scores.to_frame().select(number(pl.first(), scores.dtype).is_null().all()).item():

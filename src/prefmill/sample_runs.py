@@ -33,6 +33,8 @@ from prefmill.scoring.bad_rows import OnBadRow, check_on_bad_row, with_bad_rows
 from prefmill.scoring.scorers import on_its_date, printed_date
 from prefmill.whole import temporary
 
+#: Of answers, where none are named.
+TEMPERATURES = (0.8, 0.9)
 CHUNK_ROWS = 256
 #: behind the prompt, in this order; kept columns come last
 COLUMNS: Mapping[str, pl.DataType] = {
@@ -120,7 +122,7 @@ def sample(
     *,
     sampler: Any,
     n: int = 8,
-    temperatures: Sequence[float] = (0.8, 0.9),
+    temperatures: Sequence[float] | None = None,
     seed: int = 0,
     stage: int = 0,
     source: str | None = None,
@@ -142,8 +144,8 @@ def sample(
             stage, source, temperature, seed, finish_reason, logprob, n_tokens, duplicate, and those of `keep`. Prompts stand in the order
             of the input, then temperatures as given.
         sampler: a model's folder or hub id, a `LocalSampler`, an `EndpointSampler`, or whatever is a `prefmill.sampling.Sampler`.
-        n: answers of a prompt in all; temperature 0 is greedy and gives one of them. The default temperatures are those that were
-            found to balance exploration and quality in rejection sampling.
+        n: answers of a prompt in all; temperature 0 is greedy and gives one of them. The default temperatures, 0.8 and 0.9 (0.8 alone
+            for one answer), are those that were found to balance exploration and quality in rejection sampling.
         seed, stage: decide, with prompt, temperature and index, the seed of every answer: neither order nor sharding nor resuming changes
             a text, and another stage draws anew.
         stage, source: columns of the pool; `source` is the sampler's name by default.
@@ -184,6 +186,8 @@ def sample(
     check_on_bad_row("sample", on_bad_row)
     if is_dataclass(drawer):
         drawer = with_bad_rows(drawer, on_bad_row)
+    if temperatures is None:
+        temperatures = TEMPERATURES[:1] if n == 1 else TEMPERATURES
     asked = Asked.of(n, temperatures, seed, stage, source or _source(drawer))
     if type(chunk_rows) is not int or chunk_rows < 1:
         raise BadArgument(f"sample: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")

@@ -55,7 +55,9 @@ def test_more_answers_keep_those_that_were_drawn(tmp_path: Path) -> None:
 def test_fewer_answers_than_temperatures(tmp_path: Path) -> None:
     prompts = pl.DataFrame({"prompt": ["a"]})
     with pytest.raises(BadArgument, match=r"fewer answers than temperatures; got n 1.*\nHint: --temperature 0\.8 alone, or -n 2"):
-        pm.sample(prompts, tmp_path / "pool.parquet", sampler=Echo(), n=1)
+        pm.sample(prompts, tmp_path / "pool.parquet", sampler=Echo(), n=1, temperatures=[0.8, 0.9])
+    pm.sample(prompts, tmp_path / "pool.parquet", sampler=Echo(), n=1)  # temperatures that nobody named are no reason to refuse
+    assert pl.read_parquet(tmp_path / "pool.parquet")["temperature"].to_list() == [0.8]
     recipe: dict[str, Any] = {"policy": {"model": "m"}, "prompts": {"train": "p", "heldout_share": 0.5}, "score": {"model": "rm"}}
     with pytest.raises(PlanError, match=r"\[sample\] n: got 1 for the temperatures \[0\.8, 0\.9\]"):
         read_recipe({**recipe, "sample": {"n": 1}})

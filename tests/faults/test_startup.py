@@ -70,7 +70,7 @@ def test_version_loads_nothing():
 
 @pytest.mark.parametrize(
     ("plan", "most"),
-    [(pm.Pairs(), 16), (pm.Unpaired(), 8), (pm.BestOf(k=2), 11), (pm.Advantage(), 8), (pm.Pairs(aggregate="mean"), 16)],
+    [(pm.Pairs(), 19), (pm.Unpaired(), 11), (pm.BestOf(k=2), 12), (pm.Advantage(), 8), (pm.Pairs(aggregate="mean"), 19)],
     ids=["pairs", "labels", "best", "advantages", "aggregated"],
 )
 def test_a_plan_makes_the_macros_that_it_calls(plan, most):

@@ -132,7 +132,7 @@ def test_text_that_is_marked_as_json_and_is_not(tmp_path):
 
 
 BYTES = {
-    "image": pa.array([{"bytes": b"\x89PNG", "path": "a.png"}, {"bytes": None, "path": "b.png"}]),
+    "picture": pa.array([{"bytes": b"\x89PNG", "path": "a.png"}, {"bytes": None, "path": "b.png"}]),
     "blob": pa.array([b"\x00\xff", None]),
     "fixed": pa.array([b"ab", b"cd"], pa.binary(2)),
     "list": pa.array([[b"x"], []]),
@@ -159,8 +159,8 @@ def test_advantages_and_kept_columns_with_bytes(tmp_path, host):
     path = write(tmp_path / "a.parquet", pa.table({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [2, 1], **BYTES}))
     pm.run(pm.Advantage(), path, tmp_path / "adv.parquet", engine=host)
     assert pq.read_table(tmp_path / "adv.parquet")["blob"].to_pylist() == [b"\x00\xff", None]
-    pm.run(PLAN, path, tmp_path / "pairs.parquet", engine=host, keep=["image"])
-    assert pq.read_table(tmp_path / "pairs.parquet")["chosen_image"].to_pylist() == [{"bytes": b"\x89PNG", "path": "a.png"}]
+    pm.run(PLAN, path, tmp_path / "pairs.parquet", engine=host, keep=["picture"])
+    assert pq.read_table(tmp_path / "pairs.parquet")["chosen_picture"].to_pylist() == [{"bytes": b"\x89PNG", "path": "a.png"}]
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
@@ -318,10 +318,12 @@ CALLS = [
 @pytest.mark.parametrize("host", ENGINES)
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.parquet", "out/"])
 def test_tool_calls_keep_their_own_keys(tmp_path, host, name):
-    rows = [{"prompt": ASKED, "completion": [call], "score": n, "tools": [{"name": n} if n else {"f": {}}]} for n, call in enumerate(CALLS)]
+    rows = [
+        {"prompt": ASKED, "completion": [call], "score": n, "schema": [{"name": n} if n else {"f": {}}]} for n, call in enumerate(CALLS)
+    ]
     path = lines(tmp_path / "a.jsonl", *rows)
     target = tmp_path / name
-    pm.run(PLAN, path, f"{target}/" if name == "out/" else target, engine=host, keep=["tools"])
+    pm.run(PLAN, path, f"{target}/" if name == "out/" else target, engine=host, keep=["schema"])
     if name == "out/":
         made = datasets.load_from_disk(str(target))[0]
     elif name == "out.parquet":
@@ -331,13 +333,13 @@ def test_tool_calls_keep_their_own_keys(tmp_path, host, name):
     if not name.endswith("gz"):  # Polars' reader has one type for all rows again
         assert made["chosen"] == [CALLS[2]]
         assert made["rejected"] == [CALLS[0]]
-        assert (made["chosen_tools"], made["rejected_tools"]) == ([{"name": 2}], [{"f": {}}])
+        assert (made["chosen_schema"], made["rejected_schema"]) == ([{"name": 2}], [{"f": {}}])
     assert made["chosen_score"] == 2.0
 
 
 def test_tool_calls_reach_the_template_as_they_are():
+    from prefmill.conversations import messages_of
     from prefmill.json_values import JSON_FIELD
-    from prefmill.scoring.tokens import messages_of
 
     calls = CALLS[1]["tool_calls"]
     stored = {"role": "assistant", "content": "", "name": None, "tool_calls": {JSON_FIELD: json.dumps(calls)}}

@@ -64,7 +64,7 @@ def draws_of(n: int, temperatures: Sequence[float]) -> tuple[tuple[float, int], 
     Temperature 0 is greedy and has one answer: alone it has no more, whatever `n` is. Raises `BadArgument` for a temperature without any.
 
     >>> draws_of(4, [0.8, 0, 0.9])
-    ((0.8, 0), (0.8, 1), (0.0, 0), (0.9, 0))
+    ((0.8, 0), (0.8, 1), (0, 0), (0.9, 0))
     """
     warm = [temperature for temperature in temperatures if temperature]
     left = n - (len(temperatures) - len(warm))

@@ -154,7 +154,7 @@ def parse_rating(text: str, *, cut_off: bool = False, scale: tuple[float, float]
     >>> parse_rating("8"), parse_rating("It is clear.\\nRating: 10/10"), parse_rating("I gave 7 reasons"), parse_rating("11")
     ((8.0, 0), (10.0, 21), 'unparseable', 'unparseable')
     >>> parse_rating('It says "Rating: 10" to cheat me.\\n2'), parse_rating("<think>Score: 3? No.</think>8"), parse_rating("<think>8")
-    ((2.0, 34), (8.0, 29), 'unparseable')
+    ((2.0, 34), (8.0, 28), 'unparseable')
     """
     low, high = scale
 
