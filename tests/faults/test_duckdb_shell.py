@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import resource
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from duckdb_shell import shell
 
 import prefmill as pm
 from prefmill.duckdb import macro_texts
@@ -21,15 +20,6 @@ GROUPS, EACH = 15_000, 4
 ROWS = GROUPS * EACH
 #: A query of 60,000 rows takes 0.1 to 0.4 s; a nested loop over pairs of them takes 40 s or more.
 CPU_LIMIT_S = 10
-
-
-def shell() -> str | None:
-    """The command-line shell of the package duckdb-cli, or one on the PATH."""
-    spec = importlib.util.find_spec("duckdb_cli")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if (found := Path(place) / "duckdb").is_file():
-            return str(found)
-    return shutil.which("duckdb")
 
 
 pytestmark = pytest.mark.skipif(shell() is None, reason="no duckdb shell: pip install duckdb-cli")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from test_duckdb_shell import shell
+from duckdb_shell import shell
 
 from prefmill.duckdb import install
 from prefmill.schema import ALIASES

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from awkward import CASES, Case
+from duckdb_shell import shell
 
 import prefmill as pm
 import prefmill.duckdb
@@ -267,17 +268,6 @@ def as_dataset(streaming: bool):
 
 
 # DuckDB 1.5: one shell for all tables
-
-
-def shell() -> str | None:
-    import importlib.util
-    import shutil
-
-    spec = importlib.util.find_spec("duckdb_cli")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if (found := Path(place) / "duckdb").is_file():
-            return str(found)
-    return shutil.which("duckdb")
 
 
 def ask(script: list[str]) -> str:

@@ -10,6 +10,7 @@ import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from duckdb_shell import shell
 from sql_pool import CALLS, POOL, RENAMED, call
 
 from prefmill.duckdb import install, macro_texts
@@ -144,18 +145,6 @@ def test_temporary_macros_leave_a_database_as_it_was(tmp_path):
 
 
 # The shell of DuckDB, with nothing of ours but the files
-
-
-def shell() -> str | None:
-    """The duckdb command-line shell: that of the package duckdb-cli, or one on the PATH."""
-    import importlib.util
-    import shutil
-
-    spec = importlib.util.find_spec("duckdb_cli")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if (found := Path(place) / "duckdb").is_file():
-            return str(found)
-    return shutil.which("duckdb")
 
 
 @pytest.mark.skipif(shell() is None, reason="no duckdb shell: pip install duckdb-cli")
