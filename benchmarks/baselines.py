@@ -1,11 +1,15 @@
-"""What people use instead of prefmill to make the same pairs, one function each: `python baselines.py NAME INPUT OUTPUT`.
+"""What people use instead of prefmill to make the same pairs, one function each:
+`python baselines.py NAME INPUT OUTPUT`.
 
-All but the copy write one row a prompt: the best completion against the worst, if the best scored at least 4 and the worst
-below 4. Among equal best scores the last row of the file is chosen, among equal worst ones the first row is rejected; each way says in its
-own means how it keeps that rule, and the one that leaves ties to the library is in TIES_OPEN. Input and output are zstd Parquet, except
-that `datasets` writes snappy whatever it is asked (5.2), which costs less: the two ways that end in its `to_parquet` gain by it.
+All but the copy write one row a prompt: the best completion against the worst, if the best scored
+at least 4 and the worst below 4. Among equal best scores the last row of the file is chosen, among
+equal worst ones the first row is rejected; each way says in its own means how it keeps that rule,
+and the one that leaves ties to the library is in TIES_OPEN. Input and output are zstd Parquet,
+except that `datasets` writes snappy whatever it is asked (5.2), which costs less: the two ways that
+end in its `to_parquet` gain by it.
 
-Each runs in a process of its own, timed from outside by `bench_pairs.py`; so every function imports what it needs itself.
+Each runs in a process of its own, timed from outside by `bench_pairs.py`; so every function imports
+what it needs itself.
 """
 
 from __future__ import annotations
@@ -19,14 +23,18 @@ TIES_OPEN = frozenset({"duckdb-ties-open"})  # as many pairs, but other texts wh
 
 
 def copy(source: str, target: str) -> None:
-    """No work at all: every column read, decoded, encoded and written. The floor of any program that writes all it reads."""
+    """No work at all: every column read, decoded, encoded and written. The floor of any program
+    that writes all it reads.
+    """
     import polars as pl
 
     pl.scan_parquet(source).sink_parquet(target)
 
 
 def pandas(source: str, target: str) -> None:
-    """The usual script: a list of answers for each prompt, sorted in a loop. Python's sort is stable, and that is the rule for ties."""
+    """The usual script: a list of answers for each prompt, sorted in a loop. Python's sort is
+    stable, and that is the rule for ties.
+    """
     import pandas as pd
     from datasets import Dataset
 
@@ -36,7 +44,11 @@ def pandas(source: str, target: str) -> None:
     for prompt, answers in frame.groupby("prompt")["answer"].apply(list).items():
         ranked = sorted(answers, key=lambda answer: answer[0])
         (rejected_score, rejected), (chosen_score, chosen) = ranked[0], ranked[-1]
-        if chosen_score >= CHOSEN_MIN and rejected_score < REJECTED_BELOW and chosen_score > rejected_score:
+        if (
+            chosen_score >= CHOSEN_MIN
+            and rejected_score < REJECTED_BELOW
+            and chosen_score > rejected_score
+        ):
             pairs.append(
                 {
                     "prompt": prompt,
@@ -50,7 +62,9 @@ def pandas(source: str, target: str) -> None:
 
 
 def polars(source: str, target: str) -> None:
-    """One lazy group_by that carries the texts. A group keeps the order of its rows, and a stable sort keeps it among ties."""
+    """One lazy group_by that carries the texts. A group keeps the order of its rows, and a stable
+    sort keeps it among ties.
+    """
     import polars as pl
 
     ranked = pl.col("completion").sort_by("score", maintain_order=True)
@@ -73,12 +87,16 @@ def polars(source: str, target: str) -> None:
 
 
 def duckdb(source: str, target: str) -> None:
-    """One GROUP BY with arg_max over the texts; ties by the row's number in the file, which makes the key a struct."""
+    """One GROUP BY with arg_max over the texts; ties by the row's number in the file, which makes
+    the key a struct.
+    """
     _duckdb(source, target, key="{'score': score, 'row': file_row_number}")
 
 
 def duckdb_ties_open(source: str, target: str) -> None:
-    """The same with arg_max by score alone, as it is mostly written: among equal scores any row may win."""
+    """The same with arg_max by score alone, as it is mostly written: among equal scores any row may
+    win.
+    """
     _duckdb(source, target, key="score")
 
 
@@ -99,21 +117,37 @@ def _duckdb(source: str, target: str, *, key: str) -> None:
 
 
 def datasets(source: str, target: str) -> None:
-    """Sorted by prompt, batched by prompt, mapped: the three calls of `datasets` made for this. Its sort and Python's are stable."""
+    """Sorted by prompt, batched by prompt, mapped: the three calls of `datasets` made for this. Its
+    sort and Python's are stable.
+    """
     import datasets as hf
 
     hf.disable_progress_bars()
     rows = hf.load_dataset("parquet", data_files=source, split="train")
     groups = rows.sort("prompt").batch(by_column="prompt")
-    groups.map(_pairs_of_groups, batched=True, remove_columns=groups.column_names).to_parquet(target)
+    groups.map(_pairs_of_groups, batched=True, remove_columns=groups.column_names).to_parquet(
+        target
+    )
 
 
 def _pairs_of_groups(groups: dict[str, list[list]]) -> dict[str, list]:
-    pairs: dict[str, list] = {"prompt": [], "chosen": [], "rejected": [], "chosen_score": [], "rejected_score": []}
-    for prompts, completions, scores in zip(groups["prompt"], groups["completion"], groups["score"], strict=True):
+    pairs: dict[str, list] = {
+        "prompt": [],
+        "chosen": [],
+        "rejected": [],
+        "chosen_score": [],
+        "rejected_score": [],
+    }
+    for prompts, completions, scores in zip(
+        groups["prompt"], groups["completion"], groups["score"], strict=True
+    ):
         order = sorted(range(len(scores)), key=scores.__getitem__)
         worst, best = order[0], order[-1]
-        if scores[best] >= CHOSEN_MIN and scores[worst] < REJECTED_BELOW and scores[best] > scores[worst]:
+        if (
+            scores[best] >= CHOSEN_MIN
+            and scores[worst] < REJECTED_BELOW
+            and scores[best] > scores[worst]
+        ):
             row = (prompts[0], completions[best], completions[worst], scores[best], scores[worst])
             for column, value in zip(pairs.values(), row, strict=True):
                 column.append(value)

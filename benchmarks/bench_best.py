@@ -1,9 +1,10 @@
-"""The k best of every prompt from a Parquet file: prefmill and what people use instead, whole processes side by side in one run.
+"""The k best of every prompt from a Parquet file: prefmill and what people use instead, whole
+processes side by side in one run.
 
     python benchmarks/bench_best.py --rows 10000000 > best.md
 
-How it is measured, and why so, is that of `bench_pairs.py`, whose harness this uses. The table goes to stdout, progress to stderr.
-Exit code 1 if candidates disagree about the rows or prefmill fails.
+How it is measured, and why so, is that of `bench_pairs.py`, whose harness this uses. The table goes
+to stdout, progress to stderr. Exit code 1 if candidates disagree about the rows or prefmill fails.
 """
 
 from __future__ import annotations
@@ -34,7 +35,15 @@ TITLES = {
     "duckdb-join": "duckdb row numbers first, then join",
     "pandas": "pandas sort_values, groupby, tail",
 }
-COLUMNS = ("candidate", "seconds: median (min–max)", "CPU s", "peak MB", "seconds ÷ prefmill (by round)", "prefmill ÷ it", "rows out")
+COLUMNS = (
+    "candidate",
+    "seconds: median (min–max)",
+    "CPU s",
+    "peak MB",
+    "seconds ÷ prefmill (by round)",
+    "prefmill ÷ it",
+    "rows out",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,30 +51,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     with contextlib.ExitStack() as stack:
         if options.dir is None:
-            options.dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prefmill-bench-")))
+            options.dir = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="prefmill-bench-"))
+            )
         options.dir = options.dir.resolve()
         options.dir.mkdir(parents=True, exist_ok=True)
         return _bench(options)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=f"NAMES: {', '.join(TITLES)}, with commas between.")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="candidates, 16 of a prompt (default %(default)s)")
-    parser.add_argument("--k", type=lambda text: [int(k) for k in text.split(",")], default=[1, 4], help="how many are taken (default 1,4)")
-    parser.add_argument("--only", type=lambda text: text.split(","), metavar="NAMES", help="run only these")
-    parser.add_argument("--skip", type=lambda text: text.split(","), metavar="NAMES", default=[], help="do not run these")
-    parser.add_argument("--repeat", type=int, default=3, help="counted rounds (default %(default)s)")
-    parser.add_argument("--warmup", type=int, default=1, help="rounds before that are not counted (default %(default)s)")
-    parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS", help="of one run (default %(default)s)")
-    parser.add_argument("--dir", type=Path, help="where data and outputs go; data that is there is used (default: a temporary folder)")
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        epilog=f"NAMES: {', '.join(TITLES)}, with commas between.",
+    )
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=1_000_000,
+        help="candidates, 16 of a prompt (default %(default)s)",
+    )
+    parser.add_argument(
+        "--k",
+        type=lambda text: [int(k) for k in text.split(",")],
+        default=[1, 4],
+        help="how many are taken (default 1,4)",
+    )
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), metavar="NAMES", help="run only these"
+    )
+    parser.add_argument(
+        "--skip",
+        type=lambda text: text.split(","),
+        metavar="NAMES",
+        default=[],
+        help="do not run these",
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="counted rounds (default %(default)s)"
+    )
+    parser.add_argument(
+        "--warmup",
+        type=int,
+        default=1,
+        help="rounds before that are not counted (default %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=900,
+        metavar="SECONDS",
+        help="of one run (default %(default)s)",
+    )
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        help="where data and outputs go; data that is there is used (default: a temporary folder)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the data (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the raw results there")
-    parser.add_argument("--no-touch", action="store_true", help="do not touch the memory first (on a machine that others use)")
+    parser.add_argument(
+        "--no-touch",
+        action="store_true",
+        help="do not touch the memory first (on a machine that others use)",
+    )
     options = parser.parse_args(arguments)
     if unknown := [name for name in [*(options.only or []), *options.skip] if name not in TITLES]:
         parser.error(f"unknown {unknown}; expected some of {list(TITLES)}")
     if options.repeat < 1 or options.warmup < 0 or options.rows < 16 or options.rows % 16:
-        parser.error("needs --repeat >= 1, --warmup >= 0, and --rows a multiple of 16 (candidates of a prompt)")
+        parser.error(
+            "needs --repeat >= 1, --warmup >= 0, and --rows a multiple of 16 (candidates of a prompt)"
+        )
     return options
 
 
@@ -98,7 +153,14 @@ def _bench(options: argparse.Namespace) -> int:
         options.json.write_text(json.dumps(raw, indent=2, default=str) + "\n", encoding="utf-8")
     for problem in problems:
         say(f"WRONG: {problem}")
-    return 1 if problems or any(c.reason for candidates in by_k.values() for c in candidates if c.name not in BASELINES) else 0
+    return (
+        1
+        if problems
+        or any(
+            c.reason for candidates in by_k.values() for c in candidates if c.name not in BASELINES
+        )
+        else 0
+    )
 
 
 def _candidates(options: argparse.Namespace, source: Path, k: int) -> list[Candidate]:
@@ -108,9 +170,28 @@ def _candidates(options: argparse.Namespace, source: Path, k: int) -> list[Candi
             continue
         output = options.dir / f"bench-best-{name}-{k}.parquet"
         if name == PREFMILL:
-            command = [sys.executable, "-m", "prefmill", "best", str(source), "-o", str(output), "-k", str(k), "--overwrite", "--quiet"]
+            command = [
+                sys.executable,
+                "-m",
+                "prefmill",
+                "best",
+                str(source),
+                "-o",
+                str(output),
+                "-k",
+                str(k),
+                "--overwrite",
+                "--quiet",
+            ]
         else:
-            command = [sys.executable, str(HERE / "best_baselines.py"), name, str(k), str(source), str(output)]
+            command = [
+                sys.executable,
+                str(HERE / "best_baselines.py"),
+                name,
+                str(k),
+                str(source),
+                str(output),
+            ]
         found.append(Candidate(name, command, output))
     return found
 
@@ -127,7 +208,11 @@ def _disagreements(candidates: list[Candidate]) -> list[str]:
 
 
 def _report(
-    by_k: dict[int, list[Candidate]], machine: dict[str, Any], options: argparse.Namespace, touched: int, problems: list[str]
+    by_k: dict[int, list[Candidate]],
+    machine: dict[str, Any],
+    options: argparse.Namespace,
+    touched: int,
+    problems: list[str],
 ) -> str:
     lines = [
         f"{machine['date']}, {machine['system']}, {machine['cpu']}, {machine['cores']} cores, {machine['ram_gb']:.1f} GB RAM, "
@@ -136,18 +221,34 @@ def _report(
         f"Input: {machine['rows']:,} rows ({', '.join(machine['columns'])}), {machine['bytes'] / 1e6:,.1f} MB of zstd Parquet, "
         f"seed {options.seed}.",
         f"Whole processes, {options.repeat} rounds in rotation after {options.warmup} not counted; input in the page cache; "
-        + (f"{touched / 1e9:.1f} GB of memory touched before." if touched else "memory not touched before."),
+        + (
+            f"{touched / 1e9:.1f} GB of memory touched before."
+            if touched
+            else "memory not touched before."
+        ),
     ]
     for k, candidates in by_k.items():
-        lines += ["", f"Top {k}:", "", f"| {' | '.join(COLUMNS)} |", f"|---{'|---:' * (len(COLUMNS) - 1)}|"]
+        lines += [
+            "",
+            f"Top {k}:",
+            "",
+            f"| {' | '.join(COLUMNS)} |",
+            f"|---{'|---:' * (len(COLUMNS) - 1)}|",
+        ]
         base = next((c for c in candidates if c.name == PREFMILL), None)
         for candidate in candidates:
             runs = candidate.counted
             if candidate.reason or not runs:
-                lines.append(f"| {TITLES[candidate.name]} | {candidate.reason} {'| ' * (len(COLUMNS) - 2)}|")
+                lines.append(
+                    f"| {TITLES[candidate.name]} | {candidate.reason} {'| ' * (len(COLUMNS) - 2)}|"
+                )
                 continue
             seconds = [run.seconds for run in runs]
-            held = statistics.median(run.seconds for run in base.counted) / statistics.median(seconds) if base and base.counted else None
+            held = (
+                statistics.median(run.seconds for run in base.counted) / statistics.median(seconds)
+                if base and base.counted
+                else None
+            )
             cells = [
                 TITLES[candidate.name],
                 f"{statistics.median(seconds):.2f} ({min(seconds):.2f}–{max(seconds):.2f})",
@@ -178,7 +279,9 @@ def _write_data(path: str, rows: int, seed: int) -> None:
 
 
 def _checksum(path: str) -> tuple[list[str], int, str]:
-    """Columns, rows, and the sum over the rows of a hash of each, which no order of rows changes; the texts are read in full."""
+    """Columns, rows, and the sum over the rows of a hash of each, which no order of rows changes;
+    the texts are read in full.
+    """
     import duckdb
 
     con = duckdb.connect()

@@ -1,16 +1,20 @@
-"""Best-against-worst pairs from a Parquet file: prefmill and what people use instead, whole processes side by side in one run.
+"""Best-against-worst pairs from a Parquet file: prefmill and what people use instead, whole
+processes side by side in one run.
 
     python benchmarks/bench_pairs.py --rows 1000000 > results.md
 
-Every candidate is a child process: interpreter, imports, reading and writing all count. Wall time is taken here, CPU time and peak
-memory are the kernel's (`wait4`). Candidates run in rotation (A B C, A B C, ...), so that a slow minute of the machine hits all of
-them, and every ratio is also given for each round by itself. Every output of every run is counted and checksummed.
+Every candidate is a child process: interpreter, imports, reading and writing all count. Wall time
+is taken here, CPU time and peak memory are the kernel's (`wait4`). Candidates run in rotation (A B
+C, A B C, ...), so that a slow minute of the machine hits all of them, and every ratio is also given
+for each round by itself. Every output of every run is counted and checksummed.
 
-Before the first run a child process writes to about 60 % of the free memory once: on a fresh virtual machine the first touch of a page
-is several times slower than later ones, and whoever ran first would pay for all. The input is read before every run, so that it comes
-from the page cache for all, and the disk is synced, so that no one waits for what the one before has written.
+Before the first run a child process writes to about 60 % of the free memory once: on a fresh
+virtual machine the first touch of a page is several times slower than later ones, and whoever ran
+first would pay for all. The input is read before every run, so that it comes from the page cache
+for all, and the disk is synced, so that no one waits for what the one before has written.
 
-The table goes to stdout, progress to stderr. Exit code 1 if candidates disagree about the pairs or prefmill fails. Linux and macOS.
+The table goes to stdout, progress to stderr. Exit code 1 if candidates disagree about the pairs or
+prefmill fails. Linux and macOS.
 """
 
 from __future__ import annotations
@@ -102,28 +106,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     with contextlib.ExitStack() as stack:
         if options.dir is None:
-            options.dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prefmill-bench-")))
+            options.dir = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="prefmill-bench-"))
+            )
         options.dir = options.dir.resolve()
         options.dir.mkdir(parents=True, exist_ok=True)
         return _bench(options)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=f"NAMES: {', '.join(TITLES)}, with commas between.")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of feedback (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        epilog=f"NAMES: {', '.join(TITLES)}, with commas between.",
+    )
+    parser.add_argument(
+        "--rows", type=int, default=1_000_000, help="rows of feedback (default %(default)s)"
+    )
     parser.add_argument("--only", type=_names, metavar="NAMES", help="run only these")
     parser.add_argument("--skip", type=_names, metavar="NAMES", default=[], help="do not run these")
-    parser.add_argument("--repeat", type=int, default=3, help="counted rounds (default %(default)s)")
-    parser.add_argument("--warmup", type=int, default=1, help="rounds before that are not counted (default %(default)s)")
-    parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS", help="of one run (default %(default)s)")
-    parser.add_argument("--dir", type=Path, help="where data and outputs go; data that is there is used (default: a temporary folder)")
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="counted rounds (default %(default)s)"
+    )
+    parser.add_argument(
+        "--warmup",
+        type=int,
+        default=1,
+        help="rounds before that are not counted (default %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=900,
+        metavar="SECONDS",
+        help="of one run (default %(default)s)",
+    )
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        help="where data and outputs go; data that is there is used (default: a temporary folder)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the data (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the raw results there")
-    parser.add_argument("--no-touch", action="store_true", help="do not touch the memory first (on a machine that others use)")
+    parser.add_argument(
+        "--no-touch",
+        action="store_true",
+        help="do not touch the memory first (on a machine that others use)",
+    )
     options = parser.parse_args(arguments)
     if options.repeat < 1 or options.warmup < 0 or options.rows < 4 or options.rows % 4:
-        parser.error("needs --repeat >= 1, --warmup >= 0, and --rows a multiple of 4 (answers of a prompt)")
-    if not [name for name in TITLES if name in (options.only or TITLES) and name not in options.skip]:
+        parser.error(
+            "needs --repeat >= 1, --warmup >= 0, and --rows a multiple of 4 (answers of a prompt)"
+        )
+    if not [
+        name for name in TITLES if name in (options.only or TITLES) and name not in options.skip
+    ]:
         parser.error("nothing left to run")
     return options
 
@@ -149,7 +185,10 @@ def _bench(options: argparse.Namespace) -> int:
         say(f"touching {touched / 1e9:.1f} GB of memory")
         try:
             in_child(touch_memory, touched)
-        except (BrokenProcessPool, MemoryError):  # a container with less memory than the kernel reports
+        except (
+            BrokenProcessPool,
+            MemoryError,
+        ):  # a container with less memory than the kernel reports
             say("could not touch so much memory; going on without")
             touched = 0
     candidates = _candidates(options, source)
@@ -161,7 +200,12 @@ def _bench(options: argparse.Namespace) -> int:
     problems = _disagreements(candidates, rows)
     print(_report(candidates, machine, options, touched, problems), flush=True)
     if options.json:
-        raw = {"machine": machine, "options": vars(options), "problems": problems, "candidates": [asdict(c) for c in candidates]}
+        raw = {
+            "machine": machine,
+            "options": vars(options),
+            "problems": problems,
+            "candidates": [asdict(c) for c in candidates],
+        }
         options.json.write_text(json.dumps(raw, indent=2, default=str) + "\n", encoding="utf-8")
     for problem in problems:
         say(f"WRONG: {problem}")
@@ -177,7 +221,17 @@ def _candidates(options: argparse.Namespace, source: Path) -> list[Candidate]:
         if name in BASELINES:
             command = [sys.executable, str(HERE / "baselines.py"), name, str(source), str(output)]
         else:
-            command = [sys.executable, "-m", "prefmill", "pairs", str(source), "-o", str(output), "--overwrite", "--quiet"]
+            command = [
+                sys.executable,
+                "-m",
+                "prefmill",
+                "pairs",
+                str(source),
+                "-o",
+                str(output),
+                "--overwrite",
+                "--quiet",
+            ]
             if name == "prefmill-2gb":
                 command += ["--memory-limit", "2GB"]
         big = options.rows >= BIG and not options.only
@@ -186,9 +240,16 @@ def _candidates(options: argparse.Namespace, source: Path) -> list[Candidate]:
 
 
 def turn(
-    candidate: Candidate, number: int, source: Path, options: argparse.Namespace, *, checksum: Callable[[str], tuple[list[str], int, str]]
+    candidate: Candidate,
+    number: int,
+    source: Path,
+    options: argparse.Namespace,
+    *,
+    checksum: Callable[[str], tuple[list[str], int, str]],
 ) -> None:
-    """Run `candidate` once; a failure becomes its reason, and it gets no further turn. `checksum` gives columns, rows and sum of a file."""
+    """Run `candidate` once; a failure becomes its reason, and it gets no further turn. `checksum`
+    gives columns, rows and sum of a file.
+    """
     scratch = options.dir / "bench-scratch"
     with _without(scratch, candidate.output):
         scratch.mkdir()
@@ -206,7 +267,9 @@ def turn(
         return
     candidate.runs.append(done)
     when = f"round {number + 1}" if number >= 0 else "warm-up"
-    say(f"{when}: {candidate.name} {done.seconds:.2f} s, {done.peak_mb:.0f} MB, {done.rows:,} rows out")
+    say(
+        f"{when}: {candidate.name} {done.seconds:.2f} s, {done.peak_mb:.0f} MB, {done.rows:,} rows out"
+    )
 
 
 def _timed(command: list[str], number: int, scratch: Path, timeout: float) -> Run | str:
@@ -217,7 +280,12 @@ def _timed(command: list[str], number: int, scratch: Path, timeout: float) -> Ru
         begin = time.perf_counter()
         # A process group of its own, so that a timeout ends its children too.
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, env=_environment(scratch), start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            env=_environment(scratch),
+            start_new_session=True,
         )
 
         def stop() -> None:
@@ -247,12 +315,18 @@ def _timed(command: list[str], number: int, scratch: Path, timeout: float) -> Ru
         return f"stopped after {timeout:g} s"
     if code == -signal.SIGKILL:
         return f"killed after {seconds:.0f} s, most likely out of memory"
-    said = [line for line in errors.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    said = [
+        line
+        for line in errors.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
     return f"failed: {_one_line(said[-1] if said else f'exit code {code}')}"
 
 
 def _environment(scratch: Path) -> dict[str, str]:
-    """Ours, with prefmill taken from this tree, and caches and spill files in `scratch`, which is new for every run."""
+    """Ours, with prefmill taken from this tree, and caches and spill files in `scratch`, which is
+    new for every run.
+    """
     paths = [str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")]
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
@@ -285,7 +359,9 @@ def _disagreements(candidates: list[Candidate], rows: int) -> list[str]:
     """What is wrong with the outputs, in words; every counted and warm-up run is looked at."""
     said = []
     expected: tuple[str, Run] | None = None
-    for candidate in sorted(candidates, key=lambda c: c.name in TIES_OPEN):  # what can be checksummed sets the expectation
+    for candidate in sorted(
+        candidates, key=lambda c: c.name in TIES_OPEN
+    ):  # what can be checksummed sets the expectation
         for run in candidate.runs:
             where = f"{candidate.name}, round {run.round + 1}"
             if candidate.name == FLOOR:
@@ -302,7 +378,13 @@ def _disagreements(candidates: list[Candidate], rows: int) -> list[str]:
     return said
 
 
-def _report(candidates: list[Candidate], machine: dict[str, Any], options: argparse.Namespace, touched: int, problems: list[str]) -> str:
+def _report(
+    candidates: list[Candidate],
+    machine: dict[str, Any],
+    options: argparse.Namespace,
+    touched: int,
+    problems: list[str],
+) -> str:
     by_name = {candidate.name: candidate for candidate in candidates}
     lines = [
         f"{machine['date']}, {machine['system']}, {machine['cpu']}, {machine['cores']} cores, {machine['ram_gb']:.1f} GB RAM, "
@@ -311,7 +393,11 @@ def _report(candidates: list[Candidate], machine: dict[str, Any], options: argpa
         f"Input: {machine['rows']:,} rows ({', '.join(machine['columns'])}), {machine['bytes'] / 1e6:,.1f} MB of zstd Parquet, "
         f"seed {options.seed}.",
         f"Whole processes, {options.repeat} rounds in rotation after {options.warmup} not counted; input in the page cache; "
-        + (f"{touched / 1e9:.1f} GB of memory touched before." if touched else "memory not touched before."),
+        + (
+            f"{touched / 1e9:.1f} GB of memory touched before."
+            if touched
+            else "memory not touched before."
+        ),
         "",
         f"| {' | '.join(COLUMNS)} |",
         f"|---{'|---:' * (len(COLUMNS) - 1)}|",
@@ -319,7 +405,9 @@ def _report(candidates: list[Candidate], machine: dict[str, Any], options: argpa
     for candidate in candidates:
         runs = candidate.counted
         if candidate.reason or not runs:
-            lines.append(f"| {TITLES[candidate.name]} | {candidate.reason} {'| ' * (len(COLUMNS) - 2)}|")
+            lines.append(
+                f"| {TITLES[candidate.name]} | {candidate.reason} {'| ' * (len(COLUMNS) - 2)}|"
+            )
             continue
         seconds = [run.seconds for run in runs]
         cells = [
@@ -341,15 +429,23 @@ def ratio(candidate: Candidate, base: Candidate | None) -> str:
         return "–"
     if base is candidate:
         return "1"
-    both = statistics.median(run.seconds for run in candidate.counted) / statistics.median(run.seconds for run in base.counted)
-    rounds = [run.seconds / other.seconds for run in candidate.counted if (other := base.of_round(run.round))]
+    both = statistics.median(run.seconds for run in candidate.counted) / statistics.median(
+        run.seconds for run in base.counted
+    )
+    rounds = [
+        run.seconds / other.seconds
+        for run in candidate.counted
+        if (other := base.of_round(run.round))
+    ]
     return f"{both:.2f} ({min(rounds):.2f}–{max(rounds):.2f})"
 
 
 def _verdict(candidates: list[Candidate], problems: list[str]) -> str:
     """One paragraph on whether all made the same pairs."""
     if problems:
-        return "\n".join(["**WRONG: the candidates disagree.**", "", *(f"- {problem}" for problem in problems)])
+        return "\n".join(
+            ["**WRONG: the candidates disagree.**", "", *(f"- {problem}" for problem in problems)]
+        )
     makers = [c for c in candidates if c.name != FLOOR and c.runs]
     summed = [c for c in makers if c.name not in TIES_OPEN]
     said = []
@@ -358,12 +454,18 @@ def _verdict(candidates: list[Candidate], problems: list[str]) -> str:
         runs = sum(len(c.runs) for c in summed)
         alike = "all alike" if runs > 1 else "nothing to compare with"
         names = ", ".join(c.name for c in summed)
-        said.append(f"Checksum of (prompt, chosen, rejected, both scores): {first.checksum} of {first.rows:,} pairs.")
+        said.append(
+            f"Checksum of (prompt, chosen, rejected, both scores): {first.checksum} of {first.rows:,} pairs."
+        )
         said.append(f"{runs} runs of {len(summed)} candidates ({names}): {alike}.")
     if counted := [c.name for c in makers if c.name in TIES_OPEN]:
-        said.append(f"Only the count was compared of {', '.join(counted)}: among equal scores it may pick another answer.")
+        said.append(
+            f"Only the count was compared of {', '.join(counted)}: among equal scores it may pick another answer."
+        )
     if {"pandas", "datasets"} & {c.name for c in makers}:
-        said.append("pandas and datasets end in `datasets`' to_parquet, which writes snappy, cheaper than the zstd of the others.")
+        said.append(
+            "pandas and datasets end in `datasets`' to_parquet, which writes snappy, cheaper than the zstd of the others."
+        )
     return " ".join(said) or "No pairs were made, so none were compared."
 
 
@@ -424,7 +526,8 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-# What needs memory or libraries runs in a child: a forked process starts with the peak memory of its parent, so this one stays small.
+# What needs memory or libraries runs in a child: a forked process starts with the peak memory of
+# its parent, so this one stays small.
 
 
 def in_child(function: Callable[..., Any], *arguments: object) -> Any:
@@ -449,14 +552,20 @@ def touch_memory(n_bytes: int) -> None:
 
 
 def _checksum(path: str) -> tuple[list[str], int, str]:
-    """Columns, rows, and of pairs the sum over the rows of a hash of each, which no order of rows changes; the texts are read in full."""
+    """Columns, rows, and of pairs the sum over the rows of a hash of each, which no order of rows
+    changes; the texts are read in full.
+    """
     import duckdb
 
     con = duckdb.connect()
     con.execute("SET enable_progress_bar = false")
     table = con.read_parquet(path)
     if "chosen" not in table.columns:
-        return table.columns, con.execute("SELECT count(*) FROM read_parquet(?)", [path]).fetchall()[0][0], ""
+        return (
+            table.columns,
+            con.execute("SELECT count(*) FROM read_parquet(?)", [path]).fetchall()[0][0],
+            "",
+        )
     rows, total = con.execute(
         "SELECT count(*), sum(hash(prompt, chosen, rejected, chosen_score::DOUBLE, rejected_score::DOUBLE)::HUGEINT) FROM read_parquet(?)",
         [path],

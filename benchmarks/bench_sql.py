@@ -1,12 +1,14 @@
-"""Every SQL macro over a Parquet pool inside a memory limit, beside what people write by hand in DuckDB.
+"""Every SQL macro over a Parquet pool inside a memory limit, beside what people write by hand in
+DuckDB.
 
     python benchmarks/bench_sql.py --rows 10000000 > sql.md
 
-Each query runs in a process of its own: a fresh connection with `memory_limit`, `threads` and a spill folder, the input in the page
-cache. Its rows are folded into one number per column (a sum, of texts the sum of their lengths), so that every column is made and none is
-written. Wall and CPU time are those of the query, peak memory that of the whole process (DuckDB's limit leaves Python and its libraries
-out). Where both sides mean the same, the sums are compared. The table goes to stdout, progress to stderr. Exit code 1 if a macro fails
-or sums differ.
+Each query runs in a process of its own: a fresh connection with `memory_limit`, `threads` and a
+spill folder, the input in the page cache. Its rows are folded into one number per column (a sum, of
+texts the sum of their lengths), so that every column is made and none is written. Wall and CPU time
+are those of the query, peak memory that of the whole process (DuckDB's limit leaves Python and its
+libraries out). Where both sides mean the same, the sums are compared. The table goes to stdout,
+progress to stderr. Exit code 1 if a macro fails or sums differ.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 SOURCE = "source := id % 8"
 MODELS = "WITH p AS (SELECT prompt, round(score) AS score, id % 8 AS source FROM pool)"
-TALLY = ", ".join(f"count(*) FILTER (a.score {sign} b.score) AS {name}" for sign, name in ((">", "wins"), ("<", "losses"), ("=", "ties")))
+TALLY = ", ".join(
+    f"count(*) FILTER (a.score {sign} b.score) AS {name}"
+    for sign, name in ((">", "wins"), ("<", "losses"), ("=", "ties"))
+)
 PARENT = "CASE WHEN id > 0 THEN (id - 1) // 4 END"  # every row a message with four replies
 RATED = "score := round(score), annotator := id % 4) WHERE annotator IS NOT NULL"
 MEET = (
@@ -53,7 +58,11 @@ QUERIES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
         " min(score) AS rejected_score FROM pool GROUP BY prompt HAVING max(score) > min(score)",
         ("prompt", "chosen", "rejected", "chosen_score", "rejected_score"),
     ),
-    "pair_report": ("SELECT rows_in, rows_used, pairs_out FROM pair_report(pool, chosen_min := NULL, rejected_below := NULL)", None, ()),
+    "pair_report": (
+        "SELECT rows_in, rows_used, pairs_out FROM pair_report(pool, chosen_min := NULL, rejected_below := NULL)",
+        None,
+        (),
+    ),
     "unpaired": (
         "FROM unpaired(pool, chosen_min := 4, rejected_below := -4)",
         "SELECT prompt, completion, score >= 4 AS label, score FROM pool WHERE score >= 4 OR score < -4",
@@ -113,8 +122,16 @@ QUERIES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
         None,
         (),
     ),
-    "tree_values": (f"FROM tree_values(pool, id := id, parent_id := {PARENT}, reward := score, gamma := 0.9)", None, ()),
-    "step_values": (f"FROM step_values(pool, id := id, parent_id := {PARENT}, success := score > 0)", None, ()),
+    "tree_values": (
+        f"FROM tree_values(pool, id := id, parent_id := {PARENT}, reward := score, gamma := 0.9)",
+        None,
+        (),
+    ),
+    "step_values": (
+        f"FROM step_values(pool, id := id, parent_id := {PARENT}, success := score > 0)",
+        None,
+        (),
+    ),
     "split_of": (
         "SELECT id, split_of(prompt, {'train': 0.9, 'test': 0.1}) AS split FROM pool",
         "SELECT id, CASE WHEN hash(prompt) % 10 < 9 THEN 'train' ELSE 'test' END AS split FROM pool",
@@ -126,20 +143,46 @@ QUERIES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Time what the options ask for, print the report, return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=1_000_000, help="candidates, 16 of a prompt (default %(default)s)")
-    parser.add_argument("--memory", default="2GB", help="DuckDB's memory_limit (default %(default)s)")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=1_000_000,
+        help="candidates, 16 of a prompt (default %(default)s)",
+    )
+    parser.add_argument(
+        "--memory", default="2GB", help="DuckDB's memory_limit (default %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="(default %(default)s)")
-    parser.add_argument("--repeat", type=int, default=1, help="rounds; the median is told (default %(default)s)")
-    parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS", help="of one query (default %(default)s)")
-    parser.add_argument("--only", type=lambda text: text.split(";"), metavar="NAMES", help="run only these, with ; between")
+    parser.add_argument(
+        "--repeat", type=int, default=1, help="rounds; the median is told (default %(default)s)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=900,
+        metavar="SECONDS",
+        help="of one query (default %(default)s)",
+    )
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(";"),
+        metavar="NAMES",
+        help="run only these, with ; between",
+    )
     parser.add_argument("--no-hand", action="store_true", help="only the macros")
-    parser.add_argument("--dir", type=Path, help="where data goes; data that is there is used (default: a temporary folder)")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        help="where data goes; data that is there is used (default: a temporary folder)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the data (default %(default)s)")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "WAY"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     with contextlib.ExitStack() as stack:
         if options.dir is None:
-            options.dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prefmill-bench-")))
+            options.dir = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="prefmill-bench-"))
+            )
         options.dir = options.dir.resolve()
         options.dir.mkdir(parents=True, exist_ok=True)
         source = options.dir / f"pool-{options.rows}-{options.seed}.parquet"
@@ -155,8 +198,14 @@ def _bench(options: argparse.Namespace, source: Path) -> int:
     if not source.exists():
         print(f"writing {source}", file=sys.stderr)
         code = "import sys; from data import write_pool; write_pool(sys.argv[1], int(sys.argv[2]), seed=int(sys.argv[3]))"
-        partial = source.with_suffix(".partial")  # in a process of its own: a child begins with the peak memory of its parent
-        subprocess.run([sys.executable, "-c", code, str(partial), str(options.rows), str(options.seed)], check=True, cwd=HERE)
+        partial = source.with_suffix(
+            ".partial"
+        )  # in a process of its own: a child begins with the peak memory of its parent
+        subprocess.run(
+            [sys.executable, "-c", code, str(partial), str(options.rows), str(options.seed)],
+            check=True,
+            cwd=HERE,
+        )
         partial.replace(source)
     with source.open("rb") as file:  # into the page cache
         while file.read(1 << 24):
@@ -179,28 +228,63 @@ def _bench(options: argparse.Namespace, source: Path) -> int:
                 cells += [failed or "–", "–", "–"]
                 wrong += [f"{name}: {failed}"] if failed and way == "macro" else []
             else:
-                seconds, cpu = (statistics.median(run[clock] for run in found) for clock in ("seconds", "cpu"))
-                cells += [f"{seconds:.1f}", f"{cpu:.1f}", f"{max(run['peak_mb'] for run in found):,.0f}"]
-        good = {way: found[-1]["sums"] for way, found in runs.items() if found and "sums" in found[-1]}
+                seconds, cpu = (
+                    statistics.median(run[clock] for run in found) for clock in ("seconds", "cpu")
+                )
+                cells += [
+                    f"{seconds:.1f}",
+                    f"{cpu:.1f}",
+                    f"{max(run['peak_mb'] for run in found):,.0f}",
+                ]
+        good = {
+            way: found[-1]["sums"] for way, found in runs.items() if found and "sums" in found[-1]
+        }
         if len(good) == 2:
-            apart = [c for c in shared if abs(good["macro"][c] - good["hand"][c]) > 1e-6 * max(1.0, abs(good["hand"][c]))]
-            wrong += [f"{name}: sums of {c} differ: {good['macro'][c]} and {good['hand'][c]}" for c in apart]
+            apart = [
+                c
+                for c in shared
+                if abs(good["macro"][c] - good["hand"][c]) > 1e-6 * max(1.0, abs(good["hand"][c]))
+            ]
+            wrong += [
+                f"{name}: sums of {c} differ: {good['macro'][c]} and {good['hand'][c]}"
+                for c in apart
+            ]
             for clock in ("seconds", "cpu"):
-                macro, hand = (statistics.median(run[clock] for run in runs[way]) for way in ("macro", "hand"))
+                macro, hand = (
+                    statistics.median(run[clock] for run in runs[way]) for way in ("macro", "hand")
+                )
                 cells.append(f"{macro / hand:.2f}")
         else:
             cells += ["–", "–"]
         lines.append(f"| {' | '.join(cells)} |")
         print(lines[-1], file=sys.stderr, flush=True)
     machine["load_after"] = os.getloadavg()[0]
-    head = ["macro", "s", "CPU s", "peak MB", "by hand, s", "CPU s", "peak MB", "macro ÷ by hand, s", "CPU s"]
-    print("\n".join([
-        *headline(machine),
-        f"{options.rows:,} rows, 16 of a prompt, {source.stat().st_size / 1e6:,.0f} MB of zstd Parquet;"
-        f" memory_limit {options.memory}, {options.threads} threads, {options.repeat} round(s), one process each; input in the page cache.",
-        "", f"| {' | '.join(head)} |", f"|---{'|---:' * (len(head) - 1)}|", *lines, "",
-        *(f"**WRONG**: {said}" for said in wrong),
-    ]))  # fmt: skip
+    head = [
+        "macro",
+        "s",
+        "CPU s",
+        "peak MB",
+        "by hand, s",
+        "CPU s",
+        "peak MB",
+        "macro ÷ by hand, s",
+        "CPU s",
+    ]
+    print(
+        "\n".join(
+            [
+                *headline(machine),
+                f"{options.rows:,} rows, 16 of a prompt, {source.stat().st_size / 1e6:,.0f} MB of zstd Parquet;"
+                f" memory_limit {options.memory}, {options.threads} threads, {options.repeat} round(s), one process each; input in the page cache.",
+                "",
+                f"| {' | '.join(head)} |",
+                f"|---{'|---:' * (len(head) - 1)}|",
+                *lines,
+                "",
+                *(f"**WRONG**: {said}" for said in wrong),
+            ]
+        )
+    )
     return 1 if wrong else 0
 
 
@@ -239,18 +323,26 @@ def _one(source: Path, name: str, way: str, options: argparse.Namespace) -> dict
         query = QUERIES[name][0 if way == "macro" else 1]
         columns = con.execute(f"DESCRIBE {query}").fetchall()
         sums = ", ".join(
-            f'sum(length("{column}"))' if kind == "VARCHAR" else f'sum("{column}"::INT)' if kind == "BOOLEAN" else f'sum("{column}")'
+            f'sum(length("{column}"))'
+            if kind == "VARCHAR"
+            else f'sum("{column}"::INT)'
+            if kind == "BOOLEAN"
+            else f'sum("{column}")'
             for column, kind, *_ in columns
         )
         start, worked = time.perf_counter(), time.process_time()
         (row,) = con.execute(f"SELECT {sums} FROM ({query})").fetchall()
         seconds, cpu = time.perf_counter() - start, time.process_time() - worked
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1e6 if sys.platform == "darwin" else 1e3
+    )
     return {
         "seconds": seconds,
         "cpu": cpu,
         "peak_mb": peak,
-        "sums": {column: float(value or 0) for (column, *_), value in zip(columns, row, strict=True)},
+        "sums": {
+            column: float(value or 0) for (column, *_), value in zip(columns, row, strict=True)
+        },
     }
 
 

@@ -1,8 +1,10 @@
-"""What people use instead of `prefmill best` to take the k best of every prompt: `python best_baselines.py NAME K INPUT OUTPUT`.
+"""What people use instead of `prefmill best` to take the k best of every prompt:
+`python best_baselines.py NAME K INPUT OUTPUT`.
 
-All write every column of the k rows with the best scores of each prompt, as zstd Parquet. No two scores of a prompt are equal in the
-data, so that the rule for ties is free; `duckdb-ties` says it nevertheless (the later row wins), as prefmill does. Each runs in a process
-of its own, timed from outside by `bench_best.py`; so every function imports what it needs itself.
+All write every column of the k rows with the best scores of each prompt, as zstd Parquet. No two
+scores of a prompt are equal in the data, so that the rule for ties is free; `duckdb-ties` says it
+nevertheless (the later row wins), as prefmill does. Each runs in a process of its own, timed from
+outside by `bench_best.py`; so every function imports what it needs itself.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ def polars(k: int, source: str, target: str) -> None:
     """One lazy group_by with top_k_by, which carries the texts."""
     import polars as pl
 
-    best = pl.scan_parquet(source).group_by("prompt").agg(pl.col("completion", "score", "id").top_k_by("score", k))
+    best = (
+        pl.scan_parquet(source)
+        .group_by("prompt")
+        .agg(pl.col("completion", "score", "id").top_k_by("score", k))
+    )
     best.explode("completion", "score", "id").sink_parquet(target)
 
 
@@ -24,12 +30,18 @@ def pandas(k: int, source: str, target: str) -> None:
     import pandas as pd
 
     frame = pd.read_parquet(source)
-    frame.sort_values("score", kind="stable").groupby("prompt", sort=False).tail(k).to_parquet(target, compression="zstd", index=False)
+    frame.sort_values("score", kind="stable").groupby("prompt", sort=False).tail(k).to_parquet(
+        target, compression="zstd", index=False
+    )
 
 
 def duckdb(k: int, source: str, target: str) -> None:
     """A window over all columns, as it is mostly written."""
-    _copy(f"SELECT * FROM read_parquet(?) QUALIFY row_number() OVER (PARTITION BY prompt ORDER BY score DESC) <= {k}", source, target)
+    _copy(
+        f"SELECT * FROM read_parquet(?) QUALIFY row_number() OVER (PARTITION BY prompt ORDER BY score DESC) <= {k}",
+        source,
+        target,
+    )
 
 
 def duckdb_ties(k: int, source: str, target: str) -> None:
@@ -59,7 +71,9 @@ def _copy(query: str, source: str, target: str) -> None:
     source, target = (f"'{path.replace(chr(39), chr(39) * 2)}'" for path in (source, target))
     con = duckdb.connect()
     con.execute("SET enable_progress_bar = false")
-    con.execute(f"COPY ({query.replace('$1', source).replace('?', source)}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
+    con.execute(
+        f"COPY ({query.replace('$1', source).replace('?', source)}) TO {target} (FORMAT parquet, COMPRESSION zstd)"
+    )
 
 
 BASELINES: dict[str, Callable[[int, str, str], None]] = {

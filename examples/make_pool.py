@@ -1,7 +1,9 @@
-"""A small pool of candidates with planted facts, for docs/sql-cookbook.md:  python examples/make_pool.py pool
+"""A small pool of candidates with planted facts, for docs/sql-cookbook.md:  python
+examples/make_pool.py pool
 
-Writes pool.parquet (one row for every candidate: prompt, category, completion, score, source) and judgements.parquet (one row for every
-rating: prompt, completion, score, annotator) into the folder. The same rows every time. What is planted stands in the constants below.
+Writes pool.parquet (one row for every candidate: prompt, category, completion, score, source) and
+judgements.parquet (one row for every rating: prompt, completion, score, annotator) into the folder.
+The same rows every time. What is planted stands in the constants below.
 """
 
 from __future__ import annotations
@@ -103,13 +105,26 @@ def candidates() -> list[dict[str, object]]:
 def judgements(pool: list[dict[str, object]]) -> list[dict[str, object]]:
     """Ratings of the first candidate of alpha for the first prompts, 1 to 5, by each rater."""
     rows: list[dict[str, object]] = []
-    rated = [row for i, row in enumerate(pool) if row["source"] == "alpha" and (i == 0 or pool[i - 1]["prompt"] != row["prompt"])][:RATED]
+    rated = [
+        row
+        for i, row in enumerate(pool)
+        if row["source"] == "alpha" and (i == 0 or pool[i - 1]["prompt"] != row["prompt"])
+    ][:RATED]
     for row in rated:
         true = 1 + int(5 * chance("true", row["completion"]))
         for rater in RATERS:
             off = chance(rater, row["completion"])
-            score = {"ann": true, "bob": max(1, true - (off < 0.25)), "carl": 1 + int(5 * off)}[rater]
-            rows.append({"prompt": row["prompt"], "completion": row["completion"], "score": score, "annotator": rater})
+            score = {"ann": true, "bob": max(1, true - (off < 0.25)), "carl": 1 + int(5 * off)}[
+                rater
+            ]
+            rows.append(
+                {
+                    "prompt": row["prompt"],
+                    "completion": row["completion"],
+                    "score": score,
+                    "annotator": rater,
+                }
+            )
     return rows
 
 
@@ -121,7 +136,9 @@ def main(folder: str) -> None:
     ratings = judgements(pool)
     pq.write_table(pa.Table.from_pylist(pool), home / "pool.parquet")
     pq.write_table(pa.Table.from_pylist(ratings), home / "judgements.parquet")
-    print(f"{folder}: {len(pool)} candidates of {len(CATEGORIES) * PROMPTS_EACH} prompts, {len(ratings)} judgements")
+    print(
+        f"{folder}: {len(pool)} candidates of {len(CATEGORIES) * PROMPTS_EACH} prompts, {len(ratings)} judgements"
+    )
 
 
 if __name__ == "__main__":

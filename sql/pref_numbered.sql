@@ -2,7 +2,7 @@
 -- as _keep_NAME (and always _keep__none, which is NULL). The fields of _found are of type BOOLEAN for roles that have a column.
 --
 -- prompt, completion, score are expressions over the columns of `tbl`, or NULL: then the column of the role's own name, else the one column that has
--- another name of the field for it, without regard to case (the names are those of `prefmill.schema.ALIASES`). source and annotator likewise, by
+-- another name of the field for it, without regard to case (the names are those of `prefmill.table.roles.ALIASES`). source and annotator likewise, by
 -- their own names. A role without a column is NULL here, and pref_roles_refusal says so, by the types in _found. `further` is one expression more.
 --
 -- How: every name is made a column (with the type NULL where the table has none); types are known when a query is bound, and so is the field that

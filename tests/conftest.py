@@ -1,4 +1,6 @@
-"""The engines that every case and every property runs on; `--engine NAME` (repeatable) narrows them."""
+"""The engines that every case and every property runs on; `--engine NAME` (repeatable) narrows
+them.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,23 @@ import pytest
 
 from prefmill.errors import BadScore
 from prefmill.plans import Plan
-from prefmill.schema import Roles
+from prefmill.table.roles import Roles
 
-# Read by OpenMP when torch is imported: threads that wait must not spin, or tests take minutes on a machine that does other work.
+# Read by OpenMP when torch is imported: threads that wait must not spin, or tests take minutes on a
+# machine that does other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used", "pairs_out", "length", "labels")
+COUNTS = (
+    "rows_in",
+    "rows_used",
+    "rows_not_selected",
+    "dropped",
+    "groups_in",
+    "groups_used",
+    "pairs_out",
+    "length",
+    "labels",
+)
 COLUMNS = {
     "pairs": ("prompt", "chosen", "rejected", "chosen_score", "rejected_score"),
     "unpaired": ("prompt", "completion", "label", "score"),
@@ -63,7 +76,9 @@ def connection():
 
 @contextmanager
 def known_to_duckdb(kind: str, table: pa.Table) -> Iterator[tuple]:
-    """A connection with the macros, and the name under which it knows the rows: a Polars frame, a table, a Parquet file."""
+    """A connection with the macros, and the name under which it knows the rows: a Polars frame, a
+    table, a Parquet file.
+    """
     import polars as pl
 
     con = connection()
@@ -95,7 +110,9 @@ def our_errors() -> Iterator[None]:
 
 
 def on_duckdb(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
-    """Rows from every kind of relation; the report, which takes as long again, in SQL from one (`test_public_macro` has it from all)."""
+    """Rows from every kind of relation; the report, which takes as long again, in SQL from one
+    (`test_public_macro` has it from all).
+    """
     import polars as pl
 
     import prefmill.duckdb
@@ -109,9 +126,11 @@ def on_duckdb(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
 
 
 def on_datasets(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
-    """A `Dataset` whose rows come through an indices mapping, or an `IterableDataset` whose shards cut the prompts.
+    """A `Dataset` whose rows come through an indices mapping, or an `IterableDataset` whose shards
+    cut the prompts.
 
-    The report of a stream is that of a run over a file, which `run-duckdb` shows: here it is that of the `Dataset`.
+    The report of a stream is that of a run over a file, which `run-duckdb` shows: here it is that
+    of the `Dataset`.
     """
     import datasets
 
@@ -122,11 +141,16 @@ def on_datasets(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
     whole = rows.select(backwards)
     rows = whole
     if kind == "streaming":
-        none = functools.partial(datasets.IterableDataset.from_generator, lambda: iter(()), features=rows.features)
+        none = functools.partial(
+            datasets.IterableDataset.from_generator, lambda: iter(()), features=rows.features
+        )
         rows = rows.to_iterable_dataset(num_shards=min(3, len(rows))) if len(rows) else none()
     made = plan.dataset(rows, **roles)
     if kind == "streaming":
-        tables = [pa.Table.from_batches([], schema=made.features.arrow_schema), *made.with_format("arrow").iter(batch_size=1000)]
+        tables = [
+            pa.Table.from_batches([], schema=made.features.arrow_schema),
+            *made.with_format("arrow").iter(batch_size=1000),
+        ]
         out = pa.concat_tables(tables)
     else:
         out = made.data.table
@@ -152,18 +176,42 @@ def on_cli(table: pa.Table, plan: Plan, roles: dict) -> Answer:
     """The command, in this process: every field of the plan as an option."""
     from typer.testing import CliRunner
 
-    from prefmill.cli import app
+    from prefmill.cli.main import app
 
-    command = {"pairs": "pairs", "unpaired": "unpair", "best_of": "best", "advantages": "advantages"}[plan.kind]
+    command = {
+        "pairs": "pairs",
+        "unpaired": "unpair",
+        "best_of": "best",
+        "advantages": "advantages",
+    }[plan.kind]
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.parquet"), Path(folder, "out.parquet")
         pq.write_table(table, source)
         spelled = {"method": "kind"} if plan.kind == "advantages" else {}
-        options = [f"--{spelled.get(name, name).replace('_', '-')}={value}" for name, value in said(plan).items()]
+        options = [
+            f"--{spelled.get(name, name).replace('_', '-')}={value}"
+            for name, value in said(plan).items()
+        ]
         options = [option.removesuffix("=True") for option in options]  # a flag
-        columns = [f"--{role}={name}" for role, names in roles.items() for name in ([names] if isinstance(names, str) else names)]
+        columns = [
+            f"--{role}={name}"
+            for role, names in roles.items()
+            for name in ([names] if isinstance(names, str) else names)
+        ]
         done = CliRunner().invoke(
-            app, [command, str(source), "-o", str(target), "--json", "--quiet", "--allow-empty", *options, *columns], catch_exceptions=False
+            app,
+            [
+                command,
+                str(source),
+                "-o",
+                str(target),
+                "--json",
+                "--quiet",
+                "--allow-empty",
+                *options,
+                *columns,
+            ],
+            catch_exceptions=False,
         )
         assert done.exit_code == 0, done.output
         report = json.loads(done.stdout)
@@ -175,26 +223,45 @@ def on_cli(table: pa.Table, plan: Plan, roles: dict) -> Answer:
 
 def said(plan: Plan) -> dict[str, str]:
     """The fields of `plan` that are not the default, as the command line has them."""
-    values = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan) if getattr(plan, f.name) != f.default}
+    values = {
+        f.name: getattr(plan, f.name)
+        for f in dataclasses.fields(plan)
+        if getattr(plan, f.name) != f.default
+    }
     if "weights" in values:
-        values["weights"] = ",".join(f"{name}={weight}" for name, weight in values["weights"].items())
+        values["weights"] = ",".join(
+            f"{name}={weight}" for name, weight in values["weights"].items()
+        )
     return {name: "none" if value is None else str(value) for name, value in values.items()}
 
 
 def whole_rows_of(source: Path, target: Path, engine: str, plan: Plan, roles: dict) -> list[tuple]:
-    """What `run` picked. Its file holds whole rows of the input: their prompts, completions and ranks have to be those of the picks."""
+    """What `run` picked. Its file holds whole rows of the input: their prompts, completions and
+    ranks have to be those of the picks.
+    """
     added = COLUMNS[plan.kind][-1]
     import polars as pl
 
-    from prefmill.job import opened
+    from prefmill.runs.job import opened
 
     with opened(plan, source, roles=roles, engine=engine) as job:
-        picks = pl.concat([pl.DataFrame(schema=job.schema()), *job.frames()]).rename(lambda name: name.removeprefix("_"))
+        picks = pl.concat([pl.DataFrame(schema=job.schema()), *job.frames()]).rename(
+            lambda name: name.removeprefix("_")
+        )
         names = job.roles
     whole, columns = pq.read_table(target), pq.read_schema(source).names
     adjusted = ["adjusted_score"] if length_controlled(plan) else []
-    assert whole.column_names == [*columns, added, *adjusted, *(["aggregated_score"] if plan.aggregate != "none" else [])]
-    wanted = {names.prompt: "prompt", names.completion: "completion", **{name: name for name in (added, *adjusted)}}
+    assert whole.column_names == [
+        *columns,
+        added,
+        *adjusted,
+        *(["aggregated_score"] if plan.aggregate != "none" else []),
+    ]
+    wanted = {
+        names.prompt: "prompt",
+        names.completion: "completion",
+        **{name: name for name in (added, *adjusted)},
+    }
     wanted |= {"aggregated_score": "score"} if plan.aggregate != "none" else {}
     for column, name in wanted.items():
         assert whole[column].to_pylist() == picks[name].to_list(), f"{column} of the file"
@@ -219,10 +286,14 @@ DISTINCT = ("oracle", "polars", "duckdb", "run-polars", "run-duckdb")
 
 
 def rows_of(table: pa.Table, plan: Plan) -> list[tuple]:
-    if plan.kind == "best_of" and table.column_names[-1] == "stage":  # comes along where the role is mapped
+    if (
+        plan.kind == "best_of" and table.column_names[-1] == "stage"
+    ):  # comes along where the role is mapped
         table = table.drop_columns("stage")
     expected = COLUMNS[plan.kind] + (("adjusted_score",) if length_controlled(plan) else ())
-    assert tuple(table.column_names) == expected, f"columns {table.column_names}, expected {expected}"
+    assert tuple(table.column_names) == expected, (
+        f"columns {table.column_names}, expected {expected}"
+    )
     return [tuple(row.values()) for row in table.to_pylist()]
 
 
@@ -231,30 +302,53 @@ def length_controlled(plan: Plan) -> bool:
 
 
 def assert_same(where: str, engine: str, got: Answer, wanted: Answer) -> None:
-    """Rows in order and the report are exactly equal, or the failure names the first row that differs."""
+    """Rows in order and the report are exactly equal, or the failure names the first row that
+    differs.
+    """
     (rows, report), (wanted_rows, wanted_report) = got, wanted
     for i, (row, expected) in enumerate(zip(rows, wanted_rows, strict=False)):
         differs = f"{where} on {engine}: row {i} of {len(rows)} ({len(wanted_rows)} expected)\n     got {row}\nexpected {expected}"
         assert row == expected, differs
         assert list(map(type, row)) == list(map(type, expected)), f"types: {differs}"
-    extra = f"missing {wanted_rows[len(rows) :][:1]}" if len(rows) < len(wanted_rows) else f"surplus {rows[len(wanted_rows) :][:1]}"
-    assert len(rows) == len(wanted_rows), f"{where} on {engine}: {len(rows)} rows, expected {len(wanted_rows)}; {extra}"
+    extra = (
+        f"missing {wanted_rows[len(rows) :][:1]}"
+        if len(rows) < len(wanted_rows)
+        else f"surplus {rows[len(wanted_rows) :][:1]}"
+    )
+    assert len(rows) == len(wanted_rows), (
+        f"{where} on {engine}: {len(rows)} rows, expected {len(wanted_rows)}; {extra}"
+    )
     counts = {name: report.get(name, "absent") for name in COUNTS}
-    counts |= {"dropped": dict(counts["dropped"]), "length": report.get("length"), "labels": report.get("labels")}
+    counts |= {
+        "dropped": dict(counts["dropped"]),
+        "length": report.get("length"),
+        "labels": report.get("labels"),
+    }
     wanted_report = {"length": None, "labels": None} | wanted_report
-    assert counts == wanted_report, f"{where} on {engine}: report\n     got {counts}\nexpected {wanted_report}"
+    assert counts == wanted_report, (
+        f"{where} on {engine}: report\n     got {counts}\nexpected {wanted_report}"
+    )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--engine", action="append", choices=list(ENGINES), help="run only on this engine (repeatable)")
+    parser.addoption(
+        "--engine",
+        action="append",
+        choices=list(ENGINES),
+        help="run only on this engine (repeatable)",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`engine`: every engine; `rival`: one form of each but the oracle, held against it; `lawful`: the oracle and one engine, for laws."""
+    """`engine`: every engine; `rival`: one form of each but the oracle, held against it; `lawful`:
+    the oracle and one engine, for laws.
+    """
     names = metafunc.config.getoption("--engine") or list(ENGINES)
     if "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", names)
     if "rival" in metafunc.fixturenames:
-        metafunc.parametrize("rival", [name for name in names if name in DISTINCT and name != "oracle"])
+        metafunc.parametrize(
+            "rival", [name for name in names if name in DISTINCT and name != "oracle"]
+        )
     if "lawful" in metafunc.fixturenames:
         metafunc.parametrize("lawful", [name for name in names if name in ("oracle", "polars")])

@@ -1,4 +1,6 @@
-"""A scorer for two devices that other processes can import without torch: on the second it fails, on the first it takes hours."""
+"""A scorer for two devices that other processes can import without torch: on the second it fails,
+on the first it takes hours.
+"""
 
 from __future__ import annotations
 

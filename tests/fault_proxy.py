@@ -1,8 +1,10 @@
 """A proxy that spoils every few requests between a client and a server, by a seeded schedule.
 
-refused   the connection is reset, and for a moment nobody listens      lost      the server answers, the client is cut off before it hears
-429, 500  as said, the first with Retry-After                           slow      the answer comes after the client has given up
-broken    the answer is cut, and says it is whole                       half      the answer is cut, and the connection with it
+refused   the connection is reset, and for a moment nobody listens      lost      the server
+answers, the client is cut off before it hears 429, 500  as said, the first with Retry-After
+                  slow      the answer comes after the client has given up broken    the answer is
+                  cut, and says it is whole                       half      the answer is cut, and
+                  the connection with it
 """
 
 from __future__ import annotations
@@ -20,9 +22,19 @@ FAULTS = ("refused", "429", "500", "slow", "broken", "half", "lost")
 
 
 class FaultProxy:
-    """Listens on `url`; of every `spacing` requests one is spoiled, with each of `faults` in turn, in an order drawn from `seed`."""
+    """Listens on `url`; of every `spacing` requests one is spoiled, with each of `faults` in turn,
+    in an order drawn from `seed`.
+    """
 
-    def __init__(self, port: int, *, seed: int, faults: tuple[str, ...] = FAULTS, spacing: int = 3, slow: float = 2.0) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        seed: int,
+        faults: tuple[str, ...] = FAULTS,
+        spacing: int = 3,
+        slow: float = 2.0,
+    ) -> None:
         self.upstream, self.slow = port, slow
         deck = [*faults, *[None] * (len(faults) * (spacing - 1))]
         random.Random(seed).shuffle(deck)
@@ -89,7 +101,13 @@ class FaultProxy:
             self._away = True
             return False
         if fault in ("429", "500"):
-            client.sendall(_response(int(fault), b'{"error": {"message": "not now"}}', {"Retry-After": "0.1"} if fault == "429" else {}))
+            client.sendall(
+                _response(
+                    int(fault),
+                    b'{"error": {"message": "not now"}}',
+                    {"Retry-After": "0.1"} if fault == "429" else {},
+                )
+            )
             return True
         status, answer = self._forward(path, body)
         if fault == "lost":
@@ -130,6 +148,10 @@ def _request(stream: Any) -> tuple[str, bytes] | None:
 
 
 def _response(status: int, body: bytes, headers: dict[str, str] | None = None) -> bytes:
-    lines = [f"HTTP/1.1 {status} {http.client.responses[status]}", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    lines = [
+        f"HTTP/1.1 {status} {http.client.responses[status]}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return "\r\n".join([*lines, "", ""]).encode() + body

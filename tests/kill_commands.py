@@ -1,11 +1,13 @@
-"""Run as a program by faults/test_kills.py: every command that writes, killed at random instants while a reader looks on.
+"""Run as a program by faults/test_kills.py: every command that writes, killed at random instants
+while a reader looks on.
 
     python kill_commands.py FOLDER KILLS SEED
 
-The parent imports everything once and forks, so that a life is short. Each life draws its command, whether something stands at
-its output, and its threads. While it lives, and once it is dead, the parent reads the output: all old (or nothing), or all new.
-Then the same command runs again: it succeeds, what it writes is that of an unbroken run, and nothing of the dead one is left.
-Prints the lives killed by command, the looks, and how many found each state.
+The parent imports everything once and forks, so that a life is short. Each life draws its command,
+whether something stands at its output, and its threads. While it lives, and once it is dead, the
+parent reads the output: all old (or nothing), or all new. Then the same command runs again: it
+succeeds, what it writes is that of an unbroken run, and nothing of the dead one is left. Prints the
+lives killed by command, the looks, and how many found each state.
 """
 
 from __future__ import annotations
@@ -29,25 +31,29 @@ from typing import Any
 import datasets  # noqa: F401
 import loop_fakes
 
-import prefmill.advantages
-import prefmill.bellman
-import prefmill.curves
-import prefmill.loops
-import prefmill.rollouts
-import prefmill.runs
-import prefmill.sample_runs
-import prefmill.score_runs
-import prefmill.shell
-import prefmill.stage_report
-from prefmill import errors, folders, stage_plot
-from prefmill.cli import app
+import prefmill.loops.findings
+import prefmill.loops.loop
+import prefmill.rules.advantages
+import prefmill.rules.rollouts
+import prefmill.rules.values
+import prefmill.runs.curve
+import prefmill.runs.query
+import prefmill.runs.run
+import prefmill.runs.sample
+import prefmill.runs.score
+from prefmill import errors
+from prefmill.cli.main import app
+from prefmill.disk import folders
+from prefmill.loops import plot as stage_plot
 
 ROWS = 400
 
 
 @dataclass(frozen=True)
 class Command:
-    """`run(source, target, overwrite, threads)` writes `parts` below the target's folder; `kept` stays there besides."""
+    """`run(source, target, overwrite, threads)` writes `parts` below the target's folder; `kept`
+    stays there besides.
+    """
 
     run: Callable[[Path, Path, bool, int], object]
     target: str
@@ -63,7 +69,15 @@ def cli(*words: str) -> Callable[[Path, Path, bool, int], object]:
         more = ["--overwrite"] if overwrite else []
         if words[0] not in ("values", "steps"):
             more += ["--threads", str(threads)]
-        given = [*words, str(source), "-o", str(target), "--temp-dir", str(target.parent.parent / "temp"), *more]
+        given = [
+            *words,
+            str(source),
+            "-o",
+            str(target),
+            "--temp-dir",
+            str(target.parent.parent / "temp"),
+            *more,
+        ]
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
             return app(given, standalone_mode=False)
 
@@ -75,7 +89,7 @@ def reading(target: Path, threads: int) -> dict[str, Any]:
 
 
 def score(source: Path, target: Path, overwrite: bool, threads: int) -> object:
-    return prefmill.score_runs.score(
+    return prefmill.runs.score.score(
         source,
         target,
         scorer=loop_fakes.words_in,
@@ -87,7 +101,7 @@ def score(source: Path, target: Path, overwrite: bool, threads: int) -> object:
 
 
 def sample(source: Path, target: Path, overwrite: bool, threads: int) -> object:
-    return prefmill.sample_runs.sample(
+    return prefmill.runs.sample.sample(
         source,
         target,
         sampler=loop_fakes.FakeSampler("base"),
@@ -109,21 +123,33 @@ def train(source: Path, target: Path, overwrite: bool, threads: int) -> None:
 
 def loop(source: Path, target: Path, overwrite: bool, threads: int) -> object:
     recipe = loop_fakes.recipe(target.parent.parent / "prompts", stages=1)
-    return prefmill.loops.loop(recipe, target, **loop_fakes.parts())
+    return prefmill.loops.loop.loop(recipe, target, **loop_fakes.parts())
 
 
 _DATA = "data-00000-of-00001.arrow"
-_DICT = tuple(f"out/{split}/{name}" for split in ("test", "train") for name in (_DATA, "dataset_info.json", "state.json"))
+_DICT = tuple(
+    f"out/{split}/{name}"
+    for split in ("test", "train")
+    for name in (_DATA, "dataset_info.json", "state.json")
+)
 COMMANDS = {
     "pairs": Command(cli("pairs", "--no-thresholds"), "out.parquet", ("out.parquet",)),
-    "pairs jsonl": Command(cli("pairs", "--strategy", "all", "--no-thresholds"), "out.jsonl", ("out.jsonl",)),
+    "pairs jsonl": Command(
+        cli("pairs", "--strategy", "all", "--no-thresholds"), "out.jsonl", ("out.jsonl",)
+    ),
     "pairs split": Command(
         cli("pairs", "--no-thresholds", "--split", "train=0.6,test=0.2,val=0.2"),
         "out.parquet",
         ("out-test.parquet", "out-train.parquet", "out-val.parquet"),
     ),
-    "pairs data set": Command(cli("pairs", "--no-thresholds", "--split", "train=0.5,test=0.5"), "out", (*_DICT, "out/dataset_dict.json")),
-    "unpair": Command(cli("unpair", "--chosen-min", "50", "--rejected-below", "50"), "out.csv", ("out.csv",)),
+    "pairs data set": Command(
+        cli("pairs", "--no-thresholds", "--split", "train=0.5,test=0.5"),
+        "out",
+        (*_DICT, "out/dataset_dict.json"),
+    ),
+    "unpair": Command(
+        cli("unpair", "--chosen-min", "50", "--rejected-below", "50"), "out.csv", ("out.csv",)
+    ),
     "best": Command(cli("best", "-k", "2"), "out.arrow", ("out.arrow",)),
     "advantages": Command(cli("advantages"), "out.parquet", ("out.parquet",)),
     "sql": Command(cli("sql", "FROM best_of(rows, k := 2)"), "out.parquet", ("out.parquet",)),
@@ -143,14 +169,29 @@ def make_sources(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
         draw = random.Random(salt)
         rows = [
-            {"prompt": f"{name} {i // 4}", "completion": f"{draw.getrandbits(64):x} {i}", "score": draw.randrange(100)} for i in range(ROWS)
+            {
+                "prompt": f"{name} {i // 4}",
+                "completion": f"{draw.getrandbits(64):x} {i}",
+                "score": draw.randrange(100),
+            }
+            for i in range(ROWS)
         ]
         tree = []
         for i in range(ROWS):
             parent, success = (None if i % 10 == 0 else i - 1), i % 20 == 9
-            tree.append({"id": i, "parent_id": parent, "reward": draw.randrange(9), "text": f"{name} {i}", "success": success})
+            tree.append(
+                {
+                    "id": i,
+                    "parent_id": parent,
+                    "reward": draw.randrange(9),
+                    "text": f"{name} {i}",
+                    "success": success,
+                }
+            )
         for file, made in (("rows", rows), ("tree", tree)):
-            (folder / name / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+            (folder / name / f"{file}.jsonl").write_text(
+                "".join(json.dumps(row) + "\n" for row in made)
+            )
 
 
 def started(work: Callable[[], object]) -> int:
@@ -227,18 +268,31 @@ class Lives:
         """What a loop made. A child reads it: once Polars has threads, a fork would be deaf."""
         said = self.folder / "content.json"
         target = self.out / COMMANDS[name].target
-        assert ended(started(lambda: said.write_text(json.dumps(loop_fakes.content(target, stages=1), default=str)))) == 0
+        assert (
+            ended(
+                started(
+                    lambda: said.write_text(
+                        json.dumps(loop_fakes.content(target, stages=1), default=str)
+                    )
+                )
+            )
+            == 0
+        )
         return said.read_text()
 
     def look(self, name: str, stood: bool, *, still: bool) -> None:
-        """Read the output, part by part: once one is new, all later ones are; of a dead writer all are alike."""
+        """Read the output, part by part: once one is new, all later ones are; of a dead writer all
+        are alike.
+        """
         command = COMMANDS[name]
         if not command.parts:
             return
         new = self.whole[name, "new"]
         old = self.whole[name, "old"] if stood else ("-",) * len(new)
         states = []
-        for part, (found, was, will) in enumerate(zip(digests(self.out, command), old, new, strict=True)):
+        for part, (found, was, will) in enumerate(
+            zip(digests(self.out, command), old, new, strict=True)
+        ):
             assert found in (was, will), f"{name}: {command.parts[part]} is neither old nor new"
             if was != will:  # what is the same in both says nothing
                 states.append(found == will)
@@ -267,16 +321,30 @@ class Lives:
 
     def again(self, name: str, stood: bool) -> None:
         command = COMMANDS[name]
-        complete = digests(self.out, command) == self.whole[name, "new"] and not any(self.out.glob(".*/journal.json"))
+        complete = digests(self.out, command) == self.whole[name, "new"] and not any(
+            self.out.glob(".*/journal.json")
+        )
         code = ended(self.run(name, "new", overwrite=stood, threads=self.draw.choice([1, 2])))
-        assert code == 0 or (code == 3 and complete and command.parts), f"{name}: the same command ends with {code}"
-        assert digests(self.out, command) == self.whole[name, "new"], f"{name}: other content after the same command"
+        assert code == 0 or (code == 3 and complete and command.parts), (
+            f"{name}: the same command ends with {code}"
+        )
+        assert digests(self.out, command) == self.whole[name, "new"], (
+            f"{name}: other content after the same command"
+        )
         if not command.parts:
             assert self.content(name) == self.loop
-        left = {path.name for path in self.out.iterdir()} - {part.split("/")[0] for part in command.parts} - {*command.kept}
-        assert left <= ({command.target} if not command.parts else set()), f"{name}: left in the folder: {left}"
+        left = (
+            {path.name for path in self.out.iterdir()}
+            - {part.split("/")[0] for part in command.parts}
+            - {*command.kept}
+        )
+        assert left <= ({command.target} if not command.parts else set()), (
+            f"{name}: left in the folder: {left}"
+        )
         assert not list(self.out.rglob("*.tmp")), f"{name}: {list(self.out.rglob('*.tmp'))}"
-        assert not list(self.temp.iterdir()), f"{name}: left in the temporary folder: {list(self.temp.iterdir())}"
+        assert not list(self.temp.iterdir()), (
+            f"{name}: left in the temporary folder: {list(self.temp.iterdir())}"
+        )
 
 
 def main() -> None:
@@ -290,7 +358,16 @@ def main() -> None:
     while lives.killed.total() < kills:
         lives.one(names[number % len(names)])
         number += 1
-    print(json.dumps({"killed": lives.killed, "looks": lives.seen.total(), "seen": lives.seen, "through": number - kills}))
+    print(
+        json.dumps(
+            {
+                "killed": lives.killed,
+                "looks": lives.seen.total(),
+                "seen": lives.seen,
+                "through": number - kills,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":  # pytest imports every file, for doctests

@@ -1,8 +1,9 @@
 """Run as a program by test_loop: a loop in child processes that are killed, until one gets through.
 
-    python kill_loop.py boundaries FOLDER        every life does one step, and dies before or behind its entry in the state
-    python kill_loop.py random FOLDER KILLS SEED    lives that are killed at random instants
-    python kill_loop.py models FOLDER KILLS SEED    the same with real tiny models: the recipe FOLDER/recipe.toml
+    python kill_loop.py boundaries FOLDER        every life does one step, and dies before or behind
+    its entry in the state python kill_loop.py random FOLDER KILLS SEED    lives that are killed at
+    random instants python kill_loop.py models FOLDER KILLS SEED    the same with real tiny models:
+    the recipe FOLDER/recipe.toml
 
 The parent imports everything once and forks, so that a life is short. Prints how many were killed.
 """
@@ -19,13 +20,13 @@ from pathlib import Path
 
 import loop_fakes
 
-import prefmill.loops
-import prefmill.runs
-import prefmill.sample_runs
-import prefmill.score_runs
-import prefmill.stage_report
-from prefmill import stage_plot
-from prefmill.loop_state import RunFolder
+import prefmill.loops.findings
+import prefmill.loops.loop
+import prefmill.runs.run
+import prefmill.runs.sample
+import prefmill.runs.score
+from prefmill.loops import plot as stage_plot
+from prefmill.loops.folder import RunFolder
 
 
 def life(folder: Path, dies: str = "", *, models: bool = False) -> int:
@@ -39,9 +40,11 @@ def life(folder: Path, dies: str = "", *, models: bool = False) -> int:
         if dies:
             _mine(dies)
         if models:
-            prefmill.loops.loop(folder / "recipe.toml", folder / "run")
+            prefmill.loops.loop.loop(folder / "recipe.toml", folder / "run")
         else:
-            prefmill.loops.loop(loop_fakes.recipe(folder), folder / "run", **loop_fakes.parts())
+            prefmill.loops.loop.loop(
+                loop_fakes.recipe(folder), folder / "run", **loop_fakes.parts()
+            )
         os._exit(0)
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -87,7 +90,9 @@ def at_random(folder: Path, kills: int, draw: random.Random, *, models: bool) ->
         child = life(folder, models=models)
         time.sleep(draw.uniform(0, longest))
         os.kill(child, signal.SIGKILL)
-        if ended(child):  # it got through: kill sooner, and begin anew so that there is something to kill
+        if ended(
+            child
+        ):  # it got through: kill sooner, and begin anew so that there is something to kill
             longest = max(0.1, (time.perf_counter() - started) * 0.8)
             if killed < kills:
                 (folder / "run").rename(folder / f"done-{killed}-{time.monotonic_ns()}")
@@ -108,4 +113,7 @@ if __name__ == "__main__":  # pytest imports every file, for doctests
             import torch  # noqa: F401
             import transformers.models.llama.modeling_llama  # noqa: F401
             import trl  # noqa: F401
-        print("killed", at_random(where, int(sys.argv[3]), random.Random(int(sys.argv[4])), models=with_models))
+        print(
+            "killed",
+            at_random(where, int(sys.argv[3]), random.Random(int(sys.argv[4])), models=with_models),
+        )

@@ -1,9 +1,10 @@
-"""Run as a program by test_sample_runs: sample in child processes that are killed at random instants, until one gets through.
+"""Run as a program by test_sample_runs: sample in child processes that are killed at random
+instants, until one gets through.
 
     python kill_sample.py PROMPTS OUTPUT MODEL KILLS SEED
 
-The parent imports everything once and forks, so that a life is short. Every life has another batch size and chunk size.
-Prints how many were killed, and how many chunks the last life found done.
+The parent imports everything once and forks, so that a life is short. Every life has another batch
+size and chunk size. Prints how many were killed, and how many chunks the last life found done.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import warnings
 import torch
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-import prefmill.sample_runs
+import prefmill.runs.sample
 import prefmill.sampling.decode
 from prefmill import LocalSampler
 
@@ -27,14 +28,22 @@ torch.set_num_threads(1)
 
 def life(prompts: str, output: str, model: str, draw: random.Random) -> int:
     """One child: exits 0 when the output is there."""
-    sampler = LocalSampler(model=model, max_new_tokens=12, batch_tokens=draw.choice([64, 300, 2000]), threads=1)
+    sampler = LocalSampler(
+        model=model, max_new_tokens=12, batch_tokens=draw.choice([64, 300, 2000]), threads=1
+    )
     child = os.fork()
     if child:
         return child
     try:
         warnings.simplefilter("ignore")
-        done = prefmill.sample_runs.sample(
-            prompts, output, sampler=sampler, n=4, temperatures=[0.8, 0], chunk_rows=draw.choice([8, 16]), threads=1
+        done = prefmill.runs.sample.sample(
+            prompts,
+            output,
+            sampler=sampler,
+            n=4,
+            temperatures=[0.8, 0],
+            chunk_rows=draw.choice([8, 16]),
+            threads=1,
         )
         print("resumed", done.chunks_resumed, "of", done.chunks, flush=True)
         os._exit(0)

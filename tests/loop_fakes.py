@@ -1,4 +1,6 @@
-"""A loop without models: policies are folders with a number, answers are as long as that number and the seed say, all in milliseconds."""
+"""A loop without models: policies are folders with a number, answers are as long as that number and
+the seed say, all in milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ PROMPTS = 12
 
 
 class FakeSampler:
-    """Answers of words; a policy of a larger number gives longer ones. Everything follows from the request and the policy."""
+    """Answers of words; a policy of a larger number gives longer ones. Everything follows from the
+    request and the policy.
+    """
 
     name = "fake"
 
@@ -30,8 +34,15 @@ class FakeSampler:
 
     def _answer(self, request: Request) -> Answer:
         draw = random.Random(f"{request.seed} {request.prompt} {self.strength}")
-        words = [draw.choice("abcdefgh") for _ in range(draw.randrange(0, 5) + int(2 * self.strength))]
-        return Answer(" ".join(words), "length" if len(words) % 5 == 4 else "stop", -1.5 * len(words), len(words) + 1)
+        words = [
+            draw.choice("abcdefgh") for _ in range(draw.randrange(0, 5) + int(2 * self.strength))
+        ]
+        return Answer(
+            " ".join(words),
+            "length" if len(words) % 5 == 4 else "stop",
+            -1.5 * len(words),
+            len(words) + 1,
+        )
 
 
 def strength(policy: str) -> float:
@@ -50,7 +61,9 @@ def dislikes_words(batch: pa.RecordBatch) -> list[float]:
 
 
 class FakeRatio:
-    """log p(y) - log p_0(y): a tenth a word, times how much stronger the policy is than the base."""
+    """log p(y) - log p_0(y): a tenth a word, times how much stronger the policy is than the
+    base.
+    """
 
     def __init__(self, policy: str) -> None:
         self.more = strength(policy) - 1
@@ -60,9 +73,19 @@ class FakeRatio:
 
 
 def train(
-    data: Path, output: Path, *, model: str, method: str, seed: int, overwrite: bool, progress: Any, **options: Any
+    data: Path,
+    output: Path,
+    *,
+    model: str,
+    method: str,
+    seed: int,
+    overwrite: bool,
+    progress: Any,
+    **options: Any,
 ) -> dict[str, Any]:
-    """A policy that is stronger by the mean score of what it was trained on; its folder says from which rows."""
+    """A policy that is stronger by the mean score of what it was trained on; its folder says from
+    which rows.
+    """
     rows = pl.read_parquet(data)
     score = "score" if "score" in rows.columns else "chosen_score"
     content = json.dumps(rows.rows(), default=str)
@@ -70,8 +93,11 @@ def train(
     hidden.mkdir(parents=True, exist_ok=True)
     made = {
         "strength": strength(model) + float(options.get("learning_rate", 0.1)) * rows[score].mean(),
-        "rows": hashlib.sha256(content.encode()).hexdigest(), "seed": seed, "method": method, "from": strength(model),
-    }  # fmt: skip
+        "rows": hashlib.sha256(content.encode()).hexdigest(),
+        "seed": seed,
+        "method": method,
+        "from": strength(model),
+    }
     (hidden / "strength.json").write_text(json.dumps(made))
     if output.exists():
         (output / "strength.json").unlink()
@@ -81,7 +107,9 @@ def train(
 
 
 def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A recipe over prompts in `folder`; `section__key=value` changes it, None takes a section out."""
+    """A recipe over prompts in `folder`; `section__key=value` changes it, None takes a section
+    out.
+    """
     source = folder / "prompts.parquet"
     if not source.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +135,13 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def parts(**changes: Any) -> dict[str, Any]:
     """The arguments of `pm.loop` that stand for models."""
-    own = {"sampler": FakeSampler, "scorer": words_in, "second": dislikes_words, "ratio": FakeRatio, "trainer": train}
+    own = {
+        "sampler": FakeSampler,
+        "scorer": words_in,
+        "second": dislikes_words,
+        "ratio": FakeRatio,
+        "trainer": train,
+    }
     return {**own, **changes}
 
 
@@ -116,7 +150,9 @@ def content(folder: Path, stages: int = 2) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*.parquet")):
         rows = pl.read_parquet(path)
-        found[str(path.relative_to(folder))] = rows.select(name for name in rows.columns if not name.startswith("seconds")).rows()
+        found[str(path.relative_to(folder))] = rows.select(
+            name for name in rows.columns if not name.startswith("seconds")
+        ).rows()
     for path in sorted(folder.rglob("strength.json")):
         found[str(path.relative_to(folder))] = json.loads(path.read_text())
     return found

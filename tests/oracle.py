@@ -1,7 +1,8 @@
-"""What a plan means, in plain Python: written from `docs/semantics.md` and from nothing else; slow, short, obviously right.
+"""What a plan means, in plain Python: written from `docs/semantics.md` and from nothing else; slow,
+short, obviously right.
 
-Scores that are computed are computed exactly, as the decimal numbers that they are printed as (`0.1` is one tenth),
-then rounded to 9 decimals. Everything else is float64.
+Scores that are computed are computed exactly, as the decimal numbers that they are printed as
+(`0.1` is one tenth), then rounded to 9 decimals. Everything else is float64.
 """
 
 from __future__ import annotations
@@ -20,17 +21,20 @@ from typing import Any
 
 from prefmill.errors import BadArgument, BadScore, ThresholdsUnfit
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired
-from prefmill.schema import Roles
+from prefmill.table.roles import Roles
 
-NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|nan|inf|infinity)", re.IGNORECASE)
+NUMBER = re.compile(
+    r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|nan|inf|infinity)", re.IGNORECASE
+)
 WORDS = {"true": 1.0, "false": 0.0}
 RAISED = ("null_prompt", "null_completion", "null_score", "bad_score", "non_finite_score")
 
 
 @dataclass
 class Result:
-    """`pairs` are (prompt, chosen, rejected, chosen_score, rejected_score), of labels (prompt, completion, label, score), of best-of-K
-    (prompt, completion, score, rank) and with length control the adjusted score, of advantages (prompt, completion, score, advantage)."""
+    """`pairs` are (prompt, chosen, rejected, chosen_score, rejected_score), of labels (prompt,
+    completion, label, score), of best-of-K (prompt, completion, score, rank) and with length
+    control the adjusted score, of advantages (prompt, completion, score, advantage)."""
 
     pairs: list[tuple]
     positions: list[tuple[int, ...]]
@@ -57,25 +61,45 @@ def pairs(rows: list[dict], plan: Pairs, roles: Roles) -> Result:
         group.sort(key=in_order(plan))
         all_rows = sum(len(c.rows) for c in group)
         standing = proposed(group, plan, lot(group[0].row, plan, roles))
-        mine = [(group[c - 1], group[r - 1]) for c, r in standing if text(group[c - 1], roles) != text(group[r - 1], roles)]
+        mine = [
+            (group[c - 1], group[r - 1])
+            for c, r in standing
+            if text(group[c - 1], roles) != text(group[r - 1], roles)
+        ]
         if not mine:
             dropped["identical_text" if standing else why_none(group, plan)] += all_rows
             continue
-        used = sum(len(rows) for rows in {c.position: c.rows for pair in mine for c in pair}.values())
+        used = sum(
+            len(rows) for rows in {c.position: c.rows for pair in mine for c in pair}.values()
+        )
         kept += mine
         groups_used += 1
         used_rows += used
         not_selected += all_rows - used
     told = [(c.row[roles.prompt], text(c, roles), text(r, roles)) for c, r in kept]
     chat = any_messages(rows, roles)
-    out = [(*in_one_form(texts, chat), c.score, r.score) for texts, (c, r) in zip(told, kept, strict=True)]
-    return result(out, [(c.position, r.position) for c, r in kept], len(rows), used_rows, not_selected, dropped, groups_in, groups_used)
+    out = [
+        (*in_one_form(texts, chat), c.score, r.score)
+        for texts, (c, r) in zip(told, kept, strict=True)
+    ]
+    return result(
+        out,
+        [(c.position, r.position) for c, r in kept],
+        len(rows),
+        used_rows,
+        not_selected,
+        dropped,
+        groups_in,
+        groups_used,
+    )
 
 
 def unpaired(rows: list[dict], plan: Unpaired, roles: Roles) -> Result:
     found, dropped, groups_in = candidates(rows, plan, roles)
     plan = with_thresholds(plan, [c.score for c in found])
-    kept: list[tuple[int, int, Candidate]] = []  # ordinal inside the group, ordinal of the group, candidate
+    kept: list[
+        tuple[int, int, Candidate]
+    ] = []  # ordinal inside the group, ordinal of the group, candidate
     for g, group in enumerate(by_group(found)):
         for i, c in enumerate(sorted(group, key=lambda c: c.position)):
             if plan.rejected_below <= c.score < plan.chosen_min:
@@ -84,11 +108,31 @@ def unpaired(rows: list[dict], plan: Unpaired, roles: Roles) -> Result:
                 kept.append((i, g, c))
     labelled = [c for _, _, c in sorted(kept, key=lambda k: k[:2])]
     chat = any_messages(rows, roles)
-    out = [(*in_one_form((c.row[roles.prompt], text(c, roles)), chat), c.score >= plan.chosen_min, c.score) for c in labelled]
+    out = [
+        (
+            *in_one_form((c.row[roles.prompt], text(c, roles)), chat),
+            c.score >= plan.chosen_min,
+            c.score,
+        )
+        for c in labelled
+    ]
     used = sum(len(c.rows) for c in labelled)
-    told = result(out, [(c.position,) for c in labelled], len(rows), used, 0, dropped, groups_in, len({c.group for c in labelled}))
+    told = result(
+        out,
+        [(c.position,) for c in labelled],
+        len(rows),
+        used,
+        0,
+        dropped,
+        groups_in,
+        len({c.group for c in labelled}),
+    )
     labels = [row[2] for row in out]
-    return Result(told.pairs, told.positions, told.report | {"labels": {"true": labels.count(True), "false": labels.count(False)}})
+    return Result(
+        told.pairs,
+        told.positions,
+        told.report | {"labels": {"true": labels.count(True), "false": labels.count(False)}},
+    )
 
 
 def with_thresholds(plan: Pairs | Unpaired, scores: list[float]) -> Pairs | Unpaired:
@@ -130,11 +174,30 @@ def best_of(rows: list[dict], plan: BestOf, roles: Roles) -> Result:
     for group in by_group(left) if plan.scope == "prompt" else [left]:
         group = sorted(group, key=in_order(plan))
         h = lot(group[0].row, plan, roles) if plan.scope == "prompt" else hashed("", plan.seed)
-        kept += [(group[r - 1], len(group) - r + 1) for r in sorted(picked_ranks([c.score for c in group], plan, h), reverse=True)]
+        kept += [
+            (group[r - 1], len(group) - r + 1)
+            for r in sorted(picked_ranks([c.score for c in group], plan, h), reverse=True)
+        ]
     used, all_rows = sum(len(c.rows) for c, _ in kept), sum(len(c.rows) for c in left)
-    out = [(c.row[roles.prompt], text(c, roles), *((c.given, rank, c.score) if fit else (c.score, rank))) for c, rank in kept]
+    out = [
+        (
+            c.row[roles.prompt],
+            text(c, roles),
+            *((c.given, rank, c.score) if fit else (c.score, rank)),
+        )
+        for c, rank in kept
+    ]
     groups_used = len({c.group for c, _ in kept})
-    told = result(out, [(c.position,) for c, _ in kept], len(rows), used, all_rows - used, dropped, groups_in, groups_used)
+    told = result(
+        out,
+        [(c.position,) for c, _ in kept],
+        len(rows),
+        used,
+        all_rows - used,
+        dropped,
+        groups_in,
+        groups_used,
+    )
     return Result(told.pairs, told.positions, told.report | ({"length": fit} if fit else {}))
 
 
@@ -147,11 +210,20 @@ def picked_ranks(scores: list[float], plan: BestOf, h: int) -> list[int]:
     start = (n - k) // 2
     drawn = sorted(ranks, key=lambda r: (mix(h % 2**32 ^ r), r))
     if plan.pick == "rso":
-        return accepted(drawn, scores, k, plan.beta, lambda r, t: mix(mix(h % 2**32 ^ r) ^ t) / 2**32)
-    return {"best": ranks[n - k :], "worst": ranks[:k], "median": ranks[start : start + k], "random": drawn[:k]}[plan.pick]
+        return accepted(
+            drawn, scores, k, plan.beta, lambda r, t: mix(mix(h % 2**32 ^ r) ^ t) / 2**32
+        )
+    return {
+        "best": ranks[n - k :],
+        "worst": ranks[:k],
+        "median": ranks[start : start + k],
+        "random": drawn[:k],
+    }[plan.pick]
 
 
-def accepted(order: list[int], scores: list[float], k: int, beta: float, u: Callable[[int, int], float]) -> list[int]:
+def accepted(
+    order: list[int], scores: list[float], k: int, beta: float, u: Callable[[int, int], float]
+) -> list[int]:
     """Algorithm 1 of Liu et al. over the ranks in `order`; `u` is the draw of a rank in a pass."""
     taken: list[int] = []
     t = 0
@@ -167,14 +239,23 @@ def accepted(order: list[int], scores: list[float], k: int, beta: float, u: Call
 
 def length(candidate: Candidate, roles: Roles) -> int:
     said = candidate.row[roles.completion]
-    return len(said) if isinstance(said, str) else sum(len(message["content"] or "") for message in said)
+    return (
+        len(said)
+        if isinstance(said, str)
+        else sum(len(message["content"] or "") for message in said)
+    )
 
 
 def length_fit(found: list[Candidate], roles: Roles) -> dict:
     xx = xy = yy = Fraction(0)
     for group in by_group(found):
-        lengths, scores = [Fraction(length(c, roles)) for c in group], [exact(c.score) for c in group]
-        along, over = ([x - sum(values) / len(values) for x in values] for values in (lengths, scores))
+        lengths, scores = (
+            [Fraction(length(c, roles)) for c in group],
+            [exact(c.score) for c in group],
+        )
+        along, over = (
+            [x - sum(values) / len(values) for x in values] for values in (lengths, scores)
+        )
         xx, yy = xx + sum(x * x for x in along), yy + sum(y * y for y in over)
         xy += sum(x * y for x, y in zip(along, over, strict=True))
     slope = nine(1000 * xy / xx) if xx else 0.0
@@ -199,7 +280,9 @@ def advantages(rows: list[dict], plan: Advantage, roles: Roles) -> Result:
     kept.sort(key=lambda found: found[0].position)
     out = [(c.row[roles.prompt], text(c, roles), c.score, value) for c, value in kept]
     used, groups_used = sum(len(c.rows) for c, _ in kept), len({c.group for c, _ in kept})
-    return result(out, [(c.position,) for c, _ in kept], len(rows), used, 0, dropped, groups_in, groups_used)
+    return result(
+        out, [(c.position,) for c, _ in kept], len(rows), used, 0, dropped, groups_in, groups_used
+    )
 
 
 def policy(group: list[dict], roles: Roles) -> list[Fraction] | None:
@@ -209,7 +292,9 @@ def policy(group: list[dict], roles: Roles) -> list[Fraction] | None:
         with localcontext(prec=60):
             weights = [Fraction((Decimal(log) - Decimal(max(logs))).exp()) for log in logs]
     else:
-        weights = [exact(number(row[roles.weight])) if roles.weight else Fraction(1) for row in group]
+        weights = [
+            exact(number(row[roles.weight])) if roles.weight else Fraction(1) for row in group
+        ]
     return [w / sum(weights) for w in weights] if any(weights) else None
 
 
@@ -223,7 +308,10 @@ def advantages_of(q: list[Fraction], p: list[Fraction], plan: Advantage) -> list
         return [nine(Fraction(sum(y < x for y in q) - sum(y > x for y in q), n - 1)) for x in q]
     nothing = Fraction(1, 10**12)
     if plan.method == "rloo":
-        return [nine((x - v) / (1 - share)) if 1 - share >= nothing else 0.0 for x, share in zip(q, p, strict=True)]
+        return [
+            nine((x - v) / (1 - share)) if 1 - share >= nothing else 0.0
+            for x, share in zip(q, p, strict=True)
+        ]
     spare = 1 - sum(share**2 for share in p)
     if spare < nothing:
         return [0.0] * n
@@ -234,21 +322,43 @@ def advantages_of(q: list[Fraction], p: list[Fraction], plan: Advantage) -> list
 
 
 def result(out, positions, rows_in, used, not_selected, dropped, groups_in, groups_used) -> Result:
-    assert rows_in == used + not_selected + sum(dropped.values()), (rows_in, used, not_selected, dropped)
-    counts = {"rows_in": rows_in, "rows_used": used, "rows_not_selected": not_selected, "dropped": dict(dropped)}
-    return Result(out, positions, counts | {"groups_in": groups_in, "groups_used": groups_used, "pairs_out": len(out)})
+    assert rows_in == used + not_selected + sum(dropped.values()), (
+        rows_in,
+        used,
+        not_selected,
+        dropped,
+    )
+    counts = {
+        "rows_in": rows_in,
+        "rows_used": used,
+        "rows_not_selected": not_selected,
+        "dropped": dict(dropped),
+    }
+    return Result(
+        out,
+        positions,
+        counts | {"groups_in": groups_in, "groups_used": groups_used, "pairs_out": len(out)},
+    )
 
 
 # Rows -> candidates
 
 
 def candidates(rows: list[dict], plan: Plan, roles: Roles) -> tuple[list[Candidate], Counter, int]:
-    """The candidates that are left, the rows dropped so far by reason, and the number of groups that have one."""
+    """The candidates that are left, the rows dropped so far by reason, and the number of groups
+    that have one.
+    """
     for missing, what in (
         (plan.tie_break == "id" and not roles.id, "tie_break 'id' needs an id role"),
-        (isinstance(plan, BestOf) and plan.stages == "last" and not roles.stage, "stages 'last' needs a stage role"),
+        (
+            isinstance(plan, BestOf) and plan.stages == "last" and not roles.stage,
+            "stages 'last' needs a stage role",
+        ),
         (plan.normalize != "none" and not roles.annotator, "normalize needs an annotator role"),
-        (plan.weights and roles.aspect and plan.aggregate == "none", "weights over aspects need aggregate"),
+        (
+            plan.weights and roles.aspect and plan.aggregate == "none",
+            "weights over aspects need aggregate",
+        ),
     ):
         if missing:
             raise BadArgument(what)
@@ -270,26 +380,55 @@ def candidates(rows: list[dict], plan: Plan, roles: Roles) -> tuple[list[Candida
     if plan.normalize != "none":
         scales: dict[tuple, list[int]] = {}
         for p in left:
-            scales.setdefault((rows[p][roles.annotator], rows[p][roles.aspect] if roles.aspect else None), []).append(p)
+            scales.setdefault(
+                (rows[p][roles.annotator], rows[p][roles.aspect] if roles.aspect else None), []
+            ).append(p)
         for positions in scales.values():
-            left.update(zip(positions, normalized(plan.normalize, [left[p] for p in positions]), strict=True))
+            left.update(
+                zip(
+                    positions, normalized(plan.normalize, [left[p] for p in positions]), strict=True
+                )
+            )
     merged: dict[tuple, list[int]] = {}
     for p in left:
-        merged.setdefault((key(rows[p], roles), p if plan.aggregate == "none" else rows[p][roles.completion]), []).append(p)
+        merged.setdefault(
+            (key(rows[p], roles), p if plan.aggregate == "none" else rows[p][roles.completion]), []
+        ).append(p)
     found = []
     for (group, _), positions in merged.items():
-        reason, score = judged([(rows[p][roles.aspect] if roles.aspect else None, left[p]) for p in positions], plan, roles)
+        reason, score = judged(
+            [(rows[p][roles.aspect] if roles.aspect else None, left[p]) for p in positions],
+            plan,
+            roles,
+        )
         if reason:
             dropped[reason] += len(positions)
             continue
-        first = min(positions, key=lambda p: (rows[p][roles.id], p)) if plan.tie_break == "id" else positions[0]
-        found.append(Candidate(group, rows[first], score, first, rows[first][roles.id] if roles.id else None, positions))
+        first = (
+            min(positions, key=lambda p: (rows[p][roles.id], p))
+            if plan.tie_break == "id"
+            else positions[0]
+        )
+        found.append(
+            Candidate(
+                group,
+                rows[first],
+                score,
+                first,
+                rows[first][roles.id] if roles.id else None,
+                positions,
+            )
+        )
     return found, dropped, len({c.group for c in found})
 
 
 def read(row: dict, plan: Plan, roles: Roles) -> tuple[str | None, float]:
     """Why a row is dropped, or its score."""
-    weights = {roles.score: -1 if roles.negate else 1} if roles.aspect or not plan.weights else plan.weights
+    weights = (
+        {roles.score: -1 if roles.negate else 1}
+        if roles.aspect or not plan.weights
+        else plan.weights
+    )
     values = [row[column] for column in weights]
     if any(row[column] is None for column in (roles.prompt, *roles.group)):
         return "null_prompt", 0
@@ -303,7 +442,9 @@ def read(row: dict, plan: Plan, roles: Roles) -> tuple[str | None, float]:
     if not all(map(math.isfinite, numbers)):
         return "non_finite_score", 0
     if weights is plan.weights:
-        score = nine(sum(exact(w) * exact(x) for w, x in zip(weights.values(), numbers, strict=True)))
+        score = nine(
+            sum(exact(w) * exact(x) for w, x in zip(weights.values(), numbers, strict=True))
+        )
         if not math.isfinite(score):
             return "non_finite_score", 0
     else:
@@ -341,11 +482,17 @@ def normalized(how: str, scores: list[float]) -> list[float]:
     if how == "rank":
         ordered = sorted(scores)
         # equal scores have the ranks left + 1 to right, on average (left + 1 + right) / 2
-        return [nine(Fraction(bisect_left(ordered, s) + bisect_right(ordered, s), 2 * n)) for s in scores]
+        return [
+            nine(Fraction(bisect_left(ordered, s) + bisect_right(ordered, s), 2 * n))
+            for s in scores
+        ]
     values = [exact(s) for s in scores]
     mean = sum(values) / n
     variance = sum((x - mean) ** 2 for x in values) / n
-    return [(1 if x > mean else -1) * root9((x - mean) ** 2 / variance) if variance else 0.0 for x in values]
+    return [
+        (1 if x > mean else -1) * root9((x - mean) ** 2 / variance) if variance else 0.0
+        for x in values
+    ]
 
 
 def judged(votes: list[tuple[Any, float]], plan: Plan, roles: Roles) -> tuple[str | None, float]:
@@ -381,7 +528,9 @@ def aggregated(how: str, scores: list[float]) -> Fraction | None:
 
 
 def proposed(group: list[Candidate], plan: Pairs, h: int) -> list[tuple[int, int]]:
-    """The (chosen rank, rejected rank) that stand and that the cap keeps, in output order; `group` is sorted, worst first."""
+    """The (chosen rank, rejected rank) that stand and that the cap keeps, in output order; `group`
+    is sorted, worst first.
+    """
     n, s = len(group), [math.nan, *(c.score for c in group)]
     high = -math.inf if plan.chosen_min is None else plan.chosen_min
     low = math.inf if plan.rejected_below is None else plan.rejected_below
@@ -392,7 +541,9 @@ def proposed(group: list[Candidate], plan: Pairs, h: int) -> list[tuple[int, int
     tops = range(n, max(n - (plan.top_k or n), 0), -1)
     last = min(plan.bottom_k or n, n)  # the best rank that may be rejected
     if plan.strategy in ("all", "threshold"):
-        ranks: Iterable[tuple[int, int]] = ((c, r) for c in tops for r in range(1, min(c - 1, last) + 1))
+        ranks: Iterable[tuple[int, int]] = (
+            (c, r) for c in tops for r in range(1, min(c - 1, last) + 1)
+        )
     elif plan.strategy == "adjacent":
         ranks = ((c, c - 1) for c in tops if 1 <= c - 1 <= last)
     else:
@@ -404,7 +555,10 @@ def proposed(group: list[Candidate], plan: Pairs, h: int) -> list[tuple[int, int
         assert [r for _, r in standing] == list(range(1, len(standing) + 1))
         standing = [(n, 1 + h % len(standing))]
     cap = plan.max_pairs_per_prompt or len(standing)
-    return sorted(sorted(standing, key=lambda cr: (mix(mix(h % 2**32 ^ cr[0]) ^ cr[1]), *cr))[:cap], key=lambda cr: (-cr[0], cr[1]))
+    return sorted(
+        sorted(standing, key=lambda cr: (mix(mix(h % 2**32 ^ cr[0]) ^ cr[1]), *cr))[:cap],
+        key=lambda cr: (-cr[0], cr[1]),
+    )
 
 
 def why_none(group: list[Candidate], plan: Pairs) -> str:
@@ -424,12 +578,18 @@ def why_none(group: list[Candidate], plan: Pairs) -> str:
 
 
 def any_messages(rows: list[dict], roles: Roles) -> bool:
-    return any(isinstance(row[column], list) for row in rows for column in (roles.prompt, roles.completion))
+    return any(
+        isinstance(row[column], list) for row in rows for column in (roles.prompt, roles.completion)
+    )
 
 
 def in_one_form(texts: tuple, chat: bool) -> tuple:
     """A prompt and its completions, all as text or all as messages."""
-    return tuple(messages(said, "assistant" if i else "user") for i, said in enumerate(texts)) if chat else texts
+    return (
+        tuple(messages(said, "assistant" if i else "user") for i, said in enumerate(texts))
+        if chat
+        else texts
+    )
 
 
 def messages(said: str | list[dict], speaker: str) -> list[dict]:
@@ -449,7 +609,9 @@ def message(m: dict) -> dict:
 
 
 def key(row: dict, roles: Roles) -> str:
-    return json.dumps([row[column] for column in roles.group or (roles.prompt,)], sort_keys=True, default=str)
+    return json.dumps(
+        [row[column] for column in roles.group or (roles.prompt,)], sort_keys=True, default=str
+    )
 
 
 def by_group(found: list[Candidate]) -> list[list[Candidate]]:
@@ -462,14 +624,20 @@ def by_group(found: list[Candidate]) -> list[list[Candidate]]:
 
 def in_order(plan: Plan):
     """The key of the order inside a group."""
-    return lambda c: (c.score, c.id, c.position) if plan.tie_break == "id" else (c.score, c.position)
+    return lambda c: (
+        (c.score, c.id, c.position) if plan.tie_break == "id" else (c.score, c.position)
+    )
 
 
 def stage(row: dict, roles: Roles) -> int | None:
     value = row[roles.stage] if roles.stage else None
     if not isinstance(value, str):
         return value
-    number = float(value.strip(" \t\n\v\f\r")) if NUMBER.fullmatch(value.strip(" \t\n\v\f\r")) else math.nan
+    number = (
+        float(value.strip(" \t\n\v\f\r"))
+        if NUMBER.fullmatch(value.strip(" \t\n\v\f\r"))
+        else math.nan
+    )
     return int(number) if abs(number) < 2**53 and number == int(number) else None
 
 
@@ -528,4 +696,6 @@ def counts(report: Any) -> dict[str, Any]:
     """What a report of prefmill counts, in the form of this module's reports."""
     names = ("rows_in", "rows_used", "rows_not_selected", "groups_in", "groups_used", "pairs_out")
     labels = {} if report.labels is None else {"labels": dict(report.labels)}
-    return {name: getattr(report, name) for name in names} | {"dropped": dict(report.dropped)} | labels
+    return (
+        {name: getattr(report, name) for name in names} | {"dropped": dict(report.dropped)} | labels
+    )

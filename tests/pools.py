@@ -1,4 +1,6 @@
-"""Pools of candidates and their oracle: one row at a time in float32 through plain Transformers, its own chat template and forward."""
+"""Pools of candidates and their oracle: one row at a time in float32 through plain Transformers,
+its own chat template and forward.
+"""
 
 from __future__ import annotations
 
@@ -60,13 +62,17 @@ def plain(folder: Path, kind: str = "reward", *, eager: bool = False) -> tuple[A
 
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     how = {"attn_implementation": "eager"} if eager or folder.name.startswith(EAGER) else {}
-    return auto.from_pretrained(folder, dtype=torch.float32, **how).eval(), AutoTokenizer.from_pretrained(folder)
+    return auto.from_pretrained(
+        folder, dtype=torch.float32, **how
+    ).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def ids_of(tok: Any, prompt: str, completion: str) -> list[int]:
     """The ids of one conversation by the tokenizer's own template."""
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-    return tok.apply_chat_template(messages, tokenize=True, return_dict=False, add_generation_prompt=False)
+    return tok.apply_chat_template(
+        messages, tokenize=True, return_dict=False, add_generation_prompt=False
+    )
 
 
 def oracle(folder: Path, rows: Iterable[Row], *, eager: bool = False) -> np.ndarray:
@@ -74,7 +80,9 @@ def oracle(folder: Path, rows: Iterable[Row], *, eager: bool = False) -> np.ndar
     import torch
 
     model, tok = plain(folder, eager=True) if eager else plain(folder)
-    stateful = folder.name.startswith("dynamic")  # its frequencies remember the longest row: every row gets a model of its own
+    stateful = folder.name.startswith(
+        "dynamic"
+    )  # its frequencies remember the longest row: every row gets a model of its own
     out = []
     with torch.inference_mode():
         for row in rows:
@@ -86,8 +94,15 @@ def oracle(folder: Path, rows: Iterable[Row], *, eager: bool = False) -> np.ndar
 def batch(rows: Sequence[Row], *, prompts_are_groups: bool = True) -> pa.RecordBatch:
     """A record batch of `rows`; equal prompts are one group."""
     numbers: dict[str, int] = {}
-    groups = [numbers.setdefault(prompt, len(numbers)) if prompts_are_groups else i for i, (prompt, _) in enumerate(rows)]
-    columns = {"prompt": [p for p, _ in rows], "completion": [c for _, c in rows], "group": pa.array(groups, pa.int64())}
+    groups = [
+        numbers.setdefault(prompt, len(numbers)) if prompts_are_groups else i
+        for i, (prompt, _) in enumerate(rows)
+    ]
+    columns = {
+        "prompt": [p for p, _ in rows],
+        "completion": [c for _, c in rows],
+        "group": pa.array(groups, pa.int64()),
+    }
     return pa.record_batch(columns)
 
 
@@ -104,16 +119,21 @@ def scores(folder: Path, rows: Sequence[Row], **options: Any) -> np.ndarray:
     return scorer(folder, **options)(batch(rows))
 
 
-def assert_close(got: np.ndarray, wanted: np.ndarray, what: str = "", *, pool: np.ndarray | None = None) -> None:
+def assert_close(
+    got: np.ndarray, wanted: np.ndarray, what: str = "", *, pool: np.ndarray | None = None
+) -> None:
     """Within 1e-5 of the largest score of the pool: `pool`, where `wanted` is but a part of it."""
     assert got.shape == wanted.shape
     gap = np.abs(got - wanted)
     limit = 1e-5 * np.abs(wanted if pool is None else pool).max()
     i = int(np.nan_to_num(gap, nan=np.inf).argmax())
-    assert (gap <= limit).all(), f"{what}: row {i} of {len(got)}: got {got[i]!r}, expected {wanted[i]!r} within {limit:.1e}"
+    assert (gap <= limit).all(), (
+        f"{what}: row {i} of {len(got)}: got {got[i]!r}, expected {wanted[i]!r} within {limit:.1e}"
+    )
 
 
-# Every awkward case of a pool in little: ragged lengths, K = 1, nothing to say, the same twice, the beginning of another, and rows that are
+# Every awkward case of a pool in little: ragged lengths, K = 1, nothing to say, the same twice, the
+# beginning of another, and rows that are
 # longer than any window of the models.
 POOL: list[Row] = [
     ("Name a fruit.", "apple"),
@@ -126,6 +146,9 @@ POOL: list[Row] = [
     ("", ""),
     ("A prompt that is rather longer than the sliding windows of the models here.", "x"),
     ("A prompt that is rather longer than the sliding windows of the models here.", " x"),
-    ("A prompt that is rather longer than the sliding windows of the models here.", "\nnew line, then some more words"),
+    (
+        "A prompt that is rather longer than the sliding windows of the models here.",
+        "\nnew line, then some more words",
+    ),
     ("A prompt that is rather longer than the sliding windows of the models here.", "12"),
 ]

@@ -1,7 +1,8 @@
-"""Servers for tests: one that says what it was told to, and one that runs tiny models behind the wire formats of vLLM, SGLang and TEI.
+"""Servers for tests: one that says what it was told to, and one that runs tiny models behind the
+wire formats of vLLM, SGLang and TEI.
 
-The formats are written from the servers' documentation; none of their code runs here. `transformers serve`, a real server, is started by
-the test itself.
+The formats are written from the servers' documentation; none of their code runs here.
+`transformers serve`, a real server, is started by the test itself.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def server(answer: Callable[[str, Any, dict[str, str]], Said]) -> Iterator[str]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, headers, said = answer(self.path, body, {name.lower(): value for name, value in self.headers.items()})
+            status, headers, said = answer(
+                self.path, body, {name.lower(): value for name, value in self.headers.items()}
+            )
             content = said if isinstance(said, bytes) else json.dumps(said).encode()
             try:
                 self.send_response(status)
@@ -43,7 +46,9 @@ def server(answer: Callable[[str, Any, dict[str, str]], Said]) -> Iterator[str]:
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.daemon_threads = True
-    threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    threading.Thread(
+        target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    ).start()
     try:
         yield f"http://127.0.0.1:{httpd.server_address[1]}"
     finally:
@@ -53,20 +58,42 @@ def server(answer: Callable[[str, Any, dict[str, str]], Said]) -> Iterator[str]:
 
 def chat(text: str | None, reason: str | None = "stop", **more: Any) -> dict[str, Any]:
     """A chat completion."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason, **more}
-    return {"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": len(text or "")}}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": reason,
+        **more,
+    }
+    return {
+        "choices": [choice],
+        "usage": {"prompt_tokens": 10, "completion_tokens": len(text or "")},
+    }
 
 
 class TinyServer:
-    """A causal model behind `/v1/chat/completions` and `/v1/completions`, and a reward model behind `/classify` and its like."""
+    """A causal model behind `/v1/chat/completions` and `/v1/completions`, and a reward model behind
+    `/classify` and its like.
+    """
 
-    def __init__(self, causal: Path, reward: Path, *, activation: bool | None = None, longest: int | None = None) -> None:
-        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+    def __init__(
+        self,
+        causal: Path,
+        reward: Path,
+        *,
+        activation: bool | None = None,
+        longest: int | None = None,
+    ) -> None:
+        from transformers import (
+            AutoModelForCausalLM,
+            AutoModelForSequenceClassification,
+            AutoTokenizer,
+        )
 
         self.tok = AutoTokenizer.from_pretrained(causal)
         self.causal = AutoModelForCausalLM.from_pretrained(causal).eval()
         self.reward = AutoModelForSequenceClassification.from_pretrained(reward).eval()
-        #: activation: what the server does whatever it is asked for (None: what it is asked for); longest: tokens that it takes
+        #: activation: what the server does whatever it is asked for (None: what it is asked for);
+        #: longest: tokens that it takes
         self.activation, self.longest = activation, longest
         self.lock = threading.Lock()
 
@@ -81,21 +108,39 @@ class TinyServer:
         if path.endswith("completions"):
             return self._complete(body, chat="chat" in path)
         if path == "/classify" and "text" in body:  # SGLang
-            return [{"embedding": [self._score(self.tok(text)["input_ids"], False)]} for text in body["text"]]
+            return [
+                {"embedding": [self._score(self.tok(text)["input_ids"], False)]}
+                for text in body["text"]
+            ]
         if path in ("/classify", "/pooling"):
             if "messages" in body:
                 rows = [
-                    self.tok.apply_chat_template(body["messages"], add_generation_prompt=body["add_generation_prompt"], return_dict=False)
+                    self.tok.apply_chat_template(
+                        body["messages"],
+                        add_generation_prompt=body["add_generation_prompt"],
+                        return_dict=False,
+                    )
                 ]
             else:
-                rows = [row if isinstance(row, list) else self.tok(row)["input_ids"] for row in body["input"]]
+                rows = [
+                    row if isinstance(row, list) else self.tok(row)["input_ids"]
+                    for row in body["input"]
+                ]
             values = [[self._score(row, body.get("use_activation", True))] for row in rows]
             name = "probs" if path == "/classify" else "data"
-            data = [{"index": i, "label": "LABEL_0", name: value, "num_classes": 1} for i, value in enumerate(values)]
+            data = [
+                {"index": i, "label": "LABEL_0", name: value, "num_classes": 1}
+                for i, value in enumerate(values)
+            ]
             return {"data": data[::-1], "usage": {"prompt_tokens": sum(map(len, rows))}}
         if path == "/score":
             rows = [self.tok(body["text_1"], text)["input_ids"] for text in body["text_2"]]
-            return {"data": [{"index": i, "score": self._score(row, body.get("use_activation", True))} for i, row in enumerate(rows)]}
+            return {
+                "data": [
+                    {"index": i, "score": self._score(row, body.get("use_activation", True))}
+                    for i, row in enumerate(rows)
+                ]
+            }
         squash = not body.get("raw_scores", False)
         if path == "/predict":
             rows = [self.tok(*texts)["input_ids"] for texts in body["inputs"]]
@@ -120,7 +165,9 @@ class TinyServer:
         import torch
 
         if chat:
-            ids = self.tok.apply_chat_template(body["messages"], add_generation_prompt=True, return_dict=False)
+            ids = self.tok.apply_chat_template(
+                body["messages"], add_generation_prompt=True, return_dict=False
+            )
         else:
             ids = self.tok(body["prompt"])["input_ids"]
         draw = torch.Generator().manual_seed(body["seed"])
@@ -137,20 +184,38 @@ class TinyServer:
             if body["temperature"] == 0:
                 token = int(logits.argmax())
             else:
-                token = int(torch.multinomial((logits / body["temperature"]).softmax(-1), 1, generator=draw))
+                token = int(
+                    torch.multinomial((logits / body["temperature"]).softmax(-1), 1, generator=draw)
+                )
             made.append(token)
             top = logprobs.topk(body.get("top_logprobs") or 1)
             others = [
                 {"token": self.tok.decode([int(other)]), "logprob": float(logprob)}
                 for logprob, other in zip(top.values, top.indices, strict=True)
             ]
-            told.append({"token": self.tok.decode([token]), "logprob": float(logprobs[token]), "top_logprobs": others})
+            told.append(
+                {
+                    "token": self.tok.decode([token]),
+                    "logprob": float(logprobs[token]),
+                    "top_logprobs": others,
+                }
+            )
             ended = token == self.tok.eos_token_id
         text = self.tok.decode(made, skip_special_tokens=True)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop" if ended else "length"}
         if chat:
-            choice |= {"message": {"role": "assistant", "content": text}, "logprobs": {"content": told} if body.get("logprobs") else None}
+            choice |= {
+                "message": {"role": "assistant", "content": text},
+                "logprobs": {"content": told} if body.get("logprobs") else None,
+            }
         else:
-            lists = {"tokens": [t["token"] for t in told], "token_logprobs": [t["logprob"] for t in told], "top_logprobs": None}
+            lists = {
+                "tokens": [t["token"] for t in told],
+                "token_logprobs": [t["logprob"] for t in told],
+                "top_logprobs": None,
+            }
             choice |= {"text": text, "logprobs": lists if "logprobs" in body else None}
-        return {"choices": [choice], "usage": {"prompt_tokens": len(ids), "completion_tokens": len(made)}}
+        return {
+            "choices": [choice],
+            "usage": {"prompt_tokens": len(ids), "completion_tokens": len(made)},
+        }

@@ -22,13 +22,54 @@ MESSAGE_PROMPTS = [
 ]
 COMPLETIONS = ["a", "b", "c", "d", "a ", ""]
 INTEGERS = [0, 1, 2, 3, 4, 5]
-FLOATS = [0.0, -0.0, 0.1, 0.2, 0.3, 0.30000000000000004, 1.0, 2.0, 2.5, 4.0, 5.0, -3.0, math.nan, math.inf, -math.inf]
-NINE_DECIMALS = [0.001, 0.010000001, 0.252000001, 0.5]  # their means end in a half at the ninth decimal
+FLOATS = [
+    0.0,
+    -0.0,
+    0.1,
+    0.2,
+    0.3,
+    0.30000000000000004,
+    1.0,
+    2.0,
+    2.5,
+    4.0,
+    5.0,
+    -3.0,
+    math.nan,
+    math.inf,
+    -math.inf,
+]
+NINE_DECIMALS = [
+    0.001,
+    0.010000001,
+    0.252000001,
+    0.5,
+]  # their means end in a half at the ninth decimal
 HUGE = [1e308, -1e308, 2.0**53]
-TEXTS = ["1", " 2 ", "3.5", "4e0", "-.5", "5.", "0", "-0", "1e-3", "", "x", "1e999", "nan", "-inf", "1_0", "٣"]
+TEXTS = [
+    "1",
+    " 2 ",
+    "3.5",
+    "4e0",
+    "-.5",
+    "5.",
+    "0",
+    "-0",
+    "1e-3",
+    "",
+    "x",
+    "1e999",
+    "nan",
+    "-inf",
+    "1_0",
+    "٣",
+]
 STAGES = [[1, 2, 3], [0, -1, 2**60], ["1", " 2 ", "3.0", "x", "1.5", "1e20"]]
 KINDS = (Pairs, Unpaired, BestOf, Advantage)
-POLICIES = {"weight": [1.0, 0.5, 0.0, 3.0, 0.1, 0.25, -1.0, math.nan], "logprob": [0.0, -0.5, -3.0, 2.0, -700.0, -1.25, math.inf]}
+POLICIES = {
+    "weight": [1.0, 0.5, 0.0, 3.0, 0.1, 0.25, -1.0, math.nan],
+    "logprob": [0.0, -0.5, -3.0, 2.0, -700.0, -1.25, math.inf],
+}
 WEIGHTS = [0, 0.1, 0.5, 1, 3, -1]
 
 
@@ -58,7 +99,10 @@ class Problem:
             "pi": pa.float64(),
         }
         types["stage"] = id_type(self.columns.get("stage", []))
-        chosen = {name: values if keep is None else [values[i] for i in keep] for name, values in self.columns.items()}
+        chosen = {
+            name: values if keep is None else [values[i] for i in keep]
+            for name, values in self.columns.items()
+        }
         return pa.table({name: pa.array(values, types[name]) for name, values in chosen.items()})
 
     @property
@@ -76,7 +120,9 @@ def id_type(values: list) -> pa.DataType:
 
 @st.composite
 def plans(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS) -> Plan:
-    """Any valid plan. Weights are of the columns `score` and `other` or of the aspects `score` and `other`: the same names."""
+    """Any valid plan. Weights are of the columns `score` and `other` or of the aspects `score` and
+    `other`: the same names.
+    """
     bound = st.sampled_from([None, None, None, None, 0, 0.2, 0.5, 1, 2, 2.5, 4, -1])
     kind = draw(st.sampled_from(kinds))
     high, low = draw(bound), draw(bound)
@@ -85,26 +131,49 @@ def plans(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS) -> Plan:
         "aggregate": aggregate,
         "min_votes": 1 if aggregate == "none" else draw(st.sampled_from([1, 1, 2])),
         "normalize": draw(st.sampled_from(["none", "none", "none", "zscore", "rank"])),
-        "weights": draw(st.none() | st.fixed_dictionaries({"score": st.sampled_from(WEIGHTS), "other": st.sampled_from(WEIGHTS)})),
+        "weights": draw(
+            st.none()
+            | st.fixed_dictionaries(
+                {"score": st.sampled_from(WEIGHTS), "other": st.sampled_from(WEIGHTS)}
+            )
+        ),
         "tie_break": draw(st.sampled_from(["position", "id"])),
         "seed": draw(st.sampled_from([0, 1, 2**63 - 1])),
     }
     if kind is Advantage:
         return Advantage(
-            method=draw(st.sampled_from(["centered", "grpo", "rloo", "rank"])), epsilon=draw(st.sampled_from([1e-4, 0.5])), **values
+            method=draw(st.sampled_from(["centered", "grpo", "rloo", "rank"])),
+            epsilon=draw(st.sampled_from([1e-4, 0.5])),
+            **values,
         )
     if kind is BestOf:
-        values |= {"k": draw(st.integers(1, 5)), "pick": draw(st.sampled_from(["best", "median", "worst", "random", "rso"]))}
-        values |= {"scope": draw(st.sampled_from(["prompt", "prompt", "pool"])), "stages": draw(st.sampled_from(["all", "all", "last"]))}
-        values |= {"length_control": draw(st.sampled_from([False, False, True])), "beta": draw(st.sampled_from([0.5, 1e-9, 0.1, 3, 1e9]))}
+        values |= {
+            "k": draw(st.integers(1, 5)),
+            "pick": draw(st.sampled_from(["best", "median", "worst", "random", "rso"])),
+        }
+        values |= {
+            "scope": draw(st.sampled_from(["prompt", "prompt", "pool"])),
+            "stages": draw(st.sampled_from(["all", "all", "last"])),
+        }
+        values |= {
+            "length_control": draw(st.sampled_from([False, False, True])),
+            "beta": draw(st.sampled_from([0.5, 1e-9, 0.1, 3, 1e9])),
+        }
         if values["pick"] == "rso":
             values["scope"] = "prompt"
         return BestOf(min_score=high, **values)
     if kind is Pairs:
         count = st.none() | st.integers(1, 4)
-        strategy = draw(st.sampled_from(["best_worst", "best_random", "best_rest", "adjacent", "all", "threshold"]))
+        strategy = draw(
+            st.sampled_from(
+                ["best_worst", "best_random", "best_rest", "adjacent", "all", "threshold"]
+            )
+        )
         values |= {"strategy": strategy, "min_margin": draw(st.sampled_from([0, 0, 0.1, 1, 2.5]))}
-        values |= {name: draw(count) if draw(st.booleans()) else None for name in ("max_pairs_per_prompt", "top_k", "bottom_k")}
+        values |= {
+            name: draw(count) if draw(st.booleans()) else None
+            for name in ("max_pairs_per_prompt", "top_k", "bottom_k")
+        }
     if kind is Unpaired or values["strategy"] == "threshold":
         high, low = high or 0, low or 0
         if kind is Unpaired:
@@ -117,21 +186,31 @@ def problems(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS, max_rows: int = 1
     """A plan and a table with the roles that it needs."""
     plan = draw(plans(kinds))
     aspects = plan.weights is not None and plan.aggregate != "none" and draw(st.booleans())
-    computed = plan.weights is not None or plan.normalize != "none" or plan.aggregate in ("mean", "median", "majority")
+    computed = (
+        plan.weights is not None
+        or plan.normalize != "none"
+        or plan.aggregate in ("mean", "median", "majority")
+    )
     controlled = isinstance(plan, BestOf) and plan.length_control
     computed = computed or controlled or isinstance(plan, Advantage)
-    # Of scores that differ in their last bit only, the correlation with anything is that of rounding.
+    # Of scores that differ in their last bit only, the correlation with anything is that of
+    # rounding.
     floats = [x for x in FLOATS if not (controlled and x == 0.3)]
     score_type, pool = draw(
-        st.sampled_from([
-            (pa.int64(), INTEGERS),
-            (pa.float64(), floats),
-            (pa.float64(), NINE_DECIMALS),
-            (pa.float64(), floats[:7] if computed else FLOATS + HUGE),  # sums of huge scores overflow: the page is silent
-            (pa.string(), TEXTS),
-            (pa.bool_(), [True, False]),
-        ])
-    )  # fmt: skip
+        st.sampled_from(
+            [
+                (pa.int64(), INTEGERS),
+                (pa.float64(), floats),
+                (pa.float64(), NINE_DECIMALS),
+                (
+                    pa.float64(),
+                    floats[:7] if computed else FLOATS + HUGE,
+                ),  # sums of huge scores overflow: the page is silent
+                (pa.string(), TEXTS),
+                (pa.bool_(), [True, False]),
+            ]
+        )
+    )
     n = draw(st.integers(0, 3) | st.integers(4, max_rows))
     prompts = draw(st.sampled_from([TEXT_PROMPTS, MESSAGE_PROMPTS]))
     pools: dict[str, list] = {
@@ -149,15 +228,29 @@ def problems(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS, max_rows: int = 1
     if aspects:
         pools["aspect"], roles["aspect"] = ["score", "other", "score", "other", "third"], "aspect"
     if plan.tie_break == "id":
-        pools["id"], roles["id"] = draw(st.sampled_from([["", "a", "B", "é", "10", "9"], [1, 9, 10, -2, 3, 2**62]])), "id"
+        pools["id"], roles["id"] = (
+            draw(st.sampled_from([["", "a", "B", "é", "10", "9"], [1, 9, 10, -2, 3, 2**62]])),
+            "id",
+        )
     if isinstance(plan, BestOf) and plan.stages == "last":
         pools["stage"], roles["stage"] = draw(st.sampled_from(STAGES)), "stage"
-    if isinstance(plan, Advantage) and plan.method != "rank" and (policy := draw(st.sampled_from([None, *POLICIES]))):
+    if (
+        isinstance(plan, Advantage)
+        and plan.method != "rank"
+        and (policy := draw(st.sampled_from([None, *POLICIES])))
+    ):
         pools["pi"], roles[policy] = POLICIES[policy], "pi"
     if draw(st.sampled_from([False, False, False, True])):
         pools["g1"], pools["g2"] = ["a", "b", ""], [1, 12]
         roles["group"] = draw(st.sampled_from(["g1", ["g1"], ["g1", "g2"], ["g2", "g1"]]))
-    columns = {name: draw(st.lists(st.sampled_from(values), min_size=n, max_size=n)) for name, values in pools.items()}
-    for name, i in draw(st.lists(st.tuples(st.sampled_from(list(columns)), st.integers(0, n - 1)), max_size=3)) if n else ():
+    columns = {
+        name: draw(st.lists(st.sampled_from(values), min_size=n, max_size=n))
+        for name, values in pools.items()
+    }
+    for name, i in (
+        draw(st.lists(st.tuples(st.sampled_from(list(columns)), st.integers(0, n - 1)), max_size=3))
+        if n
+        else ()
+    ):
         columns[name][i] = None
     return Problem(columns, plan, roles, score_type)

@@ -1,4 +1,6 @@
-"""Advantages on the command line, in files, as an expression and as a macro: the field's formulas, and what is refused."""
+"""Advantages on the command line, in files, as an expression and as a macro: the field's formulas,
+and what is refused.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,21 @@ from test_cli import prefmill
 from test_property import answer, bag, common
 
 import prefmill as pm
-from prefmill.advantages import advantage
 from prefmill.duckdb import install
 from prefmill.errors import PrefmillError
+from prefmill.rules.advantages import advantage
 
-ROWS = [("p", "a", 1.0, 0.5, "m1"), ("q", "x", 2.0, 1.0, "m1"), ("p", "b", 3.0, 0.25, "m2"), ("p", "c", None, 0.1, "m3")]
+ROWS = [
+    ("p", "a", 1.0, 0.5, "m1"),
+    ("q", "x", 2.0, 1.0, "m1"),
+    ("p", "b", 3.0, 0.25, "m2"),
+    ("p", "c", None, 0.1, "m3"),
+]
 POOL = pl.DataFrame(
     [*ROWS, ("p", "d", 8.0, 0.25, "m4")],
     schema=["question", "answer", "reward", "pi", "model"],
     orient="row",
-)  # fmt: skip
+)
 KINDS = ("centered", "grpo", "rloo", "rank")
 
 
@@ -34,12 +41,16 @@ def con():
     with duckdb.connect(config={"threads": 2}) as connection:
         install(connection)
         connection.register("pool", POOL.to_arrow())
-        connection.execute("CREATE TABLE named AS SELECT question AS prompt, answer AS completion, reward AS score, pi FROM pool")
+        connection.execute(
+            "CREATE TABLE named AS SELECT question AS prompt, answer AS completion, reward AS score, pi FROM pool"
+        )
         connection.execute("CREATE TABLE empty AS FROM named LIMIT 0")
         yield connection
 
 
-rewards = st.lists(st.floats(-10, 10, allow_nan=False).map(lambda x: round(x, 2)), min_size=2, max_size=9)
+rewards = st.lists(
+    st.floats(-10, 10, allow_nan=False).map(lambda x: round(x, 2)), min_size=2, max_size=9
+)
 
 
 @common
@@ -47,7 +58,10 @@ rewards = st.lists(st.floats(-10, 10, allow_nan=False).map(lambda x: round(x, 2)
 def test_the_formulas_of_the_field(r):
     """GRPO as TRL has it (sample deviation, 1e-4), RLOO as the mean of the others."""
     frame, x = pl.DataFrame({"g": [1] * len(r), "r": r}), np.array(r)
-    found = {kind: frame.select(advantage(pl.col("r"), over="g", kind=kind))["r"].to_numpy() for kind in KINDS}
+    found = {
+        kind: frame.select(advantage(pl.col("r"), over="g", kind=kind))["r"].to_numpy()
+        for kind in KINDS
+    }
     others = (x.sum() - x) / (len(x) - 1)
     np.testing.assert_allclose(found["centered"], x - x.mean(), atol=2e-9)
     np.testing.assert_allclose(found["grpo"], (x - x.mean()) / (x.std(ddof=1) + 1e-4), atol=2e-9)
@@ -56,7 +70,10 @@ def test_the_formulas_of_the_field(r):
     np.testing.assert_allclose(found["rank"], (higher - lower) / (len(x) - 1), atol=2e-9)
     for kind in KINDS:
         assert abs(found[kind].sum()) < 1e-7
-        assert (np.argsort(np.argsort(found[kind], kind="stable")) == np.argsort(np.argsort(x, kind="stable"))).all()
+        assert (
+            np.argsort(np.argsort(found[kind], kind="stable"))
+            == np.argsort(np.argsort(x, kind="stable"))
+        ).all()
 
 
 @common
@@ -73,10 +90,25 @@ def test_a_policy_of_equal_weights_is_none(r, data):
 
 
 def test_the_expression_leaves_rows_in_place_and_counts_no_bad_one():
-    frame = pl.DataFrame({"g": ["a", "b", "a", "a", "b"], "h": [1, 1, 1, 1, 1], "r": [1.0, float("nan"), None, 3.0, 5.0]})
+    frame = pl.DataFrame(
+        {
+            "g": ["a", "b", "a", "a", "b"],
+            "h": [1, 1, 1, 1, 1],
+            "r": [1.0, float("nan"), None, 3.0, 5.0],
+        }
+    )
     out = frame.lazy().with_columns(a=advantage(pl.col("r"), over=["g", "h"]))
-    assert out.collect()["a"].to_list() == out.collect(engine="streaming")["a"].to_list() == [-1.0, None, None, 1.0, 0.0]
-    assert frame.select(advantage(pl.col("r"), over="g", weight=pl.lit(None, pl.Float64)))["r"].to_list() == [None] * 5
+    assert (
+        out.collect()["a"].to_list()
+        == out.collect(engine="streaming")["a"].to_list()
+        == [-1.0, None, None, 1.0, 0.0]
+    )
+    assert (
+        frame.select(advantage(pl.col("r"), over="g", weight=pl.lit(None, pl.Float64)))[
+            "r"
+        ].to_list()
+        == [None] * 5
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,7 +130,9 @@ def test_what_the_expression_refuses(arguments, words):
 def test_files_are_whole_rows_in_their_order(by, kind, tmp_path):
     POOL.write_parquet(tmp_path / "pool.parquet")
     out = tmp_path / "out.parquet"
-    done = prefmill("advantages", tmp_path / "pool.parquet", "-o", out, "--kind", kind, "--engine", by)
+    done = prefmill(
+        "advantages", tmp_path / "pool.parquet", "-o", out, "--kind", kind, "--engine", by
+    )
     assert done.returncode == 0, done.stderr
     assert "dropped: null_score" in done.stderr
     found, left = pl.read_parquet(out), POOL.filter(pl.col("reward").is_not_null())
@@ -109,9 +143,16 @@ def test_files_are_whole_rows_in_their_order(by, kind, tmp_path):
 
 def test_a_policy_on_the_command_line(tmp_path):
     POOL.write_parquet(tmp_path / "pool.parquet")
-    done = prefmill("advantages", tmp_path / "pool.parquet", "-o", tmp_path / "out.parquet", "--weight", "pi")
+    done = prefmill(
+        "advantages", tmp_path / "pool.parquet", "-o", tmp_path / "out.parquet", "--weight", "pi"
+    )
     assert done.returncode == 0, done.stderr
-    assert pl.read_parquet(tmp_path / "out.parquet")["advantage"].to_list() == [-2.25, 0.0, -0.25, 4.75]
+    assert pl.read_parquet(tmp_path / "out.parquet")["advantage"].to_list() == [
+        -2.25,
+        0.0,
+        -0.25,
+        4.75,
+    ]
     for args, words in (
         (["--weight", "pi", "--logprob", "pi"], "one policy is asked for"),
         (["--kind", "rank", "--weight", "pi"], "knows no policy"),
@@ -119,7 +160,14 @@ def test_a_policy_on_the_command_line(tmp_path):
         (["--weight", "model"], "no row could be used"),
         (["--weight", "share"], "no column 'share'"),
     ):
-        done = prefmill("advantages", tmp_path / "pool.parquet", "-o", tmp_path / "none.parquet", "--overwrite", *args)
+        done = prefmill(
+            "advantages",
+            tmp_path / "pool.parquet",
+            "-o",
+            tmp_path / "none.parquet",
+            "--overwrite",
+            *args,
+        )
         assert done.returncode in (1, 2)
         assert words in done.stderr
     done = prefmill("advantages", tmp_path / "out.parquet", "-o", tmp_path / "again.parquet")
@@ -135,7 +183,13 @@ def test_aggregated_scores_stand_beside_the_row_s_own(tmp_path):
     rows = {"prompt": ["p", "p", "p"], "completion": ["a", "b", "a"], "score": [1, 2, 4]}
     pl.DataFrame(rows).write_parquet(tmp_path / "pool.parquet")
     for engine in ("duckdb", "polars"):
-        pm.run(pm.Advantage(aggregate="max"), tmp_path / "pool.parquet", tmp_path / "out.parquet", engine=engine, overwrite=True)
+        pm.run(
+            pm.Advantage(aggregate="max"),
+            tmp_path / "pool.parquet",
+            tmp_path / "out.parquet",
+            engine=engine,
+            overwrite=True,
+        )
         out = pl.read_parquet(tmp_path / "out.parquet")
         assert out.columns == ["prompt", "completion", "score", "advantage", "aggregated_score"]
         assert out.rows() == [("p", "a", 1, 1.0, 4.0), ("p", "b", 2, -1.0, 2.0)]
@@ -143,14 +197,24 @@ def test_aggregated_scores_stand_beside_the_row_s_own(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "policy"),
-    [*((kind, {}) for kind in KINDS), *((kind, {role: "pi"}) for kind in KINDS if kind != "rank" for role in ("weight", "logprob"))],
+    [
+        *((kind, {}) for kind in KINDS),
+        *(
+            (kind, {role: "pi"})
+            for kind in KINDS
+            if kind != "rank"
+            for role in ("weight", "logprob")
+        ),
+    ],
 )
 def test_the_macro_is_the_plan(kind, policy, con):
     plan = pm.Advantage(method=kind)
     names = "".join(f", {role} := {column}" for role, column in policy.items())
     wanted = plan.lazy(POOL, **policy).collect().rows()
     assert con.sql(f"FROM advantages(named, kind := '{kind}'{names})").fetchall() == wanted
-    call = f"pool, prompt := question, completion := answer, score := reward, kind := '{kind}'{names}"
+    call = (
+        f"pool, prompt := question, completion := answer, score := reward, kind := '{kind}'{names}"
+    )
     assert con.sql(f"FROM advantages({call})").fetchall() == wanted
 
 
@@ -182,21 +246,37 @@ def test_the_macro_refuses_policies(argument, words, con):
 
 def test_the_macros_refuse_names_in_quotes(con):
     for macro in ("advantages", "best_of_curve"):
-        with pytest.raises(duckdb.Error, match=f"prefmill: {macro}: a role is the text 'question' in every row"):
-            con.sql(f"FROM {macro}(pool, prompt := 'question', completion := answer, score := reward)").fetchall()
+        with pytest.raises(
+            duckdb.Error, match=f"prefmill: {macro}: a role is the text 'question' in every row"
+        ):
+            con.sql(
+                f"FROM {macro}(pool, prompt := 'question', completion := answer, score := reward)"
+            ).fetchall()
 
 
 def test_completions_are_in_no_grouping(con):
-    """Grouped are prompts, scores and positions; completions are read once, beside the result (statistics tell that none is null)."""
+    """Grouped are prompts, scores and positions; completions are read once, beside the result
+    (statistics tell that none is null).
+    """
 
     def scans(node: dict) -> list[str]:
-        mine = [str(node["extra_info"].get("Projections"))] if node["name"].endswith("SEQ_SCAN") else []
+        mine = (
+            [str(node["extra_info"].get("Projections"))]
+            if node["name"].endswith("SEQ_SCAN")
+            else []
+        )
         return mine + [scan for child in node["children"] for scan in scans(child)]
 
     def beside(node: dict) -> list[dict]:
-        return node["children"] if node["name"] == "POSITIONAL_JOIN" else [found for child in node["children"] for found in beside(child)]
+        return (
+            node["children"]
+            if node["name"] == "POSITIONAL_JOIN"
+            else [found for child in node["children"] for found in beside(child)]
+        )
 
-    plan = json.loads(con.sql("EXPLAIN (FORMAT json) FROM advantages(named, kind := 'grpo')").fetchall()[0][1])
+    plan = json.loads(
+        con.sql("EXPLAIN (FORMAT json) FROM advantages(named, kind := 'grpo')").fetchall()[0][1]
+    )
     texts, result = beside(plan[0])
     assert scans(texts) == ["['prompt', 'completion']"]
     assert scans(result)
@@ -224,6 +304,9 @@ def test_row_order_is_no_matter(lawful, problem, data):
     """Advantages are of scores; only which row stands for merged ones could differ."""
     assume(problem.plan.aggregate == "none")
     order = data.draw(st.permutations(range(problem.rows)))
-    (rows, report), (shuffled, shuffled_report) = answer(lawful, problem), answer(lawful, problem, order)
+    (rows, report), (shuffled, shuffled_report) = (
+        answer(lawful, problem),
+        answer(lawful, problem, order),
+    )
     assert bag(rows) == bag(shuffled)
     assert report == shuffled_report

@@ -1,4 +1,6 @@
-"""Best-of-K on the command line and in files: layouts, splits, what is refused, and the macro from a bare connection."""
+"""Best-of-K on the command line and in files: layouts, splits, what is refused, and the macro from
+a bare connection.
+"""
 
 from __future__ import annotations
 
@@ -38,15 +40,28 @@ def pool(tmp_path) -> Path:
 def best(pool: Path, *args: object, out: str = "out.parquet") -> pl.DataFrame:
     done = prefmill("best", pool, "-o", pool.parent / out, "--overwrite", *args)
     assert done.returncode == 0, done.stderr
-    return pl.read_ndjson(pool.parent / out) if out.endswith("jsonl") else pl.read_parquet(pool.parent / out)
+    return (
+        pl.read_ndjson(pool.parent / out)
+        if out.endswith("jsonl")
+        else pl.read_parquet(pool.parent / out)
+    )
 
 
 def test_whole_rows_and_their_report(pool):
     done = prefmill("best", pool, "-o", pool.parent / "out.parquet", "-k", "2", "--json")
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
-    assert report["rows_in"] == report["rows_used"] + report["rows_not_selected"] + sum(report["dropped"].values()) == 6
-    assert (report["pairs_out"], report["groups_in"], report["groups_used"], report["dropped"]) == (4, 2, 2, {"null_score": 1})
+    assert (
+        report["rows_in"]
+        == report["rows_used"] + report["rows_not_selected"] + sum(report["dropped"].values())
+        == 6
+    )
+    assert (report["pairs_out"], report["groups_in"], report["groups_used"], report["dropped"]) == (
+        4,
+        2,
+        2,
+        {"null_score": 1},
+    )
     assert "4 rows from 2 of 2 prompts" in done.stderr
     out = pl.read_parquet(pool.parent / "out.parquet")
     wanted = POOL[[1, 3, 4, 2]].with_columns(rank=pl.Series([1, 2, 1, 2]))
@@ -78,7 +93,10 @@ def test_prompt_completion(pool):
         {"prompt": "q", "completion": "y", "model": "m4", "reward": 2.5},
     ]
     out = best(pool, "--format", "prompt-completion", "--chat")
-    assert out.row(0) == ([{"role": "user", "content": "p"}], [{"role": "assistant", "content": "b"}])
+    assert out.row(0) == (
+        [{"role": "user", "content": "p"}],
+        [{"role": "assistant", "content": "b"}],
+    )
 
 
 def test_messages_load_in_datasets(pool):
@@ -86,33 +104,61 @@ def test_messages_load_in_datasets(pool):
     out = best(pool, "--format", "messages", "--keep", "model", out="out.jsonl")
     first = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "b"}]
     assert out.row(0) == (first, "m2")
-    rows = datasets.load_dataset("json", data_files=str(pool.parent / "out.jsonl"), split="train", cache_dir=str(pool.parent / "cache"))
+    rows = datasets.load_dataset(
+        "json",
+        data_files=str(pool.parent / "out.jsonl"),
+        split="train",
+        cache_dir=str(pool.parent / "cache"),
+    )
     assert rows.column_names == ["messages", "model"]
     assert rows[0]["messages"] == first
-    done = prefmill("best", pool, "-o", f"{pool.parent}/sft/", "--format", "prompt-completion", "--chat")
+    done = prefmill(
+        "best", pool, "-o", f"{pool.parent}/sft/", "--format", "prompt-completion", "--chat"
+    )
     assert done.returncode == 0, done.stderr
     rows = datasets.load_from_disk(str(pool.parent / "sft"))
-    assert rows[1] == {"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "y"}]}
+    assert rows[1] == {
+        "prompt": [{"role": "user", "content": "q"}],
+        "completion": [{"role": "assistant", "content": "y"}],
+    }
 
 
 def test_conversations_stay_conversations(tmp_path):
     prompt = [{"from": "human", "value": "hi"}]
-    pl.DataFrame({"prompt": [prompt, prompt], "completion": ["a", "b"], "score": [1, 2]}).write_parquet(tmp_path / "pool.parquet")
+    pl.DataFrame(
+        {"prompt": [prompt, prompt], "completion": ["a", "b"], "score": [1, 2]}
+    ).write_parquet(tmp_path / "pool.parquet")
     assert best(tmp_path / "pool.parquet")["prompt"].to_list() == [prompt]  # as it is
     out = best(tmp_path / "pool.parquet", "--format", "messages")
-    assert out["messages"].to_list() == [[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "b"}]]
+    assert out["messages"].to_list() == [
+        [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "b"}]
+    ]
     out = best(tmp_path / "pool.parquet", "--format", "prompt-completion")
-    assert out.row(0) == ([{"role": "user", "content": "hi"}], [{"role": "assistant", "content": "b"}])
+    assert out.row(0) == (
+        [{"role": "user", "content": "hi"}],
+        [{"role": "assistant", "content": "b"}],
+    )
 
 
 def test_each_of_the_best_against_the_worst(pool):
     out = best(pool, "-k", "2", "--format", "pairs")
-    assert out.rows() == [("p", "b", "a", 3.0, 1.0), ("p", "c", "a", 2.0, 1.0), ("q", "y", "x", 2.5, 2.0)]
-    assert best(pool, "--format", "pairs", "--min-score", "2.6").rows() == [("p", "b", "a", 3.0, 1.0)]
+    assert out.rows() == [
+        ("p", "b", "a", 3.0, 1.0),
+        ("p", "c", "a", 2.0, 1.0),
+        ("q", "y", "x", 2.5, 2.0),
+    ]
+    assert best(pool, "--format", "pairs", "--min-score", "2.6").rows() == [
+        ("p", "b", "a", 3.0, 1.0)
+    ]
 
 
 def test_the_aggregated_score_stands_beside_the_row_s_own(tmp_path):
-    rows = {"prompt": ["p", "p", "p"], "completion": ["a", "b", "a"], "score": [1, 2, 4], "stage": [1, 1, 2]}
+    rows = {
+        "prompt": ["p", "p", "p"],
+        "completion": ["a", "b", "a"],
+        "score": [1, 2, 4],
+        "stage": [1, 1, 2],
+    }
     pl.DataFrame(rows).write_parquet(tmp_path / "pool.parquet")
     out = best(tmp_path / "pool.parquet", "--aggregate", "max", "-k", "2")
     assert out.columns == ["prompt", "completion", "score", "stage", "rank", "aggregated_score"]
@@ -120,14 +166,34 @@ def test_the_aggregated_score_stands_beside_the_row_s_own(tmp_path):
 
 
 def test_splits_go_by_the_prompt_whatever_its_column(tmp_path):
-    many = pl.DataFrame({"question": [f"p{i % 50}" for i in range(200)], "answer": [str(i) for i in range(200)], "score": list(range(200))})
+    many = pl.DataFrame(
+        {
+            "question": [f"p{i % 50}" for i in range(200)],
+            "answer": [str(i) for i in range(200)],
+            "score": list(range(200)),
+        }
+    )
     many.write_parquet(tmp_path / "pool.parquet")
     for layout in ("pool", "prompt-completion"):
         out = tmp_path / f"{layout}.parquet"
-        done = prefmill("best", tmp_path / "pool.parquet", "-o", out, "-k", "2", "--format", layout, "--split", "a=0.5,b=0.5", "--json")
+        done = prefmill(
+            "best",
+            tmp_path / "pool.parquet",
+            "-o",
+            out,
+            "-k",
+            "2",
+            "--format",
+            layout,
+            "--split",
+            "a=0.5,b=0.5",
+            "--json",
+        )
         assert done.returncode == 0, done.stderr
         column = "question" if layout == "pool" else "prompt"
-        a, b = (set(pl.read_parquet(tmp_path / f"{layout}-{name}.parquet")[column]) for name in "ab")
+        a, b = (
+            set(pl.read_parquet(tmp_path / f"{layout}-{name}.parquet")[column]) for name in "ab"
+        )
         assert a
         assert b
         assert not a & b
@@ -136,7 +202,9 @@ def test_splits_go_by_the_prompt_whatever_its_column(tmp_path):
 
 
 def test_csv_stages_are_text(tmp_path):
-    (tmp_path / "pool.csv").write_text("prompt,completion,score,stage\np,a,9,9\np,b,1,10\np,c,2,10\n")
+    (tmp_path / "pool.csv").write_text(
+        "prompt,completion,score,stage\np,a,9,9\np,b,1,10\np,c,2,10\n"
+    )
     assert best(tmp_path / "pool.csv", "--stages", "last")["completion"].to_list() == ["c"]
 
 
@@ -152,21 +220,55 @@ def test_nothing_left_is_exit_code_1_with_a_hint(pool):
 
 
 def test_pairs_without_contrast_have_a_hint_too(tmp_path):
-    pl.DataFrame({"prompt": ["p", "q"], "completion": ["a", "b"], "score": [1, 2]}).write_parquet(tmp_path / "pool.parquet")
-    done = prefmill("best", tmp_path / "pool.parquet", "-o", tmp_path / "out.parquet", "--format", "pairs", "--min-score", "-1.5")
+    pl.DataFrame({"prompt": ["p", "q"], "completion": ["a", "b"], "score": [1, 2]}).write_parquet(
+        tmp_path / "pool.parquet"
+    )
+    done = prefmill(
+        "best",
+        tmp_path / "pool.parquet",
+        "-o",
+        tmp_path / "out.parquet",
+        "--format",
+        "pairs",
+        "--min-score",
+        "-1.5",
+    )
     assert done.returncode == 1
     assert "2 of 2 rows dropped as single_completion" in done.stderr
 
 
 def test_whole_rows_keep_every_column_whatever_its_name_and_type(tmp_path):
-    names = ['a"b', "a'b", "*", "^x$", "a.b", "_pos", "_score", "slot", "chosen", "label", "SELECT", "🙂"]
+    names = [
+        'a"b',
+        "a'b",
+        "*",
+        "^x$",
+        "a.b",
+        "_pos",
+        "_score",
+        "slot",
+        "chosen",
+        "label",
+        "SELECT",
+        "🙂",
+    ]
     pool = pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [1, 2]})
     pool = pool.with_columns(pl.lit(i).alias(name) for i, name in enumerate(names))
-    pool = pool.with_columns(date=pl.date(2026, 1, 2), nested=pl.struct(x=1), ids=pl.concat_list(pl.lit(1), pl.lit(2)))
+    pool = pool.with_columns(
+        date=pl.date(2026, 1, 2), nested=pl.struct(x=1), ids=pl.concat_list(pl.lit(1), pl.lit(2))
+    )
     pool.write_parquet(tmp_path / "pool.parquet")
     for engine in ("duckdb", "polars"):
-        pm.run(pm.BestOf(), tmp_path / "pool.parquet", tmp_path / "out.parquet", engine=engine, overwrite=True)
-        assert pl.read_parquet(tmp_path / "out.parquet").equals(pool[1:].with_columns(rank=pl.lit(1, pl.Int64)))
+        pm.run(
+            pm.BestOf(),
+            tmp_path / "pool.parquet",
+            tmp_path / "out.parquet",
+            engine=engine,
+            overwrite=True,
+        )
+        assert pl.read_parquet(tmp_path / "out.parquet").equals(
+            pool[1:].with_columns(rank=pl.lit(1, pl.Int64))
+        )
 
 
 @pytest.mark.parametrize(
@@ -183,8 +285,14 @@ def test_whole_rows_keep_every_column_whatever_its_name_and_type(tmp_path):
         (["--format", "trl"], "got 'trl' for picks"),
         (["--format", "pool", "--chat"], "'pool' leaves every column as it is"),
         (["--format", "pool", "--keep", "model"], "keeps every column"),
-        (["--format", "pairs", "--pick", "random"], "expected pick best, scope prompt, stages all, no length control"),
-        (["--format", "pairs", "--scope", "pool"], "expected pick best, scope prompt, stages all, no length control"),
+        (
+            ["--format", "pairs", "--pick", "random"],
+            "expected pick best, scope prompt, stages all, no length control",
+        ),
+        (
+            ["--format", "pairs", "--scope", "pool"],
+            "expected pick best, scope prompt, stages all, no length control",
+        ),
         (["--format", "messages", "--keep", "modell"], "modell"),
     ],
 )
@@ -210,14 +318,37 @@ def test_a_column_named_rank_is_no_accident(pool):
         second = pool.parent / f"{engine}.parquet"
         done = prefmill("best", pool.parent / "first.parquet", "-o", second, "--engine", engine)
         assert done.returncode == 0, done.stderr
-        assert "note: the input's column 'rank' is 'rank_in' in the output, which has a 'rank' of its own" in done.stderr
+        assert (
+            "note: the input's column 'rank' is 'rank_in' in the output, which has a 'rank' of its own"
+            in done.stderr
+        )
         first, out = pl.read_parquet(pool.parent / "first.parquet"), pl.read_parquet(second)
         assert out.columns == [*first.drop("rank").columns, "rank_in", "rank"]
-        assert out.drop("rank").equals(first.filter(pl.col("rank") == 1).rename({"rank": "rank_in"}).select(out.drop("rank").columns))
-        done = prefmill("best", second, "-o", pool.parent / "third.parquet", "--engine", engine, "--json", "--quiet")
+        assert out.drop("rank").equals(
+            first.filter(pl.col("rank") == 1)
+            .rename({"rank": "rank_in"})
+            .select(out.drop("rank").columns)
+        )
+        done = prefmill(
+            "best",
+            second,
+            "-o",
+            pool.parent / "third.parquet",
+            "--engine",
+            engine,
+            "--json",
+            "--quiet",
+        )
         assert done.returncode == 2, "a second column rank_in would be one too many"
         assert "the input has a column 'rank_in'" in done.stderr
-    done = prefmill("best", pool.parent / "first.parquet", "-o", pool.parent / "json.parquet", "--json", "--quiet")
+    done = prefmill(
+        "best",
+        pool.parent / "first.parquet",
+        "-o",
+        pool.parent / "json.parquet",
+        "--json",
+        "--quiet",
+    )
     assert json.loads(done.stdout)["renamed"] == {"rank": "rank_in"}
     done = prefmill(
         "best",
@@ -245,12 +376,24 @@ def test_dry_run(pool):
 
 
 def test_plans_go_round_through_toml(pool):
-    plan = pm.BestOf(k=3, pick="median", scope="pool", min_score=0.5, stages="last", aggregate="max", min_votes=2, seed=9)
+    plan = pm.BestOf(
+        k=3,
+        pick="median",
+        scope="pool",
+        min_score=0.5,
+        stages="last",
+        aggregate="max",
+        min_votes=2,
+        seed=9,
+    )
     assert read_plan(plan.to_toml()) == plan
     assert pm.BestOf.from_toml(pm.BestOf().to_toml()) == pm.BestOf()
     assert pm.BestOf(k=2).hash() != pm.BestOf(k=3).hash()
     (pool.parent / "plan.toml").write_text("[best_of]\nk = 9\npick = 'worst'\n")
-    assert best(pool, "--plan", pool.parent / "plan.toml", "-k", "1")["answer"].to_list() == ["a", "x"]
+    assert best(pool, "--plan", pool.parent / "plan.toml", "-k", "1")["answer"].to_list() == [
+        "a",
+        "x",
+    ]
 
 
 def test_hashes_of_older_plans_stay():
@@ -266,15 +409,23 @@ def test_lazy_and_sql_carry_the_stage_where_it_is_mapped():
     install(con)
     con.register("pool", POOL.to_arrow())
     roles = {"prompt": "question", "completion": "answer", "score": "reward", "stage": "round"}
-    assert con.sql(plan.sql("pool", **roles)).fetchall() == lazy.rows() == [("p", "b", 3.0, 1, 1), ("q", "y", 2.5, 1, 2)]
+    assert (
+        con.sql(plan.sql("pool", **roles)).fetchall()
+        == lazy.rows()
+        == [("p", "b", 3.0, 1, 1), ("q", "y", 2.5, 1, 2)]
+    )
     assert report(plan, con, "pool", **roles) == pm.pair_report(POOL, plan)
 
 
 def test_a_stage_that_is_no_whole_number_is_refused_in_sql():
     con = duckdb.connect()
     install(con)
-    con.execute("CREATE TABLE pool AS SELECT 'p' AS prompt, 'a' AS completion, 1 AS score, 1.5 AS stage")
-    with pytest.raises(duckdb.Error, match="prefmill: a stage is no whole number; got type DECIMAL"):
+    con.execute(
+        "CREATE TABLE pool AS SELECT 'p' AS prompt, 'a' AS completion, 1 AS score, 1.5 AS stage"
+    )
+    with pytest.raises(
+        duckdb.Error, match="prefmill: a stage is no whole number; got type DECIMAL"
+    ):
         con.sql(pm.BestOf(stages="last").sql("pool")).fetchall()
 
 
@@ -286,7 +437,9 @@ def con():
     with duckdb.connect(config={"threads": 2}) as connection:
         install(connection)
         connection.register("pool", POOL.to_arrow())
-        connection.execute("CREATE TABLE named AS SELECT question AS prompt, answer AS completion, reward AS score FROM pool")
+        connection.execute(
+            "CREATE TABLE named AS SELECT question AS prompt, answer AS completion, reward AS score FROM pool"
+        )
         connection.execute("CREATE TABLE empty AS FROM named LIMIT 0")
         yield connection
 
@@ -300,16 +453,23 @@ def con():
         ("named, pick := 'random', seed := 4", {"pick": "random", "seed": 4}),
         ("named, pick := 'median', min_score := 2", {"pick": "median", "min_score": 2}),
         ("named, scope := 'pool', k := 3", {"scope": "pool", "k": 3}),
-        ("named, scope := 'pool', pick := 'random', k := 3", {"scope": "pool", "pick": "random", "k": 3}),
+        (
+            "named, scope := 'pool', pick := 'random', k := 3",
+            {"scope": "pool", "pick": "random", "k": 3},
+        ),
         ("named, k := 200000, scope := 'pool'", {"k": 200000, "scope": "pool"}),
     ],
 )
 def test_the_macro_is_the_plan(call, plan, con):
-    assert con.sql(f"FROM best_of({call})").fetchall() == pm.BestOf(**plan).lazy(POOL).collect().rows()
+    assert (
+        con.sql(f"FROM best_of({call})").fetchall() == pm.BestOf(**plan).lazy(POOL).collect().rows()
+    )
 
 
 def test_the_macro_takes_roles_by_name_as_expressions(con):
-    rows = con.sql("FROM best_of(pool, prompt := question, completion := answer, score := -reward, k := 2)").fetchall()
+    rows = con.sql(
+        "FROM best_of(pool, prompt := question, completion := answer, score := -reward, k := 2)"
+    ).fetchall()
     assert rows == pm.BestOf(k=2).lazy(POOL, score="-reward").collect().rows()
     assert rows[0] == ("p", "a", -1.0, 1)
 
@@ -329,7 +489,10 @@ def test_the_macro_takes_roles_by_name_as_expressions(con):
         ("beta := 'nan'::DOUBLE", "beta is no finite number > 0; got nan"),
         ("beta := 'inf'::DOUBLE", "beta is no finite number > 0; got inf"),
         ("beta := NULL", "beta is no finite number > 0; got NULL"),
-        ("pick := 'rso', scope := 'pool'", "pick rso accepts inside a prompt; got scope pool, expected prompt"),
+        (
+            "pick := 'rso', scope := 'pool'",
+            "pick rso accepts inside a prompt; got scope pool, expected prompt",
+        ),
         ("length_control := NULL", "length_control is neither true nor false; got NULL"),
     ],
 )
@@ -340,12 +503,23 @@ def test_the_macro_refuses_and_is_never_silently_empty(table, argument, words, c
 
 def test_large_pools_take_every_way(con):
     """Heaps, sorted lists and lists with ids give the same picks."""
-    many = pl.DataFrame({"prompt": ["p"] * 3000, "completion": list(map(str, range(3000))), "score": [math.sin(i) for i in range(3000)]})
+    many = pl.DataFrame(
+        {
+            "prompt": ["p"] * 3000,
+            "completion": list(map(str, range(3000))),
+            "score": [math.sin(i) for i in range(3000)],
+        }
+    )
     many = many.with_columns(id=pl.int_range(pl.len()))
     con.register("many", many.to_arrow())
     for pick in ("best", "worst"):
         for k in (1, 2, 70, 5000):
-            wanted = many.sort("score", descending=pick == "best").head(k).sort("score", descending=True)["completion"].to_list()
+            wanted = (
+                many.sort("score", descending=pick == "best")
+                .head(k)
+                .sort("score", descending=True)["completion"]
+                .to_list()
+            )
             for scope in ("prompt", "pool"):
                 for tie in ("position", "id"):
                     plan = pm.BestOf(k=k, pick=pick, scope=scope, tie_break=tie)

@@ -1,4 +1,6 @@
-"""The cases of `cases/values.toml` and `cases/curves.toml` on every engine that has values and curves; as in `test_cases.py`."""
+"""The cases of `cases/values.toml` and `cases/curves.toml` on every engine that has values and
+curves; as in `test_cases.py`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from test_cases import FOLDER, plain, table_of
 
 import prefmill as pm
 from prefmill.errors import PrefmillError
-from prefmill.schema import Roles
+from prefmill.table.roles import Roles
 
 Answer = tuple[list[tuple], dict]
 KEYS = {"name", "plan", "curve", "columns", "roles", "header", "rows", "expect", "report", "error"}
@@ -34,13 +36,18 @@ def cases(file: str) -> list:
 def on_cli(command: str, table: pa.Table, options: dict) -> tuple[pl.DataFrame, str]:
     from typer.testing import CliRunner
 
-    from prefmill.cli import app
+    from prefmill.cli.main import app
 
-    told = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in options.items()]
+    told = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in options.items()
+    ]
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.parquet"), Path(folder, "out.parquet")
         pq.write_table(table, source)
-        done = CliRunner().invoke(app, [command, str(source), "-o", str(target), "--quiet", *told], catch_exceptions=False)
+        done = CliRunner().invoke(
+            app, [command, str(source), "-o", str(target), "--quiet", *told], catch_exceptions=False
+        )
         assert done.exit_code == 0, done.output
         return pl.read_parquet(target), done.stdout
 
@@ -58,13 +65,32 @@ def values_of(host: str, table: pa.Table, plan: dict, columns: dict) -> pl.DataF
         return pm.values(pl.from_arrow(table), pm.Values(**plan), **columns)
     if host == "cli":
         return on_cli("values", table, plan | columns)[0]
-    roles = ("state", "action", "next_state", "probability", "reward", "policy_probability", "score", "id", "parent_id")
-    names = {role: columns.get(role, role) for role in roles if columns.get(role, role) in table.column_names}
+    roles = (
+        "state",
+        "action",
+        "next_state",
+        "probability",
+        "reward",
+        "policy_probability",
+        "score",
+        "id",
+        "parent_id",
+    )
+    names = {
+        role: columns.get(role, role)
+        for role in roles
+        if columns.get(role, role) in table.column_names
+    }
     macro = "tree_values" if "parent_id" in names else "state_values"
     said = [f'{role} := "{name}"' for role, name in names.items()]
-    said += [f"{name} := '{value}'" if isinstance(value, str) else f"{name} := {value}" for name, value in plan.items()]
+    said += [
+        f"{name} := '{value}'" if isinstance(value, str) else f"{name} := {value}"
+        for name, value in plan.items()
+    ]
     order = "id" if macro == "tree_values" else "state, action"
-    return from_duckdb(host, table, lambda name: f"FROM {macro}('{name}', {', '.join(said)}) ORDER BY {order}")
+    return from_duckdb(
+        host, table, lambda name: f"FROM {macro}('{name}', {', '.join(said)}) ORDER BY {order}"
+    )
 
 
 @pytest.mark.parametrize("host", ["polars", "frame", "table", "parquet", "cli"])
@@ -78,7 +104,11 @@ def test_values(case: dict, host: str) -> None:
             values_of(host, table, case.get("plan", {}), names)
         return
     found = values_of(host, table, case.get("plan", {}), names)
-    keys = ["id", "parent_id"] if {"parent_id", names.get("parent_id")} & set(header) else ["state", "action"]
+    keys = (
+        ["id", "parent_id"]
+        if {"parent_id", names.get("parent_id")} & set(header)
+        else ["state", "action"]
+    )
     assert found.columns == [*keys, "reward", "policy", "q", "v", "advantage"]
     assert found.dtypes[2:] == [pl.Float64] * 5
     assert found.rows() == [tuple(plain(row)) for row in case["expect"]]
@@ -97,9 +127,15 @@ def curve_of(host: str, table: pa.Table, how: dict, roles: dict) -> Answer:
         return points.rows(), json.loads(told) if told else {}
     resolved = Roles.resolve(table.column_names, roles)
     score = f'-pref_number("{resolved.score}")' if resolved.negate else f'"{resolved.score}"'
-    said = [f'prompt := "{resolved.prompt}"', f'completion := "{resolved.completion}"', f"score := {score}"]
+    said = [
+        f'prompt := "{resolved.prompt}"',
+        f'completion := "{resolved.completion}"',
+        f"score := {score}",
+    ]
     said += [f"{name} := {value}" for name, value in how.items()]
-    rows = from_duckdb(host, table, lambda name: f"FROM best_of_curve('{name}', {', '.join(said)})").rows()
+    rows = from_duckdb(
+        host, table, lambda name: f"FROM best_of_curve('{name}', {', '.join(said)})"
+    ).rows()
     return [row if "by" in how else row[1:] for row in rows], {}
 
 

@@ -1,8 +1,10 @@
-"""Every case of `cases/*.toml` on every engine. A case that fails on one engine only is that engine's bug.
+"""Every case of `cases/*.toml` on every engine. A case that fails on one engine only is that
+engine's bug.
 
 In a case "<null>" is null and "<nan>", "<inf>", "<-inf>" are floats; `expect` is written by hand.
-`gaps = { engine = "reason; until 0.2" }` says where a case cannot hold, and up to which version that may stay so; it then has to fail
-there. The name before the dash stands for all forms of an engine: `duckdb` also for `duckdb-table`.
+`gaps = { engine = "reason; until 0.2" }` says where a case cannot hold, and up to which version
+that may stay so; it then has to fail there. The name before the dash stands for all forms of an
+engine: `duckdb` also for `duckdb-table`.
 """
 
 from __future__ import annotations
@@ -19,18 +21,36 @@ from conftest import ENGINES, assert_same, known_to_duckdb, our_errors, rows_of
 import prefmill
 from prefmill.errors import PrefmillError
 from prefmill.plans import KINDS as PLANS
-from prefmill.report import PairReport
-from prefmill.schema import Roles
+from prefmill.table.report import PairReport
+from prefmill.table.roles import Roles
 
 SPECIAL = {"<null>": None, "<nan>": math.nan, "<inf>": math.inf, "<-inf>": -math.inf}
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
-DTYPES = {"str": pa.string(), "i64": pa.int64(), "f64": pa.float64(), "bool": pa.bool_(), "messages": MESSAGES}
+DTYPES = {
+    "str": pa.string(),
+    "i64": pa.int64(),
+    "f64": pa.float64(),
+    "bool": pa.bool_(),
+    "messages": MESSAGES,
+}
 KINDS = {plan.kind: plan for plan in PLANS}
 SCORES = {"pairs": (3, 4), "unpaired": (3,), "best_of": (2, 4), "advantages": (2, 3)}
 FOLDER = Path(__file__).parent / "cases"
 #: Cases that are no selection of rows have engines of their own: `test_case_values.py`.
 OTHERS = ("values", "curves")
-KEYS = {"name", "kind", "plan", "roles", "columns", "header", "rows", "expect", "report", "error", "gaps"}
+KEYS = {
+    "name",
+    "kind",
+    "plan",
+    "roles",
+    "columns",
+    "header",
+    "rows",
+    "expect",
+    "report",
+    "error",
+    "gaps",
+}
 CASES = [
     pytest.param(case, id=f"{path.stem}-{case['name']}".replace(" ", "_"))
     for path in sorted(FOLDER.glob("*.toml"))
@@ -49,7 +69,13 @@ def plain(value: object) -> object:
 
 
 def dtype(values: list) -> pa.DataType:
-    for python, arrow in ((str, "str"), (list, "messages"), (float, "f64"), (bool, "bool"), (int, "i64")):
+    for python, arrow in (
+        (str, "str"),
+        (list, "messages"),
+        (float, "f64"),
+        (bool, "bool"),
+        (int, "i64"),
+    ):
         if any(type(value) is python for value in values):
             return DTYPES[arrow]
     return DTYPES["str"]
@@ -58,15 +84,28 @@ def dtype(values: list) -> pa.DataType:
 def table_of(case: dict) -> pa.Table:
     header = case.get("header", ["prompt", "completion", "score"])
     rows = [plain(row) for row in case["rows"]]
-    assert all(len(row) == len(header) for row in rows), f"{case['name']}: rows of {len(header)} values"
+    assert all(len(row) == len(header) for row in rows), (
+        f"{case['name']}: rows of {len(header)} values"
+    )
     columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    types = {name: DTYPES[case["columns"][name]] if name in case.get("columns", {}) else dtype(values) for name, values in columns.items()}
+    types = {
+        name: DTYPES[case["columns"][name]] if name in case.get("columns", {}) else dtype(values)
+        for name, values in columns.items()
+    }
     return pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
 
 
 def expected(case: dict, kind: str) -> tuple[list[tuple], dict]:
-    rows = [tuple(float(v) if i in SCORES[kind] else v for i, v in enumerate(plain(row))) for row in case["expect"]]
-    report = {"rows_in": len(case["rows"]), "rows_not_selected": 0, "dropped": {}, "pairs_out": len(rows)} | plain(case["report"])
+    rows = [
+        tuple(float(v) if i in SCORES[kind] else v for i, v in enumerate(plain(row)))
+        for row in case["expect"]
+    ]
+    report = {
+        "rows_in": len(case["rows"]),
+        "rows_not_selected": 0,
+        "dropped": {},
+        "pairs_out": len(rows),
+    } | plain(case["report"])
     if kind == "unpaired":
         labels = [row[2] for row in rows]
         report |= {"labels": {"true": labels.count(True), "false": labels.count(False)}}
@@ -100,14 +139,25 @@ def test_gaps_name_engines_and_expire() -> None:
             until = re.search(r"; until (\d+)\.(\d+)$", reason)
             assert until, f"{case['name']}: a gap ends in `; until VERSION`; got {reason!r}"
             now = tuple(map(int, prefmill.__version__.split(".")[:2]))
-            assert now < tuple(map(int, until.groups())), f"{case['name']}: the gap of {engine} has expired: {reason}"
+            assert now < tuple(map(int, until.groups())), (
+                f"{case['name']}: the gap of {engine} has expired: {reason}"
+            )
 
 
 # What the public macros of `sql/` have arguments for.
 MACROS = {
     "pairs": (
         "preference_pairs",
-        {"strategy", "chosen_min", "rejected_below", "min_margin", "max_pairs_per_prompt", "top_k", "bottom_k", "seed"},
+        {
+            "strategy",
+            "chosen_min",
+            "rejected_below",
+            "min_margin",
+            "max_pairs_per_prompt",
+            "top_k",
+            "bottom_k",
+            "seed",
+        },
     ),
     "unpaired": ("unpaired", {"chosen_min", "rejected_below"}),
     "best_of": ("best_of", {"k", "pick", "scope", "min_score", "seed", "beta", "length_control"}),
@@ -118,9 +168,17 @@ MACROS = {
 def sayable(case: dict) -> bool:
     fields = MACROS[case.get("kind", "pairs")][1]
     roles = case.get("roles", {})
-    if roles.get("score", "").startswith("-") and any(isinstance(value, str) for row in case["rows"] for value in row[2:]):
-        return False  # an expression over text that is no number is null: the macro cannot tell that from a missing score
-    return "error" not in case and set(case.get("plan", {})) <= fields and set(roles) <= {"prompt", "completion", "score"}
+    if roles.get("score", "").startswith("-") and any(
+        isinstance(value, str) for row in case["rows"] for value in row[2:]
+    ):
+        # an expression over text that is no number is null: the macro cannot tell that from a
+        # missing score
+        return False
+    return (
+        "error" not in case
+        and set(case.get("plan", {})) <= fields
+        and set(roles) <= {"prompt", "completion", "score"}
+    )
 
 
 SAYABLE = [param for param in CASES if sayable(param.values[0])]
@@ -129,17 +187,28 @@ SAYABLE = [param for param in CASES if sayable(param.values[0])]
 @pytest.mark.parametrize("kind", ["table", "parquet", "frame"])
 @pytest.mark.parametrize("case", SAYABLE)
 def test_public_macro(case: dict, kind: str) -> None:
-    """`FROM preference_pairs(feedback, prompt := ..., k := ...)`: the cases whose plan the public macros can say."""
+    """`FROM preference_pairs(feedback, prompt := ..., k := ...)`: the cases whose plan the public
+    macros can say.
+    """
     from prefmill.duckdb import sql
 
     plan = KINDS[case.get("kind", "pairs")].from_mapping(case.get("plan", {}))
     table = table_of(case)
     roles = Roles.resolve(table.column_names, case.get("roles", {}))
-    columns = {"prompt": f'"{roles.prompt}"', "completion": f'"{roles.completion}"', "score": f'"{roles.score}"'}
+    columns = {
+        "prompt": f'"{roles.prompt}"',
+        "completion": f'"{roles.completion}"',
+        "score": f'"{roles.score}"',
+    }
     if roles.negate:
-        columns["score"] = f"-pref_number({columns['score']})"  # as plan.sql does: SQL negates neither text nor booleans
+        columns["score"] = (
+            # as plan.sql does: SQL negates neither text nor booleans
+            f"-pref_number({columns['score']})"
+        )
     macro, fields = MACROS[plan.kind]
-    arguments = columns | {"kind" if name == "method" else name: sql(getattr(plan, name)) for name in sorted(fields)}
+    arguments = columns | {
+        "kind" if name == "method" else name: sql(getattr(plan, name)) for name in sorted(fields)
+    }
     call = ", ".join(f"{name} := {value}" for name, value in arguments.items())
     with known_to_duckdb(kind, table) as (con, name), our_errors():
         rows = rows_of(con.sql(f"FROM {macro}('{name}', {call})").to_arrow_table(), plan)

@@ -1,4 +1,6 @@
-"""The HTTP client of samplers and scorers over servers, against a server that says what it was told to."""
+"""The HTTP client of samplers and scorers over servers, against a server that says what it was told
+to.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ ASKED = [Request(f"q{i}", 0.5, i) for i in range(12)]
 
 
 class Script:
-    """Says the given answers to the first requests, and then echoes the prompt; keeps what it was asked."""
+    """Says the given answers to the first requests, and then echoes the prompt; keeps what it was
+    asked.
+    """
 
     def __init__(self, *said: Any, wait: float = 0.0) -> None:
         self.said, self.wait = list(said), wait
@@ -55,31 +59,68 @@ def sampler(url: str, **more: Any) -> EndpointSampler:
 def test_answers_in_order_and_what_is_sent() -> None:
     script = Script(wait=0.02)
     with serving.server(script) as url:
-        asked = sampler(url, concurrency=4, top_p=0.9, max_new_tokens=7, stop=["\n"], seed_bits=32, extra={"top_k": 3})
+        asked = sampler(
+            url,
+            concurrency=4,
+            top_p=0.9,
+            max_new_tokens=7,
+            stop=["\n"],
+            seed_bits=32,
+            extra={"top_k": 3},
+        )
         found = asked.sample([Request("q", 0.0, 2**40 + 5), *ASKED])
     assert [answer.text for answer in found] == ["re: q", *(f"re: q{i}" for i in range(12))]
     assert script.most == 4, "so many requests at a time, and no more"
     path, body, _ = next(each for each in script.asked if each[1]["messages"][0]["content"] == "q")
     assert path == "/v1/chat/completions"
     assert body == {
-        "model": "m", "messages": [{"role": "user", "content": "q"}], "temperature": 0.0, "top_p": 0.9, "max_tokens": 7, "seed": 5,
-        "stop": ["\n"], "logprobs": True, "top_k": 3,
-    }  # fmt: skip
+        "model": "m",
+        "messages": [{"role": "user", "content": "q"}],
+        "temperature": 0.0,
+        "top_p": 0.9,
+        "max_tokens": 7,
+        "seed": 5,
+        "stop": ["\n"],
+        "logprobs": True,
+        "top_k": 3,
+    }
     usage = asked.usage
-    assert (usage.requests, usage.tokens_in, usage.tokens_out) == (13, 130, sum(len(a.text) for a in found))
+    assert (usage.requests, usage.tokens_in, usage.tokens_out) == (
+        13,
+        130,
+        sum(len(a.text) for a in found),
+    )
 
 
 def test_what_an_answer_means() -> None:
     tokens = [{"token": "a", "logprob": -1.5, "top_logprobs": []}, {"token": "b", "logprob": -0.25}]
-    plain = {"choices": [{"text": "abcSTOP", "finish_reason": "stop", "logprobs": {"tokens": ["abc"], "token_logprobs": [-2.0]}}]}
-    said = [serving.chat("ab", "length", logprobs={"content": tokens}), serving.chat("none", "content_filter"), {**serving.chat(None)}]
+    plain = {
+        "choices": [
+            {
+                "text": "abcSTOP",
+                "finish_reason": "stop",
+                "logprobs": {"tokens": ["abc"], "token_logprobs": [-2.0]},
+            }
+        ]
+    }
+    said = [
+        serving.chat("ab", "length", logprobs={"content": tokens}),
+        serving.chat("none", "content_filter"),
+        {**serving.chat(None)},
+    ]
     with serving.server(Script(*((200, {}, each) for each in said))) as url:
         got = sampler(url, concurrency=1).sample(ASKED[:3])
-    assert got == [Answer("ab", "length", -1.75, 2), Answer("none", "content_filter", None, 4), Answer("", "stop", None, 0)]
+    assert got == [
+        Answer("ab", "length", -1.75, 2),
+        Answer("none", "content_filter", None, 4),
+        Answer("", "stop", None, 0),
+    ]
     with serving.server(Script((200, {}, plain))) as url:
         text = sampler(url, api="completions", stop="STOP").sample([Request("p", 1.0, 0)])
         with pytest.raises(RequestFailed, match="messages cannot go"):
-            sampler(url, api="completions").sample([Request([{"role": "user", "content": "p"}], 1.0, 0)])
+            sampler(url, api="completions").sample(
+                [Request([{"role": "user", "content": "p"}], 1.0, 0)]
+            )
     assert text == [Answer("abc", "stop", -2.0, 1)]
 
 
@@ -92,10 +133,21 @@ def test_tried_again(status: int) -> None:
     assert asked.usage.requests == 4
 
 
-@pytest.mark.parametrize("half", [
-    b'{"choices": [{"message"', b"", b"<html>", b"[]", b"null", {"choices": []}, {"choices": [{"message": {}, "finish_reason": "stop"}]},
-    serving.chat("x", None), {"choices": [{"message": {"content": 3}, "finish_reason": "stop"}]}, {"error": "in an answer that is 200"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "half",
+    [
+        b'{"choices": [{"message"',
+        b"",
+        b"<html>",
+        b"[]",
+        b"null",
+        {"choices": []},
+        {"choices": [{"message": {}, "finish_reason": "stop"}]},
+        serving.chat("x", None),
+        {"choices": [{"message": {"content": 3}, "finish_reason": "stop"}]},
+        {"error": "in an answer that is 200"},
+    ],
+)
 def test_half_an_answer_is_no_answer(half: Any) -> None:
     with serving.server(Script((200, {}, half))) as url:
         asked = sampler(url)
@@ -103,27 +155,46 @@ def test_half_an_answer_is_no_answer(half: Any) -> None:
     assert asked.usage.retries == {"broken answer": 1}
 
 
-@pytest.mark.parametrize(("status", "said", "words"), [
-    (400, {"error": {"message": "temperature must be small", "code": 3}}, "got 400 temperature must be small. The prompt was \"q0\""),
-    (401, {"error": "no key"}, "got 401 no key"), (404, {"detail": "Not Found"}, "got 404 Not Found"),
-    (422, {"detail": [{"loc": ["a"], "msg": "b"}]}, r'got 422 \[\{"loc": \["a"\], "msg": "b"\}\]'),
-    (501, b"<html>\n no  way</html>", "no way"),
-    (307, b"", "got 307"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "said", "words"),
+    [
+        (
+            400,
+            {"error": {"message": "temperature must be small", "code": 3}},
+            'got 400 temperature must be small. The prompt was "q0"',
+        ),
+        (401, {"error": "no key"}, "got 401 no key"),
+        (404, {"detail": "Not Found"}, "got 404 Not Found"),
+        (
+            422,
+            {"detail": [{"loc": ["a"], "msg": "b"}]},
+            r'got 422 \[\{"loc": \["a"\], "msg": "b"\}\]',
+        ),
+        (501, b"<html>\n no  way</html>", "no way"),
+        (307, b"", "got 307"),
+    ],
+)
 def test_final(status: int, said: Any, words: str) -> None:
     script = Script(*[(status, {}, said)] * 20)
-    with serving.server(script) as url, pytest.raises((RequestFailed, BadRow), match=words) as caught:
+    with (
+        serving.server(script) as url,
+        pytest.raises((RequestFailed, BadRow), match=words) as caught,
+    ):
         sampler(url, concurrency=1).sample(ASKED)
     assert len(script.asked) == 1, "nothing is asked after it"
     failed = caught.value.__cause__ if isinstance(caught.value, BadRow) else caught.value
     assert isinstance(failed, RequestFailed)
     assert (failed.status, failed.index, caught.value.exit_code) == (status, 0, 1)
-    assert isinstance(caught.value, BadRow) == (status in (400, 422)), "the others are the server's fault"
+    assert isinstance(caught.value, BadRow) == (status in (400, 422)), (
+        "the others are the server's fault"
+    )
 
 
 def test_gives_up() -> None:
     with serving.server(Script(*[(500, {}, {"error": {"message": "out of memory"}})] * 20)) as url:
-        with pytest.raises(RequestFailed, match="gave no answer, asked 3 times; the last time 500 out of memory") as caught:
+        with pytest.raises(
+            RequestFailed, match="gave no answer, asked 3 times; the last time 500 out of memory"
+        ) as caught:
             sampler(url, retries=2).sample(ASKED[:1])
         assert "Hint: is the server up? What is done is kept" in str(caught.value)
     with pytest.raises(RequestFailed, match="asked once; the last time ConnectError"):
@@ -143,7 +214,9 @@ def test_server_that_comes_up_late() -> None:
     time.sleep(0.3)
     original = ThreadingHTTPServer.__init__
     try:
-        ThreadingHTTPServer.__init__ = lambda self, _, handler: original(self, ("127.0.0.1", port), handler)
+        ThreadingHTTPServer.__init__ = lambda self, _, handler: original(
+            self, ("127.0.0.1", port), handler
+        )
         with serving.server(Script()):
             thread.join(20)
     finally:
@@ -153,7 +226,9 @@ def test_server_that_comes_up_late() -> None:
 
 
 def test_slow_answers() -> None:
-    """One that is late, and one that drips: neither a read nor the whole may take longer than the timeout."""
+    """One that is late, and one that drips: neither a read nor the whole may take longer than the
+    timeout.
+    """
     first = threading.Event()
 
     def answer(path: str, body: Any, headers: dict[str, str]) -> Any:
@@ -186,7 +261,9 @@ def test_slow_answers() -> None:
         thread.start()
         started = time.monotonic()
         with pytest.raises(RequestFailed, match="ReadTimeout: the answer was not whole in time"):
-            sampler(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.3, retries=0).sample(ASKED[:1])
+            sampler(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.3, retries=0).sample(
+                ASKED[:1]
+            )
         assert time.monotonic() - started < 3
         thread.join(5)
 
@@ -194,15 +271,28 @@ def test_slow_answers() -> None:
 def test_retry_after_holds_all_requests() -> None:
     for dated in (False, True):
         script = Script(
-            lambda dated=dated: (429, {"Retry-After": email.utils.formatdate(time.time() + 2, usegmt=True) if dated else "1"}, {}),
+            lambda dated=dated: (
+                429,
+                {
+                    "Retry-After": email.utils.formatdate(time.time() + 2, usegmt=True)
+                    if dated
+                    else "1"
+                },
+                {},
+            ),
             wait=0.01,
         )
         with serving.server(script) as url:
             sampler(url, concurrency=2).sample(ASKED)
         gaps = [after - before for before, after in zip(script.at, script.at[1:], strict=False)]
         assert max(gaps) > 0.8
-        assert sum(at - script.at[0] < 0.8 for at in script.at) <= 3, "those under way, and none after"
-    with serving.server(Script((503, {"Retry-After": "7200"}, {}))) as url, pytest.raises(RequestFailed, match="asked once"):
+        assert sum(at - script.at[0] < 0.8 for at in script.at) <= 3, (
+            "those under way, and none after"
+        )
+    with (
+        serving.server(Script((503, {"Retry-After": "7200"}, {}))) as url,
+        pytest.raises(RequestFailed, match="asked once"),
+    ):
         sampler(url).sample(ASKED[:1])
 
 
@@ -220,13 +310,19 @@ def test_waits_double_and_are_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     wait = threading.Event.wait
     for _ in range(2):
         here: list[float] = []
-        monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None, here=here: (here.append(timeout), wait(self, 0))[1])
+        monkeypatch.setattr(
+            threading.Event,
+            "wait",
+            lambda self, timeout=None, here=here: (here.append(timeout), wait(self, 0))[1],
+        )
         with serving.server(Script(*[(500, {}, {})] * 5)) as url:
             sampler(url, backoff=8.0).sample(ASKED[:1])
         monkeypatch.undo()
         waits.append([each for each in here if each and each > 2])
     assert waits[0] == waits[1]
-    assert [base / 2 <= each <= base for base, each in zip((8, 16, 32, 60, 60), waits[0], strict=True)] == [True] * 5
+    assert [
+        base / 2 <= each <= base for base, each in zip((8, 16, 32, 60, 60), waits[0], strict=True)
+    ] == [True] * 5
 
 
 def test_the_key_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +334,13 @@ def test_the_key_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
             asked.sample(ASKED[:1])
         assert asked.sample(ASKED[:1])[0].text == "re: q0"
     assert script.asked[0][2]["authorization"] == "Bearer sk-very-secret"
-    for text in (str(caught.value), repr(asked), str(asked.fingerprint), str(pickle.dumps(asked)), str(caught.value.__dict__)):
+    for text in (
+        str(caught.value),
+        repr(asked),
+        str(asked.fingerprint),
+        str(pickle.dumps(asked)),
+        str(caught.value.__dict__),
+    ):
         assert "secret" not in text
     again = pickle.loads(pickle.dumps(asked))
     assert again == asked
@@ -248,12 +350,27 @@ def test_the_key_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         again.sample(ASKED[:1])
 
 
-@pytest.mark.parametrize("wrong", [
-    {"url": "localhost:8000"}, {"url": "http://user:pw@host/v1"}, {"url": "ftp://host"}, {"url": "http://host/v1?key=1"},
-    {"concurrency": 0},
-    {"retries": -1}, {"timeout": 0}, {"backoff": float("nan")}, {"rate_limit": "fast"}, {"rate_limit": 0}, {"rate_limit": "3/fortnight"},
-    {"api": "chats"}, {"top_p": 0}, {"max_new_tokens": 0}, {"stop": [""]}, {"seed_bits": 0},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"url": "localhost:8000"},
+        {"url": "http://user:pw@host/v1"},
+        {"url": "ftp://host"},
+        {"url": "http://host/v1?key=1"},
+        {"concurrency": 0},
+        {"retries": -1},
+        {"timeout": 0},
+        {"backoff": float("nan")},
+        {"rate_limit": "fast"},
+        {"rate_limit": 0},
+        {"rate_limit": "3/fortnight"},
+        {"api": "chats"},
+        {"top_p": 0},
+        {"max_new_tokens": 0},
+        {"stop": [""]},
+        {"seed_bits": 0},
+    ],
+)
 def test_arguments(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadArgument) as caught:
         EndpointSampler(**{"url": "http://h", "model": "m", **wrong})
@@ -261,11 +378,16 @@ def test_arguments(wrong: dict[str, Any]) -> None:
 
 
 def test_refusals_can_be_answers() -> None:
-    with serving.server(Script((400, {}, {"detail": "too long"}), (413, {}, {"error": "large"}))) as url:
+    with serving.server(
+        Script((400, {}, {"detail": "too long"}), (413, {}, {"error": "large"}))
+    ) as url:
         found = sampler(url, concurrency=1).replies(ASKED[:3], refusals=True)
     assert [reply.answer.finish_reason for reply in found] == ["refused", "refused", "stop"]
     assert "too long" in found[0].answer.text
-    with serving.server(Script((404, {}, {"detail": "no model"}))) as url, pytest.raises(RequestFailed, match="no model"):
+    with (
+        serving.server(Script((404, {}, {"detail": "no model"}))) as url,
+        pytest.raises(RequestFailed, match="no model"),
+    ):
         sampler(url, concurrency=1).replies(ASKED[:3], refusals=True)
 
 

@@ -1,4 +1,6 @@
-"""Best-of-n curves: equal to enumeration over all subsets, the same on both engines, and what is refused."""
+"""Best-of-n curves: equal to enumeration over all subsets, the same on both engines, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ from test_cli import prefmill
 from test_property import common
 
 import prefmill as pm
-from prefmill.curves import order_weights
 from prefmill.duckdb import install
 from prefmill.errors import PrefmillError
+from prefmill.runs.curve import order_weights
 
 
 @pytest.fixture(scope="module")
@@ -30,32 +32,56 @@ def con():
 
 
 def pool_of(pools: list[list[float]]) -> pl.DataFrame:
-    rows = [(f"p{i}", str(j), score) for i, scores in enumerate(pools) for j, score in enumerate(scores)]
-    return pl.DataFrame(rows, schema={"prompt": pl.String, "completion": pl.String, "score": pl.Float64}, orient="row")
+    rows = [
+        (f"p{i}", str(j), score) for i, scores in enumerate(pools) for j, score in enumerate(scores)
+    ]
+    return pl.DataFrame(
+        rows,
+        schema={"prompt": pl.String, "completion": pl.String, "score": pl.Float64},
+        orient="row",
+    )
 
 
 def drawn(seed: int, prompts: int = 40, rows: int = 500) -> pl.DataFrame:
     draw = random.Random(seed)
     rows_ = [
-        (f"p{draw.randrange(prompts)}", str(i), draw.choice([1.0, 2.0, None, math.nan, draw.random()]), draw.choice([0.1, 0.9, None]))
+        (
+            f"p{draw.randrange(prompts)}",
+            str(i),
+            draw.choice([1.0, 2.0, None, math.nan, draw.random()]),
+            draw.choice([0.1, 0.9, None]),
+        )
         for i in range(rows)
     ]
-    return pl.DataFrame(rows_, schema={"prompt": pl.String, "completion": pl.String, "score": pl.Float64, "temperature": pl.Float64},
-                        orient="row")  # fmt: skip
+    return pl.DataFrame(
+        rows_,
+        schema={
+            "prompt": pl.String,
+            "completion": pl.String,
+            "score": pl.Float64,
+            "temperature": pl.Float64,
+        },
+        orient="row",
+    )
 
 
 scores = st.floats(-100, 100, allow_nan=False).map(lambda x: round(x, 3))
 
 
 @common
-@given(pools=st.lists(st.lists(scores | st.just(1.0), min_size=1, max_size=8), max_size=5), k=st.none() | st.integers(1, 9))
+@given(
+    pools=st.lists(st.lists(scores | st.just(1.0), min_size=1, max_size=8), max_size=5),
+    k=st.none() | st.integers(1, 9),
+)
 def test_equals_enumeration_over_all_subsets(con, pools, k):
     pool = pool_of(pools)
     wanted = oracle.curve(pools, k)
     con.register("pool", pool.to_arrow())
     found = {
         "polars": pm.curve(pool, k=k, resamples=0).points.drop("low", "high").rows(),
-        "duckdb": con.sql(f"SELECT n, prompts, best, median, mean, kl FROM best_of_curve(pool, k := {k or 'NULL'})").fetchall(),
+        "duckdb": con.sql(
+            f"SELECT n, prompts, best, median, mean, kl FROM best_of_curve(pool, k := {k or 'NULL'})"
+        ).fetchall(),
     }
     for engine, points in found.items():
         assert len(points) == len(wanted), engine
@@ -71,7 +97,9 @@ def test_weights_of_order_statistics_are_exact(m):
     for n in range(1, k + 1):
         wanted = [math.comb(i - 1, n - 1) / math.comb(m, n) for i in range(1, m + 1)]
         np.testing.assert_allclose(best[n - 1], wanted, rtol=1e-9, atol=1e-15)
-        np.testing.assert_allclose(middle[n - 1], middle[n - 1][::-1], rtol=1e-9, atol=1e-15)  # symmetric about the middle
+        np.testing.assert_allclose(
+            middle[n - 1], middle[n - 1][::-1], rtol=1e-9, atol=1e-15
+        )  # symmetric about the middle
     np.testing.assert_allclose(best.sum(axis=1), 1)
     np.testing.assert_allclose(middle.sum(axis=1), 1)
 
@@ -85,29 +113,48 @@ def test_frames_files_and_sql_say_the_same(by, resamples, con, tmp_path):
     found = pm.curve(pool, by=by, resamples=resamples, seed=3)
     files = pm.curve(tmp_path / "pool.parquet", by=by, resamples=resamples, seed=3)
     assert found.points.equals(files.points)
-    assert (found.rows_in, found.rows_used, found.dropped) == (files.rows_in, files.rows_used, files.dropped)
+    assert (found.rows_in, found.rows_used, found.dropped) == (
+        files.rows_in,
+        files.rows_used,
+        files.dropped,
+    )
     assert found.rows_in == 500 == found.rows_used + sum(found.dropped.values())
     argument = f", by := {by}" if by else ""
-    rows = con.sql(f"FROM best_of_curve(pool{argument}, resamples := {resamples}, seed := 3)").fetchall()
+    rows = con.sql(
+        f"FROM best_of_curve(pool{argument}, resamples := {resamples}, seed := 3)"
+    ).fetchall()
     assert [row if by else row[1:] for row in rows] == found.points.rows()
     assert found.points["low"].is_null().all() == (resamples == 0)
 
 
 def test_row_order_is_no_matter():
     pool = drawn(2)
-    points = [pm.curve(pool.sample(fraction=1, shuffle=True, seed=s), by="temperature", resamples=50).points for s in range(3)]
+    points = [
+        pm.curve(
+            pool.sample(fraction=1, shuffle=True, seed=s), by="temperature", resamples=50
+        ).points
+        for s in range(3)
+    ]
     assert points[0].equals(points[1])
     assert points[0].equals(points[2])
 
 
 def test_intervals_cover_and_narrow():
     draw = random.Random(5)
-    small, large = (pool_of([[draw.gauss(0, 1) for _ in range(4)] for _ in range(n)]) for n in (30, 1000))
-    narrow, wide = (pm.curve(pool, seed=1).points.with_columns(width=pl.col("high") - pl.col("low")) for pool in (large, small))
+    small, large = (
+        pool_of([[draw.gauss(0, 1) for _ in range(4)] for _ in range(n)]) for n in (30, 1000)
+    )
+    narrow, wide = (
+        pm.curve(pool, seed=1).points.with_columns(width=pl.col("high") - pl.col("low"))
+        for pool in (large, small)
+    )
     for points in (narrow, wide):
-        assert points.filter((pl.col("low") > pl.col("best")) | (pl.col("high") < pl.col("best"))).is_empty()
+        assert points.filter(
+            (pl.col("low") > pl.col("best")) | (pl.col("high") < pl.col("best"))
+        ).is_empty()
     assert (narrow["width"] < wide["width"]).all()
-    # The interval of a mean is about 1.96 standard errors to each side: 4 / sqrt(4 * 1000) at n = 1.
+    # The interval of a mean is about 1.96 standard errors to each side: 4 / sqrt(4 * 1000) at n =
+    # 1.
     assert narrow["width"][0] == pytest.approx(2 * 1.96 / math.sqrt(4 * 1000), rel=0.2)
     assert not pm.curve(large, seed=2).points["low"].equals(narrow["low"])
 
@@ -144,7 +191,9 @@ def test_what_is_refused_on_both_engines(arguments, words, con):
         source = "pool" if table == "pool" else "nothing"
         con.execute("CREATE OR REPLACE TEMP TABLE nothing AS FROM pool LIMIT 0")
         with pytest.raises(duckdb.Error, match=f"prefmill: best_of_curve: {words}"):
-            con.sql(f"FROM best_of_curve({source}, {', '.join(f'{name} := {value}' for name, value in arguments.items())})").fetchall()
+            con.sql(
+                f"FROM best_of_curve({source}, {', '.join(f'{name} := {value}' for name, value in arguments.items())})"
+            ).fetchall()
 
 
 def test_columns_that_cannot_be_meant():
@@ -160,7 +209,19 @@ def test_columns_that_cannot_be_meant():
 def test_the_command(tmp_path):
     drawn(1).write_parquet(tmp_path / "pool.parquet")
     out = tmp_path / "curve.csv"
-    done = prefmill("curve", tmp_path / "pool.parquet", "--by", "temperature", "-k", "2", "-o", out, "--json", "--resamples", "20")
+    done = prefmill(
+        "curve",
+        tmp_path / "pool.parquet",
+        "--by",
+        "temperature",
+        "-k",
+        "2",
+        "-o",
+        out,
+        "--json",
+        "--resamples",
+        "20",
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["rows_in"] == told["rows_used"] + sum(told["dropped"].values()) == 500

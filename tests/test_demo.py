@@ -1,4 +1,6 @@
-"""The demo's parts: its feedback is the same every time, flaws and all; its reward model trains, and scoring reads the same tokens."""
+"""The demo's parts: its feedback is the same every time, flaws and all; its reward model trains,
+and scoring reads the same tokens.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ import prefmill as pm
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-PLAN = pm.Pairs(strategy="all", chosen_min=None, rejected_below=None, min_margin=2, max_pairs_per_prompt=3)
+PLAN = pm.Pairs(
+    strategy="all", chosen_min=None, rejected_below=None, min_margin=2, max_pairs_per_prompt=3
+)
 
 
 def example(name: str) -> Any:
@@ -53,7 +57,9 @@ def test_planted_flaws_are_counted(made, tmp_path):
     report = pm.run(PLAN, folder / "feedback.parquet", tmp_path / "pairs.parquet")
     assert {name: report.dropped[name] for name in flaws} == flaws
     assert report.dropped["tie"] > 0
-    assert report.rows_in == report.rows_used + report.rows_not_selected + sum(report.dropped.values())
+    assert report.rows_in == report.rows_used + report.rows_not_selected + sum(
+        report.dropped.values()
+    )
 
 
 def test_the_unseen_is_unseen_and_every_pool_has_eight(made):
@@ -70,7 +76,8 @@ def test_length_does_not_tell(made, tmp_path):
     pm.run(PLAN, made[0] / "unseen.parquet", tmp_path / "pairs.parquet")
     pairs = pl.read_parquet(tmp_path / "pairs.parquet")
     longer, same = (
-        compare(pairs["chosen"].str.len_chars(), pairs["rejected"].str.len_chars()).mean() for compare in (pl.Series.gt, pl.Series.eq)
+        compare(pairs["chosen"].str.len_chars(), pairs["rejected"].str.len_chars()).mean()
+        for compare in (pl.Series.gt, pl.Series.eq)
     )
     assert pairs.height > 200
     assert longer + same / 2 < 0.65
@@ -81,10 +88,18 @@ def test_summary_of_perfect_scores(made):
     scored = truth.select("prompt", "completion", score=pl.col("quality"))
     best = scored.sort("score").group_by("prompt", maintain_order=True).last()
     said = example("demo").summary(scored, best, truth)
-    rows = {line.strip().split("  ")[0]: line.split()[-2:] for line in said.splitlines() if line.endswith("%")}
+    rows = {
+        line.strip().split("  ")[0]: line.split()[-2:]
+        for line in said.splitlines()
+        if line.endswith("%")
+    }
     assert rows["best of 8 by the reward model"] == rows["the truly best (the ceiling)"]
     assert rows["best of 8 by the reward model"][1] == "100%"
-    assert float(rows["the worst by the reward model"][0]) < float(rows["any of the 8 (random)"][0]) < 4
+    assert (
+        float(rows["the worst by the reward model"][0])
+        < float(rows["any of the 8 (random)"][0])
+        < 4
+    )
 
 
 def test_the_demo_stops_at_a_failing_command(capsys):

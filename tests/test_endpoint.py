@@ -1,5 +1,5 @@
-"""Samplers, judges and reward models over real servers: `transformers serve`, and tiny models behind the forms of vLLM, SGLang and TEI;
-then the same with faults in between."""
+"""Samplers, judges and reward models over real servers: `transformers serve`, and tiny models
+behind the forms of vLLM, SGLang and TEI; then the same with faults in between."""
 
 from __future__ import annotations
 
@@ -41,15 +41,19 @@ pytestmark = pytest.mark.score
 pools.one_thread()
 
 PROMPTS = pa.table({"prompt": [f"question {i}?" for i in range(8)]})
-POOL = pa.table({
-    "prompt": [f"question {i // 4}?" for i in range(24)],
-    "completion": [f"answer {i} {'x' * (i % 5)}" for i in range(24)],
-})  # fmt: skip
+POOL = pa.table(
+    {
+        "prompt": [f"question {i // 4}?" for i in range(24)],
+        "completion": [f"answer {i} {'x' * (i % 5)}" for i in range(24)],
+    }
+)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`causal` and `reward`, both with one tokenizer that adds a BOS token to plain text, and has one in its chat template."""
+    """`causal` and `reward`, both with one tokenizer that adds a BOS token to plain text, and has
+    one in its chat template.
+    """
     from tokenizers.processors import TemplateProcessing
 
     folder = tmp_path_factory.mktemp("models")
@@ -60,7 +64,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tok.chat_template = "{{ bos_token }}" + tiny.CHAT_TEMPLATE
     tiny_models.save_causal_model("llama", folder / "causal", tok=tok)
     tiny_models.save_reward_model("llama", folder / "reward", tok=tok, seed=3)
-    config = folder / "causal" / "generation_config.json"  # `transformers serve` draws only where this says so
+    config = (
+        folder / "causal" / "generation_config.json"
+    )  # `transformers serve` draws only where this says so
     config.write_text(json.dumps({**json.loads(config.read_text()), "do_sample": True}))
     return folder
 
@@ -74,15 +80,27 @@ def tiny_server(models: Path) -> Iterator[tuple[str, serving.TinyServer]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def starting(models: Path) -> Iterator[tuple[Any, str, Path]]:
-    """`transformers serve` on the tiny model, as a user would start it; it takes its time, in which the other tests run."""
+    """`transformers serve` on the tiny model, as a user would start it; it takes its time, in which
+    the other tests run.
+    """
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
-    command = [Path(sys.executable).with_name("transformers"), "serve", models / "causal", "--host", "127.0.0.1", "--port", port]
+    command = [
+        Path(sys.executable).with_name("transformers"),
+        "serve",
+        models / "causal",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        port,
+    ]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     log = models / "serve.log"
     with log.open("wb") as out:
-        process = subprocess.Popen([*map(str, command), "--device", "cpu"], env=env, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [*map(str, command), "--device", "cpu"], env=env, stdout=out, stderr=subprocess.STDOUT
+        )
     try:
         yield process, f"http://127.0.0.1:{port}", log
     finally:
@@ -114,14 +132,28 @@ def local(models: Path, template: str = "chat") -> np.ndarray:
     return np.asarray(scorer(POOL.combine_chunks().to_batches()[0]))
 
 
-# -- faults between ------------------------------------------------------------------------------------------------------------------------
+# -- faults between
+# ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_sampling_with_faults_between(tiny_server: Any, tmp_path: Path) -> None:
-    """Every fault has struck, and the pool is that of a calm day: nothing lost, nothing twice, every answer that of its seed."""
+    """Every fault has struck, and the pool is that of a calm day: nothing lost, nothing twice,
+    every answer that of its seed.
+    """
     url, _ = tiny_server
-    settings: dict[str, Any] = {"model": "tiny", "max_new_tokens": 8, "retries": 12, "backoff": 0.02, "concurrency": 6}
-    pm.sample(PROMPTS, tmp_path / "calm.parquet", sampler=pm.EndpointSampler(url=f"{url}/v1", **settings), n=4)
+    settings: dict[str, Any] = {
+        "model": "tiny",
+        "max_new_tokens": 8,
+        "retries": 12,
+        "backoff": 0.02,
+        "concurrency": 6,
+    }
+    pm.sample(
+        PROMPTS,
+        tmp_path / "calm.parquet",
+        sampler=pm.EndpointSampler(url=f"{url}/v1", **settings),
+        n=4,
+    )
     with FaultProxy(int(url.rsplit(":", 1)[1]), seed=0, slow=1.1) as proxy:
         sampler = pm.EndpointSampler(url=f"{proxy.url}/v1", timeout=0.9, **settings)
         done = pm.sample(PROMPTS, tmp_path / "stormy.parquet", sampler=sampler, n=4, chunk_rows=16)
@@ -131,7 +163,11 @@ def test_sampling_with_faults_between(tiny_server: Any, tmp_path: Path) -> None:
     usage = sampler.usage
     assert {"429", "500", "timeout", "broken answer"} <= set(usage.retries)
     assert usage.requests == 32 + sum(usage.retries.values())
-    assert (done.requests, done.retries, done.retried) == (usage.requests, usage.requests - 32, usage.retries)
+    assert (done.requests, done.retries, done.retried) == (
+        usage.requests,
+        usage.requests - 32,
+        usage.retries,
+    )
     answers = rows(tmp_path / "calm.parquet")
     assert all(row["logprob"] < 0 and row["n_tokens"] >= 1 for row in answers)
 
@@ -142,11 +178,20 @@ def test_judging_and_scoring_with_faults_between(tiny_server: Any, tmp_path: Pat
     settings: dict[str, Any] = {"retries": 12, "backoff": 0.02, "concurrency": 6}
     with FaultProxy(int(url.rsplit(":", 1)[1]), seed=4, slow=1.1) as proxy:
         for name, where, more in (("calm", url, {}), ("stormy", proxy.url, {"timeout": 0.9})):
-            sampler = pm.EndpointSampler(url=f"{where}/v1", model="m", max_new_tokens=1, extra={"logit_bias": digits}, **settings, **more)
+            sampler = pm.EndpointSampler(
+                url=f"{where}/v1",
+                model="m",
+                max_new_tokens=1,
+                extra={"logit_bias": digits},
+                **settings,
+                **more,
+            )
             judge = pm.JudgeScorer(sampler=sampler, rubric="{prompt} {completion}")
             endpoint = EndpointScorer(url=where, kind="vllm-classify", **settings, **more)
             for kind, scorer in (("judge", judge), ("endpoint", endpoint)):
-                done = pm.score(POOL, tmp_path / f"{name}-{kind}.parquet", scorer=scorer, chunk_rows=8)
+                done = pm.score(
+                    POOL, tmp_path / f"{name}-{kind}.parquet", scorer=scorer, chunk_rows=8
+                )
                 assert done.rows_scored == 24
                 assert done.requests == 24 + done.retries
                 assert done.retries == sum(done.retried.values())
@@ -162,14 +207,30 @@ def test_a_server_that_dies_costs_a_chunk(tiny_server: Any, tmp_path: Path) -> N
 
     def mortal(path: str, body: Any, headers: dict[str, str]) -> serving.Said:
         left[0] -= 1
-        return model(path, body, headers) if left[0] >= 0 else (500, {}, {"detail": "engine is dead"})
+        return (
+            model(path, body, headers) if left[0] >= 0 else (500, {}, {"detail": "engine is dead"})
+        )
 
-    settings: dict[str, Any] = {"model": "m", "max_new_tokens": 4, "retries": 1, "backoff": 0.01, "concurrency": 2}
+    settings: dict[str, Any] = {
+        "model": "m",
+        "max_new_tokens": 4,
+        "retries": 1,
+        "backoff": 0.01,
+        "concurrency": 2,
+    }
     with (
         serving.server(mortal) as dying,
-        pytest.raises(RequestFailed, match="gave no answer, asked 2 times; the last time 500 engine is dead"),
+        pytest.raises(
+            RequestFailed, match="gave no answer, asked 2 times; the last time 500 engine is dead"
+        ),
     ):
-        pm.sample(PROMPTS, tmp_path / "out.parquet", sampler=pm.EndpointSampler(url=f"{dying}/v1", **settings), n=4, chunk_rows=4)
+        pm.sample(
+            PROMPTS,
+            tmp_path / "out.parquet",
+            sampler=pm.EndpointSampler(url=f"{dying}/v1", **settings),
+            n=4,
+            chunk_rows=4,
+        )
     sampler = pm.EndpointSampler(url=f"{url}/v1", **settings)
     done = pm.sample(PROMPTS, tmp_path / "out.parquet", sampler=sampler, n=4, chunk_rows=4)
     assert done.chunks_resumed >= 4
@@ -178,80 +239,152 @@ def test_a_server_that_dies_costs_a_chunk(tiny_server: Any, tmp_path: Path) -> N
     assert rows(tmp_path / "out.parquet") == rows(tmp_path / "whole.parquet")
 
 
-# -- the judge's probabilities -------------------------------------------------------------------------------------------------------------
+# -- the judge's probabilities
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_expected_rating_of_a_model(tiny_server: Any, models: Path, tmp_path: Path) -> None:
-    """The score is the mean of the model's own distribution over the ratings, worked out here from its logits."""
+    """The score is the mean of the model's own distribution over the ratings, worked out here from
+    its logits.
+    """
     url, model = tiny_server
     ids = {n: tiny.tokenizer().convert_tokens_to_ids(str(n)) for n in range(2, 10)}
-    sampler = pm.EndpointSampler(url=f"{url}/v1", model="m", max_new_tokens=1, extra={"logit_bias": {str(i): 30 for i in ids.values()}})
-    done = pm.score(POOL, tmp_path / "out.parquet", scorer=pm.JudgeScorer(sampler=sampler, rubric="{prompt} {completion}"))
+    sampler = pm.EndpointSampler(
+        url=f"{url}/v1",
+        model="m",
+        max_new_tokens=1,
+        extra={"logit_bias": {str(i): 30 for i in ids.values()}},
+    )
+    done = pm.score(
+        POOL,
+        tmp_path / "out.parquet",
+        scorer=pm.JudgeScorer(sampler=sampler, rubric="{prompt} {completion}"),
+    )
     assert done.rows_scored == 24
     for row in rows(tmp_path / "out.parquet"):
         talk = [{"role": "user", "content": f"{row['prompt']} {row['completion']}"}]
         tokens = model.tok.apply_chat_template(talk, add_generation_prompt=True, return_dict=False)
         with torch.inference_mode():
-            weights = model.causal(torch.tensor([tokens])).logits[0, -1].double()[list(ids.values())].softmax(-1)
-        assert row["score"] == pytest.approx(sum(n * float(weight) for n, weight in zip(ids, weights, strict=True)), abs=1e-6)
+            weights = (
+                model.causal(torch.tensor([tokens]))
+                .logits[0, -1]
+                .double()[list(ids.values())]
+                .softmax(-1)
+            )
+        assert row["score"] == pytest.approx(
+            sum(n * float(weight) for n, weight in zip(ids, weights, strict=True)), abs=1e-6
+        )
         assert row["score_rating"] == list(ids)[int(weights.argmax())]
 
 
 def test_local_judge(models: Path, tmp_path: Path) -> None:
     """A model in this process as a judge: numbers said, and nothing else."""
-    judge = pm.JudgeScorer(sampler=pm.LocalSampler(model=models / "causal", max_new_tokens=3, device="cpu"), mode="pairwise")
+    judge = pm.JudgeScorer(
+        sampler=pm.LocalSampler(model=models / "causal", max_new_tokens=3, device="cpu"),
+        mode="pairwise",
+    )
     done = pm.score(POOL.slice(0, 4), tmp_path / "out.parquet", scorer=judge)
     assert done.requests == 12
     assert done.rows_scored + sum(done.null.values()) == 4
 
 
-# -- reward models behind servers ----------------------------------------------------------------------------------------------------------
+# -- reward models behind servers
+# ----------------------------------------------------------------------------------------------------------
 
 PAIRS = ("vllm-score", "tei-rerank")
 
 
-@pytest.mark.parametrize("wrong", [
-    {"kind": "vllm-score", "tokenizer": "dir"}, {"kind": "tei-rerank", "tokenizer": "dir"}, {"kind": "sglang-classify"}, {"kind": "openai"},
-    {"batch_rows": 0}, {"parity_rows": 0}, {"tolerance": 0}, {"on_refused": "drop"}, {"url": "here"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "vllm-score", "tokenizer": "dir"},
+        {"kind": "tei-rerank", "tokenizer": "dir"},
+        {"kind": "sglang-classify"},
+        {"kind": "openai"},
+        {"batch_rows": 0},
+        {"parity_rows": 0},
+        {"tolerance": 0},
+        {"on_refused": "drop"},
+        {"url": "here"},
+    ],
+)
 def test_arguments(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadArgument, match="EndpointScorer"):
         EndpointScorer(**{"url": "http://h", **wrong})
 
 
 def test_all_kinds_are_tested() -> None:
-    assert set(get_args(Kind)) == {"vllm-classify", "vllm-pooling", "vllm-score", "sglang-classify", "tei-predict", "tei-rerank"}
+    assert set(get_args(Kind)) == {
+        "vllm-classify",
+        "vllm-pooling",
+        "vllm-score",
+        "sglang-classify",
+        "tei-predict",
+        "tei-rerank",
+    }
 
 
-@pytest.mark.parametrize(("kind", "with_tokenizer"), [
-    ("vllm-classify", True), ("vllm-classify", False), ("vllm-pooling", True), ("vllm-pooling", False), ("vllm-score", False),
-    ("sglang-classify", True), ("tei-predict", True), ("tei-predict", False), ("tei-rerank", False),
-])  # fmt: skip
-def test_every_form_gives_the_scores_of_the_model(tiny_server: Any, models: Path, tmp_path: Path, kind: Any, with_tokenizer: bool) -> None:
-    """Raw scores, in the order of the rows, of the conversation (or pair) that the model reads here; with a probe that says so."""
+@pytest.mark.parametrize(
+    ("kind", "with_tokenizer"),
+    [
+        ("vllm-classify", True),
+        ("vllm-classify", False),
+        ("vllm-pooling", True),
+        ("vllm-pooling", False),
+        ("vllm-score", False),
+        ("sglang-classify", True),
+        ("tei-predict", True),
+        ("tei-predict", False),
+        ("tei-rerank", False),
+    ],
+)
+def test_every_form_gives_the_scores_of_the_model(
+    tiny_server: Any, models: Path, tmp_path: Path, kind: Any, with_tokenizer: bool
+) -> None:
+    """Raw scores, in the order of the rows, of the conversation (or pair) that the model reads
+    here; with a probe that says so.
+    """
     pair = kind in PAIRS or (kind == "tei-predict" and not with_tokenizer)
-    parity = pm.RewardModel(model=models / "reward", template="pair" if pair else "chat", device="cpu")
+    parity = pm.RewardModel(
+        model=models / "reward", template="pair" if pair else "chat", device="cpu"
+    )
     scorer = EndpointScorer(
-        url=f"{tiny_server[0]}/v1", kind=kind, tokenizer=models / "reward" if with_tokenizer else None, parity=parity, tolerance=1e-4,
+        url=f"{tiny_server[0]}/v1",
+        kind=kind,
+        tokenizer=models / "reward" if with_tokenizer else None,
+        parity=parity,
+        tolerance=1e-4,
         batch_rows=3,
-    )  # fmt: skip
+    )
     shuffled = POOL.take(pa.array(np.random.default_rng(0).permutation(24)))
     done = pm.score(shuffled, tmp_path / "out.parquet", scorer=scorer)
     out = rows(tmp_path / "out.parquet")
-    wanted = dict(zip(POOL["completion"].to_pylist(), local(models, "pair" if pair else "chat"), strict=True))
-    assert [row["score"] for row in out] == pytest.approx([wanted[row["completion"]] for row in out], abs=1e-5)
+    wanted = dict(
+        zip(POOL["completion"].to_pylist(), local(models, "pair" if pair else "chat"), strict=True)
+    )
+    assert [row["score"] for row in out] == pytest.approx(
+        [wanted[row["completion"]] for row in out], abs=1e-5
+    )
     assert min(wanted.values()) < 0, "a score below 0 survives"
     assert done.rows_scored == 24
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"activation": True}, "they are the sigmoid of those scored here"), ({}, "another template"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"activation": True}, "they are the sigmoid of those scored here"),
+        ({}, "another template"),
+    ],
+)
 def test_parity(models: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
-    """A sigmoid that nobody asked for, and a model with other weights: nothing is written, and the error says what it looks like."""
+    """A sigmoid that nobody asked for, and a model with other weights: nothing is written, and the
+    error says what it looks like.
+    """
     if not change:
         tiny_models.save_reward_model("llama", tmp_path / "other", seed=9)
-    model = serving.TinyServer(models / "causal", models / "reward" if change else tmp_path / "other", **change)
+    model = serving.TinyServer(
+        models / "causal", models / "reward" if change else tmp_path / "other", **change
+    )
     parity = pm.RewardModel(model=models / "reward", device="cpu")
     with serving.server(model) as url, pytest.raises(ScoresDiffer, match=words):
         pm.score(POOL, tmp_path / "out.parquet", scorer=EndpointScorer(url=url, parity=parity))
@@ -263,29 +396,49 @@ def test_what_a_difference_looks_like() -> None:
     assert difference(here, here + 0.05, 0.02) is None
     assert difference(np.zeros(0), np.zeros(0), 0.02) is None
     for there, words in (
-        (1 / (1 + np.exp(-here)), "the sigmoid"), (np.ones(5), "all 1"), (2 * here + 1, "2 times those scored here plus 1"),
+        (1 / (1 + np.exp(-here)), "the sigmoid"),
+        (np.ones(5), "all 1"),
+        (2 * here + 1, "2 times those scored here plus 1"),
         (here[::-1], "row 0 of the first 5 has 7 there and -3 here"),
-    ):  # fmt: skip
+    ):
         assert words in str(difference(here, there, 0.02))
 
 
 def test_scores_that_look_squashed_are_told(models: Path) -> None:
     model = serving.TinyServer(models / "causal", models / "reward", activation=True)
-    with serving.server(model) as url, pytest.warns(UserWarning, match="does the server apply a sigmoid"):
+    with (
+        serving.server(model) as url,
+        pytest.warns(UserWarning, match="does the server apply a sigmoid"),
+    ):
         EndpointScorer(url=url)(POOL.combine_chunks().to_batches()[0])
 
 
 @pytest.mark.parametrize("kind", ["vllm-classify", "tei-predict", "tei-rerank"])
 def test_rows_that_are_too_long(models: Path, tmp_path: Path, kind: Any) -> None:
-    """One long row spoils its request: with `null` the others are asked for alone, and it is null; else it is named."""
+    """One long row spoils its request: with `null` the others are asked for alone, and it is null;
+    else it is named.
+    """
     model = serving.TinyServer(models / "causal", models / "reward", longest=60)
     pool = pa.table({"prompt": ["p"] * 5, "completion": ["a", "b", "c" * 80, "d", "e"]})
     with serving.server(model) as url:
-        with pytest.raises(BadInput, match=r"row \d cannot be scored.*got 400 \d+ tokens are more than 60"):
+        with pytest.raises(
+            BadInput, match=r"row \d cannot be scored.*got 400 \d+ tokens are more than 60"
+        ):
             pm.score(pool, tmp_path / "out.parquet", scorer=EndpointScorer(url=url, kind=kind))
-        done = pm.score(pool, tmp_path / "out.parquet", scorer=EndpointScorer(url=url, kind=kind, on_refused="null"), overwrite=True)
+        done = pm.score(
+            pool,
+            tmp_path / "out.parquet",
+            scorer=EndpointScorer(url=url, kind=kind, on_refused="null"),
+            overwrite=True,
+        )
     assert done.null == {"refused": 1}
-    assert [row["score"] is None for row in rows(tmp_path / "out.parquet")] == [False, False, True, False, False]
+    assert [row["score"] is None for row in rows(tmp_path / "out.parquet")] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_labels() -> None:
@@ -323,13 +476,14 @@ def test_answers_for_too_few_rows_are_asked_for_again(tiny_server: Any, models: 
     assert scorer.usage.retries == {"broken answer": 1}
 
 
-# -- the command ---------------------------------------------------------------------------------------------------------------------------
+# -- the command
+# ---------------------------------------------------------------------------------------------------------------------------
 
 
 def command(*arguments: object) -> Any:
     from typer.testing import CliRunner
 
-    from prefmill.cli import app
+    from prefmill.cli.main import app
 
     return CliRunner().invoke(app, ["score", *map(str, arguments)])
 
@@ -338,11 +492,41 @@ def test_command(tiny_server: Any, models: Path, tmp_path: Path) -> None:
     url, _ = tiny_server
     pq.write_table(POOL, tmp_path / "pool.parquet")
     (tmp_path / "rubric.txt").write_text("{prompt} {a} {b}")
-    server = ("--url", f"{url}/v1", "--concurrency", 2, "--retries", 1, "--timeout", 30, "--rate-limit", "500/s")
+    server = (
+        "--url",
+        f"{url}/v1",
+        "--concurrency",
+        2,
+        "--retries",
+        1,
+        "--timeout",
+        30,
+        "--rate-limit",
+        "500/s",
+    )
     done = command(
-        tmp_path / "pool.parquet", "-o", tmp_path / "judged.parquet", "--scorer", "judge", "--model", "m", *server, "--mode", "pairwise",
-        "--rubric", tmp_path / "rubric.txt", "--max-pairs", 2, "--max-new-tokens", 2, "--price-in", 1, "--price-out", 2, "--json",
-    )  # fmt: skip
+        tmp_path / "pool.parquet",
+        "-o",
+        tmp_path / "judged.parquet",
+        "--scorer",
+        "judge",
+        "--model",
+        "m",
+        *server,
+        "--mode",
+        "pairwise",
+        "--rubric",
+        tmp_path / "rubric.txt",
+        "--max-pairs",
+        2,
+        "--max-new-tokens",
+        2,
+        "--price-in",
+        1,
+        "--price-out",
+        2,
+        "--json",
+    )
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert report["requests"] == 6 * 2 * 2
@@ -350,17 +534,32 @@ def test_command(tiny_server: Any, models: Path, tmp_path: Path) -> None:
     assert "24 requests" in done.stderr
     assert "cost" in done.stderr
     done = command(
-        tmp_path / "pool.parquet", "-o", tmp_path / "scored.parquet", "--scorer", "endpoint", *server, "--kind", "tei-predict",
-        "--tokenizer", models / "reward", "--parity", models / "reward", "--tolerance", 0.001, "--quiet",
-    )  # fmt: skip
+        tmp_path / "pool.parquet",
+        "-o",
+        tmp_path / "scored.parquet",
+        "--scorer",
+        "endpoint",
+        *server,
+        "--kind",
+        "tei-predict",
+        "--tokenizer",
+        models / "reward",
+        "--parity",
+        models / "reward",
+        "--tolerance",
+        0.001,
+        "--quiet",
+    )
     assert done.exit_code == 0, done.output
-    assert [row["score"] for row in rows(tmp_path / "scored.parquet")] == pytest.approx(local(models).tolist(), abs=1e-5)
+    assert [row["score"] for row in rows(tmp_path / "scored.parquet")] == pytest.approx(
+        local(models).tolist(), abs=1e-5
+    )
 
 
 def test_sample_command(tiny_server: Any, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from prefmill.cli import app
+    from prefmill.cli.main import app
 
     pq.write_table(PROMPTS, tmp_path / "prompts.parquet")
     options = [
@@ -377,41 +576,67 @@ def test_sample_command(tiny_server: Any, tmp_path: Path) -> None:
         "--concurrency",
         "3",
     ]
-    done = CliRunner().invoke(app, ["sample", str(tmp_path / "prompts.parquet"), "-o", str(tmp_path / "pool.parquet"), *options])
+    done = CliRunner().invoke(
+        app,
+        [
+            "sample",
+            str(tmp_path / "prompts.parquet"),
+            "-o",
+            str(tmp_path / "pool.parquet"),
+            *options,
+        ],
+    )
     assert done.exit_code == 0, done.output
     sampler = pm.EndpointSampler(url=tiny_server[0], model="m", max_new_tokens=5)
     pm.sample(PROMPTS, tmp_path / "wanted.parquet", sampler=sampler, n=2, temperatures=(0.9,))
     assert rows(tmp_path / "pool.parquet") == rows(tmp_path / "wanted.parquet")
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    (("--scorer", "judge"), "no model named"), (("--scorer", "endpoint"), "no server named"),
-    (("--model", "m", "--url", "http://h"), "--url has no meaning"),
-    (("--scorer", "judge", "--model", "m", "--retries", "3"), "--retries needs a server"),
-    (("--scorer", "judge", "--model", "m", "--label", "3"), "--label has no meaning"),
-    (("--scorer", "judge", "--model", "m", "--url", "http://h", "--device", "cpu"), "--device has no meaning with --url"),
-    (("--scorer", "endpoint", "--url", "http://h", "--kind", "openai"), "kind is not one of"), (("--scorer", "oracle"), "expected one of"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--scorer", "judge"), "no model named"),
+        (("--scorer", "endpoint"), "no server named"),
+        (("--model", "m", "--url", "http://h"), "--url has no meaning"),
+        (("--scorer", "judge", "--model", "m", "--retries", "3"), "--retries needs a server"),
+        (("--scorer", "judge", "--model", "m", "--label", "3"), "--label has no meaning"),
+        (
+            ("--scorer", "judge", "--model", "m", "--url", "http://h", "--device", "cpu"),
+            "--device has no meaning with --url",
+        ),
+        (("--scorer", "endpoint", "--url", "http://h", "--kind", "openai"), "kind is not one of"),
+        (("--scorer", "oracle"), "expected one of"),
+    ],
+)
 def test_command_arguments(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
     done = command(tmp_path / "pool.parquet", "-o", tmp_path / "out.parquet", *options)
     assert words in str(done.exception)
     assert math.isclose(done.exit_code, 1)
 
 
-# -- a real server -------------------------------------------------------------------------------------------------------------------------
+# -- a real server
+# -------------------------------------------------------------------------------------------------------------------------
 
 
 def test_serve_answers_as_the_model_here_does(serve: str, models: Path, tmp_path: Path) -> None:
-    """Greedy, the server's answers are those of the model in this process; drawn, they are their seeds'."""
-    served = pm.EndpointSampler(url=serve, model=str(models / "causal"), max_new_tokens=12, concurrency=1)
+    """Greedy, the server's answers are those of the model in this process; drawn, they are their
+    seeds'.
+    """
+    served = pm.EndpointSampler(
+        url=serve, model=str(models / "causal"), max_new_tokens=12, concurrency=1
+    )
     here = pm.LocalSampler(model=models / "causal", max_new_tokens=12, device="cpu")
     for name, sampler in (("served", served), ("here", here)):
         pm.sample(PROMPTS, tmp_path / f"{name}.parquet", sampler=sampler, n=1, temperatures=(0.0,))
     mine, theirs = rows(tmp_path / "here.parquet"), rows(tmp_path / "served.parquet")
     told = ("prompt", "completion", "finish_reason", "n_tokens")
-    assert [[row[name] for name in told] for row in theirs] == [[row[name] for name in told] for row in mine]
+    assert [[row[name] for name in told] for row in theirs] == [
+        [row[name] for name in told] for row in mine
+    ]
     for name in ("once", "twice"):
-        done = pm.sample(PROMPTS, tmp_path / f"{name}.parquet", sampler=served, n=2, temperatures=(0.9,), seed=5)
+        done = pm.sample(
+            PROMPTS, tmp_path / f"{name}.parquet", sampler=served, n=2, temperatures=(0.9,), seed=5
+        )
     assert done.answers == 16
     once, twice = rows(tmp_path / "once.parquet"), rows(tmp_path / "twice.parquet")
     assert once == twice
@@ -420,7 +645,13 @@ def test_serve_answers_as_the_model_here_does(serve: str, models: Path, tmp_path
 
 def test_serve_completions_and_stop(serve: str, models: Path) -> None:
     asked = [Request("abc", 0.9, seed) for seed in range(6)]
-    settings = {"url": serve, "model": str(models / "causal"), "api": "completions", "max_new_tokens": 16, "concurrency": 1}
+    settings = {
+        "url": serve,
+        "model": str(models / "causal"),
+        "api": "completions",
+        "max_new_tokens": 16,
+        "concurrency": 1,
+    }
     whole = pm.EndpointSampler(**settings).sample(asked)
     letter = next(letter for letter in "".join(answer.text for answer in whole) if letter.isalnum())
     cut = pm.EndpointSampler(**settings, stop=letter).sample(asked)
@@ -429,10 +660,18 @@ def test_serve_completions_and_stop(serve: str, models: Path) -> None:
 
 def test_serve_judges(serve: str, models: Path, tmp_path: Path) -> None:
     """A judge that talks nonsense: every row is read, none becomes a number that it is not."""
-    judge = pm.JudgeScorer(sampler=pm.EndpointSampler(url=serve, model=str(models / "causal"), max_new_tokens=3), price_out=1.0)
+    judge = pm.JudgeScorer(
+        sampler=pm.EndpointSampler(url=serve, model=str(models / "causal"), max_new_tokens=3),
+        price_out=1.0,
+    )
     done = pm.score(POOL.slice(0, 6), tmp_path / "judged.parquet", scorer=judge)
     assert done.rows_scored + sum(done.null.values()) == 6
-    assert (done.requests, done.tokens_out > 6, done.tokens_in > 1000, done.cost is not None) == (6, True, True, True)
+    assert (done.requests, done.tokens_out > 6, done.tokens_in > 1000, done.cost is not None) == (
+        6,
+        True,
+        True,
+        True,
+    )
     for row in rows(tmp_path / "judged.parquet"):
         assert isinstance(row["score_verdict"], str)
         assert (row["score"] is None) == (row["score_reason"] is not None)
@@ -440,8 +679,11 @@ def test_serve_judges(serve: str, models: Path, tmp_path: Path) -> None:
 
 
 def test_serve_says_what_is_wrong(serve: str, models: Path) -> None:
-    for more, words in (({"model": "no/such"}, "got 400 Server is pinned to"), ({"url": serve.removesuffix("/v1")}, "is the URL complete"),
-                        ({"extra": {"colour": 1}}, "got 422 Unexpected fields in the request: {'colour'}")):  # fmt: skip
+    for more, words in (
+        ({"model": "no/such"}, "got 400 Server is pinned to"),
+        ({"url": serve.removesuffix("/v1")}, "is the URL complete"),
+        ({"extra": {"colour": 1}}, "got 422 Unexpected fields in the request: {'colour'}"),
+    ):
         sampler = pm.EndpointSampler(**{"url": serve, "model": str(models / "causal"), **more})
         with pytest.raises((RequestFailed, BadRow)) as caught:
             sampler.sample([Request("q", 0.0, 0)])
@@ -449,7 +691,12 @@ def test_serve_says_what_is_wrong(serve: str, models: Path) -> None:
 
 
 def test_serve_with_faults_between(serve: str, models: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"model": str(models / "causal"), "max_new_tokens": 6, "retries": 12, "backoff": 0.02}
+    settings: dict[str, Any] = {
+        "model": str(models / "causal"),
+        "max_new_tokens": 6,
+        "retries": 12,
+        "backoff": 0.02,
+    }
     calm = pm.EndpointSampler(url=serve, **settings)
     pm.sample(PROMPTS, tmp_path / "calm.parquet", sampler=calm, n=1, temperatures=(0.0,))
     with FaultProxy(int(serve.split(":")[2].split("/")[0]), seed=1, spacing=2, slow=1.6) as proxy:

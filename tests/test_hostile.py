@@ -1,6 +1,8 @@
-"""Names and values that want to be code: every answer is the right one or a plain error, and no file is touched that was not named.
+"""Names and values that want to be code: every answer is the right one or a plain error, and no
+file is touched that was not named.
 
-The canary lies in the working folder; hostile names try to overwrite it. After each test the folder holds what the test made and no more.
+The canary lies in the working folder; hostile names try to overwrite it. After each test the folder
+holds what the test made and no more.
 """
 
 from __future__ import annotations
@@ -91,14 +93,18 @@ TEXTS = list(NAMES.values())
 
 @pytest.fixture(autouse=True)
 def canary(tmp_path, monkeypatch) -> Iterator[Path]:
-    """The working folder; what a test makes goes below `made`, so that anything else is a stranger."""
+    """The working folder; what a test makes goes below `made`, so that anything else is a
+    stranger.
+    """
     (tmp_path / "CANARY").write_text(SAYS)
     (tmp_path / "made").mkdir()
     (tmp_path / "temp").mkdir()
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     assert (tmp_path / "CANARY").read_text() == SAYS, "the canary is dead"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["CANARY", "made", "temp"], "a file that nobody named"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["CANARY", "made", "temp"], (
+        "a file that nobody named"
+    )
     assert list((tmp_path / "temp").iterdir()) == [], "a temporary file is left"
 
 
@@ -115,30 +121,62 @@ def only(*names: str) -> None:
 
 
 def expected(table: pa.Table, plan: Plan, names: dict) -> tuple[list[tuple], dict]:
-    roles = Roles.resolve(table.column_names, names, score_columns=plan.weights if plan.weights and "aspect" not in names else ())
-    found = (oracle.pairs if isinstance(plan, Pairs) else oracle.unpaired)(table.to_pylist(), plan, roles)
+    roles = Roles.resolve(
+        table.column_names,
+        names,
+        score_columns=plan.weights if plan.weights and "aspect" not in names else (),
+    )
+    found = (oracle.pairs if isinstance(plan, Pairs) else oracle.unpaired)(
+        table.to_pylist(), plan, roles
+    )
     return found.pairs, found.report
 
 
-def answer(surface: str, table: pa.Table, plan: Plan, names: dict, con: duckdb.DuckDBPyConnection, keep: tuple[str, ...] = ()) -> tuple:
+def answer(
+    surface: str,
+    table: pa.Table,
+    plan: Plan,
+    names: dict,
+    con: duckdb.DuckDBPyConnection,
+    keep: tuple[str, ...] = (),
+) -> tuple:
     """(rows, report, columns kept) of one surface."""
     if surface == "lazy":
         frame = pl.DataFrame(table)
-        return plan.lazy(frame, **names).collect().rows(), prefmill.polars.report(plan, frame, **names), None
+        return (
+            plan.lazy(frame, **names).collect().rows(),
+            prefmill.polars.report(plan, frame, **names),
+            None,
+        )
     if surface == "sql":
         con.register("hostile", table)
         try:
-            return con.sql(plan.sql("hostile", **names)).fetchall(), prefmill.duckdb.report(plan, con, "hostile", **names), None
+            return (
+                con.sql(plan.sql("hostile", **names)).fetchall(),
+                prefmill.duckdb.report(plan, con, "hostile", **names),
+                None,
+            )
         finally:
             con.unregister("hostile")
     pq.write_table(table, "made/in.parquet")
     report = prefmill.run(
-        plan, "made/in.parquet", "made/out.parquet", roles=names, engine=surface, keep=keep, temp_dir="temp", allow_empty=True
+        plan,
+        "made/in.parquet",
+        "made/out.parquet",
+        roles=names,
+        engine=surface,
+        keep=keep,
+        temp_dir="temp",
+        allow_empty=True,
     )
     only("in.parquet", "out.parquet")
     out = pq.read_table("made/out.parquet")
     fixed = 5 if isinstance(plan, Pairs) else 4
-    return [tuple(row.values())[:fixed] for row in out.to_pylist()], report, out.drop_columns(out.column_names[:fixed]).to_pydict()
+    return (
+        [tuple(row.values())[:fixed] for row in out.to_pylist()],
+        report,
+        out.drop_columns(out.column_names[:fixed]).to_pydict(),
+    )
 
 
 def assert_right(got: tuple, wanted: tuple[list[tuple], dict]) -> None:
@@ -156,14 +194,21 @@ SURFACES = ("duckdb", "polars", "sql", "lazy")
 def turned(at: int, step: int, size: int) -> list[str]:
     """`size` names from place `at` on, `step` apart."""
     names = [TEXTS[(at + i * step) % len(TEXTS)] for i in range(size)]
-    return [*names[:-2], *("kept score" if name == "score" else name for name in names[-2:])]  # has a test of its own, below
+    return [
+        *names[:-2],
+        *("kept score" if name == "score" else name for name in names[-2:]),
+    ]  # has a test of its own, below
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_columns(key, con):
-    """Prompt, completion, two weighted scores, id, annotator, two groups, two kept columns: all hostile. The surfaces go round too."""
+    """Prompt, completion, two weighted scores, id, annotator, two groups, two kept columns: all
+    hostile. The surfaces go round too.
+    """
     surface = SURFACES[KEYS.index(key) % 4]
-    prompt, completion, first, second, id_, annotator, group, other, kept, also = names = turned(KEYS.index(key), 7, 10)
+    prompt, completion, first, second, id_, annotator, group, other, kept, also = names = turned(
+        KEYS.index(key), 7, 10
+    )
     table = pa.table(
         {
             prompt: ["p", "p", "p", "q", "q", None, "r", "r"],
@@ -180,9 +225,21 @@ def test_columns(key, con):
     )
     assert table.column_names == names
     plan = Pairs(
-        strategy="all", chosen_min=None, rejected_below=None, weights={first: 1.0, second: 0.5}, normalize="rank", tie_break="id", seed=3
+        strategy="all",
+        chosen_min=None,
+        rejected_below=None,
+        weights={first: 1.0, second: 0.5},
+        normalize="rank",
+        tie_break="id",
+        seed=3,
     )
-    roles = {"prompt": prompt, "completion": completion, "id": id_, "annotator": annotator, "group": [group, other]}
+    roles = {
+        "prompt": prompt,
+        "completion": completion,
+        "id": id_,
+        "annotator": annotator,
+        "group": [group, other],
+    }
     wanted = expected(table, plan, roles)
     got = answer(surface, table, plan, roles, con, keep=(kept, also))
     assert_right(got, wanted)
@@ -214,23 +271,34 @@ def test_columns_that_look_like_patterns(pattern, role, surface, con):
     """`*` and `^...$` are names like all others."""
     name = PATTERNS[pattern]
     columns = {
-        "prompt": ["p"] * 4, "completion": ["a", "b", "a", "b"], "score": [1, 5, 2, 4],
-        "id": ["1", "2", "3", "4"], "annotator": ["x", "y", "x", "y"], "group": [1, 1, 1, 1],
-        "aspect": ["u", "u", "v", "v"], "weight": [3, 1, 0, 1],
-        "keep": ["k", "l", "m", "n"], "other": [9, 8, 7, 6],
-    }  # fmt: skip
+        "prompt": ["p"] * 4,
+        "completion": ["a", "b", "a", "b"],
+        "score": [1, 5, 2, 4],
+        "id": ["1", "2", "3", "4"],
+        "annotator": ["x", "y", "x", "y"],
+        "group": [1, 1, 1, 1],
+        "aspect": ["u", "u", "v", "v"],
+        "weight": [3, 1, 0, 1],
+        "keep": ["k", "l", "m", "n"],
+        "other": [9, 8, 7, 6],
+    }
     columns[name] = columns[role]
     table = pa.table(columns)
     plan: Plan = Pairs(chosen_min=None, rejected_below=None, strategy="all")
     roles = {role: name}
     if role == "aspect":
-        plan = Pairs(chosen_min=None, rejected_below=None, weights={"u": 1, "v": 2}, aggregate="mean")
+        plan = Pairs(
+            chosen_min=None, rejected_below=None, weights={"u": 1, "v": 2}, aggregate="mean"
+        )
     elif role == "annotator":
         plan = Pairs(chosen_min=None, rejected_below=None, normalize="rank")
     elif role == "id":
         plan = Pairs(chosen_min=None, rejected_below=None, tie_break="id")
     elif role == "weight":
-        plan, roles = Pairs(chosen_min=None, rejected_below=None, weights={"score": 1.0, name: 2.0}), {}
+        plan, roles = (
+            Pairs(chosen_min=None, rejected_below=None, weights={"score": 1.0, name: 2.0}),
+            {},
+        )
     elif role == "keep":
         roles = {}
     got = answer(surface, table, plan, roles, con, keep=(name,) if role == "keep" else ())
@@ -241,17 +309,25 @@ def test_columns_that_look_like_patterns(pattern, role, surface, con):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_the_score_column(key, con):
-    """A hostile name as the one score, lower is better; a name that begins with a minus is found as it is written."""
+    """A hostile name as the one score, lower is better; a name that begins with a minus is found as
+    it is written.
+    """
     name, surface = NAMES[key], ("lazy", "sql")[KEYS.index(key) % 2]
-    prompt, completion = ("x", "y") if name in ("prompt", "completion") else ("prompt", "completion")
-    table = pa.table({prompt: ["p", "p", "p"], completion: ["a", "b", "c"], name: ["1", "2", "three"]})
+    prompt, completion = (
+        ("x", "y") if name in ("prompt", "completion") else ("prompt", "completion")
+    )
+    table = pa.table(
+        {prompt: ["p", "p", "p"], completion: ["a", "b", "c"], name: ["1", "2", "three"]}
+    )
     plan = Pairs(chosen_min=None, rejected_below=None)
     roles = {"prompt": prompt, "completion": completion, "score": f"-{name}"}
     assert_right(answer(surface, table, plan, roles, con), expected(table, plan, roles))
     assert expected(table, plan, roles)[0] == [("p", "a", "b", -1.0, -2.0)]
 
 
-@pytest.mark.parametrize("name", ["score", "prompt", "completion", "label", "chosen", "chosen_score"])
+@pytest.mark.parametrize(
+    "name", ["score", "prompt", "completion", "label", "chosen", "chosen_score"]
+)
 @pytest.mark.parametrize("plan", [Pairs(), Unpaired()], ids=["pairs", "labels"])
 def test_kept_columns_that_are_named_like_our_own(plan, name):
     """Each column of output once, or a plain refusal; `--keep score` is what people try."""
@@ -259,7 +335,9 @@ def test_kept_columns_that_are_named_like_our_own(plan, name):
     pq.write_table(pa.table(frame | {name: [7, 8]}), "made/in.parquet")
     roles = {"prompt": "question", "completion": "answer", "score": "rating"}
     try:
-        prefmill.run(plan, "made/in.parquet", "made/out.parquet", roles=roles, keep=[name], temp_dir="temp")
+        prefmill.run(
+            plan, "made/in.parquet", "made/out.parquet", roles=roles, keep=[name], temp_dir="temp"
+        )
     except PrefmillError:
         only("in.parquet")
     else:
@@ -269,11 +347,19 @@ def test_kept_columns_that_are_named_like_our_own(plan, name):
 
 
 @pytest.mark.parametrize("surface", ["duckdb", "polars"])
-@pytest.mark.parametrize("name", ["__prefmill_position", "file_row_number", "file_index", "FILE_INDEX", "__Prefmill_Position"])
+@pytest.mark.parametrize(
+    "name",
+    ["__prefmill_position", "file_row_number", "file_index", "FILE_INDEX", "__Prefmill_Position"],
+)
 def test_columns_that_the_engines_need_for_themselves_are_refused(name, surface):
-    pq.write_table(pa.table({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1], name: [1, 2]}), "made/in.parquet")
+    pq.write_table(
+        pa.table({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1], name: [1, 2]}),
+        "made/in.parquet",
+    )
     with pytest.raises(PrefmillError, match=name):
-        prefmill.run(Pairs(), "made/in.parquet", "made/out.parquet", engine=surface, temp_dir="temp")
+        prefmill.run(
+            Pairs(), "made/in.parquet", "made/out.parquet", engine=surface, temp_dir="temp"
+        )
     only("in.parquet")
 
 
@@ -293,7 +379,9 @@ def test_a_nul_in_a_column_name_is_refused(surface, con):
 
 
 @pytest.mark.parametrize("surface", SURFACES)
-@pytest.mark.parametrize("role", ["prompt", "completion", "score", "id", "annotator", "group", "keep"])
+@pytest.mark.parametrize(
+    "role", ["prompt", "completion", "score", "id", "annotator", "group", "keep"]
+)
 def test_names_that_are_no_columns_are_refused(role, surface, con):
     table = pa.table({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
     evil = "score\" FROM hostile; COPY (SELECT 1) TO 'CANARY'; --"
@@ -313,7 +401,22 @@ def test_names_that_are_no_columns_are_refused(role, surface, con):
 # Values
 
 
-VALUES = ["", *TEXTS, "nul \0 inside", "\0", "\ufeff", "\u2028", "'''", '"""', "\\", "$$", "NaN", "null", "\x1a", "\x1b[31m"]
+VALUES = [
+    "",
+    *TEXTS,
+    "nul \0 inside",
+    "\0",
+    "\ufeff",
+    "\u2028",
+    "'''",
+    '"""',
+    "\\",
+    "$$",
+    "NaN",
+    "null",
+    "\x1a",
+    "\x1b[31m",
+]
 
 
 @pytest.mark.parametrize("surface", SURFACES)
@@ -329,8 +432,17 @@ def test_texts(strategy, surface, con):
             "id": [VALUES[(i + k * 3) % n] for i in range(n) for k in range(3)],
         }
     )
-    plan = Pairs(strategy=strategy, chosen_min=None, rejected_below=None, tie_break="id", aggregate="mean", seed=5)
-    assert_right(answer(surface, table, plan, {"id": "id"}, con), expected(table, plan, {"id": "id"}))
+    plan = Pairs(
+        strategy=strategy,
+        chosen_min=None,
+        rejected_below=None,
+        tie_break="id",
+        aggregate="mean",
+        seed=5,
+    )
+    assert_right(
+        answer(surface, table, plan, {"id": "id"}, con), expected(table, plan, {"id": "id"})
+    )
 
 
 @pytest.mark.parametrize("surface", SURFACES)
@@ -346,7 +458,9 @@ def test_annotators_and_group_values(surface, con):
             "two": [VALUES[(i * 2) % n] for i in range(2 * n)],
         }
     )
-    plan = Pairs(strategy="best_random", chosen_min=None, rejected_below=None, normalize="zscore", seed=1)
+    plan = Pairs(
+        strategy="best_random", chosen_min=None, rejected_below=None, normalize="zscore", seed=1
+    )
     roles = {"annotator": "annotator", "group": ["one", "two"]}
     assert_right(answer(surface, table, plan, roles, con), expected(table, plan, roles))
 
@@ -354,7 +468,9 @@ def test_annotators_and_group_values(surface, con):
 @pytest.mark.parametrize("surface", SURFACES)
 @pytest.mark.parametrize("at", range(0, len(TEXTS), 6))
 def test_aspects(at, surface, con):
-    """Hostile aspects are keys of weights and values of a column at once; the column has a hostile name too."""
+    """Hostile aspects are keys of weights and values of a column at once; the column has a hostile
+    name too.
+    """
     aspects = TEXTS[at : at + 6]
     column = TEXTS[(at + 9) % len(TEXTS)]
     column = f"{column} of" if column in ("prompt", "completion", "score") else column
@@ -366,23 +482,36 @@ def test_aspects(at, surface, con):
             column: [name for name in aspects for _ in range(2)],
         }
     )
-    plan = Unpaired(chosen_min=3, rejected_below=3, weights={name: 0.25 * i + 0.5 for i, name in enumerate(aspects)}, aggregate="mean")
-    assert_right(answer(surface, table, plan, {"aspect": column}, con), expected(table, plan, {"aspect": column}))
+    plan = Unpaired(
+        chosen_min=3,
+        rejected_below=3,
+        weights={name: 0.25 * i + 0.5 for i, name in enumerate(aspects)},
+        aggregate="mean",
+    )
+    assert_right(
+        answer(surface, table, plan, {"aspect": column}, con),
+        expected(table, plan, {"aspect": column}),
+    )
 
 
 # Tables
 
 
-#: `query_table` reads these as qualified names, or cannot read them: a plain error, and nothing of them runs. Quoted, they work.
+#: `query_table` reads these as qualified names, or cannot read them: a plain error, and nothing of
+#: them runs. Quoted, they work.
 QUALIFIED = ("double", "dot", "regex", "inject", "inject bracket")
 
 
 @pytest.mark.parametrize("key", [*KEYS, *PATTERNS])
 def test_table_names(key, con):
-    """`plan.sql` over a table of a hostile name, as it is and as an SQL identifier: the rows of that table."""
+    """`plan.sql` over a table of a hostile name, as it is and as an SQL identifier: the rows of
+    that table.
+    """
     name = (NAMES | PATTERNS)[key]
     quoted = '"' + name.replace('"', '""') + '"'
-    con.execute(f"CREATE TABLE {quoted} AS FROM (VALUES ('p', 'a', 5), ('p', 'b', 1)) t(prompt, completion, score)")
+    con.execute(
+        f"CREATE TABLE {quoted} AS FROM (VALUES ('p', 'a', 5), ('p', 'b', 1)) t(prompt, completion, score)"
+    )
     try:
         assert con.sql(Pairs().sql(quoted)).fetchall() == [("p", "a", "b", 5.0, 1.0)]
         if key in QUALIFIED:
@@ -404,18 +533,25 @@ def file_name(name: str) -> str:
 @pytest.mark.parametrize("key", [*KEYS, "star", "regex"])
 def test_file_names(key):
     """Input and output files of hostile names; the kinds of file and the engines go round."""
-    stem, engine_name = file_name((NAMES | PATTERNS)[key]), SURFACES[KEYS.index(key) // 3 % 2 if key in NAMES else 0]
+    stem, engine_name = (
+        file_name((NAMES | PATTERNS)[key]),
+        SURFACES[KEYS.index(key) // 3 % 2 if key in NAMES else 0],
+    )
     kind = ("parquet", "jsonl", "csv")[KEYS.index(key) % 3 if key in NAMES else 0]
     frame = pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
     source, target = f"made/{stem}.{kind}", f"made/{stem}.out.{kind}"
     with open(source, "wb") as file:
-        {"parquet": frame.write_parquet, "jsonl": frame.write_ndjson, "csv": frame.write_csv}[kind](file)
+        {"parquet": frame.write_parquet, "jsonl": frame.write_ndjson, "csv": frame.write_csv}[kind](
+            file
+        )
     report = prefmill.run(Pairs(), source, target, engine=engine_name, temp_dir="temp")
     assert report.output == {"": target}
     only(f"{stem}.{kind}", f"{stem}.out.{kind}")
     with open(target, "rb") as file:
         read = {"parquet": pl.read_parquet, "jsonl": pl.read_ndjson, "csv": pl.read_csv}[kind](file)
-    assert [(p, c, r, float(a), float(b)) for p, c, r, a, b in read.rows()] == [("p", "a", "b", 5.0, 1.0)]
+    assert [(p, c, r, float(a), float(b)) for p, c, r, a, b in read.rows()] == [
+        ("p", "a", "b", 5.0, 1.0)
+    ]
 
 
 @pytest.mark.parametrize("engine_name", ["duckdb", "polars"])
@@ -426,7 +562,9 @@ def test_folders_of_files(key, engine_name):
     folder.mkdir()
     for i in range(2):
         with (folder / f"{i}.parquet").open("wb") as file:
-            pl.DataFrame({"prompt": ["p"], "completion": [f"a{i}"], "score": [1 + 4 * i]}).write_parquet(file)
+            pl.DataFrame(
+                {"prompt": ["p"], "completion": [f"a{i}"], "score": [1 + 4 * i]}
+            ).write_parquet(file)
     report = prefmill.run(Pairs(), folder, "made/out.jsonl", engine=engine_name, temp_dir="temp")
     assert (report.rows_in, report.pairs_out) == (2, 1)
     only(folder.name, "out.jsonl")
@@ -434,13 +572,40 @@ def test_folders_of_files(key, engine_name):
 
 
 @pytest.mark.parametrize(
-    "split", ["a b", "../up", "..", ".", "", "a/b", "/a", "a\0b", "*", "'", '"', "CANARY", "é", "a\nb", "-x", "a.parquet", "x" * 300]
+    "split",
+    [
+        "a b",
+        "../up",
+        "..",
+        ".",
+        "",
+        "a/b",
+        "/a",
+        "a\0b",
+        "*",
+        "'",
+        '"',
+        "CANARY",
+        "é",
+        "a\nb",
+        "-x",
+        "a.parquet",
+        "x" * 300,
+    ],
 )
 def test_split_names(split):
     """A name of a split is part of a file name: plain names only."""
-    pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet("made/in.parquet")
+    pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet(
+        "made/in.parquet"
+    )
     try:
-        report = prefmill.run(Pairs(), "made/in.parquet", "made/out.jsonl", split={split: 0.5, "rest": 0.5}, temp_dir="temp")
+        report = prefmill.run(
+            Pairs(),
+            "made/in.parquet",
+            "made/out.jsonl",
+            split={split: 0.5, "rest": 0.5},
+            temp_dir="temp",
+        )
     except (PrefmillError, OSError):
         only("in.parquet")
     else:
@@ -449,13 +614,33 @@ def test_split_names(split):
 
 
 @pytest.mark.parametrize(
-    "target", ["made/a\0b.parquet", "", ".", "..", "made", "CANARY", "CANARY/x.parquet", "made/in.parquet", "made/x.exe", "/dev/null"]
+    "target",
+    [
+        "made/a\0b.parquet",
+        "",
+        ".",
+        "..",
+        "made",
+        "CANARY",
+        "CANARY/x.parquet",
+        "made/in.parquet",
+        "made/x.exe",
+        "/dev/null",
+    ],
 )
 def test_targets_that_cannot_be(target):
-    pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet("made/in.parquet")
+    pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet(
+        "made/in.parquet"
+    )
     before = Path("made/in.parquet").read_bytes()
     with pytest.raises((PrefmillError, OSError, ValueError)) as error:
-        prefmill.run(Pairs(), "made/in.parquet", target, temp_dir="temp", overwrite=target != "made/in.parquet")
+        prefmill.run(
+            Pairs(),
+            "made/in.parquet",
+            target,
+            temp_dir="temp",
+            overwrite=target != "made/in.parquet",
+        )
     assert str(error.value)
     only("in.parquet")
     assert Path("made/in.parquet").read_bytes() == before
@@ -463,7 +648,14 @@ def test_targets_that_cannot_be(target):
 
 @pytest.mark.parametrize("engine_name", ["duckdb", "polars"])
 @pytest.mark.parametrize(
-    "name", ["*.parquet'; COPY (SELECT 1) TO 'CANARY'; --", "made/*'); --.parquet", "no\0file.parquet", "$HOME/*.parquet", "~"]
+    "name",
+    [
+        "*.parquet'; COPY (SELECT 1) TO 'CANARY'; --",
+        "made/*'); --.parquet",
+        "no\0file.parquet",
+        "$HOME/*.parquet",
+        "~",
+    ],
 )
 def test_inputs_that_are_not_there(name, engine_name):
     with pytest.raises(PrefmillError):

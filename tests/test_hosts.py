@@ -23,7 +23,9 @@ DBT = ROOT / "examples" / "dbt"
 
 def test_every_block_of_the_page_of_hosts_runs(folder):  # noqa: F811
     pytest.importorskip("datasets")
-    wrong = run_page((ROOT / "docs" / "hosts.md").read_text(encoding="utf-8"), folder, make_targets())
+    wrong = run_page(
+        (ROOT / "docs" / "hosts.md").read_text(encoding="utf-8"), folder, make_targets()
+    )
     assert not wrong, "\n\n".join(wrong).replace("README.md", "docs/hosts.md")
 
 
@@ -47,7 +49,9 @@ class Dbt:
 
 
 def run_model(con: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Make the table of one model as dbt does: SQL with its refs filled in, or what `model(dbt, con)` returns."""
+    """Make the table of one model as dbt does: SQL with its refs filled in, or what
+    `model(dbt, con)` returns.
+    """
     if path.suffix == ".sql":
         text = re.sub(r"\{\{ ref\(\"(\w+)\"\) \}\}", r'"memory"."main"."\1"', path.read_text())
         assert "{{" not in text
@@ -71,39 +75,67 @@ def check_project(con: duckdb.DuckDBPyConnection) -> None:
     """What the project makes of its seed."""
     rows = {name: con.execute(f"FROM {name}").fetchall() for name in ORDER}
     assert sorted(rows["pairs"]) == [
-        (EGG, "Put it in boiling water for seven minutes, then in cold water.", "Eggs come from hens.", 5.0, 1.0),
+        (
+            EGG,
+            "Put it in boiling water for seven minutes, then in cold water.",
+            "Eggs come from hens.",
+            5.0,
+            1.0,
+        ),
         (PRIME, "23", "21", 5.0, 2.0),
-    ]  # fmt: skip
+    ]
     assert sorted(rows["gaps_by_prompt"]) == [(EGG, 4.0), (PRIME, 3.0)]
-    assert {row[0]: row[2] for row in rows["best"]} == {EGG: 5, PRIME: 5, "What is the capital of Australia?": 5, "Who wrote Faust?": 4}
+    assert {row[0]: row[2] for row in rows["best"]} == {
+        EGG: 5,
+        PRIME: 5,
+        "What is the capital of Australia?": 5,
+        "Who wrote Faust?": 4,
+    }
     (account,) = rows["accounts"]
     assert account[:3] == (10, 4, 1)
     assert account[0] == account[1] + account[2] + sum(account[3].values())
     assert [(row[0], row[2]) for row in sorted(rows["labels"]) if not row[2]] == [
-        (EGG, False), (PRIME, False), ("Say something nice.", False),
-    ]  # fmt: skip
+        (EGG, False),
+        (PRIME, False),
+        ("Say something nice.", False),
+    ]
     assert sorted(row[3:] for row in rows["adjacent_pairs"]) == [(3.0, 1.0), (5.0, 2.0), (5.0, 3.0)]
 
 
 def test_the_models_of_the_dbt_project():
-    """Without dbt, which wants older versions of what the tests pin: seed and models as dbt would make them."""
+    """Without dbt, which wants older versions of what the tests pin: seed and models as dbt would
+    make them.
+    """
     con = duckdb.connect()
     prefmill.duckdb.install(con, persistent=True)
-    con.execute(f"CREATE TABLE feedback AS FROM read_csv('{DBT / 'seeds' / 'feedback.csv'}', types = {{'score': 'VARCHAR'}})")
-    models = {path.stem: path for path in (DBT / "models").glob("*") if path.suffix in (".sql", ".py")}
+    con.execute(
+        f"CREATE TABLE feedback AS FROM read_csv('{DBT / 'seeds' / 'feedback.csv'}', types = {{'score': 'VARCHAR'}})"
+    )
+    models = {
+        path.stem: path for path in (DBT / "models").glob("*") if path.suffix in (".sql", ".py")
+    }
     assert set(models) == set(ORDER)
     settings = con.execute("SELECT name, value FROM duckdb_settings() ORDER BY name").fetchall()
     for name in ORDER:
         run_model(con.cursor() if models[name].suffix == ".sql" else con, models[name])
-    assert con.execute("SELECT name, value FROM duckdb_settings() ORDER BY name").fetchall() == settings
+    assert (
+        con.execute("SELECT name, value FROM duckdb_settings() ORDER BY name").fetchall()
+        == settings
+    )
     check_project(con)
 
 
-@pytest.mark.skipif("PREFMILL_DBT" not in os.environ, reason="PREFMILL_DBT names a Python with dbt: make test-dbt")
+@pytest.mark.skipif(
+    "PREFMILL_DBT" not in os.environ, reason="PREFMILL_DBT names a Python with dbt: make test-dbt"
+)
 def test_dbt_itself_builds_the_project(tmp_path):
     shutil.copytree(DBT, tmp_path / "dbt")
-    env = {**os.environ, "PREFMILL_DBT_PATH": str(tmp_path / "made.duckdb"), "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-           "PYTHONPATH": str(ROOT / "src")}  # fmt: skip
+    env = {
+        **os.environ,
+        "PREFMILL_DBT_PATH": str(tmp_path / "made.duckdb"),
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "PYTHONPATH": str(ROOT / "src"),
+    }
     build = [
         str(Path(os.environ["PREFMILL_DBT"]).absolute()),
         "-c",
@@ -113,7 +145,9 @@ def test_dbt_itself_builds_the_project(tmp_path):
         ".",
         "--no-use-colors",
     ]
-    done = subprocess.run(build, cwd=tmp_path / "dbt", env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        build, cwd=tmp_path / "dbt", env=env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ERROR=0" in done.stdout
     with duckdb.connect(str(tmp_path / "made.duckdb"), read_only=True) as con:

@@ -1,4 +1,6 @@
-"""A judge as a scorer: what it is asked, how its answers are read, what becomes of those that say nothing."""
+"""A judge as a scorer: what it is asked, how its answers are read, what becomes of those that say
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,22 @@ from prefmill.errors import BadArgument, BadInput
 from prefmill.sampling import Answer, Request
 from prefmill.sampling.endpoint import Token
 from prefmill.scoring.judge import pairs_of
-from prefmill.scoring.rubrics import RUBRIC, expected_rating, filled, parse_rating, parse_verdict, rubric_of
+from prefmill.scoring.rubrics import (
+    RUBRIC,
+    expected_rating,
+    filled,
+    parse_rating,
+    parse_verdict,
+    rubric_of,
+)
 from prefmill.scoring.scorers import on_device
 
-POOL = pa.table({
-    "prompt": ["p {completion}", "q", None, "p {completion}", "q", "q", "p {completion}"],
-    "completion": ["a", "bb", "x", "a {prompt} {0} %s \\1", "cccc", "bb", None],
-})  # fmt: skip
+POOL = pa.table(
+    {
+        "prompt": ["p {completion}", "q", None, "p {completion}", "q", "q", "p {completion}"],
+        "completion": ["a", "bb", "x", "a {prompt} {0} %s \\1", "cccc", "bb", None],
+    }
+)
 
 
 @dataclass
@@ -53,33 +64,56 @@ class Fake:
         return [Answer(self.says(text), self.reason, None, 3) for text in texts]
 
 
-def scored(judge: pm.JudgeScorer, tmp_path: Path, pool: pa.Table = POOL, **more: Any) -> tuple[Any, dict[str, list[Any]]]:
+def scored(
+    judge: pm.JudgeScorer, tmp_path: Path, pool: pa.Table = POOL, **more: Any
+) -> tuple[Any, dict[str, list[Any]]]:
     done = pm.score(pool, tmp_path / "out.parquet", scorer=judge, overwrite=True, **more)
     return done, pq.read_table(tmp_path / "out.parquet").select(list(done.columns)).to_pydict()
 
 
-# -- rating --------------------------------------------------------------------------------------------------------------------------------
+# -- rating
+# --------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_ratings(tmp_path: Path) -> None:
-    fake = Fake(lambda text: {"a": "3", "bb": "It is short.\nRating: 8/10"}.get(text.split("|")[1], "I would say 7"))
+    fake = Fake(
+        lambda text: {"a": "3", "bb": "It is short.\nRating: 8/10"}.get(
+            text.split("|")[1], "I would say 7"
+        )
+    )
     done, out = scored(pm.JudgeScorer(sampler=fake, rubric="{prompt}|{completion}"), tmp_path)
     assert out == {
         "score": [3.0, 8.0, None, None, None, 8.0, None],
         "score_rating": [3.0, 8.0, None, None, None, 8.0, None],
-        "score_verdict": ["3", "It is short.\nRating: 8/10", None, "I would say 7", "I would say 7", "It is short.\nRating: 8/10", None],
+        "score_verdict": [
+            "3",
+            "It is short.\nRating: 8/10",
+            None,
+            "I would say 7",
+            "I would say 7",
+            "It is short.\nRating: 8/10",
+            None,
+        ],
         "score_reason": [None, None, None, "unparseable", "unparseable", None, None],
     }
     assert done.null == {"null_prompt": 1, "null_completion": 1, "unparseable": 2}
-    assert sorted(fake.asked) == sorted(["p {completion}|a", "p {completion}|a {prompt} {0} %s \\1", "q|bb", "q|cccc"])
+    assert sorted(fake.asked) == sorted(
+        ["p {completion}|a", "p {completion}|a {prompt} {0} %s \\1", "q|bb", "q|cccc"]
+    )
     assert (done.requests, done.tokens_out, done.cost) == (4, 12, None)
 
 
 def test_what_is_asked(tmp_path: Path) -> None:
     """The default rubric has the texts as they are; messages have their roles."""
     fake = Fake(lambda text: "5")
-    talk = [{"role": "user", "content": "{a}"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
-    pool = pa.table({"prompt": [talk], "completion": [[{"role": "assistant", "content": "d {prompt}"}]]})
+    talk = [
+        {"role": "user", "content": "{a}"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
+    pool = pa.table(
+        {"prompt": [talk], "completion": [[{"role": "assistant", "content": "d {prompt}"}]]}
+    )
     scored(pm.JudgeScorer(sampler=fake), tmp_path, pool)
     assert "<conversation>\nuser: {a}\n\nassistant: b\n\nuser: c\n</conversation>" in fake.asked[0]
     assert "<answer>\nd {prompt}\n</answer>" in fake.asked[0]
@@ -87,7 +121,11 @@ def test_what_is_asked(tmp_path: Path) -> None:
     file.write_text("How {good} is {completion} to {prompt}?", encoding="utf-8")
     for rubric in (file, str(file), file.read_text()):
         fake.asked.clear()
-        scored(pm.JudgeScorer(sampler=fake, rubric=rubric), tmp_path, pa.table({"prompt": ["P"], "completion": ["C"]}))
+        scored(
+            pm.JudgeScorer(sampler=fake, rubric=rubric),
+            tmp_path,
+            pa.table({"prompt": ["P"], "completion": ["C"]}),
+        )
         assert fake.asked == ["How {good} is C to P?"]
 
 
@@ -101,7 +139,9 @@ def test_texts_with_braces_are_texts(before: str, prompt: str, completion: str) 
     )
 
 
-@pytest.mark.parametrize("rubric", ["{prompt} only", "{completion} only", "no/such/file", Path("no/such/file")])
+@pytest.mark.parametrize(
+    "rubric", ["{prompt} only", "{completion} only", "no/such/file", Path("no/such/file")]
+)
 def test_bad_rubrics(rubric: Any) -> None:
     with pytest.raises(BadArgument, match="rubric"):
         rubric_of(rubric, "rating")
@@ -110,19 +150,61 @@ def test_bad_rubrics(rubric: Any) -> None:
 
 
 FORMS = (
-    "{}", " {}\n", "[[{}]]", "**{}**", "{}/10", "{}.", "Rating: {}", "Good.\nFinal rating: [[{}]]", "**Rating:** {}/10, since it is right",
-    "Score = {}", "I give it [[{}]].", "[RESULT] {}", "{} out of 10", "Rating：{}", '{{"rating": {}}}', "3 points are right.\nRating: {}",
-)  # fmt: skip
+    "{}",
+    " {}\n",
+    "[[{}]]",
+    "**{}**",
+    "{}/10",
+    "{}.",
+    "Rating: {}",
+    "Good.\nFinal rating: [[{}]]",
+    "**Rating:** {}/10, since it is right",
+    "Score = {}",
+    "I give it [[{}]].",
+    "[RESULT] {}",
+    "{} out of 10",
+    "Rating：{}",
+    '{{"rating": {}}}',
+    "3 points are right.\nRating: {}",
+)
 NO_RATINGS = (
-    "", "0", "11", "100", "-3", "+3", "7,5", "Rating: 11", "Rating: 100", "Rating: 0", "I gave 7", "8 out of 10 agree",
-    "Rating: 8\n- it is right", "seven", "VII", "٣", "Rating: [[N]]", "Rating:", "[[]]", "7 8", "1e1", "10/100", "Rating: 8/100", "3-4",
-    "Rating: 3-4", "Rating: 3 to 4", "5/5",
-)  # fmt: skip
+    "",
+    "0",
+    "11",
+    "100",
+    "-3",
+    "+3",
+    "7,5",
+    "Rating: 11",
+    "Rating: 100",
+    "Rating: 0",
+    "I gave 7",
+    "8 out of 10 agree",
+    "Rating: 8\n- it is right",
+    "seven",
+    "VII",
+    "٣",
+    "Rating: [[N]]",
+    "Rating:",
+    "[[]]",
+    "7 8",
+    "1e1",
+    "10/100",
+    "Rating: 8/100",
+    "3-4",
+    "Rating: 3-4",
+    "Rating: 3 to 4",
+    "5/5",
+)
 
 
-@pytest.mark.parametrize(("text", "number"), [
-    *((form.format(n), n) for n in range(1, 11) for form in FORMS), *((text, None) for text in NO_RATINGS),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        *((form.format(n), n) for n in range(1, 11) for form in FORMS),
+        *((text, None) for text in NO_RATINGS),
+    ],
+)
 def test_ratings_read(text: str, number: int | None) -> None:
     found = parse_rating(text)
     if number is None:
@@ -134,7 +216,9 @@ def test_ratings_read(text: str, number: int | None) -> None:
 
 @given(
     st.one_of(
-        st.text(), st.text(alphabet="0123456789./[]: RatingScore-*\n"), st.from_regex(r"(Rating: )?\[{0,2}-?\d{1,3}\]{0,2}(/\d+)?\D*")
+        st.text(),
+        st.text(alphabet="0123456789./[]: RatingScore-*\n"),
+        st.from_regex(r"(Rating: )?\[{0,2}-?\d{1,3}\]{0,2}(/\d+)?\D*"),
     )
 )
 def test_no_number_out_of_range(text: str) -> None:
@@ -162,17 +246,35 @@ def test_contradictions_and_answers_cut_off() -> None:
     assert parse_verdict("Hmm", cut_off=True) == "cut_off"
 
 
-@pytest.mark.parametrize(("text", "letter"), [
-    ("A", "A"), ("b", "B"), (" C.\n", "C"), ("[[A]]", "A"), ("**B**", "B"), ("tie", "C"), ("Both are fine.\n[[C]]", "C"),
-    ("Verdict: A", "A"),
-    ("Winner: [[B]]", "B"), ("**Verdict:** tie", "C"), ("[[A]], yes [[A]]", "A"), ("A is better", None), ("Answer A", None), ("", None),
-    ("D", None), ("AB", None), ("Verdict: Ant", None), ("Verdict: neither", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("A", "A"),
+        ("b", "B"),
+        (" C.\n", "C"),
+        ("[[A]]", "A"),
+        ("**B**", "B"),
+        ("tie", "C"),
+        ("Both are fine.\n[[C]]", "C"),
+        ("Verdict: A", "A"),
+        ("Winner: [[B]]", "B"),
+        ("**Verdict:** tie", "C"),
+        ("[[A]], yes [[A]]", "A"),
+        ("A is better", None),
+        ("Answer A", None),
+        ("", None),
+        ("D", None),
+        ("AB", None),
+        ("Verdict: Ant", None),
+        ("Verdict: neither", None),
+    ],
+)
 def test_verdicts_read(text: str, letter: str | None) -> None:
     assert parse_verdict(text) == (letter or "unparseable")
 
 
-# -- ratings from the probabilities of tokens ----------------------------------------------------------------------------------------------
+# -- ratings from the probabilities of tokens
+# ----------------------------------------------------------------------------------------------
 
 
 def tops(weights: dict[str, float]) -> dict[str, float]:
@@ -184,19 +286,27 @@ def token(text: str, weights: dict[str, float]) -> Token:
 
 
 def test_expected_where_ten_is_one_token() -> None:
-    """Ratings by their probabilities, spellings of one rating together, what is no rating left out."""
+    """Ratings by their probabilities, spellings of one rating together, what is no rating left
+    out.
+    """
     weights = {"8": 0.4, " 8": 0.1, "10": 0.2, "1": 0.1, "[[9": 0.05, "Rating": 0.1, "80": 0.05}
     wanted = (8 * 0.5 + 10 * 0.2 + 1 * 0.1 + 9 * 0.05) / 0.85
     assert expected_rating([token("8", weights), Token("", -0.1)]) == pytest.approx(wanted)
 
 
 def test_expected_where_ten_is_two_tokens() -> None:
-    """ "1" is said: the next token parts 1 from 10. Something else is said: a small "1" is left out, a large one tells nothing."""
+    """ "1" is said: the next token parts 1 from 10. Something else is said: a small "1" is left
+    out, a large one tells nothing.
+    """
     first, second = {"1": 0.6, "9": 0.3, "2": 0.1}, {"0": 0.75, "<eos>": 0.2, "0.": 0.05}
     wanted = 10 * 0.6 * 0.8 + 1 * 0.6 * 0.2 + 9 * 0.3 + 2 * 0.1
     assert expected_rating([token("1", first), token("0", second)]) == pytest.approx(wanted)
-    assert expected_rating([token("1", first), Token("", math.log(0.2), tops(second))]) == pytest.approx(wanted)
-    assert expected_rating([token("9", {"9": 0.9, "8": 0.07, "1": 0.03})]) == pytest.approx((9 * 0.9 + 8 * 0.07) / 0.97)
+    assert expected_rating(
+        [token("1", first), Token("", math.log(0.2), tops(second))]
+    ) == pytest.approx(wanted)
+    assert expected_rating([token("9", {"9": 0.9, "8": 0.07, "1": 0.03})]) == pytest.approx(
+        (9 * 0.9 + 8 * 0.07) / 0.97
+    )
     doubtful = [token("9", {"9": 0.6, "1": 0.4})]
     assert expected_rating(doubtful) is None
     assert expected_rating(doubtful, ten_is_one_token=True) == pytest.approx(9 * 0.6 + 0.4)
@@ -204,7 +314,12 @@ def test_expected_where_ten_is_two_tokens() -> None:
 
 def test_expected_finds_its_token() -> None:
     """The token of the number that was read, not the first digit of the answer."""
-    steps = [Token("Step ", -0.1), token("1", {"1": 0.9, "2": 0.1}), Token(" is done.\nRat", -0.1), Token("ing: [[", -0.2)]
+    steps = [
+        Token("Step ", -0.1),
+        token("1", {"1": 0.9, "2": 0.1}),
+        Token(" is done.\nRat", -0.1),
+        Token("ing: [[", -0.2),
+    ]
     weights = {"7": 0.5, "6": 0.5}
     assert expected_rating([*steps, token("7", weights), Token("]]", 0.0)]) == pytest.approx(6.5)
     assert expected_rating(steps) is None
@@ -212,8 +327,12 @@ def test_expected_finds_its_token() -> None:
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=10, max_size=10), st.booleans(), st.randoms())
-def test_expected_is_the_mean_of_the_distribution(weights: list[float], joined: bool, draw: random.Random) -> None:
-    """A judge that draws 1..10 from known weights: its tokens tell the mean, for both kinds of tokenizer, when it says a 1 or a 10."""
+def test_expected_is_the_mean_of_the_distribution(
+    weights: list[float], joined: bool, draw: random.Random
+) -> None:
+    """A judge that draws 1..10 from known weights: its tokens tell the mean, for both kinds of
+    tokenizer, when it says a 1 or a 10.
+    """
     total = sum(weights) * 1.25  # a fifth goes to other words
     p = {n: weight / total for n, weight in enumerate(weights, 1)}
     mean = sum(n * each for n, each in p.items()) / sum(p.values())
@@ -230,34 +349,61 @@ def test_expected_is_the_mean_of_the_distribution(weights: list[float], joined: 
 
 
 def test_over_a_server(tmp_path: Path) -> None:
-    """The expected rating where the server tells tokens, else the number; tokens, requests, retries and cost in the report."""
+    """The expected rating where the server tells tokens, else the number; tokens, requests, retries
+    and cost in the report.
+    """
     weights = {"8": 0.5, "6": 0.25, "4": 0.25}
-    told = {"content": [{"token": "8", "logprob": math.log(0.5), "top_logprobs": [
-        {"token": text, "logprob": math.log(weight)} for text, weight in weights.items()]}]}  # fmt: skip
+    told = {
+        "content": [
+            {
+                "token": "8",
+                "logprob": math.log(0.5),
+                "top_logprobs": [
+                    {"token": text, "logprob": math.log(weight)} for text, weight in weights.items()
+                ],
+            }
+        ]
+    }
     asked: list[Any] = []
 
     def answer(path: str, body: Any, headers: dict[str, str]) -> serving.Said:
         asked.append(body)
         if len(asked) == 1:
             return 503, {}, {"detail": "loading"}
-        return 200, {}, serving.chat("8", logprobs=told if "cccc" not in body["messages"][0]["content"] else None)
+        return (
+            200,
+            {},
+            serving.chat(
+                "8", logprobs=told if "cccc" not in body["messages"][0]["content"] else None
+            ),
+        )
 
     with serving.server(answer) as url:
         sampler = pm.EndpointSampler(url=url, model="m", backoff=0.01)
-        done, out = scored(pm.JudgeScorer(sampler=sampler, price_in=1.0, price_out=10.0), tmp_path, chunk_rows=1)
+        done, out = scored(
+            pm.JudgeScorer(sampler=sampler, price_in=1.0, price_out=10.0), tmp_path, chunk_rows=1
+        )
     assert out["score"] == pytest.approx([6.5, 6.5, None, 6.5, 8.0, 6.5, None])
     assert out["score_rating"] == [8.0, 8.0, None, 8.0, 8.0, 8.0, None]
     assert asked[0]["top_logprobs"] == 20
     assert (done.requests, done.retries, done.tokens_in, done.tokens_out) == (5, 1, 40, 4)
     assert done.retried == {"503": 1}
     assert done.cost == pytest.approx(80 / 1e6)
-    again = pm.score(POOL, tmp_path / "out.parquet", scorer=pm.JudgeScorer(sampler=sampler, price_in=2.0))
-    assert (again.chunks_resumed, again.retries, again.cost) == (2, 1, pytest.approx(80 / 1e6)), "prices decide no score"
+    again = pm.score(
+        POOL, tmp_path / "out.parquet", scorer=pm.JudgeScorer(sampler=sampler, price_in=2.0)
+    )
+    assert (again.chunks_resumed, again.retries, again.cost) == (2, 1, pytest.approx(80 / 1e6)), (
+        "prices decide no score"
+    )
 
 
 def test_refused_rows(tmp_path: Path) -> None:
     def answer(path: str, body: Any, headers: dict[str, str]) -> serving.Said:
-        return (400, {}, {"error": {"message": "filtered"}}) if "cccc" in body["messages"][0]["content"] else (200, {}, serving.chat("4"))
+        return (
+            (400, {}, {"error": {"message": "filtered"}})
+            if "cccc" in body["messages"][0]["content"]
+            else (200, {}, serving.chat("4"))
+        )
 
     with serving.server(answer) as url:
         sampler = pm.EndpointSampler(url=url, model="m", backoff=0.01)
@@ -270,7 +416,8 @@ def test_refused_rows(tmp_path: Path) -> None:
     assert done.null["refused"] == 1
 
 
-# -- pairs ---------------------------------------------------------------------------------------------------------------------------------
+# -- pairs
+# ---------------------------------------------------------------------------------------------------------------------------------
 
 
 def prefers(key: Callable[[str], float]) -> Callable[[str], str]:
@@ -288,7 +435,12 @@ def judge(says: Callable[[str], str], **more: Any) -> pm.JudgeScorer:
 
 
 def test_pairs(tmp_path: Path) -> None:
-    pool = pa.table({"prompt": ["p", "q", "p", "p", "r", "p", "q"], "completion": ["dd", "x", "a", "ccc", "alone", "dd", "y"]})
+    pool = pa.table(
+        {
+            "prompt": ["p", "q", "p", "p", "r", "p", "q"],
+            "completion": ["dd", "x", "a", "ccc", "alone", "dd", "y"],
+        }
+    )
     done, out = scored(judge(prefers(len)), tmp_path, pool)
     assert out["score"] == [0.5, 0.5, 0.0, 1.0, None, 0.5, 0.5]
     assert out["score_comparisons"] == [2, 1, 2, 2, None, 2, 1]
@@ -296,8 +448,9 @@ def test_pairs(tmp_path: Path) -> None:
     assert done.requests == 2 * (3 + 1)
     first = json.loads(out["score_verdict"][0])
     assert sorted(first, key=lambda each: each["against"]) == [
-        {"against": 1, "as_a": "A", "as_b": "B", "win": 1.0}, {"against": 2, "as_a": "B", "as_b": "A", "win": 0.0},
-    ]  # fmt: skip
+        {"against": 1, "as_a": "A", "as_b": "B", "win": 1.0},
+        {"against": 2, "as_a": "B", "as_b": "A", "win": 0.0},
+    ]
     assert out["score_verdict"][5] == out["score_verdict"][0], "the same text"
 
 
@@ -313,7 +466,9 @@ def test_a_judge_that_looks_at_the_place_gives_ties(tmp_path: Path) -> None:
 def test_what_cannot_be_read_does_not_count(tmp_path: Path) -> None:
     """One match without a verdict leaves the others; without any, there is no score."""
     pool = pa.table({"prompt": ["p"] * 3, "completion": ["a", "bb", "bad"]})
-    done, out = scored(judge(lambda text: "who knows" if "|bad" in text else prefers(len)(text)), tmp_path, pool)
+    done, out = scored(
+        judge(lambda text: "who knows" if "|bad" in text else prefers(len)(text)), tmp_path, pool
+    )
     assert out["score"] == [0.0, 1.0, None]
     assert out["score_comparisons"] == [1, 1, None]
     assert out["score_reason"] == [None, None, "unparseable"]
@@ -323,7 +478,9 @@ def test_what_cannot_be_read_does_not_count(tmp_path: Path) -> None:
 
 @given(st.integers(1, 9), st.integers(1, 40) | st.none())
 def test_schedules(candidates: int, most: int | None) -> None:
-    """All pairs are all pairs, each once; cut anywhere, no candidate has met two more others than another (three, where one rests)."""
+    """All pairs are all pairs, each once; cut anywhere, no candidate has met two more others than
+    another (three, where one rests).
+    """
     pairs = pairs_of(candidates, "all", most)
     whole = candidates * (candidates - 1) // 2
     assert len(set(pairs)) == len(pairs) == min(whole, most or whole)
@@ -346,11 +503,15 @@ def test_limits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("chunk_rows", [1, 3, 100])
 def test_order_and_chunks_do_not_matter(tmp_path: Path, chunk_rows: int) -> None:
     draw = random.Random(chunk_rows)
-    rows = [(f"p{i}", "x" * draw.randint(1, 9)) for i in range(6) for _ in range(draw.randint(1, 5))]
+    rows = [
+        (f"p{i}", "x" * draw.randint(1, 9)) for i in range(6) for _ in range(draw.randint(1, 5))
+    ]
     wanted: dict[tuple[str, str], float | None] = {}
     for prompt, text in rows:
         others = [len(other) for p, other in set(rows) if p == prompt and other != text]
-        wins = [1.0 if len(text) > other else 0.5 if len(text) == other else 0.0 for other in others]
+        wins = [
+            1.0 if len(text) > other else 0.5 if len(text) == other else 0.0 for other in others
+        ]
         wanted[prompt, text] = sum(wins) / len(wins) if wins else None
     draw.shuffle(rows)
     pool = pa.table({"prompt": [p for p, _ in rows], "completion": [c for _, c in rows]})
@@ -358,10 +519,20 @@ def test_order_and_chunks_do_not_matter(tmp_path: Path, chunk_rows: int) -> None
     assert out["score"] == pytest.approx([wanted[row] for row in rows])
 
 
-@pytest.mark.parametrize("wrong", [
-    {"mode": "both"}, {"schedule": "some"}, {"max_pairs": 0, "mode": "pairwise"}, {"max_pairs": 3}, {"schedule": "baseline"},
-    {"top_logprobs": -1}, {"price_in": -1}, {"on_refused": "ignore"}, {"sampler": object()},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mode": "both"},
+        {"schedule": "some"},
+        {"max_pairs": 0, "mode": "pairwise"},
+        {"max_pairs": 3},
+        {"schedule": "baseline"},
+        {"top_logprobs": -1},
+        {"price_in": -1},
+        {"on_refused": "ignore"},
+        {"sampler": object()},
+    ],
+)
 def test_arguments(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadArgument, match="JudgeScorer"):
         pm.JudgeScorer(**{"sampler": Fake(str), **wrong})
@@ -370,7 +541,11 @@ def test_arguments(wrong: dict[str, Any]) -> None:
 def test_another_rubric_is_another_run(tmp_path: Path) -> None:
     scored(pm.JudgeScorer(sampler=Fake(lambda text: "3")), tmp_path)
     with pytest.raises(Exception, match=r"another scorer\.rubric"):
-        pm.score(POOL, tmp_path / "out.parquet", scorer=pm.JudgeScorer(sampler=Fake(lambda text: "3"), rubric=RUBRIC["rating"] + "!"))
+        pm.score(
+            POOL,
+            tmp_path / "out.parquet",
+            scorer=pm.JudgeScorer(sampler=Fake(lambda text: "3"), rubric=RUBRIC["rating"] + "!"),
+        )
     other = Fake(lambda text: "3", fingerprint={"sampler": "other"})
     with pytest.raises(Exception, match=r"another scorer\.sampler\.sampler"):
         pm.score(POOL, tmp_path / "out.parquet", scorer=pm.JudgeScorer(sampler=other))
@@ -385,21 +560,31 @@ def test_devices() -> None:
 
 
 def test_spoken() -> None:
-    """What a judge reads of messages: roles by their names of the field, parts as their texts, calls as JSON."""
-    from prefmill.conversations import messages_of, spoken
+    """What a judge reads of messages: roles by their names of the field, parts as their texts,
+    calls as JSON.
+    """
+    from prefmill.table.conversations import messages_of, spoken
 
     def said(value: object) -> str:
         return spoken(messages_of(value, "user"))
 
     assert said("a") == "a"
     assert said([{"from": "human", "value": "a"}]) == "a"
-    assert said([{"role": "system", "content": "s"}, {"role": "user", "content": ""}]) == "system: s\n\nuser: "
+    assert (
+        said([{"role": "system", "content": "s"}, {"role": "user", "content": ""}])
+        == "system: s\n\nuser: "
+    )
     call = {"function": {"name": "f", "arguments": {"x": 1, "y": None}}}
-    assert said([{"role": "assistant", "content": None, "tool_calls": [call]}]) == 'tool_call: {"name": "f", "arguments": {"x": 1}}'
+    assert (
+        said([{"role": "assistant", "content": None, "tool_calls": [call]}])
+        == 'tool_call: {"name": "f", "arguments": {"x": 1}}'
+    )
 
 
 def test_killed(tmp_path: Path) -> None:
-    """SIGKILL and Ctrl-C in the middle of a run over a server: the same command goes on, and asks for no row of a finished chunk again."""
+    """SIGKILL and Ctrl-C in the middle of a run over a server: the same command goes on, and asks
+    for no row of a finished chunk again.
+    """
     pool = pa.table({"prompt": [f"p{i}" for i in range(24)], "completion": ["c"] * 24})
     pq.write_table(pool, tmp_path / "pool.parquet")
     asked: Counter[str] = Counter()
@@ -413,9 +598,27 @@ def test_killed(tmp_path: Path) -> None:
     (tmp_path / "rubric.txt").write_text("{prompt}/{completion}")
     with serving.server(answer) as url:
         command = [
-            sys.executable, "-m", "prefmill", "score", "pool.parquet", "-o", "out.parquet", "--scorer", "judge", "--model", "m",
-            "--url", url, "--rubric", "rubric.txt", "--chunk-rows", "4", "--concurrency", "2", "--quiet",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "prefmill",
+            "score",
+            "pool.parquet",
+            "-o",
+            "out.parquet",
+            "--scorer",
+            "judge",
+            "--model",
+            "m",
+            "--url",
+            url,
+            "--rubric",
+            "rubric.txt",
+            "--chunk-rows",
+            "4",
+            "--concurrency",
+            "2",
+            "--quiet",
+        ]
         for kill, after in ((signal.SIGKILL, 7), (signal.SIGINT, 17)):
             child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
             while asked.total() < after:
@@ -429,4 +632,6 @@ def test_killed(tmp_path: Path) -> None:
     out = pq.read_table(tmp_path / "out.parquet").to_pydict()
     assert out["score"] == [1 + i % 10 for i in range(24)]
     assert max(asked.values()) <= 3
-    assert asked.total() <= 24 + 2 * 6, "at most a chunk, and what was under way, is asked for again after each"
+    assert asked.total() <= 24 + 2 * 6, (
+        "at most a chunk, and what was under way, is asked for again after each"
+    )

@@ -1,4 +1,6 @@
-"""The same input gives the same rows, whatever the engine, threads, memory, row groups, hash seed, or (with ids) the order of rows."""
+"""The same input gives the same rows, whatever the engine, threads, memory, row groups, hash seed,
+or (with ids) the order of rows.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def feedback(seed: int, prompts: int = 400) -> pl.DataFrame:
         )
         for i in range(6000)
     ]
-    return pl.DataFrame(rows, schema=["prompt", "completion", "score", "id"], orient="row").with_columns(pl.col("id").cast(pl.String))
+    return pl.DataFrame(
+        rows, schema=["prompt", "completion", "score", "id"], orient="row"
+    ).with_columns(pl.col("id").cast(pl.String))
 
 
 PLANS = [
@@ -50,7 +54,7 @@ def rows(path, columns: list[str] | None = None) -> list[tuple]:
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.kind}-{plan.hash()[:6]}")
 def test_engine_threads_memory_and_row_groups(plan, tmp_path, monkeypatch):
-    from prefmill import job
+    from prefmill.runs import job
 
     data = feedback(1)
     data.write_parquet(tmp_path / "one.parquet")
@@ -62,12 +66,17 @@ def test_engine_threads_memory_and_row_groups(plan, tmp_path, monkeypatch):
     inputs = ["one.parquet", "many.parquet", ["a.parquet", "b.parquet"], "rows.jsonl"]
     lazy = plan.lazy(data).collect()
     # picks and advantages are whole rows in files, with the scores as they came in
-    shared = ["prompt", "completion", *lazy.columns[3:]] if plan.kind in ("best_of", "advantages") else lazy.columns
+    shared = (
+        ["prompt", "completion", *lazy.columns[3:]]
+        if plan.kind in ("best_of", "advantages")
+        else lazy.columns
+    )
     expected = lazy.select(shared).rows()
     assert len(expected) > 200
     ways = itertools.product(inputs, ["duckdb", "polars"], [1, 4], [None, 600_000_000])
     for i, (names, engine, threads, memory) in enumerate(ways):
-        # Small parts and batches, so that this small table is spilled and cut as a large one would be.
+        # Small parts and batches, so that this small table is spilled and cut as a large one would
+        # be.
         monkeypatch.setattr(job, "_FRAME_ROWS", [33, 50_000][i % 2])
         monkeypatch.setattr(job, "_PART_BYTES", 20_000 if memory else 1 << 31)
         paths = [tmp_path / n for n in ([names] if isinstance(names, str) else names)]
@@ -89,8 +98,12 @@ def test_with_ids_the_order_of_rows_does_not_matter(by, tmp_path):
     ):
         results = []
         for shuffle in range(3):
-            feedback(2).sample(fraction=1, shuffle=True, seed=shuffle).write_parquet(tmp_path / "in.parquet")
-            pm.run(plan, tmp_path / "in.parquet", tmp_path / "out.parquet", engine=by, overwrite=True)
+            feedback(2).sample(fraction=1, shuffle=True, seed=shuffle).write_parquet(
+                tmp_path / "in.parquet"
+            )
+            pm.run(
+                plan, tmp_path / "in.parquet", tmp_path / "out.parquet", engine=by, overwrite=True
+            )
             results.append(sorted(rows(tmp_path / "out.parquet")))
         assert results[0] == results[1] == results[2]
 
@@ -100,10 +113,28 @@ def test_hash_seed_of_python(tmp_path):
     outputs = set()
     for hash_seed in ("0", "1", "77"):
         out = tmp_path / f"{hash_seed}.jsonl"
-        command = [sys.executable, "-m", "prefmill", "pairs", str(tmp_path / "in.parquet"), "-o", str(out), "--strategy", "best_random",
-                   "--engine", "polars", "--quiet", "--split", "a=0.5,b=0.5"]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "prefmill",
+            "pairs",
+            str(tmp_path / "in.parquet"),
+            "-o",
+            str(out),
+            "--strategy",
+            "best_random",
+            "--engine",
+            "polars",
+            "--quiet",
+            "--split",
+            "a=0.5,b=0.5",
+        ]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": hash_seed})
-        outputs.add((tmp_path / f"{hash_seed}-a.jsonl").read_bytes() + b"|" + (tmp_path / f"{hash_seed}-b.jsonl").read_bytes())
+        outputs.add(
+            (tmp_path / f"{hash_seed}-a.jsonl").read_bytes()
+            + b"|"
+            + (tmp_path / f"{hash_seed}-b.jsonl").read_bytes()
+        )
     assert len(outputs) == 1
 
 
@@ -114,12 +145,16 @@ def test_a_connection_handed_to_us_keeps_its_settings():
 
     con = duckdb.connect()
     con.execute("SET threads = 1")
-    con.execute("CREATE TABLE feedback AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM range(10) t(i)")
+    con.execute(
+        "CREATE TABLE feedback AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM range(10) t(i)"
+    )
     before = con.execute("SELECT name, value FROM duckdb_settings() ORDER BY name").fetchall()
     install(con)
     assert con.execute(pm.Pairs().sql("feedback")).fetchall() == [("p", "a9", "a0", 9.0, 0.0)]
     assert report(pm.Pairs(), con, "feedback").pairs_out == 1
-    assert con.execute("SELECT name, value FROM duckdb_settings() ORDER BY name").fetchall() == before
+    assert (
+        con.execute("SELECT name, value FROM duckdb_settings() ORDER BY name").fetchall() == before
+    )
     assert con.execute(
         "SELECT count(*) FROM duckdb_functions() WHERE function_name LIKE 'pref%' AND database_name = 'memory'"
     ).fetchall() == [(0,)]

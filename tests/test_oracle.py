@@ -11,29 +11,71 @@ import pytest
 
 from prefmill.errors import BadArgument, BadScore
 from prefmill.plans import BestOf, Pairs, Unpaired
-from prefmill.schema import Roles
+from prefmill.table.roles import Roles
 
 OPEN = {"chosen_min": None, "rejected_below": None}
 
 
 def rows(*triples: tuple) -> list[dict]:
-    return [dict(zip(("prompt", "completion", "score", "who", "aspect", "id"), t, strict=False)) for t in triples]
+    return [
+        dict(zip(("prompt", "completion", "score", "who", "aspect", "id"), t, strict=False))
+        for t in triples
+    ]
 
 
 def ranked(scores: list, **plan: object) -> list[tuple[int, ...]]:
     """Positions of the pairs of one prompt "p" whose row i has score `scores[i]`."""
-    return oracle.pairs(rows(*(("p", str(i), s) for i, s in enumerate(scores))), Pairs(**{**OPEN, **plan}), Roles()).positions
+    return oracle.pairs(
+        rows(*(("p", str(i), s) for i, s in enumerate(scores))), Pairs(**{**OPEN, **plan}), Roles()
+    ).positions
 
 
 # Numbers
 
 
-@pytest.mark.parametrize("text", ["1", "+1", "-1", "1.", ".5", "1e5", "1E-5", "1.5e+5", "nan", "-NaN", "inf", "Infinity", "+INFINITY"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1",
+        "+1",
+        "-1",
+        "1.",
+        ".5",
+        "1e5",
+        "1E-5",
+        "1.5e+5",
+        "nan",
+        "-NaN",
+        "inf",
+        "Infinity",
+        "+INFINITY",
+    ],
+)
 def test_number(text: str) -> None:
     assert oracle.NUMBER.fullmatch(text)
 
 
-@pytest.mark.parametrize("text", ["", ".", "+", "e5", ".e5", "1e", "1e+", "1 2", "1_0", "0x1", "1,5", "--1", "infi", "nan()", "٣", "1\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ".",
+        "+",
+        "e5",
+        ".e5",
+        "1e",
+        "1e+",
+        "1 2",
+        "1_0",
+        "0x1",
+        "1,5",
+        "--1",
+        "infi",
+        "nan()",
+        "٣",
+        "1\n",
+    ],
+)
 def test_no_number(text: str) -> None:
     assert not oracle.NUMBER.fullmatch(text)
 
@@ -52,7 +94,10 @@ def test_no_number(text: str) -> None:
     ],
 )
 def test_read(value: object, expected: tuple) -> None:
-    assert oracle.read({"prompt": "p", "completion": "c", "score": value}, Pairs(), Roles()) == expected
+    assert (
+        oracle.read({"prompt": "p", "completion": "c", "score": value}, Pairs(), Roles())
+        == expected
+    )
 
 
 def test_nine_is_half_away_from_zero() -> None:
@@ -75,14 +120,28 @@ def test_exact_reads_what_is_printed() -> None:
 
 def test_zscore() -> None:
     # mean 5, variance (9 + 1 + 1 + 1 + 0 + 0 + 4 + 16) / 8 = 4
-    assert oracle.normalized("zscore", [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]) == [-1.5, -0.5, -0.5, -0.5, 0, 0, 1, 2]
+    assert oracle.normalized("zscore", [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]) == [
+        -1.5,
+        -0.5,
+        -0.5,
+        -0.5,
+        0,
+        0,
+        1,
+        2,
+    ]
     assert oracle.normalized("zscore", [0.1, 0.1, 0.1]) == [0, 0, 0]
     assert oracle.normalized("zscore", [3.0]) == [0]
 
 
 def test_rank() -> None:
     assert oracle.normalized("rank", [3.0, 1.0, 2.0]) == [0.833333333, 0.166666667, 0.5]
-    assert oracle.normalized("rank", [1.0, 1.0, 0.0, 2.0]) == [0.5, 0.5, 0.125, 0.875]  # ranks 2.5, 2.5, 1, 4
+    assert oracle.normalized("rank", [1.0, 1.0, 0.0, 2.0]) == [
+        0.5,
+        0.5,
+        0.125,
+        0.875,
+    ]  # ranks 2.5, 2.5, 1, 4
     assert oracle.normalized("rank", [-0.0, 0.0]) == [0.5, 0.5]
 
 
@@ -121,7 +180,9 @@ def test_lot() -> None:
     expected = sum(byte << 8 * i for i, byte in enumerate(digest[:8]))
     assert oracle.lot({"prompt": "p"}, plan, Roles()) == expected == 493504089788954246
     messages = [{"role": "user", "content": "é"}, {"role": None, "content": ""}]
-    assert oracle.lot({"prompt": messages}, plan, Roles()) == int.from_bytes(hashlib.md5("7:4:user2:é0:0:".encode()).digest()[:8], "little")
+    assert oracle.lot({"prompt": messages}, plan, Roles()) == int.from_bytes(
+        hashlib.md5("7:4:user2:é0:0:".encode()).digest()[:8], "little"
+    )
     grouped = oracle.lot({"prompt": "p", "g": "ü", "n": -3}, plan, Roles(group=("n", "g")))
     assert grouped == int.from_bytes(hashlib.md5("7:2:-32:ü".encode()).digest()[:8], "little")
 
@@ -182,18 +243,34 @@ def test_margin_is_a_float_difference() -> None:
     ],
 )
 def test_why_no_pair(scores: list, plan: dict, reason: str) -> None:
-    found = oracle.pairs(rows(*(("p", str(i), s) for i, s in enumerate(scores))), Pairs(**{**OPEN, **plan}), Roles())
+    found = oracle.pairs(
+        rows(*(("p", str(i), s) for i, s in enumerate(scores))), Pairs(**{**OPEN, **plan}), Roles()
+    )
     assert found.report["dropped"] == {reason: len(scores)}
 
 
 def test_accounting() -> None:
-    drops = [(None, "a", 5), ("p", "x", None), ("q", "a", 5), ("q", "b", 5), ("r", "a", 5), ("s", "t", 5), ("s", "t", 1)]
+    drops = [
+        (None, "a", 5),
+        ("p", "x", None),
+        ("q", "a", 5),
+        ("q", "b", 5),
+        ("r", "a", 5),
+        ("s", "t", 5),
+        ("s", "t", 1),
+    ]
     table = rows(("p", "a", 5), ("p", "b", 3), ("p", "c", 1), *drops)
     assert oracle.pairs(table, Pairs(), Roles()).report == {
         "rows_in": 10,
         "rows_used": 2,
         "rows_not_selected": 1,
-        "dropped": {"null_prompt": 1, "null_score": 1, "tie": 2, "single_completion": 1, "identical_text": 2},
+        "dropped": {
+            "null_prompt": 1,
+            "null_score": 1,
+            "tie": 2,
+            "single_completion": 1,
+            "identical_text": 2,
+        },
         "groups_in": 4,
         "groups_used": 1,
         "pairs_out": 1,
@@ -201,21 +278,32 @@ def test_accounting() -> None:
 
 
 def test_rows_of_merged_candidates_are_counted() -> None:
-    table = rows(("p", "a", 5), ("p", "a", 5), ("p", "b", 1), ("p", "c", 3), ("p", "c", 3), ("p", "c", 3))
+    table = rows(
+        ("p", "a", 5), ("p", "a", 5), ("p", "b", 1), ("p", "c", 3), ("p", "c", 3), ("p", "c", 3)
+    )
     found = oracle.pairs(table, Pairs(aggregate="mean"), Roles())
     assert found.pairs == [("p", "a", "b", 5, 1)]
     assert (found.report["rows_used"], found.report["rows_not_selected"]) == (3, 3)
 
 
 def test_ids() -> None:
-    table = rows(("p", "a", 5, None, None, 10), ("p", "b", 5, None, None, 9), ("p", "c", 1, None, None, 10), ("p", "d", 1, None, None, 9))
+    table = rows(
+        ("p", "a", 5, None, None, 10),
+        ("p", "b", 5, None, None, 9),
+        ("p", "c", 1, None, None, 10),
+        ("p", "d", 1, None, None, 9),
+    )
     assert oracle.pairs(table, Pairs(tie_break="id"), Roles(id="id")).positions == [(0, 3)]
     assert oracle.pairs(table, Pairs(), Roles(id="id")).positions == [(1, 2)]
 
 
 def test_aspects() -> None:
     table = rows(
-        ("p", "a", 1, None, "h"), ("p", "a", 2, None, "s"), ("p", "b", 3, None, "h"), ("p", "b", 4, None, "s"), ("p", "b", 9, None, "x")
+        ("p", "a", 1, None, "h"),
+        ("p", "a", 2, None, "s"),
+        ("p", "b", 3, None, "h"),
+        ("p", "b", 4, None, "s"),
+        ("p", "b", 9, None, "x"),
     )
     plan = Pairs(**OPEN, aggregate="mean", weights={"h": 1, "s": 10})
     found = oracle.pairs(table, plan, Roles(aspect="aspect"))
@@ -251,11 +339,23 @@ def test_picked_ranks(pick: str, n: int, k: int, expected: list) -> None:
 
 def test_random_ranks_by_hand() -> None:
     order = sorted((oracle.mix(5 ^ r), r) for r in range(1, 6))
-    assert oracle.picked_ranks([0.0] * 5, BestOf(pick="random", k=2), 7 * 2**32 + 5) == [r for _, r in order[:2]]
+    assert oracle.picked_ranks([0.0] * 5, BestOf(pick="random", k=2), 7 * 2**32 + 5) == [
+        r for _, r in order[:2]
+    ]
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(3, 3), (None, None), ("3", 3), (" 3.0\n", 3), ("3.5", None), ("x", None), ("nan", None), ("1e20", None)]
+    ("value", "expected"),
+    [
+        (3, 3),
+        (None, None),
+        ("3", 3),
+        (" 3.0\n", 3),
+        ("3.5", None),
+        ("x", None),
+        ("nan", None),
+        ("1e20", None),
+    ],
 )
 def test_stage(value: object, expected: object) -> None:
     assert oracle.stage({"round": value}, Roles(stage="round")) == expected
@@ -263,7 +363,9 @@ def test_stage(value: object, expected: object) -> None:
 
 def test_raise_names_the_first_position() -> None:
     with pytest.raises(BadScore, match="position 1: null_completion"):
-        oracle.pairs(rows(("p", "a", 5), ("p", None, 5), (None, "a", 5)), Pairs(on_invalid="raise"), Roles())
+        oracle.pairs(
+            rows(("p", "a", 5), ("p", None, 5), (None, "a", 5)), Pairs(on_invalid="raise"), Roles()
+        )
 
 
 @pytest.mark.parametrize("plan", [Pairs(tie_break="id"), Pairs(normalize="rank")])

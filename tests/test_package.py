@@ -1,4 +1,6 @@
-"""The wheel, as `pip install prefmill` unpacks it: nothing that a checkout has and a wheel lacks may be needed."""
+"""The wheel, as `pip install prefmill` unpacks it: nothing that a checkout has and a wheel lacks
+may be needed.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,17 @@ print(prefmill.__version__)
 def wheel(tmp_path_factory) -> Path:
     """The wheel of this checkout: about 3 seconds, and hatchling from the package index."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(folder),
+        str(ROOT),
+    ]
     done = subprocess.run(build, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (found,) = folder.glob("*.whl")
@@ -53,12 +65,21 @@ def test_the_wheel_holds_the_package_its_macros_and_its_types(wheel):
         for name in sorted(n for n in names if n.startswith("prefmill/sql/")):
             assert file.read(name) == (ROOT / "sql" / Path(name).name).read_bytes(), name
     loaded = {line.split()[1] for line in loads.splitlines() if line.startswith(".read ")}
-    assert loaded == {f"sql/{path.name}" for path in (ROOT / "sql").glob("*.sql")} - {"sql/prefmill.sql"}
+    assert loaded == {f"sql/{path.name}" for path in (ROOT / "sql").glob("*.sql")} - {
+        "sql/prefmill.sql"
+    }
     assert {f"prefmill/{name}" for name in loaded} <= names
     assert "prefmill/py.typed" in names
-    modules = {f"prefmill/{path.relative_to(ROOT / 'src/prefmill').as_posix()}" for path in (ROOT / "src/prefmill").rglob("*.py")}
+    modules = {
+        f"prefmill/{path.relative_to(ROOT / 'src/prefmill').as_posix()}"
+        for path in (ROOT / "src/prefmill").rglob("*.py")
+    }
     assert modules <= names
-    strangers = {name for name in names if name.split("/")[0] not in ("prefmill", f"prefmill-{prefmill.__version__}.dist-info")}
+    strangers = {
+        name
+        for name in names
+        if name.split("/")[0] not in ("prefmill", f"prefmill-{prefmill.__version__}.dist-info")
+    }
     assert not strangers
 
 
@@ -68,9 +89,17 @@ def test_the_wheel_has_its_license_its_command_and_no_heavy_requirement(wheel):
         assert f"{info}/licenses/LICENSE" in file.namelist()
         assert "prefmill = prefmill.__main__:main" in file.read(f"{info}/entry_points.txt").decode()
         metadata = file.read(f"{info}/METADATA").decode()
-    always = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
+    always = [
+        line
+        for line in metadata.splitlines()
+        if line.startswith("Requires-Dist:") and "extra ==" not in line
+    ]
     assert always
-    assert not [line for line in always if any(heavy in line for heavy in ("torch", "transformers", "trl", "datasets"))]
+    assert not [
+        line
+        for line in always
+        if any(heavy in line for heavy in ("torch", "transformers", "trl", "datasets"))
+    ]
 
 
 def test_the_unpacked_wheel_works_without_the_checkout(wheel, tmp_path):
@@ -79,9 +108,21 @@ def test_the_unpacked_wheel_works_without_the_checkout(wheel, tmp_path):
     work = tmp_path / "work"
     work.mkdir()
     done = subprocess.run(
-        [sys.executable, "-I", "-W", "error", "-c", FROM_THE_WHEEL, str(tmp_path / "unpacked"), str(ROOT)],
-        capture_output=True, text=True, timeout=120, cwd=work,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-I",
+            "-W",
+            "error",
+            "-c",
+            FROM_THE_WHEEL,
+            str(tmp_path / "unpacked"),
+            str(ROOT),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=work,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "[('p', 'a', 'b', 5.0, 1.0)]",

@@ -1,4 +1,6 @@
-"""Plots: the picture is there, of the right size, says what it shows, and its numbers lie beside it."""
+"""Plots: the picture is there, of the right size, says what it shows, and its numbers lie beside
+it.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,15 @@ def size_of(png: Path) -> tuple[int, int]:
 
 
 def test_lines_as_png_and_svg(tmp_path):
-    given = {"x": "stage", "y": "reward", "series": "trained on", "low": "low", "high": "high", "y_label": "mean reward", "title": "Stages"}
+    given = {
+        "x": "stage",
+        "y": "reward",
+        "series": "trained on",
+        "low": "low",
+        "high": "high",
+        "y_label": "mean reward",
+        "title": "Stages",
+    }
     png = plot_lines(STAGES, tmp_path / "new" / "stages.png", **given)
     assert size_of(Path(png.picture)) == (960, 600)
     assert pl.read_csv(png.data).equals(STAGES)
@@ -46,7 +56,13 @@ def test_lines_as_png_and_svg(tmp_path):
     assert ">1.5<" not in svg  # there is no half stage
     again = plot_lines(STAGES, tmp_path / "again.svg", **given)
     assert Path(again.picture).read_text() == svg
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.csv", "again.svg", "new", "stages.csv", "stages.svg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "again.csv",
+        "again.svg",
+        "new",
+        "stages.csv",
+        "stages.svg",
+    ]
 
 
 @pytest.mark.parametrize("by", [None, "temperature"])
@@ -54,20 +70,39 @@ def test_a_curve(by, tmp_path):
     found = pm.curve(drawn(1), by=by, resamples=50)
     plotted = plot_curve(found, tmp_path / "curve.svg")
     svg = Path(plotted.picture).read_text()
-    for label in ("best of n (95 % interval)", "median of n", "mean", "score", "KL (nats)", "n, samples of a prompt"):
+    for label in (
+        "best of n (95 % interval)",
+        "median of n",
+        "mean",
+        "score",
+        "KL (nats)",
+        "n, samples of a prompt",
+    ):
         assert label in svg, label
     assert ("temperature" in svg) == (by is not None)
     if by:
         for label in ("0.1", "0.9", "none"):
             assert f">{label}<" in svg, label
     assert pl.read_csv(plotted.data).equals(found.points)
-    assert size_of(Path(plot_curve(found, tmp_path / "curve.png", overwrite=True).picture)) == ((1080 if by else 960), 750)
+    assert size_of(Path(plot_curve(found, tmp_path / "curve.png", overwrite=True).picture)) == (
+        (1080 if by else 960),
+        750,
+    )
 
 
 def test_many_lines_and_one_point(tmp_path):
-    many = pl.DataFrame({"x": list(range(3)) * 12, "y": [float(i) for i in range(36)], "s": [i // 3 for i in range(36)]})
+    many = pl.DataFrame(
+        {
+            "x": list(range(3)) * 12,
+            "y": [float(i) for i in range(36)],
+            "s": [i // 3 for i in range(36)],
+        }
+    )
     plot_lines(many, tmp_path / "many.svg", x="x", y="y", series="s")
-    plot_curve(pm.curve(pl.DataFrame({"prompt": ["p"], "completion": ["a"], "score": [1.0]}), resamples=0), tmp_path / "one.svg")
+    plot_curve(
+        pm.curve(pl.DataFrame({"prompt": ["p"], "completion": ["a"], "score": [1.0]}), resamples=0),
+        tmp_path / "one.svg",
+    )
 
 
 def test_curves_as_text():
@@ -76,7 +111,9 @@ def test_curves_as_text():
     assert lines[0] == "best of n by temperature: a 0.1, b 0.9, c none; * several"
     assert max(map(len, lines)) <= 62
     largest = int(found.points["n"].max())
-    assert [line.split()[1] for line in lines[1:-1]] == [str(n) for n in sorted({1, 2, 4, 8, 16, 32, largest}) if n <= largest]
+    assert [line.split()[1] for line in lines[1:-1]] == [
+        str(n) for n in sorted({1, 2, 4, 8, 16, 32, largest}) if n <= largest
+    ]
     single = text_curve(pm.curve(drawn(1), resamples=20), width=60)
     assert single[0].endswith("interval ─")
     for line in single[1:-1]:
@@ -105,11 +142,22 @@ def test_what_is_refused(tmp_path, monkeypatch):
 
 def test_the_command(tmp_path):
     drawn(1).write_parquet(tmp_path / "pool.parquet")
-    command = ("curve", tmp_path / "pool.parquet", "--by", "temperature", "--plot", tmp_path / "curve.png", "--resamples", "20")
+    command = (
+        "curve",
+        tmp_path / "pool.parquet",
+        "--by",
+        "temperature",
+        "--plot",
+        tmp_path / "curve.png",
+        "--resamples",
+        "20",
+    )
     done = prefmill(*command, "-o", tmp_path / "curve.csv")
     assert done.returncode == 0, done.stderr
     assert size_of(tmp_path / "curve.png") == (1080, 750)
-    assert pl.read_csv(tmp_path / "curve.csv").equals(pm.curve(tmp_path / "pool.parquet", by="temperature", resamples=20).points)
+    assert pl.read_csv(tmp_path / "curve.csv").equals(
+        pm.curve(tmp_path / "pool.parquet", by="temperature", resamples=20).points
+    )
     done = prefmill(*command)
     assert done.returncode == 2
     assert "is already there" in done.stderr

@@ -1,4 +1,6 @@
-"""Polars: signatures, namespaces, what is pushed down and shared (snapshots of `explain`), both engines, SQL contexts."""
+"""Polars: signatures, namespaces, what is pushed down and shared (snapshots of `explain`), both
+engines, SQL contexts.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,15 @@ import prefmill as pm
 import prefmill.datasets
 import prefmill.polars
 from prefmill import polars_pref
-from prefmill.schema import RoleNames
+from prefmill.table.roles import RoleNames
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
-FUNCTIONS = {"pairs": pm.Pairs, "unpaired": pm.Unpaired, "best_of": pm.BestOf, "pair_report": pm.Pairs}
+FUNCTIONS = {
+    "pairs": pm.Pairs,
+    "unpaired": pm.Unpaired,
+    "best_of": pm.BestOf,
+    "pair_report": pm.Pairs,
+}
 
 
 # Signatures and namespaces
@@ -39,7 +46,10 @@ def parameters(function: object) -> dict[str, object]:
 
 @pytest.mark.parametrize(("name", "kind"), FUNCTIONS.items())
 def test_signatures_are_those_of_the_plan_and_the_roles(name, kind):
-    roles = RoleNames.__annotations__.keys() - {"weight", "logprob"}  # a policy has a meaning for advantages only
+    roles = RoleNames.__annotations__.keys() - {
+        "weight",
+        "logprob",
+    }  # a policy has a meaning for advantages only
     wanted = {f.name: f.default for f in dataclasses.fields(kind)} | dict.fromkeys(roles)
     if name != "pair_report":
         wanted["keep"] = ()
@@ -48,11 +58,17 @@ def test_signatures_are_those_of_the_plan_and_the_roles(name, kind):
     for namespace in (polars_pref.LazyPref, polars_pref.FramePref):
         method = getattr(namespace, name)
         assert parameters(method) == wanted
-        assert {k: p.annotation for k, p in inspect.signature(method).parameters.items() if k in wanted} == {
-            k: p.annotation for k, p in inspect.signature(function).parameters.items() if k in wanted
+        assert {
+            k: p.annotation for k, p in inspect.signature(method).parameters.items() if k in wanted
+        } == {
+            k: p.annotation
+            for k, p in inspect.signature(function).parameters.items()
+            if k in wanted
         }
     if name != "pair_report":
-        more = {"clustered": False, "format": None, "chat": False} | ({"margin_scale": None} if name == "pairs" else {})
+        more = {"clustered": False, "format": None, "chat": False} | (
+            {"margin_scale": None} if name == "pairs" else {}
+        )
         assert parameters(getattr(prefmill.datasets, name)) == wanted | more
 
 
@@ -67,7 +83,9 @@ def test_the_namespaces_are_registered_once():
 
 def test_somebody_elses_namespace_of_that_name_is_not_replaced_in_silence():
     code = "import polars as pl; pl.api.register_expr_namespace('pref')(type('Theirs', (), {})); import prefmill.polars"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
+    )
     assert "UserWarning" in done.stderr
 
 
@@ -103,11 +121,17 @@ def test_functions_and_methods_are_the_plan(name, how):
 def test_the_report_is_that_of_the_plan():
     wanted = pm.pair_report(FEEDBACK, pm.Pairs(chosen_min=5))
     assert prefmill.polars.pair_report(FEEDBACK, chosen_min=5) == wanted
-    assert FEEDBACK.pref.pair_report(chosen_min=5) == FEEDBACK.lazy().pref.pair_report(chosen_min=5) == wanted
+    assert (
+        FEEDBACK.pref.pair_report(chosen_min=5)
+        == FEEDBACK.lazy().pref.pair_report(chosen_min=5)
+        == wanted
+    )
 
 
 def test_errors_come_before_anything_runs():
-    frame = pl.LazyFrame({"prompt": ["p"], "completion": ["a"], "score": [1]}).map_batches(lambda _: pytest.fail("collected"))
+    frame = pl.LazyFrame({"prompt": ["p"], "completion": ["a"], "score": [1]}).map_batches(
+        lambda _: pytest.fail("collected")
+    )
     with pytest.raises(pm.PrefmillError, match="min_margin"):
         frame.pref.pairs(min_margin=-1)
     with pytest.raises(pm.PrefmillError, match="no column 'rating'"):
@@ -122,21 +146,36 @@ def test_errors_come_before_anything_runs():
 
 def test_rank_in_is_the_rank_of_best_of():
     scores = pl.Series("score", [1.5, 2, 2, None, float("nan"), float("inf"), -0.0, 0, 3, 3] * 40)
-    pool = FEEDBACK.head(400).with_columns(scores, completion=pl.int_range(pl.len()).cast(pl.String))
+    pool = FEEDBACK.head(400).with_columns(
+        scores, completion=pl.int_range(pl.len()).cast(pl.String)
+    )
     pool = pool.with_columns(prompt=pl.when(pl.int_range(pl.len()) % 17 > 0).then("prompt"))
     wanted = pool.pref.best_of(k=1000).select("completion", "rank")
-    got = pool.with_columns(rank=pl.col("score").pref.rank_in("prompt")).drop_nulls("rank").select("completion", "rank")
+    got = (
+        pool.with_columns(rank=pl.col("score").pref.rank_in("prompt"))
+        .drop_nulls("rank")
+        .select("completion", "rank")
+    )
     assert got.height > 200
     assert_frame_equal(got, wanted, check_row_order=False)
     for engine in ("in-memory", "streaming"):
-        lazy = pool.lazy().select("completion", pl.col("score").pref.rank_in(pl.col("prompt"))).drop_nulls().collect(engine=engine)
+        lazy = (
+            pool.lazy()
+            .select("completion", pl.col("score").pref.rank_in(pl.col("prompt")))
+            .drop_nulls()
+            .collect(engine=engine)
+        )
         assert_frame_equal(lazy, wanted, check_row_order=False)
 
 
 def test_rank_in_over_several_columns_and_over_messages():
-    pool = pl.DataFrame({"a": [1, 1, 2, 2], "b": ["x", "x", "x", "y"], "score": [True, False, True, True]})
+    pool = pl.DataFrame(
+        {"a": [1, 1, 2, 2], "b": ["x", "x", "x", "y"], "score": [True, False, True, True]}
+    )
     assert pool.select(pl.col("score").pref.rank_in("a", "b"))["rank"].to_list() == [1, 2, 1, 1]
-    chats = pl.DataFrame({"prompt": [[{"role": "user", "content": c}] for c in "ppq"], "score": [1, 2, 3]})
+    chats = pl.DataFrame(
+        {"prompt": [[{"role": "user", "content": c}] for c in "ppq"], "score": [1, 2, 3]}
+    )
     assert chats.select(pl.col("score").pref.rank_in("prompt"))["rank"].to_list() == [2, 1, 1]
     with pytest.raises(pm.PrefmillError, match="no column to group by"):
         pl.col("score").pref.rank_in()
@@ -146,7 +185,9 @@ def test_rank_in_over_several_columns_and_over_messages():
 
 
 def shape(plan: str) -> str:
-    """The structure of an `explain`: scans, what is read and selected in them, shared parts, joins, filters, groups."""
+    """The structure of an `explain`: scans, what is read and selected in them, shared parts, joins,
+    filters, groups.
+    """
     numbers: dict[str, str] = {}
     lines = []
     for line in plan.splitlines():
@@ -156,32 +197,62 @@ def shape(plan: str) -> str:
         elif "SCAN" in text:
             text = re.sub(r"\[.*\]", "[FILE]", text)
         elif text.startswith("FILTER"):
-            text = f"FILTER {text[7:]}" if re.fullmatch(r'FILTER col\("\w+"\) == ".*"', text) else "FILTER ..."
+            text = (
+                f"FILTER {text[7:]}"
+                if re.fullmatch(r'FILTER col\("\w+"\) == ".*"', text)
+                else "FILTER ..."
+            )
         elif (group := re.search(r"BY \[.*\]$", text)) and not text.startswith("SORT"):
             text = f"GROUP {group[0]}"
-        elif not re.match(r"PROJECT|SELECTION|ROW INDEX|SORT|\w+ JOIN:|(LEFT|RIGHT) PLAN|END|EXPLODE|UNIQUE", text):
+        elif not re.match(
+            r"PROJECT|SELECTION|ROW INDEX|SORT|\w+ JOIN:|(LEFT|RIGHT) PLAN|END|EXPLODE|UNIQUE", text
+        ):
             continue
         else:
             text = re.sub(r"(SORT|EXPLODE|UNIQUE).*", r"\1", text)
         lines.append(" " * (len(line) - len(line.lstrip())) + text)
     depths = sorted({len(line) - len(line.lstrip()) for line in lines})
-    return "".join(f"{' ' * depths.index(len(line) - len(line.lstrip()))}{line.lstrip()}\n" for line in lines)
+    return "".join(
+        f"{' ' * depths.index(len(line) - len(line.lstrip()))}{line.lstrip()}\n" for line in lines
+    )
 
 
 QUERIES = {
     "pairs": lambda lf: lf.pref.pairs(),
-    "pairs-filtered": lambda lf: lf.filter(pl.col("lang") == "en").pref.pairs().filter(pl.col("prompt") == "p").select("prompt", "chosen"),
+    "pairs-filtered": lambda lf: (
+        lf.filter(pl.col("lang") == "en")
+        .pref.pairs()
+        .filter(pl.col("prompt") == "p")
+        .select("prompt", "chosen")
+    ),
     "pairs-all-mean": lambda lf: lf.pref.pairs(strategy="all", aggregate="mean"),
     "unpaired": lambda lf: lf.pref.unpaired(),
-    "unpaired-filtered": lambda lf: lf.filter(pl.col("lang") == "en").pref.unpaired().filter(pl.col("prompt") == "p").select("completion"),
+    "unpaired-filtered": lambda lf: (
+        lf.filter(pl.col("lang") == "en")
+        .pref.unpaired()
+        .filter(pl.col("prompt") == "p")
+        .select("completion")
+    ),
     "best_of": lambda lf: lf.pref.best_of(k=2),
-    "best_of-filtered": lambda lf: lf.filter(pl.col("lang") == "en").pref.best_of(k=2).filter(pl.col("prompt") == "p").select("completion"),
+    "best_of-filtered": lambda lf: (
+        lf.filter(pl.col("lang") == "en")
+        .pref.best_of(k=2)
+        .filter(pl.col("prompt") == "p")
+        .select("completion")
+    ),
     "advantages": lambda lf: pm.Advantage(method="grpo").lazy(lf),
     "advantages-filtered": lambda lf: (
-        pm.Advantage().lazy(lf.filter(pl.col("lang") == "en")).filter(pl.col("prompt") == "p").select("completion", "advantage")
+        pm.Advantage()
+        .lazy(lf.filter(pl.col("lang") == "en"))
+        .filter(pl.col("prompt") == "p")
+        .select("completion", "advantage")
     ),
-    "advantage": lambda lf: lf.select("prompt", pl.col("score").pref.advantage(over="prompt", kind="grpo")).filter(pl.col("prompt") == "p"),
-    "rank_in": lambda lf: lf.select("prompt", pl.col("score").pref.rank_in("prompt")).filter(pl.col("prompt") == "p"),
+    "advantage": lambda lf: lf.select(
+        "prompt", pl.col("score").pref.advantage(over="prompt", kind="grpo")
+    ).filter(pl.col("prompt") == "p"),
+    "rank_in": lambda lf: lf.select("prompt", pl.col("score").pref.rank_in("prompt")).filter(
+        pl.col("prompt") == "p"
+    ),
 }
 WIDE = pl.DataFrame(
     {
@@ -197,7 +268,9 @@ WIDE = pl.DataFrame(
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_explain(name, tmp_path):
-    """Snapshots in `snapshots/`; PREFMILL_UPDATE=1 writes them. Each reads one file once, and of it no column that is not needed."""
+    """Snapshots in `snapshots/`; PREFMILL_UPDATE=1 writes them. Each reads one file once, and of it
+    no column that is not needed.
+    """
     WIDE.write_parquet(tmp_path / "feedback.parquet")
     query = QUERIES[name](pl.scan_parquet(tmp_path / "feedback.parquet"))
     told = shape(query.explain())
@@ -211,7 +284,9 @@ def test_explain(name, tmp_path):
     assert read == (2 if name in ("rank_in", "advantage") else 4 if "filtered" in name else 3)
     if "filtered" in name:
         assert 'SELECTION: col("lang") == "en"' in told
-        assert told.index("JOIN") < told.index('FILTER col("_prompt") == "p"'), "the filter on the prompt goes below a join"
+        assert told.index("JOIN") < told.index('FILTER col("_prompt") == "p"'), (
+            "the filter on the prompt goes below a join"
+        )
 
 
 EVERY = [
@@ -220,14 +295,20 @@ EVERY = [
     pm.Pairs(strategy="adjacent", aggregate="majority"),
     pm.BestOf(stages="last"),
 ]
-CUTS = {"": lambda lf: lf, "prompt": lambda lf: lf.filter(pl.col("prompt") == "prompt 7"), "head": lambda lf: lf.head(3),
-        "count": lambda lf: lf.select(pl.len())}  # fmt: skip
+CUTS = {
+    "": lambda lf: lf,
+    "prompt": lambda lf: lf.filter(pl.col("prompt") == "prompt 7"),
+    "head": lambda lf: lf.head(3),
+    "count": lambda lf: lf.select(pl.len()),
+}
 
 
 @pytest.mark.parametrize("by", ["in-memory", "streaming"])
 @pytest.mark.parametrize("plan", EVERY, ids=lambda plan: f"{plan.kind}-{plan.hash()[:6]}")
 def test_the_input_is_executed_once_whatever_follows(plan, by):
-    """Rows of a join have no order in Polars, and a model behind a source is slow: ranks and texts must come from one execution."""
+    """Rows of a join have no order in Polars, and a model behind a source is slow: ranks and texts
+    must come from one execution.
+    """
     rows = FEEDBACK.with_columns(annotator=pl.lit("x"), stage=pl.lit(1))
     calls = []
 
@@ -245,18 +326,30 @@ def test_the_input_is_executed_once_whatever_follows(plan, by):
 
 @pytest.mark.parametrize("plan", EVERY, ids=lambda plan: f"{plan.kind}-{plan.hash()[:6]}")
 def test_an_input_without_an_order_gives_whole_rows(plan):
-    """The input's rows come from a join: in whatever order they came, prompts, answers and scores belong together."""
-    told = FEEDBACK.with_columns(completion=pl.col("prompt") + "|" + pl.col("id"), annotator=pl.lit("x"), stage=pl.lit(1))
-    rows = told.lazy().select("prompt", "completion", "id").join(told.lazy().select("id", "score", "annotator", "stage"), on="id")
+    """The input's rows come from a join: in whatever order they came, prompts, answers and scores
+    belong together.
+    """
+    told = FEEDBACK.with_columns(
+        completion=pl.col("prompt") + "|" + pl.col("id"), annotator=pl.lit("x"), stage=pl.lit(1)
+    )
+    rows = (
+        told.lazy()
+        .select("prompt", "completion", "id")
+        .join(told.lazy().select("id", "score", "annotator", "stage"), on="id")
+    )
     out = plan.lazy(rows).collect()
     sides = ("chosen", "rejected") if plan.kind == "pairs" else ("completion",)
     for side in sides:
-        assert out.select((pl.col(side).str.split("|").list.first() == pl.col("prompt")).all()).item()
+        assert out.select(
+            (pl.col(side).str.split("|").list.first() == pl.col("prompt")).all()
+        ).item()
 
 
 @pytest.mark.parametrize("plan", EVERY, ids=lambda plan: f"{plan.kind}-{plan.hash()[:6]}")
 def test_both_engines_and_sinks(plan, tmp_path):
-    rows = FEEDBACK.with_columns(annotator=pl.col("score").cast(pl.String).fill_null("x"), stage=pl.lit(1))
+    rows = FEEDBACK.with_columns(
+        annotator=pl.col("score").cast(pl.String).fill_null("x"), stage=pl.lit(1)
+    )
     rows.write_parquet(tmp_path / "in.parquet", row_group_size=100)
     lazy = plan.lazy(pl.scan_parquet(tmp_path / "in.parquet"))
     wanted = plan.lazy(rows).collect(engine="in-memory")
@@ -269,7 +362,9 @@ def test_both_engines_and_sinks(plan, tmp_path):
 def test_sql_context():
     lazy = FEEDBACK.lazy().pref.pairs()
     with pl.SQLContext(pairs=lazy, feedback=FEEDBACK.lazy()) as context:
-        many = context.execute("SELECT count(*) AS n, avg(chosen_score - rejected_score) AS margin FROM pairs WHERE prompt <> 'prompt 7'")
+        many = context.execute(
+            "SELECT count(*) AS n, avg(chosen_score - rejected_score) AS margin FROM pairs WHERE prompt <> 'prompt 7'"
+        )
         assert isinstance(many, pl.LazyFrame)
         n, margin = many.collect().row(0)
     pairs = lazy.filter(pl.col("prompt") != "prompt 7").collect()

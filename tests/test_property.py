@@ -1,6 +1,8 @@
-"""Every engine agrees with the oracle on anything that Hypothesis can think of; and the laws that users lean on.
+"""Every engine agrees with the oracle on anything that Hypothesis can think of; and the laws that
+users lean on.
 
-PREFMILL_EXAMPLES sets the number of examples of each property (60), PREFMILL_RANDOM=1 draws new ones at every run.
+PREFMILL_EXAMPLES sets the number of examples of each property (60), PREFMILL_RANDOM=1 draws new
+ones at every run.
 """
 
 from __future__ import annotations
@@ -24,11 +26,17 @@ common = settings(
     database=None,
     derandomize=not os.environ.get("PREFMILL_RANDOM"),
     print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.filter_too_much,
+    ],
 )
 
 
-def answer(engine: str, problem: Problem, keep: list[int] | None = None, **changes: object) -> tuple[list[tuple], dict]:
+def answer(
+    engine: str, problem: Problem, keep: list[int] | None = None, **changes: object
+) -> tuple[list[tuple], dict]:
     return ENGINES[engine](problem.table(keep), replace(problem.plan, **changes), problem.roles)
 
 
@@ -46,19 +54,28 @@ def test_equals_the_oracle(rival: str, problem: Problem) -> None:
 @common
 @given(problem=problems(kinds=(Pairs,)), more=st.sampled_from([0.1, 1, 3]))
 def test_a_larger_margin_gives_a_subset(lawful: str, problem: Problem, more: float) -> None:
-    assume(problem.plan.strategy != "best_random")  # draws from what is allowed, so another margin is another draw
-    few, _ = answer(lawful, problem, min_margin=problem.plan.min_margin + more, max_pairs_per_prompt=None)
+    assume(
+        problem.plan.strategy != "best_random"
+    )  # draws from what is allowed, so another margin is another draw
+    few, _ = answer(
+        lawful, problem, min_margin=problem.plan.min_margin + more, max_pairs_per_prompt=None
+    )
     many, _ = answer(lawful, problem, max_pairs_per_prompt=None)
     assert bag(few) <= bag(many)
 
 
 @common
 @given(problem=problems(kinds=(Pairs,)), data=st.data())
-def test_row_order_is_no_matter_with_unique_ids(lawful: str, problem: Problem, data: st.DataObject) -> None:
+def test_row_order_is_no_matter_with_unique_ids(
+    lawful: str, problem: Problem, data: st.DataObject
+) -> None:
     problem.columns["id"] = list(range(problem.rows))
     problem.roles["id"] = "id"
     order = data.draw(st.permutations(range(problem.rows)))
-    (rows, report), (shuffled, shuffled_report) = answer(lawful, problem, tie_break="id"), answer(lawful, problem, order, tie_break="id")
+    (rows, report), (shuffled, shuffled_report) = (
+        answer(lawful, problem, tie_break="id"),
+        answer(lawful, problem, order, tie_break="id"),
+    )
     assert bag(rows) == bag(shuffled)
     assert report == shuffled_report
 
@@ -66,7 +83,9 @@ def test_row_order_is_no_matter_with_unique_ids(lawful: str, problem: Problem, d
 @common
 @given(problem=problems())
 def test_a_prompt_is_no_matter_to_the_others(lawful: str, problem: Problem) -> None:
-    whole_table = isinstance(problem.plan, BestOf) and (problem.plan.scope == "pool" or problem.plan.stages == "last")
+    whole_table = isinstance(problem.plan, BestOf) and (
+        problem.plan.scope == "pool" or problem.plan.stages == "last"
+    )
     assume(not whole_table)
     assume(problem.rows and problem.plan.normalize == "none" and "group" not in problem.roles)
     last = problem.columns["prompt"][-1]
@@ -81,7 +100,11 @@ def test_a_prompt_is_no_matter_to_the_others(lawful: str, problem: Problem) -> N
 def test_every_row_is_accounted_for(lawful: str, problem: Problem) -> None:
     rows, report = answer(lawful, problem)
     dropped = report["dropped"]
-    assert report["rows_in"] == problem.rows == report["rows_used"] + report["rows_not_selected"] + sum(dropped.values())
+    assert (
+        report["rows_in"]
+        == problem.rows
+        == report["rows_used"] + report["rows_not_selected"] + sum(dropped.values())
+    )
     assert report["pairs_out"] == len(rows)
     assert all(count > 0 for count in dropped.values())
 
@@ -123,26 +146,43 @@ def test_more_of_the_best_begin_with_fewer(lawful: str, problem: Problem, k: int
 @given(problem=problems(kinds=(BestOf,)))
 def test_every_pick_gives_as_many(lawful: str, problem: Problem) -> None:
     """The controls have the size of what they control."""
-    reports = [answer(lawful, problem, pick=pick)[1] for pick in ("best", "median", "worst", "random")]
-    assert len({(report["pairs_out"], str(dict(report["dropped"])), report["groups_in"]) for report in reports}) == 1
+    reports = [
+        answer(lawful, problem, pick=pick)[1] for pick in ("best", "median", "worst", "random")
+    ]
+    assert (
+        len(
+            {
+                (report["pairs_out"], str(dict(report["dropped"])), report["groups_in"])
+                for report in reports
+            }
+        )
+        == 1
+    )
     if problem.plan.scope == "pool":
         assert reports[0]["pairs_out"] <= problem.plan.k
 
 
 @common
 @given(problem=problems(kinds=(BestOf,)), data=st.data())
-def test_picks_do_not_depend_on_row_order_with_unique_ids(lawful: str, problem: Problem, data: st.DataObject) -> None:
+def test_picks_do_not_depend_on_row_order_with_unique_ids(
+    lawful: str, problem: Problem, data: st.DataObject
+) -> None:
     problem.columns["id"] = list(range(problem.rows))
     problem.roles["id"] = "id"
     order = data.draw(st.permutations(range(problem.rows)))
-    (rows, report), (shuffled, shuffled_report) = answer(lawful, problem, tie_break="id"), answer(lawful, problem, order, tie_break="id")
+    (rows, report), (shuffled, shuffled_report) = (
+        answer(lawful, problem, tie_break="id"),
+        answer(lawful, problem, order, tie_break="id"),
+    )
     assert bag(rows) == bag(shuffled)
     assert report == shuffled_report
 
 
 @common
 @given(problem=problems(kinds=(BestOf,)), data=st.data())
-def test_a_smallest_score_is_as_if_the_rest_were_not_there(lawful: str, problem: Problem, data: st.DataObject) -> None:
+def test_a_smallest_score_is_as_if_the_rest_were_not_there(
+    lawful: str, problem: Problem, data: st.DataObject
+) -> None:
     assume(problem.plan.aggregate == "none" and problem.plan.normalize == "none")
     rows, _ = answer(lawful, problem)
     everything, _ = answer(lawful, problem, min_score=None, k=99)

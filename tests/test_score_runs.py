@@ -1,4 +1,6 @@
-"""`prefmill.score`: any source, every row in its place, resumed after kills, refused when something differs."""
+"""`prefmill.score`: any source, every row in its place, resumed after kills, refused when something
+differs.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ import pyarrow as pa
 import pytest
 
 import prefmill as pm
-from prefmill.errors import BadArgument, BadInput, BadRow, PrefmillError, RunBusy, RunDiffers, TargetExists
+from prefmill.errors import (
+    BadArgument,
+    BadInput,
+    BadRow,
+    PrefmillError,
+    RunBusy,
+    RunDiffers,
+    TargetExists,
+)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -28,7 +38,12 @@ def pool(prompts: int = 40, seed: int = 0, *, shuffled: bool = True) -> pl.DataF
     def text(longest: int) -> str:
         return "".join(draw.choice("abcdefgh ") for _ in range(draw.randint(1, longest)))
 
-    rows = [(prompt, text(30), f"id-{number}-{k}") for number in range(prompts) for prompt in [text(40)] for k in range(draw.randint(1, 6))]
+    rows = [
+        (prompt, text(30), f"id-{number}-{k}")
+        for number in range(prompts)
+        for prompt in [text(40)]
+        for k in range(draw.randint(1, 6))
+    ]
     if shuffled:
         draw.shuffle(rows)
     return pl.DataFrame(rows, schema=["prompt", "completion", "id"], orient="row")
@@ -36,14 +51,24 @@ def pool(prompts: int = 40, seed: int = 0, *, shuffled: bool = True) -> pl.DataF
 
 def length(batch: pa.RecordBatch) -> list[float]:
     """A scorer whose answer depends on both texts and on nothing else."""
-    return [len(p) * 1000.0 + len(c) for p, c in zip(batch["prompt"].to_pylist(), batch["completion"].to_pylist(), strict=True)]
+    return [
+        len(p) * 1000.0 + len(c)
+        for p, c in zip(batch["prompt"].to_pylist(), batch["completion"].to_pylist(), strict=True)
+    ]
 
 
 def expected(frame: pl.DataFrame) -> list[float | None]:
-    return frame.select(pl.col("prompt").str.len_chars() * 1000.0 + pl.col("completion").str.len_chars()).to_series().to_list()
+    return (
+        frame.select(
+            pl.col("prompt").str.len_chars() * 1000.0 + pl.col("completion").str.len_chars()
+        )
+        .to_series()
+        .to_list()
+    )
 
 
-# -- sources and places ----------------------------------------------------------------------------------------------------------------
+# -- sources and places
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def sources(frame: pl.DataFrame, folder: Path) -> dict[str, Any]:
@@ -68,23 +93,43 @@ def sources(frame: pl.DataFrame, folder: Path) -> dict[str, Any]:
         "duckdb": con.sql("FROM pool"),
         "arrow": table,
         "arrow reader": table.to_reader(max_chunksize=7),
-        "arrow dataset": pa.dataset.dataset(folder / "pool.parquet") if hasattr(pa, "dataset") else table,
+        "arrow dataset": pa.dataset.dataset(folder / "pool.parquet")
+        if hasattr(pa, "dataset")
+        else table,
     }
 
 
 @pytest.mark.parametrize(
-    "name", ["parquet", "jsonl", "csv", "two files", "polars", "polars lazy", "duckdb", "arrow", "arrow reader", "arrow dataset"]
+    "name",
+    [
+        "parquet",
+        "jsonl",
+        "csv",
+        "two files",
+        "polars",
+        "polars lazy",
+        "duckdb",
+        "arrow",
+        "arrow reader",
+        "arrow dataset",
+    ],
 )
 def test_every_source_gives_every_row_its_score_in_its_place(name: str, tmp_path: Path) -> None:
     import pyarrow.dataset  # noqa: F401
 
     frame = pool()
-    report = pm.score(sources(frame, tmp_path)[name], tmp_path / "out.parquet", scorer=length, chunk_rows=7)
+    report = pm.score(
+        sources(frame, tmp_path)[name], tmp_path / "out.parquet", scorer=length, chunk_rows=7
+    )
     out = pl.read_parquet(tmp_path / "out.parquet")
     assert out.columns == [*frame.columns, "score"]
     assert out.select(frame.columns).rows() == frame.rows()
     assert out["score"].to_list() == expected(frame)
-    assert (report.rows_in, report.rows_scored, dict(report.null)) == (frame.height, frame.height, {})
+    assert (report.rows_in, report.rows_scored, dict(report.null)) == (
+        frame.height,
+        frame.height,
+        {},
+    )
     assert report.chunks > 10
 
 
@@ -93,11 +138,19 @@ def test_datasets(streaming: bool, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="needs the extra prefmill[datasets]")
     frame = pool()
     source = datasets.Dataset.from_polars(frame)
-    source = source.to_iterable_dataset(num_shards=3) if streaming else source.select(range(frame.height))
+    source = (
+        source.to_iterable_dataset(num_shards=3)
+        if streaming
+        else source.select(range(frame.height))
+    )
     pm.score(source, tmp_path / "out.parquet", scorer=length)
     assert pl.read_parquet(tmp_path / "out.parquet")["score"].to_list() == expected(frame)
     with pytest.raises(BadArgument, match="splits"):
-        pm.score(datasets.DatasetDict({"train": datasets.Dataset.from_polars(frame)}), tmp_path / "other.parquet", scorer=length)
+        pm.score(
+            datasets.DatasetDict({"train": datasets.Dataset.from_polars(frame)}),
+            tmp_path / "other.parquet",
+            scorer=length,
+        )
 
 
 @pytest.mark.parametrize("target", ["out.jsonl", "out.csv", "out.arrow", "out"])
@@ -109,7 +162,9 @@ def test_targets(target: str, tmp_path: Path) -> None:
 
         got = datasets.load_from_disk(str(tmp_path / target))["score"][:]
     else:
-        read = {"out.jsonl": pl.read_ndjson, "out.csv": pl.read_csv, "out.arrow": pl.read_ipc}[target]
+        read = {"out.jsonl": pl.read_ndjson, "out.csv": pl.read_csv, "out.arrow": pl.read_ipc}[
+            target
+        ]
         got = read(tmp_path / target)["score"].to_list()
     assert list(got) == expected(frame)
 
@@ -135,19 +190,40 @@ def test_message_lists(tmp_path: Path) -> None:
         return [{"role": role, "content": text}]
 
     frame = pl.DataFrame(
-        {"prompt": [said("p", "user"), said("q", "user"), said("p", "user")], "completion": [said(c, "assistant") for c in "abc"]}
+        {
+            "prompt": [said("p", "user"), said("q", "user"), said("p", "user")],
+            "completion": [said(c, "assistant") for c in "abc"],
+        }
     )
     seen = []
-    pm.score(frame, tmp_path / "out.parquet", scorer=lambda batch: seen.append(batch["group"].to_pylist()) or [1.0] * batch.num_rows)
+    pm.score(
+        frame,
+        tmp_path / "out.parquet",
+        scorer=lambda batch: seen.append(batch["group"].to_pylist()) or [1.0] * batch.num_rows,
+    )
     assert seen == [[1, 1, 2]]
-    assert pl.read_parquet(tmp_path / "out.parquet")["prompt"].to_list() == frame["prompt"].to_list()
+    assert (
+        pl.read_parquet(tmp_path / "out.parquet")["prompt"].to_list() == frame["prompt"].to_list()
+    )
 
 
 def test_rows_without_texts_are_counted_and_null(tmp_path: Path) -> None:
-    frame = pl.DataFrame({"prompt": ["p", None, "p", "q", None], "completion": ["a", "b", None, "", None]})
+    frame = pl.DataFrame(
+        {"prompt": ["p", None, "p", "q", None], "completion": ["a", "b", None, "", None]}
+    )
     report = pm.score(frame, tmp_path / "out.parquet", scorer=length)
-    assert pl.read_parquet(tmp_path / "out.parquet")["score"].to_list() == [1001.0, None, None, 1000.0, None]
-    assert (report.rows_in, report.rows_scored, dict(report.null)) == (5, 2, {"null_prompt": 2, "null_completion": 1})
+    assert pl.read_parquet(tmp_path / "out.parquet")["score"].to_list() == [
+        1001.0,
+        None,
+        None,
+        1000.0,
+        None,
+    ]
+    assert (report.rows_in, report.rows_scored, dict(report.null)) == (
+        5,
+        2,
+        {"null_prompt": 2, "null_completion": 1},
+    )
 
 
 def test_no_rows(tmp_path: Path) -> None:
@@ -157,7 +233,9 @@ def test_no_rows(tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "out.parquet").columns == ["prompt", "completion", "score"]
 
 
-@pytest.mark.parametrize(("value", "said"), [(float("nan"), "nan"), (float("inf"), "inf"), (float("-inf"), "-inf")])
+@pytest.mark.parametrize(
+    ("value", "said"), [(float("nan"), "nan"), (float("inf"), "inf"), (float("-inf"), "-inf")]
+)
 def test_what_is_no_number_names_the_row(value: float, said: str, tmp_path: Path) -> None:
     frame = pool(10)
     bad = frame.row(17, named=True)
@@ -191,20 +269,24 @@ def test_a_score_column_that_is_there(tmp_path: Path) -> None:
 def test_a_role_without_a_column_names_the_columns_of_the_input(tmp_path: Path) -> None:
     frame = pl.DataFrame({"instruction": ["p"], "input": ["q"], "answer": ["a"]})
     with pytest.raises(
-        PrefmillError, match=r"several columns could be the role 'prompt'; got .* among \['instruction', 'input', 'answer'\]\."
+        PrefmillError,
+        match=r"several columns could be the role 'prompt'; got .* among \['instruction', 'input', 'answer'\]\.",
     ):
         pm.score(frame, tmp_path / "out.parquet", scorer=length)
 
 
 def test_ensemble_keeps_its_columns(tmp_path: Path) -> None:
-    both = pm.Ensemble(scorers={"long": length, "short": lambda batch: [-x for x in length(batch)]}, combine="min")
+    both = pm.Ensemble(
+        scorers={"long": length, "short": lambda batch: [-x for x in length(batch)]}, combine="min"
+    )
     report = pm.score(pool(5), tmp_path / "out.parquet", scorer=both)
     assert report.columns == ("score", "score_long", "score_short")
     out = pl.read_parquet(tmp_path / "out.parquet")
     assert out["score"].to_list() == out["score_short"].to_list()
 
 
-# -- streaming in memory -----------------------------------------------------------------------------------------------------------------
+# -- streaming in memory
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rows", [1, 3, 1000])
@@ -226,7 +308,9 @@ def test_stream_holds_little(tmp_path: Path) -> None:
             yield pa.record_batch({"prompt": [f"p{number}"], "completion": ["a"]})
 
     schema = pa.schema({"prompt": pa.string(), "completion": pa.string()})
-    reader = pm.score_stream(pa.RecordBatchReader.from_batches(schema, batches()), length, chunk_rows=10)
+    reader = pm.score_stream(
+        pa.RecordBatchReader.from_batches(schema, batches()), length, chunk_rows=10
+    )
     reader.read_next_batch()
     assert made < 200
     reader.close()
@@ -239,10 +323,14 @@ def test_stream_errors_come_out() -> None:
     with pytest.raises(Exception, match="no such luck"):
         pm.score_stream(pool(3), broken).read_all()
     with pytest.raises(Exception, match="row 1 got nan"):
-        pm.score_stream(pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"]}), lambda batch: [1.0, float("nan")]).read_all()
+        pm.score_stream(
+            pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"]}),
+            lambda batch: [1.0, float("nan")],
+        ).read_all()
 
 
-# -- resuming ----------------------------------------------------------------------------------------------------------------------------
+# -- resuming
+# ----------------------------------------------------------------------------------------------------------------------------
 
 
 class Stops(Exception):
@@ -272,7 +360,9 @@ def test_goes_on_where_it_was(tmp_path: Path) -> None:
     assert sum(first) + sum(second) == frame.height
     assert pl.read_parquet(out)["score"].to_list() == expected(frame)
     third: list[int] = []
-    again = pm.score(frame, out, scorer=stopping(10**6, third), chunk_rows=7)  # the same run: nothing to do
+    again = pm.score(
+        frame, out, scorer=stopping(10**6, third), chunk_rows=7
+    )  # the same run: nothing to do
     assert (third, again.rows_scored, again.chunks_resumed) == ([], frame.height, report.chunks)
 
 
@@ -284,12 +374,17 @@ def test_a_broken_chunk_is_done_again(tmp_path: Path) -> None:
     assert len(chunks) == 5
     chunks[1].write_bytes(chunks[1].read_bytes()[:-20])
     chunks[3].write_bytes(b"")
-    (chunks[0].parent / ".000002.arrow.77-1-00000000-000000-00000000.tmp").write_bytes(b"left by a kill")
+    (chunks[0].parent / ".000002.arrow.77-1-00000000-000000-00000000.tmp").write_bytes(
+        b"left by a kill"
+    )
     calls: list[int] = []
     report = pm.score(frame, out, scorer=stopping(10**6, calls), chunk_rows=7)
     assert report.chunks_resumed == 3
     assert pl.read_parquet(out)["score"].to_list() == expected(frame)
-    assert sorted(p.name for p in (tmp_path / ".out.parquet.prefmill").iterdir()) == ["lock", "manifest.json"]
+    assert sorted(p.name for p in (tmp_path / ".out.parquet.prefmill").iterdir()) == [
+        "lock",
+        "manifest.json",
+    ]
 
 
 def test_another_run_on_the_same_output_is_refused_by_name(tmp_path: Path) -> None:
@@ -301,9 +396,15 @@ def test_another_run_on_the_same_output_is_refused_by_name(tmp_path: Path) -> No
         return length(batch)
 
     other.fingerprint = "length 2"  # type: ignore[attr-defined]
-    with pytest.raises(RunDiffers, match=r"another scorer.function; got length 2, expected length 1"):
+    with pytest.raises(
+        RunDiffers, match=r"another scorer.function; got length 2, expected length 1"
+    ):
         pm.score(frame, out, scorer=other)
-    changed = frame.with_columns(completion=pl.when(pl.col("id") == frame["id"][9]).then(pl.lit("changed")).otherwise("completion"))
+    changed = frame.with_columns(
+        completion=pl.when(pl.col("id") == frame["id"][9])
+        .then(pl.lit("changed"))
+        .otherwise("completion")
+    )
     with pytest.raises(RunDiffers, match=r"another input.content"):
         pm.score(changed, out, scorer=stopping(9, []))
     with pytest.raises(RunDiffers, match=r"another input.rows"):
@@ -333,7 +434,8 @@ def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
     pm.score(frame, out, scorer=scorer)
 
 
-# -- with a model ------------------------------------------------------------------------------------------------------------------------
+# -- with a model
+# ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -346,7 +448,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_goes_on_with_its_batches_and_threads(model: Path, tmp_path: Path) -> None:
     frame = pool()
-    whole = pm.score(frame, tmp_path / "whole.parquet", scorer=pm.RewardModel(model=model, batch_tokens=200, threads=1), chunk_rows=9)
+    whole = pm.score(
+        frame,
+        tmp_path / "whole.parquet",
+        scorer=pm.RewardModel(model=model, batch_tokens=200, threads=1),
+        chunk_rows=9,
+    )
     reward = pm.RewardModel(model=model, batch_tokens=200, threads=1)
 
     class Half:
@@ -362,10 +469,18 @@ def test_a_run_goes_on_with_its_batches_and_threads(model: Path, tmp_path: Path)
 
     with pytest.raises(Stops):
         pm.score(frame, tmp_path / "out.parquet", scorer=Half(), chunk_rows=9)
-    report = pm.score(frame, tmp_path / "out.parquet", scorer=pm.RewardModel(model=model, batch_tokens=999, threads=2), chunk_rows=50)
+    report = pm.score(
+        frame,
+        tmp_path / "out.parquet",
+        scorer=pm.RewardModel(model=model, batch_tokens=999, threads=2),
+        chunk_rows=50,
+    )
     assert report.chunks_resumed == 3
     assert report.chunks == whole.chunks
-    a, b = (pl.read_parquet(tmp_path / name)["score"].to_numpy() for name in ("whole.parquet", "out.parquet"))
+    a, b = (
+        pl.read_parquet(tmp_path / name)["score"].to_numpy()
+        for name in ("whole.parquet", "out.parquet")
+    )
     assert a.tobytes() == b.tobytes()
 
 
@@ -374,7 +489,9 @@ def test_another_model_template_or_dtype_is_refused_by_name(model: Path, tmp_pat
 
     out = tmp_path / "out.parquet"
     pm.score(pool(5), out, scorer=pm.RewardModel(model=model))
-    (tmp_path / "shouting.jinja").write_text("{% for m in messages %}{{ m['content'] | upper }}{% endfor %}")
+    (tmp_path / "shouting.jinja").write_text(
+        "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"
+    )
     other = tiny_models.save_reward_model("llama", tmp_path / "other", seed=1)
     for difference, scorer in {
         "scorer.model": pm.RewardModel(model=other),
@@ -398,14 +515,29 @@ def test_too_long_rows(model: Path, tmp_path: Path) -> None:
     longest = lengths.index(max(lengths))
     limit = sorted(lengths)[len(lengths) // 2]
     over = [n > limit for n in lengths]
-    with pytest.raises(BadInput, match=rf"row \d+ \(id 'id-.*'\) is too long; got \d+ tokens, expected at most {limit}"):
-        pm.score(frame, tmp_path / "a.parquet", scorer=pm.RewardModel(model=model, max_length=limit))
-    report = pm.score(frame, tmp_path / "b.parquet", scorer=pm.RewardModel(model=model, max_length=limit, on_too_long="null"))
+    with pytest.raises(
+        BadInput,
+        match=rf"row \d+ \(id 'id-.*'\) is too long; got \d+ tokens, expected at most {limit}",
+    ):
+        pm.score(
+            frame, tmp_path / "a.parquet", scorer=pm.RewardModel(model=model, max_length=limit)
+        )
+    report = pm.score(
+        frame,
+        tmp_path / "b.parquet",
+        scorer=pm.RewardModel(model=model, max_length=limit, on_too_long="null"),
+    )
     assert dict(report.null) == {"too_long": sum(over)}
     assert pl.read_parquet(tmp_path / "b.parquet")["score"].is_null().to_list() == over
-    report = pm.score(frame, tmp_path / "c.parquet", scorer=pm.RewardModel(model=model, max_length=limit, on_too_long="truncate"))
+    report = pm.score(
+        frame,
+        tmp_path / "c.parquet",
+        scorer=pm.RewardModel(model=model, max_length=limit, on_too_long="truncate"),
+    )
     assert (report.truncated, report.rows_scored) == (sum(over), frame.height)
-    best = pm.run(pm.BestOf(k=10), tmp_path / "b.parquet", tmp_path / "best.parquet")  # rows without a score are never picked
+    best = pm.run(
+        pm.BestOf(k=10), tmp_path / "b.parquet", tmp_path / "best.parquet"
+    )  # rows without a score are never picked
     assert best.pairs_out == frame.height - sum(over)
     assert best.dropped == {"null_score": sum(over)}
     assert over[longest]
@@ -415,13 +547,24 @@ def test_a_completion_that_is_cut_away_has_no_log_probability(tmp_path: Path) ->
     pytest.importorskip("torch", reason="needs the extra prefmill[score]")
     import tiny_models
 
-    scorer = pm.LogProb(model=tiny_models.save_causal_model("llama", tmp_path / "model"), max_length=20, on_too_long="truncate")
+    scorer = pm.LogProb(
+        model=tiny_models.save_causal_model("llama", tmp_path / "model"),
+        max_length=20,
+        on_too_long="truncate",
+    )
     frame = pl.DataFrame(
-        {"prompt": ["short", "a prompt that fills it all", "not so long"], "completion": ["a", "b", "cut in the middle of it"]}
+        {
+            "prompt": ["short", "a prompt that fills it all", "not so long"],
+            "completion": ["a", "b", "cut in the middle of it"],
+        }
     )
     report = pm.score(frame, tmp_path / "out.parquet", scorer=scorer)
     out = pl.read_parquet(tmp_path / "out.parquet")
-    assert out["score"].is_null().to_list() == [False, True, False]  # 0 would be the best of all sums
+    assert out["score"].is_null().to_list() == [
+        False,
+        True,
+        False,
+    ]  # 0 would be the best of all sums
     assert (dict(report.null), report.truncated) == ({"too_long": 1}, 1)
 
 
@@ -429,7 +572,9 @@ def test_policy_and_reference_share_one_plan(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="needs the extra prefmill[score]")
     import tiny_models
 
-    policy, reference = (tiny_models.save_causal_model("llama", tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    policy, reference = (
+        tiny_models.save_causal_model("llama", tmp_path / str(seed), seed=seed) for seed in (0, 1)
+    )
     scorer = pm.ImplicitReward(model=policy, reference=reference, beta=0.5)
     frame = pool(8)
     pm.score(frame, tmp_path / "out.parquet", scorer=scorer)
@@ -437,7 +582,10 @@ def test_policy_and_reference_share_one_plan(tmp_path: Path) -> None:
     apart = [pm.LogProb(model=model) for model in (policy, reference)]
     for name, each in zip(("policy", "reference"), apart, strict=True):
         pm.score(frame, tmp_path / f"{name}.parquet", scorer=each)
-    sums = [pl.read_parquet(tmp_path / f"{name}.parquet")["score"].to_numpy() for name in ("policy", "reference")]
+    sums = [
+        pl.read_parquet(tmp_path / f"{name}.parquet")["score"].to_numpy()
+        for name in ("policy", "reference")
+    ]
     np.testing.assert_allclose(out["score"].to_numpy(), 0.5 * (sums[0] - sums[1]), atol=1e-5)
     works = scorer.prepare(pa.record_batch({"prompt": ["p", "p"], "completion": ["a", "b"]})).works
     assert works[0] is works[1]
@@ -448,10 +596,17 @@ def test_several_devices(model: Path, tmp_path: Path) -> None:
     scorer = pm.RewardModel(model=model, threads=1)
     pm.score(frame, tmp_path / "one.parquet", scorer=scorer, chunk_rows=9)
     pm.score(frame, tmp_path / "two.parquet", scorer=scorer, chunk_rows=9, devices=["cpu", "cpu"])
-    one, two = (pl.read_parquet(tmp_path / f"{name}.parquet")["score"].to_list() for name in ("one", "two"))
+    one, two = (
+        pl.read_parquet(tmp_path / f"{name}.parquet")["score"].to_list() for name in ("one", "two")
+    )
     assert one == two
     with pytest.raises(BadInput, match="too long"):  # what fails in a process fails here
-        pm.score(frame, tmp_path / "three.parquet", scorer=pm.RewardModel(model=model, max_length=5), devices=["cpu", "cpu"])
+        pm.score(
+            frame,
+            tmp_path / "three.parquet",
+            scorer=pm.RewardModel(model=model, max_length=5),
+            devices=["cpu", "cpu"],
+        )
 
 
 def test_a_grown_pool_scores_its_new_rows(model: Path, tmp_path: Path) -> None:
@@ -462,16 +617,25 @@ def test_a_grown_pool_scores_its_new_rows(model: Path, tmp_path: Path) -> None:
     grown = pl.concat([frame, pool(10, seed=1)])
     second = pm.score(grown, tmp_path / "second.parquet", scorer=scorer)
     assert second.cached == frame.height
-    old, new = (pl.read_parquet(tmp_path / f"{name}.parquet")["score"].to_list() for name in ("first", "second"))
+    old, new = (
+        pl.read_parquet(tmp_path / f"{name}.parquet")["score"].to_list()
+        for name in ("first", "second")
+    )
     assert new[: len(old)] == old
-    other = pm.score(grown, tmp_path / "third.parquet", scorer=pm.RewardModel(model=model, cache=tmp_path / "cache", max_length=200))
+    other = pm.score(
+        grown,
+        tmp_path / "third.parquet",
+        scorer=pm.RewardModel(model=model, cache=tmp_path / "cache", max_length=200),
+    )
     assert other.cached == 0  # scored in another way: other scores
 
 
 def test_killed_at_random_instants(model: Path, tmp_path: Path) -> None:
     frame = pool(150, seed=3)
     frame.write_parquet(tmp_path / "pool.parquet")
-    whole = pm.score(frame, tmp_path / "whole.parquet", scorer=pm.RewardModel(model=model), chunk_rows=6)
+    whole = pm.score(
+        frame, tmp_path / "whole.parquet", scorer=pm.RewardModel(model=model), chunk_rows=6
+    )
     assert whole.chunks > 50
     out = tmp_path / "out.parquet"
     command = [
@@ -488,28 +652,50 @@ def test_killed_at_random_instants(model: Path, tmp_path: Path) -> None:
     assert "killed 30" in done.stdout
     got, wanted = pl.read_parquet(out), pl.read_parquet(tmp_path / "whole.parquet")
     assert got.select(frame.columns).rows() == frame.rows()  # none lost, none twice, none moved
-    np.testing.assert_allclose(got["score"].to_numpy(), wanted["score"].to_numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        got["score"].to_numpy(), wanted["score"].to_numpy(), rtol=0, atol=1e-5
+    )
     # Bit for bit as one unbroken run with the settings that the first life had.
     shape = json.loads((tmp_path / ".out.parquet.prefmill" / "manifest.json").read_text())["shape"]
     again = pm.RewardModel(model=model).with_shape(shape["scorer"])
     pm.score(frame, tmp_path / "again.parquet", scorer=again, chunk_rows=shape["chunk_rows"])
-    assert pl.read_parquet(tmp_path / "again.parquet")["score"].to_numpy().tobytes() == got["score"].to_numpy().tobytes()
+    assert (
+        pl.read_parquet(tmp_path / "again.parquet")["score"].to_numpy().tobytes()
+        == got["score"].to_numpy().tobytes()
+    )
 
 
-# -- command line ------------------------------------------------------------------------------------------------------------------------
+# -- command line
+# ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_command(model: Path, tmp_path: Path) -> None:
     frame = pool(10)
     frame.write_parquet(tmp_path / "pool.parquet")
-    command = [sys.executable, "-m", "prefmill", "score", str(tmp_path / "pool.parquet"), "-o", str(tmp_path / "out.parquet")]
-    done = subprocess.run([*command, "--model", str(model), "--json"], capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "prefmill",
+        "score",
+        str(tmp_path / "pool.parquet"),
+        "-o",
+        str(tmp_path / "out.parquet"),
+    ]
+    done = subprocess.run(
+        [*command, "--model", str(model), "--json"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert (told["rows_in"], told["rows_scored"], told["way"]) == (frame.height, frame.height, "streams")
+    assert (told["rows_in"], told["rows_scored"], told["way"]) == (
+        frame.height,
+        frame.height,
+        "streams",
+    )
     assert f"  scored  {frame.height}  100.0 %" in done.stderr
     pm.score(frame, tmp_path / "here.parquet", scorer=str(model))
-    assert pl.read_parquet(tmp_path / "here.parquet").equals(pl.read_parquet(tmp_path / "out.parquet"))
+    assert pl.read_parquet(tmp_path / "here.parquet").equals(
+        pl.read_parquet(tmp_path / "out.parquet")
+    )
     for bad, text in {
         (): "no model named",
         ("--model", str(tmp_path / "nowhere")): "no directory",
@@ -520,14 +706,25 @@ def test_command(model: Path, tmp_path: Path) -> None:
         ("--model", str(model), "--device", "tpu9"): "no device",
         ("--model", str(model), "--max-length", "99999"): "more than the model takes",
     }.items():
-        failed = subprocess.run([*command[:-1], str(tmp_path / "other.parquet"), *bad], capture_output=True, text=True, check=False)
+        failed = subprocess.run(
+            [*command[:-1], str(tmp_path / "other.parquet"), *bad],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert failed.returncode in (1, 2), (bad, failed.stderr)
         assert text in failed.stderr, (bad, failed.stderr)
         assert "Traceback" not in failed.stderr
 
 
 def test_errors_are_ours() -> None:
-    for wrong in ({"share_prefix": "maybe"}, {"max_length": 0}, {"batch_tokens": -1}, {"on_too_long": "cry"}, {"pooling": "mean"}):
+    for wrong in (
+        {"share_prefix": "maybe"},
+        {"max_length": 0},
+        {"batch_tokens": -1},
+        {"on_too_long": "cry"},
+        {"pooling": "mean"},
+    ):
         with pytest.raises(PrefmillError, match=next(iter(wrong))):
             pm.RewardModel(model="x", **wrong)  # type: ignore[arg-type]
     with pytest.raises(PrefmillError, match="beta"):
@@ -535,9 +732,13 @@ def test_errors_are_ours() -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_killed_between_the_output_and_the_word_that_it_is_there(overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was published is this run's own: the next life ends it without a call of the scorer. A file of somebody else stays refused."""
-    from prefmill.ledger import Ledger
+def test_killed_between_the_output_and_the_word_that_it_is_there(
+    overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was published is this run's own: the next life ends it without a call of the scorer. A
+    file of somebody else stays refused.
+    """
+    from prefmill.disk.ledger import Ledger
 
     frame, target = pool(), tmp_path / "scored.parquet"
     if overwrite:

@@ -1,4 +1,6 @@
-"""Scorers that say something beside their number: texts through files, resumption, streams and ensembles."""
+"""Scorers that say something beside their number: texts through files, resumption, streams and
+ensembles.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,12 @@ import prefmill as pm
 from prefmill.errors import BadInput, BadRow
 from prefmill.scoring.scorers import Ensemble, Scored
 
-ROWS = pa.table({
-    "prompt": ["p", "q", None, "p", "q", "r", "p"],
-    "completion": ["a", "", "x", "bb", None, "a {b}", "ccc"],
-})  # fmt: skip
+ROWS = pa.table(
+    {
+        "prompt": ["p", "q", None, "p", "q", "r", "p"],
+        "completion": ["a", "", "x", "bb", None, "a {b}", "ccc"],
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class Talker:
 
     def run(self, said: list[str]) -> Scored:
         if self.fail_on in said and self.fail_on:
-            raise BadRow("talk", "is not to be had.", row=said.index(self.fail_on), reason="refused")
+            raise BadRow(
+                "talk", "is not to be had.", row=said.index(self.fail_on), reason="refused"
+            )
         length = np.array([len(text) for text in said], float)
         null = length == 0
         counts = {"requests": len(said), "tokens_in": int(length.sum())}
@@ -56,7 +62,15 @@ class Talker:
 WANTED = {
     "score": [1, None, None, 2, None, 5, 3],
     "score_half": [0.5, None, None, 1, None, 2.5, 1.5],
-    "score_verdict": ["it is 1 long: a", "it is 0 long: ", None, "it is 2 long: bb", None, "it is 5 long: a {b}", "it is 3 long: ccc"],
+    "score_verdict": [
+        "it is 1 long: a",
+        "it is 0 long: ",
+        None,
+        "it is 2 long: bb",
+        None,
+        "it is 5 long: a {b}",
+        "it is 3 long: ccc",
+    ],
     "score_reason": [None, "empty", None, None, None, None, None],
 }
 
@@ -76,7 +90,9 @@ def test_files(tmp_path: Path, suffix: str, chunk_rows: int) -> None:
 
 
 def test_resumed(tmp_path: Path) -> None:
-    """What was said before a failure is kept, and the same call goes on; the row that failed is named as the owner knows it."""
+    """What was said before a failure is kept, and the same call goes on; the row that failed is
+    named as the owner knows it.
+    """
     with pytest.raises(BadInput, match="row 5 is not"):
         pm.score(ROWS, tmp_path / "out.parquet", scorer=Talker(fail_on="a {b}"), chunk_rows=1)
     done = pm.score(ROWS, tmp_path / "out.parquet", scorer=Talker(), chunk_rows=100)
@@ -91,9 +107,9 @@ def test_nothing_to_score(tmp_path: Path) -> None:
         pm.score(rows, tmp_path / "out.parquet", scorer=Talker(), overwrite=True)
         out = pq.read_table(tmp_path / "out.parquet")
         assert out["score_verdict"].to_pylist() == [None] * rows.num_rows
-        assert pa.types.is_large_string(out.schema.field("score_verdict").type) or pa.types.is_string(
+        assert pa.types.is_large_string(
             out.schema.field("score_verdict").type
-        )
+        ) or pa.types.is_string(out.schema.field("score_verdict").type)
 
 
 def test_stream() -> None:
@@ -108,7 +124,12 @@ def test_ensemble(tmp_path: Path) -> None:
     """Each talker's texts stand under its name; a row that both leave out is one row."""
     both = Ensemble(scorers={"one": Talker(), "two": Talker()})
     done = pm.score(ROWS, tmp_path / "out.parquet", scorer=both)
-    assert done.columns == ("score", "score_one", "score_two", *(f"score_{n}_{t}" for n in ("one", "two") for t in ("verdict", "reason")))
+    assert done.columns == (
+        "score",
+        "score_one",
+        "score_two",
+        *(f"score_{n}_{t}" for n in ("one", "two") for t in ("verdict", "reason")),
+    )
     assert done.null == {"null_prompt": 1, "null_completion": 1, "empty": 1}
     out = pq.read_table(tmp_path / "out.parquet")
     assert out["score_two_verdict"].to_pylist() == WANTED["score_verdict"]

@@ -1,4 +1,6 @@
-"""Log-probabilities: trap 10, every row against the loss of plain Transformers, and the implicit reward against TRL's DPO trainer."""
+"""Log-probabilities: trap 10, every row against the loss of plain Transformers, and the implicit
+reward against TRL's DPO trainer.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ pools.one_thread()
 
 FAMILIES = (*tiny_models.SHARING, "dynamic-rope", "longrope", "gpt-oss", "qwen3-next")
 
-# The completions begin alike, so that what a group shares eats into them; one is the beginning of another; two are the same; one is empty.
+# The completions begin alike, so that what a group shares eats into them; one is the beginning of
+# another; two are the same; one is empty.
 ROWS: list[pools.Row] = [
     ("What next?", "The same first words, and then one end"),
     ("What next?", "The same first words, and then another, longer end"),
@@ -41,7 +44,9 @@ ROWS: list[pools.Row] = [
 
 
 def by_loss(model: Any, ids: list[int], start: int) -> float:
-    """Minus the sum of the cross-entropies of the tokens from `start` on, by the model's own loss."""
+    """Minus the sum of the cross-entropies of the tokens from `start` on, by the model's own
+    loss.
+    """
     inputs = torch.tensor([ids])
     labels = inputs.clone()
     labels[0, :start] = -100
@@ -59,7 +64,10 @@ def oracle(folder: Path, rows: list[pools.Row]) -> np.ndarray:
         for prompt, completion in rows:
             ids = pools.ids_of(tok, prompt, completion)
             head = tok.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=True, return_dict=False, add_generation_prompt=True
+                [{"role": "user", "content": prompt}],
+                tokenize=True,
+                return_dict=False,
+                add_generation_prompt=True,
             )
             assert ids[: len(head)] == head
             one = copy.deepcopy(model) if folder.name.startswith("dynamic") else model
@@ -88,19 +96,31 @@ def test_trap_10_log_probabilities_are_those_of_the_loss(family: str) -> None:
         for budget in (None, 1, 60):
             scorer = LogProb(model=folder, device="cpu", share_prefix=share, batch_tokens=budget)
             told = scorer.load()
-            assert told.startswith("streams" if family in tiny_models.SHARING else "batches: "), told
-            assert_both_close(both(scorer, rows), wanted, f"{family}, sharing {share}, {budget} tokens")
-            assert_both_close(both(scorer, rows[::-1])[::-1], wanted, f"{family}, sharing {share}, {budget} tokens, backwards")
+            assert told.startswith("streams" if family in tiny_models.SHARING else "batches: "), (
+                told
+            )
+            assert_both_close(
+                both(scorer, rows), wanted, f"{family}, sharing {share}, {budget} tokens"
+            )
+            assert_both_close(
+                both(scorer, rows[::-1])[::-1],
+                wanted,
+                f"{family}, sharing {share}, {budget} tokens, backwards",
+            )
 
 
 def test_trap_10_the_shared_part_eats_into_completions() -> None:
-    """What the group shares is longer than its prompt, and each row still pays for its own copy of the words in it."""
+    """What the group shares is longer than its prompt, and each row still pays for its own copy of
+    the words in it.
+    """
     scorer = LogProb(model=pools.causal("llama"), device="cpu")
     prepared = scorer.prepare(pools.batch(ROWS[:4]))
     [stream] = prepared.works[0].streams
     _, _, _, shared = stream.segments[-1]
     assert shared > prepared.encoded.rows.starts.max()
-    assert_both_close(both(scorer, ROWS[:4]), oracle(pools.causal("llama"), ROWS[:4]), "shared completions")
+    assert_both_close(
+        both(scorer, ROWS[:4]), oracle(pools.causal("llama"), ROWS[:4]), "shared completions"
+    )
 
 
 def test_trap_10_final_soft_capping_matters_here() -> None:
@@ -129,11 +149,15 @@ def test_trap_10_models_that_scale_their_logits(scale: dict[str, float], tmp_pat
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).eval().save_pretrained(tmp_path)
     tok.save_pretrained(tmp_path)
-    assert_both_close(both(LogProb(model=tmp_path, device="cpu"), ROWS), oracle(tmp_path, ROWS), name)
+    assert_both_close(
+        both(LogProb(model=tmp_path, device="cpu"), ROWS), oracle(tmp_path, ROWS), name
+    )
 
 
 def test_trap_10_rows_without_a_prompt_or_a_completion(tmp_path: Path) -> None:
-    """A template that adds nothing: a row's first token is predicted by nothing, and a row without another has no score: 0 is the best."""
+    """A template that adds nothing: a row's first token is predicted by nothing, and a row without
+    another has no score: 0 is the best.
+    """
     template = tmp_path / "bare.jinja"
     template.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     folder = pools.causal("llama")
@@ -141,7 +165,10 @@ def test_trap_10_rows_without_a_prompt_or_a_completion(tmp_path: Path) -> None:
     scorer = LogProb(model=folder, device="cpu", template=str(template))
     with pytest.raises(BadRow, match="row 0 has no token that could be scored") as caught:
         both(scorer, [("abc", ""), ("abc", "d"), ("", "a")])
-    assert [(bad.row, bad.reason) for bad in caught.value.found] == [(0, "no_tokens"), (2, "no_tokens")]
+    assert [(bad.row, bad.reason) for bad in caught.value.found] == [
+        (0, "no_tokens"),
+        (2, "no_tokens"),
+    ]
     rows = [("abc", "d"), ("", "ab"), ("abc", "de")]
     got = both(scorer, rows)
     with torch.inference_mode():
@@ -152,14 +179,20 @@ def test_trap_10_rows_without_a_prompt_or_a_completion(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_trap_08_a_cut_row_counts_its_completion_only(side: str, tmp_path: Path) -> None:
-    """Cut at the left, a row does not begin as its prompt does: what is left of the prompt must still not count."""
+    """Cut at the left, a row does not begin as its prompt does: what is left of the prompt must
+    still not count.
+    """
     import json
     import shutil
 
     folder = shutil.copytree(pools.causal("llama"), tmp_path / "model")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "truncation_side": side}))
-    rows = [("Some prompt of thirty letters.", "short"), ("Hi", "a completion of forty letters and more.."), ("Hi", "fits")]
+    rows = [
+        ("Some prompt of thirty letters.", "short"),
+        ("Hi", "a completion of forty letters and more.."),
+        ("Hi", "fits"),
+    ]
     scorer = LogProb(model=folder, device="cpu", max_length=36, on_too_long="truncate")
     model, tok = pools.plain(folder, "causal")
     wanted = []
@@ -167,7 +200,11 @@ def test_trap_08_a_cut_row_counts_its_completion_only(side: str, tmp_path: Path)
         for prompt, completion in rows:
             ids, start = pools.ids_of(tok, prompt, completion), len(prompt) + 3
             cut = max(0, len(ids) - 36)
-            wanted.append(by_loss(model, ids[:36], start) if side == "right" else by_loss(model, ids[cut:], max(0, start - cut)))
+            wanted.append(
+                by_loss(model, ids[:36], start)
+                if side == "right"
+                else by_loss(model, ids[cut:], max(0, start - cut))
+            )
     done = scorer.run(scorer.prepare(pools.batch(rows)))
     assert done.counts["truncated"] == 2
     pools.assert_close(done.columns["score"], np.array(wanted), side)
@@ -185,13 +222,18 @@ def test_trap_13_invariant_log_probabilities_are_bitwise_the_same(family: str, b
     for size in (1, 1, 2, 3, 8, 20):
         some = rng.permutation(len(rows))[:size]
         got = both(scorer, [rows[i] for i in some])
-        assert (got == whole[some]).all(), f"{size} rows: off by {np.abs(got - whole[some]).max():.1e}"
+        assert (got == whole[some]).all(), (
+            f"{size} rows: off by {np.abs(got - whole[some]).max():.1e}"
+        )
 
 
 @pytest.mark.parametrize("share", ["auto", "off"])
 def test_a_candidate_does_not_move_the_others(share: str) -> None:
     scorer = LogProb(model=pools.causal("mistral"), device="cpu", share_prefix=share)
-    rows = [("What is this, and what is it for?", text) for text in ("first answer", "the 2nd one, longer than the window", "third", "4th")]
+    rows = [
+        ("What is this, and what is it for?", text)
+        for text in ("first answer", "the 2nd one, longer than the window", "third", "4th")
+    ]
     before = both(scorer, rows)
     changed = [rows[0], (rows[1][0], "t" + "z" * (len(rows[1][1]) - 1)), *rows[2:]]
     after = both(scorer, changed)
@@ -199,7 +241,8 @@ def test_a_candidate_does_not_move_the_others(share: str) -> None:
     assert (after[[0, 2, 3]] == before[[0, 2, 3]]).all()
 
 
-# -- the implicit reward -------------------------------------------------------------------------------------------------------------------
+# -- the implicit reward
+# -------------------------------------------------------------------------------------------------------------------
 
 PAIRS = [
     ("What is 2 plus 2?", " It is 4.", " It is 5, or so they say, I think."),
@@ -215,49 +258,95 @@ def models() -> tuple[Path, Path]:
 
 
 def by_trl(models: tuple[Path, Path], *, chat: bool, beta: float, folder: Path) -> np.ndarray:
-    """beta * (log pi - log pi_ref) of chosen and rejected, shape (2, pairs), by the trainer's own data, collator and log-probabilities."""
+    """beta * (log pi - log pi_ref) of chosen and rejected, shape (2, pairs), by the trainer's own
+    data, collator and log-probabilities.
+    """
     trl = pytest.importorskip("trl", reason="needs the extra prefmill[train]")
     datasets = pytest.importorskip("datasets", reason="needs the extra prefmill[train]")
 
     def said(role: str, text: str) -> Any:
         return [{"role": role, "content": text}] if chat else text
 
-    rows = [{"prompt": said("user", p), "chosen": said("assistant", c), "rejected": said("assistant", r)} for p, c, r in PAIRS]
+    rows = [
+        {
+            "prompt": said("user", p),
+            "chosen": said("assistant", c),
+            "rejected": said("assistant", r),
+        }
+        for p, c, r in PAIRS
+    ]
     load = transformers.AutoModelForCausalLM.from_pretrained
     policy, reference = (load(path, dtype=torch.float32) for path in models)
     _, tok = pools.plain(models[0], "causal")
     arguments = trl.DPOConfig(
-        output_dir=str(folder), beta=beta, max_length=None, per_device_eval_batch_size=len(rows), use_cpu=True, bf16=False, fp16=False,
-        report_to="none", gradient_checkpointing=False, disable_tqdm=True,
-    )  # fmt: skip
+        output_dir=str(folder),
+        beta=beta,
+        max_length=None,
+        per_device_eval_batch_size=len(rows),
+        use_cpu=True,
+        bf16=False,
+        fp16=False,
+        report_to="none",
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+    )
     data = datasets.Dataset.from_list(rows)
-    trainer = trl.DPOTrainer(model=policy, ref_model=reference, args=arguments, train_dataset=data, eval_dataset=data, processing_class=tok)
+    trainer = trl.DPOTrainer(
+        model=policy,
+        ref_model=reference,
+        args=arguments,
+        train_dataset=data,
+        eval_dataset=data,
+        processing_class=tok,
+    )
     [inputs] = trainer.get_eval_dataloader()
     with torch.no_grad():
-        ours, theirs = (torch.stack(trainer.compute_ref_log_probs(m.eval(), inputs)) for m in (trainer.model, trainer.ref_model))
+        ours, theirs = (
+            torch.stack(trainer.compute_ref_log_probs(m.eval(), inputs))
+            for m in (trainer.model, trainer.ref_model)
+        )
     return (beta * (ours - theirs)).numpy()
 
 
 @pytest.mark.train
-@pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing(_\\w+)?` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings(
+    "ignore:`(is_)?gradient_checkpointing(_\\w+)?` is deprecated:FutureWarning"
+)
 @pytest.mark.parametrize("chat", [True, False])
-def test_implicit_reward_is_that_of_trl(models: tuple[Path, Path], chat: bool, tmp_path: Path) -> None:
+def test_implicit_reward_is_that_of_trl(
+    models: tuple[Path, Path], chat: bool, tmp_path: Path
+) -> None:
     beta = 0.25
     wanted = by_trl(models, chat=chat, beta=beta, folder=tmp_path)
     assert np.abs(wanted).max() > 0.1
-    scorer = ImplicitReward(model=models[0], reference=models[1], beta=beta, device="cpu", template="auto" if chat else "concat")
+    scorer = ImplicitReward(
+        model=models[0],
+        reference=models[1],
+        beta=beta,
+        device="cpu",
+        template="auto" if chat else "concat",
+    )
     for side, column in enumerate((1, 2)):
         rows = [(pair[0], pair[column]) for pair in PAIRS]
         pools.assert_close(scorer(pools.batch(rows)), wanted[side], f"side {side}", pool=wanted)
     together = [(pair[0], pair[column]) for pair in PAIRS for column in (1, 2)]
-    pools.assert_close(scorer(pools.batch(together)), wanted.T.ravel(), "both sides of a prompt share it", pool=wanted)
+    pools.assert_close(
+        scorer(pools.batch(together)),
+        wanted.T.ravel(),
+        "both sides of a prompt share it",
+        pool=wanted,
+    )
 
 
-def test_implicit_reward_is_the_difference_of_two_log_probabilities(models: tuple[Path, Path]) -> None:
+def test_implicit_reward_is_the_difference_of_two_log_probabilities(
+    models: tuple[Path, Path],
+) -> None:
     scorer = ImplicitReward(model=models[0], reference=models[1], beta=0.5, device="cpu")
     done = scorer.run(scorer.prepare(pools.batch(ROWS)))
     assert tuple(done.columns) == ("score", "policy_logprob", "reference_logprob")
-    policy, reference = (LogProb(model=folder, device="cpu")(pools.batch(ROWS)) for folder in models)
+    policy, reference = (
+        LogProb(model=folder, device="cpu")(pools.batch(ROWS)) for folder in models
+    )
     assert (done.columns["policy_logprob"] == policy).all()
     assert (done.columns["reference_logprob"] == reference).all()
     assert (done.columns["score"] == 0.5 * (policy - reference)).all()
@@ -271,7 +360,9 @@ def test_beta_that_cannot_be(beta: Any) -> None:
         ImplicitReward(model="a", reference="b", beta=beta)
 
 
-def test_policy_and_reference_of_different_vocabularies(models: tuple[Path, Path], tmp_path: Path) -> None:
+def test_policy_and_reference_of_different_vocabularies(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
     tok = tiny.tokenizer()
     tok.add_tokens(["<more>"])
     other = tiny_models.save_causal_model("llama", tmp_path, tok=tok)
@@ -284,4 +375,6 @@ def test_policy_and_reference_may_run_in_different_ways(tmp_path: Path) -> None:
     folders = pools.causal("llama"), pools.causal("qwen3-next")
     scorer = ImplicitReward(model=folders[0], reference=folders[1], beta=1.0, device="cpu")
     assert [engine.way for engine in scorer.engines] == ["streams", "batches"]
-    pools.assert_close(scorer(pools.batch(ROWS)), oracle(folders[0], ROWS)[:, 0] - oracle(folders[1], ROWS)[:, 0])
+    pools.assert_close(
+        scorer(pools.batch(ROWS)), oracle(folders[0], ROWS)[:, 0] - oracle(folders[1], ROWS)[:, 0]
+    )

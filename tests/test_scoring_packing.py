@@ -1,4 +1,6 @@
-"""Laws of packing: every token of every row is in its stream, at its place; budgets hold; the same rows give the same streams."""
+"""Laws of packing: every token of every row is in its stream, at its place; budgets hold; the same
+rows give the same streams.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefmill.models.tokens import TokenRows, common_prefix
 from prefmill.scoring.packing import Room, Stream, batches, pack, token_ratio
-from prefmill.scoring.tokens import TokenRows, common_prefix
 
 pytestmark = pytest.mark.score
 
 
 @st.composite
 def token_rows(draw: st.DrawFn) -> TokenRows:
-    """Groups with common beginnings, among rows of all lengths; a start anywhere in the row; groups need not stand together."""
+    """Groups with common beginnings, among rows of all lengths; a start anywhere in the row; groups
+    need not stand together.
+    """
     token = st.integers(0, 3)
     rows, groups, starts = [], [], []
     for group in range(draw(st.integers(0, 4))):
@@ -27,7 +31,9 @@ def token_rows(draw: st.DrawFn) -> TokenRows:
             groups.append(group)
             starts.append(draw(st.integers(0, len(row))))
     order = draw(st.permutations(range(len(rows))))
-    return TokenRows.of([rows[i] for i in order], [groups[i] for i in order], [starts[i] for i in order])
+    return TokenRows.of(
+        [rows[i] for i in order], [groups[i] for i in order], [starts[i] for i in order]
+    )
 
 
 def seen_by(stream: Stream, slot: int) -> np.ndarray:
@@ -36,7 +42,13 @@ def seen_by(stream: Stream, slot: int) -> np.ndarray:
     return np.concatenate((stream.ids[prefix_start:prefix_end], stream.ids[start:end]))
 
 
-HOW = st.fixed_dictionaries({"share": st.booleans(), "fixed": st.booleans(), "least_ratio": st.sampled_from([1.0, 1.05, 2.0])})
+HOW = st.fixed_dictionaries(
+    {
+        "share": st.booleans(),
+        "fixed": st.booleans(),
+        "least_ratio": st.sampled_from([1.0, 1.05, 2.0]),
+    }
+)
 
 
 @given(rows=token_rows(), budget=st.integers(1, 60), how=HOW)
@@ -55,11 +67,15 @@ def test_every_token_of_every_row_is_in_its_stream(rows: TokenRows, budget: int,
 
 
 @given(rows=token_rows(), budget=st.integers(1, 60), how=HOW)
-def test_budgets_hold_unless_one_row_or_one_prompt_is_longer(rows: TokenRows, budget: int, how: dict) -> None:
+def test_budgets_hold_unless_one_row_or_one_prompt_is_longer(
+    rows: TokenRows, budget: int, how: dict
+) -> None:
     for stream in pack(rows, np.arange(len(rows)), budget, **how):
         if len(stream) > budget and len(stream.rows) == 1:
             assert len(stream) == rows.lengths[stream.rows[0]]
-        elif len(stream) > budget:  # one prompt, which would else be repeated before it is a tenth of what stands behind it
+        elif (
+            len(stream) > budget
+        ):  # one prompt, which would else be repeated before it is a tenth of what stands behind it
             assert not how["fixed"]
             shared = int(stream.segments[0, 1])
             assert (stream.segments[1:, 3] == shared).all()
@@ -67,7 +83,9 @@ def test_budgets_hold_unless_one_row_or_one_prompt_is_longer(rows: TokenRows, bu
 
 
 @given(rows=token_rows(), budget=st.integers(1, 60), how=HOW)
-def test_segments_cover_the_stream_and_see_only_what_is_before_them(rows: TokenRows, budget: int, how: dict) -> None:
+def test_segments_cover_the_stream_and_see_only_what_is_before_them(
+    rows: TokenRows, budget: int, how: dict
+) -> None:
     for stream in pack(rows, np.arange(len(rows)), budget, **how):
         starts, ends, prefix_starts, prefix_ends = stream.segments.T.tolist()
         assert starts == [0, *ends[:-1]]
@@ -79,21 +97,32 @@ def test_segments_cover_the_stream_and_see_only_what_is_before_them(rows: TokenR
 
 
 @given(rows=token_rows(), budget=st.integers(1, 60), how=HOW, seed=st.integers(0, 9))
-def test_same_rows_same_streams_and_no_more_tokens_than_alone(rows: TokenRows, budget: int, how: dict, seed: int) -> None:
+def test_same_rows_same_streams_and_no_more_tokens_than_alone(
+    rows: TokenRows, budget: int, how: dict, seed: int
+) -> None:
     which = np.random.default_rng(seed).permutation(len(rows))[: len(rows) // 2 + 1]
     first, second = (pack(rows, which.copy(), budget, **how) for _ in range(2))
     for a, b in zip(first, second, strict=True):
-        assert all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("ids", "positions", "segments", "rows", "own"))
+        assert all(
+            np.array_equal(getattr(a, name), getattr(b, name))
+            for name in ("ids", "positions", "segments", "rows", "own")
+        )
     assert sorted(i for s in first for i in s.rows.tolist()) == sorted(which.tolist())
     if not how["fixed"] or not how["share"]:
         assert sum(map(len, first)) <= rows.lengths[which].sum()
     if len(which):
-        assert token_ratio(rows, first) == pytest.approx(rows.lengths[which].sum() / sum(map(len, first)))
+        assert token_ratio(rows, first) == pytest.approx(
+            rows.lengths[which].sum() / sum(map(len, first))
+        )
 
 
 @given(rows=token_rows(), budget=st.integers(1, 60), seed=st.integers(0, 9))
-def test_fixed_split_of_a_row_depends_on_that_row_alone(rows: TokenRows, budget: int, seed: int) -> None:
-    """The number of tokens that a row shares is what it shares when it is alone: constant shapes in any company."""
+def test_fixed_split_of_a_row_depends_on_that_row_alone(
+    rows: TokenRows, budget: int, seed: int
+) -> None:
+    """The number of tokens that a row shares is what it shares when it is alone: constant shapes in
+    any company.
+    """
     some = np.random.default_rng(seed).permutation(len(rows))[: len(rows) // 2 + 1]
     shared = {}
     for which in (np.arange(len(rows)), some, *([[i]] for i in range(len(rows)))):
@@ -123,8 +152,12 @@ def test_rows_of_two_groups_never_share() -> None:
 
 def test_a_group_over_the_budget_repeats_its_prompt() -> None:
     rows = TokenRows.of([[*range(10), 20 + i, 30 + i] for i in range(6)], [0] * 6, [10] * 6)
-    assert [(len(s), len(s.rows)) for s in pack(rows, np.arange(6), 14, fixed=True)] == [(14, 2)] * 3
-    assert [(len(s), len(s.rows)) for s in pack(rows, np.arange(6), Room(14, most=14))] == [(14, 2)] * 3
+    assert [(len(s), len(s.rows)) for s in pack(rows, np.arange(6), 14, fixed=True)] == [
+        (14, 2)
+    ] * 3
+    assert [(len(s), len(s.rows)) for s in pack(rows, np.arange(6), Room(14, most=14))] == [
+        (14, 2)
+    ] * 3
     assert [(len(s), len(s.rows)) for s in pack(rows, np.arange(6), 14)] == [(22, 6)]
 
 
@@ -134,8 +167,15 @@ def test_one_is_the_beginning_of_another_and_two_are_the_same() -> None:
     assert stream.segments.tolist() == [[0, 2, 0, 0], [2, 3, 0, 2], [3, 5, 0, 2], [5, 6, 0, 2]]
 
 
-@given(lengths=st.lists(st.integers(1, 30), max_size=20), budget=st.integers(1, 80), kinds=st.integers(1, 3), seed=st.integers(0, 5))
-def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int, kinds: int, seed: int) -> None:
+@given(
+    lengths=st.lists(st.integers(1, 30), max_size=20),
+    budget=st.integers(1, 80),
+    kinds=st.integers(1, 3),
+    seed=st.integers(0, 5),
+)
+def test_batches_hold_every_row_once_within_the_budget(
+    lengths: list[int], budget: int, kinds: int, seed: int
+) -> None:
     many = np.asarray(lengths, np.int64)
     alike = np.random.default_rng(seed).integers(0, kinds, len(many))
     made = batches(many, budget, alike=alike)

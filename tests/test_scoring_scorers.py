@@ -29,7 +29,9 @@ from prefmill.scoring import LogProb, RewardModel  # noqa: E402
 pytestmark = pytest.mark.score
 pools.one_thread()
 
-BATCH = pa.record_batch({"prompt": ["p", "p", "q"], "completion": ["a", "bcd", "ef"], "group": [0, 0, 1]})
+BATCH = pa.record_batch(
+    {"prompt": ["p", "p", "q"], "completion": ["a", "bcd", "ef"], "group": [0, 0, 1]}
+)
 
 
 def run(scorer: Any, batch: pa.RecordBatch = BATCH) -> Any:
@@ -41,14 +43,25 @@ def giving(value: Any) -> Any:
     return lambda batch: value
 
 
-# -- functions -----------------------------------------------------------------------------------------------------------------------------
+# -- functions
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [
-    [1, 2.5, -3], (1, 2.5, -3), np.array([1, 2.5, -3], np.float32), pa.array([1, 2.5, -3]), pa.chunked_array([[1.0], [2.5, -3]]),
-    torch.tensor([1, 2.5, -3]), torch.tensor([1, 2.5, -3], dtype=torch.bfloat16), torch.tensor([1, 2.5, -3], requires_grad=True),
-    pa.array([1, 2.5, -3], pa.float32()), np.array([1, 2.5, -3], object),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1, 2.5, -3],
+        (1, 2.5, -3),
+        np.array([1, 2.5, -3], np.float32),
+        pa.array([1, 2.5, -3]),
+        pa.chunked_array([[1.0], [2.5, -3]]),
+        torch.tensor([1, 2.5, -3]),
+        torch.tensor([1, 2.5, -3], dtype=torch.bfloat16),
+        torch.tensor([1, 2.5, -3], requires_grad=True),
+        pa.array([1, 2.5, -3], pa.float32()),
+        np.array([1, 2.5, -3], object),
+    ],
+)
 def test_a_function_may_give_any_row_of_numbers(value: Any) -> None:
     done = run(giving(value))
     assert done.columns["score"].tolist() == [1, 2.5, -3]
@@ -58,7 +71,9 @@ def test_a_function_may_give_any_row_of_numbers(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [[1, None, 3], pa.array([1, None, 3])])
 def test_none_and_null(value: Any) -> None:
-    """Null in arrow means without a score; None in a list is no number: it becomes NaN, which is an error of the row when it is written."""
+    """Null in arrow means without a score; None in a list is no number: it becomes NaN, which is an
+    error of the row when it is written.
+    """
     done = run(giving(value))
     if isinstance(value, list):
         assert done.null is None
@@ -69,7 +84,11 @@ def test_none_and_null(value: Any) -> None:
 
 
 def test_nan_is_not_null() -> None:
-    for value in ([1.0, float("nan"), 3.0], pa.array([1.0, float("nan"), 3.0]), torch.tensor([1.0, float("nan"), 3.0])):
+    for value in (
+        [1.0, float("nan"), 3.0],
+        pa.array([1.0, float("nan"), 3.0]),
+        torch.tensor([1.0, float("nan"), 3.0]),
+    ):
         done = run(giving(value))
         assert done.null is None
         assert np.isnan(done.columns["score"]).tolist() == [False, True, False]
@@ -83,14 +102,24 @@ def test_masked_numpy_is_null_too() -> None:
     assert done.columns["score"][[0, 2]].tolist() == [1, 3]
 
 
-@pytest.mark.parametrize(("value", "says"), [
-    (None, r"shape \(\); expected \(3,\)"), (1.0, r"shape \(\); expected \(3,\)"), ([1, 2], r"shape \(2,\); expected \(3,\)"),
-    ([1, 2, 3, 4], r"shape \(4,\); expected \(3,\)"), (np.zeros((3, 1)), r"shape \(3, 1\); expected \(3,\)"),
-    (torch.zeros(3, 1), r"shape \(3, 1\)"), (pa.array([1.0]), r"shape \(1,\)"), (["a", "b", "c"], "no numbers"),
-    ({"score": 1}, "no numbers"),
-    (pa.array(["a", "b", "c"]), "no numbers"), (pa.array([[1], [2], [3]]), "no numbers"), ([[1], [2, 3], [4]], "no numbers"),
-    ((x for x in (1, 2, 3)), "no numbers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (None, r"shape \(\); expected \(3,\)"),
+        (1.0, r"shape \(\); expected \(3,\)"),
+        ([1, 2], r"shape \(2,\); expected \(3,\)"),
+        ([1, 2, 3, 4], r"shape \(4,\); expected \(3,\)"),
+        (np.zeros((3, 1)), r"shape \(3, 1\); expected \(3,\)"),
+        (torch.zeros(3, 1), r"shape \(3, 1\)"),
+        (pa.array([1.0]), r"shape \(1,\)"),
+        (["a", "b", "c"], "no numbers"),
+        ({"score": 1}, "no numbers"),
+        (pa.array(["a", "b", "c"]), "no numbers"),
+        (pa.array([[1], [2], [3]]), "no numbers"),
+        ([[1], [2, 3], [4]], "no numbers"),
+        ((x for x in (1, 2, 3)), "no numbers"),
+    ],
+)
 def test_what_is_no_row_of_numbers_is_refused(value: Any, says: str) -> None:
     with pytest.raises(BadInput, match=f"score: the scorer gave .*{says}"):
         run(giving(value))
@@ -105,7 +134,11 @@ def shouting(batch: pa.RecordBatch) -> list[float]:
 
 
 def test_fingerprint_of_a_function() -> None:
-    assert FunctionScorer(length).fingerprint == FunctionScorer(length).fingerprint != FunctionScorer(shouting).fingerprint
+    assert (
+        FunctionScorer(length).fingerprint
+        == FunctionScorer(length).fingerprint
+        != FunctionScorer(shouting).fingerprint
+    )
 
     class Named:
         fingerprint = "v1"
@@ -123,16 +156,18 @@ def test_what_is_no_scorer() -> None:
             as_scorer(thing)
 
 
-# -- ensembles -----------------------------------------------------------------------------------------------------------------------------
+# -- ensembles
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
 def test_ensembles() -> None:
     both = {"length": length, "shouting": shouting}
     a, b = np.array([1.0, 3.0, 2.0]), np.array([0.0, 0.0, -2.0])
     for combine, scales, wanted in (
-        ("mean", None, (a + b) / 2), ("min", None, np.minimum(a, b)),
+        ("mean", None, (a + b) / 2),
+        ("min", None, np.minimum(a, b)),
         ("worst", {"length": 4.0, "shouting": 2.0}, np.minimum(a / 4, b / 2)),
-    ):  # fmt: skip
+    ):
         ensemble = Ensemble(scorers=both, combine=combine, scales=scales)
         done = run(ensemble)
         assert ensemble.columns == tuple(done.columns) == ("score", "length", "shouting")
@@ -154,7 +189,9 @@ def test_ensembles_without_a_score() -> None:
 
 def test_ensembles_do_not_hide_nan() -> None:
     for combine in ("mean", "min"):
-        done = run(Ensemble(scorers={"a": length, "b": giving([float("nan"), 1.0, 1.0])}, combine=combine))
+        done = run(
+            Ensemble(scorers={"a": length, "b": giving([float("nan"), 1.0, 1.0])}, combine=combine)
+        )
         assert np.isnan(done.columns["score"]).tolist() == [True, False, False]
 
 
@@ -164,30 +201,45 @@ def test_ensembles_tell_their_parts_in_the_fingerprint() -> None:
         one.fingerprint,
         Ensemble(scorers={"a": length, "b": shouting}, combine="min").fingerprint,
         Ensemble(scorers={"a": length, "b": length}).fingerprint,
-        Ensemble(scorers={"a": length, "b": shouting}, combine="worst", scales={"a": 1, "b": 2}).fingerprint,
-        Ensemble(scorers={"a": length, "b": shouting}, combine="worst", scales={"a": 1, "b": 3}).fingerprint,
+        Ensemble(
+            scorers={"a": length, "b": shouting}, combine="worst", scales={"a": 1, "b": 2}
+        ).fingerprint,
+        Ensemble(
+            scorers={"a": length, "b": shouting}, combine="worst", scales={"a": 1, "b": 3}
+        ).fingerprint,
     ]
     assert len({json.dumps(dict(p), sort_keys=True) for p in prints}) == len(prints)
     assert prints[0] == Ensemble(scorers={"a": length, "b": shouting}).fingerprint
 
 
-@pytest.mark.parametrize(("settings", "says"), [
-    ({"scorers": {}}, "no scorers"), ({"combine": "median"}, "combine is not one of .*got 'median'"),
-    ({"combine": "worst"}, "worst needs one scale"),
-    ({"scales": {"a": 1.0}}, "and only worst"), ({"combine": "worst", "scales": {"b": 1.0}}, "worst needs one scale"),
-    ({"scorers": {"score": length}}, "can be named 'score'"), ({"scorers": {"a": 7}}, "not a scorer; got int"),
-    ({"combine": "worst", "scales": {"a": 0.0}}, "scales must be finite numbers > 0; got .*0.0"),
-    ({"combine": "worst", "scales": {"a": -1.0}}, "scales must be"),
-    ({"combine": "worst", "scales": {"a": float("nan")}}, "scales must be"),
-    ({"combine": "worst", "scales": {"a": "1"}}, "scales must be"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"scorers": {}}, "no scorers"),
+        ({"combine": "median"}, "combine is not one of .*got 'median'"),
+        ({"combine": "worst"}, "worst needs one scale"),
+        ({"scales": {"a": 1.0}}, "and only worst"),
+        ({"combine": "worst", "scales": {"b": 1.0}}, "worst needs one scale"),
+        ({"scorers": {"score": length}}, "can be named 'score'"),
+        ({"scorers": {"a": 7}}, "not a scorer; got int"),
+        (
+            {"combine": "worst", "scales": {"a": 0.0}},
+            "scales must be finite numbers > 0; got .*0.0",
+        ),
+        ({"combine": "worst", "scales": {"a": -1.0}}, "scales must be"),
+        ({"combine": "worst", "scales": {"a": float("nan")}}, "scales must be"),
+        ({"combine": "worst", "scales": {"a": "1"}}, "scales must be"),
+    ],
+)
 def test_ensembles_that_cannot_be(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(BadArgument, match=says):
         Ensemble(**{"scorers": {"a": length}, **settings})
 
 
 def test_an_ensemble_of_models_loads_nothing_until_it_scores() -> None:
-    """No hub, no hashing, no torch: a description can be made, printed, compared and pickled anywhere."""
+    """No hub, no hashing, no torch: a description can be made, printed, compared and pickled
+    anywhere.
+    """
     model = RewardModel(model="./not/there/yet", cache="./nowhere")
     ensemble = Ensemble(scorers={"model": model})
     assert as_scorer(model) is model
@@ -199,7 +251,9 @@ def test_an_ensemble_of_models_loads_nothing_until_it_scores() -> None:
 
 def test_an_ensemble_of_models(tmp_path: Path) -> None:
     folders = pools.reward("llama"), pools.reward("bert")
-    ensemble = Ensemble(scorers={f.name: RewardModel(model=f, device="cpu") for f in folders}, combine="min")
+    ensemble = Ensemble(
+        scorers={f.name: RewardModel(model=f, device="cpu") for f in folders}, combine="min"
+    )
     done = run(ensemble, pools.batch(pools.POOL))
     wanted = [pools.oracle(folder, pools.POOL) for folder in folders]
     pools.assert_close(done.columns["score"], np.minimum(*wanted))
@@ -208,11 +262,15 @@ def test_an_ensemble_of_models(tmp_path: Path) -> None:
     assert (run(again, pools.batch(pools.POOL)).columns["score"] == done.columns["score"]).all()
 
 
-# -- the cache -----------------------------------------------------------------------------------------------------------------------------
+# -- the cache
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
 def cached(folder: Path, rows: list[pools.Row], model: str = "llama", **options: Any) -> Any:
-    return run(RewardModel(model=pools.reward(model), device="cpu", cache=folder, **options), pools.batch(rows))
+    return run(
+        RewardModel(model=pools.reward(model), device="cpu", cache=folder, **options),
+        pools.batch(rows),
+    )
 
 
 def test_a_grown_pool_runs_its_new_rows_only(tmp_path: Path) -> None:
@@ -225,8 +283,12 @@ def test_a_grown_pool_runs_its_new_rows_only(tmp_path: Path) -> None:
     grown = cached(tmp_path, pools.POOL[::-1])
     assert grown.counts["cached"] == 8
     assert 0 < grown.counts["tokens_run"] < grown.counts["tokens"]
-    assert (grown.columns["score"][::-1][:8] == first.columns["score"]).all(), "bitwise as first written"
-    pools.assert_close(grown.columns["score"][::-1], pools.oracle(pools.reward("llama"), pools.POOL))
+    assert (grown.columns["score"][::-1][:8] == first.columns["score"]).all(), (
+        "bitwise as first written"
+    )
+    pools.assert_close(
+        grown.columns["score"][::-1], pools.oracle(pools.reward("llama"), pools.POOL)
+    )
 
 
 def test_the_group_and_the_place_of_a_row_do_not_matter(tmp_path: Path) -> None:
@@ -241,9 +303,16 @@ def test_another_way_of_scoring_has_a_file_of_its_own(tmp_path: Path) -> None:
     template.write_text("{% for m in messages %}{{ m['content'] }}|{% endfor %}")
     cache = tmp_path / "cache"
     ways = [
-        {}, {"dtype": "bfloat16"}, {"template": "concat"}, {"template": str(template)}, {"pooling": "last"}, {"max_length": 200},
-        {"on_too_long": "truncate"}, {"model": "mistral"}, {"label": 0},
-    ]  # fmt: skip
+        {},
+        {"dtype": "bfloat16"},
+        {"template": "concat"},
+        {"template": str(template)},
+        {"pooling": "last"},
+        {"max_length": 200},
+        {"on_too_long": "truncate"},
+        {"model": "mistral"},
+        {"label": 0},
+    ]
     for number, way in enumerate(ways, 1):
         assert cached(cache, pools.POOL[:4], **way).counts["cached"] == 0, way
         assert len(list(cache.glob("*.sqlite"))) == number
@@ -258,7 +327,8 @@ def test_settings_that_move_the_last_bit_only_share_a_file(tmp_path: Path) -> No
     other = cached(tmp_path, pools.POOL, share_prefix="off", batch_tokens=64)
     assert other.counts["cached"] == len(pools.POOL)
     assert (other.columns["score"] == first.columns["score"]).all()
-    # A row that is too long has no score, whether it is an error or null: no other row has another one for it.
+    # A row that is too long has no score, whether it is an error or null: no other row has another
+    # one for it.
     assert cached(tmp_path, pools.POOL, on_too_long="null").counts["cached"] == len(pools.POOL)
 
 
@@ -272,7 +342,9 @@ def test_another_model_under_the_same_name(tmp_path: Path) -> None:
     assert second.counts["cached"] == 0
     assert (first.columns["score"] != second.columns["score"]).all()
     (folder / "README.md").write_text("a note changes nothing")
-    assert run(RewardModel(model=folder, **options), pools.batch(pools.POOL)).counts["cached"] == len(pools.POOL)
+    assert run(RewardModel(model=folder, **options), pools.batch(pools.POOL)).counts[
+        "cached"
+    ] == len(pools.POOL)
 
 
 def test_log_probabilities_keep_both_columns(tmp_path: Path) -> None:
@@ -343,7 +415,12 @@ cache.close()
 
 def test_two_processes_at_once(tmp_path: Path) -> None:
     """Each chunk is whole, nothing is lost, nobody fails on a lock."""
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(me)], stderr=subprocess.PIPE) for me in (1, 2)]
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path), str(me)], stderr=subprocess.PIPE
+        )
+        for me in (1, 2)
+    ]
     for writer in writers:
         _, said = writer.communicate(timeout=60)
         assert writer.returncode == 0, said.decode()
@@ -355,8 +432,12 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     cache.close()
 
 
-def test_a_new_cache_that_another_process_is_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When two make a write-ahead log of one new file, SQLite tells one at once that it is locked, whatever its timeout: we wait."""
+def test_a_new_cache_that_another_process_is_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When two make a write-ahead log of one new file, SQLite tells one at once that it is locked,
+    whatever its timeout: we wait.
+    """
     refusals = iter(range(3))
 
     class Busy(sqlite3.Connection):
@@ -379,10 +460,14 @@ def test_a_cache_that_cannot_be_used(tmp_path: Path) -> None:
     for more in tmp_path.glob("cache/*-wal"):
         more.unlink()
     file.write_bytes(b"no database " * 1000)
-    with pytest.raises(BadInput, match=r"score: the cache in .* cannot be used; .*\nHint: name another folder"):
+    with pytest.raises(
+        BadInput, match=r"score: the cache in .* cannot be used; .*\nHint: name another folder"
+    ):
         cached(tmp_path / "cache", pools.POOL[:2])
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(BadInput, match=r"score: the cache in .* cannot be used; .*\nHint: name another folder"):
+    with pytest.raises(
+        BadInput, match=r"score: the cache in .* cannot be used; .*\nHint: name another folder"
+    ):
         cached(tmp_path / "file", pools.POOL[:2])
 
 

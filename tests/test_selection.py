@@ -1,4 +1,6 @@
-"""Selection for training: the law of statistical rejection sampling, length control, and pools of several stages."""
+"""Selection for training: the law of statistical rejection sampling, length control, and pools of
+several stages.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,16 @@ from test_docs import ROOT, run_page
 from typer.testing import CliRunner
 
 import prefmill as pm
-from prefmill.cli import app
+from prefmill.cli.main import app
 from prefmill.duckdb import install, report
 from prefmill.errors import BadArgument, PrefmillError
-from prefmill.polars_selection import accepted_ranks
+from prefmill.rules.selection import accepted_ranks
 
 
 def command(*args: object):
-    """The command, in this process: its exit code, stdout and stderr; its own errors as they are raised."""
+    """The command, in this process: its exit code, stdout and stderr; its own errors as they are
+    raised.
+    """
     return CliRunner().invoke(app, [str(arg) for arg in args], catch_exceptions=False)
 
 
@@ -31,14 +35,18 @@ def command(*args: object):
 
 
 def law_of_the_paper(scores: list[float], k: int, beta: float) -> dict[frozenset[int], float]:
-    """The exact probability of every set that Algorithm 1 of Liu et al. accepts, its candidates in any order with equal probability."""
+    """The exact probability of every set that Algorithm 1 of Liu et al. accepts, its candidates in
+    any order with equal probability.
+    """
     law: Counter[frozenset[int]] = Counter()
 
     def begin(order: tuple[int, ...], taken: tuple[int, ...], p: float) -> None:
         left = [i for i in order if i not in taken]
         go_on(order, left, taken, p, max(scores[i] for i in left))
 
-    def go_on(order: tuple[int, ...], ahead: list[int], taken: tuple[int, ...], p: float, best: float) -> None:
+    def go_on(
+        order: tuple[int, ...], ahead: list[int], taken: tuple[int, ...], p: float, best: float
+    ) -> None:
         if len(taken) == k:
             law[frozenset(taken)] += p
         elif not ahead:
@@ -57,7 +65,9 @@ def law_of_the_paper(scores: list[float], k: int, beta: float) -> dict[frozenset
 
 
 def successive(scores: list[float], k: int, beta: float) -> dict[frozenset[int], float]:
-    """The law of k draws without replacement, each in proportion to exp(score / beta): what `rso` is not."""
+    """The law of k draws without replacement, each in proportion to exp(score / beta): what `rso`
+    is not.
+    """
     weights = [math.exp(s / beta) for s in scores]
     law: Counter[frozenset[int]] = Counter()
     for drawn in itertools.permutations(range(len(scores)), k):
@@ -69,7 +79,9 @@ def successive(scores: list[float], k: int, beta: float) -> dict[frozenset[int],
 
 
 def unlikely(seen: Counter[frozenset[int]], law: dict[frozenset[int], float]) -> float:
-    """Pearson's chi-square in standard deviations above its mean; sets that are expected less than 5 times count as one."""
+    """Pearson's chi-square in standard deviations above its mean; sets that are expected less than
+    5 times count as one.
+    """
     n = sum(seen.values())
     assert set(seen) <= set(law)
     rare = [s for s, p in law.items() if p * n < 5]
@@ -77,7 +89,9 @@ def unlikely(seen: Counter[frozenset[int]], law: dict[frozenset[int], float]) ->
     if rare and sum(law[s] for s in rare) * n > 1:
         cells.append((sum(seen[s] for s in rare), sum(law[s] for s in rare) * n))
     freedom = len(cells) - 1
-    return (sum((got - wanted) ** 2 / wanted for got, wanted in cells) - freedom) / math.sqrt(2 * freedom)
+    return (sum((got - wanted) ** 2 / wanted for got, wanted in cells) - freedom) / math.sqrt(
+        2 * freedom
+    )
 
 
 PROMPTS = 6000
@@ -92,7 +106,9 @@ LAWS = [
 
 def pool_of(scores: list[float], prompts: int = PROMPTS) -> pl.DataFrame:
     answers = pl.DataFrame({"completion": [str(i) for i in range(len(scores))], "score": scores})
-    return pl.DataFrame({"prompt": [f"prompt {i}" for i in range(prompts)]}).join(answers, how="cross")
+    return pl.DataFrame({"prompt": [f"prompt {i}" for i in range(prompts)]}).join(
+        answers, how="cross"
+    )
 
 
 def sets_of(rows: pl.DataFrame) -> Counter[frozenset[int]]:
@@ -119,41 +135,66 @@ def test_the_law_is_that_of_the_paper(scores, k, beta):
 @pytest.mark.parametrize(("scores", "k", "beta"), LAWS[:3])
 def test_the_law_over_seeds_of_one_prompt(scores, k, beta):
     hashes = [oracle.hashed("What is a prime?", seed) for seed in range(6000)]
-    pools = pl.DataFrame({"_scores": [scores] * len(hashes), "_hash": pl.Series(hashes, dtype=pl.UInt64)}).to_struct("pools")
-    seen = Counter(frozenset(rank - 1 for rank in ranks) for ranks in accepted_ranks(pools, k, beta).to_list())
+    pools = pl.DataFrame(
+        {"_scores": [scores] * len(hashes), "_hash": pl.Series(hashes, dtype=pl.UInt64)}
+    ).to_struct("pools")
+    seen = Counter(
+        frozenset(rank - 1 for rank in ranks) for ranks in accepted_ranks(pools, k, beta).to_list()
+    )
     assert unlikely(seen, law_of_the_paper(scores, k, beta)) < 4
 
 
 def test_the_oracle_is_the_listing_of_the_paper():
-    """With draws from a generator, in the order in which they are asked for; candidates in a shuffled order."""
+    """With draws from a generator, in the order in which they are asked for; candidates in a
+    shuffled order.
+    """
     scores, k, beta, draw = [0.0, 0.5, 1.0, 1.5], 2, 0.5, random.Random(5)
     seen: Counter[frozenset[int]] = Counter()
     for _ in range(6000):
         order = draw.sample(range(1, 5), 4)
-        seen[frozenset(r - 1 for r in oracle.accepted(order, scores, k, beta, lambda r, t: draw.random()))] += 1
+        seen[
+            frozenset(
+                r - 1 for r in oracle.accepted(order, scores, k, beta, lambda r, t: draw.random())
+            )
+        ] += 1
     assert unlikely(seen, law_of_the_paper(scores, k, beta)) < 4
 
 
 def test_small_beta_is_the_best_and_large_beta_is_random():
     pool = pool_of([0.3, 0.1, 0.9, 0.5, 0.7], prompts=300)
     for k in (1, 3, 5):
-        best, chance = (pm.BestOf(k=k, pick=pick, seed=3).lazy(pool).collect() for pick in ("best", "random"))
+        best, chance = (
+            pm.BestOf(k=k, pick=pick, seed=3).lazy(pool).collect() for pick in ("best", "random")
+        )
         assert pm.BestOf(k=k, pick="rso", beta=1e-12, seed=3).lazy(pool).collect().equals(best)
         assert pm.BestOf(k=k, pick="rso", beta=1e12, seed=3).lazy(pool).collect().equals(chance)
 
 
 def test_more_accepted_begin_with_fewer():
     pool = pool_of([0.0, 0.5, 1.0, 1.5, 2.0], prompts=200)
-    picked = [set(pm.BestOf(k=k, pick="rso", beta=0.7).lazy(pool).collect().select("prompt", "completion").rows()) for k in range(1, 6)]
+    picked = [
+        set(
+            pm.BestOf(k=k, pick="rso", beta=0.7)
+            .lazy(pool)
+            .collect()
+            .select("prompt", "completion")
+            .rows()
+        )
+        for k in range(1, 6)
+    ]
     assert all(few < many for few, many in itertools.pairwise(picked))
 
 
 def test_rows_of_other_prompts_order_and_threads_are_no_matter(tmp_path):
     draw = random.Random(8)
     pool = pl.DataFrame(
-        [(f"p{i % 150}", "x" * draw.randrange(60), round(draw.gauss(0, 1), 3), i) for i in range(2000)],
-        schema=["prompt", "completion", "score", "id"], orient="row",
-    )  # fmt: skip
+        [
+            (f"p{i % 150}", "x" * draw.randrange(60), round(draw.gauss(0, 1), 3), i)
+            for i in range(2000)
+        ],
+        schema=["prompt", "completion", "score", "id"],
+        orient="row",
+    )
     for plan in (
         pm.BestOf(k=4, pick="rso", beta=0.4, tie_break="id"),
         pm.BestOf(k=4, pick="rso", beta=0.4, tie_break="id", length_control=True),
@@ -161,17 +202,30 @@ def test_rows_of_other_prompts_order_and_threads_are_no_matter(tmp_path):
     ):
         found = set()
         for seed, engine, threads in ((0, "duckdb", 1), (1, "duckdb", 4), (2, "polars", 1)):
-            pool.sample(fraction=1, shuffle=True, seed=seed).write_parquet(tmp_path / "pool.parquet", row_group_size=300)
-            told = pm.run(plan, tmp_path / "pool.parquet", tmp_path / "out.parquet", engine=engine, threads=threads, overwrite=True)
+            pool.sample(fraction=1, shuffle=True, seed=seed).write_parquet(
+                tmp_path / "pool.parquet", row_group_size=300
+            )
+            told = pm.run(
+                plan,
+                tmp_path / "pool.parquet",
+                tmp_path / "out.parquet",
+                engine=engine,
+                threads=threads,
+                overwrite=True,
+            )
             rows = pl.read_parquet(tmp_path / "out.parquet").sort("prompt", "rank")
             found.add((str(rows.rows()), str(told.length)))
         assert len(found) == 1, plan
 
 
 def test_a_long_list_and_passes_without_end():
-    """Equal scores fall in one pass, distinct ones under a small beta each in their own: 3,000 of 3,000 candidates, and 40 of them."""
+    """Equal scores fall in one pass, distinct ones under a small beta each in their own: 3,000 of
+    3,000 candidates, and 40 of them.
+    """
     scores = [float(i % 7) for i in range(3000)]
-    pool = pl.DataFrame({"prompt": ["p"] * 3000, "completion": [str(i) for i in range(3000)], "score": scores})
+    pool = pl.DataFrame(
+        {"prompt": ["p"] * 3000, "completion": [str(i) for i in range(3000)], "score": scores}
+    )
     with duckdb.connect(config={"threads": 2}) as con:
         install(con)
         con.register("pool", pool.to_arrow())
@@ -184,10 +238,15 @@ def test_a_long_list_and_passes_without_end():
 
 
 def test_length_is_what_wins_without_control_and_not_with_it():
-    """Scores are quality and three times length: the best by adjusted scores have the better quality."""
+    """Scores are quality and three times length: the best by adjusted scores have the better
+    quality.
+    """
     draw = random.Random(4)
-    rows = [(f"p{p}", "x" * length, quality + 0.03 * length + p % 5, quality)
-            for p in range(200) for length, quality in ((draw.randrange(5, 200), draw.gauss(0, 1)) for _ in range(8))]  # fmt: skip
+    rows = [
+        (f"p{p}", "x" * length, quality + 0.03 * length + p % 5, quality)
+        for p in range(200)
+        for length, quality in ((draw.randrange(5, 200), draw.gauss(0, 1)) for _ in range(8))
+    ]
     pool = pl.DataFrame(rows, schema=["prompt", "completion", "score", "quality"], orient="row")
     fit = pm.pair_report(pool, pm.BestOf(length_control=True)).length
     assert fit is not None
@@ -195,7 +254,9 @@ def test_length_is_what_wins_without_control_and_not_with_it():
     assert 0.7 < fit["correlation"] < 1
     plain, controlled = (pm.BestOf(length_control=on).lazy(pool).collect() for on in (False, True))
     quality = {row[:2]: row[3] for row in rows}
-    means = [sum(quality[row[:2]] for row in best.rows()) / best.height for best in (plain, controlled)]
+    means = [
+        sum(quality[row[:2]] for row in best.rows()) / best.height for best in (plain, controlled)
+    ]
     assert means[1] > means[0] + 0.5
     lengths = [best["completion"].str.len_chars().mean() for best in (plain, controlled)]
     assert lengths[1] < lengths[0] - 30
@@ -203,26 +264,78 @@ def test_length_is_what_wins_without_control_and_not_with_it():
 
 
 def test_files_formats_and_the_report_of_the_command(tmp_path):
-    pool = pl.DataFrame({"prompt": ["p"] * 3, "completion": ["a", "bbb", "ccccc"], "score": [2, 2, 5], "model": ["x", "y", "z"]})
+    pool = pl.DataFrame(
+        {
+            "prompt": ["p"] * 3,
+            "completion": ["a", "bbb", "ccccc"],
+            "score": [2, 2, 5],
+            "model": ["x", "y", "z"],
+        }
+    )
     pool.write_parquet(tmp_path / "pool.parquet")
     out = tmp_path / "out.parquet"
     for engine in ("duckdb", "polars"):
-        done = command("best", tmp_path / "pool.parquet", "-o", out, "--length-control", "--engine", engine, "--overwrite", "--json")
+        done = command(
+            "best",
+            tmp_path / "pool.parquet",
+            "-o",
+            out,
+            "--length-control",
+            "--engine",
+            engine,
+            "--overwrite",
+            "--json",
+        )
         assert done.exit_code == 0, done.stderr
-        assert json.loads(done.stdout)["length"] == {"slope": 750.0, "correlation": 0.866025404, "mean": 3.0}
-        assert "length control: +750 a 1,000 characters taken out (correlation 0.866 inside prompts)" in done.stderr
+        assert json.loads(done.stdout)["length"] == {
+            "slope": 750.0,
+            "correlation": 0.866025404,
+            "mean": 3.0,
+        }
+        assert (
+            "length control: +750 a 1,000 characters taken out (correlation 0.866 inside prompts)"
+            in done.stderr
+        )
         assert pl.read_parquet(out).to_dicts() == [
-            {"prompt": "p", "completion": "ccccc", "score": 5, "model": "z", "rank": 1, "adjusted_score": 3.5}
+            {
+                "prompt": "p",
+                "completion": "ccccc",
+                "score": 5,
+                "model": "z",
+                "rank": 1,
+                "adjusted_score": 3.5,
+            }
         ]
-        for layout, columns in (("messages", ["messages", "model"]), ("prompt-completion", ["prompt", "completion", "model"])):
+        for layout, columns in (
+            ("messages", ["messages", "model"]),
+            ("prompt-completion", ["prompt", "completion", "model"]),
+        ):
             more = ("--format", layout, "--keep", "model", "--overwrite", "--engine", engine)
             done = command("best", tmp_path / "pool.parquet", "-o", out, "--length-control", *more)
             assert done.exit_code == 0, done.stderr
             assert pl.read_parquet(out).columns == columns
     with pytest.raises(BadArgument, match="no length control"):
-        command("best", tmp_path / "pool.parquet", "-o", out, "--length-control", "--format", "pairs", "--overwrite")
+        command(
+            "best",
+            tmp_path / "pool.parquet",
+            "-o",
+            out,
+            "--length-control",
+            "--format",
+            "pairs",
+            "--overwrite",
+        )
     (tmp_path / "plan.toml").write_text("[best_of]\nlength_control = true\n")
-    command("best", tmp_path / "pool.parquet", "-o", out, "--plan", tmp_path / "plan.toml", "--no-length-control", "--overwrite")
+    command(
+        "best",
+        tmp_path / "pool.parquet",
+        "-o",
+        out,
+        "--plan",
+        tmp_path / "plan.toml",
+        "--no-length-control",
+        "--overwrite",
+    )
     assert "adjusted_score" not in pl.read_parquet(out).columns
 
 
@@ -243,23 +356,37 @@ def test_length_of_conversations():
 def test_the_macro_has_both():
     with duckdb.connect() as con:
         install(con)
-        con.sql("CREATE TABLE pool AS FROM (VALUES ('p', 'a', 2), ('p', 'bbb', 2), ('p', 'ccccc', 5)) t(prompt, completion, score)")
+        con.sql(
+            "CREATE TABLE pool AS FROM (VALUES ('p', 'a', 2), ('p', 'bbb', 2), ('p', 'ccccc', 5)) t(prompt, completion, score)"
+        )
         found = con.sql("FROM best_of(pool, length_control := true)")
         assert found.columns == ["prompt", "completion", "score", "rank", "adjusted_score"]
         assert found.fetchall() == [("p", "ccccc", 5.0, 1, 3.5)]
         found = con.sql("FROM best_of(pool, k := 2, pick := 'rso', beta := 0.3, seed := 4)")
         assert found.columns == ["prompt", "completion", "score", "rank"]
-        assert found.fetchall() == pm.BestOf(k=2, pick="rso", beta=0.3, seed=4).lazy(con.table("pool").pl()).collect().rows()
+        assert (
+            found.fetchall()
+            == pm.BestOf(k=2, pick="rso", beta=0.3, seed=4)
+            .lazy(con.table("pool").pl())
+            .collect()
+            .rows()
+        )
 
 
 def test_a_stream_cannot_know_the_slope():
     datasets = pytest.importorskip("datasets")
-    rows = datasets.Dataset.from_dict({"prompt": ["p", "p"], "completion": ["a", "bb"], "score": [1, 2]}).to_iterable_dataset()
+    rows = datasets.Dataset.from_dict(
+        {"prompt": ["p", "p"], "completion": ["a", "bb"], "score": [1, 2]}
+    ).to_iterable_dataset()
     with pytest.raises(BadArgument, match="length_control"):
         pm.BestOf(length_control=True).dataset(rows, clustered=True)
     best = list(pm.BestOf(length_control=True).dataset(rows))
-    assert best == [{"prompt": "p", "completion": "bb", "score": 2.0, "rank": 1, "adjusted_score": 1.5}]
-    assert list(pm.BestOf(pick="rso").dataset(rows, clustered=True)) == list(pm.BestOf(pick="rso").dataset(rows))
+    assert best == [
+        {"prompt": "p", "completion": "bb", "score": 2.0, "rank": 1, "adjusted_score": 1.5}
+    ]
+    assert list(pm.BestOf(pick="rso").dataset(rows, clustered=True)) == list(
+        pm.BestOf(pick="rso").dataset(rows)
+    )
 
 
 # Plans and options
@@ -267,7 +394,10 @@ def test_a_stream_cannot_know_the_slope():
 
 def test_plans_keep_their_hash_and_go_round():
     assert pm.BestOf().hash() == "e02f3fe06b380824"
-    assert len({pm.BestOf().hash(), pm.BestOf(beta=1).hash(), pm.BestOf(length_control=True).hash()}) == 3
+    assert (
+        len({pm.BestOf().hash(), pm.BestOf(beta=1).hash(), pm.BestOf(length_control=True).hash()})
+        == 3
+    )
     plan = pm.BestOf(pick="rso", beta=0.25, length_control=True)
     assert "beta = 0.25\nlength_control = true" in plan.to_toml()
     assert pm.BestOf.from_toml(plan.to_toml()) == plan
@@ -279,7 +409,10 @@ def test_plans_keep_their_hash_and_go_round():
         (["--pick", "rso", "--beta", "0"], "beta must be a finite number > 0; got 0.0"),
         (["--pick", "rso", "--beta", "-1"], "beta must be a finite number > 0; got -1.0"),
         (["--pick", "rso", "--beta", "nan"], "beta must be a finite number > 0; got nan"),
-        (["--pick", "rso", "--scope", "pool"], "pick 'rso' accepts inside a prompt; got scope 'pool', expected 'prompt'"),
+        (
+            ["--pick", "rso", "--scope", "pool"],
+            "pick 'rso' accepts inside a prompt; got scope 'pool', expected 'prompt'",
+        ),
         (["--format", "pairs", "--pick", "rso"], "expected pick best"),
     ],
 )
@@ -303,13 +436,17 @@ def stages(tmp_path):
     ]
     for stage, of_stage in enumerate(rows):
         frame = pl.DataFrame(of_stage, schema=["prompt", "completion", "score"], orient="row")
-        frame.with_columns(stage=pl.lit(stage, pl.Int64)).write_parquet(tmp_path / f"s{stage}.parquet")
+        frame.with_columns(stage=pl.lit(stage, pl.Int64)).write_parquet(
+            tmp_path / f"s{stage}.parquet"
+        )
     return tmp_path
 
 
 def run(stages, name: str, *args: str) -> pl.DataFrame:
     out = stages / "out.parquet"
-    done = command(name, stages / "s0.parquet", stages / "s1.parquet", "-o", out, "--overwrite", *args)
+    done = command(
+        name, stages / "s0.parquet", stages / "s1.parquet", "-o", out, "--overwrite", *args
+    )
     assert done.exit_code == 0, done.stderr
     return pl.read_parquet(out)
 
@@ -319,8 +456,14 @@ def run(stages, name: str, *args: str) -> pl.DataFrame:
     ("args", "expected"),
     [
         ([], [("p", "c", 3.0, 1), ("q", "x", 5.0, 0)]),  # the best ever seen, and its stage
-        (["-k", "2"], [("p", "c", 3.0, 1), ("p", "b", 2.5, 1), ("q", "x", 5.0, 0), ("q", "z", 4.0, 1)]),
-        (["-k", "2", "--min-score", "3"], [("q", "x", 5.0, 0), ("q", "z", 4.0, 1), ("p", "c", 3.0, 1)]),  # by first rows that are left
+        (
+            ["-k", "2"],
+            [("p", "c", 3.0, 1), ("p", "b", 2.5, 1), ("q", "x", 5.0, 0), ("q", "z", 4.0, 1)],
+        ),
+        (
+            ["-k", "2", "--min-score", "3"],
+            [("q", "x", 5.0, 0), ("q", "z", 4.0, 1), ("p", "c", 3.0, 1)],
+        ),  # by first rows that are left
         (["--stages", "last"], [("p", "c", 3.0, 1), ("q", "z", 4.0, 1)]),
         (["--pick", "median"], [("p", "b", 2.0, 0), ("q", "w", 2.0, 1)]),
         (["--pick", "worst"], [("p", "a", 1.0, 0), ("q", "y", 1.0, 0)]),
@@ -340,7 +483,10 @@ def test_a_kept_column_has_to_be_there(stages):
 
 
 def test_random_controls_have_the_size_of_what_they_control(stages):
-    best, chance = run(stages, "best", "-k", "3"), run(stages, "best", "-k", "3", "--pick", "random", "--seed", "5")
+    best, chance = (
+        run(stages, "best", "-k", "3"),
+        run(stages, "best", "-k", "3", "--pick", "random", "--seed", "5"),
+    )
     assert best["prompt"].to_list() == chance["prompt"].to_list()
     assert set(chance["stage"]) == {0, 1}
 
@@ -349,7 +495,12 @@ def test_a_text_that_stages_repeat_is_one_candidate_of_the_stage_that_said_it_fi
     for engine in ("duckdb", "polars"):
         out = run(stages, "best", "-k", "3", "--aggregate", "max", "--engine", engine)
         said = [("p", "c", 1, 3.0), ("p", "b", 0, 2.5), ("p", "a", 0, 1.0)]
-        assert out.filter(pl.col("prompt") == "p").select("prompt", "completion", "stage", "aggregated_score").rows() == said
+        assert (
+            out.filter(pl.col("prompt") == "p")
+            .select("prompt", "completion", "stage", "aggregated_score")
+            .rows()
+            == said
+        )
     both = pl.concat([pl.read_parquet(stages / f"s{i}.parquet") for i in range(2)])
     rows = pm.BestOf(k=2, aggregate="max").lazy(both, stage="stage").collect()
     assert rows.rows()[:2] == [("p", "c", 3.0, 1, 1), ("p", "b", 2.5, 2, 0)]
@@ -364,14 +515,37 @@ def test_sft_layouts_keep_the_stage(stages):
 @pytest.mark.parametrize("by", ["duckdb", "polars"])
 def test_pairs_for_dpo_from_the_same_pool(stages, by):
     best_worst = run(stages, "pairs", "--no-thresholds", "--keep", "stage", "--engine", by)
-    columns = ["prompt", "chosen", "rejected", "chosen_score", "rejected_score", "chosen_stage", "rejected_stage"]
+    columns = [
+        "prompt",
+        "chosen",
+        "rejected",
+        "chosen_score",
+        "rejected_score",
+        "chosen_stage",
+        "rejected_stage",
+    ]
     assert best_worst.columns == columns
     assert best_worst.rows() == [("p", "c", "a", 3.0, 1.0, 1, 0), ("q", "x", "y", 5.0, 1.0, 0, 0)]
-    chance = run(stages, "pairs", "--no-thresholds", "--strategy", "best_random", "--seed", "2", "--keep", "stage", "--engine", by)
+    chance = run(
+        stages,
+        "pairs",
+        "--no-thresholds",
+        "--strategy",
+        "best_random",
+        "--seed",
+        "2",
+        "--keep",
+        "stage",
+        "--engine",
+        by,
+    )
     assert chance["chosen"].to_list() == ["c", "x"]
     assert all(low < high for high, low in chance.select("chosen_score", "rejected_score").rows())
     other = [
-        run(stages, "pairs", "--no-thresholds", "--strategy", "best_random", "--seed", str(s))["rejected"].to_list() for s in (3, 4, 5, 6)
+        run(stages, "pairs", "--no-thresholds", "--strategy", "best_random", "--seed", str(s))[
+            "rejected"
+        ].to_list()
+        for s in (3, 4, 5, 6)
     ]
     assert len({tuple(texts) for texts in other}) > 1
     again = run(stages, "best", "--format", "pairs", "--engine", by)
@@ -379,5 +553,10 @@ def test_pairs_for_dpo_from_the_same_pool(stages, by):
 
 
 def test_every_block_of_the_page_runs(tmp_path):
-    wrong = run_page((ROOT / "docs" / "selection.md").read_text(encoding="utf-8"), tmp_path, set(), "docs/selection.md")
+    wrong = run_page(
+        (ROOT / "docs" / "selection.md").read_text(encoding="utf-8"),
+        tmp_path,
+        set(),
+        "docs/selection.md",
+    )
     assert not wrong, "\n\n".join(wrong)

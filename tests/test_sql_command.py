@@ -46,12 +46,18 @@ def test_the_stem_is_a_view_and_the_query_may_name_files(form, pool):
 
 
 def test_every_format_comes_out_of_every_format(pool):
-    sources = {"a.csv": pl.DataFrame.write_csv, "b.jsonl": pl.DataFrame.write_ndjson, "c.parquet": pl.DataFrame.write_parquet}
+    sources = {
+        "a.csv": pl.DataFrame.write_csv,
+        "b.jsonl": pl.DataFrame.write_ndjson,
+        "c.parquet": pl.DataFrame.write_parquet,
+    }
     for name, write in sources.items():
         write(POOL, pool.parent / name)
         for ending in ("parquet", "jsonl", "csv", "tsv"):
             out = pool.parent / f"{name}-out.{ending}"
-            done = prefmill("sql", f"FROM {name[0]} ORDER BY ALL -- all of it", pool.parent / name, "-o", out)
+            done = prefmill(
+                "sql", f"FROM {name[0]} ORDER BY ALL -- all of it", pool.parent / name, "-o", out
+            )
             assert done.returncode == 0, done.stderr
             assert f"wrote {out} (4 rows)" in done.stderr
             read = {
@@ -68,8 +74,13 @@ def test_numbers_of_a_csv_are_numbers_and_codes_stay_text(tmp_path):
     (tmp_path / "t.csv").write_text("a,b,c,d,e,f\n1,1.5,007,x,,1e3\n-2,,010,2,,nan\n")
     done = prefmill("sql", "SELECT column_type FROM (DESCRIBE t)", tmp_path / "t.csv", "--json")
     assert [json.loads(line)["column_type"] for line in done.stdout.splitlines()] == [
-        "BIGINT", "DOUBLE", "VARCHAR", "VARCHAR", "VARCHAR", "VARCHAR"
-    ]  # fmt: skip
+        "BIGINT",
+        "DOUBLE",
+        "VARCHAR",
+        "VARCHAR",
+        "VARCHAR",
+        "VARCHAR",
+    ]
 
 
 def test_encodings_globs_and_folders(tmp_path):
@@ -78,7 +89,12 @@ def test_encodings_globs_and_folders(tmp_path):
     (tmp_path / "day" / "2.csv").write_bytes("prompt,completion,score\nü,b,2\n".encode("latin-1"))
     for name, given in (("day", tmp_path / "day"), ("many", f"many={tmp_path}/day/*.csv")):
         done = prefmill("sql", f"FROM best_of({name})", given, "--encoding", "latin-1", "--json")
-        assert json.loads(done.stdout) == {"prompt": "ü", "completion": "b", "score": 2.0, "rank": 1}, done.stderr
+        assert json.loads(done.stdout) == {
+            "prompt": "ü",
+            "completion": "b",
+            "score": 2.0,
+            "rank": 1,
+        }, done.stderr
     done = prefmill("sql", "FROM day", tmp_path / "day")
     assert done.returncode == 1
     assert "latin" in done.stderr.lower() or "utf-8" in done.stderr.lower()
@@ -104,7 +120,11 @@ def test_a_pipe(pool):
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        (["FROM best_of(scored, k := 0)"], 2, "prefmill: best_of: k is no whole number >= 1; got 0."),
+        (
+            ["FROM best_of(scored, k := 0)"],
+            2,
+            "prefmill: best_of: k is no whole number >= 1; got 0.",
+        ),
         (["FROM best_of(scord)"], 2, "scord"),
         (["SELECT scor FROM scored"], 2, 'Hint: did you mean "score"'),
         (["FORM scored"], 2, 'syntax error at or near "FORM"'),
@@ -112,7 +132,11 @@ def test_a_pipe(pool):
         (["SELECT 'x'::INT FROM scored"], 1, "Could not convert string 'x'"),
         (["FROM scored", "-o", "x.docx"], 2, "expected an ending of .parquet"),
         (["FROM scored", "-o", "x.csv", "--json"], 2, "two places"),
-        (["CREATE TABLE t AS FROM scored", "-o", "x.csv"], 2, "the last statement has to be a query"),
+        (
+            ["CREATE TABLE t AS FROM scored", "-o", "x.csv"],
+            2,
+            "the last statement has to be a query",
+        ),
         (["FROM scored", "--memory-limit", "1MB"], 2, "at least 500MB"),
     ],
 )
@@ -144,7 +168,9 @@ def test_an_output_is_replaced_only_when_asked(pool):
     done = prefmill("sql", "FROM scored", pool, "-o", out)
     assert done.returncode == 2
     assert out.read_text() == "mine"
-    done = prefmill("sql", "SELECT 1 / 0 AS a, error('prefmill: no') AS b", "-o", out, "--overwrite")
+    done = prefmill(
+        "sql", "SELECT 1 / 0 AS a, error('prefmill: no') AS b", "-o", out, "--overwrite"
+    )
     assert done.returncode == 2
     assert out.read_text() == "mine"
     assert prefmill("sql", "FROM scored", pool, "-o", out, "--overwrite").returncode == 0
@@ -154,7 +180,17 @@ def test_an_output_is_replaced_only_when_asked(pool):
 def test_limits_reach_the_engine(pool, tmp_path):
     query = "SELECT current_setting('threads') AS t, current_setting('memory_limit') AS m, current_setting('temp_directory') AS d"
     (tmp_path / "spill").mkdir()
-    done = prefmill("sql", query, "--json", "--threads", "1", "--memory-limit", "1GB", "--temp-dir", tmp_path / "spill")
+    done = prefmill(
+        "sql",
+        query,
+        "--json",
+        "--threads",
+        "1",
+        "--memory-limit",
+        "1GB",
+        "--temp-dir",
+        tmp_path / "spill",
+    )
     row = json.loads(done.stdout)
     assert row["t"] == 1
     assert row["m"].endswith("MiB")
@@ -169,7 +205,12 @@ def test_a_terminal(pool, tmp_path):
     leader, follower = pty.openpty()
     env = {**os.environ, "TERM": "dumb", "XDG_STATE_HOME": str(tmp_path / "state")}
     shell = subprocess.Popen(
-        [sys.executable, "-m", "prefmill", "sql", f"pool={pool}"], stdin=follower, stdout=follower, stderr=follower, env=env, close_fds=True
+        [sys.executable, "-m", "prefmill", "sql", f"pool={pool}"],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=env,
+        close_fds=True,
     )
     os.close(follower)
     said = ""
@@ -181,7 +222,9 @@ def test_a_terminal(pool, tmp_path):
             assert time.monotonic() < until, said
             said += os.read(leader, 4096).decode(errors="replace")
 
-    for i, text in enumerate(["SELECT nope;", "SELECT count(*) * 1000 + 234", "AS n FROM pool;", ".tables", ".quit"]):
+    for i, text in enumerate(
+        ["SELECT nope;", "SELECT count(*) * 1000 + 234", "AS n FROM pool;", ".tables", ".quit"]
+    ):
         wait_for("...>" if i == 2 else "prefmill>", 1 if i == 2 else i + 1 if i < 2 else i)
         os.write(leader, f"{text}\n".encode())
     try:

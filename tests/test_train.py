@@ -1,4 +1,6 @@
-"""The files train: what `prefmill.run` makes of feedback goes through TRL's own trainers, on a tiny model, for two steps."""
+"""The files train: what `prefmill.run` makes of feedback goes through TRL's own trainers, on a tiny
+model, for two steps.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ trl = pytest.importorskip("trl", reason="needs the extra prefmill[train]")
 pytestmark = [
     pytest.mark.train,
     # TRL 1.16 itself uses the old names of an option that transformers 5.23 renamed.
-    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing(_\\w+)?` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:`(is_)?gradient_checkpointing(_\\w+)?` is deprecated:FutureWarning"
+    ),
 ]
 
 ROWS = 12
@@ -45,18 +49,26 @@ def pairs(rows: int = ROWS) -> pl.DataFrame:
 def labels(rows: int = ROWS) -> pl.DataFrame:
     every = pairs(rows)
     return pl.concat(
-        every.select("prompt", completion=side, label=pl.lit(side == "chosen"), score=f"{side}_score") for side in ("chosen", "rejected")
+        every.select(
+            "prompt", completion=side, label=pl.lit(side == "chosen"), score=f"{side}_score"
+        )
+        for side in ("chosen", "rejected")
     )
 
 
 def make_file(frame: pl.DataFrame, target: Path, **options: Any) -> str:
-    """Feedback whose pairs (or labels) are the rows of `frame`, through prefmill as a user would run it."""
+    """Feedback whose pairs (or labels) are the rows of `frame`, through prefmill as a user would
+    run it.
+    """
     if "label" in frame.columns:
         plan: pm.Pairs | pm.Unpaired = pm.Unpaired()
         feedback = frame.select("prompt", "completion", "score")
     else:
         plan = pm.Pairs()
-        sides = [frame.select("prompt", completion=side, score=f"{side}_score") for side in ("chosen", "rejected")]
+        sides = [
+            frame.select("prompt", completion=side, score=f"{side}_score")
+            for side in ("chosen", "rejected")
+        ]
         feedback = pl.concat(sides)
     source = target.with_name(f"{target.name}-feedback.parquet")
     feedback.write_parquet(source)
@@ -89,8 +101,12 @@ def train(kind: str, data: Any, folder: Path) -> Any:
         disable_tqdm=True,
     )
     model = tiny.reward_model(tok) if kind == "Reward" else tiny.causal_model(tok)
-    model.save_pretrained(folder / "model")  # DPO and KTO load their reference model from the path of the first one
-    trainer = getattr(trl, f"{kind}Trainer")(model=str(folder / "model"), args=config, train_dataset=data, processing_class=tok)
+    model.save_pretrained(
+        folder / "model"
+    )  # DPO and KTO load their reference model from the path of the first one
+    trainer = getattr(trl, f"{kind}Trainer")(
+        model=str(folder / "model"), args=config, train_dataset=data, processing_class=tok
+    )
     result = trainer.train()
     assert result.global_step == 2
     assert math.isfinite(result.training_loss)
@@ -99,10 +115,16 @@ def train(kind: str, data: Any, folder: Path) -> Any:
 
 
 TARGETS = ["pairs.parquet", "pairs.jsonl", "pairs"]
-LAYOUTS = {"standard": {}, "conversational": {"chat": True}, "implicit": {"format": "trl-implicit", "chat": True}}
+LAYOUTS = {
+    "standard": {},
+    "conversational": {"chat": True},
+    "implicit": {"format": "trl-implicit", "chat": True},
+}
 
 
-@pytest.mark.parametrize(("layout", "target"), list(zip(LAYOUTS, TARGETS, strict=True)))  # every layout, every kind of file
+@pytest.mark.parametrize(
+    ("layout", "target"), list(zip(LAYOUTS, TARGETS, strict=True))
+)  # every layout, every kind of file
 @pytest.mark.parametrize("kind", ["Reward", "DPO"])
 def test_pairs_train(kind: str, layout: str, target: str, tmp_path: Path) -> None:
     data = load(make_file(pairs(), tmp_path / target, **LAYOUTS[layout]), tmp_path / "cache")
@@ -120,17 +142,32 @@ def test_labels_train(chat: bool, target: str, tmp_path: Path) -> None:
 def test_margin_reaches_the_reward_loss(tmp_path: Path) -> None:
     plain = load(make_file(pairs(), tmp_path / "plain.parquet"), tmp_path / "cache")
     wide = load(make_file(pairs(), tmp_path / "wide.parquet", margin_scale=2.0), tmp_path / "cache")
-    losses = [train("Reward", data, tmp_path / "run").state.log_history[0]["loss"] for data in (plain, wide)]
-    assert losses[1] > losses[0] + 1  # -log sigmoid(difference - margin): a margin of 4 and more costs more than 1
+    losses = [
+        train("Reward", data, tmp_path / "run").state.log_history[0]["loss"]
+        for data in (plain, wide)
+    ]
+    assert (
+        losses[1] > losses[0] + 1
+    )  # -log sigmoid(difference - margin): a margin of 4 and more costs more than 1
 
 
-@pytest.mark.parametrize(("kind", "clustered", "chat"), [("Reward", False, False), ("Reward", True, True), ("DPO", True, False)])
+@pytest.mark.parametrize(
+    ("kind", "clustered", "chat"),
+    [("Reward", False, False), ("Reward", True, True), ("DPO", True, False)],
+)
 def test_a_stream_trains(kind: str, clustered: bool, chat: bool, tmp_path: Path) -> None:
-    """Feedback as an `IterableDataset`, through prefmill, straight into the trainer: no file of pairs in between."""
+    """Feedback as an `IterableDataset`, through prefmill, straight into the trainer: no file of
+    pairs in between.
+    """
     import prefmill.datasets as pmd
 
     told = pairs()
-    feedback = pl.concat([told.select("prompt", completion=side, score=f"{side}_score") for side in ("chosen", "rejected")])
+    feedback = pl.concat(
+        [
+            told.select("prompt", completion=side, score=f"{side}_score")
+            for side in ("chosen", "rejected")
+        ]
+    )
     rows = feedback.sort("prompt", maintain_order=True).with_row_index("id")
     stream = datasets.Dataset.from_polars(rows).to_iterable_dataset(num_shards=5)
     data = pmd.pairs(stream, clustered=clustered, chat=chat)

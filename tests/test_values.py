@@ -1,4 +1,6 @@
-"""Values of states and actions: equal to linear algebra on random processes, exact on trees, on both engines; and what is refused."""
+"""Values of states and actions: equal to linear algebra on random processes, exact on trees, on
+both engines; and what is refused.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ def on(engine: str, con, frame: pl.DataFrame, plan: Values, **columns: str) -> p
     """The values of `frame`, on one engine; errors of both are `PrefmillError`s here."""
     if engine == "polars":
         return pm.values(frame, plan, **columns)
-    here = {name: name for name in ("probability", "reward") if name in frame.columns and "parent_id" not in columns}
+    here = {
+        name: name
+        for name in ("probability", "reward")
+        if name in frame.columns and "parent_id" not in columns
+    }
     con.register("frame", frame.to_arrow())
     try:
         found = con.sql(plan.sql("frame", **(here | columns))).pl()
@@ -47,11 +53,19 @@ def on(engine: str, con, frame: pl.DataFrame, plan: Values, **columns: str) -> p
 
 
 ENGINES = pytest.mark.parametrize("on_engine", ["polars", "duckdb"])
-SCHEMA = {"state": pl.String, "action": pl.String, "next_state": pl.String, "probability": pl.Float64, "reward": pl.Float64}
+SCHEMA = {
+    "state": pl.String,
+    "action": pl.String,
+    "next_state": pl.String,
+    "probability": pl.Float64,
+    "reward": pl.Float64,
+}
 
 
 def process(seed: int, states: int, actions: int = 3, ends: float = 0.1) -> pl.DataFrame:
-    """A random process with cycles: from every action to two states, and with probability `ends` to the end."""
+    """A random process with cycles: from every action to two states, and with probability `ends` to
+    the end.
+    """
     draw = random.Random(seed)
     rows = []
     for s in range(states):
@@ -65,15 +79,21 @@ def process(seed: int, states: int, actions: int = 3, ends: float = 0.1) -> pl.D
                 (f"s{s}", f"a{a}", None if t is None else f"s{t}", p, draw.gauss(0, 1), pi, score)
                 for t, p in zip(after, chances, strict=True)
             ]
-    return pl.DataFrame(rows, schema=SCHEMA | {"policy_probability": pl.Float64, "score": pl.Float64}, orient="row")
+    return pl.DataFrame(
+        rows, schema=SCHEMA | {"policy_probability": pl.Float64, "score": pl.Float64}, orient="row"
+    )
 
 
-def dense(frame: pl.DataFrame, plan: Values) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
+def dense(
+    frame: pl.DataFrame, plan: Values
+) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
     """V by a dense solve of (I - gamma P) V = r, and q from it, with nothing but loops."""
     states = {s: i for i, s in enumerate(sorted(set(frame["state"])))}
     pi: dict[tuple[str, str], float] = {}
     for s in states:
-        mine = {row["action"]: row for row in frame.filter(pl.col("state") == s).iter_rows(named=True)}
+        mine = {
+            row["action"]: row for row in frame.filter(pl.col("state") == s).iter_rows(named=True)
+        }
         raw = {
             "uniform": lambda row: 1.0,
             "given": lambda row: row["policy_probability"],
@@ -90,13 +110,17 @@ def dense(frame: pl.DataFrame, plan: Values) -> tuple[dict[str, float], dict[tup
     v = np.linalg.solve(np.eye(len(states)) - plan.gamma * p, r)
     q: dict[tuple[str, str], float] = {}
     for s, a, t, chance, reward in rows:
-        q[s, a] = q.get((s, a), 0) + chance * (reward + plan.gamma * (v[states[t]] if t is not None else 0))
+        q[s, a] = q.get((s, a), 0) + chance * (
+            reward + plan.gamma * (v[states[t]] if t is not None else 0)
+        )
     return dict(zip(states, v, strict=True)), q
 
 
 @ENGINES
 @pytest.mark.parametrize("policy", ["uniform", "given", "softmax"])
-@pytest.mark.parametrize(("gamma", "states"), [(0.0, 5), (0.5, 40), (0.9, 40), (0.99, 15), (1.0, 15)])
+@pytest.mark.parametrize(
+    ("gamma", "states"), [(0.0, 5), (0.5, 40), (0.9, 40), (0.99, 15), (1.0, 15)]
+)
 def test_equals_a_dense_solve(on_engine, policy, gamma, states, con):
     for seed in range(3):
         frame = process(seed, states)
@@ -123,16 +147,32 @@ def small_processes(draw: st.DrawFn) -> oracle.Moves:
     for s in names:
         for a in ["x", "y", "z"][: draw(st.integers(1, 3))]:
             split = draw(st.sampled_from([[4], [1, 3], [2, 2], [1, 1, 2]]))
-            moves += [(s, a, draw(st.sampled_from([*names, None, "elsewhere"])), Fraction(p, 4), draw(fractions)) for p in split]
+            moves += [
+                (
+                    s,
+                    a,
+                    draw(st.sampled_from([*names, None, "elsewhere"])),
+                    Fraction(p, 4),
+                    draw(fractions),
+                )
+                for p in split
+            ]
     return moves
 
 
 def frame_of(moves: oracle.Moves) -> pl.DataFrame:
-    return pl.DataFrame([(s, a, t, float(p), float(r)) for s, a, t, p, r in moves], schema=SCHEMA, orient="row")
+    return pl.DataFrame(
+        [(s, a, t, float(p), float(r)) for s, a, t, p, r in moves], schema=SCHEMA, orient="row"
+    )
 
 
 @common
-@given(moves=small_processes(), gamma=st.sampled_from([Fraction(0), Fraction(1, 2), Fraction(3, 4)]), optimal=st.booleans(), data=st.data())
+@given(
+    moves=small_processes(),
+    gamma=st.sampled_from([Fraction(0), Fraction(1, 2), Fraction(3, 4)]),
+    optimal=st.booleans(),
+    data=st.data(),
+)
 def test_equals_exact_elimination(con, moves, gamma, optimal, data):
     actions: dict[str, set[str]] = {}
     for s, a, *_ in moves:
@@ -152,7 +192,9 @@ def test_equals_exact_elimination(con, moves, gamma, optimal, data):
     order = data.draw(st.permutations(range(len(moves))))
     for engine, rows in found.items():
         again = on(engine, con, frame[order], plan)
-        np.testing.assert_allclose(again["q"].to_numpy(), rows["q"].to_numpy(), rtol=0, atol=1.01e-9)
+        np.testing.assert_allclose(
+            again["q"].to_numpy(), rows["q"].to_numpy(), rtol=0, atol=1.01e-9
+        )
         assert again.drop("q", "v", "advantage").equals(rows.drop("q", "v", "advantage"))
 
 
@@ -160,26 +202,49 @@ def test_equals_exact_elimination(con, moves, gamma, optimal, data):
 @given(data=st.data(), gamma=st.sampled_from([Fraction(0), Fraction(1, 2), Fraction(1)]))
 def test_trees_are_exact(con, data, gamma):
     n = data.draw(st.integers(1, 12))
-    parents: dict[int, int | None] = {i: data.draw(st.none() | st.integers(0, i - 1)) if i else None for i in range(n)}
+    parents: dict[int, int | None] = {
+        i: data.draw(st.none() | st.integers(0, i - 1)) if i else None for i in range(n)
+    }
     rewards = {i: data.draw(fractions) for i in range(n)}
     wins = {i: data.draw(st.sampled_from([True, False, None])) for i in range(n)}
-    rows = [(i, parents[i], float(rewards[i]), wins[i]) for i in data.draw(st.permutations(range(n)))]
-    tree = pl.DataFrame(rows, schema={"id": pl.Int64, "parent_id": pl.Int64, "reward": pl.Float64, "success": pl.Boolean}, orient="row")
+    rows = [
+        (i, parents[i], float(rewards[i]), wins[i]) for i in data.draw(st.permutations(range(n)))
+    ]
+    tree = pl.DataFrame(
+        rows,
+        schema={"id": pl.Int64, "parent_id": pl.Int64, "reward": pl.Float64, "success": pl.Boolean},
+        orient="row",
+    )
     wanted = oracle.tree(parents, rewards, gamma)
     shares = oracle.rollouts(parents, wins)
     con.register("tree", tree.to_arrow())
     for engine in ("polars", "duckdb"):
-        found = on(engine, con, tree, Values(gamma=float(gamma)), parent_id="parent_id", reward="reward")
+        found = on(
+            engine, con, tree, Values(gamma=float(gamma)), parent_id="parent_id", reward="reward"
+        )
         assert found["id"].to_list() == sorted(parents)
         for row in found.iter_rows(named=True):
             q, v = wanted[row["id"]]
-            assert (row["q"], row["v"]) == (pytest.approx(float(q), abs=1e-9), pytest.approx(float(v), abs=1e-9))
+            assert (row["q"], row["v"]) == (
+                pytest.approx(float(q), abs=1e-9),
+                pytest.approx(float(v), abs=1e-9),
+            )
             up = parents[row["id"]]
-            assert row["advantage"] == (None if up is None else pytest.approx(float(q - wanted[up][1]), abs=2e-9))
-        steps = pm.step_values(tree) if engine == "polars" else con.sql("FROM step_values(tree, id, parent_id, success := success)").pl()
+            assert row["advantage"] == (
+                None if up is None else pytest.approx(float(q - wanted[up][1]), abs=2e-9)
+            )
+        steps = (
+            pm.step_values(tree)
+            if engine == "polars"
+            else con.sql("FROM step_values(tree, id, parent_id, success := success)").pl()
+        )
         assert {row[0]: (row[2], row[3]) for row in steps.rows()} == shares
         for row in steps.iter_rows(named=True):
-            assert row["value"] == (pytest.approx(row["successes"] / row["rollouts"], abs=1e-9) if row["rollouts"] else None)
+            assert row["value"] == (
+                pytest.approx(row["successes"] / row["rollouts"], abs=1e-9)
+                if row["rollouts"]
+                else None
+            )
 
 
 def test_optimal_values_of_a_corridor(con):
@@ -187,12 +252,19 @@ def test_optimal_values_of_a_corridor(con):
     rows = [
         (i, a, t, 1.0, r)
         for i in range(3)
-        for a, t, r in (("left", None, 1.0), ("right", i + 1 if i < 2 else None, 10.0 if i == 2 else 0.0))
+        for a, t, r in (
+            ("left", None, 1.0),
+            ("right", i + 1 if i < 2 else None, 10.0 if i == 2 else 0.0),
+        )
     ]
-    frame = pl.DataFrame(rows, schema=["state", "action", "next_state", "probability", "reward"], orient="row")
+    frame = pl.DataFrame(
+        rows, schema=["state", "action", "next_state", "probability", "reward"], orient="row"
+    )
     for engine in ("polars", "duckdb"):
         patient = on(engine, con, frame, Values(gamma=0.9, policy="optimal"))
-        assert patient.filter(pl.col("action") == "right")["v"].to_list() == pytest.approx([8.1, 9, 10])
+        assert patient.filter(pl.col("action") == "right")["v"].to_list() == pytest.approx(
+            [8.1, 9, 10]
+        )
         hasty = on(engine, con, frame, Values(gamma=0.1, policy="optimal"))
         assert hasty["v"].to_list() == pytest.approx([1, 1, 1, 1, 10, 10])
         assert patient["policy"].is_null().all()
@@ -200,14 +272,24 @@ def test_optimal_values_of_a_corridor(con):
 
 def test_deep_chains_and_many_leaves():
     n = 3000
-    chain = pl.DataFrame({"id": range(n), "parent_id": [None, *range(n - 1)], "reward": [0.0] * (n - 1) + [1.0]})
+    chain = pl.DataFrame(
+        {"id": range(n), "parent_id": [None, *range(n - 1)], "reward": [0.0] * (n - 1) + [1.0]}
+    )
     found = pm.values(chain.sample(fraction=1, shuffle=True, seed=1))
     assert found["q"].to_list() == [1.0] * n
-    star = pl.DataFrame({"id": range(n), "parent_id": [None] + [0] * (n - 1), "reward": [float(i) for i in range(n)]})
+    star = pl.DataFrame(
+        {
+            "id": range(n),
+            "parent_id": [None] + [0] * (n - 1),
+            "reward": [float(i) for i in range(n)],
+        }
+    )
     assert pm.values(star)["v"][0] == n / 2
 
 
-LOOP = pl.DataFrame([("a", "x", "b", 1.0, 1.0), ("b", "x", "a", 1.0, 0.0)], schema=SCHEMA, orient="row")
+LOOP = pl.DataFrame(
+    [("a", "x", "b", 1.0, 1.0), ("b", "x", "a", 1.0, 0.0)], schema=SCHEMA, orient="row"
+)
 GIVEN = {"gamma": 0.5, "policy": "given"}
 
 
@@ -215,15 +297,39 @@ GIVEN = {"gamma": 0.5, "policy": "given"}
 @pytest.mark.parametrize(
     ("change", "plan", "words"),
     [
-        ({}, {}, "gamma 1 does not converge: after 10000 sweeps the value of state [ab] still moves"),
-        ({"probability": [0.5, 1.0]}, {"gamma": 0.5}, "transition probabilities of state a, action x sum to 0.5, expected 1"),
-        ({"probability": [1.5, -0.5]}, {"gamma": 0.5}, "a transition probability is no number >= 0; got -0.5 in state b, action x"),
-        ({"reward": [0.0, float("nan")]}, {"gamma": 0.5}, "a reward is no finite number; got (?i:nan) in state b, action x"),
+        (
+            {},
+            {},
+            "gamma 1 does not converge: after 10000 sweeps the value of state [ab] still moves",
+        ),
+        (
+            {"probability": [0.5, 1.0]},
+            {"gamma": 0.5},
+            "transition probabilities of state a, action x sum to 0.5, expected 1",
+        ),
+        (
+            {"probability": [1.5, -0.5]},
+            {"gamma": 0.5},
+            "a transition probability is no number >= 0; got -0.5 in state b, action x",
+        ),
+        (
+            {"reward": [0.0, float("nan")]},
+            {"gamma": 0.5},
+            "a reward is no finite number; got (?i:nan) in state b, action x",
+        ),
         ({"state": [None, "b"]}, {"gamma": 0.5}, "a state or an action is null"),
-        ({"policy_probability": [1.0, 0.7]}, GIVEN, "the policy's probabilities of state b sum to 0.7, expected 1"),
-        ({"policy_probability": [1.0, None]}, GIVEN, "policy given needs a number for every action; got NULL in state b"),
+        (
+            {"policy_probability": [1.0, 0.7]},
+            GIVEN,
+            "the policy's probabilities of state b sum to 0.7, expected 1",
+        ),
+        (
+            {"policy_probability": [1.0, None]},
+            GIVEN,
+            "policy given needs a number for every action; got NULL in state b",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_processes_cannot_be(on_engine, change, plan, words, con):
     frame = LOOP.with_columns(**{name: pl.Series(values) for name, values in change.items()})
     with pytest.raises(PrefmillError, match=words):
@@ -255,7 +361,9 @@ def test_what_trees_cannot_be(on_engine, rows, words, con):
     con.register("tree", tree.to_arrow())
     steps = {
         "polars": lambda: pm.step_values(tree.with_columns(success=True)),
-        "duckdb": lambda: con.sql("FROM step_values(tree, id, parent_id, success := true)").fetchall(),
+        "duckdb": lambda: con.sql(
+            "FROM step_values(tree, id, parent_id, success := true)"
+        ).fetchall(),
     }
     with pytest.raises((PrefmillError, duckdb.Error), match=words):
         steps[on_engine]()
@@ -292,18 +400,34 @@ def test_plans_go_round_through_toml():
 
 def test_stepwise_rows_are_trl_s():
     tree = pl.DataFrame(
-        [(1, None, "2+2?", None), (2, 1, "add", None), (3, 1, "guess", None), (4, 2, "4", True), (5, 2, "5", False), (6, 3, "7", False),
-         (7, None, "alone", True)],
-        schema=["id", "parent_id", "text", "success"], orient="row",
-    )  # fmt: skip
+        [
+            (1, None, "2+2?", None),
+            (2, 1, "add", None),
+            (3, 1, "guess", None),
+            (4, 2, "4", True),
+            (5, 2, "5", False),
+            (6, 3, "7", False),
+            (7, None, "alone", True),
+        ],
+        schema=["id", "parent_id", "text", "success"],
+        orient="row",
+    )
     rows = pm.stepwise(tree)
-    assert rows.schema == {"prompt": pl.String, "completions": pl.List(pl.String), "labels": pl.List(pl.Boolean)}
+    assert rows.schema == {
+        "prompt": pl.String,
+        "completions": pl.List(pl.String),
+        "labels": pl.List(pl.Boolean),
+    }
     assert rows.rows() == [
         ("2+2?", ["add", "4"], [True, True]),
         ("2+2?", ["add", "5"], [True, False]),
         ("2+2?", ["guess", "7"], [False, False]),
     ]
-    assert pm.stepwise(tree, threshold=0.6)["labels"].to_list() == [[False, True], [False, False], [False, False]]
+    assert pm.stepwise(tree, threshold=0.6)["labels"].to_list() == [
+        [False, True],
+        [False, False],
+        [False, False],
+    ]
     assert pm.stepwise(tree, threshold=0.6, labels="hard")["labels"].to_list()[0] == [True, True]
     numbers = tree.with_columns(success=pl.Series([None, None, None, 0.9, 0.2, 0.1, 1.0]))
     assert pm.stepwise(numbers, success_min=0.5).equals(rows)
@@ -315,15 +439,50 @@ def test_stepwise_rows_are_trl_s():
 def test_the_commands(tmp_path):
     process(1, 5).write_parquet(tmp_path / "process.parquet")
     out = tmp_path / "values.parquet"
-    done = prefmill("values", tmp_path / "process.parquet", "-o", out, "--gamma", "0.9", "--policy", "softmax", "--temperature", "2")
+    done = prefmill(
+        "values",
+        tmp_path / "process.parquet",
+        "-o",
+        out,
+        "--gamma",
+        "0.9",
+        "--policy",
+        "softmax",
+        "--temperature",
+        "2",
+    )
     assert done.returncode == 0, done.stderr
-    assert pl.read_parquet(out).equals(pm.values(process(1, 5), Values(gamma=0.9, policy="softmax", temperature=2)))
+    assert pl.read_parquet(out).equals(
+        pm.values(process(1, 5), Values(gamma=0.9, policy="softmax", temperature=2))
+    )
     assert "15 values; wrote" in done.stderr
     (tmp_path / "tree.csv").write_text("node,up,r,text,won\n1,,0,q,\n2,1,1,a,1\n3,1,0,b,0\n")
-    done = prefmill("values", tmp_path / "tree.csv", "-o", "-", "--id", "node", "--parent-id", "up", "--reward", "r")
+    done = prefmill(
+        "values",
+        tmp_path / "tree.csv",
+        "-o",
+        "-",
+        "--id",
+        "node",
+        "--parent-id",
+        "up",
+        "--reward",
+        "r",
+    )
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["q"] for line in done.stdout.splitlines()] == [0.5, 1.0, 0.0]
-    done = prefmill("steps", tmp_path / "tree.csv", "-o", tmp_path / "steps.jsonl", "--id", "node", "--parent-id", "up", "--success", "won")
+    done = prefmill(
+        "steps",
+        tmp_path / "tree.csv",
+        "-o",
+        tmp_path / "steps.jsonl",
+        "--id",
+        "node",
+        "--parent-id",
+        "up",
+        "--success",
+        "won",
+    )
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
     assert rows == [
@@ -331,10 +490,18 @@ def test_the_commands(tmp_path):
         {"prompt": "q", "completions": ["b"], "labels": [False]},
     ]
     for args, code, words in (
-        (["values", tmp_path / "process.parquet", "--gamma", "2"], 2, "gamma must be a number in 0..1; got 2.0"),
+        (
+            ["values", tmp_path / "process.parquet", "--gamma", "2"],
+            2,
+            "gamma must be a number in 0..1; got 2.0",
+        ),
         (["values", tmp_path / "process.parquet", "--policy", "best"], 2, "policy is not one of"),
         (["values", tmp_path / "tree.csv"], 2, "no column 'state'"),
-        (["steps", tmp_path / "tree.csv", "--id", "r", "--parent-id", "up", "--success", "won"], 1, "the id 0 is there 2 times"),
+        (
+            ["steps", tmp_path / "tree.csv", "--id", "r", "--parent-id", "up", "--success", "won"],
+            1,
+            "the id 0 is there 2 times",
+        ),
     ):
         done = prefmill(*args, "-o", tmp_path / "none.parquet")
         assert done.returncode == code, done.stderr

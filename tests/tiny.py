@@ -1,4 +1,6 @@
-"""A tokenizer and models small enough to train in a test, made on the spot: nothing is downloaded."""
+"""A tokenizer and models small enough to train in a test, made on the spot: nothing is
+downloaded.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,16 @@ CHAT_TEMPLATE = (
 
 
 def tokenizer() -> Any:
-    """One token per printable ASCII character, for everything else `<unk>`; with pad, bos and eos tokens and a chat template."""
+    """One token per printable ASCII character, for everything else `<unk>`; with pad, bos and eos
+    tokens and a chat template.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<bos>", "<eos>", "<unk>", "<|system|>", "<|user|>", "<|assistant|>"]
-    vocabulary = {token: number for number, token in enumerate([*special, *map(chr, range(32, 127)), "\n"])}
+    vocabulary = {
+        token: number for number, token in enumerate([*special, *map(chr, range(32, 127)), "\n"])
+    }
     characters = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     characters.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     characters.decoder = decoders.Fuse()

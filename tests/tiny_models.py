@@ -1,4 +1,6 @@
-"""Tiny random models of every family that scoring has to get right, saved as users would save them."""
+"""Tiny random models of every family that scoring has to get right, saved as users would save
+them.
+"""
 
 from __future__ import annotations
 
@@ -59,41 +61,84 @@ def config(family: str, tok: Any) -> Any:
         return _decoder(tok, "mistral", sliding_window=16, head_dim=8)
     if family == "gemma2":
         return _decoder(
-            tok, "gemma2", head_dim=8, query_pre_attn_scalar=8, sliding_window=16, attn_logit_softcapping=2.0, final_logit_softcapping=3.0
+            tok,
+            "gemma2",
+            head_dim=8,
+            query_pre_attn_scalar=8,
+            sliding_window=16,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=3.0,
         )
     if family == "gpt2":
         from transformers import GPT2Config
 
         return GPT2Config(
-            vocab_size=len(tok), n_embd=32, n_layer=2, n_head=4, n_positions=512, pad_token_id=tok.pad_token_id,
-            bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id, initializer_range=0.2,
-        )  # fmt: skip
+            vocab_size=len(tok),
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=512,
+            pad_token_id=tok.pad_token_id,
+            bos_token_id=tok.bos_token_id,
+            eos_token_id=tok.eos_token_id,
+            initializer_range=0.2,
+        )
     if family == "dynamic-rope":
         return _decoder(
-            tok, "llama", max_position_embeddings=48,
+            tok,
+            "llama",
+            max_position_embeddings=48,
             rope_parameters={"rope_type": "dynamic", "factor": 8.0, "rope_theta": 10000.0},
-        )  # fmt: skip
+        )
     if family == "longrope":
         rope = {
-            "rope_type": "longrope", "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": 48,
-            "short_factor": [1.0, 1.1], "long_factor": [2.0, 3.0],
-        }  # fmt: skip
-        return _decoder(tok, "llama", max_position_embeddings=1024, rope_parameters=rope, head_dim=4)
+            "rope_type": "longrope",
+            "factor": 4.0,
+            "rope_theta": 10000.0,
+            "original_max_position_embeddings": 48,
+            "short_factor": [1.0, 1.1],
+            "long_factor": [2.0, 3.0],
+        }
+        return _decoder(
+            tok, "llama", max_position_embeddings=1024, rope_parameters=rope, head_dim=4
+        )
     if family == "gpt-oss":  # attention sinks
-        return _decoder(tok, "gpt_oss", head_dim=4, sliding_window=16, num_local_experts=2, num_experts_per_tok=1)
+        return _decoder(
+            tok,
+            "gpt_oss",
+            head_dim=4,
+            sliding_window=16,
+            num_local_experts=2,
+            num_experts_per_tok=1,
+        )
     if family == "qwen3-next":  # linear attention in every other layer
         return _decoder(
-            tok, "qwen3_next", head_dim=8, layer_types=["linear_attention", "full_attention"], num_experts=2, num_experts_per_tok=1,
-            moe_intermediate_size=16, shared_expert_intermediate_size=16, linear_num_value_heads=4, linear_num_key_heads=2,
-            linear_key_head_dim=8, linear_value_head_dim=8,
-        )  # fmt: skip
+            tok,
+            "qwen3_next",
+            head_dim=8,
+            layer_types=["linear_attention", "full_attention"],
+            num_experts=2,
+            num_experts_per_tok=1,
+            moe_intermediate_size=16,
+            shared_expert_intermediate_size=16,
+            linear_num_value_heads=4,
+            linear_num_key_heads=2,
+            linear_key_head_dim=8,
+            linear_value_head_dim=8,
+        )
     if family == "bert":
         return _encoder(tok, "bert")
     if family == "deberta-v2":
         return _encoder(
-            tok, "deberta-v2", relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=16, max_relative_positions=-1,
-            type_vocab_size=0, pooler_hidden_size=32,
-        )  # fmt: skip
+            tok,
+            "deberta-v2",
+            relative_attention=True,
+            pos_att_type=["p2c", "c2p"],
+            position_buckets=16,
+            max_relative_positions=-1,
+            type_vocab_size=0,
+            pooler_hidden_size=32,
+        )
     if family == "modernbert":
         return _encoder(tok, "modernbert", local_attention=16, global_attn_every_n_layers=2)
     raise KeyError(family)
@@ -103,7 +148,9 @@ SHARING = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gpt2")
 BATCHED = ("dynamic-rope", "longrope", "gpt-oss", "qwen3-next", "bert", "deberta-v2", "modernbert")
 
 
-def save_reward_model(family: str, folder: Path, *, tok: Any | None = None, seed: int = 0, **more: Any) -> Path:
+def save_reward_model(
+    family: str, folder: Path, *, tok: Any | None = None, seed: int = 0, **more: Any
+) -> Path:
     """A random reward model of `family` with its tokenizer in `folder`."""
     import torch
     from transformers import AutoModelForSequenceClassification

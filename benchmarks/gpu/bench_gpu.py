@@ -1,12 +1,15 @@
-"""Scoring on one CUDA device, in one command: are the scores right, and how fast is it next to the limit of the hardware.
+"""Scoring on one CUDA device, in one command: are the scores right, and how fast is it next to the
+limit of the hardware.
 
     python benchmarks/gpu/bench_gpu.py --json gpu.json > gpu.md      # at most 8 minutes on an H100
-    python benchmarks/gpu/bench_gpu.py --device cpu --tiny           # no GPU: every line runs, times mean nothing
+    python benchmarks/gpu/bench_gpu.py --device cpu --tiny           # no GPU: every line runs,
+    times mean nothing
 
-It needs torch, transformers, pyarrow, numpy and this source tree: no model files, no network. Weights are random
-and made on the device, so that the speed is that of the shape. README.md says what each stage does and what its
-pass marks are. The report is written after every stage and every table, so that a run that is stopped keeps what it
-had. A stage that fails is an entry in the report, and the next one runs. Exit code 1: a score is wrong.
+It needs torch, transformers, pyarrow, numpy and this source tree: no model files, no network.
+Weights are random and made on the device, so that the speed is that of the shape. README.md says
+what each stage does and what its pass marks are. The report is written after every stage and every
+table, so that a run that is stopped keeps what it had. A stage that fails is an entry in the
+report, and the next one runs. Exit code 1: a score is wrong.
 """
 
 from __future__ import annotations
@@ -40,12 +43,13 @@ from torch.nn import functional  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification  # noqa: E402
 
 from prefmill._version import __version__  # noqa: E402
+from prefmill.models.tokens import TokenRows  # noqa: E402
 from prefmill.scoring import attention  # noqa: E402
 from prefmill.scoring.engine import Engine  # noqa: E402
 from prefmill.scoring.heads import RewardHead  # noqa: E402
-from prefmill.scoring.tokens import TokenRows  # noqa: E402
 
-PEAK = 790e12  # what large bfloat16 products reach in practice on an H100 or H200 (989 in the data sheet)
+# what large bfloat16 products reach in practice on an H100 or H200 (989 in the data sheet)
+PEAK = 790e12
 PRODUCT = (13824, 4096, 14336)  # rows, and the sides of the largest matrix of an 8B layer
 OURS, COMPILED, PADDED, PLAIN = "prefmill", "prefmill, compiled", "padded loop", "best plain loop"
 PROMPT, COMPLETION = 512, 256
@@ -88,7 +92,9 @@ class Job:
     prompts: list[int]  # of each group, tokens
 
     def flops(self, config: Any, weights: int, *, shared: bool) -> float:
-        """Operations: 2 for each weight of a matrix product and token, and causal attention; each prompt once if `shared`."""
+        """Operations: 2 for each weight of a matrix product and token, and causal attention; each
+        prompt once if `shared`.
+        """
         attention_of = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
         total = 0.0
         for group, prompt in enumerate(self.prompts):
@@ -101,7 +107,9 @@ class Job:
 
 @dataclass
 class Mark:
-    """A pass mark: what was measured, what it is held against, and whether it holds; None: not measured."""
+    """A pass mark: what was measured, what it is held against, and whether it holds; None: not
+    measured.
+    """
 
     what: str
     measured: float | str | None
@@ -145,17 +153,29 @@ class Bench:
     def table(self, **row: Any) -> None:
         """Add a row to the report, and write it."""
         self.stage.tables.append(row)
-        _say(f"{self.stage.name}: " + ", ".join(f"{name} {_told(value)}" for name, value in row.items()))
+        _say(
+            f"{self.stage.name}: "
+            + ", ".join(f"{name} {_told(value)}" for name, value in row.items())
+        )
         self.write()
 
-    def mark(self, what: str, measured: float | str | None, allowed: str, held: bool | None) -> None:
+    def mark(
+        self, what: str, measured: float | str | None, allowed: str, held: bool | None
+    ) -> None:
         """Add a pass mark, and write the report."""
         self.stage.marks.append(Mark(what, measured, allowed, held))
         self.write()
 
     def at_least(self, what: str, measured: float | None, least: float) -> None:
-        """A pass mark that holds from `least` on; without a GPU, a number that is shown and not judged."""
-        self.mark(what, measured, f">= {least:g}", measured >= least if self.cuda and measured is not None else None)
+        """A pass mark that holds from `least` on; without a GPU, a number that is shown and not
+        judged.
+        """
+        self.mark(
+            what,
+            measured,
+            f">= {least:g}",
+            measured >= least if self.cuda and measured is not None else None,
+        )
 
     def write(self) -> None:
         """Write the report: whole, or not at all."""
@@ -163,7 +183,11 @@ class Bench:
         if path is None:
             return
         self.machine["minutes"] = (time.perf_counter() - self.began) / 60
-        report = {"machine": self.machine, "options": vars(self.options), "stages": [asdict(s) for s in self.stages]}
+        report = {
+            "machine": self.machine,
+            "options": vars(self.options),
+            "stages": [asdict(s) for s in self.stages],
+        }
         hidden = path.with_name(f".{path.name}.part")
         hidden.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
         hidden.replace(path)
@@ -194,15 +218,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _free(bench.device)
         bench.write()
     print(_report(bench), flush=True)
-    wrong = [m for s in bench.stages if s.name in ("checks", "memory") for m in s.marks if m.held is False]
+    wrong = [
+        m
+        for s in bench.stages
+        if s.name in ("checks", "memory")
+        for m in s.marks
+        if m.held is False
+    ]
     return 1 if wrong else 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=470, help="to be done in (default %(default)s)")
-    parser.add_argument("--tiny", action="store_true", help="tiny models: to see that everything runs")
+    parser.add_argument(
+        "--device", default="cuda", help="cuda, cuda:N or cpu (default %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=470, help="to be done in (default %(default)s)"
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="tiny models: to see that everything runs"
+    )
     parser.add_argument(
         "--stages",
         type=lambda text: text.split(","),
@@ -210,44 +246,73 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAMES",
         help=f"some of {','.join(STAGES)} (default: all)",
     )
-    parser.add_argument("--compile", choices=["auto", "on", "off"], default="auto", help="also compiled (auto: on CUDA)")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the report there, after every table")
+    parser.add_argument(
+        "--compile",
+        choices=["auto", "on", "off"],
+        default="auto",
+        help="also compiled (auto: on CUDA)",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="write the report there, after every table"
+    )
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.stages if name not in STAGES]:
         parser.error(f"unknown stages {unknown}; expected some of {list(STAGES)}")
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("no CUDA device here; --device cpu --tiny runs every line without one")
-    options.compiled = options.compile == "on" or (options.compile == "auto" and options.device.startswith("cuda"))
+    options.compiled = options.compile == "on" or (
+        options.compile == "auto" and options.device.startswith("cuda")
+    )
     return options
 
 
-# -- stages -----------------------------------------------------------------------------------------------
+# -- stages
+# -----------------------------------------------------------------------------------------------
 
 
 def about_stage(bench: Bench) -> None:
     """The engine as users get it: which way and which form of attention it takes."""
     engine = Engine(_model(bench, "1B"), RewardHead(), bench.device)
     wanted = attention.VARLEN if bench.cuda else attention.SEGMENTS
-    bench.table(way=engine.way, reason=engine.reason, attention=engine.ours, prefixes_in_place=engine.cascades)
+    bench.table(
+        way=engine.way,
+        reason=engine.reason,
+        attention=engine.ours,
+        prefixes_in_place=engine.cascades,
+    )
     ok = engine.way == "streams" and engine.ours == wanted
-    bench.mark("a bfloat16 model runs in streams", f"{engine.way} by {engine.ours}", f"streams by {wanted}", ok)
+    bench.mark(
+        "a bfloat16 model runs in streams",
+        f"{engine.way} by {engine.ours}",
+        f"streams by {wanted}",
+        ok,
+    )
 
 
 def ceilings(bench: Bench) -> None:
     """What the device can do at most: products and copies."""
     rows, inner, outer = PRODUCT if not bench.options.tiny else (64, 32, 64)
-    left, right = (torch.randn(shape, device=bench.device).to(torch.bfloat16) for shape in ((rows, inner), (inner, outer)))
+    left, right = (
+        torch.randn(shape, device=bench.device).to(torch.bfloat16)
+        for shape in ((rows, inner), (inner, outer))
+    )
     seconds = _median(lambda: left @ right, bench.device, 20)
     bench.gemm = 2 * rows * inner * outer / seconds
     source = torch.randn(1 << (12 if bench.options.tiny else 28), device=bench.device)
     target = torch.empty_like(source)
     copied = 2 * source.nbytes / _median(lambda: target.copy_(source), bench.device, 20)
-    bench.table(product=f"{rows} x {inner} x {outer}", tflops=bench.gemm / 1e12, copy_tb_a_second=copied / 1e12)
+    bench.table(
+        product=f"{rows} x {inner} x {outer}",
+        tflops=bench.gemm / 1e12,
+        copy_tb_a_second=copied / 1e12,
+    )
 
 
 def checks_stage(bench: Bench) -> None:
     """Whether scores are right, form by form; each check says which form ran, and how often."""
-    until = time.perf_counter() + min(0.35 * bench.options.seconds, bench.left - 0.5 * bench.options.seconds)
+    until = time.perf_counter() + min(
+        0.35 * bench.options.seconds, bench.left - 0.5 * bench.options.seconds
+    )
     for check in checks(bench.device, tiny=bench.options.tiny, until=until):
         _say(f"{check.name}: {check.measured} (allowed {check.allowed}), {check.seconds:.1f} s")
         bench.mark(check.name, check.measured, check.allowed, check.held)
@@ -256,14 +321,22 @@ def checks_stage(bench: Bench) -> None:
 def audit(bench: Bench) -> None:
     """Whether the device ever waits: the loop of a run, with chunks, over the 1B shape."""
     engine = _engine(bench, _model(bench, "1B"))
-    chunks = [_job(bench, "1B", "log-normal", 16, k).rows for k in range(2 if bench.options.tiny else 6)]
+    chunks = [
+        _job(bench, "1B", "log-normal", 16, k).rows for k in range(2 if bench.options.tiny else 6)
+    ]
     _loop(engine, chunks[:1])
-    activity = torch.profiler.ProfilerActivity.CUDA if bench.cuda else torch.profiler.ProfilerActivity.CPU
+    activity = (
+        torch.profiler.ProfilerActivity.CUDA if bench.cuda else torch.profiler.ProfilerActivity.CPU
+    )
     with torch.profiler.profile(activities=[activity]) as profile:
         begin = time.perf_counter()
         _loop(engine, chunks)
         wall = time.perf_counter() - begin
-    busy = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / wall if bench.cuda else None
+    busy = (
+        sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / wall
+        if bench.cuda
+        else None
+    )
     bench.table(chunks=len(chunks), rows=sum(map(len, chunks)), seconds=wall, busy=busy)
     bench.at_least("the GPU is busy, of the time", busy, 0.95)
 
@@ -277,10 +350,18 @@ def small(bench: Bench) -> None:
     """1B: the same with lengths that differ, and log-probabilities."""
     _shape(bench, "1B", "log-normal", eager=None, compiled=None)
     rows = _job(bench, "1B", "exact", 4).rows
-    seconds = {name: _seconds_of(bench, rows, causal=causal) for name, causal in (("reward", False), ("log-probability", True))}
+    seconds = {
+        name: _seconds_of(bench, rows, causal=causal)
+        for name, causal in (("reward", False), ("log-probability", True))
+    }
     ratio = seconds["log-probability"] / seconds["reward"]
     bench.table(rows=len(rows), **{f"seconds {name}": value for name, value in seconds.items()})
-    bench.mark("1B: a row's log-probability over its reward", ratio, "<= 1.35", ratio <= 1.35 if bench.cuda else None)
+    bench.mark(
+        "1B: a row's log-probability over its reward",
+        ratio,
+        "<= 1.35",
+        ratio <= 1.35 if bench.cuda else None,
+    )
 
 
 def _seconds_of(bench: Bench, rows: TokenRows, *, causal: bool) -> float:
@@ -290,7 +371,9 @@ def _seconds_of(bench: Bench, rows: TokenRows, *, causal: bool) -> float:
 
 
 def extremes(bench: Bench) -> None:
-    """Prompts as long as a stream, and many short completions: the prompt runs once, and keys are not copied."""
+    """Prompts as long as a stream, and many short completions: the prompt runs once, and keys are
+    not copied.
+    """
     model = _model(bench, "1B")
     weights = _weights(model)
     for prompt, own, k in ((16384, 128, 8), (4096, 8, 256)):
@@ -313,13 +396,20 @@ def extremes(bench: Bench) -> None:
             attention=dict(engine.layers),
         )
         where = f"P {prompt:,}, R {own}, K {k}"
-        bench.mark(f"{where}: tokens over prompt-once", work.tokens / once, "<= 1.1", work.tokens <= 1.1 * once)
+        bench.mark(
+            f"{where}: tokens over prompt-once",
+            work.tokens / once,
+            "<= 1.1",
+            work.tokens <= 1.1 * once,
+        )
         held = seconds <= 3 * ideal if bench.cuda and bench.gemm else None
         bench.mark(f"{where}: time over that of the products", seconds / ideal, "<= 3", held)
 
 
 def memory(bench: Bench) -> None:
-    """A budget that no card holds, within weights + 3 GB: forward passes are split, and the scores are right."""
+    """A budget that no card holds, within weights + 3 GB: forward passes are split, and the scores
+    are right.
+    """
     model = _model(bench, "1B")
     rows = _job(bench, "1B", "exact", 16).rows
     want = _ours(_engine(bench, model), rows)
@@ -338,7 +428,9 @@ def memory(bench: Bench) -> None:
         if bench.cuda:
             torch.cuda.set_per_process_memory_fraction(1.0, bench.device)
     gap = float(np.abs(got - want).max()) / (float(want.std()) or 1.0)
-    bench.table(rows=len(rows), splits=engine.splits, most_tokens=engine.most, largest_gap_in_spreads=gap)
+    bench.table(
+        rows=len(rows), splits=engine.splits, most_tokens=engine.most, largest_gap_in_spreads=gap
+    )
     bench.mark("out of memory: passes were split", engine.splits, ">= 1", engine.splits >= 1)
     bench.mark("out of memory: largest gap, in spreads of the scores", gap, "<= 0.1", gap <= 0.1)
 
@@ -356,14 +448,18 @@ STAGES: dict[str, tuple[Callable[[Bench], None], float]] = {
 }
 
 
-def _shape(bench: Bench, shape: str, kind: str, *, eager: float | None, compiled: float | None) -> None:
+def _shape(
+    bench: Bench, shape: str, kind: str, *, eager: float | None, compiled: float | None
+) -> None:
     """K = 16 next to the loops, K = 1, and what `torch.compile` adds."""
     model = _model(bench, shape)
     weights = _weights(model)
     engine = _engine(bench, model)
     for k in (16, 1):
         job = _job(bench, shape, kind, k)
-        ideal = job.flops(model.config, weights, shared=False) / job.flops(model.config, weights, shared=True)
+        ideal = job.flops(model.config, weights, shared=False) / job.flops(
+            model.config, weights, shared=True
+        )
         lines = _rotate(bench, job, _candidates(bench, model, job, {OURS: engine}), rounds=3)
         rate = job.flops(model.config, weights, shared=True) / lines[OURS]
         share = rate / bench.gemm if bench.gemm else None
@@ -381,7 +477,9 @@ def _shape(bench: Bench, shape: str, kind: str, *, eager: float | None, compiled
         if k == 1:
             bench.at_least(f"{shape}, K 1: times the best plain loop", over, 0.97)
             continue
-        bench.at_least(f"{shape}, K {k}: of the FLOP ratio over the best plain loop", over / ideal, 0.88)
+        bench.at_least(
+            f"{shape}, K {k}: of the FLOP ratio over the best plain loop", over / ideal, 0.88
+        )
         if eager is not None:
             bench.at_least(f"{shape}, K {k}: of the measured rate of products", share, eager)
         if bench.options.compiled:
@@ -398,18 +496,29 @@ def _compiled(bench: Bench, model: Any, job: Job, weights: int, least: float | N
     if failed:
         bench.table(shape=job.shape, k=job.k, candidate=COMPILED, note=failed[0])
     else:
-        seconds = _rotate(bench, job, {COMPILED: lambda: _ours(engine, job.rows)}, rounds=2)[COMPILED]
+        seconds = _rotate(bench, job, {COMPILED: lambda: _ours(engine, job.rows)}, rounds=2)[
+            COMPILED
+        ]
         rate = job.flops(model.config, weights, shared=True) / seconds
-        bench.table(shape=job.shape, k=job.k, candidate=COMPILED, seconds=seconds, tflops=rate / 1e12)
+        bench.table(
+            shape=job.shape, k=job.k, candidate=COMPILED, seconds=seconds, tflops=rate / 1e12
+        )
         if least is not None and any(name in bench.machine["device"] for name in ("H100", "H200")):
-            bench.at_least(f"{job.shape}, K {job.k}, compiled: of {PEAK / 1e12:.0f} TFLOP/s", rate / PEAK, least)
+            bench.at_least(
+                f"{job.shape}, K {job.k}, compiled: of {PEAK / 1e12:.0f} TFLOP/s",
+                rate / PEAK,
+                least,
+            )
     return _engine(bench, model)
 
 
-# -- models and rows --------------------------------------------------------------------------------------
+# -- models and rows
+# --------------------------------------------------------------------------------------
 
 
-def _engine(bench: Bench, model: Any, *, batch_tokens: int | None = None, causal: bool = False, **more: Any) -> Engine:
+def _engine(
+    bench: Bench, model: Any, *, batch_tokens: int | None = None, causal: bool = False, **more: Any
+) -> Engine:
     """The engine as it chooses itself on CUDA; on a CPU with the form of CUDA."""
     form = None if bench.cuda else attention.VARLEN
     return engine_of(model, bench.device, form, batch_tokens, causal=causal, **more)
@@ -419,7 +528,9 @@ def _model(bench: Bench, shape: str, *, causal: bool = False) -> Any:
     """A Llama-shaped model with random weights in bfloat16, made on the device."""
     torch.manual_seed(0)
     settings = SHAPES["tiny" if bench.options.tiny else shape]
-    config = LlamaConfig(**settings, num_labels=1, pad_token_id=0, max_position_embeddings=32768, rope_theta=500000.0)
+    config = LlamaConfig(
+        **settings, num_labels=1, pad_token_id=0, max_position_embeddings=32768, rope_theta=500000.0
+    )
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -454,7 +565,8 @@ def _job(bench: Bench, shape: str, kind: str, k: int, seed: int = 0) -> Job:
     for group, prompt in enumerate(prompts):
         head = rng.integers(10, vocabulary, prompt).tolist()
         for i, own in enumerate(lengths(own_mean, 0.6, k)):
-            # The first own token differs within the group, so that the prompt is all that is shared.
+            # The first own token differs within the group, so that the prompt is all that is
+            # shared.
             rows.append([*head, 10 + i, *rng.integers(10, vocabulary, own - 1).tolist()])
             numbers.append(group)
             starts.append(prompt)
@@ -482,17 +594,24 @@ def _short_of_memory(engine: Engine, most: int) -> None:
     engine._forward = short  # type: ignore[method-assign]
 
 
-# -- candidates: token rows in, scores out ----------------------------------------------------------------
+# -- candidates: token rows in, scores out
+# ----------------------------------------------------------------
 
 
-def _padded_ids(rows: TokenRows, which: Sequence[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _padded_ids(
+    rows: TokenRows, which: Sequence[int], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """ids and mask, shape (rows, longest), and lengths, shape (rows,), on the device."""
     lengths = rows.lengths[list(which)]
     ids = np.zeros((len(lengths), int(lengths.max())), np.int64)
     for at, i in enumerate(which):
         ids[at, : lengths[at]] = rows.row(i)
     mask = (np.arange(ids.shape[1])[None] < lengths[:, None]).astype(np.int64)
-    return attention.to_device(ids, device), attention.to_device(mask, device), attention.to_device(lengths.astype(np.int64), device)
+    return (
+        attention.to_device(ids, device),
+        attention.to_device(mask, device),
+        attention.to_device(lengths.astype(np.int64), device),
+    )
 
 
 def _padded(model: Any, rows: TokenRows, device: torch.device, batch: int) -> np.ndarray:
@@ -501,12 +620,16 @@ def _padded(model: Any, rows: TokenRows, device: torch.device, batch: int) -> np
     with torch.inference_mode():
         for first in range(0, len(rows), batch):
             ids, mask, _ = _padded_ids(rows, range(first, min(first + batch, len(rows))), device)
-            found.append(model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0].float())
+            found.append(
+                model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0].float()
+            )
     return torch.cat(found).cpu().numpy()
 
 
 def _plain(model: Any, rows: TokenRows, device: torch.device, budget: int) -> np.ndarray:
-    """The best loop over plain Transformers: sorted by tokens, a token budget, no mask (exact behind right padding), float32 head."""
+    """The best loop over plain Transformers: sorted by tokens, a token budget, no mask (exact
+    behind right padding), float32 head.
+    """
     order = np.argsort(rows.lengths, kind="stable").tolist()
     batches: list[list[int]] = []
     for i in order:
@@ -545,7 +668,9 @@ def _loop(engine: Engine, chunks: Sequence[TokenRows]) -> None:
             each.result()
 
 
-def _candidates(bench: Bench, model: Any, job: Job, engines: dict[str, Engine]) -> dict[str, Callable[[], np.ndarray]]:
+def _candidates(
+    bench: Bench, model: Any, job: Job, engines: dict[str, Engine]
+) -> dict[str, Callable[[], np.ndarray]]:
     """The loops at their best sizes, and the engines."""
     device, rows = bench.device, job.rows
     some = rows.take(np.arange(min(len(rows), 8 if bench.options.tiny else 64)))
@@ -559,11 +684,16 @@ def _candidates(bench: Bench, model: Any, job: Job, engines: dict[str, Engine]) 
     }
 
 
-# -- timing -----------------------------------------------------------------------------------------------
+# -- timing
+# -----------------------------------------------------------------------------------------------
 
 
-def _rotate(bench: Bench, job: Job, candidates: dict[str, Callable[[], np.ndarray]], rounds: int) -> dict[str, float]:
-    """The median seconds of each, in rotation after a round that is not counted; fewer rounds where time is short."""
+def _rotate(
+    bench: Bench, job: Job, candidates: dict[str, Callable[[], np.ndarray]], rounds: int
+) -> dict[str, float]:
+    """The median seconds of each, in rotation after a round that is not counted; fewer rounds where
+    time is short.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     gc.collect()
     for number in range(-1, rounds):
@@ -615,7 +745,8 @@ def _free(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-# -- report -----------------------------------------------------------------------------------------------
+# -- report
+# -----------------------------------------------------------------------------------------------
 
 
 def _about(device: torch.device) -> dict[str, Any]:
@@ -645,16 +776,25 @@ def _report(bench: Bench) -> str:
         f"`{machine['command']}`",
     ]
     if not bench.cuda:
-        lines += ["", "No GPU: this shows that every line runs. Times mean nothing here, and are not judged."]
+        lines += [
+            "",
+            "No GPU: this shows that every line runs. Times mean nothing here, and are not judged.",
+        ]
     lines += ["", "| stage | pass mark | measured | allowed | |", "|---|---|---|---|---|"]
     for stage in bench.stages:
-        lines += [f"| {stage.name} | {mark.what} | {_told(mark.measured)} | {mark.allowed} | {_held(mark.held)} |" for mark in stage.marks]
+        lines += [
+            f"| {stage.name} | {mark.what} | {_told(mark.measured)} | {mark.allowed} | {_held(mark.held)} |"
+            for mark in stage.marks
+        ]
         if stage.note:
             lines.append(f"| {stage.name} | | {stage.note} | | **not whole** |")
     for stage in bench.stages:
         if stage.tables:
             lines += ["", f"#### {stage.name}, {stage.seconds:.0f} s", ""]
-            lines += ["- " + ", ".join(f"{name} {_told(value)}" for name, value in row.items()) for row in stage.tables]
+            lines += [
+                "- " + ", ".join(f"{name} {_told(value)}" for name, value in row.items())
+                for row in stage.tables
+            ]
     return "\n".join(lines)
 
 
@@ -663,7 +803,13 @@ def _held(held: bool | None) -> str:
 
 
 def _told(value: Any) -> str:
-    return "not measured" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return (
+        "not measured"
+        if value is None
+        else f"{value:.4g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _say(text: str) -> None:

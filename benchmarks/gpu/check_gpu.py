@@ -1,11 +1,14 @@
-"""Whether the forms of attention that only CUDA has give the scores of one row at a time: part of bench_gpu.py.
+"""Whether the forms of attention that only CUDA has give the scores of one row at a time: part of
+bench_gpu.py.
 
-The measure is Transformers in float32 on the CPU, one row at a time, with the weights rounded to the dtype under test. In float32 the
-largest error is bounded. In half precision it is compared with the error that Transformers itself makes there, one row at a time on the
-same device: ours may be `RMS_FACTOR` times that in the root mean square and `MAX_FACTOR` times in the largest.
+The measure is Transformers in float32 on the CPU, one row at a time, with the weights rounded to
+the dtype under test. In float32 the largest error is bounded. In half precision it is compared with
+the error that Transformers itself makes there, one row at a time on the same device: ours may be
+`RMS_FACTOR` times that in the root mean square and `MAX_FACTOR` times in the largest.
 
-Rows: groups of several sizes with prompts of one token and of a hundred, completions of one token, single rows, a row of one token, equal
-rows, and groups that have to be split because they are over the budget.
+Rows: groups of several sizes with prompts of one token and of a hundred, completions of one token,
+single rows, a row of one token, equal rows, and groups that have to be split because they are over
+the budget.
 """
 
 from __future__ import annotations
@@ -21,11 +24,11 @@ import torch
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from prefmill.models.tokens import TokenRows
 from prefmill.scoring import abilities, attention
 from prefmill.scoring.attention import gathered_keys
 from prefmill.scoring.engine import Engine
 from prefmill.scoring.heads import LogProbHead, RewardHead
-from prefmill.scoring.tokens import TokenRows
 
 RMS_FACTOR, MAX_FACTOR = 1.25, 2.0
 TINY_RMS_FACTOR = 1.6  # of thirty rows, whose root mean square moves by a sixth from draw to draw
@@ -37,7 +40,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of model, in one dtype, through one form of attention; `backend` None is what the engine chooses."""
+    """One kind of model, in one dtype, through one form of attention; `backend` None is what the
+    engine chooses.
+    """
 
     name: str
     family: str
@@ -52,16 +57,50 @@ CASES = (
     Case("varlen, GQA 4:1, head_dim 64", "llama", "bfloat16", attention.VARLEN),
     Case("varlen, GQA 4:1, head_dim 128", "llama", "bfloat16", attention.VARLEN, head_dim=128),
     Case("varlen, GQA 4:1, head_dim 64", "llama", "float16", attention.VARLEN),
-    Case("varlen, GQA 4:1, head_dim 96", "llama", "float16", attention.VARLEN, head_dim=96, quick=False),
+    Case(
+        "varlen, GQA 4:1, head_dim 96",
+        "llama",
+        "float16",
+        attention.VARLEN,
+        head_dim=96,
+        quick=False,
+    ),
     Case("varlen, sliding window", "mistral", "bfloat16", attention.VARLEN),
-    Case("varlen, query and key norms", "qwen3", "bfloat16", attention.VARLEN, head_dim=128, quick=False),
+    Case(
+        "varlen, query and key norms",
+        "qwen3",
+        "bfloat16",
+        attention.VARLEN,
+        head_dim=128,
+        quick=False,
+    ),
     Case("varlen, log-probabilities", "llama", "bfloat16", attention.VARLEN, causal=True),
     Case("blockmask, GQA 4:1, head_dim 64", "llama", "float32", attention.BLOCKMASK),
-    Case("blockmask, GQA 4:1, head_dim 128", "llama", "float32", attention.BLOCKMASK, head_dim=128, quick=False),
+    Case(
+        "blockmask, GQA 4:1, head_dim 128",
+        "llama",
+        "float32",
+        attention.BLOCKMASK,
+        head_dim=128,
+        quick=False,
+    ),
     Case("blockmask, sliding window", "mistral", "float32", attention.BLOCKMASK, quick=False),
     Case("blockmask, soft-capping and sliding window", "gemma2", "float32", attention.BLOCKMASK),
-    Case("blockmask, soft-capping and sliding window", "gemma2", "bfloat16", attention.BLOCKMASK, quick=False),
-    Case("blockmask, log-probabilities", "llama", "float32", attention.BLOCKMASK, causal=True, quick=False),
+    Case(
+        "blockmask, soft-capping and sliding window",
+        "gemma2",
+        "bfloat16",
+        attention.BLOCKMASK,
+        quick=False,
+    ),
+    Case(
+        "blockmask, log-probabilities",
+        "llama",
+        "float32",
+        attention.BLOCKMASK,
+        causal=True,
+        quick=False,
+    ),
     Case("segments", "llama", "float32", attention.SEGMENTS, quick=False),
     Case("padded batches, encoder", "bert", "float32", None),
     Case("padded batches, encoder", "bert", "bfloat16", None, quick=False),
@@ -92,19 +131,27 @@ def forced(form: str | None) -> Iterator[None]:
 
 
 def checks(device: Any, *, tiny: bool, until: float) -> Iterator[Check]:
-    """Every check, one after another; what goes wrong inside one is its result. None is begun after `until`, of `time.perf_counter`.
+    """Every check, one after another; what goes wrong inside one is its result. None is begun after
+    `until`, of `time.perf_counter`.
 
     Those that matter most come first.
     """
     cases = sorted(CASES, key=lambda case: not case.quick)
     todo: list[tuple[str, Callable[[], list[Check]]]] = [
-        (f"{case.name}, {case.dtype}", lambda case=case: _case(case, device, tiny)) for case in cases
+        (f"{case.name}, {case.dtype}", lambda case=case: _case(case, device, tiny))
+        for case in cases
     ]
     todo += [
-        (f"a row's last token changes no other score, {dtype}", lambda d=dtype, b=backend: [_isolated(d, b, device, tiny)])
+        (
+            f"a row's last token changes no other score, {dtype}",
+            lambda d=dtype, b=backend: [_isolated(d, b, device, tiny)],
+        )
         for dtype, backend in (("bfloat16", attention.VARLEN), ("float32", attention.BLOCKMASK))
     ]
-    todo += [(f"invariant mode, {dtype}", lambda d=dtype: [_invariant(d, device, tiny)]) for dtype in ("bfloat16", "float32")]
+    todo += [
+        (f"invariant mode, {dtype}", lambda d=dtype: [_invariant(d, device, tiny)])
+        for dtype in ("bfloat16", "float32")
+    ]
     todo.append(("blockmask at many lengths", lambda: [_lengths(device, tiny)]))
     for name, make in todo:
         begin = time.perf_counter()
@@ -114,7 +161,14 @@ def checks(device: Any, *, tiny: bool, until: float) -> Iterator[Check]:
         try:
             found = make()
         except Exception as error:  # one that fails must not hide the others
-            found = [Check(name, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", "no error", False)]
+            found = [
+                Check(
+                    name,
+                    f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+                    "no error",
+                    False,
+                )
+            ]
         for check in found:
             check.seconds = (time.perf_counter() - begin) / len(found)
             yield check
@@ -123,21 +177,37 @@ def checks(device: Any, *, tiny: bool, until: float) -> Iterator[Check]:
 def _config(family: str, head_dim: int, tiny: bool) -> Any:
     heads, hidden, layers = (8, 64, 2) if tiny else (8, 256, 4)
     settings: dict[str, Any] = {
-        "vocab_size": VOCABULARY, "hidden_size": hidden, "intermediate_size": 2 * hidden, "num_hidden_layers": layers,
-        "num_attention_heads": heads, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": hidden**-0.5,
-        "max_position_embeddings": 2048, "num_labels": 1,
-    }  # fmt: skip
+        "vocab_size": VOCABULARY,
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "initializer_range": hidden**-0.5,
+        "max_position_embeddings": 2048,
+        "num_labels": 1,
+    }
     if family != "bert":
         settings |= {"num_key_value_heads": heads // 4, "head_dim": head_dim}
     if family == "mistral":
         settings |= {"sliding_window": WINDOW}
     if family == "gemma2":
-        settings |= {"sliding_window": WINDOW, "attn_logit_softcapping": 5.0, "query_pre_attn_scalar": head_dim}
+        settings |= {
+            "sliding_window": WINDOW,
+            "attn_logit_softcapping": 5.0,
+            "query_pre_attn_scalar": head_dim,
+        }
     return AutoConfig.for_model(family, **settings)
 
 
-def _models(family: str, head_dim: int, dtype: str, device: Any, tiny: bool, causal: bool = False) -> tuple[Any, Any]:
-    """A random model in float32 on the CPU, its weights those of the second: the same in `dtype` on `device`."""
+def _models(
+    family: str, head_dim: int, dtype: str, device: Any, tiny: bool, causal: bool = False
+) -> tuple[Any, Any]:
+    """A random model in float32 on the CPU, its weights those of the second: the same in `dtype` on
+    `device`.
+    """
     torch.manual_seed(0)
     auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
     config = _config(family, head_dim, tiny)
@@ -157,9 +227,25 @@ def _rows(tiny: bool, seed: int = 0) -> TokenRows:
     rows: list[list[int]] = []
     groups: list[int] = []
     starts: list[int] = []
-    shapes = [(48, 8, 30), (130, 1, 20), (1, 4, 12), (90, 16, 14), (0, 1, 1), (64, 2, 1), (20, 3, 200)]
+    shapes = [
+        (48, 8, 30),
+        (130, 1, 20),
+        (1, 4, 12),
+        (90, 16, 14),
+        (0, 1, 1),
+        (64, 2, 1),
+        (20, 3, 200),
+    ]
     if tiny:
-        shapes = [(24, 6, 10), (60, 1, 8), (1, 3, 6), (50, 12, 8), (0, 1, 1), (30, 2, 1), (10, 2, 50)]
+        shapes = [
+            (24, 6, 10),
+            (60, 1, 8),
+            (1, 3, 6),
+            (50, 12, 8),
+            (0, 1, 1),
+            (30, 2, 1),
+            (10, 2, 50),
+        ]
     for _ in range(1 if tiny else 4):
         for prompt, k, own in shapes:
             head, group = ids(prompt), len(set(groups))
@@ -184,24 +270,38 @@ def _alone(model: Any, rows: TokenRows, causal: bool) -> np.ndarray:
             logits = model(input_ids=ids).logits[0].float()
             if causal:
                 first = max(int(rows.starts[i]), 1)
-                told = functional.log_softmax(logits[first - 1 : -1], -1).gather(1, ids[0, first:, None])
+                told = functional.log_softmax(logits[first - 1 : -1], -1).gather(
+                    1, ids[0, first:, None]
+                )
                 found.append(float(told.double().sum()))
             else:
                 found.append(float(logits[0]))
     return np.asarray(found)
 
 
-def engine_of(model: Any, device: Any, form: str | None, budget: int | None, *, causal: bool = False, **more: Any) -> Engine:
+def engine_of(
+    model: Any,
+    device: Any,
+    form: str | None,
+    budget: int | None,
+    *,
+    causal: bool = False,
+    **more: Any,
+) -> Engine:
     """An engine with this form of attention, which must have passed its probe."""
     with forced(form):
-        engine = Engine(model, LogProbHead() if causal else RewardHead(), device, batch_tokens=budget, **more)
+        engine = Engine(
+            model, LogProbHead() if causal else RewardHead(), device, batch_tokens=budget, **more
+        )
     if form is not None and engine.way != "streams":
         raise RuntimeError(f"the engine fell back to batches: {engine.reason}")
     return engine
 
 
 def scores_of(engine: Engine, rows: TokenRows) -> np.ndarray:
-    """The scores of `rows`. Raises `RuntimeError` if another form of attention ran than the engine's, or more or less often."""
+    """The scores of `rows`. Raises `RuntimeError` if another form of attention ran than the
+    engine's, or more or less often.
+    """
     work = engine.plan(rows)
     engine.layers.clear()
     checks = engine.invariant and not engine._checked  # which run some rows again
@@ -209,7 +309,10 @@ def scores_of(engine: Engine, rows: TokenRows) -> np.ndarray:
     streams = work.streams or []
     in_place = [s for s in streams if _is_in_place(engine, s.segments)]
     layers = engine.model.config.get_text_config().num_hidden_layers
-    wanted = {attention.IN_PLACE: layers * len(in_place), engine.ours: layers * (len(streams) - len(in_place))}
+    wanted = {
+        attention.IN_PLACE: layers * len(in_place),
+        engine.ours: layers * (len(streams) - len(in_place)),
+    }
     wanted = {form: times for form, times in wanted.items() if times}
     if dict(engine.layers) != wanted and not (checks or engine.splits):
         raise RuntimeError(f"attention ran as {dict(engine.layers)}; expected {wanted}")
@@ -217,10 +320,16 @@ def scores_of(engine: Engine, rows: TokenRows) -> np.ndarray:
 
 
 def _is_in_place(engine: Engine, segments: np.ndarray) -> bool:
-    """Whether `varlen` is to read the prefixes of a stream in place: keys would be many, and no window looks past a prefix."""
+    """Whether `varlen` is to read the prefixes of a stream in place: keys would be many, and no
+    window looks past a prefix.
+    """
     longest = int((segments[:, 1] - segments[:, 0] + segments[:, 3] - segments[:, 2]).max())
     narrow = any(window is not None and window < longest for window in engine._windows)
-    return engine.cascades and not narrow and gathered_keys(segments) > engine.keys_per_token * int(segments[-1, 1])
+    return (
+        engine.cascades
+        and not narrow
+        and gathered_keys(segments) > engine.keys_per_token * int(segments[-1, 1])
+    )
 
 
 def _case(case: Case, device: Any, tiny: bool) -> list[Check]:
@@ -243,17 +352,27 @@ def _case(case: Case, device: Any, tiny: bool) -> list[Check]:
                 continue
         error = np.abs(scores_of(engine, rows) - want)
         name = f"{case.name}, {case.dtype}, {way}"
-        ran = ", ".join(f"{form.removeprefix('prefmill_')}: {times} times" for form, times in engine.layers.items()) or "batches"
+        ran = (
+            ", ".join(
+                f"{form.removeprefix('prefmill_')}: {times} times"
+                for form, times in engine.layers.items()
+            )
+            or "batches"
+        )
         if theirs is None:
             bound = FLOAT32_ERROR * float(np.abs(want).max())
             held = bool(error.max() <= bound)
-            found.append(Check(name, f"largest error {error.max():.1e}; {ran}", f"{bound:.1e}", held))
+            found.append(
+                Check(name, f"largest error {error.max():.1e}; {ran}", f"{bound:.1e}", held)
+            )
         else:
             ours_rms, their_rms = _rms(error), _rms(theirs)
             factor = TINY_RMS_FACTOR if tiny else RMS_FACTOR
             held = bool(ours_rms <= factor * their_rms and error.max() <= MAX_FACTOR * theirs.max())
             allowed = f"{factor} × {their_rms:.1e}; {MAX_FACTOR:g} × {theirs.max():.1e}"
-            found.append(Check(name, f"rms {ours_rms:.1e}; largest {error.max():.1e}; {ran}", allowed, held))
+            found.append(
+                Check(name, f"rms {ours_rms:.1e}; largest {error.max():.1e}; {ran}", allowed, held)
+            )
     return found
 
 
@@ -269,20 +388,31 @@ def _isolated(dtype: str, backend: str, device: Any, tiny: bool) -> Check:
     before = scores_of(engine, rows)
     row = next(i for i in range(len(rows)) if rows.lengths[i] > rows.starts[i] + 4)
     ids = rows.ids.copy()
-    ids[rows.offsets[row + 1] - 1] = FIRST + (ids[rows.offsets[row + 1] - 1] - FIRST + 1) % (VOCABULARY - FIRST)
+    ids[rows.offsets[row + 1] - 1] = FIRST + (ids[rows.offsets[row + 1] - 1] - FIRST + 1) % (
+        VOCABULARY - FIRST
+    )
     after = scores_of(engine, TokenRows(ids, rows.offsets, rows.groups, rows.starts))
     others = np.arange(len(rows)) != row
     changed, moved = int((before[others] != after[others]).sum()), before[row] != after[row]
     form = backend.removeprefix("prefmill_")
     said = f"{changed} other scores changed; its own {'moved' if moved else 'did not move'}"
-    return Check(f"a row's last token changes no other score, {form}, {dtype}", said, "0; moved", changed == 0 and bool(moved))
+    return Check(
+        f"a row's last token changes no other score, {form}, {dtype}",
+        said,
+        "0; moved",
+        changed == 0 and bool(moved),
+    )
 
 
 def _invariant(dtype: str, device: Any, tiny: bool) -> Check:
-    """Rows in other company, and in another order: the same bits, by the form of attention that the engine chooses for that."""
+    """Rows in other company, and in another order: the same bits, by the form of attention that the
+    engine chooses for that.
+    """
     _, model = _models("llama", 64, dtype, device, tiny)
     rows = _rows(tiny)
-    backend = attention.VARLEN if dtype == "bfloat16" and device.type == "cpu" else None  # on the CPU the engine would not choose it
+    backend = (
+        attention.VARLEN if dtype == "bfloat16" and device.type == "cpu" else None
+    )  # on the CPU the engine would not choose it
     engine = engine_of(model, device, backend, 512, invariant=True)
     together = scores_of(engine, rows)
     rng = np.random.default_rng(1)
@@ -295,11 +425,18 @@ def _invariant(dtype: str, device: Any, tiny: bool) -> Check:
         different += int(scores_of(engine, rows.take(np.asarray([i])))[0] != together[i])
         compared += 1
     form = engine.ours.removeprefix("prefmill_")
-    return Check(f"invariant mode, {dtype}, by {form}", f"{different} of {compared} scores with other bits", "0", different == 0)
+    return Check(
+        f"invariant mode, {dtype}, by {form}",
+        f"{different} of {compared} scores with other bits",
+        "0",
+        different == 0,
+    )
 
 
 def _lengths(device: Any, tiny: bool) -> Check:
-    """FlexAttention compiled once must serve every length: past the limit of recompilations it would run uncompiled."""
+    """FlexAttention compiled once must serve every length: past the limit of recompilations it
+    would run uncompiled.
+    """
     exact, model = _models("llama", 64, "float32", device, tiny)
     engine = engine_of(model, device, attention.BLOCKMASK, BUDGET)
     rng = np.random.default_rng(2)
@@ -311,6 +448,14 @@ def _lengths(device: Any, tiny: bool) -> Check:
         want = _alone(exact, rows, False) if n < 1500 else None
         got = scores_of(engine, rows)
         if want is not None:
-            worst, scale = max(worst, float(np.abs(got - want).max())), max(scale, float(np.abs(want).max()))
+            worst, scale = (
+                max(worst, float(np.abs(got - want).max())),
+                max(scale, float(np.abs(want).max())),
+            )
     bound = FLOAT32_ERROR * scale
-    return Check(f"blockmask at {len(lengths)} lengths in one process", f"largest error {worst:.1e}", f"{bound:.1e}", worst <= bound)
+    return Check(
+        f"blockmask at {len(lengths)} lengths in one process",
+        f"largest error {worst:.1e}",
+        f"{bound:.1e}",
+        worst <= bound,
+    )

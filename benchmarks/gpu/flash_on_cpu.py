@@ -1,7 +1,9 @@
-"""The flash kernel of CUDA, on a CPU: what `torch.nn.attention.varlen` calls, with the checks that the CUDA source makes.
+"""The flash kernel of CUDA, on a CPU: what `torch.nn.attention.varlen` calls, with the checks that
+the CUDA source makes.
 
-`install()` registers it under the kernel's own name, so that the unchanged `varlen_attn` runs without a GPU. Source of the checks:
-`mha_varlen_fwd` in `aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp` of PyTorch.
+`install()` registers it under the kernel's own name, so that the unchanged `varlen_attn` runs
+without a GPU. Source of the checks: `mha_varlen_fwd` in
+`aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp` of PyTorch.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ def flash_attention_forward(
     window_size_right: int | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, ...]:
-    """Output, shape (queries, heads, head_dim), and the logarithms of the sums, float32, shape (heads, queries)."""
+    """Output, shape (queries, heads, head_dim), and the logarithms of the sums, float32, shape
+    (heads, queries).
+    """
     assert cum_seq_q is not None, "dense attention is not what is meant here"
     assert cum_seq_k is not None
     _check(query, key, value, cum_seq_q, cum_seq_k, max_q, max_k)
@@ -51,12 +55,22 @@ def flash_attention_forward(
     right = -1 if window_size_right is None or window_size_right >= max_k else window_size_right
     if is_causal:
         right = 0
-    CALLS.append({"causal": right == 0, "left": left, "queries": len(query), "keys": len(key), "sequences": len(cum_seq_q) - 1})
+    CALLS.append(
+        {
+            "causal": right == 0,
+            "left": left,
+            "queries": len(query),
+            "keys": len(key),
+            "sequences": len(cum_seq_q) - 1,
+        }
+    )
     out = torch.empty_like(query)
     sums = torch.full((query.shape[1], query.shape[0]), float("nan"), dtype=torch.float32)
     groups = query.shape[1] // key.shape[1]
     factor = query.shape[-1] ** -0.5 if scale is None else scale
-    bounds = zip(itertools.pairwise(cum_seq_q.tolist()), itertools.pairwise(cum_seq_k.tolist()), strict=True)
+    bounds = zip(
+        itertools.pairwise(cum_seq_q.tolist()), itertools.pairwise(cum_seq_k.tolist()), strict=True
+    )
     for (q0, q1), (k0, k1) in bounds:
         q, k, v = (x.transpose(0, 1).float() for x in (query[q0:q1], key[k0:k1], value[k0:k1]))
         scores = q @ k.repeat_interleave(groups, 0).transpose(1, 2) * factor
@@ -76,9 +90,17 @@ def flash_attention_forward(
 
 
 def _check(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cum_q: torch.Tensor, cum_k: torch.Tensor, max_q: int, max_k: int
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cum_q: torch.Tensor,
+    cum_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
 ) -> None:
-    """What the CUDA source refuses, and what it takes on trust and would read out of bounds with."""
+    """What the CUDA source refuses, and what it takes on trust and would read out of bounds
+    with.
+    """
     if query.dtype not in (torch.float16, torch.bfloat16):
         raise RuntimeError("FlashAttention only support fp16 and bf16 data type")
     for name, other in (("key", key), ("value", value)):
@@ -104,7 +126,16 @@ def _check(
         raise RuntimeError("Number of heads in key/value must divide number of heads in query")
     for lengths, tensor, longest in ((cum_q, query, max_q), (cum_k, key, max_k)):
         steps = lengths.diff()
-        if int(lengths[0]) != 0 or int(lengths[-1]) != len(tensor) or int(steps.min()) < 0 or int(steps.max()) > longest:
-            raise RuntimeError(f"lengths {lengths.tolist()} (longest {longest}) are not those of {len(tensor)} tokens")
+        if (
+            int(lengths[0]) != 0
+            or int(lengths[-1]) != len(tensor)
+            or int(steps.min()) < 0
+            or int(steps.max()) > longest
+        ):
+            raise RuntimeError(
+                f"lengths {lengths.tolist()} (longest {longest}) are not those of {len(tensor)} tokens"
+            )
     if int(max_q) == 1:
-        raise RuntimeError("the kernel takes another path, with other rounding, for one query a sequence")
+        raise RuntimeError(
+            "the kernel takes another path, with other rounding, for one query a sequence"
+        )

@@ -1,4 +1,6 @@
-"""Makes prefmill's macros known to the connection that dbt opens. Models run on cursors of it, so the macros go into its database."""
+"""Makes prefmill's macros known to the connection that dbt opens. Models run on cursors of it, so
+the macros go into its database.
+"""
 
 from dbt.adapters.duckdb.plugins import BasePlugin
 

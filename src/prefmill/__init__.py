@@ -11,7 +11,8 @@
     pm.score("pool.parquet", "scored.parquet", scorer=pm.RewardModel(model="org/rm"))
     pm.run(pm.BestOf(k=4), "scored.parquet", "best.parquet")
 
-Importing this package loads none of Polars, DuckDB, datasets, transformers, torch: each is loaded where it is first used.
+Importing this package loads none of Polars, DuckDB, datasets, transformers, torch: each is loaded
+where it is first used.
 """
 
 from __future__ import annotations
@@ -22,22 +23,30 @@ from typing import TYPE_CHECKING
 from prefmill._version import __version__
 from prefmill.errors import PrefmillError
 from prefmill.plans import Advantage, BestOf, Pairs, Unpaired, Values
-from prefmill.schema import Roles
+from prefmill.table.roles import Roles
 
 if TYPE_CHECKING:
-    from prefmill.bellman import values
-    from prefmill.curves import Curve, curve
-    from prefmill.loops import LoopReport, loop
-    from prefmill.report import PairReport, pair_report
-    from prefmill.rollouts import step_values, stepwise
-    from prefmill.runs import RunReport, run
-    from prefmill.sample_runs import SampleReport, sample
+    from prefmill.loops.loop import LoopReport, loop
+    from prefmill.pools.stream import score_stream
+    from prefmill.rules.rollouts import step_values, stepwise
+    from prefmill.rules.values import values
+    from prefmill.runs.curve import Curve, curve
+    from prefmill.runs.run import RunReport, run
+    from prefmill.runs.sample import SampleReport, sample
+    from prefmill.runs.score import ScoreReport, score
     from prefmill.sampling import EndpointSampler, LocalSampler, Sampler
-    from prefmill.score_runs import ScoreReport, score
-    from prefmill.scoring import EndpointScorer, Ensemble, ImplicitReward, JudgeScorer, LogProb, RewardModel, Scorer
-    from prefmill.stream import score_stream
-    from prefmill.train_report import TrainReport
-    from prefmill.training import train_policy, train_reward
+    from prefmill.scoring import (
+        EndpointScorer,
+        Ensemble,
+        ImplicitReward,
+        JudgeScorer,
+        LogProb,
+        RewardModel,
+        Scorer,
+    )
+    from prefmill.table.report import PairReport, pair_report
+    from prefmill.training.report import TrainReport
+    from prefmill.training.train import train_policy, train_reward
 
 importlib.import_module("prefmill.forks")  # before a fork, if it can be: it sees what stays behind
 
@@ -81,26 +90,31 @@ __all__ = [
     "values",
 ]
 
-_LAZY = {
-    "Curve": "curves",
-    "curve": "curves",
-    "LoopReport": "loops",
-    "loop": "loops",
-    "PairReport": "report",
-    "pair_report": "report",
-    "RunReport": "runs",
-    "run": "runs",
-    **dict.fromkeys(("SampleReport", "sample"), "sample_runs"),
-    **dict.fromkeys(("EndpointSampler", "LocalSampler", "Sampler"), "sampling"),
-    "ScoreReport": "score_runs",
-    "score": "score_runs",
-    "score_stream": "stream",
-    "TrainReport": "train_report",
-    **dict.fromkeys(("train_policy", "train_reward"), "training"),
-    "values": "bellman",
-    **dict.fromkeys(("step_values", "stepwise"), "rollouts"),
-    **dict.fromkeys(("EndpointScorer", "Ensemble", "ImplicitReward", "JudgeScorer", "LogProb", "RewardModel", "Scorer"), "scoring"),
+_HOMES = {
+    "plans": ("Advantage", "BestOf", "Pairs", "Unpaired", "Values"),
+    "rules.rollouts": ("step_values", "stepwise"),
+    "rules.values": ("values",),
+    "runs.curve": ("Curve", "curve"),
+    "runs.run": ("RunReport", "run"),
+    "runs.sample": ("SampleReport", "sample"),
+    "runs.score": ("ScoreReport", "score"),
+    "sampling": ("EndpointSampler", "LocalSampler", "Sampler"),
+    "scoring": (
+        "EndpointScorer",
+        "Ensemble",
+        "ImplicitReward",
+        "JudgeScorer",
+        "LogProb",
+        "RewardModel",
+        "Scorer",
+    ),
+    "pools.stream": ("score_stream",),
+    "table.report": ("PairReport", "pair_report"),
+    "training.report": ("TrainReport",),
+    "training.train": ("train_policy", "train_reward"),
+    "loops.loop": ("LoopReport", "loop"),
 }
+_LAZY = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:

@@ -18,13 +18,20 @@ def main() -> None:
         print(f"prefmill {__version__}")
         return
     from prefmill import ending
-    from prefmill.cli import app
+    from prefmill.cli.main import app
 
-    # typer makes every option of every command that it knows before it looks which one is asked for.
-    asked = [known for known in app.registered_commands if sys.argv[1:2] == [known.name or known.callback.__name__]]  # type: ignore[union-attr]
+    # typer makes every option of every command that it knows before it looks which one is asked
+    # for.
+    asked = [
+        known
+        for known in app.registered_commands
+        if sys.argv[1:2] == [known.name or known.callback.__name__]
+    ]  # type: ignore[union-attr]
     app.registered_commands = asked or app.registered_commands
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file may be any bytes; JSON has the same escape
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # the name of a file may be any bytes; JSON has the same escape
     warnings.showwarning = _told  # type: ignore[assignment]
     ending.watch()
     code = _code(app)
@@ -61,9 +68,14 @@ def _code(app: Callable[..., object]) -> int:
             ending.say(f"prefmill: {full}")
             return 1
         if "OutOfMemory" in type(error).__name__:
-            ending.say(f"prefmill: out of memory: {error}\nHint: raise --memory-limit, or free space in --temp-dir.")
+            ending.say(
+                f"prefmill: out of memory: {error}\nHint: raise --memory-limit, or free space in --temp-dir."
+            )
             return 1
-        ending.say(traceback.format_exc() + "prefmill: this should not happen; please report it with the command that you ran.")
+        ending.say(
+            traceback.format_exc()
+            + "prefmill: this should not happen; please report it with the command that you ran."
+        )
         return 70
     return 0
 

@@ -1,7 +1,10 @@
-"""Plans as DuckDB SQL. The rules are the macros in `sql/`; this module names the columns and strings the macros together.
+"""Plans as DuckDB SQL. The rules are the macros in `sql/`; this module names the columns and
+strings the macros together.
 
-    judged ──pref_rows──▶ counted ──pref_candidates──▶ candidates ──pref_groups──▶ groups ──pref_pairs──▶ pairs
-                                                                  ──pref_pools──▶ pools ──pref_picks──▶ picks
+    judged ──pref_rows──▶ counted ──pref_candidates──▶ candidates ──pref_groups──▶ groups
+    ──pref_pairs──▶ pairs
+                                                                  ──pref_pools──▶ pools
+                                                                  ──pref_picks──▶ picks
                                                                   ──pref_advantages──▶ advantages
 
 Only `judged` knows the user's columns, and only the last join touches texts.
@@ -17,20 +20,30 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from prefmill._engine import literal, quote
-from prefmill.context import CARRIED
+from prefmill.connection import literal, quote
 from prefmill.errors import BadArgument
-from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired, kept_columns, output_columns, roles_of
-from prefmill.report import PairReport
-from prefmill.schema import RoleNames, Roles
-from prefmill.thresholds import unsettled
+from prefmill.plans import (
+    Advantage,
+    BestOf,
+    Pairs,
+    Plan,
+    Unpaired,
+    kept_columns,
+    output_columns,
+    roles_of,
+)
+from prefmill.plans.thresholds import unsettled
+from prefmill.table.context import CARRIED
+from prefmill.table.report import PairReport
+from prefmill.table.roles import RoleNames, Roles
 
 if TYPE_CHECKING:
     import duckdb
 
 
 def install(con: duckdb.DuckDBPyConnection, *, persistent: bool = False) -> None:
-    """Make the macros of `sql/` known to `con`: for this connection, or with `persistent` in its database.
+    """Make the macros of `sql/` known to `con`: for this connection, or with `persistent` in its
+    database.
 
     No setting of the connection is changed. Cost: milliseconds.
 
@@ -45,14 +58,25 @@ def install(con: duckdb.DuckDBPyConnection, *, persistent: bool = False) -> None
 
 
 def install_used(con: duckdb.DuckDBPyConnection, queries: Iterable[str]) -> None:
-    """Make the macros that `queries` call, and those that these call, in the database of `con`: all of them take 0.1 s."""
+    """Make the macros that `queries` call, and those that these call, in the database of `con`: all
+    of them take 0.1 s.
+    """
     texts = macro_texts()
-    file_of = {part.partition("(")[0]: name for name, text in texts.items() for part in text.split(_MAKE)[1:]}
+    file_of = {
+        part.partition("(")[0]: name
+        for name, text in texts.items()
+        for part in text.split(_MAKE)[1:]
+    }
     wanted: set[str] = set()
     found = {file_of[call] for query in queries for call in _CALL.findall(query) if call in file_of}
     while found:
         wanted |= found
-        found = {file_of[call] for name in found for call in _CALL.findall(texts[name]) if call in file_of} - wanted
+        found = {
+            file_of[call]
+            for name in found
+            for call in _CALL.findall(texts[name])
+            if call in file_of
+        } - wanted
     con.execute("".join(text for name, text in texts.items() if name in wanted))
 
 
@@ -64,9 +88,13 @@ _CALL = re.compile(r"(\w+)\(")
 def macro_texts() -> dict[str, str]:
     """The SQL of every macro by its name, in the order in which they load."""
     packaged = Path(str(resources.files("prefmill"))) / "sql"
-    folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "sql"  # a checkout keeps them at its top
+    folder = (
+        packaged if packaged.is_dir() else Path(__file__).parents[2] / "sql"
+    )  # a checkout keeps them at its top
     names = [
-        line.split()[1].removesuffix(".sql") for line in (folder / "prefmill.sql").read_text().splitlines() if line.startswith(".read ")
+        line.split()[1].removesuffix(".sql")
+        for line in (folder / "prefmill.sql").read_text().splitlines()
+        if line.startswith(".read ")
     ]
     return {Path(name).name: (folder / f"{Path(name).name}.sql").read_text() for name in names}
 
@@ -76,9 +104,10 @@ def query(plan: Plan, table: str, *, keep: Sequence[str] = (), **names: Unpack[R
 
     The columns `keep` come along: of pairs `chosen_NAME` and `rejected_NAME`, of the others `NAME`.
 
-    `table` is the name of a table, view, CTE or registered frame, or a path or glob, as `query_table` reads it: quote a name that
-    holds dots or quotes (`'"a.b"'`). Positions are the row order that the
-    connection gives (`preserve_insertion_order`, on by default). Texts are joined to the ranked positions at the end.
+    `table` is the name of a table, view, CTE or registered frame, or a path or glob, as
+    `query_table` reads it: quote a name that holds dots or quotes (`'"a.b"'`). Positions are the
+    row order that the connection gives (`preserve_insertion_order`, on by default). Texts are
+    joined to the ranked positions at the end.
 
     >>> print(query(Pairs(), "feedback", completion="answer").splitlines()[0])
     WITH numbered AS NOT MATERIALIZED (
@@ -87,11 +116,16 @@ def query(plan: Plan, table: str, *, keep: Sequence[str] = (), **names: Unpack[R
     kept = kept_columns(plan, keep, None, output_columns(plan, roles), where="sql")
     # `_keep0` of the row, or of the chosen one, `_other0` of the rejected one
     places = {name: place for place, name in enumerate(dict.fromkeys(each.column for each in kept))}
-    ours = {each.name: f"{'_other' if each.side == 'rejected' else '_keep'}{places[each.column]}" for each in kept}
+    ours = {
+        each.name: f"{'_other' if each.side == 'rejected' else '_keep'}{places[each.column]}"
+        for each in kept
+    }
     carried = "".join(f", {name} AS {quote(out)}" for out, name in ours.items())
     of_row = "".join(f", row.{name} AS {quote(out)}" for out, name in ours.items())
     for_trainer = isinstance(plan, Pairs | Unpaired)
-    relation = f"pref_with_context({literal(table)})" if for_trainer else f"query_table({literal(table)})"
+    relation = (
+        f"pref_with_context({literal(table)})" if for_trainer else f"query_table({literal(table)})"
+    )
     rows = numbered(plan, roles, relation, keep=list(places), context=for_trainer)
     ctes = [("numbered", rows), *stages(plan, roles)]
     # What the rows have besides what every plan reads: _context, _own_NAME, and the kept columns.
@@ -148,11 +182,16 @@ _TOLD = (
 
 
 _NO_WEIGHT = "pref_weight_refusal(pref_number(_weight), {logs})"
-_LAST_STAGE = "pref_stage_refusal(pref_stage(_stage), (SELECT max(pref_stage(_stage)) FROM numbered))"
+_LAST_STAGE = (
+    "pref_stage_refusal(pref_stage(_stage), (SELECT max(pref_stage(_stage)) FROM numbered))"
+)
 
 
-def report(plan: Plan, con: duckdb.DuckDBPyConnection, table: str, **names: Unpack[RoleNames]) -> PairReport:
-    """What `plan` uses of `table` and why it drops the rest: a second query with the same arguments.
+def report(
+    plan: Plan, con: duckdb.DuckDBPyConnection, table: str, **names: Unpack[RoleNames]
+) -> PairReport:
+    """What `plan` uses of `table` and why it drops the rest: a second query with the same
+    arguments.
 
     `con` needs the macros (`install`). Raises `AccountingError` should the rows not add up.
     """
@@ -164,18 +203,24 @@ def report(plan: Plan, con: duckdb.DuckDBPyConnection, table: str, **names: Unpa
 
 
 def report_query(plan: Plan, table: str, **names: Unpack[RoleNames]) -> str:
-    """The account of `plan` over `table` as one SELECT of one row: what `report` runs, for a shell or another client.
+    """The account of `plan` over `table` as one SELECT of one row: what `report` runs, for a shell
+    or another client.
 
     >>> report_query(Pairs(), "feedback").splitlines()[-1].startswith("FROM pref_report(")
     True
     """
     steps = _report_steps(plan, table, names)
-    return _with(steps) + f"FROM {report_call(plan, 'picks' if isinstance(plan, BestOf) else 'told')}"
+    return (
+        _with(steps) + f"FROM {report_call(plan, 'picks' if isinstance(plan, BestOf) else 'told')}"
+    )
 
 
 def _report_steps(plan: Plan, table: str, names: RoleNames) -> list[tuple[str, str]]:
     roles = roles_of(plan, names, None, where="report")
-    steps = [("numbered", numbered(plan, roles, f"query_table({literal(table)})")), *stages(plan, roles)]
+    steps = [
+        ("numbered", numbered(plan, roles, f"query_table({literal(table)})")),
+        *stages(plan, roles),
+    ]
     return [*steps, ("told", _TOLD)] if isinstance(plan, Pairs) else steps
 
 
@@ -186,7 +231,9 @@ def length_fit(con: duckdb.DuckDBPyConnection, ctes: str = "") -> dict[str, floa
 
 
 def report_call(plan: Plan, out: str) -> str:
-    """The call of the macro that accounts for every row, over the stages of `plan`; `out` names its pairs or picks."""
+    """The call of the macro that accounts for every row, over the stages of `plan`; `out` names its
+    pairs or picks.
+    """
     if isinstance(plan, Unpaired):
         return "pref_label_report('counted', 'candidates', 'labels')"
     if isinstance(plan, Advantage):
@@ -201,7 +248,9 @@ def report_call(plan: Plan, out: str) -> str:
 
 
 def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
-    """(name, query) of each step from `numbered` to the pairs, labels, picks or advantages, each over the one before."""
+    """(name, query) of each step from `numbered` to the pairs, labels, picks or advantages, each
+    over the one before.
+    """
     tie = f"tie_break := {sql(plan.tie_break)}"
     by_aspect = plan.weights if roles.aspect else None
     weights = f"weights := {sql(by_aspect)}"
@@ -228,20 +277,40 @@ def stages(plan: Plan, roles: Roles) -> list[tuple[str, str]]:
             )
         plain = plan.aggregate == "none" and not (roles.weight or roles.logprob)
         how = f"kind := {sql(plan.method)}, epsilon := {sql(float(plan.epsilon))}, plain := {sql(plain)}"
-        return [*steps, ("acting", acting), ("advantages", f"FROM pref_advantages('acting', {how})")]
+        return [
+            *steps,
+            ("acting", acting),
+            ("advantages", f"FROM pref_advantages('acting', {how})"),
+        ]
     limits = _limits(plan)
     if unsettled(plan):
-        thresholds = f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}"
-        steps.append(("limits", f"FROM pref_limits('candidates', {literal(plan.kind)}, {thresholds})"))
+        thresholds = (
+            f"chosen_min := {sql(plan.chosen_min)}, rejected_below := {sql(plan.rejected_below)}"
+        )
+        steps.append(
+            ("limits", f"FROM pref_limits('candidates', {literal(plan.kind)}, {thresholds})")
+        )
     if isinstance(plan, Unpaired):
         one_vote = sql(plan.aggregate == "none")
-        return [*steps, ("labels", f"FROM pref_labels('candidates', {limits}, plain := {one_vote})")]
-    caps = ", ".join(f"{name} := {sql(getattr(plan, name))}" for name in ("max_pairs_per_prompt", "top_k", "bottom_k"))
+        return [
+            *steps,
+            ("labels", f"FROM pref_labels('candidates', {limits}, plain := {one_vote})"),
+        ]
+    caps = ", ".join(
+        f"{name} := {sql(getattr(plan, name))}"
+        for name in ("max_pairs_per_prompt", "top_k", "bottom_k")
+    )
     margin = f"min_margin := {sql(plan.min_margin)}"
     return [
         *steps,
-        ("groups", f"FROM pref_groups('candidates', {tie}, ends_only := {sql(plan.strategy == 'best_worst')})"),
-        ("pairs", f"FROM pref_pairs('groups', strategy := {sql(plan.strategy)}, {limits}, {margin}, {caps}, seed := {plan.seed})"),
+        (
+            "groups",
+            f"FROM pref_groups('candidates', {tie}, ends_only := {sql(plan.strategy == 'best_worst')})",
+        ),
+        (
+            "pairs",
+            f"FROM pref_pairs('groups', strategy := {sql(plan.strategy)}, {limits}, {margin}, {caps}, seed := {plan.seed})",
+        ),
     ]
 
 
@@ -253,7 +322,9 @@ def _limits(plan: Pairs | Unpaired) -> str:
 
 
 def _picking(plan: BestOf, tie: str) -> list[tuple[str, str]]:
-    """The steps from `candidates` to `picks`; with length control the ranks are those of `adjusted`, and `picks` has _adjusted_score."""
+    """The steps from `candidates` to `picks`; with length control the ranks are those of
+    `adjusted`, and `picks` has _adjusted_score.
+    """
     pick = f"k := {plan.k}, pick := {sql(plan.pick)}, scope := {sql(plan.scope)}"
     low, draw = sql(plan.min_score), f"FROM pref_picks('pools', {pick}, seed := {plan.seed})"
     if plan.pick == "rso":
@@ -267,7 +338,10 @@ def _picking(plan: BestOf, tie: str) -> list[tuple[str, str]]:
         ("measured", "FROM pref_measured('candidates', 'numbered')"),
         ("fit", "FROM pref_length_fit('measured')"),
         ("adjusted", f"FROM pref_adjusted('measured', 'fit', min_score := {low})"),
-        ("pools", f"FROM pref_pools('adjusted', {pick}, min_score := pref_adjusted_min({low}), {tie})"),
+        (
+            "pools",
+            f"FROM pref_pools('adjusted', {pick}, min_score := pref_adjusted_min({low}), {tie})",
+        ),
         ("ranked", draw),
         ("picks", "FROM pref_given('ranked', 'candidates')"),
     ]
@@ -282,23 +356,40 @@ def numbered(
     keep: Sequence[str] = (),
     context: bool = False,
 ) -> str:
-    """The role columns of `relation` under our own names, and the position of each row; `scalars` are expressions of score columns.
+    """The role columns of `relation` under our own names, and the position of each row; `scalars`
+    are expressions of score columns.
 
-    The columns `keep` are `_keep0`, `_keep1` ...; with `context` those that `pref_with_context` adds to `relation` stay.
+    The columns `keep` are `_keep0`, `_keep1` ...; with `context` those that `pref_with_context`
+    adds to `relation` stay.
     """
     columns = _columns(plan, roles, position, scalars)
     columns |= {f"_keep{i}": quote(name) for i, name in enumerate(keep)}
     more = ", _context, COLUMNS('^_own_.*$')" if context else ""
-    return "SELECT " + ", ".join(f"{expression} AS {name}" for name, expression in columns.items()) + f"{more} FROM {relation}"
+    return (
+        "SELECT "
+        + ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
+        + f"{more} FROM {relation}"
+    )
 
 
-def _columns(plan: Plan, roles: Roles, position: str = "", scalars: Mapping[str, str] | None = None) -> dict[str, str]:
+def _columns(
+    plan: Plan, roles: Roles, position: str = "", scalars: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The expression of every column that each plan reads, by our name for it."""
-    columns = {"_pos": position, "_prompt": quote(roles.prompt), "_completion": quote(roles.completion)}
+    columns = {
+        "_pos": position,
+        "_prompt": quote(roles.prompt),
+        "_completion": quote(roles.completion),
+    }
     if scalars is None:  # of columns that nobody has looked at
-        columns |= {f"_{role}": f"pref_no_json({quote(getattr(roles, role))}, '{role}')" for role in ("prompt", "completion")}
+        columns |= {
+            f"_{role}": f"pref_no_json({quote(getattr(roles, role))}, '{role}')"
+            for role in ("prompt", "completion")
+        }
     scores = score_columns(plan, roles)
-    columns |= {f"_score{i}": (scalars or {}).get(name, quote(name)) for i, name in enumerate(scores)}
+    columns |= {
+        f"_score{i}": (scalars or {}).get(name, quote(name)) for i, name in enumerate(scores)
+    }
     for role in ("id", "annotator", "aspect", "stage"):
         if name := getattr(roles, role):
             columns[f"_{role}"] = quote(name)
@@ -322,14 +413,35 @@ def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -
     def present(role: str, name: str) -> str:
         return "true" if name in never_null else f"{role} IS NOT NULL"
 
-    scores = list(plan.weights.items()) if plan.weights and not roles.aspect else [(roles.score, 1.0)]
+    scores = (
+        list(plan.weights.items()) if plan.weights and not roles.aspect else [(roles.score, 1.0)]
+    )
     null_score = " OR ".join(f"_score{i} IS NULL" for i in range(len(scores)))
     if plan.weights and not roles.aspect:
-        value = "pref_round(" + " + ".join(f"{sql(float(w))} * pref_scored(_score{i})" for i, (_, w) in enumerate(scores)) + ")"
+        value = (
+            "pref_round("
+            + " + ".join(
+                f"{sql(float(w))} * pref_scored(_score{i})" for i, (_, w) in enumerate(scores)
+            )
+            + ")"
+        )
     else:
-        value = ("-" if roles.negate else "") + "pref_scored(_score0) + 0"  # adding 0 makes -0.0 a plain zero
-    has_prompt = " AND ".join([present("_prompt", roles.prompt), *(present(f"_group{i}", name) for i, name in enumerate(roles.group))])
-    key = "[" + ", ".join(f"pref_plain(_group{i}, 'group')::VARCHAR" for i in range(len(roles.group))) + "]" if roles.group else "_prompt"
+        value = (
+            "-" if roles.negate else ""
+        ) + "pref_scored(_score0) + 0"  # adding 0 makes -0.0 a plain zero
+    has_prompt = " AND ".join(
+        [
+            present("_prompt", roles.prompt),
+            *(present(f"_group{i}", name) for i, name in enumerate(roles.group)),
+        ]
+    )
+    key = (
+        "["
+        + ", ".join(f"pref_plain(_group{i}, 'group')::VARCHAR" for i in range(len(roles.group)))
+        + "]"
+        if roles.group
+        else "_prompt"
+    )
     refusal = _LAST_STAGE if isinstance(plan, BestOf) and plan.stages == "last" else "NULL"
     if isinstance(plan, Advantage) and (roles.weight or roles.logprob):
         refusal = _NO_WEIGHT.format(logs=sql(roles.logprob is not None))
@@ -337,7 +449,8 @@ def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -
         "_pos": "_pos",
         "_grp": key,
         "_text": "_completion" if plan.aggregate != "none" else "NULL",
-        # A text literal beside it makes text of an ENUM, whose order would be that of its declaration, and leaves other types.
+        # A text literal beside it makes text of an ENUM, whose order would be that of its
+        # declaration, and leaves other types.
         "_id": "CASE WHEN false THEN '1' ELSE pref_plain(_id, 'id') END" if roles.id else "NULL",
         "_annotator": "pref_plain(_annotator, 'annotator')" if roles.annotator else "NULL",
         "_aspect": "pref_plain(_aspect, 'aspect')" if roles.aspect else "NULL",
@@ -347,7 +460,11 @@ def judged(plan: Plan, roles: Roles, never_null: frozenset[str] = frozenset()) -
         "_null_score": null_score,
         "_value": value,
     }
-    return "SELECT " + ", ".join(e if e == name else f"{e} AS {name}" for name, e in columns.items()) + " FROM numbered"
+    return (
+        "SELECT "
+        + ", ".join(e if e == name else f"{e} AS {name}" for name, e in columns.items())
+        + " FROM numbered"
+    )
 
 
 def sql(value: object) -> str:
@@ -359,7 +476,11 @@ def sql(value: object) -> str:
     if isinstance(value, str):
         return literal(value)
     if isinstance(value, dict):
-        return "MAP {" + ", ".join(f"{literal(str(key))}: {sql(float(v))}" for key, v in value.items()) + "}"
+        return (
+            "MAP {"
+            + ", ".join(f"{literal(str(key))}: {sql(float(v))}" for key, v in value.items())
+            + "}"
+        )
     if isinstance(value, int | float):
         return f"{float(value)!r}::DOUBLE" if isinstance(value, float) else repr(value)
     raise BadArgument(f"sql: no SQL form for {value!r}.")
@@ -368,4 +489,8 @@ def sql(value: object) -> str:
 def _with(ctes: list[tuple[str, str]]) -> str:
     # The limits are one row that several steps use.
     kept = {name: "" if name == "limits" else "NOT " for name, _ in ctes}
-    return "WITH " + ",\n".join(f"{name} AS {kept[name]}MATERIALIZED (\n  {text})" for name, text in ctes) + "\n"
+    return (
+        "WITH "
+        + ",\n".join(f"{name} AS {kept[name]}MATERIALIZED (\n  {text})" for name, text in ctes)
+        + "\n"
+    )

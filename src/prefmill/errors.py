@@ -6,12 +6,13 @@
     ├── ColumnMissing (KeyError) a role without a column, or with several
     ├── BadInput                 a file that cannot be read as what it claims to be (exit code 1)
     │   ├── BadScore             rows that `on_invalid="raise"` refuses
-    │   └── BadRow               one row that cannot be scored, sampled, judged or trained on, with its place and a reason of a closed list
-    ├── ThresholdsUnfit          thresholds that were not given, and scores that the default ones do not divide (exit code 1)
-    ├── TargetExists             an output that is already there, without `overwrite`
-    ├── RunDiffers               an interrupted run on this output had another model, template, dtype or input (exit code 2)
-    ├── RunBusy                  another process writes this output (exit code 2)
-    ├── RequestFailed            a server refused a request, or gave no answer after all retries
+    │   └── BadRow               one row that cannot be scored, sampled, judged or trained on, with
+    its place and a reason of a closed list ├── ThresholdsUnfit          thresholds that were not
+    given, and scores that the default ones do not divide (exit code 1) ├── TargetExists
+    an output that is already there, without `overwrite` ├── RunDiffers               an interrupted
+    run on this output had another model, template, dtype or input (exit code 2) ├── RunBusy
+             another process writes this output (exit code 2) ├── RequestFailed            a server
+             refused a request, or gave no answer after all retries
     ├── OutOfDeviceMemory        one row alone, or the model, does not fit into a device's memory
     ├── ScorerDied               the process on one of several devices ended without a word
     ├── ScoresDiffer             packed scores differ from those of one row at a time (exit code 70)
@@ -61,12 +62,27 @@ class ColumnMissing(PrefmillError, KeyError):
     exit_code = 2
 
     @classmethod
-    def for_role(cls, where: str, role: str, wanted: str, columns: Iterable[str], fitting: Iterable[str] | None = None) -> ColumnMissing:
-        """The error for a `role` whose column `wanted` is not among `columns`, of which `fitting` (default all) could hold it."""
+    def for_role(
+        cls,
+        where: str,
+        role: str,
+        wanted: str,
+        columns: Iterable[str],
+        fitting: Iterable[str] | None = None,
+    ) -> ColumnMissing:
+        """The error for a `role` whose column `wanted` is not among `columns`, of which `fitting`
+        (default all) could hold it.
+        """
         columns = list(columns)
         near = nearest(wanted, columns if fitting is None else fitting)
-        hint = f"did you mean {role}={near[0]!r}?" if near else f"name the column: {role}=COLUMN (--{role} COLUMN)."
-        return cls(f"{where}: no column {wanted!r} for the role {role!r}; got {columns}.", hint=hint)
+        hint = (
+            f"did you mean {role}={near[0]!r}?"
+            if near
+            else f"name the column: {role}=COLUMN (--{role} COLUMN)."
+        )
+        return cls(
+            f"{where}: no column {wanted!r} for the role {role!r}; got {columns}.", hint=hint
+        )
 
 
 class BadInput(PrefmillError):
@@ -77,7 +93,8 @@ class BadScore(BadInput):
     """Rows that `on_invalid="raise"` refuses."""
 
 
-#: Why one row cannot be scored, sampled, judged or trained on. Reports count rows under these names and no others.
+#: Why one row cannot be scored, sampled, judged or trained on. Reports count rows under these names
+#: and no others.
 BAD_ROW = {
     "null_prompt": "the prompt is null",
     "null_completion": "the completion is null",
@@ -102,34 +119,67 @@ BAD_ROW = {
 
 
 class BadRow(BadInput):
-    """One row that cannot be used. `row` is its place among the rows that were handed over, `reason` one of `BAD_ROW`.
+    """One row that cannot be used. `row` is its place among the rows that were handed over,
+    `reason` one of `BAD_ROW`.
 
-    `found` are all bad rows that came to light at once, this one first (`refuse`): whoever goes on without them removes them together.
-    Whoever knows where those rows come from says so with `named`: file, position and id.
+    `found` are all bad rows that came to light at once, this one first (`refuse`): whoever goes on
+    without them removes them together. Whoever knows where those rows come from says so with
+    `named`: file, position and id.
     """
 
-    HINT = "--on-bad-row null (on_bad_row='null') goes on without such rows and counts them by reason."
+    HINT = (
+        "--on-bad-row null (on_bad_row='null') goes on without such rows and counts them by reason."
+    )
 
-    def __init__(self, where: str, what: str, *, row: int, reason: str, name: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        where: str,
+        what: str,
+        *,
+        row: int,
+        reason: str,
+        name: str | None = None,
+        hint: str | None = None,
+    ) -> None:
         if reason not in BAD_ROW:
-            raise BadArgument(f"BadRow: no such reason; got {reason!r}, expected one of {list(BAD_ROW)}.")
-        self.where, self.what, self.row, self.reason, self.name, self.own_hint = where, what, row, reason, name, hint
+            raise BadArgument(
+                f"BadRow: no such reason; got {reason!r}, expected one of {list(BAD_ROW)}."
+            )
+        self.where, self.what, self.row, self.reason, self.name, self.own_hint = (
+            where,
+            what,
+            row,
+            reason,
+            name,
+            hint,
+        )
         self.found: tuple[BadRow, ...] = (self,)
-        super().__init__(f"{where}: {name or f'row {row}'} {what}", hint=f"{hint} Or {self.HINT}" if hint else self.HINT)
+        super().__init__(
+            f"{where}: {name or f'row {row}'} {what}",
+            hint=f"{hint} Or {self.HINT}" if hint else self.HINT,
+        )
 
     def named(self, name: str) -> BadRow:
-        """The same error with its row told as `name`, for example `row 12 of pool.jsonl (id 'x')`."""
-        return BadRow(self.where, self.what, row=self.row, reason=self.reason, name=name, hint=self.own_hint)
+        """The same error with its row told as `name`, for example
+        `row 12 of pool.jsonl (id 'x')`.
+        """
+        return BadRow(
+            self.where, self.what, row=self.row, reason=self.reason, name=name, hint=self.own_hint
+        )
 
     def __reduce__(self) -> Any:  # on the way to another process
         return _again, (self.where, self.what, self.row, self.reason, self.name, self.own_hint)
 
     def at(self, row: int, *, where: str | None = None) -> BadRow:
         """The same error about the row with another place, or said by another command."""
-        return BadRow(where or self.where, self.what, row=row, reason=self.reason, hint=self.own_hint)
+        return BadRow(
+            where or self.where, self.what, row=row, reason=self.reason, hint=self.own_hint
+        )
 
 
-def _again(where: str, what: str, row: int, reason: str, name: str | None, hint: str | None) -> BadRow:
+def _again(
+    where: str, what: str, row: int, reason: str, name: str | None, hint: str | None
+) -> BadRow:
     return BadRow(where, what, row=row, reason=reason, name=name, hint=hint)
 
 
@@ -165,12 +215,19 @@ class RunBusy(PrefmillError):
 class RequestFailed(PrefmillError):
     """A server refused a request, or gave no answer.
 
-    `index` is the place of the request among those sent, `status` that of HTTP. `reason` is one of `BAD_ROW` where the request itself is
-    at fault, so that others may go on without it; None where the server is.
+    `index` is the place of the request among those sent, `status` that of HTTP. `reason` is one of
+    `BAD_ROW` where the request itself is at fault, so that others may go on without it; None where
+    the server is.
     """
 
     def __init__(
-        self, message: str, *, hint: str | None = None, index: int = 0, status: int | None = None, reason: str | None = None
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        index: int = 0,
+        status: int | None = None,
+        reason: str | None = None,
     ) -> None:
         self.index, self.status, self.reason = index, status, reason
         super().__init__(message, hint=hint)
@@ -185,7 +242,9 @@ class ScorerDied(PrefmillError):
 
 
 class ScoresDiffer(PrefmillError):
-    """Packed scores differ from those of one row at a time: nothing is written from such a model."""
+    """Packed scores differ from those of one row at a time: nothing is written from such a
+    model.
+    """
 
     exit_code = 70
 
@@ -198,7 +257,10 @@ class MissingPackage(PrefmillError, ImportError):
     @classmethod
     def for_extra(cls, where: str, package: str, extra: str) -> MissingPackage:
         """The error for `package`, which the extra `extra` installs."""
-        return cls(f"{where}: the package {package!r} is not installed.", hint=f"in a checkout of prefmill: pip install '.[{extra}]'")
+        return cls(
+            f"{where}: the package {package!r} is not installed.",
+            hint=f"in a checkout of prefmill: pip install '.[{extra}]'",
+        )
 
 
 class AccountingError(PrefmillError):
@@ -212,4 +274,6 @@ def nearest(wanted: str, names: Iterable[str]) -> list[str]:
     by_lower = {name.lower(): name for name in names}
     import difflib  # where there is no error, nobody needs it
 
-    return [by_lower[n] for n in difflib.get_close_matches(wanted.lower(), by_lower, n=3, cutoff=0.6)]
+    return [
+        by_lower[n] for n in difflib.get_close_matches(wanted.lower(), by_lower, n=3, cutoff=0.6)
+    ]

@@ -1,8 +1,10 @@
-"""What a forked process must not do: Polars waits for ever for threads that stayed behind in its parent.
+"""What a forked process must not do: Polars waits for ever for threads that stayed behind in its
+parent.
 
-Every entry that computes calls `refuse_fork` first. Whether the threads are there cannot be asked. If this module was
-loaded before the fork, it saw them in the parent. Else a small query is tried in a thread of its own, and given up
-after `PATIENCE_S`: in a process that looks like a fork and found Polars loaded.
+Every entry that computes calls `refuse_fork` first. Whether the threads are there cannot be asked.
+If this module was loaded before the fork, it saw them in the parent. Else a small query is tried in
+a thread of its own, and given up after `PATIENCE_S`: in a process that looks like a fork and found
+Polars loaded.
 """
 
 from __future__ import annotations
@@ -25,14 +27,21 @@ def _pool_runs() -> bool | None:
     if "polars" not in sys.modules:
         return False
     try:
-        return any(_is_of_pool(_read(f"/proc/self/task/{task}/comm")) for task in os.listdir("/proc/self/task"))
+        return any(
+            _is_of_pool(_read(f"/proc/self/task/{task}/comm"))
+            for task in os.listdir("/proc/self/task")
+        )
     except OSError:
         return None
 
 
 def _is_of_pool(name: bytes) -> bool:
-    """Whether a thread of this name does Polars' work; others of Polars' threads are there before any query."""
-    return name.startswith(b"async-executor") or (name.startswith(b"polars-") and name[7:8].isdigit())
+    """Whether a thread of this name does Polars' work; others of Polars' threads are there before
+    any query.
+    """
+    return name.startswith(b"async-executor") or (
+        name.startswith(b"polars-") and name[7:8].isdigit()
+    )
 
 
 def _read(path: str) -> bytes:
@@ -41,7 +50,9 @@ def _read(path: str) -> bytes:
 
 
 def _looks_forked() -> bool:
-    """Whether this process runs its parent's program without having started it: a fork, or a program that calls itself."""
+    """Whether this process runs its parent's program without having started it: a fork, or a
+    program that calls itself.
+    """
     try:
         mine, parents = (_read(f"/proc/{process}/cmdline") for process in ("self", os.getppid()))
     except OSError:

@@ -1,4 +1,6 @@
-"""Pictures: lines with intervals as PNG or SVG, the numbers beside them as CSV. Matplotlib, without a display, is loaded for it."""
+"""Pictures: lines with intervals as PNG or SVG, the numbers beside them as CSV. Matplotlib, without
+a display, is loaded for it.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +14,41 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from prefmill.disk.whole import Staging, check_name, is_free, settle
 from prefmill.errors import BadArgument, ColumnMissing, MissingPackage, TargetExists
-from prefmill.whole import Staging, check_name, is_free, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from prefmill.curves import Curve
+    from prefmill.runs.curve import Curve
 
 FORMATS = (".png", ".svg")
-# Okabe and Ito's colours, which people who see no red or no green can tell apart; yellow, too light for lines, is left out.
+# Okabe and Ito's colours, which people who see no red or no green can tell apart; yellow, too light
+# for lines, is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLE: Any = {
-    "font.family": "DejaVu Sans", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#666666",
-    "axes.labelcolor": "#222222", "xtick.color": "#444444", "ytick.color": "#444444", "axes.grid": True, "axes.grid.axis": "y",
-    "grid.color": "#e4e4e4", "axes.axisbelow": True, "axes.titlelocation": "left", "axes.titlesize": 11, "legend.fontsize": 9,
-    "legend.edgecolor": "none", "legend.facecolor": "white", "legend.framealpha": 0.85, "svg.fonttype": "none",
-    "svg.hashsalt": "prefmill", "text.parse_math": False,
-}  # fmt: skip
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.labelcolor": "#222222",
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "legend.fontsize": 9,
+    "legend.edgecolor": "none",
+    "legend.facecolor": "white",
+    "legend.framealpha": 0.85,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "prefmill",
+    "text.parse_math": False,
+}
 _DPI = 150
 
 
@@ -52,12 +71,16 @@ def check_plot(path: str | Path, *, overwrite: bool = False) -> None:
     check_name(path, "plot")
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
-        raise BadArgument(f"plot: cannot draw such a picture; got {str(path)!r}, expected a name that ends in {' or '.join(FORMATS)}.")
+        raise BadArgument(
+            f"plot: cannot draw such a picture; got {str(path)!r}, expected a name that ends in {' or '.join(FORMATS)}."
+        )
     both = (path, _data_path(path))
     settle(path.parent, but=both)
     for each in both:
         if not overwrite and not is_free(each):
-            raise TargetExists(f"plot: {str(each)!r} is already there.", hint="use --overwrite, or another name.")
+            raise TargetExists(
+                f"plot: {str(each)!r} is already there.", hint="use --overwrite, or another name."
+            )
     _matplotlib()
 
 
@@ -75,10 +98,12 @@ def plot_lines(
     title: str | None = None,
     overwrite: bool = False,
 ) -> Plotted:
-    """Draw `y` against `x` from the rows of `frame`, a line for every value of `series`, with `low` to `high` as a band.
+    """Draw `y` against `x` from the rows of `frame`, a line for every value of `series`, with `low`
+    to `high` as a band.
 
-    Reward across stages, say: `x="stage", y="reward", series="trained on"`. The picture is `path` (.png or .svg), the numbers are the file
-    beside it that ends in .csv. Lines come in the order of their first row; nulls of `y` are gaps. Labels default to the columns' names.
+    Reward across stages, say: `x="stage", y="reward", series="trained on"`. The picture is `path`
+    (.png or .svg), the numbers are the file beside it that ends in .csv. Lines come in the order of
+    their first row; nulls of `y` are gaps. Labels default to the columns' names.
 
     Raises `BadArgument`, `ColumnMissing`, `TargetExists`, `MissingPackage`.
 
@@ -92,10 +117,16 @@ def plot_lines(
     named = [name for name in (x, y, series, low, high) if name is not None]
     missing = [name for name in named if name not in frame.columns]
     if missing:
-        raise ColumnMissing(f"plot: no column {missing[0]!r}; got {frame.columns}.", hint="name another column.")
+        raise ColumnMissing(
+            f"plot: no column {missing[0]!r}; got {frame.columns}.", hint="name another column."
+        )
     if (low is None) != (high is None):
         raise BadArgument(f"plot: an interval has two ends; got low={low!r} and high={high!r}.")
-    parts = [("", frame)] if series is None else [(_said(key[0]), part) for key, part in _parts(frame, series)]
+    parts = (
+        [("", frame)]
+        if series is None
+        else [(_said(key[0]), part) for key, part in _parts(frame, series)]
+    )
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
@@ -114,12 +145,17 @@ def plot_lines(
 
 
 def plot_curve(found: Curve, path: str | Path, *, overwrite: bool = False) -> Plotted:
-    """Draw best-of-n curves: best (with its interval), median and mean score against n, and below what they cost in KL.
+    """Draw best-of-n curves: best (with its interval), median and mean score against n, and below
+    what they cost in KL.
 
     Raises what `plot_lines` raises.
     """
     points = found.points
-    parts = [("", points)] if found.by is None else [(_said(key[0]), part) for key, part in _parts(points, found.by)]
+    parts = (
+        [("", points)]
+        if found.by is None
+        else [(_said(key[0]), part) for key, part in _parts(points, found.by)]
+    )
     interval = f" ({100 * found.level:g} % interval)" if points["low"].drop_nulls().len() else ""
 
     def draw(figure: Any) -> None:
@@ -138,8 +174,12 @@ def plot_curve(found: Curve, path: str | Path, *, overwrite: bool = False) -> Pl
         handles = [Line2D([], [], color=ink, linestyle=style, label=name) for name, style in kinds]
         if found.by is not None:
             ours = zip(parts, _colours(len(parts)), strict=True)
-            values = [Line2D([], [], color=colour, linewidth=3, label=name) for (name, _), colour in ours]
-            figure.legend(handles=values, title=_plain(found.by), alignment="left", loc="outside right upper")
+            values = [
+                Line2D([], [], color=colour, linewidth=3, label=name) for (name, _), colour in ours
+            ]
+            figure.legend(
+                handles=values, title=_plain(found.by), alignment="left", loc="outside right upper"
+            )
         top.legend(handles=handles, loc="best")
         _halving(bottom, points["n"])
         top.set(ylabel="score")
@@ -153,10 +193,11 @@ def plot_curve(found: Curve, path: str | Path, *, overwrite: bool = False) -> Pl
 def text_curve(found: Curve, width: int = 72) -> list[str]:
     """Best-of-n curves as lines of text: a row for n = 1, 2, 4, ..., the score from left to right.
 
-    One curve has its interval, its median and its mean beside its best; of several each best has a letter.
+    One curve has its interval, its median and its mean beside its best; of several each best has a
+    letter.
 
     >>> pool = pl.DataFrame({"prompt": ["p"] * 3 + ["q"] * 3, "completion": list("abcabc"), "score": [1, 2, 6, 2, 3, 7]})
-    >>> from prefmill.curves import curve
+    >>> from prefmill.runs.curve import curve
     >>> for line in text_curve(curve(pool, resamples=0), width=40): print(line)
     best of n ●, median │, mean ○
     n 1          ●
@@ -167,9 +208,16 @@ def text_curve(found: Curve, width: int = 72) -> list[str]:
     points = found.points.filter(pl.col("best").is_not_null())
     if not points.height:
         return []
-    parts = [("", points)] if found.by is None else [(_said(key[0]), part) for key, part in _parts(points, found.by)]
+    parts = (
+        [("", points)]
+        if found.by is None
+        else [(_said(key[0]), part) for key, part in _parts(points, found.by)]
+    )
     single = len(parts) == 1
-    shown = [points["best"], *((points[name] for name in ("low", "high", "median", "mean")) if single else ())]
+    shown = [
+        points["best"],
+        *((points[name] for name in ("low", "high", "median", "mean")) if single else ()),
+    ]
     known = [value for column in shown for value in column.drop_nulls()]
     least, most = float(min(known)), float(max(known))
     largest = int(points["n"].max())  # type: ignore[arg-type]
@@ -181,9 +229,18 @@ def text_curve(found: Curve, width: int = 72) -> list[str]:
         return round((value - least) / ((most - least) or 1.0) * (room - 1))
 
     letters = [chr(ord("a") + i % 26) for i in range(len(parts))]
-    lines = ["best of n ●, median │, mean ○" + (", interval ─" if points["low"].drop_nulls().len() else "")] if single else []
+    lines = (
+        [
+            "best of n ●, median │, mean ○"
+            + (", interval ─" if points["low"].drop_nulls().len() else "")
+        ]
+        if single
+        else []
+    )
     if not single:
-        named = ", ".join(f"{letter} {name}" for letter, (name, _) in zip(letters, parts, strict=True))
+        named = ", ".join(
+            f"{letter} {name}" for letter, (name, _) in zip(letters, parts, strict=True)
+        )
         lines = [f"best of n by {_plain(str(found.by))}: {named}; * several"]
     for n in rows:
         line = [" "] * room
@@ -203,7 +260,8 @@ def text_curve(found: Curve, width: int = 72) -> list[str]:
     return lines
 
 
-# --- parts ----------------------------------------------------------------------------------------------------------------------------
+# --- parts
+# ----------------------------------------------------------------------------------------------------------------------------
 
 
 def _parts(frame: pl.DataFrame, by: str) -> list[tuple[tuple[object, ...], pl.DataFrame]]:
@@ -211,7 +269,11 @@ def _parts(frame: pl.DataFrame, by: str) -> list[tuple[tuple[object, ...], pl.Da
 
 
 def _said(value: object) -> str:
-    return "none" if value is None else _plain(f"{value:g}" if isinstance(value, float) else str(value))
+    return (
+        "none"
+        if value is None
+        else _plain(f"{value:g}" if isinstance(value, float) else str(value))
+    )
 
 
 def _plain(text: str) -> str:
@@ -230,16 +292,43 @@ def _colours(count: int) -> Sequence[str]:
 
 
 def _line(
-    axes: Any, part: pl.DataFrame, x: str, y: str, colour: str, *, label: str = "", width: float = 1.8, style: str = "-", marker: str = ""
+    axes: Any,
+    part: pl.DataFrame,
+    x: str,
+    y: str,
+    colour: str,
+    *,
+    label: str = "",
+    width: float = 1.8,
+    style: str = "-",
+    marker: str = "",
 ) -> None:
     values = part[y].cast(pl.Float64).fill_null(math.nan).to_numpy()
-    axes.plot(part[x].to_numpy(), values, color=colour, linewidth=width, linestyle=style, marker=marker, markersize=3.5, label=label)
+    axes.plot(
+        part[x].to_numpy(),
+        values,
+        color=colour,
+        linewidth=width,
+        linestyle=style,
+        marker=marker,
+        markersize=3.5,
+        label=label,
+    )
 
 
-def _band(axes: Any, part: pl.DataFrame, x: str, low: str, high: str, colour: str, strength: float = 0.15) -> None:
+def _band(
+    axes: Any, part: pl.DataFrame, x: str, low: str, high: str, colour: str, strength: float = 0.15
+) -> None:
     ends = part.drop_nulls([low, high])
     if ends.height:
-        axes.fill_between(ends[x].to_numpy(), ends[low].to_numpy(), ends[high].to_numpy(), color=colour, alpha=strength, linewidth=0)
+        axes.fill_between(
+            ends[x].to_numpy(),
+            ends[low].to_numpy(),
+            ends[high].to_numpy(),
+            color=colour,
+            alpha=strength,
+            linewidth=0,
+        )
 
 
 def _whole_numbers(axes: Any, values: pl.Series) -> None:
@@ -273,7 +362,9 @@ def _data_path(path: Path) -> Path:
 def _styled() -> Iterator[None]:
     matplotlib = _matplotlib()
     with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box for a letter is no reason to draw nothing
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing from font"
+        )  # a box for a letter is no reason to draw nothing
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
@@ -287,7 +378,14 @@ def _matplotlib() -> Any:
     return matplotlib
 
 
-def _drawn(draw: Callable[[Any], None], data: pl.DataFrame, path: str | Path, *, size: tuple[float, float], overwrite: bool) -> Plotted:
+def _drawn(
+    draw: Callable[[Any], None],
+    data: pl.DataFrame,
+    path: str | Path,
+    *,
+    size: tuple[float, float],
+    overwrite: bool,
+) -> Plotted:
     """Both files, at once or not at all."""
     check_plot(path, overwrite=overwrite)
     path = Path(path)
@@ -298,7 +396,9 @@ def _drawn(draw: Callable[[Any], None], data: pl.DataFrame, path: str | Path, *,
         figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
         draw(figure)
         kind = path.suffix.lower()[1:]
-        figure.savefig(staging.path(path), format=kind, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(
+            staging.path(path), format=kind, metadata={"Date": None} if kind == "svg" else None
+        )
         data.write_csv(staging.path(numbers))
         staging.publish(overwrite=overwrite)
     return Plotted(str(path), str(numbers))

@@ -1,8 +1,10 @@
-"""Forty-odd awkward tables for `test_surfaces.py`: each is made by code, and says what plan runs over it.
+"""Forty-odd awkward tables for `test_surfaces.py`: each is made by code, and says what plan runs
+over it.
 
 A case has one table, or several for several files. `refused` are words of the error that every host
-raises. `cannot` names the hosts that raise where the others answer, with words of their error. `differs`
-names the hosts whose messages keep the fields `from` and `value`. Each says why in a comment.
+raises. `cannot` names the hosts that raise where the others answer, with words of their error.
+`differs` names the hosts whose messages keep the fields `from` and `value`. Each says why in a
+comment.
 """
 
 from __future__ import annotations
@@ -97,11 +99,17 @@ case(
 )
 case(
     "decimals",
-    rows([Decimal(x) for x in ("1.10", "0.30", "-2.00", "99.99", "0.00", "1.11")], pa.decimal128(10, 2)),
+    rows(
+        [Decimal(x) for x in ("1.10", "0.30", "-2.00", "99.99", "0.00", "1.11")],
+        pa.decimal128(10, 2),
+    ),
 )
 case(
     "wide decimals",
-    rows([Decimal(x) for x in ("1.1", "12345678901234567890.5", "0.3", "2", "1", "7")], pa.decimal128(38, 10)),
+    rows(
+        [Decimal(x) for x in ("1.1", "12345678901234567890.5", "0.3", "2", "1", "7")],
+        pa.decimal128(38, 10),
+    ),
 )
 case("booleans", rows([True, False, False, True, None, True]))
 case(
@@ -111,7 +119,24 @@ case(
 )
 case(
     "scores as text",
-    rows([" 4.5 ", "1e2", "nan", "-inf", "four", "", "0x10", ".5", "5.", "+3", "1_000", "Infinity", "1e999", "٣"]),
+    rows(
+        [
+            " 4.5 ",
+            "1e2",
+            "nan",
+            "-inf",
+            "four",
+            "",
+            "0x10",
+            ".5",
+            "5.",
+            "+3",
+            "1_000",
+            "Infinity",
+            "1e999",
+            "٣",
+        ]
+    ),
 )
 case(
     "scores as large text and a dictionary",
@@ -140,17 +165,28 @@ case(
 )
 case(
     "white space and case",
-    texts(["p", "P", "p ", "p\n", "p\r\n", "p", "P", "p "], ["a\n", "a\r\n", "a\t", "\n", "x", "a", "y", "z"]),
+    texts(
+        ["p", "P", "p ", "p\n", "p\r\n", "p", "P", "p "],
+        ["a\n", "a\r\n", "a\t", "\n", "x", "a", "y", "z"],
+    ),
 )
-case("a NUL inside", texts(["p\x00q", "p\x00r", "p\x00q", "p\x00r"], ["a\x00b", "a", "a\x00c", "b"]))
-case("long texts", texts(["p" * 70_000] * 3 + ["q"] * 3, ["a" * n for n in (1, 99_000, 3, 20, 5, 6)]))
+case(
+    "a NUL inside", texts(["p\x00q", "p\x00r", "p\x00q", "p\x00r"], ["a\x00b", "a", "a\x00c", "b"])
+)
+case(
+    "long texts", texts(["p" * 70_000] * 3 + ["q"] * 3, ["a" * n for n in (1, 99_000, 3, 20, 5, 6)])
+)
 case(
     "large strings",
-    texts(pa.array(["p", "p", "q", "q"], pa.large_string()), pa.array(list("abcd"), pa.large_string())),
+    texts(
+        pa.array(["p", "p", "q", "q"], pa.large_string()), pa.array(list("abcd"), pa.large_string())
+    ),
 )
 case(
     "string views",
-    texts(pa.array(["p", "p", "q", "q"], pa.string_view()), pa.array(list("abcd"), pa.string_view())),
+    texts(
+        pa.array(["p", "p", "q", "q"], pa.string_view()), pa.array(list("abcd"), pa.string_view())
+    ),
 )
 case(
     "dictionaries",
@@ -160,7 +196,9 @@ case(
     ),
 )
 case("equal answers", texts(["p"] * 5, ["a", "a", "b", "a", "b"], [1, 2, 2, 3, 1]))
-case("no rows", texts(pa.array([], pa.string()), pa.array([], pa.string()), pa.array([], pa.int64())))
+case(
+    "no rows", texts(pa.array([], pa.string()), pa.array([], pa.string()), pa.array([], pa.int64()))
+)
 case("one row", texts(["p"], ["a"], [5]))
 
 # Messages
@@ -208,7 +246,14 @@ case(
         ),
         pa.array(
             [
-                [{"role": "assistant", "content": text, "name": None, "tool_calls": CALL if i else None}]
+                [
+                    {
+                        "role": "assistant",
+                        "content": text,
+                        "name": None,
+                        "tool_calls": CALL if i else None,
+                    }
+                ]
                 for i, text in enumerate(["a", "b", None, "d"])
             ],
             pa.list_(WIDE),
@@ -222,17 +267,29 @@ case(
         list("abcdef"),
     ),
 )
-PARTS = pa.list_(pa.struct({"role": pa.string(), "content": pa.list_(pa.struct({"type": pa.string(), "text": pa.string()}))}))
+PARTS = pa.list_(
+    pa.struct(
+        {
+            "role": pa.string(),
+            "content": pa.list_(pa.struct({"type": pa.string(), "text": pa.string()})),
+        }
+    )
+)
 case(
     "contents in parts",
     texts(
-        pa.array([[{"role": "user", "content": [{"type": "text", "text": t}]}] for t in "pqpq"], PARTS),
+        pa.array(
+            [[{"role": "user", "content": [{"type": "text", "text": t}]}] for t in "pqpq"], PARTS
+        ),
         list("abcd"),
     ),
 )
 case(
     "messages in large lists",
-    texts(pa.array(ASKED, pa.large_list(CHAT.value_type)), pa.array(SAID, pa.large_list(CHAT.value_type))),
+    texts(
+        pa.array(ASKED, pa.large_list(CHAT.value_type)),
+        pa.array(SAID, pa.large_list(CHAT.value_type)),
+    ),
 )
 
 # Several files
@@ -261,7 +318,12 @@ case(
         [3, 0],
     ),
 )
-case("an empty file between", texts(["p"], ["a"], [1]), texts(["p"], ["a"], [1])[:0], texts(["p"], ["b"], [2]))
+case(
+    "an empty file between",
+    texts(["p"], ["a"], [1]),
+    texts(["p"], ["a"], [1])[:0],
+    texts(["p"], ["b"], [2]),
+)
 case(
     "hive partitions",
     rows([1, 2, 3, 4], origin=["m1"] * 4),
@@ -288,7 +350,9 @@ case(
 )
 case(
     "ids in an enum",
-    pl.DataFrame(TIED.append_column("id", pa.array(list("cbafed")))).with_columns(pl.col("id").cast(pl.Enum(list("fedcba")))).to_arrow(),
+    pl.DataFrame(TIED.append_column("id", pa.array(list("cbafed"))))
+    .with_columns(pl.col("id").cast(pl.Enum(list("fedcba"))))
+    .to_arrow(),
     plan=by_id,
 )
 case(
@@ -325,7 +389,11 @@ case(
 )
 case(
     "weighted columns",
-    rows([1, 2, 3, 4], helpful=[Decimal("1.10"), None, Decimal("2.20"), Decimal("0.10")], honest=["1", "2", "x", "0.5"]),
+    rows(
+        [1, 2, 3, 4],
+        helpful=[Decimal("1.10"), None, Decimal("2.20"), Decimal("0.10")],
+        honest=["1", "2", "x", "0.5"],
+    ),
     plan=pm.Pairs(weights={"helpful": 0.7, "honest": 0.3}, **OPEN),
 )
 case(
@@ -351,7 +419,9 @@ case(
 )
 case(
     "one prompt of a thousand answers",
-    texts(["p", "q"] * 500, [f"a{i}" for i in range(1000)], [(i * 7919) % 101 for i in range(1000)]),
+    texts(
+        ["p", "q"] * 500, [f"a{i}" for i in range(1000)], [(i * 7919) % 101 for i in range(1000)]
+    ),
     plan=pm.Pairs(strategy="adjacent", top_k=40, **OPEN),
 )
 
@@ -359,12 +429,22 @@ case(
 
 case(
     "awkward names",
-    pa.table({'quo"te': ["p", "p"], "select": ["a", "b"], "^x.*$": [1, 2], "a b": [0, 0], "*": [0, 0]}),
+    pa.table(
+        {'quo"te': ["p", "p"], "select": ["a", "b"], "^x.*$": [1, 2], "a b": [0, 0], "*": [0, 0]}
+    ),
     roles={"prompt": 'quo"te', "completion": "select", "score": "^x.*$"},
 )
 case(
     "names like ours",
-    rows([1, 2, 3, 4], _pos=[0] * 4, _grp=["x"] * 4, _prompt=["y"] * 4, slot=[1] * 4, rank=[1] * 4, _first=[1] * 4),
+    rows(
+        [1, 2, 3, 4],
+        _pos=[0] * 4,
+        _grp=["x"] * 4,
+        _prompt=["y"] * 4,
+        slot=[1] * 4,
+        rank=[1] * 4,
+        _first=[1] * 4,
+    ),
 )
 case(
     "columns beside",
@@ -373,7 +453,10 @@ case(
         blob=pa.array([b"\xff"] * 4, pa.binary()),
         took=pa.array([1, 2, None, 4], pa.duration("s")),
         at=pa.array([dt.datetime(2024, 1, 1, tzinfo=dt.UTC)] * 4, pa.timestamp("us", "UTC")),
-        nested=pa.array([[{"a": [None]}], [], None, [{"a": None}]], pa.list_(pa.struct({"a": pa.list_(pa.int8())}))),
+        nested=pa.array(
+            [[{"a": [None]}], [], None, [{"a": None}]],
+            pa.list_(pa.struct({"a": pa.list_(pa.int8())})),
+        ),
         fixed=pa.array([[1, 2]] * 4, pa.list_(pa.float32(), 2)),
         nothing=pa.nulls(4),
     ),
@@ -385,12 +468,26 @@ case("prompts of whole numbers", texts([1, 1, 2, 2], list("abcd")), refused="pro
 case("answers of numbers", texts(list("ppqq"), [0.5, 1.5, 2.5, 3.5]), refused="completion")
 case("prompts in bytes", texts(pa.array([b"p"] * 4), list("abcd")), refused="prompt")
 case("prompts of lists of texts", texts(pa.array([["p"]] * 4), list("abcd")), refused="prompt")
-case("answers of one message", texts(["p"] * 2, [{"role": "assistant", "content": t} for t in "ab"]), refused="completion")
+case(
+    "answers of one message",
+    texts(["p"] * 2, [{"role": "assistant", "content": t} for t in "ab"]),
+    refused="completion",
+)
 case("messages without a role", texts(["p"] * 2, [[{"text": t}] for t in "ab"]), refused="role")
 case("scores of dates", texts(["p"] * 2, list("ab"), [dt.date(2024, 1, 1)] * 2), refused="score")
 case("scores in lists", texts(["p"] * 2, list("ab"), [[1], [2]]), refused="score")
-case("groups of timestamps", rows([1, 2], at=[dt.datetime(2024, 1, 1)] * 2), roles={"group": "at"}, refused="group")
-case("groups of decimals", rows([1, 2], at=[Decimal("1.5")] * 2), roles={"group": "at"}, refused="group")
+case(
+    "groups of timestamps",
+    rows([1, 2], at=[dt.datetime(2024, 1, 1)] * 2),
+    roles={"group": "at"},
+    refused="group",
+)
+case(
+    "groups of decimals",
+    rows([1, 2], at=[Decimal("1.5")] * 2),
+    roles={"group": "at"},
+    refused="group",
+)
 case("ids of floats", rows([1, 2], id=[0.5, 1.5]), plan=by_id, refused="id")
 
 # Labels and picks: fewer, the reading is the same
@@ -402,4 +499,8 @@ for name, plan in (("labels", LABELS), ("picks", BEST)):
     case(f"{name}: text scores", CASES[10].table, plan=plan)
     case(f"{name}: null texts", texts(["p", None, "p", "q"], ["a", "b", None, "c"]), plan=plan)
     case(f"{name}: messages and text", texts(pa.array(ASKED, CHAT), list("abcd")), plan=plan)
-    case(f"{name}: dictionaries", texts(dictionary(list("pqpq"), ["q", "p"], pa.int8()), list("abcd")), plan=plan)
+    case(
+        f"{name}: dictionaries",
+        texts(dictionary(list("pqpq"), ["q", "p"], pa.int8()), list("abcd")),
+        plan=plan,
+    )

@@ -1,8 +1,9 @@
-"""A corpus of files as they come from the world, made by code: good ones in unusual forms, and damaged ones.
+"""A corpus of files as they come from the world, made by code: good ones in unusual forms, and
+damaged ones.
 
-`corpus(folder)` writes it and says of each file what is right: a table, or nothing but a typed error.
-Run as a script it reads paths from stdin and says what one engine makes of each; the process may die of
-one, which its parent must see.
+`corpus(folder)` writes it and says of each file what is right: a table, or nothing but a typed
+error. Run as a script it reads paths from stdin and says what one engine makes of each; the process
+may die of one, which its parent must see.
 """
 
 from __future__ import annotations
@@ -27,13 +28,21 @@ import pyarrow.parquet as pq
 import zstandard
 
 Row = tuple[str, str, float]
-ROWS: list[Row] = [("p1", 'a "b", c', 1.0), ("p1", "é😀\nx", 2.5), ("p2", "", 3.0), ("p2", "d", 4.0), ("p2", "e" * 300, 0.0)]
+ROWS: list[Row] = [
+    ("p1", 'a "b", c', 1.0),
+    ("p1", "é😀\nx", 2.5),
+    ("p2", "", 3.0),
+    ("p2", "d", 4.0),
+    ("p2", "e" * 300, 0.0),
+]
 NAMES = ("prompt", "completion", "score")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A file, and what is right: `rows`, or an error; `lost` where damage cannot be told from data."""
+    """A file, and what is right: `rows`, or an error; `lost` where damage cannot be told from
+    data.
+    """
 
     name: str
     data: bytes
@@ -42,7 +51,9 @@ class Case:
     lost: bool = False  #: no format could see this damage: any table of this shape will do
 
 
-def csv_of(rows: list[Row] = ROWS, *, delimiter: str = ",", ends: str = "\n", header: str | None = None) -> str:
+def csv_of(
+    rows: list[Row] = ROWS, *, delimiter: str = ",", ends: str = "\n", header: str | None = None
+) -> str:
     def field(value: object) -> str:
         return '"' + str(value).replace('"', '""') + '"' if isinstance(value, str) else str(value)
 
@@ -55,7 +66,9 @@ def objects(rows: list[Row] = ROWS) -> list[dict[str, Any]]:
 
 
 def jsonl_of(rows: list[Row] = ROWS, **how: Any) -> str:
-    return "".join(json.dumps(row, **{"ensure_ascii": False, **how}) + "\n" for row in objects(rows))
+    return "".join(
+        json.dumps(row, **{"ensure_ascii": False, **how}) + "\n" for row in objects(rows)
+    )
 
 
 def table(**kinds: pa.DataType) -> pa.Table:
@@ -71,11 +84,19 @@ def parquet(made: pa.Table | None = None, **how: Any) -> bytes:
     return out.getvalue()
 
 
-def ipc(made: pa.Table | None = None, *, stream: bool = False, compression: str | None = None, batch: int = 100) -> bytes:
+def ipc(
+    made: pa.Table | None = None,
+    *,
+    stream: bool = False,
+    compression: str | None = None,
+    batch: int = 100,
+) -> bytes:
     out = io.BytesIO()
     made = table() if made is None else made
     options = pa.ipc.IpcWriteOptions(compression=compression)
-    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(out, made.schema, options=options) as writer:
+    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(
+        out, made.schema, options=options
+    ) as writer:
         writer.write_table(made, max_chunksize=batch)
     return out.getvalue()
 
@@ -105,9 +126,15 @@ def texts() -> Iterator[Case]:
         yield Case(f"utf-16-odd.{ending}", text.encode("utf-16")[:-1], None)
         yield Case(f"half-character.{ending}", text.encode()[:-3] + b"\xe2\x82", None)
         yield Case(f"overlong.{ending}", text.encode().replace(b"p1", b"\xc0\xaf", 1), None, "byte")
-        yield Case(f"surrogate.{ending}", text.encode().replace(b"p1", b"\xed\xa0\x80", 1), None, "byte")
+        yield Case(
+            f"surrogate.{ending}", text.encode().replace(b"p1", b"\xed\xa0\x80", 1), None, "byte"
+        )
         yield Case(f"a.{ending}.gz", gzip.compress(text.encode()), ROWS)
-        yield Case(f"two-members.{ending}.gz", gzip.compress(text.encode()[:40]) + gzip.compress(text.encode()[40:]), ROWS)
+        yield Case(
+            f"two-members.{ending}.gz",
+            gzip.compress(text.encode()[:40]) + gzip.compress(text.encode()[40:]),
+            ROWS,
+        )
         yield Case(f"a.{ending}.zst", zstandard.compress(text.encode()), ROWS)
         yield Case(f"cut.{ending}.gz", gzip.compress(text.encode())[:-12], None)
         yield Case(f"checksum.{ending}.gz", flipped(gzip.compress(text.encode()), -6, 0xFF), None)
@@ -115,7 +142,9 @@ def texts() -> Iterator[Case]:
         yield Case(f"cut.{ending}.zst", zstandard.compress(text.encode())[:-5], None)
         yield Case(f"no.{ending}.zst", text.encode(), None)
         yield Case(f"empty.{ending}", b"", None, "empty")
-        yield Case(f"html.{ending}", b"<!DOCTYPE html>\n<html><body>404, not found</body></html>\n", None)
+        yield Case(
+            f"html.{ending}", b"<!DOCTYPE html>\n<html><body>404, not found</body></html>\n", None
+        )
         yield Case(f"parquet-named.{ending}", parquet(), None)
         yield Case(f"zip-named.{ending}", b"PK\x03\x04" + bytes(60), None)
 
@@ -127,9 +156,17 @@ def csvs() -> Iterator[Case]:
         yield Case(f"{name}.csv", csv_of(plain, ends=ends).encode(), plain)
     yield Case("no-last-end.csv", csv_of(plain).rstrip("\n").encode(), plain)
     yield Case("blank-lines.csv", csv_of(plain).replace("\n", "\n\n").encode(), plain)
-    yield Case("one-big-cell.csv", csv_of([("p", "x" * 3_000_000, 1.0)]).encode(), [("p", "x" * 3_000_000, 1.0)])
+    yield Case(
+        "one-big-cell.csv",
+        csv_of([("p", "x" * 3_000_000, 1.0)]).encode(),
+        [("p", "x" * 3_000_000, 1.0)],
+    )
     yield Case("nul-in-text.csv", csv_of([("p", "a\0b", 1.0)]).encode(), [("p", "a\0b", 1.0)])
-    yield Case("quotes-in-plain-fields.csv", b'prompt,completion,score\np,say "x" now,1\n', [("p", 'say "x" now', 1.0)])
+    yield Case(
+        "quotes-in-plain-fields.csv",
+        b'prompt,completion,score\np,say "x" now,1\n',
+        [("p", 'say "x" now', 1.0)],
+    )
     yield Case("trailing-delimiters.csv", b"prompt,completion,score\np,a,1,\np,b,2,\n", plain)
     yield Case("short-rows.csv", b"prompt,completion,score,note\np,a,1\np,b,2,x\n", plain)
     yield Case("unnamed-column.csv", b",prompt,completion,score\n0,p,a,1\n1,p,b,2\n", plain)
@@ -148,9 +185,13 @@ def csvs() -> Iterator[Case]:
     yield Case("second-mark.csv", codecs.BOM_UTF8 * 2 + csv_of(plain).encode(), plain)
     yield Case("long-row.csv", b"prompt,completion,score\np,a,1\np,b,2,x,y\n", None, "line 3")
     yield Case("row-without-score.csv", b"prompt,completion,score\np,a\n", None, "line 2")
-    yield Case("never-closed.csv", b'prompt,completion,score\np,a,1\np,"b,2\np,c,3\n', None, "line 3")
+    yield Case(
+        "never-closed.csv", b'prompt,completion,score\np,a,1\np,"b,2\np,c,3\n', None, "line 3"
+    )
     yield Case("text-after-quote.csv", b'prompt,completion,score\np,"a"x,1\n', None, "line 2")
-    yield Case("same-names.csv", b"prompt,completion,completion,score\np,a,b,1\n", None, "duplicate")
+    yield Case(
+        "same-names.csv", b"prompt,completion,completion,score\np,a,b,1\n", None, "duplicate"
+    )
     yield Case("names-by-case.csv", b"prompt,completion,Completion,score\np,a,b,1\n", None, "case")
     yield Case("nul-in-name.csv", b"pro\0mpt,completion,score\np,a,1\n", None)
     yield Case("decimal-comma.csv", b'prompt,completion,score\np,a,"1,5"\n', [])
@@ -179,7 +220,10 @@ def jsons() -> Iterator[Case]:
         "plus": '{"prompt":"p","completion":"a","score":+1}',
         "hex": '{"prompt":"p","completion":"a","score":0x1}',
         "escape": '{"prompt":"\\x","completion":"a","score":1}',
-        "too-deep": '{"prompt":"p","completion":"a","score":1,"x":' + "[" * 10_000 + "]" * 10_000 + "}",
+        "too-deep": '{"prompt":"p","completion":"a","score":1,"x":'
+        + "[" * 10_000
+        + "]" * 10_000
+        + "}",
         "empty-key": '{"":1,"prompt":"p","completion":"a","score":1}',
         "nul-key": '{"a\\u0000":1,"prompt":"p","completion":"a","score":1}',
         "keys-by-case": '{"Prompt":"q","prompt":"p","completion":"a","score":1}',
@@ -187,25 +231,46 @@ def jsons() -> Iterator[Case]:
         "answer-list": '{"prompt":"p","completion":[{"role":"assistant","content":"a"}],"score":1}',
         "score-object": '{"prompt":"p","completion":"a","score":{"value":1}}',
     }.items():
-        where = {"empty-key": "empty key", "nul-key": "NUL", "keys-by-case": "case", "score-object": "score"}.get(name, "line 6")
+        where = {
+            "empty-key": "empty key",
+            "nul-key": "NUL",
+            "keys-by-case": "case",
+            "score-object": "score",
+        }.get(name, "line 6")
         rows = ROWS if name == "score-object" else None  # counted as bad_score, or refused
         yield Case(f"{name}.jsonl", good + line.encode() + b"\n", rows, where)
     many = {f"k{n}": n for n in range(5000)}
     yield Case("5000-keys.jsonl", (json.dumps({**objects()[0], **many}) + "\n").encode(), [ROWS[0]])
     rows = ({**objects()[0], f"k{n}": n} for n in range(2000))
-    yield Case("2000-keys-of-rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode(), [ROWS[0]] * 2000)
+    yield Case(
+        "2000-keys-of-rows.jsonl",
+        "".join(json.dumps(row) + "\n" for row in rows).encode(),
+        [ROWS[0]] * 2000,
+    )
     for levels, good_rows in ((50, [ROWS[0]]), (100, [ROWS[0]]), (200, None)):
         for kind in ("lists", "objects"):
             deep: Any = 1
             for _ in range(levels):
                 deep = [deep] if kind == "lists" else {"k": deep}
-            yield Case(f"{levels}-{kind}.jsonl", (json.dumps({**objects()[0], "x": deep}) + "\n").encode(), good_rows)
+            yield Case(
+                f"{levels}-{kind}.jsonl",
+                (json.dumps({**objects()[0], "x": deep}) + "\n").encode(),
+                good_rows,
+            )
     yield Case("blank-lines.jsonl", good.replace(b"\n", b"\r\n\n"), ROWS)
-    yield Case("key-order.jsonl", (json.dumps(dict(reversed(objects()[0].items()))) + "\n").encode() + good, [ROWS[0], *ROWS])
+    yield Case(
+        "key-order.jsonl",
+        (json.dumps(dict(reversed(objects()[0].items()))) + "\n").encode() + good,
+        [ROWS[0], *ROWS],
+    )
     yield Case("escaped.jsonl", jsonl_of(ensure_ascii=True).encode(), ROWS)
-    yield Case("doubled-key.jsonl", good.replace(b'"score": 1.0', b'"score": 1.0, "score": 9', 1), ROWS)
+    yield Case(
+        "doubled-key.jsonl", good.replace(b'"score": 1.0', b'"score": 1.0, "score": 9', 1), ROWS
+    )
     yield Case("invalid-utf-8.jsonl", good.replace(b"p1", b"\xff", 1), None, "byte")
-    yield Case("huge-number.jsonl", good + b'{"prompt":"p2","completion":"z","score":1e400}\n', ROWS)
+    yield Case(
+        "huge-number.jsonl", good + b'{"prompt":"p2","completion":"z","score":1e400}\n', ROWS
+    )
     yield Case("array-named.jsonl", json.dumps(objects()).encode(), None, ".json")
     document = json.dumps(objects()).encode()
     yield Case("pretty.json", json.dumps(objects(), indent=2).encode(), ROWS)
@@ -229,9 +294,16 @@ def parquets() -> Iterator[Case]:
         "pages-2": {"data_page_version": "2.0"},
         "groups": {"row_group_size": 2},
         "checksums": {"write_page_checksum": True},
-        "checksums-2": {"write_page_checksum": True, "data_page_version": "2.0", "use_dictionary": False},
+        "checksums-2": {
+            "write_page_checksum": True,
+            "data_page_version": "2.0",
+            "use_dictionary": False,
+        },
         "no-schema": {"store_schema": False},
-        **{codec: {"compression": codec} for codec in ("none", "snappy", "gzip", "zstd", "lz4", "brotli")},
+        **{
+            codec: {"compression": codec}
+            for codec in ("none", "snappy", "gzip", "zstd", "lz4", "brotli")
+        },
     }
     for name, how in forms.items():
         yield Case(f"{name}.parquet", parquet(**how), ROWS)
@@ -245,7 +317,9 @@ def parquets() -> Iterator[Case]:
         "texts": table(score=pa.string()),
     }.items():
         yield Case(f"type-{name}.parquet", parquet(made), ROWS)
-    whole = pa.table({"prompt": ["p", "p"], "completion": ["a", "b"], "score": pa.array([1, 2], pa.uint64())})
+    whole = pa.table(
+        {"prompt": ["p", "p"], "completion": ["a", "b"], "score": pa.array([1, 2], pa.uint64())}
+    )
     yield Case("type-uint64.parquet", parquet(whole), [("p", "a", 1.0), ("p", "b", 2.0)])
     intervals = whole.append_column("took", pa.array([Decimal("1.5"), None], pa.decimal256(60, 3)))
     yield Case("unused-decimal256.parquet", parquet(intervals), [("p", "a", 1.0), ("p", "b", 2.0)])
@@ -260,15 +334,26 @@ def parquets() -> Iterator[Case]:
     yield Case("text-named.parquet", csv_of().encode(), None)
     yield Case("head-cut.parquet", good[20:], None)
     yield Case("no-head.parquet", bytes(4) + good[4:], None)
-    yield Case("huge-footer.parquet", good[:-8] + struct.pack("<I", 1 << 30) + b"PAR1", None, "footer")
+    yield Case(
+        "huge-footer.parquet", good[:-8] + struct.pack("<I", 1 << 30) + b"PAR1", None, "footer"
+    )
     yield Case("no-footer.parquet", good[:-8] + struct.pack("<I", 0) + b"PAR1", None)
     for share in range(1, 10):
         yield Case(f"cut-{share}0-percent.parquet", good[: len(good) * share // 10], None)
     chance = random.Random(7)
-    for number in range(40):  # a byte of the footer; statistics and names of tools may be wrong without a word
+    for number in range(
+        40
+    ):  # a byte of the footer; statistics and names of tools may be wrong without a word
         at, mask = chance.randrange(footer, len(good) - 8), chance.choice((1, 0x10, 0x80, 0xFF))
-        yield Case(f"footer-{number}-{at - footer}-{mask:x}.parquet", flipped(good, at, mask), ROWS, lost=True)
-    yield Case("repetition.parquet", flipped(good, good.index(b"\x15\x0c\x25\x02") + 2, 1), None, "column")
+        yield Case(
+            f"footer-{number}-{at - footer}-{mask:x}.parquet",
+            flipped(good, at, mask),
+            ROWS,
+            lost=True,
+        )
+    yield Case(
+        "repetition.parquet", flipped(good, good.index(b"\x15\x0c\x25\x02") + 2, 1), None, "column"
+    )
     checked = parquet(compression="zstd", write_page_checksum=True)
     end = len(checked) - 8 - struct.unpack("<I", checked[-8:-4])[0]
     for number in range(20):
@@ -279,16 +364,32 @@ def parquets() -> Iterator[Case]:
         yield Case(f"page-{number}-{at}-{mask:x}.parquet", flipped(good, at, mask), ROWS, lost=True)
     yield Case("bad-utf-8.parquet", good.replace(b"p1", b"\xff\xfe"), None)
     nulls = parquet(
-        pa.table({"prompt": ["p", "p", None, None], "completion": list("abcd"), "score": [1.0, 2.0, 3.0, 4.0]}), compression="none"
+        pa.table(
+            {
+                "prompt": ["p", "p", None, None],
+                "completion": list("abcd"),
+                "score": [1.0, 2.0, 3.0, 4.0],
+            }
+        ),
+        compression="none",
     )
     end = len(nulls) - 8 - struct.unpack("<I", nulls[-8:-4])[0]
-    counts = [at for at in range(end, len(nulls) - 8) if nulls[at : at + 2] in (b"\x16\x04", b"\x36\x04")]
+    counts = [
+        at for at in range(end, len(nulls) - 8) if nulls[at : at + 2] in (b"\x16\x04", b"\x36\x04")
+    ]
     for at in counts:  # a number of 2 becomes 0: among them the count of nulls
         wrong = nulls[: at + 1] + b"\0" + nulls[at + 2 :]
-        yield Case(f"counts-{at - end}.parquet", wrong, [("p", "a", 1.0), ("p", "b", 2.0)], "statistics")
+        yield Case(
+            f"counts-{at - end}.parquet", wrong, [("p", "a", 1.0), ("p", "b", 2.0)], "statistics"
+        )
     rows = good.index(b"\x16\x0a", footer)
     for number in (0, 3, 6, 127):
-        yield Case(f"rows-{number}.parquet", good[: rows + 1] + bytes([number]) + good[rows + 2 :], None, "rows")
+        yield Case(
+            f"rows-{number}.parquet",
+            good[: rows + 1] + bytes([number]) + good[rows + 2 :],
+            None,
+            "rows",
+        )
 
 
 def ipcs() -> Iterator[Case]:
@@ -296,7 +397,9 @@ def ipcs() -> Iterator[Case]:
     for stream in (False, True):
         kind = "stream" if stream else "file"
         for compression in (None, "lz4", "zstd"):
-            yield Case(f"{kind}-{compression}.arrow", ipc(stream=stream, compression=compression), ROWS)
+            yield Case(
+                f"{kind}-{compression}.arrow", ipc(stream=stream, compression=compression), ROWS
+            )
         yield Case(f"{kind}-batches.feather", ipc(stream=stream, batch=1), ROWS)
         good = ipc(stream=stream)
         for share in range(1, 10):
@@ -304,7 +407,9 @@ def ipcs() -> Iterator[Case]:
         chance = random.Random(11 + stream)
         for number in range(20):
             at, mask = chance.randrange(len(good)), chance.choice((1, 0x10, 0x80, 0xFF))
-            yield Case(f"{kind}-{number}-{at}-{mask:x}.arrow", flipped(good, at, mask), ROWS, lost=True)
+            yield Case(
+                f"{kind}-{number}-{at}-{mask:x}.arrow", flipped(good, at, mask), ROWS, lost=True
+            )
         yield Case(f"{kind}-bad-utf-8.arrow", good.replace(b"p1p1", b"\xff\xfep1"), None)
     yield Case("empty.arrow", b"", None, "empty")
     yield Case("text-named.arrow", csv_of().encode(), None)
@@ -314,7 +419,13 @@ def ipcs() -> Iterator[Case]:
 def corpus(folder: Path) -> list[tuple[Path, Case]]:
     """Write all files; their paths and what is right for each."""
     made = []
-    for kind, cases in (("text", texts()), ("csv", csvs()), ("json", jsons()), ("parquet", parquets()), ("ipc", ipcs())):
+    for kind, cases in (
+        ("text", texts()),
+        ("csv", csvs()),
+        ("json", jsons()),
+        ("parquet", parquets()),
+        ("ipc", ipcs()),
+    ):
         for case in cases:
             path = folder / kind / case.name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -324,7 +435,12 @@ def corpus(folder: Path) -> list[tuple[Path, Case]]:
     unlike = parquet(pa.table({"prompt": [1.5], "completion": [[1]], "score": [1]}))
     hive: list[tuple[str, dict[str, bytes], list[Row] | None, str]] = [
         ("hive", {"k=a%2Fb/x.parquet": good, "k=a%2Fc/x.parquet": good}, ROWS + ROWS, ""),
-        ("hive-of-texts", {"k=1/x.jsonl": jsonl_of().encode(), "k=2/x.csv": csv_of().encode()}, ROWS + ROWS, ""),
+        (
+            "hive-of-texts",
+            {"k=1/x.jsonl": jsonl_of().encode(), "k=2/x.csv": csv_of().encode()},
+            ROWS + ROWS,
+            "",
+        ),
         ("hive-null", {"k=__HIVE_DEFAULT_PARTITION__/x.parquet": good}, ROWS, ""),
         ("hive-unlike", {"k=1/x.parquet": good, "l=2/x.parquet": good}, None, "partition"),
         ("hive-and-none", {"k=1/x.parquet": good, "x.parquet": good}, None, "partition"),

@@ -1,13 +1,15 @@
-"""Run as a program by test_publish: every fault at every step of publishing, and what is left after each.
+"""Run as a program by test_publish: every fault at every step of publishing, and what is left after
+each.
 
     python publish_faults.py FOLDER KIND OLD HOW
 
-KIND is file, split, dataset or datasets (one with splits); OLD says what stands there before: nothing, all, or some of the
-files; HOW is error (EIO) or death. The n-th call of each function that changes the disk fails, for n = 1, 2, ... until a run
-passes; the same for the n-th byte that is written. Each life is a child of its own.
+KIND is file, split, dataset or datasets (one with splits); OLD says what stands there before:
+nothing, all, or some of the files; HOW is error (EIO) or death. The n-th call of each function that
+changes the disk fails, for n = 1, 2, ... until a run passes; the same for the n-th byte that is
+written. Each life is a child of its own.
 
-After each fault a reader must find all old or all new, and the same call must then succeed and leave nothing else there.
-Prints how many faults there were, by function.
+After each fault a reader must find all old or all new, and the same call must then succeed and
+leave nothing else there. Prints how many faults there were, by function.
 """
 
 from __future__ import annotations
@@ -28,11 +30,13 @@ import datasets  # noqa: F401
 import polars as pl
 import pyarrow as pa
 
-from prefmill import whole, writers
+from prefmill.disk import whole
+from prefmill.writers import write as writers
 
 SPLIT = {"train": 0.5, "test": 0.5}
 CALLS = ("replace", "rename", "fsync", "symlink", "link", "mkdir", "unlink", "rmdir")
-#: Bytes that may be written to one file before the fault: inside headers, between blocks, in footers.
+#: Bytes that may be written to one file before the fault: inside headers, between blocks, in
+#: footers.
 BYTES = (0, 1, 100, 400, 700, 1000, 1400, 2000)
 SWAPS = "exchange"
 FIRED = Path(sys.argv[1] if len(sys.argv) > 1 else "faults").with_suffix(".fired")
@@ -41,7 +45,9 @@ FIRED = Path(sys.argv[1] if len(sys.argv) > 1 else "faults").with_suffix(".fired
 def frame(text: str) -> pl.DataFrame:
     prompts = [f"{i}" for i in range(20)]
     scores = {"chosen_score": [5.0] * 20, "rejected_score": [1.0] * 20}
-    return pl.DataFrame({"prompt": prompts, "chosen": [text] * 20, "rejected": ["r"] * 20, **scores})
+    return pl.DataFrame(
+        {"prompt": prompts, "chosen": [text] * 20, "rejected": ["r"] * 20, **scores}
+    )
 
 
 def write(folder: Path, kind: str, text: str, *, overwrite: bool) -> None:
@@ -100,7 +106,9 @@ def fault(how: str) -> None:
 
 
 def failing(name: str, number: int, how: str) -> None:
-    """From here on the call `number` of this function fails: before it acts, or, an even one, after."""
+    """From here on the call `number` of this function fails: before it acts, or, an even one,
+    after.
+    """
     place, attribute = (whole, "_exchange") if name == SWAPS else (os, name)
     real = getattr(place, attribute)
     calls = 0
@@ -134,12 +142,20 @@ def prepare(folder: Path, kind: str, old: str) -> None:
 
 
 def check(folder: Path, kind: str, old: str, where: str, *, failed: bool) -> None:
-    """What a reader finds after the fault, and that the same call then does its work; after a success, that it may."""
+    """What a reader finds after the fault, and that the same call then does its work; after a
+    success, that it may.
+    """
 
     def look() -> None:
         found = read(folder, kind)
-        before: dict[str, set[str | None]] = {"nothing": {None}, "all": {"old"}, "some": {"old", None}}
-        assert found == {"new"} or (failed and found == before[old]), f"{where}: {found}, {sorted(os.listdir(folder))}"
+        before: dict[str, set[str | None]] = {
+            "nothing": {None},
+            "all": {"old"},
+            "some": {"old", None},
+        }
+        assert found == {"new"} or (failed and found == before[old]), (
+            f"{where}: {found}, {sorted(os.listdir(folder))}"
+        )
 
     def is_new() -> None:
         if read(folder, kind) != {"new"}:
@@ -151,7 +167,8 @@ def check(folder: Path, kind: str, old: str, where: str, *, failed: bool) -> Non
         left = {name.split("/")[0] for name in targets(kind).values()}
         assert set(os.listdir(folder)) == left, f"{where}: {os.listdir(folder)}"
 
-    # The journal goes last, and with it the word that the output is of a run that failed: from then on it is a success.
+    # The journal goes last, and with it the word that the output is of a run that failed: from then
+    # on it is a success.
     failed = failed and (in_child(is_new) != 0 or any(folder.glob(".*/journal.json")))
     assert in_child(look) == 0, where
     assert in_child(again) == 0, where
@@ -178,7 +195,13 @@ def main() -> None:
             if FIRED.exists():
                 assert code in (0, *ends), f"{name} {number}: exit {code}"
                 faults[name] = faults.get(name, 0) + 1
-                check(folder, kind, old, f"{kind} over {old}, {how} at {name} {number}", failed=code != 0)
+                check(
+                    folder,
+                    kind,
+                    old,
+                    f"{kind} over {old}, {how} at {name} {number}",
+                    failed=code != 0,
+                )
     for size in BYTES:
         prepare(folder, kind, old)
 

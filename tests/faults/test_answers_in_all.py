@@ -11,7 +11,7 @@ import pytest
 
 import prefmill as pm
 from prefmill.errors import BadArgument, PlanError
-from prefmill.recipes import read_recipe
+from prefmill.loops.recipe import read_recipe
 from prefmill.sampling import Answer, Request
 
 
@@ -33,9 +33,13 @@ class Echo:
         (8, (0.0,), {0.0: 1}),
     ],
 )
-def test_n_is_the_number_of_answers(tmp_path: Path, n: int, temperatures: tuple[float, ...], wanted: dict[float, int]) -> None:
+def test_n_is_the_number_of_answers(
+    tmp_path: Path, n: int, temperatures: tuple[float, ...], wanted: dict[float, int]
+) -> None:
     prompts = pl.DataFrame({"prompt": ["a", "b", "c"]})
-    done = pm.sample(prompts, tmp_path / "pool.parquet", sampler=Echo(), n=n, temperatures=temperatures)
+    done = pm.sample(
+        prompts, tmp_path / "pool.parquet", sampler=Echo(), n=n, temperatures=temperatures
+    )
     pool = pl.read_parquet(tmp_path / "pool.parquet")
     assert done.answers == pool.height == 3 * sum(wanted.values())
     for _, rows in pool.group_by("prompt"):
@@ -54,11 +58,20 @@ def test_more_answers_keep_those_that_were_drawn(tmp_path: Path) -> None:
 
 def test_fewer_answers_than_temperatures(tmp_path: Path) -> None:
     prompts = pl.DataFrame({"prompt": ["a"]})
-    with pytest.raises(BadArgument, match=r"fewer answers than temperatures; got n 1.*\nHint: --temperature 0\.8 alone, or -n 2"):
+    with pytest.raises(
+        BadArgument,
+        match=r"fewer answers than temperatures; got n 1.*\nHint: --temperature 0\.8 alone, or -n 2",
+    ):
         pm.sample(prompts, tmp_path / "pool.parquet", sampler=Echo(), n=1, temperatures=[0.8, 0.9])
-    pm.sample(prompts, tmp_path / "pool.parquet", sampler=Echo(), n=1)  # temperatures that nobody named are no reason to refuse
+    pm.sample(
+        prompts, tmp_path / "pool.parquet", sampler=Echo(), n=1
+    )  # temperatures that nobody named are no reason to refuse
     assert pl.read_parquet(tmp_path / "pool.parquet")["temperature"].to_list() == [0.8]
-    recipe: dict[str, Any] = {"policy": {"model": "m"}, "prompts": {"train": "p", "heldout_share": 0.5}, "score": {"model": "rm"}}
+    recipe: dict[str, Any] = {
+        "policy": {"model": "m"},
+        "prompts": {"train": "p", "heldout_share": 0.5},
+        "score": {"model": "rm"},
+    }
     with pytest.raises(PlanError, match=r"\[sample\] n: got 1 for the temperatures \[0\.8, 0\.9\]"):
         read_recipe({**recipe, "sample": {"n": 1}})
     assert read_recipe({**recipe, "sample": {"n": 1, "temperatures": [1.0]}}).sample.n == 1

@@ -1,4 +1,6 @@
-"""No file is read wrong, ends with a traceback, ends the process, or hangs (faults/reliability.md, bad files)."""
+"""No file is read wrong, ends with a traceback, ends the process, or hangs (faults/reliability.md,
+bad files).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,13 @@ class Reader:
     def read(self, path: Path) -> dict[str, Any]:
         if self.process is None or self.process.poll() is not None:
             command = [sys.executable, bad_files.__file__, self.engine]
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(str(path)) + "\n")
@@ -59,10 +67,16 @@ def wrong(path: Path, case: bad_files.Case, found: dict[str, Any]) -> str | None
         return f"read as {found['rows'][:3]}, expected {case.rows[:3]}"
     if "error" not in found:
         return str(found)
-    if path.name not in found["error"] and not found["error"].startswith("roles: "):  # a role is the command's, and not a file's
+    if path.name not in found["error"] and not found["error"].startswith(
+        "roles: "
+    ):  # a role is the command's, and not a file's
         return f"the error does not name the file: {found['error']}"
     if case.rows is None or case.lost or case.error or case.name.startswith("checksum-"):
-        return None if case.error in found["error"] or case.rows is not None else f"expected {case.error!r}: {found['error']}"
+        return (
+            None
+            if case.error in found["error"] or case.rows is not None
+            else f"expected {case.error!r}: {found['error']}"
+        )
     return f"refused, expected its rows: {found['error']}"
 
 

@@ -1,4 +1,6 @@
-"""One bad row is named, counted, and can be left out: in score, sample, judge, endpoint and training, and a failed run goes on."""
+"""One bad row is named, counted, and can be left out: in score, sample, judge, endpoint and
+training, and a failed run goes on.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pool_file(folder: Path, completions: Sequence[str | None]) -> Path:
     path = folder / "pool.jsonl"
-    rows = pl.DataFrame({"prompt": [f"p{i // 2}" for i in range(len(completions))], "completion": completions})
+    rows = pl.DataFrame(
+        {"prompt": [f"p{i // 2}" for i in range(len(completions))], "completion": completions}
+    )
     rows.with_columns(id=pl.format("c{}", pl.int_range(pl.len()))).write_ndjson(path)
     return path
 
@@ -48,7 +52,8 @@ def lengths(batch: pa.RecordBatch) -> list[int]:
     return [len(text) for text in batch["completion"].to_pylist()]
 
 
-# -- score ---------------------------------------------------------------------------------------------------------------------------------
+# -- score
+# ---------------------------------------------------------------------------------------------------------------------------------
 
 BAD: dict[str, tuple[str, str]] = {
     "template_failed": ("a tool", "is refused by the chat template; TemplateError: no tools"),
@@ -57,8 +62,12 @@ BAD: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("reason", ["template_failed", "too_long"])
-def test_score_names_the_row_and_goes_on_without_it(models: Path, tmp_path: Path, reason: str) -> None:
-    """The message names file, row, id and the option; with it the run goes on where it was, and no other row is lost."""
+def test_score_names_the_row_and_goes_on_without_it(
+    models: Path, tmp_path: Path, reason: str
+) -> None:
+    """The message names file, row, id and the option; with it the run goes on where it was, and no
+    other row is lost.
+    """
     bad, words = BAD[reason]
     pool = pool_file(tmp_path, ["a", "b", "c", bad, "e", bad, "g", "h"])
     out = tmp_path / "out.parquet"
@@ -73,7 +82,11 @@ def test_score_names_the_row_and_goes_on_without_it(models: Path, tmp_path: Path
     assert done.null == {reason: 2}
     assert done.first_null == {reason: f"row 3 of '{pool}' (id 'c3')"}
     assert (done.rows_in, done.rows_scored) == (8, 6)
-    good = pm.score(pool_file(tmp_path, ["a", "b", "c", "d", "e", "f", "g", "h"]), tmp_path / "good.parquet", scorer=model)
+    good = pm.score(
+        pool_file(tmp_path, ["a", "b", "c", "d", "e", "f", "g", "h"]),
+        tmp_path / "good.parquet",
+        scorer=model,
+    )
     assert good.rows_scored == 8
     wanted: list[float | None] = list(scores(tmp_path / "good.parquet"))
     wanted[3] = wanted[5] = None
@@ -81,7 +94,9 @@ def test_score_names_the_row_and_goes_on_without_it(models: Path, tmp_path: Path
 
 
 def test_a_run_with_nulls_does_not_become_one_without(tmp_path: Path) -> None:
-    """From error to null a run may go, not back: its nulls would pass for rows that cannot have been bad."""
+    """From error to null a run may go, not back: its nulls would pass for rows that cannot have
+    been bad.
+    """
 
     def none(batch: pa.RecordBatch) -> list[float]:
         return [float("nan") if n > 1 else float(n) for n in lengths(batch)]
@@ -102,7 +117,10 @@ def test_a_score_that_is_no_number(tmp_path: Path, value: float) -> None:
     with pytest.raises(BadRow, match=r"row 1 of .*got -?(nan|inf) as its score \(2 such rows"):
         pm.score(pool, tmp_path / "out.parquet", scorer=strange)
     done = pm.score(pool, tmp_path / "out.parquet", scorer=strange, on_bad_row="null")
-    assert (done.null, scores(tmp_path / "out.parquet")) == ({"not_finite": 2}, [1.0, None, 1.0, None, 1.0])
+    assert (done.null, scores(tmp_path / "out.parquet")) == (
+        {"not_finite": 2},
+        [1.0, None, 1.0, None, 1.0],
+    )
 
 
 @pytest.mark.parametrize("half", ["prepare", "run"])
@@ -118,8 +136,20 @@ def test_a_scorer_of_ones_own_raises_bad_rows(tmp_path: Path, half: str) -> None
 
         def check(self, texts: list[str], at: str) -> list[str]:
             if half == at:
-                refuse([BadRow("picky", "is odd.", row=i, reason="no_tokens") for i, text in enumerate(texts) if text == "odd"])
-                refuse([BadRow("picky", "is even.", row=i, reason="bad_message") for i, text in enumerate(texts) if text == "even"][:1])
+                refuse(
+                    [
+                        BadRow("picky", "is odd.", row=i, reason="no_tokens")
+                        for i, text in enumerate(texts)
+                        if text == "odd"
+                    ]
+                )
+                refuse(
+                    [
+                        BadRow("picky", "is even.", row=i, reason="bad_message")
+                        for i, text in enumerate(texts)
+                        if text == "even"
+                    ][:1]
+                )
             return texts
 
         def run(self, texts: list[str]) -> Any:
@@ -127,7 +157,9 @@ def test_a_scorer_of_ones_own_raises_bad_rows(tmp_path: Path, half: str) -> None
 
             from prefmill.scoring.scorers import Scored
 
-            return Scored({"score": np.array([float(len(text)) for text in self.check(texts, "run")])})
+            return Scored(
+                {"score": np.array([float(len(text)) for text in self.check(texts, "run")])}
+            )
 
     pool = pool_file(tmp_path, ["odd", "aaaa", "even", "odd", "bb", "even", "even"])
     done = pm.score(pool, tmp_path / "out.parquet", scorer=Picky(), on_bad_row="null")
@@ -139,19 +171,28 @@ def test_a_scorer_of_ones_own_raises_bad_rows(tmp_path: Path, half: str) -> None
 
 def test_all_rows_bad(models: Path, tmp_path: Path) -> None:
     pool = pool_file(tmp_path, ["tool", "tool"])
-    done = pm.score(pool, tmp_path / "out.parquet", scorer=pm.RewardModel(model=models / "reward"), on_bad_row="null")
+    done = pm.score(
+        pool,
+        tmp_path / "out.parquet",
+        scorer=pm.RewardModel(model=models / "reward"),
+        on_bad_row="null",
+    )
     assert (done.null, scores(tmp_path / "out.parquet")) == ({"template_failed": 2}, [None, None])
 
 
 def test_two_begins_name_the_row(tmp_path: Path) -> None:
     tok = tiny.tokenizer()
-    tok.chat_template = "{{ bos_token }}" + tok.chat_template.replace("<|{{ message['role'] }}|>", "")
+    tok.chat_template = "{{ bos_token }}" + tok.chat_template.replace(
+        "<|{{ message['role'] }}|>", ""
+    )
     folder = tiny_models.save_reward_model("llama", tmp_path / "model", tok=tok)
     pool = tmp_path / "pool.jsonl"
     pl.DataFrame({"prompt": ["a", "<bos>b", "c"], "completion": ["x", "y", "z"]}).write_ndjson(pool)
     with pytest.raises(BadRow, match=r"row 1 of .*pool.jsonl' begins with two BOS"):
         pm.score(pool, tmp_path / "out.parquet", scorer=pm.RewardModel(model=folder))
-    done = pm.score(pool, tmp_path / "out.parquet", scorer=pm.RewardModel(model=folder), on_bad_row="null")
+    done = pm.score(
+        pool, tmp_path / "out.parquet", scorer=pm.RewardModel(model=folder), on_bad_row="null"
+    )
     assert done.null == {"double_bos": 1}
 
 
@@ -165,31 +206,51 @@ def test_stream(models: Path) -> None:
 
 
 def test_ensembles_count_a_row_once(models: Path, tmp_path: Path) -> None:
-    both = pm.Ensemble(scorers={"model": pm.RewardModel(model=models / "reward"), "length": lengths})
+    both = pm.Ensemble(
+        scorers={"model": pm.RewardModel(model=models / "reward"), "length": lengths}
+    )
     pool = pool_file(tmp_path, ["a", "x" * 1100, "a tool", "d"])
     done = pm.score(pool, tmp_path / "out.parquet", scorer=both, on_bad_row="null")
     assert done.null == {"too_long": 1, "template_failed": 1}
-    assert pl.read_parquet(tmp_path / "out.parquet")["score_length"].to_list() == [1.0, None, None, 1.0]
+    assert pl.read_parquet(tmp_path / "out.parquet")["score_length"].to_list() == [
+        1.0,
+        None,
+        None,
+        1.0,
+    ]
 
 
 def test_the_place_is_that_in_its_own_file(tmp_path: Path) -> None:
     for name, texts in (("a", ["x", "y"]), ("b", ["z", "bad"])):
-        pl.DataFrame({"prompt": ["p", "q"], "completion": texts}).write_csv(tmp_path / f"{name}.csv")
+        pl.DataFrame({"prompt": ["p", "q"], "completion": texts}).write_csv(
+            tmp_path / f"{name}.csv"
+        )
 
     def strange(batch: pa.RecordBatch) -> list[float]:
         return [float("nan") if text == "bad" else 1.0 for text in batch["completion"].to_pylist()]
 
     with pytest.raises(BadRow, match=r"score: row 1 of '.*b\.csv' got nan"):
-        pm.score([str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], tmp_path / "out.parquet", scorer=strange)
+        pm.score(
+            [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")],
+            tmp_path / "out.parquet",
+            scorer=strange,
+        )
 
 
 def test_the_command(models: Path, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from prefmill.cli import app
+    from prefmill.cli.main import app
 
     pool = pool_file(tmp_path, ["a", "a tool"])
-    arguments = ["score", str(pool), "-o", str(tmp_path / "out.parquet"), "--model", str(models / "reward")]
+    arguments = [
+        "score",
+        str(pool),
+        "-o",
+        str(tmp_path / "out.parquet"),
+        "--model",
+        str(models / "reward"),
+    ]
     failed = CliRunner().invoke(app, arguments)
     assert isinstance(failed.exception, BadRow)
     done = CliRunner().invoke(app, [*arguments, "--on-bad-row", "null"])
@@ -198,12 +259,15 @@ def test_the_command(models: Path, tmp_path: Path) -> None:
     assert "row 1 of" in done.stderr
 
 
-# -- sample --------------------------------------------------------------------------------------------------------------------------------
+# -- sample
+# --------------------------------------------------------------------------------------------------------------------------------
 
 
 def prompt_file(folder: Path, prompts: Sequence[str]) -> Path:
     path = folder / "prompts.jsonl"
-    pl.DataFrame({"id": [f"q{i}" for i in range(len(prompts))], "prompt": prompts}).write_ndjson(path)
+    pl.DataFrame({"id": [f"q{i}" for i in range(len(prompts))], "prompt": prompts}).write_ndjson(
+        path
+    )
     return path
 
 
@@ -220,7 +284,13 @@ def test_sample_from_a_server_that_refuses_a_prompt(tmp_path: Path) -> None:
     out = tmp_path / "pool.parquet"
     with serving.server(answer) as url:
         sampler = pm.EndpointSampler(url=url, model="m", concurrency=1)
-        options: dict[str, Any] = {"sampler": sampler, "n": 1, "temperatures": [1.0], "id": "id", "chunk_rows": 1}
+        options: dict[str, Any] = {
+            "sampler": sampler,
+            "n": 1,
+            "temperatures": [1.0],
+            "id": "id",
+            "chunk_rows": 1,
+        }
         with pytest.raises(BadRow, match="400 maximum context length") as caught:
             pm.sample(prompts, out, **options)
         assert f"sample: row 2 of '{prompts}' (id 'q2') has no answer" in str(caught.value)
@@ -242,7 +312,10 @@ def test_sample_from_a_model_whose_template_refuses_a_prompt(models: Path, tmp_p
     done = pm.sample(prompts, tmp_path / "pool.parquet", on_bad_row="null", **options)
     assert done.null == {"template_failed": 2, "too_long": 2}
     pm.sample(prompt_file(tmp_path, ["a", "b"]), tmp_path / "good.parquet", **options)
-    pool, good = (pl.read_parquet(tmp_path / f"{name}.parquet").drop_nulls("completion") for name in ("pool", "good"))
+    pool, good = (
+        pl.read_parquet(tmp_path / f"{name}.parquet").drop_nulls("completion")
+        for name in ("pool", "good")
+    )
     assert pool.equals(good), "an answer depends on its own prompt only"
 
 
@@ -257,12 +330,23 @@ def test_sample_from_a_sampler_of_ones_own(tmp_path: Path) -> None:
             return [Answer(str(request.prompt), "stop", None, None) for request in requests]
 
     prompts = prompt_file(tmp_path, ["a", "bad", "c"])
-    done = pm.sample(prompts, tmp_path / "pool.parquet", sampler=Shy(), n=3, temperatures=[1.0], on_bad_row="null")
+    done = pm.sample(
+        prompts,
+        tmp_path / "pool.parquet",
+        sampler=Shy(),
+        n=3,
+        temperatures=[1.0],
+        on_bad_row="null",
+    )
     assert done.null == {"bad_answer": 3}
-    assert pl.read_parquet(tmp_path / "pool.parquet")["completion"].to_list() == ["a"] * 3 + [None] * 3 + ["c"] * 3
+    assert (
+        pl.read_parquet(tmp_path / "pool.parquet")["completion"].to_list()
+        == ["a"] * 3 + [None] * 3 + ["c"] * 3
+    )
 
 
-# -- judge and endpoint --------------------------------------------------------------------------------------------------------------------
+# -- judge and endpoint
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_judge_on_a_server(tmp_path: Path) -> None:
@@ -273,7 +357,9 @@ def test_a_judge_on_a_server(tmp_path: Path) -> None:
     pool = pool_file(tmp_path, ["a", "bad", "c"])
     with serving.server(answer) as url:
         judge = pm.JudgeScorer(sampler=pm.EndpointSampler(url=url, model="m", concurrency=1))
-        with pytest.raises(BadRow, match=r"judge: row 1 of .* cannot be judged; .* got 400 filtered"):
+        with pytest.raises(
+            BadRow, match=r"judge: row 1 of .* cannot be judged; .* got 400 filtered"
+        ):
             pm.score(pool, tmp_path / "out.parquet", scorer=judge)
         done = pm.score(pool, tmp_path / "out.parquet", scorer=judge, on_bad_row="null")
     assert (done.null, scores(tmp_path / "out.parquet")) == ({"refused": 1}, [7.0, None, 7.0])
@@ -281,9 +367,14 @@ def test_a_judge_on_a_server(tmp_path: Path) -> None:
 
 def test_a_judge_in_this_process(models: Path, tmp_path: Path) -> None:
     """All rows that ask the refused question are bad, equal ones too."""
-    judge = pm.JudgeScorer(sampler=pm.LocalSampler(model=models / "causal", max_new_tokens=3), rubric="{prompt}{completion}")
+    judge = pm.JudgeScorer(
+        sampler=pm.LocalSampler(model=models / "causal", max_new_tokens=3),
+        rubric="{prompt}{completion}",
+    )
     pool = tmp_path / "pool.jsonl"
-    pl.DataFrame({"prompt": ["p", "p", "p", "q"], "completion": ["a", "tool", "tool", "x" * 1100]}).write_ndjson(pool)
+    pl.DataFrame(
+        {"prompt": ["p", "p", "p", "q"], "completion": ["a", "tool", "tool", "x" * 1100]}
+    ).write_ndjson(pool)
     with pytest.raises(BadRow, match=r"judge: row 1 of"):
         pm.score(pool, tmp_path / "out.parquet", scorer=judge)
     done = pm.score(pool, tmp_path / "out.parquet", scorer=judge, on_bad_row="null")
@@ -292,7 +383,9 @@ def test_a_judge_in_this_process(models: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_an_endpoint_names_the_very_row(tmp_path: Path, status: int) -> None:
-    """Of the rows of one request: halves of it are asked for, so that the row is named, and the others are scored."""
+    """Of the rows of one request: halves of it are asked for, so that the row is named, and the
+    others are scored.
+    """
 
     def answer(path: str, body: Any, headers: dict[str, str]) -> serving.Said:
         texts = [row[1] for row in body["inputs"]]
@@ -303,13 +396,19 @@ def test_an_endpoint_names_the_very_row(tmp_path: Path, status: int) -> None:
     pool = pool_file(tmp_path, ["a", "bb", "ccc", "dddd", "bad", "ffffff", "g"])
     with serving.server(answer) as url:
         scorer = pm.EndpointScorer(url=url, kind="tei-predict", concurrency=1)
-        with pytest.raises(BadRow, match=rf"endpoint: row 4 of .* cannot be scored; .* got {status} no"):
+        with pytest.raises(
+            BadRow, match=rf"endpoint: row 4 of .* cannot be scored; .* got {status} no"
+        ):
             pm.score(pool, tmp_path / "out.parquet", scorer=scorer)
         done = pm.score(pool, tmp_path / "out.parquet", scorer=scorer, on_bad_row="null")
-    assert (done.null, scores(tmp_path / "out.parquet")) == ({"refused": 1}, [1.0, 2.0, 3.0, 4.0, None, 6.0, 1.0])
+    assert (done.null, scores(tmp_path / "out.parquet")) == (
+        {"refused": 1},
+        [1.0, 2.0, 3.0, 4.0, None, 6.0, 1.0],
+    )
 
 
-# -- training ------------------------------------------------------------------------------------------------------------------------------
+# -- training
+# ------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_training_names_and_leaves_out(models: Path, tmp_path: Path) -> None:
@@ -317,32 +416,58 @@ def test_training_names_and_leaves_out(models: Path, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.jsonl"
     chosen = ["good", "a tool", "same", "fine", "x" * 1100, "well"]
     rejected = ["bad", "b", "same", "a tool", "b", "no"]
-    pl.DataFrame({"prompt": [f"p{i}" for i in range(6)], "chosen": chosen, "rejected": rejected}).write_ndjson(pairs)
-    options: dict[str, Any] = {"model": models / "causal", "steps": 1, "holdout": 0, "batch_size": 2}
-    with pytest.raises(BadRow, match=r"train_reward: row 1 of .*pairs.jsonl' is refused by the chat template"):
+    pl.DataFrame(
+        {"prompt": [f"p{i}" for i in range(6)], "chosen": chosen, "rejected": rejected}
+    ).write_ndjson(pairs)
+    options: dict[str, Any] = {
+        "model": models / "causal",
+        "steps": 1,
+        "holdout": 0,
+        "batch_size": 2,
+    }
+    with pytest.raises(
+        BadRow, match=r"train_reward: row 1 of .*pairs.jsonl' is refused by the chat template"
+    ):
         pm.train_reward(pairs, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
     report = pm.train_reward(pairs, tmp_path / "out", on_bad_row="null", **options)
     assert report.dropped == {"same_text": 1, "template_failed": 2, "too_long": 1}
     assert (report.rows_in, report.rows_used) == (6, 2)
     policy = pm.train_policy(
-        pairs, tmp_path / "policy", method="dpo", on_bad_row="null", **{k: v for k, v in options.items() if k != "holdout"}
+        pairs,
+        tmp_path / "policy",
+        method="dpo",
+        on_bad_row="null",
+        **{k: v for k, v in options.items() if k != "holdout"},
     )
     assert policy.dropped == report.dropped
 
 
-# -- the error itself ----------------------------------------------------------------------------------------------------------------------
+# -- the error itself
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_list_is_closed() -> None:
     with pytest.raises(BadArgument, match="no such reason; got 'ugly'"):
         BadRow("x", "is ugly.", row=0, reason="ugly")
     with pytest.raises(BadArgument, match="on_bad_row is not one of"):
-        pm.score(pa.table({"prompt": ["p"], "completion": ["c"]}), "out.parquet", scorer=lengths, on_bad_row="drop")  # type: ignore[arg-type]
+        pm.score(
+            pa.table({"prompt": ["p"], "completion": ["c"]}),
+            "out.parquet",
+            scorer=lengths,
+            on_bad_row="drop",
+        )  # type: ignore[arg-type]
     assert all(reason.isidentifier() for reason in BAD_ROW)
 
 
 def test_it_goes_to_another_process() -> None:
-    error = BadRow("score", "is bad.", row=3, reason="too_long", hint="cut it.").named("row 3 of 'x'")
+    error = BadRow("score", "is bad.", row=3, reason="too_long", hint="cut it.").named(
+        "row 3 of 'x'"
+    )
     again = pickle.loads(pickle.dumps(error))
-    assert (str(again), again.row, again.reason, again.hint) == (str(error), 3, "too_long", error.hint)
+    assert (str(again), again.row, again.reason, again.hint) == (
+        str(error),
+        3,
+        "too_long",
+        error.hint,
+    )

@@ -1,4 +1,6 @@
-"""Chunking changes no meaning: a scorer that compares the candidates of a prompt sees all of them, and the columns that it reads."""
+"""Chunking changes no meaning: a scorer that compares the candidates of a prompt sees all of them,
+and the columns that it reads.
+"""
 
 from __future__ import annotations
 
@@ -63,9 +65,16 @@ def test_a_function_that_ranks_inside_a_prompt(tmp_path: Path, chunk_rows: int) 
 
     pool = pool_of([40, 1, 20])
     wanted = [float(n + 1) for n in (*range(40), 0, *range(20))]
-    pm.score(pool, tmp_path / "out.parquet", scorer=lambda batch: rank(batch).to_arrow(), chunk_rows=chunk_rows)
+    pm.score(
+        pool,
+        tmp_path / "out.parquet",
+        scorer=lambda batch: rank(batch).to_arrow(),
+        chunk_rows=chunk_rows,
+    )
     assert scores(tmp_path / "out.parquet") == wanted
-    out = pm.score_stream(pool, lambda batch: rank(batch).to_arrow(), chunk_rows=chunk_rows).read_all()
+    out = pm.score_stream(
+        pool, lambda batch: rank(batch).to_arrow(), chunk_rows=chunk_rows
+    ).read_all()
     assert out["score"].to_pylist() == wanted
 
 
@@ -103,10 +112,13 @@ def test_a_function_may_say_that_it_compares_nothing(tmp_path: Path) -> None:
 def test_ensembles_compare_where_one_does(tmp_path: Path) -> None:
     both = pm.Ensemble(scorers={"judge": judge(), "length": lambda batch: [0.0] * batch.num_rows})
     pm.score(pool_of([40]), tmp_path / "out.parquet", scorer=both, chunk_rows=1)
-    assert pl.read_parquet(tmp_path / "out.parquet")["score_judge"].to_list() == pytest.approx([n / 39 for n in range(40)])
+    assert pl.read_parquet(tmp_path / "out.parquet")["score_judge"].to_list() == pytest.approx(
+        [n / 39 for n in range(40)]
+    )
 
 
-# -- pairs ---------------------------------------------------------------------------------------------------------------------------------
+# -- pairs
+# ---------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", ["all", "baseline"])
@@ -121,20 +133,32 @@ def test_so_many_pairs_and_no_more_are_made(schedule: Any, most: int) -> None:
     assert len(set(found)) == len(found)
     assert peak < 3_000_000
     if schedule == "all" and most == 2000:
-        assert sorted(n for pair in found for n in pair) == list(range(4000)), "in the first round each meets one"
+        assert sorted(n for pair in found for n in pair) == list(range(4000)), (
+            "in the first round each meets one"
+        )
 
 
-# -- other columns -------------------------------------------------------------------------------------------------------------------------
+# -- other columns
+# -------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_function_sees_the_other_columns(tmp_path: Path) -> None:
     """As TRL's reward functions do; also where the prompts do not stand together."""
-    pool = pool_of([3, 3]).with_columns(tags=pl.col("gold").map_elements(lambda n: [str(n)], return_dtype=pl.List(pl.String)))
+    pool = pool_of([3, 3]).with_columns(
+        tags=pl.col("gold").map_elements(lambda n: [str(n)], return_dtype=pl.List(pl.String))
+    )
     mixed = pool[[0, 3, 1, 4, 2, 5]]
 
     def right(batch: pa.RecordBatch) -> list[float]:
-        said = zip(batch["completion"].to_pylist(), batch["gold"].to_pylist(), batch["tags"].to_pylist(), strict=True)
-        return [float(len(text) == gold + 1 and tags == [str(gold)]) + gold for text, gold, tags in said]
+        said = zip(
+            batch["completion"].to_pylist(),
+            batch["gold"].to_pylist(),
+            batch["tags"].to_pylist(),
+            strict=True,
+        )
+        return [
+            float(len(text) == gold + 1 and tags == [str(gold)]) + gold for text, gold, tags in said
+        ]
 
     for name, rows in (("together", pool), ("mixed", mixed)):
         pm.score(rows, tmp_path / f"{name}.parquet", scorer=right, chunk_rows=2)
@@ -171,7 +195,8 @@ def test_columns_are_named_by_role_first(tmp_path: Path) -> None:
     assert scores(tmp_path / "out.parquet") == [7.0]
 
 
-# -- what is refused before anything is scored ---------------------------------------------------------------------------------------------
+# -- what is refused before anything is scored
+# ---------------------------------------------------------------------------------------------
 
 
 def never(batch: pa.RecordBatch) -> list[float]:
@@ -181,42 +206,72 @@ def never(batch: pa.RecordBatch) -> list[float]:
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 def test_message_lists_go_into_no_csv(tmp_path: Path, suffix: str) -> None:
     talk = [{"role": "user", "content": "hi"}]
-    pool = pl.DataFrame({"prompt": [talk], "completion": [[{"role": "assistant", "content": "yo"}]]})
+    pool = pl.DataFrame(
+        {"prompt": [talk], "completion": [[{"role": "assistant", "content": "yo"}]]}
+    )
     with pytest.raises(ValueError, match=re.compile("csv|list", re.IGNORECASE)):
         pm.score(pool, tmp_path / f"out.{suffix}", scorer=never)
 
 
-@pytest.mark.parametrize(("column", "name"), [("Score", "score"), ("SCORE", "score"), ("quality", "Quality")])
+@pytest.mark.parametrize(
+    ("column", "name"), [("Score", "score"), ("SCORE", "score"), ("quality", "Quality")]
+)
 def test_a_column_that_differs_in_case_only(tmp_path: Path, column: str, name: str) -> None:
     """`Score` next to `score` could not be read again."""
     pool = pool_of([2]).with_columns(pl.lit(1).alias(column))
-    with pytest.raises(ValueError, match=rf"already has a column '{column}'.*\nHint: --score-column"):
+    with pytest.raises(
+        ValueError, match=rf"already has a column '{column}'.*\nHint: --score-column"
+    ):
         pm.score(pool, tmp_path / "out.parquet", scorer=never, score_column=name)
 
 
 def test_two_columns_of_a_scorer_that_differ_in_case_only(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="differ in case only"):
-        pm.score(pool_of([2]), tmp_path / "out.parquet", scorer=pm.Ensemble(scorers={"rm": never, "RM": never}))
+        pm.score(
+            pool_of([2]),
+            tmp_path / "out.parquet",
+            scorer=pm.Ensemble(scorers={"rm": never, "RM": never}),
+        )
 
 
 def test_a_stream_does_not_compare_half_a_prompt(tmp_path: Path) -> None:
-    """Rows of a prompt that stand apart would be two tournaments: refused where the scorer says that it compares, else scored."""
+    """Rows of a prompt that stand apart would be two tournaments: refused where the scorer says
+    that it compares, else scored.
+    """
     pool = pool_of([3, 3])
     mixed = pool[[0, 3, 1, 4, 2, 5]]
-    assert pm.score_stream(pool, judge(), chunk_rows=1).read_all()["score"].to_pylist() == [0.0, 0.5, 1.0] * 2
+    assert (
+        pm.score_stream(pool, judge(), chunk_rows=1).read_all()["score"].to_pylist()
+        == [0.0, 0.5, 1.0] * 2
+    )
     both = pm.Ensemble(scorers={"judge": judge(), "length": lambda batch: [0.0] * batch.num_rows})
     for scorer in (judge(), both):
-        with pytest.raises(ValueError, match=r"row 2 has a prompt that earlier rows have.*\nHint: sort the source by prompt"):
+        with pytest.raises(
+            ValueError,
+            match=r"row 2 has a prompt that earlier rows have.*\nHint: sort the source by prompt",
+        ):
             pm.score_stream(mixed, scorer, chunk_rows=1).read_all()
     pm.score(mixed, tmp_path / "out.parquet", scorer=judge(), chunk_rows=1)
     assert scores(tmp_path / "out.parquet") == [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]
-    assert pm.score_stream(mixed, lambda batch: [1.0] * batch.num_rows, chunk_rows=1).read_all()["score"].to_pylist() == [1.0] * 6
+    assert (
+        pm.score_stream(mixed, lambda batch: [1.0] * batch.num_rows, chunk_rows=1)
+        .read_all()["score"]
+        .to_pylist()
+        == [1.0] * 6
+    )
 
 
 def test_values_of_many_shapes_are_json_text(tmp_path: Path) -> None:
-    """A column of objects with other keys in every row: a function reads each as its own row has it."""
+    """A column of objects with other keys in every row: a function reads each as its own row has
+    it.
+    """
     pool = tmp_path / "pool.jsonl"
-    pool.write_text("".join(f'{{"prompt": "p", "completion": "c", "meta": {meta}}}\n' for meta in ('{"a": 1}', '{"b": "x"}', '{"a": []}')))
+    pool.write_text(
+        "".join(
+            f'{{"prompt": "p", "completion": "c", "meta": {meta}}}\n'
+            for meta in ('{"a": 1}', '{"b": "x"}', '{"a": []}')
+        )
+    )
     read: list[Any] = []
 
     def meta(batch: pa.RecordBatch) -> list[float]:

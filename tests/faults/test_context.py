@@ -1,4 +1,6 @@
-"""System prompts, tools, images and template arguments: they reach the output, or a pair is refused."""
+"""System prompts, tools, images and template arguments: they reach the output, or a pair is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -183,7 +185,7 @@ def test_the_line_of_the_hint_pairs_inside_a_system_prompt(host, tmp_path):
 def test_the_command_takes_the_line_of_the_hint(tmp_path):
     from typer.testing import CliRunner
 
-    from prefmill.cli import app
+    from prefmill.cli.main import app
 
     feedback(prompt=["p"] * 4, system=["x", "y", "x", "y"]).write_ndjson(tmp_path / "in.jsonl")
     command = ["pairs", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl"), "--quiet"]
@@ -203,7 +205,9 @@ def test_macros_keep_other_columns_too(kept):
         con.register("feedback", frame)
         pairs = con.sql(f"FROM preference_pairs('feedback', keep := {kept})").columns
         assert pairs[5:] == ["tools", *(f"{s}_{n}" for s in ("chosen", "rejected") for n in kept)]
-        labels = con.sql(f"FROM unpaired('feedback', keep := {[n for n in kept if n != 'completion']})")
+        labels = con.sql(
+            f"FROM unpaired('feedback', keep := {[n for n in kept if n != 'completion']})"
+        )
         assert labels.columns[4:] == ["tools", *(n for n in kept if n == "system")]
         lazily = pm.Pairs().lazy(frame, keep=kept).collect_schema().names()
         assert sorted(lazily) == sorted(pairs)
@@ -270,6 +274,9 @@ def test_splits_go_by_the_prompt_without_its_system_prompt(tmp_path):
         roles={"group": ["prompt", "system"]},
         split={"train": 0.5, "test": 0.5},
     )
-    asked = {name: {prompt[-1]["content"] for prompt in pl.read_ndjson(path)["prompt"].to_list()} for name, path in report.output.items()}
+    asked = {
+        name: {prompt[-1]["content"] for prompt in pl.read_ndjson(path)["prompt"].to_list()}
+        for name, path in report.output.items()
+    }
     assert asked["train"].isdisjoint(asked["test"])
     assert len(asked["train"] | asked["test"]) == n // 4

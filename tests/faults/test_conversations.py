@@ -22,18 +22,26 @@ GOOD, BAD = ([{"role": "assistant", "content": text}] for text in "ab")
 
 def feedback(prompt: object, completions: tuple, kinds: tuple) -> pl.DataFrame:
     rows = {"prompt": [prompt] * 2, "completion": list(completions), "score": [5, 1]}
-    return pl.DataFrame(rows, schema={"prompt": kinds[0], "completion": kinds[1], "score": pl.Int64})
+    return pl.DataFrame(
+        rows, schema={"prompt": kinds[0], "completion": kinds[1], "score": pl.Int64}
+    )
 
 
 TABLES = {
     "a prompt of messages, answers of text": feedback(ASK, ("a", "b"), (CHAT, pl.String)),
     "a prompt of text, answers of messages": feedback("p", (GOOD, BAD), (pl.String, CHAT)),
-    "a ShareGPT prompt, answers of text": feedback([{"from": "human", "value": "p"}], ("a", "b"), (SHAREGPT, pl.String)),
+    "a ShareGPT prompt, answers of text": feedback(
+        [{"from": "human", "value": "p"}], ("a", "b"), (SHAREGPT, pl.String)
+    ),
     "a prompt of text, ShareGPT answers": feedback(
-        "p", ([{"from": "gpt", "value": "a"}], [{"from": "gpt", "value": "b"}]), (pl.String, SHAREGPT)
+        "p",
+        ([{"from": "gpt", "value": "a"}], [{"from": "gpt", "value": "b"}]),
+        (pl.String, SHAREGPT),
     ),
     "a prompt of messages, categorical answers": feedback(ASK, ("a", "b"), (CHAT, pl.Categorical)),
-    "roles of OASST": feedback([{"role": "prompter", "content": "p"}], ("a", "b"), (CHAT, pl.Enum(["a", "b"]))),
+    "roles of OASST": feedback(
+        [{"role": "prompter", "content": "p"}], ("a", "b"), (CHAT, pl.Enum(["a", "b"]))
+    ),
 }
 
 
@@ -103,7 +111,9 @@ def test_text_stays_text_and_the_namespace_follows_the_rule():
 
 
 def test_further_fields_of_messages_survive():
-    """SQL has no way to drop a field that it does not know the name of: it keeps from and value too."""
+    """SQL has no way to drop a field that it does not know the name of: it keeps from and value
+    too.
+    """
     message = {"from": "human", "value": "p", "weight": 3}
     kind = pl.List(pl.Struct({"from": pl.String, "value": pl.String, "weight": pl.Int64}))
     frame = feedback([message], ("a", "b"), (kind, pl.String))
@@ -122,6 +132,8 @@ def test_plain_text_costs_the_query_nothing():
     """All forms but the one that is needed are gone when the query runs."""
     with duckdb.connect() as con:
         install(con)
-        con.execute("CREATE TABLE t AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM range(9) r(i)")
+        con.execute(
+            "CREATE TABLE t AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM range(9) r(i)"
+        )
         ((_, plan),) = con.sql("EXPLAIN FROM preference_pairs('t')").fetchall()
         assert "assistant" not in plan

@@ -1,4 +1,6 @@
-"""Every public macro over 60,000 rows in the shell of DuckDB 1.5: right counts, and work that grows with the rows."""
+"""Every public macro over 60,000 rows in the shell of DuckDB 1.5: right counts, and work that grows
+with the rows.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ pytestmark = pytest.mark.skipif(shell() is None, reason="no duckdb shell: pip in
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory) -> str:
-    """15,000 prompts of 4 answers with the scores 1 to 4; the same rows are a chain of states, and a tree of two levels."""
+    """15,000 prompts of 4 answers with the scores 1 to 4; the same rows are a chain of states, and
+    a tree of two levels.
+    """
     path = tmp_path_factory.mktemp("shell") / "rows.parquet"
     duckdb.sql(f"""COPY (
         SELECT 'prompt ' || i // {EACH} AS prompt, 'answer ' || i AS completion, 1.0 + i % {EACH} AS score,
@@ -40,7 +44,9 @@ def table(tmp_path_factory) -> str:
 
 
 def run_in_shell(query: str) -> list[dict[str, Any]]:
-    """The rows of `query`, from a shell that is killed if it needs more than `CPU_LIMIT_S` seconds of CPU time."""
+    """The rows of `query`, from a shell that is killed if it needs more than `CPU_LIMIT_S` seconds
+    of CPU time.
+    """
     done = subprocess.run(
         [shell(), "-bail", "-batch", "-json"],
         input=f".read sql/prefmill.sql\n{query};",
@@ -129,7 +135,7 @@ CALLS = {
         "count(*) AS rows, count(DISTINCT prompt) AS prompts, count(DISTINCT (split, prompt)) AS places",
         {"rows": ROWS, "prompts": GROUPS, "places": GROUPS},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("macro", CALLS)
@@ -144,19 +150,37 @@ def test_every_public_macro_is_tried():
     assert {name for name in macro_texts() if not name.startswith("pref_")} == set(CALLS)
 
 
-@pytest.mark.parametrize("strategy", ["best_worst", "best_random", "best_rest", "adjacent", "threshold"])
+@pytest.mark.parametrize(
+    "strategy", ["best_worst", "best_random", "best_rest", "adjacent", "threshold"]
+)
 def test_every_strategy_is_linear_in_the_shell(strategy, table):
     call = f"preference_pairs('{table}', strategy := '{strategy}', chosen_min := 4, rejected_below := 4)"
-    pairs = {"best_worst": 1, "best_random": 1, "best_rest": 3, "adjacent": 1, "threshold": 3}[strategy] * GROUPS
-    assert run_in_shell(f"SELECT count(*) AS rows, count(DISTINCT chosen) AS chosen FROM {call}") == [{"rows": pairs, "chosen": GROUPS}]
+    pairs = {"best_worst": 1, "best_random": 1, "best_rest": 3, "adjacent": 1, "threshold": 3}[
+        strategy
+    ] * GROUPS
+    assert run_in_shell(
+        f"SELECT count(*) AS rows, count(DISTINCT chosen) AS chosen FROM {call}"
+    ) == [{"rows": pairs, "chosen": GROUPS}]
 
 
 @pytest.mark.parametrize(
     ("plan", "rows"),
     [
         (pm.Pairs(), GROUPS),
-        (pm.Pairs(strategy="all", chosen_min=None, rejected_below=None, aggregate="mean", tie_break="id"), 6 * GROUPS),
-        (pm.Pairs(strategy="all", chosen_min=None, rejected_below=None, normalize="zscore"), 4 * GROUPS),
+        (
+            pm.Pairs(
+                strategy="all",
+                chosen_min=None,
+                rejected_below=None,
+                aggregate="mean",
+                tie_break="id",
+            ),
+            6 * GROUPS,
+        ),
+        (
+            pm.Pairs(strategy="all", chosen_min=None, rejected_below=None, normalize="zscore"),
+            4 * GROUPS,
+        ),
         (pm.Unpaired(chosen_min=3, rejected_below=3), ROWS),
         (pm.BestOf(k=2, length_control=True), 2 * GROUPS),
         (pm.Advantage(aggregate="max"), ROWS),
@@ -165,16 +189,22 @@ def test_every_strategy_is_linear_in_the_shell(strategy, table):
 )
 def test_the_query_of_a_plan_is_linear_in_the_shell(plan, rows, table):
     query = plan.sql(table)
-    assert run_in_shell(f"SELECT count(*) AS rows, count(hash(told)) AS hashes FROM ({query}) AS told") == [{"rows": rows, "hashes": rows}]
+    assert run_in_shell(
+        f"SELECT count(*) AS rows, count(hash(told)) AS hashes FROM ({query}) AS told"
+    ) == [{"rows": rows, "hashes": rows}]
 
 
 def test_pairs_of_equal_texts_are_left_out_in_the_shell(tmp_path):
-    """The comparison that became the loop still compares: message lists and texts, empty ones too."""
+    """The comparison that became the loop still compares: message lists and texts, empty ones
+    too.
+    """
     path = tmp_path / "same.parquet"
     duckdb.sql(f"""COPY (FROM (VALUES ('p', 'a', 5), ('p', 'a', 1), ('q', '', 5), ('q', 'b', 1), ('r', '', 5), ('r', '', 1))
                          AS t(prompt, completion, score)) TO '{path}' (FORMAT parquet)""")
     assert run_in_shell(f"FROM preference_pairs('{path}') SELECT prompt, chosen, rejected") == [
         {"prompt": "q", "chosen": "", "rejected": "b"}
     ]
-    (report,) = run_in_shell(f"FROM pair_report('{path}') SELECT pairs_out, dropped['identical_text'] AS same")
+    (report,) = run_in_shell(
+        f"FROM pair_report('{path}') SELECT pairs_out, dropped['identical_text'] AS same"
+    )
     assert report == {"pairs_out": 1, "same": 4}

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import prefmill as pm
-from prefmill.show import nothing_hint
+from prefmill.cli.show import nothing_hint
 
 SET = {"chosen_min": 4, "rejected_below": 4}
 
@@ -23,7 +23,9 @@ SET = {"chosen_min": 4, "rejected_below": 4}
         ("pp", [1, 2], "largest score seen 2, chosen_min 4: lower --chosen-min", "tie"),
     ],
 )
-def test_no_hint_names_a_threshold_that_changes_nothing(prompts: str, scores: list[int], said: str, unsaid: str, tmp_path: Path) -> None:
+def test_no_hint_names_a_threshold_that_changes_nothing(
+    prompts: str, scores: list[int], said: str, unsaid: str, tmp_path: Path
+) -> None:
     rows = pl.DataFrame({"prompt": list(prompts), "completion": ["a", "b"], "score": scores})
     rows.write_parquet(tmp_path / "in.parquet")
     plan = pm.Pairs(**SET)

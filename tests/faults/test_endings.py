@@ -1,4 +1,6 @@
-"""Commands end in time after a signal, and say what a full disk took: with their exit code, and nothing else on the screen."""
+"""Commands end in time after a signal, and say what a full disk took: with their exit code, and
+nothing else on the screen.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ import polars as pl
 import pytest
 
 import prefmill as pm
-from prefmill import ending, sinks
+from prefmill import ending
+from prefmill.writers import sinks
 
 #: A join that no machine ends: DuckDB is in one call all the while.
 LONG = "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range + b.range = 7"
@@ -58,7 +61,9 @@ def test_the_bound_is_five_seconds():
 def test_a_pair_run_ends_with_the_signal(number, code, tmp_path):
     """It waits for its input, as a run waits for a slow disk."""
     os.mkfifo(tmp_path / "rows.jsonl")
-    command = started("pairs", tmp_path / "rows.jsonl", "-o", tmp_path / "pairs.parquet", "--temp-dir", tmp_path)
+    command = started(
+        "pairs", tmp_path / "rows.jsonl", "-o", tmp_path / "pairs.parquet", "--temp-dir", tmp_path
+    )
     until(lambda: any(tmp_path.glob("prefmill-*")), "its temporary folder")
     time.sleep(0.3)
     command.send_signal(number)
@@ -91,7 +96,9 @@ def pool(tmp_path_factory) -> Path:
 
 
 def small_files() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))  # Python ignores its signal: writes fail with EFBIG
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (40_000, 40_000)
+    )  # Python ignores its signal: writes fail with EFBIG
 
 
 @pytest.mark.parametrize(
@@ -104,8 +111,20 @@ def small_files() -> None:
 )
 def test_a_full_target_is_said_in_one_line(command, name, pool, tmp_path):
     extra = ["--no-thresholds"] if command == "pairs" else []
-    arguments = [sys.executable, "-m", "prefmill", command, str(pool), "-o", str(tmp_path / name), "-q", *extra]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, preexec_fn=small_files)
+    arguments = [
+        sys.executable,
+        "-m",
+        "prefmill",
+        command,
+        str(pool),
+        "-o",
+        str(tmp_path / name),
+        "-q",
+        *extra,
+    ]
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, check=False, preexec_fn=small_files
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         f"prefmill: {tmp_path / name}: cannot be written; {os.strerror(errno.EFBIG)}.",
@@ -115,7 +134,9 @@ def test_a_full_target_is_said_in_one_line(command, name, pool, tmp_path):
 
 
 def test_in_python_it_is_an_error_of_the_system(pool, tmp_path, monkeypatch):
-    """`/dev/full` takes nothing: whatever the encoder makes of it, it comes out with its number and the target's name."""
+    """`/dev/full` takes nothing: whatever the encoder makes of it, it comes out with its number and
+    the target's name.
+    """
     real = Path.open
 
     def full(path: Path, mode: str = "r", *args, **more):
@@ -133,13 +154,19 @@ def test_in_python_it_is_an_error_of_the_system(pool, tmp_path, monkeypatch):
     ("more", "stream", "said"),
     [
         (("-o", "a.jsonl"), "stderr", "<stderr>: cannot be written; No space left on device."),
-        (("-o", "a.jsonl", "--json"), "stdout", "prefmill: <stdout>: cannot be written; No space left on device."),
+        (
+            ("-o", "a.jsonl", "--json"),
+            "stdout",
+            "prefmill: <stdout>: cannot be written; No space left on device.",
+        ),
         (("-o", "-"), "stdout", "prefmill: <stdout>: cannot be written; No space left on device."),
     ],
 )
 def test_a_full_stream_is_said_on_the_other(more, stream, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet("rows.parquet")
+    pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet(
+        "rows.parquet"
+    )
     with open("/dev/full", "w") as full:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: full}
         command = [sys.executable, "-m", "prefmill", "pairs", "rows.parquet", *more]
@@ -154,9 +181,14 @@ def test_a_full_stream_is_said_on_the_other(more, stream, said, tmp_path, monkey
 def test_data_on_stdout_stays_data(tmp_path, monkeypatch):
     """Where the rows go to stdout, a full stderr adds no line to them."""
     monkeypatch.chdir(tmp_path)
-    pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet("rows.parquet")
+    pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet(
+        "rows.parquet"
+    )
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "prefmill", "pairs", "rows.parquet", "-o", "-"]
         done = subprocess.run(command, text=True, check=False, stdout=subprocess.PIPE, stderr=full)
     assert done.returncode == 1
-    assert done.stdout == '{"prompt":"p","chosen":"a","rejected":"b","chosen_score":5.0,"rejected_score":1.0}\n'
+    assert (
+        done.stdout
+        == '{"prompt":"p","chosen":"a","rejected":"b","chosen_score":5.0,"rejected_score":1.0}\n'
+    )

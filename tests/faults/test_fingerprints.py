@@ -99,23 +99,30 @@ def print_of(function: Any) -> dict[str, str]:
     return dict(FunctionScorer(function).fingerprint)
 
 
-@pytest.mark.parametrize(("make", "one", "two"), [
-    (Weigher, 1.0, -1.0),
-    (Slotted, 1.0, -1.0),
-    (Forgetful, 1.0, -1.0),
-    (lambda by: Weigher(by).score, 1.0, -1.0),
-    (closed, 1.0, -1.0),
-    (defaulted, 1.0, -1.0),
-    (lambda function: functools.partial(function, by=2.0), scaled, squared),
-    (lambda by: functools.partial(scaled, by=by), 1.0, -1.0),
-    (lambda by: functools.wraps(lengths)(closed(by)), 1.0, -1.0),
-    (lambda by: functools.lru_cache(closed(by)), 1.0, -1.0),
-    (closed, np.arange(3.0), np.arange(3.0)[::-1]),
-    (closed, {"a": [1, {2, 3}]}, {"a": [1, {2, 4}]}),
-    (closed, Weigher(1), Weigher(2)),
-    (of_tensor, 1.0, -1.0),
-    (lambda function: Ensemble(scorers={"a": function}).scorers["a"].function, closed(1), closed(2)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "one", "two"),
+    [
+        (Weigher, 1.0, -1.0),
+        (Slotted, 1.0, -1.0),
+        (Forgetful, 1.0, -1.0),
+        (lambda by: Weigher(by).score, 1.0, -1.0),
+        (closed, 1.0, -1.0),
+        (defaulted, 1.0, -1.0),
+        (lambda function: functools.partial(function, by=2.0), scaled, squared),
+        (lambda by: functools.partial(scaled, by=by), 1.0, -1.0),
+        (lambda by: functools.wraps(lengths)(closed(by)), 1.0, -1.0),
+        (lambda by: functools.lru_cache(closed(by)), 1.0, -1.0),
+        (closed, np.arange(3.0), np.arange(3.0)[::-1]),
+        (closed, {"a": [1, {2, 3}]}, {"a": [1, {2, 4}]}),
+        (closed, Weigher(1), Weigher(2)),
+        (of_tensor, 1.0, -1.0),
+        (
+            lambda function: Ensemble(scorers={"a": function}).scorers["a"].function,
+            closed(1),
+            closed(2),
+        ),
+    ],
+)
 def test_what_decides_is_in_the_fingerprint(make: Callable[[Any], Any], one: Any, two: Any) -> None:
     """The same twice is the same; another attribute, argument, cell or default is another."""
     assert print_of(make(one)) == print_of(make(one))
@@ -139,10 +146,16 @@ def test_methods_and_attributes_of_a_class(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_module_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its code and its values count, wherever they are named; in another process the same file is the same."""
+    """Its code and its values count, wherever they are named; in another process the same file is
+    the same.
+    """
     monkeypatch.syspath_prepend(str(tmp_path))
     prints = []
-    for text in ("W = 1\ndef f(x): return x * W\n", "W = 2\ndef f(x): return x * W\n", "W = 1\ndef f(x): return x * W\n"):
+    for text in (
+        "W = 1\ndef f(x): return x * W\n",
+        "W = 2\ndef f(x): return x * W\n",
+        "W = 1\ndef f(x): return x * W\n",
+    ):
         (tmp_path / "own_weights.py").write_text(text)
         sys.modules.pop("own_weights", None)
         importlib.invalidate_caches()
@@ -158,11 +171,14 @@ def closed_over(module: Any) -> Callable[[pa.RecordBatch], Any]:
     return lambda batch: [function(1.0)] * batch.num_rows
 
 
-@pytest.mark.parametrize(("value", "says"), [
-    (threading.Lock(), "_thread.lock"),
-    ((n for n in range(3)), "generator"),
-    (Weigher(threading.Lock()), "_thread.lock"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (threading.Lock(), "_thread.lock"),
+        ((n for n in range(3)), "generator"),
+        (Weigher(threading.Lock()), "_thread.lock"),
+    ],
+)
 def test_what_cannot_be_told_is_another_every_time(value: Any, says: str) -> None:
     one, two = print_of(closed(value)), print_of(closed(value))
     assert one != two
@@ -226,7 +242,10 @@ def test_what_cannot_be_told_is_not_resumed(tmp_path: Path) -> None:
             return lengths(batch)
 
     pm.score(POOL, out, scorer=locked)
-    with pytest.raises(RunDiffers, match=r"(?s)not to be compared, for .*lock.*an attribute fingerprint of the function would tell"):
+    with pytest.raises(
+        RunDiffers,
+        match=r"(?s)not to be compared, for .*lock.*an attribute fingerprint of the function would tell",
+    ):
         pm.score(POOL, out, scorer=locked)
 
 

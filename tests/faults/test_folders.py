@@ -46,7 +46,9 @@ def test_a_saved_dataset_is_its_data(tmp_path, host):
     assert (report.rows_in, report.pairs_out) == (18, 9)
     # a plan over it keeps its result there, as `map` does
     pmd.pairs(datasets.load_from_disk(str(tmp_path / "ds")), chosen_min=None, rejected_below=None)
-    datasets.load_from_disk(str(tmp_path / "ds")).map(lambda row: {"completion": row["completion"] + "!"})
+    datasets.load_from_disk(str(tmp_path / "ds")).map(
+        lambda row: {"completion": row["completion"] + "!"}
+    )
     assert list((tmp_path / "ds").glob("cache-*.arrow"))
     assert pm.run(PLAN, tmp_path / "ds", None, engine=host).rows_in == 18
     assert pm.run(PLAN, f"{tmp_path}/ds/*", None, engine=host).rows_in == 18
@@ -60,11 +62,15 @@ def test_a_folder_that_we_wrote_is_its_data(tmp_path):
 
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_splits_are_named(tmp_path, dictionary):
-    """`pairs --split` writes a folder of splits, or a file for each: neither is read as one heap."""
+    """`pairs --split` writes a folder of splits, or a file for each: neither is read as one
+    heap.
+    """
     folder = tmp_path / "out"
     target = f"{folder}/" if dictionary else folder / "feedback.jsonl"
     folder.parent.mkdir(exist_ok=True)
-    pm.run(pm.BestOf(k=2), lines(tmp_path / "a.jsonl", ROWS), target, split={"train": 0.5, "test": 0.5})
+    pm.run(
+        pm.BestOf(k=2), lines(tmp_path / "a.jsonl", ROWS), target, split={"train": 0.5, "test": 0.5}
+    )
     with pytest.raises(BadInput, match=r"splits \['(train', 'test|test', 'train)'\]") as caught:
         pairs_in(folder)
     if dictionary:
@@ -72,7 +78,10 @@ def test_splits_are_named(tmp_path, dictionary):
         counts = [pm.run(PLAN, folder / split, None).rows_in for split in ("train", "test")]
     else:
         assert pairs_in(f"{folder}/**/*.jsonl") == 9  # what the hint says
-        counts = [pm.run(PLAN, folder / f"feedback-{split}.jsonl", None).rows_in for split in ("train", "test")]
+        counts = [
+            pm.run(PLAN, folder / f"feedback-{split}.jsonl", None).rows_in
+            for split in ("train", "test")
+        ]
     assert sum(counts) == 18
     assert min(counts) > 0
 
@@ -80,7 +89,11 @@ def test_splits_are_named(tmp_path, dictionary):
 @pytest.mark.parametrize(
     "names",
     [
-        ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/test-00000-of-00001.parquet"],
+        [
+            "data/train-00000-of-00002.parquet",
+            "data/train-00001-of-00002.parquet",
+            "data/test-00000-of-00001.parquet",
+        ],
         ["train/a.parquet", "validation/a.parquet"],
         ["x_train.parquet", "x_dev.parquet"],
     ],
@@ -95,7 +108,15 @@ def test_splits_of_a_snapshot(tmp_path, names):
 
 def test_a_snapshot_with_its_papers(tmp_path):
     lines(tmp_path / "s/data/train-00000-of-00001.jsonl", ROWS)
-    for name in ("README.md", "LICENSE", "LICENSE.txt", "CITATION.cff", "dataset_infos.json", ".gitattributes", "docs/notes.md"):
+    for name in (
+        "README.md",
+        "LICENSE",
+        "LICENSE.txt",
+        "CITATION.cff",
+        "dataset_infos.json",
+        ".gitattributes",
+        "docs/notes.md",
+    ):
         (tmp_path / "s" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "s" / name).write_text("{}")
     assert pairs_in(tmp_path / "s") == 9
@@ -157,16 +178,23 @@ def test_hive_values_are_decoded_once(tmp_path, host, ending):
     for n, value in enumerate(VALUES):
         folder = tmp_path / "h" / f"model={quote(value, safe='')}".replace("=.", "=%2E")
         folder.mkdir(parents=True)
-        rows = [{"prompt": "p", "completion": f"{n}a", "score": 2 * n}, {"prompt": "p", "completion": f"{n}b", "score": 2 * n + 1}]
+        rows = [
+            {"prompt": "p", "completion": f"{n}a", "score": 2 * n},
+            {"prompt": "p", "completion": f"{n}b", "score": 2 * n + 1},
+        ]
         if ending == "parquet":
             pq.write_table(pa.table(columns(rows)), folder / "a.parquet")
         else:
             lines(folder / "a.jsonl", rows)
     out = tmp_path / "out.jsonl"
-    report = pm.run(PLAN, tmp_path / "h", out, engine=host, roles={"group": "model"}, keep=["model"])
+    report = pm.run(
+        PLAN, tmp_path / "h", out, engine=host, roles={"group": "model"}, keep=["model"]
+    )
     assert (report.rows_in, report.pairs_out) == (2 * len(VALUES), len(VALUES))
     pairs = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert {VALUES[int(pair["chosen"][:-1])]: pair["chosen_model"] for pair in pairs} == {value: value for value in VALUES}
+    assert {VALUES[int(pair["chosen"][:-1])]: pair["chosen_model"] for pair in pairs} == {
+        value: value for value in VALUES
+    }
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -184,7 +212,9 @@ def test_many_small_files_share_one_connection(tmp_path, monkeypatch):
     from prefmill.readers import json_lines
 
     connect = json_lines.connect
-    monkeypatch.setattr(json_lines, "connect", lambda **more: made.update(["connections"]) or connect(**more))
+    monkeypatch.setattr(
+        json_lines, "connect", lambda **more: made.update(["connections"]) or connect(**more)
+    )
     for n in range(30):
         lines(tmp_path / f"d/{n:03}.jsonl", [ROWS[n % 18]])
     source = readers.open_source([str(tmp_path / "d")], temp_dir=tmp_path / "stage")

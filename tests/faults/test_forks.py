@@ -1,4 +1,6 @@
-"""A forked process is told that it cannot compute, and does not wait for ever; one that can, does."""
+"""A forked process is told that it cannot compute, and does not wait for ever; one that can,
+does.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,10 @@ def tried(entries: list[str]) -> str:
 def outcome(code: str, path: Path) -> list[str]:
     """What the forked child of a process that runs `code` prints."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, str(path)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return [line for line in done.stdout.splitlines() if not line.startswith("Hint:")]
@@ -105,12 +110,21 @@ def test_a_pool_of_processes_that_fork_gets_the_error(feedback):
     assert all("start workers with the method 'spawn'" in line or "forked" in line for line in told)
 
 
-@pytest.mark.parametrize("before", ["", IMPORTS, "import prefmill\n"], ids=["nothing", "all of it", "the package"])
+@pytest.mark.parametrize(
+    "before", ["", IMPORTS, "import prefmill\n"], ids=["nothing", "all of it", "the package"]
+)
 def test_a_fork_of_a_process_that_has_not_used_polars_computes(before, feedback):
     """Threads that were not started are not lost."""
-    setup = SETUP.replace("FRAME = pl.DataFrame", "make = lambda: pl.DataFrame").replace("TREE = ", "# ")
+    setup = SETUP.replace("FRAME = pl.DataFrame", "make = lambda: pl.DataFrame").replace(
+        "TREE = ", "# "
+    )
     code = (
-        setup + before + FORK + IMPORTS + "FRAME = make()\n" + tried([ENTRIES["run"], ENTRIES["lazy"], ENTRIES["pair_report of a frame"]])
+        setup
+        + before
+        + FORK
+        + IMPORTS
+        + "FRAME = make()\n"
+        + tried([ENTRIES["run"], ENTRIES["lazy"], ENTRIES["pair_report of a frame"]])
     )
     assert outcome(code, feedback) == ["done"] * 3
     assert pl.read_parquet(f"{feedback}.out.parquet").height == 1

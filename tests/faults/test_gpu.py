@@ -1,4 +1,6 @@
-"""What CUDA devices run, seen on a CPU: the real `varlen_attn` over a kernel that checks, fake CUDA tensors, graphs that are counted."""
+"""What CUDA devices run, seen on a CPU: the real `varlen_attn` over a kernel that checks, fake CUDA
+tensors, graphs that are counted.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,13 @@ import flash_on_cpu  # noqa: E402
 
 import prefmill as pm  # noqa: E402
 from prefmill.errors import BadArgument, OutOfDeviceMemory  # noqa: E402
+from prefmill.models.tokens import TokenRows  # noqa: E402
 from prefmill.scoring import EndpointScorer, RewardModel, abilities, attention, heads, models  # noqa: E402
 from prefmill.scoring.attention import StreamPlan  # noqa: E402
 from prefmill.scoring.engine import BATCH_TOKENS, Engine  # noqa: E402
 from prefmill.scoring.heads import LogProbHead, RewardHead  # noqa: E402
 from prefmill.scoring.packing import GATHERED_KEYS, Room, Stream, pack  # noqa: E402
 from prefmill.scoring.scorers import Scored  # noqa: E402
-from prefmill.scoring.tokens import TokenRows  # noqa: E402
 
 pytestmark = pytest.mark.score
 pools.one_thread()
@@ -85,16 +87,25 @@ def values(scorer: Engine, rows: TokenRows) -> np.ndarray:
     return scorer.run(scorer.plan(rows))[:, 0]
 
 
-# -- G1: one graph ----------------------------------------------------------------------------------------
+# -- G1: one graph
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(
     ("form", "dtype"),
-    [(attention.VARLEN, "bfloat16"), (attention.VARLEN, "float16"), (attention.BLOCKMASK, "float32")],
+    [
+        (attention.VARLEN, "bfloat16"),
+        (attention.VARLEN, "float16"),
+        (attention.BLOCKMASK, "float32"),
+    ],
 )
-def test_compiled_streams_are_one_graph(monkeypatch: pytest.MonkeyPatch, form: str, dtype: str) -> None:
-    """Ten streams of other segments, one of them without anything shared: no break, no recompile, the same scores."""
+def test_compiled_streams_are_one_graph(
+    monkeypatch: pytest.MonkeyPatch, form: str, dtype: str
+) -> None:
+    """Ten streams of other segments, one of them without anything shared: no break, no recompile,
+    the same scores.
+    """
     graphs: list[Any] = []
     plain = torch.compile
 
@@ -122,7 +133,9 @@ def test_compiled_streams_are_one_graph(monkeypatch: pytest.MonkeyPatch, form: s
     assert set(fast.layers) == {form}
 
 
-def test_a_compiler_that_fails_or_computes_something_else_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_fails_or_computes_something_else_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Before, an assertion of the compiler ended the run, at the first stream."""
     model, rows = tiny_model(torch.float32), some_rows(0)
     wanted = values(made(model, attention.SEGMENTS), rows)
@@ -138,9 +151,15 @@ def test_a_compiler_that_fails_or_computes_something_else_is_left_out(monkeypatc
 
         return run
 
-    for wrong, said in (((lambda body, **_: broken), "AssertionError: Guard failed"), (other, "it gives other values")):
+    for wrong, said in (
+        ((lambda body, **_: broken), "AssertionError: Guard failed"),
+        (other, "it gives other values"),
+    ):
         monkeypatch.setattr(torch, "compile", wrong)
-        with pytest.warns(UserWarning, match=f"torch.compile does not serve this model, which runs without: {said}"):
+        with pytest.warns(
+            UserWarning,
+            match=f"torch.compile does not serve this model, which runs without: {said}",
+        ):
             scorer = made(model, attention.SEGMENTS, compile=True)
         assert values(scorer, rows).tolist() == wanted.tolist()
 
@@ -153,7 +172,8 @@ def test_no_forward_keeps_its_keys() -> None:
     assert model(input_ids=torch.tensor([[1, 2]])).past_key_values is None
 
 
-# -- G2, G3: which form runs -------------------------------------------------------------------------------
+# -- G2, G3: which form runs
+# -------------------------------------------------------------------------------
 
 
 def before_2_12(
@@ -169,7 +189,9 @@ def before_2_12(
     scale: float | None = None,
     window_size: tuple[int, int] = (-1, -1),
 ) -> Any:
-    """`varlen_attn` as torch 2.11 has it: nobody tells it of grouped heads, which the kernel sees."""
+    """`varlen_attn` as torch 2.11 has it: nobody tells it of grouped heads, which the kernel
+    sees.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
     more = {"return_aux": return_aux, "scale": scale, "window_size": window_size}
@@ -189,13 +211,17 @@ def test_the_real_varlen_attn_over_a_kernel_that_checks(
     if window is not None:
         config = transformers.MistralConfig(**SIZES, sliding_window=window, initializer_range=0.1)
         torch.manual_seed(0)
-        model = transformers.MistralForSequenceClassification(config).to(getattr(torch, dtype)).eval()
+        model = (
+            transformers.MistralForSequenceClassification(config).to(getattr(torch, dtype)).eval()
+        )
     scorer, rows = made(model, attention.VARLEN), some_rows(1)
     assert (scorer.way, scorer.reason) == ("streams", "")
     flash_on_cpu.CALLS.clear()
     found = check_gpu.scores_of(scorer, rows)
     streams = scorer.plan(rows).streams
-    assert [call["sequences"] for call in flash_on_cpu.CALLS] == [len(s.segments) for s in streams for _ in range(2)]
+    assert [call["sequences"] for call in flash_on_cpu.CALLS] == [
+        len(s.segments) for s in streams for _ in range(2)
+    ]
     assert {call["left"] for call in flash_on_cpu.CALLS} == {-1 if window is None else window - 1}
     exact = made(model.float(), attention.SEGMENTS)
     spread = values(exact, rows).std()
@@ -214,7 +240,9 @@ def test_another_form_than_the_one_meant_is_an_error() -> None:
         return work
 
     scorer.plan = other  # type: ignore[method-assign]
-    assert check_gpu.scores_of(scorer, rows) is not None, "the form that the engine has is the form that ran"
+    assert check_gpu.scores_of(scorer, rows) is not None, (
+        "the form that the engine has is the form that ran"
+    )
     scorer.plan = plan  # type: ignore[method-assign]
     scorer.ours = attention.VARLEN
     run = attention.varlen
@@ -227,7 +255,10 @@ def test_another_form_than_the_one_meant_is_an_error() -> None:
 
     transformers.AttentionInterface.register(attention.VARLEN, double)
     try:
-        with pytest.raises(RuntimeError, match=r"attention ran as \{'prefmill_varlen': 4\}; expected \{'prefmill_varlen': 2\}"):
+        with pytest.raises(
+            RuntimeError,
+            match=r"attention ran as \{'prefmill_varlen': 4\}; expected \{'prefmill_varlen': 2\}",
+        ):
             check_gpu.scores_of(scorer, rows)
     finally:
         transformers.AttentionInterface.register(attention.VARLEN, run)
@@ -249,11 +280,15 @@ def played_cuda(monkeypatch: pytest.MonkeyPatch) -> PlayedCuda:
         monkeypatch.setattr(module, "to_device", lambda array, _: torch.from_numpy(array))
     # What a plan makes itself goes to the CPU, too.
     plain = StreamPlan.__init__
-    monkeypatch.setattr(StreamPlan, "__init__", lambda self, stream, _, *a, **k: plain(self, stream, CPU, *a, **k))
+    monkeypatch.setattr(
+        StreamPlan, "__init__", lambda self, stream, _, *a, **k: plain(self, stream, CPU, *a, **k)
+    )
     return PlayedCuda()
 
 
-def test_a_decoder_in_batches_on_cuda_is_told_when_it_is_loaded(monkeypatch: pytest.MonkeyPatch, played_cuda: PlayedCuda) -> None:
+def test_a_decoder_in_batches_on_cuda_is_told_when_it_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, played_cuda: PlayedCuda
+) -> None:
     def unknown(*_: Any, **__: Any) -> Any:
         raise TypeError("varlen_attn() got an unexpected keyword argument 'enable_gqa'")
 
@@ -262,7 +297,12 @@ def test_a_decoder_in_batches_on_cuda_is_told_when_it_is_loaded(monkeypatch: pyt
     with check_gpu.forced(attention.VARLEN), pytest.warns(UserWarning, match=said):
         Engine(tiny_model(torch.bfloat16), RewardHead(), played_cuda)
     bert = transformers.BertConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32, vocab_size=200, num_labels=1
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=32,
+        vocab_size=200,
+        num_labels=1,
     )
     with warnings.catch_warnings(), check_gpu.forced(attention.VARLEN):
         warnings.simplefilter("error")  # an encoder has no other way
@@ -270,7 +310,8 @@ def test_a_decoder_in_batches_on_cuda_is_told_when_it_is_loaded(monkeypatch: pyt
         assert Engine(encoder, RewardHead(), played_cuda).way == "batches"
 
 
-# -- G4: long prompts stay shared --------------------------------------------------------------------------
+# -- G4: long prompts stay shared
+# --------------------------------------------------------------------------
 
 
 def group(prompt: int, own: list[int]) -> TokenRows:
@@ -286,7 +327,9 @@ BUDGET = BATCH_TOKENS["cpu"]
 @pytest.mark.parametrize("times", [0.05, 0.3, 0.9, 0.999, 1.0, 1.001, 1.5, 8.0])
 @pytest.mark.parametrize(("own", "k"), [(1, 2), (8, 64), (16, 16), (300, 40), (2500, 9)])
 def test_a_prompt_around_the_budget_runs_once(times: float, own: int, k: int) -> None:
-    """Before, a prompt of the budget or more was run for each of its completions: 13 times the tokens."""
+    """Before, a prompt of the budget or more was run for each of its completions: 13 times the
+    tokens.
+    """
     prompt = int(BUDGET * times)
     rows = group(prompt, [own] * k)
     streams = pack(rows, np.arange(k), BUDGET)
@@ -301,7 +344,9 @@ def test_a_prompt_around_the_budget_runs_once(times: float, own: int, k: int) ->
     budget=st.integers(20, 300),
     gathers=st.sampled_from([0, 7, 100, 1 << 62]),
 )
-def test_tokens_and_gathered_keys_are_bounded(prompt: int, own: list[int], budget: int, gathers: int) -> None:
+def test_tokens_and_gathered_keys_are_bounded(
+    prompt: int, own: list[int], budget: int, gathers: int
+) -> None:
     rows = group(prompt, own)
     streams = pack(rows, np.arange(len(own)), Room(budget, gathers=gathers), least_ratio=1.0)
     if not gathers:
@@ -310,11 +355,15 @@ def test_tokens_and_gathered_keys_are_bounded(prompt: int, own: list[int], budge
         keys = attention.gathered_keys(stream.segments, None if gathers > 100 else gathers + 1)
         assert not gathers or keys <= GATHERED_KEYS * budget or len(stream.rows) == 1
     small = pack(rows, np.arange(len(own)), Room(budget, most=budget), least_ratio=1.0)
-    assert all(len(s) <= budget or len(s.rows) == 1 for s in small), "memory that ran out is not asked for again"
+    assert all(len(s) <= budget or len(s.rows) == 1 for s in small), (
+        "memory that ran out is not asked for again"
+    )
 
 
 def many_short(k: int = 40, prompt: int = 60) -> TokenRows:
-    """Completions of two tokens behind a prompt of sixty, next to a small group and a row of its own."""
+    """Completions of two tokens behind a prompt of sixty, next to a small group and a row of its
+    own.
+    """
     rng = np.random.default_rng(3)
     head, other = (rng.integers(1, 200, n).tolist() for n in (prompt, 4))
     rows = [[*head, 1 + i, 5] for i in range(k)] + [[*other, 7], [*other, 8, 9], [11, 12, 13]]
@@ -327,7 +376,9 @@ def any_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_prefixes_in_place_where_completions_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before, 40 copies of the prompt's keys were made in each layer; now the second call reads them where they are."""
+    """Before, 40 copies of the prompt's keys were made in each layer; now the second call reads
+    them where they are.
+    """
     any_dtype(monkeypatch)
     model, rows = tiny_model(torch.float32), many_short()
     scorer = made(model, attention.VARLEN)
@@ -345,7 +396,9 @@ def test_prefixes_in_place_where_completions_are_short(monkeypatch: pytest.Monke
     assert set(scorer.layers) == {attention.VARLEN}, "a few keys are cheaper copied"
 
 
-def test_a_kernel_whose_sums_have_another_layout_reads_nothing_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_whose_sums_have_another_layout_reads_nothing_in_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     any_dtype(monkeypatch)
 
     def transposed(*arguments: Any, return_aux: Any = None, **more: Any) -> Any:
@@ -355,7 +408,9 @@ def test_a_kernel_whose_sums_have_another_layout_reads_nothing_in_place(monkeypa
         return found if return_aux is None else (found[0], found[1].transpose(0, 1).contiguous())
 
     transposed.__signature__ = __import__("inspect").signature(before_2_12)  # type: ignore[attr-defined]
-    monkeypatch.setattr(attention, "varlen_kernel", lambda: lambda *a, **k: transposed(*a, enable_gqa=True, **k))
+    monkeypatch.setattr(
+        attention, "varlen_kernel", lambda: lambda *a, **k: transposed(*a, enable_gqa=True, **k)
+    )
     model, rows = tiny_model(torch.float32), many_short()
     scorer = made(model, attention.VARLEN)
     assert (scorer.way, scorer.cascades, scorer.reason) == ("streams", False, "")
@@ -366,7 +421,9 @@ def test_a_kernel_whose_sums_have_another_layout_reads_nothing_in_place(monkeypa
 
 
 def test_a_sliding_window_copies_what_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a window only its last keys are gathered, and streams are cut where these are too many."""
+    """Behind a window only its last keys are gathered, and streams are cut where these are too
+    many.
+    """
     any_dtype(monkeypatch)
     torch.manual_seed(0)
     config = transformers.MistralConfig(**SIZES, sliding_window=16, initializer_range=0.1)
@@ -381,9 +438,13 @@ def test_a_sliding_window_copies_what_it_sees(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("window", [None, 100, 700])
 def test_blocks_are_those_of_the_mask(window: int | None) -> None:
-    """FlexAttention's blocks, told by segments: none that is needed is left out, and none is whole that is not."""
+    """FlexAttention's blocks, told by segments: none that is needed is left out, and none is whole
+    that is not.
+    """
     rng = np.random.default_rng(5)
-    rows = [[*range(n), -k, *range(own)] for n in (300, 129) for k, own in enumerate((5, 400, 130))] + [[9] * 260]
+    rows = [
+        [*range(n), -k, *range(own)] for n in (300, 129) for k, own in enumerate((5, 400, 130))
+    ] + [[9] * 260]
     tokens = TokenRows.of(rows, [0, 0, 0, 1, 1, 1, 2])
     [stream] = pack(tokens, rng.permutation(len(rows)), 10**6)
     length = -(-len(stream) // 128) * 128
@@ -413,7 +474,8 @@ def listed(numbers: Any, which: Any) -> Any:
     return found
 
 
-# -- G5, G6, G10: loading, failing, memory -----------------------------------------------------------------
+# -- G5, G6, G10: loading, failing, memory
+# -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -428,7 +490,13 @@ def listed(numbers: Any, which: Any) -> Any:
     ],
 )
 def test_the_dtype_that_runs_and_its_fingerprint(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stored: str, asked: str, device: str, capability: tuple[int, int], runs: str
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    stored: str,
+    asked: str,
+    device: str,
+    capability: tuple[int, int],
+    runs: str,
 ) -> None:
     import shutil
 
@@ -436,15 +504,23 @@ def test_the_dtype_that_runs_and_its_fingerprint(
     monkeypatch.setattr(models, "pick_device", torch.device)
     folder = tmp_path / "model"
     shutil.copytree(pools.reward("llama"), folder)
-    transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=getattr(torch, stored)).save_pretrained(folder)
+    transformers.AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=getattr(torch, stored)
+    ).save_pretrained(folder)
     assert models.dtype_of(folder, asked, torch.device(device)) == runs
     assert RewardModel(model=folder, device=device, dtype=asked).fingerprint["dtype"] == runs
     config = folder / "config.json"  # an old folder does not say it: the weights do
-    config.write_text(config.read_text().replace(f'"dtype": "{stored}",', "").replace(f'"torch_dtype": "{stored}",', ""))
+    config.write_text(
+        config.read_text()
+        .replace(f'"dtype": "{stored}",', "")
+        .replace(f'"torch_dtype": "{stored}",', "")
+    )
     assert models.dtype_of(folder, asked, torch.device(device)) == runs
 
 
-def test_weights_go_straight_to_the_device_and_a_model_too_large_says_where_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_go_straight_to_the_device_and_a_model_too_large_says_where_to_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     told: dict[str, Any] = {}
 
     def load(*_: Any, **options: Any) -> Any:
@@ -455,7 +531,8 @@ def test_weights_go_straight_to_the_device_and_a_model_too_large_says_where_to_g
     monkeypatch.setattr(models, "pick_device", torch.device)
     monkeypatch.setattr(transformers.AutoModelForSequenceClassification, "from_pretrained", load)
     with pytest.raises(
-        OutOfDeviceMemory, match=r"does not fit into the memory of cuda:1\.\nHint: .*no tensor parallelism.*--scorer endpoint"
+        OutOfDeviceMemory,
+        match=r"does not fit into the memory of cuda:1\.\nHint: .*no tensor parallelism.*--scorer endpoint",
     ):
         models.load(pools.reward("llama"), "reward", device="cuda:1")
     assert told["device_map"] == {"": torch.device("cuda:1")}
@@ -465,18 +542,37 @@ def test_weights_go_straight_to_the_device_and_a_model_too_large_says_where_to_g
 POOL = pl.DataFrame({"prompt": [f"p{i}" for i in range(12)], "completion": ["a"] * 12})
 
 
-@pytest.mark.parametrize(("how", "said"), [("raises", "the second device is broken"), ("dies", "second died; got exit code 9")])
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("raises", "the second device is broken"), ("dies", "second died; got exit code 9")],
+)
 def test_the_first_error_ends_the_other_devices(tmp_path: Path, how: str, said: str) -> None:
-    """Before, the error was told when all other devices had done their whole share: here that is hours."""
+    """Before, the error was told when all other devices had done their whole share: here that is
+    hours.
+    """
     import multiprocessing
 
     with pytest.raises(pm.PrefmillError, match=said):
-        pm.score(POOL, tmp_path / "out.parquet", scorer=Failing(how), devices=["first", "second"], chunk_rows=2)
+        pm.score(
+            POOL,
+            tmp_path / "out.parquet",
+            scorer=Failing(how),
+            devices=["first", "second"],
+            chunk_rows=2,
+        )
     assert multiprocessing.active_children() == []
 
 
-def test_several_devices_tell_how_they_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    report = pm.score(POOL, tmp_path / "out.parquet", scorer=Failing("works"), devices=["first", "second"], chunk_rows=2)
+def test_several_devices_tell_how_they_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    report = pm.score(
+        POOL,
+        tmp_path / "out.parquet",
+        scorer=Failing("works"),
+        devices=["first", "second"],
+        chunk_rows=2,
+    )
     assert report.rows_scored == 12
     assert sorted(report.way.split("; ")) == ["streams on first", "streams on second"]
     told = capfd.readouterr().err
@@ -520,23 +616,35 @@ def test_memory_is_given_back_when_the_failed_pass_is_gone(
     assert scorer.splits == len(alive)
 
 
-# -- G7: the model of --parity -----------------------------------------------------------------------------
+# -- G7: the model of --parity
+# -----------------------------------------------------------------------------
 
 
 def test_the_parity_model_runs_on_the_cpu_unless_told() -> None:
     """The server fills the GPU: before, the model was loaded next to it."""
-    import prefmill.cli_scorers as command
+    import prefmill.cli.scorers as command
 
     def parity_of(**given: Any) -> RewardModel:
         options: dict[str, Any] = dict.fromkeys([*command._ALL, "combine"])
-        options |= {"scorer": "endpoint", "model": None, "url": "http://localhost:1", "parity": "folder", **given}
+        options |= {
+            "scorer": "endpoint",
+            "model": None,
+            "url": "http://localhost:1",
+            "parity": "folder",
+            **given,
+        }
         return command.scorer_of(options).parity  # type: ignore[no-any-return]
 
     assert (parity_of().device, parity_of().dtype) == ("cpu", "auto")
     chosen = parity_of(device=["cuda:1"], dtype="bfloat16")
     assert (chosen.device, chosen.dtype) == ("cuda:1", "bfloat16")
-    assert EndpointScorer(url="http://localhost:1", parity=RewardModel(model="folder")).parity.device == "cpu"
-    kept = EndpointScorer(url="http://localhost:1", parity=RewardModel(model="folder", device="cuda:0"))
+    assert (
+        EndpointScorer(url="http://localhost:1", parity=RewardModel(model="folder")).parity.device
+        == "cpu"
+    )
+    kept = EndpointScorer(
+        url="http://localhost:1", parity=RewardModel(model="folder", device="cuda:0")
+    )
     assert kept.parity.device == "cuda:0"
     with pytest.raises(BadArgument, match=r"--dtype is that of --parity.*\nHint: --parity DIR"):
         parity_of(parity=None, dtype="bfloat16")
@@ -544,7 +652,8 @@ def test_the_parity_model_runs_on_the_cpu_unless_told() -> None:
         parity_of(device=["cpu", "cuda"])
 
 
-# -- G9: nothing waits -------------------------------------------------------------------------------------
+# -- G9: nothing waits
+# -------------------------------------------------------------------------------------
 
 aten = torch.ops.aten
 
@@ -563,16 +672,25 @@ def indexed(tensor: Any, key: Any) -> Any:
         elif isinstance(k, int):
             tensor = aten.select(tensor, dim, k)
         elif isinstance(k, slice):
-            tensor = tensor if k == slice(None) else aten.slice(tensor, dim, k.start, k.stop, k.step or 1)
+            tensor = (
+                tensor
+                if k == slice(None)
+                else aten.slice(tensor, dim, k.start, k.stop, k.step or 1)
+            )
             dim += 1
         else:
-            picks += [*[None] * (dim - len(picks)), k if isinstance(k, torch.Tensor) else torch.as_tensor(k)]
+            picks += [
+                *[None] * (dim - len(picks)),
+                k if isinstance(k, torch.Tensor) else torch.as_tensor(k),
+            ]
             dim += 1
     return aten.index(tensor, picks) if picks else tensor
 
 
 def fake_cuda() -> tuple[Any, Any, Any]:
-    """Modes under which tensors are on CUDA without a driver, pinned memory is known, and operators are counted."""
+    """Modes under which tensors are on CUDA without a driver, pinned memory is known, and operators
+    are counted.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.overrides import TorchFunctionMode
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -590,8 +708,15 @@ def fake_cuda() -> tuple[Any, Any, Any]:
                 pinned = fake.from_tensor(args[0])
                 pinned.pinned = True
                 return pinned
-            if func is torch.Tensor.to and len(args) > 1 and isinstance(args[1], torch.device) and args[1].type != args[0].device.type:
-                return aten._to_copy(args[0], device=args[1], non_blocking=bool(kwargs.get("non_blocking")))
+            if (
+                func is torch.Tensor.to
+                and len(args) > 1
+                and isinstance(args[1], torch.device)
+                and args[1].type != args[0].device.type
+            ):
+                return aten._to_copy(
+                    args[0], device=args[1], non_blocking=bool(kwargs.get("non_blocking"))
+                )
             return func(*args, **kwargs)
 
     class Counter(TorchDispatchMode):
@@ -603,11 +728,16 @@ def fake_cuda() -> tuple[Any, Any, Any]:
 
         def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
             name, kwargs = func.name(), kwargs or {}
-            if not (func.is_view or name in ("prim::device", "aten::lift_fresh", "aten::_unsafe_view", "aten::t")):
+            if not (
+                func.is_view
+                or name in ("prim::device", "aten::lift_fresh", "aten::_unsafe_view", "aten::t")
+            ):
                 self.kernels[name] += 1
             if name == "aten::_to_copy" and kwargs.get("device") is not None:
                 self.copies += 1
-                if args[0].device.type != "cpu" or not (getattr(args[0], "pinned", False) and kwargs.get("non_blocking")):
+                if args[0].device.type != "cpu" or not (
+                    getattr(args[0], "pinned", False) and kwargs.get("non_blocking")
+                ):
                     self.waits.append(f"{name} of {tuple(args[0].shape)}")
             if name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::item"):
                 self.waits.append(name)
@@ -623,7 +753,9 @@ class Unprobed(Engine):
         self.way, self.cascades, self._windows = "streams", True, {None}
 
 
-def forward_on_fake_cuda(monkeypatch: pytest.MonkeyPatch, layers: int, rows: TokenRows, *, causal: bool = False) -> Any:
+def forward_on_fake_cuda(
+    monkeypatch: pytest.MonkeyPatch, layers: int, rows: TokenRows, *, causal: bool = False
+) -> Any:
     """The counts of one forward pass at the shape of an 8B model."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     fake, driverless, counter = fake_cuda()
@@ -646,7 +778,9 @@ def forward_on_fake_cuda(monkeypatch: pytest.MonkeyPatch, layers: int, rows: Tok
                     if tensor is None:
                         continue
                     there = torch.empty(tensor.shape, dtype=dtype or tensor.dtype, device="cuda")
-                    tensors[name] = torch.nn.Parameter(there, requires_grad=False) if dtype else there
+                    tensors[name] = (
+                        torch.nn.Parameter(there, requires_grad=False) if dtype else there
+                    )
         scorer = Unprobed(model, LogProbHead() if causal else RewardHead(), torch.device("cuda"))
         [stream] = scorer.plan(rows).streams
         with abilities.using(model, scorer.ours), counter, torch.no_grad():
@@ -655,8 +789,12 @@ def forward_on_fake_cuda(monkeypatch: pytest.MonkeyPatch, layers: int, rows: Tok
     return counter
 
 
-def test_a_forward_waits_for_no_copy_and_launches_few_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before, a pageable copy after the forward waited for all of it: one a stream, and 189 for log-probabilities."""
+def test_a_forward_waits_for_no_copy_and_launches_few_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before, a pageable copy after the forward waited for all of it: one a stream, and 189 for
+    log-probabilities.
+    """
     rows = group(512, [256] * 16)
     two, three = (forward_on_fake_cuda(monkeypatch, layers, rows) for layers in (2, 3))
     assert two.layers == {attention.VARLEN: 2}
@@ -668,14 +806,18 @@ def test_a_forward_waits_for_no_copy_and_launches_few_kernels(monkeypatch: pytes
     assert per_layer.total() <= 45
 
 
-def test_log_probabilities_read_the_projection_once_for_2048_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_probabilities_read_the_projection_once_for_2048_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     found = forward_on_fake_cuda(monkeypatch, 2, group(512, [256] * 16), causal=True)
     places = 16 * 255 + 1  # the prompt's last token predicts the first of all completions
     assert found.kernels["aten::mm.dtype"] == -(-places // 2048)
     assert found.waits == []
 
 
-def test_short_completions_on_fake_cuda_read_prefixes_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_completions_on_fake_cuda_read_prefixes_in_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     found = forward_on_fake_cuda(monkeypatch, 2, group(4096, [8] * 256))
     assert found.layers == {attention.IN_PLACE: 2}
     assert found.kernels["torch_attn::_varlen_attn"] == 4
@@ -704,7 +846,9 @@ class Overlapping:
 
         def fetch() -> Scored:
             if number + 1 < len(self.began):
-                assert self.began[number + 1].wait(60), "the next chunk is not started before this one is fetched"
+                assert self.began[number + 1].wait(60), (
+                    "the next chunk is not started before this one is fetched"
+                )
             self.threads.add(threading.current_thread().name)
             self.fetched += 1
             return Scored({"score": np.full(rows, float(number))})
@@ -719,7 +863,9 @@ def test_scores_are_fetched_and_committed_while_the_next_chunk_runs(tmp_path: Pa
     scorer = Overlapping(6)
     report = pm.score(POOL, tmp_path / "out.parquet", scorer=scorer, chunk_rows=2)
     assert report.chunks == 6
-    assert pl.read_parquet(tmp_path / "out.parquet")["score"].to_list() == [float(i // 2) for i in range(12)]
+    assert pl.read_parquet(tmp_path / "out.parquet")["score"].to_list() == [
+        float(i // 2) for i in range(12)
+    ]
     assert scorer.most == 2, "one runs, one is fetched: a run that is killed loses no more"
     assert all(name.startswith("prefmill-commit") for name in scorer.threads)
 
@@ -744,7 +890,9 @@ def test_chunks_are_of_tokens_where_the_device_wants_many(tmp_path: Path) -> Non
     pool = pl.DataFrame({"prompt": [f"p{i}" for i in range(3000)], "completion": [text] * 3000})
 
     def chunks(tokens: int | None, **options: Any) -> int:
-        return pm.score(pool, tmp_path / f"{tokens}{options}.parquet", scorer=Wanting(tokens), **options).chunks
+        return pm.score(
+            pool, tmp_path / f"{tokens}{options}.parquet", scorer=Wanting(tokens), **options
+        ).chunks
 
     assert chunks(None) == chunks(100) == 6, "512 rows, and never fewer"
     assert chunks(1 << 20) == 1
@@ -752,7 +900,9 @@ def test_chunks_are_of_tokens_where_the_device_wants_many(tmp_path: Path) -> Non
     assert chunks(1 << 20, chunk_rows=100) == 30, "what is asked for counts"
 
 
-def test_a_model_on_a_gpu_wants_a_million_tokens_in_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_on_a_gpu_wants_a_million_tokens_in_a_chunk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(models, "pick_device", torch.device)
     assert RewardModel(model="folder", device="cuda:0").chunk_tokens == 1 << 20
     assert RewardModel(model="folder", device="cpu").chunk_tokens is None

@@ -1,4 +1,6 @@
-"""A hint is right: following it never gives wrong data. And what a command says of what it did is so."""
+"""A hint is right: following it never gives wrong data. And what a command says of what it did is
+so.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 import prefmill as pm
-from prefmill.cli import app
+from prefmill.cli.main import app
 from prefmill.errors import BadInput, ColumnMissing, MissingPackage, PlanError, RunDiffers
-from prefmill.prompts import open_prompts
-from prefmill.train_rows import read_pairs
+from prefmill.pools.prompts import open_prompts
+from prefmill.training.rows import read_pairs
 
 
 def command(*args: object):
@@ -22,9 +24,11 @@ def command(*args: object):
 
 
 ALPACA = {
-    "instruction": ["Add.", "Add.", "Add.", "Add."], "input": ["1 2", "1 2", "3 4", ""],
-    "output": ["3", "12", "7", "What?"], "score": [5, 1, 5, 1],
-}  # fmt: skip
+    "instruction": ["Add.", "Add.", "Add.", "Add."],
+    "input": ["1 2", "1 2", "3 4", ""],
+    "output": ["3", "12", "7", "What?"],
+    "score": [5, 1, 5, 1],
+}
 
 
 @pytest.mark.parametrize("extra", ["input", "context", "query"])
@@ -38,7 +42,9 @@ def test_parts_of_a_prompt_are_joined_and_none_is_proposed(extra, tmp_path, monk
     joined = command(*shlex.split(line.replace("INPUT", "rows.jsonl"))[1:])
     assert joined.exit_code == 0, joined.output
     assert command("pairs", "joined.parquet", "-o", "pairs.jsonl").exit_code == 0
-    assert pl.read_ndjson("pairs.jsonl").select("prompt", "chosen", "rejected").rows() == [("Add.\n\n1 2", "3", "12")]
+    assert pl.read_ndjson("pairs.jsonl").select("prompt", "chosen", "rejected").rows() == [
+        ("Add.\n\n1 2", "3", "12")
+    ]
 
 
 def test_sampling_proposes_no_part_of_a_prompt(tmp_path):
@@ -50,7 +56,12 @@ def test_sampling_proposes_no_part_of_a_prompt(tmp_path):
 
 @pytest.mark.parametrize("host", ["run", "frame", "dataset"])
 def test_a_critique_is_no_score(host, tmp_path):
-    rows = {"prompt": ["p", "p"], "response": ["a", "b"], "Feedback": ["Well put.", "No."], "rating": ["5", "1"]}
+    rows = {
+        "prompt": ["p", "p"],
+        "response": ["a", "b"],
+        "Feedback": ["Well put.", "No."],
+        "rating": ["5", "1"],
+    }
     frame = pl.DataFrame(rows)
     if host == "run":
         frame.write_csv(tmp_path / "rows.csv")
@@ -68,12 +79,36 @@ def test_a_critique_is_no_score(host, tmp_path):
 @pytest.mark.parametrize(
     ("columns", "never", "says"),
     [
-        ({"prompt": ["p"], "response_a": ["x"], "response_b": ["y"], "score": [1]}, "did you mean", "which one is it?"),
-        ({"question_id": [17], "answer": ["x"], "score": [1]}, "question_id'?", "name the column: prompt=COLUMN"),
-        ({"question_id": ["17"], "answer": ["x"], "score": [1]}, "question_id'?", "name the column: prompt=COLUMN"),
-        ({"prompt": ["p"], "responses": [["x", "y"]], "score": [1]}, "responses'?", "name the column: completion=COLUMN"),
-        ({"prompt": ["p"], "answer": ["x"], "ratings": ["good"]}, "ratings'?", "name the column: score=COLUMN"),
-        ({"prompt": ["p"], "answer": ["x"], "ratings": ["4"]}, "COLUMN", "did you mean score='ratings'?"),
+        (
+            {"prompt": ["p"], "response_a": ["x"], "response_b": ["y"], "score": [1]},
+            "did you mean",
+            "which one is it?",
+        ),
+        (
+            {"question_id": [17], "answer": ["x"], "score": [1]},
+            "question_id'?",
+            "name the column: prompt=COLUMN",
+        ),
+        (
+            {"question_id": ["17"], "answer": ["x"], "score": [1]},
+            "question_id'?",
+            "name the column: prompt=COLUMN",
+        ),
+        (
+            {"prompt": ["p"], "responses": [["x", "y"]], "score": [1]},
+            "responses'?",
+            "name the column: completion=COLUMN",
+        ),
+        (
+            {"prompt": ["p"], "answer": ["x"], "ratings": ["good"]},
+            "ratings'?",
+            "name the column: score=COLUMN",
+        ),
+        (
+            {"prompt": ["p"], "answer": ["x"], "ratings": ["4"]},
+            "COLUMN",
+            "did you mean score='ratings'?",
+        ),
     ],
 )
 def test_hints_name_columns_that_can_hold_the_role(columns, never, says, tmp_path):
@@ -86,29 +121,51 @@ def test_hints_name_columns_that_can_hold_the_role(columns, never, says, tmp_pat
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
 def test_true_and_false_are_scores_in_every_file(ending, tmp_path):
-    rows = pl.DataFrame({"prompt": ["p", "p", "q", "q"], "completion": list("abcd"), "score": ["true", "False", "TRUE", "false"]})
+    rows = pl.DataFrame(
+        {
+            "prompt": ["p", "p", "q", "q"],
+            "completion": list("abcd"),
+            "score": ["true", "False", "TRUE", "false"],
+        }
+    )
     path = tmp_path / f"rows.{ending}"
     {"jsonl": rows.write_ndjson, "csv": rows.write_csv, "parquet": rows.write_parquet}[ending](path)
     done = pm.run(pm.Pairs(), path, tmp_path / "out.parquet")
     assert done.dropped == {}
-    assert pl.read_parquet(tmp_path / "out.parquet").select("chosen", "rejected").rows() == [("a", "b"), ("c", "d")]
+    assert pl.read_parquet(tmp_path / "out.parquet").select("chosen", "rejected").rows() == [
+        ("a", "b"),
+        ("c", "d"),
+    ]
 
 
 def test_one_text_among_booleans_makes_no_row_bad(tmp_path):
-    lines = ['{"prompt":"p","completion":"a","score":true}', '{"prompt":"p","completion":"b","score":"false"}']
-    (tmp_path / "rows.jsonl").write_text("\n".join([*lines, '{"prompt":"p","completion":"c","score":true}']) + "\n")
+    lines = [
+        '{"prompt":"p","completion":"a","score":true}',
+        '{"prompt":"p","completion":"b","score":"false"}',
+    ]
+    (tmp_path / "rows.jsonl").write_text(
+        "\n".join([*lines, '{"prompt":"p","completion":"c","score":true}']) + "\n"
+    )
     done = pm.run(pm.Unpaired(), tmp_path / "rows.jsonl", tmp_path / "out.parquet")
     assert (done.dropped, done.labels) == ({}, {"true": 2, "false": 1})
 
 
 def test_words_that_are_no_scores_are_shown(tmp_path):
     words = ["like", "dislike", "correct", "Successful", "like"]
-    pl.DataFrame({"prompt": ["p"] * 5, "completion": list("abcde"), "score": words}).write_parquet(tmp_path / "rows.parquet")
+    pl.DataFrame({"prompt": ["p"] * 5, "completion": list("abcde"), "score": words}).write_parquet(
+        tmp_path / "rows.parquet"
+    )
     done = command("pairs", tmp_path / "rows.parquet", "-o", tmp_path / "out.parquet")
     assert done.exit_code == 1
     assert "got 'like', 'dislike', 'correct', expected numbers, true or false" in done.stderr
-    assert pm.run(pm.Pairs(), tmp_path / "rows.parquet", None).bad_scores == ("'like'", "'dislike'", "'correct'")
-    raised = command("pairs", tmp_path / "rows.parquet", "-o", tmp_path / "x.parquet", "--on-invalid", "raise")
+    assert pm.run(pm.Pairs(), tmp_path / "rows.parquet", None).bad_scores == (
+        "'like'",
+        "'dislike'",
+        "'correct'",
+    )
+    raised = command(
+        "pairs", tmp_path / "rows.parquet", "-o", tmp_path / "x.parquet", "--on-invalid", "raise"
+    )
     assert "row 0 cannot be used; got bad_score 'like'" in str(raised.exception)
 
 
@@ -117,12 +174,18 @@ def test_words_that_are_no_scores_are_shown(tmp_path):
     [
         ([0.1, 0.9], [], "largest score seen 0.9"),
         ([3, 3], [], "no prompt has two answers with different scores"),
-        ([5, 1], ["--chosen-min", "9", "--rejected-below", "2"], "the plan makes no pair, and 1 prompts"),
+        (
+            [5, 1],
+            ["--chosen-min", "9", "--rejected-below", "2"],
+            "the plan makes no pair, and 1 prompts",
+        ),
         ([5, "n/a"], [], "1 of 2 rows cannot be used ('n/a')"),
     ],
 )
 def test_check_says_why_its_exit_code_is_1(scores, options, says, tmp_path):
-    frame = pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [str(s) for s in scores]})
+    frame = pl.DataFrame(
+        {"prompt": ["p", "p"], "completion": ["a", "b"], "score": [str(s) for s in scores]}
+    )
     frame.write_parquet(tmp_path / "rows.parquet")
     done = command("check", tmp_path / "rows.parquet", *options)
     assert done.exit_code == 1
@@ -143,7 +206,9 @@ def test_check_previews_the_pairs_of_a_plan(tmp_path):
 
 def test_check_does_not_print_200_columns(tmp_path):
     wide = {f"column_{i}": [0, 0] for i in range(200)}
-    pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1], **wide}).write_parquet(tmp_path / "rows.parquet")
+    pl.DataFrame(
+        {"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1], **wide}
+    ).write_parquet(tmp_path / "rows.parquet")
     done = command("check", tmp_path / "rows.parquet")
     assert "column_11, and 188 more (--json names all)" in done.stderr
     assert max(map(len, done.stderr.splitlines())) < 250
@@ -152,7 +217,8 @@ def test_check_does_not_print_200_columns(tmp_path):
 def test_a_nested_tree_is_refused():
     replies = [[{"id": 2, "text": "b"}], []]
     tree = pl.DataFrame(
-        {"id": [1, 3], "parent_id": [None, None], "reward": [1, 0], "replies": replies}, schema_overrides={"parent_id": pl.Int64}
+        {"id": [1, 3], "parent_id": [None, None], "reward": [1, 0], "replies": replies},
+        schema_overrides={"parent_id": pl.Int64},
     )
     with pytest.raises(BadInput, match="'replies' holds lists of records"):
         pm.values(tree)
@@ -163,16 +229,31 @@ def test_a_nested_tree_is_refused():
 
 
 def test_words_for_success_are_refused():
-    tree = pl.DataFrame({"id": [1, 2, 3], "parent_id": [None, 1, 1], "success": [None, "solved", "failed"]})
+    tree = pl.DataFrame(
+        {"id": [1, 2, 3], "parent_id": [None, 1, 1], "success": [None, "solved", "failed"]}
+    )
     with pytest.raises(BadInput, match="got 'solved' at 2"):
         pm.step_values(tree)
-    assert pm.step_values(tree.with_columns(success=pl.col("success") == "solved"))["value"].to_list() == [0.5, 1.0, 0.0]
+    assert pm.step_values(tree.with_columns(success=pl.col("success") == "solved"))[
+        "value"
+    ].to_list() == [0.5, 1.0, 0.0]
 
 
 @pytest.mark.parametrize(
     "args",
     [
-        ["score", "pool.parquet", "-o", "x.parquet", "--model", "m", "--label", "a", "--label", "b"],
+        [
+            "score",
+            "pool.parquet",
+            "-o",
+            "x.parquet",
+            "--model",
+            "m",
+            "--label",
+            "a",
+            "--label",
+            "b",
+        ],
         ["pairs", "rows.parquet", "-o", "x.parquet", "--score", "a", "--score", "b"],
         ["sample", "rows.parquet", "-o", "a.parquet", "-o", "b.parquet"],
     ],
@@ -183,13 +264,25 @@ def test_an_option_of_one_value_is_given_once(args):
 
 
 def test_the_roles_line_says_the_weighted_sum(tmp_path):
-    frame = pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "helpful": [5, 1], "honest": [5, 2]})
+    frame = pl.DataFrame(
+        {"prompt": ["p", "p"], "completion": ["a", "b"], "helpful": [5, 1], "honest": [5, 2]}
+    )
     frame.write_parquet(tmp_path / "rows.parquet")
-    done = command("pairs", tmp_path / "rows.parquet", "-o", tmp_path / "out.parquet", "--weights", "helpful=0.5,honest=0.5")
+    done = command(
+        "pairs",
+        tmp_path / "rows.parquet",
+        "-o",
+        tmp_path / "out.parquet",
+        "--weights",
+        "helpful=0.5,honest=0.5",
+    )
     assert "score=0.5 * helpful + 0.5 * honest" in done.stderr
 
 
-@pytest.mark.parametrize(("given", "meant"), [("best-worst", "best_worst"), ("Best_Rest", "best_rest"), ("adjacents", "adjacent")])
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("best-worst", "best_worst"), ("Best_Rest", "best_rest"), ("adjacents", "adjacent")],
+)
 def test_a_strategy_has_a_nearest_name(given, meant):
     with pytest.raises(PlanError, match=f"did you mean '{meant}'"):
         pm.Pairs(strategy=given)
@@ -219,12 +312,17 @@ def test_a_url_without_a_network_says_so():
 
 
 def test_a_missing_package_is_installed_from_a_checkout():
-    assert MissingPackage.for_extra("score", "torch", "score").hint == "in a checkout of prefmill: pip install '.[score]'"
+    assert (
+        MissingPackage.for_extra("score", "torch", "score").hint
+        == "in a checkout of prefmill: pip install '.[score]'"
+    )
 
 
 def test_training_on_a_dictionary_of_splits_is_refused():
     rows = {"prompt": ["p"], "chosen": ["a"], "rejected": ["b"]}
-    both = datasets.DatasetDict({name: datasets.Dataset.from_dict(rows) for name in ("test", "train")})
+    both = datasets.DatasetDict(
+        {name: datasets.Dataset.from_dict(rows) for name in ("test", "train")}
+    )
     with pytest.raises(Exception, match=r"expected one of them") as found:
         read_pairs(both, where="train")
     assert "dataset['train']" in str(found.value)
@@ -237,7 +335,9 @@ def test_a_grown_pool_is_told_of_the_cache(tmp_path):
 
     pool, output = tmp_path / "pool.parquet", tmp_path / "scored.parquet"
     for rows in (2, 3):
-        pl.DataFrame({"prompt": ["p"] * rows, "completion": ["a", "bb", "ccc"][:rows]}).write_parquet(pool)
+        pl.DataFrame(
+            {"prompt": ["p"] * rows, "completion": ["a", "bb", "ccc"][:rows]}
+        ).write_parquet(pool)
         if rows == 2:
             pm.score(pool, output, scorer=length)
     with pytest.raises(RunDiffers, match="--cache FOLDER"):
@@ -250,7 +350,7 @@ def test_progress_names_what_is_left(monkeypatch):
 
     from rich.console import Console
 
-    from prefmill import show
+    from prefmill.cli import show
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

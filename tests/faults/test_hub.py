@@ -20,7 +20,9 @@ URL = "https://huggingface.co/datasets/me/pairs"
 class FakeHub:
     """The READMEs of one repository by revision, written by what a push calls."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, readmes: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, readmes: dict[str, str]
+    ) -> None:
         self.folder, self.readmes = folder, dict(readmes)
         monkeypatch.setattr(datasets.Dataset, "push_to_hub", self.push_data)
         monkeypatch.setattr("huggingface_hub.hf_hub_download", self.download)
@@ -54,9 +56,13 @@ MAIN = "---\nconfigs:\n- config_name: old\n  data_files: old/*\n---\n\nMain's wo
 
 
 def pushed(hub: FakeHub, **options: Any) -> None:
-    rows = datasets.Dataset.from_dict({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
+    rows = datasets.Dataset.from_dict(
+        {"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}
+    )
     plan = pm.Pairs()
-    pmd.push_to_hub(pmd.pairs(rows), "me/pairs", plan=plan, report=pmd.report(plan, rows), **options)
+    pmd.push_to_hub(
+        pmd.pairs(rows), "me/pairs", plan=plan, report=pmd.report(plan, rows), **options
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Every function takes the same inputs: files, frames of Polars and pandas, Arrow, DuckDB relations, datasets."""
+"""Every function takes the same inputs: files, frames of Polars and pandas, Arrow, DuckDB
+relations, datasets.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 import prefmill as pm
-from prefmill.checks import check
 from prefmill.errors import BadArgument
-from prefmill.runs import explain
+from prefmill.runs.check import check
+from prefmill.runs.run import explain
 
 FEEDBACK = pl.DataFrame(
     {
@@ -82,7 +84,12 @@ def test_run_takes_it(form, tmp_path):
 
 def test_reports_take_it(form):
     told = pm.pair_report(form(FEEDBACK), pm.Pairs())
-    assert (told.rows_in, told.rows_used, told.pairs_out, dict(told.dropped)) == (5, 4, 2, {"single_completion": 1})
+    assert (told.rows_in, told.rows_used, told.pairs_out, dict(told.dropped)) == (
+        5,
+        4,
+        2,
+        {"single_completion": 1},
+    )
     found = check(form(FEEDBACK))
     assert (found.rows, found.prompts, found.roles.completion) == (5, 3, "answer")
     assert "inputs: 5 rows" in explain(pm.BestOf(k=1), form(FEEDBACK))
@@ -91,27 +98,40 @@ def test_reports_take_it(form):
 
 
 def test_plans_and_values_take_it(form):
-    assert pm.BestOf(k=1).lazy(form(FEEDBACK)).collect().rows() == [("p", "a", 5.0, 1), ("q", "d", 4.0, 1), ("r", "e", 5.0, 1)]
+    assert pm.BestOf(k=1).lazy(form(FEEDBACK)).collect().rows() == [
+        ("p", "a", 5.0, 1),
+        ("q", "d", 4.0, 1),
+        ("r", "e", 5.0, 1),
+    ]
     assert pm.values(form(TREE))["q"].to_list() == [2.0, 1.0, 3.0, 0.0]
     assert pm.step_values(form(TREE))["value"].to_list() == [0.5, 1.0, 0.0, 1.0]
-    assert pm.stepwise(form(TREE)).rows() == [("a", ["c"], [False]), ("a", ["b", "d"], [True, True])]
+    assert pm.stepwise(form(TREE)).rows() == [
+        ("a", ["c"], [False]),
+        ("a", ["b", "d"], [True, True]),
+    ]
 
 
 def test_scoring_takes_it(form, tmp_path):
     pm.score(
-        form(FEEDBACK.drop("rating")), tmp_path / "scored.parquet", scorer=lambda batch: [len(t) for t in batch["completion"].to_pylist()]
+        form(FEEDBACK.drop("rating")),
+        tmp_path / "scored.parquet",
+        scorer=lambda batch: [len(t) for t in batch["completion"].to_pylist()],
     )
     assert pl.read_parquet(tmp_path / "scored.parquet")["score"].to_list() == [1.0] * 5
 
 
-@pytest.mark.parametrize("wrong", [5, {"prompt": ["p"]}, [FEEDBACK]], ids=["number", "dict", "list of frames"])
+@pytest.mark.parametrize(
+    "wrong", [5, {"prompt": ["p"]}, [FEEDBACK]], ids=["number", "dict", "list of frames"]
+)
 def test_what_is_none_of_these_is_refused(wrong, tmp_path):
     for call in (
         lambda: pm.run(pm.Pairs(), wrong, tmp_path / "out.parquet"),
         lambda: pm.pair_report(wrong),
         lambda: pm.Pairs().lazy(wrong),
     ):
-        with pytest.raises(BadArgument, match=f"got a {type(wrong).__name__}|from a {type(wrong).__name__}"):
+        with pytest.raises(
+            BadArgument, match=f"got a {type(wrong).__name__}|from a {type(wrong).__name__}"
+        ):
             call()
     assert not (tmp_path / "out.parquet").exists()
 
@@ -133,4 +153,6 @@ def test_types_survive_the_door(tmp_path):
         }
     )
     pm.run(pm.Pairs(), table, tmp_path / "out.jsonl")
-    assert pl.read_ndjson(tmp_path / "out.jsonl")["chosen"].to_list() == [[{"role": "assistant", "content": "a"}]]
+    assert pl.read_ndjson(tmp_path / "out.jsonl")["chosen"].to_list() == [
+        [{"role": "assistant", "content": "a"}]
+    ]

@@ -1,4 +1,6 @@
-"""Commands killed at random instants: `PREFMILL_KILLS=200` for more of them than the suite has time for."""
+"""Commands killed at random instants: `PREFMILL_KILLS=200` for more of them than the suite has time
+for.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 
 import prefmill as pm
 from prefmill.errors import BadInput
-from prefmill.formats import convert
+from prefmill.writers.layouts import convert
 
 SCORES = {"chosen_score": [5.0], "rejected_score": [1.0]}
 

@@ -14,8 +14,17 @@ import pytest
 
 import prefmill as pm
 
-ROWS = [{"prompt": "p", "completion": "a", "score": 5}, {"prompt": "p", "completion": "b", "score": 1}]
-STEMS = {"not-utf-8": b"\xff\xfe", "line-end": b"a\nb", "quotes": b'it\'s "x"', "pattern": b"a*[b]?{c}", "bidi": "\u202ex".encode()}
+ROWS = [
+    {"prompt": "p", "completion": "a", "score": 5},
+    {"prompt": "p", "completion": "b", "score": 1},
+]
+STEMS = {
+    "not-utf-8": b"\xff\xfe",
+    "line-end": b"a\nb",
+    "quotes": b'it\'s "x"',
+    "pattern": b"a*[b]?{c}",
+    "bidi": "\u202ex".encode(),
+}
 
 
 def put(folder: Path, stem: bytes, ending: str) -> str:
@@ -53,6 +62,10 @@ def test_any_name_is_read_and_written(tmp_path, stem, ending, host):
 def test_the_command_tells_any_name(tmp_path, ending):
     path = put(tmp_path, STEMS["not-utf-8"], ending)
     command = [sys.executable, "-m", "prefmill", "pairs", path, "-o", path + "-out.jsonl", "--json"]
-    done = subprocess.run([os.fsencode(part) for part in command], capture_output=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    done = subprocess.run(
+        [os.fsencode(part) for part in command],
+        capture_output=True,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["pairs_out"] == 1

@@ -17,9 +17,10 @@ import polars as pl
 import pytest
 
 import prefmill as pm
-from prefmill import folders, whole, writers
+from prefmill.disk import folders, whole
 from prefmill.errors import BadArgument, RunBusy, TargetExists
 from prefmill.readers.find import find_files
+from prefmill.writers import write as writers
 
 FAULTS = Path(__file__).with_name("publish_faults.py")
 
@@ -50,7 +51,9 @@ def test_every_fault_leaves_old_or_new(kind, old, how, tmp_path):
 
 def killed(work) -> None:
     """Run `work` in a child, which kills itself in it."""
-    with warnings.catch_warnings():  # of threads that a fork does not take along: the child only writes files
+    with (
+        warnings.catch_warnings()
+    ):  # of threads that a fork does not take along: the child only writes files
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if not child:
@@ -74,12 +77,18 @@ def publish(targets: list[Path], text: str, *, overwrite: bool = False) -> None:
 
 def texts(folder: Path) -> dict[str, str]:
     """All that is there, hidden or not."""
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_disk_without_links_settles_a_set_at_the_next_start(number, tmp_path, monkeypatch):
-    """FAT, or an object store that is mounted: renames one by one, and the next start goes on where a kill came."""
+    """FAT, or an object store that is mounted: renames one by one, and the next start goes on where
+    a kill came.
+    """
 
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "no links here")
@@ -127,7 +136,9 @@ def test_a_system_without_exchange_puts_the_old_folder_back(number, tmp_path, mo
         publish([tmp_path / "out"], "new", overwrite=True)
 
     killed(dies)
-    assert (tmp_path / "out").exists() == (number == 1)  # between two renames it is absent, for others
+    assert (tmp_path / "out").exists() == (
+        number == 1
+    )  # between two renames it is absent, for others
     reads = find_files(str(tmp_path / "out"))  # for our readers it is there
     assert [Path(item.path).read_text() for item in reads] == ["old"]
     whole.settle(tmp_path)
@@ -176,7 +187,7 @@ def test_the_exchange_is_real_where_there_is_one(tmp_path):
 WAITS = """
 import sys, time
 from pathlib import Path
-from prefmill import whole
+from prefmill.disk import whole
 folder, temp = map(Path, sys.argv[1:])
 with whole.temporary(temp) as home, whole.Staging([folder / "out.parquet"], where="t") as staging:
     (home / "rows").write_text("spilled")
@@ -192,7 +203,9 @@ def test_folders_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
     temp.mkdir()
     rows = pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
     rows.write_parquet(tmp_path / "rows.parquet")
-    other = subprocess.Popen([sys.executable, "-c", WAITS, str(out), str(temp)], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", WAITS, str(out), str(temp)], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert other.stdout.readline() == "ready\n"
         (hidden,), (home,) = list(out.iterdir()), list(temp.iterdir())
@@ -223,7 +236,14 @@ def test_a_process_number_that_was_given_again_is_dead(tmp_path):
     living = tmp_path / f"prefmill-{pid}-{whole._start_of(pid)}-{boot}-{host}-00000000.tmp"
     before = tmp_path / f"prefmill-{pid}-{whole._start_of(pid)}-00000000-{host}-00000000.tmp"
     elsewhere = tmp_path / f"prefmill-{pid}-1-00000000-000000-00000000.tmp"
-    for path in (reused, living, before, elsewhere, tmp_path / "prefmill-mine", tmp_path / "mine.tmp"):
+    for path in (
+        reused,
+        living,
+        before,
+        elsewhere,
+        tmp_path / "prefmill-mine",
+        tmp_path / "mine.tmp",
+    ):
         path.mkdir()
     with whole.temporary(tmp_path):
         kept = {path.name for path in tmp_path.iterdir() if f"-{os.getpid()}-" not in path.name}
@@ -243,7 +263,10 @@ def test_what_this_process_gave_up_is_settled_by_its_next_call(tmp_path, monkeyp
     monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(OSError, match="no"):
         publish(targets, "new")
-    assert [path.read_text() for path in targets] == ["new", "new"]  # the second one through its link
+    assert [path.read_text() for path in targets] == [
+        "new",
+        "new",
+    ]  # the second one through its link
     monkeypatch.undo()
     publish(targets, "newer")
     assert texts(tmp_path) == {"a.txt": "newer", "b.txt": "newer"}
@@ -267,7 +290,15 @@ def test_a_file_that_its_user_put_there_is_no_output_of_a_dead_run(tmp_path):
 
 
 def test_a_target_that_came_meanwhile_is_not_replaced(tmp_path):
-    frame = pl.DataFrame({"prompt": ["p"], "chosen": ["a"], "rejected": ["b"], "chosen_score": [5.0], "rejected_score": [1.0]})
+    frame = pl.DataFrame(
+        {
+            "prompt": ["p"],
+            "chosen": ["a"],
+            "rejected": ["b"],
+            "chosen_score": [5.0],
+            "rejected_score": [1.0],
+        }
+    )
 
     def frames():
         (tmp_path / "pairs.jsonl").write_text("mine")
@@ -327,12 +358,17 @@ def test_long_names_have_hidden_names_too(tmp_path):
 @pytest.mark.parametrize("folder", ["absent", "file"])
 def test_a_temporary_folder_that_cannot_be_made_says_so(folder, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadArgument, match=r"temporary folder: none can be made in '.*'; got .*\nHint: name another with --temp-dir"):
+    with pytest.raises(
+        BadArgument,
+        match=r"temporary folder: none can be made in '.*'; got .*\nHint: name another with --temp-dir",
+    ):
         pm.run(pm.Pairs(), tmp_path / "file", tmp_path / "out.parquet", temp_dir=tmp_path / folder)
 
 
 def test_a_refused_start_cleans_up_too(tmp_path):
-    """A run that died between its last rename and its end: the output is there, and its temporary folder."""
+    """A run that died between its last rename and its end: the output is there, and its temporary
+    folder.
+    """
     rows = pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
     rows.write_parquet(tmp_path / "rows.parquet")
     pm.run(pm.Pairs(), tmp_path / "rows.parquet", tmp_path / "pairs.parquet")
@@ -340,5 +376,10 @@ def test_a_refused_start_cleans_up_too(tmp_path):
     _, host = whole._machine()
     (tmp_path / "temp" / f"prefmill-1-1-00000000-{host}-00000000.tmp").mkdir()
     with pytest.raises(TargetExists):
-        pm.run(pm.Pairs(), tmp_path / "rows.parquet", tmp_path / "pairs.parquet", temp_dir=tmp_path / "temp")
+        pm.run(
+            pm.Pairs(),
+            tmp_path / "rows.parquet",
+            tmp_path / "pairs.parquet",
+            temp_dir=tmp_path / "temp",
+        )
     assert list((tmp_path / "temp").iterdir()) == []

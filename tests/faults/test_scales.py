@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 import prefmill as pm
 import prefmill.datasets as pmd
 import prefmill.duckdb
-from prefmill.cards import card
-from prefmill.cli import app
+from prefmill.cli.main import app
+from prefmill.datasets.cards import card
 from prefmill.errors import BadInput, PrefmillError, ThresholdsUnfit
 
 
@@ -24,7 +24,9 @@ def feedback(scores: list, name: str = "score") -> pl.DataFrame:
     """Two answers to each prompt."""
     count = len(scores)
     prompts = [f"p{i // 2}" for i in range(count)]
-    return pl.DataFrame({"prompt": prompts, "completion": [f"a{i}" for i in range(count)], name: scores})
+    return pl.DataFrame(
+        {"prompt": prompts, "completion": [f"a{i}" for i in range(count)], name: scores}
+    )
 
 
 def by_lazy(plan, frame, tmp_path):
@@ -46,7 +48,9 @@ def by_macro(plan, frame, tmp_path):
     con.register("feedback", frame)
     macro = {"unpaired": "unpaired", "pairs": "preference_pairs"}[plan.kind]
     with our_errors():
-        return con.sql(f"FROM {macro}(feedback, prompt := prompt, completion := completion, score := score)").pl()
+        return con.sql(
+            f"FROM {macro}(feedback, prompt := prompt, completion := completion, score := score)"
+        ).pl()
 
 
 def by_query(plan, frame, tmp_path):
@@ -70,9 +74,15 @@ def by_stream(clustered: bool) -> Callable:
 
 
 HOSTS = {
-    "lazy": by_lazy, "run-duckdb": by_run("duckdb"), "run-polars": by_run("polars"), "macro": by_macro, "query": by_query,
-    "dataset": by_dataset, "stream": by_stream(False), "clustered": by_stream(True),
-}  # fmt: skip
+    "lazy": by_lazy,
+    "run-duckdb": by_run("duckdb"),
+    "run-polars": by_run("polars"),
+    "macro": by_macro,
+    "query": by_query,
+    "dataset": by_dataset,
+    "stream": by_stream(False),
+    "clustered": by_stream(True),
+}
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -96,7 +106,9 @@ def test_thumbs_are_labels(host, scores, good, tmp_path):
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("plan", [pm.Unpaired(), pm.Pairs()], ids=["labels", "pairs"])
 @pytest.mark.parametrize(
-    "scores", [[0.1, 0.9, 0.4, 1.0], [1, 2, 3, 2], [4.0, 5.0, 4.5, 5.0], [-7.5, -0.5, -3.0, 2.0]], ids=["0..1", "1..3", "good", "logits"]
+    "scores",
+    [[0.1, 0.9, 0.4, 1.0], [1, 2, 3, 2], [4.0, 5.0, 4.5, 5.0], [-7.5, -0.5, -3.0, 2.0]],
+    ids=["0..1", "1..3", "good", "logits"],
 )
 def test_a_scale_that_the_default_does_not_divide_is_refused(host, plan, scores, tmp_path):
     with pytest.raises(PrefmillError, match="largest score seen"):
@@ -106,7 +118,9 @@ def test_a_scale_that_the_default_does_not_divide_is_refused(host, plan, scores,
 def test_the_refusal_names_the_options_and_writes_nothing(tmp_path):
     feedback([0.1, 0.9, 0.4, 1.0]).write_parquet(tmp_path / "in.parquet")
     for command, also in (("unpair", ""), ("pairs", "`none` for both")):
-        done = CliRunner().invoke(app, [command, str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.jsonl")])
+        done = CliRunner().invoke(
+            app, [command, str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.jsonl")]
+        )
         assert isinstance(done.exception, ThresholdsUnfit)
         assert "--chosen-min NUMBER --rejected-below NUMBER" in str(done.exception)
         assert also in str(done.exception)
@@ -116,7 +130,9 @@ def test_the_refusal_names_the_options_and_writes_nothing(tmp_path):
 def test_thresholds_that_are_given_are_obeyed_and_one_sided_labels_are_told(tmp_path):
     feedback([True, False, True, True]).write_parquet(tmp_path / "in.parquet")
     options = ["--chosen-min", "4", "--rejected-below", "4"]
-    done = CliRunner().invoke(app, ["unpair", str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.jsonl"), *options])
+    done = CliRunner().invoke(
+        app, ["unpair", str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.jsonl"), *options]
+    )
     assert done.exit_code == 0
     assert "labels: 0 true, 4 false" in done.stderr
     assert "every label is false" in done.stderr
@@ -137,7 +153,11 @@ def test_every_report_counts_each_label(how, tmp_path):
     assert pm.pair_report(frame).labels is None
 
 
-@pytest.mark.parametrize("values", [[True, False, True], ["true", "false", "True"], [1, 0, 1]], ids=["bool", "text", "int"])
+@pytest.mark.parametrize(
+    "values",
+    [[True, False, True], ["true", "false", "True"], [1, 0, 1]],
+    ids=["bool", "text", "int"],
+)
 def test_the_label_of_kto_files_is_the_score(values, tmp_path):
     rows = {"prompt": ["p", "q", "r"], "completion": ["a", "b", "c"], "label": values}
     pl.DataFrame(rows).write_parquet(tmp_path / "kto.parquet")

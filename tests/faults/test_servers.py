@@ -1,4 +1,6 @@
-"""Servers that refuse, cut, and tokenise otherwise: no row costs another, and what a server reads is what we read."""
+"""Servers that refuse, cut, and tokenise otherwise: no row costs another, and what a server reads
+is what we read.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,20 @@ def sampled(tmp_path: Path, answer: Callable[[str], Any], **more: Any) -> pl.Dat
 
     with serving.server(serve) as url:
         sampler = pm.EndpointSampler(url=url, model="m", retries=1, backoff=0.01)
-        pm.sample(PROMPTS, tmp_path / "pool.parquet", sampler=sampler, n=1, temperatures=[1.0], overwrite=True, **more)
+        pm.sample(
+            PROMPTS,
+            tmp_path / "pool.parquet",
+            sampler=sampler,
+            n=1,
+            temperatures=[1.0],
+            overwrite=True,
+            **more,
+        )
     return pl.read_parquet(tmp_path / "pool.parquet")
 
 
-# -- answers -------------------------------------------------------------------------------------------------------------------------------
+# -- answers
+# -------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", ["null", "NaN", "-Infinity", "Infinity", "0.7", '"x"', "true"])
@@ -47,7 +58,10 @@ def test_a_log_probability_that_is_none(tmp_path: Path, bad: str) -> None:
     """The answer stays, its sum is untold; the others keep theirs."""
 
     def answer(prompt: str) -> bytes:
-        told = [{"token": "x", "logprob": -0.5}, {"token": "y", "logprob": "BAD" if prompt == "b" else -0.25}]
+        told = [
+            {"token": "x", "logprob": -0.5},
+            {"token": "y", "logprob": "BAD" if prompt == "b" else -0.25},
+        ]
         said = serving.chat("xy", logprobs={"content": told})
         del said["usage"]
         return json.dumps(said).replace('"BAD"', bad).encode()
@@ -59,26 +73,46 @@ def test_a_log_probability_that_is_none(tmp_path: Path, bad: str) -> None:
 
 
 def test_a_judge_whose_tokens_tell_nothing(tmp_path: Path) -> None:
-    """The number said stands where log-probabilities cannot be; an alternative of probability 0 weighs nothing."""
+    """The number said stands where log-probabilities cannot be; an alternative of probability 0
+    weighs nothing.
+    """
     tops = {
-        "a": [("8", math.log(0.5)), ("6", math.log(0.5))], "b": [("8", None)], "c": [("8", math.log(0.5)), ("4", -math.inf)],
-    }  # fmt: skip
+        "a": [("8", math.log(0.5)), ("6", math.log(0.5))],
+        "b": [("8", None)],
+        "c": [("8", math.log(0.5)), ("4", -math.inf)],
+    }
 
     def serve(path: str, body: Any, headers: dict[str, str]) -> serving.Said:
         likely = tops[body["messages"][0]["content"]]
         alternatives = [{"token": token, "logprob": value} for token, value in likely]
-        return 200, {}, serving.chat("8", logprobs={"content": [{**alternatives[0], "top_logprobs": alternatives}]})
+        return (
+            200,
+            {},
+            serving.chat(
+                "8", logprobs={"content": [{**alternatives[0], "top_logprobs": alternatives}]}
+            ),
+        )
 
     pool = pl.DataFrame({"prompt": ["", "", ""], "completion": ["a", "b", "c"]})
     with serving.server(serve) as url:
-        judge = pm.JudgeScorer(sampler=pm.EndpointSampler(url=url, model="m", retries=0), rubric="{prompt}{completion}")
+        judge = pm.JudgeScorer(
+            sampler=pm.EndpointSampler(url=url, model="m", retries=0), rubric="{prompt}{completion}"
+        )
         pm.score(pool, tmp_path / "out.parquet", scorer=judge)
-    assert pl.read_parquet(tmp_path / "out.parquet")["score"].to_list() == pytest.approx([7.0, 8.0, 8.0])
+    assert pl.read_parquet(tmp_path / "out.parquet")["score"].to_list() == pytest.approx(
+        [7.0, 8.0, 8.0]
+    )
 
 
-@pytest.mark.parametrize(("text", "wanted"), [
-    ("ok \\ud83d", "ok \ufffd"), ("\\ude00 ok", "\ufffd ok"), ("\\ud83d\\ude00", "\U0001f600"), ("a\\ud83db", "a\ufffdb"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("ok \\ud83d", "ok \ufffd"),
+        ("\\ude00 ok", "\ufffd ok"),
+        ("\\ud83d\\ude00", "\U0001f600"),
+        ("a\\ud83db", "a\ufffdb"),
+    ],
+)
 def test_half_a_character(tmp_path: Path, text: str, wanted: str) -> None:
     """A server cut inside a character and sent half a surrogate pair: a traceback."""
 
@@ -91,40 +125,81 @@ def test_half_a_character(tmp_path: Path, text: str, wanted: str) -> None:
 
 def test_half_a_character_of_a_judge(tmp_path: Path) -> None:
     def serve(path: str, body: Any, headers: dict[str, str]) -> serving.Said:
-        return 200, {}, json.dumps(serving.chat("TEXT")).replace("TEXT", "\\ud83d\\nRating: 7").encode()
+        return (
+            200,
+            {},
+            json.dumps(serving.chat("TEXT")).replace("TEXT", "\\ud83d\\nRating: 7").encode(),
+        )
 
     pool = pl.DataFrame({"prompt": ["p"], "completion": ["c"]})
     with serving.server(serve) as url:
-        pm.score(pool, tmp_path / "out.parquet", scorer=pm.JudgeScorer(sampler=pm.EndpointSampler(url=url, model="m")))
-    assert pl.read_parquet(tmp_path / "out.parquet").select("score", "score_verdict").rows() == [(7.0, "\ufffd\nRating: 7")]
+        pm.score(
+            pool,
+            tmp_path / "out.parquet",
+            scorer=pm.JudgeScorer(sampler=pm.EndpointSampler(url=url, model="m")),
+        )
+    assert pl.read_parquet(tmp_path / "out.parquet").select("score", "score_verdict").rows() == [
+        (7.0, "\ufffd\nRating: 7")
+    ]
 
 
-@pytest.mark.parametrize("broken", [{"choices": []}, {"x": 1}, b"<html>", {"choices": [{"message": {"content": 3}}]},
-    b"[" * 200_000, json.dumps(serving.chat("x", reason=None)).encode(),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"choices": []},
+        {"x": 1},
+        b"<html>",
+        {"choices": [{"message": {"content": 3}}]},
+        b"[" * 200_000,
+        json.dumps(serving.chat("x", reason=None)).encode(),
+    ],
+)
 def test_an_answer_that_cannot_be_used(tmp_path: Path, broken: Any) -> None:
     """For one prompt, always: the run could never end."""
     with pytest.raises(BadRow, match=r"row 1 has no answer; .* broken answer"):
         sampled(tmp_path, lambda prompt: broken if prompt == "b" else serving.chat(prompt))
-    pool = sampled(tmp_path, lambda prompt: broken if prompt == "b" else serving.chat(prompt), on_bad_row="null")
+    pool = sampled(
+        tmp_path,
+        lambda prompt: broken if prompt == "b" else serving.chat(prompt),
+        on_bad_row="null",
+    )
     assert pool["completion"].to_list() == ["a", None, "c"]
     assert pool["finish_reason"].to_list() == ["stop", "bad_answer", "stop"]
 
 
 def test_a_prompt_that_breaks_the_server(tmp_path: Path) -> None:
-    """A 500 for one prompt, always, while others are answered: it is that prompt. A server that answers nothing is down."""
+    """A 500 for one prompt, always, while others are answered: it is that prompt. A server that
+    answers nothing is down.
+    """
 
     def answer(prompt: str) -> Any:
         return (500, {}, {"error": "crashed"}) if prompt == "b" else serving.chat(prompt)
 
-    with pytest.raises(BadRow, match=r"row 1 has no answer; .* asked 2 times; the last time 500 crashed"):
+    with pytest.raises(
+        BadRow, match=r"row 1 has no answer; .* asked 2 times; the last time 500 crashed"
+    ):
         sampled(tmp_path, answer, chunk_rows=1)
-    assert sampled(tmp_path, answer, chunk_rows=1, on_bad_row="null")["completion"].to_list() == ["a", None, "c"]
+    assert sampled(tmp_path, answer, chunk_rows=1, on_bad_row="null")["completion"].to_list() == [
+        "a",
+        None,
+        "c",
+    ]
     with pytest.raises(RequestFailed, match="is the server up"):
-        sampled(tmp_path, lambda prompt: (500, {}, {"error": "down"}), chunk_rows=1, on_bad_row="null")
+        sampled(
+            tmp_path, lambda prompt: (500, {}, {"error": "down"}), chunk_rows=1, on_bad_row="null"
+        )
 
 
-@pytest.mark.parametrize("usage", [{"prompt_tokens": "many", "completion_tokens": None}, {"completion_tokens": 1e400}, [], 7, None])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": "many", "completion_tokens": None},
+        {"completion_tokens": 1e400},
+        [],
+        7,
+        None,
+    ],
+)
 def test_usage_that_is_none(tmp_path: Path, usage: Any) -> None:
     """What a server says of tokens is counted where it is a count."""
     pool = sampled(tmp_path, lambda prompt: {**serving.chat(prompt), "usage": usage})
@@ -138,19 +213,31 @@ def test_seeds_fit_into_every_server(tmp_path: Path) -> None:
 
     def serve(path: str, body: Any, headers: dict[str, str]) -> serving.Said:
         seeds.append(body["seed"])
-        return (200, {}, serving.chat("x")) if body["seed"] < 2**31 else (400, {}, {"error": "seed: not an int32"})
+        return (
+            (200, {}, serving.chat("x"))
+            if body["seed"] < 2**31
+            else (400, {}, {"error": "seed: not an int32"})
+        )
 
     with serving.server(serve) as url:
-        pm.sample(PROMPTS, tmp_path / "pool.parquet", sampler=pm.EndpointSampler(url=url, model="m"), n=4)
+        pm.sample(
+            PROMPTS, tmp_path / "pool.parquet", sampler=pm.EndpointSampler(url=url, model="m"), n=4
+        )
     assert len(set(seeds)) == 12
 
 
-# -- requests that are too large -----------------------------------------------------------------------------------------------------------
+# -- requests that are too large
+# -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "field"), [("tei-predict", "inputs"), ("vllm-score", "text_2"), ("tei-rerank", "texts")])
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [("tei-predict", "inputs"), ("vllm-score", "text_2"), ("tei-rerank", "texts")],
+)
 def test_a_request_that_is_too_large_is_halved(tmp_path: Path, kind: Any, field: str) -> None:
-    """A server that takes 3 rows: all are scored, and after the first chunk no request is too large."""
+    """A server that takes 3 rows: all are scored, and after the first chunk no request is too
+    large.
+    """
     sizes: list[int] = []
 
     def serve(path: str, body: Any, headers: dict[str, str]) -> serving.Said:
@@ -161,28 +248,52 @@ def test_a_request_that_is_too_large_is_halved(tmp_path: Path, kind: Any, field:
         values = [(i, float(len(text))) for i, text in enumerate(texts)]
         if kind == "tei-predict":
             return 200, {}, [[{"label": "LABEL_0", "score": value}] for _, value in values]
-        return 200, {}, {"data": [{"index": i, "score": value} for i, value in values]} if kind == "vllm-score" else [
-            {"index": i, "score": value} for i, value in values]  # fmt: skip
+        return (
+            200,
+            {},
+            {"data": [{"index": i, "score": value} for i, value in values]}
+            if kind == "vllm-score"
+            else [{"index": i, "score": value} for i, value in values],
+        )
 
-    pool = pl.DataFrame({"prompt": [f"p{n // 20}" for n in range(40)], "completion": ["x" * (n + 1) for n in range(40)]})
+    pool = pl.DataFrame(
+        {
+            "prompt": [f"p{n // 20}" for n in range(40)],
+            "completion": ["x" * (n + 1) for n in range(40)],
+        }
+    )
     with serving.server(serve) as url:
-        done = pm.score(pool, tmp_path / "out.parquet", scorer=EndpointScorer(url=url, kind=kind, concurrency=1), chunk_rows=20)
-    assert pl.read_parquet(tmp_path / "out.parquet")["score"].to_list() == [float(n + 1) for n in range(40)]
+        done = pm.score(
+            pool,
+            tmp_path / "out.parquet",
+            scorer=EndpointScorer(url=url, kind=kind, concurrency=1),
+            chunk_rows=20,
+        )
+    assert pl.read_parquet(tmp_path / "out.parquet")["score"].to_list() == [
+        float(n + 1) for n in range(40)
+    ]
     assert (done.rows_scored, dict(done.null)) == (40, {})
-    assert sum(size > 3 for size in sizes) <= 14, "learned: the second chunk begins with smaller requests"
+    assert sum(size > 3 for size in sizes) <= 14, (
+        "learned: the second chunk begins with smaller requests"
+    )
 
 
-# -- what the server reads -----------------------------------------------------------------------------------------------------------------
+# -- what the server reads
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An encoder whose tokenizer puts [CLS] and [SEP] around a text, trained on a template that has them too."""
+    """An encoder whose tokenizer puts [CLS] and [SEP] around a text, trained on a template that has
+    them too.
+    """
     from tokenizers.processors import TemplateProcessing
 
     folder = tmp_path_factory.mktemp("servers") / "encoder"
     tok = tiny.tokenizer()
-    tok.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    tok.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    )
     special = [(name, tok.convert_tokens_to_ids(name)) for name in ("<bos>", "<eos>")]
     tok.backend_tokenizer.post_processor = TemplateProcessing(
         single="<bos> $A <eos>", pair="<bos> $A <eos> $B <eos>", special_tokens=special
@@ -207,7 +318,9 @@ def test_texts_are_read_as_our_ids(encoder: Path, tmp_path: Path, kind: Any, tem
         return 200, {}, [{"embedding": [0.5]} for _ in texts]
 
     pool = pa.record_batch({"prompt": ["Hi", "Hi"], "completion": ["Yo", "<eos>"]})
-    scorer = EndpointScorer(url="http://127.0.0.1:1", kind=kind, tokenizer=encoder, template=template)
+    scorer = EndpointScorer(
+        url="http://127.0.0.1:1", kind=kind, tokenizer=encoder, template=template
+    )
     ids = scorer._encoder.encode(pool["prompt"], pool["completion"], np.arange(2)).rows
     with serving.server(serve) as url:
         EndpointScorer(url=url, kind=kind, tokenizer=encoder, template=template)(pool)
@@ -216,12 +329,19 @@ def test_texts_are_read_as_our_ids(encoder: Path, tmp_path: Path, kind: Any, tem
 
 
 def test_texts_that_a_server_would_read_otherwise(encoder: Path, tmp_path: Path) -> None:
-    """A template without the tokens that the server adds: there is no text with those ids, and that is said."""
+    """A template without the tokens that the server adds: there is no text with those ids, and that
+    is said.
+    """
     jinja = tmp_path / "bare.jinja"
     jinja.write_text("{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}")
     pool = pa.record_batch({"prompt": ["Hi"], "completion": ["Yo"]})
-    with pytest.raises(BadRow, match=r"would be read by the server as 6 tokens, other than the 5.*\nHint: tei-predict takes texts only"):
-        EndpointScorer(url="http://127.0.0.1:1", kind="tei-predict", tokenizer=encoder, template=str(jinja))(pool)
+    with pytest.raises(
+        BadRow,
+        match=r"would be read by the server as 6 tokens, other than the 5.*\nHint: tei-predict takes texts only",
+    ):
+        EndpointScorer(
+            url="http://127.0.0.1:1", kind="tei-predict", tokenizer=encoder, template=str(jinja)
+        )(pool)
 
 
 def test_parity_holds_for_an_encoder(encoder: Path, tmp_path: Path) -> None:
@@ -233,19 +353,28 @@ def test_parity_holds_for_an_encoder(encoder: Path, tmp_path: Path) -> None:
     server.tok = AutoTokenizer.from_pretrained(encoder)
     pool = pl.DataFrame({"prompt": ["Hi"] * 3, "completion": ["Yo", "No", "a b c"]})
     with serving.server(server) as url:
-        scorer = EndpointScorer(url=url, kind="tei-predict", tokenizer=encoder, template="chat", parity=pm.RewardModel(model=encoder))
+        scorer = EndpointScorer(
+            url=url,
+            kind="tei-predict",
+            tokenizer=encoder,
+            template="chat",
+            parity=pm.RewardModel(model=encoder),
+        )
         done = pm.score(pool, tmp_path / "out.parquet", scorer=scorer)
     assert done.rows_scored == 3
 
 
-# -- labels --------------------------------------------------------------------------------------------------------------------------------
+# -- labels
+# --------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def stars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier whose labels are named 1, 2, 0: digits, and not their numbers."""
     folder = tmp_path_factory.mktemp("servers") / "stars"
-    return tiny_models.save_reward_model("llama", folder, num_labels=3, id2label={0: "1", 1: "2", 2: "0"})
+    return tiny_models.save_reward_model(
+        "llama", folder, num_labels=3, id2label={0: "1", 1: "2", 2: "0"}
+    )
 
 
 @pytest.mark.parametrize("kind", ["vllm-classify", "tei-predict"])
@@ -254,13 +383,18 @@ def test_labels_by_name_with_parity(stars: Path, tmp_path: Path, kind: str, labe
     """`--label 1 --parity DIR` always failed, and names that are digits never matched."""
     from typer.testing import CliRunner
 
-    from prefmill.cli import app
+    from prefmill.cli.main import app
 
     local = pm.RewardModel(model=stars, label=label)
     pool = pa.record_batch({"prompt": ["Hi", "Hi", "Ho"], "completion": ["Yo", "No", "So"]})
-    model, tok = pools.plain(stars)  # a server gives raw outputs; the score is the log-odds of one, there as here
+    model, tok = pools.plain(
+        stars
+    )  # a server gives raw outputs; the score is the log-odds of one, there as here
     with torch.inference_mode():
-        rows = [pools.ids_of(tok, *row) for row in zip(pool["prompt"].to_pylist(), pool["completion"].to_pylist(), strict=True)]
+        rows = [
+            pools.ids_of(tok, *row)
+            for row in zip(pool["prompt"].to_pylist(), pool["completion"].to_pylist(), strict=True)
+        ]
         outputs = torch.cat([model(input_ids=torch.tensor([ids])).logits for ids in rows])
     columns = outputs.T.tolist()
     odds = outputs.softmax(dim=1)[:, {"1": 0, "2": 1, "0": 2}[label]].logit().tolist()
@@ -269,28 +403,54 @@ def test_labels_by_name_with_parity(stars: Path, tmp_path: Path, kind: str, labe
     def serve(path: str, body: Any, headers: dict[str, str]) -> serving.Said:
         if kind == "tei-predict":
             rows = [pool["completion"].to_pylist().index(pair[1]) for pair in body["inputs"]]
-            return 200, {}, [[{"label": name, "score": columns[i][row]} for i, name in enumerate(("1", "2", "0"))] for row in rows]
+            return (
+                200,
+                {},
+                [
+                    [
+                        {"label": name, "score": columns[i][row]}
+                        for i, name in enumerate(("1", "2", "0"))
+                    ]
+                    for row in rows
+                ],
+            )
         row = pool["completion"].to_pylist().index(body["messages"][1]["content"])
         return 200, {}, {"data": [{"index": 0, "probs": [column[row] for column in columns]}]}
 
     source, out = tmp_path / "pool.parquet", tmp_path / "out.parquet"
     pl.DataFrame(pool).write_parquet(source)
     with serving.server(serve) as url:
-        arguments = ["score", source, "-o", out, "--scorer", "endpoint", "--url", url, "--kind", kind, "--label", label, "--parity", stars]
+        arguments = [
+            "score",
+            source,
+            "-o",
+            out,
+            "--scorer",
+            "endpoint",
+            "--url",
+            url,
+            "--kind",
+            kind,
+            "--label",
+            label,
+            "--parity",
+            stars,
+        ]
         done = CliRunner().invoke(app, [str(each) for each in arguments])
     assert done.exit_code == 0, done.output
     assert pl.read_parquet(out)["score"].to_list() == pytest.approx(local(pool).tolist())
 
 
-# -- options -------------------------------------------------------------------------------------------------------------------------------
+# -- options
+# -------------------------------------------------------------------------------------------------------------------------------
 
 
 def options(*arguments: object) -> Any:
     """The scorer that a command describes."""
     from typer.testing import CliRunner
 
-    import prefmill.score_runs
-    from prefmill.cli import app
+    import prefmill.runs.score
+    from prefmill.cli.main import app
 
     made: list[Any] = []
 
@@ -299,8 +459,10 @@ def options(*arguments: object) -> Any:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefmill.score_runs, "score", instead)
-        done = CliRunner().invoke(app, [str(each) for each in ("score", "in.parquet", "-o", "out.parquet", *arguments)])
+        patch.setattr(prefmill.runs.score, "score", instead)
+        done = CliRunner().invoke(
+            app, [str(each) for each in ("score", "in.parquet", "-o", "out.parquet", *arguments)]
+        )
     if not made:
         assert done.exception is not None
         raise done.exception
@@ -309,21 +471,48 @@ def options(*arguments: object) -> Any:
 
 def test_zero_is_a_value() -> None:
     """0 == False: `--retries 0` and `--top-logprobs 0` were ignored, and `--beta 0` was 0.1."""
-    judge = options("--scorer", "judge", "--url", "http://h", "--model", "m", "--retries", 0, "--top-logprobs", 0, "--price-in", 0)
+    judge = options(
+        "--scorer",
+        "judge",
+        "--url",
+        "http://h",
+        "--model",
+        "m",
+        "--retries",
+        0,
+        "--top-logprobs",
+        0,
+        "--price-in",
+        0,
+    )
     assert (judge.top_logprobs, judge.sampler.retries, judge.price_in) == (0, 0, 0)
     with pytest.raises(ValueError, match=r"beta must be a finite number > 0; got 0"):
         options("--scorer", "implicit", "--model", "m", "--reference", "r", "--beta", 0)
     with pytest.raises(ValueError, match="--beta has no meaning for --scorer reward"):
         options("--model", "m", "--beta", 0)
-    endpoint = options("--scorer", "endpoint", "--url", "http://h", "--retries", 0, "--batch-rows", 4, "--label", 0)
+    endpoint = options(
+        "--scorer", "endpoint", "--url", "http://h", "--retries", 0, "--batch-rows", 4, "--label", 0
+    )
     assert (endpoint.retries, endpoint.batch_rows, endpoint.label) == (0, 4, "0")
 
 
 def test_what_was_python_only(tmp_path: Path) -> None:
     rubric = tmp_path / "rubric.txt"
     rubric.write_text("{prompt} {completion}: 0 to 100")
-    judge = options("--scorer", "judge", "--url", "http://h", "--model", "m", "--extra", '{"top_k": 1}', "--scale", "0-100", "--rubric",
-                    rubric)  # fmt: skip
+    judge = options(
+        "--scorer",
+        "judge",
+        "--url",
+        "http://h",
+        "--model",
+        "m",
+        "--extra",
+        '{"top_k": 1}',
+        "--scale",
+        "0-100",
+        "--rubric",
+        rubric,
+    )
     assert (judge.sampler.extra, judge.scale) == ({"top_k": 1}, (0, 100))
     with pytest.raises(ValueError, match="--extra: not a JSON object"):
         options("--scorer", "judge", "--url", "http://h", "--model", "m", "--extra", "[1]")
@@ -332,7 +521,9 @@ def test_what_was_python_only(tmp_path: Path) -> None:
 
 
 def test_a_server_that_dies_is_no_fault_of_the_rows_that_are_left(tmp_path: Path) -> None:
-    """It had answered before, so a 500 looked like the fault of each row that was left: all became null, exit 0."""
+    """It had answered before, so a 500 looked like the fault of each row that was left: all became
+    null, exit 0.
+    """
     left = [2]
 
     def answer(prompt: str) -> Any:

@@ -15,13 +15,18 @@ import prefmill.duckdb
 from prefmill.duckdb import install_used, macro_texts
 
 ROWS = {
-    "csv": "prompt,completion,score\n" + "".join(f"p{i // 4},a{i},{i % 4 + 2}\n" for i in range(20)),
-    "jsonl": "".join(f'{{"prompt":"p{i // 4}","completion":"a{i}","score":{i % 4 + 2}}}\n' for i in range(20)),
+    "csv": "prompt,completion,score\n"
+    + "".join(f"p{i // 4},a{i},{i % 4 + 2}\n" for i in range(20)),
+    "jsonl": "".join(
+        f'{{"prompt":"p{i // 4}","completion":"a{i}","score":{i % 4 + 2}}}\n' for i in range(20)
+    ),
 }
 
 
 def run_counting(folder: Path, *arguments: str) -> tuple[str, dict[str, str]]:
-    """stderr of the command, and what it left loaded: modules, commands that were made ready, macros that were made."""
+    """stderr of the command, and what it left loaded: modules, commands that were made ready,
+    macros that were made.
+    """
     code = (
         "import os, sys\n"
         "from prefmill import __main__, cli\n"
@@ -36,10 +41,18 @@ def run_counting(folder: Path, *arguments: str) -> tuple[str, dict[str, str]]:
         "sys.argv = ['prefmill', *sys.argv[1:]]\n"
         "__main__.main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    told = dict(line.partition(" ")[::2] for line in lines if line.startswith(("LOADED", "COMMANDS")))
+    told = dict(
+        line.partition(" ")[::2] for line in lines if line.startswith(("LOADED", "COMMANDS"))
+    )
     return done.stderr, told
 
 
@@ -70,21 +83,33 @@ def test_version_loads_nothing():
 
 @pytest.mark.parametrize(
     ("plan", "most"),
-    [(pm.Pairs(), 19), (pm.Unpaired(), 11), (pm.BestOf(k=2), 12), (pm.Advantage(), 8), (pm.Pairs(aggregate="mean"), 19)],
+    [
+        (pm.Pairs(), 19),
+        (pm.Unpaired(), 11),
+        (pm.BestOf(k=2), 12),
+        (pm.Advantage(), 8),
+        (pm.Pairs(aggregate="mean"), 19),
+    ],
     ids=["pairs", "labels", "best", "advantages", "aggregated"],
 )
 def test_a_plan_makes_the_macros_that_it_calls(plan, most):
     with duckdb.connect() as con:
-        con.execute("CREATE TABLE feedback AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM range(5) AS t(i)")
+        con.execute(
+            "CREATE TABLE feedback AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM range(5) AS t(i)"
+        )
         query = plan.sql("feedback")
         install_used(con, [query])
-        made = con.sql("SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_name LIKE 'pref%'").fetchall()
+        made = con.sql(
+            "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_name LIKE 'pref%'"
+        ).fetchall()
         rows = con.sql(query).fetchall()
     files = {name for name in macro_texts() if (name,) in made}
     assert 0 < len(files) <= most, files
     with duckdb.connect() as con:
         pm.duckdb.install(con)
-        con.execute("CREATE TABLE feedback AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM range(5) AS t(i)")
+        con.execute(
+            "CREATE TABLE feedback AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM range(5) AS t(i)"
+        )
         assert con.sql(query).fetchall() == rows
 
 

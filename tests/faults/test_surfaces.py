@@ -25,8 +25,8 @@ from duckdb_shell import shell
 import prefmill as pm
 import prefmill.duckdb
 import prefmill.polars
-from prefmill.report import PairReport
-from prefmill.schema import Roles
+from prefmill.table.report import PairReport
+from prefmill.table.roles import Roles
 
 ROOT = Path(__file__).parents[2]
 COUNTS = (
@@ -83,11 +83,21 @@ def expected_types(case: Case, roles: Roles) -> dict[str, pa.DataType]:
     held = {name: plain(case.table.schema.field(name).type) for name in case.table.column_names}
     prompt, completion = held[roles.prompt], held[roles.completion]
     if case.plan.kind == "best_of":
-        return {"prompt": prompt, "completion": completion, "score": pa.float64(), "rank": pa.int64()}
+        return {
+            "prompt": prompt,
+            "completion": completion,
+            "score": pa.float64(),
+            "rank": pa.int64(),
+        }
     if pa.types.is_list(prompt) or pa.types.is_list(completion):
         prompt, completion = as_messages(prompt), as_messages(completion)
     if case.plan.kind == "unpaired":
-        return {"prompt": prompt, "completion": completion, "label": pa.bool_(), "score": pa.float64()}
+        return {
+            "prompt": prompt,
+            "completion": completion,
+            "label": pa.bool_(),
+            "score": pa.float64(),
+        }
     return {
         "prompt": prompt,
         "chosen": completion,
@@ -161,14 +171,27 @@ def by_command(case: Case, folder: Path) -> Answer:
     from conftest import said
     from typer.testing import CliRunner
 
-    from prefmill.cli import app
+    from prefmill.cli.main import app
 
     files_of(case, folder / "in")
     out = folder / "out.parquet"
     command = {"pairs": "pairs", "unpaired": "unpair", "best_of": "best"}[case.plan.kind]
     fields = [f"--{name.replace('_', '-')}={value}" for name, value in said(case.plan).items()]
-    columns = [f"--{role}={name}" for role, names in case.roles.items() for name in ([names] if isinstance(names, str) else names)]
-    arguments = [command, str(folder / "in"), "-o", str(out), "--json", "--quiet", *fields, *columns]
+    columns = [
+        f"--{role}={name}"
+        for role, names in case.roles.items()
+        for name in ([names] if isinstance(names, str) else names)
+    ]
+    arguments = [
+        command,
+        str(folder / "in"),
+        "-o",
+        str(out),
+        "--json",
+        "--quiet",
+        *fields,
+        *columns,
+    ]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     report = json.loads(done.stdout)
     return Answer(in_order(case, out, folder), counts(report))
@@ -204,7 +227,9 @@ def lazily(engine: str):
 def relation_of(case: Case, folder: Path) -> str:
     """What a user writes: a path, or where files differ a view that unites them by name."""
     hive = "true, hive_types_autocast = false" if case.hive else "false"
-    return f"read_parquet('{folder}/**/*.parquet', union_by_name = true, hive_partitioning = {hive})"
+    return (
+        f"read_parquet('{folder}/**/*.parquet', union_by_name = true, hive_partitioning = {hive})"
+    )
 
 
 def in_sql(case: Case, folder: Path) -> Answer:
@@ -229,12 +254,28 @@ def in_sql_over_arrow(case: Case, folder: Path) -> Answer:
 
 def query_of(case: Case, table: str) -> str:
     """The public macro where it can say the plan, else what `plan.sql` writes."""
-    macro = {"pairs": "preference_pairs", "unpaired": "unpaired", "best_of": "best_of"}[case.plan.kind]
-    fields = ("strategy", "chosen_min", "rejected_below", "max_pairs_per_prompt", "top_k", "seed", "k")
-    changed = {f.name: getattr(case.plan, f.name) for f in dataclasses.fields(case.plan) if getattr(case.plan, f.name) != f.default}
+    macro = {"pairs": "preference_pairs", "unpaired": "unpaired", "best_of": "best_of"}[
+        case.plan.kind
+    ]
+    fields = (
+        "strategy",
+        "chosen_min",
+        "rejected_below",
+        "max_pairs_per_prompt",
+        "top_k",
+        "seed",
+        "k",
+    )
+    changed = {
+        f.name: getattr(case.plan, f.name)
+        for f in dataclasses.fields(case.plan)
+        if getattr(case.plan, f.name) != f.default
+    }
     if case.roles or not set(changed) <= set(fields):
         return case.plan.sql(table, **named(case))
-    arguments = "".join(f", {name} := {prefmill.duckdb.sql(value)}" for name, value in changed.items())
+    arguments = "".join(
+        f", {name} := {prefmill.duckdb.sql(value)}" for name, value in changed.items()
+    )
     return f"FROM {macro}('{table}'{arguments})"
 
 
@@ -273,7 +314,9 @@ def as_dataset(streaming: bool):
 def ask(script: list[str]) -> str:
     """What the shell says to `script`; only its errors are read."""
     command = [str(shell()), "-batch"]
-    done = subprocess.run(command, input="\n".join(script), capture_output=True, text=True, cwd=ROOT, timeout=300)
+    done = subprocess.run(
+        command, input="\n".join(script), capture_output=True, text=True, cwd=ROOT, timeout=300
+    )
     return done.stderr
 
 
@@ -290,7 +333,9 @@ def statements(case: Case, number: int, home: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def answers_of_the_shell(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Every case run in one shell; where a file is missing the case is asked alone for its error."""
+    """Every case run in one shell; where a file is missing the case is asked alone for its
+    error.
+    """
     script = [".read sql/prefmill.sql"]
     homes = {}
     for number, case in enumerate(CASES):

@@ -1,4 +1,6 @@
-"""The table of faults in docs/faults/ is whole: every fault has a row, and every row names a test that exists."""
+"""The table of faults in docs/faults/ is whole: every fault has a row, and every row names a test
+that exists.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,22 @@ ENTRIES = {
 def rows(page: str) -> list[list[str]]:
     """The cells of each row of a page's table: id, what it did, what it does, test."""
     lines = (PAGES / f"{page}.md").read_text("utf-8").splitlines()
-    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines if line.startswith("|")]
+    cells = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in lines
+        if line.startswith("|")
+    ]
     return [row for row in cells if not set(row[0]) <= {"-", ":"} and row[0] != "id"]
 
 
 def names_in(path: Path) -> set[str]:
     """The names of the test functions of a file, those of its classes included."""
     tree = ast.parse(path.read_text("utf-8"))
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
 
 
 @pytest.mark.parametrize("page", ENTRIES)
@@ -49,7 +59,11 @@ def test_every_fault_has_a_row(page: str) -> None:
 def test_every_row_names_a_test_that_exists(page: str) -> None:
     for name, _, now, named in rows(page):
         tests = re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", named)
-        assert tests or now.startswith("Not mended"), f"{name} names no test and is not marked as not mended"
+        assert tests or now.startswith("Not mended"), (
+            f"{name} names no test and is not marked as not mended"
+        )
         for file, test in tests:
             assert (ROOT / file).is_file(), f"{name} names {file}, which does not exist"
-            assert not test or test in names_in(ROOT / file), f"{name} names {file}::{test}, which does not exist"
+            assert not test or test in names_in(ROOT / file), (
+                f"{name} names {file}::{test}, which does not exist"
+            )

@@ -14,7 +14,7 @@ import pytest
 
 import prefmill as pm
 from prefmill.errors import BadArgument
-from prefmill.loop_plan import explain
+from prefmill.loops.dry_run import explain
 
 ROWS = [
     {"prompt": "p", "completion": "a", "score": 5},
@@ -45,7 +45,9 @@ def score(batch) -> list[float]:
 
 
 @pytest.mark.parametrize("plan", [pm.Pairs(), pm.BestOf(), pm.Unpaired()])
-@pytest.mark.parametrize("spelled", ["itself", "relative", "symlink", "hardlink", "through a linked folder"])
+@pytest.mark.parametrize(
+    "spelled", ["itself", "relative", "symlink", "hardlink", "through a linked folder"]
+)
 def test_the_input_is_no_output(plan, spelled, log, tmp_path):
     before, other = log.read_text(), tmp_path / "other.jsonl"
     if spelled == "symlink":
@@ -57,7 +59,9 @@ def test_the_input_is_no_output(plan, spelled, log, tmp_path):
         other = tmp_path / "folder" / "log.jsonl"
     else:
         other = Path(log.name) if spelled == "relative" else log
-    with pytest.raises(BadArgument, match="is what would be written; got it as input and as output"):
+    with pytest.raises(
+        BadArgument, match="is what would be written; got it as input and as output"
+    ):
         pm.run(plan, log, other, overwrite=True)
     assert log.read_text() == before
 
@@ -73,7 +77,9 @@ def test_an_earlier_output_is_left_out_of_its_folder_and_said(given, split, log,
     assert (first.rows_in, second.rows_in, second.pairs_out) == (4, 4, 2)
     written = sorted(f"logs/pairs{f'-{name}' if name else ''}.jsonl" for name in (split or {"": 1}))
     assert list(first.notes) == []
-    assert list(second.notes) == [f"{path!r} is left out of the input: it is an output of this command." for path in written]
+    assert list(second.notes) == [
+        f"{path!r} is left out of the input: it is an output of this command." for path in written
+    ]
 
 
 def test_a_folder_of_nothing_but_the_output_is_refused(log, tmp_path):
@@ -95,14 +101,18 @@ def test_rejected_rows_do_not_go_into_the_input(log):
 
 def test_scores_may_go_into_their_input(log):
     pm.score("log.jsonl", "log.jsonl", scorer=score, score_column="length", overwrite=True)
-    assert [json.loads(line) for line in log.read_text().splitlines()] == [{**row, "length": 1.0} for row in ROWS]
+    assert [json.loads(line) for line in log.read_text().splitlines()] == [
+        {**row, "length": 1.0} for row in ROWS
+    ]
 
 
 def test_advantages_may_go_into_their_input_unless_a_row_would_be_lost(log):
     pm.run(pm.Advantage(), log, log, overwrite=True)
     made = [json.loads(line) for line in log.read_text().splitlines()]
     assert [row["advantage"] for row in made] == [2.0, -2.0, 1.0, -1.0]
-    log.write_text(log.read_text() + '{"prompt":"q","completion":"e","score":null,"advantage":0.0}\n')
+    log.write_text(
+        log.read_text() + '{"prompt":"q","completion":"e","score":null,"advantage":0.0}\n'
+    )
     before = log.read_text()
     with pytest.raises(BadArgument, match="is the input, and 1 of its rows would be lost"):
         pm.run(pm.Advantage(), log, "log.jsonl", overwrite=True)
@@ -137,7 +147,9 @@ def test_training_does_not_replace_what_it_reads(tmp_path):
     pairs = pl.DataFrame({"prompt": ["p"], "chosen": ["a"], "rejected": ["b"]})
     pairs.write_parquet(folder / "pairs.parquet")
     pairs.write_parquet(tmp_path / "pairs.parquet")
-    with pytest.raises(BadArgument, match=r"train_reward: '.*pairs.parquet' is in what would be written"):
+    with pytest.raises(
+        BadArgument, match=r"train_reward: '.*pairs.parquet' is in what would be written"
+    ):
         pm.train_reward(folder / "pairs.parquet", folder, model="org/any", overwrite=True)
     with pytest.raises(BadArgument, match=r"train_reward: '.*reward' is in what would be written"):
         pm.train_reward(tmp_path / "pairs.parquet", folder, model=folder, overwrite=True)
@@ -147,7 +159,16 @@ def test_training_does_not_replace_what_it_reads(tmp_path):
 # --- places that are no files of this machine -----------------------------------------------------
 
 
-@pytest.mark.parametrize("target", ["s3://bucket/x.parquet", "gs://b/x.jsonl", "hf://datasets/a/b", "file:///tmp/x.csv", "S3:/b/x.parquet"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "s3://bucket/x.parquet",
+        "gs://b/x.jsonl",
+        "hf://datasets/a/b",
+        "file:///tmp/x.csv",
+        "S3:/b/x.parquet",
+    ],
+)
 def test_a_url_is_no_output(target, log):
     there = sorted(os.listdir("."))
     for write in (
@@ -156,7 +177,9 @@ def test_a_url_is_no_output(target, log):
         lambda path: pm.run(pm.Pairs(), log, "pairs.jsonl", rejects=path),
     ):
         for path in (target, Path(target)):
-            with pytest.raises(BadArgument, match=r"outputs are local; got .*, a place of the scheme"):
+            with pytest.raises(
+                BadArgument, match=r"outputs are local; got .*, a place of the scheme"
+            ):
                 write(path)
     assert sorted(os.listdir(".")) == there
 
@@ -196,8 +219,14 @@ def test_an_empty_output_is_written_where_it_is_wanted(log):
     made = pl.read_parquet("pairs.parquet")
     assert (made.height, made.columns[:3]) == (0, ["prompt", "chosen", "rejected"])
     report = pm.run(pm.Pairs(chosen_min=9, rejected_below=9), log, "labels.parquet")
-    assert (report.pairs_out, dict(report.output), Path("labels.parquet").exists()) == (0, {}, False)
-    report = pm.run(pm.Pairs(chosen_min=9, rejected_below=9), log, "labels.parquet", allow_empty=True)
+    assert (report.pairs_out, dict(report.output), Path("labels.parquet").exists()) == (
+        0,
+        {},
+        False,
+    )
+    report = pm.run(
+        pm.Pairs(chosen_min=9, rejected_below=9), log, "labels.parquet", allow_empty=True
+    )
     assert Path(report.output[""]).exists()
 
 
@@ -215,7 +244,11 @@ def test_stdout_is_called_stdout(log):
     assert "wrote <stdout>" in done.stderr
     assert "/prefmill-" not in done.stderr
     done = prefmill("pairs", "log.jsonl", "-o", "-", "--split", "a=0.5,b=0.5")
-    assert (done.returncode, done.stdout, "stdout takes one stream of rows" in done.stderr) == (2, "", True)
+    assert (done.returncode, done.stdout, "stdout takes one stream of rows" in done.stderr) == (
+        2,
+        "",
+        True,
+    )
 
 
 # --- a loop's dry run -----------------------------------------------------------------------------
@@ -224,18 +257,23 @@ def test_stdout_is_called_stdout(log):
 def test_a_dry_run_knows_its_own_steps_by_what_they_were_made_from(tmp_path):
     recipe = loop_fakes.recipe(tmp_path)
     parts = loop_fakes.parts()
-    from prefmill import loops
-    from prefmill.loop_steps import Parts
+    from prefmill.loops import loop as loops
+    from prefmill.loops.steps import Parts
 
     pm.loop(recipe, tmp_path / "run", **parts)
     made = loops.read(recipe, parts=["score", "second"])
     state = json.loads((tmp_path / "run" / "state.json").read_text())
     # The folder as a run of the recipe alone would have left it: fakes are no part of a dry run.
     own = Parts(made, None, {"score": None, "second": None}, None, None, "2026-01-01")
-    state["decides"] = json.loads(json.dumps(loops.decided(made, own, loops.load_prompts(made.prompts))))
+    state["decides"] = json.loads(
+        json.dumps(loops.decided(made, own, loops.load_prompts(made.prompts)))
+    )
     (tmp_path / "run" / "state.json").write_text(json.dumps(state))
     done = {step.step for step in explain(made, tmp_path / "run").steps if step.done}
     assert {"stage-0/sample", "stage-0/score", "stage-0/train"} <= done
     changed = explain(made, tmp_path / "run", seed=99)
     assert [step.step for step in changed.steps if step.done] == []
-    assert any("The run would be refused" in note and "seed changed; got 99" in note for note in changed.notes)
+    assert any(
+        "The run would be refused" in note and "seed changed; got 99" in note
+        for note in changed.notes
+    )

@@ -1,4 +1,6 @@
-"""Chat templates: rendered as Transformers renders them, on one date for a whole run, and never for ever."""
+"""Chat templates: rendered as Transformers renders them, on one date for a whole run, and never for
+ever.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,11 @@ import tiny_models
 
 import prefmill as pm
 from prefmill.errors import BadArgument, BadInput, BadRow, RunDiffers
+from prefmill.models import templates
+from prefmill.models.templates import ChatTemplate
 from prefmill.sampling import LocalSampler
-from prefmill.scoring import Ensemble, JudgeScorer, RewardModel, templates
+from prefmill.scoring import Ensemble, JudgeScorer, RewardModel
 from prefmill.scoring.scorers import printed_date, with_template_date
-from prefmill.scoring.templates import ChatTemplate
 
 pools.one_thread()
 
@@ -43,7 +46,9 @@ def on(monkeypatch: pytest.MonkeyPatch, day: str) -> None:
 
 
 def scores(folder: Path, **settings: Any) -> list[float]:
-    return RewardModel(model=folder, device="cpu", **settings)(pools.batch(list(POOL.iter_rows()))).tolist()
+    return RewardModel(model=folder, device="cpu", **settings)(
+        pools.batch(list(POOL.iter_rows()))
+    ).tolist()
 
 
 def test_the_date_is_in_the_text_and_can_be_set(dated: Path) -> None:
@@ -52,7 +57,9 @@ def test_the_date_is_in_the_text_and_can_be_set(dated: Path) -> None:
     encoder = RewardModel(model=dated, device="cpu", template_date="2026-11-28").encoder
     text = encoder.tokenizer.decode(encoder.prompts(["p"])[0])
     assert text == "28 Nov 2026<|user|>p<eos><|assistant|>"
-    with pytest.raises(BadArgument, match="template_date is no date; got 'today', expected YYYY-MM-DD"):
+    with pytest.raises(
+        BadArgument, match="template_date is no date; got 'today', expected YYYY-MM-DD"
+    ):
         scores(dated, template_date="today")
 
 
@@ -79,8 +86,12 @@ def test_a_run_has_one_date(dated: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert (done.template_date, done.as_json()["template_date"]) == ("2026-11-28", "2026-11-28")
     again = pm.score(POOL, out, scorer=RewardModel(model=dated, device="cpu"), chunk_rows=1)
     assert (again.chunks_resumed, again.template_date) == (6, "2026-11-28")
-    with pytest.raises(RunDiffers, match=r"another scorer\.template_date; got 2026-11-29, expected 2026-11-28"):
-        pm.score(POOL, out, scorer=RewardModel(model=dated, device="cpu", template_date="2026-11-29"))
+    with pytest.raises(
+        RunDiffers, match=r"another scorer\.template_date; got 2026-11-29, expected 2026-11-28"
+    ):
+        pm.score(
+            POOL, out, scorer=RewardModel(model=dated, device="cpu", template_date="2026-11-29")
+        )
     anew = pm.score(POOL, out, scorer=RewardModel(model=dated, device="cpu"), overwrite=True)
     assert anew.template_date == "2026-11-29"
     assert not np.allclose(pq.read_table(out)["score"].to_numpy(), wanted, rtol=1e-5)
@@ -93,49 +104,85 @@ def test_samples_have_one_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     tok.save_pretrained(folder)
     out = tmp_path / "out.parquet"
     on(monkeypatch, "2026-11-28")
-    one = pm.sample(POOL, out, sampler=LocalSampler(model=folder, device="cpu", max_new_tokens=2), n=1)
+    one = pm.sample(
+        POOL, out, sampler=LocalSampler(model=folder, device="cpu", max_new_tokens=2), n=1
+    )
     on(monkeypatch, "2026-11-29")
-    two = pm.sample(POOL, out, sampler=LocalSampler(model=folder, device="cpu", max_new_tokens=2), n=1)
-    assert (one.template_date, two.template_date, two.chunks_resumed) == ("2026-11-28", "2026-11-28", one.chunks)
+    two = pm.sample(
+        POOL, out, sampler=LocalSampler(model=folder, device="cpu", max_new_tokens=2), n=1
+    )
+    assert (one.template_date, two.template_date, two.chunks_resumed) == (
+        "2026-11-28",
+        "2026-11-28",
+        one.chunks,
+    )
     sampler = LocalSampler(model=folder, device="cpu", max_new_tokens=2)
-    for part in (JudgeScorer(sampler=sampler), Ensemble(scorers={"a": JudgeScorer(sampler=sampler)})):
+    for part in (
+        JudgeScorer(sampler=sampler),
+        Ensemble(scorers={"a": JudgeScorer(sampler=sampler)}),
+    ):
         assert printed_date(part) == "2026-11-29"
         assert printed_date(with_template_date(part, "2024-02-29")) == "2024-02-29"
 
 
 def test_a_template_without_a_date_has_none(tmp_path: Path) -> None:
     folder = pools.reward("llama")
-    done = pm.score(POOL, tmp_path / "out.parquet", scorer=RewardModel(model=folder, device="cpu", template_date="2024-01-01"))
+    done = pm.score(
+        POOL,
+        tmp_path / "out.parquet",
+        scorer=RewardModel(model=folder, device="cpu", template_date="2024-01-01"),
+    )
     assert done.template_date is None
     fingerprint = RewardModel(model=folder, device="cpu").fingerprint
-    assert fingerprint == RewardModel(model=folder, device="cpu", template_date="2024-01-01").fingerprint
+    assert (
+        fingerprint
+        == RewardModel(model=folder, device="cpu", template_date="2024-01-01").fingerprint
+    )
 
 
 def test_a_loop_has_one_date(dated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At every stage, and on the day after, when it goes on."""
-    from prefmill.loop_state import _VERSION, begun_on
-    from prefmill.loop_steps import Parts
+    from prefmill.loops.folder import _VERSION, begun_on
+    from prefmill.loops.steps import Parts
 
     on(monkeypatch, "2026-11-29")
     given = {"score": RewardModel(model=dated, device="cpu"), "second": None}
     recipe: Any = SimpleNamespace(score=None, second=None)
     scorer = Parts(recipe, None, given, None, None, "2026-11-28").scorer("score")
-    assert (scorer.printed_date, scorer.fingerprint["template_date"]) == ("2026-11-28", "2026-11-28")
+    assert (scorer.printed_date, scorer.fingerprint["template_date"]) == (
+        "2026-11-28",
+        "2026-11-28",
+    )
     decides = {"inputs": {"prompts": "x", "score": dict(scorer.fingerprint)}}
-    (tmp_path / "state.json").write_text(json.dumps({"version": _VERSION, "decides": decides, "steps": {}}))
+    (tmp_path / "state.json").write_text(
+        json.dumps({"version": _VERSION, "decides": decides, "steps": {}})
+    )
     assert begun_on(tmp_path) == "2026-11-28"
     assert begun_on(tmp_path / "none") is None
 
 
-# -- rendered as Transformers renders ------------------------------------------------------------------------------------------------------
+# -- rendered as Transformers renders
+# ------------------------------------------------------------------------------------------------------
 
 TALKS: list[list[dict[str, Any]]] = [
     [{"role": "user", "content": "Hi"}],
-    [{"role": "system", "content": "S"}, {"role": "user", "content": "a\n b "}, {"role": "assistant", "content": " c"}],
-    [{"role": "user", "content": "w"}, {"role": "assistant", "content": "x", "thinking": "t"}, {"role": "user", "content": "y"}],
+    [
+        {"role": "system", "content": "S"},
+        {"role": "user", "content": "a\n b "},
+        {"role": "assistant", "content": " c"},
+    ],
     [
         {"role": "user", "content": "w"},
-        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"b": 1}}}]},
+        {"role": "assistant", "content": "x", "thinking": "t"},
+        {"role": "user", "content": "y"},
+    ],
+    [
+        {"role": "user", "content": "w"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": {"name": "f", "arguments": {"b": 1}}}],
+        },
     ],
 ]
 TEMPLATES = [
@@ -156,9 +203,16 @@ def test_texts_are_those_of_transformers(template: str) -> None:
     tok.chat_template = template
     for open_end in (False, True):
         wanted = [
-            tok.apply_chat_template(talk, tokenize=False, add_generation_prompt=open_end) for talk in TALKS if talk[-1]["role"] == "user"
+            tok.apply_chat_template(talk, tokenize=False, add_generation_prompt=open_end)
+            for talk in TALKS
+            if talk[-1]["role"] == "user"
         ]
-        assert ChatTemplate(tok).render([talk for talk in TALKS if talk[-1]["role"] == "user"], open_end=open_end) == wanted
+        assert (
+            ChatTemplate(tok).render(
+                [talk for talk in TALKS if talk[-1]["role"] == "user"], open_end=open_end
+            )
+            == wanted
+        )
     assert ChatTemplate(tok).render(TALKS) == tok.apply_chat_template(TALKS, tokenize=False)
 
 
@@ -168,7 +222,8 @@ def test_a_tokenizer_with_several_templates_uses_its_default() -> None:
     assert ChatTemplate(tok).render(TALKS[:1]) == tok.apply_chat_template(TALKS[:1], tokenize=False)
 
 
-# -- never for ever ------------------------------------------------------------------------------------------------------------------------
+# -- never for ever
+# ------------------------------------------------------------------------------------------------------------------------
 
 NESTED = "".join(f"{{% for {name} in range(99999) %}}" for name in "abcd") + "{% endfor %}" * 4
 HANGING = [
@@ -189,7 +244,9 @@ HUGE = [
 
 
 @pytest.mark.parametrize("template", HANGING)
-def test_a_template_that_loops_is_refused(template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_that_loops_is_refused(
+    template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In scoring, sampling and training; the thread that looped is gone."""
     import threading
 
@@ -199,14 +256,22 @@ def test_a_template_that_loops_is_refused(template: str, tmp_path: Path, monkeyp
     tok.chat_template = template
     tok.save_pretrained(folder)
     prompts = pl.DataFrame({"prompt": [[{"role": "user", "content": "a"}] * 2]})
-    with pytest.raises(BadInput, match=r"(?s)chat template does not end; got 0\.3 seconds.*Hint: --template FILE"):
-        pm.sample(prompts, tmp_path / "out.parquet", sampler=LocalSampler(model=folder, device="cpu", max_new_tokens=1))
+    with pytest.raises(
+        BadInput, match=r"(?s)chat template does not end; got 0\.3 seconds.*Hint: --template FILE"
+    ):
+        pm.sample(
+            prompts,
+            tmp_path / "out.parquet",
+            sampler=LocalSampler(model=folder, device="cpu", max_new_tokens=1),
+        )
     assert not [thread for thread in threading.enumerate() if thread.name == "prefmill-template"]
 
 
 @pytest.mark.parametrize("template", HUGE)
 def test_a_template_that_makes_what_is_huge_is_refused_at_once(template: str) -> None:
-    """In one step that no other thread could interrupt, also when it is folded while the template is compiled."""
+    """In one step that no other thread could interrupt, also when it is folded while the template
+    is compiled.
+    """
     tok = tiny.tokenizer()
     tok.chat_template = template
     with pytest.raises(BadRow, match=r"refused by the chat template; (OverflowError|ValueError)"):
@@ -215,9 +280,9 @@ def test_a_template_that_makes_what_is_huge_is_refused_at_once(template: str) ->
 
 def test_conversations_that_a_template_refuses_are_named() -> None:
     tok = tiny.tokenizer()
-    tok.chat_template = (
-        "{% for m in messages %}{% if m.content == 'b' %}{{ raise_exception('no b') }}{% endif %}{{ m.content }}{% endfor %}"
-    )
-    with pytest.raises(BadRow, match="row 1 is refused by the chat template; TemplateError: no b") as caught:
+    tok.chat_template = "{% for m in messages %}{% if m.content == 'b' %}{{ raise_exception('no b') }}{% endif %}{{ m.content }}{% endfor %}"
+    with pytest.raises(
+        BadRow, match="row 1 is refused by the chat template; TemplateError: no b"
+    ) as caught:
         ChatTemplate(tok).render([[{"role": "user", "content": text}] for text in "abcb"])
     assert [bad.row for bad in caught.value.found] == [1, 3]

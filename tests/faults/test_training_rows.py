@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-from prefmill.conversations import conversation
 from prefmill.errors import BadRow
-from prefmill.train_rows import pair_ids, read_pairs, read_winners, winner_ids
+from prefmill.table.conversations import conversation
+from prefmill.training.rows import pair_ids, read_pairs, read_winners, winner_ids
 
 
 class Encoder:
@@ -61,7 +61,10 @@ def test_a_last_turn_that_is_no_answer_is_not_learnt(role, tmp_path):
 
 
 def test_completions_that_end_in_a_question_are_not_learnt(tmp_path):
-    rows = {"prompt": [QUESTION] * 2, "completion": [said("assistant:a"), said("assistant:a", "user:q")]}
+    rows = {
+        "prompt": [QUESTION] * 2,
+        "completion": [said("assistant:a"), said("assistant:a", "user:q")],
+    }
     pl.DataFrame(rows).write_parquet(tmp_path / "sft.parquet")
     winners = read_winners(tmp_path / "sft.parquet", {}, where="train")
     ids, _, lost = winner_ids(Encoder(), winners, where="train", on_bad_row="null")

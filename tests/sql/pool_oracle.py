@@ -1,4 +1,6 @@
-"""What the statistics macros mean, in plain Python and exact fractions; written from docs/semantics.md and from no SQL."""
+"""What the statistics macros mean, in plain Python and exact fractions; written from
+docs/semantics.md and from no SQL.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ def usable(rows: list[Row], *needed: str) -> list[Row]:
     kept = []
     for position, row in enumerate(rows):
         score = row["score"]
-        if row["prompt"] is None or row["completion"] is None or score is None or not math.isfinite(score):
+        if (
+            row["prompt"] is None
+            or row["completion"] is None
+            or score is None
+            or not math.isfinite(score)
+        ):
             continue
         if all(row[role] is not None for role in needed):
             kept.append({**row, "position": position})
@@ -35,7 +42,10 @@ def rank_candidates(rows: list[Row]) -> list[tuple]:
     for (prompt,), members in groups(usable(rows), "prompt").items():
         ordered = sorted(members, key=lambda r: (r["score"], r["position"]), reverse=True)
         top = ordered[0]["score"]
-        out += [(prompt, r["completion"], r["score"], rank, len(members), top - r["score"]) for rank, r in enumerate(ordered, 1)]
+        out += [
+            (prompt, r["completion"], r["score"], rank, len(members), top - r["score"])
+            for rank, r in enumerate(ordered, 1)
+        ]
     return out
 
 
@@ -46,9 +56,15 @@ def pool_stats(rows: list[Row]) -> dict[str, tuple]:
         lengths = [len(r["completion"]) for r in members]
         varied = len(set(scores)) > 1 and len(set(lengths)) > 1
         out[prompt] = (
-            len(scores), statistics.fmean(scores), statistics.pstdev(scores), max(scores), statistics.median(scores), min(scores),
-            scores.count(max(scores)), statistics.correlation(scores, lengths) if varied else None,
-        )  # fmt: skip
+            len(scores),
+            statistics.fmean(scores),
+            statistics.pstdev(scores),
+            max(scores),
+            statistics.median(scores),
+            min(scores),
+            scores.count(max(scores)),
+            statistics.correlation(scores, lengths) if varied else None,
+        )
     return out
 
 
@@ -70,17 +86,35 @@ def win_rates(rows: list[Row], baseline: str | None = None) -> dict[str, tuple]:
         for members in by_prompt:
             met = 0
             for mine, other in itertools.product(members, members):
-                if mine["source"] != source or other["source"] == source or baseline not in (None, other["source"]):
+                if (
+                    mine["source"] != source
+                    or other["source"] == source
+                    or baseline not in (None, other["source"])
+                ):
                     continue
                 met += 1
-                tally["win" if mine["score"] > other["score"] else "loss" if mine["score"] < other["score"] else "tie"] += 1
+                tally[
+                    "win"
+                    if mine["score"] > other["score"]
+                    else "loss"
+                    if mine["score"] < other["score"]
+                    else "tie"
+                ] += 1
             sizes += [met] if met else []
         if not sizes:
             out[source] = (0, 0, 0, 0, None, None, None, None)
             continue
         rate = (tally["win"] + Fraction(tally["tie"], 2)) / sum(sizes)
         n = Fraction(sum(sizes) ** 2, sum(m * m for m in sizes))
-        out[source] = (len(sizes), tally["win"], tally["loss"], tally["tie"], float(rate), *wilson(rate, n), float(n))
+        out[source] = (
+            len(sizes),
+            tally["win"],
+            tally["loss"],
+            tally["tie"],
+            float(rate),
+            *wilson(rate, n),
+            float(n),
+        )
     return out
 
 
@@ -93,7 +127,9 @@ def last_words(rows: list[Row]) -> list[dict[str, Fraction]]:
 
 
 def alpha(units: list[dict[str, Fraction]], level: str) -> float | None:
-    """Krippendorff's alpha by its coincidence matrix (2011, section D): every ordered pair of values of a unit counts 1 / (m - 1)."""
+    """Krippendorff's alpha by its coincidence matrix (2011, section D): every ordered pair of
+    values of a unit counts 1 / (m - 1).
+    """
 
     def delta(a: Fraction, b: Fraction) -> Fraction:
         return (a - b) ** 2 if level == "interval" else Fraction(a != b)
@@ -125,5 +161,10 @@ def agreement(rows: list[Row], level: str) -> dict[tuple, tuple]:
         seen = Fraction(sum(a == b for a, b in both), n)
         left, right = Counter(a for a, _ in both), Counter(b for _, b in both)
         chance = sum(Fraction(left[v], n) * Fraction(right[v], n) for v in left)
-        out[one, other] = (n, float(seen), float((seen - chance) / (1 - chance)) if chance != 1 else None, None)
+        out[one, other] = (
+            n,
+            float(seen),
+            float((seen - chance) / (1 - chance)) if chance != 1 else None,
+            None,
+        )
     return out

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-# What is judged, and the same rows read as a process (a cycle of s1 and s2) and as a tree (t1 and t7 are roots).
-# fmt: off
+# What is judged, and the same rows read as a process (a cycle of s1 and s2) and as a tree (t1 and
+# t7 are roots).
 ROWS = [
-    # prompt, completion, score, source, annotator | state, action, next_state, probability, reward | id, parent_id, success
+    # prompt, completion, score, source, annotator | state, action, next_state, probability, reward
+    # | id, parent_id, success
     ("p", "a", 5.0, "m1", "x", "s1", "go", "s2", 1.0, 1.0, "t1", None, None),
     ("p", "a", 4.0, "m1", "y", "s1", "stay", "s1", 0.5, 0.0, "t2", "t1", None),
     ("p", "bb", 1.0, "m2", "x", "s1", "stay", None, 0.5, 2.0, "t3", "t1", False),
@@ -21,19 +22,45 @@ ROWS = [
     (None, "g", 3.0, "m3", "z", "s6", "go", "s4", 1.0, 3.0, "tb", "t8", False),
 ]
 NAMES = (
-    "prompt", "completion", "score", "source", "annotator",
-    "state", "action", "next_state", "probability", "reward",
-    "id", "parent_id", "success",
+    "prompt",
+    "completion",
+    "score",
+    "source",
+    "annotator",
+    "state",
+    "action",
+    "next_state",
+    "probability",
+    "reward",
+    "id",
+    "parent_id",
+    "success",
 )
-# fmt: on
-POOL = pa.table({name: pa.array(column) for name, column in zip(NAMES, zip(*ROWS, strict=True), strict=True)})
+POOL = pa.table(
+    {name: pa.array(column) for name, column in zip(NAMES, zip(*ROWS, strict=True), strict=True)}
+)
 #: The same under names that are no roles.
 RENAMED = POOL.rename_columns(
-    ["question", "answer", "reward", "model", "rater", "here", "act", "there", "chance", "gain", "node", "up", "won"]
+    [
+        "question",
+        "answer",
+        "reward",
+        "model",
+        "rater",
+        "here",
+        "act",
+        "there",
+        "chance",
+        "gain",
+        "node",
+        "up",
+        "won",
+    ]
 )
 
 CORE = ("prompt", "completion", "score")
-#: macro: its roles, further arguments, and the columns that order its rows (none: they come in an order)
+#: macro: its roles, further arguments, and the columns that order its rows (none: they come in an
+#: order)
 CALLS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "preference_pairs": (CORE, "strategy := 'all', chosen_min := NULL, rejected_below := NULL", ""),
     "pair_report": (CORE, "chosen_min := 3", ""),
@@ -45,7 +72,11 @@ CALLS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "pool_stats": (CORE, "", "ORDER BY prompt"),
     "win_rates": ((*CORE, "source"), "baseline := 'm1'", ""),
     "agreement": ((*CORE, "annotator"), "level := 'nominal'", ""),
-    "state_values": (("state", "action", "next_state", "probability", "reward"), "gamma := 0.5", "ORDER BY state, action"),
+    "state_values": (
+        ("state", "action", "next_state", "probability", "reward"),
+        "gamma := 0.5",
+        "ORDER BY state, action",
+    ),
     "tree_values": (("id", "parent_id", "reward"), "gamma := 0.5", ""),
     "step_values": (("id", "parent_id", "success"), "", ""),
     "split_of": (("prompt",), "'a=0.5,b=0.5', seed := 7", "ORDER BY ALL"),
@@ -64,8 +95,8 @@ def call(macro: str, table: str, *, by_name: bool = False, ordered: bool = True)
     order = order if ordered else ""
     if macro == "split_of":  # of one value, where the others are of a table
         prompt = column["prompt"]
-        return (
-            f"SELECT split_of({prompt}, {arguments}) AS split, {prompt} AS p FROM query_table({table}) WHERE p IS NOT NULL {order}".strip()
-        )
-    given = [f"{role} := {column[role]}" for role in roles] if by_name or macro in ALWAYS_NAMED else []
+        return f"SELECT split_of({prompt}, {arguments}) AS split, {prompt} AS p FROM query_table({table}) WHERE p IS NOT NULL {order}".strip()
+    given = (
+        [f"{role} := {column[role]}" for role in roles] if by_name or macro in ALWAYS_NAMED else []
+    )
     return f"FROM {macro}({', '.join([table, *given, *([arguments] if arguments else [])])}) {order}".strip()

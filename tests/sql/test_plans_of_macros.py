@@ -1,6 +1,8 @@
-"""What DuckDB does with a macro over Parquet: texts are read in a scan and go through no group-by, window or sort.
+"""What DuckDB does with a macro over Parquet: texts are read in a scan and go through no group-by,
+window or sort.
 
-The plans are kept in `plans/`, without estimates; PREFMILL_SNAPSHOTS=write renews them (look at what changed).
+The plans are kept in `plans/`, without estimates; PREFMILL_SNAPSHOTS=write renews them (look at
+what changed).
 """
 
 from __future__ import annotations
@@ -19,7 +21,16 @@ from prefmill.duckdb import install
 
 PLANS = Path(__file__).parent / "plans"
 BLOCKING = ("HASH_GROUP_BY", "PERFECT_HASH_GROUP_BY", "WINDOW", "ORDER_BY", "TOP_N")
-TEXTS = {"_prompt", "_completion", "_unit", "prompt", "completion", "_grp", "_chosen_text", "_rejected_text"}
+TEXTS = {
+    "_prompt",
+    "_completion",
+    "_unit",
+    "prompt",
+    "completion",
+    "_grp",
+    "_chosen_text",
+    "_rejected_text",
+}
 TEXTS |= {"_s", "_a", "_next", "state", "action", "next_state", "_id", "_parent", "id", "parent_id"}
 #: Texts that a group-by may hold: its own key. agreement's unit is a (prompt, completion).
 KEYS = {macro: {"_grp"} for macro in CALLS} | {
@@ -29,7 +40,8 @@ KEYS = {macro: {"_grp"} for macro in CALLS} | {
     "tree_values": {"_id", "_s", "_a"},
     "step_values": {"_id", "_parent"},
 }
-#: Macros that order the rows of their answer, behind everything else: they pick few rows, or their rows hold ids or raters only.
+#: Macros that order the rows of their answer, behind everything else: they pick few rows, or their
+#: rows hold ids or raters only.
 ORDERED = {"agreement", "best_of", "preference_pairs", "unpaired", "tree_values", "step_values"}
 
 
@@ -46,7 +58,9 @@ def con(tmp_path_factory):
 
 
 def plan_of(con, macro: str, table: str) -> dict:
-    ((_, text),) = con.execute(f"EXPLAIN (FORMAT json) {call(macro, table, ordered=False)}").fetchall()
+    ((_, text),) = con.execute(
+        f"EXPLAIN (FORMAT json) {call(macro, table, ordered=False)}"
+    ).fetchall()
     (root,) = json.loads(text)
     kept = pruned(root)
     assert kept
@@ -54,8 +68,12 @@ def plan_of(con, macro: str, table: str) -> dict:
 
 
 def pruned(node: dict) -> dict | None:
-    """Without branches that are known to be empty, and without the look at the first 100 rows (`pref_roles_refusal`)."""
-    if node["name"] == "EMPTY_RESULT" or "any_value(#0)" in node["extra_info"].get("Aggregates", ""):
+    """Without branches that are known to be empty, and without the look at the first 100 rows
+    (`pref_roles_refusal`).
+    """
+    if node["name"] == "EMPTY_RESULT" or "any_value(#0)" in node["extra_info"].get(
+        "Aggregates", ""
+    ):
         return None
     children = [kept for child in node["children"] if (kept := pruned(child))]
     if node["children"] and not children:
@@ -71,11 +89,17 @@ def nodes(node: dict) -> Iterator[dict]:
 
 def parts(root: dict) -> dict[str, dict]:
     """What stands behind the number in a CTE_SCAN; of a recursive one its first rows."""
-    return {n["extra_info"]["Table Index"]: n["children"][0] for n in nodes(root) if n["name"] in ("CTE", "REC_CTE")}
+    return {
+        n["extra_info"]["Table Index"]: n["children"][0]
+        for n in nodes(root)
+        if n["name"] in ("CTE", "REC_CTE")
+    }
 
 
 def columns(node: dict, shared: dict[str, dict]) -> set[str]:
-    """The columns that a node hands up: those of the nearest projection or scan; where a projection says `#1`, all that are below it."""
+    """The columns that a node hands up: those of the nearest projection or scan; where a projection
+    says `#1`, all that are below it.
+    """
     found = node["extra_info"].get("Projections")
     mine = {found} if isinstance(found, str) else set(found or [])
     if is_scan(node) or (node["name"] == "PROJECTION" and not any("#" in name for name in mine)):
@@ -96,9 +120,16 @@ def drawn(node: dict, depth: int = 0) -> str:
         for key, value in node["extra_info"].items()
         if key not in ("Estimated Cardinality", "Function", "Table", "Type", "Filename(s)")
     }
-    said = "; ".join(f"{key}: {', '.join(value) if isinstance(value, list) else value}" for key, value in info.items())
+    said = "; ".join(
+        f"{key}: {', '.join(value) if isinstance(value, list) else value}"
+        for key, value in info.items()
+    )
     said = said if len(said) < 300 else f"{said[:300]} ..."
-    return f"{'  ' * depth}{node['name']}  {said}".rstrip() + "\n" + "".join(drawn(child, depth + 1) for child in node["children"])
+    return (
+        f"{'  ' * depth}{node['name']}  {said}".rstrip()
+        + "\n"
+        + "".join(drawn(child, depth + 1) for child in node["children"])
+    )
 
 
 def is_scan(node: dict) -> bool:
@@ -129,8 +160,11 @@ def test_no_text_goes_through_a_group_by(macro, table, con):
 @pytest.mark.parametrize("macro", CALLS)
 def test_scans_read_the_columns_of_roles_only(macro, con):
     plan = plan_of(con, macro, "'pool.parquet'")
-    read = set().union(*(columns(n, {}) for n in nodes(plan) if is_scan(n))) - {""}  # a scan that only counts rows reads none
-    # which scores there are does not hang on a completion that, as the file's statistics say, is never null
+    read = set().union(*(columns(n, {}) for n in nodes(plan) if is_scan(n))) - {
+        ""
+    }  # a scan that only counts rows reads none
+    # which scores there are does not hang on a completion that, as the file's statistics say, is
+    # never null
     assert set(CALLS[macro][0]) - {"completion"} <= read <= set(CALLS[macro][0]), read
 
 

@@ -23,27 +23,60 @@ def con():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        ("preference_pairs({}, strategy := 'bset')", "preference_pairs: unknown strategy; got bset, expected best_worst, best_random"),
+        (
+            "preference_pairs({}, strategy := 'bset')",
+            "preference_pairs: unknown strategy; got bset, expected best_worst, best_random",
+        ),
         ("preference_pairs({}, strategy := NULL)", "preference_pairs: unknown strategy; got NULL"),
         (
             "preference_pairs({}, strategy := 'threshold', chosen_min := NULL)",
             "strategy 'threshold' needs both chosen_min and rejected_below",
         ),
-        ("preference_pairs({}, chosen_min := 'nan'::DOUBLE)", "a threshold is no finite number or NULL; got nan and auto"),
+        (
+            "preference_pairs({}, chosen_min := 'nan'::DOUBLE)",
+            "a threshold is no finite number or NULL; got nan and auto",
+        ),
         ("preference_pairs({}, min_margin := -1)", "min_margin is no finite number >= 0; got -1"),
-        ("preference_pairs({}, min_margin := NULL)", "min_margin is no finite number >= 0; got NULL"),
-        ("preference_pairs({}, max_pairs_per_prompt := 0)", "max_pairs_per_prompt is no whole number >= 1 or NULL; got 0"),
+        (
+            "preference_pairs({}, min_margin := NULL)",
+            "min_margin is no finite number >= 0; got NULL",
+        ),
+        (
+            "preference_pairs({}, max_pairs_per_prompt := 0)",
+            "max_pairs_per_prompt is no whole number >= 1 or NULL; got 0",
+        ),
         ("preference_pairs({}, top_k := 1.5)", "top_k is no whole number >= 1 or NULL; got 1.5"),
-        ("preference_pairs({}, bottom_k := -2)", "bottom_k is no whole number >= 1 or NULL; got -2"),
-        ("preference_pairs({}, seed := -2)", "preference_pairs: seed is no whole number >= 0; got -2"),
+        (
+            "preference_pairs({}, bottom_k := -2)",
+            "bottom_k is no whole number >= 1 or NULL; got -2",
+        ),
+        (
+            "preference_pairs({}, seed := -2)",
+            "preference_pairs: seed is no whole number >= 0; got -2",
+        ),
         ("pair_report({}, strategy := 'bset')", "pair_report: unknown strategy; got bset"),
-        ("pair_report({}, top_k := 0)", "pair_report: top_k is no whole number >= 1 or NULL; got 0"),
-        ("unpaired({}, chosen_min := 1, rejected_below := 2)", "unpaired: rejected_below must not exceed chosen_min; got 2.0 > 1.0"),
-        ("unpaired({}, chosen_min := NULL)", "labels need both chosen_min and rejected_below, as finite numbers; got NULL and auto"),
+        (
+            "pair_report({}, top_k := 0)",
+            "pair_report: top_k is no whole number >= 1 or NULL; got 0",
+        ),
+        (
+            "unpaired({}, chosen_min := 1, rejected_below := 2)",
+            "unpaired: rejected_below must not exceed chosen_min; got 2.0 > 1.0",
+        ),
+        (
+            "unpaired({}, chosen_min := NULL)",
+            "labels need both chosen_min and rejected_below, as finite numbers; got NULL and auto",
+        ),
         ("best_of({}, k := 0)", "best_of: k is no whole number >= 1; got 0"),
         ("best_of({}, seed := NULL)", "best_of: seed is no whole number >= 0; got NULL"),
-        ("win_rates({}, baseline := 'gpt')", "win_rates: no usable row is of the baseline; got gpt, expected one of the sources"),
-        ("agreement({}, level := 'ordinal')", "agreement: unknown level; got ordinal, expected interval or nominal"),
+        (
+            "win_rates({}, baseline := 'gpt')",
+            "win_rates: no usable row is of the baseline; got gpt, expected one of the sources",
+        ),
+        (
+            "agreement({}, level := 'ordinal')",
+            "agreement: unknown level; got ordinal, expected interval or nominal",
+        ),
         ("agreement({}, level := NULL)", "agreement: unknown level; got NULL"),
     ],
 )
@@ -53,18 +86,26 @@ def test_arguments(table, call, words, con):
 
 
 def test_an_enum_is_its_text_and_one_of_words_is_no_score(con):
-    con.execute("CREATE OR REPLACE TEMP TABLE words AS SELECT * REPLACE (source::ENUM('m1', 'm2', 'it''s', 'm3') AS score) FROM pool")
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE words AS SELECT * REPLACE (source::ENUM('m1', 'm2', 'it''s', 'm3') AS score) FROM pool"
+    )
     for query in ("best_of(words)", "pair_report(words)", "unpaired(words)", "advantages(words)"):
-        with pytest.raises(duckdb.InvalidInputException, match=r"the score has a type that holds no numbers; got ENUM\('m1', 'm2'"):
+        with pytest.raises(
+            duckdb.InvalidInputException,
+            match=r"the score has a type that holds no numbers; got ENUM\('m1', 'm2'",
+        ):
             con.sql(f"FROM {query}").fetchall()
     con.execute(
         "CREATE OR REPLACE TEMP TABLE spelled AS SELECT 'p' AS prompt, text AS completion, text::ENUM('1', ' 2e0 ', '1_0', 'good') AS score"
         " FROM unnest(['1', ' 2e0 ', '1_0', 'good']) AS t(text)"
     )
-    assert con.sql("SELECT completion, score FROM best_of(spelled, k := 9)").fetchall() == [(" 2e0 ", 2.0), ("1", 1.0)]
-    assert con.sql("SELECT dropped FROM pair_report(spelled, chosen_min := NULL, rejected_below := NULL)").fetchall() == [
-        ({"bad_score": 2},)
+    assert con.sql("SELECT completion, score FROM best_of(spelled, k := 9)").fetchall() == [
+        (" 2e0 ", 2.0),
+        ("1", 1.0),
     ]
+    assert con.sql(
+        "SELECT dropped FROM pair_report(spelled, chosen_min := NULL, rejected_below := NULL)"
+    ).fetchall() == [({"bad_score": 2},)]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +131,9 @@ def test_a_split_of_no_prompt_and_a_seed_that_is_none(con):
     with pytest.raises(duckdb.InvalidInputException, match="prefmill: split_of: a prompt is NULL"):
         con.sql("SELECT split_of(prompt, 'a=1.0') FROM pool").fetchall()
     for seed in ("-1", "NULL", "1.5", "'x'"):
-        with pytest.raises(duckdb.InvalidInputException, match="prefmill: split_of: seed is no whole number >= 0"):
+        with pytest.raises(
+            duckdb.InvalidInputException, match="prefmill: split_of: seed is no whole number >= 0"
+        ):
             con.sql(f"SELECT split_of('p', 'a=1.0', seed := {seed})").fetchall()
 
 
@@ -98,7 +141,9 @@ def test_a_split_of_no_prompt_and_a_seed_that_is_none(con):
 def test_a_role_whose_column_name_was_quoted(macro, con):
     roles = CALLS[macro][0]
     for wrong in roles:
-        given = ", ".join(f"{role} := '{role}'" if role == wrong else f"{role} := {role}" for role in roles)
+        given = ", ".join(
+            f"{role} := '{role}'" if role == wrong else f"{role} := {role}" for role in roles
+        )
         with pytest.raises(
             duckdb.InvalidInputException,
             match=f"prefmill: {macro}: a role is the text '{wrong}' in every row; got a column's name in quotes",
@@ -109,19 +154,30 @@ def test_a_role_whose_column_name_was_quoted(macro, con):
 @pytest.mark.parametrize("macro", SCORED)
 def test_a_role_that_has_no_column(macro, con):
     """We say which role and what there is; of an expression that names no column DuckDB does."""
-    con.execute("CREATE OR REPLACE TEMP TABLE lacking AS SELECT prompt AS promt, completion, score, source, annotator FROM pool")
-    with pytest.raises(duckdb.InvalidInputException, match=rf"prefmill: {macro}: no column for the role 'prompt'; got \[promt, completion"):
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE lacking AS SELECT prompt AS promt, completion, score, source, annotator FROM pool"
+    )
+    with pytest.raises(
+        duckdb.InvalidInputException,
+        match=rf"prefmill: {macro}: no column for the role 'prompt'; got \[promt, completion",
+    ):
         con.sql(f"FROM {macro}(lacking)").fetchall()
-    roles = ", ".join(f"{role} := {role}" for role in CALLS[macro][0]).replace("score := score", "score := rating")
+    roles = ", ".join(f"{role} := {role}" for role in CALLS[macro][0]).replace(
+        "score := score", "score := rating"
+    )
     with pytest.raises(duckdb.BinderException, match="rating"):
         con.sql(f"FROM {macro}(pool, {roles})").fetchall()
 
 
 def test_a_prompt_that_is_a_word_is_no_quoted_name(con):
     """Only where all rows say the same, and a column is called so."""
-    con.execute("CREATE OR REPLACE TEMP TABLE words AS FROM (VALUES ('score', 'a', 1), ('prompt', 'b', 2)) t(prompt, completion, score)")
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE words AS FROM (VALUES ('score', 'a', 1), ('prompt', 'b', 2)) t(prompt, completion, score)"
+    )
     assert len(con.sql("FROM best_of(words)").fetchall()) == 2
-    con.execute("CREATE OR REPLACE TEMP TABLE words AS FROM (VALUES ('same', 'a', 1), ('same', 'b', 2)) t(prompt, completion, score)")
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE words AS FROM (VALUES ('same', 'a', 1), ('same', 'b', 2)) t(prompt, completion, score)"
+    )
     assert len(con.sql("FROM best_of(words)").fetchall()) == 1
 
 
@@ -138,16 +194,40 @@ def test_an_empty_table_is_empty_without_an_error(macro, con):
 
 @pytest.mark.parametrize("macro", SCORED)
 @pytest.mark.parametrize(
-    "wrong", ["DATE '2026-01-01'", "[score]", "{'a': score}", "'x'::BLOB", "TIME '10:00'", "INTERVAL 1 DAY", "MAP {'a': 1}"]
+    "wrong",
+    [
+        "DATE '2026-01-01'",
+        "[score]",
+        "{'a': score}",
+        "'x'::BLOB",
+        "TIME '10:00'",
+        "INTERVAL 1 DAY",
+        "MAP {'a': 1}",
+    ],
 )
 def test_a_score_of_a_type_without_numbers(wrong, macro, con):
-    roles = ", ".join(f"{role} := {role}" for role in CALLS[macro][0]).replace("score := score", f"score := {wrong}")
-    with pytest.raises(duckdb.InvalidInputException, match=f"prefmill: {macro}: the score has a type that holds no numbers; got "):
+    roles = ", ".join(f"{role} := {role}" for role in CALLS[macro][0]).replace(
+        "score := score", f"score := {wrong}"
+    )
+    with pytest.raises(
+        duckdb.InvalidInputException,
+        match=f"prefmill: {macro}: the score has a type that holds no numbers; got ",
+    ):
         con.sql(f"FROM {macro}(pool, {roles})").fetchall()
 
 
 @pytest.mark.parametrize(
-    "right", ["score::FLOAT", "score::DECIMAL(9, 2)", "score::HUGEINT", "score > 3", "score::VARCHAR", "to_json(score)"]
+    "right",
+    [
+        "score::FLOAT",
+        "score::DECIMAL(9, 2)",
+        "score::HUGEINT",
+        "score > 3",
+        "score::VARCHAR",
+        "to_json(score)",
+    ],
 )
 def test_a_score_of_a_type_with_numbers(right, con):
-    assert con.sql(f"FROM best_of(pool, prompt := prompt, completion := completion, score := {right})").fetchall()
+    assert con.sql(
+        f"FROM best_of(pool, prompt := prompt, completion := completion, score := {right})"
+    ).fetchall()

@@ -1,4 +1,6 @@
-"""Every macro over a table, view, CTE, file, glob and Python frame, with roles by column and by argument, on every kind of connection."""
+"""Every macro over a table, view, CTE, file, glob and Python frame, with roles by column and by
+argument, on every kind of connection.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,22 @@ def expected(con) -> dict[str, list[tuple]]:
 @pytest.mark.parametrize("by_name", [False, True], ids=["columns", "arguments"])
 @pytest.mark.parametrize("macro", CALLS)
 @pytest.mark.parametrize(
-    "host", ["table", "quoted table", "view", "odd name", "parquet", "csv", "jsonl", "glob", "arrow", "polars", "pandas", "cte", "temp"]
+    "host",
+    [
+        "table",
+        "quoted table",
+        "view",
+        "odd name",
+        "parquet",
+        "csv",
+        "jsonl",
+        "glob",
+        "arrow",
+        "polars",
+        "pandas",
+        "cte",
+        "temp",
+    ],
 )
 def test_every_host(host, macro, by_name, con, expected, folder):
     name = "renamed" if by_name else "roles"
@@ -84,9 +101,13 @@ def test_every_host(host, macro, by_name, con, expected, folder):
 
 def test_role_expressions(con):
     roles = "prompt := upper(question), completion := answer || '!', score := -reward"
-    rows = con.sql(f"FROM rank_candidates(renamed, {roles}) ORDER BY prompt, rank LIMIT 1").fetchall()
+    rows = con.sql(
+        f"FROM rank_candidates(renamed, {roles}) ORDER BY prompt, rank LIMIT 1"
+    ).fetchall()
     assert rows == [("P", "bb!", -1.0, 1, 4, 0.0)]
-    rows = con.sql("FROM win_rates(renamed, prompt := 1, completion := 1, score := reward, source := model)").fetchall()
+    rows = con.sql(
+        "FROM win_rates(renamed, prompt := 1, completion := 1, score := reward, source := model)"
+    ).fetchall()
     assert {row[0] for row in rows} == {"m1", "m2", "m3"}
 
 
@@ -96,7 +117,10 @@ def test_columns_named_like_what_the_macros_use_inside(con):
         " 7 AS _s, 8 AS _a, 9 AS _next, 10 AS _id, 11 AS _parent, 12 AS value, 13 AS told FROM roles"
     )
     for macro in CALLS:
-        assert con.sql(call(macro, "inner_names")).fetchall() == con.sql(call(macro, "roles")).fetchall()
+        assert (
+            con.sql(call(macro, "inner_names")).fetchall()
+            == con.sql(call(macro, "roles")).fetchall()
+        )
 
 
 def test_macros_compose_with_sql(con):
@@ -141,7 +165,9 @@ def test_temporary_macros_leave_a_database_as_it_was(tmp_path):
         con.execute("CREATE TABLE t (prompt VARCHAR, completion VARCHAR, score DOUBLE)")
         assert con.sql("FROM best_of(t)").fetchall() == []
     with duckdb.connect(str(path), read_only=True) as con:
-        assert con.sql("SELECT count(*) FROM duckdb_functions() WHERE function_name = 'best_of'").fetchall() == [(0,)]
+        assert con.sql(
+            "SELECT count(*) FROM duckdb_functions() WHERE function_name = 'best_of'"
+        ).fetchall() == [(0,)]
 
 
 # The shell of DuckDB, with nothing of ours but the files
@@ -151,18 +177,32 @@ def test_temporary_macros_leave_a_database_as_it_was(tmp_path):
 def test_the_duckdb_shell_reads_the_files_and_gives_the_same(folder, con, tmp_path):
     queries = [call(macro, f"'{folder}/roles.parquet'") for macro in CALLS]
     script = [".read sql/prefmill.sql"]
-    script += [f"COPY ({query}) TO '{tmp_path}/{i}.parquet' (FORMAT parquet);" for i, query in enumerate(queries)]
+    script += [
+        f"COPY ({query}) TO '{tmp_path}/{i}.parquet' (FORMAT parquet);"
+        for i, query in enumerate(queries)
+    ]
     done = subprocess.run(
-        [shell(), "-bail", "-batch"], input="\n".join(script), capture_output=True, text=True, cwd=ROOT, timeout=120,
+        [shell(), "-bail", "-batch"],
+        input="\n".join(script),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
         env={"PATH": "/nowhere", "HOME": str(tmp_path)},
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     for i, query in enumerate(queries):
-        assert duckdb.read_parquet(f"{tmp_path}/{i}.parquet").fetchall() == con.sql(query).fetchall(), query
+        assert (
+            duckdb.read_parquet(f"{tmp_path}/{i}.parquet").fetchall() == con.sql(query).fetchall()
+        ), query
     done = subprocess.run(
-        [shell(), "-bail", "-batch"], input=f".read sql/prefmill.sql\nFROM best_of('{folder}/roles.parquet', k := 0);",
-        capture_output=True, text=True, cwd=ROOT, timeout=120,
-    )  # fmt: skip
+        [shell(), "-bail", "-batch"],
+        input=f".read sql/prefmill.sql\nFROM best_of('{folder}/roles.parquet', k := 0);",
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+    )
     assert done.returncode != 0
     assert "prefmill: best_of: k is no whole number >= 1; got 0." in done.stderr
 
@@ -180,7 +220,13 @@ def test_a_process_that_only_reads_the_files_gives_the_same(folder, con):
         "for query in sys.argv[1:]: print(repr(con.sql(query).fetchall()))\n"
     )
     queries = [call(macro, f"'{folder}/roles.parquet'") for macro in CALLS]
-    done = subprocess.run([sys.executable, "-I", "-c", code, *queries], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, *queries],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [repr(con.sql(query).fetchall()) for query in queries]
 
@@ -194,5 +240,7 @@ def test_every_file_holds_the_macro_of_its_name():
         assert f"CREATE OR REPLACE MACRO {name}(" in text, name
         assert text.startswith("-- "), name
     loaded = (ROOT / "sql" / "prefmill.sql").read_text()
-    assert {f"{path.stem}" for path in (ROOT / "sql").glob("*.sql")} - {"prefmill"} == set(macro_texts())
+    assert {f"{path.stem}" for path in (ROOT / "sql").glob("*.sql")} - {"prefmill"} == set(
+        macro_texts()
+    )
     assert loaded.count(".read ") - 1 == len(macro_texts())  # the one in the comment

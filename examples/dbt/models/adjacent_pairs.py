@@ -1,4 +1,6 @@
-"""Neighbours in the ranking of every prompt, by the SQL of a plan on dbt's own connection, whose settings stay as they are."""
+"""Neighbours in the ranking of every prompt, by the SQL of a plan on dbt's own connection, whose
+settings stay as they are.
+"""
 
 import prefmill as pm
 import prefmill.duckdb

@@ -1,7 +1,9 @@
-"""Inputs: whatever is named becomes Parquet files. Parquet is used in place; all else is staged to Parquet once, streaming.
+"""Inputs: whatever is named becomes Parquet files. Parquet is used in place; all else is staged to
+Parquet once, streaming.
 
-CSV is split by Arrow's parser and JSON by DuckDB's, block by block; which bytes make up a record, and whether it may be read at all, is
-decided here, so that a malformed row has its line in every format and reading can go on behind it.
+CSV is split by Arrow's parser and JSON by DuckDB's, block by block; which bytes make up a record,
+and whether it may be read at all, is decided here, so that a malformed row has its line in every
+format and reading can go on behind it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,14 @@ from prefmill.readers.columnar import local_parquet, stage_ipc
 from prefmill.readers.csv_text import stage_csv
 from prefmill.readers.encodings import check_encoding
 from prefmill.readers.find import FORMATS, Input, check_partitions, find_files, is_url
-from prefmill.readers.json_lines import JsonEngine, JsonFile, kinds_together, look_at_json, stage_json, types_together
+from prefmill.readers.json_lines import (
+    JsonEngine,
+    JsonFile,
+    kinds_together,
+    look_at_json,
+    stage_json,
+    types_together,
+)
 from prefmill.readers.rejects import Rejects
 from prefmill.readers.source import Source
 from prefmill.readers.staging import Context, Part
@@ -43,39 +52,49 @@ def open_source(
     needs: Callable[[Sequence[str]], Collection[str]] = frozenset,
     in_place: bool = False,
 ) -> Source:
-    """Find, check and (where they are not Parquet) stage all `inputs`; the result reads as one table.
+    """Find, check and (where they are not Parquet) stage all `inputs`; the result reads as one
+    table.
 
-    inputs      paths, globs, folders (searched for files of known formats, sorted; `key=value` folders become columns), URLs for DuckDB,
-                or `-` for JSON Lines on stdin. A path that exists is itself, whatever characters it holds. Of a folder of `datasets`
-                only the data is read, READMEs and licenses are not data, and a folder with several splits is refused.
+    inputs      paths, globs, folders (searched for files of known formats, sorted; `key=value`
+    folders become columns), URLs for DuckDB,
+                or `-` for JSON Lines on stdin. A path that exists is itself, whatever characters it
+                holds. Of a folder of `datasets` only the data is read, READMEs and licenses are not
+                data, and a folder with several splits is refused.
     temp_dir    folder for staged files; who passes it removes it.
-    encoding    of text files, a Python codec; by default UTF-8, or UTF-16/32 with a byte order mark.
-    rejects     a JSON Lines file for malformed rows (file, line, reason, raw). Without it the first malformed row is an error.
-    delimiter   of CSV; by default a comma, in .tsv a tab.
+    encoding    of text files, a Python codec; by default UTF-8, or UTF-16/32 with a byte order
+    mark. rejects     a JSON Lines file for malformed rows (file, line, reason, raw). Without it the
+    first malformed row is an error. delimiter   of CSV; by default a comma, in .tsv a tab.
     memory_bytes, threads   smaller blocks for less memory; how many blocks are parsed at a time.
     progress    called with a line of text now and then.
-    without     outputs: where an input is a folder or a pattern, these files and folders are not read, and a note says so;
-                an input that names one itself is refused, but a single one that may be rewritten `in_place`.
-    needs       of the columns of a CSV file those that a row must have: one that is too short for others is filled up with nulls.
+    without     outputs: where an input is a folder or a pattern, these files and folders are not
+    read, and a note says so;
+                an input that names one itself is refused, but a single one that may be rewritten
+                `in_place`.
+    needs       of the columns of a CSV file those that a row must have: one that is too short for
+    others is filled up with nulls.
                 By default all.
     columns     stage only these columns; names that a file lacks are ignored. By default all.
 
-    CSV columns are text: an empty field is null, a quoted empty field the empty string; a column without a name is `column_N`. Blank lines
-    are skipped. JSON types are unified over the whole file: integers (int64) and other numbers are double together, and so are integers
-    beyond int64; values of different kinds are text, strings as they are and all else as its JSON; an object that no struct can hold (no
-    keys, keys that differ only in case, over 1000 keys) is its JSON; of a key that is twice in an object the first counts. A list of
-    messages stays a list of structs.
+    CSV columns are text: an empty field is null, a quoted empty field the empty string; a column
+    without a name is `column_N`. Blank lines are skipped. JSON types are unified over the whole
+    file: integers (int64) and other numbers are double together, and so are integers beyond int64;
+    values of different kinds are text, strings as they are and all else as its JSON; an object that
+    no struct can hold (no keys, keys that differ only in case, over 1000 keys) is its JSON; of a
+    key that is twice in an object the first counts. A list of messages stays a list of structs.
 
-    Files are united by the names of their columns. A column that is text in one and numbers in another is text in all, spelled as in JSON
-    (5, but 5.0 in a file where the column also holds fractions).
+    Files are united by the names of their columns. A column that is text in one and numbers in
+    another is text in all, spelled as in JSON (5, but 5.0 in a file where the column also holds
+    fractions).
 
-    A line, in messages and rejects, ends in LF (in CR where the header of a CSV does); a record is named by the line in which it starts.
+    A line, in messages and rejects, ends in LF (in CR where the header of a CSV does); a record is
+    named by the line in which it starts.
 
-    Costs one pass over a CSV file, two over JSON (types, then values), none over Parquet (only the footers are read). A file
-    whose numbers become text is staged once more.
+    Costs one pass over a CSV file, two over JSON (types, then values), none over Parquet (only the
+    footers are read). A file whose numbers become text is staged once more.
 
-    Raises `BadArgument` (an unknown ending, encoding or delimiter, duplicate column names) and `BadInput` (missing, empty or broken files,
-    text in another encoding with the byte's offset, malformed rows with their line, files whose types do not fit together).
+    Raises `BadArgument` (an unknown ending, encoding or delimiter, duplicate column names) and
+    `BadInput` (missing, empty or broken files, text in another encoding with the byte's offset,
+    malformed rows with their line, files whose types do not fit together).
 
     >>> import pyarrow.parquet as pq
     >>> folder = Path(tempfile.mkdtemp())
@@ -89,12 +108,18 @@ def open_source(
     if delimiter is not None:
         delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
         if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
-            raise BadArgument(f"delimiter: got {delimiter!r}, expected one ASCII character that is no quote and no line end.")
+            raise BadArgument(
+                f"delimiter: got {delimiter!r}, expected one ASCII character that is no quote and no line end."
+            )
     if encoding is not None:
         encoding = check_encoding(encoding, "encoding")
     notes: list[str] = []
     once = in_place and len(inputs) == 1
-    found = [item for given in inputs for item in find_files(given, [] if once and os.path.isfile(given) else without, notes)]
+    found = [
+        item
+        for given in inputs
+        for item in find_files(given, [] if once and os.path.isfile(given) else without, notes)
+    ]
     check_partitions(found)
     Path(temp_dir).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="source-", dir=os.path.abspath(temp_dir)))
@@ -114,10 +139,14 @@ def open_source(
             needs=needs,
         )
         opened = [part for item in found for part in _open(item, context)]
-        # JSON files have their types together: what one lacks, or has as another kind, another may hold.
+        # JSON files have their types together: what one lacks, or has as another kind, another may
+        # hold.
         texts = [part for part in opened if isinstance(part, JsonFile)]
         shape, elements = types_together(texts)
-        staged = (part if isinstance(part, Part) else stage_json(part, shape, elements, context) for part in opened)
+        staged = (
+            part if isinstance(part, Part) else stage_json(part, shape, elements, context)
+            for part in opened
+        )
         parts = [part for part in staged if part is not None]
         if not parts:
             raise BadInput(f"inputs: no rows and no columns in {[item.label for item in found]}.")

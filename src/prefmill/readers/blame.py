@@ -1,7 +1,7 @@
 """When an engine fails over files that looked good: which file it is, and where in it.
 
-Nothing is read twice while all goes well. After an error each file is read once more in a process of its
-own, since what an engine trips over may end the process that reads it.
+Nothing is read twice while all goes well. After an error each file is read once more in a process
+of its own, since what an engine trips over may end the process that reads it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ _ENGINES = (duckdb.Error, *_POLARS, pa.ArrowException, OSError, UnicodeDecodeErr
 
 @contextmanager
 def blamed_on(source: Source) -> Iterator[None]:
-    """The one place where an engine's error over the files of `source` becomes a `BadInput` that names file and place.
+    """The one place where an engine's error over the files of `source` becomes a `BadInput` that
+    names file and place.
 
-    An error that is not the files' fault goes on as it is, but for those that have no type of their own.
+    An error that is not the files' fault goes on as it is, but for those that have no type of their
+    own.
     """
     try:
         yield
@@ -38,10 +40,14 @@ def blamed_on(source: Source) -> Iterator[None]:
     except _ENGINES as error:
         fault = fault_of(source)
         if fault is not None:
-            raise BadInput(fault, hint="copy the file again from where it came, or leave it out.") from error
+            raise BadInput(
+                fault, hint="copy the file again from where it came, or leave it out."
+            ) from error
         engine, other = ("Polars", "duckdb") if isinstance(error, _POLARS) else ("DuckDB", "polars")
         # What their readers of Parquet raise has no type of its own.
-        unread = type(error) is duckdb.Error or isinstance(error, (duckdb.SerializationException, pl.exceptions.PanicException))
+        unread = type(error) is duckdb.Error or isinstance(
+            error, (duckdb.SerializationException, pl.exceptions.PanicException)
+        )
         if unread or (isinstance(error, pl.exceptions.ComputeError) and "parquet" in str(error)):
             raise BadInput(
                 f"{', '.join(dict.fromkeys(source.labels))}: {engine} cannot read it; {said(error)}.",
@@ -58,7 +64,11 @@ def fault_of(source: Source) -> str | None:
         code = "import sys; from prefmill.readers.blame import look; look(sys.argv[1])"
         paths = os.pathsep.join(path for path in sys.path if path)
         done = subprocess.run(
-            [sys.executable, "-c", code, path], capture_output=True, text=True, errors="replace", env={**os.environ, "PYTHONPATH": paths}
+            [sys.executable, "-c", code, path],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env={**os.environ, "PYTHONPATH": paths},
         )
         if done.returncode < 0:
             return f"{label}: not a readable Parquet file; reading it ends the process with signal {-done.returncode}."

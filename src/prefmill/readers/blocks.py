@@ -1,7 +1,8 @@
 """Text cut into blocks of whole records: lines, and CSV with line ends inside quotes.
 
-A block is some megabytes; a record that is longer grows its block up to `MAX_RECORD`. What a record holds is not looked at. The usual CSV
-is scanned with numpy; only a block with a quote inside a plain field costs a walk in Python, over its quotes.
+A block is some megabytes; a record that is longer grows its block up to `MAX_RECORD`. What a record
+holds is not looked at. The usual CSV is scanned with numpy; only a block with a quote inside a
+plain field costs a walk in Python, over its quotes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from prefmill.errors import BadInput
 from prefmill.readers.rejects import Bad
 
 Positions = npt.NDArray[np.int64]
-#: The longest record in bytes. A quote that never closes is found after so many bytes at the latest.
+#: The longest record in bytes. A quote that never closes is found after so many bytes at the
+#: latest.
 MAX_RECORD = 128 << 20
 _QUOTE, _LF, _CR = b'"\n\r'
 
@@ -27,8 +29,12 @@ class Block:
 
     data: bytes
     line: int  #: of the first byte, from 1
-    starts: Positions | None = None  #: of the elements of a JSON array, and the end of the last; None: records are lines
-    quotes: Positions = field(default_factory=lambda: np.empty(0, dtype=np.int64))  #: of CSV: opening and closing quotes by turns
+    starts: Positions | None = (
+        None  #: of the elements of a JSON array, and the end of the last; None: records are lines
+    )
+    quotes: Positions = field(
+        default_factory=lambda: np.empty(0, dtype=np.int64)
+    )  #: of CSV: opening and closing quotes by turns
     newline: bytes = b"\n"
 
     def line_of(self, at: int) -> int:
@@ -62,9 +68,11 @@ def line_blocks(pieces: Iterable[bytes], label: str) -> Iterator[Block]:
 
 
 def csv_blocks(pieces: Iterable[bytes], delimiter: str) -> Iterator[Block | Bad]:
-    """Blocks of whole CSV records, in order, with `Bad` where a quoted field does not end as it must.
+    """Blocks of whole CSV records, in order, with `Bad` where a quoted field does not end as it
+    must.
 
-    After a `Bad` record reading goes on in the next line of the file, so that a lone quote never swallows more than its own line.
+    After a `Bad` record reading goes on in the next line of the file, so that a lone quote never
+    swallows more than its own line.
     """
     seps = delimiter.encode() + b"\r\n"
     line, data, newline = 1, b"", b""
@@ -81,12 +89,19 @@ def csv_blocks(pieces: Iterable[bytes], delimiter: str) -> Iterator[Block | Bad]
                 cut = len(data)
             if cut:
                 whole = data if cut == len(data) else data[:cut]
-                yield Block(whole, line, quotes=quotes[: np.searchsorted(quotes, cut)], newline=newline)
+                yield Block(
+                    whole, line, quotes=quotes[: np.searchsorted(quotes, cut)], newline=newline
+                )
                 line += whole.count(newline)
                 data = data[cut:]
             if opened is None:
                 if len(data) > MAX_RECORD:
-                    yield Bad(line, f"the record is longer than {MAX_RECORD >> 20} MB", data[:200].decode(errors="ignore"), fatal=True)
+                    yield Bad(
+                        line,
+                        f"the record is longer than {MAX_RECORD >> 20} MB",
+                        data[:200].decode(errors="ignore"),
+                        fatal=True,
+                    )
                     return
                 break
             if bad is None and not eof and len(data) <= MAX_RECORD:
@@ -97,13 +112,19 @@ def csv_blocks(pieces: Iterable[bytes], delimiter: str) -> Iterator[Block | Bad]
             if end < 0 and not eof and len(data) <= MAX_RECORD:
                 break  # the rest of its line is in the next piece
             end = len(data) if end < 0 else end
-            yield Bad(line, f"the quote opened in line {where} {reason}", data[:end].decode().rstrip("\r\n"))
+            yield Bad(
+                line,
+                f"the quote opened in line {where} {reason}",
+                data[:end].decode().rstrip("\r\n"),
+            )
             data = data[end + 1 :]
             line += 1
 
 
 def grown(data: bytes, source: Iterator[bytes]) -> tuple[bytes, bool]:
-    """`data` and as much again of the text behind it (or long records would be scanned over and over), and whether it ends there."""
+    """`data` and as much again of the text behind it (or long records would be scanned over and
+    over), and whether it ends there.
+    """
     held, more = [data], 0
     for piece in source:
         held.append(piece)
@@ -113,11 +134,14 @@ def grown(data: bytes, source: Iterator[bytes]) -> tuple[bytes, bool]:
     return b"".join(held), True
 
 
-def _quote_roles(data: bytes, quotes: Sequence[int], seps: bytes, eof: bool) -> tuple[list[int], int | None]:
-    """Which quotes open and close fields, one by one: a quote inside a field without quotes is a character like others.
+def _quote_roles(
+    data: bytes, quotes: Sequence[int], seps: bytes, eof: bool
+) -> tuple[list[int], int | None]:
+    """Which quotes open and close fields, one by one: a quote inside a field without quotes is a
+    character like others.
 
-    Returns the opening and closing ones by turns (an odd count: the last is still open), and the opening quote of the first field with
-    text behind its closing quote, or None.
+    Returns the opening and closing ones by turns (an odd count: the last is still open), and the
+    opening quote of the first field with text behind its closing quote, or None.
     """
     roles: list[int] = []
     at, count, size = 0, len(quotes), len(data)
@@ -151,7 +175,8 @@ def _scan_quotes(data: bytes, seps: bytes, eof: bool) -> tuple[Positions, int | 
     is_sep = np.zeros(256, dtype=bool)
     is_sep[list(seps)] = True
     opens, closes = quotes[0::2], quotes[1::2]
-    # The usual case, for all quotes at once: they take turns, an opening one stands behind a separator (or is the second of a doubled
+    # The usual case, for all quotes at once: they take turns, an opening one stands behind a
+    # separator (or is the second of a doubled
     # one), a closing one in front of a separator (or is the first of a doubled one).
     fine = is_sep[array[opens - 1]]
     fine[0] |= opens[0] == 0
@@ -184,10 +209,17 @@ def _last_end(data: bytes, quotes: Positions, limit: int, newline: bytes, eof: b
 
 
 def _newline(data: bytes, quotes: Positions) -> bytes:
-    """CR for the files whose first record ends in one without LF (old Macs), else LF: what counts as a line in messages."""
+    """CR for the files whose first record ends in one without LF (old Macs), else LF: what counts
+    as a line in messages.
+    """
     array = np.frombuffer(data, dtype=np.uint8)
     ends = np.flatnonzero((array == _LF) | (array == _CR))
     ends = ends[~inside(quotes, ends)]
-    if len(ends) and array[ends[0]] == _CR and ends[0] + 1 < len(data) and array[ends[0] + 1] != _LF:
+    if (
+        len(ends)
+        and array[ends[0]] == _CR
+        and ends[0] + 1 < len(data)
+        and array[ends[0] + 1] != _LF
+    ):
         return b"\r"
     return b"\n"

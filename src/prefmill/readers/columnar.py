@@ -1,7 +1,9 @@
-"""Local Parquet and Arrow IPC. Parquet is used in place: only its footer is read, for rows, types, and which columns hold no nulls.
+"""Local Parquet and Arrow IPC. Parquet is used in place: only its footer is read, for rows, types,
+and which columns hold no nulls.
 
-A Parquet path that an engine would take for a pattern gets a link with a plain name. IPC (files and streams) is staged in one pass, its
-texts checked, since a Parquet file is trusted to hold valid UTF-8.
+A Parquet path that an engine would take for a pattern gets a link with a plain name. IPC (files and
+streams) is staged in one pass, its texts checked, since a Parquet file is trusted to hold valid
+UTF-8.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import pyarrow.ipc as paipc
 import pyarrow.parquet as pq
 
 from prefmill.errors import BadInput
-from prefmill.json_values import holds, is_marked, without_marks
 from prefmill.readers.find import Input
 from prefmill.readers.footer import check_footer, check_pages
 from prefmill.readers.json_lines import JsonFile, look_at_tables
@@ -33,8 +34,11 @@ from prefmill.readers.staging import (
     is_misread,
     plain_schema,
 )
+from prefmill.table.json_values import holds, is_marked, without_marks
 
-_SAFE_PATH = re.compile(r"[\w/.\-+@ ,=:~()\\]*")  # both engines take any other character for a pattern, a query or an escape
+_SAFE_PATH = re.compile(
+    r"[\w/.\-+@ ,=:~()\\]*"
+)  # both engines take any other character for a pattern, a query or an escape
 
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9_.\-]+")  # of a key=value folder, as engines read it
 
@@ -72,7 +76,9 @@ def _slices(table: pa.Table) -> Iterator[pa.Table]:
         yield table.slice(start, ROWS_A_GROUP)
 
 
-def _staged(item: Input, context: Context, schema: pa.Schema, tables: Callable[[], Iterator[pa.Table]]) -> Part | JsonFile:
+def _staged(
+    item: Input, context: Context, schema: pa.Schema, tables: Callable[[], Iterator[pa.Table]]
+) -> Part | JsonFile:
     """A table as Parquet in plain types; of one with JSON columns the first pass."""
     check_names(schema.names, item.label)
     kept = context.kept(schema.names)
@@ -80,7 +86,9 @@ def _staged(item: Input, context: Context, schema: pa.Schema, tables: Callable[[
         raise BadInput(f"{item.label}: the file has no columns.")
     schema = pa.schema([schema.field(name) for name in kept])
     if any(holds(field.type, is_marked) for field in schema):
-        return look_at_tables(item, context, lambda: (table.select(kept) for table in tables()), schema)
+        return look_at_tables(
+            item, context, lambda: (table.select(kept) for table in tables()), schema
+        )
     plain = plain_schema(schema)
     with Writer(context.new_path(item.partition), plain) as writer:
         for table in tables():
@@ -132,12 +140,16 @@ def local_parquet(item: Input, context: Context) -> Part | JsonFile:
         nulls = {field.name for field in schema if pa.types.is_nested(field.type)}
         leaf = 0
         for field in schema:
-            if field.name not in nulls and not all(_no_nulls(meta, group, leaf) for group in range(meta.num_row_groups)):
+            if field.name not in nulls and not all(
+                _no_nulls(meta, group, leaf) for group in range(meta.num_row_groups)
+            ):
                 nulls.add(field.name)
             leaf += _leaves(field.type)
         rows = meta.num_rows
         if sum(meta.row_group(group).num_rows for group in range(meta.num_row_groups)) != rows:
-            raise BadInput(f"{item.label}: not a readable Parquet file; its groups of rows do not have its {rows:,} rows.")
+            raise BadInput(
+                f"{item.label}: not a readable Parquet file; its groups of rows do not have its {rows:,} rows."
+            )
         check_pages(item.path, item.label, meta)
     if any(holds(field.type, is_misread) for field in schema):
         context.progress(f"decoding {item.label}")
@@ -147,12 +159,20 @@ def local_parquet(item: Input, context: Context) -> Part | JsonFile:
         raise BadInput(f"{item.label}: the file has no columns.")
     path = item.path
     above = path if not item.partition else "/".join(path.split(os.sep)[: -1 - len(item.partition)])
-    # With partitions, only the folders below the given one count; engines would read every key=value of the path.
+    # With partitions, only the folders below the given one count; engines would read every
+    # key=value of the path.
     plain = all(_PLAIN_VALUE.fullmatch(part) for pair in item.partition for part in pair)
     if not _SAFE_PATH.fullmatch(path) or (item.partition and ("=" in above or not plain)):
         path = _link(path, context.new_path(item.partition))
     kept = context.wanted(schema.names)
-    return Part(path, item.label, plain_schema(schema, kept), rows, frozenset(nulls & set(kept)), item.partition)
+    return Part(
+        path,
+        item.label,
+        plain_schema(schema, kept),
+        rows,
+        frozenset(nulls & set(kept)),
+        item.partition,
+    )
 
 
 def _no_nulls(meta: pq.FileMetaData, group: int, leaf: int) -> bool:

@@ -1,6 +1,8 @@
-"""CSV and TSV: Arrow's parser over blocks of whole records, all columns text; records with too few or too many fields are set apart.
+"""CSV and TSV: Arrow's parser over blocks of whole records, all columns text; records with too few
+or too many fields are set apart.
 
-Costs one pass. Blocks are parsed in threads; a block is parsed twice only where it holds a ragged record.
+Costs one pass. Blocks are parsed in threads; a block is parsed twice only where it holds a ragged
+record.
 """
 
 from __future__ import annotations
@@ -41,10 +43,16 @@ def stage_csv(item: Input, context: Context) -> Part:
     head = _head(blocks)
     blocks = itertools.chain(head, blocks)
     needed = context.needs(names) or names
-    least = max((names.index(name) + 1 for name in needed), default=0)  # fields that a row must have
-    parse = _CsvParser(names, kept, delimiter, least, trailing=_ends_in_delimiter(head, delimiter, len(names)))
+    least = max(
+        (names.index(name) + 1 for name in needed), default=0
+    )  # fields that a row must have
+    parse = _CsvParser(
+        names, kept, delimiter, least, trailing=_ends_in_delimiter(head, delimiter, len(names))
+    )
     short: list[int] = []
-    with Writer(context.new_path(item.partition), pa.schema([(name, pa.string()) for name in kept])) as writer:
+    with Writer(
+        context.new_path(item.partition), pa.schema([(name, pa.string()) for name in kept])
+    ) as writer:
         swallowed: int | None = None
         for parsed in in_order(parse, blocks, context.workers):
             for bad in parsed.bads:
@@ -77,7 +85,9 @@ def _head(blocks: Iterator[Block | Bad]) -> list[Block | Bad]:
 
 
 def _ends_in_delimiter(head: Sequence[Block | Bad], delimiter: str, columns: int) -> bool:
-    """Whether every one of the first rows has one field more than the header, an empty one: then a delimiter ends every row."""
+    """Whether every one of the first rows has one field more than the header, an empty one: then a
+    delimiter ends every row.
+    """
     rows = 0
     for block in head:
         if isinstance(block, Bad):
@@ -100,14 +110,19 @@ def _header(blocks: Iterator[Block | Bad], label: str) -> tuple[str, list[Block]
     """The text of the first record that is not blank, and the rest of its block."""
     for block in blocks:
         if isinstance(block, Bad):
-            raise BadInput(f"{label}: line {block.line}: {block.reason}.", hint="the header cannot be read.")
+            raise BadInput(
+                f"{label}: line {block.line}: {block.reason}.", hint="the header cannot be read."
+            )
         starts, ends = _edges(block)
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
             record = block.data[start:end].strip(b"\r\n")
             if not record:
                 continue
             rest = Block(
-                block.data[end:], block.line_of(end), quotes=block.quotes[np.searchsorted(block.quotes, end) :] - end, newline=block.newline
+                block.data[end:],
+                block.line_of(end),
+                quotes=block.quotes[np.searchsorted(block.quotes, end) :] - end,
+                newline=block.newline,
             )
             return record.decode(), [rest] if rest.data else []
     raise BadInput(f"{label}: the file is empty.", hint="a CSV file needs a header.")
@@ -150,7 +165,9 @@ _TRAILING = "\0trailing"  # a name that no column can have
 
 @dataclass(frozen=True)
 class _Parsed:
-    """What a block comes to: its rows, its malformed records, and the lines of those that were filled up."""
+    """What a block comes to: its rows, its malformed records, and the lines of those that were
+    filled up.
+    """
 
     table: pa.Table | None
     bads: list[Bad]
@@ -161,10 +178,19 @@ class _Parsed:
 class _CsvParser:
     """Blocks of whole records to tables; records with too few or too many fields apart.
 
-    A record of at least `least` fields is filled up with nulls. With `trailing` every record ends in a delimiter.
+    A record of at least `least` fields is filled up with nulls. With `trailing` every record ends
+    in a delimiter.
     """
 
-    def __init__(self, names: Sequence[str], kept: Sequence[str], delimiter: str, least: int, *, trailing: bool) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        kept: Sequence[str],
+        delimiter: str,
+        least: int,
+        *,
+        trailing: bool,
+    ) -> None:
         self.names = [*names, _TRAILING] if trailing else list(names)
         self.delimiter, self.least, self.trailing = delimiter, least + trailing, trailing
         columns = [*kept, _TRAILING] if trailing else list(kept)
@@ -193,7 +219,8 @@ class _CsvParser:
         return _Parsed(self._without_trailing(table), bads, filled, swallowed)
 
     def _swallowed(self, block: Block) -> int | None:
-        """The line of the first of two or more whole lines inside of one field which all have as many fields as a row.
+        """The line of the first of two or more whole lines inside of one field which all have as
+        many fields as a row.
 
         A quote that is not closed takes the rows behind it for its text, up to the next quote.
         """
@@ -206,10 +233,14 @@ class _CsvParser:
             return None
         field = np.searchsorted(block.quotes, ends)
         marks = np.searchsorted(np.flatnonzero(array == ord(self.delimiter)), ends)
-        whole = np.flatnonzero(field[1:] == field[:-1])  # from this line end to the next is a line of the field
+        whole = np.flatnonzero(
+            field[1:] == field[:-1]
+        )  # from this line end to the next is a line of the field
         alike = np.diff(marks)[whole] == len(self.names) - 1
         fields, first, counts = np.unique(field[whole], return_index=True, return_counts=True)
-        of_rows = np.bincount(np.searchsorted(fields, field[whole]), weights=alike, minlength=len(fields))
+        of_rows = np.bincount(
+            np.searchsorted(fields, field[whole]), weights=alike, minlength=len(fields)
+        )
         found = np.flatnonzero((counts >= 2) & (of_rows == counts))
         return block.line_of(int(ends[whole[first[found[0]]]])) + 1 if len(found) else None
 
@@ -228,13 +259,26 @@ class _CsvParser:
             return "skip"
 
         if not data.endswith((b"\n", b"\r")):
-            data += b"\n"  # at the very end of its input, Arrow takes an empty field behind a quoted one for quoted too
-        read = pacsv.ReadOptions(column_names=self.names, use_threads=False, block_size=max(len(data) + 1, 1 << 16))
-        parse = pacsv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=on_bad)
-        return pacsv.read_csv(pa.BufferReader(data), read_options=read, parse_options=parse, convert_options=self.convert)
+            # at the very end of its input, Arrow takes an empty field behind a quoted one for
+            # quoted too
+            data += b"\n"
+        read = pacsv.ReadOptions(
+            column_names=self.names, use_threads=False, block_size=max(len(data) + 1, 1 << 16)
+        )
+        parse = pacsv.ParseOptions(
+            delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=on_bad
+        )
+        return pacsv.read_csv(
+            pa.BufferReader(data),
+            read_options=read,
+            parse_options=parse,
+            convert_options=self.convert,
+        )
 
     def _apart(self, block: Block) -> tuple[list[Bad], bytes, list[int]]:
-        """Malformed records, the bytes of the others, and the lines of those that were filled up."""
+        """Malformed records, the bytes of the others, and the lines of those that were filled
+        up.
+        """
         array = np.frombuffer(block.data, dtype=np.uint8)
         marks = np.flatnonzero(array == ord(self.delimiter))
         marks = marks[~inside(block.quotes, marks)]
@@ -244,7 +288,9 @@ class _CsvParser:
         wrong = fields != len(self.names)
         if self.trailing:
             records = (block.data[start:end] for start, end in zip(starts, ends, strict=True))
-            ends_so = np.array([record.rstrip(b"\r\n").endswith(self.delimiter.encode()) for record in records])
+            ends_so = np.array(
+                [record.rstrip(b"\r\n").endswith(self.delimiter.encode()) for record in records]
+            )
             wrong |= ~ends_so
         bads: list[Bad] = []
         good: list[bytes] = []
@@ -260,11 +306,19 @@ class _CsvParser:
             good.append(block.data[kept_to:start])
             kept_to = end
             count = int(fields[at])
-            if self.least <= count < len(self.names) and (not self.trailing or raw.endswith(self.delimiter.encode())):
+            if self.least <= count < len(self.names) and (
+                not self.trailing or raw.endswith(self.delimiter.encode())
+            ):
                 good.append(raw + self.delimiter.encode() * (len(self.names) - count) + b"\n")
                 filled.append(line)
                 continue
             count -= self.trailing and raw.endswith(self.delimiter.encode())
-            bads.append(Bad(line, f"{count} field{'s' * (count != 1)} where the header has {columns}", raw.decode()))
+            bads.append(
+                Bad(
+                    line,
+                    f"{count} field{'s' * (count != 1)} where the header has {columns}",
+                    raw.decode(),
+                )
+            )
         good.append(block.data[kept_to:])
         return bads, b"".join(good), filled

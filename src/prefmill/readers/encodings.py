@@ -1,6 +1,7 @@
 """Encodings of text: whether a name is one, and which could be meant where bytes do not fit.
 
-Guessing is for hints in errors only, never for reading; it costs some tries over 512 KB around the byte that does not fit.
+Guessing is for hints in errors only, never for reading; it costs some tries over 512 KB around the
+byte that does not fit.
 """
 
 from __future__ import annotations
@@ -12,25 +13,66 @@ from encodings.aliases import aliases
 
 from prefmill.errors import BadArgument
 
-#: Encodings that are worth a try whatever a detector says, the more usual first: on equal plausibility the order decides.
-USUAL = ("cp1252", "mac_roman", "latin_1", "cp1251", "koi8_r", "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "cp1250")
+#: Encodings that are worth a try whatever a detector says, the more usual first: on equal
+#: plausibility the order decides.
+USUAL = (
+    "cp1252",
+    "mac_roman",
+    "latin_1",
+    "cp1251",
+    "koi8_r",
+    "gb18030",
+    "big5",
+    "shift_jis",
+    "euc_jp",
+    "euc_kr",
+    "cp1250",
+)
 #: Codecs of Python that are no encodings of files: they escape, or they hide text from every check.
 REFUSED = frozenset(
-    {"utf_7", "idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem", "hz"}
-    | {"iso2022_jp", "iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_2004", "iso2022_jp_3", "iso2022_jp_ext", "iso2022_kr"}
+    {
+        "utf_7",
+        "idna",
+        "punycode",
+        "undefined",
+        "unicode_escape",
+        "raw_unicode_escape",
+        "mbcs",
+        "oem",
+        "hz",
+    }
+    | {
+        "iso2022_jp",
+        "iso2022_jp_1",
+        "iso2022_jp_2",
+        "iso2022_jp_2004",
+        "iso2022_jp_3",
+        "iso2022_jp_ext",
+        "iso2022_kr",
+    }
 )
 _WINDOW = 256 << 10
 _JOINERS = frozenset("’‘“”«»–—…•·\xa0")
-#: Lead bytes of the frequent characters in the double-byte sets: the sets are ordered by use, not by shape.
+#: Lead bytes of the frequent characters in the double-byte sets: the sets are ordered by use, not
+#: by shape.
 _FREQUENT = {
-    "gb18030": ("gb2312", 0xB0, 0xD7), "gbk": ("gb2312", 0xB0, 0xD7), "gb2312": ("gb2312", 0xB0, 0xD7), "cp949": ("euc_kr", 0xB0, 0xC8),
-    "big5": ("big5", 0xA4, 0xC6), "big5hkscs": ("big5", 0xA4, 0xC6), "cp950": ("big5", 0xA4, 0xC6), "euc_kr": ("euc_kr", 0xB0, 0xC8),
-    "shift_jis": ("shift_jis", 0x88, 0x97), "cp932": ("shift_jis", 0x88, 0x97), "euc_jp": ("euc_jp", 0xB0, 0xCF),
-}  # fmt: skip
+    "gb18030": ("gb2312", 0xB0, 0xD7),
+    "gbk": ("gb2312", 0xB0, 0xD7),
+    "gb2312": ("gb2312", 0xB0, 0xD7),
+    "cp949": ("euc_kr", 0xB0, 0xC8),
+    "big5": ("big5", 0xA4, 0xC6),
+    "big5hkscs": ("big5", 0xA4, 0xC6),
+    "cp950": ("big5", 0xA4, 0xC6),
+    "euc_kr": ("euc_kr", 0xB0, 0xC8),
+    "shift_jis": ("shift_jis", 0x88, 0x97),
+    "cp932": ("shift_jis", 0x88, 0x97),
+    "euc_jp": ("euc_jp", 0xB0, 0xCF),
+}
 
 
 def check_encoding(name: str, where: str) -> str:
-    """The normal name of the encoding `name`; `BadArgument` with near names when Python has no such text encoding.
+    """The normal name of the encoding `name`; `BadArgument` with near names when Python has no such
+    text encoding.
 
     >>> check_encoding("Windows-1252", "doc")
     'cp1252'
@@ -46,10 +88,15 @@ def check_encoding(name: str, where: str) -> str:
         near = difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
         raise BadArgument(
             f"{where}: no encoding {name!r}; expected the name of a Python text codec.",
-            hint=f"did you mean {', '.join(near)}?" if near else "for example utf_8, cp1252, mac_roman, gb18030.",
+            hint=f"did you mean {', '.join(near)}?"
+            if near
+            else "for example utf_8, cp1252, mac_roman, gb18030.",
         ) from None
     if found in REFUSED:
-        raise BadArgument(f"{where}: the encoding {name!r} is not supported.", hint="convert the file to UTF-8 first.")
+        raise BadArgument(
+            f"{where}: the encoding {name!r} is not supported.",
+            hint="convert the file to UTF-8 first.",
+        )
     return found
 
 
@@ -67,7 +114,10 @@ def likely_encodings(data: bytes, at: int = 0, *, most: int = 4) -> list[str]:
     try:
         from charset_normalizer import from_bytes
 
-        names += [match.encoding for match in from_bytes(window[max(0, at - start - 8192) : at - start + 8192])]
+        names += [
+            match.encoding
+            for match in from_bytes(window[max(0, at - start - 8192) : at - start + 8192])
+        ]
     except (ImportError, UnicodeError, ValueError):
         pass  # a detector that stumbles costs candidates, never the error message
     scored: list[tuple[float, int, str]] = []
@@ -80,7 +130,8 @@ def likely_encodings(data: bytes, at: int = 0, *, most: int = 4) -> list[str]:
         except (UnicodeError, LookupError):
             continue
         value = plausibility(text, name)
-        # Two encodings that read the window alike are one candidate: the more usual one speaks for both.
+        # Two encodings that read the window alike are one candidate: the more usual one speaks for
+        # both.
         if value > 0 and text not in seen:
             seen.add(text)
             scored.append((-value, rank, name))
@@ -88,10 +139,12 @@ def likely_encodings(data: bytes, at: int = 0, *, most: int = 4) -> list[str]:
 
 
 def plausibility(text: str, encoding: str, *, most: int = 20_000) -> float:
-    """How much the characters of `text` beyond ASCII look like written language: about 1 is text, below 0 is noise.
+    """How much the characters of `text` beyond ASCII look like written language: about 1 is text,
+    below 0 is noise.
 
-    Judges each character by its neighbours: letters belong inside words of their own script and case, quotes and dashes at their edges, and
-    control characters nowhere. Looks at the first `most` such characters. Not a language model: it ranks encodings, no more.
+    Judges each character by its neighbours: letters belong inside words of their own script and
+    case, quotes and dashes at their edges, and control characters nowhere. Looks at the first
+    `most` such characters. Not a language model: it ranks encodings, no more.
     """
     total, count = 0.0, 0
     for at, char in enumerate(text):
@@ -108,7 +161,13 @@ def plausibility(text: str, encoding: str, *, most: int = 20_000) -> float:
 def _script(char: str) -> str:
     if char < "\u0250":
         return "latin"
-    return unicodedata.name(char, "?").split(" ", 1)[0].replace("HIRAGANA", "CJK").replace("KATAKANA", "CJK").lower()
+    return (
+        unicodedata.name(char, "?")
+        .split(" ", 1)[0]
+        .replace("HIRAGANA", "CJK")
+        .replace("KATAKANA", "CJK")
+        .lower()
+    )
 
 
 def _fits(char: str, before: str, after: str, encoding: str) -> float:
@@ -123,7 +182,9 @@ def _fits(char: str, before: str, after: str, encoding: str) -> float:
     if kind == "Lo" and char >= "\u1100":  # writing without case: Chinese, Japanese, Korean
         if "\uff61" <= char <= "\uff9f":
             return -0.5  # half-width forms, which mostly come out of wrong guesses
-        if "\u3040" <= char <= "\u30ff":  # kana are in the Chinese sets too, but Chinese text has none
+        if (
+            "\u3040" <= char <= "\u30ff"
+        ):  # kana are in the Chinese sets too, but Chinese text has none
             return 1.2 if "jis" in encoding or encoding in ("euc_jp", "cp932") else 0.2
         if "\uac00" <= char <= "\ud7a3":
             return 1.3
@@ -138,18 +199,26 @@ def _fits(char: str, before: str, after: str, encoding: str) -> float:
     if kind.startswith("L"):
         near = [c for c in (before, after) if c.isalpha()]
         if not near:
-            return 0.1 if kind == "Ll" else -0.6  # a capital letter with an accent that stands alone
+            return (
+                0.1 if kind == "Ll" else -0.6
+            )  # a capital letter with an accent that stands alone
         if any(_script(c) != _script(char) for c in near):
             return -1.2
         if kind == "Lu" and before.islower():
             return -1.2
         if kind == "Ll" and before.isupper() and after.isupper():
             return -0.8
-        if char < "\u0250":  # letters with accents stand between letters without: a whole word of them is another script, misread
+        if (
+            char < "\u0250"
+        ):  # letters with accents stand between letters without: a whole word of them is another script, misread
             return (1.0, 0.4, -0.8)[sum(c > "\x7f" for c in near)]
         return 1.0
     if kind.startswith("M"):
         return 0.3
-    if kind in ("Po", "Ps", "Pe", "Pi", "Pf", "Pd") or "\u3000" <= char <= "\u303f" or "\uff00" <= char <= "\uff60":
+    if (
+        kind in ("Po", "Ps", "Pe", "Pi", "Pf", "Pd")
+        or "\u3000" <= char <= "\u303f"
+        or "\uff00" <= char <= "\uff60"
+    ):
         return -0.4 if all(words) and char < "\u3000" else 0.6
     return -0.8 if any(words) else 0.1  # signs: currency, mathematics, boxes

@@ -1,7 +1,8 @@
-"""Finding inputs: paths, globs, folders with their `key=value` parts, and URLs, each with the format that its ending names.
+"""Finding inputs: paths, globs, folders with their `key=value` parts, and URLs, each with the
+format that its ending names.
 
-Nothing is opened here: the cost is that of listing folders. A path that exists is itself, whatever characters it holds; hidden files
-(`.x`, `_x`) are skipped unless they are named.
+Nothing is opened here: the cost is that of listing folders. A path that exists is itself, whatever
+characters it holds; hidden files (`.x`, `_x`) are skipped unless they are named.
 """
 
 from __future__ import annotations
@@ -15,16 +16,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from prefmill.disk.whole import settle
 from prefmill.errors import BadArgument, BadInput, nearest
-from prefmill.whole import settle
 
 #: Format of each ending. The text forms may be followed by .gz or .zst.
 FORMATS: Mapping[str, str] = {
-    ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet",
-    ".arrow": "ipc", ".ipc": "ipc", ".feather": "ipc",
-}  # fmt: skip
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "ipc",
+    ".ipc": "ipc",
+    ".feather": "ipc",
+}
 #: Files for people.
-_ABOUT = re.compile(r"(?i)(readme|licen[cs]e|notice|citation|changelog|copying)([._-].*)?|.*\.(md|rst)")
+_ABOUT = re.compile(
+    r"(?i)(readme|licen[cs]e|notice|citation|changelog|copying)([._-].*)?|.*\.(md|rst)"
+)
 #: Words for splits, and one name for those that mean the same.
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -60,7 +71,9 @@ def is_url(text: str) -> bool:
 
 
 def _kind(name: str) -> tuple[str, str | None, bool] | None:
-    """Format, compression, and whether fields are separated by tabs, by the ending of a file name."""
+    """Format, compression, and whether fields are separated by tabs, by the ending of a file
+    name.
+    """
     stem, ending = os.path.splitext(name.lower())
     compression = None
     if ending in (".gz", ".zst"):
@@ -83,8 +96,11 @@ def _hidden(name: str) -> bool:
     return name.startswith(("_", ".")) and "=" not in name
 
 
-def find_files(given: str, without: Collection[str | Path] = (), notes: list[str] | None = None) -> list[Input]:
-    """The files that one input names, in order; of a folder or a pattern not those in `without`, of which `notes` are taken.
+def find_files(
+    given: str, without: Collection[str | Path] = (), notes: list[str] | None = None
+) -> list[Input]:
+    """The files that one input names, in order; of a folder or a pattern not those in `without`, of
+    which `notes` are taken.
 
     Raises `BadArgument` where the input itself is in `without`, or holds nothing else.
     """
@@ -107,14 +123,22 @@ def find_files(given: str, without: Collection[str | Path] = (), notes: list[str
         return _apart(given, _match, without, notes)
     parent = os.path.dirname(given) or "."
     settle(Path(parent))
-    if os.path.exists(given):  # a writer died while it replaced the folder, on a system that cannot do that in one step
+    if os.path.exists(
+        given
+    ):  # a writer died while it replaced the folder, on a system that cannot do that in one step
         return find_files(given, without, notes)
     near = nearest(os.path.basename(given), os.listdir(parent)) if os.path.isdir(parent) else []
-    raise BadInput(f"{given}: no such file.", hint=f"did you mean {os.path.join(os.path.dirname(given), near[0])}?" if near else None)
+    raise BadInput(
+        f"{given}: no such file.",
+        hint=f"did you mean {os.path.join(os.path.dirname(given), near[0])}?" if near else None,
+    )
 
 
 def _apart(
-    given: str, find: Callable[[str, Without], list[Input]], outputs: Collection[str | Path], notes: list[str] | None
+    given: str,
+    find: Callable[[str, Without], list[Input]],
+    outputs: Collection[str | Path],
+    notes: list[str] | None,
 ) -> list[Input]:
     """What `find` finds besides the outputs, and a note of each of them."""
     without = Without(outputs)
@@ -125,7 +149,10 @@ def _apart(
             raise _written(given) from None
         raise
     if notes is not None:
-        notes += [f"{path!r} is left out of the input: it is an output of this command." for path in without.met]
+        notes += [
+            f"{path!r} is left out of the input: it is an output of this command."
+            for path in without.met
+        ]
     return found
 
 
@@ -151,7 +178,9 @@ class Without:
 
 
 def is_same(path: str | Path, output: str | Path) -> bool:
-    """Whether `path` is the output or lies in it: by its name, a link, or a second name of the same file."""
+    """Whether `path` is the output or lies in it: by its name, a link, or a second name of the same
+    file.
+    """
     real, written = os.path.realpath(path), os.path.realpath(output)
     if real == written or real.startswith(written + os.sep):
         return True
@@ -162,7 +191,9 @@ def is_same(path: str | Path, output: str | Path) -> bool:
 
 
 def check_apart(inputs: Iterable[str | Path], output: str | Path, *, where: str) -> None:
-    """Refuse inputs, as paths, that are `output` or lie in it: nothing can be left out there. Raises `BadArgument`."""
+    """Refuse inputs, as paths, that are `output` or lie in it: nothing can be left out there.
+    Raises `BadArgument`.
+    """
     for given in map(str, inputs):
         paths = [given] if os.path.exists(given) else glob.glob(given, recursive=True)
         for path in paths:
@@ -174,11 +205,20 @@ def check_apart(inputs: Iterable[str | Path], output: str | Path, *, where: str)
 
 
 def _match(pattern: str, without: Without) -> list[Input]:
-    said = {*pattern.split(os.sep), "", ".", ".."}  # a hidden name is meant where the pattern spells it
+    said = {
+        *pattern.split(os.sep),
+        "",
+        ".",
+        "..",
+    }  # a hidden name is meant where the pattern spells it
     matches = [
-        match for match in glob.glob(pattern, recursive=True) if not any(_hidden(part) and part not in said for part in match.split(os.sep))
+        match
+        for match in glob.glob(pattern, recursive=True)
+        if not any(_hidden(part) and part not in said for part in match.split(os.sep))
     ]
-    if "**" in pattern:  # it matches each file once more through its folder, so only the files count
+    if (
+        "**" in pattern
+    ):  # it matches each file once more through its folder, so only the files count
         matches = [match for match in matches if not os.path.isdir(match)]
     found: list[Input] = []
     for match in sorted(matches):
@@ -189,17 +229,24 @@ def _match(pattern: str, without: Without) -> list[Input]:
         elif not _is_besides(match):
             found.append(_file(match))
     if not found:
-        raise BadInput(f"{pattern}: no file matches.", hint="is the pattern right, and quoted for the shell?")
+        raise BadInput(
+            f"{pattern}: no file matches.", hint="is the pattern right, and quoted for the shell?"
+        )
     return found
 
 
 def _is_besides(path: str) -> bool:
-    """Whether a file of a folder is about the data and is none of it: metadata and caches of `datasets`, a README."""
+    """Whether a file of a folder is about the data and is none of it: metadata and caches of
+    `datasets`, a README.
+    """
     folder, name = os.path.split(path)
     besides_data = name == "state.json" or (name.startswith("cache-") and name.endswith(".arrow"))
     if besides_data and os.path.exists(os.path.join(folder, "dataset_info.json")):
         return True
-    return name in ("dataset_info.json", "dataset_infos.json", "dataset_dict.json") or _ABOUT.fullmatch(name) is not None
+    return (
+        name in ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+        or _ABOUT.fullmatch(name) is not None
+    )
 
 
 def _file(path: str) -> Input:
@@ -217,7 +264,9 @@ def _walk(top: str, without: Without) -> list[Input]:
         folders[:] = [name for name in folders if not _hidden(name)]
         if "dataset_dict.json" in names:
             _refuse_splits(folder, _splits_of_dict(folder))
-        wanted = _data_files(folder) if "state.json" in names and "dataset_info.json" in names else names
+        wanted = (
+            _data_files(folder) if "state.json" in names and "dataset_info.json" in names else names
+        )
         paths += (os.path.join(folder, name) for name in wanted if not _hidden(name))
     found: list[Input] = []
     for path in sorted(paths):
@@ -228,7 +277,10 @@ def _walk(top: str, without: Without) -> list[Input]:
         partition = tuple((key, unquote(value)) for key, mark, value in keys if key and mark)
         found.append(replace(_file(path), partition=partition))
     if not found:
-        raise BadInput(f"{top}: the folder holds no file of a known format.", hint=f"expected {', '.join(sorted(FORMATS))}.")
+        raise BadInput(
+            f"{top}: the folder holds no file of a known format.",
+            hint=f"expected {', '.join(sorted(FORMATS))}.",
+        )
     splits: dict[str, str] = {}
     for item in found:
         if split := _split_of(os.path.relpath(item.path, top)):
@@ -249,7 +301,10 @@ def _data_files(folder: str) -> list[str]:
         with open(path, encoding="utf-8") as file:
             return [str(one["filename"]) for one in json.load(file)["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path}: does not say which files hold the data; {error!r}.", hint="name the .arrow files themselves.") from error
+        raise BadInput(
+            f"{path}: does not say which files hold the data; {error!r}.",
+            hint="name the .arrow files themselves.",
+        ) from error
 
 
 def _splits_of_dict(folder: str) -> list[str]:
@@ -258,7 +313,10 @@ def _splits_of_dict(folder: str) -> list[str]:
         with open(path, encoding="utf-8") as file:
             return [str(name) for name in json.load(file)["splits"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path}: does not say which splits there are; {error!r}.", hint="name the folder of one split.") from error
+        raise BadInput(
+            f"{path}: does not say which splits there are; {error!r}.",
+            hint="name the folder of one split.",
+        ) from error
 
 
 def _refuse_splits(folder: str, splits: Sequence[str]) -> None:
@@ -270,7 +328,9 @@ def _refuse_splits(folder: str, splits: Sequence[str]) -> None:
 
 
 def _split_of(path: str) -> str | None:
-    """The split that a path inside a folder names: as a folder, or as the last word of a file's name, before its shard."""
+    """The split that a path inside a folder names: as a folder, or as the last word of a file's
+    name, before its shard.
+    """
     *folders, name = path.split(os.sep)
     stem = name.partition(".")[0]
     found = _SPLIT.fullmatch(stem)

@@ -1,8 +1,9 @@
-"""What a Parquet file says of itself, checked before an engine believes it: its footer, and the checksums of its pages.
+"""What a Parquet file says of itself, checked before an engine believes it: its footer, and the
+checksums of its pages.
 
-Arrow ends the process on some damaged schemas, and no engine looks at checksums. A good file costs a
-parse of its schema, and of the whole footer where that is small; checksums cost one pass over the bytes
-of a file that has them.
+Arrow ends the process on some damaged schemas, and no engine looks at checksums. A good file costs
+a parse of its schema, and of the whole footer where that is small; checksums cost one pass over the
+bytes of a file that has them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Damaged(ValueError):
 
 
 class Number(int):
-    """A whole number, and the type of Thrift that it was written as: engines skip a field of another type."""
+    """A whole number, and the type of Thrift that it was written as: engines skip a field of
+    another type.
+    """
 
     kind = 0
 
@@ -101,7 +104,10 @@ class Thrift:
             if count > len(self.data) - self.at:
                 raise Damaged("a list is longer than the footer")
             inner = head & 15
-            return [self.byte() == 1 if inner in (1, 2) else self.value(inner, depth + 1) for _ in range(count)]
+            return [
+                self.byte() == 1 if inner in (1, 2) else self.value(inner, depth + 1)
+                for _ in range(count)
+            ]
         if kind == 12:
             return self.struct(None, depth + 1)
         raise Damaged(f"a field has the unknown type {kind}")
@@ -115,19 +121,28 @@ class Thrift:
 
 
 def check_footer(path: str, label: str) -> None:
-    """Raise `BadInput` where the footer of a Parquet file is not one that Arrow can be trusted with."""
+    """Raise `BadInput` where the footer of a Parquet file is not one that Arrow can be trusted
+    with.
+    """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         head = file.read(4)
         if size < 12 or head != _MAGIC:
             kind = "is encrypted" if head == b"PARE" else "does not begin as one"
-            raise BadInput(f"{label}: not a readable Parquet file; it {kind if size else 'is empty'}.")
+            raise BadInput(
+                f"{label}: not a readable Parquet file; it {kind if size else 'is empty'}."
+            )
         file.seek(size - 8)
         length, magic = struct.unpack("<I4s", file.read(8))
         if magic != _MAGIC:
-            raise BadInput(f"{label}: not a readable Parquet file; it does not end as one.", hint="was it copied to its end?")
+            raise BadInput(
+                f"{label}: not a readable Parquet file; it does not end as one.",
+                hint="was it copied to its end?",
+            )
         if length > size - 12:
-            raise BadInput(f"{label}: not a readable Parquet file; its footer would have {length:,} bytes of {size:,}.")
+            raise BadInput(
+                f"{label}: not a readable Parquet file; its footer would have {length:,} bytes of {size:,}."
+            )
         file.seek(size - 8 - length)
         footer = file.read(length)
     try:
@@ -141,7 +156,9 @@ def check_footer(path: str, label: str) -> None:
         if length <= _SMALL:
             _check_groups(fields.get(4), rows, leaves, size - 8 - length)
     except Damaged as error:
-        raise BadInput(f"{label}: not a readable Parquet file; the footer at byte {size - 8 - length} is damaged: {error}.") from None
+        raise BadInput(
+            f"{label}: not a readable Parquet file; the footer at byte {size - 8 - length} is damaged: {error}."
+        ) from None
 
 
 def _check_schema(elements: Value) -> int:
@@ -161,7 +178,13 @@ def _check_schema(elements: Value) -> int:
         except UnicodeDecodeError:
             raise Damaged(f"the name of column {number} is not UTF-8") from None
         children = element.get(5) or 0
-        for key, least, most in ((1, 0, 7), (2, 0, 1 << 30), (3, 0, 2), (5, 0, len(elements)), (6, 0, 21)):
+        for key, least, most in (
+            (1, 0, 7),
+            (2, 0, 1 << 30),
+            (3, 0, 2),
+            (5, 0, len(elements)),
+            (6, 0, 21),
+        ):
             value = element.get(key)
             if value is not None and not _is_number(value, _I32, least, most):
                 raise Damaged(f"column {number} ({name!r}) has the field {key} with {value!r}")
@@ -195,7 +218,11 @@ def _check_groups(groups: Value, rows: int, leaves: int, end: int) -> None:
     for number, group in enumerate(groups):
         columns = group.get(1) if isinstance(group, dict) else None
         count = group.get(3) if isinstance(group, dict) else None
-        if not isinstance(columns, list) or len(columns) != leaves or not _is_number(count, _I64, 0, rows):
+        if (
+            not isinstance(columns, list)
+            or len(columns) != leaves
+            or not _is_number(count, _I64, 0, rows)
+        ):
             raise Damaged(f"group {number} does not have {leaves} columns and a number of rows")
         assert isinstance(count, int)
         total += count
@@ -207,13 +234,16 @@ def _check_groups(groups: Value, rows: int, leaves: int, end: int) -> None:
                 value = about.get(key)
                 if value is None and key == 11:
                     continue
-                if not _is_number(value, kind, least, min(most, end) if key in (7, 9, 11) else most):
+                if not _is_number(
+                    value, kind, least, min(most, end) if key in (7, 9, 11) else most
+                ):
                     raise Damaged(f"a column of group {number} has the field {key} with {value!r}")
     if total != rows:
         raise Damaged(f"its groups have {total} rows, and the file {rows}")
 
 
-#: Fields of a column of a group: number, type, least and most. Those of places end where the footer begins.
+#: Fields of a column of a group: number, type, least and most. Those of places end where the footer
+#: begins.
 _COLUMN = (
     (1, _I32, 0, 7),
     (4, _I32, 0, 7),
@@ -238,7 +268,12 @@ def check_pages(path: str, label: str, meta: pq.FileMetaData) -> None:
                 start = column.data_page_offset
                 if column.dictionary_page_offset:  # a writer without a dictionary may say 0
                     start = min(start, column.dictionary_page_offset)
-                if not _check_chunk(file, start, start + column.total_compressed_size, f"{label}: column {column.path_in_schema!r}"):
+                if not _check_chunk(
+                    file,
+                    start,
+                    start + column.total_compressed_size,
+                    f"{label}: column {column.path_in_schema!r}",
+                ):
                     return  # a writer does it for all pages, or for none
 
 

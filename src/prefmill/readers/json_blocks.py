@@ -1,7 +1,8 @@
-"""A JSON file cut into blocks of whole rows: the elements of an array, objects one after the other, or lines.
+"""A JSON file cut into blocks of whole rows: the elements of an array, objects one after the other,
+or lines.
 
-Brackets and commas outside strings are found with numpy, a block at a time; an element that is longer than a block grows it up to
-`MAX_RECORD`.
+Brackets and commas outside strings are found with numpy, a block at a time; an element that is
+longer than a block grows it up to `MAX_RECORD`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _MARKS = bytes(int(kind != 0) for kind in _KINDS.tolist())
 def json_blocks(pieces: Iterable[bytes], label: str) -> Iterator[Block | Bad]:
     """The elements of a top-level array, or the objects of a file that begins with one, as blocks.
 
-    A file whose first line is an object of its own is read line by line, as JSON Lines under the name .json.
+    A file whose first line is an object of its own is read line by line, as JSON Lines under the
+    name .json.
     """
     source = iter(pieces)
     data = b""
@@ -33,13 +35,21 @@ def json_blocks(pieces: Iterable[bytes], label: str) -> Iterator[Block | Bad]:
         data += piece
     body = data.lstrip(b" \t\r\n")
     if not body.startswith(b"["):
-        while b"\n" not in body and (piece := next(source, None)) is not None and len(body) < MAX_RECORD:
+        while (
+            b"\n" not in body
+            and (piece := next(source, None)) is not None
+            and len(body) < MAX_RECORD
+        ):
             body, data = body + piece, data + piece
         if not body.startswith(b"{") or _is_json(body.split(b"\n", 1)[0]):
             yield from line_blocks(itertools.chain([data], source), label)
             return
     line = 1 + data.count(b"\n", 0, len(data) - len(body))
-    yield from _elements(body[1:], source, label, line) if body.startswith(b"[") else _objects(body, source, label, line)
+    yield from (
+        _elements(body[1:], source, label, line)
+        if body.startswith(b"[")
+        else _objects(body, source, label, line)
+    )
 
 
 def _is_json(text: bytes) -> bool:
@@ -70,7 +80,9 @@ def _objects(data: bytes, source: Iterator[bytes], label: str, line: int) -> Ite
 
 
 def _elements(data: bytes, source: Iterator[bytes], label: str, line: int) -> Iterator[Block | Bad]:
-    """The elements of an array, `data` being what follows its bracket; their commas become blanks."""
+    """The elements of an array, `data` being what follows its bracket; their commas become
+    blanks.
+    """
     found = eof = False
     while True:
         at, chars, depth = _json_marks(data)
@@ -80,7 +92,12 @@ def _elements(data: bytes, source: Iterator[bytes], label: str, line: int) -> It
         stop = int(at[outer[0]]) if len(outer) else None
         if stop is not None:
             if data[stop] != ord("]"):
-                yield _stray(data[stop:], line + data.count(b"\n", 0, stop), "a '}' without its '{' ends the array", fatal=True)
+                yield _stray(
+                    data[stop:],
+                    line + data.count(b"\n", 0, stop),
+                    "a '}' without its '{' ends the array",
+                    fatal=True,
+                )
                 return
             if found or len(edges) or data[:stop].strip():
                 edges = np.append(edges, stop)
@@ -116,11 +133,15 @@ def _behind(pieces: Iterable[bytes], line: int) -> Iterator[Bad]:
 def _stray(text: bytes, line: int, reason: str, *, fatal: bool = False) -> Bad:
     body = text.lstrip()
     line += text.count(b"\n", 0, len(text) - len(body))
-    return Bad(line, reason, (body[:200] if fatal else body.rstrip()).decode(errors="ignore"), fatal)
+    return Bad(
+        line, reason, (body[:200] if fatal else body.rstrip()).decode(errors="ignore"), fatal
+    )
 
 
 def _json_marks(data: bytes) -> tuple[Positions, npt.NDArray[np.uint8], Positions]:
-    """Brackets and commas outside strings: their positions, their bytes, and the depth behind each (0 at the start of `data`)."""
+    """Brackets and commas outside strings: their positions, their bytes, and the depth behind each
+    (0 at the start of `data`).
+    """
     array = np.frombuffer(data, dtype=np.uint8)
     at = np.flatnonzero(np.frombuffer(data.translate(_MARKS), dtype=np.bool_))
     kinds = _KINDS[array[at]]

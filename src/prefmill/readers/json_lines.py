@@ -1,7 +1,8 @@
-"""JSON, an array or lines: DuckDB's parser over blocks of whole rows, with Python's as the judge of every line in doubt.
+"""JSON, an array or lines: DuckDB's parser over blocks of whole rows, with Python's as the judge of
+every line in doubt.
 
-Costs two passes: the types of all rows, then their values. Blocks are parsed in threads; of the file only the types and the numbers of
-skipped lines are held.
+Costs two passes: the types of all rows, then their values. Blocks are parsed in threads; of the
+file only the types and the numbers of skipped lines are held.
 """
 
 from __future__ import annotations
@@ -22,18 +23,39 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prefmill._engine import connect, literal, quote
+from prefmill.connection import connect, literal, quote
 from prefmill.errors import BadInput
-from prefmill.json_values import holds, is_marked, texts_inside, without_marks
 from prefmill.readers.blocks import Block, Positions, line_blocks
 from prefmill.readers.find import Input
 from prefmill.readers.json_blocks import json_blocks
-from prefmill.readers.json_types import Object, fault_of, kind_of, lists_of_objects, loads, merge, merge_column, settle, shape_of
+from prefmill.readers.json_types import (
+    Object,
+    fault_of,
+    kind_of,
+    lists_of_objects,
+    loads,
+    merge,
+    merge_column,
+    settle,
+    shape_of,
+)
 from prefmill.readers.rejects import Bad, Rejects
-from prefmill.readers.staging import Context, Part, Writer, check_names, in_order, plain_schema, said, utf8_pieces
+from prefmill.readers.staging import (
+    Context,
+    Part,
+    Writer,
+    check_names,
+    in_order,
+    plain_schema,
+    said,
+    utf8_pieces,
+)
+from prefmill.table.json_values import holds, is_marked, texts_inside, without_marks
 
-#: What DuckDB's parser takes but JSON does not have: NaN, infinities, a comma before a bracket. The patterns also match inside strings; the
-#: lines found are looked at one by one. Several patterns with one possible first character each are searched thrice as fast as one for all.
+#: What DuckDB's parser takes but JSON does not have: NaN, infinities, a comma before a bracket. The
+#: patterns also match inside strings; the
+#: lines found are looked at one by one. Several patterns with one possible first character each are
+#: searched thrice as fast as one for all.
 _NO_JSON = (
     r":\s*-?((?i)nan|inf(inity)?)\s*[,}\]]",
     r"\[\s*-?((?i)nan|inf(inity)?)\s*[,}\]]",
@@ -77,7 +99,14 @@ def _lines(block: Block, number: int) -> Lines:
         if starts[-1] != len(block.data):
             starts = np.append(starts, len(block.data))
     offsets = pa.py_buffer(starts.astype(np.int32))
-    return Lines(pa.Array.from_buffers(pa.string(), len(starts) - 1, [None, offsets, pa.py_buffer(block.data)]), block, starts, number)
+    return Lines(
+        pa.Array.from_buffers(
+            pa.string(), len(starts) - 1, [None, offsets, pa.py_buffer(block.data)]
+        ),
+        block,
+        starts,
+        number,
+    )
 
 
 class JsonEngine:
@@ -93,13 +122,17 @@ class JsonEngine:
         with self._lock:
             if self._base is None:
                 self._base = connect(temp_dir=self._folder, threads=1)
-                self._base.execute("SET arrow_lossless_conversion = true")  # JSON comes out as JSON, not as text
+                self._base.execute(
+                    "SET arrow_lossless_conversion = true"
+                )  # JSON comes out as JSON, not as text
             return self._idle.pop() if self._idle else self._base.cursor()
 
     def query(self, sql: str, lines: pa.Array) -> pa.Table:
         """Run `sql` over the table `lines` with the columns `line` and `i`."""
         con = self._cursor()
-        numbers = pa.Array.from_buffers(pa.int64(), len(lines), [None, pa.py_buffer(np.arange(len(lines), dtype=np.int64))])
+        numbers = pa.Array.from_buffers(
+            pa.int64(), len(lines), [None, pa.py_buffer(np.arange(len(lines), dtype=np.int64))]
+        )
         con.register("lines", pa.Table.from_arrays([lines, numbers], names=["line", "i"]))
         try:
             return without_marks(con.sql(sql).to_arrow_table())
@@ -109,18 +142,30 @@ class JsonEngine:
                 self._idle.append(con)
 
     def spelled(self, table: pa.Table, label: str) -> pa.Array:
-        """The rows of `table` as JSON lines; texts of Arrow's type `arrow.json` are the values that they spell."""
+        """The rows of `table` as JSON lines; texts of Arrow's type `arrow.json` are the values that
+        they spell.
+        """
         for name in table.column_names:
             for chunk in table[name].chunks:
                 for texts in texts_inside(chunk):
-                    bad = self.query("SELECT line FROM lines WHERE NOT json_valid(line) LIMIT 1", texts).column(0).to_pylist()
+                    bad = (
+                        self.query(
+                            "SELECT line FROM lines WHERE NOT json_valid(line) LIMIT 1", texts
+                        )
+                        .column(0)
+                        .to_pylist()
+                    )
                     if bad:
-                        raise BadInput(f"{label}: the column {name!r} is marked as JSON, and holds text that is not; got {bad[0][:80]!r}.")
+                        raise BadInput(
+                            f"{label}: the column {name!r} is marked as JSON, and holds text that is not; got {bad[0][:80]!r}."
+                        )
         con = self._cursor()
         con.register("columns", table)
         try:
             fields = ", ".join(f"{quote(name)} := {quote(name)}" for name in table.column_names)
-            found = con.sql(f"SELECT to_json(struct_pack({fields}))::VARCHAR AS line FROM columns").to_arrow_table()
+            found = con.sql(
+                f"SELECT to_json(struct_pack({fields}))::VARCHAR AS line FROM columns"
+            ).to_arrow_table()
             return found.column(0).combine_chunks()
         finally:
             con.unregister("columns")
@@ -131,17 +176,23 @@ class JsonEngine:
         if self._base is not None:
             self._base.close()
 
-    # `json_structure` has one answer for an empty object and for values of different kinds. With a key of its own (which no column can
-    # have) an empty object stays an object, and fits those with keys. Twice, because neighbours share their comma. Inside a string the
+    # `json_structure` has one answer for an empty object and for values of different kinds. With a
+    # key of its own (which no column can
+    # have) an empty object stays an object, and fits those with keys. Twice, because neighbours
+    # share their comma. Inside a string the
     # quotes break the line, always: such lines are found by that and looked at one by one.
     _EMPTY = r"""regexp_replace({}, '([:\[,]\s*)\{{\}}(\s*[,\]}}])', '\1{{"":null}}\2', 'g')"""
     _FILLED = _EMPTY.format(_EMPTY.format("line"))
-    _STRUCTURE = f"json_structure(CASE WHEN contains(line, '{{}}') THEN {_FILLED} ELSE line END)::VARCHAR"
+    _STRUCTURE = (
+        f"json_structure(CASE WHEN contains(line, '{{}}') THEN {_FILLED} ELSE line END)::VARCHAR"
+    )
     _GROUPED = f"SELECT s, min(i) AS i, n FROM (SELECT {_STRUCTURE} AS s, i, len(json_keys(line)) AS n FROM lines) GROUP BY s, n ORDER BY 2"
     _BROKEN = f"contains(line, '{{}}') AND TRY(json_structure({_FILLED})) IS NULL AND TRY(json_structure(line)) IS NOT NULL"
 
     def look(self, lines: Lines) -> Look:
-        """The types of a block's rows, which lines are no rows, and those of them that are malformed."""
+        """The types of a block's rows, which lines are no rows, and those of them that are
+        malformed.
+        """
         texts = lines.texts
         skip: set[int] = set()
         bads: dict[int, Bad] = {}
@@ -159,29 +210,49 @@ class JsonEngine:
 
         strange = " OR ".join(f"regexp_matches(line, {literal(pattern)})" for pattern in _NO_JSON)
         broken = self._numbers(f"SELECT i FROM lines WHERE {self._BROKEN}", texts)
-        judge(sorted({*self._numbers(f"SELECT i FROM lines WHERE {strange}", texts), *_long_numbers(texts), *broken}))
+        judge(
+            sorted(
+                {
+                    *self._numbers(f"SELECT i FROM lines WHERE {strange}", texts),
+                    *_long_numbers(texts),
+                    *broken,
+                }
+            )
+        )
         try:
             shapes = self._shapes(texts, {*skip, *judged})
         except duckdb.Error:
-            for at in self._numbers(f"SELECT i FROM lines WHERE TRY({self._STRUCTURE}) IS NULL", texts):
+            for at in self._numbers(
+                f"SELECT i FROM lines WHERE TRY({self._STRUCTURE}) IS NULL", texts
+            ):
                 if at in skip or at in judged:
                     continue
                 skip.add(at)
                 text = lines.text(at).strip(" \t\r\n")
                 if text:
-                    reason = fault_of(text) or "not JSON that can be read: nested more than 128 deep, or no text"
+                    reason = (
+                        fault_of(text)
+                        or "not JSON that can be read: nested more than 128 deep, or no text"
+                    )
                     bads[at] = Bad(lines.line(at), reason, text, unit=lines.unit)
                 elif lines.block is not None and lines.block.starts is not None:
                     bads[at] = Bad(lines.line(at), "nothing between two commas", text)
             shapes = self._shapes(texts, {*skip, *judged})
-        if not all(isinstance(shape, dict) or shape == "JSON" for _, shape, _ in shapes):  # JSON is what {} alone has
+        if not all(
+            isinstance(shape, dict) or shape == "JSON" for _, shape, _ in shapes
+        ):  # JSON is what {} alone has
             odd = self._numbers("SELECT i FROM lines WHERE TRY(json_type(line)) <> 'OBJECT'", texts)
             judge(at for at in odd if at not in skip and at not in judged)
         typed = [(at, shape) for at, shape, _ in shapes]
         rows = [(at, shape) for at, shape in (*typed, *judged.items()) if isinstance(shape, dict)]
-        double = min((at for at, shape, keys in shapes if isinstance(shape, dict) and keys > len(shape)), default=None)
+        double = min(
+            (at for at, shape, keys in shapes if isinstance(shape, dict) and keys > len(shape)),
+            default=None,
+        )
         rows.sort(key=lambda row: row[0])  # the order of columns is that of the rows
-        good = texts.filter(pa.array([at not in skip for at in range(len(texts))])) if skip else texts
+        good = (
+            texts.filter(pa.array([at not in skip for at in range(len(texts))])) if skip else texts
+        )
         paths = dict.fromkeys(path for _, shape in rows for path in lists_of_objects(shape))
         elements = {path: self._elements(good, path) for path in paths}
         return Look(rows, elements, sorted(skip), [bads[at] for at in sorted(bads)], double)
@@ -191,7 +262,9 @@ class JsonEngine:
         return found
 
     def _shapes(self, texts: pa.Array, without: set[int]) -> list[tuple[int, Any, int]]:
-        """The types of lines, each once: the first line that has it, the type, how many keys the line has."""
+        """The types of lines, each once: the first line that has it, the type, how many keys the
+        line has.
+        """
         numbers = np.arange(len(texts))
         if without:
             numbers = np.setdiff1d(numbers, sorted(without))
@@ -200,15 +273,20 @@ class JsonEngine:
         return [(int(numbers[row["i"]]), json.loads(row["s"]), row["n"] or 0) for row in found]
 
     def _elements(self, texts: pa.Array, path: tuple[str, ...]) -> Any:
-        """The type of the objects in the lists at `path`, from each of them; JSON where no struct can hold them.
+        """The type of the objects in the lists at `path`, from each of them; JSON where no struct
+        can hold them.
 
-        `json_structure` of a line has only what its lists hold together, and so not which keys an element lacks.
+        `json_structure` of a line has only what its lists hold together, and so not which keys an
+        element lacks.
         """
         if any(not key.isprintable() or set(key) & set('"\\*') for key in path):
             return "JSON"
         where = literal("$" + "".join(f".{quote(key)}" for key in path) + "[*]")
         each = f"SELECT unnest(json_extract(line, {where})) AS line, i FROM lines"
-        found = self.query(f"SELECT json_structure(line)::VARCHAR AS s, min(i) FROM ({each}) GROUP BY s ORDER BY 2, 1", texts)
+        found = self.query(
+            f"SELECT json_structure(line)::VARCHAR AS s, min(i) FROM ({each}) GROUP BY s ORDER BY 2, 1",
+            texts,
+        )
         shape: Any = "NULL"
         for text in found.column(0).to_pylist():
             shape = merge(shape, json.loads(text))
@@ -217,7 +295,9 @@ class JsonEngine:
 
 @dataclass(frozen=True)
 class Look:
-    """What one block holds: lines (each type once) with their types, types of lists' elements, what is no row."""
+    """What one block holds: lines (each type once) with their types, types of lists' elements, what
+    is no row.
+    """
 
     rows: list[tuple[int, Any]]
     elements: dict[tuple[str, ...], Any]
@@ -235,7 +315,9 @@ class JsonFile:
     shape: Object = field(default_factory=Object)
     elements: dict[tuple[str, ...], Any] = field(default_factory=dict)
     skipped: dict[int, list[int]] = field(default_factory=dict)
-    kinds: dict[str, dict[str, str]] = field(default_factory=dict)  #: of each column: kinds of values, and where the first is
+    kinds: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  #: of each column: kinds of values, and where the first is
     tables: Callable[[], Iterator[pa.Table]] | None = None  #: where the rows come from a table
     others: pa.Schema | None = None  #: of the table's columns that are not JSON
     names: tuple[str, ...] = ()  #: of all columns of the table
@@ -248,14 +330,21 @@ def _long_numbers(texts: pa.Array) -> list[int]:
         return []
     starts = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
     array = np.frombuffer(data, dtype=np.uint8)[starts[0] : starts[-1]]
-    # Of 19 digits in a row, two lie on multiples of 9: a ninth of the text tells where to look closer.
+    # Of 19 digits in a row, two lie on multiples of 9: a ninth of the text tells where to look
+    # closer.
     sample = _IS_DIGIT[array[::9]]
     near = np.flatnonzero(sample[:-1] & sample[1:]) * 9
     found: set[int] = set()
     for some in (near[at : at + 100_000] for at in range(0, len(near), 100_000)):
         around = some[:, None] + np.arange(-9, 19)
-        digits = _IS_DIGIT[array[np.clip(around, 0, len(array) - 1)]] & (around >= 0) & (around < len(array))
-        runs = np.any(np.all(np.lib.stride_tricks.sliding_window_view(digits, 19, axis=1), axis=2), axis=1)
+        digits = (
+            _IS_DIGIT[array[np.clip(around, 0, len(array) - 1)]]
+            & (around >= 0)
+            & (around < len(array))
+        )
+        runs = np.any(
+            np.all(np.lib.stride_tricks.sliding_window_view(digits, 19, axis=1), axis=2), axis=1
+        )
         found.update((np.searchsorted(starts, some[runs] + starts[0], side="right") - 1).tolist())
     return sorted(found)
 
@@ -284,13 +373,19 @@ def _spool(context: Context) -> Path:
     return path
 
 
-def look_at_lines(item: Input, context: Context, read: Callable[[], Iterator[Lines | Bad]]) -> JsonFile:
+def look_at_lines(
+    item: Input, context: Context, read: Callable[[], Iterator[Lines | Bad]]
+) -> JsonFile:
     """The first pass over JSON lines."""
     engine = context.json
     file = JsonFile(item, read)
 
     def look(lines: Lines | Bad) -> tuple[Lines | None, Look]:
-        return (None, Look([], {}, [], [lines])) if isinstance(lines, Bad) else (lines, engine.look(lines))
+        return (
+            (None, Look([], {}, [], [lines]))
+            if isinstance(lines, Bad)
+            else (lines, engine.look(lines))
+        )
 
     known: set[str] = set()
     doubled = False
@@ -301,7 +396,9 @@ def look_at_lines(item: Input, context: Context, read: Callable[[], Iterator[Lin
             continue
         if found.double is not None and not doubled:
             doubled = True
-            context.notes.append(f"{item.label}: {lines.unit} {lines.line(found.double)}: a key is there twice; the first counts.")
+            context.notes.append(
+                f"{item.label}: {lines.unit} {lines.line(found.double)}: a key is there twice; the first counts."
+            )
         if found.skip:
             file.skipped[lines.number] = found.skip
         for path, shape in found.elements.items():
@@ -313,7 +410,9 @@ def look_at_lines(item: Input, context: Context, read: Callable[[], Iterator[Lin
                 merge_rows(file.shape, shape)
                 for key, kind in shape.items():
                     if kind != "NULL":
-                        file.kinds.setdefault(key, {}).setdefault(kind_of(kind), f"{item.label} {lines.unit} {lines.line(at)}")
+                        file.kinds.setdefault(key, {}).setdefault(
+                            kind_of(kind), f"{item.label} {lines.unit} {lines.line(at)}"
+                        )
     check_names(list(file.shape), item.label)
     if "" in file.shape:
         raise BadInput(f"{item.label}: an object has an empty key, which cannot be a column.")
@@ -345,13 +444,22 @@ def kinds_together(files: Iterable[JsonFile]) -> dict[str, str]:
             for kind, where in found.items():
                 kinds.setdefault(key, {}).setdefault(kind, where)
     several = {key: found for key, found in kinds.items() if len(found) > 1}
-    return {key: " and ".join(f"{kind} ({where})" for kind, where in found.items()) for key, found in several.items()}
+    return {
+        key: " and ".join(f"{kind} ({where})" for kind, where in found.items())
+        for key, found in several.items()
+    }
 
 
-def stage_json(file: JsonFile, shape: Object, elements: dict[tuple[str, ...], Any], context: Context) -> Part | None:
-    """The second pass: the values, in the types that all files have together; None where there is no column."""
+def stage_json(
+    file: JsonFile, shape: Object, elements: dict[tuple[str, ...], Any], context: Context
+) -> Part | None:
+    """The second pass: the values, in the types that all files have together; None where there is
+    no column.
+    """
     engine, item = context.json, file.item
-    shape = Object({key: own if shape[key] == "DOUBLE" else shape[key] for key, own in file.shape.items()})  # 5 stays 5 in its file
+    shape = Object(
+        {key: own if shape[key] == "DOUBLE" else shape[key] for key, own in file.shape.items()}
+    )  # 5 stays 5 in its file
     kept = {key: settle(shape[key], (key,), elements) for key in context.kept(list(shape))}
     if file.tables is not None:
         return _stage_table(file, shape, kept, context)
@@ -386,14 +494,20 @@ def _reading(engine: JsonEngine, shape: Object, kept: dict[str, Any]) -> tuple[s
     return sql, schema
 
 
-def look_at_tables(item: Input, context: Context, tables: Callable[[], Iterator[pa.Table]], schema: pa.Schema) -> JsonFile:
-    """The first pass over a table with columns of Arrow's type `arrow.json`: the types of their values."""
+def look_at_tables(
+    item: Input, context: Context, tables: Callable[[], Iterator[pa.Table]], schema: pa.Schema
+) -> JsonFile:
+    """The first pass over a table with columns of Arrow's type `arrow.json`: the types of their
+    values.
+    """
     names = [field.name for field in schema if holds(field.type, is_marked)]
 
     def lines() -> Iterator[Lines | Bad]:
         first = 0
         for number, table in enumerate(tables()):
-            yield Lines(context.json.spelled(table.select(names), item.label), None, None, number, first)
+            yield Lines(
+                context.json.spelled(table.select(names), item.label), None, None, number, first
+            )
             first += table.num_rows
 
     file = look_at_lines(item, context, lines)
@@ -408,30 +522,56 @@ def _stage_table(file: JsonFile, shape: Object, kept: dict[str, Any], context: C
     assert file.tables is not None
     assert file.others is not None
     names = context.kept(file.names)
-    sql, read = _reading(context.json, shape, {name: kind for name, kind in kept.items() if name in names})
-    whole = pa.schema([read.field(name) if name in read.names else file.others.field(name) for name in names])
+    sql, read = _reading(
+        context.json, shape, {name: kind for name, kind in kept.items() if name in names}
+    )
+    whole = pa.schema(
+        [read.field(name) if name in read.names else file.others.field(name) for name in names]
+    )
     with Writer(context.new_path(file.item.partition), whole) as writer:
         for table, lines in zip(file.tables(), file.read(), strict=True):
             assert isinstance(lines, Lines)
-            made = _retyped(context.json.query(sql, lines.texts), read) if read.names else table.select([])
+            made = (
+                _retyped(context.json.query(sql, lines.texts), read)
+                if read.names
+                else table.select([])
+            )
             others = [name for name in names if name not in read.names]
             for name in others:
-                made = made.append_column(name, without_marks(table.select([name])).column(0).cast(file.others.field(name).type))
+                made = made.append_column(
+                    name,
+                    without_marks(table.select([name]))
+                    .column(0)
+                    .cast(file.others.field(name).type),
+                )
             writer.add(made.select(names).cast(whole))
         return writer.close(file.item)
 
 
 def decoded_table(table: pa.Table, label: str) -> pa.Table:
-    """`table` with the values of its columns of Arrow's type `arrow.json`, in the types that all rows have together.
+    """`table` with the values of its columns of Arrow's type `arrow.json`, in the types that all
+    rows have together.
 
     >>> texts = pa.ExtensionArray.from_storage(pa.json_(), pa.array(['"a"', None]))
     >>> decoded_table(pa.table({"t": texts}), "doc").to_pylist()
     [{'t': 'a'}, {'t': None}]
     """
-    with tempfile.TemporaryDirectory(prefix="prefmill-") as home, contextlib.closing(JsonEngine(Path(home))) as engine:
+    with (
+        tempfile.TemporaryDirectory(prefix="prefmill-") as home,
+        contextlib.closing(JsonEngine(Path(home))) as engine,
+    ):
         folder = Path(home)
-        context = Context(folder=folder, rejects=Rejects(None), encoding=None, delimiter=None, memory=None, workers=1,
-                          columns=None, progress=lambda text: None, json=engine)  # fmt: skip
+        context = Context(
+            folder=folder,
+            rejects=Rejects(None),
+            encoding=None,
+            delimiter=None,
+            memory=None,
+            workers=1,
+            columns=None,
+            progress=lambda text: None,
+            json=engine,
+        )
         item = Input(label, label, "parquet")
         file = look_at_tables(item, context, lambda: iter(_in_blocks(table)), table.schema)
         part = stage_json(file, *types_together([file]), context)
@@ -449,7 +589,10 @@ def _or_bad_input(results: Iterator[_T], item: Input) -> Iterator[_T]:
     try:
         yield from results
     except duckdb.Error as error:
-        raise BadInput(f"{item.label}: cannot be read as JSON; {said(error)}.", hint="did the file change meanwhile?") from error
+        raise BadInput(
+            f"{item.label}: cannot be read as JSON; {said(error)}.",
+            hint="did the file change meanwhile?",
+        ) from error
 
 
 def _retyped(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -1,7 +1,9 @@
-"""Types of JSON values: what one value has, what holds two, and what Parquet can take; and what is wrong with a line that is no row.
+"""Types of JSON values: what one value has, what holds two, and what Parquet can take; and what is
+wrong with a line that is no row.
 
-Types are spelled as DuckDB's `json_structure` does: a dict is a struct, a list of one element a list, text a scalar. All of this is plain
-Python, for the shapes of blocks and for the few lines that are looked at one by one.
+Types are spelled as DuckDB's `json_structure` does: a dict is a struct, a list of one element a
+list, text a scalar. All of this is plain Python, for the shapes of blocks and for the few lines
+that are looked at one by one.
 """
 
 from __future__ import annotations
@@ -12,9 +14,18 @@ from typing import Any
 
 from prefmill.readers.staging import folded
 
-#: What each scalar is read as. UBIGINT is what `json_structure` calls any whole number >= 0; UINT64 and
-#: INT128 are ours, for those beyond int64; EXACT are numbers that no type holds, SCALAR those beside booleans.
-_TYPES = {"NULL": "VARCHAR", "UBIGINT": "BIGINT", "UINT64": "UBIGINT", "INT128": "DECIMAL(38,0)", "EXACT": "JSON", "SCALAR": "JSON"}
+#: What each scalar is read as. UBIGINT is what `json_structure` calls any whole number >= 0; UINT64
+#: and
+#: INT128 are ours, for those beyond int64; EXACT are numbers that no type holds, SCALAR those
+#: beside booleans.
+_TYPES = {
+    "NULL": "VARCHAR",
+    "UBIGINT": "BIGINT",
+    "UINT64": "UBIGINT",
+    "INT128": "DECIMAL(38,0)",
+    "EXACT": "JSON",
+    "SCALAR": "JSON",
+}
 _WIDE = {"UINT64", "INT128", "EXACT"}
 _NUMBERS = {"UBIGINT", "BIGINT", "DOUBLE", *_WIDE}
 _MOST_KEYS = 1000
@@ -24,7 +35,9 @@ _MESSAGES = ({"role", "content"}, {"from", "value"})
 
 
 class Object(dict[str, Any]):
-    """The keys of objects with their types; `open` where not all of the objects had the same keys."""
+    """The keys of objects with their types; `open` where not all of the objects had the same
+    keys.
+    """
 
     open = False
 
@@ -45,8 +58,12 @@ def _pairs(pairs: list[tuple[str, Any]]) -> Any:
 
 
 def loads(text: str) -> Any:
-    """The value of `text`; integers stay text, and of a key that is twice in an object the first counts."""
-    return json.loads(text, parse_int=_Number, parse_constant=_no_constant, object_pairs_hook=_pairs)
+    """The value of `text`; integers stay text, and of a key that is twice in an object the first
+    counts.
+    """
+    return json.loads(
+        text, parse_int=_Number, parse_constant=_no_constant, object_pairs_hook=_pairs
+    )
 
 
 def fault_of(text: str) -> str | None:
@@ -65,7 +82,14 @@ def fault_of(text: str) -> str | None:
         return f"not valid JSON: {error}"
     if isinstance(value, dict):
         return None
-    kind = {str: "a string", _Number: "a number", float: "a number", bool: "a boolean", list: "an array", type(None): "null"}[type(value)]
+    kind = {
+        str: "a string",
+        _Number: "a number",
+        float: "a number",
+        bool: "a boolean",
+        list: "an array",
+        type(None): "null",
+    }[type(value)]
     more = "; an array of all rows goes into a .json file" if isinstance(value, list) else ""
     return f"{kind} where an object is expected{more}"
 
@@ -100,7 +124,9 @@ def _whole(text: str) -> str:
 
 
 def merge(one: Any, two: Any) -> Any:
-    """The type that holds values of both types, and changes none of them: JSON where no other does."""
+    """The type that holds values of both types, and changes none of them: JSON where no other
+    does.
+    """
     if one == two and not isinstance(one, dict | list):
         return one
     if two == "NULL":
@@ -110,7 +136,9 @@ def merge(one: Any, two: Any) -> Any:
     if isinstance(one, dict) and isinstance(two, dict):
         keys = (*one, *(key for key in two if key not in one))
         both = Object({key: merge(one.get(key, "NULL"), two.get(key, "NULL")) for key in keys})
-        both.open = getattr(one, "open", False) or getattr(two, "open", False) or one.keys() != two.keys()
+        both.open = (
+            getattr(one, "open", False) or getattr(two, "open", False) or one.keys() != two.keys()
+        )
         return both
     if isinstance(one, list) and isinstance(two, list):
         return [merge(one[0], two[0])]
@@ -126,7 +154,9 @@ def merge(one: Any, two: Any) -> Any:
 
 
 def merge_column(one: Any, two: Any) -> Any:
-    """`merge` for a column: texts beside numbers or booleans are a column of text, since scores may be numeric text."""
+    """`merge` for a column: texts beside numbers or booleans are a column of text, since scores may
+    be numeric text.
+    """
     scalars = {"VARCHAR", "BOOLEAN", "SCALAR", *_NUMBERS}
     if isinstance(one, str) and isinstance(two, str) and one != two and {one, two} <= scalars:
         if "VARCHAR" in (one, two):
@@ -136,11 +166,14 @@ def merge_column(one: Any, two: Any) -> Any:
     return merge(one, two)
 
 
-def settle(shape: Any, path: tuple[str, ...] = (), elements: Mapping[tuple[str, ...], Any] | None = None) -> Any:
+def settle(
+    shape: Any, path: tuple[str, ...] = (), elements: Mapping[tuple[str, ...], Any] | None = None
+) -> Any:
     """A merged type as one that can be read, without a key or a kind that a row did not have.
 
     An object is a struct only where every row has its keys; else it is JSON. The same goes for the
-    objects in a list, whose types `elements` has by path. A list of messages is a list of structs, and
+    objects in a list, whose types `elements` has by path. A list of messages is a list of structs,
+    and
     what they nest is JSON: which keys a tool call has depends on its tool.
     """
     if _depth(shape) > _MOST_DEPTH:
@@ -170,14 +203,18 @@ def _settle_list(inner: Any, path: tuple[str, ...], elements: Mapping[tuple[str,
 
 
 def _settle_flat(kind: Any) -> Any:
-    """The type of what is inside a message: scalars and lists of them have one, all else is JSON."""
+    """The type of what is inside a message: scalars and lists of them have one, all else is
+    JSON.
+    """
     if isinstance(kind, list):
         inner = _settle_flat(kind[0])
         return "JSON" if inner == "JSON" else [inner]
     return "JSON" if isinstance(kind, dict) else _TYPES.get(kind, kind)
 
 
-def _settle_object(shape: Any, path: tuple[str, ...], elements: Mapping[tuple[str, ...], Any]) -> Any:
+def _settle_object(
+    shape: Any, path: tuple[str, ...], elements: Mapping[tuple[str, ...], Any]
+) -> Any:
     if getattr(shape, "open", False) or not _is_sound(shape):
         return None
     return {key: settle(kind, (*path, key), elements) for key, kind in shape.items()}
@@ -186,7 +223,12 @@ def _settle_object(shape: Any, path: tuple[str, ...], elements: Mapping[tuple[st
 def _is_sound(shape: Mapping[str, Any]) -> bool:
     """Whether a struct can have these keys."""
     keys = {folded(key) for key in shape}
-    return 0 < len(shape) <= _MOST_KEYS and len(keys) == len(shape) and "" not in keys and not any("\0" in key for key in keys)
+    return (
+        0 < len(shape) <= _MOST_KEYS
+        and len(keys) == len(shape)
+        and "" not in keys
+        and not any("\0" in key for key in keys)
+    )
 
 
 def kind_of(shape: Any) -> str:

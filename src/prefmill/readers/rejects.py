@@ -1,6 +1,7 @@
 """Malformed rows: what is said of one, and the file that they go to.
 
-The file appears complete or, after an error, not at all; without one, the first malformed row is an error. Nothing is held in memory.
+The file appears complete or, after an error, not at all; without one, the first malformed row is an
+error. Nothing is held in memory.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from prefmill.disk.whole import Staging, check_name
 from prefmill.errors import BadArgument, BadInput
-from prefmill.whole import Staging, check_name
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Bad:
 
 
 class Rejects:
-    """Where malformed rows go: into a file that appears complete or not at all, or, without one, into an error."""
+    """Where malformed rows go: into a file that appears complete or not at all, or, without one,
+    into an error.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.path = None if path is None else Path(path)
@@ -38,11 +41,15 @@ class Rejects:
         if self.path is not None:
             check_name(self.path, "rejects")
             if not self.path.parent.is_dir():
-                raise BadArgument(f"rejects: {self.path} cannot be written; there is no such folder.")
+                raise BadArgument(
+                    f"rejects: {self.path} cannot be written; there is no such folder."
+                )
             try:
                 self._staging = Staging([self.path], where="rejects")
             except OSError as error:
-                raise BadArgument(f"rejects: {self.path} cannot be written; {error.strerror}.") from error
+                raise BadArgument(
+                    f"rejects: {self.path} cannot be written; {error.strerror}."
+                ) from error
             self._file = self._staging.path(self.path).open("w", encoding="utf-8", newline="\n")
         return self
 
@@ -57,7 +64,17 @@ class Rejects:
     def add(self, label: str, bad: Bad) -> None:
         """Write one malformed row, or raise `BadInput` for it."""
         if self._file is None or bad.fatal:
-            hint = "nothing behind this line can be read." if bad.fatal else "--rejects PATH sets malformed rows aside and goes on."
+            hint = (
+                "nothing behind this line can be read."
+                if bad.fatal
+                else "--rejects PATH sets malformed rows aside and goes on."
+            )
             raise BadInput(f"{label}: {bad.unit} {bad.line}: {bad.reason}.", hint=hint)
-        self._file.write(json.dumps({"file": label, "line": bad.line, "reason": bad.reason, "raw": bad.raw}, ensure_ascii=False) + "\n")
+        self._file.write(
+            json.dumps(
+                {"file": label, "line": bad.line, "reason": bad.reason, "raw": bad.raw},
+                ensure_ascii=False,
+            )
+            + "\n"
+        )
         self.count += 1

@@ -9,32 +9,38 @@ from pathlib import Path
 import pyarrow as pa
 
 from prefmill.errors import BadInput
-from prefmill.json_values import is_json
-from prefmill.schema import Roles
+from prefmill.table.json_values import is_json
+from prefmill.table.roles import Roles
 
 
 @dataclass(frozen=True)
 class Source:
     """Parquet files that together are one table.
 
-    Hive partition columns are text, whatever they look like: read with `hive_types_autocast = false` in DuckDB, and without
-    `hive_partitioning` where `hive` is false, since a folder may be named `a=b` by chance.
+    Hive partition columns are text, whatever they look like: read with
+    `hive_types_autocast = false` in DuckDB, and without `hive_partitioning` where `hive` is false,
+    since a folder may be named `a=b` by chance.
     """
 
     files: tuple[str, ...]  #: Parquet paths or URLs, in the order of positions
-    columns: pa.Schema  #: of the union by name of all files, with hive partition columns; one of nulls only is text
+    columns: (
+        pa.Schema
+    )  #: of the union by name of all files, with hive partition columns; one of nulls only is text
     rows: int  #: in all files; rejected rows are not among them
     file_rows: tuple[int, ...]  #: rows of each file
     nulls: frozenset[str]  #: columns that may hold nulls
     rejected: int  #: malformed rows that went to the rejects file
     remote: bool  #: some file is a URL
     hive: bool  #: partition columns are read from the paths
-    mixed: Mapping[str, str] = field(default_factory=dict)  #: columns of several kinds of values, and where each kind is
+    mixed: Mapping[str, str] = field(
+        default_factory=dict
+    )  #: columns of several kinds of values, and where each kind is
     notes: tuple[str, ...] = ()  #: what people should know of how the files were read
     labels: tuple[str, ...] = ()  #: how the caller would name the input of each file
 
     def place_of(self, position: int, name: object = None, *, home: Path) -> str:
-        """A row as its owner finds it: its place in its file, counted from 0, the file's name, and `name`, its id, where it has one.
+        """A row as its owner finds it: its place in its file, counted from 0, the file's name, and
+        `name`, its id, where it has one.
 
         What lies in `home` is a file of ours that the owner has never seen.
         """
@@ -46,7 +52,9 @@ class Source:
         raise IndexError(position)
 
     def refuse_mixed(self, roles: Roles, *, where: str) -> None:
-        """Raise `BadInput` for a text role whose column holds values of several kinds, saying where they are."""
+        """Raise `BadInput` for a text role whose column holds values of several kinds, saying where
+        they are.
+        """
         for role in ("prompt", "completion", "id", "annotator", "aspect", "stage"):
             name = getattr(roles, role)
             if name in self.columns.names and is_json(self.columns.field(name).type):

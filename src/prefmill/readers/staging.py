@@ -1,6 +1,8 @@
-"""Staging: what every format needs to become a Parquet file, and the rules for names and types of columns.
+"""Staging: what every format needs to become a Parquet file, and the rules for names and types of
+columns.
 
-Files are written in row groups of 100,000 rows or 64 MB; that, and some blocks of text in work at a time, is all that is held in memory.
+Files are written in row groups of 100,000 rows or 64 MB; that, and some blocks of text in work at a
+time, is all that is held in memory.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefmill.errors import BadArgument, BadInput, PrefmillError
-from prefmill.json_values import is_encoded, value_type
 from prefmill.readers import utf8
 from prefmill.readers.find import Input
 from prefmill.readers.rejects import Rejects
+from prefmill.table.json_values import is_encoded, value_type
 
 if TYPE_CHECKING:
     from prefmill.readers.json_lines import JsonEngine
@@ -57,8 +59,12 @@ class Context:
     columns: frozenset[str] | None
     progress: Callable[[str], None]
     json: JsonEngine
-    needs: Callable[[Sequence[str]], Collection[str]] = frozenset  #: of a file's columns those that a row must have
-    notes: list[str] = field(default_factory=list)  #: what people should know of how files were read
+    needs: Callable[[Sequence[str]], Collection[str]] = (
+        frozenset  #: of a file's columns those that a row must have
+    )
+    notes: list[str] = field(
+        default_factory=list
+    )  #: what people should know of how files were read
     made: int = 0
 
     def new_path(self, partition: tuple[tuple[str, str], ...], name: str = "part.parquet") -> Path:
@@ -72,7 +78,9 @@ class Context:
 
     @property
     def block(self) -> int:
-        """Bytes of text in one block: some are in work at a time, each several times over while it is parsed."""
+        """Bytes of text in one block: some are in work at a time, each several times over while it
+        is parsed.
+        """
         limit = 8 << 20 if self.memory is None else self.memory // 64
         return max(1 << 20, min(8 << 20, limit))
 
@@ -81,7 +89,9 @@ class Context:
         return [name for name in names if self.columns is None or name in self.columns]
 
     def kept(self, names: Sequence[str]) -> list[str]:
-        """The wanted ones to stage; the first where there are none, since rows need a column to be counted by."""
+        """The wanted ones to stage; the first where there are none, since rows need a column to be
+        counted by.
+        """
         return self.wanted(names) or list(names[:1])
 
 
@@ -94,15 +104,22 @@ class Writer:
         self._nulls: set[str] = set()
         self._tables: list[pa.Table] = []
         self._held = self._bytes = 0
-        # Texts of prompts and completions are nearly all different: a dictionary would only be built to be thrown away.
-        self._file = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=False)
+        # Texts of prompts and completions are nearly all different: a dictionary would only be
+        # built to be thrown away.
+        self._file = pq.ParquetWriter(
+            path, schema, compression="zstd", compression_level=1, use_dictionary=False
+        )
 
     def add(self, table: pa.Table) -> None:
         """Append; memory is bounded by the size of a row group."""
         self._tables.append(table)
         self._held += table.num_rows
         self._bytes += table.nbytes
-        self._nulls.update(name for name, column in zip(table.column_names, table.columns, strict=True) if column.null_count)
+        self._nulls.update(
+            name
+            for name, column in zip(table.column_names, table.columns, strict=True)
+            if column.null_count
+        )
         if self._held >= ROWS_A_GROUP or self._bytes >= _BYTES_A_GROUP:
             self._flush()
 
@@ -116,7 +133,14 @@ class Writer:
         """Finish the file."""
         self._flush()
         self._file.close()
-        return Part(str(self.path), item.label, self.schema, self.rows, frozenset(self._nulls), item.partition)
+        return Part(
+            str(self.path),
+            item.label,
+            self.schema,
+            self.rows,
+            frozenset(self._nulls),
+            item.partition,
+        )
 
     def __enter__(self) -> Writer:
         return self
@@ -146,31 +170,47 @@ def in_order(work: Callable[[_In], _Out], items: Iterable[_In], workers: int) ->
 def utf8_pieces(item: Input, context: Context) -> Iterator[bytes]:
     """The text of a file in UTF-8, from its first byte."""
     path = Path(item.path)
-    return utf8.utf8_blocks(path, item.label, compression=item.compression, encoding=context.encoding, size=context.block)
+    return utf8.utf8_blocks(
+        path,
+        item.label,
+        compression=item.compression,
+        encoding=context.encoding,
+        size=context.block,
+    )
 
 
 def check_names(names: Sequence[str], label: str) -> None:
     """Column names that no later step could tell apart are refused here."""
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if list(names).count(name) > 1})
-        raise BadArgument(f"{label}: duplicate column names {twice}; got {list(names)}.", hint="rename one of them.")
+        raise BadArgument(
+            f"{label}: duplicate column names {twice}; got {list(names)}.",
+            hint="rename one of them.",
+        )
     if any("\0" in name for name in names):
         raise BadInput(f"{label}: a column name holds a NUL character; got {list(names)}.")
     lower: dict[str, str] = {}
     for name in names:
         other = lower.setdefault(folded(name), name)
         if other != name:
-            raise BadArgument(f"{label}: the column names {other!r} and {name!r} differ only in case.", hint="rename one of them.")
+            raise BadArgument(
+                f"{label}: the column names {other!r} and {name!r} differ only in case.",
+                hint="rename one of them.",
+            )
 
 
 def escaped(text: str) -> str:
-    """A part of a `key=value` folder as all engines read it back: they cut at some characters, and decode `%XX` once.
+    """A part of a `key=value` folder as all engines read it back: they cut at some characters, and
+    decode `%XX` once.
 
     >>> escaped("meta-llama/Llama-3")
     'meta-llama%2FLlama-3'
     """
     plain = set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
-    return "".join(chr(byte) if byte in plain else f"%{byte:02X}" for byte in text.encode("utf-8", "surrogateescape"))
+    return "".join(
+        chr(byte) if byte in plain else f"%{byte:02X}"
+        for byte in text.encode("utf-8", "surrogateescape")
+    )
 
 
 def folded(name: str) -> str:
@@ -179,7 +219,9 @@ def folded(name: str) -> str:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """`kind` without dictionaries, views, extensions and names of list elements: what a column holds, not how."""
+    """`kind` without dictionaries, views, extensions and names of list elements: what a column
+    holds, not how.
+    """
     if isinstance(kind, pa.BaseExtensionType):
         return value_type(kind) if is_encoded(kind) else plain_type(kind.storage_type)
     if pa.types.is_dictionary(kind):
@@ -204,10 +246,11 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def is_misread(kind: pa.DataType) -> bool:
-    """Whether an engine would take the stored form of this type for its value; such files are staged in `plain_type`.
+    """Whether an engine would take the stored form of this type for its value; such files are
+    staged in `plain_type`.
 
-    DuckDB reads all durations of Parquet as plain numbers, which are milliseconds, or finer, by our own
-    schema; Polars has no decimals beyond 38 digits.
+    DuckDB reads all durations of Parquet as plain numbers, which are milliseconds, or finer, by our
+    own schema; Polars has no decimals beyond 38 digits.
     """
     seconds = pa.types.is_duration(kind) and kind.unit == "s"
     return seconds or pa.types.is_decimal256(kind) or is_encoded(kind)
@@ -215,7 +258,12 @@ def is_misread(kind: pa.DataType) -> bool:
 
 def plain_schema(schema: pa.Schema, names: Sequence[str] | None = None) -> pa.Schema:
     """The columns `names` (all by default) in plain types."""
-    return pa.schema([(name, plain_type(schema.field(name).type)) for name in (schema.names if names is None else names)])
+    return pa.schema(
+        [
+            (name, plain_type(schema.field(name).type))
+            for name in (schema.names if names is None else names)
+        ]
+    )
 
 
 @contextlib.contextmanager

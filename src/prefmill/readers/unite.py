@@ -1,6 +1,8 @@
-"""Several files as one table: the columns of all by name, the type that holds the values of each, and which may hold nulls.
+"""Several files as one table: the columns of all by name, the type that holds the values of each,
+and which may hold nulls.
 
-Costs nothing but for a column that is text in one file and numbers in another: the local files with numbers are staged again as text.
+Costs nothing but for a column that is text in one file and numbers in another: the local files with
+numbers are staged again as text.
 """
 
 from __future__ import annotations
@@ -11,10 +13,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prefmill.conform import conformed
 from prefmill.errors import BadInput
-from prefmill.json_values import is_json
 from prefmill.readers.staging import Context, Part, Writer, as_bad_input, folded
+from prefmill.table.conform import conformed
+from prefmill.table.json_values import is_json
 
 _DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
@@ -31,7 +33,10 @@ def unite(parts: Sequence[Part]) -> tuple[pa.Schema, frozenset[str]]:
         for field in part.schema:
             other = spelled.setdefault(folded(field.name), field.name)
             if other != field.name:
-                raise BadInput(f"{part.label}: the column {field.name!r} is spelled {other!r} in {first[other].label}.", hint="rename one.")
+                raise BadInput(
+                    f"{part.label}: the column {field.name!r} is spelled {other!r} in {first[other].label}.",
+                    hint="rename one.",
+                )
             if field.name not in types:
                 types[field.name], first[field.name] = field.type, part
                 continue
@@ -48,10 +53,14 @@ def unite(parts: Sequence[Part]) -> tuple[pa.Schema, frozenset[str]]:
         same = spelled.get(folded(key), key)
         types.pop(same, None)
         nulls.discard(same)
-        types[key] = pa.string()  # the folder's value wins over a column of the same name, as in every engine
+        types[key] = (
+            pa.string()
+        )  # the folder's value wins over a column of the same name, as in every engine
         if any(values[key] == _DEFAULT_PARTITION for values in partitions):
             nulls.add(key)
-    known = [(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in types.items()]
+    known = [
+        (name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in types.items()
+    ]
     return pa.schema(known), frozenset(nulls)
 
 
@@ -67,13 +76,28 @@ def _refuse_pairs_among_rows(parts: Sequence[Part]) -> None:
 
 
 def spelled_out(part: Part, schema: pa.Schema, context: Context) -> Part:
-    """`part`, staged once more where it has numbers in a column that is text in `schema`. Engines cast those of files behind URLs."""
+    """`part`, staged once more where it has numbers in a column that is text in `schema`. Engines
+    cast those of files behind URLs.
+    """
     wanted = {field.name: field.type for field in schema if field.name not in dict(part.partition)}
-    numbers = {field.name for field in part.schema if _is_text(wanted.get(field.name, field.type)) and _is_number(field.type)}
-    empty = {field.name for field in part.schema if field.name in wanted and _is_filled(field.type, wanted[field.name])}
+    numbers = {
+        field.name
+        for field in part.schema
+        if _is_text(wanted.get(field.name, field.type)) and _is_number(field.type)
+    }
+    empty = {
+        field.name
+        for field in part.schema
+        if field.name in wanted and _is_filled(field.type, wanted[field.name])
+    }
     if part.remote or not numbers | empty:
         return part
-    target = pa.schema([(field.name, wanted[field.name] if field.name in numbers | empty else field.type) for field in part.schema])
+    target = pa.schema(
+        [
+            (field.name, wanted[field.name] if field.name in numbers | empty else field.type)
+            for field in part.schema
+        ]
+    )
     with (
         as_bad_input(part.label, "Parquet"),
         pq.ParquetFile(part.file) as file,
@@ -90,14 +114,23 @@ def spelled_out(part: Part, schema: pa.Schema, context: Context) -> Part:
 
 
 def _is_filled(kind: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether `wanted` has a type where `kind`, inside of it, has nulls only: engines take those for another type."""
+    """Whether `wanted` has a type where `kind`, inside of it, has nulls only: engines take those
+    for another type.
+    """
     if pa.types.is_struct(kind) and pa.types.is_struct(wanted):
         inner = {field.name: field.type for field in wanted}
         here = [field for field in kind if field.name in inner]
-        if any(pa.types.is_null(field.type) and not pa.types.is_null(inner[field.name]) for field in here):
+        if any(
+            pa.types.is_null(field.type) and not pa.types.is_null(inner[field.name])
+            for field in here
+        ):
             return True
         return any(_is_filled(field.type, inner[field.name]) for field in here)
-    if pa.types.is_nested(kind) and pa.types.is_nested(wanted) and not (pa.types.is_struct(kind) or pa.types.is_map(kind)):
+    if (
+        pa.types.is_nested(kind)
+        and pa.types.is_nested(wanted)
+        and not (pa.types.is_struct(kind) or pa.types.is_map(kind))
+    ):
         null = pa.types.is_null(kind.value_type) and not pa.types.is_null(wanted.value_type)
         return null or _is_filled(kind.value_type, wanted.value_type)
     return False
@@ -108,7 +141,9 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    )
 
 
 def _text_of(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
@@ -141,9 +176,19 @@ def _common(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
     lists = pa.types.is_list, pa.types.is_large_list
     if any(t(one) for t in lists) and any(t(two) for t in lists):
         both = _common(one.value_type, two.value_type)
-        return None if both is None else (pa.list_(both) if pa.types.is_list(one) and pa.types.is_list(two) else pa.large_list(both))
+        return (
+            None
+            if both is None
+            else (
+                pa.list_(both)
+                if pa.types.is_list(one) and pa.types.is_list(two)
+                else pa.large_list(both)
+            )
+        )
     try:
-        united = pa.unify_schemas([pa.schema([("x", one)]), pa.schema([("x", two)])], promote_options="permissive")
+        united = pa.unify_schemas(
+            [pa.schema([("x", one)]), pa.schema([("x", two)])], promote_options="permissive"
+        )
     except pa.ArrowException:
         return None
     return united.field(0).type

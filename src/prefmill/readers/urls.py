@@ -1,7 +1,7 @@
 """Files behind URLs, through DuckDB, which knows the schemes and the credentials.
 
-Parquet stays where it is, only footers are fetched; text is fetched once and staged. Malformed rows are errors without a line of ours, and
-cannot be set aside.
+Parquet stays where it is, only footers are fetched; text is fetched once and staged. Malformed rows
+are errors without a line of ours, and cannot be set aside.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prefmill._engine import connect, literal, quote
+from prefmill.connection import connect, literal, quote
 from prefmill.errors import BadArgument, BadInput
 from prefmill.readers.columnar import local_parquet
 from prefmill.readers.find import Input
@@ -23,21 +23,40 @@ from prefmill.readers.staging import Context, Part, check_names, plain_schema, s
 
 
 def remote_parquet(item: Input, context: Context) -> Iterator[Part]:
-    """The files behind a URL or a glob of URLs; their footers come through DuckDB, which knows the credentials."""
+    """The files behind a URL or a glob of URLs; their footers come through DuckDB, which knows the
+    credentials.
+    """
     con = connect(temp_dir=context.folder, memory_bytes=context.memory, remote=True)
     try:
-        counts = con.sql(f"SELECT file_name, num_rows FROM parquet_file_metadata({literal(item.path)}) ORDER BY file_name").fetchall()
+        counts = con.sql(
+            f"SELECT file_name, num_rows FROM parquet_file_metadata({literal(item.path)}) ORDER BY file_name"
+        ).fetchall()
         for name, rows in counts:
             url = str(name)
-            schema = con.sql(f"SELECT * FROM read_parquet({literal(url)}, hive_partitioning = false) LIMIT 0").to_arrow_table().schema
+            schema = (
+                con.sql(
+                    f"SELECT * FROM read_parquet({literal(url)}, hive_partitioning = false) LIMIT 0"
+                )
+                .to_arrow_table()
+                .schema
+            )
             flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
             clean = con.sql(
-                "SELECT path_in_schema FROM parquet_metadata(" + literal(url) + ") GROUP BY 1 HAVING bool_and(stats_null_count = 0)"
+                "SELECT path_in_schema FROM parquet_metadata("
+                + literal(url)
+                + ") GROUP BY 1 HAVING bool_and(stats_null_count = 0)"
             ).fetchall()
             without = {str(row[0]) for row in clean} & set(flat)
             nulls = frozenset(schema.names) - without if rows else frozenset()
             check_names(schema.names, url)
-            yield Part(url, url, plain_schema(schema, context.wanted(schema.names)), int(rows), nulls, remote=True)
+            yield Part(
+                url,
+                url,
+                plain_schema(schema, context.wanted(schema.names)),
+                int(rows),
+                nulls,
+                remote=True,
+            )
     except duckdb.Error as error:
         raise _unreadable(item, error) from error
     finally:
@@ -47,7 +66,9 @@ def remote_parquet(item: Input, context: Context) -> Iterator[Part]:
 
 
 def _unreadable(item: Input, error: duckdb.Error) -> BadInput:
-    """The error for a URL that DuckDB could not read; without a network it fails before it looks at the URL."""
+    """The error for a URL that DuckDB could not read; without a network it fails before it looks at
+    the URL.
+    """
     if "extension" in str(error):
         return BadInput(
             f"{item.label}: cannot be read; DuckDB reads URLs with its extension httpfs, which is not installed, and could not fetch it.",
@@ -62,11 +83,18 @@ def stage_url(item: Input, context: Context) -> Part | JsonFile:
     Malformed rows are errors without a line of ours, and cannot be set aside.
     """
     if context.encoding not in (None, "utf_8", "utf_8_sig") or context.rejects.path is not None:
-        raise BadArgument(f"{item.label}: encoding and rejects need a local file.", hint="download the file first.")
+        raise BadArgument(
+            f"{item.label}: encoding and rejects need a local file.",
+            hint="download the file first.",
+        )
     path = context.new_path(item.partition)
-    con = connect(temp_dir=context.folder, memory_bytes=context.memory, threads=context.workers, remote=True)
+    con = connect(
+        temp_dir=context.folder, memory_bytes=context.memory, threads=context.workers, remote=True
+    )
     try:
-        con.execute("SET preserve_insertion_order = true")  # a row's position is its place in the file
+        con.execute(
+            "SET preserve_insertion_order = true"
+        )  # a row's position is its place in the file
         if item.format == "csv":
             delimiter = context.delimiter or ("\t" if item.tab else ",")
             table = (
@@ -79,7 +107,9 @@ def stage_url(item: Input, context: Context) -> Part | JsonFile:
             form = "auto" if item.format == "json" else "newline_delimited"
             table = f"read_json_objects({literal(item.path)}, format = '{form}', maximum_object_size = 134217728)"
             chosen = "json::VARCHAR AS line"
-        con.execute(f"COPY (SELECT {chosen} FROM {table}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480)")
+        con.execute(
+            f"COPY (SELECT {chosen} FROM {table}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480)"
+        )
     except duckdb.Error as error:
         raise _unreadable(item, error) from error
     finally:

@@ -1,7 +1,8 @@
-"""The bytes of a text file as pieces of valid UTF-8: decompression, byte order marks, transcoding, and the offset of the first bad byte.
+"""The bytes of a text file as pieces of valid UTF-8: decompression, byte order marks, transcoding,
+and the offset of the first bad byte.
 
-Streams: one piece is held, of about the size asked for. A check of UTF-8 costs a fraction of what parsing does; other encodings are decoded
-and encoded in full.
+Streams: one piece is held, of about the size asked for. A check of UTF-8 costs a fraction of what
+parsing does; other encodings are decoded and encoded in full.
 """
 
 from __future__ import annotations
@@ -41,9 +42,14 @@ def _raw(path: Path, label: str, compression: str | None, size: int) -> Iterator
                 while piece := file.read(size):
                     yield piece
     except EOFError as error:
-        raise BadInput(f"{label}: the compressed file is cut short.", hint="copy or download it again.") from error
+        raise BadInput(
+            f"{label}: the compressed file is cut short.", hint="copy or download it again."
+        ) from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise BadInput(f"{label}: not a valid gzip file; {error}.", hint="is the ending .gz right, and the file complete?") from error
+        raise BadInput(
+            f"{label}: not a valid gzip file; {error}.",
+            hint="is the ending .gz right, and the file complete?",
+        ) from error
     except OSError as error:
         raise BadInput(f"{label}: cannot be read; {error.strerror or error}.") from error
 
@@ -51,7 +57,8 @@ def _raw(path: Path, label: str, compression: str | None, size: int) -> Iterator
 def _unzstd(path: Path, label: str, size: int) -> Iterator[bytes]:
     import zstandard
 
-    # 2 GiB windows are what `zstd --long=31` writes; the memory is only taken for files that ask for it.
+    # 2 GiB windows are what `zstd --long=31` writes; the memory is only taken for files that ask
+    # for it.
     make = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj
     frame = None
     with path.open("rb", buffering=0) as file:
@@ -63,21 +70,27 @@ def _unzstd(path: Path, label: str, size: int) -> Iterator[bytes]:
                     out = frame.decompress(piece)
                 except zstandard.ZstdError as error:
                     raise BadInput(
-                        f"{label}: not a valid zstd file; {error}.", hint="is the ending .zst right, and the file complete?"
+                        f"{label}: not a valid zstd file; {error}.",
+                        hint="is the ending .zst right, and the file complete?",
                     ) from error
                 if out:
                     yield out
                 piece = frame.unused_data if frame.eof else b""
                 frame = None if frame.eof else frame
     if frame is not None:
-        raise BadInput(f"{label}: the compressed file is cut short.", hint="copy or download it again.")
+        raise BadInput(
+            f"{label}: the compressed file is cut short.", hint="copy or download it again."
+        )
 
 
-def utf8_blocks(path: Path, label: str, *, compression: str | None, encoding: str | None, size: int) -> Iterator[bytes]:
-    """The text of a file as pieces of valid UTF-8 without a byte order mark; no piece ends inside a character.
+def utf8_blocks(
+    path: Path, label: str, *, compression: str | None, encoding: str | None, size: int
+) -> Iterator[bytes]:
+    """The text of a file as pieces of valid UTF-8 without a byte order mark; no piece ends inside a
+    character.
 
-    `label` names the file in errors. Raises `BadInput` with the 0-based offset (after decompression) of the first byte that is not
-    text in `encoding`.
+    `label` names the file in errors. Raises `BadInput` with the 0-based offset (after
+    decompression) of the first byte that is not text in `encoding`.
     """
     pieces = _raw(path, label, compression, size)
     first = next(pieces, b"")
@@ -86,11 +99,20 @@ def utf8_blocks(path: Path, label: str, *, compression: str | None, encoding: st
     if encoding is None:
         encoding = next((name for bom, name in _BOMS if first.startswith(bom)), "utf_8")
         if encoding == "utf_8" and first[:1024].count(0) * 3 > len(first[:1024]):
-            wide = "utf_16_le" if first[1:1024:2].count(0) >= first[0:1024:2].count(0) else "utf_16_be"
-            raise BadInput(f"{label}: every third byte or more is NUL: not text in UTF-8.", hint=f"try --encoding {wide}")
+            wide = (
+                "utf_16_le" if first[1:1024:2].count(0) >= first[0:1024:2].count(0) else "utf_16_be"
+            )
+            raise BadInput(
+                f"{label}: every third byte or more is NUL: not text in UTF-8.",
+                hint=f"try --encoding {wide}",
+            )
 
     everything = itertools.chain([first] if first else [], pieces)
-    yield from _checked(everything, label) if encoding in ("utf_8", "utf_8_sig") else _transcoded(everything, label, encoding)
+    yield from (
+        _checked(everything, label)
+        if encoding in ("utf_8", "utf_8_sig")
+        else _transcoded(everything, label, encoding)
+    )
 
 
 def _checked(pieces: Iterator[bytes], label: str) -> Iterator[bytes]:
@@ -123,7 +145,8 @@ def _transcoded(pieces: Iterator[bytes], label: str, encoding: str) -> Iterator[
             if text:
                 yield text.encode()
     except UnicodeDecodeError as error:
-        # The decoder's own buffer stands in front of the piece, so positions count back from its end.
+        # The decoder's own buffer stands in front of the piece, so positions count back from its
+        # end.
         where = done - len(error.object) + error.start
         byte = error.object[error.start : error.start + 1]
         raise BadInput(
@@ -131,9 +154,13 @@ def _transcoded(pieces: Iterator[bytes], label: str, encoding: str) -> Iterator[
             hint=_hint(error.object, error.start),
         ) from None
     except UnicodeEncodeError as error:
-        raise BadInput(f"{label}: decoded as {encoding} it holds lone surrogates, which are not text ({error.reason}).") from None
+        raise BadInput(
+            f"{label}: decoded as {encoding} it holds lone surrogates, which are not text ({error.reason})."
+        ) from None
     except UnicodeError as error:  # UTF-16 without a byte order mark where the codec wants one
-        raise BadInput(f"{label}: not valid {encoding}; {error}.", hint="try --encoding utf_16_le") from None
+        raise BadInput(
+            f"{label}: not valid {encoding}; {error}.", hint="try --encoding utf_16_le"
+        ) from None
 
 
 def _tail(data: bytes) -> int:
@@ -150,7 +177,9 @@ def _first_bad(data: bytes) -> int | None:
     """Position of the first byte that no UTF-8 text has; None when all is well."""
     ends = np.array([0, len(data)], dtype=np.int64)
     try:  # Arrow's check is several times faster than decoding, but tells no position
-        pa.Array.from_buffers(pa.large_string(), 1, [None, pa.py_buffer(ends), pa.py_buffer(data)]).validate(full=True)
+        pa.Array.from_buffers(
+            pa.large_string(), 1, [None, pa.py_buffer(ends), pa.py_buffer(data)]
+        ).validate(full=True)
     except pa.ArrowInvalid:
         try:
             codecs.utf_8_decode(data, "strict", True)

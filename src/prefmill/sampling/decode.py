@@ -1,10 +1,13 @@
-"""Decoding K answers of many prompts: a prompt runs once, prompts of similar length run together, rows that are done leave the batch.
+"""Decoding K answers of many prompts: a prompt runs once, prompts of similar length run together,
+rows that are done leave the batch.
 
-How much of that a model bears is measured when it is loaded (`Decoder`), not read from a list of names:
+How much of that a model bears is measured when it is loaded (`Decoder`), not read from a list of
+names:
 
-    together  left-padded prompts side by side, each run once for its answers      any cache whose rows can be picked
-    apart     one prompt at a time, run once for its answers                       where padding changes numbers
-    unshared  one prompt at a time, run for every answer, rows stay to the end      where rows of the cache cannot be picked
+    together  left-padded prompts side by side, each run once for its answers      any cache whose
+    rows can be picked apart     one prompt at a time, run once for its answers
+     where padding changes numbers unshared  one prompt at a time, run for every answer, rows stay
+     to the end      where rows of the cache cannot be picked
     alone     one answer at a time                                                 all else
 """
 
@@ -22,14 +25,19 @@ from prefmill.errors import BadRow, OutOfDeviceMemory, refuse
 from prefmill.sampling.draws import pick, uniforms
 from prefmill.scoring import abilities
 
-# Tokens of one batch, rows times their longest possible length. On a CPU measured (SmolLM2-135M, one core): 70 tokens a second with 1,024,
-# 94 with 2,048, 124 with 4,096, 130 with 8,192. On CUDA assumed: 17 GB of keys and values for an 8B model in bfloat16.
+# Tokens of one batch, rows times their longest possible length. On a CPU measured (SmolLM2-135M,
+# one core): 70 tokens a second with 1,024,
+# 94 with 2,048, 124 with 4,096, 130 with 8,192. On CUDA assumed: 17 GB of keys and values for an 8B
+# model in bfloat16.
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131072}
 WAYS = ("together", "apart", "unshared", "alone")
-# How far logits of the probe may be from those of the row alone, relative to the largest: rounding of that dtype.
+# How far logits of the probe may be from those of the row alone, relative to the largest: rounding
+# of that dtype.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-# Rows leave when so much of the batch is done: to pick rows of the cache costs about what one step copies. Measured (SmolLM2-135M, 48
-# answers of 2 to 96 tokens, one core, tokens a CPU second): 95 with an eighth, 90 with every row, 74 with half, 49 if they never leave.
+# Rows leave when so much of the batch is done: to pick rows of the cache costs about what one step
+# copies. Measured (SmolLM2-135M, 48
+# answers of 2 to 96 tokens, one core, tokens a CPU second): 95 with an eighth, 90 with every row,
+# 74 with half, 49 if they never leave.
 _DONE_SHARE = 0.125
 
 Stops = Callable[[list[int]], bool]  #: whether the text of these tokens holds a stop string
@@ -46,7 +54,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What was drawn for a row: `ended` by an end token (which is the last of `tokens`) or a stop string, else by the limit."""
+    """What was drawn for a row: `ended` by an end token (which is the last of `tokens`) or a stop
+    string, else by the limit.
+    """
 
     tokens: list[int]
     logprob: float
@@ -60,7 +70,8 @@ class Decoder:
     Args:
         model: in evaluation mode, on its device.
         ends: the end tokens.
-        budget: tokens of a batch: rows x (longest prompt + most new tokens); None is `BATCH_TOKENS` of the device.
+        budget: tokens of a batch: rows x (longest prompt + most new tokens); None is `BATCH_TOKENS`
+            of the device.
     """
 
     model: Any
@@ -70,7 +81,9 @@ class Decoder:
     most: int = 256
     budget: int | None = None
     way: str = field(default="alone", init=False)
-    splits: int = field(default=0, init=False)  #: batches that did not fit into memory and were split
+    splits: int = field(
+        default=0, init=False
+    )  #: batches that did not fit into memory and were split
 
     def __post_init__(self) -> None:
         self.budget = self.budget or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
@@ -82,10 +95,13 @@ class Decoder:
         with torch.inference_mode():
             self.way = self._probe()
 
-    # -- what the model bears -----------------------------------------------------------------------------------------------------------
+    # -- what the model bears
+    # -----------------------------------------------------------------------------------------------------------
 
     def _probe(self) -> str:
-        """The first way whose logits are those of a row alone: for prompts of two lengths with several answers, some of which end early."""
+        """The first way whose logits are those of a row alone: for prompts of two lengths with
+        several answers, some of which end early.
+        """
         rng = np.random.default_rng(0)
         size = int(self.model.config.get_text_config().vocab_size)
         low = min(10, size // 2)
@@ -93,22 +109,37 @@ class Decoder:
         forced = rng.integers(low, size, (4, 5))
         heads = [long, long, short, short]
         with abilities.running(self.model):
-            single = [self._forced([head], forced[i : i + 1], "alone")[0] for i, head in enumerate(heads)]
+            single = [
+                self._forced([head], forced[i : i + 1], "alone")[0] for i, head in enumerate(heads)
+            ]
         ways = WAYS[1:] if self._rope else WAYS
         for way in ways[:-1]:
             groups = [[0, 1, 2, 3]] if way == "together" else [[0, 1], [2, 3]]
             try:
                 found = {
-                    i: logits for g in groups for i, logits in zip(g, self._forced([heads[i] for i in g], forced[g], way), strict=True)
+                    i: logits
+                    for g in groups
+                    for i, logits in zip(
+                        g, self._forced([heads[i] for i in g], forced[g], way), strict=True
+                    )
                 }
-            except (AttributeError, NotImplementedError, TypeError, ValueError, RuntimeError, IndexError):
+            except (
+                AttributeError,
+                NotImplementedError,
+                TypeError,
+                ValueError,
+                RuntimeError,
+                IndexError,
+            ):
                 continue
             if all(self._near(found[i], single[i]) for i in range(4)):
                 return way
         return "alone"
 
     def _forced(self, heads: list[tuple[int, ...]], forced: Any, way: str) -> list[list[Any]]:
-        """The logits of every step when the tokens are given, by row; every second row ends at half time where rows may leave."""
+        """The logits of every step when the tokens are given, by row; every second row ends at half
+        time where rows may leave.
+        """
         batch = _Batch(self, heads, way, forced.shape[1])
         found: list[list[Any]] = [[] for _ in heads]
         for step in range(forced.shape[1]):
@@ -127,10 +158,13 @@ class Decoder:
                 return False
         return True
 
-    # -- decoding -----------------------------------------------------------------------------------------------------------------------
+    # -- decoding
+    # -----------------------------------------------------------------------------------------------------------------------
 
     def decode(self, rows: Sequence[Row], stops: Stops | None = None) -> list[Decoded]:
-        """Every row's answer, in their order; what is decoded beside what changes the rounding of logits and nothing else."""
+        """Every row's answer, in their order; what is decoded beside what changes the rounding of
+        logits and nothing else.
+        """
         found: list[Decoded | None] = [None] * len(rows)
         with torch.inference_mode():
             for wave in self.waves(rows):
@@ -145,14 +179,20 @@ class Decoder:
         return found  # type: ignore[return-value]
 
     def waves(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Which rows run together: by length of their prompts, equal prompts side by side, under the budget of tokens."""
+        """Which rows run together: by length of their prompts, equal prompts side by side, under
+        the budget of tokens.
+        """
         assert self.budget is not None
         order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), rows[i].ids))
         waves: list[list[int]] = []
         for i in order:
             ids = rows[i].ids
             wave = waves[-1] if waves else []
-            fits = wave and self.way != "alone" and (len(wave) + 1) * (len(ids) + self.most) <= self.budget
+            fits = (
+                wave
+                and self.way != "alone"
+                and (len(wave) + 1) * (len(ids) + self.most) <= self.budget
+            )
             if fits and (self.way == "together" or rows[wave[0]].ids == ids):
                 wave.append(i)
             else:
@@ -184,10 +224,16 @@ class Decoder:
 
     def _wave(self, rows: list[Row], stops: Stops | None) -> list[Decoded]:
         count = len(rows)
-        if self._rope:  # its frequencies stay stretched from the row before, until a short one comes
+        if (
+            self._rope
+        ):  # its frequencies stay stretched from the row before, until a short one comes
             self.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device))
-        draws = torch.from_numpy(np.stack([uniforms(row.seed, self.most) for row in rows])).to(self.device)
-        temperatures = torch.tensor([row.temperature for row in rows], dtype=torch.float32, device=self.device)
+        draws = torch.from_numpy(np.stack([uniforms(row.seed, self.most) for row in rows])).to(
+            self.device
+        )
+        temperatures = torch.tensor(
+            [row.temperature for row in rows], dtype=torch.float32, device=self.device
+        )
         tokens: list[list[int]] = [[] for _ in rows]
         sums, ended, alive = np.zeros(count), np.zeros(count, bool), np.ones(count, bool)
         batch = _Batch(self, [row.ids for row in rows], self.way, self.most)
@@ -197,11 +243,17 @@ class Decoder:
             if not bool(logprobs.isfinite().all()):
                 what = "got no finite probabilities from the model; NaN or infinity is among its logits."
                 hint = "in half precision this is an overflow: --dtype float32 or bfloat16; else the weights are broken."
-                places = [place for place, fine in enumerate(logprobs.isfinite().tolist()) if not fine]
+                places = [
+                    place for place, fine in enumerate(logprobs.isfinite().tolist()) if not fine
+                ]
                 bad = [batch.rows[place] for place in places if alive[batch.rows[place]]]
-                refuse([BadRow("sample", what, row=row, reason="not_finite", hint=hint) for row in bad])
+                refuse(
+                    [BadRow("sample", what, row=row, reason="not_finite", hint=hint) for row in bad]
+                )
             ends = torch.isin(drawn, self._ends).tolist()
-            for row, token, logprob, end in zip(batch.rows, drawn.tolist(), logprobs.tolist(), ends, strict=True):
+            for row, token, logprob, end in zip(
+                batch.rows, drawn.tolist(), logprobs.tolist(), ends, strict=True
+            ):
                 if not alive[row]:
                     continue
                 tokens[row].append(token)
@@ -227,7 +279,9 @@ class _Batch:
     logits  shape (rows, vocabulary)
     """
 
-    def __init__(self, decoder: Decoder, heads: Sequence[tuple[int, ...]], way: str, most: int) -> None:
+    def __init__(
+        self, decoder: Decoder, heads: Sequence[tuple[int, ...]], way: str, most: int
+    ) -> None:
         self.decoder = decoder
         self.rows = list(range(len(heads)))
         shared = way in ("together", "apart")
@@ -240,7 +294,9 @@ class _Batch:
             ids[row, self.width - len(head) :] = torch.tensor(head)
             mask[row, self.width - len(head) :] = 1
         ids, self.mask = ids.to(device), mask.to(device)
-        self.places = torch.tensor([len(head) for head in distinct], device=device)  # of the next token
+        self.places = torch.tensor(
+            [len(head) for head in distinct], device=device
+        )  # of the next token
         self.cache: Any = None
         self._forward(ids, (torch.cumsum(self.mask[:, : self.width], dim=1) - 1).clamp(min=0))
         if shared and len(distinct) < len(heads):
@@ -250,14 +306,22 @@ class _Batch:
     def _forward(self, ids: Any, places: Any) -> None:
         more = {"position_ids": places} if self.decoder._places else {}
         found = self.decoder.model(
-            input_ids=ids, attention_mask=self.mask[:, : self.width], past_key_values=self.cache, use_cache=True, **more,
+            input_ids=ids,
+            attention_mask=self.mask[:, : self.width],
+            past_key_values=self.cache,
+            use_cache=True,
+            **more,
             **self.decoder._last,
-        )  # fmt: skip
+        )
         self.cache, self.logits = found.past_key_values, found.logits[:, -1]
 
     def _pick(self, which: Any) -> None:
         self.cache.reorder_cache(which)  # index_select: rows may be repeated, or left out
-        self.mask, self.places, self.logits = self.mask[which], self.places[which], self.logits[which]
+        self.mask, self.places, self.logits = (
+            self.mask[which],
+            self.places[which],
+            self.logits[which],
+        )
 
     def keep(self, which: Any) -> None:
         """Go on with the rows at the places `which` only."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from prefmill.conversations import is_open, messages_of
 from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage, refuse
 from prefmill.sampling.samplers import Answer, Request
+from prefmill.table.conversations import is_open, messages_of
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 OnTooLong = Literal["error", "null"]
@@ -23,25 +23,36 @@ _RULE = "1"
 
 @dataclass(frozen=True, kw_only=True)
 class LocalSampler:
-    """A Transformers causal language model as a sampler: K answers a prompt, the prompt run once for all of them.
+    """A Transformers causal language model as a sampler: K answers a prompt, the prompt run once
+    for all of them.
 
     Args:
-        model: a directory that `save_pretrained` wrote, or a hub id. revision: of a hub id: a commit hash pins it.
-        top_p: tokens are drawn from the smallest set of likeliest ones that sums to this, after the temperature; 1 draws from all.
-        max_new_tokens: most tokens of an answer; one that has not ended by then has the finish reason `length`.
-        stop: texts that end an answer; it is cut before the first of them. A special token of the tokenizer counts as an end token.
-        template: how a prompt becomes ids: `auto` is `chat` if the tokenizer has a template (a text prompt is then one user message),
-            else `concat`, the text as it is; or a file that holds a Jinja template. As `LogProb` and `RewardModel` read it.
-        template_date: what a template prints as the date of today (`strftime_now`), YYYY-MM-DD; None: the day on which a run begins.
-        on_too_long: a prompt that leaves no room for `max_new_tokens` is an `error`, or has the finish reason `too_long` (`null`).
-            Nothing is ever cut.
-        device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto` is float32 on a CPU, the checkpoint's on CUDA.
-        batch_tokens: tokens that are in work at a time: rows times their longest possible length. threads: of torch.
+        model: a directory that `save_pretrained` wrote, or a hub id. revision: of a hub id: a
+            commit hash pins it.
+        top_p: tokens are drawn from the smallest set of likeliest ones that sums to this, after the
+            temperature; 1 draws from all.
+        max_new_tokens: most tokens of an answer; one that has not ended by then has the finish
+            reason `length`.
+        stop: texts that end an answer; it is cut before the first of them. A special token of the
+            tokenizer counts as an end token.
+        template: how a prompt becomes ids: `auto` is `chat` if the tokenizer has a template (a text
+            prompt is then one user message), else `concat`, the text as it is; or a file that holds
+            a Jinja template. As `LogProb` and `RewardModel` read it.
+        template_date: what a template prints as the date of today (`strftime_now`), YYYY-MM-DD;
+            None: the day on which a run begins.
+        on_too_long: a prompt that leaves no room for `max_new_tokens` is an `error`, or has the
+            finish reason `too_long` (`null`). Nothing is ever cut.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto` is float32 on a CPU, the checkpoint's
+            on CUDA.
+        batch_tokens: tokens that are in work at a time: rows times their longest possible length.
+            threads: of torch.
 
-    An answer depends on its own request alone, up to rounding of the logits: its draws come from its seed (`draws.py`), whatever runs
-    beside it. An answer ends at the end tokens of the tokenizer, the model's configuration and its generation configuration together. No
-    other setting of a generation configuration (top_k, penalties) is applied. `logprob` is that of all drawn tokens, the end token among
-    them, at temperature 1 without top_p, from float32 logits. Temperature 0 takes the likeliest token.
+    An answer depends on its own request alone, up to rounding of the logits: its draws come from
+    its seed (`draws.py`), whatever runs beside it. An answer ends at the end tokens of the
+    tokenizer, the model's configuration and its generation configuration together. No other setting
+    of a generation configuration (top_k, penalties) is applied. `logprob` is that of all drawn
+    tokens, the end token among them, at temperature 1 without top_p, from float32 logits.
+    Temperature 0 takes the likeliest token.
 
     >>> LocalSampler(model="org/policy", stop="###").stop
     ('###',)
@@ -63,13 +74,19 @@ class LocalSampler:
     _state: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        object.__setattr__(
+            self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        )
         said = []
-        if isinstance(self.top_p, bool) or not (isinstance(self.top_p, int | float) and 0 < self.top_p <= 1):
+        if isinstance(self.top_p, bool) or not (
+            isinstance(self.top_p, int | float) and 0 < self.top_p <= 1
+        ):
             said.append(f"top_p must be above 0 and at most 1; got {self.top_p!r}")
         for name in ("max_new_tokens", "batch_tokens", "threads"):
             value = getattr(self, name)
-            if not (value is None and name != "max_new_tokens") and (type(value) is not int or value < 1):
+            if not (value is None and name != "max_new_tokens") and (
+                type(value) is not int or value < 1
+            ):
                 said.append(f"{name} must be a whole number >= 1; got {value!r}")
         if not all(isinstance(text, str) and text for text in self.stop):
             said.append(f"stop must be texts that are not empty; got {self.stop!r}")
@@ -86,7 +103,8 @@ class LocalSampler:
         for name, value in state.items():
             object.__setattr__(self, name, value)
 
-    # -- loading ------------------------------------------------------------------------------------------------------------------------
+    # -- loading
+    # ------------------------------------------------------------------------------------------------------------------------
 
     def _kept(self, name: str, make: Any) -> Any:
         if name not in self._state:
@@ -104,7 +122,7 @@ class LocalSampler:
         return self._kept("fingerprint", self._fingerprint)  # type: ignore[no-any-return]
 
     def _fingerprint(self) -> dict[str, str]:
-        from prefmill.scoring import models
+        from prefmill.models import loading as models
 
         encoder = self.encoder  # first: it refuses a folder before its code is looked for elsewhere
         where = models.pick_device(self.device)
@@ -129,19 +147,26 @@ class LocalSampler:
 
     @property
     def shape(self) -> dict[str, Any]:
-        """What may move the last bit of a logit: a resumed run goes on with the values that it began with."""
+        """What may move the last bit of a logit: a resumed run goes on with the values that it
+        began with.
+        """
         import torch
 
-        return {"batch_tokens": self.batch_tokens, "threads": self.threads or torch.get_num_threads()}
+        return {
+            "batch_tokens": self.batch_tokens,
+            "threads": self.threads or torch.get_num_threads(),
+        }
 
     def with_shape(self, shape: Mapping[str, Any]) -> LocalSampler:
         """The same sampler with another `shape`."""
         return replace(self, **shape)
 
     def _folder(self) -> Path:
-        from prefmill.scoring import models
+        from prefmill.models import loading as models
 
-        return self._kept("folder", lambda: models.folder_of(str(self.model), self.revision, where="sample"))  # type: ignore[no-any-return]
+        return self._kept(
+            "folder", lambda: models.folder_of(str(self.model), self.revision, where="sample")
+        )  # type: ignore[no-any-return]
 
     @property
     def encoder(self) -> Any:
@@ -150,20 +175,33 @@ class LocalSampler:
 
     def _encoder(self) -> Any:
         _transformers()
-        from prefmill.scoring import models
-        from prefmill.scoring.tokens import Encoder
+        from prefmill.models import loading as models
+        from prefmill.models.tokens import Encoder
 
         self._config()
-        tokenizer = models.load_tokenizer(self._folder(), trust_remote_code=self.trust_remote_code, where="sample")
-        template = self.template if self.template != "auto" else "chat" if tokenizer.chat_template else "concat"
+        tokenizer = models.load_tokenizer(
+            self._folder(), trust_remote_code=self.trust_remote_code, where="sample"
+        )
+        template = (
+            self.template
+            if self.template != "auto"
+            else "chat"
+            if tokenizer.chat_template
+            else "concat"
+        )
         if template == "pair":
-            raise BadArgument("sample: a prompt alone is no pair of texts; got template='pair'.", hint="chat, concat, or a file.")
+            raise BadArgument(
+                "sample: a prompt alone is no pair of texts; got template='pair'.",
+                hint="chat, concat, or a file.",
+            )
         return Encoder(tokenizer, template=template, template_date=self.template_date)
 
     def _config(self) -> Any:
-        from prefmill.scoring import models
+        from prefmill.models import loading as models
 
-        make = lambda: models.config_of(self._folder(), trust_remote_code=self.trust_remote_code, where="sample")  # noqa: E731
+        make = lambda: models.config_of(
+            self._folder(), trust_remote_code=self.trust_remote_code, where="sample"
+        )
         return self._kept("config", make)
 
     def _ends(self) -> frozenset[int]:
@@ -172,13 +210,18 @@ class LocalSampler:
 
         tokenizer = self.encoder.tokenizer
         found: set[int] = set()
-        named = [tokenizer.eos_token_id, getattr(self._config().get_text_config(), "eos_token_id", None)]
+        named = [
+            tokenizer.eos_token_id,
+            getattr(self._config().get_text_config(), "eos_token_id", None),
+        ]
         if (self._folder() / "generation_config.json").is_file():
             named.append(GenerationConfig.from_pretrained(self._folder()).eos_token_id)
         for ids in named:
             found.update(ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
         special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-        found.update(special[text] for text in self.stop if text in special)  # such a text is never seen: it is not decoded
+        found.update(
+            special[text] for text in self.stop if text in special
+        )  # such a text is never seen: it is not decoded
         return frozenset(found)
 
     @property
@@ -190,35 +233,49 @@ class LocalSampler:
         encoder = self.encoder
         import torch
 
+        from prefmill.models import loading as models
         from prefmill.sampling.decode import Decoder
-        from prefmill.scoring import models
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         loaded = models.load(
-            self._folder(), "causal", device=self.device, dtype=self.dtype, trust_remote_code=self.trust_remote_code, where="sample"
-        )  # fmt: skip
+            self._folder(),
+            "causal",
+            device=self.device,
+            dtype=self.dtype,
+            trust_remote_code=self.trust_remote_code,
+            where="sample",
+        )
         size = loaded.model.config.get_text_config().vocab_size
         if len(encoder.tokenizer) > size:
-            raise BadInput(f"sample: the tokenizer has {len(encoder.tokenizer):,} tokens, the model {size:,}; expected no more.")
+            raise BadInput(
+                f"sample: the tokenizer has {len(encoder.tokenizer):,} tokens, the model {size:,}; expected no more."
+            )
         return Decoder(
-            loaded.model, loaded.device, self._ends(), top_p=float(self.top_p), most=self.max_new_tokens, budget=self.batch_tokens
-        )  # fmt: skip
+            loaded.model,
+            loaded.device,
+            self._ends(),
+            top_p=float(self.top_p),
+            most=self.max_new_tokens,
+            budget=self.batch_tokens,
+        )
 
     def load(self) -> str:
         """Load everything now, and say how prompts will be run (`decode.py`)."""
         return str(self.decoder.way)
 
-    # -- sampling -----------------------------------------------------------------------------------------------------------------------
+    # -- sampling
+    # -----------------------------------------------------------------------------------------------------------------------
 
     def sample(self, requests: Sequence[Request]) -> list[Answer]:
-        """One answer for every request, in their order; requests of one prompt need not stand together.
+        """One answer for every request, in their order; requests of one prompt need not stand
+        together.
 
-        Raises `BadRow` with the place of the request as its row: for a prompt that leaves no room, unless `on_too_long="null"`, that has
-        no tokens, or that the template refuses.
+        Raises `BadRow` with the place of the request as its row: for a prompt that leaves no room,
+        unless `on_too_long="null"`, that has no tokens, or that the template refuses.
         """
+        from prefmill.models.loading import longest
         from prefmill.sampling.decode import Row
-        from prefmill.scoring.models import longest
 
         decoder, tokenizer = self.decoder, self.encoder.tokenizer
         ids = self._ids(requests)
@@ -234,7 +291,10 @@ class LocalSampler:
         rows = [Row(ids[i], float(requests[i].temperature), requests[i].seed) for i in wanted]
         stops = [text for text in self.stop if text not in tokenizer.all_special_tokens]
         try:
-            found = decoder.decode(rows, (lambda tokens: _cut(self._text(tokens), stops) is not None) if stops else None)
+            found = decoder.decode(
+                rows,
+                (lambda tokens: _cut(self._text(tokens), stops) is not None) if stops else None,
+            )
         except BadRow as error:
             refuse([bad.at(wanted[bad.row]) for bad in error.found])
             raise
@@ -242,11 +302,15 @@ class LocalSampler:
             text = self._text(done.tokens, ids[i] if self._goes_on(requests[i].prompt) else ())
             cut = _cut(text, stops)
             text = text if cut is None else text[:cut]
-            answers[i] = Answer(text, "stop" if done.ended else "length", done.logprob, len(done.tokens))
+            answers[i] = Answer(
+                text, "stop" if done.ended else "length", done.logprob, len(done.tokens)
+            )
         return [answer for answer in answers if answer is not None]
 
     def _ids(self, requests: Sequence[Request]) -> list[tuple[int, ...]]:
-        """The ids of every request's prompt; equal prompts that stand together are tokenised once."""
+        """The ids of every request's prompt; equal prompts that stand together are tokenised
+        once.
+        """
         places: list[int] = []
         prompts: list[Any] = []
         for request in requests:
@@ -256,20 +320,36 @@ class LocalSampler:
         try:
             found = [tuple(row) for row in self.encoder.prompts(prompts)]
         except BadRow as error:  # about a prompt, and so about every request that has it
-            refuse([bad.at(i, where="sample") for bad in error.found for i, place in enumerate(places) if place == bad.row])
+            refuse(
+                [
+                    bad.at(i, where="sample")
+                    for bad in error.found
+                    for i, place in enumerate(places)
+                    if place == bad.row
+                ]
+            )
             raise
         what = "has no tokens at all; got an empty prompt, expected text."
-        refuse([BadRow("sample", what, row=i, reason="no_tokens") for i, place in enumerate(places) if not found[place]])
+        refuse(
+            [
+                BadRow("sample", what, row=i, reason="no_tokens")
+                for i, place in enumerate(places)
+                if not found[place]
+            ]
+        )
         return [found[place] for place in places]
 
     def _goes_on(self, prompt: Any) -> bool:
-        """Whether an answer goes on in a text: in a prompt that is plain text, or in a message that is open."""
+        """Whether an answer goes on in a text: in a prompt that is plain text, or in a message that
+        is open.
+        """
         return self.encoder.template == "concat" or is_open(messages_of(prompt, "user"))
 
     def _text(self, tokens: list[int], prompt: Sequence[int] = ()) -> str:
         """The text of an answer's tokens.
 
-        Where the answer goes on in the text of `prompt`, decoded alone it would lose a space at its front.
+        Where the answer goes on in the text of `prompt`, decoded alone it would lose a space at its
+        front.
         """
         decode = self.encoder.tokenizer.decode
         exact = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
@@ -284,7 +364,9 @@ class LocalSampler:
 def _too_long(row: int, tokens: int, new: int, limit: int | None) -> BadRow:
     """The error for a prompt that leaves no room for an answer."""
     what = f"is too long; got {tokens:,} tokens and {new:,} new ones, expected at most {limit:,} together."
-    hint = "a smaller --max-new-tokens, or --on-too-long null leaves such prompts without an answer."
+    hint = (
+        "a smaller --max-new-tokens, or --on-too-long null leaves such prompts without an answer."
+    )
     return BadRow("sample", what, row=row, reason="too_long", hint=hint)
 
 

@@ -1,4 +1,6 @@
-"""What can be read off a model before it is run: which attention serves it, and what makes its rows depend on one another."""
+"""What can be read off a model before it is run: which attention serves it, and what makes its rows
+depend on one another.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ import numpy as np
 import torch
 
 from prefmill.errors import BadInput, BadRow, PrefmillError
+from prefmill.models.tokens import TokenRows
 from prefmill.scoring import attention
-from prefmill.scoring.tokens import TokenRows
 
 
 def our_attention(model: Any, device: torch.device, *, invariant: bool) -> str:
@@ -24,12 +26,15 @@ def our_attention(model: Any, device: torch.device, *, invariant: bool) -> str:
     flash = model.dtype in (torch.bfloat16, torch.float16) and head_dim <= 256 and head_dim % 8 == 0
     if flash and not capped and torch.cuda.get_device_capability(device) >= (8, 0):
         return attention.VARLEN
-    # FlexAttention adds up in blocks of the stream, so that the last bits of a score depend on where its row stands.
+    # FlexAttention adds up in blocks of the stream, so that the last bits of a score depend on
+    # where its row stands.
     return attention.SEGMENTS if invariant else attention.BLOCKMASK
 
 
 def stock_attention(model: Any) -> str:
-    """The model's own attention for single rows and padded batches; scaled_dot_product_attention has no soft-capping."""
+    """The model's own attention for single rows and padded batches; scaled_dot_product_attention
+    has no soft-capping.
+    """
     capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
     return "eager" if capped else str(model.config._attn_implementation)
 
@@ -55,7 +60,9 @@ def running(model: Any) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, BadRow) and error.__cause__ else error  # the row is made up here
+        cause = (
+            error.__cause__ if isinstance(error, BadRow) and error.__cause__ else error
+        )  # the row is made up here
         if isinstance(cause, PrefmillError):
             raise cause from None
         raise BadInput(
@@ -79,16 +86,28 @@ def vocabulary(model: Any) -> int | None:
 
 
 def batch_dependent_rope(model: Any) -> int:
-    """The length up to which rotary frequencies are fixed, if beyond it they depend on the longest row (dynamic, longrope); else 0."""
+    """The length up to which rotary frequencies are fixed, if beyond it they depend on the longest
+    row (dynamic, longrope); else 0.
+    """
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
-        found = [kinds] if isinstance(kinds, str) else list(kinds.values()) if isinstance(kinds, dict) else []
+        found = (
+            [kinds]
+            if isinstance(kinds, str)
+            else list(kinds.values())
+            if isinstance(kinds, dict)
+            else []
+        )
         if any("dynamic" in str(kind) or kind == "longrope" for kind in found):
             config = module.config
             parameters = getattr(config, "rope_parameters", None) or {}
             nested = [p for p in parameters.values() if isinstance(p, dict)] or [parameters]
             originals = [p.get("original_max_position_embeddings") for p in nested]
-            lengths = [*originals, getattr(module, "original_max_seq_len", None), config.max_position_embeddings]
+            lengths = [
+                *originals,
+                getattr(module, "original_max_seq_len", None),
+                config.max_position_embeddings,
+            ]
             return min(int(n) for n in lengths if n)
     return 0
 
@@ -99,12 +118,16 @@ def is_decoder(model: Any) -> bool:
 
 
 def has_experts(model: Any) -> bool:
-    """Whether tokens are sent to experts: such a product has as many rows as tokens were sent, which neighbours change."""
+    """Whether tokens are sent to experts: such a product has as many rows as tokens were sent,
+    which neighbours change.
+    """
     return any(name.endswith(".experts") for name, _ in model.named_modules())
 
 
 def random_rows(vocabulary: int) -> TokenRows:
-    """Rows to try a model with: some share a prefix and go on for several lengths, one by a single token; some share nothing."""
+    """Rows to try a model with: some share a prefix and go on for several lengths, one by a single
+    token; some share nothing.
+    """
     rng = np.random.default_rng(0)
     special = min(10, vocabulary // 2)
     prompt, *others = (rng.integers(special, vocabulary, n).tolist() for n in (9, 3, 1, 5, 1, 12))

@@ -1,6 +1,8 @@
-"""One way for a bad row: scorers raise `BadRow`, and what runs them stops with its name or goes on without it.
+"""One way for a bad row: scorers raise `BadRow`, and what runs them stops with its name or goes on
+without it.
 
-    batch ──prepare──▶ Ready ──run──▶ Scored over all rows of the batch; the bad ones are null, each with its reason
+    batch ──prepare──▶ Ready ──run──▶ Scored over all rows of the batch; the bad ones are null, each
+    with its reason
 
 A bad row never costs the others of its batch: with `null` the batch is prepared again without it.
 """
@@ -27,12 +29,16 @@ _Longs = npt.NDArray[np.int64]
 def check_on_bad_row(where: str, on_bad_row: object) -> None:
     """Raise `BadArgument` for a value that `on_bad_row` cannot have."""
     if on_bad_row not in get_args(OnBadRow):
-        raise BadArgument(f"{where}: on_bad_row is not one of {get_args(OnBadRow)}; got {on_bad_row!r}.")
+        raise BadArgument(
+            f"{where}: on_bad_row is not one of {get_args(OnBadRow)}; got {on_bad_row!r}."
+        )
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A batch that is prepared, but for its bad rows: `kept` are the others, `work` what the scorer made of them."""
+    """A batch that is prepared, but for its bad rows: `kept` are the others, `work` what the scorer
+    made of them.
+    """
 
     batch: pa.RecordBatch
     kept: _Longs
@@ -42,7 +48,8 @@ class Ready:
 
 @dataclass(frozen=True)
 class RowGuard:
-    """A scorer in two halves that treats bad rows as `on_bad_row` says: `error` raises the first, `null` leaves them without a score.
+    """A scorer in two halves that treats bad rows as `on_bad_row` says: `error` raises the first,
+    `null` leaves them without a score.
 
     >>> def score(batch):
     ...     for row, text in enumerate(batch["completion"].to_pylist()):
@@ -73,13 +80,16 @@ class RowGuard:
         return Ready(batch, kept, None, bad)
 
     def run(self, ready: Ready) -> Scored:
-        """The second half, over all rows of the batch: those that are bad are null, and `reasons` says why."""
+        """The second half, over all rows of the batch: those that are bad are null, and `reasons`
+        says why.
+        """
         return self.start(ready)()
 
     def start(self, ready: Ready) -> Callable[[], Scored]:
         """Begin `run`, and return what gives the scores, to be called once, from any thread.
 
-        A scorer that has a `start` of its own raises bad rows here; what runs on a GPU goes on meanwhile.
+        A scorer that has a `start` of its own raises bad rows here; what runs on a GPU goes on
+        meanwhile.
         """
         while len(ready.kept) or not ready.bad:
             try:
@@ -106,8 +116,12 @@ class RowGuard:
             refuse([row.at(int(ready.kept[row.row])) for row in strange])
         return _spread(scored, strange, ready)
 
-    def _without(self, error: BadRow, kept: _Longs, bad: tuple[BadRow, ...]) -> tuple[_Longs, tuple[BadRow, ...]]:
-        """The rows that are left, and the bad ones with those of `error` among them; with `error` raise it."""
+    def _without(
+        self, error: BadRow, kept: _Longs, bad: tuple[BadRow, ...]
+    ) -> tuple[_Longs, tuple[BadRow, ...]]:
+        """The rows that are left, and the bad ones with those of `error` among them; with `error`
+        raise it.
+        """
         found = {int(kept[each.row]): each for each in error.found}
         moved = [each.at(row) for row, each in found.items()]
         if self.on_bad_row == "error":
@@ -119,12 +133,23 @@ class RowGuard:
 
 
 def with_bad_rows(scorer: Any, on_bad_row: OnBadRow) -> Any:
-    """A scorer or sampler with its own options for bad rows as `on_bad_row` wants them: with `null` it leaves such rows out in one go."""
+    """A scorer or sampler with its own options for bad rows as `on_bad_row` wants them: with `null`
+    it leaves such rows out in one go.
+    """
     if on_bad_row == "error":
         return scorer
     if isinstance(scorer, Ensemble):
-        return replace(scorer, scorers={name: with_bad_rows(each, on_bad_row) for name, each in scorer.scorers.items()})
-    own: dict[str, Any] = {name: "null" for name in ("on_too_long", "on_refused") if getattr(scorer, name, None) == "error"}
+        return replace(
+            scorer,
+            scorers={
+                name: with_bad_rows(each, on_bad_row) for name, each in scorer.scorers.items()
+            },
+        )
+    own: dict[str, Any] = {
+        name: "null"
+        for name in ("on_too_long", "on_refused")
+        if getattr(scorer, name, None) == "error"
+    }
     if is_dataclass(getattr(scorer, "sampler", None)):  # of a judge
         own["sampler"] = with_bad_rows(scorer.sampler, on_bad_row)
     return replace(scorer, **own) if own else scorer
@@ -164,4 +189,6 @@ def _spread(scored: Scored, strange: Sequence[BadRow], ready: Ready) -> Scored:
         whole[kept] = said
         texts[name] = whole.tolist()
     nulls = np.array([reason is not None for reason in why], bool)
-    return Scored(columns, nulls if nulls.any() else None, scored.counts, texts, why if nulls.any() else ())
+    return Scored(
+        columns, nulls if nulls.any() else None, scored.counts, texts, why if nulls.any() else ()
+    )

@@ -1,8 +1,9 @@
-"""What decides the values of a Python function, as one hash: its code and everything that it reaches.
+"""What decides the values of a Python function, as one hash: its code and everything that it
+reaches.
 
-Two functions with one hash give the same values for the same rows, as far as they look at nothing outside
-of Python. What cannot be told (a lock, an open file, a connection, `open` or `eval` in the code) is
-`Unknown`: then nothing of an earlier run may be used again.
+Two functions with one hash give the same values for the same rows, as far as they look at nothing
+outside of Python. What cannot be told (a lock, an open file, a connection, `open` or `eval` in the
+code) is `Unknown`: then nothing of an earlier run may be used again.
 """
 
 from __future__ import annotations
@@ -21,18 +22,46 @@ from typing import Any
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented))
 #: Builtins through which a function reaches what no hash of it covers.
-_OUTSIDE = frozenset({"open", "eval", "exec", "globals", "vars", "locals", "__import__", "input", "compile"})
-#: What Python and dataclasses put into a class; none of it decides a value that its methods and defaults do not.
-_OF_CLASS = frozenset({
-    "__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__abstractmethods__", "_abc_impl", "__annotations__",
-    "__annotate__", "__annotate_func__", "__annotations_cache__", "__firstlineno__", "__static_attributes__", "__match_args__",
-    "__dataclass_fields__", "__dataclass_params__", "__parameters__", "__orig_bases__", "__protocol_attrs__",
-    "__non_callable_proto_members__", "_is_protocol", "_is_runtime_protocol",
-})  # fmt: skip
+_OUTSIDE = frozenset(
+    {"open", "eval", "exec", "globals", "vars", "locals", "__import__", "input", "compile"}
+)
+#: What Python and dataclasses put into a class; none of it decides a value that its methods and
+#: defaults do not.
+_OF_CLASS = frozenset(
+    {
+        "__dict__",
+        "__weakref__",
+        "__doc__",
+        "__module__",
+        "__qualname__",
+        "__abstractmethods__",
+        "_abc_impl",
+        "__annotations__",
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations_cache__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__match_args__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__parameters__",
+        "__orig_bases__",
+        "__protocol_attrs__",
+        "__non_callable_proto_members__",
+        "_is_protocol",
+        "_is_runtime_protocol",
+    }
+)
 _NAMED = (
-    types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType,
-    types.GetSetDescriptorType, types.MemberDescriptorType, types.ClassMethodDescriptorType,
-)  # fmt: skip
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.MethodWrapperType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    types.ClassMethodDescriptorType,
+)
 
 
 class Unknown(Exception):
@@ -42,9 +71,9 @@ class Unknown(Exception):
 def content_of(function: Callable[..., Any]) -> str:
     """A hash of all that decides what `function` gives. Raises `Unknown`.
 
-    Covered are its code, defaults, closure, attributes and the globals that it names; of bound methods and
-    instances all attributes and the code of their class; of partials their arguments; and so on, down to
-    arrays and tensors. Packages count by name and version.
+    Covered are its code, defaults, closure, attributes and the globals that it names; of bound
+    methods and instances all attributes and the code of their class; of partials their arguments;
+    and so on, down to arrays and tensors. Packages count by name and version.
 
     >>> def times(number):
     ...     return lambda batch: [number] * batch.num_rows
@@ -60,7 +89,9 @@ def content_of(function: Callable[..., Any]) -> str:
 
 
 class _Walk:
-    """One walk over all that can be reached; `seen` numbers what has been visited, so that cycles end."""
+    """One walk over all that can be reached; `seen` numbers what has been visited, so that cycles
+    end.
+    """
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
@@ -154,7 +185,9 @@ class _Walk:
                     self._module(value, names, f"{name}: {used}")
                 else:
                     self.visit(value, f"{name}: {used}")
-        for free, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        for free, cell in zip(
+            function.__code__.co_freevars, function.__closure__ or (), strict=True
+        ):
             self.add("cell", free)
             try:
                 self.visit(cell.cell_contents, f"{name}: {free}")
@@ -163,8 +196,18 @@ class _Walk:
         self.visit(vars(function), where)
 
     def _code(self, code: types.CodeType, where: str) -> None:
-        self.add("code", code.co_code, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
-        self._all((code.co_consts, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars), where)
+        self.add(
+            "code",
+            code.co_code,
+            code.co_argcount,
+            code.co_posonlyargcount,
+            code.co_kwonlyargcount,
+            code.co_flags,
+        )
+        self._all(
+            (code.co_consts, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars),
+            where,
+        )
 
     def _module(self, module: types.ModuleType, names: Iterable[str], where: str) -> None:
         """A module by name; of one's own the attributes among `names` too."""
@@ -196,14 +239,21 @@ class _Walk:
     def _numbers(self, value: Any, where: str) -> bool:
         """Arrays and tensors by their bytes."""
         module = type(value).__module__.partition(".")[0]
-        if module == "numpy" and hasattr(value, "dtype") and hasattr(value, "tobytes") and not value.dtype.hasobject:
+        if (
+            module == "numpy"
+            and hasattr(value, "dtype")
+            and hasattr(value, "tobytes")
+            and not value.dtype.hasobject
+        ):
             self.add("array", value.dtype.str, value.shape, value.tobytes())
             return True
         if module == "torch" and hasattr(value, "untyped_storage") and not value.is_sparse:
             import torch
 
             plain = value.detach().cpu().contiguous().reshape(-1)
-            self.add("tensor", value.dtype, tuple(value.shape), plain.view(torch.uint8).numpy().tobytes())
+            self.add(
+                "tensor", value.dtype, tuple(value.shape), plain.view(torch.uint8).numpy().tobytes()
+            )
             return True
         return False
 
@@ -212,14 +262,18 @@ class _Walk:
         kind = type(value)
         module = sys.modules.get(kind.__module__)
         told = getattr(value, "fingerprint", None)
-        if isinstance(told, str | Mapping):  # a scorer: it says itself what decides, files of its model among it
+        if isinstance(
+            told, str | Mapping
+        ):  # a scorer: it says itself what decides, files of its model among it
             self.add("fingerprint", f"{kind.__module__}.{kind.__qualname__}")
             self.visit(told if isinstance(told, str) else dict(told), f"{where}.fingerprint")
             return
         own = not _is_packaged(getattr(module, "__file__", None), kind.__module__)
         if hasattr(value, "__wrapped__") and callable(value):  # functools.lru_cache and the like
             self.visit(value.__wrapped__, where)
-        if own and (hasattr(value, "__dict__") or _slots(kind)):  # all of it, whatever its own pickling would leave out
+        if own and (
+            hasattr(value, "__dict__") or _slots(kind)
+        ):  # all of it, whatever its own pickling would leave out
             self.add("object")
             self.visit(kind, where)
             for name, inner in sorted(getattr(value, "__dict__", {}).items()):
@@ -229,7 +283,9 @@ class _Walk:
                 if hasattr(value, name):
                     self.add(name)
                     self.visit(getattr(value, name), f"{where}.{name}")
-            if not isinstance(value, list | dict | tuple | set | frozenset | str | bytes | int | float):
+            if not isinstance(
+                value, list | dict | tuple | set | frozenset | str | bytes | int | float
+            ):
                 return
         try:
             kept = value.__reduce_ex__(4)
@@ -261,15 +317,22 @@ def _names_in(code: types.CodeType) -> set[str]:
 def _packaged() -> tuple[str, ...]:
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     here = Path(__file__).resolve().parents[1]
-    return tuple(f"{path}{os.sep}" for path in {*(Path(sysconfig.get_path(name)).resolve() for name in names), here})
+    return tuple(
+        f"{path}{os.sep}"
+        for path in {*(Path(sysconfig.get_path(name)).resolve() for name in names), here}
+    )
 
 
 def _is_packaged(file: str | None, module: str | None) -> bool:
-    """Whether code is of Python or an installed package, whose version says what it is; else it is one's own."""
+    """Whether code is of Python or an installed package, whose version says what it is; else it is
+    one's own.
+    """
     if module in ("__main__", None):
         return False
     if file is None:  # built in, or made on the spot
-        return module in sys.builtin_module_names or module == builtins.__name__ or _is_frozen(module)
+        return (
+            module in sys.builtin_module_names or module == builtins.__name__ or _is_frozen(module)
+        )
     path = Path(file)
     return str(path).startswith("<frozen") or str(path.resolve()).startswith(_packaged())
 

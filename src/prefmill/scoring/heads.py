@@ -1,7 +1,9 @@
-"""What is read off a model: one score by a linear head, or the log-probability of the completion by the vocabulary's projection.
+"""What is read off a model: one score by a linear head, or the log-probability of the completion by
+the vocabulary's projection.
 
-Both read token states of the body at chosen places only, and do the last product in float32: in bfloat16 a score of 20 has a step of
-0.125, and the best of many candidates would be decided by rounding.
+Both read token states of the body at chosen places only, and do the last product in float32: in
+bfloat16 a score of 20 has a step of 0.125, and the best of many candidates would be decided by
+rounding.
 """
 
 from __future__ import annotations
@@ -14,16 +16,17 @@ from torch import nn
 from torch.nn import functional
 
 from prefmill.errors import BadInput
+from prefmill.models.loading import is_stock
+from prefmill.models.tokens import Longs, TokenRows
 from prefmill.scoring.abilities import running
 from prefmill.scoring.attention import to_device
 from prefmill.scoring.engine import TILE, Engine
-from prefmill.scoring.models import is_stock
 from prefmill.scoring.packing import Stream
-from prefmill.scoring.tokens import Longs, TokenRows
 
 Pooling = Literal["hf", "last"]
 
-# Logits held at a time: 128 MB in float32 on a CPU, 1 GB on a GPU, where each chunk reads the whole projection once.
+# Logits held at a time: 128 MB in float32 on a CPU, 1 GB on a GPU, where each chunk reads the whole
+# projection once.
 _CHUNK_LOGITS = {"cpu": 1 << 25, "cuda": 1 << 28}
 _CHUNK_ROWS = {"cuda": 2048}  # more rows at a time make the product no faster
 
@@ -32,9 +35,12 @@ class RewardHead:
     """One score a row: the linear head over the state of one token.
 
     label    which of the head's outputs
-    pooling  the token: `hf` is the rule of Transformers' heads, the last token that is not the pad token (a trap where pad is also the end
-             of a row: the reward model may have been trained so); `last` is the last token of the row
-    softmax  the outputs are classes of which one holds: the score is the log-odds of the label, which rank as its probability does
+    pooling  the token: `hf` is the rule of Transformers' heads, the last token that is not the pad
+    token (a trap where pad is also the end
+             of a row: the reward model may have been trained so); `last` is the last token of the
+                 row
+    softmax  the outputs are classes of which one holds: the score is the log-odds of the label,
+    which rank as its probability does
     """
 
     columns = 1
@@ -50,7 +56,10 @@ class RewardHead:
         if not isinstance(head, nn.Linear) or base is None or self.label >= head.out_features:
             return None
         used = slice(None) if self.softmax else slice(self.label, self.label + 1)
-        self._weight = head.weight[used].float(), None if head.bias is None else head.bias[used].float()
+        self._weight = (
+            head.weight[used].float(),
+            None if head.bias is None else head.bias[used].float(),
+        )
         return base
 
     def pooled(self, engine: Engine, rows: TokenRows, which: Longs) -> Longs:
@@ -65,23 +74,35 @@ class RewardHead:
         self.differ += int((by_rule != last).sum())
         return last if self.pooling == "last" else by_rule
 
-    def of_stream(self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
+    def of_stream(
+        self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores of the stream's rows; states shape (tokens, hidden)."""
         where = stream.locate(np.arange(len(stream.rows)), self.pooled(engine, rows, stream.rows))
         return self._of_states(hidden, where, constant=engine.invariant)
 
     def of_batch(
-        self, engine: Engine, inputs: dict[str, torch.Tensor], rows: TokenRows, which: Longs, *, stock: bool = False
+        self,
+        engine: Engine,
+        inputs: dict[str, torch.Tensor],
+        rows: TokenRows,
+        which: Longs,
+        *,
+        stock: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores of right-padded rows."""
         if engine.body is None or (stock and self.pooling == "hf"):
             logits = by_row(engine.model(**inputs), len(inputs["input_ids"])).float()
-            return self._scores(logits if self.softmax else logits[:, self.label, None]), logits.abs().amax(dim=1) + 1
+            return self._scores(
+                logits if self.softmax else logits[:, self.label, None]
+            ), logits.abs().amax(dim=1) + 1
         hidden = engine.body(**inputs, use_cache=False).last_hidden_state
         where = np.arange(len(which)) * hidden.shape[1] + self.pooled(engine, rows, which)
         return self._of_states(hidden.flatten(0, 1), where, constant=engine.invariant)
 
-    def _of_states(self, hidden: torch.Tensor, where: Longs, *, constant: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _of_states(
+        self, hidden: torch.Tensor, where: Longs, *, constant: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         assert self._weight is not None
         weight, bias = self._weight
         at = to_device(where, hidden.device)
@@ -90,10 +111,14 @@ class RewardHead:
             values = functional.linear(hidden.float(), weight, bias).index_select(0, at)
         else:
             values = functional.linear(states, weight, bias)
-        return self._scores(values), torch.stack([(states * each).norm(dim=1) for each in weight]).sum(dim=0)
+        return self._scores(values), torch.stack(
+            [(states * each).norm(dim=1) for each in weight]
+        ).sum(dim=0)
 
     def _scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """Scores, shape (rows, 1), from the outputs that decide them: log p - log (1 - p) of the label, or its output itself."""
+        """Scores, shape (rows, 1), from the outputs that decide them: log p - log (1 - p) of the
+        label, or its output itself.
+        """
         if not self.softmax:
             return logits
         others = [i for i in range(logits.shape[1]) if i != self.label]
@@ -101,13 +126,16 @@ class RewardHead:
 
 
 def by_row(output: Any, rows: int) -> torch.Tensor:
-    """The logits of a model's output, shape (rows, labels). Raises `BadInput` for an output that is not of rows.
+    """The logits of a model's output, shape (rows, labels). Raises `BadInput` for an output that is
+    not of rows.
 
     Models with code of their own also give (rows,), or squeeze what has one row or one label.
     """
     logits = getattr(output, "logits", None)
     if not isinstance(logits, torch.Tensor):
-        raise BadInput(f"score: the model gives no logits; got {type(output).__name__}, expected one score for a row.")
+        raise BadInput(
+            f"score: the model gives no logits; got {type(output).__name__}, expected one score for a row."
+        )
     if logits.ndim == 0 and rows == 1:
         return logits.reshape(1, 1)
     if logits.ndim == 1 and len(logits) == rows:
@@ -126,29 +154,38 @@ _ODD = 7  #: tokens of the row by which outputs are counted, so that one score a
 
 
 def outputs_of(model: Any) -> int:
-    """How many scores a model gives for a row: what its configuration says, but for code of its own, which is asked."""
+    """How many scores a model gives for a row: what its configuration says, but for code of its
+    own, which is asked.
+    """
     if is_stock(model):
         return int(model.config.num_labels)
     ids = torch.arange(1, _ODD + 1, device=model.device)[None]
     with torch.inference_mode(), running(model):
         logits = by_row(model(input_ids=ids), 1)
     if logits.shape[1] == _ODD and getattr(model.config, "num_labels", None) != _ODD:
-        raise BadInput(f"score: the model's logits are of tokens; got {_ODD} for a row of {_ODD} tokens, expected one score a row.")
+        raise BadInput(
+            f"score: the model's logits are of tokens; got {_ODD} for a row of {_ODD} tokens, expected one score a row."
+        )
     return int(logits.shape[1])
 
 
 def head_in_float32(model: nn.Module, outputs: int) -> None:
-    """Compute the last linear layer with so many outputs in float32, where the model is in half precision: also in its own forward."""
+    """Compute the last linear layer with so many outputs in float32, where the model is in half
+    precision: also in its own forward.
+    """
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == outputs]
     if layers and layers[-1].weight.dtype != torch.float32:
-        layers[-1].float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
+        layers[-1].float().register_forward_pre_hook(
+            lambda _, inputs: (inputs[0].float(), *inputs[1:])
+        )
 
 
 class LogProbHead:
-    """Sum and per-token mean of the log-probability of the completion's tokens: columns (sum, mean).
+    """Sum and per-token mean of the log-probability of the completion's tokens: columns (sum,
+    mean).
 
-    The first completion token is predicted by the last state of the prompt, which is why it may stand in the shared prefix. An empty
-    completion has the sum 0 and the mean 0.
+    The first completion token is predicted by the last state of the prompt, which is why it may
+    stand in the shared prefix. An empty completion has the sum 0 and the mean 0.
     """
 
     columns = 2
@@ -159,13 +196,27 @@ class LogProbHead:
             return None
         return getattr(model, model.base_model_prefix, None)
 
-    def of_stream(self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
+    def of_stream(
+        self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities of the stream's rows; states shape (tokens, hidden)."""
         slots, tokens, counts = _predicted(rows, stream.rows)
-        return self._summed(engine, hidden, stream.locate(slots, tokens - 1), _targets(rows, stream.rows, slots, tokens), counts)
+        return self._summed(
+            engine,
+            hidden,
+            stream.locate(slots, tokens - 1),
+            _targets(rows, stream.rows, slots, tokens),
+            counts,
+        )
 
     def of_batch(
-        self, engine: Engine, inputs: dict[str, torch.Tensor], rows: TokenRows, which: Longs, *, stock: bool = False
+        self,
+        engine: Engine,
+        inputs: dict[str, torch.Tensor],
+        rows: TokenRows,
+        which: Longs,
+        *,
+        stock: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities of right-padded rows."""
         slots, tokens, counts = _predicted(rows, which)
@@ -174,10 +225,14 @@ class LogProbHead:
             logits = engine.model(**inputs).logits
             where = to_device(slots * logits.shape[1] + tokens - 1, logits.device)
             picked = logits.flatten(0, 1).index_select(0, where).float()
-            found = picked.gather(1, to_device(targets, logits.device)[:, None])[:, 0] - picked.logsumexp(1)
+            found = picked.gather(1, to_device(targets, logits.device)[:, None])[
+                :, 0
+            ] - picked.logsumexp(1)
             return _sums(found, counts)
         hidden = engine.body(**inputs, use_cache=False).last_hidden_state
-        return self._summed(engine, hidden.flatten(0, 1), slots * hidden.shape[1] + tokens - 1, targets, counts)
+        return self._summed(
+            engine, hidden.flatten(0, 1), slots * hidden.shape[1] + tokens - 1, targets, counts
+        )
 
     def _summed(
         self, engine: Engine, hidden: torch.Tensor, where: Longs, targets: Longs, counts: Longs
@@ -193,8 +248,11 @@ class LogProbHead:
         if engine.invariant:  # every product has the same shape, whatever number of places there is
             step = min(step - step % TILE, -(-engine.budget // TILE) * TILE)
         bounds = np.searchsorted(inverse[order], np.arange(0, len(places) + step, step)).tolist()
-        # All that the chunks need goes to the device at once: a copy within the loop would wait for what runs there.
-        at, rows, slots, wanted = (to_device(x, device) for x in (places, inverse[order] % step, order, targets[order]))
+        # All that the chunks need goes to the device at once: a copy within the loop would wait for
+        # what runs there.
+        at, rows, slots, wanted = (
+            to_device(x, device) for x in (places, inverse[order] % step, order, targets[order])
+        )
         for number, first in enumerate(range(0, len(places), step)):
             states = hidden.index_select(0, at[first : first + step])
             if engine.invariant:
@@ -206,14 +264,18 @@ class LogProbHead:
 
 
 class _Projection:
-    """States to logits in float32, with what some models do to them after: soft-capping, scaling."""
+    """States to logits in float32, with what some models do to them after: soft-capping,
+    scaling.
+    """
 
     def __init__(self, model: Any) -> None:
         layer, config = model.get_output_embeddings(), model.config.get_text_config()
         self.weight, self.bias = layer.weight, layer.bias
         self.vocabulary = int(self.weight.shape[0])
         self.softcap = getattr(config, "final_logit_softcapping", None)
-        self.factor = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+        self.factor = (getattr(config, "logit_scale", None) or 1.0) / (
+            getattr(config, "logits_scaling", None) or 1.0
+        )
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         if states.device.type == "cuda" and states.dtype != torch.float32:
@@ -228,7 +290,8 @@ class _Projection:
 
 
 def _predicted(rows: TokenRows, which: Longs) -> tuple[Longs, Longs, Longs]:
-    """Every completion token of the rows `which`: its slot in `which`, its place in the row, and how many each row has.
+    """Every completion token of the rows `which`: its slot in `which`, its place in the row, and
+    how many each row has.
 
     The first token of a row is predicted by nothing and never counts, as in Transformers' loss.
     """
@@ -245,9 +308,19 @@ def _targets(rows: TokenRows, which: Longs, slots: Longs, tokens: Longs) -> Long
 
 
 def _sums(found: torch.Tensor, counts: Longs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum and mean of each row's log-probabilities, in float64; each row's sum is of its own tokens only, in their order."""
+    """Sum and mean of each row's log-probabilities, in float64; each row's sum is of its own tokens
+    only, in their order.
+    """
     lengths = to_device(counts, found.device)
     exact = found.double()
-    sums = torch.segment_reduce(exact, "sum", lengths=lengths, unsafe=True) if len(exact) else exact.new_zeros(len(counts))
-    norm = torch.segment_reduce(exact.square(), "sum", lengths=lengths, unsafe=True).sqrt() if len(exact) else sums
+    sums = (
+        torch.segment_reduce(exact, "sum", lengths=lengths, unsafe=True)
+        if len(exact)
+        else exact.new_zeros(len(counts))
+    )
+    norm = (
+        torch.segment_reduce(exact.square(), "sum", lengths=lengths, unsafe=True).sqrt()
+        if len(exact)
+        else sums
+    )
     return torch.stack((sums, sums / lengths.clamp(min=1)), dim=1), norm + 1

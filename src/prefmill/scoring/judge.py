@@ -1,8 +1,10 @@
-"""A language model as a judge: `JudgeScorer` rates completions, or compares those of a prompt with one another.
+"""A language model as a judge: `JudgeScorer` rates completions, or compares those of a prompt with
+one another.
 
-Sources: Lee et al. 2023, "RLAIF" (arXiv 2309.00267): ratings as expectations over tokens, both orders against position bias; Tunstall et
-al. 2023, "Zephyr", and Cui et al. 2023, "UltraFeedback": ratings as feedback for DPO; Zheng et al. 2023, "Judging LLM-as-a-Judge"
-(arXiv 2306.05685): a tie where the two orders disagree.
+Sources: Lee et al. 2023, "RLAIF" (arXiv 2309.00267): ratings as expectations over tokens, both
+orders against position bias; Tunstall et al. 2023, "Zephyr", and Cui et al. 2023, "UltraFeedback":
+ratings as feedback for DPO; Zheng et al. 2023, "Judging LLM-as-a-Judge" (arXiv 2306.05685): a tie
+where the two orders disagree.
 """
 
 from __future__ import annotations
@@ -18,15 +20,24 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from prefmill.conversations import row_texts
 from prefmill.errors import BAD_ROW, BadArgument, BadRow, RequestFailed, refuse
 from prefmill.sampling.endpoint import Reply
 from prefmill.sampling.samplers import Request
-from prefmill.scoring.rubrics import SCALE, Mode, expected_rating, filled, parse_rating, parse_verdict, rubric_of
+from prefmill.scoring.rubrics import (
+    SCALE,
+    Mode,
+    expected_rating,
+    filled,
+    parse_rating,
+    parse_verdict,
+    rubric_of,
+)
 from prefmill.scoring.scorers import Floats, Scored
+from prefmill.table.conversations import row_texts
 
 Schedule = Literal["all", "baseline"]
-#: finish reasons of requests without an answer: a server's refusal, a prompt that a local model does not take
+#: finish reasons of requests without an answer: a server's refusal, a prompt that a local model
+#: does not take
 _UNANSWERED = frozenset(BAD_ROW)
 #: finish reasons of answers that would have gone on
 _INCOMPLETE = ("length", "content_filter")
@@ -46,13 +57,17 @@ class Questions:
 
     rows: int
     requests: list[Request]
-    asked_by: list[int]  #: for each request, the row of the batch that it is about (pairwise: the one shown first)
+    asked_by: list[
+        int
+    ]  #: for each request, the row of the batch that it is about (pairwise: the one shown first)
     about: list[int]
     groups: list[Candidates]
 
     def rows_of(self, request: int) -> list[int]:
         """The rows of the batch that a request is about."""
-        return [row for row, its in enumerate(self.about) if its == request] or [self.asked_by[request]]
+        return [row for row, its in enumerate(self.about) if its == request] or [
+            self.asked_by[request]
+        ]
 
 
 #: first candidate, second candidate, the requests in both orders
@@ -61,7 +76,9 @@ Match = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Candidates:
-    """The candidates of one prompt: for each distinct text the rows that have it, and the matches (first, second, request, request)."""
+    """The candidates of one prompt: for each distinct text the rows that have it, and the matches
+    (first, second, request, request).
+    """
 
     rows: list[list[int]]
     matches: list[Match]
@@ -72,24 +89,34 @@ class JudgeScorer:
     """A judge's score for every row: AI feedback.
 
     Args:
-        sampler: what answers: an `EndpointSampler`, a `LocalSampler`, or any other `Sampler`; asked at temperature 0.
-        mode: `rating`: a number for each row. `pairwise`: the candidates of a prompt against one another.
-        rubric: what is asked, a text or a file, with the places {prompt} and {completion}, or for pairwise {prompt}, {a} and {b}.
-        scale: rating: the lowest and the highest number that the rubric allows; fractions between them count too.
-        schedule: pairwise: `all` pairs, or each candidate against the prompt's first one (`baseline`).
-        max_pairs: most pairs of a prompt; taken in rounds in which every candidate meets another, so that all meet about equally often.
-        top_logprobs: how many alternatives of a token are asked for (rating, where the server tells them).
-        ten_is_one_token: the judge's tokenizer has "10" as one token; else "1" may be the begin of it (`rubrics.expected_rating`).
-        on_refused: a request that the server finds bad (too long, filtered), or answers with what cannot be used: an `error` that names
-            the row, or `null`, with a reason.
+        sampler: what answers: an `EndpointSampler`, a `LocalSampler`, or any other `Sampler`; asked
+            at temperature 0.
+        mode: `rating`: a number for each row. `pairwise`: the candidates of a prompt against one
+            another.
+        rubric: what is asked, a text or a file, with the places {prompt} and {completion}, or for
+            pairwise {prompt}, {a} and {b}.
+        scale: rating: the lowest and the highest number that the rubric allows; fractions between
+            them count too.
+        schedule: pairwise: `all` pairs, or each candidate against the prompt's first one
+            (`baseline`).
+        max_pairs: most pairs of a prompt; taken in rounds in which every candidate meets another,
+            so that all meet about equally often.
+        top_logprobs: how many alternatives of a token are asked for (rating, where the server tells
+            them).
+        ten_is_one_token: the judge's tokenizer has "10" as one token; else "1" may be the begin of
+            it (`rubrics.expected_rating`).
+        on_refused: a request that the server finds bad (too long, filtered), or answers with what
+            cannot be used: an `error` that names the row, or `null`, with a reason.
         price_in, price_out: of a million tokens, for the cost in the report; they decide no score.
 
-    Columns of `rating`: `score`, the expected rating over the probabilities of the rating's token where the server tells them, else the
-    number said; `rating`, the number said. Of `pairwise`: `score`, the mean of wins (a tie is half) over the distinct other completions
-    that it met; `comparisons`, how many. A comparison is asked in both orders, and is a tie where they disagree.
-    Texts: `verdict`, what the judge said, word for word (pairwise: JSON, one object for each comparison), and `reason`, why a row has no
-    score (`errors.BAD_ROW`): unparseable, contradictory, cut_off, refused and the like. Such a row is null, never a number.
-    Equal completions of a prompt are asked about once and have one score.
+    Columns of `rating`: `score`, the expected rating over the probabilities of the rating's token
+    where the server tells them, else the number said; `rating`, the number said. Of `pairwise`:
+    `score`, the mean of wins (a tie is half) over the distinct other completions that it met;
+    `comparisons`, how many. A comparison is asked in both orders, and is a tie where they disagree.
+    Texts: `verdict`, what the judge said, word for word (pairwise: JSON, one object for each
+    comparison), and `reason`, why a row has no score (`errors.BAD_ROW`): unparseable,
+    contradictory, cut_off, refused and the like. Such a row is null, never a number. Equal
+    completions of a prompt are asked about once and have one score.
 
     >>> from prefmill.sampling import Answer
     >>> class Short:  # a judge that likes short answers
@@ -118,17 +145,29 @@ class JudgeScorer:
         said = []
         if not callable(getattr(self.sampler, "sample", None)):
             said.append(f"sampler must be a Sampler; got {type(self.sampler).__name__}")
-        for name, allowed in (("mode", ("rating", "pairwise")), ("schedule", ("all", "baseline")), ("on_refused", ("error", "null"))):
+        for name, allowed in (
+            ("mode", ("rating", "pairwise")),
+            ("schedule", ("all", "baseline")),
+            ("on_refused", ("error", "null")),
+        ):
             if getattr(self, name) not in allowed:
                 said.append(f"{name} is not one of {allowed}; got {getattr(self, name)!r}")
         if self.max_pairs is not None and (type(self.max_pairs) is not int or self.max_pairs < 1):
             said.append(f"max_pairs must be a whole number >= 1 or None; got {self.max_pairs!r}")
         scale = self.scale if isinstance(self.scale, list | tuple) else ()
-        numbers = [float(n) for n in scale if isinstance(n, int | float) and not isinstance(n, bool) and np.isfinite(n)]
+        numbers = [
+            float(n)
+            for n in scale
+            if isinstance(n, int | float) and not isinstance(n, bool) and np.isfinite(n)
+        ]
         if len(scale) != 2 or len(numbers) != 2 or not 0 <= numbers[0] < numbers[1]:
-            said.append(f"scale must be two numbers, the lower one first and not below 0; got {self.scale!r}")
+            said.append(
+                f"scale must be two numbers, the lower one first and not below 0; got {self.scale!r}"
+            )
         elif self.mode == "rating" and self.rubric is None and tuple(numbers) != SCALE:
-            said.append(f"the default rubric asks for 1 to 10; got scale {self.scale!r}: give a rubric that asks for it")
+            said.append(
+                f"the default rubric asks for 1 to 10; got scale {self.scale!r}: give a rubric that asks for it"
+            )
         else:
             object.__setattr__(self, "scale", (numbers[0], numbers[1]))
         if self.mode == "rating" and (self.max_pairs is not None or self.schedule != "all"):
@@ -150,7 +189,9 @@ class JudgeScorer:
 
     @property
     def compares(self) -> bool:
-        """Whether a row's score hangs on the other rows of its prompt: then no prompt may be cut."""
+        """Whether a row's score hangs on the other rows of its prompt: then no prompt may be
+        cut.
+        """
         return self.mode == "pairwise"
 
     @property
@@ -162,11 +203,21 @@ class JudgeScorer:
     def fingerprint(self) -> Mapping[str, str]:
         """The rubric, how it is read, and what decides the sampler's answers."""
         own = {
-            "scorer": "judge", "mode": self.mode, "rubric": hashlib.sha256(str(self.rubric).encode()).hexdigest()[:16],
-            "schedule": self.schedule, "max_pairs": str(self.max_pairs), "top_logprobs": str(self.top_logprobs),
-            "ten_is_one_token": str(self.ten_is_one_token), "on_refused": self.on_refused, "scale": repr(self.scale), "parser": _PARSER,
-        }  # fmt: skip
-        return {**own, **{f"sampler.{name}": value for name, value in self.sampler.fingerprint.items()}}
+            "scorer": "judge",
+            "mode": self.mode,
+            "rubric": hashlib.sha256(str(self.rubric).encode()).hexdigest()[:16],
+            "schedule": self.schedule,
+            "max_pairs": str(self.max_pairs),
+            "top_logprobs": str(self.top_logprobs),
+            "ten_is_one_token": str(self.ten_is_one_token),
+            "on_refused": self.on_refused,
+            "scale": repr(self.scale),
+            "parser": _PARSER,
+        }
+        return {
+            **own,
+            **{f"sampler.{name}": value for name, value in self.sampler.fingerprint.items()},
+        }
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -181,18 +232,29 @@ class JudgeScorer:
         """What the tokens of `counts` cost, where a price is known."""
         if self.price_in is None and self.price_out is None:
             return None
-        tokens = counts.get("tokens_in", 0) * (self.price_in or 0.0) + counts.get("tokens_out", 0) * (self.price_out or 0.0)
+        tokens = counts.get("tokens_in", 0) * (self.price_in or 0.0) + counts.get(
+            "tokens_out", 0
+        ) * (self.price_out or 0.0)
         return round(tokens / 1e6, 6)
 
-    # -- asking -------------------------------------------------------------------------------------------------------------------------
+    # -- asking
+    # -------------------------------------------------------------------------------------------------------------------------
 
     def prepare(self, batch: pa.RecordBatch) -> Questions:
         """What has to be asked about a batch."""
-        prompts, completions = row_texts("judge", batch["prompt"].to_pylist(), batch["completion"].to_pylist())
-        return self._ratings(prompts, completions) if self.mode == "rating" else self._pairs(batch, prompts, completions)
+        prompts, completions = row_texts(
+            "judge", batch["prompt"].to_pylist(), batch["completion"].to_pylist()
+        )
+        return (
+            self._ratings(prompts, completions)
+            if self.mode == "rating"
+            else self._pairs(batch, prompts, completions)
+        )
 
     def _request(self, **values: str) -> Request:
-        return Request([{"role": "user", "content": filled(str(self.rubric), values)}], temperature=0.0, seed=0)
+        return Request(
+            [{"role": "user", "content": filled(str(self.rubric), values)}], temperature=0.0, seed=0
+        )
 
     def _ratings(self, prompts: list[str], completions: list[str]) -> Questions:
         known: dict[tuple[str, str], int] = {}
@@ -207,7 +269,9 @@ class JudgeScorer:
             about.append(known[both])
         return Questions(len(prompts), requests, asked_by, about, [])
 
-    def _pairs(self, batch: pa.RecordBatch, prompts: list[str], completions: list[str]) -> Questions:
+    def _pairs(
+        self, batch: pa.RecordBatch, prompts: list[str], completions: list[str]
+    ) -> Questions:
         keys = batch["group"].to_pylist() if "group" in batch.schema.names else prompts
         members: dict[Any, dict[str, list[int]]] = {}
         for row, key in enumerate(keys):
@@ -229,11 +293,21 @@ class JudgeScorer:
     def run(self, prepared: Questions) -> Scored:
         """Ask, and read the answers."""
         replies, counts = self._ask(prepared)
-        found = self._rated(prepared, replies) if self.mode == "rating" else self._compared(prepared, replies)
+        found = (
+            self._rated(prepared, replies)
+            if self.mode == "rating"
+            else self._compared(prepared, replies)
+        )
         score, other, verdicts, reasons = found
         null = np.array([reason is not None for reason in reasons], bool)
         columns = dict(zip(self.columns, (score, other), strict=True))
-        return Scored(columns, null if null.any() else None, counts, {"verdict": verdicts, "reason": reasons}, reasons)
+        return Scored(
+            columns,
+            null if null.any() else None,
+            counts,
+            {"verdict": verdicts, "reason": reasons},
+            reasons,
+        )
 
     def _ask(self, asked: Questions) -> tuple[list[Reply], dict[str, int]]:
         """The reply to every request, and what it took."""
@@ -241,35 +315,61 @@ class JudgeScorer:
             try:
                 answers = self.sampler.sample(asked.requests)
             except BadRow as error:  # about a request, and so about every row that it is about
-                refuse([bad.at(row, where="judge") for bad in error.found for row in asked.rows_of(bad.row)])
+                refuse(
+                    [
+                        bad.at(row, where="judge")
+                        for bad in error.found
+                        for row in asked.rows_of(bad.row)
+                    ]
+                )
                 raise
-            counts = {"requests": len(answers), "tokens_out": sum(answer.n_tokens or 0 for answer in answers)}
+            counts = {
+                "requests": len(answers),
+                "tokens_out": sum(answer.n_tokens or 0 for answer in answers),
+            }
             return [Reply(answer, None) for answer in answers], counts
         before = self.sampler.usage
         top = self.top_logprobs if self.mode == "rating" else 0
         try:
-            replies = self.sampler.replies(asked.requests, top=top, refusals=self.on_refused == "null")
+            replies = self.sampler.replies(
+                asked.requests, top=top, refusals=self.on_refused == "null"
+            )
         except RequestFailed as error:
             if error.reason is None:
                 raise
             what = f"cannot be judged; {error.message}"
-            raise BadRow("judge", what, row=asked.asked_by[error.index], reason=error.reason) from error
+            raise BadRow(
+                "judge", what, row=asked.asked_by[error.index], reason=error.reason
+            ) from error
         return replies, self.sampler.usage.since(before)
 
-    # -- reading ------------------------------------------------------------------------------------------------------------------------
+    # -- reading
+    # ------------------------------------------------------------------------------------------------------------------------
 
-    def _rated(self, asked: Questions, replies: list[Reply]) -> tuple[Floats, Floats, list[str | None], list[str | None]]:
+    def _rated(
+        self, asked: Questions, replies: list[Reply]
+    ) -> tuple[Floats, Floats, list[str | None], list[str | None]]:
         read = [self._rating(reply) for reply in replies]
         mine = [read[request] for request in asked.about]
-        score, rating = (np.array([0.0 if one is None else one for one in column], float) for column in _columns(mine, 2))
-        return score, rating, [replies[request].answer.text for request in asked.about], [reason for _, _, reason in mine]
+        score, rating = (
+            np.array([0.0 if one is None else one for one in column], float)
+            for column in _columns(mine, 2)
+        )
+        return (
+            score,
+            rating,
+            [replies[request].answer.text for request in asked.about],
+            [reason for _, _, reason in mine],
+        )
 
     def _rating(self, reply: Reply) -> tuple[float | None, float | None, str | None]:
         """Score, number said, reason for neither."""
         answer = reply.answer
         if answer.finish_reason in _UNANSWERED:
             return None, None, answer.finish_reason
-        parsed = parse_rating(answer.text, cut_off=answer.finish_reason in _INCOMPLETE, scale=self.scale)
+        parsed = parse_rating(
+            answer.text, cut_off=answer.finish_reason in _INCOMPLETE, scale=self.scale
+        )
         if isinstance(parsed, str):
             return None, None, parsed
         number, tokens = parsed[0], reply.tokens or ()
@@ -279,43 +379,78 @@ class JudgeScorer:
         expected = expected_rating(tokens, self.ten_is_one_token, self.scale)
         return number if expected is None else expected, number, None
 
-    def _compared(self, asked: Questions, replies: list[Reply]) -> tuple[Floats, Floats, list[str | None], list[str | None]]:
+    def _compared(
+        self, asked: Questions, replies: list[Reply]
+    ) -> tuple[Floats, Floats, list[str | None], list[str | None]]:
         score, met = np.zeros(asked.rows), np.zeros(asked.rows)
         verdicts: list[str | None] = [None] * asked.rows
         reasons: list[str | None] = [None] * asked.rows
         for group in asked.groups:
-            places = {row: place for place, row in enumerate(sorted(row for rows in group.rows for row in rows))}
+            places = {
+                row: place
+                for place, row in enumerate(sorted(row for rows in group.rows for row in rows))
+            }
             of_candidate: list[list[Match]] = [[] for _ in group.rows]
             for match in group.matches:
                 of_candidate[match[0]].append(match)
                 of_candidate[match[1]].append(match)
             for number, rows in enumerate(group.rows):
-                wins, void, told = self._matches(group, number, of_candidate[number], places, replies)
-                reason = None if wins else void or ("single_candidate" if len(group.rows) == 1 else "not_compared")
+                wins, void, told = self._matches(
+                    group, number, of_candidate[number], places, replies
+                )
+                reason = (
+                    None
+                    if wins
+                    else void or ("single_candidate" if len(group.rows) == 1 else "not_compared")
+                )
                 for row in rows:
-                    score[row], met[row] = (sum(wins) / len(wins), len(wins)) if wins else (0.0, 0.0)
-                    verdicts[row], reasons[row] = json.dumps(told, ensure_ascii=False) if told else None, reason
+                    score[row], met[row] = (
+                        (sum(wins) / len(wins), len(wins)) if wins else (0.0, 0.0)
+                    )
+                    verdicts[row], reasons[row] = (
+                        json.dumps(told, ensure_ascii=False) if told else None,
+                        reason,
+                    )
         return score, met, verdicts, reasons
 
     def _matches(
-        self, group: Candidates, number: int, matches: Sequence[Match], places: Mapping[int, int], replies: list[Reply]
+        self,
+        group: Candidates,
+        number: int,
+        matches: Sequence[Match],
+        places: Mapping[int, int],
+        replies: list[Reply],
     ) -> tuple[list[float], str | None, list[dict[str, Any]]]:
-        """What one candidate won in its matches, why the first that does not count does not, and what was said in all of them."""
+        """What one candidate won in its matches, why the first that does not count does not, and
+        what was said in all of them.
+        """
         wins, void, told = [], None, []
         for first, second, one, two in matches:
             other = second if number == first else first
             shown_first, shown_second = (one, two) if number == first else (two, one)
             as_a, as_b = self._verdict(replies[shown_first]), self._verdict(replies[shown_second])
             bad = next((said for said in (as_a, as_b) if said not in ("A", "B", "C")), None)
-            won = None if bad else 1.0 if (as_a, as_b) == ("A", "B") else 0.0 if (as_a, as_b) == ("B", "A") else 0.5
+            won = (
+                None
+                if bad
+                else 1.0
+                if (as_a, as_b) == ("A", "B")
+                else 0.0
+                if (as_a, as_b) == ("B", "A")
+                else 0.5
+            )
             if won is None:
                 void = void or bad
             else:
                 wins.append(won)
-            told.append({
-                "against": places[group.rows[other][0]], "as_a": replies[shown_first].answer.text,
-                "as_b": replies[shown_second].answer.text, "win": won,
-            })  # fmt: skip
+            told.append(
+                {
+                    "against": places[group.rows[other][0]],
+                    "as_a": replies[shown_first].answer.text,
+                    "as_b": replies[shown_second].answer.text,
+                    "win": won,
+                }
+            )
         return wins, void, told
 
     def _verdict(self, reply: Reply) -> str:
@@ -326,19 +461,29 @@ class JudgeScorer:
     def __call__(self, batch: pa.RecordBatch) -> Floats:
         """The score of each row, NaN where it has none."""
         scored = self.run(self.prepare(batch))
-        return scored.columns["score"] if scored.null is None else np.where(scored.null, np.nan, scored.columns["score"])
+        return (
+            scored.columns["score"]
+            if scored.null is None
+            else np.where(scored.null, np.nan, scored.columns["score"])
+        )
 
 
 def pairs_of(candidates: int, schedule: Schedule, most: int | None = None) -> list[tuple[int, int]]:
-    """The pairs of candidates that meet, the lower number first: all, round by round, or each with number 0; at most `most`.
+    """The pairs of candidates that meet, the lower number first: all, round by round, or each with
+    number 0; at most `most`.
 
-    In a round every candidate meets one other (one rests where their number is odd), so that after `most` pairs all have met about equally
+    In a round every candidate meets one other (one rests where their number is odd), so that after
+    `most` pairs all have met about equally
     many: the circle method of tournaments.
 
     >>> pairs_of(4, "all"), pairs_of(4, "all", 2), pairs_of(4, "baseline")
     ([(0, 3), (1, 2), (0, 2), (1, 3), (0, 1), (2, 3)], [(0, 3), (1, 2)], [(0, 1), (0, 2), (0, 3)])
     """
-    pairs = ((0, other) for other in range(1, candidates)) if schedule == "baseline" else _rounds(candidates)
+    pairs = (
+        ((0, other) for other in range(1, candidates))
+        if schedule == "baseline"
+        else _rounds(candidates)
+    )
     return list(islice(pairs, most))
 
 

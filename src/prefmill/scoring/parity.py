@@ -8,7 +8,8 @@ from prefmill.scoring.scorers import Floats
 
 
 def difference(local: Floats, remote: Floats, tolerance: float) -> str | None:
-    """What the difference of a server's scores from those scored here looks like; None: there is none beyond `tolerance` of the largest.
+    """What the difference of a server's scores from those scored here looks like; None: there is
+    none beyond `tolerance` of the largest.
 
     >>> difference(np.array([-1.0, 2.0]), np.array([0.2689, 0.8808]), 0.02)
     'they are the sigmoid of those scored here: the server applies an activation'

@@ -1,6 +1,7 @@
 """Scorers that run a Transformers model: `RewardModel`, `LogProb`, `ImplicitReward`.
 
-Each is a frozen description that loads nothing until it scores, so that it can be printed, compared and sent to another process.
+Each is a frozen description that loads nothing until it scores, so that it can be printed, compared
+and sent to another process.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage, refuse
+from prefmill.models.tokens import Encoded, Encoder, OnTooLong
 from prefmill.scoring.cache import ScoreCache, content_key
 from prefmill.scoring.scorers import Floats, Scored
-from prefmill.scoring.tokens import Encoded, Encoder, OnTooLong
 
 SharePrefix = Literal["auto", "off"]
 _CHUNK_TOKENS = 1 << 20  # 64 full forward passes: of the last, which is not full, little is seen
@@ -72,7 +73,9 @@ class _TokenScorer(ABC):
         if self.share_prefix not in ("auto", "off"):
             said.append(f"share_prefix is not one of ('auto', 'off'); got {self.share_prefix!r}")
         if self.on_too_long not in ("error", "null", "truncate"):
-            said.append(f"on_too_long is not one of ('error', 'null', 'truncate'); got {self.on_too_long!r}")
+            said.append(
+                f"on_too_long is not one of ('error', 'null', 'truncate'); got {self.on_too_long!r}"
+            )
         for name in ("max_length", "batch_tokens", "threads"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -92,7 +95,8 @@ class _TokenScorer(ABC):
         for name, value in state.items():
             object.__setattr__(self, name, value)
 
-    # -- loading ------------------------------------------------------------------------------------------------------------------------
+    # -- loading
+    # ------------------------------------------------------------------------------------------------------------------------
 
     def _kept(self, name: str, make: Any) -> Any:
         if name not in self._state:
@@ -105,7 +109,7 @@ class _TokenScorer(ABC):
         return self._kept("fingerprint", self._fingerprint)  # type: ignore[no-any-return]
 
     def _fingerprint(self) -> Mapping[str, str]:
-        from prefmill.scoring import models
+        from prefmill.models import loading as models
 
         encoder = self.encoder  # first: it refuses a folder before its code is looked for elsewhere
         where = models.pick_device(self.device)
@@ -126,16 +130,23 @@ class _TokenScorer(ABC):
 
     @property
     def shape(self) -> dict[str, Any]:
-        """What may move the last bit of a score: a resumed run goes on with the values that it began with."""
+        """What may move the last bit of a score: a resumed run goes on with the values that it
+        began with.
+        """
         import torch
 
-        shape = {name: getattr(self, name) for name in ("batch_tokens", "share_prefix", "invariant", "compile")}
+        shape = {
+            name: getattr(self, name)
+            for name in ("batch_tokens", "share_prefix", "invariant", "compile")
+        }
         return {**shape, "threads": self.threads or torch.get_num_threads()}
 
     @property
     def chunk_tokens(self) -> int | None:
-        """About how many tokens a chunk should have at least, where the device needs many to be busy."""
-        from prefmill.scoring import models
+        """About how many tokens a chunk should have at least, where the device needs many to be
+        busy.
+        """
+        from prefmill.models import loading as models
 
         return _CHUNK_TOKENS if models.pick_device(self.device).type == "cuda" else None
 
@@ -149,14 +160,14 @@ class _TokenScorer(ABC):
         return self.encoder.template_date
 
     def _folder(self) -> Path:
-        from prefmill.scoring import models
+        from prefmill.models import loading as models
 
         return self._kept("folder", lambda: models.folder_of(str(self.model), self.revision))  # type: ignore[no-any-return]
 
     @property
     def config(self) -> Any:
         """The model's configuration, loaded on first use."""
-        from prefmill.scoring import models
+        from prefmill.models import loading as models
 
         make = lambda: models.config_of(self._folder(), trust_remote_code=self.trust_remote_code)  # noqa: E731
         return self._kept("config", make)
@@ -168,32 +179,50 @@ class _TokenScorer(ABC):
 
     def _encoder(self) -> Encoder:
         _transformers()
-        from prefmill.scoring import models
+        from prefmill.models import loading as models
 
         config = self.config
         tokenizer = models.load_tokenizer(self._folder(), trust_remote_code=self.trust_remote_code)
         own = models.longest(config, tokenizer)
         if self.max_length is not None and own is not None and self.max_length > own:
-            raise BadArgument(f"score: max_length {self.max_length} is more than the model takes; got a limit of {own}.")
+            raise BadArgument(
+                f"score: max_length {self.max_length} is more than the model takes; got a limit of {own}."
+            )
         return Encoder(
-            tokenizer, template=self.template, limit=self.max_length or own, on_too_long=self.on_too_long,
-            starts=self.invariant, needs_completion=self.kind != "reward", template_date=self.template_date,
-        )  # fmt: skip
+            tokenizer,
+            template=self.template,
+            limit=self.max_length or own,
+            on_too_long=self.on_too_long,
+            starts=self.invariant,
+            needs_completion=self.kind != "reward",
+            template_date=self.template_date,
+        )
 
     def _engine(self, folder: Path, kind: Any, head: Any) -> Any:
         """A loaded model with its head, probed."""
         import torch
 
-        from prefmill.scoring import models
+        from prefmill.models import loading as models
         from prefmill.scoring.engine import Engine
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        loaded = models.load(folder, kind, device=self.device, dtype=self.dtype, trust_remote_code=self.trust_remote_code)
+        loaded = models.load(
+            folder,
+            kind,
+            device=self.device,
+            dtype=self.dtype,
+            trust_remote_code=self.trust_remote_code,
+        )
         return Engine(
-            loaded.model, head(loaded.model), loaded.device, share=self.share_prefix == "auto", batch_tokens=self.batch_tokens,
-            invariant=self.invariant, compile=self.compile,
-        )  # fmt: skip
+            loaded.model,
+            head(loaded.model),
+            loaded.device,
+            share=self.share_prefix == "auto",
+            batch_tokens=self.batch_tokens,
+            invariant=self.invariant,
+            compile=self.compile,
+        )
 
     @property
     def engines(self) -> list[Any]:
@@ -217,11 +246,16 @@ class _TokenScorer(ABC):
         """Let the models go; they are loaded again when they are needed."""
         self._state.pop("engines", None)
 
-    # -- scoring ------------------------------------------------------------------------------------------------------------------------
+    # -- scoring
+    # ------------------------------------------------------------------------------------------------------------------------
 
     def prepare(self, batch: pa.RecordBatch) -> Prepared:
         """Tokens and plan of a batch: runs ahead of the model, in a thread of its own."""
-        groups = batch["group"].to_numpy() if "group" in batch.schema.names else np.arange(batch.num_rows)
+        groups = (
+            batch["group"].to_numpy()
+            if "group" in batch.schema.names
+            else np.arange(batch.num_rows)
+        )
         open_ends = None
         if "finish_reason" in self.reads and "finish_reason" in batch.schema.names:
             open_ends = [reason == "length" for reason in batch["finish_reason"].to_pylist()]
@@ -229,7 +263,11 @@ class _TokenScorer(ABC):
         rows = encoded.rows
         if self.kind != "reward":
             refuse_without_tokens(encoded)
-        keys, known, cached = None, np.zeros(len(rows), bool), np.zeros((len(rows), len(self.columns)))
+        keys, known, cached = (
+            None,
+            np.zeros(len(rows), bool),
+            np.zeros((len(rows), len(self.columns))),
+        )
         if self.cache is not None and len(rows):
             keys = [content_key(rows.key(i)) for i in range(len(rows))]
             known, cached = self._cache().get(keys)
@@ -238,13 +276,19 @@ class _TokenScorer(ABC):
         _check_tokens(encoded, self.engines, self.encoder.tokenizer)
         work = first.plan(left)
         # A second model of the same kind runs what the first runs, from one plan.
-        works = [work, *(work if engine.plans_like(first) else engine.plan(left) for engine in others)]
+        works = [
+            work,
+            *(work if engine.plans_like(first) else engine.plan(left) for engine in others),
+        ]
         return Prepared(encoded, batch.num_rows, keys, known, cached, works)
 
     def _cache(self) -> ScoreCache:
         assert self.cache is not None
         folder = Path(self.cache)
-        of_values = {**self.fingerprint, "on_too_long": "truncate" if self.on_too_long == "truncate" else "error"}
+        of_values = {
+            **self.fingerprint,
+            "on_too_long": "truncate" if self.on_too_long == "truncate" else "error",
+        }
         return self._kept("cache", lambda: ScoreCache(folder, of_values, len(self.columns)))  # type: ignore[no-any-return]
 
     def run(self, prepared: Prepared) -> Scored:
@@ -252,11 +296,16 @@ class _TokenScorer(ABC):
         return self.start(prepared)()
 
     def start(self, prepared: Prepared) -> Callable[[], Scored]:
-        """Begin `run`, and return what gives the scores, to be called once, from any thread: a GPU goes on meanwhile."""
+        """Begin `run`, and return what gives the scores, to be called once, from any thread: a GPU
+        goes on meanwhile.
+        """
         splits = sum(engine.splits for engine in self.engines)
         new = np.flatnonzero(~prepared.known)
         try:
-            fetches = [engine.start(work) for engine, work in zip(self.engines, prepared.works, strict=True)]
+            fetches = [
+                engine.start(work)
+                for engine, work in zip(self.engines, prepared.works, strict=True)
+            ]
         except BadRow as error:  # its row is a place among those that were run
             raise error.at(int(prepared.encoded.kept[new[error.row]])) from error
         splits = sum(engine.splits for engine in self.engines) - splits
@@ -278,10 +327,14 @@ class _TokenScorer(ABC):
         null[kept] = False
         work = prepared.works[0]
         counts = {
-            "tokens": int(rows.lengths.sum()), "tokens_run": work.tokens, "duplicates": len(work.inverse) - len(work.distinct),
-            "truncated": prepared.encoded.truncated, "cut_by_template": prepared.encoded.cut_by_template,
-            "cached": int(prepared.known.sum()), "splits": splits,
-        }  # fmt: skip
+            "tokens": int(rows.lengths.sum()),
+            "tokens_run": work.tokens,
+            "duplicates": len(work.inverse) - len(work.distinct),
+            "truncated": prepared.encoded.truncated,
+            "cut_by_template": prepared.encoded.cut_by_template,
+            "cached": int(prepared.known.sum()),
+            "splits": splits,
+        }
         reasons = ["too_long" if lost else None for lost in null.tolist()]
         return Scored(columns, null if null.any() else None, counts, reasons=reasons)
 
@@ -301,24 +354,33 @@ class RewardModel(_TokenScorer):
 
     Args:
         model: a directory that `save_pretrained` wrote, or a hub id.
-        revision: of a hub id: a commit hash pins it. The fingerprint is of the content of the files in any case.
+        revision: of a hub id: a commit hash pins it. The fingerprint is of the content of the files
+            in any case.
         label: the model's label that is the score, by name or number; needed where it has several.
-        pooling: the token whose state is scored: `hf` as Transformers' heads do (the last that is not the pad token), `last` the last one.
-        template: how a row becomes one text: `auto`, `chat`, `pair`, `concat`, or a file that holds a Jinja template (`Encoder`).
-        template_date: what a template prints as the date of today (`strftime_now`), YYYY-MM-DD; None: the day on which a run begins.
+        pooling: the token whose state is scored: `hf` as Transformers' heads do (the last that is
+            not the pad token), `last` the last one.
+        template: how a row becomes one text: `auto`, `chat`, `pair`, `concat`, or a file that holds
+            a Jinja template (`Encoder`).
+        template_date: what a template prints as the date of today (`strftime_now`), YYYY-MM-DD;
+            None: the day on which a run begins.
         max_length: most tokens of a row, at most what the model takes (the default).
-        on_too_long: longer rows are an `error`, `null` (no score), or cut (`truncate`); counted in any case.
-        device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto` is float32 on a CPU; on CUDA the checkpoint's, but bfloat16 for float32.
-        batch_tokens: tokens of one forward pass. share_prefix: `auto` runs a prompt once for its candidates where that pays.
-        invariant: constant shapes: a row's score is bitwise the same whatever its neighbours are, at some cost.
+        on_too_long: longer rows are an `error`, `null` (no score), or cut (`truncate`); counted in
+            any case.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto` is float32 on a CPU; on CUDA the
+            checkpoint's, but bfloat16 for float32.
+        batch_tokens: tokens of one forward pass. share_prefix: `auto` runs a prompt once for its
+            candidates where that pays.
+        invariant: constant shapes: a row's score is bitwise the same whatever its neighbours are,
+            at some cost.
         compile: through `torch.compile`; pays on long jobs only. threads: of torch.
         cache: a folder that keeps scores by content, so that a grown pool scores its new rows only.
 
-    Raw scores, no sigmoid. Of a classifier with several labels (softmax, as Transformers tells it) the score is the
-    log-odds of `label`, which rank as its probability does. With `problem_type` regression or
-    multi_label_classification it is the label's own output. A configuration with OpenRLHF's `normalize_reward` has its
-    mean and deviation applied. The head is computed in float32. Source of the pooling rule: `modeling_layers.py` of
-    Transformers 5; of the labels: its text-classification pipeline.
+    Raw scores, no sigmoid. Of a classifier with several labels (softmax, as Transformers tells it)
+    the score is the log-odds of `label`, which rank as its probability does. With `problem_type`
+    regression or multi_label_classification it is the label's own output. A configuration with
+    OpenRLHF's `normalize_reward` has its mean and deviation applied. The head is computed in
+    float32. Source of the pooling rule: `modeling_layers.py` of Transformers 5; of the labels: its
+    text-classification pipeline.
 
     >>> RewardModel(model="org/reward-model", revision="0123abc").share_prefix
     'auto'
@@ -330,13 +392,17 @@ class RewardModel(_TokenScorer):
     pooling: Pooling = "hf"
 
     def _problems(self) -> list[str]:
-        return [] if self.pooling in ("hf", "last") else [f"pooling is not one of ('hf', 'last'); got {self.pooling!r}"]
+        return (
+            []
+            if self.pooling in ("hf", "last")
+            else [f"pooling is not one of ('hf', 'last'); got {self.pooling!r}"]
+        )
 
     def _own_fingerprint(self) -> dict[str, str]:
         return {"label": str(self.label), "pooling": self.pooling, "rule": _RULE}
 
     def _engines(self) -> list[Any]:
-        from prefmill.scoring import models
+        from prefmill.models import loading as models
         from prefmill.scoring.heads import RewardHead, head_in_float32, outputs_of
 
         def head(model: Any) -> RewardHead:
@@ -350,12 +416,20 @@ class RewardModel(_TokenScorer):
         config = engine.model.config
         if getattr(config, "normalize_reward", False):
             mean, std = getattr(config, "mean", None), getattr(config, "std", None)
-            if not (isinstance(mean, int | float) and isinstance(std, int | float) and np.isfinite(mean) and 0 < std < np.inf):
+            if not (
+                isinstance(mean, int | float)
+                and isinstance(std, int | float)
+                and np.isfinite(mean)
+                and 0 < std < np.inf
+            ):
                 raise BadInput(
                     f"score: normalize_reward in config.json needs a mean and a std > 0 beside it; got mean {mean!r} and std {std!r}."
                 )
         if self.pooling == "last" and engine.body is None:
-            raise BadArgument(f"score: pooling 'last' is not this model's to choose: {engine.reason}.", hint="leave --pooling out.")
+            raise BadArgument(
+                f"score: pooling 'last' is not this model's to choose: {engine.reason}.",
+                hint="leave --pooling out.",
+            )
         return [engine]
 
     def _values(self, found: list[Floats]) -> Floats:
@@ -377,12 +451,14 @@ class RewardModel(_TokenScorer):
 
 @dataclass(frozen=True, kw_only=True)
 class LogProb(_TokenScorer):
-    """The log-probability of the completion under a causal language model: columns `score` (the sum) and `mean` (per token).
+    """The log-probability of the completion under a causal language model: columns `score` (the
+    sum) and `mean` (per token).
 
-    The completion's tokens are those behind the longest common prefix of the row's ids and the prompt's own ids (with the generation
-    prompt, for chats). Where the pool has a column `finish_reason`, an answer that was cut off (`length`) has no end
-    token, as none was drawn. A completion without tokens has no score (`no_tokens`). Nats. Equal to the sum of the
-    negative cross-entropies that Transformers' loss has over these tokens. Arguments as in `RewardModel`.
+    The completion's tokens are those behind the longest common prefix of the row's ids and the
+    prompt's own ids (with the generation prompt, for chats). Where the pool has a column
+    `finish_reason`, an answer that was cut off (`length`) has no end token, as none was drawn. A
+    completion without tokens has no score (`no_tokens`). Nats. Equal to the sum of the negative
+    cross-entropies that Transformers' loss has over these tokens. Arguments as in `RewardModel`.
     """
 
     kind: ClassVar[str] = "logprob"
@@ -397,11 +473,13 @@ class LogProb(_TokenScorer):
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitReward(_TokenScorer):
-    """DPO's implicit reward: beta * (log pi(y|x) - log pi_ref(y|x)), with `model` as the policy and `reference` beside it.
+    """DPO's implicit reward: beta * (log pi(y|x) - log pi_ref(y|x)), with `model` as the policy and
+    `reference` beside it.
 
-    Both models see the same ids, from one plan; their tokenizers must be the same. Both are in memory at a time.
-    Source: Rafailov et al. 2023, "Direct Preference Optimization", equation 5 without the partition function, which cancels in a
-    comparison.
+    Both models see the same ids, from one plan; their tokenizers must be the same. Both are in
+    memory at a time.
+    Source: Rafailov et al. 2023, "Direct Preference Optimization", equation 5 without the partition
+    function, which cancels in a comparison.
     """
 
     kind: ClassVar[str] = "implicit"
@@ -413,27 +491,41 @@ class ImplicitReward(_TokenScorer):
     beta: float = 0.1
 
     def _problems(self) -> list[str]:
-        ok = isinstance(self.beta, int | float) and not isinstance(self.beta, bool) and np.isfinite(self.beta) and self.beta > 0
+        ok = (
+            isinstance(self.beta, int | float)
+            and not isinstance(self.beta, bool)
+            and np.isfinite(self.beta)
+            and self.beta > 0
+        )
         return [] if ok else [f"beta must be a finite number > 0; got {self.beta!r}"]
 
     def _reference_folder(self) -> Path:
-        from prefmill.scoring import models
+        from prefmill.models import loading as models
 
-        return self._kept("reference", lambda: models.folder_of(str(self.reference), self.reference_revision))  # type: ignore[no-any-return]
+        return self._kept(
+            "reference", lambda: models.folder_of(str(self.reference), self.reference_revision)
+        )  # type: ignore[no-any-return]
 
     def _own_fingerprint(self) -> dict[str, str]:
-        from prefmill.scoring import models
+        from prefmill.models import loading as models
 
-        return {"reference": models.content_hash(self._reference_folder()), "beta": repr(float(self.beta))}
+        return {
+            "reference": models.content_hash(self._reference_folder()),
+            "beta": repr(float(self.beta)),
+        }
 
     def _engines(self) -> list[Any]:
-        from prefmill.scoring import models
+        from prefmill.models import loading as models
         from prefmill.scoring.heads import LogProbHead
 
         models.config_of(self._reference_folder(), trust_remote_code=self.trust_remote_code)
-        other = models.load_tokenizer(self._reference_folder(), trust_remote_code=self.trust_remote_code)
+        other = models.load_tokenizer(
+            self._reference_folder(), trust_remote_code=self.trust_remote_code
+        )
         if other.get_vocab() != self.encoder.tokenizer.get_vocab():
-            raise BadInput("score: the policy and the reference have different tokenizers; expected the same vocabulary.")
+            raise BadInput(
+                "score: the policy and the reference have different tokenizers; expected the same vocabulary."
+            )
         folders = (self._folder(), self._reference_folder())
         return [self._engine(folder, "causal", lambda model: LogProbHead()) for folder in folders]
 
@@ -449,7 +541,9 @@ def _check_tokens(encoded: Encoded, engines: list[Any], tokenizer: Any) -> None:
     if not sizes or not len(rows.ids) or int(rows.ids.max()) < min(sizes):
         return
     places = np.flatnonzero(rows.ids >= min(sizes))
-    owners, first = np.unique(np.searchsorted(rows.offsets, places, side="right") - 1, return_index=True)
+    owners, first = np.unique(
+        np.searchsorted(rows.offsets, places, side="right") - 1, return_index=True
+    )
     hint = "the token was added to the tokenizer alone: resize the model's embedding, and train it."
     bad = []
     for row, token in zip(owners.tolist(), rows.ids[places[first]].tolist(), strict=True):
@@ -461,7 +555,9 @@ def _check_tokens(encoded: Encoded, engines: list[Any], tokenizer: Any) -> None:
 
 
 def refuse_without_tokens(encoded: Encoded) -> None:
-    """Raise `BadRow` for rows without a completion token that something predicts: the empty sum is 0, and no other is as high."""
+    """Raise `BadRow` for rows without a completion token that something predicts: the empty sum is
+    0, and no other is as high.
+    """
     rows = encoded.rows
     none = np.flatnonzero(rows.lengths <= np.maximum(rows.starts, 1)).tolist()
     what = "has no token that could be scored; got an empty completion, and nothing that ends it."

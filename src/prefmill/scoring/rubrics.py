@@ -1,4 +1,6 @@
-"""What a judge is asked, and what its answer means: rubrics, their placeholders, strict parsers, the value of a rating from its tokens."""
+"""What a judge is asked, and what its answer means: rubrics, their placeholders, strict parsers,
+the value of a rating from its tokens.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ _T = TypeVar("_T")
 
 Mode = Literal["rating", "pairwise"]
 #: the places that a rubric has to have
-PLACES: Mapping[str, tuple[str, ...]] = {"rating": ("prompt", "completion"), "pairwise": ("prompt", "a", "b")}
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "rating": ("prompt", "completion"),
+    "pairwise": ("prompt", "a", "b"),
+}
 
 RUBRIC: Mapping[str, str] = {
     "rating": """\
@@ -73,7 +78,9 @@ def rubric_of(rubric: str | Path | None, mode: Mode) -> str:
             ) from None
     missing = [place for place in places if place not in text]
     if missing:
-        raise BadArgument(f"judge: the rubric has no {' and no '.join(missing)}; a {mode} needs {', '.join(places)}.")
+        raise BadArgument(
+            f"judge: the rubric has no {' and no '.join(missing)}; a {mode} needs {', '.join(places)}."
+        )
     return text
 
 
@@ -83,19 +90,30 @@ def filled(rubric: str, values: Mapping[str, str]) -> str:
     >>> filled("{prompt}/{completion} {x}", {"prompt": "{completion}", "completion": "{}"})
     '{completion}/{} {x}'
     """
-    return re.sub("|".join(rf"\{{{name}\}}" for name in values), lambda found: values[found[0][1:-1]], rubric)
+    return re.sub(
+        "|".join(rf"\{{{name}\}}" for name in values), lambda found: values[found[0][1:-1]], rubric
+    )
 
 
 #: The scale of the default rubric.
 SCALE = (1.0, 10.0)
 # Full-width forms, one character for one, so that places in the text stay what they are.
 _PLAIN = str.maketrans({chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)})
-_THOUGHT = r"(?:think|thinking|thoughts?|reasoning|seed:think|scratchpad|analysis|reflection|rationale)"
-_OPENED = re.compile(rf"[<\[◁]\s*{_THOUGHT}\s*[>\]▷]|<\|begin_of_thought\|>|<\|channel\|>analysis", re.IGNORECASE)
-_CLOSED = re.compile(rf"[<\[◁]\s*/\s*{_THOUGHT}\s*[>\]▷]|<\|end_of_thought\|>|<\|channel\|>final<\|message\|>", re.IGNORECASE)
+_THOUGHT = (
+    r"(?:think|thinking|thoughts?|reasoning|seed:think|scratchpad|analysis|reflection|rationale)"
+)
+_OPENED = re.compile(
+    rf"[<\[◁]\s*{_THOUGHT}\s*[>\]▷]|<\|begin_of_thought\|>|<\|channel\|>analysis", re.IGNORECASE
+)
+_CLOSED = re.compile(
+    rf"[<\[◁]\s*/\s*{_THOUGHT}\s*[>\]▷]|<\|end_of_thought\|>|<\|channel\|>final<\|message\|>",
+    re.IGNORECASE,
+)
 _LINE = re.compile(r"[^\n\r\v\f\x85\u2028\u2029]+")
 _FENCE = re.compile(r"\s*`{3,}\w*\s*")
-_QUOTED = re.compile(r"""\"[^"]*"|“[^”]*”|«[^»]*»|`[^`]*`|(?<!\w)'[^']*'(?!\w)|(?<!\w)‘[^’]*’(?!\w)""")
+_QUOTED = re.compile(
+    r"""\"[^"]*"|“[^”]*”|«[^»]*»|`[^`]*`|(?<!\w)'[^']*'(?!\w)|(?<!\w)‘[^’]*’(?!\w)"""
+)
 _QUOTES = re.compile('["“”«»]')
 
 _BULLET = r"\s*(?:[-*#>]+\s+)*[*_]*"
@@ -103,7 +121,8 @@ _OPEN, _CLOSE = r"[\[(*_`]*", r"(?:[\])}*_`]|\s*</\w+>)*"
 _NUMBER = r"(?P<value>(?:0|[1-9]\d{0,8})(?:\.\d{1,8})?)"
 _RATING = rf"{_OPEN}{_NUMBER}{_CLOSE}(?:\s*(?:/|out\s+of)\s*(?P<top>\d{{1,9}})(?!\d))?{_CLOSE}"
 _NO_MORE = r"(?![\w%]|[.,/]\d|\s*(?:[-–~/]|to\b|or\b|out\b)\s*\d)"
-_PAUSE = r"(?=\s*(?:[,.;:!(—–-]|$))"  # a reason may follow, the rest of a sentence may not: "Rating: 10 is what it wants"
+# a reason may follow, the rest of a sentence may not: "Rating: 10 is what it wants"
+_PAUSE = r"(?=\s*(?:[,.;:!(—–-]|$))"
 _ADJECTIVES = r"(?:(?:my|the|your|its|final|overall|total)\s+)*"
 
 
@@ -115,7 +134,9 @@ def _said(words: str) -> str:
 
 @dataclass(frozen=True)
 class _Form:
-    """How a verdict can be written: alone on its line, first or last in it, or under one of `keys` of a JSON object."""
+    """How a verdict can be written: alone on its line, first or last in it, or under one of `keys`
+    of a JSON object.
+    """
 
     alone: re.Pattern[str]
     first: re.Pattern[str]
@@ -127,7 +148,10 @@ class _Form:
     def of(cls, words: str, value: str, more: str, others: str, keys: str) -> _Form:
         said = _said(words)
         return cls(
-            re.compile(rf"{_BULLET}[\"'“‘«]?{value.replace('(?-i:[ABC])', '[ABC]')}[\"'”’»]?\s*[.!]?\s*", re.IGNORECASE),
+            re.compile(
+                rf"{_BULLET}[\"'“‘«]?{value.replace('(?-i:[ABC])', '[ABC]')}[\"'”’»]?\s*[.!]?\s*",
+                re.IGNORECASE,
+            ),
             re.compile(rf"{_BULLET}{_ADJECTIVES}(?:{said}){value}{more}{_PAUSE}", re.IGNORECASE),
             re.compile(rf"(?:{said}){value}[\s.!*_]*$", re.IGNORECASE),
             re.compile(others),
@@ -136,20 +160,32 @@ class _Form:
 
 
 _RATINGS = _Form.of(
-    "rating|score|grade", _RATING, _NO_MORE, r"(?<![\w.,/])(?<!out of )\d+(?:\.\d+)?(?!\w|[.,/]\d)", "rating score grade overall_rating"
+    "rating|score|grade",
+    _RATING,
+    _NO_MORE,
+    r"(?<![\w.,/])(?<!out of )\d+(?:\.\d+)?(?!\w|[.,/]\d)",
+    "rating score grade overall_rating",
 )
 _VERDICTS = _Form.of(
-    "verdict|winner|choice", rf"{_OPEN}(?P<value>(?-i:[ABC])|tie){_CLOSE}", r"(?!\w)", r"(?<!\w)[ABC](?![\w'])", "verdict winner choice"
+    "verdict|winner|choice",
+    rf"{_OPEN}(?P<value>(?-i:[ABC])|tie){_CLOSE}",
+    r"(?!\w)",
+    r"(?<!\w)[ABC](?![\w'])",
+    "verdict winner choice",
 )
 
 
-def parse_rating(text: str, *, cut_off: bool = False, scale: tuple[float, float] = SCALE) -> tuple[float, int] | str:
+def parse_rating(
+    text: str, *, cut_off: bool = False, scale: tuple[float, float] = SCALE
+) -> tuple[float, int] | str:
     """The rating that an answer gives and where its digits begin, or why it gives none.
 
-    Thoughts before the answer (up to the last `</think>`) are left out; one that never ends leaves no answer. The last line that is not
-    empty has to be the rating: `8`, `8.5`, `8/10`, `8 out of 10`, or `Rating: 8` (also `Score: 8`, `[RESULT] 8`, `[[8]]`) at its begin
-    or end; or the answer ends in a JSON object with the key `rating` or `score`. Nothing else counts: what stands before may quote whom
-    it judges, and so may what stands in quotes. Another number of the scale on that line contradicts.
+    Thoughts before the answer (up to the last `</think>`) are left out; one that never ends leaves
+    no answer. The last line that is not
+    empty has to be the rating: `8`, `8.5`, `8/10`, `8 out of 10`, or `Rating: 8` (also `Score: 8`,
+    `[RESULT] 8`, `[[8]]`) at its begin or end; or the answer ends in a JSON object with the key
+    `rating` or `score`. Nothing else counts: what stands before may quote whom it judges, and so
+    may what stands in quotes. Another number of the scale on that line contradicts.
 
     >>> parse_rating("8"), parse_rating("It is clear.\\nRating: 10/10"), parse_rating("I gave 7 reasons"), parse_rating("11")
     ((8.0, 0), (10.0, 21), 'unparseable', 'unparseable')
@@ -159,7 +195,11 @@ def parse_rating(text: str, *, cut_off: bool = False, scale: tuple[float, float]
     low, high = scale
 
     def value_of(value: str, top: str | None) -> float | None:
-        return float(value) if low <= float(value) <= high and (top is None or float(top) == high) else None
+        return (
+            float(value)
+            if low <= float(value) <= high and (top is None or float(top) == high)
+            else None
+        )
 
     def same(other: str, value: float) -> bool:
         return float(other) == value or not low <= float(other) <= high
@@ -170,32 +210,50 @@ def parse_rating(text: str, *, cut_off: bool = False, scale: tuple[float, float]
     value, at, whole = found
     digits = re.match(r"[\d.]+", text.translate(_PLAIN)[at:])
     assert digits is not None
-    # Cut off behind its digits it may have gone on ("1" to 10); after more than the rating it may be a thought.
-    open_end = at + digits.end() == len(text) and digits[0].isdigit() and float(digits[0] + "0") <= high
+    # Cut off behind its digits it may have gone on ("1" to 10); after more than the rating it may
+    # be a thought.
+    open_end = (
+        at + digits.end() == len(text) and digits[0].isdigit() and float(digits[0] + "0") <= high
+    )
     return "cut_off" if cut_off and (open_end or not whole) else (value, at)
 
 
 def parse_verdict(text: str, *, cut_off: bool = False) -> Literal["A", "B", "C"] | str:
-    """`A`, `B` or `C` (a tie), or why the answer says none of them; where it has to stand is as in `parse_rating`.
+    """`A`, `B` or `C` (a tie), or why the answer says none of them; where it has to stand is as in
+    `parse_rating`.
 
     >>> parse_verdict("B"), parse_verdict("Both fine.\\n[[C]]"), parse_verdict("tie"), parse_verdict("A is better, as is B")
     ('B', 'C', 'C', 'unparseable')
     """
-    found = _read(text, _VERDICTS, lambda value, _: "C" if value.lower() == "tie" else value.upper(), lambda other, value: other == value)
+    found = _read(
+        text,
+        _VERDICTS,
+        lambda value, _: "C" if value.lower() == "tie" else value.upper(),
+        lambda other, value: other == value,
+    )
     if isinstance(found, str):
         return "cut_off" if cut_off and found == "unparseable" else found
     return "cut_off" if cut_off and not found[2] else found[0]
 
 
 def _read(
-    text: str, form: _Form, value_of: Callable[[str, str | None], _T | None], same: Callable[[str, _T], bool]
+    text: str,
+    form: _Form,
+    value_of: Callable[[str, str | None], _T | None],
+    same: Callable[[str, _T], bool],
 ) -> tuple[_T, int, bool] | str:
-    """The verdict of an answer, where it begins, and whether nothing else was said; or `unparseable`, `contradictory`."""
+    """The verdict of an answer, where it begins, and whether nothing else was said; or
+    `unparseable`, `contradictory`.
+    """
     plain = text.translate(_PLAIN)
     begin = max((match.end() for match in _CLOSED.finditer(plain)), default=0)
     if _OPENED.search(plain, begin):
         return "unparseable"
-    lines = [line for line in _LINE.finditer(plain, begin) if line[0].strip() and not _FENCE.fullmatch(line[0])]
+    lines = [
+        line
+        for line in _LINE.finditer(plain, begin)
+        if line[0].strip() and not _FENCE.fullmatch(line[0])
+    ]
     if not lines:
         return "unparseable"
     if lines[-1][0].rstrip().endswith("}"):
@@ -204,7 +262,9 @@ def _read(
             return _of_json(told, form, value_of)
     line = lines[-1][0]
     # What is quoted is not said; a quote without its other half began on another line.
-    masked = _QUOTED.sub(lambda quote: "\0" * len(quote[0]) if re.search(r"[^\W\d]", quote[0]) else quote[0], line)
+    masked = _QUOTED.sub(
+        lambda quote: "\0" * len(quote[0]) if re.search(r"[^\W\d]", quote[0]) else quote[0], line
+    )
     match = form.alone.fullmatch(line)
     if match is None and not _QUOTES.search(_QUOTED.sub("", line)):
         match = form.first.match(masked) or form.last.search(masked)
@@ -219,8 +279,12 @@ def _read(
     return value, lines[-1].start() + match.start("value"), len(lines) == 1 and begin == 0
 
 
-def _json(text: str, lines: Sequence[re.Match[str]], keys: frozenset[str]) -> list[tuple[int, str]] | None:
-    """Where the values of `keys` stand in the JSON object in which the answer ends, and their texts; None without such an object."""
+def _json(
+    text: str, lines: Sequence[re.Match[str]], keys: frozenset[str]
+) -> list[tuple[int, str]] | None:
+    """Where the values of `keys` stand in the JSON object in which the answer ends, and their
+    texts; None without such an object.
+    """
     for line in lines:
         source = text[line.start() : lines[-1].end()]
         if not source.lstrip().startswith("{"):
@@ -230,14 +294,20 @@ def _json(text: str, lines: Sequence[re.Match[str]], keys: frozenset[str]) -> li
             json.loads(source, object_pairs_hook=pairs.extend, strict=False)
         except (ValueError, RecursionError):
             continue
-        wanted = [str(value) for key, value in pairs if key.lower() in keys and not isinstance(value, bool)]
+        wanted = [
+            str(value)
+            for key, value in pairs
+            if key.lower() in keys and not isinstance(value, bool)
+        ]
         places = re.finditer(rf'"(?:{"|".join(sorted(keys))})"\s*:\s*"?\s*', source, re.IGNORECASE)
         found = [line.start() + place.end() for place in places]
         return list(zip(found, wanted, strict=True)) if len(found) == len(wanted) else []
     return None
 
 
-def _of_json(told: list[tuple[int, str]], form: _Form, value_of: Callable[[str, str | None], _T | None]) -> tuple[_T, int, bool] | str:
+def _of_json(
+    told: list[tuple[int, str]], form: _Form, value_of: Callable[[str, str | None], _T | None]
+) -> tuple[_T, int, bool] | str:
     found = []
     for at, said in told:
         match = form.alone.fullmatch(said)
@@ -265,14 +335,19 @@ _UNTOLD = 0.05  #: share of a "1" that cannot be told from a 10 up to which it i
 _LEADING = re.compile(r"[^\w]*(10|\d)(?!\d)[^\w]*")
 
 
-def expected_rating(tokens: Sequence[TokenLike], ten_is_one_token: bool = False, scale: tuple[float, float] = SCALE) -> float | None:
-    """The mean rating under the probabilities of the rating's token; None where the tokens do not tell it.
+def expected_rating(
+    tokens: Sequence[TokenLike], ten_is_one_token: bool = False, scale: tuple[float, float] = SCALE
+) -> float | None:
+    """The mean rating under the probabilities of the rating's token; None where the tokens do not
+    tell it.
 
-    The token that begins the rating is found by parsing the joined tokens; its alternatives that are ratings are weighed by their
-    probabilities, normalised. Where "10" is one token of the judge's tokenizer (it stands among the alternatives, or `ten_is_one_token`),
-    "1" means 1. Else "1" may begin a 10: if "1" is what was said, the alternatives of the next token part the two; if not, nothing does,
-    and "1" is left out of the mean where it weighs less than a twentieth; where it weighs more, the tokens do not tell the mean.
-    Fractions, and scales beyond 10, take several tokens: these do not tell the mean.
+    The token that begins the rating is found by parsing the joined tokens; its alternatives that
+    are ratings are weighed by their probabilities, normalised. Where "10" is one token of the
+    judge's tokenizer (it stands among the alternatives, or `ten_is_one_token`), "1" means 1. Else
+    "1" may begin a 10: if "1" is what was said, the alternatives of the next token part the two; if
+    not, nothing does, and "1" is left out of the mean where it weighs less than a twentieth; where
+    it weighs more, the tokens do not tell the mean. Fractions, and scales beyond 10, take several
+    tokens: these do not tell the mean.
     Source: Lee et al. 2023, "RLAIF" (arXiv 2309.00267), AI labels as expectations.
     """
     parsed = parse_rating("".join(token.text for token in tokens), scale=scale)
@@ -283,7 +358,11 @@ def expected_rating(tokens: Sequence[TokenLike], ten_is_one_token: bool = False,
         start -= len(tokens[at].text)
         at += 1
     token = tokens[at]
-    weights = {value: weight for value, weight in _weights(token).items() if scale[0] <= value <= scale[1] or value == 1}
+    weights = {
+        value: weight
+        for value, weight in _weights(token).items()
+        if scale[0] <= value <= scale[1] or value == 1
+    }
     if 1 in weights and scale[1] == 10 and 10 not in weights and not ten_is_one_token:
         if _rating_in(token.text) == 1:
             zero = _share_of_zero(tokens[at + 1]) if at + 1 < len(tokens) else 0.0
@@ -293,7 +372,11 @@ def expected_rating(tokens: Sequence[TokenLike], ten_is_one_token: bool = False,
     if scale[0] > 1:
         weights.pop(1, None)
     total = math.fsum(weights.values())
-    return math.fsum(value * weight for value, weight in weights.items()) / total if total > 0 else None
+    return (
+        math.fsum(value * weight for value, weight in weights.items()) / total
+        if total > 0
+        else None
+    )
 
 
 def _rating_in(text: str) -> int | None:
@@ -302,7 +385,9 @@ def _rating_in(text: str) -> int | None:
 
 
 def _weights(token: TokenLike) -> dict[int, float]:
-    """The probability of every rating among the alternatives; the token itself counts though it be no alternative."""
+    """The probability of every rating among the alternatives; the token itself counts though it be
+    no alternative.
+    """
     weights: dict[int, float] = {}
     for text, logprob in {token.text: token.logprob, **token.top}.items():
         value = _rating_in(text)
@@ -314,4 +399,11 @@ def _weights(token: TokenLike) -> dict[int, float]:
 def _share_of_zero(token: TokenLike) -> float:
     """How probable it is that the token behind a "1" makes it a 10."""
     alternatives = {token.text: token.logprob, **token.top}
-    return min(1.0, math.fsum(math.exp(logprob) for text, logprob in alternatives.items() if re.match(r"0(?!\d)", text)))
+    return min(
+        1.0,
+        math.fsum(
+            math.exp(logprob)
+            for text, logprob in alternatives.items()
+            if re.match(r"0(?!\d)", text)
+        ),
+    )

@@ -1,7 +1,8 @@
 """Scorers: Arrow batches of (prompt, completion) in, one float per row out.
 
-A scorer is anything that can be called with a batch and gives one number a row: a plain function will do. Scorers of this module work in
-two halves, so that tokenising runs ahead of the model: `prepare(batch)` needs no model, `run(prepared)` needs nothing else.
+A scorer is anything that can be called with a batch and gives one number a row: a plain function
+will do. Scorers of this module work in two halves, so that tokenising runs ahead of the model:
+`prepare(batch)` needs no model, `run(prepared)` needs nothing else.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput
-from prefmill.json_values import holds, is_json, with_marks
 from prefmill.scoring.functions import Unknown, content_of
+from prefmill.table.json_values import holds, is_json, with_marks
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,11 +29,14 @@ class Scored:
     """What a scorer gives for a batch of n rows.
 
     columns  name to float64 values, shape (n,); the first is the score
-    null     shape (n,), bool: rows that have no score and are to be null (too long); None: there are none
-    counts   what happened: tokens, tokens_run, duplicates, truncated, cached, splits; requests, retries, tokens_in, tokens_out of
+    null     shape (n,), bool: rows that have no score and are to be null (too long); None: there
+    are none
+    counts   what happened: tokens, tokens_run, duplicates, truncated, cached, splits; requests,
+    retries, tokens_in, tokens_out of
              servers, `retry:REASON` for one reason
-    texts    name to n texts or None, which stand behind the columns: what a judge said, and why a row has no score
-    reasons  why each of the n rows is null (`errors.BAD_ROW`), None for the others; empty: no reason is known (`left_out`)
+    texts    name to n texts or None, which stand behind the columns: what a judge said, and why a
+    row has no score reasons  why each of the n rows is null (`errors.BAD_ROW`), None for the
+    others; empty: no reason is known (`left_out`)
 
     A row that stops the run, unless the caller allows it to be null, is raised as `BadRow`.
     """
@@ -46,30 +50,36 @@ class Scored:
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A batch with the columns `prompt`, `completion` (text or message lists, no nulls) to one number per row, in the order of the rows.
+    """A batch with the columns `prompt`, `completion` (text or message lists, no nulls) to one
+    number per row, in the order of the rows.
 
-    The batch holds whole prompts, with all their candidates (`score_stream`: those that stand together). Besides these two it has `group`
-    (int64: rows of one prompt have one number) and the input's other columns under their own names. NaN and infinity are errors of the
-    row (`BadRow`); to leave a row without a score, return a masked `pyarrow` array.
+    The batch holds whole prompts, with all their candidates (`score_stream`: those that stand
+    together). Besides these two it has `group` (int64: rows of one prompt have one number) and the
+    input's other columns under their own names. NaN and infinity are errors of the row (`BadRow`);
+    to leave a row without a score, return a masked `pyarrow` array.
 
-    A function may say `compares = False` (a row's score hangs on nothing but the row, so that a prompt with very many candidates may come
-    in parts) and `reads = ("gold",)` (the other columns that it wants; the others are not read, and may change).
+    A function may say `compares = False` (a row's score hangs on nothing but the row, so that a
+    prompt with very many candidates may come in parts) and `reads = ("gold",)` (the other columns
+    that it wants; the others are not read, and may change).
     """
 
     def __call__(self, batch: pa.RecordBatch, /) -> Any: ...
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
-        """What decides the scores, by name: a resumed run with another value is refused, and the name is told."""
+        """What decides the scores, by name: a resumed run with another value is refused, and the
+        name is told.
+        """
         ...
 
 
 @runtime_checkable
 class Staged(Protocol):
-    """A scorer in two halves; `columns` are the names of what it gives, the score first; `texts`, where it has them, of its texts.
+    """A scorer in two halves; `columns` are the names of what it gives, the score first; `texts`,
+    where it has them, of its texts.
 
-    `compares` says whether a row's score hangs on the other rows of its prompt (without it: yes), `reads` names further columns of the
-    input that it wants (without it: none; None: all).
+    `compares` says whether a row's score hangs on the other rows of its prompt (without it: yes),
+    `reads` names further columns of the input that it wants (without it: none; None: all).
     """
 
     @property
@@ -95,10 +105,11 @@ class FunctionScorer:
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
-        """The function's own `fingerprint` if it has one, else its name and a hash of all that it reaches.
+        """The function's own `fingerprint` if it has one, else its name and a hash of all that it
+        reaches.
 
-        Where that cannot be told (`functions.py`) the fingerprint is another one every time, so that
-        nothing of another run is used again.
+        Where that cannot be told (`functions.py`) the fingerprint is another one every time, so
+        that nothing of another run is used again.
         """
         own = getattr(self.function, "fingerprint", None)
         if own is not None:
@@ -144,24 +155,32 @@ class FunctionScorer:
                 found = found.detach().double().cpu()
             values = np.asarray(found, dtype=np.float64)
         except (TypeError, ValueError, pa.ArrowException) as error:
-            raise BadInput(f"score: the scorer gave no numbers; {error}.", hint="return one float for every row.") from None
+            raise BadInput(
+                f"score: the scorer gave no numbers; {error}.",
+                hint="return one float for every row.",
+            ) from None
         if values.shape != (prepared.num_rows,):
-            raise BadInput(f"score: the scorer gave values of shape {values.shape}; expected ({prepared.num_rows},): one for every row.")
+            raise BadInput(
+                f"score: the scorer gave values of shape {values.shape}; expected ({prepared.num_rows},): one for every row."
+            )
         return Scored({"score": values}, null if null is not None and null.any() else None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """Several scorers as one: the mean, the smallest, or (`worst`) the smallest after each is put on one scale; each scorer's own column
-    is kept.
+    """Several scorers as one: the mean, the smallest, or (`worst`) the smallest after each is put
+    on one scale; each scorer's own column is kept.
 
     `combine`:
         mean   the mean of the scores
-        min    the smallest score: the reward model that likes the row least decides (scores must be on one scale)
-        worst  as min, over scores divided by `scales` (one number a scorer, for example each model's standard deviation on a calibration
+        min    the smallest score: the reward model that likes the row least decides (scores must be
+            on one scale)
+        worst  as min, over scores divided by `scales` (one number a scorer, for example each
+        model's standard deviation on a calibration
                set)
 
-    A row that some scorer leaves without a score has none. Columns: score, then the name of each scorer with its score.
+    A row that some scorer leaves without a score has none. Columns: score, then the name of each
+    scorer with its score.
 
     >>> long = lambda batch: [len(t) for t in batch["completion"].to_pylist()]
     >>> calm = lambda batch: [-t.count("!") for t in batch["completion"].to_pylist()]
@@ -179,14 +198,27 @@ class Ensemble:
         if not self.scorers:
             raise BadArgument("ensemble: no scorers; expected at least one.")
         if self.combine not in ("mean", "min", "worst"):
-            raise BadArgument(f"ensemble: combine is not one of ('mean', 'min', 'worst'); got {self.combine!r}.")
-        if (self.combine == "worst") != (self.scales is not None) or (self.scales is not None and set(self.scales) != set(self.scorers)):
-            raise BadArgument(f"ensemble: worst needs one scale for each of {sorted(self.scorers)}, and only worst; got {self.scales!r}.")
-        if not all(isinstance(x, int | float | np.number) and 0 < x < np.inf for x in (self.scales or {}).values()):
+            raise BadArgument(
+                f"ensemble: combine is not one of ('mean', 'min', 'worst'); got {self.combine!r}."
+            )
+        if (self.combine == "worst") != (self.scales is not None) or (
+            self.scales is not None and set(self.scales) != set(self.scorers)
+        ):
+            raise BadArgument(
+                f"ensemble: worst needs one scale for each of {sorted(self.scorers)}, and only worst; got {self.scales!r}."
+            )
+        if not all(
+            isinstance(x, int | float | np.number) and 0 < x < np.inf
+            for x in (self.scales or {}).values()
+        ):
             raise BadArgument(f"ensemble: scales must be finite numbers > 0; got {self.scales!r}.")
         if "score" in self.scorers:
-            raise BadArgument("ensemble: no scorer can be named 'score': that is the combined column.")
-        object.__setattr__(self, "scorers", {name: as_scorer(scorer) for name, scorer in self.scorers.items()})
+            raise BadArgument(
+                "ensemble: no scorer can be named 'score': that is the combined column."
+            )
+        object.__setattr__(
+            self, "scorers", {name: as_scorer(scorer) for name, scorer in self.scorers.items()}
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -202,17 +234,25 @@ class Ensemble:
     def reads(self) -> tuple[str, ...] | None:
         """What one of them does; None: all columns."""
         each = [getattr(scorer, "reads", ()) for scorer in self.scorers.values()]
-        return None if None in each else tuple(dict.fromkeys(name for reads in each for name in reads))
+        return (
+            None if None in each else tuple(dict.fromkeys(name for reads in each for name in reads))
+        )
 
     @property
     def texts(self) -> tuple[str, ...]:
         """The texts of every scorer, its name before."""
-        return tuple(f"{name}_{text}" for name, scorer in self.scorers.items() for text in text_names(scorer))
+        return tuple(
+            f"{name}_{text}" for name, scorer in self.scorers.items() for text in text_names(scorer)
+        )
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
         """Those of the scorers, and how they are combined."""
-        parts = {f"{name}.{key}": value for name, scorer in self.scorers.items() for key, value in scorer.fingerprint.items()}
+        parts = {
+            f"{name}.{key}": value
+            for name, scorer in self.scorers.items()
+            for key, value in scorer.fingerprint.items()
+        }
         return {"combine": self.combine, "scales": json.dumps(self.scales, sort_keys=True), **parts}
 
     @property
@@ -222,7 +262,13 @@ class Ensemble:
 
     def with_shape(self, shape: Mapping[str, Any]) -> Ensemble:
         """Every scorer with its own."""
-        return replace(self, scorers={name: s.with_shape(shape[name]) if shape[name] else s for name, s in self.scorers.items()})
+        return replace(
+            self,
+            scorers={
+                name: s.with_shape(shape[name]) if shape[name] else s
+                for name, s in self.scorers.items()
+            },
+        )
 
     def prepare(self, batch: pa.RecordBatch) -> dict[str, Any]:
         """Every scorer's own first half."""
@@ -240,20 +286,35 @@ class Ensemble:
         for scored in done.values():
             for key, number in scored.counts.items():
                 counts[key] = counts.get(key, 0) + number
-        texts = {f"{name}_{text}": values for name, scored in done.items() for text, values in scored.texts.items()}
+        texts = {
+            f"{name}_{text}": values
+            for name, scored in done.items()
+            for text, values in scored.texts.items()
+        }
         whys = [scored.reasons for scored in done.values() if scored.reasons]
         reasons = [next((why for why in of_row if why), None) for of_row in zip(*whys, strict=True)]
-        return Scored({"score": score, **own}, np.logical_or.reduce(nulls) if nulls else None, counts, texts, reasons)
+        return Scored(
+            {"score": score, **own},
+            np.logical_or.reduce(nulls) if nulls else None,
+            counts,
+            texts,
+            reasons,
+        )
 
     def __call__(self, batch: pa.RecordBatch) -> Floats:
         """The combined score of each row, NaN where it has none."""
         scored = self.run(self.prepare(batch))
-        return scored.columns["score"] if scored.null is None else np.where(scored.null, np.nan, scored.columns["score"])
+        return (
+            scored.columns["score"]
+            if scored.null is None
+            else np.where(scored.null, np.nan, scored.columns["score"])
+        )
 
 
 def as_scorer(scorer: Any) -> Staged:
     """`scorer` in two halves: itself, or a function wrapped."""
-    # Not isinstance(scorer, Staged): before Python 3.12 that reads every member, and the fingerprint of a model is a hash of its weights.
+    # Not isinstance(scorer, Staged): before Python 3.12 that reads every member, and the
+    # fingerprint of a model is a hash of its weights.
     if callable(getattr(scorer, "prepare", None)) and callable(getattr(scorer, "run", None)):
         return scorer  # type: ignore[no-any-return]
     if callable(scorer):
@@ -270,12 +331,16 @@ def text_names(scorer: Any) -> tuple[str, ...]:
 
 
 def printed_date(part: Any) -> str | None:
-    """The date that the templates of a scorer or sampler print (`strftime_now`), YYYY-MM-DD; None: they print none."""
+    """The date that the templates of a scorer or sampler print (`strftime_now`), YYYY-MM-DD; None:
+    they print none.
+    """
     if isinstance(part, Ensemble):
         return next((date for each in part.scorers.values() if (date := printed_date(each))), None)
     inner = (getattr(part, name, None) for name in ("sampler", "parity"))
     own: str | None = getattr(part, "printed_date", None)
-    return own or next((date for each in inner if each is not None and (date := printed_date(each))), None)
+    return own or next(
+        (date for each in inner if each is not None and (date := printed_date(each))), None
+    )
 
 
 def with_template_date(part: Any, date: str) -> Any:
@@ -283,9 +348,14 @@ def with_template_date(part: Any, date: str) -> Any:
     if printed_date(part) is None:
         return part
     if isinstance(part, Ensemble):
-        return replace(part, scorers={name: with_template_date(each, date) for name, each in part.scorers.items()})
+        return replace(
+            part,
+            scorers={name: with_template_date(each, date) for name, each in part.scorers.items()},
+        )
     changed: dict[str, Any] = {
-        name: with_template_date(getattr(part, name), date) for name in ("sampler", "parity") if getattr(part, name, None) is not None
+        name: with_template_date(getattr(part, name), date)
+        for name in ("sampler", "parity")
+        if getattr(part, name, None) is not None
     }
     if getattr(part, "printed_date", None) and part.template_date is None:
         changed["template_date"] = date
@@ -293,7 +363,9 @@ def with_template_date(part: Any, date: str) -> Any:
 
 
 def on_its_date(part: Any, before: Mapping[str, Any]) -> Any:
-    """A scorer or sampler on the date of the run that goes on, whose fingerprint was `before`; else on today's, for the whole run."""
+    """A scorer or sampler on the date of the run that goes on, whose fingerprint was `before`; else
+    on today's, for the whole run.
+    """
     date = printed_date(part)
     if date is None:
         return part
@@ -304,7 +376,9 @@ def on_its_date(part: Any, before: Mapping[str, Any]) -> Any:
 def on_device(scorer: Any, device: str) -> Any:
     """The same scorer on another device; functions stay as they are."""
     if isinstance(scorer, Ensemble):
-        return replace(scorer, scorers={name: on_device(each, device) for name, each in scorer.scorers.items()})
+        return replace(
+            scorer, scorers={name: on_device(each, device) for name, each in scorer.scorers.items()}
+        )
     if hasattr(getattr(scorer, "sampler", None), "device"):  # a judge over a model in this process
         return replace(scorer, sampler=replace(scorer.sampler, device=device))
     return replace(scorer, device=device) if hasattr(scorer, "device") else scorer

@@ -1,0 +1,380 @@
+"""A plan over an `IterableDataset`: a stream of whole prompts, or a temporary file ranked out of
+core; and what a fork must not do.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from prefmill.datasets.tables import Layout, info_of, package, plain_types, tables_of
+from prefmill.disk.whole import temporary
+from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
+from prefmill.forks import lost_threads
+from prefmill.plans import BestOf, Pairs, Plan, Unpaired, kept_columns, named, roles_of
+from prefmill.plans.thresholds import settled, unfit, unsettled
+from prefmill.polars import apply as lazily
+from prefmill.polars import scale_of, scores_of
+from prefmill.pools.stream import reader_of, starts_of_groups, whole_groups
+from prefmill.pools.stream import tables_of as tables_of_source
+from prefmill.table.conform import NotHeld, conformed
+from prefmill.table.fits import fits_table
+from prefmill.table.json_values import without_marks
+from prefmill.table.roles import RoleNames, Roles
+
+CHUNK_ROWS = 4096
+_READ_ROWS, _PEEK_ROWS = 8192, 1000
+# A clustered stream that does not say where its thresholds are shows so many rows of its scores
+# first.
+_HELD_ROWS = 10_000
+
+
+def streamed(ds: Any, layout: Layout, names: RoleNames, clustered: bool, chunk_rows: int) -> Any:
+    """What `layout`'s plan makes of the `IterableDataset` `ds`, as another one; nothing is read but
+    the first rows if types are unknown.
+    """
+    from datasets.iterable_dataset import ArrowExamplesIterable
+
+    stream = Stream.over(ds, layout, names, clustered, chunk_rows)
+    info = info_of(stream.features, ds.info)
+    return package().IterableDataset(
+        ArrowExamplesIterable(stream.tables, {}), info=info, split=ds.split
+    )
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What an `IterableDataset` of ours reads from; it can be pickled, and read any number of
+    times.
+    """
+
+    ds: Any
+    layout: Layout
+    roles: Roles
+    schema: pa.Schema
+    features: Any
+    clustered: bool
+    chunk_rows: int
+    read_rows: int  # at a time
+
+    @classmethod
+    def over(
+        cls, ds: Any, layout: Layout, names: RoleNames, clustered: bool, chunk_rows: int
+    ) -> Stream:
+        plan = layout.plan
+        if clustered and (wide := _wide(plan)):
+            raise BadArgument(
+                f"datasets: {wide} looks at all rows; got clustered, which sees one prompt at a time.",
+                hint="leave clustered out.",
+            )
+        if type(chunk_rows) is not int or chunk_rows < 1:
+            raise BadArgument(
+                f"datasets: chunk_rows must be a whole number >= 1; got {chunk_rows!r}."
+            )
+        # Without features, the first rows say what the types are: here and whenever it is read, as
+        # many of them.
+        read_rows = _READ_ROWS if ds.features else _PEEK_ROWS
+        columns = ds.column_names or reader_of(ds, rows=read_rows).schema.names
+        fits = (
+            fits_table(pa.Table.from_batches([], ds.features.arrow_schema)) if ds.features else None
+        )
+        roles = roles_of(plan, names, columns, where="datasets", fits=fits)
+        kept_columns(plan, layout.keep, columns, (), where="datasets")
+        used = layout.columns(roles, columns)
+        narrow = ds.select_columns(used)
+        schema = (ds.features.arrow_schema if ds.features else None) or reader_of(
+            narrow, rows=read_rows
+        ).schema
+        schema = plain_types(pa.schema([schema.field(name) for name in used]))
+        if not ds.features:  # whole numbers at first, and fractions later
+            scores = {
+                name for name in used if pa.types.is_primitive(schema.field(name).type)
+            } & set(_numbers(plan, roles))
+            schema = pa.schema(
+                [
+                    (field.name, pa.float64() if field.name in scores else field.type)
+                    for field in schema
+                ]
+            )
+        return cls(
+            narrow,
+            layout,
+            roles,
+            schema,
+            layout.features(schema, roles),
+            clustered,
+            chunk_rows,
+            read_rows,
+        )
+
+    def tables(self) -> Iterator[tuple[str, pa.Table]]:
+        """Keys and tables, as `ArrowExamplesIterable` wants them."""
+        for number, table in enumerate(self._made_elsewhere() if lost_threads() else self.made()):
+            yield str(number), table
+
+    def made(self) -> Iterator[pa.Table]:
+        for rows in self._clustered() if self.clustered else self._clustering():
+            yield from tables_of(self.layout(rows), self.features.arrow_schema)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            for table in tables_of_source(self.ds, rows=self.read_rows):
+                yield from conformed(
+                    self._with_float_scores(without_marks(table)), self.schema
+                ).to_batches()
+        except NotHeld as error:
+            raise BadInput(
+                f"datasets: a row does not have the types of the first ones; {error}; expected {self.schema.to_string()!r}.",
+                hint="say what the types are: ds.cast(Features(...)), or Features where the dataset is made.",
+            ) from None
+
+    def _with_float_scores(self, table: pa.Table) -> pa.Table:
+        """Scores as the float64 that they are to every plan, whole numbers beyond its 53 bits
+        too.
+        """
+        for name in _numbers(self.layout.plan, self.roles):
+            if pa.types.is_float64(self.schema.field(name).type) and name in table.column_names:
+                column = table[name]
+                if pa.types.is_integer(column.type) or pa.types.is_decimal(column.type):
+                    table = table.set_column(
+                        table.column_names.index(name), name, column.cast(pa.float64(), safe=False)
+                    )
+        return table
+
+    def _clustered(self) -> Iterator[pl.DataFrame]:
+        key = list(self.roles.group) or [self.roles.prompt]
+        seen, first = _Seen(key), 0
+        for plan, chunk in self._decided(
+            whole_groups(self._batches(), prompt=key, rows=self.chunk_rows, largest=None)
+        ):
+            seen.refuse_return(chunk, first)
+            frame = pl.DataFrame(pl.from_arrow(chunk))
+            how: dict[str, Any] = {
+                "keep": self.layout.keep,
+                "trainer": self.layout.trainer,
+                "first": first,
+            }
+            yield lazily(plan, frame, **how, **named(self.roles)).collect(engine="in-memory")
+            first += chunk.num_rows
+
+    def _decided(self, chunks: Iterator[pa.Table]) -> Iterator[tuple[Plan, pa.Table]]:
+        """Chunks, each with the plan to run over it: thresholds that wait for the scores are
+        decided by the first rows.
+        """
+        plan = self.layout.plan
+        if not unsettled(plan):
+            yield from ((plan, chunk) for chunk in chunks)
+            return
+        held: list[pa.Table] = []
+        scores = pl.Series("score", dtype=pl.Float64)
+        for chunk in chunks:
+            held.append(chunk)
+            scores = self._few(scores, chunk)
+            full = sum(table.num_rows for table in held) >= _HELD_ROWS
+            decided = self._decide(scores, strict=full)
+            if decided is None:
+                continue
+            yield from ((decided, table) for table in held)
+            yield from ((decided, self._still(scores, table)) for table in chunks)
+            return
+        if held:
+            decided = settled(plan, scale_of(scores), lambda: scores.len() == 2)
+            yield from ((decided, table) for table in held)
+
+    def _few(self, scores: pl.Series, chunk: pa.Table) -> pl.Series:
+        """The extremes of `scores` and of the scores of `chunk`, and one between them if there is
+        one: more decide nothing.
+        """
+        new = scores_of(self.layout.plan, pl.DataFrame(pl.from_arrow(chunk)), **named(self.roles))
+        distinct = pl.concat([scores, new]).unique().sort()
+        return distinct if distinct.len() < 3 else pl.concat([distinct.head(2), distinct.tail(1)])
+
+    def _decide(self, scores: pl.Series, *, strict: bool) -> Plan | None:
+        """The plan that the first rows' `scores` decide; None, or with `strict` an error, where
+        they do not.
+        """
+        plan, scale = self.layout.plan, scale_of(scores)
+        if not strict and not scale.around_usual:
+            return None
+        if strict and scale.low == scale.high and isinstance(plan, Pairs | Unpaired):
+            raise unfit(plan, scale)
+        try:
+            return settled(plan, scale, lambda: scores.len() == 2)
+        except ThresholdsUnfit:
+            if strict:
+                raise
+            return None
+
+    def _still(self, scores: pl.Series, chunk: pa.Table) -> pa.Table:
+        """`chunk`, unless the first rows were taken for labels and it has a third score."""
+        if scale_of(scores).around_usual:
+            return chunk
+        now = self._few(scores, chunk)
+        if now.len() > 2:
+            seen = " and ".join(f"{score:g}" for score in scores)
+            raise BadInput(
+                f"datasets: the first rows have the scores {seen} only, taken for labels;"
+                f" got scores from {now[0]:g} to {now[-1]:g}, with a third one.",
+                hint="name chosen_min and rejected_below, or leave clustered out.",
+            )
+        return chunk
+
+    def _clustering(self) -> Iterator[pl.DataFrame]:
+        with temporary() as home, self.job(home) as job:
+            ours = {
+                "_score": "score",
+                "_rank": "rank",
+                "_adjusted_score": "adjusted_score",
+                "_advantage": "advantage",
+            }
+            if self.roles.stage and isinstance(self.layout.plan, BestOf):
+                ours[self.roles.stage] = "stage"
+            for frame in job.frames():
+                yield frame.rename(ours, strict=False)
+
+    def job(self, home: Path) -> Any:
+        """The run over a file of all rows that are read."""
+        import pyarrow.parquet as pq
+
+        from prefmill.runs.job import opened
+
+        path = home / "rows.parquet"
+        with pq.ParquetWriter(path, self.schema, compression="zstd") as file:
+            for batch in self._batches():
+                file.write_batch(batch)
+        stage = (
+            [self.roles.stage] if self.roles.stage and isinstance(self.layout.plan, BestOf) else []
+        )
+        keep = [*stage, *self.layout.keep]
+        return opened(
+            self.layout.plan,
+            path,
+            roles=named(self.roles),
+            engine="duckdb",
+            keep=keep,
+            trainer=self.layout.trainer,
+            temp_dir=home,
+        )
+
+    def _made_elsewhere(self) -> Iterator[pa.Table]:
+        """`made` in a fresh process: this one was forked, and Polars' threads did not come along (a
+        DataLoader's workers are such).
+        """
+        import dill
+
+        with temporary() as home:
+            payload, failure = home / "stream", home / "failure"
+            payload.write_bytes(dill.dumps(self, recurse=True))
+            code = "import sys; sys.path[:] = sys.argv[3:]; from prefmill.datasets.streams import serve; serve(*sys.argv[1:3])"
+            command = [sys.executable, "-c", code, str(payload), str(failure), *sys.path]
+            worker = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            assert worker.stdout is not None
+            try:
+                with worker.stdout:
+                    for batch in _batches_from(worker.stdout):
+                        yield pa.Table.from_batches([batch])
+                if worker.wait() != 0:
+                    raise BadInput(
+                        failure.read_text()
+                        if failure.exists()
+                        else f"datasets: the reading process ended with {worker.returncode}."
+                    )
+            finally:
+                if worker.poll() is None:
+                    worker.kill()
+                    worker.wait()
+
+
+def _batches_from(pipe: Any) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from pa.ipc.open_stream(pipe)
+    except pa.ArrowInvalid:  # it ended early; why, its exit code and its last words say
+        return
+
+
+def serve(payload: str, failure: str) -> None:
+    """The other end of `_made_elsewhere`: the stream that `payload` holds, as Arrow IPC on
+    stdout.
+    """
+    import dill
+
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what others print does not belong in there
+    try:
+        stream: Stream = dill.loads(Path(payload).read_bytes())
+        with out, pa.ipc.new_stream(out, stream.features.arrow_schema) as file:
+            for table in stream.made():
+                file.write_table(table)
+    except Exception as error:
+        Path(failure).write_text(str(error))
+        raise SystemExit(1) from None
+
+
+def _numbers(plan: Plan, roles: Roles) -> list[str]:
+    """The columns of numbers that a plan reads as float64."""
+    scores = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
+    return [*scores, *(name for name in (roles.weight, roles.logprob) if name)]
+
+
+def _wide(plan: Plan) -> str:
+    """What of `plan` needs more than one prompt's rows, if anything does."""
+    if plan.normalize != "none":
+        return f"normalize {plan.normalize!r}"
+    if isinstance(plan, BestOf) and plan.scope == "pool":
+        return "scope 'pool'"
+    if isinstance(plan, BestOf) and plan.stages == "last":
+        return "stages 'last'"
+    if isinstance(plan, BestOf) and plan.length_control:
+        return "length_control"
+    return ""
+
+
+class _Seen:
+    """Which prompts went by, as 64-bit hashes (8 bytes each): they decide nothing but an error,
+    which names what to do.
+    """
+
+    def __init__(self, key: list[str]) -> None:
+        self.key = key
+        self.old: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
+        self.new: list[npt.NDArray[np.uint64]] = []
+
+    def refuse_return(self, chunk: pa.Table, first: int) -> None:
+        """Raise for a prompt of `chunk` that had its run of rows before; `first` is the position of
+        the chunk.
+        """
+        heads = np.logical_or.reduce(
+            [starts_of_groups(chunk[name].combine_chunks()) for name in self.key]
+        )
+        keys = (
+            pl.DataFrame(pl.from_arrow(chunk.select(self.key)))
+            .with_row_index("_row")
+            .filter(pl.Series(heads))
+            .drop_nulls(self.key)
+        )
+        hashes = keys.select(self.key).hash_rows().to_numpy()
+        again = np.zeros(len(hashes), bool)
+        again[np.setdiff1d(np.arange(len(hashes)), np.unique(hashes, return_index=True)[1])] = True
+        for known in [self.old, *self.new]:
+            if len(known):
+                at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+                again |= known[at] == hashes
+        if again.any():
+            row = first + int(keys["_row"][int(np.flatnonzero(again)[0])])
+            raise BadInput(
+                f"datasets: the prompt of row {row} comes back after other prompts; got clustered, expected its rows side by side.",
+                hint="leave clustered out: the rows are then put together first.",
+            )
+        self.new.append(np.sort(hashes))
+        if sum(map(len, self.new)) > len(self.old) // 8 + 65_536:
+            self.old, self.new = np.sort(np.concatenate([self.old, *self.new])), []

@@ -1,0 +1,220 @@
+"""A `Dataset` as a frame over the same memory, and what a plan makes of it as a `Dataset` again,
+kept in its cache.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from prefmill._version import __version__
+from prefmill.disk.whole import Staging
+from prefmill.errors import MissingPackage
+from prefmill.plans import (
+    BestOf,
+    Pairs,
+    Plan,
+    Unpaired,
+    kept_columns,
+    named,
+    roles_of,
+    used_columns,
+)
+from prefmill.polars import apply as lazily
+from prefmill.readers.json_lines import decoded_table
+from prefmill.readers.staging import plain_schema
+from prefmill.table.context import CARRIED, SYSTEM
+from prefmill.table.fits import fits_table
+from prefmill.table.json_values import holds, is_marked, without_marks
+from prefmill.table.roles import RoleNames, Roles
+from prefmill.writers.layouts import Format, arrow_schema, arrow_tables, convert
+
+_BATCH_BYTES = 64 << 20
+FORMATS: dict[str, Format] = {
+    "pairs": "trl",
+    "unpaired": "kto",
+    "best_of": "pool",
+    "advantages": "pool",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A plan and how its rows are laid out; picks take the names that `convert` knows them by."""
+
+    plan: Plan
+    format: Format
+    chat: bool
+    margin_scale: float | None
+    keep: tuple[str, ...] = ()
+
+    @property
+    def trainer(self) -> bool:
+        """Whether rows are laid out for a trainer, and not as rows of a pool."""
+        return self.format != "pool" or isinstance(self.plan, Pairs | Unpaired)
+
+    def columns(self, roles: Roles, there: Sequence[str]) -> list[str]:
+        """Those of the columns `there` that are read."""
+        context = [name for name in (*SYSTEM, *CARRIED) if name in there and self.trainer]
+        return [*dict.fromkeys([*used_columns(self.plan, roles), *self.keep, *context])]
+
+    def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
+        if not self.trainer:
+            return rows
+        if isinstance(self.plan, BestOf):
+            rows = rows.rename({"score": "_score", "rank": "_rank"}).drop(
+                ["adjusted_score"] if self.plan.length_control else []
+            )
+        return convert(rows, format=self.format, chat=self.chat, margin_scale=self.margin_scale)
+
+    def features(self, schema: pa.Schema, roles: Roles) -> Any:
+        """The features of what comes out where the columns of `roles` have the types of
+        `schema`.
+        """
+        dtypes = pl.DataFrame(pa.Table.from_batches([], schema=schema)).schema
+        rows = lazily(
+            self.plan,
+            pl.LazyFrame(schema=dtypes),
+            keep=self.keep,
+            trainer=self.trainer,
+            **named(roles),
+        ).collect_schema()
+        return package().Features.from_arrow_schema(
+            arrow_schema(self(pl.DataFrame(schema=rows)).schema)
+        )
+
+
+def package() -> Any:
+    """The package `datasets`, or `MissingPackage`."""
+    try:
+        import datasets
+    except ImportError:
+        raise MissingPackage.for_extra("datasets", "datasets", "datasets") from None
+    return datasets
+
+
+def tables_of(rows: pl.DataFrame, schema: pa.Schema) -> Iterator[pa.Table]:
+    """`rows` in the Arrow types of `schema`, in slices whose texts a 32-bit offset can reach."""
+    yield from arrow_tables(rows, schema, _BATCH_BYTES)
+
+
+def info_of(features: Any, of: Any) -> Any:
+    """What is known of the data besides its features: description, license and the like stay those
+    of the source.
+    """
+    about = {name: getattr(of, name) for name in ("description", "citation", "homepage", "license")}
+    return package().DatasetInfo(features=features, **about)
+
+
+def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
+    """What `layout`'s plan makes of the `Dataset` `ds`, as another one: read from its cache, or
+    made at once.
+    """
+    datasets = package()
+    plan = layout.plan
+    roles = roles_of(plan, names, ds.column_names, where="datasets", fits=fits_table(ds.data.table))
+    kept_columns(plan, layout.keep, ds.column_names, (), where="datasets")
+    columns = layout.columns(roles, ds.column_names)
+    table = used_table(ds, columns)
+    features = layout.features(plain_types(table.schema), roles)
+    info = info_of(features, ds.info)
+    fingerprint = _fingerprint(ds, layout, roles)
+    path = _cache_file(ds, fingerprint)
+    if path is None or not path.exists():
+        made = lazily(
+            plan, frame_of(ds, table), keep=layout.keep, trainer=layout.trainer, **named(roles)
+        )
+        rows = layout(made.collect())
+        tables = tables_of(rows, features.arrow_schema)
+        if path is None:
+            table = pa.concat_tables([pa.Table.from_batches([], features.arrow_schema), *tables])
+            return datasets.Dataset(table, info=info, split=ds.split, fingerprint=fingerprint)
+        _write(tables, features, path, fingerprint)
+    return datasets.Dataset.from_file(str(path), info=info, split=ds.split)
+
+
+def used_table(ds: Any, columns: list[str]) -> pa.Table:
+    """These columns of `ds` as they lie in memory; those of Arrow's type for JSON decoded."""
+    table = ds.data.table.select(columns)
+    return (
+        decoded_table(table, "datasets")
+        if any(holds(field.type, is_marked) for field in table.schema)
+        else table
+    )
+
+
+def plain_types(schema: pa.Schema) -> pa.Schema:
+    """Arrow types without views and dictionaries; a column of nothing but nulls is text."""
+    plain = plain_schema(schema)
+    return pa.schema(
+        [
+            (field.name, pa.string() if pa.types.is_null(field.type) else field.type)
+            for field in plain
+        ]
+    )
+
+
+def frame_of(ds: Any, table: pa.Table) -> pl.DataFrame:
+    """The rows of `ds` in `table`, its columns or some of them; an indices mapping picks rows
+    without touching their texts.
+    """
+    frame = pl.DataFrame(pl.from_arrow(without_marks(table), rechunk=False)).cast(
+        {pl.Null: pl.String}
+    )
+    if ds._indices is not None:  # the one private name: `ds[:]` would copy all texts
+        # In one chunk: from several, Polars gathers by copying the texts.
+        frame = frame.rechunk()[pl.Series(ds._indices.column(0))]
+    return frame
+
+
+def _fingerprint(ds: Any, layout: Layout, roles: Roles) -> str:
+    """Of the input's fingerprint, the plan's hash, roles and layout; nothing in it depends on the
+    process.
+    """
+    from datasets.fingerprint import Hasher
+
+    said = [
+        "prefmill",
+        __version__,
+        ds._fingerprint,
+        layout.plan.kind,
+        layout.plan.hash(),
+        named(roles),
+        layout.format,
+        layout.chat,
+    ]
+    return str(
+        Hasher.hash_bytes(
+            json.dumps([*said, layout.margin_scale, layout.keep], sort_keys=True).encode()
+        )
+    )
+
+
+def _cache_file(ds: Any, fingerprint: str) -> Path | None:
+    """Where the result is kept: beside the first file of `ds`; None where `ds` is in memory, or
+    caching is off.
+    """
+    datasets = package()
+    if not ds.cache_files or not datasets.is_caching_enabled():
+        return None
+    return Path(ds.cache_files[0]["filename"]).parent / f"cache-{fingerprint}.arrow"
+
+
+def _write(tables: Iterable[pa.Table], features: Any, path: Path, fingerprint: str) -> None:
+    """An Arrow stream as `datasets` writes its own, there at once or not at all."""
+    said = json.dumps({"info": {"features": features.to_dict()}, "fingerprint": fingerprint})
+    schema = features.arrow_schema.with_metadata({"huggingface": said})
+    with Staging(
+        [path], where="datasets", shared=True
+    ) as staging:  # the ranks of a training all map
+        hidden = str(staging.path(path))
+        with pa.OSFile(hidden, "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+            for table in tables:
+                stream.write_table(table.replace_schema_metadata(schema.metadata))
+        staging.publish(overwrite=True)

@@ -1,0 +1,1 @@
+"""Sample, score, select, train, and again."""

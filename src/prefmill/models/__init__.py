@@ -1,0 +1,1 @@
+"""What scoring and sampling share: loading, tokens, templates, clients."""

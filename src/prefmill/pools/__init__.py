@@ -1,0 +1,1 @@
+"""Candidates and prompts: any source as Arrow batches, whole prompt groups."""

@@ -1,0 +1,545 @@
+"""Arrow batches in, Arrow batches out: any source, whole prompt groups, and work done ahead in
+threads.
+
+    source ──reader_of──▶ batches ──whole_groups──▶ chunks ──prepare (own thread)──▶ tokens ──run──▶
+    scores
+
+`score_stream` holds a few chunks at a time, however long the source is. Files, resumption and rows
+that are not in prompt order are the business of `prefmill.score`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prefmill.errors import BadArgument, BadInput, BadRow, ColumnMissing
+from prefmill.readers.staging import plain_schema, said
+from prefmill.sampling.samplers import whole_text
+from prefmill.table.conform import NotHeld, conformed
+from prefmill.table.fits import fits_table
+from prefmill.table.json_values import holds, is_marked, without_marks
+from prefmill.table.roles import Fits, RoleNames, Roles
+
+if TYPE_CHECKING:
+    from prefmill.scoring.scorers import Scored
+
+_T = TypeVar("_T")
+CHUNK_ROWS = 512
+# Times chunk_rows: a prompt with more candidates is cut for a scorer that does not compare them,
+# which costs sharing and nothing else.
+_LARGEST_GROUP = 16
+READ_ROWS = 8192
+
+
+def reader_of(source: Any, *, rows: int = READ_ROWS) -> pa.RecordBatchReader:
+    """`source` as a stream of record batches of about `rows` rows, in plain Arrow types (no views,
+    no dictionaries); nothing is read yet.
+
+    Takes a Polars LazyFrame or DataFrame, a DuckDB relation, a `datasets` Dataset or
+    IterableDataset, a pyarrow Table, RecordBatch, RecordBatchReader or dataset, and whatever has
+    `__arrow_c_stream__`. A source that can be read once is used up.
+
+    >>> reader_of(pa.table({"prompt": ["p"], "completion": ["a"]})).read_all().num_rows
+    1
+    """
+    reader = _reader_of(source, rows)
+    plain = plain_schema(reader.schema)
+    if reader.schema.equals(plain):
+        return reader
+    json_columns = [field.name for field in reader.schema if holds(field.type, is_marked)]
+    if json_columns:
+        raise BadInput(
+            f"stream: the column {json_columns[0]!r} is JSON text (arrow.json), and a stream's types must be known at once.",
+            hint="give it as files, a table or a Dataset that is not streamed: those are decoded; or cast it to text or messages.",
+        )
+    batches = (
+        batch
+        for table in reader_tables(reader)
+        for batch in without_marks(table).cast(plain).to_batches()
+    )
+    return pa.RecordBatchReader.from_batches(plain, batches)
+
+
+def reader_tables(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """The batches of `reader`, each as a table."""
+    for batch in reader:
+        yield pa.Table.from_batches([batch])
+
+
+def tables_of(source: Any, *, rows: int = READ_ROWS) -> Iterator[pa.Table]:
+    """`source` as tables of about `rows` rows, each with the types that it has there, for who can
+    unite them.
+
+    A stream of rows without features has the types of each batch: a key that only later rows have,
+    or a fraction after whole numbers.
+    """
+    if type(source).__module__.partition(".")[0] == "datasets":
+        yield from _tables_of_dataset(source, rows)
+    else:
+        reader = _reader_of(source, rows)
+        yield reader.schema.empty_table()  # a source without rows has columns all the same
+        yield from reader_tables(reader)
+
+
+def _reader_of(source: Any, rows: int) -> pa.RecordBatchReader:
+    if isinstance(source, pa.RecordBatchReader):
+        return source
+    if isinstance(source, pa.RecordBatch):
+        return pa.RecordBatchReader.from_batches(source.schema, [source])
+    if isinstance(source, pa.Table):
+        return source.to_reader(max_chunksize=rows)
+    module = type(source).__module__.partition(".")[0]
+    if module == "polars":
+        if hasattr(
+            source, "collect_batches"
+        ):  # a LazyFrame: run by the streaming engine, batch by batch
+            return pa.RecordBatchReader.from_stream(source.collect_batches(chunk_size=rows))
+        return pa.RecordBatchReader.from_stream(source)
+    if module in ("duckdb", "_duckdb"):
+        return source.to_arrow_reader(rows)
+    if module == "datasets":
+        return _reader_of_dataset(source, rows)
+    if hasattr(source, "to_reader"):
+        return source.to_reader()
+    if hasattr(source, "scanner"):
+        return source.scanner(batch_size=rows).to_reader()
+    if hasattr(source, "__arrow_c_stream__"):
+        return pa.RecordBatchReader.from_stream(source)
+    raise BadArgument(
+        f"stream: cannot read batches from a {type(source).__name__}; expected files, a Polars, DuckDB, datasets or pyarrow source.",
+        hint="pa.RecordBatchReader.from_batches(schema, batches) wraps any iterator of batches.",
+    )
+
+
+def _reader_of_dataset(source: Any, rows: int) -> pa.RecordBatchReader:
+    tables = _tables_of_dataset(source, rows)
+    first = next(tables)
+    schema = first.schema
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for number, table in enumerate(itertools.chain([first], tables)):
+            try:
+                yield from conformed(table, schema).to_batches()
+            except NotHeld as error:
+                raise BadInput(
+                    f"stream: rows {number * rows} to {number * rows + table.num_rows - 1} do not have the types of the first; {error}.",
+                    hint="say what the types are: ds.cast(Features(...)), or Features where the dataset is made.",
+                ) from None
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _tables_of_dataset(source: Any, rows: int) -> Iterator[pa.Table]:
+    """Its rows as tables; at least one, and an error that names the rows where one column holds
+    what Arrow cannot unite.
+    """
+    if hasattr(source, "keys"):
+        raise BadArgument(
+            f"stream: a dataset with splits; got {sorted(source)}, expected one of them.",
+            hint=f"pass one of them, for example dataset[{'train' if 'train' in source else sorted(source)[0]!r}].",
+        )
+    first = 0
+    for batch in source.with_format("arrow" if source.features else None).iter(batch_size=rows):
+        table = batch if isinstance(batch, pa.Table) else _table_of(batch, first)
+        first += table.num_rows
+        yield table
+    if not first:
+        if source.features is None:
+            raise BadInput(
+                "stream: the dataset has no rows, and no features that say what its columns are."
+            )
+        yield source.features.arrow_schema.empty_table()
+
+
+def _table_of(columns: dict[str, list[Any]], first: int) -> pa.Table:
+    """Python values as a table, each column of the type that holds all of them; `first` is the
+    number of the first row.
+    """
+    arrays = []
+    for name, values in columns.items():
+        reasons = []
+        for kind in (
+            None,
+            pa.uint64(),
+            pa.decimal128(38, 0),
+        ):  # whole numbers that int64 does not hold
+            try:
+                arrays.append(pa.array(values, kind))
+                break
+            except (pa.ArrowException, OverflowError) as error:
+                reasons.append(said(error))
+        else:
+            raise BadInput(
+                f"stream: rows {first} to {first + len(values) - 1}: the column {name!r} holds values of several kinds; {reasons[0]}.",
+                hint="make them of one kind, or say what the types are: Features where the dataset is made.",
+            )
+    return pa.Table.from_arrays(arrays, names=list(columns))
+
+
+def paths_of(inputs: Any, home: Path) -> list[str]:
+    """`inputs` as paths; a source in memory is written to a Parquet file in `home`, a few batches
+    at a time.
+    """
+    import pyarrow.parquet as pq
+
+    if isinstance(inputs, str | Path):
+        return [str(inputs)]
+    if isinstance(inputs, list | tuple) and all(isinstance(each, str | Path) for each in inputs):
+        return [str(each) for each in inputs]
+    paths: list[str] = []
+    file: pq.ParquetWriter | None = None
+    try:
+        for table in tables_of(inputs):
+            if any(
+                holds(field.type, pa.types.is_string_view) for field in table.schema
+            ):  # Parquet's writer cannot slice nested ones
+                table = without_marks(table).cast(plain_schema(table.schema))
+            if file is None or not file.schema.equals(
+                table.schema
+            ):  # reading unites the types of files
+                if file is not None:
+                    file.close()
+                paths.append(str(home / f"source-{len(paths)}.parquet"))
+                file = pq.ParquetWriter(
+                    paths[-1],
+                    table.schema,
+                    compression="zstd",
+                    compression_level=1,
+                    use_dictionary=False,
+                )
+            file.write_table(table)
+    finally:
+        if file is not None:
+            file.close()
+    return paths
+
+
+def starts_of_groups(prompts: pa.Array) -> npt.NDArray[np.bool_]:
+    """Which rows have another prompt than the row before, shape (rows,); the first row has. Message
+    lists compare by structure.
+    """
+    if len(prompts) == 0:
+        return np.zeros(0, bool)
+    if pa.types.is_nested(prompts.type):
+        said = prompts.to_pylist()
+        return np.array([True, *(a != b for a, b in itertools.pairwise(said))])
+    other = pc.not_equal(prompts[1:], prompts[:-1])
+    nulls = np.asarray(prompts.is_null())
+    differ = np.asarray(pc.fill_null(other, False)) | (nulls[1:] != nulls[:-1])
+    return np.concatenate(([True], differ))
+
+
+def whole_groups(
+    batches: Iterable[pa.RecordBatch],
+    *,
+    prompt: str | Sequence[str] = "prompt",
+    rows: int = CHUNK_ROWS,
+    largest: int | None = _LARGEST_GROUP,
+) -> Iterator[pa.Table]:
+    """Chunks of about `rows` rows that never cut a run of equal prompts, whatever the batches were;
+    of the column `prompt`, or columns.
+
+    A run of more than `largest` times `rows` is cut all the same, to bound memory; with None never.
+
+    >>> table = pa.table({"prompt": ["p", "p", "q", "q", "r"]})
+    >>> [chunk["prompt"].to_pylist() for chunk in whole_groups(table.to_batches(max_chunksize=1), rows=2)]
+    [['p', 'p'], ['q', 'q'], ['r']]
+    """
+    columns = [prompt] if isinstance(prompt, str) else list(prompt)
+    most = None if largest is None else largest * rows
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        held.append(batch)
+        count += batch.num_rows
+        if count <= rows:
+            continue
+        table = pa.Table.from_batches(held)
+        heads = np.flatnonzero(
+            np.logical_or.reduce(
+                [starts_of_groups(table[name].combine_chunks()) for name in columns]
+            )
+        )
+        done = 0
+        while count - done > rows:
+            last = int(
+                heads[np.searchsorted(heads, done + rows, side="right") - 1]
+            )  # the last group that begins within reach
+            following = (
+                int(heads[np.searchsorted(heads, last, side="right")])
+                if last < heads[-1]
+                else count
+            )
+            if last > done:
+                cut = last
+            elif following < count or (most is not None and count - done > most):
+                cut = following if most is None else min(following, done + most)
+            else:
+                break  # one group so far, and more of it may come
+            yield table.slice(done, cut - done)
+            done = cut
+        held, count = table.slice(done).to_batches(), count - done
+    if count:
+        yield pa.Table.from_batches(held)
+
+
+def ahead(items: Iterable[_T], *, depth: int = 2, name: str = "prefmill-ahead") -> Iterator[_T]:
+    """`items`, made in a thread of their own, at most `depth` of them before they are asked for.
+
+    An exception there is raised here. When the iterator is closed the thread stops at its next
+    item.
+
+    >>> list(ahead(range(3)))
+    [0, 1, 2]
+    """
+    waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
+    stop = threading.Event()
+    end = object()
+
+    def put(item: tuple[bool, Any]) -> None:
+        while not stop.is_set():
+            try:
+                waiting.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            break
+
+    def work() -> None:
+        try:
+            for item in items:
+                put((True, item))
+                if stop.is_set():
+                    return
+            put((True, end))
+        except BaseException as error:
+            put((False, error))
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    try:
+        while True:
+            fine, item = waiting.get()
+            if not fine:
+                raise item
+            if item is end:
+                return
+            yield item
+    finally:
+        stop.set()
+        thread.join(timeout=10)
+
+
+def score_stream(
+    source: Any,
+    scorer: Any,
+    *,
+    score_column: str = "score",
+    chunk_rows: int = CHUNK_ROWS,
+    on_bad_row: Literal["error", "null"] = "error",
+    **roles: Any,
+) -> pa.RecordBatchReader:
+    """The batches of `source` with the columns of `scorer` behind theirs, in the same order; Arrow
+    in, Arrow out, a few chunks in memory.
+
+    source  anything that `reader_of` takes; rows of one prompt should stand together
+    (`prefmill.score` sees to that itself), and have to
+            where the scorer says that it compares them.
+    scorer  a function over record batches, or `RewardModel`, `LogProb`, `ImplicitReward`,
+    `JudgeScorer`, `EndpointScorer`, `Ensemble`. on_bad_row  a row that cannot be scored
+    (`errors.BAD_ROW`) is an `error` that names it, or has a `null` score.
+    roles   `prompt`, `completion`, `id`: the columns, where they are not called so.
+
+    Score columns are float64, and what a judge said is text; a row with a null prompt or completion
+    has a null score, and so has one that the scorer leaves out.
+    Reading and tokenising run ahead in their own threads. Raises `BadRow`.
+
+    >>> batch = pa.record_batch({"prompt": ["p", "p"], "completion": ["a", "bcd"]})
+    >>> score_stream(batch, lambda batch: [len(t) for t in batch["completion"].to_pylist()]).read_all()["score"].to_pylist()
+    [1.0, 3.0]
+    """
+    from prefmill.scoring.bad_rows import RowGuard, check_on_bad_row, with_bad_rows
+    from prefmill.scoring.scorers import as_scorer, text_names
+
+    check_on_bad_row("stream", on_bad_row)
+    staged = with_bad_rows(as_scorer(scorer), on_bad_row)
+    guard = RowGuard(staged, on_bad_row)
+    reader = reader_of(source)
+    found = text_roles(
+        reader.schema.names,
+        roles,
+        where="stream",
+        fits=fits_table(pa.Table.from_batches([], reader.schema)),
+    )
+    others = others_of(staged, reader.schema.names, found)
+    names = score_names(staged.columns, score_column, reader.schema.names, text_names(staged))
+    kinds = [pa.float64()] * len(staged.columns) + [pa.string()] * len(text_names(staged))
+    schema = reader.schema
+    for name, kind in zip(names, kinds, strict=True):
+        schema = schema.append(pa.field(name, kind))
+
+    def chunks() -> Iterator[tuple[pa.Table, npt.NDArray[np.int64], pa.RecordBatch, int]]:
+        first = 0
+        seen: set[bytes] | None = set() if _insists(staged) else None
+        largest = None if compares(staged) else _LARGEST_GROUP
+        for table in whole_groups(reader, prompt=found.prompt, rows=chunk_rows, largest=largest):
+            if seen is not None:
+                _refuse_scattered(table[found.prompt].combine_chunks(), seen, first)
+            usable, batch = batch_of(table, found, others)
+            yield table, usable, batch, first
+            first += table.num_rows
+
+    def prepared() -> Iterator[tuple[pa.Table, npt.NDArray[np.int64], int, Any]]:
+        for table, usable, batch, first in ahead(chunks(), name="prefmill-read"):
+            try:
+                yield table, usable, first, guard.prepare(batch)
+            except BadRow as error:
+                raise error.named(f"row {first + int(usable[error.row])}") from error
+
+    def scored() -> Iterator[pa.RecordBatch]:
+        for table, usable, first, work in ahead(prepared(), name="prefmill-tokenise"):
+            try:
+                done = guard.run(work)
+            except BadRow as error:
+                raise error.named(f"row {first + int(usable[error.row])}") from error
+            for name, column in zip(names, score_arrays(done, usable, table.num_rows), strict=True):
+                table = table.append_column(pa.field(name, column.type), column)
+            yield from table.cast(schema).to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, scored())
+
+
+def text_roles(
+    columns: list[str], named: RoleNames | dict[str, Any], *, where: str, fits: Fits | None = None
+) -> Roles:
+    """The columns of prompt and completion (and id); a score is what is yet to be made."""
+    unmade = "__prefmill_score"
+    given: RoleNames = {**named, "score": unmade}  # type: ignore[typeddict-item]
+    try:
+        return Roles.resolve([*columns, unmade], given, needed=("id",), where=where, fits=fits)
+    except ColumnMissing as error:  # what is not in the input does not belong into the message
+        raise ColumnMissing(error.message.replace(f", '{unmade}'", ""), hint=error.hint) from None
+
+
+def score_names(
+    columns: tuple[str, ...], score_column: str, taken: list[str], texts: tuple[str, ...] = ()
+) -> list[str]:
+    """The columns that scoring adds: the score under its name, all others behind it (`score_mean`),
+    texts last (`score_verdict`).
+    """
+    names = [
+        score_column if name == columns[0] else f"{score_column}_{name}"
+        for name in (*columns, *texts)
+    ]
+    known = {
+        name.casefold(): name for name in taken
+    }  # names that differ in case only cannot be read again
+    there = [known[name.casefold()] for name in names if name.casefold() in known]
+    if there:
+        raise BadArgument(
+            f"score: the input already has a column {there[0]!r}; got {taken}.",
+            hint="--score-column NAME (score_column=NAME) writes another.",
+        )
+    if len({name.casefold() for name in names}) < len(names):
+        raise BadArgument(
+            f"score: columns that differ in case only cannot be read again; got {names}.",
+            hint="name the scorers otherwise.",
+        )
+    return names
+
+
+def batch_of(
+    table: pa.Table, roles: Roles, others: Sequence[str] = ()
+) -> tuple[npt.NDArray[np.int64], pa.RecordBatch]:
+    """The rows that can be scored, as a batch of prompt, completion, group and `others`, and which
+    rows they are, shape (their number,).
+    """
+    prompt, completion = (
+        table[roles.prompt].combine_chunks(),
+        table[roles.completion].combine_chunks(),
+    )
+    group = pa.array(np.cumsum(starts_of_groups(prompt)), pa.int64())
+    columns = {
+        "prompt": prompt,
+        "completion": completion,
+        "group": group,
+        **{name: table[name].combine_chunks() for name in others},
+    }
+    batch = pa.record_batch(columns)
+    usable = np.flatnonzero(np.asarray(prompt.is_valid()) & np.asarray(completion.is_valid()))
+    return usable, batch if len(usable) == len(prompt) else batch.take(pa.array(usable))
+
+
+def compares(scorer: Any) -> bool:
+    """Whether a row's score may hang on the other rows of its prompt: a scorer that does not say so
+    is never shown half a prompt.
+    """
+    return bool(getattr(scorer, "compares", True))
+
+
+def _insists(scorer: Any) -> bool:
+    """Whether the scorer itself says that it compares the rows of a prompt."""
+    parts = getattr(scorer, "scorers", None)
+    if parts is not None:
+        return any(_insists(part) for part in parts.values())
+    return getattr(getattr(scorer, "function", scorer), "compares", False) is True
+
+
+def _refuse_scattered(prompts: pa.Array, seen: set[bytes], first: int) -> None:
+    """Raise `BadInput` for a prompt that came before, apart from these rows; `first` is the place
+    of the first of them.
+    """
+    for row in np.flatnonzero(starts_of_groups(prompts)).tolist():
+        prompt = prompts[row].as_py()
+        if prompt is None:
+            continue
+        key = hashlib.blake2b(
+            repr(prompt).encode("utf-8", "surrogatepass"), digest_size=16
+        ).digest()
+        if key in seen:
+            raise BadInput(
+                f"stream: row {first + row} has a prompt that earlier rows have, apart from it; this scorer compares a prompt's rows.",
+                hint="sort the source by prompt; or prefmill.score, which brings them together.",
+            )
+        seen.add(key)
+
+
+def others_of(scorer: Any, columns: Sequence[str], roles: Roles) -> list[str]:
+    """The columns that `scorer` reads besides prompt and completion, of those that are there; where
+    it says None, all.
+    """
+    reads = getattr(scorer, "reads", ())
+    ours = {roles.prompt, roles.completion, "prompt", "completion", "group"}
+    return [name for name in columns if name not in ours and (reads is None or name in reads)]
+
+
+def score_arrays(scored: Scored, usable: npt.NDArray[np.int64], rows: int) -> list[pa.Array]:
+    """Every column of `scored` over all `rows`, null where a row was not usable or got no score;
+    then its texts.
+    """
+    null = np.ones(rows, bool)
+    null[usable] = False if scored.null is None else scored.null
+    arrays = []
+    for values in scored.columns.values():
+        column = np.zeros(rows)
+        column[usable] = values
+        arrays.append(pa.array(column, mask=null))
+    for texts in scored.texts.values():
+        said = np.full(rows, None, object)
+        said[usable] = [whole_text(text) for text in texts]
+        arrays.append(pa.array(said, pa.string()))
+    return arrays

@@ -1,0 +1,1 @@
+"""One plan over files: rank narrow, gather once, account for every row."""

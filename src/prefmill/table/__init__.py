@@ -1,0 +1,1 @@
+"""Tables: which column is what, messages, types, chance, and the account of every row."""

@@ -1,0 +1,299 @@
+"""Rows as conversations: one reading of prompt and completion for all that sends a text to a model
+or a server.
+
+What a row says depends on nothing but the row. A table gives every message the fields of all rows,
+so a field that is null is no field, at any depth. Names of the field are read as `role` and
+`content`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefmill.errors import BadRow, refuse
+from prefmill.table.json_values import present
+
+Message = dict[str, Any]
+
+_KEYS = (("role", "content"), ("from", "value"))
+_SPEAKERS = {"human": "user", "gpt": "assistant", "prompter": "user"}
+#: What says something in place of a content.
+_CALLS = ("tool_calls", "function_call")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A row: the messages of the prompt, and those that follow.
+
+    unseen  the prompt was a text next to a whole conversation in which it does not stand
+    """
+
+    prompt: list[Message]
+    completion: list[Message]
+    unseen: bool = False
+
+    @property
+    def messages(self) -> list[Message]:
+        """The whole conversation. A prompt that ends in an assistant's message is continued."""
+        if not self.continues:
+            return [*self.prompt, *self.completion]
+        last, first, *others = self.prompt[-1], *self.completion
+        begun = {**last, **first, "content": _joined(last["content"], first["content"])}
+        return [*self.prompt[:-1], begun, *others]
+
+    @property
+    def continues(self) -> bool:
+        """Whether the completion goes on in the prompt's last message, as TRL continues it."""
+        return (
+            is_open(self.prompt)
+            and bool(self.completion)
+            and self.completion[0]["role"] == "assistant"
+        )
+
+
+def is_open(prompt: Sequence[Message]) -> bool:
+    """Whether a prompt ends in a message of the assistant that an answer continues."""
+    last = prompt[-1] if prompt else {"role": "user"}
+    return last["role"] == "assistant" and not any(last.get(name) for name in _CALLS)
+
+
+def _joined(begin: Any, end: Any) -> Any:
+    if isinstance(begin, str) and isinstance(end, str):
+        return begin + end
+    return [*_parts(begin), *_parts(end)]
+
+
+def _parts(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
+
+def messages_of(value: Any, speaker: str) -> list[Message]:
+    """A prompt or completion as messages with `role` and `content`: a text is one message of
+    `speaker`.
+
+    Raises `BadRow` (of row 0) for what is no message: without a role, without a content where it
+    calls no tool, or a text that is the JSON text of a message list.
+
+    >>> messages_of([{"from": "human", "value": "hi", "weight": None}], "user")
+    [{'role': 'user', 'content': 'hi'}]
+    """
+    value = present(value)
+    if isinstance(value, str):
+        _refuse_spelled(value)
+        return [{"role": speaker, "content": value}]
+    if not isinstance(value, list):
+        raise _bad(f"is no text and no list of messages; got {type(value).__name__}.")
+    return [_message(number, message) for number, message in enumerate(value, 1)]
+
+
+def _message(number: int, message: Any) -> Message:
+    if not isinstance(message, dict):
+        raise _bad(
+            f"has a message {number} that is no message; got {type(message).__name__}, expected role and content."
+        )
+    role, content = next((keys for keys in _KEYS if keys[0] in message), _KEYS[0])
+    if not isinstance(message.get(role), str):
+        raise _bad(
+            f"has a message {number} without a role; got {sorted(message)}, expected role and content (or from and value)."
+        )
+    said = message.get(content)
+    if said is None:
+        if not any(message.get(name) for name in _CALLS):
+            raise _bad(
+                f"has a message {number} ({message[role]}) without a content; got {sorted(message)}, expected {role} and {content}."
+            )
+        said = ""
+    if not isinstance(said, str | list):
+        kind = type(said).__name__
+        raise _bad(
+            f"has a message {number} whose content is no text and no list of parts; got {kind}, expected text."
+        )
+    others = {key: inner for key, inner in message.items() if key not in (role, content)}
+    return {"role": _SPEAKERS.get(message[role], message[role]), "content": said, **others}
+
+
+def _refuse_spelled(text: str) -> None:
+    """Refuse the JSON text of a message list, as CSV files and mixed columns hold it: a model would
+    read JSON.
+    """
+    if text.lstrip()[:1] != "[" or text.rstrip()[-1:] != "]":
+        return
+    try:
+        spelled = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if spelled and all(
+        isinstance(one, dict) and any(set(keys) <= one.keys() for keys in _KEYS) for one in spelled
+    ):
+        raise _bad(
+            "is the JSON text of a message list; got text, expected messages.",
+            hint="write it as a list of messages (a JSON file holds them as they are); text that is meant so goes into one message.",
+        )
+
+
+def _bad(what: str, *, hint: str | None = None) -> BadRow:
+    return BadRow("messages", what, row=0, reason="bad_message", hint=hint)
+
+
+def conversation(prompt: Any, completion: Any = None) -> Conversation:
+    """A row as a conversation; without a completion the prompt alone.
+
+    A completion that begins with the prompt's own messages, or next to a text prompt with a message
+    that is not the assistant's, is the whole conversation: the prompt is not said twice. Its
+    completion is what follows the last message that is not the assistant's. So does TRL read such
+    rows. Raises `BadRow` (of row 0).
+
+    >>> whole = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    >>> conversation("Hi", whole).messages == conversation("Hi", "Hello").messages == whole
+    True
+    """
+    said = messages_of(prompt, "user")
+    if completion is None:
+        return Conversation(said, [])
+    told = messages_of(completion, "assistant")
+    if not told:
+        raise _bad("has a completion without a message; got [], expected one at least.")
+    if isinstance(completion, str) or told[0]["role"] == "assistant":
+        return Conversation(said, told)
+    if isinstance(prompt, list):
+        begin = _repeated(said, told)
+        return Conversation(told[:begin] if begin else said, told[begin:])
+    begin = 1 + max(i for i, message in enumerate(told) if message["role"] != "assistant")
+    if begin == len(told):
+        raise _bad(
+            f"has a completion that is a whole conversation without an answer; its last message is of {told[-1]['role']!r}."
+        )
+    stands = any(prompt.strip() in texts_of(message) for message in told)
+    return Conversation(told[:begin], told[begin:], bool(prompt.strip()) and not stands)
+
+
+def _repeated(said: list[Message], told: list[Message]) -> int:
+    """How many messages of `told` say the prompt `said` again, maybe after a system message; 0: it
+    does not.
+    """
+    before = 0
+    while before < len(told) and told[before]["role"] in ("system", "developer"):
+        before += 1
+    for first in {0, before}:
+        end = first + len(said)
+        if said and told[first:end] == said and end < len(told):
+            return end
+    return 0
+
+
+def conversations(
+    where: str, prompts: Sequence[Any], completions: Sequence[Any] | None = None
+) -> list[Conversation]:
+    """Every row as a conversation. Raises `BadRow`, with all rows that are none in its `found`."""
+    found, bad = [], []
+    for row, prompt in enumerate(prompts):
+        try:
+            found.append(conversation(prompt, None if completions is None else completions[row]))
+        except BadRow as error:
+            bad.append(error.at(row, where=where))
+    refuse(bad)
+    return found
+
+
+def texts_of(message: Message) -> list[str]:
+    """What a message says, part for part, without white space around it; parts that are no text are
+    left out.
+    """
+    content = message["content"]
+    parts = [content] if isinstance(content, str) else content
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    return [text.strip() for text in texts if isinstance(text, str)]
+
+
+def plain_text(message: Message) -> str:
+    """What a message says, as text for a reader of text: its text parts, then each tool call as
+    JSON.
+
+    Parts stand on lines of their own, as vLLM joins them for templates that take text. Raises
+    `BadRow` (of row 0) for a part that is no text.
+
+    >>> plain_text({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]})
+    'a\\nb'
+    """
+    content = message["content"]
+    lines = [content] if isinstance(content, str) and content else []
+    for part in content if isinstance(content, list) else []:
+        text = (
+            part if isinstance(part, str) else part.get("text") if isinstance(part, dict) else None
+        )
+        if not isinstance(text, str):
+            kind = part.get("type", sorted(part)) if isinstance(part, dict) else type(part).__name__
+            raise _bad(
+                f"has a part that is no text; got {kind!r}, expected text for who reads text alone."
+            )
+        lines.append(text)
+    calls = list(message.get("tool_calls") or [])
+    calls += [message["function_call"]] if message.get("function_call") else []
+    said = [call.get("function", call) if isinstance(call, dict) else call for call in calls]
+    return "\n".join(
+        [*lines, *(f"tool_call: {json.dumps(call, ensure_ascii=False)}" for call in said)]
+    )
+
+
+def spoken(messages: Sequence[Message]) -> str:
+    """Messages as a reader of text gets them: one as what it says, several with their roles before
+    them.
+
+    >>> spoken([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}])
+    'user: Hi\\n\\nassistant: Hello'
+    """
+    texts = [plain_text(message) for message in messages]
+    if len(messages) == 1:
+        return texts[0]
+    return "\n\n".join(
+        f"{message['role']}: {text}" for message, text in zip(messages, texts, strict=True)
+    )
+
+
+def row_texts(
+    where: str, prompts: Sequence[Any], completions: Sequence[Any]
+) -> tuple[list[str], list[str]]:
+    """Prompt and completion of every row as texts (`spoken`). Raises `BadRow`, with all such rows
+    in its `found`.
+    """
+    said, told, bad = [], [], []
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        try:
+            talk = conversation(prompt, completion)
+            both = spoken(talk.prompt), spoken(talk.completion)
+        except BadRow as error:
+            bad.append(error.at(row, where=where))
+            continue
+        said.append(both[0])
+        told.append(both[1])
+    refuse(bad)
+    return said, told
+
+
+def for_server(messages: Sequence[Message]) -> list[Message]:
+    """Messages as servers of OpenAI's protocol take them: the arguments of a tool call as JSON
+    text.
+
+    >>> for_server([{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}])
+    [{'role': 'assistant', 'content': '', 'tool_calls': [{'function': {'name': 'f', 'arguments': '{"x": 1}'}}]}]
+    """
+    return [
+        {key: _calls_spelled(value) if key in _CALLS else value for key, value in message.items()}
+        for message in messages
+    ]
+
+
+def _calls_spelled(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_calls_spelled(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    found = {
+        key: _calls_spelled(inner) if key == "function" else inner for key, inner in value.items()
+    }
+    if "arguments" in found and not isinstance(found["arguments"], str):
+        found["arguments"] = json.dumps(found["arguments"], ensure_ascii=False)
+    return found

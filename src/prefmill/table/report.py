@@ -1,0 +1,116 @@
+"""The drop report: every row that went in, and what became of it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Unpack
+
+from prefmill.errors import AccountingError
+from prefmill.table.roles import Inputs, RoleNames
+
+if TYPE_CHECKING:
+    from prefmill.plans import Plan
+
+
+def as_html(fields: Mapping[str, object]) -> str:
+    """The fields of a report as a table, for notebooks; empty ones are left out.
+
+    >>> as_html({"rows_in": 5, "dropped": {"tie": 2}, "notes": ()})
+    '<table><tr><td>rows_in</td><td>5</td></tr><tr><td>dropped: tie</td><td>2</td></tr></table>'
+    """
+    lines: list[tuple[str, object]] = []
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            lines += [(f"{name}: {key}" if key else name, each) for key, each in value.items()]
+        elif value not in (None, (), []):
+            lines.append((name, value))
+    rows = (
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
+        for name, value in lines
+    )
+    return f"<table>{''.join(rows)}</table>"
+
+
+@dataclass(frozen=True)
+class PairReport(Mapping[str, object]):
+    """Rows in = rows used + rows not selected + rows dropped for each reason; checked when a report
+    is made.
+
+    `dropped` maps a reason of `docs/semantics.md` to rows. `groups_in` are prompts with a
+    candidate, `groups_used` those with a row of output, `pairs_out` the rows of output (pairs, or
+    labels). `length`, of a plan with length control: `slope` (of the score, per 1,000 characters,
+    inside prompts), `correlation` (inside prompts) and the `mean` length. `labels`, of a plan of
+    labels: how many rows of output are `true` and how many `false`. A report is also a mapping of
+    its fields.
+
+    >>> PairReport(rows_in=5, rows_used=2, rows_not_selected=1, dropped={"tie": 2}, groups_in=2, groups_used=1, pairs_out=1)["rows_in"]
+    5
+    """
+
+    rows_in: int
+    rows_used: int
+    rows_not_selected: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    groups_in: int = 0
+    groups_used: int = 0
+    pairs_out: int = 0
+    length: Mapping[str, float | None] | None = None
+    labels: Mapping[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        told = self.rows_used + self.rows_not_selected + sum(self.dropped.values())
+        if told != self.rows_in or self.rows_not_selected < 0:
+            raise AccountingError(
+                f"report: {self.rows_in} rows went in and {told} are accounted for; got {asdict(self)}.",
+                hint="this is a bug of prefmill: please report it with the command that you ran.",
+            )
+
+    @classmethod
+    def of_row(cls, row: Sequence[object]) -> PairReport:
+        """The report of one row of `sql/pref_report.sql`, or of `sql/pref_label_report.sql`, which
+        ends in two more counts.
+        """
+        values = list(row)
+        if len(values) > 7:
+            values[7:] = [None, dict(zip(("true", "false"), values[7:], strict=True))]
+        values[3] = {str(reason): int(rows) for reason, rows in sorted(dict(values[3]).items())}  # type: ignore[call-overload]
+        return cls(*values)  # type: ignore[arg-type]
+
+    def _repr_html_(self) -> str:
+        return as_html(asdict(self))
+
+    def __getitem__(self, key: str) -> object:
+        return asdict(self)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(asdict(self))
+
+    def __len__(self) -> int:
+        return len(asdict(self))
+
+
+def pair_report(data: Inputs, plan: Plan | None = None, **roles: Unpack[RoleNames]) -> PairReport:
+    """What `plan` (default `Pairs()`) uses of `data` and why it drops the rest, without writing
+    anything.
+
+    `data` is whatever `prefmill.run` takes; of a Polars frame only the columns of roles are read.
+
+    >>> import polars as pl
+    >>> told = pair_report(pl.DataFrame({"prompt": ["p", "p", "q"], "completion": ["a", "b", "c"], "score": [5, 5, 1]}))
+    >>> told.pairs_out, dict(told.dropped)
+    (0, {'single_completion': 1, 'tie': 2})
+    """
+    from prefmill.plans import Pairs
+    from prefmill.pools.frames import is_frame
+
+    plan = plan or Pairs()
+    if is_frame(data):
+        from prefmill.polars import report
+
+        return report(plan, data, **roles)
+    from prefmill.runs.run import run
+
+    done = run(plan, data, None, roles=roles)
+    return PairReport(**{name: getattr(done, name) for name in PairReport.__dataclass_fields__})

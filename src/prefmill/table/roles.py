@@ -1,0 +1,294 @@
+"""Roles: which column is the prompt, which the completion, which the score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TypedDict
+
+from prefmill.errors import BadArgument, ColumnMissing, nearest
+
+#: Names used in the field for each role, the role's own name first. Matched without regard to case,
+#: `-` and `_`.
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "prompt": (
+        "prompt",
+        "question",
+        "instruction",
+        "input",
+        "query",
+        "context",
+        "user_prompt",
+        "problem",
+    ),
+    "completion": (
+        "completion",
+        "answer",
+        "response",
+        "output",
+        "generation",
+        "reply",
+        "model_output",
+        "generated_text",
+    ),
+    "score": (
+        "score",
+        "feedback",
+        "rating",
+        "reward",
+        "overall_score",
+        "overall_rating",
+        "preference_score",
+        "grade",
+        "stars",
+    ),
+}
+REQUIRED = tuple(ALIASES)
+#: TRL's name for the label of KTO: the score of a table that has no other.
+LABEL = "label"
+#: Whether a column can hold a role (role, column): yes, no, or None where nobody can tell yet.
+Fits = Callable[[str, str], bool | None]
+#: Where lower is better: what a hint proposes for the score has a minus then.
+LOWER_IS_BETTER = ("rank", "ranking", "loss", "nll", "perplexity", "cost", "distance")
+
+
+#: What functions read: files, globs, folders and URLs; a Polars, pandas or pyarrow table, a
+#: LazyFrame, a DuckDB
+#: relation, a `datasets` Dataset or IterableDataset, and whatever has `__arrow_c_stream__`. They
+#: have no type in
+#: common: what is something else is refused when it is read.
+Inputs = object
+
+
+class RoleNames(TypedDict, total=False):
+    """Keyword form of `Roles`: a column name for each role."""
+
+    prompt: str
+    completion: str
+    score: str
+    id: str
+    annotator: str
+    aspect: str
+    stage: str
+    weight: str
+    logprob: str
+    group: str | Sequence[str]
+
+
+class ValueNames(TypedDict, total=False):
+    """The columns of transitions, or of a tree (`id`, `parent_id`); those not named have these
+    names, where they are there.
+    """
+
+    state: str
+    action: str
+    next_state: str
+    probability: str
+    reward: str
+    policy_probability: str
+    score: str
+    id: str
+    parent_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """The column of each role.
+
+    `score` may begin with a minus (`score="-rank"`): lower is better, and the negated number is the
+    score. A column whose name itself begins with a minus wins over that reading.
+
+    >>> Roles.resolve(["question", "answer", "feedback"])
+    Roles(prompt='question', completion='answer', score='feedback')
+    """
+
+    prompt: str = "prompt"
+    completion: str = "completion"
+    score: str = "score"
+    id: str | None = None
+    annotator: str | None = None
+    aspect: str | None = None
+    stage: str | None = None
+    weight: str | None = None
+    logprob: str | None = None
+    group: tuple[str, ...] = ()
+    negate: bool = field(default=False)
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{f.name}={value!r}"
+            for f in fields(self)
+            if (value := getattr(self, f.name)) not in (None, (), False)
+        )
+        return f"Roles({', '.join(shown)})"
+
+    @classmethod
+    def unseen(
+        cls,
+        named: RoleNames,
+        *,
+        score_columns: Iterable[str] = (),
+        needed: Iterable[str] = (),
+        where: str = "roles",
+    ) -> Roles:
+        """The roles of a relation whose columns are not known yet: those of `named`, else each
+        role's own name.
+        """
+        wide, needed = tuple(score_columns), tuple(needed)
+        group = named.get("group") or ()
+        columns = [
+            c.removeprefix("-") if role == "score" else c
+            for role, c in named.items()
+            if isinstance(c, str)
+        ]
+        columns += [*([group] if isinstance(group, str) else group), *REQUIRED, *wide, *needed]
+        return cls.resolve(
+            list(dict.fromkeys(columns)), named, score_columns=wide, needed=needed, where=where
+        )
+
+    @classmethod
+    def resolve(
+        cls,
+        columns: Sequence[str],
+        named: RoleNames | None = None,
+        *,
+        score_columns: Iterable[str] = (),
+        needed: Iterable[str] = (),
+        where: str = "roles",
+        fits: Fits | None = None,
+    ) -> Roles:
+        """Find the column of every role among `columns`; `named` are those that the caller fixed.
+
+        A column that has a role's name in the field but cannot hold it, says `fits`
+        (`prefmill.table.fits`), is passed over.
+
+        `score_columns` are the keys of a plan's `weights` when each is a column of its own: then no
+        score role is needed. `needed` are optional roles that the plan uses: without a name they
+        are the column of their own name, if there is one. Raises `ColumnMissing` when a role has no
+        column or several, `BadArgument` for duplicate column names.
+        """
+        given: dict[str, str | Sequence[str]] = {
+            key: value for key, value in dict(named or {}).items() if value
+        }  # type: ignore[misc]
+        twice = sorted({name for name in columns if list(columns).count(name) > 1})
+        if twice:
+            raise BadArgument(
+                f"{where}: duplicate column names {twice}; got {list(columns)}.",
+                hint="rename one of them.",
+            )
+        unknown = sorted(set(given) - {f.name for f in fields(cls)})
+        if unknown:
+            raise BadArgument(
+                f"{where}: no role {unknown[0]!r}; got {unknown}, expected names of {sorted(RoleNames.__annotations__)}."
+            )
+        group = given.pop("group", ())
+        groups = (group,) if isinstance(group, str) else tuple(group)
+        found: dict[str, str] = {role: str(column) for role, column in given.items()}
+        negate = False
+        score = found.get("score")
+        if score and score not in columns and score.startswith("-"):
+            found["score"], negate = score[1:], True
+        score_columns = tuple(score_columns)
+        found |= {role: role for role in needed if role not in found and role in columns}
+        for role, column in [
+            *found.items(),
+            *(("group", g) for g in groups),
+            *(("score", s) for s in score_columns),
+        ]:
+            if column not in columns:
+                fitting = [c for c in columns if (fits or _unknown)(role, c) is not False]
+                raise ColumnMissing.for_role(where, role, column, columns, fitting)
+        taken = {*found.values(), *groups, *score_columns}
+        for role in REQUIRED:
+            if role not in found and not (role == "score" and score_columns):
+                free = taken
+                if role == "prompt" and not any(
+                    _plain(c) in ALIASES[role] for c in columns if c not in taken
+                ):
+                    free = taken - set(
+                        groups
+                    )  # the prompt may group as well, with a system prompt say
+                found[role] = _by_alias(role, columns, free, where, fits or _unknown)
+        if score_columns:
+            found.setdefault("score", score_columns[0])
+        return cls(group=groups, negate=negate, **found)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
+
+
+def _unknown(role: str, column: str) -> bool | None:
+    return None
+
+
+def _by_alias(role: str, columns: Sequence[str], taken: set[str], where: str, fits: Fits) -> str:
+    """The one column that a name of the field gives `role`; the role's own name wins over every
+    other.
+    """
+    free = [c for c in columns if c not in taken]
+    if role in free:
+        return role
+    called = [c for c in free if _plain(c) in ALIASES[role]]
+    found = [c for c in called if fits(role, c) is not False]
+    if not found and role == "score":
+        found = [c for c in free if _plain(c) == LABEL and fits(role, c)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ColumnMissing(
+            f"{where}: several columns could be the role {role!r}; got {found} among {list(columns)}.",
+            hint=_which(role, found),
+        )
+    fitting = [c for c in free if fits(role, c) is not False]
+    near = list(dict.fromkeys(c for alias in ALIASES[role] for c in nearest(alias, fitting)))
+    if role == "score" and (lower := [c for c in fitting if _plain(c) in LOWER_IS_BETTER]):
+        near = [f"-{lower[0]}"]
+    hint = f"name the column: {role}=COLUMN (--{role} COLUMN)."
+    if len(near) == 1:
+        hint = f"did you mean {role}={near[0]!r}?"
+    elif near:
+        hint = f"which one is it? {_options(role, near)}."
+    unfit = f"; {called[0]!r} has its name and holds {_UNFIT[role]}" if called else ""
+    raise ColumnMissing(
+        f"{where}: no column for the role {role!r}{unfit}; got {list(columns)}.", hint=hint
+    )
+
+
+#: What a column holds that has a role's name and cannot be it.
+_UNFIT = {"prompt": "no text", "completion": "no text", "score": "no numbers"}
+
+
+def _which(role: str, found: Sequence[str]) -> str:
+    """What to do about several columns for one role. None is proposed: for a prompt in parts, each
+    alone loses the others.
+    """
+    if role != "prompt":
+        return f"name the one that is meant: {_options(role, found)}."
+    parts = ", ".join([_sql_name(found[0]), *(f"nullif({_sql_name(c)}, '')" for c in found[1:])])
+    query = f"SELECT *, concat_ws(chr(10) || chr(10), {parts}) AS prompt FROM 'INPUT'"
+    return (
+        f"if the prompt is all of them, join them first: prefmill sql {_shell_text(query)} -o joined.parquet;"
+        f" only if one of them is the whole prompt, name it: --prompt COLUMN (prompt=COLUMN)."
+    )
+
+
+def _options(role: str, columns: Sequence[str]) -> str:
+    return " or ".join(f"--{role} {_shell_word(c)}" for c in columns) + f" ({role}=COLUMN)"
+
+
+def _sql_name(column: str) -> str:
+    return (
+        column
+        if column.isidentifier() and column.islower()
+        else '"' + column.replace('"', '""') + '"'
+    )
+
+
+def _shell_text(text: str) -> str:
+    """`text` in double quotes, for a shell."""
+    return '"' + "".join(f"\\{c}" if c in '\\"$`' else c for c in text) + '"'
+
+
+def _shell_word(column: str) -> str:
+    return column if column.replace("_", "").replace("-", "").isalnum() else f"'{column}'"

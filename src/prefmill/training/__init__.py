@@ -1,0 +1,1 @@
+"""Reward models and policies, trained with TRL."""

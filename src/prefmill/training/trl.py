@@ -1,0 +1,356 @@
+"""What is between us and TRL: loading a model to train, its settings, LoRA, and saving what came
+out. Torch and TRL load here only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from prefmill.errors import AccountingError, BadArgument, BadInput, MissingPackage
+
+# What an encoder reads for a prompt and its completion: [CLS] prompt [SEP] completion [SEP], one
+# segment.
+ENCODER_TEMPLATE = "{{ cls_token }}{% for message in messages %}{{ message['content'] }}{{ sep_token }}{% endfor %}"
+_CHECKPOINTED = (
+    1_000_000_000  # parameters from which a GPU keeps fewer activations and computes them again
+)
+
+Progress = Callable[[str, float | None], None]
+Kind = Literal["reward", "causal"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings that all trainers share. `steps` None: as many as `epochs` over the rows take."""
+
+    steps: int | None
+    epochs: float
+    batch_size: int
+    learning_rate: float
+    max_length: int
+    lora_rank: int | None
+    seed: int
+    device: str
+
+
+@dataclass
+class Trainee:
+    """A model to train and its tokenizer, and the folder they came from."""
+
+    model: Any
+    tokenizer: Any
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a trainer did."""
+
+    steps: int
+    epochs: float
+    tokens: int
+    loss: float
+    losses: tuple[tuple[int, float], ...]
+    seconds: float
+
+
+def trl() -> Any:
+    """The package, or `MissingPackage`."""
+    try:
+        return importlib.import_module("trl")
+    except ImportError as error:
+        raise MissingPackage.for_extra("train", error.name or "trl", "train") from None
+
+
+@contextmanager
+def training(seed: int, *, lora: bool = False) -> Iterator[None]:
+    """Seeds, silence, and afterwards everything as it was: the caller's random numbers, warnings,
+    bars and log levels are not ours.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    trl()
+    if lora and importlib.util.find_spec("peft") is None:
+        raise MissingPackage.for_extra("train: lora_rank", "peft", "lora")
+    import datasets
+    import numpy as np
+    import torch
+    from transformers import set_seed
+    from transformers.utils import logging as theirs
+
+    states = random.getstate(), np.random.get_state()
+    level, bars = theirs.get_verbosity(), datasets.are_progress_bars_disabled()
+    levels = {name: logging.getLogger(name).level for name in ("trl", "accelerate", "datasets")}
+    theirs_bars = theirs.is_progress_bar_enabled()
+    no_tqdm = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    theirs.set_verbosity(logging.ERROR)
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
+    datasets.disable_progress_bars()
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            # TRL 1.16 itself uses the old names of options that Transformers 5.23 renamed.
+            warnings.filterwarnings(
+                "ignore", r"`(is_)?gradient_checkpointing(_\w+)?` is deprecated", FutureWarning
+            )
+            set_seed(seed)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        theirs.set_verbosity(level)
+        if theirs_bars:
+            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
+        if not bars:
+            datasets.enable_progress_bars()
+        for name, before in levels.items():
+            logging.getLogger(name).setLevel(before)
+        if no_tqdm is None:
+            del os.environ["TQDM_DISABLE"]
+        else:
+            os.environ["TQDM_DISABLE"] = no_tqdm
+
+
+def load(
+    kind: Kind,
+    model: str,
+    revision: str | None,
+    *,
+    device: str,
+    lora: bool,
+    trust_remote_code: bool = False,
+) -> Trainee:
+    """The model to train, in float32 (with LoRA on CUDA in bfloat16), with a new head if it is to
+    be a reward model and has none.
+
+    A reward model gets a pad token of its own: where pad and end are one token, the token that
+    Transformers scores is the one before it.
+    """
+    import torch
+
+    from prefmill.models import loading as models
+
+    folder = models.folder_of(model, revision, where="train")
+    models.config_of(folder, trust_remote_code=trust_remote_code, where="train")
+    tokenizer = models.load_tokenizer(folder, trust_remote_code=trust_remote_code, where="train")
+    on_gpu = models.pick_device(device).type == "cuda"
+    found = models.weights(
+        folder,
+        kind,
+        dtype=torch.bfloat16 if on_gpu and lora else torch.float32,
+        trust_remote_code=trust_remote_code,
+        where="train",
+        new_head=kind == "reward",
+    )
+    if (
+        tokenizer.is_fast
+    ):  # some tokenizers come with a short limit of their own and would cut texts silently
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    if kind == "reward":
+        found.config.problem_type = (
+            "regression"  # servers put other single outputs through a sigmoid
+        )
+        _own_pad_token(found, tokenizer)
+    return Trainee(found, tokenizer, folder)
+
+
+def _own_pad_token(model: Any, tokenizer: Any) -> None:
+    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+
+
+def settings(kind: Any, recipe: Recipe, folder: Path, rows: int, model: Any, **more: Any) -> Any:
+    """The configuration of one of TRL's trainers: no checkpoints, no reports elsewhere, rows of
+    like length together.
+    """
+    from prefmill.models.loading import pick_device
+
+    on_gpu = pick_device(recipe.device).type == "cuda"
+    steps = recipe.steps or max(1, round(recipe.epochs * -(-rows // recipe.batch_size)))
+    return kind(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=steps // 10,
+        lr_scheduler_type="linear",
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        max_length=recipe.max_length,
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,  # the sampler reads "length"
+        pad_to_multiple_of="auto" if on_gpu else None,
+        use_cpu=not on_gpu,
+        bf16=on_gpu,
+        dataloader_pin_memory=on_gpu,
+        gradient_checkpointing=on_gpu and model.num_parameters() > _CHECKPOINTED,
+        logging_steps=max(1, steps // 50),
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **more,
+    )
+
+
+def lora_of(recipe: Recipe, kind: Kind) -> Any:
+    """The adapter's configuration: every linear layer, alpha twice the rank; None without a rank
+    (`training` asks for the package).
+    """
+    if recipe.lora_rank is None:
+        return None
+    from peft import LoraConfig
+
+    task = "CAUSAL_LM" if kind == "causal" else "SEQ_CLS"
+    return LoraConfig(
+        r=recipe.lora_rank,
+        lora_alpha=2 * recipe.lora_rank,
+        target_modules="all-linear",
+        task_type=task,
+    )
+
+
+def fit(trainer: Any, rows: int, tell: Progress) -> Trained:
+    """Train on all `rows`, telling how it goes. Raises `BadInput` where the loss is no number any
+    more.
+    """
+    from transformers import PrinterCallback, TrainerCallback
+
+    if (
+        len(trainer.train_dataset) != rows
+    ):  # what is too long has been left out, and counted, before
+        raise AccountingError(f"train: TRL kept {len(trainer.train_dataset)} of {rows} rows.")
+
+    losses: list[tuple[int, float]] = []
+
+    class Told(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            logs = more["logs"]
+            if "loss" in logs:
+                losses.append((int(state.global_step), float(logs["loss"])))
+                if not abs(losses[-1][1]) < float("inf"):
+                    raise BadInput(
+                        f"train: the loss is no number at step {state.global_step}; got {losses[-1][1]}.",
+                        hint="a smaller --learning-rate.",
+                    )
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            loss = f", loss {losses[-1][1]:.3f}" if losses else ""
+            tell(
+                f"step {state.global_step:,} of {state.max_steps:,}{loss}",
+                state.global_step / state.max_steps,
+            )
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Told())
+    started = time.perf_counter()
+    done = trainer.train()
+    last = [loss for step, loss in losses if step > 0.9 * done.global_step] or [
+        float(done.training_loss)
+    ]
+    return Trained(
+        steps=int(done.global_step),
+        epochs=round(float(trainer.state.epoch), 4),
+        tokens=int(trainer._total_train_tokens),
+        loss=round(sum(last) / len(last), 6),
+        losses=tuple((step, round(loss, 6)) for step, loss in losses),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def save(trainer: Any, tokenizer: Any, folder: Path) -> None:
+    """Weights (an adapter merged into them) as safetensors, and the tokenizer with its template.
+    Nothing else of the trainer.
+    """
+    import torch
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model.eval()
+    with torch.no_grad():
+        broken = [
+            name for name, weights in model.named_parameters() if not torch.isfinite(weights).all()
+        ]
+    if broken:
+        raise BadInput(
+            f"train: the weights {broken[:2]} are no numbers any more; expected finite ones.",
+            hint="a smaller --learning-rate.",
+        )
+    model.config.use_cache = True
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def stop_ids(tokenizer: Any, known: int | Sequence[int] | None) -> list[int]:
+    """The tokens that end an answer: those `known`, the tokenizer's end, and what its chat template
+    puts behind an assistant's message.
+    """
+    found = [known] if isinstance(known, int) else list(known or [])
+    if tokenizer.eos_token_id is not None:
+        found.append(tokenizer.eos_token_id)
+    if tokenizer.chat_template:
+        said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "prefmill"}]
+        tail = tokenizer.apply_chat_template(said, tokenize=False).rpartition("prefmill")[2]
+        special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+        ends = [
+            token
+            for token in tokenizer(tail, add_special_tokens=False)["input_ids"]
+            if token in special
+        ]
+        found += ends[:1]
+    return list(dict.fromkeys(found))
+
+
+def refuse_rows(rows: int, where: str, dropped: Mapping[str, int]) -> None:
+    """Raise `BadInput` where nothing is left to train on."""
+    if not rows:
+        reasons = (
+            ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+            or "the input has no rows"
+        )
+        raise BadInput(f"{where}: nothing to train on; got 0 usable rows ({reasons}).")
+
+
+def check_recipe(where: str, **values: Any) -> None:
+    """Raise `BadArgument` with every value that no training can have."""
+    said = []
+    for name in ("steps", "batch_size", "max_length", "lora_rank"):
+        value = values.get(name)
+        optional = name != "batch_size"
+        if not (optional and value is None) and (type(value) is not int or value < 1):
+            said.append(
+                f"{name} must be a whole number >= 1{' or None' if optional else ''}; got {value!r}"
+            )
+    for name in ("epochs", "learning_rate", "beta"):
+        value = values.get(name)
+        if value is not None and not (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and 0 < value < float("inf")
+        ):
+            said.append(f"{name} must be a finite number > 0; got {value!r}")
+    if type(values["seed"]) is not int or not 0 <= values["seed"] < 2**32:
+        said.append(f"seed must be a whole number in 0..2**32-1; got {values['seed']!r}")
+    holdout = values.get("holdout", 0)
+    if not (
+        isinstance(holdout, int | float) and not isinstance(holdout, bool) and 0 <= holdout < 1
+    ):
+        said.append(f"holdout must be a number in 0..1, without 1; got {holdout!r}")
+    if said:
+        raise BadArgument("\n".join(f"{where}: {each}" for each in said))

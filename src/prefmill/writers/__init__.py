@@ -1,0 +1,1 @@
+"""From frames to files: layouts of trainers, encoders, targets."""

@@ -1,0 +1,288 @@
+"""Encoders: each takes frames of one schema, in order, into one file; Polars encodes on all cores,
+Arrow as it comes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Protocol
+
+import polars as pl
+import polars.selectors as cs
+import pyarrow as pa
+from polars.io.plugins import register_io_source
+
+from prefmill.errors import MissingPackage
+from prefmill.table.json_values import JSON_FIELD, decoded, holds, is_marked
+from prefmill.writers.layouts import arrow_schema, arrow_tables, is_json_text, rows_in
+
+Packed = Literal["uncompressed", "gzip", "zstd"]
+# A row group is what one core encodes and what memory is held for: 64 MB of text, or fewer for
+# short rows.
+_GROUP_ROWS, _GROUP_BYTES = 50_000, 64 << 20
+_BATCH_BYTES = 64 << 20
+
+
+class Sink(Protocol):
+    """One open file: frames in, in order; `close` finishes it; `abort` gives it up, and does
+    nothing after `close`.
+    """
+
+    def write(self, frame: pl.DataFrame) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+def sink_maker(kind: str, packed: Packed, schema: pl.Schema) -> Callable[[Path], Sink]:
+    """How to open one file of this `kind` (`parquet`, `jsonl`, `csv`, `tsv`, `arrow`, `datasets`),
+    compressed as `packed` says.
+
+    Raises `MissingPackage` here, before any work.
+    """
+    narrow = arrow_schema(schema)
+    json_inside = any(holds(field.type, is_marked) for field in narrow)
+    if kind == "arrow":
+        return lambda path: _ArrowSink(path, narrow, pa.ipc.new_file)
+    if kind == "datasets":
+        try:
+            import datasets
+        except ImportError:
+            raise MissingPackage.for_extra(
+                "write: a datasets directory", "datasets", "datasets"
+            ) from None
+        features = datasets.Features.from_arrow_schema(narrow)
+        return lambda path: _ArrowSink(path, features.arrow_schema, pa.ipc.new_stream)
+    if (
+        kind == "parquet" and json_inside
+    ):  # Polars does not write Arrow's type for JSON inside of lists
+        import pyarrow.parquet as pq
+
+        return lambda path: _ArrowSink(
+            path, narrow, partial(pq.ParquetWriter, compression="zstd", compression_level=1)
+        )
+    if kind == "parquet":
+        # Polars would label every text `large_string`, which `datasets` takes over as a type of its
+        # own.
+        metadata = {"ARROW:schema": base64.b64encode(narrow.serialize().to_pybytes()).decode()}
+
+        # Level 1 takes half the CPU of level 3 for 10 % more bytes, and pages of 4 MB instead of 1
+        # save 7 %. Statistics of long
+        # texts serve nobody.
+        cheap: dict[str, Any] = {
+            "compression": "zstd",
+            "compression_level": 1,
+            "data_page_size": 4 << 20,
+            "statistics": False,
+        }
+
+        def sink(lazy: pl.LazyFrame, file: BinaryIO, rows: int) -> None:
+            lazy.sink_parquet(file, row_group_size=rows, metadata=metadata, **cheap)
+
+    elif kind == "jsonl" and json_inside:
+        return lambda path: _JsonLinesSink(path, packed)
+
+    elif kind == "jsonl":
+
+        def sink(lazy: pl.LazyFrame, file: BinaryIO, rows: int) -> None:
+            lazy.sink_ndjson(file, compression=packed, check_extension=False)
+
+    else:
+
+        def sink(lazy: pl.LazyFrame, file: BinaryIO, rows: int) -> None:
+            lazy.select(_as_csv(schema)).sink_csv(
+                file,
+                separator="\t" if kind == "tsv" else ",",
+                compression=packed,
+                check_extension=False,
+            )
+
+    return lambda path: _PolarsSink(path, schema, sink)
+
+
+def _as_csv(schema: pl.Schema) -> list[pl.Expr]:
+    """The columns as CSV has them: JSON as its text, a duration in ISO's form."""
+    columns = []
+    for name, dtype in schema.items():
+        column = cs.by_name(name)
+        if is_json_text(dtype):
+            columns.append(column.struct.field(JSON_FIELD).alias(name))
+        else:
+            columns.append(column.dt.to_string("iso") if isinstance(dtype, pl.Duration) else column)
+    return columns
+
+
+class _GaveUp(Exception):
+    pass
+
+
+def frames_source(schema: pl.Schema, pull: Callable[[], pl.DataFrame | None]) -> pl.LazyFrame:
+    """The frames that `pull` returns one by one, until None, as a LazyFrame; each is asked for when
+    the engine has room for it.
+
+    The one use of the unstable `register_io_source`. Order is kept; `pull` runs on a thread of the
+    engine, and what it raises comes out of the sink as it is.
+
+    >>> feed = iter([pl.DataFrame({"a": [1]}), pl.DataFrame({"a": [2]}), None])
+    >>> frames_source(pl.Schema({"a": pl.Int64}), lambda: next(feed)).collect()["a"].to_list()
+    [1, 2]
+    """
+
+    def source(
+        columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _: int | None
+    ) -> Iterator[pl.DataFrame]:
+        while (frame := pull()) is not None:
+            yield frame
+
+    return register_io_source(source, schema=schema, explain_name="PREFMILL")
+
+
+class _PolarsSink:
+    """A Polars `sink_*` on a thread of its own, fed through a queue of one frame, so that making
+    and encoding frames overlap.
+
+    The frames' maker thus stays on the caller's thread, where its exceptions (and Ctrl-C) need no
+    passing on.
+    """
+
+    def __init__(
+        self, path: Path, schema: pl.Schema, sink: Callable[[pl.LazyFrame, BinaryIO, int], None]
+    ) -> None:
+        # Given a path instead, an engine that was stopped early may create the file after `abort`,
+        # and so after its removal.
+        self._file = path.open("wb")
+        self._schema = schema
+        self._sink = sink
+        self._frames: queue.Queue[pl.DataFrame | None] = queue.Queue(1)
+        self._gave_up = False
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def write(self, frame: pl.DataFrame) -> None:
+        self._put(frame, frame)
+
+    def close(self) -> None:
+        self._put(None, pl.DataFrame(schema=self._schema))
+        assert self._thread is not None
+        self._thread.join()
+        self._file.close()
+        if self._error is not None:
+            raise self._error
+
+    def abort(self) -> None:
+        self._gave_up = True
+        if self._thread is not None:
+            with contextlib.suppress(
+                queue.Full
+            ):  # else the thread takes the frame that is there, and then sees the flag
+                self._frames.put_nowait(None)
+            self._thread.join()
+        self._file.close()
+
+    def _put(self, frame: pl.DataFrame | None, sample: pl.DataFrame) -> None:
+        if self._thread is None:  # the first frame tells how long the texts are
+            rows = min(_GROUP_ROWS, rows_in(_GROUP_BYTES, sample)) if sample.height else _GROUP_ROWS
+            self._thread = threading.Thread(
+                target=self._run, args=(rows,), name="prefmill-sink", daemon=True
+            )
+            self._thread.start()
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Full):
+                self._frames.put(frame, timeout=0.2)
+                return
+        raise self._error or RuntimeError("the writing thread ended before its frames did")
+
+    def _pull(self) -> pl.DataFrame | None:
+        frame = self._frames.get()
+        if self._gave_up:
+            raise _GaveUp
+        return frame
+
+    def _run(self, group_rows: int) -> None:
+        try:
+            self._sink(frames_source(self._schema, self._pull), self._file, group_rows)
+        except BaseException as error:  # raised where the caller sees it
+            self._error = _of_system(error)
+
+
+def _of_system(error: BaseException) -> BaseException:
+    """An error of the operating system as an `OSError` with its number: Polars wraps a full disk as
+    one of the file's format.
+    """
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    if said is None or (isinstance(error, OSError) and error.errno is not None):
+        return error
+    return OSError(int(said[1]), os.strerror(int(said[1])))
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """What the system refuses in here, with the name of the target: the file itself has a hidden
+    one.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(target)
+        raise
+
+
+class _ArrowSink:
+    """Arrow IPC, as a file or a stream (which is what `datasets` maps into memory), or Parquet
+    through Arrow; no thread.
+    """
+
+    def __init__(
+        self, path: Path, schema: pa.Schema, make: Callable[[BinaryIO, pa.Schema], Any]
+    ) -> None:
+        self._schema = schema
+        self._file = path.open("wb")
+        self._writer = make(self._file, schema)
+        self._closed = False
+
+    def write(self, frame: pl.DataFrame) -> None:
+        for table in arrow_tables(frame, self._schema, _BATCH_BYTES):
+            self._writer.write_table(table)
+
+    def close(self) -> None:
+        self._closed = True
+        self._writer.close()
+        self._file.close()
+
+    def abort(self) -> None:
+        if not self._closed:
+            with contextlib.suppress(Exception):  # what it cannot finish is removed
+                self._writer.close()
+            self._file.close()
+
+
+class _JsonLinesSink:
+    """JSON Lines with the values that are JSON texts in the frames: each line is read and written
+    once more.
+    """
+
+    def __init__(self, path: Path, packed: Packed) -> None:
+        self._file = path.open("wb")
+        kind = {"gzip": "gzip", "zstd": "zstd"}.get(packed)
+        self._out: Any = pa.CompressedOutputStream(self._file, kind) if kind else self._file
+
+    def write(self, frame: pl.DataFrame) -> None:
+        for line in frame.write_ndjson().splitlines():
+            value = json.dumps(decoded(json.loads(line)), ensure_ascii=False, separators=(",", ":"))
+            self._out.write(value.encode() + b"\n")
+
+    def close(self) -> None:
+        self._out.close()
+        self._file.close()
+
+    def abort(self) -> None:
+        self._file.close()
