@@ -77,7 +77,7 @@ def test_the_namespaces_are_registered_once():
         warnings.simplefilter("error")
         importlib.reload(polars_pref)
         importlib.reload(importlib.import_module("prefmill.polars"))
-    code = "import prefmill, polars as pl; assert not hasattr(pl.LazyFrame, 'pref'); prefmill.Pairs().lazy; import prefmill.polars, prefmill.datasets; pl.LazyFrame.pref.pairs"  # noqa: E501
+    code = "import prefmill, polars as pl; assert not hasattr(pl.LazyFrame, 'pref'); prefmill.Pairs().lazy; import prefmill.polars, prefmill.datasets; pl.LazyFrame.pref.pairs"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
 
 

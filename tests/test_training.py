@@ -36,12 +36,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytest.importorskip("trl", reason="needs the extra prefmill[train]")
 torch = pytest.importorskip("torch", reason="needs the extra prefmill[train]")
 
-from prefmill.disk import (
-    folders,
-    whole,
-)
-from prefmill.training import train as training
-from prefmill.training import trl as trainers
+from prefmill.disk import folders, whole  # noqa: E402
+from prefmill.training import train as training  # noqa: E402
+from prefmill.training import trl as trainers  # noqa: E402
 from prefmill.training.report import share_of  # noqa: E402
 
 pytestmark = pytest.mark.train

@@ -199,10 +199,11 @@ class LocalSampler:
     def _config(self) -> Any:
         from prefmill.models import loading as models
 
-        make = lambda: models.config_of(
-            self._folder(), trust_remote_code=self.trust_remote_code, where="sample"
+        trusted = self.trust_remote_code
+        return self._kept(
+            "config",
+            lambda: models.config_of(self._folder(), trust_remote_code=trusted, where="sample"),
         )
-        return self._kept("config", make)
 
     def _ends(self) -> frozenset[int]:
         """Every token that ends an answer."""
