@@ -63,11 +63,10 @@ def test_the_wheel_holds_the_package_its_macros_and_its_types(wheel):
         names = set(file.namelist())
         loads = file.read("prefmill/sql/prefmill.sql").decode()
         for name in sorted(n for n in names if n.startswith("prefmill/sql/")):
-            assert file.read(name) == (ROOT / "sql" / Path(name).name).read_bytes(), name
+            assert file.read(name) == (ROOT / Path(name).relative_to("prefmill")).read_bytes(), name
     loaded = {line.split()[1] for line in loads.splitlines() if line.startswith(".read ")}
-    assert loaded == {f"sql/{path.name}" for path in (ROOT / "sql").glob("*.sql")} - {
-        "sql/prefmill.sql"
-    }
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sql").rglob("*.sql")}
+    assert loaded == files - {"sql/prefmill.sql"}
     assert {f"prefmill/{name}" for name in loaded} <= names
     assert "prefmill/py.typed" in names
     modules = {

@@ -87,16 +87,12 @@ _CALL = re.compile(r"(\w+)\(")
 @cache
 def macro_texts() -> dict[str, str]:
     """The SQL of every macro by its name, in the order in which they load."""
+    # A checkout keeps the folder at its top.
     packaged = Path(str(resources.files("prefmill"))) / "sql"
-    folder = (
-        packaged if packaged.is_dir() else Path(__file__).parents[2] / "sql"
-    )  # a checkout keeps them at its top
-    names = [
-        line.split()[1].removesuffix(".sql")
-        for line in (folder / "prefmill.sql").read_text().splitlines()
-        if line.startswith(".read ")
-    ]
-    return {Path(name).name: (folder / f"{Path(name).name}.sql").read_text() for name in names}
+    folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "sql"
+    lines = (folder / "prefmill.sql").read_text().splitlines()
+    files = [line.removeprefix(".read sql/") for line in lines if line.startswith(".read ")]
+    return {Path(file).stem: (folder / file).read_text() for file in files}
 
 
 def query(plan: Plan, table: str, *, keep: Sequence[str] = (), **names: Unpack[RoleNames]) -> str:

@@ -240,7 +240,7 @@ def test_every_file_holds_the_macro_of_its_name():
         assert f"CREATE OR REPLACE MACRO {name}(" in text, name
         assert text.startswith("-- "), name
     loaded = (ROOT / "sql" / "prefmill.sql").read_text()
-    assert {f"{path.stem}" for path in (ROOT / "sql").glob("*.sql")} - {"prefmill"} == set(
+    assert {f"{path.stem}" for path in (ROOT / "sql").rglob("*.sql")} - {"prefmill"} == set(
         macro_texts()
     )
     assert loaded.count(".read ") - 1 == len(macro_texts())  # the one in the comment

@@ -279,7 +279,7 @@ def number(score: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def _whole(stage: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """The whole number that a stage is, or null; the rule is in `sql/pref_stage.sql`."""
+    """The whole number that a stage is, or null; the rule is in `sql/rows/pref_stage.sql`."""
     if dtype.is_integer():
         return stage
     value = number(stage, dtype)
@@ -367,7 +367,7 @@ def first_that_holds(reasons: Sequence[tuple[str, pl.Expr]]) -> pl.Expr:
 
 
 def rounded(value: pl.Expr) -> pl.Expr:
-    """`value` to 9 decimals, half away from zero; the why is in `sql/pref_round.sql`."""
+    """`value` to 9 decimals, half away from zero; the why is in `sql/cells/pref_round.sql`."""
     away: Literal["half_away_from_zero"] = "half_away_from_zero"
     whole = (value * 1e9).round(3, mode=away).round(0, mode=away)
     # Polars divides by a constant by multiplying with its reciprocal; the last rounding takes off

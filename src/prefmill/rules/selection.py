@@ -116,7 +116,7 @@ def measured(judged: Candidates) -> pl.LazyFrame:
 
 def length_fit(candidates: pl.LazyFrame) -> pl.LazyFrame:
     """One row over the output of `measured`: slope, correlation, mean; what they are is in
-    `sql/pref_length_fit.sql`.
+    `sql/picks/pref_length_fit.sql`.
     """
     score, length = pl.col("_score"), pl.col("_length").cast(pl.Float64)
     over, along = score - score.mean(), length - length.mean()
@@ -155,5 +155,5 @@ def fit_of(judged: Candidates) -> Mapping[str, float | None]:
 
 
 def _finite(value: pl.Expr) -> pl.Expr:
-    """As `sql/pref_finite.sql`."""
+    """As `sql/cells/pref_finite.sql`."""
     return pl.when(value.is_finite()).then(rounded(value))

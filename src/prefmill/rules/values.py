@@ -3,7 +3,7 @@
     transitions ──checked──▶ actions (r, pi) and moves (P) ──from the end up, then sweeps over what
     is left on cycles──▶ q, V tree ──▶ transitions whose actions are the children
 
-The same rule in SQL is `sql/pref_solve.sql` and the macros over it; the formulas are in
+The same rule in SQL is `sql/values/pref_solve.sql` and the macros over it; the formulas are in
 `docs/semantics.md`.
 """
 

@@ -4,7 +4,7 @@ intervals.
     rows ──▶ pools (one prompt's scores, sorted) ──weights of order statistics──▶ E[max of n] of a
     prompt ──mean, bootstrap──▶ curve
 
-The same rule in SQL is `sql/pref_curves.sql`; the formulas are in `docs/semantics.md`.
+The same rule in SQL is `sql/curves/pref_curves.sql`; the formulas are in `docs/semantics.md`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Texts and message lists: what a column holds, and how it becomes the messages that a trainer
 reads.
 
-The rule is in `docs/semantics.md` (Conversations); `sql/pref_conversations.sql` is the same in SQL.
+The rule is in `docs/semantics.md` (Conversations); `sql/messages/pref_conversations.sql` is the same in SQL.
 """
 
 from __future__ import annotations

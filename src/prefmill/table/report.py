@@ -69,7 +69,7 @@ class PairReport(Mapping[str, object]):
 
     @classmethod
     def of_row(cls, row: Sequence[object]) -> PairReport:
-        """The report of one row of `sql/pref_report.sql`, or of `sql/pref_label_report.sql`, which
+        """The report of one row of `sql/pairs/pref_report.sql`, or of `sql/labels/pref_label_report.sql`, which
         ends in two more counts.
         """
         values = list(row)
