@@ -18,6 +18,7 @@ where it is first used.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING
 
 from prefmill._version import __version__
@@ -48,7 +49,14 @@ if TYPE_CHECKING:
     from prefmill.training.report import TrainReport
     from prefmill.training.train import train_policy, train_reward
 
-importlib.import_module("prefmill.forks")  # before a fork, if it can be: it sees what stays behind
+_ABSENT = [name for name in ("fcntl", "resource") if importlib.util.find_spec(name) is None]
+if _ABSENT:
+    raise ImportError(
+        f"prefmill needs a POSIX system (Linux, macOS, or WSL on Windows); this one has no {_ABSENT}."
+    )
+
+# Before a fork, if it can be: it sees what stays behind.
+importlib.import_module("prefmill.forks")
 
 __all__ = [
     "Advantage",

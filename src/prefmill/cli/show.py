@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prefmill.errors import BAD_ROW
 from prefmill.plans import BestOf, Pairs, Plan
+from prefmill.progress import Progress, silent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,20 +80,20 @@ class _Lines:
 
 
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Callable[[str, float | None], None]]:
+def progress(*, quiet: bool) -> Iterator[Progress]:
     """A callback for (phase, share done or None): a live line on a terminal, nothing elsewhere."""
     if quiet or not sys.stderr.isatty():
-        yield _silent
+        yield silent
         return
     from rich.progress import (
         BarColumn,
-        Progress,
         SpinnerColumn,
         TaskProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.progress import Progress as Bar
 
     columns = (
         SpinnerColumn(),
@@ -104,7 +105,7 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, float | None], None]]:
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    with Progress(*columns, console=_console(), transient=True) as bar:
+    with Bar(*columns, console=_console(), transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
         def tell(phase: str, share: float | None = None) -> None:
@@ -116,10 +117,6 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, float | None], None]]:
             )
 
         yield tell
-
-
-def _silent(phase: str, share: float | None = None) -> None:
-    """Where nobody watches, nothing is shown."""
 
 
 def report(plan: Plan, done: RunReport) -> None:

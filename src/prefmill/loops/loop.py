@@ -27,8 +27,8 @@ from prefmill.loops.folder import RunFolder, begun_on
 from prefmill.loops.prompts import Prompts, load_prompts
 from prefmill.loops.recipe import Recipe, read_recipe
 from prefmill.loops.steps import MakeSampler, Parts, Stages, Trainer
+from prefmill.progress import Progress, silent
 from prefmill.readers.find import check_apart
-from prefmill.runs.job import Progress
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def loop(
     )
     decides = decided(made, parts, prompts)
     with RunFolder(Path(output), decides, reuse=reuse, overwrite=overwrite) as run:
-        done = Stages(made, prompts, parts, run, progress or (lambda phase, share: None))
+        done = Stages(made, prompts, parts, run, progress or silent)
         stopped = done.all()
         rows = done.rows()
         said = stage_report.write(run, rows, made, prompts.counts, stopped)

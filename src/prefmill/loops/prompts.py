@@ -19,8 +19,6 @@ from prefmill.table.fits import fits_files
 from prefmill.table.messages import held_as_messages, messages
 from prefmill.table.roles import RoleNames, Roles
 
-_UNMADE = ("__prefmill_completion", "__prefmill_score")
-
 
 @dataclass(frozen=True)
 class Prompts:
@@ -87,12 +85,13 @@ def _distinct(files: Any, section: PromptsSection, counts: dict[str, int]) -> pl
     """The distinct prompts of `files`, in the order of their first row."""
     with temporary() as home:
         source = open_source([files] if isinstance(files, str) else list(files), temp_dir=home)
-        named: RoleNames = {"completion": _UNMADE[0], "score": _UNMADE[1]}
-        if section.column:
-            named["prompt"] = section.column
-        columns = [name for name in source.columns.names if name not in _UNMADE]
+        named: RoleNames = {"prompt": section.column} if section.column else {}
         roles = Roles.resolve(
-            [*columns, *_UNMADE], named, where="loop: prompts", fits=fits_files(source.files)
+            source.columns.names,
+            named,
+            required=("prompt",),
+            where="loop: prompts",
+            fits=fits_files(source.files),
         )
         frames = [pl.read_parquet(file, columns=[roles.prompt]) for file in source.files]
         rows = pl.concat(

@@ -21,7 +21,7 @@ from prefmill.loops.folder import RunFolder
 from prefmill.loops.prompts import Prompts
 from prefmill.loops.recipe import Recipe
 from prefmill.plans import BestOf
-from prefmill.runs.job import Progress
+from prefmill.progress import Progress
 from prefmill.scoring.scorers import as_scorer, with_template_date
 
 #: a policy's folder (or hub id) to its `Sampler`

@@ -128,7 +128,7 @@ class Pool:
         """The input as it is: every row and column, in order."""
         columns = ", ".join(quote(name) for name in self.source.columns.names)
         con = _connect(home, self.source, None, None)
-        yield from con.sql(f"SELECT {columns} FROM {relation_of(self.source)}").to_arrow_reader(
+        yield from con.sql(f"SELECT {columns} FROM {self.source.relation}").to_arrow_reader(
             _READ_ROWS
         )
 
@@ -137,7 +137,9 @@ class Pool:
         if not self.roles.id:
             return self.source.place_of(position, home=home)
         con = _connect(home, self.source, None, None)
-        query = f"SELECT {quote(self.roles.id)} FROM {relation_of(self.source)} LIMIT 1 OFFSET {position}"
+        query = (
+            f"SELECT {quote(self.roles.id)} FROM {self.source.relation} LIMIT 1 OFFSET {position}"
+        )
         ((found,),) = con.execute(query).fetchall()
         return self.source.place_of(position, found, home=home)
 
@@ -184,7 +186,7 @@ def open_pool(
     prompt, completion = quote(roles.prompt), quote(roles.completion)
     others = others_of(scorer, source.columns.names, roles)
     more = "".join(f", {quote(name)}" for name in others)
-    relation = relation_of(source)
+    relation = source.relation
     query = (
         f"SELECT hash({prompt}) AS p, hash({prompt}, {completion}{more}) AS r, {prompt} IS NULL AS np, {completion} IS NULL AS nc"
         f" FROM {relation}"
@@ -248,17 +250,6 @@ def _connect(
     con = connect(temp_dir=home, memory_bytes=memory_bytes, threads=threads, remote=source.remote)
     con.execute("SET preserve_insertion_order = true")
     return con
-
-
-def relation_of(source: Source) -> str:
-    """How DuckDB reads a source."""
-    files = ", ".join(literal(file) for file in source.files)
-    hive = (
-        "hive_partitioning = true, hive_types_autocast = false"
-        if source.hive
-        else "hive_partitioning = false"
-    )
-    return f"read_parquet([{files}], union_by_name = true, {hive})"
 
 
 def _grouped(prompts: npt.NDArray[np.uint64], usable: Longs) -> tuple[Longs, Longs, bool]:

@@ -24,7 +24,7 @@ from prefmill.pools.stream import paths_of
 from prefmill.readers import Source, open_source
 from prefmill.table.chance import spelled
 from prefmill.table.fits import fits_files
-from prefmill.table.roles import Fits, Roles
+from prefmill.table.roles import Roles
 
 _READ_ROWS = 8192
 
@@ -104,7 +104,15 @@ def open_prompts(
         paths_of(inputs, home), temp_dir=home, memory_bytes=memory_bytes, threads=threads, **reading
     )
     columns = list(source.columns.names)
-    roles = _roles(columns, prompt, id, fits_files(source.files))
+    named: Any = {"prompt": prompt, "id": id}
+    roles = Roles.resolve(
+        columns,
+        named,
+        required=("prompt",),
+        needed=("id",),
+        where="sample",
+        fits=fits_files(source.files),
+    )
     for name in keep:
         if name not in columns:
             raise ColumnMissing.for_role("sample", "keep", name, columns)
@@ -112,17 +120,11 @@ def open_prompts(
     _check_type(roles.prompt, source.columns.field(roles.prompt).type)
     con = connect(temp_dir=home, memory_bytes=memory_bytes, threads=threads, remote=source.remote)
     con.execute("SET preserve_insertion_order = true")
-    files = ", ".join(literal(file) for file in source.files)
-    hive = (
-        "hive_partitioning = true, hive_types_autocast = false"
-        if source.hive
-        else "hive_partitioning = false"
-    )
-    named = f"{quote(roles.id)}::VARCHAR" if roles.id else "NULL::VARCHAR"
+    name = f"{quote(roles.id)}::VARCHAR" if roles.id else "NULL::VARCHAR"
     kept = "".join(f", {quote(name)} AS keep{i}" for i, name in enumerate(keep))
     con.execute(
-        f"CREATE VIEW numbered AS SELECT row_number() OVER () - 1 AS row, {named} AS name, {quote(roles.prompt)} AS prompt{kept}"
-        f" FROM read_parquet([{files}], union_by_name = true, {hive})"
+        f"CREATE VIEW numbered AS SELECT row_number() OVER () - 1 AS row, {name} AS name, {quote(roles.prompt)} AS prompt{kept}"
+        f" FROM {source.relation}"
     )
     con.execute(
         "CREATE TABLE firsts AS SELECT min(row) AS row FROM numbered WHERE prompt IS NOT NULL GROUP BY prompt"
@@ -139,23 +141,6 @@ def open_prompts(
     return Prompts(
         path, tuple(keep), source.rows, count, nulls, source.rows - nulls - count, content, source
     )
-
-
-def _roles(columns: list[str], prompt: str | None, id: str | None, fits: Fits) -> Roles:
-    """The columns of prompt and id; completion and score are what is yet to be made."""
-    unmade = ("__prefmill_completion", "__prefmill_score")
-    given: dict[str, Any] = {
-        "prompt": prompt,
-        "id": id,
-        "completion": unmade[0],
-        "score": unmade[1],
-    }
-    try:
-        return Roles.resolve([*columns, *unmade], given, needed=("id",), where="sample", fits=fits)  # type: ignore[arg-type]
-    except ColumnMissing as error:  # what is not in the input does not belong into the message
-        raise ColumnMissing(
-            error.message.replace("".join(f", {name!r}" for name in unmade), ""), hint=error.hint
-        ) from None
 
 
 def _check_type(name: str, kind: pa.DataType) -> None:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prefmill.errors import BadArgument, BadInput, BadRow, ColumnMissing
+from prefmill.errors import BadArgument, BadInput, BadRow
 from prefmill.readers.staging import plain_schema, said
 from prefmill.sampling.samplers import whole_text
 from prefmill.table.conform import NotHeld, conformed
@@ -427,12 +427,11 @@ def text_roles(
     columns: list[str], named: RoleNames | dict[str, Any], *, where: str, fits: Fits | None = None
 ) -> Roles:
     """The columns of prompt and completion (and id); a score is what is yet to be made."""
-    unmade = "__prefmill_score"
-    given: RoleNames = {**named, "score": unmade}  # type: ignore[typeddict-item]
-    try:
-        return Roles.resolve([*columns, unmade], given, needed=("id",), where=where, fits=fits)
-    except ColumnMissing as error:  # what is not in the input does not belong into the message
-        raise ColumnMissing(error.message.replace(f", '{unmade}'", ""), hint=error.hint) from None
+    # A score that is named is not read: it is what is yet to be made.
+    texts: Any = {**named, "score": None}
+    return Roles.resolve(
+        columns, texts, required=("prompt", "completion"), needed=("id",), where=where, fits=fits
+    )
 
 
 def score_names(

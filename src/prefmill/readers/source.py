@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from prefmill.connection import literal
 from prefmill.errors import BadInput
 from prefmill.table.json_values import is_json
 from prefmill.table.roles import Roles
@@ -38,6 +39,15 @@ class Source:
     notes: tuple[str, ...] = ()  #: what people should know of how the files were read
     labels: tuple[str, ...] = ()  #: how the caller would name the input of each file
 
+    @property
+    def relation(self) -> str:
+        """The table as DuckDB reads it; its rows have the order of positions."""
+        files = ", ".join(literal(file) for file in self.files)
+        hive = "hive_partitioning = false"
+        if self.hive:
+            hive = "hive_partitioning = true, hive_types_autocast = false"
+        return f"read_parquet([{files}], union_by_name = true, {hive})"
+
     def place_of(self, position: int, name: object = None, *, home: Path) -> str:
         """A row as its owner finds it: its place in its file, counted from 0, the file's name, and
         `name`, its id, where it has one.
@@ -57,7 +67,7 @@ class Source:
         """
         for role in ("prompt", "completion", "id", "annotator", "aspect", "stage"):
             name = getattr(roles, role)
-            if name in self.columns.names and is_json(self.columns.field(name).type):
+            if name and name in self.columns.names and is_json(self.columns.field(name).type):
                 held = self.mixed.get(name, "objects, or lists, that no column type holds")
                 raise BadInput(
                     f"{where}: the column {name!r} cannot be the role {role!r}; got {held}, expected values of one kind.",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow as pa
 
 from prefmill import duckdb as sqlengine
 from prefmill import polars as frames
-from prefmill.connection import connect, literal, memory_told, quote, release, share_of
+from prefmill.connection import MB, connect, memory_told, quote, release, share_of
 from prefmill.disk.whole import temporary
 from prefmill.errors import BadArgument, BadInput, BadScore, ColumnMissing, PlanError
 from prefmill.forks import refuse_fork
@@ -33,6 +32,7 @@ from prefmill.plans import (
     used_columns,
 )
 from prefmill.plans.thresholds import Scale, settled, unsettled
+from prefmill.progress import Progress, machine_bytes, silent
 from prefmill.readers import Source, blamed_on, open_source
 from prefmill.rules import picks as polars_picks
 from prefmill.rules import rows as polars_rows
@@ -49,14 +49,12 @@ if TYPE_CHECKING:
     from prefmill.runs.gather import Where
 
 Engine = Literal["auto", "polars", "duckdb"]
-Progress = Callable[[str, float | None], None]
 
-MB = 1 << 20
 _POSITION = "__prefmill_position"
 _FRAME_ROWS = 50_000
 _WORD = 40  # characters of a text that is no score, in a message
 # Texts held at a time without a memory limit; what is more than this is spilled.
-_PART_BYTES = min(3072 * MB, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
+_PART_BYTES = min(3072 * MB, machine_bytes() // 8)
 _MOST_PROPOSALS = 1_000_000_000
 
 
@@ -87,7 +85,7 @@ def opened(
 ) -> Iterator[Job]:
     """A `Job` over files; its temporary folder goes when the context ends."""
     refuse_fork("run")
-    tell = progress or (lambda phase, share: None)
+    tell = progress or silent
     rejects = reading.get("rejects")
     memory_bytes, threads = reading.get("memory_bytes"), reading.get("threads")
 
@@ -255,18 +253,12 @@ class Job:
     # ---------------------------------------------------------------------------------------------------------------------------
 
     def _create_views(self) -> None:
-        files = ", ".join(literal(f) for f in self.source.files)
         position = (
             "file_row_number"
             if len(self._starts) < 2
             else f"({self._starts}::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number"
         )
-        hive = (
-            "hive_partitioning = true, hive_types_autocast = false"
-            if self.source.hive
-            else "hive_partitioning = false"
-        )
-        relation = f"read_parquet([{files}], union_by_name = true, {hive})"
+        relation = self.source.relation
         self._make(
             "numbered",
             sqlengine.numbered(self.plan, self.roles, relation, position, self._scalars),

@@ -103,12 +103,7 @@ def session(
                 threads=threads,
                 without=outputs,
             )
-            hive = (
-                "hive_partitioning = true, hive_types_autocast = false"
-                if source.hive
-                else "hive_partitioning = false"
-            )
-            relation = f"read_parquet([{', '.join(map(literal, source.files))}], union_by_name = true, {hive})"
+            relation = source.relation
             texts = (
                 [f.name for f in source.columns if str(f.type) in ("string", "large_string")]
                 if _is_csv(path)

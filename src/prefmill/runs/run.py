@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,8 +14,9 @@ from prefmill.disk.whole import sweep
 from prefmill.errors import BadArgument
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired
 from prefmill.plans.thresholds import notes, thresholds_of
+from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers.find import is_same
-from prefmill.runs.job import MB, Engine, Job, Progress, Reading, opened
+from prefmill.runs.job import Engine, Job, Reading, opened
 from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
@@ -297,9 +296,3 @@ def explain(
     with opened(plan, inputs, roles=roles, engine=engine, **reading) as job:
         head = f"inputs: {job.source.rows:,} rows\nroles: {job.roles}\nengine: {job.engine}\nplan {plan.hash()}:\n"
         return f"{head}{plan.to_toml()}\n{job.explain()}\n"
-
-
-def peak_rss_mb() -> float:
-    """The largest resident size of this process so far, in MiB."""
-    scale = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / MB, 1)

@@ -25,7 +25,8 @@ from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadInput, Bad
 from prefmill.forks import refuse_fork
 from prefmill.models.remote import Remote
 from prefmill.pools.prompts import Prompts, open_prompts
-from prefmill.runs.job import Progress, Reading
+from prefmill.progress import Progress, peak_rss_mb, silent
+from prefmill.runs.job import Reading
 from prefmill.sampling import Answer, LocalSampler, Request
 from prefmill.sampling.samplers import whole_text
 from prefmill.sampling.seeds import Asked
@@ -219,7 +220,7 @@ def sample(
 
     refuse_fork("sample")
     started = time.perf_counter()
-    tell = progress or (lambda phase, share: None)
+    tell = progress or silent
     drawer: Any = LocalSampler(model=sampler) if isinstance(sampler, str | Path) else sampler
     if not callable(getattr(drawer, "sample", None)):
         raise BadArgument(
@@ -468,8 +469,6 @@ class _Run:
 
     def report(self, **more: Any) -> SampleReport:
         """Account for every prompt and every answer."""
-        from prefmill.runs.run import peak_rss_mb
-
         prompts, counts = self.prompts, self.ledger.counts
         reasons = {
             name.partition(" ")[2]: value

@@ -30,7 +30,8 @@ from prefmill.errors import BadArgument, BadInput, BadRow, ScorerDied
 from prefmill.forks import refuse_fork
 from prefmill.pools.pool import Chunk, Pool, open_pool
 from prefmill.pools.stream import CHUNK_ROWS, ahead, score_arrays, score_names
-from prefmill.runs.job import Progress, Reading
+from prefmill.progress import Progress, peak_rss_mb, silent
+from prefmill.runs.job import Reading
 from prefmill.scoring.bad_rows import OnBadRow, RowGuard, check_on_bad_row, with_bad_rows
 from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.scorers import (
@@ -162,7 +163,7 @@ def score(
 
     refuse_fork("score")
     started = time.perf_counter()
-    tell = progress or (lambda phase, share: None)
+    tell = progress or silent
     staged: Any = RewardModel(model=scorer) if isinstance(scorer, str | Path) else as_scorer(scorer)
     check_on_bad_row("score", on_bad_row)
     staged = with_bad_rows(staged, on_bad_row)
@@ -309,8 +310,6 @@ class _Run:
 
     def publish(self, names: list[str]) -> ScoreReport:
         """Write the output from the chunks (unless it is there), and account for every row."""
-        from prefmill.runs.run import peak_rss_mb
-
         pool = self.pool
         counts = self.ledger.counts
         if not self.ledger.done:

@@ -115,11 +115,7 @@ class Roles:
     negate: bool = field(default=False)
 
     def __repr__(self) -> str:
-        shown = (
-            f"{f.name}={value!r}"
-            for f in fields(self)
-            if (value := getattr(self, f.name)) not in (None, (), False)
-        )
+        shown = (f"{f.name}={value!r}" for f in fields(self) if (value := getattr(self, f.name)))
         return f"Roles({', '.join(shown)})"
 
     @classmethod
@@ -152,12 +148,16 @@ class Roles:
         columns: Sequence[str],
         named: RoleNames | None = None,
         *,
+        required: Iterable[str] = REQUIRED,
         score_columns: Iterable[str] = (),
         needed: Iterable[str] = (),
         where: str = "roles",
         fits: Fits | None = None,
     ) -> Roles:
         """Find the column of every role among `columns`; `named` are those that the caller fixed.
+
+        `required` are the roles without which the caller cannot work. The others of prompt,
+        completion and score are not looked for: their column is `""`.
 
         A column that has a role's name in the field but cannot hold it, says `fits`
         (`prefmill.table.fits`), is passed over.
@@ -166,6 +166,9 @@ class Roles:
         score role is needed. `needed` are optional roles that the plan uses: without a name they
         are the column of their own name, if there is one. Raises `ColumnMissing` when a role has no
         column or several, `BadArgument` for duplicate column names.
+
+        >>> Roles.resolve(["question", "rank"], required=("prompt",))
+        Roles(prompt='question')
         """
         given: dict[str, str | Sequence[str]] = {
             key: value for key, value in dict(named or {}).items() if value
@@ -199,8 +202,11 @@ class Roles:
                 fitting = [c for c in columns if (fits or _unknown)(role, c) is not False]
                 raise ColumnMissing.for_role(where, role, column, columns, fitting)
         taken = {*found.values(), *groups, *score_columns}
+        required = set(required)
         for role in REQUIRED:
-            if role not in found and not (role == "score" and score_columns):
+            if role not in required:
+                found.setdefault(role, "")
+            elif role not in found and not (role == "score" and score_columns):
                 free = taken
                 if role == "prompt" and not any(
                     _plain(c) in ALIASES[role] for c in columns if c not in taken

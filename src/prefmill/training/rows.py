@@ -101,7 +101,6 @@ def read_table(inputs: Any) -> tuple[pl.DataFrame, Place]:
     and how their owner finds a row.
     """
     from prefmill.connection import connect
-    from prefmill.pools.pool import relation_of
     from prefmill.pools.stream import paths_of
     from prefmill.readers import open_source
 
@@ -110,7 +109,7 @@ def read_table(inputs: Any) -> tuple[pl.DataFrame, Place]:
         con = connect(temp_dir=home, remote=source.remote)
         try:
             con.execute("SET preserve_insertion_order = true")
-            table = pl.DataFrame(con.sql(f"SELECT * FROM {relation_of(source)}").to_arrow_table())
+            table = pl.DataFrame(con.sql(f"SELECT * FROM {source.relation}").to_arrow_table())
         finally:
             con.close()
         return table, partial(source.place_of, home=home)

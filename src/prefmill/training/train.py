@@ -21,6 +21,7 @@ import pyarrow as pa
 from prefmill.disk.folders import check_folder, whole_folder
 from prefmill.errors import BadArgument, BadInput, BadRow
 from prefmill.forks import refuse_fork
+from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.readers.find import check_apart
 from prefmill.scoring.bad_rows import OnBadRow, RowGuard, check_on_bad_row
 from prefmill.table.conversations import Conversation, conversation, messages_of, texts_of
@@ -40,7 +41,6 @@ from prefmill.training.rows import (
 )
 from prefmill.training.trl import (
     ENCODER_TEMPLATE,
-    Progress,
     Recipe,
     Trained,
     Trainee,
@@ -145,7 +145,7 @@ def train_reward(
     )
     check_folder(output, overwrite=overwrite, where=where)
     check_apart(_paths(pairs, test, model), output, where=where)
-    tell = progress or _silent
+    tell = progress or silent
     tell("reading", None)
     tests = _tests(test, where)
     check_on_bad_row(where, on_bad_row)
@@ -297,7 +297,7 @@ def train_policy(
     check_folder(output, overwrite=overwrite, where=where)
     check_apart(_paths(data, model), output, where=where)
     check_on_bad_row(where, on_bad_row)
-    tell = progress or _silent
+    tell = progress or silent
     tell("reading", None)
     with training(seed, lora=lora_rank is not None):
         trainee = load(
@@ -354,10 +354,6 @@ def train_policy(
 
 # --- parts of both
 # --------------------------------------------------------------------------------------------------------------------
-
-
-def _silent(phase: str, share: float | None = None) -> None:
-    """Where nobody watches, nothing is shown."""
 
 
 def _paths(*inputs: Any) -> list[str | Path]:
@@ -427,8 +423,6 @@ def _report(
     held_out: tuple[HeldOut, ...] = (),
     **more: object,
 ) -> TrainReport:
-    from prefmill.runs.run import peak_rss_mb
-
     told = {
         name: value for name, value in asdict(recipe).items() if name not in ("steps", "epochs")
     }

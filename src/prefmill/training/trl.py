@@ -11,13 +11,14 @@ import os
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from prefmill.errors import AccountingError, BadArgument, BadInput, MissingPackage
+from prefmill.progress import Progress
 
 # What an encoder reads for a prompt and its completion: [CLS] prompt [SEP] completion [SEP], one
 # segment.
@@ -26,7 +27,6 @@ _CHECKPOINTED = (
     1_000_000_000  # parameters from which a GPU keeps fewer activations and computes them again
 )
 
-Progress = Callable[[str, float | None], None]
 Kind = Literal["reward", "causal"]
 
 

@@ -1,0 +1,28 @@
+"""Who watches a run, and what a run takes of the machine."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Callable
+
+#: Called with a phase, and the share of it that is done: 0 to 1, or None where nobody knows.
+Progress = Callable[[str, float | None], None]
+
+
+def silent(phase: str, share: float | None = None) -> None:
+    """Where nobody watches, nothing is shown."""
+
+
+def peak_rss_mb() -> float:
+    """The largest resident size of this process so far, in MiB."""
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if sys.platform != "darwin":
+        size *= 1024  # macOS counts bytes, Linux KiB
+    return round(size / 2**20, 1)
+
+
+def machine_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
