@@ -42,10 +42,10 @@ from prefmill.rules.rows import (
     check_types,
     drawn_from,
     first_that_holds,
-    mix32,
     number,
     numbered,
 )
+from prefmill.table.chance import mix32
 from prefmill.table.context import SYSTEM_OUT, asked, context_of, of_both
 from prefmill.table.fits import fits_frame, fits_schema
 from prefmill.table.messages import in_one_form, message_fields

@@ -13,7 +13,8 @@ import polars as pl
 
 from prefmill.errors import BadArgument
 from prefmill.plans import Advantage, Method
-from prefmill.rules.rows import Candidates, rounded
+from prefmill.rules.rows import Candidates
+from prefmill.table.numbers import rounded
 from prefmill.table.report import PairReport
 
 #: Below this share of a policy the others count as absent: what is left is rounding.

@@ -9,8 +9,9 @@ import polars as pl
 
 from prefmill.errors import BadArgument
 from prefmill.plans import BestOf
-from prefmill.rules.rows import Candidates, drawn_from, mix32
+from prefmill.rules.rows import Candidates, drawn_from
 from prefmill.rules.selection import accepted, adjusted, fit_of, measured
+from prefmill.table.chance import mix32
 from prefmill.table.report import PairReport
 
 

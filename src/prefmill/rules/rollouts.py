@@ -13,8 +13,8 @@ import polars.selectors as cs
 
 from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.pools.frames import frame_of
-from prefmill.rules.rows import number, rounded
 from prefmill.rules.values import checked_tree, refuse_nested
+from prefmill.table.numbers import number, rounded
 from prefmill.table.roles import Inputs
 
 Labels = Literal["soft", "hard"]

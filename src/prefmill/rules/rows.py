@@ -6,7 +6,6 @@ judged ──counted──▶ candidates
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import polars as pl
 import polars.selectors as cs
@@ -14,13 +13,10 @@ import polars.selectors as cs
 from prefmill.errors import BadArgument, BadScore
 from prefmill.plans import Advantage, BestOf, Plan
 from prefmill.table.chance import prompt_hash
-from prefmill.table.json_values import JSON_FIELD
+from prefmill.table.messages import is_json_text
+from prefmill.table.numbers import number, rounded
 from prefmill.table.roles import Roles
-from prefmill.writers.layouts import is_json_text
 
-_NUMBER = (
-    r"^(?i)[ \t-\r]*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)[ \t-\r]*$"
-)
 _UNUSABLE = ("null_prompt", "null_completion", "null_score", "bad_score", "non_finite_score")
 
 
@@ -247,50 +243,12 @@ def numbered(
     return frame.select(*named).with_row_index("_pos", first).cast({"_pos": pl.Int64})
 
 
-def number(score: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """The number that a score of type `dtype` means (Float64), null if it means none."""
-    if is_json_text(
-        dtype
-    ):  # booleans and numbers in one column, or numbers that no other type holds
-        score, dtype = (
-            score.struct.field(JSON_FIELD)
-            .replace({"true": "1", "false": "0"})
-            .str.strip_chars('"'),
-            pl.String(),
-        )
-    if dtype in (pl.String, pl.Categorical) or isinstance(dtype, pl.Enum):
-        text = score.cast(pl.String)
-        stripped = text.str.strip_chars(" \t\n\r\x0b\x0c")
-        value = (
-            pl.when(stripped.str.contains("(?i)nan"))
-            .then(float("nan"))
-            .otherwise(stripped.cast(pl.Float64, strict=False))
-        )
-        lowered = stripped.str.to_lowercase()
-        return (
-            pl.when(text.str.contains(_NUMBER))
-            .then(value)
-            .when(lowered == "true")
-            .then(1.0)
-            .when(lowered == "false")
-            .then(0.0)
-        )
-    return score.cast(pl.Float64, strict=False)
-
-
 def _whole(stage: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """The whole number that a stage is, or null; the rule is in `sql/rows/pref_stage.sql`."""
     if dtype.is_integer():
         return stage
     value = number(stage, dtype)
     return pl.when(value.abs() < 2**53, value == value.floor()).then(value).cast(pl.Int64)
-
-
-def mix32(x: pl.Expr) -> pl.Expr:
-    """The 32-bit integer hash of `docs/semantics.md` over UInt64 values below 2**32."""
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
-        x = ((x ^ (x // 2**shift)) * factor) % 2**32
-    return x
 
 
 def check_types(plan: Plan, roles: Roles, schema: pl.Schema, where: str) -> None:
@@ -364,15 +322,6 @@ def first_that_holds(reasons: Sequence[tuple[str, pl.Expr]]) -> pl.Expr:
     return pl.coalesce(
         *[pl.when(holds).then(pl.lit(name)) for name, holds in reasons], pl.lit(None, pl.String)
     )
-
-
-def rounded(value: pl.Expr) -> pl.Expr:
-    """`value` to 9 decimals, half away from zero; the why is in `sql/cells/pref_round.sql`."""
-    away: Literal["half_away_from_zero"] = "half_away_from_zero"
-    whole = (value * 1e9).round(3, mode=away).round(0, mode=away)
-    # Polars divides by a constant by multiplying with its reciprocal; the last rounding takes off
-    # what that adds.
-    return pl.when(value.abs() < 4e6).then((whole / 1e9).round(9, mode=away)).otherwise(value)
 
 
 def drawn_from(key: pl.Expr, seed: int, columns: bool) -> pl.Expr:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from prefmill.rules.rows import Candidates, rounded
-from prefmill.table.chance import message_keys
+from prefmill.rules.rows import Candidates
+from prefmill.table.chance import message_keys, mix32_array
+from prefmill.table.numbers import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy.typing as npt
-
-    Words = npt.NDArray[np.uint64]
 
 
 def accepted(pools: pl.Expr, k: int, beta: float) -> pl.Expr:
@@ -49,7 +48,7 @@ def accepted_ranks(pools: pl.Series, k: int, beta: float) -> pl.Series:
     pool = np.repeat(np.arange(len(sizes)), sizes)
     rank = np.arange(len(scores)) - starts[pool] + 1
     hashes = pools.struct.field("_hash").cast(pl.UInt64).to_numpy() & np.uint64(0xFFFFFFFF)
-    draw = _mix(hashes[pool] ^ rank.astype(np.uint64))
+    draw = mix32_array(hashes[pool] ^ rank.astype(np.uint64))
     passes = np.full(len(scores), k + 1)
     left, taken = np.arange(len(scores)), np.zeros(len(sizes), dtype=np.int64)
     with np.errstate(over="ignore"):  # a difference beyond float64 is -inf, and its exponential 0
@@ -62,7 +61,7 @@ def accepted_ranks(pools: pl.Series, k: int, beta: float) -> pl.Series:
                 left
             ]  # they are in rank order: the last one written is the best
             chance = np.exp((scores[left] - best[pool[left]]) / beta)
-            takes = _mix(draw[left] ^ np.uint64(number)) < chance * 2.0**32
+            takes = mix32_array(draw[left] ^ np.uint64(number)) < chance * 2.0**32
             passes[left[takes]] = number
             taken += np.bincount(pool[left[takes]], minlength=len(sizes))
             left = left[~takes]
@@ -82,13 +81,6 @@ def _listed(kept: pl.DataFrame, ends: npt.NDArray[np.int64]) -> pl.Series:
     pools = pl.DataFrame({"pool": pl.int_range(len(ends), eager=True)})
     lists = kept.group_by("pool", maintain_order=True).agg("rank")
     return pools.join(lists, on="pool", how="left", maintain_order="left")["rank"].fill_null([])
-
-
-def _mix(x: Words) -> Words:
-    """`polars_rows.mix32` over an array."""
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
-        x = ((x ^ (x >> np.uint64(shift))) * np.uint64(factor)) & np.uint64(0xFFFFFFFF)
-    return x
 
 
 def characters(completion: pl.Expr, dtype: pl.DataType) -> pl.Expr:

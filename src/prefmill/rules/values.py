@@ -20,7 +20,7 @@ from prefmill.connection import literal, quote
 from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.plans import Values
 from prefmill.pools.frames import frame_of
-from prefmill.rules.rows import number, rounded
+from prefmill.table.numbers import number, rounded
 from prefmill.table.roles import Inputs, ValueNames
 
 Floats = npt.NDArray[np.float64]

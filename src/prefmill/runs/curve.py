@@ -23,9 +23,11 @@ from prefmill.duckdb import install_used
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.forks import refuse_fork
 from prefmill.plans import BestOf, roles_of
-from prefmill.rules.rows import Candidates, check_types, drawn_from, numbered, rounded
+from prefmill.rules.rows import Candidates, check_types, drawn_from, numbered
 from prefmill.runs.job import Reading, opened
+from prefmill.table.chance import mix32_array
 from prefmill.table.fits import fits_schema
+from prefmill.table.numbers import rounded
 from prefmill.table.roles import Inputs, RoleNames
 
 Floats = npt.NDArray[np.float64]
@@ -326,7 +328,7 @@ def _intervals(
     numbers = np.arange(1, resamples + 1, dtype=np.uint64)
     for start in range(0, len(hashes), _CHUNK):
         part = slice(start, start + _CHUNK)
-        bits = _mix32((hashes[part, None] & np.uint64(0xFFFFFFFF)) ^ numbers)
+        bits = mix32_array((hashes[part, None] & np.uint64(0xFFFFFFFF)) ^ numbers)
         times = np.searchsorted(_POISSON, bits, side="right").astype(np.float64)
         sums += times.T @ values[part]
         counts += times.T @ has[part].astype(np.float64)
@@ -341,10 +343,3 @@ def _intervals(
         )
     low, high = np.array(ends).T
     return low, high
-
-
-def _mix32(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The 32-bit hash of `docs/semantics.md`."""
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
-        x = ((x ^ (x >> np.uint64(shift))) * np.uint64(factor)) & np.uint64(0xFFFFFFFF)
-    return x

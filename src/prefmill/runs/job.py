@@ -41,9 +41,9 @@ from prefmill.runs.gather import Fetch
 from prefmill.table.context import context_of, refuse_different
 from prefmill.table.fits import fits_files
 from prefmill.table.json_values import JSON_FIELD
+from prefmill.table.messages import is_json_text
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, RoleNames
-from prefmill.writers.layouts import is_json_text
 
 if TYPE_CHECKING:
     from prefmill.runs.gather import Where

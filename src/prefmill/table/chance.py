@@ -11,9 +11,13 @@ import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from prefmill.errors import BadArgument
+
+#: The rounds of the 32-bit mix: how far a word is shifted, and what it is multiplied with.
+_ROUNDS = ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1))
 
 # Names of (role, content) in the message structs of the field: OpenAI's and ShareGPT's.
 MESSAGE_KEYS = (("role", "content"), ("from", "value"))
@@ -64,6 +68,25 @@ def prompt_hash(prompts: pl.Series, prefix: bytes) -> pl.Series:
         known = pl.DataFrame([distinct, hashed])
         hashed = texts.to_frame().join(known, on="text", how="left", maintain_order="left")["hash"]
     return hashed.alias(prompts.name)
+
+
+def mix32(x: pl.Expr) -> pl.Expr:
+    """The 32-bit integer hash of `docs/semantics.md` over UInt64 values below 2**32."""
+    for shift, factor in _ROUNDS:
+        x = ((x ^ (x // 2**shift)) * factor) % 2**32
+    return x
+
+
+def mix32_array(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """`mix32` over an array: the same numbers.
+
+    >>> words = np.arange(3, dtype=np.uint64)
+    >>> mix32_array(words).tolist() == pl.select(mix32(pl.lit(pl.Series(words)))).to_series().to_list()
+    True
+    """
+    for shift, factor in _ROUNDS:
+        x = ((x ^ (x >> np.uint64(shift))) * np.uint64(factor)) & np.uint64(0xFFFFFFFF)
+    return x
 
 
 def check_shares(split: Mapping[str, float]) -> dict[str, float]:

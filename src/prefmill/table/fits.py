@@ -12,8 +12,8 @@ import polars as pl
 import polars.selectors as cs
 import pyarrow as pa
 
-from prefmill.rules.rows import number
 from prefmill.table.json_values import without_marks
+from prefmill.table.numbers import number
 from prefmill.table.roles import Fits
 
 _HEAD = 100

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import polars as pl
 
 from prefmill.table.chance import message_keys
+from prefmill.table.json_values import JSON_FIELD
 
 #: What ShareGPT and OASST call the speakers; every chat template knows only the right-hand names.
 ROLES = {"human": "user", "gpt": "assistant", "prompter": "user"}
@@ -27,6 +28,11 @@ Schema = Mapping[str, pl.DataType]
 def is_text(dtype: pl.DataType) -> bool:
     """Whether a column of this type holds text; a column of nothing but nulls does."""
     return dtype in (pl.String, pl.Categorical, pl.Null) or isinstance(dtype, pl.Enum)
+
+
+def is_json_text(dtype: pl.DataType) -> bool:
+    """Whether a column of this type holds JSON texts (`prefmill.table.json_values`)."""
+    return isinstance(dtype, pl.Struct) and [field.name for field in dtype.fields] == [JSON_FIELD]
 
 
 def held_as_messages(schema: Schema, names: Iterable[str]) -> bool:

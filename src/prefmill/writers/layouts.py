@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from prefmill.errors import BadArgument
 from prefmill.table.context import SYSTEM_OUT, asked
-from prefmill.table.json_values import JSON_FIELD, in_types, is_json
+from prefmill.table.json_values import in_types, is_json
 from prefmill.table.messages import held_as_messages, in_one_form, message, message_fields, messages
 from prefmill.writers import llama_factory
 
@@ -174,11 +174,6 @@ def arrow_tables(frame: pl.DataFrame, schema: pa.Schema, most_bytes: int) -> Ite
                 waiting += [table.slice(half), table.slice(0, half)]
             else:
                 yield in_types(table, schema)
-
-
-def is_json_text(dtype: pl.DataType) -> bool:
-    """Whether a column of this type holds JSON texts (`prefmill.table.json_values`)."""
-    return isinstance(dtype, pl.Struct) and [field.name for field in dtype.fields] == [JSON_FIELD]
 
 
 def rows_in(size_bytes: int, frame: pl.DataFrame) -> int:

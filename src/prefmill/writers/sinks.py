@@ -23,7 +23,8 @@ from polars.io.plugins import register_io_source
 
 from prefmill.errors import MissingPackage
 from prefmill.table.json_values import JSON_FIELD, decoded, holds, is_marked
-from prefmill.writers.layouts import arrow_schema, arrow_tables, is_json_text, rows_in
+from prefmill.table.messages import is_json_text
+from prefmill.writers.layouts import arrow_schema, arrow_tables, rows_in
 
 Packed = Literal["uncompressed", "gzip", "zstd"]
 # A row group is what one core encodes and what memory is held for: 64 MB of text, or fewer for

@@ -18,7 +18,8 @@ import polars as pl
 from prefmill.disk.whole import Staging, check_name, is_free, settle
 from prefmill.errors import BadArgument, TargetExists
 from prefmill.table.chance import check_shares, prompt_hash, split_frame
-from prefmill.writers.layouts import Format, arrow_schema, convert, is_json_text, output_schema
+from prefmill.table.messages import is_json_text
+from prefmill.writers.layouts import Format, arrow_schema, convert, output_schema
 from prefmill.writers.sinks import Sink, sink_maker, writing
 
 FILE_FORMATS = {
