@@ -130,11 +130,11 @@ def pairs(  # one option a line: this is the manual
     group: Group = None,
     format: Format = None,
     chat: Chat = False,
-    margin_column: Annotated[
+    margin_scale: Annotated[
         float | None,
         typer.Option(
-            metavar="SCALE",
-            help="Add margin = (chosen - rejected) * SCALE: RewardTrainer's loss uses it.",
+            metavar="NUMBER",
+            help="Add margin = (chosen - rejected) * NUMBER: RewardTrainer's loss uses it.",
         ),
     ] = None,
     keep: Keep = None,
@@ -482,7 +482,7 @@ def _run(kind: PlanKind, options: dict[str, Any]) -> None:
             engine=options["engine"],
             format=options["format"],
             chat=options["chat"],
-            margin_scale=options.get("margin_column"),
+            margin_scale=options.get("margin_scale"),
             keep=names_in(options["keep"]),
             split=numbers_in("--split", options["split"]),
             overwrite=options["overwrite"],
