@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from prefmill.disk.whole import temporary
+from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument
 from prefmill.table.roles import RoleNames
 

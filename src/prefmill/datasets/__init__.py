@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from prefmill.datasets.streams import CHUNK_ROWS, Stream, streamed
 from prefmill.datasets.tables import FORMATS, Layout, frame_of, package, used_table, whole
-from prefmill.disk.whole import temporary
+from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument, BadInput
 from prefmill.forks import refuse_fork
 from prefmill.plans import (

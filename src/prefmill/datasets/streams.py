@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from prefmill.datasets.tables import Layout, info_of, package, plain_types, tables_of
-from prefmill.disk.whole import temporary
+from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
 from prefmill.forks import lost_threads
 from prefmill.plans import BestOf, Pairs, Plan, Unpaired, kept_columns, named, roles_of

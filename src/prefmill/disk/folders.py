@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prefmill.disk.whole import Staging, check_name, is_free, settle
-from prefmill.errors import BadArgument, TargetExists
+from prefmill.disk.settling import settle
+from prefmill.disk.whole import Staging, check_free, check_name
+from prefmill.errors import BadArgument
 
 #: The file that says that a folder is ours, and what made it.
 MARK = "prefmill.json"
 
 
 def check_folder(target: str | Path, *, overwrite: bool, where: str) -> None:
-    """Raise what `whole_folder` would raise about its target, so that hours of training do not end
-    in it.
+    """Raise what `whole_folder` raises about its target, before hours of training end in it.
 
     >>> check_folder("/", overwrite=True, where="train")
     Traceback (most recent call last):
@@ -27,21 +27,20 @@ def check_folder(target: str | Path, *, overwrite: bool, where: str) -> None:
     path = Path(target)
     if not path.name or path.name == "..":
         raise BadArgument(
-            f"{where}: no folder can be written there; got {str(target)!r}, expected the name of a new folder."
+            f"{where}: no folder can be written there; got {str(target)!r},"
+            " expected the name of a new folder."
         )
     settle(path.parent, but=[path])
     if not os.path.lexists(path):
         return
     if not path.is_dir() or path.is_symlink():
         raise BadArgument(
-            f"{where}: {str(path)!r} is no folder; expected the name of a new one, or of a folder that training wrote."
+            f"{where}: {str(path)!r} is no folder;"
+            " expected the name of a new one, or of a folder that training wrote."
         )
     if not any(path.iterdir()):
         return
-    if not overwrite and not is_free(path):
-        raise TargetExists(
-            f"{where}: {str(path)!r} is already there.", hint="use --overwrite, or another name."
-        )
+    check_free(path, overwrite=overwrite, where=where)
     if not (path / MARK).is_file():  # never delete a folder of somebody's other files
         raise BadArgument(
             f"{where}: {str(path)!r} is a folder that training did not write: it holds no {MARK}.",
@@ -51,10 +50,9 @@ def check_folder(target: str | Path, *, overwrite: bool, where: str) -> None:
 
 @contextmanager
 def whole_folder(target: str | Path, *, overwrite: bool, where: str) -> Iterator[Path]:
-    """A hidden folder next to `target` to fill; it becomes `target` at the end, and on an error
-    goes away.
+    """A hidden folder next to `target` to fill; it becomes `target` at the end.
 
-    Raises `TargetExists`, `BadArgument` (`check_folder`), `RunBusy`.
+    On an error it goes away. Raises what `check_folder` raises, and `RunBusy`.
     """
     path = Path(target)
     check_folder(path, overwrite=overwrite, where=where)

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from prefmill.disk.whole import temporary
+from prefmill.disk.hidden import temporary
 from prefmill.errors import BadInput
 from prefmill.loops.recipe import PromptsSection
 from prefmill.readers import open_source

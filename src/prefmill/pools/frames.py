@@ -42,7 +42,7 @@ def frame_of(
     refuse_fork(where)
     if is_frame(data):
         return data
-    from prefmill.disk.whole import temporary
+    from prefmill.disk.hidden import temporary
     from prefmill.pools.stream import paths_of
     from prefmill.readers import open_source
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from prefmill.disk.whole import settle
+from prefmill.disk.settling import settle
 from prefmill.errors import BadArgument, BadInput, nearest
 
 #: Format of each ending. The text forms may be followed by .gz or .zst.

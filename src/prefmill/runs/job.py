@@ -15,7 +15,7 @@ import pyarrow as pa
 from prefmill import duckdb as sqlengine
 from prefmill import polars as frames
 from prefmill.connection import MB, connect, memory_told, quote, release, share_of
-from prefmill.disk.whole import temporary
+from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument, BadInput, BadScore, ColumnMissing, PlanError
 from prefmill.forks import refuse_fork
 from prefmill.plans import (

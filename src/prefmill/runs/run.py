@@ -10,7 +10,7 @@ from typing import Literal, Unpack
 
 import polars as pl
 
-from prefmill.disk.whole import sweep
+from prefmill.disk.hidden import sweep
 from prefmill.errors import BadArgument
 from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired
 from prefmill.plans.thresholds import notes, thresholds_of

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from prefmill.disk.whole import temporary
+from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument, BadInput, BadRow, ColumnMissing
 from prefmill.scoring.bad_rows import OnBadRow
 from prefmill.table.chance import check_shares, message_keys, split_frame
