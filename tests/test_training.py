@@ -36,7 +36,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytest.importorskip("trl", reason="needs the extra prefmill[train]")
 torch = pytest.importorskip("torch", reason="needs the extra prefmill[train]")
 
-from prefmill.disk import folders, whole  # noqa: E402
+from prefmill.disk import folders, settling, whole  # noqa: E402
 from prefmill.training import train as training  # noqa: E402
 from prefmill.training import trl as trainers  # noqa: E402
 from prefmill.training.report import share_of  # noqa: E402
@@ -609,7 +609,7 @@ def test_one_process_at_a_time(tmp_path):
 
 
 @pytest.mark.parametrize("there", [False, True])
-@pytest.mark.parametrize("instant", ["write_report", "sync", "_exchange", "replace", "rmtree"])
+@pytest.mark.parametrize("instant", ["write_report", "sync", "exchange", "replace", "rmtree"])
 def test_killed_at_any_instant_there_is_the_old_folder_or_the_new(instant, there, tmp_path):
     """Real SIGKILL in a child, in the middle of publishing; what comes next works, and cleans
     up.
@@ -632,7 +632,7 @@ def test_killed_at_any_instant_there_is_the_old_folder_or_the_new(instant, there
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if not child:
-        place = {"sync": whole, "_exchange": whole, "replace": os, "rmtree": whole.shutil}.get(
+        place = {"sync": whole, "exchange": whole, "replace": os, "rmtree": settling.shutil}.get(
             instant
         )
         if place is not None:
@@ -647,7 +647,7 @@ def test_killed_at_any_instant_there_is_the_old_folder_or_the_new(instant, there
         make("new")
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or (instant == "_exchange" and not there)
+    assert os.WIFSIGNALED(status) or (instant == "exchange" and not there)
     assert target.exists() >= there
     if target.exists():
         assert (

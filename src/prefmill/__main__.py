@@ -19,6 +19,7 @@ def main() -> None:
         return
     from prefmill import ending
     from prefmill.cli.main import app
+    from prefmill.disk.settling import abandon
 
     # typer makes every option of every command that it knows before it looks which one is asked
     # for.
@@ -33,7 +34,7 @@ def main() -> None:
             errors="backslashreplace"
         )  # the name of a file may be any bytes; JSON has the same escape
     warnings.showwarning = _told  # type: ignore[assignment]
-    ending.watch()
+    ending.watch(abandon)
     code = _code(app)
     ending.leave(ending.stopped() or code)
 

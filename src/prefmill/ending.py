@@ -12,9 +12,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
-
-from prefmill.disk import whole
 
 #: Seconds that a command has for ending by itself after SIGTERM or Ctrl-C, and then for removing
 #: its temporary folders.
@@ -27,7 +26,7 @@ _at_prompt = False
 _signal: int | None = None
 
 
-def watch() -> None:
+def watch(abandon: Callable[[], object]) -> None:
     """From here on SIGTERM ends this process with 143, and Ctrl-C with 130, at the latest a few
     seconds later.
 
@@ -42,7 +41,7 @@ def watch() -> None:
     signal.signal(signal.SIGINT, _stop)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(
-        target=_end_in_time, args=(reading,), name="prefmill-signals", daemon=True
+        target=_end_in_time, args=(reading, abandon), name="prefmill-signals", daemon=True
     ).start()
 
 
@@ -68,13 +67,13 @@ def stopped() -> int | None:
     return None if _signal is None else 128 + _signal
 
 
-def _end_in_time(reading: int) -> None:
+def _end_in_time(reading: int, abandon: Callable[[], object]) -> None:
     while True:
         (number,) = os.read(reading, 1)
         if number == signal.SIGTERM or (number == signal.SIGINT and not _at_prompt):
             time.sleep(GRACE)
             os.write(2, b"prefmill: stopped.\n")
-            cleaning = threading.Thread(target=whole.abandon, daemon=True)
+            cleaning = threading.Thread(target=abandon, daemon=True)
             cleaning.start()
             cleaning.join(CLEANING)
             os._exit(128 + number)

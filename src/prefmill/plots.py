@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from prefmill.disk.whole import Staging, check_name, is_free, settle
-from prefmill.errors import BadArgument, ColumnMissing, MissingPackage, TargetExists
+from prefmill.disk.whole import Staging, check_free, check_name
+from prefmill.errors import BadArgument, ColumnMissing, MissingPackage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,13 +74,7 @@ def check_plot(path: str | Path, *, overwrite: bool = False) -> None:
         raise BadArgument(
             f"plot: cannot draw such a picture; got {str(path)!r}, expected a name that ends in {' or '.join(FORMATS)}."
         )
-    both = (path, _data_path(path))
-    settle(path.parent, but=both)
-    for each in both:
-        if not overwrite and not is_free(each):
-            raise TargetExists(
-                f"plot: {str(each)!r} is already there.", hint="use --overwrite, or another name."
-            )
+    check_free(path, _data_path(path), overwrite=overwrite, where="plot")
     _matplotlib()
 
 

@@ -109,7 +109,7 @@ def failing(name: str, number: int, how: str) -> None:
     """From here on the call `number` of this function fails: before it acts, or, an even one,
     after.
     """
-    place, attribute = (whole, "_exchange") if name == SWAPS else (os, name)
+    place, attribute = (whole, "exchange") if name == SWAPS else (os, name)
     real = getattr(place, attribute)
     calls = 0
 

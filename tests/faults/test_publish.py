@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 import prefmill as pm
-from prefmill.disk import folders, whole
+from prefmill.disk import folders, hidden, settling, whole
 from prefmill.errors import BadArgument, RunBusy, TargetExists
 from prefmill.readers.find import find_files
 from prefmill.writers import write as writers
@@ -112,14 +112,14 @@ def test_a_disk_without_links_settles_a_set_at_the_next_start(number, tmp_path, 
         os.kill(os.getpid(), signal.SIGKILL)
 
     killed(dies)
-    whole.settle(tmp_path)
+    settling.settle(tmp_path)
     text = "old" if number == 1 else "new"
     assert texts(tmp_path) == {"a.txt": text, "b.txt": text}
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_system_without_exchange_puts_the_old_folder_back(number, tmp_path, monkeypatch):
-    monkeypatch.setattr(whole, "_exchange", lambda *_: False)
+    monkeypatch.setattr(whole, "exchange", lambda *_: False)
     publish([tmp_path / "out"], "old")
 
     def dies() -> None:
@@ -141,7 +141,7 @@ def test_a_system_without_exchange_puts_the_old_folder_back(number, tmp_path, mo
     )  # between two renames it is absent, for others
     reads = find_files(str(tmp_path / "out"))  # for our readers it is there
     assert [Path(item.path).read_text() for item in reads] == ["old"]
-    whole.settle(tmp_path)
+    settling.settle(tmp_path)
     assert texts(tmp_path) == {"out/data.jsonl": "old"}
     publish([tmp_path / "out"], "new", overwrite=True)
     assert texts(tmp_path) == {"out/data.jsonl": "new"}
@@ -178,7 +178,7 @@ def test_the_exchange_is_real_where_there_is_one(tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text("")
-    if whole._exchange(tmp_path / "one", tmp_path / "other"):
+    if whole.exchange(tmp_path / "one", tmp_path / "other"):
         assert texts(tmp_path) == {"one/other": "", "other/one": ""}
     else:
         assert sys.platform not in ("linux", "darwin")
@@ -188,8 +188,9 @@ WAITS = """
 import sys, time
 from pathlib import Path
 from prefmill.disk import whole
+from prefmill.disk.hidden import temporary
 folder, temp = map(Path, sys.argv[1:])
-with whole.temporary(temp) as home, whole.Staging([folder / "out.parquet"], where="t") as staging:
+with temporary(temp) as home, whole.Staging([folder / "out.parquet"], where="t") as staging:
     (home / "rows").write_text("spilled")
     staging.path(folder / "out.parquet").write_text("half")
     print("ready", flush=True)
@@ -208,15 +209,15 @@ def test_folders_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
     )
     try:
         assert other.stdout.readline() == "ready\n"
-        (hidden,), (home,) = list(out.iterdir()), list(temp.iterdir())
-        boot = whole._machine()[0]
+        (staged,), (home,) = list(out.iterdir()), list(temp.iterdir())
+        boot = hidden.machine()[0]
         assert re.search(rf"prefmill-{other.pid}-\d+-{boot}-", home.name)
-        assert hidden.name.startswith(f".out.parquet.{other.pid}-")
+        assert staged.name.startswith(f".out.parquet.{other.pid}-")
         with pytest.raises(RunBusy, match=r"write: another process is writing '.*out.parquet'"):
             pm.run(pm.Pairs(), tmp_path / "rows.parquet", out / "out.parquet", temp_dir=temp)
         pm.run(pm.Pairs(), tmp_path / "rows.parquet", out / "another.parquet", temp_dir=temp)
         assert (home / "rows").read_text() == "spilled"
-        assert {path.name for path in out.iterdir()} == {hidden.name, "another.parquet"}
+        assert {path.name for path in out.iterdir()} == {staged.name, "another.parquet"}
         other.kill()
         other.wait()
         pm.run(pm.Pairs(), tmp_path / "rows.parquet", out / "out.parquet", temp_dir=temp)
@@ -231,10 +232,10 @@ def test_folders_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
 def test_a_process_number_that_was_given_again_is_dead(tmp_path):
     """The number is of a living process, but another began since."""
     pid = os.getppid()
-    boot, host = whole._machine()
-    reused = tmp_path / f"prefmill-{pid}-{whole._start_of(pid) + 1}-{boot}-{host}-00000000.tmp"
-    living = tmp_path / f"prefmill-{pid}-{whole._start_of(pid)}-{boot}-{host}-00000000.tmp"
-    before = tmp_path / f"prefmill-{pid}-{whole._start_of(pid)}-00000000-{host}-00000000.tmp"
+    boot, host = hidden.machine()
+    reused = tmp_path / f"prefmill-{pid}-{hidden.start_of(pid) + 1}-{boot}-{host}-00000000.tmp"
+    living = tmp_path / f"prefmill-{pid}-{hidden.start_of(pid)}-{boot}-{host}-00000000.tmp"
+    before = tmp_path / f"prefmill-{pid}-{hidden.start_of(pid)}-00000000-{host}-00000000.tmp"
     elsewhere = tmp_path / f"prefmill-{pid}-1-00000000-000000-00000000.tmp"
     for path in (
         reused,
@@ -245,7 +246,7 @@ def test_a_process_number_that_was_given_again_is_dead(tmp_path):
         tmp_path / "mine.tmp",
     ):
         path.mkdir()
-    with whole.temporary(tmp_path):
+    with hidden.temporary(tmp_path):
         kept = {path.name for path in tmp_path.iterdir() if f"-{os.getpid()}-" not in path.name}
     assert kept == {living.name, elsewhere.name, "prefmill-mine", "mine.tmp"}
 
@@ -280,10 +281,10 @@ def test_a_file_that_its_user_put_there_is_no_output_of_a_dead_run(tmp_path):
         publish([target], "new")
 
     killed(dies)
-    assert whole.is_free(target)
+    assert settling.is_free(target)
     target.unlink()
     target.write_text("mine")
-    assert not whole.is_free(target)
+    assert not settling.is_free(target)
     with pytest.raises(TargetExists):
         publish([target], "newer")
     assert texts(tmp_path) == {"out.txt": "mine"}
@@ -332,14 +333,14 @@ def test_a_link_of_the_user_is_read_through_until_the_set_is_published(tmp_path)
 
 def test_a_temporary_folder_can_be_written_to(tmp_path):
     """It is locked by its owner, who publishes there too (`-o -`)."""
-    with whole.temporary(tmp_path) as home:
+    with hidden.temporary(tmp_path) as home:
         publish([home / "a.txt", home / "b.txt"], "new")
         assert texts(home) == {"a.txt": "new", "b.txt": "new"}
 
 
 def test_a_folder_that_somebody_holds_is_written_to_all_the_same(tmp_path, monkeypatch):
     """`flock DIR prefmill ...` is how scheduled jobs are kept apart."""
-    monkeypatch.setattr(whole, "_PATIENCE", 0.05)
+    monkeypatch.setattr(hidden, "PATIENCE", 0.05)
     handle = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -373,7 +374,7 @@ def test_a_refused_start_cleans_up_too(tmp_path):
     rows.write_parquet(tmp_path / "rows.parquet")
     pm.run(pm.Pairs(), tmp_path / "rows.parquet", tmp_path / "pairs.parquet")
     (tmp_path / "temp").mkdir()
-    _, host = whole._machine()
+    _, host = hidden.machine()
     (tmp_path / "temp" / f"prefmill-1-1-00000000-{host}-00000000.tmp").mkdir()
     with pytest.raises(TargetExists):
         pm.run(

@@ -90,11 +90,11 @@ def curve(  # one option a line: this is the manual
     if output == "-" and as_json:
         raise BadArgument("-o - and --json both want stdout.", hint="give -o a file.")
     from prefmill.cli import show
-    from prefmill.disk import whole
+    from prefmill.disk.hidden import sweep
     from prefmill.runs.curve import curve as draw
     from prefmill.writers import write as writers
 
-    whole.sweep(temp_dir)  # also where the target is refused
+    sweep(temp_dir)  # also where the target is refused
     if plot is not None:
         from prefmill.plots import check_plot, plot_curve
 

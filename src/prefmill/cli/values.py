@@ -174,14 +174,14 @@ def steps(
 
 
 def _target(output: str | None, overwrite: bool, temp_dir: Path | None) -> str:
-    from prefmill.disk import whole
+    from prefmill.disk.hidden import sweep
     from prefmill.writers import write as writers
 
     if output is None:
         raise BadArgument(
             "no output named.", hint="-o values.parquet, or -o - for JSON Lines on stdout."
         )
-    whole.sweep(temp_dir)  # also where the target is refused
+    sweep(temp_dir)  # also where the target is refused
     if output != "-":
         writers.check_target(output, split=None, overwrite=overwrite)
     return output

@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from prefmill.disk import whole
-from prefmill.disk.ledger import _differences
+from prefmill.disk.ledger import differences
+from prefmill.disk.locks import lock
+from prefmill.disk.settling import clear
 from prefmill.errors import BadInput, RunBusy, RunDiffers, TargetExists
 
 _VERSION = 1
@@ -73,7 +75,7 @@ class RunFolder:
             f"loop: another process works in {str(self.folder)!r}.",
             hint="wait for it, or name another folder.",
         )
-        self._lock = whole.lock(self.folder / "lock", refusal)
+        self._lock = lock(self.folder / "lock", refusal)
         try:
             if state.exists() and overwrite:
                 for path in sorted(
@@ -85,7 +87,7 @@ class RunFolder:
                 self.folder,
                 *(path for path in self.folder.rglob("*") if path.is_dir()),
             ]:
-                whole.clear(folder)  # of a life that was killed while it wrote
+                clear(folder)  # of a life that was killed while it wrote
             before = _read(self.folder)
             if before:
                 refuse_other(self.folder, before["decides"], self.decides)
@@ -149,7 +151,7 @@ class RunFolder:
     def _save(self) -> None:
         content = {"version": _VERSION, "decides": self.decides, "steps": self.steps}
         text = json.dumps(content, indent=1, ensure_ascii=False)
-        whole.put(self.folder / "state.json", lambda path: path.write_text(text, encoding="utf-8"))
+        whole.put_text(self.folder / "state.json", text)
 
     def write(self, name: str, save: Callable[[Path], Any]) -> None:
         """A file of the folder, whole or not at all; `save` gets the path to write to."""
@@ -191,7 +193,7 @@ def refuse_other(folder: Path, before: Mapping[str, Any], decides: Mapping[str, 
     """Raise `RunDiffers` where `folder` is of another recipe; more stages are the same one."""
     now, old = dict(decides), dict(before)
     more = now.pop("stages", 0) >= old.pop("stages", 0)
-    said = list(_differences(old, now))
+    said = list(differences(old, now))
     if not more:
         said.insert(0, ("stages", before["stages"], f"{decides['stages']}, which is fewer"))
     if said:

@@ -22,9 +22,10 @@ import duckdb
 
 from prefmill import ending
 from prefmill.connection import connect, literal, quote
-from prefmill.disk.whole import Staging, check_name, is_free, settle, temporary
+from prefmill.disk.hidden import temporary
+from prefmill.disk.whole import Staging, check_free, check_name
 from prefmill.duckdb import install, macro_texts
-from prefmill.errors import BadArgument, BadInput, PrefmillError, TargetExists
+from prefmill.errors import BadArgument, BadInput, PrefmillError
 from prefmill.readers import is_url, open_source
 from prefmill.readers.find import is_same
 
@@ -274,11 +275,7 @@ def write(
         raise BadArgument(
             f"sql: no format for {output!r}; expected an ending of {', '.join(FORMATS)}."
         )
-    settle(target.parent, but=[target])
-    if not overwrite and not is_free(target):
-        raise TargetExists(
-            f"sql: the output is already there: {output!r}.", hint="--overwrite replaces it."
-        )
+    check_free(target, overwrite=overwrite, where="sql")
     target.parent.mkdir(parents=True, exist_ok=True)
     _refuse_read(text, target)
     with Staging([target], where="sql") as staging:

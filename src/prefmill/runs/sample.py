@@ -19,8 +19,8 @@ import polars as pl
 import pyarrow as pa
 
 from prefmill._version import __version__
-from prefmill.disk.ledger import Ledger, key_of
 from prefmill.disk.hidden import temporary
+from prefmill.disk.ledger import Ledger, key_of
 from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadInput, BadRow
 from prefmill.forks import refuse_fork
 from prefmill.models.remote import Remote

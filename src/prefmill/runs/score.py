@@ -24,8 +24,8 @@ import numpy as np
 import pyarrow as pa
 
 from prefmill._version import __version__
-from prefmill.disk.ledger import Ledger, chunk_path, key_of, write_chunk
 from prefmill.disk.hidden import temporary
+from prefmill.disk.ledger import Ledger, chunk_path, key_of, write_chunk
 from prefmill.errors import BadArgument, BadInput, BadRow, ScorerDied
 from prefmill.forks import refuse_fork
 from prefmill.pools.pool import Chunk, Pool, open_pool

@@ -15,8 +15,9 @@ from typing import Literal
 
 import polars as pl
 
-from prefmill.disk.whole import Staging, check_name, is_free, settle
-from prefmill.errors import BadArgument, TargetExists
+from prefmill.disk.settling import settle
+from prefmill.disk.whole import Staging, check_free, check_name
+from prefmill.errors import BadArgument
 from prefmill.table.chance import check_shares, prompt_hash, split_frame
 from prefmill.table.messages import is_json_text
 from prefmill.writers.layouts import Format, arrow_schema, convert, output_schema
@@ -281,9 +282,7 @@ class _Place:
         """
         outputs = self.outputs(splits)
         settle(self.path.parent, but=outputs)
-        for path in outputs:
-            if not os.path.lexists(path):
-                continue
+        for path in filter(os.path.lexists, outputs):
             if self.kind == "datasets":
                 if not path.is_dir():
                     raise BadArgument(
@@ -303,11 +302,7 @@ class _Place:
                     f"write: {str(path)!r} is no regular file; got a format of files.",
                     hint="write to another name.",
                 )
-            if not overwrite and not is_free(path):
-                raise TargetExists(
-                    f"write: {str(path)!r} is already there.",
-                    hint="use --overwrite, or another name.",
-                )
+        check_free(*outputs, overwrite=overwrite, where="write")
 
 
 def _paths_in(staging: Staging, place: _Place, splits: Iterable[str]) -> dict[str, Path]:
