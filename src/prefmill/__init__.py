@@ -28,7 +28,6 @@ from prefmill.table.roles import Roles
 
 if TYPE_CHECKING:
     from prefmill.loops.loop import LoopReport, loop
-    from prefmill.pools.stream import score_stream
     from prefmill.rules.rollouts import step_values, stepwise
     from prefmill.rules.values import values
     from prefmill.runs.curve import Curve, curve
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
         RewardModel,
         Scorer,
     )
+    from prefmill.scoring.stream import score_stream
     from prefmill.table.report import PairReport, pair_report
     from prefmill.training.report import TrainReport
     from prefmill.training.train import train_policy, train_reward
@@ -116,7 +116,7 @@ _HOMES = {
         "RewardModel",
         "Scorer",
     ),
-    "pools.stream": ("score_stream",),
+    "scoring.stream": ("score_stream",),
     "table.report": ("PairReport", "pair_report"),
     "training.report": ("TrainReport",),
     "training.train": ("train_policy", "train_reward"),

@@ -33,8 +33,9 @@ import flash_on_cpu  # noqa: E402
 
 import prefmill as pm  # noqa: E402
 from prefmill.errors import BadArgument, OutOfDeviceMemory  # noqa: E402
+from prefmill.models import loading as models  # noqa: E402
 from prefmill.models.tokens import TokenRows  # noqa: E402
-from prefmill.scoring import EndpointScorer, RewardModel, abilities, attention, heads, models  # noqa: E402
+from prefmill.scoring import EndpointScorer, RewardModel, abilities, attention, heads  # noqa: E402
 from prefmill.scoring.attention import StreamPlan  # noqa: E402
 from prefmill.scoring.engine import BATCH_TOKENS, Engine  # noqa: E402
 from prefmill.scoring.heads import LogProbHead, RewardHead  # noqa: E402

@@ -477,7 +477,7 @@ def test_bart_takes_rows_with_any_number_of_end_tokens(tmp_path: Path) -> None:
 
 
 def test_a_row_that_breaks_the_model_is_named(tmp_path: Path) -> None:
-    from prefmill.scoring.abilities import random_rows
+    from prefmill.models.probe import random_rows
 
     tok = tiny.tokenizer()
     token = next(i for i in range(20, len(tok)) if i not in random_rows(len(tok)).ids)

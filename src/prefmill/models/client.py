@@ -1,12 +1,12 @@
-"""HTTP with JSON, many requests at a time: what is tried again, what is final, how fast, and what
-it cost.
+"""HTTP with JSON, many requests at a time: what is tried again, what is final, and what it cost.
 
-tried again  connection refused, reset or cut; timeouts; 408, 425, 429 and 5xx; an answer that is no
-JSON, or not what was to come final        every other status (400, 401, 404, ...), with the
-server's own words; a URL that cannot be one
+    tried again  connection refused, reset or cut; timeouts; 408, 425, 429 and 5xx; an answer that
+                 is not JSON, or not what was to come
+    final        every other status (400, 401, 404, ...), with the server's own words; a URL that
+                 cannot be one
 
-Waits double from `backoff` seconds, with seeded jitter; `Retry-After` goes before, and holds all
-requests back. Needs httpx2, which comes with `datasets` and `transformers`.
+Waits double from `backoff` seconds, with seeded jitter. `Retry-After` goes before that and holds
+all requests back. Needs httpx2, which comes with `datasets` and `transformers`.
 """
 
 from __future__ import annotations
@@ -21,74 +21,141 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from prefmill.errors import BadArgument, MissingPackage, PrefmillError, RequestFailed
-from prefmill.models.remote import Remote, Usage, per_second
 
 _T = TypeVar("_T")
+Read = Callable[[int, Any], _T]
 _AGAIN = {408, 425, 429, *(set(range(500, 600)) - {501, 505})}
 _OF_REQUEST = {400, 413, 422}  #: the server finds this request bad, and would take others
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
+_LONGEST_WAIT = 600  # seconds that a server may ask for
+_HINTS = {
+    401: "api_key_env (--api-key-env) names the environment variable with the key.",
+    404: "is the URL complete (/v1)?",
+}
+# What reading an answer may raise where the answer is not what it should be.
+_UNREADABLE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What was spent: requests with those tried again, retries by reason, the server's tokens."""
+
+    requests: int = 0
+    retries: Mapping[str, int] = field(default_factory=dict)
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def since(self, before: Usage) -> dict[str, int]:
+        """What was spent since `before`, as counts of a scorer; `retry:REASON` for each reason."""
+        more = {
+            f"retry:{reason}": times - before.retries.get(reason, 0)
+            for reason, times in self.retries.items()
+        }
+        return {
+            **{name: times for name, times in more.items() if times},
+            "requests": self.requests - before.requests,
+            "retries": sum(self.retries.values()) - sum(before.retries.values()),
+            "tokens_in": self.tokens_in - before.tokens_in,
+            "tokens_out": self.tokens_out - before.tokens_out,
+        }
 
 
 class Broken(Exception):
     """An answer without what should be in it; it is asked for again."""
 
 
-class Client:
-    """Posts JSON to one server, with the limits of a `Remote`; safe to share between threads."""
+class _Again(Exception):
+    """One try that failed and may be made again, after `wait` seconds if the server said so."""
 
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, reason: str, what: str, wait: float | None = None) -> None:
+        self.reason, self.what, self.wait = reason, what, wait
+
+
+class _Stopped(Exception):
+    """Another request failed, or the program was interrupted: nobody waits for this one."""
+
+
+class Client:
+    """Posts JSON to one server; safe to share between threads. The arguments are `Remote`'s."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        concurrency: int,
+        timeout: float,
+        retries: int,
+        backoff: float,
+        rate_limit: float | str | None,
+        api_key_env: str | None,
+    ) -> None:
         try:
             import httpx2
         except ImportError as error:
             raise MissingPackage.for_extra("endpoint", error.name or "httpx2", "endpoint") from None
-        self._remote, self._httpx = remote, httpx2
-        self._key = _key(remote.api_key_env)
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        limits = httpx2.Limits(
-            max_connections=remote.concurrency, max_keepalive_connections=remote.concurrency
-        )
-        # A proxy of the environment is for servers elsewhere.
-        outside = urlsplit(remote.url).hostname not in _LOCAL
-        timeout = httpx2.Timeout(remote.timeout, connect=min(30.0, remote.timeout), pool=None)
+        self._url, self._concurrency, self._timeout = url.rstrip("/"), concurrency, timeout
+        self._retries, self._backoff, self._httpx = retries, backoff, httpx2
+        self._key = _key(api_key_env)
         self._http = httpx2.Client(
-            headers=headers, timeout=timeout, limits=limits, trust_env=outside
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=httpx2.Timeout(timeout, connect=min(30.0, timeout), pool=None),
+            limits=httpx2.Limits(
+                max_connections=concurrency, max_keepalive_connections=concurrency
+            ),
+            # A proxy of the environment is for servers elsewhere.
+            trust_env=urlsplit(url).hostname not in _LOCAL,
         )
         weakref.finalize(self, self._http.close)
-        self._pace = _Pace(per_second(remote.rate_limit))
+        self._pace = _Pace(per_second(rate_limit))
         self._lock = threading.Lock()
-        self._requests, self._tokens_in, self._tokens_out = 0, 0, 0
-        self._why: Counter[str] = Counter()
-        self._known: tuple[str, bytes] | None = None  #: a request that was answered
+        self._requests = self._tokens_in = self._tokens_out = 0
+        self._retried: Counter[str] = Counter()
+        self._answered: tuple[str, bytes] | None = None  #: a request that was answered
 
     @property
     def usage(self) -> Usage:
         """What was spent so far."""
         with self._lock:
-            return Usage(self._requests, dict(self._why), self._tokens_in, self._tokens_out)
+            return Usage(self._requests, dict(self._retried), self._tokens_in, self._tokens_out)
 
     def post_all(
         self,
         jobs: Sequence[tuple[str, Any]],
-        read: Callable[[int, Any], _T],
+        read: Read[_T],
         *,
         refused: Callable[[int, RequestFailed], _T] | None = None,
     ) -> list[_T]:
-        """The answers to all `jobs` (path, body), in their order, each through
-        `read(number, JSON)`; it raises `Broken` for half an answer.
+        """The answers to all `jobs` (path, body), in their order, each through `read`.
 
-        The first request that fails for good ends all, with its error; with `refused` those that
-        are themselves at fault (the error has a `reason`) become what it gives, or end all with
-        what it raises. On an interrupt no further request is sent.
+        `read(number, JSON)` raises `Broken` for half an answer. The first request that fails for
+        good ends all, with its error. With `refused`, a request that is itself at fault (its error
+        has a `reason`) becomes what `refused` gives, or ends all with what it raises. On an
+        interrupt no further request is sent.
         """
         done: queue.Queue[tuple[int, Any, BaseException | None]] = queue.Queue()
         numbers = iter(range(len(jobs)))
-        stop = threading.Event()
-        deal = threading.Lock()
+        stop, deal = threading.Event(), threading.Lock()
+
+        def answer(number: int) -> _T:
+            try:
+                return self._post(number, *jobs[number], read, stop)
+            except RequestFailed as error:
+                if refused is None or error.reason is None:
+                    raise
+                return refused(number, error)
 
         def work() -> None:
             while not stop.is_set():
@@ -97,153 +164,124 @@ class Client:
                 if number is None:
                     return
                 try:
-                    done.put((number, self._post(number, *jobs[number], read, stop), None))
+                    done.put((number, answer(number), None))
                 except _Stopped:
                     return
+                # Raised in the caller's thread; nothing is sent after it.
                 except BaseException as error:
-                    try:
-                        if (
-                            refused is None
-                            or not isinstance(error, RequestFailed)
-                            or error.reason is None
-                        ):
-                            raise
-                        done.put((number, refused(number, error), None))
-                    except (
-                        BaseException
-                    ) as final:  # raised in the caller's thread; nothing is sent after it
-                        stop.set()
-                        done.put((number, None, final))
+                    stop.set()
+                    done.put((number, None, error))
 
         # Daemons: a request that hangs must not keep an interrupted program alive.
-        for i in range(min(self._remote.concurrency, len(jobs))):
+        for i in range(min(self._concurrency, len(jobs))):
             threading.Thread(target=work, name=f"prefmill-http-{i}", daemon=True).start()
-        found: list[Any] = [None] * len(jobs)
+        answers: list[Any] = [None] * len(jobs)
         try:
             for _ in jobs:
                 number, value, error = done.get()
                 if error is not None:
                     raise error
-                found[number] = value
+                answers[number] = value
         finally:
             stop.set()
-        return found
+        return answers
 
-    def _post(
-        self,
-        number: int,
-        path: str,
-        body: Any,
-        read: Callable[[int, Any], _T],
-        stop: threading.Event,
-    ) -> _T:
-        remote = self._remote
-        where = f"{remote.url.rstrip('/')}/{path.lstrip('/')}"
+    def _post(self, number: int, path: str, body: Any, read: Read[_T], stop: threading.Event) -> _T:
+        url = f"{self._url}/{path.lstrip('/')}"
         content = json.dumps(body, ensure_ascii=False).encode()
-        draw = random.Random(f"{path} {number}")
-        for attempt in range(remote.retries + 1):
+        jitter = random.Random(f"{path} {number}")
+        for attempt in range(self._retries + 1):
             self._pace.turn(stop)
             with self._lock:
                 self._requests += 1
             try:
-                status, headers, text = self._send(where, content)
-            except self._httpx.TransportError as error:
-                why, wait = _named(error, self._httpx), None
-                what = f"{type(error).__name__}: {error}".removesuffix(": ")
-                if isinstance(error, self._httpx.UnsupportedProtocol):
-                    raise RequestFailed(
-                        f"endpoint: {where} cannot be asked; {what}.", index=number
-                    ) from None
-            else:
-                why, wait = str(status), _retry_after(headers)
-                fine = 200 <= status < 300
-                what = "" if fine else f"{status} {self._clean(message_of(text))}".strip()
-                if fine:
-                    try:
-                        answer = json.loads(text)
-                        value = read(number, answer)
-                    except PrefmillError:  # nothing that asking again could mend
-                        raise
-                    except (
-                        Broken,
-                        ValueError,
-                        LookupError,
-                        TypeError,
-                        AttributeError,
-                        ArithmeticError,
-                        RecursionError,
-                    ) as error:
-                        why, wait = "broken answer", None
-                        what = (
-                            f"broken answer: {error}"
-                            if isinstance(error, Broken)
-                            else f"broken answer: {self._clean(text[:80])!r}"
-                        )
-                    else:
-                        self._known = (where, content)
-                        self._count(answer)
-                        return value
-                elif status not in _AGAIN:
-                    hint = {
-                        401: "api_key_env (--api-key-env) names the environment variable with the key.",
-                        404: "is the URL complete (/v1)?",
-                    }
-                    raise RequestFailed(
-                        f"endpoint: {where} refused; got {what.rstrip('.')}.",
-                        index=number,
-                        status=status,
-                        hint=hint.get(status),
-                        reason="refused" if status in _OF_REQUEST else None,
-                    )
-            if attempt == remote.retries or (wait or 0) > 600:
-                tries = "once" if attempt == 0 else f"{attempt + 1} times"
-                raise RequestFailed(
-                    f"endpoint: {where} gave no answer, asked {tries}; the last time {self._clean(what).rstrip('.')}.",
-                    index=number,
-                    hint="is the server up? What is done is kept: the same call goes on.",
-                    reason="bad_answer"
-                    if why == "broken answer" or (why == "500" and self._is_well())
-                    else None,
-                )
+                return self._try(number, url, content, read)
+            except _Again as error:
+                again = error
+            if attempt == self._retries or (again.wait or 0) > _LONGEST_WAIT:
+                break
             with self._lock:
-                self._why[why] += 1
-            if wait is not None:
-                self._pace.hold(wait)
-            pause = min(60.0, remote.backoff * 2**attempt) * draw.uniform(0.5, 1.0)
-            if stop.wait(max(pause, wait or 0.0)):
+                self._retried[again.reason] += 1
+            if again.wait is not None:
+                self._pace.hold(again.wait)
+            pause = min(60.0, self._backoff * 2**attempt) * jitter.uniform(0.5, 1.0)
+            if stop.wait(max(pause, again.wait or 0.0)):
                 raise _Stopped
-        raise AssertionError("unreachable")
+        tries = "once" if attempt == 0 else f"{attempt + 1} times"
+        last = self._clean(again.what).rstrip(".")
+        at_fault = again.reason == "broken answer" or (again.reason == "500" and self._is_well())
+        raise RequestFailed(
+            f"endpoint: {url} gave no answer, asked {tries}; the last time {last}.",
+            index=number,
+            hint="is the server up? What is done is kept: the same call goes on.",
+            reason="bad_answer" if at_fault else None,
+        )
 
-    def _send(self, where: str, content: bytes) -> tuple[int, Mapping[str, str], str]:
+    def _try(self, number: int, url: str, content: bytes, read: Read[_T]) -> _T:
+        """One request; raises `_Again` for what may be tried again, else what is final."""
+        try:
+            status, headers, text = self._send(url, content)
+        except self._httpx.TransportError as error:
+            what = f"{type(error).__name__}: {error}".removesuffix(": ")
+            if isinstance(error, self._httpx.UnsupportedProtocol):
+                raise RequestFailed(
+                    f"endpoint: {url} cannot be asked; {what}.", index=number
+                ) from None
+            raise _Again(_reason_of(error, self._httpx), what) from None
+        if 200 <= status < 300:
+            return self._read(number, url, content, text, read)
+        what = f"{status} {self._clean(message_of(text))}".strip()
+        if status in _AGAIN:
+            raise _Again(str(status), what, _retry_after(headers))
+        raise RequestFailed(
+            f"endpoint: {url} refused; got {what.rstrip('.')}.",
+            index=number,
+            status=status,
+            hint=_HINTS.get(status),
+            reason="refused" if status in _OF_REQUEST else None,
+        )
+
+    def _read(self, number: int, url: str, content: bytes, text: str, read: Read[_T]) -> _T:
+        try:
+            answer = json.loads(text)
+            value = read(number, answer)
+        except PrefmillError:  # nothing that asking again could mend
+            raise
+        except Broken as error:
+            raise _Again("broken answer", f"broken answer: {error}") from None
+        except _UNREADABLE:
+            what = f"broken answer: {self._clean(text[:80])!r}"
+            raise _Again("broken answer", what) from None
+        self._answered = (url, content)
+        self._count(answer)
+        return value
+
+    def _send(self, url: str, content: bytes) -> tuple[int, Mapping[str, str], str]:
         """Status, headers and text of one answer, whole within the time allowed."""
-        ends = time.monotonic() + self._remote.timeout
-        with self._http.stream(
-            "POST", where, content=content, headers={"Content-Type": "application/json"}
-        ) as response:
+        ends = time.monotonic() + self._timeout
+        headers = {"Content-Type": "application/json"}
+        with self._http.stream("POST", url, content=content, headers=headers) as response:
             parts = []
             for part in response.iter_bytes():
                 parts.append(part)
-                if (
-                    time.monotonic() > ends
-                ):  # a server that drips never runs into the time allowed for one read
+                # A server that drips never runs into the time allowed for one read.
+                if time.monotonic() > ends:
                     raise self._httpx.ReadTimeout("the answer was not whole in time")
-            return (
-                response.status_code,
-                response.headers,
-                b"".join(parts).decode("utf-8", "replace"),
-            )
+        text = b"".join(parts).decode("utf-8", "replace")
+        return response.status_code, response.headers, text
 
     def _is_well(self) -> bool:
-        """Whether the server answers again what it has answered before: then what it never answers
-        is at fault itself.
+        """Whether the server still answers what it has answered before.
+
+        Then a request that it never answers is itself at fault.
         """
-        if self._known is None:
+        if self._answered is None:
             return False
         with self._lock:
             self._requests += 1
-            self._why["probe"] += 1
+            self._retried["probe"] += 1
         try:
-            status, _, _ = self._send(*self._known)
+            status, _, _ = self._send(*self._answered)
         except self._httpx.TransportError:
             return False
         return 200 <= status < 300
@@ -252,26 +290,20 @@ class Client:
         usage = answer.get("usage") if isinstance(answer, dict) else None
         if isinstance(usage, dict):
             with self._lock:
-                self._tokens_in += _count_of(usage.get("prompt_tokens"))
-                self._tokens_out += _count_of(usage.get("completion_tokens"))
+                self._tokens_in += _tokens(usage.get("prompt_tokens"))
+                self._tokens_out += _tokens(usage.get("completion_tokens"))
 
     def _clean(self, text: str) -> str:
         """`text` without the key, should a server echo it."""
         return text.replace(self._key, "***") if self._key else text
 
 
-class _Stopped(Exception):
-    """Another request failed, or the program was interrupted: nobody waits for this one."""
-
-
 class _Pace:
-    """When the next request may go: so many a second, and none before the time that a server
-    named.
-    """
+    """When the next request may go: so many a second, and none before a time a server named."""
 
     def __init__(self, rate: float | None) -> None:
         self._gap = 1 / rate if rate else 0.0
-        self._next, self._quiet = 0.0, 0.0
+        self._next = self._quiet = 0.0
         self._lock = threading.Lock()
 
     def turn(self, stop: threading.Event) -> None:
@@ -292,25 +324,46 @@ class _Pace:
             self._quiet = max(self._quiet, time.monotonic() + seconds)
 
 
-def _count_of(told: Any) -> int:
-    """A number of tokens, 0 for what is none."""
-    return told if type(told) is int and told > 0 else 0
+def per_second(limit: float | str | None) -> float | None:
+    """Requests a second: a number, or `N/s`, `N/min`, `N/h`.
+
+    >>> per_second("600/min"), per_second(5)
+    (10.0, 5.0)
+    """
+    if limit is None:
+        return None
+    number, _, unit = str(limit).partition("/")
+    seconds = {"": 1, "s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}.get(unit.strip())
+    with contextlib.suppress(ValueError):
+        if seconds and not isinstance(limit, bool) and 0 < float(number) < float("inf"):
+            return float(number) / seconds
+    raise BadArgument(
+        f"rate_limit is no rate; got {limit!r}, expected requests a second, or N/s, N/min, N/h"
+    )
 
 
 def message_of(text: str) -> str:
-    """What a server says in an error, without its wrapping: OpenAI's `error.message`, FastAPI's
-    `detail`, TEI's `error`, or the text.
+    """What a server says in an error, without its wrapping.
 
-    >>> message_of('{"error": {"message": "no such model"}}'), message_of('{"detail": "too long"}'), message_of("<html>")
-    ('no such model', 'too long', '<html>')
+    That is OpenAI's `error.message`, FastAPI's `detail`, TEI's `error`, or the text.
+
+    >>> message_of('{"error": {"message": "no such model"}}'), message_of("<html>")
+    ('no such model', '<html>')
     """
     with contextlib.suppress(ValueError, RecursionError):
-        said = json.loads(text)
+        message = json.loads(text)
         for key in ("error", "detail", "message"):
-            if isinstance(said, dict) and said.get(key):
-                said = said[key]
-        return (said if isinstance(said, str) else json.dumps(said, ensure_ascii=False))[:500]
+            if isinstance(message, dict) and message.get(key):
+                message = message[key]
+        if not isinstance(message, str):
+            message = json.dumps(message, ensure_ascii=False)
+        return message[:500]
     return " ".join(text.split())[:200]
+
+
+def _tokens(number: Any) -> int:
+    """A number of tokens, 0 for anything else."""
+    return number if type(number) is int and number > 0 else 0
 
 
 def _key(variable: str | None) -> str | None:
@@ -319,31 +372,31 @@ def _key(variable: str | None) -> str | None:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise BadArgument(
-            f"endpoint: no API key; got no environment variable {variable!r}, expected one that holds the key."
+            f"endpoint: no API key; got no environment variable {variable!r},"
+            " expected one that holds the key."
         )
     return key
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that a server asks to wait: `Retry-After` as seconds or as a date."""
-    said = headers.get("retry-after")
-    if said is None:
+    value = headers.get("retry-after")
+    if value is None:
         return None
     with contextlib.suppress(ValueError):
-        return max(0.0, float(said))
+        return max(0.0, float(value))
     with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return None
 
 
-def _named(error: Exception, httpx: Any) -> str:
+def _reason_of(error: Exception, httpx: Any) -> str:
     """A reason in a word or two, for the report."""
-    kinds: Iterator[tuple[Any, str]] = iter(
-        (
-            (httpx.TimeoutException, "timeout"),
-            (httpx.ConnectError, "no connection"),
-            (httpx.RemoteProtocolError, "cut off"),
-            (httpx.NetworkError, "connection lost"),
-        )
-    )
-    return next((name for kind, name in kinds if isinstance(error, kind)), type(error).__name__)
+    kinds = {
+        "timeout": httpx.TimeoutException,
+        "no connection": httpx.ConnectError,
+        "cut off": httpx.RemoteProtocolError,
+        "connection lost": httpx.NetworkError,
+    }
+    names = (name for name, kind in kinds.items() if isinstance(error, kind))
+    return next(names, type(error).__name__)

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from prefmill.connection import connect, literal, quote
 from prefmill.errors import BadArgument, ColumnMissing
-from prefmill.pools.stream import compares, others_of, paths_of, starts_of_groups, text_roles
+from prefmill.pools.stream import others_of, paths_of, starts_of_groups, text_roles
 from prefmill.readers import Source, open_source
 from prefmill.table.fits import fits_files
 from prefmill.table.roles import RoleNames, Roles
@@ -150,7 +150,8 @@ def open_pool(
     home: Path,
     *,
     chunk_rows: int,
-    scorer: Any = None,
+    reads: Sequence[str] | None = (),
+    whole: bool = True,
     memory_bytes: int | None = None,
     threads: int | None = None,
     **reading: Any,
@@ -158,8 +159,8 @@ def open_pool(
     """The pool in `inputs`: files, globs, folders or URLs, or what `stream.reader_of` takes (which
     goes to a Parquet file in `home`).
 
-    `scorer` says which other columns it reads, and whether it compares the rows of a prompt, so
-    that none may be cut.
+    reads: further columns to carry along (None: all). whole: no prompt is cut, however many rows
+    it has.
 
     Cost: one pass over prompts and completions, and for input that is not clustered by prompt one
     sort of them, both in DuckDB.
@@ -184,7 +185,7 @@ def open_pool(
         _check_type(role, name, source.columns.field(name).type)
     con = _connect(home, source, memory_bytes, threads)
     prompt, completion = quote(roles.prompt), quote(roles.completion)
-    others = others_of(scorer, source.columns.names, roles)
+    others = others_of(reads, source.columns.names, roles)
     more = "".join(f", {quote(name)}" for name in others)
     relation = source.relation
     query = (
@@ -214,7 +215,6 @@ def open_pool(
     if not clustered:
         texts = _sorted(con, relation, columns, order, home / "clustered.parquet")
     con.close()
-    whole = compares(scorer)
     everything = clustered and len(usable) == source.rows
     return Pool(
         source=source,

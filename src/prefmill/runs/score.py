@@ -29,7 +29,7 @@ from prefmill.disk.ledger import Ledger, chunk_path, key_of, write_chunk
 from prefmill.errors import BadArgument, BadInput, BadRow, ScorerDied
 from prefmill.forks import refuse_fork
 from prefmill.pools.pool import Chunk, Pool, open_pool
-from prefmill.pools.stream import CHUNK_ROWS, ahead, score_arrays, score_names
+from prefmill.pools.stream import CHUNK_ROWS, ahead
 from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.runs.job import Reading
 from prefmill.scoring.bad_rows import OnBadRow, RowGuard, check_on_bad_row, with_bad_rows
@@ -42,6 +42,7 @@ from prefmill.scoring.scorers import (
     printed_date,
     text_names,
 )
+from prefmill.scoring.stream import compares, score_arrays, score_names
 from prefmill.table.roles import RoleNames
 
 _SERVED = ("requests", "retries", "tokens_in", "tokens_out")
@@ -183,7 +184,13 @@ def score(
     with temporary(reading.get("temp_dir")) as home:
         tell("reading", None)
         pool = open_pool(
-            inputs, roles or {}, home, chunk_rows=chunk_rows or CHUNK_ROWS, scorer=staged, **options
+            inputs,
+            roles or {},
+            home,
+            chunk_rows=chunk_rows or CHUNK_ROWS,
+            reads=getattr(staged, "reads", ()),
+            whole=compares(staged),
+            **options,
         )
         names = score_names(
             staged.columns, score_column, list(pool.source.columns.names), text_names(staged)

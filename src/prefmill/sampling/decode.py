@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from prefmill.errors import BadRow, OutOfDeviceMemory, refuse
+from prefmill.models import probe
 from prefmill.sampling.draws import pick, uniforms
-from prefmill.scoring import abilities
 
 # Tokens of one batch, rows times their longest possible length. On a CPU measured (SmolLM2-135M,
 # one core): 70 tokens a second with 1,024,
@@ -91,7 +91,7 @@ class Decoder:
         self._places = "position_ids" in takes
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
         self._ends = torch.tensor(sorted(self.ends), device=self.device, dtype=torch.long)
-        self._rope = abilities.batch_dependent_rope(self.model)
+        self._rope = probe.batch_dependent_rope(self.model)
         with torch.inference_mode():
             self.way = self._probe()
 
@@ -108,7 +108,7 @@ class Decoder:
         long, short = (tuple(rng.integers(low, size, n).tolist()) for n in (11, 4))
         forced = rng.integers(low, size, (4, 5))
         heads = [long, long, short, short]
-        with abilities.running(self.model):
+        with probe.running(self.model):
             single = [
                 self._forced([head], forced[i : i + 1], "alone")[0] for i, head in enumerate(heads)
             ]

@@ -81,7 +81,7 @@ class EndpointSampler(Remote):
         super().__post_init__()
 
     def _problems(self) -> list[str]:
-        said = []
+        said = super()._problems()
         if self.api not in ("chat", "completions"):
             said.append(f"api is not one of ('chat', 'completions'); got {self.api!r}")
         if not isinstance(self.top_p, int | float) or not 0 < self.top_p <= 1:

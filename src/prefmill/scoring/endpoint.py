@@ -106,7 +106,7 @@ class EndpointScorer(Remote):
             object.__setattr__(self, "parity", replace(self.parity, device="cpu"))
 
     def _problems(self) -> list[str]:
-        said = []
+        said = super()._problems()
         if self.kind not in get_args(Kind):
             said.append(f"kind is not one of {get_args(Kind)}; got {self.kind!r}")
         if self.kind == "sglang-classify" and self.tokenizer is None:

@@ -26,6 +26,7 @@ import numpy.typing as npt
 import torch
 
 from prefmill.errors import BadRow, OutOfDeviceMemory, PrefmillError, ScoresDiffer
+from prefmill.models import probe
 from prefmill.models.tokens import Longs, TokenRows
 from prefmill.scoring import abilities, attention
 from prefmill.scoring.attention import CannotShare, StreamPlan
@@ -130,11 +131,11 @@ class Engine:
         # Without a pad token Transformers' heads take single rows only; where we pool ourselves,
         # padding needs no token of its own.
         self.pads = self.pad is not None or self.body is not None
-        self.vocabulary = abilities.vocabulary(self.model)
-        self._rope = abilities.batch_dependent_rope(self.model)
+        self.vocabulary = probe.vocabulary(self.model)
+        self._rope = probe.batch_dependent_rope(self.model)
         # An expert's product has as many rows as tokens were sent to it, which neighbours change:
         # there the same bits need every row alone.
-        self._alone = self.invariant and abilities.has_experts(self.model)
+        self._alone = self.invariant and probe.has_experts(self.model)
         self._windows: set[int | None] = set()
         self.keys_per_token = (
             GATHERED_KEYS  # that a stream may gather; beyond, prefixes are read in place
@@ -145,7 +146,7 @@ class Engine:
             self.budget = self.batch_tokens or PADDED_TOKENS.get(
                 self.device.type, PADDED_TOKENS["cpu"]
             )
-            if self.device.type == "cuda" and abilities.is_decoder(self.model):
+            if self.device.type == "cuda" and probe.is_decoder(self.model):
                 warnings.warn(
                     f"the model on {self.device} is run in padded batches, several times slower than it could be: {self.reason}",
                     stacklevel=4,
@@ -161,13 +162,13 @@ class Engine:
         """Whether streams give what single rows give: on random rows with a shared prefix, a row of
         one token, and none shared.
         """
-        rows = abilities.random_rows(self.model.config.get_text_config().vocab_size)
+        rows = probe.random_rows(self.model.config.get_text_config().vocab_size)
         everything = np.arange(len(rows))
         with torch.inference_mode(), self._at_least(_PROBE_TOKENS):
             if self.body is None:
                 self.reason = "its head is no linear layer on token states"
                 return
-            with abilities.running(self.model):
+            with probe.running(self.model):
                 single = self._one_at_a_time(rows, everything)
             padded = self._tried(lambda: self._run_batches(rows, self._batches(rows, everything)))
             if padded is None or self._far(padded, single).any():
@@ -197,7 +198,7 @@ class Engine:
         """Compile the body, and go on without where that fails or gives other values."""
         eager, self.body = self.body, torch.compile(self.body, dynamic=True)
         self._compiled = True
-        rows = abilities.random_rows(self.model.config.get_text_config().vocab_size)
+        rows = probe.random_rows(self.model.config.get_text_config().vocab_size)
         everything = np.arange(len(rows))
         with torch.inference_mode(), self._at_least(_PROBE_TOKENS):
             single = self._one_at_a_time(rows, everything)
@@ -501,7 +502,7 @@ class Engine:
         """The error for a row alone at which the model's own forward fails."""
         if isinstance(error, PrefmillError):
             return error
-        what = f"breaks {type(self.model).__name__}; {abilities.told(error)}"
+        what = f"breaks {type(self.model).__name__}; {probe.told(error)}"
         return BadRow("score", what, row=row, reason="model_failed")
 
     def _batch(self, rows: TokenRows, which: Longs) -> tuple[torch.Tensor, torch.Tensor]:

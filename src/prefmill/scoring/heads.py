@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from prefmill.errors import BadInput
 from prefmill.models.loading import is_stock
+from prefmill.models.probe import running
 from prefmill.models.tokens import Longs, TokenRows
-from prefmill.scoring.abilities import running
 from prefmill.scoring.attention import to_device
 from prefmill.scoring.engine import TILE, Engine
 from prefmill.scoring.packing import Stream

@@ -1,0 +1,73 @@
+"""What models, servers and judges have in common: a frozen description, made real on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from prefmill.errors import BadArgument
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A description that loads nothing until it is used.
+
+    So it can be printed, compared, and sent to another process, which loads for itself.
+    """
+
+    _state: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        problems = self._problems()
+        if problems:
+            name = type(self).__name__
+            raise BadArgument("\n".join(f"{name}: {problem}" for problem in problems))
+
+    def _problems(self) -> list[str]:
+        return []
+
+    def _kept(self, name: str, make: Callable[[], _T]) -> _T:
+        """What `make` gives, made once."""
+        if name not in self._state:
+            self._state[name] = make()
+        return self._state[name]  # type: ignore[no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: {} if f.name == "_state" else getattr(self, f.name) for f in fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+
+def changed(part: _T, **values: Any) -> _T:
+    """`part` with other values; `part` itself where nothing differs."""
+    if all(getattr(part, name) == value for name, value in values.items()):
+        return part
+    return replace(part, **values)  # type: ignore[type-var]
+
+
+def unlike(part: Any, **choices: Sequence[Any]) -> list[str]:
+    """A problem for every field of `part` that is not among its choices."""
+    return [
+        f"{name} is not one of {allowed}; got {getattr(part, name)!r}"
+        for name, allowed in choices.items()
+        if getattr(part, name) not in allowed
+    ]
+
+
+def uncounted(part: Any, *names: str, least: int = 1, suffix: str = "") -> list[str]:
+    """A problem for every field among `names` that is not a whole number from `least` on."""
+    return [
+        f"{name} must be a whole number >= {least}{suffix}; got {getattr(part, name)!r}"
+        for name in names
+        if type(getattr(part, name)) is not int or getattr(part, name) < least
+    ]
+
+
+def given(part: Any, *names: str) -> list[str]:
+    """Those of `names` whose field is not None."""
+    return [name for name in names if getattr(part, name) is not None]
