@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prefmill._version import __version__
+from prefmill.disk.whole import Staging
 from prefmill.errors import BadArgument, BadInput, MissingPackage
 
 if TYPE_CHECKING:
@@ -141,11 +142,12 @@ def write_card(target: str | Path, plan: Plan, report: Reports, **about: str) ->
     """
     path = Path(target)
     path = path if path.suffix == ".md" else path / "README.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = card(plan, report, **about)
     if path.exists():
         text = merged(path.read_text(encoding="utf-8"), text)
-    path.write_text(text, encoding="utf-8")
+    with Staging([path], where="card", shared=True) as staging:
+        staging.path(path).write_text(text, encoding="utf-8")
+        staging.publish(overwrite=True)
     return path
 
 
