@@ -162,7 +162,7 @@ OUTPUTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "scored": (
         lambda folder: pm.score(
-            ROWS, folder / "s.parquet", scorer=lambda batch: [0.0] * batch.num_rows
+            ROWS.drop("score"), folder / "s.parquet", scorer=lambda batch: [0.0] * batch.num_rows
         ),
         "s.parquet",
     ),
