@@ -21,7 +21,7 @@ import zstandard
 
 from prefmill.connection import literal
 from prefmill.errors import BadArgument, BadInput
-from prefmill.readers import Source, encodings, find, open_source, staging, utf8
+from prefmill.readers import Source, find, open_source, staging, utf8
 from prefmill.table.json_values import JSON_TYPE, decoded
 
 ROWS = [
@@ -1056,7 +1056,7 @@ def test_hints(tmp_path, read, encoding, text):
         read(put(tmp_path / "a.csv", data))
     assert caught.value.hint.startswith("try --encoding ")
     assert encoding in caught.value.hint
-    first = encodings.likely_encodings(data)[0]
+    first = utf8.likely_encodings(data)[0]
     assert data.decode(first) == data.decode(
         encoding
     )  # the best guess reads the file as it was meant

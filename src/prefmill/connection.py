@@ -114,3 +114,8 @@ def quote(name: str) -> str:
 def literal(text: str) -> str:
     """`text` as an SQL string."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def folded(name: str) -> str:
+    """How SQL compares names: without the case of ASCII letters."""
+    return "".join(c.lower() if c.isascii() else c for c in name)

@@ -209,11 +209,11 @@ def test_hive_values_that_are_not_escaped(tmp_path, host, value):
 
 def test_many_small_files_share_one_connection(tmp_path, monkeypatch):
     made: Counter[str] = Counter()
-    from prefmill.readers import json_lines
+    from prefmill.readers import json_engine
 
-    connect = json_lines.connect
+    connect = json_engine.connect
     monkeypatch.setattr(
-        json_lines, "connect", lambda **more: made.update(["connections"]) or connect(**more)
+        json_engine, "connect", lambda **more: made.update(["connections"]) or connect(**more)
     )
     for n in range(30):
         lines(tmp_path / f"d/{n:03}.jsonl", [ROWS[n % 18]])

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prefmill.errors import BadArgument, BadInput
-from prefmill.readers.staging import plain_schema, said
+from prefmill.readers.staging import first_line, plain_schema
 from prefmill.table.conform import NotHeld, conformed
 from prefmill.table.json_values import holds, is_marked, without_marks
 from prefmill.table.roles import Fits, RoleNames, Roles
@@ -167,7 +167,7 @@ def _table_of(columns: dict[str, list[Any]], first: int) -> pa.Table:
                 arrays.append(pa.array(values, kind))
                 break
             except (pa.ArrowException, OverflowError) as error:
-                reasons.append(said(error))
+                reasons.append(first_line(error))
         else:
             raise BadInput(
                 f"stream: rows {first} to {first + len(values) - 1}: the column {name!r} holds values of several kinds; {reasons[0]}.",

@@ -18,10 +18,9 @@ from prefmill.errors import BadArgument, BadInput
 from prefmill.readers.blame import blamed_on
 from prefmill.readers.columnar import local_parquet, stage_ipc
 from prefmill.readers.csv_text import stage_csv
-from prefmill.readers.encodings import check_encoding
 from prefmill.readers.find import FORMATS, Input, check_partitions, find_files, is_url
+from prefmill.readers.json_engine import JsonEngine
 from prefmill.readers.json_lines import (
-    JsonEngine,
     JsonFile,
     kinds_together,
     look_at_json,
@@ -29,10 +28,10 @@ from prefmill.readers.json_lines import (
     types_together,
 )
 from prefmill.readers.rejects import Rejects
-from prefmill.readers.source import Source
+from prefmill.readers.source import Source, spelled_out, unite
 from prefmill.readers.staging import Context, Part
-from prefmill.readers.unite import spelled_out, unite
 from prefmill.readers.urls import remote_parquet, stage_url
+from prefmill.readers.utf8 import check_encoding
 
 __all__ = ["FORMATS", "Source", "blamed_on", "is_url", "open_source"]
 

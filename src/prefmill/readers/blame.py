@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from prefmill.errors import BadInput, PrefmillError
 from prefmill.readers.source import Source
-from prefmill.readers.staging import said
+from prefmill.readers.staging import first_line
 
 _POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 _ENGINES = (duckdb.Error, *_POLARS, pa.ArrowException, OSError, UnicodeDecodeError)
@@ -50,7 +50,7 @@ def blamed_on(source: Source) -> Iterator[None]:
         )
         if unread or (isinstance(error, pl.exceptions.ComputeError) and "parquet" in str(error)):
             raise BadInput(
-                f"{', '.join(dict.fromkeys(source.labels))}: {engine} cannot read it; {said(error)}.",
+                f"{', '.join(dict.fromkeys(source.labels))}: {engine} cannot read it; {first_line(error)}.",
                 hint=f"is it damaged? If not, use --engine {other}.",
             ) from error
         raise
@@ -90,5 +90,5 @@ def look(path: str) -> None:
                     file.read_row_group(group, columns=[name]).validate(full=True)
                 first += rows
     except Exception as error:
-        print(f"{where}: {said(error)}")
+        print(f"{where}: {first_line(error)}")
         sys.exit(1)

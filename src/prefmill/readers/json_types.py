@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prefmill.readers.staging import folded
+from prefmill.connection import folded
 
 #: What each scalar is read as. UBIGINT is what `json_structure` calls any whole number >= 0; UINT64
 #: and

@@ -1,5 +1,4 @@
-"""Staging: what every format needs to become a Parquet file, and the rules for names and types of
-columns.
+"""What every format needs to become a Parquet file, and the rules for names and types of columns.
 
 Files are written in row groups of 100,000 rows or 64 MB; that, and some blocks of text in work at a
 time, is all that is held in memory.
@@ -13,19 +12,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prefmill.connection import folded
 from prefmill.errors import BadArgument, BadInput, PrefmillError
 from prefmill.readers import utf8
 from prefmill.readers.find import Input
+from prefmill.readers.json_engine import JsonEngine
 from prefmill.readers.rejects import Rejects
 from prefmill.table.json_values import is_encoded, value_type
-
-if TYPE_CHECKING:
-    from prefmill.readers.json_lines import JsonEngine
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -52,19 +50,17 @@ class Context:
 
     folder: Path
     rejects: Rejects
-    encoding: str | None
-    delimiter: str | None
-    memory: int | None
-    workers: int
-    columns: frozenset[str] | None
-    progress: Callable[[str], None]
     json: JsonEngine
-    needs: Callable[[Sequence[str]], Collection[str]] = (
-        frozenset  #: of a file's columns those that a row must have
-    )
-    notes: list[str] = field(
-        default_factory=list
-    )  #: what people should know of how files were read
+    encoding: str | None = None
+    delimiter: str | None = None
+    memory: int | None = None
+    workers: int = 1
+    columns: frozenset[str] | None = None
+    progress: Callable[[str], None] = lambda text: None
+    #: of a file's columns those that a row must have
+    needs: Callable[[Sequence[str]], Collection[str]] = frozenset
+    #: what people should know of how files were read
+    notes: list[str] = field(default_factory=list)
     made: int = 0
 
     def new_path(self, partition: tuple[tuple[str, str], ...], name: str = "part.parquet") -> Path:
@@ -78,8 +74,9 @@ class Context:
 
     @property
     def block(self) -> int:
-        """Bytes of text in one block: some are in work at a time, each several times over while it
-        is parsed.
+        """Bytes of text in one block.
+
+        Some are in work at a time, each several times over while it is parsed.
         """
         limit = 8 << 20 if self.memory is None else self.memory // 64
         return max(1 << 20, min(8 << 20, limit))
@@ -89,9 +86,7 @@ class Context:
         return [name for name in names if self.columns is None or name in self.columns]
 
     def kept(self, names: Sequence[str]) -> list[str]:
-        """The wanted ones to stage; the first where there are none, since rows need a column to be
-        counted by.
-        """
+        """The wanted ones to stage, or the first: rows need a column to be counted by."""
         return self.wanted(names) or list(names[:1])
 
 
@@ -104,8 +99,7 @@ class Writer:
         self._nulls: set[str] = set()
         self._tables: list[pa.Table] = []
         self._held = self._bytes = 0
-        # Texts of prompts and completions are nearly all different: a dictionary would only be
-        # built to be thrown away.
+        # Nearly all texts are different: a dictionary would be built to be thrown away.
         self._file = pq.ParquetWriter(
             path, schema, compression="zstd", compression_level=1, use_dictionary=False
         )
@@ -115,11 +109,8 @@ class Writer:
         self._tables.append(table)
         self._held += table.num_rows
         self._bytes += table.nbytes
-        self._nulls.update(
-            name
-            for name, column in zip(table.column_names, table.columns, strict=True)
-            if column.null_count
-        )
+        columns = zip(table.column_names, table.columns, strict=True)
+        self._nulls.update(name for name, column in columns if column.null_count)
         if self._held >= ROWS_A_GROUP or self._bytes >= _BYTES_A_GROUP:
             self._flush()
 
@@ -133,14 +124,8 @@ class Writer:
         """Finish the file."""
         self._flush()
         self._file.close()
-        return Part(
-            str(self.path),
-            item.label,
-            self.schema,
-            self.rows,
-            frozenset(self._nulls),
-            item.partition,
-        )
+        path, nulls = str(self.path), frozenset(self._nulls)
+        return Part(path, item.label, self.schema, self.rows, nulls, item.partition)
 
     def __enter__(self) -> Writer:
         return self
@@ -169,9 +154,8 @@ def in_order(work: Callable[[_In], _Out], items: Iterable[_In], workers: int) ->
 
 def utf8_pieces(item: Input, context: Context) -> Iterator[bytes]:
     """The text of a file in UTF-8, from its first byte."""
-    path = Path(item.path)
     return utf8.utf8_blocks(
-        path,
+        Path(item.path),
         item.label,
         compression=item.compression,
         encoding=context.encoding,
@@ -200,28 +184,20 @@ def check_names(names: Sequence[str], label: str) -> None:
 
 
 def escaped(text: str) -> str:
-    """A part of a `key=value` folder as all engines read it back: they cut at some characters, and
-    decode `%XX` once.
+    """A part of a `key=value` folder as all engines read it back.
+
+    They cut at some characters, and decode `%XX` once.
 
     >>> escaped("meta-llama/Llama-3")
     'meta-llama%2FLlama-3'
     """
     plain = set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
-    return "".join(
-        chr(byte) if byte in plain else f"%{byte:02X}"
-        for byte in text.encode("utf-8", "surrogateescape")
-    )
-
-
-def folded(name: str) -> str:
-    """How SQL compares names: without the case of ASCII letters."""
-    return "".join(c.lower() if c.isascii() else c for c in name)
+    raw = text.encode("utf-8", "surrogateescape")
+    return "".join(chr(byte) if byte in plain else f"%{byte:02X}" for byte in raw)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """`kind` without dictionaries, views, extensions and names of list elements: what a column
-    holds, not how.
-    """
+    """What a column holds, not how: no dictionaries, views, extensions, names of list elements."""
     if isinstance(kind, pa.BaseExtensionType):
         return value_type(kind) if is_encoded(kind) else plain_type(kind.storage_type)
     if pa.types.is_dictionary(kind):
@@ -246,10 +222,9 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def is_misread(kind: pa.DataType) -> bool:
-    """Whether an engine would take the stored form of this type for its value; such files are
-    staged in `plain_type`.
+    """Whether an engine would take the stored form of this type for its value.
 
-    DuckDB reads all durations of Parquet as plain numbers, which are milliseconds, or finer, by our
+    Files with such a column are staged in `plain_type`. DuckDB reads all durations of Parquet as plain numbers, which are milliseconds, or finer, by our
     own schema; Polars has no decimals beyond 38 digits.
     """
     seconds = pa.types.is_duration(kind) and kind.unit == "s"
@@ -258,12 +233,8 @@ def is_misread(kind: pa.DataType) -> bool:
 
 def plain_schema(schema: pa.Schema, names: Sequence[str] | None = None) -> pa.Schema:
     """The columns `names` (all by default) in plain types."""
-    return pa.schema(
-        [
-            (name, plain_type(schema.field(name).type))
-            for name in (schema.names if names is None else names)
-        ]
-    )
+    wanted = schema.names if names is None else names
+    return pa.schema([(name, plain_type(schema.field(name).type)) for name in wanted])
 
 
 @contextlib.contextmanager
@@ -274,9 +245,9 @@ def as_bad_input(label: str, kind: str) -> Iterator[None]:
     except (pa.ArrowException, OSError, UnicodeDecodeError, ValueError) as error:
         if isinstance(error, PrefmillError):
             raise
-        raise BadInput(f"{label}: not a readable {kind} file; {said(error)}.") from error
+        raise BadInput(f"{label}: not a readable {kind} file; {first_line(error)}.") from error
 
 
-def said(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what another library says of its error."""
     return str(error).partition("\n")[0]

@@ -17,9 +17,10 @@ from prefmill.connection import connect, literal, quote
 from prefmill.errors import BadArgument, BadInput
 from prefmill.readers.columnar import local_parquet
 from prefmill.readers.find import Input
-from prefmill.readers.json_lines import JsonFile, Lines, look_at_lines
+from prefmill.readers.json_engine import Lines
+from prefmill.readers.json_lines import JsonFile, look_at_lines
 from prefmill.readers.rejects import Bad
-from prefmill.readers.staging import Context, Part, check_names, plain_schema, said
+from prefmill.readers.staging import Context, Part, check_names, first_line, plain_schema
 
 
 def remote_parquet(item: Input, context: Context) -> Iterator[Part]:
@@ -74,7 +75,7 @@ def _unreadable(item: Input, error: duckdb.Error) -> BadInput:
             f"{item.label}: cannot be read; DuckDB reads URLs with its extension httpfs, which is not installed, and could not fetch it.",
             hint="connect to the network, or download the file and name the copy.",
         )
-    return BadInput(f"{item.label}: cannot be read; {said(error)}.")
+    return BadInput(f"{item.label}: cannot be read; {first_line(error)}.")
 
 
 def stage_url(item: Input, context: Context) -> Part | JsonFile:

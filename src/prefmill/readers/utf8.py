@@ -1,24 +1,25 @@
-"""The bytes of a text file as pieces of valid UTF-8: decompression, byte order marks, transcoding,
-and the offset of the first bad byte.
+"""The bytes of a text file as pieces of valid UTF-8.
 
-Streams: one piece is held, of about the size asked for. A check of UTF-8 costs a fraction of what
-parsing does; other encodings are decoded and encoded in full.
+Decompression, byte order marks, transcoding, and the offset of the first bad byte. One piece is
+held, of about the size asked for. A check of UTF-8 costs a fraction of what parsing does; other
+encodings are decoded and encoded in full.
 """
 
 from __future__ import annotations
 
 import codecs
+import difflib
 import gzip
 import itertools
 import zlib
 from collections.abc import Iterator
+from encodings.aliases import aliases
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from prefmill.errors import BadInput
-from prefmill.readers.encodings import likely_encodings
+from prefmill.errors import BadArgument, BadInput
 
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf_32"),
@@ -26,6 +27,81 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf_16"),
     (codecs.BOM_UTF16_BE, "utf_16"),
 )
+#: Encodings that files are in, the more usual first. Only these are named in hints.
+_USUAL = (
+    "cp1252",
+    "mac_roman",
+    "latin_1",
+    "cp1251",
+    "koi8_r",
+    "gb18030",
+    "big5",
+    "shift_jis",
+    "euc_jp",
+    "euc_kr",
+    "cp1250",
+)
+#: Codecs of Python that files are not in: they escape, or they hide text from every check.
+_REFUSED = frozenset(
+    (
+        *("utf_7", "idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape"),
+        *("mbcs", "oem", "hz", "iso2022_jp", "iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_2004"),
+        *("iso2022_jp_3", "iso2022_jp_ext", "iso2022_kr"),
+    )
+)
+#: Bytes around the one that does not fit, which a hint is made from.
+_WINDOW = 8192
+
+
+def check_encoding(name: str, where: str) -> str:
+    """The normal name of the encoding `name`.
+
+    Raises `BadArgument`, with near names, where Python has no such text encoding.
+
+    >>> check_encoding("Windows-1252", "doc")
+    'cp1252'
+    """
+    try:
+        info = codecs.lookup(name.strip())
+        normal = info.name.replace("-", "_")
+        # rot13, base64 and zlib are "codecs" too.
+        if "\0" in name or not info._is_text_encoding:
+            raise LookupError
+    except (LookupError, ValueError):
+        known = sorted({*aliases.values(), *aliases, "utf_8_sig", "mac_roman", "koi8_r", "koi8_u"})
+        plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+        near = difflib.get_close_matches(plain, known, n=3, cutoff=0.5)
+        usual = "for example utf_8, cp1252, mac_roman, gb18030."
+        raise BadArgument(
+            f"{where}: no encoding {name!r}; expected the name of a Python text codec.",
+            hint=f"did you mean {', '.join(near)}?" if near else usual,
+        ) from None
+    if normal in _REFUSED:
+        raise BadArgument(
+            f"{where}: the encoding {name!r} is not supported.",
+            hint="convert the file to UTF-8 first.",
+        )
+    return normal
+
+
+def likely_encodings(data: bytes, at: int = 0, *, most: int = 4) -> list[str]:
+    """Usual encodings in which the bytes around `at` read like text, the most plausible first.
+
+    For hints in errors only, never for reading.
+
+    >>> likely_encodings("Bœuf à l’étouffée, c’est très bon".encode("mac_roman"))[0]
+    'mac_roman'
+    """
+    from charset_normalizer import from_bytes
+
+    # From line end to line end: no usual encoding has one inside a character.
+    first, last = max(0, at - _WINDOW), at + _WINDOW
+    start = (data.find(b"\n", first, at) + 1 or first) if first else 0
+    end = last if last >= len(data) else data.rfind(b"\n", at, last) + 1 or last
+    matches = from_bytes(data[start:end], cp_isolation=list(_USUAL))
+    # Encodings that read these bytes alike are one answer: the most usual of them.
+    alike = [[name for name in _USUAL if name in match.could_be_from_charset] for match in matches]
+    return list(dict.fromkeys(names[0] for names in alike if names))[:most]
 
 
 def _raw(path: Path, label: str, compression: str | None, size: int) -> Iterator[bytes]:
@@ -57,8 +133,7 @@ def _raw(path: Path, label: str, compression: str | None, size: int) -> Iterator
 def _unzstd(path: Path, label: str, size: int) -> Iterator[bytes]:
     import zstandard
 
-    # 2 GiB windows are what `zstd --long=31` writes; the memory is only taken for files that ask
-    # for it.
+    # `zstd --long=31` writes windows of 2 GiB; only files that ask for one take the memory.
     make = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj
     frame = None
     with path.open("rb", buffering=0) as file:
@@ -86,9 +161,9 @@ def _unzstd(path: Path, label: str, size: int) -> Iterator[bytes]:
 def utf8_blocks(
     path: Path, label: str, *, compression: str | None, encoding: str | None, size: int
 ) -> Iterator[bytes]:
-    """The text of a file as pieces of valid UTF-8 without a byte order mark; no piece ends inside a
-    character.
+    """The text of a file as pieces of valid UTF-8 without a byte order mark.
 
+    No piece ends inside a character.
     `label` names the file in errors. Raises `BadInput` with the 0-based offset (after
     decompression) of the first byte that is not text in `encoding`.
     """
@@ -99,20 +174,18 @@ def utf8_blocks(
     if encoding is None:
         encoding = next((name for bom, name in _BOMS if first.startswith(bom)), "utf_8")
         if encoding == "utf_8" and first[:1024].count(0) * 3 > len(first[:1024]):
-            wide = (
-                "utf_16_le" if first[1:1024:2].count(0) >= first[0:1024:2].count(0) else "utf_16_be"
-            )
+            little = first[1:1024:2].count(0) >= first[0:1024:2].count(0)
+            wide = "utf_16_le" if little else "utf_16_be"
             raise BadInput(
                 f"{label}: every third byte or more is NUL: not text in UTF-8.",
                 hint=f"try --encoding {wide}",
             )
 
     everything = itertools.chain([first] if first else [], pieces)
-    yield from (
-        _checked(everything, label)
-        if encoding in ("utf_8", "utf_8_sig")
-        else _transcoded(everything, label, encoding)
-    )
+    if encoding in ("utf_8", "utf_8_sig"):
+        yield from _checked(everything, label)
+    else:
+        yield from _transcoded(everything, label, encoding)
 
 
 def _checked(pieces: Iterator[bytes], label: str) -> Iterator[bytes]:
@@ -145,19 +218,20 @@ def _transcoded(pieces: Iterator[bytes], label: str, encoding: str) -> Iterator[
             if text:
                 yield text.encode()
     except UnicodeDecodeError as error:
-        # The decoder's own buffer stands in front of the piece, so positions count back from its
-        # end.
+        # The decoder's buffer stands in front of the piece: positions count back from the end.
         where = done - len(error.object) + error.start
         byte = error.object[error.start : error.start + 1]
         raise BadInput(
-            f"{label}: not valid {encoding}; the byte 0x{byte.hex().upper()} at offset {where} cannot be decoded ({error.reason}).",
+            f"{label}: not valid {encoding}; the byte 0x{byte.hex().upper()} at offset {where}"
+            f" cannot be decoded ({error.reason}).",
             hint=_hint(error.object, error.start),
         ) from None
     except UnicodeEncodeError as error:
         raise BadInput(
-            f"{label}: decoded as {encoding} it holds lone surrogates, which are not text ({error.reason})."
+            f"{label}: decoded as {encoding} it holds lone surrogates, which are not text"
+            f" ({error.reason})."
         ) from None
-    except UnicodeError as error:  # UTF-16 without a byte order mark where the codec wants one
+    except UnicodeError as error:  # no byte order mark, where the codec wants one
         raise BadInput(
             f"{label}: not valid {encoding}; {error}.", hint="try --encoding utf_16_le"
         ) from None
@@ -176,10 +250,9 @@ def _tail(data: bytes) -> int:
 def _first_bad(data: bytes) -> int | None:
     """Position of the first byte that no UTF-8 text has; None when all is well."""
     ends = np.array([0, len(data)], dtype=np.int64)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
     try:  # Arrow's check is several times faster than decoding, but tells no position
-        pa.Array.from_buffers(
-            pa.large_string(), 1, [None, pa.py_buffer(ends), pa.py_buffer(data)]
-        ).validate(full=True)
+        pa.Array.from_buffers(pa.large_string(), 1, buffers).validate(full=True)
     except pa.ArrowInvalid:
         try:
             codecs.utf_8_decode(data, "strict", True)
@@ -189,13 +262,13 @@ def _first_bad(data: bytes) -> int | None:
 
 
 def _not_utf8(label: str, data: bytes, at: int, offset: int) -> BadInput:
-    message = f"{label}: not valid UTF-8; the byte 0x{data[at]:02X} at offset {offset + at} cannot be decoded."
-    return BadInput(message, hint=_hint(data, at))
+    where = f"the byte 0x{data[at]:02X} at offset {offset + at}"
+    return BadInput(f"{label}: not valid UTF-8; {where} cannot be decoded.", hint=_hint(data, at))
 
 
 def _hint(data: bytes, at: int) -> str:
-    found = likely_encodings(data, at)
-    if not found:
+    names = likely_encodings(data, at)
+    if not names:
         return "no usual encoding fits; is it a text file?"
-    also = f" (also possible: {', '.join(found[1:])})" if found[1:] else ""
-    return f"try --encoding {found[0]}{also}"
+    also = f" (also possible: {', '.join(names[1:])})" if names[1:] else ""
+    return f"try --encoding {names[0]}{also}"
