@@ -1,8 +1,4 @@
-"""Sample answers from files to a file: chunks of whole prompts, committed one by one, published at
-once.
-
-prompts ──distinct──▶ requests, each with its seed ──▶ sampler ──▶ ledger ... all there ──▶ a pool
-"""
+"""Sample answers from files to a file: a pool, with every distinct prompt's answers."""
 
 from __future__ import annotations
 
@@ -10,35 +6,31 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, ClassVar, Literal, Unpack
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from prefmill._version import __version__
-from prefmill.disk.hidden import temporary
-from prefmill.disk.ledger import Ledger, key_of
 from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadInput, BadRow
-from prefmill.forks import refuse_fork
 from prefmill.models.remote import Remote
 from prefmill.pools.prompts import Prompts, open_prompts
-from prefmill.progress import Progress, peak_rss_mb, silent
+from prefmill.progress import Progress, silent
 from prefmill.runs.job import Reading
+from prefmill.runs.resumable import FIRST, Pace, Resumable, by_reason, check_chunk_rows
 from prefmill.sampling import Answer, LocalSampler, Request
 from prefmill.sampling.samplers import whole_text
 from prefmill.sampling.seeds import Asked
-from prefmill.scoring.bad_rows import OnBadRow, check_on_bad_row, with_bad_rows
-from prefmill.scoring.scorers import on_its_date, printed_date
+from prefmill.scoring.bad_rows import check_on_bad_row, with_bad_rows
 from prefmill.table.chance import spelled
 from prefmill.table.conversations import messages_of
 
 #: Of answers, where none are named.
 TEMPERATURES = (0.8, 0.9)
 CHUNK_ROWS = 256
-#: behind the prompt, in this order; kept columns come last
+#: After the prompt, in this order; kept columns come last.
 COLUMNS: Mapping[str, pl.DataType] = {
     "completion": pl.String(),
     "id": pl.String(),
@@ -51,16 +43,8 @@ COLUMNS: Mapping[str, pl.DataType] = {
     "n_tokens": pl.Int64(),
     "duplicate": pl.Boolean(),
 }
-_MADE = (
-    "completion",
-    "id",
-    "temperature",
-    "seed",
-    "finish_reason",
-    "logprob",
-    "n_tokens",
-    "duplicate",
-)
+#: Names of counts: of answers, by reason.
+_REASON = "finish_reason:"
 
 
 @dataclass(frozen=True)
@@ -216,133 +200,105 @@ def sample(
     >>> done.prompts, done.null_prompts, done.duplicate_prompts, done.answers
     (2, 1, 1, 6)
     """
-    from prefmill.writers.write import check_target
-
-    refuse_fork("sample")
-    started = time.perf_counter()
-    tell = progress or silent
     drawer: Any = LocalSampler(model=sampler) if isinstance(sampler, str | Path) else sampler
     if not callable(getattr(drawer, "sample", None)):
         raise BadArgument(
-            f"sample: not a sampler; got {type(sampler).__name__}, expected a model, LocalSampler or EndpointSampler."
+            f"sample: not a sampler; got {type(sampler).__name__},"
+            " expected a model, LocalSampler or EndpointSampler."
         )
     check_on_bad_row("sample", on_bad_row)
     if is_dataclass(drawer):
         drawer = with_bad_rows(drawer, on_bad_row)
     if temperatures is None:
         temperatures = TEMPERATURES[:1] if n == 1 else TEMPERATURES
-    asked = Asked.of(n, temperatures, seed, stage, source or _source(drawer))
-    if type(chunk_rows) is not int or chunk_rows < 1:
-        raise BadArgument(f"sample: chunk_rows must be a whole number >= 1; got {chunk_rows!r}.")
-    own = {"prompt", *COLUMNS}
-    taken = [
-        name for name in keep if name.casefold() in own
-    ]  # names that differ in case only cannot be read again
-    if taken or len({name.casefold() for name in keep}) < len(keep):
-        raise BadArgument(
-            f"sample: cannot keep {sorted(taken) or list(keep)}; expected columns that the pool does not have, each once."
-        )
-    target = Path(output)
-    check_target(target, overwrite=True)
-    options: dict[str, Any] = {key: value for key, value in reading.items() if key != "temp_dir"}
-    options["without"] = [str(target)]
-    if options.get("rejects"):
-        options["rejects"] = Path(options["rejects"])
-        options["without"].append(str(options["rejects"]))
-    with temporary(reading.get("temp_dir")) as home:
-        tell("reading", None)
-        prompts = open_prompts(inputs, prompt, home, keep=keep, id=id, **options)
-        _check_writable(prompts, home / "trial" / target.name)  # our own lock is on home
-        tell("loading the model", None)
-        drawer = on_its_date(drawer, {} if overwrite else key_of(target).get("sampler", {}))
-        key = {
-            "keep": list(keep),
-            "input": {"prompts": prompts.count, "content": prompts.identity},
-            **asked.key,
-            "sampler": dict(drawer.fingerprint),
-            "on_bad_row": on_bad_row,
-            "prefmill": __version__.split(".")[0],
-        }
-        shape = {
-            "chunk_prompts": max(1, chunk_rows // len(asked.draws)),
-            "sampler": getattr(drawer, "shape", {}),
-        }
-        with Ledger(target, key, shape, overwrite=overwrite, where="sample") as ledger:
-            if ledger.resumed and ledger.shape["sampler"] not in (
-                {},
-                shape["sampler"],
-            ):  # as it was begun, so that no bit differs
-                drawer = drawer.with_shape(ledger.shape["sampler"])
-            run = _Run(prompts, asked, drawer, ledger, tell, home, on_bad_row)
-            missing = [] if ledger.done else ledger.missing(run.sizes)
-            before = drawer.usage if isinstance(drawer, Remote) else None
-            way, seconds_model, tokens = run.all(missing)
-            spent = drawer.usage.since(before) if before is not None else {}
-            if not ledger.done:
-                tell("writing", None)
-                run.publish()
-            return run.report(
-                template_date=printed_date(drawer),
-                way=way,
-                seconds_model=round(seconds_model, 3),
-                tokens_sampled=tokens,
-                chunks_resumed=len(run.sizes) - len(missing),
-                seconds=round(time.perf_counter() - started, 3),
-                requests=spent.get("requests", 0),
-                retries=spent.get("retries", 0),
-                retried={
-                    name.removeprefix("retry:"): times
-                    for name, times in spent.items()
-                    if name.startswith("retry:")
-                },
-            )
+    check_chunk_rows("sample", chunk_rows)
+    _check_keep(keep)
+    run = _Sampling(
+        part=drawer,
+        target=Path(output),
+        on_bad_row=on_bad_row,
+        overwrite=overwrite,
+        tell=progress or silent,
+        inputs=inputs,
+        prompt=prompt,
+        id=id,
+        keep=tuple(keep),
+        asked=Asked.of(n, temperatures, seed, stage, source or _source(drawer)),
+        chunk_rows=chunk_rows,
+    )
+    return run.run(reading)
 
 
-@dataclass
-class _Run:
-    """Prompts, what is asked of them, a sampler, and a ledger."""
+@dataclass(kw_only=True)
+class _Sampling(Resumable[SampleReport]):
+    """Prompts, what is asked of them, and a sampler."""
 
-    prompts: Prompts
+    command: ClassVar[str] = "sample"
+    part_name: ClassVar[Literal["sampler"]] = "sampler"
+
+    inputs: Any
+    prompt: str | None
+    id: str | None
+    keep: tuple[str, ...]
     asked: Asked
-    sampler: Any
-    ledger: Ledger
-    tell: Progress
-    home: Path
-    on_bad_row: OnBadRow
+    chunk_rows: int
+    prompts: Prompts = field(init=False)
+    chunk_prompts: int = field(init=False)
+    way: str = field(init=False, default="")
+    tokens_sampled: int = field(init=False, default=0)
+    spent: Mapping[str, int] = field(init=False, default_factory=dict)
+
+    def open(self, **reading: Any) -> None:
+        """The distinct prompts."""
+        self.prompts = open_prompts(
+            self.inputs, self.prompt, self.home, keep=self.keep, id=self.id, **reading
+        )
 
     @property
-    def chunk_prompts(self) -> int:
-        return int(self.ledger.shape["chunk_prompts"])
+    def schema(self) -> pl.Schema:
+        """The columns of the pool."""
+        own = self.prompts.schema
+        kept = {name: own[name] for name in self.keep}
+        return pl.Schema({"prompt": own["prompt"], **COLUMNS, **kept})
+
+    def key(self) -> dict[str, Any]:
+        """The content of the prompts, and what is asked of them."""
+        return {
+            "keep": list(self.keep),
+            "input": {"prompts": self.prompts.count, "content": self.prompts.identity},
+            **self.asked.key,
+        }
+
+    def shape(self) -> dict[str, Any]:
+        """Prompts of a chunk."""
+        return {"chunk_prompts": max(1, self.chunk_rows // len(self.asked.draws))}
+
+    def divide(self, shape: Mapping[str, Any]) -> None:
+        """Chunks of so many prompts."""
+        self.chunk_prompts = int(shape["chunk_prompts"])
 
     @property
-    def sizes(self) -> np.ndarray:
+    def sizes(self) -> npt.NDArray[np.int64]:
         """Answers of each chunk, shape (chunks,)."""
         bounds = np.append(np.arange(0, self.prompts.count, self.chunk_prompts), self.prompts.count)
         return np.diff(bounds) * len(self.asked.draws)
 
-    def all(self, missing: list[int]) -> tuple[str, float, int]:
-        """Sample the chunks `missing`: how the sampler runs, seconds in it, tokens sampled."""
-        if not missing:
-            return "", 0.0, 0
-        load = getattr(self.sampler, "load", None)
-        way = (
-            load() if load is not None else ""
-        )  # here, so that errors of loading are raised before anything is read
-        total, seconds, tokens = int(self.sizes.sum()), 0.0, 0
-        done = before = total - int(self.sizes[missing].sum())
+    def work(self, missing: list[int]) -> None:
+        """Sample the chunks."""
+        before = self.part.usage if isinstance(self.part, Remote) else None
+        load = getattr(self.part, "load", None)
+        # Here, so that errors of loading are raised before anything is read.
+        self.way = str((load() if load is not None else "") or "")
+        pace = Pace(self, missing, "answers", digits=1)
         for number, frame in self.prompts.slices(self.chunk_prompts, missing):
             started = time.perf_counter()
             columns, counts = self._chunk(frame)
-            seconds += time.perf_counter() - started
+            self.seconds_model += time.perf_counter() - started
             self.ledger.write(number, columns, counts)
-            done += int(self.sizes[number])
-            tokens += counts["tokens"]
-            told = f", {tokens / seconds:,.0f} tokens/s" if tokens else ""
-            self.tell(
-                f"{done:,} of {total:,} answers, {(done - before) / seconds:,.1f} answers/s{told}",
-                done / total,
-            )
-        return str(way or ""), seconds, tokens
+            self.tokens_sampled += counts["tokens"]
+            pace.add(int(self.sizes[number]), counts["tokens"], self.seconds_model)
+        if before is not None:
+            self.spent = self.part.usage.since(before)
 
     def _chunk(self, frame: pl.DataFrame) -> tuple[dict[str, pa.Array], dict[str, int]]:
         """The columns of a chunk's answers, and what was counted."""
@@ -350,30 +306,24 @@ class _Run:
         texts = spelled(frame["prompt"]).to_list()
         prompts, bad = _plain_prompts(frame["prompt"].to_list())
         seeds = [seed for text in texts for seed in self.asked.seeds(text)]
-        requests = [
-            Request(p, temperature, seeds[i * len(draws) + k])
-            for i, p in enumerate(prompts)
-            for k, (temperature, _) in enumerate(draws)
-        ]
-        answers = self._answers(
-            requests,
-            frame,
-            {k: each for k in range(len(requests)) if (each := bad.get(k // len(draws)))},
-        )
+        temperatures = [temperature for temperature, _ in draws] * len(prompts)
+        asked = [prompt for prompt in prompts for _ in draws]
+        requests = [Request(*each) for each in zip(asked, temperatures, seeds, strict=True)]
+        of_prompt = [place // len(draws) for place in range(len(requests))]
+        refused = {place: bad[each] for place, each in enumerate(of_prompt) if each in bad}
+        answers = self._answers(requests, frame, refused)
+        reasons = [answer.finish_reason for answer in answers]
         completions = [
             None if answer.finish_reason in BAD_ROW else whole_text(answer.text)
             for answer in answers
         ]
+        ids = [name for text in texts for name in self.asked.ids(text)]
         columns = {
             "completion": pa.array(completions, pa.large_string()),
-            "id": pa.array(
-                [name for text in texts for name in self.asked.ids(text)], pa.large_string()
-            ),
-            "temperature": pa.array([request.temperature for request in requests], pa.float64()),
+            "id": pa.array(ids, pa.large_string()),
+            "temperature": pa.array(temperatures, pa.float64()),
             "seed": pa.array(seeds, pa.int64()),
-            "finish_reason": pa.array(
-                [whole_text(answer.finish_reason) for answer in answers], pa.large_string()
-            ),
+            "finish_reason": pa.array(map(whole_text, reasons), pa.large_string()),
             "logprob": pa.array([_finite(answer.logprob) for answer in answers], pa.float64()),
             "n_tokens": pa.array([answer.n_tokens for answer in answers], pa.int64()),
             "duplicate": pa.array(_repeated(completions, len(draws)), pa.bool_()),
@@ -384,108 +334,78 @@ class _Run:
             "empty": sum(text == "" for text in completions),
             "duplicates": columns["duplicate"].true_count,
         }
-        for i, answer in enumerate(answers):
-            reason = answer.finish_reason
-            counts[f"finish_reason {reason}"] = counts.get(f"finish_reason {reason}", 0) + 1
+        for place, reason in enumerate(reasons):
+            counts[_REASON + reason] = counts.get(_REASON + reason, 0) + 1
             if reason in BAD_ROW:
-                counts.setdefault(f"first {reason}", int(frame["row"][i // len(draws)]))
+                counts.setdefault(FIRST + reason, int(frame["row"][of_prompt[place]]))
         return columns, counts
 
     def _answers(
-        self, requests: list[Request], frame: pl.DataFrame, bad: dict[int, BadRow]
+        self, requests: list[Request], frame: pl.DataFrame, bad: Mapping[int, BadRow]
     ) -> list[Answer]:
-        """The answer to every request; a bad one, such as `bad` already are, costs no other, unless
-        it ends the run.
+        """The answer to every request; a bad one, such as `bad` already are, costs no other.
+
+        Unless it ends the run.
         """
         answers: list[Answer | None] = [None] * len(requests)
         left = list(range(len(requests)))
         while left:
-            for i, each in bad.items():
+            for place, error in bad.items():
                 if self.on_bad_row == "error":
-                    raise each.named(self._name(frame, i // len(self.asked.draws))) from each
-                answers[i] = Answer("", each.reason, None, None)
-            left = [i for i in left if i not in bad]
+                    name = self._name(frame, place // len(self.asked.draws))
+                    raise error.named(name) from error
+                answers[place] = Answer("", error.reason, None, None)
+            left = [place for place in left if place not in bad]
             try:
-                found = list(self.sampler.sample([requests[i] for i in left])) if left else []
+                drawn = list(self.part.sample([requests[place] for place in left])) if left else []
             except BadRow as error:
                 bad = {left[each.row]: each for each in error.found}
                 continue
-            if len(found) != len(left):
+            if len(drawn) != len(left):
                 raise BadInput(
-                    f"sample: the sampler gave {len(found)} answers; expected {len(left)}, one for every request."
+                    f"sample: the sampler gave {len(drawn)} answers;"
+                    f" expected {len(left)}, one for every request."
                 )
-            for i, answer in zip(left, found, strict=True):
-                answers[i] = answer
+            for place, answer in zip(left, drawn, strict=True):
+                answers[place] = answer
             break
         return [answer for answer in answers if answer is not None]
 
     def _name(self, frame: pl.DataFrame, place: int) -> str:
         """A prompt as its owner knows it: the row of the input, and its id where there is one."""
-        return self.prompts.source.place_of(
-            frame["row"][place], frame["name"][place], home=self.home
-        )
+        row, name = frame["row"][place], frame["name"][place]
+        return self.prompts.source.place_of(row, name, home=self.home)
 
-    def publish(self) -> None:
-        """Write the pool from the chunks, and count."""
-        from prefmill.writers.write import write
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The answers of every prompt, in the order of the prompts."""
+        schema = self.schema
+        asked = {
+            "stage": pl.lit(self.asked.stage, pl.Int64()),
+            "source": pl.lit(self.asked.source, pl.String()),
+        }
+        slices = self.prompts.slices(self.chunk_prompts, range(len(self.sizes)))
+        for batch, (_, prompts) in zip(self.chunks(), slices, strict=True):
+            repeated = prompts[np.repeat(np.arange(prompts.height), len(self.asked.draws))]
+            kept = {name: repeated[f"keep{i}"] for i, name in enumerate(self.keep)}
+            made = pl.DataFrame(pa.Table.from_batches([batch]))
+            rows = made.with_columns(repeated["prompt"], **kept, **asked)
+            yield rows.select(list(schema)).cast(schema)
 
-        schema = _schema(self.prompts)
-        counts: dict[str, int] = {}
-
-        def frames() -> Iterator[pl.DataFrame]:
-            for number, prompts in self.prompts.slices(self.chunk_prompts, range(len(self.sizes))):
-                found = self.ledger.read(number, int(self.sizes[number]))
-                if found is None:
-                    raise BadInput(
-                        f"sample: chunk {number} went away while it was needed; got no such file in {str(self.ledger.folder)!r}."
-                    )
-                batch, of_chunk = found
-                for (
-                    name,
-                    value,
-                ) in (
-                    of_chunk.items()
-                ):  # chunks come in the order of their prompts: the first is the first
-                    counts[name] = (
-                        counts.get(name, value)
-                        if name.startswith("first ")
-                        else counts.get(name, 0) + value
-                    )
-                made = pl.DataFrame(pa.Table.from_batches([batch]))
-                given = prompts[np.repeat(np.arange(prompts.height), len(self.asked.draws))]
-                columns = {"prompt": given["prompt"], **{name: made[name] for name in _MADE}}
-                columns |= {name: given[f"keep{i}"] for i, name in enumerate(self.prompts.keep)}
-                constant = {
-                    "stage": pl.lit(self.asked.stage, pl.Int64()),
-                    "source": pl.lit(self.asked.source, pl.String()),
-                }
-                yield (
-                    pl.DataFrame(columns).with_columns(**constant).select(list(schema)).cast(schema)
-                )
-
-        self.ledger.publishing()
-        write(frames(), schema, self.ledger.output, format="pool", overwrite=self.ledger.replaces)
-        self.ledger.finish(counts)
-
-    def report(self, **more: Any) -> SampleReport:
+    def report(self, **common: Any) -> SampleReport:
         """Account for every prompt and every answer."""
         prompts, counts = self.prompts, self.ledger.counts
-        reasons = {
-            name.partition(" ")[2]: value
-            for name, value in counts.items()
-            if name.startswith("finish_reason ")
-        }
-        firsts = {
-            name.partition(" ")[2]: row for name, row in counts.items() if name.startswith("first ")
-        }
+        reasons = by_reason(_REASON, counts)
         answers = int(self.sizes.sum())
-        if (
-            sum(reasons.values()) != answers
-            or prompts.rows != prompts.count + prompts.nulls + prompts.duplicates
-        ):
+        rows = prompts.count + prompts.nulls + prompts.duplicates
+        if sum(reasons.values()) != answers or prompts.rows != rows:
             raise AccountingError(
-                f"sample: {answers} answers were asked for, and {reasons} are there; of {prompts.rows} rows."
+                f"sample: {answers} answers were asked for, and {reasons} are there;"
+                f" of {prompts.rows} rows."
             )
+        places = {
+            reason: prompts.source.place_of(row, home=self.home)
+            for reason, row in by_reason(FIRST, counts).items()
+        }
         return SampleReport(
             prompts_in=prompts.rows,
             prompts=prompts.count,
@@ -497,16 +417,26 @@ class _Run:
             empty=counts.get("empty", 0),
             tokens=counts.get("tokens", 0),
             untold=counts.get("untold", 0),
-            chunks=len(self.sizes),
-            peak_rss_mb=peak_rss_mb(),
-            output=str(self.ledger.output),
-            columns=tuple(_schema(prompts)),
+            tokens_sampled=self.tokens_sampled,
+            way=self.way,
+            columns=tuple(self.schema),
+            requests=self.spent.get("requests", 0),
+            retries=self.spent.get("retries", 0),
+            retried=by_reason("retry:", self.spent),
+            first_null=places,
             notes=prompts.source.notes,
-            first_null={
-                reason: prompts.source.place_of(row, home=self.home)
-                for reason, row in firsts.items()
-            },
-            **more,
+            **common,
+        )
+
+
+def _check_keep(keep: Sequence[str]) -> None:
+    """Names that differ in case only cannot be read again."""
+    folded = [name.casefold() for name in keep]
+    taken = sorted(name for name in keep if name.casefold() in {"prompt", *COLUMNS})
+    if taken or len(set(folded)) < len(folded):
+        raise BadArgument(
+            f"sample: cannot keep {taken or list(keep)};"
+            " expected columns that the pool does not have, each once."
         )
 
 
@@ -517,31 +447,16 @@ def _finite(logprob: float | None) -> float | None:
 
 def _plain_prompts(prompts: list[Any]) -> tuple[list[Any], dict[int, BadRow]]:
     """Texts, and messages as samplers take them; and what is neither, by its place."""
-    made: list[Any] = []
+    plain: list[Any] = []
     bad = {}
     for place, prompt in enumerate(prompts):
         try:
             messages = messages_of(prompt, "user")
-            made.append(prompt if isinstance(prompt, str) else messages)
+            plain.append(prompt if isinstance(prompt, str) else messages)
         except BadRow as error:
             bad[place] = error.at(place, where="sample")
-            made.append("")
-    return made, bad
-
-
-def _schema(prompts: Prompts) -> pl.Schema:
-    """The columns of the pool."""
-    own = prompts.schema
-    return pl.Schema(
-        {"prompt": own["prompt"], **COLUMNS, **{name: own[name] for name in prompts.keep}}
-    )
-
-
-def _check_writable(prompts: Prompts, trial: Path) -> None:
-    """Raise now what writing such columns to such a file would raise after hours."""
-    from prefmill.writers.write import write
-
-    write([], _schema(prompts), trial, format="pool", overwrite=True)
+            plain.append("")
+    return plain, bad
 
 
 def _repeated(texts: Sequence[str | None], size: int) -> list[bool]:
@@ -550,18 +465,16 @@ def _repeated(texts: Sequence[str | None], size: int) -> list[bool]:
     >>> _repeated(["a", "a", "a", "b"], 2)
     [False, True, False, False]
     """
-    found: list[bool] = []
-    left = iter(texts)
-    while group := list(islice(left, size)):
-        seen: set[str] = set()
-        for text in group:
-            found.append(text is not None and text in seen)  # no text is no duplicate
-            seen |= set() if text is None else {text}
-    return found
+    repeated: list[bool] = []
+    for first in range(0, len(texts), size):
+        seen: set[str | None] = set()
+        for text in texts[first : first + size]:
+            repeated.append(text is not None and text in seen)
+            seen.add(text)
+    return repeated
 
 
 def _source(sampler: Any) -> str:
     """What the pool calls a sampler: its name, or that of its model."""
-    return str(
-        getattr(sampler, "name", None) or getattr(sampler, "model", None) or type(sampler).__name__
-    )
+    name = getattr(sampler, "name", None) or getattr(sampler, "model", None)
+    return str(name or type(sampler).__name__)

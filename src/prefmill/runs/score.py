@@ -1,48 +1,29 @@
-"""Score a pool from files to a file: chunks of whole prompts, committed one by one, published at
-once.
-
-pool ──chunks (own thread)──▶ tokens (own thread) ──▶ model ──▶ ledger ... all there ──▶ rows of the
-input + score columns
-"""
+"""Score a pool from files to a file: the rows of the input, and score columns after theirs."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import pickle
 import time
-import traceback
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from multiprocessing.connection import wait
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, ClassVar, Literal, Unpack
 
 import numpy as np
+import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 
-from prefmill._version import __version__
-from prefmill.disk.hidden import temporary
-from prefmill.disk.ledger import Ledger, chunk_path, key_of, write_chunk
-from prefmill.errors import BadArgument, BadInput, BadRow, ScorerDied
-from prefmill.forks import refuse_fork
-from prefmill.pools.pool import Chunk, Pool, open_pool
-from prefmill.pools.stream import CHUNK_ROWS, ahead
-from prefmill.progress import Progress, peak_rss_mb, silent
+from prefmill.errors import BadInput
+from prefmill.pools.pool import Pool, open_pool
+from prefmill.pools.stream import CHUNK_ROWS
+from prefmill.progress import Progress, silent
+from prefmill.runs.devices import guards_on, score_chunks, score_on_devices
 from prefmill.runs.job import Reading
-from prefmill.scoring.bad_rows import OnBadRow, RowGuard, check_on_bad_row, with_bad_rows
+from prefmill.runs.resumable import FIRST, Pace, Resumable, by_reason, check_chunk_rows
+from prefmill.scoring.bad_rows import RowGuard, check_on_bad_row, with_bad_rows
 from prefmill.scoring.reward import RewardModel
-from prefmill.scoring.scorers import (
-    Scored,
-    as_scorer,
-    on_device,
-    on_its_date,
-    printed_date,
-    text_names,
-)
-from prefmill.scoring.stream import compares, score_arrays, score_names
+from prefmill.scoring.scorers import as_scorer, on_device, text_names
+from prefmill.scoring.stream import compares, score_names
 from prefmill.table.roles import RoleNames
 
 _SERVED = ("requests", "retries", "tokens_in", "tokens_out")
@@ -160,381 +141,173 @@ def score(
     ...     pl.read_parquet(f"{folder}/scored.parquet")["score"].to_list(), done.rows_scored
     ([1.0, 1.0, 4.0], 3)
     """
-    from prefmill.writers.write import check_target
-
-    refuse_fork("score")
-    started = time.perf_counter()
-    tell = progress or silent
-    staged: Any = RewardModel(model=scorer) if isinstance(scorer, str | Path) else as_scorer(scorer)
     check_on_bad_row("score", on_bad_row)
-    staged = with_bad_rows(staged, on_bad_row)
-    staged = on_device(staged, devices[0]) if devices else staged
-    if chunk_rows is not None and (type(chunk_rows) is not int or chunk_rows < 1):
-        raise BadArgument(
-            f"score: chunk_rows must be a whole number >= 1 or None; got {chunk_rows!r}."
+    check_chunk_rows("score", chunk_rows, optional=True)
+    part: Any = RewardModel(model=scorer) if isinstance(scorer, str | Path) else as_scorer(scorer)
+    part = with_bad_rows(part, on_bad_row)
+    if devices:
+        part = on_device(part, devices[0])
+    run = _Scoring(
+        part=part,
+        target=Path(output),
+        on_bad_row=on_bad_row,
+        overwrite=overwrite,
+        tell=progress or silent,
+        inputs=inputs,
+        roles=roles or {},
+        score_column=score_column,
+        chunk_rows=chunk_rows,
+        devices=tuple(devices or ()),
+    )
+    return run.run(reading)
+
+
+@dataclass(kw_only=True)
+class _Scoring(Resumable[ScoreReport]):
+    """One pool and one scorer."""
+
+    command: ClassVar[str] = "score"
+    part_name: ClassVar[Literal["scorer"]] = "scorer"
+
+    inputs: Any
+    roles: RoleNames
+    score_column: str
+    chunk_rows: int | None
+    devices: tuple[str, ...]
+    pool: Pool = field(init=False)
+    names: list[str] = field(init=False)
+    #: how rows were run, as several devices tell it
+    ways: dict[str, None] = field(init=False, default_factory=dict)
+
+    def open(self, **reading: Any) -> None:
+        """The pool, in whole prompts."""
+        self.pool = open_pool(
+            self.inputs,
+            self.roles,
+            self.home,
+            chunk_rows=self.chunk_rows or CHUNK_ROWS,
+            reads=getattr(self.part, "reads", ()),
+            whole=compares(self.part),
+            in_place=True,  # every row and column stays
+            **reading,
         )
-    target = Path(output)
-    check_target(target, overwrite=True)
-    options: dict[str, Any] = {key: value for key, value in reading.items() if key != "temp_dir"}
-    options["without"] = [str(target)]
-    options["in_place"] = True  # every row and column stays
-    if options.get("rejects"):
-        options["rejects"] = Path(options["rejects"])
-        options["without"].append(str(options["rejects"]))
-    with temporary(reading.get("temp_dir")) as home:
-        tell("reading", None)
-        pool = open_pool(
-            inputs,
-            roles or {},
-            home,
-            chunk_rows=chunk_rows or CHUNK_ROWS,
-            reads=getattr(staged, "reads", ()),
-            whole=compares(staged),
-            **options,
-        )
-        names = score_names(
-            staged.columns, score_column, list(pool.source.columns.names), text_names(staged)
-        )
-        kinds = [pa.float64()] * len(staged.columns) + [pa.large_string()] * len(text_names(staged))
-        _check_writable(
-            _schema(pool, dict(zip(names, kinds, strict=True))), home / "trial" / target.name
-        )
-        tell("loading the scorer", None)
-        if chunk_rows is None:
-            tokens = getattr(staged, "chunk_tokens", None)
-            chunk_rows = pool.rows_of(tokens, home, least=CHUNK_ROWS) if tokens else CHUNK_ROWS
-            pool = pool.in_chunks(chunk_rows)
-        staged = on_its_date(staged, {} if overwrite else key_of(target).get("scorer", {}))
-        shape = {"chunk_rows": chunk_rows, "scorer": getattr(staged, "shape", {})}
-        key = {
-            "input": {"rows": pool.rows, "content": pool.identity},
-            "roles": {"prompt": pool.roles.prompt, "completion": pool.roles.completion},
-            "columns": names,
-            "scorer": dict(staged.fingerprint),
-            "on_bad_row": on_bad_row,
-            "prefmill": __version__.split(".")[0],
+        columns = list(self.pool.source.columns.names)
+        texts = text_names(self.part)
+        self.names = score_names(self.part.columns, self.score_column, columns, texts)
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The columns of the input, then those that are made."""
+        numbers, texts = len(self.part.columns), len(text_names(self.part))
+        kinds = [pa.float64()] * numbers + [pa.large_string()] * texts
+        columns = self.pool.source.columns
+        for name, kind in zip(self.names, kinds, strict=True):
+            columns = columns.append(pa.field(name, kind))
+        return pl.DataFrame(columns.empty_table()).schema
+
+    def key(self) -> dict[str, Any]:
+        """The content of the pool, its roles, and the columns that are made."""
+        roles = self.pool.roles
+        return {
+            "input": {"rows": self.pool.rows, "content": self.pool.identity},
+            "roles": {"prompt": roles.prompt, "completion": roles.completion},
+            "columns": self.names,
         }
-        with Ledger(target, key, shape, overwrite=overwrite) as ledger:
-            if ledger.resumed:  # as it was begun, so that no bit differs
-                pool = pool.in_chunks(ledger.shape["chunk_rows"])
-                staged = (
-                    staged.with_shape(ledger.shape["scorer"]) if ledger.shape["scorer"] else staged
-                )
-            missing = [] if ledger.done else ledger.missing(pool.sizes)
-            run = _Run(pool, staged, ledger, home, tell, on_bad_row)
-            seconds_model = run.all(missing, list(devices or []))
-            if not ledger.done:
-                tell("writing", None)
-            report = run.publish(names)
-            return replace(
-                report,
-                chunks_resumed=len(pool.sizes) - len(missing),
-                seconds=round(time.perf_counter() - started, 3),
-                seconds_model=round(seconds_model, 3),
-                template_date=printed_date(staged),
-            )
 
+    def shape(self) -> dict[str, Any]:
+        """Rows of a chunk; on a GPU as many as keep it busy."""
+        rows = self.chunk_rows or CHUNK_ROWS
+        tokens = None if self.chunk_rows else getattr(self.part, "chunk_tokens", None)
+        if tokens:
+            rows = self.pool.rows_of(tokens, self.home, least=CHUNK_ROWS)
+        return {"chunk_rows": rows}
 
-@dataclass
-class _Run:
-    """One pool, one scorer, one ledger."""
+    def divide(self, shape: Mapping[str, Any]) -> None:
+        """Chunks of about so many rows."""
+        self.pool = self.pool.in_chunks(shape["chunk_rows"])
 
-    pool: Pool
-    scorer: Any
-    ledger: Ledger
-    home: Path
-    tell: Progress
-    on_bad_row: OnBadRow
-    ways: dict[str, None] = field(
-        default_factory=dict
-    )  #: how rows were run, as several devices tell it
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Rows of each chunk, shape (chunks,)."""
+        return self.pool.sizes
 
-    def all(self, missing: list[int], devices: list[str]) -> float:
-        """Score the chunks `missing`; seconds inside the scorer."""
-        if not missing:
-            return 0.0
-        if len(devices) > 1:
-            return self._in_processes(missing, devices)
-        scorer = on_device(self.scorer, devices[0]) if devices else self.scorer
-        clock = _Clock(
-            self.tell,
-            int(self.pool.sizes.sum()),
-            int(self.pool.sizes.sum() - self.pool.sizes[missing].sum()),
-        )
-        guard = RowGuard(scorer, self.on_bad_row)
-        return score_chunks(self.pool, guard, missing, self.home, self.ledger.write, clock)
-
-    def _in_processes(self, missing: list[int], devices: list[str]) -> float:
-        """One process a device; chunks are dealt out in turn, so that a device's chunks lie all
-        over the input.
-        """
-        # The first error ends the others: what they have committed is kept, and they have nothing
-        # else to tell.
+    def work(self, missing: list[int]) -> None:
+        """Score the chunks, on one device or several."""
+        pace = Pace(self, missing, "rows", digits=0)
         started = time.perf_counter()
-        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        told = context.SimpleQueue()
-        workers: dict[str, Any] = {}
-        for i, device in enumerate(devices):
-            guard = RowGuard(on_device(self.scorer, device), self.on_bad_row)
-            arguments = (
-                self.pool,
-                guard,
-                missing[i :: len(devices)],
-                self.home,
-                str(self.ledger.folder),
-                told,
-            )
-            workers[f"{i}: {device}"] = context.Process(
-                target=_on_one_device, args=arguments, name=device
-            )
-        rows = self.pool.sizes
-        clock = _Clock(self.tell, int(rows.sum()), int(rows.sum() - rows[missing].sum()))
-        left = set(missing)
-        try:
-            for worker in workers.values():
-                worker.start()
-            while workers:
-                wait([worker.sentinel for worker in workers.values()], timeout=0.5)
-                ended = [name for name, worker in workers.items() if worker.exitcode is not None]
-                while not told.empty():
-                    word = told.get()
-                    if isinstance(word, BaseException):
-                        raise word
-                    self.ways[word] = None
-                for name in ended:
-                    worker = workers.pop(name)
-                    if worker.exitcode:
-                        raise ScorerDied(
-                            f"score: the process on {worker.name} died; got exit code {worker.exitcode}.",
-                            hint="out of memory, often; the same command goes on where it was.",
-                        )
-                for number in [n for n in left if chunk_path(self.ledger.folder, n).exists()]:
-                    left.discard(number)
-                    clock.chunk(int(rows[number]), {})
-        finally:
-            _end([worker for worker in workers.values() if worker.pid is not None])
-        return time.perf_counter() - started
 
-    def publish(self, names: list[str]) -> ScoreReport:
-        """Write the output from the chunks (unless it is there), and account for every row."""
-        pool = self.pool
-        counts = self.ledger.counts
-        if not self.ledger.done:
-            counts = dict.fromkeys(_COUNTS, 0)
-            numbers, texts = len(self.scorer.columns), text_names(self.scorer)
-            columns, nulls = [np.zeros(pool.rows) for _ in range(numbers)], np.ones(pool.rows, bool)
-            said: list[list[pa.Array]] = [[] for _ in texts]
-            for number, rows in enumerate(pool.sizes.tolist()):
-                found = self.ledger.read(number, rows)
-                if found is None:
-                    raise BadInput(
-                        f"score: chunk {number} went away while it was needed; got no such file in {str(self.ledger.folder)!r}."
-                    )
-                batch, of_chunk = found
-                positions = pool.positions(number)
-                nulls[positions] = np.asarray(batch.column(0).is_null())
-                for column, array in zip(columns, batch.columns[:numbers], strict=True):
-                    column[positions] = array.fill_null(0.0).to_numpy()
-                for parts, array in zip(said, batch.columns[numbers:], strict=True):
-                    parts.append(array.cast(pa.large_string()))
-                for name, value in of_chunk.items():
-                    known = counts.get(name, value if name.startswith("first:") else 0)
-                    counts[name] = min(known, value) if name.startswith("first:") else known + value
-            made = [pa.array(column, mask=nulls) for column in columns] + [
-                _in_place(pool, parts) for parts in said
-            ]
-            self.ledger.publishing()
-            _write_scored(
-                pool,
-                self.home,
-                self.ledger.output,
-                dict(zip(names, made, strict=True)),
-                overwrite=self.ledger.replaces,
+        def done(rows: int, tokens: int) -> None:
+            pace.add(rows, tokens, time.perf_counter() - started)
+
+        guard = RowGuard(self.part, self.on_bad_row)
+        if len(self.devices) > 1:
+            guards = guards_on(self.devices, guard)
+            folder = self.ledger.folder
+            self.ways = score_on_devices(self.pool, guards, missing, self.home, folder, done)
+            self.seconds_model = time.perf_counter() - started
+        else:
+            commit = self.ledger.write
+            self.seconds_model = score_chunks(self.pool, guard, missing, self.home, commit, done)
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The rows of the input, in their order, with the columns after theirs."""
+        numbers, texts = len(self.part.columns), len(text_names(self.part))
+        columns = [np.zeros(self.pool.rows) for _ in range(numbers)]
+        nulls = np.ones(self.pool.rows, bool)
+        parts: list[list[pa.Array]] = [[] for _ in range(texts)]
+        for number, batch in enumerate(self.chunks()):
+            positions = self.pool.positions(number)
+            nulls[positions] = np.asarray(batch.column(0).is_null())
+            for column, array in zip(columns, batch.columns[:numbers], strict=True):
+                column[positions] = array.fill_null(0.0).to_numpy()
+            for part, array in zip(parts, batch.columns[numbers:], strict=True):
+                part.append(array.cast(pa.large_string()))
+        made = [pa.array(column, mask=nulls) for column in columns]
+        made += [_in_place(self.pool, part) for part in parts]
+        return self._with_columns(made)
+
+    def _with_columns(self, made: Sequence[pa.Array]) -> Iterator[pl.DataFrame]:
+        schema, start = self.schema, 0
+        for batch in self.pool.all_rows(self.home):
+            table = pa.table(batch)
+            for name, column in zip(self.names, made, strict=True):
+                table = table.append_column(name, column.slice(start, batch.num_rows))
+            start += batch.num_rows
+            yield pl.DataFrame(table).cast(schema)
+        if start != self.pool.rows:
+            raise BadInput(
+                f"score: the input changed while it was scored; got {start} rows,"
+                f" expected {self.pool.rows}."
             )
-            self.ledger.finish(counts)
+
+    def report(self, **common: Any) -> ScoreReport:
+        """Account for every row."""
+        pool, counts, part = self.pool, self.ledger.counts, self.part
         null = {"null_prompt": pool.null_prompts, "null_completion": pool.null_completions}
-        null = {
-            reason: rows for reason, rows in (null | _of_reasons("null:", counts)).items() if rows
-        }
+        null |= by_reason("null:", counts)
+        null = {reason: rows for reason, rows in null.items() if rows}
         first_null = {
-            reason: pool.name_of(row, self.home)
-            for reason, row in _of_reasons("first:", counts).items()
+            reason: pool.name_of(row, self.home) for reason, row in by_reason(FIRST, counts).items()
         }
-        engines = self.scorer.engines if getattr(self.scorer, "_state", {}).get("engines") else []
+        loaded = getattr(part, "_state", {}).get("engines")
         counted: dict[str, Any] = {name: counts.get(name, 0) for name in _COUNTS}
         return ScoreReport(
             rows_in=pool.rows,
             rows_scored=pool.rows - sum(null.values()),
             null=null,
-            **counted,
             first_null=first_null,
-            chunks=len(pool.sizes),
-            chunks_resumed=0,
-            retried=_of_reasons("retry:", counts),
-            cost=self.scorer.cost(counts) if hasattr(self.scorer, "cost") else None,
-            way=self.scorer.load() if engines else "; ".join(self.ways),
-            seconds=0.0,
-            seconds_model=0.0,
-            peak_rss_mb=peak_rss_mb(),
-            output=str(self.ledger.output),
-            columns=tuple(names),
+            retried=by_reason("retry:", counts),
+            cost=part.cost(counts) if hasattr(part, "cost") else None,
+            way=part.load() if loaded else "; ".join(self.ways),
+            columns=tuple(self.names),
             notes=pool.source.notes,
+            **counted,
+            **common,
         )
-
-
-class _Clock:
-    """Progress in words: rows, rows a second, tokens a second."""
-
-    def __init__(self, tell: Progress, rows: int, done: int) -> None:
-        self.tell, self.rows, self.done, self.before = tell, rows, done, done
-        self.tokens = 0
-        self.started = time.perf_counter()
-
-    def chunk(self, rows: int, counts: Mapping[str, int]) -> None:
-        """A chunk is done."""
-        self.done += rows
-        self.tokens += counts.get("tokens", 0)
-        seconds = max(time.perf_counter() - self.started, 1e-9)
-        rate = f"{(self.done - self.before) / seconds:,.0f} rows/s"
-        if self.tokens:
-            rate += f", {self.tokens / seconds:,.0f} tokens/s"
-        self.tell(f"{self.done:,} of {self.rows:,} rows, {rate}", self.done / max(1, self.rows))
-
-
-Commit = Callable[[int, Mapping[str, pa.Array], Mapping[str, int]], None]
-
-
-def score_chunks(
-    pool: Pool,
-    guard: RowGuard,
-    numbers: list[int],
-    home: Path,
-    commit: Commit,
-    clock: _Clock | None = None,
-) -> float:
-    """Score the chunks `numbers` and commit each; reading and tokenising run ahead in their own
-    threads. Seconds inside the scorer.
-    """
-
-    def prepared() -> Iterator[tuple[Chunk, Any]]:
-        for chunk in ahead(pool.chunks(numbers, home), name="prefmill-read"):
-            try:
-                yield chunk, guard.prepare(chunk.batch)
-            except BadRow as error:
-                raise error.named(pool.name_of(int(chunk.positions[error.row]), home)) from error
-
-    inside = 0.0
-    if hasattr(guard.scorer, "load"):
-        # here, so that errors of loading are raised here, and not after the reading of chunks
-        guard.scorer.load()
-    waiting: deque[tuple[Chunk, Future[Scored]]] = deque()
-
-    def deliver(chunk: Chunk, fetch: Callable[[], Scored]) -> Scored:
-        scored = fetch()
-        counts = dict(scored.counts)
-        for row, reason in enumerate(scored.reasons):
-            if reason is not None:
-                counts[f"null:{reason}"] = counts.get(f"null:{reason}", 0) + 1
-                at = int(chunk.positions[row])
-                counts[f"first:{reason}"] = min(counts.get(f"first:{reason}", at), at)
-        rows = len(chunk.positions)
-        arrays = score_arrays(scored, np.arange(rows), rows)
-        commit(
-            chunk.number, dict(zip((*scored.columns, *scored.texts), arrays, strict=True)), counts
-        )
-        return scored
-
-    def named(chunk: Chunk, error: BadRow) -> BadRow:
-        return error.named(pool.name_of(int(chunk.positions[error.row]), home))
-
-    def settle(most: int) -> None:
-        """Wait until at most so many chunks are on their way."""
-        while len(waiting) > most:
-            chunk, delivered = waiting.popleft()
-            try:
-                scored = delivered.result()
-            except BadRow as error:
-                raise named(chunk, error) from error
-            if clock is not None:
-                clock.chunk(len(chunk.positions), scored.counts)
-
-    # Scores leave the device and go to the disk in a thread of their own, while the next chunk
-    # runs.
-    with ThreadPoolExecutor(1, thread_name_prefix="prefmill-commit") as committer:
-        for chunk, work in ahead(prepared(), name="prefmill-tokenise"):
-            began = time.perf_counter()
-            settle(1)
-            try:
-                fetch = guard.start(work)
-            except BadRow as error:
-                raise named(chunk, error) from error
-            inside += time.perf_counter() - began
-            waiting.append((chunk, committer.submit(deliver, chunk, fetch)))
-        began = time.perf_counter()
-        settle(0)
-        inside += time.perf_counter() - began
-    return inside
-
-
-def _of_reasons(prefix: str, counts: Mapping[str, int]) -> dict[str, int]:
-    """The counts whose names begin with `prefix`, by what follows."""
-    return {
-        name.removeprefix(prefix): value
-        for name, value in counts.items()
-        if name.startswith(prefix)
-    }
-
-
-def _end(workers: list[Any]) -> None:
-    """End processes that nobody waits for: a chunk is committed whole or not at all."""
-    for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        worker.join(5)
-        if worker.exitcode is None:
-            worker.kill()
-            worker.join()
-
-
-def _on_one_device(
-    pool: Pool, guard: RowGuard, numbers: list[int], home: Path, folder: str, told: Any
-) -> None:
-    """A worker's whole life: its chunks, written where the ledger looks for them; `told` gets how
-    they ran, or the error.
-    """
-    parent = os.getppid()
-
-    def commit(number: int, columns: Mapping[str, pa.Array], counts: Mapping[str, int]) -> None:
-        write_chunk(Path(folder), number, columns, counts)
-        if os.getppid() != parent:  # it was killed: nobody will use what comes
-            os._exit(1)
-
-    scratch = home / f"device-{os.getpid()}"
-    scratch.mkdir()
-    try:
-        score_chunks(pool, guard, numbers, scratch, commit)
-        told.put(str(guard.scorer.load()) if hasattr(guard.scorer, "load") else "")
-    except BaseException as error:
-        error.add_note(
-            "".join(traceback.format_exception(error))
-        )  # a traceback does not go to another process
-        told.put(_portable(error))
-        raise SystemExit(1) from None
-
-
-def _portable(error: BaseException) -> BaseException:
-    """`error`, or what it says if another process cannot take it."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # what breaks when it is pickled is anybody's guess
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
 
 
 def _in_place(pool: Pool, parts: list[pa.Array]) -> pa.Array:
-    """Texts of the chunks, one behind the other, as a column over the rows of the input; null where
-    a row is in no chunk.
-    """
+    """Texts of the chunks as a column over the rows of the input; null where a row has no chunk."""
     texts = pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
     if pool.order is None:
         return texts
@@ -543,47 +316,3 @@ def _in_place(pool: Pool, parts: list[pa.Array]) -> pa.Array:
     absent = np.ones(pool.rows, bool)
     absent[pool.order] = False
     return texts.take(pa.array(place, mask=absent))
-
-
-def _schema(pool: Pool, made: Mapping[str, pa.DataType]) -> Any:
-    """The columns of the output: those of the input, then those that are made."""
-    import polars as pl
-
-    empty = pool.source.columns.empty_table()
-    for name, kind in made.items():
-        empty = empty.append_column(pa.field(name, kind), pa.array([], kind))
-    return pl.DataFrame(empty).schema
-
-
-def _check_writable(schema: Any, trial: Path) -> None:
-    """Raise now what writing such columns to such a file would raise after hours."""
-    from prefmill.writers.write import write
-
-    write([], schema, trial, format="pool", overwrite=True)
-
-
-def _write_scored(
-    pool: Pool, home: Path, target: Path, columns: Mapping[str, pa.Array], *, overwrite: bool
-) -> None:
-    """The rows of the input, in their order, with the columns behind, each over all rows."""
-    import polars as pl
-
-    from prefmill.writers.write import write
-
-    schema = _schema(pool, {name: column.type for name, column in columns.items()})
-
-    def frames() -> Iterator[pl.DataFrame]:
-        at = 0
-        for batch in pool.all_rows(home):
-            table = pa.table(batch)
-            end = at + table.num_rows
-            for name, column in columns.items():
-                table = table.append_column(name, column.slice(at, end - at))
-            at = end
-            yield pl.DataFrame(table).cast(schema)
-        if at != pool.rows:
-            raise BadInput(
-                f"score: the input changed while it was scored; got {at} rows, expected {pool.rows}."
-            )
-
-    write(frames(), schema, target, format="pool", overwrite=overwrite)

@@ -1,0 +1,221 @@
+"""A run from files to one file in chunks: killed anywhere, the same call goes on.
+
+    input ──chunks──▶ a scorer or sampler ──▶ ledger ... all there ──▶ the output, at once
+
+`score` and `sample` say what a chunk is, and what the output holds. Here is what they share: the
+target, the ledger, the date and the shape with which a run began, the output, the counts.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from prefmill._version import __version__
+from prefmill.disk.hidden import temporary
+from prefmill.disk.ledger import Ledger, key_of
+from prefmill.errors import BadArgument
+from prefmill.forks import refuse_fork
+from prefmill.progress import Progress, peak_rss_mb
+from prefmill.runs.job import Reading
+from prefmill.scoring.bad_rows import OnBadRow
+from prefmill.scoring.scorers import on_its_date, printed_date
+from prefmill.writers.write import check_target, write
+
+Report = TypeVar("Report")
+#: The first row of something: of two counts with such a name the smaller is kept.
+FIRST = "first:"
+
+
+@dataclass(kw_only=True)
+class Resumable(ABC, Generic[Report]):
+    """One run; a subclass says what a chunk is. `part` is the scorer or sampler."""
+
+    command: ClassVar[str]
+    part_name: ClassVar[Literal["scorer", "sampler"]]
+
+    part: Any
+    target: Path
+    on_bad_row: OnBadRow
+    overwrite: bool
+    tell: Progress
+    home: Path = field(init=False)
+    ledger: Ledger = field(init=False)
+    counts: dict[str, int] = field(init=False, default_factory=dict)
+    seconds_model: float = field(init=False, default=0.0)
+
+    @abstractmethod
+    def open(self, **reading: Any) -> None:
+        """Read the input as far as chunks need it."""
+
+    @property
+    @abstractmethod
+    def schema(self) -> pl.Schema:
+        """The columns of the output."""
+
+    @abstractmethod
+    def key(self) -> dict[str, Any]:
+        """What decides the result, besides the part."""
+
+    @abstractmethod
+    def shape(self) -> dict[str, Any]:
+        """How the input is to be divided; a run that goes on is divided as it was begun."""
+
+    @abstractmethod
+    def divide(self, shape: Mapping[str, Any]) -> None:
+        """Divide the input so."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Rows of each chunk, shape (chunks,)."""
+
+    @abstractmethod
+    def work(self, missing: list[int]) -> None:
+        """Commit the chunks `missing`, of which there are some."""
+
+    @abstractmethod
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The output, from `self.chunks()`."""
+
+    @abstractmethod
+    def report(self, **common: Any) -> Report:
+        """What became of every row; `common` are the fields that all reports have."""
+
+    def run(self, reading: Reading) -> Report:
+        """Do what is missing, publish, and report."""
+        started = time.perf_counter()
+        refuse_fork(self.command)
+        check_target(self.target, overwrite=True)
+        with temporary(reading.get("temp_dir")) as self.home:
+            missing = self._run(reading)
+            return self.report(
+                chunks=len(self.sizes),
+                chunks_resumed=len(self.sizes) - missing,
+                seconds=round(time.perf_counter() - started, 3),
+                seconds_model=round(self.seconds_model, 3),
+                peak_rss_mb=peak_rss_mb(),
+                output=str(self.target),
+                template_date=printed_date(self.part),
+            )
+
+    def _run(self, reading: Reading) -> int:
+        """How many chunks were missing."""
+        self.tell("reading", None)
+        self.open(**self._options(reading))
+        self._check_writable()
+        self.tell(f"loading the {self.part_name}", None)
+        before = {} if self.overwrite else key_of(self.target).get(self.part_name, {})
+        self.part = on_its_date(self.part, before)
+        with self._opened() as self.ledger:
+            begun = self.ledger.shape[self.part_name]
+            if begun not in ({}, self._part_shape):  # as it was begun, so that no bit differs
+                self.part = self.part.with_shape(begun)
+            self.divide(self.ledger.shape)
+            missing = [] if self.ledger.done else self.ledger.missing(self.sizes)
+            if missing:
+                self.work(missing)
+            if not self.ledger.done:
+                self.tell("writing", None)
+                self._publish()
+        return len(missing)
+
+    def _options(self, reading: Reading) -> dict[str, Any]:
+        """How the input is read: our own outputs are no inputs."""
+        options: dict[str, Any] = dict(reading)
+        options.pop("temp_dir", None)
+        options["without"] = [str(self.target)]
+        if options.get("rejects"):
+            options["rejects"] = Path(options["rejects"])
+            options["without"].append(str(options["rejects"]))
+        return options
+
+    def _check_writable(self) -> None:
+        """Raise now what writing such columns to such a file would raise after hours."""
+        trial = self.home / "trial" / self.target.name
+        write([], self.schema, trial, format="pool", overwrite=True)
+
+    @property
+    def _part_shape(self) -> dict[str, Any]:
+        return dict(getattr(self.part, "shape", {}))
+
+    def _opened(self) -> Ledger:
+        key = {
+            **self.key(),
+            self.part_name: dict(self.part.fingerprint),
+            "on_bad_row": self.on_bad_row,
+            "prefmill": __version__.split(".")[0],
+        }
+        shape = {**self.shape(), self.part_name: self._part_shape}
+        return Ledger(self.target, key, shape, overwrite=self.overwrite, where=self.command)
+
+    def chunks(self) -> Iterator[pa.RecordBatch]:
+        """Every chunk, in order; what was counted in it goes to `counts`."""
+        for batch, counts in self.ledger.chunks(self.sizes):
+            for name, value in counts.items():
+                known = self.counts.get(name)
+                if known is None:
+                    self.counts[name] = value
+                else:
+                    self.counts[name] = (
+                        min(known, value) if name.startswith(FIRST) else known + value
+                    )
+            yield batch
+
+    def _publish(self) -> None:
+        self.counts = {}
+        frames = self.frames()
+        self.ledger.publishing()
+        write(frames, self.schema, self.target, format="pool", overwrite=self.ledger.replaces)
+        self.ledger.finish(self.counts)
+
+
+class Pace:
+    """Progress in words: how many rows are done, how many a second, and tokens a second."""
+
+    def __init__(self, run: Resumable[Any], missing: list[int], noun: str, *, digits: int) -> None:
+        self._tell, self._noun, self._digits = run.tell, noun, digits
+        self._total = int(run.sizes.sum())
+        self._before = self._done = self._total - int(run.sizes[missing].sum())
+        self._tokens = 0
+
+    def add(self, rows: int, tokens: int, seconds: float) -> None:
+        """A chunk is done, `seconds` after the beginning."""
+        self._done += rows
+        self._tokens += tokens
+        seconds = max(seconds, 1e-9)
+        rate = f"{(self._done - self._before) / seconds:,.{self._digits}f} {self._noun}/s"
+        if self._tokens:
+            rate += f", {self._tokens / seconds:,.0f} tokens/s"
+        share = self._done / max(1, self._total)
+        self._tell(f"{self._done:,} of {self._total:,} {self._noun}, {rate}", share)
+
+
+def check_chunk_rows(command: str, rows: object, *, optional: bool = False) -> None:
+    """Raise `BadArgument` for a size that chunks cannot have."""
+    if (optional and rows is None) or (type(rows) is int and rows >= 1):
+        return
+    wanted = "a whole number >= 1" + (" or None" if optional else "")
+    raise BadArgument(f"{command}: chunk_rows must be {wanted}; got {rows!r}.")
+
+
+def by_reason(prefix: str, counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts whose names begin with `prefix`, by what follows.
+
+    >>> by_reason("null:", {"null:too_long": 2, "tokens": 9})
+    {'too_long': 2}
+    """
+    return {
+        name.removeprefix(prefix): value
+        for name, value in counts.items()
+        if name.startswith(prefix)
+    }
