@@ -29,7 +29,7 @@ ENTRIES = {
     "sample": "pm.sample(FILE, FILE + '.pool.parquet', sampler='none')",
     "datasets": "prefmill.datasets.pairs(datasets.Dataset.from_dict(FRAME.to_dict(as_series=False)))",
 }
-IMPORTS = "import datasets, prefmill.datasets, prefmill.polars, prefmill as pm\nfrom prefmill import checks, runs\n"
+IMPORTS = "import datasets, prefmill.datasets, prefmill.polars, prefmill as pm\nfrom prefmill.runs import check as checks, run as runs\n"
 ROWS = {"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}
 SETUP = (
     f"import os, sys, polars as pl\nFILE = sys.argv[1]\nFRAME = pl.DataFrame({ROWS!r})\n"
