@@ -145,7 +145,7 @@ def on_datasets(kind: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
             datasets.IterableDataset.from_generator, lambda: iter(()), features=rows.features
         )
         rows = rows.to_iterable_dataset(num_shards=min(3, len(rows))) if len(rows) else none()
-    made = plan.dataset(rows, **roles)
+    made = prefmill.datasets.apply(plan, rows, **roles)
     if kind == "streaming":
         tables = [
             pa.Table.from_batches([], schema=made.features.arrow_schema),

@@ -20,7 +20,7 @@ from conftest import ENGINES, assert_same, known_to_duckdb, our_errors, rows_of
 
 import prefmill
 from prefmill.errors import PrefmillError
-from prefmill.plans import KINDS as PLANS
+from prefmill.plans import FEEDBACK_KINDS as KINDS
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Roles
 
@@ -33,7 +33,6 @@ DTYPES = {
     "bool": pa.bool_(),
     "messages": MESSAGES,
 }
-KINDS = {plan.kind: plan for plan in PLANS}
 SCORES = {"pairs": (3, 4), "unpaired": (3,), "best_of": (2, 4), "advantages": (2, 3)}
 FOLDER = Path(__file__).parent / "cases"
 #: Cases that are no selection of rows have engines of their own: `test_case_values.py`.

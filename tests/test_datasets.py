@@ -55,9 +55,9 @@ def expected(plan, frame: pl.DataFrame = FEEDBACK) -> list[tuple]:
 def test_a_dataset_and_a_stream_give_what_the_plan_gives(plan):
     wanted = expected(plan)
     assert len(wanted) > 100
-    whole = plan.dataset(dataset())
+    whole = pmd.apply(plan, dataset())
     assert rows(whole) == wanted
-    stream = plan.dataset(dataset().to_iterable_dataset(num_shards=7))
+    stream = pmd.apply(plan, dataset().to_iterable_dataset(num_shards=7))
     assert isinstance(stream, datasets.IterableDataset)
     assert stream.features == whole.features
     assert rows(stream) == wanted
@@ -271,8 +271,8 @@ def test_types_of_text_come_out_plain():
 def test_a_clustered_stream_refuses_plans_that_need_all_rows(plan, said):
     frame = CLUSTERED.with_columns(annotator=pl.lit("x"), stage=pl.lit(1))
     with pytest.raises(pm.PrefmillError, match=said):
-        plan.dataset(dataset(frame).to_iterable_dataset(), clustered=True)
-    assert rows(plan.dataset(dataset(frame).to_iterable_dataset())) == expected(plan, frame)
+        pmd.apply(plan, dataset(frame).to_iterable_dataset(), clustered=True)
+    assert rows(pmd.apply(plan, dataset(frame).to_iterable_dataset())) == expected(plan, frame)
 
 
 @pytest.mark.parametrize("apart", [1, 50, 3000])
@@ -340,8 +340,8 @@ def test_an_unusable_row_is_named_by_its_place_in_the_stream():
     )
     plan = pm.Pairs(on_invalid="raise")
     for made in (
-        lambda: plan.dataset(dataset(frame)),
-        lambda: list(plan.dataset(dataset(frame).to_iterable_dataset())),
+        lambda: pmd.apply(plan, dataset(frame)),
+        lambda: list(pmd.apply(plan, dataset(frame).to_iterable_dataset())),
         lambda: list(
             pmd.apply(plan, dataset(frame).to_iterable_dataset(), clustered=True, chunk_rows=10)
         ),
@@ -482,9 +482,9 @@ def test_what_changes_the_fingerprint():
     four = pmd.pairs(dataset(), chosen_min=4.0)._fingerprint
     assert (
         four
-        == pm.Pairs(chosen_min=4).dataset(dataset())._fingerprint
+        == pmd.apply(pm.Pairs(chosen_min=4), dataset())._fingerprint
         != told["plain"]
-        == pm.Pairs().dataset(dataset())._fingerprint
+        == pmd.apply(pm.Pairs(), dataset())._fingerprint
     )
 
 
@@ -591,10 +591,10 @@ def test_a_stream_can_be_cut_shuffled_and_resumed():
     "plan", [pm.Pairs(), pm.Unpaired(), pm.BestOf()], ids=lambda plan: plan.kind
 )
 def test_files_give_back_the_same_features(plan, tmp_path):
-    made = plan.dataset(dataset())
+    made = pmd.apply(plan, dataset())
     made.save_to_disk(tmp_path / "saved")
     made.to_parquet(tmp_path / "made.parquet")
-    plan.dataset(dataset().to_iterable_dataset()).to_parquet(tmp_path / "streamed.parquet")
+    pmd.apply(plan, dataset().to_iterable_dataset()).to_parquet(tmp_path / "streamed.parquet")
     loaded = datasets.load_from_disk(tmp_path / "saved")
     assert loaded.features == made.features
     assert rows(loaded) == rows(made)

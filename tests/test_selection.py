@@ -18,6 +18,7 @@ from test_docs import ROOT, run_page
 from typer.testing import CliRunner
 
 import prefmill as pm
+import prefmill.datasets
 from prefmill.cli.main import app
 from prefmill.duckdb import install, report
 from prefmill.errors import BadArgument, PrefmillError
@@ -379,13 +380,13 @@ def test_a_stream_cannot_know_the_slope():
         {"prompt": ["p", "p"], "completion": ["a", "bb"], "score": [1, 2]}
     ).to_iterable_dataset()
     with pytest.raises(BadArgument, match="length_control"):
-        pm.BestOf(length_control=True).dataset(rows, clustered=True)
-    best = list(pm.BestOf(length_control=True).dataset(rows))
+        prefmill.datasets.apply(pm.BestOf(length_control=True), rows, clustered=True)
+    best = list(prefmill.datasets.apply(pm.BestOf(length_control=True), rows))
     assert best == [
         {"prompt": "p", "completion": "bb", "score": 2.0, "rank": 1, "adjusted_score": 1.5}
     ]
-    assert list(pm.BestOf(pick="rso").dataset(rows, clustered=True)) == list(
-        pm.BestOf(pick="rso").dataset(rows)
+    assert list(prefmill.datasets.apply(pm.BestOf(pick="rso"), rows, clustered=True)) == list(
+        prefmill.datasets.apply(pm.BestOf(pick="rso"), rows)
     )
 
 

@@ -6,7 +6,7 @@
     report = pm.run(plan, "feedback/*.parquet", "pairs.parquet")  # files, out of core
     plan.lazy(frame)                                              # a Polars LazyFrame
     plan.sql("feedback")                                          # DuckDB SQL
-    plan.dataset(ds)                                              # a Hugging Face dataset
+    prefmill.datasets.apply(plan, ds)                             # a Hugging Face dataset
     pm.sample("prompts.jsonl", "pool.parquet", sampler=pm.LocalSampler(model="org/policy"), n=8)
     pm.score("pool.parquet", "scored.parquet", scorer=pm.RewardModel(model="org/rm"))
     pm.run(pm.BestOf(k=4), "scored.parquet", "best.parquet")

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import prefmill as pm
+import prefmill.datasets
 from prefmill.cli.main import app
 from prefmill.errors import BadInput, ColumnMissing, MissingPackage, PlanError, RunDiffers
 from prefmill.pools.prompts import open_prompts
@@ -70,7 +71,9 @@ def test_a_critique_is_no_score(host, tmp_path):
     elif host == "frame":
         made = pm.Pairs().lazy(frame).collect()
     else:
-        made = pl.DataFrame(pm.Pairs().dataset(datasets.Dataset(frame.to_arrow())).to_list())
+        made = pl.DataFrame(
+            prefmill.datasets.apply(pm.Pairs(), datasets.Dataset(frame.to_arrow())).to_list()
+        )
     assert made.rows() == [("p", "a", "b", 5.0, 1.0)]
     with pytest.raises(ColumnMissing, match="'Feedback' has its name and holds no numbers"):
         pm.Pairs().lazy(frame.drop("rating"))

@@ -62,13 +62,13 @@ def by_query(plan, frame, tmp_path):
 
 
 def by_dataset(plan, frame, tmp_path):
-    return pl.DataFrame(plan.dataset(datasets.Dataset(frame.to_arrow())).to_list())
+    return pl.DataFrame(pmd.apply(plan, datasets.Dataset(frame.to_arrow())).to_list())
 
 
 def by_stream(clustered: bool) -> Callable:
     def run(plan, frame, tmp_path):
         stream = datasets.Dataset(frame.to_arrow()).to_iterable_dataset()
-        return pl.DataFrame(list(plan.dataset(stream, clustered=clustered)))
+        return pl.DataFrame(list(pmd.apply(plan, stream, clustered=clustered)))
 
     return run
 
@@ -198,7 +198,7 @@ def test_a_clustered_stream_refuses_a_third_score_after_labels():
     scores = [0, 1] * 6200 + [2, 1]
     stream = datasets.Dataset(feedback(scores).to_arrow()).to_iterable_dataset()
     with pytest.raises(BadInput, match="taken for labels"):
-        list(pm.Unpaired().dataset(stream, clustered=True))
+        list(pmd.apply(pm.Unpaired(), stream, clustered=True))
 
 
 @pytest.mark.parametrize("zero", ["-0", "-0.0", -0.0])

@@ -76,7 +76,7 @@ from prefmill.cli.train import train_reward as train_reward_command
 from prefmill.cli.values import steps as steps_command
 from prefmill.cli.values import values as values_command
 from prefmill.errors import BadArgument
-from prefmill.plans import Advantage, BestOf, Pairs, Plan, PlanKind, Unpaired, read_plan
+from prefmill.plans import Advantage, BestOf, FeedbackPlan, Pairs, Plan, Unpaired, read_plan
 
 if TYPE_CHECKING:
     from prefmill.runs.run import RunReport
@@ -433,7 +433,7 @@ for _registered in app.registered_commands:
     _registered.cls = Command
 
 
-def _run(kind: PlanKind, options: dict[str, Any]) -> None:
+def _run(kind: type[FeedbackPlan], options: dict[str, Any]) -> None:
     """Run one plan from the options of its command, and tell what became of every row."""
     if options["threads"]:
         os.environ.setdefault(
@@ -508,7 +508,7 @@ def _nothing(plan: Plan, report: RunReport) -> None:
     raise typer.Exit(1)
 
 
-def _plan(kind: PlanKind, options: Mapping[str, Any]) -> Plan:
+def _plan(kind: type[FeedbackPlan], options: Mapping[str, Any]) -> Plan:
     """The plan of `--plan` with the options that were given on top."""
     names = [f.name for f in fields(kind)]
     base: dict[str, Any] = {}

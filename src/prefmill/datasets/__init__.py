@@ -22,10 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from prefmill.datasets.streams import CHUNK_ROWS, Stream, streamed
-from prefmill.datasets.tables import FORMATS, Layout, frame_of, package, used_table, whole
+from prefmill.datasets.tables import Layout, frame_of, package, used_table, whole
 from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument, BadInput
 from prefmill.forks import refuse_fork
@@ -251,7 +251,7 @@ def apply(
         }
         return type(ds)(made)
     kept_columns(plan, keep, None, (), where="datasets")
-    layout = Layout(plan, format or FORMATS[plan.kind], chat, margin_scale, tuple(keep))
+    layout = Layout(plan, format or cast(Format, plan.layout), chat, margin_scale, tuple(keep))
     if isinstance(ds, datasets.IterableDataset):
         return streamed(ds, layout, roles, clustered, chunk_rows)  # type: ignore[no-any-return]
     if isinstance(ds, datasets.Dataset):
@@ -292,7 +292,7 @@ def report(plan: Plan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
             f"datasets: cannot report on a {type(ds).__name__}; expected a Dataset, IterableDataset or a dictionary of them."
         )
     stream = Stream.over(
-        ds, Layout(plan, FORMATS[plan.kind], False, None), roles, False, CHUNK_ROWS
+        ds, Layout(plan, cast(Format, plan.layout), False, None), roles, False, CHUNK_ROWS
     )
     with temporary() as home, stream.job(home) as job:
         return job.report()

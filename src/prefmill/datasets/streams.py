@@ -21,8 +21,7 @@ from prefmill.datasets.tables import Layout, info_of, package, plain_types, tabl
 from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
 from prefmill.forks import lost_threads
-from prefmill.plans import BestOf, Pairs, Plan, Unpaired, kept_columns, named, roles_of
-from prefmill.plans.thresholds import settled, unfit, unsettled
+from prefmill.plans import FeedbackPlan, kept_columns, named, roles_of
 from prefmill.polars import apply as lazily
 from prefmill.polars import scale_of, scores_of
 from prefmill.pools.stream import reader_of, starts_of_groups, whole_groups
@@ -72,7 +71,7 @@ class Stream:
         cls, ds: Any, layout: Layout, names: RoleNames, clustered: bool, chunk_rows: int
     ) -> Stream:
         plan = layout.plan
-        if clustered and (wide := _wide(plan)):
+        if clustered and (wide := plan.wide):
             raise BadArgument(
                 f"datasets: {wide} looks at all rows; got clustered, which sees one prompt at a time.",
                 hint="leave clustered out.",
@@ -167,12 +166,12 @@ class Stream:
             yield lazily(plan, frame, **how, **named(self.roles)).collect(engine="in-memory")
             first += chunk.num_rows
 
-    def _decided(self, chunks: Iterator[pa.Table]) -> Iterator[tuple[Plan, pa.Table]]:
+    def _decided(self, chunks: Iterator[pa.Table]) -> Iterator[tuple[FeedbackPlan, pa.Table]]:
         """Chunks, each with the plan to run over it: thresholds that wait for the scores are
         decided by the first rows.
         """
         plan = self.layout.plan
-        if not unsettled(plan):
+        if not plan.waits:
             yield from ((plan, chunk) for chunk in chunks)
             return
         held: list[pa.Table] = []
@@ -188,7 +187,7 @@ class Stream:
             yield from ((decided, self._still(scores, table)) for table in chunks)
             return
         if held:
-            decided = settled(plan, scale_of(scores), lambda: scores.len() == 2)
+            decided = plan.settled(scale_of(scores), lambda: scores.len() == 2)
             yield from ((decided, table) for table in held)
 
     def _few(self, scores: pl.Series, chunk: pa.Table) -> pl.Series:
@@ -199,17 +198,17 @@ class Stream:
         distinct = pl.concat([scores, new]).unique().sort()
         return distinct if distinct.len() < 3 else pl.concat([distinct.head(2), distinct.tail(1)])
 
-    def _decide(self, scores: pl.Series, *, strict: bool) -> Plan | None:
+    def _decide(self, scores: pl.Series, *, strict: bool) -> FeedbackPlan | None:
         """The plan that the first rows' `scores` decide; None, or with `strict` an error, where
         they do not.
         """
         plan, scale = self.layout.plan, scale_of(scores)
         if not strict and not scale.around_usual:
             return None
-        if strict and scale.low == scale.high and isinstance(plan, Pairs | Unpaired):
-            raise unfit(plan, scale)
+        if strict and scale.low == scale.high:
+            raise plan.unfit(scale)
         try:
-            return settled(plan, scale, lambda: scores.len() == 2)
+            return plan.settled(scale, lambda: scores.len() == 2)
         except ThresholdsUnfit:
             if strict:
                 raise
@@ -237,7 +236,7 @@ class Stream:
                 "_adjusted_score": "adjusted_score",
                 "_advantage": "advantage",
             }
-            if self.roles.stage and isinstance(self.layout.plan, BestOf):
+            if self.roles.stage and "stage" in self.layout.plan.columns_out(self.roles):
                 ours[self.roles.stage] = "stage"
             for frame in job.frames():
                 yield frame.rename(ours, strict=False)
@@ -253,7 +252,9 @@ class Stream:
             for batch in self._batches():
                 file.write_batch(batch)
         stage = (
-            [self.roles.stage] if self.roles.stage and isinstance(self.layout.plan, BestOf) else []
+            [self.roles.stage]
+            if self.roles.stage and "stage" in self.layout.plan.columns_out(self.roles)
+            else []
         )
         keep = [*stage, *self.layout.keep]
         return opened(
@@ -320,23 +321,10 @@ def serve(payload: str, failure: str) -> None:
         raise SystemExit(1) from None
 
 
-def _numbers(plan: Plan, roles: Roles) -> list[str]:
+def _numbers(plan: FeedbackPlan, roles: Roles) -> list[str]:
     """The columns of numbers that a plan reads as float64."""
-    scores = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
-    return [*scores, *(name for name in (roles.weight, roles.logprob) if name)]
-
-
-def _wide(plan: Plan) -> str:
-    """What of `plan` needs more than one prompt's rows, if anything does."""
-    if plan.normalize != "none":
-        return f"normalize {plan.normalize!r}"
-    if isinstance(plan, BestOf) and plan.scope == "pool":
-        return "scope 'pool'"
-    if isinstance(plan, BestOf) and plan.stages == "last":
-        return "stages 'last'"
-    if isinstance(plan, BestOf) and plan.length_control:
-        return "length_control"
-    return ""
+    policy = [name for name in (roles.weight, roles.logprob) if name]
+    return [*plan.score_columns(roles), *policy]
 
 
 class _Seen:

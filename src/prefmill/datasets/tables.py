@@ -16,16 +16,7 @@ import pyarrow as pa
 from prefmill._version import __version__
 from prefmill.disk.whole import Staging
 from prefmill.errors import MissingPackage
-from prefmill.plans import (
-    BestOf,
-    Pairs,
-    Plan,
-    Unpaired,
-    kept_columns,
-    named,
-    roles_of,
-    used_columns,
-)
+from prefmill.plans import FeedbackPlan, kept_columns, named, roles_of, used_columns
 from prefmill.polars import apply as lazily
 from prefmill.readers.json_lines import decoded_table
 from prefmill.readers.staging import plain_schema
@@ -36,19 +27,13 @@ from prefmill.table.roles import RoleNames, Roles
 from prefmill.writers.layouts import Format, arrow_schema, arrow_tables, convert
 
 _BATCH_BYTES = 64 << 20
-FORMATS: dict[str, Format] = {
-    "pairs": "trl",
-    "unpaired": "kto",
-    "best_of": "pool",
-    "advantages": "pool",
-}
 
 
 @dataclass(frozen=True)
 class Layout:
     """A plan and how its rows are laid out; picks take the names that `convert` knows them by."""
 
-    plan: Plan
+    plan: FeedbackPlan
     format: Format
     chat: bool
     margin_scale: float | None
@@ -57,7 +42,7 @@ class Layout:
     @property
     def trainer(self) -> bool:
         """Whether rows are laid out for a trainer, and not as rows of a pool."""
-        return self.format != "pool" or isinstance(self.plan, Pairs | Unpaired)
+        return self.format != "pool" or self.plan.layout != "pool"
 
     def columns(self, roles: Roles, there: Sequence[str]) -> list[str]:
         """Those of the columns `there` that are read."""
@@ -67,10 +52,9 @@ class Layout:
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
         if not self.trainer:
             return rows
-        if isinstance(self.plan, BestOf):
-            rows = rows.rename({"score": "_score", "rank": "_rank"}).drop(
-                ["adjusted_score"] if self.plan.length_control else []
-            )
+        if "rank" in self.plan.columns:
+            rows = rows.rename({"score": "_score", "rank": "_rank"})
+            rows = rows.drop("adjusted_score", strict=False)
         return convert(rows, format=self.format, chat=self.chat, margin_scale=self.margin_scale)
 
     def features(self, schema: pa.Schema, roles: Roles) -> Any:

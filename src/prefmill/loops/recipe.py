@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefmill.errors import BadArgument, PlanError, PrefmillError, nearest
-from prefmill.loops.keys import files, flag, key, maybe, number, one_of, some, text, whole
+from prefmill.table.fields import files, flag, key, maybe, number, one_of, some, text, whole
 
 
 @dataclass(frozen=True, kw_only=True)

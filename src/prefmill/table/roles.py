@@ -60,8 +60,8 @@ LOWER_IS_BETTER = ("rank", "ranking", "loss", "nll", "perplexity", "cost", "dist
 Inputs = object
 
 
-class RoleNames(TypedDict, total=False):
-    """Keyword form of `Roles`: a column name for each role."""
+class FeedbackRoles(TypedDict, total=False):
+    """A column name for each role that all plans over feedback read."""
 
     prompt: str
     completion: str
@@ -69,10 +69,15 @@ class RoleNames(TypedDict, total=False):
     id: str
     annotator: str
     aspect: str
+    group: str | Sequence[str]
+
+
+class RoleNames(FeedbackRoles, total=False):
+    """Keyword form of `Roles`: a column name for each role."""
+
     stage: str
     weight: str
     logprob: str
-    group: str | Sequence[str]
 
 
 class ValueNames(TypedDict, total=False):

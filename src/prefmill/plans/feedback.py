@@ -1,0 +1,233 @@
+"""Plans over feedback: how rows become candidates, which all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, get_args
+
+from prefmill.errors import PlanError, ThresholdsUnfit
+from prefmill.plans.plan import Plan
+from prefmill.plans.scale import Scale
+from prefmill.table.fields import finite, key, one_of, whole
+from prefmill.table.fields import seed as is_seed
+from prefmill.table.roles import FeedbackRoles, Fits, Inputs, RoleNames, Roles
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from prefmill.table.report import PairReport
+
+Aggregate = Literal["none", "mean", "median", "max", "min", "majority"]
+Normalize = Literal["none", "zscore", "rank"]
+TieBreak = Literal["position", "id"]
+OnInvalid = Literal["drop", "raise"]
+#: Which row a column of output is of: one of a pair's, or the row.
+Side = Literal["chosen", "rejected", "row"]
+#: The roles that all plans over feedback read.
+COMMON_ROLES = tuple(FeedbackRoles.__annotations__)
+
+_is_number = finite()
+
+
+def _weights(value: object) -> None:
+    """Anything: `problems` looks at each weight."""
+
+
+class FeedbackOptions(FeedbackRoles, total=False):
+    """The fields of `FeedbackPlan` and the roles, as keyword arguments."""
+
+    aggregate: Aggregate
+    normalize: Normalize
+    weights: Mapping[str, float] | None
+    min_votes: int
+    tie_break: TieBreak
+    on_invalid: OnInvalid
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackPlan(Plan):
+    """A plan whose rows are judged completions of prompts."""
+
+    #: The command that runs it, and the words of its help.
+    command: ClassVar[str]
+    usage: ClassVar[str]
+    #: What the rows that come out are called: in a report, and on a dataset card.
+    rows_are: ClassVar[str] = "rows"
+    card: ClassVar[str]
+    #: The layout of a dataset, and what the option --format says; "" where rows stay whole.
+    layout: ClassVar[str] = "pool"
+    layouts: ClassVar[str] = ""
+    #: The columns that come out, and which rows a column that comes along is of.
+    columns: ClassVar[tuple[str, ...]]
+    sides: ClassVar[tuple[Side, ...]] = ("row",)
+    #: The roles that it reads, and the fields that have no meaning for it.
+    role_names: ClassVar[tuple[str, ...]] = COMMON_ROLES
+    idle: ClassVar[frozenset[str]] = frozenset()
+
+    aggregate: Aggregate = key(
+        one_of(*get_args(Aggregate)),
+        "none",
+        help="Merge judgements of one completion: none, mean, median, max, min, majority.",
+    )
+    normalize: Normalize = key(
+        one_of(*get_args(Normalize)), "none", help="Scale of annotators: none, zscore, rank."
+    )
+    weights: Mapping[str, float] | None = key(
+        _weights,
+        None,
+        help="Weighted sum of score columns, or of aspects.",
+        table=True,
+    )
+    min_votes: int = key(whole(1), 1, help="Judgements that a completion needs.")
+    tie_break: TieBreak = key(
+        one_of(*get_args(TieBreak)), "position", help="Order of equal scores: position or id."
+    )
+    on_invalid: OnInvalid = key(
+        one_of(*get_args(OnInvalid)),
+        "drop",
+        help="Rows without a usable score: drop (and count) or raise.",
+    )
+    seed: int = key(is_seed, 0, help="Of everything drawn, and of splits.")
+
+    def __post_init__(self) -> None:
+        if self.weights is not None:
+            object.__setattr__(self, "weights", dict(self.weights))
+        super().__post_init__()
+        if self.weights is not None:
+            weights = {name: float(weight) for name, weight in self.weights.items()}
+            object.__setattr__(self, "weights", weights)
+
+    def problems(self) -> list[str]:
+        """What is wrong with weights and votes."""
+        problems = []
+        if self.weights is not None and not self.weights:
+            problems.append("weights must name at least one column or aspect; got none")
+        for name, weight in (self.weights or {}).items():
+            if expected := _is_number(weight):
+                problems.append(f"weight {name!r} must be {expected}; got {weight!r}")
+        if self.aggregate == "none" and type(self.min_votes) is int and self.min_votes > 1:
+            votes = self.min_votes
+            problems.append(f"min_votes {votes} needs aggregate: without it every row is one vote")
+        return problems
+
+    @property
+    def thresholds(self) -> dict[str, Any]:
+        """The thresholds by name, of a plan that has any."""
+        return {}
+
+    @property
+    def waits(self) -> bool:
+        """Whether a threshold waits for the scores."""
+        return False
+
+    def settled(self, scale: Scale, two_valued: Callable[[], bool]) -> Self:
+        """This plan with numbers for thresholds that wait for the scores."""
+        return self
+
+    def unfit(self, scale: Scale) -> ThresholdsUnfit:
+        """The error for scores that the thresholds, waiting for them, do not divide."""
+        raise NotImplementedError
+
+    def notes(self, asked: FeedbackPlan, report: PairReport, scale: Scale) -> list[str]:
+        """What people are told about numbers in units of the score; `asked` left some open."""
+        return []
+
+    @property
+    def wide(self) -> str:
+        """The setting that needs more than one prompt's rows, if there is one."""
+        return "" if self.normalize == "none" else f"normalize {self.normalize!r}"
+
+    def needs(self) -> dict[str, str]:
+        """The optional roles that the fields use, and which field uses each."""
+        needs = {}
+        if self.tie_break == "id":
+            needs["id"] = "tie_break 'id'"
+        if self.normalize != "none":
+            needs["annotator"] = f"normalize {self.normalize!r}"
+        return needs
+
+    def role_problems(self, roles: Roles) -> list[str]:
+        """What the plan misses in `roles`, or cannot use."""
+        problems = [
+            f"{user} needs the role {role} (a column)"
+            for role, user in self.needs().items()
+            if not getattr(roles, role)
+        ]
+        if roles.aspect and self.weights is None:
+            problems.append("the role aspect needs weights: the weight of each aspect")
+        if roles.aspect and self.aggregate == "none":
+            problems.append(
+                "the role aspect needs aggregate: it says how the judgements of one aspect are "
+                "merged"
+            )
+        return problems
+
+    def roles(
+        self,
+        names: RoleNames,
+        columns: Sequence[str] | None,
+        *,
+        where: str,
+        fits: Fits | None = None,
+    ) -> Roles:
+        """The column of every role that is used.
+
+        `columns` None: not known yet, so unnamed roles have their own names. `fits` says which
+        columns can hold a role (`prefmill.table.fits`). Raises what `Roles.resolve` raises, and
+        `PlanError` with every role that is needed and not there.
+        """
+        wide = tuple(self.weights) if self.weights and not names.get("aspect") else ()
+        needed = tuple(self.needs())
+        if columns is None:
+            roles = Roles.unseen(names, score_columns=wide, needed=needed, where=where)
+        else:
+            roles = Roles.resolve(
+                columns, names, score_columns=wide, needed=needed, where=where, fits=fits
+            )
+        if problems := self.role_problems(roles):
+            raise PlanError(where, problems)
+        return roles
+
+    def score_columns(self, roles: Roles) -> list[str]:
+        """The columns that the score is made of."""
+        return list(self.weights) if self.weights and not roles.aspect else [roles.score]
+
+    def columns_out(self, roles: Roles) -> list[str]:
+        """The columns of a lazy frame or a query, but for those that are kept."""
+        return list(self.columns)
+
+    def used_columns(self, roles: Roles) -> list[str]:
+        """The columns that are read, each once."""
+        optional = ("id", "annotator", "aspect", "stage", "weight", "logprob")
+        others = [name for role in optional if (name := getattr(roles, role))]
+        columns = [roles.prompt, roles.completion, *self.score_columns(roles)]
+        return list(dict.fromkeys([*columns, *others, *roles.group]))
+
+    def lazy(
+        self, frame: Inputs, *, keep: Sequence[str] = (), **roles: Unpack[RoleNames]
+    ) -> pl.LazyFrame:
+        """This plan over a Polars frame, nothing collected, with the columns `keep`.
+
+        More is in `prefmill.polars`.
+
+        >>> import polars as pl
+        >>> from prefmill import Pairs
+        >>> feedback = {"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}
+        >>> Pairs().lazy(pl.LazyFrame(feedback)).collect().rows()
+        [('p', 'a', 'b', 5.0, 1.0)]
+        """
+        from prefmill import polars
+
+        return polars.apply(self, frame, keep=keep, **roles)
+
+    def sql(self, table: str, *, keep: Sequence[str] = (), **roles: Unpack[RoleNames]) -> str:
+        """This plan as one DuckDB query over `table`, with the columns `keep`.
+
+        A table is also a view, a CTE, a file or a glob. The query calls the macros of `sql/`: load
+        them once with `prefmill.duckdb.install(con)` or `.read sql/prefmill.sql`.
+        """
+        from prefmill import duckdb
+
+        return duckdb.query(self, table, keep=keep, **roles)

@@ -1,0 +1,107 @@
+"""Preference pairs: high scores of a prompt against low ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from prefmill.plans.feedback import Side
+from prefmill.plans.thresholds import ThresholdOptions, ThresholdPlan
+from prefmill.table.fields import finite, key, one_of, or_none, whole
+
+Strategy = Literal["best_worst", "best_random", "best_rest", "adjacent", "all", "threshold"]
+
+
+class PairsOptions(ThresholdOptions, total=False):
+    """The fields of `Pairs` and the roles, as keyword arguments."""
+
+    strategy: Strategy
+    min_margin: float
+    max_pairs_per_prompt: int | None
+    top_k: int | None
+    bottom_k: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs(ThresholdPlan):
+    """Preference pairs: completions of a prompt with a high score against those with a low one.
+
+    | prompt | completion | score |      | prompt | chosen | rejected | chosen_score | rejected_score |
+    |   p    |     a      |   5   |  ->  |   p    |   a    |    b     |      5       |       1        |
+    |   p    |     b      |   1   |
+
+    Args:
+        strategy: which ranks are paired: `best_worst`, `best_random`, `best_rest`, `adjacent`,
+            `all`, `threshold`.
+        chosen_min: smallest score of a chosen completion, in units of the score; None is no bound.
+            `"auto"` is 4, and where all scores are one of two whole numbers the larger of these;
+            scores that this does not divide raise `ThresholdsUnfit`.
+        rejected_below: a rejected score is smaller than this; None and `"auto"` as for
+            `chosen_min`.
+        min_margin: smallest `chosen_score - rejected_score` (>= 0; equal scores never pair).
+        max_pairs_per_prompt: at most this many pairs of a prompt, drawn by `seed`.
+        top_k, bottom_k: choose only from the k best, reject only from the k worst of a prompt.
+        aggregate, min_votes: merge repeated judgements of one completion, and ask for a number of
+            them.
+        normalize: put annotators on one scale first: `zscore` or `rank`.
+        weights: weighted sum of several score columns, or of the aspects in the `aspect` role.
+        tie_break: `position` (later row wins among equal scores) or `id`.
+        on_invalid: `drop` and count rows without a usable score, or `raise`.
+        seed: of everything that is drawn.
+
+    Raises `PlanError` with every problem at once.
+
+    >>> Pairs(strategy="best", min_margin=-1)
+    Traceback (most recent call last):
+    ...
+    prefmill.errors.PlanError: Pairs: strategy is not one of ('best_worst', ...); got 'best'; \
+did you mean 'best_rest'?
+    Pairs: min_margin must be a finite number >= 0; got -1
+    """
+
+    kind: ClassVar[str] = "pairs"
+    command: ClassVar[str] = "pairs"
+    usage: ClassVar[str] = """\
+Make preference pairs: per prompt, high scores against low ones.
+
+\b
+prefmill pairs feedback.csv -o pairs.parquet
+prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margin 1
+"""
+    rows_are: ClassVar[str] = "pairs"
+    card: ClassVar[str] = "preference pairs"
+    columns: ClassVar[tuple[str, ...]] = (
+        "prompt",
+        "chosen",
+        "rejected",
+        "chosen_score",
+        "rejected_score",
+    )
+    sides: ClassVar[tuple[Side, ...]] = ("chosen", "rejected")
+    layout: ClassVar[str] = "trl"
+    layouts: ClassVar[str] = (
+        "trl, trl-implicit, kto, instruction, openrlhf, llama-factory.  "
+        "[default: trl; kto for labels]"
+    )
+    undivided: ClassVar[str] = "leave no pair"
+    advice: ClassVar[str] = "; or `none` for both: any two different scores make a pair"
+    divides_one_score: ClassVar[bool] = False
+
+    strategy: Strategy = key(
+        one_of(*get_args(Strategy)),
+        "best_worst",
+        help="best_worst, best_random, best_rest, adjacent, all, threshold.",
+    )
+    min_margin: float = key(finite(0), 0, help="Smallest difference of scores.")
+    max_pairs_per_prompt: int | None = key(
+        or_none(whole(1)), None, help="Draw at most so many pairs of a prompt."
+    )
+    top_k: int | None = key(or_none(whole(1)), None, help="Choose from the k best only.")
+    bottom_k: int | None = key(or_none(whole(1)), None, help="Reject from the k worst only.")
+
+    def problems(self) -> list[str]:
+        """What is wrong with the fields together."""
+        problems = super().problems()
+        if self.strategy == "threshold" and None in self.thresholds.values():
+            problems.append("strategy 'threshold' needs both chosen_min and rejected_below")
+        return problems

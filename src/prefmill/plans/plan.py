@@ -1,0 +1,143 @@
+"""What every plan can do: check itself, be hashed, be written and read as TOML.
+
+A plan is data. Its fields carry their default, their check and their help (`prefmill.table.fields`);
+what only several fields together can get wrong is its method `problems`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
+
+from prefmill.errors import BadArgument, PlanError, nearest
+from prefmill.table.fields import OneOf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A frozen description of what is wanted; the classes of this package are the kinds of plan."""
+
+    #: The word for the kind: its table in TOML, its function on every host.
+    kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        problems = [*self._field_problems(), *self.problems()]
+        if problems:
+            raise PlanError(type(self).__name__, problems)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the fields together; a field may be wrong by itself as well."""
+        return []
+
+    def _field_problems(self) -> list[str]:
+        problems = []
+        for field in fields(self):
+            check, value = field.metadata["check"], getattr(self, field.name)
+            expected = check(value)
+            if expected is None:
+                continue
+            if isinstance(check, OneOf):
+                near = nearest(str(value).replace("-", "_"), check.choices)
+                meant = f"; did you mean {near[0]!r}?" if near else ""
+                wrong = f"is not one of {check.choices}; got {value!r}{meant}"
+            else:
+                wrong = f"must be {expected}; got {value!r}"
+            problems.append(f"{field.name} {wrong}")
+        return problems
+
+    def hash(self) -> str:
+        """16 hexadecimal digits of the content: equal plans, and only they, have equal hashes.
+
+        >>> from prefmill import Pairs
+        >>> Pairs(chosen_min=4).hash() == Pairs(chosen_min=4.0).hash() != Pairs().hash()
+        True
+        """
+        content = {
+            field.name: _canonical(getattr(self, field.name))
+            for field in fields(self)
+            # A field that came later is left out at its default: older plans keep their hash.
+            if not field.metadata.get("later") or getattr(self, field.name) != field.default
+        }
+        text = json.dumps([self.kind, content], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_toml(self) -> str:
+        """The plan as a TOML table of its kind, every field written out.
+
+        >>> from prefmill import Unpaired
+        >>> print(Unpaired(rejected_below=3).to_toml().splitlines()[0])
+        [unpaired]
+        """
+        lines = [f"[{self.kind}]"]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.metadata.get("table"):
+                continue  # a table has no word for nothing
+            lines.append(f"{field.name} = {_toml('none' if value is None else value)}")
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, text: str) -> Self:
+        """The plan that the TOML `text` describes.
+
+        Keys that are absent keep their defaults, unknown keys are errors.
+
+        >>> from prefmill import Pairs
+        >>> Pairs.from_toml('[pairs]\\nchosen_min = "none"').chosen_min is None
+        True
+        """
+        tables = toml_tables(text)
+        if not isinstance(tables.get(cls.kind), dict):
+            raise BadArgument(
+                f"plan: no table [{cls.kind}]; got {sorted(tables)}.",
+                hint=f"begin it with [{cls.kind}].",
+            )
+        return cls.from_mapping(tables[cls.kind])
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """The plan with these fields; `"none"` stands for None where a field can be None."""
+        known = {field.name: field for field in fields(cls)}
+        unknown = [key for key in values if key not in known]
+        if unknown:
+            near = [f"; did you mean {name!r}?" for name in nearest(unknown[0], list(known))[:1]]
+            expected = f"expected some of {list(known)}{''.join(near)}"
+            raise PlanError(cls.__name__, [f"no field {key!r}; {expected}" for key in unknown])
+        nothing = [
+            name
+            for name, value in values.items()
+            if value == "none" and known[name].metadata["check"](None) is None
+        ]
+        return cls(**{**values, **dict.fromkeys(nothing)})
+
+
+def toml_tables(text: str) -> dict[str, Any]:
+    """The tables of the TOML `text`, or `BadArgument`."""
+    import tomllib  # few plans are read
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadArgument(f"plan: not TOML; {error}.") from None
+
+
+def _toml(value: object) -> str:
+    """A value as TOML: as JSON, but that DEL is escaped and surrogate pairs are not known."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items())
+        return f"{{ {inner} }}"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _canonical(value: object) -> object:
+    """`value` for a hash: equal numbers are one number, and mappings have one order."""
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {key: _canonical(value[key]) for key in sorted(value)}
+    return value

@@ -1,0 +1,63 @@
+"""Labels: single completions that are good or bad."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from prefmill.plans.scale import USUAL
+from prefmill.plans.thresholds import ThresholdOptions, ThresholdPlan
+from prefmill.table.fields import finite
+
+_is_number = finite()
+
+
+class UnpairedOptions(ThresholdOptions, total=False):
+    """The fields of `Unpaired` and the roles, as keyword arguments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpaired(ThresholdPlan):
+    """Single completions with a label, for KTO.
+
+    The label is true at or above `chosen_min`, and false below `rejected_below`. Thresholds that
+    are not given are 4 and 4. Booleans, and scores that are one of two whole numbers, are labels:
+    the larger is true.
+
+    | prompt | completion | score |      | prompt | completion | label | score |
+    |   p    |     a      |   5   |  ->  |   p    |     a      | true  |   5   |
+    |   p    |     b      |   1   |      |   p    |     b      | false |   1   |
+
+    Between the two thresholds a row has no label and is dropped and counted. Fields as in `Pairs`.
+    """
+
+    kind: ClassVar[str] = "unpaired"
+    command: ClassVar[str] = "unpair"
+    usage: ClassVar[str] = """\
+Label completions for KTO: true from --chosen-min on, false below --rejected-below. Thumbs
+(true/false, 0/1, -1/1) need neither.
+
+\b
+prefmill unpair feedback.csv -o labels.parquet
+"""
+    rows_are: ClassVar[str] = "labels"
+    card: ClassVar[str] = "labelled completions"
+    columns: ClassVar[tuple[str, ...]] = ("prompt", "completion", "label", "score")
+    layout: ClassVar[str] = "kto"
+    layouts: ClassVar[str] = (
+        "trl, trl-implicit, kto, instruction, openrlhf, llama-factory.  "
+        "[default: trl; kto for labels]"
+    )
+    undivided: ClassVar[str] = "give every row the same label"
+
+    def problems(self) -> list[str]:
+        """What is wrong with the fields together."""
+        problems = super().problems()
+        if None in self.thresholds.values():
+            return [*problems, "labels need both chosen_min and rejected_below"]
+        # What is not given is 4 unless the scores are two-valued.
+        high, low = (USUAL if value == "auto" else value for value in self.thresholds.values())
+        if not _is_number(high) and not _is_number(low) and low > high:  # type: ignore[operator]
+            both = f"{low} > {high}: a score between would be both"
+            problems.append(f"rejected_below must not exceed chosen_min; got {both}")
+        return problems
