@@ -23,9 +23,9 @@ from pathlib import Path
 import polars as pl
 
 import prefmill as pm
-from prefmill.loops.figures import bootstrap
 from prefmill.loops.recipe import read_recipe
 from prefmill.plots import plot_lines
+from prefmill.rules.intervals import bootstrap
 
 
 def heldout(folder: Path, stage: int) -> pl.DataFrame:

@@ -26,7 +26,6 @@ from typer.testing import CliRunner
 
 import prefmill as pm
 from prefmill import errors
-from prefmill.loops import figures as stage_measures
 from prefmill.loops import findings as stage_report
 from prefmill.loops import plot as stage_plot
 from prefmill.loops.dry_run import explain
@@ -34,6 +33,7 @@ from prefmill.loops.parts import sampler_of, scorer_of
 from prefmill.loops.prompts import load_prompts
 from prefmill.loops.recipe import PromptsSection, SampleSection, StopSection, read_recipe
 from prefmill.loops.serving import served
+from prefmill.rules.intervals import bootstrap, wilson
 from prefmill.table.chance import split_frame
 
 DRAW = stage_plot.draw
@@ -684,18 +684,17 @@ def test_findings_name_length_and_diversity() -> None:
     [(0.0, 10, (0.0, 0.2775)), (0.5, 30, (0.3315, 0.6685)), (1.0, 5, (0.5655, 1.0))],
 )
 def test_wilson(share: float, trials: int, wanted: tuple[float, float]) -> None:
-    assert stage_measures.wilson(share, trials) == pytest.approx(wanted, abs=1e-4)
+    assert wilson(share, trials) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_intervals_cover_what_they_should() -> None:
     """The bootstrap interval of 40 values holds their true mean about 95 times in 100."""
     draws = np.random.default_rng(1)
     held = [
-        low <= 0 <= high
-        for low, high in (stage_measures.bootstrap(draws.normal(size=40)) for _ in range(200))
+        low <= 0 <= high for low, high in (bootstrap(draws.normal(size=40)) for _ in range(200))
     ]
     assert 0.88 <= np.mean(held) <= 0.99
-    assert all(map(math.isnan, stage_measures.bootstrap(np.ones(1))))
+    assert all(map(math.isnan, bootstrap(np.ones(1))))
 
 
 # -- kills

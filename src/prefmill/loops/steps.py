@@ -14,9 +14,9 @@ from typing import Any, Literal
 import polars as pl
 
 from prefmill.errors import BadInput
-from prefmill.loops import figures as stage_measures
 from prefmill.loops import findings as stage_report
 from prefmill.loops import parts as loop_parts
+from prefmill.loops.figures import measure, pool_figures
 from prefmill.loops.folder import RunFolder
 from prefmill.loops.prompts import Prompts
 from prefmill.loops.recipe import Recipe
@@ -387,7 +387,7 @@ class Stages:
             answers = pl.read_parquet(
                 self.run.folder / f"stage-{stage}" / "heldout" / f"{done[0]}.parquet"
             )
-            row = {"stage": stage, **stage_measures.measure(answers, base)}
+            row = {"stage": stage, **measure(answers, base)}
             if stage == 0 and self.measures_kl():
                 row |= {"kl": 0.0, "kl_per_token": 0.0}  # by definition
             base = answers if base is None else base
@@ -396,7 +396,7 @@ class Stages:
                     self.run.folder / f"stage-{stage}" / "scored.parquet",
                     columns=["prompt", "score", "finish_reason"],
                 )
-                row |= stage_measures.pool_figures(scored)
+                row |= pool_figures(scored)
             select = self.run.steps.get(f"stage-{stage}/select", {}).get("figures", {})
             row |= {
                 name: select[name]

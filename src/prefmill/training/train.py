@@ -41,10 +41,10 @@ from prefmill.training.rows import (
 )
 from prefmill.training.trl import (
     ENCODER_TEMPLATE,
-    Recipe,
     Trained,
     Trainee,
-    check_recipe,
+    TrainSettings,
+    check_settings,
     fit,
     load,
     lora_of,
@@ -132,7 +132,7 @@ def train_reward(
     where = "train_reward"
     refuse_fork(where)
     started = time.perf_counter()
-    check_recipe(
+    check_settings(
         where,
         steps=steps,
         epochs=epochs,
@@ -169,10 +169,10 @@ def train_reward(
             lora=lora_rank is not None,
             trust_remote_code=trust_remote_code,
         )
-        encoder, recipe = _prepared(
+        encoder, wanted = _prepared(
             trainee,
             where,
-            Recipe(
+            TrainSettings(
                 steps,
                 epochs,
                 batch_size,
@@ -191,7 +191,7 @@ def train_reward(
         if "margin" in rows.frame.columns:
             columns["margin"] = rows.frame["margin"].gather(kept).to_list()
         with whole_folder(output, overwrite=overwrite, where=where) as folder:
-            done = _fit_reward(trainee, recipe, columns, folder, center, tell)
+            done = _fit_reward(trainee, wanted, columns, folder, center, tell)
             trainee.model = None  # measuring loads what was written
             trained = set(rows.take(rows.frame[kept]).prompts)
             tell("measuring", None)
@@ -217,7 +217,7 @@ def train_reward(
                 len(kept),
                 dropped,
                 done,
-                recipe,
+                wanted,
                 started,
                 center=center,
                 holdout=share,
@@ -283,7 +283,7 @@ def train_policy(
     started = time.perf_counter()
     if method not in ("sft", "dpo"):
         raise BadArgument(f"{where}: method is not one of ('sft', 'dpo'); got {method!r}.")
-    check_recipe(
+    check_settings(
         where,
         steps=steps,
         epochs=epochs,
@@ -308,10 +308,10 @@ def train_policy(
             lora=lora_rank is not None,
             trust_remote_code=trust_remote_code,
         )
-        encoder, recipe = _prepared(
+        encoder, wanted = _prepared(
             trainee,
             where,
-            Recipe(
+            TrainSettings(
                 steps,
                 epochs,
                 batch_size,
@@ -334,7 +334,7 @@ def train_policy(
         dropped = added(dropped, lost)
         refuse_rows(len(columns["length"]), where, dropped)
         with whole_folder(output, overwrite=overwrite, where=where) as folder:
-            done = _fit_policy(trainee, recipe, columns, folder, method, beta, tell)
+            done = _fit_policy(trainee, wanted, columns, folder, method, beta, tell)
             report = _report(
                 method,
                 model,
@@ -343,7 +343,7 @@ def train_policy(
                 len(columns["length"]),
                 dropped,
                 done,
-                recipe,
+                wanted,
                 started,
                 beta=beta if method == "dpo" else None,
                 **_dated(encoder),
@@ -372,20 +372,20 @@ def _rate(method: str, given: float | None, lora_rank: int | None) -> float:
 
 
 def _prepared(
-    trainee: Trainee, where: str, recipe: Recipe, *, starts: bool = False
-) -> tuple[Any, Recipe]:
-    """The encoder, and the recipe with the limit of tokens that the model allows."""
+    trainee: Trainee, where: str, wanted: TrainSettings, *, starts: bool = False
+) -> tuple[Any, TrainSettings]:
+    """The encoder, and the settings with the limit of tokens that the model allows."""
     from dataclasses import replace
 
     from prefmill.models.loading import longest
     from prefmill.models.tokens import Encoder
 
     own = longest(trainee.model.config, trainee.tokenizer)
-    if own is not None and recipe.max_length > own:
+    if own is not None and wanted.max_length > own:
         raise BadArgument(
-            f"{where}: max_length {recipe.max_length} is more than the model takes; got a limit of {own}."
+            f"{where}: max_length {wanted.max_length} is more than the model takes; got a limit of {own}."
         )
-    limit = recipe.max_length or min(own or MAX_LENGTH, MAX_LENGTH)
+    limit = wanted.max_length or min(own or MAX_LENGTH, MAX_LENGTH)
     encoder = Encoder(
         trainee.tokenizer, limit=limit, on_too_long="null", starts=starts, needs_completion=starts
     )
@@ -400,7 +400,7 @@ def _prepared(
             starts=starts,
             needs_completion=starts,
         )
-    return encoder, replace(recipe, max_length=limit)
+    return encoder, replace(wanted, max_length=limit)
 
 
 def _dated(encoder: Any) -> dict[str, Any]:
@@ -416,7 +416,7 @@ def _report(
     rows_used: int,
     dropped: Mapping[str, int],
     done: Trained,
-    recipe: Recipe,
+    wanted: TrainSettings,
     started: float,
     *,
     rows_held_out: int = 0,
@@ -424,7 +424,7 @@ def _report(
     **more: object,
 ) -> TrainReport:
     told = {
-        name: value for name, value in asdict(recipe).items() if name not in ("steps", "epochs")
+        name: value for name, value in asdict(wanted).items() if name not in ("steps", "epochs")
     }
     return TrainReport(
         method=method,
@@ -472,7 +472,7 @@ def _tests(test: Any, where: str) -> dict[str, PairRows]:
 
 def _fit_reward(
     trainee: Trainee,
-    recipe: Recipe,
+    wanted: TrainSettings,
     columns: dict[str, Any],
     folder: Path,
     center: float,
@@ -480,7 +480,7 @@ def _fit_reward(
 ) -> Trained:
     args = settings(
         trl().RewardConfig,
-        recipe,
+        wanted,
         folder,
         len(columns["length"]),
         trainee.model,
@@ -491,7 +491,7 @@ def _fit_reward(
         args=args,
         train_dataset=_dataset(columns),
         processing_class=trainee.tokenizer,
-        peft_config=lora_of(recipe, "reward"),
+        peft_config=lora_of(wanted, "reward"),
     )
     done = fit(trainer, len(columns["length"]), tell)
     save(trainer, trainee.tokenizer, folder)
@@ -681,7 +681,7 @@ def _no_dpo(chosen: Conversation, rejected: Conversation) -> str | None:
 
 def _fit_policy(
     trainee: Trainee,
-    recipe: Recipe,
+    wanted: TrainSettings,
     columns: dict[str, Any],
     folder: Path,
     method: Method,
@@ -692,7 +692,7 @@ def _fit_policy(
     if method == "sft":
         args = settings(
             trl().SFTConfig,
-            recipe,
+            wanted,
             folder,
             rows,
             trainee.model,
@@ -701,7 +701,7 @@ def _fit_policy(
     else:  # the model that DPO starts from is its reference: its log-probabilities are computed once, before the first step
         args = settings(
             trl().DPOConfig,
-            recipe,
+            wanted,
             folder,
             rows,
             trainee.model,
@@ -713,7 +713,7 @@ def _fit_policy(
         args=args,
         train_dataset=_dataset(columns),
         processing_class=trainee.tokenizer,
-        peft_config=lora_of(recipe, "causal"),
+        peft_config=lora_of(wanted, "causal"),
     )
     done = fit(trainer, rows, tell)
     generation = trainee.model.generation_config

@@ -31,7 +31,7 @@ Kind = Literal["reward", "causal"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainSettings:
     """Settings that all trainers share. `steps` None: as many as `epochs` over the rows take."""
 
     steps: int | None
@@ -175,24 +175,26 @@ def _own_pad_token(model: Any, tokenizer: Any) -> None:
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 
-def settings(kind: Any, recipe: Recipe, folder: Path, rows: int, model: Any, **more: Any) -> Any:
+def settings(
+    kind: Any, wanted: TrainSettings, folder: Path, rows: int, model: Any, **more: Any
+) -> Any:
     """The configuration of one of TRL's trainers: no checkpoints, no reports elsewhere, rows of
     like length together.
     """
     from prefmill.models.loading import pick_device
 
-    on_gpu = pick_device(recipe.device).type == "cuda"
-    steps = recipe.steps or max(1, round(recipe.epochs * -(-rows // recipe.batch_size)))
+    on_gpu = pick_device(wanted.device).type == "cuda"
+    steps = wanted.steps or max(1, round(wanted.epochs * -(-rows // wanted.batch_size)))
     return kind(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
+        per_device_train_batch_size=wanted.batch_size,
+        learning_rate=wanted.learning_rate,
         warmup_steps=steps // 10,
         lr_scheduler_type="linear",
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        max_length=recipe.max_length,
+        seed=wanted.seed,
+        data_seed=wanted.seed,
+        max_length=wanted.max_length,
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,  # the sampler reads "length"
         pad_to_multiple_of="auto" if on_gpu else None,
@@ -208,18 +210,18 @@ def settings(kind: Any, recipe: Recipe, folder: Path, rows: int, model: Any, **m
     )
 
 
-def lora_of(recipe: Recipe, kind: Kind) -> Any:
+def lora_of(wanted: TrainSettings, kind: Kind) -> Any:
     """The adapter's configuration: every linear layer, alpha twice the rank; None without a rank
     (`training` asks for the package).
     """
-    if recipe.lora_rank is None:
+    if wanted.lora_rank is None:
         return None
     from peft import LoraConfig
 
     task = "CAUSAL_LM" if kind == "causal" else "SEQ_CLS"
     return LoraConfig(
-        r=recipe.lora_rank,
-        lora_alpha=2 * recipe.lora_rank,
+        r=wanted.lora_rank,
+        lora_alpha=2 * wanted.lora_rank,
         target_modules="all-linear",
         task_type=task,
     )
@@ -327,7 +329,7 @@ def refuse_rows(rows: int, where: str, dropped: Mapping[str, int]) -> None:
         raise BadInput(f"{where}: nothing to train on; got 0 usable rows ({reasons}).")
 
 
-def check_recipe(where: str, **values: Any) -> None:
+def check_settings(where: str, **values: Any) -> None:
     """Raise `BadArgument` with every value that no training can have."""
     said = []
     for name in ("steps", "batch_size", "max_length", "lora_rank"):
