@@ -1,14 +1,15 @@
-"""Pictures: lines with intervals as PNG or SVG, the numbers beside them as CSV. Matplotlib, without
-a display, is loaded for it.
+"""Pictures: lines with intervals as PNG or SVG, and their numbers next to them as CSV.
+
+Matplotlib is loaded for it, without a display.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,23 +19,22 @@ from prefmill.disk.whole import Staging, check_free, check_name
 from prefmill.errors import BadArgument, ColumnMissing, MissingPackage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from prefmill.runs.curve import Curve
 
-FORMATS = (".png", ".svg")
+PICTURES = (".png", ".svg")
 # Okabe and Ito's colours, which people who see no red or no green can tell apart; yellow, too light
 # for lines, is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLE: Any = {
+_INK = "#444444"
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#666666",
     "axes.labelcolor": "#222222",
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
+    "xtick.color": _INK,
+    "ytick.color": _INK,
     "axes.grid": True,
     "axes.grid.axis": "y",
     "grid.color": "#e4e4e4",
@@ -60,19 +60,35 @@ class Plotted:
     data: str
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One of several small plots over the same x.
+
+    lines      columns, and what the legend calls them; `X_low` to `X_high` is the band of column X
+    level      a dashed line to compare with
+    from_zero  whether the axis begins at 0
+    """
+
+    title: str
+    lines: Mapping[str, str] = field(default_factory=dict)
+    level: float | None = None
+    from_zero: bool = False
+
+
 def check_plot(path: str | Path, *, overwrite: bool = False) -> None:
     """Raise what drawing would raise about its target, so that no work ends in it.
 
-    >>> check_plot("curve.gif")
+    >>> check_plot("a.gif")
     Traceback (most recent call last):
     ...
-    prefmill.errors.BadArgument: plot: cannot draw such a picture; got 'curve.gif', expected a name that ends in .png or .svg.
+    prefmill.errors.BadArgument: plot: cannot draw such a picture; got 'a.gif', expected ...
     """
     check_name(path, "plot")
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
+    if path.suffix.lower() not in PICTURES:
         raise BadArgument(
-            f"plot: cannot draw such a picture; got {str(path)!r}, expected a name that ends in {' or '.join(FORMATS)}."
+            f"plot: cannot draw such a picture; got {str(path)!r},"
+            f" expected a name that ends in {' or '.join(PICTURES)}."
         )
     check_free(path, _data_path(path), overwrite=overwrite, where="plot")
     _matplotlib()
@@ -92,35 +108,30 @@ def plot_lines(
     title: str | None = None,
     overwrite: bool = False,
 ) -> Plotted:
-    """Draw `y` against `x` from the rows of `frame`, a line for every value of `series`, with `low`
-    to `high` as a band.
+    """Draw `y` against `x`, a line for every value of `series`, with `low` to `high` as a band.
 
     Reward across stages, say: `x="stage", y="reward", series="trained on"`. The picture is `path`
-    (.png or .svg), the numbers are the file beside it that ends in .csv. Lines come in the order of
-    their first row; nulls of `y` are gaps. Labels default to the columns' names.
+    (.png or .svg); the numbers are the file next to it that ends in .csv. Lines come in the order
+    of their first row; nulls of `y` are gaps. Labels default to the columns' names.
 
     Raises `BadArgument`, `ColumnMissing`, `TargetExists`, `MissingPackage`.
 
     >>> import tempfile
-    >>> stages = pl.DataFrame({"stage": [0, 1, 0, 1], "reward": [0.1, 0.6, 0.1, 0.3], "samples": ["best", "best", "random", "random"]})
+    >>> stages = pl.DataFrame({"stage": [0, 1], "reward": [0.1, 0.6], "samples": ["best", "best"]})
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     plotted = plot_lines(stages, f"{folder}/stages.svg", x="stage", y="reward", series="samples")
-    ...     "random" in Path(plotted.picture).read_text(), pl.read_csv(plotted.data).equals(stages)
+    ...     done = plot_lines(stages, f"{folder}/a.svg", x="stage", y="reward", series="samples")
+    ...     "best" in Path(done.picture).read_text(), pl.read_csv(done.data).equals(stages)
     (True, True)
     """
-    named = [name for name in (x, y, series, low, high) if name is not None]
-    missing = [name for name in named if name not in frame.columns]
+    columns = [name for name in (x, y, series, low, high) if name is not None]
+    missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ColumnMissing(
             f"plot: no column {missing[0]!r}; got {frame.columns}.", hint="name another column."
         )
     if (low is None) != (high is None):
         raise BadArgument(f"plot: an interval has two ends; got low={low!r} and high={high!r}.")
-    parts = (
-        [("", frame)]
-        if series is None
-        else [(_said(key[0]), part) for key, part in _parts(frame, series)]
-    )
+    parts = _parts(frame, series)
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
@@ -138,59 +149,112 @@ def plot_lines(
     return _drawn(draw, frame, path, size=(6.4, 4.0), overwrite=overwrite)
 
 
-def plot_curve(found: Curve, path: str | Path, *, overwrite: bool = False) -> Plotted:
-    """Draw best-of-n curves: best (with its interval), median and mean score against n, and below
-    what they cost in KL.
+def plot_panels(
+    frame: pl.DataFrame,
+    path: str | Path,
+    panels: Sequence[Panel],
+    *,
+    x: str,
+    overwrite: bool = False,
+) -> Plotted:
+    """Draw small plots over `x` next to each other; a panel or line without numbers is left out.
 
     Raises what `plot_lines` raises.
     """
-    points = found.points
-    parts = (
-        [("", points)]
-        if found.by is None
-        else [(_said(key[0]), part) for key, part in _parts(points, found.by)]
-    )
-    interval = f" ({100 * found.level:g} % interval)" if points["low"].drop_nulls().len() else ""
+    known = {name for name in frame.columns if frame[name].null_count() < frame.height}
+    shown = [panel for panel in panels if known & set(panel.lines)]
+    across = max(1, min(3, len(shown)))
+    down = math.ceil(len(shown) / across)
 
     def draw(figure: Any) -> None:
-        from matplotlib.lines import Line2D
+        for place, panel in enumerate(shown, start=1):
+            axes = figure.add_subplot(down, across, place)
+            for (name, label), colour in zip(panel.lines.items(), COLOURS, strict=False):
+                if name not in known:
+                    continue
+                _line(axes, frame, x, name, colour, label=label, marker="o")
+                if {f"{name}_low", f"{name}_high"} <= known:
+                    _band(axes, frame, x, f"{name}_low", f"{name}_high", colour)
+            if panel.level is not None:
+                axes.axhline(panel.level, color="grey", linewidth=0.8, linestyle="--")
+            if panel.from_zero:
+                axes.set_ylim(bottom=0)
+            _whole_numbers(axes, frame[x])
+            axes.set_title(panel.title)
+            axes.set_xlabel(x)
+            if len(panel.lines) > 1:
+                axes.legend()
 
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        for (_, part), colour in zip(parts, _colours(len(parts)), strict=True):
-            _band(top, part, "n", "low", "high", colour, strength=0.15 if len(parts) < 3 else 0.09)
-            _line(top, part, "n", "mean", colour, width=1.0, style=":")
-            _line(top, part, "n", "median", colour, width=1.2, style="--")
-            _line(top, part, "n", "best", colour, marker="o" if points["n"].n_unique() <= 8 else "")
-        longest = max((part for _, part in parts), key=lambda part: part.height)
-        _line(bottom, longest, "n", "kl", "#444444")
-        ink = "#444444" if len(parts) > 1 else COLOURS[0]
-        kinds: Any = [(f"best of n{interval}", "-"), ("median of n", "--"), ("mean", ":")]
-        handles = [Line2D([], [], color=ink, linestyle=style, label=name) for name, style in kinds]
-        if found.by is not None:
-            ours = zip(parts, _colours(len(parts)), strict=True)
-            values = [
-                Line2D([], [], color=colour, linewidth=3, label=name) for (name, _), colour in ours
-            ]
-            figure.legend(
-                handles=values, title=_plain(found.by), alignment="left", loc="outside right upper"
-            )
-        top.legend(handles=handles, loc="best")
-        _halving(bottom, points["n"])
-        top.set(ylabel="score")
-        bottom.set(xlabel="n, samples of a prompt", ylabel="KL (nats)")
-        bottom.set_ylim(bottom=0)
-        figure.align_ylabels()
-
-    return _drawn(draw, points, path, size=(7.2 if found.by else 6.4, 5.0), overwrite=overwrite)
+    size = (4.2 * across, 3.2 * down)
+    return _drawn(draw, frame, path, size=size, overwrite=overwrite)
 
 
-def text_curve(found: Curve, width: int = 72) -> list[str]:
-    """Best-of-n curves as lines of text: a row for n = 1, 2, 4, ..., the score from left to right.
+def plot_curve(curve: Curve, path: str | Path, *, overwrite: bool = False) -> Plotted:
+    """Draw best-of-n curves, and below what they cost in KL.
 
-    One curve has its interval, its median and its mean beside its best; of several each best has a
-    letter.
+    Best (with its interval), median and mean score stand against n. Raises what `plot_lines`
+    raises.
+    """
+    size = (7.2 if curve.by else 6.4, 5.0)
+    return _drawn(
+        lambda figure: _draw_curve(figure, curve),
+        curve.points,
+        path,
+        size=size,
+        overwrite=overwrite,
+    )
 
-    >>> pool = pl.DataFrame({"prompt": ["p"] * 3 + ["q"] * 3, "completion": list("abcabc"), "score": [1, 2, 6, 2, 3, 7]})
+
+def _draw_curve(figure: Any, curve: Curve) -> None:
+    points, parts = curve.points, _parts(curve.points, curve.by)
+    colours = _colours(len(parts))
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    marker = "o" if points["n"].n_unique() <= 8 else ""
+    strength = 0.15 if len(parts) < 3 else 0.09
+    for (_, part), colour in zip(parts, colours, strict=True):
+        _band(top, part, "n", "low", "high", colour, strength=strength)
+        _line(top, part, "n", "mean", colour, width=1.0, style=":")
+        _line(top, part, "n", "median", colour, width=1.2, style="--")
+        _line(top, part, "n", "best", colour, marker=marker)
+    longest = max((part for _, part in parts), key=lambda part: part.height)
+    _line(bottom, longest, "n", "kl", _INK)
+    _add_legends(figure, top, curve, [name for name, _ in parts], colours)
+    _halving(bottom, points["n"])
+    top.set(ylabel="score")
+    bottom.set(xlabel="n, samples of a prompt", ylabel="KL (nats)")
+    bottom.set_ylim(bottom=0)
+    figure.align_ylabels()
+
+
+def _add_legends(
+    figure: Any, axes: Any, curve: Curve, names: Sequence[str], colours: Sequence[str]
+) -> None:
+    """What the styles of lines mean, and outside of the axes what their colours mean."""
+    from matplotlib.lines import Line2D
+
+    interval = f" ({100 * curve.level:g} % interval)" if _has_intervals(curve.points) else ""
+    styles = {f"best of n{interval}": "-", "median of n": "--", "mean": ":"}
+    ink = _INK if len(names) > 1 else COLOURS[0]
+    handles = [
+        Line2D([], [], color=ink, linestyle=style, label=label) for label, style in styles.items()
+    ]
+    if curve.by is not None:
+        values = [
+            Line2D([], [], color=colour, linewidth=3, label=name)
+            for name, colour in zip(names, colours, strict=True)
+        ]
+        title = _one_line(curve.by)
+        figure.legend(handles=values, title=title, alignment="left", loc="outside right upper")
+    axes.legend(handles=handles, loc="best")
+
+
+def text_curve(curve: Curve, width: int = 72) -> list[str]:
+    """Best-of-n curves as text: a row for n = 1, 2, 4, ..., the score from left to right.
+
+    One curve has its interval, its median and its mean as well; of several each best has a letter.
+
+    >>> answers = {"prompt": ["p"] * 3 + ["q"] * 3, "completion": list("abcabc")}
+    >>> pool = pl.DataFrame({**answers, "score": [1, 2, 6, 2, 3, 7]})
     >>> from prefmill.runs.curve import curve
     >>> for line in text_curve(curve(pool, resamples=0), width=40): print(line)
     best of n ●, median │, mean ○
@@ -199,78 +263,83 @@ def text_curve(found: Curve, width: int = 72) -> list[str]:
     n 3 │        ○                         ●
         2.5                              6.5
     """
-    points = found.points.filter(pl.col("best").is_not_null())
+    points = curve.points.filter(pl.col("best").is_not_null())
     if not points.height:
         return []
-    parts = (
-        [("", points)]
-        if found.by is None
-        else [(_said(key[0]), part) for key, part in _parts(points, found.by)]
-    )
-    single = len(parts) == 1
-    shown = [
-        points["best"],
-        *((points[name] for name in ("low", "high", "median", "mean")) if single else ()),
-    ]
-    known = [value for column in shown for value in column.drop_nulls()]
-    least, most = float(min(known)), float(max(known))
+    parts = _parts(points, curve.by)
+    one = len(parts) == 1
     largest = int(points["n"].max())  # type: ignore[arg-type]
-    rows = sorted({2**i for i in range(largest.bit_length())} | {largest})
     head = len(f"n {largest} ")
     room = max(8, width - head)
-
-    def place(value: float) -> int:
-        return round((value - least) / ((most - least) or 1.0) * (room - 1))
-
+    place, least, most = _places(points, ("best", "low", "high", "median", "mean"), one, room)
     letters = [chr(ord("a") + i % 26) for i in range(len(parts))]
-    lines = (
-        [
-            "best of n ●, median │, mean ○"
-            + (", interval ─" if points["low"].drop_nulls().len() else "")
-        ]
-        if single
-        else []
-    )
-    if not single:
-        named = ", ".join(
-            f"{letter} {name}" for letter, (name, _) in zip(letters, parts, strict=True)
-        )
-        lines = [f"best of n by {_plain(str(found.by))}: {named}; * several"]
-    for n in rows:
-        line = [" "] * room
+    lines = [_key_to(curve, letters, [name for name, _ in parts])]
+    for n in sorted({2**i for i in range(largest.bit_length())} | {largest}):
+        cells = [" "] * room
         for letter, (_, part) in zip(letters, parts, strict=True):
             for row in part.filter(n=n).iter_rows(named=True):
-                if single:
-                    if row["low"] is not None:
-                        first, last = place(row["low"]), place(row["high"])
-                        line[first : last + 1] = "─" * (last + 1 - first)
-                    line[place(row["median"])] = "│"
-                    line[place(row["mean"])] = "○"
-                at = place(row["best"])
-                line[at] = "●" if single else letter if line[at] == " " else "*"
-        lines.append(f"n {n}".ljust(head) + "".join(line).rstrip())
+                if one:
+                    _mark_all(cells, row, place)
+                else:
+                    at = place(row["best"])
+                    cells[at] = letter if cells[at] == " " else "*"
+        lines.append(f"n {n}".ljust(head) + "".join(cells).rstrip())
     ends = f"{least:.4g}", f"{most:.4g}"
     lines.append(" " * head + ends[0] + ends[1].rjust(room - len(ends[0])))
     return lines
 
 
-# --- parts
-# ----------------------------------------------------------------------------------------------------------------------------
+def _places(
+    points: pl.DataFrame, names: Sequence[str], one: bool, room: int
+) -> tuple[Callable[[float], int], float, float]:
+    """Where a value stands in `room` cells, and the values at both ends."""
+    shown = points.select(names if one else names[:1]).cast(pl.Float64)
+    values = pl.concat([shown[name].drop_nulls() for name in shown.columns])
+    least, most = float(values.min()), float(values.max())  # type: ignore[arg-type]
+    reach = (most - least) or 1.0
+    return lambda value: round((value - least) / reach * (room - 1)), least, most
 
 
-def _parts(frame: pl.DataFrame, by: str) -> list[tuple[tuple[object, ...], pl.DataFrame]]:
-    return list(frame.partition_by(by, maintain_order=True, as_dict=True).items())
+def _key_to(curve: Curve, letters: Sequence[str], names: Sequence[str]) -> str:
+    """The line above a curve in text: what its signs mean."""
+    if len(letters) == 1:
+        interval = ", interval ─" if _has_intervals(curve.points) else ""
+        return f"best of n ●, median │, mean ○{interval}"
+    pairs = zip(letters, names, strict=True)
+    signs = ", ".join(f"{letter} {name}" for letter, name in pairs)
+    return f"best of n by {_one_line(str(curve.by))}: {signs}; * several"
 
 
-def _said(value: object) -> str:
-    return (
-        "none"
-        if value is None
-        else _plain(f"{value:g}" if isinstance(value, float) else str(value))
-    )
+def _mark_all(cells: list[str], row: Mapping[str, Any], place: Callable[[float], int]) -> None:
+    if row["low"] is not None:
+        first, last = place(row["low"]), place(row["high"])
+        cells[first : last + 1] = "─" * (last + 1 - first)
+    for name, sign in (("median", "│"), ("mean", "○"), ("best", "●")):
+        cells[place(row[name])] = sign
 
 
-def _plain(text: str) -> str:
+# --- parts ---
+
+
+def _has_intervals(points: pl.DataFrame) -> bool:
+    return points["low"].null_count() < points.height
+
+
+def _parts(frame: pl.DataFrame, by: str | None) -> list[tuple[str, pl.DataFrame]]:
+    """The rows of each line, by its name."""
+    if by is None:
+        return [("", frame)]
+    parts = frame.partition_by(by, maintain_order=True, as_dict=True)
+    return [(_label(value), part) for (value,), part in parts.items()]
+
+
+def _label(value: object) -> str:
+    if value is None:
+        return "none"
+    return _one_line(f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def _one_line(text: str) -> str:
     """A label in one line; one that begins with an underscore would be left out of legends."""
     text = " ".join(text.split())
     return f" {text}" if text.startswith("_") else text
@@ -313,16 +382,10 @@ def _line(
 def _band(
     axes: Any, part: pl.DataFrame, x: str, low: str, high: str, colour: str, strength: float = 0.15
 ) -> None:
-    ends = part.drop_nulls([low, high])
-    if ends.height:
-        axes.fill_between(
-            ends[x].to_numpy(),
-            ends[low].to_numpy(),
-            ends[high].to_numpy(),
-            color=colour,
-            alpha=strength,
-            linewidth=0,
-        )
+    rows = part.drop_nulls([low, high])
+    if rows.height:
+        ends = rows[low].to_numpy(), rows[high].to_numpy()
+        axes.fill_between(rows[x].to_numpy(), *ends, color=colour, alpha=strength, linewidth=0)
 
 
 def _whole_numbers(axes: Any, values: pl.Series) -> None:
@@ -356,11 +419,10 @@ def _data_path(path: Path) -> Path:
 def _styled() -> Iterator[None]:
     matplotlib = _matplotlib()
     with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph .* missing from font"
-        )  # a box for a letter is no reason to draw nothing
+        # A box for a letter is no reason to draw nothing.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams.update(_STYLE)
         yield
 
 
@@ -390,9 +452,9 @@ def _drawn(
         figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
         draw(figure)
         kind = path.suffix.lower()[1:]
-        figure.savefig(
-            staging.path(path), format=kind, metadata={"Date": None} if kind == "svg" else None
-        )
+        # A date would give equal plots other bytes.
+        metadata = {"Date": None} if kind == "svg" else None
+        figure.savefig(staging.path(path), format=kind, metadata=metadata)
         data.write_csv(staging.path(numbers))
         staging.publish(overwrite=overwrite)
     return Plotted(str(path), str(numbers))
