@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 
 from prefmill.errors import BadArgument, BadInput, MissingPackage, TargetExists
 from prefmill.table.chance import prompt_hash
-from prefmill.writers import layouts as formats
 from prefmill.writers import sinks
 from prefmill.writers import write as writers
-from prefmill.writers.layouts import PAIR_FORMATS, convert, output_schema
+from prefmill.writers.arrow import arrow_schema
+from prefmill.writers.formats import formats_for
+from prefmill.writers.layouts import convert, output_schema
 from prefmill.writers.write import write
 
 SCORES = {"chosen_score": [5.0, 4.5, 4.0], "rejected_score": [1.0, 2.5, 3.0]}
@@ -178,7 +179,7 @@ def test_implicit(prompts: str, completions: str) -> None:
 
 def test_kto_of_labels() -> None:
     assert convert(labels(), format="kto").equals(labels())
-    assert convert(labels(), format="trl").equals(labels())
+    assert convert(labels()).equals(labels())
     chat = convert(labels(), chat=True)
     assert chat["prompt"][0].to_list() == said("user", "p0")
     assert chat["completion"][3].to_list() == said("assistant", "c3")
@@ -249,7 +250,7 @@ def test_margin_follows_the_scores(format: str) -> None:
 @pytest.mark.parametrize(
     "kinds", [("text", "text"), ("messages", "text"), ("sharegpt", "messages")]
 )
-@pytest.mark.parametrize("format", PAIR_FORMATS)
+@pytest.mark.parametrize("format", formats_for("pairs"))
 def test_output_schema_is_that_of_the_rows(format: str, kinds: tuple[str, str]) -> None:
     if format == "instruction" and kinds != ("text", "text"):
         return
@@ -316,7 +317,7 @@ def test_what_a_format_cannot_hold(frame: pl.DataFrame, options: dict, message: 
 @pytest.mark.parametrize(
     "kinds", [("text", "text"), ("messages", "text"), ("sharegpt", "sharegpt")]
 )
-@pytest.mark.parametrize("format", PAIR_FORMATS)
+@pytest.mark.parametrize("format", formats_for("pairs"))
 def test_every_layout_in_every_file(
     format: str, kinds: tuple[str, str], extension: str, tmp_path: Path
 ) -> None:
@@ -499,7 +500,7 @@ def test_any_text_comes_back(extension: str, rows: list[tuple], tmp_path: Path) 
         parse = pa.csv.ParseOptions(
             delimiter="\t" if extension == "tsv" else ",", newlines_in_values=True
         )
-        types = formats.arrow_schema(frame.schema)
+        types = arrow_schema(frame.schema)
         convert = pa.csv.ConvertOptions(
             column_types=types,
             null_values=[""],
@@ -830,7 +831,7 @@ def test_narrow_types() -> None:
             "d": pl.Struct({"e": pl.Int8}),
         }
     )
-    narrow = formats.arrow_schema(schema)
+    narrow = arrow_schema(schema)
     assert narrow.types == [
         pa.binary(),
         pa.list_(pa.list_(pa.string())),

@@ -627,7 +627,7 @@ def test_shards_with_nothing_in_a_nested_column(tmp_path, host, empty):
 
 def test_slices_are_measured(monkeypatch):
     """Long texts first, then short rows: by their mean a slice would hold all the long ones."""
-    from prefmill.writers.layouts import arrow_schema, arrow_tables
+    from prefmill.writers.arrow import arrow_schema, arrow_tables
 
     frame = pl.DataFrame({"t": ["x" * 10_000] * 100 + ["y"] * 100_000})
     tables = list(arrow_tables(frame, arrow_schema(frame.schema), 100_000))

@@ -52,7 +52,7 @@ from prefmill.plans import (
 from prefmill.polars import report as frame_report
 from prefmill.table.fits import fits_table
 from prefmill.table.roles import RoleNames
-from prefmill.writers.layouts import Format
+from prefmill.writers.formats import Format
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,7 +24,9 @@ from prefmill.table.context import CARRIED, SYSTEM
 from prefmill.table.fits import fits_table
 from prefmill.table.json_values import holds, is_marked, without_marks
 from prefmill.table.roles import RoleNames, Roles
-from prefmill.writers.layouts import Format, arrow_schema, arrow_tables, convert
+from prefmill.writers.arrow import arrow_schema, arrow_tables
+from prefmill.writers.formats import Format
+from prefmill.writers.layouts import convert
 
 _BATCH_BYTES = 64 << 20
 

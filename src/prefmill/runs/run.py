@@ -20,7 +20,7 @@ from prefmill.runs.job import Engine, Job, Reading, opened
 from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
-from prefmill.writers.layouts import Format
+from prefmill.writers.formats import Format
 
 
 @dataclass(frozen=True)

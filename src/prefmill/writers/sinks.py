@@ -1,5 +1,6 @@
-"""Encoders: each takes frames of one schema, in order, into one file; Polars encodes on all cores,
-Arrow as it comes.
+"""Encoders: each takes frames of one schema, in order, into one file.
+
+Polars encodes on all cores, Arrow as it comes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import polars as pl
 import polars.selectors as cs
@@ -24,19 +25,21 @@ from polars.io.plugins import register_io_source
 from prefmill.errors import MissingPackage
 from prefmill.table.json_values import JSON_FIELD, decoded, holds, is_marked
 from prefmill.table.messages import is_json_text
-from prefmill.writers.layouts import arrow_schema, arrow_tables, rows_in
+from prefmill.writers.arrow import arrow_schema, arrow_tables, rows_in
+from prefmill.writers.place import Packed
 
-Packed = Literal["uncompressed", "gzip", "zstd"]
 # A row group is what one core encodes and what memory is held for: 64 MB of text, or fewer for
 # short rows.
 _GROUP_ROWS, _GROUP_BYTES = 50_000, 64 << 20
 _BATCH_BYTES = 64 << 20
 
 
+#: Writes a lazy frame to an open file, in row groups of so many rows.
+_Encode = Callable[[pl.LazyFrame, BinaryIO, int], None]
+
+
 class Sink(Protocol):
-    """One open file: frames in, in order; `close` finishes it; `abort` gives it up, and does
-    nothing after `close`.
-    """
+    """One open file: frames in, in order. `abort` gives it up, and does nothing after `close`."""
 
     def write(self, frame: pl.DataFrame) -> None: ...
     def close(self) -> None: ...
@@ -44,8 +47,7 @@ class Sink(Protocol):
 
 
 def sink_maker(kind: str, packed: Packed, schema: pl.Schema) -> Callable[[Path], Sink]:
-    """How to open one file of this `kind` (`parquet`, `jsonl`, `csv`, `tsv`, `arrow`, `datasets`),
-    compressed as `packed` says.
+    """How to open one file of this `kind` (of `place.KINDS`, or `datasets`).
 
     Raises `MissingPackage` here, before any work.
     """
@@ -54,59 +56,54 @@ def sink_maker(kind: str, packed: Packed, schema: pl.Schema) -> Callable[[Path],
     if kind == "arrow":
         return lambda path: _ArrowSink(path, narrow, pa.ipc.new_file)
     if kind == "datasets":
-        try:
-            import datasets
-        except ImportError:
-            raise MissingPackage.for_extra(
-                "write: a datasets directory", "datasets", "datasets"
-            ) from None
-        features = datasets.Features.from_arrow_schema(narrow)
-        return lambda path: _ArrowSink(path, features.arrow_schema, pa.ipc.new_stream)
-    if (
-        kind == "parquet" and json_inside
-    ):  # Polars does not write Arrow's type for JSON inside of lists
+        features = _features(narrow)
+        return lambda path: _ArrowSink(path, features, pa.ipc.new_stream)
+    # Polars does not write Arrow's type for JSON inside of lists.
+    if kind == "parquet" and json_inside:
         import pyarrow.parquet as pq
 
-        return lambda path: _ArrowSink(
-            path, narrow, partial(pq.ParquetWriter, compression="zstd", compression_level=1)
-        )
-    if kind == "parquet":
-        # Polars would label every text `large_string`, which `datasets` takes over as a type of its
-        # own.
-        metadata = {"ARROW:schema": base64.b64encode(narrow.serialize().to_pybytes()).decode()}
-
-        # Level 1 takes half the CPU of level 3 for 10 % more bytes, and pages of 4 MB instead of 1
-        # save 7 %. Statistics of long
-        # texts serve nobody.
-        cheap: dict[str, Any] = {
-            "compression": "zstd",
-            "compression_level": 1,
-            "data_page_size": 4 << 20,
-            "statistics": False,
-        }
-
-        def sink(lazy: pl.LazyFrame, file: BinaryIO, rows: int) -> None:
-            lazy.sink_parquet(file, row_group_size=rows, metadata=metadata, **cheap)
-
-    elif kind == "jsonl" and json_inside:
+        make = partial(pq.ParquetWriter, compression="zstd", compression_level=1)
+        return lambda path: _ArrowSink(path, narrow, make)
+    if kind == "jsonl" and json_inside:
         return lambda path: _JsonLinesSink(path, packed)
-
-    elif kind == "jsonl":
-
-        def sink(lazy: pl.LazyFrame, file: BinaryIO, rows: int) -> None:
-            lazy.sink_ndjson(file, compression=packed, check_extension=False)
-
-    else:
-
-        def sink(lazy: pl.LazyFrame, file: BinaryIO, rows: int) -> None:
-            lazy.select(_as_csv(schema)).sink_csv(
-                file,
-                separator="\t" if kind == "tsv" else ",",
-                compression=packed,
-                check_extension=False,
-            )
-
+    sink = _polars_sink(kind, packed, schema, narrow)
     return lambda path: _PolarsSink(path, schema, sink)
+
+
+def _features(schema: pa.Schema) -> pa.Schema:
+    """`schema` in the types of `datasets`."""
+    try:
+        import datasets
+    except ImportError:
+        where = "write: a datasets directory"
+        raise MissingPackage.for_extra(where, "datasets", "datasets") from None
+    features: pa.Schema = datasets.Features.from_arrow_schema(schema).arrow_schema
+    return features
+
+
+def _polars_sink(kind: str, packed: Packed, schema: pl.Schema, narrow: pa.Schema) -> _Encode:
+    if kind == "jsonl":
+        return lambda lazy, file, rows: lazy.sink_ndjson(
+            file, compression=packed, check_extension=False
+        )
+    if kind in ("csv", "tsv"):
+        separator = "\t" if kind == "tsv" else ","
+        return lambda lazy, file, rows: lazy.select(_as_csv(schema)).sink_csv(
+            file, separator=separator, compression=packed, check_extension=False
+        )
+    # Polars would label every text `large_string`, which `datasets` takes over as a type.
+    metadata = {"ARROW:schema": base64.b64encode(narrow.serialize().to_pybytes()).decode()}
+    # Level 1 takes half the CPU of level 3 for 10 % more bytes, and pages of 4 MB instead of 1 save
+    # 7 %. Statistics of long texts serve nobody.
+    return lambda lazy, file, rows: lazy.sink_parquet(
+        file,
+        row_group_size=rows,
+        metadata=metadata,
+        compression="zstd",
+        compression_level=1,
+        data_page_size=4 << 20,
+        statistics=False,
+    )
 
 
 def _as_csv(schema: pl.Schema) -> list[pl.Expr]:
@@ -115,9 +112,10 @@ def _as_csv(schema: pl.Schema) -> list[pl.Expr]:
     for name, dtype in schema.items():
         column = cs.by_name(name)
         if is_json_text(dtype):
-            columns.append(column.struct.field(JSON_FIELD).alias(name))
-        else:
-            columns.append(column.dt.to_string("iso") if isinstance(dtype, pl.Duration) else column)
+            column = column.struct.field(JSON_FIELD).alias(name)
+        elif isinstance(dtype, pl.Duration):
+            column = column.dt.to_string("iso")
+        columns.append(column)
     return columns
 
 
@@ -126,10 +124,9 @@ class _GaveUp(Exception):
 
 
 def frames_source(schema: pl.Schema, pull: Callable[[], pl.DataFrame | None]) -> pl.LazyFrame:
-    """The frames that `pull` returns one by one, until None, as a LazyFrame; each is asked for when
-    the engine has room for it.
+    """The frames that `pull` returns one by one, until None, as a LazyFrame.
 
-    The one use of the unstable `register_io_source`. Order is kept; `pull` runs on a thread of the
+    Each is asked for when the engine has room for it. The one use of the unstable `register_io_source`. Order is kept; `pull` runs on a thread of the
     engine, and what it raises comes out of the sink as it is.
 
     >>> feed = iter([pl.DataFrame({"a": [1]}), pl.DataFrame({"a": [2]}), None])
@@ -147,18 +144,14 @@ def frames_source(schema: pl.Schema, pull: Callable[[], pl.DataFrame | None]) ->
 
 
 class _PolarsSink:
-    """A Polars `sink_*` on a thread of its own, fed through a queue of one frame, so that making
-    and encoding frames overlap.
+    """A Polars `sink_*` on a thread of its own, fed through a queue of one frame.
 
-    The frames' maker thus stays on the caller's thread, where its exceptions (and Ctrl-C) need no
+    So making and encoding frames overlap, and the frames' maker stays on the caller's thread, where its exceptions (and Ctrl-C) need no
     passing on.
     """
 
-    def __init__(
-        self, path: Path, schema: pl.Schema, sink: Callable[[pl.LazyFrame, BinaryIO, int], None]
-    ) -> None:
-        # Given a path instead, an engine that was stopped early may create the file after `abort`,
-        # and so after its removal.
+    def __init__(self, path: Path, schema: pl.Schema, sink: _Encode) -> None:
+        # Given a path, an engine that was stopped early may create the file after its removal.
         self._file = path.open("wb")
         self._schema = schema
         self._sink = sink
@@ -181,9 +174,8 @@ class _PolarsSink:
     def abort(self) -> None:
         self._gave_up = True
         if self._thread is not None:
-            with contextlib.suppress(
-                queue.Full
-            ):  # else the thread takes the frame that is there, and then sees the flag
+            # If it is full, the thread takes the frame that is there, and then sees the flag.
+            with contextlib.suppress(queue.Full):
                 self._frames.put_nowait(None)
             self._thread.join()
         self._file.close()
@@ -191,9 +183,8 @@ class _PolarsSink:
     def _put(self, frame: pl.DataFrame | None, sample: pl.DataFrame) -> None:
         if self._thread is None:  # the first frame tells how long the texts are
             rows = min(_GROUP_ROWS, rows_in(_GROUP_BYTES, sample)) if sample.height else _GROUP_ROWS
-            self._thread = threading.Thread(
-                target=self._run, args=(rows,), name="prefmill-sink", daemon=True
-            )
+            name = "prefmill-sink"
+            self._thread = threading.Thread(target=self._run, args=(rows,), name=name, daemon=True)
             self._thread.start()
         while self._thread.is_alive():
             with contextlib.suppress(queue.Full):
@@ -215,20 +206,19 @@ class _PolarsSink:
 
 
 def _of_system(error: BaseException) -> BaseException:
-    """An error of the operating system as an `OSError` with its number: Polars wraps a full disk as
-    one of the file's format.
+    """An error of the operating system as an `OSError` with its number.
+
+    Polars wraps a full disk as an error of the file's format.
     """
-    said = re.search(r"\(os error (\d+)\)", str(error))
-    if said is None or (isinstance(error, OSError) and error.errno is not None):
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if number is None or (isinstance(error, OSError) and error.errno is not None):
         return error
-    return OSError(int(said[1]), os.strerror(int(said[1])))
+    return OSError(int(number[1]), os.strerror(int(number[1])))
 
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """What the system refuses in here, with the name of the target: the file itself has a hidden
-    one.
-    """
+    """What the system refuses in here, with the name of the target: the file's own is hidden."""
     try:
         yield
     except OSError as error:
@@ -238,9 +228,7 @@ def writing(target: Path) -> Iterator[None]:
 
 
 class _ArrowSink:
-    """Arrow IPC, as a file or a stream (which is what `datasets` maps into memory), or Parquet
-    through Arrow; no thread.
-    """
+    """Arrow IPC, as a file or as the stream that `datasets` maps, or Parquet by Arrow; no thread."""
 
     def __init__(
         self, path: Path, schema: pa.Schema, make: Callable[[BinaryIO, pa.Schema], Any]
@@ -267,9 +255,7 @@ class _ArrowSink:
 
 
 class _JsonLinesSink:
-    """JSON Lines with the values that are JSON texts in the frames: each line is read and written
-    once more.
-    """
+    """JSON Lines with the values of JSON texts: each line is read and written once more."""
 
     def __init__(self, path: Path, packed: Packed) -> None:
         self._file = path.open("wb")

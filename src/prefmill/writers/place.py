@@ -1,0 +1,112 @@
+"""Where output goes: what a target's name says, and which files it comes to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from prefmill.disk.settling import settle
+from prefmill.disk.whole import check_free, check_name
+from prefmill.errors import BadArgument
+
+Packed = Literal["uncompressed", "gzip", "zstd"]
+
+#: The kind of file that each ending names.
+KINDS = {
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".arrow": "arrow",
+    ".ipc": "arrow",
+    ".feather": "arrow",
+}
+_PACKED: dict[str, Packed] = {".gz": "gzip", ".zst": "zstd"}
+_TEXT_KINDS = ("jsonl", "csv", "tsv")
+_OF_DATASETS = ("dataset_info.json", "dataset_dict.json")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A target and what its name says: kind of file, extension, compression."""
+
+    path: Path
+    kind: str  #: one of `KINDS`, or "datasets" for a folder of `datasets`
+    extension: str
+    compression: Packed = "uncompressed"
+
+    @classmethod
+    def of(cls, target: str | Path, kind: str | None = None) -> Place:
+        """The place that `target` names; with `kind`, a file of that kind whatever the name says.
+
+        >>> Place.of("out/pairs.jsonl.gz")
+        Place(path=...('out/pairs.jsonl.gz'), kind='jsonl', extension='.jsonl.gz', compression='gzip')
+        """
+        check_name(target, "write")
+        path = Path(target)
+        *_, last = "", *path.suffixes
+        packed = _PACKED.get(last.lower())
+        ends = path.suffixes[-2:] if packed else path.suffixes[-1:]
+        kinds = [*dict.fromkeys(KINDS.values()), "datasets"]
+        if kind is not None and kind not in kinds:
+            raise BadArgument(f"write: unknown file format; got {kind!r}, expected one of {kinds}.")
+        is_folder = str(target).endswith(("/", os.sep)) or not ends
+        named = "datasets" if is_folder else KINDS.get(ends[0].lower(), "")
+        kind = kind or named
+        if not kind or not path.name or (packed and kind not in _TEXT_KINDS):
+            known = [*KINDS, ".jsonl.gz", ".csv.gz"]
+            raise BadArgument(
+                f"write: cannot tell the file format from the name; got {str(target)!r},"
+                f" expected one of {known}.",
+                hint="name the file so, or end the name with a slash for a datasets directory.",
+            )
+        extension = "" if kind == "datasets" else "".join(ends)
+        return cls(path, kind, extension, packed or "uncompressed")
+
+    def path_of(self, split: str) -> Path:
+        """The published path of a split."""
+        if not split:
+            return self.path
+        if self.kind == "datasets":
+            return self.path / split
+        stem = self.path.name.removesuffix(self.extension)
+        return self.path.with_name(f"{stem}-{split}{self.extension}")
+
+    def outputs(self, splits: Iterable[str]) -> list[Path]:
+        """What is renamed at the end: a file per split, or one directory."""
+        if self.kind == "datasets":
+            return [self.path]
+        return [self.path_of(name) for name in splits]
+
+    def check_free(self, splits: Iterable[str], overwrite: bool) -> None:
+        """Raise unless every output can be created, or replaced and nothing else is destroyed."""
+        outputs = self.outputs(splits)
+        settle(self.path.parent, but=outputs)
+        for path in filter(os.path.lexists, outputs):
+            if self.kind == "datasets":
+                _check_folder(path, overwrite)
+            elif not path.is_file():
+                raise BadArgument(
+                    f"write: {str(path)!r} is no regular file; got a format of files.",
+                    hint="write to another name.",
+                )
+        check_free(*outputs, overwrite=overwrite, where="write")
+
+
+def _check_folder(path: Path, overwrite: bool) -> None:
+    if not path.is_dir():
+        raise BadArgument(
+            f"write: {str(path)!r} is a file; expected a datasets directory.",
+            hint="give the name an extension.",
+        )
+    ours = any((path / name).exists() for name in _OF_DATASETS) or not any(path.iterdir())
+    # Never delete a folder of somebody's other files.
+    if overwrite and not ours:
+        raise BadArgument(
+            f"write: {str(path)!r} is a directory, but none of `datasets`.",
+            hint="write to a name inside it.",
+        )
