@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from prefmill.errors import BadArgument
 
@@ -18,6 +19,9 @@ class Described:
     So it can be printed, compared, and sent to another process, which loads for itself.
     """
 
+    #: options of its parts, which `from_options` makes
+    options_of_parts: ClassVar[tuple[str, ...]] = ()
+
     _state: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -28,6 +32,20 @@ class Described:
 
     def _problems(self) -> list[str]:
         return []
+
+    @classmethod
+    def options(cls) -> frozenset[str]:
+        """The names that `from_options` takes, besides the model's."""
+        own = {f.name for f in fields(cls) if f.init} - {"model"}
+        return frozenset({*own, *cls.options_of_parts})
+
+    @classmethod
+    def from_options(cls, model: str, options: Mapping[str, Any]) -> Self:
+        """What the flat options of a command line describe; of several devices the first."""
+        own = {**options, "model": model}
+        if "device" in own:
+            own["device"] = own["device"][0]
+        return cls(**own)
 
     def _kept(self, name: str, make: Callable[[], _T]) -> _T:
         """What `make` gives, made once."""
@@ -68,6 +86,11 @@ def uncounted(part: Any, *names: str, least: int = 1, suffix: str = "") -> list[
     ]
 
 
-def given(part: Any, *names: str) -> list[str]:
-    """Those of `names` whose field is not None."""
-    return [name for name in names if getattr(part, name) is not None]
+def loaded(place: str) -> Any:
+    """What stands at a place `module:name`.
+
+    >>> loaded("math:tau") > 6
+    True
+    """
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

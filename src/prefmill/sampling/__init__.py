@@ -1,17 +1,31 @@
-"""Sampling: K answers a prompt. Arrow, NumPy, torch and HTTP only, so that it runs wherever a GPU
-is; torch is loaded on first use.
+"""Sampling: K answers a prompt, with a model in this process or behind a server.
 
-samplers.py   what a sampler is: requests in, answers out    local.py     Transformers, in this
-process decode.py     decoding: prompts run once, rows leave         draws.py     one draw a token
-seeds.py      what is asked of a prompt, ids and seeds
-endpoint.py   an OpenAI-compatible server                    client.py    HTTP: concurrency,
-retries, rate limits remote.py     how a server is reached
+Arrow, NumPy, torch and HTTP only, so that it runs wherever a GPU is; each is loaded on first use.
 """
 
 from __future__ import annotations
 
-from prefmill.sampling.endpoint import EndpointSampler
-from prefmill.sampling.local import LocalSampler
-from prefmill.sampling.samplers import Answer, Request, Sampler
+from typing import TYPE_CHECKING
+
+from prefmill.models.described import loaded
+
+if TYPE_CHECKING:
+    from prefmill.sampling.endpoint import EndpointSampler
+    from prefmill.sampling.local import LocalSampler
+    from prefmill.sampling.samplers import Answer, Request, Sampler
 
 __all__ = ["Answer", "EndpointSampler", "LocalSampler", "Request", "Sampler"]
+
+_HOMES = {
+    "Answer": "samplers",
+    "EndpointSampler": "endpoint",
+    "LocalSampler": "local",
+    "Request": "samplers",
+    "Sampler": "samplers",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return loaded(f"prefmill.sampling.{_HOMES[name]}:{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,38 +6,22 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from prefmill.errors import BadRow, RequestFailed
 from prefmill.models.client import Broken
+from prefmill.models.contract import OnBadRow
+from prefmill.models.described import changed, uncounted, unlike
 from prefmill.models.remote import Remote
-from prefmill.sampling.samplers import Answer, Prompt, Request
+from prefmill.sampling.samplers import Answer, Prompt, Reply, Request, Sampler, Token
 from prefmill.table.conversations import for_server, is_open, messages_of
 
 
-@dataclass(frozen=True)
-class Token:
-    """A token of an answer: its text, its log-probability, and those of the likeliest tokens in its
-    place.
-    """
-
-    text: str
-    logprob: float
-    top: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer with its tokens; `tokens` is None where the server tells none."""
-
-    answer: Answer
-    tokens: tuple[Token, ...] | None
-
-
 @dataclass(frozen=True, kw_only=True)
-class EndpointSampler(Remote):
-    """Answers from a server that speaks OpenAI's protocol, one request for each answer, so that
-    every answer has its own seed.
+class EndpointSampler(Remote, Sampler):
+    """Answers from a server that speaks OpenAI's protocol.
+
+    Every answer is a request of its own, so that it has its own seed.
 
     Args:
         url, model, concurrency, timeout, retries, rate_limit, api_key_env: see `Remote`.
@@ -50,20 +34,18 @@ class EndpointSampler(Remote):
         extra: further fields of every request, for example `{"top_k": 40}` or
             `{"chat_template_kwargs": {"enable_thinking": False}}`.
 
-    Log-probabilities are asked for and summed where the server tells one for every token; that they
-    are those at temperature 1 is the server's business (vLLM's default). The same seed gives the
-    same text only where the server keeps that
-    promise: `transformers serve` does for one request
-    at a time (`concurrency=1`), since it seeds its whole process, and samples only if the model's
-    generation config says `do_sample`.
-    The URL is not in the fingerprint: a server may move. What is thought aloud before the answer
-    (`reasoning_content`) is left out.
+    Log-probabilities are asked for and summed where the server tells one for every token. That
+    they are those at temperature 1 is the server's business (vLLM's default). The same seed gives
+    the same text only where the server keeps that promise: `transformers serve` does for one
+    request at a time (`concurrency=1`), since it seeds its whole process, and samples only if the
+    model's generation config says `do_sample`. The URL is not in the fingerprint: a server may
+    move. What is thought aloud before the answer (`reasoning_content`) is left out.
 
     A request that the server finds bad, or answers with what cannot be used, raises `BadRow`, or
     with `on_refused="null"` has no answer: its finish reason says why (`refused`, `bad_answer`).
     Where the server is at fault `RequestFailed` is raised after all retries.
 
-    >>> EndpointSampler(url="http://localhost:8000/v1", model="org/policy", concurrency=32).fingerprint["api"]
+    >>> EndpointSampler(url="http://localhost:8000/v1", model="org/policy").fingerprint["api"]
     'chat'
     """
 
@@ -81,20 +63,16 @@ class EndpointSampler(Remote):
         super().__post_init__()
 
     def _problems(self) -> list[str]:
-        said = super()._problems()
-        if self.api not in ("chat", "completions"):
-            said.append(f"api is not one of ('chat', 'completions'); got {self.api!r}")
+        problems = super()._problems() + unlike(self, api=("chat", "completions"))
         if not isinstance(self.top_p, int | float) or not 0 < self.top_p <= 1:
-            said.append(f"top_p must be in (0, 1]; got {self.top_p!r}")
-        if type(self.max_new_tokens) is not int or self.max_new_tokens < 1:
-            said.append(f"max_new_tokens must be a whole number >= 1; got {self.max_new_tokens!r}")
-        if not all(isinstance(each, str) and each for each in self.stop):
-            said.append(f"stop must be texts that are not empty; got {self.stop!r}")
-        if self.on_refused not in ("error", "null"):
-            said.append(f"on_refused is not one of ('error', 'null'); got {self.on_refused!r}")
+            problems.append(f"top_p must be in (0, 1]; got {self.top_p!r}")
+        problems += uncounted(self, "max_new_tokens")
+        if not all(isinstance(text, str) and text for text in self.stop):
+            problems.append(f"stop must be texts that are not empty; got {self.stop!r}")
+        problems += unlike(self, on_refused=("error", "null"))
         if self.seed_bits not in range(1, 65):
-            said.append(f"seed_bits must be in 1..64; got {self.seed_bits!r}")
-        return said
+            problems.append(f"seed_bits must be in 1..64; got {self.seed_bits!r}")
+        return problems
 
     @property
     def name(self) -> str:
@@ -115,20 +93,20 @@ class EndpointSampler(Remote):
             "extra": json.dumps(dict(self.extra), sort_keys=True),
         }
 
+    def with_bad_rows(self, on_bad_row: OnBadRow) -> Self:
+        """With `null`, requests that the server finds bad have no answer."""
+        return changed(self, on_refused="null") if on_bad_row == "null" else self
+
     def sample(self, requests: Sequence[Request], /) -> list[Answer]:
-        """One answer for every request, in their order. Raises `BadRow` with the place of the
-        request as its row.
-        """
+        """One answer for every request, in their order."""
         try:
-            return [
-                reply.answer for reply in self.replies(requests, refusals=self.on_refused == "null")
-            ]
+            replies = self.replies(requests, refusals=self.on_refused == "null")
         except RequestFailed as error:
             if error.reason is None:
                 raise
-            raise BadRow(
-                "sample", f"has no answer; {error.message}", row=error.index, reason=error.reason
-            ) from error
+            what = f"has no answer; {error.message}"
+            raise BadRow("sample", what, row=error.index, reason=error.reason) from error
+        return [reply.answer for reply in replies]
 
     def replies(
         self, requests: Sequence[Request], /, *, top: int = 0, refusals: bool = False
@@ -136,13 +114,15 @@ class EndpointSampler(Remote):
         """As `sample`, with the tokens of every answer and the `top` likeliest in each place.
 
         With `refusals` a request that is itself at fault (400, 413, 422: too long, filtered;
-        answers that cannot be used) is an answer whose finish reason says so (`refused`,
+        answers that cannot be used) has an answer whose finish reason says so (`refused`,
         `bad_answer`) and whose text is what the server said.
         """
         jobs = [(self._path, self._body(request, top)) for request in requests]
         refused = _refused if refusals else None
         try:
-            return self.client.post_all(jobs, lambda _, said: self._reply(said), refused=refused)
+            return self.client.post_all(
+                jobs, lambda _, answer: self._reply(answer), refused=refused
+            )
         except RequestFailed as error:
             shown = json.dumps(requests[error.index].prompt, ensure_ascii=False)
             shown = shown if len(shown) <= 100 else f"{shown[:100]}..."
@@ -168,9 +148,8 @@ class EndpointSampler(Remote):
         if self.api == "chat":
             messages = messages_of(request.prompt, "user")
             body |= {"messages": for_server(messages), "logprobs": True}
-            if is_open(
-                messages
-            ):  # the answer goes on in the last message; names of vLLM and SGLang
+            # The answer goes on in the last message; names of vLLM and SGLang.
+            if is_open(messages):
                 body |= {"add_generation_prompt": False, "continue_final_message": True}
             body |= {"top_logprobs": top} if top else {}
         else:
@@ -181,28 +160,27 @@ class EndpointSampler(Remote):
             body["stop"] = list(self.stop)
         return {**body, **self.extra}
 
-    def _reply(self, said: Any) -> Reply:
-        choice = said["choices"][0]
-        text = choice["message"]["content"] if self.api == "chat" else choice["text"]
+    def _reply(self, answer: Any) -> Reply:
+        choice, is_chat = answer["choices"][0], self.api == "chat"
+        text = choice["message"]["content"] if is_chat else choice["text"]
         if text is not None and not isinstance(text, str):
             raise Broken(f"a text of type {type(text).__name__}")
         reason = choice["finish_reason"]
         if not isinstance(reason, str):
             raise Broken("no finish_reason")
         text = text or ""
-        ends = [at for at in (text.find(each) for each in self.stop) if at >= 0]
+        ends = [at for at in (text.find(stop) for stop in self.stop) if at >= 0]
         text = text[: min(ends)] if ends else text
-        told = choice.get("logprobs")
-        number, tokens = (
-            (_chat_tokens(told) if self.api == "chat" else _plain_tokens(told))
-            if told
-            else (None, None)
-        )
-        usage = said.get("usage")
+        number, tokens = None, None
+        logprobs = choice.get("logprobs")
+        if logprobs:
+            number, tokens = (_chat_tokens if is_chat else _plain_tokens)(logprobs)
+        usage = answer.get("usage")
         counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
-        n_tokens = counted if type(counted) is int and counted >= 0 else number
-        logprob = sum(token.logprob for token in tokens) if tokens is not None else None
-        return Reply(Answer(text, reason, logprob, n_tokens), tokens)
+        if type(counted) is int and counted >= 0:
+            number = counted
+        logprob = None if tokens is None else sum(token.logprob for token in tokens)
+        return Reply(Answer(text, reason, logprob, number), tokens)
 
 
 def _text(prompt: Prompt) -> str:
@@ -214,56 +192,56 @@ def _text(prompt: Prompt) -> str:
     )
 
 
-def _chat_tokens(told: Any) -> tuple[int | None, tuple[Token, ...] | None]:
-    """How many tokens a chat completion has, and the tokens:
-    `{"content": [{token, logprob, top_logprobs}]}`.
+def _chat_tokens(logprobs: Any) -> tuple[int | None, tuple[Token, ...] | None]:
+    """How many tokens a chat completion has, and the tokens.
+
+    They come as `{"content": [{token, logprob, top_logprobs}]}`.
     """
-    content = told.get("content")
+    content = logprobs.get("content")
     if not content:
         return None, None
-    tops = [{t["token"]: t["logprob"] for t in each.get("top_logprobs") or ()} for each in content]
-    return len(content), _tokens(
-        [each["token"] for each in content], [each["logprob"] for each in content], tops
-    )
+    tops = []
+    for each in content:
+        top = each.get("top_logprobs") or ()
+        tops.append({other["token"]: other["logprob"] for other in top})
+    texts = [each["token"] for each in content]
+    return len(content), _tokens(texts, [each["logprob"] for each in content], tops)
 
 
-def _plain_tokens(told: Any) -> tuple[int | None, tuple[Token, ...] | None]:
-    """As `_chat_tokens`, of a plain completion: `{tokens, token_logprobs, top_logprobs}`, three
-    lists.
+def _plain_tokens(logprobs: Any) -> tuple[int | None, tuple[Token, ...] | None]:
+    """As `_chat_tokens`, of a plain completion.
+
+    Its tokens come as three lists, `{tokens, token_logprobs, top_logprobs}`.
     """
-    texts, logprobs = told.get("tokens"), told.get("token_logprobs")
-    if not texts or not logprobs:
+    texts, values = logprobs.get("tokens"), logprobs.get("token_logprobs")
+    if not texts or not values:
         return None, None
-    return len(texts), _tokens(texts, logprobs, told.get("top_logprobs") or [{}] * len(texts))
+    tops = logprobs.get("top_logprobs") or [{}] * len(texts)
+    return len(texts), _tokens(texts, values, tops)
 
 
 def _tokens(
     texts: Sequence[str], logprobs: Sequence[Any], tops: Sequence[Mapping[str, Any] | None]
 ) -> tuple[Token, ...] | None:
-    """Tokens with log-probabilities; None where that of a drawn token is none: their sum would be a
-    number all the same.
+    """Tokens with log-probabilities; None where that of a drawn token cannot be one.
 
-    An alternative may have probability 0; one whose log-probability cannot be is left out.
+    Their sum would be a number all the same. An alternative may have probability 0; one whose
+    log-probability cannot be is left out.
     """
     if not all(_is_logprob(value) and math.isfinite(value) for value in logprobs):
         return None
-    kept = [
-        {text: float(value) for text, value in (top or {}).items() if _is_logprob(value)}
-        for top in tops
-    ]
-    return tuple(
-        Token(text, float(value), top)
-        for text, value, top in zip(texts, logprobs, kept, strict=True)
-    )
+    tokens = []
+    for text, value, top in zip(texts, logprobs, tops, strict=True):
+        likely = {other: float(p) for other, p in (top or {}).items() if _is_logprob(p)}
+        tokens.append(Token(text, float(value), likely))
+    return tuple(tokens)
 
 
 def _is_logprob(value: Any) -> bool:
-    """Whether `value` can be the logarithm of a probability, but for rounding."""
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and value <= 1e-3
-    )  # NaN is not
+    """Whether `value` can be the logarithm of a probability, but for rounding; NaN cannot."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value <= 1e-3
 
 
 def _refused(_: int, error: RequestFailed) -> Reply:
     assert error.reason is not None
-    return Reply(Answer(error.message, error.reason, None, None), None)
+    return Reply(Answer(error.message, error.reason, None, None))

@@ -6,13 +6,19 @@ What the model reads is what the scorers read: the same `Encoder` makes the ids 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage, refuse
-from prefmill.sampling.samplers import Answer, Request
+from prefmill.models.contract import OnBadRow
+from prefmill.models.described import Described, changed, uncounted, unlike
+from prefmill.sampling.samplers import Answer, Request, Sampler
 from prefmill.table.conversations import is_open, messages_of
+
+if TYPE_CHECKING:
+    from prefmill.models.tokens import Encoder
+    from prefmill.sampling.decode import Decoded, Decoder
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 OnTooLong = Literal["error", "null"]
@@ -22,13 +28,12 @@ _RULE = "1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalSampler:
-    """A Transformers causal language model as a sampler: K answers a prompt, the prompt run once
-    for all of them.
+class LocalSampler(Described, Sampler):
+    """A Transformers causal language model as a sampler; a prompt runs once for its K answers.
 
     Args:
-        model: a directory that `save_pretrained` wrote, or a hub id. revision: of a hub id: a
-            commit hash pins it.
+        model: a directory that `save_pretrained` wrote, or a hub id.
+        revision: of a hub id: a commit hash pins it.
         top_p: tokens are drawn from the smallest set of likeliest ones that sums to this, after the
             temperature; 1 draws from all.
         max_new_tokens: most tokens of an answer; one that has not ended by then has the finish
@@ -42,10 +47,10 @@ class LocalSampler:
             None: the day on which a run begins.
         on_too_long: a prompt that leaves no room for `max_new_tokens` is an `error`, or has the
             finish reason `too_long` (`null`). Nothing is ever cut.
-        device: `auto`, `cpu`, `cuda`, `cuda:N`. dtype: `auto` is float32 on a CPU, the checkpoint's
-            on CUDA.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`.
+        dtype: `auto` is float32 on a CPU, the checkpoint's on CUDA.
         batch_tokens: tokens that are in work at a time: rows times their longest possible length.
-            threads: of torch.
+        threads: of torch.
 
     An answer depends on its own request alone, up to rounding of the logits: its draws come from
     its seed (`draws.py`), whatever runs beside it. An answer ends at the end tokens of the
@@ -71,124 +76,114 @@ class LocalSampler:
     batch_tokens: int | None = None
     threads: int | None = None
     trust_remote_code: bool = False
-    _state: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        )
-        said = []
-        if isinstance(self.top_p, bool) or not (
-            isinstance(self.top_p, int | float) and 0 < self.top_p <= 1
-        ):
-            said.append(f"top_p must be above 0 and at most 1; got {self.top_p!r}")
-        for name in ("max_new_tokens", "batch_tokens", "threads"):
-            value = getattr(self, name)
-            if not (value is None and name != "max_new_tokens") and (
-                type(value) is not int or value < 1
-            ):
-                said.append(f"{name} must be a whole number >= 1; got {value!r}")
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        object.__setattr__(self, "stop", stop)
+        super().__post_init__()
+
+    def _problems(self) -> list[str]:
+        problems, share = [], self.top_p
+        is_number = isinstance(share, int | float) and not isinstance(share, bool)
+        if not is_number or not 0 < share <= 1:
+            problems.append(f"top_p must be above 0 and at most 1; got {share!r}")
+        optional = ("batch_tokens", "threads")
+        counts = [name for name in optional if getattr(self, name) is not None]
+        problems += uncounted(self, "max_new_tokens", *counts)
         if not all(isinstance(text, str) and text for text in self.stop):
-            said.append(f"stop must be texts that are not empty; got {self.stop!r}")
-        if self.on_too_long not in ("error", "null"):
-            said.append(f"on_too_long is not one of ('error', 'null'); got {self.on_too_long!r}")
-        if said:
-            raise BadArgument("\n".join(f"LocalSampler: {each}" for each in said))
+            problems.append(f"stop must be texts that are not empty; got {self.stop!r}")
+        return problems + unlike(self, on_too_long=("error", "null"))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Another process gets the description, and loads for itself."""
-        return {f.name: {} if f.name == "_state" else getattr(self, f.name) for f in fields(self)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            object.__setattr__(self, name, value)
-
-    # -- loading
-    # ------------------------------------------------------------------------------------------------------------------------
-
-    def _kept(self, name: str, make: Any) -> Any:
-        if name not in self._state:
-            self._state[name] = make()
-        return self._state[name]
+    # What a run asks
 
     @property
     def name(self) -> str:
         """What a pool calls this sampler: the hub id, or the folder's name."""
-        return Path(self.model).resolve().name if Path(self.model).is_dir() else str(self.model)
+        folder = Path(self.model)
+        return folder.resolve().name if folder.is_dir() else str(self.model)
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
         """Everything that decides an answer but for rounding, by name."""
-        return self._kept("fingerprint", self._fingerprint)  # type: ignore[no-any-return]
+        return self._kept("fingerprint", self._fingerprint)
 
     def _fingerprint(self) -> dict[str, str]:
-        from prefmill.models import loading as models
+        from prefmill.models import loading
 
         encoder = self.encoder  # first: it refuses a folder before its code is looked for elsewhere
-        where = models.pick_device(self.device)
+        date = encoder.template_date
         return {
             "sampler": f"local:{_RULE}",
-            "model": models.content_hash(self._folder()),
+            "model": loading.content_hash(self._folder()),
             "template": encoder.fingerprint,
-            **({} if encoder.template_date is None else {"template_date": encoder.template_date}),
+            **({} if date is None else {"template_date": date}),
             "top_p": repr(float(self.top_p)),
             "max_new_tokens": str(self.max_new_tokens),
             "stop": repr(self.stop),
             "end_tokens": str(sorted(self._ends())),
             "on_too_long": self.on_too_long,
-            "dtype": models.dtype_of(self._folder(), self.dtype, where),
+            "dtype": loading.dtype_of(self._folder(), self.dtype, loading.pick_device(self.device)),
         }
+
+    @property
+    def shape(self) -> Mapping[str, Any]:
+        """What may move the last bit of a logit."""
+        import torch
+
+        threads = self.threads or torch.get_num_threads()
+        return {"batch_tokens": self.batch_tokens, "threads": threads}
+
+    def with_shape(self, shape: Mapping[str, Any]) -> Self:
+        """The same sampler with another `shape`."""
+        return self if shape == self.shape else changed(self, **shape)
 
     @property
     def printed_date(self) -> str | None:
         """The date that the template prints; None: it prints none."""
-        found: str | None = self.encoder.template_date
-        return found
+        return self.encoder.template_date
 
-    @property
-    def shape(self) -> dict[str, Any]:
-        """What may move the last bit of a logit: a resumed run goes on with the values that it
-        began with.
-        """
-        import torch
+    def on_date(self, date: str) -> Self:
+        """The same on that date, where the template prints one and none was given."""
+        if self.template_date is not None or self.printed_date is None:
+            return self
+        return changed(self, template_date=date)
 
-        return {
-            "batch_tokens": self.batch_tokens,
-            "threads": self.threads or torch.get_num_threads(),
-        }
+    def on_device(self, device: str) -> Self:
+        """The same on another device."""
+        return changed(self, device=device)
 
-    def with_shape(self, shape: Mapping[str, Any]) -> LocalSampler:
-        """The same sampler with another `shape`."""
-        return replace(self, **shape)
+    def with_bad_rows(self, on_bad_row: OnBadRow) -> Self:
+        """With `null`, prompts that are too long have no answer."""
+        return changed(self, on_too_long="null") if on_bad_row == "null" else self
+
+    def load(self) -> str:
+        """Load everything now, and say how prompts will be run (`decode.py`)."""
+        return self.decoder.way
+
+    # Loading
 
     def _folder(self) -> Path:
-        from prefmill.models import loading as models
+        from prefmill.models.loading import folder_of
 
-        return self._kept(
-            "folder", lambda: models.folder_of(str(self.model), self.revision, where="sample")
-        )  # type: ignore[no-any-return]
+        name, revision = str(self.model), self.revision
+        return self._kept("folder", lambda: folder_of(name, revision, where="sample"))
 
     @property
-    def encoder(self) -> Any:
-        """The tokenizer and its template (an `Encoder`), loaded on first use."""
+    def encoder(self) -> Encoder:
+        """The tokenizer and its template, loaded on first use."""
         return self._kept("encoder", self._encoder)
 
-    def _encoder(self) -> Any:
+    def _encoder(self) -> Encoder:
         _transformers()
-        from prefmill.models import loading as models
+        from prefmill.models.loading import load_tokenizer
         from prefmill.models.tokens import Encoder
 
         self._config()
-        tokenizer = models.load_tokenizer(
-            self._folder(), trust_remote_code=self.trust_remote_code, where="sample"
-        )
-        template = (
-            self.template
-            if self.template != "auto"
-            else "chat"
-            if tokenizer.chat_template
-            else "concat"
-        )
+        trusted = self.trust_remote_code
+        tokenizer = load_tokenizer(self._folder(), trust_remote_code=trusted, where="sample")
+        template = self.template
+        if template == "auto":
+            template = "chat" if tokenizer.chat_template else "concat"
         if template == "pair":
             raise BadArgument(
                 "sample: a prompt alone is no pair of texts; got template='pair'.",
@@ -197,49 +192,45 @@ class LocalSampler:
         return Encoder(tokenizer, template=template, template_date=self.template_date)
 
     def _config(self) -> Any:
-        from prefmill.models import loading as models
+        from prefmill.models.loading import config_of
 
-        trusted = self.trust_remote_code
-        return self._kept(
-            "config",
-            lambda: models.config_of(self._folder(), trust_remote_code=trusted, where="sample"),
-        )
+        folder, trusted = self._folder(), self.trust_remote_code
+        make = lambda: config_of(folder, trust_remote_code=trusted, where="sample")  # noqa: E731
+        return self._kept("config", make)
 
     def _ends(self) -> frozenset[int]:
         """Every token that ends an answer."""
         from transformers import GenerationConfig
 
         tokenizer = self.encoder.tokenizer
-        found: set[int] = set()
-        named = [
-            tokenizer.eos_token_id,
-            getattr(self._config().get_text_config(), "eos_token_id", None),
-        ]
+        text_config = self._config().get_text_config()
+        named = [tokenizer.eos_token_id, getattr(text_config, "eos_token_id", None)]
         if (self._folder() / "generation_config.json").is_file():
             named.append(GenerationConfig.from_pretrained(self._folder()).eos_token_id)
+        ends: set[int] = set()
         for ids in named:
-            found.update(ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
+            if ids is not None:
+                ends.update(ids if isinstance(ids, list | tuple) else [ids])
         special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-        found.update(
-            special[text] for text in self.stop if text in special
-        )  # such a text is never seen: it is not decoded
-        return frozenset(found)
+        # The text of a special token is never seen: it is not decoded.
+        ends.update(special[text] for text in self.stop if text in special)
+        return frozenset(ends)
 
     @property
-    def decoder(self) -> Any:
+    def decoder(self) -> Decoder:
         """The loaded model, probed, on first use."""
         return self._kept("decoder", self._decoder)
 
-    def _decoder(self) -> Any:
+    def _decoder(self) -> Decoder:
         encoder = self.encoder
         import torch
 
-        from prefmill.models import loading as models
+        from prefmill.models.loading import load
         from prefmill.sampling.decode import Decoder
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        loaded = models.load(
+        loaded = load(
             self._folder(),
             "causal",
             device=self.device,
@@ -247,10 +238,10 @@ class LocalSampler:
             trust_remote_code=self.trust_remote_code,
             where="sample",
         )
-        size = loaded.model.config.get_text_config().vocab_size
-        if len(encoder.tokenizer) > size:
+        size, known = loaded.model.config.get_text_config().vocab_size, len(encoder.tokenizer)
+        if known > size:
             raise BadInput(
-                f"sample: the tokenizer has {len(encoder.tokenizer):,} tokens, the model {size:,}; expected no more."
+                f"sample: the tokenizer has {known:,} tokens, the model {size:,}; expected no more."
             )
         return Decoder(
             loaded.model,
@@ -261,16 +252,10 @@ class LocalSampler:
             budget=self.batch_tokens,
         )
 
-    def load(self) -> str:
-        """Load everything now, and say how prompts will be run (`decode.py`)."""
-        return str(self.decoder.way)
+    # Sampling
 
-    # -- sampling
-    # -----------------------------------------------------------------------------------------------------------------------
-
-    def sample(self, requests: Sequence[Request]) -> list[Answer]:
-        """One answer for every request, in their order; requests of one prompt need not stand
-        together.
+    def sample(self, requests: Sequence[Request], /) -> list[Answer]:
+        """One answer for every request, in their order; those of a prompt may stand apart.
 
         Raises `BadRow` with the place of the request as its row: for a prompt that leaves no room,
         unless `on_too_long="null"`, that has no tokens, or that the template refuses.
@@ -281,37 +266,36 @@ class LocalSampler:
         decoder, tokenizer = self.decoder, self.encoder.tokenizer
         ids = self._ids(requests)
         limit = longest(self._config(), tokenizer)
-        room = None if limit is None else limit - self.max_new_tokens
-        answers: list[Answer | None] = [None] * len(requests)
-        long = [] if room is None else [i for i, row in enumerate(ids) if len(row) > room]
+        new = self.max_new_tokens
+        long = [i for i, row in enumerate(ids) if limit is not None and len(row) > limit - new]
         if self.on_too_long == "error":
-            refuse([_too_long(i, len(ids[i]), self.max_new_tokens, limit) for i in long])
-        for i in long:
-            answers[i] = Answer("", "too_long", None, None)
-        wanted = [i for i, answer in enumerate(answers) if answer is None]
+            refuse([_too_long(i, len(ids[i]), new, limit) for i in long])
+        answers = dict.fromkeys(long, Answer("", "too_long", None, None))
+        wanted = [i for i in range(len(requests)) if i not in answers]
         rows = [Row(ids[i], float(requests[i].temperature), requests[i].seed) for i in wanted]
         stops = [text for text in self.stop if text not in tokenizer.all_special_tokens]
+
+        def holds_stop(tokens: list[int]) -> bool:
+            return _cut(self._text(tokens), stops) is not None
+
         try:
-            found = decoder.decode(
-                rows,
-                (lambda tokens: _cut(self._text(tokens), stops) is not None) if stops else None,
-            )
+            drawn = decoder.decode(rows, holds_stop if stops else None)
         except BadRow as error:
             refuse([bad.at(wanted[bad.row]) for bad in error.found])
             raise
-        for i, done in zip(wanted, found, strict=True):
-            text = self._text(done.tokens, ids[i] if self._goes_on(requests[i].prompt) else ())
-            cut = _cut(text, stops)
-            text = text if cut is None else text[:cut]
-            answers[i] = Answer(
-                text, "stop" if done.ended else "length", done.logprob, len(done.tokens)
-            )
-        return [answer for answer in answers if answer is not None]
+        for i, done in zip(wanted, drawn, strict=True):
+            before = ids[i] if self._goes_on(requests[i].prompt) else ()
+            answers[i] = self._answer(done, before, stops)
+        return [answers[i] for i in range(len(requests))]
+
+    def _answer(self, done: Decoded, before: Sequence[int], stops: Sequence[str]) -> Answer:
+        text = self._text(done.tokens, before)
+        text = text[: _cut(text, stops)]
+        end = "stop" if done.ended else "length"
+        return Answer(text, end, done.logprob, len(done.tokens))
 
     def _ids(self, requests: Sequence[Request]) -> list[tuple[int, ...]]:
-        """The ids of every request's prompt; equal prompts that stand together are tokenised
-        once.
-        """
+        """The ids of every request's prompt; equal ones that stand together are made once."""
         places: list[int] = []
         prompts: list[Any] = []
         for request in requests:
@@ -319,31 +303,21 @@ class LocalSampler:
                 prompts.append(request.prompt)
             places.append(len(prompts) - 1)
         try:
-            found = [tuple(row) for row in self.encoder.prompts(prompts)]
+            ids = [tuple(row) for row in self.encoder.prompts(prompts)]
         except BadRow as error:  # about a prompt, and so about every request that has it
-            refuse(
-                [
-                    bad.at(i, where="sample")
-                    for bad in error.found
-                    for i, place in enumerate(places)
-                    if place == bad.row
-                ]
-            )
+            bad = []
+            for each in error.found:
+                rows = [i for i, place in enumerate(places) if place == each.row]
+                bad += [each.at(row, where="sample") for row in rows]
+            refuse(bad)
             raise
         what = "has no tokens at all; got an empty prompt, expected text."
-        refuse(
-            [
-                BadRow("sample", what, row=i, reason="no_tokens")
-                for i, place in enumerate(places)
-                if not found[place]
-            ]
-        )
-        return [found[place] for place in places]
+        empty = [i for i, place in enumerate(places) if not ids[place]]
+        refuse([BadRow("sample", what, row=i, reason="no_tokens") for i in empty])
+        return [ids[place] for place in places]
 
     def _goes_on(self, prompt: Any) -> bool:
-        """Whether an answer goes on in a text: in a prompt that is plain text, or in a message that
-        is open.
-        """
+        """Whether an answer goes on in a text: a prompt that is one, or a message that is open."""
         return self.encoder.template == "concat" or is_open(messages_of(prompt, "user"))
 
     def _text(self, tokens: list[int], prompt: Sequence[int] = ()) -> str:
@@ -364,7 +338,10 @@ class LocalSampler:
 
 def _too_long(row: int, tokens: int, new: int, limit: int | None) -> BadRow:
     """The error for a prompt that leaves no room for an answer."""
-    what = f"is too long; got {tokens:,} tokens and {new:,} new ones, expected at most {limit:,} together."
+    what = (
+        f"is too long; got {tokens:,} tokens and {new:,} new ones,"
+        f" expected at most {limit:,} together."
+    )
     hint = (
         "a smaller --max-new-tokens, or --on-too-long null leaves such prompts without an answer."
     )
@@ -373,8 +350,8 @@ def _too_long(row: int, tokens: int, new: int, limit: int | None) -> BadRow:
 
 def _cut(text: str, stops: Sequence[str]) -> int | None:
     """Where the first of the stop strings begins; None: there is none."""
-    found = [place for place in (text.find(stop) for stop in stops) if place >= 0]
-    return min(found) if found else None
+    places = [place for place in (text.find(stop) for stop in stops) if place >= 0]
+    return min(places, default=None)
 
 
 def _transformers() -> None:

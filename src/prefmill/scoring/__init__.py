@@ -1,23 +1,19 @@
-"""Scoring: what turns candidates into numbers. Arrow, NumPy and torch only, so that it runs
-wherever a GPU is; torch is loaded on first use.
+"""Scoring: what turns candidates into numbers.
 
-    tokens.py     conversations to token ids          packing.py    token rows to flat streams,
-    prompts once templates.py  chat templates, bounded, on a date  functions.py  what decides a
-    function's values attention.py  attention over streams              engine.py     runs a model
-    over streams or batches; the probe; memory heads.py      what is read off a model
-    models.py     loads models and names them by content reward.py     RewardModel, LogProb,
-    ImplicitReward    scorers.py    the protocol, functions, Ensemble    cache.py  scores by content
-    judge.py      a language model as a judge       rubrics.py    what it is asked, and what its
-    answers mean endpoint.py   reward models behind a server     parity.py     what is wrong with a
-    server's scores
+Arrow, NumPy and torch only, so that it runs wherever a GPU is; each is loaded on first use.
 """
 
 from __future__ import annotations
 
-from prefmill.scoring.endpoint import EndpointScorer
-from prefmill.scoring.judge import JudgeScorer
-from prefmill.scoring.reward import ImplicitReward, LogProb, RewardModel
-from prefmill.scoring.scorers import Ensemble, FunctionScorer, Scored, Scorer
+from typing import TYPE_CHECKING
+
+from prefmill.models.described import loaded
+
+if TYPE_CHECKING:
+    from prefmill.scoring.endpoint import EndpointScorer
+    from prefmill.scoring.judge import JudgeScorer
+    from prefmill.scoring.reward import ImplicitReward, LogProb, RewardModel
+    from prefmill.scoring.scorers import Ensemble, FunctionScorer, Scored, Scorer
 
 __all__ = [
     "EndpointScorer",
@@ -30,3 +26,17 @@ __all__ = [
     "Scored",
     "Scorer",
 ]
+
+_HOMES = {
+    "endpoint": ("EndpointScorer",),
+    "judge": ("JudgeScorer",),
+    "reward": ("ImplicitReward", "LogProb", "RewardModel"),
+    "scorers": ("Ensemble", "FunctionScorer", "Scored", "Scorer"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            return loaded(f"prefmill.scoring.{module}:{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

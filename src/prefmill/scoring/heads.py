@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from prefmill.errors import BadInput
-from prefmill.models.loading import is_stock
+from prefmill.models.labels import is_stock
 from prefmill.models.probe import running
 from prefmill.models.tokens import Longs, TokenRows
 from prefmill.scoring.attention import to_device

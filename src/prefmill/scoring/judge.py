@@ -1,5 +1,4 @@
-"""A language model as a judge: `JudgeScorer` rates completions, or compares those of a prompt with
-one another.
+"""A language model as a judge: `JudgeScorer` rates completions, or compares those of a prompt.
 
 Sources: Lee et al. 2023, "RLAIF" (arXiv 2309.00267): ratings as expectations over tokens, both
 orders against position bias; Tunstall et al. 2023, "Zephyr", and Cui et al. 2023, "UltraFeedback":
@@ -11,18 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 
 from prefmill.errors import BAD_ROW, BadArgument, BadRow, RequestFailed, refuse
-from prefmill.sampling.endpoint import Reply
-from prefmill.sampling.samplers import Request
+from prefmill.models.contract import OnBadRow
+from prefmill.models.described import Described, changed, uncounted, unlike
+from prefmill.sampling.kinds import sampler_from
+from prefmill.sampling.samplers import Reply, Request, as_sampler
 from prefmill.scoring.rubrics import (
     SCALE,
     Mode,
@@ -32,7 +33,7 @@ from prefmill.scoring.rubrics import (
     parse_verdict,
     rubric_of,
 )
-from prefmill.scoring.scorers import Floats, Scored
+from prefmill.scoring.scorers import Floats, Scored, Staged
 from prefmill.table.conversations import row_texts
 
 Schedule = Literal["all", "baseline"]
@@ -43,6 +44,11 @@ _UNANSWERED = frozenset(BAD_ROW)
 _INCOMPLETE = ("length", "content_filter")
 #: how answers are read (`rubrics.py`): another number is another score
 _PARSER = "2"
+#: what a candidate wins by the verdicts as A and as B; all others are a tie
+_WINS = {"AB": 1.0, "BA": 0.0}
+#: a judge's options that are its sampler's: of a server, and of a model in this process
+_OF_SERVER = ("url", "concurrency", "rate_limit", "retries", "timeout", "api_key_env", "extra")
+_OF_LOCAL = ("device", "dtype", "template_date")
 
 
 @dataclass(frozen=True)
@@ -51,41 +57,53 @@ class Questions:
 
     rows      of the batch
     requests  each asked once
+    asked_by  for each request, the row that it is about (pairwise: the one shown first)
     about     rating: for each row, its request; pairwise: unused
     groups    pairwise: the candidates of each prompt
     """
 
     rows: int
     requests: list[Request]
-    asked_by: list[
-        int
-    ]  #: for each request, the row of the batch that it is about (pairwise: the one shown first)
+    asked_by: list[int]
     about: list[int]
     groups: list[Candidates]
 
     def rows_of(self, request: int) -> list[int]:
         """The rows of the batch that a request is about."""
-        return [row for row, its in enumerate(self.about) if its == request] or [
-            self.asked_by[request]
-        ]
+        rows = [row for row, its in enumerate(self.about) if its == request]
+        return rows or [self.asked_by[request]]
 
 
 #: first candidate, second candidate, the requests in both orders
 Match = tuple[int, int, int, int]
+#: score, further number, verdict and reason of every row
+Read = tuple[Floats, Floats, list[str | None], list[str | None]]
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The candidates of one prompt: for each distinct text the rows that have it, and the matches
-    (first, second, request, request).
-    """
+    """The candidates of one prompt: the rows of each distinct text, and the matches."""
 
     rows: list[list[int]]
     matches: list[Match]
 
+    def places(self) -> list[int]:
+        """For each candidate, the place of its first row among the rows of the prompt."""
+        rows = sorted(row for of_text in self.rows for row in of_text)
+        place = {row: number for number, row in enumerate(rows)}
+        return [place[of_text[0]] for of_text in self.rows]
+
+    def matches_of(self) -> list[list[Match]]:
+        """For each candidate, the matches that it is in."""
+        matches: list[list[Match]] = [[] for _ in self.rows]
+        for match in self.matches:
+            matches[match[0]].append(match)
+            matches[match[1]].append(match)
+        return matches
+
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeScorer:
+class JudgeScorer(Described, Staged):
     """A judge's score for every row: AI feedback.
 
     Args:
@@ -122,11 +140,11 @@ class JudgeScorer:
     >>> class Short:  # a judge that likes short answers
     ...     fingerprint = {"sampler": "short"}
     ...     def sample(self, requests):
-    ...         return [Answer("9" if len(r.prompt[0]["content"]) < 12 else "2", "stop", None, 1) for r in requests]
+    ...         texts = [request.prompt[0]["content"] for request in requests]
+    ...         return [Answer("9" if len(t) < 12 else "2", "stop", None, 1) for t in texts]
     >>> judge = JudgeScorer(sampler=Short(), rubric="{prompt}: {completion}")
-    >>> scored = judge.run(judge.prepare(pa.record_batch({"prompt": ["p", "p"], "completion": ["a", "quite a long one"]})))
-    >>> scored.columns["score"].tolist(), scored.texts["verdict"]
-    ([9.0, 2.0], ['9', '2'])
+    >>> judge(pa.record_batch({"prompt": ["p", "p"], "completion": ["a", "quite a long one"]}))
+    array([9., 2.])
     """
 
     sampler: Any
@@ -141,57 +159,79 @@ class JudgeScorer:
     price_in: float | None = None
     price_out: float | None = None
 
+    #: what an option of the command line may say to the sampler
+    options_of_parts: ClassVar[tuple[str, ...]] = (*_OF_SERVER, *_OF_LOCAL, "max_new_tokens")
+
+    @classmethod
+    def from_options(cls, model: str, options: Mapping[str, Any]) -> Self:
+        """A judge over the sampler that the same options describe: a server's with a `url`."""
+        is_remote = "url" in options
+        for name in _OF_LOCAL if is_remote else _OF_SERVER:
+            if name not in options:
+                continue
+            flag = f"--{name.replace('_', '-')}"
+            if is_remote:
+                raise BadArgument(f"{flag} has no meaning with --url: the server has its own.")
+            raise BadArgument(f"{flag} needs a server.", hint="--url http://HOST:PORT/v1")
+        names = {f.name for f in fields(cls)}
+        own = {name: value for name, value in options.items() if name in names}
+        sampler = {name: value for name, value in options.items() if name not in names}
+        if not is_remote:
+            sampler["on_too_long"] = own.get("on_refused", "error")
+            sampler["device"] = options.get("device", ["auto"])[0]
+        return cls(sampler=sampler_from({"model": model, **sampler}), **own)
+
     def __post_init__(self) -> None:
-        said = []
-        if not callable(getattr(self.sampler, "sample", None)):
-            said.append(f"sampler must be a Sampler; got {type(self.sampler).__name__}")
-        for name, allowed in (
-            ("mode", ("rating", "pairwise")),
-            ("schedule", ("all", "baseline")),
-            ("on_refused", ("error", "null")),
-        ):
-            if getattr(self, name) not in allowed:
-                said.append(f"{name} is not one of {allowed}; got {getattr(self, name)!r}")
-        if self.max_pairs is not None and (type(self.max_pairs) is not int or self.max_pairs < 1):
-            said.append(f"max_pairs must be a whole number >= 1 or None; got {self.max_pairs!r}")
-        scale = self.scale if isinstance(self.scale, list | tuple) else ()
-        numbers = [
-            float(n)
-            for n in scale
-            if isinstance(n, int | float) and not isinstance(n, bool) and np.isfinite(n)
-        ]
-        if len(scale) != 2 or len(numbers) != 2 or not 0 <= numbers[0] < numbers[1]:
-            said.append(
-                f"scale must be two numbers, the lower one first and not below 0; got {self.scale!r}"
-            )
-        elif self.mode == "rating" and self.rubric is None and tuple(numbers) != SCALE:
-            said.append(
-                f"the default rubric asks for 1 to 10; got scale {self.scale!r}: give a rubric that asks for it"
-            )
-        else:
-            object.__setattr__(self, "scale", (numbers[0], numbers[1]))
-        if self.mode == "rating" and (self.max_pairs is not None or self.schedule != "all"):
-            said.append("schedule and max_pairs are for mode 'pairwise'; got mode 'rating'")
-        if type(self.top_logprobs) is not int or self.top_logprobs < 0:
-            said.append(f"top_logprobs must be a whole number >= 0; got {self.top_logprobs!r}")
-        for name in ("price_in", "price_out"):
-            price = getattr(self, name)
-            if price is not None and not (isinstance(price, int | float) and 0 <= price < np.inf):
-                said.append(f"{name} must be a number >= 0 or None; got {price!r}")
-        if said:
-            raise BadArgument("\n".join(f"JudgeScorer: {each}" for each in said))
+        super().__post_init__()
+        low, high = self.scale
+        object.__setattr__(self, "scale", (float(low), float(high)))
         object.__setattr__(self, "rubric", rubric_of(self.rubric, self.mode))
+        object.__setattr__(self, "sampler", as_sampler(self.sampler))
+
+    def _problems(self) -> list[str]:
+        problems = []
+        if as_sampler(self.sampler) is None:
+            problems.append(f"sampler must be a Sampler; got {type(self.sampler).__name__}")
+        problems += unlike(self, mode=("rating", "pairwise"), schedule=("all", "baseline"))
+        problems += unlike(self, on_refused=("error", "null"))
+        if self.max_pairs is not None:
+            problems += uncounted(self, "max_pairs", suffix=" or None")
+        problems += self._problems_of_scale()
+        is_pairwise = self.max_pairs is not None or self.schedule != "all"
+        if self.mode == "rating" and is_pairwise:
+            problems.append("schedule and max_pairs are for mode 'pairwise'; got mode 'rating'")
+        problems += uncounted(self, "top_logprobs", least=0)
+        for name, price in (("price_in", self.price_in), ("price_out", self.price_out)):
+            if price is None or (isinstance(price, int | float) and 0 <= price < np.inf):
+                continue
+            problems.append(f"{name} must be a number >= 0 or None; got {price!r}")
+        return problems
+
+    def _problems_of_scale(self) -> list[str]:
+        scale = self.scale if isinstance(self.scale, list | tuple) else ()
+        numbers = [n for n in scale if isinstance(n, int | float) and not isinstance(n, bool)]
+        if len(scale) != 2 or len(numbers) != 2 or not 0 <= numbers[0] < numbers[1] < np.inf:
+            return [
+                "scale must be two numbers, the lower one first and not below 0;"
+                f" got {self.scale!r}"
+            ]
+        if self.mode == "rating" and self.rubric is None and tuple(numbers) != SCALE:
+            return [
+                f"the default rubric asks for 1 to 10; got scale {self.scale!r}:"
+                " give a rubric that asks for it"
+            ]
+        return []
+
+    # What a run asks
 
     @property
     def columns(self) -> tuple[str, ...]:
         """score, and rating or comparisons."""
-        return ("score", "rating") if self.mode == "rating" else ("score", "comparisons")
+        return ("score", "rating" if self.mode == "rating" else "comparisons")
 
     @property
     def compares(self) -> bool:
-        """Whether a row's score hangs on the other rows of its prompt: then no prompt may be
-        cut.
-        """
+        """A comparing judge does."""
         return self.mode == "pairwise"
 
     @property
@@ -214,47 +254,59 @@ class JudgeScorer:
             "scale": repr(self.scale),
             "parser": _PARSER,
         }
-        return {
-            **own,
-            **{f"sampler.{name}": value for name, value in self.sampler.fingerprint.items()},
-        }
+        sampler = self.sampler.fingerprint
+        return own | {f"sampler.{name}": value for name, value in sampler.items()}
 
     @property
-    def shape(self) -> dict[str, Any]:
+    def shape(self) -> Mapping[str, Any]:
         """That of the sampler."""
-        return dict(getattr(self.sampler, "shape", {}))
+        return self.sampler.shape  # type: ignore[no-any-return]
 
-    def with_shape(self, shape: Mapping[str, Any]) -> JudgeScorer:
+    def with_shape(self, shape: Mapping[str, Any]) -> Self:
         """The same judge, its sampler with another shape."""
-        return replace(self, sampler=self.sampler.with_shape(shape))
+        return changed(self, sampler=self.sampler.with_shape(shape))
+
+    @property
+    def printed_date(self) -> str | None:
+        """That of the sampler."""
+        return self.sampler.printed_date  # type: ignore[no-any-return]
+
+    def on_date(self, date: str) -> Self:
+        """The same judge, its sampler on that date."""
+        return changed(self, sampler=self.sampler.on_date(date))
+
+    def on_device(self, device: str) -> Self:
+        """The same judge, its sampler on that device."""
+        return changed(self, sampler=self.sampler.on_device(device))
+
+    def with_bad_rows(self, on_bad_row: OnBadRow) -> Self:
+        """With `null`, rows whose requests cannot be answered have no score."""
+        if on_bad_row == "error":
+            return self
+        return changed(self, on_refused="null", sampler=self.sampler.with_bad_rows(on_bad_row))
 
     def cost(self, counts: Mapping[str, int]) -> float | None:
         """What the tokens of `counts` cost, where a price is known."""
         if self.price_in is None and self.price_out is None:
             return None
-        tokens = counts.get("tokens_in", 0) * (self.price_in or 0.0) + counts.get(
-            "tokens_out", 0
-        ) * (self.price_out or 0.0)
-        return round(tokens / 1e6, 6)
+        read = counts.get("tokens_in", 0) * (self.price_in or 0.0)
+        written = counts.get("tokens_out", 0) * (self.price_out or 0.0)
+        return round((read + written) / 1e6, 6)
 
-    # -- asking
-    # -------------------------------------------------------------------------------------------------------------------------
+    # Asking
 
     def prepare(self, batch: pa.RecordBatch) -> Questions:
         """What has to be asked about a batch."""
         prompts, completions = row_texts(
             "judge", batch["prompt"].to_pylist(), batch["completion"].to_pylist()
         )
-        return (
-            self._ratings(prompts, completions)
-            if self.mode == "rating"
-            else self._pairs(batch, prompts, completions)
-        )
+        if self.mode == "rating":
+            return self._ratings(prompts, completions)
+        return self._pairs(batch, prompts, completions)
 
     def _request(self, **values: str) -> Request:
-        return Request(
-            [{"role": "user", "content": filled(str(self.rubric), values)}], temperature=0.0, seed=0
-        )
+        question = {"role": "user", "content": filled(str(self.rubric), values)}
+        return Request([question], temperature=0.0, seed=0)
 
     def _ratings(self, prompts: list[str], completions: list[str]) -> Questions:
         known: dict[tuple[str, str], int] = {}
@@ -279,13 +331,14 @@ class JudgeScorer:
         requests: list[Request] = []
         asked_by: list[int] = []
         groups = []
-        for texts in members.values():
-            said, rows = list(texts), list(texts.values())
+        for rows_of_text in members.values():
+            texts, rows = list(rows_of_text), list(rows_of_text.values())
+            prompt = prompts[rows[0][0]]
             matches = []
-            for first, second in pairs_of(len(said), self.schedule, self.max_pairs):
+            for first, second in pairs_of(len(texts), self.schedule, self.max_pairs):
                 matches.append((first, second, len(requests), len(requests) + 1))
                 for a, b in ((first, second), (second, first)):
-                    requests.append(self._request(prompt=prompts[rows[0][0]], a=said[a], b=said[b]))
+                    requests.append(self._request(prompt=prompt, a=texts[a], b=texts[b]))
                     asked_by.append(rows[a][0])
             groups.append(Candidates(rows, matches))
         return Questions(len(prompts), requests, asked_by, [], groups)
@@ -293,83 +346,56 @@ class JudgeScorer:
     def run(self, prepared: Questions) -> Scored:
         """Ask, and read the answers."""
         replies, counts = self._ask(prepared)
-        found = (
-            self._rated(prepared, replies)
-            if self.mode == "rating"
-            else self._compared(prepared, replies)
-        )
-        score, other, verdicts, reasons = found
+        read = self._rated if self.mode == "rating" else self._compared
+        score, other, verdicts, reasons = read(prepared, replies)
         null = np.array([reason is not None for reason in reasons], bool)
         columns = dict(zip(self.columns, (score, other), strict=True))
-        return Scored(
-            columns,
-            null if null.any() else None,
-            counts,
-            {"verdict": verdicts, "reason": reasons},
-            reasons,
-        )
+        texts = {"verdict": verdicts, "reason": reasons}
+        return Scored(columns, null if null.any() else None, counts, texts, reasons)
 
     def _ask(self, asked: Questions) -> tuple[list[Reply], dict[str, int]]:
         """The reply to every request, and what it took."""
-        if not hasattr(self.sampler, "replies"):
-            try:
-                answers = self.sampler.sample(asked.requests)
-            except BadRow as error:  # about a request, and so about every row that it is about
-                refuse(
-                    [
-                        bad.at(row, where="judge")
-                        for bad in error.found
-                        for row in asked.rows_of(bad.row)
-                    ]
-                )
-                raise
-            counts = {
-                "requests": len(answers),
-                "tokens_out": sum(answer.n_tokens or 0 for answer in answers),
-            }
-            return [Reply(answer, None) for answer in answers], counts
         before = self.sampler.usage
         top = self.top_logprobs if self.mode == "rating" else 0
+        skips = self.on_refused == "null"
         try:
-            replies = self.sampler.replies(
-                asked.requests, top=top, refusals=self.on_refused == "null"
-            )
+            replies = self.sampler.replies(asked.requests, top=top, refusals=skips)
+        except BadRow as error:  # about a request, and so about every row that it is about
+            bad = []
+            for each in error.found:
+                bad += [each.at(row, where="judge") for row in asked.rows_of(each.row)]
+            refuse(bad)
+            raise
         except RequestFailed as error:
             if error.reason is None:
                 raise
-            what = f"cannot be judged; {error.message}"
-            raise BadRow(
-                "judge", what, row=asked.asked_by[error.index], reason=error.reason
-            ) from error
-        return replies, self.sampler.usage.since(before)
+            what, row = f"cannot be judged; {error.message}", asked.asked_by[error.index]
+            raise BadRow("judge", what, row=row, reason=error.reason) from error
+        if before is not None:
+            return replies, self.sampler.usage.since(before)
+        tokens = sum(reply.answer.n_tokens or 0 for reply in replies)
+        return replies, {"requests": len(replies), "tokens_out": tokens}
 
-    # -- reading
-    # ------------------------------------------------------------------------------------------------------------------------
+    # Reading
 
-    def _rated(
-        self, asked: Questions, replies: list[Reply]
-    ) -> tuple[Floats, Floats, list[str | None], list[str | None]]:
-        read = [self._rating(reply) for reply in replies]
-        mine = [read[request] for request in asked.about]
-        score, rating = (
-            np.array([0.0 if one is None else one for one in column], float)
-            for column in _columns(mine, 2)
-        )
-        return (
-            score,
-            rating,
-            [replies[request].answer.text for request in asked.about],
-            [reason for _, _, reason in mine],
-        )
+    def _rated(self, asked: Questions, replies: list[Reply]) -> Read:
+        ratings = [self._rating(reply) for reply in replies]
+        scores, numbers = np.zeros(asked.rows), np.zeros(asked.rows)
+        verdicts: list[str | None] = []
+        reasons: list[str | None] = []
+        for row, request in enumerate(asked.about):
+            score, number, reason = ratings[request]
+            scores[row], numbers[row] = score or 0.0, number or 0.0
+            verdicts.append(replies[request].answer.text)
+            reasons.append(reason)
+        return scores, numbers, verdicts, reasons
 
     def _rating(self, reply: Reply) -> tuple[float | None, float | None, str | None]:
         """Score, number said, reason for neither."""
-        answer = reply.answer
-        if answer.finish_reason in _UNANSWERED:
-            return None, None, answer.finish_reason
-        parsed = parse_rating(
-            answer.text, cut_off=answer.finish_reason in _INCOMPLETE, scale=self.scale
-        )
+        text, end = reply.answer.text, reply.answer.finish_reason
+        if end in _UNANSWERED:
+            return None, None, end
+        parsed = parse_rating(text, cut_off=end in _INCOMPLETE, scale=self.scale)
         if isinstance(parsed, str):
             return None, None, parsed
         number, tokens = parsed[0], reply.tokens or ()
@@ -379,112 +405,74 @@ class JudgeScorer:
         expected = expected_rating(tokens, self.ten_is_one_token, self.scale)
         return number if expected is None else expected, number, None
 
-    def _compared(
-        self, asked: Questions, replies: list[Reply]
-    ) -> tuple[Floats, Floats, list[str | None], list[str | None]]:
+    def _compared(self, asked: Questions, replies: list[Reply]) -> Read:
         score, met = np.zeros(asked.rows), np.zeros(asked.rows)
         verdicts: list[str | None] = [None] * asked.rows
         reasons: list[str | None] = [None] * asked.rows
         for group in asked.groups:
-            places = {
-                row: place
-                for place, row in enumerate(sorted(row for rows in group.rows for row in rows))
-            }
-            of_candidate: list[list[Match]] = [[] for _ in group.rows]
-            for match in group.matches:
-                of_candidate[match[0]].append(match)
-                of_candidate[match[1]].append(match)
+            places, matches = group.places(), group.matches_of()
             for number, rows in enumerate(group.rows):
-                wins, void, told = self._matches(
-                    group, number, of_candidate[number], places, replies
-                )
-                reason = (
-                    None
-                    if wins
-                    else void or ("single_candidate" if len(group.rows) == 1 else "not_compared")
-                )
+                wins, void, accounts = self._won(number, matches[number], places, replies)
+                reason = None
+                if not wins:
+                    is_alone = len(group.rows) == 1
+                    reason = void or ("single_candidate" if is_alone else "not_compared")
+                verdict = json.dumps(accounts, ensure_ascii=False) if accounts else None
                 for row in rows:
-                    score[row], met[row] = (
-                        (sum(wins) / len(wins), len(wins)) if wins else (0.0, 0.0)
-                    )
-                    verdicts[row], reasons[row] = (
-                        json.dumps(told, ensure_ascii=False) if told else None,
-                        reason,
-                    )
+                    score[row] = sum(wins) / len(wins) if wins else 0.0
+                    met[row] = len(wins)
+                    verdicts[row], reasons[row] = verdict, reason
         return score, met, verdicts, reasons
 
-    def _matches(
-        self,
-        group: Candidates,
-        number: int,
-        matches: Sequence[Match],
-        places: Mapping[int, int],
-        replies: list[Reply],
+    def _won(
+        self, number: int, matches: list[Match], places: list[int], replies: list[Reply]
     ) -> tuple[list[float], str | None, list[dict[str, Any]]]:
-        """What one candidate won in its matches, why the first that does not count does not, and
-        what was said in all of them.
+        """The matches of one candidate: what it won in those that count, and what was said in all.
+
+        Between them stands why the first one that does not count does not.
         """
-        wins, void, told = [], None, []
+        wins, void, accounts = [], None, []
         for first, second, one, two in matches:
             other = second if number == first else first
-            shown_first, shown_second = (one, two) if number == first else (two, one)
-            as_a, as_b = self._verdict(replies[shown_first]), self._verdict(replies[shown_second])
-            bad = next((said for said in (as_a, as_b) if said not in ("A", "B", "C")), None)
-            won = (
-                None
-                if bad
-                else 1.0
-                if (as_a, as_b) == ("A", "B")
-                else 0.0
-                if (as_a, as_b) == ("B", "A")
-                else 0.5
-            )
+            as_a, as_b = (one, two) if number == first else (two, one)
+            letters = [self._verdict(replies[request]) for request in (as_a, as_b)]
+            bad = next((letter for letter in letters if letter not in ("A", "B", "C")), None)
+            won = None if bad else _WINS.get("".join(letters), 0.5)
             if won is None:
                 void = void or bad
             else:
                 wins.append(won)
-            told.append(
-                {
-                    "against": places[group.rows[other][0]],
-                    "as_a": replies[shown_first].answer.text,
-                    "as_b": replies[shown_second].answer.text,
-                    "win": won,
-                }
-            )
-        return wins, void, told
+            account = {
+                "against": places[other],
+                "as_a": replies[as_a].answer.text,
+                "as_b": replies[as_b].answer.text,
+                "win": won,
+            }
+            accounts.append(account)
+        return wins, void, accounts
 
     def _verdict(self, reply: Reply) -> str:
-        if reply.answer.finish_reason in _UNANSWERED:
-            return reply.answer.finish_reason
-        return parse_verdict(reply.answer.text, cut_off=reply.answer.finish_reason in _INCOMPLETE)
-
-    def __call__(self, batch: pa.RecordBatch) -> Floats:
-        """The score of each row, NaN where it has none."""
-        scored = self.run(self.prepare(batch))
-        return (
-            scored.columns["score"]
-            if scored.null is None
-            else np.where(scored.null, np.nan, scored.columns["score"])
-        )
+        end = reply.answer.finish_reason
+        if end in _UNANSWERED:
+            return end
+        return parse_verdict(reply.answer.text, cut_off=end in _INCOMPLETE)
 
 
 def pairs_of(candidates: int, schedule: Schedule, most: int | None = None) -> list[tuple[int, int]]:
-    """The pairs of candidates that meet, the lower number first: all, round by round, or each with
-    number 0; at most `most`.
+    """The pairs of candidates that meet, the lower number first; at most `most`.
 
-    In a round every candidate meets one other (one rests where their number is odd), so that after
-    `most` pairs all have met about equally
-    many: the circle method of tournaments.
+    All, round by round, or each with number 0. In a round every candidate meets one other (one
+    rests where their number is odd), so that after `most` pairs all have met about equally many:
+    the circle method of tournaments.
 
-    >>> pairs_of(4, "all"), pairs_of(4, "all", 2), pairs_of(4, "baseline")
-    ([(0, 3), (1, 2), (0, 2), (1, 3), (0, 1), (2, 3)], [(0, 3), (1, 2)], [(0, 1), (0, 2), (0, 3)])
+    >>> pairs_of(4, "all")
+    [(0, 3), (1, 2), (0, 2), (1, 3), (0, 1), (2, 3)]
+    >>> pairs_of(4, "all", 2), pairs_of(4, "baseline")
+    ([(0, 3), (1, 2)], [(0, 1), (0, 2), (0, 3)])
     """
-    pairs = (
-        ((0, other) for other in range(1, candidates))
-        if schedule == "baseline"
-        else _rounds(candidates)
-    )
-    return list(islice(pairs, most))
+    if schedule == "baseline":
+        return [(0, other) for other in range(1, candidates)][:most]
+    return list(islice(_rounds(candidates), most))
 
 
 def _rounds(candidates: int) -> Iterator[tuple[int, int]]:
@@ -495,7 +483,3 @@ def _rounds(candidates: int) -> Iterator[tuple[int, int]]:
             if max(a, b) < candidates:
                 yield min(a, b), max(a, b)
         seats = [seats[0], seats[-1], *seats[1:-1]]
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
-    return [[row[i] for row in rows] for i in range(count)]

@@ -1,7 +1,7 @@
 """Scorers: Arrow batches of (prompt, completion) in, one float per row out.
 
 A scorer is anything that can be called with a batch and gives one number a row: a plain function
-will do. Scorers of this module work in two halves, so that tokenising runs ahead of the model:
+will do. Scorers of this package work in two halves, so that tokenising runs ahead of the model:
 `prepare(batch)` needs no model, `run(prepared)` needs nothing else.
 """
 
@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import uuid
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput
+from prefmill.models.contract import OnBadRow, Part, completed
 from prefmill.scoring.functions import Unknown, content_of
 from prefmill.table.json_values import holds, is_json, with_marks
 
@@ -29,14 +31,12 @@ class Scored:
     """What a scorer gives for a batch of n rows.
 
     columns  name to float64 values, shape (n,); the first is the score
-    null     shape (n,), bool: rows that have no score and are to be null (too long); None: there
-    are none
-    counts   what happened: tokens, tokens_run, duplicates, truncated, cached, splits; requests,
-    retries, tokens_in, tokens_out of
-             servers, `retry:REASON` for one reason
-    texts    name to n texts or None, which stand behind the columns: what a judge said, and why a
-    row has no score reasons  why each of the n rows is null (`errors.BAD_ROW`), None for the
-    others; empty: no reason is known (`left_out`)
+    null     shape (n,), bool: rows that have no score and are to be null; None: there are none
+    counts   what happened: tokens, tokens_run, duplicates, truncated, cached, splits; of servers
+             requests, retries, tokens_in, tokens_out, and `retry:REASON` for one reason
+    texts    name to n texts or None, which stand after the columns: what a judge said
+    reasons  why each of the n rows is null (`errors.BAD_ROW`), None for the others; empty: no
+             reason is known (`left_out`)
 
     A row that stops the run, unless the caller allows it to be null, is raised as `BadRow`.
     """
@@ -47,56 +47,112 @@ class Scored:
     texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     reasons: Sequence[str | None] = ()
 
+    def numbers(self) -> Floats:
+        """The score of each row, NaN where it has none."""
+        score = next(iter(self.columns.values()))
+        return score if self.null is None else np.where(self.null, np.nan, score)
+
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A batch with the columns `prompt`, `completion` (text or message lists, no nulls) to one
-    number per row, in the order of the rows.
+    """What users give: a batch in, one number per row out, in the order of the rows.
 
-    The batch holds whole prompts, with all their candidates (`score_stream`: those that stand
-    together). Besides these two it has `group` (int64: rows of one prompt have one number) and the
-    input's other columns under their own names. NaN and infinity are errors of the row (`BadRow`);
-    to leave a row without a score, return a masked `pyarrow` array.
+    The batch has the columns `prompt` and `completion` (text or message lists, no nulls) and holds
+    whole prompts, with all their candidates (`score_stream`: those that stand together). It also
+    has `group` (int64: rows of one prompt have one number) and the input's other columns under
+    their own names. NaN and infinity are errors of the row (`BadRow`); to leave a row without a
+    score, return a masked `pyarrow` array.
 
-    A function may say `compares = False` (a row's score hangs on nothing but the row, so that a
-    prompt with very many candidates may come in parts) and `reads = ("gold",)` (the other columns
-    that it wants; the others are not read, and may change).
+    A function may say `compares = False` (a row's score depends on the row alone, so that a prompt
+    with very many candidates may come in parts) and `reads = ("gold",)` (the other columns that it
+    wants; the others are not read, and may change).
     """
 
     def __call__(self, batch: pa.RecordBatch, /) -> Any: ...
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
-        """What decides the scores, by name: a resumed run with another value is refused, and the
-        name is told.
+        """What decides the scores, by name.
+
+        A resumed run with another value is refused, and the name is told.
         """
         ...
 
 
 @runtime_checkable
-class Staged(Protocol):
-    """A scorer in two halves; `columns` are the names of what it gives, the score first; `texts`,
-    where it has them, of its texts.
+class Staged(Part, Protocol):
+    """A scorer in two halves: everything that a run asks of it.
 
-    `compares` says whether a row's score hangs on the other rows of its prompt (without it: yes),
-    `reads` names further columns of the input that it wants (without it: none; None: all).
+    `fingerprint`, `columns`, `prepare` and `run` are needed. A class that inherits from this has
+    the defaults written here for the rest; an object that does not is given them (`as_scorer`).
     """
 
     @property
-    def columns(self) -> tuple[str, ...]: ...
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """The names of the numbers that it gives, the score first."""
+
     @property
-    def fingerprint(self) -> Mapping[str, str]: ...
-    def prepare(self, batch: pa.RecordBatch) -> Any: ...
-    def run(self, prepared: Any) -> Scored: ...
+    def texts(self) -> tuple[str, ...]:
+        """The names of the texts that it gives besides."""
+        return ()
+
+    @property
+    def compares(self) -> bool | None:
+        """Whether a row's score depends on the other rows of its prompt.
+
+        Then no prompt may be cut, and a stream in which a prompt's rows stand apart is refused.
+        None: it may, so no prompt is cut.
+        """
+        return None
+
+    @property
+    def reads(self) -> tuple[str, ...] | None:
+        """Further columns of the input that it wants; None: all."""
+        return ()
+
+    @property
+    def chunk_tokens(self) -> int | None:
+        """Tokens that a chunk should have at least, where its device needs many to be busy."""
+        return None
+
+    @property
+    def way(self) -> str:
+        """How rows are run, as far as a model is loaded."""
+        return ""
+
+    @abstractmethod
+    def prepare(self, batch: pa.RecordBatch, /) -> Any:
+        """The first half: runs ahead of the model, in a thread of its own."""
+
+    @abstractmethod
+    def run(self, prepared: Any, /) -> Scored:
+        """The second half."""
+
+    def start(self, prepared: Any, /) -> Callable[[], Scored]:
+        """Begin `run`, and return what gives the scores, to be called once, from any thread.
+
+        By default the scores are there when this returns. What runs on a GPU may go on meanwhile.
+        """
+        scored = self.run(prepared)
+        return lambda: scored
+
+    def cost(self, counts: Mapping[str, int], /) -> float | None:
+        """What `counts` cost, where a price is known."""
+        return None
+
+    def __call__(self, batch: pa.RecordBatch, /) -> Any:
+        """The score of each row, NaN where it has none."""
+        return self.run(self.prepare(batch)).numbers()
 
 
 @dataclass(frozen=True)
-class FunctionScorer:
+class FunctionScorer(Staged):
     """A plain function as a scorer; `pm.score(scorer=f)` wraps it so.
 
-    >>> scorer = FunctionScorer(lambda batch: [len(text) for text in batch["completion"].to_pylist()])
+    >>> scorer = FunctionScorer(lambda batch: [len(t) for t in batch["completion"].to_pylist()])
     >>> batch = pa.record_batch({"prompt": ["p", "p"], "completion": ["a", "bcd"]})
-    >>> scorer.run(scorer.prepare(batch)).columns["score"]
+    >>> scorer(batch)
     array([1., 3.])
     """
 
@@ -105,27 +161,29 @@ class FunctionScorer:
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
-        """The function's own `fingerprint` if it has one, else its name and a hash of all that it
-        reaches.
+        """The function's own `fingerprint`, else its name and a hash of all that it reaches.
 
         Where that cannot be told (`functions.py`) the fingerprint is another one every time, so
         that nothing of another run is used again.
         """
-        own = getattr(self.function, "fingerprint", None)
+        function = self.function
+        own = getattr(function, "fingerprint", None)
         if own is not None:
             return own if isinstance(own, Mapping) else {"function": str(own)}
-        name = f"{getattr(self.function, '__module__', '')}.{getattr(self.function, '__qualname__', type(self.function).__qualname__)}"
+        module = getattr(function, "__module__", "")
+        name = getattr(function, "__qualname__", type(function).__qualname__)
         try:
-            content = content_of(self.function)
+            content = content_of(function)
         except Unknown as unknown:
             advice = "an attribute fingerprint of the function would tell"
             content = f"not to be compared, for {unknown}; {advice} ({uuid.uuid4().hex[:8]})"
-        return {"function": name, "content": content}
+        return {"function": f"{module}.{name}", "content": content}
 
     @property
-    def compares(self) -> bool:
-        """Whether it may rank inside a prompt: unless the function says no."""
-        return bool(getattr(self.function, "compares", True))
+    def compares(self) -> bool | None:
+        """Whether it compares, as far as the function says."""
+        compares = getattr(self.function, "compares", None)
+        return None if compares is None else bool(compares)
 
     @property
     def reads(self) -> tuple[str, ...] | None:
@@ -141,43 +199,53 @@ class FunctionScorer:
 
     def run(self, prepared: pa.RecordBatch) -> Scored:
         """Call the function and check that it gave one number per row."""
-        found = self.function(prepared)
-        null = None
         try:
-            if isinstance(found, pa.ChunkedArray):
-                found = found.combine_chunks()
-            if isinstance(found, pa.Array):
-                null = np.asarray(found.is_null())
-                found = found.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
-            elif isinstance(found, np.ma.MaskedArray):
-                null, found = np.ma.getmaskarray(found), found.filled(0)
-            elif hasattr(found, "detach"):  # a tensor; NumPy has no bfloat16
-                found = found.detach().double().cpu()
-            values = np.asarray(found, dtype=np.float64)
-        except (TypeError, ValueError, pa.ArrowException) as error:
+            values, null = _numbers(self.function(prepared))
+        except _NotNumbers as error:
             raise BadInput(
                 f"score: the scorer gave no numbers; {error}.",
                 hint="return one float for every row.",
             ) from None
         if values.shape != (prepared.num_rows,):
             raise BadInput(
-                f"score: the scorer gave values of shape {values.shape}; expected ({prepared.num_rows},): one for every row."
+                f"score: the scorer gave values of shape {values.shape};"
+                f" expected ({prepared.num_rows},): one for every row."
             )
         return Scored({"score": values}, null if null is not None and null.any() else None)
 
 
+class _NotNumbers(Exception):
+    """What a function gave cannot be read as numbers."""
+
+
+def _numbers(answer: Any) -> tuple[Floats, npt.NDArray[np.bool_] | None]:
+    """What a function gave as float64, and which of it is null."""
+    null = None
+    try:
+        if isinstance(answer, pa.ChunkedArray):
+            answer = answer.combine_chunks()
+        if isinstance(answer, pa.Array):
+            null = np.asarray(answer.is_null())
+            answer = answer.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
+        elif isinstance(answer, np.ma.MaskedArray):
+            null, answer = np.ma.getmaskarray(answer), answer.filled(0)
+        elif hasattr(answer, "detach"):  # a tensor; NumPy has no bfloat16
+            answer = answer.detach().double().cpu()
+        return np.asarray(answer, dtype=np.float64), null
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise _NotNumbers(error) from None
+
+
 @dataclass(frozen=True, kw_only=True)
-class Ensemble:
-    """Several scorers as one: the mean, the smallest, or (`worst`) the smallest after each is put
-    on one scale; each scorer's own column is kept.
+class Ensemble(Staged):
+    """Several scorers as one, with each scorer's own column.
 
     `combine`:
         mean   the mean of the scores
-        min    the smallest score: the reward model that likes the row least decides (scores must be
-            on one scale)
+        min    the smallest score: the reward model that likes the row least decides (scores must
+               be on one scale)
         worst  as min, over scores divided by `scales` (one number a scorer, for example each
-        model's standard deviation on a calibration
-               set)
+               model's standard deviation on a calibration set)
 
     A row that some scorer leaves without a score has none. Columns: score, then the name of each
     scorer with its score.
@@ -185,9 +253,8 @@ class Ensemble:
     >>> long = lambda batch: [len(t) for t in batch["completion"].to_pylist()]
     >>> calm = lambda batch: [-t.count("!") for t in batch["completion"].to_pylist()]
     >>> both = Ensemble(scorers={"long": long, "calm": calm})
-    >>> scored = both.run(both.prepare(pa.record_batch({"prompt": ["p"], "completion": ["ab!"]})))
-    >>> {name: float(column[0]) for name, column in scored.columns.items()}
-    {'score': 1.0, 'long': 3.0, 'calm': -1.0}
+    >>> both(pa.record_batch({"prompt": ["p"], "completion": ["ab!"]}))
+    array([1.])
     """
 
     scorers: Mapping[str, Any]
@@ -195,30 +262,32 @@ class Ensemble:
     scales: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        if not self.scorers:
+        names, scales = sorted(self.scorers), self.scales
+        if not names:
             raise BadArgument("ensemble: no scorers; expected at least one.")
         if self.combine not in ("mean", "min", "worst"):
             raise BadArgument(
                 f"ensemble: combine is not one of ('mean', 'min', 'worst'); got {self.combine!r}."
             )
-        if (self.combine == "worst") != (self.scales is not None) or (
-            self.scales is not None and set(self.scales) != set(self.scorers)
-        ):
+        is_scaled = scales is not None
+        if (self.combine == "worst") != is_scaled or (is_scaled and sorted(scales) != names):
             raise BadArgument(
-                f"ensemble: worst needs one scale for each of {sorted(self.scorers)}, and only worst; got {self.scales!r}."
+                f"ensemble: worst needs one scale for each of {names}, and only worst;"
+                f" got {scales!r}."
             )
-        if not all(
-            isinstance(x, int | float | np.number) and 0 < x < np.inf
-            for x in (self.scales or {}).values()
-        ):
-            raise BadArgument(f"ensemble: scales must be finite numbers > 0; got {self.scales!r}.")
-        if "score" in self.scorers:
+        for scale in (scales or {}).values():
+            if not isinstance(scale, int | float | np.number) or not 0 < scale < np.inf:
+                raise BadArgument(f"ensemble: scales must be finite numbers > 0; got {scales!r}.")
+        if "score" in names:
             raise BadArgument(
                 "ensemble: no scorer can be named 'score': that is the combined column."
             )
-        object.__setattr__(
-            self, "scorers", {name: as_scorer(scorer) for name, scorer in self.scorers.items()}
-        )
+        scorers = {name: as_scorer(scorer) for name, scorer in self.scorers.items()}
+        object.__setattr__(self, "scorers", scorers)
+
+    def _each(self, change: Callable[[str, Staged], Staged]) -> Self:
+        scorers = {name: change(name, scorer) for name, scorer in self.scorers.items()}
+        return replace(self, scorers=scorers)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -226,49 +295,63 @@ class Ensemble:
         return ("score", *self.scorers)
 
     @property
-    def compares(self) -> bool:
+    def texts(self) -> tuple[str, ...]:
+        """The texts of every scorer, its name before."""
+        texts = {name: scorer.texts for name, scorer in self.scorers.items()}
+        return tuple(f"{name}_{text}" for name in texts for text in texts[name])
+
+    @property
+    def compares(self) -> bool | None:
         """Whether one of them does."""
-        return any(getattr(scorer, "compares", True) for scorer in self.scorers.values())
+        answers = [scorer.compares for scorer in self.scorers.values()]
+        if True in answers:
+            return True
+        return None if None in answers else False
 
     @property
     def reads(self) -> tuple[str, ...] | None:
         """What one of them does; None: all columns."""
-        each = [getattr(scorer, "reads", ()) for scorer in self.scorers.values()]
-        return (
-            None if None in each else tuple(dict.fromkeys(name for reads in each for name in reads))
-        )
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The texts of every scorer, its name before."""
-        return tuple(
-            f"{name}_{text}" for name, scorer in self.scorers.items() for text in text_names(scorer)
-        )
+        wanted: dict[str, None] = {}
+        for scorer in self.scorers.values():
+            if scorer.reads is None:
+                return None
+            wanted |= dict.fromkeys(scorer.reads)
+        return tuple(wanted)
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
         """Those of the scorers, and how they are combined."""
-        parts = {
-            f"{name}.{key}": value
-            for name, scorer in self.scorers.items()
-            for key, value in scorer.fingerprint.items()
-        }
-        return {"combine": self.combine, "scales": json.dumps(self.scales, sort_keys=True), **parts}
+        parts = {"combine": self.combine, "scales": json.dumps(self.scales, sort_keys=True)}
+        for name, scorer in self.scorers.items():
+            parts |= {f"{name}.{key}": value for key, value in scorer.fingerprint.items()}
+        return parts
 
     @property
-    def shape(self) -> dict[str, Any]:
+    def shape(self) -> Mapping[str, Any]:
         """Those of the scorers."""
-        return {name: getattr(scorer, "shape", {}) for name, scorer in self.scorers.items()}
+        return {name: scorer.shape for name, scorer in self.scorers.items()}
 
-    def with_shape(self, shape: Mapping[str, Any]) -> Ensemble:
+    def with_shape(self, shape: Mapping[str, Any]) -> Self:
         """Every scorer with its own."""
-        return replace(
-            self,
-            scorers={
-                name: s.with_shape(shape[name]) if shape[name] else s
-                for name, s in self.scorers.items()
-            },
-        )
+        return self._each(lambda name, scorer: scorer.with_shape(shape[name]))
+
+    @property
+    def printed_date(self) -> str | None:
+        """The first that one of them prints."""
+        dates = (scorer.printed_date for scorer in self.scorers.values())
+        return next((date for date in dates if date), None)
+
+    def on_date(self, date: str) -> Self:
+        """Every scorer on that date."""
+        return self._each(lambda _, scorer: scorer.on_date(date))
+
+    def on_device(self, device: str) -> Self:
+        """Every scorer on that device."""
+        return self._each(lambda _, scorer: scorer.on_device(device))
+
+    def with_bad_rows(self, on_bad_row: OnBadRow) -> Self:
+        """Every scorer with its own bad rows left out."""
+        return self._each(lambda _, scorer: scorer.with_bad_rows(on_bad_row))
 
     def prepare(self, batch: pa.RecordBatch) -> dict[str, Any]:
         """Every scorer's own first half."""
@@ -277,108 +360,36 @@ class Ensemble:
     def run(self, prepared: dict[str, Any]) -> Scored:
         """Run one scorer after another."""
         done = {name: scorer.run(prepared[name]) for name, scorer in self.scorers.items()}
-        own = {name: next(iter(scored.columns.values())) for name, scored in done.items()}
-        scales = self.scales or dict.fromkeys(own, 1.0)
+        scales = self.scales or dict.fromkeys(done, 1.0)
+        own: dict[str, Floats] = {}
+        texts: dict[str, Sequence[str | None]] = {}
+        counts: dict[str, int] = {}
+        for name, scored in done.items():
+            own[name] = next(iter(scored.columns.values()))
+            texts |= {f"{name}_{text}": values for text, values in scored.texts.items()}
+            for key, number in scored.counts.items():
+                counts[key] = counts.get(key, 0) + number
         stacked = np.stack([values / scales[name] for name, values in own.items()])
         score = stacked.mean(axis=0) if self.combine == "mean" else stacked.min(axis=0)
         nulls = [scored.null for scored in done.values() if scored.null is not None]
-        counts: dict[str, int] = {}
-        for scored in done.values():
-            for key, number in scored.counts.items():
-                counts[key] = counts.get(key, 0) + number
-        texts = {
-            f"{name}_{text}": values
-            for name, scored in done.items()
-            for text, values in scored.texts.items()
-        }
-        whys = [scored.reasons for scored in done.values() if scored.reasons]
-        reasons = [next((why for why in of_row if why), None) for of_row in zip(*whys, strict=True)]
+        reasons = [scored.reasons for scored in done.values() if scored.reasons]
         return Scored(
             {"score": score, **own},
             np.logical_or.reduce(nulls) if nulls else None,
             counts,
             texts,
-            reasons,
-        )
-
-    def __call__(self, batch: pa.RecordBatch) -> Floats:
-        """The combined score of each row, NaN where it has none."""
-        scored = self.run(self.prepare(batch))
-        return (
-            scored.columns["score"]
-            if scored.null is None
-            else np.where(scored.null, np.nan, scored.columns["score"])
+            [next(filter(None, of_row), None) for of_row in zip(*reasons, strict=True)],
         )
 
 
 def as_scorer(scorer: Any) -> Staged:
-    """`scorer` in two halves: itself, or a function wrapped."""
-    # Not isinstance(scorer, Staged): before Python 3.12 that reads every member, and the
-    # fingerprint of a model is a hash of its weights.
+    """`scorer` in two halves, with the whole contract: itself, completed, or a function wrapped."""
     if callable(getattr(scorer, "prepare", None)) and callable(getattr(scorer, "run", None)):
-        return scorer  # type: ignore[no-any-return]
+        return completed(scorer, Staged)  # type: ignore[no-any-return]
     if callable(scorer):
         return FunctionScorer(scorer)
     raise BadArgument(
-        f"score: not a scorer; got {type(scorer).__name__}, expected a function over record batches, or one of RewardModel, LogProb,"
-        " ImplicitReward, JudgeScorer, EndpointScorer, Ensemble."
+        f"score: not a scorer; got {type(scorer).__name__}, expected a function over record"
+        " batches, or one of RewardModel, LogProb, ImplicitReward, JudgeScorer, EndpointScorer,"
+        " Ensemble."
     )
-
-
-def text_names(scorer: Any) -> tuple[str, ...]:
-    """The texts that `scorer` gives beside its columns."""
-    return tuple(getattr(scorer, "texts", ()))
-
-
-def printed_date(part: Any) -> str | None:
-    """The date that the templates of a scorer or sampler print (`strftime_now`), YYYY-MM-DD; None:
-    they print none.
-    """
-    if isinstance(part, Ensemble):
-        return next((date for each in part.scorers.values() if (date := printed_date(each))), None)
-    inner = (getattr(part, name, None) for name in ("sampler", "parity"))
-    own: str | None = getattr(part, "printed_date", None)
-    return own or next(
-        (date for each in inner if each is not None and (date := printed_date(each))), None
-    )
-
-
-def with_template_date(part: Any, date: str) -> Any:
-    """The same scorer or sampler on that date, where its template prints one and none was given."""
-    if printed_date(part) is None:
-        return part
-    if isinstance(part, Ensemble):
-        return replace(
-            part,
-            scorers={name: with_template_date(each, date) for name, each in part.scorers.items()},
-        )
-    changed: dict[str, Any] = {
-        name: with_template_date(getattr(part, name), date)
-        for name in ("sampler", "parity")
-        if getattr(part, name, None) is not None
-    }
-    if getattr(part, "printed_date", None) and part.template_date is None:
-        changed["template_date"] = date
-    return replace(part, **changed)
-
-
-def on_its_date(part: Any, before: Mapping[str, Any]) -> Any:
-    """A scorer or sampler on the date of the run that goes on, whose fingerprint was `before`; else
-    on today's, for the whole run.
-    """
-    date = printed_date(part)
-    if date is None:
-        return part
-    begun = (value for name, value in before.items() if name.rpartition(".")[2] == "template_date")
-    return with_template_date(part, next(begun, None) or date)
-
-
-def on_device(scorer: Any, device: str) -> Any:
-    """The same scorer on another device; functions stay as they are."""
-    if isinstance(scorer, Ensemble):
-        return replace(
-            scorer, scorers={name: on_device(each, device) for name, each in scorer.scorers.items()}
-        )
-    if hasattr(getattr(scorer, "sampler", None), "device"):  # a judge over a model in this process
-        return replace(scorer, sampler=replace(scorer.sampler, device=device))
-    return replace(scorer, device=device) if hasattr(scorer, "device") else scorer

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput, BadRow
+from prefmill.models.contract import check_on_bad_row
 from prefmill.pools.stream import (
     CHUNK_ROWS,
     LARGEST_GROUP,
@@ -27,10 +29,12 @@ from prefmill.pools.stream import (
     whole_groups,
 )
 from prefmill.sampling.samplers import whole_text
-from prefmill.scoring.bad_rows import RowGuard, check_on_bad_row, with_bad_rows
-from prefmill.scoring.scorers import Scored, as_scorer, text_names
+from prefmill.scoring.bad_rows import Ready, RowGuard
+from prefmill.scoring.scorers import Scored, Staged, as_scorer
 from prefmill.table.fits import fits_table
 from prefmill.table.roles import Roles
+
+_Longs = npt.NDArray[np.int64]
 
 
 def score_stream(
@@ -42,86 +46,112 @@ def score_stream(
     on_bad_row: Literal["error", "null"] = "error",
     **roles: Any,
 ) -> pa.RecordBatchReader:
-    """The batches of `source` with the columns of `scorer` behind theirs, in the same order; Arrow
-    in, Arrow out, a few chunks in memory.
+    """The batches of `source` with the scorer's columns after theirs, in the same order.
 
-    source  anything that `reader_of` takes; rows of one prompt should stand together
-    (`prefmill.score` sees to that itself), and have to
-            where the scorer says that it compares them.
-    scorer  a function over record batches, or `RewardModel`, `LogProb`, `ImplicitReward`,
-    `JudgeScorer`, `EndpointScorer`, `Ensemble`. on_bad_row  a row that cannot be scored
-    (`errors.BAD_ROW`) is an `error` that names it, or has a `null` score.
-    roles   `prompt`, `completion`, `id`: the columns, where they are not called so.
+    source      anything that `pools.stream.reader_of` takes; rows of one prompt should stand
+                together (`prefmill.score` sees to that itself), and have to where the scorer says
+                that it compares them.
+    scorer      a function over record batches, or `RewardModel`, `LogProb`, `ImplicitReward`,
+                `JudgeScorer`, `EndpointScorer`, `Ensemble`.
+    on_bad_row  a row that cannot be scored (`errors.BAD_ROW`) is an `error` that names it, or has
+                a `null` score.
+    roles       `prompt`, `completion`, `id`: the columns, where they are not called so.
 
-    Score columns are float64, and what a judge said is text; a row with a null prompt or completion
-    has a null score, and so has one that the scorer leaves out.
-    Reading and tokenising run ahead in their own threads. Raises `BadRow`.
+    Score columns are float64, and what a judge said is text. A row with a null prompt or
+    completion has a null score, and so has one that the scorer leaves out. Reading and tokenising
+    run ahead in their own threads. Raises `BadRow`.
 
     >>> batch = pa.record_batch({"prompt": ["p", "p"], "completion": ["a", "bcd"]})
-    >>> score_stream(batch, lambda batch: [len(t) for t in batch["completion"].to_pylist()]).read_all()["score"].to_pylist()
+    >>> lengths = lambda batch: [len(text) for text in batch["completion"].to_pylist()]
+    >>> score_stream(batch, lengths).read_all()["score"].to_pylist()
     [1.0, 3.0]
     """
     check_on_bad_row("stream", on_bad_row)
-    staged = with_bad_rows(as_scorer(scorer), on_bad_row)
-    guard = RowGuard(staged, on_bad_row)
+    staged = as_scorer(scorer).with_bad_rows(on_bad_row)
     reader = reader_of(source)
-    found = text_roles(
-        reader.schema.names,
-        roles,
-        where="stream",
-        fits=fits_table(pa.Table.from_batches([], reader.schema)),
-    )
-    others = others_of(getattr(staged, "reads", ()), reader.schema.names, found)
-    names = score_names(staged.columns, score_column, reader.schema.names, text_names(staged))
-    kinds = [pa.float64()] * len(staged.columns) + [pa.string()] * len(text_names(staged))
+    columns, empty = reader.schema.names, pa.Table.from_batches([], reader.schema)
+    texts = text_roles(columns, roles, where="stream", fits=fits_table(empty))
+    names = score_names(staged, score_column, columns)
+    kinds = [pa.float64()] * len(staged.columns) + [pa.string()] * len(staged.texts)
     schema = reader.schema
     for name, kind in zip(names, kinds, strict=True):
         schema = schema.append(pa.field(name, kind))
+    others = others_of(staged.reads, columns, texts)
+    work = _Work(RowGuard(staged, on_bad_row), texts, others, chunk_rows)
 
-    def chunks() -> Iterator[tuple[pa.Table, npt.NDArray[np.int64], pa.RecordBatch, int]]:
-        first = 0
-        seen: set[bytes] | None = set() if _insists(staged) else None
-        largest = None if compares(staged) else LARGEST_GROUP
-        for table in whole_groups(reader, prompt=found.prompt, rows=chunk_rows, largest=largest):
-            if seen is not None:
-                _refuse_scattered(table[found.prompt].combine_chunks(), seen, first)
-            usable, batch = batch_of(table, found, others)
-            yield table, usable, batch, first
-            first += table.num_rows
-
-    def prepared() -> Iterator[tuple[pa.Table, npt.NDArray[np.int64], int, Any]]:
-        for table, usable, batch, first in ahead(chunks(), name="prefmill-read"):
-            try:
-                yield table, usable, first, guard.prepare(batch)
-            except BadRow as error:
-                raise error.named(f"row {first + int(usable[error.row])}") from error
-
-    def scored() -> Iterator[pa.RecordBatch]:
-        for table, usable, first, work in ahead(prepared(), name="prefmill-tokenise"):
-            try:
-                done = guard.run(work)
-            except BadRow as error:
-                raise error.named(f"row {first + int(usable[error.row])}") from error
-            for name, column in zip(names, score_arrays(done, usable, table.num_rows), strict=True):
-                table = table.append_column(pa.field(name, column.type), column)
+    def batches() -> Iterator[pa.RecordBatch]:
+        for chunk, scored in work.scored(reader):
+            table = chunk.table
+            arrays = score_arrays(scored, chunk.usable, table.num_rows)
+            for name, array in zip(names, arrays, strict=True):
+                table = table.append_column(pa.field(name, array.type), array)
             yield from table.cast(schema).to_batches()
 
-    return pa.RecordBatchReader.from_batches(schema, scored())
+    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def score_names(
-    columns: tuple[str, ...], score_column: str, taken: list[str], texts: tuple[str, ...] = ()
-) -> list[str]:
-    """The columns that scoring adds: the score under its name, all others behind it (`score_mean`),
-    texts last (`score_verdict`).
+@dataclass(frozen=True)
+class _Chunk:
+    """Rows of the source, and the batch of those that can be scored.
+
+    first   the place of the first row in the source
+    usable  which rows of the table are in the batch
     """
-    names = [
-        score_column if name == columns[0] else f"{score_column}_{name}"
-        for name in (*columns, *texts)
-    ]
-    known = {
-        name.casefold(): name for name in taken
-    }  # names that differ in case only cannot be read again
+
+    table: pa.Table
+    first: int
+    usable: _Longs
+    batch: pa.RecordBatch
+
+    def named(self, error: BadRow) -> BadRow:
+        return error.named(f"row {self.first + int(self.usable[error.row])}")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The three stages, each of which runs ahead of the next."""
+
+    guard: RowGuard
+    roles: Roles
+    others: Sequence[str]
+    chunk_rows: int
+
+    def chunks(self, reader: pa.RecordBatchReader) -> Iterator[_Chunk]:
+        first, prompt, compares = 0, self.roles.prompt, self.guard.scorer.compares
+        seen: set[bytes] = set()
+        largest = LARGEST_GROUP if compares is False else None
+        for table in whole_groups(reader, prompt=prompt, rows=self.chunk_rows, largest=largest):
+            if compares:
+                _refuse_scattered(table[prompt].combine_chunks(), seen, first)
+            usable, batch = _batch_of(table, self.roles, self.others)
+            yield _Chunk(table, first, usable, batch)
+            first += table.num_rows
+
+    def prepared(self, reader: pa.RecordBatchReader) -> Iterator[tuple[_Chunk, Ready]]:
+        for chunk in ahead(self.chunks(reader), name="prefmill-read"):
+            try:
+                yield chunk, self.guard.prepare(chunk.batch)
+            except BadRow as error:
+                raise chunk.named(error) from error
+
+    def scored(self, reader: pa.RecordBatchReader) -> Iterator[tuple[_Chunk, Scored]]:
+        for chunk, ready in ahead(self.prepared(reader), name="prefmill-tokenise"):
+            try:
+                yield chunk, self.guard.run(ready)
+            except BadRow as error:
+                raise chunk.named(error) from error
+
+
+def score_names(scorer: Staged, score_column: str, taken: list[str]) -> list[str]:
+    """The columns that scoring adds to those that are `taken`.
+
+    The score has its name, all others stand after it (`score_mean`), texts last
+    (`score_verdict`).
+    """
+    names = [f"{score_column}_{name}" for name in (*scorer.columns, *scorer.texts)]
+    names[0] = score_column
+    # Names that differ in case only cannot be read again.
+    known = {name.casefold(): name for name in taken}
     there = [known[name.casefold()] for name in names if name.casefold() in known]
     if there:
         raise BadArgument(
@@ -136,65 +166,10 @@ def score_names(
     return names
 
 
-def batch_of(
-    table: pa.Table, roles: Roles, others: Sequence[str] = ()
-) -> tuple[npt.NDArray[np.int64], pa.RecordBatch]:
-    """The rows that can be scored, as a batch of prompt, completion, group and `others`, and which
-    rows they are, shape (their number,).
-    """
-    prompt, completion = (
-        table[roles.prompt].combine_chunks(),
-        table[roles.completion].combine_chunks(),
-    )
-    group = pa.array(np.cumsum(starts_of_groups(prompt)), pa.int64())
-    columns = {
-        "prompt": prompt,
-        "completion": completion,
-        "group": group,
-        **{name: table[name].combine_chunks() for name in others},
-    }
-    batch = pa.record_batch(columns)
-    usable = np.flatnonzero(np.asarray(prompt.is_valid()) & np.asarray(completion.is_valid()))
-    return usable, batch if len(usable) == len(prompt) else batch.take(pa.array(usable))
+def score_arrays(scored: Scored, usable: _Longs, rows: int) -> list[pa.Array]:
+    """Every column of `scored` over all `rows`, then its texts.
 
-
-def compares(scorer: Any) -> bool:
-    """Whether a row's score may hang on the other rows of its prompt: a scorer that does not say so
-    is never shown half a prompt.
-    """
-    return bool(getattr(scorer, "compares", True))
-
-
-def _insists(scorer: Any) -> bool:
-    """Whether the scorer itself says that it compares the rows of a prompt."""
-    parts = getattr(scorer, "scorers", None)
-    if parts is not None:
-        return any(_insists(part) for part in parts.values())
-    return getattr(getattr(scorer, "function", scorer), "compares", False) is True
-
-
-def _refuse_scattered(prompts: pa.Array, seen: set[bytes], first: int) -> None:
-    """Raise `BadInput` for a prompt that came before, apart from these rows; `first` is the place
-    of the first of them.
-    """
-    for row in np.flatnonzero(starts_of_groups(prompts)).tolist():
-        prompt = prompts[row].as_py()
-        if prompt is None:
-            continue
-        key = hashlib.blake2b(
-            repr(prompt).encode("utf-8", "surrogatepass"), digest_size=16
-        ).digest()
-        if key in seen:
-            raise BadInput(
-                f"stream: row {first + row} has a prompt that earlier rows have, apart from it; this scorer compares a prompt's rows.",
-                hint="sort the source by prompt; or prefmill.score, which brings them together.",
-            )
-        seen.add(key)
-
-
-def score_arrays(scored: Scored, usable: npt.NDArray[np.int64], rows: int) -> list[pa.Array]:
-    """Every column of `scored` over all `rows`, null where a row was not usable or got no score;
-    then its texts.
+    They are null where a row was not usable or got no score.
     """
     null = np.ones(rows, bool)
     null[usable] = False if scored.null is None else scored.null
@@ -204,7 +179,41 @@ def score_arrays(scored: Scored, usable: npt.NDArray[np.int64], rows: int) -> li
         column[usable] = values
         arrays.append(pa.array(column, mask=null))
     for texts in scored.texts.values():
-        said = np.full(rows, None, object)
-        said[usable] = [whole_text(text) for text in texts]
-        arrays.append(pa.array(said, pa.string()))
+        whole = np.full(rows, None, object)
+        whole[usable] = [whole_text(text) for text in texts]
+        arrays.append(pa.array(whole, pa.string()))
     return arrays
+
+
+def _batch_of(
+    table: pa.Table, roles: Roles, others: Sequence[str]
+) -> tuple[_Longs, pa.RecordBatch]:
+    """Which rows can be scored, and their batch of prompt, completion, group and `others`."""
+    prompt = table[roles.prompt].combine_chunks()
+    completion = table[roles.completion].combine_chunks()
+    group = pa.array(np.cumsum(starts_of_groups(prompt)), pa.int64())
+    columns = {"prompt": prompt, "completion": completion, "group": group}
+    columns |= {name: table[name].combine_chunks() for name in others}
+    batch = pa.record_batch(columns)
+    usable = np.flatnonzero(np.asarray(prompt.is_valid()) & np.asarray(completion.is_valid()))
+    return usable, batch if len(usable) == len(prompt) else batch.take(pa.array(usable))
+
+
+def _refuse_scattered(prompts: pa.Array, seen: set[bytes], first: int) -> None:
+    """Raise `BadInput` for a prompt that came before, apart from these rows.
+
+    `first` is the place of the first of them.
+    """
+    for row in np.flatnonzero(starts_of_groups(prompts)).tolist():
+        prompt = prompts[row].as_py()
+        if prompt is None:
+            continue
+        content = repr(prompt).encode("utf-8", "surrogatepass")
+        key = hashlib.blake2b(content, digest_size=16).digest()
+        if key in seen:
+            raise BadInput(
+                f"stream: row {first + row} has a prompt that earlier rows have, apart from it;"
+                " this scorer compares a prompt's rows.",
+                hint="sort the source by prompt; or prefmill.score, which brings them together.",
+            )
+        seen.add(key)

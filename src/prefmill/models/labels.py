@@ -1,0 +1,47 @@
+"""Which of a model's outputs is the score, and what the outputs mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefmill.errors import BadArgument
+
+
+def label_index(config: Any, label: str | int | None, outputs: int) -> int:
+    """Which of a model's `outputs` is the score: the only one, or the one named, or numbered."""
+    names = {number: str(number) for number in range(outputs)}
+    if len(config.id2label or {}) == outputs:
+        names = {int(number): str(name) for number, name in config.id2label.items()}
+    if label is None:
+        if outputs == 1:
+            return 0
+        raise BadArgument(
+            f"score: the model has {outputs} labels;"
+            f" got no label, expected one of {list(names.values())}.",
+            hint=f"--label {next(iter(names.values()))} (or its number).",
+        )
+    # A name may look like another label's number: names go first.
+    for number, name in names.items():
+        if label == name:
+            return number
+    for number in names:
+        if label in (number, str(number)):
+            return number
+    raise BadArgument(f"score: the model has no label {label!r}; got {list(names.values())}.")
+
+
+def is_stock(model: Any) -> bool:
+    """Whether a model's class is Transformers' own."""
+    return type(model).__module__.startswith("transformers.")
+
+
+def is_softmax(config: Any, outputs: int, *, is_stock: bool) -> bool:
+    """Whether a model's outputs are classes of which one holds.
+
+    Transformers' own rule: several are, unless `problem_type` says otherwise. Several outputs of
+    code that is not Transformers' (`is_stock`) are mostly attributes, and so only softmax where it
+    is said. So do pipelines, CrossEncoder and servers rank: by the probability of the label, not by
+    its output alone.
+    """
+    kind = getattr(config, "problem_type", None)
+    return outputs > 1 and (kind == "single_label_classification" or (kind is None and is_stock))
