@@ -7,23 +7,26 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from prefmill.errors import BadInput
-from prefmill.scoring.scorers import Scored
+from prefmill.scoring.scorers import Scored, Staged
 
 
 @dataclass(frozen=True)
-class Failing:
+class Failing(Staged):
     """`how`: the second device `raises`, `dies`, or all `works`."""
 
     how: str
     device: str = "auto"
     columns: ClassVar[tuple[str, ...]] = ("score",)
     fingerprint: ClassVar[dict[str, str]] = {"scorer": "failing"}
+
+    def on_device(self, device: str) -> Failing:
+        return replace(self, device=device)
 
     def load(self) -> str:
         warnings.warn(f"{self.device} is slow", stacklevel=2)

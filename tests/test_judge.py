@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 import prefmill as pm
 from prefmill.errors import BadArgument, BadInput
 from prefmill.sampling import Answer, Request
-from prefmill.sampling.endpoint import Token
+from prefmill.sampling.samplers import Token
 from prefmill.scoring.judge import pairs_of
 from prefmill.scoring.rubrics import (
     RUBRIC,
@@ -38,7 +38,6 @@ from prefmill.scoring.rubrics import (
     parse_verdict,
     rubric_of,
 )
-from prefmill.scoring.scorers import on_device
 
 POOL = pa.table(
     {
@@ -554,9 +553,9 @@ def test_another_rubric_is_another_run(tmp_path: Path) -> None:
 def test_devices() -> None:
     """A local judge moves to the device; a server has its own."""
     here = pm.JudgeScorer(sampler=pm.LocalSampler(model="m"))
-    assert on_device(here, "cuda:1").sampler.device == "cuda:1"
+    assert here.on_device("cuda:1").sampler.device == "cuda:1"
     there = pm.JudgeScorer(sampler=pm.EndpointSampler(url="http://h", model="m"))
-    assert on_device(there, "cuda:1") is there
+    assert there.on_device("cuda:1") is there
 
 
 def test_spoken() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from prefmill.errors import BadArgument, BadInput
 from prefmill.scoring.cache import ScoreCache, content_key
-from prefmill.scoring.scorers import Ensemble, FunctionScorer, Staged, as_scorer, on_device
+from prefmill.scoring.scorers import Ensemble, FunctionScorer, Staged, as_scorer
 
 torch = pytest.importorskip("torch", reason="needs the extra prefmill[score]")
 transformers = pytest.importorskip("transformers", reason="needs the extra prefmill[score]")
@@ -244,7 +244,7 @@ def test_an_ensemble_of_models_loads_nothing_until_it_scores() -> None:
     ensemble = Ensemble(scorers={"model": model})
     assert as_scorer(model) is model
     assert pickle.loads(pickle.dumps(ensemble)).scorers["model"] == model
-    assert on_device(ensemble, "cuda:1").scorers["model"].device == "cuda:1"
+    assert ensemble.on_device("cuda:1").scorers["model"].device == "cuda:1"
     with pytest.raises(BadInput, match="no directory"):
         run(ensemble)
 

@@ -25,7 +25,6 @@ from prefmill.models import templates
 from prefmill.models.templates import ChatTemplate
 from prefmill.sampling import LocalSampler
 from prefmill.scoring import Ensemble, JudgeScorer, RewardModel
-from prefmill.scoring.scorers import printed_date, with_template_date
 
 pools.one_thread()
 
@@ -121,8 +120,8 @@ def test_samples_have_one_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         JudgeScorer(sampler=sampler),
         Ensemble(scorers={"a": JudgeScorer(sampler=sampler)}),
     ):
-        assert printed_date(part) == "2026-11-29"
-        assert printed_date(with_template_date(part, "2024-02-29")) == "2024-02-29"
+        assert part.printed_date == "2026-11-29"
+        assert part.on_date("2024-02-29").printed_date == "2024-02-29"
 
 
 def test_a_template_without_a_date_has_none(tmp_path: Path) -> None:

@@ -280,49 +280,21 @@ def sample(  # one option a line: this is the manual
 
 def _sampler(options: Mapping[str, Any]) -> Any:
     """The sampler that the options describe."""
+    from prefmill.sampling.kinds import SAMPLERS, kind_for, sampler_class, sampler_from
+
     if options["model"] is None:
         raise BadArgument(
             "sample: no model named.",
             hint="--model DIR, a folder that save_pretrained wrote, or a hub id.",
         )
-    shared = ("top_p", "max_new_tokens", "stop")
-    local = (
-        "revision",
-        "template",
-        "template_date",
-        "on_too_long",
-        "device",
-        "dtype",
-        "batch_tokens",
-        "threads",
-    )
-    remote = (
-        "api_key_env",
-        "concurrency",
-        "rate_limit",
-        "retries",
-        "timeout",
-        "seed_bits",
-        "extra",
-    )
-    own, foreign = (
-        (remote, (*local, "trust_remote_code")) if options["url"] is not None else (local, remote)
-    )
-    for name in foreign:
-        if was_given(options[name]):
-            flag = f"--{name.replace('_', '-')}"
-            raise BadArgument(
-                f"{flag} has no meaning {'with' if own is remote else 'without'} --url."
-            )
-    given = {name: options[name] for name in (*shared, *own) if was_given(options[name])}
+    takes = sampler_class(kind_for(options)).options()
+    of_all = frozenset().union(*(sampler_class(kind).options() for kind in SAMPLERS))
+    names = sorted(of_all & options.keys())
+    given = {name: options[name] for name in names if was_given(options[name])}
+    for name in given:
+        if name not in takes:
+            side = "without" if options["url"] is None else "with"
+            raise BadArgument(f"--{name.replace('_', '-')} has no meaning {side} --url.")
     if "extra" in given:
         given["extra"] = json_in("extra", given["extra"])
-    if own is remote:
-        from prefmill.sampling import EndpointSampler
-
-        return EndpointSampler(url=options["url"], model=options["model"], **given)
-    from prefmill.sampling import LocalSampler
-
-    return LocalSampler(
-        model=options["model"], trust_remote_code=options["trust_remote_code"], **given
-    )
+    return sampler_from({"model": options["model"], **given})

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefmill.plans import BestOf, Pairs
+from prefmill.sampling.kinds import kind_for, sampler_class, sampler_from
+from prefmill.scoring.kinds import SCORERS, scorer_class
 
 if TYPE_CHECKING:
     from prefmill.loops.recipe import Recipe, ScoreSection
@@ -35,12 +37,12 @@ def kind_of(section: str, given: Mapping[str, Any]) -> tuple[Any, list[str]]:
             if p.kind is p.KEYWORD_ONLY
         ]
         return train_policy, [name for name in names if name not in _GIVEN_BY_THE_LOOP]
-    kind = (
-        _sampler_kind(given)
-        if section == "sample"
-        else _scorers().get(str(given.get("kind", "reward")))
-    )
-    if kind is None:
+    name = str(given.get("kind", "reward"))
+    if section == "sample":
+        kind = sampler_class(kind_for(given))
+    elif name in SCORERS:
+        kind = scorer_class(name)
+    else:
         return None, []
     names = [f.name for f in fields(kind) if f.init and f.name not in _OBJECTS]
     if section == "sample":
@@ -74,7 +76,7 @@ def select_plan(method: str) -> tuple[Any, Mapping[str, Any]]:
 def sampler_of(recipe: Recipe, policy: str) -> Any:
     """The sampler of `policy`, a folder or hub id."""
     own = recipe.sample.sampler
-    return _sampler_kind(own)(**{"model": policy, **own})
+    return sampler_from({"model": policy, **own})
 
 
 def scorer_of(section: ScoreSection) -> Any:
@@ -87,9 +89,9 @@ def built(kind: str, own: Mapping[str, Any]) -> Any:
     of [sample] that are a sampler's.
     """
     given = {_FIELD_OF.get(name, name): value for name, value in own.items()}
-    if kind == "judge" and isinstance(given.get("sampler"), Mapping):
-        given["sampler"] = _sampler_kind(given["sampler"])(**given["sampler"])
-    return _scorers()[kind](**given)
+    if isinstance(given.get("sampler"), Mapping):
+        given["sampler"] = sampler_from(given["sampler"])
+    return scorer_class(kind)(**given)
 
 
 def ratio_of(recipe: Recipe, policy: str) -> Any:
@@ -142,26 +144,3 @@ def prints_date(recipe: Recipe) -> bool:
     return "url" not in own and any(
         path.is_file() and "strftime_now" in path.read_text(encoding="utf-8") for path in files
     )
-
-
-def _sampler_kind(given: Mapping[str, Any]) -> Any:
-    if "url" in given:
-        from prefmill.sampling import EndpointSampler
-
-        return EndpointSampler
-    from prefmill.sampling import LocalSampler
-
-    return LocalSampler
-
-
-def _scorers() -> dict[str, Any]:
-    from prefmill import scoring
-
-    names = {
-        "reward": "RewardModel",
-        "logprob": "LogProb",
-        "implicit": "ImplicitReward",
-        "judge": "JudgeScorer",
-        "endpoint": "EndpointScorer",
-    }
-    return {kind: getattr(scoring, name) for kind, name in names.items() if hasattr(scoring, name)}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefmill.errors import BadArgument, PlanError, PrefmillError, nearest
+from prefmill.scoring.kinds import SCORERS
 from prefmill.table.fields import files, flag, key, maybe, number, one_of, some, text, whole
 
 
@@ -59,7 +60,7 @@ class SampleSection:
 class ScoreSection:
     """A scorer: its kind, and in `scorer` its own fields."""
 
-    kind: str = key(one_of("reward", "logprob", "implicit", "judge", "endpoint"), "reward")
+    kind: str = key(one_of(*SCORERS), "reward")
     on_bad_row: Literal["error", "null"] = key(one_of("error", "null"), "error")
     scorer: Mapping[str, Any] = field(default_factory=dict)
 

@@ -22,7 +22,8 @@ from prefmill.loops.prompts import Prompts
 from prefmill.loops.recipe import Recipe
 from prefmill.plans import BestOf
 from prefmill.progress import Progress
-from prefmill.scoring.scorers import as_scorer, with_template_date
+from prefmill.sampling.samplers import as_sampler
+from prefmill.scoring.scorers import as_scorer
 
 #: a policy's folder (or hub id) to its `Sampler`
 MakeSampler = Callable[[str], Any]
@@ -56,16 +57,15 @@ class Parts:
         for name in self.given:
             scorer = self.scorer(name)
             if scorer is not None:
-                found[name] = dict(as_scorer(scorer).fingerprint)
+                found[name] = dict(scorer.fingerprint)
         return found
 
     def sampler(self, policy: str) -> Any:
-        made = (
-            self.make_sampler(policy)
-            if self.make_sampler
-            else loop_parts.sampler_of(self.recipe, policy)
-        )
-        return with_template_date(made, self.date)
+        if self.make_sampler is None:
+            return loop_parts.sampler_of(self.recipe, policy).on_date(self.date)
+        made = self.make_sampler(policy)
+        sampler = as_sampler(made)
+        return made if sampler is None else sampler.on_date(self.date)
 
     def scorer(self, name: str) -> Any:
         """The scorer that selects (`score`) or the one that only looks on (`second`); None if there
@@ -78,13 +78,12 @@ class Parts:
             made = loop_parts.scorer_of(section)
         else:
             return None
-        return with_template_date(made, self.date)
+        return as_scorer(made).on_date(self.date)
 
     def ratio(self, policy: str) -> Any:
-        made = (
-            self.make_ratio(policy) if self.make_ratio else loop_parts.ratio_of(self.recipe, policy)
-        )
-        return with_template_date(made, self.date)
+        if self.make_ratio is None:
+            return loop_parts.ratio_of(self.recipe, policy).on_date(self.date)
+        return as_scorer(self.make_ratio(policy)).on_date(self.date)
 
     def trainer(self) -> Trainer:
         from prefmill.training.train import train_policy

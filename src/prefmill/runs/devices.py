@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from prefmill.pools.pool import Chunk, Pool
 from prefmill.pools.stream import ahead
 from prefmill.runs.resumable import FIRST
 from prefmill.scoring.bad_rows import RowGuard
-from prefmill.scoring.scorers import Scored, on_device
+from prefmill.scoring.scorers import Scored
 from prefmill.scoring.stream import score_arrays
 
 Commit = Callable[[int, Mapping[str, pa.Array], Mapping[str, int]], None]
@@ -48,8 +49,7 @@ def score_chunks(
     Reading and tokenising run ahead. Scores leave the device and go to the disk while the next
     chunk runs.
     """
-    if hasattr(guard.scorer, "load"):  # an error of loading comes before anything is read
-        guard.scorer.load()
+    guard.scorer.load()  # an error of loading comes before anything is read
     waiting: deque[tuple[Chunk, Future[int]]] = deque()
 
     def settle(most: int) -> None:
@@ -159,9 +159,7 @@ def score_on_devices(
 
 def guards_on(devices: Sequence[str], guard: RowGuard) -> list[tuple[str, RowGuard]]:
     """The same scorer on each device."""
-    return [
-        (device, RowGuard(on_device(guard.scorer, device), guard.on_bad_row)) for device in devices
-    ]
+    return [(device, replace(guard, scorer=guard.scorer.on_device(device))) for device in devices]
 
 
 def _refuse_death(worker: Any) -> None:
@@ -201,7 +199,7 @@ def _on_one_device(
     scratch.mkdir()
     try:
         score_chunks(pool, guard, numbers, scratch, commit)
-        messages.put(str(guard.scorer.load()) if hasattr(guard.scorer, "load") else "")
+        messages.put(guard.scorer.load())
     except BaseException as error:
         # A traceback does not go to another process.
         error.add_note("".join(traceback.format_exception(error)))

@@ -25,25 +25,25 @@ from prefmill.disk.hidden import temporary
 from prefmill.disk.ledger import Ledger, key_of
 from prefmill.errors import BadArgument
 from prefmill.forks import refuse_fork
+from prefmill.models.contract import OnBadRow, Part, on_its_date
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.runs.job import Reading
-from prefmill.scoring.bad_rows import OnBadRow
-from prefmill.scoring.scorers import on_its_date, printed_date
 from prefmill.writers.write import check_target, write
 
+PartT = TypeVar("PartT", bound=Part)
 Report = TypeVar("Report")
 #: The first row of something: of two counts with such a name the smaller is kept.
 FIRST = "first:"
 
 
 @dataclass(kw_only=True)
-class Resumable(ABC, Generic[Report]):
+class Resumable(ABC, Generic[PartT, Report]):
     """One run; a subclass says what a chunk is. `part` is the scorer or sampler."""
 
     command: ClassVar[str]
     part_name: ClassVar[Literal["scorer", "sampler"]]
 
-    part: Any
+    part: PartT
     target: Path
     on_bad_row: OnBadRow
     overwrite: bool
@@ -105,7 +105,7 @@ class Resumable(ABC, Generic[Report]):
                 seconds_model=round(self.seconds_model, 3),
                 peak_rss_mb=peak_rss_mb(),
                 output=str(self.target),
-                template_date=printed_date(self.part),
+                template_date=self.part.printed_date,
             )
 
     def _run(self, reading: Reading) -> int:
@@ -118,7 +118,7 @@ class Resumable(ABC, Generic[Report]):
         self.part = on_its_date(self.part, before)
         with self._opened() as self.ledger:
             begun = self.ledger.shape[self.part_name]
-            if begun not in ({}, self._part_shape):  # as it was begun, so that no bit differs
+            if begun:  # as it was begun, so that no bit differs
                 self.part = self.part.with_shape(begun)
             self.divide(self.ledger.shape)
             missing = [] if self.ledger.done else self.ledger.missing(self.sizes)
@@ -146,7 +146,7 @@ class Resumable(ABC, Generic[Report]):
 
     @property
     def _part_shape(self) -> dict[str, Any]:
-        return dict(getattr(self.part, "shape", {}))
+        return dict(self.part.shape)
 
     def _opened(self) -> Ledger:
         key = {
@@ -182,7 +182,9 @@ class Resumable(ABC, Generic[Report]):
 class Pace:
     """Progress in words: how many rows are done, how many a second, and tokens a second."""
 
-    def __init__(self, run: Resumable[Any], missing: list[int], noun: str, *, digits: int) -> None:
+    def __init__(
+        self, run: Resumable[Any, Any], missing: list[int], noun: str, *, digits: int
+    ) -> None:
         self._tell, self._noun, self._digits = run.tell, noun, digits
         self._total = int(run.sizes.sum())
         self._before = self._done = self._total - int(run.sizes[missing].sum())

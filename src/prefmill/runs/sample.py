@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Unpack
 
@@ -15,15 +15,14 @@ import polars as pl
 import pyarrow as pa
 
 from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadInput, BadRow
-from prefmill.models.remote import Remote
+from prefmill.models.contract import check_on_bad_row
 from prefmill.pools.prompts import Prompts, open_prompts
 from prefmill.progress import Progress, silent
 from prefmill.runs.job import Reading
 from prefmill.runs.resumable import FIRST, Pace, Resumable, by_reason, check_chunk_rows
 from prefmill.sampling import Answer, LocalSampler, Request
-from prefmill.sampling.samplers import whole_text
+from prefmill.sampling.samplers import Sampler, as_sampler, whole_text
 from prefmill.sampling.seeds import Asked
-from prefmill.scoring.bad_rows import check_on_bad_row, with_bad_rows
 from prefmill.table.chance import spelled
 from prefmill.table.conversations import messages_of
 
@@ -200,21 +199,20 @@ def sample(
     >>> done.prompts, done.null_prompts, done.duplicate_prompts, done.answers
     (2, 1, 1, 6)
     """
-    drawer: Any = LocalSampler(model=sampler) if isinstance(sampler, str | Path) else sampler
-    if not callable(getattr(drawer, "sample", None)):
+    is_model = isinstance(sampler, str | Path)
+    part = as_sampler(LocalSampler(model=sampler) if is_model else sampler)
+    if part is None:
         raise BadArgument(
             f"sample: not a sampler; got {type(sampler).__name__},"
             " expected a model, LocalSampler or EndpointSampler."
         )
     check_on_bad_row("sample", on_bad_row)
-    if is_dataclass(drawer):
-        drawer = with_bad_rows(drawer, on_bad_row)
     if temperatures is None:
         temperatures = TEMPERATURES[:1] if n == 1 else TEMPERATURES
     check_chunk_rows("sample", chunk_rows)
     _check_keep(keep)
     run = _Sampling(
-        part=drawer,
+        part=part.with_bad_rows(on_bad_row),
         target=Path(output),
         on_bad_row=on_bad_row,
         overwrite=overwrite,
@@ -223,14 +221,14 @@ def sample(
         prompt=prompt,
         id=id,
         keep=tuple(keep),
-        asked=Asked.of(n, temperatures, seed, stage, source or _source(drawer)),
+        asked=Asked.of(n, temperatures, seed, stage, source or part.name or type(sampler).__name__),
         chunk_rows=chunk_rows,
     )
     return run.run(reading)
 
 
 @dataclass(kw_only=True)
-class _Sampling(Resumable[SampleReport]):
+class _Sampling(Resumable[Sampler, SampleReport]):
     """Prompts, what is asked of them, and a sampler."""
 
     command: ClassVar[str] = "sample"
@@ -285,10 +283,9 @@ class _Sampling(Resumable[SampleReport]):
 
     def work(self, missing: list[int]) -> None:
         """Sample the chunks."""
-        before = self.part.usage if isinstance(self.part, Remote) else None
-        load = getattr(self.part, "load", None)
+        before = self.part.usage
         # Here, so that errors of loading are raised before anything is read.
-        self.way = str((load() if load is not None else "") or "")
+        self.way = self.part.load()
         pace = Pace(self, missing, "answers", digits=1)
         for number, frame in self.prompts.slices(self.chunk_prompts, missing):
             started = time.perf_counter()
@@ -297,8 +294,9 @@ class _Sampling(Resumable[SampleReport]):
             self.ledger.write(number, columns, counts)
             self.tokens_sampled += counts["tokens"]
             pace.add(int(self.sizes[number]), counts["tokens"], self.seconds_model)
-        if before is not None:
-            self.spent = self.part.usage.since(before)
+        after = self.part.usage
+        if before is not None and after is not None:
+            self.spent = after.since(before)
 
     def _chunk(self, frame: pl.DataFrame) -> tuple[dict[str, pa.Array], dict[str, int]]:
         """The columns of a chunk's answers, and what was counted."""
@@ -472,9 +470,3 @@ def _repeated(texts: Sequence[str | None], size: int) -> list[bool]:
             repeated.append(text is not None and text in seen)
             seen.add(text)
     return repeated
-
-
-def _source(sampler: Any) -> str:
-    """What the pool calls a sampler: its name, or that of its model."""
-    name = getattr(sampler, "name", None) or getattr(sampler, "model", None)
-    return str(name or type(sampler).__name__)

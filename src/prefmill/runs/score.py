@@ -14,16 +14,17 @@ import polars as pl
 import pyarrow as pa
 
 from prefmill.errors import BadInput
+from prefmill.models.contract import check_on_bad_row
 from prefmill.pools.pool import Pool, open_pool
 from prefmill.pools.stream import CHUNK_ROWS
 from prefmill.progress import Progress, silent
 from prefmill.runs.devices import guards_on, score_chunks, score_on_devices
 from prefmill.runs.job import Reading
 from prefmill.runs.resumable import FIRST, Pace, Resumable, by_reason, check_chunk_rows
-from prefmill.scoring.bad_rows import RowGuard, check_on_bad_row, with_bad_rows
+from prefmill.scoring.bad_rows import RowGuard
 from prefmill.scoring.reward import RewardModel
-from prefmill.scoring.scorers import as_scorer, on_device, text_names
-from prefmill.scoring.stream import compares, score_names
+from prefmill.scoring.scorers import Staged, as_scorer
+from prefmill.scoring.stream import score_names
 from prefmill.table.roles import RoleNames
 
 _SERVED = ("requests", "retries", "tokens_in", "tokens_out")
@@ -143,10 +144,10 @@ def score(
     """
     check_on_bad_row("score", on_bad_row)
     check_chunk_rows("score", chunk_rows, optional=True)
-    part: Any = RewardModel(model=scorer) if isinstance(scorer, str | Path) else as_scorer(scorer)
-    part = with_bad_rows(part, on_bad_row)
+    is_model = isinstance(scorer, str | Path)
+    part = as_scorer(RewardModel(model=scorer) if is_model else scorer).with_bad_rows(on_bad_row)
     if devices:
-        part = on_device(part, devices[0])
+        part = part.on_device(devices[0])
     run = _Scoring(
         part=part,
         target=Path(output),
@@ -163,7 +164,7 @@ def score(
 
 
 @dataclass(kw_only=True)
-class _Scoring(Resumable[ScoreReport]):
+class _Scoring(Resumable[Staged, ScoreReport]):
     """One pool and one scorer."""
 
     command: ClassVar[str] = "score"
@@ -186,19 +187,18 @@ class _Scoring(Resumable[ScoreReport]):
             self.roles,
             self.home,
             chunk_rows=self.chunk_rows or CHUNK_ROWS,
-            reads=getattr(self.part, "reads", ()),
-            whole=compares(self.part),
+            reads=self.part.reads,
+            whole=self.part.compares is not False,
             in_place=True,  # every row and column stays
             **reading,
         )
         columns = list(self.pool.source.columns.names)
-        texts = text_names(self.part)
-        self.names = score_names(self.part.columns, self.score_column, columns, texts)
+        self.names = score_names(self.part, self.score_column, columns)
 
     @property
     def schema(self) -> pl.Schema:
         """The columns of the input, then those that are made."""
-        numbers, texts = len(self.part.columns), len(text_names(self.part))
+        numbers, texts = len(self.part.columns), len(self.part.texts)
         kinds = [pa.float64()] * numbers + [pa.large_string()] * texts
         columns = self.pool.source.columns
         for name, kind in zip(self.names, kinds, strict=True):
@@ -217,7 +217,7 @@ class _Scoring(Resumable[ScoreReport]):
     def shape(self) -> dict[str, Any]:
         """Rows of a chunk; on a GPU as many as keep it busy."""
         rows = self.chunk_rows or CHUNK_ROWS
-        tokens = None if self.chunk_rows else getattr(self.part, "chunk_tokens", None)
+        tokens = None if self.chunk_rows else self.part.chunk_tokens
         if tokens:
             rows = self.pool.rows_of(tokens, self.home, least=CHUNK_ROWS)
         return {"chunk_rows": rows}
@@ -251,7 +251,7 @@ class _Scoring(Resumable[ScoreReport]):
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows of the input, in their order, with the columns after theirs."""
-        numbers, texts = len(self.part.columns), len(text_names(self.part))
+        numbers, texts = len(self.part.columns), len(self.part.texts)
         columns = [np.zeros(self.pool.rows) for _ in range(numbers)]
         nulls = np.ones(self.pool.rows, bool)
         parts: list[list[pa.Array]] = [[] for _ in range(texts)]
@@ -289,7 +289,6 @@ class _Scoring(Resumable[ScoreReport]):
         first_null = {
             reason: pool.name_of(row, self.home) for reason, row in by_reason(FIRST, counts).items()
         }
-        loaded = getattr(part, "_state", {}).get("engines")
         counted: dict[str, Any] = {name: counts.get(name, 0) for name in _COUNTS}
         return ScoreReport(
             rows_in=pool.rows,
@@ -297,8 +296,8 @@ class _Scoring(Resumable[ScoreReport]):
             null=null,
             first_null=first_null,
             retried=by_reason("retry:", counts),
-            cost=part.cost(counts) if hasattr(part, "cost") else None,
-            way=part.load() if loaded else "; ".join(self.ways),
+            cost=part.cost(counts | counted),
+            way=part.way or "; ".join(self.ways),
             columns=tuple(self.names),
             notes=pool.source.notes,
             **counted,

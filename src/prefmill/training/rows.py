@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument, BadInput, BadRow, ColumnMissing
-from prefmill.scoring.bad_rows import OnBadRow
+from prefmill.models.contract import OnBadRow
 from prefmill.table.chance import check_shares, message_keys, split_frame
 from prefmill.table.fits import fits_frame
 from prefmill.table.json_values import present

@@ -21,9 +21,10 @@ import pyarrow as pa
 from prefmill.disk.folders import check_folder, whole_folder
 from prefmill.errors import BadArgument, BadInput, BadRow
 from prefmill.forks import refuse_fork
+from prefmill.models.contract import OnBadRow, check_on_bad_row
 from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.readers.find import check_apart
-from prefmill.scoring.bad_rows import OnBadRow, RowGuard, check_on_bad_row
+from prefmill.scoring.bad_rows import RowGuard
 from prefmill.table.conversations import Conversation, conversation, messages_of, texts_of
 from prefmill.table.roles import RoleNames
 from prefmill.training.report import HeldOut, TrainReport, buckets_of, share_of, write_report
