@@ -333,7 +333,7 @@ def test_the_chain_of_the_readme_runs_on_what_the_demo_made(folder):
         if block.language == "sh" and "out/demo" in block.text
     ]
     assert len(chain) == 1
-    lines = chain[0].text.splitlines()
+    lines = chain[0].text.replace("\\\n", "").splitlines()
     assert len(lines) == 5
     for command in lines:
         done = run_in(folder, command)
