@@ -1,5 +1,6 @@
-"""Our own DuckDB connection: threads, memory, spill folder, and a fence. Never used on a connection
-handed to us.
+"""Our own DuckDB connection: threads, memory, spill folder, and a fence.
+
+Never used on a connection handed to us.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import duckdb
 from prefmill.errors import BadArgument, BadInput
 
 MB = 1 << 20
-#: DuckDB asks for 125 MB a thread; less than this, and it gives up where one thread alone would get
-#: through.
+#: DuckDB asks for 125 MB a thread; with less it gives up where one thread alone would get through.
 _THREAD_BYTES = 125 * MB
 
 
@@ -25,11 +25,13 @@ def connect(
     memory_bytes: int | None = None,
     threads: int | None = None,
     remote: bool = False,
+    ordered: bool = False,
 ) -> duckdb.DuckDBPyConnection:
-    """A fresh in-memory connection that spills to `temp_dir` and uses at most `memory_bytes` for
-    its buffers.
+    """A fresh connection that spills to `temp_dir`; its buffers take at most `memory_bytes`.
 
-    Extensions are neither loaded nor fetched unless `remote` inputs need them.
+    Extensions are neither loaded nor fetched unless `remote` inputs need them. Rows keep their
+    order where `ordered`; elsewhere positions come from the files, every result that has an order
+    asks for it, and keeping it would cost parallelism.
     """
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": remote,
@@ -39,39 +41,37 @@ def connect(
     con = duckdb.connect(config=config)
     con.execute("SET temp_directory = ?", [str(temp_dir)])
     con.execute("SET enable_progress_bar = false")
-    # Positions come from the files and every result that has an order asks for it; keeping row
-    # order would cost parallelism.
-    con.execute("SET preserve_insertion_order = false")
+    con.execute(f"SET preserve_insertion_order = {ordered}")
     # A run reads every byte range of a file once or twice; caching them only costs memory.
     con.execute("SET enable_external_file_cache = false")
-    if (
-        not remote
-    ):  # prefetching hides a network's latency; of a local file it only holds 30 MB a thread
+    if not remote:
+        # Prefetching hides a network's latency; of a local file it only holds 30 MB a thread.
         con.execute("SET disable_parquet_prefetching = true")
     if threads is None and memory_bytes is not None:
         threads = threads_in(memory_bytes)
     if threads is not None:
         con.execute("SET threads = ?", [threads])
-    if memory_bytes is None:
-        # Without a limit, memory that was freed is used again rather than handed back and faulted
-        # in anew.
+    if memory_bytes is not None:
+        con.execute("SET memory_limit = ?", [f"{memory_bytes}B"])
+    else:
+        # Memory that was freed is used again, rather than handed back and faulted in anew.
         con.execute("SET allocator_flush_threshold = '64GB'")
         con.execute("SET allocator_bulk_deallocation_flush_threshold = '64GB'")
-    else:
-        con.execute("SET memory_limit = ?", [f"{memory_bytes}B"])
     return con
 
 
 def share_of(memory_bytes: int) -> int:
-    """What of a limit on the whole process is DuckDB's: Python and its libraries take about 300 MB,
-    parts of text the rest.
+    """What of a limit on the whole process is DuckDB's.
+
+    Python and its libraries take about 300 MB, parts of text the rest.
     """
     return max(64 * MB, int((memory_bytes - 300 * MB) * 0.55))
 
 
 def threads_in(memory_bytes: int) -> int:
-    """How many threads have room: each one holds the row group that it reads, and its own part of
-    what is sorted or hashed.
+    """How many threads have room.
+
+    Each one holds the row group that it reads, and its own part of what is sorted or hashed.
     """
     return max(1, min(os.cpu_count() or 1, memory_bytes // _THREAD_BYTES))
 
@@ -88,19 +88,20 @@ def memory_told(where: str, memory_bytes: int | None) -> Iterator[None]:
                 f"{where}: neither memory nor the temporary folder has room; {first}.",
                 hint="name a disk with more room: --temp-dir.",
             ) from error
+        limit, share = memory_bytes // 1_000_000, share_of(memory_bytes) // 1_000_000
         raise BadArgument(
-            f"{where}: the memory limit is too small for this input; got {memory_bytes // 1_000_000} MB,"
-            f" of which {share_of(memory_bytes) // 1_000_000} MB are for sorting and hashing its rows.",
-            hint=f"--memory-limit {2 * memory_bytes // 1_000_000}MB (memory_bytes={2 * memory_bytes}), or no limit.",
+            f"{where}: the memory limit is too small for this input; got {limit} MB,"
+            f" of which {share} MB are for sorting and hashing its rows.",
+            hint=f"--memory-limit {2 * memory_bytes // 1_000_000}MB"
+            f" (memory_bytes={2 * memory_bytes}), or no limit.",
         ) from error
 
 
 def release(con: duckdb.DuckDBPyConnection) -> None:
     """Hand back memory that `con` has freed but kept; DuckDB does so when its limit is set."""
     ((limit,),) = con.execute("SELECT current_setting('memory_limit')").fetchall()
-    with contextlib.suppress(
-        duckdb.OutOfMemoryException
-    ):  # the setting is printed rounded: below what is in use there is nothing to give
+    # The setting is printed rounded: below what is in use there is nothing to give.
+    with contextlib.suppress(duckdb.OutOfMemoryException):
         con.execute("SET memory_limit = ?", [limit])
 
 

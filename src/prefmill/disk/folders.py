@@ -21,7 +21,7 @@ def check_folder(target: str | Path, *, overwrite: bool, where: str) -> None:
     >>> check_folder("/", overwrite=True, where="train")
     Traceback (most recent call last):
     ...
-    prefmill.errors.BadArgument: train: no folder can be written there; got '/', expected the name of a new folder.
+    prefmill.errors.BadArgument: train: no folder can be written there; got '/', ...
     """
     check_name(target, where)
     path = Path(target)

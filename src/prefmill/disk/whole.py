@@ -61,13 +61,13 @@ def check_name(target: str | Path, where: str) -> None:
     >>> check_name("s3://bucket/x.parquet", "write")
     Traceback (most recent call last):
     ...
-    prefmill.errors.BadArgument: write: outputs are local; got 's3://bucket/x.parquet', a place of the scheme 's3'.
-    Hint: write to a local file and upload it; a local folder of that name is './s3:/...'.
+    prefmill.errors.BadArgument: write: outputs are local; got 's3://bucket/x.parquet', ...
     """
     scheme = _SCHEME.match(str(target))
     if scheme:
         raise BadArgument(
-            f"{where}: outputs are local; got {str(target)!r}, a place of the scheme {scheme[1]!r}.",
+            f"{where}: outputs are local; got {str(target)!r},"
+            f" a place of the scheme {scheme[1]!r}.",
             hint="write to a local file and upload it;"
             f" a local folder of that name is './{scheme[1]}:/...'.",
         )

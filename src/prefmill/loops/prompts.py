@@ -13,11 +13,9 @@ import polars as pl
 from prefmill.disk.hidden import temporary
 from prefmill.errors import BadInput
 from prefmill.loops.recipe import PromptsSection
-from prefmill.readers import open_source
+from prefmill.pools.prompts import open_prompts
 from prefmill.table.chance import prompt_hash
-from prefmill.table.fits import fits_files
 from prefmill.table.messages import held_as_messages, messages
-from prefmill.table.roles import RoleNames, Roles
 
 
 @dataclass(frozen=True)
@@ -84,32 +82,19 @@ def load_prompts(section: PromptsSection) -> Prompts:
 def _distinct(files: Any, section: PromptsSection, counts: dict[str, int]) -> pl.DataFrame:
     """The distinct prompts of `files`, in the order of their first row."""
     with temporary() as home:
-        source = open_source([files] if isinstance(files, str) else list(files), temp_dir=home)
-        named: RoleNames = {"prompt": section.column} if section.column else {}
-        roles = Roles.resolve(
-            source.columns.names,
-            named,
-            required=("prompt",),
-            where="loop: prompts",
-            fits=fits_files(source.files),
-        )
-        frames = [pl.read_parquet(file, columns=[roles.prompt]) for file in source.files]
-        rows = pl.concat(
-            [frame.select(pl.col(roles.prompt).alias("prompt")) for frame in frames],
-            how="vertical_relaxed",
-        )
-    if held_as_messages(
-        rows.schema, ("prompt",)
-    ):  # one spelling of roles: chat templates know user and assistant only
-        rows = rows.select(prompt=messages(rows.schema, "prompt"))
-    there = rows.drop_nulls("prompt")
-    found = there.unique("prompt", keep="first", maintain_order=True)
+        inputs = [files] if isinstance(files, str) else list(files)
+        distinct = open_prompts(inputs, section.column, home, where="loop: prompts")
+        found = pl.read_parquet(distinct.path, columns=["prompt"])
+    # One spelling of roles: chat templates know user and assistant only.
+    if held_as_messages(found.schema, ("prompt",)):
+        found = found.select(prompt=messages(found.schema, "prompt"))
+        found = found.unique("prompt", keep="first", maintain_order=True)
     fitting = found
     if section.max_chars is not None:
         fitting = found.filter(chars_of("prompt", found.schema["prompt"]) <= section.max_chars)
-    counts["rows"] += rows.height
-    counts["null"] += rows.height - there.height
-    counts["repeated"] += there.height - found.height
+    counts["rows"] += distinct.rows
+    counts["null"] += distinct.nulls
+    counts["repeated"] += distinct.rows - distinct.nulls - found.height
     counts["too_long"] += found.height - fitting.height
     return fitting
 

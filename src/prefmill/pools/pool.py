@@ -1,11 +1,10 @@
-"""A pool of candidates as scoring wants it: whole prompt groups, in chunks that depend on the input
-alone, out of core.
+"""A pool of candidates as scoring wants it: whole prompt groups, in chunks, out of core.
 
 One narrow pass reads a 64-bit hash of every prompt and of every row. The row hashes name the
 content (a changed input is found out); the prompt hashes say which rows to put side by side. They
 decide nothing else: two prompts with one hash would share a chunk, never a score. Where rows of a
-prompt do not stand together, DuckDB sorts the texts into one file, spilling to disk. Memory: about
-40 bytes a row.
+prompt do not stand together, DuckDB sorts the texts into one file, spilling to disk. Chunks depend
+on the input alone. Memory: about 40 bytes a row.
 """
 
 from __future__ import annotations
@@ -22,21 +21,22 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prefmill.connection import connect, literal, quote
-from prefmill.errors import BadArgument, ColumnMissing
-from prefmill.pools.stream import others_of, paths_of, starts_of_groups, text_roles
+from prefmill.errors import ColumnMissing
+from prefmill.pools.columns import check_texts, others_of, text_roles
+from prefmill.pools.stream import LARGEST_GROUP, paths_of, starts_of_groups
 from prefmill.readers import Source, open_source
 from prefmill.table.fits import fits_files
 from prefmill.table.roles import RoleNames, Roles
 
 Longs = npt.NDArray[np.int64]
 _READ_ROWS = 32_768
-_LARGEST_GROUP = 16  # times chunk_rows
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some whole prompt groups: `number`, the rows' positions in the input, and their batch of
-    prompt, completion, group and others.
+    """Some whole prompt groups: their rows' positions in the input, and their batch.
+
+    The batch has the columns prompt, completion, group and others.
     """
 
     number: int
@@ -48,12 +48,13 @@ class Chunk:
 class Pool:
     """Rows of prompt and completion in scoring order; plain enough to be sent to another process.
 
-    files, relation  what DuckDB reads, and how
-    rows             of the input; `order` are the positions of those that can be scored, shape
-    (scorable,), None: all, in order starts           where groups begin, in places of `order`,
-    shape (groups,) bounds           where chunks begin and end, in places of `order`, shape (chunks
-    + 1,) others           further columns of the input that the scorer reads
-    whole            no group is cut, however many rows it has
+    relation  the rows that can be scored, as DuckDB reads them
+    rows      of the input
+    order     positions of the rows that can be scored, shape (scorable,); None: all, in order
+    starts    where groups begin, in places of `order`, shape (groups,)
+    bounds    where chunks begin and end, in places of `order`, shape (chunks + 1,)
+    others    further columns of the input that the scorer reads
+    whole     no group is cut, however many rows it has
     """
 
     source: Source
@@ -71,20 +72,18 @@ class Pool:
 
     def in_chunks(self, chunk_rows: int) -> Pool:
         """The same pool in chunks of about `chunk_rows` rows."""
-        return replace(
-            self, bounds=_bounds(self.starts, int(self.bounds[-1]), chunk_rows, whole=self.whole)
-        )
+        bounds = _bounds(self.starts, int(self.bounds[-1]), chunk_rows, whole=self.whole)
+        return replace(self, bounds=bounds)
 
     def rows_of(self, tokens: int, home: Path, *, least: int) -> int:
-        """About how many rows have so many tokens, of four bytes each, by the first rows; `least`
-        or more.
+        """About how many rows have so many tokens, of four bytes each; `least` or more.
+
+        The first rows tell.
         """
-        con = _connect(home, self.source, None, None)
-        first = con.sql(f"FROM ({self.relation}) LIMIT {_READ_ROWS}").to_arrow_table()
-        con.close()
-        each: int = max(1, first.nbytes // max(1, first.num_rows))
-        rows: int = max(least, 4 * tokens // each)
-        return rows
+        with _connected(home, self.source) as con:
+            first = con.sql(f"FROM ({self.relation}) LIMIT {_READ_ROWS}").to_arrow_table()
+        bytes_a_row: int = max(1, first.nbytes // max(1, first.num_rows))
+        return max(least, 4 * tokens // bytes_a_row)
 
     @property
     def sizes(self) -> Longs:
@@ -96,13 +95,11 @@ class Pool:
         first, last = self.bounds[number], self.bounds[number + 1]
         return np.arange(first, last) if self.order is None else self.order[first:last]
 
-    def chunks(self, wanted: list[int], home: Path) -> Iterator[Chunk]:
-        """The chunks `wanted` (ascending), read in order; what lies between is decoded and let
-        go.
-        """
+    def chunks(self, wanted: Sequence[int], home: Path) -> Iterator[Chunk]:
+        """The chunks `wanted` (ascending), in order; what lies between is read and let go."""
         if not wanted:
             return
-        con = _connect(home, self.source, None, None)
+        con = _connected(home, self.source)
         reader = con.sql(self.relation).to_arrow_reader(_READ_ROWS)
         held: list[pa.RecordBatch] = []
         first = count = 0  # place of the first row held, rows held
@@ -116,32 +113,32 @@ class Pool:
                     first, count = first + held[0].num_rows, count - held[0].num_rows
                     held.pop(0)
             table = pa.Table.from_batches(held).slice(start - first, end - start)
-            prompt, completion = (table[name].combine_chunks() for name in ("prompt", "completion"))
-            group = pa.array(np.cumsum(starts_of_groups(prompt)), pa.int64())
-            others = {name: table[name].combine_chunks() for name in self.others}
-            batch = pa.record_batch(
-                {"prompt": prompt, "completion": completion, "group": group, **others}
-            )
-            yield Chunk(number, self.positions(number), batch)
+            yield Chunk(number, self.positions(number), self._batch(table))
+
+    def _batch(self, table: pa.Table) -> pa.RecordBatch:
+        names = ("prompt", "completion", *self.others)
+        columns = {name: table[name].combine_chunks() for name in names}
+        group = pa.array(np.cumsum(starts_of_groups(columns["prompt"])), pa.int64())
+        prompt, completion = columns.pop("prompt"), columns.pop("completion")
+        return pa.record_batch(
+            {"prompt": prompt, "completion": completion, "group": group, **columns}
+        )
 
     def all_rows(self, home: Path) -> Iterator[pa.RecordBatch]:
         """The input as it is: every row and column, in order."""
         columns = ", ".join(quote(name) for name in self.source.columns.names)
-        con = _connect(home, self.source, None, None)
-        yield from con.sql(f"SELECT {columns} FROM {self.source.relation}").to_arrow_reader(
-            _READ_ROWS
-        )
+        con = _connected(home, self.source)
+        rows = con.sql(f"SELECT {columns} FROM {self.source.relation}")
+        yield from rows.to_arrow_reader(_READ_ROWS)
 
     def name_of(self, position: int, home: Path) -> str:
         """A row as its owner knows it: by its place in its file, and its id where there is one."""
         if not self.roles.id:
             return self.source.place_of(position, home=home)
-        con = _connect(home, self.source, None, None)
-        query = (
-            f"SELECT {quote(self.roles.id)} FROM {self.source.relation} LIMIT 1 OFFSET {position}"
-        )
-        ((found,),) = con.execute(query).fetchall()
-        return self.source.place_of(position, found, home=home)
+        table = f"{self.source.relation} LIMIT 1 OFFSET {position}"
+        with _connected(home, self.source) as con:
+            ((name,),) = con.execute(f"SELECT {quote(self.roles.id)} FROM {table}").fetchall()
+        return self.source.place_of(position, name, home=home)
 
 
 def open_pool(
@@ -156,11 +153,10 @@ def open_pool(
     threads: int | None = None,
     **reading: Any,
 ) -> Pool:
-    """The pool in `inputs`: files, globs, folders or URLs, or what `stream.reader_of` takes (which
-    goes to a Parquet file in `home`).
+    """The pool in `inputs`: files, globs, folders or URLs, or what `stream.reader_of` takes.
 
-    reads: further columns to carry along (None: all). whole: no prompt is cut, however many rows
-    it has.
+    reads  further columns to carry along (None: all)
+    whole  no prompt is cut, however many rows it has
 
     Cost: one pass over prompts and completions, and for input that is not clustered by prompt one
     sort of them, both in DuckDB.
@@ -168,129 +164,120 @@ def open_pool(
 
     def needs(columns: Sequence[str]) -> Sequence[str]:
         try:
-            roles = text_roles(list(columns), named, where="score")
+            roles = text_roles(columns, named, where="score")
         except ColumnMissing:
             return columns
         return [roles.prompt, roles.completion]
 
-    paths = paths_of(inputs, home)
-    source = open_source(
-        paths, temp_dir=home, memory_bytes=memory_bytes, threads=threads, needs=needs, **reading
-    )
-    roles = text_roles(
-        list(source.columns.names), named, where="score", fits=fits_files(source.files)
-    )
-    source.refuse_mixed(roles, where="score")
-    for role, name in (("prompt", roles.prompt), ("completion", roles.completion)):
-        _check_type(role, name, source.columns.field(name).type)
-    con = _connect(home, source, memory_bytes, threads)
+    limits: dict[str, Any] = {"memory_bytes": memory_bytes, "threads": threads}
+    source = open_source(paths_of(inputs, home), temp_dir=home, needs=needs, **limits, **reading)
+    columns, fits = source.columns.names, fits_files(source.files)
+    roles = text_roles(columns, named, where="score", fits=fits)
+    check_texts(source, roles, where="score")
+    others = others_of(reads, columns, roles)
     prompt, completion = quote(roles.prompt), quote(roles.completion)
-    others = others_of(reads, source.columns.names, roles)
     more = "".join(f", {quote(name)}" for name in others)
-    relation = source.relation
-    query = (
-        f"SELECT hash({prompt}) AS p, hash({prompt}, {completion}{more}) AS r, {prompt} IS NULL AS np, {completion} IS NULL AS nc"
-        f" FROM {relation}"
-    )
-    prompts, null_p, null_c = (
-        np.empty(source.rows, np.uint64),
-        np.empty(source.rows, bool),
-        np.empty(source.rows, bool),
-    )
-    digest, at = hashlib.sha256(), 0
-    for batch in con.sql(query).to_arrow_reader(_READ_ROWS):
-        end = at + batch.num_rows
-        prompts[at:end] = batch.column(0).to_numpy()
-        null_p[at:end], null_c[at:end] = (
-            batch.column(i).to_numpy(zero_copy_only=False) for i in (2, 3)
-        )
-        digest.update(np.ascontiguousarray(batch.column(1).to_numpy()).tobytes())
-        at = end
-    usable = np.flatnonzero(~(null_p | null_c))
-    order, starts, clustered = _grouped(prompts, usable)
-    columns = f"{prompt} AS prompt, {completion} AS completion{more}"
-    texts = (
-        f"SELECT {columns} FROM {relation} WHERE {prompt} IS NOT NULL AND {completion} IS NOT NULL"
-    )
-    if not clustered:
-        texts = _sorted(con, relation, columns, order, home / "clustered.parquet")
-    con.close()
-    everything = clustered and len(usable) == source.rows
+    texts = f"{prompt} AS prompt, {completion} AS completion{more}"
+    with _connected(home, source, **limits) as con:
+        hashed = _hashed(con, source, prompt, completion, more)
+        order, starts, clustered = _grouped(hashed.prompts, hashed.usable)
+        if clustered:
+            relation = (
+                f"SELECT {texts} FROM {source.relation}"
+                f" WHERE {prompt} IS NOT NULL AND {completion} IS NOT NULL"
+            )
+        else:
+            path = home / "clustered.parquet"
+            relation = _sorted(con, source.relation, texts, order, path)
+    everything = clustered and len(order) == source.rows
     return Pool(
         source=source,
         roles=roles,
-        relation=texts,
+        relation=relation,
         rows=source.rows,
-        null_prompts=int(null_p.sum()),
-        null_completions=int((null_c & ~null_p).sum()),
+        null_prompts=hashed.null_prompts,
+        null_completions=source.rows - len(order) - hashed.null_prompts,
         order=None if everything else order,
         starts=starts,
-        bounds=_bounds(starts, len(usable), chunk_rows, whole=whole),
-        identity=f"duckdb-{duckdb.__version__}:{digest.hexdigest()[:32]}",
+        bounds=_bounds(starts, len(order), chunk_rows, whole=whole),
+        identity=f"duckdb-{duckdb.__version__}:{hashed.content}",
         others=tuple(others),
         whole=whole,
     )
 
 
-def _check_type(role: str, name: str, kind: pa.DataType) -> None:
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
-    messages = (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_struct(
-        kind.value_type
+def _connected(home: Path, source: Source, **limits: int | None) -> duckdb.DuckDBPyConnection:
+    return connect(temp_dir=home, remote=source.remote, ordered=True, **limits)
+
+
+@dataclass(frozen=True)
+class _Hashed:
+    """Hashes of all prompts, shape (rows,); which rows can be scored; a hash of the content."""
+
+    prompts: npt.NDArray[np.uint64]
+    usable: Longs
+    null_prompts: int
+    content: str
+
+
+def _hashed(
+    con: duckdb.DuckDBPyConnection, source: Source, prompt: str, completion: str, more: str
+) -> _Hashed:
+    """The narrow pass; the columns are quoted."""
+    prompts = np.empty(source.rows, np.uint64)
+    no_prompt, no_completion = np.empty((2, source.rows), bool)
+    digest, start = hashlib.sha256(), 0
+    hashes = con.sql(
+        f"SELECT hash({prompt}), hash({prompt}, {completion}{more}),"
+        f" {prompt} IS NULL, {completion} IS NULL FROM {source.relation}"
     )
-    if not (text or messages):
-        raise BadArgument(
-            f"score: the column {name!r} cannot be the role {role!r}; got {kind}, expected text or a list of messages {{role, content}}.",
-            hint=f"name another column: {role}=COLUMN (--{role} COLUMN).",
-        )
-
-
-def _connect(
-    home: Path, source: Source, memory_bytes: int | None, threads: int | None
-) -> duckdb.DuckDBPyConnection:
-    con = connect(temp_dir=home, memory_bytes=memory_bytes, threads=threads, remote=source.remote)
-    con.execute("SET preserve_insertion_order = true")
-    return con
+    for batch in hashes.to_arrow_reader(_READ_ROWS):
+        end = start + batch.num_rows
+        prompts[start:end] = batch.column(0).to_numpy()
+        digest.update(np.ascontiguousarray(batch.column(1).to_numpy()).tobytes())
+        no_prompt[start:end] = batch.column(2).to_numpy(zero_copy_only=False)
+        no_completion[start:end] = batch.column(3).to_numpy(zero_copy_only=False)
+        start = end
+    usable = np.flatnonzero(~(no_prompt | no_completion))
+    return _Hashed(prompts, usable, int(no_prompt.sum()), digest.hexdigest()[:32])
 
 
 def _grouped(prompts: npt.NDArray[np.uint64], usable: Longs) -> tuple[Longs, Longs, bool]:
-    """The positions in scoring order, where groups start among them, and whether the input has that
-    order already.
+    """Positions in scoring order, where groups start among them, and whether they were in order.
 
     Groups come in the order of their first row, rows of a group in the order of the input.
     """
     hashes = prompts[usable]
-    if not len(hashes):
-        return usable, np.zeros(0, np.int64), True
-    runs = np.flatnonzero(np.concatenate(([True], hashes[1:] != hashes[:-1])))
-    if len(np.unique(hashes[runs])) == len(runs):
-        return usable, runs, True
+    starts = _starts(hashes)
+    if len(np.unique(hashes[starts])) == len(starts):
+        return usable, starts, True
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     order = np.argsort(first[inverse], kind="stable")
-    grouped = first[inverse][order]
-    return (
-        usable[order],
-        np.flatnonzero(np.concatenate(([True], grouped[1:] != grouped[:-1]))),
-        False,
-    )
+    return usable[order], _starts(first[inverse][order]), False
+
+
+def _starts(keys: npt.NDArray[Any]) -> Longs:
+    """Where runs of equal keys begin, shape (runs,)."""
+    if not len(keys):
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
 
 
 def _bounds(starts: Longs, rows: int, chunk_rows: int, *, whole: bool) -> Longs:
-    """Chunks of about `chunk_rows` rows that begin where groups do; without `whole` a group of more
-    than 16 chunks' rows is cut.
+    """Chunks of about `chunk_rows` rows that begin where groups do.
+
+    Without `whole` a group of more than 16 chunks' rows is cut.
     """
     ends = np.append(starts[1:], rows)
     bounds = [0]
     while bounds[-1] < rows:
         here = bounds[-1]
-        fitting = int(
-            np.searchsorted(ends, here + chunk_rows, side="right")
-        )  # groups that end within reach
-        end = (
-            int(ends[fitting - 1])
-            if fitting and ends[fitting - 1] > here
-            else int(ends[min(fitting, len(ends) - 1)])
-        )
-        bounds.append(end if whole else min(end, here + _LARGEST_GROUP * chunk_rows))
+        # Groups that end within reach; where none does, the next one is taken whole.
+        fitting = int(np.searchsorted(ends, here + chunk_rows, side="right"))
+        if not fitting or ends[fitting - 1] <= here:
+            fitting = min(fitting, len(ends) - 1) + 1
+        end = int(ends[fitting - 1])
+        bounds.append(end if whole else min(end, here + LARGEST_GROUP * chunk_rows))
     return np.asarray(bounds, np.int64)
 
 
@@ -299,9 +286,10 @@ def _sorted(
 ) -> str:
     """The columns in the order `order`, as a query over one file."""
     con.register("wanted", pa.table({"__pos": order, "__place": np.arange(len(order))}))
+    numbered = f"SELECT row_number() OVER () - 1 AS __pos, {columns} FROM {relation}"
     con.execute(
-        f"COPY (SELECT * EXCLUDE (__pos, __place) FROM (SELECT row_number() OVER () - 1 AS __pos, {columns}"
-        f" FROM {relation}) JOIN wanted USING (__pos) ORDER BY __place) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)"
+        f"COPY (SELECT * EXCLUDE (__pos, __place) FROM ({numbered}) JOIN wanted USING (__pos)"
+        f" ORDER BY __place) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)"
     )
     con.unregister("wanted")
     return f"SELECT * FROM read_parquet({literal(str(path))}, hive_partitioning = false)"

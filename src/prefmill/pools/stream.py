@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,6 @@ from prefmill.errors import BadArgument, BadInput
 from prefmill.readers.staging import first_line, plain_schema
 from prefmill.table.conform import NotHeld, conformed
 from prefmill.table.json_values import holds, is_marked, without_marks
-from prefmill.table.roles import Fits, RoleNames, Roles
 
 _T = TypeVar("_T")
 CHUNK_ROWS = 512
@@ -29,15 +28,17 @@ CHUNK_ROWS = 512
 # sharing and nothing else.
 LARGEST_GROUP = 16
 READ_ROWS = 8192
+#: What columns of Python numbers may be: whole numbers that int64 does not hold come after.
+_KINDS = (None, pa.uint64(), pa.decimal128(38, 0))
 
 
 def reader_of(source: Any, *, rows: int = READ_ROWS) -> pa.RecordBatchReader:
-    """`source` as a stream of record batches of about `rows` rows, in plain Arrow types (no views,
-    no dictionaries); nothing is read yet.
+    """`source` as a stream of record batches of about `rows` rows; nothing is read yet.
 
-    Takes a Polars LazyFrame or DataFrame, a DuckDB relation, a `datasets` Dataset or
-    IterableDataset, a pyarrow Table, RecordBatch, RecordBatchReader or dataset, and whatever has
-    `__arrow_c_stream__`. A source that can be read once is used up.
+    Types are plain Arrow types (no views, no dictionaries). Takes a Polars LazyFrame or DataFrame,
+    a DuckDB relation, a `datasets` Dataset or IterableDataset, a pyarrow Table, RecordBatch,
+    RecordBatchReader or dataset, and whatever has `__arrow_c_stream__`. A source that can be read
+    once is used up.
 
     >>> reader_of(pa.table({"prompt": ["p"], "completion": ["a"]})).read_all().num_rows
     1
@@ -49,15 +50,17 @@ def reader_of(source: Any, *, rows: int = READ_ROWS) -> pa.RecordBatchReader:
     json_columns = [field.name for field in reader.schema if holds(field.type, is_marked)]
     if json_columns:
         raise BadInput(
-            f"stream: the column {json_columns[0]!r} is JSON text (arrow.json), and a stream's types must be known at once.",
-            hint="give it as files, a table or a Dataset that is not streamed: those are decoded; or cast it to text or messages.",
+            f"stream: the column {json_columns[0]!r} is JSON text (arrow.json),"
+            " and a stream's types must be known at once.",
+            hint="give it as files, a table or a Dataset that is not streamed: those are decoded;"
+            " or cast it to text or messages.",
         )
-    batches = (
-        batch
-        for table in reader_tables(reader)
-        for batch in without_marks(table).cast(plain).to_batches()
-    )
-    return pa.RecordBatchReader.from_batches(plain, batches)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for table in reader_tables(reader):
+            yield from without_marks(table).cast(plain).to_batches()
+
+    return pa.RecordBatchReader.from_batches(plain, batches())
 
 
 def reader_tables(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
@@ -67,8 +70,7 @@ def reader_tables(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
 
 
 def tables_of(source: Any, *, rows: int = READ_ROWS) -> Iterator[pa.Table]:
-    """`source` as tables of about `rows` rows, each with the types that it has there, for who can
-    unite them.
+    """`source` as tables of about `rows` rows, each with the types that it has there.
 
     A stream of rows without features has the types of each batch: a key that only later rows have,
     or a fraction after whole numbers.
@@ -89,12 +91,9 @@ def _reader_of(source: Any, rows: int) -> pa.RecordBatchReader:
     if isinstance(source, pa.Table):
         return source.to_reader(max_chunksize=rows)
     module = type(source).__module__.partition(".")[0]
-    if module == "polars":
-        if hasattr(
-            source, "collect_batches"
-        ):  # a LazyFrame: run by the streaming engine, batch by batch
-            return pa.RecordBatchReader.from_stream(source.collect_batches(chunk_size=rows))
-        return pa.RecordBatchReader.from_stream(source)
+    if module == "polars" and hasattr(source, "collect_batches"):
+        # A LazyFrame: run by the streaming engine, batch by batch.
+        return pa.RecordBatchReader.from_stream(source.collect_batches(chunk_size=rows))
     if module in ("duckdb", "_duckdb"):
         return source.to_arrow_reader(rows)
     if module == "datasets":
@@ -106,7 +105,8 @@ def _reader_of(source: Any, rows: int) -> pa.RecordBatchReader:
     if hasattr(source, "__arrow_c_stream__"):
         return pa.RecordBatchReader.from_stream(source)
     raise BadArgument(
-        f"stream: cannot read batches from a {type(source).__name__}; expected files, a Polars, DuckDB, datasets or pyarrow source.",
+        f"stream: cannot read batches from a {type(source).__name__};"
+        " expected files, a Polars, DuckDB, datasets or pyarrow source.",
         hint="pa.RecordBatchReader.from_batches(schema, batches) wraps any iterator of batches.",
     )
 
@@ -121,22 +121,25 @@ def _reader_of_dataset(source: Any, rows: int) -> pa.RecordBatchReader:
             try:
                 yield from conformed(table, schema).to_batches()
             except NotHeld as error:
+                start = number * rows
                 raise BadInput(
-                    f"stream: rows {number * rows} to {number * rows + table.num_rows - 1} do not have the types of the first; {error}.",
-                    hint="say what the types are: ds.cast(Features(...)), or Features where the dataset is made.",
+                    f"stream: rows {start} to {start + table.num_rows - 1} do not have the types"
+                    f" of the first; {error}.",
+                    hint="say what the types are: ds.cast(Features(...)),"
+                    " or Features where the dataset is made.",
                 ) from None
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def _tables_of_dataset(source: Any, rows: int) -> Iterator[pa.Table]:
-    """Its rows as tables; at least one, and an error that names the rows where one column holds
-    what Arrow cannot unite.
-    """
+    """Its rows as tables, at least one."""
     if hasattr(source, "keys"):
+        splits = sorted(source)
+        split = "train" if "train" in splits else splits[0]
         raise BadArgument(
-            f"stream: a dataset with splits; got {sorted(source)}, expected one of them.",
-            hint=f"pass one of them, for example dataset[{'train' if 'train' in source else sorted(source)[0]!r}].",
+            f"stream: a dataset with splits; got {splits}, expected one of them.",
+            hint=f"pass one of them, for example dataset[{split!r}].",
         )
     first = 0
     for batch in source.with_format("arrow" if source.features else None).iter(batch_size=rows):
@@ -151,18 +154,15 @@ def _tables_of_dataset(source: Any, rows: int) -> Iterator[pa.Table]:
         yield source.features.arrow_schema.empty_table()
 
 
-def _table_of(columns: dict[str, list[Any]], first: int) -> pa.Table:
-    """Python values as a table, each column of the type that holds all of them; `first` is the
-    number of the first row.
+def _table_of(columns: Mapping[str, Sequence[Any]], first: int) -> pa.Table:
+    """Python values as a table, each column of the type that holds all of them.
+
+    An error names the rows, of which `first` is the number of the first.
     """
     arrays = []
     for name, values in columns.items():
         reasons = []
-        for kind in (
-            None,
-            pa.uint64(),
-            pa.decimal128(38, 0),
-        ):  # whole numbers that int64 does not hold
+        for kind in _KINDS:
             try:
                 arrays.append(pa.array(values, kind))
                 break
@@ -170,43 +170,36 @@ def _table_of(columns: dict[str, list[Any]], first: int) -> pa.Table:
                 reasons.append(first_line(error))
         else:
             raise BadInput(
-                f"stream: rows {first} to {first + len(values) - 1}: the column {name!r} holds values of several kinds; {reasons[0]}.",
-                hint="make them of one kind, or say what the types are: Features where the dataset is made.",
+                f"stream: rows {first} to {first + len(values) - 1}: the column {name!r} holds"
+                f" values of several kinds; {reasons[0]}.",
+                hint="make them of one kind, or say what the types are:"
+                " Features where the dataset is made.",
             )
     return pa.Table.from_arrays(arrays, names=list(columns))
 
 
 def paths_of(inputs: Any, home: Path) -> list[str]:
-    """`inputs` as paths; a source in memory is written to a Parquet file in `home`, a few batches
-    at a time.
-    """
-    import pyarrow.parquet as pq
-
+    """`inputs` as paths; what is in memory goes to Parquet files in `home`, batch by batch."""
     if isinstance(inputs, str | Path):
         return [str(inputs)]
     if isinstance(inputs, list | tuple) and all(isinstance(each, str | Path) for each in inputs):
         return [str(each) for each in inputs]
+    import pyarrow.parquet as pq
+
     paths: list[str] = []
     file: pq.ParquetWriter | None = None
     try:
         for table in tables_of(inputs):
-            if any(
-                holds(field.type, pa.types.is_string_view) for field in table.schema
-            ):  # Parquet's writer cannot slice nested ones
+            # Parquet's writer cannot slice nested views.
+            if any(holds(field.type, pa.types.is_string_view) for field in table.schema):
                 table = without_marks(table).cast(plain_schema(table.schema))
-            if file is None or not file.schema.equals(
-                table.schema
-            ):  # reading unites the types of files
+            # A file for each schema: reading unites the types of files.
+            if file is None or not file.schema.equals(table.schema):
                 if file is not None:
                     file.close()
                 paths.append(str(home / f"source-{len(paths)}.parquet"))
-                file = pq.ParquetWriter(
-                    paths[-1],
-                    table.schema,
-                    compression="zstd",
-                    compression_level=1,
-                    use_dictionary=False,
-                )
+                options = {"compression": "zstd", "compression_level": 1, "use_dictionary": False}
+                file = pq.ParquetWriter(paths[-1], table.schema, **options)
             file.write_table(table)
     finally:
         if file is not None:
@@ -215,14 +208,15 @@ def paths_of(inputs: Any, home: Path) -> list[str]:
 
 
 def starts_of_groups(prompts: pa.Array) -> npt.NDArray[np.bool_]:
-    """Which rows have another prompt than the row before, shape (rows,); the first row has. Message
-    lists compare by structure.
+    """Which rows have another prompt than the row before, shape (rows,); the first row has.
+
+    Message lists compare by structure.
     """
     if len(prompts) == 0:
         return np.zeros(0, bool)
     if pa.types.is_nested(prompts.type):
-        said = prompts.to_pylist()
-        return np.array([True, *(a != b for a, b in itertools.pairwise(said))])
+        values = prompts.to_pylist()
+        return np.array([True, *(one != other for one, other in itertools.pairwise(values))])
     other = pc.not_equal(prompts[1:], prompts[:-1])
     nulls = np.asarray(prompts.is_null())
     differ = np.asarray(pc.fill_null(other, False)) | (nulls[1:] != nulls[:-1])
@@ -236,13 +230,13 @@ def whole_groups(
     rows: int = CHUNK_ROWS,
     largest: int | None = LARGEST_GROUP,
 ) -> Iterator[pa.Table]:
-    """Chunks of about `rows` rows that never cut a run of equal prompts, whatever the batches were;
-    of the column `prompt`, or columns.
+    """Chunks of about `rows` rows that never cut a run of equal prompts, whatever the batches were.
 
-    A run of more than `largest` times `rows` is cut all the same, to bound memory; with None never.
+    Prompts are the column `prompt`, or columns. A run of more than `largest` times `rows` is cut
+    all the same, to bound memory; with None never.
 
-    >>> table = pa.table({"prompt": ["p", "p", "q", "q", "r"]})
-    >>> [chunk["prompt"].to_pylist() for chunk in whole_groups(table.to_batches(max_chunksize=1), rows=2)]
+    >>> batches = pa.table({"prompt": ["p", "p", "q", "q", "r"]}).to_batches(max_chunksize=1)
+    >>> [chunk["prompt"].to_pylist() for chunk in whole_groups(batches, rows=2)]
     [['p', 'p'], ['q', 'q'], ['r']]
     """
     columns = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -255,32 +249,36 @@ def whole_groups(
         if count <= rows:
             continue
         table = pa.Table.from_batches(held)
-        heads = np.flatnonzero(
-            np.logical_or.reduce(
-                [starts_of_groups(table[name].combine_chunks()) for name in columns]
-            )
-        )
         done = 0
-        while count - done > rows:
-            last = int(
-                heads[np.searchsorted(heads, done + rows, side="right") - 1]
-            )  # the last group that begins within reach
-            following = (
-                int(heads[np.searchsorted(heads, last, side="right")])
-                if last < heads[-1]
-                else count
-            )
-            if last > done:
-                cut = last
-            elif following < count or (most is not None and count - done > most):
-                cut = following if most is None else min(following, done + most)
-            else:
-                break  # one group so far, and more of it may come
+        for cut in _cuts(_heads(table, columns), count, rows, most):
             yield table.slice(done, cut - done)
             done = cut
         held, count = table.slice(done).to_batches(), count - done
     if count:
         yield pa.Table.from_batches(held)
+
+
+def _heads(table: pa.Table, columns: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The first row of every group."""
+    starts = [starts_of_groups(table[name].combine_chunks()) for name in columns]
+    return np.flatnonzero(np.logical_or.reduce(starts))
+
+
+def _cuts(heads: npt.NDArray[np.int64], count: int, rows: int, most: int | None) -> Iterator[int]:
+    """Where to cut `count` rows, until `rows` or fewer are left or more of a group may come."""
+    done = 0
+    while count - done > rows:
+        place = int(np.searchsorted(heads, done + rows, side="right"))
+        last = int(heads[place - 1])  # the last group that begins within reach
+        following = int(heads[place]) if place < len(heads) else count
+        if last > done:
+            cut = last
+        elif following < count or (most is not None and count - done > most):
+            cut = following if most is None else min(following, done + most)
+        else:
+            return
+        yield cut
+        done = cut
 
 
 def ahead(items: Iterable[_T], *, depth: int = 2, name: str = "prefmill-ahead") -> Iterator[_T]:
@@ -331,20 +329,3 @@ def ahead(items: Iterable[_T], *, depth: int = 2, name: str = "prefmill-ahead") 
     finally:
         stop.set()
         thread.join(timeout=10)
-
-
-def text_roles(
-    columns: list[str], named: RoleNames | dict[str, Any], *, where: str, fits: Fits | None = None
-) -> Roles:
-    """The columns of prompt and completion (and id); a score is what is yet to be made."""
-    # A score that is named is not read: it is what is yet to be made.
-    texts: Any = {**named, "score": None}
-    return Roles.resolve(
-        columns, texts, required=("prompt", "completion"), needed=("id",), where=where, fits=fits
-    )
-
-
-def others_of(reads: Sequence[str] | None, columns: Sequence[str], roles: Roles) -> list[str]:
-    """Those of `columns` that are wanted besides prompt and completion: of `reads`; None: all."""
-    ours = {roles.prompt, roles.completion, "prompt", "completion", "group"}
-    return [name for name in columns if name not in ours and (reads is None or name in reads)]

@@ -90,9 +90,9 @@ def session(
             memory_bytes=room,
             threads=threads,
             remote=any(is_url(path) for _, path in named),
+            ordered=True,  # positions are the order of rows
         )
         left.callback(con.close)
-        con.execute("SET preserve_insertion_order = true")  # positions are the order of rows
         install(con, persistent=True)
         for name, path in named:
             source = open_source(

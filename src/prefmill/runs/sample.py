@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadInput, BadRow
 from prefmill.models.contract import check_on_bad_row
-from prefmill.pools.prompts import Prompts, open_prompts
+from prefmill.pools.prompts import DistinctPrompts, open_prompts
 from prefmill.progress import Progress, silent
 from prefmill.runs.job import Reading
 from prefmill.runs.resumable import FIRST, Pace, Resumable, by_reason, check_chunk_rows
@@ -191,8 +191,9 @@ def sample(
     ...     def sample(self, requests):
     ...         return [Answer(f"{request.prompt}!", "stop", None, None) for request in requests]
     >>> prompts = pl.DataFrame({"prompt": ["p", "q", None, "p"]})
+    >>> asked = {"n": 3, "temperatures": [0.8, 0]}
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     done = sample(prompts, f"{folder}/pool.parquet", sampler=Echo(), n=3, temperatures=[0.8, 0])
+    ...     done = sample(prompts, f"{folder}/pool.parquet", sampler=Echo(), **asked)
     ...     pool = pl.read_parquet(f"{folder}/pool.parquet")
     >>> pool.select("prompt", "completion", "temperature", "duplicate").rows()[:3]
     [('p', 'p!', 0.8, False), ('p', 'p!', 0.8, True), ('p', 'p!', 0.0, True)]
@@ -240,7 +241,7 @@ class _Sampling(Resumable[Sampler, SampleReport]):
     keep: tuple[str, ...]
     asked: Asked
     chunk_rows: int
-    prompts: Prompts = field(init=False)
+    prompts: DistinctPrompts = field(init=False)
     chunk_prompts: int = field(init=False)
     way: str = field(init=False, default="")
     tokens_sampled: int = field(init=False, default=0)

@@ -137,8 +137,10 @@ def score(
 
     >>> import tempfile, polars as pl
     >>> pool = pl.DataFrame({"prompt": ["p", "q", "p"], "completion": ["a", "b", "long"]})
+    >>> def length(batch):
+    ...     return [len(text) for text in batch["completion"].to_pylist()]
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     done = score(pool, f"{folder}/scored.parquet", scorer=lambda batch: [len(t) for t in batch["completion"].to_pylist()])
+    ...     done = score(pool, f"{folder}/scored.parquet", scorer=length)
     ...     pl.read_parquet(f"{folder}/scored.parquet")["score"].to_list(), done.rows_scored
     ([1.0, 1.0, 4.0], 3)
     """

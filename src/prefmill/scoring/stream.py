@@ -18,14 +18,13 @@ import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput, BadRow
 from prefmill.models.contract import check_on_bad_row
+from prefmill.pools.columns import others_of, text_roles
 from prefmill.pools.stream import (
     CHUNK_ROWS,
     LARGEST_GROUP,
     ahead,
-    others_of,
     reader_of,
     starts_of_groups,
-    text_roles,
     whole_groups,
 )
 from prefmill.sampling.samplers import whole_text

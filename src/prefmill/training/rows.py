@@ -106,12 +106,8 @@ def read_table(inputs: Any) -> tuple[pl.DataFrame, Place]:
 
     with temporary() as home:
         source = open_source(paths_of(inputs, home), temp_dir=home)
-        con = connect(temp_dir=home, remote=source.remote)
-        try:
-            con.execute("SET preserve_insertion_order = true")
+        with connect(temp_dir=home, remote=source.remote, ordered=True) as con:
             table = pl.DataFrame(con.sql(f"SELECT * FROM {source.relation}").to_arrow_table())
-        finally:
-            con.close()
         return table, partial(source.place_of, home=home)
 
 
@@ -183,7 +179,7 @@ def read_winners(inputs: Any, roles: RoleNames, *, where: str) -> Winners:
     """Prompts and completions for SFT: columns prompt, completion, or conversations in a column
     messages.
     """
-    from prefmill.pools.stream import text_roles
+    from prefmill.pools.columns import text_roles
 
     table, place = read_table(inputs)
     rows_in = table.height
