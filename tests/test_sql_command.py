@@ -1,12 +1,8 @@
-"""`prefmill sql`: one query, a pipe, a terminal; what it prints, writes and refuses."""
+"""`prefmill sql`: one query, a file of statements, a pipe; what it prints, writes and refuses."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -100,21 +96,31 @@ def test_encodings_globs_and_folders(tmp_path):
     assert "latin" in done.stderr.lower() or "utf-8" in done.stderr.lower()
 
 
-def test_a_pipe(pool):
-    text = b".tables\nSELECT 1 AS a;\n\nSELECT ';' -- ;\n AS b\n;.help\nCREATE TABLE t AS FROM pool; SELECT count(*) AS n FROM t"
-    done = prefmill("sql", f"pool={pool}", "--json", stdin=text.replace(b";.help", b";\n.help"))
+def test_statements_of_a_pipe_or_a_file(pool):
+    text = "SELECT 1 AS a;\n\nSELECT ';' -- ;\n AS b\n;\n"
+    text += "CREATE TABLE t AS FROM pool; SELECT count(*) AS n FROM t"
+    done = prefmill("sql", "-", f"pool={pool}", "--json", stdin=text.encode())
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[:3] == ["pool", '{"a":1}', '{"b":";"}']
-    assert lines[3].startswith("Statements end with ;")
-    assert lines[-1] == '{"n":4}'
-    done = prefmill("sql", pool, "--json", stdin=b"SELECT 1 AS a;\n.quit\nSELECT 2;\n")
-    assert (done.returncode, done.stdout) == (0, '{"a":1}\n')
-    done = prefmill("sql", pool, stdin=b"SELECT nope;\nSELECT 2;\n")
+    assert done.stdout.splitlines() == ['{"a":1}', '{"b":";"}', '{"n":4}']
+    (pool.parent / "questions.sql").write_text(text)
+    same = prefmill("sql", pool.parent / "questions.sql", f"pool={pool}", "--json")
+    assert (same.returncode, same.stdout) == (0, done.stdout)
+    done = prefmill("sql", "-", pool, stdin=b"SELECT nope;\nSELECT 2;\n")
     assert (done.returncode, done.stdout) == (2, "")
     out = pool.parent / "o.jsonl"
-    assert prefmill("sql", pool, "-o", out, stdin=b"SELECT 1 AS a;").returncode == 0
+    assert prefmill("sql", "-", pool, "-o", out, stdin=b"SELECT 1 AS a;").returncode == 0
     assert out.read_text() == '{"a":1}\n'
+
+
+def test_a_file_of_data_is_not_a_query(pool):
+    for first in (pool, f"pool={pool}", "pool=missing.parquet"):
+        done = prefmill("sql", first, stdin=b"SELECT 1;")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "the first argument is a query" in done.stderr
+        assert ".read sql/prefmill.sql" in done.stderr
+    done = prefmill("sql")
+    assert done.returncode == 2
+    assert "QUERY" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -196,45 +202,3 @@ def test_limits_reach_the_engine(pool, tmp_path):
     assert row["m"].endswith("MiB")
     assert row["d"].startswith(str(tmp_path / "spill"))
     assert not list((tmp_path / "spill").iterdir())
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_a_terminal(pool, tmp_path):
-    import pty
-
-    leader, follower = pty.openpty()
-    env = {**os.environ, "TERM": "dumb", "XDG_STATE_HOME": str(tmp_path / "state")}
-    shell = subprocess.Popen(
-        [sys.executable, "-m", "prefmill", "sql", f"pool={pool}"],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env=env,
-        close_fds=True,
-    )
-    os.close(follower)
-    said = ""
-
-    def wait_for(words: str, times: int = 1) -> None:
-        nonlocal said
-        until = time.monotonic() + 60
-        while said.count(words) < times:
-            assert time.monotonic() < until, said
-            said += os.read(leader, 4096).decode(errors="replace")
-
-    for i, text in enumerate(
-        ["SELECT nope;", "SELECT count(*) * 1000 + 234", "AS n FROM pool;", ".tables", ".quit"]
-    ):
-        wait_for("...>" if i == 2 else "prefmill>", 1 if i == 2 else i + 1 if i < 2 else i)
-        os.write(leader, f"{text}\n".encode())
-    try:
-        while chunk := os.read(leader, 4096):
-            said += chunk.decode(errors="replace")
-    except OSError:  # the other end is closed
-        pass
-    assert shell.wait(60) == 0, said
-    os.close(leader)
-    assert 'Referenced column "nope"' in said
-    assert "4234" in said
-    assert "Traceback" not in said
-    assert "SELECT nope;" in (tmp_path / "state" / "prefmill" / "sql_history").read_text()

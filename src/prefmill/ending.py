@@ -22,7 +22,6 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_WORDS = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|os error (?:28|122|27)\b"
 )
-_at_prompt = False
 _signal: int | None = None
 
 
@@ -45,18 +44,11 @@ def watch(abandon: Callable[[], object]) -> None:
     ).start()
 
 
-def at_prompt(waiting: bool) -> None:
-    """Whether Ctrl-C is for a statement at an interactive prompt, and not for the process."""
-    global _at_prompt
-    _at_prompt = waiting
-
-
 def _stop(number: int, frame: FrameType | None) -> None:
     global _signal
-    if number == signal.SIGINT:
-        _signal = None if _at_prompt else number
-        signal.default_int_handler(number, frame)
     _signal = number
+    if number == signal.SIGINT:
+        signal.default_int_handler(number, frame)
     sys.exit(128 + number)
 
 
@@ -70,7 +62,7 @@ def stopped() -> int | None:
 def _end_in_time(reading: int, abandon: Callable[[], object]) -> None:
     while True:
         (number,) = os.read(reading, 1)
-        if number == signal.SIGTERM or (number == signal.SIGINT and not _at_prompt):
+        if number in (signal.SIGTERM, signal.SIGINT):
             time.sleep(GRACE)
             os.write(2, b"prefmill: stopped.\n")
             cleaning = threading.Thread(target=abandon, daemon=True)

@@ -1,4 +1,4 @@
-"""The command `prefmill sql`: options to `shell.py`."""
+"""The command `prefmill sql`: options to `prefmill.runs.query`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from prefmill.errors import BadArgument
 
 def sql(
     query: Annotated[
-        str | None,
+        str,
         typer.Argument(
             metavar="QUERY",
-            help="SQL; several statements with ; between. Without it: a shell, or SQL on stdin.",
+            help="SQL: a query, several statements with ; between, a .sql file, or - for stdin.",
         ),
-    ] = None,
+    ],
     files: Annotated[
         list[str] | None,
         typer.Argument(
@@ -53,19 +53,16 @@ def sql(
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a pool questions in SQL (DuckDB's), with best_of, pool_stats, win_rates and the other
-    macros of sql/.
+    macros of sql/. For a shell take DuckDB's own, and `.read sql/prefmill.sql` there.
 
     \b
     prefmill sql "FROM best_of('scored.parquet', k := 1) LIMIT 5"
     prefmill sql "FROM win_rates(pool, baseline := 'm1')" pool=scored.parquet
     prefmill sql "FROM preference_pairs(feedback)" feedback.csv -o pairs.parquet
-    prefmill sql pool=scored.parquet
+    prefmill sql questions.sql pool=scored.parquet
     """
-    from prefmill.runs import query as shell
+    from prefmill.runs.query import run, session, statements_of, write
 
-    names = list(files or [])
-    if query is not None and shell.looks_like_file(query):
-        names, query = [query, *names], None
     if output == "-":
         output, as_json = None, True
     if output and as_json:
@@ -73,8 +70,9 @@ def sql(
             "sql: -o and --json are two places for the same rows.",
             hint="leave one out; -o rows.jsonl writes JSON to a file.",
         )
-    with shell.session(
-        names,
+    text = statements_of(query)
+    with session(
+        files or [],
         encoding=encoding,
         delimiter=delimiter,
         memory_bytes=size_in_bytes(memory_limit),
@@ -82,17 +80,8 @@ def sql(
         temp_dir=temp_dir,
         outputs=[output] if output else [],
     ) as con:
-        if output:
-            if query is None and sys.stdin.isatty():
-                raise BadArgument(
-                    "sql: -o needs a query.",
-                    hint='prefmill sql "FROM best_of(pool)" pool=scored.parquet -o best.parquet',
-                )
-            rows = shell.write(
-                con, sys.stdin.read() if query is None else query, output, overwrite=overwrite
-            )
-            print(f"wrote {output} ({rows:,} rows)", file=sys.stderr)
-        elif query is not None:
-            shell.run(con, query, as_json=as_json)
+        if output is None:
+            run(con, text, as_json=as_json)
         else:
-            shell.interact(con, as_json=as_json)
+            rows = write(con, text, output, overwrite=overwrite)
+            print(f"wrote {output} ({rows:,} rows)", file=sys.stderr)
