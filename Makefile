@@ -49,7 +49,7 @@ test: $(BIN)/installed-dev  ## every test, a process a core
 	touch $@
 
 test-dbt: $(BIN)/installed-dev .venv-dbt/installed  ## examples/dbt, built by dbt itself
-	PREFMILL_DBT=.venv-dbt/bin/python $(RUN) pytest tests/test_hosts.py
+	PREFMILL_DBT=.venv-dbt/bin/python $(RUN) pytest tests/docs/test_hosts.py
 
 check: $(BIN)/installed-dev format lint types test  ## what CI runs
 

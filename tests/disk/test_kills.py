@@ -1,0 +1,24 @@
+"""Commands killed at random instants: `PREFMILL_KILLS=200` for more of them than the suite has time
+for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = Path(__file__).parents[1] / "support" / "runners" / "kill_commands.py"
+
+
+def test_killed_at_random_instants_there_is_old_or_new(tmp_path):
+    kills = int(os.environ.get("PREFMILL_KILLS", "20"))
+    command = [sys.executable, str(PROGRAM), str(tmp_path / "kills"), str(kills), str(kills)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    print(told)
+    assert sum(told["killed"].values()) == kills
+    assert told["looks"] >= kills

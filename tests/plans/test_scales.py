@@ -1,0 +1,209 @@
+"""A default in units of a scale is never applied in silence to a scale that cannot reach it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import datasets
+import duckdb
+import polars as pl
+import pytest
+from engines import our_errors
+from typer.testing import CliRunner
+
+import prefmill as pm
+import prefmill.datasets as pmd
+import prefmill.duckdb
+from prefmill.cli.main import app
+from prefmill.datasets.cards import card
+from prefmill.errors import BadInput, PrefmillError, ThresholdsUnfit
+
+
+def feedback(scores: list, name: str = "score") -> pl.DataFrame:
+    """Two answers to each prompt."""
+    count = len(scores)
+    prompts = [f"p{i // 2}" for i in range(count)]
+    return pl.DataFrame(
+        {"prompt": prompts, "completion": [f"a{i}" for i in range(count)], name: scores}
+    )
+
+
+def by_lazy(plan, frame, tmp_path):
+    return plan.lazy(frame.lazy()).collect()
+
+
+def by_run(engine: str) -> Callable:
+    def run(plan, frame, tmp_path):
+        frame.write_parquet(tmp_path / "in.parquet")
+        pm.run(plan, tmp_path / "in.parquet", tmp_path / "out.parquet", engine=engine)
+        return pl.read_parquet(tmp_path / "out.parquet")
+
+    return run
+
+
+def by_macro(plan, frame, tmp_path):
+    con = duckdb.connect()
+    prefmill.duckdb.install(con)
+    con.register("feedback", frame)
+    macro = {"unpaired": "unpaired", "pairs": "preference_pairs"}[plan.kind]
+    with our_errors():
+        return con.sql(
+            f"FROM {macro}(feedback, prompt := prompt, completion := completion, score := score)"
+        ).pl()
+
+
+def by_query(plan, frame, tmp_path):
+    con = duckdb.connect()
+    prefmill.duckdb.install(con)
+    con.register("feedback", frame)
+    with our_errors():
+        return con.sql(plan.sql("feedback")).pl()
+
+
+def by_dataset(plan, frame, tmp_path):
+    return pl.DataFrame(pmd.apply(plan, datasets.Dataset(frame.to_arrow())).to_list())
+
+
+def by_stream(clustered: bool) -> Callable:
+    def run(plan, frame, tmp_path):
+        stream = datasets.Dataset(frame.to_arrow()).to_iterable_dataset()
+        return pl.DataFrame(list(pmd.apply(plan, stream, clustered=clustered)))
+
+    return run
+
+
+HOSTS = {
+    "lazy": by_lazy,
+    "run-duckdb": by_run("duckdb"),
+    "run-polars": by_run("polars"),
+    "macro": by_macro,
+    "query": by_query,
+    "dataset": by_dataset,
+    "stream": by_stream(False),
+    "clustered": by_stream(True),
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(
+    ("scores", "good"),
+    [
+        ([True, False, True, True], {"a0", "a2", "a3"}),
+        ([0, 1, 1, 0], {"a1", "a2"}),
+        ([-1, 1, -1, -1], {"a1"}),
+        (["True", "false", "TRUE", "False"], {"a0", "a2"}),
+        ([0.0, 100.0, 100.0, 0.0], {"a1", "a2"}),
+    ],
+    ids=["booleans", "0/1", "-1/1", "words", "0/100"],
+)
+def test_thumbs_are_labels(host, scores, good, tmp_path):
+    made = HOSTS[host](pm.Unpaired(), feedback(scores), tmp_path)
+    assert set(made.filter(pl.col("label"))["completion"]) == good
+    assert made.height == 4
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("plan", [pm.Unpaired(), pm.Pairs()], ids=["labels", "pairs"])
+@pytest.mark.parametrize(
+    "scores",
+    [[0.1, 0.9, 0.4, 1.0], [1, 2, 3, 2], [4.0, 5.0, 4.5, 5.0], [-7.5, -0.5, -3.0, 2.0]],
+    ids=["0..1", "1..3", "good", "logits"],
+)
+def test_a_scale_that_the_default_does_not_divide_is_refused(host, plan, scores, tmp_path):
+    with pytest.raises(PrefmillError, match="largest score seen"):
+        HOSTS[host](plan, feedback(scores), tmp_path)
+
+
+def test_the_refusal_names_the_options_and_writes_nothing(tmp_path):
+    feedback([0.1, 0.9, 0.4, 1.0]).write_parquet(tmp_path / "in.parquet")
+    for command, also in (("unpair", ""), ("pairs", "`none` for both")):
+        done = CliRunner().invoke(
+            app, [command, str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.jsonl")]
+        )
+        assert isinstance(done.exception, ThresholdsUnfit)
+        assert "--chosen-min NUMBER --rejected-below NUMBER" in str(done.exception)
+        assert also in str(done.exception)
+        assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_thresholds_that_are_given_are_obeyed_and_one_sided_labels_are_told(tmp_path):
+    feedback([True, False, True, True]).write_parquet(tmp_path / "in.parquet")
+    options = ["--chosen-min", "4", "--rejected-below", "4"]
+    done = CliRunner().invoke(
+        app, ["unpair", str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.jsonl"), *options]
+    )
+    assert done.exit_code == 0
+    assert "labels: 0 true, 4 false" in done.stderr
+    assert "every label is false" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["duckdb", "polars"])
+def test_every_report_counts_each_label(how, tmp_path):
+    frame = feedback([5, 1, 4, 2, 3, 5])
+    frame.write_parquet(tmp_path / "in.parquet")
+    expected = {"true": 3, "false": 3}
+    assert pm.run(pm.Unpaired(), tmp_path / "in.parquet", None, engine=how).labels == expected
+    assert pm.pair_report(frame, pm.Unpaired()).labels == expected
+    assert pmd.report(pm.Unpaired(), datasets.Dataset(frame.to_arrow())).labels == expected
+    con = duckdb.connect()
+    prefmill.duckdb.install(con)
+    con.register("feedback", frame)
+    assert prefmill.duckdb.report(pm.Unpaired(), con, "feedback").labels == expected
+    assert pm.pair_report(frame).labels is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[True, False, True], ["true", "false", "True"], [1, 0, 1]],
+    ids=["bool", "text", "int"],
+)
+def test_the_label_of_kto_files_is_the_score(values, tmp_path):
+    rows = {"prompt": ["p", "q", "r"], "completion": ["a", "b", "c"], "label": values}
+    pl.DataFrame(rows).write_parquet(tmp_path / "kto.parquet")
+    done = pm.run(pm.Unpaired(), tmp_path / "kto.parquet", tmp_path / "out.parquet")
+    assert done.roles.score == "label"
+    assert pl.read_parquet(tmp_path / "out.parquet")["label"].to_list() == [True, False, True]
+
+
+def test_a_wider_scale_is_told(tmp_path):
+    feedback([7, 2, 9, 1, 10, 3]).write_parquet(tmp_path / "in.parquet")
+    (note,) = pm.run(pm.Unpaired(), tmp_path / "in.parquet", None).notes
+    assert "these run from 1 to 10" in note
+
+
+def test_rejection_sampling_says_the_scale_of_its_beta(tmp_path):
+    feedback([0.001, 0.002, 0.0015, 0.001]).write_parquet(tmp_path / "in.parquet")
+    (note,) = pm.run(pm.BestOf(pick="rso"), tmp_path / "in.parquet", None).notes
+    assert note == "rso: beta 0.5 is in units of the score, and scores run from 0.001 to 0.002"
+
+
+def test_a_card_counts_each_label():
+    frame = feedback([5, 1, 4, 2, 3, 5])
+    text = card(pm.Unpaired(), pm.pair_report(frame, pm.Unpaired()))
+    assert "| label true | 3 |" in text
+    assert "| label false | 3 |" in text
+
+
+def test_normalized_scores_are_a_scale_of_their_own(tmp_path):
+    frame = feedback([1, 5, 3, 4]).with_columns(annotator=pl.lit("x"))
+    frame.write_parquet(tmp_path / "in.parquet")
+    with pytest.raises(ThresholdsUnfit):
+        pm.run(pm.Pairs(normalize="zscore"), tmp_path / "in.parquet", None)
+    free = pm.Pairs(normalize="zscore", chosen_min=None, rejected_below=None)
+    assert pm.run(free, tmp_path / "in.parquet", None).pairs_out == 2
+
+
+def test_a_clustered_stream_refuses_a_third_score_after_labels():
+    scores = [0, 1] * 6200 + [2, 1]
+    stream = datasets.Dataset(feedback(scores).to_arrow()).to_iterable_dataset()
+    with pytest.raises(BadInput, match="taken for labels"):
+        list(pmd.apply(pm.Unpaired(), stream, clustered=True))
+
+
+@pytest.mark.parametrize("zero", ["-0", "-0.0", -0.0])
+def test_minus_zero_is_zero(zero, tmp_path):
+    frame = feedback([zero, str(5) if isinstance(zero, str) else 5.0])
+    for host in ("lazy", "run-duckdb", "macro", "query"):
+        scores = HOSTS[host](pm.Unpaired(), frame, tmp_path)["score"].to_list()
+        assert json.dumps(scores) == "[0.0, 5.0]", host

@@ -1,0 +1,109 @@
+"""No file is read wrong, ends with a traceback, ends the process, or hangs (faults/reliability.md,
+bad files).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import bad_files
+import pytest
+
+SECONDS = 60  # a file that takes longer hangs
+
+
+class Reader:
+    """A process that reads files with one engine, one after the other; a new one after it died."""
+
+    def __init__(self, engine: str) -> None:
+        self.engine = engine
+        self.process: subprocess.Popen[str] | None = None
+
+    def read(self, path: Path) -> dict[str, Any]:
+        if self.process is None or self.process.poll() is not None:
+            command = [sys.executable, bad_files.__file__, self.engine]
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(str(path)) + "\n")
+        self.process.stdin.flush()
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(self.process.stdout, selectors.EVENT_READ)
+            if not waiting.select(SECONDS):
+                self.close()
+                return {"hangs": SECONDS}
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {"aborts": self.process.wait()}
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+
+
+def wrong(path: Path, case: bad_files.Case, found: dict[str, Any]) -> str | None:
+    """What is wrong with an outcome; None where it is right."""
+    if "rows" in found:
+        rows = [tuple(row) for row in found["rows"]]
+        if case.rows is None:
+            return f"read as {found['rows'][:3]}, expected an error"
+        if rows == case.rows or case.lost:
+            return None
+        return f"read as {found['rows'][:3]}, expected {case.rows[:3]}"
+    if "error" not in found:
+        return str(found)
+    if path.name not in found["error"] and not found["error"].startswith(
+        "roles: "
+    ):  # a role is the command's, and not a file's
+        return f"the error does not name the file: {found['error']}"
+    if case.rows is None or case.lost or case.error or case.name.startswith("checksum-"):
+        return (
+            None
+            if case.error in found["error"] or case.rows is not None
+            else f"expected {case.error!r}: {found['error']}"
+        )
+    return f"refused, expected its rows: {found['error']}"
+
+
+@pytest.mark.parametrize("host", ["duckdb", "polars"])
+def test_every_bad_file_is_read_right_or_named(tmp_path, host):
+    cases = bad_files.corpus(tmp_path / "corpus")
+    assert len(cases) >= 200
+    reader = Reader(host)
+    faults = {}
+    kinds: Counter[str] = Counter()
+    try:
+        for path, case in cases:
+            found = reader.read(path)
+            kinds[next(iter(found))] += 1
+            if said := wrong(path, case, found):
+                faults[f"{path.parent.name}/{path.name}"] = said
+    finally:
+        reader.close()
+    assert not faults, f"{len(faults)} of {len(cases)}: {json.dumps(faults, indent=1)}"
+    assert kinds["rows"] > 50
+    assert kinds["error"] > 100
+
+
+if __name__ == "__main__":  # the whole list at once, for who mends
+    folder = Path(os.environ.get("CORPUS", "/tmp/corpus"))
+    reader = Reader(sys.argv[1])
+    for path, case in bad_files.corpus(folder):
+        if len(sys.argv) > 2 and sys.argv[2] not in str(path):
+            continue
+        if said := wrong(path, case, reader.read(path)):
+            print(path.relative_to(folder), "--", said[:300])
+    reader.close()
