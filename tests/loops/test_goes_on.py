@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import prefmill as pm
 from prefmill.loops import plot as stage_plot
 
-KILL = Path(__file__).parents[2] / "support" / "runners" / "kill_loop.py"
+KILL = Path(__file__).parents[1] / "support" / "runners" / "kill_loop.py"
 
 
 @pytest.fixture(autouse=True)

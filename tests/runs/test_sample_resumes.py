@@ -110,7 +110,7 @@ def test_killed_at_random_instants(model: Path, tmp_path: Path) -> None:
     frame = prompts(60, seed=3)
     frame.write_parquet(tmp_path / "prompts.parquet")
     out = tmp_path / "out.parquet"
-    program = str(Path(__file__).parents[2] / "support" / "runners" / "kill_sample.py")
+    program = str(Path(__file__).parents[1] / "support" / "runners" / "kill_sample.py")
     command = [
         sys.executable,
         program,

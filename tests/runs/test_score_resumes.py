@@ -237,7 +237,7 @@ def test_killed_at_random_instants(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     command = [
         sys.executable,
-        str(Path(__file__).parents[2] / "support" / "runners" / "kill_score.py"),
+        str(Path(__file__).parents[1] / "support" / "runners" / "kill_score.py"),
         str(tmp_path / "pool.parquet"),
         str(out),
         str(model),
