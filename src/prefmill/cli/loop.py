@@ -10,10 +10,13 @@ from typing import Annotated
 
 import typer
 
-from prefmill.cli.options import AsJson, Overwrite, Quiet, print_json
+from prefmill.cli.app import Command, app
+from prefmill.cli.options import AsJson, Overwrite, Quiet
+from prefmill.cli.texts import print_json
 from prefmill.errors import BadArgument
 
 
+@app.command(cls=Command)
 def loop(  # one option a line: this is the manual
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a TOML file.")],
     output: Annotated[

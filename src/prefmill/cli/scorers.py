@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from prefmill.cli.options import json_in, number_in, was_given
+from prefmill.cli.texts import given_for, number_in
 from prefmill.errors import BadArgument
 from prefmill.scoring.kinds import SCORERS, scorer_class
 
@@ -18,12 +18,8 @@ def scorer_of(options: Mapping[str, Any]) -> Any:
     if kind not in SCORERS:
         raise BadArgument(f"--scorer: got {kind!r}, expected one of {list(SCORERS)}.")
     scorer = scorer_class(kind)
-    of_all = frozenset().union(*(scorer_class(each).options() for each in SCORERS))
-    given = {name: options[name] for name in sorted(of_all & options.keys())}
-    given = {name: value for name, value in given.items() if was_given(value)}
-    for name in given:
-        if name not in scorer.options():
-            raise BadArgument(f"--{name.replace('_', '-')} has no meaning for --scorer {kind}.")
+    parts = [scorer_class(each) for each in SCORERS]
+    given = given_for(scorer, parts, options, f"for --scorer {kind}")
     models = options["model"] or _unnamed(scorer)
     if not models:
         raise BadArgument(
@@ -34,8 +30,6 @@ def scorer_of(options: Mapping[str, Any]) -> Any:
     if "scale" in given:
         low, _, high = str(given["scale"]).partition("-")
         given["scale"] = (number_in("scale", low), number_in("scale", high))
-    if "extra" in given:
-        given["extra"] = json_in("extra", given["extra"])
     scorers = [scorer.from_options(model, given) for model in models]
     if len(scorers) == 1:
         return scorers[0]

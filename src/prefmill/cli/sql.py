@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from prefmill.cli.app import Command, app
 from prefmill.cli.options import (
     Delimiter,
     Encoding,
@@ -14,11 +15,12 @@ from prefmill.cli.options import (
     Overwrite,
     TempDir,
     Threads,
-    size_in_bytes,
 )
+from prefmill.cli.texts import size_in_bytes
 from prefmill.errors import BadArgument
 
 
+@app.command(cls=Command)
 def sql(
     query: Annotated[
         str,

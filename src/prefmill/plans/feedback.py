@@ -59,6 +59,9 @@ class FeedbackPlan(Plan):
     #: The layout of a dataset, and what the option --format says; "" where rows stay whole.
     layout: ClassVar[str] = "pool"
     layouts: ClassVar[str] = ""
+    #: Thresholds can be left off, by one option; rows can have a margin.
+    unbounded: ClassVar[bool] = False
+    margins: ClassVar[bool] = False
     #: The columns that come out, and which rows a column that comes along is of.
     columns: ClassVar[tuple[str, ...]]
     sides: ClassVar[tuple[Side, ...]] = ("row",)

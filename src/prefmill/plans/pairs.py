@@ -79,6 +79,8 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
     )
     sides: ClassVar[tuple[Side, ...]] = ("chosen", "rejected")
     layout: ClassVar[str] = "trl"
+    unbounded: ClassVar[bool] = True
+    margins: ClassVar[bool] = True
     layouts: ClassVar[str] = (
         "trl, trl-implicit, kto, instruction, openrlhf, llama-factory.  "
         "[default: trl; kto for labels]"
