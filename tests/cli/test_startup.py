@@ -30,11 +30,12 @@ def run_counting(folder: Path, *arguments: str) -> tuple[str, dict[str, str]]:
     code = (
         "import os, sys\n"
         "from prefmill import __main__\n"
+        "from prefmill.cli.app import app\n"
         "leave = os._exit\n"
         "def tell(code):\n"
         "    loaded = [name for name in ('pandas', 'rich', 'typer.rich_utils', 'datasets', 'torch') if name in sys.modules]\n"
         "    print('LOADED', ','.join(loaded), file=sys.stderr)\n"
-        "    print('COMMANDS', len(__main__.commands()), file=sys.stderr)\n"
+        "    print('COMMANDS', len(app.registered_commands), file=sys.stderr)\n"
         "    sys.stderr.flush()\n"
         "    leave(code)\n"
         "os._exit = tell\n"
@@ -74,6 +75,7 @@ def test_version_loads_nothing():
     code = (
         "import sys; sys.argv = ['prefmill', '--version']\n"
         "from prefmill import __main__\n"
+        "from prefmill.cli.app import app\n"
         "__main__.main()\n"
         "print([name for name in ('typer', 'rich', 'polars', 'duckdb', 'pyarrow') if name in sys.modules])"
     )

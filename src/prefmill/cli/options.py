@@ -242,7 +242,8 @@ def refuse_two_on_stdout(options: Any) -> None:
 def finish(report: Any, options: Any, show: Callable[[Any], None]) -> None:
     """Tell what a run did: as JSON on stdout, and as people read it on stderr."""
     if options.output == "-":
-        report = replace(report, output=STDOUT)
+        one = isinstance(report.output, str)
+        report = replace(report, output=STDOUT if one else dict.fromkeys(report.output, STDOUT))
     if options.as_json:
         print_json(report.as_json())
     if not options.quiet:

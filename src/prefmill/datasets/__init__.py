@@ -3,8 +3,8 @@ declared, fingerprints that hit the cache.
 
     import prefmill.datasets as pmd
 
-    pairs = pmd.pairs(load_dataset("org/feedback", split="train"), completion="answer",
-    score="rating", min_margin=0.5)
+    feedback = load_dataset("org/feedback", split="train")
+    pairs = pmd.pairs(feedback, completion="answer", score="rating", min_margin=0.5)
 
 | what comes in             | how it runs                                                                                       |
 |---------------------------|---------------------------------------------------------------------------------------------------|
@@ -12,6 +12,20 @@ declared, fingerprints that hit the cache.
 | `IterableDataset`         | nothing until it is read; then a temporary Parquet file, ranked out of core by DuckDB             |
 | the same, `clustered=True`| as a stream: rows of one prompt stand together, a chunk of whole prompts at a time                |
 | a dictionary of splits    | split by split                                                                                    |
+
+Every kind of plan is a function of this module, by its word: `pairs`, `unpaired`, `best_of`,
+`advantages`. The arguments are the fields of the plan, the roles, and those of `apply`.
+
+>>> import datasets
+>>> feedback = {"prompt": ["p", "p"], "answer": ["a", "b"], "score": [5, 1]}
+>>> pairs(datasets.Dataset.from_dict(feedback))[0]
+{'prompt': 'p', 'chosen': 'a', 'rejected': 'b', 'chosen_score': 5.0, 'rejected_score': 1.0}
+>>> unpaired(datasets.Dataset.from_dict(feedback))["label"][:]
+[True, False]
+>>> best_of(datasets.Dataset.from_dict(feedback))[0]
+{'prompt': 'p', 'completion': 'a', 'score': 5.0, 'rank': 1}
+>>> advantages(datasets.Dataset.from_dict(feedback))["advantage"][:]
+[2.0, -2.0]
 
 There is no rule here: the meaning is in `docs/semantics.md`. There is no `num_proc` either, because
 a process would see half a prompt: Polars and DuckDB use all cores of one process. What
@@ -22,186 +36,54 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from prefmill.datasets.streams import CHUNK_ROWS, Stream, streamed
 from prefmill.datasets.tables import Layout, frame_of, package, used_table, whole
 from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument, BadInput
 from prefmill.forks import refuse_fork
-from prefmill.plans import (
-    Aggregate,
-    BestOf,
-    Normalize,
-    OnInvalid,
-    Pairs,
-    Pick,
-    Plan,
-    Scope,
-    StagesUsed,
-    Strategy,
-    Threshold,
-    TieBreak,
-    Unpaired,
-    kept_columns,
-    named,
-    plan_and_roles,
-    roles_of,
-    used_columns,
-)
+from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan, kept_columns, named, roles_of, used_columns
+from prefmill.plans.signature import function_of
 from prefmill.polars import report as frame_report
 from prefmill.table.fits import fits_table
 from prefmill.table.roles import RoleNames
 from prefmill.writers.formats import Format
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from prefmill.datasets.cards import Reports
-
 _D = TypeVar("_D")
 
+if TYPE_CHECKING:
+    from prefmill.datasets.cards import Reports
+    from prefmill.plans import AdvantageOptions, BestOfOptions, PairsOptions, UnpairedOptions
 
-def pairs(
-    ds: _D,
-    *,
-    chosen_min: Threshold = "auto",
-    rejected_below: Threshold = "auto",
-    strategy: Strategy = "best_worst",
-    min_margin: float = 0,
-    max_pairs_per_prompt: int | None = None,
-    top_k: int | None = None,
-    bottom_k: int | None = None,
-    aggregate: Aggregate = "none",
-    normalize: Normalize = "none",
-    weights: Mapping[str, float] | None = None,
-    min_votes: int = 1,
-    tie_break: TieBreak = "position",
-    on_invalid: OnInvalid = "drop",
-    seed: int = 0,
-    prompt: str | None = None,
-    completion: str | None = None,
-    score: str | None = None,
-    id: str | None = None,
-    annotator: str | None = None,
-    aspect: str | None = None,
-    stage: str | None = None,
-    group: str | Sequence[str] | None = None,
-    keep: Sequence[str] = (),
-    clustered: bool = False,
-    format: Format | None = None,
-    chat: bool = False,
-    margin_scale: float | None = None,
-) -> _D:
-    """Preference pairs of a dataset: the plan `Pairs` and the roles as arguments; the rest is in
-    `apply`.
+    class Laid(TypedDict, total=False):
+        """The arguments of `apply` that lay out rows."""
 
-    | prompt | completion | score |      | prompt | chosen | rejected | chosen_score | rejected_score |
-    |   p    |     a      |   5   |  ->  |   p    |   a    |    b     |      5       |       1        |
-    |   p    |     b      |   1   |
+        clustered: bool
+        format: Format | None
+        chat: bool
+        margin_scale: float | None
 
-    >>> import datasets
-    >>> feedback = datasets.Dataset.from_dict({"prompt": ["p", "p"], "answer": ["a", "b"], "score": [5, 1]})
-    >>> pairs(feedback)[0]
-    {'prompt': 'p', 'chosen': 'a', 'rejected': 'b', 'chosen_score': 5.0, 'rejected_score': 1.0}
-    """
-    return _given(Pairs, ds, locals())
+    class _Pairs(PairsOptions, Laid, total=False): ...
+
+    class _Unpaired(UnpairedOptions, Laid, total=False): ...
+
+    class _BestOf(BestOfOptions, Laid, total=False): ...
+
+    class _Advantages(AdvantageOptions, Laid, total=False): ...
+
+    # What editors and type checkers see of the functions that the loop below makes.
+    def pairs(ds: _D, **options: Unpack[_Pairs]) -> _D: ...
+    def unpaired(ds: _D, **options: Unpack[_Unpaired]) -> _D: ...
+    def best_of(ds: _D, **options: Unpack[_BestOf]) -> _D: ...
+    def advantages(ds: _D, **options: Unpack[_Advantages]) -> _D: ...
 
 
-def unpaired(
-    ds: _D,
-    *,
-    chosen_min: Threshold = "auto",
-    rejected_below: Threshold = "auto",
-    aggregate: Aggregate = "none",
-    normalize: Normalize = "none",
-    weights: Mapping[str, float] | None = None,
-    min_votes: int = 1,
-    tie_break: TieBreak = "position",
-    on_invalid: OnInvalid = "drop",
-    seed: int = 0,
-    prompt: str | None = None,
-    completion: str | None = None,
-    score: str | None = None,
-    id: str | None = None,
-    annotator: str | None = None,
-    aspect: str | None = None,
-    stage: str | None = None,
-    group: str | Sequence[str] | None = None,
-    keep: Sequence[str] = (),
-    clustered: bool = False,
-    format: Format | None = None,
-    chat: bool = False,
-) -> _D:
-    """Labels for KTO: the plan `Unpaired` and the roles as arguments; the rest is in `apply`.
-
-    >>> import datasets
-    >>> feedback = datasets.Dataset.from_dict({"prompt": ["p", "p"], "answer": ["a", "b"], "score": [5, 1]})
-    >>> unpaired(feedback)["label"][:]
-    [True, False]
-    """
-    return _given(Unpaired, ds, locals())
-
-
-def best_of(
-    ds: _D,
-    *,
-    k: int = 1,
-    pick: Pick = "best",
-    scope: Scope = "prompt",
-    min_score: float | None = None,
-    stages: StagesUsed = "all",
-    beta: float = 0.5,
-    length_control: bool = False,
-    aggregate: Aggregate = "none",
-    normalize: Normalize = "none",
-    weights: Mapping[str, float] | None = None,
-    min_votes: int = 1,
-    tie_break: TieBreak = "position",
-    on_invalid: OnInvalid = "drop",
-    seed: int = 0,
-    prompt: str | None = None,
-    completion: str | None = None,
-    score: str | None = None,
-    id: str | None = None,
-    annotator: str | None = None,
-    aspect: str | None = None,
-    stage: str | None = None,
-    group: str | Sequence[str] | None = None,
-    keep: Sequence[str] = (),
-    clustered: bool = False,
-    format: Format | None = None,
-    chat: bool = False,
-) -> _D:
-    """The k best completions of every prompt: the plan `BestOf` and the roles as arguments; the
-    rest is in `apply`.
-
-    >>> import datasets
-    >>> pool = datasets.Dataset.from_dict({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [0.2, 0.9]})
-    >>> best_of(pool)[0]
-    {'prompt': 'p', 'completion': 'b', 'score': 0.9, 'rank': 1}
-    """
-    return _given(BestOf, ds, locals())
-
-
-def _given(
-    kind: type[Pairs] | type[Unpaired] | type[BestOf], ds: _D, given: Mapping[str, Any]
-) -> _D:
-    plan, roles = plan_and_roles(kind, given)
-    return apply(
-        plan,
-        ds,
-        keep=given["keep"],
-        clustered=given["clustered"],
-        format=given["format"],
-        chat=given["chat"],
-        margin_scale=given.get("margin_scale"),
-        **roles,
-    )
+__all__ = ["apply", "push_to_hub", "report", *FEEDBACK_KINDS]
 
 
 def apply(
-    plan: Plan,
+    plan: FeedbackPlan,
     ds: _D,
     *,
     keep: Sequence[str] = (),
@@ -251,7 +133,7 @@ def apply(
         }
         return type(ds)(made)
     kept_columns(plan, keep, None, (), where="datasets")
-    layout = Layout(plan, format or cast(Format, plan.layout), chat, margin_scale, tuple(keep))
+    layout = Layout(plan, format or plan.layout, chat, margin_scale, tuple(keep))
     if isinstance(ds, datasets.IterableDataset):
         return streamed(ds, layout, roles, clustered, chunk_rows)  # type: ignore[no-any-return]
     if isinstance(ds, datasets.Dataset):
@@ -268,7 +150,17 @@ def apply(
     )
 
 
-def report(plan: Plan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
+def _work(plan: FeedbackPlan, ds: Any, roles: RoleNames, **options: Any) -> Any:
+    return apply(plan, ds, **options, **roles)
+
+
+_LAID: dict[str, Any] = {"keep": (), "clustered": False, "format": None, "chat": False}
+for _word, _kind in FEEDBACK_KINDS.items():
+    _more = _LAID | ({"margin_scale": None} if _kind.margins else {})
+    globals()[_word] = function_of(_kind, _work, module=__name__, data="ds", more=_more)
+
+
+def report(plan: FeedbackPlan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
     """What `plan` uses of `ds` and why it drops the rest: a `PairReport`, or of a dictionary of
     splits one for each. Reads `ds` once.
 
@@ -291,9 +183,7 @@ def report(plan: Plan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
         raise BadArgument(
             f"datasets: cannot report on a {type(ds).__name__}; expected a Dataset, IterableDataset or a dictionary of them."
         )
-    stream = Stream.over(
-        ds, Layout(plan, cast(Format, plan.layout), False, None), roles, False, CHUNK_ROWS
-    )
+    stream = Stream.over(ds, Layout(plan, plan.layout, False, None), roles, False, CHUNK_ROWS)
     with temporary() as home, stream.job(home) as job:
         return job.report()
 
@@ -302,7 +192,7 @@ def push_to_hub(
     ds: Any,
     repo_id: str,
     *,
-    plan: Plan,
+    plan: FeedbackPlan,
     report: Reports,
     source: str | Sequence[str] = (),
     license: str | None = None,

@@ -35,8 +35,9 @@ def _weights(value: object) -> None:
 
 
 class FeedbackOptions(FeedbackRoles, total=False):
-    """The fields of `FeedbackPlan` and the roles, as keyword arguments."""
+    """The fields of `FeedbackPlan`, the roles and `keep`, as keyword arguments."""
 
+    keep: Sequence[str]
     aggregate: Aggregate
     normalize: Normalize
     weights: Mapping[str, float] | None

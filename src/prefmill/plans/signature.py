@@ -16,11 +16,11 @@ def signature_of(kind: type[FeedbackPlan], data: str, more: Mapping[str, Any]) -
 
     >>> from prefmill import Advantage
     >>> list(signature_of(Advantage, "frame", {"keep": ()}).parameters)[-3:]
-    ['method', 'epsilon', 'keep']
+    ['weight', 'logprob', 'keep']
     """
     first = Parameter(data, Parameter.POSITIONAL_OR_KEYWORD)
-    options = {role: (None, "str | None") for role in kind.role_names}
-    options |= {field.name: (field.default, field.type) for field in fields(kind)}
+    options = {field.name: (field.default, field.type) for field in fields(kind)}
+    options |= dict.fromkeys(kind.role_names, (None, "str | None"))
     options |= {name: (default, Parameter.empty) for name, default in more.items()}
     keywords = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
