@@ -75,7 +75,6 @@ def test_version_loads_nothing():
     code = (
         "import sys; sys.argv = ['prefmill', '--version']\n"
         "from prefmill import __main__\n"
-        "from prefmill.cli.app import app\n"
         "__main__.main()\n"
         "print([name for name in ('typer', 'rich', 'polars', 'duckdb', 'pyarrow') if name in sys.modules])"
     )
