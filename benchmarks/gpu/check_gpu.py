@@ -25,7 +25,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from prefmill.models.tokens import TokenRows
-from prefmill.scoring import abilities, attention
+from prefmill.scoring import attention
 from prefmill.scoring.attention import gathered_keys
 from prefmill.scoring.engine import Engine
 from prefmill.scoring.heads import LogProbHead, RewardHead
@@ -121,13 +121,13 @@ class Check:
 @contextmanager
 def forced(form: str | None) -> Iterator[None]:
     """Engines that are made inside take this form of attention; None: the one that they choose."""
-    chosen = abilities.our_attention
+    chosen = attention.our_attention
     if form is not None:
-        abilities.our_attention = lambda *_, **__: form  # type: ignore[assignment]
+        attention.our_attention = lambda *_, **__: form  # type: ignore[assignment]
     try:
         yield
     finally:
-        abilities.our_attention = chosen
+        attention.our_attention = chosen
 
 
 def checks(device: Any, *, tiny: bool, until: float) -> Iterator[Check]:

@@ -24,7 +24,7 @@ import flash_on_cpu  # noqa: E402
 
 from prefmill.models.tokens import TokenRows  # noqa: E402
 from prefmill.scoring import attention, heads  # noqa: E402
-from prefmill.scoring.attention import StreamPlan  # noqa: E402
+from prefmill.scoring.attention import StreamPlan, flash  # noqa: E402
 from prefmill.scoring.engine import Engine  # noqa: E402
 from prefmill.scoring.heads import RewardHead  # noqa: E402
 
@@ -127,7 +127,7 @@ def test_the_real_varlen_attn_over_a_kernel_that_checks(
 ) -> None:
     """Before, an unknown `enable_gqa` was a TypeError that sent everything into padded batches."""
     if signature == "2.11":
-        monkeypatch.setattr(attention, "varlen_kernel", lambda: before_2_12)
+        monkeypatch.setattr(flash, "varlen_kernel", lambda: before_2_12)
     model = tiny_model(getattr(torch, dtype))
     if window is not None:
         config = transformers.MistralConfig(**SIZES, sliding_window=window, initializer_range=0.1)
@@ -204,7 +204,7 @@ def test_a_decoder_in_batches_on_cuda_is_told_when_it_is_loaded(
     def unknown(*_: Any, **__: Any) -> Any:
         raise TypeError("varlen_attn() got an unexpected keyword argument 'enable_gqa'")
 
-    monkeypatch.setattr(attention, "varlen_kernel", lambda: unknown)
+    monkeypatch.setattr(flash, "varlen_kernel", lambda: unknown)
     said = r"the model on cuda:0 is run in padded batches, several times slower than it could be: packed rows do not run: TypeError"
     with check_gpu.forced(attention.VARLEN), pytest.warns(UserWarning, match=said):
         Engine(tiny_model(torch.bfloat16), RewardHead(), played_cuda)

@@ -25,7 +25,7 @@ import flash_on_cpu  # noqa: E402
 import prefmill as pm  # noqa: E402
 from prefmill.models import loading as models  # noqa: E402
 from prefmill.models.tokens import TokenRows  # noqa: E402
-from prefmill.scoring import RewardModel, abilities, attention  # noqa: E402
+from prefmill.scoring import RewardModel, attention  # noqa: E402
 from prefmill.scoring.engine import Engine  # noqa: E402
 from prefmill.scoring.heads import LogProbHead, RewardHead  # noqa: E402
 from prefmill.scoring.scorers import Scored  # noqa: E402
@@ -169,7 +169,7 @@ def forward_on_fake_cuda(
                     )
         scorer = Unprobed(model, LogProbHead() if causal else RewardHead(), torch.device("cuda"))
         [stream] = scorer.plan(rows).streams
-        with abilities.using(model, scorer.ours), counter, torch.no_grad():
+        with attention.using(model, scorer.ours), counter, torch.no_grad():
             scorer._forward(rows, stream)
     counter.layers = dict(scorer.layers)
     return counter

@@ -21,7 +21,7 @@ import flash_on_cpu  # noqa: E402
 
 from prefmill.models.tokens import TokenRows  # noqa: E402
 from prefmill.scoring import attention  # noqa: E402
-from prefmill.scoring.attention import StreamPlan  # noqa: E402
+from prefmill.scoring.attention import StreamPlan, flash  # noqa: E402
 from prefmill.scoring.engine import BATCH_TOKENS  # noqa: E402
 from prefmill.scoring.packing import GATHERED_KEYS, Room, pack  # noqa: E402
 
@@ -119,7 +119,7 @@ def test_a_kernel_whose_sums_have_another_layout_reads_nothing_in_place(
 
     transposed.__signature__ = __import__("inspect").signature(before_2_12)  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        attention, "varlen_kernel", lambda: lambda *a, **k: transposed(*a, enable_gqa=True, **k)
+        flash, "varlen_kernel", lambda: lambda *a, **k: transposed(*a, enable_gqa=True, **k)
     )
     model, rows = tiny_model(torch.float32), many_short()
     scorer = made(model, attention.VARLEN)

@@ -18,7 +18,7 @@ transformers = pytest.importorskip("transformers", reason="needs the extra prefm
 
 from prefmill.models.tokens import TokenRows  # noqa: E402
 from prefmill.scoring import RewardModel, attention  # noqa: E402
-from prefmill.scoring.attention import CannotShare, StreamPlan  # noqa: E402
+from prefmill.scoring.attention import CannotShare, StreamPlan, flash  # noqa: E402
 from prefmill.scoring.engine import Engine  # noqa: E402
 from prefmill.scoring.heads import RewardHead  # noqa: E402
 from prefmill.scoring.packing import pack  # noqa: E402
@@ -154,7 +154,7 @@ def plain_varlen(
 
 @pytest.fixture
 def _plain_varlen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "varlen_kernel", lambda: plain_varlen)
+    monkeypatch.setattr(flash, "varlen_kernel", lambda: plain_varlen)
 
 
 FORMS = {

@@ -28,7 +28,7 @@ import torch
 from prefmill.errors import BadRow, OutOfDeviceMemory, PrefmillError, ScoresDiffer
 from prefmill.models import probe
 from prefmill.models.tokens import Longs, TokenRows
-from prefmill.scoring import abilities, attention
+from prefmill.scoring import attention
 from prefmill.scoring.attention import CannotShare, StreamPlan
 from prefmill.scoring.packing import GATHERED_KEYS, Room, Stream, batches, pack
 
@@ -120,8 +120,8 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.budget = self.batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
-        self.stock = abilities.stock_attention(self.model)
-        self.ours = abilities.our_attention(self.model, self.device, invariant=self.invariant)
+        self.stock = attention.stock_attention(self.model)
+        self.ours = attention.our_attention(self.model, self.device, invariant=self.invariant)
         config = self.model.config.get_text_config()
         self.pad: int | None = getattr(config, "pad_token_id", None)
         self.model.config.use_cache = config.use_cache = (
@@ -390,7 +390,7 @@ class Engine:
     def _launch_streams(self, rows: TokenRows, streams: list[Stream]) -> Callable[[], Values]:
         """Values of all rows of `streams`, in stream order; they leave the device once."""
         parts: list[Part] = []
-        with abilities.using(self.model, self.ours):
+        with attention.using(self.model, self.ours):
             for stream in streams:
                 parts += self._stream(rows, stream)
         return _gathered(parts, self.head.columns)
@@ -475,7 +475,7 @@ class Engine:
 
     def _launch_batches(self, rows: TokenRows, todo: list[Longs]) -> Callable[[], Values]:
         parts: list[Part] = []
-        with abilities.using(self.model, self.stock):
+        with attention.using(self.model, self.stock):
             waiting = list(reversed(todo))
             while waiting:
                 which = waiting.pop()
@@ -540,7 +540,7 @@ class Engine:
         them.
         """
         parts = []
-        with abilities.using(self.model, self.stock):
+        with attention.using(self.model, self.stock):
             for row in which.tolist():
                 inputs = {
                     "input_ids": attention.to_device(rows.row(row).astype(np.int64), self.device)[

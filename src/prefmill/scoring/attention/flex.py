@@ -1,0 +1,139 @@
+"""`blockmask`: FlexAttention over the whole stream, under one block mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from prefmill.scoring.attention.plan import BLOCKMASK, StreamPlan, registered, to_device
+
+BLOCK = 128  # FlexAttention works in blocks of 128 tokens
+
+
+def _blockmask(
+    plan: StreamPlan,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    """The stream's length must be a multiple of 128 on CUDA (the engine pads it)."""
+    score_mod = None
+    if softcap is not None:
+
+        def score_mod(score: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+            return softcap * torch.tanh(score / softcap)
+
+    out = flex_kernel(query.device.type)(
+        query,
+        key,
+        value,
+        score_mod=score_mod,
+        block_mask=plan.of(BLOCKMASK, window),
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return out.transpose(1, 2).contiguous()
+
+
+_compiled: Callable[..., Any] | None = None
+
+
+def flex_kernel(device: str) -> Callable[..., torch.Tensor]:
+    """FlexAttention, compiled once for all lengths on CUDA, eager elsewhere."""
+    global _compiled
+    from torch.nn.attention.flex_attention import flex_attention
+
+    if device != "cuda":
+        return flex_attention
+    if _compiled is None:
+        # Every new pair of flags is a recompile; past the limit dynamo would run it uncompiled,
+        # which needs memory for all scores.
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        _compiled = torch.compile(flex_attention, dynamic=True)
+    return _compiled
+
+
+def _block_mask(plan: StreamPlan, window: int | None) -> Any:
+    """Which keys a query sees: those before it in its row.
+
+    They are of one group, and the key is of the prefix, or both are of one segment. Which blocks
+    are looked at is told segment by segment: to try all pairs of tokens would need memory in the
+    square of the stream.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    length = plan.length
+    segment, family, position, head = (np.zeros(length, np.int32) for _ in range(4))
+    blocks = -(-length // BLOCK)
+    some, whole = np.zeros((blocks, blocks), bool), np.zeros((blocks, blocks), bool)
+    for number, (start, end, prefix_start, prefix_end) in enumerate(plan.segments):
+        shared = prefix_end - prefix_start
+        segment[start:end] = number
+        # Where the family's first token stands: one number for prefix and suffixes.
+        family[start:end] = prefix_start if shared else start
+        position[start:end] = np.arange(shared, shared + end - start)
+        head[start:end] = not shared
+        queries = _Blocks.of(start, end, shared)
+        for keys in (queries, _Blocks.of(prefix_start, prefix_end, 0)):
+            nearest = queries.first[:, None] - keys.last
+            furthest = queries.last[:, None] - keys.first
+            here = (queries.places, keys.places)
+            some[here] |= (furthest >= 0) & (window is None or nearest < window)
+            inside = queries.inside[:, None] & keys.inside
+            whole[here] |= inside & (nearest >= 0) & (window is None or furthest < window)
+    seg, fam, pos, top = (to_device(x, plan.device) for x in (segment, family, position, head))
+
+    def visible(
+        batch: torch.Tensor, heads: torch.Tensor, q: torch.Tensor, k: torch.Tensor
+    ) -> torch.Tensor:
+        seen = (fam[q] == fam[k]) & ((top[k] == 1) | (seg[q] == seg[k])) & (pos[q] >= pos[k])
+        return seen if window is None else seen & (pos[q] - pos[k] < window)
+
+    partly, wholly = (_ordered(x, plan.device) for x in (some & ~whole, whole))
+    return BlockMask.from_kv_blocks(
+        *partly, *wholly, BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, length)
+    )
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The blocks that a run of tokens touches.
+
+    places       where they stand
+    first, last  the first and last position in each
+    inside       whether a block is all theirs
+    """
+
+    places: slice
+    first: np.ndarray
+    last: np.ndarray
+    inside: np.ndarray
+
+    @classmethod
+    def of(cls, start: int, end: int, position: int) -> _Blocks:
+        """Of the tokens from `start` to `end`, whose first has this position in its row."""
+        places = slice(start // BLOCK, -(-end // BLOCK) if end > start else start // BLOCK)
+        edges = np.arange(places.start, places.stop) * BLOCK
+        first, last = np.maximum(edges, start), np.minimum(edges + BLOCK, end) - 1
+        moved = position - start
+        return cls(places, first + moved, last + moved, last - first == BLOCK - 1)
+
+
+def _ordered(blocks: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many blocks of keys each block of queries looks at, and their numbers.
+
+    Shapes (1, 1, blocks) and (1, 1, blocks, blocks); the numbers stand first in the rest.
+    """
+    numbers = blocks.sum(axis=1, dtype=np.int32)
+    which = np.argsort(~blocks, axis=1, kind="stable").astype(np.int32)
+    return to_device(numbers[None, None], device), to_device(which[None, None], device)
+
+
+blockmask = registered(BLOCKMASK, _blockmask, _block_mask)
