@@ -17,7 +17,23 @@ SEGMENTS, VARLEN, BLOCKMASK = "prefmill_segments", "prefmill_varlen", "prefmill_
 
 # Handed to attention by some models and without effect on what it computes.
 _HARMLESS = frozenset(
-    ["position_ids", "cache_position", "past_key_values", "past_key_value", "use_cache", "output_attentions", "output_hidden_states", "dropout", "deterministic", "layer_idx", "position_embeddings", "return_dict", "num_items_in_batch", "cache", "training"]
+    [
+        "position_ids",
+        "cache_position",
+        "past_key_values",
+        "past_key_value",
+        "use_cache",
+        "output_attentions",
+        "output_hidden_states",
+        "dropout",
+        "deterministic",
+        "layer_idx",
+        "position_embeddings",
+        "return_dict",
+        "num_items_in_batch",
+        "cache",
+        "training",
+    ]
 )
 # Masks of segments that one plan keeps for all layers, in elements: more are made anew in each
 # layer.
