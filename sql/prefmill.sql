@@ -19,6 +19,7 @@
 .read sql/pairs/pref_limits.sql
 .read sql/rows/pref_key.sql
 .read sql/pairs/pref_groups.sql
+.read sql/pairs/pref_group_scale.sql
 .read sql/pairs/pref_refusal.sql
 .read sql/pairs/pref_stands.sql
 .read sql/cells/pref_same_text.sql
@@ -47,6 +48,7 @@
 .read sql/chance/pref_poisson.sql
 .read sql/curves/pref_curves.sql
 .read sql/advantages/pref_weight_refusal.sql
+.read sql/advantages/pref_acting.sql
 .read sql/advantages/pref_advantages.sql
 .read sql/advantages/pref_advantage_report.sql
 .read sql/preference_pairs.sql

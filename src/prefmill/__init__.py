@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prefmill.rules.rollouts import step_values, stepwise
     from prefmill.rules.values import values
     from prefmill.runs.curve import Curve, curve
-    from prefmill.runs.run import RunReport, run
+    from prefmill.runs.run import RunReport, pair_report, run
     from prefmill.runs.sample import SampleReport, sample
     from prefmill.runs.score import ScoreReport, score
     from prefmill.sampling import EndpointSampler, LocalSampler, Sampler
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         Scorer,
     )
     from prefmill.scoring.stream import score_stream
-    from prefmill.table.report import PairReport, pair_report
+    from prefmill.table.report import PairReport
     from prefmill.training.report import TrainReport
     from prefmill.training.train import train_policy, train_reward
 
@@ -103,7 +103,7 @@ _HOMES = {
     "rules.rollouts": ("step_values", "stepwise"),
     "rules.values": ("values",),
     "runs.curve": ("Curve", "curve"),
-    "runs.run": ("RunReport", "run"),
+    "runs.run": ("RunReport", "pair_report", "run"),
     "runs.sample": ("SampleReport", "sample"),
     "runs.score": ("ScoreReport", "score"),
     "sampling": ("EndpointSampler", "LocalSampler", "Sampler"),
@@ -117,7 +117,7 @@ _HOMES = {
         "Scorer",
     ),
     "scoring.stream": ("score_stream",),
-    "table.report": ("PairReport", "pair_report"),
+    "table.report": ("PairReport",),
     "training.report": ("TrainReport",),
     "training.train": ("train_policy", "train_reward"),
     "loops.loop": ("LoopReport", "loop"),

@@ -204,7 +204,7 @@ def _lazy(
 def _report(
     kind: type[Pairs], frame: pl.LazyFrame | pl.DataFrame, given: Mapping[str, Any]
 ) -> PairReport:
-    from prefmill.polars import report
+    from prefmill.engines.frames import report
 
     plan, roles = plan_and_roles(kind, given)
     return report(plan, frame, **roles)

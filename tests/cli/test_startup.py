@@ -12,7 +12,7 @@ import pytest
 
 import prefmill as pm
 import prefmill.duckdb
-from prefmill.duckdb import install_used, macro_texts
+from prefmill.engines.macros import install_used, macro_texts
 
 ROWS = {
     "csv": "prompt,completion,score\n"

@@ -100,7 +100,7 @@ def test_public_macro(case: dict, kind: str) -> None:
     """`FROM preference_pairs(feedback, prompt := ..., k := ...)`: the cases whose plan the public
     macros can say.
     """
-    from prefmill.duckdb import sql
+    from prefmill.engines.sql import value as sql
 
     plan = KINDS[case.get("kind", "pairs")].from_mapping(case.get("plan", {}))
     table = table_of(case)

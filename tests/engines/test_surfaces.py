@@ -25,6 +25,7 @@ from duckdb_shell import ask, shell
 import prefmill as pm
 import prefmill.duckdb
 import prefmill.polars
+from prefmill.engines.sql import value as sql_value
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Roles
 
@@ -273,9 +274,7 @@ def query_of(case: Case, table: str) -> str:
     }
     if case.roles or not set(changed) <= set(fields):
         return case.plan.sql(table, **named(case))
-    arguments = "".join(
-        f", {name} := {prefmill.duckdb.sql(value)}" for name, value in changed.items()
-    )
+    arguments = "".join(f", {name} := {sql_value(value)}" for name, value in changed.items())
     return f"FROM {macro}('{table}'{arguments})"
 
 

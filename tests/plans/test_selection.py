@@ -22,7 +22,7 @@ import prefmill.datasets
 from prefmill.cli.main import app
 from prefmill.duckdb import install, report
 from prefmill.errors import BadArgument, PrefmillError
-from prefmill.rules.selection import accepted_ranks
+from prefmill.rules.picks import accepted_ranks
 
 
 def command(*args: object):

@@ -15,7 +15,7 @@ import pytest
 from duckdb_shell import shell
 
 import prefmill as pm
-from prefmill.duckdb import macro_texts
+from prefmill.engines.macros import macro_texts
 
 ROOT = Path(__file__).parents[2]
 GROUPS, EACH = 15_000, 4

@@ -15,7 +15,8 @@ import pytest
 from duckdb_shell import shell
 from sql_pool import CALLS, POOL, RENAMED, call
 
-from prefmill.duckdb import install, macro_texts
+from prefmill.duckdb import install
+from prefmill.engines.macros import macro_texts
 
 ROOT = Path(__file__).parents[2]
 

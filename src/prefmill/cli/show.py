@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 
 #: What the rows of output are called.
-MADE = {"pairs": "pairs", "unpaired": "labels", "best_of": "rows", "advantages": "rows"}
 
 
 # rich takes as long to import as a plan on a small file runs: what needs no table of it is printed
@@ -143,7 +142,7 @@ def report(plan: Plan, done: RunReport) -> None:
         table.add_row("malformed, set aside", f"{done.rows_rejected:,}", "")
     console.print(table)
     console.print(
-        f"{done.pairs_out:,} {MADE[plan.kind]} from {done.groups_used:,} of {done.groups_in:,} prompts"
+        f"{done.pairs_out:,} {plan.rows_are} from {done.groups_used:,} of {done.groups_in:,} prompts"
         f"   ({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, {done.engine}, plan {done.plan_hash})",
         markup=False,
     )

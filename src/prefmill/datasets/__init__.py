@@ -41,13 +41,14 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 from prefmill.datasets.streams import CHUNK_ROWS, Stream, streamed
 from prefmill.datasets.tables import Layout, frame_of, package, used_table, whole
 from prefmill.disk.hidden import temporary
+from prefmill.engines.frames import report as frame_report
+from prefmill.engines.steps import kept_names
 from prefmill.errors import BadArgument, BadInput
 from prefmill.forks import refuse_fork
-from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan, kept_columns, named, roles_of, used_columns
+from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan
 from prefmill.plans.signature import function_of
-from prefmill.polars import report as frame_report
 from prefmill.table.fits import fits_table
-from prefmill.table.roles import RoleNames
+from prefmill.table.roles import RoleNames, named
 from prefmill.writers.formats import Format
 
 _D = TypeVar("_D")
@@ -132,7 +133,7 @@ def apply(
             name: apply(plan, split, chunk_rows=chunk_rows, **more) for name, split in ds.items()
         }
         return type(ds)(made)
-    kept_columns(plan, keep, None, (), where="datasets")
+    kept_names(keep, None, where="datasets")
     layout = Layout(plan, format or plan.layout, chat, margin_scale, tuple(keep))
     if isinstance(ds, datasets.IterableDataset):
         return streamed(ds, layout, roles, clustered, chunk_rows)  # type: ignore[no-any-return]
@@ -174,11 +175,11 @@ def report(plan: FeedbackPlan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
     if isinstance(ds, dict):
         return {name: report(plan, split, **roles) for name, split in ds.items()}
     if isinstance(ds, datasets.Dataset):
-        found = roles_of(
-            plan, roles, ds.column_names, where="datasets", fits=fits_table(ds.data.table)
-        )
-        table = used_table(ds, used_columns(plan, found))
-        return frame_report(plan, frame_of(ds, table), **named(found))
+        fits = fits_table(ds.data.table)
+        columns = plan.roles(roles, ds.column_names, where="datasets", fits=fits)
+        read = plan.program(columns).rows.columns().values()
+        table = used_table(ds, list(dict.fromkeys(read)))
+        return frame_report(plan, frame_of(ds, table), **named(columns))
     if not isinstance(ds, datasets.IterableDataset):
         raise BadArgument(
             f"datasets: cannot report on a {type(ds).__name__}; expected a Dataset, IterableDataset or a dictionary of them."

@@ -24,12 +24,6 @@ if TYPE_CHECKING:
     Reports: TypeAlias = PairReport | RunReport | Mapping[str, PairReport | RunReport]
 
 _BEGIN, _END = "<!-- prefmill: begin -->", "<!-- prefmill: end -->"
-_MADE = {
-    "pairs": "preference pairs",
-    "unpaired": "labelled completions",
-    "best_of": "best-of-K completions",
-    "advantages": "completions with advantages",
-}
 _SIZES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -106,7 +100,7 @@ def card(
         f"# {title}",
         "",
         _BEGIN,
-        f"{rows_out:,} {_MADE[plan.kind]}, made by prefmill {__version__} from {rows_in:,} rows of feedback.",
+        f"{rows_out:,} {plan.card}, made by prefmill {__version__} from {rows_in:,} rows of feedback.",
         "",
         f"- source: {', '.join(sources) or 'not stated'}",
         f"- license: {license or 'not stated: ask whoever owns the source'}",

@@ -19,17 +19,19 @@ import pyarrow as pa
 
 from prefmill.datasets.tables import Layout, info_of, package, plain_types, tables_of
 from prefmill.disk.hidden import temporary
+from prefmill.engines.frames import apply as lazily
+from prefmill.engines.frames import scores_of
+from prefmill.engines.steps import kept_names
 from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
 from prefmill.forks import lost_threads
-from prefmill.plans import FeedbackPlan, kept_columns, named, roles_of
-from prefmill.polars import apply as lazily
-from prefmill.polars import scale_of, scores_of
+from prefmill.plans.feedback import FeedbackPlan
 from prefmill.pools.stream import reader_of, starts_of_groups, whole_groups
 from prefmill.pools.stream import tables_of as tables_of_source
+from prefmill.rules.limits import scale_of
 from prefmill.table.conform import NotHeld, conformed
 from prefmill.table.fits import fits_table
 from prefmill.table.json_values import without_marks
-from prefmill.table.roles import RoleNames, Roles
+from prefmill.table.roles import RoleNames, Roles, named
 
 CHUNK_ROWS = 4096
 _READ_ROWS, _PEEK_ROWS = 8192, 1000
@@ -87,8 +89,8 @@ class Stream:
         fits = (
             fits_table(pa.Table.from_batches([], ds.features.arrow_schema)) if ds.features else None
         )
-        roles = roles_of(plan, names, columns, where="datasets", fits=fits)
-        kept_columns(plan, layout.keep, columns, (), where="datasets")
+        roles = plan.roles(names, columns, where="datasets", fits=fits)
+        kept_names(layout.keep, columns, where="datasets")
         used = layout.columns(roles, columns)
         narrow = ds.select_columns(used)
         schema = (ds.features.arrow_schema if ds.features else None) or reader_of(
@@ -230,16 +232,16 @@ class Stream:
 
     def _clustering(self) -> Iterator[pl.DataFrame]:
         with temporary() as home, self.job(home) as job:
-            ours = {
-                "_score": "score",
-                "_rank": "rank",
-                "_adjusted_score": "adjusted_score",
-                "_advantage": "advantage",
-            }
-            if self.roles.stage and "stage" in self.layout.plan.columns_out(self.roles):
-                ours[self.roles.stage] = "stage"
+            names = {column.ours: column.name for column in job.output.columns}
+            names |= self._of_row()
             for frame in job.frames():
-                yield frame.rename(ours, strict=False)
+                yield frame.rename(names, strict=False)
+
+    def _of_row(self) -> dict[str, str]:
+        """Columns of the input that are columns of the output, with their names there."""
+        program = self.layout.plan.program(self.roles)
+        read = program.rows.columns()
+        return {read[c.ours]: c.name for c in program.output.columns if c.of_row}
 
     def job(self, home: Path) -> Any:
         """The run over a file of all rows that are read."""
@@ -251,12 +253,7 @@ class Stream:
         with pq.ParquetWriter(path, self.schema, compression="zstd") as file:
             for batch in self._batches():
                 file.write_batch(batch)
-        stage = (
-            [self.roles.stage]
-            if self.roles.stage and "stage" in self.layout.plan.columns_out(self.roles)
-            else []
-        )
-        keep = [*stage, *self.layout.keep]
+        keep = [*self._of_row(), *self.layout.keep]
         return opened(
             self.layout.plan,
             path,
@@ -323,8 +320,8 @@ def serve(payload: str, failure: str) -> None:
 
 def _numbers(plan: FeedbackPlan, roles: Roles) -> list[str]:
     """The columns of numbers that a plan reads as float64."""
-    policy = [name for name in (roles.weight, roles.logprob) if name]
-    return [*plan.score_columns(roles), *policy]
+    rows = plan.program(roles).rows
+    return [*rows.scores, *([rows.policy] if rows.policy else [])]
 
 
 class _Seen:

@@ -15,15 +15,16 @@ import pyarrow as pa
 
 from prefmill._version import __version__
 from prefmill.disk.whole import Staging
+from prefmill.engines.frames import apply as lazily
+from prefmill.engines.steps import kept_columns
 from prefmill.errors import MissingPackage
-from prefmill.plans import FeedbackPlan, kept_columns, named, roles_of, used_columns
-from prefmill.polars import apply as lazily
+from prefmill.plans.feedback import FeedbackPlan
 from prefmill.readers.json_lines import decoded_table
 from prefmill.readers.staging import plain_schema
 from prefmill.table.context import CARRIED, SYSTEM
 from prefmill.table.fits import fits_table
 from prefmill.table.json_values import holds, is_marked, without_marks
-from prefmill.table.roles import RoleNames, Roles
+from prefmill.table.roles import RoleNames, Roles, named
 from prefmill.writers.arrow import arrow_schema, arrow_tables
 from prefmill.writers.formats import Format
 from prefmill.writers.layouts import convert
@@ -49,12 +50,13 @@ class Layout:
     def columns(self, roles: Roles, there: Sequence[str]) -> list[str]:
         """Those of the columns `there` that are read."""
         context = [name for name in (*SYSTEM, *CARRIED) if name in there and self.trainer]
-        return [*dict.fromkeys([*used_columns(self.plan, roles), *self.keep, *context])]
+        read = self.plan.program(roles).rows.columns().values()
+        return list(dict.fromkeys([*read, *self.keep, *context]))
 
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
         if not self.trainer:
             return rows
-        if "rank" in self.plan.columns:
+        if self.plan.layout == "pool":
             rows = rows.rename({"score": "_score", "rank": "_rank"})
             rows = rows.drop("adjusted_score", strict=False)
         return convert(rows, format=self.format, chat=self.chat, margin_scale=self.margin_scale)
@@ -104,8 +106,10 @@ def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
     """
     datasets = package()
     plan = layout.plan
-    roles = roles_of(plan, names, ds.column_names, where="datasets", fits=fits_table(ds.data.table))
-    kept_columns(plan, layout.keep, ds.column_names, (), where="datasets")
+    fits = fits_table(ds.data.table)
+    roles = plan.roles(names, ds.column_names, where="datasets", fits=fits)
+    output = plan.program(roles).output
+    kept_columns(output, layout.keep, ds.column_names, (), where="datasets")
     columns = layout.columns(roles, ds.column_names)
     table = used_table(ds, columns)
     features = layout.features(plain_types(table.schema), roles)

@@ -9,16 +9,6 @@ from __future__ import annotations
 
 from prefmill.plans.advantage import Advantage, AdvantageOptions, Method
 from prefmill.plans.best_of import BestOf, BestOfOptions, Pick, Scope, StagesUsed
-from prefmill.plans.columns import (
-    Kept,
-    kept_columns,
-    kept_names,
-    named,
-    output_columns,
-    plan_and_roles,
-    roles_of,
-    used_columns,
-)
 from prefmill.plans.feedback import (
     Aggregate,
     FeedbackOptions,
@@ -26,13 +16,15 @@ from prefmill.plans.feedback import (
     Normalize,
     OnInvalid,
     TieBreak,
+    plan_and_roles,
 )
 from prefmill.plans.kinds import FEEDBACK_KINDS, KINDS, read_plan
 from prefmill.plans.pairs import Pairs, PairsOptions, Strategy
 from prefmill.plans.plan import Plan
-from prefmill.plans.thresholds import Threshold, ThresholdPlan
+from prefmill.plans.thresholds import ThresholdPlan
 from prefmill.plans.unpaired import Unpaired, UnpairedOptions
 from prefmill.plans.values import Policy, Values
+from prefmill.table.thresholds import Threshold
 
 __all__ = [
     "FEEDBACK_KINDS",
@@ -44,7 +36,6 @@ __all__ = [
     "BestOfOptions",
     "FeedbackOptions",
     "FeedbackPlan",
-    "Kept",
     "Method",
     "Normalize",
     "OnInvalid",
@@ -62,12 +53,6 @@ __all__ = [
     "Unpaired",
     "UnpairedOptions",
     "Values",
-    "kept_columns",
-    "kept_names",
-    "named",
-    "output_columns",
     "plan_and_roles",
     "read_plan",
-    "roles_of",
-    "used_columns",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
+from prefmill.engines.steps import Column, Output, Rows, Step
 from prefmill.plans.feedback import COMMON_ROLES, FeedbackOptions, FeedbackPlan
 from prefmill.table.fields import finite, key, one_of
 from prefmill.table.roles import Roles
@@ -52,7 +53,7 @@ order, and a column `advantage`.
 prefmill advantages scored.parquet -o rollouts.parquet --kind grpo
 """
     card: ClassVar[str] = "completions with advantages"
-    columns: ClassVar[tuple[str, ...]] = ("prompt", "completion", "score", "advantage")
+    every_row: ClassVar[bool] = True
     role_names: ClassVar[tuple[str, ...]] = (*COMMON_ROLES, "weight", "logprob")
     idle: ClassVar[frozenset[str]] = frozenset({"seed"})
 
@@ -77,3 +78,43 @@ prefmill advantages scored.parquet -o rollouts.parquet --kind grpo
                 f"got the column {policy!r} for one"
             )
         return problems
+
+    def rows(self, roles: Roles) -> Rows:
+        """How rows of the input are read."""
+        return replace(super().rows(roles), policy=roles.weight or roles.logprob)
+
+    def steps(self, roles: Roles) -> tuple[Step, ...]:
+        """Candidates with the weight of their policy, then each one's advantage."""
+        policy = roles.weight or roles.logprob
+        acting = Step("acting", "advantages.alike", ("candidates",))
+        if policy:
+            logs = {"logs": roles.logprob is not None}
+            acting = Step("acting", "advantages.weighted", ("candidates", "numbered"), logs)
+        # Without a policy, and where every candidate is one vote, lists hold numbers, not structs.
+        plain = self.aggregate == "none" and not policy
+        return (
+            acting,
+            Step(
+                "advantages",
+                "advantages.advantages",
+                ("acting",),
+                {"kind": self.method, "epsilon": float(self.epsilon)},
+                sql={"plain": plain},
+                table=True,
+                release=True,
+            ),
+        )
+
+    def output(self, roles: Roles) -> Output:
+        """A completion a row, in the order of the input."""
+        sides = ("counted", "candidates", "advantages")
+        return Output(
+            step="advantages",
+            texts={"completion": "_pos"},
+            columns=(Column("score", "_score"), Column("advantage", "_advantage")),
+            order=("_pos",),
+            report=Step("report", "advantages.advantage_report", sides),
+            present="_advantage",
+            added=("_advantage",),
+            layouts=False,
+        )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
+from prefmill.engines.steps import Column, Output, Rows, Step
 from prefmill.plans.feedback import COMMON_ROLES, FeedbackOptions, FeedbackPlan
-from prefmill.plans.scale import Scale
 from prefmill.table.fields import finite, flag, key, one_of, or_none, whole
-from prefmill.table.report import PairReport
 from prefmill.table.roles import Roles
+from prefmill.table.thresholds import Scale
+
+if TYPE_CHECKING:
+    from prefmill.table.report import PairReport
 
 Pick = Literal["best", "median", "worst", "random", "rso"]
 Scope = Literal["prompt", "pool"]
@@ -71,7 +75,6 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
 --length-control
 """
     card: ClassVar[str] = "best-of-K completions"
-    columns: ClassVar[tuple[str, ...]] = ("prompt", "completion", "score", "rank")
     layouts: ClassVar[str] = (
         "pool (every column, and the rank), prompt-completion, messages, "
         "pairs (best against worst).  [default: pool]"
@@ -122,14 +125,79 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
         needs = super().needs()
         return needs | {"stage": "stages 'last'"} if self.stages == "last" else needs
 
-    def columns_out(self, roles: Roles) -> list[str]:
-        """The columns of a lazy frame or a query, but for those that are kept.
+    @property
+    def in_units(self) -> bool:
+        """Whether a number of the plan is in units of the score: beta is."""
+        return self.pick == "rso"
 
-        >>> BestOf(length_control=True).columns_out(Roles(stage="round"))
-        ['prompt', 'completion', 'score', 'rank', 'adjusted_score', 'stage']
-        """
-        adjusted = ["adjusted_score"] if self.length_control else []
-        return [*self.columns, *adjusted, *(["stage"] if roles.stage else [])]
+    def rows(self, roles: Roles) -> Rows:
+        """How rows of the input are read."""
+        return replace(super().rows(roles), last_stage=self.stages == "last")
+
+    def steps(self, roles: Roles) -> tuple[Step, ...]:
+        """Pools in rank order, then what is picked; by residuals, and back, with length control."""
+        by_chance = self.pick in ("random", "rso")
+        asked = {"k": self.k, "pick": self.pick, "scope": self.scope}
+        pools = Step(
+            "pools",
+            "picks.pools",
+            ("candidates",),
+            {**asked, "min_score": self.min_score, "tie_break": self.tie_break},
+            table=True,
+            release=True,
+            spare=("_grp",),
+            drawn=by_chance,
+        )
+        picks = Step("picks", "picks.picks", ("pools",), {**asked, "seed": self.seed})
+        if self.pick == "rso":
+            drawing = {"k": self.k, "seed": self.seed, "beta": float(self.beta)}
+            picks = Step("picks", "picks.rso", ("pools",), drawing)
+        if not self.length_control:
+            return pools, picks
+        low = {"min_score": self.min_score}
+        # `adjusted` takes candidates below the bound out: the macro by a score of -infinity.
+        bound = None if self.min_score is None else -sys.float_info.max
+        return (
+            Step("measured", "lengths.measured", ("candidates", "numbered")),
+            Step("fit", "lengths.length_fit", ("measured",), table=True),
+            Step("adjusted", "lengths.adjusted", ("measured", "fit"), low),
+            replace(
+                pools,
+                over=("adjusted",),
+                args={**pools.args, "min_score": None},
+                sql={"min_score": bound},
+            ),
+            replace(picks, name="ranked"),
+            Step("picks", "lengths.given", ("ranked", "candidates")),
+        )
+
+    def output(self, roles: Roles) -> Output:
+        """A picked completion a row, with its rank in its pool."""
+        columns = [Column("score", "_score"), Column("rank", "_rank", "Int64")]
+        added = ["_rank"]
+        if self.length_control:
+            columns.append(Column("adjusted_score", "_adjusted_score", whole_only=True))
+            added.append("_adjusted_score")
+        if roles.stage:
+            columns.append(Column("stage", "_stage", of_row=True))
+        report = Step(
+            "report",
+            "picks.best_report",
+            ("counted", "candidates", "pools", "picks"),
+            {"scope": self.scope, "min_score": self.min_score},
+            sql={"aggregate": self.aggregate},
+        )
+        return Output(
+            step="picks",
+            texts={"completion": "_pos"},
+            columns=tuple(columns),
+            order=("_first", "_rank"),
+            report=report,
+            added=tuple(added),
+            keyed=self.scope == "prompt",
+            few=True,
+            length="fit" if self.length_control else "",
+        )
 
     def notes(self, asked: FeedbackPlan, report: PairReport, scale: Scale) -> list[str]:
         """What people are told about numbers in units of the score."""

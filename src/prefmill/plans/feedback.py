@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, get_args
 
+from prefmill.engines.steps import Output, Program, Rows, Step
 from prefmill.errors import PlanError, ThresholdsUnfit
 from prefmill.plans.plan import Plan
-from prefmill.plans.scale import Scale
 from prefmill.table.fields import finite, key, one_of, whole
 from prefmill.table.fields import seed as is_seed
 from prefmill.table.roles import FeedbackRoles, Fits, Inputs, RoleNames, Roles
+from prefmill.table.thresholds import Scale
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,8 +23,6 @@ Aggregate = Literal["none", "mean", "median", "max", "min", "majority"]
 Normalize = Literal["none", "zscore", "rank"]
 TieBreak = Literal["position", "id"]
 OnInvalid = Literal["drop", "raise"]
-#: Which row a column of output is of: one of a pair's, or the row.
-Side = Literal["chosen", "rejected", "row"]
 #: The roles that all plans over feedback read.
 COMMON_ROLES = tuple(FeedbackRoles.__annotations__)
 
@@ -63,9 +62,8 @@ class FeedbackPlan(Plan):
     #: Thresholds can be left off, by one option; rows can have a margin.
     unbounded: ClassVar[bool] = False
     margins: ClassVar[bool] = False
-    #: The columns that come out, and which rows a column that comes along is of.
-    columns: ClassVar[tuple[str, ...]]
-    sides: ClassVar[tuple[Side, ...]] = ("row",)
+    #: Every row comes out, so rows are read in their order, and may replace their one file.
+    every_row: ClassVar[bool] = False
     #: The roles that it reads, and the fields that have no meaning for it.
     role_names: ClassVar[tuple[str, ...]] = COMMON_ROLES
     idle: ClassVar[frozenset[str]] = frozenset()
@@ -194,20 +192,54 @@ class FeedbackPlan(Plan):
             raise PlanError(where, problems)
         return roles
 
-    def score_columns(self, roles: Roles) -> list[str]:
-        """The columns that the score is made of."""
-        return list(self.weights) if self.weights and not roles.aspect else [roles.score]
+    @property
+    def in_units(self) -> bool:
+        """Whether a number of the plan, other than a threshold, is in units of the score."""
+        return False
 
-    def columns_out(self, roles: Roles) -> list[str]:
-        """The columns of a lazy frame or a query, but for those that are kept."""
-        return list(self.columns)
+    def rows(self, roles: Roles) -> Rows:
+        """How rows of the input are read."""
+        weights = self.weights if self.weights and not roles.aspect else {}
+        return Rows(roles=roles, weights=weights, merged=self.aggregate != "none")
 
-    def used_columns(self, roles: Roles) -> list[str]:
-        """The columns that are read, each once."""
-        optional = ("id", "annotator", "aspect", "stage", "weight", "logprob")
-        others = [name for role in optional if (name := getattr(roles, role))]
-        columns = [roles.prompt, roles.completion, *self.score_columns(roles)]
-        return list(dict.fromkeys([*columns, *others, *roles.group]))
+    def candidates(self, roles: Roles) -> tuple[Step, ...]:
+        """The steps from judgements to candidates, which all plans over feedback share."""
+        shared = {
+            "weights": self.weights if roles.aspect else None,
+            "tie_break": self.tie_break,
+        }
+        counted = {"normalize": self.normalize, **shared, "on_invalid": self.on_invalid}
+        merged = {"aggregate": self.aggregate, "min_votes": self.min_votes, **shared}
+        as_table = self.aggregate != "none"
+        return (
+            Step("counted", "rows.rows", ("judged",), counted),
+            Step("candidates", "rows.candidates", ("counted",), merged, table=as_table),
+        )
+
+    def steps(self, roles: Roles) -> tuple[Step, ...]:
+        """The steps from candidates to the rows that come out."""
+        raise NotImplementedError
+
+    def output(self, roles: Roles) -> Output:
+        """What becomes of the rows of the last step."""
+        raise NotImplementedError
+
+    def program(self, roles: Roles) -> Program:
+        """All that an engine is told.
+
+        >>> from prefmill import Pairs
+        >>> [step.rule for step in Pairs().program(Roles()).steps]
+        ['rows.rows', 'rows.candidates', 'pairs.groups', 'pairs.pairs']
+        """
+        steps = (*self.candidates(roles), *self.steps(roles))
+        return Program(self.rows(roles), steps, self.output(roles))
+
+    def hint(self, report: PairReport, scale: tuple[float, float]) -> str:
+        """What a person can do when nothing came out, because of this plan; "" if that is unknown.
+
+        `scale` are the smallest and the largest score seen.
+        """
+        return ""
 
     def lazy(
         self, frame: Inputs, *, keep: Sequence[str] = (), **roles: Unpack[RoleNames]
@@ -222,9 +254,9 @@ class FeedbackPlan(Plan):
         >>> Pairs().lazy(pl.LazyFrame(feedback)).collect().rows()
         [('p', 'a', 'b', 5.0, 1.0)]
         """
-        from prefmill import polars
+        from prefmill.engines import frames
 
-        return polars.apply(self, frame, keep=keep, **roles)
+        return frames.apply(self, frame, keep=keep, **roles)
 
     def sql(self, table: str, *, keep: Sequence[str] = (), **roles: Unpack[RoleNames]) -> str:
         """This plan as one DuckDB query over `table`, with the columns `keep`.
@@ -232,6 +264,15 @@ class FeedbackPlan(Plan):
         A table is also a view, a CTE, a file or a glob. The query calls the macros of `sql/`: load
         them once with `prefmill.duckdb.install(con)` or `.read sql/prefmill.sql`.
         """
-        from prefmill import duckdb
+        from prefmill.engines import sql
 
-        return duckdb.query(self, table, keep=keep, **roles)
+        return sql.query(self, table, keep=keep, **roles)
+
+
+def plan_and_roles(
+    kind: type[FeedbackPlan], given: Mapping[str, Any]
+) -> tuple[FeedbackPlan, RoleNames]:
+    """The plan of `kind` and the roles among the arguments of a function that takes both."""
+    names = {field.name for field in fields(kind)}
+    roles: RoleNames = {name: given[name] for name in RoleNames.__annotations__ if given.get(name)}  # type: ignore[assignment]
+    return kind(**{name: value for name, value in given.items() if name in names}), roles

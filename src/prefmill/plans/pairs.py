@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from prefmill.plans.feedback import Side
+from prefmill.engines.steps import Column, Output, Step
 from prefmill.plans.thresholds import ThresholdOptions, ThresholdPlan
 from prefmill.table.fields import finite, key, one_of, or_none, whole
+from prefmill.table.roles import Roles
 
 Strategy = Literal["best_worst", "best_random", "best_rest", "adjacent", "all", "threshold"]
 
@@ -70,14 +71,6 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
 """
     rows_are: ClassVar[str] = "pairs"
     card: ClassVar[str] = "preference pairs"
-    columns: ClassVar[tuple[str, ...]] = (
-        "prompt",
-        "chosen",
-        "rejected",
-        "chosen_score",
-        "rejected_score",
-    )
-    sides: ClassVar[tuple[Side, ...]] = ("chosen", "rejected")
     layout: ClassVar[str] = "trl"
     unbounded: ClassVar[bool] = True
     margins: ClassVar[bool] = True
@@ -85,9 +78,6 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
         "trl, trl-implicit, kto, instruction, openrlhf, llama-factory.  "
         "[default: trl; kto for labels]"
     )
-    undivided: ClassVar[str] = "leave no pair"
-    advice: ClassVar[str] = "; or `none` for both: any two different scores make a pair"
-    divides_one_score: ClassVar[bool] = False
 
     strategy: Strategy = key(
         one_of(*get_args(Strategy)),
@@ -107,3 +97,57 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
         if self.strategy == "threshold" and None in self.thresholds.values():
             problems.append("strategy 'threshold' needs both chosen_min and rejected_below")
         return problems
+
+    def steps(self, roles: Roles) -> tuple[Step, ...]:
+        """Groups of candidates in rank order, then the pairs of ranks that stand."""
+        fields = ("max_pairs_per_prompt", "top_k", "bottom_k", "seed")
+        wanted = {"strategy": self.strategy, **self._refusal}
+        wanted |= {name: getattr(self, name) for name in fields}
+        return (
+            Step(
+                "groups",
+                "pairs.groups",
+                ("candidates",),
+                {"tie_break": self.tie_break},
+                # Only the ends of a group pair, and they are cheaper than its whole order.
+                sql={"ends_only": self.strategy == "best_worst"},
+                table=True,
+            ),
+            Step("pairs", "pairs.pairs", ("groups",), wanted, sql=self.limits()),
+        )
+
+    @property
+    def _refusal(self) -> dict[str, object]:
+        """What decides whether a group can have a pair."""
+        return {**self.thresholds, "min_margin": self.min_margin}
+
+    def output(self, roles: Roles) -> Output:
+        """A pair a row: the texts of two candidates, and their scores."""
+        # No candidate stands in two such pairs, so none has to be told apart.
+        once = self.strategy in ("best_worst", "best_random")
+        report = Step(
+            "report",
+            "pairs.report",
+            ("counted", "candidates", "groups", "told"),
+            self._refusal,
+            sql={**self.limits(), "aggregate": self.aggregate, "once": once},
+        )
+        proposals = None
+        if self.strategy in ("all", "threshold"):
+            bounds = {"top_k": self.top_k, "bottom_k": self.bottom_k}
+            name = f"strategy {self.strategy!r}"
+            proposals = Step(name, "pairs.proposals", ("groups",), bounds)
+        return Output(
+            step="pairs",
+            texts={"chosen": "_chosen", "rejected": "_rejected"},
+            columns=(
+                Column("chosen_score", "_chosen_score"),
+                Column("rejected_score", "_rejected_score"),
+            ),
+            order=("_first", "-_c", "_r"),
+            report=report,
+            also=("_first",),
+            for_trainer=True,
+            scale=Step("scale", "limits.group_scale", ("groups",)),
+            proposals=proposals,
+        )

@@ -7,23 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Self
 
+from prefmill.engines.steps import Cell, Step
 from prefmill.errors import ThresholdsUnfit
 from prefmill.plans.feedback import FeedbackOptions, FeedbackPlan
-from prefmill.plans.scale import TOP, USUAL, Scale
 from prefmill.table.fields import finite, key
-from prefmill.table.report import PairReport
+from prefmill.table.thresholds import AUTO, NAMES, TOP, USUAL, Scale, Threshold, settled, unfit
 
-#: A number in units of the score, None for no bound, or what suits the scores.
-Threshold = float | Literal["auto"] | None
+if TYPE_CHECKING:
+    from prefmill.table.report import PairReport
 
-_AUTO = "auto"
 _is_number = finite()
 
 
 def _is_threshold(value: object) -> str | None:
-    if value is None or value == _AUTO or _is_number(value) is None:
+    if value is None or value == AUTO or _is_number(value) is None:
         return None
     return "a finite number or None or 'auto'"
 
@@ -39,21 +38,15 @@ class ThresholdOptions(FeedbackOptions, total=False):
 class ThresholdPlan(FeedbackPlan):
     """A plan for which scores are good, bad, or between."""
 
-    #: What becomes of scores that the default thresholds do not divide, and what else may be done.
-    undivided: ClassVar[str]
-    advice: ClassVar[str] = ""
-    #: Whether a single score can be told to be good or bad.
-    divides_one_score: ClassVar[bool] = True
-
     chosen_min: Threshold = key(
         _is_threshold,
-        _AUTO,
+        AUTO,
         help="Smallest score of a chosen completion.",
         shown="4, or the larger of two labels",
     )
     rejected_below: Threshold = key(
         _is_threshold,
-        _AUTO,
+        AUTO,
         help="A rejected score is below this.",
         shown="4, or the larger of two labels",
     )
@@ -61,7 +54,7 @@ class ThresholdPlan(FeedbackPlan):
     @property
     def thresholds(self) -> dict[str, Threshold]:
         """The thresholds by name."""
-        return {"chosen_min": self.chosen_min, "rejected_below": self.rejected_below}
+        return {name: getattr(self, name) for name in NAMES}
 
     @property
     def waits(self) -> bool:
@@ -71,7 +64,7 @@ class ThresholdPlan(FeedbackPlan):
         >>> Pairs().waits, Pairs(chosen_min=4, rejected_below=None).waits
         (True, False)
         """
-        return _AUTO in self.thresholds.values()
+        return AUTO in self.thresholds.values()
 
     def settled(self, scale: Scale, two_valued: Callable[[], bool]) -> Self:
         """This plan with numbers for its thresholds.
@@ -83,51 +76,26 @@ class ThresholdPlan(FeedbackPlan):
         >>> Unpaired().settled(Scale(0, 1), lambda: True).chosen_min
         1
         """
-        low, high = scale.low, scale.high
-        if not self.waits:
-            return self
-        if low is None or high is None or (low == high and not self.divides_one_score):
-            return self._with(USUAL)  # no threshold would change what comes out
-        if scale.around_usual:
-            plan = self._with(USUAL)
-        elif scale.could_be_labels and two_valued():
-            plan = self._with(high)
-        else:
-            raise self.unfit(scale)
-        least, below = cast("tuple[float | None, ...]", tuple(plan.thresholds.values()))
-        if (least is not None and high < least) or (below is not None and low >= below):
-            raise self.unfit(scale)
-        return plan
-
-    def _with(self, usual: float) -> Self:
-        """This plan with `usual` for thresholds that wait for the scores."""
-        waiting = [name for name, value in self.thresholds.items() if value == _AUTO]
-        numbers: dict[str, Any] = dict.fromkeys(waiting, usual)
-        return replace(self, **numbers)
+        limits = settled(self.kind, self.chosen_min, self.rejected_below, scale, two_valued)
+        return replace(self, **dict(zip(NAMES, limits, strict=True)))
 
     def unfit(self, scale: Scale) -> ThresholdsUnfit:
-        """The error for scores that the default thresholds do not divide."""
-        values = self.thresholds
-        default = " and ".join(
-            f"{name} {USUAL}" for name, value in values.items() if value == _AUTO
-        )
-        fixed = [
-            f"{name} {value:g}" for name, value in values.items() if value not in (_AUTO, None)
-        ]
-        with_ = f" (with {fixed[0]})" if fixed else ""
-        return ThresholdsUnfit(
-            f"{self.kind}: smallest score seen {scale.low:g}, largest score seen {scale.high:g}, "
-            f"{default} by default{with_}: made for scores from 1 to {TOP}, that would "
-            f"{self.undivided}.",
-            hint="name both in units of the score: --chosen-min NUMBER --rejected-below NUMBER"
-            f"{self.advice}.",
-        )
+        """The error for scores that the thresholds, waiting for them, do not divide."""
+        return unfit(self.kind, self.chosen_min, self.rejected_below, scale)
+
+    def limits(self) -> dict[str, object]:
+        """The thresholds as arguments of a macro, where they wait for the scores."""
+        if not self.waits:
+            return {}
+        asked = {"what": self.kind, **self.thresholds}
+        step = Step("limits", "limits.limits", ("candidates",), asked)
+        return {name: Cell(step, f"_{name}") for name in NAMES}
 
     def notes(self, asked: FeedbackPlan, report: PairReport, scale: Scale) -> list[str]:
         """What people are told about numbers in units of the score; `asked` left some open."""
         notes = []
         if report.pairs_out:
-            names = [name for name, value in asked.thresholds.items() if value == _AUTO]
+            names = [name for name, value in asked.thresholds.items() if value == AUTO]
             notes += self._notes_on({self.thresholds[name] for name in names}, scale)
         if report.labels and report.pairs_out and not all(report.labels.values()):
             only = "true" if report.labels["true"] else "false"
@@ -149,23 +117,3 @@ class ThresholdPlan(FeedbackPlan):
                 f"from {low:g} to {high:g}: check it, and name --chosen-min and --rejected-below"
             )
         return notes
-
-
-def unsettled(plan: FeedbackPlan) -> bool:
-    """As `plan.waits`."""
-    return plan.waits
-
-
-def settled(plan: FeedbackPlan, scale: Scale, two_valued: Callable[[], bool]) -> FeedbackPlan:
-    """As `plan.settled`."""
-    return plan.settled(scale, two_valued)
-
-
-def thresholds_of(plan: FeedbackPlan) -> dict[str, Threshold] | None:
-    """As `plan.thresholds`; None for a plan without."""
-    return plan.thresholds or None
-
-
-def notes(asked: FeedbackPlan, done: FeedbackPlan, report: PairReport, scale: Scale) -> list[str]:
-    """As `done.notes`."""
-    return done.notes(asked, report, scale)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from prefmill.plans.scale import USUAL
+from prefmill.engines.steps import Column, Output, Step
 from prefmill.plans.thresholds import ThresholdOptions, ThresholdPlan
 from prefmill.table.fields import finite
+from prefmill.table.roles import Roles
+from prefmill.table.thresholds import USUAL
 
 _is_number = finite()
 
@@ -42,13 +44,11 @@ prefmill unpair feedback.csv -o labels.parquet
 """
     rows_are: ClassVar[str] = "labels"
     card: ClassVar[str] = "labelled completions"
-    columns: ClassVar[tuple[str, ...]] = ("prompt", "completion", "label", "score")
     layout: ClassVar[str] = "kto"
     layouts: ClassVar[str] = (
         "trl, trl-implicit, kto, instruction, openrlhf, llama-factory.  "
         "[default: trl; kto for labels]"
     )
-    undivided: ClassVar[str] = "give every row the same label"
 
     def problems(self) -> list[str]:
         """What is wrong with the fields together."""
@@ -61,3 +61,25 @@ prefmill unpair feedback.csv -o labels.parquet
             both = f"{low} > {high}: a score between would be both"
             problems.append(f"rejected_below must not exceed chosen_min; got {both}")
         return problems
+
+    def steps(self, roles: Roles) -> tuple[Step, ...]:
+        """Candidates with a label."""
+        # Where every candidate is one vote, lists hold numbers and not structs.
+        sql = {**self.limits(), "plain": self.aggregate == "none"}
+        labels = Step(
+            "labels", "labels.labels", ("candidates",), self.thresholds, sql=sql, table=True
+        )
+        return (labels,)
+
+    def output(self, roles: Roles) -> Output:
+        """A labelled completion a row."""
+        return Output(
+            step="labels",
+            texts={"completion": "_pos"},
+            columns=(Column("label", "_label", "Boolean"), Column("score", "_score")),
+            order=("_turn", "_first"),
+            report=Step("report", "labels.label_report", ("counted", "candidates", "labels")),
+            present="_label",
+            for_trainer=True,
+            scale=Step("scale", "limits.score_scale", ("candidates",)),
+        )

@@ -1,21 +1,23 @@
 """Advantages as lazy Polars expressions: how much better than the rest of its group a score is.
 
-`advantage` is the rule, one expression; `advantages` applies it to the candidates of a plan. The
-formulas are in `docs/semantics.md`.
+    candidates ──alike, weighted──▶ acting ──advantages──▶ advantages ──▶ advantage_report
+
+`advantage` is the rule, one expression. The formulas are in `docs/semantics.md`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Literal, get_args
 
 import polars as pl
 
 from prefmill.errors import BadArgument
-from prefmill.plans import Advantage, Method
-from prefmill.rules.rows import Candidates
-from prefmill.table.numbers import rounded
+from prefmill.rules.rows import dropped, rows_in, standing
+from prefmill.table.numbers import number, rounded
 from prefmill.table.report import PairReport
+
+Method = Literal["centered", "grpo", "rloo", "rank"]
 
 #: Below this share of a policy the others count as absent: what is left is rounding.
 NOTHING = 1e-12
@@ -48,22 +50,7 @@ def advantage(
     >>> pool.select(advantage(pl.col("score"), over="prompt"))["score"].to_list()
     [-1.0, 1.0, 0.0]
     """
-    if kind not in get_args(Method):
-        raise BadArgument(
-            f"advantage: unknown kind; got {kind!r}, expected one of {get_args(Method)}."
-        )
-    if not 0 < epsilon < float("inf"):
-        raise BadArgument(f"advantage: epsilon must be a finite number > 0; got {epsilon!r}.")
-    if weight is not None and logprob is not None:
-        raise BadArgument(
-            "advantage: one policy is asked for; got weight and logprob.",
-            hint="leave one of them out.",
-        )
-    if kind == "rank" and (weight is not None or logprob is not None):
-        raise BadArgument(
-            "advantage: kind 'rank' compares ranks and knows no policy; got one.",
-            hint="leave it out, or use another kind.",
-        )
+    _check(kind, epsilon, weight is not None, logprob is not None)
     q = score.cast(pl.Float64)
     valid, w = q.is_finite(), pl.lit(1.0)
     if weight is not None:
@@ -74,21 +61,37 @@ def advantage(
         valid = valid & w.is_finite()
     q = pl.when(valid).then(q)
     if kind == "rank":
-        found = _by_rank(q).over(over)
+        result = _by_rank(q).over(over)
     elif weight is None and logprob is None:
-        found = _plain(q, kind, over, epsilon)
+        result = _plain(q, kind, over, epsilon)
     else:
-        found = _under_policy(q, pl.when(valid).then(w), kind, logprob is not None, epsilon).over(
-            over
-        )
+        usable = pl.when(valid).then(w)
+        result = _under_policy(q, usable, kind, logprob is not None, epsilon).over(over)
     name = score.meta.output_name(raise_if_undetermined=False)
-    return found if name is None else found.alias(name)
+    return result if name is None else result.alias(name)
+
+
+def _check(kind: str, epsilon: float, weighted: bool, by_logprob: bool) -> None:
+    if kind not in get_args(Method):
+        raise BadArgument(
+            f"advantage: unknown kind; got {kind!r}, expected one of {get_args(Method)}."
+        )
+    if not 0 < epsilon < float("inf"):
+        raise BadArgument(f"advantage: epsilon must be a finite number > 0; got {epsilon!r}.")
+    if weighted and by_logprob:
+        raise BadArgument(
+            "advantage: one policy is asked for; got weight and logprob.",
+            hint="leave one of them out.",
+        )
+    if kind == "rank" and (weighted or by_logprob):
+        raise BadArgument(
+            "advantage: kind 'rank' compares ranks and knows no policy; got one.",
+            hint="leave it out, or use another kind.",
+        )
 
 
 def _by_rank(q: pl.Expr) -> pl.Expr:
-    """The average rank, scaled so that the worst is -1 and the best 1; equal scores share
-    theirs.
-    """
+    """The average rank, scaled so that the worst is -1 and the best 1; equal scores share it."""
     n = q.count().cast(pl.Float64)
     scaled = rounded((2 * q.rank("average") - n - 1) / (n - 1)) + 0.0
     return pl.when(q.is_not_null()).then(pl.when(n > 1).then(scaled).otherwise(0.0))
@@ -110,23 +113,24 @@ def _plain(q: pl.Expr, kind: str, over: str | Sequence[str], epsilon: float) -> 
 
 
 def _under_policy(q: pl.Expr, w: pl.Expr, kind: str, logs: bool, epsilon: float) -> pl.Expr:
-    """q against the policy's mean of it, for one group (`over` is put around it: windows inside
-    windows take twice the time).
+    """q against the policy's mean of it, for one group: `over` goes around it, since windows inside
+    windows take twice the time.
 
     The largest weight is taken out first, so that no sum overflows and no exponential does.
     """
     scaled = (w - w.max()).exp() if logs else w / w.max()
     share = scaled / scaled.sum()
     gap = q - (share * q).sum()
-    others = 1 - share
+    others, spare = 1 - share, 1 - (share * share).sum()
+    deviation = ((share * gap * gap).sum() / spare).sqrt()
     result = {
         "centered": gap,
-        "grpo": gap / (((share * gap * gap).sum() / (1 - (share * share).sum())).sqrt() + epsilon),
+        "grpo": gap / (deviation + epsilon),
         "rloo": gap / others,
     }[kind]
     alone = {
         "centered": pl.lit(False),
-        "grpo": 1 - (share * share).sum() < NOTHING,
+        "grpo": spare < NOTHING,
         "rloo": others < NOTHING,
     }[kind]
     flat = q.min() == q.max()
@@ -134,46 +138,55 @@ def _under_policy(q: pl.Expr, w: pl.Expr, kind: str, logs: bool, epsilon: float)
     return pl.when(known).then(pl.when(flat | alone).then(0.0).otherwise(rounded(result) + 0.0))
 
 
-def advantages(plan: Advantage, judged: Candidates) -> pl.LazyFrame:
-    """Every candidate of `plan` in the order of positions: _grp, _pos, _score, _votes, _advantage,
-    _reason (null: it has an advantage).
+def alike(candidates: pl.LazyFrame) -> pl.LazyFrame:
+    """Candidates under a policy that takes all alike."""
+    return standing(candidates)
+
+
+def weighted(
+    candidates: pl.LazyFrame, numbered: pl.LazyFrame, *, logs: bool = False
+) -> pl.LazyFrame:
+    """Candidates with what their policy gives them: _weight, or with `logs` _logprob."""
+    weight = number(pl.col("_weight"), numbered.collect_schema()["_weight"])
+    weights = numbered.select("_pos", weight.alias("_logprob" if logs else "_weight"))
+    return standing(candidates).join(weights, on="_pos", how="left")
+
+
+def advantages(
+    acting: pl.LazyFrame, *, kind: Method = "centered", epsilon: float = 1e-4
+) -> pl.LazyFrame:
+    """Every candidate: _grp, _pos, _score, _votes, _advantage, and _reason (null: it has one).
+
+    `acting` is the output of `alike` or `weighted`.
     """
-    roles, acting = judged.roles, judged.candidates.filter(pl.col("_reason").is_null())
-    policy: dict[str, pl.Expr] = {}
-    if roles.weight or roles.logprob:
-        weights = judged.counted.select("_pos", "_weight")
-        acting = acting.join(weights, on="_pos", how="left")
-        policy = {"weight" if roles.weight else "logprob": pl.col("_weight")}
-    found = advantage(
-        pl.col("_score"), over="_grp", kind=plan.method, epsilon=plan.epsilon, **policy
-    )
-    return (
-        acting.with_columns(_advantage=found)
-        .select(
-            "_grp",
-            "_pos",
-            "_score",
-            "_votes",
-            "_advantage",
-            _reason=pl.when(pl.col("_advantage").is_null()).then(pl.lit("no_weight")),
-        )
-        .sort("_pos")
+    names = acting.collect_schema().names()
+    policy = {role: pl.col(f"_{role}") for role in ("weight", "logprob") if f"_{role}" in names}
+    result = advantage(pl.col("_score"), over="_grp", kind=kind, epsilon=epsilon, **policy)
+    return acting.with_columns(_advantage=result).select(
+        "_grp",
+        "_pos",
+        "_score",
+        "_votes",
+        "_advantage",
+        _reason=pl.when(pl.col("_advantage").is_null()).then(pl.lit("no_weight")),
     )
 
 
-def advantage_report(judged: Candidates, found: pl.LazyFrame) -> PairReport:
-    """Account for every row; `found` is the output of `advantages`."""
-    told = found.select("_grp", "_votes", "_reason").collect()
-    used = told.filter(pl.col("_reason").is_null())
-    dropped = judged.dropped()
-    if idle := int(told["_votes"].sum()) - int(used["_votes"].sum()):
-        dropped["no_weight"] = idle
+def advantage_report(
+    counted: pl.LazyFrame, candidates: pl.LazyFrame, advantages: pl.LazyFrame
+) -> PairReport:
+    """Account for every row; a group is used when its rows got an advantage."""
+    rows = advantages.select("_grp", "_votes", "_reason").collect()
+    used = rows.filter(pl.col("_reason").is_null())
+    reasons, rows_used = dropped(counted, candidates), int(used["_votes"].sum())
+    if idle := int(rows["_votes"].sum()) - rows_used:
+        reasons["no_weight"] = idle
     return PairReport(
-        rows_in=judged.rows_in(),
-        rows_used=int(used["_votes"].sum()),
+        rows_in=rows_in(counted),
+        rows_used=rows_used,
         rows_not_selected=0,
-        dropped=dict(sorted(dropped.items())),
-        groups_in=told.select(pl.col("_grp").n_unique()).item(),
+        dropped=dict(sorted(reasons.items())),
+        groups_in=rows.select(pl.col("_grp").n_unique()).item(),
         groups_used=used.select(pl.col("_grp").n_unique()).item(),
         pairs_out=used.height,
     )

@@ -1,241 +1,38 @@
-"""From rows to candidates as lazy Polars expressions: the half of the rules that every plan shares.
+"""From rows to candidates as lazy Polars expressions: the rules that every plan shares.
 
-judged ──counted──▶ candidates
+    numbered ──judged──▶ judgements ──rows──▶ counted ──candidates──▶ candidates
+
+Only `numbered` knows the columns of the input. The other functions have the names and the arguments
+of the macros in `sql/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 import polars.selectors as cs
 
+from prefmill.engines.steps import Rows
 from prefmill.errors import BadArgument, BadScore
-from prefmill.plans import Advantage, BestOf, Plan
 from prefmill.table.chance import prompt_hash
-from prefmill.table.messages import is_json_text
+from prefmill.table.messages import is_json_text, is_text
 from prefmill.table.numbers import number, rounded
-from prefmill.table.roles import Roles
 
 _UNUSABLE = ("null_prompt", "null_completion", "null_score", "bad_score", "non_finite_score")
 
 
-class Candidates:
-    """The rows of one plan and what they merge to, over `rows` (the output of `numbered`); what
-    they mean is in `docs/semantics.md`.
-
-    `counted` are judgements with the reason why one does not count, `candidates` have a reason
-    where they are none: LazyFrames.
-    """
-
-    def __init__(
-        self, plan: Plan, roles: Roles, rows: pl.LazyFrame, never_null: frozenset[str] = frozenset()
-    ) -> None:
-        self.plan, self.roles, self.rows = plan, roles, rows
-        self.weights = plan.weights if roles.aspect else None
-        self.counted = self._counted(rows, never_null)
-        self.candidates = (
-            self._candidates() if plan.aggregate != "none" else self._rows_as_candidates()
-        )
-
-    def _counted(self, rows: pl.LazyFrame, never_null: frozenset[str]) -> pl.LazyFrame:
-        """Judgements: _pos, _grp, _text, _id, _annotator, _aspect, _value (normalised), _reason."""
-        plan, roles, schema = self.plan, self.roles, rows.collect_schema()
-
-        def present(column: str, name: str) -> pl.Expr:
-            return pl.lit(True) if name in never_null else pl.col(column).is_not_null()
-
-        groups = [f"_group{i}" for i in range(len(roles.group))]
-        wide = plan.weights if plan.weights and not roles.aspect else None
-        scores = [f"_score{i}" for i in range(len(wide or [roles.score]))]
-        numbers = [number(pl.col(name), schema[name]) for name in scores]
-        if wide:
-            value = rounded(
-                pl.sum_horizontal(
-                    [n * w for n, w in zip(numbers, wide.values(), strict=True)], ignore_nulls=False
-                )
-            )
-        else:
-            value = -numbers[0] if roles.negate else numbers[0]
-        reasons: list[tuple[str, pl.Expr]] = [
-            (
-                "null_prompt",
-                ~pl.all_horizontal(
-                    present("_prompt", roles.prompt), *map(present, groups, roles.group)
-                ),
-            ),
-            ("null_completion", ~present("_completion", roles.completion)),
-            ("null_score", pl.any_horizontal(pl.col(name).is_null() for name in scores)),
-            ("bad_score", pl.col("_value").is_null()),
-            ("non_finite_score", ~pl.col("_value").is_finite()),
-        ]
-        if plan.normalize != "none":
-            reasons.append(("null_annotator", pl.col("_annotator").is_null()))
-        if self.weights:
-            reasons.append(
-                (
-                    "unweighted_aspect",
-                    ~pl.col("_aspect").cast(pl.String).is_in(list(self.weights)).fill_null(False),
-                )
-            )
-        if plan.tie_break == "id":
-            reasons.append(("null_id", pl.col("_id").is_null()))
-        if isinstance(plan, BestOf) and plan.stages == "last":
-            stage = _whole(pl.col("_stage"), schema["_stage"])
-            reasons += [("null_stage", stage.is_null()), ("earlier_stage", stage < stage.max())]
-        if plan.tie_break == "id" and (
-            isinstance(schema["_id"], pl.Enum) or schema["_id"] == pl.Categorical
-        ):
-            rows = rows.with_columns(
-                pl.col("_id").cast(pl.String)
-            )  # in the order of its bytes, not of its categories
-        keep = ["_pos", *(c for c in ("_id", "_annotator", "_aspect") if c in schema.names())]
-        if "_weight" in schema.names():
-            keep.append("_weight")
-            rows = rows.with_columns(_weight=number(pl.col("_weight"), schema["_weight"]))
-            fits = (
-                pl.col("_weight").is_finite()
-                if roles.logprob
-                else pl.col("_weight").is_finite() & (pl.col("_weight") >= 0)
-            )
-            reasons.append(("bad_weight", ~fits.fill_null(False)))
-        reason = first_that_holds(reasons)
-        if plan.on_invalid == "raise":
-            reason = pl.struct("_pos", reason.alias("reason")).map_batches(
-                _raise_unusable, return_dtype=pl.String, is_elementwise=True
-            )
-        # Adding 0.0 makes -0.0 a plain zero, so that the two rank as equals whatever the sort does
-        # with signs.
-        if plan.aggregate != "none":
-            keep.append("_text")
-            rows = rows.with_columns(_text="_completion")
-        key = (
-            pl.concat_list([pl.col(g).cast(pl.String) for g in groups])
-            if groups
-            else pl.col("_prompt")
-        )
-        counted = (
-            rows.with_columns(_value=value + 0.0)
-            .with_columns(_reason=reason)
-            .select(*keep, "_value", "_reason", _grp=key)
-        )
-        return (
-            counted.with_columns(_value=self._normalized()) if plan.normalize != "none" else counted
-        )
-
-    def _normalized(self) -> pl.Expr:
-        scale = ["_annotator", *(["_aspect"] if self.roles.aspect else [])]
-        value = pl.when(pl.col("_reason").is_null()).then("_value")
-        if self.plan.normalize == "zscore":
-            spread = pl.when(value.min().over(scale) == value.max().over(scale)).then(0.0)
-            return spread.otherwise(
-                rounded((value - value.mean().over(scale)) / value.std(ddof=0).over(scale))
-            )
-        return rounded((value.rank("average").over(scale) - 0.5) / value.count().over(scale))
-
-    def _rows_as_candidates(self) -> pl.LazyFrame:
-        id_ = pl.col("_id") if self.plan.tie_break == "id" else pl.lit(None).alias("_id")
-        return self.counted.filter(pl.col("_reason").is_null()).select(
-            "_grp", "_pos", id_, "_reason", _score="_value", _votes=pl.lit(1, pl.Int64)
-        )
-
-    def _candidates(self) -> pl.LazyFrame:
-        """Candidates: _grp, _pos, _id, _score, _votes (rows), _reason."""
-        plan, weights = self.plan, self.weights
-        value = pl.col("_value")
-        mode = value.mode()
-        merged = {
-            "mean": value.mean(),
-            "median": value.median(),
-            "max": value.max(),
-            "min": value.min(),
-            "majority": pl.when(mode.len() == 1).then(mode.first()),
-        }[plan.aggregate]
-        by_id = plan.tie_break == "id"
-        head = ["_id", "_pos"] if by_id else ["_pos"]
-        first = [pl.col(c).sort_by(head).first() for c in head]
-        aspects = (
-            self.counted.filter(pl.col("_reason").is_null())
-            .group_by("_grp", "_text", *(["_aspect"] if weights else []))
-            .agg(merged.alias("_value"), *first, _votes=pl.len().cast(pl.Int64))
-        )
-        if weights:
-            share = (
-                pl.col("_aspect")
-                .cast(pl.String)
-                .replace_strict(weights, default=None, return_dtype=pl.Float64)
-            )
-            total = (value * share).sum()
-        else:
-            total = value.sum()
-        exact = plan.aggregate in ("max", "min", "majority") and not weights
-        candidates = aspects.group_by("_grp", "_text").agg(
-            *first,
-            pl.col("_votes").sum(),
-            _score=total if exact else rounded(total),
-            _fewest=pl.col("_votes").min(),
-            _aspects=pl.len(),
-            _decided=value.count(),
-        )
-        reasons = [
-            ("missing_aspect", pl.col("_aspects") < len(weights or [None])),
-            ("too_few_votes", pl.col("_fewest") < plan.min_votes),
-            ("no_majority", pl.col("_decided") < pl.col("_aspects")),
-        ]
-        id_ = pl.col("_id") if by_id else pl.lit(None).alias("_id")
-        return candidates.select(
-            "_grp", "_pos", id_, "_score", "_votes", _reason=first_that_holds(reasons)
-        )
-
-    def rows_in(self) -> int:
-        return int(self.counted.select(pl.len()).collect().item())
-
-    def dropped(self) -> dict[str, int]:
-        """Rows that never became candidates, by reason."""
-        rows = (
-            self.counted.filter(pl.col("_reason").is_not_null())
-            .group_by("_reason")
-            .agg(_votes=pl.len().cast(pl.Int64))
-        )
-        merged = (
-            self.candidates.filter(pl.col("_reason").is_not_null())
-            .group_by("_reason")
-            .agg(pl.col("_votes").sum())
-        )
-        return {
-            reason: int(n)
-            for frame in pl.collect_all([rows, merged])
-            for reason, n in frame.iter_rows()
-        }
-
-
 def numbered(
-    plan: Plan,
-    roles: Roles,
+    rows: Rows,
     frame: pl.LazyFrame,
     position: str | None = None,
     first: int = 0,
     keep: Sequence[str] = (),
 ) -> pl.LazyFrame:
-    """The role columns of `frame` under our own names, and `_pos` (Int64): the row order from
-    `first` on, or the column `position`.
-
-    The columns `keep` are `_keep0`, `_keep1` ...
+    """The columns that `rows` reads under our own names, `_keep0`, `_keep1` ... of `keep`, and
+    `_pos` (Int64): the row order from `first` on, or the column `position`.
     """
-    columns = {"_prompt": roles.prompt, "_completion": roles.completion}
-    scores: Sequence[str] = (
-        list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
-    )
-    columns |= {f"_score{i}": name for i, name in enumerate(scores)}
-    columns |= {
-        f"_{role}": name
-        for role in ("id", "annotator", "aspect", "stage")
-        if (name := getattr(roles, role))
-    }
-    if isinstance(plan, Advantage) and (policy := roles.weight or roles.logprob):
-        columns["_weight"] = policy
-    columns |= {f"_group{i}": name for i, name in enumerate(roles.group)}
-    columns |= {f"_keep{i}": name for i, name in enumerate(keep)}
+    columns = rows.columns() | {f"_keep{place}": name for place, name in enumerate(keep)}
     # By selector: `pl.col` reads a name like "^a.*$" or "*" as a pattern.
     named = [cs.by_name(name).alias(ours) for ours, name in columns.items()]
     if position:
@@ -243,70 +40,267 @@ def numbered(
     return frame.select(*named).with_row_index("_pos", first).cast({"_pos": pl.Int64})
 
 
+def judged(
+    numbered: pl.LazyFrame, rows: Rows, never_null: frozenset[str] = frozenset()
+) -> pl.LazyFrame:
+    """The narrow relation that `rows` takes: _pos, _grp, _value, and whether what it needs is there
+    (_has_prompt, _has_completion, _null_score, _refusal: a further reason, tried last).
+
+    Columns in `never_null` are not tested for nulls.
+    """
+    roles, schema = rows.roles, numbered.collect_schema()
+
+    def present(ours: str, name: str) -> pl.Expr:
+        return pl.lit(True) if name in never_null else pl.col(ours).is_not_null()
+
+    groups = [f"_group{place}" for place in range(len(roles.group))]
+    scores = [f"_score{place}" for place in range(len(rows.scores))]
+    numbers = [number(pl.col(name), schema[name]) for name in scores]
+    value = -numbers[0] if roles.negate else numbers[0]
+    if rows.weights:
+        weighed = [n * weight for n, weight in zip(numbers, rows.weights.values(), strict=True)]
+        value = rounded(pl.sum_horizontal(weighed, ignore_nulls=False))
+    key = pl.col("_prompt")
+    if groups:
+        key = pl.concat_list([pl.col(group).cast(pl.String) for group in groups])
+    columns = {
+        "_grp": key,
+        "_has_prompt": pl.all_horizontal(
+            present("_prompt", roles.prompt), *map(present, groups, roles.group)
+        ),
+        "_has_completion": present("_completion", roles.completion),
+        "_null_score": pl.any_horizontal(pl.col(name).is_null() for name in scores),
+        # Adding 0.0 makes -0.0 a plain zero, so that the two rank as equals.
+        "_value": value + 0.0,
+    }
+    if roles.id:
+        by_bytes = schema["_id"] == pl.Categorical or isinstance(schema["_id"], pl.Enum)
+        columns["_id"] = pl.col("_id").cast(pl.String) if by_bytes else pl.col("_id")
+    columns |= {c: pl.col(c) for c in ("_annotator", "_aspect") if c in schema}
+    if rows.merged:
+        columns["_text"] = pl.col("_completion")
+    if rows.last_stage:
+        stage = _whole(pl.col("_stage"), schema["_stage"])
+        earlier = [("null_stage", stage.is_null()), ("earlier_stage", stage < stage.max())]
+        columns["_refusal"] = first_that_holds(earlier)
+    if rows.policy:
+        weight = number(pl.col("_weight"), schema["_weight"])
+        usable = weight.is_finite() & (pl.lit(rows.logs) | (weight >= 0))
+        columns["_refusal"] = first_that_holds([("bad_weight", ~usable.fill_null(False))])
+    return numbered.select("_pos", **columns)
+
+
+def rows(
+    judged: pl.LazyFrame,
+    *,
+    normalize: str = "none",
+    tie_break: str = "position",
+    weights: Mapping[str, float] | None = None,
+    on_invalid: str = "drop",
+) -> pl.LazyFrame:
+    """Judgements with `_reason`, null for one that counts, and `_value` on one scale."""
+    names = judged.collect_schema().names()
+    value = pl.col("_value")
+    reasons: list[tuple[str, pl.Expr]] = [
+        ("null_prompt", ~pl.col("_has_prompt")),
+        ("null_completion", ~pl.col("_has_completion")),
+        ("null_score", pl.col("_null_score")),
+        ("bad_score", value.is_null()),
+        ("non_finite_score", ~value.is_finite()),
+    ]
+    if normalize != "none":
+        reasons.append(("null_annotator", pl.col("_annotator").is_null()))
+    if weights is not None:
+        known = pl.col("_aspect").cast(pl.String).is_in(list(weights)).fill_null(False)
+        reasons.append(("unweighted_aspect", ~known))
+    if tie_break == "id":
+        reasons.append(("null_id", pl.col("_id").is_null()))
+    reason = first_that_holds(reasons)
+    if "_refusal" in names:
+        reason = pl.coalesce(reason, "_refusal")
+    if on_invalid == "raise":
+        reason = pl.struct("_pos", reason.alias("reason")).map_batches(
+            _raise_unusable, return_dtype=pl.String, is_elementwise=True
+        )
+    kept = [n for n in ("_pos", "_grp", "_text", "_id", "_annotator", "_aspect") if n in names]
+    counted = judged.with_columns(_reason=reason).select(*kept, "_value", "_reason")
+    if normalize == "none":
+        return counted
+    scale = ["_annotator", *(["_aspect"] if "_aspect" in names else [])]
+    return counted.with_columns(_value=_normalized(normalize, scale))
+
+
+def _normalized(how: str, scale: list[str]) -> pl.Expr:
+    value = pl.when(pl.col("_reason").is_null()).then("_value")
+    if how == "rank":
+        return rounded((value.rank("average").over(scale) - 0.5) / value.count().over(scale))
+    flat = value.min().over(scale) == value.max().over(scale)
+    gap = value - value.mean().over(scale)
+    return pl.when(flat).then(0.0).otherwise(rounded(gap / value.std(ddof=0).over(scale)))
+
+
+def candidates(
+    counted: pl.LazyFrame,
+    *,
+    aggregate: str = "none",
+    min_votes: int = 1,
+    weights: Mapping[str, float] | None = None,
+    tie_break: str = "position",
+) -> pl.LazyFrame:
+    """Candidates: _grp, _pos, _id, _score, _votes (rows), _reason (null: it is one)."""
+    by_id = tie_break == "id"
+    id_ = pl.col("_id") if by_id else pl.lit(None).alias("_id")
+    counting = counted.filter(pl.col("_reason").is_null())
+    if aggregate == "none":
+        one = pl.lit(1, pl.Int64)
+        return counting.select("_grp", "_pos", id_, "_reason", _score="_value", _votes=one)
+    value = pl.col("_value")
+    mode = value.mode()
+    merged = {
+        "mean": value.mean(),
+        "median": value.median(),
+        "max": value.max(),
+        "min": value.min(),
+        "majority": pl.when(mode.len() == 1).then(mode.first()),
+    }[aggregate]
+    head = ["_id", "_pos"] if by_id else ["_pos"]
+    first = [pl.col(column).sort_by(head).first() for column in head]
+    by_aspect = ["_aspect"] if weights is not None else []
+    votes = pl.len().cast(pl.Int64)
+    aspects = counting.group_by("_grp", "_text", *by_aspect).agg(
+        merged.alias("_value"), *first, _votes=votes
+    )
+    total = value.sum()
+    if weights is not None:
+        aspect = pl.col("_aspect").cast(pl.String)
+        share = aspect.replace_strict(weights, default=None, return_dtype=pl.Float64)
+        total = (value * share).sum()
+    exact = aggregate in ("max", "min", "majority") and weights is None
+    grouped = aspects.group_by("_grp", "_text").agg(
+        *first,
+        pl.col("_votes").sum(),
+        _score=total if exact else rounded(total),
+        _fewest=pl.col("_votes").min(),
+        _aspects=pl.len(),
+        _decided=value.count(),
+    )
+    reasons = [
+        ("missing_aspect", pl.col("_aspects") < len(weights or [None])),
+        ("too_few_votes", pl.col("_fewest") < min_votes),
+        ("no_majority", pl.col("_decided") < pl.col("_aspects")),
+    ]
+    return grouped.select(
+        "_grp", "_pos", id_, "_score", "_votes", _reason=first_that_holds(reasons)
+    )
+
+
+def first_that_holds(reasons: Sequence[tuple[str, pl.Expr]]) -> pl.Expr:
+    """The name of the first condition that is true; null if none is."""
+    named = [pl.when(holds).then(pl.lit(name)) for name, holds in reasons]
+    return pl.coalesce(*named, pl.lit(None, pl.String))
+
+
+def standing(candidates: pl.LazyFrame) -> pl.LazyFrame:
+    """The candidates without a reason against them."""
+    return candidates.filter(pl.col("_reason").is_null())
+
+
+def rows_in(counted: pl.LazyFrame) -> int:
+    """How many rows went in; collects."""
+    return int(counted.select(pl.len()).collect().item())
+
+
+def dropped(counted: pl.LazyFrame, candidates: pl.LazyFrame) -> dict[str, int]:
+    """Rows that never became candidates, by reason; collects."""
+    against = pl.col("_reason").is_not_null()
+    votes = pl.len().cast(pl.Int64)
+    single = counted.filter(against).group_by("_reason").agg(_votes=votes)
+    merged = candidates.filter(against).group_by("_reason").agg(pl.col("_votes").sum())
+    parts = pl.collect_all([single, merged])
+    return {reason: int(number) for part in parts for reason, number in part.iter_rows()}
+
+
+def in_rank_order(tie_break: str) -> list[str]:
+    """The columns that order the candidates of a group, worst first."""
+    return ["_score", *(["_id"] if tie_break == "id" else []), "_pos"]
+
+
+def drawn(groups: pl.LazyFrame, seed: int, key: pl.Expr | None = None) -> pl.Expr:
+    """The hash of the key of each of `groups` under a seed (UInt64); `key`, or its `_grp`.
+
+    Raises nothing; several group columns are one text, each with its length before it.
+    """
+    prefix = f"{seed}:".encode()
+    if key is None:
+        key = pl.col("_grp")
+        if groups.collect_schema()["_grp"] == pl.List(pl.String):
+            text = pl.element()
+            size = text.str.len_bytes().cast(pl.String)
+            key = key.list.eval(pl.concat_str(size, pl.lit(":"), text)).list.join("")
+    return key.map_batches(
+        lambda keys: prompt_hash(keys, prefix), return_dtype=pl.UInt64, is_elementwise=True
+    )
+
+
 def _whole(stage: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """The whole number that a stage is, or null; the rule is in `sql/rows/pref_stage.sql`."""
+    """The whole number that a stage is, or null; the rule is in `pref_stage`."""
     if dtype.is_integer():
         return stage
     value = number(stage, dtype)
     return pl.when(value.abs() < 2**53, value == value.floor()).then(value).cast(pl.Int64)
 
 
-def check_types(plan: Plan, roles: Roles, schema: pl.Schema, where: str) -> None:
+def _raise_unusable(rows: pl.Series) -> pl.Series:
+    reasons = rows.struct.field("reason")
+    unusable = rows.struct.unnest().filter(pl.col("reason").is_in(_UNUSABLE))
+    if unusable.height:
+        position, reason = unusable.row(0)
+        raise BadScore(
+            f"prefmill: row {position} cannot be used; got {reason}, and on_invalid is raise."
+        )
+    return reasons
+
+
+def check_types(rows: Rows, schema: pl.Schema, where: str) -> None:
     """Raise `BadArgument` for a role whose column has a type that it cannot have."""
+    roles = rows.roles
 
     def refuse(role: str, name: str, expected: str) -> BadArgument:
-        said = f"{where}: the column {name!r} cannot be the role {role!r}; got type {schema[name]}, expected {expected}."
-        return BadArgument(said, hint=f"name another column: {role}=COLUMN (--{role} COLUMN).")
+        return BadArgument(
+            f"{where}: the column {name!r} cannot be the role {role!r}; got type {schema[name]}, "
+            f"expected {expected}.",
+            hint=f"name another column: {role}=COLUMN (--{role} COLUMN).",
+        )
 
-    for role in ("prompt", "completion"):
-        dtype = schema[getattr(roles, role)]
+    for role, name in (("prompt", roles.prompt), ("completion", roles.completion)):
+        dtype = schema[name]
         if is_json_text(dtype) or _holds_extension(dtype):
             raise BadArgument(
-                f"{where}: the column {getattr(roles, role)!r} cannot be {role!r}; got JSON text, expected values.",
-                hint="prefmill.run reads files, and prefmill.datasets a Dataset, with such columns; or cast it to text or messages.",
+                f"{where}: the column {name!r} cannot be {role!r}; got JSON text, expected values.",
+                hint="prefmill.run reads files, and prefmill.datasets a Dataset, with such columns; "
+                "or cast it to text or messages.",
             )
         messages = isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct)
-        if not (
-            dtype in (pl.String, pl.Categorical, pl.Null) or isinstance(dtype, pl.Enum) or messages
-        ):
-            raise refuse(role, getattr(roles, role), "text or a list of messages {role, content}")
-    policy = roles.weight or roles.logprob if isinstance(plan, Advantage) else None
-    scores = list(plan.weights) if plan.weights and not roles.aspect else [roles.score]
-    for role, name in [
-        *(("score", name) for name in scores),
-        *([("weight" if roles.weight else "logprob", policy)] if policy else []),
-    ]:
+        if not (is_text(dtype) or messages):
+            raise refuse(role, name, "text or a list of messages {role, content}")
+    numeric = [("score", name) for name in rows.scores]
+    if rows.policy:
+        numeric.append(("logprob" if rows.logs else "weight", rows.policy))
+    for role, name in numeric:
         dtype = schema[name]
-        texts = (
-            dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Null)
-            or isinstance(dtype, pl.Enum)
-            or is_json_text(dtype)
-        )
-        if not (dtype.is_numeric() or texts):
+        spelled = is_text(dtype) or dtype == pl.Boolean or is_json_text(dtype)
+        if not (dtype.is_numeric() or spelled):
             raise refuse(role, name, "numbers, booleans, or text that holds numbers")
-    for role, names in (
-        ("group", roles.group),
-        ("id", (roles.id,)),
-        ("annotator", (roles.annotator,)),
-        ("aspect", (roles.aspect,)),
-    ):
-        for name in filter(None, names):
-            dtype = schema[name]
-            plain = (
-                dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Date, pl.Null)
-                or isinstance(dtype, pl.Enum)
-                or dtype.is_integer()
-            )
-            if not plain and dtype != pl.Decimal(38, 0):  # the type of whole numbers beyond 64 bits
-                raise refuse(role, name, "text, whole numbers, booleans or dates (cast it)")
-    if roles.stage:
-        dtype = schema[roles.stage]
-        if not (
-            dtype.is_integer()
-            or dtype in (pl.String, pl.Categorical, pl.Null)
-            or isinstance(dtype, pl.Enum)
-        ):
-            raise refuse("stage", roles.stage, "whole numbers, or text that holds them (cast it)")
+    keys = [("group", name) for name in roles.group]
+    optional = (("id", roles.id), ("annotator", roles.annotator), ("aspect", roles.aspect))
+    keys += [(role, name) for role, name in optional if name]
+    for role, name in keys:
+        dtype = schema[name]
+        plain = is_text(dtype) or dtype in (pl.Boolean, pl.Date) or dtype.is_integer()
+        if not plain and dtype != pl.Decimal(38, 0):  # the type of whole numbers beyond 64 bits
+            raise refuse(role, name, "text, whole numbers, booleans or dates (cast it)")
+    if roles.stage and not (schema[roles.stage].is_integer() or is_text(schema[roles.stage])):
+        raise refuse("stage", roles.stage, "whole numbers, or text that holds them (cast it)")
 
 
 def _holds_extension(dtype: pl.DataType) -> bool:
@@ -315,35 +309,3 @@ def _holds_extension(dtype: pl.DataType) -> bool:
         return any(_holds_extension(field.dtype) for field in dtype.fields)  # type: ignore[arg-type]
     inner = getattr(dtype, "inner", None)
     return isinstance(dtype, pl.BaseExtension) or (inner is not None and _holds_extension(inner))
-
-
-def first_that_holds(reasons: Sequence[tuple[str, pl.Expr]]) -> pl.Expr:
-    """The name of the first condition that is true; null if none is."""
-    return pl.coalesce(
-        *[pl.when(holds).then(pl.lit(name)) for name, holds in reasons], pl.lit(None, pl.String)
-    )
-
-
-def drawn_from(key: pl.Expr, seed: int, columns: bool) -> pl.Expr:
-    """The hash of a group key under a seed (UInt64); `columns`: the key is a list of group
-    columns.
-    """
-    if columns:
-        text = pl.element()
-        key = key.list.eval(
-            pl.concat_str(text.str.len_bytes().cast(pl.String), pl.lit(":"), text)
-        ).list.join("")
-    prefix = f"{seed}:".encode()
-    return key.map_batches(
-        lambda s: prompt_hash(s, prefix), return_dtype=pl.UInt64, is_elementwise=True
-    )
-
-
-def _raise_unusable(rows: pl.Series) -> pl.Series:
-    reasons = rows.struct.field("reason")
-    if reasons.is_in(_UNUSABLE).any():
-        first = rows.struct.unnest().filter(pl.col("reason").is_in(_UNUSABLE)).row(0)
-        raise BadScore(
-            f"prefmill: row {first[0]} cannot be used; got {first[1]}, and on_invalid is raise."
-        )
-    return reasons

@@ -78,7 +78,7 @@ def query(plan: Values, table: str, **columns: Unpack[ValueNames]) -> str:
     """`plan` over `table` as one call of the macro `state_values`, or with `parent_id`
     `tree_values`; `Values.sql` is this function.
     """
-    from prefmill.duckdb import sql
+    from prefmill.engines.sql import value as sql
 
     is_tree, names = _columns(plan, columns, None)
     how = {

@@ -9,7 +9,6 @@ from typing import Unpack
 
 from prefmill.errors import ThresholdsUnfit
 from prefmill.plans import Pairs
-from prefmill.plans.thresholds import thresholds_of
 from prefmill.runs.job import Reading, opened
 from prefmill.runs.run import said_roles
 from prefmill.table.report import PairReport
@@ -206,7 +205,7 @@ def check(
             bad_scores=job.bad_scores()
             if any(reason == "bad_score" for reason, _ in unusable)
             else (),
-            thresholds=None if refusal else thresholds_of(job.plan),
+            thresholds=None if refusal else job.plan.thresholds or None,
             refusal=refusal,
             is_default=plan == Pairs(),
             first_rows=first_rows,

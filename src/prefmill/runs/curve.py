@@ -19,11 +19,12 @@ import numpy.typing as npt
 import polars as pl
 import polars.selectors as cs
 
-from prefmill.duckdb import install_used
+from prefmill.engines import frames
+from prefmill.engines.macros import install_used
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.forks import refuse_fork
-from prefmill.plans import BestOf, roles_of
-from prefmill.rules.rows import Candidates, check_types, drawn_from, numbered
+from prefmill.plans.best_of import BestOf
+from prefmill.rules.rows import check_types, drawn, dropped, numbered, rows_in, standing
 from prefmill.runs.job import Reading, opened
 from prefmill.table.chance import mix32_array
 from prefmill.table.fits import fits_schema
@@ -188,34 +189,26 @@ def _check_by(by: str | None, columns: Sequence[str]) -> None:
 def _pools_of_frame(
     frame: pl.LazyFrame, by: str | None, seed: int | None, names: RoleNames
 ) -> tuple[pl.DataFrame, int, dict[str, int]]:
-    """Pools (_by, _h: the prompt's hash unless `seed` is None, _scores), the rows that went in,
+    """Pools (_by, _h: the prompt's hash unless `seed` is None, _scores), the rows that went in, and
     those dropped by reason.
     """
     plan, schema = BestOf(), frame.collect_schema()
     _check_by(by, schema.names())
-    roles = roles_of(plan, names, schema.names(), where="curve", fits=fits_schema(schema))
-    check_types(plan, roles, schema, "curve")
-    judged = Candidates(plan, roles, numbered(plan, roles, frame))
-    rows = judged.candidates.filter(pl.col("_reason").is_null())
+    roles = plan.roles(names, schema.names(), where="curve", fits=fits_schema(schema))
+    program = plan.program(roles)
+    check_types(program.rows, schema, "curve")
+    made = frames.relations(program, numbered(program.rows, frame))
+    rows = standing(made["candidates"])
     if by:
-        rows = rows.join(
-            frame.select(_by=cs.by_name(by)).with_row_index("_pos").cast({"_pos": pl.Int64}),
-            on="_pos",
-            how="left",
-        )
+        values = frame.select(_by=cs.by_name(by)).with_row_index("_pos").cast({"_pos": pl.Int64})
+        rows = rows.join(values, on="_pos", how="left")
     else:
         rows = rows.with_columns(_by=pl.lit(None, pl.String))
     pools = rows.group_by("_by", "_grp").agg(_scores=pl.col("_score").sort())
-    hashed = (
-        pl.lit(0, pl.UInt64)
-        if seed is None
-        else drawn_from(pl.col("_grp"), seed, bool(roles.group))
-    )
-    return (
-        pools.select("_by", "_scores", _h=hashed).sort("_by", "_h", nulls_last=True).collect(),
-        judged.rows_in(),
-        judged.dropped(),
-    )
+    hashed = pl.lit(0, pl.UInt64) if seed is None else drawn(pools, seed)
+    pools = pools.select("_by", "_scores", _h=hashed).sort("_by", "_h", nulls_last=True)
+    counted = made["counted"]
+    return pools.collect(), rows_in(counted), dropped(counted, made["candidates"])
 
 
 def _pools_of_files(
@@ -233,11 +226,11 @@ def _pools_of_files(
             f"SELECT _by, {hashed} AS _h, list_sort(list(_score)) AS _scores FROM ({rows})"
             " WHERE _reason IS NULL GROUP BY _by, _grp ORDER BY _by NULLS LAST, _h"
         )
-        dropped = job.con.execute(
+        reasons = job.con.execute(
             "SELECT _reason, count(*) FROM counted WHERE _reason IS NOT NULL GROUP BY _reason"
         ).fetchall()
-        told = {str(reason): int(rows) for reason, rows in dropped}
-        return pl.DataFrame(pools.to_arrow_table()), job.source.rows, told, job.source.notes
+        counts = {str(reason): int(rows) for reason, rows in reasons}
+        return pl.DataFrame(pools.to_arrow_table()), job.source.rows, counts, job.source.notes
 
 
 def _points(pools: pl.DataFrame, k: int | None, resamples: int, level: float) -> pl.DataFrame:

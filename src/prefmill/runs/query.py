@@ -22,7 +22,7 @@ import duckdb
 from prefmill.connection import connect, literal, quote
 from prefmill.disk.hidden import temporary
 from prefmill.disk.whole import Staging, check_free, check_name
-from prefmill.duckdb import install
+from prefmill.engines.macros import install_all
 from prefmill.errors import BadArgument, BadInput
 from prefmill.readers import is_url, open_source
 from prefmill.readers.find import is_same
@@ -88,7 +88,7 @@ def session(
             ordered=True,  # positions are the order of rows
         )
         stack.callback(con.close)
-        install(con, persistent=True)
+        install_all(con, persistent=True)
         for name, path in named:
             source = open_source(
                 [path],

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Unpack
 
 import polars as pl
 
 from prefmill.disk.hidden import sweep
+from prefmill.engines import frames
 from prefmill.errors import BadArgument
-from prefmill.plans import Advantage, BestOf, Pairs, Plan, Unpaired
-from prefmill.plans.thresholds import notes, thresholds_of
+from prefmill.plans.feedback import FeedbackPlan
+from prefmill.plans.pairs import Pairs
+from prefmill.pools.frames import is_frame
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers.find import is_same
 from prefmill.runs.job import Engine, Job, Reading, opened
-from prefmill.table.report import as_html
+from prefmill.table.report import PairReport, as_html
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
 from prefmill.writers.formats import Format
@@ -72,13 +74,13 @@ class RunReport:
 
 
 def run(
-    plan: Plan,
+    plan: FeedbackPlan,
     inputs: Inputs,
     output: str | Path | None,
     *,
     roles: RoleNames | None = None,
     engine: Engine = "auto",
-    format: Format | Literal["pairs"] | None = None,
+    format: Format | None = None,
     chat: bool = False,
     margin_scale: float | None = None,
     keep: Sequence[str] = (),
@@ -99,8 +101,7 @@ def run(
         roles: the column of each role; those not named are found by the names that the field uses.
         format: the columns (`prefmill.writers.layouts.convert`): `trl`, for labels `kto`, for
             best-of-K `pool` by default. `pool` is every column of the picked rows, `rank` (or
-            `advantage`), with length control `adjusted_score`, with `aggregate` `aggregated_score`;
-            `pairs` sets each of the best against the worst.
+            `advantage`), with length control `adjusted_score`, with `aggregate` `aggregated_score`.
         engine: `duckdb` ranks out of core, `polars` in memory; `auto` is duckdb. The texts are
             gathered the same way.
         overwrite: replace what stands at the output.
@@ -128,25 +129,9 @@ def run(
     '{"prompt":"p","chosen":"a","rejected":"b","chosen_score":5.0,"rejected_score":1.0}\\n'
     """
     started = time.perf_counter()
-    layout: Format
-    if format == "pairs":
-        plan, layout = _best_against_worst(plan), "trl"
-    else:
-        layout = format or (
-            "kto"
-            if isinstance(plan, Unpaired)
-            else "pool"
-            if isinstance(plan, BestOf | Advantage)
-            else "trl"
-        )
-        if isinstance(plan, Advantage) and layout != "pool":
-            raise BadArgument(
-                f"run: advantages are whole rows; got format {layout!r}, expected 'pool'.",
-                hint="leave --format out.",
-            )
-    whole_rows = _whole_rows(
-        plan, layout, keep if format else ()
-    )  # who names no format and keeps a column has it
+    layout = format or plan.layout
+    # Who names no format and keeps a column has it.
+    whole_rows = _whole_rows(plan, layout, keep if format else ())
     if output is not None:
         sweep(reading.get("temp_dir"))  # also where the target is refused
         writers.check_target(output, split=split, overwrite=overwrite)
@@ -163,18 +148,13 @@ def run(
     ) as job:
         written = None
         if output is not None:
-            schema, unsaid = job.schema(), []
-            if isinstance(plan, BestOf) and plan.length_control and not whole_rows:
-                unsaid = ["_adjusted_score"]  # like the score and the rank, it is in no layout
-            schema = pl.Schema(
-                {name: dtype for name, dtype in schema.items() if name not in unsaid}
-            )
-            if isinstance(plan, Advantage):
+            if plan.every_row:
                 _refuse_loss(job, output)
-            frames = (frame.drop(unsaid) for frame in job.frames())
+            unwritten = [] if whole_rows else job.unwritten
+            schema = {name: kind for name, kind in job.schema().items() if name not in unwritten}
             written = writers.write(
-                frames,
-                schema,
+                (frame.drop(unwritten) for frame in job.frames()),
+                pl.Schema(schema),
                 output,
                 format=layout,
                 chat=chat,
@@ -198,13 +178,32 @@ def run(
             roles=said_roles(plan, job.roles),
             score_range=None if report.pairs_out else job.score_range(),
             renamed=job.renamed,
-            thresholds=thresholds_of(job.plan),
-            notes=[*job.source.notes, *notes(plan, job.plan, report, job.scale_told())],
+            thresholds=job.plan.thresholds or None,
+            notes=[*job.source.notes, *job.plan.notes(plan, report, job.scale_told())],
             bad_scores=job.bad_scores() if "bad_score" in report.dropped else (),
         )
 
 
-def said_roles(plan: Plan, roles: Roles) -> Roles:
+def pair_report(
+    data: Inputs, plan: FeedbackPlan | None = None, **roles: Unpack[RoleNames]
+) -> PairReport:
+    """What `plan` (default `Pairs()`) uses of `data` and why it drops the rest, writing nothing.
+
+    `data` is whatever `run` takes; of a Polars frame only the columns of roles are read.
+
+    >>> answers = {"prompt": ["p", "p", "q"], "completion": ["a", "b", "c"], "score": [5, 5, 1]}
+    >>> account = pair_report(pl.DataFrame(answers))
+    >>> account.pairs_out, dict(account.dropped)
+    (0, {'single_completion': 1, 'tie': 2})
+    """
+    plan = plan or Pairs()
+    if is_frame(data):
+        return frames.report(plan, data, **roles)
+    done = run(plan, data, None, roles=roles)
+    return PairReport(**{field.name: getattr(done, field.name) for field in fields(PairReport)})
+
+
+def said_roles(plan: FeedbackPlan, roles: Roles) -> Roles:
     """`roles` for people: a score that is a weighted sum of columns says so."""
     if not plan.weights or roles.aspect:
         return roles
@@ -225,50 +224,19 @@ def _refuse_loss(job: Job, output: str | Path) -> None:
         )
 
 
-def _best_against_worst(plan: Plan) -> Pairs:
-    """The pairs that are each of the k best against the worst of their prompt."""
-    plain = (
-        isinstance(plan, BestOf)
-        and plan.pick == "best"
-        and plan.scope == "prompt"
-        and plan.stages == "all"
-        and not plan.length_control
-    )
-    if not (isinstance(plan, BestOf) and plain):
-        raise BadArgument(
-            f"run: format 'pairs' sets the best of a prompt against its worst; got {_said(plan)},"
-            " expected pick best, scope prompt, stages all, no length control.",
-            hint="make pairs with `prefmill pairs` (Pairs), or use another format.",
-        )
-    return Pairs(
-        strategy="all",
-        top_k=plan.k,
-        bottom_k=1,
-        chosen_min=plan.min_score,
-        rejected_below=None,
-        aggregate=plan.aggregate,
-        normalize=plan.normalize,
-        weights=plan.weights,
-        min_votes=plan.min_votes,
-        tie_break=plan.tie_break,
-        on_invalid=plan.on_invalid,
-        seed=plan.seed,
-    )
-
-
-def _said(plan: Plan) -> str:
-    if not isinstance(plan, BestOf):
-        return f"a plan of {plan.kind}"
-    return f"pick {plan.pick}, scope {plan.scope}, stages {plan.stages}{', length control' if plan.length_control else ''}"
-
-
-def _whole_rows(plan: Plan, layout: str, keep: Sequence[str]) -> bool:
+def _whole_rows(plan: FeedbackPlan, layout: str, keep: Sequence[str]) -> bool:
     """Whether the output is whole rows of the input."""
     if layout != "pool":
+        if not plan.layouts:
+            raise BadArgument(
+                f"run: {plan.kind} are whole rows; got format {layout!r}, expected 'pool'.",
+                hint="leave --format out.",
+            )
         return False
-    if not isinstance(plan, BestOf | Advantage):
+    if plan.layout != "pool":
         raise BadArgument(
-            f"run: format 'pool' is whole rows; got {_said(plan)}, expected best_of or advantages.",
+            f"run: format 'pool' is whole rows; got a plan of {plan.kind},"
+            " expected best_of or advantages.",
             hint="leave --format out.",
         )
     if keep:
@@ -279,20 +247,24 @@ def _whole_rows(plan: Plan, layout: str, keep: Sequence[str]) -> bool:
 
 
 def explain(
-    plan: Plan,
+    plan: FeedbackPlan,
     inputs: Inputs,
     *,
     roles: RoleNames | None = None,
     engine: Engine = "auto",
-    format: str | None = None,
     **reading: Unpack[Reading],
 ) -> str:
     """What `run` would do with these arguments: inputs, roles, the plan, and the query of its
     engine. Reads the inputs, writes nothing.
     """
     reading["rejects"] = None
-    if format == "pairs":
-        plan = _best_against_worst(plan)
     with opened(plan, inputs, roles=roles, engine=engine, **reading) as job:
-        head = f"inputs: {job.source.rows:,} rows\nroles: {job.roles}\nengine: {job.engine}\nplan {plan.hash()}:\n"
-        return f"{head}{plan.to_toml()}\n{job.explain()}\n"
+        lines = [
+            f"inputs: {job.source.rows:,} rows",
+            f"roles: {job.roles}",
+            f"engine: {job.engine}",
+            f"plan {plan.hash()}:",
+            plan.to_toml(),
+            job.explain(),
+        ]
+        return "\n".join(lines) + "\n"

@@ -5,13 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Unpack
 
 from prefmill.errors import AccountingError
-from prefmill.table.roles import Inputs, RoleNames
-
-if TYPE_CHECKING:
-    from prefmill.plans import Plan
 
 
 def as_html(fields: Mapping[str, object]) -> str:
@@ -89,28 +84,3 @@ class PairReport(Mapping[str, object]):
 
     def __len__(self) -> int:
         return len(asdict(self))
-
-
-def pair_report(data: Inputs, plan: Plan | None = None, **roles: Unpack[RoleNames]) -> PairReport:
-    """What `plan` (default `Pairs()`) uses of `data` and why it drops the rest, without writing
-    anything.
-
-    `data` is whatever `prefmill.run` takes; of a Polars frame only the columns of roles are read.
-
-    >>> import polars as pl
-    >>> told = pair_report(pl.DataFrame({"prompt": ["p", "p", "q"], "completion": ["a", "b", "c"], "score": [5, 5, 1]}))
-    >>> told.pairs_out, dict(told.dropped)
-    (0, {'single_completion': 1, 'tie': 2})
-    """
-    from prefmill.plans import Pairs
-    from prefmill.pools.frames import is_frame
-
-    plan = plan or Pairs()
-    if is_frame(data):
-        from prefmill.polars import report
-
-        return report(plan, data, **roles)
-    from prefmill.runs.run import run
-
-    done = run(plan, data, None, roles=roles)
-    return PairReport(**{name: getattr(done, name) for name in PairReport.__dataclass_fields__})

@@ -225,6 +225,20 @@ class Roles:
         return cls(group=groups, negate=negate, **found)
 
 
+def named(roles: Roles) -> RoleNames:
+    """`roles` as the keyword arguments that give them.
+
+    >>> named(Roles(score="rank", negate=True))["score"]
+    '-rank'
+    """
+    columns: RoleNames = {
+        role: value for role, value in vars(roles).items() if value and role != "negate"
+    }  # type: ignore[assignment]
+    if roles.negate:
+        columns["score"] = f"-{roles.score}"
+    return columns
+
+
 def _plain(name: str) -> str:
     return name.lower().replace("-", "_").replace(" ", "_")
 

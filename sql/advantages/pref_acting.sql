@@ -1,0 +1,11 @@
+-- Candidates with the weight of their policy: _weight (DOUBLE; NULL: all alike), and _log (the
+-- weights are log-probabilities).
+--
+-- `candidates` is the output of pref_candidates, `numbered` a relation with _pos, _weight of all rows.
+CREATE OR REPLACE MACRO pref_alike(candidates) AS TABLE (
+  SELECT *, NULL::DOUBLE AS _weight, false AS _log FROM query_table(candidates)
+);
+CREATE OR REPLACE MACRO pref_weighted(candidates, numbered, logs := false) AS TABLE (
+  SELECT c.*, pref_number(r._weight) AS _weight, logs AS _log
+  FROM query_table(candidates) AS c JOIN query_table(numbered) AS r ON r._pos = c._pos
+);

@@ -1,0 +1,265 @@
+"""Steps: what a plan asks of an engine, as data.
+
+    plan   = fields + steps(roles) + output        knows no engine
+    step   = a rule by name over earlier steps     sql/pref_<rule>.sql  =  rules/<file>.<rule>
+    engine = prints or runs steps                  knows no plan
+
+The standard library only: plans are made without an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from prefmill.errors import BadArgument
+from prefmill.table.roles import Fits, RoleNames, Roles
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rule over the relations of earlier steps.
+
+    Args:
+        name: of the relation that the step makes.
+        rule: `FILE.NAME`: the function NAME of `rules/FILE.py`, and the macro `pref_NAME`.
+        over: the relations that the rule takes, in its order.
+        args: flat arguments, the same for the function and the macro.
+        sql: further arguments that only the macro has, and those that it is told otherwise.
+        table: a run keeps the relation as a table, because more than one step reads it.
+        spare: columns that nothing reads once it is known which rows come out.
+        drawn: a later step draws by the key of a group, so it reads the spare columns.
+        release: memory goes back to the system when the table stands.
+    """
+
+    name: str
+    rule: str
+    over: tuple[str, ...]
+    args: Mapping[str, object] = field(default_factory=dict)
+    sql: Mapping[str, object] = field(default_factory=dict)
+    table: bool = False
+    spare: tuple[str, ...] = ()
+    drawn: bool = False
+    release: bool = False
+
+    @property
+    def function(self) -> tuple[str, str]:
+        """The module in `prefmill.rules` and the function in it."""
+        module, _, name = self.rule.partition(".")
+        return module, name
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The value of one column of a step that gives one row, as an argument of a macro."""
+
+    step: Step
+    column: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How rows of the input are read: what the relations `numbered` and `judged` are made of.
+
+    Args:
+        roles: the column of each role.
+        weights: columns of scores with their weights, when a score is their sum.
+        merged: judgements of one completion are told apart by its text.
+        last_stage: only rows of the largest stage count.
+        policy: the column of a policy's weights, or of its log-probabilities.
+    """
+
+    roles: Roles
+    weights: Mapping[str, float] = field(default_factory=dict)
+    merged: bool = False
+    last_stage: bool = False
+    policy: str | None = None
+
+    @property
+    def scores(self) -> list[str]:
+        """The columns that a score is made of."""
+        return list(self.weights) or [self.roles.score]
+
+    @property
+    def logs(self) -> bool:
+        """Whether the policy is given as log-probabilities."""
+        return self.policy is not None and self.policy == self.roles.logprob
+
+    def columns(self) -> dict[str, str]:
+        """Every column that is read, by our name for it."""
+        roles = self.roles
+        columns = {"_prompt": roles.prompt, "_completion": roles.completion}
+        columns |= {f"_score{place}": name for place, name in enumerate(self.scores)}
+        optional = {"_id": roles.id, "_annotator": roles.annotator, "_aspect": roles.aspect}
+        optional |= {"_stage": roles.stage, "_weight": self.policy}
+        columns |= {ours: name for ours, name in optional.items() if name}
+        return columns | {f"_group{place}": name for place, name in enumerate(roles.group)}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of output: its name, the column of the last step that it is, and its type.
+
+    `of_row`: it is a column of `numbered`. `whole_only`: no trainer's layout has it.
+    """
+
+    name: str
+    ours: str
+    dtype: Literal["Float64", "Int64", "Boolean"] = "Float64"
+    of_row: bool = False
+    whole_only: bool = False
+
+
+Side = Literal["chosen", "rejected", "row", "both"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What becomes of the rows of the last step.
+
+    Args:
+        step: the name of the step whose rows come out.
+        texts: the text columns, each with the column of `step` that has its position.
+        columns: the other columns, in order.
+        order: columns of `step` that order the rows; a minus before one is descending.
+        report: the step that accounts for every row. Over `told` it reads the pairs with texts.
+        present: rows where this column is null do not come out.
+        also: further columns that the report reads of the rows that come out.
+        added: columns that whole rows have after their own.
+        for_trainer: the rows are a trainer's: the prompt's context comes along, in one form.
+        layouts: rows can be written in a trainer's layout; else only as whole rows.
+        keyed: the group key of a row is its prompt, unless the plan groups by other columns.
+        few: rows are few and picked of many, so small parts hold memory down.
+        length: the step that says what length explains of the scores.
+        scale: the step that says the smallest and the largest score, where thresholds wait.
+        proposals: the step that says how many rows are proposed, where these can be too many.
+    """
+
+    step: str
+    texts: Mapping[str, str]
+    columns: tuple[Column, ...]
+    order: tuple[str, ...]
+    report: Step
+    present: str = ""
+    also: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    for_trainer: bool = False
+    layouts: bool = True
+    keyed: bool = True
+    few: bool = False
+    length: str = ""
+    scale: Step | None = None
+    proposals: Step | None = None
+
+    @property
+    def paired(self) -> bool:
+        """Whether a row is two completions."""
+        return len(self.texts) == 2
+
+    @property
+    def names(self) -> list[str]:
+        """The columns of a query or a lazy frame, without those that are kept."""
+        return ["prompt", *self.texts, *(column.name for column in self.columns)]
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Which rows a kept column comes from."""
+        return ("chosen", "rejected") if self.paired else ("row",)
+
+
+@dataclass(frozen=True)
+class Program:
+    """All that an engine is told: how rows are read, the steps, and what comes out."""
+
+    rows: Rows
+    steps: tuple[Step, ...]
+    output: Output
+
+
+class Asks(Protocol):
+    """What an engine needs of a plan; `prefmill.plans` has them."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether a threshold waits for the scores."""
+        ...
+
+    def roles(
+        self,
+        names: RoleNames,
+        columns: Sequence[str] | None,
+        *,
+        where: str,
+        fits: Fits | None = None,
+    ) -> Roles:
+        """The column of every role that is used."""
+        ...
+
+    def program(self, roles: Roles) -> Program:
+        """What the plan asks of an engine."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One column of output that `keep` asks for: its name, its column of the input, and its side.
+
+    `both` is a column of the prompt's context, which has to be the same in both rows.
+    """
+
+    name: str
+    column: str
+    side: Side
+
+
+def kept_columns(
+    output: Output,
+    keep: Sequence[str],
+    columns: Sequence[str] | None,
+    names: Sequence[str],
+    *,
+    where: str,
+    context: Mapping[str, str] | None = None,
+) -> list[Kept]:
+    """The columns that `keep` adds to an output that has the columns `names` itself.
+
+    `columns` are those of the input, or None where they are not known. `context` are columns of
+    the prompt by the name that they get (`prefmill.table.context`); they come first. Raises
+    `BadArgument`.
+    """
+    wanted = kept_names(keep, columns, where=where)
+    kept = [
+        Kept(name, column, "both" if output.paired else "row")
+        for name, column in (context or {}).items()
+    ]
+    for name in wanted:
+        sides = {side: name if side == "row" else f"{side}_{name}" for side in output.sides}
+        kept += [Kept(new, name, side) for side, new in sides.items()]
+    taken = [*names, *(each.name for each in kept)]
+    twice = sorted({name for name in taken if taken.count(name) > 1})
+    if twice:
+        raise BadArgument(
+            f"{where}: keep {wanted} would write {twice[0]!r} twice: the output has it anyway.",
+            hint="leave it out, or rename it.",
+        )
+    return kept
+
+
+def kept_names(keep: Sequence[str], columns: Sequence[str] | None, *, where: str) -> list[str]:
+    """The names in `keep`, each once.
+
+    Raises `BadArgument` for one that the input, of these `columns`, does not have.
+    """
+    if isinstance(keep, str):
+        raise BadArgument(
+            f"{where}: keep is a list of columns; got the text {keep!r}.", hint=f"keep=[{keep!r}]."
+        )
+    names = list(dict.fromkeys(keep))
+    missing = [] if columns is None else [name for name in names if name not in columns]
+    if missing:
+        raise BadArgument(
+            f"{where}: keep names no column of the input; got {missing}, "
+            f"expected some of {list(columns or ())}."
+        )
+    return names

@@ -1,0 +1,73 @@
+"""Thresholds inside a lazy query: numbers, or what suits the scores of all rows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from prefmill.table.thresholds import AUTO, NAMES, Scale, Threshold, settled
+
+_COLUMNS = {name: f"_{name}" for name in NAMES}
+
+
+class Bounds(NamedTuple):
+    """chosen_min and rejected_below as expressions; None is no bound."""
+
+    high: pl.Expr | None
+    low: pl.Expr | None
+
+
+def bounded(
+    rows: pl.LazyFrame,
+    scores: str,
+    what: str,
+    chosen_min: Threshold,
+    rejected_below: Threshold,
+) -> tuple[pl.LazyFrame, Bounds]:
+    """`rows` and the thresholds for them.
+
+    Thresholds that wait for the scores are further columns, the same in every row: the column
+    `scores` (numbers, or lists of them) of all rows decides. `what` are "pairs" or "unpaired".
+    """
+    values = dict(zip(NAMES, (chosen_min, rejected_below), strict=True))
+    if AUTO not in values.values():
+        fixed = (None if value is None else pl.lit(value, pl.Float64) for value in values.values())
+        return rows, Bounds(*fixed)
+    limits = pl.Struct(dict.fromkeys(_COLUMNS.values(), pl.Float64()))
+
+    def decide(column: pl.Series, **_: Any) -> pl.Series:  # Polars tells it the type again
+        numbers = column.explode() if isinstance(column.dtype, pl.List) else column
+        found = settled(what, chosen_min, rejected_below, scale_of(numbers), two_valued(numbers))
+        return pl.Series([dict(zip(_COLUMNS.values(), found, strict=True))], dtype=limits)
+
+    decided = pl.col(scores).map_batches(decide, return_dtype=limits, returns_scalar=True)
+    columns = (None if value is None else pl.col(_COLUMNS[name]) for name, value in values.items())
+    return rows.with_columns(_limits=decided).unnest("_limits"), Bounds(*columns)
+
+
+def limit_columns(chosen_min: Threshold, rejected_below: Threshold) -> list[str]:
+    """The columns that `bounded` adds."""
+    return list(_COLUMNS.values()) if AUTO in (chosen_min, rejected_below) else []
+
+
+def scale_of(scores: pl.Series) -> Scale:
+    """The smallest and the largest of `scores`."""
+    return Scale(scores.min(), scores.max())  # type: ignore[arg-type]
+
+
+def two_valued(scores: pl.Series) -> Any:
+    """Whether there are exactly two different scores; counted when it is called."""
+    return lambda: scores.n_unique() == 2
+
+
+def group_scale(groups: pl.LazyFrame) -> pl.LazyFrame:
+    """The smallest and the largest score of all groups: _low, _high."""
+    scores = pl.col("_scores").list
+    return groups.select(_low=scores.first().min(), _high=scores.last().max())
+
+
+def score_scale(candidates: pl.LazyFrame) -> pl.LazyFrame:
+    """The smallest and the largest score of all candidates: _low, _high."""
+    score = pl.col("_score").filter(pl.col("_reason").is_null())
+    return candidates.select(_low=score.min(), _high=score.max())
