@@ -15,7 +15,7 @@ from typing import Any, Unpack
 
 import polars as pl
 
-from prefmill.engines.steps import Asks, Kept, Output, Program, Rows, Step, kept_columns
+from prefmill.engines.steps import Asks, Kept, Output, Program, Step, kept_columns
 from prefmill.pools.frames import frame_of
 from prefmill.rules.rows import check_types, judged, numbered, standing
 from prefmill.table.context import SYSTEM_OUT, asked, context_of, of_both
@@ -23,7 +23,7 @@ from prefmill.table.fits import fits_frame, fits_schema
 from prefmill.table.messages import in_one_form, message_fields
 from prefmill.table.numbers import number
 from prefmill.table.report import PairReport
-from prefmill.table.roles import Inputs, RoleNames, Roles
+from prefmill.table.roles import Inputs, RoleNames, Roles, Rows
 
 Relations = dict[str, pl.LazyFrame]
 

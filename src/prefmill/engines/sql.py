@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
 from prefmill.connection import literal, quote
-from prefmill.engines.steps import Asks, Cell, Output, Program, Rows, Step, kept_columns
+from prefmill.engines.steps import Asks, Cell, Output, Program, Step, kept_columns
 from prefmill.errors import BadArgument
 from prefmill.table.context import CARRIED
 from prefmill.table.report import PairReport
-from prefmill.table.roles import RoleNames
+from prefmill.table.roles import RoleNames, Rows
 
 if TYPE_CHECKING:
     import duckdb

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
-from prefmill.engines.steps import Column, Output, Rows, Step
+from prefmill.engines.steps import Column, Output, Step
 from prefmill.plans.feedback import COMMON_ROLES, FeedbackOptions, FeedbackPlan
 from prefmill.table.fields import finite, key, one_of
-from prefmill.table.roles import Roles
+from prefmill.table.roles import Roles, Rows
 
 Method = Literal["centered", "grpo", "rloo", "rank"]
 

@@ -6,10 +6,10 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from prefmill.engines.steps import Column, Output, Rows, Step
+from prefmill.engines.steps import Column, Output, Step
 from prefmill.plans.feedback import COMMON_ROLES, FeedbackOptions, FeedbackPlan
 from prefmill.table.fields import finite, flag, key, one_of, or_none, whole
-from prefmill.table.roles import Roles
+from prefmill.table.roles import Roles, Rows
 from prefmill.table.thresholds import Scale
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, get_args
 
-from prefmill.engines.steps import Output, Program, Rows, Step
+from prefmill.engines.steps import Output, Program, Step
 from prefmill.errors import PlanError, ThresholdsUnfit
 from prefmill.plans.plan import Plan
 from prefmill.table.fields import finite, key, one_of, whole
 from prefmill.table.fields import seed as is_seed
-from prefmill.table.roles import FeedbackRoles, Fits, Inputs, RoleNames, Roles
+from prefmill.table.roles import FeedbackRoles, Fits, Inputs, RoleNames, Roles, Rows
 from prefmill.table.thresholds import Scale
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 import polars.selectors as cs
 
-from prefmill.engines.steps import Rows
 from prefmill.errors import BadArgument, BadScore
 from prefmill.table.chance import prompt_hash
 from prefmill.table.messages import is_json_text, is_text
 from prefmill.table.numbers import number, rounded
+from prefmill.table.roles import Rows
 
 _UNUSABLE = ("null_prompt", "null_completion", "null_score", "bad_score", "non_finite_score")
 

@@ -225,6 +225,45 @@ class Roles:
         return cls(group=groups, negate=negate, **found)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """How rows of the input are read: what the relations `numbered` and `judged` are made of.
+
+    Args:
+        roles: the column of each role.
+        weights: columns of scores with their weights, when a score is their sum.
+        merged: judgements of one completion are told apart by its text.
+        last_stage: only rows of the largest stage count.
+        policy: the column of a policy's weights, or of its log-probabilities.
+    """
+
+    roles: Roles
+    weights: Mapping[str, float] = field(default_factory=dict)
+    merged: bool = False
+    last_stage: bool = False
+    policy: str | None = None
+
+    @property
+    def scores(self) -> list[str]:
+        """The columns that a score is made of."""
+        return list(self.weights) or [self.roles.score]
+
+    @property
+    def logs(self) -> bool:
+        """Whether the policy is given as log-probabilities."""
+        return self.policy is not None and self.policy == self.roles.logprob
+
+    def columns(self) -> dict[str, str]:
+        """Every column that is read, by our name for it."""
+        roles = self.roles
+        columns = {"_prompt": roles.prompt, "_completion": roles.completion}
+        columns |= {f"_score{place}": name for place, name in enumerate(self.scores)}
+        optional = {"_id": roles.id, "_annotator": roles.annotator, "_aspect": roles.aspect}
+        optional |= {"_stage": roles.stage, "_weight": self.policy}
+        columns |= {ours: name for ours, name in optional.items() if name}
+        return columns | {f"_group{place}": name for place, name in enumerate(roles.group)}
+
+
 def named(roles: Roles) -> RoleNames:
     """`roles` as the keyword arguments that give them.
 
