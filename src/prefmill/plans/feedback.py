@@ -13,6 +13,7 @@ from prefmill.table.fields import finite, key, one_of, whole
 from prefmill.table.fields import seed as is_seed
 from prefmill.table.roles import FeedbackRoles, Fits, Inputs, RoleNames, Roles, Rows
 from prefmill.table.thresholds import Scale
+from prefmill.writers.formats import Format
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,7 +58,7 @@ class FeedbackPlan(Plan):
     rows_are: ClassVar[str] = "rows"
     card: ClassVar[str]
     #: The layout of a dataset, and what the option --format says; "" where rows stay whole.
-    layout: ClassVar[str] = "pool"
+    layout: ClassVar[Format] = "pool"
     layouts: ClassVar[str] = ""
     #: Thresholds can be left off, by one option; rows can have a margin.
     unbounded: ClassVar[bool] = False

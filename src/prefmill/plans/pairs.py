@@ -9,6 +9,7 @@ from prefmill.engines.steps import Column, Output, Step
 from prefmill.plans.thresholds import ThresholdOptions, ThresholdPlan
 from prefmill.table.fields import finite, key, one_of, or_none, whole
 from prefmill.table.roles import Roles
+from prefmill.writers.formats import Format
 
 Strategy = Literal["best_worst", "best_random", "best_rest", "adjacent", "all", "threshold"]
 
@@ -71,7 +72,7 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
 """
     rows_are: ClassVar[str] = "pairs"
     card: ClassVar[str] = "preference pairs"
-    layout: ClassVar[str] = "trl"
+    layout: ClassVar[Format] = "trl"
     unbounded: ClassVar[bool] = True
     margins: ClassVar[bool] = True
     layouts: ClassVar[str] = (

@@ -77,7 +77,7 @@ class ThresholdPlan(FeedbackPlan):
         1
         """
         limits = settled(self.kind, self.chosen_min, self.rejected_below, scale, two_valued)
-        return replace(self, **dict(zip(NAMES, limits, strict=True)))
+        return replace(self, chosen_min=limits[0], rejected_below=limits[1])
 
     def unfit(self, scale: Scale) -> ThresholdsUnfit:
         """The error for scores that the thresholds, waiting for them, do not divide."""

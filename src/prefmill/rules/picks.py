@@ -5,7 +5,7 @@ candidates ──pools──▶ pools ──picks, rso──▶ picks ──▶ 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +72,7 @@ def rso(pools: pl.LazyFrame, *, k: int = 1, seed: int = 0, beta: float = 0.5) ->
     return _ranked(hashed.with_columns(_up=accepted(pl.struct("_scores", "_hash"), k, beta)))
 
 
-def _ranked(pools: pl.LazyFrame, chance: Sequence[str] = ()) -> pl.LazyFrame:
+def _ranked(pools: pl.LazyFrame, chance: Iterable[str] = ()) -> pl.LazyFrame:
     """A row for each of the ranks `_up`, which count from the worst."""
     place = pl.col("_up") - 1
     lists = {

@@ -176,8 +176,10 @@ class Roles:
         Roles(prompt='question')
         """
         given: dict[str, str | Sequence[str]] = {
-            key: value for key, value in dict(named or {}).items() if value
-        }  # type: ignore[misc]
+            role: column
+            for role, column in (named or {}).items()
+            if column  # type: ignore[misc]
+        }
         twice = sorted({name for name in columns if list(columns).count(name) > 1})
         if twice:
             raise BadArgument(
