@@ -44,11 +44,16 @@ class ChatTemplate:
     """
 
     def __init__(
-        self, tokenizer: Any, source: str | None = None, *, date: datetime.date | None = None
+        self,
+        tokenizer: Any,
+        source: str | None = None,
+        *,
+        date: datetime.date | None = None,
+        where: str = "score",
     ) -> None:
         from transformers import PreTrainedTokenizerBase
 
-        self.tokenizer = tokenizer
+        self.tokenizer, self.where = tokenizer, where
         self.source: str = source if source is not None else tokenizer.get_chat_template()
         self.own_code = (
             type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template
@@ -113,7 +118,7 @@ class ChatTemplate:
                     bad.append(BadRow("score", what, row=row, reason="template_failed"))
                     texts.append("")
 
-        _bounded(work, lambda: len(texts))
+        _bounded(work, lambda: len(texts), self.where)
         refuse(bad)
         return texts
 
@@ -165,7 +170,7 @@ def _cut_at_tag(text: str) -> str:
     return text[:place] if text.startswith(_TAG, place) else text[:place].rstrip()
 
 
-def _bounded(work: Callable[[], None], done: Callable[[], int]) -> None:
+def _bounded(work: Callable[[], None], done: Callable[[], int], where: str) -> None:
     """Run `work` in a thread of its own, and stop it when `done` has not risen for `SECONDS`."""
     thread = threading.Thread(target=_quiet(work), name="prefmill-template", daemon=True)
     thread.start()
@@ -178,7 +183,8 @@ def _bounded(work: Callable[[], None], done: Callable[[], int]) -> None:
             )
             thread.join(SECONDS)
             raise BadInput(
-                f"score: the chat template does not end; got {SECONDS:g} seconds for one conversation, expected milliseconds.",
+                f"{where}: the chat template does not end;"
+                f" got {SECONDS:g} seconds for one conversation, expected milliseconds.",
                 hint="--template FILE names another template.",
             )
 

@@ -160,6 +160,7 @@ class Encoder:
         starts: find where the completion begins: the longest common prefix of the row's ids with
             those of the prompt alone.
         needs_completion: leave a row out, as too long, whose completion was cut away wholly.
+        where: the command, for messages.
     """
 
     def __init__(
@@ -172,11 +173,13 @@ class Encoder:
         starts: bool = False,
         needs_completion: bool = False,
         template_date: str | None = None,
+        where: str = "score",
     ) -> None:
         if on_too_long not in get_args(OnTooLong):
             raise BadArgument(
                 f"score: on_too_long is not one of {get_args(OnTooLong)}; got {on_too_long!r}."
             )
+        self.where = where
         self.tokenizer, self.limit, self.on_too_long = tokenizer, limit, on_too_long
         self.starts, self.needs_completion = starts or needs_completion, needs_completion
         jinja: str | None = None
@@ -200,7 +203,7 @@ class Encoder:
             )
         self.template = template
         self.chat = (
-            ChatTemplate(tokenizer, jinja, date=date_of(template_date))
+            ChatTemplate(tokenizer, jinja, date=date_of(template_date), where=where)
             if template == "chat"
             else None
         )
@@ -254,7 +257,7 @@ class Encoder:
             ids = self._tokenize(texts, special=False)
             self._one_bos(ids)
         else:
-            _only_texts(said, told, self.template)
+            self._refuse_messages([*said, *told])
             conversations("score", said, told)  # refuses texts that are JSON
             if self.template == "pair":
                 ids, types = self._pairs(said, told)
@@ -297,8 +300,17 @@ class Encoder:
         """
         if self.template == "chat":
             return self._open([talk.prompt for talk in conversations("score", prompts)])
-        _only_texts(prompts, [], self.template)
+        self._refuse_messages(prompts)
         return self._tokenize(prompts, special=True)
+
+    def _refuse_messages(self, values: list[Any]) -> None:
+        if any(not isinstance(value, str) for value in values):
+            raise BadInput(
+                f"{self.where}: message lists need a chat template;"
+                f" got template {self.template!r}.",
+                hint="use a model whose tokenizer has a chat template,"
+                " or name a file that holds one.",
+            )
 
     def _separates_pairs(self) -> bool:
         """Whether a pair has a separator between its texts: a second BOS, as Llama's tokenizer puts
@@ -581,11 +593,3 @@ def common_prefix(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
     n = min(len(a), len(b))
     differ = np.flatnonzero(a[:n] != b[:n])
     return int(differ[0]) if len(differ) else n
-
-
-def _only_texts(prompts: list[Any], completions: list[Any], template: str) -> None:
-    if any(not isinstance(value, str) for value in (*prompts, *completions)):
-        raise BadInput(
-            f"score: message lists need a chat template; got template {template!r}.",
-            hint="use a model whose tokenizer has a chat template, or name a file that holds one.",
-        )

@@ -1,6 +1,4 @@
-"""What a training says of itself: rows, loss, and how a reward model does on pairs that it has not
-seen.
-"""
+"""What a training says of itself: rows, loss, and how a reward model does on unseen pairs."""
 
 from __future__ import annotations
 
@@ -14,16 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from prefmill._version import __version__
+from prefmill.disk.folders import MARK
 from prefmill.errors import AccountingError
+from prefmill.rules.intervals import Floats, wilson
 
-Floats = npt.NDArray[np.float64]
 _BUCKETS = 4
 
 
 @dataclass(frozen=True)
 class Share:
-    """A share of pairs, with Wilson's 95 % interval; pairs of one prompt are not independent, so
-    the interval counts prompts.
+    """A share of pairs, with Wilson's 95 % interval.
+
+    Pairs of one prompt are not independent, so the interval counts prompts.
     """
 
     value: float
@@ -34,9 +34,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Pairs whose feedback differs by `at_least` to `at_most`, and how often the reward model
-    agrees with it.
-    """
+    """Pairs whose feedback differs so much, and how often the reward model agrees with it."""
 
     at_least: float
     at_most: float
@@ -105,30 +103,31 @@ class TrainReport:
 
 
 def write_report(folder: Path, report: TrainReport) -> None:
-    """`prefmill.json`, and what it says as the model card README.md, into `folder`."""
-    from prefmill.disk.folders import MARK
+    """`prefmill.json`, and what it says as the model card README.md, into `folder`.
 
-    (folder / MARK).write_text(
-        json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    The folder is hidden still: it is flushed and published as a whole.
+    """
+    text = json.dumps(report.as_json(), indent=1, ensure_ascii=False)
+    (folder / MARK).write_text(f"{text}\n", encoding="utf-8")
     (folder / "README.md").write_text(card(report), encoding="utf-8")
 
 
 def card(report: TrainReport) -> str:
-    """The report as a model card: Markdown behind YAML front matter."""
+    """The report as a model card: Markdown after YAML front matter."""
     tags = ["prefmill", "trl", {"reward": "reward-model"}.get(report.method, report.method)]
-    lines = ["---", "library_name: transformers", "tags:", *(f"- {tag}" for tag in tags), "---", ""]
-    lines += [f"# {Path(report.output).name}", ""]
     dropped = "".join(f", {rows:,} dropped: {reason}" for reason, rows in report.dropped.items())
+    known = [f"{name} {value}" for name, value in report.settings.items() if value is not None]
+    lines = ["---", "library_name: transformers", "tags:", *(f"- {tag}" for tag in tags), "---", ""]
     lines += [
+        f"# {Path(report.output).name}",
+        "",
         f"Trained by prefmill {__version__} ({report.method}) from `{Path(report.model).name}`.",
         "",
-        f"- rows: {report.rows_in:,} in, {report.rows_used:,} used, {report.rows_held_out:,} held out{dropped}",
-        f"- {report.steps:,} steps, {report.epochs:.3g} epochs, {report.tokens:,} tokens; loss {report.loss:.3f} at the end",
-        "- settings: "
-        + ", ".join(
-            f"{name} {value}" for name, value in report.settings.items() if value is not None
-        ),
+        f"- rows: {report.rows_in:,} in, {report.rows_used:,} used,"
+        f" {report.rows_held_out:,} held out{dropped}",
+        f"- {report.steps:,} steps, {report.epochs:.3g} epochs, {report.tokens:,} tokens;"
+        f" loss {report.loss:.3f} at the end",
+        f"- settings: {', '.join(known)}",
     ]
     for held in report.held_out:
         lines += [
@@ -136,30 +135,29 @@ def card(report: TrainReport) -> str:
             f"Share of {held.name} pairs in which the chosen completion wins:",
             "",
             "| | share | 95 % interval | pairs |",
+            "|---|---:|---|---:|",
         ]
-        lines += ["|---|---:|---|---:|"]
         for name, share in named_shares(held):
-            lines.append(
-                f"| {name} | {share.value:.3f} | {share.low:.3f} to {share.high:.3f} | {share.pairs:,} |"
-            )
+            interval = f"{share.low:.3f} to {share.high:.3f}"
+            lines.append(f"| {name} | {share.value:.3f} | {interval} | {share.pairs:,} |")
     return "\n".join([*lines, ""])
 
 
 def named_shares(held: HeldOut) -> list[tuple[str, Share]]:
     """Every share of a held-out set, with what it is called."""
-    buckets = [
-        (
-            f"margin {b.at_least:.4g}" + (f" to {b.at_most:.4g}" if b.at_most > b.at_least else ""),
-            b.accuracy,
-        )
-        for b in held.margins
-    ]
-    return [("reward model", held.accuracy), *buckets, ("longer completion", held.longer)]
+    shares = [("reward model", held.accuracy)]
+    for bucket in held.margins:
+        name = f"margin {bucket.at_least:.4g}"
+        if bucket.at_most > bucket.at_least:
+            name += f" to {bucket.at_most:.4g}"
+        shares.append((name, bucket.accuracy))
+    return [*shares, ("longer completion", held.longer)]
 
 
 def share_of(wins: Floats, prompts: npt.NDArray[np.int64]) -> Share:
-    """The mean of `wins` (1, 0, a draw 0.5) and its interval; `prompts` are the numbers of the
-    pairs' prompts, both of shape (pairs,), and not empty.
+    """The mean of `wins` (1, 0, a draw 0.5) and its interval.
+
+    `prompts` are the numbers of the pairs' prompts; both are of shape (pairs,), and not empty.
 
     Wilson's interval with as many observations as pairs of one prompt, which are not independent,
     are worth together.
@@ -172,26 +170,21 @@ def share_of(wins: Floats, prompts: npt.NDArray[np.int64]) -> Share:
     of_prompt = np.bincount(np.unique(prompts, return_inverse=True)[1], wins - share)
     spread = share * (1 - share)
     variance = float((of_prompt**2).sum()) / n**2
-    worth = spread / max(variance, spread / n) if spread else float(len(of_prompt))
-    z = 1.96
-    middle, half = (
-        share + z * z / (2 * worth),
-        z * math.sqrt(spread / worth + z * z / (4 * worth * worth)),
-    )
-    scale = 1 + z * z / worth
-    return Share(
-        round(share, 6), round((middle - half) / scale, 6), round((middle + half) / scale, 6), n
-    )
+    worth = float(len(of_prompt))
+    if spread:
+        worth = spread / max(variance, spread / n)
+    low, high = wilson(share, worth)
+    return Share(round(share, 6), round(low, 6), round(high, 6), n)
 
 
 def buckets_of(
     margins: Sequence[float | None] | None, wins: Floats, prompts: npt.NDArray[np.int64]
 ) -> tuple[Bucket, ...]:
-    """Accuracy by margin: a bucket for every margin where there are few, else quarters of the
-    pairs.
+    """Accuracy by margin: a bucket for every margin where there are few, else quarters.
 
-    >>> [(b.at_least, b.at_most, b.accuracy.value) for b in buckets_of([1, 1, 2], np.array([0.0, 1.0, 1.0]), np.arange(3))]
-    [(1.0, 1.0, 0.5), (2.0, 2.0, 1.0)]
+    >>> buckets = buckets_of([1, 1, 2], np.array([0.0, 1.0, 1.0]), np.arange(3))
+    >>> [(bucket.at_least, bucket.accuracy.value) for bucket in buckets]
+    [(1.0, 0.5), (2.0, 1.0)]
     """
     if margins is None:
         return ()
@@ -203,14 +196,9 @@ def buckets_of(
     if len(distinct) > _BUCKETS:
         distinct = np.unique(np.quantile(known, np.arange(_BUCKETS) / _BUCKETS, method="lower"))
     bucket = np.searchsorted(distinct, values, side="right") - 1
-    found = []
+    buckets = []
     for number in range(len(distinct)):
         mine = (bucket == number) & np.isfinite(values)
-        found.append(
-            Bucket(
-                float(values[mine].min()),
-                float(values[mine].max()),
-                share_of(wins[mine], prompts[mine]),
-            )
-        )
-    return tuple(found)
+        low, high = float(values[mine].min()), float(values[mine].max())
+        buckets.append(Bucket(low, high, share_of(wins[mine], prompts[mine])))
+    return tuple(buckets)

@@ -315,10 +315,6 @@ def _encoded(
             lost |= {int(left[bad.row]): bad.reason for bad in error.found}
             left = left[~np.isin(left, list(lost))]
             continue
-        except BadInput as error:
-            raise BadInput(
-                error.message.replace("score:", f"{where}:", 1), hint=error.hint
-            ) from error
         places = left[encoded.kept].tolist()
         lost |= dict.fromkeys(np.setdiff1d(left, places).tolist(), "too_long")
         ids = {place: encoded.rows.row(i).tolist() for i, place in enumerate(places)}

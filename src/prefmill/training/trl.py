@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from prefmill.errors import AccountingError, BadArgument, BadInput, MissingPackage
+from prefmill.errors import AccountingError, BadInput, MissingPackage
 from prefmill.progress import Progress
+from prefmill.training.settings import TrainSettings
 
 # What an encoder reads for a prompt and its completion: [CLS] prompt [SEP] completion [SEP], one
 # segment.
@@ -28,20 +29,6 @@ _CHECKPOINTED = (
 )
 
 Kind = Literal["reward", "causal"]
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """Settings that all trainers share. `steps` None: as many as `epochs` over the rows take."""
-
-    steps: int | None
-    epochs: float
-    batch_size: int
-    learning_rate: float
-    max_length: int
-    lora_rank: int | None
-    seed: int
-    device: str
 
 
 @dataclass
@@ -175,7 +162,7 @@ def _own_pad_token(model: Any, tokenizer: Any) -> None:
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 
-def settings(
+def configuration(
     kind: Any, wanted: TrainSettings, folder: Path, rows: int, model: Any, **more: Any
 ) -> Any:
     """The configuration of one of TRL's trainers: no checkpoints, no reports elsewhere, rows of
@@ -327,32 +314,3 @@ def refuse_rows(rows: int, where: str, dropped: Mapping[str, int]) -> None:
             or "the input has no rows"
         )
         raise BadInput(f"{where}: nothing to train on; got 0 usable rows ({reasons}).")
-
-
-def check_settings(where: str, **values: Any) -> None:
-    """Raise `BadArgument` with every value that no training can have."""
-    said = []
-    for name in ("steps", "batch_size", "max_length", "lora_rank"):
-        value = values.get(name)
-        optional = name != "batch_size"
-        if not (optional and value is None) and (type(value) is not int or value < 1):
-            said.append(
-                f"{name} must be a whole number >= 1{' or None' if optional else ''}; got {value!r}"
-            )
-    for name in ("epochs", "learning_rate", "beta"):
-        value = values.get(name)
-        if value is not None and not (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and 0 < value < float("inf")
-        ):
-            said.append(f"{name} must be a finite number > 0; got {value!r}")
-    if type(values["seed"]) is not int or not 0 <= values["seed"] < 2**32:
-        said.append(f"seed must be a whole number in 0..2**32-1; got {values['seed']!r}")
-    holdout = values.get("holdout", 0)
-    if not (
-        isinstance(holdout, int | float) and not isinstance(holdout, bool) and 0 <= holdout < 1
-    ):
-        said.append(f"holdout must be a number in 0..1, without 1; got {holdout!r}")
-    if said:
-        raise BadArgument("\n".join(f"{where}: {each}" for each in said))
