@@ -23,7 +23,7 @@ pytest.importorskip("trl", reason="needs the extra prefmill[train]")
 torch = pytest.importorskip("torch", reason="needs the extra prefmill[train]")
 
 
-from prefmill.training import train as training  # noqa: E402
+from prefmill.training import kinds as training  # noqa: E402
 from prefmill.training import trl as trainers  # noqa: E402
 
 pytestmark = pytest.mark.train

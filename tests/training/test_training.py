@@ -28,7 +28,7 @@ pytest.importorskip("trl", reason="needs the extra prefmill[train]")
 torch = pytest.importorskip("torch", reason="needs the extra prefmill[train]")
 
 
-from prefmill.training import train as training  # noqa: E402
+from prefmill.training import kinds as training  # noqa: E402
 from prefmill.training import trl as trainers  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -117,7 +117,7 @@ def test_training_and_scoring_see_the_same(base, layout, home, caught, tmp_path)
     if layout.startswith("chat"):  # what TRL itself would tokenise
         trainer, tok = caught["trainer"], caught["tokenizer"]
         theirs = trainer._prepare_dataset(
-            training._dataset({**data.to_dict(as_series=False), "length": [1] * 16}),
+            training.by_length({**data.to_dict(as_series=False), "length": [1] * 16}),
             tok,
             trainer.args,
             "t",

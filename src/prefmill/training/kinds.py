@@ -177,7 +177,7 @@ class Training(ABC):
         return getattr(trl(), f"{name}Trainer")(
             model=trainee.model,
             args=configuration(config, self.settings, folder, rows, trainee.model, **more),
-            train_dataset=_dataset(columns),
+            train_dataset=by_length(columns),
             processing_class=trainee.tokenizer,
             peft_config=lora_of(self.settings, self.kind),
         )
@@ -426,7 +426,7 @@ def _longer(ids: Mapping[str, Sequence[Sequence[int]]]) -> list[int]:
     return [max(map(len, sides)) for sides in zip(ids["chosen"], ids["rejected"], strict=True)]
 
 
-def _dataset(columns: Columns) -> Any:
+def by_length(columns: Columns) -> Any:
     """Rows sorted by length: what runs over them in order (DPO's reference) pads little.
 
     The sampler shuffles them anyway.
