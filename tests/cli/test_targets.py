@@ -258,13 +258,13 @@ def test_a_dry_run_knows_its_own_steps_by_what_they_were_made_from(tmp_path):
     recipe = loop_fakes.recipe(tmp_path)
     parts = loop_fakes.parts()
     from prefmill.loops import loop as loops
-    from prefmill.loops.steps import Parts
+    from prefmill.loops.parts import Parts
 
     pm.loop(recipe, tmp_path / "run", **parts)
     made = loops.read(recipe, parts=["score", "second"])
     state = json.loads((tmp_path / "run" / "state.json").read_text())
     # The folder as a run of the recipe alone would have left it: fakes are no part of a dry run.
-    own = Parts(made, None, {"score": None, "second": None}, None, None, "2026-01-01")
+    own = Parts(made, "2026-01-01")
     state["decides"] = json.loads(
         json.dumps(loops.decided(made, own, loops.load_prompts(made.prompts)))
     )

@@ -12,7 +12,7 @@ import pytest
 
 from prefmill import errors
 from prefmill.loops import plot as stage_plot
-from prefmill.loops.parts import sampler_of, scorer_of
+from prefmill.loops.keys import policy_sampler, scorer_from
 from prefmill.loops.prompts import load_prompts
 from prefmill.loops.recipe import PromptsSection, read_recipe
 from prefmill.table.chance import split_frame
@@ -147,11 +147,12 @@ def test_judges_and_servers_are_scorers_too() -> None:
     made = read_recipe(
         {**base, "score": judge, "second": server, "sample": {"url": "http://localhost/v1"}}
     )
-    assert [type(scorer_of(part)).__name__ for part in (made.score, made.second) if part] == [
+    scorers = [scorer_from(part.kind, part.scorer) for part in (made.score, made.second) if part]
+    assert [type(scorer).__name__ for scorer in scorers] == [
         "JudgeScorer",
         "EndpointScorer",
     ]
-    assert sampler_of(made, "runs/x/policy").model == "runs/x/policy"
+    assert policy_sampler("runs/x/policy", made.sample.sampler).model == "runs/x/policy"
     again = read_recipe(
         {
             **base,

@@ -141,20 +141,20 @@ def test_a_template_without_a_date_has_none(tmp_path: Path) -> None:
 
 def test_a_loop_has_one_date(dated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At every stage, and on the day after, when it goes on."""
-    from prefmill.loops.folder import _VERSION, begun_on
-    from prefmill.loops.steps import Parts
+    from prefmill.loops.folder import VERSION, begun_on
+    from prefmill.loops.parts import Parts
 
     on(monkeypatch, "2026-11-29")
     given = {"score": RewardModel(model=dated, device="cpu"), "second": None}
     recipe: Any = SimpleNamespace(score=None, second=None)
-    scorer = Parts(recipe, None, given, None, None, "2026-11-28").scorer("score")
+    scorer = Parts(recipe, "2026-11-28", given).scorer("score")
     assert (scorer.printed_date, scorer.fingerprint["template_date"]) == (
         "2026-11-28",
         "2026-11-28",
     )
     decides = {"inputs": {"prompts": "x", "score": dict(scorer.fingerprint)}}
     (tmp_path / "state.json").write_text(
-        json.dumps({"version": _VERSION, "decides": decides, "steps": {}})
+        json.dumps({"version": VERSION, "decides": decides, "steps": {}})
     )
     assert begun_on(tmp_path) == "2026-11-28"
     assert begun_on(tmp_path / "none") is None

@@ -400,27 +400,42 @@ def curve(found: Curve) -> None:
     console.print(f"{found.rows_in:,} rows in, {found.rows_used:,} used{dropped}", markup=False)
 
 
+#: the columns of a loop's report that fit into a terminal, and their headings there
+_LOOP_COLUMNS = {
+    "stage": "stage",
+    "mean reward": "reward",
+    "wins": "wins",
+    "second judge": "second",
+    "second wins": "second wins",
+    "KL": "KL",
+    "tokens": "tokens",
+    "distinct-2": "distinct-2",
+}
+
+
 def looped(done: LoopReport) -> None:
     """The stages of a loop as a table, and what they came to."""
     from rich.table import Table
 
-    from prefmill.loops.findings import SHORT, cells
+    from prefmill.loops.report import cells
 
     console = _console()
-    shown = [cells(row, intervals=False) for row in done.stages]
+    rows = [cells(row, intervals=False) for row in done.stages]
+    used = {name: label for name, label in _LOOP_COLUMNS.items() if any(row[name] for row in rows)}
     table = Table(box=None, pad_edge=False, header_style="dim")
-    used = ["stage", *(heading for heading in SHORT if any(row[heading] for row in shown))]
-    for heading in used:
-        table.add_column(SHORT.get(heading, heading), justify="right")
-    for row in shown:
-        table.add_row(*(row[heading] for heading in used))
+    for label in used.values():
+        table.add_column(label, justify="right")
+    for row in rows:
+        table.add_row(*(row[name] for name in used))
     console.print(table)
-    for sentence in done.said:
-        console.print(f"- {sentence}", markup=False)
-    there = "" if done.ran else ", all of it was there"
-    console.print(f"best policy: stage {done.best_stage}, {done.policy}", markup=False)
-    console.print(f"{done.seconds:.1f} s ({len(done.ran)} steps{there})", markup=False)
-    console.print(f"wrote {done.output}/report.md", markup=False)
+    nothing = "" if done.ran else ", all of it was there"
+    lines = [
+        *(f"- {sentence}" for sentence in done.said),
+        f"best policy: stage {done.best_stage}, {done.policy}",
+        f"{done.seconds:.1f} s ({len(done.ran)} steps{nothing})",
+        f"wrote {done.output}/report.md",
+    ]
+    console.print("\n".join(lines), markup=False)
 
 
 def trained(done: TrainReport) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from prefmill.loops.folder import RunFolder
 from prefmill.rules.intervals import Floats, bootstrap, wilson
 
 _WORD = re.compile(r"\w+")
@@ -173,6 +174,43 @@ def pool_figures(scored: pl.DataFrame) -> dict[str, float]:
     figures = {f"pool_{kind}": _mean(by_prompt[kind].to_numpy()) for kind in kinds}
     cut_off = int((scored["finish_reason"] == "length").sum())
     return {**figures, "pool_cut_off": cut_off / max(1, scored.height)}
+
+
+def rows_of(run: RunFolder, stages: Iterable[int], *, measures_kl: bool) -> list[dict[str, Any]]:
+    """The figures of the first of `stages` that are evaluated, from the run's files."""
+    rows: list[dict[str, Any]] = []
+    base: pl.DataFrame | None = None
+    for stage in stages:
+        at = f"stage-{stage}"
+        # Each of these files has the columns of the ones after it.
+        names = ("kl", "second", "score")
+        measured = [name for name in names if f"{at}/heldout/{name}" in run.steps]
+        if not measured:
+            break
+        answers = pl.read_parquet(run.folder / at / "heldout" / f"{measured[0]}.parquet")
+        row = {"stage": stage, **measure(answers, base)}
+        if stage == 0 and measures_kl:
+            row |= {"kl": 0.0, "kl_per_token": 0.0}  # by definition
+        base = answers if base is None else base
+        rows.append(row | _trained_on(run, at))
+    return rows
+
+
+def _trained_on(run: RunFolder, at: str) -> dict[str, Any]:
+    """What a stage sampled and selected, and the seconds of its steps."""
+    row: dict[str, Any] = {}
+    if f"{at}/score" in run.steps:
+        columns = ["prompt", "score", "finish_reason"]
+        row |= pool_figures(pl.read_parquet(run.folder / at / "scored.parquet", columns=columns))
+    select = run.steps.get(f"{at}/select", {}).get("figures", {})
+    names = ("selected_rows", "selected_mean", "selected_from")
+    row |= {name: select[name] for name in names if name in select}
+    row["seconds"] = {
+        name.removeprefix(f"{at}/"): step["seconds"]
+        for name, step in run.steps.items()
+        if name.startswith(f"{at}/")
+    }
+    return row
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:

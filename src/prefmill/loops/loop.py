@@ -1,13 +1,12 @@
-"""Rejection sampling in stages: sample, score, add to the pool, select from all stages, train, and
-again with the new policy.
+"""Rejection sampling in stages: sample, score, select from all stages, train, and again.
 
 policy s ──answers to held-out prompts──▶ figures of stage s ──▶ stop?
-   └──sample K──▶ pool ──score──▶ scored ──with the scored rows of all earlier stages──▶ select ──▶
-   train ──▶ policy s + 1
+   └──sample K──▶ pool ──score──▶ scored ──with the scored rows of all earlier stages──▶ select
+      ──train──▶ policy s + 1
 
 Source: Touvron et al. 2023, "Llama 2", section 3.2: winners are drawn from the samples of all
-iterations, not only the last. What is on disk, and how a killed loop goes on, is in
-`loop_state.py`; the steps themselves are in `loop_steps.py`.
+iterations, not only the last. What is on disk, and how a killed loop goes on, is in `folder.py`;
+the steps themselves are in `steps.py`.
 """
 
 from __future__ import annotations
@@ -21,12 +20,13 @@ from typing import Any
 
 from prefmill._version import __version__
 from prefmill.disk import whole
-from prefmill.errors import BadArgument
-from prefmill.loops import findings as stage_report
+from prefmill.loops.findings import best_stage
 from prefmill.loops.folder import RunFolder, begun_on
-from prefmill.loops.prompts import Prompts, load_prompts
+from prefmill.loops.parts import MakeSampler, Parts, Trainer
+from prefmill.loops.prompts import DividedPrompts, load_prompts
 from prefmill.loops.recipe import Recipe, read_recipe
-from prefmill.loops.steps import MakeSampler, Parts, Stages, Trainer
+from prefmill.loops.report import write_report
+from prefmill.loops.steps import LoopSteps
 from prefmill.progress import Progress, silent
 from prefmill.readers.find import check_apart
 
@@ -36,14 +36,13 @@ class LoopReport:
     """What a loop did.
 
     stages      the figures of every policy, stage 0 (the model that it began with) first:
-    `prefmill.loops.figures.measure`, and of what
-                was trained there: pool_mean, pool_median, pool_best, selected_rows, selected_mean,
-                    seconds of each step
+                `prefmill.loops.figures.measure`, and of what was trained there: pool_mean,
+                pool_median, pool_best, selected_rows, selected_mean, seconds of each step
     said        findings in sentences, those of report.md
     stopped     the rule that ended it before all stages were done, or None
-    best_stage, policy   the policy with the largest mean reward on held-out prompts, and its folder
-    ran, seconds         the steps that this call ran (all others were done before), and how long it
-    took
+    best_stage  the policy with the largest mean reward on held-out prompts; policy: its folder
+    ran         the steps that this call ran; all others were done before
+    seconds     how long it took
     """
 
     output: str
@@ -57,12 +56,9 @@ class LoopReport:
 
     def as_json(self) -> dict[str, Any]:
         """The report with plain values only."""
-        return {
-            **asdict(self),
-            "stages": [dict(row) for row in self.stages],
-            "said": list(self.said),
-            "ran": list(self.ran),
-        }
+        values = asdict(self)
+        lists = {name: list(values[name]) for name in ("stages", "said", "ran")}
+        return {**values, **lists}
 
 
 def loop(
@@ -80,8 +76,7 @@ def loop(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> LoopReport:
-    """Run a recipe in the folder `output`; killed at any point and started again, it goes on where
-    it was.
+    """Run a recipe in the folder `output`; killed at any point, the same call goes on.
 
     Args:
         recipe: a TOML file, a mapping of the same shape, or a `Recipe` (`docs/loop.md` has every
@@ -100,67 +95,56 @@ def loop(
         overwrite: begin anew, whatever is in `output`.
 
     Stage s samples from policy s, which is policy s - 1 (or the base) trained on what stage s - 1
-    selected. Steps that are done are not done again; a recipe that changed is refused by the name
+    selected. Steps that are done are not done again. A recipe that changed is refused by the name
     of what changed, unless there are only more stages.
     Raises `PrefmillError`s: `PlanError` for a recipe, with every problem at once.
     """
     started = time.perf_counter()
-    given = {"score": scorer, "second": second}
-    made = read(
-        recipe,
-        stages=stages,
-        seed=seed,
-        parts=[name for name, part in given.items() if part is not None],
-    )
-    _refuse_inside(recipe, made, Path(output))
+    scorers = {"score": scorer, "second": second}
+    names = [name for name, part in scorers.items() if part is not None]
+    made, folder = read(recipe, stages=stages, seed=seed, parts=names), Path(output)
+    _refuse_inside(recipe, made, folder)
     prompts = load_prompts(made.prompts)
-    parts = Parts(
-        made,
-        sampler,
-        given,
-        ratio,
-        trainer,
-        (None if overwrite else begun_on(Path(output))) or str(datetime.date.today()),
-    )
+    begun = None if overwrite else begun_on(folder)
+    date = begun or str(datetime.date.today())
+    parts = Parts(made, date, scorers, sampler, ratio, trainer)
     decides = decided(made, parts, prompts)
-    with RunFolder(Path(output), decides, reuse=reuse, overwrite=overwrite) as run:
-        done = Stages(made, prompts, parts, run, progress or silent)
-        stopped = done.all()
-        rows = done.rows()
-        said = stage_report.write(run, rows, made, prompts.counts, stopped)
-        best = stage_report.best_stage(rows)
+    with RunFolder(folder, decides, reuse=reuse, overwrite=overwrite) as run:
+        steps = LoopSteps(made, prompts, parts, run, progress or silent)
+        stopped = steps.all()
+        rows = steps.rows()
+        best = best_stage(rows)
         return LoopReport(
             output=str(output),
             stages=tuple(rows),
-            said=tuple(said),
+            said=tuple(write_report(run, rows, made, prompts.counts, stopped)),
             stopped=stopped,
             best_stage=best,
-            policy=done.policy(best),
+            policy=steps.policy(best),
             ran=tuple(run.ran),
             seconds=round(time.perf_counter() - started, 3),
         )
 
 
-def decided(recipe: Recipe, parts: Parts, prompts: Prompts) -> dict[str, Any]:
+def decided(recipe: Recipe, parts: Parts, prompts: DividedPrompts) -> dict[str, Any]:
     """All that the results of a loop depend on: a run's folder belongs to it."""
     inputs = {**parts.inputs(), "prompts": prompts.content}
     return {**recipe.decides(), "inputs": inputs, "prefmill": __version__.split(".")[0]}
 
 
 def _refuse_inside(recipe: Any, made: Recipe, output: Path) -> None:
-    """Prompts, models and the recipe may not lie in the folder: a loop that begins anew empties
-    it.
+    """Prompts, models and the recipe may not lie in the folder.
+
+    A loop that begins anew empties it.
     """
     whole.check_name(output, "loop")
-    prompts = [made.prompts.train, made.prompts.heldout]
-    files = [
-        each
-        for given in prompts
-        if given is not None
-        for each in ([given] if isinstance(given, str) else given)
-    ]
-    read = [*files, made.policy.model, *([recipe] if isinstance(recipe, str | Path) else [])]
-    check_apart(read, output, where="loop")
+    inputs: list[Any] = []
+    for files in (made.prompts.train, made.prompts.heldout):
+        inputs += [files] if isinstance(files, str) else files or ()
+    inputs.append(made.policy.model)
+    if isinstance(recipe, str | Path):
+        inputs.append(recipe)
+    check_apart(inputs, output, where="loop")
 
 
 def read(
@@ -168,7 +152,4 @@ def read(
 ) -> Recipe:
     """The recipe with another number of stages or seed."""
     made = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, parts=parts)
-    for name, value, least in (("stages", stages, 1), ("seed", seed, 0)):
-        if value is not None and (type(value) is not int or value < least):
-            raise BadArgument(f"loop: {name}: got {value!r}, expected a whole number >= {least}.")
     return made.changed(stages=stages, seed=seed)

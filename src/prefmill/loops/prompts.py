@@ -1,10 +1,13 @@
-"""The prompts of a loop: read, made distinct, and divided into those that are trained on and those
-that are held out.
+"""The prompts of a loop: read, made distinct, and divided.
+
+Some are trained on, the others are held out.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +22,12 @@ from prefmill.table.messages import held_as_messages, messages
 
 
 @dataclass(frozen=True)
-class Prompts:
+class DividedPrompts:
     """Distinct prompts in two frames with the one column `prompt`, text or messages.
 
     counts   rows in, and what became of them: null, repeated, too_long, in_heldout (also held out,
-    so not trained on), over_limit content  a hash of both
+             so not trained on), over_limit
+    content  a hash of both
     """
 
     train: pl.DataFrame
@@ -32,87 +36,90 @@ class Prompts:
     content: str
 
 
-def load_prompts(section: PromptsSection) -> Prompts:
+def load_prompts(section: PromptsSection) -> DividedPrompts:
     """The prompts that a recipe names.
 
     `limit` and `heldout_limit` take the prompts whose hash is smallest, in the order of the file,
-    so that they do not depend on the order of rows; a share is drawn by the hash of the prompt.
-    Both hashes hang on the section's own `seed`, so that runs of several seeds ask the same
+    so that they do not depend on the order of rows. A share is drawn by the hash of the prompt.
+    Both hashes depend on the section's own `seed`, so that runs of several seeds ask the same
     prompts. A prompt that is held out is never trained on.
     """
-    counts = {"rows": 0, "null": 0, "repeated": 0, "too_long": 0, "in_heldout": 0, "over_limit": 0}
+    names = ("rows", "null", "repeated", "too_long", "in_heldout", "over_limit")
+    counts = Counter(dict.fromkeys(names, 0))
     train = _distinct(section.train, section, counts)
-    if section.heldout is not None:
+    if section.heldout is None:
+        train, heldout = _held_out(train, section)
+    else:
         heldout = _distinct(section.heldout, section, counts)
         if heldout.schema != train.schema:
             raise BadInput(
-                f"loop: prompts of two kinds; got {heldout.schema['prompt']} held out, expected {train.schema['prompt']} as in train."
+                f"loop: prompts of two kinds; got {heldout.schema['prompt']} held out,"
+                f" expected {train.schema['prompt']} as in train."
             )
-        both = train.height
+        rows = train.height
         train = train.join(heldout, on="prompt", how="anti", maintain_order="left")
-        counts["in_heldout"] = both - train.height
-    else:
-        share = float(section.heldout_share or 0.0)
-        if share >= 1:
-            raise BadInput(f"loop: heldout_share {share:g} leaves no prompts to train on.")
-        # Not the hash of `--split`: prompts that are one split of a file would then fall on one
-        # side.
-        held = (
-            prompt_hash(train["prompt"], f"heldout:{section.seed}:".encode()).cast(pl.Float64)
-            / 2.0**64
-            < share
-        )
-        train, heldout = train.filter(~held), train.filter(held)
-    train, heldout = (
-        _limited(*each, section.seed, counts)
-        for each in ((train, section.limit), (heldout, section.heldout_limit))
-    )
+        counts["in_heldout"] = rows - train.height
+    train = _limited(train, section.limit, section.seed, counts)
+    heldout = _limited(heldout, section.heldout_limit, section.seed, counts)
+    digest = hashlib.sha256()
     for name, frame in (("train", train), ("heldout", heldout)):
         if not frame.height:
             raise BadInput(
-                f"loop: no prompts for {name}; got {counts}.",
+                f"loop: no prompts for {name}; got {dict(counts)}.",
                 hint="name other files, or another heldout_share.",
             )
-    digest = hashlib.sha256()
-    for frame in (train, heldout):
         digest.update(prompt_hash(frame["prompt"], b"loop:").to_numpy().tobytes() + b"|")
-    return Prompts(train, heldout, counts, digest.hexdigest()[:20])
+    return DividedPrompts(train, heldout, dict(counts), digest.hexdigest()[:20])
 
 
-def _distinct(files: Any, section: PromptsSection, counts: dict[str, int]) -> pl.DataFrame:
+def _held_out(prompts: pl.DataFrame, section: PromptsSection) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The prompts that are trained on, and the share that is held out."""
+    share = float(section.heldout_share or 0.0)
+    if share >= 1:
+        raise BadInput(f"loop: heldout_share {share:g} leaves no prompts to train on.")
+    # Not the hash of `--split`: prompts that are one split of a file would fall on one side.
+    hashes = prompt_hash(prompts["prompt"], f"heldout:{section.seed}:".encode())
+    held = hashes.cast(pl.Float64) / 2.0**64 < share
+    return prompts.filter(~held), prompts.filter(held)
+
+
+def _distinct(
+    files: str | Sequence[str], section: PromptsSection, counts: Counter[str]
+) -> pl.DataFrame:
     """The distinct prompts of `files`, in the order of their first row."""
+    paths = [files] if isinstance(files, str) else list(files)
     with temporary() as home:
-        inputs = [files] if isinstance(files, str) else list(files)
-        distinct = open_prompts(inputs, section.column, home, where="loop: prompts")
-        found = pl.read_parquet(distinct.path, columns=["prompt"])
-    # One spelling of roles: chat templates know user and assistant only.
-    if held_as_messages(found.schema, ("prompt",)):
-        found = found.select(prompt=messages(found.schema, "prompt"))
-        found = found.unique("prompt", keep="first", maintain_order=True)
-    fitting = found
+        source = open_prompts(paths, section.column, home, where="loop: prompts")
+        distinct = pl.read_parquet(source.path, columns=["prompt"])
+    if held_as_messages(distinct.schema, ("prompt",)):
+        # One spelling of roles: chat templates know user and assistant only.
+        distinct = distinct.select(prompt=messages(distinct.schema, "prompt"))
+        distinct = distinct.unique("prompt", keep="first", maintain_order=True)
+    fitting = distinct
     if section.max_chars is not None:
-        fitting = found.filter(chars_of("prompt", found.schema["prompt"]) <= section.max_chars)
-    counts["rows"] += distinct.rows
-    counts["null"] += distinct.nulls
-    counts["repeated"] += distinct.rows - distinct.nulls - found.height
-    counts["too_long"] += found.height - fitting.height
+        chars = _chars_of("prompt", distinct.schema["prompt"])
+        fitting = distinct.filter(chars <= section.max_chars)
+    counts["rows"] += source.rows
+    counts["null"] += source.nulls
+    counts["repeated"] += source.rows - source.nulls - distinct.height
+    counts["too_long"] += distinct.height - fitting.height
     return fitting
 
 
-def chars_of(name: str, kind: Any) -> pl.Expr:
+def _chars_of(name: str, kind: Any) -> pl.Expr:
     """Characters of a text, or of all messages of a conversation."""
     if kind == pl.String:
         return pl.col(name).str.len_chars()
-    return pl.col(name).list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
+    chars = pl.element().struct.field("content").str.len_chars()
+    return pl.col(name).list.eval(chars).list.sum()
 
 
 def _limited(
-    frame: pl.DataFrame, limit: int | None, seed: int, counts: dict[str, int]
+    prompts: pl.DataFrame, limit: int | None, seed: int, counts: Counter[str]
 ) -> pl.DataFrame:
-    if limit is None or frame.height <= limit:
-        return frame
-    counts["over_limit"] += frame.height - limit
-    drawn = frame.with_row_index("_row").with_columns(
-        _hash=prompt_hash(frame["prompt"], f"limit:{seed}:".encode())
-    )
+    if limit is None or prompts.height <= limit:
+        return prompts
+    counts["over_limit"] += prompts.height - limit
+    hashes = prompt_hash(prompts["prompt"], f"limit:{seed}:".encode())
+    drawn = prompts.with_row_index("_row").with_columns(_hash=hashes)
     return drawn.sort("_hash", "_row").head(limit).sort("_row").select("prompt")

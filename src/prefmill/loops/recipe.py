@@ -1,21 +1,22 @@
-"""Recipes of `prefmill loop`: a TOML file as frozen sections, with every problem said at once and
-the nearest name for a wrong one.
+"""Recipes of `prefmill loop`: a TOML file as frozen sections.
 
-What each key means is in `docs/loop.md`. A section whose keys are another object's own (the
-sampler's, a scorer's, a plan's) is checked against the fields of that object, so that what it
-learns can be said in a recipe at once.
+Every problem is told at once, with the nearest name for a wrong one. What each key means is in
+`docs/loop.md`. A section whose keys are another object's own (the sampler's, a scorer's, a plan's)
+is checked by the fields of that object, so that what it learns can be said in a recipe at once.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from prefmill.errors import BadArgument, PlanError, PrefmillError, nearest
+from prefmill.loops.keys import described_by, plan_for
+from prefmill.sampling.seeds import draws_of
 from prefmill.scoring.kinds import SCORERS
 from prefmill.table.fields import files, flag, key, maybe, number, one_of, some, text, whole
 
@@ -44,8 +45,9 @@ class PromptsSection:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSection:
-    """How many answers; `sampler` holds the fields of `LocalSampler`, or of `EndpointSampler` where
-    `url` is given.
+    """How many answers of a prompt, and the sampler.
+
+    `sampler` holds fields of `LocalSampler`, or of `EndpointSampler` where `url` is among them.
     """
 
     n: int = key(whole(1), 8)
@@ -67,11 +69,10 @@ class ScoreSection:
 
 @dataclass(frozen=True, kw_only=True)
 class SelectSection:
-    """What is trained on: `plan` (fields of `BestOf`, or of `Pairs` for dpo) over the scored rows
-    of all stages.
+    """What is trained on: a plan over the scored rows of all stages.
 
-    `finished` leaves out answers that were cut off at the limit of tokens: trained on, they would
-    teach to stop there.
+    `plan` is a `BestOf`, or `Pairs` for dpo. `finished` leaves out answers that were cut off at
+    the limit of tokens: trained on, they would teach to stop there.
     """
 
     finished: bool = key(flag, True)
@@ -114,36 +115,20 @@ _SECTIONS: Mapping[str, Any] = {
     "evaluate": EvaluateSection,
     "stop": StopSection,
 }
+#: the field of a section that holds the keys of what it describes
 _INNER = {"sample": "sampler", "score": "scorer", "second": "scorer", "train": "options"}
+_WHERE = ("device", "url", "api_key_env", "serve", "cache", "price_in", "price_out")
+_PACE = ("threads", "concurrency", "timeout", "retries", "backoff", "rate_limit")
+_PARTS = ("batch_tokens", "batch_rows", "chunk_rows", "share_prefix", "on_bad_row")
 #: Keys that decide no result: they may change while a run goes on.
-HOW = frozenset(
-    {
-        "device",
-        "batch_tokens",
-        "threads",
-        "concurrency",
-        "timeout",
-        "retries",
-        "backoff",
-        "rate_limit",
-        "url",
-        "api_key_env",
-        "serve",
-        "chunk_rows",
-        "cache",
-        "share_prefix",
-        "batch_rows",
-        "price_in",
-        "price_out",
-        "on_bad_row",
-    }
-)
+HOW = frozenset({*_WHERE, *_PACE, *_PARTS})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What `prefmill loop` does, section by section; made by `read_recipe`, and complete: every
-    default is written out.
+    """What `prefmill loop` does, section by section.
+
+    `read_recipe` makes it. It is complete: every default is written out.
     """
 
     policy: PolicySection
@@ -155,37 +140,37 @@ class Recipe:
     train: TrainSection
     evaluate: EvaluateSection
     stop: StopSection
-    stages: int = 2
-    seed: int = 0
+    stages: int = key(whole(1), 2)
+    seed: int = key(whole(0), 0)
 
     def decides(self) -> dict[str, Any]:
-        """Everything that decides results, nested, as plain values: what a run that goes on may not
-        change (but for more stages).
-        """
-        told = {
-            name: asdict(part) for name in _SECTIONS if (part := getattr(self, name)) is not None
-        }
-        for name, inner in _INNER.items():
-            if name in told:
-                own = told[name].pop(inner)
-                told[name] |= own
-        told["sample"]["sampler"] = "server" if "url" in told["sample"] else "local"
-        told = _without_how(told)
-        plan = self.select.plan
-        told["select"] = {
-            "finished": self.select.finished,
-            "plan": plan.kind,
-            **{f.name: getattr(plan, f.name) for f in fields(plan)},
-        }
-        return {"stages": self.stages, "seed": self.seed, **told}
+        """Everything that decides results, nested, as plain values.
 
-    def changed(self, *, stages: int | None, seed: int | None) -> Recipe:
-        """This recipe with another number of stages, or another seed; None leaves them."""
-        return replace(
-            self,
-            stages=self.stages if stages is None else stages,
-            seed=self.seed if seed is None else seed,
-        )
+        A run that goes on may not change it, but for more stages.
+        """
+        sections = {name: getattr(self, name) for name in _SECTIONS}
+        values = {name: asdict(part) for name, part in sections.items() if part is not None}
+        for name, inner in _INNER.items():
+            if name in values:
+                values[name] |= values[name].pop(inner)
+        values["sample"]["sampler"] = "server" if "url" in values["sample"] else "local"
+        plan = self.select.plan
+        select = {"finished": self.select.finished, "plan": plan.kind}
+        select |= {each.name: getattr(plan, each.name) for each in fields(plan)}
+        return {
+            "stages": self.stages,
+            "seed": self.seed,
+            **_without_how(values),
+            "select": select,
+        }
+
+    def changed(self, **numbers: int | None) -> Recipe:
+        """This recipe with other `stages` or another `seed`; None leaves them."""
+        others = {name: value for name, value in numbers.items() if value is not None}
+        problem = next(_value_problems(_checked(Recipe), others), None)
+        if problem:
+            raise BadArgument(f"loop: {problem}")
+        return replace(self, **others)
 
     def as_text(self) -> str:
         """What decides results, as JSON."""
@@ -205,9 +190,11 @@ def read_recipe(
 
     Raises `PlanError` with every problem at once: where it is, what is there, what is expected.
 
-    >>> read_recipe({"policy": {"model": "base"}, "prompts": {"train": "p.jsonl", "heldout_share": 0.2}, "score": {"model": "rm"}}).sample.n
+    >>> prompts = {"train": "p.jsonl", "heldout_share": 0.2}
+    >>> tables = {"policy": {"model": "base"}, "prompts": prompts, "score": {"model": "rm"}}
+    >>> read_recipe(tables).sample.n
     8
-    >>> read_recipe({"policy": {"modle": "base"}, "prompts": {}, "score": {"model": "rm"}, "stages": 0})
+    >>> read_recipe({**tables, "policy": {"modle": "base"}, "prompts": {}, "stages": 0})
     Traceback (most recent call last):
     ...
     prefmill.errors.PlanError: recipe: stages: got 0, expected a whole number >= 1.
@@ -218,85 +205,33 @@ def read_recipe(
     prompts.
     """
     where = "recipe" if isinstance(source, Mapping) else str(source)
-    table = {
-        key: dict(value) if isinstance(value, Mapping) else value
-        for key, value in _table(source, where).items()
-    }
+    tables = _tables(source, where)
     for assignment in sets:
-        _set(table, assignment)
-    said: list[str] = []
-    known = ["stages", "seed", *_SECTIONS, "select"]
-    said += [
-        f"{_bracketed(key, table[key])}: no such section{_near(key, known)}"
-        for key in table
-        if key not in known
-    ]
-    for name, least in (("stages", 1), ("seed", 0)):
-        expected = whole(least)(table.get(name, least))
-        said += [f"{name}: got {table[name]!r}, expected {expected}."] if expected else []
-    made: dict[str, Any] = {}
+        _set(tables, assignment)
+    numbers = _checked(Recipe)
+    problems = [*_unknown_sections(tables, numbers), *_value_problems(numbers, tables)]
+    sections: dict[str, Any] = {}
     for name, kind in _SECTIONS.items():
-        given = table.get(name)
-        if given is None and name in ("score", "second"):
-            made[name] = None
-            continue
-        made[name], problems = _section(kind, given if given is not None else {}, name)
-        said += [f"[{name}] {problem}" for problem in problems]
-    if "prompts" not in table or isinstance(table["prompts"], Mapping):
-        said += [f"[prompts] {problem}" for problem in _holdout(table.get("prompts", {}))]
-    if made["score"] is None and "score" not in parts:
-        said.append(
-            '[score]: no such section; expected the reward model that selects: [score] model = "DIR".'
-        )
-    elif (
-        made["score"] is not None
-        and made["second"] is not None
-        and _same_scorer(made["score"], made["second"])
-    ):
-        said.append(
-            "[second]: the same scorer as [score]; expected one that selection does not see."
-        )
-    if (
-        made["sample"] is not None
-        and made["sample"].sampler.get("model")
-        and not made["sample"].serve
-    ):
-        said.append(
-            "[sample] model: one name for all policies; expected it beside serve only, or no model: a policy has its folder's name."
-        )
-    if made["sample"] is not None:
-        said += _few_answers(made["sample"])
-    method = made["train"].method if made["train"] is not None else "sft"
-    made["select"], problems = _selection(table.get("select", {}), method)
-    said += [f"[select] {problem}" for problem in problems]
-    if said:
-        raise PlanError(where, said)
-    numbers: dict[str, Any] = {name: table[name] for name in ("stages", "seed") if name in table}
-    return Recipe(**made, **numbers)
+        table = tables.get(name)
+        if table is None and name in ("score", "second"):
+            sections[name] = None
+        else:
+            sections[name] = _section(kind, name, {} if table is None else table, problems)
+    problems += _problems_between(tables, sections, parts)
+    method = "sft" if sections["train"] is None else sections["train"].method
+    sections["select"] = _selection(tables.get("select", {}), method, problems)
+    if problems:
+        raise PlanError(where, problems)
+    return Recipe(**sections, **{name: tables[name] for name in numbers if name in tables})
 
 
-def _few_answers(section: SampleSection) -> Iterator[str]:
-    """What is wrong with fewer answers than temperatures."""
-    from prefmill.sampling.seeds import draws_of
-
-    try:
-        draws_of(section.n, section.temperatures)
-    except BadArgument:
-        temperatures = list(section.temperatures)
-        yield f"[sample] n: got {section.n} for the temperatures {temperatures}, expected at least one answer at each."
-
-
-def _without_how(part: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_how(value) if isinstance(value, Mapping) else value
-        for key, value in part.items()
-        if key not in HOW
-    }
-
-
-def _table(source: str | Path | Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def _tables(source: str | Path | Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The tables of a recipe, which may be changed."""
     if isinstance(source, Mapping):
-        return source
+        return {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name, value in source.items()
+        }
     try:
         return tomllib.loads(Path(source).read_text("utf-8"))
     except OSError as error:
@@ -305,10 +240,10 @@ def _table(source: str | Path | Mapping[str, Any], where: str) -> Mapping[str, A
         raise BadArgument(f"{where}: not TOML; {error}.") from None
 
 
-def _set(table: dict[str, Any], assignment: str) -> None:
+def _set(tables: dict[str, Any], assignment: str) -> None:
     path, equals, text = assignment.partition("=")
-    *sections, key = path.strip().split(".")
-    if not equals or not key or len(sections) > 1:
+    *sections, name = path.strip().split(".")
+    if not equals or not name or len(sections) > 1:
         raise BadArgument(
             f"--set: got {assignment!r}, expected SECTION.KEY=VALUE.",
             hint="for example --set train.epochs=2",
@@ -317,110 +252,151 @@ def _set(table: dict[str, Any], assignment: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    (table.setdefault(sections[0], {}) if sections else table)[key] = value
+    table = tables.setdefault(sections[0], {}) if sections else tables
+    table[name] = value
 
 
-def _section(kind: Any, given: object, name: str) -> tuple[Any, list[str]]:
-    """A section from its table, and what is wrong with it."""
-    if not isinstance(given, Mapping):
-        return None, [f"got {given!r}, expected a table."]
-    own = {f.name: f for f in fields(kind) if "check" in f.metadata}
-    inner = _INNER.get(name)
-    outer = {key: value for key, value in given.items() if key in own}
-    said: list[str] = []
-    others = {key: value for key, value in given.items() if key not in own}
-    if inner is None:
-        said += [f"{key}: no such key{_near(key, own)}" for key in others]
-    else:
-        said += _inner_problems(name, given, others, [*own])
-    for at, f in own.items():
-        if at not in given:
-            said += (
-                [f"{at}: got nothing, expected {f.metadata['check'](None)}."]
-                if f.default is MISSING
-                else []
-            )
-        elif expected := f.metadata["check"](given[at]):
-            said.append(f"{at}: got {given[at]!r}, expected {expected}.")
-    if said:
-        return None, said
-    outer = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in outer.items()
-    }
-    return kind(**outer, **({inner: others} if inner else {})), []
+# --- what is wrong with one section ---
 
 
-def _inner_problems(
-    name: str, given: Mapping[str, Any], others: Mapping[str, Any], own: Sequence[str]
+def _section(kind: Any, name: str, table: object, problems: list[str]) -> Any:
+    """A section from its table; None, and its problems to `problems`, if it has some."""
+    if not isinstance(table, Mapping):
+        problems.append(f"[{name}] got {table!r}, expected a table.")
+        return None
+    own, inner = _checked(kind), _INNER.get(name)
+    others = {each: value for each, value in table.items() if each not in own}
+    wrong = [*_other_problems(name, table, others, list(own)), *_value_problems(own, table)]
+    if wrong:
+        problems += [f"[{name}] {problem}" for problem in wrong]
+        return None
+    values = {each: table[each] for each in own if each in table}
+    for each, value in values.items():
+        values[each] = tuple(value) if isinstance(value, list) else value
+    return kind(**values, **({inner: others} if inner else {}))
+
+
+def _checked(kind: Any) -> dict[str, Field[Any]]:
+    """The fields that a recipe can set, by name."""
+    return {each.name: each for each in fields(kind) if "check" in each.metadata}
+
+
+def _value_problems(own: Mapping[str, Field[Any]], table: Mapping[str, Any]) -> Iterator[str]:
+    for name, its in own.items():
+        expected = its.metadata["check"](table.get(name))
+        if name in table and expected:
+            yield f"{name}: got {table[name]!r}, expected {expected}."
+        elif name not in table and its.default is MISSING:
+            yield f"{name}: got nothing, expected {expected}."
+
+
+def _other_problems(
+    name: str, table: Mapping[str, Any], others: Mapping[str, Any], own: Sequence[str]
 ) -> list[str]:
-    """What is wrong with the keys of a section that belong to the object which it describes."""
-    from prefmill.loops.parts import built, kind_of, needed_by
-
-    kind, taken = kind_of(name, given)
-    if kind is None:
-        return []  # the problem is that of `kind`, and said there
-    said = [f"{key}: no such key{_near(key, [*own, *taken])}" for key in others if key not in taken]
-    said += [
-        f"{key}: got nothing, expected a value: {kind.__name__} needs it."
-        for key in needed_by(name, kind)
-        if key not in others
+    """What is wrong with the keys that are not the section's own."""
+    if name not in _INNER:
+        return [f"{each}: no such key{_near(each, own)}" for each in others]
+    described = described_by(name, table)
+    if described is None:
+        return []  # the problem is that of `kind`, and told there
+    known = described.keys
+    problems = [
+        f"{each}: no such key{_near(each, [*own, *known])}" for each in others if each not in known
     ]
-    if not said and name != "train":
+    problems += [
+        f"{each}: got nothing, expected a value: {described.name} needs it."
+        for each in described.needed
+        if each not in others
+    ]
+    if not problems and described.make is not None:
         try:
-            if name == "sample":
-                kind(**{"model": ".", **others})
-            else:
-                built(str(given.get("kind", "reward")), others)
-        except PrefmillError as error:
-            said += str(error).splitlines()
-        except TypeError as error:
-            said.append(str(error))
-    return said
+            described.make(others)
+        except (PrefmillError, TypeError) as error:
+            problems += str(error).splitlines()
+    return problems
 
 
-def _holdout(given: Mapping[str, Any]) -> Iterator[str]:
-    has = [key for key in ("heldout", "heldout_share") if given.get(key) is not None]
-    if not has:
-        yield "heldout: got nothing, expected a path, or heldout_share for a share of the prompts."
-    elif len(has) == 2:
-        yield "heldout: got heldout_share beside it, expected one of the two."
-
-
-def _same_scorer(one: ScoreSection, other: ScoreSection) -> bool:
-    plain = [replace(each, scorer=_without_how(each.scorer)) for each in (one, other)]
-    return plain[0] == plain[1]
-
-
-def _selection(given: object, method: str) -> tuple[Any, list[str]]:
+def _selection(table: object, method: str, problems: list[str]) -> SelectSection | None:
     """The section of selection: the plan is `BestOf` for sft, `Pairs` for dpo."""
-    from prefmill.loops.parts import select_plan
-
-    if not isinstance(given, Mapping):
-        return None, [f"got {given!r}, expected a table."]
-    kind, defaults = select_plan(method)
-    own = {
-        f.name: given[f.name]
-        for f in fields(SelectSection)
-        if "check" in f.metadata and f.name in given
-    }
-    said = [
-        f"{name}: got {value!r}, expected true or false."
-        for name, value in own.items()
-        if flag(value)
-    ]
+    if not isinstance(table, Mapping):
+        problems.append(f"[select] got {table!r}, expected a table.")
+        return None
+    kind, defaults = plan_for(method)
+    own = _checked(SelectSection)
+    problems += [f"[select] {problem}" for problem in _value_problems(own, table)]
+    values = {each: value for each, value in table.items() if each not in own}
     try:
-        plan = kind.from_mapping(
-            {**defaults, **{key: value for key, value in given.items() if key not in own}}
-        )
+        plan = kind.from_mapping({**defaults, **values})
     except PlanError as error:
-        return None, [*said, *error.problems]
-    return SelectSection(**own, plan=plan), said
+        problems += [f"[select] {problem}" for problem in error.problems]
+        return None
+    return SelectSection(plan=plan, **{each: table[each] for each in own if each in table})
 
 
-def _near(key: str, names: Any) -> str:
-    near = nearest(key, names)
-    return f"; did you mean {near[0]!r}?" if near else f"; expected some of {sorted(names)}."
+# --- what is wrong with several together ---
 
 
-def _bracketed(key: str, value: object) -> str:
-    return f"[{key}]" if isinstance(value, Mapping) else key
+def _unknown_sections(tables: Mapping[str, Any], numbers: Iterable[str]) -> Iterator[str]:
+    known = [*numbers, *_SECTIONS, "select"]
+    for name, value in tables.items():
+        if name not in known:
+            shown = f"[{name}]" if isinstance(value, Mapping) else name
+            yield f"{shown}: no such section{_near(name, known)}"
+
+
+def _problems_between(
+    tables: Mapping[str, Any], sections: Mapping[str, Any], parts: Sequence[str]
+) -> Iterator[str]:
+    score, second, sample = (sections[name] for name in ("score", "second", "sample"))
+    prompts = tables.get("prompts", {})
+    if isinstance(prompts, Mapping):
+        yield from _held_out_problems(prompts)
+    if tables.get("score") is None and "score" not in parts:
+        yield (
+            "[score]: no such section;"
+            ' expected the reward model that selects: [score] model = "DIR".'
+        )
+    if score is not None and second is not None and _results_of(score) == _results_of(second):
+        yield "[second]: the same scorer as [score]; expected one that selection does not see."
+    if sample is None:
+        return
+    if sample.sampler.get("model") and not sample.serve:
+        yield (
+            "[sample] model: one name for all policies; expected it next to serve only,"
+            " or no model: a policy has its folder's name."
+        )
+    try:
+        draws_of(sample.n, sample.temperatures)
+    except BadArgument:
+        yield (
+            f"[sample] n: got {sample.n} for the temperatures {list(sample.temperatures)},"
+            " expected at least one answer at each."
+        )
+
+
+def _held_out_problems(prompts: Mapping[str, Any]) -> Iterator[str]:
+    known = [name for name in ("heldout", "heldout_share") if prompts.get(name) is not None]
+    if not known:
+        yield (
+            "[prompts] heldout: got nothing,"
+            " expected a path, or heldout_share for a share of the prompts."
+        )
+    elif len(known) == 2:
+        yield "[prompts] heldout: got heldout_share beside it, expected one of the two."
+
+
+def _results_of(section: ScoreSection) -> ScoreSection:
+    return replace(section, scorer=_without_how(section.scorer))
+
+
+def _without_how(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_how(value) if isinstance(value, Mapping) else value
+        for name, value in part.items()
+        if name not in HOW
+    }
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    near = nearest(name, known)
+    return f"; did you mean {near[0]!r}?" if near else f"; expected some of {sorted(known)}."
