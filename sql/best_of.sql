@@ -1,27 +1,41 @@
--- The k best (median, worst, random, rso) completions of every prompt: prompt, completion, score, rank (1 is the best).
+-- The k best (median, worst, random, rso) completions of every prompt: prompt, completion, score,
+-- rank (1 is the best).
 --
 --   FROM best_of('scored.parquet', k := 4);
---   FROM best_of(scored, prompt := question, completion := answer, score := -loss, pick := 'random', seed := 1);
+--   FROM best_of(scored, prompt := question, completion := answer, score := -loss,
+--                pick := 'random', seed := 1);
 --   FROM best_of(scored, k := 8, pick := 'rso', beta := 0.5, length_control := true);
 --
--- pick 'rso' is statistical rejection sampling: beta, in units of the score, says how much worse a completion may be. length_control takes out of the
--- scores what completion length explains of them before anything is picked; then there is a column adjusted_score.
--- Roles that are not given are found by their names (pref_numbered); keep := ['model'] adds columns. What the arguments mean: docs/semantics.md.
+-- pick 'rso' is statistical rejection sampling: beta, in units of the score, says how much worse a
+-- completion may be. length_control takes out of the scores what completion length explains of them
+-- before anything is picked; then there is a column adjusted_score. Roles that are not given are
+-- found by their names (pref_numbered); keep := ['model'] adds columns. What the arguments mean:
+-- docs/semantics.md.
 CREATE OR REPLACE MACRO pref_best_refusal(k, pick, scope, seed, beta, length_control) AS
 CASE
-  WHEN coalesce(k < 1 OR k <> floor(k), true) THEN error('prefmill: best_of: k is no whole number >= 1; got ' || coalesce(k::VARCHAR, 'NULL') || '.')
+  WHEN coalesce(k < 1 OR k <> floor(k), true)
+  THEN error('prefmill: best_of: k is no whole number >= 1; got ' || coalesce(k::VARCHAR, 'NULL')
+    || '.')
   WHEN coalesce(pick NOT IN ('best', 'median', 'worst', 'random', 'rso'), true)
-  THEN error('prefmill: best_of: unknown pick; got ' || coalesce(pick, 'NULL') || ', expected best, median, worst, random or rso.')
+  THEN error('prefmill: best_of: unknown pick; got ' || coalesce(pick, 'NULL')
+    || ', expected best, median, worst, random or rso.')
   WHEN coalesce(scope NOT IN ('prompt', 'pool'), true)
-  THEN error('prefmill: best_of: unknown scope; got ' || coalesce(scope, 'NULL') || ', expected prompt or pool.')
-  WHEN pick = 'rso' AND scope = 'pool' THEN error('prefmill: best_of: pick rso accepts inside a prompt; got scope pool, expected prompt.')
+  THEN error('prefmill: best_of: unknown scope; got ' || coalesce(scope, 'NULL')
+    || ', expected prompt or pool.')
+  WHEN pick = 'rso' AND scope = 'pool'
+  THEN error('prefmill: best_of: pick rso accepts inside a prompt; got scope pool,'
+    || ' expected prompt.')
   WHEN NOT coalesce(isfinite(beta::DOUBLE) AND beta > 0, false)
-  THEN error('prefmill: best_of: beta is no finite number > 0; got ' || coalesce(beta::VARCHAR, 'NULL') || '.')
-  WHEN length_control IS NULL THEN error('prefmill: best_of: length_control is neither true nor false; got NULL.')
+  THEN error('prefmill: best_of: beta is no finite number > 0; got '
+    || coalesce(beta::VARCHAR, 'NULL') || '.')
+  WHEN length_control IS NULL
+  THEN error('prefmill: best_of: length_control is neither true nor false; got NULL.')
   ELSE pref_seed_refusal('best_of', seed)
 END;
-CREATE OR REPLACE MACRO best_of(tbl, prompt := NULL, completion := NULL, score := NULL, k := 1, pick := 'best', scope := 'prompt',
-                                min_score := NULL, seed := 0, beta := 0.5, length_control := false, keep := NULL) AS TABLE (
+CREATE OR REPLACE MACRO best_of(
+  tbl, prompt := NULL, completion := NULL, score := NULL, k := 1, pick := 'best', scope := 'prompt',
+  min_score := NULL, seed := 0, beta := 0.5, length_control := false, keep := NULL
+) AS TABLE (
   WITH numbered AS NOT MATERIALIZED (
     FROM pref_numbered(tbl, prompt, completion, score, keep := keep)),
   texts AS NOT MATERIALIZED (
@@ -33,25 +47,35 @@ CREATE OR REPLACE MACRO best_of(tbl, prompt := NULL, completion := NULL, score :
   fit AS NOT MATERIALIZED (FROM pref_length_fit('measured')),
   adjusted AS NOT MATERIALIZED (FROM pref_adjusted('measured', 'fit', min_score := min_score)),
   pools AS NOT MATERIALIZED (
-    FROM pref_pools(CASE WHEN length_control THEN 'adjusted' ELSE 'candidates' END, k := k, pick := pick, scope := scope,
-                    min_score := CASE WHEN length_control THEN pref_adjusted_min(min_score) ELSE min_score END)),
-  by_rank AS NOT MATERIALIZED (FROM pref_picks('pools', k := k, pick := pick, scope := scope, seed := seed)),
+    FROM pref_pools(CASE WHEN length_control THEN 'adjusted' ELSE 'candidates' END, k := k,
+      pick := pick, scope := scope,
+      min_score := CASE WHEN length_control THEN pref_adjusted_min(min_score) ELSE min_score END)),
+  by_rank AS NOT MATERIALIZED (
+    FROM pref_picks('pools', k := k, pick := pick, scope := scope, seed := seed)),
   by_rso AS NOT MATERIALIZED (FROM pref_rso('pools', k := k, seed := seed, beta := beta)),
-  ranked AS NOT MATERIALIZED (FROM query_table(CASE WHEN pick = 'rso' THEN 'by_rso' ELSE 'by_rank' END)),
+  ranked AS NOT MATERIALIZED (
+    FROM query_table(CASE WHEN pick = 'rso' THEN 'by_rso' ELSE 'by_rank' END)),
   plain AS NOT MATERIALIZED (SELECT *, NULL::DOUBLE AS _adjusted_score FROM ranked),
   given AS NOT MATERIALIZED (FROM pref_given('ranked', 'candidates')),
-  picks AS NOT MATERIALIZED (FROM query_table(CASE WHEN length_control THEN 'given' ELSE 'plain' END)),
+  picks AS NOT MATERIALIZED (
+    FROM query_table(CASE WHEN length_control THEN 'given' ELSE 'plain' END)),
   -- names with an underscore: the bare ones are the arguments
   told AS NOT MATERIALIZED (
     SELECT texts.* EXCLUDE (_pos), picks._score, picks._rank, picks._adjusted_score, picks._first
     FROM picks JOIN texts ON texts._pos = picks._pos
-    UNION ALL BY NAME -- looked at whatever the table holds: a wrong argument is never an empty result
-    SELECT NULL AS _first WHERE pref_best_refusal(k, pick, scope, seed, beta, length_control) IS NOT NULL
+    -- looked at whatever the table holds: a wrong argument is never an empty result
     UNION ALL BY NAME
-    SELECT NULL AS _first FROM pref_roles_refusal('numbered', tbl, 'best_of', keep := keep, taken := ['prompt', 'completion', 'score', 'rank', 'adjusted_score'])
+    SELECT NULL AS _first
+    WHERE pref_best_refusal(k, pick, scope, seed, beta, length_control) IS NOT NULL
+    UNION ALL BY NAME
+    SELECT NULL AS _first
+    FROM pref_roles_refusal('numbered', tbl, 'best_of', keep := keep,
+      taken := ['prompt', 'completion', 'score', 'rank', 'adjusted_score'])
     WHERE _said IS NOT NULL)
-  SELECT COLUMNS(lambda name: name NOT IN ('_first', '_none') AND (length_control OR name <> 'adjusted_score')) FROM (
-    SELECT _prompt AS prompt, _completion AS completion, _score AS score, _rank AS rank, _adjusted_score AS adjusted_score,
+  SELECT COLUMNS(lambda name: name NOT IN ('_first', '_none')
+           AND (length_control OR name <> 'adjusted_score')) FROM (
+    SELECT _prompt AS prompt, _completion AS completion, _score AS score, _rank AS rank,
+           _adjusted_score AS adjusted_score,
            * EXCLUDE (_prompt, _completion, _score, _rank, _adjusted_score) FROM told)
   ORDER BY _first, rank
 );

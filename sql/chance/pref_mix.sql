@@ -1,4 +1,5 @@
--- A 32-bit integer hash of x (0 <= x < 2^32): xor-shift and multiply, all products below 2^64. The lists bind each step's value once.
+-- A 32-bit integer hash of x (0 <= x < 2^32): xor-shift and multiply, all products below 2^64. The
+-- lists bind each step's value once.
 CREATE OR REPLACE MACRO pref_mix(x) AS
 list_transform(
   list_transform(

@@ -1,4 +1,5 @@
--- Why no pair of a group can stand, judged by its best and worst candidate; NULL if these two could pair.
+-- Why no pair of a group can stand, judged by its best and worst candidate; NULL if these two could
+-- pair.
 CREATE OR REPLACE MACRO pref_refusal(n, best, worst, chosen_min, rejected_below, min_margin) AS
 CASE
   WHEN n < 2 THEN 'single_completion'

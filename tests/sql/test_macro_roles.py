@@ -190,8 +190,9 @@ def test_columns_are_kept(rows, query, expected):
 
 def test_the_names_are_those_of_every_other_host():
     """SQL cannot read `schema.ALIASES`; its own lists are held to it here."""
-    text = (ROOT / "sql" / "pref_numbered.sql").read_text()
-    refusal = (ROOT / "sql" / "pref_roles_refusal.sql").read_text()
+    rows = ROOT / "sql" / "rows"
+    text = (rows / "pref_numbered.sql").read_text()
+    refusal = " ".join((rows / "pref_roles_refusal.sql").read_text().split())
     for role, (own, *others) in ALIASES.items():
         column = {"score": "_score0"}.get(role, f"_{role}")
         (listed,) = re.findall(rf"'own': _t\.{own},([^}}]*)'none': NULL}}", text)
