@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help demo test test-dbt check format lint types build bench clean
+.PHONY: help demo test torture test-dbt check format lint types build bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -39,8 +39,11 @@ demo: $(BIN)/installed  ## pairs from examples/feedback.csv; then a reward model
 	@$(MAKE) --no-print-directory $(BIN)/installed-train
 	$(BIN)/python examples/demo.py out/demo
 
-test: $(BIN)/installed-dev  ## every test, a process a core
-	$(RUN) pytest -n auto --dist worksteal
+test: $(BIN)/installed-dev  ## every test but the torture, a process a core
+	$(RUN) pytest -n auto --dist worksteal -m 'not torture'
+
+torture: $(BIN)/installed-dev  ## the torture: hundreds of kills, whole corpora, every table on every host
+	$(RUN) pytest -n auto --dist worksteal -m torture
 
 # dbt wants older versions of what the tests pin, so it has an environment of its own.
 .venv-dbt/installed: examples/dbt/requirements.txt

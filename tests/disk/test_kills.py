@@ -1,6 +1,4 @@
-"""Commands killed at random instants: `PREFMILL_KILLS=200` for more of them than the suite has time
-for.
-"""
+"""Commands killed at random instants: `PREFMILL_KILLS=200` for more than the torture has time for."""
 
 from __future__ import annotations
 
@@ -10,11 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = Path(__file__).parents[1] / "support" / "runners" / "kill_commands.py"
 
 
-def test_killed_at_random_instants_there_is_old_or_new(tmp_path):
-    kills = int(os.environ.get("PREFMILL_KILLS", "20"))
+TORTURE = int(os.environ.get("PREFMILL_KILLS", "20"))
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(TORTURE, marks=pytest.mark.torture)])
+def test_killed_at_random_instants_there_is_old_or_new(kills, tmp_path):
     command = [sys.executable, str(PROGRAM), str(tmp_path / "kills"), str(kills), str(kills)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

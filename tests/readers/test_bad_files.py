@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import subprocess
 import sys
@@ -78,10 +79,23 @@ def wrong(path: Path, case: bad_files.Case, found: dict[str, Any]) -> str | None
     return f"refused, expected its rows: {found['error']}"
 
 
+def one_of_each(cases: list[tuple[Path, bad_files.Case]]) -> list[tuple[Path, bad_files.Case]]:
+    """Of the files whose names differ in numbers only (where a byte was changed), the first."""
+    firsts = {}
+    for path, case in cases:
+        firsts.setdefault(
+            (path.parent, re.sub(r"-[\da-f]*\d[\da-f]*", "", path.name)), (path, case)
+        )
+    return list(firsts.values())
+
+
 @pytest.mark.parametrize("host", ["duckdb", "polars"])
-def test_every_bad_file_is_read_right_or_named(tmp_path, host):
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.torture)])
+def test_every_bad_file_is_read_right_or_named(tmp_path, host, whole):
     cases = bad_files.corpus(tmp_path / "corpus")
     assert len(cases) >= 200
+    if not whole:
+        cases = one_of_each(cases)
     reader = Reader(host)
     faults = {}
     kinds: Counter[str] = Counter()
@@ -95,7 +109,7 @@ def test_every_bad_file_is_read_right_or_named(tmp_path, host):
         reader.close()
     assert not faults, f"{len(faults)} of {len(cases)}: {json.dumps(faults, indent=1)}"
     assert kinds["rows"] > 50
-    assert kinds["error"] > 100
+    assert kinds["error"] > (100 if whole else 50)
 
 
 if __name__ == "__main__":  # the whole list at once, for who mends

@@ -106,7 +106,8 @@ def test_a_pool_hangs_on_its_requests_alone(model: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.score
-def test_killed_at_random_instants(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.torture)])
+def test_killed_at_random_instants(kills: int, model: Path, tmp_path: Path) -> None:
     frame = prompts(60, seed=3)
     frame.write_parquet(tmp_path / "prompts.parquet")
     out = tmp_path / "out.parquet"
@@ -117,12 +118,12 @@ def test_killed_at_random_instants(model: Path, tmp_path: Path) -> None:
         str(tmp_path / "prompts.parquet"),
         str(out),
         str(model),
-        "8",
+        str(kills),
         "7",
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert "killed 8" in done.stdout
+    assert f"killed {kills}" in done.stdout
     # Byte for byte as one unbroken run with the settings that the first life had.
     shape = json.loads((tmp_path / ".out.parquet.prefmill" / "manifest.json").read_text())["shape"]
     sampler = pm.LocalSampler(model=model, max_new_tokens=12).with_shape(shape["sampler"])

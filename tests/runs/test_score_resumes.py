@@ -227,7 +227,8 @@ def test_a_grown_pool_scores_its_new_rows(model: Path, tmp_path: Path) -> None:
     assert other.cached == 0  # scored in another way: other scores
 
 
-def test_killed_at_random_instants(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.torture)])
+def test_killed_at_random_instants(kills: int, model: Path, tmp_path: Path) -> None:
     frame = pool(150, seed=3)
     frame.write_parquet(tmp_path / "pool.parquet")
     whole = pm.score(
@@ -241,12 +242,12 @@ def test_killed_at_random_instants(model: Path, tmp_path: Path) -> None:
         str(tmp_path / "pool.parquet"),
         str(out),
         str(model),
-        "30",
+        str(kills),
         "7",
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert "killed 30" in done.stdout
+    assert f"killed {kills}" in done.stdout
     got, wanted = pl.read_parquet(out), pl.read_parquet(tmp_path / "whole.parquet")
     assert got.select(frame.columns).rows() == frame.rows()  # none lost, none twice, none moved
     np.testing.assert_allclose(
