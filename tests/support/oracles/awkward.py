@@ -119,24 +119,7 @@ case(
 )
 case(
     "scores as text",
-    rows(
-        [
-            " 4.5 ",
-            "1e2",
-            "nan",
-            "-inf",
-            "four",
-            "",
-            "0x10",
-            ".5",
-            "5.",
-            "+3",
-            "1_000",
-            "Infinity",
-            "1e999",
-            "٣",
-        ]
-    ),
+    rows([*" 4.5 |1e2|nan|-inf|four||0x10|.5|5.|+3|1_000|Infinity|1e999|٣".split("|")]),
 )
 case(
     "scores as large text and a dictionary",
