@@ -25,7 +25,8 @@ def test_words_as_scores_give_a_warning(dtype):
     ):
         with pytest.warns(
             UserWarning,
-            match="no score in the column 'score' is a number; got 'good', and every row is bad_score",
+            match="no score in the column 'score' is a number; got 'good', and every row is "
+            "bad_score",
         ) as told:
             assert call().is_empty()
         assert len(told) == 1

@@ -184,7 +184,10 @@ def test_an_output_is_replaced_only_when_asked(pool):
 
 
 def test_limits_reach_the_engine(pool, tmp_path):
-    query = "SELECT current_setting('threads') AS t, current_setting('memory_limit') AS m, current_setting('temp_directory') AS d"
+    query = (
+        "SELECT current_setting('threads') AS t, current_setting('memory_limit') AS m, "
+        "current_setting('temp_directory') AS d"
+    )
     (tmp_path / "spill").mkdir()
     done = prefmill(
         "sql",

@@ -33,7 +33,8 @@ def run_counting(folder: Path, *arguments: str) -> tuple[str, dict[str, str]]:
         "from prefmill.cli.app import app\n"
         "leave = os._exit\n"
         "def tell(code):\n"
-        "    loaded = [name for name in ('pandas', 'rich', 'typer.rich_utils', 'datasets', 'torch') if name in sys.modules]\n"
+        "    loaded = [name for name in ('pandas', 'rich', 'typer.rich_utils', 'datasets', "
+        "'torch') if name in sys.modules]\n"
         "    print('LOADED', ','.join(loaded), file=sys.stderr)\n"
         "    print('COMMANDS', len(app.registered_commands), file=sys.stderr)\n"
         "    sys.stderr.flush()\n"
@@ -76,7 +77,8 @@ def test_version_loads_nothing():
         "import sys; sys.argv = ['prefmill', '--version']\n"
         "from prefmill import __main__\n"
         "__main__.main()\n"
-        "print([name for name in ('typer', 'rich', 'polars', 'duckdb', 'pyarrow') if name in sys.modules])"
+        "print([name for name in ('typer', 'rich', 'polars', 'duckdb', 'pyarrow') if name in "
+        "sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == [f"prefmill {pm.__version__}", "[]"]
@@ -96,7 +98,8 @@ def test_version_loads_nothing():
 def test_a_plan_makes_the_macros_that_it_calls(plan, most):
     with duckdb.connect() as con:
         con.execute(
-            "CREATE TABLE feedback AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM range(5) AS t(i)"
+            "CREATE TABLE feedback AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score "
+            "FROM range(5) AS t(i)"
         )
         query = plan.sql("feedback")
         install_used(con, [query])
@@ -109,7 +112,8 @@ def test_a_plan_makes_the_macros_that_it_calls(plan, most):
     with duckdb.connect() as con:
         pm.duckdb.install(con)
         con.execute(
-            "CREATE TABLE feedback AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM range(5) AS t(i)"
+            "CREATE TABLE feedback AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score "
+            "FROM range(5) AS t(i)"
         )
         assert con.sql(query).fetchall() == rows
 

@@ -77,7 +77,9 @@ def test_texts_of_a_file_are_not_copied(tmp_path):
     code = """
 import sys, polars as pl, datasets
 from prefmill.datasets.tables import frame_of, used_table
-def anonymous(): return int([line for line in open("/proc/self/status") if line.startswith("RssAnon")][0].split()[1]) // 1024
+def anonymous():
+    status = open("/proc/self/status").read()
+    return int(status.split("RssAnon:")[1].split()[0]) // 1024
 ds = datasets.load_from_disk(sys.argv[1]).select(range(7999, -1, -1)).select(range(8000))
 pl.DataFrame({"a": ["x"]}).lazy().group_by("a").len().collect()
 before = anonymous()
@@ -102,11 +104,17 @@ import datasets, prefmill.datasets as pmd, prefmill.datasets.tables as tables
 ds = datasets.load_from_disk(sys.argv[1])
 ran = []
 lazily = tables.lazily
-tables.lazily = lambda plan, frame, **how: (ran.append(1) if not hasattr(frame, "explain") else None, lazily(plan, frame, **how))[1]
+def counted(plan, frame, **how):
+    if not hasattr(frame, "explain"):
+        ran.append(1)
+    return lazily(plan, frame, **how)
+tables.lazily = counted
 made = pmd.pairs(ds, weights=None, strategy="best_random", seed=3)
 other = pmd.unpaired(ds)
-print(json.dumps([made._fingerprint, other._fingerprint, len(made), len(ran), [f["filename"] for f in made.cache_files],
-                  pmd.pairs(datasets.Dataset.from_dict({"prompt": ["p"], "completion": ["a"], "score": [1]}))._fingerprint]))
+files = [f["filename"] for f in made.cache_files]
+third = pmd.pairs(datasets.Dataset.from_dict({"prompt": ["p"], "completion": ["a"], "score": [1]}))
+prints = [one._fingerprint for one in (made, other, third)]
+print(json.dumps([*prints[:2], len(made), len(ran), files, prints[2]]))
 """
 
 

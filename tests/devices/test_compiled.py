@@ -35,7 +35,6 @@ pools.one_thread()
 flash_on_cpu.install()
 
 # -- G1: one graph
-# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -205,7 +204,10 @@ def test_a_decoder_in_batches_on_cuda_is_told_when_it_is_loaded(
         raise TypeError("varlen_attn() got an unexpected keyword argument 'enable_gqa'")
 
     monkeypatch.setattr(flash, "varlen_kernel", lambda: unknown)
-    said = r"the model on cuda:0 is run in padded batches, several times slower than it could be: packed rows do not run: TypeError"
+    said = (
+        r"the model on cuda:0 is run in padded batches, several times slower than it could be: "
+        r"packed rows do not run: TypeError"
+    )
     with check_gpu.forced(attention.VARLEN), pytest.warns(UserWarning, match=said):
         Engine(tiny_model(torch.bfloat16), RewardHead(), played_cuda)
     bert = transformers.BertConfig(

@@ -39,7 +39,6 @@ flash_on_cpu.install()
 POOL = pl.DataFrame({"prompt": [f"p{i}" for i in range(12)], "completion": ["a"] * 12})
 
 # -- G9: nothing waits
-# -------------------------------------------------------------------------------------
 
 aten = torch.ops.aten
 

@@ -59,7 +59,6 @@ def listed(numbers: Any, which: Any) -> Any:
 
 
 # -- G5, G6, G10: loading, failing, memory
-# -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,8 @@ def test_weights_go_straight_to_the_device_and_a_model_too_large_says_where_to_g
     monkeypatch.setattr(transformers.AutoModelForSequenceClassification, "from_pretrained", load)
     with pytest.raises(
         OutOfDeviceMemory,
-        match=r"does not fit into the memory of cuda:1\.\nHint: .*no tensor parallelism.*--scorer endpoint",
+        match=r"does not fit into the memory of cuda:1\.\nHint: .*no tensor parallelism.*--scorer "
+        r"endpoint",
     ):
         models.load(pools.reward("llama"), "reward", device="cuda:1")
     assert told["device_map"] == {"": torch.device("cuda:1")}
@@ -201,7 +201,6 @@ def test_memory_is_given_back_when_the_failed_pass_is_gone(
 
 
 # -- G7: the model of --parity
-# -----------------------------------------------------------------------------
 
 
 def test_the_parity_model_runs_on_the_cpu_unless_told() -> None:

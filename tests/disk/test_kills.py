@@ -1,4 +1,4 @@
-"""Commands killed at random instants: `PREFMILL_KILLS=200` for more than the torture has time for."""
+"""Commands killed at random instants; `PREFMILL_KILLS=200` asks for more of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).parents[1] / "support" / "runners" / "kill_commands.py"
-
-
 TORTURE = int(os.environ.get("PREFMILL_KILLS", "20"))
 
 

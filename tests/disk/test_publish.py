@@ -361,7 +361,8 @@ def test_a_temporary_folder_that_cannot_be_made_says_so(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
         BadArgument,
-        match=r"temporary folder: none can be made in '.*'; got .*\nHint: name another with --temp-dir",
+        match=r"temporary folder: none can be made in '.*'; got .*\nHint: name another with "
+        r"--temp-dir",
     ):
         pm.run(pm.Pairs(), tmp_path / "file", tmp_path / "out.parquet", temp_dir=tmp_path / folder)
 

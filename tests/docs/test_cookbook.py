@@ -202,11 +202,14 @@ def real():
     with duckdb.connect(config={"threads": 2}) as con:
         install(con)
         con.execute(
-            "CREATE TABLE pool AS SELECT prompt, completion, 1 + 4 * score AS score, model AS source, rater AS annotator,"
-            f" ['code', 'math', 'writing'][(1 + hash(prompt) % 3)::INT] AS category FROM '{folder}/weighted_part1.parquet'"
+            "CREATE TABLE pool AS SELECT prompt, completion, 1 + 4 * score AS score, model AS "
+            "source, rater AS annotator,"
+            f" ['code', 'math', 'writing'][(1 + hash(prompt) % 3)::INT] AS category FROM "
+            f"'{folder}/weighted_part1.parquet'"
         )
         con.execute(
-            "CREATE TABLE judgements AS SELECT prompt, completion, score, annotator FROM pool UNION ALL"
+            "CREATE TABLE judgements AS SELECT prompt, completion, score, annotator FROM pool "
+            "UNION ALL"
             f" SELECT prompt, answer_2, preference, rater FROM '{folder}/gpt4_discrete.jsonl.gz'"
         )
         yield con
@@ -240,8 +243,10 @@ def test_win_rates_of_real_data_by_hand(real):
         for row in real.execute("FROM win_rates(pool, baseline := $1)", [model]).fetchall()
     }
     plain = real.execute(
-        "SELECT a.source, count(*) FILTER (a.score > b.score), count(*) FILTER (a.score < b.score), count(*) FILTER (a.score = b.score)"
-        " FROM pool a JOIN pool b ON a.prompt = b.prompt WHERE b.source = $1 AND a.source <> $1 GROUP BY 1",
+        "SELECT a.source, count(*) FILTER (a.score > b.score), count(*) FILTER (a.score < b.score),"
+        " count(*) FILTER (a.score = b.score)"
+        " FROM pool a JOIN pool b ON a.prompt = b.prompt WHERE b.source = $1 AND a.source <> $1 "
+        "GROUP BY 1",
         [model],
     ).fetchall()
     assert got == {row[0]: row[1:] for row in plain}

@@ -109,7 +109,8 @@ def test_the_models_of_the_dbt_project():
     con = duckdb.connect()
     prefmill.duckdb.install(con, persistent=True)
     con.execute(
-        f"CREATE TABLE feedback AS FROM read_csv('{DBT / 'seeds' / 'feedback.csv'}', types = {{'score': 'VARCHAR'}})"
+        f"CREATE TABLE feedback AS FROM read_csv('{DBT / 'seeds' / 'feedback.csv'}', types = "
+        f"{{'score': 'VARCHAR'}})"
     )
     models = {
         path.stem: path for path in (DBT / "models").glob("*") if path.suffix in (".sql", ".py")

@@ -46,7 +46,10 @@ def test_all_is_sorted_documented_and_there():
 
 def loaded_by(statement: str) -> set[str]:
     """The top-level names of the modules that `statement` loads, in a fresh interpreter."""
-    code = f"import sys; before = set(sys.modules); {statement}; print(*{{m.split('.')[0] for m in set(sys.modules) - before}})"
+    code = (
+        f"import sys; before = set(sys.modules); {statement}; print(*{{m.split('.')[0] for m "
+        f"in set(sys.modules) - before}})"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,

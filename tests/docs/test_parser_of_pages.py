@@ -71,10 +71,13 @@ def test_a_page_without_blocks_runs(folder):
 
 def test_a_page_that_is_wrong_is_found_out(folder):
     page = (
-        "```console\n$ make nothing\n$ make demo\n$ echo 1\n2\n$ echo 3 >&2; ls\n3\nexamples\n$ pip install nothing\n```\n"
-        "```python\na = 1\nprint(a)\n```\n```text\n2\n```\n```python\nprint(a)\n```\n```text\n1\n```\n"
+        "```console\n$ make nothing\n$ make demo\n$ echo 1\n2\n$ echo 3 >&2; ls\n3\nexamples\n$ "
+        "pip install nothing\n```\n"
+        "```python\na = 1\nprint(a)\n```\n```text\n2\n```\n```python\nprint(a)\n```\n```text\n1\n"
+        "```\n"
         "```python\nraise ValueError('no')\n```\n"
-        "```sql\nSELECT 1, 'a'\n```\n```text\n(1, 'b')\n```\n```sql\nSELECT 1, 'a';\n```\n```text\n(1, 'a')\n```\n"
+        "```sql\nSELECT 1, 'a'\n```\n```text\n(1, 'b')\n```\n```sql\nSELECT 1, 'a';\n```\n```text\n"
+        "(1, 'a')\n```\n"
     )
     wrong = run_page(page, folder, {"demo"})
     assert [text.splitlines()[0] for text in wrong] == [

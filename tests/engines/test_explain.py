@@ -204,7 +204,8 @@ def test_sql_context():
     lazy = FEEDBACK.lazy().pref.pairs()
     with pl.SQLContext(pairs=lazy, feedback=FEEDBACK.lazy()) as context:
         many = context.execute(
-            "SELECT count(*) AS n, avg(chosen_score - rejected_score) AS margin FROM pairs WHERE prompt <> 'prompt 7'"
+            "SELECT count(*) AS n, avg(chosen_score - rejected_score) AS margin FROM pairs WHERE "
+            "prompt <> 'prompt 7'"
         )
         assert isinstance(many, pl.LazyFrame)
         n, margin = many.collect().row(0)

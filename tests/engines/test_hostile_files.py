@@ -67,7 +67,8 @@ def test_table_names(key, con):
     name = (NAMES | PATTERNS)[key]
     quoted = '"' + name.replace('"', '""') + '"'
     con.execute(
-        f"CREATE TABLE {quoted} AS FROM (VALUES ('p', 'a', 5), ('p', 'b', 1)) t(prompt, completion, score)"
+        f"CREATE TABLE {quoted} AS FROM (VALUES ('p', 'a', 5), ('p', 'b', 1)) t(prompt, completion,"
+        f" score)"
     )
     try:
         assert con.sql(Pairs().sql(quoted)).fetchall() == [("p", "a", "b", 5.0, 1.0)]

@@ -114,7 +114,8 @@ def test_a_connection_handed_to_us_keeps_its_settings():
     con = duckdb.connect()
     con.execute("SET threads = 1")
     con.execute(
-        "CREATE TABLE feedback AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM range(10) t(i)"
+        "CREATE TABLE feedback AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM "
+        "range(10) t(i)"
     )
     before = con.execute("SELECT name, value FROM duckdb_settings() ORDER BY name").fetchall()
     install(con)
@@ -124,5 +125,6 @@ def test_a_connection_handed_to_us_keeps_its_settings():
         con.execute("SELECT name, value FROM duckdb_settings() ORDER BY name").fetchall() == before
     )
     assert con.execute(
-        "SELECT count(*) FROM duckdb_functions() WHERE function_name LIKE 'pref%' AND database_name = 'memory'"
+        "SELECT count(*) FROM duckdb_functions() WHERE function_name LIKE 'pref%' AND "
+        "database_name = 'memory'"
     ).fetchall() == [(0,)]

@@ -71,12 +71,19 @@ def test_the_namespaces_are_registered_once():
         warnings.simplefilter("error")
         importlib.reload(polars_pref)
         importlib.reload(importlib.import_module("prefmill.polars"))
-    code = "import prefmill, polars as pl; assert not hasattr(pl.LazyFrame, 'pref'); prefmill.Pairs().lazy; import prefmill.polars, prefmill.datasets; pl.LazyFrame.pref.pairs"
+    code = (
+        "import prefmill, polars as pl; assert not hasattr(pl.LazyFrame, 'pref'); "
+        "prefmill.Pairs().lazy; import prefmill.polars, prefmill.datasets; "
+        "pl.LazyFrame.pref.pairs"
+    )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
 
 
 def test_somebody_elses_namespace_of_that_name_is_not_replaced_in_silence():
-    code = "import polars as pl; pl.api.register_expr_namespace('pref')(type('Theirs', (), {})); import prefmill.polars"
+    code = (
+        "import polars as pl; pl.api.register_expr_namespace('pref')(type('Theirs', (), {})); "
+        "import prefmill.polars"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
     )

@@ -161,7 +161,8 @@ def test_weighted_equals_the_oracle(name, digested, tmp_path):
                     if pair[0] != pair[1]
                 )
                 raise AssertionError(
-                    f"{name} on {engine}: column {column} differs first in row {first} of {len(got)}"
+                    f"{name} on {engine}: column {column} differs first in row {first} of "
+                    f"{len(got)}"
                 )
         out.unlink()
 

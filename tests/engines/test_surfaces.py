@@ -314,7 +314,8 @@ def statements(case: Case, number: int, home: Path) -> list[str]:
     return [
         f"CREATE VIEW {name} AS FROM {relation_of(case, home / 'in')};",
         f"COPY ({query_of(case, name)}) TO '{home}/rows.parquet' (FORMAT parquet);",
-        f"COPY ({report_query(case.plan, name, **roles)}) TO '{home}/report.parquet' (FORMAT parquet);",
+        f"COPY ({report_query(case.plan, name, **roles)}) TO '{home}/report.parquet' (FORMAT "
+        f"parquet);",
     ]
 
 

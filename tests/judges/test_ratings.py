@@ -28,7 +28,6 @@ from prefmill.scoring.rubrics import (
 )
 
 # -- rating
-# --------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_ratings(tmp_path: Path) -> None:
@@ -204,7 +203,6 @@ def test_contradictions_and_answers_cut_off() -> None:
 
 
 # -- ratings from the probabilities of tokens
-# ----------------------------------------------------------------------------------------------
 
 
 def tops(weights: dict[str, float]) -> dict[str, float]:

@@ -50,7 +50,6 @@ def test_verdicts_read(text: str, letter: str | None) -> None:
 
 
 # -- ratings from the probabilities of tokens
-# ----------------------------------------------------------------------------------------------
 
 
 def tops(weights: dict[str, float]) -> dict[str, float]:
@@ -58,7 +57,6 @@ def tops(weights: dict[str, float]) -> dict[str, float]:
 
 
 # -- pairs
-# ---------------------------------------------------------------------------------------------------------------------------------
 
 
 def prefers(key: Callable[[str], float]) -> Callable[[str], str]:

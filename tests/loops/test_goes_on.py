@@ -107,7 +107,8 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
 
     file = tmp_path / "recipe.toml"
     file.write_text(
-        '[policy]\nmodel = "m"\n[prompts]\ntrain = "p"\nheldout_share = 0.5\n[score]\nmodel = "rm"\n'
+        '[policy]\nmodel = "m"\n[prompts]\ntrain = "p"\nheldout_share = 0.5\n[score]\nmodel = '
+        '"rm"\n'
     )
     monkeypatch.setattr("prefmill.loops.loop.loop", interrupted)
     stopped = command(str(file), "-o", str(tmp_path / "run"))

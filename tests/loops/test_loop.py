@@ -182,7 +182,8 @@ def test_the_example_compares_best_with_its_controls(
 ) -> None:
     recipe = loop_fakes.recipe(tmp_path)
     (tmp_path / "recipe.toml").write_text(
-        f'[policy]\nmodel = "base"\n[prompts]\ntrain = "{recipe["prompts"]["train"]}"\nheldout_share = 0.4\n[sample]\nn = 4\n'
+        f'[policy]\nmodel = "base"\n[prompts]\ntrain = "{recipe["prompts"]["train"]}"\n'
+        f"heldout_share = 0.4\n[sample]\nn = 4\n"
         '[score]\nmodel = "in code"\n[train]\nlearning_rate = 0.3\n'
     )
     whole = pm.loop

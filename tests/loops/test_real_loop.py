@@ -53,7 +53,8 @@ PLAIN = (
     "People who study {} say that it takes time to learn.",
 )
 LISTED = (
-    "Here are some points about {}:\n\n1. It is old.\n2. It is known everywhere.\n3. It is worth a look.",
+    "Here are some points about {}:\n\n1. It is old.\n2. It is known everywhere.\n3. It is worth a "
+    "look.",
     "1. **History**: {} has a long one.\n2. **Use**: many people need it.",
     "Some facts:\n- {} is common\n- {} is liked\n- {} is useful",
     "There are several reasons:\n\n1. {} is fun.\n2. {} is cheap.",

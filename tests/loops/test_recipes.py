@@ -103,7 +103,8 @@ def test_keys_of_samplers_scorers_and_plans_are_checked_by_them(
 def test_values_from_the_command_line_win(tmp_path: Path) -> None:
     file = tmp_path / "recipe.toml"
     file.write_text(
-        '[policy]\nmodel = "m"\n[prompts]\ntrain = "p"\nheldout_share = 0.5\n[score]\nmodel = "rm"\n'
+        '[policy]\nmodel = "m"\n[prompts]\ntrain = "p"\nheldout_share = 0.5\n[score]\nmodel = '
+        '"rm"\n'
     )
     made = read_recipe(
         file,

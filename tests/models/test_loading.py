@@ -70,7 +70,10 @@ def test_trusted_code_is_the_code_that_is_summed_and_trained(tmp_path: Path) -> 
 def test_code_without_a_class_for_the_task_is_refused(tmp_path: Path) -> None:
     """Even where it may run: the class of Transformers would be taken in its place."""
     folder = with_code(pools.reward("llama"), tmp_path / "reward", ("AutoModelForCausalLM",))
-    says = "has no class for a reward model; got AutoModelForCausalLM, expected AutoModelForSequenceClassification"
+    says = (
+        "has no class for a reward model; got AutoModelForCausalLM, expected "
+        "AutoModelForSequenceClassification"
+    )
     refused(rewards(folder, tmp_path, trust_remote_code=True), says)
     folder = with_code(
         pools.causal("llama"), tmp_path / "causal", ("AutoModelForSequenceClassification",)
@@ -110,7 +113,8 @@ def test_a_process_reward_model_is_no_reward_model(tmp_path: Path) -> None:
     use = rewards(folder, tmp_path)["score"]
     with pytest.raises(
         BadInput,
-        match="of another kind of model; got LlamaForTokenClassification, expected LlamaForSequenceClassif",
+        match="of another kind of model; got LlamaForTokenClassification, expected "
+        "LlamaForSequenceClassif",
     ):
         use()
     with pytest.raises(
@@ -211,7 +215,6 @@ def test_an_index_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
 
 
 # -- adapters
-# ------------------------------------------------------------------------------------------------------------------------------
 
 
 def adapter(target: Path, task: str, base: Path) -> Path:
@@ -316,7 +319,6 @@ def test_quantised_weights_without_their_package(
 
 
 # -- hostile numbers
-# -----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

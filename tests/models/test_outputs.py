@@ -18,7 +18,6 @@ from prefmill.scoring import ImplicitReward, LogProb, RewardModel
 pools.one_thread()
 
 # -- forms of outputs, rows that break a model
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,8 @@ def test_a_token_beyond_the_embedding_is_named(family: str, tmp_path: Path) -> N
     )
     with pytest.raises(
         BadRow,
-        match=r"row 1 has the token '<new>', which the model does not; got id 103, expected one below 103",
+        match=r"row 1 has the token '<new>', which the model does not; got id 103, expected one "
+        r"below 103",
     ) as caught:
         scorer(pools.batch([("a", "b"), ("a", "say <new>")]))
     assert (caught.value.row, caught.value.reason) == (1, "unknown_token")
@@ -142,7 +142,6 @@ def test_a_token_beyond_the_embedding_is_named(family: str, tmp_path: Path) -> N
 
 
 # -- classifiers
-# ---------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])

@@ -27,7 +27,6 @@ from prefmill.scoring import LogProb, RewardModel
 pools.one_thread()
 
 # -- whole conversations
-# -------------------------------------------------------------------------------------------------------------------
 
 HI = {"role": "user", "content": "Hi"}
 
@@ -119,7 +118,6 @@ def test_a_conversation_without_an_answer_and_one_without_the_prompt() -> None:
 
 
 # -- a prompt that ends in a message of the assistant
-# --------------------------------------------------------------------------------------
 
 
 def test_a_prompt_of_the_assistant_is_continued(tmp_path: Path) -> None:

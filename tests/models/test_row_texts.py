@@ -28,7 +28,6 @@ from prefmill.scoring import EndpointScorer, JudgeScorer, RewardModel
 pools.one_thread()
 
 # -- fields of other rows
-# ------------------------------------------------------------------------------------------------------------------
 
 TALKS = [
     [{"role": "user", "content": "weather?"}, call("weather", city="Paris")],
@@ -93,7 +92,10 @@ def test_the_same_prompt_in_files_of_other_types_is_one_prompt() -> None:
 
 def test_nulls_in_parts(tmp_path: Path) -> None:
     """A part without an image has none, though another part has."""
-    template = "{% for m in messages %}{% for p in m['content'] %}{{ p['text'] }}{{ p.keys() | join('+') }}{% endfor %}{{ eos_token }}{% endfor %}"
+    template = (
+        "{% for m in messages %}{% for p in m['content'] %}{{ p['text'] }}{{ p.keys() | "
+        "join('+') }}{% endfor %}{{ eos_token }}{% endfor %}"
+    )
     folder = with_template(pools.reward("llama"), tmp_path / "model", template)
     rows = [
         {
@@ -113,7 +115,6 @@ def test_nulls_in_parts(tmp_path: Path) -> None:
 
 
 # -- mixed forms
-# ---------------------------------------------------------------------------------------------------------------------------
 
 
 def test_openai_and_sharegpt_rows_in_one_file(tmp_path: Path) -> None:
@@ -203,7 +204,10 @@ def test_texts_and_messages_in_one_column_are_refused(column: str, tmp_path: Pat
     said = {"prompt": "Hi", "completion": "Hello"}
     mixed = [said, {**said, column: [{"role": "user", "content": "Ho"}]}]
     (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in mixed))
-    says = rf"(?s)the column '{column}' .*text \(.*line 1\) and a list of messages \(.*line 2\), expected values of one kind"
+    says = (
+        rf"(?s)the column '{column}' .*text \(.*line 1\) and a list of messages \(.*line 2\), "
+        rf"expected values of one kind"
+    )
     with pytest.raises(BadInput, match=says):
         pm.score(
             tmp_path / "pool.jsonl",
@@ -242,17 +246,16 @@ def test_a_message_that_is_none_is_a_bad_row(message: dict[str, Any], says: str)
 
 
 # -- whole conversations
-# -------------------------------------------------------------------------------------------------------------------
 
 HI = {"role": "user", "content": "Hi"}
 
 HELLO = {"role": "assistant", "content": "Hello"}
 
 # -- what a template leaves out
-# ------------------------------------------------------------------------------------------------------------
 
 R1 = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'].split('</think>')[-1] if m['role'] == 'assistant' else m['content'] }}"
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'].split('</think>')[-1] if m['role'] "
+    "== 'assistant' else m['content'] }}"
     "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
@@ -279,7 +282,6 @@ def test_a_template_that_cuts_what_was_thought_is_told_once() -> None:
 
 
 # -- parts and calls where a text is read
-# --------------------------------------------------------------------------------------------------
 
 
 def test_parts_are_texts_for_a_template_that_knows_no_parts() -> None:

@@ -161,7 +161,6 @@ def test_a_loop_has_one_date(dated: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 # -- rendered as Transformers renders
-# ------------------------------------------------------------------------------------------------------
 
 TALKS: list[list[dict[str, Any]]] = [
     [{"role": "user", "content": "Hi"}],
@@ -186,13 +185,15 @@ TALKS: list[list[dict[str, Any]]] = [
 ]
 TEMPLATES = [
     tiny.CHAT_TEMPLATE,
-    "{{ bos_token }}{%- for m in messages %}\n  {%- if loop.first and m.role == 'system' %}{% continue %}{% endif %}"
+    "{{ bos_token }}{%- for m in messages %}\n  {%- if loop.first and m.role == 'system' %}{% "
+    "continue %}{% endif %}"
     "[{{ m.content | trim }}]\n{%- endfor %}{% if add_generation_prompt %}>{% endif %}",
     "{% for m in messages %}{{ m | tojson(indent=1) }}{% if m.reasoning_content is defined %}"
     "<{{ m.reasoning_content }}>{% endif %}{% endfor %}",
     "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 2 ** 3 * 2 %}"
     "{{ '-' * ns.n }}{{ (ns.n / 3) | round(2) }}{% endfor %}",
-    "{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}{% endfor %}{{ tools is none }}{{ dict(a=1) }}",
+    "{% for m in messages %}{% generation %}{{ m['content'] }}{% endgeneration %}{% endfor %}{{ "
+    "tools is none }}{{ dict(a=1) }}",
 ]
 
 
@@ -222,12 +223,12 @@ def test_a_tokenizer_with_several_templates_uses_its_default() -> None:
 
 
 # -- never for ever
-# ------------------------------------------------------------------------------------------------------------------------
 
 NESTED = "".join(f"{{% for {name} in range(99999) %}}" for name in "abcd") + "{% endfor %}" * 4
 HANGING = [
     NESTED,
-    "{% set r = range(99999) %}{% for a in r %}{% for b in r %}{% for c in r %}{% endfor %}{% endfor %}{% endfor %}",
+    "{% set r = range(99999) %}{% for a in r %}{% for b in r %}{% for c in r %}{% endfor %}{% "
+    "endfor %}{% endfor %}",
     "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
     "{% if messages | length > 1 %}" + NESTED + "{% endif %}x",  # only for some conversations
 ]
@@ -279,7 +280,10 @@ def test_a_template_that_makes_what_is_huge_is_refused_at_once(template: str) ->
 
 def test_conversations_that_a_template_refuses_are_named() -> None:
     tok = tiny.tokenizer()
-    tok.chat_template = "{% for m in messages %}{% if m.content == 'b' %}{{ raise_exception('no b') }}{% endif %}{{ m.content }}{% endfor %}"
+    tok.chat_template = (
+        "{% for m in messages %}{% if m.content == 'b' %}{{ raise_exception('no "
+        "b') }}{% endif %}{{ m.content }}{% endfor %}"
+    )
     with pytest.raises(
         BadRow, match="row 1 is refused by the chat template; TemplateError: no b"
     ) as caught:

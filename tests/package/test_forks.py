@@ -25,11 +25,16 @@ ENTRIES = {
     "curve": "pm.curve(FILE)",
     "values": "pm.values(TREE)",
     "step_values": "pm.step_values(TREE, success='reward')",
-    "score": "pm.score(FILE, FILE + '.scored.parquet', scorer=lambda batch: [1.0] * batch.num_rows, score_column='s')",
+    "score": "pm.score(FILE, FILE + '.scored.parquet', scorer=lambda batch: [1.0] * batch.num_rows,"
+    " score_column='s')",
     "sample": "pm.sample(FILE, FILE + '.pool.parquet', sampler='none')",
-    "datasets": "prefmill.datasets.pairs(datasets.Dataset.from_dict(FRAME.to_dict(as_series=False)))",
+    "datasets": "prefmill.datasets.pairs("
+    "datasets.Dataset.from_dict(FRAME.to_dict(as_series=False)))",
 }
-IMPORTS = "import datasets, prefmill.datasets, prefmill.polars, prefmill as pm\nfrom prefmill.runs import check as checks, run as runs\n"
+IMPORTS = (
+    "import datasets, prefmill.datasets, prefmill.polars, prefmill as pm\nfrom "
+    "prefmill.runs import check as checks, run as runs\n"
+)
 ROWS = {"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}
 SETUP = (
     f"import os, sys, polars as pl\nFILE = sys.argv[1]\nFRAME = pl.DataFrame({ROWS!r})\n"
@@ -101,9 +106,11 @@ def test_a_pool_of_processes_that_fork_gets_the_error(feedback):
         + IMPORTS
         + USE_POLARS
         + "import multiprocessing\n"
-        + "def work(path):\n    try:\n        pm.run(pm.Pairs(), path, path + '.out.parquet')\n        return 'done'\n"
+        + "def work(path):\n    try:\n        pm.run(pm.Pairs(), path, path + '.out.parquet')\n    "
+        "    return 'done'\n"
         + "    except pm.PrefmillError as error:\n        return str(error)\n"
-        + "with multiprocessing.get_context('fork').Pool(2) as pool:\n    print(*pool.map(work, [FILE] * 2), sep='\\n')\n"
+        + "with multiprocessing.get_context('fork').Pool(2) as pool:\n    print(*pool.map(work, "
+        "[FILE] * 2), sep='\\n')\n"
     )
     told = outcome(code, feedback)
     assert len(told) == 2

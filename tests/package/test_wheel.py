@@ -27,11 +27,13 @@ for module in [m for name, m in sys.modules.items() if name.split(".")[0] == "pr
 assert prefmill.duckdb.install.__module__ == "prefmill.duckdb"
 con = duckdb.connect()
 prefmill.duckdb.install(con)
-con.execute("CREATE TABLE feedback AS FROM (VALUES ('p', 'a', 5), ('p', 'b', 1)) t(prompt, completion, score)")
+rows = "(VALUES ('p', 'a', 5), ('p', 'b', 1)) t(prompt, completion, score)"
+con.execute(f"CREATE TABLE feedback AS FROM {rows}")
 print(con.sql(prefmill.Pairs().sql("feedback")).fetchall())
 print(con.sql("FROM preference_pairs('feedback')").fetchall())
 con.sql("COPY feedback TO 'feedback.parquet'")
-print(prefmill.run(prefmill.Pairs(), "feedback.parquet", "pairs.jsonl").pairs_out, Path("pairs.jsonl").read_text(), end="")
+report = prefmill.run(prefmill.Pairs(), "feedback.parquet", "pairs.jsonl")
+print(report.pairs_out, Path("pairs.jsonl").read_text(), end="")
 print(prefmill.__version__)
 """
 

@@ -42,7 +42,8 @@ def con():
         install(connection)
         connection.register("pool", POOL.to_arrow())
         connection.execute(
-            "CREATE TABLE named AS SELECT question AS prompt, answer AS completion, reward AS score, pi FROM pool"
+            "CREATE TABLE named AS SELECT question AS prompt, answer AS completion, reward AS "
+            "score, pi FROM pool"
         )
         connection.execute("CREATE TABLE empty AS FROM named LIMIT 0")
         yield connection

@@ -293,8 +293,8 @@ def test_a_column_named_rank_is_no_accident(pool):
         done = prefmill("best", pool.parent / "first.parquet", "-o", second, "--engine", engine)
         assert done.returncode == 0, done.stderr
         assert (
-            "note: the input's column 'rank' is 'rank_in' in the output, which has a 'rank' of its own"
-            in done.stderr
+            "note: the input's column 'rank' is 'rank_in' in the output, which has a 'rank' of its "
+            "own" in done.stderr
         )
         first, out = pl.read_parquet(pool.parent / "first.parquet"), pl.read_parquet(second)
         assert out.columns == [*first.drop("rank").columns, "rank_in", "rank"]

@@ -359,7 +359,8 @@ def test_the_macro_has_both():
     with duckdb.connect() as con:
         install(con)
         con.sql(
-            "CREATE TABLE pool AS FROM (VALUES ('p', 'a', 2), ('p', 'bbb', 2), ('p', 'ccccc', 5)) t(prompt, completion, score)"
+            "CREATE TABLE pool AS FROM (VALUES ('p', 'a', 2), ('p', 'bbb', 2), ('p', 'ccccc', 5)) "
+            "t(prompt, completion, score)"
         )
         found = con.sql("FROM best_of(pool, length_control := true)")
         assert found.columns == ["prompt", "completion", "score", "rank", "adjusted_score"]

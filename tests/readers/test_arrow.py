@@ -92,7 +92,6 @@ def test_columns_of_choice(tmp_path, read):
 
 
 # --- several files
-# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_schema_drift(tmp_path, read):

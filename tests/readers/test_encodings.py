@@ -17,7 +17,6 @@ from prefmill.errors import BadArgument, BadInput
 from prefmill.readers import utf8
 
 # --- encodings
-# ------------------------------------------------------------------------------------------------------------------------
 
 TEXTS = {
     "utf-8": "žluťoučký 😀",
@@ -185,7 +184,6 @@ def test_wrong_label(tmp_path, read):
 
 
 # --- compression
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_broken_archives(tmp_path, read):
@@ -214,7 +212,6 @@ def test_many_frames(tmp_path, read):
 
 
 # --- real files
-# -----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

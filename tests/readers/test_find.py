@@ -21,7 +21,6 @@ from prefmill.errors import BadArgument, BadInput
 from prefmill.readers import find, open_source
 
 # --- finding files
-# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_globs_folders_and_order(tmp_path, read):
@@ -94,7 +93,10 @@ def test_hive(tmp_path, read):
     )
     assert source.nulls == {"lang"}
     files = ", ".join(literal(f) for f in source.files)
-    sql = f"SELECT * FROM read_parquet([{files}], hive_partitioning = true, hive_types_autocast = false, union_by_name = true) ORDER BY a"
+    sql = (
+        f"SELECT * FROM read_parquet([{files}], hive_partitioning = true, hive_types_autocast = "
+        f"false, union_by_name = true) ORDER BY a"
+    )
     assert duckdb.sql(sql).to_arrow_table().to_pylist() == [
         {"a": 1, "lang": "en", "y": "2020"},
         {"a": 2, "lang": "de at", "y": "2020"},
@@ -190,7 +192,6 @@ def test_empty(tmp_path, read, name, data):
 
 
 # --- URLs
-# -----------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from prefmill.readers import staging, utf8
 from prefmill.table.json_values import JSON_TYPE
 
 # --- formats
-# --------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -51,14 +50,16 @@ def test_json_forms(tmp_path, read, name):
 
 
 # --- JSON
-# -----------------------------------------------------------------------------------------------------------------------------
 
 
 def test_json_types(tmp_path, read):
     data = [
-        '{"n": 1, "mix": 1, "z": null, "t": "2020-01-01", "m": [], "e": {}, "o": {"x": 1}, "big": 5, "deep": [{"k": [1]}], "l": [1, "a"]}',
-        '{"mix": "x", "n": 2.5, "late": true, "m": [{"role": "user", "content": "hi"}], "o": {"y": "b"}, "big": 9223372036854775808}',
-        '{"mix": [1, {"a": "ä"}], "m": [{"content": "yo", "role": "assistant"}, {"role": "x"}], "o": {}, "deep": [{"k": [2.5]}, {}]}',
+        '{"n": 1, "mix": 1, "z": null, "t": "2020-01-01", "m": [], "e": {}, "o": {"x": 1}, "big": '
+        '5, "deep": [{"k": [1]}], "l": [1, "a"]}',
+        '{"mix": "x", "n": 2.5, "late": true, "m": [{"role": "user", "content": "hi"}], "o": {"y": '
+        '"b"}, "big": 9223372036854775808}',
+        '{"mix": [1, {"a": "ä"}], "m": [{"content": "yo", "role": "assistant"}, {"role": "x"}], '
+        '"o": {}, "deep": [{"k": [2.5]}, {}]}',
         '{"mix": true, "n": null, "t": "12:30", "o": null, "big": -3, "l": [true, null, {"q": 1}]}',
     ]
     source = read(put(tmp_path / "a.jsonl", "\n".join(data)))
@@ -321,7 +322,6 @@ def test_json_blocks_agree_with_json_loads(tmp_path, read, seed, monkeypatch):
 
 
 # --- rejects
-# --------------------------------------------------------------------------------------------------------------------------
 
 
 def test_rejects_file(tmp_path, read):

@@ -38,7 +38,8 @@ def test_rows_that_lack_only_what_nobody_uses(tmp_path):
     assert (report.rows_in, report.rows_rejected) == (3, 0)
     assert (
         report.notes[0]
-        == f"{path}: 2 rows are shorter than the header (the first in line 2); what they lack is null."
+        == f"{path}: 2 rows are shorter than the header (the first in line 2); what they lack is "
+        f"null."
     )
 
 
@@ -104,7 +105,8 @@ def test_an_extra_empty_field_in_one_row_is_malformed(tmp_path):
 def test_a_key_that_is_twice_is_told_once(tmp_path):
     path = put(
         tmp_path / "a.jsonl",
-        '{"prompt":"p","completion":"a","score":1}\n{"prompt":"p","completion":"b","score":2,"score":0}\n{"prompt":"p","prompt":"q"}\n{}\n',
+        '{"prompt":"p","completion":"a","score":1}\n{"prompt":"p","completion":"b","score":2,'
+        '"score":0}\n{"prompt":"p","prompt":"q"}\n{}\n',
     )
     report = pm.run(PLAN, path, None)
     assert [note for note in report.notes if "twice" in note] == [
@@ -130,7 +132,8 @@ def test_a_quote_that_swallows_rows_is_told(tmp_path):
     assert report.rows_in == 3
     assert (
         report.notes[0]
-        == f"{path}: a field holds lines that look like rows (the first is line 4); is a quote not closed?"
+        == f"{path}: a field holds lines that look like rows (the first is line 4); is a quote not "
+        f"closed?"
     )
 
 

@@ -47,7 +47,8 @@ def test_equals_enumeration_over_all_subsets(con, pools, k):
     found = {
         "polars": pm.curve(pool, k=k, resamples=0).points.drop("low", "high").rows(),
         "duckdb": con.sql(
-            f"SELECT n, prompts, best, median, mean, kl FROM best_of_curve(pool, k := {k or 'NULL'})"
+            f"SELECT n, prompts, best, median, mean, kl FROM best_of_curve(pool, k := "
+            f"{k or 'NULL'})"
         ).fetchall(),
     }
     for engine, points in found.items():
@@ -159,7 +160,8 @@ def test_what_is_refused_on_both_engines(arguments, words, con):
         con.execute("CREATE OR REPLACE TEMP TABLE nothing AS FROM pool LIMIT 0")
         with pytest.raises(duckdb.Error, match=f"prefmill: best_of_curve: {words}"):
             con.sql(
-                f"FROM best_of_curve({source}, {', '.join(f'{name} := {value}' for name, value in arguments.items())})"
+                f"FROM best_of_curve({source}, "
+                f"{', '.join(f'{name} := {value}' for name, value in arguments.items())})"
             ).fetchall()
 
 

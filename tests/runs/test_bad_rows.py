@@ -28,7 +28,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward model whose template refuses an answer that says "tool", and a causal model."""
     folder = tmp_path_factory.mktemp("bad-rows")
     tok = tiny.tokenizer()
-    refuses = "{% for m in messages %}{% if 'tool' in m['content'] %}{{ raise_exception('no tools') }}{% endif %}{% endfor %}"
+    refuses = (
+        "{% for m in messages %}{% if 'tool' in m['content'] %}{{ raise_exception('no "
+        "tools') }}{% endif %}{% endfor %}"
+    )
     tok.chat_template = refuses + tok.chat_template
     tiny_models.save_reward_model("llama", folder / "reward", tok=tok)
     tiny_models.save_causal_model("llama", folder / "causal", tok=tok)
@@ -53,7 +56,6 @@ def lengths(batch: pa.RecordBatch) -> list[int]:
 
 
 # -- score
-# ---------------------------------------------------------------------------------------------------------------------------------
 
 BAD: dict[str, tuple[str, str]] = {
     "template_failed": ("a tool", "is refused by the chat template; TemplateError: no tools"),
@@ -260,7 +262,6 @@ def test_the_command(models: Path, tmp_path: Path) -> None:
 
 
 # -- sample
-# --------------------------------------------------------------------------------------------------------------------------------
 
 
 def prompt_file(folder: Path, prompts: Sequence[str]) -> Path:
@@ -346,7 +347,6 @@ def test_sample_from_a_sampler_of_ones_own(tmp_path: Path) -> None:
 
 
 # -- judge and endpoint
-# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_judge_on_a_server(tmp_path: Path) -> None:
@@ -408,7 +408,6 @@ def test_an_endpoint_names_the_very_row(tmp_path: Path, status: int) -> None:
 
 
 # -- training
-# ------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_training_names_and_leaves_out(models: Path, tmp_path: Path) -> None:
@@ -444,7 +443,6 @@ def test_training_names_and_leaves_out(models: Path, tmp_path: Path) -> None:
 
 
 # -- the error itself
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_list_is_closed() -> None:

@@ -30,7 +30,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 # -- rows
-# --------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_every_prompt_and_answer_is_accounted_for(tmp_path: Path) -> None:
@@ -229,7 +228,6 @@ def test_errors(tmp_path: Path) -> None:
 
 
 # -- with a model
-# ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

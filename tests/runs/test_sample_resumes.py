@@ -22,7 +22,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 # -- resuming
-# ----------------------------------------------------------------------------------------------------------------------------
 
 
 def test_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -63,7 +62,6 @@ def test_another_run_on_the_same_output_is_refused_by_name(tmp_path: Path) -> No
 
 
 # -- with a model
-# ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 # -- sources and places
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def sources(frame: pl.DataFrame, folder: Path) -> dict[str, Any]:
@@ -232,7 +231,8 @@ def test_a_role_without_a_column_names_the_columns_of_the_input(tmp_path: Path) 
     frame = pl.DataFrame({"instruction": ["p"], "input": ["q"], "answer": ["a"]})
     with pytest.raises(
         PrefmillError,
-        match=r"several columns could be the role 'prompt'; got .* among \['instruction', 'input', 'answer'\]\.",
+        match=r"several columns could be the role 'prompt'; got .* among \['instruction', 'input', "
+        r"'answer'\]\.",
     ):
         pm.score(frame, tmp_path / "out.parquet", scorer=length)
 
@@ -248,7 +248,6 @@ def test_ensemble_keeps_its_columns(tmp_path: Path) -> None:
 
 
 # -- streaming in memory
-# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rows", [1, 3, 1000])
@@ -292,7 +291,6 @@ def test_stream_errors_come_out() -> None:
 
 
 # -- with a model
-# ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -404,7 +402,6 @@ def test_several_devices(model: Path, tmp_path: Path) -> None:
 
 
 # -- command line
-# ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_command(model: Path, tmp_path: Path) -> None:

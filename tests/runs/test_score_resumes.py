@@ -27,7 +27,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 # -- resuming
-# ----------------------------------------------------------------------------------------------------------------------------
 
 
 class Stops(Exception):
@@ -132,7 +131,6 @@ def test_two_at_a_time_are_refused(tmp_path: Path) -> None:
 
 
 # -- with a model
-# ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,8 @@ def test_fewer_answers_than_temperatures(tmp_path: Path) -> None:
     prompts = pl.DataFrame({"prompt": ["a"]})
     with pytest.raises(
         BadArgument,
-        match=r"fewer answers than temperatures; got n 1.*\nHint: --temperature 0\.8 alone, or -n 2",
+        match=r"fewer answers than temperatures; got n 1.*\nHint: --temperature 0\.8 alone, or -n "
+        r"2",
     ):
         pm.sample(prompts, tmp_path / "pool.parquet", sampler=Echo(), n=1, temperatures=[0.8, 0.9])
     pm.sample(

@@ -27,7 +27,6 @@ pytestmark = pytest.mark.score
 pools.one_thread()
 
 # -- draws
-# -------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_draws_belong_to_their_seed_and_place() -> None:

@@ -77,7 +77,6 @@ def assert_same(answers: list[Any], others: list[Any]) -> None:
 
 
 # -- the same answer in any company
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("family", "way"), FAMILIES.items())
@@ -181,7 +180,6 @@ def test_batches_that_do_not_fit_are_split(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 # -- what an answer is
-# -------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
@@ -307,7 +305,8 @@ def test_messages_and_templates(tmp_path: Path) -> None:
     messages = sampler.sample([Request([{"role": "user", "content": "hi"}], 1.0, 3)])
     assert text == messages
     (tmp_path / "other.jinja").write_text(
-        "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}?{% endif %}"
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}?{% "
+        "endif %}"
     )
     other = LocalSampler(
         model=folder, device="cpu", max_new_tokens=8, template=str(tmp_path / "other.jinja")
@@ -371,7 +370,6 @@ def test_a_sampler_is_a_description() -> None:
 
 
 # -- a real model
-# ------------------------------------------------------------------------------------------------------------------------
 
 
 def smollm2() -> Path | None:

@@ -49,7 +49,6 @@ def alone(engine: Engine, rows: TokenRows) -> np.ndarray:
 
 
 # -- 1: stock attention on a packed stream
-# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["sdpa", "eager"])
@@ -102,7 +101,6 @@ def test_trap_01_attention_outside_the_interface_is_noticed() -> None:
 
 
 # -- 2: lower-right alignment
-# --------------------------------------------------------------------------------------------------------------
 
 
 def plain_varlen(
@@ -250,7 +248,6 @@ def test_trap_02_every_form_of_attention_through_a_whole_model(family: str, form
 
 
 # -- 15: windows, soft-capping, sinks
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -301,7 +298,6 @@ def test_trap_15_sinks_matter_here() -> None:
 
 
 # -- 16: what cannot share is found by measuring
-# -------------------------------------------------------------------------------------------
 
 
 def bidirectional(*, told: bool) -> Any:

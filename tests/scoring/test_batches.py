@@ -33,7 +33,6 @@ def fresh(family: str, **options: Any) -> RewardModel:
 
 
 # -- 11: positions
-# -------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bert"])
@@ -71,7 +70,6 @@ def test_trap_11_positions_that_begin_behind_the_pad_token(tmp_path: Path) -> No
 
 
 # -- 12: rotary embeddings that depend on the batch
-# ----------------------------------------------------------------------------------------
 
 
 def of_length(tokens: int, letter: str = "x") -> pools.Row:
@@ -116,7 +114,6 @@ def test_trap_12_a_long_row_does_not_change_others(
 
 
 # -- 13: company
-# ---------------------------------------------------------------------------------------------------------------------------
 
 COMPANY = [(prompt, f"{text} {i}") for i in range(3) for prompt, text in pools.POOL if prompt]
 

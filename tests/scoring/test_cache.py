@@ -41,7 +41,6 @@ def run(scorer: Any, batch: pa.RecordBatch = BATCH) -> Any:
 
 
 # -- the cache
-# -----------------------------------------------------------------------------------------------------------------------------
 
 
 def cached(folder: Path, rows: list[pools.Row], model: str = "llama", **options: Any) -> Any:

@@ -118,7 +118,6 @@ def test_ensembles_compare_where_one_does(tmp_path: Path) -> None:
 
 
 # -- pairs
-# ---------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", ["all", "baseline"])
@@ -139,7 +138,6 @@ def test_so_many_pairs_and_no_more_are_made(schedule: Any, most: int) -> None:
 
 
 # -- other columns
-# -------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_function_sees_the_other_columns(tmp_path: Path) -> None:
@@ -196,7 +194,6 @@ def test_columns_are_named_by_role_first(tmp_path: Path) -> None:
 
 
 # -- what is refused before anything is scored
-# ---------------------------------------------------------------------------------------------
 
 
 def never(batch: pa.RecordBatch) -> list[float]:

@@ -244,7 +244,8 @@ def test_what_cannot_be_told_is_not_resumed(tmp_path: Path) -> None:
     pm.score(POOL, out, scorer=locked)
     with pytest.raises(
         RunDiffers,
-        match=r"(?s)not to be compared, for .*lock.*an attribute fingerprint of the function would tell",
+        match=r"(?s)not to be compared, for .*lock.*an attribute fingerprint of the function would "
+        r"tell",
     ):
         pm.score(POOL, out, scorer=locked)
 

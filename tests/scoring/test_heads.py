@@ -25,7 +25,6 @@ pytestmark = pytest.mark.score
 pools.one_thread()
 
 # -- 3: which token is pooled
-# --------------------------------------------------------------------------------------------------------------
 
 
 def test_trap_03_pad_that_is_also_the_end_of_a_row() -> None:
@@ -88,7 +87,6 @@ def test_trap_03_a_row_of_pads_only_is_pooled_as_transformers_does() -> None:
 
 
 # -- 4 and 5: raw scores
-# -------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])
@@ -107,7 +105,8 @@ def test_trap_04_05_several_labels_need_one_named(family: str) -> None:
     folder = pools.reward(family, num_labels=3, problem_type="regression")
     with pytest.raises(
         BadArgument,
-        match=r"3 labels; got no label, expected one of \['LABEL_0', 'LABEL_1', 'LABEL_2'\]\.\nHint: ",
+        match=r"3 labels; got no label, expected one of \['LABEL_0', 'LABEL_1', "
+        r"'LABEL_2'\]\.\nHint: ",
     ):
         RewardModel(model=folder, device="cpu").load()
     with pytest.raises(BadArgument, match="no label 'LABEL_3'"):
@@ -127,12 +126,10 @@ def test_trap_04_05_several_labels_need_one_named(family: str) -> None:
 
 
 # -- 13: company
-# ---------------------------------------------------------------------------------------------------------------------------
 
 COMPANY = [(prompt, f"{text} {i}") for i in range(3) for prompt, text in pools.POOL if prompt]
 
 # -- 14: the head is float32
-# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_trap_14_near_equal_candidates_do_not_tie() -> None:
@@ -183,7 +180,6 @@ def test_trap_14_heads_of_encoders_are_float32_too(family: str) -> None:
 
 
 # -- 17: numbers
-# ---------------------------------------------------------------------------------------------------------------------------
 
 
 def half_folder(target: Path, dtype: Any) -> Path:
@@ -254,14 +250,14 @@ def test_trap_17_broken_weights_are_not_hidden(family: str, value: float, tmp_pa
 
 
 # -- 18: the head's weights
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_trap_18_a_missing_head_is_an_error() -> None:
     """Transformers would put a random one in its place, and warn."""
     with pytest.raises(
         BadInput,
-        match=r"lack \['score\.weight'\]: the head would be random; expected all weights\.\nHint: this is not a reward model",
+        match=r"lack \['score\.weight'\]: the head would be random; expected all weights\.\nHint: "
+        r"this is not a reward model",
     ):
         RewardModel(model=pools.causal("llama"), device="cpu").load()
 

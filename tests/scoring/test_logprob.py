@@ -242,7 +242,6 @@ def test_a_candidate_does_not_move_the_others(share: str) -> None:
 
 
 # -- the implicit reward
-# -------------------------------------------------------------------------------------------------------------------
 
 PAIRS = [
     ("What is 2 plus 2?", " It is 4.", " It is 5, or so they say, I think."),

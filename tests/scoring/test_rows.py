@@ -33,7 +33,6 @@ def fresh(family: str, **options: Any) -> RewardModel:
 
 
 # -- 19: code of strangers, and the check of the first chunk
-# -------------------------------------------------------------------------------
 
 
 def test_trap_19_code_in_the_folder_is_not_run_unasked(tmp_path: Path) -> None:
@@ -65,7 +64,8 @@ def test_trap_19_the_first_chunk_is_checked(share: str) -> None:
     scorer.engines[0].ours = "prefmill_broken"
     with pytest.raises(
         ScoresDiffer,
-        match=r"packed and single scores differ; got .* expected the same but for rounding\.\nHint: ",
+        match=r"packed and single scores differ; got .* expected the same but for "
+        r"rounding\.\nHint: ",
     ):
         scorer(pools.batch(pools.POOL))
     with pytest.raises(ScoresDiffer):
@@ -77,7 +77,6 @@ def test_trap_19_the_first_chunk_is_checked(share: str) -> None:
 
 
 # -- 20: order, fan-out, empties, long rows
-# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "bert", "dynamic-rope"])
@@ -152,7 +151,6 @@ def test_trap_20_a_row_of_20_thousand_tokens() -> None:
 
 
 # -- 22: many lengths in one process
-# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

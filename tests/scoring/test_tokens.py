@@ -25,24 +25,29 @@ pytestmark = pytest.mark.score
 pools.one_thread()
 
 # -- 6, 7: BOS and the tail of templates
-# ---------------------------------------------------------------------------------------------------
 
 # After the templates of these families, in short; every marker is one token.
 TEMPLATES = {
     "llama-3": (
-        "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] | trim }}"
-        "<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+        "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] "
+        "}}<|end_header_id|>\n\n{{ m['content'] | trim }}"
+        "<|eot_id|>{% endfor %}{% if add_generation_prompt "
+        "%}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
     ),
     "gemma": (
-        "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
-        "{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+        "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ 'model' if m['role'] == "
+        "'assistant' else m['role'] }}\n"
+        "{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}{% if add_generation_prompt "
+        "%}<start_of_turn>model\n{% endif %}"
     ),
     "mistral": (
-        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }}[/INST]"
+        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] "
+        "}}[/INST]"
         "{% else %} {{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
     ),
     "qwen": (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% "
+        "endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
 }
@@ -62,9 +67,11 @@ MARKERS = [
 GOLDEN = {  # the tokens of user "Hi" and assistant "Yo", written by hand
     "llama-3": "<bos> <|start_header_id|> u s e r <|end_header_id|> \n \n H i <|eot_id|>"
     " <|start_header_id|> a s s i s t a n t <|end_header_id|> \n \n Y o <|eot_id|>",
-    "gemma": "<bos> <start_of_turn> u s e r \n H i <end_of_turn> \n <start_of_turn> m o d e l \n Y o <end_of_turn> \n",
+    "gemma": "<bos> <start_of_turn> u s e r \n H i <end_of_turn> \n <start_of_turn> m o d e l \n Y "
+    "o <end_of_turn> \n",
     "mistral": "<bos> [INST] _ H i [/INST] _ Y o <eos>",
-    "qwen": "<|im_start|> u s e r \n H i <|im_end|> \n <|im_start|> a s s i s t a n t \n Y o <|im_end|> \n",
+    "qwen": "<|im_start|> u s e r \n H i <|im_end|> \n <|im_start|> a s s i s t a n t \n Y o "
+    "<|im_end|> \n",
 }
 
 STARTS = {
@@ -159,7 +166,8 @@ def test_trap_06_a_second_bos_is_an_error_that_names_the_fix() -> None:
     tok.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(
         BadInput,
-        match=r"row 1 begins with two BOS tokens \('<bos>'\) by template 'chat'; expected one\.\nHint: take bos_token out",
+        match=r"row 1 begins with two BOS tokens \('<bos>'\) by template 'chat'; expected "
+        r"one\.\nHint: take bos_token out",
     ):
         encoded(tok, [("fine", "yes"), ("<bos>rendered before", "yes")])
 
@@ -170,7 +178,8 @@ def test_trap_06_a_second_bos_by_the_tokenizer_is_an_error_too() -> None:
     """
     with pytest.raises(
         BadInput,
-        match=r"row 0 begins with two BOS tokens \('<bos>'\) by template 'concat'; expected one\.\nHint: ",
+        match=r"row 0 begins with two BOS tokens \('<bos>'\) by template 'concat'; expected "
+        r"one\.\nHint: ",
     ):
         encoded(template_tokenizer("llama-3"), [("<bos>Hi", "Yo")], template="concat")
 
@@ -186,7 +195,6 @@ def test_trap_06_no_bos_where_the_tokenizer_has_one_is_told_once() -> None:
 
 
 # -- 8: long rows
-# --------------------------------------------------------------------------------------------------------------------------
 
 LONG = [("Hi", "short"), ("Hi", "long " * 20), ("Other", "fits"), ("Hi", "longer " * 20)]
 
@@ -196,7 +204,8 @@ def test_trap_08_a_row_that_is_too_long_is_an_error_with_its_number(family: str)
     scorer = RewardModel(model=pools.reward(family), device="cpu", max_length=40)
     with pytest.raises(
         BadRow,
-        match=r"score: row 1 is too long; got 106 tokens, expected at most 40\.\nHint: --on-too-long",
+        match=r"score: row 1 is too long; got 106 tokens, expected at most 40\.\nHint: "
+        r"--on-too-long",
     ) as caught:
         scorer.prepare(pools.batch(LONG))
     assert (caught.value.row, caught.value.reason) == (1, "too_long")
@@ -266,7 +275,6 @@ def test_trap_08_settings_that_cannot_be_are_refused_at_once(settings: dict[str,
 
 
 # -- 9: merges across prompt and completion
-# ------------------------------------------------------------------------------------------------
 
 
 def merging_tokenizer() -> Any:

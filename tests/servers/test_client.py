@@ -396,7 +396,8 @@ def test_interrupted(tmp_path: Path) -> None:
     script = Script(wait=8.0)
     program = (
         "import sys\nfrom prefmill.sampling import EndpointSampler, Request\n"
-        "try:\n    EndpointSampler(url=sys.argv[1], model='m', concurrency=3).sample([Request('q', 0, i) for i in range(50)])\n"
+        "try:\n    EndpointSampler(url=sys.argv[1], model='m', concurrency=3).sample([Request('q', "
+        "0, i) for i in range(50)])\n"
         "except KeyboardInterrupt:\n    sys.exit(130)\n"
     )
     with serving.server(script) as url:

@@ -106,7 +106,6 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 # -- faults between
-# ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_sampling_with_faults_between(tiny_server: Any, tmp_path: Path) -> None:
@@ -213,7 +212,6 @@ def test_a_server_that_dies_costs_a_chunk(tiny_server: Any, tmp_path: Path) -> N
 
 
 # -- the judge's probabilities
-# -------------------------------------------------------------------------------------------------------------
 
 
 def test_expected_rating_of_a_model(tiny_server: Any, models: Path, tmp_path: Path) -> None:
@@ -262,7 +260,6 @@ def test_local_judge(models: Path, tmp_path: Path) -> None:
 
 
 # -- the command
-# ---------------------------------------------------------------------------------------------------------------------------
 
 
 def command(*arguments: object) -> Any:
@@ -332,7 +329,6 @@ def test_command_arguments(tmp_path: Path, options: tuple[str, ...], words: str)
 
 
 # -- a real server
-# -------------------------------------------------------------------------------------------------------------------------
 
 
 def test_serve_answers_as_the_model_here_does(serve: str, models: Path, tmp_path: Path) -> None:

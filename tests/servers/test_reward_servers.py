@@ -56,7 +56,6 @@ def local(models: Path, template: str = "chat") -> np.ndarray:
 
 
 # -- reward models behind servers
-# ----------------------------------------------------------------------------------------------------------
 
 PAIRS = ("vllm-score", "tei-rerank")
 
@@ -244,7 +243,6 @@ def test_answers_for_too_few_rows_are_asked_for_again(tiny_server: Any, models: 
 
 
 # -- the command
-# ---------------------------------------------------------------------------------------------------------------------------
 
 
 def command(*arguments: object) -> Any:

@@ -50,7 +50,6 @@ def sampled(tmp_path: Path, answer: Callable[[str], Any], **more: Any) -> pl.Dat
 
 
 # -- answers
-# -------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", ["null", "NaN", "-Infinity", "Infinity", "0.7", '"x"', "true"])
@@ -227,7 +226,6 @@ def test_seeds_fit_into_every_server(tmp_path: Path) -> None:
 
 
 # -- requests that are too large
-# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -279,7 +277,6 @@ def test_a_request_that_is_too_large_is_halved(tmp_path: Path, kind: Any, field:
 
 
 # -- what the server reads
-# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +334,8 @@ def test_texts_that_a_server_would_read_otherwise(encoder: Path, tmp_path: Path)
     pool = pa.record_batch({"prompt": ["Hi"], "completion": ["Yo"]})
     with pytest.raises(
         BadRow,
-        match=r"would be read by the server as 6 tokens, other than the 5.*\nHint: tei-predict takes texts only",
+        match=r"would be read by the server as 6 tokens, other than the 5.*\nHint: tei-predict "
+        r"takes texts only",
     ):
         EndpointScorer(
             url="http://127.0.0.1:1", kind="tei-predict", tokenizer=encoder, template=str(jinja)
@@ -365,7 +363,6 @@ def test_parity_holds_for_an_encoder(encoder: Path, tmp_path: Path) -> None:
 
 
 # -- labels
-# --------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -442,7 +439,6 @@ def test_labels_by_name_with_parity(stars: Path, tmp_path: Path, kind: str, labe
 
 
 # -- options
-# -------------------------------------------------------------------------------------------------------------------------------
 
 
 def options(*arguments: object) -> Any:

@@ -34,11 +34,13 @@ def table(tmp_path_factory) -> str:
     """
     path = tmp_path_factory.mktemp("shell") / "rows.parquet"
     duckdb.sql(f"""COPY (
-        SELECT 'prompt ' || i // {EACH} AS prompt, 'answer ' || i AS completion, 1.0 + i % {EACH} AS score,
-               'model ' || i % 3 AS source, 'rater ' || i % 2 AS annotator, 'one answer' AS same,
-               's' || i // {EACH} AS state, 'a' || i % {EACH} AS action, NULL::VARCHAR AS next_state, 1.0 AS probability,
-               (i % {EACH})::DOUBLE AS reward,
-               i AS id, CASE WHEN i % {EACH} > 0 THEN i - i % {EACH} END AS parent_id, i % {EACH} = 1 AS success
+        SELECT 'prompt ' || i // {EACH} AS prompt, 'answer ' || i AS completion,
+               1.0 + i % {EACH} AS score, 'model ' || i % 3 AS source,
+               'rater ' || i % 2 AS annotator, 'one answer' AS same,
+               's' || i // {EACH} AS state, 'a' || i % {EACH} AS action,
+               NULL::VARCHAR AS next_state, 1.0 AS probability, (i % {EACH})::DOUBLE AS reward,
+               i AS id, CASE WHEN i % {EACH} > 0 THEN i - i % {EACH} END AS parent_id,
+               i % {EACH} = 1 AS success
         FROM range({ROWS}) AS r(i)) TO '{path}' (FORMAT parquet)""")
     return str(path)
 
@@ -70,7 +72,8 @@ CALLS = {
     ),
     "pair_report": (
         "pair_report({t}, strategy := 'all', chosen_min := 3, rejected_below := 3)",
-        "sum(rows_in) AS rows_in, sum(rows_used) AS used, sum(groups_used) AS groups, sum(pairs_out) AS pairs",
+        "sum(rows_in) AS rows_in, sum(rows_used) AS used, sum(groups_used) AS groups, "
+        "sum(pairs_out) AS pairs",
         {"rows_in": ROWS, "used": ROWS, "groups": GROUPS, "pairs": 4 * GROUPS},
     ),
     "unpaired": (
@@ -90,12 +93,14 @@ CALLS = {
     ),
     "rank_candidates": (
         "rank_candidates({t})",
-        "count(*) AS rows, sum(rank) AS ranks, sum(gap) AS gaps, count(DISTINCT completion) AS texts",
+        "count(*) AS rows, sum(rank) AS ranks, sum(gap) AS gaps, count(DISTINCT completion) AS "
+        "texts",
         {"rows": ROWS, "ranks": 10 * GROUPS, "gaps": 6 * GROUPS, "texts": ROWS},
     ),
     "advantages": (
         "advantages({t}, weight := reward)",
-        "count(*) AS rows, count(DISTINCT completion) AS texts, round(sum(advantage * (score - 1)), 3) AS weighted",
+        "count(*) AS rows, count(DISTINCT completion) AS texts, round(sum(advantage * (score - 1)),"
+        " 3) AS weighted",
         {"rows": ROWS, "texts": ROWS, "weighted": 0.0},
     ),
     "pool_stats": (
@@ -111,7 +116,8 @@ CALLS = {
     ),
     # all answers of a prompt taken for one: two raters, who judge every one of them
     "agreement": (
-        "agreement({t}, prompt := prompt, completion := same, score := score, annotator := annotator)",
+        "agreement({t}, prompt := prompt, completion := same, score := score, annotator := "
+        "annotator)",
         "count(*) AS rows, max(units) AS units",
         {"rows": 2, "units": GROUPS},
     ),
@@ -132,7 +138,8 @@ CALLS = {
     ),
     "split_of": (
         "(SELECT split_of(prompt, 'a=0.5,b=0.5') AS split, prompt FROM query_table({t}))",
-        "count(*) AS rows, count(DISTINCT prompt) AS prompts, count(DISTINCT (split, prompt)) AS places",
+        "count(*) AS rows, count(DISTINCT prompt) AS prompts, count(DISTINCT (split, prompt)) AS "
+        "places",
         {"rows": ROWS, "prompts": GROUPS, "places": GROUPS},
     ),
 }
@@ -154,7 +161,10 @@ def test_every_public_macro_is_tried():
     "strategy", ["best_worst", "best_random", "best_rest", "adjacent", "threshold"]
 )
 def test_every_strategy_is_linear_in_the_shell(strategy, table):
-    call = f"preference_pairs('{table}', strategy := '{strategy}', chosen_min := 4, rejected_below := 4)"
+    call = (
+        f"preference_pairs('{table}', strategy := '{strategy}', chosen_min := 4, "
+        f"rejected_below := 4)"
+    )
     pairs = {"best_worst": 1, "best_random": 1, "best_rest": 3, "adjacent": 1, "threshold": 3}[
         strategy
     ] * GROUPS
@@ -199,7 +209,8 @@ def test_pairs_of_equal_texts_are_left_out_in_the_shell(tmp_path):
     too.
     """
     path = tmp_path / "same.parquet"
-    duckdb.sql(f"""COPY (FROM (VALUES ('p', 'a', 5), ('p', 'a', 1), ('q', '', 5), ('q', 'b', 1), ('r', '', 5), ('r', '', 1))
+    duckdb.sql(f"""COPY (FROM (VALUES ('p', 'a', 5), ('p', 'a', 1), ('q', '', 5), ('q', 'b', 1),
+                                      ('r', '', 5), ('r', '', 1))
                          AS t(prompt, completion, score)) TO '{path}' (FORMAT parquet)""")
     assert run_in_shell(f"FROM preference_pairs('{path}') SELECT prompt, chosen, rejected") == [
         {"prompt": "q", "chosen": "", "rejected": "b"}

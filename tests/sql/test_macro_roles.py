@@ -18,14 +18,17 @@ from prefmill.table.roles import ALIASES
 
 ROOT = Path(__file__).parents[2]
 TABLES = """
-CREATE TABLE usual AS FROM (VALUES ('q', 'a', 5, 'm1', 7, 'r1'), ('q', 'b', 1, 'm2', 8, 'r1'), ('q', 'b', 2, 'm2', 9, 'r2'))
+CREATE TABLE usual AS FROM (VALUES
+    ('q', 'a', 5, 'm1', 7, 'r1'), ('q', 'b', 1, 'm2', 8, 'r1'), ('q', 'b', 2, 'm2', 9, 'r2'))
   AS t(Question, answer, rating, model, id, rater);
 CREATE TABLE two AS SELECT *, 'x' AS response FROM usual;
 CREATE TABLE none AS SELECT question, answer, id FROM usual;
 CREATE TABLE empty AS FROM none LIMIT 0;
 CREATE TABLE nulls AS SELECT 'p' AS prompt, 'a' AS completion, NULL AS score;
 CREATE TABLE chats AS
-  SELECT [{'role': 'user', 'content': question}] AS chat, 'other' AS prompt, answer AS completion, rating AS score FROM usual;
+  SELECT [{'role': 'user', 'content': question}] AS chat, 'other' AS prompt,
+         answer AS completion, rating AS score
+  FROM usual;
 """
 
 
@@ -73,7 +76,8 @@ HOSTS = pytest.mark.parametrize(
         ("preference_pairs(usual)", [("q", "a", "b", 5.0, 1.0)]),
         ("preference_pairs(usual, completion := answer || '!')", [("q", "a!", "b!", 5.0, 1.0)]),
         (
-            "preference_pairs(usual, prompt := upper(question), score := -rating, chosen_min := -1, rejected_below := -4)",
+            "preference_pairs(usual, prompt := upper(question), score := -rating, chosen_min := -1,"
+            " rejected_below := -4)",
             [("Q", "b", "a", -1.0, -5.0)],
         ),
         ("preference_pairs(usual, question, answer, rating)", [("q", "a", "b", 5.0, 1.0)]),
@@ -90,7 +94,8 @@ HOSTS = pytest.mark.parametrize(
             [("m1", 2, 0), ("m2", 0, 2)],
         ),
         (
-            "agreement(usual, annotator := rater) SELECT annotator, other, units WHERE other IS NOT NULL",
+            "agreement(usual, annotator := rater) SELECT annotator, other, units WHERE other IS "
+            "NOT NULL",
             [("r1", "r2", 1)],
         ),
         ("pool_stats(usual, prompt := 'all of ' || question) SELECT prompt, n", [("all of q", 3)]),
@@ -115,7 +120,8 @@ def test_any_subset_of_roles(rows, query, expected):
         ),
         (
             "best_of(none)",
-            "best_of: no column for the role 'score'; got [Question, answer, id]. Hint: name the column: score := COLUMN.",
+            "best_of: no column for the role 'score'; got [Question, answer, id]. Hint: name the "
+            "column: score := COLUMN.",
         ),
         (
             "pair_report(empty)",

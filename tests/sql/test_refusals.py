@@ -87,7 +87,8 @@ def test_arguments(table, call, words, con):
 
 def test_an_enum_is_its_text_and_one_of_words_is_no_score(con):
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE words AS SELECT * REPLACE (source::ENUM('m1', 'm2', 'it''s', 'm3') AS score) FROM pool"
+        "CREATE OR REPLACE TEMP TABLE words AS SELECT * REPLACE (source::ENUM('m1', 'm2', 'it''s', "
+        "'m3') AS score) FROM pool"
     )
     for query in ("best_of(words)", "pair_report(words)", "unpaired(words)", "advantages(words)"):
         with pytest.raises(
@@ -96,7 +97,8 @@ def test_an_enum_is_its_text_and_one_of_words_is_no_score(con):
         ):
             con.sql(f"FROM {query}").fetchall()
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE spelled AS SELECT 'p' AS prompt, text AS completion, text::ENUM('1', ' 2e0 ', '1_0', 'good') AS score"
+        "CREATE OR REPLACE TEMP TABLE spelled AS SELECT 'p' AS prompt, text AS completion, "
+        "text::ENUM('1', ' 2e0 ', '1_0', 'good') AS score"
         " FROM unnest(['1', ' 2e0 ', '1_0', 'good']) AS t(text)"
     )
     assert con.sql("SELECT completion, score FROM best_of(spelled, k := 9)").fetchall() == [
@@ -146,7 +148,8 @@ def test_a_role_whose_column_name_was_quoted(macro, con):
         )
         with pytest.raises(
             duckdb.InvalidInputException,
-            match=f"prefmill: {macro}: a role is the text '{wrong}' in every row; got a column's name in quotes",
+            match=f"prefmill: {macro}: a role is the text '{wrong}' in every row; got a column's "
+            f"name in quotes",
         ):
             con.sql(f"FROM {macro}(pool, {given})").fetchall()
 
@@ -155,7 +158,8 @@ def test_a_role_whose_column_name_was_quoted(macro, con):
 def test_a_role_that_has_no_column(macro, con):
     """We say which role and what there is; of an expression that names no column DuckDB does."""
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE lacking AS SELECT prompt AS promt, completion, score, source, annotator FROM pool"
+        "CREATE OR REPLACE TEMP TABLE lacking AS SELECT prompt AS promt, completion, score, source,"
+        " annotator FROM pool"
     )
     with pytest.raises(
         duckdb.InvalidInputException,
@@ -172,11 +176,13 @@ def test_a_role_that_has_no_column(macro, con):
 def test_a_prompt_that_is_a_word_is_no_quoted_name(con):
     """Only where all rows say the same, and a column is called so."""
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE words AS FROM (VALUES ('score', 'a', 1), ('prompt', 'b', 2)) t(prompt, completion, score)"
+        "CREATE OR REPLACE TEMP TABLE words AS FROM (VALUES ('score', 'a', 1), ('prompt', 'b', 2)) "
+        "t(prompt, completion, score)"
     )
     assert len(con.sql("FROM best_of(words)").fetchall()) == 2
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE words AS FROM (VALUES ('same', 'a', 1), ('same', 'b', 2)) t(prompt, completion, score)"
+        "CREATE OR REPLACE TEMP TABLE words AS FROM (VALUES ('same', 'a', 1), ('same', 'b', 2)) "
+        "t(prompt, completion, score)"
     )
     assert len(con.sql("FROM best_of(words)").fetchall()) == 1
 

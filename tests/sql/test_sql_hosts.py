@@ -114,8 +114,10 @@ def test_role_expressions(con):
 
 def test_columns_named_like_what_the_macros_use_inside(con):
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE inner_names AS SELECT *, 1 AS _pos, 2 AS _grp, 3 AS rank, 4 AS n, 5 AS k, 6 AS numbered,"
-        " 7 AS _s, 8 AS _a, 9 AS _next, 10 AS _id, 11 AS _parent, 12 AS value, 13 AS told FROM roles"
+        "CREATE OR REPLACE TEMP TABLE inner_names AS SELECT *, 1 AS _pos, 2 AS _grp, 3 AS rank, 4 "
+        "AS n, 5 AS k, 6 AS numbered,"
+        " 7 AS _s, 8 AS _a, 9 AS _next, 10 AS _id, 11 AS _parent, 12 AS value, 13 AS told FROM "
+        "roles"
     )
     for macro in CALLS:
         assert (
@@ -126,7 +128,8 @@ def test_columns_named_like_what_the_macros_use_inside(con):
 
 def test_macros_compose_with_sql(con):
     assert con.sql(
-        "WITH ranked AS (FROM rank_candidates(roles)), top AS (FROM ranked WHERE rank = 1) SELECT count(*), max(n) FROM top"
+        "WITH ranked AS (FROM rank_candidates(roles)), top AS (FROM ranked WHERE rank = 1) SELECT "
+        "count(*), max(n) FROM top"
     ).fetchall() == [(3, 4)]
     con.execute("CREATE OR REPLACE TEMP TABLE wins AS FROM win_rates(roles)")
     assert con.sql("SELECT count(*) FROM wins").fetchall() == [(3,)]

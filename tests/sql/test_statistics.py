@@ -252,7 +252,8 @@ def test_scores_at_the_edge_of_float64(con):
 def test_message_lists_are_measured_by_their_contents(con):
     message = "{'role': 'assistant', 'content': repeat('ü', i)}"
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE chats AS SELECT 'p' AS prompt, [{message}] AS completion, i AS score FROM range(1, 4) t(i)"
+        f"CREATE OR REPLACE TEMP TABLE chats AS SELECT 'p' AS prompt, [{message}] AS completion, i "
+        f"AS score FROM range(1, 4) t(i)"
     )
     assert con.sql("SELECT length_correlation, n FROM pool_stats(chats)").fetchall() == [(1.0, 3)]
     turns = "[{'from': 'gpt', 'value': 'abc'}, {'from': 'gpt', 'value': 'de'}]"
@@ -264,7 +265,8 @@ def test_message_lists_are_measured_by_their_contents(con):
 def test_text_scores_are_numbers_and_labels_are_not(con):
     rows = "('p', 'a', ' 4.0', 'x'), ('p', 'a', '4', 'y'), ('p', 'b', 'good', 'x')"
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE texts AS FROM (VALUES {rows}) t(prompt, completion, score, annotator)"
+        f"CREATE OR REPLACE TEMP TABLE texts AS FROM (VALUES {rows}) t(prompt, completion, score, "
+        f"annotator)"
     )
     assert con.sql("SELECT units, equal FROM agreement(texts)").fetchall() == [(1, 1.0), (1, 1.0)]
     assert con.sql(
@@ -312,6 +314,7 @@ def test_splits_of_conversations(con):
     wanted = {name: part.height for name, part in split_frame(chats, {"a": 0.5, "b": 0.5}, 3)}
     con.register("chats_in", chats.to_arrow())
     got = con.sql(
-        "SELECT split_of(prompt, {'a': 0.5, 'b': 0.5}, seed := 3) AS s, count(*) FROM chats_in GROUP BY s"
+        "SELECT split_of(prompt, {'a': 0.5, 'b': 0.5}, seed := 3) AS s, count(*) FROM chats_in "
+        "GROUP BY s"
     ).fetchall()
     assert dict(got) == wanted

@@ -133,7 +133,8 @@ def test_plain_text_costs_the_query_nothing():
     with duckdb.connect() as con:
         install(con)
         con.execute(
-            "CREATE TABLE t AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM range(9) r(i)"
+            "CREATE TABLE t AS SELECT 'p' AS prompt, 'a' || i AS completion, i AS score FROM "
+            "range(9) r(i)"
         )
         ((_, plan),) = con.sql("EXPLAIN FROM preference_pairs('t')").fetchall()
         assert "assistant" not in plan

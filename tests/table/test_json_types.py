@@ -31,7 +31,6 @@ def messages_of_json(contents: list[str]) -> pa.Array:
 
 
 # --- kind 1: extension types
-# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ENGINES)
@@ -61,7 +60,8 @@ def test_json_column_is_its_messages(tmp_path, host):
 def test_json_of_duckdb_is_decoded(tmp_path):
     import duckdb
 
-    query = """SELECT 'p' AS prompt, '"a"'::JSON AS completion, 2 AS score UNION ALL SELECT 'p', '"b"'::JSON, 1"""
+    query = """SELECT 'p' AS prompt, '"a"'::JSON AS completion, 2 AS score
+               UNION ALL SELECT 'p', '"b"'::JSON, 1"""
     duckdb.connect().execute(f"COPY ({query}) TO '{tmp_path}/d.parquet'")
     (pair,) = pairs_of(tmp_path / "d.parquet", tmp_path / "out.jsonl", "duckdb")
     assert (pair["chosen"], pair["rejected"]) == ("a", "b")
@@ -124,7 +124,6 @@ def test_text_that_is_marked_as_json_and_is_not(tmp_path):
 
 
 # --- kind 2: types together
-# -----------------------------------------------------------------------------------------------------------
 
 SAID = [{"role": "assistant", "content": "x"}]
 
@@ -273,10 +272,12 @@ def test_json_columns_in_sql_are_refused():
     con = duckdb.connect()
     prefmill.duckdb.install(con)
     con.execute(
-        """CREATE TABLE t AS SELECT 'p' AS prompt, '"a"'::JSON AS completion, 5 AS score UNION ALL SELECT 'p', '"b"'::JSON, 1"""
+        """CREATE TABLE t AS SELECT 'p' AS prompt, '"a"'::JSON AS completion, 5 AS score
+           UNION ALL SELECT 'p', '"b"'::JSON, 1"""
     )
     con.execute(
-        """CREATE TABLE n AS SELECT [{'role': 'user', 'content': '"x"'::JSON}] AS prompt, 'a' AS completion, 5 AS score"""
+        """CREATE TABLE n AS SELECT [{'role': 'user', 'content': '"x"'::JSON}] AS prompt,
+                                    'a' AS completion, 5 AS score"""
     )
     for query in (
         "FROM preference_pairs(t)",
@@ -290,6 +291,7 @@ def test_json_columns_in_sql_are_refused():
     query = "FROM preference_pairs(t, completion := completion->>'$')"
     assert con.execute(query).fetchall() == [("p", "a", "b", 5.0, 1.0)]  # what the hint says
     con.execute(
-        """CREATE TABLE named AS SELECT 'p' AS prompt, 'a' AS completion, 5 AS score, {'JSON': 1} AS j"""
+        """CREATE TABLE named AS
+           SELECT 'p' AS prompt, 'a' AS completion, 5 AS score, {'JSON': 1} AS j"""
     )
     assert con.execute(PLAN.sql("named")).fetchall() == []  # a name is not a type

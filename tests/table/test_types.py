@@ -177,7 +177,6 @@ def test_decimals_beyond_38_digits(tmp_path, host):
 
 
 # --- kind 2: types together
-# -----------------------------------------------------------------------------------------------------------
 
 SAID = [{"role": "assistant", "content": "x"}]
 

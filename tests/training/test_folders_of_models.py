@@ -59,12 +59,10 @@ def weights(folder: Path) -> bytes:
 
 
 # --- policies
-# -------------------------------------------------------------------------------------------------------------------------
 
 WINNERS = pl.DataFrame({"prompt": ["ab?", "cd?"] * 4, "completion": ["yes", "no way"] * 4})
 
 # --- what is refused, and what is left behind
-# -------------------------------------------------------------------------------------------
 
 
 def test_what_is_refused(home, policy_base, tmp_path):

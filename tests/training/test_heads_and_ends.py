@@ -83,7 +83,10 @@ def test_all_pairs_of_one_prompt(tmp_path: Path, prompts: list[str]) -> None:
         kept, _ = hold_out(read_pairs(pairs_of(prompts), where="train"), 0.5, seed, where="train")
         seeds += [seed] if not kept.frame.height else []
     assert seeds
-    words = rf"all {len(prompts)} pairs are held out, for they have 1 prompts in all; got holdout 0\.5.*\nHint: --holdout 0"
+    words = (
+        rf"all {len(prompts)} pairs are held out, for they have 1 prompts in all; got holdout "
+        rf"0\.5.*\nHint: --holdout 0"
+    )
     with pytest.raises(BadInput, match=words):
         pm.train_reward(
             pairs_of(prompts), tmp_path / "out", model=folder, steps=1, holdout=0.5, seed=seeds[0]
@@ -117,7 +120,6 @@ def test_equal_sides_are_no_preference(tmp_path: Path) -> None:
 
 
 # -- log-probabilities
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,6 @@ def weights(folder: Path) -> bytes:
 
 
 # --- policies
-# -------------------------------------------------------------------------------------------------------------------------
 
 WINNERS = pl.DataFrame({"prompt": ["ab?", "cd?"] * 4, "completion": ["yes", "no way"] * 4})
 

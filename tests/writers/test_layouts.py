@@ -181,7 +181,8 @@ def test_output_schema_is_that_of_the_rows(format: str, kinds: tuple[str, str]) 
         (
             labels(),
             {"format": "openrlhf"},
-            "format: labels have no chosen and rejected side; got 'openrlhf', expected 'kto'.*\nHint: use --format kto",
+            "format: labels have no chosen and rejected side; got 'openrlhf', expected 'kto'.*\n"
+            "Hint: use --format kto",
         ),
         (
             labels(),

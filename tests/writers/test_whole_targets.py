@@ -161,7 +161,8 @@ def test_datasets_absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(
         MissingPackage,
-        match=r"'datasets' is not installed.\nHint: in a checkout of prefmill: pip install '\.\[datasets\]'",
+        match=r"'datasets' is not installed.\nHint: in a checkout of prefmill: pip install "
+        r"'\.\[datasets\]'",
     ):
         write(never(), labels().schema, tmp_path / "out")
     assert left_in(tmp_path) == []

@@ -78,7 +78,6 @@ def refused(uses: dict[str, Callable[[], Any]], says: str) -> None:
 
 
 # -- code of its own
-# -----------------------------------------------------------------------------------------------------------------------
 
 CODE = '''
 import torch
@@ -111,7 +110,6 @@ def with_code(
 
 
 # -- weights and their places
-# --------------------------------------------------------------------------------------------------------------
 
 
 def saved(family: str, auto: str, target: Path, **settings: Any) -> Path:

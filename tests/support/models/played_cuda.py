@@ -61,7 +61,6 @@ def values(scorer: Engine, rows: TokenRows) -> np.ndarray:
 
 
 # -- G2, G3: which form runs
-# -------------------------------------------------------------------------------
 
 
 def before_2_12(
@@ -96,7 +95,6 @@ class PlayedCuda:
 
 
 # -- G4: long prompts stay shared
-# --------------------------------------------------------------------------
 
 
 def group(prompt: int, own: list[int]) -> TokenRows:

@@ -13,7 +13,8 @@ import torch
 
 #: prints whatever a message holds, so that a field that is not the row's own shows
 TOOLS = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% if m['tool_calls'] is defined %}{{ m['tool_calls'] | tojson }}"
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% if m['tool_calls'] is defined "
+    "%}{{ m['tool_calls'] | tojson }}"
     "{% endif %}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 

@@ -299,7 +299,10 @@ def assert_same(where: str, engine: str, got: Answer, wanted: Answer) -> None:
     """
     (rows, report), (wanted_rows, wanted_report) = got, wanted
     for i, (row, expected) in enumerate(zip(rows, wanted_rows, strict=False)):
-        differs = f"{where} on {engine}: row {i} of {len(rows)} ({len(wanted_rows)} expected)\n     got {row}\nexpected {expected}"
+        differs = (
+            f"{where} on {engine}: row {i} of {len(rows)} ({len(wanted_rows)} expected)\n   "
+            f"  got {row}\nexpected {expected}"
+        )
         assert row == expected, differs
         assert list(map(type, row)) == list(map(type, expected)), f"types: {differs}"
     extra = (

@@ -95,8 +95,13 @@ def call(macro: str, table: str, *, by_name: bool = False, ordered: bool = True)
     order = order if ordered else ""
     if macro == "split_of":  # of one value, where the others are of a table
         prompt = column["prompt"]
-        return f"SELECT split_of({prompt}, {arguments}) AS split, {prompt} AS p FROM query_table({table}) WHERE p IS NOT NULL {order}".strip()
+        return (
+            f"SELECT split_of({prompt}, {arguments}) AS split, {prompt} AS p FROM "
+            f"query_table({table}) WHERE p IS NOT NULL {order}"
+        ).strip()
     given = (
         [f"{role} := {column[role]}" for role in roles] if by_name or macro in ALWAYS_NAMED else []
     )
-    return f"FROM {macro}({', '.join([table, *given, *([arguments] if arguments else [])])}) {order}".strip()
+    return (
+        f"FROM {macro}({', '.join([table, *given, *([arguments] if arguments else [])])}) {order}"
+    ).strip()
