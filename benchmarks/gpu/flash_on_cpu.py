@@ -47,7 +47,7 @@ def flash_attention_forward(
     """
     assert cum_seq_q is not None, "dense attention is not what is meant here"
     assert cum_seq_k is not None
-    _check(query, key, value, cum_seq_q, cum_seq_k, max_q, max_k)
+    check(query, key, value, cum_seq_q, cum_seq_k, max_q, max_k)
     assert not dropout_p
     assert not return_debug_mask
     assert all(value is None for value in others.values()), others
@@ -89,7 +89,7 @@ def flash_attention_forward(
     return out, sums, seed, torch.zeros((), dtype=torch.uint64), torch.zeros(0)
 
 
-def _check(
+def check(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

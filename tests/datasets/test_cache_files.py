@@ -171,14 +171,14 @@ def broken_write(tables, features, path, fingerprint) -> None:
     WRITE(half(), features, path, fingerprint)
 
 
-WRITE = datasets_tables._write
+WRITE = datasets_tables.write_file
 
 
 def test_a_failure_leaves_no_half_of_a_cache_file(tmp_path, monkeypatch):
     dataset().save_to_disk(tmp_path / "data")
     ds = datasets.load_from_disk(tmp_path / "data")
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(datasets_tables, "_write", broken_write)
+    monkeypatch.setattr(datasets_tables, "write_file", broken_write)
     with pytest.raises(ZeroDivisionError):
         pmd.pairs(ds)
     monkeypatch.undo()

@@ -41,7 +41,7 @@ def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on(monkeypatch: pytest.MonkeyPatch, day: str) -> None:
-    monkeypatch.setattr(templates, "_today", lambda: datetime.date.fromisoformat(day))
+    monkeypatch.setattr(templates, "today", lambda: datetime.date.fromisoformat(day))
 
 
 def scores(folder: Path, **settings: Any) -> list[float]:

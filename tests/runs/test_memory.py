@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import prefmill as pm
-from prefmill import connection as _engine
+from prefmill import connection
 from prefmill.errors import BadArgument, BadInput
 from prefmill.runs import job
 
@@ -30,11 +30,11 @@ def pool(tmp_path_factory):
 
 @pytest.mark.parametrize(("megabytes", "most"), [(500, 1), (512, 1), (700, 1), (800, 2), (2000, 7)])
 def test_threads_have_room(megabytes, most, monkeypatch, tmp_path):
-    monkeypatch.setattr(_engine.os, "cpu_count", lambda: 64)
-    share = _engine.share_of(megabytes * 1_000_000)
-    con = _engine.connect(temp_dir=tmp_path, memory_bytes=share)
+    monkeypatch.setattr(connection.os, "cpu_count", lambda: 64)
+    share = connection.share_of(megabytes * 1_000_000)
+    con = connection.connect(temp_dir=tmp_path, memory_bytes=share)
     assert con.execute("SELECT current_setting('threads')").fetchall() == [(most,)]
-    con = _engine.connect(
+    con = connection.connect(
         temp_dir=tmp_path, memory_bytes=share, threads=3
     )  # who names a number has it
     assert con.execute("SELECT current_setting('threads')").fetchall() == [(3,)]
@@ -44,7 +44,7 @@ def test_a_limit_that_is_too_small_names_one_that_is_not(pool, tmp_path, monkeyp
     """The engine's share is made as small as a large input makes it; the limit of the hint then
     goes through.
     """
-    real = _engine.share_of
+    real = connection.share_of
     monkeypatch.setattr(
         job, "share_of", lambda size: real(size) if size > 600_000_000 else 3_000_000
     )
@@ -64,7 +64,7 @@ def test_a_limit_that_is_too_small_names_one_that_is_not(pool, tmp_path, monkeyp
 def test_a_full_temporary_folder_is_no_matter_of_the_limit():
     with (
         pytest.raises(BadInput, match="neither memory nor the temporary folder has room"),
-        _engine.memory_told("run", 1_000_000_000),
+        connection.memory_told("run", 1_000_000_000),
     ):
         raise duckdb.OutOfMemoryException(
             "Out of Memory Error: failed to offload data block (max_temp_directory_size)"

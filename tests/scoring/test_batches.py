@@ -53,7 +53,7 @@ def test_trap_11_positions_that_begin_behind_the_pad_token(tmp_path: Path) -> No
     tok = tiny.tokenizer()
     for pad, most in ((0, 65), (5, 60)):
         folder = tmp_path / str(pad)
-        config = tiny_models._encoder(tok, "roberta", max_position_embeddings=66, num_labels=1)
+        config = tiny_models.encoder(tok, "roberta", max_position_embeddings=66, num_labels=1)
         config.pad_token_id = pad
         torch.manual_seed(0)
         transformers.RobertaForSequenceClassification(config).eval().save_pretrained(folder)
@@ -148,7 +148,7 @@ def test_trap_13_invariant_scores_of_experts(family: str, budget: int, tmp_path:
     run alone, at widths of their own.
     """
     tok = tiny.tokenizer()
-    config = tiny_models._decoder(
+    config = tiny_models.decoder(
         tok,
         family,
         num_labels=1,

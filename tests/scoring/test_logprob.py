@@ -145,7 +145,7 @@ def test_trap_10_the_projection_in_pieces(places: int, monkeypatch: pytest.Monke
 def test_trap_10_models_that_scale_their_logits(scale: dict[str, float], tmp_path: Path) -> None:
     tok = tiny.tokenizer()
     name = "cohere" if "logit_scale" in scale else "granite"
-    config = tiny_models._decoder(tok, name, **scale)
+    config = tiny_models.decoder(tok, name, **scale)
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).eval().save_pretrained(tmp_path)
     tok.save_pretrained(tmp_path)

@@ -125,7 +125,7 @@ def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
         if path is None:
             table = pa.concat_tables([pa.Table.from_batches([], features.arrow_schema), *tables])
             return datasets.Dataset(table, info=info, split=ds.split, fingerprint=fingerprint)
-        _write(tables, features, path, fingerprint)
+        write_file(tables, features, path, fingerprint)
     return datasets.Dataset.from_file(str(path), info=info, split=ds.split)
 
 
@@ -196,7 +196,7 @@ def _cache_file(ds: Any, fingerprint: str) -> Path | None:
     return Path(ds.cache_files[0]["filename"]).parent / f"cache-{fingerprint}.arrow"
 
 
-def _write(tables: Iterable[pa.Table], features: Any, path: Path, fingerprint: str) -> None:
+def write_file(tables: Iterable[pa.Table], features: Any, path: Path, fingerprint: str) -> None:
     """An Arrow stream as `datasets` writes its own, there at once or not at all."""
     said = json.dumps({"info": {"features": features.to_dict()}, "fingerprint": fingerprint})
     schema = features.arrow_schema.with_metadata({"huggingface": said})

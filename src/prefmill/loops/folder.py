@@ -85,7 +85,7 @@ class RunFolder:
         if before:
             refuse_other(self.folder, before["decides"], self.decides)
             self.steps = before["steps"]
-        self._save()
+        self.save()
 
     def step(
         self,
@@ -113,7 +113,7 @@ class RunFolder:
             record = self._run(digest, outputs, work)
             self.ran.append(name)
         self.steps[name] = record
-        self._save()
+        self.save()
         return dict(record["figures"])
 
     def _run(
@@ -139,7 +139,7 @@ class RunFolder:
             return {**record, "taken_from": str(folder)}
         return None
 
-    def _save(self) -> None:
+    def save(self) -> None:
         content = {"version": VERSION, "decides": self.decides, "steps": self.steps}
         text = json.dumps(content, indent=1, ensure_ascii=False)
         whole.put_text(self.folder / "state.json", text)

@@ -28,7 +28,7 @@ _TAG = "PREFMILL_GOES_ON_HERE "
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
-def _today() -> datetime.date:
+def today() -> datetime.date:
     return datetime.date.today()
 
 
@@ -58,7 +58,7 @@ class ChatTemplate:
         self.own_code = (
             type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template
         )
-        self.date = date or _today()
+        self.date = date or today()
         self._compiled: Any = None
         self._takes_parts: bool | None = None
         if self.prints_date and self.own_code:

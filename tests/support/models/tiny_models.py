@@ -10,7 +10,7 @@ from typing import Any
 import tiny
 
 
-def _decoder(tok: Any, name: str, **more: Any) -> Any:
+def decoder(tok: Any, name: str, **more: Any) -> Any:
     from transformers import AutoConfig
 
     base: dict[str, Any] = {
@@ -29,7 +29,7 @@ def _decoder(tok: Any, name: str, **more: Any) -> Any:
     return AutoConfig.for_model(name, **{**base, **more})
 
 
-def _encoder(tok: Any, name: str, **more: Any) -> Any:
+def encoder(tok: Any, name: str, **more: Any) -> Any:
     from transformers import AutoConfig
 
     base: dict[str, Any] = {
@@ -52,15 +52,15 @@ def _encoder(tok: Any, name: str, **more: Any) -> Any:
 def config(family: str, tok: Any) -> Any:
     """The configuration of a tiny model of `family`."""
     if family == "llama":
-        return _decoder(tok, "llama")
+        return decoder(tok, "llama")
     if family == "qwen2":
-        return _decoder(tok, "qwen2")
+        return decoder(tok, "qwen2")
     if family == "qwen3":
-        return _decoder(tok, "qwen3", head_dim=8)
+        return decoder(tok, "qwen3", head_dim=8)
     if family == "mistral":
-        return _decoder(tok, "mistral", sliding_window=16, head_dim=8)
+        return decoder(tok, "mistral", sliding_window=16, head_dim=8)
     if family == "gemma2":
-        return _decoder(
+        return decoder(
             tok,
             "gemma2",
             head_dim=8,
@@ -84,7 +84,7 @@ def config(family: str, tok: Any) -> Any:
             initializer_range=0.2,
         )
     if family == "dynamic-rope":
-        return _decoder(
+        return decoder(
             tok,
             "llama",
             max_position_embeddings=48,
@@ -99,11 +99,9 @@ def config(family: str, tok: Any) -> Any:
             "short_factor": [1.0, 1.1],
             "long_factor": [2.0, 3.0],
         }
-        return _decoder(
-            tok, "llama", max_position_embeddings=1024, rope_parameters=rope, head_dim=4
-        )
+        return decoder(tok, "llama", max_position_embeddings=1024, rope_parameters=rope, head_dim=4)
     if family == "gpt-oss":  # attention sinks
-        return _decoder(
+        return decoder(
             tok,
             "gpt_oss",
             head_dim=4,
@@ -112,7 +110,7 @@ def config(family: str, tok: Any) -> Any:
             num_experts_per_tok=1,
         )
     if family == "qwen3-next":  # linear attention in every other layer
-        return _decoder(
+        return decoder(
             tok,
             "qwen3_next",
             head_dim=8,
@@ -127,9 +125,9 @@ def config(family: str, tok: Any) -> Any:
             linear_value_head_dim=8,
         )
     if family == "bert":
-        return _encoder(tok, "bert")
+        return encoder(tok, "bert")
     if family == "deberta-v2":
-        return _encoder(
+        return encoder(
             tok,
             "deberta-v2",
             relative_attention=True,
@@ -140,7 +138,7 @@ def config(family: str, tok: Any) -> Any:
             pooler_hidden_size=32,
         )
     if family == "modernbert":
-        return _encoder(tok, "modernbert", local_attention=16, global_attn_every_n_layers=2)
+        return encoder(tok, "modernbert", local_attention=16, global_attn_every_n_layers=2)
     raise KeyError(family)
 
 

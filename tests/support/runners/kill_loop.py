@@ -52,7 +52,7 @@ def life(folder: Path, dies: str = "", *, models: bool = False) -> int:
 
 
 def _mine(dies: str) -> None:
-    save = RunFolder._save
+    save = RunFolder.save
 
     def save_and_die(self: RunFolder) -> None:
         if self.ran and dies == "before":
@@ -61,7 +61,7 @@ def _mine(dies: str) -> None:
         if self.ran:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    RunFolder._save = save_and_die  # type: ignore[method-assign]
+    RunFolder.save = save_and_die  # type: ignore[method-assign]
 
 
 def ended(child: int) -> bool:
