@@ -29,6 +29,7 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 def today() -> datetime.date:
+    """The day that a template is told where nobody names one."""
     return datetime.date.today()
 
 
