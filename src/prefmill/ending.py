@@ -1,6 +1,4 @@
-"""How a command ends: in time after a signal, with its exit code, and with a word of the cause
-where that can be said.
-"""
+"""How a command ends: in time after a signal, with its exit code and a word of the cause."""
 
 from __future__ import annotations
 
@@ -22,26 +20,26 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_WORDS = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|os error (?:28|122|27)\b"
 )
+_ENGINES = ("duckdb", "_duckdb", "polars", "pyarrow")
+_MAKE_ROOM = "\nHint: free space there, or name another place: -o, --temp-dir."
 _signal: int | None = None
 
 
 def watch(abandon: Callable[[], object]) -> None:
-    """From here on SIGTERM ends this process with 143, and Ctrl-C with 130, at the latest a few
-    seconds later.
+    """From here on SIGTERM ends this process with 143, and Ctrl-C with 130, within seconds.
 
     Both raise in the main thread, which cleans up. Python lets them do so only between its own
-    steps, and a query may take
-    hours in one: then a thread, which the signal wakes at once, ends the process. To be called in
-    the main thread.
+    steps, and a query may take hours in one: then a thread, which the signal wakes at once, ends
+    the process, after `abandon`. To be called in the main thread.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    threading.Thread(
-        target=_end_in_time, args=(reading, abandon), name="prefmill-signals", daemon=True
-    ).start()
+    waiting = (reading, abandon)
+    name = "prefmill-signals"
+    threading.Thread(target=_end_in_time, args=waiting, name=name, daemon=True).start()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -53,9 +51,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def stopped() -> int | None:
-    """The exit code of the signal that came, whatever an engine made of the exception; None where
-    none came.
-    """
+    """The exit code of the signal that came, if one did, whatever an engine made of it."""
     return None if _signal is None else 128 + _signal
 
 
@@ -99,12 +95,8 @@ def say(text: str) -> None:
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError as error:
-        arguments = sys.argv[1:]
-        if (
-            "--json" in arguments
-            or "-" in arguments
-            or any(each.endswith("=-") for each in arguments)
-        ):
+        for_data = [each for each in sys.argv[1:] if each in ("--json", "-") or each.endswith("=-")]
+        if for_data:
             return
         with contextlib.suppress(OSError):
             print(f"{text}\nprefmill: {of_stream(error, '<stderr>')}", flush=True)
@@ -113,24 +105,15 @@ def say(text: str) -> None:
 def full_disk(error: BaseException) -> str | None:
     """What is said of an error that is a full disk, whoever raised it; None where it is none."""
     if isinstance(error, OSError) and error.errno in _FULL:
-        said = os.strerror(error.errno)
-        if (
-            error.filename is None and error.strerror == said
-        ):  # outputs are named by who writes them
-            return f"stdout or stderr: cannot be written; {said}."
+        words = os.strerror(error.errno)
+        if error.filename is None and error.strerror == words:
+            # Outputs are named by who writes them.
+            return f"stdout or stderr: cannot be written; {words}."
         place = error.filename or "a temporary file"  # Arrow has words of its own, and no name
-        hint = (
-            ""
-            if str(place).startswith("<")
-            else "\nHint: free space there, or name another place: -o, --temp-dir."
-        )
-        return f"{place}: cannot be written; {said}.{hint}"
-    if _FULL_WORDS.search(str(error)) and type(error).__module__.split(".")[0] in (
-        "duckdb",
-        "_duckdb",
-        "polars",
-        "pyarrow",
-    ):
+        hint = "" if str(place).startswith("<") else _MAKE_ROOM
+        return f"{place}: cannot be written; {words}.{hint}"
+    engine = type(error).__module__.split(".")[0]
+    if engine in _ENGINES and _FULL_WORDS.search(str(error)):
         first = str(error).strip().splitlines()[0]
-        return f"a file cannot be written; {first}\nHint: free space there, or name another place: -o, --temp-dir."
+        return f"a file cannot be written; {first}{_MAKE_ROOM}"
     return None

@@ -1,5 +1,4 @@
-"""What a forked process must not do: Polars waits for ever for threads that stayed behind in its
-parent.
+"""What a forked process must not do: Polars waits for ever for threads that its parent has.
 
 Every entry that computes calls `refuse_fork` first. Whether the threads are there cannot be asked.
 If this module was loaded before the fork, it saw them in the parent. Else a small query is tried in
@@ -36,12 +35,9 @@ def _pool_runs() -> bool | None:
 
 
 def _is_of_pool(name: bytes) -> bool:
-    """Whether a thread of this name does Polars' work; others of Polars' threads are there before
-    any query.
-    """
-    return name.startswith(b"async-executor") or (
-        name.startswith(b"polars-") and name[7:8].isdigit()
-    )
+    """Whether a thread of this name does Polars' work; others are there before any query."""
+    numbered = name.startswith(b"polars-") and name[7:8].isdigit()
+    return numbered or name.startswith(b"async-executor")
 
 
 def _read(path: str) -> bytes:
@@ -50,9 +46,7 @@ def _read(path: str) -> bytes:
 
 
 def _looks_forked() -> bool:
-    """Whether this process runs its parent's program without having started it: a fork, or a
-    program that calls itself.
-    """
+    """Whether this process runs its parent's program: a fork, or a program that calls itself."""
     try:
         mine, parents = (_read(f"/proc/{process}/cmdline") for process in ("self", os.getppid()))
     except OSError:
@@ -109,7 +103,8 @@ def refuse_fork(where: str) -> None:
     """Raise `BadArgument` where a query of Polars would wait for ever."""
     if lost_threads():
         raise BadArgument(
-            f"{where}: this process was forked after Polars had been used, and Polars' threads did not come along;"
-            " got a forked process, expected one that was started.",
-            hint="call it in the main process, or start workers with the method 'spawn' (multiprocessing.get_context('spawn')).",
+            f"{where}: this process was forked after Polars had been used, and Polars' threads did"
+            " not come along; got a forked process, expected one that was started.",
+            hint="call it in the main process, or start workers with the method 'spawn'"
+            " (multiprocessing.get_context('spawn')).",
         )

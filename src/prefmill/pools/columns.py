@@ -54,4 +54,4 @@ def _is_text(kind: pa.DataType) -> bool:
     types = pa.types
     if types.is_list(kind) or types.is_large_list(kind):
         return bool(types.is_struct(kind.value_type))
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind)
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind))

@@ -438,11 +438,15 @@ def by_length(columns: Columns) -> Any:
 
 
 def _no_dpo(chosen: Conversation, rejected: Conversation) -> str | None:
-    """Why TRL's DPO would train on something else than the two conversations; None: it would
-    not.
-    """
+    """Why TRL's DPO would train on something else than the two conversations, if it would."""
     if chosen.prompt != rejected.prompt:
-        return "has sides that are whole conversations with different prompts; DPO needs one prompt for both."
+        return (
+            "has sides that are whole conversations with different prompts;"
+            " DPO needs one prompt for both."
+        )
     if chosen.continues or rejected.continues:
-        return "has a prompt that ends in an assistant's message, which TRL's DPO would close; expected one that ends in a user's."
+        return (
+            "has a prompt that ends in an assistant's message, which TRL's DPO would close;"
+            " expected one that ends in a user's."
+        )
     return None

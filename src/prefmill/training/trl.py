@@ -1,5 +1,6 @@
-"""What is between us and TRL: loading a model to train, its settings, LoRA, and saving what came
-out. Torch and TRL load here only.
+"""What is between us and TRL: a model to train, its configuration, LoRA, and saving.
+
+Torch and TRL load here only.
 """
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import math
 import os
 import random
 import time
@@ -21,12 +23,13 @@ from prefmill.errors import AccountingError, BadInput, MissingPackage
 from prefmill.progress import Progress
 from prefmill.training.settings import TrainSettings
 
-# What an encoder reads for a prompt and its completion: [CLS] prompt [SEP] completion [SEP], one
-# segment.
-ENCODER_TEMPLATE = "{{ cls_token }}{% for message in messages %}{{ message['content'] }}{{ sep_token }}{% endfor %}"
-_CHECKPOINTED = (
-    1_000_000_000  # parameters from which a GPU keeps fewer activations and computes them again
+#: What an encoder reads: [CLS] prompt [SEP] completion [SEP], one segment.
+ENCODER_TEMPLATE = (
+    "{{ cls_token }}{% for message in messages %}"
+    "{{ message['content'] }}{{ sep_token }}{% endfor %}"
 )
+#: Parameters from which a GPU keeps fewer activations and computes them again.
+_CHECKPOINTED = 1_000_000_000
 
 Kind = Literal["reward", "causal"]
 
@@ -62,32 +65,21 @@ def trl() -> Any:
 
 @contextmanager
 def training(seed: int, *, lora: bool = False) -> Iterator[None]:
-    """Seeds, silence, and afterwards everything as it was: the caller's random numbers, warnings,
-    bars and log levels are not ours.
+    """Seeds, and silence; afterwards everything is as it was.
+
+    The caller's random numbers, warnings, bars and log levels are not ours.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     trl()
     if lora and importlib.util.find_spec("peft") is None:
         raise MissingPackage.for_extra("train: lora_rank", "peft", "lora")
-    import datasets
     import numpy as np
     import torch
     from transformers import set_seed
-    from transformers.utils import logging as theirs
 
-    states = random.getstate(), np.random.get_state()
-    level, bars = theirs.get_verbosity(), datasets.are_progress_bars_disabled()
-    levels = {name: logging.getLogger(name).level for name in ("trl", "accelerate", "datasets")}
-    theirs_bars = theirs.is_progress_bar_enabled()
-    no_tqdm = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    theirs.set_verbosity(logging.ERROR)
-    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
-    datasets.disable_progress_bars()
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(), warnings.catch_warnings():
+        with _silence(), torch.random.fork_rng(), warnings.catch_warnings():
             # TRL 1.16 itself uses the old names of options that Transformers 5.23 renamed.
             warnings.filterwarnings(
                 "ignore", r"`(is_)?gradient_checkpointing(_\w+)?` is deprecated", FutureWarning
@@ -95,19 +87,40 @@ def training(seed: int, *, lora: bool = False) -> Iterator[None]:
             set_seed(seed)
             yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        theirs.set_verbosity(level)
-        if theirs_bars:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No bars and no notes of the libraries."""
+    import datasets
+    from transformers.utils import logging as theirs
+
+    loggers = [logging.getLogger(name) for name in ("trl", "accelerate", "datasets")]
+    levels = [logger.level for logger in loggers]
+    verbosity, tqdm = theirs.get_verbosity(), os.environ.get("TQDM_DISABLE")
+    bars, no_bars = theirs.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
+    os.environ["TQDM_DISABLE"] = "1"
+    theirs.set_verbosity(logging.ERROR)
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
+    datasets.disable_progress_bars()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(verbosity)
+        if bars:
             theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
-        if not bars:
+        if not no_bars:
             datasets.enable_progress_bars()
-        for name, before in levels.items():
-            logging.getLogger(name).setLevel(before)
-        if no_tqdm is None:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if tqdm is None:
             del os.environ["TQDM_DISABLE"]
         else:
-            os.environ["TQDM_DISABLE"] = no_tqdm
+            os.environ["TQDM_DISABLE"] = tqdm
 
 
 def load(
@@ -119,10 +132,9 @@ def load(
     lora: bool,
     trust_remote_code: bool = False,
 ) -> Trainee:
-    """The model to train, in float32 (with LoRA on CUDA in bfloat16), with a new head if it is to
-    be a reward model and has none.
+    """The model to train, in float32 (with LoRA on CUDA in bfloat16).
 
-    A reward model gets a pad token of its own: where pad and end are one token, the token that
+    It has a new head if it is to be a reward model and has none. A reward model gets a pad token of its own: where pad and end are one token, the token that
     Transformers scores is the one before it.
     """
     import torch
@@ -133,7 +145,7 @@ def load(
     models.config_of(folder, trust_remote_code=trust_remote_code, where="train")
     tokenizer = models.load_tokenizer(folder, trust_remote_code=trust_remote_code, where="train")
     on_gpu = models.pick_device(device).type == "cuda"
-    found = models.weights(
+    weights = models.weights(
         folder,
         kind,
         dtype=torch.bfloat16 if on_gpu and lora else torch.float32,
@@ -141,17 +153,15 @@ def load(
         where="train",
         new_head=kind == "reward",
     )
-    if (
-        tokenizer.is_fast
-    ):  # some tokenizers come with a short limit of their own and would cut texts silently
+    # Some tokenizers come with a short limit of their own and would cut texts silently.
+    if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     if kind == "reward":
-        found.config.problem_type = (
-            "regression"  # servers put other single outputs through a sigmoid
-        )
-        _own_pad_token(found, tokenizer)
-    return Trainee(found, tokenizer, folder)
+        # Servers put other single outputs through a sigmoid.
+        weights.config.problem_type = "regression"
+        _own_pad_token(weights, tokenizer)
+    return Trainee(weights, tokenizer, folder)
 
 
 def _own_pad_token(model: Any, tokenizer: Any) -> None:
@@ -165,8 +175,9 @@ def _own_pad_token(model: Any, tokenizer: Any) -> None:
 def configuration(
     kind: Any, wanted: TrainSettings, folder: Path, rows: int, model: Any, **more: Any
 ) -> Any:
-    """The configuration of one of TRL's trainers: no checkpoints, no reports elsewhere, rows of
-    like length together.
+    """The configuration of one of TRL's trainers.
+
+    No checkpoints, no reports elsewhere, rows of like length together.
     """
     from prefmill.models.loading import pick_device
 
@@ -198,8 +209,9 @@ def configuration(
 
 
 def lora_of(wanted: TrainSettings, kind: Kind) -> Any:
-    """The adapter's configuration: every linear layer, alpha twice the rank; None without a rank
-    (`training` asks for the package).
+    """The adapter's configuration: every linear layer, alpha twice the rank; None without a rank.
+
+    `training` asks for the package.
     """
     if wanted.lora_rank is None:
         return None
@@ -215,43 +227,41 @@ def lora_of(wanted: TrainSettings, kind: Kind) -> Any:
 
 
 def fit(trainer: Any, rows: int, tell: Progress) -> Trained:
-    """Train on all `rows`, telling how it goes. Raises `BadInput` where the loss is no number any
-    more.
+    """Train on all `rows`, telling how it goes.
+
+    Raises `BadInput` where the loss is not a number any more.
     """
     from transformers import PrinterCallback, TrainerCallback
 
-    if (
-        len(trainer.train_dataset) != rows
-    ):  # what is too long has been left out, and counted, before
-        raise AccountingError(f"train: TRL kept {len(trainer.train_dataset)} of {rows} rows.")
+    kept = len(trainer.train_dataset)
+    if kept != rows:  # what is too long has been left out, and counted, before
+        raise AccountingError(f"train: TRL kept {kept} of {rows} rows.")
 
     losses: list[tuple[int, float]] = []
 
     class Told(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            logs = more["logs"]
-            if "loss" in logs:
-                losses.append((int(state.global_step), float(logs["loss"])))
-                if not abs(losses[-1][1]) < float("inf"):
-                    raise BadInput(
-                        f"train: the loss is no number at step {state.global_step}; got {losses[-1][1]}.",
-                        hint="a smaller --learning-rate.",
-                    )
+            if "loss" not in more["logs"]:
+                return
+            step, loss = int(state.global_step), float(more["logs"]["loss"])
+            losses.append((step, loss))
+            if not math.isfinite(loss):
+                raise BadInput(
+                    f"train: the loss is no number at step {step}; got {loss}.",
+                    hint="a smaller --learning-rate.",
+                )
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            step, steps = state.global_step, state.max_steps
             loss = f", loss {losses[-1][1]:.3f}" if losses else ""
-            tell(
-                f"step {state.global_step:,} of {state.max_steps:,}{loss}",
-                state.global_step / state.max_steps,
-            )
+            tell(f"step {step:,} of {steps:,}{loss}", step / steps)
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Told())
     started = time.perf_counter()
     done = trainer.train()
-    last = [loss for step, loss in losses if step > 0.9 * done.global_step] or [
-        float(done.training_loss)
-    ]
+    last = [loss for step, loss in losses if step > 0.9 * done.global_step]
+    last = last or [float(done.training_loss)]
     return Trained(
         steps=int(done.global_step),
         epochs=round(float(trainer.state.epoch), 4),
@@ -264,7 +274,8 @@ def fit(trainer: Any, rows: int, tell: Progress) -> Trained:
 
 def save(trainer: Any, tokenizer: Any, folder: Path) -> None:
     """Weights (an adapter merged into them) as safetensors, and the tokenizer with its template.
-    Nothing else of the trainer.
+
+    Nothing else of the trainer is kept.
     """
     import torch
 
@@ -273,9 +284,8 @@ def save(trainer: Any, tokenizer: Any, folder: Path) -> None:
         model = model.merge_and_unload()
     model.eval()
     with torch.no_grad():
-        broken = [
-            name for name, weights in model.named_parameters() if not torch.isfinite(weights).all()
-        ]
+        parameters = model.named_parameters()
+        broken = [name for name, weights in parameters if not torch.isfinite(weights).all()]
     if broken:
         raise BadInput(
             f"train: the weights {broken[:2]} are no numbers any more; expected finite ones.",
@@ -287,30 +297,26 @@ def save(trainer: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def stop_ids(tokenizer: Any, known: int | Sequence[int] | None) -> list[int]:
-    """The tokens that end an answer: those `known`, the tokenizer's end, and what its chat template
-    puts behind an assistant's message.
+    """The tokens that end an answer.
+
+    They are those `known`, the tokenizer's end, and what its chat template puts after an
+    assistant's message.
     """
-    found = [known] if isinstance(known, int) else list(known or [])
+    stops = [known] if isinstance(known, int) else list(known or [])
     if tokenizer.eos_token_id is not None:
-        found.append(tokenizer.eos_token_id)
+        stops.append(tokenizer.eos_token_id)
     if tokenizer.chat_template:
-        said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "prefmill"}]
-        tail = tokenizer.apply_chat_template(said, tokenize=False).rpartition("prefmill")[2]
+        talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "prefmill"}]
+        tail = tokenizer.apply_chat_template(talk, tokenize=False).rpartition("prefmill")[2]
         special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-        ends = [
-            token
-            for token in tokenizer(tail, add_special_tokens=False)["input_ids"]
-            if token in special
-        ]
-        found += ends[:1]
-    return list(dict.fromkeys(found))
+        tokens = tokenizer(tail, add_special_tokens=False)["input_ids"]
+        stops += [token for token in tokens if token in special][:1]
+    return list(dict.fromkeys(stops))
 
 
 def refuse_rows(rows: int, where: str, dropped: Mapping[str, int]) -> None:
     """Raise `BadInput` where nothing is left to train on."""
     if not rows:
-        reasons = (
-            ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
-            or "the input has no rows"
-        )
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+        reasons = reasons or "the input has no rows"
         raise BadInput(f"{where}: nothing to train on; got 0 usable rows ({reasons}).")
