@@ -114,16 +114,28 @@ def test_conversations_stay_conversations(tmp_path):
     )
 
 
+def best_against_worst(pool, k: int, least: str = "none"):
+    """What `best --format pairs` was: each of the k best against the worst of its prompt."""
+    plan = pm.Pairs(
+        strategy="all",
+        top_k=k,
+        bottom_k=1,
+        chosen_min=None if least == "none" else float(least),
+        rejected_below=None,
+    )
+    target = pool.parent / "pairs.parquet"
+    pm.run(plan, pool, target, overwrite=True)
+    return pl.read_parquet(target)
+
+
 def test_each_of_the_best_against_the_worst(pool):
-    out = best(pool, "-k", "2", "--format", "pairs")
+    out = best_against_worst(pool, 2)
     assert out.rows() == [
         ("p", "b", "a", 3.0, 1.0),
         ("p", "c", "a", 2.0, 1.0),
         ("q", "y", "x", 2.5, 2.0),
     ]
-    assert best(pool, "--format", "pairs", "--min-score", "2.6").rows() == [
-        ("p", "b", "a", 3.0, 1.0)
-    ]
+    assert best_against_worst(pool, 1, "2.6").rows() == [("p", "b", "a", 3.0, 1.0)]
 
 
 def test_the_aggregated_score_stands_beside_the_row_s_own(tmp_path):
@@ -198,14 +210,14 @@ def test_pairs_without_contrast_have_a_hint_too(tmp_path):
         tmp_path / "pool.parquet"
     )
     done = prefmill(
-        "best",
+        "pairs",
         tmp_path / "pool.parquet",
         "-o",
         tmp_path / "out.parquet",
-        "--format",
-        "pairs",
-        "--min-score",
+        "--chosen-min",
         "-1.5",
+        "--rejected-below",
+        "none",
     )
     assert done.returncode == 1
     assert "2 of 2 rows dropped as single_completion" in done.stderr
@@ -259,14 +271,7 @@ def test_whole_rows_keep_every_column_whatever_its_name_and_type(tmp_path):
         (["--format", "trl"], "got 'trl' for picks"),
         (["--format", "pool", "--chat"], "'pool' leaves every column as it is"),
         (["--format", "pool", "--keep", "model"], "keeps every column"),
-        (
-            ["--format", "pairs", "--pick", "random"],
-            "expected pick best, scope prompt, stages all, no length control",
-        ),
-        (
-            ["--format", "pairs", "--scope", "pool"],
-            "expected pick best, scope prompt, stages all, no length control",
-        ),
+        (["--format", "pairs"], "'pairs'"),
         (["--format", "messages", "--keep", "modell"], "modell"),
     ],
 )
@@ -344,6 +349,3 @@ def test_dry_run(pool):
         assert "[best_of]" in done.stdout
         assert "k = 3" in done.stdout
         assert words in done.stdout
-    done = prefmill("best", pool, "--dry-run", "-k", "3", "--format", "pairs")
-    assert "[pairs]" in done.stdout
-    assert "top_k = 3" in done.stdout

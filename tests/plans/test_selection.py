@@ -316,17 +316,6 @@ def test_files_formats_and_the_report_of_the_command(tmp_path):
             done = command("best", tmp_path / "pool.parquet", "-o", out, "--length-control", *more)
             assert done.exit_code == 0, done.stderr
             assert pl.read_parquet(out).columns == columns
-    with pytest.raises(BadArgument, match="no length control"):
-        command(
-            "best",
-            tmp_path / "pool.parquet",
-            "-o",
-            out,
-            "--length-control",
-            "--format",
-            "pairs",
-            "--overwrite",
-        )
     (tmp_path / "plan.toml").write_text("[best_of]\nlength_control = true\n")
     command(
         "best",
@@ -416,7 +405,6 @@ def test_plans_keep_their_hash_and_go_round():
             ["--pick", "rso", "--scope", "pool"],
             "pick 'rso' accepts inside a prompt; got scope 'pool', expected 'prompt'",
         ),
-        (["--format", "pairs", "--pick", "rso"], "expected pick best"),
     ],
 )
 def test_what_is_refused(args, words, tmp_path):

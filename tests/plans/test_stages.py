@@ -144,7 +144,8 @@ def test_pairs_for_dpo_from_the_same_pool(stages, by):
         for s in (3, 4, 5, 6)
     ]
     assert len({tuple(texts) for texts in other}) > 1
-    again = run(stages, "best", "--format", "pairs", "--engine", by)
+    ends = ("--strategy", "all", "--top-k", "1", "--bottom-k", "1", "--no-thresholds")
+    again = run(stages, "pairs", *ends, "--engine", by)
     assert again.rows() == best_worst.select(columns[:5]).rows()
 
 

@@ -76,8 +76,7 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
 """
     card: ClassVar[str] = "best-of-K completions"
     layouts: ClassVar[str] = (
-        "pool (every column, and the rank), prompt-completion, messages, "
-        "pairs (best against worst).  [default: pool]"
+        "pool (every column, and the rank), prompt-completion, messages.  [default: pool]"
     )
     role_names: ClassVar[tuple[str, ...]] = (*COMMON_ROLES, "stage")
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from prefmill.errors import BadArgument
 from prefmill.rules.rows import dropped, rows_in, standing
-from prefmill.table.numbers import number, rounded
+from prefmill.table.numbers import number, plain_zero, rounded
 from prefmill.table.report import PairReport
 
 Method = Literal["centered", "grpo", "rloo", "rank"]
@@ -93,7 +93,7 @@ def _check(kind: str, epsilon: float, weighted: bool, by_logprob: bool) -> None:
 def _by_rank(q: pl.Expr) -> pl.Expr:
     """The average rank, scaled so that the worst is -1 and the best 1; equal scores share it."""
     n = q.count().cast(pl.Float64)
-    scaled = rounded((2 * q.rank("average") - n - 1) / (n - 1)) + 0.0
+    scaled = plain_zero(rounded((2 * q.rank("average") - n - 1) / (n - 1)))
     return pl.when(q.is_not_null()).then(pl.when(n > 1).then(scaled).otherwise(0.0))
 
 
@@ -109,7 +109,9 @@ def _plain(q: pl.Expr, kind: str, over: str | Sequence[str], epsilon: float) -> 
         "rloo": gap * n / (n - 1),
     }[kind]
     flat = q.min().over(over) == q.max().over(over)
-    return pl.when(q.is_not_null()).then(pl.when(flat).then(0.0).otherwise(rounded(result) + 0.0))
+    return pl.when(q.is_not_null()).then(
+        pl.when(flat).then(0.0).otherwise(plain_zero(rounded(result)))
+    )
 
 
 def _under_policy(q: pl.Expr, w: pl.Expr, kind: str, logs: bool, epsilon: float) -> pl.Expr:
@@ -135,7 +137,9 @@ def _under_policy(q: pl.Expr, w: pl.Expr, kind: str, logs: bool, epsilon: float)
     }[kind]
     flat = q.min() == q.max()
     known = q.is_not_null() & (pl.lit(True) if logs else w.max() > 0)
-    return pl.when(known).then(pl.when(flat | alone).then(0.0).otherwise(rounded(result) + 0.0))
+    return pl.when(known).then(
+        pl.when(flat | alone).then(0.0).otherwise(plain_zero(rounded(result)))
+    )
 
 
 def alike(candidates: pl.LazyFrame) -> pl.LazyFrame:

@@ -10,7 +10,7 @@ import polars as pl
 
 from prefmill.rules.rows import standing
 from prefmill.table.chance import message_keys
-from prefmill.table.numbers import rounded
+from prefmill.table.numbers import plain_zero, rounded
 
 
 def characters(completion: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -57,7 +57,7 @@ def adjusted(
 ) -> pl.LazyFrame:
     """The candidates at or above `min_score`, each with its residual after length as _score."""
     gap = (pl.col("_length").cast(pl.Float64) - pl.col("mean")) * pl.col("slope") * 0.001
-    residual = rounded(pl.col("_score") - gap) + 0.0
+    residual = plain_zero(rounded(pl.col("_score") - gap))
     rows = measured.join(fit, how="cross")
     if min_score is not None:
         rows = rows.filter(pl.col("_score") >= min_score)

@@ -14,6 +14,7 @@ import polars as pl
 from prefmill.errors import BadArgument
 from prefmill.rules.rows import drawn, dropped, in_rank_order, rows_in, standing
 from prefmill.table.chance import mix32, mix32_array
+from prefmill.table.numbers import plain_zero
 from prefmill.table.report import PairReport
 
 
@@ -207,7 +208,7 @@ def rank_in(score: pl.Expr, *over: str | pl.Expr) -> pl.Expr:
             "rank_in: no column to group by; got none, expected for example 'prompt'."
         )
     groups = [pl.col(name) if isinstance(name, str) else name for name in over]
-    value = score.cast(pl.Float64) + 0.0  # a plain zero, also of -0.0
+    value = plain_zero(score.cast(pl.Float64))
     usable = pl.when(value.is_finite(), *(group.is_not_null() for group in groups)).then(value)
     ranked = usable.count().over(groups).cast(pl.Int64)
     return (ranked - usable.rank("ordinal").over(groups).cast(pl.Int64) + 1).alias("rank")

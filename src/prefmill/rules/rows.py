@@ -16,7 +16,7 @@ import polars.selectors as cs
 from prefmill.errors import BadArgument, BadScore
 from prefmill.table.chance import prompt_hash
 from prefmill.table.messages import is_json_text, is_text
-from prefmill.table.numbers import number, rounded
+from prefmill.table.numbers import number, plain_zero, rounded
 from prefmill.table.roles import Rows
 
 _UNUSABLE = ("null_prompt", "null_completion", "null_score", "bad_score", "non_finite_score")
@@ -70,8 +70,7 @@ def judged(
         ),
         "_has_completion": present("_completion", roles.completion),
         "_null_score": pl.any_horizontal(pl.col(name).is_null() for name in scores),
-        # Adding 0.0 makes -0.0 a plain zero, so that the two rank as equals.
-        "_value": value + 0.0,
+        "_value": plain_zero(value),
     }
     if roles.id:
         by_bytes = schema["_id"] == pl.Categorical or isinstance(schema["_id"], pl.Enum)

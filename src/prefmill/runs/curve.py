@@ -28,7 +28,7 @@ from prefmill.rules.rows import check_types, drawn, dropped, numbered, rows_in, 
 from prefmill.runs.job import Reading, opened
 from prefmill.table.chance import mix32_array
 from prefmill.table.fits import fits_schema
-from prefmill.table.numbers import rounded
+from prefmill.table.numbers import plain_zero, rounded
 from prefmill.table.roles import Inputs, RoleNames
 
 Floats = npt.NDArray[np.float64]
@@ -262,7 +262,7 @@ def _points(pools: pl.DataFrame, k: int | None, resamples: int, level: float) ->
     }
     numbers = [name for name, dtype in _COLUMNS.items() if dtype == pl.Float64]
     made = pl.DataFrame(columns, schema=_COLUMNS).with_columns(
-        rounded(pl.col(numbers).fill_nan(None)) + 0.0
+        plain_zero(rounded(pl.col(numbers).fill_nan(None)))
     )
     return made.insert_column(0, pools["_by"].head(1).new_from_index(0, most))
 

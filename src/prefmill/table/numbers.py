@@ -38,3 +38,14 @@ def rounded(value: pl.Expr) -> pl.Expr:
     # Polars divides by a constant by multiplying with its reciprocal; the last rounding takes off
     # what that adds.
     return pl.when(value.abs() < 4e6).then((whole / 1e9).round(9, mode=away)).otherwise(value)
+
+
+def plain_zero(value: pl.Expr) -> pl.Expr:
+    """`value` with 0.0 for -0.0, so that zero has one sign in ranks and in what is written.
+
+    Polars takes `+ 0.0` for nothing to do, and leaves -0.0.
+
+    >>> pl.select(plain_zero(pl.lit(pl.Series([-0.0, 1.0])))).to_series().to_list()
+    [0.0, 1.0]
+    """
+    return pl.when(value == 0).then(0.0).otherwise(value)

@@ -175,11 +175,8 @@ class Roles:
         >>> Roles.resolve(["question", "rank"], required=("prompt",))
         Roles(prompt='question')
         """
-        given: dict[str, str | Sequence[str]] = {
-            role: column
-            for role, column in (named or {}).items()
-            if column  # type: ignore[misc]
-        }
+        wanted: Mapping[str, str | Sequence[str]] = named or {}  # type: ignore[assignment]
+        given = {role: column for role, column in wanted.items() if column}
         twice = sorted({name for name in columns if list(columns).count(name) > 1})
         if twice:
             raise BadArgument(
