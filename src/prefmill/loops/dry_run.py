@@ -21,7 +21,6 @@ from prefmill.loops.loop import decided, read
 from prefmill.loops.parts import Parts
 from prefmill.loops.prompts import DividedPrompts, load_prompts
 from prefmill.loops.recipe import Recipe
-from prefmill.plans import BestOf, Pairs
 from prefmill.sampling import LocalSampler
 from prefmill.sampling.seeds import draws_of
 
@@ -177,7 +176,7 @@ class _Stages:
 
     def _trained(self, stage: int) -> Planned:
         options, prompts = self.recipe.train.options, self.prompts.train.height
-        rows = _rows(self.recipe, prompts, self._each * (stage + 1))
+        rows = self.recipe.select.plan.most_rows(prompts, self._each * (stage + 1))
         epochs, updates = options.get("epochs", 1), options.get("steps")
         tokens = None
         if rows is not None and not updates:
@@ -200,24 +199,6 @@ class _Stages:
         """Of an answer."""
         sampler = policy_sampler(self.recipe.policy.model, self.recipe.sample.sampler)
         return int(sampler.max_new_tokens)
-
-
-def _rows(recipe: Recipe, prompts: int, k: int) -> int | None:
-    """Rows (or pairs) that selection gives at most, of `k` answers to each prompt."""
-    plan = recipe.select.plan
-    if isinstance(plan, BestOf):
-        return min(prompts * k, plan.k * (prompts if plan.scope == "prompt" else 1))
-    assert isinstance(plan, Pairs)
-    pairs = {
-        "best_worst": 1,
-        "best_random": 1,
-        "best_rest": k - 1,
-        "adjacent": k - 1,
-        "all": k * (k - 1) // 2,
-    }
-    bounds = [pairs.get(plan.strategy), plan.max_pairs_per_prompt]
-    known = [bound for bound in bounds if bound is not None]
-    return prompts * min(known) if known else None
 
 
 def _prompt_tokens(

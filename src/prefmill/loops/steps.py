@@ -23,7 +23,6 @@ from prefmill.loops.prompts import DividedPrompts
 from prefmill.loops.recipe import Recipe
 from prefmill.loops.report import write_report
 from prefmill.loops.serving import served
-from prefmill.plans import BestOf
 from prefmill.progress import Progress
 from prefmill.runs.run import run
 from prefmill.runs.sample import sample
@@ -202,7 +201,7 @@ class LoopSteps:
 
         def work() -> Mapping[str, Any]:
             cut_off = _finished(pool, candidates) if finished else 0
-            picks = isinstance(plan, BestOf)
+            picks = plan.layout == "pool"
             columns = ("prompt", "completion", "score", "id", "stage")
             report = run(
                 plan,

@@ -198,6 +198,15 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
             length="fit" if self.length_control else "",
         )
 
+    def most_rows(self, prompts: int, answers: int) -> int:
+        """How many rows come out at most, of so many answers to each prompt.
+
+        >>> BestOf(k=2).most_rows(10, 4), BestOf(k=2, scope="pool").most_rows(10, 4)
+        (20, 2)
+        """
+        pools = prompts if self.scope == "prompt" else 1
+        return min(prompts * answers, self.k * pools)
+
     def notes(self, asked: FeedbackPlan, report: PairReport, scale: Scale) -> list[str]:
         """What people are told about numbers in units of the score."""
         if self.pick != "rso" or scale.low is None or scale.high is None:

@@ -235,6 +235,10 @@ class FeedbackPlan(Plan):
         steps = (*self.candidates(roles), *self.steps(roles))
         return Program(self.rows(roles), steps, self.output(roles))
 
+    def most_rows(self, prompts: int, answers: int) -> int | None:
+        """How many rows come out at most, of so many answers to each prompt; None: unknown."""
+        return prompts * answers
+
     def hint(self, report: PairReport, scale: tuple[float, float]) -> str:
         """What a person can do when nothing came out, because of this plan; "" if that is unknown.
 

@@ -152,3 +152,21 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
             scale=Step("scale", "limits.group_scale", ("groups",)),
             proposals=proposals,
         )
+
+    def most_rows(self, prompts: int, answers: int) -> int | None:
+        """How many pairs come out at most, of so many answers to each prompt; None: unknown.
+
+        >>> Pairs(strategy="all").most_rows(10, 4), Pairs().most_rows(10, 4)
+        (60, 10)
+        """
+        one_against_others = answers - 1
+        proposed = {
+            "best_worst": 1,
+            "best_random": 1,
+            "best_rest": one_against_others,
+            "adjacent": one_against_others,
+            "all": answers * one_against_others // 2,
+        }
+        bounds = (proposed.get(self.strategy), self.max_pairs_per_prompt)
+        known = [bound for bound in bounds if bound is not None]
+        return prompts * min(known) if known else None
