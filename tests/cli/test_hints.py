@@ -361,7 +361,7 @@ def test_progress_names_what_is_left(monkeypatch):
 
     out = Terminal()
     monkeypatch.setattr(sys, "stderr", out)
-    monkeypatch.setattr(show, "_console", lambda: Console(file=out, force_terminal=True, width=120))
+    monkeypatch.setattr(show, "console", lambda: Console(file=out, force_terminal=True, width=120))
     with show.progress(quiet=False) as tell:
         tell("reading", 0.5)
     text = out.getvalue()

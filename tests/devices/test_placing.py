@@ -205,7 +205,7 @@ def test_memory_is_given_back_when_the_failed_pass_is_gone(
 
 def test_the_parity_model_runs_on_the_cpu_unless_told() -> None:
     """The server fills the GPU: before, the model was loaded next to it."""
-    import prefmill.cli.scorers as command
+    import prefmill.cli.score as command
 
     def parity_of(**given: Any) -> RewardModel:
         options: dict[str, Any] = dict.fromkeys([*command._ALL, "combine"])

@@ -10,7 +10,7 @@ import typer
 
 from prefmill.cli.app import add_command
 from prefmill.cli.options import AsJson, EngineReading, Inputs
-from prefmill.cli.plans import plan_of, plan_parameters
+from prefmill.cli.select import plan_of, plan_parameters
 from prefmill.cli.texts import print_json, roles_given
 from prefmill.plans import Pairs
 

@@ -67,7 +67,7 @@ def curve(options: CurveOptions) -> None:
     refuse_two_on_stdout(options)
     reading = options.reading()
     output, plot, overwrite = options.output, options.plot, options.overwrite
-    from prefmill.cli import show
+    from prefmill.cli import tables
     from prefmill.disk.hidden import sweep
     from prefmill.runs.curve import curve as draw
     from prefmill.writers import write as writers
@@ -96,7 +96,7 @@ def curve(options: CurveOptions) -> None:
     if options.as_json:
         print_json(curves.as_json())
     if not options.quiet:
-        show.curve(curves)
+        tables.curve(curves)
     if not points.height:
         raise BadInput(
             "curve: no row has a usable score.",

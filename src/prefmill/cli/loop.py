@@ -66,7 +66,7 @@ def loop(  # one option a line: this is the manual
     # Waiting threads of torch spin by default: beside other work on the same cores a run then takes
     # ten times as long (measured).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from prefmill.cli import show
+    from prefmill.cli import show, tables
     from prefmill.loops.dry_run import explain
     from prefmill.loops.loop import loop as run
     from prefmill.loops.recipe import read_recipe
@@ -101,4 +101,4 @@ def loop(  # one option a line: this is the manual
     if as_json:
         print_json(report.as_json())
     if not quiet:
-        show.looped(report)
+        tables.looped(report)

@@ -102,7 +102,7 @@ def sample(options: SampleOptions) -> None:
     --concurrency 64
     """
     quiet_threads()
-    from prefmill.cli import show
+    from prefmill.cli import show, tables
     from prefmill.runs.sample import CHUNK_ROWS
     from prefmill.runs.sample import sample as run
 
@@ -124,7 +124,7 @@ def sample(options: SampleOptions) -> None:
             **options.picked(*names),
             **options.reading(),
         )
-    finish(report, options, show.sampled)
+    finish(report, options, tables.sampled)
 
 
 def _sampler(options: SampleOptions) -> Any:

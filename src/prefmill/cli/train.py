@@ -78,7 +78,7 @@ def train_reward(options: TrainOptions) -> None:
     pairs-test.parquet --lora-rank 16
     """
     quiet_threads()
-    from prefmill.cli import show
+    from prefmill.cli import show, tables
     from prefmill.training.train import train_reward as run
 
     if options.output is None:
@@ -96,4 +96,4 @@ def train_reward(options: TrainOptions) -> None:
     if options.as_json:
         print_json(report.as_json())
     if not options.quiet:
-        show.trained(report)
+        tables.trained(report)

@@ -10,7 +10,7 @@ import typer
 
 from prefmill.cli.app import Options, add_command, command
 from prefmill.cli.options import Empty, Inputs, Overwrite, Quiet, Reading, Target, option
-from prefmill.cli.plans import field_parameters, plan_of
+from prefmill.cli.select import field_parameters, plan_of
 from prefmill.cli.texts import stdout_or
 from prefmill.errors import BadArgument
 from prefmill.plans import Values

@@ -1,7 +1,7 @@
 """What every plan can do: check itself, be hashed, be written and read as TOML.
 
-A plan is data. Its fields carry their default, their check and their help (`prefmill.table.fields`);
-what only several fields together can get wrong is its method `problems`.
+A plan is data. Its fields carry their default, check and help (`prefmill.table.fields`). What only
+several fields together can get wrong is its method `problems`.
 """
 
 from __future__ import annotations

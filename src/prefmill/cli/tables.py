@@ -1,0 +1,239 @@
+"""Reports of models, curves, loops and trainings as tables, on stderr.
+
+rich takes as long to import as a plan on a small file runs, so only what needs its tables is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from prefmill.cli.show import console
+from prefmill.errors import BAD_ROW
+
+if TYPE_CHECKING:
+    from prefmill.loops.loop import LoopReport
+    from prefmill.runs.curve import Curve
+    from prefmill.runs.sample import SampleReport
+    from prefmill.runs.score import ScoreReport
+    from prefmill.training.report import TrainReport
+
+
+class Told:
+    """A console on stderr. What is printed is no markup of rich."""
+
+    def __init__(self) -> None:
+        self.console = console()
+
+    def line(self, *parts: str) -> None:
+        """One line, of parts that may be empty."""
+        self.console.print("".join(parts), markup=False)
+
+    def counts(self, rows: Sequence[tuple[str, int]], whole: int) -> None:
+        """Names, counts, and their shares of `whole`."""
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        table.add_column(justify="right", style="dim")
+        for name, count in rows:
+            share = f"{100 * count / whole:.1f} %" if whole else ""
+            table.add_row(escape(name), f"{count:,}", share)
+        self.console.print(table)
+
+    def table(self, names: Sequence[str], rows: Sequence[Sequence[str]], left: str = "") -> None:
+        """Rows under names; the column `left` is aligned there, the others to the right."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in names:
+            table.add_column(escape(name), justify="left" if name == left else "right")
+        for row in rows:
+            table.add_row(*map(escape, row))
+        self.console.print(table)
+
+    def run(self, done: ScoreReport | SampleReport) -> None:
+        """The last lines about a run with a model: where rows failed, notes, the output."""
+        for note in done.notes:
+            self.line(f"note: {note}")
+        self.line(f"wrote {done.output} ({', '.join(done.columns)})")
+
+    def first_null(self, done: ScoreReport | SampleReport) -> None:
+        """Where the first row without a result stands, for every reason."""
+        for reason, place in done.first_null.items():
+            self.line(f"first {reason}: {place}")
+
+    def template_date(self, done: ScoreReport | SampleReport) -> None:
+        """The date that the chat template printed."""
+        if done.template_date is not None:
+            date = done.template_date
+            self.line(f"date in the chat template: {date} (--template-date sets it)")
+
+
+def _resumed(done: ScoreReport | SampleReport) -> str:
+    if not done.chunks_resumed:
+        return ""
+    return f", {done.chunks_resumed} of {done.chunks} chunks were there"
+
+
+def _requests(done: ScoreReport | SampleReport) -> str:
+    """Requests to a server, and those that had to be sent again, by reason."""
+    again = ""
+    if done.retries:
+        times = sorted(done.retried.items(), key=lambda item: -item[1])
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in times)
+        again = f", {done.retries:,} of them again ({reasons})"
+    return f"{done.requests:,} requests{again}"
+
+
+def _named(rows: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Only the rows that there are."""
+    return [(name, count) for name, count in rows.items() if count]
+
+
+def scored(done: ScoreReport) -> None:
+    """What scoring did: every row, tokens saved, how fast."""
+    told = Told()
+    nulls = [(f"  no score: {reason}", rows) for reason, rows in done.null.items()]
+    asides = {
+        "  of these duplicates": done.duplicates,
+        "  of these cut to fit": done.truncated,
+        "  of these cut by the template": done.cut_by_template,
+        "  of these from the cache": done.cached,
+    }
+    rows = [("rows in", done.rows_in), ("  scored", done.rows_scored), *nulls, *_named(asides)]
+    told.counts(rows, done.rows_in or 1)
+    told.first_null(done)
+    told.template_date(done)
+    if done.tokens:
+        ratio = done.tokens / max(1, done.tokens_run)
+        through = f"{done.tokens_run:,} through the model ({ratio:.2f} to 1)"
+        told.line(f"{done.tokens:,} tokens, {through}")
+    if done.requests:
+        told.line(_requests(done), _spent(done))
+    if done.way.startswith("batches"):
+        told.line(f"padded batches{done.way.removeprefix('batches')}")
+    if done.splits:
+        told.line(f"{done.splits} batches did not fit into memory and were split")
+    rate = ""
+    if done.seconds and not done.chunks_resumed:
+        rate = f"{done.rows_scored / done.seconds:,.0f} rows/s, "
+    told.line(
+        f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the scorer, ",
+        f"{done.peak_rss_mb:,.0f} MB{_resumed(done)})",
+    )
+    told.run(done)
+
+
+def _spent(done: ScoreReport) -> str:
+    """Tokens of a server, and what they cost."""
+    spent = ""
+    if done.tokens_in or done.tokens_out:
+        spent = f", {done.tokens_in:,} tokens in and {done.tokens_out:,} out"
+    return spent if done.cost is None else f"{spent}, cost {done.cost:,.4g}"
+
+
+def sampled(done: SampleReport) -> None:
+    """What sampling did: every prompt, every answer, how fast."""
+    told = Told()
+    prompts = {"  null": done.null_prompts, "  seen before": done.duplicate_prompts}
+    rows = [("prompts in", done.prompts_in), *_named(prompts), ("  sampled", done.prompts)]
+    told.counts(rows, 0)
+    words = {"stop": "  ended", "length": "  cut off"}
+    words |= {reason: f"  none: {reason}" for reason in BAD_ROW}
+    ends = sorted(done.finish_reasons.items(), reverse=True)
+    asides = {
+        "  of these seen before in their prompt": done.duplicates,
+        "  of these empty": done.empty,
+    }
+    rows = [("answers", done.answers), *((words.get(name, f"  {name}"), n) for name, n in ends)]
+    told.counts([*rows, *_named(asides)], max(1, done.answers))
+    told.template_date(done)
+    told.first_null(done)
+    rate = f"{done.tokens_per_second:,.0f} tokens/s, " if done.tokens_per_second else ""
+    told.line(
+        f"{done.tokens:,} tokens; {done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the ",
+        f"sampler, {done.peak_rss_mb:,.0f} MB{_resumed(done)})",
+    )
+    if done.requests:
+        told.line(_requests(done))
+    told.run(done)
+
+
+def curve(found: Curve) -> None:
+    """Best-of-n curves as a table, and the rows that are in none."""
+    told = Told()
+    for note in found.notes:
+        told.line(f"note: {note}")
+    interval = f"{100 * found.level:g} % interval"
+    by = [found.by] if found.by else []
+    names = [*by, "n", "prompts", "best of n", interval, "median", "mean", "KL"]
+    rows = []
+    for row in found.points.iter_rows():
+        *value, n, prompts, best, median, mean, low, high, kl = row
+        spread = "" if low is None else f"{low:.4g} to {high:.4g}"
+        numbers = [f"{best:.4g}", spread, f"{median:.4g}", f"{mean:.4g}", f"{kl:.3f}"]
+        rows.append([*map(str, value), f"{n}", f"{prompts:,}", *numbers])
+    told.table(names, rows, left=found.by or "")
+    if told.console.is_terminal:
+        from prefmill.plots import text_curve
+
+        told.line("\n".join(["", *text_curve(found, min(told.console.width, 100)), ""]))
+    reasons = sorted(found.dropped.items(), key=lambda item: -item[1])
+    dropped = "".join(f", {rows:,} dropped: {reason}" for reason, rows in reasons)
+    told.line(f"{found.rows_in:,} rows in, {found.rows_used:,} used{dropped}")
+
+
+def looped(done: LoopReport) -> None:
+    """The stages of a loop as a table, and what they came to."""
+    from prefmill.loops.findings import SHORT, cells
+
+    told = Told()
+    rows = [cells(row, intervals=False) for row in done.stages]
+    used = ["stage", *(heading for heading in SHORT if any(row[heading] for row in rows))]
+    shown = [[row[heading] for heading in used] for row in rows]
+    told.table([SHORT.get(heading, heading) for heading in used], shown)
+    for sentence in done.said:
+        told.line(f"- {sentence}")
+    there = "" if done.ran else ", all of it was there"
+    told.line(f"best policy: stage {done.best_stage}, {done.policy}")
+    told.line(f"{done.seconds:.1f} s ({len(done.ran)} steps{there})")
+    told.line(f"wrote {done.output}/report.md")
+
+
+def trained(done: TrainReport) -> None:
+    """What a training did: every row, the loss, and how well it does on what it has not seen."""
+    from prefmill.training.report import named_shares
+
+    told = Told()
+    reasons = sorted(done.dropped.items(), key=lambda item: -item[1])
+    dropped = {f"  dropped: {reason}": rows for reason, rows in reasons}
+    rows = [("rows in", done.rows_in), ("  trained on", done.rows_used)]
+    rows += _named({"  held out": done.rows_held_out, **dropped})
+    told.counts(rows, done.rows_in or 1)
+    first = done.losses[0][1] if done.losses else done.loss
+    told.line(
+        f"{done.steps:,} steps of {done.settings['batch_size']} ({done.epochs:.2f} epochs), ",
+        f"{done.tokens:,} tokens; loss {first:.3f} to {done.loss:.3f}",
+    )
+    for held in done.held_out:
+        again = ""
+        if held.prompts_trained:
+            again = f", {held.prompts_trained:,} of them in training too"
+        lost = "".join(f", {rows:,} dropped: {reason}" for reason, rows in held.dropped.items())
+        told.line(
+            f"\n{held.name}: {held.accuracy.pairs:,} pairs of {held.prompts:,} prompts{again}",
+            f"{lost}; loss {held.loss:.3f}",
+        )
+        shares = []
+        for name, share in named_shares(held):
+            indent = "  " if name.startswith("margin") else ""
+            spread = f"{share.low:.3f} to {share.high:.3f}"
+            shares.append([f"{indent}{name}", f"{share.value:.3f}", spread, f"{share.pairs:,}"])
+        names = ["chosen wins by", "share", "95 % interval", "pairs"]
+        told.table(names, shares, left="chosen wins by")
+    told.line(
+        f"\n{done.seconds:.1f} s ({done.seconds_training:.1f} s in the trainer, ",
+        f"{done.peak_rss_mb:,.0f} MB)",
+    )
+    told.line(f"wrote {done.output}")
