@@ -19,15 +19,10 @@ from polars.testing import assert_frame_equal
 import prefmill as pm
 import prefmill.datasets
 import prefmill.polars
-from prefmill import polars_pref
+from prefmill.plans import FEEDBACK_KINDS
 from prefmill.table.roles import RoleNames
 
-FUNCTIONS = {
-    "pairs": pm.Pairs,
-    "unpaired": pm.Unpaired,
-    "best_of": pm.BestOf,
-    "pair_report": pm.Pairs,
-}
+FUNCTIONS = {**FEEDBACK_KINDS, "pair_report": pm.Pairs}
 
 # Signatures and namespaces
 
@@ -40,16 +35,15 @@ def parameters(function: object) -> dict[str, object]:
 
 @pytest.mark.parametrize(("name", "kind"), FUNCTIONS.items())
 def test_signatures_are_those_of_the_plan_and_the_roles(name, kind):
-    roles = RoleNames.__annotations__.keys() - {
-        "weight",
-        "logprob",
-    }  # a policy has a meaning for advantages only
+    # A policy has a meaning for advantages only.
+    policy = set() if name == "advantages" else {"weight", "logprob"}
+    roles = RoleNames.__annotations__.keys() - policy
     wanted = {f.name: f.default for f in dataclasses.fields(kind)} | dict.fromkeys(roles)
     if name != "pair_report":
         wanted["keep"] = ()
     function = getattr(prefmill.polars, name)
     assert parameters(function) == wanted
-    for namespace in (polars_pref.LazyPref, polars_pref.FramePref):
+    for namespace in (prefmill.polars.LazyPref, prefmill.polars.FramePref):
         method = getattr(namespace, name)
         assert parameters(method) == wanted
         assert {
@@ -69,7 +63,6 @@ def test_signatures_are_those_of_the_plan_and_the_roles(name, kind):
 def test_the_namespaces_are_registered_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        importlib.reload(polars_pref)
         importlib.reload(importlib.import_module("prefmill.polars"))
     code = (
         "import prefmill, polars as pl; assert not hasattr(pl.LazyFrame, 'pref'); "
@@ -96,6 +89,7 @@ HOW = {
     "pairs": {"strategy": "all", "max_pairs_per_prompt": 3, "chosen_min": 3},
     "unpaired": {"rejected_below": 3, "aggregate": "mean"},
     "best_of": {"k": 2, "pick": "median"},
+    "advantages": {"method": "rloo", "aggregate": "mean"},
 }
 
 

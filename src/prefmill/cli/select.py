@@ -30,6 +30,7 @@ from prefmill.cli.options import (
 from prefmill.cli.texts import names_in, numbers_in, roles_given, stdout_or, threshold_in
 from prefmill.errors import BadArgument
 from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan, Plan, read_plan
+from prefmill.writers.formats import help_for, margin_for
 
 _P = TypeVar("_P", bound=Plan)
 
@@ -67,7 +68,7 @@ def plan_parameters(kind: type[FeedbackPlan]) -> Iterator[Parameter]:
     if kind.unbounded:
         yield from Unbounded.parameters()
     yield from PlanFile.parameters()
-    for role in kind.role_names:
+    for role in (role for role in kind.role_names if role not in kind.idle):
         yield optional(role, role_option(role))
 
 
@@ -168,10 +169,11 @@ def _parameters(kind: type[FeedbackPlan]) -> Iterator[Parameter]:
     yield from Inputs.parameters()
     yield from Target.parameters()
     yield from plan_parameters(kind)
-    if kind.layouts:
-        yield optional("format", Annotated[str | None, option(help=kind.layouts)])
+    if not kind.every_row:
+        layouts = option(help=help_for(kind.rows_are))
+        yield optional("format", Annotated[str | None, layouts])
         yield from Layout.parameters()
-    if kind.margins:
+    if margin_for(kind.rows_are):
         yield from Margin.parameters()
     yield from Running.parameters()
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from prefmill.plans import BestOf, FeedbackPlan, Pairs
+from prefmill.plans import FeedbackPlan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -137,42 +138,11 @@ def nothing_hint(plan: FeedbackPlan, done: RunReport) -> str:
         words = f"; {about_words(done.bad_scores)}" if reason == "bad_score" else "."
         return f"no row could be used: {share} are {reason}{words}"
     low, high = done.score_range
-    if hint := _bounds_hint(plan, done, low, high):
+    settled = replace(plan, **(done.thresholds or {}))
+    if hint := settled.hint(done.dropped, low, high):
         return hint
-    advice = {
-        "single_completion": "every prompt has one answer only; "
-        "is the right column the prompt (or --group)?",
-        "no_weight": "the policy's weights of a prompt are all 0.",
-        "tie": "all answers of a prompt have one score; "
-        "--weights or --aggregate mean may separate them.",
-        "identical_text": "the answers of a prompt are the same text; "
-        "--aggregate mean merges them.",
-    }
-    if isinstance(plan, Pairs):
-        advice["below_min_margin"] = f"no prompt spans the margin {plan.min_margin:g}."
-    run_from = f"scores run from {low:g} to {high:g}."
-    return f"{share} dropped as {reason}: {advice.get(reason, run_from)}"
-
-
-def _bounds_hint(plan: FeedbackPlan, done: RunReport, low: float, high: float) -> str:
-    """What to do where a bound of the scores leaves nothing; "" where none does."""
-    if isinstance(plan, BestOf) and plan.min_score is not None and high < plan.min_score:
-        return f"largest score seen {high:g}, min_score {plan.min_score:g}: lower --min-score."
-    # Where all rows tie, or stand alone, no threshold would change what comes out.
-    if not {"below_chosen_min", "not_below_rejected", "between_thresholds"} & set(done.dropped):
-        return ""
-    thresholds = done.thresholds or {}
-    least, below = thresholds.get("chosen_min"), thresholds.get("rejected_below")
-    off = ", or --no-thresholds" if plan.unbounded else ""
-    if least is not None and high < least:
-        return (
-            f"largest score seen {high:g}, chosen_min {least:g}: "
-            f"lower --chosen-min and --rejected-below{off}."
-        )
-    if below is not None and low >= below:
-        seen = f"smallest score seen {low:g}, rejected_below {below:g}"
-        return f"{seen}: raise --rejected-below{off}."
-    return ""
+    advice = plan.advice().get(reason, f"scores run from {low:g} to {high:g}.")
+    return f"{share} dropped as {reason}: {advice}"
 
 
 def check(findings: Findings) -> None:

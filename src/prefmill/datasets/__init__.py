@@ -49,7 +49,7 @@ from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan
 from prefmill.plans.signature import function_of
 from prefmill.table.fits import fits_table
 from prefmill.table.roles import RoleNames, named
-from prefmill.writers.formats import Format
+from prefmill.writers.formats import Format, margin_for
 
 _D = TypeVar("_D")
 
@@ -157,7 +157,7 @@ def _work(plan: FeedbackPlan, ds: Any, roles: RoleNames, **options: Any) -> Any:
 
 _LAID: dict[str, Any] = {"keep": (), "clustered": False, "format": None, "chat": False}
 for _word, _kind in FEEDBACK_KINDS.items():
-    _more = _LAID | ({"margin_scale": None} if _kind.margins else {})
+    _more = _LAID | ({"margin_scale": None} if margin_for(_kind.rows_are) else {})
     globals()[_word] = function_of(_kind, _work, module=__name__, data="ds", more=_more)
 
 

@@ -16,7 +16,6 @@ from prefmill.plans.feedback import (
     Normalize,
     OnInvalid,
     TieBreak,
-    plan_and_roles,
 )
 from prefmill.plans.kinds import FEEDBACK_KINDS, KINDS, read_plan
 from prefmill.plans.pairs import Pairs, PairsOptions, Strategy
@@ -53,6 +52,5 @@ __all__ = [
     "Unpaired",
     "UnpairedOptions",
     "Values",
-    "plan_and_roles",
     "read_plan",
 ]

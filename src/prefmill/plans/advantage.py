@@ -55,7 +55,7 @@ prefmill advantages scored.parquet -o rollouts.parquet --kind grpo
     card: ClassVar[str] = "completions with advantages"
     every_row: ClassVar[bool] = True
     role_names: ClassVar[tuple[str, ...]] = (*COMMON_ROLES, "weight", "logprob")
-    idle: ClassVar[frozenset[str]] = frozenset({"seed"})
+    idle: ClassVar[frozenset[str]] = frozenset({"seed", "stage"})
 
     method: Method = key(
         one_of(*get_args(Method)),
@@ -78,6 +78,11 @@ prefmill advantages scored.parquet -o rollouts.parquet --kind grpo
                 f"got the column {policy!r} for one"
             )
         return problems
+
+    def advice(self) -> dict[str, str]:
+        """What to do where nothing came out, by the reason that dropped most rows."""
+        zero = "the policy's weights of a prompt are all 0."
+        return super().advice() | {"no_weight": zero}
 
     def rows(self, roles: Roles) -> Rows:
         """How rows of the input are read."""

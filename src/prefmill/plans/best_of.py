@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from prefmill.engines.steps import Column, Output, Step
-from prefmill.plans.feedback import COMMON_ROLES, FeedbackOptions, FeedbackPlan
+from prefmill.plans.feedback import FeedbackOptions, FeedbackPlan
 from prefmill.table.fields import finite, flag, key, one_of, or_none, whole
 from prefmill.table.roles import Roles, Rows
 from prefmill.table.thresholds import Scale
@@ -30,7 +31,6 @@ class BestOfOptions(FeedbackOptions, total=False):
     stages: StagesUsed
     beta: float
     length_control: bool
-    stage: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +75,7 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
 --length-control
 """
     card: ClassVar[str] = "best-of-K completions"
-    layouts: ClassVar[str] = (
-        "pool (every column, and the rank), prompt-completion, messages.  [default: pool]"
-    )
-    role_names: ClassVar[tuple[str, ...]] = (*COMMON_ROLES, "stage")
+    idle: ClassVar[frozenset[str]] = frozenset()
 
     k: int = key(whole(1), 1, help="So many of a prompt (or of the pool).", option=("--k", "-k"))
     pick: Pick = key(
@@ -206,6 +203,12 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
         """
         pools = prompts if self.scope == "prompt" else 1
         return min(prompts * answers, self.k * pools)
+
+    def hint(self, dropped: Collection[str], low: float, high: float) -> str:
+        """What to do where a bound of the scores leaves nothing; "" where none does."""
+        if self.min_score is None or high >= self.min_score:
+            return ""
+        return f"largest score seen {high:g}, min_score {self.min_score:g}: lower --min-score."
 
     def notes(self, asked: FeedbackPlan, report: PairReport, scale: Scale) -> list[str]:
         """What people are told about numbers in units of the score."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, get_args
 
 from prefmill.engines.steps import Output, Program, Step
@@ -13,7 +13,7 @@ from prefmill.table.fields import finite, key, one_of, whole
 from prefmill.table.fields import seed as is_seed
 from prefmill.table.roles import FeedbackRoles, Fits, Inputs, RoleNames, Roles, Rows
 from prefmill.table.thresholds import Scale
-from prefmill.writers.formats import Format
+from prefmill.writers.formats import Format, formats_for
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,17 +57,13 @@ class FeedbackPlan(Plan):
     #: What the rows that come out are called: in a report, and on a dataset card.
     rows_are: ClassVar[str] = "rows"
     card: ClassVar[str]
-    #: The layout of a dataset, and what the option --format says; "" where rows stay whole.
-    layout: ClassVar[Format] = "pool"
-    layouts: ClassVar[str] = ""
-    #: Thresholds can be left off, by one option; rows can have a margin.
+    #: Whether thresholds can be left off, by one option.
     unbounded: ClassVar[bool] = False
-    margins: ClassVar[bool] = False
     #: Every row comes out, so rows are read in their order, and may replace their one file.
     every_row: ClassVar[bool] = False
-    #: The roles that it reads, and the fields that have no meaning for it.
+    #: The roles that it takes, and the roles and fields that have no meaning for it.
     role_names: ClassVar[tuple[str, ...]] = COMMON_ROLES
-    idle: ClassVar[frozenset[str]] = frozenset()
+    idle: ClassVar[frozenset[str]] = frozenset({"stage"})
 
     aggregate: Aggregate = key(
         one_of(*get_args(Aggregate)),
@@ -114,6 +110,11 @@ class FeedbackPlan(Plan):
             votes = self.min_votes
             problems.append(f"min_votes {votes} needs aggregate: without it every row is one vote")
         return problems
+
+    @property
+    def layout(self) -> Format:
+        """The layout of the rows where none is asked for."""
+        return formats_for(self.rows_are)[0]
 
     @property
     def thresholds(self) -> dict[str, Any]:
@@ -239,12 +240,24 @@ class FeedbackPlan(Plan):
         """How many rows come out at most, of so many answers to each prompt; None: unknown."""
         return prompts * answers
 
-    def hint(self, report: PairReport, scale: tuple[float, float]) -> str:
-        """What a person can do when nothing came out, because of this plan; "" if that is unknown.
+    def hint(self, dropped: Collection[str], low: float, high: float) -> str:
+        """What to do where a bound of the scores leaves nothing; "" where none does.
 
-        `scale` are the smallest and the largest score seen.
+        `dropped` are the reasons for which rows were dropped, `low` and `high` the smallest and the
+        largest score seen.
         """
         return ""
+
+    def advice(self) -> dict[str, str]:
+        """What to do where nothing came out, by the reason that dropped most rows."""
+        return {
+            "single_completion": "every prompt has one answer only; "
+            "is the right column the prompt (or --group)?",
+            "tie": "all answers of a prompt have one score; "
+            "--weights or --aggregate mean may separate them.",
+            "identical_text": "the answers of a prompt are the same text; "
+            "--aggregate mean merges them.",
+        }
 
     def lazy(
         self, frame: Inputs, *, keep: Sequence[str] = (), **roles: Unpack[RoleNames]
@@ -272,12 +285,3 @@ class FeedbackPlan(Plan):
         from prefmill.engines import sql
 
         return sql.query(self, table, keep=keep, **roles)
-
-
-def plan_and_roles(
-    kind: type[FeedbackPlan], given: Mapping[str, Any]
-) -> tuple[FeedbackPlan, RoleNames]:
-    """The plan of `kind` and the roles among the arguments of a function that takes both."""
-    names = {field.name for field in fields(kind)}
-    roles: RoleNames = {name: given[name] for name in RoleNames.__annotations__ if given.get(name)}  # type: ignore[assignment]
-    return kind(**{name: value for name, value in given.items() if name in names}), roles

@@ -9,7 +9,6 @@ from prefmill.engines.steps import Column, Output, Step
 from prefmill.plans.thresholds import ThresholdOptions, ThresholdPlan
 from prefmill.table.fields import finite, key, one_of, or_none, whole
 from prefmill.table.roles import Roles
-from prefmill.writers.formats import Format
 
 Strategy = Literal["best_worst", "best_random", "best_rest", "adjacent", "all", "threshold"]
 
@@ -72,13 +71,7 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
 """
     rows_are: ClassVar[str] = "pairs"
     card: ClassVar[str] = "preference pairs"
-    layout: ClassVar[Format] = "trl"
     unbounded: ClassVar[bool] = True
-    margins: ClassVar[bool] = True
-    layouts: ClassVar[str] = (
-        "trl, trl-implicit, kto, instruction, openrlhf, llama-factory.  "
-        "[default: trl; kto for labels]"
-    )
 
     strategy: Strategy = key(
         one_of(*get_args(Strategy)),
@@ -116,6 +109,11 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
             ),
             Step("pairs", "pairs.pairs", ("groups",), wanted, sql=self.limits()),
         )
+
+    def advice(self) -> dict[str, str]:
+        """What to do where nothing came out, by the reason that dropped most rows."""
+        spans = f"no prompt spans the margin {self.min_margin:g}."
+        return super().advice() | {"below_min_margin": spans}
 
     @property
     def _refusal(self) -> dict[str, object]:

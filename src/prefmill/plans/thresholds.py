@@ -5,7 +5,7 @@ The rule is in `docs/semantics.md`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
@@ -90,6 +90,21 @@ class ThresholdPlan(FeedbackPlan):
         asked = {"what": self.kind, **self.thresholds}
         step = Step("limits", "limits.limits", ("candidates",), asked)
         return {name: Cell(step, f"_{name}") for name in NAMES}
+
+    def hint(self, dropped: Collection[str], low: float, high: float) -> str:
+        """What to do where a bound of the scores leaves nothing; "" where none does."""
+        # Where all rows tie, or stand alone, no threshold would change what comes out.
+        if not {"below_chosen_min", "not_below_rejected", "between_thresholds"} & set(dropped):
+            return ""
+        least, below = self.thresholds.values()
+        off = ", or --no-thresholds" if self.unbounded else ""
+        if isinstance(least, int | float) and high < least:
+            seen = f"largest score seen {high:g}, chosen_min {least:g}"
+            return f"{seen}: lower --chosen-min and --rejected-below{off}."
+        if isinstance(below, int | float) and low >= below:
+            seen = f"smallest score seen {low:g}, rejected_below {below:g}"
+            return f"{seen}: raise --rejected-below{off}."
+        return ""
 
     def notes(self, asked: FeedbackPlan, report: PairReport, scale: Scale) -> list[str]:
         """What people are told about numbers in units of the score; `asked` left some open."""

@@ -10,7 +10,6 @@ from prefmill.plans.thresholds import ThresholdOptions, ThresholdPlan
 from prefmill.table.fields import finite
 from prefmill.table.roles import Roles
 from prefmill.table.thresholds import USUAL
-from prefmill.writers.formats import Format
 
 _is_number = finite()
 
@@ -45,11 +44,6 @@ prefmill unpair feedback.csv -o labels.parquet
 """
     rows_are: ClassVar[str] = "labels"
     card: ClassVar[str] = "labelled completions"
-    layout: ClassVar[Format] = "kto"
-    layouts: ClassVar[str] = (
-        "trl, trl-implicit, kto, instruction, openrlhf, llama-factory.  "
-        "[default: trl; kto for labels]"
-    )
 
     def problems(self) -> list[str]:
         """What is wrong with the fields together."""

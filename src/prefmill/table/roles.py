@@ -69,13 +69,13 @@ class FeedbackRoles(TypedDict, total=False):
     id: str
     annotator: str
     aspect: str
+    stage: str
     group: str | Sequence[str]
 
 
 class RoleNames(FeedbackRoles, total=False):
     """Keyword form of `Roles`: a column name for each role."""
 
-    stage: str
     weight: str
     logprob: str
 

@@ -69,6 +69,11 @@ def formats_for(rows: str) -> tuple[Format, ...]:
     return tuple(entry.name for entry in FORMATS.values() if rows in entry.rows)
 
 
+def margin_for(rows: str) -> bool:
+    """Whether rows of this kind can have a column `margin`."""
+    return any(FORMATS[name].margin for name in formats_for(rows))
+
+
 def help_for(rows: str) -> str:
     """What the option `--format` says for rows of this kind.
 
