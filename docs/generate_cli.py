@@ -1,5 +1,6 @@
-"""Print `docs/cli.md`: the real `--help` of every command.  .venv/bin/python docs/generate_cli.py >
-docs/cli.md
+"""Print `docs/cli.md`: the real `--help` of every command.
+
+.venv/bin/python docs/generate_cli.py > docs/cli.md
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from prefmill.cli.main import app
 
 HEAD = """# The command line
 
-What the options mean exactly is in [semantics.md](semantics.md); the first steps are in the [README](../README.md).
+What the options mean exactly is in [semantics.md](semantics.md). The first steps are in the
+[README](../README.md).
 This page is generated from `--help` by `docs/generate_cli.py`; a test compares the two.
 
 | exit code | when |
@@ -35,11 +37,8 @@ def commands() -> list[str]:
 
 def shown(*args: str) -> str:
     """What `prefmill ARGS --help` prints."""
-    env = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("FORCE_COLOR", "TERMINAL_WIDTH")
-    }
+    looks = ("FORCE_COLOR", "TERMINAL_WIDTH")
+    env = {name: value for name, value in os.environ.items() if name not in looks}
     env |= {"COLUMNS": "100", "NO_COLOR": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "prefmill", *args, "--help"],

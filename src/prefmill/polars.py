@@ -11,8 +11,8 @@ roles (column names; those not given are found by the names that the field uses)
 further columns: of pairs `chosen_NAME` and `rejected_NAME`, of the others `NAME`.
 
 Functions and `lf.pref` give a LazyFrame and collect nothing; `df.pref` gives a DataFrame. The input
-is executed once, and only columns of roles are read. Order of rows: `docs/semantics.md`. `PlanError`,
-`ColumnMissing` and `BadArgument` are raised at once, before anything runs.
+is executed once, and only columns of roles are read. Order of rows: `docs/semantics.md`. Errors
+(`PlanError`, `ColumnMissing`, `BadArgument`) come at once, before anything runs.
 
 >>> feedback = pl.LazyFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "rating": [5, 1]})
 >>> feedback.pipe(pairs, min_margin=2).collect().rows()

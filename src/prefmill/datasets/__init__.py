@@ -1,17 +1,16 @@
-"""Plans over Hugging Face `datasets`: whole prompt groups although batches cut them, features
-declared, fingerprints that hit the cache.
+"""Plans over Hugging Face `datasets`: whole prompts, declared features, cached results.
 
     import prefmill.datasets as pmd
 
     feedback = load_dataset("org/feedback", split="train")
     pairs = pmd.pairs(feedback, completion="answer", score="rating", min_margin=0.5)
 
-| what comes in             | how it runs                                                                                       |
-|---------------------------|---------------------------------------------------------------------------------------------------|
-| `Dataset`                 | Polars over its Arrow table as it is (memory-mapped where it is), at once; cached as `map` caches |
-| `IterableDataset`         | nothing until it is read; then a temporary Parquet file, ranked out of core by DuckDB             |
-| the same, `clustered=True`| as a stream: rows of one prompt stand together, a chunk of whole prompts at a time                |
-| a dictionary of splits    | split by split                                                                                    |
+| what comes in      | how it runs                                                                 |
+|--------------------|-----------------------------------------------------------------------------|
+| `Dataset`          | at once, in Polars, over its Arrow table as it is; cached as `map` caches   |
+| `IterableDataset`  | when it is read: a temporary Parquet file, ranked out of core by DuckDB     |
+| `clustered=True`   | as a stream: rows of one prompt stand together, whole prompts at a time     |
+| dictionary         | split by split                                                              |
 
 Every kind of plan is a function of this module, by its word: `pairs`, `unpaired`, `best_of`,
 `advantages`. The arguments are the fields of the plan, the roles, and those of `apply`.
@@ -162,12 +161,14 @@ for _word, _kind in FEEDBACK_KINDS.items():
 
 
 def report(plan: FeedbackPlan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
-    """What `plan` uses of `ds` and why it drops the rest: a `PairReport`, or of a dictionary of
-    splits one for each. Reads `ds` once.
+    """What `plan` uses of `ds` and why it drops the rest; reads `ds` once.
+
+    A `PairReport`, or of a dictionary of splits one for each.
 
     >>> import datasets
-    >>> feedback = datasets.Dataset.from_dict({"prompt": ["p", "p", "q"], "completion": ["a", "b", "c"], "score": [5, 1, 5]})
-    >>> dict(report(Pairs(), feedback).dropped)
+    >>> from prefmill import Pairs
+    >>> rows = {"prompt": ["p", "p", "q"], "completion": ["a", "b", "c"], "score": [5, 1, 5]}
+    >>> dict(report(Pairs(), datasets.Dataset.from_dict(rows)).dropped)
     {'single_completion': 1}
     """
     datasets = package()
@@ -182,7 +183,8 @@ def report(plan: FeedbackPlan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
         return frame_report(plan, frame_of(ds, table), **named(columns))
     if not isinstance(ds, datasets.IterableDataset):
         raise BadArgument(
-            f"datasets: cannot report on a {type(ds).__name__}; expected a Dataset, IterableDataset or a dictionary of them."
+            f"datasets: cannot report on a {type(ds).__name__}; "
+            "expected a Dataset, IterableDataset or a dictionary of them."
         )
     stream = Stream.over(ds, Layout(plan, plan.layout, False, None), roles, False, CHUNK_ROWS)
     with temporary() as home, stream.job(home) as job:
@@ -219,8 +221,10 @@ def push_to_hub(
     revision = getattr(done, "pr_revision", None) or options.get("revision")
     if options.get("create_pr") and not getattr(done, "pr_revision", None):
         raise BadInput(
-            f"push_to_hub: the data was pushed, but its pull request is not known; got {done!r}, so the card was not pushed.",
-            hint="write the card into a folder (prefmill.datasets.cards.write_card) and add it to that pull request.",
+            f"push_to_hub: the data was pushed, but its pull request is not known; got {done!r}, "
+            "so the card was not pushed.",
+            hint="write the card into a folder (prefmill.datasets.cards.write_card) "
+            "and add it to that pull request.",
         )
     token = options.get("token")
     try:

@@ -55,8 +55,10 @@ def card(
     Raises `BadArgument` for a report of nothing.
 
     >>> from prefmill import PairReport, Pairs
-    >>> told = PairReport(rows_in=3, rows_used=2, rows_not_selected=0, dropped={"tie": 1}, groups_in=2, groups_used=1, pairs_out=1)
-    >>> print(card(Pairs(), told, source="org/feedback", license="cc-by-4.0").split("---")[1])
+    >>> report = PairReport(
+    ...     rows_in=3, rows_used=2, rows_not_selected=0, dropped={"tie": 1}, pairs_out=1
+    ... )
+    >>> print(card(Pairs(), report, source="org/feedback", license="cc-by-4.0").split("---")[1])
     license: "cc-by-4.0"
     source_datasets:
     - "org/feedback"
@@ -100,11 +102,13 @@ def card(
         f"# {title}",
         "",
         _BEGIN,
-        f"{rows_out:,} {plan.card}, made by prefmill {__version__} from {rows_in:,} rows of feedback.",
+        f"{rows_out:,} {plan.card}, made by prefmill {__version__} from {rows_in:,} rows of "
+        "feedback.",
         "",
         f"- source: {', '.join(sources) or 'not stated'}",
         f"- license: {license or 'not stated: ask whoever owns the source'}",
-        f"- plan `{plan.hash()}`, to be read back with `prefmill.plans.read_plan`, or run with `--plan`:",
+        f"- plan `{plan.hash()}`, to be read back with `prefmill.plans.read_plan`, "
+        "or run with `--plan`:",
         "",
         "```toml",
         plan.to_toml().rstrip(),
@@ -129,9 +133,9 @@ def write_card(target: str | Path, plan: Plan, report: Reports, **about: str) ->
 
     >>> import tempfile
     >>> from prefmill import PairReport, Pairs
-    >>> told = PairReport(rows_in=2, rows_used=2, rows_not_selected=0, groups_in=1, groups_used=1, pairs_out=1)
+    >>> report = PairReport(rows_in=2, rows_used=2, rows_not_selected=0, pairs_out=1)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_card(folder, Pairs(), told).read_text().splitlines()[0]
+    ...     write_card(folder, Pairs(), report).read_text().splitlines()[0]
     '---'
     """
     path = Path(target)

@@ -1,6 +1,4 @@
-"""A plan over an `IterableDataset`: a stream of whole prompts, or a temporary file ranked out of
-core; and what a fork must not do.
-"""
+"""A plan over an `IterableDataset`: a stream of whole prompts, or a file ranked out of core."""
 
 from __future__ import annotations
 
@@ -19,7 +17,6 @@ import pyarrow as pa
 
 from prefmill.datasets.tables import Layout, info_of, package, plain_types, tables_of
 from prefmill.disk.hidden import temporary
-from prefmill.engines.frames import apply as lazily
 from prefmill.engines.frames import scores_of
 from prefmill.engines.steps import kept_names
 from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
@@ -35,28 +32,35 @@ from prefmill.table.roles import RoleNames, Roles, named
 
 CHUNK_ROWS = 4096
 _READ_ROWS, _PEEK_ROWS = 8192, 1000
-# A clustered stream that does not say where its thresholds are shows so many rows of its scores
-# first.
+# Where its thresholds wait for the scores, a clustered stream shows so many rows first.
 _HELD_ROWS = 10_000
+# What the other process of `Stream._made_elsewhere` runs.
+_SERVE = """
+import sys
+sys.path[:] = sys.argv[3:]
+from prefmill.datasets.streams import serve
+serve(*sys.argv[1:3])
+"""
 
 
 def streamed(ds: Any, layout: Layout, names: RoleNames, clustered: bool, chunk_rows: int) -> Any:
-    """What `layout`'s plan makes of the `IterableDataset` `ds`, as another one; nothing is read but
-    the first rows if types are unknown.
+    """What `layout`'s plan makes of the `IterableDataset` `ds`, as another one.
+
+    Nothing is read, but the first rows where types are unknown.
     """
     from datasets.iterable_dataset import ArrowExamplesIterable
 
     stream = Stream.over(ds, layout, names, clustered, chunk_rows)
     info = info_of(stream.features, ds.info)
-    return package().IterableDataset(
-        ArrowExamplesIterable(stream.tables, {}), info=info, split=ds.split
-    )
+    examples = ArrowExamplesIterable(stream.tables, {})
+    return package().IterableDataset(examples, info=info, split=ds.split)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """What an `IterableDataset` of ours reads from; it can be pickled, and read any number of
-    times.
+    """What an `IterableDataset` of ours reads from.
+
+    It can be pickled, and read any number of times.
     """
 
     ds: Any
@@ -75,48 +79,36 @@ class Stream:
         plan = layout.plan
         if clustered and (wide := plan.wide):
             raise BadArgument(
-                f"datasets: {wide} looks at all rows; got clustered, which sees one prompt at a time.",
+                f"datasets: {wide} looks at all rows; got clustered, "
+                "which sees one prompt at a time.",
                 hint="leave clustered out.",
             )
         if type(chunk_rows) is not int or chunk_rows < 1:
             raise BadArgument(
                 f"datasets: chunk_rows must be a whole number >= 1; got {chunk_rows!r}."
             )
-        # Without features, the first rows say what the types are: here and whenever it is read, as
-        # many of them.
+        # Without features the first rows say what the types are, here and whenever it is read.
         read_rows = _READ_ROWS if ds.features else _PEEK_ROWS
         columns = ds.column_names or reader_of(ds, rows=read_rows).schema.names
-        fits = (
-            fits_table(pa.Table.from_batches([], ds.features.arrow_schema)) if ds.features else None
-        )
+        fits = None
+        if ds.features:
+            fits = fits_table(pa.Table.from_batches([], ds.features.arrow_schema))
         roles = plan.roles(names, columns, where="datasets", fits=fits)
         kept_names(layout.keep, columns, where="datasets")
         used = layout.columns(roles, columns)
         narrow = ds.select_columns(used)
-        schema = (ds.features.arrow_schema if ds.features else None) or reader_of(
-            narrow, rows=read_rows
-        ).schema
+        if ds.features:
+            schema = ds.features.arrow_schema
+        else:
+            schema = reader_of(narrow, rows=read_rows).schema
         schema = plain_types(pa.schema([schema.field(name) for name in used]))
         if not ds.features:  # whole numbers at first, and fractions later
-            scores = {
-                name for name in used if pa.types.is_primitive(schema.field(name).type)
-            } & set(_numbers(plan, roles))
-            schema = pa.schema(
-                [
-                    (field.name, pa.float64() if field.name in scores else field.type)
-                    for field in schema
-                ]
-            )
-        return cls(
-            narrow,
-            layout,
-            roles,
-            schema,
-            layout.features(schema, roles),
-            clustered,
-            chunk_rows,
-            read_rows,
-        )
+            for name in _numbers(plan, roles):
+                if pa.types.is_primitive(schema.field(name).type):
+                    place = schema.get_field_index(name)
+                    schema = schema.set(place, pa.field(name, pa.float64()))
+        features = layout.features(schema, roles)
+        return cls(narrow, layout, roles, schema, features, clustered, chunk_rows, read_rows)
 
     def tables(self) -> Iterator[tuple[str, pa.Table]]:
         """Keys and tables, as `ArrowExamplesIterable` wants them."""
@@ -130,48 +122,42 @@ class Stream:
     def _batches(self) -> Iterator[pa.RecordBatch]:
         try:
             for table in tables_of_source(self.ds, rows=self.read_rows):
-                yield from conformed(
-                    self._with_float_scores(without_marks(table)), self.schema
-                ).to_batches()
+                numbered = self._with_float_scores(without_marks(table))
+                yield from conformed(numbered, self.schema).to_batches()
         except NotHeld as error:
             raise BadInput(
-                f"datasets: a row does not have the types of the first ones; {error}; expected {self.schema.to_string()!r}.",
-                hint="say what the types are: ds.cast(Features(...)), or Features where the dataset is made.",
+                f"datasets: a row does not have the types of the first ones; {error}; "
+                f"expected {self.schema.to_string()!r}.",
+                hint="say what the types are: ds.cast(Features(...)), "
+                "or Features where the dataset is made.",
             ) from None
 
     def _with_float_scores(self, table: pa.Table) -> pa.Table:
-        """Scores as the float64 that they are to every plan, whole numbers beyond its 53 bits
-        too.
-        """
+        """Scores as the float64 that they are to every plan, also beyond its 53 bits."""
         for name in _numbers(self.layout.plan, self.roles):
-            if pa.types.is_float64(self.schema.field(name).type) and name in table.column_names:
-                column = table[name]
-                if pa.types.is_integer(column.type) or pa.types.is_decimal(column.type):
-                    table = table.set_column(
-                        table.column_names.index(name), name, column.cast(pa.float64(), safe=False)
-                    )
+            wanted = pa.types.is_float64(self.schema.field(name).type)
+            if not wanted or name not in table.column_names:
+                continue
+            column = table[name]
+            if pa.types.is_integer(column.type) or pa.types.is_decimal(column.type):
+                place = table.column_names.index(name)
+                floats = column.cast(pa.float64(), safe=False)
+                table = table.set_column(place, name, floats)
         return table
 
     def _clustered(self) -> Iterator[pl.DataFrame]:
         key = list(self.roles.group) or [self.roles.prompt]
         seen, first = _Seen(key), 0
-        for plan, chunk in self._decided(
-            whole_groups(self._batches(), prompt=key, rows=self.chunk_rows, largest=None)
-        ):
+        groups = whole_groups(self._batches(), prompt=key, rows=self.chunk_rows, largest=None)
+        for plan, chunk in self._decided(groups):
             seen.refuse_return(chunk, first)
             frame = pl.DataFrame(pl.from_arrow(chunk))
-            how: dict[str, Any] = {
-                "keep": self.layout.keep,
-                "trainer": self.layout.trainer,
-                "first": first,
-            }
-            yield lazily(plan, frame, **how, **named(self.roles)).collect(engine="in-memory")
+            rows = self.layout.lazily(plan, frame, self.roles, first)
+            yield rows.collect(engine="in-memory")
             first += chunk.num_rows
 
     def _decided(self, chunks: Iterator[pa.Table]) -> Iterator[tuple[FeedbackPlan, pa.Table]]:
-        """Chunks, each with the plan to run over it: thresholds that wait for the scores are
-        decided by the first rows.
-        """
+        """Chunks, each with its plan: the first rows decide thresholds that wait for the scores."""
         plan = self.layout.plan
         if not plan.waits:
             yield from ((plan, chunk) for chunk in chunks)
@@ -193,16 +179,15 @@ class Stream:
             yield from ((decided, table) for table in held)
 
     def _few(self, scores: pl.Series, chunk: pa.Table) -> pl.Series:
-        """The extremes of `scores` and of the scores of `chunk`, and one between them if there is
-        one: more decide nothing.
-        """
+        """The extremes of `scores` and those of `chunk`, and one between: more decide nothing."""
         new = scores_of(self.layout.plan, pl.DataFrame(pl.from_arrow(chunk)), **named(self.roles))
         distinct = pl.concat([scores, new]).unique().sort()
         return distinct if distinct.len() < 3 else pl.concat([distinct.head(2), distinct.tail(1)])
 
     def _decide(self, scores: pl.Series, *, strict: bool) -> FeedbackPlan | None:
-        """The plan that the first rows' `scores` decide; None, or with `strict` an error, where
-        they do not.
+        """The plan that the first rows' `scores` decide.
+
+        Where they do not it is None, or with `strict` an error.
         """
         plan, scale = self.layout.plan, scale_of(scores)
         if not strict and not scale.around_usual:
@@ -265,16 +250,16 @@ class Stream:
         )
 
     def _made_elsewhere(self) -> Iterator[pa.Table]:
-        """`made` in a fresh process: this one was forked, and Polars' threads did not come along (a
-        DataLoader's workers are such).
+        """`made` in a fresh process.
+
+        This one was forked, as a DataLoader's workers are, and Polars' threads did not come along.
         """
         import dill
 
         with temporary() as home:
             payload, failure = home / "stream", home / "failure"
             payload.write_bytes(dill.dumps(self, recurse=True))
-            code = "import sys; sys.path[:] = sys.argv[3:]; from prefmill.datasets.streams import serve; serve(*sys.argv[1:3])"
-            command = [sys.executable, "-c", code, str(payload), str(failure), *sys.path]
+            command = [sys.executable, "-c", _SERVE, str(payload), str(failure), *sys.path]
             worker = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
             assert worker.stdout is not None
             try:
@@ -282,11 +267,8 @@ class Stream:
                     for batch in _batches_from(worker.stdout):
                         yield pa.Table.from_batches([batch])
                 if worker.wait() != 0:
-                    raise BadInput(
-                        failure.read_text()
-                        if failure.exists()
-                        else f"datasets: the reading process ended with {worker.returncode}."
-                    )
+                    message = f"datasets: the reading process ended with {worker.returncode}."
+                    raise BadInput(failure.read_text() if failure.exists() else message)
             finally:
                 if worker.poll() is None:
                     worker.kill()
@@ -301,9 +283,7 @@ def _batches_from(pipe: Any) -> Iterator[pa.RecordBatch]:
 
 
 def serve(payload: str, failure: str) -> None:
-    """The other end of `_made_elsewhere`: the stream that `payload` holds, as Arrow IPC on
-    stdout.
-    """
+    """The other end of `_made_elsewhere`: the stream in `payload`, as Arrow IPC on stdout."""
     import dill
 
     out = os.fdopen(os.dup(1), "wb")
@@ -325,8 +305,9 @@ def _numbers(plan: FeedbackPlan, roles: Roles) -> list[str]:
 
 
 class _Seen:
-    """Which prompts went by, as 64-bit hashes (8 bytes each): they decide nothing but an error,
-    which names what to do.
+    """Which prompts went by, as 64-bit hashes (8 bytes each).
+
+    They decide nothing but an error, which names what to do.
     """
 
     def __init__(self, key: list[str]) -> None:
@@ -335,12 +316,9 @@ class _Seen:
         self.new: list[npt.NDArray[np.uint64]] = []
 
     def refuse_return(self, chunk: pa.Table, first: int) -> None:
-        """Raise for a prompt of `chunk` that had its run of rows before; `first` is the position of
-        the chunk.
-        """
-        heads = np.logical_or.reduce(
-            [starts_of_groups(chunk[name].combine_chunks()) for name in self.key]
-        )
+        """Raise for a prompt of `chunk`, at the position `first`, that had its rows before."""
+        starts = [starts_of_groups(chunk[name].combine_chunks()) for name in self.key]
+        heads = np.logical_or.reduce(starts)
         keys = (
             pl.DataFrame(pl.from_arrow(chunk.select(self.key)))
             .with_row_index("_row")
@@ -348,8 +326,8 @@ class _Seen:
             .drop_nulls(self.key)
         )
         hashes = keys.select(self.key).hash_rows().to_numpy()
-        again = np.zeros(len(hashes), bool)
-        again[np.setdiff1d(np.arange(len(hashes)), np.unique(hashes, return_index=True)[1])] = True
+        again = np.ones(len(hashes), bool)
+        again[np.unique(hashes, return_index=True)[1]] = False  # the first of each in this chunk
         for known in [self.old, *self.new]:
             if len(known):
                 at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
@@ -357,7 +335,8 @@ class _Seen:
         if again.any():
             row = first + int(keys["_row"][int(np.flatnonzero(again)[0])])
             raise BadInput(
-                f"datasets: the prompt of row {row} comes back after other prompts; got clustered, expected its rows side by side.",
+                f"datasets: the prompt of row {row} comes back after other prompts; "
+                "got clustered, expected its rows side by side.",
                 hint="leave clustered out: the rows are then put together first.",
             )
         self.new.append(np.sort(hashes))

@@ -1,6 +1,4 @@
-"""A `Dataset` as a frame over the same memory, and what a plan makes of it as a `Dataset` again,
-kept in its cache.
-"""
+"""A `Dataset` as a frame over the same memory, and a plan's rows as a `Dataset` in its cache."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ import pyarrow as pa
 
 from prefmill._version import __version__
 from prefmill.disk.whole import Staging
-from prefmill.engines.frames import apply as lazily
+from prefmill.engines.frames import apply
 from prefmill.engines.steps import kept_columns
 from prefmill.errors import MissingPackage
 from prefmill.plans.feedback import FeedbackPlan
@@ -57,25 +55,23 @@ class Layout:
         if not self.trainer:
             return rows
         if self.plan.layout == "pool":
-            rows = rows.rename({"score": "_score", "rank": "_rank"})
+            rows = rows.rename({"score": "_score", "rank": "_rank"}, strict=False)
             rows = rows.drop("adjusted_score", strict=False)
         return convert(rows, format=self.format, chat=self.chat, margin_scale=self.margin_scale)
 
     def features(self, schema: pa.Schema, roles: Roles) -> Any:
-        """The features of what comes out where the columns of `roles` have the types of
-        `schema`.
-        """
+        """The features of what comes out of columns of the types of `schema`."""
         dtypes = pl.DataFrame(pa.Table.from_batches([], schema=schema)).schema
-        rows = lazily(
-            self.plan,
-            pl.LazyFrame(schema=dtypes),
-            keep=self.keep,
-            trainer=self.trainer,
-            **named(roles),
-        ).collect_schema()
-        return package().Features.from_arrow_schema(
-            arrow_schema(self(pl.DataFrame(schema=rows)).schema)
-        )
+        rows = self.lazily(self.plan, pl.LazyFrame(schema=dtypes), roles).collect_schema()
+        laid_out = arrow_schema(self(pl.DataFrame(schema=rows)).schema)
+        return package().Features.from_arrow_schema(laid_out)
+
+    def lazily(
+        self, plan: FeedbackPlan, frame: pl.LazyFrame | pl.DataFrame, roles: Roles, first: int = 0
+    ) -> pl.LazyFrame:
+        """The rows of `plan`, which is this one or settled, over `frame`."""
+        columns = named(roles)
+        return apply(plan, frame, keep=self.keep, trainer=self.trainer, first=first, **columns)
 
 
 def package() -> Any:
@@ -93,17 +89,13 @@ def tables_of(rows: pl.DataFrame, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def info_of(features: Any, of: Any) -> Any:
-    """What is known of the data besides its features: description, license and the like stay those
-    of the source.
-    """
+    """What is known of the data besides its features: description and license of the source."""
     about = {name: getattr(of, name) for name in ("description", "citation", "homepage", "license")}
     return package().DatasetInfo(features=features, **about)
 
 
 def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
-    """What `layout`'s plan makes of the `Dataset` `ds`, as another one: read from its cache, or
-    made at once.
-    """
+    """What `layout`'s plan makes of the `Dataset` `ds`: read from its cache, or made at once."""
     datasets = package()
     plan = layout.plan
     fits = fits_table(ds.data.table)
@@ -117,10 +109,7 @@ def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
     fingerprint = _fingerprint(ds, layout, roles)
     path = _cache_file(ds, fingerprint)
     if path is None or not path.exists():
-        made = lazily(
-            plan, frame_of(ds, table), keep=layout.keep, trainer=layout.trainer, **named(roles)
-        )
-        rows = layout(made.collect())
+        rows = layout(layout.lazily(plan, frame_of(ds, table), roles).collect())
         tables = tables_of(rows, features.arrow_schema)
         if path is None:
             table = pa.concat_tables([pa.Table.from_batches([], features.arrow_schema), *tables])
@@ -132,31 +121,26 @@ def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
 def used_table(ds: Any, columns: list[str]) -> pa.Table:
     """These columns of `ds` as they lie in memory; those of Arrow's type for JSON decoded."""
     table = ds.data.table.select(columns)
-    return (
-        decoded_table(table, "datasets")
-        if any(holds(field.type, is_marked) for field in table.schema)
-        else table
-    )
+    marked = any(holds(field.type, is_marked) for field in table.schema)
+    return decoded_table(table, "datasets") if marked else table
 
 
 def plain_types(schema: pa.Schema) -> pa.Schema:
     """Arrow types without views and dictionaries; a column of nothing but nulls is text."""
-    plain = plain_schema(schema)
-    return pa.schema(
-        [
-            (field.name, pa.string() if pa.types.is_null(field.type) else field.type)
-            for field in plain
-        ]
-    )
+    fields = []
+    for field in plain_schema(schema):
+        text = pa.types.is_null(field.type)
+        fields.append((field.name, pa.string() if text else field.type))
+    return pa.schema(fields)
 
 
 def frame_of(ds: Any, table: pa.Table) -> pl.DataFrame:
-    """The rows of `ds` in `table`, its columns or some of them; an indices mapping picks rows
-    without touching their texts.
+    """The rows of `ds` in `table`, which has some of its columns.
+
+    An indices mapping picks rows without touching their texts.
     """
-    frame = pl.DataFrame(pl.from_arrow(without_marks(table), rechunk=False)).cast(
-        {pl.Null: pl.String}
-    )
+    frame = pl.DataFrame(pl.from_arrow(without_marks(table), rechunk=False))
+    frame = frame.cast({pl.Null: pl.String})
     if ds._indices is not None:  # the one private name: `ds[:]` would copy all texts
         # In one chunk: from several, Polars gathers by copying the texts.
         frame = frame.rechunk()[pl.Series(ds._indices.column(0))]
@@ -164,12 +148,10 @@ def frame_of(ds: Any, table: pa.Table) -> pl.DataFrame:
 
 
 def _fingerprint(ds: Any, layout: Layout, roles: Roles) -> str:
-    """Of the input's fingerprint, the plan's hash, roles and layout; nothing in it depends on the
-    process.
-    """
+    """Of the input's fingerprint, the plan's hash, roles and layout, and of nothing else."""
     from datasets.fingerprint import Hasher
 
-    said = [
+    content = [
         "prefmill",
         __version__,
         ds._fingerprint,
@@ -178,17 +160,16 @@ def _fingerprint(ds: Any, layout: Layout, roles: Roles) -> str:
         named(roles),
         layout.format,
         layout.chat,
+        layout.margin_scale,
+        layout.keep,
     ]
-    return str(
-        Hasher.hash_bytes(
-            json.dumps([*said, layout.margin_scale, layout.keep], sort_keys=True).encode()
-        )
-    )
+    return str(Hasher.hash_bytes(json.dumps(content, sort_keys=True).encode()))
 
 
 def _cache_file(ds: Any, fingerprint: str) -> Path | None:
-    """Where the result is kept: beside the first file of `ds`; None where `ds` is in memory, or
-    caching is off.
+    """Where the result is kept: next to the first file of `ds`.
+
+    None where `ds` is in memory, or caching is off.
     """
     datasets = package()
     if not ds.cache_files or not datasets.is_caching_enabled():
@@ -198,11 +179,10 @@ def _cache_file(ds: Any, fingerprint: str) -> Path | None:
 
 def write_file(tables: Iterable[pa.Table], features: Any, path: Path, fingerprint: str) -> None:
     """An Arrow stream as `datasets` writes its own, there at once or not at all."""
-    said = json.dumps({"info": {"features": features.to_dict()}, "fingerprint": fingerprint})
-    schema = features.arrow_schema.with_metadata({"huggingface": said})
-    with Staging(
-        [path], where="datasets", shared=True
-    ) as staging:  # the ranks of a training all map
+    about = json.dumps({"info": {"features": features.to_dict()}, "fingerprint": fingerprint})
+    schema = features.arrow_schema.with_metadata({"huggingface": about})
+    # Shared: the ranks of a training all map.
+    with Staging([path], where="datasets", shared=True) as staging:
         hidden = str(staging.path(path))
         with pa.OSFile(hidden, "wb") as file, pa.ipc.new_stream(file, schema) as stream:
             for table in tables:

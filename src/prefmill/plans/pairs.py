@@ -27,8 +27,8 @@ class PairsOptions(ThresholdOptions, total=False):
 class Pairs(ThresholdPlan):
     """Preference pairs: completions of a prompt with a high score against those with a low one.
 
-    | prompt | completion | score |      | prompt | chosen | rejected | chosen_score | rejected_score |
-    |   p    |     a      |   5   |  ->  |   p    |   a    |    b     |      5       |       1        |
+    | prompt | completion | score |   | prompt | chosen | rejected | chosen_score | rejected_score |
+    |   p    |     a      |   5   |-> |   p    |   a    |    b     |      5       |       1        |
     |   p    |     b      |   1   |
 
     Args:

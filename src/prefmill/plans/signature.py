@@ -1,4 +1,4 @@
-"""Functions over the tables of a host, made of the fields of a plan: one signature, written once."""
+"""Functions over the tables of a host, made of the fields of a plan."""
 
 from __future__ import annotations
 
