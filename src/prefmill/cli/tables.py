@@ -184,20 +184,33 @@ def curve(found: Curve) -> None:
     told.line(f"{found.rows_in:,} rows in, {found.rows_used:,} used{dropped}")
 
 
+#: The columns of a loop's report that fit into a terminal, and their headings there.
+_LOOP_COLUMNS = {
+    "stage": "stage",
+    "mean reward": "reward",
+    "wins": "wins",
+    "second judge": "second",
+    "second wins": "second wins",
+    "KL": "KL",
+    "tokens": "tokens",
+    "distinct-2": "distinct-2",
+}
+
+
 def looped(done: LoopReport) -> None:
     """The stages of a loop as a table, and what they came to."""
-    from prefmill.loops.findings import SHORT, cells
+    from prefmill.loops.report import cells
 
     told = Told()
     rows = [cells(row, intervals=False) for row in done.stages]
-    used = ["stage", *(heading for heading in SHORT if any(row[heading] for row in rows))]
-    shown = [[row[heading] for heading in used] for row in rows]
-    told.table([SHORT.get(heading, heading) for heading in used], shown)
+    used = [name for name in _LOOP_COLUMNS if any(row[name] for row in rows)]
+    shown = [[row[name] for name in used] for row in rows]
+    told.table([_LOOP_COLUMNS[name] for name in used], shown)
     for sentence in done.said:
         told.line(f"- {sentence}")
-    there = "" if done.ran else ", all of it was there"
+    nothing = "" if done.ran else ", all of it was there"
     told.line(f"best policy: stage {done.best_stage}, {done.policy}")
-    told.line(f"{done.seconds:.1f} s ({len(done.ran)} steps{there})")
+    told.line(f"{done.seconds:.1f} s ({len(done.ran)} steps{nothing})")
     told.line(f"wrote {done.output}/report.md")
 
 
