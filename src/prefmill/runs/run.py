@@ -227,7 +227,7 @@ def _refuse_loss(job: Job, output: str | Path) -> None:
 def _whole_rows(plan: FeedbackPlan, layout: str, keep: Sequence[str]) -> bool:
     """Whether the output is whole rows of the input."""
     if layout != "pool":
-        if not plan.layouts:
+        if plan.every_row:
             raise BadArgument(
                 f"run: {plan.kind} are whole rows; got format {layout!r}, expected 'pool'.",
                 hint="leave --format out.",
