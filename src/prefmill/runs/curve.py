@@ -262,7 +262,7 @@ def _points(pools: pl.DataFrame, k: int | None, resamples: int, level: float) ->
     }
     numbers = [name for name, dtype in _COLUMNS.items() if dtype == pl.Float64]
     made = pl.DataFrame(columns, schema=_COLUMNS).with_columns(
-        plain_zero(rounded(pl.col(numbers).fill_nan(None)))
+        plain_zero(rounded(pl.col(name).fill_nan(None))).alias(name) for name in numbers
     )
     return made.insert_column(0, pools["_by"].head(1).new_from_index(0, most))
 
