@@ -25,6 +25,8 @@ _LAST_STAGE = (
     "pref_stage_refusal(pref_stage(_stage), (SELECT max(pref_stage(_stage)) FROM numbered))"
 )
 _NO_WEIGHT = "pref_weight_refusal(pref_number(_weight), {logs})"
+#: The limits are one row that several steps use; nothing else is worth a copy.
+_ONCE = {"limits": ""}
 #: The completions of a row of `told`, by their place among the texts of an output.
 _TEXTS = ("_chosen_text", "_rejected_text")
 
@@ -91,8 +93,9 @@ def numbered(
             columns[ours] = scalars.get(name, quote(name))
     columns |= {f"_keep{place}": quote(name) for place, name in enumerate(keep)}
     listed = ", ".join(f"{expression} AS {ours}" for ours, expression in columns.items())
-    more = ", _context, COLUMNS('^_own_.*$')" if context else ""
-    return f"SELECT {listed}{more} FROM {relation}"
+    if context:
+        listed += ", _context, COLUMNS('^_own_.*$')"
+    return f"SELECT {listed} FROM {relation}"
 
 
 def judged(rows: Rows, never_null: frozenset[str] = frozenset()) -> str:
@@ -105,10 +108,12 @@ def judged(rows: Rows, never_null: frozenset[str] = frozenset()) -> str:
     def present(ours: str, name: str) -> str:
         return "true" if name in never_null else f"{ours} IS NOT NULL"
 
-    def plain(role: str, column: str | None) -> str:
-        return f"pref_plain(_{role}, '{role}')" if column else "NULL"
+    def plain(role: str) -> str:
+        return f"pref_plain(_{role}, '{role}')"
 
-    number = f"{'-' if roles.negate else ''}pref_scored(_score0) + 0"  # + 0: -0.0 is a plain zero
+    number = "pref_scored(_score0) + 0"  # + 0: -0.0 is a plain zero
+    if roles.negate:
+        number = f"-{number}"
     if rows.weights:
         weights = zip(scores, rows.weights.values(), strict=True)
         terms = (f"{value(float(weight))} * pref_scored({score})" for score, weight in weights)
@@ -119,26 +124,30 @@ def judged(rows: Rows, never_null: frozenset[str] = frozenset()) -> str:
         texts = ", ".join(f"pref_plain({group}, 'group')::VARCHAR" for group in groups)
         key = f"[{texts}]"
         there += map(present, groups, roles.group)
-    refusal = _LAST_STAGE if rows.last_stage else "NULL"
-    if rows.policy:
-        refusal = _NO_WEIGHT.format(logs=value(rows.logs))
-    columns = {
-        "_pos": "_pos",
-        "_grp": key,
-        "_text": "_completion" if rows.merged else "NULL",
-        # A text literal beside it makes text of an ENUM, whose order would be that of its
+    # What a plan does not use is NULL: the macro has one form of its input.
+    used: dict[str, str] = {}
+    if rows.merged:
+        used["_text"] = "_completion"
+    if roles.id:
+        # A text literal next to it makes text of an ENUM, whose order would be that of its
         # declaration, and leaves other types.
-        "_id": f"CASE WHEN false THEN '1' ELSE {plain('id', roles.id)} END" if roles.id else "NULL",
-        "_annotator": plain("annotator", roles.annotator),
-        "_aspect": plain("aspect", roles.aspect),
-        "_refusal": refusal,
+        used["_id"] = f"CASE WHEN false THEN '1' ELSE {plain('id')} END"
+    used |= {f"_{role}": plain(role) for role in ("annotator", "aspect") if getattr(roles, role)}
+    if rows.last_stage:
+        used["_refusal"] = _LAST_STAGE
+    if rows.policy:
+        used["_refusal"] = _NO_WEIGHT.format(logs=value(rows.logs))
+    optional = ("_text", "_id", "_annotator", "_aspect", "_refusal")
+    columns = {
+        "_grp": key,
+        **{name: used.get(name, "NULL") for name in optional},
         "_has_prompt": " AND ".join(there),
         "_has_completion": present("_completion", roles.completion),
         "_null_score": " OR ".join(f"{score} IS NULL" for score in scores),
         "_value": number,
     }
-    listed = (e if e == name else f"{e} AS {name}" for name, e in columns.items())
-    return f"SELECT {', '.join(listed)} FROM numbered"
+    listed = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
+    return f"SELECT _pos, {listed} FROM numbered"
 
 
 def relations(
@@ -164,9 +173,9 @@ def query(plan: Asks, table: str, *, keep: Sequence[str] = (), **names: Unpack[R
     kept = kept_columns(output, keep, None, output.names, where="sql")
     columns = list(dict.fromkeys(each.column for each in kept))
     # `_keep0` of the row, or of the chosen one, `_other0` of the rejected one
+    sides = {"rejected": "_other"}
     ours = {
-        each.name: f"{'_other' if each.side == 'rejected' else '_keep'}{columns.index(each.column)}"
-        for each in kept
+        each.name: f"{sides.get(each.side, '_keep')}{columns.index(each.column)}" for each in kept
     }
     relation = f"query_table({literal(table)})"
     if output.for_trainer:
@@ -176,8 +185,7 @@ def query(plan: Asks, table: str, *, keep: Sequence[str] = (), **names: Unpack[R
     if not output.for_trainer:
         return _with(steps) + _whole_rows(output, ours)
     steps.append(("told", _told_for_trainer(program, len(columns))))
-    taken = () if output.paired else keep
-    return _with(steps) + _rows_for_trainer(output, ours, taken)
+    return _with(steps) + _rows_for_trainer(output, ours)
 
 
 def _order(output: Output, prefix: str = "") -> str:
@@ -194,12 +202,16 @@ def _whole_rows(output: Output, kept: Mapping[str, str]) -> str:
     columns = ["row._prompt AS prompt", f"row._completion AS {text}"]
     columns += [f"{'row' if c.of_row else step}.{c.ours} AS {c.name}" for c in output.columns]
     columns += [f"row.{ours} AS {quote(name)}" for name, ours in kept.items()]
-    where = f"WHERE {step}.{output.present} IS NOT NULL\n" if output.present else ""
     return (
         f"SELECT {', '.join(columns)}\n"
-        f"FROM {step} JOIN numbered AS row ON row._pos = {step}.{position}\n"
-        f"{where}ORDER BY {_order(output, f'{step}.')}"
+        f"FROM {step} JOIN numbered AS row ON row._pos = {step}.{position}{_present(output)}\n"
+        f"ORDER BY {_order(output, f'{step}.')}"
     )
+
+
+def _present(output: Output) -> str:
+    """The condition on rows that come out."""
+    return output.present and f" WHERE {output.step}.{output.present} IS NOT NULL"
 
 
 def _told_for_trainer(program: Program, kept: int) -> str:
@@ -210,13 +222,12 @@ def _told_for_trainer(program: Program, kept: int) -> str:
     known = ", ".join(["_pos", *program.rows.columns()])
     if not output.paired:
         (position,) = output.texts.values()
-        where = f" WHERE {output.step}.{output.present} IS NOT NULL" if output.present else ""
         return (
             "SELECT row._prompt AS _prompt, row._completion AS _chosen_text,"
             " row._completion AS _rejected_text,\n"
             f"         {output.step}.*, row.* EXCLUDE ({known})\n"
             f"  FROM {output.step} JOIN numbered AS row"
-            f" ON row._pos = {output.step}.{position}{where}"
+            f" ON row._pos = {output.step}.{position}{_present(output)}"
         )
     others = "".join(f", worse._keep{place} AS _other{place}" for place in range(kept))
     more = f", better.* EXCLUDE ({known}), worse._context AS _other{others}"
@@ -236,12 +247,13 @@ def _told(output: Output, more: str = "") -> str:
     )
 
 
-def _rows_for_trainer(output: Output, kept: Mapping[str, str], taken: Sequence[str]) -> str:
+def _rows_for_trainer(output: Output, kept: Mapping[str, str]) -> str:
     """The SELECT over `told` whose rows are conversations, or text, all in one form."""
     columns = ["_prompt AS prompt"]
     columns += [f"{ours} AS {name}" for name, ours in zip(output.texts, _TEXTS, strict=False)]
     columns += [f"{column.ours} AS {column.name}" for column in output.columns]
-    own = "|".join(name for name in ("_mark", *CARRIED) if name not in taken)
+    # A column that is kept under its own name is there once.
+    own = "|".join(name for name in ("_mark", *CARRIED) if name not in kept)
     columns.append(f"COLUMNS('^_own_({own})$')" + ' AS "\\1"')
     columns += [f"{ours} AS {quote(name)}" for name, ours in kept.items()]
     ordering = [name.removeprefix("-") for name in output.order]
@@ -286,7 +298,9 @@ def _report_query(program: Program, table: str) -> str:
 def _report_steps(program: Program, table: str) -> list[tuple[str, str]]:
     rows = numbered(program.rows, f"query_table({literal(table)})")
     steps = [("numbered", rows), *((name, text) for _, name, text in relations(program))]
-    return [*steps, ("told", _told(program.output))] if program.output.paired else steps
+    if program.output.paired:
+        steps.append(("told", _told(program.output)))
+    return steps
 
 
 def length_fit(
@@ -295,12 +309,14 @@ def length_fit(
     """The one row that says what length explains, by name; `steps` make it, unless it is there."""
     names = ("slope", "correlation", "mean")
     select = f"SELECT {', '.join(names)} FROM {program.output.length}"
-    (row,) = con.execute((_with(steps) if steps else "") + select).fetchall()
+    (row,) = con.execute(_with(steps) + select).fetchall()
     return dict(zip(names, row, strict=True))
 
 
 def _with(steps: Sequence[tuple[str, str]]) -> str:
-    # The limits are one row that several steps use.
-    kept = {name: "" if name == "limits" else "NOT " for name, _ in steps}
-    ctes = ",\n".join(f"{name} AS {kept[name]}MATERIALIZED (\n  {text})" for name, text in steps)
+    if not steps:
+        return ""
+    ctes = ",\n".join(
+        f"{name} AS {_ONCE.get(name, 'NOT ')}MATERIALIZED (\n  {text})" for name, text in steps
+    )
     return f"WITH {ctes}\n"
