@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from prefmill._version import __version__
 from prefmill.errors import PrefmillError
-from prefmill.plans import Advantage, BestOf, Pairs, Unpaired, Values
+from prefmill.plans import kinds as _kinds
+from prefmill.plans.kinds import *  # noqa: F403
 from prefmill.table.roles import Roles
 
 if TYPE_CHECKING:
@@ -59,8 +60,6 @@ if _ABSENT:
 importlib.import_module("prefmill.forks")
 
 __all__ = [
-    "Advantage",
-    "BestOf",
     "Curve",
     "EndpointSampler",
     "EndpointScorer",
@@ -71,7 +70,6 @@ __all__ = [
     "LogProb",
     "LoopReport",
     "PairReport",
-    "Pairs",
     "PrefmillError",
     "RewardModel",
     "Roles",
@@ -81,8 +79,6 @@ __all__ = [
     "ScoreReport",
     "Scorer",
     "TrainReport",
-    "Unpaired",
-    "Values",
     "__version__",
     "curve",
     "loop",
@@ -97,9 +93,9 @@ __all__ = [
     "train_reward",
     "values",
 ]
+__all__ += _kinds.__all__
 
 _HOMES = {
-    "plans": ("Advantage", "BestOf", "Pairs", "Unpaired", "Values"),
     "rules.rollouts": ("step_values", "stepwise"),
     "rules.values": ("values",),
     "runs.curve": ("Curve", "curve"),

@@ -7,8 +7,9 @@ problem at once), has a content hash, reads and writes TOML, and runs nowhere by
 
 from __future__ import annotations
 
-from prefmill.plans.advantage import Advantage, AdvantageOptions, Method
-from prefmill.plans.best_of import BestOf, BestOfOptions, Pick, Scope, StagesUsed
+from prefmill.plans import kinds
+from prefmill.plans.advantage import AdvantageOptions, Method
+from prefmill.plans.best_of import BestOfOptions, Pick, Scope, StagesUsed
 from prefmill.plans.feedback import (
     Aggregate,
     FeedbackOptions,
@@ -17,28 +18,26 @@ from prefmill.plans.feedback import (
     OnInvalid,
     TieBreak,
 )
+from prefmill.plans.kinds import *  # noqa: F403
 from prefmill.plans.kinds import FEEDBACK_KINDS, KINDS, read_plan
-from prefmill.plans.pairs import Pairs, PairsOptions, Strategy
+from prefmill.plans.pairs import PairsOptions, Strategy
 from prefmill.plans.plan import Plan
 from prefmill.plans.thresholds import ThresholdPlan
-from prefmill.plans.unpaired import Unpaired, UnpairedOptions
-from prefmill.plans.values import Policy, Values
+from prefmill.plans.unpaired import UnpairedOptions
+from prefmill.plans.values import Policy
 from prefmill.table.thresholds import Threshold
 
 __all__ = [
     "FEEDBACK_KINDS",
     "KINDS",
-    "Advantage",
     "AdvantageOptions",
     "Aggregate",
-    "BestOf",
     "BestOfOptions",
     "FeedbackOptions",
     "FeedbackPlan",
     "Method",
     "Normalize",
     "OnInvalid",
-    "Pairs",
     "PairsOptions",
     "Pick",
     "Plan",
@@ -49,8 +48,7 @@ __all__ = [
     "Threshold",
     "ThresholdPlan",
     "TieBreak",
-    "Unpaired",
     "UnpairedOptions",
-    "Values",
     "read_plan",
 ]
+__all__ += kinds.__all__

@@ -1,4 +1,8 @@
-"""The kinds of plan, by their word. A new kind is a line here."""
+"""The kinds of plan, by their word.
+
+A new kind is an import here, and a name in `__all__` and in `FEEDBACK_KINDS`: `prefmill`,
+`prefmill.plans`, the commands, and the functions on every host have it from here.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from prefmill.plans.pairs import Pairs
 from prefmill.plans.plan import Plan, toml_tables
 from prefmill.plans.unpaired import Unpaired
 from prefmill.plans.values import Values
+
+__all__ = ["Advantage", "BestOf", "Pairs", "Unpaired", "Values"]
 
 #: Plans over judged completions: commands, and functions on every host, are made of them.
 FEEDBACK_KINDS: Mapping[str, type[FeedbackPlan]] = {
