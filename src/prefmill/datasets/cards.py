@@ -1,5 +1,6 @@
-"""Dataset cards: what a set of preference data was made of, and how, as YAML front matter and
-Markdown. Nothing is imported for it.
+"""Dataset cards: what a set of preference data was made of, and how.
+
+Nothing is imported for it.
 
 A card says which plan made the data (TOML, and its hash), what became of every row, from which
 source, under which license.
@@ -7,7 +8,6 @@ source, under which license.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from prefmill._version import __version__
 from prefmill.disk.whole import Staging
 from prefmill.errors import BadArgument, BadInput, MissingPackage
+from prefmill.writers.cards import front_matter, table
 
 if TYPE_CHECKING:
-    from prefmill.plans import Plan
+    from prefmill.plans import FeedbackPlan
     from prefmill.runs.run import RunReport
     from prefmill.table.report import PairReport
 
@@ -34,7 +35,7 @@ _SIZES = (
 
 
 def card(
-    plan: Plan,
+    plan: FeedbackPlan,
     report: Reports,
     *,
     source: str | Sequence[str] = (),
@@ -42,8 +43,7 @@ def card(
     title: str = "Preference data",
     language: str | Sequence[str] = (),
 ) -> str:
-    """The card of what `plan` made: Markdown behind YAML front matter, the same text for the same
-    arguments.
+    """The card of what `plan` made; the same text for the same arguments.
 
     Args:
         report: what became of every row (`pair_report`, `run`, `datasets.report`), or one for every
@@ -116,16 +116,17 @@ def card(
         "",
         "What became of every row:",
         "",
-        *_table(reports),
+        *_counts(reports),
         _END,
         "",
     ]
-    return f"---\n{_yaml(head)}---\n\n" + "\n".join(lines)
+    return "\n".join([front_matter(head), *lines])
 
 
-def write_card(target: str | Path, plan: Plan, report: Reports, **about: str) -> Path:
-    """Write the card as `README.md` into the folder `target` (or as the file `target`, if its name
-    ends in `.md`); the path.
+def write_card(target: str | Path, plan: FeedbackPlan, report: Reports, **about: str) -> Path:
+    """Write the card as `README.md` into the folder `target`, or as the file `target`.
+
+    It is a file if its name ends in `.md`; the path comes back.
 
     A README that is there keeps its words and its front matter: only what a card says is put in or
     replaced. That needs the package huggingface_hub, which `datasets` brings; a new card needs
@@ -150,8 +151,9 @@ def write_card(target: str | Path, plan: Plan, report: Reports, **about: str) ->
 
 
 def merged(there: str, card: str) -> str:
-    """The README `there` with what `card` says: its front matter keys over those that are there,
-    its section in place of the old one.
+    """The README `there` with what `card` says.
+
+    The keys of the card's front matter win, and its section takes the place of the old one.
     """
     try:
         from huggingface_hub.repocard import RepoCard
@@ -169,76 +171,38 @@ def merged(there: str, card: str) -> str:
     new = RepoCard(card, ignore_metadata_errors=True)
     theirs: dict[str, Any] = old.data.to_dict()  # type: ignore[no-untyped-call]
     ours: dict[str, Any] = new.data.to_dict()  # type: ignore[no-untyped-call]
-    head = (
-        theirs | ours | {"tags": list(dict.fromkeys([*(theirs.get("tags") or []), *ours["tags"]]))}
-    )
-    section = new.text[new.text.index(_BEGIN) : new.text.index(_END) + len(_END)]
+    tags = [*(theirs.get("tags") or []), *ours["tags"]]
+    head = {**theirs, **ours, "tags": list(dict.fromkeys(tags))}
+    section = _BEGIN + new.text.partition(_BEGIN)[2].partition(_END)[0] + _END
     if _BEGIN in old.text and _END in old.text:
-        body = (
-            old.text[: old.text.index(_BEGIN)]
-            + section
-            + old.text[old.text.index(_END) + len(_END) :]
-        )
+        before, _, rest = old.text.partition(_BEGIN)
+        body = before + section + rest.partition(_END)[2]
     elif old.text.strip():
         body = f"{old.text.rstrip()}\n\n{section}\n"
     else:
         body = new.text
-    return f"---\n{_yaml(head)}---\n\n{body.lstrip()}"
+    return f"{front_matter(head)}\n{body.lstrip()}"
 
 
 def _several(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _table(reports: Mapping[str, PairReport | RunReport]) -> list[str]:
+def _counts(reports: Mapping[str, PairReport | RunReport]) -> list[str]:
     """The counts as a Markdown table, a column for every split."""
-    reasons = sorted({reason for told in reports.values() for reason in told.dropped})
-    lines: list[tuple[str, list[int]]] = [
-        ("rows in", [told.rows_in for told in reports.values()]),
-        ("used", [told.rows_used for told in reports.values()]),
-        ("not selected", [told.rows_not_selected for told in reports.values()]),
-        *(
-            (f"dropped: {reason}", [told.dropped.get(reason, 0) for told in reports.values()])
-            for reason in reasons
-        ),
-        ("prompts with a candidate", [told.groups_in for told in reports.values()]),
-        ("prompts used", [told.groups_used for told in reports.values()]),
-        ("rows out", [told.pairs_out for told in reports.values()]),
-    ]
-    if all(told.labels is not None for told in reports.values()):
-        lines += [
-            (f"label {name}", [(told.labels or {})[name] for told in reports.values()])
-            for name in ("true", "false")
-        ]
-    head = f"| | {' | '.join(reports)} |"
-    return [
-        head,
-        "|---|" + "---:|" * len(reports),
-        *(f"| {name} | {' | '.join(f'{n:,}' for n in counts)} |" for name, counts in lines),
-    ]
-
-
-def _yaml(values: Mapping[str, object], indent: str = "") -> str:
-    """YAML of mappings, lists and scalars; a scalar is written as JSON, which YAML is a superset
-    of.
-    """
-    lines = ""
-    for key, value in values.items():
-        name = (
-            key
-            if key.replace("_", "").replace("-", "").isalnum() and not key.isdigit()
-            else json.dumps(key, ensure_ascii=False)
-        )
-        if isinstance(value, Mapping) and value:
-            lines += f"{indent}{name}:\n{_yaml(value, indent + '  ')}"
-        elif (
-            isinstance(value, list)
-            and value
-            and not any(isinstance(item, Mapping | list) for item in value)
-        ):
-            lines += f"{indent}{name}:\n" + "".join(
-                f"{indent}- {json.dumps(item, ensure_ascii=False)}\n" for item in value
-            )
-        else:
-            lines += f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}\n"
-    return lines
+    several = list(reports.values())
+    rows = {
+        "rows in": [report.rows_in for report in several],
+        "used": [report.rows_used for report in several],
+        "not selected": [report.rows_not_selected for report in several],
+    }
+    for reason in sorted({reason for report in several for reason in report.dropped}):
+        rows[f"dropped: {reason}"] = [report.dropped.get(reason, 0) for report in several]
+    rows["prompts with a candidate"] = [report.groups_in for report in several]
+    rows["prompts used"] = [report.groups_used for report in several]
+    rows["rows out"] = [report.pairs_out for report in several]
+    if all(report.labels is not None for report in several):
+        for name in ("true", "false"):
+            rows[f"label {name}"] = [(report.labels or {})[name] for report in several]
+    cells = ([name, *(f"{count:,}" for count in counts)] for name, counts in rows.items())
+    return table(["", *reports], cells)

@@ -15,6 +15,7 @@ from prefmill._version import __version__
 from prefmill.disk.folders import MARK
 from prefmill.errors import AccountingError
 from prefmill.rules.intervals import Floats, wilson
+from prefmill.writers.cards import front_matter, table
 
 _BUCKETS = 4
 
@@ -117,8 +118,8 @@ def card(report: TrainReport) -> str:
     tags = ["prefmill", "trl", {"reward": "reward-model"}.get(report.method, report.method)]
     dropped = "".join(f", {rows:,} dropped: {reason}" for reason, rows in report.dropped.items())
     known = [f"{name} {value}" for name, value in report.settings.items() if value is not None]
-    lines = ["---", "library_name: transformers", "tags:", *(f"- {tag}" for tag in tags), "---", ""]
-    lines += [
+    lines = [
+        front_matter({"library_name": "transformers", "tags": tags}),
         f"# {Path(report.output).name}",
         "",
         f"Trained by prefmill {__version__} ({report.method}) from `{Path(report.model).name}`.",
@@ -134,13 +135,15 @@ def card(report: TrainReport) -> str:
             "",
             f"Share of {held.name} pairs in which the chosen completion wins:",
             "",
-            "| | share | 95 % interval | pairs |",
-            "|---|---:|---|---:|",
+            *table(["", "share", "95 % interval", "pairs"], map(_cells, named_shares(held))),
         ]
-        for name, share in named_shares(held):
-            interval = f"{share.low:.3f} to {share.high:.3f}"
-            lines.append(f"| {name} | {share.value:.3f} | {interval} | {share.pairs:,} |")
     return "\n".join([*lines, ""])
+
+
+def _cells(named: tuple[str, Share]) -> list[str]:
+    name, share = named
+    interval = f"{share.low:.3f} to {share.high:.3f}"
+    return [name, f"{share.value:.3f}", interval, f"{share.pairs:,}"]
 
 
 def named_shares(held: HeldOut) -> list[tuple[str, Share]]:
