@@ -108,11 +108,13 @@ def _duckdb(source: str, target: str, *, key: str) -> None:
     con.execute("SET enable_progress_bar = false")
     con.execute(f"""
         COPY (
-          SELECT prompt, arg_max(completion, {key}) AS chosen, arg_min(completion, {key}) AS rejected,
+          SELECT prompt, arg_max(completion, {key}) AS chosen,
+               arg_min(completion, {key}) AS rejected,
                  max(score) AS chosen_score, min(score) AS rejected_score
           FROM read_parquet('{source}', file_row_number = true)
           GROUP BY prompt
-          HAVING chosen_score >= {CHOSEN_MIN} AND rejected_score < {REJECTED_BELOW} AND chosen_score > rejected_score
+          HAVING chosen_score >= {CHOSEN_MIN} AND rejected_score < {REJECTED_BELOW}
+          AND chosen_score > rejected_score
         ) TO '{target}' (FORMAT parquet, COMPRESSION zstd)""")
 
 

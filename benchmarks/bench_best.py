@@ -119,7 +119,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"unknown {unknown}; expected some of {list(TITLES)}")
     if options.repeat < 1 or options.warmup < 0 or options.rows < 16 or options.rows % 16:
         parser.error(
-            "needs --repeat >= 1, --warmup >= 0, and --rows a multiple of 16 (candidates of a prompt)"
+            "needs --repeat >= 1, --warmup >= 0, and --rows a multiple of 16 (candidates of a"
+            " prompt)"
         )
     return options
 
@@ -201,7 +202,8 @@ def _disagreements(candidates: list[Candidate]) -> list[str]:
     runs = [(candidate.name, run) for candidate in candidates for run in candidate.runs]
     wanted = {(run.rows, run.checksum) for _, run in runs[:1]}
     return [
-        f"{name}, round {run.round + 1}: {run.rows:,} rows, other ones than {runs[0][0]}'s {runs[0][1].rows:,}"
+        f"{name}, round {run.round + 1}: {run.rows:,} rows, other ones than {runs[0][0]}'s"
+        f" {runs[0][1].rows:,}"
         for name, run in runs
         if (run.rows, run.checksum) not in wanted
     ]
@@ -215,12 +217,15 @@ def _report(
     problems: list[str],
 ) -> str:
     lines = [
-        f"{machine['date']}, {machine['system']}, {machine['cpu']}, {machine['cores']} cores, {machine['ram_gb']:.1f} GB RAM, "
+        f"{machine['date']}, {machine['system']}, {machine['cpu']}, {machine['cores']} cores,"
+        f" {machine['ram_gb']:.1f} GB RAM, "
         f"load {machine['load_before']:.1f} before and {machine['load_after']:.1f} after.",
         ", ".join(f"{name} {version}" for name, version in machine["versions"].items()) + ".",
-        f"Input: {machine['rows']:,} rows ({', '.join(machine['columns'])}), {machine['bytes'] / 1e6:,.1f} MB of zstd Parquet, "
+        f"Input: {machine['rows']:,} rows ({', '.join(machine['columns'])}),"
+        f" {machine['bytes'] / 1e6:,.1f} MB of zstd Parquet, "
         f"seed {options.seed}.",
-        f"Whole processes, {options.repeat} rounds in rotation after {options.warmup} not counted; input in the page cache; "
+        f"Whole processes, {options.repeat} rounds in rotation after {options.warmup} not counted;"
+        " input in the page cache; "
         + (
             f"{touched / 1e9:.1f} GB of memory touched before."
             if touched
@@ -287,7 +292,8 @@ def _checksum(path: str) -> tuple[list[str], int, str]:
     con = duckdb.connect()
     con.execute("SET enable_progress_bar = false")
     columns = con.read_parquet(path).columns
-    query = "SELECT count(*), sum(hash(prompt, completion, score::DOUBLE, id::BIGINT)::HUGEINT) FROM read_parquet(?)"
+    hashed = "sum(hash(prompt, completion, score::DOUBLE, id::BIGINT)::HUGEINT)"
+    query = f"SELECT count(*), {hashed} FROM read_parquet(?)"
     rows, total = con.execute(query, [path]).fetchall()[0]
     return columns, rows, str(total)
 

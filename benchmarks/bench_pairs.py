@@ -268,7 +268,8 @@ def turn(
     candidate.runs.append(done)
     when = f"round {number + 1}" if number >= 0 else "warm-up"
     say(
-        f"{when}: {candidate.name} {done.seconds:.2f} s, {done.peak_mb:.0f} MB, {done.rows:,} rows out"
+        f"{when}: {candidate.name} {done.seconds:.2f} s, {done.peak_mb:.0f} MB, {done.rows:,} rows"
+        " out"
     )
 
 
@@ -387,12 +388,15 @@ def _report(
 ) -> str:
     by_name = {candidate.name: candidate for candidate in candidates}
     lines = [
-        f"{machine['date']}, {machine['system']}, {machine['cpu']}, {machine['cores']} cores, {machine['ram_gb']:.1f} GB RAM, "
+        f"{machine['date']}, {machine['system']}, {machine['cpu']}, {machine['cores']} cores,"
+        f" {machine['ram_gb']:.1f} GB RAM, "
         f"load {machine['load_before']:.1f} before and {machine['load_after']:.1f} after.",
         ", ".join(f"{name} {version}" for name, version in machine["versions"].items()) + ".",
-        f"Input: {machine['rows']:,} rows ({', '.join(machine['columns'])}), {machine['bytes'] / 1e6:,.1f} MB of zstd Parquet, "
+        f"Input: {machine['rows']:,} rows ({', '.join(machine['columns'])}),"
+        f" {machine['bytes'] / 1e6:,.1f} MB of zstd Parquet, "
         f"seed {options.seed}.",
-        f"Whole processes, {options.repeat} rounds in rotation after {options.warmup} not counted; input in the page cache; "
+        f"Whole processes, {options.repeat} rounds in rotation after {options.warmup} not counted;"
+        " input in the page cache; "
         + (
             f"{touched / 1e9:.1f} GB of memory touched before."
             if touched
@@ -455,16 +459,19 @@ def _verdict(candidates: list[Candidate], problems: list[str]) -> str:
         alike = "all alike" if runs > 1 else "nothing to compare with"
         names = ", ".join(c.name for c in summed)
         said.append(
-            f"Checksum of (prompt, chosen, rejected, both scores): {first.checksum} of {first.rows:,} pairs."
+            f"Checksum of (prompt, chosen, rejected, both scores): {first.checksum} of"
+            f" {first.rows:,} pairs."
         )
         said.append(f"{runs} runs of {len(summed)} candidates ({names}): {alike}.")
     if counted := [c.name for c in makers if c.name in TIES_OPEN]:
         said.append(
-            f"Only the count was compared of {', '.join(counted)}: among equal scores it may pick another answer."
+            f"Only the count was compared of {', '.join(counted)}: among equal scores it may pick"
+            " another answer."
         )
     if {"pandas", "datasets"} & {c.name for c in makers}:
         said.append(
-            "pandas and datasets end in `datasets`' to_parquet, which writes snappy, cheaper than the zstd of the others."
+            "pandas and datasets end in `datasets`' to_parquet, which writes snappy, cheaper than"
+            " the zstd of the others."
         )
     return " ".join(said) or "No pairs were made, so none were compared."
 
@@ -567,7 +574,8 @@ def _checksum(path: str) -> tuple[list[str], int, str]:
             "",
         )
     rows, total = con.execute(
-        "SELECT count(*), sum(hash(prompt, chosen, rejected, chosen_score::DOUBLE, rejected_score::DOUBLE)::HUGEINT) FROM read_parquet(?)",
+        "SELECT count(*), sum(hash(prompt, chosen, rejected, chosen_score::DOUBLE,"
+        " rejected_score::DOUBLE)::HUGEINT) FROM read_parquet(?)",
         [path],
     ).fetchall()[0]
     return table.columns, rows, str(total)

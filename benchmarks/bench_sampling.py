@@ -176,7 +176,8 @@ def _bench(options: argparse.Namespace) -> int:
             )
             runs[name].append(run)
             _say(
-                f"round {number + 1}: {name} {run.seconds:.1f} s, CPU {run.cpu_seconds:.1f} s, {run.tokens} tokens"
+                f"round {number + 1}: {name} {run.seconds:.1f} s, CPU {run.cpu_seconds:.1f} s,"
+                f" {run.tokens} tokens"
             )
     about["load_after"] = os.getloadavg()[0]
     print(_report(runs, about, options), flush=True)
@@ -190,7 +191,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 # -- candidates
-# --------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------
 
 
 def _candidates(options: argparse.Namespace) -> dict[str, Candidate]:
@@ -268,7 +269,8 @@ def _length(row: list[int], end: int) -> int:
 
 def _report(runs: dict[str, list[Run]], about: dict[str, Any], options: argparse.Namespace) -> str:
     lines = [
-        f"## Sampling: {options.prompts} prompts, {options.k} answers each, at most {options.max_new_tokens} tokens, SmolLM2-135M float32",
+        f"## Sampling: {options.prompts} prompts, {options.k} answers each, at most"
+        f" {options.max_new_tokens} tokens, SmolLM2-135M float32",
         "",
         *machine.headline(about),
         f"{about['threads']} threads. `{about['command'].strip()}`",

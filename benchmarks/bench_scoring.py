@@ -137,7 +137,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     shapes = [shape.name for shape in (*pools.DECODER_SHAPES, *pools.ENCODER_SHAPES)]
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
-        epilog=f"CANDIDATES: {', '.join(TITLES)}. POOLS: {', '.join(shapes)}, files. With commas between.",
+        epilog=f"CANDIDATES: {', '.join(TITLES)}. POOLS: {', '.join(shapes)}, files. With commas"
+        " between.",
     )
     parser.add_argument(
         "--only",
@@ -257,7 +258,8 @@ def _measure(
             for name in wanted:
                 run = _timed(candidates[name], pool, number, alone)
                 result.outcomes[name].runs.append(run)
-                said = f"{name} {run.seconds:.2f} s, CPU {run.cpu_seconds:.2f} s, difference {run.difference:.1e}"
+                times = f"{run.seconds:.2f} s, CPU {run.cpu_seconds:.2f} s"
+                said = f"{name} {times}, difference {run.difference:.1e}"
                 _say(f"{shape.name}, round {number + 1}: {said}")
         results.append(result)
     return results
@@ -284,7 +286,7 @@ def _scores(found: Any) -> np.ndarray:
 
 
 # -- candidates: a pool in, one score a row out, in the pool's order
-# ------------------------------------------------------------------
+# ------------------------------------------------------------------------------
 
 
 def _decoder_candidates(
@@ -490,7 +492,7 @@ def _prefmill(model: Path, options: argparse.Namespace, **more: Any) -> Candidat
 
 
 # -- from file to file
-# ------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------
 
 
 class _Watched:
@@ -557,7 +559,8 @@ def _files(model: Path, options: argparse.Namespace) -> dict[str, Any] | str:
             wall = time.perf_counter() - begin
             assert pq.read_metadata(output).num_rows == len(pool.ids)
             _say(
-                f"files, round {number + 1}: {wall:.2f} s, {watched.inside:.2f} s in the model, {watched.ahead:.2f} s tokenising beside it"
+                f"files, round {number + 1}: {wall:.2f} s, {watched.inside:.2f} s in the model,"
+                f" {watched.ahead:.2f} s tokenising beside it"
             )
             if number >= 0:
                 runs.append(
@@ -573,7 +576,7 @@ def _files(model: Path, options: argparse.Namespace) -> dict[str, Any] | str:
 
 
 # -- report
-# -----------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------
 
 
 def _ratios(top: Outcome | None, bottom: Outcome | None) -> str:
@@ -591,7 +594,8 @@ def _report(
 ) -> str:
     lines = [
         *machine.headline(about),
-        f"torch on {about['threads']} threads, float32, seed {options.seed}; {options.repeat} rounds in rotation after a warm-up of each; "
+        f"torch on {about['threads']} threads, float32, seed {options.seed}; {options.repeat}"
+        " rounds in rotation after a warm-up of each; "
         f"{about['minutes']:.1f} minutes in all.",
         f"`{about['command']}`",
     ]
@@ -604,7 +608,8 @@ def _report(
             "",
             f"#### {'Encoder: ' if pool.types is not None else ''}{pool.shape.title}",
             "",
-            f"{len(lengths)} rows of {min(lengths)} to {max(lengths)} tokens, {pool.tokens:,} in all"
+            f"{len(lengths)} rows of {min(lengths)} to {max(lengths)} tokens, {pool.tokens:,} in"
+            " all"
             + (
                 f"; with every prompt once {pool.ideal:.2f} times fewer."
                 if pool.types is None
@@ -634,12 +639,14 @@ def _report(
         if plain and ours:
             ratio = plain.seconds / ours.seconds
             said.append(
-                f"Over the best plain loop {ratio:.2f}, ideal {pool.ideal:.2f}: {ratio / pool.ideal:.0%} of it."
+                f"Over the best plain loop {ratio:.2f}, ideal {pool.ideal:.2f}:"
+                f" {ratio / pool.ideal:.0%} of it."
             )
             if pool.types is None and pool.ideal >= 1.05:
                 verdicts.append(
                     (
-                        f"{pool.shape.name}: ≥ {IDEAL_SHARE} × the ideal token ratio over the best plain loop",
+                        f"{pool.shape.name}: ≥ {IDEAL_SHARE} × the ideal token ratio over the"
+                        " best plain loop",
                         ratio / pool.ideal,
                         IDEAL_SHARE,
                     )
@@ -671,8 +678,10 @@ def _report(
         )
         beyond = statistics.median(run["beyond"] / run["wall"] for run in files["runs"])
         lines.append(
-            f"{files['rows']} rows, {files['tokens']:,} tokens, {files['runs'][0]['tokens_run']:,} run, model loaded before: {wall:.2f} s, "
-            f"of which {inside:.2f} s inside the model; reading, tokenising, checking and writing beyond it: {beyond:.1%}."
+            f"{files['rows']} rows, {files['tokens']:,} tokens, {files['runs'][0]['tokens_run']:,}"
+            f" run, model loaded before: {wall:.2f} s, "
+            f"of which {inside:.2f} s inside the model; reading, tokenising, checking and writing"
+            f" beyond it: {beyond:.1%}."
         )
         verdicts.append(
             (
@@ -693,7 +702,8 @@ def _report(
         default=0.0,
     )
     lines.append(
-        f"| every score within {CLOSE:g} of the row alone, relative | {worst:.1e} | {'held' if worst <= CLOSE else '**WRONG**'} |"
+        f"| every score within {CLOSE:g} of the row alone, relative | {worst:.1e} |"
+        f" {'held' if worst <= CLOSE else '**WRONG**'} |"
     )
     return "\n".join(lines)
 

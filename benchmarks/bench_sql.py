@@ -44,50 +44,62 @@ MEET = (
 QUERIES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
     "best_of, k 1": (
         "FROM best_of(pool)",
-        "SELECT prompt, arg_max(completion, score) AS completion, max(score) AS score FROM pool GROUP BY prompt",
+        "SELECT prompt, arg_max(completion, score) AS completion, max(score) AS score FROM pool"
+        " GROUP BY prompt",
         ("prompt", "completion", "score"),
     ),
     "best_of, k 4": (
         "FROM best_of(pool, k := 4)",
-        "SELECT prompt, completion, score, row_number() OVER (PARTITION BY prompt ORDER BY score DESC) AS rank FROM pool QUALIFY rank <= 4",
+        "SELECT prompt, completion, score, row_number() OVER (PARTITION BY prompt ORDER BY score"
+        " DESC) AS rank FROM pool QUALIFY rank <= 4",
         ("prompt", "completion", "score", "rank"),
     ),
     "preference_pairs": (
         "FROM preference_pairs(pool, chosen_min := NULL, rejected_below := NULL)",
-        "SELECT prompt, arg_max(completion, score) AS chosen, arg_min(completion, score) AS rejected, max(score) AS chosen_score,"
+        "SELECT prompt, arg_max(completion, score) AS chosen, arg_min(completion, score) AS"
+        " rejected, max(score) AS chosen_score,"
         " min(score) AS rejected_score FROM pool GROUP BY prompt HAVING max(score) > min(score)",
         ("prompt", "chosen", "rejected", "chosen_score", "rejected_score"),
     ),
     "pair_report": (
-        "SELECT rows_in, rows_used, pairs_out FROM pair_report(pool, chosen_min := NULL, rejected_below := NULL)",
+        "SELECT rows_in, rows_used, pairs_out FROM pair_report(pool, chosen_min := NULL,"
+        " rejected_below := NULL)",
         None,
         (),
     ),
     "unpaired": (
         "FROM unpaired(pool, chosen_min := 4, rejected_below := -4)",
-        "SELECT prompt, completion, score >= 4 AS label, score FROM pool WHERE score >= 4 OR score < -4",
+        "SELECT prompt, completion, score >= 4 AS label, score FROM pool WHERE score >= 4 OR"
+        " score < -4",
         ("prompt", "completion", "score"),
     ),
     "rank_candidates": (
         "FROM rank_candidates(pool)",
-        "SELECT prompt, completion, score, row_number() OVER w AS rank, count(*) OVER (PARTITION BY prompt) AS n,"
-        " max(score) OVER (PARTITION BY prompt) - score AS gap FROM pool WINDOW w AS (PARTITION BY prompt ORDER BY score DESC)",
+        "SELECT prompt, completion, score, row_number() OVER w AS rank, count(*) OVER (PARTITION"
+        " BY prompt) AS n,"
+        " max(score) OVER (PARTITION BY prompt) - score AS gap FROM pool WINDOW w AS (PARTITION"
+        " BY prompt ORDER BY score DESC)",
         ("prompt", "completion", "score", "rank", "n", "gap"),
     ),
     "pool_stats": (
         "FROM pool_stats(pool)",
-        "SELECT prompt, count(*) AS n, avg(score) AS mean, stddev_pop(score) AS spread, max(score) AS best, median(score) AS median,"
-        " min(score) AS worst, corr(score, length(completion)) AS length_correlation FROM pool GROUP BY prompt",
+        "SELECT prompt, count(*) AS n, avg(score) AS mean, stddev_pop(score) AS spread, max(score)"
+        " AS best, median(score) AS median,"
+        " min(score) AS worst, corr(score, length(completion)) AS length_correlation FROM pool"
+        " GROUP BY prompt",
         ("prompt", "n", "best", "worst", "mean", "spread", "median"),
     ),
     "win_rates": (
         f"FROM win_rates(pool, prompt := prompt, completion := 1, score := round(score), {SOURCE})",
-        f"{MODELS} SELECT a.source, {TALLY} FROM p a JOIN p b ON a.prompt = b.prompt AND a.source <> b.source GROUP BY a.source",
+        f"{MODELS} SELECT a.source, {TALLY} FROM p a JOIN p b ON a.prompt = b.prompt AND a.source"
+        " <> b.source GROUP BY a.source",
         ("source", "wins", "losses", "ties"),
     ),
     "win_rates, baseline": (
-        f"FROM win_rates(pool, prompt := prompt, completion := 1, score := round(score), {SOURCE}, baseline := 0)",
-        f"{MODELS} SELECT a.source, {TALLY} FROM p a JOIN p b ON a.prompt = b.prompt WHERE b.source = 0 AND a.source <> 0 GROUP BY 1",
+        "FROM win_rates(pool, prompt := prompt, completion := 1, score := round(score),"
+        f" {SOURCE}, baseline := 0)",
+        f"{MODELS} SELECT a.source, {TALLY} FROM p a JOIN p b ON a.prompt = b.prompt WHERE"
+        " b.source = 0 AND a.source <> 0 GROUP BY 1",
         ("source", "wins", "losses", "ties"),
     ),
     "agreement": (
@@ -97,28 +109,34 @@ QUERIES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
     ),
     "agreement, units are texts": (
         f"FROM agreement(pool, prompt := prompt, completion := prompt || id // 4, {RATED}",
-        f"WITH p AS (SELECT prompt, prompt || id // 4 AS unit, id % 4 AS annotator FROM pool) {MEET}",
+        "WITH p AS (SELECT prompt, prompt || id // 4 AS unit, id % 4 AS annotator FROM pool)"
+        f" {MEET}",
         ("annotator", "other", "units"),
     ),
     "advantages": (
         "FROM advantages(pool, kind := 'grpo')",
-        "SELECT prompt, completion, score, coalesce((score - avg(score) OVER w) / (stddev_samp(score) OVER w + 1e-4), 0) AS advantage"
+        "SELECT prompt, completion, score, coalesce((score - avg(score) OVER w) /"
+        " (stddev_samp(score) OVER w + 1e-4), 0) AS advantage"
         " FROM pool WINDOW w AS (PARTITION BY prompt)",
         ("prompt", "completion", "score"),
     ),
     "best_of_curve": ("FROM best_of_curve(pool)", None, ()),
     "best_of_curve, by": (
-        "FROM best_of_curve(pool, prompt := prompt, completion := completion, score := score, by := id % 4)",
+        "FROM best_of_curve(pool, prompt := prompt, completion := completion, score := score, by"
+        " := id % 4)",
         None,
         (),
     ),
     "state_values": (
-        "FROM state_values(pool, state := prompt, action := id, next_state := NULL, reward := score, gamma := 0.9)",
-        "SELECT prompt AS state, id AS action, score AS q, avg(score) OVER (PARTITION BY prompt) AS v FROM pool",
+        "FROM state_values(pool, state := prompt, action := id, next_state := NULL, reward :="
+        " score, gamma := 0.9)",
+        "SELECT prompt AS state, id AS action, score AS q, avg(score) OVER (PARTITION BY prompt)"
+        " AS v FROM pool",
         ("state", "action", "q"),
     ),
     "state_values, 12 levels": (
-        f"FROM state_values(pool, state := coalesce({PARENT}, -1), action := id, next_state := id, reward := score, gamma := 0.9)",
+        f"FROM state_values(pool, state := coalesce({PARENT}, -1), action := id, next_state :="
+        " id, reward := score, gamma := 0.9)",
         None,
         (),
     ),
@@ -134,7 +152,8 @@ QUERIES: dict[str, tuple[str, str | None, tuple[str, ...]]] = {
     ),
     "split_of": (
         "SELECT id, split_of(prompt, {'train': 0.9, 'test': 0.1}) AS split FROM pool",
-        "SELECT id, CASE WHEN hash(prompt) % 10 < 9 THEN 'train' ELSE 'test' END AS split FROM pool",
+        "SELECT id, CASE WHEN hash(prompt) % 10 < 9 THEN 'train' ELSE 'test' END AS split FROM"
+        " pool",
         ("id",),
     ),
 }
@@ -197,10 +216,10 @@ def _bench(options: argparse.Namespace, source: Path) -> int:
 
     if not source.exists():
         print(f"writing {source}", file=sys.stderr)
-        code = "import sys; from data import write_pool; write_pool(sys.argv[1], int(sys.argv[2]), seed=int(sys.argv[3]))"
-        partial = source.with_suffix(
-            ".partial"
-        )  # in a process of its own: a child begins with the peak memory of its parent
+        write = "write_pool(sys.argv[1], int(sys.argv[2]), seed=int(sys.argv[3]))"
+        code = f"import sys; from data import write_pool; {write}"
+        # In a process of its own: a child begins with the peak memory of its parent.
+        partial = source.with_suffix(".partial")
         subprocess.run(
             [sys.executable, "-c", code, str(partial), str(options.rows), str(options.seed)],
             check=True,
@@ -274,8 +293,10 @@ def _bench(options: argparse.Namespace, source: Path) -> int:
         "\n".join(
             [
                 *headline(machine),
-                f"{options.rows:,} rows, 16 of a prompt, {source.stat().st_size / 1e6:,.0f} MB of zstd Parquet;"
-                f" memory_limit {options.memory}, {options.threads} threads, {options.repeat} round(s), one process each; input in the page cache.",
+                f"{options.rows:,} rows, 16 of a prompt, {source.stat().st_size / 1e6:,.0f} MB of"
+                " zstd Parquet;"
+                f" memory_limit {options.memory}, {options.threads} threads, {options.repeat}"
+                " round(s), one process each; input in the page cache.",
                 "",
                 f"| {' | '.join(head)} |",
                 f"|---{'|---:' * (len(head) - 1)}|",

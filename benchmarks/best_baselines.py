@@ -38,7 +38,8 @@ def pandas(k: int, source: str, target: str) -> None:
 def duckdb(k: int, source: str, target: str) -> None:
     """A window over all columns, as it is mostly written."""
     _copy(
-        f"SELECT * FROM read_parquet(?) QUALIFY row_number() OVER (PARTITION BY prompt ORDER BY score DESC) <= {k}",
+        "SELECT * FROM read_parquet(?) QUALIFY row_number() OVER (PARTITION BY prompt ORDER BY"
+        f" score DESC) <= {k}",
         source,
         target,
     )
@@ -48,7 +49,8 @@ def duckdb_ties(k: int, source: str, target: str) -> None:
     """The same, and the later row wins among equal scores."""
     window = "PARTITION BY prompt ORDER BY score DESC, file_row_number DESC"
     _copy(
-        f"SELECT * EXCLUDE (file_row_number) FROM read_parquet(?, file_row_number = true) QUALIFY row_number() OVER ({window}) <= {k}",
+        "SELECT * EXCLUDE (file_row_number) FROM read_parquet(?, file_row_number = true) QUALIFY"
+        f" row_number() OVER ({window}) <= {k}",
         source,
         target,
     )
@@ -59,7 +61,8 @@ def duckdb_join(k: int, source: str, target: str) -> None:
     _copy(
         f"WITH best AS (SELECT unnest(arg_max(file_row_number, score, {k})) AS n"
         " FROM read_parquet($1, file_row_number = true) GROUP BY prompt)"
-        " SELECT * EXCLUDE (file_row_number) FROM read_parquet($1, file_row_number = true) WHERE file_row_number IN (SELECT n FROM best)",
+        " SELECT * EXCLUDE (file_row_number) FROM read_parquet($1, file_row_number = true) WHERE"
+        " file_row_number IN (SELECT n FROM best)",
         source,
         target,
     )
@@ -72,7 +75,8 @@ def _copy(query: str, source: str, target: str) -> None:
     con = duckdb.connect()
     con.execute("SET enable_progress_bar = false")
     con.execute(
-        f"COPY ({query.replace('$1', source).replace('?', source)}) TO {target} (FORMAT parquet, COMPRESSION zstd)"
+        f"COPY ({query.replace('$1', source).replace('?', source)}) TO {target} (FORMAT parquet,"
+        " COMPRESSION zstd)"
     )
 
 

@@ -36,7 +36,8 @@ def describe(libraries: Sequence[str]) -> dict[str, Any]:
 def headline(machine: dict[str, Any]) -> list[str]:
     """Two lines for the top of a report; `load_after` is to be set by then."""
     return [
-        f"{machine['date']}, {machine['system']}, {machine['cpu']}, {machine['cores']} cores, {machine['ram_gb']:.1f} GB RAM, "
+        f"{machine['date']}, {machine['system']}, {machine['cpu']}, {machine['cores']} cores,"
+        f" {machine['ram_gb']:.1f} GB RAM, "
         f"load {machine['load_before']:.1f} before and {machine['load_after']:.1f} after.",
         ", ".join(f"{name} {version}" for name, version in machine["versions"].items()) + ".",
     ]

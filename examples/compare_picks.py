@@ -91,7 +91,8 @@ def main() -> None:
             )
             reports[f"{rule}-{seed}"] = found
             print(
-                f"{rule}, seed {seed}: {found.stages[-1]['reward_mean']:.4f} ({found.seconds:.0f} s)",
+                f"{rule}, seed {seed}: {found.stages[-1]['reward_mean']:.4f} ({found.seconds:.0f}"
+                " s)",
                 flush=True,
             )
     last = {name: int(report.stages[-1]["stage"]) for name, report in reports.items()}

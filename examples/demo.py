@@ -66,10 +66,12 @@ def summary(scored: pl.DataFrame, best: pl.DataFrame, truth: pl.DataFrame, shown
         lines.append(prompt)
         for name, i in (("best", -1), ("worst", 0)):
             lines.append(
-                f"  {name:<6}{rows['score'][i]:+6.2f}  ({rows['kind'][i]}) {rows['completion'][i] or '(empty)'}"
+                f"  {name:<6}{rows['score'][i]:+6.2f}  ({rows['kind'][i]})"
+                f" {rows['completion'][i] or '(empty)'}"
             )
     lines.append(
-        f"\nTrue quality (1 to 5) of one answer for each of {chosen.height} prompts, and how often it is a right one (quality above 3.5):"
+        f"\nTrue quality (1 to 5) of one answer for each of {chosen.height} prompts, and how often"
+        " it is a right one (quality above 3.5):"
     )
     of_prompt = pool.group_by("prompt").agg(
         pl.col("quality").first().alias("worst"), pl.col("quality").max().alias("top")
@@ -95,14 +97,17 @@ def main(folder: str) -> None:
     start = time.monotonic()
     run(f"python {here}/make_feedback.py {data}")
     run(
-        f"prefmill pairs {data}/feedback.parquet -o {data}/pairs.parquet {rule} --split train=0.8,test=0.2"
+        f"prefmill pairs {data}/feedback.parquet -o {data}/pairs.parquet {rule} --split"
+        " train=0.8,test=0.2"
     )
     run(f"prefmill pairs {data}/unseen.parquet -o {data}/pairs-unseen.parquet {rule}")
     tests = f"--test {data}/pairs-test.parquet --test {data}/pairs-unseen.parquet"
-    training = f"--model {shlex.quote(packaged_model())} --steps 100 --learning-rate 2e-4 --max-length 256 --overwrite"
+    model = f"--model {shlex.quote(packaged_model())}"
+    training = f"{model} --steps 100 --learning-rate 2e-4 --max-length 256 --overwrite"
     run(f"prefmill train-reward {data}/pairs-train.parquet -o {data}/reward {tests} {training}")
     run(
-        f"prefmill score {data}/pool.parquet -o {data}/scored.parquet --model {data}/reward --overwrite"
+        f"prefmill score {data}/pool.parquet -o {data}/scored.parquet --model {data}/reward"
+        " --overwrite"
     )
     run(f"prefmill best {data}/scored.parquet -o {data}/best.jsonl -k 1 --overwrite")
     out = Path(folder)

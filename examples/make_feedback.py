@@ -287,7 +287,8 @@ def make(folder: Path, seed: int = 0, limit: int | None = None) -> dict[str, int
     for name, rows in tables.items():
         pl.DataFrame(rows).write_parquet(folder / f"{name}.parquet")
         print(
-            f"{folder / name}.parquet: {len(rows)} rows, {len({row['prompt'] for row in rows} - {None})} prompts"
+            f"{folder / name}.parquet: {len(rows)} rows,"
+            f" {len({row['prompt'] for row in rows} - {None})} prompts"
         )
     print(
         "planted in feedback.parquet:",

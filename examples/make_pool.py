@@ -137,7 +137,8 @@ def main(folder: str) -> None:
     pq.write_table(pa.Table.from_pylist(pool), home / "pool.parquet")
     pq.write_table(pa.Table.from_pylist(ratings), home / "judgements.parquet")
     print(
-        f"{folder}: {len(pool)} candidates of {len(CATEGORIES) * PROMPTS_EACH} prompts, {len(ratings)} judgements"
+        f"{folder}: {len(pool)} candidates of {len(CATEGORIES) * PROMPTS_EACH} prompts,"
+        f" {len(ratings)} judgements"
     )
 
 

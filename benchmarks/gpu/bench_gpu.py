@@ -771,7 +771,8 @@ def _report(bench: Bench) -> str:
     machine = bench.machine
     minutes = (time.perf_counter() - bench.began) / 60
     lines = [
-        f"{machine['date']}, {machine['device']}, {machine['memory_gb']:.0f} GB; {minutes:.1f} minutes.",
+        f"{machine['date']}, {machine['device']}, {machine['memory_gb']:.0f} GB; {minutes:.1f}"
+        " minutes.",
         ", ".join(f"{name} {version}" for name, version in machine["versions"].items()) + ".",
         f"`{machine['command']}`",
     ]
@@ -783,7 +784,8 @@ def _report(bench: Bench) -> str:
     lines += ["", "| stage | pass mark | measured | allowed | |", "|---|---|---|---|---|"]
     for stage in bench.stages:
         lines += [
-            f"| {stage.name} | {mark.what} | {_told(mark.measured)} | {mark.allowed} | {_held(mark.held)} |"
+            f"| {stage.name} | {mark.what} | {_told(mark.measured)} | {mark.allowed} |"
+            f" {_held(mark.held)} |"
             for mark in stage.marks
         ]
         if stage.note:

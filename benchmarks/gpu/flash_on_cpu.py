@@ -133,7 +133,8 @@ def check(
             or int(steps.max()) > longest
         ):
             raise RuntimeError(
-                f"lengths {lengths.tolist()} (longest {longest}) are not those of {len(tensor)} tokens"
+                f"lengths {lengths.tolist()} (longest {longest}) are not those of {len(tensor)}"
+                " tokens"
             )
     if int(max_q) == 1:
         raise RuntimeError(

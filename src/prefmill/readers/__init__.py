@@ -108,7 +108,8 @@ def open_source(
         delimiter = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
         if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
             raise BadArgument(
-                f"delimiter: got {delimiter!r}, expected one ASCII character that is no quote and no line end."
+                f"delimiter: got {delimiter!r}, expected one ASCII character that is no quote and"
+                " no line end."
             )
     if encoding is not None:
         encoding = check_encoding(encoding, "encoding")

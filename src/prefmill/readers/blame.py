@@ -27,8 +27,7 @@ _ENGINES = (duckdb.Error, *_POLARS, pa.ArrowException, OSError, UnicodeDecodeErr
 
 @contextmanager
 def blamed_on(source: Source) -> Iterator[None]:
-    """The one place where an engine's error over the files of `source` becomes a `BadInput` that
-    names file and place.
+    """The one place where an engine's error over the files of `source` becomes a `BadInput`.
 
     An error that is not the files' fault goes on as it is, but for those that have no type of their
     own.
@@ -50,7 +49,8 @@ def blamed_on(source: Source) -> Iterator[None]:
         )
         if unread or (isinstance(error, pl.exceptions.ComputeError) and "parquet" in str(error)):
             raise BadInput(
-                f"{', '.join(dict.fromkeys(source.labels))}: {engine} cannot read it; {first_line(error)}.",
+                f"{', '.join(dict.fromkeys(source.labels))}: {engine} cannot read it;"
+                f" {first_line(error)}.",
                 hint=f"is it damaged? If not, use --engine {other}.",
             ) from error
         raise
@@ -71,9 +71,12 @@ def fault_of(source: Source) -> str | None:
             env={**os.environ, "PYTHONPATH": paths},
         )
         if done.returncode < 0:
-            return f"{label}: not a readable Parquet file; reading it ends the process with signal {-done.returncode}."
-        if done.returncode:
-            return f"{label}: not a readable Parquet file; {done.stdout.strip() or 'it cannot be opened'}."
+            fault = f"reading it ends the process with signal {-done.returncode}"
+        elif done.returncode:
+            fault = done.stdout.strip() or "it cannot be opened"
+        else:
+            continue
+        return f"{label}: not a readable Parquet file; {fault}."
     return None
 
 

@@ -148,7 +148,8 @@ def local_parquet(item: Input, context: Context) -> Part | JsonFile:
         rows = meta.num_rows
         if sum(meta.row_group(group).num_rows for group in range(meta.num_row_groups)) != rows:
             raise BadInput(
-                f"{item.label}: not a readable Parquet file; its groups of rows do not have its {rows:,} rows."
+                f"{item.label}: not a readable Parquet file; its groups of rows do not have its"
+                f" {rows:,} rows."
             )
         check_pages(item.path, item.label, meta)
     if any(holds(field.type, is_misread) for field in schema):

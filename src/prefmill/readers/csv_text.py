@@ -33,7 +33,8 @@ def stage_csv(item: Input, context: Context) -> Part:
         other = next((c for c in ";\t|," if c in names[0] and c != delimiter), None)
         if other:
             raise BadInput(
-                f"{item.label}: the header is one column {names[0]!r}; fields seem to be separated by something else.",
+                f"{item.label}: the header is one column {names[0]!r}; fields seem to be"
+                " separated by something else.",
                 hint=f"try --delimiter {json.dumps(other)}",
             )
     names = [name or f"column_{number}" for number, name in enumerate(names, start=1)]
@@ -63,11 +64,13 @@ def stage_csv(item: Input, context: Context) -> Part:
                 writer.add(parsed.table)
         if swallowed is not None:
             context.notes.append(
-                f"{item.label}: a field holds lines that look like rows (the first is line {swallowed}); is a quote not closed?"
+                f"{item.label}: a field holds lines that look like rows (the first is line"
+                f" {swallowed}); is a quote not closed?"
             )
         if short:
             context.notes.append(
-                f"{item.label}: {len(short):,} rows are shorter than the header (the first in line {short[0]}); what they lack is null."
+                f"{item.label}: {len(short):,} rows are shorter than the header (the first in line"
+                f" {short[0]}); what they lack is null."
             )
         return writer.close(item)
 

@@ -87,7 +87,8 @@ def _kind(name: str) -> tuple[str, str | None, bool] | None:
 
 def _unknown(label: str) -> BadArgument:
     return BadArgument(
-        f"{label}: the ending names no known format; expected one of {', '.join(sorted(FORMATS))}, text also with .gz or .zst.",
+        f"{label}: the ending names no known format; expected one of"
+        f" {', '.join(sorted(FORMATS))}, text also with .gz or .zst.",
         hint="rename the file, or name the files to read one by one.",
     )
 
@@ -199,7 +200,8 @@ def check_apart(inputs: Iterable[str | Path], output: str | Path, *, where: str)
         for path in paths:
             if is_same(path, output):
                 raise BadArgument(
-                    f"{where}: {path!r} is in what would be written; got it as input and as output.",
+                    f"{where}: {path!r} is in what would be written; got it as input and as"
+                    " output.",
                     hint="write to another name: the input would be destroyed.",
                 )
 
@@ -288,8 +290,10 @@ def _walk(top: str, without: Without) -> list[Input]:
     if len(splits) > 1:
         ending = os.path.splitext(found[0].label)[1]
         raise BadInput(
-            f"{top}: the folder holds the splits {sorted(splits)}, which are read one by one; got {sorted(splits.values())}.",
-            hint=f"name files of one split; '{os.path.join(top, '**', '*' + ending)}' reads all as one.",
+            f"{top}: the folder holds the splits {sorted(splits)}, which are read one by one; got"
+            f" {sorted(splits.values())}.",
+            hint=f"name files of one split; '{os.path.join(top, '**', '*' + ending)}' reads all"
+            " as one.",
         )
     return found
 
@@ -347,6 +351,7 @@ def check_partitions(found: Sequence[Input]) -> None:
     for item in found:
         if {key for key, _ in item.partition} != keys or len(item.partition) != len(keys):
             raise BadInput(
-                f"{item.label}: partition columns {[key for key, _ in item.partition]} differ from those of {first.label}: {sorted(keys)}.",
+                f"{item.label}: partition columns {[key for key, _ in item.partition]} differ"
+                f" from those of {first.label}: {sorted(keys)}.",
                 hint="every file needs the same key=value folders.",
             )

@@ -141,7 +141,8 @@ def check_footer(path: str, label: str) -> None:
             )
         if length > size - 12:
             raise BadInput(
-                f"{label}: not a readable Parquet file; its footer would have {length:,} bytes of {size:,}."
+                f"{label}: not a readable Parquet file; its footer would have {length:,} bytes of"
+                f" {size:,}."
             )
         file.seek(size - 8 - length)
         footer = file.read(length)
@@ -157,7 +158,8 @@ def check_footer(path: str, label: str) -> None:
             _check_groups(fields.get(4), rows, leaves, size - 8 - length)
     except Damaged as error:
         raise BadInput(
-            f"{label}: not a readable Parquet file; the footer at byte {size - 8 - length} is damaged: {error}."
+            f"{label}: not a readable Parquet file; the footer at byte {size - 8 - length} is"
+            f" damaged: {error}."
         ) from None
 
 
@@ -294,7 +296,8 @@ def _check_chunk(file: BinaryIO, start: int, end: int, where: str) -> bool:
         file.seek(start + reader.at)
         if zlib.crc32(file.read(size)) != checksum & 0xFFFFFFFF:
             raise BadInput(
-                f"{where}: the page at byte {start} is damaged; its bytes do not have the checksum of the file.",
+                f"{where}: the page at byte {start} is damaged; its bytes do not have the"
+                " checksum of the file.",
                 hint="copy the file again from where it came.",
             )
         checked = True

@@ -132,7 +132,7 @@ class JsonEngine:
         return without_marks(self._ask(sql, "lines", table))
 
     def spelled(self, table: pa.Table, label: str) -> pa.Array:
-        """The rows of `table` as JSON lines; texts of Arrow's type `arrow.json` are their values."""
+        """The rows of `table` as JSON lines; texts of Arrow's `arrow.json` are their values."""
         for name in table.column_names:
             for chunk in table[name].chunks:
                 for texts in texts_inside(chunk):
@@ -142,7 +142,7 @@ class JsonEngine:
         return self._ask(sql, "columns", table).column(0).combine_chunks()
 
     def look(self, lines: Lines) -> Look:
-        """The types of a block's rows, which lines are not rows, and which of those are malformed."""
+        """The types of a block's rows, which lines are not rows, and what is wrong with them."""
         texts = lines.texts
         bads: dict[int, Bad] = {}
         judged: dict[int, Any] = {}

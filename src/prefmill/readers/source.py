@@ -134,7 +134,8 @@ def _refuse_pairs_among_rows(parts: Sequence[Part]) -> None:
     if made and len(made) < len(parts):
         other = next(part for part in parts if part not in made)
         raise BadInput(
-            f"{made[0].label}: has the columns 'chosen' and 'rejected', which {other.label} has not;"
+            f"{made[0].label}: has the columns 'chosen' and 'rejected', which {other.label} has"
+            " not;"
             " got pairs among other rows.",
             hint="is it an earlier output? Move it out of the folder, or name the files to read.",
         )

@@ -224,8 +224,9 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 def is_misread(kind: pa.DataType) -> bool:
     """Whether an engine would take the stored form of this type for its value.
 
-    Files with such a column are staged in `plain_type`. DuckDB reads all durations of Parquet as plain numbers, which are milliseconds, or finer, by our
-    own schema; Polars has no decimals beyond 38 digits.
+    Files with such a column are staged in `plain_type`. DuckDB reads all durations of Parquet as
+    plain numbers, which are milliseconds, or finer, by our own schema; Polars has no decimals of
+    more than 38 digits.
     """
     seconds = pa.types.is_duration(kind) and kind.unit == "s"
     return seconds or pa.types.is_decimal256(kind) or is_encoded(kind)

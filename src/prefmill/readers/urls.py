@@ -30,7 +30,8 @@ def remote_parquet(item: Input, context: Context) -> Iterator[Part]:
     con = connect(temp_dir=context.folder, memory_bytes=context.memory, remote=True)
     try:
         counts = con.sql(
-            f"SELECT file_name, num_rows FROM parquet_file_metadata({literal(item.path)}) ORDER BY file_name"
+            f"SELECT file_name, num_rows FROM parquet_file_metadata({literal(item.path)}) ORDER BY"
+            " file_name"
         ).fetchall()
         for name, rows in counts:
             url = str(name)
@@ -72,7 +73,8 @@ def _unreadable(item: Input, error: duckdb.Error) -> BadInput:
     """
     if "extension" in str(error):
         return BadInput(
-            f"{item.label}: cannot be read; DuckDB reads URLs with its extension httpfs, which is not installed, and could not fetch it.",
+            f"{item.label}: cannot be read; DuckDB reads URLs with its extension httpfs, which is"
+            " not installed, and could not fetch it.",
             hint="connect to the network, or download the file and name the copy.",
         )
     return BadInput(f"{item.label}: cannot be read; {first_line(error)}.")
@@ -99,17 +101,21 @@ def stage_url(item: Input, context: Context) -> Part | JsonFile:
         if item.format == "csv":
             delimiter = context.delimiter or ("\t" if item.tab else ",")
             table = (
-                f"read_csv({literal(item.path)}, header = true, all_varchar = true, delim = {literal(delimiter)}, "
-                """quote = '"', escape = '"', strict_mode = true, allow_quoted_nulls = false, max_line_size = 134217728)"""
+                f"read_csv({literal(item.path)}, header = true, all_varchar = true, delim ="
+                f" {literal(delimiter)}, "
+                """quote = '"', escape = '"', strict_mode = true, allow_quoted_nulls = false, """
+                "max_line_size = 134217728)"
             )
             names = con.sql(f"SELECT * FROM {table} LIMIT 0").columns
             chosen = ", ".join(quote(name) for name in context.kept(names))
         else:
             form = "auto" if item.format == "json" else "newline_delimited"
-            table = f"read_json_objects({literal(item.path)}, format = '{form}', maximum_object_size = 134217728)"
+            how = f"format = '{form}', maximum_object_size = 134217728"
+            table = f"read_json_objects({literal(item.path)}, {how})"
             chosen = "json::VARCHAR AS line"
         con.execute(
-            f"COPY (SELECT {chosen} FROM {table}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480)"
+            f"COPY (SELECT {chosen} FROM {table}) TO {literal(str(path))} (FORMAT parquet,"
+            " COMPRESSION zstd, ROW_GROUP_SIZE 20480)"
         )
     except duckdb.Error as error:
         raise _unreadable(item, error) from error

@@ -1,6 +1,4 @@
-"""The hash of a prompt that every draw starts from, and the splits drawn by it
-(`docs/semantics.md`, Chance).
-"""
+"""The hash of a prompt that every draw starts from, and splits (`docs/semantics.md`, Chance)."""
 
 from __future__ import annotations
 
@@ -38,14 +36,14 @@ def message_keys(dtype: pl.DataType, where: str) -> tuple[str, str]:
             if names.issuperset(keys):
                 return keys
     raise BadArgument(
-        f"{where}: neither text nor a message list; got {dtype}, expected String or a list of structs with role and content.",
+        f"{where}: neither text nor a message list; got {dtype}, expected String or a list of"
+        " structs with role and content.",
         hint="cast it to text, or rename the fields of its messages to role and content.",
     )
 
 
 def prompt_hash(prompts: pl.Series, prefix: bytes) -> pl.Series:
-    """The first 8 bytes of the MD5 of `prefix` + prompt, as little-endian numbers: UInt64, in the
-    order of `prompts`.
+    """The first 8 bytes of the MD5 of `prefix` + prompt as UInt64, in the order of `prompts`.
 
     `prompts` is text, or message lists, which are spelled as `docs/semantics.md` says (roles as
     they are in the data). A null has the hash null. `prefix` is `b"SEED:"`, or `b"split:SEED:"` for
@@ -81,7 +79,8 @@ def mix32_array(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """`mix32` over an array: the same numbers.
 
     >>> words = np.arange(3, dtype=np.uint64)
-    >>> mix32_array(words).tolist() == pl.select(mix32(pl.lit(pl.Series(words)))).to_series().to_list()
+    >>> same = pl.DataFrame({"x": words}).select(mix32(pl.col("x")))["x"]
+    >>> mix32_array(words).tolist() == same.to_list()
     True
     """
     for shift, factor in _ROUNDS:
@@ -101,7 +100,8 @@ def check_shares(split: Mapping[str, float]) -> dict[str, float]:
     for name, share in split.items():
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):
             raise BadArgument(
-                f"split: a name is part of a file name; got {name!r}, expected letters, digits and underscores."
+                f"split: a name is part of a file name; got {name!r}, expected letters, digits and"
+                " underscores."
             )
         if isinstance(share, bool) or not (isinstance(share, int | float) and share > 0):
             raise BadArgument(f"split: the share of {name!r} must be above 0; got {share!r}.")
@@ -117,15 +117,15 @@ def check_shares(split: Mapping[str, float]) -> dict[str, float]:
 def split_frame(
     frame: pl.DataFrame, shares: Mapping[str, float], seed: int, *, prompt: str = "prompt"
 ) -> Iterator[tuple[str, pl.DataFrame]]:
-    """The rows of `frame` by split, in their order: for each of `shares`, which must have passed
-    `check_shares`, its name and rows.
+    """The rows of `frame` by split, in their order: the name of each share, and its rows.
 
-    Which split a row is in depends on its prompt (the column `prompt`), `shares` and `seed` alone.
-    Cost: that of `prompt_hash`. Raises what it raises,
+    `shares` must have passed `check_shares`. Which split a row is in depends on its prompt (the
+    column `prompt`), `shares` and `seed` alone. Cost: that of `prompt_hash`. Raises what it raises,
     and `BadArgument` for a null prompt.
 
     >>> frame = pl.DataFrame({"prompt": ["a", "b", "c", "a"]})
-    >>> {name: rows["prompt"].to_list() for name, rows in split_frame(frame, {"train": 0.5, "test": 0.5}, 0)}
+    >>> parts = split_frame(frame, {"train": 0.5, "test": 0.5}, 0)
+    >>> {name: rows["prompt"].to_list() for name, rows in parts}
     {'train': ['a', 'c', 'a'], 'test': ['b']}
     """
     hashed = prompt_hash(frame[prompt], f"split:{seed}:".encode())
@@ -134,9 +134,8 @@ def split_frame(
             f"split: a prompt is null; got {hashed.null_count()} such rows, expected none."
         )
     u = hashed.cast(pl.Float64) / 2.0**64
-    bounds = list(itertools.accumulate(shares.values()))[
-        :-1
-    ]  # the last split takes what rounding leaves of the sum
+    # The last split takes what rounding leaves of the sum.
+    *bounds, _ = itertools.accumulate(shares.values())
     index = pl.Series([0], dtype=pl.Int32).new_from_index(0, len(u))
     for bound in bounds:
         index += (u >= bound).cast(pl.Int32)
@@ -145,8 +144,7 @@ def split_frame(
 
 
 def spelled(prompts: pl.Series) -> pl.Series:
-    """`prompts` as text: text itself, a message list as `<bytes>:<role><bytes>:<content>` of every
-    message, joined.
+    """`prompts` as text: itself, or `<bytes>:<role><bytes>:<content>` of every message, joined.
 
     Two different lists never spell the same. Raises `BadArgument` for any other type.
 
@@ -173,7 +171,8 @@ def spelled(prompts: pl.Series) -> pl.Series:
     ]
     if nested:
         raise BadArgument(
-            f"prompt: message contents that are no text cannot be hashed; got {nested[0].dtype}, expected String."
+            f"prompt: message contents that are no text cannot be hashed; got {nested[0].dtype},"
+            " expected String."
         )
     return prompts.to_frame("p").select(
         pl.col("p").list.eval(pl.concat_str(parts)).list.join("", ignore_nulls=False)

@@ -18,7 +18,8 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     a field that the target does not have.
 
     >>> narrow = pa.table({"m": [[{"role": "user"}]]})
-    >>> wide = pa.schema([("m", pa.list_(pa.struct([("role", pa.string()), ("name", pa.string())])))])
+    >>> message = pa.struct([("role", pa.string()), ("name", pa.string())])
+    >>> wide = pa.schema([("m", pa.list_(message))])
     >>> conformed(narrow, wide)["m"].to_pylist()
     [[{'role': 'user', 'name': None}]]
     """

@@ -66,7 +66,8 @@ def refuse_different(
 
 def _different(column: str, unlike: int, groups: bool) -> BadInput:
     """The error for pairs whose two answers were asked in different ways."""
-    hint = f"--group prompt --group {column} (group=['prompt', {column!r}]) pairs only answers that share it."
+    options = f"--group prompt --group {column} (group=['prompt', {column!r}])"
+    hint = f"{options} pairs only answers that share it."
     if not groups and column == "system":
         hint = "make it the first message of each prompt, and leave the column out."
     elif not groups:

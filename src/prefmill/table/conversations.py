@@ -1,5 +1,4 @@
-"""Rows as conversations: one reading of prompt and completion for all that sends a text to a model
-or a server.
+"""Rows as conversations: the one reading of them for all that sends a text to a model or a server.
 
 What a row says depends on nothing but the row. A table gives every message the fields of all rows,
 so a field that is null is no field, at any depth. Names of the field are read as `role` and
@@ -71,8 +70,7 @@ def _parts(content: Any) -> list[Any]:
 
 
 def messages_of(value: Any, speaker: str) -> list[Message]:
-    """A prompt or completion as messages with `role` and `content`: a text is one message of
-    `speaker`.
+    """A prompt or completion as messages with `role` and `content`; a text is one of `speaker`.
 
     Raises `BadRow` (of row 0) for what is no message: without a role, without a content where it
     calls no tool, or a text that is the JSON text of a message list.
@@ -92,33 +90,35 @@ def messages_of(value: Any, speaker: str) -> list[Message]:
 def _message(number: int, message: Any) -> Message:
     if not isinstance(message, dict):
         raise _bad(
-            f"has a message {number} that is no message; got {type(message).__name__}, expected role and content."
+            f"has a message {number} that is no message; got {type(message).__name__}, expected"
+            " role and content."
         )
     role, content = next((keys for keys in _KEYS if keys[0] in message), _KEYS[0])
     if not isinstance(message.get(role), str):
         raise _bad(
-            f"has a message {number} without a role; got {sorted(message)}, expected role and content (or from and value)."
+            f"has a message {number} without a role; got {sorted(message)}, expected role and"
+            " content (or from and value)."
         )
-    said = message.get(content)
-    if said is None:
+    text = message.get(content)
+    if text is None:
         if not any(message.get(name) for name in _CALLS):
             raise _bad(
-                f"has a message {number} ({message[role]}) without a content; got {sorted(message)}, expected {role} and {content}."
+                f"has a message {number} ({message[role]}) without a content; got"
+                f" {sorted(message)}, expected {role} and {content}."
             )
-        said = ""
-    if not isinstance(said, str | list):
-        kind = type(said).__name__
+        text = ""
+    if not isinstance(text, str | list):
+        kind = type(text).__name__
         raise _bad(
-            f"has a message {number} whose content is no text and no list of parts; got {kind}, expected text."
+            f"has a message {number} whose content is no text and no list of parts; got {kind},"
+            " expected text."
         )
     others = {key: inner for key, inner in message.items() if key not in (role, content)}
-    return {"role": _SPEAKERS.get(message[role], message[role]), "content": said, **others}
+    return {"role": _SPEAKERS.get(message[role], message[role]), "content": text, **others}
 
 
 def _refuse_spelled(text: str) -> None:
-    """Refuse the JSON text of a message list, as CSV files and mixed columns hold it: a model would
-    read JSON.
-    """
+    """Refuse the JSON text of a message list, as CSV files hold it: a model would read JSON."""
     if text.lstrip()[:1] != "[" or text.rstrip()[-1:] != "]":
         return
     try:
@@ -130,7 +130,8 @@ def _refuse_spelled(text: str) -> None:
     ):
         raise _bad(
             "is the JSON text of a message list; got text, expected messages.",
-            hint="write it as a list of messages (a JSON file holds them as they are); text that is meant so goes into one message.",
+            hint="write it as a list of messages (a JSON file holds them as they are); text that"
+            " is meant so goes into one message.",
         )
 
 
@@ -150,36 +151,35 @@ def conversation(prompt: Any, completion: Any = None) -> Conversation:
     >>> conversation("Hi", whole).messages == conversation("Hi", "Hello").messages == whole
     True
     """
-    said = messages_of(prompt, "user")
+    asked = messages_of(prompt, "user")
     if completion is None:
-        return Conversation(said, [])
-    told = messages_of(completion, "assistant")
-    if not told:
+        return Conversation(asked, [])
+    answer = messages_of(completion, "assistant")
+    if not answer:
         raise _bad("has a completion without a message; got [], expected one at least.")
-    if isinstance(completion, str) or told[0]["role"] == "assistant":
-        return Conversation(said, told)
+    if isinstance(completion, str) or answer[0]["role"] == "assistant":
+        return Conversation(asked, answer)
     if isinstance(prompt, list):
-        begin = _repeated(said, told)
-        return Conversation(told[:begin] if begin else said, told[begin:])
-    begin = 1 + max(i for i, message in enumerate(told) if message["role"] != "assistant")
-    if begin == len(told):
+        begin = _repeated(asked, answer)
+        return Conversation(answer[:begin] if begin else asked, answer[begin:])
+    begin = 1 + max(i for i, message in enumerate(answer) if message["role"] != "assistant")
+    if begin == len(answer):
         raise _bad(
-            f"has a completion that is a whole conversation without an answer; its last message is of {told[-1]['role']!r}."
+            "has a completion that is a whole conversation without an answer; its last message is"
+            f" of {answer[-1]['role']!r}."
         )
-    stands = any(prompt.strip() in texts_of(message) for message in told)
-    return Conversation(told[:begin], told[begin:], bool(prompt.strip()) and not stands)
+    stands = any(prompt.strip() in texts_of(message) for message in answer)
+    return Conversation(answer[:begin], answer[begin:], bool(prompt.strip()) and not stands)
 
 
-def _repeated(said: list[Message], told: list[Message]) -> int:
-    """How many messages of `told` say the prompt `said` again, maybe after a system message; 0: it
-    does not.
-    """
+def _repeated(prompt: list[Message], answer: list[Message]) -> int:
+    """How many messages of `answer` say the prompt again, maybe after a system message."""
     before = 0
-    while before < len(told) and told[before]["role"] in ("system", "developer"):
+    while before < len(answer) and answer[before]["role"] in ("system", "developer"):
         before += 1
     for first in {0, before}:
-        end = first + len(said)
-        if said and told[first:end] == said and end < len(told):
+        end = first + len(prompt)
+        if prompt and answer[first:end] == prompt and end < len(answer):
             return end
     return 0
 
@@ -188,20 +188,19 @@ def conversations(
     where: str, prompts: Sequence[Any], completions: Sequence[Any] | None = None
 ) -> list[Conversation]:
     """Every row as a conversation. Raises `BadRow`, with all rows that are none in its `found`."""
-    found, bad = [], []
+    talks, bad = [], []
     for row, prompt in enumerate(prompts):
+        completion = None if completions is None else completions[row]
         try:
-            found.append(conversation(prompt, None if completions is None else completions[row]))
+            talks.append(conversation(prompt, completion))
         except BadRow as error:
             bad.append(error.at(row, where=where))
     refuse(bad)
-    return found
+    return talks
 
 
 def texts_of(message: Message) -> list[str]:
-    """What a message says, part for part, without white space around it; parts that are no text are
-    left out.
-    """
+    """The text parts of a message, without white space around them."""
     content = message["content"]
     parts = [content] if isinstance(content, str) else content
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
@@ -209,38 +208,37 @@ def texts_of(message: Message) -> list[str]:
 
 
 def plain_text(message: Message) -> str:
-    """What a message says, as text for a reader of text: its text parts, then each tool call as
-    JSON.
+    """What a message says to a reader of text: its text parts, then each tool call as JSON.
 
     Parts stand on lines of their own, as vLLM joins them for templates that take text. Raises
     `BadRow` (of row 0) for a part that is no text.
 
-    >>> plain_text({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]})
+    >>> parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    >>> plain_text({"role": "user", "content": parts})
     'a\\nb'
     """
     content = message["content"]
     lines = [content] if isinstance(content, str) and content else []
     for part in content if isinstance(content, list) else []:
-        text = (
-            part if isinstance(part, str) else part.get("text") if isinstance(part, dict) else None
-        )
+        text = part.get("text") if isinstance(part, dict) else part
         if not isinstance(text, str):
-            kind = part.get("type", sorted(part)) if isinstance(part, dict) else type(part).__name__
+            kind = type(part).__name__
+            if isinstance(part, dict):
+                kind = part.get("type", sorted(part))
             raise _bad(
                 f"has a part that is no text; got {kind!r}, expected text for who reads text alone."
             )
         lines.append(text)
     calls = list(message.get("tool_calls") or [])
     calls += [message["function_call"]] if message.get("function_call") else []
-    said = [call.get("function", call) if isinstance(call, dict) else call for call in calls]
-    return "\n".join(
-        [*lines, *(f"tool_call: {json.dumps(call, ensure_ascii=False)}" for call in said)]
-    )
+    for call in calls:
+        inner = call.get("function", call) if isinstance(call, dict) else call
+        lines.append(f"tool_call: {json.dumps(inner, ensure_ascii=False)}")
+    return "\n".join(lines)
 
 
 def spoken(messages: Sequence[Message]) -> str:
-    """Messages as a reader of text gets them: one as what it says, several with their roles before
-    them.
+    """Messages as a reader of text gets them: one as it is, several with their roles before them.
 
     >>> spoken([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}])
     'user: Hi\\n\\nassistant: Hello'
@@ -248,18 +246,18 @@ def spoken(messages: Sequence[Message]) -> str:
     texts = [plain_text(message) for message in messages]
     if len(messages) == 1:
         return texts[0]
-    return "\n\n".join(
-        f"{message['role']}: {text}" for message, text in zip(messages, texts, strict=True)
-    )
+    pairs = zip(messages, texts, strict=True)
+    return "\n\n".join(f"{message['role']}: {text}" for message, text in pairs)
 
 
 def row_texts(
     where: str, prompts: Sequence[Any], completions: Sequence[Any]
 ) -> tuple[list[str], list[str]]:
-    """Prompt and completion of every row as texts (`spoken`). Raises `BadRow`, with all such rows
-    in its `found`.
+    """Prompt and completion of every row as texts (`spoken`).
+
+    Raises `BadRow`, with all such rows in its `found`.
     """
-    said, told, bad = [], [], []
+    asked, answers, bad = [], [], []
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         try:
             talk = conversation(prompt, completion)
@@ -267,18 +265,18 @@ def row_texts(
         except BadRow as error:
             bad.append(error.at(row, where=where))
             continue
-        said.append(both[0])
-        told.append(both[1])
+        asked.append(both[0])
+        answers.append(both[1])
     refuse(bad)
-    return said, told
+    return asked, answers
 
 
 def for_server(messages: Sequence[Message]) -> list[Message]:
-    """Messages as servers of OpenAI's protocol take them: the arguments of a tool call as JSON
-    text.
+    """Messages for servers of OpenAI's protocol: the arguments of a tool call are JSON text.
 
-    >>> for_server([{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]}])
-    [{'role': 'assistant', 'content': '', 'tool_calls': [{'function': {'name': 'f', 'arguments': '{"x": 1}'}}]}]
+    >>> calls = [{"function": {"name": "f", "arguments": {"x": 1}}}]
+    >>> for_server([{"role": "assistant", "content": "", "tool_calls": calls}])[0]["tool_calls"]
+    [{'function': {'name': 'f', 'arguments': '{"x": 1}'}}]
     """
     return [
         {key: _calls_spelled(value) if key in _CALLS else value for key, value in message.items()}
@@ -291,9 +289,9 @@ def _calls_spelled(value: Any) -> Any:
         return [_calls_spelled(one) for one in value]
     if not isinstance(value, dict):
         return value
-    found = {
-        key: _calls_spelled(inner) if key == "function" else inner for key, inner in value.items()
-    }
-    if "arguments" in found and not isinstance(found["arguments"], str):
-        found["arguments"] = json.dumps(found["arguments"], ensure_ascii=False)
-    return found
+    call = dict(value)
+    if "function" in call:
+        call["function"] = _calls_spelled(call["function"])
+    if "arguments" in call and not isinstance(call["arguments"], str):
+        call["arguments"] = json.dumps(call["arguments"], ensure_ascii=False)
+    return call

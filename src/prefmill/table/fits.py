@@ -1,4 +1,4 @@
-"""Which columns can hold a role: by their types, and where values are at hand by a hundred of them.
+"""Which columns can hold a role: by their types, and by a hundred values where they are at hand.
 
 A role is found by its name, and a name can mislead: `feedback` is a score in one file and a
 critique in the next. A rule here says no only where the type or every value says no.
@@ -22,7 +22,8 @@ _HEAD = 100
 def fits_frame(frame: pl.DataFrame) -> Fits:
     """Which columns of `frame` can hold a role.
 
-    >>> fits = fits_frame(pl.DataFrame({"feedback": ["Well said."], "rating": ["4"], "question_id": ["17"]}))
+    >>> columns = {"feedback": ["Well said."], "rating": ["4"], "question_id": ["17"]}
+    >>> fits = fits_frame(pl.DataFrame(columns))
     >>> fits("score", "feedback"), fits("score", "rating"), fits("prompt", "question_id")
     (False, True, False)
     """
@@ -40,17 +41,14 @@ def fits_table(table: pa.Table) -> Fits:
     def head(name: str) -> pl.Series | None:
         if name not in table.column_names:
             return None
-        return pl.DataFrame(pl.from_arrow(without_marks(table.select([name]).slice(0, _HEAD))))[
-            name
-        ]
+        first = without_marks(table.select([name]).slice(0, _HEAD))
+        return pl.DataFrame(pl.from_arrow(first))[name]
 
     return _fits(head)
 
 
 def fits_files(files: Sequence[str]) -> Fits:
-    """Which columns of these Parquet files can hold a role; a column of hive folders is not
-    known.
-    """
+    """Which columns of these Parquet files can hold a role; of hive folders nothing is known."""
 
     def head(name: str) -> pl.Series | None:
         for file in files:
@@ -83,11 +81,11 @@ def _fits(head: Callable[[str], pl.Series | None]) -> Fits:
 
 
 def _numbers(values: pl.Series) -> str:
-    """How many of `values` spell numbers: `all`, `some`, `none`, or `unknown` where there are no
-    values.
-    """
+    """How many of `values` spell numbers: `all`, `some`, `none`; `unknown` where there are none."""
     values = values.drop_nulls()
     if not values.len():
         return "unknown"
-    found = values.to_frame("value").select(number(pl.col("value"), values.dtype).count()).item()
-    return "none" if found == 0 else "all" if found == values.len() else "some"
+    count = values.to_frame("value").select(number(pl.col("value"), values.dtype).count()).item()
+    if count == values.len():
+        return "all"
+    return "some" if count else "none"

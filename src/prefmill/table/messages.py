@@ -1,7 +1,6 @@
-"""Texts and message lists: what a column holds, and how it becomes the messages that a trainer
-reads.
+"""Texts and message lists: what a column holds, and the messages that a trainer reads of it.
 
-The rule is in `docs/semantics.md` (Conversations); `sql/messages/pref_conversations.sql` is the same in SQL.
+The rule is in `docs/semantics.md` (Conversations); in SQL it is the macro `pref_conversations`.
 """
 
 from __future__ import annotations
@@ -65,9 +64,7 @@ def in_one_form(schema: Schema, names: Iterable[str], *, chat: bool = False) -> 
 
 
 def message_fields(schema: Schema, name: str) -> dict[str, pl.DataType]:
-    """Fields of the messages that column `name` becomes: role, content, then the others in
-    order.
-    """
+    """Fields of the messages that column `name` becomes: role, content, then the others."""
     dtype = schema[name]
     if is_text(dtype):
         return {"role": pl.String(), "content": pl.String()}
@@ -79,9 +76,7 @@ def message_fields(schema: Schema, name: str) -> dict[str, pl.DataType]:
 
 
 def messages(schema: Schema, name: str, fields: Schema | None = None) -> pl.Expr:
-    """Column `name` as message lists with exactly `fields` (its own by default); absent ones are
-    null.
-    """
+    """Column `name` as message lists with exactly `fields` (its own by default), or null."""
     one = message(schema, name, fields or message_fields(schema, name))
     return pl.concat_list(one) if is_text(schema[name]) else pl.col(name).list.eval(one)
 

@@ -40,7 +40,8 @@ class PairReport(Mapping[str, object]):
     labels: how many rows of output are `true` and how many `false`. A report is also a mapping of
     its fields.
 
-    >>> PairReport(rows_in=5, rows_used=2, rows_not_selected=1, dropped={"tie": 2}, groups_in=2, groups_used=1, pairs_out=1)["rows_in"]
+    >>> rows = {"rows_in": 5, "rows_used": 2, "rows_not_selected": 1, "dropped": {"tie": 2}}
+    >>> PairReport(**rows, groups_in=2, groups_used=1, pairs_out=1)["rows_in"]
     5
     """
 
@@ -58,14 +59,16 @@ class PairReport(Mapping[str, object]):
         told = self.rows_used + self.rows_not_selected + sum(self.dropped.values())
         if told != self.rows_in or self.rows_not_selected < 0:
             raise AccountingError(
-                f"report: {self.rows_in} rows went in and {told} are accounted for; got {asdict(self)}.",
+                f"report: {self.rows_in} rows went in and {told} are accounted for; got"
+                f" {asdict(self)}.",
                 hint="this is a bug of prefmill: please report it with the command that you ran.",
             )
 
     @classmethod
     def of_row(cls, row: Sequence[object]) -> PairReport:
-        """The report of one row of `sql/pairs/pref_report.sql`, or of `sql/labels/pref_label_report.sql`, which
-        ends in two more counts.
+        """The report of one row of the macro `pref_report`, or of one like it.
+
+        That of `pref_label_report` ends in two more counts.
         """
         values = list(row)
         if len(values) > 7:

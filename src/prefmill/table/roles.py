@@ -186,7 +186,8 @@ class Roles:
         unknown = sorted(set(given) - {f.name for f in fields(cls)})
         if unknown:
             raise BadArgument(
-                f"{where}: no role {unknown[0]!r}; got {unknown}, expected names of {sorted(RoleNames.__annotations__)}."
+                f"{where}: no role {unknown[0]!r}; got {unknown}, expected names of"
+                f" {sorted(RoleNames.__annotations__)}."
             )
         group = given.pop("group", ())
         groups = (group,) if isinstance(group, str) else tuple(group)
@@ -300,7 +301,8 @@ def _by_alias(role: str, columns: Sequence[str], taken: set[str], where: str, fi
         return found[0]
     if found:
         raise ColumnMissing(
-            f"{where}: several columns could be the role {role!r}; got {found} among {list(columns)}.",
+            f"{where}: several columns could be the role {role!r}; got {found} among"
+            f" {list(columns)}.",
             hint=_which(role, found),
         )
     fitting = [c for c in free if fits(role, c) is not False]
@@ -331,7 +333,8 @@ def _which(role: str, found: Sequence[str]) -> str:
     parts = ", ".join([_sql_name(found[0]), *(f"nullif({_sql_name(c)}, '')" for c in found[1:])])
     query = f"SELECT *, concat_ws(chr(10) || chr(10), {parts}) AS prompt FROM 'INPUT'"
     return (
-        f"if the prompt is all of them, join them first: prefmill sql {_shell_text(query)} -o joined.parquet;"
+        f"if the prompt is all of them, join them first: prefmill sql {_shell_text(query)} -o"
+        " joined.parquet;"
         f" only if one of them is the whole prompt, name it: --prompt COLUMN (prompt=COLUMN)."
     )
 

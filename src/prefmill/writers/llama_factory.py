@@ -69,13 +69,16 @@ def _refuse_fields(held: pl.DataFrame) -> None:
                 filled &= message[key].list.len().fill_null(0) > 0
             if key == "content" and not filled.all():
                 raise BadInput(
-                    f"format: 'llama-factory' needs a text in every message; got {(~filled).sum()} messages of {name!r} without content.",
+                    "format: 'llama-factory' needs a text in every message; got"
+                    f" {(~filled).sum()} messages of {name!r} without content.",
                     hint="use --format trl or openrlhf, or leave these rows out of the input.",
                 )
             if key != "content" and filled.any():
                 raise BadInput(
-                    f"format: 'llama-factory' reads role and content only; got {key!r} in {filled.sum()} messages of {name!r}.",
-                    hint="use --format trl or openrlhf, which keep it, or drop that field in the input.",
+                    f"format: 'llama-factory' reads role and content only; got {key!r} in"
+                    f" {filled.sum()} messages of {name!r}.",
+                    hint="use --format trl or openrlhf, which keep it, or drop that field in the"
+                    " input.",
                 )
 
 
@@ -95,8 +98,11 @@ def _refuse_turns(tagged: pl.DataFrame) -> None:
     first = bad.row(0, named=True)
     tags = {name: [message["from"] for message in first[name]] for name in first}
     raise BadInput(
-        f"format: the converter of LLaMA-Factory skips {bad.height} of {tagged.height} pairs; got the"
-        f" turns {tags} in the first, expected an optional system, then human or observation and gpt or"
-        " function_call in turn, human or observation last, and one gpt or function_call as an answer.",
+        f"format: the converter of LLaMA-Factory skips {bad.height} of {tagged.height} pairs; got"
+        " the"
+        f" turns {tags} in the first, expected an optional system, then human or observation and"
+        " gpt or"
+        " function_call in turn, human or observation last, and one gpt or function_call as an"
+        " answer.",
         hint="use --format trl or openrlhf, or leave these rows out of the input.",
     )

@@ -43,8 +43,9 @@ class Place:
     def of(cls, target: str | Path, kind: str | None = None) -> Place:
         """The place that `target` names; with `kind`, a file of that kind whatever the name says.
 
-        >>> Place.of("out/pairs.jsonl.gz")
-        Place(path=...('out/pairs.jsonl.gz'), kind='jsonl', extension='.jsonl.gz', compression='gzip')
+        >>> place = Place.of("out/pairs.jsonl.gz")
+        >>> place.kind, place.extension, place.compression
+        ('jsonl', '.jsonl.gz', 'gzip')
         """
         check_name(target, "write")
         path = Path(target)

@@ -126,8 +126,9 @@ class _GaveUp(Exception):
 def frames_source(schema: pl.Schema, pull: Callable[[], pl.DataFrame | None]) -> pl.LazyFrame:
     """The frames that `pull` returns one by one, until None, as a LazyFrame.
 
-    Each is asked for when the engine has room for it. The one use of the unstable `register_io_source`. Order is kept; `pull` runs on a thread of the
-    engine, and what it raises comes out of the sink as it is.
+    Each is asked for when the engine has room for it. Order is kept; `pull` runs on a thread of the
+    engine, and what it raises comes out of the sink as it is. This is the one use of the unstable
+    `register_io_source`.
 
     >>> feed = iter([pl.DataFrame({"a": [1]}), pl.DataFrame({"a": [2]}), None])
     >>> frames_source(pl.Schema({"a": pl.Int64}), lambda: next(feed)).collect()["a"].to_list()
@@ -146,8 +147,8 @@ def frames_source(schema: pl.Schema, pull: Callable[[], pl.DataFrame | None]) ->
 class _PolarsSink:
     """A Polars `sink_*` on a thread of its own, fed through a queue of one frame.
 
-    So making and encoding frames overlap, and the frames' maker stays on the caller's thread, where its exceptions (and Ctrl-C) need no
-    passing on.
+    So making and encoding frames overlap, and the frames' maker stays on the caller's thread, where
+    its exceptions (and Ctrl-C) need no passing on.
     """
 
     def __init__(self, path: Path, schema: pl.Schema, sink: _Encode) -> None:
@@ -228,7 +229,7 @@ def writing(target: Path) -> Iterator[None]:
 
 
 class _ArrowSink:
-    """Arrow IPC, as a file or as the stream that `datasets` maps, or Parquet by Arrow; no thread."""
+    """Arrow IPC, a file or the stream that `datasets` maps, or Parquet by Arrow; no thread."""
 
     def __init__(
         self, path: Path, schema: pa.Schema, make: Callable[[BinaryIO, pa.Schema], Any]
