@@ -29,11 +29,11 @@ FAULTS = Path(__file__).parents[1] / "support" / "runners" / "publish_faults.py"
     ("kind", "old", "how"),
     [
         ("file", "nothing", "death"),
-        ("split", "nothing", "death"),
         ("split", "some", "error"),
-        ("split", "all", "death"),
         ("dataset", "all", "death"),
-        ("datasets", "nothing", "death"),
+        pytest.param("split", "nothing", "death", marks=pytest.mark.torture),
+        pytest.param("split", "all", "death", marks=pytest.mark.torture),
+        pytest.param("datasets", "nothing", "death", marks=pytest.mark.torture),
     ],
 )
 def test_every_fault_leaves_old_or_new(kind, old, how, tmp_path):
