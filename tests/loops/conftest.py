@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -13,14 +12,13 @@ import prefmill as pm
 from prefmill.loops import plot as stage_plot
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, pm.LoopReport]]:
+@pytest.fixture(scope="session")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pm.LoopReport]:
     """One unbroken loop of two stages."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(stage_plot, "draw", lambda *_: None)
     folder = tmp_path_factory.mktemp("loop")
-    yield folder, run(folder)
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage_plot, "draw", lambda *_: None)
+        return folder, run(folder)
 
 
 # -- with models, and from the command line
