@@ -48,6 +48,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer parses them, after the look for doubles."""
+        # Parsing twice is cheap, and typer's own parse keeps the last value only.
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for param in self.params:
             flag = param.multiple or getattr(param, "is_flag", False)
@@ -100,6 +101,7 @@ def add_command(
     def callback(**values: Any) -> None:
         work(options(**values))
 
+    # typer reads options off a signature; this one is made, so no function spells them out.
     callback.__signature__ = inspect.Signature(list(parameters))  # type: ignore[attr-defined]
     app.command(name, cls=Command, help=usage)(callback)
 

@@ -27,6 +27,7 @@ def _parameters() -> Iterator[Parameter]:
     for parameter in plan_parameters(Pairs):
         if parameter.name != "on_invalid":  # every row is looked at
             yield parameter
+    # The inputs came first already.
     yield from (each for each in Checking.parameters() if each.name != "inputs")
 
 

@@ -87,6 +87,7 @@ def curve(options: CurveOptions) -> None:
         options.inputs, without=written, roles=roles_given(options), **settings, **reading
     )
     points = curves.points
+    # The plot writes its numbers next to it: the same file is not written twice.
     drawn_too = plot is not None and output == str(plot.with_suffix(".csv"))
     if output is not None and points.height and not drawn_too:
         with stdout_or(output) as target:

@@ -44,7 +44,7 @@ class Target(Options):
     ] = None
 
 
-#: The options of roles: their help, and whether they can be given again.
+#: The help of the options of roles.
 _ROLES = {
     "prompt": "Column of the prompt.",
     "completion": "Column of the completion.",
@@ -66,8 +66,9 @@ Group = Annotated[list[str] | None, option(help=_ROLES["group"])]
 
 def role_option(role: str) -> Any:
     """The option that names the column of `role`."""
-    several = role == "group"
-    return Annotated[list[str] | None if several else str | None, option(help=_ROLES[role])]
+    if role == "group":
+        return Group
+    return Annotated[str | None, option(help=_ROLES[role])]
 
 
 Encoding = Annotated[str | None, option(help="Codec of text files.  [default: utf-8]")]
@@ -242,8 +243,11 @@ def refuse_two_on_stdout(options: Any) -> None:
 def finish(report: Any, options: Any, show: Callable[[Any], None]) -> None:
     """Tell what a run did: as JSON on stdout, and as people read it on stderr."""
     if options.output == "-":
-        one = isinstance(report.output, str)
-        report = replace(report, output=STDOUT if one else dict.fromkeys(report.output, STDOUT))
+        # The rows went through a temporary file, whose name is nobody's business.
+        stdout: Any = STDOUT
+        if not isinstance(report.output, str):
+            stdout = dict.fromkeys(report.output, STDOUT)
+        report = replace(report, output=stdout)
     if options.as_json:
         print_json(report.as_json())
     if not options.quiet:

@@ -136,6 +136,7 @@ def _sampler(options: SampleOptions) -> Any:
             "sample: no model named.",
             hint="--model DIR, a folder that save_pretrained wrote, or a hub id.",
         )
+    # Options of a server without a server would be ignored, so they are refused.
     values = vars(options)
     side = "without --url" if options.url is None else "with --url"
     parts = [sampler_class(kind) for kind in SAMPLERS]

@@ -248,6 +248,7 @@ def scorer_of(options: Mapping[str, Any]) -> Any:
         return scorers[0]
     from prefmill.scoring import Ensemble
 
+    # Columns of an ensemble are named after its models; two folders may have one name.
     names = [Path(name).name for name in models]
     if len(set(names)) < len(names):
         names = [f"model{i + 1}" for i in range(len(names))]

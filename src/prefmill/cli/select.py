@@ -56,6 +56,7 @@ def field_parameters(kind: type[Plan]) -> Iterator[Parameter]:
     """The options of a plan's fields, its own first."""
     hints = get_type_hints(kind)
     places: dict[str, int] = {}
+    # A class comes before its bases here, so what is special to a kind is what people read first.
     for place, base in enumerate(kind.__mro__):
         places |= dict.fromkeys(get_annotations(base), place)
     for field in sorted(fields(kind), key=lambda field: places[field.name]):
@@ -86,11 +87,15 @@ def _parameter(field: Field[Any], hint: Any) -> Parameter:
     elif about.get("table"):
         metavar = "NAME=W,..."
     name = field.name.replace("_", "-")
-    names = (f"--{name}/--no-{name}",) if kind is bool else about.get("option", ())
-    shown = about.get("shown", "" if field.default in (None, False) else f"{field.default}")
-    default = f"  [default: {shown}]" if shown else ""
-    said = option(*names, metavar=metavar, help=about["help"] + default)
-    return optional(field.name, Annotated[kind | None, said])
+    names = about.get("option", ())
+    if kind is bool:  # None has to stay apart from false, which overrides a plan of --plan
+        names = (f"--{name}/--no-{name}",)
+    text = about["help"]
+    shown = about.get("shown", field.default)
+    if shown is not None and shown is not False:
+        text += f"  [default: {shown}]"
+    made = option(*names, metavar=metavar, help=text)
+    return optional(field.name, Annotated[kind | None, made])
 
 
 def _is_bound(field: Field[Any]) -> bool:
@@ -104,6 +109,7 @@ def plan_of(kind: type[_P], options: Any) -> _P:
     values: dict[str, Any] = {}
     if path := getattr(options, "plan", None):
         plan = _read(path)
+        # Each kind has a command of its own, so another kind is a mistake and not a wish.
         if plan.kind != kind.kind:
             raise BadArgument(
                 f"--plan: {str(path)!r} is a plan of {plan.kind}; expected {kind.kind}."

@@ -42,6 +42,7 @@ def console() -> Console:
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Callable[[str, float | None], None]]:
     """A callback for (phase, share done or None): a live line on a terminal, nothing elsewhere."""
+    # A log has no use for a line that moves.
     if quiet or not sys.stderr.isatty():
         yield _silent
         return
@@ -81,9 +82,12 @@ def _silent(phase: str, share: float | None = None) -> None:
 
 def report(plan: FeedbackPlan, done: RunReport) -> None:
     """The drop report of a run: what every row became, and where the output lies."""
-    roles = {role: column for role, column in done.as_json()["roles"].items() if role != "negate"}  # type: ignore[attr-defined]
-    negated = " (negated: lower is better)" if done.roles.negate else ""
-    line(f"roles: {', '.join(f'{role}={column}' for role, column in roles.items())}{negated}")
+    roles = {role: column for role, column in vars(done.roles).items() if column}
+    roles.pop("negate", None)
+    shown = ", ".join(f"{role}={column}" for role, column in roles.items())
+    if done.roles.negate:
+        shown += " (negated: lower is better)"
+    line(f"roles: {shown}")
     rows = [("rows in", done.rows_in), ("  used", done.rows_used)]
     rows.append(("  not selected", done.rows_not_selected))
     reasons = sorted(done.dropped.items(), key=lambda item: -item[1])
@@ -106,7 +110,9 @@ def report(plan: FeedbackPlan, done: RunReport) -> None:
         line(f"note: {note}")
     if done.length is not None:
         slope, correlation = done.length["slope"], done.length["correlation"]
-        inside = "" if correlation is None else f" (correlation {correlation:.3f} inside prompts)"
+        inside = ""
+        if correlation is not None:
+            inside = f" (correlation {correlation:.3f} inside prompts)"
         line(f"length control: {slope:+.4g} a 1,000 characters taken out{inside}")
     for split, path in done.output.items():
         count = f" ({done.split_rows[split]:,})" if done.split_rows else ""
@@ -135,9 +141,12 @@ def nothing_hint(plan: FeedbackPlan, done: RunReport) -> str:
     reason = max(done.dropped, key=lambda reason: done.dropped[reason], default="")
     share = f"{done.dropped.get(reason, 0):,} of {done.rows_in:,} rows"
     if done.score_range is None:
-        words = f"; {about_words(done.bad_scores)}" if reason == "bad_score" else "."
-        return f"no row could be used: {share} are {reason}{words}"
+        unusable = f"no row could be used: {share} are {reason}"
+        if reason == "bad_score":
+            return f"{unusable}; {about_words(done.bad_scores)}"
+        return f"{unusable}."
     low, high = done.score_range
+    # The thresholds that held are told, also where the plan left them open.
     settled = replace(plan, **(done.thresholds or {}))
     if hint := settled.hint(done.dropped, low, high):
         return hint

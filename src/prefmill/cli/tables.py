@@ -116,6 +116,7 @@ def scored(done: ScoreReport) -> None:
     if done.splits:
         told.line(f"{done.splits} batches did not fit into memory and were split")
     rate = ""
+    # Chunks that were there cost no time, so a rate over all rows would be a boast.
     if done.seconds and not done.chunks_resumed:
         rate = f"{done.rows_scored / done.seconds:,.0f} rows/s, "
     told.line(
@@ -150,7 +151,9 @@ def sampled(done: SampleReport) -> None:
     told.counts([*rows, *_named(asides)], max(1, done.answers))
     told.template_date(done)
     told.first_null(done)
-    rate = f"{done.tokens_per_second:,.0f} tokens/s, " if done.tokens_per_second else ""
+    rate = ""
+    if done.tokens_per_second:
+        rate = f"{done.tokens_per_second:,.0f} tokens/s, "
     told.line(
         f"{done.tokens:,} tokens; {done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the ",
         f"sampler, {done.peak_rss_mb:,.0f} MB{_resumed(done)})",
@@ -171,7 +174,9 @@ def curve(found: Curve) -> None:
     rows = []
     for row in found.points.iter_rows():
         *value, n, prompts, best, median, mean, low, high, kl = row
-        spread = "" if low is None else f"{low:.4g} to {high:.4g}"
+        spread = ""
+        if low is not None:
+            spread = f"{low:.4g} to {high:.4g}"
         numbers = [f"{best:.4g}", spread, f"{median:.4g}", f"{mean:.4g}", f"{kl:.3f}"]
         rows.append([*map(str, value), f"{n}", f"{prompts:,}", *numbers])
     told.table(names, rows, left=found.by or "")
@@ -208,7 +213,9 @@ def looped(done: LoopReport) -> None:
     told.table([_LOOP_COLUMNS[name] for name in used], shown)
     for sentence in done.said:
         told.line(f"- {sentence}")
-    nothing = "" if done.ran else ", all of it was there"
+    nothing = ""
+    if not done.ran:
+        nothing = ", all of it was there"
     told.line(f"best policy: stage {done.best_stage}, {done.policy}")
     told.line(f"{done.seconds:.1f} s ({len(done.ran)} steps{nothing})")
     told.line(f"wrote {done.output}/report.md")
@@ -240,9 +247,10 @@ def trained(done: TrainReport) -> None:
         )
         shares = []
         for name, share in named_shares(held):
-            indent = "  " if name.startswith("margin") else ""
+            if name.startswith("margin"):  # a part of the line above it
+                name = f"  {name}"
             spread = f"{share.low:.3f} to {share.high:.3f}"
-            shares.append([f"{indent}{name}", f"{share.value:.3f}", spread, f"{share.pairs:,}"])
+            shares.append([name, f"{share.value:.3f}", spread, f"{share.pairs:,}"])
         names = ["chosen wins by", "share", "95 % interval", "pairs"]
         told.table(names, shares, left="chosen wins by")
     told.line(

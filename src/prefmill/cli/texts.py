@@ -32,7 +32,8 @@ def stdout_or(output: str) -> Iterator[str]:
     with temporary() as folder:
         path = folder / "stdout.jsonl"
         yield str(path)
-        if path.exists():  # not where nothing came out
+        # Nothing is there where no row came out, and half of it never goes to a pipe.
+        if path.exists():
             with to_stdout(), path.open("rb") as lines:
                 shutil.copyfileobj(lines, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
@@ -101,7 +102,7 @@ def threshold_in(name: str, text: str, *, auto: bool) -> float | str | None:
 
 def names_in(text: str | None) -> Sequence[str]:
     """`a,b` as a list."""
-    return [part for part in text.split(",") if part] if text else []
+    return [part for part in (text or "").split(",") if part]
 
 
 def print_json(report: object) -> None:
@@ -130,7 +131,9 @@ def _finite(value: object) -> object:
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value
 
 
 def numbers_in(option: str, text: str | None) -> dict[str, float] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from inspect import Parameter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -79,7 +79,7 @@ def values(options: ValuesOptions) -> None:
     plan = plan_of(Values, options)
     target = _target(options)
     columns = options.picked(*ValueNames.__annotations__)
-    names: ValueNames = {role: name for role, name in columns.items() if name}  # type: ignore[assignment]
+    names: Any = {role: name for role, name in columns.items() if name}
     _write(work_out(_read(options, target), plan, **names), target, options, "values")
 
 
@@ -133,7 +133,8 @@ def _target(options: ValuesOptions | StepsOptions) -> str:
 def _read(options: ValuesOptions | StepsOptions, target: str) -> pl.DataFrame:
     from prefmill.pools.frames import frame_of
 
-    without = [] if target == "-" else [target]
+    # What an earlier run wrote into a folder that is read is no input.
+    without = [target] if target != "-" else []
     reading = options.reading()
     frame = frame_of(options.inputs, "values", tell=_note, without=without, **reading)
     return frame.lazy().collect()
@@ -158,5 +159,7 @@ def _write(
     with stdout_or(target) as path:
         writers.write([frame], frame.schema, path, format="pool", overwrite=options.overwrite)
     if not options.quiet:
-        wrote = "" if target == "-" else f"; wrote {target}"
-        typer.echo(f"{frame.height:,} {what}{wrote}", err=True)
+        line = f"{frame.height:,} {what}"
+        if target != "-":
+            line += f"; wrote {target}"
+        typer.echo(line, err=True)

@@ -154,9 +154,12 @@ def _work(plan: FeedbackPlan, ds: Any, roles: RoleNames, **options: Any) -> Any:
     return apply(plan, ds, **options, **roles)
 
 
+# `chunk_rows` of `apply` is left out: it changes speed alone.
 _LAID: dict[str, Any] = {"keep": (), "clustered": False, "format": None, "chat": False}
 for _word, _kind in FEEDBACK_KINDS.items():
-    _more = _LAID | ({"margin_scale": None} if margin_for(_kind.rows_are) else {})
+    _more = dict(_LAID)
+    if margin_for(_kind.rows_are):
+        _more["margin_scale"] = None
     globals()[_word] = function_of(_kind, _work, module=__name__, data="ds", more=_more)
 
 
@@ -186,6 +189,7 @@ def report(plan: FeedbackPlan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
             f"datasets: cannot report on a {type(ds).__name__}; "
             "expected a Dataset, IterableDataset or a dictionary of them."
         )
+    # A stream gives its rows once, so a report needs them in a file as well.
     stream = Stream.over(ds, Layout(plan, plan.layout, False, None), roles, False, CHUNK_ROWS)
     with temporary() as home, stream.job(home) as job:
         return job.report()

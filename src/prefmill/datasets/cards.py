@@ -140,7 +140,8 @@ def write_card(target: str | Path, plan: FeedbackPlan, report: Reports, **about:
     '---'
     """
     path = Path(target)
-    path = path if path.suffix == ".md" else path / "README.md"
+    if path.suffix != ".md":
+        path = path / "README.md"
     text = card(plan, report, **about)
     if path.exists():
         text = merged(path.read_text(encoding="utf-8"), text)
@@ -168,6 +169,7 @@ def merged(there: str, card: str) -> str:
             f"card: the front matter of the README is broken; {error}.",
             hint="repair it, or move the file away.",
         ) from None
+    # The hub's own parser: a README may hold YAML that ours does not write.
     new = RepoCard(card, ignore_metadata_errors=True)
     theirs: dict[str, Any] = old.data.to_dict()  # type: ignore[no-untyped-call]
     ours: dict[str, Any] = new.data.to_dict()  # type: ignore[no-untyped-call]

@@ -116,7 +116,8 @@ class Stream:
             yield str(number), table
 
     def made(self) -> Iterator[pa.Table]:
-        for rows in self._clustered() if self.clustered else self._clustering():
+        frames = self._clustered() if self.clustered else self._clustering()
+        for rows in frames:
             yield from tables_of(self.layout(rows), self.features.arrow_schema)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
@@ -182,7 +183,10 @@ class Stream:
         """The extremes of `scores` and those of `chunk`, and one between: more decide nothing."""
         new = scores_of(self.layout.plan, pl.DataFrame(pl.from_arrow(chunk)), **named(self.roles))
         distinct = pl.concat([scores, new]).unique().sort()
-        return distinct if distinct.len() < 3 else pl.concat([distinct.head(2), distinct.tail(1)])
+        # Three scores are no labels, however many more there are.
+        if distinct.len() > 3:
+            distinct = pl.concat([distinct.head(2), distinct.tail(1)])
+        return distinct
 
     def _decide(self, scores: pl.Series, *, strict: bool) -> FeedbackPlan | None:
         """The plan that the first rows' `scores` decide.

@@ -111,6 +111,7 @@ def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
     if path is None or not path.exists():
         rows = layout(layout.lazily(plan, frame_of(ds, table), roles).collect())
         tables = tables_of(rows, features.arrow_schema)
+        # In memory there is no folder to keep the result in.
         if path is None:
             table = pa.concat_tables([pa.Table.from_batches([], features.arrow_schema), *tables])
             return datasets.Dataset(table, info=info, split=ds.split, fingerprint=fingerprint)

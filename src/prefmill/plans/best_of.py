@@ -119,7 +119,9 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
     def needs(self) -> dict[str, str]:
         """The optional roles that the fields use, and which field uses each."""
         needs = super().needs()
-        return needs | {"stage": "stages 'last'"} if self.stages == "last" else needs
+        if self.stages == "last":
+            needs["stage"] = "stages 'last'"
+        return needs
 
     @property
     def in_units(self) -> bool:

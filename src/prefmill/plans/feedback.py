@@ -91,6 +91,7 @@ class FeedbackPlan(Plan):
     seed: int = key(is_seed, 0, help="Of everything drawn, and of splits.")
 
     def __post_init__(self) -> None:
+        # A copy, so that nobody changes a plan through the mapping that it was made of.
         if self.weights is not None:
             object.__setattr__(self, "weights", dict(self.weights))
         super().__post_init__()
@@ -182,6 +183,7 @@ class FeedbackPlan(Plan):
         columns can hold a role (`prefmill.table.fits`). Raises what `Roles.resolve` raises, and
         `PlanError` with every role that is needed and not there.
         """
+        # With an aspect role the weights name aspects, else columns of scores.
         wide = tuple(self.weights) if self.weights and not names.get("aspect") else ()
         needed = tuple(self.needs())
         if columns is None:

@@ -32,6 +32,7 @@ def read_plan(text: str) -> Plan:
     >>> read_plan("[unpaired]").kind
     'unpaired'
     """
+    # The parsed text, and not a look for "[pairs]" in it: a comment may hold that.
     tables = toml_tables(text)
     for word, kind in KINDS.items():
         if word in tables:

@@ -24,6 +24,7 @@ class Plan:
     kind: ClassVar[str]
 
     def __post_init__(self) -> None:
+        # All at once: who mends one problem a run needs many runs.
         problems = [*self._field_problems(), *self.problems()]
         if problems:
             raise PlanError(type(self).__name__, problems)
@@ -106,6 +107,7 @@ class Plan:
             near = [f"; did you mean {name!r}?" for name in nearest(unknown[0], list(known))[:1]]
             expected = f"expected some of {list(known)}{''.join(near)}"
             raise PlanError(cls.__name__, [f"no field {key!r}; {expected}" for key in unknown])
+        # Only where None can be meant: "none" is also a word of aggregate and normalize.
         nothing = [
             name
             for name, value in values.items()
@@ -136,6 +138,7 @@ def _canonical(value: object) -> object:
     """`value` for a hash: equal numbers are one number, and mappings have one order."""
     if isinstance(value, bool) or value is None:
         return value
+    # 4 and 4.0 are equal, and JSON would spell them apart.
     if isinstance(value, int | float):
         return float(value)
     if isinstance(value, Mapping):

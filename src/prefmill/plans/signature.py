@@ -8,7 +8,6 @@ from inspect import Parameter, Signature
 from typing import Any
 
 from prefmill.plans.feedback import FeedbackPlan
-from prefmill.table.roles import RoleNames
 
 
 def signature_of(kind: type[FeedbackPlan], data: str, more: Mapping[str, Any]) -> Signature:
@@ -45,14 +44,16 @@ def function_of(
     signature = signature_of(kind, data, more)
     names = [field.name for field in fields(kind)]
 
+    # Python's own binding: a wrong argument is the TypeError that people know.
     def function(*arguments: Any, **options: Any) -> Any:
         bound = signature.bind(*arguments, **options)
         bound.apply_defaults()
         values = bound.arguments
-        roles: RoleNames = {role: values[role] for role in kind.role_names if values[role]}  # type: ignore[assignment]
+        roles = {role: values[role] for role in kind.role_names if values[role]}
         plan = kind(**{field: values[field] for field in names})
         return work(plan, values[data], roles, **{option: values[option] for option in more})
 
+    # The docstring of the plan says what the fields mean, so it is not written twice.
     first, _, rest = (kind.__doc__ or "").partition("\n")
     function.__name__ = function.__qualname__ = name or kind.kind
     function.__module__ = module
