@@ -81,7 +81,8 @@ def optional(name: str, annotation: Any) -> Parameter:
 def _parameter(field: Field[Any], hint: Any) -> Parameter:
     """The option of a field; not given, it is None, and the plan's own default holds."""
     about, kinds = field.metadata, {hint, *get_args(hint)}
-    kind, metavar = next((kind for kind in (bool, int, float) if kind in kinds), str), None
+    kind: type = next((kind for kind in (bool, int, float) if kind in kinds), str)
+    metavar: str | None = None
     if _is_bound(field):
         kind, metavar = str, "NUMBER|none"
     elif about.get("table"):

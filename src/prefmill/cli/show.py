@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefmill.plans import FeedbackPlan
 
@@ -147,7 +147,8 @@ def nothing_hint(plan: FeedbackPlan, done: RunReport) -> str:
         return f"{unusable}."
     low, high = done.score_range
     # The thresholds that held are told, also where the plan left them open.
-    settled = replace(plan, **(done.thresholds or {}))
+    thresholds: Any = done.thresholds or {}
+    settled = replace(plan, **thresholds)
     if hint := settled.hint(done.dropped, low, high):
         return hint
     advice = plan.advice().get(reason, f"scores run from {low:g} to {high:g}.")
