@@ -26,8 +26,8 @@ def main() -> None:
     asked = [
         known
         for known in app.registered_commands
-        if sys.argv[1:2] == [known.name or known.callback.__name__]
-    ]  # type: ignore[union-attr]
+        if sys.argv[1:2] == [known.name or getattr(known.callback, "__name__", "")]
+    ]
     app.registered_commands = asked or app.registered_commands
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(

@@ -233,7 +233,7 @@ def _add_legends(
     from matplotlib.lines import Line2D
 
     interval = f" ({100 * curve.level:g} % interval)" if _has_intervals(curve.points) else ""
-    styles = {f"best of n{interval}": "-", "median of n": "--", "mean": ":"}
+    styles: dict[str, Any] = {f"best of n{interval}": "-", "median of n": "--", "mean": ":"}
     ink = _INK if len(names) > 1 else COLOURS[0]
     handles = [
         Line2D([], [], color=ink, linestyle=style, label=label) for label, style in styles.items()

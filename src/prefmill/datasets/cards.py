@@ -75,9 +75,9 @@ def card(
       rows_out: 1
     <BLANKLINE>
     """
-    reports: dict[str, PairReport | RunReport] = (
-        {"rows": report} if hasattr(report, "rows_in") else dict(report)
-    )  # type: ignore[dict-item]
+    # A report is a mapping of its fields: one alone is told from several by a field of it.
+    several: Any = {"rows": report} if hasattr(report, "rows_in") else report
+    reports: dict[str, PairReport | RunReport] = dict(several)
     if not reports:
         raise BadArgument("card: no report; got an empty mapping, expected one for every split.")
     sources = _several(source)

@@ -159,7 +159,7 @@ def _moved(first: Row, last: Row, name: str) -> bool:
     # A length may have become 0; a diversity of 0 is one that was not measured.
     if not before or (not after and name == "distinct_2"):
         return False
-    return abs(after / before - 1) > _MUCH  # type: ignore[no-any-return, operator]
+    return abs(after / before - 1) > _MUCH  # type: ignore[no-any-return]
 
 
 def _little_choice(rows: Sequence[Row]) -> Iterator[str]:

@@ -166,7 +166,7 @@ class Recipe:
 
     def changed(self, **numbers: int | None) -> Recipe:
         """This recipe with other `stages` or another `seed`; None leaves them."""
-        others = {name: value for name, value in numbers.items() if value is not None}
+        others: dict[str, Any] = {n: value for n, value in numbers.items() if value is not None}
         problem = next(_value_problems(_checked(Recipe), others), None)
         if problem:
             raise BadArgument(f"loop: {problem}")

@@ -186,7 +186,7 @@ class LoopSteps:
     def _judge(self, name: str) -> _Scores:
         """The scores of `score` or `second`."""
         section = getattr(self.recipe, name)
-        on_bad_row = "error" if section is None else section.on_bad_row
+        on_bad_row: Any = "error" if section is None else section.on_bad_row
         key = {"scorer": self._inputs()[name]}
         return _Scores(name, name, lambda: self.parts.scorer(name), key, on_bad_row)
 

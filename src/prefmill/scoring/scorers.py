@@ -270,7 +270,8 @@ class Ensemble(Staged):
                 f"ensemble: combine is not one of ('mean', 'min', 'worst'); got {self.combine!r}."
             )
         is_scaled = scales is not None
-        if (self.combine == "worst") != is_scaled or (is_scaled and sorted(scales) != names):
+        unlike = is_scaled and sorted(scales or {}) != names
+        if (self.combine == "worst") != is_scaled or unlike:
             raise BadArgument(
                 f"ensemble: worst needs one scale for each of {names}, and only worst;"
                 f" got {scales!r}."

@@ -304,7 +304,7 @@ class SFTTraining(PolicyTraining):
             self.encoder, self.winners, where=self.where, on_bad_row=self.on_bad_row
         )
         rows = [(row, start) for row, start in zip(ids, starts, strict=True) if start < len(row)]
-        columns = {
+        columns: dict[str, list[Any]] = {
             "input_ids": [row for row, _ in rows],
             "labels": [[-100] * start + row[start:] for row, start in rows],
             "length": [len(row) for row, _ in rows],

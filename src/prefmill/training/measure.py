@@ -107,7 +107,8 @@ def _scored(
 
 def _wins(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """1 where `one` is more, a half where both are the same."""
-    return (one > other) + (one == other) / 2
+    wins: npt.NDArray[np.float64] = (one > other) + (one == other) / 2
+    return wins
 
 
 def _sizes(completions: pl.Series) -> npt.NDArray[np.int64]:

@@ -108,9 +108,9 @@ def _polars_sink(kind: str, packed: Packed, schema: pl.Schema, narrow: pa.Schema
 
 def _as_csv(schema: pl.Schema) -> list[pl.Expr]:
     """The columns as CSV has them: JSON as its text, a duration in ISO's form."""
-    columns = []
+    columns: list[pl.Expr] = []
     for name, dtype in schema.items():
-        column = cs.by_name(name)
+        column: pl.Expr = cs.by_name(name)
         if is_json_text(dtype):
             column = column.struct.field(JSON_FIELD).alias(name)
         elif isinstance(dtype, pl.Duration):
