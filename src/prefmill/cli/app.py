@@ -85,6 +85,7 @@ class Options:
 
 def _names(options: type) -> Iterator[str]:
     """The names of the options, in the order of the help."""
+    # Not `__mro__`, which would put shared groups last: people look for the input first.
     for base in options.__bases__:
         yield from _names(base)
     yield from inspect.get_annotations(options)
@@ -108,6 +109,7 @@ def add_command(
 
 def command(work: Work) -> Work:
     """Make a command of the function `work` and the options that it takes."""
+    # The one argument of the function says which options the command has.
     (options,) = (hint for name, hint in get_type_hints(work).items() if name != "return")
     name = work.__name__.replace("_", "-")
     add_command(name, work.__doc__ or "", options.parameters(), options, work)

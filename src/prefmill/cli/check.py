@@ -25,7 +25,8 @@ def _parameters() -> Iterator[Parameter]:
     """The options: those of pairs, whose plan is tried."""
     yield from Inputs.parameters()
     for parameter in plan_parameters(Pairs):
-        if parameter.name != "on_invalid":  # every row is looked at
+        # Unusable rows are what a check is for, so it never stops at one.
+        if parameter.name != "on_invalid":
             yield parameter
     # The inputs came first already.
     yield from (each for each in Checking.parameters() if each.name != "inputs")

@@ -88,6 +88,7 @@ def report(plan: FeedbackPlan, done: RunReport) -> None:
     if done.roles.negate:
         shown += " (negated: lower is better)"
     line(f"roles: {shown}")
+    # Also where they are 0: every row has to be seen in one of the lines below the first.
     rows = [("rows in", done.rows_in), ("  used", done.rows_used)]
     rows.append(("  not selected", done.rows_not_selected))
     reasons = sorted(done.dropped.items(), key=lambda item: -item[1])

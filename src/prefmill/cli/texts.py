@@ -40,7 +40,8 @@ def stdout_or(output: str) -> Iterator[str]:
 
 
 def was_given(value: object) -> bool:
-    """Whether an option was named: 0 is a value like others, though it equals False."""
+    """Whether an option was named."""
+    # By identity: 0 is a value like others, though it equals False.
     return value is not None and value is not False and value != []
 
 
@@ -89,6 +90,7 @@ def number_in(name: str, text: str) -> float:
         raise BadArgument(
             f"--{name.replace('_', '-')}: not a number; got {text!r}, expected a number or none."
         ) from None
+    # Messages then say 4, as people wrote it, and not 4.0.
     return int(value) if value.is_integer() else value
 
 
@@ -137,11 +139,12 @@ def _finite(value: object) -> object:
 
 
 def numbers_in(option: str, text: str | None) -> dict[str, float] | None:
-    """`a=1,b=2` as a mapping; a name may hold an equals sign itself."""
+    """`a=1,b=2` as a mapping."""
     if text is None:
         return None
     numbers: dict[str, float] = {}
     for part in names_in(text):
+        # From the right: a column's name may hold an equals sign, a number does not.
         name, equals, number = part.rpartition("=")
         if not equals or name in numbers:
             raise BadArgument(
@@ -155,11 +158,9 @@ def size_in_bytes(text: str | None) -> int | None:
     """`2GB`, `512MiB`, `1.5G` in bytes."""
     if text is None:
         return None
-    units = {"": 1, "B": 1} | {
-        f"{p}{s}": (1000 if s == "B" else 1024) ** i
-        for i, p in enumerate("KMGT", 1)
-        for s in ("", "B", "IB")
-    }
+    units = {"": 1, "B": 1}
+    for power, letter in enumerate("KMGT", 1):
+        units |= {letter: 1024**power, f"{letter}B": 1000**power, f"{letter}IB": 1024**power}
     digits = text.strip().rstrip("KMGTIBkmgtib ")
     unit = text.strip()[len(digits) :].strip().upper()
     try:
@@ -169,6 +170,7 @@ def size_in_bytes(text: str | None) -> int | None:
             f"--memory-limit: not a size; got {text!r}, expected a number and a unit.",
             hint="for example 2GB or 512MiB.",
         ) from None
+    # An engine with less spills all the time, or fails in the middle.
     if size < 500_000_000:
         raise BadArgument(
             f"--memory-limit: too small to run in; got {text!r}, expected at least 500MB."

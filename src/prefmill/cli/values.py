@@ -124,7 +124,8 @@ def _target(options: ValuesOptions | StepsOptions) -> str:
         raise BadArgument(
             "no output named.", hint="-o values.parquet, or -o - for JSON Lines on stdout."
         )
-    sweep(options.temp_dir)  # also where the target is refused
+    # Also where the target is refused: what a killed run left behind is nobody's.
+    sweep(options.temp_dir)
     if output != "-":
         writers.check_target(output, split=None, overwrite=options.overwrite)
     return output
