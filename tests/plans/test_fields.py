@@ -117,4 +117,4 @@ def test_a_new_kind_is_a_command_and_a_function_everywhere_by_itself():
     assert done.returncode == 0, done.stderr
     assert "Make a few pairs." in done.stdout
     assert "--rounds <int>" in done.stdout
-    assert "So many rounds.  [default: 3]" in " ".join(done.stdout.split())
+    assert "So many rounds. [default: 3]" in " ".join(done.stdout.split())
