@@ -225,12 +225,7 @@ def _report(
         f" {machine['bytes'] / 1e6:,.1f} MB of zstd Parquet, "
         f"seed {options.seed}.",
         f"Whole processes, {options.repeat} rounds in rotation after {options.warmup} not counted;"
-        " input in the page cache; "
-        + (
-            f"{touched / 1e9:.1f} GB of memory touched before."
-            if touched
-            else "memory not touched before."
-        ),
+        f" input in the page cache; {touched / 1e9:.1f} GB of memory touched before.",
     ]
     for k, candidates in by_k.items():
         lines += [
@@ -249,11 +244,10 @@ def _report(
                 )
                 continue
             seconds = [run.seconds for run in runs]
-            held = (
-                statistics.median(run.seconds for run in base.counted) / statistics.median(seconds)
-                if base and base.counted
-                else None
-            )
+            held = None
+            if base and base.counted:
+                ours = statistics.median(run.seconds for run in base.counted)
+                held = ours / statistics.median(seconds)
             cells = [
                 TITLES[candidate.name],
                 f"{statistics.median(seconds):.2f} ({min(seconds):.2f}–{max(seconds):.2f})",

@@ -185,10 +185,8 @@ def _bench(options: argparse.Namespace) -> int:
         say(f"touching {touched / 1e9:.1f} GB of memory")
         try:
             in_child(touch_memory, touched)
-        except (
-            BrokenProcessPool,
-            MemoryError,
-        ):  # a container with less memory than the kernel reports
+        # A container with less memory than the kernel reports.
+        except (BrokenProcessPool, MemoryError):
             say("could not touch so much memory; going on without")
             touched = 0
     candidates = _candidates(options, source)
@@ -360,9 +358,8 @@ def _disagreements(candidates: list[Candidate], rows: int) -> list[str]:
     """What is wrong with the outputs, in words; every counted and warm-up run is looked at."""
     said = []
     expected: tuple[str, Run] | None = None
-    for candidate in sorted(
-        candidates, key=lambda c: c.name in TIES_OPEN
-    ):  # what can be checksummed sets the expectation
+    # What can be checksummed sets the expectation.
+    for candidate in sorted(candidates, key=lambda c: c.name in TIES_OPEN):
         for run in candidate.runs:
             where = f"{candidate.name}, round {run.round + 1}"
             if candidate.name == FLOOR:
@@ -396,12 +393,7 @@ def _report(
         f" {machine['bytes'] / 1e6:,.1f} MB of zstd Parquet, "
         f"seed {options.seed}.",
         f"Whole processes, {options.repeat} rounds in rotation after {options.warmup} not counted;"
-        " input in the page cache; "
-        + (
-            f"{touched / 1e9:.1f} GB of memory touched before."
-            if touched
-            else "memory not touched before."
-        ),
+        f" input in the page cache; {touched / 1e9:.1f} GB of memory touched before.",
         "",
         f"| {' | '.join(COLUMNS)} |",
         f"|---{'|---:' * (len(COLUMNS) - 1)}|",

@@ -99,9 +99,8 @@ class Run:
         return self.tokens / self.seconds
 
 
-Candidate = Callable[
-    [list[str], int], list[int]
-]  #: prompts and the seed to the number of tokens of every answer
+#: Prompts and the seed to the number of tokens of every answer.
+Candidate = Callable[[list[str], int], list[int]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

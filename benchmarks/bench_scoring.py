@@ -220,16 +220,9 @@ def _bench(options: argparse.Namespace) -> int:
         )
     if isinstance(files, str) and files.startswith("failed"):
         return 1
-    return (
-        0
-        if all(
-            run.difference <= CLOSE
-            for result in results
-            for o in result.outcomes.values()
-            for run in o.runs
-        )
-        else 1
-    )
+    outcomes = (outcome for result in results for outcome in result.outcomes.values())
+    close = all(run.difference <= CLOSE for outcome in outcomes for run in outcome.runs)
+    return 0 if close else 1
 
 
 def _measure(
@@ -604,17 +597,15 @@ def _report(
         pool, plain = result.pool, result.plain
         ours, padded, cross = (result.outcomes.get(name) for name in (OURS, PADDED, CROSS))
         lengths = [len(row) for row in pool.ids]
+        once = ""
+        if pool.types is None:
+            once = f"; with every prompt once {pool.ideal:.2f} times fewer"
         lines += [
             "",
             f"#### {'Encoder: ' if pool.types is not None else ''}{pool.shape.title}",
             "",
-            f"{len(lengths)} rows of {min(lengths)} to {max(lengths)} tokens, {pool.tokens:,} in"
-            " all"
-            + (
-                f"; with every prompt once {pool.ideal:.2f} times fewer."
-                if pool.types is None
-                else "."
-            ),
+            f"{len(lengths)} rows of {min(lengths)} to {max(lengths)} tokens,"
+            f" {pool.tokens:,} in all{once}.",
             "",
             f"| {' | '.join(COLUMNS)} |",
             f"|---{'|---:' * (len(COLUMNS) - 1)}|",

@@ -98,17 +98,14 @@ def _write(
             prompt = pa.compute.binary_join_element_wise(
                 numbered, prose, pa.scalar("", pa.large_string())
             )
-            lengths = np.clip(rng.normal(mean, deviation, size=ids.size), shortest, longest).astype(
-                np.int64
-            )
-            completion = _slices(
-                text, rng.integers(0, text.size - longest - 1, size=ids.size), lengths
-            )
-            score = (
-                rng.integers(1, 6, size=ids.size).astype(np.float64)
-                if rated
-                else rng.normal(0, 2, size=ids.size)
-            )
+            drawn = rng.normal(mean, deviation, size=ids.size)
+            lengths = np.clip(drawn, shortest, longest).astype(np.int64)
+            starts = rng.integers(0, text.size - longest - 1, size=ids.size)
+            completion = _slices(text, starts, lengths)
+            if rated:
+                score = rng.integers(1, 6, size=ids.size).astype(np.float64)
+            else:
+                score = rng.normal(0, 2, size=ids.size)
             writer.write_table(
                 pa.table(
                     [prompt.cast(pa.string()), completion.cast(pa.string()), score, ids],

@@ -187,14 +187,12 @@ def lengths(shape: Shape, groups: int, seed: int) -> tuple[np.ndarray, np.ndarra
     def draw(mean: int, spread: float, size: Any) -> np.ndarray:
         return rng.lognormal(np.log(mean) - spread**2 / 2, spread, size)
 
-    own = np.clip(
-        draw(shape.completion, shape.spread, (groups, shape.k)).round(), 4, shape.longest
-    ).astype(np.int64)
-    prompts = (
-        own.mean(axis=1) * shape.times
-        if shape.times
-        else draw(shape.prompt, shape.prompt_spread, groups)
-    )
+    drawn = draw(shape.completion, shape.spread, (groups, shape.k)).round()
+    own = np.clip(drawn, 4, shape.longest).astype(np.int64)
+    if shape.times:
+        prompts = own.mean(axis=1) * shape.times
+    else:
+        prompts = draw(shape.prompt, shape.prompt_spread, groups)
     return np.maximum(prompts.round(), 36).astype(np.int64), own
 
 

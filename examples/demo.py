@@ -25,14 +25,13 @@ HERE = Path(__file__).parent
 def run(command: str) -> None:
     """Print a command, run it, print its seconds; stop where it fails."""
     print(f"\n$ {command}", flush=True)
-    bin_folder = str(Path(sys.executable).parent)  # the `prefmill` and `python` beside this one
+    bin_folder = str(Path(sys.executable).parent)  # the `prefmill` and `python` next to this one
     env = os.environ | {
         "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", "")]),
         "HF_HUB_OFFLINE": "1",
     }
-    env.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # where cores are shared, threads of torch that wait would take time from those that work
+    # Where cores are shared, threads of torch that wait would take time from those that work.
+    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     start = time.monotonic()
     done = subprocess.run(shlex.split(command), env=env)
     if done.returncode:

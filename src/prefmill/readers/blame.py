@@ -44,9 +44,8 @@ def blamed_on(source: Source) -> Iterator[None]:
             ) from error
         engine, other = ("Polars", "duckdb") if isinstance(error, _POLARS) else ("DuckDB", "polars")
         # What their readers of Parquet raise has no type of its own.
-        unread = type(error) is duckdb.Error or isinstance(
-            error, (duckdb.SerializationException, pl.exceptions.PanicException)
-        )
+        own = (duckdb.SerializationException, pl.exceptions.PanicException)
+        unread = type(error) is duckdb.Error or isinstance(error, own)
         if unread or (isinstance(error, pl.exceptions.ComputeError) and "parquet" in str(error)):
             raise BadInput(
                 f"{', '.join(dict.fromkeys(source.labels))}: {engine} cannot read it;"

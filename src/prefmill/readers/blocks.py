@@ -29,12 +29,10 @@ class Block:
 
     data: bytes
     line: int  #: of the first byte, from 1
-    starts: Positions | None = (
-        None  #: of the elements of a JSON array, and the end of the last; None: records are lines
-    )
-    quotes: Positions = field(
-        default_factory=lambda: np.empty(0, dtype=np.int64)
-    )  #: of CSV: opening and closing quotes by turns
+    #: of the elements of a JSON array, and the end of the last; None: records are lines
+    starts: Positions | None = None
+    #: of CSV: opening and closing quotes by turns
+    quotes: Positions = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     newline: bytes = b"\n"
 
     def line_of(self, at: int) -> int:
@@ -122,8 +120,9 @@ def csv_blocks(pieces: Iterable[bytes], delimiter: str) -> Iterator[Block | Bad]
 
 
 def grown(data: bytes, source: Iterator[bytes]) -> tuple[bytes, bool]:
-    """`data` and as much again of the text behind it (or long records would be scanned over and
-    over), and whether it ends there.
+    """`data` and as much again of the text after it, and whether it ends there.
+
+    With less, long records would be scanned over and over.
     """
     held, more = [data], 0
     for piece in source:
@@ -175,9 +174,9 @@ def _scan_quotes(data: bytes, seps: bytes, eof: bool) -> tuple[Positions, int | 
     is_sep = np.zeros(256, dtype=bool)
     is_sep[list(seps)] = True
     opens, closes = quotes[0::2], quotes[1::2]
-    # The usual case, for all quotes at once: they take turns, an opening one stands behind a
-    # separator (or is the second of a doubled
-    # one), a closing one in front of a separator (or is the first of a doubled one).
+    # The usual case, for all quotes at once: they take turns, an opening one stands after a
+    # separator (or is the second of a doubled one), a closing one in front of a separator (or is
+    # the first of a doubled one).
     fine = is_sep[array[opens - 1]]
     fine[0] |= opens[0] == 0
     fine[1:] |= opens[1:] == closes[: len(opens) - 1] + 1
@@ -194,8 +193,8 @@ def _scan_quotes(data: bytes, seps: bytes, eof: bool) -> tuple[Positions, int | 
 
 def inside(quotes: Positions, at: Positions) -> npt.NDArray[np.bool_]:
     """Whether each position in `at` lies between an opening and its closing quote."""
-    found: npt.NDArray[np.bool_] = np.searchsorted(quotes, at) % 2 == 1
-    return found
+    between: npt.NDArray[np.bool_] = np.searchsorted(quotes, at) % 2 == 1
+    return between
 
 
 def _last_end(data: bytes, quotes: Positions, limit: int, newline: bytes, eof: bool) -> int:
@@ -209,9 +208,7 @@ def _last_end(data: bytes, quotes: Positions, limit: int, newline: bytes, eof: b
 
 
 def _newline(data: bytes, quotes: Positions) -> bytes:
-    """CR for the files whose first record ends in one without LF (old Macs), else LF: what counts
-    as a line in messages.
-    """
+    """What ends a line in messages: CR where the first record ends in one (old Macs), else LF."""
     array = np.frombuffer(data, dtype=np.uint8)
     ends = np.flatnonzero((array == _LF) | (array == _CR))
     ends = ends[~inside(quotes, ends)]

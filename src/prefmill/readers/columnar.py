@@ -1,5 +1,4 @@
-"""Local Parquet and Arrow IPC. Parquet is used in place: only its footer is read, for rows, types,
-and which columns hold no nulls.
+"""Local Parquet and Arrow IPC. Parquet is used in place: only its footer is read.
 
 A Parquet path that an engine would take for a pattern gets a link with a plain name. IPC (files and
 streams) is staged in one pass, its texts checked, since a Parquet file is trusted to hold valid
@@ -36,11 +35,10 @@ from prefmill.readers.staging import (
 )
 from prefmill.table.json_values import holds, is_marked, without_marks
 
-_SAFE_PATH = re.compile(
-    r"[\w/.\-+@ ,=:~()\\]*"
-)  # both engines take any other character for a pattern, a query or an escape
-
-_PLAIN_VALUE = re.compile(r"[A-Za-z0-9_.\-]+")  # of a key=value folder, as engines read it
+#: Both engines take any other character for a pattern, a query or an escape.
+_SAFE_PATH = re.compile(r"[\w/.\-+@ ,=:~()\\]*")
+#: Of a key=value folder, as engines read it.
+_PLAIN_VALUE = re.compile(r"[A-Za-z0-9_.\-]+")
 
 
 def stage_ipc(item: Input, context: Context) -> Part | JsonFile:
@@ -159,7 +157,7 @@ def local_parquet(item: Input, context: Context) -> Part | JsonFile:
     if not schema.names:
         raise BadInput(f"{item.label}: the file has no columns.")
     path = item.path
-    above = path if not item.partition else "/".join(path.split(os.sep)[: -1 - len(item.partition)])
+    above = "/".join(path.split(os.sep)[: -1 - len(item.partition)])
     # With partitions, only the folders below the given one count; engines would read every
     # key=value of the path.
     plain = all(_PLAIN_VALUE.fullmatch(part) for pair in item.partition for part in pair)

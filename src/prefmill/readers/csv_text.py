@@ -44,16 +44,13 @@ def stage_csv(item: Input, context: Context) -> Part:
     head = _head(blocks)
     blocks = itertools.chain(head, blocks)
     needed = context.needs(names) or names
-    least = max(
-        (names.index(name) + 1 for name in needed), default=0
-    )  # fields that a row must have
-    parse = _CsvParser(
-        names, kept, delimiter, least, trailing=_ends_in_delimiter(head, delimiter, len(names))
-    )
+    # Fields that a row must have: up to the last one that is needed.
+    least = max((names.index(name) + 1 for name in needed), default=0)
+    trailing = _ends_in_delimiter(head, delimiter, len(names))
+    parse = _CsvParser(names, kept, delimiter, least, trailing=trailing)
     short: list[int] = []
-    with Writer(
-        context.new_path(item.partition), pa.schema([(name, pa.string()) for name in kept])
-    ) as writer:
+    schema = pa.schema([(name, pa.string()) for name in kept])
+    with Writer(context.new_path(item.partition), schema) as writer:
         swallowed: int | None = None
         for parsed in in_order(parse, blocks, context.workers):
             for bad in parsed.bads:
@@ -88,9 +85,7 @@ def _head(blocks: Iterator[Block | Bad]) -> list[Block | Bad]:
 
 
 def _ends_in_delimiter(head: Sequence[Block | Bad], delimiter: str, columns: int) -> bool:
-    """Whether every one of the first rows has one field more than the header, an empty one: then a
-    delimiter ends every row.
-    """
+    """Whether a delimiter ends every row: the first ones have one field too many, an empty one."""
     rows = 0
     for block in head:
         if isinstance(block, Bad):
@@ -168,9 +163,7 @@ _TRAILING = "\0trailing"  # a name that no column can have
 
 @dataclass(frozen=True)
 class _Parsed:
-    """What a block comes to: its rows, its malformed records, and the lines of those that were
-    filled up.
-    """
+    """What a block comes to: its rows, malformed records, and the lines of those filled up."""
 
     table: pa.Table | None
     bads: list[Bad]
@@ -222,10 +215,9 @@ class _CsvParser:
         return _Parsed(self._without_trailing(table), bads, filled, swallowed)
 
     def _swallowed(self, block: Block) -> int | None:
-        """The line of the first of two or more whole lines inside of one field which all have as
-        many fields as a row.
+        """The first line of a field of which two lines or more look like rows.
 
-        A quote that is not closed takes the rows behind it for its text, up to the next quote.
+        A quote that is not closed takes the rows after it for its text, up to the next quote.
         """
         if not len(block.quotes) or len(self.names) < 3:
             return None
@@ -236,22 +228,24 @@ class _CsvParser:
             return None
         field = np.searchsorted(block.quotes, ends)
         marks = np.searchsorted(np.flatnonzero(array == ord(self.delimiter)), ends)
-        whole = np.flatnonzero(
-            field[1:] == field[:-1]
-        )  # from this line end to the next is a line of the field
+        # From such a line end to the next is a line of the field.
+        whole = np.flatnonzero(field[1:] == field[:-1])
         alike = np.diff(marks)[whole] == len(self.names) - 1
         fields, first, counts = np.unique(field[whole], return_index=True, return_counts=True)
-        of_rows = np.bincount(
-            np.searchsorted(fields, field[whole]), weights=alike, minlength=len(fields)
-        )
-        found = np.flatnonzero((counts >= 2) & (of_rows == counts))
-        return block.line_of(int(ends[whole[first[found[0]]]])) + 1 if len(found) else None
+        places = np.searchsorted(fields, field[whole])
+        of_rows = np.bincount(places, weights=alike, minlength=len(fields))
+        suspects = np.flatnonzero((counts >= 2) & (of_rows == counts))
+        if not len(suspects):
+            return None
+        return block.line_of(int(ends[whole[first[suspects[0]]]])) + 1
 
     def _is_clean(self, table: pa.Table | None) -> bool:
         return table is None or not self.trailing or table[_TRAILING].null_count == table.num_rows
 
     def _without_trailing(self, table: pa.Table | None) -> pa.Table | None:
-        return table.drop_columns([_TRAILING]) if table is not None and self.trailing else table
+        if table is None or not self.trailing:
+            return table
+        return table.drop_columns([_TRAILING])
 
     def _parse(self, data: bytes, ragged: list[object]) -> pa.Table | None:
         if not data.strip(b"\r\n"):
@@ -262,8 +256,7 @@ class _CsvParser:
             return "skip"
 
         if not data.endswith((b"\n", b"\r")):
-            # at the very end of its input, Arrow takes an empty field behind a quoted one for
-            # quoted too
+            # At the end of its input, Arrow takes an empty field after a quoted one for quoted.
             data += b"\n"
         read = pacsv.ReadOptions(
             column_names=self.names, use_threads=False, block_size=max(len(data) + 1, 1 << 16)
@@ -279,9 +272,7 @@ class _CsvParser:
         )
 
     def _apart(self, block: Block) -> tuple[list[Bad], bytes, list[int]]:
-        """Malformed records, the bytes of the others, and the lines of those that were filled
-        up.
-        """
+        """Malformed records, the bytes of the others, and the lines of those filled up."""
         array = np.frombuffer(block.data, dtype=np.uint8)
         marks = np.flatnonzero(array == ord(self.delimiter))
         marks = marks[~inside(block.quotes, marks)]

@@ -1,5 +1,4 @@
-"""Finding inputs: paths, globs, folders with their `key=value` parts, and URLs, each with the
-format that its ending names.
+"""Finding inputs: paths, globs, folders and URLs, each with the format that its ending names.
 
 Nothing is opened here: the cost is that of listing folders. A path that exists is itself, whatever
 characters it holds; hidden files (`.x`, `_x`) are skipped unless they are named.
@@ -20,7 +19,7 @@ from prefmill.disk.settling import settle
 from prefmill.errors import BadArgument, BadInput, nearest
 
 #: Format of each ending. The text forms may be followed by .gz or .zst.
-FORMATS: Mapping[str, str] = {
+ENDINGS: Mapping[str, str] = {
     ".csv": "csv",
     ".tsv": "csv",
     ".json": "json",
@@ -71,15 +70,13 @@ def is_url(text: str) -> bool:
 
 
 def _kind(name: str) -> tuple[str, str | None, bool] | None:
-    """Format, compression, and whether fields are separated by tabs, by the ending of a file
-    name.
-    """
+    """Format, compression, and whether fields are separated by tabs, by the ending of a name."""
     stem, ending = os.path.splitext(name.lower())
     compression = None
     if ending in (".gz", ".zst"):
         compression = ending[1:]
         ending = os.path.splitext(stem)[1]
-    kind = FORMATS.get(ending)
+    kind = ENDINGS.get(ending)
     if kind is None or (compression and kind not in ("csv", "json", "jsonl")):
         return None
     return kind, compression, ending == ".tsv"
@@ -88,7 +85,7 @@ def _kind(name: str) -> tuple[str, str | None, bool] | None:
 def _unknown(label: str) -> BadArgument:
     return BadArgument(
         f"{label}: the ending names no known format; expected one of"
-        f" {', '.join(sorted(FORMATS))}, text also with .gz or .zst.",
+        f" {', '.join(sorted(ENDINGS))}, text also with .gz or .zst.",
         hint="rename the file, or name the files to read one by one.",
     )
 
@@ -100,10 +97,10 @@ def _hidden(name: str) -> bool:
 def find_files(
     given: str, without: Collection[str | Path] = (), notes: list[str] | None = None
 ) -> list[Input]:
-    """The files that one input names, in order; of a folder or a pattern not those in `without`, of
-    which `notes` are taken.
+    """The files that one input names, in order.
 
-    Raises `BadArgument` where the input itself is in `without`, or holds nothing else.
+    Of a folder or a pattern not those in `without`, of which `notes` are taken. Raises
+    `BadArgument` where the input itself is in `without`, or holds nothing else.
     """
     if given == "-":
         return [Input("-", "<stdin>", "jsonl")]
@@ -124,15 +121,13 @@ def find_files(
         return _apart(given, _match, without, notes)
     parent = os.path.dirname(given) or "."
     settle(Path(parent))
-    if os.path.exists(
-        given
-    ):  # a writer died while it replaced the folder, on a system that cannot do that in one step
+    # A writer died while it replaced the folder, on a system that cannot do that in one step.
+    if os.path.exists(given):
         return find_files(given, without, notes)
-    near = nearest(os.path.basename(given), os.listdir(parent)) if os.path.isdir(parent) else []
-    raise BadInput(
-        f"{given}: no such file.",
-        hint=f"did you mean {os.path.join(os.path.dirname(given), near[0])}?" if near else None,
-    )
+    hint = None
+    if os.path.isdir(parent) and (near := nearest(os.path.basename(given), os.listdir(parent))):
+        hint = f"did you mean {os.path.join(os.path.dirname(given), near[0])}?"
+    raise BadInput(f"{given}: no such file.", hint=hint)
 
 
 def _apart(
@@ -141,10 +136,10 @@ def _apart(
     outputs: Collection[str | Path],
     notes: list[str] | None,
 ) -> list[Input]:
-    """What `find` finds besides the outputs, and a note of each of them."""
+    """What `find` finds but for the outputs, and a note of each of them."""
     without = Without(outputs)
     try:
-        found = find(given, without)
+        files = find(given, without)
     except BadInput:
         if without.met:
             raise _written(given) from None
@@ -154,7 +149,7 @@ def _apart(
             f"{path!r} is left out of the input: it is an output of this command."
             for path in without.met
         ]
-    return found
+    return files
 
 
 def _written(given: str) -> BadArgument:
@@ -179,9 +174,7 @@ class Without:
 
 
 def is_same(path: str | Path, output: str | Path) -> bool:
-    """Whether `path` is the output or lies in it: by its name, a link, or a second name of the same
-    file.
-    """
+    """Whether `path` is the output or lies in it: by name, a link, or a second name of the file."""
     real, written = os.path.realpath(path), os.path.realpath(output)
     if real == written or real.startswith(written + os.sep):
         return True
@@ -192,9 +185,7 @@ def is_same(path: str | Path, output: str | Path) -> bool:
 
 
 def check_apart(inputs: Iterable[str | Path], output: str | Path, *, where: str) -> None:
-    """Refuse inputs, as paths, that are `output` or lie in it: nothing can be left out there.
-    Raises `BadArgument`.
-    """
+    """Refuse inputs, as paths, that are `output` or lie in it: raises `BadArgument`."""
     for given in map(str, inputs):
         paths = [given] if os.path.exists(given) else glob.glob(given, recursive=True)
         for path in paths:
@@ -207,40 +198,32 @@ def check_apart(inputs: Iterable[str | Path], output: str | Path, *, where: str)
 
 
 def _match(pattern: str, without: Without) -> list[Input]:
-    said = {
-        *pattern.split(os.sep),
-        "",
-        ".",
-        "..",
-    }  # a hidden name is meant where the pattern spells it
+    # A hidden name is meant where the pattern spells it.
+    spelled = {*pattern.split(os.sep), "", ".", ".."}
     matches = [
         match
         for match in glob.glob(pattern, recursive=True)
-        if not any(_hidden(part) and part not in said for part in match.split(os.sep))
+        if not any(_hidden(part) and part not in spelled for part in match.split(os.sep))
     ]
-    if (
-        "**" in pattern
-    ):  # it matches each file once more through its folder, so only the files count
+    # Two stars match each file once more through its folder, so only the files count.
+    if "**" in pattern:
         matches = [match for match in matches if not os.path.isdir(match)]
-    found: list[Input] = []
+    files: list[Input] = []
     for match in sorted(matches):
         if match in without:
             continue
         if os.path.isdir(match):
-            found += _walk(match, without)
+            files += _walk(match, without)
         elif not _is_besides(match):
-            found.append(_file(match))
-    if not found:
-        raise BadInput(
-            f"{pattern}: no file matches.", hint="is the pattern right, and quoted for the shell?"
-        )
-    return found
+            files.append(_file(match))
+    if not files:
+        hint = "is the pattern right, and quoted for the shell?"
+        raise BadInput(f"{pattern}: no file matches.", hint=hint)
+    return files
 
 
 def _is_besides(path: str) -> bool:
-    """Whether a file of a folder is about the data and is none of it: metadata and caches of
-    `datasets`, a README.
-    """
+    """Whether a file of a folder is about the data: metadata and caches of `datasets`, a README."""
     folder, name = os.path.split(path)
     besides_data = name == "state.json" or (name.startswith("cache-") and name.endswith(".arrow"))
     if besides_data and os.path.exists(os.path.join(folder, "dataset_info.json")):
@@ -281,7 +264,7 @@ def _walk(top: str, without: Without) -> list[Input]:
     if not found:
         raise BadInput(
             f"{top}: the folder holds no file of a known format.",
-            hint=f"expected {', '.join(sorted(FORMATS))}.",
+            hint=f"expected {', '.join(sorted(ENDINGS))}.",
         )
     splits: dict[str, str] = {}
     for item in found:
@@ -332,13 +315,11 @@ def _refuse_splits(folder: str, splits: Sequence[str]) -> None:
 
 
 def _split_of(path: str) -> str | None:
-    """The split that a path inside a folder names: as a folder, or as the last word of a file's
-    name, before its shard.
-    """
+    """The split that a path names: a folder, or a file's last word before its shard."""
     *folders, name = path.split(os.sep)
-    stem = name.partition(".")[0]
-    found = _SPLIT.fullmatch(stem)
-    words = [folder.lower() for folder in folders] + ([found[1].lower()] if found else [])
+    words = [folder.lower() for folder in folders]
+    if match := _SPLIT.fullmatch(name.partition(".")[0]):
+        words.append(match[1].lower())
     return next((_SPLITS[word] for word in reversed(words) if word in _SPLITS), None)
 
 

@@ -1,5 +1,4 @@
-"""A JSON file cut into blocks of whole rows: the elements of an array, objects one after the other,
-or lines.
+"""A JSON file cut into blocks of whole rows: elements of an array, objects in a row, or lines.
 
 Brackets and commas outside strings are found with numpy, a block at a time; an element that is
 longer than a block grows it up to `MAX_RECORD`.
@@ -45,11 +44,10 @@ def json_blocks(pieces: Iterable[bytes], label: str) -> Iterator[Block | Bad]:
             yield from line_blocks(itertools.chain([data], source), label)
             return
     line = 1 + data.count(b"\n", 0, len(data) - len(body))
-    yield from (
-        _elements(body[1:], source, label, line)
-        if body.startswith(b"[")
-        else _objects(body, source, label, line)
-    )
+    if body.startswith(b"["):
+        yield from _elements(body[1:], source, label, line)
+    else:
+        yield from _objects(body, source, label, line)
 
 
 def _is_json(text: bytes) -> bool:
@@ -80,9 +78,7 @@ def _objects(data: bytes, source: Iterator[bytes], label: str, line: int) -> Ite
 
 
 def _elements(data: bytes, source: Iterator[bytes], label: str, line: int) -> Iterator[Block | Bad]:
-    """The elements of an array, `data` being what follows its bracket; their commas become
-    blanks.
-    """
+    """The elements of an array, `data` being what follows its bracket; commas become blanks."""
     found = eof = False
     while True:
         at, chars, depth = _json_marks(data)
@@ -139,8 +135,9 @@ def _stray(text: bytes, line: int, reason: str, *, fatal: bool = False) -> Bad:
 
 
 def _json_marks(data: bytes) -> tuple[Positions, npt.NDArray[np.uint8], Positions]:
-    """Brackets and commas outside strings: their positions, their bytes, and the depth behind each
-    (0 at the start of `data`).
+    """Brackets and commas outside strings: their positions, bytes, and the depth after each.
+
+    The depth is 0 at the start of `data`.
     """
     array = np.frombuffer(data, dtype=np.uint8)
     at = np.flatnonzero(np.frombuffer(data.translate(_MARKS), dtype=np.bool_))

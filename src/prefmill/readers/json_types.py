@@ -1,5 +1,4 @@
-"""Types of JSON values: what one value has, what holds two, and what Parquet can take; and what is
-wrong with a line that is no row.
+"""Types of JSON values: what one has, what holds two, what Parquet takes, and what is not a row.
 
 Types are spelled as DuckDB's `json_structure` does: a dict is a struct, a list of one element a
 list, text a scalar. All of this is plain Python, for the shapes of blocks and for the few lines
@@ -15,9 +14,8 @@ from typing import Any
 from prefmill.connection import folded
 
 #: What each scalar is read as. UBIGINT is what `json_structure` calls any whole number >= 0; UINT64
-#: and
-#: INT128 are ours, for those beyond int64; EXACT are numbers that no type holds, SCALAR those
-#: beside booleans.
+#: and INT128 are ours, for those beyond int64; EXACT are numbers that no type holds, SCALAR those
+#: with booleans among them.
 _TYPES = {
     "NULL": "VARCHAR",
     "UBIGINT": "BIGINT",
@@ -35,9 +33,7 @@ _MESSAGES = ({"role", "content"}, {"from", "value"})
 
 
 class Object(dict[str, Any]):
-    """The keys of objects with their types; `open` where not all of the objects had the same
-    keys.
-    """
+    """The keys of objects with their types; `open` where not all objects had the same keys."""
 
     open = False
 
@@ -51,16 +47,14 @@ def _no_constant(text: str) -> object:
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> Any:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        found.setdefault(key, value)
-    return found
+    value: dict[str, Any] = {}
+    for key, inner in pairs:
+        value.setdefault(key, inner)
+    return value
 
 
 def loads(text: str) -> Any:
-    """The value of `text`; integers stay text, and of a key that is twice in an object the first
-    counts.
-    """
+    """The value of `text`; integers stay text, and of a key that is twice the first counts."""
     return json.loads(
         text, parse_int=_Number, parse_constant=_no_constant, object_pairs_hook=_pairs
     )
@@ -118,15 +112,13 @@ def _whole(text: str) -> str:
     if len(text.lstrip("-")) > 38:
         return "EXACT"
     number = int(text)
-    if number < 0:
-        return "BIGINT" if number >= -(1 << 63) else "INT128"
-    return "UBIGINT" if number < 1 << 63 else "UINT64" if number < 1 << 64 else "INT128"
+    bounds = {"BIGINT": (-(1 << 63), 0), "UBIGINT": (0, 1 << 63), "UINT64": (1 << 63, 1 << 64)}
+    fits = (kind for kind, (least, end) in bounds.items() if least <= number < end)
+    return next(fits, "INT128")
 
 
 def merge(one: Any, two: Any) -> Any:
-    """The type that holds values of both types, and changes none of them: JSON where no other
-    does.
-    """
+    """The type that holds values of both types unchanged: JSON where no other does."""
     if one == two and not isinstance(one, dict | list):
         return one
     if two == "NULL":
@@ -154,9 +146,7 @@ def merge(one: Any, two: Any) -> Any:
 
 
 def merge_column(one: Any, two: Any) -> Any:
-    """`merge` for a column: texts beside numbers or booleans are a column of text, since scores may
-    be numeric text.
-    """
+    """`merge` for a column: texts with numbers or booleans are text, as scores may be."""
     scalars = {"VARCHAR", "BOOLEAN", "SCALAR", *_NUMBERS}
     if isinstance(one, str) and isinstance(two, str) and one != two and {one, two} <= scalars:
         if "VARCHAR" in (one, two):
@@ -203,9 +193,7 @@ def _settle_list(inner: Any, path: tuple[str, ...], elements: Mapping[tuple[str,
 
 
 def _settle_flat(kind: Any) -> Any:
-    """The type of what is inside a message: scalars and lists of them have one, all else is
-    JSON.
-    """
+    """The type of what is inside a message: scalars and lists of them have one, else JSON."""
     if isinstance(kind, list):
         inner = _settle_flat(kind[0])
         return "JSON" if inner == "JSON" else [inner]

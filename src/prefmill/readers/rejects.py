@@ -27,9 +27,7 @@ class Bad:
 
 
 class Rejects:
-    """Where malformed rows go: into a file that appears complete or not at all, or, without one,
-    into an error.
-    """
+    """Where malformed rows go: a file that appears whole or not at all; without one, an error."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = None if path is None else Path(path)
@@ -64,17 +62,10 @@ class Rejects:
     def add(self, label: str, bad: Bad) -> None:
         """Write one malformed row, or raise `BadInput` for it."""
         if self._file is None or bad.fatal:
-            hint = (
-                "nothing behind this line can be read."
-                if bad.fatal
-                else "--rejects PATH sets malformed rows aside and goes on."
-            )
+            hint = "--rejects PATH sets malformed rows aside and goes on."
+            if bad.fatal:
+                hint = "nothing behind this line can be read."
             raise BadInput(f"{label}: {bad.unit} {bad.line}: {bad.reason}.", hint=hint)
-        self._file.write(
-            json.dumps(
-                {"file": label, "line": bad.line, "reason": bad.reason, "raw": bad.raw},
-                ensure_ascii=False,
-            )
-            + "\n"
-        )
+        row = {"file": label, "line": bad.line, "reason": bad.reason, "raw": bad.raw}
+        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.count += 1

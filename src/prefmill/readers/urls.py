@@ -24,9 +24,7 @@ from prefmill.readers.staging import Context, Part, check_names, first_line, pla
 
 
 def remote_parquet(item: Input, context: Context) -> Iterator[Part]:
-    """The files behind a URL or a glob of URLs; their footers come through DuckDB, which knows the
-    credentials.
-    """
+    """The files behind a URL or a glob of URLs, by their footers, which DuckDB fetches."""
     con = connect(temp_dir=context.folder, memory_bytes=context.memory, remote=True)
     try:
         counts = con.sql(
@@ -68,8 +66,9 @@ def remote_parquet(item: Input, context: Context) -> Iterator[Part]:
 
 
 def _unreadable(item: Input, error: duckdb.Error) -> BadInput:
-    """The error for a URL that DuckDB could not read; without a network it fails before it looks at
-    the URL.
+    """The error for a URL that DuckDB could not read.
+
+    Without a network it fails before it looks at the URL.
     """
     if "extension" in str(error):
         return BadInput(
@@ -95,16 +94,14 @@ def stage_url(item: Input, context: Context) -> Part | JsonFile:
         temp_dir=context.folder, memory_bytes=context.memory, threads=context.workers, remote=True
     )
     try:
-        con.execute(
-            "SET preserve_insertion_order = true"
-        )  # a row's position is its place in the file
+        # A row's position is its place in the file.
+        con.execute("SET preserve_insertion_order = true")
         if item.format == "csv":
             delimiter = context.delimiter or ("\t" if item.tab else ",")
             table = (
-                f"read_csv({literal(item.path)}, header = true, all_varchar = true, delim ="
-                f" {literal(delimiter)}, "
-                """quote = '"', escape = '"', strict_mode = true, allow_quoted_nulls = false, """
-                "max_line_size = 134217728)"
+                f"read_csv({literal(item.path)}, header = true, all_varchar = true, "
+                f"""delim = {literal(delimiter)}, quote = '"', escape = '"', """
+                "strict_mode = true, allow_quoted_nulls = false, max_line_size = 134217728)"
             )
             names = con.sql(f"SELECT * FROM {table} LIMIT 0").columns
             chosen = ", ".join(quote(name) for name in context.kept(names))
@@ -113,10 +110,8 @@ def stage_url(item: Input, context: Context) -> Part | JsonFile:
             how = f"format = '{form}', maximum_object_size = 134217728"
             table = f"read_json_objects({literal(item.path)}, {how})"
             chosen = "json::VARCHAR AS line"
-        con.execute(
-            f"COPY (SELECT {chosen} FROM {table}) TO {literal(str(path))} (FORMAT parquet,"
-            " COMPRESSION zstd, ROW_GROUP_SIZE 20480)"
-        )
+        how = "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480"
+        con.execute(f"COPY (SELECT {chosen} FROM {table}) TO {literal(str(path))} ({how})")
     except duckdb.Error as error:
         raise _unreadable(item, error) from error
     finally:
