@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields
+from inspect import Parameter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
-from prefmill.cli.app import command
+from prefmill.cli.app import Options, add_command
 from prefmill.cli.options import (
     BadRows,
     Inputs,
@@ -17,6 +20,7 @@ from prefmill.cli.options import (
 )
 from prefmill.cli.texts import print_json
 from prefmill.errors import BadArgument
+from prefmill.training.settings import RewardSettings
 
 
 class _Start(Inputs):
@@ -29,45 +33,34 @@ class _Start(Inputs):
     ] = None
 
 
-class _Training(Pinned):
+class _Test(Options):
     test: Annotated[
         list[str] | None,
         option(metavar="FILE", help="Pairs to measure on; may be given again."),
     ] = None
-    holdout: Annotated[
-        float | None,
-        option(
-            metavar="SHARE", help="Share of prompts to measure on.  [default: 0.1; with --test 0]"
-        ),
-    ] = None
-    steps: Annotated[int | None, option(min=1, help="Of the optimizer.  [default: --epochs]")] = (
-        None
-    )
-    epochs: Annotated[float, option(help="Times through the pairs.")] = 1
-    batch_size: Annotated[int, option(min=1, help="Pairs in a step.")] = 16
-    learning_rate: Annotated[
-        float | None, option(help="The highest.  [default: 1e-4; with --lora-rank 1e-3]")
-    ] = None
-    max_length: Annotated[
-        int | None,
-        option(
-            min=1,
-            help="Tokens of a conversation.  [default: what the model takes, at most 1024]",
-        ),
-    ] = None
-    lora_rank: Annotated[
-        int | None, option(min=1, help="Train an adapter of this rank, merged in the end.")
-    ] = None
-    center: Annotated[float, option(help="Weight of the term that keeps rewards around 0.")] = 0.01
-    seed: Annotated[int, option(help="Of the head, the order and the hold-out.")] = 0
-    device: Annotated[str, option(help="auto, cpu, cuda or cuda:N.")] = "auto"
 
 
-class TrainOptions(_Start, _Training, BadRows, Writing):
-    """The options of `prefmill train-reward`."""
+class TrainOptions(_Start, Pinned, _Test, BadRows, Writing):
+    """The options of `prefmill train-reward`, and the fields of `RewardSettings`."""
 
 
-@command
+def _settings() -> Iterator[Parameter]:
+    hints = get_type_hints(RewardSettings)
+    for field in fields(RewardSettings):
+        said = option(metavar=field.metadata.get("metavar"), help=field.metadata["help"])
+        hint = Annotated[hints[field.name], said]
+        yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
+
+
+def _parameters() -> Iterator[Parameter]:
+    yield from _Start.parameters()
+    yield from Pinned.parameters()
+    yield from _Test.parameters()
+    yield from _settings()
+    yield from BadRows.parameters()
+    yield from Writing.parameters()
+
+
 def train_reward(options: TrainOptions) -> None:
     """Train a reward model on pairs, with TRL, and measure it on pairs that it has not seen.
     `prefmill score --model` takes what it writes.
@@ -88,7 +81,7 @@ def train_reward(options: TrainOptions) -> None:
             "train-reward: no model named.",
             hint="--model DIR, a folder that save_pretrained wrote, or a hub id.",
         )
-    names = [parameter.name for parameter in _Training.parameters()]
+    names = [parameter.name for parameter in (*Pinned.parameters(), *_settings())]
     settings = options.picked(*names, "model", "on_bad_row", "overwrite")
     settings["test"] = options.test or ()
     with stoppable("nothing is written"), show.progress(quiet=options.quiet) as tell:
@@ -97,3 +90,6 @@ def train_reward(options: TrainOptions) -> None:
         print_json(report.as_json())
     if not options.quiet:
         tables.trained(report)
+
+
+add_command("train-reward", train_reward.__doc__ or "", _parameters(), TrainOptions, train_reward)

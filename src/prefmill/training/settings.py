@@ -106,7 +106,10 @@ class RewardSettings(TrainSettings):
     """Settings of a reward model."""
 
     holdout: float | None = key(
-        or_none(_share), None, help="Share of prompts to measure on.  [default: 0.1; with --test 0]"
+        or_none(_share),
+        None,
+        help="Share of prompts to measure on.  [default: 0.1; with --test 0]",
+        metavar="SHARE",
     )
     center: float = key(finite(), 0.01, help="Weight of the term that keeps rewards around 0.")
 
