@@ -50,27 +50,29 @@ class Findings:
     @property
     def problems(self) -> list[str]:
         """What makes the exit code 1, a sentence each."""
-        told = []
+        problems = []
         if unusable := sum(self.unusable.values()):
-            words = f" ({', '.join(self.bad_scores)})" if self.bad_scores else ""
-            told.append(
-                f"{unusable:,} of {self.rows:,} rows cannot be used{words}; pairs are made of the others."
-            )
+            rows = f"{unusable:,} of {self.rows:,} rows cannot be used"
+            if self.bad_scores:
+                rows = f"{rows} ({', '.join(self.bad_scores)})"
+            problems.append(f"{rows}; pairs are made of the others.")
         if self.rejected:
-            told.append(f"{self.rejected:,} malformed rows were set aside.")
+            problems.append(f"{self.rejected:,} malformed rows were set aside.")
         contrast = self.prompts - self.prompts_without_contrast
+        differ = f"{contrast:,} prompts have answers with different scores"
         if not contrast:
-            told.append(
-                "no prompt has two answers with different scores; is the right column the prompt (or --group)?"
+            problems.append(
+                "no prompt has two answers with different scores;"
+                " is the right column the prompt (or --group)?"
             )
         elif self.refusal:
-            told.append(f"{self.refusal} {contrast:,} prompts have answers with different scores.")
+            problems.append(f"{self.refusal} {differ}.")
         elif self.default_plan is not None and not self.default_plan.pairs_out:
-            told.append(
-                f"the plan makes no pair, and {contrast:,} prompts have answers with different scores:"
+            problems.append(
+                f"the plan makes no pair, and {differ}:"
                 " see what --chosen-min none --rejected-below none gives."
             )
-        return told
+        return problems
 
     def as_json(self) -> dict[str, object]:
         """Plain values only."""
@@ -78,52 +80,56 @@ class Findings:
 
     def lines(self) -> list[tuple[str, str]]:
         """(name, text) for people, in reading order."""
-
-        def spread(values: tuple[float, float, float] | None) -> str:
-            return "none" if values is None else "min {:g}, median {:g}, max {:g}".format(*values)
-
-        roles = ", ".join(f"{k}={v}" for k, v in asdict(self.roles).items() if v and k != "negate")
-        others = [name for name in self.columns if name not in asdict(self.roles).values()]
+        named = {role: name for role, name in asdict(self.roles).items() if name}
+        others = [name for name in self.columns if name not in named.values()]
         if len(others) > _SHOWN:
             others = [*others[:_SHOWN], f"and {len(others) - _SHOWN:,} more (--json names all)"]
-        told = [
-            ("rows", f"{self.rows:,} in {self.files} file{'s' if self.files != 1 else ''}"),
-            ("roles", roles + (" (negated)" if self.roles.negate else "")),
+        negated = " (negated)" if named.pop("negate", False) else ""
+        roles = ", ".join(f"{role}={name}" for role, name in named.items())
+        files = "file" if self.files == 1 else "files"
+        lines = [
+            ("rows", f"{self.rows:,} in {self.files} {files}"),
+            ("roles", roles + negated),
             ("other columns", ", ".join(others) or "none"),
-            ("prompts", f"{self.prompts:,}, answers of each: {spread(self.answers_per_prompt)}"),
-            ("scores", f"{spread(self.scores)}; {self.distinct_scores:,} distinct"),
+            ("prompts", f"{self.prompts:,}, answers of each: {_spread(self.answers_per_prompt)}"),
+            ("scores", f"{_spread(self.scores)}; {self.distinct_scores:,} distinct"),
             (
                 "without contrast",
                 f"{self.prompts_without_contrast:,} prompts (one answer, or all scores equal)",
             ),
             (
                 "repeated answers",
-                f"{self.repeated:,} rows repeat an answer of their prompt, {self.conflicting:,} with another score",
+                f"{self.repeated:,} rows repeat an answer of their prompt,"
+                f" {self.conflicting:,} with another score",
             ),
         ]
-        told += [
-            (f"row {number}", ", ".join(f"{k} {v}" for k, v in row.items()))
-            for number, row in enumerate(self.first_rows)
-        ]
-        told += [
-            (f"unusable: {reason}", f"{rows:,} rows") for reason, rows in self.unusable.items()
-        ]
+        for number, row in enumerate(self.first_rows):
+            lines.append((f"row {number}", ", ".join(f"{k} {v}" for k, v in row.items())))
+        for reason, rows in self.unusable.items():
+            lines.append((f"unusable: {reason}", f"{rows:,} rows"))
         if self.rejected:
-            told.append(("malformed", f"{self.rejected:,} rows set aside"))
-        plan, bounds = self.default_plan, self.thresholds or {}
-        if plan is not None:
-            signs = {"chosen_min": "chosen >= ", "rejected_below": "rejected < "}
-            limits = ", ".join(
-                f"{signs[name]}{value:g}" for name, value in bounds.items() if value is not None
-            )
-            name = "with default plan" if self.is_default else "with this plan"
-            told.append(
-                (
-                    name,
-                    f"{plan.pairs_out:,} pairs from {plan.groups_used:,} prompts ({limits or 'no thresholds'})",
-                )
-            )
-        return told
+            lines.append(("malformed", f"{self.rejected:,} rows set aside"))
+        if self.default_plan is not None:
+            lines.append(self._of_plan(self.default_plan))
+        return lines
+
+    def _of_plan(self, report: PairReport) -> tuple[str, str]:
+        """What the plan makes of it."""
+        signs = {"chosen_min": "chosen >= ", "rejected_below": "rejected < "}
+        bounds = (self.thresholds or {}).items()
+        limits = ", ".join(f"{signs[name]}{bound:g}" for name, bound in bounds if bound is not None)
+        name = "with default plan" if self.is_default else "with this plan"
+        pairs = f"{report.pairs_out:,} pairs from {report.groups_used:,} prompts"
+        return name, f"{pairs} ({limits or 'no thresholds'})"
+
+
+_SHOWN = 12  # other columns that people see
+
+
+def _spread(values: tuple[float, float, float] | None) -> str:
+    if values is None:
+        return "none"
+    return "min {:g}, median {:g}, max {:g}".format(*values)
 
 
 def _short(value: str | None) -> str:
@@ -133,7 +139,25 @@ def _short(value: str | None) -> str:
     return repr(value if len(value) <= 40 else f"{value[:24]} ... {value[-12:]}")
 
 
-_SHOWN = 12  # other columns that people see
+_UNUSABLE = (
+    "SELECT _reason, count(*) FROM counted WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
+)
+_REPEATS = """
+    SELECT coalesce(sum(n - 1), 0)::BIGINT, coalesce(sum(n) FILTER (scores > 1), 0)::BIGINT
+    FROM (SELECT count(*) AS n, count(DISTINCT _value) AS scores
+          FROM counted JOIN numbered USING (_pos)
+          WHERE _reason IS NULL GROUP BY _grp, _completion HAVING count(*) > 1)
+"""
+_FLAT = """
+    SELECT count(*) FROM groups
+    WHERE _n < 2 OR pref_key_score(_ranks[1]) = pref_key_score(_ranks[-1])
+"""
+_FIRST_ROWS = """
+    SELECT _prompt::VARCHAR, _completion::VARCHAR, _score0::VARCHAR
+    FROM numbered WHERE _pos < 3 ORDER BY _pos
+"""
+_SIZES = "SELECT min(_n), median(_n), max(_n) FROM groups"
+_SCORES = "SELECT min(_score), median(_score), max(_score) FROM candidates WHERE _reason IS NULL"
 
 
 def check(
@@ -143,18 +167,20 @@ def check(
     roles: RoleNames | None = None,
     **reading: Unpack[Reading],
 ) -> Findings:
-    """Look at files of feedback (as `run` takes them), say what is there and what `plan` would make
-    of it; writes nothing.
+    """Look at files of feedback, say what is there and what `plan` would make of it.
 
-    Cost: one narrow pass, one over the completions for repeats, and what `plan` costs.
+    Files are those that `run` takes; nothing is written. Cost: one narrow pass, one over the
+    completions for repeats, and what `plan` costs.
     """
     plan = plan or Pairs()
     with opened(plan, inputs, roles=roles, **reading) as job:
-        refusal = ""
+        refusal, default, thresholds = "", None, None
         try:
             job.rank()
         except ThresholdsUnfit as error:  # said, and the rest is looked at
             refusal = f"{error.message} Hint: {error.hint}"
+        else:
+            default, thresholds = job.report(), job.plan.thresholds or None
 
         def one(query: str) -> tuple[float, ...]:
             (row,) = job.con.execute(query).fetchall()
@@ -164,50 +190,32 @@ def check(
             low, middle, high = one(query)
             return None if low is None else (float(low), float(middle), float(high))
 
-        unusable = job.con.execute(
-            "SELECT _reason, count(*) FROM counted WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
-        ).fetchall()
-        repeats = (
-            "SELECT coalesce(sum(n - 1), 0)::BIGINT, coalesce(sum(n) FILTER (scores > 1), 0)::BIGINT FROM"
-            " (SELECT count(*) AS n, count(DISTINCT _value) AS scores FROM counted JOIN numbered USING (_pos)"
-            "  WHERE _reason IS NULL GROUP BY _grp, _completion HAVING count(*) > 1)"
-        )
-        repeated, conflicting = one(repeats)
-        (flat,) = one(
-            "SELECT count(*) FROM groups WHERE _n < 2 OR pref_key_score(_ranks[1]) = pref_key_score(_ranks[-1])"
-        )
+        unusable = {str(reason): int(n) for reason, n in job.con.execute(_UNUSABLE).fetchall()}
+        repeated, conflicting = one(_REPEATS)
+        (flat,) = one(_FLAT)
         (prompts,) = one("SELECT count(*) FROM groups")
         (distinct,) = one("SELECT count(DISTINCT _score) FROM candidates WHERE _reason IS NULL")
-        default = None if refusal else job.report()
-        shown = "SELECT _prompt::VARCHAR, _completion::VARCHAR, _score0::VARCHAR FROM numbered WHERE _pos < 3 ORDER BY _pos"
         names = (job.roles.prompt, job.roles.completion, job.roles.score)
-        first_rows = [
-            dict(zip(names, map(_short, row), strict=True))
-            for row in job.con.execute(shown).fetchall()
-        ]
+        rows = job.con.execute(_FIRST_ROWS).fetchall()
         return Findings(
             files=len(job.source.files),
             rows=job.source.rows,
             rejected=job.source.rejected,
-            columns={f.name: str(f.type) for f in job.source.columns},
+            columns={field.name: str(field.type) for field in job.source.columns},
             roles=said_roles(plan, job.roles),
             prompts=int(prompts),
-            answers_per_prompt=spread("SELECT min(_n), median(_n), max(_n) FROM groups"),
-            scores=spread(
-                "SELECT min(_score), median(_score), max(_score) FROM candidates WHERE _reason IS NULL"
-            ),
+            answers_per_prompt=spread(_SIZES),
+            scores=spread(_SCORES),
             distinct_scores=int(distinct),
-            unusable={str(r): int(n) for r, n in unusable},
+            unusable=unusable,
             repeated=int(repeated),
             conflicting=int(conflicting),
             prompts_without_contrast=int(flat),
             default_plan=default,
-            bad_scores=job.bad_scores()
-            if any(reason == "bad_score" for reason, _ in unusable)
-            else (),
-            thresholds=None if refusal else job.plan.thresholds or None,
+            bad_scores=job.bad_scores() if "bad_score" in unusable else (),
+            thresholds=thresholds,
             refusal=refusal,
             is_default=plan == Pairs(),
-            first_rows=first_rows,
+            first_rows=[dict(zip(names, map(_short, row), strict=True)) for row in rows],
             notes=job.source.notes,
         )
