@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 _ABSENT = [name for name in ("fcntl", "resource") if importlib.util.find_spec(name) is None]
 if _ABSENT:
     raise ImportError(
-        f"prefmill needs a POSIX system (Linux, macOS, or WSL on Windows); this one has no {_ABSENT}."
+        "prefmill needs a POSIX system (Linux, macOS, or WSL on Windows);"
+        f" this one has no {_ABSENT}."
     )
 
 # Before a fork, if it can be: it sees what stays behind.

@@ -70,7 +70,8 @@ def _code(app: Callable[..., object]) -> int:
             return 1
         if "OutOfMemory" in type(error).__name__:
             ending.say(
-                f"prefmill: out of memory: {error}\nHint: raise --memory-limit, or free space in --temp-dir."
+                f"prefmill: out of memory: {error}\n"
+                "Hint: raise --memory-limit, or free space in --temp-dir."
             )
             return 1
         ending.say(

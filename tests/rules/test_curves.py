@@ -22,7 +22,7 @@ from laws import common
 import prefmill as pm
 from prefmill.duckdb import install
 from prefmill.errors import PrefmillError
-from prefmill.runs.curve import order_weights
+from prefmill.rules.curves import order_weights
 
 
 @pytest.fixture(scope="module")

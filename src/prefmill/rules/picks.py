@@ -199,7 +199,8 @@ def rank_in(score: pl.Expr, *over: str | pl.Expr) -> pl.Expr:
     or infinite has no rank, nor has one with a null among the columns that group. Rows keep their
     order.
 
-    >>> pool = pl.DataFrame({"prompt": ["p", "p", "p", "q"], "score": [2.0, 3.0, 3.0, float("nan")]})
+    >>> scores = [2.0, 3.0, 3.0, float("nan")]
+    >>> pool = pl.DataFrame({"prompt": ["p", "p", "p", "q"], "score": scores})
     >>> pool.select(rank_in(pl.col("score"), "prompt")).to_series().to_list()
     [3, 2, 1, None]
     """

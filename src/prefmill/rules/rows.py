@@ -276,8 +276,8 @@ def check_types(rows: Rows, schema: pl.Schema, where: str) -> None:
         if is_json_text(dtype) or _holds_extension(dtype):
             raise BadArgument(
                 f"{where}: the column {name!r} cannot be {role!r}; got JSON text, expected values.",
-                hint="prefmill.run reads files, and prefmill.datasets a Dataset, with such columns; "
-                "or cast it to text or messages.",
+                hint="prefmill.run reads files, and prefmill.datasets a Dataset, with such columns;"
+                " or cast it to text or messages.",
             )
         messages = isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct)
         if not (is_text(dtype) or messages):

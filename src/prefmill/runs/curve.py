@@ -9,13 +9,10 @@ The same rule in SQL is `sql/curves/pref_curves.sql`; the formulas are in `docs/
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 import polars.selectors as cs
 
@@ -24,37 +21,11 @@ from prefmill.engines.macros import install_used
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.forks import refuse_fork
 from prefmill.plans.best_of import BestOf
+from prefmill.rules.curves import COLUMNS, curve_points
 from prefmill.rules.rows import check_types, drawn, dropped, numbered, rows_in, standing
 from prefmill.runs.job import Reading, opened
-from prefmill.table.chance import mix32_array
 from prefmill.table.fits import fits_schema
-from prefmill.table.numbers import plain_zero, rounded
 from prefmill.table.roles import Inputs, RoleNames
-
-Floats = npt.NDArray[np.float64]
-
-#: n goes to the largest number of scores that a prompt has, but without `k` not beyond this.
-MOST = 128
-# A Poisson number with mean 1 is how many of these a random 32-bit number reaches: its distribution
-# function times 2**32.
-_POISSON = np.array(
-    [
-        1580030169,
-        3160060338,
-        3950075422,
-        4213413784,
-        4279248374,
-        4292415292,
-        4294609778,
-        4294923277,
-        4294962464,
-        4294966818,
-        4294967253,
-        4294967293,
-    ],
-    dtype=np.uint64,
-)
-_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -110,7 +81,8 @@ def curve(
     Cost: one narrow pass, then prompts times k, and prompts times resamples for the intervals.
     Raises `PrefmillError`s for arguments or columns that cannot be meant.
 
-    >>> pool = pl.DataFrame({"prompt": ["p", "p", "p"], "completion": ["a", "b", "c"], "score": [1, 2, 6]})
+    >>> rows = {"prompt": ["p", "p", "p"], "completion": ["a", "b", "c"], "score": [1, 2, 6]}
+    >>> pool = pl.DataFrame(rows)
     >>> curve(pool, resamples=0).points.select("n", "best", "median", "kl").rows()[:2]
     [(1, 3.0, 3.0, 0.0), (2, 4.666666667, 3.0, 0.193147181)]
     """
@@ -125,16 +97,11 @@ def curve(
         pools, rows_in, dropped, notes = _pools_of_files(
             data, by, seed if resamples else None, roles or {}, reading
         )
-    curves = [
-        _points(part, k, resamples, level)
-        for part in pools.partition_by("_by", maintain_order=True)
-    ]
-    empty = pl.DataFrame(schema={"_by": pools.schema["_by"], **_COLUMNS})
-    points = (
-        pl.concat([empty, *curves]).rename({"_by": by})
-        if by
-        else pl.concat([empty, *curves]).drop("_by")
-    )
+    parts = pools.partition_by("_by", maintain_order=True)
+    empty = pl.DataFrame(schema={"_by": pools.schema["_by"], **COLUMNS})
+    curves = (curve_points(part, k, resamples, level) for part in parts)
+    points = pl.concat([empty, *curves])
+    points = points.rename({"_by": by}) if by else points.drop("_by")
     used = int(pools["_scores"].list.len().sum())
     return Curve(
         points=points,
@@ -145,18 +112,6 @@ def curve(
         dropped=dict(sorted(dropped.items())),
         notes=notes,
     )
-
-
-_COLUMNS = {
-    "n": pl.Int64,
-    "prompts": pl.Int64,
-    "best": pl.Float64,
-    "median": pl.Float64,
-    "mean": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "kl": pl.Float64,
-}
 
 
 def _check(k: int | None, resamples: int, level: float, seed: int) -> None:
@@ -179,9 +134,10 @@ def _check_by(by: str | None, columns: Sequence[str]) -> None:
             f"curve: no column {by!r} to draw curves by; got {list(columns)}.",
             hint="name another column: by=COLUMN (--by COLUMN).",
         )
-    if by in _COLUMNS:
+    if by in COLUMNS:
         raise BadArgument(
-            f"curve: a column of the curve is named {by!r} itself; expected none of {list(_COLUMNS)}.",
+            f"curve: a column of the curve is named {by!r} itself;"
+            f" expected none of {list(COLUMNS)}.",
             hint="rename the column.",
         )
 
@@ -231,108 +187,3 @@ def _pools_of_files(
         ).fetchall()
         counts = {str(reason): int(rows) for reason, rows in reasons}
         return pl.DataFrame(pools.to_arrow_table()), job.source.rows, counts, job.source.notes
-
-
-def _points(pools: pl.DataFrame, k: int | None, resamples: int, level: float) -> pl.DataFrame:
-    """The curve of pools that share one value of _by."""
-    sizes = pools["_scores"].list.len().to_numpy()
-    most = min(int(sizes.max()), k or MOST)
-    bests, middles = np.zeros((len(sizes), most)), np.zeros((len(sizes), most))
-    for m in np.unique(sizes):
-        mine, ns = np.flatnonzero(sizes == m), min(int(m), most)
-        scores = (
-            pools["_scores"].gather(mine).explode(empty_as_null=False).to_numpy().reshape(-1, m)
-        )
-        high, middle = order_weights(int(m), ns)
-        bests[mine, :ns], middles[mine, :ns] = scores @ high.T, scores @ middle.T
-    has = sizes[:, None] >= np.arange(1, most + 1)
-    prompts = has.sum(axis=0)
-    averages = pools["_scores"].list.mean().to_numpy()
-    n = np.arange(1, most + 1)
-    low, high_end = _intervals(pools["_h"].to_numpy(), bests, has, resamples, level)
-    columns = {
-        "n": n,
-        "prompts": prompts,
-        "best": bests.sum(axis=0) / prompts,
-        "median": middles.sum(axis=0) / prompts,
-        "mean": (averages[:, None] * has).sum(axis=0) / prompts,
-        "low": low,
-        "high": high_end,
-        "kl": np.log(n) - (n - 1) / n,
-    }
-    numbers = [name for name, dtype in _COLUMNS.items() if dtype == pl.Float64]
-    made = pl.DataFrame(columns, schema=_COLUMNS).with_columns(
-        plain_zero(rounded(pl.col(name).fill_nan(None))).alias(name) for name in numbers
-    )
-    return made.insert_column(0, pools["_by"].head(1).new_from_index(0, most))
-
-
-def order_weights(m: int, k: int) -> tuple[Floats, Floats]:
-    """How much the i-th smallest of `m` scores counts in the expected best, and in the expected
-    median, of n drawn from them.
-
-    n runs from 1 to k: two arrays (k, m) whose rows sum to 1.
-
-    >>> order_weights(3, 2)[0].round(3).tolist()
-    [[0.333, 0.333, 0.333], [0.0, 0.333, 0.667]]
-    """
-    logs = np.array([math.lgamma(x + 1) for x in range(m + 1)])
-    i = np.arange(1, m + 1)
-
-    def weights(n: int, r: int) -> Floats:
-        """C(i - 1, r - 1) C(m - i, n - r) / C(m, n); in logarithms, and what those lost is the same
-        factor for all i.
-        """
-        out: Floats = np.zeros(m)
-        a, b = i[r - 1 : m - n + r] - 1, m - i[r - 1 : m - n + r]
-        out[r - 1 : m - n + r] = np.exp(
-            logs[a]
-            - logs[r - 1]
-            - logs[a - r + 1]
-            + logs[b]
-            - logs[n - r]
-            - logs[b - n + r]
-            - logs[m]
-            + logs[n]
-            + logs[m - n]
-        )
-        scaled: Floats = out / out.sum()
-        return scaled
-
-    best = np.stack([weights(n, n) for n in range(1, k + 1)])
-    middle = np.stack(
-        [(weights(n, (n + 1) // 2) + weights(n, n // 2 + 1)) / 2 for n in range(1, k + 1)]
-    )
-    return best, middle
-
-
-def _intervals(
-    hashes: npt.NDArray[np.uint64],
-    values: Floats,
-    has: npt.NDArray[np.bool_],
-    resamples: int,
-    level: float,
-) -> tuple[Floats, Floats]:
-    """Quantiles of the mean over resampled prompts; NaN without resamples."""
-    if not resamples:
-        nothing = np.full(values.shape[1], np.nan)
-        return nothing, nothing
-    sums, counts = np.zeros((resamples, values.shape[1])), np.zeros((resamples, values.shape[1]))
-    numbers = np.arange(1, resamples + 1, dtype=np.uint64)
-    for start in range(0, len(hashes), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        bits = mix32_array((hashes[part, None] & np.uint64(0xFFFFFFFF)) ^ numbers)
-        times = np.searchsorted(_POISSON, bits, side="right").astype(np.float64)
-        sums += times.T @ values[part]
-        counts += times.T @ has[part].astype(np.float64)
-    means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-    ends = []
-    for column in means.T:  # a resample may hold no prompt with so many scores
-        there = column[~np.isnan(column)]
-        ends.append(
-            np.quantile(there, [(1 - level) / 2, (1 + level) / 2])
-            if len(there)
-            else np.array([np.nan, np.nan])
-        )
-    low, high = np.array(ends).T
-    return low, high

@@ -178,17 +178,17 @@ class Job:
         )
         # Picks are few and ranked over many: small parts and frames keep a run of them within half
         # a gigabyte, and cost it nothing.
-        most = min(_PART_BYTES, 16 * MB) if output.few else _PART_BYTES
-        self._frame_rows = max(1, _FRAME_ROWS // 3) if output.few else _FRAME_ROWS
-        self._part_bytes = min(most, (memory_bytes - 300 * MB) // 8) if memory_bytes else most
+        self._part_bytes, self._frame_rows = _PART_BYTES, _FRAME_ROWS
+        if output.few:
+            self._part_bytes = min(_PART_BYTES, 16 * MB)
+            self._frame_rows = max(1, _FRAME_ROWS // 3)
         # About 300 MB are Python and its libraries; the rest is shared between DuckDB's buffers,
         # the parts of text and the encoder.
-        self.con = connect(
-            temp_dir=home,
-            memory_bytes=share_of(memory_bytes) if memory_bytes else None,
-            threads=threads,
-            remote=source.remote,
-        )
+        share = None
+        if memory_bytes:
+            self._part_bytes = min(self._part_bytes, (memory_bytes - 300 * MB) // 8)
+            share = share_of(memory_bytes)
+        self.con = connect(temp_dir=home, memory_bytes=share, threads=threads, remote=source.remote)
         more = [step for step in (output.report, output.scale, output.proposals) if step]
         queries = [query for _, _, query in sql.relations(self.program)]
         install_used(self.con, [*queries, *map(sql.call, more)])
@@ -317,7 +317,8 @@ class Job:
         self._ask()
 
     def _make(self, name: str, query: str, *, table: bool) -> None:
-        self.con.execute(f"CREATE {'TABLE' if table else 'VIEW'} {name} AS {query}")
+        kind = "TABLE" if table else "VIEW"
+        self.con.execute(f"CREATE {kind} {name} AS {query}")
 
     @contextmanager
     def _in_order(self) -> Iterator[None]:
@@ -380,10 +381,10 @@ class Job:
         ).fetchall()
         if not reason:
             return
-        words = self.bad_scores() if reason == "bad_score" else ()
-        shown = f" {words[0]}" if words else ""
+        if reason == "bad_score":
+            reason = " ".join([reason, *self.bad_scores()[:1]])
         raise BadScore(
-            f"run: row {position} cannot be used; got {reason}{shown}, and on_invalid is raise.",
+            f"run: row {position} cannot be used; got {reason}, and on_invalid is raise.",
             hint="on_invalid='drop' counts such rows.",
         )
 
@@ -513,11 +514,14 @@ class Job:
         def take(column: str, side: str) -> pl.Series:
             return rows[column].gather(places[side])
 
-        columns = self._whole(slots, take) if self.whole_rows else self._texts(slots, take)
+        make = self._whole if self.whole_rows else self._texts
+        columns = make(slots, take)
         named = zip(columns, self.schema().items(), strict=True)
         frame = pl.DataFrame([column.alias(name).cast(dtype) for column, (name, dtype) in named])
         self._refuse_nulls(frame)
-        return self._without_equal(frame, slots, take) if self.output.paired else frame
+        if self.output.paired:
+            return self._without_equal(frame, slots, take)
+        return frame
 
     def _whole(self, slots: pl.DataFrame, take: Take) -> list[pl.Series]:
         (side,) = self.output.texts.values()
@@ -556,8 +560,10 @@ class Job:
         """A text that is null was not to be ranked: the statistics of a file say that its column
         has no nulls, and it has.
         """
-        texts = ("prompt", *self.output.texts)
-        for name in (self.roles.prompt, self.roles.completion) if self.whole_rows else texts:
+        names: Sequence[str] = ("prompt", *self.output.texts)
+        if self.whole_rows:
+            names = (self.roles.prompt, self.roles.completion)
+        for name in names:
             if frame[name].null_count():
                 files = ", ".join(dict.fromkeys(self.source.labels))
                 raise BadInput(
@@ -609,7 +615,9 @@ class Job:
 
     def scale_told(self) -> Scale:
         """The scale, where a number of the plan is in its units."""
-        return Scale(*(self.score_range() or (None, None))) if self.plan.in_units else self.scale
+        if not self.plan.in_units:
+            return self.scale
+        return Scale(*(self.score_range() or (None, None)))
 
     def score_range(self) -> tuple[float, float] | None:
         """Smallest and largest score of a candidate, for hints."""

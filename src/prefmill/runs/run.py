@@ -123,7 +123,8 @@ def run(
     >>> import polars as pl
     >>> from prefmill import Pairs
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet(f"{folder}/feedback.parquet")
+    ...     rows = {"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}
+    ...     pl.DataFrame(rows).write_parquet(f"{folder}/feedback.parquet")
     ...     report = run(Pairs(), f"{folder}/feedback.parquet", f"{folder}/pairs.jsonl")
     ...     Path(f"{folder}/pairs.jsonl").read_text()
     '{"prompt":"p","chosen":"a","rejected":"b","chosen_score":5.0,"rejected_score":1.0}\\n'
@@ -216,10 +217,11 @@ def _refuse_loss(job: Job, output: str | Path) -> None:
     """Advantages may replace their input, but then every row has to stay."""
     if not any(is_same(file, output) for file in job.source.files + job.source.labels):
         return
-    told = job.report()
-    if told.rows_in != told.pairs_out or job.source.rejected:
+    account = job.report()
+    lost = account.rows_in - account.pairs_out + job.source.rejected
+    if lost:
         raise BadArgument(
-            f"run: {str(output)!r} is the input, and {told.rows_in - told.pairs_out + job.source.rejected:,} of its rows would be lost.",
+            f"run: {str(output)!r} is the input, and {lost:,} of its rows would be lost.",
             hint="write to another name.",
         )
 
