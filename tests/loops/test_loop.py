@@ -83,15 +83,16 @@ def test_selection_takes_the_best_ever_seen(tmp_path: Path) -> None:
     assert set(selected["stage"]) == {0, 1}  # some of the first stage are never beaten
 
 
-def test_a_run_that_is_done_does_nothing_and_goes_on_with_more_stages(tmp_path: Path) -> None:
+def test_a_run_that_is_done_does_nothing_and_goes_on_with_more_stages(
+    done: tuple[Path, pm.LoopReport], tmp_path: Path
+) -> None:
     one = run(tmp_path, stages=1)
     assert one.ran[-1] == "stage-1/heldout/kl"
     assert run(tmp_path, stages=1).ran == ()
     more = run(tmp_path, stages=2)
     assert more.ran[0] == "stage-1/sample"
     assert len(more.ran) == 8
-    run(tmp_path, "whole", stages=2)
-    assert loop_fakes.content(tmp_path / "run") == loop_fakes.content(tmp_path / "whole")
+    assert loop_fakes.content(tmp_path / "run") == loop_fakes.content(done[0] / "run")
     with pytest.raises(
         errors.RunDiffers, match="stages changed; got '1, which is fewer', expected 2"
     ):
@@ -177,8 +178,14 @@ def test_controls_take_over_what_is_the_same(tmp_path: Path) -> None:
     assert state["steps"]["stage-0/sample"]["taken_from"].endswith("best")
 
 
+@pytest.mark.parametrize(
+    "stages", [["--stages", "1"], pytest.param([], marks=pytest.mark.torture)], ids=["1", "2"]
+)
 def test_the_example_compares_best_with_its_controls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stages: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     recipe = loop_fakes.recipe(tmp_path)
     (tmp_path / "recipe.toml").write_text(
@@ -204,6 +211,7 @@ def test_the_example_compares_best_with_its_controls(
             str(tmp_path / "picks"),
             "--seeds",
             "2",
+            *stages,
         ],
     )
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)  # no plot

@@ -10,6 +10,7 @@ import pools
 import pytest
 import tiny
 import tiny_models
+from grid import grid
 
 torch = pytest.importorskip("torch", reason="needs the extra prefmill[score]")
 
@@ -118,11 +119,12 @@ def test_trap_12_a_long_row_does_not_change_others(
 COMPANY = [(prompt, f"{text} {i}") for i in range(3) for prompt, text in pools.POOL if prompt]
 
 
-@pytest.mark.parametrize("budget", [64, 101, 192, 512])
-@pytest.mark.parametrize("share", ["auto", "off"])
+UNLIKE = ("gpt-oss", "qwen3-next", "bert", "deberta-v2", "modernbert", "longrope")
+
+
 @pytest.mark.parametrize(
-    "family",
-    [*tiny_models.SHARING, "gpt-oss", "qwen3-next", "bert", "deberta-v2", "modernbert", "longrope"],
+    ("family", "share", "budget"),
+    grid([*tiny_models.SHARING, *UNLIKE], ["auto", "off"], [64, 101, 192, 512]),
 )
 def test_trap_13_invariant_scores_are_bitwise_the_same_in_any_company(
     family: str, share: str, budget: int

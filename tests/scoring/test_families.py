@@ -14,6 +14,7 @@ import pools
 import pytest
 import tiny_models
 from encoders import pair_tokenizer
+from grid import grid
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -57,9 +58,7 @@ def test_way_is_measured_and_told(family: str) -> None:
         assert WHY[family] in told
 
 
-@pytest.mark.parametrize("budget", BUDGETS)
-@pytest.mark.parametrize("share", ["auto", "off"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "share", "budget"), grid(FAMILIES, ["auto", "off"], BUDGETS))
 def test_scores_are_those_of_single_rows(family: str, share: str, budget: int | None) -> None:
     folder = pools.reward(family)
     got = pools.scores(folder, pools.POOL, share_prefix=share, batch_tokens=budget)
