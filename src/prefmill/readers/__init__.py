@@ -116,6 +116,7 @@ def open_source(
     once = in_place and len(inputs) == 1
     items: list[Input] = []
     for given in inputs:
+        # A single file may be rewritten: then its output is no other file to leave out.
         outputs = () if once and os.path.isfile(given) else without
         items += find_files(given, outputs, notes)
     check_partitions(items)
@@ -141,11 +142,14 @@ def open_source(
         # hold.
         texts = [part for part in opened if isinstance(part, JsonFile)]
         shape, elements = types_together(texts)
-        staged = (
-            part if isinstance(part, Part) else stage_json(part, shape, elements, context)
-            for part in opened
-        )
-        parts = [part for part in staged if part is not None]
+        parts: list[Part] = []
+        for part in opened:
+            if isinstance(part, JsonFile):
+                staged = stage_json(part, shape, elements, context)
+            else:
+                staged = part
+            if staged is not None:
+                parts.append(staged)
         if not parts:
             raise BadInput(f"inputs: no rows and no columns in {[item.label for item in items]}.")
         schema, nulls = unite(parts)

@@ -42,7 +42,9 @@ def blamed_on(source: Source) -> Iterator[None]:
             raise BadInput(
                 fault, hint="copy the file again from where it came, or leave it out."
             ) from error
-        engine, other = ("Polars", "duckdb") if isinstance(error, _POLARS) else ("DuckDB", "polars")
+        engine, other = "DuckDB", "polars"
+        if isinstance(error, _POLARS):
+            engine, other = "Polars", "duckdb"
         # What their readers of Parquet raise has no type of its own.
         own = (duckdb.SerializationException, pl.exceptions.PanicException)
         unread = type(error) is duckdb.Error or isinstance(error, own)

@@ -52,7 +52,9 @@ def line_blocks(pieces: Iterable[bytes], label: str) -> Iterator[Block]:
     for piece in pieces:
         cut = piece.rfind(b"\n") + 1
         if cut:
-            data = b"".join((*held, piece[:cut])) if held or cut < len(piece) else piece
+            data = piece
+            if held or cut < len(piece):
+                data = b"".join((*held, piece[:cut]))
             yield Block(data, line)
             line += data.count(b"\n")
             held, size = [], 0
@@ -81,15 +83,18 @@ def csv_blocks(pieces: Iterable[bytes], delimiter: str) -> Iterator[Block | Bad]
         while data:
             quotes, bad = _scan_quotes(data, seps, eof)
             newline = newline or _newline(data, quotes)
-            opened = bad if bad is not None else int(quotes[-1]) if len(quotes) % 2 else None
-            cut = _last_end(data, quotes, len(data) if opened is None else opened, newline, eof)
-            if eof and opened is None:
+            opened = bad
+            if bad is None and len(quotes) % 2:
+                opened = int(quotes[-1])
+            if opened is not None:
+                cut = _last_end(data, quotes, opened, newline, eof)
+            elif eof:
                 cut = len(data)
+            else:
+                cut = _last_end(data, quotes, len(data), newline, eof)
             if cut:
-                whole = data if cut == len(data) else data[:cut]
-                yield Block(
-                    whole, line, quotes=quotes[: np.searchsorted(quotes, cut)], newline=newline
-                )
+                whole, ours = data[:cut], quotes[: np.searchsorted(quotes, cut)]
+                yield Block(whole, line, quotes=ours, newline=newline)
                 line += whole.count(newline)
                 data = data[cut:]
             if opened is None:
@@ -105,11 +110,15 @@ def csv_blocks(pieces: Iterable[bytes], delimiter: str) -> Iterator[Block | Bad]
             if bad is None and not eof and len(data) <= MAX_RECORD:
                 break
             where = line + data.count(newline, 0, opened - cut)
-            reason = "has text behind its closing quote" if bad is not None else "never closes"
+            reason = "never closes"
+            if bad is not None:
+                reason = "has text behind its closing quote"
             end = data.find(newline)
+            # The rest of its line is in the next piece.
             if end < 0 and not eof and len(data) <= MAX_RECORD:
-                break  # the rest of its line is in the next piece
-            end = len(data) if end < 0 else end
+                break
+            if end < 0:
+                end = len(data)
             yield Bad(
                 line,
                 f"the quote opened in line {where} {reason}",
@@ -181,7 +190,7 @@ def _scan_quotes(data: bytes, seps: bytes, eof: bool) -> tuple[Positions, int | 
     fine[0] |= opens[0] == 0
     fine[1:] |= opens[1:] == closes[: len(opens) - 1] + 1
     if fine.all():
-        inner = closes[:-1] if len(closes) and closes[-1] == len(data) - 1 else closes
+        inner = closes[closes < len(data) - 1]
         shut = is_sep[array[inner + 1]]
         following = opens[1:][: len(inner)]
         shut[: len(following)] |= following == inner[: len(following)] + 1

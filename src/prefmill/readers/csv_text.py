@@ -56,7 +56,8 @@ def stage_csv(item: Input, context: Context) -> Part:
             for bad in parsed.bads:
                 context.rejects.add(item.label, bad)
             short += parsed.filled
-            swallowed = parsed.swallowed if swallowed is None else swallowed
+            if swallowed is None:
+                swallowed = parsed.swallowed
             if parsed.table is not None:
                 writer.add(parsed.table)
         if swallowed is not None:
@@ -78,7 +79,8 @@ def _head(blocks: Iterator[Block | Bad]) -> list[Block | Bad]:
     size = 0
     for block in blocks:
         head.append(block)
-        size += len(block.data) if isinstance(block, Block) else 0
+        if isinstance(block, Block):
+            size += len(block.data)
         if size >= 64 << 10:
             break
     return head
@@ -134,12 +136,13 @@ def _split_record(text: str, delimiter: str) -> list[str]:
         if text.startswith('"', at):
             end = at + 1
             while text.startswith('""', end) or not text.startswith('"', end):
-                end += 2 if text.startswith('""', end) else 1
+                end += 1 + text.startswith('""', end)
             fields.append(text[at + 1 : end].replace('""', '"'))
             at = end + 1
         else:
             end = text.find(delimiter, at)
-            end = len(text) if end < 0 else end
+            if end < 0:
+                end = len(text)
             fields.append(text[at:end])
             at = end
         if at >= len(text):
@@ -187,9 +190,10 @@ class _CsvParser:
         *,
         trailing: bool,
     ) -> None:
-        self.names = [*names, _TRAILING] if trailing else list(names)
+        more = [_TRAILING] * trailing
+        self.names = [*names, *more]
         self.delimiter, self.least, self.trailing = delimiter, least + trailing, trailing
-        columns = [*kept, _TRAILING] if trailing else list(kept)
+        columns = [*kept, *more]
         self.convert = pacsv.ConvertOptions(
             column_types={name: pa.string() for name in columns},
             include_columns=columns,

@@ -187,7 +187,9 @@ def is_same(path: str | Path, output: str | Path) -> bool:
 def check_apart(inputs: Iterable[str | Path], output: str | Path, *, where: str) -> None:
     """Refuse inputs, as paths, that are `output` or lie in it: raises `BadArgument`."""
     for given in map(str, inputs):
-        paths = [given] if os.path.exists(given) else glob.glob(given, recursive=True)
+        paths = [given]
+        if not os.path.exists(given):
+            paths = glob.glob(given, recursive=True)
         for path in paths:
             if is_same(path, output):
                 raise BadArgument(
@@ -249,10 +251,9 @@ def _walk(top: str, without: Without) -> list[Input]:
         folders[:] = [name for name in folders if not _hidden(name)]
         if "dataset_dict.json" in names:
             _refuse_splits(folder, _splits_of_dict(folder))
-        wanted = (
-            _data_files(folder) if "state.json" in names and "dataset_info.json" in names else names
-        )
-        paths += (os.path.join(folder, name) for name in wanted if not _hidden(name))
+        if {"state.json", "dataset_info.json"} <= set(names):
+            names = _data_files(folder)
+        paths += (os.path.join(folder, name) for name in names if not _hidden(name))
     found: list[Input] = []
     for path in sorted(paths):
         if _is_besides(path) or path in without:

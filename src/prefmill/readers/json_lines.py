@@ -199,9 +199,11 @@ def stage_json(
     None where there is no column.
     """
     engine, item = context.json, file.item
-    # 5 stays 5 in its file, though another one has fractions.
-    mine = {key: own if shape[key] == "DOUBLE" else shape[key] for key, own in file.shape.items()}
-    shape = Object(mine)
+    together, shape = shape, Object(file.shape)
+    for key, kind in together.items():
+        # 5 stays 5 in its file, though another one has fractions.
+        if key in shape and kind != "DOUBLE":
+            shape[key] = kind
     kept = {key: settle(shape[key], (key,), elements) for key in context.kept(list(shape))}
     if file.tables is not None:
         return _stage_table(file, shape, kept, context)
@@ -217,7 +219,9 @@ def stage_json(
             keep = np.ones(len(texts), dtype=bool)
             keep[file.skipped[lines.number]] = False
             texts = texts.filter(pa.array(keep))
-        return _retyped(engine.query(sql, texts), schema) if len(texts) else None
+        if not len(texts):
+            return None
+        return _retyped(engine.query(sql, texts), schema)
 
     with Writer(context.new_path(item.partition), schema) as writer:
         for table in _or_bad_input(in_order(values, file.read(), context.workers), item):
@@ -297,8 +301,10 @@ def _or_bad_input(results: Iterator[_T], item: Input) -> Iterator[_T]:
 
 def _retyped(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The same columns with the names of list elements that Parquet files have."""
-    columns = [
-        pa.nulls(table.num_rows) if pa.types.is_null(field.type) else column.cast(field.type)
-        for column, field in zip(table.columns, schema, strict=True)
-    ]
+    columns = []
+    for column, kind in zip(table.columns, schema.types, strict=True):
+        if pa.types.is_null(kind):
+            columns.append(pa.nulls(table.num_rows))
+        else:
+            columns.append(column.cast(kind))
     return pa.table(columns, schema=schema)

@@ -84,8 +84,10 @@ def fault_of(text: str) -> str | None:
         list: "an array",
         type(None): "null",
     }[type(value)]
-    more = "; an array of all rows goes into a .json file" if isinstance(value, list) else ""
-    return f"{kind} where an object is expected{more}"
+    fault = f"{kind} where an object is expected"
+    if isinstance(value, list):
+        fault += "; an array of all rows goes into a .json file"
+    return fault
 
 
 def shape_of(value: Any) -> Any:
@@ -186,18 +188,24 @@ def _settle_list(inner: Any, path: tuple[str, ...], elements: Mapping[tuple[str,
         if any(inner.keys() >= names for names in _MESSAGES) and _is_sound(inner):
             return [{key: _settle_flat(kind) for key, kind in inner.items()}]
         exact = elements.get(path)
-        made = _settle_object(exact, (), {}) if isinstance(exact, dict) else None
-        return "JSON" if made is None else [made]
-    inside = _settle_flat(inner)
-    return "JSON" if inside == "JSON" else [inside]
+        if not isinstance(exact, dict):
+            return "JSON"
+        return _list_of(_settle_object(exact, (), {}))
+    return _list_of(_settle_flat(inner))
+
+
+def _list_of(inner: Any) -> Any:
+    """A list of a type; JSON where its elements have none."""
+    return "JSON" if inner in (None, "JSON") else [inner]
 
 
 def _settle_flat(kind: Any) -> Any:
     """The type of what is inside a message: scalars and lists of them have one, else JSON."""
     if isinstance(kind, list):
-        inner = _settle_flat(kind[0])
-        return "JSON" if inner == "JSON" else [inner]
-    return "JSON" if isinstance(kind, dict) else _TYPES.get(kind, kind)
+        return _list_of(_settle_flat(kind[0]))
+    if isinstance(kind, dict):
+        return "JSON"
+    return _TYPES.get(kind, kind)
 
 
 def _settle_object(

@@ -65,8 +65,10 @@ class Source:
         """
         for label, rows in zip(self.labels, self.file_rows, strict=True):
             if position < rows:
-                file = "" if Path(label).is_relative_to(home) else f" of {label!r}"
-                return f"row {position}{file}" + ("" if name is None else f" (id {name!r})")
+                place = f"row {position}"
+                if not Path(label).is_relative_to(home):
+                    place += f" of {label!r}"
+                return place if name is None else f"{place} (id {name!r})"
             position -= rows
         raise IndexError(position)
 
@@ -114,7 +116,7 @@ def unite(parts: Sequence[Part]) -> tuple[pa.Schema, frozenset[str]]:
     nulls = {name for part in parts for name in part.nulls}
     nulls |= {name for name in types if any(name not in part.schema.names for part in parts)}
     partitions = [dict(part.partition) for part in parts]
-    for key in partitions[0] if partitions else ():
+    for key in partitions[0]:
         # The folder's value wins over a column of the same name, as in every engine.
         same = spelled.get(folded(key), key)
         types.pop(same, None)
@@ -122,10 +124,11 @@ def unite(parts: Sequence[Part]) -> tuple[pa.Schema, frozenset[str]]:
         types[key] = pa.string()
         if any(values[key] == _DEFAULT_PARTITION for values in partitions):
             nulls.add(key)
-    columns = {
-        name: pa.string() if pa.types.is_null(kind) else kind for name, kind in types.items()
-    }
-    return pa.schema(list(columns.items())), frozenset(nulls)
+    # A column of nulls only is text.
+    for name, kind in types.items():
+        if pa.types.is_null(kind):
+            types[name] = pa.string()
+    return pa.schema(list(types.items())), frozenset(nulls)
 
 
 def _refuse_pairs_among_rows(parts: Sequence[Part]) -> None:
@@ -223,13 +226,17 @@ def _common(one: pa.DataType, two: pa.DataType) -> pa.DataType | None:
     if _is_text(one) != _is_text(two) or pa.types.is_boolean(one) != pa.types.is_boolean(two):
         return None
     if pa.types.is_floating(one) or pa.types.is_floating(two):
-        return pa.float64() if _is_number(one) and _is_number(two) else None
+        if not (_is_number(one) and _is_number(two)):
+            return None
+        return pa.float64()
     if is_json(one) != is_json(two):
         return None
     if pa.types.is_struct(one) and pa.types.is_struct(two):
         fields = {field.name: field.type for field in one}
         for field in two:
-            both = _common(fields[field.name], field.type) if field.name in fields else field.type
+            both = field.type
+            if field.name in fields:
+                both = _common(fields[field.name], field.type)
             if both is None:
                 return None
             fields[field.name] = both

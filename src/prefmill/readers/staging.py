@@ -78,8 +78,10 @@ class Context:
 
         Some are in work at a time, each several times over while it is parsed.
         """
-        limit = 8 << 20 if self.memory is None else self.memory // 64
-        return max(1 << 20, min(8 << 20, limit))
+        limit = 8 << 20
+        if self.memory is not None:
+            limit = min(limit, self.memory // 64)
+        return max(1 << 20, limit)
 
     def wanted(self, names: Sequence[str]) -> list[str]:
         """Those of `names` that the caller asked for."""
@@ -199,7 +201,9 @@ def escaped(text: str) -> str:
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """What a column holds, not how: no dictionaries, views, extensions, names of list elements."""
     if isinstance(kind, pa.BaseExtensionType):
-        return value_type(kind) if is_encoded(kind) else plain_type(kind.storage_type)
+        if is_encoded(kind):
+            return value_type(kind)
+        return plain_type(kind.storage_type)
     if pa.types.is_dictionary(kind):
         return plain_type(kind.value_type)
     if pa.types.is_duration(kind) and kind.unit == "s":

@@ -47,7 +47,9 @@ def remote_parquet(item: Input, context: Context) -> Iterator[Part]:
                 + ") GROUP BY 1 HAVING bool_and(stats_null_count = 0)"
             ).fetchall()
             without = {str(row[0]) for row in clean} & set(flat)
-            nulls = frozenset(schema.names) - without if rows else frozenset()
+            nulls = frozenset(schema.names) - without
+            if not rows:
+                nulls = frozenset()
             check_names(schema.names, url)
             yield Part(
                 url,

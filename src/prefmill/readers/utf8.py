@@ -96,8 +96,11 @@ def likely_encodings(data: bytes, at: int = 0, *, most: int = 4) -> list[str]:
 
     # From line end to line end: no usual encoding has one inside a character.
     first, last = max(0, at - _WINDOW), at + _WINDOW
-    start = (data.find(b"\n", first, at) + 1 or first) if first else 0
-    end = last if last >= len(data) else data.rfind(b"\n", at, last) + 1 or last
+    start, end = first, last
+    if first > 0:
+        start = data.find(b"\n", first, at) + 1 or first
+    if last < len(data):
+        end = data.rfind(b"\n", at, last) + 1 or last
     matches = from_bytes(data[start:end], cp_isolation=list(_USUAL))
     # Encodings that read these bytes alike are one answer: the most usual of them.
     alike = [[name for name in _USUAL if name in match.could_be_from_charset] for match in matches]
@@ -150,8 +153,9 @@ def _unzstd(path: Path, label: str, size: int) -> Iterator[bytes]:
                     ) from error
                 if out:
                     yield out
-                piece = frame.unused_data if frame.eof else b""
-                frame = None if frame.eof else frame
+                piece = b""
+                if frame.eof:
+                    piece, frame = frame.unused_data, None
     if frame is not None:
         raise BadInput(
             f"{label}: the compressed file is cut short.", hint="copy or download it again."
@@ -191,9 +195,9 @@ def utf8_blocks(
 def _checked(pieces: Iterator[bytes], label: str) -> Iterator[bytes]:
     offset, rest, start = 0, b"", True
     for piece in pieces:
-        data = rest + piece if rest else piece
+        data = rest + piece
         cut = len(data) - _tail(data)
-        whole, rest = (data, b"") if cut == len(data) else (data[:cut], data[cut:])
+        whole, rest = data[:cut], data[cut:]
         bad = _first_bad(whole)
         if bad is not None:
             raise _not_utf8(label, data + next(pieces, b""), bad, offset)
@@ -270,5 +274,7 @@ def _hint(data: bytes, at: int) -> str:
     names = likely_encodings(data, at)
     if not names:
         return "no usual encoding fits; is it a text file?"
-    also = f" (also possible: {', '.join(names[1:])})" if names[1:] else ""
-    return f"try --encoding {names[0]}{also}"
+    hint = f"try --encoding {names[0]}"
+    if names[1:]:
+        hint += f" (also possible: {', '.join(names[1:])})"
+    return hint

@@ -70,19 +70,18 @@ def _conformed_struct(array: pa.Array, kind: pa.DataType, name: str) -> pa.Array
         raise NotHeld(
             f"{name} has the key {sorted(lost)[0]!r}, which {[field.name for field in wanted]} lack"
         )
-    inner = [
-        conformed_array(fields[field.name], field.type, f"{name}.{field.name}")
-        if field.name in fields
-        else pa.nulls(len(array), field.type)
-        for field in wanted
-    ]
+    inner = []
+    for field in wanted:
+        values = fields.get(field.name)
+        if values is None:
+            inner.append(pa.nulls(len(array), field.type))
+        else:
+            inner.append(conformed_array(values, field.type, f"{name}.{field.name}"))
     return pa.StructArray.from_arrays(inner, fields=wanted, mask=array.is_null())
 
 
 def rebuilt_list(array: pa.Array, values: pa.Array, kind: pa.DataType) -> pa.Array:
-    """The list type `kind` with the lengths and nulls of `array` and other `values`, those of its
-    rows end to end.
-    """
+    """The list type `kind` with the lengths and nulls of `array`, and `values` end to end."""
     import pyarrow.compute as pc  # few columns need it, and it takes its time
 
     sizes = pc.fill_null(pc.list_value_length(array), 0).cast(pa.int64())

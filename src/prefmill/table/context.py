@@ -14,8 +14,7 @@ from prefmill.errors import BadArgument, BadInput
 from prefmill.table.messages import Schema, is_text, message_fields, messages
 from prefmill.table.roles import Roles
 
-#: Columns that DPOTrainer, RewardTrainer, KTOTrainer and SFTTrainer read beside the texts (TRL
-#: 1.16).
+#: Columns that the DPO, Reward, KTO and SFTTrainer of TRL 1.16 read as well as the texts.
 CARRIED = ("tools", "chat_template_kwargs", "images", "image")
 SYSTEM = ("system", "system_prompt")
 #: A system prompt on its way into the conversation; no layout has a column of this name.
@@ -34,7 +33,9 @@ def context_of(schema: Schema, roles: Roles, keep: Sequence[str] = ()) -> dict[s
     there = [name for name in schema if name not in taken]
     system = next((name for name in SYSTEM if name in there and is_text(schema[name])), None)
     carried = {name: name for name in CARRIED if name in there and name not in keep}
-    return carried if system is None else {SYSTEM_OUT: system} | carried
+    if system is None:
+        return carried
+    return {SYSTEM_OUT: system} | carried
 
 
 def of_both(
@@ -61,7 +62,8 @@ def refuse_different(
     unlike = int(chosen.ne_missing(rejected).sum())
     if unlike:
         groups = is_text(prompt) and is_text(chosen.dtype)
-        raise _different("system" if name == SYSTEM_OUT else name, unlike, groups)
+        column = {SYSTEM_OUT: "system"}.get(name, name)
+        raise _different(column, unlike, groups)
 
 
 def _different(column: str, unlike: int, groups: bool) -> BadInput:
@@ -72,7 +74,7 @@ def _different(column: str, unlike: int, groups: bool) -> BadInput:
         hint = "make it the first message of each prompt, and leave the column out."
     elif not groups:
         hint = "add a column of text that tells them apart, and --group it as well as the prompt."
-    what = "names a model" if column == "system" else "belongs to the answers"
+    what = {"system": "names a model"}.get(column, "belongs to the answers")
     hint += f" A column that {what} wants another name than {column!r}."
     return BadInput(
         f"pairs: the column {column!r} differs between the two answers of a pair; got {unlike} such"

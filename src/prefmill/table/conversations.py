@@ -55,8 +55,9 @@ class Conversation:
 
 def is_open(prompt: Sequence[Message]) -> bool:
     """Whether a prompt ends in a message of the assistant that an answer continues."""
-    last = prompt[-1] if prompt else {"role": "user"}
-    return last["role"] == "assistant" and not any(last.get(name) for name in _CALLS)
+    if not prompt or prompt[-1]["role"] != "assistant":
+        return False
+    return not any(prompt[-1].get(name) for name in _CALLS)
 
 
 def _joined(begin: Any, end: Any) -> Any:
@@ -65,8 +66,14 @@ def _joined(begin: Any, end: Any) -> Any:
     return [*_parts(begin), *_parts(end)]
 
 
+def _text_of(part: Any) -> Any:
+    return part.get("text") if isinstance(part, dict) else part
+
+
 def _parts(content: Any) -> list[Any]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return list(content)
 
 
 def messages_of(value: Any, speaker: str) -> list[Message]:
@@ -201,9 +208,7 @@ def conversations(
 
 def texts_of(message: Message) -> list[str]:
     """The text parts of a message, without white space around them."""
-    content = message["content"]
-    parts = [content] if isinstance(content, str) else content
-    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    texts = [_text_of(part) for part in _parts(message["content"])]
     return [text.strip() for text in texts if isinstance(text, str)]
 
 
@@ -217,10 +222,9 @@ def plain_text(message: Message) -> str:
     >>> plain_text({"role": "user", "content": parts})
     'a\\nb'
     """
-    content = message["content"]
-    lines = [content] if isinstance(content, str) and content else []
-    for part in content if isinstance(content, list) else []:
-        text = part.get("text") if isinstance(part, dict) else part
+    lines = []
+    for part in _parts(message["content"] or []):
+        text = _text_of(part)
         if not isinstance(text, str):
             kind = type(part).__name__
             if isinstance(part, dict):
@@ -230,7 +234,8 @@ def plain_text(message: Message) -> str:
             )
         lines.append(text)
     calls = list(message.get("tool_calls") or [])
-    calls += [message["function_call"]] if message.get("function_call") else []
+    if message.get("function_call"):
+        calls.append(message["function_call"])
     for call in calls:
         inner = call.get("function", call) if isinstance(call, dict) else call
         lines.append(f"tool_call: {json.dumps(inner, ensure_ascii=False)}")

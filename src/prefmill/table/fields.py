@@ -7,6 +7,7 @@ such fields: the error, the option and the page of the manual all come from here
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import MISSING, field
 from typing import Any
@@ -28,12 +29,16 @@ def key(check: Check, default: Any = MISSING, *, help: str = "", **about: Any) -
     return field(default=default, hash=hashed, metadata=metadata)
 
 
+def _unless(fine: bool, expected: str) -> str | None:
+    return None if fine else expected
+
+
 def whole(least: int) -> Check:
     """A whole number, at least `least`."""
 
     def check(value: object) -> str | None:
         fine = type(value) is int and value >= least
-        return None if fine else f"a whole number >= {least}"
+        return _unless(fine, f"a whole number >= {least}")
 
     return check
 
@@ -41,35 +46,42 @@ def whole(least: int) -> Check:
 def seed(value: object) -> str | None:
     """What draws can begin with."""
     fine = type(value) is int and 0 <= value < 2**63
-    return None if fine else "a whole number in 0..2**63-1"
+    return _unless(fine, "a whole number in 0..2**63-1")
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _above(open_low: bool) -> tuple[Callable[[Any, Any], bool], str]:
+    """How a number is compared with a bound from below, and the sign of that."""
+    return (operator.gt, ">") if open_low else (operator.ge, ">=")
+
+
 def number(low: float, high: float | None = None, *, open_low: bool = False) -> Check:
     """A number from `low` (or above it, with `open_low`) to `high`."""
-    expected = f"a number {'>' if open_low else '>='} {low:g}"
-    expected += "" if high is None else f" and <= {high:g}"
+    above, sign = _above(open_low)
+    expected = f"a number {sign} {low:g}"
+    if high is not None:
+        expected += f" and <= {high:g}"
 
     def check(value: Any) -> str | None:
-        fine = _is_number(value) and (value > low if open_low else value >= low)
-        return None if fine and (high is None or value <= high) else expected
+        fine = _is_number(value) and above(value, low) and (high is None or value <= high)
+        return _unless(fine, expected)
 
     return check
 
 
 def finite(low: float | None = None, *, open_low: bool = False) -> Check:
     """A number that is finite, from `low` (or above it, with `open_low`)."""
-    least = -math.inf if low is None else low
+    above, sign = _above(open_low)
     expected = "a finite number"
     if low is not None:
-        expected += f" {'>' if open_low else '>='} {low:g}"
+        expected += f" {sign} {low:g}"
 
     def check(value: Any) -> str | None:
-        fine = _is_number(value) and math.isfinite(value)
-        return None if fine and (value > least if open_low else value >= least) else expected
+        fine = _is_number(value) and math.isfinite(value) and (low is None or above(value, low))
+        return _unless(fine, expected)
 
     return check
 
@@ -79,19 +91,19 @@ def within(low: float, high: float) -> Check:
 
     def check(value: Any) -> str | None:
         fine = _is_number(value) and low <= value <= high
-        return None if fine else f"a number in {low:g}..{high:g}"
+        return _unless(fine, f"a number in {low:g}..{high:g}")
 
     return check
 
 
 def text(value: object) -> str | None:
     """Text that is not empty."""
-    return None if isinstance(value, str) and value else "text that is not empty"
+    return _unless(isinstance(value, str) and value != "", "text that is not empty")
 
 
 def flag(value: object) -> str | None:
     """True or false."""
-    return None if isinstance(value, bool) else "true or false"
+    return _unless(isinstance(value, bool), "true or false")
 
 
 class OneOf:
@@ -101,7 +113,7 @@ class OneOf:
         self.choices = choices
 
     def __call__(self, value: object) -> str | None:
-        return None if value in self.choices else f"one of {list(self.choices)}"
+        return _unless(value in self.choices, f"one of {list(self.choices)}")
 
 
 def one_of(*choices: str) -> OneOf:
@@ -138,4 +150,4 @@ def or_none(check: Check) -> Check:
 def files(value: object) -> str | None:
     """A path, or several."""
     fine = text(value) is None or some(text)(value) is None
-    return None if fine else "a path, or a list of paths"
+    return _unless(fine, "a path, or a list of paths")

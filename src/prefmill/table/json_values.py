@@ -88,7 +88,9 @@ def values_of(array: pa.Array | pa.ChunkedArray) -> list[Any]:
     [[1], None]
     """
     rows: list[Any] = array.to_pylist()
-    return [decoded(row) for row in rows] if holds(array.type, is_json) else rows
+    if holds(array.type, is_json):
+        return [decoded(row) for row in rows]
+    return rows
 
 
 def with_marks(table: pa.Table) -> pa.Table:
@@ -107,9 +109,7 @@ def value_type(kind: pa.DataType) -> pa.DataType:
 
 
 def without_marks(table: pa.Table) -> pa.Table:
-    """The same columns with values where Arrow stores something else: JSON in our form, UUIDs as
-    text, booleans.
-    """
+    """The same columns with values for what Arrow stores: our form of JSON, UUIDs, booleans."""
     return _changed(table, is_encoded, _value)
 
 
@@ -145,12 +145,11 @@ def _value(array: pa.Array) -> pa.Array:
     if pa.types.is_boolean(kind):
         return array.storage.cast(kind)
     if pa.types.is_string(kind):
-        texts = [
-            None if one is None else str(uuid.UUID(bytes=one)) for one in array.storage.to_pylist()
-        ]
-        return pa.array(texts, kind)
+        keys = array.storage.to_pylist()
+        return pa.array([key and str(uuid.UUID(bytes=key)) for key in keys], kind)
     texts = array.storage
-    texts = texts.cast(pa.large_string() if pa.types.is_large_string(texts.type) else pa.string())
+    if not pa.types.is_large_string(texts.type):
+        texts = texts.cast(pa.string())
     return pa.StructArray.from_arrays([texts], names=[JSON_FIELD], mask=array.is_null())
 
 
@@ -180,5 +179,5 @@ def _rebuilt(array: pa.Array, test: Callable[[pa.DataType], bool], change: _Chan
         fields = [pa.field(kind.field(n).name, one.type) for n, one in enumerate(inner)]
         return pa.StructArray.from_arrays(inner, fields=fields, mask=array.is_null())
     values = _rebuilt(array.flatten(), test, change)
-    kind = pa.large_list(values.type) if pa.types.is_large_list(kind) else pa.list_(values.type)
-    return rebuilt_list(array, values, kind)
+    make = pa.large_list if pa.types.is_large_list(kind) else pa.list_
+    return rebuilt_list(array, values, make(values.type))

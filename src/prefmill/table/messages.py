@@ -78,7 +78,9 @@ def message_fields(schema: Schema, name: str) -> dict[str, pl.DataType]:
 def messages(schema: Schema, name: str, fields: Schema | None = None) -> pl.Expr:
     """Column `name` as message lists with exactly `fields` (its own by default), or null."""
     one = message(schema, name, fields or message_fields(schema, name))
-    return pl.concat_list(one) if is_text(schema[name]) else pl.col(name).list.eval(one)
+    if is_text(schema[name]):
+        return pl.concat_list(one)
+    return pl.col(name).list.eval(one)
 
 
 def message(schema: Schema, name: str, fields: Schema) -> pl.Expr:

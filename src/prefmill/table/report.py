@@ -73,7 +73,8 @@ class PairReport(Mapping[str, object]):
         values = list(row)
         if len(values) > 7:
             values[7:] = [None, dict(zip(("true", "false"), values[7:], strict=True))]
-        values[3] = {str(reason): int(rows) for reason, rows in sorted(dict(values[3]).items())}  # type: ignore[call-overload]
+        dropped: dict[str, int] = dict(values[3])  # type: ignore[call-overload]
+        values[3] = dict(sorted(dropped.items()))
         return cls(*values)  # type: ignore[arg-type]
 
     def _repr_html_(self) -> str:
