@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefmill.connection import folded
+from prefmill.table.conversations import MESSAGE_KEYS
 
 #: What each scalar is read as. UBIGINT is what `json_structure` calls any whole number >= 0; UINT64
 #: and INT128 are ours, for those beyond int64; EXACT are numbers that no type holds, SCALAR those
@@ -28,8 +29,7 @@ _WIDE = {"UINT64", "INT128", "EXACT"}
 _NUMBERS = {"UBIGINT", "BIGINT", "DOUBLE", *_WIDE}
 _MOST_KEYS = 1000
 _MOST_DEPTH = 16  # Arrow has types to a depth of 64, and others to less
-#: Names of role and content in the messages of the field.
-_MESSAGES = ({"role", "content"}, {"from", "value"})
+_MESSAGES = tuple(map(set, MESSAGE_KEYS))
 
 
 class Object(dict[str, Any]):

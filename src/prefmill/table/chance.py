@@ -13,12 +13,10 @@ import numpy.typing as npt
 import polars as pl
 
 from prefmill.errors import BadArgument
+from prefmill.table.conversations import MESSAGE_KEYS
 
 #: The rounds of the 32-bit mix: how far a word is shifted, and what it is multiplied with.
 _ROUNDS = ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1))
-
-# Names of (role, content) in the message structs of the field: OpenAI's and ShareGPT's.
-MESSAGE_KEYS = (("role", "content"), ("from", "value"))
 
 
 def message_keys(dtype: pl.DataType, where: str) -> tuple[str, str]:

@@ -17,8 +17,10 @@ from prefmill.table.json_values import present
 
 Message = dict[str, Any]
 
-_KEYS = (("role", "content"), ("from", "value"))
-_SPEAKERS = {"human": "user", "gpt": "assistant", "prompter": "user"}
+#: Names of (role, content) in the messages of the field: OpenAI's and ShareGPT's.
+MESSAGE_KEYS = (("role", "content"), ("from", "value"))
+#: What ShareGPT and OASST call the speakers; every chat template knows only the right-hand names.
+ROLES = {"human": "user", "gpt": "assistant", "prompter": "user"}
 #: What says something in place of a content.
 _CALLS = ("tool_calls", "function_call")
 
@@ -100,7 +102,7 @@ def _message(number: int, message: Any) -> Message:
             f"has a message {number} that is no message; got {type(message).__name__}, expected"
             " role and content."
         )
-    role, content = next((keys for keys in _KEYS if keys[0] in message), _KEYS[0])
+    role, content = next((keys for keys in MESSAGE_KEYS if keys[0] in message), MESSAGE_KEYS[0])
     if not isinstance(message.get(role), str):
         raise _bad(
             f"has a message {number} without a role; got {sorted(message)}, expected role and"
@@ -121,7 +123,7 @@ def _message(number: int, message: Any) -> Message:
             " expected text."
         )
     others = {key: inner for key, inner in message.items() if key not in (role, content)}
-    return {"role": _SPEAKERS.get(message[role], message[role]), "content": text, **others}
+    return {"role": ROLES.get(message[role], message[role]), "content": text, **others}
 
 
 def _refuse_spelled(text: str) -> None:
@@ -133,7 +135,8 @@ def _refuse_spelled(text: str) -> None:
     except (ValueError, RecursionError):
         return
     if spelled and all(
-        isinstance(one, dict) and any(set(keys) <= one.keys() for keys in _KEYS) for one in spelled
+        isinstance(one, dict) and any(set(keys) <= one.keys() for keys in MESSAGE_KEYS)
+        for one in spelled
     ):
         raise _bad(
             "is the JSON text of a message list; got text, expected messages.",

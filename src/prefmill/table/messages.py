@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 import polars as pl
 
 from prefmill.table.chance import message_keys
+from prefmill.table.conversations import ROLES
 from prefmill.table.json_values import JSON_FIELD
 
-#: What ShareGPT and OASST call the speakers; every chat template knows only the right-hand names.
-ROLES = {"human": "user", "gpt": "assistant", "prompter": "user"}
 SPEAKERS = {
     "prompt": "user",
     "completion": "assistant",
