@@ -22,11 +22,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`engine`: every engine; `rival`: one form of each but the oracle, held against it; `lawful`:
-    the oracle and one engine, for laws.
+    """The engines that a test asks for by the name of an argument.
+
+    engine    every engine (`test_cases` deals them to its cases itself)
+    rival     one form of each but the oracle, held against it
+    lawful    the oracle and one engine, for laws
     """
     names = metafunc.config.getoption("--engine") or list(ENGINES)
-    if "engine" in metafunc.fixturenames:
+    if "engine" in metafunc.fixturenames and "case" not in metafunc.fixturenames:
         metafunc.parametrize("engine", names)
     if "rival" in metafunc.fixturenames:
         metafunc.parametrize(

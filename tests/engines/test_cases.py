@@ -13,7 +13,8 @@ import re
 
 import pytest
 from case_tables import CASES, KEYS, expected, table_of
-from engines import ENGINES, assert_same, known_to_duckdb, our_errors, rows_of
+from engines import DISTINCT, ENGINES, assert_same, known_to_duckdb, our_errors, rows_of
+from grid import grid
 
 import prefmill
 from prefmill.errors import PrefmillError
@@ -22,7 +23,21 @@ from prefmill.table.report import PairReport
 from prefmill.table.roles import Roles
 
 
-@pytest.mark.parametrize("case", CASES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Daily every case runs on each engine, and on a third of its further forms, in turn."""
+    if "engine" not in metafunc.fixturenames:
+        return
+    cells = []
+    for number, case in enumerate(CASES):
+        for place, engine in enumerate(metafunc.config.getoption("--engine") or list(ENGINES)):
+            daily = engine in DISTINCT or (number + place) % 3 == 0
+            marks = () if daily else pytest.mark.torture
+            cells.append(
+                pytest.param(case.values[0], engine, id=f"{case.id}-{engine}", marks=marks)
+            )
+    metafunc.parametrize(("case", "engine"), cells)
+
+
 def test_case(case: dict, engine: str, request: pytest.FixtureRequest) -> None:
     gaps = case.get("gaps", {})
     if reason := gaps.get(engine, gaps.get(engine.partition("-")[0])):
@@ -94,8 +109,7 @@ def sayable(case: dict) -> bool:
 SAYABLE = [param for param in CASES if sayable(param.values[0])]
 
 
-@pytest.mark.parametrize("kind", ["table", "parquet", "frame"])
-@pytest.mark.parametrize("case", SAYABLE)
+@pytest.mark.parametrize(("case", "kind"), grid(SAYABLE, ["table", "parquet", "frame"]))
 def test_public_macro(case: dict, kind: str) -> None:
     """`FROM preference_pairs(feedback, prompt := ..., k := ...)`: the cases whose plan the public
     macros can say.

@@ -19,7 +19,20 @@ def grid(*axes: Sequence[Any]) -> list[Any]:
     """
     cells = []
     for places in itertools.product(*map(range, map(len, axes))):
-        values = [axis[place] for axis, place in zip(axes, places, strict=True)]
+        chosen = [named(axis[place]) for axis, place in zip(axes, places, strict=True)]
         daily = sum(places) % len(axes[-1]) == 0
-        cells.append(pytest.param(*values, marks=() if daily else pytest.mark.torture))
+        cells.append(
+            pytest.param(
+                *(value for value, _ in chosen),
+                id="-".join(name for _, name in chosen),
+                marks=() if daily else pytest.mark.torture,
+            )
+        )
     return cells
+
+
+def named(value: Any) -> tuple[Any, str]:
+    """A value, or what `pytest.param` made of one, and its name."""
+    if hasattr(value, "values") and hasattr(value, "marks"):
+        return value.values[0], str(value.id)
+    return value, str(value)
