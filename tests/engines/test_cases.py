@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             daily = engine in DISTINCT or (number + place) % 3 == 0
             marks = () if daily else pytest.mark.torture
             cells.append(
-                pytest.param(case.values[0], engine, id=f"{case.id}-{engine}", marks=marks)
+                pytest.param(case.values[0], engine, id=f"{engine}-{case.id}", marks=marks)
             )
     metafunc.parametrize(("case", "engine"), cells)
 
