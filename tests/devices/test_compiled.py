@@ -57,7 +57,7 @@ def test_compiled_streams_are_one_graph(
 
     def counting(graph: Any, _: Any) -> Callable[..., Any]:
         graphs.append(graph)
-        return graph.forward  # type: ignore[no-any-return]
+        return graph.forward
 
     def compiled(model: Any = None, **options: Any) -> Any:
         ours = isinstance(model, torch.nn.Module) and "backend" not in options
@@ -159,11 +159,11 @@ def test_another_form_than_the_one_meant_is_an_error() -> None:
         scorer.ours = attention.SEGMENTS if scorer.layers is not None else ""
         return work
 
-    scorer.plan = other  # type: ignore[method-assign]
+    scorer.plan = other
     assert check_gpu.scores_of(scorer, rows) is not None, (
         "the form that the engine has is the form that ran"
     )
-    scorer.plan = plan  # type: ignore[method-assign]
+    scorer.plan = plan
     scorer.ours = attention.VARLEN
     run = attention.varlen
     twice = types.SimpleNamespace(times=0)

@@ -192,7 +192,7 @@ def test_memory_is_given_back_when_the_failed_pass_is_gone(
             raise type(error)(*error.args)
         return forward(rows, stream)
 
-    scorer._forward = short  # type: ignore[method-assign]
+    scorer._forward = short
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(held[-1]() is not None))
     np.testing.assert_allclose(values(scorer, rows), wanted, rtol=0, atol=1e-6)
     assert alive
@@ -216,7 +216,7 @@ def test_the_parity_model_runs_on_the_cpu_unless_told() -> None:
             "parity": "folder",
             **given,
         }
-        return command.scorer_of(options).parity  # type: ignore[no-any-return]
+        return command.scorer_of(options).parity
 
     assert (parity_of().device, parity_of().dtype) == ("cpu", "auto")
     chosen = parity_of(device=["cuda:1"], dtype="bfloat16")

@@ -117,7 +117,7 @@ def test_a_kernel_whose_sums_have_another_layout_reads_nothing_in_place(
         found = varlen_attn(*arguments, return_aux=return_aux, **more)
         return found if return_aux is None else (found[0], found[1].transpose(0, 1).contiguous())
 
-    transposed.__signature__ = __import__("inspect").signature(before_2_12)  # type: ignore[attr-defined]
+    transposed.__signature__ = __import__("inspect").signature(before_2_12)
     monkeypatch.setattr(
         flash, "varlen_kernel", lambda: lambda *a, **k: transposed(*a, enable_gqa=True, **k)
     )

@@ -160,7 +160,7 @@ def test_the_page_of_the_command_line_has_every_command_and_option():
     sections = dict(
         re.findall(r"^## prefmill (\S+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     )
-    app_commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    app_commands = typer.main.get_command(app).commands
     assert list(sections) == list(app_commands)
     for name, command in app_commands.items():
         for parameter in command.params:

@@ -29,7 +29,7 @@ FUNCTIONS = {**FEEDBACK_KINDS, "pair_report": pm.Pairs}
 
 def parameters(function: object) -> dict[str, object]:
     """Keyword arguments and their defaults."""
-    found = inspect.signature(function).parameters.values()  # type: ignore[arg-type]
+    found = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in found if p.kind is p.KEYWORD_ONLY}
 
 

@@ -40,7 +40,7 @@ def parameters_of(macro: str) -> list[str]:
 
 
 def all_steps(plan: object, roles: Roles) -> list[Step]:
-    program = plan.program(roles)  # type: ignore[attr-defined]
+    program = plan.program(roles)
     output = program.output
     more = [step for step in (output.report, output.scale, output.proposals) if step]
     return with_cells([*program.steps, *more])

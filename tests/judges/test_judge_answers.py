@@ -164,7 +164,7 @@ class Says:
         return [
             Answer(request.prompt[0]["content"].partition("|")[2], "stop", None, None)
             for request in requests
-        ]  # type: ignore[index, union-attr]
+        ]
 
 
 def test_the_cheat_does_not_win(tmp_path: Path) -> None:

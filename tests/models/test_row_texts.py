@@ -239,7 +239,7 @@ def test_a_message_that_is_none_is_a_bad_row(message: dict[str, Any], says: str)
             return [good, [message]]
 
     with pytest.raises(BadRow, match=says) as caught:
-        encoder.encode(Rows(), pa.array(["a", "b"]), np.arange(2))  # type: ignore[arg-type]
+        encoder.encode(Rows(), pa.array(["a", "b"]), np.arange(2))
     assert (caught.value.row, caught.value.reason) == (1, "bad_message")
     with pytest.raises(BadRow, match=says.replace("row 1", "row 0")):
         encoder.prompts([[message]])

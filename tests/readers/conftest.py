@@ -12,6 +12,6 @@ def read(tmp_path):
     """`open_source` with a temporary folder."""
 
     def run(*inputs: object, **more: object) -> Source:
-        return open_source([str(i) for i in inputs], temp_dir=tmp_path / "stage", **more)  # type: ignore[arg-type]
+        return open_source([str(i) for i in inputs], temp_dir=tmp_path / "stage", **more)
 
     return run

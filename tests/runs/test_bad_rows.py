@@ -103,7 +103,7 @@ def test_a_run_with_nulls_does_not_become_one_without(tmp_path: Path) -> None:
     def none(batch: pa.RecordBatch) -> list[float]:
         return [float("nan") if n > 1 else float(n) for n in lengths(batch)]
 
-    none.fingerprint = "none"  # type: ignore[attr-defined]
+    none.fingerprint = "none"
     pool = pool_file(tmp_path, ["a", "bb"])
     pm.score(pool, tmp_path / "out.parquet", scorer=none, on_bad_row="null")
     with pytest.raises(RunDiffers, match="another on_bad_row; got error, expected null"):
@@ -454,7 +454,7 @@ def test_the_list_is_closed() -> None:
             "out.parquet",
             scorer=lengths,
             on_bad_row="drop",
-        )  # type: ignore[arg-type]
+        )
     assert all(reason.isidentifier() for reason in BAD_ROW)
 
 

@@ -461,6 +461,6 @@ def test_errors_are_ours() -> None:
         {"pooling": "mean"},
     ):
         with pytest.raises(PrefmillError, match=next(iter(wrong))):
-            pm.RewardModel(model="x", **wrong)  # type: ignore[arg-type]
+            pm.RewardModel(model="x", **wrong)
     with pytest.raises(PrefmillError, match="beta"):
         pm.ImplicitReward(model="x", reference="y", beta=0)

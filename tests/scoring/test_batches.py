@@ -209,7 +209,7 @@ def out_of_memory_over(
         ran.append(size)
         return of_batch(rows, which)
 
-    engine._forward, engine._batch = forward, batch  # type: ignore[method-assign]
+    engine._forward, engine._batch = forward, batch
     return ran
 
 
@@ -262,7 +262,7 @@ def test_trap_13_an_error_that_is_not_of_memory_comes_through() -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("shapes do not match")
 
-    scorer.engines[0]._forward = broken  # type: ignore[method-assign]
+    scorer.engines[0]._forward = broken
     with pytest.raises(RuntimeError, match="shapes do not match"):
         scorer(pools.batch(pools.POOL))
     assert scorer.engines[0].splits == 0

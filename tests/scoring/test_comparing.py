@@ -88,7 +88,7 @@ def test_a_run_that_goes_on_cuts_no_prompt(tmp_path: Path) -> None:
             raise BadRow("share", "is the second.", row=0, reason="refused")
         return [1 / batch.num_rows] * batch.num_rows
 
-    share.fingerprint = "share"  # type: ignore[attr-defined]
+    share.fingerprint = "share"
     pool = pool_of([20, 40])
     with pytest.raises(BadRow):
         pm.score(pool, tmp_path / "out.parquet", scorer=share, chunk_rows=1)
@@ -104,7 +104,7 @@ def test_a_function_may_say_that_it_compares_nothing(tmp_path: Path) -> None:
         sizes.append(batch.num_rows)
         return [1.0] * batch.num_rows
 
-    alone.compares = False  # type: ignore[attr-defined]
+    alone.compares = False
     pm.score(pool_of([40]), tmp_path / "out.parquet", scorer=alone, chunk_rows=2)
     assert max(sizes) == 32, "16 chunks' rows: memory stays bounded"
 
@@ -171,8 +171,8 @@ def test_what_a_function_reads_is_part_of_the_input(tmp_path: Path) -> None:
     def gold(batch: pa.RecordBatch) -> list[float]:
         return [float(n) for n in batch["gold"].to_pylist()]
 
-    gold.reads = ("gold",)  # type: ignore[attr-defined]
-    gold.fingerprint = "gold"  # type: ignore[attr-defined]
+    gold.reads = ("gold",)
+    gold.fingerprint = "gold"
     pool = pool_of([2, 2])
     pm.score(pool, tmp_path / "out.parquet", scorer=gold)
     again = pm.score(pool.with_columns(other=pl.lit(1)), tmp_path / "out.parquet", scorer=gold)

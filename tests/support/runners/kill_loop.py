@@ -61,7 +61,7 @@ def _mine(dies: str) -> None:
         if self.ran:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    RunFolder.save = save_and_die  # type: ignore[method-assign]
+    RunFolder.save = save_and_die
 
 
 def ended(child: int) -> bool:

@@ -472,7 +472,7 @@ def outcome(path: str, engine: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as home:
         target = f"{home}/out.parquet"
         try:
-            report = pm.run(pm.Advantage(), path, target, engine=engine, temp_dir=home)  # type: ignore[arg-type]
+            report = pm.run(pm.Advantage(), path, target, engine=engine, temp_dir=home)
         except PrefmillError as error:
             return {"error": str(error), "type": type(error).__name__}
         except BaseException as error:
