@@ -103,18 +103,19 @@ import json, os, sys
 import datasets, prefmill.datasets as pmd, prefmill.datasets.tables as tables
 ds = datasets.load_from_disk(sys.argv[1])
 ran = []
-lazily = tables.lazily
+apply = tables.apply
 def counted(plan, frame, **how):
     if not hasattr(frame, "explain"):
         ran.append(1)
-    return lazily(plan, frame, **how)
-tables.lazily = counted
+    return apply(plan, frame, **how)
+tables.apply = counted
 made = pmd.pairs(ds, weights=None, strategy="best_random", seed=3)
 other = pmd.unpaired(ds)
+computed = len(ran)
 files = [f["filename"] for f in made.cache_files]
 third = pmd.pairs(datasets.Dataset.from_dict({"prompt": ["p"], "completion": ["a"], "score": [1]}))
 prints = [one._fingerprint for one in (made, other, third)]
-print(json.dumps([*prints[:2], len(made), len(ran), files, prints[2]]))
+print(json.dumps([*prints[:2], len(made), computed, files, prints[2]]))
 """
 
 
