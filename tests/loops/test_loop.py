@@ -200,7 +200,6 @@ def test_the_example_compares_best_with_its_controls(
         lambda *given, **more: whole(*given, **more, **loop_fakes.parts()),
         raising=False,
     )
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
     monkeypatch.setattr(
         sys,
         "argv",

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib.util
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +74,9 @@ def feedback(seed: int) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import prepare_smollm2
+
     folder = tmp_path_factory.mktemp("real")
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        import prepare_smollm2
-    finally:
-        sys.path.remove(str(EXAMPLES))
     prepare_smollm2.whole(folder / "smollm2", prepare_smollm2.smollm2)
     prepare_smollm2.whole(folder / "minilm", prepare_smollm2.minilm)
     for name, seed in (("reward", 0), ("second", 1)):
