@@ -225,11 +225,11 @@ def stoppable(message: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def output_of(options: Any, where: str, example: str) -> str:
+def output_of(options: Any, where: str, hint: str) -> str:
     """The target, or `BadArgument` where none is named, or stdout is wanted twice."""
     output: str | None = options.output
     if output is None:
-        raise BadArgument(f"{where}: no output named.", hint=f"-o {example}")
+        raise BadArgument(f"{where}: no output named.", hint=hint)
     refuse_two_on_stdout(options)
     return output
 

@@ -106,7 +106,7 @@ def sample(options: SampleOptions) -> None:
     from prefmill.runs.sample import CHUNK_ROWS
     from prefmill.runs.sample import sample as run
 
-    output = output_of(options, "sample", "pool.parquet")
+    output = output_of(options, "sample", "-o pool.parquet")
     names = ("n", "seed", "stage", "source", "prompt", "id", "on_bad_row", "overwrite")
     with (
         stoppable("what is sampled is kept, and the same command goes on"),

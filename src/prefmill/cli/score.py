@@ -206,7 +206,7 @@ def score(options: ScoreOptions) -> None:
     from prefmill.cli import show, tables
     from prefmill.runs.score import score as run
 
-    output = output_of(options, "score", "scored.parquet")
+    output = output_of(options, "score", "-o scored.parquet")
     with (
         stoppable("what is scored is kept, and the same command goes on"),
         stdout_or(output) as target,

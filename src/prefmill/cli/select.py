@@ -202,10 +202,7 @@ def _run(kind: type[FeedbackPlan], options: Selecting) -> None:
     if options.dry_run:
         typer.echo(explain(plan, options.inputs, **reading), nl=False)
         return
-    if options.output is None:
-        hint = "-o pairs.parquet, or --dry-run to see the plan."
-        raise BadArgument(f"{plan.kind}: no output named.", hint=hint)
-    output = output_of(options, plan.kind, "pairs.parquet")
+    output = output_of(options, plan.kind, "-o pairs.parquet, or --dry-run to see the plan.")
     if output == "-" and options.split:
         raise BadArgument(
             "-o - and --split: stdout takes one stream of rows.",
