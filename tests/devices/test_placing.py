@@ -208,8 +208,8 @@ def test_the_parity_model_runs_on_the_cpu_unless_told() -> None:
     import prefmill.cli.score as command
 
     def parity_of(**given: Any) -> RewardModel:
-        options: dict[str, Any] = dict.fromkeys([*command._ALL, "combine"])
-        options |= {
+        options: dict[str, Any] = {
+            "combine": None,
             "scorer": "endpoint",
             "model": None,
             "url": "http://localhost:1",

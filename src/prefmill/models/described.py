@@ -94,3 +94,17 @@ def loaded(place: str) -> Any:
     """
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of others says, in one line."""
+    return " ".join(str(error).split())[:300]
+
+
+def described(error: BaseException) -> str:
+    """As `first_line`, its kind before.
+
+    >>> described(ValueError("no such\\nthing"))
+    'ValueError: no such thing'
+    """
+    return f"{type(error).__name__}: {first_line(error)}"

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from prefmill.errors import BadInput, BadRow, PrefmillError
+from prefmill.models.described import described
 from prefmill.models.tokens import TokenRows
 
 
@@ -23,54 +24,46 @@ def running(model: Any) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        cause = (
-            error.__cause__ if isinstance(error, BadRow) and error.__cause__ else error
-        )  # the row is made up here
+        cause: BaseException = error
+        if isinstance(error, BadRow) and error.__cause__:
+            cause = error.__cause__  # the row is made up here
         if isinstance(cause, PrefmillError):
             raise cause from None
         raise BadInput(
-            f"score: {type(model).__name__} does not run on a row of tokens; {told(cause)}",
+            f"score: {type(model).__name__} does not run on a row of tokens; {described(cause)}",
             hint="does config.json describe this model?",
         ) from error
-
-
-def told(error: BaseException) -> str:
-    """What an error of a model says, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def vocabulary(model: Any) -> int | None:
     """How many tokens the model's embedding knows; None where it has none that tells."""
     try:
-        found = getattr(model.get_input_embeddings(), "num_embeddings", None)
+        size = getattr(model.get_input_embeddings(), "num_embeddings", None)
     except (AttributeError, NotImplementedError):
         return None
-    return found if isinstance(found, int) else None
+    return size if isinstance(size, int) else None
 
 
 def batch_dependent_rope(model: Any) -> int:
-    """The length up to which rotary frequencies are fixed, if beyond it they depend on the longest
-    row (dynamic, longrope); else 0.
+    """The length up to which rotary frequencies are fixed; 0: they always are.
+
+    Beyond it, `dynamic` and `longrope` make them depend on the longest row.
     """
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
-        found = (
-            [kinds]
-            if isinstance(kinds, str)
-            else list(kinds.values())
-            if isinstance(kinds, dict)
-            else []
-        )
-        if any("dynamic" in str(kind) or kind == "longrope" for kind in found):
+        if isinstance(kinds, dict):
+            kinds = list(kinds.values())
+        elif not isinstance(kinds, str):
+            continue
+        else:
+            kinds = [kinds]
+        if any("dynamic" in str(kind) or kind == "longrope" for kind in kinds):
             config = module.config
             parameters = getattr(config, "rope_parameters", None) or {}
             nested = [p for p in parameters.values() if isinstance(p, dict)] or [parameters]
-            originals = [p.get("original_max_position_embeddings") for p in nested]
-            lengths = [
-                *originals,
-                getattr(module, "original_max_seq_len", None),
-                config.max_position_embeddings,
-            ]
+            lengths = [p.get("original_max_position_embeddings") for p in nested]
+            lengths.append(getattr(module, "original_max_seq_len", None))
+            lengths.append(config.max_position_embeddings)
             return min(int(n) for n in lengths if n)
     return 0
 
@@ -81,15 +74,17 @@ def is_decoder(model: Any) -> bool:
 
 
 def has_experts(model: Any) -> bool:
-    """Whether tokens are sent to experts: such a product has as many rows as tokens were sent,
-    which neighbours change.
+    """Whether tokens are sent to experts.
+
+    Such a product has as many rows as tokens were sent, which neighbours change.
     """
     return any(name.endswith(".experts") for name, _ in model.named_modules())
 
 
 def random_rows(vocabulary: int) -> TokenRows:
-    """Rows to try a model with: some share a prefix and go on for several lengths, one by a single
-    token; some share nothing.
+    """Rows to try a model with.
+
+    Some share a prefix and go on for several lengths, one by a single token; some share nothing.
     """
     rng = np.random.default_rng(0)
     special = min(10, vocabulary // 2)

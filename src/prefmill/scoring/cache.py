@@ -1,8 +1,8 @@
-"""Scores by content on disk: one SQLite file for each way of scoring, keyed by a 256-bit hash of
-the token ids.
+"""Scores by content on disk: a SQLite file for each way of scoring.
 
-A grown pool scores only its new rows; another model, template, dtype or label has a file of its
-own. SQLite keeps it whole through kills, and lets several processes write.
+Keys are 256-bit hashes of the token ids. A grown pool scores only its new rows; another model,
+template, dtype or label has a file of its own. SQLite keeps it whole through kills, and lets
+several processes write.
 """
 
 from __future__ import annotations
@@ -24,14 +24,11 @@ _AT_ONCE = 500  # keys in one query; SQLite allows 32,766
 
 
 class ScoreCache:
-    """Values of rows by the content of their tokens, for one fingerprint. Not shared between
-    threads.
-    """
+    """Values of rows by the content of their tokens; not shared between threads."""
 
     def __init__(self, folder: Path, fingerprint: Mapping[str, str], columns: int) -> None:
-        name = hashlib.sha256(json.dumps(dict(fingerprint), sort_keys=True).encode()).hexdigest()[
-            :24
-        ]
+        about = json.dumps(dict(fingerprint), sort_keys=True)
+        name = hashlib.sha256(about.encode()).hexdigest()[:24]
         self.columns = columns
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -41,13 +38,11 @@ class ScoreCache:
             _patiently(lambda: self._file.execute("PRAGMA journal_mode = WAL"))
             self._file.execute("PRAGMA synchronous = NORMAL")
             self._file.execute(
-                "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+                "CREATE TABLE IF NOT EXISTS scores"
+                " (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
             )
             self._file.execute("CREATE TABLE IF NOT EXISTS about (fingerprint TEXT PRIMARY KEY)")
-            self._file.execute(
-                "INSERT OR IGNORE INTO about VALUES (?)",
-                [json.dumps(dict(fingerprint), sort_keys=True)],
-            )
+            self._file.execute("INSERT OR IGNORE INTO about VALUES (?)", [about])
         except (sqlite3.Error, OSError) as error:
             raise BadInput(
                 f"score: the cache in {str(folder)!r} cannot be used; {error}.",
@@ -60,17 +55,17 @@ class ScoreCache:
         for first in range(0, len(keys), _AT_ONCE):
             some = keys[first : first + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            found = dict(
-                self._file.execute(f"SELECT key, value FROM scores WHERE key IN ({marks})", some)
-            )
+            query = f"SELECT key, value FROM scores WHERE key IN ({marks})"
+            kept = dict(self._file.execute(query, some))
             for i, key in enumerate(some, first):
-                if key in found:
-                    known[i], values[i] = True, np.frombuffer(found[key], "<f8")
+                if key in kept:
+                    known[i], values[i] = True, np.frombuffer(kept[key], "<f8")
         return known, values
 
     def put(self, keys: Sequence[bytes], values: Floats) -> None:
-        """Keep values, shape (keys, columns); those of a chunk at once or not at all. A key that
-        another process wrote keeps its value.
+        """Keep values, shape (keys, columns), all at once or not at all.
+
+        A key that another process wrote keeps its value.
         """
         self._file.execute("BEGIN IMMEDIATE")
         rows = [(key, row.astype("<f8").tobytes()) for key, row in zip(keys, values, strict=True)]
@@ -83,8 +78,9 @@ class ScoreCache:
 
 
 def _patiently(step: Callable[[], object], *, seconds: float = 60) -> None:
-    """Try `step` until the file is no longer locked: SQLite's own timeout does not hold while a
-    file becomes a write-ahead log.
+    """Try `step` until the file is no longer locked.
+
+    SQLite's own timeout does not hold while a file becomes a write-ahead log.
     """
     until = time.monotonic() + seconds
     while True:

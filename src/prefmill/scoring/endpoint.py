@@ -66,16 +66,14 @@ class EndpointScorer(Remote, Staged):
             rate_limit, api_key_env: see `Remote`.
         kind: the form of the request:
 
-            | kind              | request     | what is sent                                             |
-            |-------------------|-------------|----------------------------------------------------------|
-            | `vllm-classify`   | `/classify` | token ids with a `tokenizer`, else messages for its      |
-            |                   |             | template                                                 |
-            | `vllm-pooling`    | `/pooling`  | the same                                                 |
-            | `vllm-score`      | `/score`    | prompt and completion as a pair of texts: cross-encoders |
-            | `sglang-classify` | `/classify` | text, by `tokenizer` and `template`                      |
-            | `tei-predict`     | `/predict`  | text with a `tokenizer`, else a pair of texts            |
-            | `tei-rerank`      | `/rerank`   | pairs of texts, the completions of a prompt in one       |
-            |                   |             | request                                                  |
+            | kind              | request     | what is sent                                     |
+            |-------------------|-------------|--------------------------------------------------|
+            | `vllm-classify`   | `/classify` | token ids with a `tokenizer`, else messages      |
+            | `vllm-pooling`    | `/pooling`  | the same                                         |
+            | `vllm-score`      | `/score`    | pairs of prompt and completion: cross-encoders   |
+            | `sglang-classify` | `/classify` | text, by `tokenizer` and `template`              |
+            | `tei-predict`     | `/predict`  | text with a `tokenizer`, else a pair of texts    |
+            | `tei-rerank`      | `/rerank`   | pairs, the completions of a prompt in a request  |
         tokenizer: a folder or hub id, to make texts or ids here with `template`, as `RewardModel`
             does.
         template_date: what a template prints as the date of today (`strftime_now`); None: the day

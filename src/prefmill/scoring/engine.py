@@ -1,11 +1,11 @@
-"""Running token rows through a model, several times faster than padded batches and with the scores
-of one row at a time.
+"""Running token rows through a model, several times faster than padded batches.
 
-Two ways, and a probe that decides between them when the model is loaded:
+The scores are those of one row at a time. There are two ways, and a probe that decides between them
+when the model is loaded:
 
     streams   flat sequences without padding in which a prompt stands once (`packing.py`), by our
-    own attention (`attention.py`) batches   padded rows, sorted by length, under a token budget:
-    any model whatever
+              own attention (`attention/`)
+    batches   padded rows, sorted by length, under a token budget: any model whatever
 
 The probe is a measurement, not a list of names: a few random rows are run both ways, and if they
 differ, or attention was never called, the model gets batches. The first chunk of real rows is
@@ -22,62 +22,31 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from prefmill.errors import BadRow, OutOfDeviceMemory, PrefmillError, ScoresDiffer
 from prefmill.models import probe
+from prefmill.models.described import described
 from prefmill.models.tokens import Longs, TokenRows
 from prefmill.scoring import attention
 from prefmill.scoring.attention import CannotShare, StreamPlan
 from prefmill.scoring.packing import GATHERED_KEYS, Room, Stream, batches, pack
-
-Floats = npt.NDArray[np.float64]
-Part = tuple[
-    Longs, torch.Tensor, torch.Tensor
-]  # rows, their values, and the scales of rounding errors
+from prefmill.scoring.work import Floats, Part, Values, Work, gathered, out_of_memory
 
 # Tokens of one forward pass: enough for full speed, measured on 2 CPU cores (benchmarks/README.md)
-# and taken for GPUs from scoring
-# practice.
+# and taken for GPUs from scoring practice.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 # Of padded batches: the fewer rows, the less padding, and a CPU is at full speed with few.
 PADDED_TOKENS = {"cpu": 1024, "cuda": 16384}
 _CHECKED_ROWS = 8
-# at least what the probe's rows need to stand in one stream and in one batch, whatever the budget
-# is
+# At least what the probe's rows need to stand in one stream and in one batch.
 _PROBE_TOKENS = 128
-_LANE = attention.BLOCK
 _ANY = 1 << 62  # keys of a prefix, however long
 _STEP = 64  # widths of padded batches, where shapes are to be constant
 # Where shapes are to be constant, products have a multiple of 4 rows: CPU kernels take the rows
-# that are left over another way, with other
-# rounding (measured with MKL on AVX-512, one and two threads: no place matters for any multiple of
-# 4 that was tried; 1 to 3 rows over, it
-# does).
+# that are left over another way, with other rounding. Measured with MKL on AVX-512, one and two
+# threads: no place matters for any multiple of 4 that was tried; 1 to 3 rows over, it does.
 TILE = 4
-# How far a score may be from that of the row alone, in units of the norm of (hidden * head):
-# rounding of that dtype, many times smaller
-# than a wrong mask's effect.
-_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-
-
-@dataclass(frozen=True)
-class Work:
-    """Rows that are ready to run: made ahead of the model, without it."""
-
-    rows: TokenRows
-    distinct: Longs  #: shape (distinct,): the rows that are run
-    inverse: Longs  #: shape (rows,): which of these each row is
-    streams: list[Stream] | None
-    batches: list[Longs] | None
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that the model will see."""
-        if self.streams is not None:
-            return sum(map(len, self.streams))
-        return int(self.rows.lengths[self.distinct].sum())
 
 
 @dataclass
@@ -103,30 +72,27 @@ class Engine:
     invariant: bool = False
     compile: bool = False
     way: str = field(default="batches", init=False)
-    reason: str = field(default="", init=False)  #: why the model gets batches
-    splits: int = field(
-        default=0, init=False
-    )  #: batches that did not fit into memory and were split
-    most: int | None = field(
-        default=None, init=False
-    )  #: tokens of a forward pass that memory is known to hold no more of
-    layers: Counter[str] = field(
-        default_factory=Counter, init=False
-    )  #: how many layers each form of attention computed
-    cascades: bool = field(
-        default=False, init=False
-    )  #: whether `varlen` may read a prefix in place
+    #: why the model gets batches
+    reason: str = field(default="", init=False)
+    #: batches that did not fit into memory and were split
+    splits: int = field(default=0, init=False)
+    #: tokens of a forward pass that memory is known to hold no more of
+    most: int | None = field(default=None, init=False)
+    #: how many layers each form of attention computed
+    layers: Counter[str] = field(default_factory=Counter, init=False)
+    #: whether `varlen` may read a prefix in place
+    cascades: bool = field(default=False, init=False)
     _checked: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self.budget = self.batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
+        place = self.device.type
+        self.budget = self.batch_tokens or BATCH_TOKENS.get(place, BATCH_TOKENS["cpu"])
         self.stock = attention.stock_attention(self.model)
         self.ours = attention.our_attention(self.model, self.device, invariant=self.invariant)
         config = self.model.config.get_text_config()
         self.pad: int | None = getattr(config, "pad_token_id", None)
-        self.model.config.use_cache = config.use_cache = (
-            False  # keys of a forward pass are of no use to the next
-        )
+        # Keys of a forward pass are of no use to the next.
+        self.model.config.use_cache = config.use_cache = False
         self.body = self.head.body(self.model)
         # Without a pad token Transformers' heads take single rows only; where we pool ourselves,
         # padding needs no token of its own.
@@ -137,83 +103,92 @@ class Engine:
         # there the same bits need every row alone.
         self._alone = self.invariant and probe.has_experts(self.model)
         self._windows: set[int | None] = set()
-        self.keys_per_token = (
-            GATHERED_KEYS  # that a stream may gather; beyond, prefixes are read in place
-        )
+        # That a stream may gather; beyond, prefixes are read in place.
+        self.keys_per_token = GATHERED_KEYS
         self._compiled = False
         self._probe()
         if self.way == "batches":
-            self.budget = self.batch_tokens or PADDED_TOKENS.get(
-                self.device.type, PADDED_TOKENS["cpu"]
-            )
-            if self.device.type == "cuda" and probe.is_decoder(self.model):
+            self.budget = self.batch_tokens or PADDED_TOKENS.get(place, PADDED_TOKENS["cpu"])
+            if place == "cuda" and probe.is_decoder(self.model):
                 warnings.warn(
-                    f"the model on {self.device} is run in padded batches, several times slower than it could be: {self.reason}",
+                    f"the model on {self.device} is run in padded batches, several times slower"
+                    f" than it could be: {self.reason}",
                     stacklevel=4,
                 )
         if self.compile and self.body is not None:
             self._compile()
         self.layers.clear()
 
-    # -- what the model can do
-    # ----------------------------------------------------------------------------------------------------------
+    # What the model can do
 
     def _probe(self) -> None:
-        """Whether streams give what single rows give: on random rows with a shared prefix, a row of
-        one token, and none shared.
-        """
-        rows = probe.random_rows(self.model.config.get_text_config().vocab_size)
-        everything = np.arange(len(rows))
+        """Decide `way` by random rows: whether streams give what single rows give."""
+        if self.body is None:
+            self.reason = "its head is no linear layer on token states"
+            return
+        rows, every = self._random_rows()
+
+        def padded() -> Values:
+            return self._run_batches(rows, self._batches(rows, every))
+
+        def packed() -> Values:
+            return self._run_streams(rows, pack(rows, every, 4096))
+
         with torch.inference_mode(), self._at_least(_PROBE_TOKENS):
-            if self.body is None:
-                self.reason = "its head is no linear layer on token states"
-                return
             with probe.running(self.model):
-                single = self._one_at_a_time(rows, everything)
-            padded = self._tried(lambda: self._run_batches(rows, self._batches(rows, everything)))
-            if padded is None or self._far(padded, single).any():
+                single = self._one_at_a_time(rows, every)
+            if self._fault(padded, single):
                 self.body, self.pads = None, self.pad is not None
                 self.reason = "its values are not its head over its token states"
-                return
-            if self._rope:
+            elif self._rope:
                 self.reason = "its rotary embedding depends on the longest row of a batch"
-                return
-            packed = self._tried(lambda: self._run_streams(rows, pack(rows, everything, 4096)))
-            if packed is None:
-                return
-            if self._far(packed, single).any():
-                self.reason = "packed rows and single rows differ"
+            else:
+                self.reason = self._fault(packed, single)
+            if self.reason:
                 return
             self.way = "streams"
             if self.ours == attention.VARLEN and not self.invariant:
                 # What is slower without it is no reason for batches.
                 self.cascades, self.keys_per_token = True, 0
-                in_place = self._tried(
-                    lambda: self._run_streams(rows, pack(rows, everything, 4096))
-                )
-                self.cascades = in_place is not None and not self._far(in_place, single).any()
-                self.reason, self.keys_per_token = "", GATHERED_KEYS
+                self.cascades = not self._fault(packed, single)
+                self.keys_per_token = GATHERED_KEYS
+
+    def _random_rows(self) -> tuple[TokenRows, Longs]:
+        """Some with a shared prefix, a row of one token, and some that share nothing."""
+        rows = probe.random_rows(self.model.config.get_text_config().vocab_size)
+        return rows, np.arange(len(rows))
+
+    def _fault(self, run: Callable[[], Values], single: Values) -> str:
+        """Why `run` does not give what `single` rows gave; empty: it does, but for rounding."""
+        try:
+            values = run()
+        except CannotShare as no:
+            return str(no)
+        except torch.OutOfMemoryError:
+            raise
+        # The model's forward is of another shape than streams need.
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
+            line = str(error).splitlines()[0][:200]
+            return f"packed rows do not run: {type(error).__name__}: {line}"
+        far = values.far_from(single, self.model.dtype).any()
+        return "packed rows and single rows differ" if far else ""
 
     def _compile(self) -> None:
         """Compile the body, and go on without where that fails or gives other values."""
         eager, self.body = self.body, torch.compile(self.body, dynamic=True)
         self._compiled = True
-        rows = probe.random_rows(self.model.config.get_text_config().vocab_size)
-        everything = np.arange(len(rows))
+        rows, every = self._random_rows()
         with torch.inference_mode(), self._at_least(_PROBE_TOKENS):
-            single = self._one_at_a_time(rows, everything)
+            single = self._one_at_a_time(rows, every)
             try:
-                work = self.plan(rows)
-                values = (
-                    self._run_streams(rows, work.streams)
-                    if work.streams
-                    else self._run_batches(rows, work.batches or [])
-                )
-                reason = "it gives other values" if self._far(values, single).any() else ""
+                values = self._launch(self.plan(rows))()
+                far = values.far_from(single, self.model.dtype).any()
+                reason = "it gives other values" if far else ""
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # what a compiler may raise is no closed list
-                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}"
+                lines = str(error).strip().splitlines() or [""]
+                reason = f"{type(error).__name__}: {lines[0][:200]}"
         if reason:
             self.body, self._compiled = eager, False
             warnings.warn(
@@ -223,8 +198,9 @@ class Engine:
 
     @contextmanager
     def _at_least(self, tokens: int) -> Iterator[None]:
-        """A budget of `tokens` or more: with a smaller one every row would be alone, and the probe
-        would compare like with like.
+        """A budget of `tokens` or more.
+
+        With a smaller one every row would be alone, and the probe would compare like with like.
         """
         before, self.budget = self.budget, max(self.budget, tokens)
         try:
@@ -232,43 +208,16 @@ class Engine:
         finally:
             self.budget = min(before, self.budget)
 
-    def _tried(self, run: Callable[[], Values]) -> Values | None:
-        """What `run` gives, or None with the reason if the model's forward is of another shape than
-        it needs.
-        """
-        try:
-            return run()
-        except CannotShare as no:
-            self.reason = str(no)
-        except torch.OutOfMemoryError:
-            raise
-        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
-            self.reason = f"packed rows do not run: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
-        return None
-
-    def _far(self, packed: Values, single: Values) -> npt.NDArray[np.bool_]:
-        """Which rows are further apart than rounding explains; NaN is."""
-        tolerance = _TOLERANCE.get(self.model.dtype, 1e-1)
-        order, other = np.argsort(packed.rows), np.argsort(single.rows)
-        gap = np.abs(packed.values[order] - single.values[other])
-        near = gap <= tolerance * np.maximum(packed.scale[order], 1e-6)[:, None]
-        return np.asarray(~near.all(axis=1))
-
-    # -- making work
-    # --------------------------------------------------------------------------------------------------------------------
+    # Making work
 
     def plan(self, rows: TokenRows) -> Work:
-        """What to run for `rows`; needs no model, so that it can be done ahead in another
-        thread.
-        """
+        """What to run for `rows`; needs no model, so that another thread can do it ahead."""
         distinct, inverse = rows.distinct()
-        if self.way == "streams":
-            together = (
-                [distinct[i : i + 1] for i in range(len(distinct))] if self._alone else [distinct]
-            )
-            streams = [s for which in together for s in self._pack(rows, which)]
-            return Work(rows, distinct, inverse, streams, None)
-        return Work(rows, distinct, inverse, None, self._batches(rows, distinct))
+        if self.way != "streams":
+            return Work(rows, distinct, inverse, None, self._batches(rows, distinct))
+        together = np.split(distinct, len(distinct)) if self._alone else [distinct]
+        streams = [stream for which in together for stream in self._pack(rows, which)]
+        return Work(rows, distinct, inverse, streams, None)
 
     def _pack(self, rows: TokenRows, which: Longs) -> list[Stream]:
         """Streams of the rows `which`, within what is known of memory."""
@@ -276,9 +225,8 @@ class Engine:
 
     def _room(self) -> Room:
         gathers = 0
-        if (
-            self.ours == attention.VARLEN
-        ):  # the other forms copy the keys of one segment at a time, or none
+        # The other forms copy the keys of one segment at a time, or none.
+        if self.ours == attention.VARLEN:
             windows = [window - 1 for window in self._windows if window is not None]
             gathers = max(windows, default=0) if self.cascades else _ANY
         return Room(self.budget, self.most, gathers, self.invariant)
@@ -286,7 +234,8 @@ class Engine:
     def plans_like(self, other: Engine) -> bool:
         """Whether this engine would plan any rows as `other` does."""
         mine, theirs = (
-            (e.way, e.pads, e._rope, e._alone, e.share, e._room()) for e in (self, other)
+            (each.way, each.pads, each._rope, each._alone, each.share, each._room())
+            for each in (self, other)
         )
         return mine == theirs
 
@@ -301,12 +250,11 @@ class Engine:
         made = [which[places] for places in batches(lengths, budget, alike=alike)]
         if not self.invariant:
             return made
-        steps = [self._count(self._width(int(rows.lengths[batch].max()))) for batch in made]
-        return [
-            batch[i : i + step]
-            for batch, step in zip(made, steps, strict=True)
-            for i in range(0, len(batch), step)
-        ]
+        parts: list[Longs] = []
+        for batch in made:
+            step = self._count(self._width(int(rows.lengths[batch].max())))
+            parts += [batch[i : i + step] for i in range(0, len(batch), step)]
+        return parts
 
     def _count(self, width: int) -> int:
         """How many rows of `width` tokens every batch has, where shapes are to be constant."""
@@ -314,17 +262,20 @@ class Engine:
         return count - count % TILE or 1
 
     def _width(self, longest: Any) -> Any:
-        """How wide a padded batch is whose longest row has `longest` tokens. Where width decides
-        rotary frequencies, it must be that.
-        """
-        return -(-longest // _STEP) * _STEP if self.invariant and not self._rope else longest
+        """How wide a padded batch is whose longest row has `longest` tokens.
 
-    # -- running
-    # ------------------------------------------------------------------------------------------------------------------------
+        Where width decides rotary frequencies, it must be that.
+        """
+        if self._rope or not self.invariant:
+            return longest
+        return -(-longest // _STEP) * _STEP
+
+    # Running
 
     def run(self, work: Work) -> Floats:
-        """The values of every row of `work`, shape (rows, columns of the head), float64. NaN where
-        the model gave NaN.
+        """The values of every row of `work`, shape (rows, columns of the head), float64.
+
+        They are NaN where the model gave NaN.
         """
         return self.start(work)()
 
@@ -338,49 +289,55 @@ class Engine:
         rows = work.rows
         if not len(rows):
             return lambda: np.zeros((0, self.head.columns))
-        if work.streams is not None:
-            fetch = self._launch_streams(rows, work.streams)
-        else:
-            assert work.batches is not None
-            fetch = self._launch_batches(rows, work.batches)
+        fetch = self._launch(work)
         if not self._checked:
-            found = fetch()
-            self._check(rows, found)
+            values = fetch()
+            self._check(rows, values)
             self._checked = True
-            return lambda: self._spread(work, found)
+            return lambda: self._spread(work, values)
         return lambda: self._spread(work, fetch())
 
-    def _spread(self, work: Work, found: Values) -> Floats:
+    def _launch(self, work: Work) -> Callable[[], Values]:
+        if work.streams is not None:
+            return self._launch_streams(work.rows, work.streams)
+        return self._launch_batches(work.rows, work.batches or [])
+
+    def _spread(self, work: Work, values: Values) -> Floats:
         """The values of the rows that ran, for all rows of `work`."""
         out = np.full((len(work.rows), self.head.columns), np.nan)
-        out[found.rows] = found.values
+        out[values.rows] = values.values
         return out[work.distinct][work.inverse]
 
-    def _check(self, rows: TokenRows, found: Values) -> None:
-        """A few real rows, alone under the model's own attention; refuses to go on if they differ.
-        In `invariant` mode also bit for bit in other company."""
-        by_length = np.argsort(rows.lengths[found.rows], kind="stable")
+    def _check(self, rows: TokenRows, values: Values) -> None:
+        """Refuse to go on if a few real rows differ alone, under the model's own attention.
+
+        In `invariant` mode they must also be the same bit for bit in other company.
+        """
+        by_length = np.argsort(rows.lengths[values.rows], kind="stable")
         some = by_length[np.unique(np.linspace(0, len(by_length) - 1, _CHECKED_ROWS).astype(int))]
-        some = some[np.argsort(found.rows[some])]
-        mine = Values(found.rows[some], found.values[some], found.scale[some])
+        some = some[np.argsort(values.rows[some])]
+        mine = Values(values.rows[some], values.values[some], values.scale[some])
         single = self._one_at_a_time(rows, mine.rows)
-        far = self._far(mine, single)
+        far = mine.far_from(single, self.model.dtype)
         if far.any() and np.isfinite(mine.values).all():
             i = int(np.flatnonzero(far)[0])
             raise ScoresDiffer(
                 "score: packed and single scores differ;"
-                f" got {mine.values[i].tolist()} and {single.values[i].tolist()}, expected the same but for rounding.",
+                f" got {mine.values[i].tolist()} and {single.values[i].tolist()},"
+                " expected the same but for rounding.",
                 hint="--share-prefix off may help; please report it with the model's name.",
             )
         if self.invariant:
-            each = [np.asarray([i]) for i in mine.rows]
+            each = np.split(mine.rows, len(mine.rows))
             if self.way == "streams":
-                alone = self._run_streams(rows, [s for one in each for s in self._pack(rows, one)])
+                streams = [stream for one in each for stream in self._pack(rows, one)]
+                alone = self._run_streams(rows, streams)
             else:
                 alone = self._run_batches(rows, each)
             if (alone.values != mine.values).any():
                 raise ScoresDiffer(
-                    "score: a row's score depends on its neighbours on this device; got different bits, expected the same.",
+                    "score: a row's score depends on its neighbours on this device;"
+                    " got different bits, expected the same.",
                     hint="leave --invariant out: scores then agree up to rounding.",
                 )
 
@@ -393,39 +350,44 @@ class Engine:
         with attention.using(self.model, self.ours):
             for stream in streams:
                 parts += self._stream(rows, stream)
-        return _gathered(parts, self.head.columns)
+        return gathered(parts, self.head.columns)
 
     def _stream(self, rows: TokenRows, stream: Stream) -> list[Part]:
-        fits = self.most is None or len(stream) <= self.most or len(stream.rows) == 1
-        if fits:  # else memory was found to be smaller since this was packed
+        # Memory may have been found to be smaller since this was packed.
+        if self.most is None or len(stream) <= self.most or len(stream.rows) == 1:
             try:
                 return [(stream.rows, *self._forward(rows, stream))]
             except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
                 self._learn(error, len(stream), len(stream.rows))
             self._release()
-        return [
-            part for small in self._repack(rows, stream.rows) for part in self._stream(rows, small)
-        ]
+        parts: list[Part] = []
+        for small in self._repack(rows, stream.rows):
+            parts += self._stream(rows, small)
+        return parts
 
     def _repack(self, rows: TokenRows, which: Longs) -> list[Stream]:
         packed = self._pack(rows, which)
         if len(packed) > 1 or len(which) == 1:
             return packed
-        half = len(which) // 2  # one group that fits the budget again: cut it by rows
-        return [s for part in (which[:half], which[half:]) for s in self._pack(rows, part)]
+        # One group that fits the budget again: cut it by rows.
+        half = len(which) // 2
+        return self._pack(rows, which[:half]) + self._pack(rows, which[half:])
 
     def _learn(self, error: BaseException, tokens: int, rows: int) -> None:
         """Learn from running out of memory, or raise what was no such thing."""
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise error
         if self.invariant and tokens <= self.budget:
             raise OutOfDeviceMemory(
-                f"score: a forward pass of {self.budget:,} tokens does not fit into the memory of {self.device}.",
-                hint="a smaller --batch-tokens: with --invariant it is not changed on the way, because other shapes give other bits.",
+                f"score: a forward pass of {self.budget:,} tokens does not fit into the memory of"
+                f" {self.device}.",
+                hint="a smaller --batch-tokens: with --invariant it is not changed on the way,"
+                " because other shapes give other bits.",
             ) from error
         if rows == 1:
             raise OutOfDeviceMemory(
-                f"score: one row of {tokens:,} tokens does not fit into the memory of {self.device}.",
+                f"score: one row of {tokens:,} tokens does not fit into the memory of"
+                f" {self.device}.",
                 hint="--max-length with --on-too-long null or truncate, or a smaller --dtype.",
             ) from error
         self.splits += 1
@@ -433,8 +395,9 @@ class Engine:
         self.budget = min(self.budget, self.most)
 
     def _release(self) -> None:
-        """Give back what the failed pass held: to be called when its exception, whose traceback
-        holds the tensors, is gone.
+        """Give back what the failed pass held.
+
+        To be called when its exception is gone, whose traceback holds the tensors.
         """
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -445,16 +408,12 @@ class Engine:
             whole = _STEP if self._alone else -(-self.budget // TILE) * TILE
             length = -(-length // whole) * whole
         elif self.ours == attention.BLOCKMASK:
-            length = (
-                max(2, -(-length // _LANE)) * _LANE
-            )  # one block is a shape of its own for torch.compile
-        cascade = (
-            self.cascades
-            and attention.gathered_keys(stream.segments) > self.keys_per_token * length
-        )
-        plan = StreamPlan(
-            stream, self.device, length, cascade=cascade, uniform=self._compiled
-        ).make(self.ours, self._windows)
+            # One block is a shape of its own for torch.compile.
+            length = max(2, -(-length // attention.BLOCK)) * attention.BLOCK
+        many = attention.gathered_keys(stream.segments) > self.keys_per_token * length
+        cascade = self.cascades and many
+        plan = StreamPlan(stream, self.device, length, cascade=cascade, uniform=self._compiled)
+        plan.make(self.ours, self._windows)
         ids, positions = np.zeros(length, np.int64), np.zeros(length, np.int64)
         ids[: len(stream)], positions[: len(stream)] = stream.ids, stream.positions
         assert self.body is not None
@@ -487,22 +446,24 @@ class Engine:
                     parts.append((which, *self._batch(rows, which)))
                     continue
                 except Exception as error:
-                    if _out_of_memory(error):
+                    if out_of_memory(error):
                         self._learn(error, len(which) * width, len(which))
                     elif len(which) == 1:
                         raise self._broken(int(which[0]), error) from error
-                    else:  # some models take rows together only if they are alike: BART's must have as many end tokens
+                    else:
+                        # Some models take rows together only if they are alike: BART's must have
+                        # as many end tokens.
                         waiting += [which[i : i + 1] for i in range(len(which) - 1, -1, -1)]
                         continue
                 self._release()
                 waiting.append(which)
-        return _gathered(parts, self.head.columns)
+        return gathered(parts, self.head.columns)
 
     def _broken(self, row: int, error: Exception) -> BaseException:
         """The error for a row alone at which the model's own forward fails."""
         if isinstance(error, PrefmillError):
             return error
-        what = f"breaks {type(self.model).__name__}; {probe.told(error)}"
+        what = f"breaks {type(self.model).__name__}; {described(error)}"
         return BadRow("score", what, row=row, reason="model_failed")
 
     def _batch(self, rows: TokenRows, which: Longs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -510,9 +471,8 @@ class Engine:
         count, width = len(which), self._width(int(rows.lengths[which].max()))
         if self.invariant:
             count = self._count(width)
-        ids, mask, types = (
-            np.full((count, width), fill, np.int64) for fill in (self.pad or 0, 0, 0)
-        )
+        ids = np.full((count, width), self.pad or 0, np.int64)
+        mask, types = np.zeros_like(ids), np.zeros_like(ids)
         for i, row in enumerate(which.tolist()):
             n = int(rows.lengths[row])
             ids[i, :n], mask[i, :n] = rows.row(row), 1
@@ -529,52 +489,33 @@ class Engine:
         return values[: len(which)], scale[: len(which)]
 
     def _settle(self, width: int) -> None:
-        """`dynamic` frequencies grow with the longest row seen and go back at one below the
-        original length: others must begin afresh.
+        """Make rotary frequencies begin afresh.
+
+        `dynamic` ones grow with the longest row seen, and go back at one below the original length.
         """
         if self._rope and width >= self._rope:
             self.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device))
 
     def _one_at_a_time(self, rows: TokenRows, which: Longs) -> Values:
-        """The rows `which` one by one under the model's own attention, as plain Transformers gives
-        them.
-        """
-        parts = []
+        """The rows `which` one by one under the model's own attention, as Transformers does."""
+        parts: list[Part] = []
         with attention.using(self.model, self.stock):
             for row in which.tolist():
-                inputs = {
-                    "input_ids": attention.to_device(rows.row(row).astype(np.int64), self.device)[
-                        None
-                    ]
-                }
-                if (types := rows.type_row(row)) is not None:
-                    inputs["token_type_ids"] = attention.to_device(
-                        types.astype(np.int64), self.device
-                    )[None]
+                one = np.asarray([row])
+                ids = rows.row(row).astype(np.int64)
+                inputs = {"input_ids": attention.to_device(ids, self.device)[None]}
+                types = rows.type_row(row)
+                if types is not None:
+                    kinds = attention.to_device(types.astype(np.int64), self.device)
+                    inputs["token_type_ids"] = kinds[None]
                 self._settle(int(rows.lengths[row]))
                 try:
-                    parts.append(
-                        (
-                            np.asarray([row]),
-                            *self.head.of_batch(self, inputs, rows, np.asarray([row]), stock=True),
-                        )
-                    )
+                    parts.append((one, *self.head.of_batch(self, inputs, rows, one, stock=True)))
                 except Exception as error:
-                    if _out_of_memory(error):
+                    if out_of_memory(error):
                         raise
                     raise self._broken(row, error) from error
-        return _gathered(parts, self.head.columns)()
-
-
-@dataclass(frozen=True)
-class Values:
-    """What came out for `rows`: values shape (rows, columns), float64, and the scale of rounding
-    errors, shape (rows,).
-    """
-
-    rows: Longs
-    values: Floats
-    scale: Floats
+        return gathered(parts, self.head.columns)()
 
 
 class Head(Protocol):
@@ -583,15 +524,17 @@ class Head(Protocol):
     columns: int
 
     def body(self, model: Any) -> Any | None:
-        """The part of the model that gives `last_hidden_state`; None if values are not read off
-        token states.
+        """The part of the model that gives `last_hidden_state`.
+
+        None if values are not read off token states.
         """
 
     def of_stream(
         self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values, shape (rows, columns), and scales, shape (rows,), of `stream.rows` from hidden
-        states of shape (tokens, hidden).
+        """Values, shape (rows, columns), and scales, shape (rows,), of `stream.rows`.
+
+        Hidden states have the shape (tokens, hidden).
         """
 
     def of_batch(
@@ -603,45 +546,7 @@ class Head(Protocol):
         *,
         stock: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values and scales of the rows `which`, right-padded in `inputs`; with `stock` by nothing
-        but the model's own forward.
+        """Values and scales of the rows `which`, right-padded in `inputs`.
+
+        With `stock` by nothing but the model's own forward.
         """
-
-
-def _gathered(parts: list[Part], columns: int) -> Callable[[], Values]:
-    """What gives the values of all parts on the host; their copy is begun, and waited for where
-    they are asked for.
-    """
-    if not parts:
-        return lambda: Values(np.zeros(0, np.int64), np.zeros((0, columns)), np.zeros(0))
-    rows = np.concatenate([p[0] for p in parts])
-    on_device = torch.cat(
-        [torch.cat((p[1].reshape(-1, columns), p[2].reshape(-1, 1)), dim=1) for p in parts]
-    ).double()
-    if on_device.device.type == "cuda":
-        host = torch.empty(on_device.shape, dtype=on_device.dtype, pin_memory=True)
-        host.copy_(on_device, non_blocking=True)
-        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrived.record(torch.cuda.current_stream(on_device.device))
-        wait = arrived.synchronize
-    else:
-        host, wait = on_device, lambda: None
-
-    def fetch() -> Values:
-        wait()
-        both = host.numpy()
-        return Values(rows, both[:, :columns], both[:, columns])
-
-    return fetch
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    said = str(error)
-    # A library that finds no room for its workspace says so in words of its own.
-    return (
-        "can't allocate memory" in said
-        or "out of memory" in said.lower()
-        or "_STATUS_ALLOC_FAILED" in said
-    )

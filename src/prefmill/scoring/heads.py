@@ -1,5 +1,4 @@
-"""What is read off a model: one score by a linear head, or the log-probability of the completion by
-the vocabulary's projection.
+"""What is read off a model: a score by a linear head, or the completion's log-probability.
 
 Both read token states of the body at chosen places only, and do the last product in float32: in
 bfloat16 a score of 20 has a step of 0.125, and the best of many candidates would be decided by
@@ -36,11 +35,10 @@ class RewardHead:
 
     label    which of the head's outputs
     pooling  the token: `hf` is the rule of Transformers' heads, the last token that is not the pad
-    token (a trap where pad is also the end
-             of a row: the reward model may have been trained so); `last` is the last token of the
-                 row
+             token (a trap where pad is also the end of a row: the reward model may have been
+             trained so); `last` is the last token of the row
     softmax  the outputs are classes of which one holds: the score is the log-odds of the label,
-    which rank as its probability does
+             which rank as its probability does
     """
 
     columns = 1
@@ -56,10 +54,8 @@ class RewardHead:
         if not isinstance(head, nn.Linear) or base is None or self.label >= head.out_features:
             return None
         used = slice(None) if self.softmax else slice(self.label, self.label + 1)
-        self._weight = (
-            head.weight[used].float(),
-            None if head.bias is None else head.bias[used].float(),
-        )
+        bias = None if head.bias is None else head.bias[used].float()
+        self._weight = (head.weight[used].float(), bias)
         return base
 
     def pooled(self, engine: Engine, rows: TokenRows, which: Longs) -> Longs:
@@ -93,9 +89,8 @@ class RewardHead:
         """Scores of right-padded rows."""
         if engine.body is None or (stock and self.pooling == "hf"):
             logits = by_row(engine.model(**inputs), len(inputs["input_ids"])).float()
-            return self._scores(
-                logits if self.softmax else logits[:, self.label, None]
-            ), logits.abs().amax(dim=1) + 1
+            used = logits if self.softmax else logits[:, self.label, None]
+            return self._scores(used), logits.abs().amax(dim=1) + 1
         hidden = engine.body(**inputs, use_cache=False).last_hidden_state
         where = np.arange(len(which)) * hidden.shape[1] + self.pooled(engine, rows, which)
         return self._of_states(hidden.flatten(0, 1), where, constant=engine.invariant)
@@ -111,13 +106,13 @@ class RewardHead:
             values = functional.linear(hidden.float(), weight, bias).index_select(0, at)
         else:
             values = functional.linear(states, weight, bias)
-        return self._scores(values), torch.stack(
-            [(states * each).norm(dim=1) for each in weight]
-        ).sum(dim=0)
+        norms = torch.stack([(states * each).norm(dim=1) for each in weight])
+        return self._scores(values), norms.sum(dim=0)
 
     def _scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """Scores, shape (rows, 1), from the outputs that decide them: log p - log (1 - p) of the
-        label, or its output itself.
+        """Scores, shape (rows, 1), from the outputs that decide them.
+
+        They are log p - log (1 - p) of the label, or its output itself.
         """
         if not self.softmax:
             return logits
@@ -126,15 +121,16 @@ class RewardHead:
 
 
 def by_row(output: Any, rows: int) -> torch.Tensor:
-    """The logits of a model's output, shape (rows, labels). Raises `BadInput` for an output that is
-    not of rows.
+    """The logits of a model's output, shape (rows, labels).
 
     Models with code of their own also give (rows,), or squeeze what has one row or one label.
+    Raises `BadInput` for an output that is not of rows.
     """
     logits = getattr(output, "logits", None)
     if not isinstance(logits, torch.Tensor):
         raise BadInput(
-            f"score: the model gives no logits; got {type(output).__name__}, expected one score for a row."
+            f"score: the model gives no logits; got {type(output).__name__},"
+            " expected one score for a row."
         )
     if logits.ndim == 0 and rows == 1:
         return logits.reshape(1, 1)
@@ -144,8 +140,10 @@ def by_row(output: Any, rows: int) -> torch.Tensor:
         return logits[None]
     if logits.ndim != 2 or len(logits) != rows:
         raise BadInput(
-            f"score: the model's logits are not of rows; got the shape {tuple(logits.shape)} for {rows} rows, expected one score a row.",
-            hint="a model that scores every token (a process reward model) has no one score for a row.",
+            f"score: the model's logits are not of rows; got the shape {tuple(logits.shape)} for"
+            f" {rows} rows, expected one score a row.",
+            hint="a model that scores every token (a process reward model) has no one score for a"
+            " row.",
         )
     return logits
 
@@ -154,8 +152,9 @@ _ODD = 7  #: tokens of the row by which outputs are counted, so that one score a
 
 
 def outputs_of(model: Any) -> int:
-    """How many scores a model gives for a row: what its configuration says, but for code of its
-    own, which is asked.
+    """How many scores a model gives for a row.
+
+    Its configuration says so; a model with code of its own is asked.
     """
     if is_stock(model):
         return int(model.config.num_labels)
@@ -164,25 +163,22 @@ def outputs_of(model: Any) -> int:
         logits = by_row(model(input_ids=ids), 1)
     if logits.shape[1] == _ODD and getattr(model.config, "num_labels", None) != _ODD:
         raise BadInput(
-            f"score: the model's logits are of tokens; got {_ODD} for a row of {_ODD} tokens, expected one score a row."
+            f"score: the model's logits are of tokens; got {_ODD} for a row of {_ODD} tokens,"
+            " expected one score a row."
         )
     return int(logits.shape[1])
 
 
 def head_in_float32(model: nn.Module, outputs: int) -> None:
-    """Compute the last linear layer with so many outputs in float32, where the model is in half
-    precision: also in its own forward.
-    """
+    """Compute the last linear layer with so many outputs in float32, in its own forward too."""
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == outputs]
     if layers and layers[-1].weight.dtype != torch.float32:
-        layers[-1].float().register_forward_pre_hook(
-            lambda _, inputs: (inputs[0].float(), *inputs[1:])
-        )
+        layer = layers[-1].float()
+        layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
 
 
 class LogProbHead:
-    """Sum and per-token mean of the log-probability of the completion's tokens: columns (sum,
-    mean).
+    """Sum and per-token mean of the log-probability of the completion's tokens.
 
     The first completion token is predicted by the last state of the prompt, which is why it may
     stand in the shared prefix. An empty completion has the sum 0 and the mean 0.
@@ -201,13 +197,8 @@ class LogProbHead:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities of the stream's rows; states shape (tokens, hidden)."""
         slots, tokens, counts = _predicted(rows, stream.rows)
-        return self._summed(
-            engine,
-            hidden,
-            stream.locate(slots, tokens - 1),
-            _targets(rows, stream.rows, slots, tokens),
-            counts,
-        )
+        targets = _targets(rows, stream.rows, slots, tokens)
+        return self._summed(engine, hidden, stream.locate(slots, tokens - 1), targets, counts)
 
     def of_batch(
         self,
@@ -225,14 +216,11 @@ class LogProbHead:
             logits = engine.model(**inputs).logits
             where = to_device(slots * logits.shape[1] + tokens - 1, logits.device)
             picked = logits.flatten(0, 1).index_select(0, where).float()
-            found = picked.gather(1, to_device(targets, logits.device)[:, None])[
-                :, 0
-            ] - picked.logsumexp(1)
-            return _sums(found, counts)
+            chosen = picked.gather(1, to_device(targets, logits.device)[:, None])[:, 0]
+            return _sums(chosen - picked.logsumexp(1), counts)
         hidden = engine.body(**inputs, use_cache=False).last_hidden_state
-        return self._summed(
-            engine, hidden.flatten(0, 1), slots * hidden.shape[1] + tokens - 1, targets, counts
-        )
+        where = slots * hidden.shape[1] + tokens - 1
+        return self._summed(engine, hidden.flatten(0, 1), where, targets, counts)
 
     def _summed(
         self, engine: Engine, hidden: torch.Tensor, where: Longs, targets: Longs, counts: Longs
@@ -241,11 +229,12 @@ class LogProbHead:
         device = hidden.device
         places, inverse = np.unique(where, return_inverse=True)
         order = np.argsort(inverse, kind="stable")
-        found = torch.empty(len(where), dtype=torch.float32, device=device)
+        logprobs = torch.empty(len(where), dtype=torch.float32, device=device)
         project = _Projection(engine.model)
         step = max(16, _CHUNK_LOGITS.get(device.type, _CHUNK_LOGITS["cpu"]) // project.vocabulary)
         step = min(step, _CHUNK_ROWS.get(device.type, step))
-        if engine.invariant:  # every product has the same shape, whatever number of places there is
+        # Every product then has the same shape, whatever number of places there is.
+        if engine.invariant:
             step = min(step - step % TILE, -(-engine.budget // TILE) * TILE)
         bounds = np.searchsorted(inverse[order], np.arange(0, len(places) + step, step)).tolist()
         # All that the chunks need goes to the device at once: a copy within the loop would wait for
@@ -259,23 +248,21 @@ class LogProbHead:
                 states = functional.pad(states, (0, 0, 0, step - len(states)))
             logits = project(states)
             mine = slice(bounds[number], bounds[number + 1])
-            found[slots[mine]] = logits[rows[mine], wanted[mine]] - logits.logsumexp(1)[rows[mine]]
-        return _sums(found, counts)
+            of_token = rows[mine]
+            logprobs[slots[mine]] = logits[of_token, wanted[mine]] - logits.logsumexp(1)[of_token]
+        return _sums(logprobs, counts)
 
 
 class _Projection:
-    """States to logits in float32, with what some models do to them after: soft-capping,
-    scaling.
-    """
+    """States to logits in float32, soft-capped and scaled as some models want."""
 
     def __init__(self, model: Any) -> None:
         layer, config = model.get_output_embeddings(), model.config.get_text_config()
         self.weight, self.bias = layer.weight, layer.bias
         self.vocabulary = int(self.weight.shape[0])
         self.softcap = getattr(config, "final_logit_softcapping", None)
-        self.factor = (getattr(config, "logit_scale", None) or 1.0) / (
-            getattr(config, "logits_scaling", None) or 1.0
-        )
+        times = getattr(config, "logit_scale", None) or 1.0
+        self.factor = times / (getattr(config, "logits_scaling", None) or 1.0)
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         if states.device.type == "cuda" and states.dtype != torch.float32:
@@ -286,14 +273,16 @@ class _Projection:
         if self.bias is not None:
             logits = logits + self.bias.float()
         logits = logits * self.factor
-        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+        if self.softcap is None:
+            return logits
+        return torch.tanh(logits / self.softcap) * self.softcap
 
 
 def _predicted(rows: TokenRows, which: Longs) -> tuple[Longs, Longs, Longs]:
-    """Every completion token of the rows `which`: its slot in `which`, its place in the row, and
-    how many each row has.
+    """Every completion token of the rows `which`.
 
-    The first token of a row is predicted by nothing and never counts, as in Transformers' loss.
+    That is its slot in `which`, its place in the row, and how many each row has. The first token of
+    a row is predicted by nothing and never counts, as in Transformers' loss.
     """
     starts = np.maximum(rows.starts[which].astype(np.int64), 1)
     counts = np.maximum(rows.lengths[which] - starts, 0)
@@ -307,20 +296,17 @@ def _targets(rows: TokenRows, which: Longs, slots: Longs, tokens: Longs) -> Long
     return np.asarray(rows.ids[rows.offsets[which][slots] + tokens], np.int64)
 
 
-def _sums(found: torch.Tensor, counts: Longs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum and mean of each row's log-probabilities, in float64; each row's sum is of its own tokens
-    only, in their order.
+def _sums(logprobs: torch.Tensor, counts: Longs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum and mean of each row's log-probabilities, in float64.
+
+    Each row's sum is of its own tokens only, in their order.
     """
-    lengths = to_device(counts, found.device)
-    exact = found.double()
-    sums = (
-        torch.segment_reduce(exact, "sum", lengths=lengths, unsafe=True)
-        if len(exact)
-        else exact.new_zeros(len(counts))
-    )
-    norm = (
-        torch.segment_reduce(exact.square(), "sum", lengths=lengths, unsafe=True).sqrt()
-        if len(exact)
-        else sums
-    )
-    return torch.stack((sums, sums / lengths.clamp(min=1)), dim=1), norm + 1
+    lengths = to_device(counts, logprobs.device)
+    exact = logprobs.double()
+    if len(exact):
+        sums = torch.segment_reduce(exact, "sum", lengths=lengths, unsafe=True)
+        squares = torch.segment_reduce(exact.square(), "sum", lengths=lengths, unsafe=True)
+        norms = squares.sqrt()
+    else:
+        sums = norms = exact.new_zeros(len(counts))
+    return torch.stack((sums, sums / lengths.clamp(min=1)), dim=1), norms + 1

@@ -1,10 +1,9 @@
-"""Packing: token rows into flat streams without padding, in which a prompt stands once for all its
-completions.
+"""Packing: token rows into flat streams without padding, in which a prompt stands once.
 
-    prompt ─┬─ completion 1          one stream:   prompt · completion 1 · completion 2 · completion
-    3 · next prompt ...
-            ├─ completion 2          positions:    0..P-1 · P..          · P..          · P..
-              · 0.. └─ completion 3          each segment sees itself, causally, and its prompt
+    prompt ─┬─ completion 1    one stream: prompt · completion 1 · completion 2 · next prompt ...
+            └─ completion 2    positions:  0..P-1 · P..          · P..          · 0..
+
+Each segment sees itself, causally, and its prompt.
 
 What is shared is the longest common prefix of the *token rows* of a group, so that the ids of a row
 are the same whether or not it shares. Pure numpy.
@@ -27,8 +26,8 @@ LEAST_RATIO = 1.05
 # tenth.
 OWN_TOKENS = 10
 # Keys that attention may copy for each token of the budget. A key of 8 heads of 128 is 8 kB moved,
-# which takes about 0.4 % of the time of a
-# token's matrix products in an 8B layer (arithmetic: 3.3 TB/s, 700 TFLOP/s).
+# which takes about 0.4 % of the time of a token's matrix products in an 8B layer (arithmetic: 3.3
+# TB/s, 700 TFLOP/s).
 GATHERED_KEYS = 8
 
 
@@ -39,8 +38,7 @@ class Stream:
     ids        shape (tokens,), int32
     positions  shape (tokens,), int32: place in the row, as the row alone would count
     segments   shape (segments, 4), int32: start, end, and start and end of the prefix that it sees
-    (equal: none). They cover the stream in
-               order.
+               (equal: none). They cover the stream in order.
     rows       shape (rows,), int64: which token rows are scored here
     own        shape (rows,), int32: the segment of each row's own tokens
     """
@@ -63,9 +61,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class _Unit:
-    """Rows that share a prefix of `shared` tokens (or one row that shares nothing), and the tokens
-    they cost.
-    """
+    """Rows that share a prefix of `shared` tokens, or one that shares nothing, and their cost."""
 
     rows: tuple[int, ...]
     shared: int
@@ -77,14 +73,12 @@ class Room:
     """What a stream may hold.
 
     tokens    of the whole stream. One prompt with its completions may take more, so that it need
-    not be repeated: up to `OWN_TOKENS` times
-              the prompt, unless `fixed`
+              not be repeated: up to `OWN_TOKENS` times the prompt, unless `fixed`
     most      tokens that memory is known not to hold; None: it has not run out
     gathers   the most keys of its prefix that attention copies for each segment (0: it copies
-    none); of all keys copied, `GATHERED_KEYS`
-              for each token may be in a stream
+              none); of all keys copied, `GATHERED_KEYS` for each token may be in a stream
     fixed     the split of a row depends on that row alone: the prefix is always its prompt
-    (`starts`), whatever its neighbours are
+              (`starts`), whatever its neighbours are
     """
 
     tokens: int
@@ -93,9 +87,7 @@ class Room:
     fixed: bool = False
 
     def takes(self, shared: int, own: int, rows: int, more: int) -> bool:
-        """Whether a prefix of `shared` tokens with `rows` rows of `own` tokens in all may get one
-        more row, of `more` tokens.
-        """
+        """Whether `rows` rows of `own` tokens in all, after a prefix, may get one of `more`."""
         tokens = shared + own + more
         if self.most is not None and tokens > self.most:
             return False
@@ -122,26 +114,26 @@ def pack(
     fixed: bool = False,
     least_ratio: float = LEAST_RATIO,
 ) -> list[Stream]:
-    """Streams within `budget` (tokens, or what a `Room` allows) that hold the rows `which`; a
-    longer row has a stream of its own.
+    """Streams within `budget` (tokens, or what a `Room` allows) that hold the rows `which`.
 
-    `fixed` is that of `Room`. The streams depend on the rows alone. Cost: O(tokens) and a sort.
+    A longer row has a stream of its own. `fixed` is that of `Room`. The streams depend on the rows
+    alone. Cost: O(tokens) and a sort.
 
-    >>> [len(s) for s in pack(TokenRows.of([[1, 2, 3, 4], [1, 2, 3, 5, 6], [9]], [0, 0, 1]), np.arange(3), budget=6)]
+    >>> rows = TokenRows.of([[1, 2, 3, 4], [1, 2, 3, 5, 6], [9]], [0, 0, 1])
+    >>> [len(stream) for stream in pack(rows, np.arange(3), budget=6)]
     [6, 1]
     """
     room = budget if isinstance(budget, Room) else Room(budget, fixed=fixed)
-    units = [
-        part
-        for unit in _units(rows, which, share, room.fixed, least_ratio)
-        for part in _within(rows, unit, room)
-    ]
-    return [_stream(rows, bin_) for bin_ in _bins(units, room.tokens)]
+    units: list[_Unit] = []
+    for unit in _units(rows, which, share, room.fixed, least_ratio):
+        units += _within(rows, unit, room)
+    return [_stream(rows, units_of_stream) for units_of_stream in _bins(units, room.tokens)]
 
 
 def batches(lengths: Longs, budget: int, *, alike: Longs | None = None) -> list[Longs]:
-    """Places for padded batches: sorted by length, `rows * longest <= budget`, and never two
-    different numbers of `alike` together.
+    """Places for padded batches: sorted by length, and `rows * longest <= budget`.
+
+    No batch has two different numbers of `alike`.
 
     >>> batches(np.array([3, 1, 3, 1]), budget=6)
     [array([1, 3]), array([0, 2])]
@@ -179,8 +171,7 @@ def _units(
         alone = int(lengths[members].sum())
         cost = shared + alone - shared * len(members)
         if fixed:
-            # Rows that begin alike must be alike: equal prompts give equal ids, but who calls may
-            # group as he likes.
+            # Equal prompts give equal ids, but the caller may group others too.
             for same in _alike(rows, members, shared):
                 yield _Unit(tuple(same), shared, shared + int((lengths[same] - shared).sum()))
         elif len(members) > 1 and alone >= least_ratio * cost:
