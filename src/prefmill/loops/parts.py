@@ -9,7 +9,7 @@ from typing import Any
 
 from prefmill.loops.keys import policy_sampler, scorer_from
 from prefmill.loops.recipe import Recipe
-from prefmill.models.loading import content_hash
+from prefmill.models.folders import content_hash
 from prefmill.sampling.samplers import as_sampler
 from prefmill.scoring import ImplicitReward
 from prefmill.scoring.scorers import as_scorer

@@ -75,7 +75,7 @@ class _Completed:
 
     def __getattr__(self, name: str) -> Any:
         own, contract = self._own, self._contract
-        value = getattr(own, name, self)
+        value: Any = getattr(own, name, self)
         if value is not self:
             if name in _CHANGES:
                 return lambda *values: _Completed(value(*values), contract)

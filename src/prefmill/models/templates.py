@@ -1,7 +1,6 @@
-"""Chat templates: rendered as Transformers renders them, on a date that is fixed, and never for
-ever.
+"""Chat templates: rendered as Transformers does, on a fixed date, and in bounded time.
 
-A template comes with a model folder, so it is not trusted: Transformers' sandbox lets it reach
+A template comes with a model folder, so it is not trusted. Transformers' sandbox lets it reach
 nothing, but lets it loop and compute as long as it likes. Here a conversation has `SECONDS`, and
 numbers and texts cannot be multiplied beyond bounds.
 """
@@ -56,15 +55,15 @@ class ChatTemplate:
 
         self.tokenizer, self.where = tokenizer, where
         self.source: str = source if source is not None else tokenizer.get_chat_template()
-        self.own_code = (
-            type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template
-        )
+        stock = PreTrainedTokenizerBase.apply_chat_template
+        self.own_code = type(tokenizer).apply_chat_template is not stock
         self.date = date or today()
         self._compiled: Any = None
         self._takes_parts: bool | None = None
         if self.prints_date and self.own_code:
             raise BadArgument(
-                "score: the tokenizer renders its template by code of its own, with the date of the day; expected one that can be fixed.",
+                "score: the tokenizer renders its template by code of its own, with the date of the"
+                " day; expected one that can be fixed.",
                 hint="--template FILE with a Jinja template that prints no date.",
             )
 
@@ -80,18 +79,18 @@ class ChatTemplate:
 
     @property
     def takes_parts(self) -> bool:
-        """Whether a content that is a list of parts is written as their texts, and not as Python
-        would print the list.
+        """Whether a content that is a list of parts is written as their texts.
+
+        Else it is written as Python would print the list.
         """
         if self._takes_parts is None:
-            part: list[Message] = [
-                {"role": "user", "content": [{"type": "text", "text": "prefmill"}]}
-            ]
+            parts = [{"type": "text", "text": "prefmill"}]
             try:
-                (text,) = self.render([part])
+                (text,) = self.render([[{"role": "user", "content": parts}]])
             except BadRow:
                 text = ""
-            self._takes_parts = "prefmill" in text and "'text'" not in text and '"text"' not in text
+            is_list = "'text'" in text or '"text"' in text
+            self._takes_parts = "prefmill" in text and not is_list
         return self._takes_parts
 
     def render(
@@ -112,9 +111,8 @@ class ChatTemplate:
             for row, talk in enumerate(talks):
                 try:
                     texts.append(self._one(talk, open_end, cut_off or (open_end and is_open(talk))))
-                except (
-                    Exception
-                ) as error:  # whatever a template raises is about the data it was given
+                # Whatever a template raises is about the data it was given.
+                except Exception as error:
                     what = f"is refused by the chat template; {type(error).__name__}: {error}."
                     bad.append(BadRow("score", what, row=row, reason="template_failed"))
                     texts.append("")
@@ -148,8 +146,11 @@ class ChatTemplate:
 
 
 def _with_reasoning(message: Message) -> Message:
-    found = next((message[name] for name in _REASONING if message.get(name) is not None), None)
-    return message if found is None else {"thinking": found, **message, "reasoning_content": found}
+    names = (name for name in _REASONING if message.get(name) is not None)
+    name = next(names, None)
+    if name is None:
+        return message
+    return {"thinking": message[name], **message, "reasoning_content": message[name]}
 
 
 def _tagged(content: Any) -> Any:
@@ -160,8 +161,9 @@ def _tagged(content: Any) -> Any:
 
 
 def _cut_at_tag(text: str) -> str:
-    """The text up to the tag; without the space before it where the template trims what a message
-    says.
+    """The text up to the tag.
+
+    Where the template trims what a message says, the space before it goes too.
     """
     place = text.rfind(_TAG.strip())
     if place < 0:
@@ -179,13 +181,12 @@ def _bounded(work: Callable[[], None], done: Callable[[], int], where: str) -> N
         before = done()
         thread.join(SECONDS)
         if thread.is_alive() and done() == before:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Stop)
-            )
+            name = ctypes.c_ulong(thread.ident or 0)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(name, ctypes.py_object(_Stop))
             thread.join(SECONDS)
             raise BadInput(
-                f"{where}: the chat template does not end;"
-                f" got {SECONDS:g} seconds for one conversation, expected milliseconds.",
+                f"score: the chat template does not end; got {SECONDS:g} seconds for one"
+                " conversation, expected milliseconds.",
                 hint="--template FILE names another template.",
             )
 
@@ -210,19 +211,16 @@ def _theirs() -> Any:
 
 def _environment(date: datetime.date) -> Any:
     """Transformers' environment on one day, in which no single step can take for ever."""
-    found = _theirs().overlay()
+    ours = _theirs().overlay()
     day = datetime.datetime.combine(date, datetime.time())
     # `lipsum` and `random` draw: a row would have another text every time.
-    known = {name: value for name, value in found.globals.items() if name != "lipsum"}
-    found.globals = {**known, "strftime_now": day.strftime}
-    found.filters = {
-        **found.filters,
-        "round": _rounder(found.filters["round"]),
-        "random": _no_chance,
-    }
-    found.intercepted_binops = frozenset({"*", "**"})
-    found.call_binop = _product
-    return found
+    known = {name: value for name, value in ours.globals.items() if name != "lipsum"}
+    ours.globals = {**known, "strftime_now": day.strftime}
+    rounded = _rounder(ours.filters["round"])
+    ours.filters = {**ours.filters, "round": rounded, "random": _no_chance}
+    ours.intercepted_binops = frozenset({"*", "**"})
+    ours.call_binop = _product
+    return ours
 
 
 def _no_chance(value: Any) -> Any:
@@ -239,9 +237,7 @@ def _rounder(inner: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _product(context: Any, operator: str, left: Any, right: Any) -> Any:
-    """`*` and `**`, which can make a number or a text of any size in one step that nothing
-    interrupts.
-    """
+    """`*` and `**`: a single step, which nothing interrupts, could make a text of any size."""
     numbers = isinstance(left, int | float) and isinstance(right, int | float)
     if operator == "**":
         if not numbers or abs(right) > _BITS or _bits(left) * abs(right) > _BITS:

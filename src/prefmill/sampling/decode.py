@@ -1,14 +1,15 @@
-"""Decoding K answers of many prompts: a prompt runs once, prompts of similar length run together,
-rows that are done leave the batch.
+"""Decoding K answers of many prompts.
 
+A prompt runs once, prompts of similar length run together, and rows that are done leave the batch.
 How much of that a model bears is measured when it is loaded (`Decoder`), not read from a list of
 names:
 
-    together  left-padded prompts side by side, each run once for its answers      any cache whose
-    rows can be picked apart     one prompt at a time, run once for its answers
-     where padding changes numbers unshared  one prompt at a time, run for every answer, rows stay
-     to the end      where rows of the cache cannot be picked
-    alone     one answer at a time                                                 all else
+    together  left-padded prompts side by side, each run once for its answers: any cache whose rows
+              can be picked
+    apart     one prompt at a time, run once for its answers: where padding changes numbers
+    unshared  one prompt at a time, run for every answer, rows stay to the end: where rows of the
+              cache cannot be picked
+    alone     one answer at a time: all else
 """
 
 from __future__ import annotations
@@ -26,21 +27,30 @@ from prefmill.models import probe
 from prefmill.sampling.draws import pick, uniforms
 
 # Tokens of one batch, rows times their longest possible length. On a CPU measured (SmolLM2-135M,
-# one core): 70 tokens a second with 1,024,
-# 94 with 2,048, 124 with 4,096, 130 with 8,192. On CUDA assumed: 17 GB of keys and values for an 8B
-# model in bfloat16.
+# one core): 70 tokens a second with 1,024, 94 with 2,048, 124 with 4,096, 130 with 8,192. On CUDA
+# assumed: 17 GB of keys and values for an 8B model in bfloat16.
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131072}
 WAYS = ("together", "apart", "unshared", "alone")
 # How far logits of the probe may be from those of the row alone, relative to the largest: rounding
 # of that dtype.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 # Rows leave when so much of the batch is done: to pick rows of the cache costs about what one step
-# copies. Measured (SmolLM2-135M, 48
-# answers of 2 to 96 tokens, one core, tokens a CPU second): 95 with an eighth, 90 with every row,
-# 74 with half, 49 if they never leave.
+# copies. Measured (SmolLM2-135M, 48 answers of 2 to 96 tokens, one core, tokens a CPU second): 95
+# with an eighth, 90 with every row, 74 with half, 49 if they never leave.
 _DONE_SHARE = 0.125
 
-Stops = Callable[[list[int]], bool]  #: whether the text of these tokens holds a stop string
+# What a model's cache may raise that cannot do what a way needs.
+_UNFIT = (
+    AttributeError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    IndexError,
+)
+
+#: whether the text of these tokens holds a stop string
+Stops = Callable[[list[int]], bool]
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What was drawn for a row: `ended` by an end token (which is the last of `tokens`) or a stop
-    string, else by the limit.
+    """What was drawn for a row.
+
+    It `ended` by an end token (which is the last of `tokens`) or a stop string, else by the limit.
     """
 
     tokens: list[int]
@@ -81,9 +92,8 @@ class Decoder:
     most: int = 256
     budget: int | None = None
     way: str = field(default="alone", init=False)
-    splits: int = field(
-        default=0, init=False
-    )  #: batches that did not fit into memory and were split
+    #: batches that did not fit into memory and were split
+    splits: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.budget = self.budget or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
@@ -95,12 +105,12 @@ class Decoder:
         with torch.inference_mode():
             self.way = self._probe()
 
-    # -- what the model bears
-    # -----------------------------------------------------------------------------------------------------------
+    # What the model bears
 
     def _probe(self) -> str:
-        """The first way whose logits are those of a row alone: for prompts of two lengths with
-        several answers, some of which end early.
+        """The first way whose logits are those of a row alone.
+
+        It is tried with prompts of two lengths with several answers, some of which end early.
         """
         rng = np.random.default_rng(0)
         size = int(self.model.config.get_text_config().vocab_size)
@@ -108,64 +118,54 @@ class Decoder:
         long, short = (tuple(rng.integers(low, size, n).tolist()) for n in (11, 4))
         forced = rng.integers(low, size, (4, 5))
         heads = [long, long, short, short]
+        single = []
         with probe.running(self.model):
-            single = [
-                self._forced([head], forced[i : i + 1], "alone")[0] for i, head in enumerate(heads)
-            ]
+            for i, head in enumerate(heads):
+                single += self._forced([head], forced[i : i + 1], "alone")
         ways = WAYS[1:] if self._rope else WAYS
         for way in ways[:-1]:
-            groups = [[0, 1, 2, 3]] if way == "together" else [[0, 1], [2, 3]]
+            step = len(heads) if way == "together" else 2
+            logits = []
             try:
-                found = {
-                    i: logits
-                    for g in groups
-                    for i, logits in zip(
-                        g, self._forced([heads[i] for i in g], forced[g], way), strict=True
-                    )
-                }
-            except (
-                AttributeError,
-                NotImplementedError,
-                TypeError,
-                ValueError,
-                RuntimeError,
-                IndexError,
-            ):
+                for i in range(0, len(heads), step):
+                    logits += self._forced(heads[i : i + step], forced[i : i + step], way)
+            except _UNFIT:
                 continue
-            if all(self._near(found[i], single[i]) for i in range(4)):
+            if all(self._near(*pair) for pair in zip(logits, single, strict=True)):
                 return way
         return "alone"
 
     def _forced(self, heads: list[tuple[int, ...]], forced: Any, way: str) -> list[list[Any]]:
-        """The logits of every step when the tokens are given, by row; every second row ends at half
-        time where rows may leave.
+        """The logits of every step when the tokens are given, by row.
+
+        Where rows may leave, every second one ends at half time.
         """
         batch = _Batch(self, heads, way, forced.shape[1])
-        found: list[list[Any]] = [[] for _ in heads]
+        logits: list[list[Any]] = [[] for _ in heads]
         for step in range(forced.shape[1]):
             for place, row in enumerate(batch.rows):
-                found[row].append(batch.logits[place].float())
+                logits[row].append(batch.logits[place].float())
             if step == 2 and way in ("together", "apart") and len(heads) > 1:
                 batch.keep(torch.arange(1, len(batch.rows), 2, device=self.device))
             batch.step(torch.as_tensor(forced[batch.rows, step], device=self.device))
-        return found
+        return logits
 
-    def _near(self, found: list[Any], single: list[Any]) -> bool:
+    def _near(self, logits: list[Any], single: list[Any]) -> bool:
         tolerance = _TOLERANCE.get(self.model.dtype, 1e-4)
-        for a, b in zip(found, single, strict=False):  # a row that left has fewer
+        for a, b in zip(logits, single, strict=False):  # a row that left has fewer
             scale = float(b[b.isfinite()].abs().max())
             if not torch.allclose(a, b, rtol=0, atol=tolerance * max(scale, 1e-6)):
                 return False
         return True
 
-    # -- decoding
-    # -----------------------------------------------------------------------------------------------------------------------
+    # Decoding
 
     def decode(self, rows: Sequence[Row], stops: Stops | None = None) -> list[Decoded]:
-        """Every row's answer, in their order; what is decoded beside what changes the rounding of
-        logits and nothing else.
+        """Every row's answer, in their order.
+
+        What is decoded together changes the rounding of logits and nothing else.
         """
-        found: list[Decoded | None] = [None] * len(rows)
+        answers: dict[int, Decoded] = {}
         with torch.inference_mode():
             for wave in self.waves(rows):
                 try:
@@ -173,14 +173,13 @@ class Decoder:
                 except BadRow as error:
                     refuse([bad.at(wave[bad.row]) for bad in error.found])
                     raise
-                for number, each in zip(wave, done, strict=True):
-                    found[number] = each
-        assert None not in found
-        return found  # type: ignore[return-value]
+                answers |= zip(wave, done, strict=True)
+        return [answers[i] for i in range(len(rows))]
 
     def waves(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Which rows run together: by length of their prompts, equal prompts side by side, under
-        the budget of tokens.
+        """Which rows run together, under the budget of tokens.
+
+        They stand by length of their prompts, equal prompts side by side.
         """
         assert self.budget is not None
         order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), rows[i].ids))
@@ -188,12 +187,9 @@ class Decoder:
         for i in order:
             ids = rows[i].ids
             wave = waves[-1] if waves else []
-            fits = (
-                wave
-                and self.way != "alone"
-                and (len(wave) + 1) * (len(ids) + self.most) <= self.budget
-            )
-            if fits and (self.way == "together" or rows[wave[0]].ids == ids):
+            fits = (len(wave) + 1) * (len(ids) + self.most) <= self.budget
+            shares = bool(wave) and self.way != "alone"
+            if fits and shares and (self.way == "together" or rows[wave[0]].ids == ids):
                 wave.append(i)
             else:
                 waves.append([i])
@@ -207,7 +203,8 @@ class Decoder:
             if len(rows) == 1:
                 tokens = len(rows[0].ids) + self.most
                 raise OutOfDeviceMemory(
-                    f"sample: one answer alone does not fit into the memory of {self.device}; got {tokens:,} tokens.",
+                    f"sample: one answer alone does not fit into the memory of {self.device};"
+                    f" got {tokens:,} tokens.",
                     hint="a smaller --max-new-tokens, or --dtype bfloat16.",
                 ) from error
         torch.cuda.empty_cache()
@@ -223,53 +220,66 @@ class Decoder:
             raise
 
     def _wave(self, rows: list[Row], stops: Stops | None) -> list[Decoded]:
-        count = len(rows)
-        if (
-            self._rope
-        ):  # its frequencies stay stretched from the row before, until a short one comes
+        # Its frequencies stay stretched from the row before, until a short one comes.
+        if self._rope:
             self.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device))
-        draws = torch.from_numpy(np.stack([uniforms(row.seed, self.most) for row in rows])).to(
-            self.device
-        )
-        temperatures = torch.tensor(
-            [row.temperature for row in rows], dtype=torch.float32, device=self.device
-        )
-        tokens: list[list[int]] = [[] for _ in rows]
-        sums, ended, alive = np.zeros(count), np.zeros(count, bool), np.ones(count, bool)
+        device = self.device
+        draws = torch.from_numpy(np.stack([uniforms(row.seed, self.most) for row in rows]))
+        draws = draws.to(device)
+        temperatures = torch.tensor([row.temperature for row in rows], dtype=torch.float32)
+        temperatures = temperatures.to(device)
+        answers = [_Answer() for _ in rows]
         batch = _Batch(self, [row.ids for row in rows], self.way, self.most)
         for step in range(self.most):
-            here = torch.as_tensor(batch.rows, device=self.device)
+            here = torch.as_tensor(batch.rows, device=device)
             drawn, logprobs = pick(batch.logits, temperatures[here], draws[here, step], self.top_p)
-            if not bool(logprobs.isfinite().all()):
-                what = "got no finite probabilities from the model; NaN or infinity is among its logits."
-                hint = "in half precision this is an overflow: --dtype float32 or bfloat16; else the weights are broken."
-                places = [
-                    place for place, fine in enumerate(logprobs.isfinite().tolist()) if not fine
-                ]
-                bad = [batch.rows[place] for place in places if alive[batch.rows[place]]]
-                refuse(
-                    [BadRow("sample", what, row=row, reason="not_finite", hint=hint) for row in bad]
-                )
+            _refuse_strange(batch, answers, logprobs)
             ends = torch.isin(drawn, self._ends).tolist()
-            for row, token, logprob, end in zip(
-                batch.rows, drawn.tolist(), logprobs.tolist(), ends, strict=True
-            ):
-                if not alive[row]:
-                    continue
-                tokens[row].append(token)
-                sums[row] += logprob
-                if end or (stops is not None and stops(tokens[row])):
-                    ended[row], alive[row] = True, False
-            living = [place for place, row in enumerate(batch.rows) if alive[row]]
+            told = zip(batch.rows, drawn.tolist(), logprobs.tolist(), ends, strict=True)
+            for row, token, logprob, end in told:
+                answers[row].add(token, logprob, end, stops)
+            living = [place for place, row in enumerate(batch.rows) if not answers[row].ended]
             if not living or step + 1 == self.most:
                 break
             done = len(batch.rows) - len(living)
-            if self.way in ("together", "apart") and done and done >= _DONE_SHARE * len(batch.rows):
-                which = torch.tensor(living, device=self.device)
+            if self.way in ("together", "apart") and done >= max(1, _DONE_SHARE * len(batch.rows)):
+                which = torch.tensor(living, device=device)
                 batch.keep(which)
                 drawn = drawn[which]
             batch.step(drawn)
-        return [Decoded(tokens[i], float(sums[i]), bool(ended[i])) for i in range(count)]
+        return [Decoded(each.tokens, each.logprob, each.ended) for each in answers]
+
+
+@dataclass
+class _Answer:
+    """An answer in work."""
+
+    tokens: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+    ended: bool = False
+
+    def add(self, token: int, logprob: float, end: bool, stops: Stops | None) -> None:
+        """The next token, unless the answer has ended and its row is still there."""
+        if self.ended:
+            return
+        self.tokens.append(token)
+        self.logprob += logprob
+        self.ended = end or (stops is not None and stops(self.tokens))
+
+
+def _refuse_strange(batch: _Batch, answers: Sequence[_Answer], logprobs: Any) -> None:
+    """Raise `BadRow` for answers whose next token has no finite probability."""
+    finite = logprobs.isfinite()
+    if bool(finite.all()):
+        return
+    what = "got no finite probabilities from the model; NaN or infinity is among its logits."
+    hint = (
+        "in half precision this is an overflow: --dtype float32 or bfloat16;"
+        " else the weights are broken."
+    )
+    strange = [row for row, fine in zip(batch.rows, finite.tolist(), strict=True) if not fine]
+    bad = [row for row in strange if not answers[row].ended]
+    refuse([BadRow("sample", what, row=row, reason="not_finite", hint=hint) for row in bad])
 
 
 class _Batch:
@@ -294,9 +304,8 @@ class _Batch:
             ids[row, self.width - len(head) :] = torch.tensor(head)
             mask[row, self.width - len(head) :] = 1
         ids, self.mask = ids.to(device), mask.to(device)
-        self.places = torch.tensor(
-            [len(head) for head in distinct], device=device
-        )  # of the next token
+        #: of the next token
+        self.places = torch.tensor([len(head) for head in distinct], device=device)
         self.cache: Any = None
         self._forward(ids, (torch.cumsum(self.mask[:, : self.width], dim=1) - 1).clamp(min=0))
         if shared and len(distinct) < len(heads):
@@ -305,7 +314,7 @@ class _Batch:
 
     def _forward(self, ids: Any, places: Any) -> None:
         more = {"position_ids": places} if self.decoder._places else {}
-        found = self.decoder.model(
+        output = self.decoder.model(
             input_ids=ids,
             attention_mask=self.mask[:, : self.width],
             past_key_values=self.cache,
@@ -313,15 +322,12 @@ class _Batch:
             **more,
             **self.decoder._last,
         )
-        self.cache, self.logits = found.past_key_values, found.logits[:, -1]
+        self.cache, self.logits = output.past_key_values, output.logits[:, -1]
 
     def _pick(self, which: Any) -> None:
         self.cache.reorder_cache(which)  # index_select: rows may be repeated, or left out
-        self.mask, self.places, self.logits = (
-            self.mask[which],
-            self.places[which],
-            self.logits[which],
-        )
+        self.mask, self.places = self.mask[which], self.places[which]
+        self.logits = self.logits[which]
 
     def keep(self, which: Any) -> None:
         """Go on with the rows at the places `which` only."""

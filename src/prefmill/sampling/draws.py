@@ -1,7 +1,6 @@
-"""One draw a token: which token a draw means, and where draws come from. Nothing here depends on
-what else is in the batch.
+"""One draw a token: which token a draw means, and where draws come from.
 
-A draw u in [0, 1) takes the first token, in the order of the vocabulary, at which the summed
+Nothing here depends on what else is in the batch. A draw u in [0, 1) takes the first token, in the order of the vocabulary, at which the summed
 probability exceeds u. Token order, not order of probability: rounding then moves the bounds by its
 own size only, and never swaps two tokens that are about equally likely.
 """
@@ -20,11 +19,10 @@ _LIKELY = 512
 
 
 def uniforms(seed: int, count: int) -> npt.NDArray[np.float64]:
-    """The first `count` draws of an answer, in [0, 1), shape (count,): draw i belongs to token i,
-    whatever `count` is.
+    """The first `count` draws of an answer, in [0, 1), shape (count,).
 
-    From Philox (Salmon et al. 2011), a counter-based generator whose stream NumPy keeps fixed; the
-    seed is its key.
+    Draw i belongs to token i, whatever `count` is. They are from Philox (Salmon et al. 2011), a
+    counter-based generator whose stream NumPy keeps fixed; the seed is its key.
 
     >>> bool((uniforms(7, 5)[:3] == uniforms(7, 3)).all())
     True
@@ -34,14 +32,15 @@ def uniforms(seed: int, count: int) -> npt.NDArray[np.float64]:
 
 
 def pick(logits: Any, temperatures: Any, draws: Any, top_p: float) -> tuple[Any, Any]:
-    """The next token of every row, int64, and its log-probability at temperature 1 without `top_p`,
-    float32; both of shape (rows,).
+    """The next token of every row, and its log-probability at temperature 1 without `top_p`.
 
     logits        shape (rows, vocabulary)
     temperatures  shape (rows,), float32; 0 takes the likeliest token (the first of equal ones)
     draws         shape (rows,), float64, in [0, 1)
     top_p         tokens are left out once those that are likelier sum to it, after the temperature
-    (Holtzman et al. 2020)
+                  (Holtzman et al. 2020)
+
+    Both results have the shape (rows,); they are int64 and float32.
     """
     logits = logits.float()
     tokens = logits.argmax(dim=-1)
@@ -59,19 +58,17 @@ def _draw(logits: Any, temperatures: Any, draws: Any, top_p: float) -> Any:
         weights = nucleus(weights, top_p)
     sums = weights.cumsum(dim=-1, dtype=torch.float64)
     total = sums[:, -1:]
-    # A product that is rounded up to the total would be behind the last token.
+    # A product that is rounded up to the total would be after the last token.
     target = torch.minimum(draws[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    # NaN is below nothing: the place behind the last token; the caller sees it in the
-    # log-probability.
+    # NaN is below nothing, and so after the last token; the caller sees it in the log-probability.
     return torch.searchsorted(sums, target, right=True)[:, 0].clamp(max=weights.shape[-1] - 1)
 
 
 def nucleus(weights: Any, top_p: float) -> Any:
-    """`weights`, shape (rows, vocabulary), each row with the sum 1, with 0 for what is outside of
-    the nucleus.
+    """`weights`, shape (rows, vocabulary), with 0 for what is outside of the nucleus.
 
-    A token stays if those before it, from the likeliest on, sum to less than `top_p`: the likeliest
-    always does.
+    Each row has the sum 1. A token stays if those before it, from the likeliest on, sum to less
+    than `top_p`: the likeliest always does.
     """
     size = weights.shape[-1]
     kept = torch.zeros_like(weights)
@@ -81,11 +78,9 @@ def nucleus(weights: Any, top_p: float) -> Any:
             continue
         best, where = weights[left].topk(count, dim=-1)
         sums = best.cumsum(dim=-1, dtype=torch.float64)
-        enough = (
-            sums[:, -1] >= top_p
-            if count < size
-            else torch.ones(len(left), dtype=torch.bool, device=weights.device)
-        )
+        enough = sums[:, -1] >= top_p
+        if count == size:
+            enough = torch.ones_like(enough)
         inside = torch.where(sums - best < top_p, best, 0.0)
         kept[left[enough]] = kept[left[enough]].scatter(-1, where[enough], inside[enough])
         left = left[~enough]

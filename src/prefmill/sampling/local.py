@@ -108,13 +108,14 @@ class LocalSampler(Described, Sampler):
         return self._kept("fingerprint", self._fingerprint)
 
     def _fingerprint(self) -> dict[str, str]:
-        from prefmill.models import loading
+        from prefmill.models.folders import content_hash
+        from prefmill.models.loading import dtype_of, pick_device
 
         encoder = self.encoder  # first: it refuses a folder before its code is looked for elsewhere
         date = encoder.template_date
         return {
             "sampler": f"local:{_RULE}",
-            "model": loading.content_hash(self._folder()),
+            "model": content_hash(self._folder()),
             "template": encoder.fingerprint,
             **({} if date is None else {"template_date": date}),
             "top_p": repr(float(self.top_p)),
@@ -122,7 +123,7 @@ class LocalSampler(Described, Sampler):
             "stop": repr(self.stop),
             "end_tokens": str(sorted(self._ends())),
             "on_too_long": self.on_too_long,
-            "dtype": loading.dtype_of(self._folder(), self.dtype, loading.pick_device(self.device)),
+            "dtype": dtype_of(self._folder(), self.dtype, pick_device(self.device)),
         }
 
     @property
@@ -163,7 +164,7 @@ class LocalSampler(Described, Sampler):
     # Loading
 
     def _folder(self) -> Path:
-        from prefmill.models.loading import folder_of
+        from prefmill.models.folders import folder_of
 
         name, revision = str(self.model), self.revision
         return self._kept("folder", lambda: folder_of(name, revision, where="sample"))

@@ -206,7 +206,8 @@ class EndpointScorer(Remote, Staged):
         return self._kept("encoder", self._make_encoder)
 
     def _make_encoder(self) -> Encoder:
-        from prefmill.models.loading import folder_of, load_tokenizer
+        from prefmill.models.folders import folder_of
+        from prefmill.models.loading import load_tokenizer
 
         folder = folder_of(str(self.tokenizer), None)
         tokenizer = load_tokenizer(folder, trust_remote_code=False)

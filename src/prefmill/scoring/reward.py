@@ -91,14 +91,15 @@ class TokenScorer(Described, Staged):
         return self._kept("fingerprint", self._fingerprint)
 
     def _fingerprint(self) -> Mapping[str, str]:
-        from prefmill.models import loading
+        from prefmill.models.folders import content_hash
+        from prefmill.models.loading import dtype_of, pick_device
 
         encoder = self.encoder  # first: it refuses a folder before its code is looked for elsewhere
-        dtype = loading.dtype_of(self._folder(), self.dtype, loading.pick_device(self.device))
+        dtype = dtype_of(self._folder(), self.dtype, pick_device(self.device))
         date = encoder.template_date
         return {
             "scorer": self.kind,
-            "model": loading.content_hash(self._folder()),
+            "model": content_hash(self._folder()),
             "template": encoder.fingerprint,
             **({} if date is None else {"template_date": date}),
             "max_length": str(encoder.limit),
@@ -166,7 +167,7 @@ class TokenScorer(Described, Staged):
     # Loading
 
     def _folder(self) -> Path:
-        from prefmill.models.loading import folder_of
+        from prefmill.models.folders import folder_of
 
         return self._kept("folder", lambda: folder_of(str(self.model), self.revision))
 
@@ -422,13 +423,13 @@ def _normalisation(config: Any) -> tuple[float, float] | None:
     if not getattr(config, "normalize_reward", False):
         return None
     mean, std = getattr(config, "mean", None), getattr(config, "std", None)
-    are_numbers = isinstance(mean, int | float) and isinstance(std, int | float)
-    if not are_numbers or not np.isfinite(mean) or not 0 < std < np.inf:
-        raise BadInput(
-            "score: normalize_reward in config.json needs a mean and a std > 0 beside it;"
-            f" got mean {mean!r} and std {std!r}."
-        )
-    return float(mean), float(std)
+    numbers = [n for n in (mean, std) if isinstance(n, int | float) and np.isfinite(n)]
+    if len(numbers) == 2 and numbers[1] > 0:
+        return float(numbers[0]), float(numbers[1])
+    raise BadInput(
+        "score: normalize_reward in config.json needs a mean and a std > 0 beside it;"
+        f" got mean {mean!r} and std {std!r}."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -487,13 +488,13 @@ class ImplicitReward(TokenScorer):
         return problems
 
     def _reference(self) -> Path:
-        from prefmill.models.loading import folder_of
+        from prefmill.models.folders import folder_of
 
         name, revision = str(self.reference), self.reference_revision
         return self._kept("reference", lambda: folder_of(name, revision))
 
     def _own_fingerprint(self) -> dict[str, str]:
-        from prefmill.models.loading import content_hash
+        from prefmill.models.folders import content_hash
 
         return {"reference": content_hash(self._reference()), "beta": repr(float(self.beta))}
 

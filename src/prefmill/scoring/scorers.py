@@ -269,9 +269,8 @@ class Ensemble(Staged):
             raise BadArgument(
                 f"ensemble: combine is not one of ('mean', 'min', 'worst'); got {self.combine!r}."
             )
-        is_scaled = scales is not None
-        unlike = is_scaled and sorted(scales or {}) != names
-        if (self.combine == "worst") != is_scaled or unlike:
+        scaled = None if scales is None else sorted(scales)
+        if scaled != (names if self.combine == "worst" else None):
             raise BadArgument(
                 f"ensemble: worst needs one scale for each of {names}, and only worst;"
                 f" got {scales!r}."

@@ -140,8 +140,9 @@ def load(
     import torch
 
     from prefmill.models import loading as models
+    from prefmill.models.folders import folder_of
 
-    folder = models.folder_of(model, revision, where="train")
+    folder = folder_of(model, revision, where="train")
     models.config_of(folder, trust_remote_code=trust_remote_code, where="train")
     tokenizer = models.load_tokenizer(folder, trust_remote_code=trust_remote_code, where="train")
     on_gpu = models.pick_device(device).type == "cuda"
