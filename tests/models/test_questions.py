@@ -19,7 +19,7 @@ from row_texts import plain_ids, plain_scores
 
 import prefmill as pm
 from prefmill.errors import BadRow
-from prefmill.models.tokens import Encoder
+from prefmill.models.encoder import Encoder
 from prefmill.sampling import EndpointSampler, LocalSampler
 from prefmill.sampling.samplers import Request
 from prefmill.scoring import LogProb, RewardModel

@@ -20,7 +20,7 @@ from row_texts import TOOLS, call, plain_ids, plain_scores, with_template
 
 import prefmill as pm
 from prefmill.errors import BadInput, BadRow
-from prefmill.models.tokens import Encoder
+from prefmill.models.encoder import Encoder
 from prefmill.sampling import LocalSampler
 from prefmill.sampling.samplers import Answer
 from prefmill.scoring import EndpointScorer, JudgeScorer, RewardModel

@@ -99,7 +99,7 @@ def template_tokenizer(family: str) -> Any:
 
 
 def encoder(tok: Any, **options: Any) -> Any:
-    from prefmill.models.tokens import Encoder
+    from prefmill.models.encoder import Encoder
 
     return Encoder(tok, **options)
 

@@ -1,8 +1,9 @@
 """One draw a token: which token a draw means, and where draws come from.
 
-Nothing here depends on what else is in the batch. A draw u in [0, 1) takes the first token, in the order of the vocabulary, at which the summed
-probability exceeds u. Token order, not order of probability: rounding then moves the bounds by its
-own size only, and never swaps two tokens that are about equally likely.
+Nothing here depends on what else is in the batch. A draw u in [0, 1) takes the first token, in the
+order of the vocabulary, at which the summed probability exceeds u. Token order, not order of
+probability: rounding then moves the bounds by its own size only, and never swaps two tokens that
+are about equally likely.
 """
 
 from __future__ import annotations

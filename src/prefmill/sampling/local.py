@@ -17,7 +17,7 @@ from prefmill.sampling.samplers import Answer, Request, Sampler
 from prefmill.table.conversations import is_open, messages_of
 
 if TYPE_CHECKING:
-    from prefmill.models.tokens import Encoder
+    from prefmill.models.encoder import Encoder
     from prefmill.sampling.decode import Decoded, Decoder
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -176,8 +176,8 @@ class LocalSampler(Described, Sampler):
 
     def _encoder(self) -> Encoder:
         _transformers()
+        from prefmill.models.encoder import Encoder
         from prefmill.models.loading import load_tokenizer
-        from prefmill.models.tokens import Encoder
 
         self._config()
         trusted = self.trust_remote_code

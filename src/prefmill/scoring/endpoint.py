@@ -22,9 +22,10 @@ from prefmill.errors import BadArgument, BadInput, BadRow, RequestFailed, Scores
 from prefmill.models.client import Broken
 from prefmill.models.contract import OnBadRow
 from prefmill.models.described import changed, uncounted, unlike
+from prefmill.models.encoder import Encoder
 from prefmill.models.labels import is_softmax, label_index
 from prefmill.models.remote import Remote
-from prefmill.models.tokens import Encoder, TokenRows
+from prefmill.models.tokens import TokenRows
 from prefmill.scoring.parity import difference
 from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.scorers import Floats, Scored, Staged

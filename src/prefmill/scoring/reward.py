@@ -20,7 +20,7 @@ import pyarrow as pa
 from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage, refuse
 from prefmill.models.contract import OnBadRow
 from prefmill.models.described import Described, changed, uncounted, unlike
-from prefmill.models.tokens import Encoded, Encoder, OnTooLong
+from prefmill.models.encoder import Encoded, Encoder, OnTooLong
 from prefmill.scoring.cache import ScoreCache, content_key
 from prefmill.scoring.scorers import Floats, Scored, Staged
 

@@ -408,7 +408,7 @@ def _limit(trainee: Trainee, asked: int | None, where: str) -> int:
 
 
 def _encoder(trainee: Trainee, limit: int, where: str, *, starts: bool) -> Any:
-    from prefmill.models.tokens import Encoder
+    from prefmill.models.encoder import Encoder
 
     options: dict[str, Any] = {"limit": limit, "on_too_long": "null", "where": where}
     options |= {"starts": starts, "needs_completion": starts}

@@ -1,0 +1,479 @@
+"""Conversations to token ids, by one fixed template.
+
+A conversation is tokenised whole. Nothing is ever put together from tokenised parts, so that a row
+has the ids that the model was trained on, whatever the tokenizer merges across the seam of prompt
+and completion.
+"""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+
+from prefmill.errors import BadArgument, BadInput, BadRow, refuse
+from prefmill.models.templates import ChatTemplate
+from prefmill.models.tokens import Longs, TokenRows, common_prefix
+from prefmill.table.conversations import Conversation, Message, conversations, plain_text, texts_of
+
+OnTooLong = Literal["error", "null", "truncate"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What `Encoder.encode` gives: the token rows, and which of the rows asked for they are.
+
+    kept             shape (rows,): the number, in the batch, of each token row; those that are
+                     missing were too long
+    truncated        rows that were cut to the limit
+    cut_by_template  rows whose completion does not stand whole in the rendered conversation
+    """
+
+    rows: TokenRows
+    kept: Longs
+    truncated: int
+    cut_by_template: int = 0
+
+
+class Encoder:
+    """Conversations to token ids, by one fixed template.
+
+    | template | ids of a row                                                                    |
+    |----------|---------------------------------------------------------------------------------|
+    | `chat`   | the tokenizer's chat template over prompt + completion, as TRL trains           |
+    | `pair`   | `tokenizer(prompt, completion)`: two texts, as cross-encoders are trained       |
+    | `concat` | `tokenizer(prompt + completion + eos)`: one text, as TRL trains on plain rows   |
+    | `auto`   | `chat` if the tokenizer has a template, else `pair` if it has a separator of    |
+    |          | pairs, else `concat`                                                            |
+    | a path   | `chat` with the Jinja template in that file                                     |
+
+    What the messages of a row are is the business of `prefmill.table.conversations`, for every
+    template alike.
+
+    Args:
+        template_date: what a template prints as the date (`strftime_now`), as YYYY-MM-DD; None:
+            today.
+        limit: the most tokens of a row; longer ones are an error, left out (`null`), or cut
+            (`truncate`, at the tokenizer's `truncation_side`).
+        starts: find where the completion begins: the longest common prefix of the row's ids with
+            those of the prompt alone.
+        needs_completion: leave a row out, as too long, whose completion was cut away wholly.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        template: str = "auto",
+        limit: int | None = None,
+        on_too_long: OnTooLong = "error",
+        starts: bool = False,
+        needs_completion: bool = False,
+        template_date: str | None = None,
+    ) -> None:
+        allowed = get_args(OnTooLong)
+        if on_too_long not in allowed:
+            raise BadArgument(f"score: on_too_long is not one of {allowed}; got {on_too_long!r}.")
+        self.tokenizer, self.limit, self.on_too_long = tokenizer, limit, on_too_long
+        self.starts, self.needs_completion = starts or needs_completion, needs_completion
+        if template == "auto":
+            template = self._usual_template()
+        jinja = None
+        if template not in ("chat", "pair", "concat"):
+            jinja, template = _source(template), "chat"
+        if template == "chat" and not (jinja or tokenizer.chat_template):
+            raise BadArgument(
+                "score: the tokenizer has no chat template; got template='chat'.",
+                hint="name a file that holds one, or use concat.",
+            )
+        self.template = template
+        self.chat: ChatTemplate | None = None
+        if template == "chat":
+            self.chat = ChatTemplate(tokenizer, jinja, date=date_of(template_date))
+        self._told_bos = self._told_cut = self._told_unseen = False
+
+    def _usual_template(self) -> str:
+        if self.tokenizer.chat_template:
+            return "chat"
+        # What a language model continues is one text.
+        if self.needs_completion or not self._separates_pairs():
+            return "concat"
+        return "pair"
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides the ids besides the tokenizer's own files, and the date."""
+        return f"{self.template}:{self.chat.fingerprint}" if self.chat else self.template
+
+    @property
+    def template_date(self) -> str | None:
+        """The date that the template prints; None: it prints none."""
+        return self.chat.date.isoformat() if self.chat and self.chat.prints_date else None
+
+    def encode(
+        self,
+        prompts: pa.Array,
+        completions: pa.Array,
+        groups: Longs,
+        open_ends: Sequence[bool] | None = None,
+    ) -> Encoded:
+        """Token rows of a batch of texts or message lists, without nulls.
+
+        Rows that `open_ends` marks stop where the completion does: it was cut off, and nothing
+        ended it. Raises `BadRow`, with all rows of its kind in `found`: a row over the limit with
+        `on_too_long="error"`, without tokens, that the template refuses, or that begins with two
+        BOS tokens.
+        """
+        questions, answers = prompts.to_pylist(), completions.to_pylist()
+        for name, values in (("prompt", questions), ("completion", answers)):
+            what = f"has no {name}; got null, expected text or messages."
+            nulls = [i for i, value in enumerate(values) if value is None]
+            refuse([BadRow("score", what, row=i, reason=f"null_{name}") for i in nulls])
+        types: list[list[int]] | None = None
+        talks: list[Conversation] | None = None
+        lost_text = 0
+        if self.template == "chat":
+            talks = conversations("score", questions, answers)
+            self._warn_unseen(talks)
+            texts = self._texts([talk.messages for talk in talks], open_ends)
+            lost_text = self._cut_by_template(talks, texts)
+            ids = self._tokenize(texts, special=False)
+            self._one_bos(ids)
+        else:
+            _only_texts(questions, answers, self.template)
+            conversations("score", questions, answers)  # refuses texts that are JSON
+            if self.template == "pair":
+                ids, types = self._pairs(questions, answers)
+            else:
+                ids = self._tokenize(self._joined(questions, answers, open_ends), special=True)
+                self._one_bos(ids)
+        whole = list(ids)
+        kept, truncated = self._within_limit(ids, types, questions, answers)
+        starts = [0] * len(ids)
+        if self.starts:
+            starts = self._starts(questions, talks, whole, ids, groups)
+        # A row whose completion was cut away wholly is too long: nothing would be summed, and 0 is
+        # the best sum.
+        if self.needs_completion:
+            lost = {i for i in kept if len(ids[i]) < len(whole[i]) and starts[i] >= len(ids[i])}
+            kept, truncated = [i for i in kept if i not in lost], truncated - len(lost)
+        rows = TokenRows.of(
+            [ids[i] for i in kept], groups[kept].tolist(), [starts[i] for i in kept]
+        )
+        if types is not None:
+            of_rows = [np.asarray(types[i], np.int32) for i in kept]
+            rows = replace(rows, types=np.concatenate([np.zeros(0, np.int32), *of_rows]))
+        return Encoded(rows, np.asarray(kept, np.int64), truncated, lost_text)
+
+    def prompts(self, prompts: list[Any]) -> list[list[int]]:
+        """The ids of prompts alone, as a policy reads them.
+
+        Texts stand as they are, chats with the generation prompt after them. A chat that ends in a
+        message of the assistant stays open, so that the answer goes on in it. Raises `BadRow` with
+        the place of the prompt as its row.
+        """
+        if self.template == "chat":
+            return self._open([talk.prompt for talk in conversations("score", prompts)])
+        _only_texts(prompts, [], self.template)
+        return self._tokenize(prompts, special=True)
+
+    # Texts
+
+    def _joined(
+        self, prompts: list[str], completions: list[str], open_ends: Sequence[bool] | None
+    ) -> list[str]:
+        """Prompt and completion as one text, which ends as the tokenizer ends texts."""
+        eos = self.tokenizer.eos_token or ""
+        ends = open_ends or [False] * len(prompts)
+        texts = []
+        for prompt, completion, is_open in zip(prompts, completions, ends, strict=True):
+            text = prompt + completion
+            texts.append(text if is_open or text.endswith(eos) else text + eos)
+        return texts
+
+    def _texts(self, talks: list[list[Message]], open_ends: Sequence[bool] | None) -> list[str]:
+        """Whole conversations as texts.
+
+        Those that `open_ends` marks stop where their last message does.
+        """
+        texts = self.rendered(talks)
+        cut_off = [i for i, is_cut in enumerate(open_ends or ()) if is_cut]
+        if cut_off:
+            try:
+                open_texts = self.rendered([talks[i] for i in cut_off], cut_off=True)
+            except BadRow as error:
+                refuse([bad.at(cut_off[bad.row]) for bad in error.found])
+                raise
+            for i, text in zip(cut_off, open_texts, strict=True):
+                texts[i] = text
+        return texts
+
+    def rendered(
+        self, talks: list[list[Message]], *, open_end: bool = False, cut_off: bool = False
+    ) -> list[str]:
+        """Conversations as texts, by the chat template.
+
+        With `open_end` an answer is to follow, with `cut_off` the last one goes on. Raises `BadRow`
+        for those that the template refuses.
+        """
+        assert self.chat is not None
+        return self.chat.render(self._in_words(talks), open_end=open_end, cut_off=cut_off)
+
+    def _in_words(self, talks: list[list[Message]]) -> list[list[Message]]:
+        """Conversations whose contents are as the template takes them.
+
+        Of parts, texts alone; as one text where it knows no parts.
+        """
+        assert self.chat is not None
+        made, bad = [], []
+        for row, talk in enumerate(talks):
+            if all(isinstance(message["content"], str) for message in talk):
+                made.append(talk)
+                continue
+            try:
+                texts = [_text_of_parts(message["content"]) for message in talk]
+            except BadRow as error:
+                bad.append(error.at(row, where="score"))
+                continue
+            if not self.chat.takes_parts:
+                pairs = zip(talk, texts, strict=True)
+                talk = [{**message, "content": text} for message, text in pairs]
+            made.append(talk)
+        refuse(bad)
+        return made
+
+    def _warn_unseen(self, talks: list[Conversation]) -> None:
+        row = next((row for row, talk in enumerate(talks) if talk.unseen), None)
+        if row is not None and not self._told_unseen:
+            self._told_unseen = True
+            warnings.warn(
+                f"the completion of row {row} is a whole conversation in which its prompt does not"
+                " stand; the conversation alone is read",
+                stacklevel=3,
+            )
+
+    def _cut_by_template(self, talks: list[Conversation], texts: list[str]) -> int:
+        """How many completions do not stand whole in their rendered conversation; told once."""
+        cut = []
+        for row, (talk, text) in enumerate(zip(talks, texts, strict=True)):
+            parts = [part for message in talk.completion for part in texts_of(message)]
+            if any(part not in text for part in parts):
+                cut.append(row)
+        if cut and not self._told_cut:
+            self._told_cut = True
+            warnings.warn(
+                f"the chat template leaves out a part of completions (the first is row {cut[0]}),"
+                " as those of reasoning models cut what is thought: what it leaves out is not read",
+                stacklevel=3,
+            )
+        return len(cut)
+
+    # Ids
+
+    def _tokenize(self, texts: list[str], *, special: bool) -> list[list[int]]:
+        if not texts:
+            return []
+        encoding = self.tokenizer(texts, add_special_tokens=special, verbose=False)
+        return encoding["input_ids"]  # type: ignore[no-any-return]
+
+    def _open(self, talks: list[list[Message]]) -> list[list[int]]:
+        """The ids of prompts that are messages."""
+        ids = self._tokenize(self.rendered(talks, open_end=True), special=False)
+        self._one_bos(ids)
+        return ids
+
+    def _separates_pairs(self) -> bool:
+        """Whether a pair has a separator between its texts.
+
+        A second BOS, as Llama's tokenizer puts there, is none.
+        """
+        second = self.tokenizer("b", add_special_tokens=False)["input_ids"]
+        more = Counter(self.tokenizer("a", "b")["input_ids"])
+        more -= Counter(self.tokenizer("a")["input_ids"])
+        more -= Counter(second)
+        return any(token != self.tokenizer.bos_token_id for token in more)
+
+    def _one_bos(self, ids: list[list[int]]) -> None:
+        """Refuse a second BOS at the front, which costs accuracy in silence.
+
+        Say once if there is none where the tokenizer adds one.
+        """
+        bos = self.tokenizer.bos_token_id
+        if bos is None or not ids:
+            return
+        what = (
+            f"begins with two BOS tokens ({self.tokenizer.bos_token!r}) by template"
+            f" {self.template!r}; expected one."
+        )
+        hint = "take bos_token out of the prompt's text, or out of the template."
+        bad = [i for i, row in enumerate(ids) if row[:2] == [bos, bos]]
+        refuse([BadRow("score", what, row=i, reason="double_bos", hint=hint) for i in bad])
+        if self.template != "chat" or self._told_bos or all(row[:1] == [bos] for row in ids):
+            return
+        if self.tokenizer("")["input_ids"][:1] == [bos]:
+            self._told_bos = True
+            warnings.warn(
+                "the chat template begins without the BOS token that the tokenizer adds to plain"
+                " text",
+                stacklevel=2,
+            )
+
+    def _pairs(
+        self, prompts: list[str], completions: list[str], limit: int | None = None
+    ) -> tuple[list[list[int]], list[list[int]] | None]:
+        if not prompts:
+            return [], None
+        cut = {"truncation": "longest_first", "max_length": limit} if limit else {}
+        encoding = self.tokenizer(
+            prompts, completions, verbose=False, return_token_type_ids=True, **cut
+        )
+        return encoding["input_ids"], encoding.get("token_type_ids")
+
+    def _within_limit(
+        self,
+        ids: list[list[int]],
+        types: list[list[int]] | None,
+        prompts: list[Any],
+        completions: list[Any],
+    ) -> tuple[list[int], int]:
+        """Rows to keep, after cutting those that are to be cut (in place), and how many were."""
+        limit = self.limit
+        empty = [i for i, row in enumerate(ids) if not row]
+        what = "has no tokens at all; got an empty prompt and completion, expected text."
+        refuse([BadRow("score", what, row=i, reason="no_tokens") for i in empty])
+        every = list(range(len(ids)))
+        if limit is None:
+            return every, 0
+        over = [i for i, row in enumerate(ids) if len(row) > limit]
+        if self.on_too_long == "error":
+            refuse([too_long(i, len(ids[i]), limit) for i in over])
+        if self.on_too_long == "null":
+            left_out = set(over)
+            return [i for i in every if i not in left_out], 0
+        if self.template == "pair":
+            some = [prompts[i] for i in over], [completions[i] for i in over]
+            cut_ids, cut_types = self._pairs(*some, limit)
+            for j, i in enumerate(over):
+                ids[i] = cut_ids[j]
+                if types is not None and cut_types is not None:
+                    types[i] = cut_types[j]
+        else:
+            cuts_left = self.tokenizer.truncation_side == "left"
+            for i in over:
+                ids[i] = ids[i][-limit:] if cuts_left else ids[i][:limit]
+        return every, len(over)
+
+    # Where completions begin
+
+    def _starts(
+        self,
+        prompts: list[Any],
+        talks: list[Conversation] | None,
+        whole: list[list[int]],
+        ids: list[list[int]],
+        groups: Longs,
+    ) -> list[int]:
+        """Where the completion begins in `ids`.
+
+        It does where it does in the `whole` rows, moved by what was cut from the left.
+        """
+        if self.template == "pair":  # cut within both texts: there the rows as they are decide
+            return self._completion_starts(prompts, talks, ids, groups)
+        starts = self._completion_starts(prompts, talks, whole, groups)
+        if self.tokenizer.truncation_side == "left":
+            rows = zip(starts, whole, ids, strict=True)
+            return [max(0, start - len(full) + len(row)) for start, full, row in rows]
+        return [min(start, len(row)) for start, row in zip(starts, ids, strict=True)]
+
+    def _completion_starts(
+        self,
+        prompts: list[Any],
+        talks: list[Conversation] | None,
+        ids: list[list[int]],
+        groups: Longs,
+    ) -> list[int]:
+        """Where each row leaves its prompt.
+
+        Rows of one group share the prompt's own ids, unless each is a whole conversation.
+        """
+        alike: dict[int, list[int]] = {}  # of each group: places among the distinct prompts
+        distinct: list[int] = []  # for each distinct prompt, its first row
+        place_of: list[int] = []
+        for row, group in enumerate(groups.tolist()):
+            places = alike.setdefault(group, [])
+            for place in places:
+                if talks is None or talks[distinct[place]].prompt == talks[row].prompt:
+                    break
+            else:
+                place = len(distinct)
+                places.append(place)
+                distinct.append(row)
+            place_of.append(place)
+        try:
+            if talks is None:
+                alone = self.prompts([prompts[row] for row in distinct])
+            else:
+                alone = self._open([talks[row].prompt for row in distinct])
+        except BadRow as error:  # about one prompt, and so about every row that has it
+            bad = []
+            for each in error.found:
+                bad += [each.at(row) for row, place in enumerate(place_of) if place == each.row]
+            refuse(bad)
+            raise
+        heads = [np.asarray(each) for each in alone]
+        rows = zip(place_of, ids, strict=True)
+        return [common_prefix(heads[place], np.asarray(row)) for place, row in rows]
+
+
+def too_long(row: int, tokens: int, limit: int) -> BadRow:
+    """The error for a row over the limit."""
+    what = f"is too long; got {tokens:,} tokens, expected at most {limit:,}."
+    hint = "--on-too-long null or truncate, or a larger --max-length if the model allows it."
+    return BadRow("score", what, row=row, reason="too_long", hint=hint)
+
+
+def date_of(text: str | None) -> datetime.date | None:
+    """A date that is spelled YYYY-MM-DD. Raises `BadArgument`.
+
+    >>> date_of("2026-11-28")
+    datetime.date(2026, 11, 28)
+    """
+    if text is None:
+        return None
+    try:
+        return datetime.date.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise BadArgument(f"template_date is no date; got {text!r}, expected YYYY-MM-DD.") from None
+
+
+def _source(template: str) -> str:
+    try:
+        return Path(template).read_text(encoding="utf-8")
+    except OSError:
+        raise BadArgument(
+            f"score: no such template; got {template!r}, expected auto, chat, pair, concat or a"
+            " file that holds a Jinja template."
+        ) from None
+
+
+def _text_of_parts(content: Any) -> str:
+    """A content as one text.
+
+    Raises `BadRow` (of row 0) for a part that is not text: a tokenizer reads nothing else.
+    """
+    return content if isinstance(content, str) else plain_text({"content": content})
+
+
+def _only_texts(prompts: list[Any], completions: list[Any], template: str) -> None:
+    if any(not isinstance(value, str) for value in (*prompts, *completions)):
+        raise BadInput(
+            f"score: message lists need a chat template; got template {template!r}.",
+            hint="use a model whose tokenizer has a chat template, or name a file that holds one.",
+        )
