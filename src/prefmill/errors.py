@@ -4,18 +4,18 @@
     ├── BadArgument              a value that no plan, role or option can have (exit code 2)
     │   └── PlanError            every problem of a plan at once
     ├── ColumnMissing (KeyError) a role without a column, or with several
-    ├── BadInput                 a file that cannot be read as what it claims to be (exit code 1)
+    ├── BadInput                 a file that is not what it claims to be (exit code 1)
     │   ├── BadScore             rows that `on_invalid="raise"` refuses
-    │   └── BadRow               one row that cannot be scored, sampled, judged or trained on, with
-    its place and a reason of a closed list ├── ThresholdsUnfit          thresholds that were not
-    given, and scores that the default ones do not divide (exit code 1) ├── TargetExists
-    an output that is already there, without `overwrite` ├── RunDiffers               an interrupted
-    run on this output had another model, template, dtype or input (exit code 2) ├── RunBusy
-             another process writes this output (exit code 2) ├── RequestFailed            a server
-             refused a request, or gave no answer after all retries
+    │   └── BadRow               one row that cannot be used: its place, a reason of a closed list
+    ├── ThresholdsUnfit          the default thresholds do not divide the scores (exit code 1)
+    ├── TargetExists             an output that is already there, without `overwrite`
+    ├── RunDiffers               an interrupted run on this output had another model, template,
+    │                            dtype or input (exit code 2)
+    ├── RunBusy                  another process writes this output (exit code 2)
+    ├── RequestFailed            a server refused a request, or gave no answer after all retries
     ├── OutOfDeviceMemory        one row alone, or the model, does not fit into a device's memory
     ├── ScorerDied               the process on one of several devices ended without a word
-    ├── ScoresDiffer             packed scores differ from those of one row at a time (exit code 70)
+    ├── ScoresDiffer             packed scores differ from those of single rows (exit code 70)
     ├── MissingPackage           an optional package is not installed
     └── AccountingError          our own bug: rows in and rows accounted for differ (exit code 70)
 
@@ -119,12 +119,14 @@ BAD_ROW = {
 
 
 class BadRow(BadInput):
-    """One row that cannot be used. `row` is its place among the rows that were handed over,
-    `reason` one of `BAD_ROW`.
+    """One row that cannot be used.
 
-    `found` are all bad rows that came to light at once, this one first (`refuse`): whoever goes on
-    without them removes them together. Whoever knows where those rows come from says so with
-    `named`: file, position and id.
+    row     its place among the rows that were handed over
+    reason  one of `BAD_ROW`
+    found   all bad rows that came to light at once, this one first (`refuse`): whoever goes on
+            without them removes them together
+
+    Whoever knows where those rows come from says so with `named`: file, position and id.
     """
 
     HINT = (
@@ -140,44 +142,47 @@ class BadRow(BadInput):
         reason: str,
         name: str | None = None,
         hint: str | None = None,
+        found: Sequence[BadRow] = (),
     ) -> None:
         if reason not in BAD_ROW:
             raise BadArgument(
                 f"BadRow: no such reason; got {reason!r}, expected one of {list(BAD_ROW)}."
             )
-        self.where, self.what, self.row, self.reason, self.name, self.own_hint = (
-            where,
-            what,
-            row,
-            reason,
-            name,
-            hint,
-        )
-        self.found: tuple[BadRow, ...] = (self,)
+        self.where, self.what, self.row, self.reason = where, what, row, reason
+        self.name, self.own_hint = name, hint
+        self.found: tuple[BadRow, ...] = (self, *found[1:])
         super().__init__(
             f"{where}: {name or f'row {row}'} {what}",
             hint=f"{hint} Or {self.HINT}" if hint else self.HINT,
         )
 
-    def named(self, name: str) -> BadRow:
-        """The same error with its row told as `name`, for example
-        `row 12 of pool.jsonl (id 'x')`.
-        """
-        return BadRow(
-            self.where, self.what, row=self.row, reason=self.reason, name=name, hint=self.own_hint
-        )
+    def _again(self, **changes: Any) -> BadRow:
+        own = {
+            "where": self.where,
+            "what": self.what,
+            "row": self.row,
+            "reason": self.reason,
+            "hint": self.own_hint,
+        }
+        return BadRow(**{**own, **changes})
 
-    def __reduce__(self) -> Any:  # on the way to another process
-        return _again, (self.where, self.what, self.row, self.reason, self.name, self.own_hint)
+    def named(self, name: str) -> BadRow:
+        """The same error with its row told as `name`: `row 12 of pool.jsonl (id 'x')`."""
+        return self._again(name=name)
 
     def at(self, row: int, *, where: str | None = None) -> BadRow:
         """The same error about the row with another place, or said by another command."""
-        return BadRow(
-            where or self.where, self.what, row=row, reason=self.reason, hint=self.own_hint
-        )
+        return self._again(row=row, where=where or self.where)
+
+    def among(self, found: Sequence[BadRow]) -> BadRow:
+        """The same error, the first of those that came to light at once."""
+        return self._again(name=self.name, found=found)
+
+    def __reduce__(self) -> Any:  # on the way to another process
+        return _bad_row, (self.where, self.what, self.row, self.reason, self.name, self.own_hint)
 
 
-def _again(
+def _bad_row(
     where: str, what: str, row: int, reason: str, name: str | None, hint: str | None
 ) -> BadRow:
     return BadRow(where, what, row=row, reason=reason, name=name, hint=hint)
@@ -186,8 +191,7 @@ def _again(
 def refuse(bad: Sequence[BadRow]) -> None:
     """Raise the first of the rows `bad`, all of them in its `found`; without any do nothing."""
     if bad:
-        bad[0].found = tuple(bad)
-        raise bad[0]
+        raise bad[0].among(bad)
 
 
 class ThresholdsUnfit(PrefmillError):
@@ -215,9 +219,10 @@ class RunBusy(PrefmillError):
 class RequestFailed(PrefmillError):
     """A server refused a request, or gave no answer.
 
-    `index` is the place of the request among those sent, `status` that of HTTP. `reason` is one of
-    `BAD_ROW` where the request itself is at fault, so that others may go on without it; None where
-    the server is.
+    index   the place of the request among those sent
+    status  that of HTTP
+    reason  one of `BAD_ROW` where the request itself is at fault, so that others may go on without
+            it; None where the server is
     """
 
     def __init__(
@@ -231,6 +236,16 @@ class RequestFailed(PrefmillError):
     ) -> None:
         self.index, self.status, self.reason = index, status, reason
         super().__init__(message, hint=hint)
+
+    def about(self, what: str) -> RequestFailed:
+        """The same error, with what the request was about."""
+        return RequestFailed(
+            f"{self.message} {what}",
+            hint=self.hint,
+            index=self.index,
+            status=self.status,
+            reason=self.reason,
+        )
 
 
 class OutOfDeviceMemory(PrefmillError):

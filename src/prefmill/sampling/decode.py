@@ -235,8 +235,8 @@ class Decoder:
             drawn, logprobs = pick(batch.logits, temperatures[here], draws[here, step], self.top_p)
             _refuse_strange(batch, answers, logprobs)
             ends = torch.isin(drawn, self._ends).tolist()
-            told = zip(batch.rows, drawn.tolist(), logprobs.tolist(), ends, strict=True)
-            for row, token, logprob, end in told:
+            steps = zip(batch.rows, drawn.tolist(), logprobs.tolist(), ends, strict=True)
+            for row, token, logprob, end in steps:
                 answers[row].add(token, logprob, end, stops)
             living = [place for place, row in enumerate(batch.rows) if not answers[row].ended]
             if not living or step + 1 == self.most:

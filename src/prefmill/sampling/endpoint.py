@@ -126,13 +126,7 @@ class EndpointSampler(Remote, Sampler):
         except RequestFailed as error:
             shown = json.dumps(requests[error.index].prompt, ensure_ascii=False)
             shown = shown if len(shown) <= 100 else f"{shown[:100]}..."
-            raise RequestFailed(
-                f"{error.message} The prompt was {shown}.",
-                hint=error.hint,
-                index=error.index,
-                status=error.status,
-                reason=error.reason,
-            ) from None
+            raise error.about(f"The prompt was {shown}.") from None
 
     @property
     def _path(self) -> str:

@@ -1,7 +1,6 @@
-"""What decides the values of a Python function, as one hash: its code and everything that it
-reaches.
+"""What decides the values of a Python function, as one hash.
 
-Two functions with one hash give the same values for the same rows, as far as they look at nothing
+It is of its code and everything that it reaches. Two functions with one hash give the same values for the same rows, as far as they look at nothing
 outside of Python. What cannot be told (a lock, an open file, a connection, `open` or `eval` in the
 code) is `Unknown`: then nothing of an earlier run may be used again.
 """
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented))
+#: What an object of one's own may be besides its attributes.
+_CONTAINERS = (list, dict, tuple, set, frozenset, str, bytes, int, float)
 #: Builtins through which a function reaches what no hash of it covers.
 _OUTSIDE = frozenset(
     {"open", "eval", "exec", "globals", "vars", "locals", "__import__", "input", "compile"}
@@ -89,9 +90,7 @@ def content_of(function: Callable[..., Any]) -> str:
 
 
 class _Walk:
-    """One walk over all that can be reached; `seen` numbers what has been visited, so that cycles
-    end.
-    """
+    """One walk over all that can be reached; `seen` numbers visits, so that cycles end."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
@@ -185,9 +184,8 @@ class _Walk:
                     self._module(value, names, f"{name}: {used}")
                 else:
                     self.visit(value, f"{name}: {used}")
-        for free, cell in zip(
-            function.__code__.co_freevars, function.__closure__ or (), strict=True
-        ):
+        cells = function.__closure__ or ()
+        for free, cell in zip(function.__code__.co_freevars, cells, strict=True):
             self.add("cell", free)
             try:
                 self.visit(cell.cell_contents, f"{name}: {free}")
@@ -196,18 +194,10 @@ class _Walk:
         self.visit(vars(function), where)
 
     def _code(self, code: types.CodeType, where: str) -> None:
-        self.add(
-            "code",
-            code.co_code,
-            code.co_argcount,
-            code.co_posonlyargcount,
-            code.co_kwonlyargcount,
-            code.co_flags,
-        )
-        self._all(
-            (code.co_consts, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars),
-            where,
-        )
+        counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
+        self.add("code", code.co_code, *counts, code.co_flags)
+        names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+        self._all((code.co_consts, *names), where)
 
     def _module(self, module: types.ModuleType, names: Iterable[str], where: str) -> None:
         """A module by name; of one's own the attributes among `names` too."""
@@ -239,21 +229,16 @@ class _Walk:
     def _numbers(self, value: Any, where: str) -> bool:
         """Arrays and tensors by their bytes."""
         module = type(value).__module__.partition(".")[0]
-        if (
-            module == "numpy"
-            and hasattr(value, "dtype")
-            and hasattr(value, "tobytes")
-            and not value.dtype.hasobject
-        ):
+        is_array = hasattr(value, "dtype") and hasattr(value, "tobytes")
+        if module == "numpy" and is_array and not value.dtype.hasobject:
             self.add("array", value.dtype.str, value.shape, value.tobytes())
             return True
         if module == "torch" and hasattr(value, "untyped_storage") and not value.is_sparse:
             import torch
 
             plain = value.detach().cpu().contiguous().reshape(-1)
-            self.add(
-                "tensor", value.dtype, tuple(value.shape), plain.view(torch.uint8).numpy().tobytes()
-            )
+            content = plain.view(torch.uint8).numpy().tobytes()
+            self.add("tensor", value.dtype, tuple(value.shape), content)
             return True
         return False
 
@@ -261,19 +246,18 @@ class _Walk:
         """Any other object: its class, and its attributes, or what pickling would keep of it."""
         kind = type(value)
         module = sys.modules.get(kind.__module__)
-        told = getattr(value, "fingerprint", None)
-        if isinstance(
-            told, str | Mapping
-        ):  # a scorer: it says itself what decides, files of its model among it
+        fingerprint = getattr(value, "fingerprint", None)
+        # A scorer says itself what decides, files of its model among it.
+        if isinstance(fingerprint, str | Mapping):
+            content = fingerprint if isinstance(fingerprint, str) else dict(fingerprint)
             self.add("fingerprint", f"{kind.__module__}.{kind.__qualname__}")
-            self.visit(told if isinstance(told, str) else dict(told), f"{where}.fingerprint")
+            self.visit(content, f"{where}.fingerprint")
             return
         own = not _is_packaged(getattr(module, "__file__", None), kind.__module__)
         if hasattr(value, "__wrapped__") and callable(value):  # functools.lru_cache and the like
             self.visit(value.__wrapped__, where)
-        if own and (
-            hasattr(value, "__dict__") or _slots(kind)
-        ):  # all of it, whatever its own pickling would leave out
+        # All of one's own, whatever its own pickling would leave out.
+        if own and (hasattr(value, "__dict__") or _slots(kind)):
             self.add("object")
             self.visit(kind, where)
             for name, inner in sorted(getattr(value, "__dict__", {}).items()):
@@ -283,9 +267,7 @@ class _Walk:
                 if hasattr(value, name):
                     self.add(name)
                     self.visit(getattr(value, name), f"{where}.{name}")
-            if not isinstance(
-                value, list | dict | tuple | set | frozenset | str | bytes | int | float
-            ):
+            if not isinstance(value, _CONTAINERS):
                 return
         try:
             kept = value.__reduce_ex__(4)
@@ -300,11 +282,11 @@ class _Walk:
 
 
 def _slots(kind: type) -> list[str]:
-    found: list[str] = []
+    slots: list[str] = []
     for each in kind.__mro__:
         names = vars(each).get("__slots__", ())
-        found += [names] if isinstance(names, str) else list(names)
-    return sorted(name for name in found if name not in ("__dict__", "__weakref__"))
+        slots += [names] if isinstance(names, str) else list(names)
+    return sorted(name for name in slots if name not in ("__dict__", "__weakref__"))
 
 
 def _names_in(code: types.CodeType) -> set[str]:
@@ -316,30 +298,27 @@ def _names_in(code: types.CodeType) -> set[str]:
 @functools.cache
 def _packaged() -> tuple[str, ...]:
     names = ("stdlib", "platstdlib", "purelib", "platlib")
-    here = Path(__file__).resolve().parents[1]
-    return tuple(
-        f"{path}{os.sep}"
-        for path in {*(Path(sysconfig.get_path(name)).resolve() for name in names), here}
-    )
+    folders = {Path(sysconfig.get_path(name)).resolve() for name in names}
+    folders.add(Path(__file__).resolve().parents[1])  # prefmill itself
+    return tuple(f"{folder}{os.sep}" for folder in folders)
 
 
 def _is_packaged(file: str | None, module: str | None) -> bool:
-    """Whether code is of Python or an installed package, whose version says what it is; else it is
-    one's own.
+    """Whether code is of Python or an installed package, whose version says what it is.
+
+    Else it is one's own.
     """
     if module in ("__main__", None):
         return False
     if file is None:  # built in, or made on the spot
-        return (
-            module in sys.builtin_module_names or module == builtins.__name__ or _is_frozen(module)
-        )
+        built_in = module in sys.builtin_module_names or module == builtins.__name__
+        return built_in or _is_frozen(module)
     path = Path(file)
     return str(path).startswith("<frozen") or str(path.resolve()).startswith(_packaged())
 
 
 def _is_frozen(module: str | None) -> bool:
-    found = sys.modules.get(module or "")
-    spec = getattr(found, "__spec__", None)
+    spec = getattr(sys.modules.get(module or ""), "__spec__", None)
     return spec is not None and spec.origin in ("frozen", "built-in")
 
 
