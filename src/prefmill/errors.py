@@ -157,7 +157,7 @@ class BadRow(BadInput):
         )
 
     def _again(self, **changes: Any) -> BadRow:
-        own = {
+        own: dict[str, Any] = {
             "where": self.where,
             "what": self.what,
             "row": self.row,

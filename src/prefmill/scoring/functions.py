@@ -1,8 +1,9 @@
 """What decides the values of a Python function, as one hash.
 
-It is of its code and everything that it reaches. Two functions with one hash give the same values for the same rows, as far as they look at nothing
-outside of Python. What cannot be told (a lock, an open file, a connection, `open` or `eval` in the
-code) is `Unknown`: then nothing of an earlier run may be used again.
+It is of its code and everything that it reaches. Two functions with one hash give the same values
+for the same rows, as far as they look at nothing outside of Python. What cannot be told (a lock, an
+open file, a connection, `open` or `eval` in the code) is `Unknown`: then nothing of an earlier run
+may be used again.
 """
 
 from __future__ import annotations
@@ -229,8 +230,8 @@ class _Walk:
     def _numbers(self, value: Any, where: str) -> bool:
         """Arrays and tensors by their bytes."""
         module = type(value).__module__.partition(".")[0]
-        is_array = hasattr(value, "dtype") and hasattr(value, "tobytes")
-        if module == "numpy" and is_array and not value.dtype.hasobject:
+        is_array = module == "numpy" and hasattr(value, "dtype") and hasattr(value, "tobytes")
+        if is_array and not value.dtype.hasobject:
             self.add("array", value.dtype.str, value.shape, value.tobytes())
             return True
         if module == "torch" and hasattr(value, "untyped_storage") and not value.is_sparse:
