@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -108,14 +109,19 @@ class Encoder:
         return "pair"
 
     @property
-    def fingerprint(self) -> str:
-        """What decides the ids besides the tokenizer's own files, and the date."""
-        return f"{self.template}:{self.chat.fingerprint}" if self.chat else self.template
+    def fingerprint(self) -> dict[str, str]:
+        """What decides the ids besides the tokenizer's own files, by name."""
+        if self.chat is None:
+            return {"template": self.template}
+        template = {"template": f"{self.template}:{self.chat.fingerprint}"}
+        if self.chat.prints_date:
+            template["template_date"] = self.chat.date.isoformat()
+        return template
 
     @property
     def template_date(self) -> str | None:
         """The date that the template prints; None: it prints none."""
-        return self.chat.date.isoformat() if self.chat and self.chat.prints_date else None
+        return self.fingerprint.get("template_date")
 
     def encode(
         self,
@@ -263,7 +269,7 @@ class Encoder:
         """How many completions do not stand whole in their rendered conversation; told once."""
         cut = []
         for row, (talk, text) in enumerate(zip(talks, texts, strict=True)):
-            parts = [part for message in talk.completion for part in texts_of(message)]
+            parts = chain.from_iterable(texts_of(message) for message in talk.completion)
             if any(part not in text for part in parts):
                 cut.append(row)
         if cut and not self._told_cut:

@@ -112,12 +112,10 @@ class LocalSampler(Described, Sampler):
         from prefmill.models.loading import dtype_of, pick_device
 
         encoder = self.encoder  # first: it refuses a folder before its code is looked for elsewhere
-        date = encoder.template_date
         return {
             "sampler": f"local:{_RULE}",
             "model": content_hash(self._folder()),
-            "template": encoder.fingerprint,
-            **({} if date is None else {"template_date": date}),
+            **encoder.fingerprint,
             "top_p": repr(float(self.top_p)),
             "max_new_tokens": str(self.max_new_tokens),
             "stop": repr(self.stop),

@@ -189,16 +189,15 @@ class EndpointScorer(Remote, Staged):
 
         The weights too where they can be compared.
         """
+        template = {"template": ""} if self.tokenizer is None else self._encoder.fingerprint
         parity = {} if self.parity is None else self.parity.fingerprint
-        date = self._own_date
         return {
             "scorer": "endpoint",
             "kind": self.kind,
             "model": self.model,
-            "template": "" if self.tokenizer is None else self._encoder.fingerprint,
+            **template,
             "label": str(self.label),
             "on_refused": self.on_refused,
-            **({} if date is None else {"template_date": date}),
             **{f"parity.{name}": value for name, value in parity.items()},
         }
 
@@ -235,7 +234,11 @@ class EndpointScorer(Remote, Staged):
 
     def _add(self, asked: Bodies, rows: Sequence[int], body: Mapping[str, Any]) -> None:
         asked.rows.append(np.asarray(rows, np.int64))
-        asked.bodies.append({"model": self.model, **body} if self.model else dict(body))
+        asked.bodies.append({**self._its_model, **body})
+
+    @property
+    def _its_model(self) -> dict[str, str]:
+        return {"model": self.model} if self.model else {}
 
     @property
     def _raw(self) -> dict[str, Any]:
@@ -348,8 +351,7 @@ class EndpointScorer(Remote, Staged):
         counts["tokens"] = counts.pop("tokens_in")  # tokens of rows, as everywhere in scoring
         self._compare(prepared.batch, scores, refused)
         self._warn(scores[~refused])
-        null = refused if refused.any() else None
-        return Scored({"score": scores}, null, counts, reasons=reasons)
+        return Scored({"score": scores}, refused, counts, reasons=reasons)
 
     def _ask(self, asked: Bodies) -> tuple[Floats, list[str | None]]:
         """The score of every row, and why it has none.

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -216,7 +217,9 @@ class Engine:
         if self.way != "streams":
             return Work(rows, distinct, inverse, None, self._batches(rows, distinct))
         together = np.split(distinct, len(distinct)) if self._alone else [distinct]
-        streams = [stream for which in together for stream in self._pack(rows, which)]
+        streams: list[Stream] = []
+        for which in together:
+            streams += self._pack(rows, which)
         return Work(rows, distinct, inverse, streams, None)
 
     def _pack(self, rows: TokenRows, which: Longs) -> list[Stream]:
@@ -330,8 +333,8 @@ class Engine:
         if self.invariant:
             each = np.split(mine.rows, len(mine.rows))
             if self.way == "streams":
-                streams = [stream for one in each for stream in self._pack(rows, one)]
-                alone = self._run_streams(rows, streams)
+                streams = chain.from_iterable(self._pack(rows, one) for one in each)
+                alone = self._run_streams(rows, list(streams))
             else:
                 alone = self._run_batches(rows, each)
             if (alone.values != mine.values).any():

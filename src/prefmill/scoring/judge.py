@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -89,7 +89,7 @@ class Candidates:
 
     def places(self) -> list[int]:
         """For each candidate, the place of its first row among the rows of the prompt."""
-        rows = sorted(row for of_text in self.rows for row in of_text)
+        rows = sorted(chain.from_iterable(self.rows))
         place = {row: number for number, row in enumerate(rows)}
         return [place[of_text[0]] for of_text in self.rows]
 
@@ -351,7 +351,7 @@ class JudgeScorer(Described, Staged):
         null = np.array([reason is not None for reason in reasons], bool)
         columns = dict(zip(self.columns, (score, other), strict=True))
         texts = {"verdict": verdicts, "reason": reasons}
-        return Scored(columns, null if null.any() else None, counts, texts, reasons)
+        return Scored(columns, null, counts, texts, reasons)
 
     def _ask(self, asked: Questions) -> tuple[list[Reply], dict[str, int]]:
         """The reply to every request, and what it took."""
@@ -417,11 +417,11 @@ class JudgeScorer(Described, Staged):
                 if not wins:
                     is_alone = len(group.rows) == 1
                     reason = void or ("single_candidate" if is_alone else "not_compared")
-                verdict = json.dumps(accounts, ensure_ascii=False) if accounts else None
                 for row in rows:
-                    score[row] = sum(wins) / len(wins) if wins else 0.0
-                    met[row] = len(wins)
-                    verdicts[row], reasons[row] = verdict, reason
+                    score[row] = sum(wins) / max(1, len(wins))
+                    met[row], reasons[row] = len(wins), reason
+                    if accounts:
+                        verdicts[row] = json.dumps(accounts, ensure_ascii=False)
         return score, met, verdicts, reasons
 
     def _won(
@@ -433,8 +433,9 @@ class JudgeScorer(Described, Staged):
         """
         wins, void, accounts = [], None, []
         for first, second, one, two in matches:
-            other = second if number == first else first
-            as_a, as_b = (one, two) if number == first else (two, one)
+            other, as_a, as_b = second, one, two
+            if number == second:
+                other, as_a, as_b = first, two, one
             letters = [self._verdict(replies[request]) for request in (as_a, as_b)]
             bad = next((letter for letter in letters if letter not in ("A", "B", "C")), None)
             won = None if bad else _WINS.get("".join(letters), 0.5)

@@ -96,12 +96,10 @@ class TokenScorer(Described, Staged):
 
         encoder = self.encoder  # first: it refuses a folder before its code is looked for elsewhere
         dtype = dtype_of(self._folder(), self.dtype, pick_device(self.device))
-        date = encoder.template_date
         return {
             "scorer": self.kind,
             "model": content_hash(self._folder()),
-            "template": encoder.fingerprint,
-            **({} if date is None else {"template_date": date}),
+            **encoder.fingerprint,
             "max_length": str(encoder.limit),
             "on_too_long": self.on_too_long,
             "dtype": dtype,
@@ -322,8 +320,8 @@ class TokenScorer(Described, Staged):
             "cached": int(prepared.known.sum()),
             "splits": splits,
         }
-        reasons = ["too_long" if lost else None for lost in null.tolist()]
-        return Scored(columns, null if null.any() else None, counts, reasons=reasons)
+        reasons = np.where(null, "too_long", None).tolist()
+        return Scored(columns, null, counts, reasons=reasons)
 
     def _warn(self) -> None:
         """Say once what a user should know of the rows seen so far."""

@@ -208,9 +208,9 @@ def parse_rating(
     def same(other: str, value: float) -> bool:
         return float(other) == value or not low <= float(other) <= high
 
-    verdict = _read(text, _RATINGS, value_of, same)
+    verdict = _read(text, _RATINGS, value_of, same, cut_off=cut_off)
     if isinstance(verdict, str):
-        return "cut_off" if cut_off and verdict == "unparseable" else verdict
+        return verdict
     value, at, whole = verdict
     if not cut_off:
         return value, at
@@ -237,9 +237,10 @@ def parse_verdict(text: str, *, cut_off: bool = False) -> Literal["A", "B", "C"]
     def value_of(value: str, _: str | None) -> str:
         return "C" if value.lower() == "tie" else value.upper()
 
-    verdict = _read(text, _VERDICTS, value_of, lambda other, value: other == value)
+    same = lambda other, value: other == value  # noqa: E731
+    verdict = _read(text, _VERDICTS, value_of, same, cut_off=cut_off)
     if isinstance(verdict, str):
-        return "cut_off" if cut_off and verdict == "unparseable" else verdict
+        return verdict
     value, _, whole = verdict
     return "cut_off" if cut_off and not whole else value
 
@@ -249,11 +250,23 @@ def _read(
     form: _Form,
     value_of: Callable[[str, str | None], _T | None],
     same: Callable[[str, _T], bool],
+    *,
+    cut_off: bool,
 ) -> tuple[_T, int, bool] | str:
     """The verdict of an answer, where it begins, and whether nothing else was said.
 
-    Or `unparseable`, `contradictory`.
+    Or `unparseable` (`cut_off` for an answer that was), `contradictory`.
     """
+    verdict = _verdict(text, form, value_of, same)
+    return "cut_off" if cut_off and verdict == "unparseable" else verdict
+
+
+def _verdict(
+    text: str,
+    form: _Form,
+    value_of: Callable[[str, str | None], _T | None],
+    same: Callable[[str, _T], bool],
+) -> tuple[_T, int, bool] | str:
     plain = text.translate(_PLAIN)
     begin = max((match.end() for match in _CLOSED.finditer(plain)), default=0)
     if _OPENED.search(plain, begin):

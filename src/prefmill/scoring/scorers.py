@@ -47,6 +47,10 @@ class Scored:
     texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     reasons: Sequence[str | None] = ()
 
+    def __post_init__(self) -> None:
+        if self.null is not None and not self.null.any():
+            object.__setattr__(self, "null", None)
+
     def numbers(self) -> Floats:
         """The score of each row, NaN where it has none."""
         score = next(iter(self.columns.values()))
@@ -211,7 +215,7 @@ class FunctionScorer(Staged):
                 f"score: the scorer gave values of shape {values.shape};"
                 f" expected ({prepared.num_rows},): one for every row."
             )
-        return Scored({"score": values}, null if null is not None and null.any() else None)
+        return Scored({"score": values}, null)
 
 
 class _NotNumbers(Exception):
@@ -297,8 +301,10 @@ class Ensemble(Staged):
     @property
     def texts(self) -> tuple[str, ...]:
         """The texts of every scorer, its name before."""
-        texts = {name: scorer.texts for name, scorer in self.scorers.items()}
-        return tuple(f"{name}_{text}" for name in texts for text in texts[name])
+        names: list[str] = []
+        for name, scorer in self.scorers.items():
+            names += [f"{name}_{text}" for text in scorer.texts]
+        return tuple(names)
 
     @property
     def compares(self) -> bool | None:
@@ -371,11 +377,12 @@ class Ensemble(Staged):
                 counts[key] = counts.get(key, 0) + number
         stacked = np.stack([values / scales[name] for name, values in own.items()])
         score = stacked.mean(axis=0) if self.combine == "mean" else stacked.min(axis=0)
-        nulls = [scored.null for scored in done.values() if scored.null is not None]
+        nulls = [np.zeros(len(score), bool)]
+        nulls += [scored.null for scored in done.values() if scored.null is not None]
         reasons = [scored.reasons for scored in done.values() if scored.reasons]
         return Scored(
             {"score": score, **own},
-            np.logical_or.reduce(nulls) if nulls else None,
+            np.logical_or.reduce(nulls),
             counts,
             texts,
             [next(filter(None, of_row), None) for of_row in zip(*reasons, strict=True)],
