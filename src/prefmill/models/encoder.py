@@ -66,6 +66,7 @@ class Encoder:
         starts: find where the completion begins: the longest common prefix of the row's ids with
             those of the prompt alone.
         needs_completion: leave a row out, as too long, whose completion was cut away wholly.
+        where: the command, for messages.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class Encoder:
         starts: bool = False,
         needs_completion: bool = False,
         template_date: str | None = None,
+        where: str = "score",
     ) -> None:
         allowed = get_args(OnTooLong)
         if on_too_long not in allowed:
             raise BadArgument(f"score: on_too_long is not one of {allowed}; got {on_too_long!r}.")
+        self.where = where
         self.tokenizer, self.limit, self.on_too_long = tokenizer, limit, on_too_long
         self.starts, self.needs_completion = starts or needs_completion, needs_completion
         if template == "auto":
@@ -97,7 +100,7 @@ class Encoder:
         self.template = template
         self.chat: ChatTemplate | None = None
         if template == "chat":
-            self.chat = ChatTemplate(tokenizer, jinja, date=date_of(template_date))
+            self.chat = ChatTemplate(tokenizer, jinja, date=date_of(template_date), where=where)
         self._told_bos = self._told_cut = self._told_unseen = False
 
     def _usual_template(self) -> str:
@@ -153,7 +156,7 @@ class Encoder:
             ids = self._tokenize(texts, special=False)
             self._one_bos(ids)
         else:
-            _only_texts(questions, answers, self.template)
+            self._refuse_messages([*questions, *answers])
             conversations("score", questions, answers)  # refuses texts that are JSON
             if self.template == "pair":
                 ids, types = self._pairs(questions, answers)
@@ -187,8 +190,17 @@ class Encoder:
         """
         if self.template == "chat":
             return self._open([talk.prompt for talk in conversations("score", prompts)])
-        _only_texts(prompts, [], self.template)
+        self._refuse_messages(prompts)
         return self._tokenize(prompts, special=True)
+
+    def _refuse_messages(self, values: list[Any]) -> None:
+        if any(not isinstance(value, str) for value in values):
+            raise BadInput(
+                f"{self.where}: message lists need a chat template;"
+                f" got template {self.template!r}.",
+                hint="use a model whose tokenizer has a chat template, or name a file that holds"
+                " one.",
+            )
 
     # Texts
 
@@ -475,11 +487,3 @@ def _text_of_parts(content: Any) -> str:
     Raises `BadRow` (of row 0) for a part that is not text: a tokenizer reads nothing else.
     """
     return content if isinstance(content, str) else plain_text({"content": content})
-
-
-def _only_texts(prompts: list[Any], completions: list[Any], template: str) -> None:
-    if any(not isinstance(value, str) for value in (*prompts, *completions)):
-        raise BadInput(
-            f"score: message lists need a chat template; got template {template!r}.",
-            hint="use a model whose tokenizer has a chat template, or name a file that holds one.",
-        )

@@ -1,31 +1,16 @@
-"""Token rows: what a model reads, one row of ids for every (prompt, completion), without padding.
-
-A conversation is tokenised whole. Nothing is ever put together from tokenised parts, so that a row
-has the ids that the model was trained on, whatever the tokenizer merges across the seam of prompt
-and completion.
-"""
+"""Token rows: what a model reads, one row of ids for every (prompt, completion), no padding."""
 
 from __future__ import annotations
 
-import datetime
-import warnings
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-
-from prefmill.errors import BadArgument, BadInput, BadRow, refuse
-from prefmill.models.templates import ChatTemplate
-from prefmill.table.conversations import Conversation, Message, conversations, plain_text, texts_of
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
-OnTooLong = Literal["error", "null", "truncate"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +21,8 @@ class TokenRows:
     offsets  shape (rows + 1,), int64: row i is `ids[offsets[i]:offsets[i + 1]]`
     groups   shape (rows,), int64: rows of one prompt have one number
     starts   shape (rows,), int32: the first token that belongs to the completion (length of the
-    row: none does) types    shape (tokens,), int32, or None: token type ids of text pairs
+             row: none does)
+    types    shape (tokens,), int32, or None: token type ids of text pairs
     """
 
     ids: Ints
@@ -59,33 +45,31 @@ class TokenRows:
 
     def type_row(self, number: int) -> Ints | None:
         """The token types of one row."""
-        return (
-            None
-            if self.types is None
-            else self.types[self.offsets[number] : self.offsets[number + 1]]
-        )
+        if self.types is None:
+            return None
+        return self.types[self.offsets[number] : self.offsets[number + 1]]
 
     def key(self, number: int) -> bytes:
         """The content of one row: equal rows, and only they, have equal keys."""
         types = self.type_row(number)
-        return (
-            self.row(number).tobytes()
-            + (b"" if types is None else b"|" + types.tobytes())
-            + int(self.starts[number]).to_bytes(4, "little", signed=True)
-        )
+        more = b"" if types is None else b"|" + types.tobytes()
+        start = int(self.starts[number]).to_bytes(4, "little", signed=True)
+        return self.row(number).tobytes() + more + start
 
     def distinct(self) -> tuple[Longs, Longs]:
-        """The first row of each content, shape (distinct,), and for every row the number of its
-        content, shape (rows,).
+        """The first row of each content, and for every row the number of its content.
+
+        Shapes (distinct,) and (rows,).
         """
-        seen: dict[bytes, int] = {}
-        inverse = np.fromiter(
-            (seen.setdefault(self.key(i), len(seen)) for i in range(len(self))), np.int64, len(self)
-        )
-        first = np.full(len(seen), -1, np.int64)
-        for i in range(len(self) - 1, -1, -1):
-            first[inverse[i]] = i
-        return first, inverse
+        numbers: dict[bytes, int] = {}
+        first: list[int] = []
+        inverse = np.empty(len(self), np.int64)
+        for row in range(len(self)):
+            number = numbers.setdefault(self.key(row), len(numbers))
+            if number == len(first):
+                first.append(row)
+            inverse[row] = number
+        return np.asarray(first, np.int64), inverse
 
     def take(self, which: Longs) -> TokenRows:
         """The rows `which`, in that order."""
@@ -94,8 +78,8 @@ class TokenRows:
         )
         if self.types is None or not len(which):
             return taken
-        types = np.concatenate([self.types[self.offsets[i] : self.offsets[i + 1]] for i in which])
-        return TokenRows(taken.ids, taken.offsets, taken.groups, taken.starts, types)
+        types = [self.types[self.offsets[i] : self.offsets[i + 1]] for i in which]
+        return replace(taken, types=np.concatenate(types))
 
     @classmethod
     def of(
@@ -111,477 +95,13 @@ class TokenRows:
         """
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
-        ids = (
-            np.concatenate([np.asarray(row, np.int32) for row in rows])
-            if len(rows)
-            else np.zeros(0, np.int32)
-        )
+        ids = [np.zeros(0, np.int32), *(np.asarray(row, np.int32) for row in rows)]
         return cls(
-            ids,
+            np.concatenate(ids),
             offsets,
             np.arange(len(rows)) if groups is None else np.asarray(groups, np.int64),
             np.zeros(len(rows), np.int32) if starts is None else np.asarray(starts, np.int32),
         )
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What `Encoder.encode` gives: the token rows, and which of the rows asked for they are."""
-
-    rows: TokenRows
-    #: shape (rows,): the number, in the batch, of each token row; those that are missing were too
-    #: long
-    kept: Longs
-    truncated: int  #: rows that were cut to the limit
-    cut_by_template: int = (
-        0  #: rows whose completion does not stand whole in the rendered conversation
-    )
-
-
-class Encoder:
-    """Conversations to token ids, by one fixed template.
-
-    | template | ids of a row                                                                                         |
-    |----------|------------------------------------------------------------------------------------------------------|
-    | `chat`   | the tokenizer's chat template over prompt + completion, `add_generation_prompt=False`, as TRL trains |
-    | `pair`   | `tokenizer(prompt, completion)`: two texts with separators, as cross-encoders are trained            |
-    | `concat` | `tokenizer(prompt + completion + eos)`: one text, as TRL trains on rows that are no conversations    |
-    | `auto`   | `chat` if the tokenizer has a template, else `pair` if it has a separator of pairs, else `concat`    |
-    | a path   | `chat` with the Jinja template in that file                                                          |
-
-    What the messages of a row are is the business of `prefmill.table.conversations`, for every
-    template alike.
-
-    Args:
-        template_date: what a template prints as the date (`strftime_now`), as YYYY-MM-DD; None:
-            today.
-        limit: the most tokens of a row; longer ones are an error, left out (`null`), or cut
-            (`truncate`, at the tokenizer's `truncation_side`).
-        starts: find where the completion begins: the longest common prefix of the row's ids with
-            those of the prompt alone.
-        needs_completion: leave a row out, as too long, whose completion was cut away wholly.
-        where: the command, for messages.
-    """
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        *,
-        template: str = "auto",
-        limit: int | None = None,
-        on_too_long: OnTooLong = "error",
-        starts: bool = False,
-        needs_completion: bool = False,
-        template_date: str | None = None,
-        where: str = "score",
-    ) -> None:
-        if on_too_long not in get_args(OnTooLong):
-            raise BadArgument(
-                f"score: on_too_long is not one of {get_args(OnTooLong)}; got {on_too_long!r}."
-            )
-        self.where = where
-        self.tokenizer, self.limit, self.on_too_long = tokenizer, limit, on_too_long
-        self.starts, self.needs_completion = starts or needs_completion, needs_completion
-        jinja: str | None = None
-        if template == "auto":
-            pairs = (
-                not needs_completion and self._separates_pairs()
-            )  # what a language model continues is one text
-            template = "chat" if tokenizer.chat_template else "pair" if pairs else "concat"
-        if template not in ("chat", "pair", "concat"):
-            try:
-                jinja = Path(template).read_text(encoding="utf-8")
-            except OSError:
-                raise BadArgument(
-                    f"score: no such template; got {template!r}, expected auto, chat, pair, concat or a file that holds a Jinja template."
-                ) from None
-            template = "chat"
-        if template == "chat" and not (jinja or tokenizer.chat_template):
-            raise BadArgument(
-                "score: the tokenizer has no chat template; got template='chat'.",
-                hint="name a file that holds one, or use concat.",
-            )
-        self.template = template
-        self.chat = (
-            ChatTemplate(tokenizer, jinja, date=date_of(template_date), where=where)
-            if template == "chat"
-            else None
-        )
-        self._told_bos = self._told_cut = self._told_unseen = False
-
-    @property
-    def fingerprint(self) -> str:
-        """What decides the ids beside the tokenizer's own files, and the date."""
-        return f"{self.template}:{self.chat.fingerprint}" if self.chat else self.template
-
-    @property
-    def template_date(self) -> str | None:
-        """The date that the template prints; None: it prints none."""
-        return self.chat.date.isoformat() if self.chat and self.chat.prints_date else None
-
-    def encode(
-        self,
-        prompts: pa.Array,
-        completions: pa.Array,
-        groups: Longs,
-        open_ends: Sequence[bool] | None = None,
-    ) -> Encoded:
-        """Token rows of a batch; `prompts` and `completions` hold text or message lists and no
-        nulls.
-
-        Rows that `open_ends` marks stop where the completion does: it was cut off, and nothing
-        ended it.
-
-        Raises `BadRow`, with all rows of its kind in `found`: a row over the limit with
-        `on_too_long="error"`, without tokens, that the template refuses, or that begins with two
-        BOS tokens.
-        """
-        said, told = prompts.to_pylist(), completions.to_pylist()
-        for name, values in (("prompt", said), ("completion", told)):
-            what = f"has no {name}; got null, expected text or messages."
-            refuse(
-                [
-                    BadRow("score", what, row=i, reason=f"null_{name}")
-                    for i, value in enumerate(values)
-                    if value is None
-                ]
-            )
-        types: list[list[int]] | None = None
-        talks: list[Conversation] | None = None
-        lost_text = 0
-        if self.template == "chat":
-            talks = conversations("score", said, told)
-            self._warn_unseen(talks)
-            texts = self._texts([talk.messages for talk in talks], open_ends)
-            lost_text = self._cut_by_template(talks, texts)
-            ids = self._tokenize(texts, special=False)
-            self._one_bos(ids)
-        else:
-            self._refuse_messages([*said, *told])
-            conversations("score", said, told)  # refuses texts that are JSON
-            if self.template == "pair":
-                ids, types = self._pairs(said, told)
-            else:
-                eos = self.tokenizer.eos_token or ""
-                texts = [p + c for p, c in zip(said, told, strict=True)]
-                ends = open_ends or [False] * len(texts)
-                texts = [
-                    t if is_open or t.endswith(eos) else t + eos
-                    for t, is_open in zip(texts, ends, strict=True)
-                ]
-                ids = self._tokenize(texts, special=True)
-                self._one_bos(ids)
-        whole = list(ids)
-        kept, truncated = self._within_limit(ids, types, said, told)
-        starts = self._starts(said, talks, whole, ids, groups) if self.starts else [0] * len(ids)
-        # a row whose completion was cut away wholly is too long: nothing would be summed, and 0 is
-        # the best sum
-        if self.needs_completion:
-            lost = {i for i in kept if len(ids[i]) < len(whole[i]) and starts[i] >= len(ids[i])}
-            kept, truncated = [i for i in kept if i not in lost], truncated - len(lost)
-        rows = TokenRows.of(
-            [ids[i] for i in kept], groups[kept].tolist(), [starts[i] for i in kept]
-        )
-        if types is not None:
-            flat = (
-                np.concatenate([np.asarray(types[i], np.int32) for i in kept])
-                if len(kept)
-                else np.zeros(0, np.int32)
-            )
-            rows = TokenRows(rows.ids, rows.offsets, rows.groups, rows.starts, flat)
-        return Encoded(rows, np.asarray(kept, np.int64), truncated, lost_text)
-
-    def prompts(self, prompts: list[Any]) -> list[list[int]]:
-        """The ids of prompts alone, as a policy reads them: chats with the generation prompt
-        behind, texts as they are.
-
-        A chat that ends in a message of the assistant stays open, so that the answer goes on in it.
-        Raises `BadRow` with the place of the prompt as its row.
-        """
-        if self.template == "chat":
-            return self._open([talk.prompt for talk in conversations("score", prompts)])
-        self._refuse_messages(prompts)
-        return self._tokenize(prompts, special=True)
-
-    def _refuse_messages(self, values: list[Any]) -> None:
-        if any(not isinstance(value, str) for value in values):
-            raise BadInput(
-                f"{self.where}: message lists need a chat template;"
-                f" got template {self.template!r}.",
-                hint="use a model whose tokenizer has a chat template,"
-                " or name a file that holds one.",
-            )
-
-    def _separates_pairs(self) -> bool:
-        """Whether a pair has a separator between its texts: a second BOS, as Llama's tokenizer puts
-        there, is none.
-        """
-        apart = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "b")]
-        more = (
-            Counter(self.tokenizer("a", "b")["input_ids"])
-            - Counter(self.tokenizer("a")["input_ids"])
-            - Counter(apart[1])
-        )
-        return any(token != self.tokenizer.bos_token_id for token in more)
-
-    def _tokenize(self, texts: list[str], *, special: bool) -> list[list[int]]:
-        if not texts:
-            return []
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=special, verbose=False)[
-            "input_ids"
-        ]
-        return ids
-
-    def _open(self, talks: list[list[Message]]) -> list[list[int]]:
-        """The ids of prompts that are messages."""
-        ids = self._tokenize(self.rendered(talks, open_end=True), special=False)
-        self._one_bos(ids)
-        return ids
-
-    def _texts(self, talks: list[list[Message]], open_ends: Sequence[bool] | None) -> list[str]:
-        """Whole conversations as texts; those that `open_ends` marks stop where their last message
-        does.
-        """
-        texts = self.rendered(talks)
-        cut_off = [i for i, is_cut in enumerate(open_ends or ()) if is_cut]
-        if cut_off:
-            try:
-                open_texts = self.rendered([talks[i] for i in cut_off], cut_off=True)
-            except BadRow as error:
-                refuse([bad.at(cut_off[bad.row]) for bad in error.found])
-                raise
-            for i, text in zip(cut_off, open_texts, strict=True):
-                texts[i] = text
-        return texts
-
-    def rendered(
-        self, talks: list[list[Message]], *, open_end: bool = False, cut_off: bool = False
-    ) -> list[str]:
-        """Conversations as texts, by the chat template: with `open_end` an answer is to follow,
-        with `cut_off` the last one goes on.
-
-        Raises `BadRow` for those that it refuses.
-        """
-        assert self.chat is not None
-        return self.chat.render(self._in_words(talks), open_end=open_end, cut_off=cut_off)
-
-    def _in_words(self, talks: list[list[Message]]) -> list[list[Message]]:
-        """Conversations whose contents are as the template takes them: of parts, texts alone; as
-        one text where it knows no parts.
-        """
-        assert self.chat is not None
-        made, bad = [], []
-        for row, talk in enumerate(talks):
-            if all(isinstance(message["content"], str) for message in talk):
-                made.append(talk)
-                continue
-            try:
-                texts = [_text_of_parts(message["content"]) for message in talk]
-            except BadRow as error:
-                bad.append(error.at(row, where="score"))
-                continue
-            pairs = zip(talk, texts, strict=True)
-            made.append(
-                talk
-                if self.chat.takes_parts
-                else [{**message, "content": text} for message, text in pairs]
-            )
-        refuse(bad)
-        return made
-
-    def _warn_unseen(self, talks: list[Conversation]) -> None:
-        row = next((row for row, talk in enumerate(talks) if talk.unseen), None)
-        if row is not None and not self._told_unseen:
-            self._told_unseen = True
-            warnings.warn(
-                f"the completion of row {row} is a whole conversation in which its prompt does not stand; the conversation alone is read",
-                stacklevel=3,
-            )
-
-    def _cut_by_template(self, talks: list[Conversation], texts: list[str]) -> int:
-        """How many completions do not stand whole in their rendered conversation; told once."""
-        cut = [
-            row
-            for row, talk in enumerate(talks)
-            if any(said not in texts[row] for m in talk.completion for said in texts_of(m))
-        ]
-        if cut and not self._told_cut:
-            self._told_cut = True
-            warnings.warn(
-                f"the chat template leaves out a part of completions (the first is row {cut[0]}), as those of reasoning models cut what is"
-                " thought: what it leaves out is not read",
-                stacklevel=3,
-            )
-        return len(cut)
-
-    def _one_bos(self, ids: list[list[int]]) -> None:
-        """Refuse a second BOS at the front, which costs accuracy in silence; say once if there is
-        none where the tokenizer adds one.
-        """
-        bos = self.tokenizer.bos_token_id
-        if bos is None or not ids:
-            return
-        what = f"begins with two BOS tokens ({self.tokenizer.bos_token!r}) by template {self.template!r}; expected one."
-        hint = "take bos_token out of the prompt's text, or out of the template."
-        bad = [i for i, row in enumerate(ids) if row[:2] == [bos, bos]]
-        refuse([BadRow("score", what, row=i, reason="double_bos", hint=hint) for i in bad])
-        if (
-            self.template == "chat"
-            and not self._told_bos
-            and any(row[:1] != [bos] for row in ids)
-            and self.tokenizer("")["input_ids"][:1] == [bos]
-        ):
-            self._told_bos = True
-            warnings.warn(
-                "the chat template begins without the BOS token that the tokenizer adds to plain text",
-                stacklevel=2,
-            )
-
-    def _pairs(
-        self, prompts: list[str], completions: list[str], limit: int | None = None
-    ) -> tuple[list[list[int]], list[list[int]] | None]:
-        if not prompts:
-            return [], None
-        cut = {"truncation": "longest_first", "max_length": limit} if limit else {}
-        found = self.tokenizer(
-            prompts, completions, verbose=False, return_token_type_ids=True, **cut
-        )
-        return found["input_ids"], found.get("token_type_ids")
-
-    def _within_limit(
-        self,
-        ids: list[list[int]],
-        types: list[list[int]] | None,
-        prompts: list[Any],
-        completions: list[Any],
-    ) -> tuple[list[int], int]:
-        """Rows to keep, after cutting those that are to be cut (in place), and how many were
-        cut.
-        """
-        over = [i for i, row in enumerate(ids) if self.limit is not None and len(row) > self.limit]
-        empty = [i for i, row in enumerate(ids) if not row]
-        what = "has no tokens at all; got an empty prompt and completion, expected text."
-        refuse([BadRow("score", what, row=i, reason="no_tokens") for i in empty])
-        if not over:
-            return list(range(len(ids))), 0
-        assert self.limit is not None
-        if self.on_too_long == "error":
-            refuse([too_long(i, len(ids[i]), self.limit) for i in over])
-        if self.on_too_long == "null":
-            left = set(over)
-            return [i for i in range(len(ids)) if i not in left], 0
-        if self.template == "pair":
-            cut_ids, cut_types = self._pairs(
-                [prompts[i] for i in over], [completions[i] for i in over], self.limit
-            )
-            for j, i in enumerate(over):
-                ids[i] = cut_ids[j]
-                if types is not None and cut_types is not None:
-                    types[i] = cut_types[j]
-        else:
-            for i in over:
-                ids[i] = (
-                    ids[i][-self.limit :]
-                    if self.tokenizer.truncation_side == "left"
-                    else ids[i][: self.limit]
-                )
-        return list(range(len(ids))), len(over)
-
-    def _starts(
-        self,
-        prompts: list[Any],
-        talks: list[Conversation] | None,
-        whole: list[list[int]],
-        ids: list[list[int]],
-        groups: Longs,
-    ) -> list[int]:
-        """Where the completion begins in `ids`: where it does in the `whole` rows, moved by what
-        was cut from the left.
-        """
-        if self.template == "pair":  # cut within both texts: there the rows as they are decide
-            return self._completion_starts(prompts, talks, ids, groups)
-        starts = self._completion_starts(prompts, talks, whole, groups)
-        if self.tokenizer.truncation_side == "left":
-            return [
-                max(0, start - len(full) + len(row))
-                for start, full, row in zip(starts, whole, ids, strict=True)
-            ]
-        return [min(start, len(row)) for start, row in zip(starts, ids, strict=True)]
-
-    def _completion_starts(
-        self,
-        prompts: list[Any],
-        talks: list[Conversation] | None,
-        ids: list[list[int]],
-        groups: Longs,
-    ) -> list[int]:
-        """Where each row leaves its prompt. Rows of one group share the prompt's own ids, unless
-        each is a whole conversation.
-        """
-        alike: dict[int, list[int]] = {}  # of each group: places among the distinct prompts
-        distinct: list[int] = []  # for each distinct prompt, its first row
-        place_of: list[int] = []
-        for row, group in enumerate(groups.tolist()):
-            places = alike.setdefault(group, [])
-            same = (
-                place
-                for place in places
-                if talks is None or talks[distinct[place]].prompt == talks[row].prompt
-            )
-            place = next(same, None)
-            if place is None:
-                place = len(distinct)
-                places.append(place)
-                distinct.append(row)
-            place_of.append(place)
-        try:
-            if talks is None:
-                alone = self.prompts([prompts[row] for row in distinct])
-            else:
-                alone = self._open([talks[row].prompt for row in distinct])
-        except BadRow as error:  # about one prompt, and so about every row that has it
-            refuse(
-                [
-                    bad.at(row)
-                    for bad in error.found
-                    for row, place in enumerate(place_of)
-                    if place == bad.row
-                ]
-            )
-            raise
-        known = [np.asarray(each) for each in alone]
-        return [
-            common_prefix(known[place], np.asarray(row))
-            for place, row in zip(place_of, ids, strict=True)
-        ]
-
-
-def too_long(row: int, tokens: int, limit: int) -> BadRow:
-    """The error for a row over the limit."""
-    what = f"is too long; got {tokens:,} tokens, expected at most {limit:,}."
-    hint = "--on-too-long null or truncate, or a larger --max-length if the model allows it."
-    return BadRow("score", what, row=row, reason="too_long", hint=hint)
-
-
-def date_of(text: str | None) -> datetime.date | None:
-    """A date that is spelled YYYY-MM-DD. Raises `BadArgument`.
-
-    >>> date_of("2026-11-28")
-    datetime.date(2026, 11, 28)
-    """
-    if text is None:
-        return None
-    try:
-        return datetime.date.fromisoformat(text)
-    except (TypeError, ValueError):
-        raise BadArgument(f"template_date is no date; got {text!r}, expected YYYY-MM-DD.") from None
-
-
-def _text_of_parts(content: Any) -> str:
-    """A content as one text. Raises `BadRow` (of row 0) for a part that is no text: a tokenizer
-    reads nothing else.
-    """
-    return content if isinstance(content, str) else plain_text({"content": content})
 
 
 def common_prefix(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
