@@ -185,7 +185,7 @@ def _bounded(work: Callable[[], None], done: Callable[[], int], where: str) -> N
             ctypes.pythonapi.PyThreadState_SetAsyncExc(name, ctypes.py_object(_Stop))
             thread.join(SECONDS)
             raise BadInput(
-                f"score: the chat template does not end; got {SECONDS:g} seconds for one"
+                f"{where}: the chat template does not end; got {SECONDS:g} seconds for one"
                 " conversation, expected milliseconds.",
                 hint="--template FILE names another template.",
             )
