@@ -78,8 +78,9 @@ def session(
             )
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(temporary(temp_dir))
-        # About 300 MB are Python and its libraries.
-        room = max(64 * MB, memory_bytes - 300 * MB) if memory_bytes else None
+        room = memory_bytes
+        if room:  # about 300 MB are Python and its libraries
+            room = max(64 * MB, room - 300 * MB)
         con = connect(
             temp_dir=home,
             memory_bytes=room,
@@ -99,8 +100,11 @@ def session(
                 threads=threads,
                 without=outputs,
             )
-            texts = [f.name for f in source.columns if str(f.type) in ("string", "large_string")]
-            columns = _columns(con, source.relation, texts) if _CSV.search(path) else "*"
+            columns = "*"
+            if _CSV.search(path):
+                kinds = ("string", "large_string")
+                texts = [field.name for field in source.columns if str(field.type) in kinds]
+                columns = _columns(con, source.relation, texts)
             view = f"CREATE VIEW {quote(name)} AS SELECT {columns} FROM {source.relation}"
             con.execute(view)
         yield con
@@ -177,9 +181,11 @@ def _as_ours(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
         # What a macro of `sql/` refuses is our own error.
         if ours := re.search(r"prefmill: (.*)", text):
             raise BadArgument(ours[1]) from None
-        near = _NEAR.search(text)
-        proposed = near[1].strip().rstrip("?") if near else ""
-        hint = f"did you mean {proposed}?" if proposed else None
+        proposed, hint = "", None
+        if near := _NEAR.search(text):
+            proposed = near[1].strip().rstrip("?")
+        if proposed:
+            hint = f"did you mean {proposed}?"
         # For a table that is not there DuckDB proposes its own system tables.
         if "Table with name" in text and not _is_here(con, proposed):
             hint = "name a file after the query, NAME=FILE, or in it: FROM 'FILE'."
@@ -222,7 +228,9 @@ def _show(con: duckdb.DuckDBPyConnection, statement: Statement, as_json: bool, o
         while lines := rows.fetchmany(2048):
             out.writelines(f"{line}\n" for (line,) in lines)
     else:
-        width = shutil.get_terminal_size((140, 24)).columns if out.isatty() else 140
+        width = 140
+        if out.isatty():
+            width = shutil.get_terminal_size((width, 24)).columns
         with contextlib.redirect_stdout(out):
             con.sql(query).show(max_rows=40, max_width=width)
     out.flush()

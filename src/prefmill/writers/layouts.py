@@ -125,10 +125,10 @@ def _as_they_are(frame: pl.DataFrame, chat: bool, *names: str) -> Columns:
 
 
 def _implicit(frame: pl.DataFrame, chat: bool) -> Columns:
-    texts = {
-        side: _conversation(frame.schema, side) if chat else pl.col("prompt") + pl.col(side)
-        for side in _SIDES
-    }
+    if chat:
+        texts = {side: _conversation(frame.schema, side) for side in _SIDES}
+    else:
+        texts = {side: pl.col("prompt") + pl.col(side) for side in _SIDES}
     return texts | {name: pl.col(name) for name in PAIR_COLUMNS[3:]}
 
 

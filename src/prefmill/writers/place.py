@@ -55,8 +55,10 @@ class Place:
         kinds = [*dict.fromkeys(KINDS.values()), "datasets"]
         if kind is not None and kind not in kinds:
             raise BadArgument(f"write: unknown file format; got {kind!r}, expected one of {kinds}.")
-        is_folder = str(target).endswith(("/", os.sep)) or not ends
-        named = "datasets" if is_folder else KINDS.get(ends[0].lower(), "")
+        if str(target).endswith(("/", os.sep)) or not ends:
+            named = "datasets"
+        else:
+            named = KINDS.get(ends[0].lower(), "")
         kind = kind or named
         if not kind or not path.name or (packed and kind not in _TEXT_KINDS):
             known = [*KINDS, ".jsonl.gz", ".csv.gz"]

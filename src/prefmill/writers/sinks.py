@@ -183,7 +183,9 @@ class _PolarsSink:
 
     def _put(self, frame: pl.DataFrame | None, sample: pl.DataFrame) -> None:
         if self._thread is None:  # the first frame tells how long the texts are
-            rows = min(_GROUP_ROWS, rows_in(_GROUP_BYTES, sample)) if sample.height else _GROUP_ROWS
+            rows = _GROUP_ROWS
+            if sample.height:
+                rows = min(rows, rows_in(_GROUP_BYTES, sample))
             name = "prefmill-sink"
             self._thread = threading.Thread(target=self._run, args=(rows,), name=name, daemon=True)
             self._thread.start()
