@@ -64,6 +64,7 @@ def fault_of(source: Source) -> str | None:
     for path, label in zip(source.files, source.labels, strict=True):
         code = "import sys; from prefmill.readers.blame import look; look(sys.argv[1])"
         paths = os.pathsep.join(path for path in sys.path if path)
+        # What an engine trips over may end the process that reads it.
         done = subprocess.run(
             [sys.executable, "-c", code, path],
             capture_output=True,
@@ -93,6 +94,7 @@ def look(path: str) -> None:
                     where = f"column {name!r} in rows {first} to {first + rows - 1}"
                     file.read_row_group(group, columns=[name]).validate(full=True)
                 first += rows
+    # Whatever it is: who asks wants to know where it is.
     except Exception as error:
         print(f"{where}: {first_line(error)}")
         sys.exit(1)

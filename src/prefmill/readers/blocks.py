@@ -124,6 +124,7 @@ def csv_blocks(pieces: Iterable[bytes], delimiter: str) -> Iterator[Block | Bad]
                 f"the quote opened in line {where} {reason}",
                 data[:end].decode().rstrip("\r\n"),
             )
+            # Reading goes on in the next line, so that a lone quote swallows no more than its own.
             data = data[end + 1 :]
             line += 1
 
@@ -168,7 +169,8 @@ def _quote_roles(
         if closing + 1 < size and data[closing + 1] not in seps:
             return roles, opening
         if closing + 1 == size and not eof:
-            roles.append(opening)  # the next piece may double it
+            # The next piece may double it.
+            roles.append(opening)
             break
         roles += (opening, closing)
         at += 1

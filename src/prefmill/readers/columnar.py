@@ -50,12 +50,14 @@ def stage_ipc(item: Input, context: Context) -> Part | JsonFile:
     def tables() -> Iterator[pa.Table]:
         with as_bad_input(item.label, "Arrow"), pa.memory_map(item.path) as file:
             for batch in _ipc_batches(file)[1]:
-                batch.validate(full=True)  # offsets and UTF-8: later steps trust them
+                # Offsets and UTF-8: later steps trust them.
+                batch.validate(full=True)
                 yield from _slices(pa.Table.from_batches([batch]))
 
     with as_bad_input(item.label, "Arrow"), pa.memory_map(item.path) as file:
         schema = _ipc_batches(file)[0]
-        _ = schema.names, schema.to_string()  # a name that is not UTF-8 fails here
+        # A name that is not UTF-8 fails here.
+        _ = schema.names, schema.to_string()
     return _staged(item, context, schema, tables)
 
 
@@ -134,7 +136,8 @@ def local_parquet(item: Input, context: Context) -> Part | JsonFile:
     item = _named_in_utf8(item, context)
     with as_bad_input(item.label, "Parquet"), pq.ParquetFile(item.path, memory_map=False) as file:
         meta, schema = file.metadata, file.schema_arrow
-        _ = schema.names, schema.to_string()  # a name that is not UTF-8 fails here
+        # A name that is not UTF-8 fails here.
+        _ = schema.names, schema.to_string()
         nulls = {field.name for field in schema if pa.types.is_nested(field.type)}
         leaf = 0
         for field in schema:

@@ -28,7 +28,8 @@ def stage_csv(item: Input, context: Context) -> Part:
     delimiter = context.delimiter or ("\t" if item.tab else ",")
     blocks = csv_blocks(utf8_pieces(item, context), delimiter)
     header, first = _header(blocks, item.label)
-    names = _split_record(header.lstrip("\ufeff"), delimiter)  # some exports are marked twice
+    # Some exports are marked twice.
+    names = _split_record(header.lstrip("\ufeff"), delimiter)
     if len(names) == 1 and context.delimiter is None:
         other = next((c for c in ";\t|," if c in names[0] and c != delimiter), None)
         if other:
@@ -161,7 +162,8 @@ def _edges(block: Block) -> tuple[Positions, Positions]:
     return np.concatenate(([0], ends[:-1])), ends
 
 
-_TRAILING = "\0trailing"  # a name that no column can have
+# A name that no column can have.
+_TRAILING = "\0trailing"
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,8 @@ class _CsvParser:
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
             null_values=[""],
-            check_utf8=False,  # done before
+            # The pieces of text are known to be UTF-8.
+            check_utf8=False,
         )
 
     def __call__(self, block: Block | Bad) -> _Parsed:

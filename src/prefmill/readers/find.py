@@ -91,6 +91,7 @@ def _unknown(label: str) -> BadArgument:
 
 
 def _hidden(name: str) -> bool:
+    # `_key=value` is a folder of a partition.
     return name.startswith(("_", ".")) and "=" not in name
 
 

@@ -146,6 +146,7 @@ def check_footer(path: str, label: str) -> None:
             )
         file.seek(size - 8 - length)
         footer = file.read(length)
+    # Arrow ends the process on some of what is refused here.
     try:
         reader = Thrift(footer)
         fields = reader.struct(None if length <= _SMALL else 3)
@@ -268,7 +269,8 @@ def check_pages(path: str, label: str, meta: pq.FileMetaData) -> None:
             for number in range(meta.num_columns):
                 column = meta.row_group(group).column(number)
                 start = column.data_page_offset
-                if column.dictionary_page_offset:  # a writer without a dictionary may say 0
+                # A writer without a dictionary may say 0.
+                if column.dictionary_page_offset:
                     start = min(start, column.dictionary_page_offset)
                 if not _check_chunk(
                     file,
@@ -276,7 +278,8 @@ def check_pages(path: str, label: str, meta: pq.FileMetaData) -> None:
                     start + column.total_compressed_size,
                     f"{label}: column {column.path_in_schema!r}",
                 ):
-                    return  # a writer does it for all pages, or for none
+                    # A writer does it for all pages, or for none.
+                    return
 
 
 def _check_chunk(file: BinaryIO, start: int, end: int, where: str) -> bool:

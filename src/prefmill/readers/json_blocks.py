@@ -149,7 +149,8 @@ def _json_marks(data: bytes) -> tuple[Positions, npt.NDArray[np.uint8], Position
         behind = at - 1
         follows = quoted & (at > 0) & (array[behind] == ord("\\"))
         run = runs[np.searchsorted(runs, behind[follows], side="right") - 1]
-        escaped = (behind[follows] - run) % 2 == 0  # an odd run of backslashes
+        # An odd run of backslashes.
+        escaped = (behind[follows] - run) % 2 == 0
         quoted[np.flatnonzero(follows)[escaped]] = False
         dropped = np.zeros(len(at), dtype=bool)
         dropped[np.flatnonzero(follows)[escaped]] = True

@@ -91,7 +91,8 @@ class Lines:
         if self.block is None or self.starts is None:
             return self.first + at
         text = self.text(at)
-        lead = len(text) - len(text.lstrip(_BLANK))  # ASCII, so characters are bytes
+        # ASCII, so characters are bytes.
+        lead = len(text) - len(text.lstrip(_BLANK))
         return self.block.line_of(int(self.starts[at]) + lead)
 
     def bad(self, at: int, reason: str) -> Bad:
@@ -151,6 +152,7 @@ class JsonEngine:
         try:
             shapes = self._shapes(texts, skip | judged.keys())
         except duckdb.Error:
+            # Which line it trips over DuckDB does not say: each is asked by itself.
             for at in self._numbers(f"TRY({_STRUCTURE}) IS NULL", texts):
                 if at in skip or at in judged:
                     continue
@@ -165,7 +167,8 @@ class JsonEngine:
             skip |= bads.keys()
         typed = [(at, shape) for at, shape, _ in shapes]
         rows = [(at, shape) for at, shape in (*typed, *judged.items()) if isinstance(shape, dict)]
-        rows.sort(key=lambda row: row[0])  # the order of columns is that of the rows
+        # The order of columns is that of the rows.
+        rows.sort(key=lambda row: row[0])
         twice = (at for at, shape, keys in shapes if isinstance(shape, dict) and keys > len(shape))
         good = texts
         if skip:

@@ -236,7 +236,8 @@ def _reading(engine: JsonEngine, shape: Object, kept: dict[str, Any]) -> tuple[s
     sql = f"SELECT unnest(json_transform(line, {types})) FROM lines"
     schema = plain_schema(engine.query(sql, pa.nulls(0, pa.string())).schema)
     for at, key in enumerate(kept):
-        if shape[key] == "NULL":  # only nulls: a column that goes with any type in other files
+        # Only nulls: a column that goes with any type in other files.
+        if shape[key] == "NULL":
             schema = schema.set(at, pa.field(key, pa.null()))
     return sql, schema
 

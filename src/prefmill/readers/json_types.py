@@ -28,7 +28,8 @@ _TYPES = {
 _WIDE = {"UINT64", "INT128", "EXACT"}
 _NUMBERS = {"UBIGINT", "BIGINT", "DOUBLE", *_WIDE}
 _MOST_KEYS = 1000
-_MOST_DEPTH = 16  # Arrow has types to a depth of 64, and others to less
+# Arrow has types to a depth of 64, and others to less.
+_MOST_DEPTH = 16
 _MESSAGES = tuple(map(set, MESSAGE_KEYS))
 
 

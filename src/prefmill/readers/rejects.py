@@ -57,6 +57,7 @@ class Rejects:
         with self._staging:
             self._file.close()
             if kind is None:
+                # The rejects of an earlier run are not those of this one.
                 self._staging.publish(overwrite=True)
 
     def add(self, label: str, bad: Bad) -> None:

@@ -114,6 +114,7 @@ def unite(parts: Sequence[Part]) -> tuple[pa.Schema, frozenset[str]]:
                 )
             types[column.name] = both
     nulls = {name for part in parts for name in part.nulls}
+    # What a file lacks is null in its rows.
     nulls |= {name for name in types if any(name not in part.schema.names for part in parts)}
     partitions = [dict(part.partition) for part in parts]
     for key in partitions[0]:
@@ -170,7 +171,8 @@ def spelled_out(part: Part, schema: pa.Schema, context: Context) -> Part:
         for batch in file.iter_batches(4096):
             table = pa.Table.from_batches([batch]).select(target.names)
             for name in numbers:
-                if pa.types.is_floating(table.schema.field(name).type):  # 5.0 is "5" to Arrow
+                # 5.0 is "5" to Arrow.
+                if pa.types.is_floating(table.schema.field(name).type):
                     column = pl.Series(name, table[name]).cast(pl.String).to_arrow()
                     table = table.set_column(target.get_field_index(name), name, column)
             writer.add(conformed(table, target))

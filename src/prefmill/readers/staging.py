@@ -145,6 +145,7 @@ def in_order(work: Callable[[_In], _Out], items: Iterable[_In], workers: int) ->
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
+                # A few blocks in work at a time, or memory would hold the file.
                 if len(waiting) > workers:
                     yield waiting.popleft().result()
             while waiting:

@@ -217,7 +217,8 @@ def _transcoded(pieces: Iterator[bytes], label: str, encoding: str) -> Iterator[
         for piece, final in itertools.chain(((piece, False) for piece in pieces), [(b"", True)]):
             done += len(piece)
             text = decoder.decode(piece, final)
-            if start and text:  # codecs that name their byte order keep the mark
+            # Codecs that name their byte order keep the mark.
+            if start and text:
                 start, text = False, text.removeprefix("\ufeff")
             if text:
                 yield text.encode()
@@ -255,7 +256,8 @@ def _first_bad(data: bytes) -> int | None:
     """Position of the first byte that no UTF-8 text has; None when all is well."""
     ends = np.array([0, len(data)], dtype=np.int64)
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
-    try:  # Arrow's check is several times faster than decoding, but tells no position
+    # Arrow's check is several times faster than decoding, but tells no position.
+    try:
         pa.Array.from_buffers(pa.large_string(), 1, buffers).validate(full=True)
     except pa.ArrowInvalid:
         try:

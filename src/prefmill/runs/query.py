@@ -79,14 +79,16 @@ def session(
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(temporary(temp_dir))
         room = memory_bytes
-        if room:  # about 300 MB are Python and its libraries
+        # About 300 MB are Python and its libraries.
+        if room:
             room = max(64 * MB, room - 300 * MB)
         con = connect(
             temp_dir=home,
             memory_bytes=room,
             threads=threads,
             remote=any(is_url(path) for _, path in named),
-            ordered=True,  # positions are the order of rows
+            # Positions are the order of rows.
+            ordered=True,
         )
         stack.callback(con.close)
         install_all(con, persistent=True)

@@ -60,7 +60,8 @@ def prompt_hash(prompts: pl.Series, prefix: bytes) -> pl.Series:
     hashed = pl.Series(
         "hash", np.frombuffer(digests, dtype="<u8").astype(np.uint64), dtype=pl.UInt64
     )
-    if len(distinct) != len(texts):  # a join costs more than it saves where all prompts differ
+    # A join costs more than it saves where all prompts differ.
+    if len(distinct) != len(texts):
         known = pl.DataFrame([distinct, hashed])
         hashed = texts.to_frame().join(known, on="text", how="left", maintain_order="left")["hash"]
     return hashed.alias(prompts.name)
@@ -127,7 +128,8 @@ def split_frame(
     {'train': ['a', 'c', 'a'], 'test': ['b']}
     """
     hashed = prompt_hash(frame[prompt], f"split:{seed}:".encode())
-    if hashed.null_count():  # would be in no split
+    # A row without a prompt would be in no split.
+    if hashed.null_count():
         raise BadArgument(
             f"split: a prompt is null; got {hashed.null_count()} such rows, expected none."
         )
@@ -156,7 +158,8 @@ def spelled(prompts: pl.Series) -> pl.Series:
     assert isinstance(prompts.dtype.inner, pl.Struct)
     there = {field.name for field in prompts.dtype.inner.fields}
     parts: list[pl.Expr] = []
-    for names in zip(*MESSAGE_KEYS, strict=True):  # rows of both kinds may stand in one file
+    # Rows of both kinds may stand in one file.
+    for names in zip(*MESSAGE_KEYS, strict=True):
         fields = [
             pl.element().struct.field(name).cast(pl.String) for name in names if name in there
         ]

@@ -82,7 +82,8 @@ def _conformed_struct(array: pa.Array, kind: pa.DataType, name: str) -> pa.Array
 
 def rebuilt_list(array: pa.Array, values: pa.Array, kind: pa.DataType) -> pa.Array:
     """The list type `kind` with the lengths and nulls of `array`, and `values` end to end."""
-    import pyarrow.compute as pc  # few columns need it, and it takes its time
+    # Few columns need it, and it takes its time.
+    import pyarrow.compute as pc
 
     sizes = pc.fill_null(pc.list_value_length(array), 0).cast(pa.int64())
     offsets = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(sizes)])

@@ -182,7 +182,8 @@ class _PolarsSink:
         self._file.close()
 
     def _put(self, frame: pl.DataFrame | None, sample: pl.DataFrame) -> None:
-        if self._thread is None:  # the first frame tells how long the texts are
+        # The first frame tells how long the texts are.
+        if self._thread is None:
             rows = _GROUP_ROWS
             if sample.height:
                 rows = min(rows, rows_in(_GROUP_BYTES, sample))
@@ -252,7 +253,8 @@ class _ArrowSink:
 
     def abort(self) -> None:
         if not self._closed:
-            with contextlib.suppress(Exception):  # what it cannot finish is removed
+            # What it cannot finish is removed.
+            with contextlib.suppress(Exception):
                 self._writer.close()
             self._file.close()
 

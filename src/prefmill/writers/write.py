@@ -90,7 +90,8 @@ def write(
     shares = {"": 1.0} if split is None else check_shares(split)
     layout = partial(convert, format=format, chat=chat, margin_scale=margin_scale)
     out = output_schema(schema, format=format, chat=chat, margin_scale=margin_scale)
-    if split is not None:  # refuse prompts that cannot be hashed
+    # Refuse prompts that cannot be hashed.
+    if split is not None:
         prompt_hash(pl.Series("prompt", [], dtype=schema[prompt]), b"")
     if place.kind in ("csv", "tsv"):
         _refuse_nested(out)
@@ -127,7 +128,8 @@ def write(
                     sink.close()
         finally:  # after a success there is nothing left to abort
             for sink in sinks.values():
-                with contextlib.suppress(OSError):  # of a full disk we know
+                # Of a full disk we know.
+                with contextlib.suppress(OSError):
                     sink.abort()
         if not (any(rows.values()) or publish_empty):
             return Written(paths={}, rows=rows)
@@ -213,7 +215,9 @@ def _complete_dataset(
     The state's fingerprint, which names cached `map`s, is that of the data.
     """
     import datasets
-    import xxhash  # `datasets` depends on it
+
+    # `datasets` depends on it.
+    import xxhash
 
     features = datasets.Features.from_arrow_schema(arrow_schema(schema))
     for name, path in paths.items():
