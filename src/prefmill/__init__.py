@@ -30,11 +30,12 @@ from prefmill.table.roles import Roles
 if TYPE_CHECKING:
     from prefmill.loops.loop import LoopReport, loop
     from prefmill.rules.rollouts import step_values, stepwise
-    from prefmill.rules.values import values
     from prefmill.runs.curve import Curve, curve
-    from prefmill.runs.run import RunReport, pair_report, run
+    from prefmill.runs.plan import run
+    from prefmill.runs.run import RunReport, pair_report
     from prefmill.runs.sample import SampleReport, sample
     from prefmill.runs.score import ScoreReport, score
+    from prefmill.runs.values import ValuesReport, values
     from prefmill.sampling import EndpointSampler, LocalSampler, Sampler
     from prefmill.scoring import (
         EndpointScorer,
@@ -80,6 +81,7 @@ __all__ = [
     "ScoreReport",
     "Scorer",
     "TrainReport",
+    "ValuesReport",
     "__version__",
     "curve",
     "loop",
@@ -98,11 +100,12 @@ __all__ += _kinds.__all__
 
 _HOMES = {
     "rules.rollouts": ("step_values", "stepwise"),
-    "rules.values": ("values",),
     "runs.curve": ("Curve", "curve"),
-    "runs.run": ("RunReport", "pair_report", "run"),
+    "runs.plan": ("run",),
+    "runs.run": ("RunReport", "pair_report"),
     "runs.sample": ("SampleReport", "sample"),
     "runs.score": ("ScoreReport", "score"),
+    "runs.values": ("ValuesReport", "values"),
     "sampling": ("EndpointSampler", "LocalSampler", "Sampler"),
     "scoring": (
         "EndpointScorer",

@@ -63,6 +63,11 @@ def from_duckdb(kind: str, table: pa.Table, query: Callable[[str], str]) -> pl.D
 def values_of(host: str, table: pa.Table, plan: dict, columns: dict) -> pl.DataFrame:
     if host == "polars":
         return pm.values(pl.from_arrow(table), pm.Values(**plan), **columns)
+    if host == "run":
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder, "out.parquet")
+            pm.run(pm.Values(**plan), table, target, roles=columns)
+            return pl.read_parquet(target)
     if host == "cli":
         return on_cli("values", table, plan | columns)[0]
     roles = (
@@ -93,7 +98,7 @@ def values_of(host: str, table: pa.Table, plan: dict, columns: dict) -> pl.DataF
     )
 
 
-@pytest.mark.parametrize("host", ["polars", "frame", "table", "parquet", "cli"])
+@pytest.mark.parametrize("host", ["polars", "frame", "table", "parquet", "run", "cli"])
 @pytest.mark.parametrize("case", cases("values"))
 def test_values(case: dict, host: str) -> None:
     header = case.get("header", ["state", "action", "next_state", "probability", "reward"])

@@ -24,6 +24,7 @@ ENTRIES = {
     "lf.pref": "FRAME.lazy().pref.best_of()",
     "curve": "pm.curve(FILE)",
     "values": "pm.values(TREE)",
+    "run of values": "pm.run(pm.Values(), TREE, FILE + '.values.parquet')",
     "step_values": "pm.step_values(TREE, success='reward')",
     "score": "pm.score(FILE, FILE + '.scored.parquet', scorer=lambda batch: [1.0] * batch.num_rows,"
     " score_column='s')",

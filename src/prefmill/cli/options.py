@@ -242,7 +242,7 @@ def refuse_two_on_stdout(options: Any) -> None:
 
 def finish(report: Any, options: Any, show: Callable[[Any], None]) -> None:
     """Tell what a run did: as JSON on stdout, and as people read it on stderr."""
-    if options.output == "-":
+    if options.output == "-" and report.output:
         # The rows went through a temporary file, whose name is nobody's business.
         stdout: Any = STDOUT
         if not isinstance(report.output, str):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from prefmill.runs.check import Findings
     from prefmill.runs.run import RunReport
+    from prefmill.runs.values import ValuesReport
 
 
 def line(text: str) -> None:
@@ -154,6 +155,23 @@ def nothing_hint(plan: FeedbackPlan, done: RunReport) -> str:
         return hint
     advice = plan.advice().get(reason, f"scores run from {low:g} to {high:g}.")
     return f"{share} dropped as {reason}: {advice}"
+
+
+def valued(done: ValuesReport) -> None:
+    """What became of the rows of values, and where the output lies."""
+    named = ", ".join(f"{role}={column}" for role, column in done.columns.items())
+    line(f"roles: {named}")
+    cells = [("rows in", f"{done.rows_in:,}", "")]
+    if done.rows_rejected:
+        cells.append(("malformed, set aside", f"{done.rows_rejected:,}", ""))
+    columns(cells)
+    what = "nodes of a tree" if done.tree else f"actions of {done.states:,} states"
+    run = f"{done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, plan {done.plan_hash}"
+    line(f"values of {done.rows_out:,} {what}   ({run})")
+    for note in done.notes:
+        line(f"note: {note}")
+    if done.output:
+        line(f"wrote {done.output}")
 
 
 def check(findings: Findings) -> None:

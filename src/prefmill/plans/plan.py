@@ -22,6 +22,8 @@ class Plan:
 
     #: The word for the kind: its table in TOML, its function on every host.
     kind: ClassVar[str]
+    #: The module of `prefmill.runs` whose function `run` runs it over files.
+    runs: ClassVar[str] = "run"
 
     def __post_init__(self) -> None:
         # All at once: who mends one problem a run needs many runs.

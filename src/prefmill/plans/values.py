@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Unpack, get_args
+from typing import Any, ClassVar, Literal, Unpack, get_args
 
+from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.plans.plan import Plan
 from prefmill.table.fields import finite, key, one_of, whole, within
 from prefmill.table.roles import ValueNames
 
 Policy = Literal["uniform", "given", "softmax", "optimal"]
+
+_TRANSITIONS = ("state", "action", "next_state")
+_TREE = ("id", "parent_id")
+#: The role that a policy reads.
+_WEIGHTS = {"given": ("policy_probability",), "softmax": ("score",)}
+#: Fields that may be whole numbers, and are doubles in SQL.
+_DOUBLES = ("temperature", "gamma", "tolerance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +35,8 @@ class Values(Plan):
         tolerance: of states on cycles, relative to values above 1 (> 0); all others are exact.
         max_sweeps: with gamma 1 on cycles: so many, then an error.
 
-    `prefmill.values` runs it over transitions or over a tree. Raises `PlanError` with every problem
-    at once.
+    `prefmill.values` runs it in memory, over transitions or over a tree; `prefmill.run` runs it
+    over files, out of core. Raises `PlanError` with every problem at once.
 
     >>> Values(gamma=1.5)
     Traceback (most recent call last):
@@ -36,6 +45,7 @@ class Values(Plan):
     """
 
     kind: ClassVar[str] = "values"
+    runs: ClassVar[str] = "values"
 
     gamma: float = key(within(0, 1), 1, help="The discount, 0 to 1.")
     policy: Policy = key(
@@ -45,7 +55,42 @@ class Values(Plan):
     tolerance: float = key(finite(0, open_low=True), 1e-12, help="Of states on cycles.")
     max_sweeps: int = key(whole(1), 10_000, help="Over cycles with gamma 1.")
 
-    def sql(self, table: str, **columns: Unpack[ValueNames]) -> str:
+    def columns(self, names: ValueNames, there: Sequence[str] | None = None) -> dict[str, str]:
+        """The column of every role that is used: of a tree if `parent_id` is among them.
+
+        It is a tree if `parent_id` is named, or is `there` and `state` is neither. Without `there`
+        the columns are not known: then those are taken that are named or needed.
+        """
+        given = {role: str(name) for role, name in names.items() if name}
+        roles = ValueNames.__annotations__
+        unknown = sorted(given.keys() - roles.keys())
+        if unknown:
+            expected = f"expected some of {sorted(roles)}"
+            raise BadArgument(f"values: no role {unknown[0]!r}; {expected}.")
+        found = {*given, *(there or ())}
+        is_tree = "parent_id" in given or ("parent_id" in found and "state" not in found)
+        keys = _TREE if is_tree else _TRANSITIONS
+        numbers = ("reward",) if is_tree else ("probability", "reward")
+        weight = _WEIGHTS.get(self.policy, ())
+        needed = {*keys, *weight}
+        columns: dict[str, str] = {}
+        for role in (*keys, *numbers, *weight):
+            name = given.get(role, role)
+            asked = role in given or role in needed
+            if asked and there is not None and name not in there:
+                raise ColumnMissing.for_role("values", role, name, there)
+            if asked or name in (there or ()):
+                columns[role] = name
+        return columns
+
+    def arguments(self, columns: Mapping[str, str]) -> dict[str, Any]:
+        """What the rule is told: the fields that it has. A tree has no cycles to sweep."""
+        fields = ["policy", "temperature", "gamma"]
+        if "parent_id" not in columns:
+            fields += ["tolerance", "max_sweeps"]
+        return {name: getattr(self, name) for name in fields}
+
+    def sql(self, table: str, **names: Unpack[ValueNames]) -> str:
         """This plan as one DuckDB query over `table`: transitions, or with `parent_id` a tree.
 
         The macros have to be installed.
@@ -54,6 +99,15 @@ class Values(Plan):
         FROM tree_values('steps', id := "id", parent_id := "parent", policy := 'uniform', \
 temperature := 1.0::DOUBLE, gamma := 0.9::DOUBLE)
         """
-        from prefmill.rules import values as bellman
+        from prefmill.connection import literal, quote  # loads DuckDB
+        from prefmill.engines.sql import value
 
-        return bellman.query(self, table, **columns)
+        columns = self.columns(names)
+        macro = "tree_values" if "parent_id" in columns else "state_values"
+        arguments = {
+            name: float(argument) if name in _DOUBLES else argument
+            for name, argument in self.arguments(columns).items()
+        }
+        told = [f"{role} := {quote(name)}" for role, name in columns.items()]
+        told += [f"{name} := {value(argument)}" for name, argument in arguments.items()]
+        return f"FROM {macro}({literal(table)}, {', '.join(told)})"

@@ -107,10 +107,10 @@ def _rollouts(
     for role, name in names.items():
         if name not in frame.columns:
             raise ColumnMissing.for_role("step_values", role, name, frame.columns)
-    refuse_nested(frame, names["parent_id"], "step_values")
-    nodes = checked_tree(
-        frame.select(cs.by_name(name).alias(role) for role, name in names.items()), "step_values"
-    )
+    if frame.height and not frame[names["parent_id"]].count():
+        refuse_nested(frame.schema, "step_values")
+    nodes = frame.select(cs.by_name(name).alias(role) for role, name in names.items())
+    nodes = checked_tree(nodes, "step_values")
     inner = nodes.select(pl.col("parent_id").drop_nulls().unique())
     mark = number(pl.col("success"), nodes.schema["success"])
     words = nodes.filter(pl.col("success").is_not_null() & mark.is_null())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -73,10 +73,6 @@ def opened(
     **reading: Unpack[Reading],
 ) -> Iterator[Job]:
     """A `Job` over files; its temporary folder goes when the context ends."""
-    refuse_fork("run")
-    tell = progress or silent
-    rejects = reading.get("rejects")
-    memory_bytes, threads = reading.get("memory_bytes"), reading.get("threads")
 
     def needs(columns: Sequence[str]) -> Sequence[str]:
         try:
@@ -85,7 +81,43 @@ def opened(
         except (ColumnMissing, PlanError):  # said of all files together, or not at all
             return columns
 
-    with memory_told("run", memory_bytes), temporary(reading.get("temp_dir")) as home:
+    source_and_home = opened_source(
+        "run", inputs, needs=needs, in_place=plan.every_row, progress=progress, **reading
+    )
+    with source_and_home as (source, home):
+        yield Job(
+            plan,
+            source,
+            roles or {},
+            keep,
+            home,
+            engine,
+            progress or silent,
+            whole_rows=whole_rows,
+            trainer=trainer,
+            memory_bytes=reading.get("memory_bytes"),
+            threads=reading.get("threads"),
+        )
+
+
+@contextmanager
+def opened_source(
+    where: str,
+    inputs: Inputs,
+    *,
+    needs: Callable[[Sequence[str]], Collection[str]] = frozenset,
+    in_place: bool = False,
+    progress: Progress | None = None,
+    **reading: Unpack[Reading],
+) -> Iterator[tuple[Source, Path]]:
+    """`inputs` as one table of files, and a temporary folder that goes when the context ends.
+
+    In here an engine's errors about memory, or about a file, say what to do.
+    """
+    refuse_fork(where)
+    tell = progress or silent
+    rejects, memory_bytes = reading.get("rejects"), reading.get("memory_bytes")
+    with memory_told(where, memory_bytes), temporary(reading.get("temp_dir")) as home:
         source = open_source(
             _paths(inputs, home),
             temp_dir=home,
@@ -93,29 +125,17 @@ def opened(
             delimiter=reading.get("delimiter"),
             rejects=Path(rejects) if rejects else None,
             memory_bytes=memory_bytes,
-            threads=threads,
+            threads=reading.get("threads"),
             progress=lambda phase: tell(phase, None),
             needs=needs,
             without=[*reading.get("without", ()), *([str(rejects)] if rejects else [])],
-            in_place=plan.every_row,
+            in_place=in_place,
         )
         with blamed_on(source):
-            yield Job(
-                plan,
-                source,
-                roles or {},
-                keep,
-                home,
-                engine,
-                tell,
-                whole_rows=whole_rows,
-                trainer=trainer,
-                memory_bytes=memory_bytes,
-                threads=threads,
-            )
+            yield source, home
 
 
-def _scalar(name: str) -> str:
+def scalar(name: str) -> str:
     """The text of a JSON scalar as a score; the same as in `prefmill.table.numbers`."""
     text = f"{quote(name)}.{quote(JSON_FIELD)}"
     return f"CASE {text} WHEN 'true' THEN '1' WHEN 'false' THEN '0' ELSE trim({text}, '\"') END"
@@ -163,7 +183,7 @@ class Job:
         # `pa.table`: a fifth of a second and 45 MB.
         self.dtypes = pl.DataFrame(pa.Table.from_batches([], schema=source.columns)).schema
         self._scalars = {
-            name: _scalar(name) for name, dtype in self.dtypes.items() if is_json_text(dtype)
+            name: scalar(name) for name, dtype in self.dtypes.items() if is_json_text(dtype)
         }
         source.refuse_mixed(self.roles, where="roles")
         check_types(self.program.rows, self.dtypes, where="roles")

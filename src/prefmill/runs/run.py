@@ -90,45 +90,7 @@ def run(
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> RunReport:
-    """Run `plan` over files and write its pairs, labels or picks; `output=None` only reports.
-
-    Args:
-        inputs: files, globs, directories or URLs, in the order of positions (`prefmill.readers`);
-            or what is in memory: a Polars, pandas or pyarrow table, a LazyFrame, a DuckDB relation,
-                a `datasets` Dataset or IterableDataset (written to a temporary file first).
-        output: the target; its extension says the kind of file (`prefmill.writers.write`). It
-            appears whole or not at all.
-        roles: the column of each role; those not named are found by the names that the field uses.
-        format: the columns (`prefmill.writers.layouts.convert`): `trl`, for labels `kto`, for
-            best-of-K `pool` by default. `pool` is every column of the picked rows, `rank` (or
-            `advantage`), with length control `adjusted_score`, with `aggregate` `aggregated_score`.
-        engine: `duckdb` ranks out of core, `polars` in memory; `auto` is duckdb. The texts are
-            gathered the same way.
-        overwrite: replace what stands at the output.
-        allow_empty: write an output without rows too; else nothing is written then, and what stood
-            there stays.
-        keep: columns to carry along, as `chosen_NAME` and `rejected_NAME` (labels and picks:
-            `NAME`).
-        progress: called with a phase and the share of it that is done (0 to 1, or None where it is
-            not known), for a progress bar.
-        memory_bytes: bound of the resident size, as near as the engines can keep it; None: as much
-            as is useful.
-
-    The output is no input: of a folder or glob it is left out with a warning, and named itself it
-    is refused; advantages, which keep every row and column, may replace their one input file as
-    long as no row is dropped. The rows of output, and their order, depend on the plan and the input
-    alone: not on engine, threads or memory. Raises `PrefmillError`s; nothing is left behind then.
-
-    >>> import tempfile
-    >>> import polars as pl
-    >>> from prefmill import Pairs
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     rows = {"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}
-    ...     pl.DataFrame(rows).write_parquet(f"{folder}/feedback.parquet")
-    ...     report = run(Pairs(), f"{folder}/feedback.parquet", f"{folder}/pairs.jsonl")
-    ...     Path(f"{folder}/pairs.jsonl").read_text()
-    '{"prompt":"p","chosen":"a","rejected":"b","chosen_score":5.0,"rejected_score":1.0}\\n'
-    """
+    """Run a plan over feedback; the arguments are those of `prefmill.run`."""
     started = time.perf_counter()
     layout = format or plan.layout
     # Who names no format and keeps a column has it.

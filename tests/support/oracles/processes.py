@@ -1,8 +1,10 @@
-"""Processes and values on both engines."""
+"""Processes, and values on both engines and over files."""
 
 from __future__ import annotations
 
 import random
+import tempfile
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -22,9 +24,11 @@ def con():
 
 
 def on(engine: str, con, frame: pl.DataFrame, plan: Values, **columns: str) -> pl.DataFrame:
-    """The values of `frame`, on one engine; errors of both are `PrefmillError`s here."""
+    """The values of `frame`, on one engine; errors of all are `PrefmillError`s here."""
     if engine == "polars":
         return pm.values(frame, plan, **columns)
+    if engine == "files":
+        return over_files(frame, plan, **columns)
     here = {
         name: name
         for name in ("probability", "reward")
@@ -42,7 +46,16 @@ def on(engine: str, con, frame: pl.DataFrame, plan: Values, **columns: str) -> p
         con.unregister("frame")
 
 
-ENGINES = pytest.mark.parametrize("on_engine", ["polars", "duckdb"])
+def over_files(frame: pl.DataFrame, plan: Values, **columns: str) -> pl.DataFrame:
+    """The values of `frame`, from a file to a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in.parquet"), Path(folder, "out.parquet")
+        frame.write_parquet(source)
+        pm.run(plan, source, target, roles=columns)
+        return pl.read_parquet(target)
+
+
+ENGINES = pytest.mark.parametrize("on_engine", ["polars", "duckdb", "files"])
 
 SCHEMA = {
     "state": pl.String,

@@ -1,0 +1,102 @@
+"""Run a plan of any kind from files to files: the kind names the module that does it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack, overload
+
+from prefmill.plans.feedback import FeedbackPlan
+from prefmill.plans.plan import Plan
+from prefmill.plans.values import Values
+from prefmill.runs.job import Engine, Reading
+from prefmill.table.roles import Inputs, RoleNames, ValueNames
+from prefmill.writers.formats import Format
+
+if TYPE_CHECKING:
+    from prefmill.progress import Progress
+    from prefmill.runs.run import RunReport
+    from prefmill.runs.values import ValuesReport
+
+
+class Running(Reading, total=False):
+    """What a run of any plan takes."""
+
+    overwrite: bool
+    allow_empty: bool
+    progress: Progress | None
+
+
+class FeedbackRunning(Running, total=False):
+    """What a run of a plan over feedback takes."""
+
+    roles: RoleNames | None
+    engine: Engine
+    format: Format | None
+    chat: bool
+    margin_scale: float | None
+    keep: Sequence[str]
+    split: Mapping[str, float] | None
+
+
+class ValuesRunning(Running, total=False):
+    """What a run of `Values` takes."""
+
+    roles: ValueNames | None
+
+
+@overload
+def run(
+    plan: FeedbackPlan,
+    inputs: Inputs,
+    output: str | Path | None,
+    **options: Unpack[FeedbackRunning],
+) -> RunReport: ...
+@overload
+def run(
+    plan: Values, inputs: Inputs, output: str | Path | None, **options: Unpack[ValuesRunning]
+) -> ValuesReport: ...
+def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -> Any:
+    """Run `plan` over files and write its pairs, labels, picks or values.
+
+    `output=None` only reports. The answer is a `RunReport`, of `Values` a `ValuesReport`.
+
+    Args:
+        inputs: files, globs, directories or URLs, in the order of positions (`prefmill.readers`);
+            or what is in memory: a Polars, pandas or pyarrow table, a LazyFrame, a DuckDB relation,
+                a `datasets` Dataset or IterableDataset (written to a temporary file first).
+        output: the target; its extension says the kind of file (`prefmill.writers.write`). It
+            appears whole or not at all.
+        roles: the column of each role; those not named are found by the names that the field uses.
+        format: the columns (`prefmill.writers.layouts.convert`): `trl`, for labels `kto`, for
+            best-of-K `pool` by default. `pool` is every column of the picked rows, `rank` (or
+            `advantage`), with length control `adjusted_score`, with `aggregate` `aggregated_score`.
+        engine: `duckdb` ranks out of core, `polars` in memory; `auto` is duckdb. The texts are
+            gathered the same way.
+        overwrite: replace what stands at the output.
+        allow_empty: write an output without rows too; else nothing is written then, and what stood
+            there stays.
+        keep: columns to carry along, as `chosen_NAME` and `rejected_NAME` (labels and picks:
+            `NAME`).
+        progress: called with a phase and the share of it that is done (0 to 1, or None where it is
+            not known), for a progress bar.
+        memory_bytes: bound of the resident size, as near as the engines can keep it; None: as much
+            as is useful.
+
+    The output is no input: of a folder or glob it is left out with a warning, and named itself it
+    is refused; advantages, which keep every row and column, may replace their one input file as
+    long as no row is dropped. The rows of output, and their order, depend on the plan and the input
+    alone: not on engine, threads or memory. Raises `PrefmillError`s; nothing is left behind then.
+
+    >>> import tempfile
+    >>> import polars as pl
+    >>> from prefmill import Pairs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet(f"{folder}/feedback.parquet")
+    ...     report = run(Pairs(), f"{folder}/feedback.parquet", f"{folder}/pairs.jsonl")
+    ...     Path(f"{folder}/pairs.jsonl").read_text()
+    '{"prompt":"p","chosen":"a","rejected":"b","chosen_score":5.0,"rejected_score":1.0}\\n'
+    """
+    runner = importlib.import_module(f"prefmill.runs.{plan.runs}")
+    return runner.run(plan, inputs, output, **options)
