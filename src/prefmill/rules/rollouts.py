@@ -1,5 +1,4 @@
-"""Step values: how often the rollouts through a step succeed, and the labels that process reward
-models are trained on.
+"""Step values: how often the rollouts through a step succeed; labels for process reward models.
 
 The same rule in SQL is `sql/step_values.sql`; the formulas are in `docs/semantics.md`.
 """
@@ -28,15 +27,16 @@ def step_values(
     parent_id: str = "parent_id",
     success_min: float = 1,
 ) -> pl.DataFrame:
-    """How many of the rollouts through each step of a tree end in success: id, parent_id, rollouts,
-    successes, value (their share), by id.
+    """How many of the rollouts through each step of a tree end in success.
 
+    Columns out: id, parent_id, rollouts, successes, value (their share), by id.
     A rollout ends in a leaf, and is a success where the column `success` (a boolean, or a number)
     is true, or at least `success_min`. A leaf where it is null is no rollout; a step without
     rollouts has a null value. Cost: one join for every level. Raises what `values` raises about ids
     and parents.
 
-    >>> tree = pl.DataFrame({"id": [1, 2, 3, 4], "parent_id": [None, 1, 1, 2], "success": [None, None, False, True]})
+    >>> rows = [(1, None, None), (2, 1, None), (3, 1, False), (4, 2, True)]
+    >>> tree = pl.DataFrame(rows, ["id", "parent_id", "success"], orient="row")
     >>> step_values(tree).select("id", "value").rows()
     [(1, 0.5), (2, 1.0), (3, 0.0), (4, 1.0)]
     """
@@ -59,15 +59,16 @@ def stepwise(
     labels: Labels = "soft",
     threshold: float = 0.5,
 ) -> pl.DataFrame:
-    """Rollouts with a label for every step, in TRL's stepwise form: prompt, completions (list of
-    text), labels (list of bool), by leaf.
+    """Rollouts with a label for every step, in TRL's stepwise form, by leaf.
 
+    Columns out: prompt, completions (list of text), labels (list of bool).
     The prompt is the root's text, the completions are the texts of the steps to a leaf. A step is
     labelled true where the share of its rollouts that succeed is at least `threshold` (`soft`), or
     where one does (`hard`: the step can still be followed by a success). A root without a reply is
     no rollout.
 
-    >>> tree = pl.DataFrame({"id": [1, 2, 3, 4], "parent_id": [None, 1, 1, 2], "success": [None, None, False, True]})
+    >>> rows = [(1, None, None), (2, 1, None), (3, 1, False), (4, 2, True)]
+    >>> tree = pl.DataFrame(rows, ["id", "parent_id", "success"], orient="row")
     >>> stepwise(tree.with_columns(text=pl.Series(["q", "a", "b", "c"]))).rows()
     [('q', ['b'], [False]), ('q', ['a', 'c'], [True, True])]
     """
@@ -81,13 +82,13 @@ def stepwise(
     )
     shares = _shares(nodes, paths)
     good = pl.col("successes") > 0 if labels == "hard" else pl.col("value") >= threshold
-    told = (
+    labelled = (
         paths.join(shares.select("id", "parent_id", _good=good), on="id")
         .join(nodes.select("id", "text"), on="id")
         .sort("leaf", "up", descending=[False, True])
     )
     return (
-        told.group_by("leaf", maintain_order=True)
+        labelled.group_by("leaf", maintain_order=True)
         .agg(
             prompt=pl.col("text").first(),
             completions=pl.col("text").slice(1),
@@ -101,8 +102,9 @@ def stepwise(
 def _rollouts(
     frame: pl.DataFrame, names: dict[str, str], success_min: float
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The checked tree under the names of its roles, and for every rollout its steps: leaf, won,
-    id, up (levels above the leaf).
+    """The checked tree under the names of its roles, and the steps of every rollout.
+
+    A step is leaf, won, id, up (levels above the leaf).
     """
     for role, name in names.items():
         if name not in frame.columns:
@@ -115,8 +117,9 @@ def _rollouts(
     mark = number(pl.col("success"), nodes.schema["success"])
     words = nodes.filter(pl.col("success").is_not_null() & mark.is_null())
     if words.height:
+        word, name = words.select("success", "id").row(0)
         raise BadInput(
-            f"step_values: a success is neither true, false nor a number; got {words['success'][0]!r} at {words['id'][0]}.",
+            f"step_values: a success is neither true, false nor a number; got {word!r} at {name}.",
             hint="make true and false of words first.",
         )
     won = mark >= success_min
@@ -140,10 +143,10 @@ def _shares(nodes: pl.DataFrame, paths: pl.DataFrame) -> pl.DataFrame:
     counts = paths.group_by("id").agg(
         rollouts=pl.len().cast(pl.Int64), successes=pl.col("won").sum().cast(pl.Int64)
     )
-    told = (
+    counted = (
         nodes.select("id", "parent_id")
         .join(counts, on="id", how="left")
         .with_columns(pl.col("rollouts", "successes").fill_null(0))
     )
     share = pl.when(pl.col("rollouts") > 0).then(rounded(pl.col("successes") / pl.col("rollouts")))
-    return told.with_columns(value=share).sort("id")
+    return counted.with_columns(value=share).sort("id")

@@ -69,6 +69,8 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
         output: the target; its extension says the kind of file (`prefmill.writers.write`). It
             appears whole or not at all.
         roles: the column of each role; those not named are found by the names that the field uses.
+            The roles of `Values` are those of `prefmill.values`; its other options are
+            `overwrite`, `allow_empty`, `progress` and those of reading.
         format: the columns (`prefmill.writers.layouts.convert`): `trl`, for labels `kto`, for
             best-of-K `pool` by default. `pool` is every column of the picked rows, `rank` (or
             `advantage`), with length control `adjusted_score`, with `aggregate` `aggregated_score`.
@@ -92,8 +94,9 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
     >>> import tempfile
     >>> import polars as pl
     >>> from prefmill import Pairs
+    >>> feedback = pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}).write_parquet(f"{folder}/feedback.parquet")
+    ...     feedback.write_parquet(f"{folder}/feedback.parquet")
     ...     report = run(Pairs(), f"{folder}/feedback.parquet", f"{folder}/pairs.jsonl")
     ...     Path(f"{folder}/pairs.jsonl").read_text()
     '{"prompt":"p","chosen":"a","rejected":"b","chosen_score":5.0,"rejected_score":1.0}\\n'
