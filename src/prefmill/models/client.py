@@ -295,7 +295,9 @@ class Client:
 
     def _clean(self, text: str) -> str:
         """`text` without the key, should a server echo it."""
-        return text.replace(self._key, "***") if self._key else text
+        if self._key:
+            return text.replace(self._key, "***")
+        return text
 
 
 class _Pace:
@@ -363,7 +365,9 @@ def message_of(text: str) -> str:
 
 def _tokens(number: Any) -> int:
     """A number of tokens, 0 for anything else."""
-    return number if type(number) is int and number > 0 else 0
+    if type(number) is int and number > 0:
+        return number
+    return 0
 
 
 def _key(variable: str | None) -> str | None:

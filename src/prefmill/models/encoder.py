@@ -486,4 +486,6 @@ def _text_of_parts(content: Any) -> str:
 
     Raises `BadRow` (of row 0) for a part that is not text: a tokenizer reads nothing else.
     """
-    return content if isinstance(content, str) else plain_text({"content": content})
+    if isinstance(content, str):
+        return content
+    return plain_text({"content": content})

@@ -103,13 +103,17 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if isinstance(content, dict):
+        return content
+    return {}
 
 
 def _shards(folder: Path) -> set[str]:
     """The files that the index of the weights names."""
     named = read_json(folder / "model.safetensors.index.json").get("weight_map")
-    return {str(name) for name in named.values()} if isinstance(named, dict) else set()
+    if isinstance(named, dict):
+        return {str(name) for name in named.values()}
+    return set()
 
 
 def own_code(folder: Path) -> dict[str, str]:
@@ -225,7 +229,9 @@ def _tensors(folder: Path) -> int | None:
         with safe_open(folder / "model.safetensors", "pt") as file:
             return len(file.keys())
     except (OSError, SafetensorError):
-        return len(index) if isinstance(index, dict) else None
+        if isinstance(index, dict):
+            return len(index)
+        return None
 
 
 def stored_dtype(folder: Path) -> str:

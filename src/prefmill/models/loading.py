@@ -74,7 +74,9 @@ def pick_device(device: str) -> Any:
             f"score: no CUDA device {device!r} here; got {torch.cuda.device_count()} of them.",
             hint="--device cpu",
         )
-    return torch.device("cuda:0") if device == "cuda" else place
+    if device == "cuda":
+        return torch.device("cuda:0")
+    return place
 
 
 def dtype_of(folder: Path, dtype: str, place: Any) -> str:
@@ -95,7 +97,9 @@ def dtype_of(folder: Path, dtype: str, place: Any) -> str:
         return "float32"
     stored = stored_dtype(folder)
     fast = place.type == "cuda" and torch.cuda.get_device_capability(place) >= (8, 0)
-    return "bfloat16" if stored == "float32" and fast else stored
+    if stored == "float32" and fast:
+        return "bfloat16"
+    return stored
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False, where: str = "score") -> Any:
@@ -119,7 +123,9 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False, where: str 
 
 def _code_hint(error: BaseException) -> str | None:
     """What to do about an error of Transformers that wants to run the folder's own code."""
-    return TRUST if "trust_remote_code" in str(error) else None
+    if "trust_remote_code" in str(error):
+        return TRUST
+    return None
 
 
 def config_of(folder: Path, *, trust_remote_code: bool = False, where: str = "score") -> Any:

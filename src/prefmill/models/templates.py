@@ -142,7 +142,9 @@ class ChatTemplate:
                 add_generation_prompt=open_end and not goes_on,
                 **self.tokenizer.special_tokens_map,
             )
-        return _cut_at_tag(text) if goes_on else text
+        if goes_on:
+            return _cut_at_tag(text)
+        return text
 
 
 def _with_reasoning(message: Message) -> Message:
@@ -170,7 +172,9 @@ def _cut_at_tag(text: str) -> str:
         raise ValueError(
             "the last message does not stand in the text, so that it cannot be continued"
         )
-    return text[:place] if text.startswith(_TAG, place) else text[:place].rstrip()
+    if text.startswith(_TAG, place):
+        return text[:place]
+    return text[:place].rstrip()
 
 
 def _bounded(work: Callable[[], None], done: Callable[[], int], where: str) -> None:
@@ -254,4 +258,6 @@ def _product(context: Any, operator: str, left: Any, right: Any) -> Any:
 
 
 def _bits(number: float) -> int:
-    return int(number).bit_length() if isinstance(number, int) else 64
+    if isinstance(number, int):
+        return int(number).bit_length()
+    return 64

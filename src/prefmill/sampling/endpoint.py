@@ -95,7 +95,9 @@ class EndpointSampler(Remote, Sampler):
 
     def with_bad_rows(self, on_bad_row: OnBadRow) -> Self:
         """With `null`, requests that the server finds bad have no answer."""
-        return changed(self, on_refused="null") if on_bad_row == "null" else self
+        if on_bad_row == "null":
+            return changed(self, on_refused="null")
+        return self
 
     def sample(self, requests: Sequence[Request], /) -> list[Answer]:
         """One answer for every request, in their order."""
@@ -130,7 +132,9 @@ class EndpointSampler(Remote, Sampler):
 
     @property
     def _path(self) -> str:
-        return "chat/completions" if self.api == "chat" else "completions"
+        if self.api == "chat":
+            return "chat/completions"
+        return "completions"
 
     def _body(self, request: Request, top: int) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -25,7 +25,9 @@ def kind_for(options: Mapping[str, Any]) -> str:
     >>> kind_for({"url": "http://localhost:8000/v1"}), kind_for({})
     ('endpoint', 'local')
     """
-    return "endpoint" if options.get("url") is not None else "local"
+    if options.get("url") is not None:
+        return "endpoint"
+    return "local"
 
 
 def sampler_from(options: Mapping[str, Any]) -> Any:

@@ -100,7 +100,9 @@ class LocalSampler(Described, Sampler):
     def name(self) -> str:
         """What a pool calls this sampler: the hub id, or the folder's name."""
         folder = Path(self.model)
-        return folder.resolve().name if folder.is_dir() else str(self.model)
+        if folder.is_dir():
+            return folder.resolve().name
+        return str(self.model)
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
@@ -134,7 +136,9 @@ class LocalSampler(Described, Sampler):
 
     def with_shape(self, shape: Mapping[str, Any]) -> Self:
         """The same sampler with another `shape`."""
-        return self if shape == self.shape else changed(self, **shape)
+        if shape == self.shape:
+            return self
+        return changed(self, **shape)
 
     @property
     def printed_date(self) -> str | None:
@@ -153,7 +157,9 @@ class LocalSampler(Described, Sampler):
 
     def with_bad_rows(self, on_bad_row: OnBadRow) -> Self:
         """With `null`, prompts that are too long have no answer."""
-        return changed(self, on_too_long="null") if on_bad_row == "null" else self
+        if on_bad_row == "null":
+            return changed(self, on_too_long="null")
+        return self
 
     def load(self) -> str:
         """Load everything now, and say how prompts will be run (`decode.py`)."""

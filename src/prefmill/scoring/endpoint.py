@@ -164,7 +164,9 @@ class EndpointScorer(Remote, Staged):
     @property
     def _own_date(self) -> str | None:
         """The date that our template prints; None: it prints none, or the server's does."""
-        return None if self.tokenizer is None else self._encoder.template_date
+        if self.tokenizer is None:
+            return None
+        return self._encoder.template_date
 
     @property
     def printed_date(self) -> str | None:
@@ -181,7 +183,9 @@ class EndpointScorer(Remote, Staged):
 
     def with_bad_rows(self, on_bad_row: OnBadRow) -> Self:
         """With `null`, rows that the server refuses have no score."""
-        return changed(self, on_refused="null") if on_bad_row == "null" else self
+        if on_bad_row == "null":
+            return changed(self, on_refused="null")
+        return self
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
@@ -238,7 +242,9 @@ class EndpointScorer(Remote, Staged):
 
     @property
     def _its_model(self) -> dict[str, str]:
-        return {"model": self.model} if self.model else {}
+        if self.model:
+            return {"model": self.model}
+        return {}
 
     @property
     def _raw(self) -> dict[str, Any]:
@@ -294,7 +300,9 @@ class EndpointScorer(Remote, Staged):
                 )
             return [rows.row(i).tolist() for i in range(len(rows))]
         texts = self._texts(batch, prompts, completions)
-        return [[text] for text in texts] if self.kind == "tei-predict" else texts
+        if self.kind == "tei-predict":
+            return [[text] for text in texts]
+        return texts
 
     def _rows(self, batch: pa.RecordBatch) -> TokenRows:
         groups = np.arange(batch.num_rows)
@@ -448,7 +456,9 @@ class EndpointScorer(Remote, Staged):
             return 0 if scores == 1 else None
         if self.parity is not None:
             return label_index(self.parity.config, self.label, scores)
-        return int(str(self.label)) if str(self.label).isdecimal() else None
+        if str(self.label).isdecimal():
+            return int(str(self.label))
+        return None
 
     def _named(self, values: list[dict[str, Any]]) -> float:
         scores = {str(each["label"]): float(each["score"]) for each in values}

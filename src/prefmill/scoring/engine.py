@@ -172,7 +172,9 @@ class Engine:
             line = str(error).splitlines()[0][:200]
             return f"packed rows do not run: {type(error).__name__}: {line}"
         far = values.far_from(single, self.model.dtype).any()
-        return "packed rows and single rows differ" if far else ""
+        if far:
+            return "packed rows and single rows differ"
+        return ""
 
     def _compile(self) -> None:
         """Compile the body, and go on without where that fails or gives other values."""

@@ -68,7 +68,9 @@ class RewardHead:
             real = np.flatnonzero(rows.row(row) != engine.pad)
             by_rule[i] = real[-1] if len(real) else 0
         self.differ += int((by_rule != last).sum())
-        return last if self.pooling == "last" else by_rule
+        if self.pooling == "last":
+            return last
+        return by_rule
 
     def of_stream(
         self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream

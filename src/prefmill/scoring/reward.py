@@ -119,14 +119,18 @@ class TokenScorer(Described, Staged):
 
     def with_shape(self, shape: Mapping[str, Any]) -> Self:
         """The same scorer with another `shape`."""
-        return self if shape == self.shape else changed(self, **shape)
+        if shape == self.shape:
+            return self
+        return changed(self, **shape)
 
     @property
     def chunk_tokens(self) -> int | None:
         """About how many tokens keep a GPU busy; a CPU is so with any."""
         from prefmill.models.loading import pick_device
 
-        return _CHUNK_TOKENS if pick_device(self.device).type == "cuda" else None
+        if pick_device(self.device).type == "cuda":
+            return _CHUNK_TOKENS
+        return None
 
     @property
     def printed_date(self) -> str | None:
@@ -146,17 +150,23 @@ class TokenScorer(Described, Staged):
     def with_bad_rows(self, on_bad_row: OnBadRow) -> Self:
         """With `null`, rows that are too long have no score."""
         skips = on_bad_row == "null" and self.on_too_long == "error"
-        return changed(self, on_too_long="null") if skips else self
+        if skips:
+            return changed(self, on_too_long="null")
+        return self
 
     @property
     def way(self) -> str:
         """How rows are run, once the models are loaded."""
-        return self.load() if "engines" in self._state else ""
+        if "engines" in self._state:
+            return self.load()
+        return ""
 
     def load(self) -> str:
         """Load everything now, and say how rows will be run."""
         engine = self.engines[0]
-        return f"{engine.way}: {engine.reason}" if engine.reason else engine.way
+        if engine.reason:
+            return f"{engine.way}: {engine.reason}"
+        return engine.way
 
     def unload(self) -> None:
         """Let the models go; they are loaded again when they are needed."""

@@ -203,7 +203,9 @@ def parse_rating(
 
     def value_of(value: str, top: str | None) -> float | None:
         inside = low <= float(value) <= high and (top is None or float(top) == high)
-        return float(value) if inside else None
+        if inside:
+            return float(value)
+        return None
 
     def same(other: str, value: float) -> bool:
         return float(other) == value or not low <= float(other) <= high
@@ -220,7 +222,9 @@ def parse_rating(
     # be a thought.
     at_end = at + digits.end() == len(text) and digits[0].isdigit()
     goes_on = at_end and float(digits[0] + "0") <= high
-    return "cut_off" if goes_on or not whole else (value, at)
+    if goes_on or not whole:
+        return "cut_off"
+    return (value, at)
 
 
 def parse_verdict(text: str, *, cut_off: bool = False) -> Literal["A", "B", "C"] | str:
@@ -235,14 +239,18 @@ def parse_verdict(text: str, *, cut_off: bool = False) -> Literal["A", "B", "C"]
     """
 
     def value_of(value: str, _: str | None) -> str:
-        return "C" if value.lower() == "tie" else value.upper()
+        if value.lower() == "tie":
+            return "C"
+        return value.upper()
 
     same = lambda other, value: other == value  # noqa: E731
     verdict = _read(text, _VERDICTS, value_of, same, cut_off=cut_off)
     if isinstance(verdict, str):
         return verdict
     value, _, whole = verdict
-    return "cut_off" if cut_off and not whole else value
+    if cut_off and not whole:
+        return "cut_off"
+    return value
 
 
 def _read(
@@ -258,7 +266,9 @@ def _read(
     Or `unparseable` (`cut_off` for an answer that was), `contradictory`.
     """
     verdict = _verdict(text, form, value_of, same)
-    return "cut_off" if cut_off and verdict == "unparseable" else verdict
+    if cut_off and verdict == "unparseable":
+        return "cut_off"
+    return verdict
 
 
 def _verdict(
@@ -299,7 +309,9 @@ def _verdict(
 def _masked(quote: re.Match[str]) -> str:
     """Quoted words as nothing, as long as they are; a quoted number stays."""
     has_letter = re.search(r"[^\W\d]", quote[0])
-    return "\0" * len(quote[0]) if has_letter else quote[0]
+    if has_letter:
+        return "\0" * len(quote[0])
+    return quote[0]
 
 
 def _json(
@@ -323,7 +335,9 @@ def _json(
         names = "|".join(sorted(keys))
         places = re.finditer(rf'"(?:{names})"\s*:\s*"?\s*', source, re.IGNORECASE)
         begins = [line.start() + place.end() for place in places]
-        return list(zip(begins, values, strict=True)) if len(begins) == len(values) else []
+        if len(begins) == len(values):
+            return list(zip(begins, values, strict=True))
+        return []
     return None
 
 
@@ -342,7 +356,9 @@ def _of_json(
     if not verdicts:
         return "unparseable"
     first = verdicts[0]
-    return first if all(value == first[0] for value, *_ in verdicts) else "contradictory"
+    if all(value == first[0] for value, *_ in verdicts):
+        return first
+    return "contradictory"
 
 
 class TokenLike(Protocol):

@@ -54,7 +54,9 @@ class Scored:
     def numbers(self) -> Floats:
         """The score of each row, NaN where it has none."""
         score = next(iter(self.columns.values()))
-        return score if self.null is None else np.where(self.null, np.nan, score)
+        if self.null is None:
+            return score
+        return np.where(self.null, np.nan, score)
 
 
 @runtime_checkable
@@ -173,7 +175,9 @@ class FunctionScorer(Staged):
         function = self.function
         own = getattr(function, "fingerprint", None)
         if own is not None:
-            return own if isinstance(own, Mapping) else {"function": str(own)}
+            if isinstance(own, Mapping):
+                return own
+            return {"function": str(own)}
         module = getattr(function, "__module__", "")
         name = getattr(function, "__qualname__", type(function).__qualname__)
         try:
@@ -187,13 +191,17 @@ class FunctionScorer(Staged):
     def compares(self) -> bool | None:
         """Whether it compares, as far as the function says."""
         compares = getattr(self.function, "compares", None)
-        return None if compares is None else bool(compares)
+        if compares is None:
+            return None
+        return bool(compares)
 
     @property
     def reads(self) -> tuple[str, ...] | None:
         """The further columns that it is shown: all, unless the function names some."""
         reads = getattr(self.function, "reads", None)
-        return None if reads is None else tuple(reads)
+        if reads is None:
+            return None
+        return tuple(reads)
 
     def prepare(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch itself; values that no type holds are JSON text, in Arrow's own type for it."""
@@ -312,7 +320,9 @@ class Ensemble(Staged):
         answers = [scorer.compares for scorer in self.scorers.values()]
         if True in answers:
             return True
-        return None if None in answers else False
+        if None in answers:
+            return None
+        return False
 
     @property
     def reads(self) -> tuple[str, ...] | None:

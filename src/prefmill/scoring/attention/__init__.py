@@ -71,7 +71,9 @@ def our_attention(model: Any, device: torch.device, *, invariant: bool) -> str:
         return VARLEN
     # FlexAttention adds up in blocks of the stream, so that the last bits of a score depend on
     # where its row stands.
-    return SEGMENTS if invariant else BLOCKMASK
+    if invariant:
+        return SEGMENTS
+    return BLOCKMASK
 
 
 def stock_attention(model: Any) -> str:
@@ -79,7 +81,9 @@ def stock_attention(model: Any) -> str:
 
     scaled_dot_product_attention has no soft-capping.
     """
-    return "eager" if _is_capped(model) else str(model.config._attn_implementation)
+    if _is_capped(model):
+        return "eager"
+    return str(model.config._attn_implementation)
 
 
 def _is_capped(model: Any) -> bool:

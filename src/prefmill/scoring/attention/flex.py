@@ -94,7 +94,9 @@ def _block_mask(plan: StreamPlan, window: int | None) -> Any:
         batch: torch.Tensor, heads: torch.Tensor, q: torch.Tensor, k: torch.Tensor
     ) -> torch.Tensor:
         seen = (fam[q] == fam[k]) & ((top[k] == 1) | (seg[q] == seg[k])) & (pos[q] >= pos[k])
-        return seen if window is None else seen & (pos[q] - pos[k] < window)
+        if window is None:
+            return seen
+        return seen & (pos[q] - pos[k] < window)
 
     partly, wholly = (_ordered(x, plan.device) for x in (some & ~whole, whole))
     return BlockMask.from_kv_blocks(
