@@ -56,7 +56,10 @@ def judged(
     groups = [f"_group{place}" for place in range(len(roles.group))]
     scores = [f"_score{place}" for place in range(len(rows.scores))]
     numbers = [number(pl.col(name), schema[name]) for name in scores]
-    value = -numbers[0] if roles.negate else numbers[0]
+    value = numbers[0]
+    if roles.negate:
+        value = -value
+    # A weighted sum is rounded, so that engines which add in another order give the same number.
     if rows.weights:
         weighed = [n * weight for n, weight in zip(numbers, rows.weights.values(), strict=True)]
         value = rounded(pl.sum_horizontal(weighed, ignore_nulls=False))
@@ -74,7 +77,9 @@ def judged(
     }
     if roles.id:
         by_bytes = schema["_id"] == pl.Categorical or isinstance(schema["_id"], pl.Enum)
-        columns["_id"] = pl.col("_id").cast(pl.String) if by_bytes else pl.col("_id")
+        columns["_id"] = pl.col("_id")
+        if by_bytes:  # and not in the order of its categories
+            columns["_id"] = pl.col("_id").cast(pl.String)
     columns |= {c: pl.col(c) for c in ("_annotator", "_aspect") if c in schema}
     if rows.merged:
         columns["_text"] = pl.col("_completion")
@@ -125,7 +130,7 @@ def rows(
     counted = judged.with_columns(_reason=reason).select(*kept, "_value", "_reason")
     if normalize == "none":
         return counted
-    scale = ["_annotator", *(["_aspect"] if "_aspect" in names else [])]
+    scale: list[str] = [name for name in ("_annotator", "_aspect") if name in names]
     return counted.with_columns(_value=_normalized(normalize, scale))
 
 
@@ -147,8 +152,11 @@ def candidates(
     tie_break: str = "position",
 ) -> pl.LazyFrame:
     """Candidates: _grp, _pos, _id, _score, _votes (rows), _reason (null: it is one)."""
-    by_id = tie_break == "id"
-    id_ = pl.col("_id") if by_id else pl.lit(None).alias("_id")
+    head = in_head(tie_break)
+    # Without ids every row of the column is null: the other rules find it there in any case.
+    id_ = pl.lit(None).alias("_id")
+    if "_id" in head:
+        id_ = pl.col("_id")
     counting = counted.filter(pl.col("_reason").is_null())
     if aggregate == "none":
         one = pl.lit(1, pl.Int64)
@@ -162,23 +170,22 @@ def candidates(
         "min": value.min(),
         "majority": pl.when(mode.len() == 1).then(mode.first()),
     }[aggregate]
-    head = ["_id", "_pos"] if by_id else ["_pos"]
     first = [pl.col(column).sort_by(head).first() for column in head]
-    by_aspect = ["_aspect"] if weights is not None else []
     votes = pl.len().cast(pl.Int64)
-    aspects = counting.group_by("_grp", "_text", *by_aspect).agg(
-        merged.alias("_value"), *first, _votes=votes
-    )
-    total = value.sum()
+    key, total = ["_grp", "_text"], value.sum()
+    exact = aggregate in ("max", "min", "majority") and weights is None
     if weights is not None:
+        key.append("_aspect")
         aspect = pl.col("_aspect").cast(pl.String)
         share = aspect.replace_strict(weights, default=None, return_dtype=pl.Float64)
         total = (value * share).sum()
-    exact = aggregate in ("max", "min", "majority") and weights is None
+    if not exact:
+        total = rounded(total)
+    aspects = counting.group_by(key).agg(merged.alias("_value"), *first, _votes=votes)
     grouped = aspects.group_by("_grp", "_text").agg(
         *first,
         pl.col("_votes").sum(),
-        _score=total if exact else rounded(total),
+        _score=total,
         _fewest=pl.col("_votes").min(),
         _aspects=pl.len(),
         _decided=value.count(),
@@ -219,9 +226,14 @@ def dropped(counted: pl.LazyFrame, candidates: pl.LazyFrame) -> dict[str, int]:
     return {reason: int(number) for part in parts for reason, number in part.iter_rows()}
 
 
+def in_head(tie_break: str) -> list[str]:
+    """The columns that say which row of several is the first."""
+    return ["_id", "_pos"] if tie_break == "id" else ["_pos"]
+
+
 def in_rank_order(tie_break: str) -> list[str]:
     """The columns that order the candidates of a group, worst first."""
-    return ["_score", *(["_id"] if tie_break == "id" else []), "_pos"]
+    return ["_score", *in_head(tie_break)]
 
 
 def drawn(groups: pl.LazyFrame, seed: int, key: pl.Expr | None = None) -> pl.Expr:

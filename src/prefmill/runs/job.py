@@ -234,9 +234,11 @@ class Job:
         columns, output = self.source.columns.names, self.output
         kept_names(keep, columns, where="run")  # whole rows have all of them, and no other
         # Whole rows are all columns kept; of the prompt and the completion there is no second copy.
-        self.keep: list[str] = columns if self.whole_rows else []
+        self.keep: list[str] = []
         self.kept: list[Kept] = []
-        if not self.whole_rows:
+        if self.whole_rows:
+            self.keep = columns
+        else:
             context: Mapping[str, str] = {}
             if trainer and output.layouts:
                 context = context_of(self.dtypes, self.roles, () if output.paired else keep)
@@ -349,9 +351,11 @@ class Job:
 
     def _slot_columns(self) -> list[str]:
         output = self.output
-        key = ["_grp"] if self._key_is_prompt else []
-        ours = [column.ours for column in output.columns if not column.of_row]
-        return [*output.also, *key, *output.texts.values(), *ours]
+        columns = [*output.also, *output.texts.values()]
+        columns += [column.ours for column in output.columns if not column.of_row]
+        if self._key_is_prompt:
+            columns.append("_grp")
+        return columns
 
     def _make_slots(self, columns: str, rows: str) -> None:
         """Slots in output order; the table keeps it, so that no part has to be sorted again."""
@@ -376,7 +380,9 @@ class Job:
             )
             for file, start in zip(self.source.files, self._starts, strict=True)
         ]
-        scan = scans[0] if len(scans) == 1 else pl.concat(scans, how="diagonal_relaxed")
+        scan = scans[0]
+        if len(scans) > 1:
+            scan = pl.concat(scans, how="diagonal_relaxed")
         return scan.cast({_POSITION: pl.Int64})
 
     def _rank_in_polars(self) -> None:
@@ -466,7 +472,9 @@ class Job:
 
     @property
     def unwritten(self) -> list[str]:
-        """Columns of `schema()` that no trainer's layout has."""
+        """Columns of `schema()` that no trainer's layout has; whole rows have them all."""
+        if self.whole_rows:
+            return []
         return [column.ours for column in self.output.columns if column.whole_only]
 
     def _added(self) -> list[tuple[str, pl.DataType]]:
@@ -510,8 +518,10 @@ class Job:
         places = enumerate(self.keep)
         if self.whole_rows:
             return [f"_keep{place}" for place, name in places if not self._known(name)]
-        prompt = [] if self._key_is_prompt else ["_prompt"]
-        return [*prompt, "_completion", *(f"_keep{place}" for place, _ in places)]
+        columns = ["_completion", *(f"_keep{place}" for place, _ in places)]
+        if not self._key_is_prompt:
+            columns.insert(0, "_prompt")
+        return columns
 
     def _known(self, name: str) -> bool:
         return self._key_is_prompt and name == self.roles.prompt
@@ -558,7 +568,7 @@ class Job:
         columns = [prompt, *(take("_completion", side) for side in sides)]
         columns += [slots[column.ours] for column in self._values()]
         for each in self.kept:
-            side = sides[1] if each.side == "rejected" else sides[0]
+            side = sides[each.side == "rejected"]
             columns.append(take(f"_keep{self.keep.index(each.column)}", side))
         return columns
 
@@ -617,7 +627,9 @@ class Job:
                     pass
             same = pl.DataFrame({"slot": self._same_text}, schema={"slot": pl.Int64})
             self.con.register("_same", same.to_arrow())
-            is_same = "slot IN (SELECT slot FROM _same)" if self._same_text else "false"
+            is_same = "false"
+            if self._same_text:
+                is_same = "slot IN (SELECT slot FROM _same)"
             view = f"SELECT *, {is_same} AS _same_text FROM slots"
             self.con.execute(f"CREATE OR REPLACE VIEW paired AS {view}")
             views["told"] = "paired"

@@ -113,7 +113,7 @@ def run(
         if output is not None:
             if plan.every_row:
                 _refuse_loss(job, output)
-            unwritten = [] if whole_rows else job.unwritten
+            unwritten = job.unwritten
             schema = {name: kind for name, kind in job.schema().items() if name not in unwritten}
             written = writers.write(
                 (frame.drop(unwritten) for frame in job.frames()),
