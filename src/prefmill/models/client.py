@@ -159,6 +159,7 @@ class Client:
 
         def work() -> None:
             while not stop.is_set():
+                # An iterator is not safe to share between threads.
                 with deal:
                     number = next(numbers, None)
                 if number is None:
@@ -189,6 +190,7 @@ class Client:
     def _post(self, number: int, path: str, body: Any, read: Read[_T], stop: threading.Event) -> _T:
         url = f"{self._url}/{path.lstrip('/')}"
         content = json.dumps(body, ensure_ascii=False).encode()
+        # Seeded, so that a run can be repeated wait by wait.
         jitter = random.Random(f"{path} {number}")
         for attempt in range(self._retries + 1):
             self._pace.turn(stop)
@@ -196,6 +198,7 @@ class Client:
                 self._requests += 1
             try:
                 return self._try(number, url, content, read)
+            # Python drops the name of the exception after its clause.
             except _Again as error:
                 again = error
             if attempt == self._retries or (again.wait or 0) > _LONGEST_WAIT:
@@ -277,6 +280,7 @@ class Client:
         """
         if self._answered is None:
             return False
+        # It counts: a server bills it like any other.
         with self._lock:
             self._requests += 1
             self._retried["probe"] += 1

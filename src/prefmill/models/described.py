@@ -10,6 +10,11 @@ from typing import Any, ClassVar, Self, TypeVar
 from prefmill.errors import BadArgument
 
 _T = TypeVar("_T")
+#: what to do about NaN and infinity from a model
+OVERFLOW = (
+    "in half precision this is an overflow: --dtype float32 or bfloat16;"
+    " else the weights are broken."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +59,18 @@ class Described:
         return self._state[name]  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
+        # Another process loads for itself: models and connections do not travel.
         return {f.name: {} if f.name == "_state" else getattr(self, f.name) for f in fields(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        # The class is frozen: its own assignment would refuse.
         for name, value in state.items():
             object.__setattr__(self, name, value)
 
 
 def changed(part: _T, **values: Any) -> _T:
     """`part` with other values; `part` itself where nothing differs."""
+    # What is loaded is kept with the object: the same one is not to load again.
     if all(getattr(part, name) == value for name, value in values.items()):
         return part
     return replace(part, **values)  # type: ignore[type-var]

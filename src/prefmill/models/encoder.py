@@ -313,6 +313,7 @@ class Encoder:
         A second BOS, as Llama's tokenizer puts there, is none.
         """
         second = self.tokenizer("b", add_special_tokens=False)["input_ids"]
+        # What is left when both texts and what stands around one are taken away.
         more = Counter(self.tokenizer("a", "b")["input_ids"])
         more -= Counter(self.tokenizer("a")["input_ids"])
         more -= Counter(second)
@@ -367,6 +368,7 @@ class Encoder:
         what = "has no tokens at all; got an empty prompt and completion, expected text."
         refuse([BadRow("score", what, row=i, reason="no_tokens") for i in empty])
         every = list(range(len(ids)))
+        # Without a limit nothing is over it, but empty rows are refused all the same.
         if limit is None:
             return every, 0
         over = [i for i, row in enumerate(ids) if len(row) > limit]
@@ -375,6 +377,7 @@ class Encoder:
         if self.on_too_long == "null":
             left_out = set(over)
             return [i for i in every if i not in left_out], 0
+        # A pair is cut by the tokenizer, which knows where its separators go.
         if self.template == "pair":
             some = [prompts[i] for i in over], [completions[i] for i in over]
             cut_ids, cut_types = self._pairs(*some, limit)

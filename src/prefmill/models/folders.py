@@ -91,6 +91,7 @@ def content_hash(folder: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
+    # Hashing lets go of Python's lock: shards are read side by side.
     with ThreadPoolExecutor(4) as pool:
         digests = list(pool.map(digest, [path for _, path in named]))
     content = [[name, digest] for (name, _), digest in zip(named, digests, strict=True)]
@@ -154,6 +155,7 @@ def check_folder(folder: Path, *, trust_remote_code: bool = False, where: str = 
             " without it another model would be loaded.",
             hint=TRUST,
         )
+    # A folder that comes from elsewhere must not make us read files next to it.
     outside = sorted(name for name in _shards(folder) if not _is_inside(name))
     if outside:
         raise BadInput(
@@ -239,6 +241,7 @@ def stored_dtype(folder: Path) -> str:
     from safetensors import SafetensorError, safe_open
 
     config = read_json(folder / "config.json")
+    # Transformers 4 wrote the second name.
     named = config.get("dtype") or config.get("torch_dtype")
     if named in _DTYPES:
         return str(named)

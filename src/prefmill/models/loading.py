@@ -235,6 +235,7 @@ def weights(
         raise BadInput(
             f"{where}: cannot load {str(folder)!r}; {described(error)}", hint=hint
         ) from error
+    # In this order: a folder of another kind of model lacks a head, which says more.
     wanted.refuse_missing(model, info)
     wanted.refuse_others(model, config)
     wanted.refuse_unexpected(model, info)
@@ -355,6 +356,7 @@ def quiet() -> Iterator[None]:
     """Transformers' loading report and bars say in many lines what we say in one error."""
     from transformers.utils import logging as theirs
 
+    # Their settings are of the process: they are put back as they were.
     level = theirs.get_verbosity()
     bars = theirs.is_progress_bar_enabled() if hasattr(theirs, "is_progress_bar_enabled") else True
     theirs.set_verbosity(logging.CRITICAL)

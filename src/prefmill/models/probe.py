@@ -64,6 +64,7 @@ def batch_dependent_rope(model: Any) -> int:
             lengths = [p.get("original_max_position_embeddings") for p in nested]
             lengths.append(getattr(module, "original_max_seq_len", None))
             lengths.append(config.max_position_embeddings)
+            # Below the shortest of them nothing can have been stretched.
             return min(int(n) for n in lengths if n)
     return 0
 
@@ -86,6 +87,7 @@ def random_rows(vocabulary: int) -> TokenRows:
 
     Some share a prefix and go on for several lengths, one by a single token; some share nothing.
     """
+    # The first ids are special tokens in most vocabularies, which models may treat apart.
     rng = np.random.default_rng(0)
     special = min(10, vocabulary // 2)
     prompt, *others = (rng.integers(special, vocabulary, n).tolist() for n in (9, 3, 1, 5, 1, 12))

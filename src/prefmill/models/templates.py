@@ -246,6 +246,7 @@ def _product(context: Any, operator: str, left: Any, right: Any) -> Any:
     if operator == "**":
         if not numbers or abs(right) > _BITS or _bits(left) * abs(right) > _BITS:
             raise OverflowError("a power that is too large")
+        # Bounded above: neither number nor exponent can be large.
         return left**right
     if numbers:
         if _bits(left) + _bits(right) > _BITS:

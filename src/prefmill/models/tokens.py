@@ -52,6 +52,7 @@ class TokenRows:
     def key(self, number: int) -> bytes:
         """The content of one row: equal rows, and only they, have equal keys."""
         types = self.type_row(number)
+        # The start belongs to the content: with another one other tokens are scored.
         more = b"" if types is None else b"|" + types.tobytes()
         start = int(self.starts[number]).to_bytes(4, "little", signed=True)
         return self.row(number).tobytes() + more + start

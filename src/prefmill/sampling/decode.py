@@ -24,6 +24,7 @@ import torch
 
 from prefmill.errors import BadRow, OutOfDeviceMemory, refuse
 from prefmill.models import probe
+from prefmill.models.described import OVERFLOW
 from prefmill.sampling.draws import pick, uniforms
 
 # Tokens of one batch, rows times their longest possible length. On a CPU measured (SmolLM2-135M,
@@ -273,13 +274,9 @@ def _refuse_strange(batch: _Batch, answers: Sequence[_Answer], logprobs: Any) ->
     if bool(finite.all()):
         return
     what = "got no finite probabilities from the model; NaN or infinity is among its logits."
-    hint = (
-        "in half precision this is an overflow: --dtype float32 or bfloat16;"
-        " else the weights are broken."
-    )
     strange = [row for row, fine in zip(batch.rows, finite.tolist(), strict=True) if not fine]
     bad = [row for row in strange if not answers[row].ended]
-    refuse([BadRow("sample", what, row=row, reason="not_finite", hint=hint) for row in bad])
+    refuse([BadRow("sample", what, row=row, reason="not_finite", hint=OVERFLOW) for row in bad])
 
 
 class _Batch:

@@ -244,6 +244,7 @@ class LocalSampler(Described, Sampler):
             where="sample",
         )
         size, known = loaded.model.config.get_text_config().vocab_size, len(encoder.tokenizer)
+        # An id beyond the embedding would end the process on a GPU.
         if known > size:
             raise BadInput(
                 f"sample: the tokenizer has {known:,} tokens, the model {size:,}; expected no more."
@@ -283,6 +284,7 @@ class LocalSampler(Described, Sampler):
         def holds_stop(tokens: list[int]) -> bool:
             return _cut(self._text(tokens), stops) is not None
 
+        # A bad row is known by its place among those that were decoded.
         try:
             drawn = decoder.decode(rows, holds_stop if stops else None)
         except BadRow as error:

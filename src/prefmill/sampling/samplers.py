@@ -127,4 +127,5 @@ def whole_text(text: str | None) -> str | None:
     """
     if text is None:
         return None
+    # UTF-16 pairs halves that belong together; what stays alone is replaced.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

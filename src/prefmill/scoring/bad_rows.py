@@ -19,13 +19,10 @@ import pyarrow as pa
 
 from prefmill.errors import BadRow, refuse
 from prefmill.models.contract import OnBadRow
+from prefmill.models.described import OVERFLOW
 from prefmill.scoring.scorers import Scored, Staged
 
 _Longs = npt.NDArray[np.int64]
-_OVERFLOW = (
-    "in half precision this is an overflow: --dtype float32 or bfloat16;"
-    " else the weights are broken."
-)
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def not_finite(scored: Scored) -> list[BadRow]:
                 f"got {values[row]} as its {column} ({len(rows)} such rows in its chunk);"
                 " expected a number."
             )
-            error = BadRow("score", what, row=row, reason="not_finite", hint=_OVERFLOW)
+            error = BadRow("score", what, row=row, reason="not_finite", hint=OVERFLOW)
             bad.setdefault(row, error)
     return [bad[row] for row in sorted(bad)]
 

@@ -148,12 +148,6 @@ def batches(lengths: Longs, budget: int, *, alike: Longs | None = None) -> list[
     return [np.asarray(batch) for batch in out]
 
 
-def token_ratio(rows: TokenRows, streams: Iterable[Stream]) -> float:
-    """How many times the tokens of all rows outnumber those that the streams hold."""
-    streams = list(streams)
-    return float(sum(rows.lengths[s.rows].sum() for s in streams) / max(1, sum(map(len, streams))))
-
-
 def _units(
     rows: TokenRows, which: Longs, share: bool, fixed: bool, least_ratio: float
 ) -> Iterable[_Unit]:
