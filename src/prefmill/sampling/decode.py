@@ -292,7 +292,9 @@ class _Batch:
         self.decoder = decoder
         self.rows = list(range(len(heads)))
         shared = way in ("together", "apart")
-        distinct = list(dict.fromkeys(heads)) if shared else list(heads)
+        distinct = list(heads)
+        if shared:
+            distinct = list(dict.fromkeys(heads))
         self.width = max(map(len, distinct))
         device = decoder.device
         ids = torch.zeros((len(distinct), self.width), dtype=torch.long)
@@ -310,14 +312,15 @@ class _Batch:
             self._pick(torch.tensor([number[head] for head in heads], device=device))
 
     def _forward(self, ids: Any, places: Any) -> None:
-        more = {"position_ids": places} if self.decoder._places else {}
+        more = dict(self.decoder._last)
+        if self.decoder._places:
+            more["position_ids"] = places
         output = self.decoder.model(
             input_ids=ids,
             attention_mask=self.mask[:, : self.width],
             past_key_values=self.cache,
             use_cache=True,
             **more,
-            **self.decoder._last,
         )
         self.cache, self.logits = output.past_key_values, output.logits[:, -1]
 

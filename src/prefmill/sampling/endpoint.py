@@ -127,7 +127,8 @@ class EndpointSampler(Remote, Sampler):
             )
         except RequestFailed as error:
             shown = json.dumps(requests[error.index].prompt, ensure_ascii=False)
-            shown = shown if len(shown) <= 100 else f"{shown[:100]}..."
+            if len(shown) > 100:
+                shown = f"{shown[:100]}..."
             raise error.about(f"The prompt was {shown}.") from None
 
     @property
@@ -149,7 +150,8 @@ class EndpointSampler(Remote, Sampler):
             # The answer goes on in the last message; names of vLLM and SGLang.
             if is_open(messages):
                 body |= {"add_generation_prompt": False, "continue_final_message": True}
-            body |= {"top_logprobs": top} if top else {}
+            if top:
+                body["top_logprobs"] = top
         else:
             body |= {"prompt": _text(request.prompt), "logprobs": top}
         if self.top_p != 1.0:
@@ -168,7 +170,7 @@ class EndpointSampler(Remote, Sampler):
             raise Broken("no finish_reason")
         text = text or ""
         ends = [at for at in (text.find(stop) for stop in self.stop) if at >= 0]
-        text = text[: min(ends)] if ends else text
+        text = text[: min(ends, default=None)]
         number, tokens = None, None
         logprobs = choice.get("logprobs")
         if logprobs:
@@ -177,7 +179,9 @@ class EndpointSampler(Remote, Sampler):
         counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
         if type(counted) is int and counted >= 0:
             number = counted
-        logprob = None if tokens is None else sum(token.logprob for token in tokens)
+        logprob = None
+        if tokens is not None:
+            logprob = sum(token.logprob for token in tokens)
         return Reply(Answer(text, reason, logprob, number), tokens)
 
 

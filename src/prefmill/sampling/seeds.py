@@ -36,8 +36,8 @@ class Asked:
         for name, value in (("n", n), ("seed", seed), ("stage", stage)):
             is_whole = type(value) is int and -(2**63) <= value < 2**63
             if not is_whole or (name == "n" and value < 1):
-                wanted = "a whole number >= 1" if name == "n" else "a whole number"
-                raise BadArgument(f"sample: {name} must be {wanted}; got {value!r}.")
+                least = " >= 1" if name == "n" else ""
+                raise BadArgument(f"sample: {name} must be a whole number{least}; got {value!r}.")
         if isinstance(temperatures, int | float):
             temperatures = (temperatures,)
         numbers = [t for t in temperatures if _is_temperature(t)]
