@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from prefmill.cli.app import Options, add_command
 from prefmill.cli.options import (
@@ -48,7 +48,7 @@ def _settings() -> Iterator[Parameter]:
     hints = get_type_hints(RewardSettings)
     for field in fields(RewardSettings):
         said = option(metavar=field.metadata.get("metavar"), help=field.metadata["help"])
-        hint = Annotated[hints[field.name], said]
+        hint: Any = Annotated[hints[field.name], said]  # type: ignore[name-defined]
         yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
 
 

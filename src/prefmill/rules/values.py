@@ -16,7 +16,7 @@ import polars as pl
 import polars.selectors as cs
 
 from prefmill.errors import BadArgument, BadInput
-from prefmill.table.numbers import number, rounded
+from prefmill.table.numbers import number, plain_zero, rounded
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -66,8 +66,8 @@ def state_values(
         max_sweeps=max_sweeps,
     )
     shown = solved.with_columns(
-        rounded(pl.col("_r", "_pi", "_q", "_v")) + 0.0,
-        advantage=rounded(pl.col("_q") - pl.col("_v")) + 0.0,
+        *(plain_zero(rounded(pl.col(name))).alias(name) for name in ("_r", "_pi", "_q", "_v")),
+        advantage=plain_zero(rounded(pl.col("_q") - pl.col("_v"))),
     )
     return shown.select(
         state="_s", action="_a", reward="_r", policy="_pi", q="_q", v="_v", advantage="advantage"
@@ -126,11 +126,11 @@ def tree_values(
     return shown.select(
         "id",
         "parent_id",
-        reward=rounded(pl.col("_r")) + 0.0,
+        reward=plain_zero(rounded(pl.col("_r"))),
         policy=rounded(pl.col("_pi")),
-        q=rounded(pl.col("_q")) + 0.0,
-        v=rounded(pl.col("_after")) + 0.0,
-        advantage=rounded(pl.col("_q") - pl.col("_up")) + 0.0,
+        q=plain_zero(rounded(pl.col("_q"))),
+        v=plain_zero(rounded(pl.col("_after"))),
+        advantage=plain_zero(rounded(pl.col("_q") - pl.col("_up"))),
     )
 
 

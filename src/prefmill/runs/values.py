@@ -94,8 +94,9 @@ def values(data: Inputs, plan: Values | None = None, **columns: Unpack[ValueName
     plan = plan or Values()
     frame = frame_of(data, "values").lazy().collect()
     named = plan.columns(columns, frame.columns)
-    rule = tree_values if "parent_id" in named else state_values
-    return rule(frame, **named, **plan.arguments(named))
+    rule: Any = tree_values if "parent_id" in named else state_values
+    result: pl.DataFrame = rule(frame, **named, **plan.arguments(named))
+    return result
 
 
 def run(
@@ -185,8 +186,8 @@ class _Rows:
         con.execute(f"CREATE VIEW rows AS SELECT {', '.join(cells)} FROM {source.relation}")
         self._check_types(kinds, dtypes)
         keys = ("id", "parent_id") if self.is_tree else ("state", "action")
-        numbers = dict.fromkeys(_NUMBERS, pl.Float64())
-        self.schema = pl.Schema({key: kinds[key] for key in keys} | numbers)
+        self.schema = pl.Schema({key: kinds[key] for key in keys})
+        self.schema.update(dict.fromkeys(_NUMBERS, pl.Float64()))
         if self.is_tree:
             self.schema["parent_id"] = kinds["id"]
         names: Any = {role: role for role in columns}
@@ -214,7 +215,7 @@ class _Rows:
         last = None
         try:
             for batch in self.con.sql(self._query).to_arrow_reader(_FRAME_ROWS):
-                frame = pl.DataFrame(pa.Table.from_batches([batch])).cast(dict(self.schema))
+                frame = pl.DataFrame(pa.Table.from_batches([batch])).cast(dict(self.schema))  # type: ignore[arg-type]
                 if not frame.height:
                     continue
                 self.count += frame.height

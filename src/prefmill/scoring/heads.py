@@ -277,7 +277,8 @@ class _Projection:
         logits = logits * self.factor
         if self.softcap is None:
             return logits
-        return torch.tanh(logits / self.softcap) * self.softcap
+        capped: torch.Tensor = torch.tanh(logits / self.softcap) * self.softcap
+        return capped
 
 
 def _predicted(rows: TokenRows, which: Longs) -> tuple[Longs, Longs, Longs]:

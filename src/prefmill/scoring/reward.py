@@ -25,7 +25,8 @@ from prefmill.scoring.cache import ScoreCache, content_key
 from prefmill.scoring.scorers import Floats, Scored, Staged
 
 if TYPE_CHECKING:
-    from prefmill.scoring.engine import Engine, Head, Work
+    from prefmill.scoring.engine import Engine, Head
+    from prefmill.scoring.work import Work
 
 SharePrefix = Literal["auto", "off"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -330,7 +331,7 @@ class TokenScorer(Described, Staged):
             "cached": int(prepared.known.sum()),
             "splits": splits,
         }
-        reasons = np.where(null, "too_long", None).tolist()
+        reasons = ["too_long" if left_out else None for left_out in null.tolist()]
         return Scored(columns, null, counts, reasons=reasons)
 
     def _warn(self) -> None:

@@ -158,8 +158,13 @@ class _Form:
         alone = rf"{_BULLET}[\"'“‘«]?{letter}[\"'”’»]?\s*[.!]?\s*"
         first = rf"{_BULLET}{_ADJECTIVES}(?:{label}){value}{more}{_PAUSE}"
         last = rf"(?:{label}){value}[\s.!*_]*$"
-        patterns = [re.compile(each, re.IGNORECASE) for each in (alone, first, last)]
-        return cls(*patterns, re.compile(others), frozenset(keys.split()))
+        return cls(
+            alone=re.compile(alone, re.IGNORECASE),
+            first=re.compile(first, re.IGNORECASE),
+            last=re.compile(last, re.IGNORECASE),
+            others=re.compile(others),
+            keys=frozenset(keys.split()),
+        )
 
 
 _RATINGS = _Form.of(
@@ -250,7 +255,7 @@ def parse_verdict(text: str, *, cut_off: bool = False) -> Literal["A", "B", "C"]
     value, _, whole = verdict
     if cut_off and not whole:
         return "cut_off"
-    return value
+    return value  # type: ignore[no-any-return]
 
 
 def _read(
