@@ -7,7 +7,8 @@ CREATE OR REPLACE MACRO pref_group_scale(groups) AS TABLE (
   FROM query_table(groups)
 );
 CREATE OR REPLACE MACRO pref_score_scale(candidates) AS TABLE (
-  SELECT min(_score) AS _low, max(_score) AS _high FROM query_table(candidates) WHERE _reason IS NULL
+  SELECT min(_score) AS _low, max(_score) AS _high
+  FROM query_table(candidates) WHERE _reason IS NULL
 );
 -- How many pairs the strategies all and threshold propose, and the candidates of the largest group.
 CREATE OR REPLACE MACRO pref_proposals(groups, top_k := NULL, bottom_k := NULL) AS TABLE (
