@@ -48,7 +48,7 @@ def _settings() -> Iterator[Parameter]:
     hints = get_type_hints(RewardSettings)
     for field in fields(RewardSettings):
         said = option(metavar=field.metadata.get("metavar"), help=field.metadata["help"])
-        hint: Any = Annotated[hints[field.name], said]  # type: ignore[name-defined]
+        hint: Any = Annotated[hints[field.name], said]
         yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hint)
 
 

@@ -47,7 +47,8 @@ def served(section: SampleSection, policy: str, *, wait: float = WAIT) -> Iterat
         if found and name not in found:
             raise BadInput(
                 f"loop: the server at {url!r} offers other models; got {found}, expected {name!r}.",
-                hint="serve that folder under that name, then the same command goes on; or give [sample] serve.",
+                hint="serve that folder under that name, then the same command goes on;"
+                " or give [sample] serve.",
             )
         yield
         return
@@ -96,7 +97,8 @@ def _until_there(process: subprocess.Popen[bytes], url: str, command: str, wait:
     while _models(url) is None:
         if process.poll() is not None:
             raise BadInput(
-                f"loop: the server ended by itself with code {process.returncode}; its command is {command!r}."
+                f"loop: the server ended by itself with code {process.returncode};"
+                f" its command is {command!r}."
             )
         if time.monotonic() > until:
             raise BadInput(

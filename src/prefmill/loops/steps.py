@@ -218,7 +218,8 @@ class LoopSteps:
                 raise BadInput(
                     f"loop: nothing was selected at stage {stage};"
                     f" got {dropped} of {report.rows_in} rows, {cut_off} cut off.",
-                    hint="lower [select] min_score, sample more answers, or give more max_new_tokens.",
+                    hint="lower [select] min_score, sample more answers,"
+                    " or give more max_new_tokens.",
                 )
             figures = {**_plain(report), "dropped": {**dropped, "cut_off": cut_off}}
             return {**figures, **_picked(selected)}

@@ -134,8 +134,8 @@ def load(
 ) -> Trainee:
     """The model to train, in float32 (with LoRA on CUDA in bfloat16).
 
-    It has a new head if it is to be a reward model and has none. A reward model gets a pad token of its own: where pad and end are one token, the token that
-    Transformers scores is the one before it.
+    It has a new head if it is to be a reward model and has none. A reward model gets a pad token of
+    its own: where pad and end are one token, Transformers scores the token before it.
     """
     import torch
 
