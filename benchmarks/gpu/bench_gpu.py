@@ -584,14 +584,14 @@ def _group(prompt: int, own: int, k: int, bench: Bench) -> TokenRows:
 
 def _short_of_memory(engine: Engine, most: int) -> None:
     """A CPU that has no memory for more than `most` tokens."""
-    forward = engine._forward
+    forward = engine.forward
 
     def short(rows: TokenRows, stream: Any) -> Any:
         if len(stream) > most:
             raise torch.OutOfMemoryError("CUDA out of memory, played on a CPU")
         return forward(rows, stream)
 
-    engine._forward = short  # type: ignore[method-assign]
+    engine.forward = short  # type: ignore[method-assign]
 
 
 # -- candidates: token rows in, scores out

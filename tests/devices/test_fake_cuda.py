@@ -169,7 +169,7 @@ def forward_on_fake_cuda(
         scorer = Unprobed(model, LogProbHead() if causal else RewardHead(), torch.device("cuda"))
         [stream] = scorer.plan(rows).streams
         with attention.using(model, scorer.ours), counter, torch.no_grad():
-            scorer._forward(rows, stream)
+            scorer.forward(rows, stream)
     counter.layers = dict(scorer.layers)
     return counter
 

@@ -108,7 +108,7 @@ def test_budget_and_order_change_nothing(family: str) -> None:
         )
         order = random.Random(budget).sample(range(len(asked)), len(asked))
         assert_same(sampler.sample([asked[i] for i in order]), [wanted[i] for i in order])
-        waves = sampler.decoder.waves([Row(ids, 1.0, 0) for ids in sampler._ids(asked)])
+        waves = sampler.decoder.waves([Row(ids, 1.0, 0) for ids in sampler.ids_of(asked)])
         assert len(waves) == len(asked) if budget == 1 else 1 < len(waves) < len(asked)
     alone = [wanted[0]] + [sampler.sample([request])[0] for request in asked[1:5]]
     assert_same(alone, wanted[:5])
@@ -132,10 +132,10 @@ def test_a_cache_that_cannot_be_picked_is_found_out(
     )
     monkeypatch.setattr(DynamicLayer, "reorder_cache", no if way == "unshared" else nothing)
     if way == "alone":
-        near = Decoder._near
+        near = Decoder.near
         monkeypatch.setattr(
             Decoder,
-            "_near",
+            "near",
             lambda self, found, single: len(found) == 1 and near(self, found, single),
         )
     sampler = LocalSampler(model=pools.causal("llama"), device="cpu", max_new_tokens=12)
@@ -162,14 +162,14 @@ def test_rows_leave_the_batch_when_they_are_done(monkeypatch: pytest.MonkeyPatch
 def test_batches_that_do_not_fit_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = requests()
     wanted = LocalSampler(model=pools.causal("llama"), device="cpu", max_new_tokens=8).sample(asked)
-    whole = Decoder._wave
+    whole = Decoder.wave
 
     def small(self: Any, rows: Any, stops: Any) -> Any:
         if len(rows) > limit:
             raise torch.OutOfMemoryError("no room")
         return whole(self, rows, stops)
 
-    monkeypatch.setattr(Decoder, "_wave", small)
+    monkeypatch.setattr(Decoder, "wave", small)
     limit = 3
     sampler = LocalSampler(model=pools.causal("llama"), device="cpu", max_new_tokens=8)
     assert_same(sampler.sample(asked), wanted)

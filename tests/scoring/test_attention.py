@@ -45,7 +45,7 @@ def shared_rows() -> TokenRows:
 
 
 def alone(engine: Engine, rows: TokenRows) -> np.ndarray:
-    return engine._one_at_a_time(rows, np.arange(len(rows))).values
+    return engine.one_at_a_time(rows, np.arange(len(rows))).values
 
 
 # -- 1: stock attention on a packed stream
@@ -96,7 +96,7 @@ def test_trap_01_attention_outside_the_interface_is_noticed() -> None:
     engine = fresh("deberta-v2").engines[0]
     engine.body = engine.model.deberta
     with pytest.raises((CannotShare, TypeError)):
-        engine._run_streams(shared_rows(), pack(shared_rows(), np.arange(5), 100))
+        engine.run_streams(shared_rows(), pack(shared_rows(), np.arange(5), 100))
     assert engine.way == "batches"
 
 

@@ -194,7 +194,7 @@ def out_of_memory_over(
 ) -> list[int]:
     """Make `engine` run out of memory for more tokens than that; the sizes that ran."""
     ran: list[int] = []
-    of_stream, of_batch = engine._forward, engine._batch
+    of_stream, of_batch = engine.forward, engine.batch
 
     def forward(rows: TokenRows, stream: Any) -> Any:
         if len(stream) > tokens:
@@ -209,7 +209,7 @@ def out_of_memory_over(
         ran.append(size)
         return of_batch(rows, which)
 
-    engine._forward, engine._batch = forward, batch
+    engine.forward, engine.batch = forward, batch
     return ran
 
 
@@ -262,7 +262,7 @@ def test_trap_13_an_error_that_is_not_of_memory_comes_through() -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("shapes do not match")
 
-    scorer.engines[0]._forward = broken
+    scorer.engines[0].forward = broken
     with pytest.raises(RuntimeError, match="shapes do not match"):
         scorer(pools.batch(pools.POOL))
     assert scorer.engines[0].splits == 0

@@ -63,7 +63,7 @@ def test_texts_are_read_as_our_ids(encoder: Path, tmp_path: Path, kind: Any, tem
     scorer = EndpointScorer(
         url="http://127.0.0.1:1", kind=kind, tokenizer=encoder, template=template
     )
-    ids = scorer._encoder.encode(pool["prompt"], pool["completion"], np.arange(2)).rows
+    ids = scorer.encoder.encode(pool["prompt"], pool["completion"], np.arange(2)).rows
     with serving.server(serve) as url:
         EndpointScorer(url=url, kind=kind, tokenizer=encoder, template=template)(pool)
     assert read == [ids.row(0).tolist(), ids.row(1).tolist()]

@@ -132,7 +132,7 @@ class Decoder:
                     logits += self._forced(heads[i : i + step], forced[i : i + step], way)
             except _UNFIT:
                 continue
-            if all(self._near(*pair) for pair in zip(logits, single, strict=True)):
+            if all(self.near(*pair) for pair in zip(logits, single, strict=True)):
                 return way
         return "alone"
 
@@ -151,7 +151,7 @@ class Decoder:
             batch.step(torch.as_tensor(forced[batch.rows, step], device=self.device))
         return logits
 
-    def _near(self, logits: list[Any], single: list[Any]) -> bool:
+    def near(self, logits: list[Any], single: list[Any]) -> bool:
         tolerance = _TOLERANCE.get(self.model.dtype, 1e-4)
         for a, b in zip(logits, single, strict=False):  # a row that left has fewer
             scale = float(b[b.isfinite()].abs().max())
@@ -199,7 +199,7 @@ class Decoder:
     def _fitting(self, rows: list[Row], stops: Stops | None) -> list[Decoded]:
         """The answers of a wave, in halves if it does not fit into memory."""
         try:
-            return self._wave(rows, stops)
+            return self.wave(rows, stops)
         except torch.OutOfMemoryError as error:
             if len(rows) == 1:
                 tokens = len(rows[0].ids) + self.most
@@ -220,7 +220,7 @@ class Decoder:
             refuse([bad.at(half + bad.row) for bad in error.found])
             raise
 
-    def _wave(self, rows: list[Row], stops: Stops | None) -> list[Decoded]:
+    def wave(self, rows: list[Row], stops: Stops | None) -> list[Decoded]:
         # Its frequencies stay stretched from the row before, until a short one comes.
         if self._rope:
             self.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device))

@@ -270,7 +270,7 @@ class LocalSampler(Described, Sampler):
         from prefmill.sampling.decode import Row
 
         decoder, tokenizer = self.decoder, self.encoder.tokenizer
-        ids = self._ids(requests)
+        ids = self.ids_of(requests)
         limit = longest(self._config(), tokenizer)
         new = self.max_new_tokens
         long = [i for i, row in enumerate(ids) if limit is not None and len(row) > limit - new]
@@ -301,7 +301,7 @@ class LocalSampler(Described, Sampler):
         end = "stop" if done.ended else "length"
         return Answer(text, end, done.logprob, len(done.tokens))
 
-    def _ids(self, requests: Sequence[Request]) -> list[tuple[int, ...]]:
+    def ids_of(self, requests: Sequence[Request]) -> list[tuple[int, ...]]:
         """The ids of every request's prompt; equal ones that stand together are made once."""
         places: list[int] = []
         prompts: list[Any] = []

@@ -166,7 +166,7 @@ class EndpointScorer(Remote, Staged):
         """The date that our template prints; None: it prints none, or the server's does."""
         if self.tokenizer is None:
             return None
-        return self._encoder.template_date
+        return self.encoder.template_date
 
     @property
     def printed_date(self) -> str | None:
@@ -193,7 +193,7 @@ class EndpointScorer(Remote, Staged):
 
         The weights too where they can be compared.
         """
-        template = {"template": ""} if self.tokenizer is None else self._encoder.fingerprint
+        template = {"template": ""} if self.tokenizer is None else self.encoder.fingerprint
         parity = {} if self.parity is None else self.parity.fingerprint
         return {
             "scorer": "endpoint",
@@ -206,7 +206,7 @@ class EndpointScorer(Remote, Staged):
         }
 
     @property
-    def _encoder(self) -> Encoder:
+    def encoder(self) -> Encoder:
         return self._kept("encoder", self._make_encoder)
 
     def _make_encoder(self) -> Encoder:
@@ -306,7 +306,7 @@ class EndpointScorer(Remote, Staged):
 
     def _rows(self, batch: pa.RecordBatch) -> TokenRows:
         groups = np.arange(batch.num_rows)
-        return self._encoder.encode(batch["prompt"], batch["completion"], groups).rows
+        return self.encoder.encode(batch["prompt"], batch["completion"], groups).rows
 
     def _texts(
         self, batch: pa.RecordBatch, prompts: list[Any], completions: list[Any]
@@ -316,7 +316,7 @@ class EndpointScorer(Remote, Staged):
         The server has to read the ids that our encoder makes. What its tokenizer would read is
         worked out here, and raises `BadRow` where it is something else.
         """
-        encoder = self._encoder
+        encoder = self.encoder
         tokenizer = encoder.tokenizer
         if encoder.template == "chat":  # has its special tokens in the text
             talks = conversations("endpoint", prompts, completions)

@@ -133,11 +133,11 @@ class Engine:
             return self._run_batches(rows, self._batches(rows, every))
 
         def packed() -> Values:
-            return self._run_streams(rows, pack(rows, every, 4096))
+            return self.run_streams(rows, pack(rows, every, 4096))
 
         with torch.inference_mode(), self._at_least(_PROBE_TOKENS):
             with probe.running(self.model):
-                single = self._one_at_a_time(rows, every)
+                single = self.one_at_a_time(rows, every)
             if self._fault(padded, single):
                 self.body, self.pads = None, self.pad is not None
                 self.reason = "its values are not its head over its token states"
@@ -182,7 +182,7 @@ class Engine:
         self._compiled = True
         rows, every = self._random_rows()
         with torch.inference_mode(), self._at_least(_PROBE_TOKENS):
-            single = self._one_at_a_time(rows, every)
+            single = self.one_at_a_time(rows, every)
             try:
                 values = self._launch(self.plan(rows))()
                 far = values.far_from(single, self.model.dtype).any()
@@ -322,7 +322,7 @@ class Engine:
         some = by_length[np.unique(np.linspace(0, len(by_length) - 1, _CHECKED_ROWS).astype(int))]
         some = some[np.argsort(values.rows[some])]
         mine = Values(values.rows[some], values.values[some], values.scale[some])
-        single = self._one_at_a_time(rows, mine.rows)
+        single = self.one_at_a_time(rows, mine.rows)
         far = mine.far_from(single, self.model.dtype)
         if far.any() and np.isfinite(mine.values).all():
             i = int(np.flatnonzero(far)[0])
@@ -336,7 +336,7 @@ class Engine:
             each = np.split(mine.rows, len(mine.rows))
             if self.way == "streams":
                 streams = chain.from_iterable(self._pack(rows, one) for one in each)
-                alone = self._run_streams(rows, list(streams))
+                alone = self.run_streams(rows, list(streams))
             else:
                 alone = self._run_batches(rows, each)
             if (alone.values != mine.values).any():
@@ -346,7 +346,7 @@ class Engine:
                     hint="leave --invariant out: scores then agree up to rounding.",
                 )
 
-    def _run_streams(self, rows: TokenRows, streams: list[Stream]) -> Values:
+    def run_streams(self, rows: TokenRows, streams: list[Stream]) -> Values:
         return self._launch_streams(rows, streams)()
 
     def _launch_streams(self, rows: TokenRows, streams: list[Stream]) -> Callable[[], Values]:
@@ -361,7 +361,7 @@ class Engine:
         # Memory may have been found to be smaller since this was packed.
         if self.most is None or len(stream) <= self.most or len(stream.rows) == 1:
             try:
-                return [(stream.rows, *self._forward(rows, stream))]
+                return [(stream.rows, *self.forward(rows, stream))]
             except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
                 self._learn(error, len(stream), len(stream.rows))
             self._release()
@@ -407,7 +407,7 @@ class Engine:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _forward(self, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
         length = len(stream)
         if self.invariant:
             whole = _STEP if self._alone else -(-self.budget // TILE) * TILE
@@ -448,7 +448,7 @@ class Engine:
                     waiting += [which[len(which) // 2 :], which[: len(which) // 2]]
                     continue
                 try:
-                    parts.append((which, *self._batch(rows, which)))
+                    parts.append((which, *self.batch(rows, which)))
                     continue
                 except Exception as error:
                     if out_of_memory(error):
@@ -471,7 +471,7 @@ class Engine:
         what = f"breaks {type(self.model).__name__}; {described(error)}"
         return BadRow("score", what, row=row, reason="model_failed")
 
-    def _batch(self, rows: TokenRows, which: Longs) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, rows: TokenRows, which: Longs) -> tuple[torch.Tensor, torch.Tensor]:
         """Right-padded rows through the whole model, as Transformers itself would run them."""
         count, width = len(which), self._width(int(rows.lengths[which].max()))
         if self.invariant:
@@ -501,7 +501,7 @@ class Engine:
         if self._rope and width >= self._rope:
             self.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device))
 
-    def _one_at_a_time(self, rows: TokenRows, which: Longs) -> Values:
+    def one_at_a_time(self, rows: TokenRows, which: Longs) -> Values:
         """The rows `which` one by one under the model's own attention, as Transformers does."""
         parts: list[Part] = []
         with attention.using(self.model, self.stock):
