@@ -87,3 +87,10 @@ def test_links_between_pages_lead_to_files():
     for path in pages:
         for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text("utf-8")):
             assert link.startswith("http") or (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_lines_are_narrow():
+    too_long = script("benchmarks/house_numbers.py").too_long
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    wide = {path.name: too_long(path) for path in pages if path.name != "cli.md"}
+    assert not {name: count for name, count in wide.items() if count}
