@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from prefmill.disk.hidden import temporary
 from prefmill.errors import BadInput
 from prefmill.loops.figures import rows_of
 from prefmill.loops.findings import stop_rule
@@ -197,22 +198,23 @@ class LoopSteps:
             plan = replace(plan, seed=_seed(self.recipe.seed, stage))
         home = self.folder.folder
         pool = [home / f"stage-{each}" / "scored.parquet" for each in range(stage + 1)]
-        candidates, selected = home / at / "candidates.parquet", home / at / "selected.parquet"
+        selected = home / at / "selected.parquet"
 
         def work() -> Mapping[str, Any]:
-            cut_off = _finished(pool, candidates) if finished else 0
             picks = plan.layout == "pool"
             columns = ("prompt", "completion", "score", "id", "stage")
-            report = run(
-                plan,
-                candidates if finished else pool,
-                selected,
-                overwrite=True,
-                roles={name: name for name in columns},  # type: ignore[arg-type]
-                format="prompt-completion" if picks else "trl",
-                keep=("stage", "score", "id") if picks else ("stage",),
-            )
-            candidates.unlink(missing_ok=True)
+            with temporary(home / at) as scratch:
+                candidates = scratch / "candidates.parquet"
+                cut_off = _finished(pool, candidates) if finished else 0
+                report = run(
+                    plan,
+                    candidates if finished else pool,
+                    selected,
+                    overwrite=True,
+                    roles={name: name for name in columns},  # type: ignore[arg-type]
+                    format="prompt-completion" if picks else "trl",
+                    keep=("stage", "score", "id") if picks else ("stage",),
+                )
             dropped = dict(report.dropped)
             if not report.pairs_out:
                 raise BadInput(

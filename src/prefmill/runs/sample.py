@@ -150,8 +150,7 @@ def sample(
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> SampleReport:
-    """Write a pool: `n` answers of every prompt, spread over the temperatures; killed at any point,
-    the same call goes on.
+    """Write a pool: `n` answers of every prompt; a run that was killed goes on.
 
     Args:
         inputs: files, globs, folders or URLs as in `prefmill.run`, or a Polars, DuckDB, datasets or
@@ -163,7 +162,7 @@ def sample(
             input, then temperatures as given.
         sampler: a model's folder or hub id, a `LocalSampler`, an `EndpointSampler`, or whatever is
             a `prefmill.sampling.Sampler`.
-        n: answers of a prompt in all; temperature 0 is greedy and gives one of them. The default
+        n: answers of a prompt in all, spread over the temperatures; temperature 0 is greedy and gives one of them. The default
             temperatures, 0.8 and 0.9 (0.8 alone for one answer), are those that were found to
             balance exploration and quality in rejection sampling.
         seed, stage: decide, with prompt, temperature and index, the seed of every answer: neither

@@ -42,9 +42,10 @@ _COUNTS = (
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What scoring did: rows_in = rows_scored + rows of `null` for each reason (`errors.BAD_ROW`);
-    `first_null` is the first row of each.
+    """What scoring did.
 
+    rows_in = rows_scored + rows of `null` for each reason (`errors.BAD_ROW`); `first_null` is the
+    first row of each.
     tokens: of all rows; tokens_run: that the model saw, after sharing, duplicates and the cache.
     duplicates: rows that took the score of another one. cut_by_template: rows whose template leaves
     out a part of the completion. template_date: the date that a template printed, where one does.
@@ -107,8 +108,7 @@ def score(
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> ScoreReport:
-    """Write the rows of a pool with a score behind each; killed at any point and started again, it
-    goes on where it was.
+    """Write the rows of a pool with a score after each; a run that was killed goes on.
 
     Args:
         inputs: files, globs, folders or URLs as in `prefmill.run`, or a Polars, DuckDB, datasets or
@@ -128,12 +128,13 @@ def score(
         overwrite: replace an output, and forget what an interrupted run of it had done.
 
     A row with a null prompt or completion, and one that is too long where that is allowed, has a
-    null score and is counted. The order of
-    rows in the input does not matter: the candidates of a prompt are brought together, out of core.
+    null score and is counted. The order of rows in the input does not matter: the candidates of a
+    prompt are brought together, out of core.
+
     Starting again with another model, template, dtype, label or input is refused and the difference
-    named; `batch_tokens`, `threads` and the like go on as they were, so that the column is bitwise
-    that of an unbroken run. The same call after success does nothing. Raises `PrefmillError`s;
-    `BadRow` for a row that cannot be scored.
+    named. `batch_tokens`, `threads` and the like go on as they were: the column is bitwise that of
+    an unbroken run. The same call after success does nothing. Raises `PrefmillError`s; `BadRow` for
+    a row that cannot be scored.
 
     >>> import tempfile, polars as pl
     >>> pool = pl.DataFrame({"prompt": ["p", "q", "p"], "completion": ["a", "b", "long"]})

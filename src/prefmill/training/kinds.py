@@ -185,10 +185,12 @@ class Training(ABC):
     def _told(self) -> dict[str, Any]:
         """The settings that a report tells; steps and epochs are figures of their own."""
         names = [field.name for field in fields(TrainSettings)]
-        told = {name: getattr(self.settings, name) for name in names}
-        del told["steps"], told["epochs"]
-        date = self.encoder.template_date
-        return {**told, **self.more_settings(), **({"template_date": date} if date else {})}
+        shared = [name for name in names if name not in ("steps", "epochs")]
+        settings = {name: getattr(self.settings, name) for name in shared}
+        settings |= self.more_settings()
+        if self.encoder.template_date is not None:
+            settings["template_date"] = self.encoder.template_date
+        return settings
 
 
 @dataclass(kw_only=True)

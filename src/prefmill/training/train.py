@@ -32,8 +32,7 @@ def train_reward(
     progress: Progress | None = None,
     **options: Unpack[RewardOptions],
 ) -> TrainReport:
-    """Train a reward model on preference pairs, and say how good it is on pairs that it has not
-    seen.
+    """Train a reward model on preference pairs, and measure it on pairs that it has not seen.
 
     Args:
         pairs: files (globs, folders) that `prefmill pairs` writes, or a frame, relation or dataset:
