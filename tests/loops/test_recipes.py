@@ -84,6 +84,7 @@ def test_every_problem_of_a_recipe_is_said_at_once() -> None:
             {"kind": "endpoint", "url": "http://localhost", "model": "rm", "server": "tgi"},
             "kind is not one of",
         ),
+        ("train", {"epochs": 0}, "[train] epochs: got 0, expected a finite number > 0"),
         ("score", "rm", "got 'rm', expected a table"),
     ],
 )

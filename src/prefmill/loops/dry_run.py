@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from prefmill.loops.prompts import DividedPrompts, load_prompts
 from prefmill.loops.recipe import Recipe
 from prefmill.sampling import LocalSampler
 from prefmill.sampling.seeds import draws_of
+from prefmill.training.settings import PolicySettings
 
 
 @dataclass(frozen=True)
@@ -175,17 +176,16 @@ class _Stages:
         return Planned(step, count, new, through)
 
     def _trained(self, stage: int) -> Planned:
-        options, prompts = self.recipe.train.options, self.prompts.train.height
+        settings, prompts = _settings(self.recipe), self.prompts.train.height
         rows = self.recipe.select.plan.most_rows(prompts, self._each * (stage + 1))
-        epochs, updates = options.get("epochs", 1), options.get("steps")
-        tokens = None
-        if rows is not None and not updates:
+        updates, tokens = settings.steps, None
+        if rows is not None and updates is None:
+            batches = math.ceil(rows / settings.batch_size)
+            updates = math.ceil(batches * settings.epochs)
             if self.tokens is not None:
                 of_row = self.tokens["train"] / max(1, prompts) + self._most_tokens
-                sides = 2 if self.recipe.train.method == "dpo" else 1
-                tokens = int(rows * sides * of_row * epochs)
-            if updates is None:
-                updates = math.ceil(math.ceil(rows / options.get("batch_size", 8)) * epochs)
+                sides = 2 if settings.method == "dpo" else 1
+                tokens = int(rows * sides * of_row * settings.epochs)
         step = f"stage-{stage}/train"
         return Planned(step, forward_tokens=tokens, rows=rows, updates=updates)
 
@@ -199,6 +199,12 @@ class _Stages:
         """Of an answer."""
         sampler = policy_sampler(self.recipe.policy.model, self.recipe.sample.sampler)
         return int(sampler.max_new_tokens)
+
+
+def _settings(recipe: Recipe) -> PolicySettings:
+    names = {each.name for each in fields(PolicySettings)}
+    own = {name: value for name, value in recipe.train.options.items() if name in names}
+    return PolicySettings(method=recipe.train.method, **own)
 
 
 def _prompt_tokens(

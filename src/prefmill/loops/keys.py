@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
 from prefmill.plans import BestOf, Pairs
 from prefmill.sampling.kinds import kind_for, sampler_class, sampler_from
 from prefmill.scoring.kinds import SCORERS, scorer_class
+from prefmill.training.settings import PolicySettings
 from prefmill.training.train import train_policy
 
 #: fields that no TOML value can be
@@ -24,14 +25,16 @@ _GIVEN_BY_THE_LOOP = frozenset({"model", "method", "seed", "overwrite", "progres
 class Described:
     """What a section describes, besides its own keys.
 
-    name    of the class or function, for messages
-    keys    all that it takes; needed: those that cannot be left out
-    make    makes it, and so checks the values; None where they are checked later
+    name     of the class or function, for messages
+    keys     all that it takes; needed: those that cannot be left out
+    checked  the keys that are fields with a check
+    make     makes it, and so checks its values together; None where there is no such check
     """
 
     name: str
     keys: tuple[str, ...]
     needed: tuple[str, ...] = ()
+    checked: Mapping[str, Field[Any]] = field(default_factory=dict)
     make: Callable[[Mapping[str, Any]], Any] | None = None
 
 
@@ -48,7 +51,8 @@ def _training() -> Described:
     parameters = inspect.signature(train_policy).parameters.values()
     names = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
     keys = tuple(name for name in names if name not in _GIVEN_BY_THE_LOOP)
-    return Described(train_policy.__name__, keys)
+    checked = {each.name: each for each in fields(PolicySettings) if each.name in keys}
+    return Described(train_policy.__name__, keys, checked=checked)
 
 
 def _sampler(table: Mapping[str, Any]) -> Described:
@@ -57,7 +61,7 @@ def _sampler(table: Mapping[str, Any]) -> Described:
     keys = [each.name for each in fields(kind) if each.init]
     known = tuple(key for key in keys if key != "model" or "url" in table)
     needed = tuple(key for key in _needed(kind) if key != "model")
-    return Described(kind.__name__, known, needed, lambda own: policy_sampler(".", own))
+    return Described(kind.__name__, known, needed, make=lambda own: policy_sampler(".", own))
 
 
 def _scorer(name: str) -> Described | None:
@@ -66,7 +70,7 @@ def _scorer(name: str) -> Described | None:
     kind = scorer_class(name)
     keys = [each.name for each in fields(kind) if each.init and each.name not in _OBJECTS]
     spelled = tuple(_KEY_OF.get(key, key) for key in keys)
-    return Described(kind.__name__, spelled, _needed(kind), lambda own: scorer_from(name, own))
+    return Described(kind.__name__, spelled, _needed(kind), make=lambda own: scorer_from(name, own))
 
 
 def _needed(kind: Any) -> tuple[str, ...]:

@@ -308,6 +308,7 @@ def _other_problems(
         for each in described.needed
         if each not in others
     ]
+    problems += _value_problems(described.checked, others)
     if not problems and described.make is not None:
         try:
             described.make(others)

@@ -1,5 +1,7 @@
-"""A server for one policy, while it samples: started by the recipe's `serve` command, or checked to
-be the right one.
+"""A server for one policy, while it samples.
+
+The recipe's `serve` command starts it; without one, the server that is there is checked to be the
+right one.
 """
 
 from __future__ import annotations
@@ -21,78 +23,83 @@ from prefmill.errors import BadInput
 from prefmill.loops.recipe import SampleSection
 
 WAIT = 1800.0  # seconds that a server may take to load a model
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
 @contextmanager
 def served(section: SampleSection, policy: str, *, wait: float = WAIT) -> Iterator[None]:
-    """The server at [sample] url answers for `policy` inside this context; without a url there is
-    nothing to do.
+    """The server at [sample] url answers for `policy` inside this context.
 
-    `serve` is a command line in which {model} is the policy's folder: it is started here, without a
-    shell, and ended behind. Without it a server must already be there and offer the policy under
-    its name. Raises `BadInput` where no server answers, or it offers other models.
+    Without a url there is nothing to do. `serve` is a command line in which {model} is the policy's
+    folder: it is started here, without a shell, and ended afterwards. Without it a server must
+    already be there and offer the policy under its name. Raises `BadInput` where no server answers,
+    or it offers other models.
     """
     url = section.sampler.get("url")
     if url is None:
         yield
-        return
-    name = str(section.sampler.get("model") or policy)
-    if section.serve is None:
-        found = _models(str(url))
-        if found is None:
-            raise BadInput(
-                f"loop: no server answers at {url!r}.",
-                hint="start it, or give [sample] serve: the command that does.",
-            )
-        if found and name not in found:
-            raise BadInput(
-                f"loop: the server at {url!r} offers other models; got {found}, expected {name!r}.",
-                hint="serve that folder under that name, then the same command goes on;"
-                " or give [sample] serve.",
-            )
+    elif section.serve is None:
+        _check_there(str(url), str(section.sampler.get("model") or policy))
         yield
-        return
-    if _models(str(url)) is not None:
+    else:
+        process = _started(str(url), section.serve, policy)
+        try:
+            _wait_for(process, str(url), section.serve, wait)
+            yield
+        finally:
+            _end(process)
+
+
+def _check_there(url: str, name: str) -> None:
+    offered = _models(url)
+    if offered is None:
+        raise BadInput(
+            f"loop: no server answers at {url!r}.",
+            hint="start it, or give [sample] serve: the command that does.",
+        )
+    if offered and name not in offered:
+        raise BadInput(
+            f"loop: the server at {url!r} offers other models; got {offered}, expected {name!r}.",
+            hint="serve that folder under that name, then the same command goes on;"
+            " or give [sample] serve.",
+        )
+
+
+def _started(url: str, serve: str, policy: str) -> subprocess.Popen[bytes]:
+    if _models(url) is not None:
         raise BadInput(
             f"loop: a server that this loop did not start answers at {url!r}.",
             hint="end it, or leave [sample] serve out.",
         )
-    command = [part.replace("{model}", policy) for part in shlex.split(section.serve)]
+    command = [part.replace("{model}", policy) for part in shlex.split(serve)]
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command, start_new_session=True, stdout=subprocess.DEVNULL, preexec_fn=_die_with_parent
         )
     except OSError as error:
         raise BadInput(
-            f"loop: [sample] serve cannot be started; got {section.serve!r}: {error.strerror}."
+            f"loop: [sample] serve cannot be started; got {serve!r}: {error.strerror}."
         ) from None
-    try:
-        _until_there(process, str(url), section.serve, wait)
-        yield
-    finally:
-        _end(process)
 
 
 def _die_with_parent() -> None:
-    """In the child, on Linux: a loop that is killed leaves no server behind that would answer for
-    an old policy.
-    """
+    """In the child, on Linux: a killed loop leaves no server that answers for an old policy."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _models(url: str) -> list[str] | None:
-    """The names that the server offers; [] where it does not say, None where nothing answers."""
+    """The names that the server offers; [] where it does not tell, None where nothing answers."""
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/models", timeout=10) as answer:
             return [str(each["id"]) for each in json.load(answer)["data"]]
-    except urllib.error.HTTPError:
+    except (urllib.error.HTTPError, ValueError, KeyError, TypeError):
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return [] if isinstance(error, (ValueError, KeyError, TypeError)) else None
+    except OSError:
+        return None
 
 
-def _until_there(process: subprocess.Popen[bytes], url: str, command: str, wait: float) -> None:
+def _wait_for(process: subprocess.Popen[bytes], url: str, command: str, wait: float) -> None:
     until = time.monotonic() + wait
     while _models(url) is None:
         if process.poll() is not None:
@@ -108,18 +115,15 @@ def _until_there(process: subprocess.Popen[bytes], url: str, command: str, wait:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The server and the processes that it started, which are a session of their own."""
-    for sign, wait in (
-        (signal.SIGTERM, 30.0 if sys.exception() is None else 1.0),
-        (signal.SIGKILL, 10.0),
-    ):
+    """End the server and the processes that it started, which are a session of their own."""
+    patience = 30.0 if sys.exception() is None else 1.0
+    for sign, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, 10.0)):
         try:
             os.killpg(process.pid, sign)
             process.wait(wait)
+            break
         except ProcessLookupError:
             break
         except subprocess.TimeoutExpired:
             continue
-        else:
-            break
     process.wait()
