@@ -101,7 +101,8 @@ def loop(
     """
     started = time.perf_counter()
     scorers = {"score": scorer, "second": second}
-    names = [name for name, part in scorers.items() if part is not None]
+    others = {**scorers, "train": trainer}
+    names = [name for name, part in others.items() if part is not None]
     made, folder = read(recipe, stages=stages, seed=seed, parts=names), Path(output)
     _refuse_inside(recipe, made, folder)
     prompts = load_prompts(made.prompts)

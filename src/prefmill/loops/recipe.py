@@ -185,8 +185,8 @@ def read_recipe(
     Args:
         sets: `SECTION.KEY=VALUE` (or `stages=3`), on top of the file; the value is TOML, and plain
             text where it is not.
-        parts: sections that the caller provides as objects, so that the recipe need not hold them
-            (`score`).
+        parts: what the caller provides as objects: the recipe need not hold a `score`, and values
+            for another `train` are not checked.
 
     Raises `PlanError` with every problem at once: where it is, what is there, what is expected.
 
@@ -216,7 +216,8 @@ def read_recipe(
         if table is None and name in ("score", "second"):
             sections[name] = None
         else:
-            sections[name] = _section(kind, name, {} if table is None else table, problems)
+            values = {} if table is None else table
+            sections[name] = _section(kind, name, values, problems, own=name not in parts)
     problems += _problems_between(tables, sections, parts)
     method = "sft" if sections["train"] is None else sections["train"].method
     sections["select"] = _selection(tables.get("select", {}), method, problems)
@@ -259,18 +260,22 @@ def _set(tables: dict[str, Any], assignment: str) -> None:
 # --- what is wrong with one section ---
 
 
-def _section(kind: Any, name: str, table: object, problems: list[str]) -> Any:
-    """A section from its table; None, and its problems to `problems`, if it has some."""
+def _section(kind: Any, name: str, table: object, problems: list[str], *, own: bool) -> Any:
+    """A section from its table; None, and its problems to `problems`, if it has some.
+
+    own  whether we make what it describes, so that its values are checked
+    """
     if not isinstance(table, Mapping):
         problems.append(f"[{name}] got {table!r}, expected a table.")
         return None
-    own, inner = _checked(kind), _INNER.get(name)
-    others = {each: value for each, value in table.items() if each not in own}
-    wrong = [*_other_problems(name, table, others, list(own)), *_value_problems(own, table)]
+    known, inner = _checked(kind), _INNER.get(name)
+    others = {each: value for each, value in table.items() if each not in known}
+    wrong = _other_problems(name, table, others, list(known), own=own)
+    wrong += _value_problems(known, table)
     if wrong:
         problems += [f"[{name}] {problem}" for problem in wrong]
         return None
-    values = {each: table[each] for each in own if each in table}
+    values = {each: table[each] for each in known if each in table}
     for each, value in values.items():
         values[each] = tuple(value) if isinstance(value, list) else value
     return kind(**values, **({inner: others} if inner else {}))
@@ -291,24 +296,30 @@ def _value_problems(own: Mapping[str, Field[Any]], table: Mapping[str, Any]) -> 
 
 
 def _other_problems(
-    name: str, table: Mapping[str, Any], others: Mapping[str, Any], own: Sequence[str]
+    name: str,
+    table: Mapping[str, Any],
+    others: Mapping[str, Any],
+    known: Sequence[str],
+    *,
+    own: bool,
 ) -> list[str]:
     """What is wrong with the keys that are not the section's own."""
     if name not in _INNER:
-        return [f"{each}: no such key{_near(each, own)}" for each in others]
+        return [f"{each}: no such key{_near(each, known)}" for each in others]
     described = described_by(name, table)
     if described is None:
         return []  # the problem is that of `kind`, and told there
-    known = described.keys
+    keys = described.keys
     problems = [
-        f"{each}: no such key{_near(each, [*own, *known])}" for each in others if each not in known
+        f"{each}: no such key{_near(each, [*known, *keys])}" for each in others if each not in keys
     ]
     problems += [
         f"{each}: got nothing, expected a value: {described.name} needs it."
         for each in described.needed
         if each not in others
     ]
-    problems += _value_problems(described.checked, others)
+    if own:
+        problems += _value_problems(described.checked, others)
     if not problems and described.make is not None:
         try:
             described.make(others)
