@@ -293,9 +293,11 @@ def test_plans_go_round_through_toml(tmp_path):
     assert pm.Pairs(chosen_min=4, rejected_below=4).hash() == "65649862704f0053"
 
 
+@pytest.mark.torture
 @common
 @given(problem=problems(kinds=(pm.Advantage,)))
 def test_equals_the_oracle(rival, problem):
+    """`test_property` draws advantages too, among plans of all kinds."""
     assert_same(repr(problem), rival, answer(rival, problem), answer("oracle", problem))
 
 
