@@ -48,7 +48,7 @@
 .read sql/chance/pref_poisson.sql
 .read sql/curves/pref_curves.sql
 .read sql/advantages/pref_weight_refusal.sql
-.read sql/advantages/pref_acting.sql
+.read sql/advantages/pref_weighted.sql
 .read sql/advantages/pref_advantages.sql
 .read sql/advantages/pref_advantage_report.sql
 .read sql/preference_pairs.sql
