@@ -162,9 +162,9 @@ def sample(
             input, then temperatures as given.
         sampler: a model's folder or hub id, a `LocalSampler`, an `EndpointSampler`, or whatever is
             a `prefmill.sampling.Sampler`.
-        n: answers of a prompt in all, spread over the temperatures; temperature 0 is greedy and gives one of them. The default
-            temperatures, 0.8 and 0.9 (0.8 alone for one answer), are those that were found to
-            balance exploration and quality in rejection sampling.
+        n: answers of a prompt in all, spread over the temperatures; temperature 0 is greedy and
+            gives one of them. The default temperatures, 0.8 and 0.9 (0.8 alone for one answer), are
+            those that were found to balance exploration and quality in rejection sampling.
         seed, stage: decide, with prompt, temperature and index, the seed of every answer: neither
             order nor sharding nor resuming changes a text, and another stage draws anew.
         stage, source: columns of the pool; `source` is the sampler's name by default.
