@@ -63,3 +63,8 @@ CREATE OR REPLACE MACRO pref_advantages(
                 + count(*) OVER (PARTITION BY _first, q) - n - 2) / (n - 1)::DOUBLE) + 0 END
   FROM flattened WHERE kind = 'rank'
 );
+-- Candidates under a policy that takes all alike, as `acting`. It is in this file since every plan
+-- of advantages without a policy calls both.
+CREATE OR REPLACE MACRO pref_alike(candidates) AS TABLE (
+  SELECT *, NULL::DOUBLE AS _weight, false AS _log FROM query_table(candidates)
+);
