@@ -13,16 +13,17 @@ import itertools
 from typing import Any
 
 import torch
+from torch import library
 
 CALLS: list[dict[str, Any]] = []  #: what each call was told, for who counts them
 
 
 @functools.cache
-def install() -> torch.library.Library:
+def install() -> library.Library:
     """Register the kernel for CPU tensors, once in a process."""
-    library = torch.library.Library("aten", "IMPL", "CPU")
-    library.impl("_flash_attention_forward", flash_attention_forward)
-    return library
+    kernels = library.Library("aten", "IMPL", "CPU")
+    kernels.impl("_flash_attention_forward", flash_attention_forward)
+    return kernels
 
 
 def flash_attention_forward(

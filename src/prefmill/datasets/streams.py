@@ -29,6 +29,7 @@ from prefmill.table.conform import NotHeld, conformed
 from prefmill.table.fits import fits_table
 from prefmill.table.json_values import without_marks
 from prefmill.table.roles import RoleNames, Roles, named
+from prefmill.table.thresholds import unfit
 
 CHUNK_ROWS = 4096
 _READ_ROWS, _PEEK_ROWS = 8192, 1000
@@ -197,7 +198,8 @@ class Stream:
         if not strict and not scale.around_usual:
             return None
         if strict and scale.low == scale.high:
-            raise plan.unfit(scale)
+            limits = plan.thresholds
+            raise unfit(plan.kind, limits["chosen_min"], limits["rejected_below"], scale)
         try:
             return plan.settled(scale, lambda: scores.len() == 2)
         except ThresholdsUnfit:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, get_args
 
 from prefmill.engines.steps import Output, Program, Step
-from prefmill.errors import PlanError, ThresholdsUnfit
+from prefmill.errors import PlanError
 from prefmill.plans.plan import Plan
 from prefmill.table.fields import finite, key, one_of, whole
 from prefmill.table.fields import seed as is_seed
@@ -48,7 +49,7 @@ class FeedbackOptions(FeedbackRoles, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeedbackPlan(Plan):
+class FeedbackPlan(Plan, ABC):
     """A plan whose rows are judged completions of prompts."""
 
     #: The command that runs it, and the words of its help.
@@ -130,10 +131,6 @@ class FeedbackPlan(Plan):
     def settled(self, scale: Scale, two_valued: Callable[[], bool]) -> Self:
         """This plan with numbers for thresholds that wait for the scores."""
         return self
-
-    def unfit(self, scale: Scale) -> ThresholdsUnfit:
-        """The error for scores that the thresholds, waiting for them, do not divide."""
-        raise NotImplementedError
 
     def notes(self, asked: FeedbackPlan, report: PairReport, scale: Scale) -> list[str]:
         """What people are told about numbers in units of the score; `asked` left some open."""
@@ -220,13 +217,13 @@ class FeedbackPlan(Plan):
             Step("candidates", "rows.candidates", ("counted",), merged, table=as_table),
         )
 
+    @abstractmethod
     def steps(self, roles: Roles) -> tuple[Step, ...]:
         """The steps from candidates to the rows that come out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def output(self, roles: Roles) -> Output:
         """What becomes of the rows of the last step."""
-        raise NotImplementedError
 
     def program(self, roles: Roles) -> Program:
         """All that an engine is told.

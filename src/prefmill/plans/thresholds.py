@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from prefmill.engines.steps import Cell, Step
-from prefmill.errors import ThresholdsUnfit
 from prefmill.plans.feedback import FeedbackOptions, FeedbackPlan
 from prefmill.table.fields import finite, key
-from prefmill.table.thresholds import AUTO, NAMES, TOP, USUAL, Scale, Threshold, settled, unfit
+from prefmill.table.thresholds import AUTO, NAMES, TOP, USUAL, Scale, Threshold, settled
 
 if TYPE_CHECKING:
     from prefmill.table.report import PairReport
@@ -78,10 +77,6 @@ class ThresholdPlan(FeedbackPlan):
         """
         limits = settled(self.kind, self.chosen_min, self.rejected_below, scale, two_valued)
         return replace(self, chosen_min=limits[0], rejected_below=limits[1])
-
-    def unfit(self, scale: Scale) -> ThresholdsUnfit:
-        """The error for scores that the thresholds, waiting for them, do not divide."""
-        return unfit(self.kind, self.chosen_min, self.rejected_below, scale)
 
     def limits(self) -> dict[str, object]:
         """The thresholds as arguments of a macro, where they wait for the scores."""

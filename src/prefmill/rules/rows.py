@@ -317,6 +317,7 @@ def check_types(rows: Rows, schema: pl.Schema, where: str) -> None:
 def _holds_extension(dtype: pl.DataType) -> bool:
     """Whether an extension type, whose storage is not its value, is inside."""
     if isinstance(dtype, pl.Struct):
-        return any(_holds_extension(field.dtype) for field in dtype.fields)  # type: ignore[arg-type]
+        inside = [field.dtype for field in dtype.fields]
+        return any(map(_holds_extension, inside))  # type: ignore[arg-type]
     inner = getattr(dtype, "inner", None)
     return isinstance(dtype, pl.BaseExtension) or (inner is not None and _holds_extension(inner))

@@ -215,7 +215,8 @@ class _Rows:
         last = None
         try:
             for batch in self.con.sql(self._query).to_arrow_reader(_FRAME_ROWS):
-                frame = pl.DataFrame(pa.Table.from_batches([batch])).cast(dict(self.schema))  # type: ignore[arg-type]
+                rows = pl.DataFrame(pa.Table.from_batches([batch]))
+                frame = rows.cast(dict(self.schema))  # type: ignore[arg-type]
                 if not frame.height:
                     continue
                 self.count += frame.height

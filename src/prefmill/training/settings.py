@@ -138,7 +138,8 @@ def taking(settings: type[TrainSettings]) -> Callable[[_F], _F]:
             )
             for field in fields(settings)
         ]
-        function.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]
+        whole = signature.replace(parameters=[*own, *keywords])
+        function.__signature__ = whole  # type: ignore[attr-defined]
         return function
 
     return shown
