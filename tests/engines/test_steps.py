@@ -50,7 +50,7 @@ def all_steps(plan: object, roles: Roles) -> list[Step]:
 def test_a_step_is_a_function_and_a_macro_with_the_same_arguments(plan, roles):
     program = plan.program(roles)
     # Only SQL asks these: Polars settles thresholds inside its query, and proposes lazily.
-    only_sql = [program.output.proposals]
+    only_sql = [program.output.proposals, program.output.scale]
     for step in program.steps:
         only_sql += [arg.step for arg in step.sql.values() if isinstance(arg, Cell)]
     for step in all_steps(plan, roles):

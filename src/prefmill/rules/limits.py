@@ -59,15 +59,3 @@ def scale_of(scores: pl.Series) -> Scale:
 def two_valued(scores: pl.Series) -> Any:
     """Whether there are exactly two different scores; counted when it is called."""
     return lambda: scores.n_unique() == 2
-
-
-def group_scale(groups: pl.LazyFrame) -> pl.LazyFrame:
-    """The smallest and the largest score of all groups: _low, _high."""
-    scores = pl.col("_scores").list
-    return groups.select(_low=scores.first().min(), _high=scores.last().max())
-
-
-def score_scale(candidates: pl.LazyFrame) -> pl.LazyFrame:
-    """The smallest and the largest score of all candidates: _low, _high."""
-    score = pl.col("_score").filter(pl.col("_reason").is_null())
-    return candidates.select(_low=score.min(), _high=score.max())
