@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import tiny_models
 from bases import laid_out, pairs, reward_base
 from command import prefmill
 
@@ -42,16 +41,6 @@ pytestmark = pytest.mark.train
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def policy_base(home) -> Path:
-    return tiny_models.save_causal_model("llama", home / "policy")
 
 
 def weights(folder: Path) -> bytes:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
 import tiny
-import tiny_models
 from bases import pairs
 
 import prefmill as pm
@@ -23,7 +21,6 @@ pytest.importorskip("trl", reason="needs the extra prefmill[train]")
 torch = pytest.importorskip("torch", reason="needs the extra prefmill[train]")
 
 
-from prefmill.training import kinds as training  # noqa: E402
 from prefmill.training import trl as trainers  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -32,30 +29,6 @@ pytestmark = pytest.mark.train
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def policy_base(home) -> Path:
-    return tiny_models.save_causal_model("llama", home / "policy")
-
-
-@pytest.fixture
-def caught(monkeypatch) -> dict[str, Any]:
-    """The trainer, as it is when its model is saved."""
-    found: dict[str, Any] = {}
-    save = trainers.save
-
-    def saved(trainer: Any, tokenizer: Any, folder: Path) -> None:
-        found["trainer"], found["tokenizer"] = trainer, tokenizer
-        save(trainer, tokenizer, folder)
-
-    monkeypatch.setattr(training, "save", saved)
-    return found
 
 
 def weights(folder: Path) -> bytes:

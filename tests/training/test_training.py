@@ -29,7 +29,6 @@ torch = pytest.importorskip("torch", reason="needs the extra prefmill[train]")
 
 
 from prefmill.training import kinds as training  # noqa: E402
-from prefmill.training import trl as trainers  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -37,25 +36,6 @@ pytestmark = pytest.mark.train
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture
-def caught(monkeypatch) -> dict[str, Any]:
-    """The trainer, as it is when its model is saved."""
-    found: dict[str, Any] = {}
-    save = trainers.save
-
-    def saved(trainer: Any, tokenizer: Any, folder: Path) -> None:
-        found["trainer"], found["tokenizer"] = trainer, tokenizer
-        save(trainer, tokenizer, folder)
-
-    monkeypatch.setattr(training, "save", saved)
-    return found
 
 
 def logits_by_ids(trainer: Any) -> dict[tuple[int, ...], float]:
