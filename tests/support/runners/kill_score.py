@@ -10,13 +10,9 @@ found done.
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import sys
-import time
-import warnings
 
+import lives
 import torch  # noqa: F401
 import transformers.models.llama.modeling_llama  # noqa: F401
 
@@ -29,48 +25,16 @@ def life(pool: str, output: str, model: str, draw: random.Random) -> int:
     scorer = RewardModel(
         model=model, batch_tokens=draw.choice([64, 256, 1024]), threads=draw.choice([1, 2])
     )
-    child = os.fork()
-    if child:
-        return child
-    try:
-        warnings.simplefilter("ignore")
-        done = prefmill.runs.score.score(
+    return lives.child(
+        lambda: prefmill.runs.score.score(
             pool,
             output,
             scorer=scorer,
             chunk_rows=draw.choice([6, 24]),
             threads=draw.choice([1, 2]),
         )
-        print("resumed", done.chunks_resumed, "of", done.chunks, flush=True)
-        os._exit(0)
-    except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
-
-
-def main() -> None:
-    pool, output, model = sys.argv[1:4]
-    kills, draw = int(sys.argv[4]), random.Random(int(sys.argv[5]))
-    killed, longest = 0, 0.6
-    while killed < kills:
-        started = time.perf_counter()
-        child = life(pool, output, model, draw)
-        time.sleep(draw.uniform(0, longest))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status):
-            killed += 1
-        elif os.waitstatus_to_exitcode(status):
-            sys.exit("a life failed by itself")
-        else:  # it got through: kill sooner, and begin anew so that there is something to kill
-            longest = max(0.2, (time.perf_counter() - started) * 0.9)
-            if killed < kills:
-                os.unlink(output)
-    child = life(pool, output, model, draw)
-    _, status = os.waitpid(child, 0)
-    print("killed", killed)
-    sys.exit(os.waitstatus_to_exitcode(status))
+    )
 
 
 if __name__ == "__main__":  # pytest imports every file, for doctests
-    main()
+    lives.main(life, longest=0.6)
