@@ -24,6 +24,7 @@ FLOORS = (
     ("table",),
     ("disk",),
     ("readers", "writers"),
+    ("shapes",),
     ("pools",),
     ("rules",),
     ("engines",),

@@ -1,0 +1,114 @@
+"""What a verdict's words mean where nobody says it: by the names of the answers' columns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import polars as pl
+
+from prefmill.errors import BadArgument
+from prefmill.shapes.cells import Cell, Is, Same, Verdict
+from prefmill.shapes.paths import Path
+from prefmill.shapes.words import Rows, folded
+
+#: Words of a tie.
+TIES = (
+    "tie",
+    "ties",
+    "tied",
+    "draw",
+    "equal",
+    "same",
+    "both",
+    "neither",
+    "both good",
+    "both_good",
+    "both bad",
+    "both_bad",
+    "bothbad",
+    "tie (bothbad)",
+)
+_NOUNS = ("model", "response", "answer", "output", "completion", "assistant", "text", "option")
+_NUMBERS = {"a": "first", "1": "first", "b": "second", "2": "second"}
+
+
+def own_parts(names: Sequence[str]) -> list[str]:
+    """What each name has for itself: the common beginning and end are cut off.
+
+    >>> own_parts(["response_A", "response_B"]), own_parts(["model_1_text", "model_2_text"])
+    (['A', 'B'], ['1', '2'])
+    """
+    start = _alike(names)
+    end = _alike([name[start:][::-1] for name in names])
+    return [name[start : len(name) - end].strip("_-. ") for name in names]
+
+
+def _alike(texts: Sequence[str]) -> int:
+    """How many characters texts begin with alike."""
+    letters = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*texts, strict=False))
+    return sum(1 for _ in letters)
+
+
+def words_of(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """The words by which each of the answers, of these names, wins."""
+    parts = own_parts(names)
+    words = []
+    for name, part in zip(names, parts, strict=True):
+        mine = [name, part, *(f"{noun}_{part}" for noun in _NOUNS)]
+        mine += [f"{noun} {part}" for noun in _NOUNS] + [f"{noun}{part}" for noun in _NOUNS]
+        if ordinal := _NUMBERS.get(folded(part)):
+            mine.append(ordinal)
+        if len(names) == 2:
+            other = next(each for each in parts if each != part)
+            mine += [f"{part}>{other}", f"{part}>>{other}", f"{other}<{part}", f"{other}<<{part}"]
+        words.append(tuple(dict.fromkeys(filter(None, map(folded, mine)))))
+    return words
+
+
+def ties_of(names: Sequence[str], rows: Rows) -> tuple[str, ...]:
+    """The words of a tie between answers of these names."""
+    parts = own_parts(names)
+    return (*TIES, "=".join(parts), "~".join(parts), *(rows.ties or ()))
+
+
+def is_one_hot(winners: Sequence[Path], names: Sequence[str], rows: Rows) -> bool:
+    """Whether verdict columns are one for each answer, named as these are.
+
+    >>> schema = pl.Schema({"winner_model_a": pl.Int64, "winner_model_b": pl.Int64})
+    >>> paths = [Path(name, name, (), schema[name]) for name in schema]
+    >>> is_one_hot(paths, ["response_a", "response_b"], Rows())
+    True
+    """
+    count = len(names)
+    if rows.wins or count < 2 or len(winners) < count:
+        return False
+    kinds = [path.dtype for path in winners]
+    if not all(kind is not None and (kind.is_numeric() or kind == pl.Boolean) for kind in kinds):
+        return False
+    mine = own_parts([path.last for path in winners[:count]])
+    return list(map(folded, mine)) == list(map(folded, own_parts(names)))
+
+
+def one_hot(cells: Sequence[Cell], winners: Sequence[Path], count: int) -> Verdict:
+    """The answer whose column is true; a further column that is true is a tie."""
+    true = [Is(cell, path.dtype, ("1", "true")) for cell, path in zip(cells, winners, strict=True)]
+    return Verdict(tuple((each,) for each in true[:count]), tuple(true[count:]))
+
+
+def by_words(
+    cell: Cell, winner: Path, names: Sequence[str], rows: Rows, sources: Sequence[Cell]
+) -> Verdict:
+    """The answer that the verdict's word names."""
+    words = rows.wins or words_of(names)
+    if len(words) != len(names):
+        raise BadArgument(
+            f"rows: wins has words for {len(words)} answers; got {len(names)} answers, {names}.",
+            hint="name a word for each answer: --wins 'A>B,B>A'.",
+        )
+    wins: list[tuple[Cell, ...]] = [(Is(cell, winner.dtype, mine),) for mine in words]
+    if len(sources) == len(names) and not rows.wins:
+        for place, source in enumerate(sources):
+            others = (*sources[:place], *sources[place + 1 :])
+            wins[place] = (*wins[place], Same(cell, source, others))
+    return Verdict(tuple(wins), (Is(cell, winner.dtype, ties_of(names, rows)),))
