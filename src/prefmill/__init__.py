@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from prefmill.runs.sample import SampleReport, sample
     from prefmill.runs.score import ScoreReport, score
     from prefmill.runs.values import ValuesReport, values
+    from prefmill.runs.votes import VotesReport, votes
     from prefmill.sampling import EndpointSampler, LocalSampler, Sampler
     from prefmill.scoring import (
         EndpointScorer,
@@ -82,6 +83,7 @@ __all__ = [
     "Scorer",
     "TrainReport",
     "ValuesReport",
+    "VotesReport",
     "__version__",
     "curve",
     "loop",
@@ -95,6 +97,7 @@ __all__ = [
     "train_policy",
     "train_reward",
     "values",
+    "votes",
 ]
 __all__ += _kinds.__all__
 
@@ -106,6 +109,7 @@ _HOMES = {
     "runs.sample": ("SampleReport", "sample"),
     "runs.score": ("ScoreReport", "score"),
     "runs.values": ("ValuesReport", "values"),
+    "runs.votes": ("VotesReport", "votes"),
     "sampling": ("EndpointSampler", "LocalSampler", "Sampler"),
     "scoring": (
         "EndpointScorer",

@@ -12,6 +12,17 @@ from prefmill.cli.app import app
 __all__ = ["app"]
 
 # In the order of a user's work: select first, for most people need nothing else.
-COMMANDS = ("select", "check", "sample", "score", "loop", "sql", "curve", "train", "values")
+COMMANDS = (
+    "select",
+    "check",
+    "sample",
+    "score",
+    "loop",
+    "sql",
+    "curve",
+    "votes",
+    "train",
+    "values",
+)
 for _module in COMMANDS:
     importlib.import_module(f"prefmill.cli.{_module}")

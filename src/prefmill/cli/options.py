@@ -61,6 +61,7 @@ Prompt = Annotated[str | None, option(help=_ROLES["prompt"])]
 Completion = Annotated[str | None, option(help=_ROLES["completion"])]
 Score = Annotated[str | None, option(help=_ROLES["score"])]
 Id = Annotated[str | None, option(help=_ROLES["id"])]
+Annotator = Annotated[str | None, option(help=_ROLES["annotator"])]
 Group = Annotated[list[str] | None, option(help=_ROLES["group"])]
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prefmill.runs.check import Findings
     from prefmill.runs.run import RunReport
     from prefmill.runs.values import ValuesReport
+    from prefmill.runs.votes import VotesReport
 
 
 def line(text: str) -> None:
@@ -168,6 +169,45 @@ def valued(done: ValuesReport) -> None:
     what = "nodes of a tree" if done.tree else f"actions of {done.states:,} states"
     run = f"{done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, plan {done.plan_hash}"
     line(f"values of {done.rows_out:,} {what}   ({run})")
+    for note in done.notes:
+        line(f"note: {note}")
+    if done.output:
+        line(f"wrote {done.output}")
+
+
+def voted(done: VotesReport) -> None:
+    """What became of every row and comparison of votes, and where the output lies."""
+    roles = {role: column for role, column in vars(done.roles).items() if column}
+    roles.pop("negate", None)
+    line(f"roles: {', '.join(f'{role}={column}' for role, column in roles.items())}")
+    whole, compared = done.rows_in or 1, done.comparisons or 1
+    rows = [("rows in", done.rows_in), ("  used", done.rows_used)]
+    rows += [(f"  dropped: {reason}", count) for reason, count in done.dropped.items()]
+    cells = [(name, f"{count:,}", f"{100 * count / whole:.1f} %") for name, count in rows]
+    if done.rows_rejected:
+        cells.append(("malformed, set aside", f"{done.rows_rejected:,}", ""))
+    cells.append(("ballots", f"{done.ballots:,}", ""))
+    if done.single:
+        cells.append(
+            ("  of one row", f"{done.single:,}", f"{100 * done.single / (done.ballots or 1):.1f} %")
+        )
+    cells.append(("comparisons", f"{done.comparisons:,}", ""))
+    cells.append(("  tied", f"{done.ties:,}", f"{100 * done.ties / compared:.1f} %"))
+    columns(cells)
+    what = "answers" if done.over == "prompt" else "sources"
+    run = f"{done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB"
+    line(
+        f"{done.method}: scores of {done.rows_out:,} {what} to {done.prompts:,} prompts,"
+        f" in {done.parts:,} parts   ({run})"
+    )
+    if done.tie_parameter is not None:
+        line(f"tie parameter: {done.tie_parameter:.3f}")
+    if done.annotators:
+        shares = sorted(share for _, share in done.annotators.values())
+        line(
+            f"{len(shares):,} annotators, reliability {shares[0]:.3f} to {shares[-1]:.3f},"
+            f" median {shares[len(shares) // 2]:.3f} (--json names them)"
+        )
     for note in done.notes:
         line(f"note: {note}")
     if done.output:

@@ -56,6 +56,13 @@ def bootstrap(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def poisson_times(hashes: npt.NDArray[np.uint64], resamples: int) -> Floats:
+    """How often each of `hashes` (rows) is in each resample (columns): Poisson, with mean 1."""
+    numbers = np.arange(1, resamples + 1, dtype=np.uint64)
+    bits = mix32_array((hashes[:, None] & np.uint64(0xFFFFFFFF)) ^ numbers)
+    return np.searchsorted(_POISSON, bits, side="right").astype(np.float64)
+
+
 def poisson_bootstrap(
     hashes: npt.NDArray[np.uint64],
     values: Floats,
@@ -72,11 +79,9 @@ def poisson_bootstrap(
         nothing = np.full(values.shape[1], np.nan)
         return nothing, nothing
     sums, counts = np.zeros((resamples, values.shape[1])), np.zeros((resamples, values.shape[1]))
-    numbers = np.arange(1, resamples + 1, dtype=np.uint64)
     for start in range(0, len(hashes), _CHUNK):
         part = slice(start, start + _CHUNK)
-        bits = mix32_array((hashes[part, None] & np.uint64(0xFFFFFFFF)) ^ numbers)
-        times = np.searchsorted(_POISSON, bits, side="right").astype(np.float64)
+        times = poisson_times(hashes[part], resamples)
         sums += times.T @ values[part]
         counts += times.T @ has[part].astype(np.float64)
     means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
