@@ -24,7 +24,7 @@ TIES = (
     "both_good",
     "both_bad",
 )
-BEFORE = ("model", "response", "answer", "output", "completion", "assistant")
+BEFORE = ("model", "response", "answer", "output", "completion", "assistant", "text", "option")
 ORDINALS = {("a", "b"): ("first", "second"), ("1", "2"): ("first", "second")}
 WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+|[^A-Za-z0-9]+")
 
@@ -51,7 +51,7 @@ def own_parts(names: list[str]) -> list[str]:
         first += 1
     while last < shortest - first and len({words[-1 - last] for words in split}) == 1:
         last += 1
-    return ["".join(words[first : len(words) - last]) for words in split]
+    return ["".join(words[first : len(words) - last]).strip("_-. ") for words in split]
 
 
 def judges_of(
@@ -67,7 +67,7 @@ def judges_of(
     parts = own_parts(names)
     ties = {word(tie) for tie in [*TIES, *listed(words.get("ties"))]}
     if k == 2:
-        ties |= {word(f"{parts[0]}={parts[1]}"), word(f"{parts[1]}={parts[0]}")}
+        ties |= {word(f"{parts[0]}={parts[1]}"), word(f"{parts[0]}~{parts[1]}")}
     wins = given(words["wins"]) if words.get("wins") else usual(names, parts)
     sources = parsed(words["source"], columns, records) if words.get("source") else []
     usable = sources if len(sources) == k and not words.get("wins") else []
@@ -90,9 +90,11 @@ def usual(names: list[str], parts: list[str]) -> list[set[Any]]:
     lower = tuple(part.lower() for part in parts)
     found = []
     for i, (name, part) in enumerate(zip(names, parts, strict=True)):
-        texts = [name, part, *(f"{before}_{part}" for before in BEFORE)]
+        texts = [name, part]
+        texts += [f"{noun}{mark}{part}" for noun in BEFORE for mark in ("_", " ", "")]
         if len(names) == 2:
-            texts += [f"{part}>{parts[1 - i]}", f"{part}>>{parts[1 - i]}"]
+            other = parts[1 - i]
+            texts += [f"{part}>{other}", f"{part}>>{other}", f"{other}<{part}", f"{other}<<{part}"]
         if lower in ORDINALS:
             texts.append(ORDINALS[lower][i])
         found.append({word(text) for text in texts})
