@@ -59,7 +59,8 @@ def field_parameters(kind: type[Plan]) -> Iterator[Parameter]:
     # A class comes before its bases here, so what is special to a kind is what people read first.
     for place, base in enumerate(kind.__mro__):
         places |= dict.fromkeys(get_annotations(base), place)
-    for field in sorted(fields(kind), key=lambda field: places[field.name]):
+    own = [field for field in fields(kind) if not field.metadata.get("own_table")]
+    for field in sorted(own, key=lambda field: places[field.name]):
         yield _parameter(field, hints[field.name])
 
 

@@ -231,7 +231,7 @@ class Stream:
     def _of_row(self) -> dict[str, str]:
         """Columns of the input that are columns of the output, with their names there."""
         program = self.layout.plan.program(self.roles)
-        read = program.rows.columns()
+        read = program.read.columns()
         return {read[c.ours]: c.name for c in program.output.columns if c.of_row}
 
     def job(self, home: Path) -> Any:

@@ -23,7 +23,7 @@ from prefmill.table.fits import fits_frame, fits_schema
 from prefmill.table.messages import in_one_form, message_fields
 from prefmill.table.numbers import number
 from prefmill.table.report import PairReport
-from prefmill.table.roles import Inputs, RoleNames, Roles, Rows
+from prefmill.table.roles import Inputs, RoleNames, Roles, Read
 
 Relations = dict[str, pl.LazyFrame]
 
@@ -39,7 +39,7 @@ def relations(
     program: Program, rows: pl.LazyFrame, never_null: frozenset[str] = frozenset()
 ) -> Relations:
     """Every relation by its name, over `rows` (the output of `numbered`)."""
-    made = {"numbered": rows, "judged": judged(rows, program.rows, never_null)}
+    made = {"numbered": rows, "judged": judged(rows, program.read, never_null)}
     for step in program.steps:
         made[step.name] = run(step, made)
     return made
@@ -79,7 +79,7 @@ def apply(
     roles, schema = _resolved(plan, frame, names, "lazy")
     program = plan.program(roles)
     output = program.output
-    check_types(program.rows, schema, "lazy")
+    check_types(program.read, schema, "lazy")
     for_trainer = output.for_trainer if trainer is None else trainer
     context: Mapping[str, str] = {}
     if for_trainer:
@@ -88,7 +88,7 @@ def apply(
     places = list(dict.fromkeys(each.column for each in kept))
     rows = _rows(program, frame, first, places)
     if isinstance(frame, pl.DataFrame):
-        _warn_of_words(program.rows, frame)
+        _warn_of_words(program.read, frame)
     carried = [f"_keep{place}" for place in range(len(places))]
     of_row = [column.ours for column in output.columns if column.of_row]
     texts = rows.select("_pos", "_prompt", "_completion", *of_row, *carried)
@@ -157,14 +157,14 @@ def _program(
     frame = frame_of(data, where)
     roles, schema = _resolved(plan, frame, names, where)
     program = plan.program(roles)
-    check_types(program.rows, schema, where)
+    check_types(program.read, schema, where)
     return program, _rows(program, frame)
 
 
 def _rows(
     program: Program, frame: pl.LazyFrame | pl.DataFrame, first: int = 0, keep: Sequence[str] = ()
 ) -> pl.LazyFrame:
-    rows = numbered(program.rows, frame.lazy(), first=first, keep=keep)
+    rows = numbered(program.read, frame.lazy(), first=first, keep=keep)
     # Ranks and texts meet by position, so both must see one and the same execution of the input: a
     # join has no row order, and a model is slow.
     return rows if isinstance(frame, pl.DataFrame) else rows.cache()
@@ -212,7 +212,7 @@ def _in_one_form(
     return out.with_columns(**in_one_form(kinds, kinds))
 
 
-def _warn_of_words(rows: Rows, frame: pl.DataFrame) -> None:
+def _warn_of_words(rows: Read, frame: pl.DataFrame) -> None:
     """Warn where a column of scores is text and none of it is a number: nothing can come out. A
     LazyFrame is not looked into.
     """

@@ -16,7 +16,7 @@ from prefmill.engines.steps import Asks, Cell, Output, Program, Step, kept_colum
 from prefmill.errors import BadArgument
 from prefmill.table.context import CARRIED
 from prefmill.table.report import PairReport
-from prefmill.table.roles import RoleNames, Rows
+from prefmill.table.roles import RoleNames, Read
 
 if TYPE_CHECKING:
     import duckdb
@@ -72,7 +72,7 @@ def with_cells(steps: Iterable[Step]) -> list[Step]:
 
 
 def numbered(
-    rows: Rows,
+    rows: Read,
     relation: str,
     position: str = "row_number() OVER () - 1",
     scalars: Mapping[str, str] | None = None,
@@ -98,7 +98,7 @@ def numbered(
     return f"SELECT {listed} FROM {relation}"
 
 
-def judged(rows: Rows, never_null: frozenset[str] = frozenset()) -> str:
+def judged(rows: Read, never_null: frozenset[str] = frozenset()) -> str:
     """The narrow relation that `pref_rows` takes, over `numbered`.
 
     Columns in `never_null` are not tested for nulls: testing one means decoding all its texts.
@@ -154,7 +154,7 @@ def relations(
     program: Program, never_null: frozenset[str] = frozenset()
 ) -> list[tuple[Step | None, str, str]]:
     """(step, name, query) of each relation from `judged` on, each over earlier ones."""
-    first = (None, "judged", judged(program.rows, never_null))
+    first = (None, "judged", judged(program.read, never_null))
     return [first, *((step, step.name, call(step)) for step in with_cells(program.steps))]
 
 
@@ -180,7 +180,7 @@ def query(plan: Asks, table: str, *, keep: Sequence[str] = (), **names: Unpack[R
     relation = f"query_table({literal(table)})"
     if output.for_trainer:
         relation = f"pref_with_context({literal(table)})"
-    rows = numbered(program.rows, relation, keep=columns, context=output.for_trainer)
+    rows = numbered(program.read, relation, keep=columns, context=output.for_trainer)
     steps = [("numbered", rows), *((name, text) for _, name, text in relations(program))]
     if not output.for_trainer:
         return _with(steps) + _whole_rows(output, ours)
@@ -219,7 +219,7 @@ def _told_for_trainer(program: Program, kept: int) -> str:
     `_own_NAME` of `pref_with_context`, and the kept columns.
     """
     output = program.output
-    known = ", ".join(["_pos", *program.rows.columns()])
+    known = ", ".join(["_pos", *program.read.columns()])
     if not output.paired:
         (position,) = output.texts.values()
         return (
@@ -296,7 +296,7 @@ def _report_query(program: Program, table: str) -> str:
 
 
 def _report_steps(program: Program, table: str) -> list[tuple[str, str]]:
-    rows = numbered(program.rows, f"query_table({literal(table)})")
+    rows = numbered(program.read, f"query_table({literal(table)})")
     steps = [("numbered", rows), *((name, text) for _, name, text in relations(program))]
     if program.output.paired:
         steps.append(("told", _told(program.output)))

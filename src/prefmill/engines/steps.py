@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from prefmill.errors import BadArgument
-from prefmill.table.roles import Fits, RoleNames, Roles, Rows
+from prefmill.table.roles import Fits, RoleNames, Roles, Read
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Output:
 class Program:
     """All that an engine is told: how rows are read, the steps, and what comes out."""
 
-    rows: Rows
+    read: Read
     steps: tuple[Step, ...]
     output: Output
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 from prefmill.engines.steps import Column, Output, Step
 from prefmill.plans.feedback import COMMON_ROLES, FeedbackOptions, FeedbackPlan
 from prefmill.table.fields import finite, key, one_of
-from prefmill.table.roles import Roles, Rows
+from prefmill.table.roles import Read, Roles
 
 Method = Literal["centered", "grpo", "rloo", "rank"]
 
@@ -84,9 +84,9 @@ prefmill advantages scored.parquet -o rollouts.parquet --kind grpo
         zero = "the policy's weights of a prompt are all 0."
         return super().advice() | {"no_weight": zero}
 
-    def rows(self, roles: Roles) -> Rows:
+    def reading(self, roles: Roles) -> Read:
         """How rows of the input are read."""
-        return replace(super().rows(roles), policy=roles.weight or roles.logprob)
+        return replace(super().reading(roles), policy=roles.weight or roles.logprob)
 
     def steps(self, roles: Roles) -> tuple[Step, ...]:
         """Candidates with the weight of their policy, then each one's advantage."""

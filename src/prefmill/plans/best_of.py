@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 from prefmill.engines.steps import Column, Output, Step
 from prefmill.plans.feedback import FeedbackOptions, FeedbackPlan
 from prefmill.table.fields import finite, flag, key, one_of, or_none, whole
-from prefmill.table.roles import Roles, Rows
+from prefmill.table.roles import Read, Roles
 from prefmill.table.thresholds import Scale
 
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
         """Whether a number of the plan is in units of the score: beta is."""
         return self.pick == "rso"
 
-    def rows(self, roles: Roles) -> Rows:
+    def reading(self, roles: Roles) -> Read:
         """How rows of the input are read."""
-        return replace(super().rows(roles), last_stage=self.stages == "last")
+        return replace(super().reading(roles), last_stage=self.stages == "last")
 
     def steps(self, roles: Roles) -> tuple[Step, ...]:
         """Pools in rank order, then what is picked; by residuals, and back, with length control."""

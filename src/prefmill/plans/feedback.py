@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, get_args
 from prefmill.engines.steps import Output, Program, Step
 from prefmill.errors import PlanError
 from prefmill.plans.plan import Plan
+from prefmill.shapes.words import Rows
 from prefmill.table.fields import finite, key, one_of, whole
 from prefmill.table.fields import seed as is_seed
-from prefmill.table.roles import FeedbackRoles, Fits, Inputs, RoleNames, Roles, Rows
+from prefmill.table.roles import FeedbackRoles, Fits, Inputs, RoleNames, Roles, Read
 from prefmill.table.thresholds import Scale
 from prefmill.writers.formats import Format, formats_for
 
@@ -35,9 +36,15 @@ def _weights(value: object) -> None:
     """Anything: `problems` looks at each weight."""
 
 
+def _rows(value: object) -> str | None:
+    """Words of `[rows]`."""
+    return None if value is None or isinstance(value, Rows) else "Rows(...)"
+
+
 class FeedbackOptions(FeedbackRoles, total=False):
     """The fields of `FeedbackPlan`, the roles and `keep`, as keyword arguments."""
 
+    rows: Rows | None
     keep: Sequence[str]
     aggregate: Aggregate
     normalize: Normalize
@@ -87,14 +94,17 @@ class FeedbackPlan(Plan, ABC):
     on_invalid: OnInvalid = key(
         one_of(*get_args(OnInvalid)),
         "drop",
-        help="Rows without a usable score: drop (and count) or raise.",
+        help="Read without a usable score: drop (and count) or raise.",
     )
     seed: int = key(is_seed, 0, help="Of everything drawn, and of splits.")
+    rows: Rows | None = key(_rows, None, later=True, own_table=True)
 
     def __post_init__(self) -> None:
         # A copy, so that nobody changes a plan through the mapping that it was made of.
         if self.weights is not None:
             object.__setattr__(self, "weights", dict(self.weights))
+        if isinstance(self.rows, Mapping):
+            object.__setattr__(self, "rows", Rows(**self.rows))
         super().__post_init__()
         if self.weights is not None:
             weights = {name: float(weight) for name, weight in self.weights.items()}
@@ -166,6 +176,10 @@ class FeedbackPlan(Plan, ABC):
             )
         return problems
 
+    def wide_scores(self, names: Mapping[str, Any]) -> tuple[str, ...]:
+        """The columns of scores whose weighted sum is the score."""
+        return tuple(self.weights) if self.weights and not names.get("aspect") else ()
+
     def roles(
         self,
         names: RoleNames,
@@ -181,7 +195,7 @@ class FeedbackPlan(Plan, ABC):
         `PlanError` with every role that is needed and not there.
         """
         # With an aspect role the weights name aspects, else columns of scores.
-        wide = tuple(self.weights) if self.weights and not names.get("aspect") else ()
+        wide = self.wide_scores(names)
         needed = tuple(self.needs())
         if columns is None:
             roles = Roles.unseen(names, score_columns=wide, needed=needed, where=where)
@@ -193,15 +207,19 @@ class FeedbackPlan(Plan, ABC):
             raise PlanError(where, problems)
         return roles
 
+    def inside_records(self) -> Self:
+        """This plan for rows of which only those of one record compare."""
+        return self
+
     @property
     def in_units(self) -> bool:
         """Whether a number of the plan, other than a threshold, is in units of the score."""
         return False
 
-    def rows(self, roles: Roles) -> Rows:
+    def reading(self, roles: Roles) -> Read:
         """How rows of the input are read."""
         weights = self.weights if self.weights and not roles.aspect else {}
-        return Rows(roles=roles, weights=weights, merged=self.aggregate != "none")
+        return Read(roles=roles, weights=weights, merged=self.aggregate != "none")
 
     def candidates(self, roles: Roles) -> tuple[Step, ...]:
         """The steps from judgements to candidates, which all plans over feedback share."""
@@ -233,7 +251,7 @@ class FeedbackPlan(Plan, ABC):
         ['rows.rows', 'rows.candidates', 'pairs.groups', 'pairs.pairs']
         """
         steps = (*self.candidates(roles), *self.steps(roles))
-        return Program(self.rows(roles), steps, self.output(roles))
+        return Program(self.reading(roles), steps, self.output(roles))
 
     def most_rows(self, prompts: int, answers: int) -> int | None:
         """How many rows come out at most, of so many answers to each prompt; None: unknown."""

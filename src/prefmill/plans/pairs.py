@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 from prefmill.engines.steps import Column, Output, Step
 from prefmill.plans.thresholds import ThresholdOptions, ThresholdPlan
 from prefmill.table.fields import finite, key, one_of, or_none, whole
 from prefmill.table.roles import Roles
+from prefmill.table.thresholds import AUTO
 
 Strategy = Literal["best_worst", "best_random", "best_rest", "adjacent", "all", "threshold"]
 
@@ -109,6 +110,11 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
             ),
             Step("pairs", "pairs.pairs", ("groups",), wanted, sql=self.limits()),
         )
+
+    def inside_records(self) -> Pairs:
+        """Without thresholds that nobody gave: a verdict, or a rank, says which one is better."""
+        none = {name: None for name, value in self.thresholds.items() if value == AUTO}
+        return replace(self, **none) if none else self
 
     def advice(self) -> dict[str, str]:
         """What to do where nothing came out, by the reason that dropped most rows."""

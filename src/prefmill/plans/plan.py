@@ -59,7 +59,7 @@ class Plan:
         True
         """
         content = {
-            field.name: _canonical(getattr(self, field.name))
+            field.name: _canonical(_plain(getattr(self, field.name)))
             for field in fields(self)
             # A field that came later is left out at its default: older plans keep their hash.
             if not field.metadata.get("later") or getattr(self, field.name) != field.default
@@ -74,13 +74,17 @@ class Plan:
         >>> print(Unpaired(rejected_below=3).to_toml().splitlines()[0])
         [unpaired]
         """
-        lines = [f"[{self.kind}]"]
+        lines, tables = [f"[{self.kind}]"], []
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is None and field.metadata.get("table"):
+            if value is None and (field.metadata.get("table") or field.metadata.get("own_table")):
                 continue  # a table has no word for nothing
+            if field.metadata.get("own_table"):
+                tables.append(f"\n[{field.name}]")
+                tables += [f"{name} = {_toml(each)}" for name, each in value.named().items()]
+                continue
             lines.append(f"{field.name} = {_toml('none' if value is None else value)}")
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *tables]) + "\n"
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
@@ -98,7 +102,7 @@ class Plan:
                 f"plan: no table [{cls.kind}]; got {sorted(tables)}.",
                 hint=f"begin it with [{cls.kind}].",
             )
-        return cls.from_mapping(tables[cls.kind])
+        return cls.from_mapping({**tables[cls.kind], **tables_beside(cls, tables)})
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -118,6 +122,17 @@ class Plan:
         return cls(**{**values, **dict.fromkeys(nothing)})
 
 
+def tables_beside(kind: type[Plan], tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a plan of `kind` that are TOML tables next to its own."""
+    own = [field.name for field in fields(kind) if field.metadata.get("own_table")]
+    return {name: tables[name] for name in own if name in tables}
+
+
+def _plain(value: Any) -> Any:
+    """A value that has words of its own as a mapping."""
+    return value.named() if hasattr(value, "named") else value
+
+
 def toml_tables(text: str) -> dict[str, Any]:
     """The tables of the TOML `text`, or `BadArgument`."""
     import tomllib  # few plans are read
@@ -133,6 +148,8 @@ def _toml(value: object) -> str:
     if isinstance(value, Mapping):
         inner = ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items())
         return f"{{ {inner} }}"
+    if value is None:
+        return '"null"'
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -106,7 +106,7 @@ class ThresholdPlan(FeedbackPlan):
         notes = []
         if report.pairs_out:
             names = [name for name, value in asked.thresholds.items() if value == AUTO]
-            notes += self._notes_on({self.thresholds[name] for name in names}, scale)
+            notes += self._notes_on({self.thresholds[name] for name in names} - {None}, scale)
         if report.labels and report.pairs_out and not all(report.labels.values()):
             only = "true" if report.labels["true"] else "false"
             notes.append(f"every label is {only}: a trainer of labels needs both kinds")

@@ -48,10 +48,30 @@ class Source:
     mixed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  #: what people should know of how the files were read
     labels: tuple[str, ...] = ()  #: how the caller would name the input of each file
+    #: rows that records of the files become (`prefmill.shapes`), with their `_position`
+    select: str = ""
+    width: int = 1  #: positions for each record
+
+    @property
+    def position(self) -> str:
+        """The position of a row of `relation`: by file, and row in it."""
+        if self.select:
+            return "_position"
+        if len(self.files) == 1:
+            return "file_row_number"
+        starts = [sum(self.file_rows[:place]) for place in range(len(self.files))]
+        return f"({starts}::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number"
+
+    @property
+    def positions(self) -> int:
+        """How many positions there are: some of them without a row, where records have lists."""
+        return sum(self.file_rows) * self.width
 
     @property
     def relation(self) -> str:
         """The table as DuckDB reads it; its rows have the order of positions."""
+        if self.select:
+            return f"({self.select})"
         files = ", ".join(literal(file) for file in self.files)
         hive = "hive_partitioning = false"
         if self.hive:
@@ -63,6 +83,7 @@ class Source:
 
         What lies in `home` is a file of ours that the owner has never seen.
         """
+        position //= self.width
         for label, rows in zip(self.labels, self.file_rows, strict=True):
             if position < rows:
                 place = f"row {position}"

@@ -17,13 +17,13 @@ from prefmill.errors import BadArgument, BadScore
 from prefmill.table.chance import prompt_hash
 from prefmill.table.messages import is_json_text, is_text
 from prefmill.table.numbers import number, plain_zero, rounded
-from prefmill.table.roles import Rows
+from prefmill.table.roles import Read
 
 _UNUSABLE = ("null_prompt", "null_completion", "null_score", "bad_score", "non_finite_score")
 
 
 def numbered(
-    rows: Rows,
+    rows: Read,
     frame: pl.LazyFrame,
     position: str | None = None,
     first: int = 0,
@@ -41,7 +41,7 @@ def numbered(
 
 
 def judged(
-    numbered: pl.LazyFrame, rows: Rows, never_null: frozenset[str] = frozenset()
+    numbered: pl.LazyFrame, rows: Read, never_null: frozenset[str] = frozenset()
 ) -> pl.LazyFrame:
     """The narrow relation that `rows` takes: _pos, _grp, _value, and whether what it needs is there
     (_has_prompt, _has_completion, _null_score, _refusal: a further reason, tried last).
@@ -217,7 +217,7 @@ def rows_in(counted: pl.LazyFrame) -> int:
 
 
 def dropped(counted: pl.LazyFrame, candidates: pl.LazyFrame) -> dict[str, int]:
-    """Rows that never became candidates, by reason; collects."""
+    """Read that never became candidates, by reason; collects."""
     against = pl.col("_reason").is_not_null()
     votes = pl.len().cast(pl.Int64)
     single = counted.filter(against).group_by("_reason").agg(_votes=votes)
@@ -272,7 +272,7 @@ def _raise_unusable(rows: pl.Series) -> pl.Series:
     return reasons
 
 
-def check_types(rows: Rows, schema: pl.Schema, where: str) -> None:
+def check_types(rows: Read, schema: pl.Schema, where: str) -> None:
     """Raise `BadArgument` for a role whose column has a type that it cannot have."""
     roles = rows.roles
 

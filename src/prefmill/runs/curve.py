@@ -152,8 +152,8 @@ def _pools_of_frame(
     _check_by(by, schema.names())
     roles = plan.roles(names, schema.names(), where="curve", fits=fits_schema(schema))
     program = plan.program(roles)
-    check_types(program.rows, schema, "curve")
-    made = frames.relations(program, numbered(program.rows, frame))
+    check_types(program.read, schema, "curve")
+    made = frames.relations(program, numbered(program.read, frame))
     rows = standing(made["candidates"])
     if by:
         values = frame.select(_by=cs.by_name(by)).with_row_index("_pos").cast({"_pos": pl.Int64})

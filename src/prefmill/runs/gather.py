@@ -50,7 +50,7 @@ class Fetch:
     wanted: str
     sides: Sequence[str]
     slots: int
-    rows: int  # of the source
+    rows: int  # positions of the source
     text_bytes: int  # estimated, of all rows that are wanted
     part_bytes: int  # of text to hold at a time
     spill: Path
@@ -63,11 +63,8 @@ class Fetch:
         per_part = max(1, -(-self.slots // count))
         # One array for all parts, 4 bytes for every row of the source; where few rows are wanted, a
         # search takes less memory than that.
-        numbers = (
-            np.empty(self.rows, dtype=np.int32)
-            if self.slots * len(self.sides) > self.rows // 2
-            else None
-        )
+        wanted = self.slots * len(self.sides)
+        numbers = np.empty(self.rows, dtype=np.int32) if wanted > self.rows // 2 else None
         frames = self._whole() if count == 1 else self._spilled(count, per_part)
         for part in range(count if self.slots else 0):
             frame = next(frames)

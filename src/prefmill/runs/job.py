@@ -26,6 +26,16 @@ from prefmill.readers import Source, blamed_on, open_source
 from prefmill.rules.limits import scale_of, two_valued
 from prefmill.rules.rows import check_types, numbered
 from prefmill.runs.gather import Fetch
+from prefmill.shapes import sql as shapes_sql
+from prefmill.shapes.shape import RECORD
+from prefmill.shapes.source import (
+    Rowed,
+    columns_of,
+    is_plain,
+    plain_names,
+    reshaped,
+    words_in,
+)
 from prefmill.table.context import context_of, refuse_different
 from prefmill.table.fits import fits_files
 from prefmill.table.json_values import JSON_FIELD
@@ -74,9 +84,13 @@ def opened(
 ) -> Iterator[Job]:
     """A `Job` over files; its temporary folder goes when the context ends."""
 
+    words = words_in(plan.rows, roles or {})
+
     def needs(columns: Sequence[str]) -> Sequence[str]:
+        if not is_plain(words, columns):
+            return columns_of(words, columns)
         try:
-            rows = plan.program(plan.roles(roles or {}, columns, where="roles")).rows
+            rows = plan.program(plan.roles(plain_names(words), columns, where="roles")).read
             return list(dict.fromkeys(rows.columns().values()))
         except (ColumnMissing, PlanError):  # said of all files together, or not at all
             return columns
@@ -85,10 +99,23 @@ def opened(
         "run", inputs, needs=needs, in_place=plan.every_row, progress=progress, **reading
     )
     with source_and_home as (source, home):
+        fits = fits_files(source.files)
+        columns = source.columns.names
+        rowed = reshaped(
+            source,
+            words,
+            home=home,
+            where="roles",
+            attempt=lambda names: plan.roles(names, columns, where="roles", fits=fits),
+            extra=[*plan.wide_scores(words.named()), *keep],
+            memory_bytes=reading.get("memory_bytes"),
+            threads=reading.get("threads"),
+        )
+        if rowed.inside_records:
+            plan = plan.inside_records()
         yield Job(
             plan,
-            source,
-            roles or {},
+            rowed,
             keep,
             home,
             engine,
@@ -162,8 +189,7 @@ class Job:
     def __init__(
         self,
         plan: FeedbackPlan,
-        source: Source,
-        names: RoleNames,
+        rowed: Rowed,
         keep: Sequence[str],
         home: Path,
         engine: Engine,
@@ -174,10 +200,11 @@ class Job:
         memory_bytes: int | None,
         threads: int | None,
     ) -> None:
+        source = rowed.source
         self.plan, self.source, self.home, self.tell = plan, source, home, tell
-        self.whole_rows = whole_rows
-        columns = source.columns.names
-        self.roles = plan.roles(names, columns, where="roles", fits=fits_files(source.files))
+        self.rowed, self.whole_rows = rowed, whole_rows
+        fits = fits_files(source.files) if rowed.shape is None else None
+        self.roles = plan.roles(rowed.names, source.columns.names, where="roles", fits=fits)
         self._ask()
         # Arrow imports pandas, where it is installed, for `empty_table()`, `pa.array` and
         # `pa.table`: a fifth of a second and 45 MB.
@@ -186,7 +213,7 @@ class Job:
             name: scalar(name) for name, dtype in self.dtypes.items() if is_json_text(dtype)
         }
         source.refuse_mixed(self.roles, where="roles")
-        check_types(self.program.rows, self.dtypes, where="roles")
+        check_types(self.program.read, self.dtypes, where="roles")
         self._set_columns(keep, trainer)
         self.engine = _engine_of(engine, source)
         # Where the prompt is the group key, ranking has read it already: it comes with the slots,
@@ -212,7 +239,6 @@ class Job:
         more = [step for step in (output.report, output.scale, output.proposals) if step]
         queries = [query for _, _, query in sql.relations(self.program)]
         install_used(self.con, [*queries, *map(sql.call, more)])
-        self._starts = [sum(source.file_rows[:place]) for place in range(len(source.files))]
         self._create_views()
         self._ranked = self._gathered = False
         #: Of all candidates, where thresholds waited for it.
@@ -229,9 +255,19 @@ class Job:
         """What the rows of the last step become."""
         return self.program.output
 
+    def _columns_kept(self) -> list[str]:
+        """The columns that whole rows have, and of which `keep` may name some."""
+        shape, columns = self.rowed.shape, list(self.source.columns.names)
+        if shape is None:
+            return columns
+        inner = {RECORD}
+        if self.whole_rows:
+            inner |= shape.consumed - set(shape.variants[0].cells)
+        return [name for name in columns if name not in inner]
+
     def _set_columns(self, keep: Sequence[str], trainer: bool) -> None:
         """Which columns of the input come along, and under which names."""
-        columns, output = self.source.columns.names, self.output
+        columns, output = self._columns_kept(), self.output
         kept_names(keep, columns, where="run")  # whole rows have all of them, and no other
         # Whole rows are all columns kept; of the prompt and the completion there is no second copy.
         self.keep: list[str] = []
@@ -263,11 +299,8 @@ class Job:
     # Rank
 
     def _create_views(self) -> None:
-        position = "file_row_number"
-        if len(self._starts) > 1:
-            position = f"({self._starts}::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number"
-        relation = self.source.relation
-        rows = sql.numbered(self.program.rows, relation, position, self._scalars)
+        relation, position = self.source.relation, self.source.position
+        rows = sql.numbered(self.program.read, relation, position, self._scalars)
         self._make("numbered", rows, table=False)
         prompt, completion = quote(self.roles.prompt), quote(self.roles.completion)
         texts = [f"{position} AS _pos", f"{prompt} AS _prompt", f"{completion} AS _completion"]
@@ -369,6 +402,9 @@ class Job:
         """The source as one lazy frame, columns united by name, with the position of each row as
         `_POSITION`.
         """
+        if self.rowed.shape is not None:
+            return self._scan_rows()
+        starts = [sum(self.source.file_rows[:place]) for place in range(len(self.source.files))]
         folders = (part for file in self.source.files for part in Path(file).parts if "=" in part)
         names = {unquote(part.split("=")[0]) for part in folders}
         hive: dict[str, Any] = {"hive_partitioning": self.source.hive}
@@ -378,15 +414,22 @@ class Job:
             pl.scan_parquet(
                 file, glob=False, row_index_name=_POSITION, row_index_offset=start, **hive
             )
-            for file, start in zip(self.source.files, self._starts, strict=True)
+            for file, start in zip(self.source.files, starts, strict=True)
         ]
         scan = scans[0]
         if len(scans) > 1:
             scan = pl.concat(scans, how="diagonal_relaxed")
         return scan.cast({_POSITION: pl.Int64})
 
+    def _scan_rows(self) -> pl.LazyFrame:
+        """The columns that are ranked, of records that were made rows."""
+        names = dict.fromkeys(self.program.read.columns().values())
+        columns = ", ".join([f"{self.source.position} AS {_POSITION}", *map(quote, names)])
+        rows = self.con.sql(f"SELECT {columns} FROM {self.source.relation}")
+        return pl.DataFrame(rows.to_arrow_table()).lazy()
+
     def _rank_in_polars(self) -> None:
-        rows = numbered(self.program.rows, self.scan(), position=_POSITION)
+        rows = numbered(self.program.read, self.scan(), position=_POSITION)
         self._relations = frames.relations(self.program, rows, self._never_null)
         if self.plan.waits:
             scores = frames.scores(self._relations["candidates"])
@@ -416,7 +459,7 @@ class Job:
 
     def bad_scores(self) -> tuple[str, ...]:
         """The first three different texts that are no score, as Python writes them, cut to size."""
-        columns = [f"_score{place}" for place in range(len(self.program.rows.scores))]
+        columns = [f"_score{place}" for place in range(len(self.program.read.scores))]
         texts = " UNION ALL ".join(
             f"SELECT {name}::VARCHAR AS word, _pos FROM numbered"
             f" WHERE {name} IS NOT NULL AND pref_number({name}) IS NULL"
@@ -442,6 +485,9 @@ class Job:
     def explain(self) -> str:
         """The query that ranks and gathers: SQL of the macros, or the optimised Polars plan."""
         columns = named(self.roles)
+        if (shape := self.rowed.shape) is not None:
+            rows = shapes_sql.rows(shape, shapes_sql.records(shape, "feedback"))
+            return f"{rows}\n\n{self.plan.sql('rows', **columns)}"
         if self.engine == "polars":
             return self.plan.lazy(self.scan(), **columns).explain().replace(str(self.home), "TEMP")
         return self.plan.sql("feedback", **columns)
@@ -500,7 +546,7 @@ class Job:
             wanted="slots",
             sides=sides,
             slots=slots,
-            rows=self.source.rows,
+            rows=self.source.positions,
             text_bytes=slots * len(sides) * self._row_bytes(),
             part_bytes=self._part_bytes,
             spill=self.home / "texts.arrow",

@@ -32,7 +32,8 @@ class RunReport:
 
     `labels` are the rows of output by label, `thresholds` the numbers that pairs or labels were
     made with, `notes` sentences for people. `bad_scores` are the first three different texts that
-    are no number, where a row was dropped for one. `renamed` are columns of the input whose name
+    are no number, where a row was dropped for one. `records` says what became of records that were
+    made rows. `renamed` are columns of the input whose name
     the output needs itself, and what they are called in it. `seconds` of wall time, `peak_rss_mb`
     the largest resident size of this process so far, in MiB.
     """
@@ -57,6 +58,7 @@ class RunReport:
     length: Mapping[str, float | None] | None = None
     labels: Mapping[str, int] | None = None
     thresholds: Mapping[str, float | None] | None = None
+    records: Mapping[str, object] | None = None
     notes: Sequence[str] = ()
     bad_scores: Sequence[str] = ()
 
@@ -142,7 +144,8 @@ def run(
             score_range=None if report.pairs_out else job.score_range(),
             renamed=job.renamed,
             thresholds=job.plan.thresholds or None,
-            notes=[*job.source.notes, *job.plan.notes(plan, report, job.scale_told())],
+            records=job.rowed.account.as_mapping() if job.rowed.account else None,
+            notes=[*job.source.notes, *job.rowed.notes, *job.plan.notes(plan, report, job.scale_told())],
             bad_scores=job.bad_scores() if "bad_score" in report.dropped else (),
         )
 

@@ -23,6 +23,7 @@ from prefmill.table.numbers import number
 #: Who says an answer, in the words of the formats that are in use.
 ASSISTANTS = ("assistant", "gpt", "model", "bot", "chatbot")
 _SPACE = " \t\r\n"
+_TRUTH = {"true": 1.0, "false": 0.0}
 _BLANK_LINE = "\n\n"
 _SPELLS_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 #: The number of an element in its list, and the column of that list's elements.
@@ -207,10 +208,11 @@ def _sliced(value: pl.Expr, part: Slice) -> pl.Expr:
 
 @dataclass(frozen=True)
 class Answer:
-    """The content of a message, if an assistant said it; else null."""
+    """The content of a message, if an assistant said it, or anybody; else null."""
 
     message: Cell
     dtype: pl.DataType
+    anybody: bool = False
 
     @property
     def _names(self) -> tuple[str, str]:
@@ -221,6 +223,8 @@ class Answer:
         """By who said it."""
         role, content = self._names
         value = self.message.sql()
+        if self.anybody:
+            return f"struct_extract({value}, {literal(content)})"
         said = ", ".join(map(literal, ASSISTANTS))
         return (
             f"CASE WHEN lower(struct_extract({value}, {literal(role)})) IN ({said})"
@@ -231,6 +235,8 @@ class Answer:
         """By who said it."""
         role, content = self._names
         value = self.message.polars()
+        if self.anybody:
+            return value.struct.field(content)
         said = value.struct.field(role).cast(pl.String).str.to_lowercase().is_in(ASSISTANTS)
         return pl.when(said).then(value.struct.field(content))
 
@@ -285,7 +291,7 @@ class Is:
 
     @property
     def _numbers(self) -> list[float]:
-        found = [as_number(word) for word in self.words]
+        found = [_TRUTH.get(folded(word), as_number(word)) for word in self.words]
         return [value for value in found if value is not None and abs(value) != float("inf")]
 
     def sql(self) -> str:

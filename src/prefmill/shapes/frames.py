@@ -23,7 +23,10 @@ def records(
         keys = [cs.by_name(own).cast(pl.String).alias(f"_key{n}") for n, (_, own) in _pairs(join)]
         mine = [cs.by_name(ours).cast(pl.String).alias(f"_key{n}") for n, (ours, _) in _pairs(join)]
         names = [f"_key{n}" for n, _ in _pairs(join)]
-        columns = [cs.by_name(name) for name in join.schema]
+        columns: list[pl.Expr] = [_by_name(name) for name in join.schema]
+        if join.record:
+            fields = [_by_name(name) for name in join.fields]
+            columns = [pl.struct(fields).alias(join.record)]
         right = other.select(*keys, *columns, pl.lit(True).alias(f"_matched{place}"))
         frame = frame.with_columns(mine).join(right, on=names, how="left", maintain_order="left")
         matched = pl.col(f"_matched{place}").fill_null(False)

@@ -144,6 +144,13 @@ def is_path(text: str, schema: pl.Schema) -> bool:
     return text in schema or next(_readings(text, schema), None) is not None
 
 
+def base_of(text: str, schema: pl.Schema) -> str | None:
+    """The column of `schema` with which `text` begins."""
+    if text in schema:
+        return text
+    return next((column for column, _ in _readings(text, schema)), None)
+
+
 def _readings(text: str, schema: pl.Schema) -> Iterator[tuple[str, tuple[Part, ...]]]:
     """The columns with which `text` can begin, the longest name first, and the parts after it."""
     for column in sorted(schema, key=len, reverse=True):

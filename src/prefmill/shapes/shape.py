@@ -66,7 +66,9 @@ class Join:
 
     file: str
     keys: tuple[tuple[str, str], ...]  #: ours, and its own
-    schema: pl.Schema
+    schema: pl.Schema  #: the columns that come along
+    record: str = ""  #: the column that holds all of them, if they have a name
+    fields: tuple[str, ...] = ()  #: of that record
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ class _Maker:
 
     def _name(self, text: Any) -> str:
         path = self.reader.find(str(text), "completion")
-        return spelled_name(path)
+        return path.text
 
     @property
     def several(self) -> bool:
@@ -301,6 +303,11 @@ class _Maker:
     def _filters(self) -> None:
         for text, words in (self.rows.where or {}).items():
             path = self.reader.find(text, "where")
+            if path.list_inside is not None:
+                raise BadArgument(
+                    f"{self.where}: where {text!r} leads into a list; got the type {path.dtype}.",
+                    hint="name a value of the record.",
+                )
             self.reasons.append(("filtered", Not(Is(Inside(path), path.dtype, words))))
 
     @property
@@ -349,6 +356,7 @@ class _Maker:
             )
         paths = [self.reader.find(text, "winner") for text in texts]
         cells = [Inside(path) for path in paths]
+        self._refuse_numbers(paths)
         if verdicts.is_one_hot(paths, self.names, self.rows):
             made = [verdicts.one_hot(cells, paths, len(self.names))]
             empty: Cell = All(tuple(Null(cell) for cell in cells))
@@ -366,6 +374,19 @@ class _Maker:
         unknown = All(tuple(Null(Column(name)) for name in columns))
         self.reasons.append(("unknown_verdict", unknown))
         return columns
+
+    def _refuse_numbers(self, winners: Sequence[Path]) -> None:
+        """Several columns of numbers may be judges, or one-hot: nobody can tell by numbers."""
+        numbers = all(path.dtype is not None and path.dtype.is_numeric() for path in winners)
+        parts = verdicts.own_parts(self.names)
+        if self.rows.wins or len(winners) == 1 or not numbers:
+            return
+        if all(part.isdigit() for part in parts):
+            raise BadArgument(
+                f"{self.where}: the verdicts {[path.text for path in winners]} are numbers, and"
+                f" nobody says what they mean; got the answers {self.names}.",
+                hint=f"name a word for each answer: --wins {','.join(parts)}.",
+            )
 
     def _sources(self) -> list[Cell]:
         texts = self.reader.texts("source")
@@ -423,6 +444,8 @@ class _Maker:
         found = [self.reader.cell(text, "prompt", lists) for text in texts]
         if len(found) == 1:
             cell, dtype = found[0]
+            if dtype is not None and is_message(dtype):
+                cell, dtype = Answer(cell, dtype, anybody=True), pl.String()
         else:
             for text, (_, dtype) in zip(texts, found, strict=True):
                 if dtype is not None and not _can_be_text(dtype):
@@ -500,7 +523,7 @@ class _Maker:
         texts = self.reader.texts(role)
         if not texts:
             if role == "source" and self.several and str(self.rows.completion).endswith(".*"):
-                return _Name(self.names[place])
+                return _Name(self.reader.find(str(self.answers[place])).last)
             return None
         if len(texts) not in (1, max(1, len(self.answers))):
             raise BadArgument(
@@ -532,11 +555,6 @@ class _Name:
     def polars(self) -> pl.Expr:
         """A text."""
         return pl.lit(self.text)
-
-
-def spelled_name(path: Path) -> str:
-    """The name at the end of a path."""
-    return path.last
 
 
 def _is_plain(dtype: pl.DataType) -> bool:

@@ -42,8 +42,10 @@ def records(
 
 
 def _with_join(text: str, shape: Shape, join: Join, place: int, relation: str) -> str:
-    mine = list(join.schema)
-    columns = ", ".join(f"_other.{quote(name)}" for name in mine)
+    columns = ", ".join(f"_other.{quote(name)}" for name in join.schema)
+    if join.record:
+        fields = ", ".join(f"{literal(name)}: _other.{quote(name)}" for name in join.fields)
+        columns = f"{{{fields}}} AS {quote(join.record)}"
     listed = f", {columns}" if columns else ""
     keys = " AND ".join(
         f"_record_.{quote(ours)}::VARCHAR = _other.{quote(own)}::VARCHAR" for ours, own in join.keys

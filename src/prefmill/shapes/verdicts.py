@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 
 import polars as pl
@@ -34,20 +35,25 @@ _NUMBERS = {"a": "first", "1": "first", "b": "second", "2": "second"}
 
 
 def own_parts(names: Sequence[str]) -> list[str]:
-    """What each name has for itself: the common beginning and end are cut off.
+    """What each name has for itself: the words with which all begin, or end, are cut off.
 
-    >>> own_parts(["response_A", "response_B"]), own_parts(["model_1_text", "model_2_text"])
-    (['A', 'B'], ['1', '2'])
+    >>> own_parts(["response_left", "response_right"]), own_parts(["model1Text", "model2Text"])
+    (['left', 'right'], ['1', '2'])
     """
-    start = _alike(names)
-    end = _alike([name[start:][::-1] for name in names])
-    return [name[start : len(name) - end].strip("_-. ") for name in names]
+    words = [_WORD.findall(name) for name in names]
+    start = _alike(words)
+    end = _alike([each[start:][::-1] for each in words])
+    return ["_".join(each[start : len(each) - end]) for each in words]
 
 
-def _alike(texts: Sequence[str]) -> int:
-    """How many characters texts begin with alike."""
-    letters = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*texts, strict=False))
-    return sum(1 for _ in letters)
+#: A word of a name: letters up to the next capital, or digits.
+_WORD = re.compile(r"[^\W\d_]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+|[^\W_]")
+
+
+def _alike(lists: Sequence[Sequence[str]]) -> int:
+    """How many words lists begin with alike."""
+    words = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*lists, strict=False))
+    return sum(1 for _ in words)
 
 
 def words_of(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -86,8 +92,12 @@ def is_one_hot(winners: Sequence[Path], names: Sequence[str], rows: Rows) -> boo
     kinds = [path.dtype for path in winners]
     if not all(kind is not None and (kind.is_numeric() or kind == pl.Boolean) for kind in kinds):
         return False
-    mine = own_parts([path.last for path in winners[:count]])
-    return list(map(folded, mine)) == list(map(folded, own_parts(names)))
+    mine = own_parts([path.text for path in winners[:count]])
+    parts = own_parts(names)
+    # Numbers of judges look like numbers of answers.
+    if any(part.isdigit() for part in parts):
+        return False
+    return list(map(folded, mine)) == list(map(folded, parts))
 
 
 def one_hot(cells: Sequence[Cell], winners: Sequence[Path], count: int) -> Verdict:

@@ -91,7 +91,9 @@ class Rows:
     wins: Any = key(_words, None, help="Words by which each answer wins: 'A>B,B>A'.")
     ties: Any = key(_words, None, help="Further words of a tie.")
     values: Any = key(_words, None, help="Words as scores: 'up=1,down=0,-1=null'.", table=True)
-    where: Any = key(_words, None, help="Only records with PATH=VALUE; may be repeated.")
+    where: Any = key(
+        _words, None, help="Only records with PATH=VALUE; may be repeated.", table=True
+    )
     join: Any = key(_words, None, help="Columns of another file, FILE:KEY; may be repeated.")
     file_as: str | None = key(maybe(_paths), None, help="Name of a column for the file's name.")
     disagree: Disagree | None = key(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from prefmill.errors import BadArgument, ColumnMissing, nearest
 
@@ -60,24 +60,42 @@ LOWER_IS_BETTER = ("rank", "ranking", "loss", "nll", "perplexity", "cost", "dist
 Inputs = object
 
 
-class FeedbackRoles(TypedDict, total=False):
-    """A column name for each role that all plans over feedback read."""
+#: A path into records, or several: as a list, or as one text with commas.
+Paths = str | Sequence[str]
 
-    prompt: str
-    completion: str
-    score: str
-    id: str
-    annotator: str
-    aspect: str
-    stage: str
-    group: str | Sequence[str]
+
+class FeedbackRoles(TypedDict, total=False):
+    """The words of `[rows]` (`prefmill.Rows`): a path for each role that all plans over feedback
+    read, and how records become rows.
+    """
+
+    prompt: Paths
+    completion: Paths
+    score: Paths | Sequence[float]
+    id: Paths
+    annotator: Paths
+    aspect: Paths
+    stage: Paths
+    group: Paths
+    source: Paths
+    system: str
+    history: str
+    each: Paths
+    winner: Paths
+    wins: Paths | Sequence[Sequence[str]]
+    ties: Paths
+    values: str | Mapping[str, float | None]
+    where: Paths | Mapping[str, object]
+    join: Paths
+    file_as: str
+    disagree: Literal["flip", "drop", "keep"]
 
 
 class RoleNames(FeedbackRoles, total=False):
     """Keyword form of `Roles`: a column name for each role."""
 
-    weight: str
-    logprob: str
+    weight: Paths
+    logprob: Paths
 
 
 class ValueNames(TypedDict, total=False):
@@ -226,8 +244,8 @@ class Roles:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """How rows of the input are read: what the relations `numbered` and `judged` are made of.
+class Read:
+    """What is read of rows: what the relations `numbered` and `judged` are made of.
 
     Args:
         roles: the column of each role.

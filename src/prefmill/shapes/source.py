@@ -1,0 +1,369 @@
+"""Files whose records become rows: a source over a SELECT, and the account of every record.
+
+Nothing is copied: the rows are a view over the files. One narrow pass counts them, checks that
+lists side by side have one length, and says why a record gives no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+
+from prefmill.connection import connect, quote, share_of
+from prefmill.errors import BadArgument, BadInput, ColumnMissing
+from prefmill.readers import Source, open_source
+from prefmill.shapes import recognise, sql
+from prefmill.shapes.paths import base_of, is_path
+from prefmill.shapes.shape import Join, Shape, shape_of
+from prefmill.shapes.words import SHAPING, Rows, split
+from prefmill.table.roles import RoleNames
+
+_HEAD = 1000
+_ALWAYS = (*SHAPING, "source", "system", "history")
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of records: those that gave rows, and the reasons of the others."""
+
+    records: int
+    rows: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    lost_votes: int = 0
+    longest: int = 1
+
+    def as_mapping(self) -> dict[str, object]:
+        """For reports.
+
+        >>> Account(3, 4, {"no_answers": 1}).as_mapping()
+        {'in': 3, 'rows': 4, 'dropped': {'no_answers': 1}, 'votes_without_verdict': 0}
+        """
+        return {
+            "in": self.records,
+            "rows": self.rows,
+            "dropped": dict(self.dropped),
+            "votes_without_verdict": self.lost_votes,
+        }
+
+    def line(self) -> str:
+        """For people.
+
+        >>> Account(350, 700, {"unknown_verdict": 3}).line()
+        '350 records -> 700 rows, 3 records dropped: unknown_verdict'
+        """
+        drops = (f"{count:,} records dropped: {reason}" for reason, count in self.dropped.items())
+        text = ", ".join([f"{self.records:,} records -> {self.rows:,} rows", *drops])
+        if self.lost_votes:
+            text += f", {self.lost_votes:,} votes left out: no verdict"
+        return text
+
+
+@dataclass(frozen=True)
+class Rowed:
+    """A source of rows, the names of its roles, and how its records became rows (None: as is)."""
+
+    source: Source
+    names: RoleNames
+    shape: Shape | None = None
+    account: Account | None = None
+    recognised: str = ""
+
+    @property
+    def inside_records(self) -> bool:
+        """Whether only rows of one record compare."""
+        return self.shape is not None and self.shape.own_group
+
+    @property
+    def notes(self) -> list[str]:
+        """What people are told of it."""
+        if self.shape is None or self.account is None:
+            return []
+        read = [f"read as: {self.shape.words.options()}"] if self.recognised else []
+        return [*read, self.account.line()]
+
+
+def words_in(rows: Rows | None, names: Mapping[str, Any]) -> Rows:
+    """The words of a plan with those of a call on top."""
+    return Rows(**{**(rows.named() if rows else {}), **{k: v for k, v in names.items() if v}})
+
+
+def is_plain(rows: Rows, columns: Sequence[str]) -> bool:
+    """Whether the words only name a column for some roles, as tables in long form need.
+
+    >>> is_plain(Rows(prompt="question"), ["question"]), is_plain(Rows(each="answers"), ["answers"])
+    (True, False)
+    """
+    named = rows.named()
+    if any(word in named for word in _ALWAYS):
+        return False
+    schema = pl.Schema(dict.fromkeys(columns, pl.String()))
+
+    def plain(role: str, value: Any) -> bool:
+        if role == "group":
+            return all(text in columns or not is_path(text, schema) for text in _listed(value))
+        if not isinstance(value, str):
+            return False
+        text = value.removeprefix("-") if role == "score" and value not in columns else value
+        if text in columns:
+            return True
+        several = len(split(text)) > 1
+        return not several and not is_path(text, schema)
+
+    return all(plain(role, value) for role, value in named.items())
+
+
+def columns_of(rows: Rows, columns: Sequence[str]) -> list[str]:
+    """The columns of records that the words name; all where none of a role is named."""
+    schema = pl.Schema(dict.fromkeys(columns, pl.String()))
+    named = rows.named()
+    if "completion" not in named and "each" not in named:
+        return list(columns)
+    words = [word for word in named if word not in ("wins", "ties", "values", "join", "file_as")]
+    texts: list[str] = []
+    for word in words:
+        for value in _listed(list(named[word]) if word == "where" else named[word]):
+            texts += [value] if value in columns else split(value)
+    found = [base for text in texts if (base := base_of(text.removeprefix("-"), schema))]
+    return list(dict.fromkeys(found)) or list(columns)
+
+
+def plain_names(rows: Rows) -> RoleNames:
+    """The words of a table in long form as the columns of roles."""
+    names: dict[str, Any] = {}
+    for role, value in rows.named().items():
+        names[role] = tuple(_listed(value)) if role == "group" else value
+    return names  # type: ignore[return-value]
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(each) for each in value]
+
+
+def reshaped(
+    source: Source,
+    rows: Rows,
+    *,
+    home: Path,
+    where: str,
+    attempt: Callable[[RoleNames], object],
+    score: bool = True,
+    completion: bool = True,
+    extra: Sequence[str] = (),
+    memory_bytes: int | None = None,
+    threads: int | None = None,
+) -> Rowed:
+    """`source` as rows of roles.
+
+    Args:
+        attempt: resolves roles of a table in long form; where it raises `ColumnMissing`, common
+            shapes are tried.
+        score, completion: whether these roles are needed.
+        extra: paths that become columns of their own text's name (weights, kept columns).
+    """
+    schema = schema_of(source)
+    recognised = ""
+    if is_plain(rows, schema.names()):
+        names = plain_names(rows)
+        try:
+            attempt(names)
+        except ColumnMissing as problem:
+            head = head_of(source, home) if not source.remote else None
+            readings = recognise.recognised(schema, head, rows, score=score, completion=completion)
+            if not readings:
+                raise
+            if len(readings) > 1:
+                raise recognise.choose(readings, where) from problem
+            recognised, rows = readings[0]
+        else:
+            return Rowed(source, names)
+    joins, joined = _joins(rows, schema, home, where, memory_bytes, threads)
+    wide = dict(schema)
+    if rows.file_as:
+        if rows.file_as in wide:
+            raise BadArgument(
+                f"{where}: file_as {rows.file_as!r} is a column of the files.",
+                hint="name another one: --file-as NAME.",
+            )
+        wide[rows.file_as] = pl.String()
+    for join in joins:
+        wide |= join.schema
+    shape = shape_of(
+        rows,
+        pl.Schema(wide),
+        where=where,
+        joins=joins,
+        score=score,
+        completion=completion,
+        extra=extra,
+    )
+    records = sql.records(
+        shape,
+        source.relation,
+        record=source.position,
+        joined=[other.relation for other in joined],
+        file_names=[stem(label) for label in source.labels],
+    )
+    remote = source.remote or any(other.remote for other in joined)
+    share = share_of(memory_bytes) if memory_bytes else None
+    with connect(temp_dir=home, memory_bytes=share, threads=threads, remote=remote) as con:
+        account = _account(con, shape, records, source, home, where)
+        longest = max(1, account.longest)
+        select = sql.rows(shape, records, longest=longest, position=True)
+        columns = con.sql(f"SELECT * EXCLUDE ({sql.POSITION}) FROM ({select}) LIMIT 0")
+        types = columns.to_arrow_table().schema
+    done = replace(
+        source,
+        columns=pa.schema([(each.name, each.type) for each in types]),
+        rows=account.rows,
+        nulls=frozenset(types.names),
+        remote=remote,
+        select=select,
+        width=longest * len(shape.variants),
+    )
+    names = dict(shape.roles)  # type: ignore[assignment]
+    return Rowed(done, names, shape, account, recognised)
+
+
+def schema_of(source: Source) -> pl.Schema:
+    """The columns of a source, as Polars has them."""
+    return pl.DataFrame(pa.Table.from_batches([], schema=source.columns)).schema
+
+
+def head_of(source: Source, home: Path) -> pl.DataFrame:
+    """The first rows of a source."""
+    with connect(temp_dir=home) as con:
+        return pl.DataFrame(con.sql(f"FROM {source.relation} LIMIT {_HEAD}").to_arrow_table())
+
+
+def stem(label: str) -> str:
+    """The name of a file without its folder and endings.
+
+    >>> stem("answers/gpt-4.1.jsonl.gz")
+    'gpt-4.1'
+    """
+    name = Path(label).name
+    for ending in (".gz", ".zst"):
+        name = name.removesuffix(ending)
+    return Path(name).stem
+
+
+def _account(
+    con: duckdb.DuckDBPyConnection,
+    shape: Shape,
+    records: str,
+    source: Source,
+    home: Path,
+    where: str,
+) -> Account:
+    total = rows = lost = 0
+    longest, dropped, unequal = 1, {}, []
+    query = sql.account(shape, records)
+    for reason, count, made, most, record, votes in con.execute(query).fetchall():
+        total += count
+        if reason is not None:
+            dropped[reason] = count
+            if reason != "no_answers":
+                continue
+        unequal += [] if record is None else [record]
+        rows, lost, longest = rows + made, lost + votes, max(longest, most)
+    if unequal:
+        place = source.place_of(min(unequal), home=home)
+        lists = sorted({path.text for each in shape.variants for path in each.lists})
+        raise BadInput(
+            f"{where}: {place}: the lists {lists} have different lengths.",
+            hint="make them equal in the file, or name one of them only.",
+        )
+    return Account(total, rows, dict(sorted(dropped.items())), lost, longest)
+
+
+# Joins
+
+
+def _joins(
+    rows: Rows,
+    schema: pl.Schema,
+    home: Path,
+    where: str,
+    memory_bytes: int | None,
+    threads: int | None,
+) -> tuple[tuple[Join, ...], list[Source]]:
+    joins: list[Join] = []
+    sources: list[Source] = []
+    taken = dict(schema)
+    for text in rows.join or ():
+        name, file, keys = parsed_join(text, where)
+        other = open_source(
+            [file], temp_dir=home, memory_bytes=memory_bytes, threads=threads
+        )
+        join = join_of(name, file, keys, schema_of(other), taken, where)
+        _refuse_twice(join, other, home, where)
+        taken |= join.schema
+        joins.append(join)
+        sources.append(other)
+    return tuple(joins), sources
+
+
+def parsed_join(text: str, where: str) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    """(name, file, keys) of `[NAME=]FILE:KEY[,KEY=ITS_KEY]`.
+
+    >>> parsed_join("a=answers.jsonl:question_id,model=model_id", "rows")
+    ('a', 'answers.jsonl', (('question_id', 'question_id'), ('model', 'model_id')))
+    """
+    head, colon, listed = text.rpartition(":")
+    if not colon or not head or not listed:
+        raise BadArgument(
+            f"{where}: join {text!r} is not FILE:KEY.",
+            hint="for example --join questions.jsonl:question_id.",
+        )
+    name, equals, file = head.partition("=")
+    if not equals or not name.isidentifier():
+        name, file = "", head
+    pairs = (part.partition("=") for part in split(listed))
+    return name, file, tuple((ours, own or ours) for ours, _, own in pairs)
+
+
+def join_of(
+    name: str,
+    file: str,
+    keys: tuple[tuple[str, str], ...],
+    other: pl.Schema,
+    taken: Mapping[str, Any],
+    where: str,
+) -> Join:
+    """A join whose keys are there; its columns are those that records do not have."""
+    for ours, own in keys:
+        for key, columns, label in ((ours, taken, "the records"), (own, other, file)):
+            if key not in columns:
+                raise ColumnMissing(
+                    f"{where}: join: no column {key!r} in {label}; got {list(columns)}.",
+                    hint="name both keys: --join FILE:KEY=ITS_KEY.",
+                )
+    if name:
+        return Join(file, keys, pl.Schema({name: pl.Struct(dict(other))}), name, tuple(other))
+    return Join(file, keys, pl.Schema({n: t for n, t in other.items() if n not in taken}))
+
+
+def _refuse_twice(join: Join, other: Source, home: Path, where: str) -> None:
+    """A key that the other file has twice would make rows of nothing."""
+    keys = ", ".join(quote(own) for _, own in join.keys)
+    with connect(temp_dir=home, remote=other.remote) as con:
+        query = (
+            f"SELECT {keys}, min({other.position}), max({other.position}) FROM {other.relation}"
+            f" WHERE {' AND '.join(f'{quote(own)} IS NOT NULL' for _, own in join.keys)}"
+            f" GROUP BY {keys} HAVING count(*) > 1 ORDER BY min({other.position}) LIMIT 1"
+        )
+        twice = con.execute(query).fetchall()
+    if twice:
+        *values, first, last = twice[0]
+        places = [other.place_of(place, home=home) for place in (first, last)]
+        raise BadInput(
+            f"{where}: join: the key {values} is twice in {join.file}; {places[0]} and {places[1]}.",
+            hint="name more keys: --join FILE:KEY,KEY.",
+        )
+
