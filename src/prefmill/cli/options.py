@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ import typer
 from prefmill.cli.app import Options
 from prefmill.cli.texts import STDOUT, print_json, size_in_bytes
 from prefmill.errors import BadArgument
+from prefmill.shapes.words import WORDS, Rows
 
 option = typer.Option
 
@@ -44,34 +45,30 @@ class Target(Options):
     ] = None
 
 
-#: The help of the options of roles.
-_ROLES = {
-    "prompt": "Column of the prompt.",
-    "completion": "Column of the completion.",
-    "score": "Column of the score; -COLUMN where lower is better.",
-    "id": "Column of the row's id.",
-    "annotator": "Column of the annotator.",
-    "aspect": "Column of the aspect judged.",
-    "stage": "Column of the stage, a whole number.",
-    "weight": "Column of the policy's weight (or probability).",
-    "logprob": "Column of the policy's log-probability.",
-    "group": "Column that groups instead of the prompt; may be given again.",
-}
-Prompt = Annotated[str | None, option(help=_ROLES["prompt"])]
-Completion = Annotated[str | None, option(help=_ROLES["completion"])]
-Score = Annotated[str | None, option(help=_ROLES["score"])]
-Id = Annotated[str | None, option(help=_ROLES["id"])]
-Annotator = Annotated[str | None, option(help=_ROLES["annotator"])]
-Group = Annotated[list[str] | None, option(help=_ROLES["group"])]
+def _words() -> dict[str, Any]:
+    """The options of the words of `[rows]`."""
+    kinds: dict[str, Any] = dict.fromkeys(WORDS, str)
+    kinds |= dict.fromkeys(("group", "where", "join"), list[str])
+    metavars = {"values": "WORD=SCORE,...", "where": "PATH=VALUE", "join": "FILE:KEY"}
+    return {
+        field.name: Annotated[
+            kinds[field.name] | None,
+            option(help=field.metadata["help"], metavar=metavars.get(field.name)),
+        ]
+        for field in fields(Rows)
+    }
+
+
+_WORDS = _words()
 
 
 def role_option(role: str) -> Any:
-    """The option that names the column of `role`."""
-    if role == "group":
-        return Group
-    return Annotated[str | None, option(help=_ROLES[role])]
+    """The option of a word of `[rows]`: the column of a role, or how records become rows."""
+    return _WORDS[role]
 
 
+Prompt, Completion, Score = (_WORDS[role] for role in ("prompt", "completion", "score"))
+Id, Group, Annotator = (_WORDS[role] for role in ("id", "group", "annotator"))
 Encoding = Annotated[str | None, option(help="Codec of text files.  [default: utf-8]")]
 Delimiter = Annotated[str | None, option(help="Of CSV files.")]
 MemoryLimit = Annotated[str | None, option(metavar="SIZE", help="For example 2GB.")]

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prefmill.plans import FeedbackPlan
+from prefmill.shapes.account import line_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,7 +90,11 @@ def report(plan: FeedbackPlan, done: RunReport) -> None:
     shown = ", ".join(f"{role}={column}" for role, column in roles.items())
     if done.roles.negate:
         shown += " (negated: lower is better)"
-    line(f"roles: {shown}")
+    if done.records is None:
+        line(f"roles: {shown}")
+    else:
+        line(f"read as: {done.records['read_as']}")
+        line(line_of(done.records))
     # Also where they are 0: every row has to be seen in one of the lines below the first.
     rows = [("rows in", done.rows_in), ("  used", done.rows_used)]
     rows.append(("  not selected", done.rows_not_selected))

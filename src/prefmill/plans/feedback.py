@@ -94,7 +94,7 @@ class FeedbackPlan(Plan, ABC):
     on_invalid: OnInvalid = key(
         one_of(*get_args(OnInvalid)),
         "drop",
-        help="Read without a usable score: drop (and count) or raise.",
+        help="Rows without a usable score: drop (and count) or raise.",
     )
     seed: int = key(is_seed, 0, help="Of everything drawn, and of splits.")
     rows: Rows | None = key(_rows, None, later=True, own_table=True)

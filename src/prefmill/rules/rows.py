@@ -217,7 +217,7 @@ def rows_in(counted: pl.LazyFrame) -> int:
 
 
 def dropped(counted: pl.LazyFrame, candidates: pl.LazyFrame) -> dict[str, int]:
-    """Read that never became candidates, by reason; collects."""
+    """Rows that never became candidates, by reason; collects."""
     against = pl.col("_reason").is_not_null()
     votes = pl.len().cast(pl.Int64)
     single = counted.filter(against).group_by("_reason").agg(_votes=votes)

@@ -144,8 +144,8 @@ def run(
             score_range=None if report.pairs_out else job.score_range(),
             renamed=job.renamed,
             thresholds=job.plan.thresholds or None,
-            records=job.rowed.account.as_mapping() if job.rowed.account else None,
-            notes=[*job.source.notes, *job.rowed.notes, *job.plan.notes(plan, report, job.scale_told())],
+            records=job.rowed.report(),
+            notes=[*job.source.notes, *job.plan.notes(plan, report, job.scale_told())],
             bad_scores=job.bad_scores() if "bad_score" in report.dropped else (),
         )
 

@@ -145,6 +145,8 @@ class _Reader:
     def cell(self, text: str, role: str, lists: list[Path]) -> tuple[Cell, pl.DataType | None]:
         """The value of a path and its type; what it goes through is added to `lists`."""
         path = self.find(text, role)
+        if not path.parts and role not in ("group", "where"):
+            self.consumed.add(path.column)
         for each in self.each:
             rest = path.after(each)
             if rest is not None:

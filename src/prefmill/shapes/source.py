@@ -7,7 +7,7 @@ lists side by side have one length, and says why a record gives no row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from prefmill.connection import connect, quote, share_of
 from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.readers import Source, open_source
 from prefmill.shapes import recognise, sql
+from prefmill.shapes.account import Account
 from prefmill.shapes.paths import base_of, is_path
 from prefmill.shapes.shape import Join, Shape, shape_of
 from prefmill.shapes.words import SHAPING, Rows, split
@@ -26,42 +27,6 @@ from prefmill.table.roles import RoleNames
 
 _HEAD = 1000
 _ALWAYS = (*SHAPING, "source", "system", "history")
-
-
-@dataclass(frozen=True)
-class Account:
-    """What became of records: those that gave rows, and the reasons of the others."""
-
-    records: int
-    rows: int
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    lost_votes: int = 0
-    longest: int = 1
-
-    def as_mapping(self) -> dict[str, object]:
-        """For reports.
-
-        >>> Account(3, 4, {"no_answers": 1}).as_mapping()
-        {'in': 3, 'rows': 4, 'dropped': {'no_answers': 1}, 'votes_without_verdict': 0}
-        """
-        return {
-            "in": self.records,
-            "rows": self.rows,
-            "dropped": dict(self.dropped),
-            "votes_without_verdict": self.lost_votes,
-        }
-
-    def line(self) -> str:
-        """For people.
-
-        >>> Account(350, 700, {"unknown_verdict": 3}).line()
-        '350 records -> 700 rows, 3 records dropped: unknown_verdict'
-        """
-        drops = (f"{count:,} records dropped: {reason}" for reason, count in self.dropped.items())
-        text = ", ".join([f"{self.records:,} records -> {self.rows:,} rows", *drops])
-        if self.lost_votes:
-            text += f", {self.lost_votes:,} votes left out: no verdict"
-        return text
 
 
 @dataclass(frozen=True)
@@ -79,13 +44,12 @@ class Rowed:
         """Whether only rows of one record compare."""
         return self.shape is not None and self.shape.own_group
 
-    @property
-    def notes(self) -> list[str]:
-        """What people are told of it."""
+    def report(self) -> dict[str, object] | None:
+        """What became of records, for reports; None where rows are read as they are."""
         if self.shape is None or self.account is None:
-            return []
-        read = [f"read as: {self.shape.words.options()}"] if self.recognised else []
-        return [*read, self.account.line()]
+            return None
+        read = {"read_as": self.shape.words.options(), "recognised": self.recognised}
+        return {**read, **self.account.as_mapping()}
 
 
 def words_in(rows: Rows | None, names: Mapping[str, Any]) -> Rows:

@@ -1,0 +1,49 @@
+"""What became of records: the account of a reshaping, for reports and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of records: those that gave rows, and the reasons of the others."""
+
+    records: int
+    rows: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    lost_votes: int = 0
+    longest: int = 1
+
+    def as_mapping(self) -> dict[str, object]:
+        """For reports.
+
+        >>> Account(3, 4, {"no_answers": 1}).as_mapping()
+        {'in': 3, 'rows': 4, 'dropped': {'no_answers': 1}, 'votes_without_verdict': 0}
+        """
+        return {
+            "in": self.records,
+            "rows": self.rows,
+            "dropped": dict(self.dropped),
+            "votes_without_verdict": self.lost_votes,
+        }
+
+    def line(self) -> str:
+        """For people.
+
+        >>> Account(350, 700, {"unknown_verdict": 3}).line()
+        '350 records -> 700 rows, 3 records dropped: unknown_verdict'
+        """
+        return line_of(self.as_mapping())
+
+
+def line_of(account: Mapping[str, Any]) -> str:
+    """The account of records for people."""
+    dropped: Mapping[str, int] = account["dropped"]
+    drops = (f"{count:,} records dropped: {reason}" for reason, count in dropped.items())
+    text = ", ".join([f"{account['in']:,} records -> {account['rows']:,} rows", *drops])
+    if lost := account["votes_without_verdict"]:
+        text += f", {lost:,} votes without a verdict left out"
+    return text
