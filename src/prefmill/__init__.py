@@ -25,6 +25,7 @@ from prefmill._version import __version__
 from prefmill.errors import PrefmillError
 from prefmill.plans import kinds as _kinds
 from prefmill.plans.kinds import *  # noqa: F403
+from prefmill.shapes.words import Rows
 from prefmill.table.roles import Roles
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ __all__ = [
     "PrefmillError",
     "RewardModel",
     "Roles",
+    "Rows",
     "RunReport",
     "SampleReport",
     "Sampler",

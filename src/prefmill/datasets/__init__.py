@@ -181,7 +181,7 @@ def report(plan: FeedbackPlan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
     if isinstance(ds, datasets.Dataset):
         fits = fits_table(ds.data.table)
         columns = plan.roles(roles, ds.column_names, where="datasets", fits=fits)
-        read = plan.program(columns).rows.columns().values()
+        read = plan.program(columns).read.columns().values()
         table = used_table(ds, list(dict.fromkeys(read)))
         return frame_report(plan, frame_of(ds, table), **named(columns))
     if not isinstance(ds, datasets.IterableDataset):

@@ -306,7 +306,7 @@ def serve(payload: str, failure: str) -> None:
 
 def _numbers(plan: FeedbackPlan, roles: Roles) -> list[str]:
     """The columns of numbers that a plan reads as float64."""
-    rows = plan.program(roles).rows
+    rows = plan.program(roles).read
     return [*rows.scores, *([rows.policy] if rows.policy else [])]
 
 

@@ -48,7 +48,7 @@ class Layout:
     def columns(self, roles: Roles, there: Sequence[str]) -> list[str]:
         """Those of the columns `there` that are read."""
         context = [name for name in (*SYSTEM, *CARRIED) if name in there and self.trainer]
-        read = self.plan.program(roles).rows.columns().values()
+        read = self.plan.program(roles).read.columns().values()
         return list(dict.fromkeys([*read, *self.keep, *context]))
 
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:

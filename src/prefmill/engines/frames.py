@@ -18,12 +18,14 @@ import polars as pl
 from prefmill.engines.steps import Asks, Kept, Output, Program, Step, kept_columns
 from prefmill.pools.frames import frame_of
 from prefmill.rules.rows import check_types, judged, numbered, standing
+from prefmill.shapes.source import words_in
+from prefmill.shapes.tables import RowedFrame, rows_of
 from prefmill.table.context import SYSTEM_OUT, asked, context_of, of_both
 from prefmill.table.fits import fits_frame, fits_schema
 from prefmill.table.messages import in_one_form, message_fields
 from prefmill.table.numbers import number
 from prefmill.table.report import PairReport
-from prefmill.table.roles import Inputs, RoleNames, Roles, Read
+from prefmill.table.roles import Fits, Inputs, Read, RoleNames, Roles
 
 Relations = dict[str, pl.LazyFrame]
 
@@ -75,8 +77,11 @@ def apply(
     Columns out: those of the plan's output, then the context, then `keep`. Positions are the row
     order of `frame`. Cost: one narrow pass that ranks, one join that fetches texts.
     """
-    frame = frame_of(frame, "lazy")
-    roles, schema = _resolved(plan, frame, names, "lazy")
+    given = frame_of(frame, "lazy")
+    wanted = [*plan.wide_scores(names), *keep]
+    plan, rowed = in_rows(plan, given, names, where="lazy", extra=wanted, first=first)
+    frame = rowed.frame
+    roles, schema = _resolved(plan, frame, rowed.names, "lazy")
     program = plan.program(roles)
     output = program.output
     check_types(program.read, schema, "lazy")
@@ -112,7 +117,7 @@ def apply(
 
 def report(plan: Asks, frame: Inputs, **names: Unpack[RoleNames]) -> PairReport:
     """What `plan` uses of `frame` and why it drops the rest: a second, narrow query; collects."""
-    program, rows = _program(plan, frame, names, "report")
+    program, rows, rowed = _program(plan, frame, names, "report")
     made = relations(program, rows)
     if program.output.paired:
         texts = rows.select("_pos", "_prompt", "_completion")
@@ -120,7 +125,8 @@ def report(plan: Asks, frame: Inputs, **names: Unpack[RoleNames]) -> PairReport:
         made["told"] = told.select(
             *program.output.also, *program.output.texts.values(), "_same_text"
         )
-    return account(program.output, made)
+    done = account(program.output, made)
+    return replace(done, records=rowed.report()) if rowed.shape else done
 
 
 def account(output: Output, made: Mapping[str, pl.LazyFrame]) -> PairReport:
@@ -133,7 +139,7 @@ def account(output: Output, made: Mapping[str, pl.LazyFrame]) -> PairReport:
 
 def scores_of(plan: Asks, frame: pl.DataFrame, **names: Unpack[RoleNames]) -> pl.Series:
     """The scores of all candidates of `frame`; collects."""
-    program, rows = _program(plan, frame, names, "scores")
+    program, rows, _ = _program(plan, frame, names, "scores")
     return scores(relations(program, rows)["candidates"])
 
 
@@ -147,18 +153,48 @@ def _resolved(
     plan: Asks, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str
 ) -> tuple[Roles, pl.Schema]:
     schema = frame.lazy().collect_schema()
-    fits = fits_frame(frame) if isinstance(frame, pl.DataFrame) else fits_schema(schema)
-    return plan.roles(names, schema.names(), where=where, fits=fits), schema
+    return plan.roles(names, schema.names(), where=where, fits=_fits(frame)), schema
+
+
+def in_rows(
+    plan: Asks,
+    frame: pl.LazyFrame | pl.DataFrame,
+    names: RoleNames,
+    *,
+    where: str,
+    extra: Sequence[str] = (),
+    first: int = 0,
+) -> tuple[Asks, RowedFrame]:
+    """The plan and its frame, once records have become rows."""
+    fits = _fits(frame)
+
+    def attempt(names: RoleNames) -> object:
+        columns = frame.lazy().collect_schema().names()
+        return plan.roles(names, columns, where=where, fits=fits)
+
+    rowed = rows_of(
+        frame, words_in(plan.rows, names), where=where, attempt=attempt, extra=extra, first=first
+    )
+    if rowed.inside_records:
+        plan = plan.inside_records()
+    return plan, rowed
+
+
+def _fits(frame: pl.LazyFrame | pl.DataFrame) -> Fits:
+    if isinstance(frame, pl.DataFrame):
+        return fits_frame(frame)
+    return fits_schema(frame.collect_schema())
 
 
 def _program(
     plan: Asks, data: Inputs, names: RoleNames, where: str
-) -> tuple[Program, pl.LazyFrame]:
-    frame = frame_of(data, where)
-    roles, schema = _resolved(plan, frame, names, where)
+) -> tuple[Program, pl.LazyFrame, RowedFrame]:
+    wanted = plan.wide_scores(names)
+    plan, rowed = in_rows(plan, frame_of(data, where), names, where=where, extra=wanted)
+    roles, schema = _resolved(plan, rowed.frame, rowed.names, where)
     program = plan.program(roles)
     check_types(program.read, schema, where)
-    return program, _rows(program, frame)
+    return program, _rows(program, rowed.frame), rowed
 
 
 def _rows(

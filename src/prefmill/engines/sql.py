@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Unpack
 from prefmill.connection import literal, quote
 from prefmill.engines.steps import Asks, Cell, Output, Program, Step, kept_columns
 from prefmill.errors import BadArgument
+from prefmill.shapes.select import ROWS, select_of
+from prefmill.shapes.source import plain_names, words_in
 from prefmill.table.context import CARRIED
 from prefmill.table.report import PairReport
-from prefmill.table.roles import RoleNames, Read
+from prefmill.table.roles import Read, RoleNames
 
 if TYPE_CHECKING:
     import duckdb
@@ -158,7 +160,14 @@ def relations(
     return [first, *((step, step.name, call(step)) for step in with_cells(program.steps))]
 
 
-def query(plan: Asks, table: str, *, keep: Sequence[str] = (), **names: Unpack[RoleNames]) -> str:
+def query(
+    plan: Asks,
+    table: str,
+    *,
+    keep: Sequence[str] = (),
+    schema: object = None,
+    **names: Unpack[RoleNames],
+) -> str:
     """`plan` over `table` as one SELECT.
 
     The columns `keep` come along: of pairs `chosen_NAME` and `rejected_NAME`, of the others `NAME`.
@@ -167,7 +176,12 @@ def query(plan: Asks, table: str, *, keep: Sequence[str] = (), **names: Unpack[R
     `query_table` reads it: quote a name that holds dots or quotes (`'"a.b"'`). Positions are the
     row order that the connection gives (`preserve_insertion_order`, on by default). Texts are
     joined to the ranked positions at the end.
+
+    Words that make rows of records need the types of the table's columns: `schema` is a Polars or
+    pyarrow schema, or a DuckDB relation (`con.table("feedback")`).
     """
+    more = [*plan.wide_scores(names), *keep]
+    plan, table, names, first = _in_rows(plan, table, names, schema, more, "sql")
     program = plan.program(plan.roles(names, None, where="sql"))
     output = program.output
     kept = kept_columns(output, keep, None, output.names, where="sql")
@@ -181,11 +195,32 @@ def query(plan: Asks, table: str, *, keep: Sequence[str] = (), **names: Unpack[R
     if output.for_trainer:
         relation = f"pref_with_context({literal(table)})"
     rows = numbered(program.read, relation, keep=columns, context=output.for_trainer)
-    steps = [("numbered", rows), *((name, text) for _, name, text in relations(program))]
+    steps = [*first, ("numbered", rows)]
+    steps += [(name, text) for _, name, text in relations(program)]
     if not output.for_trainer:
         return _with(steps) + _whole_rows(output, ours)
     steps.append(("told", _told_for_trainer(program, len(columns))))
     return _with(steps) + _rows_for_trainer(output, ours)
+
+
+def _in_rows(
+    plan: Asks,
+    table: str,
+    names: RoleNames,
+    schema: object,
+    extra: Sequence[str],
+    where: str,
+) -> tuple[Asks, str, RoleNames, list[tuple[str, str]]]:
+    """The plan, its table and roles, and the query that makes rows of records, where one does."""
+    words = words_in(plan.rows, names)
+    rowed = select_of(table, words, schema, where=where, extra=extra)
+    if rowed is None:
+        return plan, table, plain_names(words), []
+    select, shape = rowed
+    if shape.own_group:
+        plan = plan.inside_records()
+    roles: RoleNames = dict(shape.roles)  # type: ignore[assignment]
+    return plan, ROWS, roles, [(ROWS, select)]
 
 
 def _order(output: Output, prefix: str = "") -> str:
@@ -270,37 +305,46 @@ def _rows_for_trainer(output: Output, kept: Mapping[str, str]) -> str:
 
 
 def report(
-    plan: Asks, con: duckdb.DuckDBPyConnection, table: str, **names: Unpack[RoleNames]
+    plan: Asks,
+    con: duckdb.DuckDBPyConnection,
+    table: str,
+    *,
+    schema: object = None,
+    **names: Unpack[RoleNames],
 ) -> PairReport:
     """What `plan` uses of `table` and why it drops the rest: a second query, the same arguments.
 
     `con` needs the macros. Raises `AccountingError` should the rows not add up.
     """
-    program = plan.program(plan.roles(names, None, where="report"))
-    (row,) = con.execute(_report_query(program, table)).fetchall()
+    program, steps = _report_steps(plan, table, names, schema)
+    (row,) = con.execute(_with(steps) + call(program.output.report)).fetchall()
     account = PairReport.of_row(row)
     if not program.output.length:
         return account
-    return replace(account, length=length_fit(con, program, _report_steps(program, table)))
+    return replace(account, length=length_fit(con, program, steps))
 
 
-def report_query(plan: Asks, table: str, **names: Unpack[RoleNames]) -> str:
+def report_query(
+    plan: Asks, table: str, *, schema: object = None, **names: Unpack[RoleNames]
+) -> str:
     """The account of `plan` over `table` as one SELECT of one row: what `report` runs, for a shell
     or another client.
     """
-    return _report_query(plan.program(plan.roles(names, None, where="report")), table)
+    program, steps = _report_steps(plan, table, names, schema)
+    return _with(steps) + call(program.output.report)
 
 
-def _report_query(program: Program, table: str) -> str:
-    return _with(_report_steps(program, table)) + call(program.output.report)
-
-
-def _report_steps(program: Program, table: str) -> list[tuple[str, str]]:
+def _report_steps(
+    plan: Asks, table: str, names: RoleNames, schema: object
+) -> tuple[Program, list[tuple[str, str]]]:
+    more = plan.wide_scores(names)
+    plan, table, names, steps = _in_rows(plan, table, names, schema, more, "report")
+    program = plan.program(plan.roles(names, None, where="report"))
     rows = numbered(program.read, f"query_table({literal(table)})")
-    steps = [("numbered", rows), *((name, text) for _, name, text in relations(program))]
+    steps = [*steps, ("numbered", rows), *((name, text) for _, name, text in relations(program))]
     if program.output.paired:
         steps.append(("told", _told(program.output)))
-    return steps
+    return program, steps
 
 
 def length_fit(

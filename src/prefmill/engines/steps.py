@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from prefmill.errors import BadArgument
-from prefmill.table.roles import Fits, RoleNames, Roles, Read
+from prefmill.shapes.words import Rows
+from prefmill.table.roles import Fits, Read, RoleNames, Roles
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,19 @@ class Asks(Protocol):
     @property
     def waits(self) -> bool:
         """Whether a threshold waits for the scores."""
+        ...
+
+    @property
+    def rows(self) -> Rows | None:
+        """How records become rows."""
+        ...
+
+    def inside_records(self) -> Self:
+        """The plan for rows of which only those of one record compare."""
+        ...
+
+    def wide_scores(self, names: Mapping[str, Any]) -> tuple[str, ...]:
+        """The columns of scores whose weighted sum is the score."""
         ...
 
     def roles(

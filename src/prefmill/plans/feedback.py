@@ -13,7 +13,7 @@ from prefmill.plans.plan import Plan
 from prefmill.shapes.words import Rows
 from prefmill.table.fields import finite, key, one_of, whole
 from prefmill.table.fields import seed as is_seed
-from prefmill.table.roles import FeedbackRoles, Fits, Inputs, RoleNames, Roles, Read
+from prefmill.table.roles import FeedbackRoles, Fits, Inputs, Read, RoleNames, Roles
 from prefmill.table.thresholds import Scale
 from prefmill.writers.formats import Format, formats_for
 
@@ -293,12 +293,21 @@ class FeedbackPlan(Plan, ABC):
 
         return frames.apply(self, frame, keep=keep, **roles)
 
-    def sql(self, table: str, *, keep: Sequence[str] = (), **roles: Unpack[RoleNames]) -> str:
+    def sql(
+        self,
+        table: str,
+        *,
+        keep: Sequence[str] = (),
+        schema: object = None,
+        **roles: Unpack[RoleNames],
+    ) -> str:
         """This plan as one DuckDB query over `table`, with the columns `keep`.
 
         A table is also a view, a CTE, a file or a glob. The query calls the macros of `sql/`: load
-        them once with `prefmill.duckdb.install(con)` or `.read sql/prefmill.sql`.
+        them once with `prefmill.duckdb.install(con)` or `.read sql/prefmill.sql`. Where records
+        become rows (`prefmill.Rows`), `schema` says what types the columns have: a Polars or
+        pyarrow schema, or a DuckDB relation.
         """
         from prefmill.engines import sql
 
-        return sql.query(self, table, keep=keep, **roles)
+        return sql.query(self, table, keep=keep, schema=schema, **roles)

@@ -113,8 +113,8 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
 
     def inside_records(self) -> Pairs:
         """Without thresholds that nobody gave: a verdict, or a rank, says which one is better."""
-        none = {name: None for name, value in self.thresholds.items() if value == AUTO}
-        return replace(self, **none) if none else self
+        least, below = (None if value == AUTO else value for value in self.thresholds.values())
+        return replace(self, chosen_min=least, rejected_below=below)
 
     def advice(self) -> dict[str, str]:
         """What to do where nothing came out, by the reason that dropped most rows."""

@@ -684,9 +684,10 @@ class Job:
         if self._relations is not None:
             tables = {name: self.con.sql(f"FROM {view}") for name, view in views.items()}
             read = {n: pl.DataFrame(t.to_arrow_table()).lazy() for n, t in tables.items()}
-            return frames.account(output, self._relations | read)
+            done = frames.account(output, self._relations | read)
+            return replace(done, records=self.rowed.report())
         (row,) = self.con.execute(sql.call(output.report, views)).fetchall()
-        account = PairReport.of_row(row)
+        account = replace(PairReport.of_row(row), records=self.rowed.report())
         if not output.length:
             return account
         return replace(account, length=sql.length_fit(self.con, self.program))

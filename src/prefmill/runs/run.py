@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import polars as pl
 
@@ -58,7 +58,7 @@ class RunReport:
     length: Mapping[str, float | None] | None = None
     labels: Mapping[str, int] | None = None
     thresholds: Mapping[str, float | None] | None = None
-    records: Mapping[str, object] | None = None
+    records: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
     bad_scores: Sequence[str] = ()
 
@@ -144,7 +144,6 @@ def run(
             score_range=None if report.pairs_out else job.score_range(),
             renamed=job.renamed,
             thresholds=job.plan.thresholds or None,
-            records=job.rowed.report(),
             notes=[*job.source.notes, *job.plan.notes(plan, report, job.scale_told())],
             bad_scores=job.bad_scores() if "bad_score" in report.dropped else (),
         )

@@ -199,7 +199,7 @@ def _walk(
         if isinstance(part, Field):
             through = isinstance(dtype, pl.List)
             record = dtype.inner if isinstance(dtype, pl.List) else dtype
-            fields = record.to_schema() if isinstance(record, pl.Struct) else {}  # type: ignore[union-attr]
+            fields = dict(record.to_schema()) if isinstance(record, pl.Struct) else {}
             if part.name not in fields:
                 raise _no_field(text, part.name, list(fields), dtype, where, role)
             walked.append(Field(part.name, through))

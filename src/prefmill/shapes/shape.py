@@ -596,7 +596,7 @@ def _inside_each(rows: Rows, schema: pl.Schema, where: str) -> dict[str, pl.Data
             continue
         inner: Any = dtype.inner
         if isinstance(inner, pl.Struct) and not is_message(inner):
-            inside |= {f"{text}.{each.name}": each.dtype for each in inner.fields}
+            inside |= {f"{text}.{name}": kind for name, kind in inner.to_schema().items()}
         else:
             inside[text] = inner
     return inside

@@ -48,8 +48,7 @@ class Rowed:
         """What became of records, for reports; None where rows are read as they are."""
         if self.shape is None or self.account is None:
             return None
-        read = {"read_as": self.shape.words.options(), "recognised": self.recognised}
-        return {**read, **self.account.as_mapping()}
+        return {"read_as": self.shape.words.options(), **self.account.as_mapping()}
 
 
 def words_in(rows: Rows | None, names: Mapping[str, Any]) -> Rows:
@@ -262,9 +261,7 @@ def _joins(
     taken = dict(schema)
     for text in rows.join or ():
         name, file, keys = parsed_join(text, where)
-        other = open_source(
-            [file], temp_dir=home, memory_bytes=memory_bytes, threads=threads
-        )
+        other = open_source([file], temp_dir=home, memory_bytes=memory_bytes, threads=threads)
         join = join_of(name, file, keys, schema_of(other), taken, where)
         _refuse_twice(join, other, home, where)
         taken |= join.schema
@@ -330,4 +327,3 @@ def _refuse_twice(join: Join, other: Source, home: Path, where: str) -> None:
             f"{where}: join: the key {values} is twice in {join.file}; {places[0]} and {places[1]}.",
             hint="name more keys: --join FILE:KEY,KEY.",
         )
-
