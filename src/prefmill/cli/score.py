@@ -193,11 +193,12 @@ class ScoreOptions(Inputs, Target, ScorerOptions, _Rows, Reading, Writing):
 
 @command
 def score(options: ScoreOptions) -> None:
-    """Score a pool of candidates with a reward model, log-probabilities or a judge. Stopped at any
-    point, the same command goes on.
+    """Score a pool of candidates, or both sides of pairs, with a reward model, log-probabilities or
+    a judge. Stopped at any point, the same command goes on.
 
     \b
     prefmill score pool.parquet -o scored.parquet --model my-reward-model
+    prefmill score pairs.jsonl -o scored.parquet --model my-reward-model
     prefmill score pool.parquet -o scored.parquet --scorer implicit --model policy --reference base
     prefmill score pool.parquet -o scored.parquet --scorer judge --url http://localhost:8000/v1
     --model judge

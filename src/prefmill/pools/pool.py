@@ -23,6 +23,7 @@ import pyarrow as pa
 from prefmill.connection import connect, literal, quote
 from prefmill.errors import ColumnMissing
 from prefmill.pools.columns import check_texts, others_of, text_roles
+from prefmill.pools.sides import Sides, names_of, staged
 from prefmill.pools.stream import LARGEST_GROUP, paths_of, starts_of_groups
 from prefmill.readers import Source, open_source
 from prefmill.table.fits import fits_files
@@ -55,6 +56,7 @@ class Pool:
     bounds    where chunks begin and end, in places of `order`, shape (chunks + 1,)
     others    further columns of the input that the scorer reads
     whole     no group is cut, however many rows it has
+    sides     the records, where each row is one of a record's answers side by side
     """
 
     source: Source
@@ -69,6 +71,12 @@ class Pool:
     identity: str
     others: tuple[str, ...] = ()
     whole: bool = False
+    sides: Sides | None = None
+
+    @property
+    def records(self) -> Source:
+        """The input as its owner knows it."""
+        return self.sides.records if self.sides else self.source
 
     def in_chunks(self, chunk_rows: int) -> Pool:
         """The same pool in chunks of about `chunk_rows` rows."""
@@ -126,19 +134,24 @@ class Pool:
 
     def all_rows(self, home: Path) -> Iterator[pa.RecordBatch]:
         """The input as it is: every row and column, in order."""
-        columns = ", ".join(quote(name) for name in self.source.columns.names)
-        con = _connected(home, self.source)
-        rows = con.sql(f"SELECT {columns} FROM {self.source.relation}")
+        records = self.records
+        columns = ", ".join(quote(name) for name in records.columns.names)
+        con = _connected(home, records)
+        rows = con.sql(f"SELECT {columns} FROM {records.relation}")
         yield from rows.to_arrow_reader(_READ_ROWS)
 
     def name_of(self, position: int, home: Path) -> str:
         """A row as its owner knows it: by its place in its file, and its id where there is one."""
+        records, side = self.records, ""
+        if self.sides:
+            position, place = divmod(position, len(self.sides.names))
+            side = f", {self.sides.names[place]}"
         if not self.roles.id:
-            return self.source.place_of(position, home=home)
-        table = f"{self.source.relation} LIMIT 1 OFFSET {position}"
-        with _connected(home, self.source) as con:
+            return records.place_of(position, home=home) + side
+        table = f"{records.relation} LIMIT 1 OFFSET {position}"
+        with _connected(home, records) as con:
             ((name,),) = con.execute(f"SELECT {quote(self.roles.id)} FROM {table}").fetchall()
-        return self.source.place_of(position, name, home=home)
+        return records.place_of(position, name, home=home) + side
 
 
 def open_pool(
@@ -158,11 +171,15 @@ def open_pool(
     reads  further columns to carry along (None: all)
     whole  no prompt is cut, however many rows it has
 
+    Pairs, and other answers side by side, are a row for each answer (`Pool.sides`).
+
     Cost: one pass over prompts and completions, and for input that is not clustered by prompt one
     sort of them, both in DuckDB.
     """
 
     def needs(columns: Sequence[str]) -> Sequence[str]:
+        if sides := names_of(columns, named):
+            return [*sides, *{named.get("prompt") or "prompt"}.intersection(columns)]
         try:
             roles = text_roles(columns, named, where="score")
         except ColumnMissing:
@@ -171,8 +188,16 @@ def open_pool(
 
     limits: dict[str, Any] = {"memory_bytes": memory_bytes, "threads": threads}
     source = open_source(paths_of(inputs, home), temp_dir=home, needs=needs, **limits, **reading)
-    columns, fits = source.columns.names, fits_files(source.files)
-    roles = text_roles(columns, named, where="score", fits=fits)
+    sides = None
+    if names := names_of(source.columns.names, named):
+        sides = Sides(source, names)
+        ids: RoleNames = {"id": named["id"]} if named.get("id") else {}
+        roles = text_roles(source.columns.names, ids, where="score", required=())
+        source = staged(source, names, named, home, reads=reads, where="score", **limits)
+        columns, roles = source.columns.names, Roles(id=roles.id)
+    else:
+        columns, fits = source.columns.names, fits_files(source.files)
+        roles = text_roles(columns, named, where="score", fits=fits)
     check_texts(source, roles, where="score")
     others = others_of(reads, columns, roles)
     prompt, completion = quote(roles.prompt), quote(roles.completion)
@@ -203,6 +228,7 @@ def open_pool(
         identity=f"duckdb-{duckdb.__version__}:{hashed.content}",
         others=tuple(others),
         whole=whole,
+        sides=sides,
     )
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from prefmill.errors import BadInput
 from prefmill.models.contract import check_on_bad_row
 from prefmill.pools.pool import Pool, open_pool
+from prefmill.pools.sides import columns_out
 from prefmill.pools.stream import CHUNK_ROWS
 from prefmill.progress import Progress, silent
 from prefmill.runs.devices import guards_on, score_chunks, score_on_devices
@@ -127,6 +128,11 @@ def score(
             reason. A run that failed goes on with `null` where it was.
         overwrite: replace an output, and forget what an interrupted run of it had done.
 
+    Pairs (`chosen` and `rejected`, or a completion of several columns) keep their rows. Every
+    answer is scored, a text of a prompt once, and the columns are `chosen_score` and
+    `rejected_score`; earlier ones of these names become `chosen_score_in` and so on. Counts of the
+    report are answers then.
+
     A row with a null prompt or completion, and one that is too long where that is allowed, has a
     null score and is counted. The order of rows in the input does not matter: the candidates of a
     prompt are brought together, out of core.
@@ -180,6 +186,8 @@ class _Scoring(Resumable[Staged, ScoreReport]):
     devices: tuple[str, ...]
     pool: Pool = field(init=False)
     names: list[str] = field(init=False)
+    #: columns of the input whose names new scores take, and their names in the output
+    renamed: dict[str, str] = field(init=False)
     #: how rows were run, as several devices tell it
     ways: dict[str, None] = field(init=False, default_factory=dict)
 
@@ -195,25 +203,43 @@ class _Scoring(Resumable[Staged, ScoreReport]):
             in_place=True,  # every row and column stays
             **reading,
         )
-        columns = list(self.pool.source.columns.names)
-        self.names = score_names(self.part, self.score_column, columns)
+        columns, self.renamed = list(self.pool.records.columns.names), {}
+        if sides := self.pool.sides:
+            scores = score_names(self.part, self.score_column, [])
+            made = columns_out(columns, sides.names, scores, where="score")
+            self.names, self.renamed = made
+        else:
+            self.names = score_names(self.part, self.score_column, columns)
+
+    @property
+    def _columns(self) -> pa.Schema:
+        return self.pool.records.columns
+
+    @property
+    def _answers(self) -> int:
+        """Answers of a row of the input, each with a score of its own."""
+        return len(self.pool.sides.names) if self.pool.sides else 1
 
     @property
     def schema(self) -> pl.Schema:
         """The columns of the input, then those that are made."""
         numbers, texts = len(self.part.columns), len(self.part.texts)
         kinds = [pa.float64()] * numbers + [pa.large_string()] * texts
-        columns = self.pool.source.columns
+        kinds = [kind for kind in kinds for _ in range(self._answers)]
+        columns = pa.schema(
+            [each.with_name(self.renamed.get(each.name, each.name)) for each in self._columns]
+        )
         for name, kind in zip(self.names, kinds, strict=True):
             columns = columns.append(pa.field(name, kind))
         return pl.DataFrame(columns.empty_table()).schema
 
     def key(self) -> dict[str, Any]:
         """The content of the pool, its roles, and the columns that are made."""
-        roles = self.pool.roles
+        roles, sides = self.pool.roles, self.pool.sides
+        completion = ",".join(sides.names) if sides else roles.completion
         return {
             "input": {"rows": self.pool.rows, "content": self.pool.identity},
-            "roles": {"prompt": roles.prompt, "completion": roles.completion},
+            "roles": {"prompt": roles.prompt, "completion": completion},
             "columns": self.names,
         }
 
@@ -267,20 +293,25 @@ class _Scoring(Resumable[Staged, ScoreReport]):
                 part.append(array.cast(pa.large_string()))
         made = [pa.array(column, mask=nulls) for column in columns]
         made += [_in_place(self.pool, part) for part in parts]
+        sides = [np.arange(side, self.pool.rows, self._answers) for side in range(self._answers)]
+        if len(sides) > 1:
+            made = [column.take(pa.array(side)) for column in made for side in sides]
         return self._with_columns(made)
 
     def _with_columns(self, made: Sequence[pa.Array]) -> Iterator[pl.DataFrame]:
         schema, start = self.schema, 0
         for batch in self.pool.all_rows(self.home):
             table = pa.table(batch)
+            table = table.rename_columns([self.renamed.get(n, n) for n in table.column_names])
             for name, column in zip(self.names, made, strict=True):
                 table = table.append_column(name, column.slice(start, batch.num_rows))
             start += batch.num_rows
             yield pl.DataFrame(table).cast(schema)
-        if start != self.pool.rows:
+        expected = self.pool.rows // self._answers
+        if start != expected:
             raise BadInput(
                 f"score: the input changed while it was scored; got {start} rows,"
-                f" expected {self.pool.rows}."
+                f" expected {expected}."
             )
 
     def report(self, **common: Any) -> ScoreReport:
@@ -302,10 +333,18 @@ class _Scoring(Resumable[Staged, ScoreReport]):
             cost=part.cost(counts | counted),
             way=part.way or "; ".join(self.ways),
             columns=tuple(self.names),
-            notes=pool.source.notes,
+            notes=(*pool.records.notes, *self._notes()),
             **counted,
             **common,
         )
+
+    def _notes(self) -> Iterator[str]:
+        """What people should know of pairs."""
+        if sides := self.pool.sides:
+            records, names = sides.records.rows, " and ".join(sides.names)
+            yield f"{names} of {records:,} records are scored; counts are of answers."
+        for old, new in self.renamed.items():
+            yield f"the input's column {old!r} is {new!r} in the output."
 
 
 def _in_place(pool: Pool, parts: list[pa.Array]) -> pa.Array:
