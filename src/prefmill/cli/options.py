@@ -69,6 +69,24 @@ def role_option(role: str) -> Any:
 
 Prompt, Completion, Score = (_WORDS[role] for role in ("prompt", "completion", "score"))
 Id, Group, Annotator = (_WORDS[role] for role in ("id", "group", "annotator"))
+
+
+class Records(Options):
+    """How records become prompts, or rows of a pool."""
+
+    each: _WORDS[each] = None  # type: ignore[valid-type]
+    where: _WORDS[where] = None  # type: ignore[valid-type]
+    join: _WORDS[join] = None  # type: ignore[valid-type]
+    file_as: _WORDS[file_as] = None  # type: ignore[valid-type]
+    system: _WORDS[system] = None  # type: ignore[valid-type]
+    history: _WORDS[history] = None  # type: ignore[valid-type]
+
+    def words(self) -> dict[str, Any]:
+        """Those that were given."""
+        named = self.picked(*Records.options())
+        return {name: value for name, value in named.items() if value}
+
+
 Encoding = Annotated[str | None, option(help="Codec of text files.  [default: utf-8]")]
 Delimiter = Annotated[str | None, option(help="Of CSV files.")]
 MemoryLimit = Annotated[str | None, option(metavar="SIZE", help="For example 2GB.")]

@@ -13,6 +13,7 @@ from prefmill.cli.options import (
     Model,
     Prompt,
     Reading,
+    Records,
     Server,
     Target,
     Writing,
@@ -80,7 +81,7 @@ class _Rows(BadRows):
 
 
 class SampleOptions(
-    Inputs, Target, _Policy, Model, _Answers, Server, _Speed, _Rows, Reading, Writing
+    Inputs, Target, _Policy, Model, _Answers, Server, _Speed, _Rows, Records, Reading, Writing
 ):
     """The options of `prefmill sample`."""
 
@@ -119,6 +120,7 @@ def sample(options: SampleOptions) -> None:
             sampler=_sampler(options),
             temperatures=options.temperature or None,
             keep=names_in(options.keep),
+            rows=options.words(),
             chunk_rows=options.chunk_rows or CHUNK_ROWS,
             progress=tell,
             **options.picked(*names),

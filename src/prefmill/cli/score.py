@@ -17,6 +17,7 @@ from prefmill.cli.options import (
     Model,
     Prompt,
     Reading,
+    Records,
     Server,
     Target,
     Writing,
@@ -187,7 +188,7 @@ class ScorerOptions(_Models, _Texts, _Asked, _Judge, _Endpoint, _Speed):
     """The options that describe a scorer."""
 
 
-class ScoreOptions(Inputs, Target, ScorerOptions, _Rows, Reading, Writing):
+class ScoreOptions(Inputs, Target, ScorerOptions, _Rows, Records, Reading, Writing):
     """The options of `prefmill score`."""
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from prefmill.errors import BadArgument
 from prefmill.readers import Source
+from prefmill.shapes.source import Rowed, reshaped
+from prefmill.shapes.words import Rows
+from prefmill.table.fits import fits_files
 from prefmill.table.roles import Fits, Roles
 
 TEXTS = ("prompt", "completion")
@@ -28,6 +32,33 @@ def text_roles(
     """
     texts: Any = {**named, "score": None}
     return Roles.resolve(columns, texts, required=required, needed=("id",), where=where, fits=fits)
+
+
+def rows_of_texts(
+    source: Source,
+    words: Rows,
+    home: Path,
+    *,
+    where: str,
+    extra: Sequence[str] = (),
+    required: Sequence[str] = TEXTS,
+    **limits: int | None,
+) -> Rowed:
+    """`source` with its records made rows of prompt and completion, where the words say so."""
+    fits = fits_files(source.files)
+    columns = source.columns.names
+    return reshaped(
+        source,
+        words,
+        home=home,
+        where=where,
+        attempt=lambda names: text_roles(columns, names, where=where, required=required, fits=fits),
+        score=words.score is not None or words.winner is not None,
+        completion="completion" in required,
+        extra=[name for name in extra if name not in TEXTS],
+        system_in_prompt=True,
+        **limits,
+    )
 
 
 def others_of(reads: Sequence[str] | None, columns: Sequence[str], roles: Roles) -> list[str]:

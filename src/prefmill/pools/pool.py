@@ -22,10 +22,11 @@ import pyarrow as pa
 
 from prefmill.connection import connect, literal, quote
 from prefmill.errors import ColumnMissing
-from prefmill.pools.columns import check_texts, others_of, text_roles
+from prefmill.pools.columns import check_texts, others_of, rows_of_texts, text_roles
 from prefmill.pools.sides import Sides, names_of, staged
 from prefmill.pools.stream import LARGEST_GROUP, paths_of, starts_of_groups
 from prefmill.readers import Source, open_source
+from prefmill.shapes.source import columns_of, in_one_file, is_plain, plain_names, words_in
 from prefmill.table.fits import fits_files
 from prefmill.table.roles import RoleNames, Roles
 
@@ -176,12 +177,15 @@ def open_pool(
     Cost: one pass over prompts and completions, and for input that is not clustered by prompt one
     sort of them, both in DuckDB.
     """
+    words = words_in(None, {**named, "score": None})
 
     def needs(columns: Sequence[str]) -> Sequence[str]:
         if sides := names_of(columns, named):
             return [*sides, *{named.get("prompt") or "prompt"}.intersection(columns)]
+        if not is_plain(words, columns):
+            return columns_of(words, columns)
         try:
-            roles = text_roles(columns, named, where="score")
+            roles = text_roles(columns, plain_names(words), where="score")
         except ColumnMissing:
             return columns
         return [roles.prompt, roles.completion]
@@ -196,8 +200,10 @@ def open_pool(
         source = staged(source, names, named, home, reads=reads, where="score", **limits)
         columns, roles = source.columns.names, Roles(id=roles.id)
     else:
+        rowed = rows_of_texts(source, words, home, where="score", extra=reads or (), **limits)
+        source = in_one_file(rowed, home, **limits)
         columns, fits = source.columns.names, fits_files(source.files)
-        roles = text_roles(columns, named, where="score", fits=fits)
+        roles = text_roles(columns, rowed.names, where="score", fits=fits)
     check_texts(source, roles, where="score")
     others = others_of(reads, columns, roles)
     prompt, completion = quote(roles.prompt), quote(roles.completion)

@@ -7,7 +7,7 @@ spilling to disk.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 
 from prefmill.connection import connect, literal, quote
 from prefmill.errors import ColumnMissing
-from prefmill.pools.columns import check_texts, text_roles
+from prefmill.pools.columns import check_texts, rows_of_texts, text_roles
 from prefmill.pools.stream import paths_of
 from prefmill.readers import Source, open_source
+from prefmill.shapes.source import in_one_file, words_in
 from prefmill.table.chance import spelled
 from prefmill.table.fits import fits_files
 
@@ -96,19 +97,25 @@ def open_prompts(
     where: str = "sample",
     memory_bytes: int | None = None,
     threads: int | None = None,
+    words: Mapping[str, Any] | None = None,
     **reading: Any,
 ) -> DistinctPrompts:
     """The prompts in `inputs`: files, globs, folders or URLs, or what `stream.reader_of` takes.
 
-    Their column is `prompt`, or one of its names in the field. Raises `ColumnMissing`,
+    Their column is `prompt`, or one of its names in the field; `words` are further ones of
+    `[rows]`. Raises `ColumnMissing`,
     `BadArgument`.
     """
     limits: dict[str, Any] = {"memory_bytes": memory_bytes, "threads": threads}
     source = open_source(paths_of(inputs, home), temp_dir=home, **limits, **reading)
+    named = {**(words or {}), "prompt": prompt, "id": id}
+    rowed = rows_of_texts(
+        source, words_in(None, named), home, where=where, required=("prompt",), extra=keep, **limits
+    )
+    source = in_one_file(rowed, home, **limits)
     columns = source.columns.names
-    named = {"prompt": prompt, "id": id}
     fits = fits_files(source.files)
-    roles = text_roles(columns, named, where=where, required=("prompt",), fits=fits)
+    roles = text_roles(columns, rowed.names, where=where, required=("prompt",), fits=fits)
     for name in keep:
         if name not in columns:
             raise ColumnMissing.for_role(where, "keep", name, columns)

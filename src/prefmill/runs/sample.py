@@ -23,6 +23,7 @@ from prefmill.runs.resumable import FIRST, Pace, Resumable, by_reason, check_chu
 from prefmill.sampling import Answer, LocalSampler, Request
 from prefmill.sampling.samplers import Sampler, as_sampler, whole_text
 from prefmill.sampling.seeds import Asked
+from prefmill.shapes.words import Rows
 from prefmill.table.chance import spelled
 from prefmill.table.conversations import messages_of
 
@@ -143,6 +144,7 @@ def sample(
     source: str | None = None,
     prompt: str | None = None,
     id: str | None = None,
+    rows: Rows | Mapping[str, Any] | None = None,
     keep: Sequence[str] = (),
     chunk_rows: int = CHUNK_ROWS,
     on_bad_row: Literal["error", "null"] = "error",
@@ -170,6 +172,7 @@ def sample(
         stage, source: columns of the pool; `source` is the sampler's name by default.
         prompt, id: the columns of prompt and of the row's id (for messages), where they are not
             called so.
+        rows: how records become prompts (`prefmill.Rows`): further words of `[rows]`.
         keep: further columns of the input to carry along, of each prompt's first row.
         chunk_rows: about so many answers, of whole prompts, are committed at a time: at most that
             much work is lost.
@@ -220,6 +223,7 @@ def sample(
         inputs=inputs,
         prompt=prompt,
         id=id,
+        words=rows.named() if isinstance(rows, Rows) else rows or {},
         keep=tuple(keep),
         asked=Asked.of(n, temperatures, seed, stage, source or part.name or type(sampler).__name__),
         chunk_rows=chunk_rows,
@@ -237,6 +241,7 @@ class _Sampling(Resumable[Sampler, SampleReport]):
     inputs: Any
     prompt: str | None
     id: str | None
+    words: Mapping[str, Any]
     keep: tuple[str, ...]
     asked: Asked
     chunk_rows: int
@@ -249,7 +254,13 @@ class _Sampling(Resumable[Sampler, SampleReport]):
     def open(self, **reading: Any) -> None:
         """The distinct prompts."""
         self.prompts = open_prompts(
-            self.inputs, self.prompt, self.home, keep=self.keep, id=self.id, **reading
+            self.inputs,
+            self.prompt or self.words.get("prompt"),
+            self.home,
+            keep=self.keep,
+            id=self.id or self.words.get("id"),
+            words=self.words,
+            **reading,
         )
 
     @property

@@ -36,7 +36,16 @@ from prefmill.shapes.cells import (
     Text,
 )
 from prefmill.shapes.paths import Field, Part, Path, find, is_message, is_messages, is_path
-from prefmill.shapes.turns import Asked, Beginning, CommonTurns, Exchanges, Hh, Messages, Rest
+from prefmill.shapes.turns import (
+    Asked,
+    Beginning,
+    Begun,
+    CommonTurns,
+    Exchanges,
+    Hh,
+    Messages,
+    Rest,
+)
 from prefmill.shapes.words import COMMON, Rows, as_number, split
 from prefmill.table.fits import fits_schema
 from prefmill.table.messages import is_text
@@ -180,17 +189,21 @@ def shape_of(
     score: bool = True,
     completion: bool = True,
     extra: Sequence[str] = (),
+    system_in_prompt: bool = False,
 ) -> Shape:
     """The shape of a table of `schema`, of whose columns those of `joins` are some.
 
     `score` and `completion` say whether the caller needs these roles; `extra` are further paths
-    that become columns of their own text's name. Raises `ColumnMissing`, `BadArgument`.
+    that become columns of their own text's name; `system_in_prompt` that the prompt begins with
+    the system prompt, which is a column else. Raises `ColumnMissing`, `BadArgument`.
     """
     rows = _with_names(rows, schema, where, score=score, completion=completion)
     reader = _Reader(rows, schema, where)
     reader.each = [_list_path(reader, text) for text in reader.texts("each")]
     answers = reader.texts("completion") if completion else []
-    return _Maker(rows, reader, answers, score, where).shape(tuple(joins), extra)
+    maker = _Maker(rows, reader, answers, score, where)
+    maker.system_in_prompt = system_in_prompt
+    return maker.shape(tuple(joins), extra)
 
 
 def _list_path(reader: _Reader, text: str) -> Path:
@@ -219,7 +232,7 @@ class _Maker:
         self.helpers: list[dict[str, Cell]] = [{}, {}, {}]
         self.reasons: list[tuple[str, Cell]] = []
         self.names = [self._name(text) for text in answers]
-        self.negate = False
+        self.negate = self.system_in_prompt = False
         self.prompt_parts: tuple[str, ...] = ()
 
     def _name(self, text: Any) -> str:
@@ -421,6 +434,13 @@ class _Maker:
         lists: list[Path] = [] if self.several else list(self.reader.each)
         cells: dict[str, Cell] = {}
         cells["prompt"] = self._prompt(lists, conversations)
+        system = self.reader.texts("system")
+        if system:
+            cell, _ = self.reader.cell(system[0], "system", lists)
+            if self.system_in_prompt:
+                cells["prompt"] = Begun(cell, cells["prompt"], self.prompt_is_text)
+            else:
+                cells["system"] = cell
         if self.answers:
             cells["completion"] = self._completion(place, lists, conversations)
         if self.needs_score:
@@ -430,8 +450,6 @@ class _Maker:
                 cells[role] = cell
         if len(self.reader.texts("winner")) > 1 and "annotator" not in cells and judge >= 0:
             cells |= self._annotator(judge)
-        if (texts := self.reader.texts("system")) and texts[0]:
-            cells["system"] = self.reader.cell(texts[0], "system", lists)[0]
         groups = [str(text) for text in self.reader.texts("group")]
         for text in [*groups, *extra]:
             if text in cells or text in self.reader.schema:
@@ -440,6 +458,7 @@ class _Maker:
         return Variant(cells, tuple(lists))
 
     def _prompt(self, lists: list[Path], conversations: list[Cell] | None) -> Cell:
+        self.prompt_is_text = False
         if conversations:
             return Beginning(conversations[0], Column("_common"))
         texts = self.reader.texts("prompt")
@@ -458,6 +477,7 @@ class _Maker:
                     )
             self.prompt_parts = tuple(map(str, texts))
             cell, dtype = Joined(tuple(Text(each) for each, _ in found)), pl.String()
+        self.prompt_is_text = self.rows.history is None and not is_messages(dtype)
         if self.rows.history is None:
             return cell if dtype is None or not _is_plain(dtype) else Text(cell)
         (text,) = self.reader.texts("history")

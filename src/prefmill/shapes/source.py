@@ -15,13 +15,13 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from prefmill.connection import connect, quote, share_of
+from prefmill.connection import connect, literal, quote, share_of
 from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.readers import Source, open_source
 from prefmill.shapes import recognise, sql
 from prefmill.shapes.account import Account
 from prefmill.shapes.paths import base_of, is_path
-from prefmill.shapes.shape import Join, Shape, shape_of
+from prefmill.shapes.shape import RECORD, Join, Shape, shape_of
 from prefmill.shapes.words import SHAPING, Rows, split
 from prefmill.table.roles import RoleNames
 
@@ -43,6 +43,11 @@ class Rowed:
     def inside_records(self) -> bool:
         """Whether only rows of one record compare."""
         return self.shape is not None and self.shape.own_group
+
+    @property
+    def lines(self) -> list[str]:
+        """The account, for people."""
+        return [self.account.line()] if self.account else []
 
     def report(self) -> dict[str, object] | None:
         """What became of records, for reports; None where rows are read as they are."""
@@ -118,6 +123,7 @@ def reshaped(
     score: bool = True,
     completion: bool = True,
     extra: Sequence[str] = (),
+    system_in_prompt: bool = False,
     memory_bytes: int | None = None,
     threads: int | None = None,
 ) -> Rowed:
@@ -128,6 +134,7 @@ def reshaped(
             shapes are tried.
         score, completion: whether these roles are needed.
         extra: paths that become columns of their own text's name (weights, kept columns).
+        system_in_prompt: the system prompt begins the prompt; else it is a column.
     """
     schema = schema_of(source)
     recognised = ""
@@ -164,6 +171,7 @@ def reshaped(
         score=score,
         completion=completion,
         extra=extra,
+        system_in_prompt=system_in_prompt,
     )
     records = sql.records(
         shape,
@@ -191,6 +199,39 @@ def reshaped(
     )
     names = dict(shape.roles)  # type: ignore[assignment]
     return Rowed(done, names, shape, account, recognised)
+
+
+def in_one_file(rowed: Rowed, home: Path, **limits: int | None) -> Source:
+    """The rows in a file of their own, in order: for who reads them more than once."""
+    source = rowed.source
+    if rowed.shape is None:
+        return source
+    path = home / "rows.parquet"
+    query = f"SELECT * EXCLUDE ({sql.POSITION}, {RECORD}) FROM {source.relation}"
+    if not rowed.inside_records:
+        query = f"SELECT * EXCLUDE ({sql.POSITION}) FROM {source.relation}"
+    with connect(temp_dir=home, remote=source.remote, ordered=True, **limits) as con:
+        con.execute(
+            f"COPY ({query} ORDER BY {sql.POSITION}) TO {literal(str(path))}"
+            " (FORMAT parquet, COMPRESSION zstd)"
+        )
+        columns = (
+            con.sql(f"FROM read_parquet({literal(str(path))}) LIMIT 0").to_arrow_table().schema
+        )
+    label = source.labels[0] if len(source.labels) == 1 else f"{len(source.labels)} files"
+    return replace(
+        source,
+        files=(str(path),),
+        columns=pa.schema([(each.name, each.type) for each in columns]),
+        file_rows=(source.rows,),
+        nulls=frozenset(columns.names),
+        labels=(f"rows of {label}",),
+        notes=(*source.notes, f"read as: {rowed.shape.words.options()}", *rowed.lines),
+        remote=False,
+        hive=False,
+        select="",
+        width=1,
+    )
 
 
 def schema_of(source: Source) -> pl.Schema:

@@ -94,6 +94,40 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A prompt as messages, after the system prompt where there is one."""
+
+    system: Cell
+    prompt: Cell
+    is_text: bool
+
+    def sql(self) -> str:
+        """Messages."""
+        system, turns = self.system.sql(), self.prompt.sql()
+        if self.is_text:
+            turns = f"[{{'role': 'user', 'content': {turns}}}]"
+        first = f"[{{'role': 'system', 'content': {system}}}]"
+        return (
+            f"CASE WHEN {self.prompt.sql()} IS NULL THEN NULL WHEN {system} IS NULL THEN {turns}"
+            f" ELSE list_concat({first}, {turns}) END"
+        )
+
+    def polars(self) -> pl.Expr:
+        """Messages."""
+        system, prompt = self.system.polars(), self.prompt.polars()
+
+        def message(role: str, content: pl.Expr) -> pl.Expr:
+            return pl.struct(pl.lit(role).alias("role"), content.alias("content"))
+
+        turns = prompt
+        if self.is_text:
+            turns = pl.concat_list(message("user", prompt))
+        begun = pl.concat_list(message("system", system), turns)
+        told = pl.when(system.is_null()).then(turns).otherwise(begun)
+        return pl.when(prompt.is_not_null()).then(told)
+
+
+@dataclass(frozen=True)
 class Hh:
     r"""A text of HH as messages: turns begin with `\n\nHuman:` or `\n\nAssistant:`."""
 
