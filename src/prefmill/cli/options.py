@@ -71,15 +71,19 @@ Prompt, Completion, Score = (_WORDS[role] for role in ("prompt", "completion", "
 Id, Group, Annotator = (_WORDS[role] for role in ("id", "group", "annotator"))
 
 
+Each, Where, Join = (_WORDS[word] for word in ("each", "where", "join"))
+FileAs, System, History = (_WORDS[word] for word in ("file_as", "system", "history"))
+
+
 class Records(Options):
     """How records become prompts, or rows of a pool."""
 
-    each: _WORDS[each] = None  # type: ignore[valid-type]
-    where: _WORDS[where] = None  # type: ignore[valid-type]
-    join: _WORDS[join] = None  # type: ignore[valid-type]
-    file_as: _WORDS[file_as] = None  # type: ignore[valid-type]
-    system: _WORDS[system] = None  # type: ignore[valid-type]
-    history: _WORDS[history] = None  # type: ignore[valid-type]
+    each: Each = None
+    where: Where = None
+    join: Join = None
+    file_as: FileAs = None
+    system: System = None
+    history: History = None
 
     def words(self) -> dict[str, Any]:
         """Those that were given."""

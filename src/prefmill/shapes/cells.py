@@ -14,6 +14,7 @@ import polars as pl
 import polars.selectors as cs
 
 from prefmill.connection import literal, quote
+from prefmill.errors import BadArgument
 from prefmill.shapes.paths import At, Field, Part, Path, Slice, is_message
 from prefmill.shapes.words import as_number, folded
 from prefmill.table.json_values import JSON_FIELD
@@ -88,6 +89,7 @@ class Inside:
 
     def polars(self) -> pl.Expr:
         """Fields and elements, one in the other."""
+        _refuse_json(self.path)
         return _polars(Column(self.path.column).polars(), self.path.parts)
 
 
@@ -109,12 +111,24 @@ class Element:
 
     def polars(self) -> pl.Expr:
         """Of the column of elements."""
+        _refuse_json(self.path)
         return _polars(pl.col(f"{EACH}{self.place}"), self.rest)
 
 
 def length_sql(path: Path) -> str:
     """How many elements the list at the end of a path has; null where there is none."""
     return f"len({_json_array(path) if path.json_from is not None else Inside(path).sql()})"
+
+
+def _refuse_json(path: Path) -> None:
+    """A frame does not know what is in JSON text before it sees all rows."""
+    if path.json_from is None:
+        return
+    raise BadArgument(
+        f"rows: the path {path.text!r} leads into JSON text, whose types a frame does not know;"
+        f" got the column {path.column!r} as arrow.json, expected a record or a list.",
+        hint="give the file to `prefmill`, or decode the column first: str.json_decode(dtype).",
+    )
 
 
 def _json_array(path: Path) -> str:

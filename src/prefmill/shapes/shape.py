@@ -128,8 +128,7 @@ class _Reader:
             return []
         if isinstance(value, str):
             plain = value.removeprefix("-") if role == "score" else value
-            whole = is_path(plain, self.schema) and not plain.endswith(".*")
-            value = [value] if whole else split(value)
+            value = [value] if plain in self.schema else split(value)
         found: list[Any] = []
         for text in value:
             found += self._fields(text) if isinstance(text, str) else [text]
@@ -371,7 +370,7 @@ class _Maker:
             )
         paths = [self.reader.find(text, "winner") for text in texts]
         cells = [Inside(path) for path in paths]
-        self._refuse_numbers(paths)
+        verdicts.refuse_numbered(paths, self.names, self.rows, self.where)
         if verdicts.is_one_hot(paths, self.names, self.rows):
             made = [verdicts.one_hot(cells, paths, len(self.names))]
             empty: Cell = All(tuple(Null(cell) for cell in cells))
@@ -389,19 +388,6 @@ class _Maker:
         unknown = All(tuple(Null(Column(name)) for name in columns))
         self.reasons.append(("unknown_verdict", unknown))
         return columns
-
-    def _refuse_numbers(self, winners: Sequence[Path]) -> None:
-        """Several columns of numbers may be judges, or one-hot: nobody can tell by numbers."""
-        numbers = all(path.dtype is not None and path.dtype.is_numeric() for path in winners)
-        parts = verdicts.own_parts(self.names)
-        if self.rows.wins or len(winners) == 1 or not numbers:
-            return
-        if all(part.isdigit() for part in parts):
-            raise BadArgument(
-                f"{self.where}: the verdicts {[path.text for path in winners]} are numbers, and"
-                f" nobody says what they mean; got the answers {self.names}.",
-                hint=f"name a word for each answer: --wins {','.join(parts)}.",
-            )
 
     def _sources(self) -> list[Cell]:
         texts = self.reader.texts("source")

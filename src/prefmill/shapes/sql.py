@@ -31,7 +31,7 @@ def records(
     columns = [f"{record} AS {RECORD}"]
     if shape.words.file_as:
         names = ", ".join(map(literal, file_names))
-        columns.append(f"([{names}])[file_index + 1] AS {quote(shape.words.file_as)}")
+        columns.append(f"([{names}])[file_index::BIGINT + 1] AS {quote(shape.words.file_as)}")
     text = f"SELECT *, {', '.join(columns)} FROM {relation}"
     for place, (join, other) in enumerate(zip(shape.joins, joined, strict=True)):
         text = _with_join(text, shape, join, place, other)

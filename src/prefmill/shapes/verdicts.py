@@ -6,8 +6,6 @@ import itertools
 import re
 from collections.abc import Sequence
 
-import polars as pl
-
 from prefmill.errors import BadArgument
 from prefmill.shapes.cells import Cell, Is, Same, Verdict
 from prefmill.shapes.paths import Path
@@ -34,26 +32,26 @@ _NOUNS = ("model", "response", "answer", "output", "completion", "assistant", "t
 _NUMBERS = {"a": "first", "1": "first", "b": "second", "2": "second"}
 
 
-def own_parts(names: Sequence[str]) -> list[str]:
-    """What each name has for itself: the words with which all begin, or end, are cut off.
+#: A word of a name, or what stands between words.
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+|[^A-Za-z0-9]+")
 
-    >>> own_parts(["response_left", "response_right"]), own_parts(["model1Text", "model2Text"])
-    (['left', 'right'], ['1', '2'])
+
+def own_parts(names: Sequence[str]) -> list[str]:
+    """What each name has for itself: the words that all begin and end with are cut off.
+
+    >>> own_parts(["response_A", "response_B"]), own_parts(["left.text", "right.text"])
+    (['A', 'B'], ['left', 'right'])
     """
     words = [_WORD.findall(name) for name in names]
     start = _alike(words)
     end = _alike([each[start:][::-1] for each in words])
-    return ["_".join(each[start : len(each) - end]) for each in words]
+    return ["".join(each[start : len(each) - end]).strip("_-. ") for each in words]
 
 
-#: A word of a name: letters up to the next capital, or digits.
-_WORD = re.compile(r"[^\W\d_]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+|[^\W_]")
-
-
-def _alike(lists: Sequence[Sequence[str]]) -> int:
-    """How many words lists begin with alike."""
-    words = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*lists, strict=False))
-    return sum(1 for _ in words)
+def _alike(words: Sequence[Sequence[str]]) -> int:
+    """How many words names begin with alike."""
+    alike = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*words, strict=False))
+    return sum(1 for _ in alike)
 
 
 def words_of(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -86,18 +84,33 @@ def is_one_hot(winners: Sequence[Path], names: Sequence[str], rows: Rows) -> boo
     >>> is_one_hot(paths, ["response_a", "response_b"], Rows())
     True
     """
-    count = len(names)
-    if rows.wins or count < 2 or len(winners) < count:
+    if rows.wins or not _named_alike(winners, names):
         return False
-    kinds = [path.dtype for path in winners]
-    if not all(kind is not None and (kind.is_numeric() or kind == pl.Boolean) for kind in kinds):
+    return not any(part.isdigit() for part in own_parts(names))
+
+
+def refuse_numbered(winners: Sequence[Path], names: Sequence[str], rows: Rows, where: str) -> None:
+    """Refuse columns that may be one for each answer as well as one for each judge.
+
+    `winner1,winner2` next to `response1,response2` can be meant in both ways, and one of them is
+    wrong data.
+    """
+    if rows.wins or not _named_alike(winners, names) or is_one_hot(winners, names, rows):
+        return
+    texts = [path.text for path in winners]
+    raise BadArgument(
+        f"{where}: {texts} may be judges, or a column for each of the answers {list(names)}; got"
+        " no wins.",
+        hint=f"judges: --wins {','.join(own_parts(names))}; columns of 0 and 1: rename them.",
+    )
+
+
+def _named_alike(winners: Sequence[Path], names: Sequence[str]) -> bool:
+    count = len(names)
+    if count < 2 or len(winners) < count:
         return False
     mine = own_parts([path.text for path in winners[:count]])
-    parts = own_parts(names)
-    # Numbers of judges look like numbers of answers.
-    if any(part.isdigit() for part in parts):
-        return False
-    return list(map(folded, mine)) == list(map(folded, parts))
+    return list(map(folded, mine)) == list(map(folded, own_parts(names)))
 
 
 def one_hot(cells: Sequence[Cell], winners: Sequence[Path], count: int) -> Verdict:
