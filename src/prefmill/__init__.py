@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from prefmill.rules.rollouts import step_values, stepwise
     from prefmill.runs.curve import Curve, curve
     from prefmill.runs.plan import run
+    from prefmill.runs.rows import RowsReport, rows
     from prefmill.runs.run import RunReport, pair_report
     from prefmill.runs.sample import SampleReport, sample
     from prefmill.runs.score import ScoreReport, score
@@ -78,6 +79,7 @@ __all__ = [
     "RewardModel",
     "Roles",
     "Rows",
+    "RowsReport",
     "RunReport",
     "SampleReport",
     "Sampler",
@@ -90,6 +92,7 @@ __all__ = [
     "curve",
     "loop",
     "pair_report",
+    "rows",
     "run",
     "sample",
     "score",
@@ -107,6 +110,7 @@ _HOMES = {
     "rules.rollouts": ("step_values", "stepwise"),
     "runs.curve": ("Curve", "curve"),
     "runs.plan": ("run",),
+    "runs.rows": ("RowsReport", "rows"),
     "runs.run": ("RunReport", "pair_report"),
     "runs.sample": ("SampleReport", "sample"),
     "runs.score": ("ScoreReport", "score"),

@@ -15,6 +15,7 @@ __all__ = ["app"]
 COMMANDS = (
     "select",
     "check",
+    "rows",
     "sample",
     "score",
     "loop",

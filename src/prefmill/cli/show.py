@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from prefmill.runs.check import Findings
+    from prefmill.runs.rows import RowsReport
     from prefmill.runs.run import RunReport
     from prefmill.runs.values import ValuesReport
     from prefmill.runs.votes import VotesReport
@@ -215,6 +216,24 @@ def voted(done: VotesReport) -> None:
         )
     for note in done.notes:
         line(f"note: {note}")
+    if done.output:
+        line(f"wrote {done.output}")
+
+
+def rows(done: RowsReport) -> None:
+    """What became of records, and where their rows lie."""
+    if done.read_as:
+        line(f"read as: {done.read_as}")
+    cells = [("records in", f"{done.records_in:,}", ""), ("  rows", f"{done.rows_out:,}", "")]
+    cells += [(f"  dropped: {reason}", f"{n:,}", "") for reason, n in done.dropped.items()]
+    if done.rows_rejected:
+        cells.append(("malformed, set aside", f"{done.rows_rejected:,}", ""))
+    columns(cells)
+    line(f"columns: {', '.join(done.columns)}   ({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB)")
+    for note in done.notes:
+        line(f"note: {note}")
+    if done.group:
+        line(f"note: only rows of one record compare: --group {done.group}")
     if done.output:
         line(f"wrote {done.output}")
 
