@@ -7,8 +7,9 @@
 
 Every kind of plan is a function of this module and a method of `lf.pref` and `df.pref`, by its
 word: `pairs`, `unpaired`, `best_of`, `advantages`. The arguments are the fields of the plan, the
-roles (column names; those not given are found by the names that the field uses), and `keep`,
-further columns: of pairs `chosen_NAME` and `rejected_NAME`, of the others `NAME`.
+words of `prefmill.Rows` (columns of roles, those not given being found by the names that the field
+uses, and how raw records become rows), and `keep`, further columns: of pairs `chosen_NAME` and
+`rejected_NAME`, of the others `NAME`. `rows` gives the rows that raw records become themselves.
 
 Functions and `lf.pref` give a LazyFrame and collect nothing; `df.pref` gives a DataFrame. The input
 is executed once, and only columns of roles are read. Order of rows: `docs/semantics.md`. Errors
@@ -23,6 +24,9 @@ is executed once, and only columns of roles are read. Order of rows: `docs/seman
 [('p', 'b', -1.0, 1)]
 >>> feedback.collect().pref.advantages(method="rloo")["advantage"].to_list()
 [4.0, -4.0]
+>>> records = pl.LazyFrame({"prompt": ["p"], "responses": [["a", "b"]], "scores": [[5, 1]]})
+>>> records.pref.pairs(each="responses,scores", min_margin=2).collect().rows()
+[('p', 'a', 'b', 5.0, 1.0)]
 """
 
 from __future__ import annotations
@@ -37,6 +41,9 @@ from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan, Method, Pairs
 from prefmill.plans.signature import function_of
 from prefmill.rules.advantages import advantage
 from prefmill.rules.picks import rank_in
+from prefmill.shapes.source import words_in
+from prefmill.shapes.tables import long_rows
+from prefmill.shapes.words import Rows
 from prefmill.table.roles import RoleNames
 
 if TYPE_CHECKING:
@@ -54,7 +61,32 @@ if TYPE_CHECKING:
         """What `pairs` with the same arguments uses, and why it drops the rest; collects."""
 
 
-__all__ = ["apply", "pair_report", "rank_in", "report", *FEEDBACK_KINDS]
+__all__ = ["apply", "pair_report", "rank_in", "report", "rows", *FEEDBACK_KINDS]
+
+
+def _long(frame: pl.LazyFrame | pl.DataFrame, rows: Rows | None, words: RoleNames) -> pl.LazyFrame:
+    return long_rows(frame, words_in(rows, words), where="rows").frame.lazy()
+
+
+def rows(
+    frame: pl.LazyFrame | pl.DataFrame, *, rows: Rows | None = None, **words: Unpack[RoleNames]
+) -> pl.LazyFrame:
+    """The rows that the raw records of `frame` become, in order; nothing is collected.
+
+    Args:
+        rows: words of `prefmill.Rows`, as a whole.
+        words: words of `prefmill.Rows`, one by one; they win over `rows`.
+
+    Columns: prompt, completion, score and the other roles that are named, then the columns of
+    `frame` whose values are not in these. Where scores compare inside one record only there is its
+    number as well, `_record`: give it as `group` to a plan. Raises `ColumnMissing`, `BadArgument`;
+    `BadInput`, when it is collected, for lists of unequal length.
+
+    >>> records = pl.LazyFrame({"prompt": ["p"], "responses": [["a", "b"]], "scores": [[5, 1]]})
+    >>> rows(records, each="responses,scores").collect().rows()
+    [('p', 'a', 5), ('p', 'b', 1)]
+    """
+    return _long(frame, rows, words)
 
 
 class LazyPref:
@@ -63,12 +95,20 @@ class LazyPref:
     def __init__(self, frame: pl.LazyFrame) -> None:
         self._frame = frame
 
+    def rows(self, *, rows: Rows | None = None, **words: Unpack[RoleNames]) -> pl.LazyFrame:
+        """As `rows`: what raw records become."""
+        return _long(self._frame, rows, words)
+
 
 class FramePref:
     """`df.pref`: the functions of this module as methods, collected."""
 
     def __init__(self, frame: pl.DataFrame) -> None:
         self._frame = frame
+
+    def rows(self, *, rows: Rows | None = None, **words: Unpack[RoleNames]) -> pl.DataFrame:
+        """As `rows`: what raw records become."""
+        return _long(self._frame, rows, words).collect()
 
 
 class ExprPref:

@@ -19,13 +19,12 @@ from prefmill.engines.steps import Asks, Kept, Output, Program, Step, kept_colum
 from prefmill.pools.frames import frame_of
 from prefmill.rules.rows import check_types, judged, numbered, standing
 from prefmill.shapes.source import words_in
-from prefmill.shapes.tables import RowedFrame, rows_of
+from prefmill.shapes.tables import RowedFrame, fits_of, rows_of
 from prefmill.table.context import SYSTEM_OUT, asked, context_of, of_both
-from prefmill.table.fits import fits_frame, fits_schema
 from prefmill.table.messages import in_one_form, message_fields
 from prefmill.table.numbers import number
 from prefmill.table.report import PairReport
-from prefmill.table.roles import Fits, Inputs, Read, RoleNames, Roles
+from prefmill.table.roles import Inputs, Read, RoleNames, Roles
 
 Relations = dict[str, pl.LazyFrame]
 
@@ -153,7 +152,7 @@ def _resolved(
     plan: Asks, frame: pl.LazyFrame | pl.DataFrame, names: RoleNames, where: str
 ) -> tuple[Roles, pl.Schema]:
     schema = frame.lazy().collect_schema()
-    return plan.roles(names, schema.names(), where=where, fits=_fits(frame)), schema
+    return plan.roles(names, schema.names(), where=where, fits=fits_of(frame)), schema
 
 
 def in_rows(
@@ -166,7 +165,7 @@ def in_rows(
     first: int = 0,
 ) -> tuple[Asks, RowedFrame]:
     """The plan and its frame, once records have become rows."""
-    fits = _fits(frame)
+    fits = fits_of(frame)
 
     def attempt(names: RoleNames) -> object:
         columns = frame.lazy().collect_schema().names()
@@ -178,12 +177,6 @@ def in_rows(
     if rowed.inside_records:
         plan = plan.inside_records()
     return plan, rowed
-
-
-def _fits(frame: pl.LazyFrame | pl.DataFrame) -> Fits:
-    if isinstance(frame, pl.DataFrame):
-        return fits_frame(frame)
-    return fits_schema(frame.collect_schema())
 
 
 def _program(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 
@@ -12,12 +13,46 @@ from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.readers import open_source
 from prefmill.shapes import frames, recognise
 from prefmill.shapes.account import Account
+from prefmill.shapes.paths import base_of
 from prefmill.shapes.shape import Join, Shape, shape_of
-from prefmill.shapes.source import is_plain, join_of, parsed_join, plain_names
+from prefmill.shapes.source import columns_of, is_plain, join_of, parsed_join, plain_names
 from prefmill.shapes.words import Rows
-from prefmill.table.roles import RoleNames
+from prefmill.table.fits import fits_frame, fits_schema
+from prefmill.table.roles import Fits, RoleNames, Roles
 
 _HEAD = 1000
+
+
+@dataclass(frozen=True)
+class Reshaping:
+    """How records become rows: a shape, and the tables of its joins. It can be pickled."""
+
+    shape: Shape
+    joined: tuple[pl.DataFrame, ...] = ()
+
+    def rows(self, frame: pl.LazyFrame | pl.DataFrame, first: int = 0) -> RowedFrame:
+        """The rows of the records in `frame`, of which `first` is the number of the first."""
+        joined = [other.lazy() for other in self.joined]
+        records = frames.records(self.shape, frame.lazy(), joined, first)
+        names: RoleNames = dict(self.shape.roles)  # type: ignore[assignment]
+        return RowedFrame(frames.rows(self.shape, records), names, self, records)
+
+    def columns(self, there: pl.Schema, extra: Iterable[str] = ()) -> list[str]:
+        """Those of the columns `there` of records that rows are made of, and of `extra` paths."""
+        keys = [ours for join in self.shape.joins for ours, _ in join.keys]
+        bases = [base_of(text, there) for text in (*keys, *extra)]
+        used = {*columns_of(self.shape.words, there.names()), *bases}
+        return [name for name in there if name in used]
+
+    def keeping(self, names: Iterable[str]) -> Reshaping:
+        """The same; of the columns of records rows have these only, besides those of roles."""
+        wanted = set(names)
+        carried = tuple(name for name in self.shape.carried if name in wanted)
+        return replace(self, shape=replace(self.shape, carried=carried))
+
+    def without_consumed(self) -> Reshaping:
+        """The same; rows do not have the columns of records whose values are in them."""
+        return self.keeping(set(self.shape.carried) - self.shape.consumed)
 
 
 @dataclass(frozen=True)
@@ -26,8 +61,13 @@ class RowedFrame:
 
     frame: pl.LazyFrame | pl.DataFrame
     names: RoleNames
-    shape: Shape | None = None
+    how: Reshaping | None = None
     records: pl.LazyFrame | None = None
+
+    @property
+    def shape(self) -> Shape | None:
+        """The shape of the records."""
+        return self.how.shape if self.how else None
 
     @property
     def inside_records(self) -> bool:
@@ -61,10 +101,12 @@ def rows_of(
     completion: bool = True,
     extra: Sequence[str] = (),
     first: int = 0,
+    renamed: bool = False,
 ) -> RowedFrame:
     """`frame` as rows of roles, lazily; the arguments are those of `prefmill.shapes.source`.
 
-    `first` is the number of the first record, for messages.
+    `first` is the number of the first record, for messages. With `renamed` rows that are in long
+    form have the names of roles as well.
     """
     schema = frame.lazy().collect_schema()
     if is_plain(rows, schema.names()):
@@ -80,14 +122,15 @@ def rows_of(
                 raise recognise.choose(readings, where) from problem
             rows = readings[0][1]
         else:
-            return RowedFrame(frame, names)
+            if not renamed:
+                return RowedFrame(frame, names)
     if rows.file_as:
         raise BadArgument(
             f"{where}: file_as needs files; got a frame.",
             hint='pl.scan_parquet(..., include_file_paths="model") has their paths.',
         )
     joins: list[Join] = []
-    joined: list[pl.LazyFrame] = []
+    joined: list[pl.DataFrame] = []
     wide = dict(schema)
     for text in rows.join or ():
         join, other = _joined(text, wide, where)
@@ -103,12 +146,29 @@ def rows_of(
         completion=completion,
         extra=extra,
     )
-    records = frames.records(shape, frame.lazy(), joined, first)
-    names: RoleNames = dict(shape.roles)  # type: ignore[no-redef]
-    return RowedFrame(frames.rows(shape, records), names, shape, records)
+    return Reshaping(shape, tuple(joined)).rows(frame, first)
 
 
-def _joined(text: str, taken: dict[str, pl.DataType], where: str) -> tuple[Join, pl.LazyFrame]:
+def long_rows(frame: pl.LazyFrame | pl.DataFrame, rows: Rows, *, where: str) -> RowedFrame:
+    """`frame` as rows of roles under the roles' own names, without what these were made of."""
+
+    def attempt(names: RoleNames) -> object:
+        columns = frame.lazy().collect_schema().names()
+        return Roles.resolve(columns, names, where=where, fits=fits_of(frame))
+
+    rowed = rows_of(frame, rows, where=where, attempt=attempt, renamed=True)
+    assert rowed.how is not None
+    return rowed.how.without_consumed().rows(frame)
+
+
+def fits_of(frame: pl.LazyFrame | pl.DataFrame) -> Fits:
+    """Which columns of `frame` can hold a role."""
+    if isinstance(frame, pl.DataFrame):
+        return fits_frame(frame)
+    return fits_schema(frame.collect_schema())
+
+
+def _joined(text: str, taken: Mapping[str, Any], where: str) -> tuple[Join, pl.DataFrame]:
     """The other table of a join, read at once, after a look that no key is there twice."""
     name, file, keys = parsed_join(text, where)
     with temporary() as home:
@@ -124,4 +184,4 @@ def _joined(text: str, taken: dict[str, pl.DataType], where: str) -> tuple[Join,
             f"{where}: join: the key {list(twice)} is twice in {file}.",
             hint="name more keys: --join FILE:KEY,KEY.",
         )
-    return join, other.lazy()
+    return join, other
