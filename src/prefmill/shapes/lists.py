@@ -23,7 +23,6 @@ FIELDS = "a field for each answer"
 #: Fields of a record that are an answer, whatever the list is called.
 _ANSWERS = ("completion", "answer", "response", "output", "generation", "generated_text", "reply")
 _RANKS = ("rank", "ranking")
-_MODELS = ("models", "model", "generators", "sources")
 
 
 def lists(table: Table) -> Found:
@@ -36,6 +35,11 @@ def lists(table: Table) -> Found:
 def _is_answers(path: str) -> bool:
     """Whether a list's name says that its elements are answers."""
     return names.is_answer([word.removesuffix("s") for word in names.words(path)])
+
+
+def _are_models(path: str) -> bool:
+    """Whether a list's name says that its elements are what made the answers."""
+    return names.is_source([word.removesuffix("s") for word in names.words(path)])
 
 
 def _asked(table: Table, words: Words, taken: Sequence[str]) -> list[Words]:
@@ -103,7 +107,7 @@ def _beside(table: Table) -> Found:
             models = [
                 path
                 for path in table.where(is_list_of_texts)
-                if names.plain(path) in _MODELS and _same_length(table, path, answers)
+                if _are_models(path) and _same_length(table, path, answers)
             ]
             words: Words = {"each": tuple(filter(None, (answers, column))), "completion": answers}
             if models and table.named.source is None and table.named.each is None:

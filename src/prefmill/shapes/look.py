@@ -145,12 +145,12 @@ def _parts(table: Table, called: Sequence[str]) -> list[Words]:
 
 
 def _with_history(table: Table, words: Words) -> Words:
-    """Earlier turns as Alpaca has them, a list of [question, answer]; without them the prompt
-    would be another one.
+    """Earlier turns, a list of [question, answer] or messages: without them the prompt would be
+    another one.
     """
     dtype = table.schema.get("history")
     pairs = isinstance(dtype, pl.List) and is_list_of_texts(dtype.inner)  # type: ignore[arg-type]
-    if pairs and table.named.history is None:
+    if (pairs or is_messages(dtype)) and table.named.history is None:
         return {**words, "history": "history"}
     return words
 
@@ -206,8 +206,17 @@ def scores(table: Table, taken: Iterable[str]) -> list[Words]:
             thumbs = label
         if thumbs:
             return thumbs
+        if weak := [path for path in numbers if _is_weak_score(path)]:
+            return [{"score": path} for path in weak]
         _tell_words(table, [path for path in pool if path in table.schema])
     return []
+
+
+def _is_weak_score(path: str) -> bool:
+    """`judge_score`; of a record of figures the mean, `user_score.avg`."""
+    if names.plain(path) in ("avg", "mean", "average") and "." in path:
+        return names.is_score(names.words(path.rpartition(".")[0]))
+    return names.is_score(names.words(path))
 
 
 def _tell_words(table: Table, columns: Sequence[str]) -> None:

@@ -31,6 +31,7 @@ SIDES = (
     ("accepted", "rejected"),
     ("winner", "loser"),
     ("win", "lose"),
+    ("w", "l"),
     ("better", "worse"),
 )
 
@@ -54,7 +55,7 @@ VERDICTS = frozenset(
     {
         *("winner", "win", "winning", "wins", "won", "label", "labels", "preference", "preferred"),
         *("verdict", "choice", "chosen", "better", "best", "vote", "votes", "decision"),
-        *("judgment", "judgement", "selected", "selection", "outcome", "pick"),
+        *("judgment", "judgement", "selected", "selection", "outcome", "pick", "prefer", "prefers"),
     }
 )
 #: Verdicts that hold the number of an answer, not a yes or a no.
@@ -76,19 +77,24 @@ THUMBS = frozenset(
         *("verdict", "evaluation", "judgment", "judgement", "helpful", "is_helpful", "was_helpful"),
         *("user_feedback", "user_rating", "user_vote", "human_feedback", "human_rating"),
         *("feedback_type", "feedback_value", "feedback_rating", "rating_type", "thumbs_feedback"),
-        *("quality", "status", "value", "upvoted", "accepted", "is_good", "approved"),
+        *("quality", "status", "value", "upvoted", "kto_tag", "accepted", "is_good", "approved"),
     }
 )
+#: An answer's model, in a name that ends with it: `answer_model`.
+_MADE = frozenset({"model", "generator", "llm", "policy"})
 _FILLERS = frozenset(
     {
         *("model", "assistant", "the", "ai", "bot", "llm", "generated", "text", "human", "option"),
-        *("system", "full", "final", "candidate", "raw", "new", "agent", "policy"),
+        *("system", "full", "final", "candidate", "raw", "new", "agent", "policy", "all", "orig"),
     }
 )
 _ABOUT = _FILLERS | COMPLETIONS
 #: Words around a score that name no other thing than the answer it is of.
 _MEASURES = frozenset(
-    {"overall", "avg", "average", "mean", "preference", "total", "quality", "final", "gpt4", "rm"}
+    {
+        *("overall", "avg", "average", "mean", "preference", "total", "quality", "final", "gpt4"),
+        *("rm", "judge", "user"),
+    }
 )
 #: Words around a verdict.
 _OF_VERDICTS = frozenset(
@@ -107,20 +113,43 @@ _OF_VERDICTS = frozenset(
             "result",
             "strength",
         ),
-        *("general", "which", "annotation", "comparison", "label", "class", "name", "by", "gpt4"),
+        *(
+            "general",
+            "which",
+            "one",
+            "do",
+            "you",
+            "orig",
+            "annotation",
+            "comparison",
+            "label",
+            "class",
+            "name",
+            "by",
+            "gpt4",
+        ),
     }
 )
 #: Names of prompts that are no alias, for tables in which nothing else can be one.
 WEAK_PROMPTS = (
     *("user_query", "user_question", "user_message", "user_input", "user_text", "question_text"),
-    *("prompt_text", "input_text", "human", "user", "message", "ask", "request", "task_prompt"),
+    *("orig_instruction", "context_messages", "prompt_messages", "input_messages", "prompt_text"),
+    *("input_text", "human", "user", "message", "ask", "request", "task_prompt"),
     *("post", "history", "conversations", "conversation", "messages", "dialogue", "dialog"),
 )
 WEAK_COMPLETIONS = (
     *("bot_response", "assistant_response", "model_response", "ai_response", "llm_response"),
     *("response_text", "answer_text", "generated_answer", "generated_response", "bot_answer"),
     *("assistant_message", "bot_message", "model_answer", "ai_answer", "llm_output", "ai_output"),
-    *("bot_reply", "assistant", "bot", "prediction", "predicted_answer", "final_answer"),
+    *(
+        "orig_response",
+        "bot_reply",
+        "assistant",
+        "bot",
+        "prediction",
+        "predicted_answer",
+        "final_answer",
+    ),
 )
 CONVERSATIONS = (
     *("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns"),
@@ -201,10 +230,11 @@ def _ordered(key: tuple[str, ...], members: Mapping[str, str]) -> Family | None:
 def is_answer(common: Collection[str]) -> bool:
     """Whether a name of these words is an answer's.
 
-    >>> is_answer(["model", "answer"]), is_answer(["answer", "length"]), is_answer(["model"])
+    >>> is_answer(["model", "answer"]), is_answer(["answer", "model"]), is_answer(["answer", "length"])
     (True, False, False)
     """
-    return bool(COMPLETIONS & set(common)) and set(common) <= _ABOUT
+    named = bool(COMPLETIONS & set(common)) and set(common) <= _ABOUT
+    return named and list(common)[-1] not in _MADE
 
 
 def is_score(common: Collection[str], nouns: Collection[str] = SCORES) -> bool:

@@ -11,7 +11,7 @@ import polars as pl
 from prefmill.errors import PrefmillError
 from prefmill.shapes.cells import ASSISTANTS, Inside
 from prefmill.shapes.paths import find, is_message, is_messages
-from prefmill.shapes.words import folded
+from prefmill.shapes.words import as_number, folded
 from prefmill.table.json_values import JSON_FIELD, decoded
 from prefmill.table.messages import is_json_text
 
@@ -95,6 +95,7 @@ def meanings(words: Sequence[str]) -> dict[str, float | None] | None:
             return None
     if not known:
         return None
+    known = dict(sorted(known.items(), key=lambda item: -(item[1] or 0.0)))
     return known | {word: None for word in words if word in _NOTHING}
 
 
@@ -105,11 +106,7 @@ def spells_numbers(head: pl.DataFrame | None, path: str) -> bool:
 
 
 def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+    return word in ("true", "false") or as_number(word) is not None
 
 
 def begins_with_asking(head: pl.DataFrame | None, path: str) -> bool | None:

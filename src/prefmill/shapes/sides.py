@@ -22,7 +22,7 @@ SCORED = "answers side by side with scores"
 JUDGED = "answers side by side with a verdict"
 _SIDE = "answers side by side"
 #: Sides that name a model as often as an answer, unless their names say which.
-_UNCLEAR = (("winner", "loser"), ("win", "lose"))
+_UNCLEAR = (("winner", "loser"), ("win", "lose"), ("w", "l"))
 _MOST_WORDS = 3
 
 
@@ -99,7 +99,7 @@ def asked(table: Table, answers: Sequence[str], taken: Sequence[str]) -> list[Wo
     named = prompts(table, taken)
     whole = [begins_with_asking(table.head, path) for path in answers]
     together = common(answers)
-    if not together or not can_be_whole(table, answers):
+    if not together or not can_be_whole(table, answers) or False in whole:
         return named
     if all(whole):
         return [together]
@@ -108,7 +108,7 @@ def asked(table: Table, answers: Sequence[str], taken: Sequence[str]) -> list[Wo
         return [together, *named]  # whether they are whole, only values say
     if named:
         return named
-    return [together] if messages or table.head is None else []
+    return [together] if messages or table.head is None else []  # some are whole
 
 
 def can_be_whole(table: Table, answers: Sequence[str]) -> bool:

@@ -35,8 +35,10 @@ def one_hots(table: Table, family: Family, numbers: Sequence[Family]) -> tuple[s
 
 def _is_tie(table: Table, path: str, family: Family) -> bool:
     words = set(names.words(path))
+    if not table.is_number(path):
+        return False
     alike = words <= {*names.TIES, *family.common, "is", "bad", "good"}
-    return bool(words & names.TIES) and alike and table.is_number(path)
+    return words == {"no", "preference"} or (bool(words & names.TIES) and alike)
 
 
 def explained(
@@ -65,8 +67,8 @@ def explained(
     if len(unknown) == len(seen) == len(answers) == 2 and _short(unknown):
         one, other = unknown
         return [{**base, "wins": ((one,), (other,))}, {**base, "wins": ((other,), (one,))}]
-    if len(unknown) <= _MOST_LEFT_OUT and len(unknown) < len(seen) and _short(unknown):
-        return [{**base, "ties": tuple(unknown)}, base]
+    if not numbers and _all_win(table, answers, sources, seen):
+        return [base]  # what else was said is counted, as unknown_verdict
     return tuple(unknown) if len(unknown) <= _MOST_WORDS else None
 
 
@@ -96,6 +98,16 @@ def _both(base: Words, one: str, other: str) -> list[Words]:
     """Both ways to read two words."""
     first, second = tuple(one.split("|")), tuple(other.split("|"))
     return [{**base, "wins": (first, second)}, {**base, "wins": (second, first)}]
+
+
+def _all_win(
+    table: Table, answers: Sequence[str], sources: Sequence[str], seen: Sequence[str]
+) -> bool:
+    """Whether words of each answer were seen."""
+    known = [set(words) for words in verdicts.words_of(answers)]
+    for place, path in enumerate(sources if len(sources) == len(answers) else ()):
+        known[place] |= set(words_seen(table.head, path) or ())
+    return all(any(_among(word, mine) for word in seen) for mine in known)
 
 
 def _unknown(
@@ -138,22 +150,24 @@ def _of_numbers(
             return [{}]
     if len(answers) != 2:
         return []
-    if own and rest - own == {0.0}:
-        return [{"wins": _wins(parts), "ties": ("0",)}, {"wins": _wins(parts)}]
-    ties = ("0",) if 0.0 in rest and min(rest) < 0 else ()
+    more = sorted(rest - own)
+    if own and 0.0 not in own and own < rest and len(more) <= _MOST_LEFT_OUT:
+        ties = tuple(f"{number:g}" for number in more)
+        return [{"wins": _wins(parts), "ties": ties}, {"wins": _wins(parts)}]
+    equal = ("0",) if 0.0 in rest and min(rest) < 0 else ()
     if 0.5 in rest and rest <= {0.0, 0.5, 1.0}:
-        ties, rest = ("0.5",), rest - {0.5}
+        equal, rest = ("0.5",), rest - {0.5}
     if 1.5 in rest and rest <= {1.0, 1.5, 2.0}:
-        ties, rest = ("1.5",), rest - {1.5}
-    more: Words = {"ties": ties} if ties else {}
+        equal, rest = ("1.5",), rest - {1.5}
+    words: Words = {"ties": equal} if equal else {}
     if rest <= {0.0, 1.0}:
-        return _both(more, "1", "0")
+        return _both(words, "1", "0")
     if rest <= {1.0, 2.0}:
-        return _both(more, "1", "2")
+        return _both(words, "1", "2")
     if min(rest) < 0 and rest <= set(map(float, range(-5, 6))):
         top = int(max(abs(number) for number in rest))
         low = "|".join(str(-number) for number in range(top, 0, -1))
-        return _both(more, low, "|".join(str(number) for number in range(1, top + 1)))
+        return _both(words, low, "|".join(str(number) for number in range(1, top + 1)))
     return []
 
 
