@@ -7,12 +7,9 @@ from typing import Annotated
 
 from prefmill.cli.app import command
 from prefmill.cli.options import (
-    Completion,
     EngineReading,
-    Group,
     Inputs,
-    Prompt,
-    Score,
+    Words,
     Writing,
     option,
     refuse_two_on_stdout,
@@ -45,13 +42,9 @@ class _Drawing(Inputs):
     resamples: Annotated[int, option(help="Of the bootstrap over prompts; 0: no intervals.")] = 1000
     level: Annotated[float, option(help="Of the intervals.")] = 0.95
     seed: Annotated[int, option(help="Of everything drawn.")] = 0
-    prompt: Prompt = None
-    completion: Completion = None
-    score: Score = None
-    group: Group = None
 
 
-class CurveOptions(_Drawing, EngineReading, Writing):
+class CurveOptions(_Drawing, Words, EngineReading, Writing):  # type: ignore[misc]
     """The options of `prefmill curve`."""
 
 

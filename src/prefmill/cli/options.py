@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -71,24 +71,22 @@ Prompt, Completion, Score = (_WORDS[role] for role in ("prompt", "completion", "
 Id, Group, Annotator = (_WORDS[role] for role in ("id", "group", "annotator"))
 
 
-Each, Where, Join = (_WORDS[word] for word in ("each", "where", "join"))
-FileAs, System, History = (_WORDS[word] for word in ("file_as", "system", "history"))
+def _options_of(name: str, about: str, words: Sequence[str]) -> Any:
+    """A class of options that are words of `[rows]`."""
+    hints = {word: _WORDS[word] for word in words}
+    body = {"__doc__": about, "__module__": __name__, "__annotations__": hints}
+    return type(name, (Options,), {**body, **dict.fromkeys(words)})
 
 
-class Records(Options):
-    """How records become prompts, or rows of a pool."""
+Words = _options_of("Words", "How records become rows, with every word.", WORDS)
+_RECORDS = ("each", "where", "join", "file_as", "system", "history")
+Records = _options_of("Records", "How records become prompts, or rows of a pool.", _RECORDS)
 
-    each: Each = None
-    where: Where = None
-    join: Join = None
-    file_as: FileAs = None
-    system: System = None
-    history: History = None
 
-    def words(self) -> dict[str, Any]:
-        """Those that were given."""
-        named = self.picked(*Records.options())
-        return {name: value for name, value in named.items() if value}
+def records_given(options: Any) -> dict[str, Any]:
+    """The words of `Records` that were given."""
+    named = options.picked(*_RECORDS)
+    return {word: value for word, value in named.items() if value}
 
 
 Encoding = Annotated[str | None, option(help="Codec of text files.  [default: utf-8]")]

@@ -21,6 +21,7 @@ from prefmill.cli.options import (
     option,
     output_of,
     quiet_threads,
+    records_given,
     stoppable,
 )
 from prefmill.cli.texts import given_for, names_in, stdout_or
@@ -80,7 +81,7 @@ class _Rows(BadRows):
     id: Id = None
 
 
-class SampleOptions(
+class SampleOptions(  # type: ignore[misc]
     Inputs, Target, _Policy, Model, _Answers, Server, _Speed, _Rows, Records, Reading, Writing
 ):
     """The options of `prefmill sample`."""
@@ -120,7 +121,7 @@ def sample(options: SampleOptions) -> None:
             sampler=_sampler(options),
             temperatures=options.temperature or None,
             keep=names_in(options.keep),
-            rows=options.words(),
+            rows=records_given(options),
             chunk_rows=options.chunk_rows or CHUNK_ROWS,
             progress=tell,
             **options.picked(*names),

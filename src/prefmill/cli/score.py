@@ -188,7 +188,7 @@ class ScorerOptions(_Models, _Texts, _Asked, _Judge, _Endpoint, _Speed):
     """The options that describe a scorer."""
 
 
-class ScoreOptions(Inputs, Target, ScorerOptions, _Rows, Records, Reading, Writing):
+class ScoreOptions(Inputs, Target, ScorerOptions, _Rows, Records, Reading, Writing):  # type: ignore[misc]
     """The options of `prefmill score`."""
 
 

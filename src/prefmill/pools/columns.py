@@ -42,7 +42,7 @@ def rows_of_texts(
     where: str,
     extra: Sequence[str] = (),
     required: Sequence[str] = TEXTS,
-    **limits: int | None,
+    **limits: Any,
 ) -> Rowed:
     """`source` with its records made rows of prompt and completion, where the words say so."""
     fits = fits_files(source.files)

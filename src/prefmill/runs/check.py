@@ -217,5 +217,5 @@ def check(
             refusal=refusal,
             is_default=plan == Pairs(),
             first_rows=[dict(zip(names, map(_short, row), strict=True)) for row in rows],
-            notes=job.source.notes,
+            notes=job.notes,
         )

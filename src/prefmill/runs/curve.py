@@ -148,9 +148,12 @@ def _pools_of_frame(
     """Pools (_by, _h: the prompt's hash unless `seed` is None, _scores), the rows that went in, and
     those dropped by reason.
     """
-    plan, schema = BestOf(), frame.collect_schema()
-    _check_by(by, schema.names())
-    roles = plan.roles(names, schema.names(), where="curve", fits=fits_schema(schema))
+    _check_by(by, frame.collect_schema().names())
+    extra = [by] if by else []
+    plan, rowed = frames.in_rows(BestOf(), frame, names, where="curve", extra=extra)
+    frame = rowed.frame.lazy()
+    schema = frame.collect_schema()
+    roles = plan.roles(rowed.names, schema.names(), where="curve", fits=fits_schema(schema))
     program = plan.program(roles)
     check_types(program.read, schema, "curve")
     made = frames.relations(program, numbered(program.read, frame))
@@ -186,4 +189,4 @@ def _pools_of_files(
             "SELECT _reason, count(*) FROM counted WHERE _reason IS NOT NULL GROUP BY _reason"
         ).fetchall()
         counts = {str(reason): int(rows) for reason, rows in reasons}
-        return pl.DataFrame(pools.to_arrow_table()), job.source.rows, counts, job.source.notes
+        return pl.DataFrame(pools.to_arrow_table()), job.source.rows, counts, job.notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
@@ -27,13 +27,14 @@ from prefmill.rules.limits import scale_of, two_valued
 from prefmill.rules.rows import check_types, numbered
 from prefmill.runs.gather import Fetch
 from prefmill.shapes import sql as shapes_sql
-from prefmill.shapes.shape import RECORD
+from prefmill.shapes.shape import RECORD, Variant
 from prefmill.shapes.source import (
     Rowed,
     columns_of,
     is_plain,
     plain_names,
     reshaped,
+    unequal_told,
     words_in,
 )
 from prefmill.table.context import context_of, refuse_different
@@ -108,6 +109,7 @@ def opened(
             where="roles",
             attempt=lambda names: plan.roles(names, columns, where="roles", fits=fits),
             extra=[*plan.wide_scores(words.named()), *keep],
+            check_later=True,
             memory_bytes=reading.get("memory_bytes"),
             threads=reading.get("threads"),
         )
@@ -241,10 +243,22 @@ class Job:
         install_used(self.con, [*queries, *map(sql.call, more)])
         self._create_views()
         self._ranked = self._gathered = False
+        self._checked = not any(len(each.lists) > 1 for each in self._variants)
         #: Of all candidates, where thresholds waited for it.
         self.scale = Scale(None, None)
         self._same_text: list[int] = []
         self._relations: frames.Relations | None = None
+
+    @property
+    def _variants(self) -> tuple[Variant, ...]:
+        return self.rowed.shape.variants if self.rowed.shape else ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of how the input was read."""
+        shape = self.rowed.shape
+        read = [f"read as: {shape.words.options()}", *self.rowed.lines] if shape else []
+        return (*self.source.notes, *read)
 
     def _ask(self) -> None:
         """What the plan, as it is now, asks of an engine."""
@@ -305,6 +319,8 @@ class Job:
         prompt, completion = quote(self.roles.prompt), quote(self.roles.completion)
         texts = [f"{position} AS _pos", f"{prompt} AS _prompt", f"{completion} AS _completion"]
         texts += [f"{quote(name)} AS _keep{place}" for place, name in enumerate(self.keep)]
+        if self.rowed.checked:
+            relation = f"({self.rowed.checked})"
         self._make("texts", f"SELECT {', '.join(texts)} FROM {relation}", table=False)
 
     def rank(self) -> None:
@@ -313,7 +329,7 @@ class Job:
             return
         self._ranked = True
         self.tell("ranking", None)
-        done = self.narrow()
+        done = self._narrow()
         if self.plan.on_invalid == "raise":
             self._refuse_unusable()
         if self.engine == "polars":
@@ -336,6 +352,11 @@ class Job:
                 release(self.con)
 
     def narrow(self) -> list[str]:
+        """Make the relations up to `candidates`, of records whose lists are in order."""
+        self._check_lists()
+        return self._narrow()
+
+    def _narrow(self) -> list[str]:
         """Make the relations up to `candidates`; their names."""
         done = []
         for step, name, query in sql.relations(self.program, self._never_null):
@@ -537,6 +558,12 @@ class Job:
         """The output, in order, as frames of `schema()`."""
         self.rank()
         self.tell("reading texts", None)
+        with self._unequal_told():
+            yield from self._gathered_frames()
+            self._check_lists()
+        self._gathered = True
+
+    def _gathered_frames(self) -> Iterator[pl.DataFrame]:
         ((slots,),) = self.con.execute("SELECT count(*) FROM slots").fetchall()
         sides = tuple(self.output.texts.values())
         fetch = Fetch(
@@ -557,7 +584,19 @@ class Job:
                 yield self._assemble(numbers, rows, where)
                 done += numbers.height
                 self.tell("writing", done / slots)
-        self._gathered = True
+        if slots:
+            self._checked = True
+
+    def _unequal_told(self) -> AbstractContextManager[None]:
+        return unequal_told(self.source, self.rowed.shape, self.home, "run")
+
+    def _check_lists(self) -> None:
+        """Look whether lists have equal lengths, if texts were not read: that is a look."""
+        if self._checked:
+            return
+        self._checked = True
+        with self._unequal_told():
+            self.con.execute("SELECT count(_pos) FROM texts").fetchall()
 
     def _columns_read(self) -> list[str]:
         """The columns of the view `texts` that are gathered."""
@@ -665,6 +704,7 @@ class Job:
         done here.
         """
         self.rank()
+        self._check_lists()
         output = self.output
         views = {}
         if output.paired:

@@ -6,7 +6,9 @@ lists side by side have one length, and says why a record gives no row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.readers import Source, open_source
 from prefmill.shapes import recognise, sql
 from prefmill.shapes.account import Account
+from prefmill.shapes.nulls import nullable
 from prefmill.shapes.paths import base_of, is_path
 from prefmill.shapes.shape import RECORD, Join, Shape, shape_of
 from prefmill.shapes.words import SHAPING, Rows, split
@@ -38,6 +41,8 @@ class Rowed:
     shape: Shape | None = None
     account: Account | None = None
     recognised: str = ""
+    #: the rows again, with a look whether the lists of a record have one length
+    checked: str = ""
 
     @property
     def inside_records(self) -> bool:
@@ -124,6 +129,7 @@ def reshaped(
     completion: bool = True,
     extra: Sequence[str] = (),
     system_in_prompt: bool = False,
+    check_later: bool = False,
     memory_bytes: int | None = None,
     threads: int | None = None,
 ) -> Rowed:
@@ -135,6 +141,8 @@ def reshaped(
         score, completion: whether these roles are needed.
         extra: paths that become columns of their own text's name (weights, kept columns).
         system_in_prompt: the system prompt begins the prompt; else it is a column.
+        check_later: the caller reads the `checked` rows in whole, in `unequal_told`: so that no
+            pass over all lists is needed here.
     """
     schema = schema_of(source)
     recognised = ""
@@ -183,22 +191,45 @@ def reshaped(
     remote = source.remote or any(other.remote for other in joined)
     share = share_of(memory_bytes) if memory_bytes else None
     with connect(temp_dir=home, memory_bytes=share, threads=threads, remote=remote) as con:
-        account = _account(con, shape, records, source, home, where)
+        with unequal_told(source, shape, home, where):
+            account = _account(con, shape, records, checked=not check_later)
         longest = max(1, account.longest)
-        select = sql.rows(shape, records, longest=longest, position=True)
+        select = sql.rows(shape, records, longest=longest, position="narrow")
         columns = con.sql(f"SELECT * EXCLUDE ({sql.POSITION}) FROM ({select}) LIMIT 0")
         types = columns.to_arrow_table().schema
     done = replace(
         source,
         columns=pa.schema([(each.name, each.type) for each in types]),
         rows=account.rows,
-        nulls=frozenset(types.names),
+        nulls=nullable(shape, source),
         remote=remote,
         select=select,
         width=longest * len(shape.variants),
     )
     names = dict(shape.roles)  # type: ignore[assignment]
-    return Rowed(done, names, shape, account, recognised)
+    checked = sql.rows(shape, records, longest=longest, position="checked")
+    return Rowed(done, names, shape, account, recognised, checked)
+
+
+@contextmanager
+def unequal_told(source: Source, shape: Shape | None, home: Path, where: str) -> Iterator[None]:
+    """DuckDB's error about lists of unequal length says in here which record of which file it is.
+
+    `source` is that of the records, or of their rows.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        found = re.search(re.escape(sql.UNEQUAL) + r"(\d+)", str(error))
+        if found is None or shape is None:
+            raise
+        records = replace(source, width=1)
+        place = records.place_of(int(found[1]), home=home)
+        lists = sorted({path.text for each in shape.variants for path in each.lists})
+        raise BadInput(
+            f"{where}: {place}: the lists {lists} have different lengths.",
+            hint="make them equal in the file, or name one of them only.",
+        ) from None
 
 
 def in_one_file(rowed: Rowed, home: Path, **limits: int | None) -> Source:
@@ -258,16 +289,11 @@ def stem(label: str) -> str:
 
 
 def _account(
-    con: duckdb.DuckDBPyConnection,
-    shape: Shape,
-    records: str,
-    source: Source,
-    home: Path,
-    where: str,
+    con: duckdb.DuckDBPyConnection, shape: Shape, records: str, *, checked: bool
 ) -> Account:
     total = rows = lost = 0
     longest, dropped, unequal = 1, {}, []
-    query = sql.account(shape, records)
+    query = sql.account(shape, records, checked=checked)
     for reason, count, made, most, record, votes in con.execute(query).fetchall():
         total += count
         if reason is not None:
@@ -277,12 +303,7 @@ def _account(
         unequal += [] if record is None else [record]
         rows, lost, longest = rows + made, lost + votes, max(longest, most)
     if unequal:
-        place = source.place_of(min(unequal), home=home)
-        lists = sorted({path.text for each in shape.variants for path in each.lists})
-        raise BadInput(
-            f"{where}: {place}: the lists {lists} have different lengths.",
-            hint="make them equal in the file, or name one of them only.",
-        )
+        raise duckdb.InvalidInputException(f"{sql.UNEQUAL}{min(unequal)}")
     return Account(total, rows, dict(sorted(dropped.items())), lost, longest)
 
 

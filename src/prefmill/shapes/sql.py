@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from prefmill.connection import literal, quote
 from prefmill.shapes.cells import ELEMENT, length_sql
@@ -57,12 +58,18 @@ def _with_join(text: str, shape: Shape, join: Join, place: int, relation: str) -
     )
 
 
-def rows(shape: Shape, records: str, *, longest: int | None = None, position: bool = False) -> str:
-    """The rows of `records`, in order.
+def rows(
+    shape: Shape,
+    records: str,
+    *,
+    longest: int | None = None,
+    position: Literal["checked", "narrow"] | None = None,
+) -> str:
+    """The rows of `records`, in order. Lists of unequal length are an error where they are met.
 
-    With `position` they have the column `_position`, for which `longest` is the most elements
-    that a list has; their lists were found to be of equal length. Without, an unequal list is an
-    error where it is met.
+    With `position` they have the column `_position`, for which `longest` is the most elements that
+    a list has. `narrow`: nobody looks whether lists have equal lengths, so that ranking reads
+    scores alone; the position of `checked` rows cannot be known without that look.
     """
     text = f"SELECT * FROM ({records}) WHERE {REASON} IS NULL"
     numbers = range(len(shape.variants))
@@ -72,7 +79,7 @@ def rows(shape: Shape, records: str, *, longest: int | None = None, position: bo
         votes = _chosen([each.vote.sql() for each in shape.variants if each.vote])
         text = f"SELECT * FROM ({text}) WHERE {votes}"
     if any(each.lists for each in shape.variants):
-        count = _narrow_count if position else _checked_count
+        count = _narrow_count if position == "narrow" else _checked_count
         counts = _chosen([count(shape, each) for each in shape.variants])
         text = f"SELECT *, unnest(range({counts})) AS {ELEMENT} FROM ({text})"
     columns = [RECORD] if shape.own_group else []
@@ -129,16 +136,17 @@ def equal(variant: Variant) -> str:
     return " AND ".join(tests) or "true"
 
 
-def account(shape: Shape, records: str) -> str:
+def account(shape: Shape, records: str, *, checked: bool = True) -> str:
     """A row for each reason (null: used): records, rows, most elements, a record of unequal lists,
-    votes that nobody can tell.
+    votes that nobody can tell. Without `checked` it reads one list of each variant alone.
     """
     counts = [_narrow_count(shape, each) for each in shape.variants]
     votes = [each.vote.sql() if each.vote else "true" for each in shape.variants]
     total = " + ".join(
         f"(({vote})::INT * {count})" for vote, count in zip(votes, counts, strict=True)
     )
-    unequal = " OR ".join(f"NOT ({equal(each)})" for each in shape.variants)
+    tests = [f"NOT ({equal(each)})" for each in shape.variants] if checked else []
+    unequal = " OR ".join(tests) or "false"
     lost = " + ".join(f"(NOT ({vote}))::INT" for vote in votes)
     longest = f"greatest({', '.join(counts)})" if len(counts) > 1 else counts[0]
     answers = len(shape.words.completion) if isinstance(shape.words.completion, tuple) else 1
