@@ -81,7 +81,7 @@ class _Rows(BadRows):
     id: Id = None
 
 
-class SampleOptions(  # type: ignore[misc]
+class SampleOptions(
     Inputs, Target, _Policy, Model, _Answers, Server, _Speed, _Rows, Records, Reading, Writing
 ):
     """The options of `prefmill sample`."""
