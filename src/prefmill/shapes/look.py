@@ -125,6 +125,9 @@ def prompts(table: Table, taken: Iterable[str]) -> list[Words]:
             return [_with_history(table, each) for each in _parts(table, called)]
     if inside := _inside_records(table, pools[1]):
         return [{"prompt": path} for path in inside]
+    for pool in pools:
+        if weak := [path for path in pool if names.is_weak_prompt(path)]:
+            return [{"prompt": path} for path in weak]
     for name in names.WEAK_PROMPTS:
         for pool in pools:
             if found := [path for path in pool if names.plain(path) == name]:
@@ -178,6 +181,9 @@ def completions(table: Table) -> list[str]:
         own = [path for path in pool if names.plain(path) == "completion"]
         if called := own or [p for p in pool if names.plain(p) in ALIASES["completion"]]:
             return called
+    for pool in pools:
+        if weak := [path for path in pool if names.is_weak_answer(path)]:
+            return weak
     for name in names.WEAK_COMPLETIONS:
         for pool in pools:
             if found := [path for path in pool if names.plain(path) == name]:
@@ -200,7 +206,9 @@ def scores(table: Table, taken: Iterable[str]) -> list[Words]:
         thumbs += [
             {"score": path, "values": values}
             for path in pool
-            if names.plain(path) in names.THUMBS and (values := thumbs_of(table, path))
+            if path not in numbers
+            and names.plain(path) in names.THUMBS
+            and (values := thumbs_of(table, path))
         ]
         if label := [each for each in thumbs if names.plain(each["score"]) == LABEL]:
             thumbs = label

@@ -88,6 +88,7 @@ _FILLERS = frozenset(
         *("system", "full", "final", "candidate", "raw", "new", "agent", "policy", "all", "orig"),
     }
 )
+_AROUND_PROMPTS = frozenset({"user", "your", "the", "human", "text", "orig", "original", "full"})
 _ABOUT = _FILLERS | COMPLETIONS
 #: Words around a score that name no other thing than the answer it is of.
 _MEASURES = frozenset(
@@ -132,24 +133,13 @@ _OF_VERDICTS = frozenset(
 )
 #: Names of prompts that are no alias, for tables in which nothing else can be one.
 WEAK_PROMPTS = (
-    *("user_query", "user_question", "user_message", "user_input", "user_text", "question_text"),
-    *("orig_instruction", "context_messages", "prompt_messages", "input_messages", "prompt_text"),
-    *("input_text", "human", "user", "message", "ask", "request", "task_prompt"),
+    *("context_messages", "prompt_messages", "input_messages"),
+    *("human", "user", "user_message", "message", "ask", "request"),
     *("post", "history", "conversations", "conversation", "messages", "dialogue", "dialog"),
 )
 WEAK_COMPLETIONS = (
-    *("bot_response", "assistant_response", "model_response", "ai_response", "llm_response"),
-    *("response_text", "answer_text", "generated_answer", "generated_response", "bot_answer"),
-    *("assistant_message", "bot_message", "model_answer", "ai_answer", "llm_output", "ai_output"),
-    *(
-        "orig_response",
-        "bot_reply",
-        "assistant",
-        "bot",
-        "prediction",
-        "predicted_answer",
-        "final_answer",
-    ),
+    *("assistant_message", "bot_message", "ai_message", "assistant", "bot", "prediction"),
+    *("predicted_answer", "predicted_response"),
 )
 CONVERSATIONS = (
     *("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns"),
@@ -230,11 +220,31 @@ def _ordered(key: tuple[str, ...], members: Mapping[str, str]) -> Family | None:
 def is_answer(common: Collection[str]) -> bool:
     """Whether a name of these words is an answer's.
 
-    >>> is_answer(["model", "answer"]), is_answer(["answer", "model"]), is_answer(["answer", "length"])
-    (True, False, False)
+    >>> [is_answer(each.split()) for each in ("model answer", "answer model", "answer length")]
+    [True, False, False]
     """
     named = bool(COMPLETIONS & set(common)) and set(common) <= _ABOUT
     return named and list(common)[-1] not in _MADE
+
+
+def is_weak_prompt(path: str) -> bool:
+    """Whether a name is a prompt's with a word or two around it.
+
+    >>> is_weak_prompt("user_question"), is_weak_prompt("question_id")
+    (True, False)
+    """
+    rest = [word for word in words(path) if word not in _AROUND_PROMPTS]
+    return len(rest) == 1 and rest[0] in PROMPTS
+
+
+def is_weak_answer(path: str) -> bool:
+    """Whether a name is an answer's with a word or two around it.
+
+    >>> is_weak_answer("bot_response"), is_weak_answer("response_time")
+    (True, False)
+    """
+    name = words(path)
+    return bool(set(name) & set(ALIASES["completion"])) and is_answer(name)
 
 
 def is_score(common: Collection[str], nouns: Collection[str] = SCORES) -> bool:

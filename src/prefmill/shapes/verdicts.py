@@ -79,6 +79,7 @@ def ties_of(names: Sequence[str], rows: Rows) -> tuple[str, ...]:
 def is_one_hot(winners: Sequence[Path], names: Sequence[str], rows: Rows) -> bool:
     """Whether verdict columns are one for each answer, named as these are.
 
+    >>> import polars as pl
     >>> schema = pl.Schema({"winner_model_a": pl.Int64, "winner_model_b": pl.Int64})
     >>> paths = [Path(name, name, (), schema[name]) for name in schema]
     >>> is_one_hot(paths, ["response_a", "response_b"], Rows())
