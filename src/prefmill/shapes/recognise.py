@@ -7,7 +7,7 @@ records themselves do not say which one is meant: then the lines to choose from 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import polars as pl
@@ -18,11 +18,13 @@ from prefmill.shapes.lists import lists
 from prefmill.shapes.look import Table, Words, completions, prompts, scores
 from prefmill.shapes.paths import is_messages
 from prefmill.shapes.shape import shape_of
-from prefmill.shapes.sides import pairs, side_by_side
-from prefmill.shapes.words import Rows
+from prefmill.shapes.sides import PAIRS, are_whole, pairs, side_by_side
+from prefmill.shapes.words import COMMON, Rows
 from prefmill.table.json_values import JSON_FIELD
 from prefmill.table.messages import is_json_text
 
+#: Gives the first records of a table, or None where nobody has them.
+Head = Callable[[], pl.DataFrame | None]
 Reading = tuple[str, Rows]
 Found = list[tuple[str, Words]]
 
@@ -69,6 +71,46 @@ def recognised(
         if table.problems:
             raise table.problems[0]
     return []
+
+
+def settled(
+    rows: Rows,
+    schema: pl.Schema,
+    head: Head,
+    problem: ColumnMissing,
+    *,
+    where: str,
+    score: bool,
+    completion: bool,
+) -> Reading:
+    """The one reading of a table; `problem`, or the lines to choose from, if there is none."""
+    readings = recognised(schema, head(), rows, score=score, completion=completion)
+    if not readings:
+        raise problem
+    if len(readings) > 1:
+        raise choose(readings, where) from problem
+    return readings[0]
+
+
+def completed(
+    rows: Rows, schema: pl.Schema, head: Head, *, where: str, score: bool, completion: bool
+) -> Reading:
+    """`rows` with what they do not name, and the name of the shape, "" where nothing was missing.
+
+    Two answers that are whole conversations have their common beginning for a prompt, though a
+    column of that name is there: with that one the prompt would be in the answers once more.
+    """
+    roles = {"score": score, "completion": completion}
+    try:
+        words = shape_of(rows, schema, where=where, **roles).words
+    except ColumnMissing as problem:
+        return settled(rows, schema, head, problem, where=where, **roles)
+    if rows.prompt is None and completion and words.prompt != COMMON:
+        table = Table.of(schema, head(), words, score, completion)
+        answers = table.texts("completion")
+        if all(path in table.paths for path in answers) and are_whole(table, answers):
+            return PAIRS, replace(rows, prompt=COMMON)
+    return "", rows
 
 
 def choose(readings: Sequence[Reading], where: str) -> ColumnMissing:

@@ -44,7 +44,8 @@ def select_of(
             hint='give them: schema=con.table("feedback"), or a Polars or pyarrow schema.',
         )
     types = schema_in(schema, where)
-    if is_plain(rows, types.names()):
+    plain = is_plain(rows, types.names())
+    if plain:
         required = [r for r in REQUIRED if (r != "score" or score)]
         try:
             Roles.resolve(
@@ -68,6 +69,10 @@ def select_of(
                 f"{where}: {word} is for files; got a table.",
                 hint="join in SQL: WITH feedback AS (SELECT ... JOIN ...).",
             )
+    if not plain:
+        _, rows = recognise.completed(
+            rows, types, lambda: None, where=where, score=score, completion=completion
+        )
     shape = shape_of(rows, types, where=where, score=score, completion=completion, extra=extra)
     relation = f"query_table({literal(table)})"
     return sql.rows(shape, sql.records(shape, relation)), shape

@@ -101,7 +101,7 @@ def asked(table: Table, answers: Sequence[str], taken: Sequence[str]) -> list[Wo
     together = common(answers)
     if not together or not can_be_whole(table, answers) or False in whole:
         return named
-    if all(whole):
+    if are_whole(table, answers):
         return [together]
     messages = is_messages(table.paths[answers[0]])
     if table.head is None and messages and named:
@@ -109,6 +109,13 @@ def asked(table: Table, answers: Sequence[str], taken: Sequence[str]) -> list[Wo
     if named:
         return named
     return [together] if messages or table.head is None else []  # some are whole
+
+
+def are_whole(table: Table, answers: Sequence[str]) -> bool:
+    """Whether two answers are whole conversations, as far as was seen."""
+    if len(answers) != 2 or not can_be_whole(table, answers):
+        return False
+    return all(begins_with_asking(table.head, path) for path in answers)
 
 
 def can_be_whole(table: Table, answers: Sequence[str]) -> bool:

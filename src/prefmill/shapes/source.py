@@ -145,19 +145,19 @@ def reshaped(
             pass over all lists is needed here.
     """
     schema = schema_of(source)
-    recognised = ""
-    if is_plain(rows, schema.names()):
+    recognised, plain = "", is_plain(rows, schema.names())
+
+    def head() -> pl.DataFrame | None:
+        return None if source.remote or rows.join else head_of(source, home)
+
+    if plain:
         names = plain_names(rows)
         try:
             attempt(names)
         except ColumnMissing as problem:
-            head = head_of(source, home) if not source.remote else None
-            readings = recognise.recognised(schema, head, rows, score=score, completion=completion)
-            if not readings:
-                raise
-            if len(readings) > 1:
-                raise recognise.choose(readings, where) from problem
-            recognised, rows = readings[0]
+            recognised, rows = recognise.settled(
+                rows, schema, head, problem, where=where, score=score, completion=completion
+            )
         else:
             return Rowed(source, names)
     joins, joined = _joins(rows, schema, home, where, memory_bytes, threads)
@@ -171,6 +171,10 @@ def reshaped(
         wide[rows.file_as] = pl.String()
     for join in joins:
         wide |= join.schema
+    if not plain:
+        recognised, rows = recognise.completed(
+            rows, pl.Schema(wide), head, where=where, score=score, completion=completion
+        )
     shape = shape_of(
         rows,
         pl.Schema(wide),

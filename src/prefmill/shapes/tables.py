@@ -109,18 +109,20 @@ def rows_of(
     form have the names of roles as well.
     """
     schema = frame.lazy().collect_schema()
-    if is_plain(rows, schema.names()):
+
+    def head() -> pl.DataFrame | None:
+        eager = isinstance(frame, pl.DataFrame) and not rows.join
+        return frame.head(_HEAD) if eager else None  # type: ignore[return-value]
+
+    plain = is_plain(rows, schema.names())
+    if plain:
         names = plain_names(rows)
         try:
             attempt(names)
         except ColumnMissing as problem:
-            head = frame.head(_HEAD) if isinstance(frame, pl.DataFrame) else None
-            readings = recognise.recognised(schema, head, rows, score=score, completion=completion)
-            if not readings:
-                raise
-            if len(readings) > 1:
-                raise recognise.choose(readings, where) from problem
-            rows = readings[0][1]
+            _, rows = recognise.settled(
+                rows, schema, head, problem, where=where, score=score, completion=completion
+            )
         else:
             if not renamed:
                 return RowedFrame(frame, names)
@@ -137,6 +139,10 @@ def rows_of(
         joins.append(join)
         joined.append(other)
         wide |= join.schema
+    if not plain:
+        _, rows = recognise.completed(
+            rows, pl.Schema(wide), head, where=where, score=score, completion=completion
+        )
     shape = shape_of(
         rows,
         pl.Schema(wide),
