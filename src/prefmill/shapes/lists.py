@@ -101,7 +101,9 @@ def _beside(table: Table) -> Found:
     texts = [path for path in texts if _is_answers(path)]
     found: Found = []
     for answers in texts:
-        beside = [path for path in table.paths if _is_beside(table, path, answers)]
+        near = [path for path in table.paths if _is_beside(table, path, answers)]
+        # Of unequal lists the run says file and row; a list that fits is meant before them.
+        beside = [path for path in near if _same_length(table, path, answers)] or near
         for score in _scores_beside(table, answers, beside):
             column = score.get("score", "").removeprefix("-")
             models = [
@@ -122,11 +124,11 @@ def _is_beside(table: Table, path: str, answers: str) -> bool:
     dtype = table.paths[path]
     numbers = isinstance(dtype, pl.List) and _is_number(dtype.inner)  # type: ignore[arg-type]
     near = path.rpartition(".")[0] == answers.rpartition(".")[0]
-    return numbers and near and _wanted(table, path) and _same_length(table, path, answers)
+    return numbers and near and _wanted(table, path)
 
 
 def _same_length(table: Table, path: str, answers: str) -> bool:
-    """As far as anyone has seen; elsewhere an unequal list is an error with its file and row."""
+    """As far as anyone has seen."""
     return lengths(table.head, path) == lengths(table.head, answers)
 
 
