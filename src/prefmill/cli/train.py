@@ -13,13 +13,15 @@ from prefmill.cli.options import (
     BadRows,
     Inputs,
     Pinned,
+    Words,
     Writing,
     option,
     quiet_threads,
     stoppable,
 )
-from prefmill.cli.texts import print_json
+from prefmill.cli.texts import print_json, roles_given
 from prefmill.errors import BadArgument
+from prefmill.shapes.words import Rows
 from prefmill.training.settings import RewardSettings
 
 
@@ -57,6 +59,7 @@ def _parameters() -> Iterator[Parameter]:
     yield from Pinned.parameters()
     yield from _Test.parameters()
     yield from _settings()
+    yield from Words.parameters()
     yield from BadRows.parameters()
     yield from Writing.parameters()
 
@@ -84,6 +87,8 @@ def train_reward(options: TrainOptions) -> None:
     names = [parameter.name for parameter in (*Pinned.parameters(), *_settings())]
     settings = options.picked(*names, "model", "on_bad_row", "overwrite")
     settings["test"] = options.test or ()
+    if words := roles_given(options):
+        settings["rows"] = Rows(**words)
     with stoppable("nothing is written"), show.progress(quiet=options.quiet) as tell:
         report = run(options.inputs, options.output, progress=tell, **settings)
     if options.as_json:

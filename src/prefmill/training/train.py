@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+from prefmill.disk.hidden import temporary
+from prefmill.plans.pairs import Pairs
 from prefmill.progress import Progress, silent
+from prefmill.runs.plan import run
+from prefmill.shapes.words import Rows
 from prefmill.table.roles import RoleNames
 from prefmill.training.kinds import DPOTraining, RewardTraining, SFTTraining
 from prefmill.training.report import TrainReport
@@ -25,6 +31,7 @@ def train_reward(
     *,
     model: str | Path,
     test: Any = (),
+    rows: Rows | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     on_bad_row: Literal["error", "null"] = "error",
@@ -45,6 +52,8 @@ def train_reward(
             a new head.
         test: files of pairs to measure on, each reported by itself. Without any, `holdout` of the
             prompts is kept back (0.1 by default).
+        rows: how records become rows (`prefmill.Rows`), where `pairs` and `test` are raw feedback:
+            the pairs are those of the plan `Pairs()`.
         steps: of the optimizer; None: `epochs` over the pairs. batch_size: pairs in a step.
         learning_rate: the highest, reached after a tenth of the steps and falling to 0; None: 1e-4,
             with LoRA ten times that.
@@ -73,20 +82,44 @@ def train_reward(
     ...
     prefmill.errors.BadArgument: train_reward: steps must be a whole number >= 1 or None; got 0
     """
-    run = RewardTraining(
-        where="train_reward",
-        data=pairs,
-        output=output,
-        model=model,
-        test=test,
-        settings=RewardSettings(**options),
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        on_bad_row=on_bad_row,
-        overwrite=overwrite,
-        tell=progress or silent,
-    )
-    return run.run()
+    settings = RewardSettings(**options)
+    with pairs_of(rows, pairs, test) as (data, tests):
+        run = RewardTraining(
+            where="train_reward",
+            data=data,
+            output=output,
+            model=model,
+            test=tests,
+            settings=settings,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            on_bad_row=on_bad_row,
+            overwrite=overwrite,
+            tell=progress or silent,
+        )
+        return run.run()
+
+
+@contextmanager
+def pairs_of(rows: Rows | None, data: Any, tests: Any) -> Iterator[tuple[Any, Any]]:
+    """`data` and `tests` as they are, or, with `rows`, the pairs of their records in files."""
+    if rows is None:
+        yield data, tests
+        return
+    plan = Pairs(rows=rows)
+    with temporary() as home:
+
+        def made(inputs: Any, name: str) -> str:
+            path = home / f"{name}.parquet"
+            run(plan, inputs, path)
+            return str(path)
+
+        listed = [tests] if isinstance(tests, str | Path) else list(tests)
+        names = [
+            Path(str(each)).stem if isinstance(each, str | Path) else "test" for each in listed
+        ]
+        numbered = [f"{name}-{place}" for place, name in enumerate(names)]
+        yield made(data, "pairs"), [made(*each) for each in zip(listed, numbered, strict=True)]
 
 
 @taking(PolicySettings)
