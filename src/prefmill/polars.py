@@ -42,7 +42,7 @@ from prefmill.plans.signature import function_of
 from prefmill.rules.advantages import advantage
 from prefmill.rules.picks import rank_in
 from prefmill.shapes.source import words_in
-from prefmill.shapes.tables import long_rows
+from prefmill.shapes.tables import long_form
 from prefmill.shapes.words import Rows
 from prefmill.table.roles import RoleNames
 
@@ -65,7 +65,7 @@ __all__ = ["apply", "pair_report", "rank_in", "report", "rows", *FEEDBACK_KINDS]
 
 
 def _long(frame: pl.LazyFrame | pl.DataFrame, rows: Rows | None, words: RoleNames) -> pl.LazyFrame:
-    return long_rows(frame, words_in(rows, words), where="rows").frame.lazy()
+    return long_form(frame, words_in(rows, words), where="rows").rows(frame).long()
 
 
 def rows(
@@ -78,8 +78,9 @@ def rows(
         words: words of `prefmill.Rows`, one by one; they win over `rows`.
 
     Columns: prompt, completion, score and the other roles that are named, then the columns of
-    `frame` whose values are not in these. Where scores compare inside one record only there is its
-    number as well, `_record`: give it as `group` to a plan. Raises `ColumnMissing`, `BadArgument`;
+    `frame` whose values are not in these. Where scores compare inside one record only, its number
+    is the last one, `record`: give it as `group` to a plan. A score that no column holds is left
+    out. Raises `ColumnMissing`, `BadArgument`;
     `BadInput`, when it is collected, for lists of unequal length.
 
     >>> records = pl.LazyFrame({"prompt": ["p"], "responses": [["a", "b"]], "scores": [[5, 1]]})

@@ -24,7 +24,7 @@ datasets = pytest.importorskip("datasets", reason="needs the extra prefmill[data
 datasets.disable_progress_bars()
 
 import prefmill.datasets as pmd  # noqa: E402
-from prefmill.datasets import tables as datasets_tables  # noqa: E402
+from prefmill.datasets import cached as datasets_cached  # noqa: E402
 
 FEEDBACK = feedback(5, prompts=200)
 
@@ -172,14 +172,14 @@ def broken_write(tables, features, path, fingerprint) -> None:
     WRITE(half(), features, path, fingerprint)
 
 
-WRITE = datasets_tables.write_file
+WRITE = datasets_cached.write_file
 
 
 def test_a_failure_leaves_no_half_of_a_cache_file(tmp_path, monkeypatch):
     dataset().save_to_disk(tmp_path / "data")
     ds = datasets.load_from_disk(tmp_path / "data")
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(datasets_tables, "write_file", broken_write)
+    monkeypatch.setattr(datasets_cached, "write_file", broken_write)
     with pytest.raises(ZeroDivisionError):
         pmd.pairs(ds)
     monkeypatch.undo()

@@ -13,7 +13,8 @@
 | dictionary         | split by split                                                              |
 
 Every kind of plan is a function of this module, by its word: `pairs`, `unpaired`, `best_of`,
-`advantages`. The arguments are the fields of the plan, the roles, and those of `apply`.
+`advantages`. The arguments are the fields of the plan, the words of `prefmill.Rows` (the columns
+of roles, and how raw records become rows), and those of `apply`. `rows` gives those rows.
 
 >>> import datasets
 >>> feedback = {"prompt": ["p", "p"], "answer": ["a", "b"], "score": [5, 1]}
@@ -26,6 +27,11 @@ Every kind of plan is a function of this module, by its word: `pairs`, `unpaired
 >>> advantages(datasets.Dataset.from_dict(feedback))["advantage"][:]
 [2.0, -2.0]
 
+>>> judged = {"prompt": ["p"], "response_a": ["a"], "response_b": ["b"], "winner": ["B"]}
+>>> judged = datasets.Dataset.from_dict(judged)
+>>> pairs(judged, completion="response_a,response_b", winner="winner")[0]["chosen"]
+'b'
+
 There is no rule here: the meaning is in `docs/semantics.md`. There is no `num_proc` either, because
 a process would see half a prompt: Polars and DuckDB use all cores of one process. What
 `map(num_proc=...)` made goes in, and what comes out can go there.
@@ -37,17 +43,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-from prefmill.datasets.streams import CHUNK_ROWS, Stream, streamed
-from prefmill.datasets.tables import Layout, frame_of, package, used_table, whole
-from prefmill.disk.hidden import temporary
-from prefmill.engines.frames import report as frame_report
+from prefmill.datasets.cached import long_dataset, report_of, whole
+from prefmill.datasets.records import long_stream
+from prefmill.datasets.streams import CHUNK_ROWS, Stream, read_rows_of, streamed
+from prefmill.datasets.tables import Layout, package
 from prefmill.engines.steps import kept_names
 from prefmill.errors import BadArgument, BadInput
 from prefmill.forks import refuse_fork
 from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan
 from prefmill.plans.signature import function_of
-from prefmill.table.fits import fits_table
-from prefmill.table.roles import RoleNames, named
+from prefmill.shapes.source import words_in
+from prefmill.shapes.words import Rows
+from prefmill.table.roles import RoleNames
 from prefmill.writers.formats import Format, margin_for
 
 _D = TypeVar("_D")
@@ -79,7 +86,7 @@ if TYPE_CHECKING:
     def advantages(ds: _D, **options: Unpack[_Advantages]) -> _D: ...
 
 
-__all__ = ["apply", "push_to_hub", "report", *FEEDBACK_KINDS]
+__all__ = ["apply", "push_to_hub", "report", "rows", *FEEDBACK_KINDS]
 
 
 def apply(
@@ -143,8 +150,12 @@ def apply(
                 hint="leave clustered out.",
             )
         return whole(ds, layout, roles)  # type: ignore[no-any-return]
+    raise _no_dataset(ds)
+
+
+def _no_dataset(ds: object) -> BadArgument:
     expected = "a Dataset, IterableDataset, DatasetDict or IterableDatasetDict"
-    raise BadArgument(
+    return BadArgument(
         f"datasets: cannot run over a {type(ds).__name__}; expected {expected}.",
         hint="of Polars frames: plan.lazy(frame).",
     )
@@ -178,21 +189,50 @@ def report(plan: FeedbackPlan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
     refuse_fork("datasets")
     if isinstance(ds, dict):
         return {name: report(plan, split, **roles) for name, split in ds.items()}
+    layout = Layout(plan, plan.layout, False, None)
     if isinstance(ds, datasets.Dataset):
-        fits = fits_table(ds.data.table)
-        columns = plan.roles(roles, ds.column_names, where="datasets", fits=fits)
-        read = plan.program(columns).read.columns().values()
-        table = used_table(ds, list(dict.fromkeys(read)))
-        return frame_report(plan, frame_of(ds, table), **named(columns))
+        return report_of(ds, layout, roles)
     if not isinstance(ds, datasets.IterableDataset):
         raise BadArgument(
             f"datasets: cannot report on a {type(ds).__name__}; "
             "expected a Dataset, IterableDataset or a dictionary of them."
         )
-    # A stream gives its rows once, so a report needs them in a file as well.
-    stream = Stream.over(ds, Layout(plan, plan.layout, False, None), roles, False, CHUNK_ROWS)
-    with temporary() as home, stream.job(home) as job:
-        return job.report()
+    return Stream.over(ds, layout, roles, False, CHUNK_ROWS).report()
+
+
+def rows(ds: _D, *, rows: Rows | None = None, **words: Unpack[RoleNames]) -> _D:
+    """The rows that the raw records of `ds` become, in order; of the same kind as `ds`.
+
+    Args:
+        ds: as `apply` takes it.
+        rows: words of `prefmill.Rows`, as a whole.
+        words: words of `prefmill.Rows`, one by one; they win over `rows`.
+
+    Columns: prompt, completion, score and the other roles that are named, then the columns of
+    `ds` whose values are not in these. Where scores compare inside one record only, its number is
+    the last one, `record`: give it as `group` to a plan. A score that no column holds is left out.
+    Records that give no row are told in a warning. A `Dataset` is cached as `apply` caches; an
+    `IterableDataset` stays a stream, some thousand records at a time. Raises `ColumnMissing`,
+    `BadArgument`; `BadInput` for lists of unequal length.
+
+    >>> import datasets
+    >>> asked = {"prompt": ["p"], "responses": [["a", "b"]], "scores": [[5, 1]]}
+    >>> rows(datasets.Dataset.from_dict(asked), each="responses,scores")[:]
+    {'prompt': ['p', 'p'], 'completion': ['a', 'b'], 'score': [5, 1]}
+    """
+    refuse_fork("datasets")
+    return _long(ds, words_in(rows, words))  # type: ignore[no-any-return]
+
+
+def _long(ds: Any, words: Rows) -> Any:
+    datasets = package()
+    if isinstance(ds, dict):
+        return type(ds)({name: _long(split, words) for name, split in ds.items()})
+    if isinstance(ds, datasets.IterableDataset):
+        return long_stream(ds, words, read_rows_of(ds))
+    if isinstance(ds, datasets.Dataset):
+        return long_dataset(ds, words)
+    raise _no_dataset(ds)
 
 
 def push_to_hub(

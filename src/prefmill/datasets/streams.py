@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +12,28 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from prefmill.datasets.tables import Layout, info_of, package, plain_types, tables_of
+from prefmill.datasets.elsewhere import keyed_tables
+from prefmill.datasets.records import Reading, Records, RowStream, other_types, reading_of
+from prefmill.datasets.tables import (
+    Layout,
+    dtypes_of,
+    info_of,
+    package,
+    plain_types,
+    tables_of,
+)
 from prefmill.disk.hidden import temporary
 from prefmill.engines.frames import scores_of
 from prefmill.engines.steps import kept_names
 from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
-from prefmill.forks import lost_threads
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.pools.stream import reader_of, starts_of_groups, whole_groups
 from prefmill.pools.stream import tables_of as tables_of_source
 from prefmill.rules.limits import scale_of
+from prefmill.shapes.tables import reported
 from prefmill.table.conform import NotHeld, conformed
-from prefmill.table.fits import fits_table
 from prefmill.table.json_values import without_marks
+from prefmill.table.report import PairReport
 from prefmill.table.roles import RoleNames, Roles, named
 from prefmill.table.thresholds import unfit
 
@@ -35,13 +41,6 @@ CHUNK_ROWS = 4096
 _READ_ROWS, _PEEK_ROWS = 8192, 1000
 # Where its thresholds wait for the scores, a clustered stream shows so many rows first.
 _HELD_ROWS = 10_000
-# What the other process of `Stream._made_elsewhere` runs.
-_SERVE = """
-import sys
-sys.path[:] = sys.argv[3:]
-from prefmill.datasets.streams import serve
-serve(*sys.argv[1:3])
-"""
 
 
 def streamed(ds: Any, layout: Layout, names: RoleNames, clustered: bool, chunk_rows: int) -> Any:
@@ -72,6 +71,7 @@ class Stream:
     clustered: bool
     chunk_rows: int
     read_rows: int  # at a time
+    records: RowStream | None = None  # where `ds` are rows that were made of records
 
     @classmethod
     def over(
@@ -89,12 +89,16 @@ class Stream:
                 f"datasets: chunk_rows must be a whole number >= 1; got {chunk_rows!r}."
             )
         # Without features the first rows say what the types are, here and whenever it is read.
-        read_rows = _READ_ROWS if ds.features else _PEEK_ROWS
-        columns = ds.column_names or reader_of(ds, rows=read_rows).schema.names
-        fits = None
-        if ds.features:
-            fits = fits_table(pa.Table.from_batches([], ds.features.arrow_schema))
-        roles = plan.roles(names, columns, where="datasets", fits=fits)
+        read_rows = read_rows_of(ds)
+        reading, records = reading_of_stream(ds, layout, names)
+        roles, columns = reading.roles, records.columns
+        layout = replace(layout, plan=reading.plan)
+        made = None
+        if reading.how is not None:
+            made = records.stream(reading.how, reading.columns)
+            ds = made.dataset()
+            columns = ds.column_names
+        plan = layout.plan
         kept_names(layout.keep, columns, where="datasets")
         used = layout.columns(roles, columns)
         narrow = ds.select_columns(used)
@@ -108,15 +112,15 @@ class Stream:
                 if pa.types.is_primitive(schema.field(name).type):
                     place = schema.get_field_index(name)
                     schema = schema.set(place, pa.field(name, pa.float64()))
-        features = layout.features(schema, roles)
-        return cls(narrow, layout, roles, schema, features, clustered, chunk_rows, read_rows)
+        features = layout.features(dtypes_of(schema), roles)
+        return cls(narrow, layout, roles, schema, features, clustered, chunk_rows, read_rows, made)
 
     def tables(self) -> Iterator[tuple[str, pa.Table]]:
         """Keys and tables, as `ArrowExamplesIterable` wants them."""
-        for number, table in enumerate(self._made_elsewhere() if lost_threads() else self.made()):
-            yield str(number), table
+        return keyed_tables(self)
 
     def made(self) -> Iterator[pa.Table]:
+        """Tables of the features, anew."""
         frames = self._clustered() if self.clustered else self._clustering()
         for rows in frames:
             yield from tables_of(self.layout(rows), self.features.arrow_schema)
@@ -127,12 +131,7 @@ class Stream:
                 numbered = self._with_float_scores(without_marks(table))
                 yield from conformed(numbered, self.schema).to_batches()
         except NotHeld as error:
-            raise BadInput(
-                f"datasets: a row does not have the types of the first ones; {error}; "
-                f"expected {self.schema.to_string()!r}.",
-                hint="say what the types are: ds.cast(Features(...)), "
-                "or Features where the dataset is made.",
-            ) from None
+            raise other_types(error, self.schema) from None
 
     def _with_float_scores(self, table: pa.Table) -> pa.Table:
         """Scores as the float64 that they are to every plan, also beyond its 53 bits."""
@@ -228,6 +227,15 @@ class Stream:
             for frame in job.frames():
                 yield frame.rename(names, strict=False)
 
+    def report(self) -> PairReport:
+        """What the plan uses and why it drops the rest; reads all rows."""
+        # A stream gives its rows once, so a report needs them in a file as well.
+        with temporary() as home, self.job(home) as job:
+            done: PairReport = job.report()
+        if self.records is None or self.records.account is None:
+            return done
+        return replace(done, records=reported(self.records.how.shape, self.records.account))
+
     def _of_row(self) -> dict[str, str]:
         """Columns of the input that are columns of the output, with their names there."""
         program = self.layout.plan.program(self.roles)
@@ -255,53 +263,23 @@ class Stream:
             temp_dir=home,
         )
 
-    def _made_elsewhere(self) -> Iterator[pa.Table]:
-        """`made` in a fresh process.
 
-        This one was forked, as a DataLoader's workers are, and Polars' threads did not come along.
-        """
-        import dill
-
-        with temporary() as home:
-            payload, failure = home / "stream", home / "failure"
-            payload.write_bytes(dill.dumps(self, recurse=True))
-            command = [sys.executable, "-c", _SERVE, str(payload), str(failure), *sys.path]
-            worker = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-            assert worker.stdout is not None
-            try:
-                with worker.stdout:
-                    for batch in _batches_from(worker.stdout):
-                        yield pa.Table.from_batches([batch])
-                if worker.wait() != 0:
-                    message = f"datasets: the reading process ended with {worker.returncode}."
-                    raise BadInput(failure.read_text() if failure.exists() else message)
-            finally:
-                if worker.poll() is None:
-                    worker.kill()
-                    worker.wait()
+def reading_of_stream(ds: Any, layout: Layout, names: RoleNames) -> tuple[Reading, Records]:
+    """How the plan of `layout` reads the `IterableDataset` `ds`, and its records."""
+    records = Records.of(ds, read_rows_of(ds))
+    reading = reading_of(layout, names, records.columns, records.fits, records.head)
+    if reading.how is None or ds.features:
+        return reading, records
+    # The rows are made once more of what was found, now that types are known.
+    words = reading.how.shape.words
+    records = records.with_known_types(words)
+    plan = replace(layout.plan, rows=words)
+    return reading_of(replace(layout, plan=plan), {}, records.columns, None, records.head), records
 
 
-def _batches_from(pipe: Any) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from pa.ipc.open_stream(pipe)
-    except pa.ArrowInvalid:  # it ended early; why, its exit code and its last words say
-        return
-
-
-def serve(payload: str, failure: str) -> None:
-    """The other end of `_made_elsewhere`: the stream in `payload`, as Arrow IPC on stdout."""
-    import dill
-
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what others print does not belong in there
-    try:
-        stream: Stream = dill.loads(Path(payload).read_bytes())
-        with out, pa.ipc.new_stream(out, stream.features.arrow_schema) as file:
-            for table in stream.made():
-                file.write_table(table)
-    except Exception as error:
-        Path(failure).write_text(str(error))
-        raise SystemExit(1) from None
+def read_rows_of(ds: Any) -> int:
+    """How many rows of `ds` are read at a time; the first ones say what types are not known."""
+    return _READ_ROWS if ds.features else _PEEK_ROWS
 
 
 def _numbers(plan: FeedbackPlan, roles: Roles) -> list[str]:

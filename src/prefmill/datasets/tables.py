@@ -1,28 +1,22 @@
-"""A `Dataset` as a frame over the same memory, and a plan's rows as a `Dataset` in its cache."""
+"""A `Dataset` as a frame over the same memory, and how a plan's rows are laid out."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
-from prefmill._version import __version__
-from prefmill.disk.whole import Staging
 from prefmill.engines.frames import apply
-from prefmill.engines.steps import kept_columns
 from prefmill.errors import MissingPackage
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.readers.json_lines import decoded_table
 from prefmill.readers.staging import plain_schema
 from prefmill.table.context import CARRIED, SYSTEM
-from prefmill.table.fits import fits_table
 from prefmill.table.json_values import holds, is_marked, without_marks
-from prefmill.table.roles import RoleNames, Roles, named
+from prefmill.table.roles import Roles, named
 from prefmill.writers.arrow import arrow_schema, arrow_tables
 from prefmill.writers.formats import Format
 from prefmill.writers.layouts import convert
@@ -59,9 +53,8 @@ class Layout:
             rows = rows.drop("adjusted_score", strict=False)
         return convert(rows, format=self.format, chat=self.chat, margin_scale=self.margin_scale)
 
-    def features(self, schema: pa.Schema, roles: Roles) -> Any:
-        """The features of what comes out of columns of the types of `schema`."""
-        dtypes = pl.DataFrame(pa.Table.from_batches([], schema=schema)).schema
+    def features(self, dtypes: pl.Schema, roles: Roles) -> Any:
+        """The features of what comes out of columns of these types."""
         rows = self.lazily(self.plan, pl.LazyFrame(schema=dtypes), roles).collect_schema()
         laid_out = arrow_schema(self(pl.DataFrame(schema=rows)).schema)
         return package().Features.from_arrow_schema(laid_out)
@@ -94,31 +87,6 @@ def info_of(features: Any, of: Any) -> Any:
     return package().DatasetInfo(features=features, **about)
 
 
-def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
-    """What `layout`'s plan makes of the `Dataset` `ds`: read from its cache, or made at once."""
-    datasets = package()
-    plan = layout.plan
-    fits = fits_table(ds.data.table)
-    roles = plan.roles(names, ds.column_names, where="datasets", fits=fits)
-    output = plan.program(roles).output
-    kept_columns(output, layout.keep, ds.column_names, (), where="datasets")
-    columns = layout.columns(roles, ds.column_names)
-    table = used_table(ds, columns)
-    features = layout.features(plain_types(table.schema), roles)
-    info = info_of(features, ds.info)
-    fingerprint = _fingerprint(ds, layout, roles)
-    path = _cache_file(ds, fingerprint)
-    if path is None or not path.exists():
-        rows = layout(layout.lazily(plan, frame_of(ds, table), roles).collect())
-        tables = tables_of(rows, features.arrow_schema)
-        # In memory there is no folder to keep the result in.
-        if path is None:
-            table = pa.concat_tables([pa.Table.from_batches([], features.arrow_schema), *tables])
-            return datasets.Dataset(table, info=info, split=ds.split, fingerprint=fingerprint)
-        write_file(tables, features, path, fingerprint)
-    return datasets.Dataset.from_file(str(path), info=info, split=ds.split)
-
-
 def used_table(ds: Any, columns: list[str]) -> pa.Table:
     """These columns of `ds` as they lie in memory; those of Arrow's type for JSON decoded."""
     table = ds.data.table.select(columns)
@@ -135,57 +103,28 @@ def plain_types(schema: pa.Schema) -> pa.Schema:
     return pa.schema(fields)
 
 
-def frame_of(ds: Any, table: pa.Table) -> pl.DataFrame:
-    """The rows of `ds` in `table`, which has some of its columns.
+def record_table(ds: Any, columns: list[str]) -> pa.Table:
+    """These columns of `ds` in plain types: lists have no fixed length, and the like."""
+    table = without_marks(used_table(ds, columns))
+    return table.cast(plain_types(table.schema))
+
+
+def dtypes_of(schema: pa.Schema) -> pl.Schema:
+    """The columns of `schema`, as Polars has them."""
+    return pl.DataFrame(pa.Table.from_batches([], schema=schema)).schema
+
+
+def frame_of(ds: Any, table: pa.Table, most: int | None = None) -> pl.DataFrame:
+    """The rows of `ds` in `table`, which has some of its columns; the first `most` of them.
 
     An indices mapping picks rows without touching their texts.
     """
     frame = pl.DataFrame(pl.from_arrow(without_marks(table), rechunk=False))
     frame = frame.cast({pl.Null: pl.String})
-    if ds._indices is not None:  # the one private name: `ds[:]` would copy all texts
-        # In one chunk: from several, Polars gathers by copying the texts.
-        frame = frame.rechunk()[pl.Series(ds._indices.column(0))]
-    return frame
-
-
-def _fingerprint(ds: Any, layout: Layout, roles: Roles) -> str:
-    """Of the input's fingerprint, the plan's hash, roles and layout, and of nothing else."""
-    from datasets.fingerprint import Hasher
-
-    content = [
-        "prefmill",
-        __version__,
-        ds._fingerprint,
-        layout.plan.kind,
-        layout.plan.hash(),
-        named(roles),
-        layout.format,
-        layout.chat,
-        layout.margin_scale,
-        layout.keep,
-    ]
-    return str(Hasher.hash_bytes(json.dumps(content, sort_keys=True).encode()))
-
-
-def _cache_file(ds: Any, fingerprint: str) -> Path | None:
-    """Where the result is kept: next to the first file of `ds`.
-
-    None where `ds` is in memory, or caching is off.
-    """
-    datasets = package()
-    if not ds.cache_files or not datasets.is_caching_enabled():
-        return None
-    return Path(ds.cache_files[0]["filename"]).parent / f"cache-{fingerprint}.arrow"
-
-
-def write_file(tables: Iterable[pa.Table], features: Any, path: Path, fingerprint: str) -> None:
-    """An Arrow stream as `datasets` writes its own, there at once or not at all."""
-    about = json.dumps({"info": {"features": features.to_dict()}, "fingerprint": fingerprint})
-    schema = features.arrow_schema.with_metadata({"huggingface": about})
-    # Shared: the ranks of a training all map.
-    with Staging([path], where="datasets", shared=True) as staging:
-        hidden = str(staging.path(path))
-        with pa.OSFile(hidden, "wb") as file, pa.ipc.new_stream(file, schema) as stream:
-            for table in tables:
-                stream.write_table(table.replace_schema_metadata(schema.metadata))
-        staging.publish(overwrite=True)
+    if ds._indices is None:  # the one private name: `ds[:]` would copy all texts
+        return frame.head(most) if most else frame
+    places = pl.Series(ds._indices.column(0))
+    if most:
+        return frame[places.head(most)]
+    # In one chunk: from several, Polars gathers by copying the texts.
+    return frame.rechunk()[places]

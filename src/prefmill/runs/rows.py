@@ -18,7 +18,7 @@ from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers import Source
 from prefmill.runs.job import Reading, opened_source
 from prefmill.shapes import sql
-from prefmill.shapes.shape import RECORD
+from prefmill.shapes.shape import NUMBER, RECORD
 from prefmill.shapes.source import Rowed, columns_of, reshaped, words_in
 from prefmill.shapes.words import Rows
 from prefmill.table.fits import fits_files
@@ -26,8 +26,6 @@ from prefmill.table.report import as_html
 from prefmill.table.roles import REQUIRED, Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
 
-#: What the number of a row's record is called, where only rows of one record compare.
-NUMBER = "record"
 _FRAME_ROWS = 20_000
 
 

@@ -30,6 +30,21 @@ class Account:
             "votes_without_verdict": self.lost_votes,
         }
 
+    def and_more(self, other: Account) -> Account:
+        """The account of further records as well.
+
+        >>> Account(2, 4, {"filtered": 1}).and_more(Account(1, 0, {"filtered": 1})).dropped
+        {'filtered': 2}
+        """
+        reasons = sorted({*self.dropped, *other.dropped})
+        return Account(
+            self.records + other.records,
+            self.rows + other.rows,
+            {name: self.dropped.get(name, 0) + other.dropped.get(name, 0) for name in reasons},
+            self.lost_votes + other.lost_votes,
+            max(self.longest, other.longest),
+        )
+
     def line(self) -> str:
         """For people.
 

@@ -53,6 +53,8 @@ from prefmill.table.roles import ALIASES, LABEL, Roles
 
 #: The record of a row, by its number; what groups where scores compare inside a record only.
 RECORD = "_record"
+#: What it is called in rows for people.
+NUMBER = "record"
 #: Why a record gives no row (a helper column), in the order in which reasons are tried.
 REASON = "_reason"
 #: Names of scores that count from the best on: they compare inside one list only.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
 from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument, BadInput, ColumnMissing
@@ -14,11 +15,11 @@ from prefmill.readers import open_source
 from prefmill.shapes import frames, recognise
 from prefmill.shapes.account import Account
 from prefmill.shapes.paths import base_of
-from prefmill.shapes.shape import Join, Shape, shape_of
+from prefmill.shapes.shape import NUMBER, RECORD, Join, Shape, shape_of
 from prefmill.shapes.source import columns_of, is_plain, join_of, parsed_join, plain_names
 from prefmill.shapes.words import Rows
 from prefmill.table.fits import fits_frame, fits_schema
-from prefmill.table.roles import Fits, RoleNames, Roles
+from prefmill.table.roles import REQUIRED, Fits, RoleNames, Roles
 
 _HEAD = 1000
 
@@ -30,12 +31,17 @@ class Reshaping:
     shape: Shape
     joined: tuple[pl.DataFrame, ...] = ()
 
+    @property
+    def names(self) -> RoleNames:
+        """The columns of the rows by role."""
+        names: RoleNames = dict(self.shape.roles)  # type: ignore[assignment]
+        return names
+
     def rows(self, frame: pl.LazyFrame | pl.DataFrame, first: int = 0) -> RowedFrame:
         """The rows of the records in `frame`, of which `first` is the number of the first."""
         joined = [other.lazy() for other in self.joined]
         records = frames.records(self.shape, frame.lazy(), joined, first)
-        names: RoleNames = dict(self.shape.roles)  # type: ignore[assignment]
-        return RowedFrame(frames.rows(self.shape, records), names, self, records)
+        return RowedFrame(frames.rows(self.shape, records), self.names, self, records)
 
     def columns(self, there: pl.Schema, extra: Iterable[str] = ()) -> list[str]:
         """Those of the columns `there` of records that rows are made of, and of `extra` paths."""
@@ -74,11 +80,18 @@ class RowedFrame:
         """Whether only rows of one record compare."""
         return self.shape is not None and self.shape.own_group
 
+    def long(self) -> pl.LazyFrame:
+        """The rows for people; the number of the record is the last column, `record`."""
+        frame = self.frame.lazy()
+        if not self.inside_records:
+            return frame
+        return frame.select(cs.exclude(RECORD), pl.col(RECORD).alias(NUMBER))
+
     def report(self) -> dict[str, object] | None:
         """What became of the records, for reports; collects."""
         if self.shape is None:
             return None
-        return {"read_as": self.shape.words.options(), **self.account().as_mapping()}
+        return reported(self.shape, self.account())
 
     def account(self) -> Account:
         """What became of the records; collects."""
@@ -89,6 +102,11 @@ class RowedFrame:
         rows = sum(made for reason, _, made in counts if reason is None)
         total = sum(count for _, count, _ in counts)
         return Account(total, rows, dict(sorted(dropped.items())))
+
+
+def reported(shape: Shape, account: Account) -> dict[str, object]:
+    """How records were read, and what became of them, for reports."""
+    return {"read_as": shape.words.options(), **account.as_mapping()}
 
 
 def rows_of(
@@ -155,16 +173,29 @@ def rows_of(
     return Reshaping(shape, tuple(joined)).rows(frame, first)
 
 
-def long_rows(frame: pl.LazyFrame | pl.DataFrame, rows: Rows, *, where: str) -> RowedFrame:
-    """`frame` as rows of roles under the roles' own names, without what these were made of."""
+def long_form(frame: pl.LazyFrame | pl.DataFrame, rows: Rows, *, where: str) -> Reshaping:
+    """How `frame` becomes rows under the roles' own names, without what these are made of.
 
-    def attempt(names: RoleNames) -> object:
-        columns = frame.lazy().collect_schema().names()
-        return Roles.resolve(columns, names, where=where, fits=fits_of(frame))
+    A score that no column holds is left out.
+    """
 
-    rowed = rows_of(frame, rows, where=where, attempt=attempt, renamed=True)
-    assert rowed.how is not None
-    return rowed.how.without_consumed().rows(frame)
+    def reshaping(required: Sequence[str]) -> Reshaping:
+        def attempt(names: RoleNames) -> object:
+            columns = frame.lazy().collect_schema().names()
+            fits = fits_of(frame)
+            return Roles.resolve(columns, names, required=required, where=where, fits=fits)
+
+        score = "score" in required
+        rowed = rows_of(frame, rows, where=where, attempt=attempt, score=score, renamed=True)
+        assert rowed.how is not None
+        return rowed.how.without_consumed()
+
+    try:
+        return reshaping(REQUIRED)
+    except ColumnMissing as problem:
+        if rows.score is not None or "'score'" not in problem.message:
+            raise
+    return reshaping(REQUIRED[:2])
 
 
 def fits_of(frame: pl.LazyFrame | pl.DataFrame) -> Fits:

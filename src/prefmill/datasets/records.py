@@ -1,0 +1,266 @@
+"""Records of a data set become rows: what is read of them, and a stream of the rows."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from prefmill.datasets.elsewhere import keyed_tables
+from prefmill.datasets.tables import Layout, dtypes_of, info_of, package, plain_types, tables_of
+from prefmill.errors import BadInput, ColumnMissing
+from prefmill.plans.feedback import FeedbackPlan
+from prefmill.pools.stream import reader_of
+from prefmill.pools.stream import tables_of as tables_of_source
+from prefmill.shapes.account import Account
+from prefmill.shapes.paths import At, Field, Part, Slice, find, is_path
+from prefmill.shapes.source import is_plain, plain_names, words_in
+from prefmill.shapes.tables import Reshaping, long_form, rows_of
+from prefmill.shapes.words import Rows, split
+from prefmill.table.conform import NotHeld, conformed
+from prefmill.table.context import CARRIED, SYSTEM
+from prefmill.table.fits import fits_table
+from prefmill.table.json_values import without_marks
+from prefmill.table.roles import Fits, RoleNames, Roles
+from prefmill.writers.arrow import arrow_schema
+
+#: How many of the first records are looked at where a shape is to be recognised.
+HEAD = 1000
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a plan reads a table: columns, roles, and how records become rows (None: they are)."""
+
+    plan: FeedbackPlan
+    roles: Roles
+    columns: list[str]
+    how: Reshaping | None = None
+
+
+def reading_of(
+    layout: Layout,
+    names: RoleNames,
+    columns: Sequence[str],
+    fits: Fits | None,
+    head: Callable[[bool], pl.DataFrame],
+) -> Reading:
+    """How the plan of `layout` reads a table of these columns, by its words and those of a call.
+
+    `head(True)` are the first records, and `head(False)` may have their types alone.
+    """
+    plan = layout.plan
+    words = words_in(plan.rows, names)
+
+    def attempt(names: RoleNames) -> Roles:
+        return plan.roles(names, columns, where="datasets", fits=fits)
+
+    plain = is_plain(words, columns)
+    if plain:
+        try:
+            roles = attempt(plain_names(words))
+        except ColumnMissing:
+            pass  # `rows_of` raises it again, where no shape is recognised
+        else:
+            return Reading(plan, roles, layout.columns(roles, columns))
+    wide = plan.wide_scores(words.named())
+    extra = [*wide, *layout.keep]
+    frame = head(plain)
+    how = rows_of(frame, words, where="datasets", attempt=attempt, extra=extra, renamed=True).how
+    assert how is not None
+    if how.shape.own_group:
+        plan = plan.inside_records()
+    context = [name for name in (*SYSTEM, *CARRIED) if name in columns and layout.trainer]
+    read = how.columns(frame.schema, [*extra, *context])
+    how = how.keeping([*extra, *context, *how.shape.roles.get("group", ())])
+    plan = replace(plan, rows=None)
+    there = schema_of_rows(how, frame.select(read).schema).names()
+    return Reading(plan, plan.roles(how.names, there, where="datasets"), read, how)
+
+
+def schema_of_rows(how: Reshaping, records: pl.Schema) -> pl.Schema:
+    """The columns of the rows that records of these types become."""
+    return how.rows(pl.DataFrame(schema=records)).frame.lazy().collect_schema()
+
+
+def tell(account: Account) -> None:
+    """Warn of records that gave no row, but for those that nobody wants."""
+    unused = {name: count for name, count in account.dropped.items() if name != "filtered"}
+    if unused or account.lost_votes:
+        warnings.warn(f"datasets: {account.line()}.", stacklevel=2)
+
+
+def identity(how: Reshaping) -> list[object]:
+    """What decides which rows `how` makes of a table, for a fingerprint."""
+    words = how.shape.words.named()
+    return [words, how.shape.carried, how.shape.own_group, *map(_digest, how.joined)]
+
+
+def _digest(frame: pl.DataFrame) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for table in frame.iter_slices(10_000):
+        digest.update(table.write_ipc(None).getbuffer())
+    return digest.hexdigest()
+
+
+# Streams
+
+
+@dataclass
+class RowStream:
+    """The rows of a stream of records; it can be pickled, and read any number of times."""
+
+    ds: Any
+    how: Reshaping
+    schema: pa.Schema  #: of the records
+    features: Any  #: of the rows
+    read_rows: int  #: records at a time
+    long: bool  #: rows for people
+    account: Account | None = field(default=None, init=False)  #: of the last pass, when it is over
+
+    @classmethod
+    def over(
+        cls, ds: Any, how: Reshaping, schema: pa.Schema, read_rows: int, *, long: bool = False
+    ) -> RowStream:
+        """The rows of `ds`, of whose columns those of `schema` are read."""
+        rowed = how.rows(pl.DataFrame(schema=dtypes_of(schema)))
+        frame = rowed.long() if long else rowed.frame.lazy()
+        features = package().Features.from_arrow_schema(arrow_schema(frame.collect_schema()))
+        return cls(ds.select_columns(schema.names), how, schema, features, read_rows, long)
+
+    def dataset(self) -> Any:
+        """As an `IterableDataset`."""
+        from datasets.iterable_dataset import ArrowExamplesIterable
+
+        examples = ArrowExamplesIterable(self.tables, {})
+        info = info_of(self.features, self.ds.info)
+        return package().IterableDataset(examples, info=info, split=self.ds.split)
+
+    def tables(self) -> Iterator[tuple[str, pa.Table]]:
+        """Keys and tables, as `ArrowExamplesIterable` wants them."""
+        return keyed_tables(self)
+
+    def made(self) -> Iterator[pa.Table]:
+        """Tables of the features, anew. The number of a record counts on from table to table."""
+        total = Account(0, 0)
+        for table in self._records():
+            rowed = self.how.rows(pl.DataFrame(pl.from_arrow(table)), total.records)
+            frame = rowed.long() if self.long else rowed.frame.lazy()
+            rows = frame.collect(engine="in-memory")
+            yield from tables_of(rows, self.features.arrow_schema)
+            total = total.and_more(rowed.account())
+        self.account = total
+        tell(total)
+
+    def _records(self) -> Iterator[pa.Table]:
+        try:
+            for table in tables_of_source(self.ds, rows=self.read_rows):
+                yield conformed(without_marks(table), self.schema)
+        except NotHeld as error:
+            raise other_types(error, self.schema) from None
+
+
+def other_types(error: NotHeld, schema: pa.Schema) -> BadInput:
+    """The error of a row that does not have the types of the first ones."""
+    return BadInput(
+        f"datasets: a row does not have the types of the first ones; {error}; "
+        f"expected {schema.to_string()!r}.",
+        hint="say what the types are: ds.cast(Features(...)), "
+        "or Features where the dataset is made.",
+    )
+
+
+@dataclass(frozen=True)
+class Records:
+    """A stream of records before it is read: its columns, and their types once they are needed."""
+
+    ds: Any
+    columns: list[str]
+    read_rows: int
+    schema: pa.Schema | None = None
+
+    @classmethod
+    def of(cls, ds: Any, read_rows: int) -> Records:
+        """Without features the first rows say what the columns are."""
+        if ds.features:
+            schema = plain_types(ds.features.arrow_schema)
+            return cls(ds, list(ds.column_names), read_rows, schema)
+        columns = ds.column_names or reader_of(ds, rows=read_rows).schema.names
+        return cls(ds, list(columns), read_rows)
+
+    @property
+    def fits(self) -> Fits | None:
+        """Which columns can hold a role, as far as features say it."""
+        if not self.ds.features:
+            return None
+        return fits_table(pa.Table.from_batches([], self.ds.features.arrow_schema))
+
+    def head(self, values: bool) -> pl.DataFrame:
+        """The first records in plain types; without `values` maybe their types alone."""
+        if self.schema is not None and not values:
+            return pl.DataFrame(schema=dtypes_of(self.schema))
+        table = without_marks(next(tables_of_source(self.ds.take(HEAD), rows=HEAD)))
+        types = self.schema or plain_types(table.schema)
+        return pl.DataFrame(pl.from_arrow(conformed(table, types)))
+
+    def with_known_types(self, words: Rows) -> Records:
+        """The same, whose types are known: those of the first rows, and scores are floats."""
+        first = self.schema or plain_types(reader_of(self.ds, rows=self.read_rows).schema)
+        return replace(self, schema=with_float_scores(first, words))
+
+    def stream(self, how: Reshaping, columns: Sequence[str], *, long: bool = False) -> RowStream:
+        """The rows that `how` makes of these columns, whose types are known."""
+        assert self.schema is not None
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        return RowStream.over(self.ds, how, schema, self.read_rows, long=long)
+
+
+def long_stream(ds: Any, words: Rows, read_rows: int) -> Any:
+    """The rows that the records of the `IterableDataset` `ds` become, as another one."""
+    records = Records.of(ds, read_rows)
+    how = long_form(records.head(values=True), words, where="datasets")
+    if not ds.features:
+        records = records.with_known_types(how.shape.words)
+        how = long_form(records.head(values=False), how.shape.words, where="datasets")
+    assert records.schema is not None
+    columns = how.columns(dtypes_of(records.schema), how.shape.carried)
+    return records.stream(how, columns, long=True).dataset()
+
+
+def with_float_scores(schema: pa.Schema, words: Rows) -> pa.Schema:
+    """`schema` with floats where scores are whole numbers: fractions may come later.
+
+    >>> kind = pa.struct([("text", pa.string()), ("score", pa.int64())])
+    >>> answers = pa.schema([("answers", pa.list_(kind))])
+    >>> with_float_scores(answers, Rows(score="answers.score")).field(0).type.value_type.field(1)
+    pyarrow.Field<score: double>
+    """
+    dtypes = dtypes_of(schema)
+    texts = [words.score] if isinstance(words.score, str) else list(words.score or ())
+    for text in [text for each in texts if isinstance(each, str) for text in split(each)]:
+        name = text if text in dtypes else text.removeprefix("-")
+        if is_path(name, dtypes):
+            path = find(name, dtypes)
+            place = schema.get_field_index(path.column)
+            kind = _floated(schema.field(place).type, path.parts)
+            schema = schema.set(place, pa.field(path.column, kind))
+    return schema
+
+
+def _floated(kind: pa.DataType, parts: Sequence[Part]) -> pa.DataType:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        is_element = bool(parts) and isinstance(parts[0], At | Slice)
+        return pa.list_(_floated(kind.value_type, parts[1:] if is_element else parts))
+    if pa.types.is_struct(kind) and parts and isinstance(parts[0], Field):
+        name = parts[0].name
+        fields = [
+            pa.field(each.name, _floated(each.type, parts[1:])) if each.name == name else each
+            for each in kind
+        ]
+        return pa.struct(fields)
+    return pa.float64() if pa.types.is_integer(kind) and not parts else kind
