@@ -9,15 +9,11 @@ import typer
 
 from prefmill.cli.app import command
 from prefmill.cli.options import (
-    Annotator,
-    Completion,
     Empty,
     EngineReading,
-    Group,
     Inputs,
-    Prompt,
-    Score,
     Target,
+    Words,
     Writing,
     finish,
     option,
@@ -60,17 +56,12 @@ class _Rating(_Files):
     ] = None
     level: Annotated[float, option(help="Of the intervals.")] = 0.95
     seed: Annotated[int, option(help="Of the resamples.")] = 0
-    prompt: Prompt = None
-    completion: Completion = None
-    score: Score = None
-    annotator: Annotator = None
-    group: Group = None
     keep: Annotated[
         str | None, option(metavar="COL,...", help="Columns that come along, of the first row.")
     ] = None
 
 
-class VotesOptions(_Rating, EngineReading, Writing, Empty):
+class VotesOptions(_Rating, Words, EngineReading, Writing, Empty):  # type: ignore[misc]
     """The options of `prefmill votes`."""
 
 

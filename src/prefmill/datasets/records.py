@@ -73,8 +73,8 @@ def reading_of(
     frame = head(plain)
     how = rows_of(frame, words, where="datasets", attempt=attempt, extra=extra, renamed=True).how
     assert how is not None
-    if how.shape.own_group:
-        plan = plan.inside_records()
+    inside, votes = how.shape.own_group, how.shape.votes
+    plan = plan.over_records(inside=inside, votes=votes, where="datasets")
     context = [name for name in (*SYSTEM, *CARRIED) if name in columns and layout.trainer]
     read = how.columns(frame.schema, [*extra, *context])
     how = how.keeping([*extra, *context, *how.shape.roles.get("group", ())])

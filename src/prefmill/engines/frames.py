@@ -174,8 +174,9 @@ def in_rows(
     rowed = rows_of(
         frame, words_in(plan.rows, names), where=where, attempt=attempt, extra=extra, first=first
     )
-    if rowed.inside_records:
-        plan = plan.inside_records()
+    if rowed.shape is not None:
+        inside, votes = rowed.shape.own_group, rowed.shape.votes
+        plan = plan.over_records(inside=inside, votes=votes, where=where)
     return plan, rowed
 
 

@@ -217,8 +217,7 @@ def _in_rows(
     if rowed is None:
         return plan, table, plain_names(words), []
     select, shape = rowed
-    if shape.own_group:
-        plan = plan.inside_records()
+    plan = plan.over_records(inside=shape.own_group, votes=shape.votes, where=where)
     roles: RoleNames = dict(shape.roles)  # type: ignore[assignment]
     return plan, ROWS, roles, [(ROWS, select)]
 

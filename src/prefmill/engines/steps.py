@@ -152,8 +152,8 @@ class Asks(Protocol):
         """How records become rows."""
         ...
 
-    def inside_records(self) -> Self:
-        """The plan for rows of which only those of one record compare."""
+    def over_records(self, *, inside: bool, votes: bool, where: str) -> Self:
+        """The plan for rows of records."""
         ...
 
     def wide_scores(self, names: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, get_args
 
 from prefmill.engines.steps import Output, Program, Step
-from prefmill.errors import PlanError
+from prefmill.errors import BadArgument, PlanError
 from prefmill.plans.plan import Plan
 from prefmill.shapes.words import Rows
 from prefmill.table.fields import finite, key, one_of, whole
@@ -207,8 +207,26 @@ class FeedbackPlan(Plan, ABC):
             raise PlanError(where, problems)
         return roles
 
-    def inside_records(self) -> Self:
-        """This plan for rows of which only those of one record compare."""
+    def over_records(self, *, inside: bool, votes: bool, where: str) -> Self:
+        """This plan for rows of records.
+
+        Args:
+            inside: only rows of one record compare.
+            votes: an answer has a row for each of several judges.
+
+        Raises `BadArgument` for votes that nobody says how to merge.
+        """
+        if votes and self.aggregate == "none":
+            raise BadArgument(
+                f"{where}: several judges say which answer is better, and aggregate does not say"
+                " how they are merged; got aggregate 'none'.",
+                hint="--aggregate majority (what most say) or --aggregate mean"
+                " (aggregate='majority' or 'mean').",
+            )
+        return self._inside_records() if inside else self
+
+    def _inside_records(self) -> Self:
+        """This plan, where only rows of one record compare."""
         return self
 
     @property

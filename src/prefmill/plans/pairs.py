@@ -111,7 +111,7 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
             Step("pairs", "pairs.pairs", ("groups",), wanted, sql=self.limits()),
         )
 
-    def inside_records(self) -> Pairs:
+    def _inside_records(self) -> Pairs:
         """Without thresholds that nobody gave: a verdict, or a rank, says which one is better."""
         least, below = (None if value == AUTO else value for value in self.thresholds.values())
         return replace(self, chosen_min=least, rejected_below=below)

@@ -80,10 +80,14 @@ def opened(
     keep: Sequence[str] = (),
     whole_rows: bool = False,
     trainer: bool = True,
+    each_vote: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> Iterator[Job]:
-    """A `Job` over files; its temporary folder goes when the context ends."""
+    """A `Job` over files; its temporary folder goes when the context ends.
+
+    `each_vote`: votes of several judges stay rows of their own.
+    """
 
     words = words_in(plan.rows, roles or {})
 
@@ -113,8 +117,9 @@ def opened(
             memory_bytes=reading.get("memory_bytes"),
             threads=reading.get("threads"),
         )
-        if rowed.inside_records:
-            plan = plan.inside_records()
+        if rowed.shape is not None:
+            inside, votes = rowed.shape.own_group, rowed.shape.votes and not each_vote
+            plan = plan.over_records(inside=inside, votes=votes, where="run")
         yield Job(
             plan,
             rowed,

@@ -141,7 +141,14 @@ def votes(
         reading["without"] = [*reading.get("without", ()), *writers.outputs_of(output)]
     plan = Ballots()
     with opened(
-        plan, inputs, roles=roles, engine="duckdb", whole_rows=True, progress=progress, **reading
+        plan,
+        inputs,
+        roles=roles,
+        engine="duckdb",
+        whole_rows=True,
+        each_vote=True,
+        progress=progress,
+        **reading,
     ) as job:
         table = Table(job, settings, source_of(job, source, over), keep)
         fitted = fit(table.judged, settings)
