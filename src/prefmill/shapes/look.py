@@ -63,15 +63,17 @@ class Table:
             return [value]
         return [] if value is None else [str(each) for each in split(value)]
 
-    def has_named(self) -> bool:
-        """Whether every path that was named leads somewhere; a misspelled one is no shape."""
-        texts = [text for role in _ROLES for text in self.texts(role)]
-        plain = [text.removeprefix("-") for text in texts]
-        numbers = [as_number(text) is not None for text in texts]
-        return all(
-            number or text == COMMON or is_path(text, self.schema)
-            for text, number in zip(plain, numbers, strict=True)
-        )
+    def misspelled(self) -> list[tuple[str, str]]:
+        """The paths that were named and lead nowhere, each with its word: such is no shape."""
+        named = [(role, text) for role in _ROLES for text in self.texts(role)]
+        return [
+            (role, text)
+            for role, text in named
+            if as_number(text) is None
+            and text != COMMON
+            and not is_path(text, self.schema)
+            and not is_path(text.removeprefix("-"), self.schema)
+        ]
 
     def where(self, test: Callable[[pl.DataType], bool]) -> list[str]:
         """The paths whose values have such a type."""

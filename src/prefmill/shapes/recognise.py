@@ -16,7 +16,7 @@ from prefmill.errors import ColumnMissing, PrefmillError
 from prefmill.shapes import frames, names
 from prefmill.shapes.lists import lists
 from prefmill.shapes.look import Table, Words, completions, prompts, scores
-from prefmill.shapes.paths import is_messages
+from prefmill.shapes.paths import find, is_messages
 from prefmill.shapes.shape import shape_of
 from prefmill.shapes.sides import PAIRS, are_whole, pairs, side_by_side
 from prefmill.shapes.words import COMMON, Rows
@@ -57,7 +57,7 @@ def recognised(
 --score 1,0')
     """
     table = Table.of(schema, head, named, score, completion)
-    if not table.has_named():
+    if table.misspelled():
         return []
     for kind in (pairs, side_by_side, _roles, lists, _conversations):
         if not completion and kind is not _roles:
@@ -104,6 +104,8 @@ def completed(
     try:
         words = shape_of(rows, schema, where=where, **roles).words
     except ColumnMissing as problem:
+        for role, text in Table.of(schema, None, rows, score, completion).misspelled():
+            find(text, schema, where=where, role=role)
         return settled(rows, schema, head, problem, where=where, **roles)
     if rows.prompt is None and completion and words.prompt != COMMON:
         table = Table.of(schema, head(), words, score, completion)
