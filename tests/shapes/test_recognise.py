@@ -7,9 +7,9 @@ import pytest
 from seen_records import LOG, NONE, ONE, REFUSED, SEVERAL, SIDES, WHOLE, assistant, user
 
 from prefmill.errors import ColumnMissing
+from prefmill.shapes.making import shape_of
 from prefmill.shapes.names import families, sides, words
 from prefmill.shapes.recognise import Reading, choose, completed, recognised
-from prefmill.shapes.shape import shape_of
 from prefmill.shapes.words import Rows
 
 

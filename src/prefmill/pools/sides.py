@@ -17,7 +17,8 @@ from prefmill.connection import connect, literal, quote
 from prefmill.errors import BadArgument
 from prefmill.readers import Source, open_source
 from prefmill.shapes import sql
-from prefmill.shapes.shape import Shape, shape_of
+from prefmill.shapes.making import shape_of
+from prefmill.shapes.shape import Shape
 from prefmill.shapes.words import Rows, split
 from prefmill.table.roles import RoleNames
 

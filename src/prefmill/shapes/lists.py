@@ -10,9 +10,9 @@ import polars as pl
 from prefmill.errors import ColumnMissing
 from prefmill.shapes import names
 from prefmill.shapes.look import Table, Words, can_answer, is_list_of_texts, prompts
-from prefmill.shapes.paths import is_message
+from prefmill.shapes.named import by_name
+from prefmill.shapes.paths import fields_of, is_message
 from prefmill.shapes.seen import lengths, permutations_from_zero
-from prefmill.shapes.shape import by_name
 from prefmill.table.messages import is_text
 from prefmill.table.roles import LABEL
 
@@ -61,7 +61,7 @@ def _records(table: Table) -> Found:
         inner: Any = dtype.inner if isinstance(dtype, pl.List) else None
         if not isinstance(inner, pl.Struct) or is_message(inner) or not _wanted(table, path):
             continue
-        inside = {f"{path}.{field.name}": field.dtype for field in inner.fields}
+        inside = {f"{path}.{name}": kind for name, kind in fields_of(inner).items()}
         answers = [each for each in inside if names.plain(each) in _ANSWERS]
         if not answers and _is_answers(path):
             answers = by_name("completion", inside)
@@ -186,14 +186,14 @@ def _fields(table: Table) -> Found:
     records = {path: kind for path, kind in table.paths.items() if isinstance(kind, pl.Struct)}
     found: Found = []
     for answers, dtype in records.items():
-        fields = dict(dtype.to_schema())
+        fields = fields_of(dtype)
         if not _is_answers(answers) or len(fields) < 2 or not all(map(is_text, fields.values())):
             continue
         beside = [
             path
             for path, kind in records.items()
             if list(kind.to_schema()) == list(fields)
-            and all(map(_is_number, kind.to_schema().values()))
+            and all(map(_is_number, fields_of(kind).values()))
         ]
         if not table.score or table.named.score is not None:
             scores: list[Words] = [{}]

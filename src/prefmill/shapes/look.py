@@ -204,7 +204,7 @@ def scores(table: Table, taken: Iterable[str]) -> list[Words]:
         own = [path for path in numbers if names.plain(path) == "score"]
         if called := own or [p for p in numbers if names.plain(p) in ALIASES["score"]]:
             return [{"score": path} for path in called]
-        thumbs = [{"score": p} for p in numbers if names.plain(p) in names.THUMBS]
+        thumbs: list[Words] = [{"score": p} for p in numbers if names.plain(p) in names.THUMBS]
         thumbs += [
             {"score": path, "values": values}
             for path in pool

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefmill.readers import Source
-from prefmill.shapes.cells import Cell, Constant, Element, Inside, Scored, Text
+from prefmill.shapes.cells import Cell, Constant, Element, Inside, Text
 from prefmill.shapes.paths import Field, Path
 from prefmill.shapes.shape import Shape
+from prefmill.shapes.verdicts import Scored
 
 
 def nullable(shape: Shape, source: Source) -> frozenset[str]:

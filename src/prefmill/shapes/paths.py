@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 
@@ -110,6 +111,12 @@ def spelled(column: str, parts: Sequence[Part]) -> str:
     return text
 
 
+def fields_of(dtype: Any) -> dict[str, pl.DataType]:
+    """The fields of a record, and their types; none where it is no record."""
+    fields: Any = dtype.to_schema() if isinstance(dtype, pl.Struct) else {}
+    return dict(fields)
+
+
 def is_messages(dtype: pl.DataType | None) -> bool:
     """Whether values of this type are lists of messages."""
     return isinstance(dtype, pl.List) and is_message(dtype.inner)  # type: ignore[arg-type]
@@ -199,7 +206,7 @@ def _walk(
         if isinstance(part, Field):
             through = isinstance(dtype, pl.List)
             record = dtype.inner if isinstance(dtype, pl.List) else dtype
-            fields = dict(record.to_schema()) if isinstance(record, pl.Struct) else {}
+            fields = fields_of(record)
             if part.name not in fields:
                 raise _no_field(text, part.name, list(fields), dtype, where, role)
             walked.append(Field(part.name, through))
@@ -210,7 +217,7 @@ def _walk(
             dtype = dtype.inner if isinstance(part, At) else pl.List(dtype.inner)  # type: ignore[assignment]
         else:
             raise _no_list(text, part, dtype, where, role)
-        if is_json_text(dtype):  # type: ignore[arg-type]
+        if is_json_text(dtype):
             json_from = place + 1
     for _ in range(depth):
         dtype = pl.List(dtype) if dtype is not None else None

@@ -16,8 +16,8 @@ from prefmill.errors import ColumnMissing, PrefmillError
 from prefmill.shapes import frames, names
 from prefmill.shapes.lists import lists
 from prefmill.shapes.look import Table, Words, completions, prompts, scores
+from prefmill.shapes.making import shape_of
 from prefmill.shapes.paths import find, is_messages
-from prefmill.shapes.shape import shape_of
 from prefmill.shapes.sides import PAIRS, are_whole, pairs, side_by_side
 from prefmill.shapes.words import COMMON, Rows
 from prefmill.table.json_values import JSON_FIELD
@@ -102,7 +102,7 @@ def completed(
     """
     roles = {"score": score, "completion": completion}
     try:
-        words = shape_of(rows, schema, where=where, **roles).words
+        words = shape_of(rows, schema, where=where, score=score, completion=completion).words
     except ColumnMissing as problem:
         for role, text in Table.of(schema, None, rows, score, completion).misspelled():
             find(text, schema, where=where, role=role)

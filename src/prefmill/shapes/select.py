@@ -11,7 +11,8 @@ import pyarrow as pa
 from prefmill.connection import literal
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.shapes import recognise, sql
-from prefmill.shapes.shape import Shape, shape_of
+from prefmill.shapes.making import shape_of
+from prefmill.shapes.shape import Shape
 from prefmill.shapes.source import is_plain
 from prefmill.shapes.words import Rows
 from prefmill.table.roles import REQUIRED, Roles

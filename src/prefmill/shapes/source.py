@@ -22,9 +22,10 @@ from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.readers import Source, open_source
 from prefmill.shapes import recognise, sql
 from prefmill.shapes.account import Account
+from prefmill.shapes.making import shape_of
 from prefmill.shapes.nulls import nullable
 from prefmill.shapes.paths import base_of, is_path
-from prefmill.shapes.shape import RECORD, Join, Shape, shape_of
+from prefmill.shapes.shape import RECORD, Join, Shape
 from prefmill.shapes.words import SHAPING, Rows, split
 from prefmill.table.roles import RoleNames
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
 
 from prefmill.errors import BadArgument
-from prefmill.shapes.cells import Cell, Is, Same, Verdict
+from prefmill.shapes.cells import Cell
+from prefmill.shapes.conditions import Is, Same
 from prefmill.shapes.paths import Path
 from prefmill.shapes.words import Rows, folded
 
@@ -136,3 +140,59 @@ def by_words(
             others = (*sources[:place], *sources[place + 1 :])
             wins[place] = (*wins[place], Same(cell, source, others))
     return Verdict(tuple(wins), (Is(cell, winner.dtype, ties_of(names, rows)),))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The number of the answer that wins, -1 for a tie, null where nobody can tell."""
+
+    wins: tuple[tuple[Cell, ...], ...]  #: for each answer what makes it win
+    ties: tuple[Cell, ...]
+
+    def sql(self) -> str:
+        """By how many answers win."""
+        won = [_any_sql(tests) for tests in self.wins]
+        count = " + ".join(f"({each})::INT" for each in won)
+        which = " ".join(f"WHEN {each} THEN {place}" for place, each in enumerate(won))
+        tie = _any_sql(self.ties)
+        return (
+            f"CASE WHEN {count} > 1 OR ({count} = 1 AND {tie}) THEN NULL"
+            f" {which} WHEN {tie} THEN -1 END"
+        )
+
+    def polars(self) -> pl.Expr:
+        """By how many answers win."""
+        won = [_any_polars(tests) for tests in self.wins]
+        tie = _any_polars(self.ties)
+        count = pl.sum_horizontal(*(each.cast(pl.Int64) for each in won))
+        unclear = (count > 1) | ((count == 1) & tie)
+        which = pl.when(unclear).then(pl.lit(None, pl.Int64))
+        for place, each in enumerate(won):
+            which = which.when(each).then(pl.lit(place, pl.Int64))  # type: ignore[assignment]
+        return which.when(tie).then(pl.lit(-1, pl.Int64)).otherwise(pl.lit(None, pl.Int64))
+
+
+def _any_sql(tests: Sequence[Cell]) -> str:
+    return f"({' OR '.join(test.sql() for test in tests)})" if tests else "false"
+
+
+def _any_polars(tests: Sequence[Cell]) -> pl.Expr:
+    return pl.any_horizontal(*(test.polars() for test in tests)) if tests else pl.lit(False)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The score of an answer by a verdict: 1 if it won, 0.5 of a tie, else 0."""
+
+    verdict: Cell
+    place: int
+
+    def sql(self) -> str:
+        """A number."""
+        value = self.verdict.sql()
+        return f"CASE {value} WHEN {self.place} THEN 1.0 WHEN -1 THEN 0.5 ELSE 0.0 END::DOUBLE"
+
+    def polars(self) -> pl.Expr:
+        """A number."""
+        value = self.verdict.polars()
+        return pl.when(value == self.place).then(1.0).when(value == -1).then(0.5).otherwise(0.0)
