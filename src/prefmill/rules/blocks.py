@@ -91,10 +91,11 @@ class Blocks:
 
 
 def _regular(blocks: Floats) -> Floats:
-    """Blocks of which a shift of all strengths is no direction without slope."""
+    """Blocks that can be inverted: without a prior a shift of all strengths has no slope."""
     size = blocks.shape[1]
-    scale = np.trace(blocks, axis1=1, axis2=2) / size
-    regular: Floats = blocks + (scale / size)[:, None, None]
+    trace = np.trace(blocks, axis1=1, axis2=2)
+    flat = np.abs(blocks.sum(axis=(1, 2))) < 1e-12 * trace
+    regular: Floats = blocks + np.where(flat, trace / size**2, 0.0)[:, None, None]
     return regular
 
 
