@@ -54,22 +54,27 @@ class Blocks:
             cells = slice(int(self.row[first]), int(self.row[last - 1] + size))
             yield int(size), slice(int(first), int(last)), cells
 
-    def solve(self, information: Floats, sides: Floats) -> Floats:
-        """Each block's solution for columns `sides`, which sum to 0 in every part without prior."""
+    def solve(self, information: Floats, sides: Floats, padding: Floats) -> Floats:
+        """Each block's solution for columns `sides`, which sum to 0 in every part without a prior
+        (`padding` 0).
+        """
         solved = np.zeros_like(sides)
         for size, slots, cells in self.classes():
             if size > 1:
-                matrix = _regular(information[cells].reshape(-1, size, size))
+                free = padding[slots][::size] == 0
+                matrix = _regular(information[cells].reshape(-1, size, size), free)
                 right = sides[slots].reshape(-1, size, sides.shape[1])
                 solved[slots] = np.linalg.solve(matrix, right).reshape(-1, sides.shape[1])
         return solved
 
-    def deviations(self, information: Floats, variance: Floats) -> Floats:
+    def deviations(self, information: Floats, variance: Floats, padding: Floats) -> Floats:
         """The standard error of each slot's strength against the mean of its part."""
         errors = np.full(len(self.size), np.nan)
         for size, slots, cells in self.classes():
             if size > 1:
-                inverse = np.linalg.inv(_regular(information[cells].reshape(-1, size, size)))
+                free = padding[slots][::size] == 0
+                matrix = _regular(information[cells].reshape(-1, size, size), free)
+                inverse = np.linalg.inv(matrix)
                 inverse -= inverse.mean(axis=1, keepdims=True)
                 spread = inverse @ variance[cells].reshape(-1, size, size)
                 squares = np.einsum("pij,pij->pi", spread, inverse)
@@ -90,12 +95,11 @@ class Blocks:
         return result
 
 
-def _regular(blocks: Floats) -> Floats:
-    """Blocks that can be inverted: without a prior a shift of all strengths has no slope."""
+def _regular(blocks: Floats, free: npt.NDArray[np.bool_]) -> Floats:
+    """Blocks that can be inverted: in a `free` one a shift of all strengths has no slope."""
     size = blocks.shape[1]
-    trace = np.trace(blocks, axis1=1, axis2=2)
-    flat = np.abs(blocks.sum(axis=(1, 2))) < 1e-12 * trace
-    regular: Floats = blocks + np.where(flat, trace / size**2, 0.0)[:, None, None]
+    scale = np.trace(blocks, axis1=1, axis2=2) / size**2
+    regular: Floats = blocks + np.where(free, scale, 0.0)[:, None, None]
     return regular
 
 

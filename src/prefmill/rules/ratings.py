@@ -26,6 +26,8 @@ Method = Literal[
     "bradley-terry", "davidson", "plackett-luce", "elo", "win-rate", "dawid-skene", "mace"
 ]
 Over = Literal["prompt", "source"]
+#: A smaller prior bounds nothing that floats can tell.
+LEAST_PRIOR = 1e-6
 FITS = ("bradley-terry", "davidson", "plackett-luce")
 JUDGED = get_args(Consensus)
 
@@ -69,6 +71,10 @@ def checked(
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 <= value < float("inf") or (name == "k_factor" and not value):
             raise BadArgument(f"votes: {name} is no number that can be meant; got {value!r}.")
+        if name == "prior" and 0 < value < LEAST_PRIOR:
+            raise BadArgument(
+                f"votes: prior is too small; got {value!r}, expected 0 or {LEAST_PRIOR:g} or more."
+            )
     for name, whole in (("seed", seed), ("resamples", 0 if resamples is None else resamples)):
         if type(whole) is not int or whole < 0:
             raise BadArgument(f"votes: {name} is no whole number >= 0; got {whole!r}.")

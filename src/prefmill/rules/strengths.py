@@ -271,9 +271,9 @@ def strengths(model: Likelihood, level: float, prior: float | None) -> Strengths
     padding, open_parts = _padding(model, prior)
     strength, ties, steps = _climb(model, padding)
     terms = _with_prior(model, strength, ties, padding)
-    errors = blocks.deviations(terms.information, terms.variance)
+    errors = blocks.deviations(terms.information, terms.variance, padding)
     if terms.tie_cross is not None:
-        moved = blocks.solve(terms.information, terms.tie_cross[:, None])[:, 0]
+        moved = blocks.solve(terms.information, terms.tie_cross[:, None], padding)[:, 0]
         information = terms.tie_information - float(terms.tie_cross @ moved)
         if information > 0:
             more = blocks.centred(moved) ** 2 * terms.tie_factor / information
@@ -338,7 +338,7 @@ def _climb(model: Likelihood, padding: Floats) -> tuple[Floats, float, int]:
     strength, last = np.zeros(len(blocks.size)), np.inf
     ties = 0.0 if model.with_ties else -np.inf
     for taken in range(1, _STEPS + 1):
-        step, tie_step = _newton(blocks, _with_prior(model, strength, ties, padding))
+        step, tie_step = _newton(blocks, _with_prior(model, strength, ties, padding), padding)
         apart = np.maximum(blocks.largest(step) + blocks.largest(-step), np.abs(step))
         if model.with_ties:  # one parameter binds all parts
             apart = np.full_like(apart, apart.max(initial=0.0) + abs(tie_step))
@@ -357,12 +357,12 @@ def _climb(model: Likelihood, padding: Floats) -> tuple[Floats, float, int]:
     )
 
 
-def _newton(blocks: Blocks, terms: Terms) -> tuple[Floats, float]:
+def _newton(blocks: Blocks, terms: Terms, padding: Floats) -> tuple[Floats, float]:
     """Newton's step of the strengths, and of the logarithm of the tie parameter."""
     if terms.tie_cross is None:
-        return blocks.solve(terms.information, terms.gradient[:, None])[:, 0], 0.0
+        return blocks.solve(terms.information, terms.gradient[:, None], padding)[:, 0], 0.0
     sides = np.stack([terms.gradient, terms.tie_cross], axis=1)
-    step, moved = blocks.solve(terms.information, sides).T
+    step, moved = blocks.solve(terms.information, sides, padding).T
     information = terms.tie_information - float(terms.tie_cross @ moved)
     tie_step = (terms.tie_gradient - float(terms.tie_cross @ step)) / information
     return step - moved * tie_step, tie_step
