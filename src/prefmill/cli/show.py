@@ -84,8 +84,8 @@ def _silent(phase: str, share: float | None = None) -> None:
     """Where nobody watches, nothing is shown."""
 
 
-def report(plan: FeedbackPlan, done: RunReport) -> None:
-    """The drop report of a run: what every row became, and where the output lies."""
+def _read_as(done: RunReport | VotesReport) -> None:
+    """Which column is what, or how records became rows."""
     roles = {role: column for role, column in vars(done.roles).items() if column}
     roles.pop("negate", None)
     shown = ", ".join(f"{role}={column}" for role, column in roles.items())
@@ -96,6 +96,11 @@ def report(plan: FeedbackPlan, done: RunReport) -> None:
     else:
         line(f"read as: {done.records['read_as']}")
         line(line_of(done.records))
+
+
+def report(plan: FeedbackPlan, done: RunReport) -> None:
+    """The drop report of a run: what every row became, and where the output lies."""
+    _read_as(done)
     # Also where they are 0: every row has to be seen in one of the lines below the first.
     rows = [("rows in", done.rows_in), ("  used", done.rows_used)]
     rows.append(("  not selected", done.rows_not_selected))
@@ -183,9 +188,7 @@ def valued(done: ValuesReport) -> None:
 
 def voted(done: VotesReport) -> None:
     """What became of every row and comparison of votes, and where the output lies."""
-    roles = {role: column for role, column in vars(done.roles).items() if column}
-    roles.pop("negate", None)
-    line(f"roles: {', '.join(f'{role}={column}' for role, column in roles.items())}")
+    _read_as(done)
     whole, compared = done.rows_in or 1, done.comparisons or 1
     rows = [("rows in", done.rows_in), ("  used", done.rows_used)]
     rows += [(f"  dropped: {reason}", count) for reason, count in done.dropped.items()]
@@ -203,8 +206,8 @@ def voted(done: VotesReport) -> None:
     what = "answers" if done.over == "prompt" else "sources"
     run = f"{done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB"
     line(
-        f"{done.method}: scores of {done.rows_out:,} {what} to {done.prompts:,} prompts,"
-        f" in {done.parts:,} parts   ({run})"
+        f"{done.method}: scores of {done.rows_out:,} {what} to {done.prompts:,} prompts;"
+        f" parts that compare: {done.parts:,}   ({run})"
     )
     if done.tie_parameter is not None:
         line(f"tie parameter: {done.tie_parameter:.3f}")

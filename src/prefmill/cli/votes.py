@@ -37,10 +37,6 @@ class _Rating(_Files):
     over: Annotated[
         str, option(help="What gets a score: the answers of a prompt, or each source.")
     ] = "prompt"
-    source: Annotated[
-        str | None,
-        option(help="Column of who gave the answer.  [default: source, where it is there]"),
-    ] = None
     prior: Annotated[
         float | None,
         option(
@@ -71,15 +67,16 @@ def votes(options: VotesOptions) -> None:
     intervals; what comes out feeds every other command.
 
     \b
-    prefmill votes verdicts.parquet -o rated.parquet --group record
-    prefmill votes verdicts.parquet -o board.csv --group record --over source --source model
+    prefmill votes battles.jsonl -o rated.parquet --completion answer_a,answer_b --winner verdict
+    prefmill votes battles.jsonl -o board.csv --over source --source model_a,model_b
+    prefmill votes verdicts.parquet -o rated.parquet --group record --annotator judge
     """
     output = output_of(options, "votes", "rated.parquet, or -o - for JSON Lines on stdout.")
     reading = options.reading()
     from prefmill.cli import show
     from prefmill.runs.votes import votes as rate
 
-    settings = ("method", "over", "source", "prior", "k_factor", "resamples", "level", "seed")
+    settings = ("method", "over", "prior", "k_factor", "resamples", "level", "seed")
     with stdout_or(output) as target, show.progress(quiet=options.quiet) as tell:
         report = rate(
             options.inputs,

@@ -30,6 +30,8 @@ RATED = {
     "component": pl.Int64(),
 }
 _PART_ROWS = 50_000
+#: What rows of records call what gave the answer.
+SOURCE = "source"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +52,16 @@ class Ballots(BestOf):
         return super().roles(names, columns, where=where, fits=fits)
 
 
-def source_of(job: Job, named: str | None, over: Over) -> str | None:
+def source_of(job: Job, over: Over) -> str | None:
     """The column of the source, if there is one; raises `ColumnMissing` where it is needed."""
-    columns = job.source.columns.names
-    source = named or ("source" if "source" in columns else None)
-    if source is not None and source not in columns:
-        raise ColumnMissing.for_role("votes", "source", source, columns)
-    if over == "source" and source is None:
+    if SOURCE in job.source.columns.names:
+        return SOURCE
+    if over == "source":
         raise ColumnMissing(
-            f"votes: over source, and no column is the source; got {columns}.",
+            f"votes: over source, and no column is the source; got {job.source.columns.names}.",
             hint="name the column: source=COLUMN (--source COLUMN).",
         )
-    return source
+    return None
 
 
 class Table:
@@ -82,22 +82,19 @@ class Table:
         self._number()
 
     def _more(self, keep: Sequence[str]) -> dict[str, str]:
-        """Columns of the input that come along, by our names for them in the view `texts`."""
-        job, columns = self.job, self.job.source.columns.names
-        if missing := [name for name in keep if name not in columns]:
-            raise BadArgument(
-                f"votes: keep names no column of the input; got {missing},"
-                f" expected some of {columns}."
-            )
+        """Columns that come along, by our names for them in the view `texts`."""
+        job = self.job
         names = [self.source] if self.source else []
         if self.settings.over == "prompt":
             names += [*context_of(job.dtypes, job.roles, keep).values(), *keep]
         elif keep:
             raise BadArgument("votes: keep has no meaning over source.")
-        names = list(dict.fromkeys(names))
+        names = [name for name in dict.fromkeys(names) if name in job.keep]
         if taken := [name for name in names if name in ("prompt", "completion", *RATED)]:
-            raise BadArgument(f"votes: the output has a column {taken[0]!r} of its own.")
-        return {name: f"_keep{columns.index(name)}" for name in names}
+            raise BadArgument(
+                f"votes: the output has a column {taken[0]!r} of its own.", hint="leave it out."
+            )
+        return {name: f"_keep{job.keep.index(name)}" for name in names}
 
     def _number(self) -> None:
         """Make numbers of all texts, each group of equal ones by its first position."""
@@ -181,11 +178,9 @@ class Table:
         own: dict[str, pl.DataType] = {}
         more = {name: job.dtypes[name] for name in self.more}
         if self.settings.over == "source":
-            return pl.Schema({"source": more[str(self.source)], **RATED})
+            return pl.Schema({**more, **RATED})
         own["prompt"] = job.dtypes[job.roles.prompt]
         own["completion"] = job.dtypes[job.roles.completion]
-        if self.source:
-            more = {"source" if name == self.source else name: t for name, t in more.items()}
         return pl.Schema({**own, **RATED, **more})
 
     def frames(self, rated: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -201,7 +196,7 @@ class Table:
             wanted="rated",
             sides=("_pos",),
             slots=rated.height,
-            rows=job.source.rows,
+            rows=job.source.positions,
             text_bytes=rated.height * self._row_bytes(names),
             part_bytes=256 * 2**20,
             spill=job.home / "texts.arrow",

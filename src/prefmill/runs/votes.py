@@ -34,7 +34,8 @@ class VotesReport:
     that comparisons connect, `lone` are sides that met no other, `split_prompts` prompts whose
     answers fall into several parts. `open_parts` are parts in which a side won, or lost,
     everything. `tie_parameter` is Davidson's; `annotators` are by name the votes of each, and how
-    far it can be relied on (of `dawid-skene` and `mace`). `seconds` of wall time, `peak_rss_mb`
+    far it can be relied on (of `dawid-skene` and `mace`). `records` says what became of records
+    that were made rows. `seconds` of wall time, `peak_rss_mb`
     the largest resident size of this process so far, in MiB.
     """
 
@@ -61,6 +62,7 @@ class VotesReport:
     output: str | None
     tie_parameter: float | None = None
     annotators: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    records: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
 
     def _repr_html_(self) -> str:
@@ -83,7 +85,6 @@ def votes(
     *,
     method: Method = "bradley-terry",
     over: Over = "prompt",
-    source: str | None = None,
     prior: float | None = None,
     k_factor: float | None = None,
     resamples: int | None = None,
@@ -98,7 +99,8 @@ def votes(
 ) -> VotesReport:
     """Write a score for each answer (or source), from verdicts, ranks or scores of several judges.
 
-    Rows are those of `prefmill.run`: prompt, completion, score. A ballot is the rows of one `group`
+    Rows are those of `prefmill.run`: prompt, completion, score, or records that become such rows by
+    the words of `prefmill.Rows`, which are `roles` here. A ballot is the rows of one `group`
     (default: the prompt) and one `annotator`; every two of its rows are a comparison, which the
     higher score wins. Rows out: prompt, completion, score, low, high, votes (comparisons),
     component, and the columns source, `keep` and those of the prompt's context, by first position.
@@ -109,8 +111,8 @@ def votes(
             their own), `plackett-luce` (a ballot as a whole), `elo` (in the order of rows),
             `win-rate`, or `dawid-skene`, `mace`: the win rate of what annotators agree on, each
             weighed by how reliable it is.
-        over: what gets a score: the answers of a `prompt`, or each `source` over all prompts.
-        source: the column of who gave the answer.  [default: source, where it is there]
+        over: what gets a score: the answers of a `prompt`, or each `source` over all prompts (the
+            role `source`, or a column of that name).
         prior: comparisons, half of them won, that each side has with one of strength 0; None: 1
             in the parts in which a side won or lost everything, else none. Of the first three.
         k_factor: of Elo, the most points that a vote moves (default 32).
@@ -145,12 +147,13 @@ def votes(
         inputs,
         roles=roles,
         engine="duckdb",
+        keep=keep,
         whole_rows=True,
         each_vote=True,
         progress=progress,
         **reading,
     ) as job:
-        table = Table(job, settings, source_of(job, source, over), keep)
+        table = Table(job, settings, source_of(job, over), keep)
         fitted = fit(table.judged, settings)
         rated = table.rated(fitted)
         counts = table.counts(fitted)
@@ -167,6 +170,7 @@ def votes(
             method=method,
             over=over,
             roles=job.roles,
+            records=job.rowed.report(),
             seconds=round(time.perf_counter() - started, 3),
             peak_rss_mb=peak_rss_mb(),
             output=path,
