@@ -25,17 +25,17 @@ def verdicts(seed: int, prompts: int = 3, answers: int = 4, votes: int = 12) -> 
     for group in range(prompts * votes):
         prompt = draw.randrange(prompts)
         size = draw.choice([2, 2, 2, 3, 4])
-        for answer in draw.sample(range(answers), size):
-            rows.append(
-                {
-                    "prompt": f"p{prompt}",
-                    "completion": f"a{answer}",
-                    "source": f"m{answer}",
-                    "group": f"g{group}",
-                    "annotator": draw.choice(["x", "y", "z"]) if size == 1 else f"j{group % 3}",
-                    "score": float(draw.choice([0, 1, 1, 2]) + (answer == 0)),
-                }
-            )
+        rows += [
+            {
+                "prompt": f"p{prompt}",
+                "completion": f"a{answer}",
+                "source": f"m{answer}",
+                "group": f"g{group}",
+                "annotator": f"j{group % 3}",
+                "score": float(draw.choice([0, 1, 1, 2]) + (answer == 0)),
+            }
+            for answer in draw.sample(range(answers), size)
+        ]
     return rows
 
 
@@ -172,15 +172,15 @@ def test_a_judge_who_guesses_does_not_count(method, tmp_path):
         truth[f"p{number}"] = f"a{best}"
         said = [best if draw.random() < 0.95 else 1 - best for _ in range(2)] + [0, 0, 0]
         for judge, choice in enumerate(said):
-            for answer in (0, 1):
-                rows.append(
-                    {
-                        "prompt": f"p{number}",
-                        "completion": f"a{answer}",
-                        "annotator": f"j{judge}",
-                        "score": float(answer == choice),
-                    }
-                )
+            rows += [
+                {
+                    "prompt": f"p{number}",
+                    "completion": f"a{answer}",
+                    "annotator": f"j{judge}",
+                    "score": float(answer == choice),
+                }
+                for answer in (0, 1)
+            ]
 
     def right(method: str) -> float:
         got = rated(rows, tmp_path, method=method)

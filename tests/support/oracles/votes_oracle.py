@@ -287,7 +287,7 @@ def plackett_luce(rows: list[Row], over: str = "prompt", prior: float | None = N
 
 
 def elo(rows: list[Row], over: str = "prompt", k: float = 32.0) -> dict:
-    rating = {name: 0.0 for name in sides(rows, over)}
+    rating = dict.fromkeys(sides(rows, over), 0.0)
     for vote in comparisons(rows, over):
         one, two = vote["one"], vote["two"]
         expected = 1 / (1 + 10 ** ((rating[two] - rating[one]) / 400))
