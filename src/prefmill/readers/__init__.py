@@ -49,6 +49,7 @@ def open_source(
     columns: Iterable[str] | None = None,
     without: Sequence[str] = (),
     needs: Callable[[Sequence[str]], Collection[str]] = frozenset,
+    named: Collection[str] = (),
     in_place: bool = False,
 ) -> Source:
     """Find, check and (where they are not Parquet) stage all `inputs`: one table.
@@ -72,6 +73,8 @@ def open_source(
             that may be rewritten `in_place`.
         needs: of the columns of a CSV file those that a row must have: one that is too short for
             others is filled up with nulls. By default all.
+        named: columns, or paths into them, that somebody spelled. A JSON file of one object that
+            has such a key is one record; records inside of it are not looked for.
 
     CSV columns are text: an empty field is null, a quoted empty field the empty string; a column
     without a name is `column_N`. Blank lines are skipped. JSON types are unified over the whole
@@ -136,6 +139,7 @@ def open_source(
             progress=progress or (lambda text: None),
             json=engine,
             needs=needs,
+            named=named,
         )
         opened = [part for item in items for part in _open(item, context)]
         # JSON files have their types together: what one lacks, or has as another kind, another may

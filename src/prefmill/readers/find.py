@@ -43,6 +43,8 @@ _SPLITS = {
     **dict.fromkeys(("heldout", "holdout"), "heldout"),
 }
 _SPLIT = re.compile(rf"(?i)(?:.*[-_ ])?({'|'.join(_SPLITS)})(?:[-_ ]\d+(?:[-_ ]of[-_ ]\d+)?)?")
+#: Formats whose files may hold several tables: a name after `#` chooses one.
+_CHOSEN = ("json", "jsonl")
 _SCHEMES = ("s3", "hf", "https", "http", "gs", "gcs", "r2", "az", "abfss")
 
 
@@ -57,6 +59,7 @@ class Input:
     tab: bool = False  #: fields are separated by tabs
     partition: tuple[tuple[str, str], ...] = ()  #: keys and values of the folders above
     url: bool = False  #: DuckDB is to fetch it
+    select: str | None = None  #: the key, or the sheet, that holds the records
 
 
 def is_url(text: str) -> bool:
@@ -118,6 +121,12 @@ def find_files(
         if any(is_same(given, one) for one in without):
             raise _written(given)
         return [_file(given)]
+    if (parts := _chosen(given)) is not None:
+        base, name = parts
+        return [
+            replace(item, label=f"{item.label}#{name}", select=name)
+            for item in find_files(base, without, notes)
+        ]
     if glob.has_magic(given):
         return _apart(given, _match, without, notes)
     parent = os.path.dirname(given) or "."
@@ -129,6 +138,16 @@ def find_files(
     if os.path.isdir(parent) and (near := nearest(os.path.basename(given), os.listdir(parent))):
         hint = f"did you mean {os.path.join(os.path.dirname(given), near[0])}?"
     raise BadInput(f"{given}: no such file.", hint=hint)
+
+
+def _chosen(given: str) -> tuple[str, str] | None:
+    """The file, or the pattern, and the name after it, of `FILE#NAME`."""
+    for match in re.finditer("#", given):
+        base, name = given[: match.start()], given[match.end() :]
+        kind = _kind(os.path.basename(base))
+        if kind is not None and kind[0] in _CHOSEN and name:
+            return base, name
+    return None
 
 
 def _apart(

@@ -1,4 +1,4 @@
-"""A JSON file cut into blocks of whole rows: elements of an array, objects in a row, or lines.
+"""JSON text cut into blocks of whole records: objects in a row, or elements between brackets.
 
 Brackets and commas outside strings are found with numpy, a block at a time; an element that is
 longer than a block grows it up to `MAX_RECORD`.
@@ -7,13 +7,12 @@ longer than a block grows it up to `MAX_RECORD`.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from prefmill.readers.blocks import MAX_RECORD, Block, Positions, grown, line_blocks, too_long
+from prefmill.readers.blocks import MAX_RECORD, Block, Positions, grown, too_long
 from prefmill.readers.rejects import Bad
 
 _KINDS = np.zeros(256, dtype=np.int8)
@@ -22,46 +21,11 @@ for _chars, _kind in ((b'"', 2), (b"[{", 1), (b"]}", -1), (b",", 3)):
 _MARKS = bytes(int(kind != 0) for kind in _KINDS.tolist())
 
 
-def json_blocks(pieces: Iterable[bytes], label: str) -> Iterator[Block | Bad]:
-    """The elements of a top-level array, or the objects of a file that begins with one, as blocks.
-
-    A file whose first line is an object of its own is read line by line, as JSON Lines under the
-    name .json.
-    """
-    source = iter(pieces)
-    data = b""
-    while not data.strip() and (piece := next(source, None)) is not None:
-        data += piece
-    body = data.lstrip(b" \t\r\n")
-    if not body.startswith(b"["):
-        while (
-            b"\n" not in body
-            and (piece := next(source, None)) is not None
-            and len(body) < MAX_RECORD
-        ):
-            body, data = body + piece, data + piece
-        if not body.startswith(b"{") or _is_json(body.split(b"\n", 1)[0]):
-            yield from line_blocks(itertools.chain([data], source), label)
-            return
-    line = 1 + data.count(b"\n", 0, len(data) - len(body))
-    if body.startswith(b"["):
-        yield from _elements(body[1:], source, label, line)
-    else:
-        yield from _objects(body, source, label, line)
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _objects(data: bytes, source: Iterator[bytes], label: str, line: int) -> Iterator[Block | Bad]:
-    eof = False
+def objects(source: Iterator[bytes], label: str) -> Iterator[Block | Bad]:
+    """Objects in a row, with blanks or line ends between them."""
+    data, line, eof = b"", 1, False
     while True:
-        at, chars, depth = _json_marks(data)
+        at, chars, depth = json_marks(data)
         ends = at[(depth <= 0) & (chars != ord(","))] + 1
         rest = data
         if len(ends):
@@ -69,31 +33,39 @@ def _objects(data: bytes, source: Iterator[bytes], label: str, line: int) -> Ite
             yield Block(whole, line, starts=np.concatenate(([0], ends)))
             line += whole.count(b"\n")
         if eof:
-            if rest.strip():
-                yield _stray(rest, line, "the file ends inside the object")
+            if text := rest.strip():
+                wrong = "text where an object is expected"
+                if text.startswith(b"{"):
+                    wrong = "the file ends inside the object"
+                yield _stray(rest, line, wrong)
             return
         if len(rest) > MAX_RECORD:
             raise too_long(label, line)
         data, eof = grown(rest, source)
 
 
-def _elements(data: bytes, source: Iterator[bytes], label: str, line: int) -> Iterator[Block | Bad]:
-    """The elements of an array, `data` being what follows its bracket; commas become blanks."""
+def elements(
+    source: Iterator[bytes], label: str, line: int, *, close: str = "]", last: bool = True
+) -> Iterator[Block | Bad]:
+    """What stands between commas up to the bracket `close`; the commas become blanks.
+
+    `source` begins after the opening bracket, in `line`. With `last` nothing may follow `close`.
+    """
+    data = b""
     found = eof = False
     while True:
-        at, chars, depth = _json_marks(data)
+        at, chars, depth = json_marks(data)
         outer = np.flatnonzero((depth < 0) & (chars != ord(",")))
         inner = slice(None, outer[0] if len(outer) else None)
         edges = at[inner][(chars[inner] == ord(",")) & (depth[inner] == 0)]
         stop = int(at[outer[0]]) if len(outer) else None
         if stop is not None:
-            if data[stop] != ord("]"):
-                yield _stray(
-                    data[stop:],
-                    line + data.count(b"\n", 0, stop),
-                    "a '}' without its '{' ends the array",
-                    fatal=True,
-                )
+            if data[stop] != ord(close):
+                wrong = "a '}' without its '{' ends the array"
+                if close == "}":
+                    wrong = "a ']' without its '[' ends the object"
+                where = line + data.count(b"\n", 0, stop)
+                yield _stray(data[stop:], where, wrong, fatal=True)
                 return
             if found or len(edges) or data[:stop].strip():
                 edges = np.append(edges, stop)
@@ -108,7 +80,8 @@ def _elements(data: bytes, source: Iterator[bytes], label: str, line: int) -> It
             rest = data[stop + 1 :]
             line += data.count(b"\n", 0, stop)
         if stop is not None:
-            yield from _behind(itertools.chain([rest], source), line)
+            if last:
+                yield from _behind(itertools.chain([rest], source), line)
             return
         if eof:
             yield _stray(rest, line, "the file ends inside the array")
@@ -134,7 +107,7 @@ def _stray(text: bytes, line: int, reason: str, *, fatal: bool = False) -> Bad:
     )
 
 
-def _json_marks(data: bytes) -> tuple[Positions, npt.NDArray[np.uint8], Positions]:
+def json_marks(data: bytes) -> tuple[Positions, npt.NDArray[np.uint8], Positions]:
     """Brackets and commas outside strings: their positions, bytes, and the depth after each.
 
     The depth is 0 at the start of `data`.

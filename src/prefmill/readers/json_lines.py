@@ -22,10 +22,9 @@ import pyarrow.parquet as pq
 
 from prefmill.connection import literal
 from prefmill.errors import BadInput
-from prefmill.readers.blocks import line_blocks
 from prefmill.readers.find import Input
-from prefmill.readers.json_blocks import json_blocks
 from prefmill.readers.json_engine import JsonEngine, Lines, Look
+from prefmill.readers.json_layout import layout_of
 from prefmill.readers.json_types import Object, kind_of, merge, merge_column, settle
 from prefmill.readers.rejects import Bad, Rejects
 from prefmill.readers.staging import (
@@ -43,6 +42,8 @@ from prefmill.table.json_values import holds, is_marked, without_marks
 _T = TypeVar("_T")
 #: Types of a block's rows that are remembered, since most blocks repeat them.
 _MOST_KNOWN = 10_000
+#: Columns of a file. The time of engines grows with the square of their number.
+_MOST_COLUMNS = 10_000
 
 
 @dataclass
@@ -63,6 +64,12 @@ class JsonFile:
     def add(self, shape: dict[str, Any], where: str) -> None:
         """Widen the types of columns by those of rows, the first of which is `where`."""
         merge_rows(self.shape, shape)
+        if len(self.shape) > _MOST_COLUMNS:
+            raise BadInput(
+                f"{where}: too many keys; got {len(self.shape):,} in the objects so far, expected"
+                f" at most {_MOST_COLUMNS:,}.",
+                hint="are the keys of this object names of records? Then write a record a line.",
+            )
         for key, kind in shape.items():
             if kind != "NULL":
                 self.kinds.setdefault(key, {}).setdefault(kind_of(kind), where)
@@ -75,14 +82,19 @@ def look_at_json(item: Input, context: Context) -> JsonFile:
     """The first pass over one JSON file, or stdin: the types of all rows."""
     if item.path == "-":
         item = replace(item, path=str(_spool(context)))
-    split = json_blocks if item.format == "json" else line_blocks
+
+    def read() -> Iterator[bytes]:
+        return utf8_pieces(item, context)
 
     def numbered() -> Iterator[Lines | Bad]:
-        for number, block in enumerate(split(utf8_pieces(item, context), item.label)):
+        for number, block in enumerate(layout.blocks(read(), item.label)):
             yield block if isinstance(block, Bad) else Lines.of(block, number)
 
-    if next(utf8_pieces(item, context), None) is None:
+    if next(read(), None) is None:
         raise BadInput(f"{item.label}: the file is empty.")
+    layout = layout_of(read, item, context.named)
+    if layout.note is not None:
+        context.notes.append(layout.note)
     return look_at_lines(item, context, numbered)
 
 

@@ -68,7 +68,10 @@ def fault_of(text: str) -> str | None:
         text.encode()
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        return f"not valid JSON: {error.msg.rstrip(':')} (column {error.pos + 1})"
+        place = f"column {error.colno}"
+        if error.lineno > 1:
+            place = f"line {error.lineno} of the record, {place}"
+        return f"not valid JSON: {error.msg.rstrip(':')} ({place})"
     except UnicodeEncodeError:
         return "not valid JSON: half of a surrogate pair"
     except RecursionError:
@@ -85,10 +88,7 @@ def fault_of(text: str) -> str | None:
         list: "an array",
         type(None): "null",
     }[type(value)]
-    fault = f"{kind} where an object is expected"
-    if isinstance(value, list):
-        fault += "; an array of all rows goes into a .json file"
-    return fault
+    return f"{kind} where an object is expected"
 
 
 def shape_of(value: Any) -> Any:

@@ -136,7 +136,8 @@ def unite(parts: Sequence[Part]) -> tuple[pa.Schema, frozenset[str]]:
             types[column.name] = both
     nulls = {name for part in parts for name in part.nulls}
     # What a file lacks is null in its rows.
-    nulls |= {name for name in types if any(name not in part.schema.names for part in parts)}
+    for names in (frozenset(part.schema.names) for part in parts):
+        nulls |= types.keys() - names
     partitions = [dict(part.partition) for part in parts]
     for key in partitions[0]:
         # The folder's value wins over a column of the same name, as in every engine.

@@ -59,6 +59,8 @@ class Context:
     progress: Callable[[str], None] = lambda text: None
     #: of a file's columns those that a row must have
     needs: Callable[[Sequence[str]], Collection[str]] = frozenset
+    #: columns, or paths into them, that somebody spelled
+    named: Collection[str] = ()
     #: what people should know of how files were read
     notes: list[str] = field(default_factory=list)
     made: int = 0

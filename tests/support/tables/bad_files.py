@@ -271,7 +271,7 @@ def jsons() -> Iterator[Case]:
     yield Case(
         "huge-number.jsonl", good + b'{"prompt":"p2","completion":"z","score":1e400}\n', ROWS
     )
-    yield Case("array-named.jsonl", json.dumps(objects()).encode(), None, ".json")
+    yield Case("array-named.jsonl", json.dumps(objects()).encode(), ROWS)
     document = json.dumps(objects()).encode()
     yield Case("pretty.json", json.dumps(objects(), indent=2).encode(), ROWS)
     yield Case("one-object.json", json.dumps(objects()[0], indent=2).encode(), ROWS[:1])
