@@ -19,7 +19,7 @@ from prefmill.readers import Source
 from prefmill.runs.job import Reading, opened_source
 from prefmill.shapes import sql
 from prefmill.shapes.shape import NUMBER, RECORD
-from prefmill.shapes.source import Rowed, columns_of, reshaped, words_in
+from prefmill.shapes.source import Rowed, columns_of, reshaped, stem, words_in
 from prefmill.shapes.words import Rows
 from prefmill.table.fits import fits_files
 from prefmill.table.report import as_html
@@ -220,4 +220,7 @@ def select(inputs: Sequence[str], words: Rows, **reading: Unpack[Reading]) -> st
             )
         table = literal(inputs[0]) if len(inputs) == 1 else "feedback"
         shape = replace(rowed.shape, carried=())
-        return f"{sql.rows(shape, sql.records(shape, table))};"
+        joined = [literal(join.file) for join in shape.joins]
+        names = [stem(each) for each in inputs]
+        records = sql.records(shape, table, joined=joined, file_names=names)
+        return f"{sql.rows(shape, records)};"

@@ -22,7 +22,7 @@ from prefmill.table.json_values import JSON_FIELD
 ASSISTANTS = ("assistant", "gpt", "model", "bot", "chatbot")
 _SPACE = " \t\r\n"
 _TRUTH = {"true": 1.0, "false": 0.0}
-_BLANK_LINE = "\n\n"
+_BLANK_LINE, _BLANK_LINE_SQL = "\n\n", r"E'\n\n'"
 _SPELLS_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 #: The number of an element in its list, and the column of that list's elements.
 ELEMENT, EACH = "_element", "_each"
@@ -277,7 +277,7 @@ class Joined:
         """One text."""
         parts = ", ".join(f"nullif({part.sql()}, '')" for part in self.parts)
         some = " OR ".join(f"{part.sql()} IS NOT NULL" for part in self.parts)
-        return f"CASE WHEN {some} THEN concat_ws({literal(_BLANK_LINE)}, {parts}) END"
+        return f"CASE WHEN {some} THEN concat_ws({_BLANK_LINE_SQL}, {parts}) END"
 
     def polars(self) -> pl.Expr:
         """One text."""

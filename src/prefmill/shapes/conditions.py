@@ -12,7 +12,7 @@ from prefmill.shapes.words import as_number, folded
 from prefmill.table.messages import is_text
 from prefmill.table.numbers import number
 
-_SPACE = " \t\r\n"
+_SPACE, _SPACE_SQL = " \t\r\n", r"E' \t\r\n'"
 _TRUTH = {"true": 1.0, "false": 0.0}
 _SPELLS_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 
@@ -45,7 +45,8 @@ class Is:
             tests.append(f"{number_sql(value, self.dtype)} IN ({numbers})")
         if not tests:
             return "false"
-        return f"coalesce({' OR '.join(f'coalesce({test}, false)' for test in tests)}, false)"
+        # Of a text that is no number the second test is null, and so is `false OR null`.
+        return f"coalesce({' OR '.join(tests)}, false)"
 
     def polars(self) -> pl.Expr:
         """True or false."""
@@ -61,14 +62,14 @@ class Is:
 
 def folded_sql(value: str) -> str:
     """A text as words compare."""
-    return f"lower(trim(({value})::VARCHAR, {literal(_SPACE)}))"
+    return f"lower(trim(({value})::VARCHAR, {_SPACE_SQL}))"
 
 
 def number_sql(value: str, dtype: pl.DataType | None) -> str:
     """The number of a value; null where it is none."""
     if dtype is not None and (dtype.is_numeric() or dtype == pl.Boolean):
         return f"({value})::DOUBLE"
-    text = f"trim(({value})::VARCHAR, {literal(_SPACE)})"
+    text = f"trim(({value})::VARCHAR, {_SPACE_SQL})"
     return (
         f"CASE WHEN regexp_full_match({text}, {literal(_SPELLS_NUMBER)})"
         f" THEN try_cast({text} AS DOUBLE) END"
@@ -190,6 +191,22 @@ class All:
     def polars(self) -> pl.Expr:
         """A conjunction."""
         return pl.all_horizontal(*(test.polars() for test in self.tests))
+
+
+@dataclass(frozen=True)
+class Some:
+    """Whether one of some conditions holds."""
+
+    tests: tuple[Cell, ...]
+
+    def sql(self) -> str:
+        """A disjunction."""
+        return f"({' OR '.join(test.sql() for test in self.tests)})" if self.tests else "false"
+
+    def polars(self) -> pl.Expr:
+        """A disjunction."""
+        tests = [test.polars() for test in self.tests]
+        return pl.any_horizontal(*tests) if tests else pl.lit(False)
 
 
 @dataclass(frozen=True)

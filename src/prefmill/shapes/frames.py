@@ -149,13 +149,17 @@ def _checked(names: Sequence[str]) -> pl.Expr:
 
 
 def reasons(shape: Shape, records: pl.LazyFrame) -> pl.LazyFrame:
-    """How many records each reason leaves out (null: used), and how many rows the others give."""
+    """How many records each reason leaves out (null: used), how many rows the others give, and
+    their answers in votes without a verdict.
+    """
     sizes = [_size(each) for each in shape.variants]
     total = pl.sum_horizontal(sizes)
     empty = pl.when(total == 0).then(pl.lit("no_answers"))
     reason = pl.coalesce(REASON, empty).alias("reason")
-    made = records.select(reason, rows=total)
-    return made.group_by("reason").agg(records=pl.len(), rows=pl.col("rows").sum())
+    votes = [each.vote.polars() for each in shape.variants if each.vote]
+    lost = pl.sum_horizontal(~vote for vote in votes) if votes else pl.lit(0)
+    made = records.select(reason, rows=total, lost=lost.cast(pl.Int64))
+    return made.group_by("reason").agg(pl.len().alias("records"), pl.col("rows", "lost").sum())
 
 
 def _size(variant: Variant) -> pl.Expr:

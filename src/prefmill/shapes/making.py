@@ -11,7 +11,7 @@ import polars as pl
 from prefmill.errors import BadArgument
 from prefmill.shapes import verdicts
 from prefmill.shapes.cells import Answer, Cell, Column, Constant, Inside, Joined, Named, Text
-from prefmill.shapes.conditions import All, Empty, First, Is, Meaning, Not, NotAbove, Null
+from prefmill.shapes.conditions import All, Empty, First, Is, Meaning, Not, NotAbove, Null, Some
 from prefmill.shapes.named import with_names
 from prefmill.shapes.paths import Path, is_message, is_messages, is_path
 from prefmill.shapes.reader import Reader
@@ -26,7 +26,7 @@ from prefmill.shapes.turns import (
     Messages,
     Rest,
 )
-from prefmill.shapes.verdicts import Scored
+from prefmill.shapes.verdicts import Scored, Verdict
 from prefmill.shapes.words import COMMON, Rows, as_number
 from prefmill.table.messages import is_text
 
@@ -132,6 +132,7 @@ class _Maker:
             roles=self._roles(produced, own_group),
             carried=tuple(name for name in self.reader.schema if name not in produced),
             consumed=frozenset(consumed),
+            answers=max(1, len(self.answers)),
             own_group=own_group,
             joins=joins,
             votes=len(verdicts) > 1,
@@ -238,12 +239,21 @@ class _Maker:
             ]
             empty = All(tuple(Empty(cell) for cell in cells))
         columns = [f"_verdict{place}" for place in range(len(made))]
-        self.helpers[0] |= dict(zip(columns, made, strict=True))
+        for name, verdict in zip(columns, made, strict=True):
+            self._help(name, verdict)
         self.helpers[0]["_no_verdict"] = empty
         self.reasons.append(("null_verdict", Column("_no_verdict")))
         unknown = All(tuple(Null(Column(name)) for name in columns))
         self.reasons.append(("unknown_verdict", unknown))
         return columns
+
+    def _help(self, name: str, verdict: Verdict) -> None:
+        """A verdict over helper columns that say what makes each answer win."""
+        tests = {f"{name}_wins{place}": Some(each) for place, each in enumerate(verdict.wins)}
+        tests[f"{name}_tie"] = Some(verdict.ties)
+        self.helpers[0] |= tests
+        *wins, tie = map(Column, tests)
+        self.helpers[1][name] = Verdict(tuple((each,) for each in wins), (tie,))
 
     def _sources(self) -> list[Cell]:
         texts = self.reader.texts("source")

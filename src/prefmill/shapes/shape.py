@@ -56,6 +56,7 @@ class Shape:
     roles: Mapping[str, Any]  #: names of columns of the rows, by role
     carried: tuple[str, ...]  #: columns of records that rows keep under their own names
     consumed: frozenset[str]  #: columns whose values are in the rows, so whole rows are without
+    answers: int = 1  #: of a record side by side
     own_group: bool = False
     joins: tuple[Join, ...] = ()
     votes: bool = False

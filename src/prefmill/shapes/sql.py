@@ -13,6 +13,7 @@ from prefmill.shapes.shape import REASON, RECORD, Join, Shape, Variant
 VARIANT = "_variant"
 #: The position of a row of a run: (record, variant, element) as one number.
 POSITION = "_position"
+_LINE = 80
 #: How the error of lists of unequal length begins; then comes the number of the record.
 UNEQUAL = "rows: the lists of a record have different lengths: record "
 
@@ -31,15 +32,32 @@ def records(
     """
     columns = [f"{record} AS {RECORD}"]
     if shape.words.file_as:
-        names = ", ".join(map(literal, file_names))
-        columns.append(f"([{names}])[file_index::BIGINT + 1] AS {quote(shape.words.file_as)}")
-    text = f"SELECT *, {', '.join(columns)} FROM {relation}"
+        columns.append(f"{_name_of(file_names)} AS {quote(shape.words.file_as)}")
+    text = f"SELECT {_listed(['*', *columns])}\nFROM {relation}"
     for place, (join, other) in enumerate(zip(shape.joins, joined, strict=True)):
         text = _with_join(text, shape, join, place, other)
     for stage in shape.helpers:
-        made = ", ".join(f"{cell.sql()} AS {quote(name)}" for name, cell in stage.items())
-        text = f"SELECT *, {made} FROM ({text})"
+        made = [f"{cell.sql()} AS {quote(name)}" for name, cell in stage.items()]
+        text = f"SELECT {_listed(['*', *made])}\nFROM {_inner(text)}"
     return text
+
+
+def _listed(columns: Sequence[str]) -> str:
+    """Columns, one a line where they are many."""
+    one = ", ".join(columns)
+    return one if len(one) <= _LINE else ",\n  ".join(columns)
+
+
+def _inner(text: str) -> str:
+    """A query as a relation. Not indented: names and texts may hold line ends."""
+    return f"(\n{text}\n)"
+
+
+def _name_of(files: Sequence[str]) -> str:
+    """The name of a row's file."""
+    if len(files) == 1:
+        return literal(files[0])
+    return f"([{', '.join(map(literal, files))}])[file_index::BIGINT + 1]"
 
 
 def _with_join(text: str, shape: Shape, join: Join, place: int, relation: str) -> str:
@@ -52,9 +70,9 @@ def _with_join(text: str, shape: Shape, join: Join, place: int, relation: str) -
         f"_record_.{quote(ours)}::VARCHAR = _other.{quote(own)}::VARCHAR" for ours, own in join.keys
     )
     return (
-        f"SELECT _record_.*, _other._there IS NOT NULL AS _matched{place}{listed}"
-        f" FROM ({text}) AS _record_"
-        f" LEFT JOIN (SELECT *, true AS _there FROM {relation}) AS _other ON {keys}"
+        f"SELECT _record_.*, _other._there IS NOT NULL AS _matched{place}{listed}\n"
+        f"FROM {_inner(text)} AS _record_\n"
+        f"LEFT JOIN (SELECT *, true AS _there FROM {relation}) AS _other ON {keys}"
     )
 
 
@@ -71,17 +89,20 @@ def rows(
     a list has. `narrow`: nobody looks whether lists have equal lengths, so that ranking reads
     scores alone; the position of `checked` rows cannot be known without that look.
     """
-    text = f"SELECT * FROM ({records}) WHERE {REASON} IS NULL"
-    numbers = range(len(shape.variants))
+    text = f"SELECT *\nFROM {_inner(records)}\nWHERE {REASON} IS NULL"
+    order = [RECORD]
     if len(shape.variants) > 1:
-        text = f"SELECT *, unnest({list(numbers)}) AS {VARIANT} FROM ({text})"
+        numbers = list(range(len(shape.variants)))
+        order.append(VARIANT)
+        text = f"SELECT *, unnest({numbers}) AS {VARIANT}\nFROM {_inner(text)}"
     if any(each.vote for each in shape.variants):
         votes = _chosen([each.vote.sql() for each in shape.variants if each.vote])
-        text = f"SELECT * FROM ({text}) WHERE {votes}"
+        text = f"SELECT *\nFROM {_inner(text)}\nWHERE {votes}"
     if any(each.lists for each in shape.variants):
         count = _narrow_count if position == "narrow" else _checked_count
         counts = _chosen([count(shape, each) for each in shape.variants])
-        text = f"SELECT *, unnest(range({counts})) AS {ELEMENT} FROM ({text})"
+        order.append(ELEMENT)
+        text = f"SELECT *, unnest(range({counts})) AS {ELEMENT}\nFROM {_inner(text)}"
     columns = [RECORD] if shape.own_group else []
     if position:
         columns.append(f"{_position(shape, longest or 1)} AS {POSITION}")
@@ -89,7 +110,9 @@ def rows(
         values = [each.cells[name].sql() for each in shape.variants]
         columns.append(f"{_chosen(values)} AS {quote(name)}")
     columns += map(quote, shape.carried)
-    return f"SELECT {', '.join(columns)} FROM ({text})"
+    text = f"SELECT {_listed(columns)}\nFROM {_inner(text)}"
+    # A join has no order, and whoever reads positions sorts by them.
+    return text if position or not shape.joins else f"{text}\nORDER BY {', '.join(order)}"
 
 
 def _chosen(values: Sequence[str]) -> str:
@@ -149,11 +172,10 @@ def account(shape: Shape, records: str, *, checked: bool = True) -> str:
     unequal = " OR ".join(tests) or "false"
     lost = " + ".join(f"(NOT ({vote}))::INT" for vote in votes)
     longest = f"greatest({', '.join(counts)})" if len(counts) > 1 else counts[0]
-    answers = len(shape.words.completion) if isinstance(shape.words.completion, tuple) else 1
     return (
         f"SELECT coalesce({REASON}, CASE WHEN _rows = 0 THEN 'no_answers' END) AS reason,"
         " count(*)::BIGINT, coalesce(sum(_rows), 0)::BIGINT, coalesce(max(_longest), 0)::BIGINT,"
-        f" min({RECORD}) FILTER (_unequal), coalesce(sum(_lost), 0)::BIGINT // {max(1, answers)}"
+        f" min({RECORD}) FILTER (_unequal), coalesce(sum(_lost), 0)::BIGINT // {shape.answers}"
         f" FROM (SELECT {REASON}, {RECORD}, {total} AS _rows, {longest} AS _longest,"
         f" {unequal} AS _unequal, {lost} AS _lost FROM ({records})) GROUP BY ALL"
     )

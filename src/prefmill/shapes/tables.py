@@ -99,10 +99,12 @@ class RowedFrame:
         assert self.shape is not None
         assert self.records is not None
         counts = frames.reasons(self.shape, self.records).collect().rows()
-        dropped = {reason: count for reason, count, _ in counts if reason is not None}
-        rows = sum(made for reason, _, made in counts if reason is None)
-        total = sum(count for _, count, _ in counts)
-        return Account(total, rows, dict(sorted(dropped.items())))
+        dropped = {reason: count for reason, count, *_ in counts if reason is not None}
+        used = [(made, lost) for reason, _, made, lost in counts if reason is None]
+        rows, lost = used[0] if used else (0, 0)
+        total = sum(count for _, count, *_ in counts)
+        votes = lost // self.shape.answers
+        return Account(total, rows, dict(sorted(dropped.items())), votes)
 
 
 def reported(shape: Shape, account: Account) -> dict[str, object]:

@@ -135,7 +135,7 @@ class Hh:
 
     def sql(self) -> str:
         """Cut at the marks, and trimmed."""
-        cut = literal(_CUT)
+        cut = r"E'\x1e'"
         marked = (
             f"regexp_replace({self.value.sql()}, '(^|\\s*\\n\\s*\\n)({'|'.join(_HH)}):',"
             f" {cut} || '\\2:', 'g')"
@@ -167,7 +167,7 @@ class Hh:
         return marked.str.split(_CUT).list.eval(full).list.eval(turn)
 
 
-_SPACE = literal(" \t\r\n")
+_SPACE = r"E' \t\r\n'"
 
 
 @dataclass(frozen=True)

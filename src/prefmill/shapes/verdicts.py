@@ -11,7 +11,7 @@ import polars as pl
 
 from prefmill.errors import BadArgument
 from prefmill.shapes.cells import Cell
-from prefmill.shapes.conditions import Is, Same
+from prefmill.shapes.conditions import Is, Same, Some
 from prefmill.shapes.paths import Path
 from prefmill.shapes.words import Rows, folded
 
@@ -151,10 +151,10 @@ class Verdict:
 
     def sql(self) -> str:
         """By how many answers win."""
-        won = [_any_sql(tests) for tests in self.wins]
+        won = [Some(tests).sql() for tests in self.wins]
         count = " + ".join(f"({each})::INT" for each in won)
         which = " ".join(f"WHEN {each} THEN {place}" for place, each in enumerate(won))
-        tie = _any_sql(self.ties)
+        tie = Some(self.ties).sql()
         return (
             f"CASE WHEN {count} > 1 OR ({count} = 1 AND {tie}) THEN NULL"
             f" {which} WHEN {tie} THEN -1 END"
@@ -162,22 +162,14 @@ class Verdict:
 
     def polars(self) -> pl.Expr:
         """By how many answers win."""
-        won = [_any_polars(tests) for tests in self.wins]
-        tie = _any_polars(self.ties)
+        won = [Some(tests).polars() for tests in self.wins]
+        tie = Some(self.ties).polars()
         count = pl.sum_horizontal(*(each.cast(pl.Int64) for each in won))
         unclear = (count > 1) | ((count == 1) & tie)
         which = pl.when(unclear).then(pl.lit(None, pl.Int64))
         for place, each in enumerate(won):
             which = which.when(each).then(pl.lit(place, pl.Int64))  # type: ignore[assignment]
         return which.when(tie).then(pl.lit(-1, pl.Int64)).otherwise(pl.lit(None, pl.Int64))
-
-
-def _any_sql(tests: Sequence[Cell]) -> str:
-    return f"({' OR '.join(test.sql() for test in tests)})" if tests else "false"
-
-
-def _any_polars(tests: Sequence[Cell]) -> pl.Expr:
-    return pl.any_horizontal(*(test.polars() for test in tests)) if tests else pl.lit(False)
 
 
 @dataclass(frozen=True)
