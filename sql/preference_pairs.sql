@@ -10,8 +10,9 @@
 -- ranked positions at the end, never carried through a group-by.
 CREATE OR REPLACE MACRO preference_pairs(
   tbl, prompt := NULL, completion := NULL, score := NULL, strategy := 'best_worst',
-  chosen_min := 'auto', rejected_below := 'auto', min_margin := 0, max_pairs_per_prompt := NULL,
-  top_k := NULL, bottom_k := NULL, seed := 0, keep := NULL
+  chosen_min := 'auto', rejected_below := 'auto', chosen_quantile := NULL,
+  rejected_quantile := NULL, min_margin := 0, max_pairs_per_prompt := NULL, top_k := NULL,
+  bottom_k := NULL, seed := 0, keep := NULL
 ) AS TABLE (
   WITH asked AS NOT MATERIALIZED (FROM pref_with_context(tbl)),
   numbered AS NOT MATERIALIZED (
@@ -28,7 +29,8 @@ CREATE OR REPLACE MACRO preference_pairs(
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
   limits AS MATERIALIZED (
     FROM pref_limits('candidates', 'pairs', chosen_min := chosen_min,
-      rejected_below := rejected_below)),
+      rejected_below := rejected_below, chosen_quantile := chosen_quantile,
+      rejected_quantile := rejected_quantile)),
   groups AS NOT MATERIALIZED (FROM pref_groups('candidates', ends_only := strategy = 'best_worst')),
   pairs AS NOT MATERIALIZED (
     FROM pref_pairs('groups', strategy := strategy, min_margin := min_margin,
@@ -46,8 +48,9 @@ CREATE OR REPLACE MACRO preference_pairs(
     -- looked at whatever the table holds: a wrong argument is never an empty result
     UNION ALL BY NAME
     SELECT NULL AS _first
-    WHERE pref_pairs_refusal('preference_pairs', strategy, chosen_min, rejected_below, min_margin,
-      max_pairs_per_prompt, top_k, bottom_k, seed) IS NOT NULL
+    WHERE pref_pairs_refusal('preference_pairs', strategy, chosen_min, rejected_below,
+      chosen_quantile, rejected_quantile, min_margin, max_pairs_per_prompt, top_k, bottom_k,
+      seed) IS NOT NULL
     UNION ALL BY NAME
     SELECT NULL AS _first
     FROM pref_roles_refusal('numbered', tbl, 'preference_pairs', keep := keep, taken := ['score'])

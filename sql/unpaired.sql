@@ -4,7 +4,7 @@
 --   FROM unpaired('feedback/*.parquet', chosen_min := 4, rejected_below := 3);
 CREATE OR REPLACE MACRO unpaired(
   tbl, prompt := NULL, completion := NULL, score := NULL, chosen_min := 'auto',
-  rejected_below := 'auto', keep := NULL
+  rejected_below := 'auto', chosen_quantile := NULL, rejected_quantile := NULL, keep := NULL
 ) AS TABLE (
   WITH asked AS NOT MATERIALIZED (FROM pref_with_context(tbl)),
   numbered AS NOT MATERIALIZED (
@@ -18,7 +18,8 @@ CREATE OR REPLACE MACRO unpaired(
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
   limits AS MATERIALIZED (
     FROM pref_limits('candidates', 'unpaired', chosen_min := chosen_min,
-      rejected_below := rejected_below)),
+      rejected_below := rejected_below, chosen_quantile := chosen_quantile,
+      rejected_quantile := rejected_quantile)),
   labels AS NOT MATERIALIZED (
     FROM pref_labels('candidates', chosen_min := (SELECT _chosen_min FROM limits),
       rejected_below := (SELECT _rejected_below FROM limits), plain := true)),
@@ -27,7 +28,9 @@ CREATE OR REPLACE MACRO unpaired(
     FROM labels JOIN texts ON texts._pos = labels._pos WHERE _label IS NOT NULL
     -- looked at whatever the table holds: a wrong argument is never an empty result
     UNION ALL BY NAME
-    SELECT NULL AS _first WHERE pref_labels_refusal(chosen_min, rejected_below) IS NOT NULL
+    SELECT NULL AS _first
+    WHERE pref_labels_refusal(chosen_min, rejected_below, chosen_quantile, rejected_quantile)
+      IS NOT NULL
     UNION ALL BY NAME
     SELECT NULL AS _first
     FROM pref_roles_refusal('numbered', tbl, 'unpaired', keep := keep,

@@ -1,44 +1,66 @@
--- The thresholds of a plan: those that were given, and for one that is 'auto' what suits the
--- scores. That is 4 where some are below 4 and some not, the larger one of two whole numbers that
--- are all scores; else our error. The rule: docs/semantics.md.
+-- The thresholds of a plan: those that were given, quantiles of the scores, and for one that is
+-- 'auto' what suits the scores. That is 4 where some are below 4 and some not, the larger one of two
+-- whole numbers that are all scores, 1 and 0.5 for verdicts, and next to a quantile the same number;
+-- else our error. The rule: docs/semantics.md.
 --
 -- In: `candidates`, the output of pref_candidates; it is read once, and again where no score or
--- every score reaches 4. Out, one row: _chosen_min and _rejected_below DOUBLE.
+-- every score reaches 4, or for quantiles. Out, one row: _chosen_min and _rejected_below DOUBLE.
 CREATE OR REPLACE MACRO pref_is_auto(threshold) AS coalesce(threshold::VARCHAR = 'auto', false);
 -- A threshold before the scores are known: 'auto' as 4; other text is an error of DuckDB's.
 CREATE OR REPLACE MACRO pref_threshold(threshold) AS
 CASE WHEN pref_is_auto(threshold) THEN 4::DOUBLE ELSE threshold::DOUBLE END;
 CREATE OR REPLACE MACRO pref_limits(
-  candidates, what, chosen_min := 'auto', rejected_below := 'auto'
+  candidates, what, chosen_min := 'auto', rejected_below := 'auto', chosen_quantile := NULL,
+  rejected_quantile := NULL
 ) AS TABLE (
   WITH extremes AS MATERIALIZED (
     SELECT min(_score) AS _low, max(_score) AS _high FROM query_table(candidates)
     WHERE _reason IS NULL AND (pref_is_auto(chosen_min) OR pref_is_auto(rejected_below))),
-  two AS MATERIALIZED (
-    SELECT count(DISTINCT _score) = 2 AS _two FROM query_table(candidates), extremes
+  quantiles AS MATERIALIZED (
+    FROM pref_quantiles(candidates, chosen_quantile := chosen_quantile,
+      rejected_quantile := rejected_quantile)),
+  few AS MATERIALIZED (
+    SELECT bool_and(_score IN (_low, _high)) AS _two,
+           any_value(_low) = 0 AND any_value(_high) = 1 AND bool_and(_score IN (0, 0.5, 1))
+             AS _verdicts
+    FROM query_table(candidates), extremes
     WHERE _reason IS NULL AND (_high < 4 OR _low >= 4 AND _high > 5) AND _low = floor(_low)
-      AND _high = floor(_high)),
+      AND _high = floor(_high) AND _low < _high
+      AND chosen_quantile IS NULL AND rejected_quantile IS NULL),
   usual AS MATERIALIZED (
     SELECT _low, _high, _low IS NULL OR _low = _high AND what = 'pairs' AS _alike,
-           CASE WHEN _alike OR _low < 4 AND _high >= 4 THEN 4
-             WHEN (SELECT _two FROM two) THEN _high END AS _usual
-    FROM extremes),
+           coalesce(_chosen, _rejected, CASE WHEN _alike OR _low < 4 AND _high >= 4 THEN 4
+             WHEN _two THEN _high WHEN _verdicts THEN 1 END) AS _usual,
+           CASE WHEN _verdicts AND NOT _two THEN 0.5 ELSE _usual END AS _usual_below,
+           _chosen, _rejected
+    FROM extremes, quantiles, few),
   found AS MATERIALIZED (
     SELECT *,
-           CASE WHEN pref_is_auto(chosen_min) THEN _usual
+           CASE WHEN chosen_quantile IS NOT NULL THEN _chosen
+             WHEN pref_is_auto(chosen_min) THEN _usual
              ELSE TRY_CAST(chosen_min AS DOUBLE) END AS _chosen_min,
-           CASE WHEN pref_is_auto(rejected_below) THEN _usual
-             ELSE TRY_CAST(rejected_below AS DOUBLE) END AS _rejected_below
+           CASE WHEN rejected_quantile IS NOT NULL THEN _rejected
+             WHEN pref_is_auto(rejected_below) THEN _usual_below
+             ELSE TRY_CAST(rejected_below AS DOUBLE) END AS _rejected_below,
+           pref_is_auto(chosen_min) AND chosen_quantile IS NULL
+             OR pref_is_auto(rejected_below) AND rejected_quantile IS NULL AS _open
     FROM usual)
   SELECT _chosen_min, _rejected_below FROM found
   WHERE CASE
-    WHEN NOT _alike
+    -- first: what cannot be meant is no matter of the scores
+    WHEN pref_quantile_refusal(CASE what WHEN 'pairs' THEN 'preference_pairs' ELSE what END,
+      chosen_min, rejected_below, chosen_quantile, rejected_quantile) IS NOT NULL
+    THEN false
+    WHEN NOT _alike AND _open
       AND (_usual IS NULL OR coalesce(_high < _chosen_min, false)
         OR coalesce(_low >= _rejected_below, false))
-    THEN error('prefmill: ' || what
-      || ': the default thresholds, made for scores from 1 to 5, do not divide these scores;'
+    THEN error('prefmill: ' || what || CASE
+      WHEN chosen_quantile IS NULL AND rejected_quantile IS NULL
+      THEN ': the default thresholds, made for scores from 1 to 5, do not divide these scores;'
+      ELSE ': a quantile that is the smallest score does not divide these scores;' END
       || ' smallest score seen ' || _low || ', largest score seen ' || _high
-      || '. Hint: name both in units of the score, chosen_min := NUMBER, rejected_below := NUMBER'
+      || '. Hint: name both in units of the score, chosen_min := NUMBER, rejected_below := NUMBER;'
+      || ' or as shares of the scores, chosen_quantile := 0.7, rejected_quantile := 0.3'
       || CASE WHEN what = 'pairs'
            THEN '; or NULL for both: any two different scores make a pair.' ELSE '.' END)
     WHEN what = 'unpaired' AND _rejected_below > _chosen_min

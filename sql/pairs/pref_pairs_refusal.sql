@@ -1,8 +1,8 @@
 -- Raises our error if arguments of preference_pairs or pair_report cannot be meant, as the plan
 -- does; NULL if they can.
 CREATE OR REPLACE MACRO pref_pairs_refusal(
-  macro, strategy, chosen_min, rejected_below, min_margin, max_pairs_per_prompt, top_k, bottom_k,
-  seed
+  macro, strategy, chosen_min, rejected_below, chosen_quantile, rejected_quantile, min_margin,
+  max_pairs_per_prompt, top_k, bottom_k, seed
 ) AS
 CASE
   WHEN coalesce(strategy NOT IN ('best_worst', 'best_random', 'best_rest', 'adjacent', 'all',
@@ -29,5 +29,7 @@ CASE
   WHEN bottom_k < 1 OR bottom_k <> floor(bottom_k)
   THEN error('prefmill: ' || macro || ': bottom_k is no whole number >= 1 or NULL; got ' || bottom_k
     || '.')
+  WHEN pref_quantile_refusal(macro, chosen_min, rejected_below, chosen_quantile,
+    rejected_quantile) IS NOT NULL THEN NULL
   ELSE pref_seed_refusal(macro, seed)
 END;

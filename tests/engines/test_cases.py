@@ -77,6 +77,8 @@ MACROS = {
             "strategy",
             "chosen_min",
             "rejected_below",
+            "chosen_quantile",
+            "rejected_quantile",
             "min_margin",
             "max_pairs_per_prompt",
             "top_k",
@@ -84,7 +86,10 @@ MACROS = {
             "seed",
         },
     ),
-    "unpaired": ("unpaired", {"chosen_min", "rejected_below"}),
+    "unpaired": (
+        "unpaired",
+        {"chosen_min", "rejected_below", "chosen_quantile", "rejected_quantile"},
+    ),
     "best_of": ("best_of", {"k", "pick", "scope", "min_score", "seed", "beta", "length_control"}),
     "advantages": ("advantages", {"method", "epsilon"}),
 }

@@ -67,6 +67,26 @@ def con():
             "unpaired({}, chosen_min := NULL)",
             "labels need both chosen_min and rejected_below, as finite numbers; got NULL and auto",
         ),
+        (
+            "preference_pairs({}, chosen_quantile := 1)",
+            "preference_pairs: a quantile is a number above 0 and below 1, or NULL; got 1 and NULL",
+        ),
+        (
+            "preference_pairs({}, chosen_min := 4, chosen_quantile := 0.5)",
+            "chosen_min and chosen_quantile are one bound; got 4 and 0.5, expected one of them",
+        ),
+        (
+            "pair_report({}, rejected_below := NULL, rejected_quantile := 0.5)",
+            "rejected_below and rejected_quantile are one bound; got NULL and 0.5",
+        ),
+        (
+            "unpaired({}, chosen_quantile := 0.3, rejected_quantile := 0.7)",
+            "unpaired: rejected_quantile must not exceed chosen_quantile; got 0.7 > 0.3",
+        ),
+        (
+            "unpaired({}, rejected_quantile := -0.5)",
+            "unpaired: a quantile is a number above 0 and below 1, or NULL; got NULL and -0.5",
+        ),
         ("best_of({}, k := 0)", "best_of: k is no whole number >= 1; got 0"),
         ("best_of({}, seed := NULL)", "best_of: seed is no whole number >= 0; got NULL"),
         (

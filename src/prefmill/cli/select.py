@@ -85,7 +85,7 @@ def _parameter(field: Field[Any], hint: Any) -> Parameter:
     kind: type = next((kind for kind in (bool, int, float) if kind in kinds), str)
     metavar: str | None = None
     if _is_bound(field):
-        kind, metavar = str, "NUMBER|none"
+        kind, metavar = str, about.get("metavar", "NUMBER|none")
     elif about.get("table"):
         metavar = "NAME=W,..."
     name = field.name.replace("_", "-")

@@ -29,7 +29,7 @@ from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.pools.stream import reader_of, starts_of_groups, whole_groups
 from prefmill.pools.stream import tables_of as tables_of_source
-from prefmill.rules.limits import scale_of
+from prefmill.rules.limits import scale_of, scores_in
 from prefmill.shapes.tables import reported
 from prefmill.table.conform import NotHeld, conformed
 from prefmill.table.json_values import without_marks
@@ -176,16 +176,16 @@ class Stream:
             yield from ((decided, self._still(scores, table)) for table in chunks)
             return
         if held:
-            decided = plan.settled(scale_of(scores), lambda: scores.len() == 2)
+            decided = plan.settled(scores_in(scores))
             yield from ((decided, table) for table in held)
 
     def _few(self, scores: pl.Series, chunk: pa.Table) -> pl.Series:
-        """The extremes of `scores` and those of `chunk`, and one between: more decide nothing."""
+        """The extremes of `scores` and those of `chunk`, and some between: more decide nothing."""
         new = scores_of(self.layout.plan, pl.DataFrame(pl.from_arrow(chunk)), **named(self.roles))
         distinct = pl.concat([scores, new]).unique().sort()
-        # Three scores are no labels, however many more there are.
-        if distinct.len() > 3:
-            distinct = pl.concat([distinct.head(2), distinct.tail(1)])
+        # Four scores are neither labels nor verdicts, however many more there are.
+        if distinct.len() > 4:
+            distinct = pl.concat([distinct.head(3), distinct.tail(1)])
         return distinct
 
     def _decide(self, scores: pl.Series, *, strict: bool) -> FeedbackPlan | None:
@@ -200,22 +200,22 @@ class Stream:
             limits = plan.thresholds
             raise unfit(plan.kind, limits["chosen_min"], limits["rejected_below"], scale)
         try:
-            return plan.settled(scale, lambda: scores.len() == 2)
+            return plan.settled(scores_in(scores))
         except ThresholdsUnfit:
             if strict:
                 raise
             return None
 
     def _still(self, scores: pl.Series, chunk: pa.Table) -> pa.Table:
-        """`chunk`, unless the first rows were taken for labels and it has a third score."""
+        """`chunk`, unless the first rows were taken for labels and it has another score."""
         if scale_of(scores).around_usual:
             return chunk
         now = self._few(scores, chunk)
-        if now.len() > 2:
+        if now.len() > scores.len():
             seen = " and ".join(f"{score:g}" for score in scores)
             raise BadInput(
                 f"datasets: the first rows have the scores {seen} only, taken for labels;"
-                f" got scores from {now[0]:g} to {now[-1]:g}, with a third one.",
+                f" got scores from {now[0]:g} to {now[-1]:g}, with another one.",
                 hint="name chosen_min and rejected_below, or leave clustered out.",
             )
         return chunk

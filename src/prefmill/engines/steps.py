@@ -95,6 +95,7 @@ class Output:
         few: rows are few and picked of many, so small parts hold memory down.
         length: the step that says what length explains of the scores.
         scale: the step that says the smallest and the largest score, where thresholds wait.
+        quantiles: the step that says which scores quantiles are, where thresholds are given so.
         proposals: the step that says how many rows are proposed, where these can be too many.
     """
 
@@ -112,6 +113,7 @@ class Output:
     few: bool = False
     length: str = ""
     scale: Step | None = None
+    quantiles: Step | None = None
     proposals: Step | None = None
 
     @property

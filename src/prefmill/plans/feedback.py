@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, get_args
 
@@ -14,7 +14,7 @@ from prefmill.shapes.words import Rows
 from prefmill.table.fields import finite, key, one_of, whole
 from prefmill.table.fields import seed as is_seed
 from prefmill.table.roles import FeedbackRoles, Fits, Inputs, Read, RoleNames, Roles
-from prefmill.table.thresholds import Scale
+from prefmill.table.thresholds import Scale, Scores
 from prefmill.writers.formats import Format, formats_for
 
 if TYPE_CHECKING:
@@ -134,11 +134,16 @@ class FeedbackPlan(Plan, ABC):
         return {}
 
     @property
+    def quantiles(self) -> dict[str, float]:
+        """The thresholds that are given as quantiles of the scores."""
+        return {}
+
+    @property
     def waits(self) -> bool:
         """Whether a threshold waits for the scores."""
         return False
 
-    def settled(self, scale: Scale, two_valued: Callable[[], bool]) -> Self:
+    def settled(self, scores: Scores) -> Self:
         """This plan with numbers for thresholds that wait for the scores."""
         return self
 

@@ -40,6 +40,9 @@ class Pairs(ThresholdPlan):
             scores that this does not divide raise `ThresholdsUnfit`.
         rejected_below: a rejected score is smaller than this; None and `"auto"` as for
             `chosen_min`.
+        chosen_quantile, rejected_quantile: the same bounds as quantiles of the scores of all
+            candidates, above 0 and below 1: the smallest score with at least this share of the
+            scores at or below it. One alone is both bounds.
         min_margin: smallest `chosen_score - rejected_score` (>= 0; equal scores never pair).
         max_pairs_per_prompt: at most this many pairs of a prompt, drawn by `seed`.
         top_k, bottom_k: choose only from the k best, reject only from the k worst of a prompt.
@@ -124,7 +127,7 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
     @property
     def _refusal(self) -> dict[str, object]:
         """What decides whether a group can have a pair."""
-        return {**self.thresholds, "min_margin": self.min_margin}
+        return {**self.bounds, "min_margin": self.min_margin}
 
     def output(self, roles: Roles) -> Output:
         """A pair a row: the texts of two candidates, and their scores."""
@@ -154,6 +157,7 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
             also=("_first",),
             for_trainer=True,
             scale=Step("scale", "limits.group_scale", ("groups",)),
+            quantiles=self.quantile_step(),
             proposals=proposals,
         )
 

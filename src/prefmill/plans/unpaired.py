@@ -9,7 +9,7 @@ from prefmill.engines.steps import Column, Output, Step
 from prefmill.plans.thresholds import ThresholdOptions, ThresholdPlan
 from prefmill.table.fields import finite
 from prefmill.table.roles import Roles
-from prefmill.table.thresholds import USUAL
+from prefmill.table.thresholds import USUAL, crossed
 
 _is_number = finite()
 
@@ -50,20 +50,30 @@ prefmill unpair feedback.csv -o labels.parquet
         problems = super().problems()
         if None in self.thresholds.values():
             return [*problems, "labels need both chosen_min and rejected_below"]
+        if crossing := self._crossing():
+            problems.append(crossing)
+        return problems
+
+    def _crossing(self) -> str:
+        """What is wrong with bounds that overlap, as far as they are known before the scores."""
+        shares = (self.chosen_quantile, self.rejected_quantile)
+        if not any(map(_is_number, shares)):
+            high, low = shares
+            wrong = f"rejected_quantile must not exceed chosen_quantile; got {low} > {high}"
+            return wrong if low > high else ""  # type: ignore[operator]
+        if self.quantiles:
+            return ""
         # What is not given is 4 unless the scores are two-valued.
         high, low = (USUAL if value == "auto" else value for value in self.thresholds.values())
-        if not _is_number(high) and not _is_number(low) and low > high:  # type: ignore[operator]
-            both = f"{low} > {high}: a score between would be both"
-            problems.append(f"rejected_below must not exceed chosen_min; got {both}")
-        return problems
+        if _is_number(high) or _is_number(low) or low <= high:  # type: ignore[operator]
+            return ""
+        return crossed(low, high)  # type: ignore[arg-type]
 
     def steps(self, roles: Roles) -> tuple[Step, ...]:
         """Candidates with a label."""
         # Where every candidate is one vote, lists hold numbers and not structs.
         sql = {**self.limits(), "plain": self.aggregate == "none"}
-        labels = Step(
-            "labels", "labels.labels", ("candidates",), self.thresholds, sql=sql, table=True
-        )
+        labels = Step("labels", "labels.labels", ("candidates",), self.bounds, sql=sql, table=True)
         return (labels,)
 
     def output(self, roles: Roles) -> Output:
@@ -77,4 +87,5 @@ prefmill unpair feedback.csv -o labels.parquet
             present="_label",
             for_trainer=True,
             scale=Step("scale", "limits.score_scale", ("candidates",)),
+            quantiles=self.quantile_step(),
         )

@@ -7,12 +7,10 @@ import polars as pl
 from prefmill.rules.limits import bounded
 from prefmill.rules.rows import dropped, rows_in, standing
 from prefmill.table.report import PairReport
-from prefmill.table.thresholds import Threshold
+from prefmill.table.thresholds import Bound
 
 
-def labels(
-    candidates: pl.LazyFrame, *, chosen_min: Threshold, rejected_below: Threshold
-) -> pl.LazyFrame:
+def labels(candidates: pl.LazyFrame, *, chosen_min: Bound, rejected_below: Bound) -> pl.LazyFrame:
     """Candidates with _label (null between the thresholds), and _turn, _first that order them:
     no two neighbours share a prompt as long as others have answers left.
     """

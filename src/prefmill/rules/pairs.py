@@ -18,7 +18,7 @@ from prefmill.rules.rows import (
 )
 from prefmill.table.chance import mix32
 from prefmill.table.report import PairReport
-from prefmill.table.thresholds import Threshold
+from prefmill.table.thresholds import Bound
 
 _best = pl.col("_scores").list.last()
 _worst = pl.col("_scores").list.first()
@@ -44,8 +44,8 @@ def pairs(
     groups: pl.LazyFrame,
     *,
     strategy: str = "best_worst",
-    chosen_min: Threshold = None,
-    rejected_below: Threshold = None,
+    chosen_min: Bound = None,
+    rejected_below: Bound = None,
     min_margin: float = 0,
     max_pairs_per_prompt: int | None = None,
     top_k: int | None = None,
@@ -162,8 +162,8 @@ def report(
     groups: pl.LazyFrame,
     told: pl.LazyFrame,
     *,
-    chosen_min: Threshold = None,
-    rejected_below: Threshold = None,
+    chosen_min: Bound = None,
+    rejected_below: Bound = None,
     min_margin: float = 0,
 ) -> PairReport:
     """Account for every row; `told` has _first, _chosen, _rejected and _same_text of every pair."""

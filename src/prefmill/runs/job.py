@@ -23,7 +23,7 @@ from prefmill.plans.feedback import FeedbackPlan
 from prefmill.pools.stream import paths_of
 from prefmill.progress import Progress, machine_bytes, silent
 from prefmill.readers import Source, blamed_on, open_source
-from prefmill.rules.limits import scale_of, two_valued
+from prefmill.rules.limits import scale_of, scores_in
 from prefmill.rules.rows import check_types, numbered
 from prefmill.runs.gather import Fetch
 from prefmill.shapes import sql as shapes_sql
@@ -43,7 +43,7 @@ from prefmill.table.json_values import JSON_FIELD
 from prefmill.table.messages import is_json_text
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, RoleNames, named
-from prefmill.table.thresholds import Scale
+from prefmill.table.thresholds import QUANTILES, Scale, Scores
 
 if TYPE_CHECKING:
     from prefmill.runs.gather import Where
@@ -243,7 +243,8 @@ class Job:
             self._part_bytes = min(self._part_bytes, (memory_bytes - 300 * MB) // 8)
             share = share_of(memory_bytes)
         self.con = connect(temp_dir=home, memory_bytes=share, threads=threads, remote=source.remote)
-        more = [step for step in (output.report, output.scale, output.proposals) if step]
+        asked = (output.report, output.scale, output.quantiles, output.proposals)
+        more = [step for step in asked if step]
         queries = [query for _, _, query in sql.relations(self.program)]
         install_used(self.con, [*queries, *map(sql.call, more)])
         self._create_views()
@@ -391,11 +392,21 @@ class Job:
         if not self.plan.waits or scale is None or scale.over[0] not in done:
             return
         self.scale = Scale(*self.con.execute(sql.call(scale)).fetchall()[0])
-        distinct = "SELECT count(DISTINCT _score) = 2 FROM candidates WHERE _reason IS NULL"
-        self.plan = self.plan.settled(
-            self.scale, lambda: bool(self.con.execute(distinct).fetchall()[0][0])
-        )
+        at: dict[float, float] = {}
+        if step := self.output.quantiles:
+            (found,) = self.con.execute(sql.call(step)).fetchall()
+            named_scores = zip(QUANTILES, found, strict=True)
+            shares = self.plan.quantiles
+            at = {shares[name]: score for name, score in named_scores if name in shares}
+        scores = Scores(self.scale, self._only, lambda quantile: at[quantile.share])
+        self.plan = self.plan.settled(scores)
         self._ask()
+
+    def _only(self, some: Sequence[float]) -> bool:
+        """Whether every score of a candidate is one of these."""
+        listed = ", ".join(f"{score!r}::DOUBLE" for score in some)
+        query = f"SELECT bool_and(_score IN ({listed})) FROM candidates WHERE _reason IS NULL"
+        return bool(self.con.execute(query).fetchall()[0][0])
 
     def _make(self, name: str, query: str, *, table: bool) -> None:
         kind = "TABLE" if table else "VIEW"
@@ -460,7 +471,7 @@ class Job:
         if self.plan.waits:
             scores = frames.scores(self._relations["candidates"])
             self.scale = scale_of(scores)
-            self.plan = self.plan.settled(self.scale, two_valued(scores))
+            self.plan = self.plan.settled(scores_in(scores))
             self._ask()
             self._relations = frames.relations(self.program, rows, self._never_null)
         ranked = frames.last(self.output, self._relations).select(self._slot_columns()).collect()

@@ -21,8 +21,9 @@ def key(check: Check, default: Any = MISSING, *, help: str = "", **about: Any) -
 
     Args:
         help: the help of its option.
-        about: `shown` is how the help shows the default, `option` the names of the option, `later`
-            that a plan is hashed without it at its default, `table` that it is a table in TOML.
+        about: `shown` is how the help shows the default, `option` the names of the option,
+            `metavar` what stands for its value, `later` that a plan is hashed without it at its
+            default, `table` that it is a table in TOML.
     """
     hashed = False if about.get("table") else None
     metadata = {"check": check, "help": help, **about}

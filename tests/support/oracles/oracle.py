@@ -131,24 +131,40 @@ def unpaired(rows: list[dict], plan: Unpaired, roles: Roles) -> Result:
 
 
 def with_thresholds(plan: Pairs | Unpaired, scores: list[float]) -> Pairs | Unpaired:
-    """`plan` with numbers for thresholds that are `auto`."""
-    automatic = [name for name in ("chosen_min", "rejected_below") if getattr(plan, name) == "auto"]
+    """`plan` with numbers for thresholds that are `auto` or quantiles."""
+    shares = {"chosen_min": plan.chosen_quantile, "rejected_below": plan.rejected_quantile}
+    given = {name: quantile(scores, share) for name, share in shares.items() if share}
+    automatic = [name for name in shares if getattr(plan, name) == "auto" and name not in given]
     distinct = set(scores)
-    if not automatic:
-        return plan
     nothing_to_divide = not distinct or (len(distinct) == 1 and isinstance(plan, Pairs))
-    if nothing_to_divide or min(distinct) < 4 <= max(distinct):
-        usual = 4.0
+    unfit = ThresholdsUnfit("default thresholds do not divide these: smallest score seen ...")
+    if not automatic and not given:
+        return plan
+    if given:
+        usual = dict.fromkeys(shares, next(iter(given.values())))
+    elif nothing_to_divide or min(distinct) < 4 <= max(distinct):
+        usual = dict.fromkeys(shares, 4.0)
+    elif distinct == {0.0, 0.5, 1.0}:
+        usual = {"chosen_min": 1.0, "rejected_below": 0.5}
     elif len(distinct) == 2 and all(map(float.is_integer, distinct)) and distinct != {4.0, 5.0}:
-        usual = max(distinct)
+        usual = dict.fromkeys(shares, max(distinct))
     else:
-        raise ThresholdsUnfit("the default thresholds do not divide these scores")
-    plan = replace(plan, **dict.fromkeys(automatic, usual))
+        raise unfit
+    numbers = {name: usual[name] for name in automatic} | given
+    plan = replace(plan, **numbers, chosen_quantile=None, rejected_quantile=None)
     high = -math.inf if plan.chosen_min is None else plan.chosen_min
     low = math.inf if plan.rejected_below is None else plan.rejected_below
-    if not nothing_to_divide and (max(distinct) < high or min(distinct) >= low):
-        raise ThresholdsUnfit("the default thresholds do not divide these scores")
+    if automatic and not nothing_to_divide and (max(distinct) < high or min(distinct) >= low):
+        raise unfit
     return plan
+
+
+def quantile(scores: list[float], share: float) -> float:
+    """The smallest score with at least this share of all scores at or below it."""
+    if not scores:
+        return 4.0
+    q = Fraction(round(Fraction(str(share)), 9))
+    return min(s for s in scores if sum(x <= s for x in scores) >= q * len(scores))
 
 
 def best_of(rows: list[dict], plan: BestOf, roles: Roles) -> Result:

@@ -70,6 +70,7 @@ POLICIES = {
     "weight": [1.0, 0.5, 0.0, 3.0, 0.1, 0.25, -1.0, math.nan],
     "logprob": [0.0, -0.5, -3.0, 2.0, -700.0, -1.25, math.inf],
 }
+SHARES = [0.07, 0.3, 0.5, 0.7, 1 / 3, 0.999, 1e-12]
 WEIGHTS = [0, 0.1, 0.5, 1, 3, -1]
 
 
@@ -178,7 +179,22 @@ def plans(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS) -> Plan:
         high, low = high or 0, low or 0
         if kind is Unpaired:
             high, low = max(high, low), min(high, low)
-    return kind(chosen_min=high, rejected_below=low, **values)
+    return kind(**draw(bounds_of(kind, high, low)), **values)
+
+
+@st.composite
+def bounds_of(draw: st.DrawFn, kind: type, high: float | None, low: float | None) -> dict:
+    """The thresholds `high` and `low`, or quantiles of one side or of both."""
+    sides = draw(st.sampled_from([(), (), (), ("chosen",), ("rejected",), ("chosen", "rejected")]))
+    shares = sorted(draw(st.lists(st.sampled_from(SHARES), min_size=2, max_size=2)))
+    at = dict(zip(("rejected", "chosen"), shares, strict=True))
+    bounds = {f"{side}_quantile": at[side] for side in sides}
+    # One quantile next to a number can cross it, which labels refuse: there it stands alone.
+    alone = len(sides) == 1 and kind is Unpaired
+    if not alone:
+        bounds |= {} if "chosen" in sides else {"chosen_min": high}
+        bounds |= {} if "rejected" in sides else {"rejected_below": low}
+    return bounds
 
 
 @st.composite
