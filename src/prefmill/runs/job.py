@@ -243,8 +243,7 @@ class Job:
             self._part_bytes = min(self._part_bytes, (memory_bytes - 300 * MB) // 8)
             share = share_of(memory_bytes)
         self.con = connect(temp_dir=home, memory_bytes=share, threads=threads, remote=source.remote)
-        asked = (output.report, output.scale, output.quantiles, output.proposals)
-        more = [step for step in asked if step]
+        more = [step for step in (output.report, output.scale, output.proposals) if step]
         queries = [query for _, _, query in sql.relations(self.program)]
         install_used(self.con, [*queries, *map(sql.call, more)])
         self._create_views()
@@ -392,15 +391,44 @@ class Job:
         if not self.plan.waits or scale is None or scale.over[0] not in done:
             return
         self.scale = Scale(*self.con.execute(sql.call(scale)).fetchall()[0])
-        at: dict[float, float] = {}
-        if step := self.output.quantiles:
-            (found,) = self.con.execute(sql.call(step)).fetchall()
-            named_scores = zip(QUANTILES, found, strict=True)
-            shares = self.plan.quantiles
-            at = {shares[name]: score for name, score in named_scores if name in shares}
-        scores = Scores(self.scale, self._only, lambda quantile: at[quantile.share])
-        self.plan = self.plan.settled(scores)
+        self.plan = self.plan.settled(self.scores_for(self.plan))
         self._ask()
+
+    def scores_for(self, plan: FeedbackPlan) -> Scores:
+        """What the thresholds of `plan` ask of the scores of all candidates."""
+        if self._relations is not None:
+            return scores_in(frames.scores(self._relations["candidates"]))
+        at: dict[float, float] = {}
+        if step := plan.output(self.roles).quantiles:
+            query = sql.call(step)
+            install_used(self.con, [query])
+            (found,) = self.con.execute(query).fetchall()
+            shares = plan.quantiles
+            pairs = zip(QUANTILES, found, strict=True)
+            at = {shares[name]: score for name, score in pairs if name in shares}
+        scale = self.scale
+        if scale.low is None:  # nothing waited for it so far
+            scale = Scale(*(self.score_range() or (None, None)))
+        return Scores(scale, self._only, lambda quantile: at[quantile.share])
+
+    def count(self, step: Step) -> int:
+        """How many rows `step` gives, over what was ranked."""
+        if self._relations is not None:
+            rows = frames.run(step, self._relations).select(pl.len()).collect()
+            return int(rows.item())
+        return int(self.con.sql(sql.call(step)).count("*").fetchall()[0][0])
+
+    def contrast(self) -> int:
+        """How many groups have answers with different scores."""
+        if self._relations is not None:
+            ends = pl.col("_scores").list
+            differ = self._relations["groups"].filter(ends.first() != ends.last())
+            return int(differ.select(pl.len()).collect().item())
+        query = (
+            "SELECT count(*) FROM groups"
+            " WHERE pref_key_score(_ranks[1]) <> pref_key_score(_ranks[-1])"
+        )
+        return int(self.con.execute(query).fetchall()[0][0])
 
     def _only(self, some: Sequence[float]) -> bool:
         """Whether every score of a candidate is one of these."""
@@ -469,9 +497,9 @@ class Job:
         rows = numbered(self.program.read, self.scan(), position=_POSITION)
         self._relations = frames.relations(self.program, rows, self._never_null)
         if self.plan.waits:
-            scores = frames.scores(self._relations["candidates"])
-            self.scale = scale_of(scores)
-            self.plan = self.plan.settled(scores_in(scores))
+            scores = self.scores_for(self.plan)
+            self.scale = scores.scale
+            self.plan = self.plan.settled(scores)
             self._ask()
             self._relations = frames.relations(self.program, rows, self._never_null)
         ranked = frames.last(self.output, self._relations).select(self._slot_columns()).collect()

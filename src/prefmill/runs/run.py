@@ -19,6 +19,7 @@ from prefmill.pools.frames import is_frame
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers.find import is_same
 from prefmill.runs.job import Engine, Job, Reading, opened
+from prefmill.runs.remedies import remedies
 from prefmill.table.report import PairReport, as_html
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
@@ -144,7 +145,11 @@ def run(
             score_range=None if report.pairs_out else job.score_range(),
             renamed=job.renamed,
             thresholds=job.plan.thresholds or None,
-            notes=[*job.source.notes, *job.plan.notes(plan, report, job.scale_told())],
+            notes=[
+                *job.source.notes,
+                *job.plan.notes(plan, report, job.scale_told()),
+                *remedies(job, report),
+            ],
             bad_scores=job.bad_scores() if "bad_score" in report.dropped else (),
         )
 

@@ -1,0 +1,70 @@
+"""What would help where thresholds leave (nearly) no pair, although scores differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from prefmill.plans import FeedbackPlan
+from prefmill.runs.job import Job
+from prefmill.table.report import PairReport
+from prefmill.table.thresholds import AUTO, NAMES, QUANTILES
+
+#: Fewer pairs than from one in so many prompts with contrast are nearly nothing.
+_FEW = 20
+#: The quantiles that are proposed, of the chosen and of the rejected.
+SHARES = (0.7, 0.3)
+_BY_THRESHOLD = {"below_chosen_min", "not_below_rejected", "no_adjacent_pair"}
+
+
+def remedies(job: Job, report: PairReport | None) -> list[str]:
+    """A sentence with the options that would give more pairs, and how many; or none.
+
+    `job` has ranked; `report` None: its thresholds do not divide the scores. Cost: a pass over the
+    ranked groups for each option, and one over the scores.
+    """
+    plan: Any = job.plan
+    if not plan.unbounded or not any(bound is not None for bound in plan.thresholds.values()):
+        return []
+    used = pairs = 0
+    if report is not None:
+        used, pairs = report.groups_used, report.pairs_out
+        if not _BY_THRESHOLD & set(report.dropped):
+            return []
+    contrast = job.contrast()
+    if used * _FEW >= contrast:
+        return []
+    # What many answers propose is counted by prompts: the pairs could be billions.
+    by_prompt = job.output.proposals is not None
+    lines = []
+    for option, other in _others(job, plan):
+        count = job.count(other.program(job.roles).steps[-1])
+        if count > (used if by_prompt else pairs):
+            unit = "pairs of at most {:,} prompts" if by_prompt else "at most {:,} pairs"
+            lines.append(f"{option} gives {unit.format(count)}")
+    if not lines:
+        return []
+    kept = " and ".join(
+        f"{name} {bound:g}" if isinstance(bound, int | float) else f"{name} by default"
+        for name, bound in plan.thresholds.items()
+        if bound is not None
+    )
+    left = f"{used:,} of the {contrast:,} prompts whose answers have different scores"
+    return [f"with {kept} only {left} have a pair: instead {', or '.join(lines)}"]
+
+
+def _others(job: Job, plan: Any) -> Iterator[tuple[str, FeedbackPlan]]:
+    """Options, each with the plan that it makes of `plan`, its thresholds settled."""
+    counted = plan
+    if job.output.proposals is not None:
+        # One pair of a prompt stands if any does.
+        counted = replace(
+            plan, strategy="best_worst", max_pairs_per_prompt=None, top_k=None, bottom_k=None
+        )
+    if plan.strategy != "threshold":
+        yield "--no-thresholds", replace(counted, **dict.fromkeys((*NAMES, *QUANTILES)))
+    waiting = dict.fromkeys(NAMES, AUTO) | dict(zip(QUANTILES, SHARES, strict=True))
+    asked = replace(counted, **waiting)
+    option = "--chosen-quantile {} --rejected-quantile {}".format(*SHARES)
+    yield option, asked.settled(job.scores_for(asked))
