@@ -41,7 +41,7 @@ def numbers(note: str) -> dict[str, int]:
     ("strategy", "given"),
     [
         ("best_worst", {}),
-        ("best_random", {"chosen_min": 9}),
+        ("best_random", {"chosen_min": 9, "rejected_below": 4}),
         ("best_rest", {"chosen_min": None, "rejected_below": -1}),
         ("adjacent", {}),
         ("all", {"chosen_quantile": 0.999}),
@@ -67,7 +67,7 @@ def test_the_numbers_are_those_of_the_options(how, strategy, given, tmp_path):
 def test_nothing_is_said_where_nothing_would_help(how, tmp_path):
     path = pool(tmp_path / "in.parquet", reaching=0)
     assert pm.run(pm.Pairs(**FREE), path, None, engine=how).notes == []
-    far = pm.Pairs(chosen_min=9, min_margin=8)
+    far = pm.Pairs(chosen_min=9, rejected_below=4, min_margin=8)
     assert pm.run(far, path, None, engine=how).notes == []
     enough = pool(tmp_path / "enough.parquet", reaching=5)
     assert not [note for note in pm.run(pm.Pairs(), enough, None, engine=how).notes if "--" in note]
@@ -86,6 +86,7 @@ def test_the_command_says_it(tmp_path):
     out = str(tmp_path / "out.parquet")
     done = CliRunner().invoke(app, ["pairs", str(path), "-o", out])
     assert "only 1 of the 50 prompts whose answers have different scores have a pair" in done.stderr
-    done = CliRunner().invoke(app, ["pairs", str(path), "-o", out, "--overwrite", "--chosen-min=9"])
+    far = ["--chosen-min=9", "--rejected-below=4", "--overwrite"]
+    done = CliRunner().invoke(app, ["pairs", str(path), "-o", out, *far])
     assert done.exit_code == 1
     assert "--no-thresholds gives at most 50 pairs" in done.stderr
