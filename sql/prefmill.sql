@@ -67,3 +67,8 @@
 .read sql/state_values.sql
 .read sql/tree_values.sql
 .read sql/step_values.sql
+.read sql/steps/pref_step_rating.sql
+.read sql/steps/pref_step_rows.sql
+.read sql/step_labels.sql
+.read sql/step_paths.sql
+.read sql/step_texts.sql

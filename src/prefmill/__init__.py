@@ -31,12 +31,14 @@ from prefmill.table.roles import Roles
 if TYPE_CHECKING:
     from prefmill.loops.loop import LoopReport, loop
     from prefmill.rules.rollouts import step_values, stepwise
+    from prefmill.rules.step_records import step_labels
     from prefmill.runs.curve import Curve, curve
     from prefmill.runs.plan import run
     from prefmill.runs.rows import RowsReport, rows
     from prefmill.runs.run import RunReport, pair_report
     from prefmill.runs.sample import SampleReport, sample
     from prefmill.runs.score import ScoreReport, score
+    from prefmill.runs.steps import StepsReport, label_steps
     from prefmill.runs.values import ValuesReport, values
     from prefmill.runs.votes import VotesReport, votes
     from prefmill.sampling import EndpointSampler, LocalSampler, Sampler
@@ -85,11 +87,13 @@ __all__ = [
     "Sampler",
     "ScoreReport",
     "Scorer",
+    "StepsReport",
     "TrainReport",
     "ValuesReport",
     "VotesReport",
     "__version__",
     "curve",
+    "label_steps",
     "loop",
     "pair_report",
     "rows",
@@ -97,6 +101,7 @@ __all__ = [
     "sample",
     "score",
     "score_stream",
+    "step_labels",
     "step_values",
     "stepwise",
     "train_policy",
@@ -108,12 +113,14 @@ __all__ += _kinds.__all__
 
 _HOMES = {
     "rules.rollouts": ("step_values", "stepwise"),
+    "rules.step_records": ("step_labels",),
     "runs.curve": ("Curve", "curve"),
     "runs.plan": ("run",),
     "runs.rows": ("RowsReport", "rows"),
     "runs.run": ("RunReport", "pair_report"),
     "runs.sample": ("SampleReport", "sample"),
     "runs.score": ("ScoreReport", "score"),
+    "runs.steps": ("StepsReport", "label_steps"),
     "runs.values": ("ValuesReport", "values"),
     "runs.votes": ("VotesReport", "votes"),
     "sampling": ("EndpointSampler", "LocalSampler", "Sampler"),

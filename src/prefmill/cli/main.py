@@ -24,6 +24,7 @@ COMMANDS = (
     "votes",
     "train",
     "values",
+    "steps",
 )
 for _module in COMMANDS:
     importlib.import_module(f"prefmill.cli.{_module}")

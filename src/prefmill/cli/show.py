@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prefmill.runs.check import Findings
     from prefmill.runs.rows import RowsReport
     from prefmill.runs.run import RunReport
+    from prefmill.runs.steps import StepsReport
     from prefmill.runs.values import ValuesReport
     from prefmill.runs.votes import VotesReport
 
@@ -237,6 +238,26 @@ def rows(done: RowsReport) -> None:
         line(f"note: {note}")
     if done.group:
         line(f"note: only rows of one record compare: --group {done.group}")
+    if done.output:
+        line(f"wrote {done.output}")
+
+
+def stepped(done: StepsReport) -> None:
+    """What became of the records or rollouts of steps, and where the output lies."""
+    line(f"read as: {done.read_as}")
+    found = "rollouts" if done.tree else "paths"
+    rows = [("rows in", done.rows_in), (found, done.paths), ("  used", done.rows_out)]
+    reasons = sorted(done.dropped.items(), key=lambda item: -item[1])
+    rows += [(f"  dropped: {reason}", count) for reason, count in reasons]
+    cells = [(name, f"{count:,}", "") for name, count in rows]
+    if done.rows_rejected:
+        cells.append(("malformed, set aside", f"{done.rows_rejected:,}", ""))
+    columns(cells)
+    steps = f"{done.steps['true']:,} true, {done.steps['false']:,} false"
+    run = f"{done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB"
+    line(f"{done.rows_out:,} rows with labels of steps: {steps}   ({run})")
+    for note in done.notes:
+        line(f"note: {note}")
     if done.output:
         line(f"wrote {done.output}")
 

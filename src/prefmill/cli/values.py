@@ -1,22 +1,19 @@
-"""`prefmill values` and `prefmill steps`: options to a run of `Values` and to `stepwise`."""
+"""`prefmill values`: options to a run of `Values`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from inspect import Parameter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from prefmill.cli.app import Options, add_command, command
+from prefmill.cli.app import Options, add_command
 from prefmill.cli.options import (
     Empty,
     EngineReading,
     Inputs,
-    Overwrite,
-    Quiet,
-    Reading,
     Target,
     Writing,
     finish,
@@ -25,12 +22,8 @@ from prefmill.cli.options import (
 )
 from prefmill.cli.select import field_parameters, optional, plan_of
 from prefmill.cli.texts import stdout_or
-from prefmill.errors import BadArgument
 from prefmill.plans import Values
 from prefmill.table.roles import ValueNames
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 class _Files(Inputs, Target):
@@ -101,76 +94,14 @@ def values(options: ValuesOptions) -> None:
         )
     finish(report, options, show.valued)
     if not report.rows_out and not options.allow_empty:
-        _refuse_nothing("values")
+        _refuse_nothing()
 
 
 add_command("values", values.__doc__ or "", _parameters(), ValuesOptions, values)
 
 
-class _ReadingWhole(Reading, Empty):
-    quiet: Quiet = False
-    overwrite: Overwrite = False
-
-
-class StepsOptions(_Files, _Tree, _ReadingWhole):
-    """The options of `prefmill steps`."""
-
-    labels: Annotated[str, option(help="soft: a share of successes; hard: one success.")] = "soft"
-    threshold: Annotated[float, option(help="Of the share, for soft.")] = 0.5
-    success_min: Annotated[float, option(help="A leaf's success is at least this (true is 1).")] = (
-        1.0
-    )
-    text: Annotated[str, option(help="Of the text.")] = "text"
-    success: Annotated[str, option(help="Of a leaf's success.")] = "success"
-
-
-@command
-def steps(options: StepsOptions) -> None:
-    """Label the steps of rollouts by how often they end in success: prompt, completions, labels, as
-    process reward models are trained on.
-
-    \b
-    prefmill steps rollouts.jsonl -o steps.jsonl --success correct
-    """
-    from prefmill.disk.hidden import sweep
-    from prefmill.rules.rollouts import stepwise
-    from prefmill.writers import write as writers
-
-    target = options.output
-    if target is None:
-        hint = "-o steps.jsonl, or -o - for JSON Lines on stdout."
-        raise BadArgument("no output named.", hint=hint)
-    sweep(options.temp_dir)  # also where the target is refused
-    if target != "-":
-        writers.check_target(target, overwrite=options.overwrite)
-    settings = options.picked("text", "success", "success_min", "labels", "threshold")
-    settings |= {"id": options.id or "id", "parent_id": options.parent_id or "parent_id"}
-    rows = stepwise(_read(options, target), **settings)
-    if not rows.height and not options.allow_empty:
-        _refuse_nothing("rollouts")
-    with stdout_or(target) as path:
-        writers.write([rows], rows.schema, path, format="pool", overwrite=options.overwrite)
-    if not options.quiet:
-        wrote = "" if target == "-" else f"; wrote {target}"
-        typer.echo(f"{rows.height:,} rollouts{wrote}", err=True)
-
-
-def _read(options: StepsOptions, target: str) -> pl.DataFrame:
-    from prefmill.pools.frames import frame_of
-
-    # What an earlier run wrote into a folder that is read is no input.
-    without = [target] if target != "-" else []
-    reading = options.reading()
-    frame = frame_of(options.inputs, "steps", tell=_note, without=without, **reading)
-    return frame.lazy().collect()
-
-
-def _note(note: str) -> None:
-    typer.echo(f"note: {note}", err=True)
-
-
-def _refuse_nothing(what: str) -> None:
-    message = f"no {what} came out, and nothing was written (--allow-empty writes it)"
+def _refuse_nothing() -> None:
+    message = "no values came out, and nothing was written (--allow-empty writes it)"
     hint = "the input has no rows that give one."
     print(f"prefmill: {message}.\nHint: {hint}", file=sys.stderr)
     raise typer.Exit(1)
