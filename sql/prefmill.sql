@@ -70,5 +70,6 @@
 .read sql/steps/pref_step_rating.sql
 .read sql/steps/pref_step_rows.sql
 .read sql/step_labels.sql
+.read sql/step_label_report.sql
 .read sql/step_paths.sql
-.read sql/step_texts.sql
+.read sql/text_steps.sql

@@ -15,7 +15,7 @@ CREATE OR REPLACE MACRO pref_finite_or_null(x) AS CASE WHEN isfinite(x) THEN x E
 CREATE OR REPLACE MACRO pref_step_rating(x, meanings) AS
 pref_finite_or_null(CASE
   WHEN pref_known_word(x, map_keys(meanings)::VARCHAR[]) IS NOT NULL
-  THEN meanings[pref_known_word(x, map_keys(meanings)::VARCHAR[])]::DOUBLE
+  THEN (meanings::MAP(VARCHAR, DOUBLE))[pref_known_word(x, map_keys(meanings)::VARCHAR[])]
   WHEN typeof(x) = 'VARCHAR' AND pref_word(x) = '+' THEN 1
   WHEN typeof(x) = 'VARCHAR' AND pref_word(x) = '-' THEN 0
   ELSE pref_number(x) END);

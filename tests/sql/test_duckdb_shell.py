@@ -136,6 +136,26 @@ CALLS = {
         "count(*) AS rows, sum(rollouts)::BIGINT AS rollouts, sum(successes)::BIGINT AS successes",
         {"rows": ROWS, "rollouts": 6 * GROUPS, "successes": 2 * GROUPS},
     ),
+    "step_labels": (
+        "step_labels({t}, prompt, [completion], rating := [score], threshold := 3)",
+        "count(*) AS rows, count(DISTINCT completions) AS steps, sum(labels[1]::INT) AS good",
+        {"rows": ROWS, "steps": ROWS, "good": 2 * GROUPS},
+    ),
+    "step_label_report": (
+        "step_label_report({t}, prompt, [completion], rating := [score], threshold := 3)",
+        "sum(paths)::BIGINT AS paths, sum(rows_out)::BIGINT AS rows",
+        {"paths": ROWS, "rows": ROWS},
+    ),
+    "step_paths": (
+        "step_paths({t}, prompt, [[completion, same]], [[score, 0]], [0])",
+        "count(*) AS rows, count(DISTINCT steps) AS steps, sum(rating[1]) AS ratings",
+        {"rows": 2 * ROWS, "steps": ROWS + 1, "ratings": 10 * GROUPS},
+    ),
+    "text_steps": (
+        "(SELECT text_steps(completion, ' ') AS steps FROM query_table({t}))",
+        "count(*) AS rows, sum(len(steps))::BIGINT AS steps, count(DISTINCT steps) AS texts",
+        {"rows": ROWS, "steps": 2 * ROWS, "texts": ROWS},
+    ),
     "split_of": (
         "(SELECT split_of(prompt, 'a=0.5,b=0.5') AS split, prompt FROM query_table({t}))",
         "count(*) AS rows, count(DISTINCT prompt) AS prompts, count(DISTINCT (split, prompt)) AS "

@@ -212,6 +212,8 @@ def test_an_empty_table_is_empty_without_an_error(macro, con):
     rows = con.sql(f"FROM {macro}(empty)" if macro in SCORED else call(macro, "empty")).fetchall()
     if macro == "pair_report":
         assert rows == [(0, 0, 0, {}, 0, 0, 0)]
+    elif macro == "step_label_report":
+        assert rows == [(0, 0, {})]
     elif macro == "agreement":
         assert rows == [(None, None, 0, None, None, None)]
     else:

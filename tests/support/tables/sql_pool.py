@@ -59,6 +59,10 @@ RENAMED = POOL.rename_columns(
 )
 
 CORE = ("prompt", "completion", "score")
+#: A completion as the one step of a record, and its score as the rating of that.
+STEPS = ("prompt", "score", "completion")
+#: Macros of one value, where the others are of a table.
+SCALARS = {"split_of": "prompt", "text_steps": "completion"}
 #: macro: its roles, further arguments, and the columns that order its rows (none: they come in an
 #: order)
 CALLS: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -79,6 +83,10 @@ CALLS: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "tree_values": (("id", "parent_id", "reward"), "gamma := 0.5", ""),
     "step_values": (("id", "parent_id", "success"), "", ""),
+    "step_labels": (STEPS, "threshold := 3", ""),
+    "step_label_report": (STEPS, "threshold := 3", ""),
+    "step_paths": (STEPS, "chosen := [0]", ""),
+    "text_steps": (("completion",), "'b'", "ORDER BY ALL"),
     "split_of": (("prompt",), "'a=0.5,b=0.5', seed := 7", "ORDER BY ALL"),
 }
 #: Macros over scored completions.
@@ -93,12 +101,17 @@ def call(macro: str, table: str, *, by_name: bool = False, ordered: bool = True)
     roles, arguments, order = CALLS[macro]
     column = COLUMN_OF if by_name else dict(zip(NAMES, NAMES, strict=True))
     order = order if ordered else ""
-    if macro == "split_of":  # of one value, where the others are of a table
-        prompt = column["prompt"]
+    if macro in SCALARS:
+        value = column[SCALARS[macro]]
         return (
-            f"SELECT split_of({prompt}, {arguments}) AS split, {prompt} AS p FROM "
+            f"SELECT {macro}({value}, {arguments}) AS split, {value} AS p FROM "
             f"query_table({table}) WHERE p IS NOT NULL {order}"
         ).strip()
+    if roles == STEPS:
+        step, rating = f"[{column['completion']}]", f"[{column['score']}]"
+        if macro == "step_paths":
+            step, rating = f"[{step}]", f"[{rating}]"
+        return f"FROM {macro}({table}, {column['prompt']}, {step}, rating := {rating}, {arguments})"
     given = (
         [f"{role} := {column[role]}" for role in roles] if by_name or macro in ALWAYS_NAMED else []
     )
