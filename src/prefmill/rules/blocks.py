@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from prefmill.errors import BadArgument
 from prefmill.rules.intervals import Floats
-from prefmill.rules.votes import Ints, components
+from prefmill.rules.votes import Ints, components, summed
 
 #: Sides of one part: its block has the square of that many numbers (128 MB).
 MOST_SIDES = 4096
@@ -90,7 +90,7 @@ class Blocks:
 
     def centred(self, values: Floats) -> Floats:
         """The values less the mean of their part."""
-        sums = np.bincount(self.part_of_slot, weights=values)
+        sums = summed(self.part_of_slot, values, 0)
         result: Floats = values - sums[self.part_of_slot] / self.size
         return result
 

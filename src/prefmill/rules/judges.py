@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from prefmill.rules.intervals import Floats
-from prefmill.rules.votes import Comparisons, Ints, Judged
+from prefmill.rules.votes import Comparisons, Ints, Judged, summed
 
 Consensus = Literal["dawid-skene", "mace"]
 _STEPS, _CLOSE = 1000, 1e-6
@@ -84,13 +84,14 @@ class _Votes:
 
     def by_task(self, values: Floats) -> Floats:
         """Sums of rows of `values`, a row for each vote, by task."""
-        columns = [np.bincount(self.task, column, self.tasks) for column in values.T]
-        return np.stack(columns, axis=1)
+        columns = [summed(self.task, column, self.tasks) for column in values.T]
+        stacked: Floats = np.stack(columns, axis=1)
+        return stacked
 
     def by_judge(self, values: Floats) -> Floats:
         """Sums of `values` by judge and label: (judges, labels)."""
         place = self.judge * self.labels + self.label
-        sums = np.bincount(place, values, self.judges * self.labels)
+        sums = summed(place, values, self.judges * self.labels)
         return sums.reshape(self.judges, self.labels)
 
 

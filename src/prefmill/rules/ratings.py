@@ -19,6 +19,7 @@ from prefmill.rules.votes import (
     elo,
     elo_ends,
     met,
+    summed,
     win_rates,
 )
 
@@ -55,11 +56,11 @@ def checked(
     seed: int,
 ) -> Settings:
     """The settings; raises `BadArgument` for one that cannot be meant, or that is not used."""
-    for name, value, known in (("method", method, Method), ("over", over, Over)):
-        if value not in get_args(known):
-            raise BadArgument(f"votes: no {name} {value!r}; expected one of {get_args(known)}.")
+    for name, word, known in (("method", method, Method), ("over", over, Over)):
+        if word not in get_args(known):
+            raise BadArgument(f"votes: no {name} {word!r}; expected one of {get_args(known)}.")
     used = {"prior": FITS, "k_factor": ("elo",), "resamples": ("elo",)}
-    given = {"prior": prior, "k_factor": k_factor, "resamples": resamples}
+    given: dict[str, float | None] = {"prior": prior, "k_factor": k_factor, "resamples": resamples}
     for name, methods in used.items():
         value = given[name]
         if value is None:
@@ -109,7 +110,7 @@ def fit(rows: Judged, settings: Settings) -> Fitted:
     """A score of each side, NaN for one that met no other."""
     sides, method, level = rows.sides, settings.method, settings.level
     others, _, _ = met(rows)
-    counts = np.bincount(rows.side, weights=others, minlength=sides).astype(np.int64)
+    counts = summed(rows.side, others, sides).astype(np.int64)
     if method == "plackett-luce":
         found = strengths(RankingLikelihood(rows), level, settings.prior)
         scores = (found.score, found.low, found.high)

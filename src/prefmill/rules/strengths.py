@@ -17,7 +17,7 @@ import numpy as np
 from prefmill.errors import BadInput
 from prefmill.rules.blocks import Blocks, reached
 from prefmill.rules.intervals import Floats
-from prefmill.rules.votes import Comparisons, Ints, Judged, in_rank_order
+from prefmill.rules.votes import Comparisons, Ints, Judged, in_rank_order, summed
 
 _STEPS = 200
 _CELLS = 4_000_000  # of rankings at a time: ranks squared times lists
@@ -86,10 +86,10 @@ class PairLikelihood:
         pairs, place = np.unique(low * max(sides, 1) + high, return_inverse=True)
         self.one, self.two = np.divmod(pairs, max(sides, 1))
         self.count = np.bincount(place, minlength=len(pairs)).astype(np.float64)
-        self.points = np.bincount(place, weights=points, minlength=len(pairs))
-        self.tied = np.bincount(place, weights=points == 0.5, minlength=len(pairs))
+        self.points = summed(place, points, len(pairs))
+        self.tied = summed(place, points == 0.5, len(pairs))
         weight = _dependence(comparisons, sides)
-        self.weighed = np.bincount(place, weights=weight, minlength=len(pairs))
+        self.weighed = summed(place, weight, len(pairs))
         ties = self.tied.sum()
         self.with_ties = bool(with_ties and ties > 0)
         if self.with_ties and ties == len(points):
@@ -131,17 +131,14 @@ class PairLikelihood:
 
     def _both(self, values: Floats) -> Floats:
         sides = len(self.blocks.size)
-        sums: Floats = np.bincount(self.one, weights=values, minlength=sides) - np.bincount(
-            self.two, weights=values, minlength=sides
-        )
-        return sums
+        return summed(self.one, values, sides) - summed(self.two, values, sides)
 
     def _in_blocks(self, values: Floats) -> Floats:
         out, cell = np.zeros(self.blocks.cells), self.blocks.cell
         # A pair is there once, and so is its place off the diagonal.
         out[cell(self.one, self.two)] = out[cell(self.two, self.one)] = -values
         for side in (self.one, self.two):
-            out += np.bincount(cell(side, side), weights=values, minlength=len(out))
+            out += summed(cell(side, side), values, len(out))
         return out
 
 
@@ -181,8 +178,8 @@ class RankingLikelihood:
         starts = np.cumsum(sizes) - sizes
         # Ballots of a unit may say the same.
         unit_of = rows.unit[order][starts] if len(order) else np.zeros(0, dtype=np.int64)
-        factor = np.bincount(unit_of)[unit_of] if len(unit_of) else np.zeros(0)
-        self.lists = []
+        factor = np.bincount(unit_of, minlength=1)[unit_of].astype(np.float64)
+        self.lists: list[_Lists] = []
         for size in np.unique(sizes[sizes > 1]):
             chosen = np.flatnonzero(sizes == size)
             step = max(1, _CELLS // int(size) ** 2)
@@ -202,14 +199,14 @@ class RankingLikelihood:
         information, variance = np.zeros(self.blocks.cells), np.zeros(self.blocks.cells)
         for lists in self.lists:
             slope, square = lists.terms(strength)
-            gradient += np.bincount(lists.slot.ravel(), slope.ravel(), len(strength))
+            gradient += summed(lists.slot.ravel(), slope.ravel(), len(strength))
             size = lists.slot.shape[1]
             one = np.repeat(lists.slot, size, axis=1).ravel()
             two = np.tile(lists.slot, (1, size)).ravel()
             cells = self.blocks.cell(one, two)
             weighed = square * lists.factor[:, None, None]
-            information += np.bincount(cells, square.ravel(), len(information))
-            variance += np.bincount(cells, weighed.ravel(), len(variance))
+            information += summed(cells, square.ravel(), len(information))
+            variance += summed(cells, weighed.ravel(), len(variance))
         return Terms(gradient, information, variance)
 
 
@@ -238,7 +235,7 @@ class _Lists:
         last = np.minimum.accumulate(np.where(ends, rank + 1, size)[:, ::-1], axis=1)[:, ::-1]
         tied = last - first
         weight = np.where(last == size, (tied - 1) / tied, 1.0)
-        return cls(slot, first, last, weight, factor.astype(np.float64))
+        return cls(slot, first, last, weight, factor)
 
     def terms(self, strength: Floats) -> tuple[Floats, Floats]:
         """The gradient of each place, and the information of every two."""

@@ -26,6 +26,12 @@ MOST_COMPARISONS = 50_000_000
 _ELO_SCALE = math.log(10) / 400
 
 
+def summed(places: Ints, weights: npt.ArrayLike, count: int) -> Floats:
+    """The weights, summed by place."""
+    # It says that it counts whole numbers; with weights they are floats.
+    return np.asarray(np.bincount(places, weights, count), dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class Judged:
     """Rows that can be used, in order of position. All but `value` are numbers from 0.
@@ -156,12 +162,10 @@ def win_rates(
     points = np.concatenate([comparisons.outcome, 1 - comparisons.outcome])
     unit = np.concatenate([comparisons.unit, comparisons.unit])
     cells, met_in = np.unique(side * max(units, 1) + unit, return_counts=True)
-    squares = np.bincount(
-        cells // max(units, 1), weights=met_in.astype(np.float64) ** 2, minlength=sides
-    )
+    squares = summed(cells // max(units, 1), met_in.astype(np.float64) ** 2, sides)
     total = np.bincount(side, minlength=sides).astype(np.float64)
     with np.errstate(invalid="ignore"):
-        rate = np.bincount(side, weights=points, minlength=sides) / total
+        rate = summed(side, points, sides) / total
         trials = total**2 / squares
     low, high = wilson_ends(rate, trials, level)
     return rate, low, high, trials

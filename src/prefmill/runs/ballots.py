@@ -18,11 +18,10 @@ from prefmill.rules.votes import Ints, Judged, met
 from prefmill.runs.gather import Fetch
 from prefmill.runs.job import Job
 from prefmill.table.context import context_of
-from prefmill.table.fits import Fits
 from prefmill.table.numbers import plain_zero, rounded
-from prefmill.table.roles import RoleNames, Roles
+from prefmill.table.roles import Fits, RoleNames, Roles
 
-RATED = {
+RATED: dict[str, pl.DataType] = {
     "score": pl.Float64(),
     "low": pl.Float64(),
     "high": pl.Float64(),
@@ -137,8 +136,8 @@ class Table:
             " JOIN sources s USING (_pos) JOIN (SELECT _pos, _value FROM counted) c USING (_pos)"
             " ORDER BY _pos"
         ).fetchnumpy()
-        self._firsts = {}
-        numbers = {}
+        self._firsts: dict[str, Ints] = {}
+        numbers: dict[str, Ints] = {}
         for name in ("p", "a", "b", "j", "s"):
             firsts, numbers[name] = np.unique(columns[name], return_inverse=True)
             self._firsts[name] = np.asarray(firsts, dtype=np.int64)
