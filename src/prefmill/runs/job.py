@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
@@ -27,14 +27,15 @@ from prefmill.rules.limits import scale_of, scores_in
 from prefmill.rules.rows import check_types, numbered
 from prefmill.runs.gather import Fetch
 from prefmill.shapes import sql as shapes_sql
-from prefmill.shapes.shape import RECORD, Variant
+from prefmill.shapes.cells import RECORD
+from prefmill.shapes.shape import Variant
 from prefmill.shapes.source import (
     Rowed,
     columns_of,
     is_plain,
     plain_names,
+    record_told,
     reshaped,
-    unequal_told,
     words_in,
 )
 from prefmill.table.context import context_of, refuse_different
@@ -120,18 +121,19 @@ def opened(
         if rowed.shape is not None:
             inside, votes = rowed.shape.own_group, rowed.shape.votes and not each_vote
             plan = plan.over_records(inside=inside, votes=votes, where="run")
-        yield Job(
-            plan,
-            rowed,
-            keep,
-            home,
-            engine,
-            progress or silent,
-            whole_rows=whole_rows,
-            trainer=trainer,
-            memory_bytes=reading.get("memory_bytes"),
-            threads=reading.get("threads"),
-        )
+        with record_told(rowed.source, rowed.shape, home, "run"):
+            yield Job(
+                plan,
+                rowed,
+                keep,
+                home,
+                engine,
+                progress or silent,
+                whole_rows=whole_rows,
+                trainer=trainer,
+                memory_bytes=reading.get("memory_bytes"),
+                threads=reading.get("threads"),
+            )
 
 
 @contextmanager
@@ -602,9 +604,8 @@ class Job:
         """The output, in order, as frames of `schema()`."""
         self.rank()
         self.tell("reading texts", None)
-        with self._unequal_told():
-            yield from self._gathered_frames()
-            self._check_lists()
+        yield from self._gathered_frames()
+        self._check_lists()
         self._gathered = True
 
     def _gathered_frames(self) -> Iterator[pl.DataFrame]:
@@ -631,16 +632,12 @@ class Job:
         if slots:
             self._checked = True
 
-    def _unequal_told(self) -> AbstractContextManager[None]:
-        return unequal_told(self.source, self.rowed.shape, self.home, "run")
-
     def _check_lists(self) -> None:
         """Look whether lists have equal lengths, if texts were not read: that is a look."""
         if self._checked:
             return
         self._checked = True
-        with self._unequal_told():
-            self.con.execute("SELECT count(_pos) FROM texts").fetchall()
+        self.con.execute("SELECT count(_pos) FROM texts").fetchall()
 
     def _columns_read(self) -> list[str]:
         """The columns of the view `texts` that are gathered."""

@@ -18,8 +18,9 @@ from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers import Source
 from prefmill.runs.job import Reading, opened_source
 from prefmill.shapes import sql
-from prefmill.shapes.shape import NUMBER, RECORD
-from prefmill.shapes.source import Rowed, columns_of, reshaped, stem, words_in
+from prefmill.shapes.cells import RECORD
+from prefmill.shapes.shape import NUMBER
+from prefmill.shapes.source import Rowed, columns_of, record_told, reshaped, stem, words_in
 from prefmill.shapes.words import Rows
 from prefmill.table.fits import fits_files
 from prefmill.table.report import as_html
@@ -136,13 +137,21 @@ def opened_rows(
 
     opening = opened_source("rows", inputs, needs=needs, progress=progress, **reading)
     with opening as (source, home):
-        try:
-            yield _rowed(source, words, keep, home, reading, score=True), home
-            return
-        except ColumnMissing as problem:
-            if words.score is not None or "'score'" not in problem.message:
-                raise
-        yield _rowed(source, words, keep, home, reading, score=False), home
+        rowed = _rowed_somehow(source, words, keep, home, reading)
+        with record_told(rowed.source, rowed.shape, home, "rows"):
+            yield rowed, home
+
+
+def _rowed_somehow(
+    source: Source, words: Rows, keep: Sequence[str] | None, home: Path, reading: Reading
+) -> Rowed:
+    """The rows with a score, or without one where no column holds it."""
+    try:
+        return _rowed(source, words, keep, home, reading, score=True)
+    except ColumnMissing as problem:
+        if words.score is not None or "'score'" not in problem.message:
+            raise
+    return _rowed(source, words, keep, home, reading, score=False)
 
 
 def _rowed(

@@ -26,6 +26,12 @@ _BLANK_LINE, _BLANK_LINE_SQL = "\n\n", r"E'\n\n'"
 _SPELLS_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 #: The number of an element in its list, and the column of that list's elements.
 ELEMENT, EACH = "_element", "_each"
+#: The record of a row, by its number; what groups where scores compare inside a record only.
+RECORD = "_record"
+#: How DuckDB's errors about one record begin; then comes its number.
+UNEQUAL = "rows: the lists of a record have different lengths: record "
+NOT_LIST = "rows: a record has another value where a list was expected: record "
+NOT_TEXT = "rows: a record has an object or a list where text was expected: record "
 
 
 class Cell(Protocol):
@@ -82,7 +88,7 @@ class Inside:
         if path.json_from is None:
             return _sql(quote(path.column), path.parts)
         inner = _sql(quote(path.column), path.parts[: path.json_from])
-        return _json_leaf(inner, path.parts[path.json_from :])
+        return _json_leaf(_json_text(inner), path.parts[path.json_from :])
 
     def polars(self) -> pl.Expr:
         """Fields and elements, one in the other."""
@@ -97,14 +103,19 @@ class Element:
     path: Path
     place: int
     rest: tuple[Part, ...]
+    #: the parts of `rest` up to here lead to JSON text
+    json_from: int | None = None
 
     def sql(self) -> str:
         """By the element's number."""
         if self.path.json_from is not None:
-            array = _json_array(self.path)
-            return _json_leaf(f"{array}[{ELEMENT} + 1]", self.rest)
+            element = f"list_extract({_json_array(self.path)}, {ELEMENT} + 1)"
+            return _json_leaf(element, self.rest)
         element = f"list_extract({Inside(self.path).sql()}, {ELEMENT} + 1)"
-        return _sql(element, self.rest)
+        if self.json_from is None:
+            return _sql(element, self.rest)
+        inner = _sql(element, self.rest[: self.json_from])
+        return _json_leaf(_json_text(inner), self.rest[self.json_from :])
 
     def polars(self) -> pl.Expr:
         """Of the column of elements."""
@@ -131,22 +142,26 @@ def _refuse_json(path: Path) -> None:
 def _json_array(path: Path) -> str:
     assert path.json_from is not None
     inner = _sql(quote(path.column), path.parts[: path.json_from])
-    text = f"struct_extract({inner}, {literal(JSON_FIELD)})"
     route = _json_route(path.parts[path.json_from :])
-    return f"json_extract({text}, {literal(route)})::JSON[]"
-
-
-def _json_leaf(value: str, parts: Sequence[Part]) -> str:
-    """Text of a value inside JSON; objects and lists are not text."""
-    if value.endswith("[_element + 1]"):
-        found = f"json_extract({value}, {literal(_json_route(parts))})"
-    else:
-        text = f"struct_extract({value}, {literal(JSON_FIELD)})"
-        found = f"json_extract({text}, {literal(_json_route(parts))})"
-    problem = literal("rows: a value inside JSON is an object or a list, where text was expected")
+    found = f"json_extract({_json_text(inner)}, {literal(route)})"
     return (
-        f"CASE json_type({found}) WHEN 'OBJECT' THEN error({problem})"
-        f" WHEN 'ARRAY' THEN error({problem}) ELSE {found} ->> '$' END"
+        f"CASE json_type({found}) WHEN 'ARRAY' THEN {found}::JSON[] WHEN 'NULL' THEN NULL"
+        f" ELSE CASE WHEN {found} IS NOT NULL THEN error({literal(NOT_LIST)} || {RECORD}) END END"
+    )
+
+
+def _json_text(value: str) -> str:
+    """The text of a column, or a field, of JSON."""
+    return f"struct_extract({value}, {literal(JSON_FIELD)})"
+
+
+def _json_leaf(text: str, parts: Sequence[Part]) -> str:
+    """Text of a value inside JSON; objects and lists are not text."""
+    found = f"json_extract({text}, {literal(_json_route(parts))})"
+    problem = f"error({literal(NOT_TEXT)} || {RECORD})"
+    return (
+        f"CASE json_type({found}) WHEN 'OBJECT' THEN {problem} WHEN 'ARRAY' THEN {problem}"
+        f" ELSE {found} ->> '$' END"
     )
 
 

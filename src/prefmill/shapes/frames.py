@@ -8,8 +8,8 @@ import polars as pl
 import polars.selectors as cs
 
 from prefmill.errors import BadInput
-from prefmill.shapes.cells import EACH, Inside
-from prefmill.shapes.shape import REASON, RECORD, Shape, Variant
+from prefmill.shapes.cells import EACH, RECORD, Inside
+from prefmill.shapes.shape import REASON, Shape, Variant
 
 _VARIANT, _PLACE = "_variant", "_place"
 

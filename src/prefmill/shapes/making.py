@@ -10,12 +10,22 @@ import polars as pl
 
 from prefmill.errors import BadArgument
 from prefmill.shapes import verdicts
-from prefmill.shapes.cells import Answer, Cell, Column, Constant, Inside, Joined, Named, Text
+from prefmill.shapes.cells import (
+    RECORD,
+    Answer,
+    Cell,
+    Column,
+    Constant,
+    Inside,
+    Joined,
+    Named,
+    Text,
+)
 from prefmill.shapes.conditions import All, Empty, First, Is, Meaning, Not, NotAbove, Null, Some
 from prefmill.shapes.named import with_names
 from prefmill.shapes.paths import Path, is_message, is_messages, is_path
 from prefmill.shapes.reader import Reader
-from prefmill.shapes.shape import REASON, RECORD, Join, Shape, Variant
+from prefmill.shapes.shape import REASON, Join, Shape, Variant
 from prefmill.shapes.turns import (
     Asked,
     Beginning,

@@ -36,7 +36,10 @@ def _inside_each(rows: Rows, schema: pl.Schema, where: str) -> dict[str, pl.Data
     reader = Reader(rows, schema, where)
     inside: dict[str, pl.DataType] = {}
     for text in reader.texts("each"):
-        dtype = reader.find(text, "each").dtype
+        path = reader.find(text, "each")
+        dtype = path.dtype
+        if path.json_from is not None:
+            inside[text] = pl.String()  # what a value inside JSON is, if it is a leaf
         if not isinstance(dtype, pl.List):
             continue
         inner: Any = dtype.inner

@@ -82,7 +82,10 @@ class Path:
         """The list that a part of the path goes through, if there is one."""
         for place, part in enumerate(self.parts):
             if isinstance(part, Field) and part.through:
-                return replace(self, text=self._text(place), parts=self.parts[:place])
+                inside = self.json_from if (self.json_from or place + 1) <= place else None
+                return replace(
+                    self, text=self._text(place), parts=self.parts[:place], json_from=inside
+                )
         return None
 
     def after(self, other: Path) -> tuple[Part, ...] | None:

@@ -73,10 +73,13 @@ class Reader:
         if each not in lists:
             lists.append(each)
         parts = list(rest)
+        json_from = None
+        if path.json_from is not None and each.json_from is None:
+            json_from = path.json_from - len(each.parts)
         dtype = path.dtype
         if parts and isinstance(parts[0], Field) and parts[0].through:
             parts[0] = replace(parts[0], through=False)
         if isinstance(dtype, pl.List):
             dtype = dtype.inner  # type: ignore[assignment]
         self.consumed.add(path.column)
-        return Element(each, lists.index(each), tuple(parts)), dtype
+        return Element(each, lists.index(each), tuple(parts), json_from), dtype

@@ -18,9 +18,7 @@ from prefmill.shapes.cells import Cell
 from prefmill.shapes.paths import Path
 from prefmill.shapes.words import Rows
 
-#: The record of a row, by its number; what groups where scores compare inside a record only.
-RECORD = "_record"
-#: What it is called in rows for people.
+#: What the number of a record is called in rows for people.
 NUMBER = "record"
 #: Why a record gives no row (a helper column), in the order in which reasons are tried.
 REASON = "_reason"

@@ -22,10 +22,11 @@ from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.readers import Source, open_source
 from prefmill.shapes import recognise, sql
 from prefmill.shapes.account import Account
+from prefmill.shapes.cells import RECORD, UNEQUAL
 from prefmill.shapes.making import shape_of
 from prefmill.shapes.nulls import nullable
 from prefmill.shapes.paths import base_of, is_path
-from prefmill.shapes.shape import RECORD, Join, Shape
+from prefmill.shapes.shape import Join, Shape
 from prefmill.shapes.words import SHAPING, Rows, split
 from prefmill.table.roles import RoleNames
 
@@ -142,7 +143,7 @@ def reshaped(
         score, completion: whether these roles are needed.
         extra: paths that become columns of their own text's name (weights, kept columns).
         system_in_prompt: the system prompt begins the prompt; else it is a column.
-        check_later: the caller reads the `checked` rows in whole, in `unequal_told`: so that no
+        check_later: the caller reads the `checked` rows in whole, in `record_told`: so that no
             pass over all lists is needed here.
     """
     schema = schema_of(source)
@@ -196,7 +197,7 @@ def reshaped(
     remote = source.remote or any(other.remote for other in joined)
     share = share_of(memory_bytes) if memory_bytes else None
     with connect(temp_dir=home, memory_bytes=share, threads=threads, remote=remote) as con:
-        with unequal_told(source, shape, home, where):
+        with record_told(source, shape, home, where):
             account = _account(con, shape, records, checked=not check_later)
         longest = max(1, account.longest)
         select = sql.rows(shape, records, longest=longest, position="narrow")
@@ -217,23 +218,24 @@ def reshaped(
 
 
 @contextmanager
-def unequal_told(source: Source, shape: Shape | None, home: Path, where: str) -> Iterator[None]:
-    """DuckDB's error about lists of unequal length says in here which record of which file it is.
+def record_told(source: Source, shape: Shape | None, home: Path, where: str) -> Iterator[None]:
+    """DuckDB's error about one record says in here which record of which file it is.
 
     `source` is that of the records, or of their rows.
     """
     try:
         yield
     except duckdb.Error as error:
-        found = re.search(re.escape(sql.UNEQUAL) + r"(\d+)", str(error))
+        found = re.search(r"rows: ([^:]+): record (\d+)", str(error))
         if found is None or shape is None:
             raise
-        records = replace(source, width=1)
-        place = records.place_of(int(found[1]), home=home)
+        place = replace(source, width=1).place_of(int(found[2]), home=home)
         lists = sorted({path.text for each in shape.variants for path in each.lists})
         raise BadInput(
-            f"{where}: {place}: the lists {lists} have different lengths.",
-            hint="make them equal in the file, or name one of them only.",
+            f"{where}: {place}: {found[1]}; got it by {shape.words.options()}.",
+            hint=f"mend that record, or name other paths than {lists}."
+            if lists
+            else "mend that record, or name another path.",
         ) from None
 
 
@@ -243,17 +245,15 @@ def in_one_file(rowed: Rowed, home: Path, **limits: int | None) -> Source:
     if rowed.shape is None:
         return source
     path = home / "rows.parquet"
-    query = f"SELECT * EXCLUDE ({sql.POSITION}, {RECORD}) FROM {source.relation}"
-    if not rowed.inside_records:
-        query = f"SELECT * EXCLUDE ({sql.POSITION}) FROM {source.relation}"
-    with connect(temp_dir=home, remote=source.remote, ordered=True, **limits) as con:
-        con.execute(
-            f"COPY ({query} ORDER BY {sql.POSITION}) TO {literal(str(path))}"
-            " (FORMAT parquet, COMPRESSION zstd)"
-        )
-        columns = (
-            con.sql(f"FROM read_parquet({literal(str(path))}) LIMIT 0").to_arrow_table().schema
-        )
+    left = f"{sql.POSITION}, {RECORD}" if rowed.inside_records else sql.POSITION
+    query = f"SELECT * EXCLUDE ({left}) FROM {source.relation}"
+    if rowed.shape.joins:  # which have no order
+        query += f" ORDER BY {sql.POSITION}"
+    target = literal(str(path))
+    connecting = connect(temp_dir=home, remote=source.remote, ordered=True, **limits)
+    with connecting as con, record_told(source, rowed.shape, home, "rows"):
+        con.execute(f"COPY ({query}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
+        columns = con.sql(f"FROM read_parquet({target}) LIMIT 0").to_arrow_table().schema
     label = source.labels[0] if len(source.labels) == 1 else f"{len(source.labels)} files"
     return replace(
         source,
@@ -308,7 +308,7 @@ def _account(
         unequal += [] if record is None else [record]
         rows, lost, longest = rows + made, lost + votes, max(longest, most)
     if unequal:
-        raise duckdb.InvalidInputException(f"{sql.UNEQUAL}{min(unequal)}")
+        raise duckdb.InvalidInputException(f"{UNEQUAL}{min(unequal)}")
     return Account(total, rows, dict(sorted(dropped.items())), lost, longest)
 
 

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from typing import Literal
 
 from prefmill.connection import literal, quote
-from prefmill.shapes.cells import ELEMENT, length_sql
+from prefmill.shapes.cells import ELEMENT, RECORD, UNEQUAL, length_sql
 from prefmill.shapes.paths import Path
-from prefmill.shapes.shape import REASON, RECORD, Join, Shape, Variant
+from prefmill.shapes.shape import REASON, Join, Shape, Variant
 
 VARIANT = "_variant"
 #: The position of a row of a run: (record, variant, element) as one number.
 POSITION = "_position"
 _LINE = 80
-#: How the error of lists of unequal length begins; then comes the number of the record.
-UNEQUAL = "rows: the lists of a record have different lengths: record "
 
 
 def records(

@@ -14,9 +14,10 @@ from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.readers import open_source
 from prefmill.shapes import frames, recognise
 from prefmill.shapes.account import Account
+from prefmill.shapes.cells import RECORD
 from prefmill.shapes.making import shape_of
 from prefmill.shapes.paths import base_of
-from prefmill.shapes.shape import NUMBER, RECORD, Join, Shape
+from prefmill.shapes.shape import NUMBER, Join, Shape
 from prefmill.shapes.source import columns_of, is_plain, join_of, parsed_join, plain_names
 from prefmill.shapes.words import Rows
 from prefmill.table.fits import fits_frame, fits_schema
