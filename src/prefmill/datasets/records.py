@@ -244,23 +244,27 @@ def with_float_scores(schema: pa.Schema, words: Rows) -> pa.Schema:
     texts = [words.score] if isinstance(words.score, str) else list(words.score or ())
     for text in [text for each in texts if isinstance(each, str) for text in split(each)]:
         name = text if text in dtypes else text.removeprefix("-")
+        every = name.endswith(".*") and name not in dtypes
+        name = name.removesuffix(".*") if every else name
         if is_path(name, dtypes):
             path = find(name, dtypes)
             place = schema.get_field_index(path.column)
-            kind = _floated(schema.field(place).type, path.parts)
+            kind = _floated(schema.field(place).type, path.parts, every)
             schema = schema.set(place, pa.field(path.column, kind))
     return schema
 
 
-def _floated(kind: pa.DataType, parts: Sequence[Part]) -> pa.DataType:
+def _floated(kind: pa.DataType, parts: Sequence[Part], every: bool) -> pa.DataType:
+    """`kind` with floats where `parts` lead to whole numbers, or with `every` to their record."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         is_element = bool(parts) and isinstance(parts[0], At | Slice)
-        return pa.list_(_floated(kind.value_type, parts[1:] if is_element else parts))
-    if pa.types.is_struct(kind) and parts and isinstance(parts[0], Field):
-        name = parts[0].name
-        fields = [
-            pa.field(each.name, _floated(each.type, parts[1:])) if each.name == name else each
-            for each in kind
-        ]
+        return pa.list_(_floated(kind.value_type, parts[1:] if is_element else parts, every))
+    if pa.types.is_struct(kind):
+        names = [parts[0].name] if parts and isinstance(parts[0], Field) else []
+        fields = []
+        for each in kind:
+            wanted = each.name in names or (every and not parts)
+            inner = _floated(each.type, parts[1:], every) if wanted else each.type
+            fields.append(pa.field(each.name, inner))
         return pa.struct(fields)
     return pa.float64() if pa.types.is_integer(kind) and not parts else kind

@@ -23,6 +23,7 @@ from prefmill.shapes.cells import (
 )
 from prefmill.shapes.conditions import All, Empty, First, Is, Meaning, Not, NotAbove, Null, Some
 from prefmill.shapes.named import with_names
+from prefmill.shapes.negated import Negated
 from prefmill.shapes.paths import Path, is_message, is_messages, is_path
 from prefmill.shapes.reader import Reader
 from prefmill.shapes.shape import REASON, Join, Shape, Variant
@@ -170,8 +171,6 @@ class _Maker:
             for role in ("prompt", "completion", "score", *_ONE_OR_EACH[:-1])
             if role in produced
         }
-        if self.negate:
-            roles["score"] = "-score"
         groups = self.reader.texts("group")
         if groups:
             roles["group"] = tuple(map(str, groups))
@@ -400,8 +399,8 @@ class _Maker:
                 hint=f"name one of its elements, {text}[0], or make rows: --each.",
             )
         if self.rows.values:
-            return Meaning(cell, dtype, tuple(self.rows.values.items()))
-        return cell
+            cell = Meaning(cell, dtype, tuple(self.rows.values.items()))
+        return Negated(cell, dtype) if self.negate else cell
 
     def _one_or_each(self, role: str, place: int, lists: list[Path]) -> Cell | None:
         texts = self.reader.texts(role)
