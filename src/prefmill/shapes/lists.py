@@ -80,7 +80,7 @@ def _records(table: Table) -> Found:
     return found
 
 
-def _scores_inside(table: Table, inside: dict[str, pl.DataType]) -> list[Words]:
+def _scores_inside(table: Table, inside: dict[str, Any]) -> list[Words]:
     if not table.score or table.named.score is not None:
         return [{}]
     numbers = {each: kind for each, kind in inside.items() if _is_number(kind)}
@@ -200,7 +200,7 @@ def _fields(table: Table) -> Found:
         else:
             scores = [{"score": f"{path}.*"} for path in beside]
         for score in scores:
-            words = {"completion": f"{answers}.*", **score}
+            words: Words = {"completion": f"{answers}.*", **score}
             asked = prompts(table, [answers, *beside])
             found += [(FIELDS, {**prompt, **words}) for prompt in asked]
     return found

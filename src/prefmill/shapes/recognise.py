@@ -100,13 +100,12 @@ def completed(
     Two answers that are whole conversations have their common beginning for a prompt, though a
     column of that name is there: with that one the prompt would be in the answers once more.
     """
-    roles = {"score": score, "completion": completion}
     try:
         words = shape_of(rows, schema, where=where, score=score, completion=completion).words
     except ColumnMissing as problem:
         for role, text in Table.of(schema, None, rows, score, completion).misspelled():
             find(text, schema, where=where, role=role)
-        return settled(rows, schema, head, problem, where=where, **roles)
+        return settled(rows, schema, head, problem, where=where, score=score, completion=completion)
     if rows.prompt is None and completion and words.prompt != COMMON:
         table = Table.of(schema, head(), words, score, completion)
         answers = table.texts("completion")

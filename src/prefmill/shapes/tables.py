@@ -133,8 +133,9 @@ def rows_of(
     schema = frame.lazy().collect_schema()
 
     def head() -> pl.DataFrame | None:
-        eager = isinstance(frame, pl.DataFrame) and not rows.join
-        return frame.head(_HEAD) if eager else None  # type: ignore[return-value]
+        if isinstance(frame, pl.DataFrame) and not rows.join:
+            return frame.head(_HEAD)
+        return None
 
     plain = is_plain(rows, schema.names())
     if plain:

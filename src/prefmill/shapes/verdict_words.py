@@ -43,7 +43,7 @@ def _is_tie(table: Table, path: str, family: Family) -> bool:
 
 def explained(
     table: Table, answers: Sequence[str], sources: Sequence[str], winner: Sequence[str]
-) -> list[Words] | Sequence[str] | None:
+) -> list[Words] | tuple[str, ...] | None:
     """The ways to read a verdict (one for each judge), as words.
 
     One way: it is clear. A tuple of words: those that name no answer. None: it is no verdict.
@@ -82,7 +82,7 @@ def _one_or_all(winner: Sequence[str]) -> str | tuple[str, ...]:
 
 def _unseen(
     table: Table, answers: Sequence[str], winner: Sequence[str], base: Words
-) -> list[Words] | Sequence[str]:
+) -> list[Words] | tuple[str, ...]:
     """Of values that nobody saw: a text names an answer or is counted, a number may mean any."""
     kinds = [table.paths.get(path, pl.String()) for path in winner]
     if table.named.wins is not None or any(is_text(kind) for kind in kinds):
