@@ -33,26 +33,28 @@ ALPACA = {
 
 
 @pytest.mark.parametrize("extra", ["input", "context", "query"])
-def test_parts_of_a_prompt_are_joined_and_none_is_proposed(extra, tmp_path, monkeypatch):
+def test_parts_of_a_prompt_are_joined_and_none_is_proposed_alone(extra, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pl.DataFrame(ALPACA).rename({"input": extra}).write_ndjson("rows.jsonl")
     done = command("pairs", "rows.jsonl", "-o", "pairs.jsonl")
-    assert isinstance(done.exception, ColumnMissing)
-    assert "--prompt instruction" not in str(done.exception)
-    line = str(done.exception).split("join them first: ")[1].split("; only if")[0]
-    joined = command(*shlex.split(line.replace("INPUT", "rows.jsonl"))[1:])
-    assert joined.exit_code == 0, joined.output
-    assert command("pairs", "joined.parquet", "-o", "pairs.jsonl").exit_code == 0
+    if extra != "input":  # that of Alpaca is read without a word
+        assert isinstance(done.exception, ColumnMissing)
+        assert "--prompt instruction " not in str(done.exception)
+        line = str(done.exception).split("all of them: ")[1].split(" (prompt=")[0]
+        assert line == f"--prompt instruction,{extra}"
+        done = command("pairs", "rows.jsonl", "-o", "pairs.jsonl", *shlex.split(line))
+    assert done.exit_code == 0, done.output
     assert pl.read_ndjson("pairs.jsonl").select("prompt", "chosen", "rejected").rows() == [
         ("Add.\n\n1 2", "3", "12")
     ]
 
 
 def test_sampling_proposes_no_part_of_a_prompt(tmp_path):
-    pl.DataFrame(ALPACA).write_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(ColumnMissing, match="join them first") as found:
+    rows = pl.DataFrame(ALPACA).rename({"input": "context"})
+    rows.write_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(ColumnMissing, match="--prompt instruction,context") as found:
         open_prompts(str(tmp_path / "rows.parquet"), None, tmp_path)
-    assert "--prompt instruction" not in str(found.value)
+    assert "--prompt instruction " not in str(found.value)
 
 
 @pytest.mark.parametrize("host", ["run", "frame", "dataset"])
@@ -85,7 +87,7 @@ def test_a_critique_is_no_score(host, tmp_path):
         (
             {"prompt": ["p"], "response_a": ["x"], "response_b": ["y"], "score": [1]},
             "did you mean",
-            "which one is it?",
+            "--completion response_a,response_b --winner COLUMN",
         ),
         (
             {"question_id": [17], "answer": ["x"], "score": [1]},
@@ -108,9 +110,9 @@ def test_a_critique_is_no_score(host, tmp_path):
             "name the column: score=COLUMN",
         ),
         (
-            {"prompt": ["p"], "answer": ["x"], "ratings": ["4"]},
+            {"prompt": ["p"], "answer": ["x"], "scor": ["4"]},
             "COLUMN",
-            "did you mean score='ratings'?",
+            "did you mean score='scor'?",
         ),
     ],
 )

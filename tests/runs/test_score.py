@@ -228,10 +228,10 @@ def test_a_score_column_that_is_there(tmp_path: Path) -> None:
 
 
 def test_a_role_without_a_column_names_the_columns_of_the_input(tmp_path: Path) -> None:
-    frame = pl.DataFrame({"instruction": ["p"], "input": ["q"], "answer": ["a"]})
+    frame = pl.DataFrame({"instruction": ["p"], "query": ["q"], "answer": ["a"]})
     with pytest.raises(
         PrefmillError,
-        match=r"several columns could be the role 'prompt'; got .* among \['instruction', 'input', "
+        match=r"several columns could be the role 'prompt'; got .* among \['instruction', 'query', "
         r"'answer'\]\.",
     ):
         pm.score(frame, tmp_path / "out.parquet", scorer=length)

@@ -356,10 +356,6 @@ SEVERAL: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         [{"prompt": "Why?", "responses": ["So."], "scores": [1.0], "rewards": [2.0]}],
         ["--score scores", "--score rewards"],
     ),
-    "question and context": (
-        [{**LOG, "context": "It rained.", "score": 1}],
-        ["--prompt question,context", "--prompt question", "--prompt context"],
-    ),
     "two thumbs": (
         [{**LOG, "liked": True, "vote": "up"}],
         ["--score liked", "--score vote --values up=1,down=0"],
@@ -400,6 +396,7 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
 
 #: Records that are no shape: nothing is guessed.
 NONE: dict[str, list[dict[str, Any]]] = {
+    "question and context": [{**LOG, "context": "It rained.", "score": 1}],
     "several measures": [{"prompt": "Why?", "response": "So.", "helpfulness": 3, "correctness": 4}],
     "a critique": [{**LOG, "feedback": "This is a long text about the answer and what it lacks."}],
     "what was found, with scores": [

@@ -138,15 +138,17 @@ def prompts(table: Table, taken: Iterable[str]) -> list[Words]:
 
 
 def _parts(table: Table, called: Sequence[str]) -> list[Words]:
-    """The prompt in parts: instruction and input are both, of others nobody knows."""
+    """The prompt in parts: instruction and input are both. Of other texts nobody knows: the error
+    of the role says that they can be joined.
+    """
     if len(called) == 1:
         return [{"prompt": called[0]}]
     by_name = {names.plain(path): path for path in called}
     if set(by_name) == {"instruction", "input"} and len(called) == 2:
         return [{"prompt": (by_name["instruction"], by_name["input"])}]
-    alone: list[Words] = [{"prompt": path} for path in called]
-    joined = all(is_text(table.paths[path]) for path in called)
-    return [{"prompt": tuple(called)}, *alone] if joined else alone
+    if all(is_text(table.paths[path]) for path in called):
+        return []
+    return [{"prompt": path} for path in called]
 
 
 def _with_history(table: Table, words: Words) -> Words:
@@ -238,7 +240,8 @@ def _tell_words(table: Table, columns: Sequence[str]) -> None:
                 meant = Rows(score=path, values=dict.fromkeys(words, 1.0)).options()
                 table.problems.append(
                     ColumnMissing(
-                        f"rows: the words of {path!r} are no numbers; got {words[:_SHOWN]}.",
+                        f"rows: no column for the role 'score'; {path!r} has its name and holds no"
+                        f" numbers; got {words[:_SHOWN]}.",
                         hint=f"if they are scores, say which: {meant.replace('=1', '=NUMBER')}.",
                     )
                 )

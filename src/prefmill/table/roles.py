@@ -323,7 +323,8 @@ def _by_alias(role: str, columns: Sequence[str], taken: set[str], where: str, fi
             f" {list(columns)}.",
             hint=_which(role, found),
         )
-    fitting = [c for c in free if fits(role, c) is not False]
+    # A column of ids is near to many names, and none of them.
+    fitting = [c for c in free if fits(role, c) is not False and not _plain(c).endswith("_id")]
     near = list(dict.fromkeys(c for alias in ALIASES[role] for c in nearest(alias, fitting)))
     if role == "score" and (lower := [c for c in fitting if _plain(c) in LOWER_IS_BETTER]):
         near = [f"-{lower[0]}"]
@@ -343,17 +344,18 @@ _UNFIT = {"prompt": "no text", "completion": "no text", "score": "no numbers"}
 
 
 def _which(role: str, found: Sequence[str]) -> str:
-    """What to do about several columns for one role. None is proposed: for a prompt in parts, each
-    alone loses the others.
+    """What to do about several columns for one role. Of a prompt in parts none is proposed alone:
+    each alone loses the others.
     """
     if role != "prompt":
         return f"name the one that is meant: {_options(role, found)}."
-    parts = ", ".join([_sql_name(found[0]), *(f"nullif({_sql_name(c)}, '')" for c in found[1:])])
-    query = f"SELECT *, concat_ws(chr(10) || chr(10), {parts}) AS prompt FROM 'INPUT'"
+    plain = {_plain(column): column for column in found}
+    if set(plain) == {"instruction", "input"}:
+        found = [plain["instruction"], plain["input"]]
+    parts = ",".join(map(_in_list, found))
     return (
-        f"if the prompt is all of them, join them first: prefmill sql {_shell_text(query)} -o"
-        " joined.parquet;"
-        f" only if one of them is the whole prompt, name it: --prompt COLUMN (prompt=COLUMN)."
+        f"if the prompt is all of them: --prompt {_shell_word(parts)} (prompt={list(found)});"
+        " only if one of them is the whole prompt, name it: --prompt COLUMN (prompt=COLUMN)."
     )
 
 
@@ -361,18 +363,14 @@ def _options(role: str, columns: Sequence[str]) -> str:
     return " or ".join(f"--{role} {_shell_word(c)}" for c in columns) + f" ({role}=COLUMN)"
 
 
-def _sql_name(column: str) -> str:
-    return (
-        column
-        if column.isidentifier() and column.islower()
-        else '"' + column.replace('"', '""') + '"'
-    )
-
-
-def _shell_text(text: str) -> str:
-    """`text` in double quotes, for a shell."""
-    return '"' + "".join(f"\\{c}" if c in '\\"$`' else c for c in text) + '"'
+def _in_list(column: str) -> str:
+    """`column` in a list of paths."""
+    plain = not any(letter in column for letter in ',.[]"')
+    return column if plain else '"' + column.replace('"', '""') + '"'
 
 
 def _shell_word(column: str) -> str:
-    return column if column.replace("_", "").replace("-", "").isalnum() else f"'{column}'"
+    """`column` as a shell reads it back as one word."""
+    if column.replace("_", "").replace("-", "").replace(",", "").isalnum():
+        return column
+    return "'" + column.replace("'", "'\\''") + "'"
