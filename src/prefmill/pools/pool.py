@@ -26,7 +26,14 @@ from prefmill.pools.columns import check_texts, others_of, rows_of_texts, text_r
 from prefmill.pools.sides import Sides, names_of, staged
 from prefmill.pools.stream import LARGEST_GROUP, paths_of, starts_of_groups
 from prefmill.readers import Source, open_source
-from prefmill.shapes.source import columns_of, in_one_file, is_plain, plain_names, words_in
+from prefmill.shapes.source import (
+    columns_of,
+    in_one_file,
+    is_plain,
+    plain_names,
+    spelled,
+    words_in,
+)
 from prefmill.table.fits import fits_files
 from prefmill.table.roles import RoleNames, Roles
 
@@ -191,7 +198,14 @@ def open_pool(
         return [roles.prompt, roles.completion]
 
     limits: dict[str, Any] = {"memory_bytes": memory_bytes, "threads": threads}
-    source = open_source(paths_of(inputs, home), temp_dir=home, needs=needs, **limits, **reading)
+    source = open_source(
+        paths_of(inputs, home),
+        temp_dir=home,
+        needs=needs,
+        named=spelled(words),
+        **limits,
+        **reading,
+    )
     sides = None
     if names := names_of(source.columns.names, named):
         sides = Sides(source, names)

@@ -18,6 +18,7 @@ from prefmill.errors import BadArgument, BadInput
 from prefmill.readers.blame import blamed_on
 from prefmill.readers.columnar import local_parquet, stage_ipc
 from prefmill.readers.csv_text import stage_csv
+from prefmill.readers.excel import stage_excel
 from prefmill.readers.find import ENDINGS, Input, check_partitions, find_files, is_url
 from prefmill.readers.json_engine import JsonEngine
 from prefmill.readers.json_lines import (
@@ -56,8 +57,9 @@ def open_source(
 
     Args:
         inputs: paths, globs, folders (searched for files of known formats, sorted; `key=value`
-            folders become columns), URLs for DuckDB, or `-` for JSON Lines on stdin. A path that
-            exists is itself, whatever characters it holds. Of a folder of `datasets` only the data
+            folders become columns), URLs for DuckDB, or `-` for JSON Lines on stdin. `FILE#NAME`
+            is the sheet NAME of a workbook, or the list under the key NAME of a JSON object. A path
+            that exists is itself, whatever characters it holds. Of a folder of `datasets` only the data
             is read, READMEs and licenses are not data, and a folder with several splits is refused.
         temp_dir: folder for staged files; who passes it removes it.
         encoding: of text files, a Python codec; by default UTF-8, or UTF-16/32 with a byte order
@@ -187,5 +189,6 @@ def _open(item: Input, context: Context) -> Iterator[Part | JsonFile]:
             "json": look_at_json,
             "jsonl": look_at_json,
             "ipc": stage_ipc,
+            "excel": stage_excel,
         }
         yield openers[item.format](item, context)

@@ -58,7 +58,7 @@ def stage_ipc(item: Input, context: Context) -> Part | JsonFile:
         schema = _ipc_batches(file)[0]
         # A name that is not UTF-8 fails here.
         _ = schema.names, schema.to_string()
-    return _staged(item, context, schema, tables)
+    return stage_tables(item, context, schema, tables)
 
 
 def _ipc_batches(file: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -76,10 +76,10 @@ def _slices(table: pa.Table) -> Iterator[pa.Table]:
         yield table.slice(start, ROWS_A_GROUP)
 
 
-def _staged(
+def stage_tables(
     item: Input, context: Context, schema: pa.Schema, tables: Callable[[], Iterator[pa.Table]]
 ) -> Part | JsonFile:
-    """A table as Parquet in plain types; of one with JSON columns the first pass."""
+    """A table as Parquet in plain types, from its parts; of one with JSON columns the first pass."""
     check_names(schema.names, item.label)
     kept = context.kept(schema.names)
     if not kept:
@@ -155,7 +155,7 @@ def local_parquet(item: Input, context: Context) -> Part | JsonFile:
         check_pages(item.path, item.label, meta)
     if any(holds(field.type, is_misread) for field in schema):
         context.progress(f"decoding {item.label}")
-        return _staged(item, context, schema, lambda: _parquet_tables(item))
+        return stage_tables(item, context, schema, lambda: _parquet_tables(item))
     check_names(schema.names, item.label)
     if not schema.names:
         raise BadInput(f"{item.label}: the file has no columns.")

@@ -30,6 +30,7 @@ ENDINGS: Mapping[str, str] = {
     ".arrow": "ipc",
     ".ipc": "ipc",
     ".feather": "ipc",
+    ".xlsx": "excel",
 }
 #: Files for people.
 _ABOUT = re.compile(
@@ -44,7 +45,7 @@ _SPLITS = {
 }
 _SPLIT = re.compile(rf"(?i)(?:.*[-_ ])?({'|'.join(_SPLITS)})(?:[-_ ]\d+(?:[-_ ]of[-_ ]\d+)?)?")
 #: Formats whose files may hold several tables: a name after `#` chooses one.
-_CHOSEN = ("json", "jsonl")
+_CHOSEN = ("json", "jsonl", "excel")
 _SCHEMES = ("s3", "hf", "https", "http", "gs", "gcs", "r2", "az", "abfss")
 
 
@@ -54,7 +55,7 @@ class Input:
 
     path: str  #: a path or a URL; `-` is stdin
     label: str  #: how the caller would name it
-    format: str  #: csv, json, jsonl, parquet or ipc
+    format: str  #: csv, json, jsonl, parquet, ipc or excel
     compression: str | None = None  #: gz or zst
     tab: bool = False  #: fields are separated by tabs
     partition: tuple[tuple[str, str], ...] = ()  #: keys and values of the folders above
@@ -110,7 +111,7 @@ def find_files(
         return [Input("-", "<stdin>", "jsonl")]
     if is_url(given):
         kind = _kind(urlsplit(given).path)
-        if kind is None or kind[0] == "ipc":
+        if kind is None or kind[0] in ("ipc", "excel"):
             raise _unknown(given)
         return [Input(given, given, *kind, url=True)]
     if "\0" in given or not given:

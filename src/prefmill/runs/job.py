@@ -36,6 +36,7 @@ from prefmill.shapes.source import (
     plain_names,
     record_told,
     reshaped,
+    spelled,
     words_in,
 )
 from prefmill.table.context import context_of, refuse_different
@@ -102,7 +103,13 @@ def opened(
             return columns
 
     source_and_home = opened_source(
-        "run", inputs, needs=needs, in_place=plan.every_row, progress=progress, **reading
+        "run",
+        inputs,
+        needs=needs,
+        named=spelled(words),
+        in_place=plan.every_row,
+        progress=progress,
+        **reading,
     )
     with source_and_home as (source, home):
         fits = fits_files(source.files)
@@ -142,6 +149,7 @@ def opened_source(
     inputs: Inputs,
     *,
     needs: Callable[[Sequence[str]], Collection[str]] = frozenset,
+    named: Collection[str] = (),
     in_place: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
@@ -164,6 +172,7 @@ def opened_source(
             threads=reading.get("threads"),
             progress=lambda phase: tell(phase, None),
             needs=needs,
+            named=named,
             without=[*reading.get("without", ()), *([str(rejects)] if rejects else [])],
             in_place=in_place,
         )

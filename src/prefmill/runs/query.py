@@ -44,7 +44,8 @@ _ASIDE = re.compile(
     r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/", re.DOTALL
 )
 _ENDINGS = re.compile(
-    r"(\.(parquet|jsonl?|ndjson|[ct]sv|arrow|feather|ipc|gz|zst))+$", re.IGNORECASE
+    r"(\.(parquet|jsonl?|ndjson|[ct]sv|xlsx|arrow|feather|ipc|gz|zst))+(#[^#]*)?$",
+    re.IGNORECASE,
 )
 _CSV = re.compile(r"\.[ct]sv(\.(gz|zst))?$", re.IGNORECASE)
 _NEAR = re.compile(r"(?:Did you mean|Candidate bindings:|Candidate functions:)[:\s]*(.*)")

@@ -20,7 +20,7 @@ from prefmill.runs.job import Reading, opened_source
 from prefmill.shapes import sql
 from prefmill.shapes.cells import RECORD
 from prefmill.shapes.shape import NUMBER
-from prefmill.shapes.source import Rowed, columns_of, record_told, reshaped, stem, words_in
+from prefmill.shapes.source import Rowed, columns_of, record_told, reshaped, spelled, stem, words_in
 from prefmill.shapes.words import Rows
 from prefmill.table.fits import fits_files
 from prefmill.table.report import as_html
@@ -135,7 +135,9 @@ def opened_rows(
     def needs(columns: Sequence[str]) -> Sequence[str]:
         return columns_of(words, columns)
 
-    opening = opened_source("rows", inputs, needs=needs, progress=progress, **reading)
+    opening = opened_source(
+        "rows", inputs, needs=needs, named=spelled(words), progress=progress, **reading
+    )
     with opening as (source, home):
         rowed = _rowed_somehow(source, words, keep, home, reading)
         with record_told(rowed.source, rowed.shape, home, "rows"):

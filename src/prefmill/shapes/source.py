@@ -99,13 +99,24 @@ def columns_of(rows: Rows, columns: Sequence[str]) -> list[str]:
     named = rows.named()
     if "completion" not in named and "each" not in named:
         return list(columns)
-    words = [word for word in named if word not in ("wins", "ties", "values", "join", "file_as")]
+    found = [base for text in spelled(rows, columns) if (base := base_of(text, schema))]
+    return list(dict.fromkeys(found)) or list(columns)
+
+
+def spelled(rows: Rows, columns: Sequence[str] = ()) -> list[str]:
+    """The paths that the words name; a text that is one of `columns` is that column.
+
+    >>> spelled(Rows(each="answers", score="-answers.rank,margin"))
+    ['answers.rank', 'margin', 'answers']
+    """
+    named = rows.named()
     texts: list[str] = []
-    for word in words:
+    for word in named:
+        if word in ("wins", "ties", "values", "join", "file_as"):
+            continue
         for value in _listed(list(named[word]) if word == "where" else named[word]):
             texts += [value] if value in columns else split(value)
-    found = [base for text in texts if (base := base_of(text.removeprefix("-"), schema))]
-    return list(dict.fromkeys(found)) or list(columns)
+    return [text.removeprefix("-") for text in texts]
 
 
 def plain_names(rows: Rows) -> RoleNames:
