@@ -88,7 +88,15 @@ def apply(
     context: Mapping[str, str] = {}
     if for_trainer:
         context = context_of(schema, roles, () if output.paired else keep)
-    kept = kept_columns(output, keep, schema.names(), output.names, where="lazy", context=context)
+    kept = kept_columns(
+        output,
+        keep,
+        schema.names(),
+        output.names,
+        where="lazy",
+        context=context,
+        shared=rowed.shared,
+    )
     places = list(dict.fromkeys(each.column for each in kept))
     rows = _rows(program, frame, first, places)
     if isinstance(frame, pl.DataFrame):

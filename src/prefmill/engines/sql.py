@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, NamedTuple, Unpack
 
 from prefmill.connection import literal, quote
 from prefmill.engines.steps import Asks, Cell, Output, Program, Step, kept_columns
@@ -181,10 +181,11 @@ def query(
     pyarrow schema, or a DuckDB relation (`con.table("feedback")`).
     """
     more = [*plan.wide_scores(names), *keep]
-    plan, table, names, first = _in_rows(plan, table, names, schema, more, "sql")
-    program = plan.program(plan.roles(names, None, where="sql"))
+    rowed = _in_rows(plan, table, names, schema, more, "sql")
+    plan, table = rowed.plan, rowed.table
+    program = plan.program(plan.roles(rowed.names, None, where="sql"))
     output = program.output
-    kept = kept_columns(output, keep, None, output.names, where="sql")
+    kept = kept_columns(output, keep, None, output.names, where="sql", shared=rowed.shared)
     columns = list(dict.fromkeys(each.column for each in kept))
     # `_keep0` of the row, or of the chosen one, `_other0` of the rejected one
     sides = {"rejected": "_other"}
@@ -195,12 +196,25 @@ def query(
     if output.for_trainer:
         relation = f"pref_with_context({literal(table)})"
     rows = numbered(program.read, relation, keep=columns, context=output.for_trainer)
-    steps = [*first, ("numbered", rows)]
+    steps = [*rowed.steps, ("numbered", rows)]
     steps += [(name, text) for _, name, text in relations(program)]
     if not output.for_trainer:
         return _with(steps) + _whole_rows(output, ours)
     steps.append(("told", _told_for_trainer(program, len(columns))))
     return _with(steps) + _rows_for_trainer(output, ours)
+
+
+class _Rowed(NamedTuple):
+    """A plan over a table of rows, and where records become rows the query for that.
+
+    `shared` are columns of records that both sides of a pair have alike.
+    """
+
+    plan: Asks
+    table: str
+    names: RoleNames
+    steps: list[tuple[str, str]]
+    shared: tuple[str, ...] = ()
 
 
 def _in_rows(
@@ -210,16 +224,16 @@ def _in_rows(
     schema: object,
     extra: Sequence[str],
     where: str,
-) -> tuple[Asks, str, RoleNames, list[tuple[str, str]]]:
-    """The plan, its table and roles, and the query that makes rows of records, where one does."""
+) -> _Rowed:
+    """The plan, its table and roles, once records have become rows."""
     words = words_in(plan.rows, names)
     rowed = select_of(table, words, schema, where=where, extra=extra)
     if rowed is None:
-        return plan, table, plain_names(words), []
+        return _Rowed(plan, table, plain_names(words), [])
     select, shape = rowed
     plan = plan.over_records(inside=shape.own_group, votes=shape.votes, where=where)
     roles: RoleNames = dict(shape.roles)  # type: ignore[assignment]
-    return plan, ROWS, roles, [(ROWS, select)]
+    return _Rowed(plan, ROWS, roles, [(ROWS, select)], shape.shared)
 
 
 def _order(output: Output, prefix: str = "") -> str:
@@ -337,10 +351,14 @@ def _report_steps(
     plan: Asks, table: str, names: RoleNames, schema: object
 ) -> tuple[Program, list[tuple[str, str]]]:
     more = plan.wide_scores(names)
-    plan, table, names, steps = _in_rows(plan, table, names, schema, more, "report")
-    program = plan.program(plan.roles(names, None, where="report"))
-    rows = numbered(program.read, f"query_table({literal(table)})")
-    steps = [*steps, ("numbered", rows), *((name, text) for _, name, text in relations(program))]
+    rowed = _in_rows(plan, table, names, schema, more, "report")
+    program = rowed.plan.program(rowed.plan.roles(rowed.names, None, where="report"))
+    rows = numbered(program.read, f"query_table({literal(rowed.table)})")
+    steps = [
+        *rowed.steps,
+        ("numbered", rows),
+        *((name, text) for _, name, text in relations(program)),
+    ]
     if program.output.paired:
         steps.append(("told", _told(program.output)))
     return program, steps

@@ -9,7 +9,7 @@ The standard library only: plans are made without an engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
@@ -198,12 +198,14 @@ def kept_columns(
     *,
     where: str,
     context: Mapping[str, str] | None = None,
+    shared: Collection[str] = (),
 ) -> list[Kept]:
     """The columns that `keep` adds to an output that has the columns `names` itself.
 
     `columns` are those of the input, or None where they are not known. `context` are columns of
-    the prompt by the name that they get (`prefmill.table.context`); they come first. Raises
-    `BadArgument`.
+    the prompt by the name that they get (`prefmill.table.context`); they come first. `shared` are
+    columns of records whose answers pair with one another only: both sides of a pair have the same
+    value, which comes once, under its own name. Raises `BadArgument`.
     """
     wanted = kept_names(keep, columns, where=where)
     kept = [
@@ -212,6 +214,8 @@ def kept_columns(
     ]
     for name in wanted:
         sides = {side: name if side == "row" else f"{side}_{name}" for side in output.sides}
+        if output.paired and name in shared:
+            sides = {"chosen": name}
         kept += [Kept(new, name, side) for side, new in sides.items()]
     taken = [*names, *(each.name for each in kept)]
     twice = sorted({name for name in taken if taken.count(name) > 1})

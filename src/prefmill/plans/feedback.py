@@ -154,6 +154,8 @@ class FeedbackPlan(Plan, ABC):
     @property
     def wide(self) -> str:
         """The setting that needs more than one prompt's rows, if there is one."""
+        if self.rows is not None and self.rows.repeats == "drop":
+            return "repeats 'drop'"
         return "" if self.normalize == "none" else f"normalize {self.normalize!r}"
 
     def needs(self) -> dict[str, str]:

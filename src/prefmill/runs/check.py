@@ -19,6 +19,10 @@ from prefmill.table.roles import RoleNames, Roles
 class Findings:
     """What a look at feedback found. Counts are rows unless the name says otherwise; quantiles are
     (min, median, max).
+
+    Where a record is its own group, `repeated_pairs` prefer the same of the same two answers to a
+    prompt as an earlier record, and `contradictory_pairs` are all those of which another record
+    prefers the other answer.
     """
 
     files: int
@@ -39,6 +43,8 @@ class Findings:
     thresholds: Mapping[str, float | None] | None
     refusal: str
     is_default: bool
+    repeated_pairs: int | None = None
+    contradictory_pairs: int | None = None
     first_rows: Sequence[Mapping[str, str]] = ()
     notes: Sequence[str] = ()
 
@@ -103,6 +109,12 @@ class Findings:
                 f" {self.conflicting:,} with another score",
             ),
         ]
+        if self.repeated_pairs is not None:
+            pairs = f"{self.repeated_pairs:,} are there already"
+            if self.repeated_pairs:
+                pairs = f"{pairs} (--repeats drop leaves them out)"
+            again = f"{self.contradictory_pairs:,} contradict another one"
+            lines.append(("pairs of records", f"{pairs}, {again}"))
         for number, row in enumerate(self.first_rows):
             lines.append((f"row {number}", ", ".join(f"{k} {v}" for k, v in row.items())))
         for reason, rows in self.unusable.items():
@@ -156,6 +168,20 @@ _FIRST_ROWS = """
     SELECT _prompt::VARCHAR, _completion::VARCHAR, _score0::VARCHAR
     FROM numbered WHERE _pos < 3 ORDER BY _pos
 """
+#: Of each record that is a group: the best answer against the worst one, and how often.
+_PAIRS_OF_RECORDS = """
+    WITH pairs AS (
+      SELECT any_value(_prompt) AS prompt, arg_max(_completion, _value) AS better,
+             arg_min(_completion, _value) AS worse
+      FROM counted JOIN numbered USING (_pos)
+      WHERE _reason IS NULL GROUP BY _grp HAVING max(_value) > min(_value)),
+    told AS (SELECT prompt, better, worse, count(*) AS n FROM pairs
+             WHERE better IS DISTINCT FROM worse GROUP BY ALL)
+    SELECT coalesce(sum(n - 1), 0)::BIGINT, coalesce(sum(n) FILTER (EXISTS (
+      SELECT 1 FROM told AS other WHERE other.prompt = told.prompt
+      AND other.better = told.worse AND other.worse = told.better)), 0)::BIGINT
+    FROM told
+"""
 _SIZES = "SELECT min(_n), median(_n), max(_n) FROM groups"
 _SCORES = "SELECT min(_score), median(_score), max(_score) FROM candidates WHERE _reason IS NULL"
 
@@ -193,6 +219,7 @@ def check(
         unusable = {str(reason): int(n) for reason, n in job.con.execute(_UNUSABLE).fetchall()}
         repeated, conflicting = one(_REPEATS)
         (flat,) = one(_FLAT)
+        pairs = one(_PAIRS_OF_RECORDS) if job.rowed.inside_records else None
         (prompts,) = one("SELECT count(*) FROM groups")
         (distinct,) = one("SELECT count(DISTINCT _score) FROM candidates WHERE _reason IS NULL")
         names = (job.roles.prompt, job.roles.completion, job.roles.score)
@@ -216,6 +243,8 @@ def check(
             thresholds=thresholds,
             refusal=refusal,
             is_default=plan == Pairs(),
+            repeated_pairs=None if pairs is None else int(pairs[0]),
+            contradictory_pairs=None if pairs is None else int(pairs[1]),
             first_rows=[dict(zip(names, map(_short, row), strict=True)) for row in rows],
             notes=job.notes,
         )

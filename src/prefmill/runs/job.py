@@ -309,7 +309,15 @@ class Job:
             if trainer and output.layouts:
                 context = context_of(self.dtypes, self.roles, () if output.paired else keep)
             names = [name for name, _ in self._columns_out()]
-            self.kept = kept_columns(output, keep, columns, names, where="run", context=context)
+            self.kept = kept_columns(
+                output,
+                keep,
+                columns,
+                names,
+                where="run",
+                context=context,
+                shared=self.rowed.shared,
+            )
             self.keep = list(dict.fromkeys(kept.column for kept in self.kept))
         # A column that is ours stands under its own name. One of the input that had it, an earlier
         # rank, say, gets another.

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from prefmill.errors import BadArgument
-from prefmill.shapes import verdicts
+from prefmill.shapes import repeats, verdicts
 from prefmill.shapes.cells import (
     RECORD,
     Answer,
@@ -133,7 +133,12 @@ class _Maker:
         own_group = self.rows.group is None and (
             self.several or (bool(lists) and self.negate and self._is_rank)
         )
-        self.helpers[2][REASON] = First(tuple(self.reasons))
+        reason = First(tuple(self.reasons))
+        if self.rows.repeats == "drop":
+            keys = self._keys(variants, verdicts)
+            self.helpers[2:] = repeats.stages(reason, keys, name=REASON, record=RECORD)
+        else:
+            self.helpers[2][REASON] = reason
         produced = set(variants[0].cells)
         consumed = self.reader.consumed | {self._column(text) for text in self._side_by_side()}
         return Shape(
@@ -283,9 +288,45 @@ class _Maker:
             )
         if self.rows.disagree != "drop":
             return
-        one, other = (self.reader.cell(text, "score", []) for text in paths)
-        test = NotAbove(one[0], other[0], (one[1], other[1]))
-        self.reasons.append(("disagreement", test))
+        self.reasons.append(("disagreement", self._not_above(paths)))
+
+    def _not_above(self, texts: Sequence[str]) -> NotAbove:
+        """Whether the first of two scores is not the higher one."""
+        cells = [self._score(0, place, []) for place in range(2)]
+        types = [self._score_type(text) for text in texts]
+        if self.negate:
+            cells, types = cells[::-1], types[::-1]
+        return NotAbove(*cells, (types[0], types[1]))
+
+    def _score_type(self, text: str) -> pl.DataType | None:
+        """The type of a score as rows have it."""
+        path = self.reader.find(text.removeprefix("-") if text not in self.reader.schema else text)
+        stays = path.dtype is None or is_text(path.dtype) or not self.rows.values
+        return path.dtype if stays else pl.Float64()
+
+    def _keys(self, variants: Sequence[Variant], verdicts: Sequence[str]) -> list[Cell]:
+        """What records have in common that repeat one another: prompt, answers, who is preferred.
+
+        Of two answers with scores that is which of them is higher, of more the scores.
+        """
+        count = len(self.answers)
+        if count < 2 or any(each.lists for each in variants):
+            raise BadArgument(
+                f"{self.where}: repeats is for answers side by side; got {self.names or 'one'}.",
+                hint="repeated answers of a prompt are merged by --aggregate mean.",
+            )
+        keys = [
+            variants[0].cells[name] for name in ("prompt", "system") if name in variants[0].cells
+        ]
+        keys += [each.cells["completion"] for each in variants[:count]]
+        keys += [Column(name) for name in verdicts]
+        texts = [text for text in self.reader.texts("score") if not self._constant(text)]
+        if verdicts or self.rows.disagree == "keep" or len(texts) != count:
+            return keys
+        if count > 2:
+            return [*keys, *(each.cells["score"] for each in variants)]
+        test = self._not_above(texts)
+        return [*keys, test, NotAbove(test.other, test.one, test.dtypes[::-1])]
 
     # Rows
 

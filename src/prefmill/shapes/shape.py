@@ -66,6 +66,11 @@ class Shape:
         return [*self.variants[0].cells, *self.carried]
 
     @property
+    def shared(self) -> tuple[str, ...]:
+        """Columns that all rows have alike that can be compared."""
+        return self.carried if self.own_group else ()
+
+    @property
     def narrow(self) -> list[Path]:
         """Of each variant's lists the one that is cheapest to count: scores, if there are any."""
 

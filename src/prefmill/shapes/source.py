@@ -52,6 +52,11 @@ class Rowed:
         return self.shape is not None and self.shape.own_group
 
     @property
+    def shared(self) -> tuple[str, ...]:
+        """Columns of records that both sides of a pair have alike."""
+        return self.shape.shared if self.shape else ()
+
+    @property
     def lines(self) -> list[str]:
         """The account, for people."""
         return [self.account.line()] if self.account else []

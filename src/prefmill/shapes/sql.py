@@ -109,8 +109,9 @@ def rows(
         columns.append(f"{_chosen(values)} AS {quote(name)}")
     columns += map(quote, shape.carried)
     text = f"SELECT {_listed(columns)}\nFROM {_inner(text)}"
-    # A join has no order, and whoever reads positions sorts by them.
-    return text if position or not shape.joins else f"{text}\nORDER BY {', '.join(order)}"
+    # Neither a join nor a window keeps an order, and whoever reads positions sorts by them.
+    mixed = shape.joins or shape.words.repeats == "drop"
+    return text if position or not mixed else f"{text}\nORDER BY {', '.join(order)}"
 
 
 def _chosen(values: Sequence[str]) -> str:

@@ -89,6 +89,11 @@ class RowedFrame:
             return frame
         return frame.select(cs.exclude(RECORD), pl.col(RECORD).alias(NUMBER))
 
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Columns of records that both sides of a pair have alike."""
+        return self.shape.shared if self.shape else ()
+
     def report(self) -> dict[str, object] | None:
         """What became of the records, for reports; collects."""
         if self.shape is None:

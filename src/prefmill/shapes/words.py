@@ -14,6 +14,7 @@ from prefmill.errors import PlanError
 from prefmill.table.fields import key, maybe, one_of
 
 Disagree = Literal["flip", "drop", "keep"]
+Repeats = Literal["keep", "drop"]
 #: The word for a score of nothing: `--values "-1=null"`.
 NULL = "null"
 #: The prompt of whole conversations: their common beginning.
@@ -58,6 +59,8 @@ class Rows:
         join: `FILE:KEY`, or `FILE:KEY=ITS_KEY,...`: the columns of another file.
         file_as: the name of a column that holds the file's name.
         disagree: pairs whose rejected answer has the higher score: `flip`, `drop` or `keep`.
+        repeats: records that prefer the same of the same answers to a prompt as an earlier one:
+            `keep` or `drop`.
 
     Raises `PlanError` with every problem at once.
 
@@ -100,6 +103,11 @@ class Rows:
         maybe(one_of(*get_args(Disagree))),
         None,
         help="Pairs whose scores contradict them: flip, drop or keep.  [default: flip]",
+    )
+    repeats: Repeats | None = key(
+        maybe(one_of(*get_args(Repeats))),
+        None,
+        help="Pairs that an earlier record has too: keep or drop.  [default: keep]",
     )
 
     def __post_init__(self) -> None:
@@ -148,7 +156,18 @@ class Rows:
 
 
 #: Words beyond a column for each role.
-SHAPING = ("each", "winner", "wins", "ties", "values", "where", "join", "file_as", "disagree")
+SHAPING = (
+    "each",
+    "winner",
+    "wins",
+    "ties",
+    "values",
+    "where",
+    "join",
+    "file_as",
+    "disagree",
+    "repeats",
+)
 WORDS = tuple(field.name for field in fields(Rows))
 
 

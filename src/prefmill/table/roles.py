@@ -89,6 +89,7 @@ class FeedbackRoles(TypedDict, total=False):
     join: Paths
     file_as: str
     disagree: Literal["flip", "drop", "keep"]
+    repeats: Literal["keep", "drop"]
 
 
 class RoleNames(FeedbackRoles, total=False):

@@ -169,8 +169,10 @@ def _unpaired(frame: pl.DataFrame) -> pl.DataFrame:
     not be any.
     """
     more = [name for name in frame.columns if name not in PAIR_COLUMNS]
-    kept = [name.removeprefix("chosen_") for name in more if name.startswith("chosen_")]
-    shared = [name for name in more if not name.startswith(("chosen_", "rejected_"))]
+    names = [name.removeprefix("chosen_") for name in more if name.startswith("chosen_")]
+    kept = [name for name in names if f"rejected_{name}" in more]
+    of_sides = [f"{side}_{name}" for name in kept for side in _SIDES]
+    shared = [name for name in more if name not in of_sides]
     for name in (*kept, *shared):
         if name in LABEL_COLUMNS:
             raise _clash(name, "kto")
