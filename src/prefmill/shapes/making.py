@@ -65,26 +65,11 @@ def shape_of(
     """
     rows = with_names(rows, schema, where, score=score, completion=completion)
     reader = Reader(rows, schema, where)
-    reader.each = [_list_path(reader, text) for text in reader.texts("each")]
+    reader.each = [reader.list_of(text) for text in reader.texts("each")]
     answers = reader.texts("completion") if completion else []
     maker = _Maker(rows, reader, answers, score, where)
     maker.system_in_prompt = system_in_prompt
     return maker.shape(tuple(joins), extra)
-
-
-def _list_path(reader: Reader, text: str) -> Path:
-    path = reader.find(text, "each")
-    if path.json_from is None and not isinstance(path.dtype, pl.List):
-        raise BadArgument(
-            f"{reader.where}: each {text!r} is not a list; got the type {path.dtype}.",
-            hint="several columns of one role stand side by side: --completion a,b.",
-        )
-    if path.list_inside is not None:
-        raise BadArgument(
-            f"{reader.where}: each {text!r} is a list inside of a list.",
-            hint="write the outer list as rows first: prefmill rows FILE --each ... -o rows.parquet",
-        )
-    return path
 
 
 class _Maker:

@@ -53,6 +53,21 @@ class Reader:
         """A path, or `ColumnMissing`."""
         return find(text, self.schema, where=self.where, role=role)
 
+    def list_of(self, text: str) -> Path:
+        """The path of a list of `each`."""
+        path = self.find(text, "each")
+        if path.json_from is None and not isinstance(path.dtype, pl.List):
+            raise BadArgument(
+                f"{self.where}: each {text!r} is not a list; got the type {path.dtype}.",
+                hint="several columns of one role stand side by side: --completion a,b.",
+            )
+        if path.list_inside is not None:
+            raise BadArgument(
+                f"{self.where}: each {text!r} is a list inside of a list.",
+                hint="write the outer list as rows first: prefmill rows FILE --each ... -o rows.parquet",
+            )
+        return path
+
     def cell(self, text: str, role: str, lists: list[Path]) -> tuple[Cell, pl.DataType | None]:
         """The value of a path and its type; what it goes through is added to `lists`."""
         path = self.find(text, role)
