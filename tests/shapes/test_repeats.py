@@ -108,6 +108,20 @@ def test_the_first_of_equal_pairs_stays_on_every_host(
     assert con.sql(query).pl().rows() == wanted
 
 
+@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.filterwarnings("ignore:datasets. .* records -> .*unknown_verdict:UserWarning")
+def test_datasets_leave_them_out_as_well(name: str) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra prefmill[datasets]")
+    import prefmill.datasets as pmd
+
+    frame, words = pl.DataFrame(records()), PAIR | WORDS[name] | {"repeats": "drop"}
+    wanted = pm.Pairs().lazy(frame, **words).collect().rows()
+    whole = datasets.Dataset.from_polars(frame)
+    assert pmd.pairs(whole, **words).to_polars().rows() == wanted
+    with pytest.raises(BadArgument, match="repeats 'drop' looks at all records; got a stream"):
+        pmd.pairs(whole.to_iterable_dataset(), **words)
+
+
 def test_more_answers_than_two_compare_by_their_scores() -> None:
     rows = [("p", "a", "b", "c", *scores) for scores in ((3, 2, 1), (3, 2, 1), (3, 1, 1))]
     names = ["prompt", "x", "y", "z", "score_x", "score_y", "score_z"]

@@ -43,7 +43,22 @@ def of_sql(folder: Path) -> pl.DataFrame:
     return con.sql(pm.Pairs().sql("pairs", schema=PAIRS.schema, **WORDS)).pl()
 
 
-@pytest.mark.parametrize("host", [of_lazy, of_files, of_sql])
+def of_dataset(folder: Path) -> pl.DataFrame:
+    datasets = pytest.importorskip("datasets", reason="needs the extra prefmill[datasets]")
+    import prefmill.datasets as pmd
+
+    return pmd.pairs(datasets.Dataset.from_polars(PAIRS), **WORDS).to_polars()
+
+
+def of_stream(folder: Path) -> pl.DataFrame:
+    datasets = pytest.importorskip("datasets", reason="needs the extra prefmill[datasets]")
+    import prefmill.datasets as pmd
+
+    rows = datasets.Dataset.from_polars(PAIRS).to_iterable_dataset()
+    return pl.DataFrame(list(pmd.pairs(rows, **WORDS)))
+
+
+@pytest.mark.parametrize("host", [of_lazy, of_files, of_sql, of_dataset, of_stream])
 def test_both_sides_have_it(host: Any, tmp_path: Path) -> None:
     out = host(tmp_path)
     assert out.columns[-2:] == ["margin", "chosen_model"]

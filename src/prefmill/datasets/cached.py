@@ -39,7 +39,7 @@ def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
     """What `layout`'s plan makes of the `Dataset` `ds`: read from its cache, or made at once."""
     reading = reading_of_dataset(ds, layout, names)
     roles, how = reading.roles, reading.how
-    layout = replace(layout, plan=reading.plan)
+    layout = reading.of(layout)
     if how is None:
         table, there = used_table(ds, reading.columns), ds.column_names
         dtypes = dtypes_of(plain_types(table.schema))

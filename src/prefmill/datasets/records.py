@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from prefmill.datasets.elsewhere import keyed_tables
 from prefmill.datasets.tables import Layout, dtypes_of, info_of, package, plain_types, tables_of
-from prefmill.errors import BadInput, ColumnMissing
+from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.pools.stream import reader_of
 from prefmill.pools.stream import tables_of as tables_of_source
 from prefmill.shapes.account import Account
 from prefmill.shapes.paths import At, Field, Part, Slice, find, is_path
+from prefmill.shapes.repeats import DUPLICATE
 from prefmill.shapes.source import is_plain, plain_names, words_in
 from prefmill.shapes.tables import Reshaping, long_form, rows_of
 from prefmill.shapes.words import Rows, split
@@ -31,6 +32,8 @@ from prefmill.writers.arrow import arrow_schema
 
 #: How many of the first records are looked at where a shape is to be recognised.
 HEAD = 1000
+#: Why records are left out that somebody asked to leave out.
+_UNWANTED = ("filtered", "disagreement", DUPLICATE)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class Reading:
     roles: Roles
     columns: list[str]
     how: Reshaping | None = None
+
+    def of(self, layout: Layout) -> Layout:
+        """`layout` over the rows."""
+        shared = self.how.shape.shared if self.how else ()
+        return replace(layout, plan=self.plan, shared=shared)
 
 
 def reading_of(
@@ -90,7 +98,7 @@ def schema_of_rows(how: Reshaping, records: pl.Schema) -> pl.Schema:
 
 def tell(account: Account) -> None:
     """Warn of records that gave no row, but for those that nobody wants."""
-    unused = {name: count for name, count in account.dropped.items() if name != "filtered"}
+    unused = [name for name in account.dropped if name not in _UNWANTED]
     if unused or account.lost_votes:
         warnings.warn(f"datasets: {account.line()}.", stacklevel=2)
 
@@ -216,6 +224,11 @@ class Records:
     def stream(self, how: Reshaping, columns: Sequence[str], *, long: bool = False) -> RowStream:
         """The rows that `how` makes of these columns, whose types are known."""
         assert self.schema is not None
+        if how.shape.words.repeats == "drop":
+            raise BadArgument(
+                "datasets: repeats 'drop' looks at all records; got a stream of them.",
+                hint="leave repeats out, or load the data set whole (streaming=False).",
+            )
         schema = pa.schema([self.schema.field(name) for name in columns])
         return RowStream.over(self.ds, how, schema, self.read_rows, long=long)
 

@@ -92,7 +92,7 @@ class Stream:
         read_rows = read_rows_of(ds)
         reading, records = reading_of_stream(ds, layout, names)
         roles, columns = reading.roles, records.columns
-        layout = replace(layout, plan=reading.plan)
+        layout = reading.of(layout)
         made = None
         if reading.how is not None:
             made = records.stream(reading.how, reading.columns)
@@ -260,6 +260,7 @@ class Stream:
             engine="duckdb",
             keep=keep,
             trainer=self.layout.trainer,
+            shared=self.layout.shared,
             temp_dir=home,
         )
 

@@ -33,6 +33,8 @@ class Layout:
     chat: bool
     margin_scale: float | None
     keep: tuple[str, ...] = ()
+    #: columns of records that both sides of a pair have
+    shared: tuple[str, ...] = ()
 
     @property
     def trainer(self) -> bool:
@@ -63,8 +65,15 @@ class Layout:
         self, plan: FeedbackPlan, frame: pl.LazyFrame | pl.DataFrame, roles: Roles, first: int = 0
     ) -> pl.LazyFrame:
         """The rows of `plan`, which is this one or settled, over `frame`."""
-        columns = named(roles)
-        return apply(plan, frame, keep=self.keep, trainer=self.trainer, first=first, **columns)
+        return apply(
+            plan,
+            frame,
+            keep=self.keep,
+            trainer=self.trainer,
+            first=first,
+            shared=self.shared,
+            **named(roles),
+        )
 
 
 def package() -> Any:

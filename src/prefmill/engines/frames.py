@@ -62,6 +62,7 @@ def apply(
     keep: Sequence[str] = (),
     first: int = 0,
     trainer: bool | None = None,
+    shared: Sequence[str] = (),
     **names: Unpack[RoleNames],
 ) -> pl.LazyFrame:
     """`plan` over `frame` as a LazyFrame.
@@ -72,6 +73,7 @@ def apply(
         first: the position of the first row, for messages.
         trainer: whether the prompt's context comes along (`prefmill.table.context`) and texts have
             one form; pairs and labels are a trainer's by default.
+        shared: columns of records that `frame` has the rows of, which both sides of a pair have.
 
     Columns out: those of the plan's output, then the context, then `keep`. Positions are the row
     order of `frame`. Cost: one narrow pass that ranks, one join that fetches texts.
@@ -95,7 +97,7 @@ def apply(
         output.names,
         where="lazy",
         context=context,
-        shared=rowed.shared,
+        shared=rowed.shared or shared,
     )
     places = list(dict.fromkeys(each.column for each in kept))
     rows = _rows(program, frame, first, places)

@@ -82,13 +82,15 @@ def opened(
     keep: Sequence[str] = (),
     whole_rows: bool = False,
     trainer: bool = True,
+    shared: Sequence[str] = (),
     each_vote: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> Iterator[Job]:
     """A `Job` over files; its temporary folder goes when the context ends.
 
-    `each_vote`: votes of several judges stay rows of their own.
+    `each_vote`: votes of several judges stay rows of their own. `shared`: columns of records that
+    the input has the rows of, which both sides of a pair have.
     """
 
     words = words_in(plan.rows, roles or {})
@@ -138,6 +140,7 @@ def opened(
                 progress or silent,
                 whole_rows=whole_rows,
                 trainer=trainer,
+                shared=rowed.shared or shared,
                 memory_bytes=reading.get("memory_bytes"),
                 threads=reading.get("threads"),
             )
@@ -215,6 +218,7 @@ class Job:
         *,
         whole_rows: bool = False,
         trainer: bool = True,
+        shared: Sequence[str] = (),
         memory_bytes: int | None,
         threads: int | None,
     ) -> None:
@@ -232,7 +236,7 @@ class Job:
         }
         source.refuse_mixed(self.roles, where="roles")
         check_types(self.program.read, self.dtypes, where="roles")
-        self._set_columns(keep, trainer)
+        self._set_columns(keep, trainer, shared)
         self.engine = _engine_of(engine, source)
         # Where the prompt is the group key, ranking has read it already: it comes with the slots,
         # and the scan decodes a column less. Where every row is wanted the scan reads prompts
@@ -295,7 +299,7 @@ class Job:
             inner |= shape.consumed - set(shape.variants[0].cells)
         return [name for name in columns if name not in inner]
 
-    def _set_columns(self, keep: Sequence[str], trainer: bool) -> None:
+    def _set_columns(self, keep: Sequence[str], trainer: bool, shared: Sequence[str]) -> None:
         """Which columns of the input come along, and under which names."""
         columns, output = self._columns_kept(), self.output
         kept_names(keep, columns, where="run")  # whole rows have all of them, and no other
@@ -316,7 +320,7 @@ class Job:
                 names,
                 where="run",
                 context=context,
-                shared=self.rowed.shared,
+                shared=shared,
             )
             self.keep = list(dict.fromkeys(kept.column for kept in self.kept))
         # A column that is ours stands under its own name. One of the input that had it, an earlier
