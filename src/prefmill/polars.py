@@ -41,10 +41,12 @@ from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan, Method, Pairs
 from prefmill.plans.signature import function_of
 from prefmill.rules.advantages import advantage
 from prefmill.rules.picks import rank_in
+from prefmill.rules.step_records import lazy_step_labels
 from prefmill.shapes.source import words_in
 from prefmill.shapes.tables import long_form
 from prefmill.shapes.words import Rows
 from prefmill.table.roles import RoleNames
+from prefmill.table.step_words import StepOptions
 
 if TYPE_CHECKING:
     from prefmill.plans import AdvantageOptions, BestOfOptions, PairsOptions, UnpairedOptions
@@ -61,7 +63,20 @@ if TYPE_CHECKING:
         """What `pairs` with the same arguments uses, and why it drops the rest; collects."""
 
 
-__all__ = ["apply", "pair_report", "rank_in", "report", "rows", *FEEDBACK_KINDS]
+__all__ = ["apply", "pair_report", "rank_in", "report", "rows", "step_labels", *FEEDBACK_KINDS]
+
+
+def step_labels(frame: Frame, **words: Unpack[StepOptions]) -> pl.LazyFrame:
+    """Records of steps as rows of a process reward model: `prefmill.step_labels`, lazily.
+
+    What ratings mean is decided by all rows, so the whole frame is read when it is collected, and
+    what cannot be decided is refused then.
+
+    >>> records = pl.LazyFrame({"prompt": ["p"], "steps": [["a", "b"]], "ratings": [[1, 0]]})
+    >>> records.pref.step_labels().collect().rows()
+    [('p', ['a', 'b'], [True, False])]
+    """
+    return lazy_step_labels(frame.lazy(), **words)
 
 
 def _long(frame: pl.LazyFrame | pl.DataFrame, rows: Rows | None, words: RoleNames) -> pl.LazyFrame:
@@ -96,6 +111,10 @@ class LazyPref:
     def __init__(self, frame: pl.LazyFrame) -> None:
         self._frame = frame
 
+    def step_labels(self, **words: Unpack[StepOptions]) -> pl.LazyFrame:
+        """As `step_labels` of this module."""
+        return step_labels(self._frame, **words)
+
     def rows(self, *, rows: Rows | None = None, **words: Unpack[RoleNames]) -> pl.LazyFrame:
         """As `rows`: what raw records become."""
         return _long(self._frame, rows, words)
@@ -106,6 +125,10 @@ class FramePref:
 
     def __init__(self, frame: pl.DataFrame) -> None:
         self._frame = frame
+
+    def step_labels(self, **words: Unpack[StepOptions]) -> pl.DataFrame:
+        """As `step_labels` of this module, collected."""
+        return step_labels(self._frame, **words).collect()
 
     def rows(self, *, rows: Rows | None = None, **words: Unpack[RoleNames]) -> pl.DataFrame:
         """As `rows`: what raw records become."""

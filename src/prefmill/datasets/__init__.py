@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from prefmill.datasets.cached import long_dataset, report_of, whole
 from prefmill.datasets.records import long_stream
+from prefmill.datasets.stepwise import step_labels
 from prefmill.datasets.streams import CHUNK_ROWS, Stream, read_rows_of, streamed
 from prefmill.datasets.tables import Layout, package
 from prefmill.engines.steps import kept_names
@@ -86,7 +87,7 @@ if TYPE_CHECKING:
     def advantages(ds: _D, **options: Unpack[_Advantages]) -> _D: ...
 
 
-__all__ = ["apply", "push_to_hub", "report", "rows", *FEEDBACK_KINDS]
+__all__ = ["apply", "push_to_hub", "report", "rows", "step_labels", *FEEDBACK_KINDS]
 
 
 def apply(

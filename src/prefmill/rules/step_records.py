@@ -70,7 +70,7 @@ def records_of(frame: pl.DataFrame, words: StepWords, first: int = 0) -> pl.Data
         if found.dtype is None:
             raise _in_json(role, path)
         value, kind = Inside(found).polars(), found.dtype
-        if is_text(kind):
+        if kind != pl.Null and is_text(kind):
             value, kind = value.cast(pl.String), pl.String()
         cells[f"_{role}"], kinds[role] = value, kind
     _check_types(kinds, words)

@@ -155,7 +155,8 @@ def _labels(schema: pl.Schema, words: StepWords, steps: str) -> Iterator[dict[st
     above = steps.rpartition(".")[0]
     fields = [f"{above}.{name}" for name in _ELEMENT_RATINGS] if above else []
     for name in (*fields, *_RATINGS):
-        if _has(schema, name) and _kind(schema, name) in ("numbers", "texts"):
+        in_text = words.step_separator is not None and schema.get(name) == pl.String
+        if in_text or _kind(schema, name) in ("numbers", "texts"):
             yield {"rating": name}
     for name in (name for name in _FIRST_ERRORS if name in schema):
         if schema[name].is_integer() or (schema[name] == pl.String and name != "label"):

@@ -22,6 +22,7 @@ from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.readers import Source
 from prefmill.rules.rollouts import stepwise
 from prefmill.rules.step_facts import Facts, facts_of, settled
+from prefmill.rules.step_json import has_json, merged, plain_values, type_of, typed
 from prefmill.rules.step_labels import COLUMNS, labelled, listed
 from prefmill.rules.step_records import records_of
 from prefmill.rules.step_shapes import recognised
@@ -105,6 +106,13 @@ def label_steps(
     return run.to(output, inputs, overwrite, allow_empty, reading or {})
 
 
+def step_rows(inputs: Inputs, **words: Unpack[StepOptions]) -> Iterator[pl.DataFrame]:
+    """The rows of `prefmill.step_labels` as frames, in bounded memory; `inputs` as there."""
+    run = Run(StepWords(**words), None, silent)
+    with opened_source("steps", inputs) as (source, home):
+        yield from run.records(source, home, {})
+
+
 @dataclass
 class Run:
     """One run. With `tree`, the arguments of `stepwise`, the input is a tree of rollouts; where
@@ -135,7 +143,7 @@ class Run:
             reading = {**reading, "without": without}
         with opened_source("steps", inputs, progress=self.tell, **reading) as (source, home):
             is_tree = self._is_tree(source)
-            rows = self._rollouts(source) if is_tree else self._records(source, home, reading)
+            rows = self._rollouts(source) if is_tree else self.records(source, home, reading)
             paths: Mapping[str, str] = {}
             if output is None:
                 for _ in rows:
@@ -183,7 +191,8 @@ class Run:
         self.counts["paths"] = rows.height
         yield rows.cast(dict(_OUT))  # type: ignore[arg-type]
 
-    def _records(self, source: Source, home: Path, reading: Reading) -> Iterator[pl.DataFrame]:
+    def records(self, source: Source, home: Path, reading: Reading) -> Iterator[pl.DataFrame]:
+        """The rows of records, and what became of all of them in the counts."""
         batches = _Batches(source, home, reading)
         self.words = recognised(batches.schema, self.words)
         if self.words.values or self.words.threshold is None or self.words.first_index is None:
@@ -222,7 +231,7 @@ class _Batches:
 
     def __init__(self, source: Source, home: Path, reading: Reading) -> None:
         # Arrow imports pandas, where it is installed, for `empty_table()`.
-        self.schema = pl.DataFrame(pa.Table.from_batches([], schema=source.columns)).schema
+        columns = pl.DataFrame(pa.Table.from_batches([], schema=source.columns)).schema
         self._source, self._home = source, home
         memory_bytes = reading.get("memory_bytes")
         self._con = connect(
@@ -232,22 +241,41 @@ class _Batches:
             remote=source.remote,
             ordered=True,
         )
+        self._json = [name for name, dtype in columns.items() if has_json(dtype)]
+        self.schema = columns
+        if self._json:
+            self.schema = pl.Schema({**columns, **self._types()})
+
+    def _types(self) -> dict[str, pl.DataType]:
+        """The types of columns with JSON inside: a pass over them."""
+        types: dict[str, pl.DataType] = dict.fromkeys(self._json, pl.Null())
+        for frame in self._frames(self._json):
+            for name in self._json:
+                types[name] = merged(types[name], type_of(plain_values(frame[name])))
+        return types
+
+    def _frames(self, names: Sequence[str]) -> Iterator[pl.DataFrame]:
+        columns = ", ".join(map(quote, names))
+        query = self._con.sql(f"SELECT {columns} FROM {self._source.relation}")
+        for batch in query.to_arrow_reader(_BATCH_ROWS):
+            if batch.num_rows:
+                yield pl.DataFrame(pa.Table.from_batches([batch]))
 
     def paths(self, words: StepWords) -> Iterator[tuple[pl.DataFrame, int]]:
         """The paths of each batch, and of how many records they are."""
-        roots = {find(path, self.schema).column: None for path in words.paths().values()}
-        columns = ", ".join(map(quote, roots))
+        roots = [find(path, self.schema).column for path in words.paths().values()]
         first = 0
-        reader = self._con.sql(f"SELECT {columns} FROM {self._source.relation}")
-        for batch in reader.to_arrow_reader(_BATCH_ROWS):
-            frame = pl.DataFrame(pa.Table.from_batches([batch]))
-            if not frame.height:
-                continue
-            wanted = {name: self.schema[name] for name in frame.columns}
-            frame = frame.cast(wanted)  # type: ignore[arg-type]
-            records = records_of(frame, words, first)
+        for frame in self._frames(list(dict.fromkeys(roots))):
+            columns = [self._typed(column) for column in frame.get_columns()]
+            records = records_of(pl.DataFrame(columns), words, first)
             yield listed(records, words, self._place), frame.height
             first += frame.height
+
+    def _typed(self, column: pl.Series) -> pl.Series:
+        dtype = self.schema[column.name]
+        if column.name in self._json:
+            return typed(column.name, plain_values(column), dtype)
+        return column.cast(dtype)
 
     def _place(self, position: int) -> str:
         return self._source.place_of(position, home=self._home)
