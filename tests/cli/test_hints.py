@@ -184,7 +184,7 @@ def test_words_that_are_no_scores_are_shown(tmp_path):
             ["--chosen-min", "9", "--rejected-below", "2"],
             "the plan makes no pair, and 1 prompts",
         ),
-        ([5, "n/a"], [], "1 of 2 rows cannot be used ('n/a')"),
+        ([5, "n/a"], [], "1 of 2 rows cannot be used (bad_score: got 'n/a'"),
     ],
 )
 def test_check_says_why_its_exit_code_is_1(scores, options, says, tmp_path):

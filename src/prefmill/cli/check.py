@@ -37,7 +37,7 @@ def check(options: Any) -> None:
     many pairs a plan makes of it.
 
     Exit code 1 if rows are unusable or malformed, if no prompt has answers with different scores,
-    or if the plan makes no pair.
+    if the plan makes no pair, or if a file cannot be read. Notes change no exit code.
 
     \b
     prefmill check feedback.csv

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prefmill.plans import FeedbackPlan
+from prefmill.runs.hints import about_words
 from prefmill.shapes.account import line_of
 
 if TYPE_CHECKING:
@@ -139,14 +140,6 @@ def _renamed(done: RunReport) -> list[str]:
         f"the input's column {name!r} is {other!r} in the output, which has a {name!r} of its own"
         for name, other in done.renamed.items()
     ]
-
-
-def about_words(words: Sequence[str]) -> str:
-    """What to say of texts that are no score."""
-    return (
-        f"got {', '.join(words)}, expected numbers, true or false: make numbers of words first, "
-        "or name another column with --score."
-    )
 
 
 def nothing_hint(plan: FeedbackPlan, done: RunReport) -> str:

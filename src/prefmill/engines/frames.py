@@ -264,6 +264,6 @@ def _warn_of_words(rows: Read, frame: pl.DataFrame) -> None:
             warnings.warn(
                 f"prefmill: no score in the column {name!r} is a number; "
                 f"got {str(scores[0])[:40]!r}, and every row is bad_score."
-                " Map the words to numbers first: pl.col(...).replace_strict({...}).",
+                " Say what the words mean: values={'WORD': NUMBER, ...}.",
                 stacklevel=4,
             )

@@ -9,7 +9,9 @@ from typing import Unpack
 
 from prefmill.errors import ThresholdsUnfit
 from prefmill.plans import Pairs
-from prefmill.runs.job import Reading, opened
+from prefmill.runs.hints import about_words, sentinels
+from prefmill.runs.job import Job, Reading, opened
+from prefmill.runs.remedies import remedies
 from prefmill.runs.run import said_roles
 from prefmill.table.report import PairReport
 from prefmill.table.roles import RoleNames, Roles
@@ -47,6 +49,7 @@ class Findings:
     contradictory_pairs: int | None = None
     first_rows: Sequence[Mapping[str, str]] = ()
     notes: Sequence[str] = ()
+    advice: str = ""
 
     @property
     def ok(self) -> bool:
@@ -60,7 +63,7 @@ class Findings:
         if unusable := sum(self.unusable.values()):
             rows = f"{unusable:,} of {self.rows:,} rows cannot be used"
             if self.bad_scores:
-                rows = f"{rows} ({', '.join(self.bad_scores)})"
+                rows = f"{rows} (bad_score: {about_words(self.bad_scores).removesuffix('.')})"
             problems.append(f"{rows}; pairs are made of the others.")
         if self.rejected:
             problems.append(f"{self.rejected:,} malformed rows were set aside.")
@@ -74,10 +77,7 @@ class Findings:
         elif self.refusal:
             problems.append(f"{self.refusal} {differ}.")
         elif self.default_plan is not None and not self.default_plan.pairs_out:
-            problems.append(
-                f"the plan makes no pair, and {differ}:"
-                " see what --chosen-min none --rejected-below none gives."
-            )
+            problems.append(f"the plan makes no pair, and {differ}; {self.advice}")
         return problems
 
     def as_json(self) -> dict[str, object]:
@@ -246,5 +246,34 @@ def check(
             repeated_pairs=None if pairs is None else int(pairs[0]),
             contradictory_pairs=None if pairs is None else int(pairs[1]),
             first_rows=[dict(zip(names, map(_short, row), strict=True)) for row in rows],
-            notes=job.notes,
+            notes=[*job.notes, *_sentinels(job), *remedies(job, default)],
+            advice=_advice(job, default),
         )
+
+
+def _sentinels(job: Job) -> list[str]:
+    """What is said of numbers that are likely a sign for no score."""
+    notes = []
+    for place, name in enumerate(job.program.read.scores):
+        scored = f"pref_scored(_score{place})"
+        distinct = f"SELECT DISTINCT {scored} AS v FROM numbered WHERE isfinite({scored})"
+        query = f"SELECT count(*), min(v, 2), max(v, 2) FROM ({distinct})"
+        (seen,) = job.con.execute(query).fetchall()
+        for value in sentinels(*seen):
+            where = f"FROM numbered WHERE {scored} = {value!r}::DOUBLE"
+            ((rows,),) = job.con.execute(f"SELECT count(*) {where}").fetchall()
+            notes.append(
+                f"{name}: {value:g} stands apart from the other scores ({rows:,} rows); "
+                f'if it is no score, --values "{value:g}=null"'
+            )
+    return notes
+
+
+def _advice(job: Job, report: PairReport | None) -> str:
+    """What to do where the plan makes no pair."""
+    if report is None or report.pairs_out:
+        return ""
+    reason = max(report.dropped, key=lambda reason: report.dropped[reason], default="")
+    low, high = job.score_range() or (0, 0)
+    advice = job.plan.hint(report.dropped, low, high) or job.plan.advice().get(reason, "")
+    return advice or f"most rows are dropped as {reason}."
