@@ -13,6 +13,8 @@ from prefmill.runs.hints import about_words, sentinels
 from prefmill.runs.job import Job, Reading, opened
 from prefmill.runs.remedies import remedies
 from prefmill.runs.run import said_roles
+from prefmill.runs.shaped import line_told, ranks_that_meet, shape_told
+from prefmill.shapes.cells import RECORD
 from prefmill.table.report import PairReport
 from prefmill.table.roles import RoleNames, Roles
 
@@ -20,7 +22,7 @@ from prefmill.table.roles import RoleNames, Roles
 @dataclass(frozen=True)
 class Findings:
     """What a look at feedback found. Counts are rows unless the name says otherwise; quantiles are
-    (min, median, max).
+    (min, median, max). `shape` names how the records lie, `line` are the options that read them so.
 
     Where a record is its own group, `repeated_pairs` prefer the same of the same two answers to a
     prompt as an earlier record, and `contradictory_pairs` are all those of which another record
@@ -47,6 +49,8 @@ class Findings:
     is_default: bool
     repeated_pairs: int | None = None
     contradictory_pairs: int | None = None
+    shape: str = ""
+    line: str = ""
     first_rows: Sequence[Mapping[str, str]] = ()
     notes: Sequence[str] = ()
     advice: str = ""
@@ -87,7 +91,9 @@ class Findings:
     def lines(self) -> list[tuple[str, str]]:
         """(name, text) for people, in reading order."""
         named = {role: name for role, name in asdict(self.roles).items() if name}
-        others = [name for name in self.columns if name not in named.values()]
+        if self.roles.group == (RECORD,):
+            named["group"] = "each record"
+        others = [name for name in self.columns if name not in (*named.values(), RECORD)]
         if len(others) > _SHOWN:
             others = [*others[:_SHOWN], f"and {len(others) - _SHOWN:,} more (--json names all)"]
         negated = " (negated)" if named.pop("negate", False) else ""
@@ -95,6 +101,7 @@ class Findings:
         files = "file" if self.files == 1 else "files"
         lines = [
             ("rows", f"{self.rows:,} in {self.files} {files}"),
+            ("shape", f"{self.shape}: {self.line}"),
             ("roles", roles + negated),
             ("other columns", ", ".join(others) or "none"),
             ("prompts", f"{self.prompts:,}, answers of each: {_spread(self.answers_per_prompt)}"),
@@ -149,6 +156,11 @@ def _short(value: str | None) -> str:
     if value is None:
         return "null"
     return repr(value if len(value) <= 40 else f"{value[:24]} ... {value[-12:]}")
+
+
+def _but_the_line(notes: Sequence[str]) -> list[str]:
+    """Notes without the line, which the shape has."""
+    return [note for note in notes if not note.startswith("read as: ")]
 
 
 _UNUSABLE = (
@@ -245,10 +257,17 @@ def check(
             is_default=plan == Pairs(),
             repeated_pairs=None if pairs is None else int(pairs[0]),
             contradictory_pairs=None if pairs is None else int(pairs[1]),
+            shape=shape_told(job),
+            line=line_told(job),
             first_rows=[dict(zip(names, map(_short, row), strict=True)) for row in rows],
-            notes=[*job.notes, *_sentinels(job), *remedies(job, default)],
+            notes=[*_but_the_line(job.notes), *_told(job, default)],
             advice=_advice(job, default),
         )
+
+
+def _told(job: Job, report: PairReport | None) -> list[str]:
+    """Notes on the data."""
+    return [*_sentinels(job), *ranks_that_meet(job), *remedies(job, report)]
 
 
 def _sentinels(job: Job) -> list[str]:
