@@ -47,15 +47,16 @@ class Messages:
 
 @dataclass(frozen=True)
 class Exchanges:
-    """A list of [question, answer] as messages."""
+    """A list of [question, answer] as messages; what is null was not said."""
 
     value: Cell
 
     def sql(self) -> str:
         """Two messages for each."""
         return (
-            f"flatten(list_transform({self.value.sql()}, lambda p:"
-            " [{'role': 'user', 'content': p[1]}, {'role': 'assistant', 'content': p[2]}]))"
+            f"list_filter(flatten(list_transform({self.value.sql()}, lambda p:"
+            " [{'role': 'user', 'content': p[1]}, {'role': 'assistant', 'content': p[2]}])),"
+            " lambda m: m.content IS NOT NULL)"
         )
 
     def polars(self) -> pl.Expr:
@@ -66,7 +67,9 @@ class Exchanges:
             return pl.struct(pl.lit(role).alias("role"), content.alias("content"))
 
         both = pl.concat_list(message("user", 0), message("assistant", 1))
-        return self.value.polars().list.eval(both.explode())
+        said = pl.element().struct.field("content").is_not_null()
+        turns = self.value.polars().list.eval(both.explode())
+        return turns.list.eval(pl.element().filter(said))
 
 
 @dataclass(frozen=True)

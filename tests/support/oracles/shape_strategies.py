@@ -100,6 +100,8 @@ def records(draw: st.DrawFn) -> dict:
     }
 
 
+#: A record that has everything.
+FULL = {"rs": [{"t": "x", "s": 1, "rank": 1, "who": "m1"}]}
 #: What is an answer, and what its score.
 ANSWERS: list[dict[str, Any]] = [
     {"each": "xs,ys", "completion": "xs", "score": "ys"},
@@ -151,7 +153,9 @@ def shape_problems(draw: st.DrawFn) -> ShapeProblem:
     words = dict(draw(st.sampled_from(ANSWERS)))
     if "prompt" not in words:
         inside = "xs" in words.get("each", "")  # then `xs[1]` would be inside of an element
-        words["prompt"] = draw(st.sampled_from(PROMPTS).filter(lambda p: p != "xs[1]" or not inside))
+        words["prompt"] = draw(
+            st.sampled_from(PROMPTS).filter(lambda p: p != "xs[1]" or not inside)
+        )
     if words["prompt"] in TEXT_PROMPTS and draw(st.booleans()):
         words["history"] = "before"
     if draw(st.integers(0, 3)) == 0:

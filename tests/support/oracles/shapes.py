@@ -61,8 +61,12 @@ def long_rows(
     *,
     files: list[str] | None = None,
     joined: dict[str, list[dict]] | None = None,
+    like: list[dict] | None = None,
 ) -> Reading:
-    """The rows of `records`; `files` says which file each is of, `joined` has other files by name."""
+    """The rows of `records`; `files` says which file each is of, `joined` has other files by name.
+
+    `like` are records of the same types, for what no record of few happens to hold.
+    """
     records = [dict(record) for record in records]
     if words.get("file_as"):
         for record, name in zip(records, files or [], strict=True):
@@ -70,8 +74,9 @@ def long_rows(
     matched = [True] * len(records)
     for join in listed(words.get("join")):
         matched = joined_to(records, join, joined or {}, matched)
-    columns = list(dict.fromkeys(name for record in records for name in record))
-    shape = Shape.of(with_usual(words, columns), columns, records)
+    known = [*records, *(like or [])]
+    columns = list(dict.fromkeys(name for record in known for name in record))
+    shape = Shape.of(with_usual(words, columns), columns, known)
     rows: list[dict] = []
     dropped: Counter = Counter()
     votes: Counter = Counter()
