@@ -198,8 +198,9 @@ class CommonTurns:
 def _common_turns(both: pl.Series) -> pl.Series:
     most = pl.min_horizontal(pl.col("one", "other").list.len().cast(pl.Int64)) - 1
     rows = both.struct.unnest().with_row_index("row")
-    short = rows.select("row", pl.col("one", "other").list.head(most.clip(0).fill_null(0)))
-    turns = short.explode("one", "other", empty_as_null=False, keep_nulls=False)
+    # Lists that are null or empty by turns cannot be exploded together.
+    some = rows.filter(most > 0).select("row", pl.col("one", "other").list.head(most))
+    turns = some.explode("one", "other")
     same = pl.col("one").eq_missing(pl.col("other")).cast(pl.Int64)
     counts = turns.group_by("row").agg(same.cum_min().sum().cast(pl.Int64).alias("turns"))
     joined = rows.select("row").join(counts, on="row", how="left", maintain_order="left")
