@@ -1,0 +1,95 @@
+"""Every entry of the corpus on every host equals the oracles."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpus import ENTRIES
+from entry import Entry
+from oracle_rows import number
+from shape_files import write
+from shape_hosts import HOSTS, KINDS, invoke, plain, reading, typed, wanted
+
+COUNTS = ("rows_in", "rows_used", "rows_not_selected", "groups_in", "groups_used", "pairs_out")
+#: What no table in memory holds: rows that have lists, objects and text by turns.
+FILES_ONLY = ("lm-eval samples, older",)
+#: What is a matter of files.
+OF_FILES = ("A file for each model",)
+
+
+def param(entry: Entry) -> object:
+    needs = entry.kind == "xlsx" and importlib.util.find_spec("fastexcel") is None
+    marks = [pytest.mark.skip(reason="needs fastexcel, an extra")] if needs else []
+    return pytest.param(entry, id=entry.name.replace(" ", "_"), marks=marks)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joined files are named as people name them: by their path from here."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("entry", map(param, ENTRIES))
+def test_the_command_gives_the_rows(entry: Entry, tmp_path: Path) -> None:
+    """`prefmill rows`, by the line that people type: the rows, and the account of the records."""
+    names = [path.name for path in write(entry, tmp_path)]
+    done = invoke(*typed(entry, names, "rows.parquet", command="rows"), "--json", "--quiet")
+    assert done.exit_code == 0, done.output
+    found = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    expected = reading(entry)
+    named = [role for role in ("source", "id", "system") if role in entry.words]
+    named += ["annotator"] if "annotator" in expected.roles else []
+    assert [told(row, named) for row in found] == [told(row, named) for row in expected.rows]
+    report = json.loads(done.stdout)
+    account = report.get("records", report)
+    dropped = {name: count for name, count in account.get("dropped", {}).items() if count}
+    assert dropped == entry.dropped
+
+
+def told(row: dict, named: list[str]) -> tuple:
+    score = row["score"]
+    if score is not None:
+        score = number(score)
+    return plain(row["prompt"]), plain(row["completion"]), score, *(row[name] for name in named)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("entry", map(param, (e for e in ENTRIES if e.command in KINDS)))
+def test_hosts(entry: Entry, host: str, tmp_path: Path) -> None:
+    if host != "cli" and entry.name in FILES_ONLY + OF_FILES:
+        return
+    rows, report = HOSTS[host](entry, tmp_path)
+    expected, counts = wanted(entry)
+    assert rows == expected
+    if report:
+        assert {name: report[name] for name in COUNTS} == {name: counts[name] for name in COUNTS}
+        assert dict(report["dropped"]) == dict(counts["dropped"])
+
+
+def test_a_curve_over_lists(tmp_path: Path) -> None:
+    """Rollouts: the first point is the mean of the prompts' means."""
+    (entry,) = (entry for entry in ENTRIES if entry.command == "curve")
+    names = [path.name for path in write(entry, tmp_path)]
+    done = invoke(*typed(entry, names, "out.parquet"), "--resamples", "0", "--quiet")
+    assert done.exit_code == 0, done.output
+    points = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    by_prompt: dict[str, list[bool]] = {}
+    for row in reading(entry).rows:
+        by_prompt.setdefault(row["prompt"], []).append(row["score"])
+    means = [sum(scores) / len(scores) for scores in by_prompt.values()]
+    assert points[0]["best"] == pytest.approx(sum(means) / len(means))
+    assert points[-1]["n"] == 4
+    assert points[-1]["best"] == sum(map(max, by_prompt.values())) / len(by_prompt)
+
+
+def test_tables_in_memory_hold_the_corpus() -> None:
+    """What is left out above is left out for a reason."""
+    for entry in ENTRIES:
+        if entry.name in FILES_ONLY:
+            with pytest.raises(pa.ArrowInvalid):
+                pa.Table.from_pylist(entry.records)
