@@ -34,7 +34,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("entry", map(param, ENTRIES))
+@pytest.mark.parametrize("entry", [param(entry) for entry in ENTRIES])
 def test_the_command_gives_the_rows(entry: Entry, tmp_path: Path) -> None:
     """`prefmill rows`, by the line that people type: the rows, and the account of the records."""
     names = [path.name for path in write(entry, tmp_path)]
@@ -59,7 +59,7 @@ def told(row: dict, named: list[str]) -> tuple:
 
 
 @pytest.mark.parametrize("host", HOSTS)
-@pytest.mark.parametrize("entry", map(param, (e for e in ENTRIES if e.command in KINDS)))
+@pytest.mark.parametrize("entry", [param(entry) for entry in ENTRIES if entry.command in KINDS])
 def test_hosts(entry: Entry, host: str, tmp_path: Path) -> None:
     if host != "cli" and entry.name in FILES_ONLY + OF_FILES:
         return
