@@ -150,9 +150,15 @@ class Shape:
         score, negated = words.get("score"), False
         if score is None and not words.get("winner"):
             score = [1, 0] if names(words, columns) == ["chosen", "rejected"] else "score"
-        if isinstance(score, str) and score.startswith("-") and score not in columns:
-            negated, score = not is_number(score), score if is_number(score) else score[1:]
         texts = [] if score is None else listed(score, columns)
+        minus = [
+            str(text).startswith("-") and text not in columns and not is_number(text)
+            for text in texts
+        ]
+        if any(minus):
+            if not all(minus):
+                raise Refused("lower is better for some scores only")
+            negated, texts = True, [text[1:] for text in texts]
         constants = bool(texts) and all(is_number(text) for text in texts)
         scores = [float(text) for text in texts] if constants else parsed(texts, columns, records)
         if len(scores) == 1 and len(answers) > 1:

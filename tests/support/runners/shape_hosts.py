@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shlex
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -150,12 +151,14 @@ def on_datasets(streaming: bool, entry: Entry, folder: Path) -> tuple[Rows, dict
 
     whole = datasets.Dataset(table_of(entry, folder))
     given = whole.to_iterable_dataset(num_shards=2) if streaming else whole
-    made = prefmill.datasets.apply(plan_of(entry), given, **entry.words)
-    if streaming:
-        out = pa.concat_tables(made.with_format("arrow").iter(batch_size=1000))
-    else:
-        out = made.data.table
-    return rows_in(out, entry), {}
+    with warnings.catch_warnings():
+        # What became of the records is said as a warning, since a data set carries no report.
+        warnings.filterwarnings("ignore", r"datasets: \d+ records -> \d+ rows", UserWarning)
+        made = prefmill.datasets.apply(plan_of(entry), given, **entry.words)
+        if not streaming:
+            return rows_in(made.data.table, entry), {}
+        batches = list(made.with_format("arrow").iter(batch_size=1000))
+    return rows_in(pa.concat_tables(batches), entry), {}
 
 
 def rows_in(table: pa.Table, entry: Entry) -> Rows:
