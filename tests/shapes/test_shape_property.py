@@ -16,7 +16,8 @@ from shape_paths import word
 from shape_strategies import FULL, ShapeProblem, shape_problems
 
 from prefmill.shapes import frames, sql
-from prefmill.shapes.shape import Shape, shape_of
+from prefmill.shapes.making import shape_of
+from prefmill.shapes.shape import Shape
 from prefmill.shapes.words import Rows
 
 

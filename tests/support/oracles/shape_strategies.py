@@ -101,7 +101,7 @@ def records(draw: st.DrawFn) -> dict:
 
 
 #: A record that has everything.
-FULL = {"rs": [{"t": "x", "s": 1, "rank": 1, "who": "m1"}]}
+FULL = dict.fromkeys(SCHEMA.names) | {"rs": [{"t": "x", "s": 1, "rank": 1, "who": "m1"}]}
 #: What is an answer, and what its score.
 ANSWERS: list[dict[str, Any]] = [
     {"each": "xs,ys", "completion": "xs", "score": "ys"},
