@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from oracle_rows import number
 from reading import jsonl, put
 
 import prefmill as pm
@@ -20,8 +21,8 @@ def rows_of(path: Path, **words: Any) -> list[tuple]:
     """The rows of a file, as `prefmill rows` writes them."""
     target = path.parent / "out.parquet"
     pm.rows(path, target, rows=pm.Rows(**words), overwrite=True)
-    frame = pl.read_parquet(target)
-    return frame.select("prompt", "completion", "score").rows()
+    rows = pl.read_parquet(target).select("prompt", "completion", "score").rows()
+    return [(*texts, None if score is None else number(score)) for *texts, score in rows]
 
 
 def refused(path: Path, kind: type[PrefmillError], **words: Any) -> str:
@@ -69,15 +70,15 @@ def test_unequal_lists_of_a_frame(tmp_path: Path) -> None:
 
 
 def test_a_list_where_a_record_was(tmp_path: Path) -> None:
-    """A column that is a record in most rows, a list in one, is no record of either."""
     path = listed(
         tmp_path,
         {"data": {"q": "p", "a": "x", "s": 1}},
         {"data": [{"q": "p", "a": "y", "s": 2}]},
         {"data": {"q": "p", "a": "z", "s": 3}},
     )
-    found = rows_of(path, prompt="data.q", completion="data.a", score="data.s")
-    assert [row[1] for row in found] == ["x", None, "z"]
+    said = refused(path, BadInput, prompt="data.q", completion="data.a", score="data.s")
+    assert "row 1" in said
+    assert "given.jsonl" in said
 
 
 def test_a_record_where_a_text_was(tmp_path: Path) -> None:
@@ -139,7 +140,9 @@ def test_null_records_inside_lists(tmp_path: Path) -> None:
     path = listed(
         tmp_path, {"prompt": "p", "answers": [{"text": "a", "score": 1}, None, {"text": "b"}]}
     )
-    found = rows_of(path, completion="answers.text", score="answers.score")
+    words = {"completion": "answers.text", "score": "answers.score"}
+    assert "--each PATH" in refused(path, PrefmillError, **words)
+    found = rows_of(path, each="answers", **words)
     assert found == [("p", "a", 1), ("p", None, None), ("p", "b", None)]
 
 
@@ -154,8 +157,8 @@ def test_empty_lists(tmp_path: Path) -> None:
 
 def test_nothing_but_empty_lists(tmp_path: Path) -> None:
     path = listed(tmp_path, *[{"prompt": "q", "responses": [], "scores": []}] * 3)
-    with pytest.raises(PrefmillError):
-        pm.run(pm.Pairs(**FREE), path, tmp_path / "pairs.jsonl", roles=LISTS)
+    report = pm.run(pm.Pairs(**FREE), path, None, roles=LISTS, allow_empty=True)
+    assert dict(report.records["dropped"]) == {"no_answers": 3}
 
 
 def test_keys_that_are_twice_in_a_record(tmp_path: Path) -> None:

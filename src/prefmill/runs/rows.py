@@ -180,6 +180,7 @@ def _rowed(
         attempt=attempt,
         score=score,
         extra=keep or (),
+        renamed=True,
         memory_bytes=reading.get("memory_bytes"),
         threads=reading.get("threads"),
     )

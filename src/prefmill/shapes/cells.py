@@ -31,6 +31,7 @@ RECORD = "_record"
 #: How DuckDB's errors about one record begin; then comes its number.
 UNEQUAL = "rows: the lists of a record have different lengths: record "
 NOT_LIST = "rows: a record has another value where a list was expected: record "
+THROUGH = "rows: a list where a record was expected; --each PATH makes its elements rows: record "
 NOT_TEXT = "rows: a record has an object or a list where text was expected: record "
 
 
@@ -159,8 +160,12 @@ def _json_leaf(text: str, parts: Sequence[Part]) -> str:
     """Text of a value inside JSON; objects and lists are not text."""
     found = f"json_extract({text}, {literal(_json_route(parts))})"
     problem = f"error({literal(NOT_TEXT)} || {RECORD})"
+    # A field of a list would be null in silence.
+    routes = [_json_route(parts[:n]) for n, part in enumerate(parts) if isinstance(part, Field)]
+    lists = [f"json_type({text}, {literal(route)}) = 'ARRAY'" for route in routes]
+    through = "".join(f" WHEN {each} THEN error({literal(THROUGH)} || {RECORD})" for each in lists)
     return (
-        f"CASE json_type({found}) WHEN 'OBJECT' THEN {problem} WHEN 'ARRAY' THEN {problem}"
+        f"CASE{through} WHEN json_type({found}) IN ('OBJECT', 'ARRAY') THEN {problem}"
         f" ELSE {found} ->> '$' END"
     )
 

@@ -401,6 +401,10 @@ class _Maker:
             return True
         return not is_path(text, self.reader.schema) and as_number(text) is not None
 
+    def _has_minus(self, text: Any) -> bool:
+        """Whether a score is a path after a minus."""
+        return isinstance(text, str) and text not in self.reader.schema and text.startswith("-")
+
     def _score(self, judge: int, place: int, lists: list[Path]) -> Cell:
         if self.rows.winner is not None:
             return Scored(Column(f"_verdict{judge}"), place)
@@ -408,15 +412,21 @@ class _Maker:
         count = max(1, len(self.answers))
         if self.rows.disagree == "keep":
             texts = ["1", "0"]
-        if len(texts) not in (1, count):
+        if len(texts) != count:
             raise BadArgument(
                 f"{self.where}: {count} answers and {len(texts)} scores; got {texts}.",
-                hint="name a score for each answer, or one list.",
+                hint="name a score for each answer, --score a,b.",
             )
-        text = texts[place if len(texts) > 1 else 0]
+        text = texts[place]
         if self._constant(text):
             return Constant(float(text))
-        if text not in self.reader.schema and text.startswith("-"):
+        lower = [self._has_minus(each) for each in texts]
+        if any(lower) and not all(lower):
+            raise BadArgument(
+                f"{self.where}: lower is better for some of the scores only; got {texts}.",
+                hint="a minus before each of them, or before none.",
+            )
+        if lower[0]:
             text, self.negate = text[1:], True
         cell, dtype = self.reader.cell(text, "score", lists)
         if dtype is not None and isinstance(dtype, pl.List):

@@ -148,6 +148,7 @@ def reshaped(
     extra: Sequence[str] = (),
     system_in_prompt: bool = False,
     check_later: bool = False,
+    renamed: bool = False,
     memory_bytes: int | None = None,
     threads: int | None = None,
 ) -> Rowed:
@@ -161,6 +162,7 @@ def reshaped(
         system_in_prompt: the system prompt begins the prompt; else it is a column.
         check_later: the caller reads the `checked` rows in whole, in `record_told`: so that no
             pass over all lists is needed here.
+        renamed: rows that are in long form have the names of roles as well.
     """
     schema = schema_of(source)
     recognised, plain = "", is_plain(rows, schema.names())
@@ -177,7 +179,8 @@ def reshaped(
                 rows, schema, head, problem, where=where, score=score, completion=completion
             )
         else:
-            return Rowed(source, names)
+            if not renamed:
+                return Rowed(source, names)
     joins, joined = _joins(rows, schema, home, where, memory_bytes, threads)
     wide = dict(schema)
     if rows.file_as:
