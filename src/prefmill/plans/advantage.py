@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 from prefmill.engines.steps import Column, Output, Step
 from prefmill.plans.feedback import COMMON_ROLES, FeedbackOptions, FeedbackPlan
 from prefmill.table.fields import finite, key, one_of
-from prefmill.table.roles import Read, Roles
+from prefmill.table.roles import Paths, Read, Roles
 
 Method = Literal["centered", "grpo", "rloo", "rank"]
 
@@ -18,8 +18,8 @@ class AdvantageOptions(FeedbackOptions, total=False):
 
     method: Method
     epsilon: float
-    weight: str
-    logprob: str
+    weight: Paths
+    logprob: Paths
 
 
 @dataclass(frozen=True, kw_only=True)

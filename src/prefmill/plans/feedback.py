@@ -97,7 +97,9 @@ class FeedbackPlan(Plan, ABC):
         help="Rows without a usable score: drop (and count) or raise.",
     )
     seed: int = key(is_seed, 0, help="Of everything drawn, and of splits.")
-    rows: Rows | None = key(_rows, None, later=True, own_table=True)
+    rows: Rows | None = key(
+        _rows, None, help="How raw records become rows.", later=True, own_table=True
+    )
 
     def __post_init__(self) -> None:
         # A copy, so that nobody changes a plan through the mapping that it was made of.
