@@ -31,11 +31,10 @@ def rating_number(rating: pl.Expr, dtype: pl.DataType, values: Mapping[str, Mean
     """
     own = number(rating, dtype)
     known = {**(_MARKS if dtype == pl.String else {}), **values}
-    meaning = pl.when(False).then(None)
+    found = own
     # The last of two words for one rating wins, as the later key of a mapping does.
-    for word, value in reversed(known.items()):
-        meaning = meaning.when(is_word(rating, own, word)).then(pl.lit(value, pl.Float64))
-    found = meaning.otherwise(own)
+    for word, value in known.items():
+        found = pl.when(is_word(rating, own, word)).then(pl.lit(value, pl.Float64)).otherwise(found)
     return pl.when(found.is_finite()).then(found)
 
 
@@ -60,7 +59,7 @@ def number_of(word: str) -> float | None:
 def says_no_error(position: pl.Expr, dtype: pl.DataType, words: Iterable[str]) -> pl.Expr:
     """Whether a position of the first error says that there is none."""
     own = number(position, dtype)
-    no_error = pl.lit(False)
+    no_error: pl.Expr = pl.lit(False)
     for word in (*NO_ERROR, *words):
         if word.strip(SPACE).lower() == "null":
             no_error |= position.is_null()

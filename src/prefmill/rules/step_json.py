@@ -77,7 +77,7 @@ def merged(one: Any, other: Any) -> pl.DataType:
     if isinstance(one, pl.List) and isinstance(other, pl.List):
         return pl.List(merged(one.inner, other.inner))
     if isinstance(one, pl.Struct) and isinstance(other, pl.Struct):
-        fields = {field.name: field.dtype for field in one.fields}
+        fields: dict[str, Any] = {field.name: field.dtype for field in one.fields}
         for field in other.fields:
             fields[field.name] = merged(fields.get(field.name, pl.Null()), field.dtype)
         return pl.Struct(fields)

@@ -71,9 +71,10 @@ def labelled(paths: pl.DataFrame, words: StepWords) -> pl.DataFrame:
         "unknown_rating": pl.col("_labels").is_null()
         | pl.col("_labels").list.eval(pl.element().is_null()).list.any(),
     }
-    reason = pl.when(pl.lit(False)).then(pl.lit(None, pl.String))
-    for name in STEP_REASONS:
-        reason = reason.when(tests[name] | (pl.col("_reason") == name)).then(pl.lit(name))
+    reason: pl.Expr = pl.lit(None, pl.String)
+    for name in reversed(STEP_REASONS):
+        holds = tests[name] | (pl.col("_reason") == name)
+        reason = pl.when(holds).then(pl.lit(name)).otherwise(reason)
     rows = paths.select(
         "_pos",
         prompt="_prompt",

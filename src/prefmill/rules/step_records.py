@@ -64,7 +64,8 @@ def records_of(frame: pl.DataFrame, words: StepWords, first: int = 0) -> pl.Data
 
     Raises `ColumnMissing` for a path that leads nowhere, `BadInput` for types that cannot be.
     """
-    cells, kinds = {}, {}
+    cells: dict[str, pl.Expr] = {}
+    kinds: dict[str, pl.DataType] = {}
     for role, path in words.paths().items():
         found = find(path, frame.schema, where="steps", role=role)
         if found.dtype is None:

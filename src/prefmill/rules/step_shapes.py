@@ -181,11 +181,12 @@ def _kind(schema: pl.Schema, path: str) -> str | None:
     """What a path leads to, of what can be steps or ratings."""
     if not _has(schema, path):
         return None
-    kind = find(path, schema).dtype
+    kind: Any = find(path, schema).dtype
     if not isinstance(kind, pl.List):
         return None
-    if kind.inner == pl.String:
+    inner: Any = kind.inner
+    if inner == pl.String:
         return "texts"
-    if isinstance(kind.inner, pl.List) and kind.inner.inner == pl.String:
+    if isinstance(inner, pl.List) and inner.inner == pl.String:
         return "texts of candidates"
-    return "numbers" if kind.inner.is_numeric() or kind.inner == pl.Boolean else None
+    return "numbers" if inner.is_numeric() or inner == pl.Boolean else None

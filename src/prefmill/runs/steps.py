@@ -139,8 +139,8 @@ class Run:
         if output is not None:
             sweep(reading.get("temp_dir"))  # also where the target is refused
             writers.check_target(output, overwrite=overwrite)
-            without = [*reading.get("without", ()), *writers.outputs_of(output)]
-            reading = {**reading, "without": without}
+            reading = reading.copy()
+            reading["without"] = [*reading.get("without", ()), *writers.outputs_of(output)]
         with opened_source("steps", inputs, progress=self.tell, **reading) as (source, home):
             is_tree = self._is_tree(source)
             rows = self._rollouts(source) if is_tree else self.records(source, home, reading)
@@ -180,8 +180,8 @@ class Run:
         return not self.words.is_named and "parent_id" in source.columns.names
 
     def _read_as(self) -> str:
-        columns = {"id": "id", "parent_id": "parent_id", "text": "text", "success": "success"}
-        columns |= {name: self.tree[name] for name in columns if name in (self.tree or {})}  # type: ignore[index]
+        names, tree = ("id", "parent_id", "text", "success"), self.tree or {}
+        columns = {name: tree.get(name, name) for name in names}
         return " ".join(f"--{name.replace('_', '-')} {path}" for name, path in columns.items())
 
     def _rollouts(self, source: Source) -> Iterator[pl.DataFrame]:
@@ -195,7 +195,8 @@ class Run:
         """The rows of records, and what became of all of them in the counts."""
         batches = _Batches(source, home, reading)
         self.words = recognised(batches.schema, self.words)
-        if self.words.values or self.words.threshold is None or self.words.first_index is None:
+        asked = self.words.threshold if self.words.rating else self.words.first_index
+        if asked is None:
             self.tell("looking at ratings", None)
             self._settle(batches)
         self.tell("labelling steps", None)
