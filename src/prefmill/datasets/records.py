@@ -20,6 +20,7 @@ from prefmill.pools.stream import tables_of as tables_of_source
 from prefmill.shapes.account import Account
 from prefmill.shapes.paths import At, Field, Part, Slice, find, is_path
 from prefmill.shapes.repeats import DUPLICATE
+from prefmill.shapes.shape import NO_RECORDS
 from prefmill.shapes.source import is_plain, plain_names, words_in
 from prefmill.shapes.tables import Reshaping, long_form, rows_of
 from prefmill.shapes.words import Rows, split
@@ -47,8 +48,8 @@ class Reading:
 
     def of(self, layout: Layout) -> Layout:
         """`layout` over the rows."""
-        shared = self.how.shape.shared if self.how else ()
-        return replace(layout, plan=self.plan, shared=shared)
+        known = self.how.shape.of_records if self.how else NO_RECORDS
+        return replace(layout, plan=self.plan, of_records=known.for_layout(layout.parts))
 
 
 def reading_of(
@@ -84,6 +85,7 @@ def reading_of(
     inside, votes = how.shape.own_group, how.shape.votes
     plan = plan.over_records(inside=inside, votes=votes, where="datasets")
     context = [name for name in (*SYSTEM, *CARRIED) if name in columns and layout.trainer]
+    context += how.shape.of_records.for_layout(layout.parts).parts
     read = how.columns(frame.schema, [*extra, *context])
     how = how.keeping([*extra, *context, *how.shape.roles.get("group", ())])
     plan = replace(plan, rows=None)

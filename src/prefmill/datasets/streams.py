@@ -260,7 +260,8 @@ class Stream:
             engine="duckdb",
             keep=keep,
             trainer=self.layout.trainer,
-            shared=self.layout.shared,
+            of_records=self.layout.of_records,
+            parts=self.layout.parts,
             temp_dir=home,
         )
 

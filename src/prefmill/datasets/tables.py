@@ -14,11 +14,12 @@ from prefmill.errors import MissingPackage
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.readers.json_lines import decoded_table
 from prefmill.readers.staging import plain_schema
+from prefmill.shapes.shape import NO_RECORDS, OfRecords
 from prefmill.table.context import CARRIED, SYSTEM
 from prefmill.table.json_values import holds, is_marked, without_marks
 from prefmill.table.roles import Roles, named
 from prefmill.writers.arrow import arrow_schema, arrow_tables
-from prefmill.writers.formats import Format
+from prefmill.writers.formats import FORMATS, Format
 from prefmill.writers.layouts import convert
 
 _BATCH_BYTES = 64 << 20
@@ -33,8 +34,13 @@ class Layout:
     chat: bool
     margin_scale: float | None
     keep: tuple[str, ...] = ()
-    #: columns of records that both sides of a pair have
-    shared: tuple[str, ...] = ()
+    #: what is known of the records that the rows were made of
+    of_records: OfRecords = NO_RECORDS
+
+    @property
+    def parts(self) -> bool:
+        """Whether the rows have the two columns that a prompt was joined of."""
+        return FORMATS[self.format].parts and not self.chat
 
     @property
     def trainer(self) -> bool:
@@ -71,7 +77,7 @@ class Layout:
             keep=self.keep,
             trainer=self.trainer,
             first=first,
-            shared=self.shared,
+            of_records=self.of_records,
             **named(roles),
         )
 

@@ -18,6 +18,7 @@ import polars as pl
 from prefmill.engines.steps import Asks, Kept, Output, Program, Step, kept_columns
 from prefmill.pools.frames import frame_of
 from prefmill.rules.rows import check_types, judged, numbered, standing
+from prefmill.shapes.shape import NO_RECORDS, OfRecords
 from prefmill.shapes.source import words_in
 from prefmill.shapes.tables import RowedFrame, fits_of, rows_of
 from prefmill.table.context import SYSTEM_OUT, asked, context_of, of_both
@@ -62,7 +63,7 @@ def apply(
     keep: Sequence[str] = (),
     first: int = 0,
     trainer: bool | None = None,
-    shared: Sequence[str] = (),
+    of_records: OfRecords = NO_RECORDS,
     **names: Unpack[RoleNames],
 ) -> pl.LazyFrame:
     """`plan` over `frame` as a LazyFrame.
@@ -73,7 +74,7 @@ def apply(
         first: the position of the first row, for messages.
         trainer: whether the prompt's context comes along (`prefmill.table.context`) and texts have
             one form; pairs and labels are a trainer's by default.
-        shared: columns of records that `frame` has the rows of, which both sides of a pair have.
+        of_records: what is known of the records that `frame` has the rows of.
 
     Columns out: those of the plan's output, then the context, then `keep`. Positions are the row
     order of `frame`. Cost: one narrow pass that ranks, one join that fetches texts.
@@ -97,7 +98,7 @@ def apply(
         output.names,
         where="lazy",
         context=context,
-        shared=rowed.shared or shared,
+        of_records=(rowed.of_records or of_records).for_layout(parts=bool(of_records.parts)),
     )
     places = list(dict.fromkeys(each.column for each in kept))
     rows = _rows(program, frame, first, places)

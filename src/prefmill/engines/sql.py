@@ -15,6 +15,7 @@ from prefmill.connection import literal, quote
 from prefmill.engines.steps import Asks, Cell, Output, Program, Step, kept_columns
 from prefmill.errors import BadArgument
 from prefmill.shapes.select import ROWS, select_of
+from prefmill.shapes.shape import NO_RECORDS, OfRecords
 from prefmill.shapes.source import plain_names, words_in
 from prefmill.table.context import CARRIED
 from prefmill.table.report import PairReport
@@ -185,7 +186,7 @@ def query(
     plan, table = rowed.plan, rowed.table
     program = plan.program(plan.roles(rowed.names, None, where="sql"))
     output = program.output
-    kept = kept_columns(output, keep, None, output.names, where="sql", shared=rowed.shared)
+    kept = kept_columns(output, keep, None, output.names, where="sql", of_records=rowed.of_records)
     columns = list(dict.fromkeys(each.column for each in kept))
     # `_keep0` of the row, or of the chosen one, `_other0` of the rejected one
     sides = {"rejected": "_other"}
@@ -207,14 +208,14 @@ def query(
 class _Rowed(NamedTuple):
     """A plan over a table of rows, and where records become rows the query for that.
 
-    `shared` are columns of records that both sides of a pair have alike.
+    `of_records` is what the rows know of their records.
     """
 
     plan: Asks
     table: str
     names: RoleNames
     steps: list[tuple[str, str]]
-    shared: tuple[str, ...] = ()
+    of_records: OfRecords = NO_RECORDS
 
 
 def _in_rows(
@@ -233,7 +234,7 @@ def _in_rows(
     select, shape = rowed
     plan = plan.over_records(inside=shape.own_group, votes=shape.votes, where=where)
     roles: RoleNames = dict(shape.roles)  # type: ignore[assignment]
-    return _Rowed(plan, ROWS, roles, [(ROWS, select)], shape.shared)
+    return _Rowed(plan, ROWS, roles, [(ROWS, select)], shape.of_records.for_layout(parts=False))
 
 
 def _order(output: Output, prefix: str = "") -> str:

@@ -9,12 +9,14 @@ The standard library only: plans are made without an engine.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
 from prefmill.errors import BadArgument
+from prefmill.shapes.shape import NO_RECORDS, OfRecords
 from prefmill.shapes.words import Rows
+from prefmill.table.context import PARTS_OUT
 from prefmill.table.roles import Fits, Read, RoleNames, Roles
 
 
@@ -198,23 +200,27 @@ def kept_columns(
     *,
     where: str,
     context: Mapping[str, str] | None = None,
-    shared: Collection[str] = (),
+    of_records: OfRecords = NO_RECORDS,
 ) -> list[Kept]:
     """The columns that `keep` adds to an output that has the columns `names` itself.
 
     `columns` are those of the input, or None where they are not known. `context` are columns of
-    the prompt by the name that they get (`prefmill.table.context`); they come first. `shared` are
-    columns of records whose answers pair with one another only: both sides of a pair have the same
-    value, which comes once, under its own name. Raises `BadArgument`.
+    the prompt by the name that they get (`prefmill.table.context`); they come first, and then
+    the parts of a prompt. A column that both sides of a pair have alike (`OfRecords.shared`) comes
+    once, under its own name. Raises `BadArgument`.
     """
     wanted = kept_names(keep, columns, where=where)
     kept = [
         Kept(name, column, "both" if output.paired else "row")
         for name, column in (context or {}).items()
     ]
+    if output.paired:
+        # Of the chosen row: parts may differ, where records of one prompt meet.
+        parts = zip(PARTS_OUT, of_records.parts, strict=False)
+        kept += [Kept(name, part, "chosen") for name, part in parts]
     for name in wanted:
         sides = {side: name if side == "row" else f"{side}_{name}" for side in output.sides}
-        if output.paired and name in shared:
+        if output.paired and name in of_records.shared:
             sides = {"chosen": name}
         kept += [Kept(new, name, side) for side, new in sides.items()]
     taken = [*names, *(each.name for each in kept)]

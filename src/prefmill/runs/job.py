@@ -28,7 +28,7 @@ from prefmill.rules.rows import check_types, numbered
 from prefmill.runs.gather import Fetch
 from prefmill.shapes import sql as shapes_sql
 from prefmill.shapes.cells import RECORD
-from prefmill.shapes.shape import Variant
+from prefmill.shapes.shape import NO_RECORDS, OfRecords, Variant
 from prefmill.shapes.source import (
     Rowed,
     columns_of,
@@ -82,15 +82,17 @@ def opened(
     keep: Sequence[str] = (),
     whole_rows: bool = False,
     trainer: bool = True,
-    shared: Sequence[str] = (),
+    of_records: OfRecords = NO_RECORDS,
+    parts: bool = False,
     each_vote: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> Iterator[Job]:
     """A `Job` over files; its temporary folder goes when the context ends.
 
-    `each_vote`: votes of several judges stay rows of their own. `shared`: columns of records that
-    the input has the rows of, which both sides of a pair have.
+    `each_vote`: votes of several judges stay rows of their own. `of_records`: what is known
+    of the records that the input has the rows of. `parts`: the two columns that a prompt was joined
+    of come along.
     """
 
     words = words_in(plan.rows, roles or {})
@@ -140,7 +142,7 @@ def opened(
                 progress or silent,
                 whole_rows=whole_rows,
                 trainer=trainer,
-                shared=rowed.shared or shared,
+                of_records=(rowed.of_records or of_records).for_layout(parts),
                 memory_bytes=reading.get("memory_bytes"),
                 threads=reading.get("threads"),
             )
@@ -218,7 +220,7 @@ class Job:
         *,
         whole_rows: bool = False,
         trainer: bool = True,
-        shared: Sequence[str] = (),
+        of_records: OfRecords,
         memory_bytes: int | None,
         threads: int | None,
     ) -> None:
@@ -236,7 +238,7 @@ class Job:
         }
         source.refuse_mixed(self.roles, where="roles")
         check_types(self.program.read, self.dtypes, where="roles")
-        self._set_columns(keep, trainer, shared)
+        self._set_columns(keep, trainer, of_records)
         self.engine = _engine_of(engine, source)
         # Where the prompt is the group key, ranking has read it already: it comes with the slots,
         # and the scan decodes a column less. Where every row is wanted the scan reads prompts
@@ -299,7 +301,7 @@ class Job:
             inner |= shape.consumed - set(shape.variants[0].cells)
         return [name for name in columns if name not in inner]
 
-    def _set_columns(self, keep: Sequence[str], trainer: bool, shared: Sequence[str]) -> None:
+    def _set_columns(self, keep: Sequence[str], trainer: bool, of_records: OfRecords) -> None:
         """Which columns of the input come along, and under which names."""
         columns, output = self._columns_kept(), self.output
         kept_names(keep, columns, where="run")  # whole rows have all of them, and no other
@@ -320,7 +322,7 @@ class Job:
                 names,
                 where="run",
                 context=context,
-                shared=shared,
+                of_records=of_records,
             )
             self.keep = list(dict.fromkeys(kept.column for kept in self.kept))
         # A column that is ours stands under its own name. One of the input that had it, an earlier

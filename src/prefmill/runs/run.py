@@ -23,7 +23,7 @@ from prefmill.runs.remedies import remedies
 from prefmill.table.report import PairReport, as_html
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
-from prefmill.writers.formats import Format
+from prefmill.writers.formats import FORMATS, Format
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def run(
         engine=engine,
         keep=keep,
         whole_rows=whole_rows,
+        parts=FORMATS[layout].parts and not chat,
         progress=progress,
         **reading,
     ) as job:

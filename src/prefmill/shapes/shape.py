@@ -45,6 +45,26 @@ class Join:
 
 
 @dataclass(frozen=True)
+class OfRecords:
+    """What rows know of the records that they were made of.
+
+    shared  columns that both sides of a pair have alike, since both are of one record
+    parts   the two columns that the prompt was joined of
+    """
+
+    shared: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+
+    def for_layout(self, parts: bool) -> OfRecords:
+        """The same for a layout that has the parts of a prompt, or has not."""
+        return self if parts else OfRecords(self.shared)
+
+
+#: Of rows that are no records' rows.
+NO_RECORDS = OfRecords()
+
+
+@dataclass(frozen=True)
 class Shape:
     """How the records of one table become rows."""
 
@@ -66,9 +86,11 @@ class Shape:
         return [*self.variants[0].cells, *self.carried]
 
     @property
-    def shared(self) -> tuple[str, ...]:
-        """Columns that all rows have alike that can be compared."""
-        return self.carried if self.own_group else ()
+    def of_records(self) -> OfRecords:
+        """What rows know of their records."""
+        two = len(self.prompt_parts) == 2 and set(self.prompt_parts) <= set(self.carried)
+        shared = self.carried if self.own_group else ()
+        return OfRecords(shared, self.prompt_parts if two else ())
 
     @property
     def narrow(self) -> list[Path]:

@@ -26,7 +26,7 @@ from prefmill.shapes.cells import RECORD, UNEQUAL
 from prefmill.shapes.making import shape_of
 from prefmill.shapes.nulls import nullable
 from prefmill.shapes.paths import base_of, is_path
-from prefmill.shapes.shape import Join, Shape
+from prefmill.shapes.shape import Join, OfRecords, Shape
 from prefmill.shapes.words import SHAPING, Rows, split
 from prefmill.table.roles import RoleNames
 
@@ -52,9 +52,9 @@ class Rowed:
         return self.shape is not None and self.shape.own_group
 
     @property
-    def shared(self) -> tuple[str, ...]:
-        """Columns of records that both sides of a pair have alike."""
-        return self.shape.shared if self.shape else ()
+    def of_records(self) -> OfRecords | None:
+        """What rows know of their records."""
+        return self.shape.of_records if self.shape else None
 
     @property
     def lines(self) -> list[str]:

@@ -17,7 +17,7 @@ from prefmill.shapes.account import Account
 from prefmill.shapes.cells import RECORD
 from prefmill.shapes.making import shape_of
 from prefmill.shapes.paths import base_of
-from prefmill.shapes.shape import NUMBER, Join, Shape
+from prefmill.shapes.shape import NUMBER, Join, OfRecords, Shape
 from prefmill.shapes.source import columns_of, is_plain, join_of, parsed_join, plain_names
 from prefmill.shapes.words import Rows
 from prefmill.table.fits import fits_frame, fits_schema
@@ -90,9 +90,9 @@ class RowedFrame:
         return frame.select(cs.exclude(RECORD), pl.col(RECORD).alias(NUMBER))
 
     @property
-    def shared(self) -> tuple[str, ...]:
-        """Columns of records that both sides of a pair have alike."""
-        return self.shape.shared if self.shape else ()
+    def of_records(self) -> OfRecords | None:
+        """What rows know of their records."""
+        return self.shape.of_records if self.shape else None
 
     def report(self) -> dict[str, object] | None:
         """What became of the records, for reports; collects."""

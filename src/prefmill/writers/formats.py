@@ -32,6 +32,7 @@ class Entry:
     rows: tuple[Rows, ...]
     columns: str
     margin: bool = False  #: it may have a column `margin`
+    parts: bool = False  #: a prompt that was joined of two columns is two columns in it
 
 
 #: By name. The first that takes a plan's rows is their default.
@@ -52,6 +53,7 @@ FORMATS: Mapping[str, Entry] = {
             "llama-factory",
             ("pairs",),
             "messages: conversations, chosen, rejected; text: instruction, input, chosen, rejected",
+            parts=True,
         ),
         Entry("pool", ("rows",), "every column of the input, and the rank or the advantage"),
         Entry("prompt-completion", ("rows",), "prompt, completion"),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import polars as pl
 
 from prefmill.errors import BadArgument
-from prefmill.table.context import SYSTEM_OUT, asked
+from prefmill.table.context import PARTS_OUT, SYSTEM_OUT, asked
 from prefmill.table.messages import held_as_messages, in_one_form, message, message_fields, messages
 from prefmill.writers import llama_factory
 from prefmill.writers.formats import FORMATS, Format, Rows, formats_for
@@ -53,7 +53,8 @@ def convert(
     with `chat`, a text prompt becomes `[{user}]` and a text completion `[{assistant}]`. Messages
     come out as `role, content` and then any further fields they had, with the role names `human`,
     `gpt` and `prompter` as `user`, `assistant` and `user`. A column `_system` becomes the first
-    message of the prompt.
+    message of the prompt. Columns `_instruction` and `_input` are the two that a prompt was joined
+    of, for the layout that has both.
 
     Args:
         format: by default the first of `formats_for` such rows; `pool` leaves all as it is.
@@ -90,7 +91,7 @@ def convert(
     if margin_scale is not None:
         difference = pl.col("chosen_score") - pl.col("rejected_score")
         columns["margin"] = difference * float(margin_scale)
-    kept = [column for column in frame.columns if column not in _OWN[rows]]
+    kept = [column for column in frame.columns if column not in (*_OWN[rows], *PARTS_OUT)]
     for column in kept:
         if column in columns:
             raise _clash(column, name)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import polars as pl
 
 from prefmill.errors import BadArgument, BadInput
+from prefmill.table.context import PARTS_OUT
 from prefmill.table.messages import message_fields, messages
 
 _SIDES = ("chosen", "rejected")
@@ -30,12 +31,18 @@ _TURNS = {"human": "h", "observation": "h", "gpt": "g", "function_call": "g", "s
 def columns(frame: pl.DataFrame, chat: bool) -> dict[str, pl.Expr]:
     """Expressions of its columns: the alpaca form for text, the ShareGPT ranking form for messages.
 
+    A prompt that was joined of two columns is these two in the alpaca form.
+
     Raises `BadArgument` for contents that are no text, `BadInput` for pairs that its converter
     would skip, or that hold what it does not read.
     """
     if not chat:
         texts = {side: pl.col(side) for side in _SIDES}
-        return {"instruction": pl.col("prompt"), "input": pl.lit("")} | texts
+        asked = {"instruction": pl.col("prompt"), "input": pl.lit("")}
+        if set(PARTS_OUT) <= set(frame.columns):
+            parts = (pl.col(part).cast(pl.String).fill_null("") for part in PARTS_OUT)
+            asked = dict(zip(asked, parts, strict=True))
+        return asked | texts
     schema = frame.schema
     for name in ("prompt", *_SIDES):
         content = message_fields(schema, name)["content"]
