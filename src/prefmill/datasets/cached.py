@@ -26,7 +26,7 @@ from prefmill.datasets.tables import (
 )
 from prefmill.disk.whole import Staging
 from prefmill.engines.frames import report
-from prefmill.engines.steps import kept_columns
+from prefmill.engines.steps import kept_columns, kept_names
 from prefmill.shapes.tables import Reshaping, long_form
 from prefmill.shapes.words import Rows
 from prefmill.table.fits import fits_table
@@ -41,6 +41,7 @@ def whole(ds: Any, layout: Layout, names: RoleNames) -> Any:
     roles, how = reading.roles, reading.how
     layout = reading.of(layout)
     if how is None:
+        kept_names(layout.keep, ds.column_names, where="datasets")
         table, there = used_table(ds, reading.columns), ds.column_names
         dtypes = dtypes_of(plain_types(table.schema))
     else:

@@ -51,7 +51,7 @@ class Layout:
         """Those of the columns `there` that are read."""
         context = [name for name in (*SYSTEM, *CARRIED) if name in there and self.trainer]
         read = self.plan.program(roles).read.columns().values()
-        return list(dict.fromkeys([*read, *self.keep, *context]))
+        return list(dict.fromkeys([*read, *self.keep, *context, *self.of_records.parts]))
 
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
         if not self.trainer:
