@@ -81,8 +81,12 @@ class _Rows(BadRows):
     id: Id = None
 
 
+class _Asked(_Rows, Records):  # type: ignore[misc]
+    """What is asked: the prompts of records."""
+
+
 class SampleOptions(
-    Inputs, Target, _Policy, Model, _Answers, Server, _Speed, _Rows, Records, Reading, Writing
+    Inputs, Target, _Policy, Model, _Answers, Server, _Speed, _Asked, Reading, Writing
 ):
     """The options of `prefmill sample`."""
 

@@ -132,6 +132,7 @@ def opened(
         if rowed.shape is not None:
             inside, votes = rowed.shape.own_group, rowed.shape.votes and not each_vote
             plan = plan.over_records(inside=inside, votes=votes, where="run")
+            plan = replace(plan, rows=None)  # from here on rows are read as they are
         with record_told(rowed.source, rowed.shape, home, "run"):
             yield Job(
                 plan,
@@ -577,7 +578,7 @@ class Job:
         columns = named(self.roles)
         if (shape := self.rowed.shape) is not None:
             rows = shapes_sql.rows(shape, shapes_sql.records(shape, "feedback"))
-            return f"{rows}\n\n{self.plan.sql('rows', **columns)}"
+            return f"CREATE TEMP VIEW rows AS\n{rows};\n\n{self.plan.sql('rows', **columns)}"
         if self.engine == "polars":
             return self.plan.lazy(self.scan(), **columns).explain().replace(str(self.home), "TEMP")
         return self.plan.sql("feedback", **columns)

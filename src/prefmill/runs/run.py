@@ -20,6 +20,7 @@ from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers.find import is_same
 from prefmill.runs.job import Engine, Job, Reading, opened
 from prefmill.runs.remedies import remedies
+from prefmill.shapes.source import words_in
 from prefmill.table.report import PairReport, as_html
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
@@ -141,7 +142,7 @@ def run(
             engine=job.engine,
             output=written.paths if written else {},
             split_rows=written.rows if written and written.paths and split else {},
-            plan_hash=plan.hash(),
+            plan_hash=_with_words(plan, roles, job).hash(),
             roles=said_roles(plan, job.roles),
             score_range=None if report.pairs_out else job.score_range(),
             renamed=job.renamed,
@@ -153,6 +154,14 @@ def run(
             ],
             bad_scores=job.bad_scores() if "bad_score" in report.dropped else (),
         )
+
+
+def _with_words(plan: FeedbackPlan, roles: RoleNames | None, job: Job) -> FeedbackPlan:
+    """The plan with the words of the call: they decide as much as its fields do."""
+    words = words_in(plan.rows, roles or {})
+    if job.rowed.shape is None or not words.named():
+        return plan
+    return replace(plan, rows=words)
 
 
 def pair_report(
