@@ -16,6 +16,8 @@ class Account:
     dropped: Mapping[str, int] = field(default_factory=dict)
     lost_votes: int = 0
     longest: int = 1
+    #: pairs that their scores contradict, by what becomes of them
+    contradicted: Mapping[str, int] = field(default_factory=dict)
 
     def as_mapping(self) -> dict[str, object]:
         """For reports.
@@ -28,6 +30,7 @@ class Account:
             "rows": self.rows,
             "dropped": dict(self.dropped),
             "votes_without_verdict": self.lost_votes,
+            **self.contradicted,
         }
 
     def and_more(self, other: Account) -> Account:
@@ -43,6 +46,10 @@ class Account:
             {name: self.dropped.get(name, 0) + other.dropped.get(name, 0) for name in reasons},
             self.lost_votes + other.lost_votes,
             max(self.longest, other.longest),
+            {
+                word: self.contradicted.get(word, 0) + count
+                for word, count in other.contradicted.items()
+            },
         )
 
     def line(self) -> str:
@@ -61,4 +68,7 @@ def line_of(account: Mapping[str, Any]) -> str:
     text = ", ".join([f"{account['in']:,} records -> {account['rows']:,} rows", *drops])
     if lost := account["votes_without_verdict"]:
         text += f", {lost:,} votes without a verdict left out"
+    for word in ("flipped", "kept"):
+        if count := account.get(word):
+            text += f", {count:,} pairs {word}: the rejected answer scores higher"
     return text

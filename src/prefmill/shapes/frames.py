@@ -150,7 +150,7 @@ def _checked(names: Sequence[str]) -> pl.Expr:
 
 def reasons(shape: Shape, records: pl.LazyFrame) -> pl.LazyFrame:
     """How many records each reason leaves out (null: used), how many rows the others give, and
-    their answers in votes without a verdict.
+    their answers in votes without a verdict, and pairs that scores contradict.
     """
     sizes = [_size(each) for each in shape.variants]
     total = pl.sum_horizontal(sizes)
@@ -158,8 +158,10 @@ def reasons(shape: Shape, records: pl.LazyFrame) -> pl.LazyFrame:
     reason = pl.coalesce(REASON, empty).alias("reason")
     votes = [each.vote.polars() for each in shape.variants if each.vote]
     lost = pl.sum_horizontal(~vote for vote in votes) if votes else pl.lit(0)
-    made = records.select(reason, rows=total, lost=lost.cast(pl.Int64))
-    return made.group_by("reason").agg(pl.len().alias("records"), pl.col("rows", "lost").sum())
+    against = shape.contradicted[1].polars() if shape.contradicted else pl.lit(False)
+    made = records.select(reason, rows=total, lost=lost.cast(pl.Int64), against=against)
+    sums = pl.col("rows", "lost", "against").sum()
+    return made.group_by("reason").agg(pl.len().alias("records"), sums)
 
 
 def _size(variant: Variant) -> pl.Expr:

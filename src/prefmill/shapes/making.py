@@ -15,17 +15,16 @@ from prefmill.shapes.cells import (
     Answer,
     Cell,
     Column,
-    Constant,
     Inside,
     Joined,
     Named,
     Text,
 )
-from prefmill.shapes.conditions import All, Empty, First, Is, Meaning, Not, NotAbove, Null, Some
+from prefmill.shapes.conditions import All, Empty, First, Is, Not, Null, Some
 from prefmill.shapes.named import with_names
-from prefmill.shapes.negated import Negated
-from prefmill.shapes.paths import Path, is_message, is_messages, is_path
+from prefmill.shapes.paths import Path, is_message, is_messages
 from prefmill.shapes.reader import Reader
+from prefmill.shapes.scores import Scores
 from prefmill.shapes.shape import REASON, Join, Shape, Variant
 from prefmill.shapes.turns import (
     Asked,
@@ -37,8 +36,8 @@ from prefmill.shapes.turns import (
     Messages,
     Rest,
 )
-from prefmill.shapes.verdicts import Scored, Verdict
-from prefmill.shapes.words import COMMON, Rows, as_number
+from prefmill.shapes.verdicts import Verdict
+from prefmill.shapes.words import COMMON, Rows
 from prefmill.table.messages import is_text
 
 #: Names of scores that count from the best on: they compare inside one list only.
@@ -83,7 +82,8 @@ class _Maker:
         self.helpers: list[dict[str, Cell]] = [{}, {}, {}]
         self.reasons: list[tuple[str, Cell]] = []
         self.names = [self._name(text) for text in answers]
-        self.negate = self.system_in_prompt = False
+        self.scores = Scores(rows, reader, self.names, where)
+        self.system_in_prompt = False
         self.prompt_parts: tuple[str, ...] = ()
 
     def _name(self, text: Any) -> str:
@@ -102,7 +102,8 @@ class _Maker:
             self.reasons.append(("unmatched", Not(Column(f"_matched{place}"))))
         conversations = self._common() if self._is_common else None
         verdicts = self._verdicts()
-        self._disagreement()
+        if (test := self.scores.disagreement) is not None:
+            self.reasons.append(("disagreement", test))
         variants = [
             self._variant(judge, place, conversations, extra)
             for judge in range(max(1, len(verdicts)))
@@ -116,7 +117,7 @@ class _Maker:
             ]
         lists = [path for each in variants for path in each.lists]
         own_group = self.rows.group is None and (
-            self.several or (bool(lists) and self.negate and self._is_rank)
+            self.several or (bool(lists) and self.scores.negate and self._is_rank)
         )
         reason = First(tuple(self.reasons))
         if self.rows.repeats == "drop":
@@ -138,11 +139,14 @@ class _Maker:
             joins=joins,
             votes=len(verdicts) > 1,
             prompt_parts=self.prompt_parts,
+            contradicted=self.scores.contradicted,
         )
 
     def _side_by_side(self) -> list[str]:
         texts = [*self.answers, *self.reader.texts("score")] if self.several else []
-        return [text for text in texts if isinstance(text, str) and not self._constant(text)]
+        return [
+            text for text in texts if isinstance(text, str) and not self.scores.is_constant(text)
+        ]
 
     def _column(self, text: str) -> str:
         return self.reader.find(
@@ -260,35 +264,6 @@ class _Maker:
             return []
         return [self.reader.cell(text, "source", [])[0] for text in texts]
 
-    def _disagreement(self) -> None:
-        if self.rows.disagree is None:
-            return
-        scores = self.reader.texts("score")
-        paths = [text for text in scores if isinstance(text, str) and not self._constant(text)]
-        if len(self.answers) != 2 or len(paths) != 2:
-            raise BadArgument(
-                f"{self.where}: disagree is for pairs with a score of each answer;"
-                f" got {len(self.answers)} answers and {len(paths)} columns of scores.",
-                hint="--completion chosen,rejected --score chosen_score,rejected_score.",
-            )
-        if self.rows.disagree != "drop":
-            return
-        self.reasons.append(("disagreement", self._not_above(paths)))
-
-    def _not_above(self, texts: Sequence[str]) -> NotAbove:
-        """Whether the first of two scores is not the higher one."""
-        cells = [self._score(0, place, []) for place in range(2)]
-        types = [self._score_type(text) for text in texts]
-        if self.negate:
-            cells, types = cells[::-1], types[::-1]
-        return NotAbove(*cells, (types[0], types[1]))
-
-    def _score_type(self, text: str) -> pl.DataType | None:
-        """The type of a score as rows have it."""
-        path = self.reader.find(text.removeprefix("-") if text not in self.reader.schema else text)
-        stays = path.dtype is None or is_text(path.dtype) or not self.rows.values
-        return path.dtype if stays else pl.Float64()
-
     def _keys(self, variants: Sequence[Variant], verdicts: Sequence[str]) -> list[Cell]:
         """What records have in common that repeat one another: prompt, answers, who is preferred.
 
@@ -305,13 +280,11 @@ class _Maker:
         ]
         keys += [each.cells["completion"] for each in variants[:count]]
         keys += [Column(name) for name in verdicts]
-        texts = [text for text in self.reader.texts("score") if not self._constant(text)]
-        if verdicts or self.rows.disagree == "keep" or len(texts) != count:
+        if verdicts or self.rows.disagree == "keep" or len(self.scores.columns) != count:
             return keys
-        if count > 2:
-            return [*keys, *(each.cells["score"] for each in variants)]
-        test = self._not_above(texts)
-        return [*keys, test, NotAbove(test.other, test.one, test.dtypes[::-1])]
+        if (two := self.scores.two) is not None:
+            return [*keys, two.not_above, two.not_below]
+        return [*keys, *(each.cells["score"] for each in variants)]
 
     # Rows
 
@@ -331,7 +304,7 @@ class _Maker:
         if self.answers:
             cells["completion"] = self._completion(place, lists, conversations)
         if self.needs_score:
-            cells["score"] = self._score(judge, place, lists)
+            cells["score"] = self.scores.of(judge, place, lists)
         for role in _ONE_OR_EACH:
             if (own := self._one_or_each(role, place, lists)) is not None:
                 cells[role] = own
@@ -394,49 +367,6 @@ class _Maker:
                 hint=f"its elements become rows with --each {text}.",
             )
         return Text(cell) if dtype is not None and _is_plain(dtype) else cell
-
-    def _constant(self, text: Any) -> bool:
-        """Whether a score is a number that is not a column's name."""
-        if not isinstance(text, str):
-            return True
-        return not is_path(text, self.reader.schema) and as_number(text) is not None
-
-    def _has_minus(self, text: Any) -> bool:
-        """Whether a score is a path after a minus."""
-        return isinstance(text, str) and text not in self.reader.schema and text.startswith("-")
-
-    def _score(self, judge: int, place: int, lists: list[Path]) -> Cell:
-        if self.rows.winner is not None:
-            return Scored(Column(f"_verdict{judge}"), place)
-        texts = self.reader.texts("score")
-        count = max(1, len(self.answers))
-        if self.rows.disagree == "keep":
-            texts = ["1", "0"]
-        if len(texts) != count:
-            raise BadArgument(
-                f"{self.where}: {count} answers and {len(texts)} scores; got {texts}.",
-                hint="name a score for each answer, --score a,b.",
-            )
-        text = texts[place]
-        if self._constant(text):
-            return Constant(float(text))
-        lower = [self._has_minus(each) for each in texts]
-        if any(lower) and not all(lower):
-            raise BadArgument(
-                f"{self.where}: lower is better for some of the scores only; got {texts}.",
-                hint="a minus before each of them, or before none.",
-            )
-        if lower[0]:
-            text, self.negate = text[1:], True
-        cell, dtype = self.reader.cell(text, "score", lists)
-        if dtype is not None and isinstance(dtype, pl.List):
-            raise BadArgument(
-                f"{self.where}: the score {text!r} is a list; got the type {dtype}.",
-                hint=f"name one of its elements, {text}[0], or make rows: --each.",
-            )
-        if self.rows.values:
-            cell = Meaning(cell, dtype, tuple(self.rows.values.items()))
-        return Negated(cell, dtype) if self.negate else cell
 
     def _one_or_each(self, role: str, place: int, lists: list[Path]) -> Cell | None:
         texts = self.reader.texts(role)

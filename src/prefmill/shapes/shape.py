@@ -79,11 +79,17 @@ class Shape:
     joins: tuple[Join, ...] = ()
     votes: bool = False
     prompt_parts: tuple[str, ...] = ()
+    #: of pairs with scores: whether these contradict a pair, and what becomes of it then
+    contradicted: tuple[str, Cell] | None = None
 
     @property
     def columns(self) -> list[str]:
         """The columns of rows, roles first."""
         return [*self.variants[0].cells, *self.carried]
+
+    def told_of_scores(self, count: int) -> dict[str, int]:
+        """So many pairs that their scores contradict, by what becomes of them."""
+        return {self.contradicted[0]: count} if self.contradicted else {}
 
     @property
     def of_records(self) -> OfRecords:

@@ -315,10 +315,10 @@ def stem(label: str) -> str:
 def _account(
     con: duckdb.DuckDBPyConnection, shape: Shape, records: str, *, checked: bool
 ) -> Account:
-    total = rows = lost = 0
+    total = rows = lost = against = 0
     longest, dropped, unequal = 1, {}, []
     query = sql.account(shape, records, checked=checked)
-    for reason, count, made, most, record, votes in con.execute(query).fetchall():
+    for reason, count, made, most, record, votes, contradicted in con.execute(query).fetchall():
         total += count
         if reason is not None:
             dropped[reason] = count
@@ -326,9 +326,11 @@ def _account(
                 continue
         unequal += [] if record is None else [record]
         rows, lost, longest = rows + made, lost + votes, max(longest, most)
+        against += contradicted
     if unequal:
         raise duckdb.InvalidInputException(f"{UNEQUAL}{min(unequal)}")
-    return Account(total, rows, dict(sorted(dropped.items())), lost, longest)
+    dropped = dict(sorted(dropped.items()))
+    return Account(total, rows, dropped, lost, longest, shape.told_of_scores(against))
 
 
 # Joins

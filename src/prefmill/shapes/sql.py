@@ -160,7 +160,7 @@ def equal(variant: Variant) -> str:
 
 def account(shape: Shape, records: str, *, checked: bool = True) -> str:
     """A row for each reason (null: used): records, rows, most elements, a record of unequal lists,
-    votes that nobody can tell. Without `checked` it reads one list of each variant alone.
+    votes that nobody can tell, contradicted pairs. Without `checked` it reads one list of each variant alone.
     """
     counts = [_narrow_count(shape, each) for each in shape.variants]
     votes = [each.vote.sql() if each.vote else "true" for each in shape.variants]
@@ -171,10 +171,12 @@ def account(shape: Shape, records: str, *, checked: bool = True) -> str:
     unequal = " OR ".join(tests) or "false"
     lost = " + ".join(f"(NOT ({vote}))::INT" for vote in votes)
     longest = f"greatest({', '.join(counts)})" if len(counts) > 1 else counts[0]
+    against = shape.contradicted[1].sql() if shape.contradicted else "false"
     return (
         f"SELECT coalesce({REASON}, CASE WHEN _rows = 0 THEN 'no_answers' END) AS reason,"
         " count(*)::BIGINT, coalesce(sum(_rows), 0)::BIGINT, coalesce(max(_longest), 0)::BIGINT,"
-        f" min({RECORD}) FILTER (_unequal), coalesce(sum(_lost), 0)::BIGINT // {shape.answers}"
+        f" min({RECORD}) FILTER (_unequal), coalesce(sum(_lost), 0)::BIGINT // {shape.answers},"
+        " count(*) FILTER (_against)"
         f" FROM (SELECT {REASON}, {RECORD}, {total} AS _rows, {longest} AS _longest,"
-        f" {unequal} AS _unequal, {lost} AS _lost FROM ({records})) GROUP BY ALL"
+        f" {unequal} AS _unequal, {lost} AS _lost, {against} AS _against FROM ({records})) GROUP BY ALL"
     )

@@ -106,11 +106,13 @@ class RowedFrame:
         assert self.records is not None
         counts = frames.reasons(self.shape, self.records).collect().rows()
         dropped = {reason: count for reason, count, *_ in counts if reason is not None}
-        used = [(made, lost) for reason, _, made, lost in counts if reason is None]
-        rows, lost = used[0] if used else (0, 0)
+        used = [tuple(sums) for reason, _, *sums in counts if reason is None]
+        rows, lost, against = used[0] if used else (0, 0, 0)
         total = sum(count for _, count, *_ in counts)
         votes = lost // self.shape.answers
-        return Account(total, rows, dict(sorted(dropped.items())), votes)
+        dropped = dict(sorted(dropped.items()))
+        told = self.shape.told_of_scores(against)
+        return Account(total, rows, dropped, votes, contradicted=told)
 
 
 def reported(shape: Shape, account: Account) -> dict[str, object]:
