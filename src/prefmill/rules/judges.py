@@ -17,7 +17,7 @@ from prefmill.rules.intervals import Floats
 from prefmill.rules.votes import Comparisons, Ints, Judged, summed
 
 Consensus = Literal["dawid-skene", "mace"]
-_STEPS, _CLOSE = 1000, 1e-6
+_STEPS, _CLOSE = 200, 1e-5
 _SMOOTH = 0.01  # pseudo-votes of MACE, shared by all labels, as in its authors' program
 
 
@@ -26,20 +26,21 @@ class Agreed:
     """What the judges agree on, a comparison for each task; its outcome is a share.
 
     `reliability` of each annotator: for `dawid-skene` the chance that it gives the true label, for
-    `mace` that it does not guess. `votes` are those of each annotator.
+    `mace` that it does not guess. `votes` are those of each annotator. `moved` is how far a chance
+    still moved in the last step.
     """
 
     comparisons: Comparisons
     reliability: Floats
     votes: Ints
-    steps: int
+    moved: float
 
 
 def agreed(comparisons: Comparisons, rows: Judged, method: Consensus) -> Agreed:
     """One comparison for every two answers that met, from all votes on them.
 
     Labels are what occurs of won, tied, lost, as the answer sees it that comes first in the input.
-    Both methods start from the shares of votes, and stop when no chance moves by 1e-6.
+    Both methods start from the shares of votes, and stop when no chance moves by 1e-5, or after 200 steps.
     """
     one, two = comparisons.rows
     left, right = rows.answer[one], rows.answer[two]
@@ -51,7 +52,7 @@ def agreed(comparisons: Comparisons, rows: Judged, method: Consensus) -> Agreed:
     values, label = np.unique(points, return_inverse=True)
     votes = _Votes(task, rows.annotator[one], label, len(values))
     fit = {"dawid-skene": _dawid_skene, "mace": _mace}[method]
-    chances, reliability, steps = fit(votes)
+    chances, reliability, moved = fit(votes)
     share = chances @ values
     outcome = np.where(turned[first], 1 - share, share)
     # In the order of the input, each under the number of its first vote.
@@ -64,7 +65,7 @@ def agreed(comparisons: Comparisons, rows: Judged, method: Consensus) -> Agreed:
         comparisons.unit[kept],
         (one[kept], two[kept]),
     )
-    return Agreed(merged, reliability, np.bincount(votes.judge), steps)
+    return Agreed(merged, reliability, np.bincount(votes.judge), moved)
 
 
 class _Votes:
@@ -95,10 +96,10 @@ class _Votes:
         return sums.reshape(self.judges, self.labels)
 
 
-def _dawid_skene(votes: _Votes) -> tuple[Floats, Floats, int]:
+def _dawid_skene(votes: _Votes) -> tuple[Floats, Floats, float]:
     """Every judge has a chance of each label for each true one. Ours are of largest likelihood."""
-    chances, steps = votes.shares(), 0
-    for steps in range(1, _STEPS + 1):  # noqa: B007
+    chances, moved = votes.shares(), 0.0
+    for _ in range(_STEPS):
         prior = chances.mean(axis=0)
         # (judges, true labels, labels given)
         given = np.stack([votes.by_judge(c[votes.task]) for c in chances.T], axis=1)
@@ -106,23 +107,21 @@ def _dawid_skene(votes: _Votes) -> tuple[Floats, Floats, int]:
         logs = np.log(np.maximum(given, np.finfo(float).tiny))
         known = votes.by_task(logs[votes.judge, :, votes.label])
         known += np.log(np.maximum(prior, np.finfo(float).tiny))
-        moved = _normalised(known)
-        done = np.abs(moved - chances).max(initial=0.0) < _CLOSE
-        chances = moved
-        if done:
+        chances, moved = _moved(chances, known)
+        if moved < _CLOSE:
             break
     reliability = np.einsum("k,jkk->j", prior, given)
-    return chances, reliability, steps
+    return chances, reliability, moved
 
 
-def _mace(votes: _Votes) -> tuple[Floats, Floats, int]:
+def _mace(votes: _Votes) -> tuple[Floats, Floats, float]:
     """Every judge knows the true label, or guesses by habits of its own. True labels are uniform,
     so that a rare one is not explained away.
     """
-    chances, steps, smooth = votes.shares(), 0, _SMOOTH / max(votes.labels, 1)
+    chances, moved, smooth = votes.shares(), 0.0, _SMOOTH / max(votes.labels, 1)
     careful = np.full(votes.judges, 0.5)
     habits = np.full((votes.judges, votes.labels), 1 / votes.labels)
-    for steps in range(1, _STEPS + 1):  # noqa: B007
+    for _ in range(_STEPS):
         # How likely the judge knew, where the vote is the true label; else it guessed.
         guess = (1 - careful[votes.judge]) * habits[votes.judge, votes.label]
         right = careful[votes.judge] + guess
@@ -134,16 +133,14 @@ def _mace(votes: _Votes) -> tuple[Floats, Floats, int]:
         guess = (1 - careful[votes.judge]) * habits[votes.judge, votes.label]
         logs = np.repeat(np.log(guess)[:, None], votes.labels, axis=1)
         logs[np.arange(len(guess)), votes.label] = np.log(careful[votes.judge] + guess)
-        moved = _normalised(votes.by_task(logs))
-        done = np.abs(moved - chances).max(initial=0.0) < _CLOSE
-        chances = moved
-        if done:
+        chances, moved = _moved(chances, votes.by_task(logs))
+        if moved < _CLOSE:
             break
-    return chances, careful, steps
+    return chances, careful, moved
 
 
-def _normalised(logs: Floats) -> Floats:
-    """Chances from logarithms, row by row."""
-    chances = np.exp(logs - logs.max(axis=1, keepdims=True))
-    normalised: Floats = chances / chances.sum(axis=1, keepdims=True)
-    return normalised
+def _moved(chances: Floats, logs: Floats) -> tuple[Floats, float]:
+    """Chances from logarithms, row by row, and how far the one that moved most is from before."""
+    new = np.exp(logs - logs.max(axis=1, keepdims=True))
+    new /= new.sum(axis=1, keepdims=True)
+    return new, float(np.abs(new - chances).max(initial=0.0))

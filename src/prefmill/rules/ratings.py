@@ -9,7 +9,7 @@ import numpy as np
 
 from prefmill.errors import BadArgument
 from prefmill.rules.intervals import Floats
-from prefmill.rules.judges import Consensus, agreed
+from prefmill.rules.judges import Agreed, Consensus, agreed
 from prefmill.rules.strengths import PairLikelihood, RankingLikelihood, Strengths, strengths
 from prefmill.rules.votes import (
     Ints,
@@ -103,7 +103,7 @@ class Fitted:
     part: Ints
     ties: int
     strengths: Strengths | None = None
-    reliability: tuple[Ints, Floats] | None = None
+    agreed: Agreed | None = None
 
 
 def fit(rows: Judged, settings: Settings) -> Fitted:
@@ -128,12 +128,12 @@ def fit(rows: Judged, settings: Settings) -> Fitted:
         ends = elo_ends(pairs, sides, settings.k_factor, settings.resamples, level, settings.seed)
         low, high = (np.where(counts > 0, end, np.nan) for end in ends)
         return Fitted(score, low, high, counts, part, ties)
-    reliability = None
+    agreement = None
     if method in JUDGED:
         agreement = agreed(pairs, rows, method)  # type: ignore[arg-type]
-        pairs, reliability = agreement.comparisons, (agreement.votes, agreement.reliability)
+        pairs = agreement.comparisons
     score, low, high, _ = win_rates(pairs, sides, level)
-    return Fitted(score, low, high, counts, part, ties, reliability=reliability)
+    return Fitted(score, low, high, counts, part, ties, agreed=agreement)
 
 
 def _tied(rows: Judged) -> int:

@@ -12,7 +12,7 @@ import polars as pl
 from prefmill.connection import quote
 from prefmill.errors import AccountingError, BadArgument, ColumnMissing
 from prefmill.plans.best_of import BestOf
-from prefmill.rules.intervals import Floats
+from prefmill.rules.judges import Agreed
 from prefmill.rules.ratings import JUDGED, Fitted, Over, Settings
 from prefmill.rules.votes import Ints, Judged, met
 from prefmill.runs.gather import Fetch
@@ -255,13 +255,13 @@ class Table:
             "split_prompts": 0 if self.settings.over == "source" else int((in_parts > 1).sum()),
         }
 
-    def annotators(self, reliability: tuple[Ints, Floats]) -> dict[str, tuple[int, float]]:
+    def annotators(self, agreed: Agreed) -> dict[str, tuple[int, float]]:
         """By name, in order of first vote: comparisons judged, and how far to rely on it."""
         rows = self.job.con.execute(
             "SELECT min(_pos) AS n, _annotator::VARCHAR FROM said WHERE _why IS NULL"
             " GROUP BY _annotator ORDER BY n"
         ).fetchall()
-        counts, shares = reliability
+        counts, shares = agreed.votes, agreed.reliability
         # Annotators after the last one that compared anything have no entry.
         return {
             name: (int(counts[place]), round(float(shares[place]), 9))

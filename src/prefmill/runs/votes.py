@@ -22,6 +22,9 @@ from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
 
+#: Chances that move by more than this have not settled.
+STILL = 1e-3
+
 
 @dataclass(frozen=True)
 class VotesReport:
@@ -185,8 +188,8 @@ def _told(fitted: Fitted, table: Table) -> dict[str, Any]:
         told["open_parts"] = fitted.strengths.open_parts
         if table.settings.method == "davidson":
             told["tie_parameter"] = round(fitted.strengths.ties, 9)
-    if fitted.reliability is not None:
-        told["annotators"] = table.annotators(fitted.reliability)
+    if fitted.agreed is not None:
+        told["annotators"] = table.annotators(fitted.agreed)
     return told
 
 
@@ -215,5 +218,10 @@ def _notes(fitted: Fitted, counts: Mapping[str, Any], settings: Settings) -> lis
         notes.append(
             f"in {open_parts:,} parts a side won, or lost, everything: there each side has one"
             " comparison more, half won (--prior)"
+        )
+    if fitted.agreed is not None and fitted.agreed.moved > STILL:
+        notes.append(
+            f"{settings.method}: the chance of a label still moved by {fitted.agreed.moved:.2g} in"
+            " the last step: there are few votes for each annotator, or they do not agree"
         )
     return notes

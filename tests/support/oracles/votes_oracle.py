@@ -310,7 +310,7 @@ def tasks(rows: list[Row]) -> dict[tuple, list[tuple]]:
     return found
 
 
-def dawid_skene(rows: list[Row], rounds: int = 1000) -> tuple[dict, dict]:
+def dawid_skene(rows: list[Row], rounds: int = 200) -> tuple[dict, dict]:
     """The points of each task's first answer, and each judge's chance of the true label."""
     votes = tasks(rows)
     labels = sorted({label for said in votes.values() for _, label in said})
@@ -338,14 +338,14 @@ def dawid_skene(rows: list[Row], rounds: int = 1000) -> tuple[dict, dict]:
             new[task] = {k: p / sum(product.values()) for k, p in product.items()}
         moved = max(abs(new[t][k] - chance[t][k]) for t in votes for k in labels)
         chance = new
-        if moved < 1e-6:
+        if moved < 1e-5:
             break
     points = {t: sum(k * p for k, p in c.items()) for t, c in chance.items()}
     sure = {j: sum(prior[k] * given[j, k, k] for k in labels) for j in judges}
     return points, sure
 
 
-def mace(rows: list[Row], rounds: int = 1000) -> tuple[dict, dict]:
+def mace(rows: list[Row], rounds: int = 200) -> tuple[dict, dict]:
     """The points of each task's first answer, and each judge's chance not to guess."""
     votes = tasks(rows)
     labels = sorted({label for said in votes.values() for _, label in said})
@@ -382,7 +382,7 @@ def mace(rows: list[Row], rounds: int = 1000) -> tuple[dict, dict]:
             new[task] = {k: p / sum(product.values()) for k, p in product.items()}
         moved = max(abs(new[t][k] - chance[t][k]) for t in votes for k in labels)
         chance = new
-        if moved < 1e-6:
+        if moved < 1e-5:
             break
     return {t: sum(k * p for k, p in c.items()) for t, c in chance.items()}, care
 
