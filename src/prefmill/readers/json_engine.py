@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,7 @@ class JsonEngine:
         twice = (at for at, shape, keys in shapes if isinstance(shape, dict) and keys > len(shape))
         good = texts
         if skip:
-            good = texts.filter(pa.array([at not in skip for at in range(len(texts))]))
+            good = without(texts, skip)
         paths = dict.fromkeys(path for _, shape in rows for path in lists_of_objects(shape))
         elements = {path: self._elements(good, path) for path in paths}
         malformed = [bads[at] for at in sorted(bads)]
@@ -227,12 +227,12 @@ class JsonEngine:
         )
         return numbers
 
-    def _shapes(self, texts: pa.Array, without: set[int]) -> list[tuple[int, Any, int]]:
+    def _shapes(self, texts: pa.Array, but: set[int]) -> list[tuple[int, Any, int]]:
         """The types of lines, each once: its first line, the type, how many keys that line has."""
         numbers = np.arange(len(texts))
-        if without:
-            numbers = np.setdiff1d(numbers, sorted(without))
-            texts = texts.take(pa.array(numbers))
+        if but:
+            numbers = np.setdiff1d(numbers, sorted(but))
+            texts = without(texts, but)
         rows = self.query(_GROUPED, texts).to_pylist()
         return [(int(numbers[row["i"]]), json.loads(row["s"]), row["n"] or 0) for row in rows]
 
@@ -252,6 +252,15 @@ class JsonEngine:
         for text in shapes.to_pylist():
             shape = merge(shape, json.loads(text))
         return shape
+
+
+def without(texts: pa.Array, numbers: Collection[int]) -> pa.Array:
+    """The texts but for those of these numbers."""
+    keep = np.ones(len(texts), dtype=np.bool_)
+    keep[list(numbers)] = False
+    # Arrow imports pandas, where it is installed, to make an array of one of numpy.
+    bits = pa.py_buffer(np.packbits(keep, bitorder="little"))
+    return texts.filter(pa.Array.from_buffers(pa.bool_(), len(texts), [None, bits]))
 
 
 def _unread(lines: Lines, at: int) -> str | None:

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefmill.connection import literal
 from prefmill.errors import BadInput
 from prefmill.readers.find import Input
-from prefmill.readers.json_engine import JsonEngine, Lines, Look
+from prefmill.readers.json_engine import JsonEngine, Lines, Look, without
 from prefmill.readers.json_layout import layout_of
 from prefmill.readers.json_types import Object, kind_of, merge, merge_column, settle
 from prefmill.readers.rejects import Bad, Rejects
@@ -228,9 +227,7 @@ def stage_json(
             return None
         texts = lines.texts
         if lines.number in file.skipped:
-            keep = np.ones(len(texts), dtype=bool)
-            keep[file.skipped[lines.number]] = False
-            texts = texts.filter(pa.array(keep))
+            texts = without(texts, file.skipped[lines.number])
         if not len(texts):
             return None
         return _retyped(engine.query(sql, texts), schema)

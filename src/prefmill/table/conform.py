@@ -85,8 +85,10 @@ def rebuilt_list(array: pa.Array, values: pa.Array, kind: pa.DataType) -> pa.Arr
     # Few columns need it, and it takes its time.
     import pyarrow.compute as pc
 
-    sizes = pc.fill_null(pc.list_value_length(array), 0).cast(pa.int64())
-    offsets = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(sizes)])
+    # Arrow imports pandas, where it is installed, for a number of Python.
+    zero = pa.Array.from_buffers(pa.int64(), 1, [None, pa.py_buffer(bytes(8))])
+    sizes = pc.fill_null(pc.list_value_length(array).cast(pa.int64()), zero[0])
+    offsets = pa.concat_arrays([zero, pc.cumulative_sum(sizes)])
     made = pa.LargeListArray.from_arrays(offsets, values, mask=array.is_null())
     return made.cast(kind)
 
