@@ -26,6 +26,8 @@ ENTRIES = {
     "values": "pm.values(TREE)",
     "run of values": "pm.run(pm.Values(), TREE, FILE + '.values.parquet')",
     "step_values": "pm.step_values(TREE, success='reward')",
+    "step_labels": "pm.step_labels(TREE)",
+    "label_steps": "pm.label_steps(TREE, FILE + '.steps.parquet')",
     "score": "pm.score(FILE, FILE + '.scored.parquet', scorer=lambda batch: [1.0] * batch.num_rows,"
     " score_column='s')",
     "sample": "pm.sample(FILE, FILE + '.pool.parquet', sampler='none')",

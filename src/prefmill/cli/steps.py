@@ -124,13 +124,8 @@ def steps(options: StepsOptions) -> None:
             " of a tree of rollouts; got both.",
             hint="leave one of them out.",
         )
-    threshold = _given(options, ("threshold",))
     with stdout_or(output) as target, show.progress(quiet=options.quiet) as tell:
-        run = Run(
-            StepWords(**{**words, **({} if tree else threshold)}),
-            {**tree, **threshold} if tree else None,
-            tell,
-        )
+        run = Run(StepWords(threshold=options.threshold, **words), tree or None, tell)
         report = run.to(target, options.inputs, options.overwrite, options.allow_empty, reading)
     finish(report, options, show.stepped)
     if not report.rows_out and not options.allow_empty:

@@ -116,7 +116,7 @@ def step_rows(inputs: Inputs, **words: Unpack[StepOptions]) -> Iterator[pl.DataF
 @dataclass
 class Run:
     """One run. With `tree`, the arguments of `stepwise`, the input is a tree of rollouts; where
-    neither is named a column `parent_id` makes it one.
+    neither is named a column `parent_id` makes it one. The threshold is that of `words`.
     """
 
     words: StepWords
@@ -186,7 +186,10 @@ class Run:
 
     def _rollouts(self, source: Source) -> Iterator[pl.DataFrame]:
         files = [pl.read_parquet(file, glob=False) for file in source.files]
-        rows = stepwise(pl.concat(files, how="diagonal_relaxed"), **(self.tree or {}))
+        told = dict(self.tree or {})
+        if self.words.threshold is not None:
+            told["threshold"] = self.words.threshold
+        rows = stepwise(pl.concat(files, how="diagonal_relaxed"), **told)
         self._count(rows)
         self.counts["paths"] = rows.height
         yield rows.cast(dict(_OUT))  # type: ignore[arg-type]
