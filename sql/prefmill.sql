@@ -16,8 +16,6 @@
 .read sql/rows/pref_stage_refusal.sql
 .read sql/rows/pref_rows.sql
 .read sql/rows/pref_candidates.sql
-.read sql/pairs/pref_quantiles.sql
-.read sql/pairs/pref_quantile_refusal.sql
 .read sql/pairs/pref_limits.sql
 .read sql/rows/pref_key.sql
 .read sql/pairs/pref_groups.sql

@@ -1,3 +1,56 @@
+-- A threshold that waits for the scores.
+CREATE OR REPLACE MACRO pref_is_auto(threshold) AS coalesce(threshold::VARCHAR = 'auto', false);
+-- A threshold before the scores are known: 'auto' as 4; other text is an error of DuckDB's.
+CREATE OR REPLACE MACRO pref_threshold(threshold) AS
+CASE WHEN pref_is_auto(threshold) THEN 4::DOUBLE ELSE threshold::DOUBLE END;
+-- Raises our error if quantiles cannot be meant, next to these thresholds; NULL if they can.
+CREATE OR REPLACE MACRO pref_quantile_refusal(
+  macro, chosen_min, rejected_below, chosen_quantile, rejected_quantile
+) AS
+CASE
+  WHEN chosen_quantile::DOUBLE <= 0 OR chosen_quantile::DOUBLE >= 1
+    OR rejected_quantile::DOUBLE <= 0 OR rejected_quantile::DOUBLE >= 1
+  THEN error('prefmill: ' || macro || ': a quantile is a number above 0 and below 1, or NULL; got '
+    || coalesce(chosen_quantile::VARCHAR, 'NULL') || ' and '
+    || coalesce(rejected_quantile::VARCHAR, 'NULL') || '.')
+  WHEN chosen_quantile IS NOT NULL AND NOT pref_is_auto(chosen_min)
+  THEN error('prefmill: ' || macro || ': chosen_min and chosen_quantile are one bound; got '
+    || coalesce(chosen_min::VARCHAR, 'NULL') || ' and ' || chosen_quantile
+    || ', expected one of them.')
+  WHEN rejected_quantile IS NOT NULL AND NOT pref_is_auto(rejected_below)
+  THEN error('prefmill: ' || macro || ': rejected_below and rejected_quantile are one bound; got '
+    || coalesce(rejected_below::VARCHAR, 'NULL') || ' and ' || rejected_quantile
+    || ', expected one of them.')
+  WHEN macro = 'unpaired' AND rejected_quantile > chosen_quantile
+  THEN error('prefmill: unpaired: rejected_quantile must not exceed chosen_quantile; got '
+    || rejected_quantile || ' > ' || chosen_quantile || '.')
+END;
+-- Which of `n` scores in order a quantile is. Shares are counted in billionths, so that no host
+-- rounds 0.07 of 100 up to 8.
+CREATE OR REPLACE MACRO pref_quantile_place(share, n) AS
+CASE WHEN share IS NOT NULL
+  THEN greatest(1, (floor(share::DOUBLE * 1000000000 + 0.5)::HUGEINT * n + 999999999) // 1000000000)
+END;
+-- Quantiles of the scores of all candidates, exact: the smallest score with at least this share of
+-- all scores at or below it.
+--
+-- In: `candidates`, the output of pref_candidates. Out, one row: _chosen and _rejected DOUBLE, NULL
+-- for one that is not asked for. Scores are counted before they are ordered: ratings are few.
+CREATE OR REPLACE MACRO pref_quantiles(
+  candidates, chosen_quantile := NULL, rejected_quantile := NULL
+) AS TABLE (
+  WITH tallied AS NOT MATERIALIZED (
+    SELECT _score, count(*) AS _n FROM query_table(candidates)
+    WHERE _reason IS NULL AND (chosen_quantile IS NOT NULL OR rejected_quantile IS NOT NULL)
+    GROUP BY _score),
+  places AS NOT MATERIALIZED (
+    SELECT _score, sum(_n) OVER (ORDER BY _score)::HUGEINT AS _upto,
+           sum(_n) OVER ()::HUGEINT AS _all
+    FROM tallied)
+  SELECT min(_score) FILTER (_upto >= pref_quantile_place(chosen_quantile, _all)) AS _chosen,
+         min(_score) FILTER (_upto >= pref_quantile_place(rejected_quantile, _all)) AS _rejected
+  FROM places
+);
 -- The thresholds of a plan: those that were given, quantiles of the scores, and for one that is
 -- 'auto' what suits the scores. That is 4 where some are below 4 and some not, the larger one of two
 -- whole numbers that are all scores, 1 and 0.5 for verdicts, and next to a quantile the same number;
@@ -5,10 +58,6 @@
 --
 -- In: `candidates`, the output of pref_candidates; it is read once, and again where no score or
 -- every score reaches 4, or for quantiles. Out, one row: _chosen_min and _rejected_below DOUBLE.
-CREATE OR REPLACE MACRO pref_is_auto(threshold) AS coalesce(threshold::VARCHAR = 'auto', false);
--- A threshold before the scores are known: 'auto' as 4; other text is an error of DuckDB's.
-CREATE OR REPLACE MACRO pref_threshold(threshold) AS
-CASE WHEN pref_is_auto(threshold) THEN 4::DOUBLE ELSE threshold::DOUBLE END;
 CREATE OR REPLACE MACRO pref_limits(
   candidates, what, chosen_min := 'auto', rejected_below := 'auto', chosen_quantile := NULL,
   rejected_quantile := NULL
@@ -51,7 +100,7 @@ CREATE OR REPLACE MACRO pref_limits(
     WHEN pref_quantile_refusal(CASE what WHEN 'pairs' THEN 'preference_pairs' ELSE what END,
       chosen_min, rejected_below, chosen_quantile, rejected_quantile) IS NOT NULL
     THEN false
-    WHEN NOT _alike AND _open
+    WHEN NOT _alike AND _open AND isfinite(coalesce(_chosen_min + _rejected_below, 0))
       AND (_usual IS NULL OR coalesce(_high < _chosen_min, false)
         OR coalesce(_low >= _rejected_below, false))
     THEN error('prefmill: ' || what || CASE
