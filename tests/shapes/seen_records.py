@@ -201,6 +201,19 @@ SCORED: dict[str, tuple[list[dict[str, Any]], str]] = {
         ],
         "--prompt history --completion human_ref_A,human_ref_B --score score_A,score_B",
     ),
+    "a question of a survey": (
+        [
+            {
+                "Your question": "Why?",
+                "Answer 1": "So.",
+                "Answer 2": "No.",
+                "Which one is better, 1 or 2?": word,
+            }
+            for word in ("1", "2")
+        ],
+        "--prompt 'Your question' --completion 'Answer 1,Answer 2'"
+        " --winner 'Which one is better, 1 or 2?'",
+    ),
     "a question in a record": (
         [
             {
@@ -257,6 +270,19 @@ SCORED: dict[str, tuple[list[dict[str, Any]], str]] = {
     "ranks in a list": (
         [{"prompt": "Why?", "responses": ["So.", "No."], "ranks": [1, 2]}],
         "--prompt prompt --completion responses --score -ranks --each responses,ranks",
+    ),
+    "a tree of messages": (
+        [
+            {
+                "prompt": {
+                    "text": "Why?",
+                    "role": "prompter",
+                    "replies": [{"text": "So.", "role": "assistant", "rank": 0}],
+                }
+            }
+        ],
+        "--prompt prompt.text --completion prompt.replies.text --score -prompt.replies.rank"
+        " --each prompt.replies",
     ),
     "a field for each model": (
         [{"prompt": "Why?", "responses": {"m": "So.", "n": "No."}, "scores": {"m": 1.0, "n": 0.0}}],
@@ -390,6 +416,19 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
     "a rating of one turn": (
         [{"data": {"rating": 1}, "snapshot": {"chat": {"messages": WHOLE[0]}}}],
         "if it is that of the last turn",
+    ),
+    "a verdict about the first turn": (
+        [
+            {
+                "conversation_a": WHOLE[0] * 2,
+                "conversation_b": WHOLE[1] * 2,
+                "winner": "model_a",
+                "turn": turn,
+            }
+            for turn in (1, 2)
+        ],
+        "--prompt 'conversation_a[:1]' --completion 'conversation_a[1],conversation_b[1]'"
+        " --winner winner --where turn=1",
     ),
     "graded words": ([{**LOG, "rating": "excellent"}], "--values excellent=NUMBER"),
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+
 import polars as pl
 import pytest
 from seen_records import LOG, NONE, ONE, REFUSED, SEVERAL, SIDES, WHOLE, assistant, user
@@ -38,6 +41,19 @@ def test_a_reading_has_every_word(name: str) -> None:
     frame = pl.DataFrame(records, infer_schema_length=None)
     ((_, rows),) = read(records)
     assert shape_of(rows, frame.schema).words == rows
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_the_line_that_is_told_can_be_typed(name: str) -> None:
+    """What a shell makes of the line are the words, each with its own value."""
+    records, _ = ONE[name]
+    frame = pl.DataFrame(records, infer_schema_length=None)
+    ((_, rows),) = read(records)
+    words = shlex.split(rows.options())
+    typed = dict(zip((word[2:] for word in words[::2]), words[1::2], strict=True))
+    again = shape_of(Rows(**typed), frame.schema)
+    assert again.variants == shape_of(rows, frame.schema).variants
+    assert again.helpers == shape_of(rows, frame.schema).helpers
 
 
 @pytest.mark.parametrize("name", SEVERAL)
@@ -146,6 +162,25 @@ def test_whole_conversations_never_have_their_prompt_twice() -> None:
     )
     _, rows = completed(pair, answers.schema, lambda: answers, **roles)
     assert rows.prompt is None
+
+
+def test_columns_with_a_comma_are_told_in_quotes() -> None:
+    records = [{"question": "Why?", "Answer, 1": "So.", "Answer, 2": "No.", "winner": "1"}]
+    ((_, rows),) = read(records)
+    assert """--completion '"Answer, 1","Answer, 2"'""" in rows.options()
+
+
+def test_a_column_of_json_is_read_by_the_types_of_its_first_records() -> None:
+    tree = {"text": "Why?", "replies": [{"text": "So.", "rank": 0, "emojis": {}}]}
+    other = {"text": "Who?", "replies": [], "labels": {"+1": 2}}
+    texts = [{"arrow.json": json.dumps(each)} for each in (tree, other)]
+    ((_, rows),) = read([{"prompt": text} for text in texts])
+    assert rows.named() == {
+        "prompt": "prompt.text",
+        "completion": "prompt.replies.text",
+        "score": "-prompt.replies.rank",
+        "each": "prompt.replies",
+    }
 
 
 def test_the_words_of_names() -> None:

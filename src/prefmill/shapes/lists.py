@@ -34,12 +34,12 @@ def lists(table: Table) -> Found:
 
 def _is_answers(path: str) -> bool:
     """Whether a list's name says that its elements are answers."""
-    return names.is_answer([word.removesuffix("s") for word in names.words(path)])
+    return names.is_answer(names.singular(path))
 
 
 def _are_models(path: str) -> bool:
     """Whether a list's name says that its elements are what made the answers."""
-    return names.is_source([word.removesuffix("s") for word in names.words(path)])
+    return names.is_source(names.singular(path))
 
 
 def _asked(table: Table, words: Words, taken: Sequence[str]) -> list[Words]:
@@ -135,7 +135,7 @@ def _same_length(table: Table, path: str, answers: str) -> bool:
 def _scores_beside(table: Table, answers: str, beside: Sequence[str]) -> list[Words]:
     if not table.score or table.named.score is not None:
         return [{}]
-    singular = {path: [word.removesuffix("s") for word in names.words(path)] for path in beside}
+    singular = {path: names.singular(path) for path in beside}
     if scores := [path for path, words in singular.items() if names.is_score(words)]:
         return [{"score": path} for path in scores]
     labels = [path for path, words in singular.items() if words in ([LABEL], ["correct"])]

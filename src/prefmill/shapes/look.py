@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import polars as pl
 
 from prefmill.errors import ColumnMissing
 from prefmill.shapes import names
-from prefmill.shapes.paths import is_message, is_messages, is_path
+from prefmill.shapes.paths import find, is_message, is_messages, is_path
 from prefmill.shapes.seen import leaves, meanings, opened_json, spells_numbers, words_seen
 from prefmill.shapes.words import COMMON, Rows, as_number, split
 from prefmill.table.messages import is_text
@@ -37,7 +37,7 @@ class Table:
     named: Rows
     score: bool
     completion: bool
-    paths: Mapping[str, pl.DataType]
+    paths: dict[str, pl.DataType]
     problems: list[ColumnMissing] = field(default_factory=list)
 
     @classmethod
@@ -54,7 +54,12 @@ class Table:
         types = dict(schema)
         if head is not None:
             types |= {name: head.schema[name] for name in types if name in head.columns}
-        return cls(schema, head, named, score, completion, leaves(pl.Schema(types)))
+        table = cls(schema, head, named, score, completion, leaves(pl.Schema(types)))
+        for text in table.texts("completion"):
+            if text not in table.paths and is_path(text, schema):
+                dtype = find(text, schema).dtype
+                table.paths.update({text: dtype} if dtype is not None else {})
+        return table
 
     def texts(self, word: str) -> list[str]:
         """The paths that were named for a word."""

@@ -155,6 +155,15 @@ def last(path: str) -> str:
     return re.sub(r"(\[[^\]]*\])+$", "", path).rpartition(".")[2].strip('"')
 
 
+def singular(path: str) -> list[str]:
+    """The words of the last name, one of each.
+
+    >>> singular("all_replies"), singular("scores")
+    (['all', 'reply'], ['score'])
+    """
+    return [re.sub(r"ies$", "y", word).removesuffix("s") for word in words(path)]
+
+
 def plain(path: str) -> str:
     """The last name as names compare.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import polars as pl
@@ -121,9 +121,12 @@ def begins_with_asking(head: pl.DataFrame | None, path: str) -> bool | None:
     if not values.len():
         return None
     if is_messages(values.dtype):
-        names = {field.name for field in values.dtype.inner.fields}  # type: ignore[attr-defined]
-        role = "role" if {"role", "content"} <= names else "from"
-        first = values.list.first().struct.field(role).cast(pl.String).str.to_lowercase()
+        first = (
+            values.list.first()
+            .struct.field(_role_of(values.dtype))
+            .cast(pl.String)
+            .str.to_lowercase()
+        )
         asking = first.drop_nulls().is_in(ASSISTANTS).not_()
     elif values.dtype == pl.String:
         asking = values.str.strip_chars_start().str.starts_with("Human:")
@@ -132,6 +135,21 @@ def begins_with_asking(head: pl.DataFrame | None, path: str) -> bool | None:
     if not asking.len():
         return None
     return True if asking.all() else None if asking.any() else False
+
+
+def answers_said(head: pl.DataFrame | None, path: str) -> pl.Series | None:
+    """How many turns of an assistant each conversation has."""
+    values = _values(head, path)
+    if values is None or not is_messages(values.dtype):
+        return None
+    turn = pl.element().struct.field(_role_of(values.dtype)).cast(pl.String).str.to_lowercase()
+    said = values.list.eval(turn.is_in(ASSISTANTS).cast(pl.Int64))
+    return said.list.sum()
+
+
+def _role_of(dtype: pl.DataType) -> str:
+    names = {field.name for field in dtype.inner.fields}  # type: ignore[attr-defined]
+    return "role" if {"role", "content"} <= names else "from"
 
 
 def _values(head: pl.DataFrame | None, path: str) -> pl.Series | None:
@@ -174,10 +192,35 @@ def opened_json(schema: pl.Schema, head: pl.DataFrame | None) -> pl.DataFrame | 
         try:
             texts = head[name].struct.field(JSON_FIELD)
             values = [None if text is None else decoded(json.loads(text)) for text in texts]
-            head = head.with_columns(pl.Series(name, values, strict=True))
+            series = pl.Series(name, values, dtype=json_type(values), strict=False)
+            head = head.with_columns(series)
         except (ValueError, TypeError, pl.exceptions.PolarsError):
             continue
     return head
+
+
+def json_type(values: Iterable[Any]) -> pl.DataType:
+    """The type of JSON values; of kinds that do not go together it is that of a column of JSON.
+
+    >>> json_type([{"a": [1, 2.5]}, {"a": [], "b": "x"}, None])
+    Struct({'a': List(Float64), 'b': String})
+    """
+    there = [value for value in values if value is not None]
+    kinds = {type(value) for value in there}
+    if not kinds:
+        return pl.Null()
+    if kinds == {bool}:
+        return pl.Boolean()
+    if kinds == {str}:
+        return pl.String()
+    if kinds <= {int, float}:
+        return pl.Float64() if float in kinds else pl.Int64()
+    if kinds == {list}:
+        return pl.List(json_type(each for value in there for each in value))
+    if kinds == {dict}:
+        keys = dict.fromkeys(key for value in there for key in value)
+        return pl.Struct({key: json_type(each.get(key) for each in there) for key in keys})
+    return pl.Struct({JSON_FIELD: pl.String()})
 
 
 def leaves(schema: pl.Schema) -> dict[str, pl.DataType]:

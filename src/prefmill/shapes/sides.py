@@ -11,7 +11,7 @@ from prefmill.shapes import names
 from prefmill.shapes.look import Table, Words, can_answer, common, is_list_of_texts, prompts
 from prefmill.shapes.names import Family
 from prefmill.shapes.paths import is_messages
-from prefmill.shapes.seen import begins_with_asking, words_seen
+from prefmill.shapes.seen import answers_said, begins_with_asking, words_seen
 from prefmill.shapes.verdict_words import explained, one_hots
 from prefmill.shapes.words import Rows
 from prefmill.table.messages import is_text
@@ -155,6 +155,8 @@ def _readings(table: Table, family: Family) -> Found:
     source = sorted(sources, key=lambda each: _place(each.common))[:1]
     if source and table.named.source is None:
         base["source"] = tuple(source[0].paths.values())
+    if _judged_by_turn(table, family):
+        return []
     if not table.score or table.named.score is not None:
         decided: Found = [(_SIDE, {})]
     else:
@@ -164,6 +166,35 @@ def _readings(table: Table, family: Family) -> Found:
         taken = [*columns, *_used([base, words])]
         found += [(name, {**prompt, **base, **words}) for prompt in asked(table, columns, taken)]
     return found
+
+
+def _judged_by_turn(table: Table, family: Family) -> bool:
+    """Whether a column says which turn of longer conversations the verdict is about: then the
+    whole is not what was judged.
+    """
+    columns = list(family.paths.values())
+    turn = next((path for path in table.pools()[0] if names.plain(path) == "turn"), None)
+    said = answers_said(table.head, columns[0])
+    if turn is None or said is None or table.head is None or table.named.where is not None:
+        return False
+    if not table.paths[turn].is_integer():
+        return False
+    turns = pl.DataFrame({"turn": table.head[turn], "said": said}).drop_nulls()
+    if not (turns["turn"] < turns["said"]).any():
+        return False
+    first = [f"{path}[1]" for path in columns]
+    winner = next(iter(_winners(table, family)), None)
+    line = Rows(
+        where=f"{turn}=1", prompt=f"{columns[0]}[:1]", completion=first, winner=winner
+    ).options()
+    table.problems.append(
+        ColumnMissing(
+            f"rows: a verdict over {list(columns)} is about one turn, that in {turn!r}, and the"
+            " conversations have more.",
+            hint=f"name the judged turn; for the first: {line}.",
+        )
+    )
+    return True
 
 
 def _place(common: Sequence[str]) -> int:

@@ -287,8 +287,18 @@ def _option(name: str, value: Any) -> str:
         return " ".join(f"{option} {_shell(each)}" for each in value)
     elif name == "wins":
         value = ["|".join(words) for words in value]
+    elif name != "ties" and not isinstance(value, str):
+        value = map(_in_list, value)
     text = value if isinstance(value, str) else ",".join(map(_text, value))
     return f"{option} {_shell(text)}"
+
+
+def _in_list(path: object) -> object:
+    """A path among others: a name with a comma stands in quotes."""
+    if not isinstance(path, str) or "," not in path or '"' in path:
+        return path
+    sign = "-" if path.startswith("-") else ""
+    return f'{sign}"{path.removeprefix(sign)}"'
 
 
 def _text(value: object) -> str:
@@ -301,5 +311,9 @@ def _shell(text: str) -> str:
     if plain.replace("=", "").replace("/", "").replace(":", "").isalnum():
         return text
     if "'" in text:
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+        return (
+            '"'
+            + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$").replace("`", "\\`")
+            + '"'
+        )
     return f"'{text}'"
