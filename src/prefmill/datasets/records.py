@@ -80,7 +80,15 @@ def reading_of(
     wide = plan.wide_scores(words.named())
     extra = [*wide, *layout.keep]
     frame = head(plain)
-    how = rows_of(frame, words, where="datasets", attempt=attempt, extra=extra, renamed=True).how
+    how = rows_of(
+        frame,
+        words,
+        where="datasets",
+        attempt=attempt,
+        score=not wide,
+        extra=extra,
+        renamed=True,
+    ).how
     assert how is not None
     inside, votes = how.shape.own_group, how.shape.votes
     plan = plan.over_records(inside=inside, votes=votes, where="datasets")

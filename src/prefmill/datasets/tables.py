@@ -15,6 +15,7 @@ from prefmill.plans.feedback import FeedbackPlan
 from prefmill.readers.json_lines import decoded_table
 from prefmill.readers.staging import plain_schema
 from prefmill.shapes.shape import NO_RECORDS, OfRecords
+from prefmill.table.conform import conformed
 from prefmill.table.context import CARRIED, SYSTEM
 from prefmill.table.json_values import holds, is_marked, without_marks
 from prefmill.table.roles import Roles, named
@@ -121,7 +122,8 @@ def plain_types(schema: pa.Schema) -> pa.Schema:
 def record_table(ds: Any, columns: list[str]) -> pa.Table:
     """These columns of `ds` in plain types: lists have no fixed length, and the like."""
     table = without_marks(used_table(ds, columns))
-    return table.cast(plain_types(table.schema))
+    # Not `cast`: of lists of nulls Arrow's makes lists that reach beyond their end.
+    return conformed(table, plain_types(table.schema))
 
 
 def dtypes_of(schema: pa.Schema) -> pl.Schema:

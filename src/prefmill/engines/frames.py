@@ -183,7 +183,13 @@ def in_rows(
         return plan.roles(names, columns, where=where, fits=fits)
 
     rowed = rows_of(
-        frame, words_in(plan.rows, names), where=where, attempt=attempt, extra=extra, first=first
+        frame,
+        words_in(plan.rows, names),
+        where=where,
+        attempt=attempt,
+        score=not plan.wide_scores(names),
+        extra=extra,
+        first=first,
     )
     if rowed.shape is not None:
         inside, votes = rowed.shape.own_group, rowed.shape.votes

@@ -228,7 +228,8 @@ def _in_rows(
 ) -> _Rowed:
     """The plan, its table and roles, once records have become rows."""
     words = words_in(plan.rows, names)
-    rowed = select_of(table, words, schema, where=where, extra=extra)
+    no_score = bool(plan.wide_scores(names))
+    rowed = select_of(table, words, schema, where=where, extra=extra, score=not no_score)
     if rowed is None:
         return _Rowed(plan, table, plain_names(words), [])
     select, shape = rowed

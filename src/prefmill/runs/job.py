@@ -118,13 +118,15 @@ def opened(
     with source_and_home as (source, home):
         fits = fits_files(source.files)
         columns = source.columns.names
+        wide = plan.wide_scores(words.named())
         rowed = reshaped(
             source,
             words,
             home=home,
             where="roles",
             attempt=lambda names: plan.roles(names, columns, where="roles", fits=fits),
-            extra=[*plan.wide_scores(words.named()), *keep],
+            score=not wide,
+            extra=[*wide, *keep],
             check_later=True,
             memory_bytes=reading.get("memory_bytes"),
             threads=reading.get("threads"),

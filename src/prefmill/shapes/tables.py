@@ -200,7 +200,13 @@ def long_form(frame: pl.LazyFrame | pl.DataFrame, rows: Rows, *, where: str) -> 
         score = "score" in required
         rowed = rows_of(frame, rows, where=where, attempt=attempt, score=score, renamed=True)
         assert rowed.how is not None
-        return rowed.how.without_consumed()
+        how = rowed.how.without_consumed()
+        if how.shape.own_group and NUMBER in how.shape.columns:
+            raise BadArgument(
+                f"{where}: the records have a column {NUMBER!r}, which rows need themselves.",
+                hint="rename it first.",
+            )
+        return how
 
     try:
         return reshaping(REQUIRED)
