@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import labelled_steps
 import lists_of_answers
 import ready_pairs
 import scored_rows
 import verdicts
 from entry import Entry
 
-ENTRIES: list[Entry] = [
-    *lists_of_answers.ENTRIES,
-    *verdicts.ENTRIES,
-    *ready_pairs.ENTRIES,
-    *scored_rows.ENTRIES,
-]
+#: The shapes by what their records hold.
+FAMILIES: dict[str, list[Entry]] = {
+    "One answer and its score": scored_rows.EVALUATIONS,
+    "Thumbs and words": scored_rows.THUMBS,
+    "Logs and annotation tools": scored_rows.LOGS,
+    "Conversations": scored_rows.TALKS,
+    "Several answers in lists": lists_of_answers.ENTRIES,
+    "Two answers and a verdict": verdicts.ENTRIES,
+    "Ready pairs": ready_pairs.ENTRIES,
+}
+ENTRIES: list[Entry] = [entry for entries in FAMILIES.values() for entry in entries]
+STEPS: list[Entry] = labelled_steps.STEPS

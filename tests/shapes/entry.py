@@ -39,6 +39,8 @@ class Entry:
     short: int = 0
     #: What a file has around its records, as `{"meta": {}, "data": RECORDS}`.
     around: str = ""
+    #: Whether docs/shapes.md has it; variants that only tests need are left out.
+    shown: bool = True
 
     @property
     def words(self) -> dict[str, Any]:

@@ -186,7 +186,6 @@ ENTRIES = [
         about="up to seven answers, ranked inside their list",
         records=each(nectar, 8),
         line="--completion answers.answer --score=-answers.rank --source answers.model",
-        plan=NO_LIMITS,
         first=[
             (f"\n\nHuman: {ASKED[0]}\n\nAssistant: ", "Stuff them with paper.", -1.0),
             (f"\n\nHuman: {ASKED[0]}\n\nAssistant: ", "Put them outside.", -2.0),
@@ -198,15 +197,17 @@ ENTRIES = [
     ),
     Entry(
         name="Ranked lists of one prompt",
+        shown=False,
         about="the same prompt in two records: their ranks never meet",
         records=[nectar(0, ASKED[0], SAID[0]), nectar(2, ASKED[0], SAID[0][::-1])] * 3,
         line="--completion answers.answer --score=-answers.rank",
-        plan={**NO_LIMITS, "strategy": "adjacent"},
+        plan={"strategy": "adjacent"},
         first=[(f"\n\nHuman: {ASKED[0]}\n\nAssistant: ", "Stuff them with paper.", -1.0)],
         rows=24,
     ),
     Entry(
         name="Responses and scores",
+        shown=False,
         about="two lists side by side",
         records=[*each(responses), {"prompt": "?", "responses": [], "scores": []}],
         line="--each responses,scores --completion responses --score scores",
@@ -284,7 +285,6 @@ ENTRIES = [
         about="replies under a prompt, ranked from 0",
         records=each(oasst_tree),
         line="--prompt prompt.text --completion prompt.replies.text --score=-prompt.replies.rank",
-        plan=NO_LIMITS,
         first=[
             (ASKED[0], "Stuff them with paper.", 0.0),
             (ASKED[0], "Put them outside.", -1.0),
@@ -313,15 +313,14 @@ ENTRIES = [
         first=[(ASKED[0], "Stuff them with paper.", 5), (ASKED[0], "Put them outside.", 4)],
         rows=18,
         kind="jsonl.zst",
-        plan=NO_LIMITS,
     ),
     Entry(
         name="First and last of a list",
+        shown=False,
         about="paths with places: the best and the worst of four",
         records=each(responses),
         line="--completion responses[0],responses[-1] --score scores[0],scores[3]",
         first=[(ASKED[0], "Stuff them with paper.", 9.0), (ASKED[0], "Buy new ones.", 2.0)],
         rows=12,
-        plan=NO_LIMITS,
     ),
 ]

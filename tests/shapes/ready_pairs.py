@@ -5,7 +5,6 @@ from __future__ import annotations
 from entry import Entry
 from invented import ASKED, SAID, assistant, each, gpt, human, user
 
-NO_LIMITS = {"chosen_min": None, "rejected_below": None}
 READY = "--completion chosen,rejected"
 GOOD, BAD = SAID[0][0], SAID[0][2]
 PAIR = [(ASKED[0], GOOD, 1.0), (ASKED[0], BAD, 0.0)]
@@ -162,6 +161,7 @@ ENTRIES = [
     ),
     Entry(
         name="TRL preference, CSV",
+        shown=False,
         about="the same with options, as people have it from a spreadsheet",
         records=each(standard),
         line=READY,
@@ -213,7 +213,6 @@ ENTRIES = [
             ([user(ASKED[0])], [assistant(BAD)], 2.0),
         ],
         rows=12,
-        plan=NO_LIMITS,
         kind="parquet",
     ),
     Entry(
@@ -228,7 +227,6 @@ ENTRIES = [
             ([user(ASKED[0])], [assistant(BAD)], 2),
         ],
         rows=10,
-        plan=NO_LIMITS,
     ),
     Entry(
         name="HH",
@@ -253,7 +251,6 @@ ENTRIES = [
         line=f"{READY} --score chosen_score,rejected_score",
         first=[(ASKED[0], GOOD, 9.0), (ASKED[0], BAD, 2.0)],
         rows=12,
-        plan=NO_LIMITS,
     ),
     Entry(
         name="Pairs with scores that disagree, dropped",
@@ -263,7 +260,6 @@ ENTRIES = [
         dropped={"disagreement": 2},
         first=[(ASKED[0], GOOD, 9.0), (ASKED[0], BAD, 2.0)],
         rows=8,
-        plan=NO_LIMITS,
         kind="csv",
     ),
     Entry(

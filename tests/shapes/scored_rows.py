@@ -261,6 +261,7 @@ THUMBS = [
     ),
     Entry(
         name="Thumbs, case aside",
+        shown=False,
         about="Thumbs_Up and thumbs_down",
         records=long(thumbs("Thumbs_Up", "thumbs_down", "question", "answer", "feedback")),
         means=f"{ADVICE} --values thumbs_up=1,thumbs_down=0",
@@ -465,7 +466,6 @@ EVALUATIONS = [
         line="--completion ash,birch,cedar --score ash_score,birch_score,cedar_score",
         means="--prompt question --completion ash,birch,cedar"
         " --score ash_score,birch_score,cedar_score",
-        plan=NO_LIMITS,
         kind="csv",
         first=[(ASKED[0], ASH, 9), (ASKED[0], BIRCH, 6), (ASKED[0], CEDAR, 3)],
         rows=18,
@@ -475,7 +475,6 @@ EVALUATIONS = [
         about="all fields of a record are alternatives",
         records=each(in_struct),
         line="--prompt question --completion responses.* --score ratings.*",
-        plan=NO_LIMITS,
         first=[(ASKED[0], ASH, 5), (ASKED[0], BIRCH, 3), (ASKED[0], CEDAR, 1)],
         rows=18,
     ),
@@ -543,6 +542,7 @@ TALKS = [
     ),
     Entry(
         name="TRL unpaired preference to pairs",
+        shown=False,
         about="labels are scores",
         records=long(kto_talk),
         means="--prompt prompt --completion completion --score label",
@@ -592,5 +592,3 @@ TALKS = [
         rows=10,
     ),
 ]
-
-ENTRIES = [*THUMBS, *LOGS, *EVALUATIONS, *TALKS]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus import ENTRIES
+from corpus import ENTRIES, STEPS
 from entry import Entry
 from oracle_rows import number
 from shape_files import write
@@ -91,6 +91,18 @@ def test_a_curve_over_lists(tmp_path: Path) -> None:
     assert points[0]["best"] == pytest.approx(sum(means) / len(means))
     assert points[-1]["n"] == 4
     assert points[-1]["best"] == sum(map(max, by_prompt.values())) / len(by_prompt)
+
+
+@pytest.mark.parametrize("entry", STEPS, ids=lambda entry: entry.name)
+def test_labelled_steps(entry: Entry, tmp_path: Path) -> None:
+    names = [path.name for path in write(entry, tmp_path)]
+    done = invoke(*typed(entry, names, "out.parquet"), "--quiet")
+    assert done.exit_code == 0, done.output
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["prompt", "completions", "labels"]
+    rows = [tuple(row.values()) for row in table.to_pylist()]
+    assert rows[: len(entry.first)] == entry.first
+    assert len(rows) == entry.rows
 
 
 def test_tables_in_memory_hold_the_corpus() -> None:

@@ -264,7 +264,6 @@ ENTRIES = [
         about="the same without options; ties by sign, case aside, and one word that is none",
         records=two(judgebench, ("a>b", "B>A", "A=B", "B>>A", "A>B", "C>A")),
         means=f"{AB} --winner label",
-        plan=NO_LIMITS,
         dropped={"unknown_verdict": 1},
         first=won(1.0),
         rows=10,
@@ -276,7 +275,6 @@ ENTRIES = [
         records=two(one_hot, ("a", "b", "tie", "a", "none", "b", "tie", "a")),
         line="--completion response_a,response_b --winner winner_model_a,winner_model_b,winner_tie"
         " --source model_a,model_b",
-        plan=NO_LIMITS,
         dropped={"unknown_verdict": 1},
         first=won(1.0),
         rows=14,
@@ -288,7 +286,6 @@ ENTRIES = [
         records=ARENA,
         line="--prompt common --completion conversation_a,conversation_b --winner winner"
         " --source model_a,model_b",
-        plan=NO_LIMITS,
         first=[
             ([user(ASKED[0])], [assistant(A)], 1.0),
             ([user(ASKED[0])], [assistant(B)], 0.0),
@@ -305,7 +302,6 @@ ENTRIES = [
         records=ARENA,
         line="--prompt conversation_a[0].content --completion conversation_a[1],conversation_b[1]"
         " --winner winner",
-        plan=NO_LIMITS,
         first=won(1.0),
         rows=12,
         kind="json",
@@ -316,7 +312,6 @@ ENTRIES = [
         records=two(mt_bench, ("model_a", "model_b", "model_a", "tie", "model_b", "model_a")),
         line="--where turn=1 --prompt conversation_a[:1] --annotator judge"
         " --completion conversation_a[1],conversation_b[1] --winner winner",
-        plan=NO_LIMITS,
         dropped={"filtered": 2},
         first=[([user(ASKED[0])], A, 1.0), ([user(ASKED[0])], B, 0.0)],
         rows=8,
@@ -347,7 +342,6 @@ ENTRIES = [
         records=two(helpsteer3, (-3, 1, 0, 2, -1, -2)),
         line="--prompt context --completion response1,response2 --winner overall_preference"
         ' --wins "-3|-2|-1,1|2|3" --ties 0',
-        plan=NO_LIMITS,
         first=[
             ([user("Hello."), assistant("Hello!"), user(ASKED[0])], A, 1.0),
             ([user("Hello."), assistant("Hello!"), user(ASKED[0])], B, 0.0),
@@ -370,7 +364,7 @@ ENTRIES = [
         records=two(pandalm, ((1, 1, 1), (2, 2, 1), (0, 0, 2), (2, 2, 2), (1, 0, 2))),
         line="--prompt instruction,input --completion response1,response2"
         " --winner annotator1,annotator2,annotator3 --wins 1,2 --ties 0",
-        plan={**NO_LIMITS, "aggregate": "mean"},
+        plan={"aggregate": "mean"},
         first=[
             (ASKED[0], A, 1.0),
             (ASKED[0], B, 0.0),
@@ -384,11 +378,12 @@ ENTRIES = [
     ),
     Entry(
         name="Judges who did not say",
+        shown=False,
         about="votes that are null or unknown are lost by themselves",
         records=two(pandalm, ((1, None, 1), (2, 2, 9), (None, None, None), (7, 8, 9), (1, 0, 2))),
         line="--prompt instruction,input --completion response1,response2"
         " --winner annotator1,annotator2,annotator3 --wins 1,2 --ties 0",
-        plan={**NO_LIMITS, "aggregate": "majority"},
+        plan={"aggregate": "majority"},
         dropped={"null_verdict": 1, "unknown_verdict": 1},
         votes={"null_vote": 1, "unknown_vote": 1},
         first=[(ASKED[0], A, 1.0), (ASKED[0], B, 0.0)],
@@ -401,7 +396,6 @@ ENTRIES = [
         records=two(alpaca_eval, (1.0, 2.0, None, 1.0, 2.0, 1.5)),
         line="--completion output_1,output_2 --winner preference --ties 1.5"
         " --source generator_1,generator_2",
-        plan=NO_LIMITS,
         dropped={"null_verdict": 1},
         first=won(1.0),
         rows=10,
@@ -412,7 +406,6 @@ ENTRIES = [
         about="one column for each model, and words for the verdict",
         records=two(faireval, ("CHATGPT", "VICUNA13B", "TIE", "VICUNA13B", "CHATGPT")),
         line="--completion vicuna,gpt35 --winner verdict --wins VICUNA13B,CHATGPT",
-        plan=NO_LIMITS,
         first=won(0.0),
         rows=10,
     ),
@@ -422,7 +415,6 @@ ENTRIES = [
         records=two(mturk, ("A", "B", "B", "B", "A", "tie", "", "A")),
         line="--prompt Input.prompt --completion Input.response_a,Input.response_b"
         " --winner Answer.choice --annotator WorkerId",
-        plan=NO_LIMITS,
         dropped={"null_verdict": 1},
         first=won(1.0),
         rows=14,
@@ -447,7 +439,6 @@ ENTRIES = [
         records=two(survey, ("Answer A", "answer b", "Both", "B", "Answer A")),
         line='--prompt "Your question" --completion "Answer A,Answer B"'
         ' --winner "Which one is better?"',
-        plan=NO_LIMITS,
         first=won(1.0),
         rows=10,
         kind="csv",
@@ -458,7 +449,6 @@ ENTRIES = [
         records=two(survey, ("Answer A", "answer b", "Both", "B", "Answer A")),
         line='--prompt "Your question" --completion "Answer A,Answer B"'
         ' --winner "Which one is better?"',
-        plan=NO_LIMITS,
         first=won(1.0),
         rows=10,
         kind="xlsx",
@@ -468,7 +458,6 @@ ENTRIES = [
         about="TRUE and FALSE in three columns",
         records=two(hot_survey, ("left", "right", "none", "right", "left")),
         line="--completion text_left,text_right --winner prefer_left,prefer_right,no_preference",
-        plan=NO_LIMITS,
         first=won(1.0),
         rows=10,
         kind="tsv",
@@ -507,7 +496,7 @@ ENTRIES = [
         about="two answers and the votes for each",
         records=SHP,
         line="--prompt history --completion human_ref_A,human_ref_B --score score_A,score_B",
-        plan={**NO_LIMITS, "min_margin": 10},
+        plan={"min_margin": 10},
         first=[(ASKED[0], A, 120), (ASKED[0], B, 3)],
         rows=12,
     ),
@@ -525,7 +514,6 @@ ENTRIES = [
         about="scores on both sides of zero, the question in a record",
         records=two(webgpt, (0.5, -1.0, 0.0, 1.0, -0.5)),
         line="--prompt question.full_text --completion answer_0,answer_1 --score score_0,score_1",
-        plan=NO_LIMITS,
         first=[(ASKED[0], A, 0.5), (ASKED[0], B, -0.5)],
         rows=10,
     ),
