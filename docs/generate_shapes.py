@@ -14,7 +14,7 @@ import textwrap
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1] / "tests"
-SHARED = ("shapes", "support/tables", "support/runners", "support/oracles")
+SHARED = ("shapes/corpus", "support/shapes", "support/tables", "support/runners", "support/oracles")
 sys.path[:0] = [str(TESTS / folder) for folder in SHARED]
 
 import shape_files  # noqa: E402

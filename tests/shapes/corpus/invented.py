@@ -31,6 +31,8 @@ SAID = (
     ("Cork, oil and ice.", "Wood.", "A stone.", "Fish."),
     ("At dusk and at night.", "At night.", "At noon.", "On Mondays."),
 )
+#: The answers of pairs: a good one to the first question, and a bad one.
+A, B = SAID[0][0], SAID[0][2]
 MODELS = ("ash-7b", "birch-13b", "cedar-70b", "dogwood-2b")
 
 
@@ -53,3 +55,22 @@ def gpt(text: str) -> dict:
 def each(make, count: int = 6) -> list[dict]:
     """`make(i, question, answers)` for the first questions."""
     return [make(i, ASKED[i], SAID[i]) for i in range(count)]
+
+
+def long(make, answers: int = 2, questions: int = 5) -> list[dict]:
+    """`make(i, k, question, answer)` for some answers to each question."""
+    return [
+        make(i, k, ASKED[i], SAID[i][2 * k if answers == 2 else k])
+        for i in range(questions)
+        for k in range(answers)
+    ]
+
+
+def two(make, verdicts: tuple) -> list[dict]:
+    """`make(i, question, first answer, second answer, verdict)` for each verdict."""
+    return [make(i, ASKED[i], SAID[i][0], SAID[i][2], word) for i, word in enumerate(verdicts)]
+
+
+def won(first: float) -> list[tuple]:
+    """The rows of the first record."""
+    return [(ASKED[0], A, first), (ASKED[0], B, 1 - first)]
