@@ -111,7 +111,7 @@ def steps(options: StepsOptions) -> None:
     prefmill steps solutions.jsonl -o steps.jsonl --first-error label --first-index 0
     prefmill steps rollouts.jsonl -o steps.jsonl --parent-id parent --success correct
     """
-    reading = options.reading()
+    reading: Any = options.reading()
     from prefmill.cli import show
     from prefmill.runs.steps import Run
     from prefmill.table.step_words import StepWords

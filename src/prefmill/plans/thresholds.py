@@ -143,9 +143,15 @@ class ThresholdPlan(FeedbackPlan):
         >>> Unpaired().settled(Scores.of([0, 1])).chosen_min
         1
         """
-        limits = settled(self.kind, *self.bounds.values(), scores)
-        numbers = dict(zip(NAMES, limits, strict=True))
-        return replace(self, **numbers, **dict.fromkeys(QUANTILES))
+        least, below = (self.bounds[name] for name in NAMES)
+        least, below = settled(self.kind, least, below, scores)
+        return replace(
+            self,
+            chosen_min=least,
+            rejected_below=below,
+            chosen_quantile=None,
+            rejected_quantile=None,
+        )
 
     def limits(self) -> dict[str, object]:
         """The thresholds as arguments of a macro, where they wait for the scores."""

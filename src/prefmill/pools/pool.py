@@ -188,7 +188,8 @@ def open_pool(
 
     def needs(columns: Sequence[str]) -> Sequence[str]:
         if sides := names_of(columns, named):
-            return [*sides, *{named.get("prompt") or "prompt"}.intersection(columns)]
+            prompt = str(named.get("prompt") or "prompt")
+            return [*sides, *([prompt] if prompt in columns else [])]
         if not is_plain(words, columns):
             return columns_of(words, columns)
         try:

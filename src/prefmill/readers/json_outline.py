@@ -183,7 +183,8 @@ def outline(
         depth = depth + level
         ends = np.flatnonzero((depth <= 0) & (chars != _COMMA))
         if len(ends):
-            at, chars, depth = (some[: int(ends[0]) + 1] for some in (at, chars, depth))
+            last = int(ends[0]) + 1
+            at, chars, depth = at[:last], chars[:last], depth[:last]
         cut = int(at[-1]) + 1 if len(at) else 0
         if cut:
             if not reader.offset:

@@ -48,7 +48,8 @@ def type_of(values: Iterable[Any]) -> pl.DataType:
     >>> type_of([[{"text": "a"}], [{"text": "b", "rating": 1}], None])
     List(Struct({'text': String, 'rating': Int64}))
     """
-    return reduce(merged, map(_type, values), pl.Null())
+    nothing: pl.DataType = pl.Null()
+    return reduce(merged, map(_type, values), nothing)
 
 
 def _type(value: Any) -> pl.DataType:
