@@ -312,8 +312,10 @@ def test_normalized_scores_are_a_scale_of_their_own(tmp_path):
     assert pm.run(free, tmp_path / "in.parquet", None).pairs_out == 2
 
 
-def test_a_clustered_stream_refuses_a_third_score_after_labels():
-    scores = [0, 1] * 6200 + [2, 1]
+@pytest.mark.parametrize(
+    "scores", [[0.0, 1.0] * 6200 + [2.0, 1.0], [0.0, 0.5, 1.0, 1.0] * 3100 + [0.75, 1.0]]
+)
+def test_a_clustered_stream_refuses_another_score_after_labels(scores):
     stream = datasets.Dataset(feedback(scores).to_arrow()).to_iterable_dataset()
     with pytest.raises(BadInput, match="taken for labels"):
         list(pmd.apply(pm.Unpaired(), stream, clustered=True))

@@ -37,10 +37,11 @@ class Unpaired(ThresholdPlan):
     command: ClassVar[str] = "unpair"
     usage: ClassVar[str] = """\
 Label completions for KTO: true from --chosen-min on, false below --rejected-below. Thumbs
-(true/false, 0/1, -1/1) need neither.
+(true/false, 0/1, -1/1) need neither. Scores without a scale have quantiles.
 
 \b
 prefmill unpair feedback.csv -o labels.parquet
+prefmill unpair scored.parquet -o labels.parquet --chosen-quantile 0.7 --rejected-quantile 0.3
 """
     rows_are: ClassVar[str] = "labels"
     card: ClassVar[str] = "labelled completions"
