@@ -444,6 +444,7 @@ NONE: dict[str, list[dict[str, Any]]] = {
             "documents": [{"text": "So.", "score": 0.5}, {"text": "No.", "score": 0.1}],
         }
     ],
+    "the status of a request": [{**LOG, "status": 200}],
     "a conversation without a score": [{"messages": WHOLE[0], "topic": "rain"}],
     "models side by side": [
         {"prompt": "Why?", "model_a": "m", "model_b": "n", "winner": "model_a"}

@@ -211,7 +211,7 @@ def scores(table: Table, taken: Iterable[str]) -> list[Words]:
         own = [path for path in numbers if names.plain(path) == "score"]
         if called := own or [p for p in numbers if names.plain(p) in ALIASES["score"]]:
             return [{"score": path} for path in called]
-        thumbs: list[Words] = [{"score": p} for p in numbers if names.plain(p) in names.THUMBS]
+        thumbs: list[Words] = [{"score": p} for p in numbers if _is_thumb(table, p)]
         thumbs += [
             {"score": path, "values": values}
             for path in pool
@@ -227,6 +227,12 @@ def scores(table: Table, taken: Iterable[str]) -> list[Words]:
             return [{"score": path} for path in weak]
         _tell_words(table, [path for path in pool if path in table.schema])
     return []
+
+
+def _is_thumb(table: Table, path: str) -> bool:
+    """Whether numbers, or booleans, are what people say of an answer."""
+    name, dtype = names.plain(path), table.paths[path]
+    return name in names.THUMBS and (dtype == pl.Boolean or name not in names.WORDS_ONLY)
 
 
 def _is_weak_score(path: str) -> bool:

@@ -80,6 +80,8 @@ THUMBS = frozenset(
         *("quality", "status", "value", "upvoted", "kto_tag", "accepted", "is_good", "approved"),
     }
 )
+#: Those whose numbers are as often something else: the status of a request.
+WORDS_ONLY = frozenset({"status", "value", "result", "reaction"})
 #: An answer's model, in a name that ends with it: `answer_model`.
 _MADE = frozenset({"model", "generator", "llm", "policy"})
 _FILLERS = frozenset(
@@ -101,34 +103,9 @@ _MEASURES = frozenset(
 _OF_VERDICTS = frozenset(
     {
         *("human", "overall", "final", "is", "the", "answer", "response", "model", "completion"),
-        *(
-            "output",
-            "id",
-            "idx",
-            "index",
-            "gold",
-            "majority",
-            "user",
-            "side",
-            "option",
-            "result",
-            "strength",
-        ),
-        *(
-            "general",
-            "which",
-            "one",
-            "do",
-            "you",
-            "orig",
-            "annotation",
-            "comparison",
-            "label",
-            "class",
-            "name",
-            "by",
-            "gpt4",
-        ),
+        *("output", "id", "idx", "index", "gold", "majority", "user", "side", "option", "result"),
+        *("strength", "general", "which", "one", "or", "of", "two", "do", "you", "orig"),
+        *("annotation", "comparison", "class", "name", "by", "gpt4"),
     }
 )
 #: Names of prompts that are no alias, for tables in which nothing else can be one.
@@ -269,7 +246,9 @@ def is_source(common: Collection[str]) -> bool:
 
 def is_verdict(common: Collection[str]) -> bool:
     """Whether a name of these words is a verdict's."""
-    return bool(VERDICTS & set(common)) and set(common) <= VERDICTS | _OF_VERDICTS
+    # "Which one is better, A or B?"
+    rest = set(common) - LABELS if "or" in common else set(common)
+    return bool(VERDICTS & rest) and rest <= VERDICTS | _OF_VERDICTS
 
 
 def sides(paths: Sequence[str]) -> dict[tuple[str, str], dict[tuple[str, ...], tuple[str, str]]]:
