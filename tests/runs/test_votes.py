@@ -121,6 +121,13 @@ def test_an_interval_of_elo_holds_its_rating_and_is_the_same_each_time(tmp_path)
     assert got != rated(rows, tmp_path, method="elo", k_factor=4, seed=1)
 
 
+def test_intervals_of_elo_do_not_depend_on_how_many_parts_are_taken(tmp_path, monkeypatch):
+    rows = verdicts(4, prompts=6)
+    at_once = rated(rows, tmp_path, method="elo")
+    monkeypatch.setattr("prefmill.rules.votes._CELLS", 500)
+    assert rated(rows, tmp_path, method="elo") == at_once
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_win_rates_are_those_of_the_macro(seed, tmp_path):
     """A pool of scores: a prompt is a ballot."""

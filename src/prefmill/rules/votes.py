@@ -24,6 +24,8 @@ Ints = npt.NDArray[np.int64]
 #: More comparisons than this are not spelled out: about 2 GB.
 MOST_COMPARISONS = 50_000_000
 _ELO_SCALE = math.log(10) / 400
+_CHUNK = 10_000  # comparisons whose resamples are drawn together
+_CELLS = 20_000_000  # ratings in all resamples at a time: 160 MB
 
 
 def summed(places: Ints, weights: npt.ArrayLike, count: int) -> Floats:
@@ -214,28 +216,53 @@ def elo_ends(
     """Percentile intervals of `elo` over resampled units, each in the order of comparisons.
 
     A unit that a resample draws t times counts t times as much. Cost: about 10 µs a comparison for
-    100 resamples.
+    100 resamples; parts are taken some at a time, for their ratings in all resamples.
     """
-    nothing = np.full(sides, np.nan)
+    low, high = np.full(sides, np.nan), np.full(sides, np.nan)
     if not resamples or not len(comparisons.one):
-        return nothing, nothing
-    ratings = np.zeros((sides, resamples))
-    chunk = 10_000
-    for start in range(0, len(comparisons.one), chunk):
-        part = slice(start, start + chunk)
-        bits = mix32_array(comparisons.unit[part].astype(np.uint64) ^ np.uint64(seed & 0xFFFFFFFF))
-        factors = k_factor * poisson_times(bits, resamples)
-        each = zip(
-            comparisons.one[part].tolist(),
-            comparisons.two[part].tolist(),
-            comparisons.outcome[part].tolist(),
-            factors,
-            strict=True,
-        )
-        for one, two, outcome, factor in each:
-            gap = (ratings[two] - ratings[one]) * _ELO_SCALE
-            moved = factor * (outcome - 1 / (1 + np.exp(np.minimum(gap, 700.0))))
-            ratings[one] += moved
-            ratings[two] -= moved
-    low, high = np.quantile(ratings, [(1 - level) / 2, (1 + level) / 2], axis=1)
+        return low, high
+    part = components(sides, comparisons.one, comparisons.two)
+    by_part = np.argsort(part, kind="stable")
+    place = np.empty(sides, dtype=np.int64)
+    place[by_part] = np.arange(sides)
+    order = np.argsort(part[comparisons.one], kind="stable")
+    part_of = part[comparisons.one][order]
+    ends = np.cumsum(np.bincount(part))
+    first = 0  # part
+    while first < len(ends):
+        start = int(ends[first - 1]) if first else 0
+        most = start + _CELLS // resamples
+        last = max(int(np.searchsorted(ends, most, side="right")), first + 1)
+        cut = slice(*np.searchsorted(part_of, [first, last]))
+        chosen = order[cut]
+        ratings = np.zeros((int(ends[last - 1]) - start, resamples))
+        one, two = place[comparisons.one[chosen]] - start, place[comparisons.two[chosen]] - start
+        units = comparisons.unit[chosen].astype(np.uint64) ^ np.uint64(seed & 0xFFFFFFFF)
+        _replay(ratings, one, two, comparisons.outcome[chosen], mix32_array(units), k_factor)
+        mine = by_part[start : int(ends[last - 1])]
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        low[mine], high[mine] = np.quantile(ratings, tails, axis=1)
+        first = last
     return low, high
+
+
+def _replay(
+    ratings: Floats,
+    one: Ints,
+    two: Ints,
+    outcome: Floats,
+    hashes: npt.NDArray[np.uint64],
+    k_factor: float,
+) -> None:
+    """Elo in every resample at once: a column of `ratings` each."""
+    for start in range(0, len(one), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        factors = k_factor * poisson_times(hashes[part], ratings.shape[1])
+        each = zip(
+            one[part].tolist(), two[part].tolist(), outcome[part].tolist(), factors, strict=True
+        )
+        for winner, loser, points, factor in each:
+            gap = (ratings[loser] - ratings[winner]) * _ELO_SCALE
+            moved = factor * (points - 1 / (1 + np.exp(np.minimum(gap, 700.0))))
+            ratings[winner] += moved
+            ratings[loser] -= moved

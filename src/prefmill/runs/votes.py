@@ -125,7 +125,7 @@ def votes(
         roles, keep, overwrite, allow_empty, progress, reading: as in `prefmill.run`.
 
     Scores compare inside a component only. Elo depends on the order of rows, and nothing else does.
-    Cost: one narrow pass; comparisons in memory, about 100 bytes each. Raises `PrefmillError`s for
+    Cost: one narrow pass, then numbers in memory: about 1 GB for a million votes. Raises `PrefmillError`s for
     arguments or columns that cannot be meant.
 
     >>> import tempfile
