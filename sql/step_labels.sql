@@ -12,7 +12,8 @@
 -- the place of the first step that is wrong, from first_index (0 or 1; where it is not given the
 -- data has to decide), or -1, 'N/A', or a word of no_error ('null' for a null) where none is.
 -- after_error: steps after the first wrong one are left out ('drop'), labelled false ('false'), or
--- keep their ratings ('keep'). Records that give no row: step_label_report.
+-- keep their ratings ('keep'). Records that give no row: step_label_report. `reason` is that of
+-- step_paths, whose ratings are taken as they are.
 CREATE OR REPLACE MACRO step_labels(
   tbl, prompt, steps, rating := NULL, first_error := NULL, first_index := NULL,
   no_error := []::VARCHAR[], meanings := MAP {}, threshold := NULL, after_error := NULL,

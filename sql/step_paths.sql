@@ -1,8 +1,10 @@
 -- Records with several candidates for each step (PRM800K) as paths: prompt, steps, rating, reason.
 --
 --   WITH paths AS (FROM step_paths(solutions, prompt := question.problem,
---     steps := list_transform(label.steps, lambda s: list_transform(s.completions, lambda c: c.text)),
---     rating := list_transform(label.steps, lambda s: list_transform(s.completions, lambda c: c.rating)),
+--     steps := list_transform(label.steps,
+--       lambda s: list_transform(s.completions, lambda c: c.text)),
+--     rating := list_transform(label.steps,
+--       lambda s: list_transform(s.completions, lambda c: c.rating)),
 --     chosen := list_transform(label.steps, lambda s: s.chosen_completion),
 --     meanings := MAP {'1': 1, '0': 1, '-1': 0}))
 --   FROM step_labels(paths, prompt, steps, rating := rating, reason := reason);

@@ -2,8 +2,17 @@
 -- _pos, prompt, completions, labels, _reason. The rule: docs/semantics.md (Labels of steps).
 --
 -- Ratings, or places of the first error, are told apart by the type: the one that is not given is
--- NULL. `reason` is one that is known before.
+-- NULL. `reason` is one that is known before: with it ratings are what step_paths made of them.
 CREATE OR REPLACE MACRO pref_is_given(x) AS typeof(x) <> '"NULL"';
+CREATE OR REPLACE MACRO pref_steps_refusal(rated, placed, after_error) AS
+CASE
+  WHEN rated = placed
+  THEN error('prefmill: step_labels: name rating, or first_error: one of them.')
+  WHEN coalesce(after_error NOT IN ('keep', 'drop', 'false'), false)
+    OR coalesce(after_error = 'keep', false) AND placed
+  THEN error('prefmill: step_labels: after_error must be drop or false, or of ratings keep; got '
+    || after_error || '.')
+END;
 CREATE OR REPLACE MACRO pref_step_scale(numbers, threshold) AS
 CASE
   WHEN threshold IS NULL AND NOT (list_has_all([0, 1]::DOUBLE[], numbers)
@@ -36,30 +45,28 @@ CREATE OR REPLACE MACRO pref_step_rows(
   WITH given AS NOT MATERIALIZED (
     SELECT row_number() OVER () - 1 AS _pos, prompt AS _prompt, steps AS _steps,
            len(steps) AS _size, reason AS _known, pref_is_given(rating) AS _rated,
-           CASE
-             WHEN pref_is_given(rating) = pref_is_given(first_error)
-             THEN error('prefmill: step_labels: name rating, or first_error: one of them.')
-             WHEN coalesce(after_error NOT IN ('keep', 'drop', 'false'), false)
-               OR coalesce(after_error = 'keep', false) AND NOT pref_is_given(rating)
-             THEN error('prefmill: step_labels: after_error must be drop or false, or of ratings'
-               || ' keep; got ' || after_error || '.')
-             ELSE coalesce(after_error, CASE WHEN pref_is_given(rating) THEN 'keep' ELSE 'drop' END)
-           END AS _after,
+           coalesce(after_error, CASE WHEN pref_is_given(rating) THEN 'keep' ELSE 'drop' END)
+             AS _after,
            CASE
              WHEN len(steps) <> len(rating)
              THEN error('prefmill: step_labels: row ' || row_number() OVER () - 1
                || ': steps and rating are lists of unequal length; got ' || len(steps) || ' and '
                || len(rating) || '.')
-             ELSE list_transform(rating, lambda x: pref_step_rating(x, meanings))
+             ELSE list_transform(rating, lambda x: CASE WHEN pref_is_given(reason)
+               THEN TRY_CAST(x AS DOUBLE) ELSE pref_step_rating(x, meanings) END)
            END AS _marks,
            pref_number(first_error) AS _place,
            pref_is_given(first_error) AND pref_no_error(first_error, no_error) AS _none
-    FROM query_table(tbl)),
+    FROM query_table(tbl)
+    WHERE pref_steps_refusal(pref_is_given(rating), pref_is_given(first_error), after_error)
+      IS NULL),
   numbers AS NOT MATERIALIZED (
     SELECT DISTINCT _mark FROM (SELECT unnest(_marks) AS _mark FROM given WHERE threshold IS NULL)
     WHERE isfinite(_mark) ORDER BY _mark LIMIT 8),
   scale AS MATERIALIZED (
-    SELECT pref_step_scale(coalesce(list(_mark), []), threshold) AS _fine FROM numbers),
+    SELECT pref_step_scale(coalesce(list(_mark), []), threshold)
+             AND pref_steps_refusal(true, false, after_error) IS NULL AS _fine
+    FROM numbers),
   seen AS MATERIALIZED (
     SELECT pref_first_index(first_index,
              bool_or(NOT _none AND _place = 0 AND _size > 0),

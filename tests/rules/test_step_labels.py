@@ -120,8 +120,10 @@ def candidates(draw: st.DrawFn, ratings: st.SearchStrategy[Any]) -> dict[str, An
         texts = draw(st.none() | st.lists(TEXTS, max_size=3))
         steps.append(texts)
         rates.append(None if texts is None else [draw(ratings) for _ in texts])
-        chosen.append(draw(st.none() | st.integers(-1, len(texts or []))))
-        written.append(draw(st.none() | st.none() | st.just("w")))
+        # Mostly a candidate, or a text: where neither leads on, a record has no further steps.
+        choice = draw(st.integers(-2, 3 + len(texts or [])))
+        chosen.append(choice - 1 if choice <= len(texts or []) else None)
+        written.append(draw(st.sampled_from(["w", "w", None])))
     return {
         "prompt": draw(PROMPTS),
         "steps": draw(st.sampled_from([steps, steps, steps, None])),

@@ -111,6 +111,21 @@ def test_two_readings_are_two_lines():
     assert "--prompt problem" in refusal(columns)
 
 
+def test_a_prompt_in_parts(tmp_path):
+    records = [
+        {"instruction": "Add.", "input": "2+2", "steps": ["4"], "labels": [1]},
+        {"instruction": "Say it.", "input": "", "steps": ["it"], "labels": [0]},
+    ]
+    path = write(tmp_path / "in.jsonl", records)
+    report = label_steps(path, tmp_path / "out.parquet")
+    assert "--prompt instruction,input" in report.read_as
+    rows = [("Add.\n\n2+2", ["4"], [True]), ("Say it.", ["it"], [False])]
+    assert pl.read_parquet(tmp_path / "out.parquet").rows() == rows
+    assert pm.step_labels(pl.DataFrame(records)).rows() == rows
+    with pytest.raises(BadInput, match="'labels' cannot be a part of prompt"):
+        pm.step_labels(pl.DataFrame(records), prompt="input,labels")
+
+
 def test_no_reading():
     assert "no column is known as steps" in refusal({"prompt": ["p"], "completion": ["c"]})
 

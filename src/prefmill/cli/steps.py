@@ -27,7 +27,9 @@ class _Files(Inputs, Target):
 
 
 class _Records(Options):
-    prompt: Annotated[str | None, option(help="Path of the prompt.")] = None
+    prompt: Annotated[
+        str | None, option(help="Path of the prompt; several are joined by a blank line.")
+    ] = None
     steps: Annotated[str | None, option(help="Path of the steps: a list of text, or one text.")] = (
         None
     )

@@ -13,8 +13,9 @@ from prefmill.rules.step_cells import Place, row_of
 from prefmill.rules.step_facts import facts_of, settled
 from prefmill.rules.step_labels import COLUMNS, labelled, listed
 from prefmill.rules.step_shapes import recognised
-from prefmill.shapes.cells import Inside
-from prefmill.shapes.paths import find
+from prefmill.shapes.cells import Inside, Joined
+from prefmill.shapes.paths import Path, find
+from prefmill.shapes.words import split
 from prefmill.table.messages import is_text
 from prefmill.table.roles import Inputs
 from prefmill.table.step_words import StepOptions, StepWords
@@ -66,11 +67,8 @@ def records_of(frame: pl.DataFrame, words: StepWords, first: int = 0) -> pl.Data
     """
     cells: dict[str, pl.Expr] = {}
     kinds: dict[str, pl.DataType] = {}
-    for role, path in words.paths().items():
-        found = find(path, frame.schema, where="steps", role=role)
-        if found.dtype is None:
-            raise _in_json(role, path)
-        value, kind = Inside(found).polars(), found.dtype
+    for role, parts in paths_of(words, frame.schema).items():
+        value, kind = _cell(role, parts)
         if kind != pl.Null and is_text(kind):
             value, kind = value.cast(pl.String), pl.String()
         cells[f"_{role}"], kinds[role] = value, kind
@@ -83,6 +81,31 @@ def records_of(frame: pl.DataFrame, words: StepWords, first: int = 0) -> pl.Data
             cells[f"_{role}"] = cells[f"_{role}"].cast(empty.get(role, pl.List(pl.String)))
     records = frame.select(**cells)
     return records.with_row_index("_pos", offset=first).cast({"_pos": pl.Int64})
+
+
+def paths_of(words: StepWords, schema: pl.Schema) -> dict[str, list[Path]]:
+    """The path of every role that has one; a prompt may have several, with commas."""
+    paths = {}
+    for role, text in words.paths().items():
+        several = role == "prompt" and text not in schema
+        texts = split(text) if several else [text]
+        paths[role] = [find(each, schema, where="steps", role=role) for each in texts]
+    return paths
+
+
+def _cell(role: str, parts: list[Path]) -> tuple[pl.Expr, pl.DataType]:
+    """The value of a role and its type; several texts are joined by a blank line."""
+    for part in parts:
+        if part.dtype is None:
+            raise _in_json(role, part.text)
+        if len(parts) > 1 and not is_text(part.dtype):
+            what = f"{part.text!r} cannot be a part of {role}; got {part.dtype}, expected text"
+            raise BadInput(f"steps: {what}.", hint=f"name other paths: --{role} PATH,PATH.")
+    if len(parts) > 1:
+        return Joined(tuple(map(Inside, parts))).polars(), pl.String()
+    kind = parts[0].dtype
+    assert kind is not None
+    return Inside(parts[0]).polars(), kind
 
 
 def _check_types(kinds: dict[str, pl.DataType], words: StepWords) -> None:

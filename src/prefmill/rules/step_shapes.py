@@ -134,7 +134,10 @@ def _by_names(schema: pl.Schema, words: StepWords) -> Iterator[dict[str, Any]]:
 def _prompts(schema: pl.Schema) -> list[str | None]:
     names: list[str | None] = [n for n in schema.names() if n.lower() in ALIASES["prompt"]]
     names = [name for name in names if schema[str(name)] == pl.String]
-    return ["prompt"] if "prompt" in names else names
+    if "prompt" in names:
+        return ["prompt"]
+    # Alpaca's are two parts of one prompt.
+    return ["instruction,input"] if {"instruction", "input"} <= set(names) else names
 
 
 def _steps(schema: pl.Schema) -> Iterator[str]:

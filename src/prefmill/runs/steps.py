@@ -24,10 +24,9 @@ from prefmill.rules.rollouts import stepwise
 from prefmill.rules.step_facts import Facts, facts_of, settled
 from prefmill.rules.step_json import has_json, merged, plain_values, type_of, typed
 from prefmill.rules.step_labels import COLUMNS, labelled, listed
-from prefmill.rules.step_records import records_of
+from prefmill.rules.step_records import paths_of, records_of
 from prefmill.rules.step_shapes import recognised
 from prefmill.runs.job import Reading, opened_source
-from prefmill.shapes.paths import find
 from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs
 from prefmill.table.step_words import StepOptions, StepWords
@@ -267,7 +266,8 @@ class _Batches:
 
     def paths(self, words: StepWords) -> Iterator[tuple[pl.DataFrame, int]]:
         """The paths of each batch, and of how many records they are."""
-        roots = [find(path, self.schema).column for path in words.paths().values()]
+        found = paths_of(words, self.schema).values()
+        roots = [path.column for paths in found for path in paths]
         first = 0
         for frame in self._frames(list(dict.fromkeys(roots))):
             columns = [self._typed(column) for column in frame.get_columns()]

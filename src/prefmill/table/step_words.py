@@ -48,7 +48,8 @@ class StepWords:
     """Which parts of a record are what. What is None is recognised, or decided by the data.
 
     Args:
-        prompt, steps, rating, first_error, chosen, written: paths.
+        prompt: a path; of several, with commas, the texts are joined by a blank line.
+        steps, rating, first_error, chosen, written: paths.
         step_separator: steps are one text, and this stands between them (or after each).
         steps_from: how the first step begins; what is before it in the text is the prompt.
         values: what ratings mean: a number, or None; also as text, `"good=1,bad=0,?=null"`. Words
