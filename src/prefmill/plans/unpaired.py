@@ -57,11 +57,10 @@ prefmill unpair scored.parquet -o labels.parquet --chosen-quantile 0.7 --rejecte
 
     def _crossing(self) -> str:
         """What is wrong with bounds that overlap, as far as they are known before the scores."""
-        shares = (self.chosen_quantile, self.rejected_quantile)
-        if not any(map(_is_number, shares)):
-            high, low = shares
-            wrong = f"rejected_quantile must not exceed chosen_quantile; got {low} > {high}"
-            return wrong if low > high else ""  # type: ignore[operator]
+        chosen, rejected = self.chosen_quantile, self.rejected_quantile
+        if not _is_number(chosen) and not _is_number(rejected):
+            wrong = f"rejected_quantile must not exceed chosen_quantile; got {rejected} > {chosen}"
+            return wrong if rejected > chosen else ""  # type: ignore[operator]
         if self.quantiles:
             return ""
         # What is not given is 4 unless the scores are two-valued.
