@@ -21,6 +21,7 @@ datasets.disable_progress_bars()
 
 import prefmill.datasets as pmd  # noqa: E402
 from prefmill.datasets import streams  # noqa: E402
+from prefmill.datasets.cards import card  # noqa: E402
 
 JUDGED, WORDS = SHAPES["judged"]
 DROPS = "60 records -> 72 rows, 12 records dropped: null_verdict, 12 records dropped: unknown"
@@ -90,6 +91,16 @@ def test_rows_of_a_table_in_long_form_have_the_names_of_roles() -> None:
     assert list(pmd.rows(ds, score="-rank")) == [wanted]
     assert list(pmd.rows(ds.to_iterable_dataset(), score="-rank")) == [wanted]
     assert pmd.rows(ds).column_names == ["prompt", "completion", "rank", "n"], "without a score"
+
+
+def test_a_card_says_how_records_were_read() -> None:
+    plan = pm.Pairs(rows=pm.Rows(**WORDS))
+    text = card(plan, pmd.report(plan, dataset(JUDGED)))
+    assert "[rows]\ncompletion" in text
+    line = "read as `--prompt prompt --completion response_a,response_b --winner winner`"
+    assert f"{line}; {DROPS}_verdict\n" in text
+    plain = datasets.Dataset.from_dict({"prompt": ["p"], "completion": ["a"], "score": [1]})
+    assert "raw record" not in card(pm.Pairs(), pmd.report(pm.Pairs(), plain))
 
 
 # Refusals

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from prefmill._version import __version__
 from prefmill.disk.whole import Staging
 from prefmill.errors import BadArgument, BadInput, MissingPackage
+from prefmill.shapes.account import line_of
 from prefmill.writers.cards import front_matter, table
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def card(
         plan.to_toml().rstrip(),
         "```",
         "",
+        *_records(reports),
         "What became of every row:",
         "",
         *_counts(reports),
@@ -188,6 +190,16 @@ def merged(there: str, card: str) -> str:
 
 def _several(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
+
+
+def _records(reports: Mapping[str, PairReport | RunReport]) -> list[str]:
+    """How raw records became rows, if they did."""
+    lines = [
+        f"- {name}: read as `{done.records['read_as']}`; {line_of(done.records)}"
+        for name, done in reports.items()
+        if done.records
+    ]
+    return ["What became of every raw record:", "", *lines, ""] if lines else []
 
 
 def _counts(reports: Mapping[str, PairReport | RunReport]) -> list[str]:
