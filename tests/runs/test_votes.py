@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import get_args
 
 import duckdb
 import polars as pl
@@ -14,6 +15,7 @@ import votes_oracle as oracle
 import prefmill as pm
 from prefmill.duckdb import install
 from prefmill.errors import BadArgument, BadInput, ColumnMissing
+from prefmill.rules.ratings import Method
 
 ROLES = {"group": "group", "annotator": "annotator"}
 
@@ -258,6 +260,25 @@ def test_a_cycle_and_ties_alone_are_even(method, tmp_path):
         assert all(numbers[0] == pytest.approx(even, abs=bound) for numbers in got.values())
     if method in ("bradley-terry", "plackett-luce"):
         assert all(n[1] < 0 < n[2] for n in got.values())
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+@pytest.mark.parametrize("over", ["prompt", "source"])
+def test_no_comparison_is_no_score(rows, over, tmp_path):
+    row = {"prompt": "p", "completion": "a", "annotator": "x", "source": "m", "score": 1.0}
+    frame, path = pl.DataFrame([row]).head(rows), tmp_path / "rated.parquet"
+    for method in get_args(Method):
+        report = pm.votes(frame, path, method=method, over=over, overwrite=True, allow_empty=True)
+        out = pl.read_parquet(path)
+        assert (out.height, out["score"].null_count(), report.lone) == (rows, rows, rows)
+        assert report.comparisons == report.parts == 0
+
+
+def test_words_that_are_no_score_are_named(tmp_path):
+    rows = {"prompt": ["p", "p"], "completion": ["a", "b"], "score": ["won", "lost"]}
+    report = pm.votes(pl.DataFrame(rows), tmp_path / "rated.parquet")
+    assert (report.bad_scores, report.output) == (("'won'", "'lost'"), None)
+    assert dict(report.dropped) == {"bad_score": 2}
 
 
 def test_refusals(tmp_path):

@@ -203,6 +203,8 @@ def voted(done: VotesReport) -> None:
         f"{done.method}: scores of {done.rows_out:,} {what} to {done.prompts:,} prompts;"
         f" parts that compare: {done.parts:,}   ({run})"
     )
+    if done.bad_scores:
+        line(f"bad_score: {about_words(done.bad_scores)}")
     if done.tie_parameter is not None:
         line(f"tie parameter: {done.tie_parameter:.3f}")
     if done.annotators:

@@ -43,6 +43,8 @@ def agreed(comparisons: Comparisons, rows: Judged, method: Consensus) -> Agreed:
     Both methods start from the shares of votes, and stop when no chance moves by 1e-5, or after 200 steps.
     """
     one, two = comparisons.rows
+    if not len(one):
+        return Agreed(comparisons, np.zeros(0), np.zeros(0, dtype=np.int64), 0.0)
     left, right = rows.answer[one], rows.answer[two]
     turned = left > right
     points = np.where(turned, 1 - comparisons.outcome, comparisons.outcome)

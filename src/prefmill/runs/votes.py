@@ -38,7 +38,8 @@ class VotesReport:
     answers fall into several parts. `open_parts` are parts in which a side won, or lost,
     everything. `tie_parameter` is Davidson's; `annotators` are by name the votes of each, and how
     far it can be relied on (of `dawid-skene` and `mace`). `records` says what became of records
-    that were made rows. `seconds` of wall time, `peak_rss_mb`
+    that were made rows, `bad_scores` are the first three different texts that are no number.
+    `seconds` of wall time, `peak_rss_mb`
     the largest resident size of this process so far, in MiB.
     """
 
@@ -67,6 +68,7 @@ class VotesReport:
     annotators: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     records: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
+    bad_scores: Sequence[str] = ()
 
     def _repr_html_(self) -> str:
         return as_html(self.as_json())
@@ -177,6 +179,7 @@ def votes(
             seconds=round(time.perf_counter() - started, 3),
             peak_rss_mb=peak_rss_mb(),
             output=path,
+            bad_scores=job.bad_scores() if "bad_score" in counts["dropped"] else (),
             notes=[*job.source.notes, *_notes(fitted, counts, settings)],
         )
 
