@@ -86,15 +86,14 @@ class _Reader:
                 if text.strip():
                     self._wrong("text after a value")
             elif int(depth[number]) == 2:
-                line = self.line + data.count(b"\n", 0, end)
-                self._container(text, mark, self.offset + end + 1, line)
+                self._container(text, mark, data, end)
             elif text.strip() or mark == _COMMA or previous[number] == _COMMA:
                 self._scalar(text)
         if self.seen.objects and not self.seen.lists:
             self._find_keys(data, at, depth)
         self.before = (int(chars[-1]), int(depth[-1]))
 
-    def _container(self, text: bytes, mark: int, at: int, line: int) -> None:
+    def _container(self, text: bytes, mark: int, data: bytes, end: int) -> None:
         key, rest = self._key(text)
         self.list = None
         if key is None or rest:
@@ -105,8 +104,13 @@ class _Reader:
             self._other(key)
         else:
             self.seen.others += 1
-            self.list = Member(key, at, line)
-            if key == self.asked and self.seen.asked is None:
+            is_asked = key == self.asked and self.seen.asked is None
+            line = 0
+            # Lines are counted for those that are kept: an object may hold millions of lists.
+            if is_asked or len(self.seen.lists) < MOST_NAMES:
+                line = self.line + data.count(b"\n", 0, end)
+            self.list = Member(key, self.offset + end + 1, line)
+            if is_asked:
                 self.seen.asked = self.list
 
     def _first(self, text: bytes, mark: int) -> None:
