@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from entry import Entry
-from invented import ASKED, MODELS, A, B, assistant, two, user, won
+from invented import ASKED, MODELS, A, B, assistant, each, long, two, user, won
 
 
 def judgebench(i, question, a, b, verdict) -> dict:
@@ -56,6 +56,28 @@ def mt_bench(i, question, a, b, verdict) -> dict:
         "conversation_b": row["conversation_b"] + later,
         "turn": 1 + (i % 3 == 2),
     }
+
+
+def pair_judgment(i, question, a, b, verdict) -> dict:
+    return {
+        "question_id": 81 + i,
+        "model_1": MODELS[i % 2],
+        "model_2": MODELS[1 - i % 2],
+        "judge": ["oak-judge", "pair-v2"],
+        "g1_winner": verdict,
+        "g2_winner": verdict,
+        "turn": 1,
+    }
+
+
+def question_of(i, question, answers) -> dict:
+    return {"question_id": 81 + i, "category": "garden", "turns": [question, "In one word?"]}
+
+
+def answer_of(i, k, question, answer) -> dict:
+    turns = [answer, "Hm."]
+    model = {"question_id": 81 + i, "model_id": MODELS[k]}
+    return {**model, "choices": [{"index": 0, "turns": turns}]}
 
 
 def safe(i, question, a, b, verdict) -> dict:
@@ -226,6 +248,24 @@ ENTRIES = [
         first=[([user(ASKED[0])], A, 1.0), ([user(ASKED[0])], B, 0.0)],
         rows=8,
         kind="parquet",
+    ),
+    Entry(
+        name="MT-Bench pair judgments",
+        about="names only: the answers of two models are joined from one file, each under a name",
+        records=two(pair_judgment, ("model_1", "model_2", "tie", "model_1", "error")),
+        files={"question.jsonl": each(question_of, 5), "answer.jsonl": long(answer_of)},
+        line="--join question.jsonl:question_id"
+        " --join one=answer.jsonl:question_id,model_1=model_id"
+        " --join two=answer.jsonl:question_id,model_2=model_id --prompt turns[0]"
+        " --completion one.choices[0].turns[0],two.choices[0].turns[0]"
+        " --winner g1_winner --wins model_1,model_2 --source model_1,model_2",
+        dropped={"unknown_verdict": 1},
+        first=[
+            *won(1.0),
+            (ASKED[1], "A swallow.", 0.0),
+            (ASKED[1], "The kiwi.", 1.0),
+        ],
+        rows=8,
     ),
     Entry(
         name="PKU-SafeRLHF",
