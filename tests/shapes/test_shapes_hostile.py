@@ -255,3 +255,17 @@ def test_names_in_other_scripts(tmp_path: Path) -> None:
         path, prompt="问题", completion="答案.文本 一", score="Bewertung ✓", values="gut=1"
     )
     assert found == [("p", "x", 1.0)]
+
+
+def test_conversations_that_are_null_or_empty_by_turns(tmp_path: Path) -> None:
+    """Nothing in common: the prompt is null, whatever the others are."""
+    asked, one, two = ({"role": "user", "content": text} for text in "qab")
+    talks = [([asked, one], []), (None, [asked, two]), ([asked, one], [asked, two])]
+    records = [{"chosen": chosen, "rejected": rejected} for chosen, rejected in talks]
+    words = {"prompt": "common", "completion": "chosen,rejected"}
+    frame = pl.DataFrame(records)
+    found = pm.Pairs().lazy(frame.lazy(), **words).collect()
+    assert found.select("prompt", "chosen", "rejected").rows() == [([asked], [one], [two])]
+    report = pm.run(pm.Pairs(), listed(tmp_path, *records), None, roles=words)
+    assert report.dropped["null_prompt"] == 4
+    assert report.pairs_out == 1

@@ -198,8 +198,9 @@ class CommonTurns:
 def _common_turns(both: pl.Series) -> pl.Series:
     most = pl.min_horizontal(pl.col("one", "other").list.len().cast(pl.Int64)) - 1
     rows = both.struct.unnest().with_row_index("row")
-    # Lists that are null or empty by turns cannot be exploded together.
-    some = rows.filter(most > 0).select("row", pl.col("one", "other").list.head(most))
+    # `min_horizontal` passes over nulls, and a null has nothing in common with anything.
+    there = pl.col("one").is_not_null() & pl.col("other").is_not_null()
+    some = rows.filter(there & (most > 0)).select("row", pl.col("one", "other").list.head(most))
     turns = some.explode("one", "other")
     same = pl.col("one").eq_missing(pl.col("other")).cast(pl.Int64)
     counts = turns.group_by("row").agg(same.cum_min().sum().cast(pl.Int64).alias("turns"))
