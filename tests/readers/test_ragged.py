@@ -53,6 +53,39 @@ def test_rows_that_lack_a_role_are_malformed(tmp_path):
     assert pm.run(PLAN, path, None, roles={"score": "comment"}).rows_in == 3
 
 
+TURK = '''"HITId","WorkerId","Input.prompt","Input.answer","Answer.rating","Answer.note","Reject"
+"H1","W1","What is 2+2?","4","5"
+"H1","W2","What is 2+2?","5","1","no"
+"H2","W1","Say hi","hi, you","4","",
+"H2","W2","Say hi","go ""away""","2","rude","x"
+'''
+TURK_ROLES = {"prompt": "Input.prompt", "completion": "Input.answer", "score": "Answer.rating"}
+
+
+def test_an_export_of_crowd_work(tmp_path):
+    """Rows end where their last filled column is; `Input.` and `Answer.` are parts of names."""
+    path = put(tmp_path / "batch.csv", TURK)
+    report = pm.run(PLAN, path, tmp_path / "out.jsonl", roles=TURK_ROLES)
+    pairs = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(pair["chosen"], pair["rejected"]) for pair in pairs] == [
+        ("4", "5"),
+        ("hi, you", 'go "away"'),
+    ]
+    assert (report.rows_in, report.rows_rejected) == (4, 0)
+    assert report.notes[0] == (
+        f"{path}: 2 rows are shorter than the header (the first in line 2); what they lack is null."
+    )
+
+
+def test_a_short_row_where_no_role_is_known_asks_for_the_roles(tmp_path):
+    with pytest.raises(BadInput, match="line 2: 5 fields where the header has 7") as caught:
+        pm.run(PLAN, put(tmp_path / "batch.csv", TURK), None)
+    assert "name the columns of the roles" in str(caught.value)
+    long = put(tmp_path / "long.csv", "a,b,c\n1,2,3,4\n")
+    with pytest.raises(BadInput, match="--rejects"):
+        pm.run(PLAN, long, None)
+
+
 def test_a_plan_needs_its_own_roles(tmp_path):
     path = put(tmp_path / "a.csv", "prompt,completion,score,id\np,a,1,x\np,b,2\n")
     assert pm.run(PLAN, path, None).pairs_out == 1

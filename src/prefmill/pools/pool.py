@@ -186,7 +186,7 @@ def open_pool(
     """
     words = words_in(None, {**named, "score": None})
 
-    def needs(columns: Sequence[str]) -> Sequence[str]:
+    def needs(columns: Sequence[str]) -> Sequence[str] | None:
         if sides := names_of(columns, named):
             prompt = str(named.get("prompt") or "prompt")
             return [*sides, *([prompt] if prompt in columns else [])]
@@ -195,7 +195,7 @@ def open_pool(
         try:
             roles = text_roles(columns, plain_names(words), where="score")
         except ColumnMissing:
-            return columns
+            return None
         return [roles.prompt, roles.completion]
 
     limits: dict[str, Any] = {"memory_bytes": memory_bytes, "threads": threads}

@@ -49,7 +49,7 @@ def open_source(
     progress: Callable[[str], None] | None = None,
     columns: Iterable[str] | None = None,
     without: Sequence[str] = (),
-    needs: Callable[[Sequence[str]], Collection[str]] = frozenset,
+    needs: Callable[[Sequence[str]], Collection[str] | None] = frozenset,
     named: Collection[str] = (),
     in_place: bool = False,
 ) -> Source:
@@ -74,7 +74,8 @@ def open_source(
             read, and a note says so. An input that names one itself is refused, but a single one
             that may be rewritten `in_place`.
         needs: of the columns of a CSV file those that a row must have: one that is too short for
-            others is filled up with nulls. By default all.
+            others is filled up with nulls. By default all, and so where it gives None, since nobody
+            knows yet.
         named: columns, or paths into them, that somebody spelled. A JSON file of one object that
             has such a key is one record; records inside of it are not looked for.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -44,11 +44,12 @@ def stage_csv(item: Input, context: Context) -> Part:
     blocks = itertools.chain(first, blocks)
     head = _head(blocks)
     blocks = itertools.chain(head, blocks)
-    needed = context.needs(names) or names
+    needs = context.needs(names)
+    needed = needs or names
     # Fields that a row must have: up to the last one that is needed.
     least = max((names.index(name) + 1 for name in needed), default=0)
     trailing = _ends_in_delimiter(head, delimiter, len(names))
-    parse = _CsvParser(names, kept, delimiter, least, trailing=trailing)
+    parse = _CsvParser(names, kept, delimiter, least, trailing=trailing, unknown=needs is None)
     short: list[int] = []
     schema = pa.schema([(name, pa.string()) for name in kept])
     with Writer(context.new_path(item.partition), schema) as writer:
@@ -162,6 +163,9 @@ def _edges(block: Block) -> tuple[Positions, Positions]:
     return np.concatenate(([0], ends[:-1])), ends
 
 
+_NAME_ROLES = (
+    "name the columns of the roles (--prompt, --completion, --score): a row may lack the others."
+)
 # A name that no column can have.
 _TRAILING = "\0trailing"
 
@@ -180,7 +184,7 @@ class _CsvParser:
     """Blocks of whole records to tables; records with too few or too many fields apart.
 
     A record of at least `least` fields is filled up with nulls. With `trailing` every record ends
-    in a delimiter.
+    in a delimiter. With `unknown` nobody knows which columns hold a role.
     """
 
     def __init__(
@@ -191,7 +195,9 @@ class _CsvParser:
         least: int,
         *,
         trailing: bool,
+        unknown: bool,
     ) -> None:
+        self.unknown = unknown
         more = [_TRAILING] * trailing
         self.names = [*names, *more]
         self.delimiter, self.least, self.trailing = delimiter, least + trailing, trailing
@@ -314,12 +320,10 @@ class _CsvParser:
                 filled.append(line)
                 continue
             count -= self.trailing and raw.endswith(self.delimiter.encode())
-            bads.append(
-                Bad(
-                    line,
-                    f"{count} field{'s' * (count != 1)} where the header has {columns}",
-                    raw.decode(),
-                )
-            )
+            wrong_count = f"{count} field{'s' * (count != 1)} where the header has {columns}"
+            bad = Bad(line, wrong_count, raw.decode())
+            if self.unknown and count < columns:
+                bad = replace(bad, hint=_NAME_ROLES)
+            bads.append(bad)
         good.append(block.data[kept_to:])
         return bads, b"".join(good), filled

@@ -24,6 +24,7 @@ class Bad:
     raw: str
     fatal: bool = False
     unit: str = "line"  #: what `line` counts
+    hint: str = "--rejects PATH sets malformed rows aside and goes on."
 
 
 class Rejects:
@@ -63,7 +64,7 @@ class Rejects:
     def add(self, label: str, bad: Bad) -> None:
         """Write one malformed row, or raise `BadInput` for it."""
         if self._file is None or bad.fatal:
-            hint = "--rejects PATH sets malformed rows aside and goes on."
+            hint = bad.hint
             if bad.fatal:
                 hint = "nothing behind this line can be read."
             raise BadInput(f"{label}: {bad.unit} {bad.line}: {bad.reason}.", hint=hint)

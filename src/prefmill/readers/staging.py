@@ -57,8 +57,8 @@ class Context:
     workers: int = 1
     columns: frozenset[str] | None = None
     progress: Callable[[str], None] = lambda text: None
-    #: of a file's columns those that a row must have
-    needs: Callable[[Sequence[str]], Collection[str]] = frozenset
+    #: of a file's columns those that a row must have; None where nobody knows yet
+    needs: Callable[[Sequence[str]], Collection[str] | None] = frozenset
     #: columns, or paths into them, that somebody spelled
     named: Collection[str] = ()
     #: what people should know of how files were read

@@ -97,14 +97,14 @@ def opened(
 
     words = words_in(plan.rows, roles or {})
 
-    def needs(columns: Sequence[str]) -> Sequence[str]:
+    def needs(columns: Sequence[str]) -> Sequence[str] | None:
         if not is_plain(words, columns):
             return columns_of(words, columns)
         try:
             rows = plan.program(plan.roles(plain_names(words), columns, where="roles")).read
             return list(dict.fromkeys(rows.columns().values()))
         except (ColumnMissing, PlanError):  # said of all files together, or not at all
-            return columns
+            return None
 
     source_and_home = opened_source(
         "run",
@@ -156,7 +156,7 @@ def opened_source(
     where: str,
     inputs: Inputs,
     *,
-    needs: Callable[[Sequence[str]], Collection[str]] = frozenset,
+    needs: Callable[[Sequence[str]], Collection[str] | None] = frozenset,
     named: Collection[str] = (),
     in_place: bool = False,
     progress: Progress | None = None,
