@@ -170,10 +170,43 @@ def test_nulls_and_bad_rows_are_named_by_pair_and_side(tmp_path: Path) -> None:
     assert out.rows() == [(1.0, 1.0), (None, None), (None, None)]
 
 
+@pytest.mark.parametrize("layout", ["llama-factory", "instruction", "openrlhf", "trl-implicit"])
+def test_every_layout_of_pairs_stays_what_it_is(layout: str, tmp_path: Path) -> None:
+    options: Any = {"format": layout, "chat": layout in ("llama-factory", "trl-implicit")}
+    laid = tmp_path / "laid.parquet"
+    pm.run(pm.Pairs(), _unequal(), laid, **options)
+    frame = pl.read_parquet(laid)
+    done = pm.score(laid, tmp_path / "out.parquet", scorer=_spelled)
+    out = pl.read_parquet(tmp_path / "out.parquet")
+    assert out.height == frame.height
+    assert len(done.columns) == 2
+    wanted = _unequal().select(pl.col("chosen", "rejected").str.len_chars().cast(pl.Float64))
+    assert out.select(done.columns).rows() == wanted.rows()
+
+
+def _unequal() -> pl.DataFrame:
+    return pairs().filter(pl.col("chosen") != pl.col("rejected")).drop("number")
+
+
+def _spelled(batch: pa.RecordBatch) -> list[float]:
+    """Characters of the answer, as text or as one message."""
+    texts = batch["completion"].to_pylist()
+    return [float(len(text if isinstance(text, str) else text[0]["content"])) for text in texts]
+
+
+def test_pairs_win_over_another_column_that_could_be_the_answer(tmp_path: Path) -> None:
+    frame = pairs(5).with_columns(answer=pl.lit("gold"))
+    done = pm.score(frame, tmp_path / "out.parquet", scorer=length)
+    assert done.columns == tuple(MADE)
+    named: Any = {"completion": "answer"}
+    done = pm.score(frame, tmp_path / "named.parquet", scorer=length, roles=named)
+    assert done.columns == ("score",)
+
+
 def test_what_is_no_pair_is_said(tmp_path: Path) -> None:
-    lists = pl.DataFrame({"prompt": ["p"], "chosen": [["a", "b"]], "rejected": [["c", "d"]]})
-    with pytest.raises(BadArgument, match="the completion 'chosen' is a list"):
-        pm.score(lists, tmp_path / "out.parquet", scorer=length)
+    some: Any = {"where": "number=1"}
+    with pytest.raises(BadArgument, match="records whose answers stand side by side stay as they"):
+        pm.score(pairs(5), tmp_path / "out.parquet", scorer=length, roles=some)
     with pytest.raises(ColumnMissing, match="no column for the role 'prompt'"):
         pm.score(pairs(2).drop("prompt"), tmp_path / "out.parquet", scorer=length)
     with pytest.raises(ColumnMissing, match="no column 'nr'"):

@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from prefmill.errors import BadArgument
+from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.readers import Source
 from prefmill.shapes.source import Rowed, reshaped
 from prefmill.shapes.words import Rows
 from prefmill.table.fits import fits_files
-from prefmill.table.roles import Fits, Roles
+from prefmill.table.roles import Fits, RoleNames, Roles
 
 TEXTS = ("prompt", "completion")
 
@@ -42,17 +42,28 @@ def rows_of_texts(
     where: str,
     extra: Sequence[str] = (),
     required: Sequence[str] = TEXTS,
+    side_by_side: bool = False,
     **limits: Any,
 ) -> Rowed:
-    """`source` with its records made rows of prompt and completion, where the words say so."""
+    """`source` with its records made rows of prompt and completion, where the words say so.
+
+    `side_by_side`: answers that stand so win over another column that could be the completion.
+    """
     fits = fits_files(source.files)
     columns = source.columns.names
+
+    def attempt(names: RoleNames) -> Roles:
+        if side_by_side:
+            text_roles(columns, names, where=where, required=("prompt",), fits=fits)
+            raise ColumnMissing(f"{where}: no column for the role 'completion'; got {columns}.")
+        return text_roles(columns, names, where=where, required=required, fits=fits)
+
     return reshaped(
         source,
         words,
         home=home,
         where=where,
-        attempt=lambda names: text_roles(columns, names, where=where, required=required, fits=fits),
+        attempt=attempt,
         score=words.score is not None or words.winner is not None,
         completion="completion" in required,
         extra=[name for name in extra if name not in TEXTS],

@@ -207,15 +207,17 @@ def open_pool(
         **limits,
         **reading,
     )
+    pairs = bool(names_of(source.columns.names, named))
+    rowed = rows_of_texts(
+        source, words, home, where="score", extra=reads or (), side_by_side=pairs, **limits
+    )
     sides = None
-    if names := names_of(source.columns.names, named):
-        sides = Sides(source, names)
+    if made := staged(source, rowed, home, reads=reads, **limits):
         ids: RoleNames = {"id": named["id"]} if named.get("id") else {}
-        roles = text_roles(source.columns.names, ids, where="score", required=())
-        source = staged(source, names, named, home, reads=reads, where="score", **limits)
-        columns, roles = source.columns.names, Roles(id=roles.id)
+        roles = Roles(id=text_roles(source.columns.names, ids, where="score", required=()).id)
+        sides, source = made
+        columns = source.columns.names
     else:
-        rowed = rows_of_texts(source, words, home, where="score", extra=reads or (), **limits)
         source = in_one_file(rowed, home, **limits)
         columns, fits = source.columns.names, fits_files(source.files)
         roles = text_roles(columns, rowed.names, where="score", fits=fits)

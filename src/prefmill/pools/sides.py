@@ -10,16 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import pyarrow as pa
-
 from prefmill.connection import connect, literal, quote
 from prefmill.errors import BadArgument
 from prefmill.readers import Source, open_source
 from prefmill.shapes import sql
-from prefmill.shapes.making import shape_of
-from prefmill.shapes.shape import Shape
-from prefmill.shapes.words import Rows, split
+from prefmill.shapes.source import Rowed
+from prefmill.shapes.words import split
 from prefmill.table.roles import RoleNames
 
 _PAIR = ("chosen", "rejected")
@@ -57,46 +53,40 @@ def names_of(columns: Sequence[str], named: RoleNames) -> tuple[str, ...]:
 
 
 def staged(
-    source: Source,
-    names: tuple[str, ...],
-    named: RoleNames,
-    home: Path,
-    *,
-    reads: Sequence[str] | None,
-    where: str,
-    **limits: Any,
-) -> Source:
-    """The answers `names` of each record of `source` as rows `prompt`, `completion`, in one file.
+    source: Source, rowed: Rowed, home: Path, *, reads: Sequence[str] | None, **limits: Any
+) -> tuple[Sides, Source] | None:
+    """The records of `source` whose answers stand side by side in `rowed`, and these answers as
+    rows `prompt`, `completion` in one file; None where they do not stand so.
 
     Columns of the record that are wanted (`reads`; None: all) come along, but for its answers.
-    Cost: one pass over the texts, in bounded memory.
+    Raises `BadArgument` where some records have no rows. Cost: one pass over the texts, in bounded
+    memory.
     """
-    shape = _shape(source, names, named, where)
+    shape, account = rowed.shape, rowed.account
+    if shape is None or account is None or len(shape.variants) < 2:
+        return None
+    if any(variant.lists for variant in shape.variants):
+        return None
+    names = tuple(map(str, split(shape.words.completion)))
+    if account.rows != account.records * len(names):
+        raise BadArgument(
+            f"score: records whose answers stand side by side stay as they are; got"
+            f" {account.line()}.",
+            hint='leave these records out first: prefmill sql "SELECT * FROM t WHERE ..." t=FILE.',
+        )
     more = [
         each for each in shape.carried if each not in names and (reads is None or each in reads)
     ]
     columns = ", ".join(map(quote, ("prompt", "completion", *more)))
-    rows = sql.rows(shape, sql.records(shape, source.relation))
+    # A join has no order; all else keeps that of the records.
+    order = f" ORDER BY {sql.POSITION}" if shape.joins else ""
     path = home / "sides.parquet"
-    with connect(temp_dir=home, remote=source.remote, ordered=True, **limits) as con:
+    with connect(temp_dir=home, remote=rowed.source.remote, ordered=True, **limits) as con:
         con.execute(
-            f"COPY (SELECT {columns} FROM ({rows})) TO {literal(str(path))}"
+            f"COPY (SELECT {columns} FROM {rowed.source.relation}{order}) TO {literal(str(path))}"
             " (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
         )
-    return open_source([str(path)], temp_dir=home)
-
-
-def _shape(source: Source, names: tuple[str, ...], named: RoleNames, where: str) -> Shape:
-    schema = pl.DataFrame(pa.Table.from_batches([], schema=source.columns)).schema
-    words = Rows(prompt=named.get("prompt"), completion=names)
-    shape = shape_of(words, schema, where=where, score=False)
-    if any(variant.lists for variant in shape.variants):
-        raise BadArgument(
-            f"{where}: answers side by side are one text or conversation each; got lists in"
-            f" {list(names)}.",
-            hint="write them as rows first: prefmill rows FILE -o rows.parquet.",
-        )
-    return shape
+    return Sides(source, names), open_source([str(path)], temp_dir=home)
 
 
 def columns_out(
