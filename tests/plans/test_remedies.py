@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import prefmill as pm
 from prefmill.cli.main import app
+from prefmill.errors import ThresholdsUnfit
 
 FREE = {"chosen_min": None, "rejected_below": None}
 SHARES = {"chosen_quantile": 0.7, "rejected_quantile": 0.3}
@@ -32,7 +33,9 @@ def pool(path: Path, prompts: int = 50, answers: int = 3, reaching: int = 1) -> 
 
 def numbers(note: str) -> dict[str, int]:
     """The options of a note, each with its number."""
-    found = re.findall(r"(--[^,:]*?) gives (?:pairs of )?at most ([\d,]+)", note)
+    found = re.findall(
+        r"(--(?:(?! gives|[,:]|Here ).)*) gives (?:pairs of )?at most ([\d,]+)", note
+    )
     return {option: int(number.replace(",", "")) for option, number in found}
 
 
@@ -90,3 +93,18 @@ def test_the_command_says_it(tmp_path):
     done = CliRunner().invoke(app, ["pairs", str(path), "-o", out, *far])
     assert done.exit_code == 1
     assert "--no-thresholds gives at most 50 pairs" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["duckdb", "polars"])
+def test_a_refusal_has_numbers_too(how, tmp_path):
+    path = pool(tmp_path / "in.parquet", reaching=0)
+    with pytest.raises(ThresholdsUnfit) as refused:
+        pm.run(pm.Pairs(), path, None, engine=how)
+    told = numbers(str(refused.value))
+    free = pm.run(pm.Pairs(**FREE), path, None, engine=how).pairs_out
+    shares = pm.run(pm.Pairs(**SHARES), path, None, engine=how).pairs_out
+    assert told["--no-thresholds"] == free
+    assert told["--chosen-quantile 0.7 --rejected-quantile 0.3"] == shares
+    with pytest.raises(ThresholdsUnfit) as refused:
+        pm.run(pm.Unpaired(), path, None, engine=how)
+    assert "gives" not in str(refused.value)

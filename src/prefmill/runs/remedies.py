@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from prefmill.errors import ThresholdsUnfit
 from prefmill.plans import FeedbackPlan
 from prefmill.runs.job import Job
 from prefmill.table.report import PairReport
@@ -35,15 +37,8 @@ def remedies(job: Job, report: PairReport | None) -> list[str]:
     contrast = job.contrast()
     if used * _FEW >= contrast:
         return []
-    # What many answers propose is counted by prompts: the pairs could be billions.
-    by_prompt = job.output.proposals is not None
-    lines = []
-    for option, other in _others(job, plan):
-        count = job.count(other.program(job.roles).steps[-1])
-        if count > (used if by_prompt else pairs):
-            unit = "pairs of at most {:,} prompts" if by_prompt else "at most {:,} pairs"
-            lines.append(f"{option} gives {unit.format(count)}")
-    if not lines:
+    gains = _gains(job, plan, used, pairs)
+    if not gains:
         return []
     kept = " and ".join(
         f"{name} {bound:g}" if isinstance(bound, int | float) else f"{name} by default"
@@ -51,7 +46,33 @@ def remedies(job: Job, report: PairReport | None) -> list[str]:
         if bound is not None
     )
     left = f"{used:,} of the {contrast:,} prompts whose answers have different scores"
-    return [f"with {kept} only {left} have a pair: instead {', or '.join(lines)}"]
+    return [f"with {kept} only {left} have a pair: instead {gains}"]
+
+
+@contextmanager
+def refused_with_numbers(job: Job) -> Iterator[None]:
+    """Where `job` refuses the default thresholds in here, the hint has numbers."""
+    try:
+        yield
+    except ThresholdsUnfit as error:
+        plan: Any = job.plan
+        gains = _gains(job, plan, 0, 0) if plan.unbounded else ""
+        if not gains:
+            raise
+        raise ThresholdsUnfit(error.message, hint=f"{error.hint} Here {gains}.") from None
+
+
+def _gains(job: Job, plan: Any, used: int, pairs: int) -> str:
+    """The options that give more than `pairs` of `used` prompts, each with its number."""
+    # What many answers propose is counted by prompts: the pairs could be billions.
+    by_prompt = job.output.proposals is not None
+    gains = []
+    for option, other in _others(job, plan):
+        count = job.count(other.program(job.roles).steps[-1])
+        if count > (used if by_prompt else pairs):
+            unit = "pairs of at most {:,} prompts" if by_prompt else "at most {:,} pairs"
+            gains.append(f"{option} gives {unit.format(count)}")
+    return ", or ".join(gains)
 
 
 def _others(job: Job, plan: Any) -> Iterator[tuple[str, FeedbackPlan]]:

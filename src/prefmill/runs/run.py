@@ -19,7 +19,7 @@ from prefmill.pools.frames import is_frame
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers.find import is_same
 from prefmill.runs.job import Engine, Job, Reading, opened
-from prefmill.runs.remedies import remedies
+from prefmill.runs.remedies import refused_with_numbers, remedies
 from prefmill.shapes.source import words_in
 from prefmill.table.report import PairReport, as_html
 from prefmill.table.roles import Inputs, RoleNames, Roles
@@ -103,7 +103,7 @@ def run(
         sweep(reading.get("temp_dir"))  # also where the target is refused
         writers.check_target(output, split=split, overwrite=overwrite)
         reading["without"] = [*reading.get("without", ()), *writers.outputs_of(output, split)]
-    with opened(
+    job_here = opened(
         plan,
         inputs,
         roles=roles,
@@ -113,7 +113,8 @@ def run(
         parts=FORMATS[layout].parts and not chat,
         progress=progress,
         **reading,
-    ) as job:
+    )
+    with job_here as job, refused_with_numbers(job):
         written = None
         if output is not None:
             if plan.every_row:
