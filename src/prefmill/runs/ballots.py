@@ -78,6 +78,7 @@ class Table:
             )
         self.more = self._more(keep)
         job.narrow()
+        self._count()
         self._number()
 
     def _more(self, keep: Sequence[str]) -> dict[str, str]:
@@ -95,21 +96,23 @@ class Table:
             )
         return {name: f"_keep{job.keep.index(name)}" for name in names}
 
-    def _number(self) -> None:
-        """Make numbers of all texts, each group of equal ones by its first position."""
-        job, run = self.job, self.job.con.execute
+    def _count(self) -> None:
+        """Make the view `said`: rows, and why one does not count."""
         source = self.more[self.source] if self.source else "NULL"
-        over_source = self.settings.over == "source"
         reasons = ["_reason IS NOT NULL THEN _reason"]
         if self.settings.method in JUDGED:
             reasons.append("_annotator IS NULL THEN 'null_annotator'")
-        if over_source:
+        if self.settings.over == "source":
             reasons.append("_source IS NULL THEN 'null_source'")
-        run(
+        self.job.con.execute(
             f"CREATE VIEW said AS SELECT *, CASE WHEN {' WHEN '.join(reasons)} END AS _why FROM ("
             f"SELECT c._pos, c._grp, c._annotator, c._value, c._reason, t._prompt, t._completion,"
             f" {source} AS _source FROM counted c JOIN texts t ON t._pos = c._pos)"
         )
+
+    def _number(self) -> None:
+        """Make numbers of all texts, each group of equal ones by its first position."""
+        run, over_source = self.job.con.execute, self.settings.over == "source"
         # Texts are grouped once, and only numbers are joined.
         of_source = ", _source" if over_source else ""
         run(
@@ -130,7 +133,7 @@ class Table:
                 f"CREATE TEMP TABLE {name} AS SELECT min(x) AS n, unnest(list(x)) AS _pos FROM"
                 f" (SELECT _pos AS x, {keys} FROM said WHERE _why IS NULL) GROUP BY {keys}"
             )
-        columns = job.con.execute(
+        columns = run(
             "SELECT _pos, p, a, b.n AS b, j.n AS j, s.n AS s, c._value AS v FROM numbers"
             " JOIN ballots b USING (_pos) JOIN annotators j USING (_pos)"
             " JOIN sources s USING (_pos) JOIN (SELECT _pos, _value FROM counted) c USING (_pos)"

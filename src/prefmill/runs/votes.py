@@ -126,9 +126,10 @@ def votes(
         seed: of the resamples.
         roles, keep, overwrite, allow_empty, progress, reading: as in `prefmill.run`.
 
-    Scores compare inside a component only. Elo depends on the order of rows, and nothing else does.
-    Cost: one narrow pass, then numbers in memory: about 1 GB for a million votes. Raises `PrefmillError`s for
-    arguments or columns that cannot be meant.
+    Scores compare inside a component only. Elo depends on the order of rows, `dawid-skene` and
+    `mace` on which of two answers comes first, the others on neither. Cost: one narrow pass, then
+    numbers in memory: about 1 GB for a million votes. Raises `PrefmillError`s for arguments or
+    columns that cannot be meant.
 
     >>> import tempfile
     >>> import polars as pl
