@@ -297,3 +297,17 @@ def test_fractions_after_whole_numbers(monkeypatch) -> None:
     assert made.features["score"] == DOUBLE
     picks = pmd.best_of(stream, completion="answers.text", score="answers.score")
     assert [row["score"] for row in picks] == [1, 2, 3, 4, 4, 7.25]
+
+
+def test_words_of_thumbs_are_recognised_in_every_form() -> None:
+    records = [
+        {"question": f"q{i // 2}", "answer": f"a{i}", "feedback": ("Up", "down", " up")[i % 3]}
+        for i in range(12)
+    ]
+    whole = datasets.Dataset(pa.Table.from_pylist(records))
+    bare = datasets.IterableDataset.from_generator(lambda: iter(records))
+    wanted = rows(pmd.unpaired(whole))
+    assert [row[2] for row in wanted].count(False) == 4
+    for form in (whole.to_iterable_dataset(), bare):
+        assert sorted(rows(pmd.unpaired(form))) == sorted(wanted)
+        assert rows(pmd.pairs(form)) == rows(pmd.pairs(whole))

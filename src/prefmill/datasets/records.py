@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from prefmill.shapes.tables import Reshaping, long_form, rows_of
 from prefmill.shapes.words import Rows, split
 from prefmill.table.conform import NotHeld, conformed
 from prefmill.table.context import CARRIED, SYSTEM
-from prefmill.table.fits import fits_table
+from prefmill.table.fits import fits_frame, fits_table
 from prefmill.table.json_values import without_marks
 from prefmill.table.roles import Fits, RoleNames, Roles
 from prefmill.writers.arrow import arrow_schema
@@ -212,11 +213,23 @@ class Records:
         return cls(ds, list(columns), read_rows)
 
     @property
-    def fits(self) -> Fits | None:
-        """Which columns can hold a role, as far as features say it."""
+    def fits(self) -> Fits:
+        """Which columns can hold a role: by features, or by the first records without them.
+
+        Whether a text is a score, or a word such as `up`, only the first records say.
+        """
         if not self.ds.features:
-            return None
-        return fits_table(pa.Table.from_batches([], self.ds.features.arrow_schema))
+            return fits_frame(self.head(values=True))
+        by_types = fits_table(pa.Table.from_batches([], self.ds.features.arrow_schema))
+        by_values = functools.cache(lambda: fits_frame(self.head(values=True)))
+
+        def fits(role: str, name: str) -> bool | None:
+            answer = by_types(role, name)
+            if answer is None and role == "score":
+                return by_values()(role, name)
+            return answer
+
+        return fits
 
     def head(self, values: bool) -> pl.DataFrame:
         """The first records in plain types; without `values` maybe their types alone."""
