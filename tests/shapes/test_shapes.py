@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 from pathlib import Path
 
 import pyarrow as pa
@@ -51,6 +52,18 @@ def test_the_command_gives_the_rows(entry: Entry, tmp_path: Path) -> None:
     account = report.get("records", report)
     dropped = {name: count for name, count in account.get("dropped", {}).items() if count}
     assert dropped == entry.dropped
+
+
+@pytest.mark.parametrize("entry", [param(entry) for entry in ENTRIES if not entry.line])
+def test_the_line_that_is_said_reads_the_same_rows(entry: Entry, tmp_path: Path) -> None:
+    """What was recognised is said as options; typed, they give the same."""
+    names = [path.name for path in write(entry, tmp_path)]
+    done = invoke("rows", *names, "-o", "one.parquet", "--json", "--quiet")
+    assert done.exit_code == 0, done.output
+    line = (json.loads(done.stdout).get("records") or json.loads(done.stdout)).get("read_as", "")
+    again = invoke("rows", *names, *shlex.split(line), "-o", "two.parquet", "--quiet")
+    assert again.exit_code == 0, again.output
+    assert pq.read_table(tmp_path / "one.parquet") == pq.read_table(tmp_path / "two.parquet")
 
 
 def told(row: dict, named: list[str]) -> tuple:
