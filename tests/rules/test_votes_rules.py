@@ -10,7 +10,7 @@ from prefmill.rules.strengths import PairLikelihood, RankingLikelihood, Strength
 from prefmill.rules.votes import Comparisons, Judged, compared, components, elo
 
 #: American League, 1987: wins of the row's team over the column's (Agresti, Categorical Data
-#: Analysis, section 10.6.2), and what BradleyTerry2 (Turner & Firth 2012) reports next to Baltimore.
+#: Analysis, section 10.6.2), and what BradleyTerry2 (Turner & Firth 2012) says next to Baltimore.
 BASEBALL = [
     ("Milwaukee", (0, 7, 9, 7, 7, 9, 11), 1.5814, 0.3433),
     ("Detroit", (6, 0, 7, 5, 11, 9, 9), 1.4364, 0.3396),

@@ -40,7 +40,8 @@ def agreed(comparisons: Comparisons, rows: Judged, method: Consensus) -> Agreed:
     """One comparison for every two answers that met, from all votes on them.
 
     Labels are what occurs of won, tied, lost, as the answer sees it that comes first in the input.
-    Both methods start from the shares of votes, and stop when no chance moves by 1e-5, or after 200 steps.
+    Both methods start from the shares of votes, and stop when no chance moves by 1e-5, or after
+    200 steps.
     """
     one, two = comparisons.rows
     if not len(one):
