@@ -184,11 +184,11 @@ def unfit(what: str, chosen_min: Bound, rejected_below: Bound, scale: Scale) -> 
     if any(isinstance(value, Quantile) for value in values.values()):
         by_default = f"{told[0]}: that would"
     line = "name both in units of the score: --chosen-min NUMBER --rejected-below NUMBER"
-    line += "; or as shares of the scores: --chosen-quantile 0.7 --rejected-quantile 0.3"
     outcome = "give every row the same label"
     if what == "pairs":
         outcome = "leave no pair"
         line += "; or `none` for both: any two different scores make a pair"
+    line += "; or as shares of the scores: --chosen-quantile 0.7 --rejected-quantile 0.3"
     return ThresholdsUnfit(
         f"{what}: smallest score seen {scale.low:g}, largest score seen {scale.high:g}, "
         f"{by_default} {outcome}.",
