@@ -21,7 +21,6 @@ from prefmill.pools.stream import tables_of as tables_of_source
 from prefmill.shapes.account import Account
 from prefmill.shapes.paths import At, Field, Part, Slice, find, is_path
 from prefmill.shapes.repeats import DUPLICATE
-from prefmill.shapes.shape import NO_RECORDS
 from prefmill.shapes.source import is_plain, plain_names, words_in
 from prefmill.shapes.tables import Reshaping, long_form, rows_of
 from prefmill.shapes.words import Rows, split
@@ -29,7 +28,7 @@ from prefmill.table.conform import NotHeld, conformed
 from prefmill.table.context import CARRIED, SYSTEM
 from prefmill.table.fits import fits_frame, fits_table
 from prefmill.table.json_values import without_marks
-from prefmill.table.roles import Fits, RoleNames, Roles
+from prefmill.table.roles import NO_RECORDS, Fits, RoleNames, Roles
 from prefmill.writers.arrow import arrow_schema
 
 #: How many of the first records are looked at where a shape is to be recognised.

@@ -14,11 +14,10 @@ from prefmill.errors import MissingPackage
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.readers.json_lines import decoded_table
 from prefmill.readers.staging import plain_schema
-from prefmill.shapes.shape import NO_RECORDS, OfRecords
 from prefmill.table.conform import conformed
 from prefmill.table.context import CARRIED, SYSTEM
 from prefmill.table.json_values import holds, is_marked, without_marks
-from prefmill.table.roles import Roles, named
+from prefmill.table.roles import NO_RECORDS, OfRecords, Roles, named
 from prefmill.writers.arrow import arrow_schema, arrow_tables
 from prefmill.writers.formats import FORMATS, Format
 from prefmill.writers.layouts import convert

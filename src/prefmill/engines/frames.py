@@ -18,14 +18,13 @@ import polars as pl
 from prefmill.engines.steps import Asks, Kept, Output, Program, Step, kept_columns
 from prefmill.pools.frames import frame_of
 from prefmill.rules.rows import check_types, judged, numbered, standing
-from prefmill.shapes.shape import NO_RECORDS, OfRecords
 from prefmill.shapes.source import words_in
 from prefmill.shapes.tables import RowedFrame, fits_of, rows_of
 from prefmill.table.context import SYSTEM_OUT, asked, context_of, of_both
 from prefmill.table.messages import in_one_form, message_fields
 from prefmill.table.numbers import number
 from prefmill.table.report import PairReport
-from prefmill.table.roles import Inputs, Read, RoleNames, Roles
+from prefmill.table.roles import NO_RECORDS, Inputs, OfRecords, Read, RoleNames, Roles
 
 Relations = dict[str, pl.LazyFrame]
 

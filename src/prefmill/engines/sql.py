@@ -15,11 +15,10 @@ from prefmill.connection import literal, quote
 from prefmill.engines.steps import Asks, Cell, Output, Program, Step, kept_columns
 from prefmill.errors import BadArgument
 from prefmill.shapes.select import ROWS, select_of
-from prefmill.shapes.shape import NO_RECORDS, OfRecords
 from prefmill.shapes.source import plain_names, words_in
 from prefmill.table.context import CARRIED
 from prefmill.table.report import PairReport
-from prefmill.table.roles import Read, RoleNames
+from prefmill.table.roles import NO_RECORDS, OfRecords, Read, RoleNames
 
 if TYPE_CHECKING:
     import duckdb

@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
 from prefmill.errors import BadArgument
-from prefmill.shapes.shape import NO_RECORDS, OfRecords
 from prefmill.shapes.words import Rows
-from prefmill.table.context import PARTS_OUT
-from prefmill.table.roles import Fits, Read, RoleNames, Roles
+from prefmill.table.roles import NO_RECORDS, PARTS_OUT, Fits, OfRecords, Read, RoleNames, Roles
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from prefmill.rules.rows import check_types, numbered
 from prefmill.runs.gather import Fetch
 from prefmill.shapes import sql as shapes_sql
 from prefmill.shapes.cells import RECORD
-from prefmill.shapes.shape import NO_RECORDS, OfRecords, Variant
+from prefmill.shapes.shape import Variant
 from prefmill.shapes.source import (
     Rowed,
     columns_of,
@@ -44,7 +44,7 @@ from prefmill.table.fits import fits_files
 from prefmill.table.json_values import JSON_FIELD
 from prefmill.table.messages import is_json_text
 from prefmill.table.report import PairReport
-from prefmill.table.roles import Inputs, RoleNames, named
+from prefmill.table.roles import NO_RECORDS, Inputs, OfRecords, RoleNames, named
 from prefmill.table.thresholds import QUANTILES, Scale, Scores
 
 if TYPE_CHECKING:

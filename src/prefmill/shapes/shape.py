@@ -17,6 +17,7 @@ import polars as pl
 from prefmill.shapes.cells import Cell
 from prefmill.shapes.paths import Path
 from prefmill.shapes.words import Rows
+from prefmill.table.roles import OfRecords
 
 #: What the number of a record is called in rows for people.
 NUMBER = "record"
@@ -42,26 +43,6 @@ class Join:
     schema: pl.Schema  #: the columns that come along
     record: str = ""  #: the column that holds all of them, if they have a name
     fields: tuple[str, ...] = ()  #: of that record
-
-
-@dataclass(frozen=True)
-class OfRecords:
-    """What rows know of the records that they were made of.
-
-    shared  columns that both sides of a pair have alike, since both are of one record
-    parts   the two columns that the prompt was joined of
-    """
-
-    shared: tuple[str, ...] = ()
-    parts: tuple[str, ...] = ()
-
-    def for_layout(self, parts: bool) -> OfRecords:
-        """The same for a layout that has the parts of a prompt, or has not."""
-        return self if parts else OfRecords(self.shared)
-
-
-#: Of rows that are no records' rows.
-NO_RECORDS = OfRecords()
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from prefmill.shapes.cells import RECORD, UNEQUAL
 from prefmill.shapes.making import shape_of
 from prefmill.shapes.nulls import nullable
 from prefmill.shapes.paths import base_of, is_path
-from prefmill.shapes.shape import Join, OfRecords, Shape
+from prefmill.shapes.shape import Join, Shape
 from prefmill.shapes.words import SHAPING, Rows, split
-from prefmill.table.roles import RoleNames
+from prefmill.table.roles import OfRecords, RoleNames
 
 _HEAD = 1000
 _ALWAYS = (*SHAPING, "source", "system", "history")

@@ -17,11 +17,11 @@ from prefmill.shapes.account import Account
 from prefmill.shapes.cells import RECORD
 from prefmill.shapes.making import shape_of
 from prefmill.shapes.paths import base_of
-from prefmill.shapes.shape import NUMBER, Join, OfRecords, Shape
+from prefmill.shapes.shape import NUMBER, Join, Shape
 from prefmill.shapes.source import columns_of, is_plain, join_of, parsed_join, plain_names
 from prefmill.shapes.words import Rows
 from prefmill.table.fits import fits_frame, fits_schema
-from prefmill.table.roles import REQUIRED, Fits, RoleNames, Roles
+from prefmill.table.roles import REQUIRED, Fits, OfRecords, RoleNames, Roles
 
 _HEAD = 1000
 

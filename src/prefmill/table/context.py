@@ -19,8 +19,6 @@ CARRIED = ("tools", "chat_template_kwargs", "images", "image")
 SYSTEM = ("system", "system_prompt")
 #: A system prompt on its way into the conversation; no layout has a column of this name.
 SYSTEM_OUT = "_system"
-#: The two columns that a prompt was joined of, on their way to a layout that has both.
-PARTS_OUT = ("_instruction", "_input")
 
 
 def context_of(schema: Schema, roles: Roles, keep: Sequence[str] = ()) -> dict[str, str]:

@@ -283,6 +283,28 @@ class Read:
         return columns | {f"_group{place}": name for place, name in enumerate(roles.group)}
 
 
+@dataclass(frozen=True)
+class OfRecords:
+    """What rows know of the records that they were made of.
+
+    shared  columns that both sides of a pair have alike, since both are of one record
+    parts   the two columns that the prompt was joined of
+    """
+
+    shared: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+
+    def for_layout(self, parts: bool) -> OfRecords:
+        """The same for a layout that has the parts of a prompt, or has not."""
+        return self if parts else OfRecords(self.shared)
+
+
+#: Of rows that are no records' rows.
+NO_RECORDS = OfRecords()
+#: The two columns that a prompt was joined of, on their way to a layout that has both.
+PARTS_OUT = ("_instruction", "_input")
+
+
 def named(roles: Roles) -> RoleNames:
     """`roles` as the keyword arguments that give them.
 

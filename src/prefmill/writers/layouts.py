@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 import polars as pl
 
 from prefmill.errors import BadArgument
-from prefmill.table.context import PARTS_OUT, SYSTEM_OUT, asked
+from prefmill.table.context import SYSTEM_OUT, asked
 from prefmill.table.messages import held_as_messages, in_one_form, message, message_fields, messages
+from prefmill.table.roles import PARTS_OUT
 from prefmill.writers import llama_factory
 from prefmill.writers.formats import FORMATS, Format, Rows, formats_for
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import polars as pl
 
 from prefmill.errors import BadArgument, BadInput
-from prefmill.table.context import PARTS_OUT
 from prefmill.table.messages import message_fields, messages
+from prefmill.table.roles import PARTS_OUT
 
 _SIDES = ("chosen", "rejected")
 #: What a message's role is called there: a tool's result is an observation, a developer is the
