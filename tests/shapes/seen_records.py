@@ -430,6 +430,10 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
         "--prompt 'conversation_a[:1]' --completion 'conversation_a[1],conversation_b[1]'"
         " --winner winner --where turn=1",
     ),
+    "the prompt in the answers": (
+        [{"prompt": "Why?", "chosen": "Why? So.", "rejected": "Why? No."}],
+        "--prompt prompt --completion chosen,rejected",
+    ),
     "graded words": ([{**LOG, "rating": "excellent"}], "--values excellent=NUMBER"),
 }
 

@@ -137,6 +137,25 @@ def begins_with_asking(head: pl.DataFrame | None, path: str) -> bool | None:
     return True if asking.all() else None if asking.any() else False
 
 
+def begin_with(head: pl.DataFrame | None, answers: Sequence[str], prompt: object) -> bool:
+    """Whether all texts of some columns begin with that of another one.
+
+    >>> head = pl.DataFrame({"ask": ["Hi"], "one": ["Hi. Yes."], "other": ["Hi. No."]})
+    >>> begin_with(head, ["one", "other"], "ask"), begin_with(head, ["ask"], "one")
+    (True, False)
+    """
+    if not isinstance(prompt, str):
+        return False
+    found = [_values(head, path) for path in (prompt, *answers)]
+    if any(values is None or values.dtype != pl.String for values in found):
+        return False
+    asked, *said = (values for values in found if values is not None)
+    both = pl.DataFrame([each.alias(str(n)) for n, each in enumerate((asked, *said))])
+    full = both.drop_nulls().filter(pl.col("0").str.strip_chars() != "")
+    tests = [pl.col(str(n)).str.starts_with(pl.col("0")) for n in range(1, len(found))]
+    return bool(full.height) and full.select(pl.all_horizontal(*tests).all()).item()
+
+
 def answers_said(head: pl.DataFrame | None, path: str) -> pl.Series | None:
     """How many turns of an assistant each conversation has."""
     values = _values(head, path)

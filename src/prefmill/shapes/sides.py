@@ -11,7 +11,7 @@ from prefmill.shapes import names
 from prefmill.shapes.look import Table, Words, can_answer, common, is_list_of_texts, prompts
 from prefmill.shapes.names import Family
 from prefmill.shapes.paths import is_messages
-from prefmill.shapes.seen import answers_said, begins_with_asking, words_seen
+from prefmill.shapes.seen import answers_said, begin_with, begins_with_asking, words_seen
 from prefmill.shapes.verdict_words import explained, one_hots
 from prefmill.shapes.words import Rows
 from prefmill.table.messages import is_text
@@ -99,16 +99,28 @@ def asked(table: Table, answers: Sequence[str], taken: Sequence[str]) -> list[Wo
     named = prompts(table, taken)
     whole = [begins_with_asking(table.head, path) for path in answers]
     together = common(answers)
-    if not together or not can_be_whole(table, answers) or False in whole:
-        return named
     if are_whole(table, answers):
         return [together]
+    if len(named) == 1 and begin_with(table.head, answers, named[0].get("prompt")):
+        table.problems.append(_prompt_twice(answers, named[0]["prompt"]))
+        return []
+    if not together or not can_be_whole(table, answers) or False in whole:
+        return named
     messages = is_messages(table.paths[answers[0]])
     if table.head is None and messages and named:
         return [together, *named]  # whether they are whole, only values say
     if named:
         return named
     return [together] if messages or table.head is None else []  # some are whole
+
+
+def _prompt_twice(answers: Sequence[str], prompt: str) -> ColumnMissing:
+    line = Rows(prompt=prompt, completion=tuple(answers)).options()
+    return ColumnMissing(
+        f"rows: all answers in {list(answers)} begin with their {prompt!r}, so they hold the prompt"
+        " once more.",
+        hint=f"cut it off first (prefmill sql); if they are meant so: {line}.",
+    )
 
 
 def are_whole(table: Table, answers: Sequence[str]) -> bool:
