@@ -7,7 +7,7 @@
     ├── BadInput                 a file that is not what it claims to be (exit code 1)
     │   ├── BadScore             rows that `on_invalid="raise"` refuses
     │   └── BadRow               one row that cannot be used: its place, a reason of a closed list
-    ├── ThresholdsUnfit          thresholds that wait for the scores do not divide them (exit code 1)
+    ├── ThresholdsUnfit          thresholds that wait do not divide the scores (exit code 1)
     ├── TargetExists             an output that is already there, without `overwrite`
     ├── RunDiffers               an interrupted run on this output had another model, template,
     │                            dtype or input (exit code 2)

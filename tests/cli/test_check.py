@@ -96,7 +96,7 @@ def test_malformed_rows_and_unreadable_files_are_1(tmp_path):
         ([1, 0, 99, 1], [99]),
         ([-99, 1, 2, 99], [-99]),
         ([1, 2, -9, 99, 3, 5], [99]),
-        # labels, verdicts, logits, scales that reach so far, and numbers that nobody writes for none
+        # labels, verdicts, logits, scales that reach so far, numbers that nobody writes for none
         ([1, -1, 1, -1], []),
         ([1, -1, 0, 1], []),
         ([-1, -2.5, 3.5, 0.1], []),

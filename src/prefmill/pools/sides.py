@@ -104,7 +104,8 @@ def columns_out(
     twice = [name for name in [*kept, *folded] if [*kept, *folded].count(name) > 1]
     if twice:
         raise BadArgument(
-            f"{where}: the input already has the columns {sorted(set(twice))}; got {list(columns)}.",
+            f"{where}: the input already has the columns {sorted(set(twice))};"
+            f" got {list(columns)}.",
             hint="--score-column NAME (score_column=NAME) writes others.",
         )
     return made, renamed

@@ -59,8 +59,9 @@ def open_source(
         inputs: paths, globs, folders (searched for files of known formats, sorted; `key=value`
             folders become columns), URLs for DuckDB, or `-` for JSON Lines on stdin. `FILE#NAME`
             is the sheet NAME of a workbook, or the list under the key NAME of a JSON object. A path
-            that exists is itself, whatever characters it holds. Of a folder of `datasets` only the data
-            is read, READMEs and licenses are not data, and a folder with several splits is refused.
+            that exists is itself, whatever characters it holds. Of a folder of `datasets` only the
+            data is read, READMEs and licenses are not data, and a folder with several splits is
+            refused.
         temp_dir: folder for staged files; who passes it removes it.
         encoding: of text files, a Python codec; by default UTF-8, or UTF-16/32 with a byte order
             mark.

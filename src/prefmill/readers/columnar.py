@@ -79,7 +79,7 @@ def _slices(table: pa.Table) -> Iterator[pa.Table]:
 def stage_tables(
     item: Input, context: Context, schema: pa.Schema, tables: Callable[[], Iterator[pa.Table]]
 ) -> Part | JsonFile:
-    """A table as Parquet in plain types, from its parts; of one with JSON columns the first pass."""
+    """A table as Parquet in plain types; of one with JSON columns the first pass."""
     check_names(schema.names, item.label)
     kept = context.kept(schema.names)
     if not kept:

@@ -64,7 +64,8 @@ class Reader:
         if path.list_inside is not None:
             raise BadArgument(
                 f"{self.where}: each {text!r} is a list inside of a list.",
-                hint="write the outer list as rows first: prefmill rows FILE --each ... -o rows.parquet",
+                hint="write the outer list as rows first: prefmill rows FILE --each LIST"
+                " -o rows.parquet.",
             )
         return path
 

@@ -412,6 +412,7 @@ def _refuse_twice(join: Join, other: Source, home: Path, where: str) -> None:
         *values, first, last = twice[0]
         places = [other.place_of(place, home=home) for place in (first, last)]
         raise BadInput(
-            f"{where}: join: the key {values} is twice in {join.file}; {places[0]} and {places[1]}.",
+            f"{where}: join: the key {values} is twice in {join.file};"
+            f" {places[0]} and {places[1]}.",
             hint="name more keys: --join FILE:KEY,KEY.",
         )

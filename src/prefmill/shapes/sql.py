@@ -160,7 +160,8 @@ def equal(variant: Variant) -> str:
 
 def account(shape: Shape, records: str, *, checked: bool = True) -> str:
     """A row for each reason (null: used): records, rows, most elements, a record of unequal lists,
-    votes that nobody can tell, contradicted pairs. Without `checked` it reads one list of each variant alone.
+    votes that nobody can tell, contradicted pairs. Without `checked` it reads one list of each
+    variant alone.
     """
     counts = [_narrow_count(shape, each) for each in shape.variants]
     votes = [each.vote.sql() if each.vote else "true" for each in shape.variants]
@@ -178,5 +179,6 @@ def account(shape: Shape, records: str, *, checked: bool = True) -> str:
         f" min({RECORD}) FILTER (_unequal), coalesce(sum(_lost), 0)::BIGINT // {shape.answers},"
         " count(*) FILTER (_against)"
         f" FROM (SELECT {REASON}, {RECORD}, {total} AS _rows, {longest} AS _longest,"
-        f" {unequal} AS _unequal, {lost} AS _lost, {against} AS _against FROM ({records})) GROUP BY ALL"
+        f" {unequal} AS _unequal, {lost} AS _lost, {against} AS _against FROM ({records}))"
+        " GROUP BY ALL"
     )

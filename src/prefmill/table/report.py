@@ -38,9 +38,9 @@ class PairReport(Mapping[str, object]):
     candidate, `groups_used` those with a row of output, `pairs_out` the rows of output (pairs, or
     labels). `length`, of a plan with length control: `slope` (of the score, per 1,000 characters,
     inside prompts), `correlation` (inside prompts) and the `mean` length. `labels`, of a plan of
-    labels: how many rows of output are `true` and how many `false`. `records`, where records were made rows: how they were read (`read_as`), how many went
-    `in`, the `rows` they gave, and how many gave none for each reason (`dropped`). A report is also
-    a mapping of its fields.
+    labels: how many rows of output are `true` and how many `false`. `records`, where records were
+    made rows: how they were read (`read_as`), how many went `in`, the `rows` they gave, and how
+    many gave none for each reason (`dropped`). A report is also a mapping of its fields.
 
     >>> rows = {"rows_in": 5, "rows_used": 2, "rows_not_selected": 1, "dropped": {"tie": 2}}
     >>> PairReport(**rows, groups_in=2, groups_used=1, pairs_out=1)["rows_in"]
