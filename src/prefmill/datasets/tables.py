@@ -19,7 +19,7 @@ from prefmill.table.context import CARRIED, SYSTEM
 from prefmill.table.json_values import holds, is_marked, without_marks
 from prefmill.table.roles import NO_RECORDS, OfRecords, Roles, named
 from prefmill.writers.arrow import arrow_schema, arrow_tables
-from prefmill.writers.formats import FORMATS, Format
+from prefmill.writers.formats import Format, in_parts
 from prefmill.writers.layouts import convert
 
 _BATCH_BYTES = 64 << 20
@@ -40,7 +40,7 @@ class Layout:
     @property
     def parts(self) -> bool:
         """Whether the rows have the two columns that a prompt was joined of."""
-        return FORMATS[self.format].parts and not self.chat
+        return in_parts(self.format) and not self.chat
 
     @property
     def trainer(self) -> bool:

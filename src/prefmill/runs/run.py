@@ -24,7 +24,7 @@ from prefmill.shapes.source import words_in
 from prefmill.table.report import PairReport, as_html
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
-from prefmill.writers.formats import FORMATS, Format
+from prefmill.writers.formats import Format, in_parts
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def run(
         engine=engine,
         keep=keep,
         whole_rows=whole_rows,
-        parts=FORMATS[layout].parts and not chat,
+        parts=in_parts(layout) and not chat,
         progress=progress,
         **reading,
     )

@@ -71,6 +71,15 @@ def formats_for(rows: str) -> tuple[Format, ...]:
     return tuple(entry.name for entry in FORMATS.values() if rows in entry.rows)
 
 
+def in_parts(name: str) -> bool:
+    """Whether a prompt that was joined of two columns is two columns in this format.
+
+    >>> in_parts("llama-factory"), in_parts("no such format")
+    (True, False)
+    """
+    return name in FORMATS and FORMATS[name].parts
+
+
 def margin_for(rows: str) -> bool:
     """Whether rows of this kind can have a column `margin`."""
     return any(FORMATS[name].margin for name in formats_for(rows))
