@@ -54,6 +54,7 @@ class Fetch:
     text_bytes: int  # estimated, of all rows that are wanted
     part_bytes: int  # of text to hold at a time
     spill: Path
+    of_records: bool = False  # rows are made of records
 
     def parts(self) -> Iterator[tuple[int, int, pl.DataFrame, Where]]:
         """For every part: its first and last slot (exclusive), its rows of `columns`, and what
@@ -100,6 +101,10 @@ class Fetch:
         columns = ", ".join(["_part", "_pos", *self.columns])
         query = f"SELECT {columns} FROM {self.source} JOIN _need USING (_pos)"
         cuts: list[list[int]] = [[] for _ in range(count)]
+        # Of lists that become rows the optimizer guesses few, and would build on their texts:
+        # twice the time. What is needed is the smaller side.
+        if self.of_records:
+            self.con.execute("SET disabled_optimizers = 'build_side_probe_side'")
         reader = self.con.sql(query).to_arrow_reader(self._batch_rows())
         written = 0
         schema = pa.schema(list(reader.schema)[1:])
@@ -115,6 +120,7 @@ class Fetch:
                     file.write_batch(rows.slice(bounds[part], bounds[part + 1] - bounds[part]))
                     cuts[part].append(written)
                     written += 1
+        self.con.execute("RESET disabled_optimizers")
         self.con.execute("DROP TABLE _need")
         release(self.con)
         pa.default_memory_pool().release_unused()

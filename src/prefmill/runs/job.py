@@ -648,6 +648,7 @@ class Job:
             text_bytes=slots * len(sides) * self._row_bytes(),
             part_bytes=self._part_bytes,
             spill=self.home / "texts.arrow",
+            of_records=self.rowed.shape is not None,
         )
         done = 0
         for first, last, rows, where in fetch.parts():
