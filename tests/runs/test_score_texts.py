@@ -16,7 +16,8 @@ import pytest
 
 import prefmill as pm
 from prefmill.errors import BadInput, BadRow
-from prefmill.scoring.scorers import Ensemble, Scored
+from prefmill.scoring.ensemble import Ensemble
+from prefmill.scoring.scorers import Scored
 
 ROWS = pa.table(
     {

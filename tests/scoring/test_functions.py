@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 from prefmill.errors import BadArgument, BadInput
-from prefmill.scoring.scorers import Ensemble, FunctionScorer, Staged, as_scorer
+from prefmill.scoring.ensemble import Ensemble
+from prefmill.scoring.scorers import FunctionScorer, Staged, as_scorer
 
 torch = pytest.importorskip("torch", reason="needs the extra prefmill[score]")
 

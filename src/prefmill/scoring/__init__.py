@@ -11,9 +11,10 @@ from prefmill.models.described import loaded
 
 if TYPE_CHECKING:
     from prefmill.scoring.endpoint import EndpointScorer
+    from prefmill.scoring.ensemble import Ensemble
     from prefmill.scoring.judge import JudgeScorer
     from prefmill.scoring.reward import ImplicitReward, LogProb, RewardModel
-    from prefmill.scoring.scorers import Ensemble, FunctionScorer, Scored, Scorer
+    from prefmill.scoring.scorers import FunctionScorer, Scored, Scorer
 
 __all__ = [
     "EndpointScorer",
@@ -29,9 +30,10 @@ __all__ = [
 
 _HOMES = {
     "endpoint": ("EndpointScorer",),
+    "ensemble": ("Ensemble",),
     "judge": ("JudgeScorer",),
     "reward": ("ImplicitReward", "LogProb", "RewardModel"),
-    "scorers": ("Ensemble", "FunctionScorer", "Scored", "Scorer"),
+    "scorers": ("FunctionScorer", "Scored", "Scorer"),
 }
 
 
