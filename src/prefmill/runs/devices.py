@@ -106,7 +106,7 @@ def _deliver(chunk: Chunk, fetch: Callable[[], Scored], commit: Commit) -> int:
             counts[FIRST + reason] = min(counts.get(FIRST + reason, at), at)
     rows = len(chunk.positions)
     arrays = score_arrays(scored, np.arange(rows), rows)
-    names = (*scored.columns, *scored.texts)
+    names = (*scored.columns, *scored.lists, *scored.texts)
     commit(chunk.number, dict(zip(names, arrays, strict=True)), counts)
     return counts.get("tokens", 0)
 

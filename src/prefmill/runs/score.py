@@ -25,7 +25,7 @@ from prefmill.runs.resumable import FIRST, Pace, Resumable, by_reason, check_chu
 from prefmill.scoring.bad_rows import RowGuard
 from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.scorers import Staged, as_scorer
-from prefmill.scoring.stream import score_names
+from prefmill.scoring.stream import score_names, score_types
 from prefmill.table.roles import RoleNames
 
 _SERVED = ("requests", "retries", "tokens_in", "tokens_out")
@@ -115,7 +115,8 @@ def score(
         inputs: files, globs, folders or URLs as in `prefmill.run`, or a Polars, DuckDB, datasets or
             Arrow source.
         output: `.parquet`, `.jsonl`, `.csv`, `.arrow` or a datasets folder: the input's rows and
-            columns, in order, then the score columns (float64; what a judge said: text).
+            columns, in order, then the score columns (float64; scores of steps are lists, what a
+            judge said is text).
         scorer: a model's folder or hub id, a `RewardModel`, `LogProb`, `ImplicitReward`,
             `JudgeScorer`, `EndpointScorer`, `Ensemble`, or a function over record batches.
         score_column: its name; further columns of a scorer are NAME_mean and the like.
@@ -223,9 +224,8 @@ class _Scoring(Resumable[Staged, ScoreReport]):
     @property
     def schema(self) -> pl.Schema:
         """The columns of the input, then those that are made."""
-        numbers, texts = len(self.part.columns), len(self.part.texts)
-        kinds = [pa.float64()] * numbers + [pa.large_string()] * texts
-        kinds = [kind for kind in kinds for _ in range(self._answers)]
+        types = score_types(self.part, pa.large_string())
+        kinds = [kind for kind in types for _ in range(self._answers)]
         columns = pa.schema(
             [each.with_name(self.renamed.get(each.name, each.name)) for each in self._columns]
         )
@@ -280,19 +280,21 @@ class _Scoring(Resumable[Staged, ScoreReport]):
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows of the input, in their order, with the columns after theirs."""
-        numbers, texts = len(self.part.columns), len(self.part.texts)
+        numbers, types = len(self.part.columns), score_types(self.part, pa.large_string())
         columns = [np.zeros(self.pool.rows) for _ in range(numbers)]
         nulls = np.ones(self.pool.rows, bool)
-        parts: list[list[pa.Array]] = [[] for _ in range(texts)]
+        # Lists and texts are kept as they come, and put into place at the end.
+        others = types[numbers:]
+        parts: list[list[pa.Array]] = [[] for _ in others]
         for number, batch in enumerate(self.chunks()):
             positions = self.pool.positions(number)
             nulls[positions] = np.asarray(batch.column(0).is_null())
             for column, array in zip(columns, batch.columns[:numbers], strict=True):
                 column[positions] = array.fill_null(0.0).to_numpy()
-            for part, array in zip(parts, batch.columns[numbers:], strict=True):
-                part.append(array.cast(pa.large_string()))
+            for part, kind, array in zip(parts, others, batch.columns[numbers:], strict=True):
+                part.append(array.cast(kind))
         made = [pa.array(column, mask=nulls) for column in columns]
-        made += [_in_place(self.pool, part) for part in parts]
+        made += [_in_place(self.pool, *each) for each in zip(parts, others, strict=True)]
         sides = [np.arange(side, self.pool.rows, self._answers) for side in range(self._answers)]
         if len(sides) > 1:
             made = [column.take(pa.array(side)) for column in made for side in sides]
@@ -347,13 +349,16 @@ class _Scoring(Resumable[Staged, ScoreReport]):
             yield f"the input's column {old!r} is {new!r} in the output."
 
 
-def _in_place(pool: Pool, parts: list[pa.Array]) -> pa.Array:
-    """Texts of the chunks as a column over the rows of the input; null where a row has no chunk."""
-    texts = pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
+def _in_place(pool: Pool, parts: list[pa.Array], kind: pa.DataType) -> pa.Array:
+    """Values of the chunks as a column over the rows of the input.
+
+    They are null where a row has no chunk.
+    """
+    values = pa.concat_arrays(parts) if parts else pa.array([], kind)
     if pool.order is None:
-        return texts
+        return values
     place = np.zeros(pool.rows, np.int64)
     place[pool.order] = np.arange(len(pool.order))
     absent = np.ones(pool.rows, bool)
     absent[pool.order] = False
-    return texts.take(pa.array(place, mask=absent))
+    return values.take(pa.array(place, mask=absent))

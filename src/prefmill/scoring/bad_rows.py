@@ -91,7 +91,8 @@ class RowGuard:
                 continue
             return partial(self._finish, ready, fetch)
         columns = {name: np.zeros(0) for name in self.scorer.columns}
-        nothing = Scored(columns, texts={name: [] for name in self.scorer.texts})
+        texts = {name: [] for name in self.scorer.texts}
+        nothing = Scored(columns, texts=texts, lists={name: [] for name in self.scorer.lists})
         return partial(_spread, nothing, [], ready)
 
     def _finish(self, ready: Ready, fetch: Callable[[], Scored]) -> Scored:
@@ -118,7 +119,12 @@ class RowGuard:
 def not_finite(scored: Scored) -> list[BadRow]:
     """The rows that have NaN or infinity in a column, and are not null."""
     bad: dict[int, BadRow] = {}
-    for column, values in scored.columns.items():
+    columns: dict[str, npt.NDArray[np.float64]] = dict(scored.columns)
+    for name, lists in scored.lists.items():
+        # A list is as strange as the strangest of its numbers: their sum is NaN or infinite.
+        with np.errstate(invalid="ignore"):
+            columns[name] = np.array([np.sum(numbers or [0.0]) for numbers in lists], np.float64)
+    for column, values in columns.items():
         strange = ~np.isfinite(values)
         if scored.null is not None:
             strange &= ~scored.null
@@ -144,7 +150,7 @@ def _spread(scored: Scored, strange: Sequence[BadRow], ready: Ready) -> Scored:
         null[each.row], reasons[kept[each.row]] = True, each.reason
     for each in ready.bad:
         reasons[each.row] = each.reason
-    columns, texts = {}, {}
+    columns, texts, lists = {}, {}, {}
     for name, values in scored.columns.items():
         columns[name] = np.zeros(rows)
         columns[name][kept] = np.where(null, 0.0, values)
@@ -152,7 +158,12 @@ def _spread(scored: Scored, strange: Sequence[BadRow], ready: Ready) -> Scored:
         whole = np.full(rows, None, object)
         whole[kept] = some
         texts[name] = whole.tolist()
+    for name, numbers in scored.lists.items():
+        of_rows: list[Sequence[float] | None] = [None] * rows
+        for row, each, is_null in zip(kept.tolist(), numbers, null.tolist(), strict=True):
+            of_rows[row] = None if is_null else each
+        lists[name] = of_rows
     nulls = np.array([reason is not None for reason in reasons], bool)
     if not nulls.any():
-        return Scored(columns, None, scored.counts, texts)
-    return Scored(columns, nulls, scored.counts, texts, reasons)
+        return Scored(columns, None, scored.counts, texts, lists=lists)
+    return Scored(columns, nulls, scored.counts, texts, reasons, lists)

@@ -82,6 +82,14 @@ class Ensemble(Staged):
         return tuple(names)
 
     @property
+    def lists(self) -> tuple[str, ...]:
+        """The lists of every scorer, its name before."""
+        names: list[str] = []
+        for name, scorer in self.scorers.items():
+            names += [f"{name}_{each}" for each in scorer.lists]
+        return tuple(names)
+
+    @property
     def compares(self) -> bool | None:
         """Whether one of them does."""
         answers = [scorer.compares for scorer in self.scorers.values()]
@@ -146,10 +154,12 @@ class Ensemble(Staged):
         scales = self.scales or dict.fromkeys(done, 1.0)
         own: dict[str, Floats] = {}
         texts: dict[str, Sequence[str | None]] = {}
+        lists: dict[str, Sequence[Sequence[float] | None]] = {}
         counts: dict[str, int] = {}
         for name, scored in done.items():
             own[name] = next(iter(scored.columns.values()))
             texts |= {f"{name}_{text}": values for text, values in scored.texts.items()}
+            lists |= {f"{name}_{each}": values for each, values in scored.lists.items()}
             for key, number in scored.counts.items():
                 counts[key] = counts.get(key, 0) + number
         stacked = np.stack([values / scales[name] for name, values in own.items()])
@@ -163,4 +173,5 @@ class Ensemble(Staged):
             counts,
             texts,
             [next(filter(None, of_row), None) for of_row in zip(*reasons, strict=True)],
+            lists,
         )

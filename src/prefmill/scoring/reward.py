@@ -55,7 +55,6 @@ class TokenScorer(Described, Staged):
     """What all scorers over tokens share: how rows become ids, and how a model runs."""
 
     kind: ClassVar[str]
-    columns: ClassVar[tuple[str, ...]] = ("score",)
     compares: ClassVar[bool] = False
     reads: ClassVar[tuple[str, ...]] = ()
 
@@ -85,6 +84,11 @@ class TokenScorer(Described, Staged):
         ]
 
     # What a run asks
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The score alone."""
+        return ("score",)
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
@@ -455,8 +459,12 @@ class LogProb(TokenScorer):
     """
 
     kind: ClassVar[str] = "logprob"
-    columns: ClassVar[tuple[str, ...]] = ("score", "mean")
     reads: ClassVar[tuple[str, ...]] = ("finish_reason",)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The sum, and the mean of a token."""
+        return ("score", "mean")
 
     def _engines(self) -> list[Engine]:
         from prefmill.scoring.heads import LogProbHead
@@ -475,12 +483,16 @@ class ImplicitReward(TokenScorer):
     """
 
     kind: ClassVar[str] = "implicit"
-    columns: ClassVar[tuple[str, ...]] = ("score", "policy_logprob", "reference_logprob")
     reads: ClassVar[tuple[str, ...]] = ("finish_reason",)
 
     reference: str | Path
     reference_revision: str | None = None
     beta: float = 0.1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The reward, and the log-probability under either model."""
+        return ("score", "policy_logprob", "reference_logprob")
 
     @classmethod
     def from_options(cls, model: str, options: Mapping[str, Any]) -> Self:

@@ -34,6 +34,8 @@ class Scored:
     counts   what happened: tokens, tokens_run, duplicates, truncated, cached, splits; of servers
              requests, retries, tokens_in, tokens_out, and `retry:REASON` for one reason
     texts    name to n texts or None, which stand after the columns: what a judge said
+    lists    name to n lists of numbers or None, which stand between columns and texts: the scores
+             of a row's steps
     reasons  why each of the n rows is null (`errors.BAD_ROW`), None for the others; empty: no
              reason is known (`left_out`)
 
@@ -45,6 +47,7 @@ class Scored:
     counts: Mapping[str, int] = field(default_factory=dict)
     texts: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     reasons: Sequence[str | None] = ()
+    lists: Mapping[str, Sequence[Sequence[float] | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.null is not None and not self.null.any():
@@ -100,6 +103,11 @@ class Staged(Part, Protocol):
     @property
     def texts(self) -> tuple[str, ...]:
         """The names of the texts that it gives besides."""
+        return ()
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The names of the lists of numbers that it gives besides: a number for each step."""
         return ()
 
     @property

@@ -56,9 +56,9 @@ def score_stream(
                 a `null` score.
     roles       `prompt`, `completion`, `id`: the columns, where they are not called so.
 
-    Score columns are float64, and what a judge said is text. A row with a null prompt or
-    completion has a null score, and so has one that the scorer leaves out. Reading and tokenising
-    run ahead in their own threads. Raises `BadRow`.
+    Score columns are float64, scores of steps are lists of it, and what a judge said is text. A row
+    with a null prompt or completion has a null score, and so has one that the scorer leaves out.
+    Reading and tokenising run ahead in their own threads. Raises `BadRow`.
 
     >>> batch = pa.record_batch({"prompt": ["p", "p"], "completion": ["a", "bcd"]})
     >>> lengths = lambda batch: [len(text) for text in batch["completion"].to_pylist()]
@@ -71,9 +71,8 @@ def score_stream(
     columns, empty = reader.schema.names, pa.Table.from_batches([], reader.schema)
     texts = text_roles(columns, roles, where="stream", fits=fits_table(empty))
     names = score_names(staged, score_column, columns)
-    kinds = [pa.float64()] * len(staged.columns) + [pa.string()] * len(staged.texts)
     schema = reader.schema
-    for name, kind in zip(names, kinds, strict=True):
+    for name, kind in zip(names, score_types(staged), strict=True):
         schema = schema.append(pa.field(name, kind))
     others = others_of(staged.reads, columns, texts)
     work = _Work(RowGuard(staged, on_bad_row), texts, others, chunk_rows)
@@ -144,10 +143,11 @@ class _Work:
 def score_names(scorer: Staged, score_column: str, taken: list[str]) -> list[str]:
     """The columns that scoring adds to those that are `taken`.
 
-    The score has its name, all others stand after it (`score_mean`), texts last
-    (`score_verdict`).
+    The score has its name, all others stand after it (`score_mean`), then lists (`score_steps`),
+    texts last (`score_verdict`).
     """
-    names = [f"{score_column}_{name}" for name in (*scorer.columns, *scorer.texts)]
+    made = (*scorer.columns, *scorer.lists, *scorer.texts)
+    names = [f"{score_column}_{name}" for name in made]
     names[0] = score_column
     # Names that differ in case only cannot be read again.
     known = {name.casefold(): name for name in taken}
@@ -165,8 +165,18 @@ def score_names(scorer: Staged, score_column: str, taken: list[str]) -> list[str
     return names
 
 
+def score_types(scorer: Staged, text: pa.DataType | None = None) -> list[pa.DataType]:
+    """The types of the columns that `score_names` names; `text` is that of texts."""
+    numbers, lists, texts = len(scorer.columns), len(scorer.lists), len(scorer.texts)
+    return [
+        *[pa.float64()] * numbers,
+        *[pa.list_(pa.float64())] * lists,
+        *[text or pa.string()] * texts,
+    ]
+
+
 def score_arrays(scored: Scored, usable: _Longs, rows: int) -> list[pa.Array]:
-    """Every column of `scored` over all `rows`, then its texts.
+    """Every column of `scored` over all `rows`, then its lists and its texts.
 
     They are null where a row was not usable or got no score.
     """
@@ -177,6 +187,12 @@ def score_arrays(scored: Scored, usable: _Longs, rows: int) -> list[pa.Array]:
         column = np.zeros(rows)
         column[usable] = values
         arrays.append(pa.array(column, mask=null))
+    for lists in scored.lists.values():
+        whole = np.full(rows, None, object)
+        for row, numbers in zip(usable.tolist(), lists, strict=True):
+            if numbers is not None and not null[row]:
+                whole[row] = [float(number) for number in numbers]
+        arrays.append(pa.array(whole.tolist(), pa.list_(pa.float64())))
     for texts in scored.texts.values():
         whole = np.full(rows, None, object)
         whole[usable] = [whole_text(text) for text in texts]
