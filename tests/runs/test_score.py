@@ -242,7 +242,7 @@ def test_ensemble_keeps_its_columns(tmp_path: Path) -> None:
         scorers={"long": length, "short": lambda batch: [-x for x in length(batch)]}, combine="min"
     )
     report = pm.score(pool(5), tmp_path / "out.parquet", scorer=both)
-    assert report.columns == ("score", "score_long", "score_short")
+    assert report.columns == ("score", "score_long", "score_short", "score_disagreement")
     out = pl.read_parquet(tmp_path / "out.parquet")
     assert out["score"].to_list() == out["score_short"].to_list()
 

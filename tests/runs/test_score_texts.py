@@ -127,10 +127,11 @@ def test_ensemble(tmp_path: Path) -> None:
     done = pm.score(ROWS, tmp_path / "out.parquet", scorer=both)
     assert done.columns == (
         "score",
-        "score_one",
-        "score_two",
+        *("score_one", "score_one_half", "score_two", "score_two_half", "score_disagreement"),
         *(f"score_{n}_{t}" for n in ("one", "two") for t in ("verdict", "reason")),
     )
     assert done.null == {"null_prompt": 1, "null_completion": 1, "empty": 1}
+    assert done.cost == pytest.approx(done.tokens_in / 100)
+    assert done.tokens_in > 0
     out = pq.read_table(tmp_path / "out.parquet")
     assert out["score_two_verdict"].to_pylist() == WANTED["score_verdict"]

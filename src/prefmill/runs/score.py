@@ -23,6 +23,7 @@ from prefmill.runs.devices import guards_on, score_chunks, score_on_devices
 from prefmill.runs.job import Reading
 from prefmill.runs.resumable import FIRST, Pace, Resumable, by_reason, check_chunk_rows
 from prefmill.scoring.bad_rows import RowGuard
+from prefmill.scoring.ensemble import FLAT
 from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.scorers import Staged, as_scorer
 from prefmill.scoring.stream import score_names, score_types
@@ -52,6 +53,7 @@ class ScoreReport:
     out a part of the completion. template_date: the date that a template printed, where one does.
     chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time;
     seconds_model: of it, in the scorer.
+    flat: of an ensemble, the groups to which a scorer gave one score, by scorer.
     Of servers: requests sent, retries among them and why (retried), tokens_in and tokens_out as the
     server counts them, cost where prices are known.
     """
@@ -82,6 +84,7 @@ class ScoreReport:
     tokens_out: int = 0
     cost: float | None = None
     first_null: Mapping[str, str] = field(default_factory=dict)
+    flat: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
@@ -90,6 +93,7 @@ class ScoreReport:
             **asdict(self),
             "null": dict(self.null),
             "retried": dict(self.retried),
+            "flat": dict(self.flat),
             "columns": list(self.columns),
             "notes": list(self.notes),
         }
@@ -293,6 +297,12 @@ class _Scoring(Resumable[Staged, ScoreReport]):
                 column[positions] = array.fill_null(0.0).to_numpy()
             for part, kind, array in zip(parts, others, batch.columns[numbers:], strict=True):
                 part.append(array.cast(kind))
+        if self.part.over_pool:
+            settled, counts = self.part.settled(
+                dict(zip(self.part.columns, columns, strict=True)), nulls
+            )
+            columns = list(settled.values())
+            self.counts |= counts
         made = [pa.array(column, mask=nulls) for column in columns]
         made += [_in_place(self.pool, *each) for each in zip(parts, others, strict=True)]
         sides = [np.arange(side, self.pool.rows, self._answers) for side in range(self._answers)]
@@ -332,6 +342,7 @@ class _Scoring(Resumable[Staged, ScoreReport]):
             null=null,
             first_null=first_null,
             retried=by_reason("retry:", counts),
+            flat=by_reason(FLAT, counts),
             cost=part.cost(counts | counted),
             way=part.way or "; ".join(self.ways),
             columns=tuple(self.names),

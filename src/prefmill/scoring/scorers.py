@@ -120,6 +120,17 @@ class Staged(Part, Protocol):
         return None
 
     @property
+    def over_pool(self) -> bool:
+        """Whether a row's score depends on all rows of the pool: `settled` gives it in the end."""
+        return False
+
+    def settled(
+        self, columns: Mapping[str, Floats], null: npt.NDArray[np.bool_], /
+    ) -> tuple[Mapping[str, Floats], Mapping[str, int]]:
+        """The columns over all rows as they are written, and counts; of those that `run` gave."""
+        return columns, {}
+
+    @property
     def reads(self) -> tuple[str, ...] | None:
         """Further columns of the input that it wants; None: all."""
         return ()

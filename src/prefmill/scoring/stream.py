@@ -67,6 +67,12 @@ def score_stream(
     """
     check_on_bad_row("stream", on_bad_row)
     staged = as_scorer(scorer).with_bad_rows(on_bad_row)
+    if staged.over_pool:
+        raise BadArgument(
+            "stream: this scorer compares all rows of a pool, and a stream has no end;"
+            " got over 'pool', expected 'prompt'.",
+            hint="prefmill.score, which writes a file, has the whole pool.",
+        )
     reader = reader_of(source)
     columns, empty = reader.schema.names, pa.Table.from_batches([], reader.schema)
     texts = text_roles(columns, roles, where="stream", fits=fits_table(empty))
