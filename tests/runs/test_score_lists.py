@@ -141,7 +141,7 @@ def test_ensemble(tmp_path: Path) -> None:
     names = ("one", "two")
     lists = [f"score_{name}_steps" for name in names]
     assert done.columns == (
-        *("score", "score_one", "score_two"),
+        *("score", "score_one", "score_two", "score_disagreement"),
         *lists,
         *(f"score_{name}_last" for name in names),
     )
