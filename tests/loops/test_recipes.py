@@ -12,9 +12,10 @@ import pytest
 
 from prefmill import errors
 from prefmill.loops import plot as stage_plot
-from prefmill.loops.keys import policy_sampler, scorer_from
+from prefmill.loops.keys import policy_sampler
 from prefmill.loops.prompts import load_prompts
 from prefmill.loops.recipe import PromptsSection, read_recipe
+from prefmill.scoring.kinds import scorer_from
 from prefmill.table.chance import split_frame
 
 

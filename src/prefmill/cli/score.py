@@ -28,6 +28,7 @@ from prefmill.cli.options import (
     stoppable,
 )
 from prefmill.cli.texts import given_for, number_in, roles_given, stdout_or
+from prefmill.cli.together import Together, ensemble_of, scorer_in_file
 from prefmill.errors import BadArgument
 from prefmill.scoring.kinds import SCORERS, scorer_class
 
@@ -40,12 +41,18 @@ class _Models(Options):
             help="The model, or its name on the server; again for an ensemble.",
         ),
     ] = None
-    scorer: Annotated[str, option(help="reward, logprob, implicit, judge or endpoint.")] = "reward"
+    scorer: Annotated[
+        str,
+        option(
+            metavar="KIND|FILE",
+            help="reward, logprob, implicit, judge, endpoint; or a TOML file with the table [score]"
+            " of a recipe.",
+        ),
+    ] = "reward"
     reference: Annotated[
         str | None, option(metavar="DIR|HUB_ID", help="The reference model of implicit.")
     ] = None
     beta: Annotated[float | None, option(help="Of implicit.  [default: 0.1]")] = None
-    combine: Annotated[str, option(help="An ensemble's score: mean or min.")] = "mean"
     label: Annotated[
         str | None,
         option(help="The label that is the score, where the model has several."),
@@ -184,7 +191,7 @@ class _Rows(BadRows):
     id: Id = None
 
 
-class ScorerOptions(_Models, _Texts, _Asked, _Judge, _Endpoint, _Speed):
+class ScorerOptions(_Models, Together, _Texts, _Asked, _Judge, _Endpoint, _Speed):
     """The options that describe a scorer."""
 
 
@@ -200,6 +207,7 @@ def score(options: ScoreOptions) -> None:
     \b
     prefmill score pool.parquet -o scored.parquet --model my-reward-model
     prefmill score pairs.jsonl -o scored.parquet --model my-reward-model
+    prefmill score pool.parquet -o scored.parquet --model one --model other --combine zscore
     prefmill score pool.parquet -o scored.parquet --scorer implicit --model policy --reference base
     prefmill score pool.parquet -o scored.parquet --scorer judge --url http://localhost:8000/v1
     --model judge
@@ -229,11 +237,17 @@ def score(options: ScoreOptions) -> None:
 
 def scorer_of(options: Mapping[str, Any]) -> Any:
     """The scorer that the options describe; several --model are an ensemble."""
-    kind = options["scorer"]
-    if kind not in SCORERS:
-        raise BadArgument(f"--scorer: got {kind!r}, expected one of {list(SCORERS)}.")
+    kind, kinds = options["scorer"], [each for each in SCORERS if each != "ensemble"]
+    parts = [scorer_class(each) for each in kinds]
+    if kind.endswith(".toml"):
+        taken = frozenset().union(*(part.options() for part in parts))
+        return scorer_in_file(kind, options, taken)
+    if kind not in kinds:
+        raise BadArgument(
+            f"--scorer: got {kind!r}, expected one of {kinds}, or a file NAME.toml.",
+            hint="several kinds together are written in a file." if kind == "ensemble" else None,
+        )
     scorer = scorer_class(kind)
-    parts = [scorer_class(each) for each in SCORERS]
     given = given_for(scorer, parts, options, f"for --scorer {kind}")
     models = options["model"] or _unnamed(scorer)
     if not models:
@@ -246,15 +260,7 @@ def scorer_of(options: Mapping[str, Any]) -> Any:
         low, _, high = str(given["scale"]).partition("-")
         given["scale"] = (number_in("scale", low), number_in("scale", high))
     scorers = [scorer.from_options(model, given) for model in models]
-    if len(scorers) == 1:
-        return scorers[0]
-    from prefmill.scoring import Ensemble
-
-    # Columns of an ensemble are named after its models; two folders may have one name.
-    names = [Path(name).name for name in models]
-    if len(set(names)) < len(names):
-        names = [f"model{i + 1}" for i in range(len(names))]
-    return Ensemble(scorers=dict(zip(names, scorers, strict=True)), combine=options["combine"])
+    return ensemble_of(models, scorers, options)
 
 
 def _unnamed(scorer: Any) -> list[str]:

@@ -113,6 +113,10 @@ def scored(done: ScoreReport) -> None:
         told.line(_requests(done), _spent(done))
     if done.way.startswith("batches"):
         told.line(f"padded batches{done.way.removeprefix('batches')}")
+    elif ": batches" in done.way:  # of one of several scorers
+        told.line(f"padded batches: {done.way}")
+    for scorer, groups in done.flat.items():
+        told.line(f"{scorer} gives one score to all answers of {groups:,} groups: no opinion there")
     if done.splits:
         told.line(f"{done.splits} batches did not fit into memory and were split")
     rate = ""

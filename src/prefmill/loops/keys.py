@@ -9,15 +9,13 @@ from typing import Any
 
 from prefmill.plans import BestOf, Pairs
 from prefmill.sampling.kinds import kind_for, sampler_class, sampler_from
-from prefmill.scoring.kinds import SCORERS, scorer_class
+from prefmill.scoring.kinds import FIELD_OF, SCORERS, scorer_class, scorer_from
 from prefmill.training.settings import PolicySettings
 from prefmill.training.train import train_policy
 
 #: fields that no TOML value can be
 _OBJECTS = frozenset({"parity", "parity_rows", "tolerance"})
-#: a scorer's field `kind` is the section's `server`: the section has a `kind` of its own
-_KEY_OF = {"kind": "server"}
-_FIELD_OF = {"server": "kind"}
+_KEY_OF = {field: key for key, field in FIELD_OF.items()}
 _GIVEN_BY_THE_LOOP = frozenset({"model", "method", "seed", "overwrite", "progress", "quiet"})
 
 
@@ -96,15 +94,3 @@ def plan_for(method: str) -> tuple[Any, Mapping[str, Any]]:
 def policy_sampler(policy: str, own: Mapping[str, Any]) -> Any:
     """The sampler of `policy`, a folder or hub id, from the keys of [sample] that are its own."""
     return sampler_from({"model": policy, **own})
-
-
-def scorer_from(kind: str, own: Mapping[str, Any]) -> Any:
-    """The scorer of a kind from its keys.
-
-    A judge's `sampler` is a table of its own, with the keys of [sample] that are a sampler's.
-    """
-    values = {_FIELD_OF.get(key, key): value for key, value in own.items()}
-    sampler = values.get("sampler")
-    if isinstance(sampler, Mapping):
-        values["sampler"] = sampler_from(sampler)
-    return scorer_class(kind)(**values)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefmill.loops.keys import policy_sampler, scorer_from
+from prefmill.loops.keys import policy_sampler
 from prefmill.loops.recipe import Recipe
 from prefmill.models.folders import content_hash
 from prefmill.sampling.samplers import as_sampler
 from prefmill.scoring import ImplicitReward
+from prefmill.scoring.kinds import scorer_from
 from prefmill.scoring.scorers import as_scorer
 from prefmill.training.train import train_policy
 

@@ -18,6 +18,7 @@ from prefmill.pools.stream import starts_of_groups
 from prefmill.rules import standards
 from prefmill.rules.standards import Groups, Ints
 from prefmill.scoring.calibration import Calibration, read_calibration
+from prefmill.scoring.kinds import scorer_in
 from prefmill.scoring.scorers import Floats, Scored, Staged, as_scorer
 
 #: How scores become one. The second three compare the rows of a prompt, or of the pool.
@@ -86,9 +87,9 @@ class Ensemble(Staged):
     disagreement: bool = True
 
     def __post_init__(self) -> None:
-        names = list(self.scorers)
+        names = list(self.scorers) if isinstance(self.scorers, Mapping) else []
         if not names:
-            raise BadArgument("ensemble: no scorers; expected at least one.")
+            raise BadArgument("ensemble: no scorers; expected at least one, by name.")
         for field, allowed in (("combine", COMBINE), ("over", OVER)):
             if getattr(self, field) not in allowed:
                 raise BadArgument(
@@ -105,7 +106,7 @@ class Ensemble(Staged):
             )
         self._check_scales(names)
         self._check_calibrations(names)
-        scorers = {name: as_scorer(scorer) for name, scorer in self.scorers.items()}
+        scorers = {name: _scorer_of(name, scorer) for name, scorer in self.scorers.items()}
         object.__setattr__(self, "scorers", scorers)
         for name, scorer in scorers.items():
             if scorer.over_pool:
@@ -145,6 +146,11 @@ class Ensemble(Staged):
             for name, each in (self.calibrations or {}).items()
         }
         object.__setattr__(self, "calibrations", read or None)
+
+    @classmethod
+    def options(cls) -> frozenset[str]:
+        """None: on a command line each option is of its scorers."""
+        return frozenset()
 
     def _each(self, change: Callable[[str, Staged], Staged]) -> Self:
         scorers = {name: change(name, scorer) for name, scorer in self.scorers.items()}
@@ -363,6 +369,11 @@ class Ensemble(Staged):
             return np.asarray(values.mean(axis=0))
         divisors = np.array([scales[name] for name in self.scorers])
         return np.asarray((values / divisors[:, None]).min(axis=0))
+
+
+def _scorer_of(name: str, scorer: Any) -> Staged:
+    made = scorer_in(scorer, f"ensemble: {name}") if isinstance(scorer, Mapping) else scorer
+    return as_scorer(made)
 
 
 @dataclass(frozen=True)
