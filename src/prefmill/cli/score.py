@@ -27,7 +27,7 @@ from prefmill.cli.options import (
     quiet_threads,
     stoppable,
 )
-from prefmill.cli.texts import given_for, number_in, roles_given, stdout_or
+from prefmill.cli.texts import given_for, number_in, numbers_in, roles_given, stdout_or
 from prefmill.cli.together import Together, ensemble_of, scorer_in_file
 from prefmill.errors import BadArgument
 from prefmill.scoring.kinds import SCORERS, scorer_class
@@ -54,8 +54,15 @@ class _Models(Options):
     ] = None
     beta: Annotated[float | None, option(help="Of implicit.  [default: 0.1]")] = None
     label: Annotated[
+        list[str] | None,
+        option(
+            help="The label that is the score, where the model has several; again for a column of "
+            "each, or all.",
+        ),
+    ] = None
+    weights: Annotated[
         str | None,
-        option(help="The label that is the score, where the model has several."),
+        option(metavar="NAME=NUMBER,...", help="Of several labels: the score is their sum."),
     ] = None
     pooling: Annotated[
         str | None,
@@ -256,6 +263,8 @@ def scorer_of(options: Mapping[str, Any]) -> Any:
             hint="--model DIR, a folder that save_pretrained wrote, or a hub id;"
             " with --url its name there.",
         )
+    if "weights" in given:
+        given["weights"] = numbers_in("--weights", given["weights"])
     if "scale" in given:
         low, _, high = str(given["scale"]).partition("-")
         given["scale"] = (number_in("scale", low), number_in("scale", high))

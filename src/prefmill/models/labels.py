@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from prefmill.errors import BadArgument
 
 
+def label_names(config: Any, outputs: int | None = None) -> dict[int, str]:
+    """The names of a model's labels by number: those of its configuration.
+
+    They are the numbers where that names another number of them than the model has `outputs`.
+    """
+    named = config.id2label or {}
+    if outputs is not None and len(named) != outputs:
+        return {number: str(number) for number in range(outputs)}
+    return {int(number): str(name) for number, name in named.items()}
+
+
+def label_indices(config: Any, labels: Sequence[str | int], outputs: int) -> list[int]:
+    """Which of a model's `outputs` the labels are; with none named the only one."""
+    indices = [label_index(config, label, outputs) for label in (labels or [None])]
+    if len(set(indices)) < len(indices):
+        raise BadArgument(f"score: one label is named twice; got {list(labels)}.")
+    return indices
+
+
 def label_index(config: Any, label: str | int | None, outputs: int) -> int:
     """Which of a model's `outputs` is the score: the only one, or the one named, or numbered."""
-    names = {number: str(number) for number in range(outputs)}
-    if len(config.id2label or {}) == outputs:
-        names = {int(number): str(name) for number, name in config.id2label.items()}
+    names = label_names(config, outputs)
     if label is None:
         if outputs == 1:
             return 0

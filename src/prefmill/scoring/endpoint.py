@@ -26,6 +26,7 @@ from prefmill.models.encoder import Encoder
 from prefmill.models.labels import is_softmax, label_index
 from prefmill.models.remote import Remote
 from prefmill.models.tokens import TokenRows
+from prefmill.scoring.labels import one_label
 from prefmill.scoring.parity import difference
 from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.scorers import Floats, Scored, Staged
@@ -118,6 +119,11 @@ class EndpointScorer(Remote, Staged):
         """A server's scorer; `parity` is a folder or hub id, and takes `device` and `dtype`."""
         if "url" not in options:
             raise BadArgument("score: no server named.", hint="--url http://HOST:PORT")
+        options = {**options, **one_label(options)}
+        if isinstance(options.get("label"), list):
+            raise BadArgument(
+                f"--label: a server's scorer reads one label; got {options['label']}."
+            )
         own = {name: options[name] for name in options if name not in cls.options_of_parts}
         if "parity" in own:
             same = ("template", "label", "device", "dtype")

@@ -7,6 +7,7 @@ rounding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -31,29 +32,32 @@ _CHUNK_ROWS = {"cuda": 2048}  # more rows at a time make the product no faster
 
 
 class RewardHead:
-    """One score a row: the linear head over the state of one token.
+    """Scores of a row: the linear head over the state of one token, a column for each label.
 
-    label    which of the head's outputs
+    labels   which of the head's outputs
     pooling  the token: `hf` is the rule of Transformers' heads, the last token that is not the pad
              token (a trap where pad is also the end of a row: the reward model may have been
              trained so); `last` is the last token of the row
-    softmax  the outputs are classes of which one holds: the score is the log-odds of the label,
+    softmax  the outputs are classes of which one holds: a score is the log-odds of its label,
              which rank as its probability does
     """
 
-    columns = 1
-
-    def __init__(self, label: int = 0, pooling: Pooling = "hf", *, softmax: bool = False) -> None:
-        self.label, self.pooling, self.softmax = label, pooling, softmax
+    def __init__(
+        self, labels: Sequence[int] = (0,), pooling: Pooling = "hf", *, softmax: bool = False
+    ) -> None:
+        self.labels, self.pooling, self.softmax = list(labels), pooling, softmax
+        self.columns = len(self.labels)
         self.differ = 0  #: rows in which the two rules pool different tokens
         self._weight: tuple[torch.Tensor, torch.Tensor | None] | None = None
 
     def body(self, model: Any) -> Any | None:
         """The base model, where the head is one linear layer over its states."""
         head, base = getattr(model, "score", None), getattr(model, model.base_model_prefix, None)
-        if not isinstance(head, nn.Linear) or base is None or self.label >= head.out_features:
+        if not isinstance(head, nn.Linear) or base is None:
             return None
-        used = slice(None) if self.softmax else slice(self.label, self.label + 1)
+        if max(self.labels) >= head.out_features:
+            return None
+        used = slice(None) if self.softmax else self.labels
         bias = None if head.bias is None else head.bias[used].float()
         self._weight = (head.weight[used].float(), bias)
         return base
@@ -91,7 +95,7 @@ class RewardHead:
         """Scores of right-padded rows."""
         if engine.body is None or (stock and self.pooling == "hf"):
             logits = by_row(engine.model(**inputs), len(inputs["input_ids"])).float()
-            used = logits if self.softmax else logits[:, self.label, None]
+            used = logits if self.softmax else logits[:, self.labels]
             return self._scores(used), logits.abs().amax(dim=1) + 1
         hidden = engine.body(**inputs, use_cache=False).last_hidden_state
         where = np.arange(len(which)) * hidden.shape[1] + self.pooled(engine, rows, which)
@@ -112,14 +116,19 @@ class RewardHead:
         return self._scores(values), norms.sum(dim=0)
 
     def _scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """Scores, shape (rows, 1), from the outputs that decide them.
+        """Scores, shape (rows, labels), from the outputs that decide them.
 
-        They are log p - log (1 - p) of the label, or its output itself.
+        They are log p - log (1 - p) of each label, or its output itself.
         """
         if not self.softmax:
             return logits
-        others = [i for i in range(logits.shape[1]) if i != self.label]
-        return logits[:, self.label, None] - logits[:, others].logsumexp(dim=1, keepdim=True)
+        return torch.cat([log_odds(logits, label) for label in self.labels], dim=1)
+
+
+def log_odds(logits: torch.Tensor, label: int) -> torch.Tensor:
+    """log p - log (1 - p) of one of the classes, shape (rows, 1)."""
+    others = [i for i in range(logits.shape[1]) if i != label]
+    return logits[:, label, None] - logits[:, others].logsumexp(dim=1, keepdim=True)
 
 
 def by_row(output: Any, rows: int) -> torch.Tensor:

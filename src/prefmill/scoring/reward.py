@@ -22,6 +22,7 @@ from prefmill.models.contract import OnBadRow
 from prefmill.models.described import Described, changed, uncounted, unlike
 from prefmill.models.encoder import Encoded, Encoder, OnTooLong
 from prefmill.scoring.cache import ScoreCache, content_key
+from prefmill.scoring.labels import Label, Labels, one_label
 from prefmill.scoring.scorers import Floats, Scored, Staged
 
 if TYPE_CHECKING:
@@ -351,6 +352,8 @@ class RewardModel(TokenScorer):
         revision: of a hub id: a commit hash pins it. The fingerprint is of the content of the
             files in any case.
         label: the model's label that is the score, by name or number; needed where it has several.
+            Several of them, or `all`, are a column each, and need `weights`.
+        weights: by label, of the score: the sum of these labels, each times its weight.
         pooling: the token whose state is scored: `hf` as Transformers' heads do (the last that is
             not the pad token), `last` the last one.
         template: how a row becomes one text: `auto`, `chat`, `pair`, `concat`, or a file that
@@ -373,9 +376,10 @@ class RewardModel(TokenScorer):
     Raw scores, no sigmoid. The head is computed in float32. Of a classifier with several labels
     (softmax, as Transformers tells it) the score is the log-odds of `label`, which rank as its
     probability does. With `problem_type` regression or multi_label_classification it is the
-    label's own output. A configuration with OpenRLHF's `normalize_reward` has its mean and
-    deviation applied. Sources: of the pooling rule `modeling_layers.py` of Transformers 5, of the
-    labels its text-classification pipeline.
+    label's own output. Of several labels each column is so, and the score is their weighted sum. A
+    configuration with OpenRLHF's `normalize_reward` has its mean and deviation applied. Sources: of
+    the pooling rule `modeling_layers.py` of Transformers 5, of the labels its text-classification
+    pipeline.
 
     >>> RewardModel(model="org/reward-model", revision="0123abc").share_prefix
     'auto'
@@ -383,14 +387,31 @@ class RewardModel(TokenScorer):
 
     kind: ClassVar[str] = "reward"
 
-    label: str | int | None = None
+    label: Label = None
+    weights: Mapping[str, float] | None = None
     pooling: Pooling = "hf"
 
     def _problems(self) -> list[str]:
-        return [*super()._problems(), *unlike(self, pooling=("hf", "last"))]
+        problems = Labels(self.label, self.weights).problems()
+        return [*super()._problems(), *problems, *unlike(self, pooling=("hf", "last"))]
+
+    @classmethod
+    def from_options(cls, model: str, options: Mapping[str, Any]) -> Self:
+        """As of every scorer; of one label alone the list is of no meaning."""
+        return super().from_options(model, {**options, **one_label(options)})
+
+    @property
+    def labels(self) -> Labels:
+        """The labels that are read; what `all` are the configuration says."""
+        return self._kept("labels", lambda: Labels(self.label, self.weights).of(self.config))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The score, and the labels that it is made of."""
+        return self.labels.columns
 
     def _own_fingerprint(self) -> dict[str, str]:
-        return {"label": str(self.label), "pooling": self.pooling, "rule": _RULE}
+        return {**self.labels.fingerprint, "pooling": self.pooling, "rule": _RULE}
 
     def _engines(self) -> list[Engine]:
         from prefmill.models import labels
@@ -399,10 +420,11 @@ class RewardModel(TokenScorer):
         def head(model: Any) -> RewardHead:
             outputs = outputs_of(model)
             head_in_float32(model, outputs)
-            label = labels.label_index(model.config, self.label, outputs)
+            named = self.labels.named
+            indices = labels.label_indices(model.config, named, outputs)
             stock = labels.is_stock(model)
             softmax = labels.is_softmax(model.config, outputs, is_stock=stock)
-            return RewardHead(label, self.pooling, softmax=softmax)
+            return RewardHead(indices, self.pooling, softmax=softmax)
 
         engine = self._engine(self._folder(), "reward", head)
         _normalisation(engine.model.config)
@@ -415,10 +437,11 @@ class RewardModel(TokenScorer):
 
     def _values(self, of_engines: list[Floats]) -> Floats:
         normal = _normalisation(self.engines[0].model.config)
-        if normal is None:
-            return of_engines[0]
-        mean, deviation = normal
-        return np.asarray((of_engines[0] - mean) / deviation)
+        outputs = of_engines[0]
+        if normal is not None:
+            mean, deviation = normal
+            outputs = np.asarray((outputs - mean) / deviation)
+        return self.labels.combined(outputs)
 
     def _warn(self) -> None:
         head: Any = self.engines[0].head
