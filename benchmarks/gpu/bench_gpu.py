@@ -586,10 +586,10 @@ def _short_of_memory(engine: Engine, most: int) -> None:
     """A CPU that has no memory for more than `most` tokens."""
     forward = engine.forward
 
-    def short(rows: TokenRows, stream: Any) -> Any:
+    def short(rows: TokenRows, stream: Any, past: Any) -> Any:
         if len(stream) > most:
             raise torch.OutOfMemoryError("CUDA out of memory, played on a CPU")
-        return forward(rows, stream)
+        return forward(rows, stream, past)
 
     engine.forward = short  # type: ignore[method-assign]
 

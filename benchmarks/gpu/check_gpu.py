@@ -29,6 +29,7 @@ from prefmill.scoring import attention
 from prefmill.scoring.attention import gathered_keys
 from prefmill.scoring.engine import Engine
 from prefmill.scoring.heads import LogProbHead, RewardHead
+from prefmill.scoring.packing import Stream
 
 RMS_FACTOR, MAX_FACTOR = 1.25, 2.0
 TINY_RMS_FACTOR = 1.6  # of thirty rows, whose root mean square moves by a sixth from draw to draw
@@ -307,7 +308,7 @@ def scores_of(engine: Engine, rows: TokenRows) -> np.ndarray:
     checks = engine.invariant and not engine._checked  # which run some rows again
     found = engine.run(work)[:, 0]
     streams = work.streams or []
-    in_place = [s for s in streams if _is_in_place(engine, s.segments)]
+    in_place = [s for s in streams if _is_in_place(engine, s)]
     layers = engine.model.config.get_text_config().num_hidden_layers
     wanted = {
         attention.IN_PLACE: layers * len(in_place),
@@ -319,16 +320,16 @@ def scores_of(engine: Engine, rows: TokenRows) -> np.ndarray:
     return found
 
 
-def _is_in_place(engine: Engine, segments: np.ndarray) -> bool:
-    """Whether `varlen` is to read the prefixes of a stream in place: keys would be many, and no
-    window looks past a prefix.
+def _is_in_place(engine: Engine, stream: Stream) -> bool:
+    """Whether `varlen` is to read the paths of a stream in place: keys would be many, and no window
+    looks past one.
     """
-    longest = int((segments[:, 1] - segments[:, 0] + segments[:, 3] - segments[:, 2]).max())
+    longest = int(stream.positions.max()) + 1
     narrow = any(window is not None and window < longest for window in engine._windows)
     return (
         engine.cascades
         and not narrow
-        and gathered_keys(segments) > engine.keys_per_token * int(segments[-1, 1])
+        and gathered_keys(stream) > engine.keys_per_token * len(stream)
     )
 
 

@@ -185,12 +185,12 @@ def test_memory_is_given_back_when_the_failed_pass_is_gone(
     held: list[weakref.ref[Any]] = []
     alive: list[bool] = []
 
-    def short(rows: TokenRows, stream: Stream) -> Any:
+    def short(rows: TokenRows, stream: Stream, past: Any) -> Any:
         if len(stream) > 60:
             states = torch.ones(len(stream))
             held.append(weakref.ref(states))
             raise type(error)(*error.args)
-        return forward(rows, stream)
+        return forward(rows, stream, past)
 
     scorer.forward = short
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(held[-1]() is not None))

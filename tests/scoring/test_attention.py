@@ -199,7 +199,7 @@ def test_trap_02_lower_right_alignment(
             rows.append([group] * shared + [10 + number] * n)
             groups.append(group)
     tokens = TokenRows.of(rows, groups)
-    [stream] = pack(tokens, np.arange(len(rows)), 1000, least_ratio=1.0)
+    [stream] = pack(tokens, np.arange(len(rows)), 1000, least=0)
     assert len(stream) == 1 + 6 + 9 + 7 + 13
     query = torch.randn(1, 8, len(stream), head_dim, generator=generator)
     key, value = (torch.randn(1, 2, len(stream), head_dim, generator=generator) for _ in range(2))
@@ -224,7 +224,7 @@ def test_trap_02_lower_right_alignment(
             query[0][:, where], key[0][:, where], value[0][:, where], 0.3, window, softcap
         )
         torch.testing.assert_close(
-            out[0][where].transpose(0, 1).double(), wanted, rtol=0, atol=3e-6
+            out[0][where].transpose(0, 1).double(), wanted, rtol=0, atol=5e-6
         )
 
 

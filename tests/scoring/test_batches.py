@@ -196,11 +196,11 @@ def out_of_memory_over(
     ran: list[int] = []
     of_stream, of_batch = engine.forward, engine.batch
 
-    def forward(rows: TokenRows, stream: Any) -> Any:
+    def forward(rows: TokenRows, stream: Any, past: Any) -> Any:
         if len(stream) > tokens:
             raise error("CUDA out of memory, as a test would have it")
         ran.append(len(stream))
-        return of_stream(rows, stream)
+        return of_stream(rows, stream, past)
 
     def batch(rows: TokenRows, which: Any) -> Any:
         size = len(which) * int(rows.lengths[which].max())

@@ -116,7 +116,7 @@ def test_trap_10_the_shared_part_eats_into_completions() -> None:
     scorer = LogProb(model=pools.causal("llama"), device="cpu")
     prepared = scorer.prepare(pools.batch(ROWS[:4]))
     [stream] = prepared.works[0].streams
-    _, _, _, shared = stream.segments[-1]
+    shared = stream.segments[0, 1]
     assert shared > prepared.encoded.rows.starts.max()
     assert_both_close(
         both(scorer, ROWS[:4]), oracle(pools.causal("llama"), ROWS[:4]), "shared completions"

@@ -30,7 +30,7 @@ from prefmill.models import probe
 from prefmill.models.described import described
 from prefmill.models.tokens import Longs, TokenRows
 from prefmill.scoring import attention
-from prefmill.scoring.attention import CannotShare, StreamPlan
+from prefmill.scoring.attention import CannotShare, Past, StreamPlan
 from prefmill.scoring.packing import GATHERED_KEYS, Room, Stream, batches, pack
 from prefmill.scoring.work import Floats, Part, Values, Work, gathered, out_of_memory
 
@@ -42,6 +42,8 @@ PADDED_TOKENS = {"cpu": 1024, "cuda": 16384}
 _CHECKED_ROWS = 8
 # At least what the probe's rows need to stand in one stream and in one batch.
 _PROBE_TOKENS = 128
+# So few that the probe's streams go on from one another.
+_PROBE_PART = 12
 _ANY = 1 << 62  # keys of a prefix, however long
 _STEP = 64  # widths of padded batches, where shapes are to be constant
 # Where shapes are to be constant, products have a multiple of 4 rows: CPU kernels take the rows
@@ -133,7 +135,10 @@ class Engine:
             return self._run_batches(rows, self._batches(rows, every))
 
         def packed() -> Values:
-            return self.run_streams(rows, pack(rows, every, 4096))
+            return self.run_streams(rows, pack(rows, every, 4096, least=0))
+
+        def in_parts() -> Values:
+            return self.run_streams(rows, pack(rows, every, _PROBE_PART, least=0))
 
         with torch.inference_mode(), self._at_least(_PROBE_TOKENS):
             with probe.running(self.model):
@@ -144,7 +149,7 @@ class Engine:
             elif self._rope:
                 self.reason = "its rotary embedding depends on the longest row of a batch"
             else:
-                self.reason = self._fault(packed, single)
+                self.reason = self._fault(packed, single) or self._fault(in_parts, single)
             if self.reason:
                 return
             self.way = "streams"
@@ -226,7 +231,7 @@ class Engine:
 
     def _pack(self, rows: TokenRows, which: Longs) -> list[Stream]:
         """Streams of the rows `which`, within what is known of memory."""
-        return pack(rows, which, self._room(), share=self.share)
+        return pack(rows, which, self._room(), share=self.share and not self._alone)
 
     def _room(self) -> Room:
         gathers = 0
@@ -351,34 +356,31 @@ class Engine:
 
     def _launch_streams(self, rows: TokenRows, streams: list[Stream]) -> Callable[[], Values]:
         """Values of all rows of `streams`, in stream order; they leave the device once."""
-        parts: list[Part] = []
         with attention.using(self.model, self.ours):
-            for stream in streams:
-                parts += self._stream(rows, stream)
+            parts = list(self._chain(rows, streams))
         return gathered(parts, self.head.columns)
 
-    def _stream(self, rows: TokenRows, stream: Stream) -> list[Part]:
-        # Memory may have been found to be smaller since this was packed.
-        if self.most is None or len(stream) <= self.most or len(stream.rows) == 1:
-            try:
-                return [(stream.rows, *self.forward(rows, stream))]
-            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-                self._learn(error, len(stream), len(stream.rows))
-            self._release()
-        parts: list[Part] = []
-        for small in self._repack(rows, stream.rows):
-            parts += self._stream(rows, small)
-        return parts
+    def _chain(self, rows: TokenRows, streams: list[Stream]) -> Iterator[Part]:
+        """Streams of which one may go on from the one before it."""
+        past: Past | None = None
+        for stream in streams:
+            # Memory may have been found to be smaller since this was packed.
+            fits = self.most is None or len(stream) <= self.most or len(stream.segments) == 1
+            if fits and (past is not None or not stream.past):
+                try:
+                    values, past = self.forward(rows, stream, past)
+                    if len(stream.rows):
+                        yield (stream.rows, *values)
+                    continue
+                except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+                    self._learn(error, len(stream), len(stream.segments))
+                self._release()
+            # Its path runs again, in smaller streams; the next one then has nothing to go on from.
+            past = None
+            if len(stream.rows):
+                yield from self._chain(rows, self._pack(rows, stream.rows))
 
-    def _repack(self, rows: TokenRows, which: Longs) -> list[Stream]:
-        packed = self._pack(rows, which)
-        if len(packed) > 1 or len(which) == 1:
-            return packed
-        # One group that fits the budget again: cut it by rows.
-        half = len(which) // 2
-        return self._pack(rows, which[:half]) + self._pack(rows, which[half:])
-
-    def _learn(self, error: BaseException, tokens: int, rows: int) -> None:
+    def _learn(self, error: BaseException, tokens: int, parts: int) -> None:
         """Learn from running out of memory, or raise what was no such thing."""
         if not out_of_memory(error):
             raise error
@@ -389,7 +391,7 @@ class Engine:
                 hint="a smaller --batch-tokens: with --invariant it is not changed on the way,"
                 " because other shapes give other bits.",
             ) from error
-        if rows == 1:
+        if parts == 1:
             raise OutOfDeviceMemory(
                 f"score: one row of {tokens:,} tokens does not fit into the memory of"
                 f" {self.device}.",
@@ -407,17 +409,27 @@ class Engine:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def forward(self, rows: TokenRows, stream: Stream) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, rows: TokenRows, stream: Stream, past: Past | None = None
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor], Past | None]:
+        """What the head reads off a stream, and what the next one goes on from."""
         length = len(stream)
         if self.invariant:
-            whole = _STEP if self._alone else -(-self.budget // TILE) * TILE
+            whole = self.whole
             length = -(-length // whole) * whole
         elif self.ours == attention.BLOCKMASK:
             # One block is a shape of its own for torch.compile.
             length = max(2, -(-length // attention.BLOCK)) * attention.BLOCK
-        many = attention.gathered_keys(stream.segments) > self.keys_per_token * length
-        cascade = self.cascades and many
-        plan = StreamPlan(stream, self.device, length, cascade=cascade, uniform=self._compiled)
+        many = attention.gathered_keys(stream) > self.keys_per_token * length
+        plan = StreamPlan(
+            stream,
+            self.device,
+            length,
+            past=past,
+            cascade=self.cascades and many,
+            uniform=self._compiled,
+            fixed=self.invariant,
+        )
         plan.make(self.ours, self._windows)
         ids, positions = np.zeros(length, np.int64), np.zeros(length, np.int64)
         ids[: len(stream)], positions[: len(stream)] = stream.ids, stream.positions
@@ -432,7 +444,19 @@ class Engine:
             raise CannotShare("its attention is not called through Transformers' interface")
         self._windows.update(window for _, window in plan.layers)
         self.layers.update(form for form, _ in plan.layers)
-        return self.head.of_stream(self, hidden, rows, stream)
+        if plan.before is not None:
+            hidden = torch.cat((plan.before.states, hidden))
+        return self.head.of_stream(self, hidden, rows, stream), plan.handed_on(hidden)
+
+    @property
+    def whole(self) -> int:
+        """The tokens of a stream, where shapes are to be constant."""
+        return _STEP if self._alone else -(-self.budget // TILE) * TILE
+
+    @property
+    def steady(self) -> int | None:
+        """The rows of every product of a head, where shapes are to be constant."""
+        return _STEP if self.invariant else None
 
     def _run_batches(self, rows: TokenRows, todo: list[Longs]) -> Values:
         return self._launch_batches(rows, todo)()
@@ -539,7 +563,7 @@ class Head(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Values, shape (rows, columns), and scales, shape (rows,), of `stream.rows`.
 
-        Hidden states have the shape (tokens, hidden).
+        Hidden states have the shape (places, hidden): `stream.locate` tells which is whose.
         """
 
     def of_batch(

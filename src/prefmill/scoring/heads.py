@@ -81,7 +81,7 @@ class RewardHead:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores of the stream's rows; states shape (tokens, hidden)."""
         where = stream.locate(np.arange(len(stream.rows)), self.pooled(engine, rows, stream.rows))
-        return self._of_states(hidden, where, constant=engine.invariant)
+        return self._of_states(hidden, where, steady=engine.steady)
 
     def of_batch(
         self,
@@ -99,19 +99,16 @@ class RewardHead:
             return self._scores(used), logits.abs().amax(dim=1) + 1
         hidden = engine.body(**inputs, use_cache=False).last_hidden_state
         where = np.arange(len(which)) * hidden.shape[1] + self.pooled(engine, rows, which)
-        return self._of_states(hidden.flatten(0, 1), where, constant=engine.invariant)
+        return self._of_states(hidden.flatten(0, 1), where, steady=engine.steady)
 
     def _of_states(
-        self, hidden: torch.Tensor, where: Longs, *, constant: bool
+        self, hidden: torch.Tensor, where: Longs, *, steady: int | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         assert self._weight is not None
         weight, bias = self._weight
         at = to_device(where, hidden.device)
         states = hidden.index_select(0, at).float()
-        if constant:  # the product over all tokens has the shape of the stream, whatever is in it
-            values = functional.linear(hidden.float(), weight, bias).index_select(0, at)
-        else:
-            values = functional.linear(states, weight, bias)
+        values = steady_linear(states, weight, bias, steady)
         norms = torch.stack([(states * each).norm(dim=1) for each in weight])
         return self._scores(values), norms.sum(dim=0)
 
@@ -129,6 +126,23 @@ def log_odds(logits: torch.Tensor, label: int) -> torch.Tensor:
     """log p - log (1 - p) of one of the classes, shape (rows, 1)."""
     others = [i for i in range(logits.shape[1]) if i != label]
     return logits[:, label, None] - logits[:, others].logsumexp(dim=1, keepdim=True)
+
+
+def steady_linear(
+    states: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    steady: int | None = None,
+) -> torch.Tensor:
+    """`linear`, in products of `steady` rows each: one shape, however many there are.
+
+    None: in one product, of whatever shape.
+    """
+    if steady is None or not len(states):
+        return functional.linear(states, weight, bias)
+    whole = functional.pad(states, (0, 0, 0, -len(states) % steady))
+    parts = [functional.linear(part, weight, bias) for part in whole.split(steady)]
+    return torch.cat(parts)[: len(states)]
 
 
 def by_row(output: Any, rows: int) -> torch.Tensor:

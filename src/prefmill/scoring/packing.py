@@ -1,84 +1,88 @@
-"""Packing: token rows into flat streams without padding, in which a prompt stands once.
+"""Packing: token rows into flat streams without padding, in which what they share stands once.
 
     prompt ─┬─ completion 1    one stream: prompt · completion 1 · completion 2 · next prompt ...
             └─ completion 2    positions:  0..P-1 · P..          · P..          · 0..
 
-Each segment sees itself, causally, and its prompt.
-
-What is shared is the longest common prefix of the *token rows* of a group, so that the ids of a row
-are the same whether or not it shares. Pure numpy.
+Each segment sees itself, causally, and the segments on its path. A stream is a stretch of a forest
+(`forest.py`) in depth-first order. Where it is cut within a tree, the next stream goes on: the keys
+and values of the path so far, its `past`, are handed on, and no token runs twice. Pure numpy.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from prefmill.models.tokens import Ints, Longs, TokenRows, common_prefix
+from prefmill.models.tokens import Ints, Longs, TokenRows
+from prefmill.scoring import forest as forests
+from prefmill.scoring.forest import LEAST_SAVED, Forest
 
-# Sharing less than this is not worth the longer keys of a segment: measured in
-# benchmarks/bench_scoring.py.
-LEAST_RATIO = 1.05
-# A prompt is repeated only after so many times its own tokens: what repeating it costs is below a
-# tenth.
-OWN_TOKENS = 10
 # Keys that attention may copy for each token of the budget. A key of 8 heads of 128 is 8 kB moved,
 # which takes about 0.4 % of the time of a token's matrix products in an 8B layer (arithmetic: 3.3
 # TB/s, 700 TFLOP/s).
 GATHERED_KEYS = 8
+
+_NONE = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
 class Stream:
     """One flat sequence of tokens for one forward pass.
 
+    What it goes on from stands before it: place p < `past` is token p of the path so far, and place
+    `past` + t is token t of the stream.
+
     ids        shape (tokens,), int32
     positions  shape (tokens,), int32: place in the row, as the row alone would count
-    segments   shape (segments, 4), int32: start, end, and start and end of the prefix that it sees
-               (equal: none). They cover the stream in order.
+    segments   shape (segments, 2), int32: start and end. They cover the stream in order, every
+               segment before its descendants, and these together
+    parents    shape (segments,), int32: the segment that it goes on from; -1: none of this stream
+    behind     shape (segments,), int32: how many tokens of the past are on its path
     rows       shape (rows,), int64: which token rows are scored here
-    own        shape (rows,), int32: the segment of each row's own tokens
+    own        shape (rows,), int32: the segment in which each row ends
+    past       how many tokens the path has that the stream goes on from
+    keep       shape (kept,), int32: the places of the past of the next stream
     """
 
     ids: Ints
     positions: Ints
     segments: Ints
+    parents: Ints
+    behind: Ints
     rows: Longs
     own: Ints
+    past: int = 0
+    keep: Ints = field(default_factory=lambda: _NONE)
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def firsts(self) -> Longs:
+        """How many tokens stand before each segment on its path, shape (segments,)."""
+        return self.positions[self.segments[:, 0]].astype(np.int64)
+
     def locate(self, slots: Longs, tokens: Longs) -> Longs:
-        """Where in the stream token `tokens[i]` of row `rows[slots[i]]` stands."""
-        start, _, prefix_start, prefix_end = self.segments[self.own[slots]].astype(np.int64).T
-        shared = prefix_end - prefix_start
-        return np.asarray(np.where(tokens < shared, prefix_start + tokens, start + tokens - shared))
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """Rows that share a prefix of `shared` tokens, or one that shares nothing, and their cost."""
-
-    rows: tuple[int, ...]
-    shared: int
-    cost: int
+        """At which place token `tokens[i]` of row `rows[slots[i]]` stands."""
+        # The last stands for the past, which begins with the row itself.
+        starts = np.append(self.segments[:, 0].astype(np.int64) + self.past, 0)
+        firsts = np.append(self.firsts, 0)
+        at = self.own[slots].astype(np.int64)
+        while (above := tokens < firsts[at]).any():
+            at[above] = self.parents[at[above]]
+        return np.asarray(starts[at] + tokens - firsts[at])
 
 
 @dataclass(frozen=True)
 class Room:
     """What a stream may hold.
 
-    tokens    of the whole stream. One prompt with its completions may take more, so that it need
-              not be repeated: up to `OWN_TOKENS` times the prompt, unless `fixed`
+    tokens    of the stream; a longer segment has a stream of its own
     most      tokens that memory is known not to hold; None: it has not run out
-    gathers   the most keys of its prefix that attention copies for each segment (0: it copies
+    gathers   the most keys of its path that attention copies for each segment (0: it copies
               none); of all keys copied, `GATHERED_KEYS` for each token may be in a stream
-    fixed     the split of a row depends on that row alone: the prefix is always its prompt
-              (`starts`), whatever its neighbours are
+    fixed     the cuts of a row depend on that row alone, whatever its neighbours are
     """
 
     tokens: int
@@ -86,23 +90,14 @@ class Room:
     gathers: int = 0
     fixed: bool = False
 
-    def takes(self, shared: int, own: int, rows: int, more: int) -> bool:
-        """Whether `rows` rows of `own` tokens in all, after a prefix, may get one of `more`."""
-        tokens = shared + own + more
-        if self.most is not None and tokens > self.most:
-            return False
-        if self.gathers and self.keys(shared, own + more, rows + 1) > GATHERED_KEYS * self.tokens:
-            return False
-        return tokens <= self.tokens or (not self.fixed and own < OWN_TOKENS * shared)
+    def takes(self, tokens: int, keys: int) -> bool:
+        """Whether a stream may have so many tokens, for which attention copies so many keys."""
+        limit = self.tokens if self.most is None else min(self.tokens, self.most)
+        return tokens <= limit and not (self.gathers and keys > GATHERED_KEYS * self.tokens)
 
-    def keys(self, shared: int, own: int, rows: int) -> int:
-        """Keys copied for a prefix and `rows` rows of `own` tokens in all behind it."""
-        return shared + own + rows * min(shared, self.gathers)
-
-    def cost(self, shared: int, own: int, rows: int) -> int:
-        """The tokens of a prefix and its rows, or what their keys are worth, if that is more."""
-        keys = self.keys(shared, own, rows) if self.gathers else 0
-        return max(shared + own, -(-keys // GATHERED_KEYS))
+    def keys(self, behind: int, own: int) -> int:
+        """Keys copied for a segment of `own` tokens after `behind` others."""
+        return own + min(behind, self.gathers)
 
 
 def pack(
@@ -112,22 +107,26 @@ def pack(
     *,
     share: bool = True,
     fixed: bool = False,
-    least_ratio: float = LEAST_RATIO,
+    least: int = LEAST_SAVED,
+    depth: int | None = None,
 ) -> list[Stream]:
     """Streams within `budget` (tokens, or what a `Room` allows) that hold the rows `which`.
 
-    A longer row has a stream of its own. `fixed` is that of `Room`. The streams depend on the rows
-    alone. Cost: O(tokens) and a sort.
+    They are to run in this order: one may go on from the one before it. They depend on the rows
+    alone. `fixed` is that of `Room`; `least` as in `forest.trie`; `depth` 1 shares one beginning in
+    each group, and no more. Cost: a sort of the rows.
 
-    >>> rows = TokenRows.of([[1, 2, 3, 4], [1, 2, 3, 5, 6], [9]], [0, 0, 1])
-    >>> [len(stream) for stream in pack(rows, np.arange(3), budget=6)]
+    >>> rows = TokenRows.of([[1, 2, 3, 4], [1, 2, 3, 5, 6], [9]])
+    >>> [len(stream) for stream in pack(rows, np.arange(3), budget=6, least=0)]
     [6, 1]
     """
     room = budget if isinstance(budget, Room) else Room(budget, fixed=fixed)
-    units: list[_Unit] = []
-    for unit in _units(rows, which, share, room.fixed, least_ratio):
-        units += _within(rows, unit, room)
-    return [_stream(rows, units_of_stream) for units_of_stream in _bins(units, room.tokens)]
+    if not share:
+        return cut(rows, forests.alone(rows, which), room)
+    if room.fixed:
+        return cut(rows, forests.blocks(rows, which), room)
+    grow = forests.groups if depth == 1 else forests.trie
+    return cut(rows, grow(rows, which, least), room)
 
 
 def batches(lengths: Longs, budget: int, *, alike: Longs | None = None) -> list[Longs]:
@@ -148,107 +147,69 @@ def batches(lengths: Longs, budget: int, *, alike: Longs | None = None) -> list[
     return [np.asarray(batch) for batch in out]
 
 
-def _units(
-    rows: TokenRows, which: Longs, share: bool, fixed: bool, least_ratio: float
-) -> Iterable[_Unit]:
-    lengths = rows.lengths
-    if not share:
-        yield from (_Unit((int(i),), 0, int(lengths[i])) for i in which)
-        return
-    groups: dict[tuple[int, int], list[int]] = {}
-    for i in which.tolist():
-        shared = min(int(rows.starts[i]), int(lengths[i]) - 1) if fixed else 0
-        groups.setdefault((int(rows.groups[i]), shared), []).append(i)
-    for (_, shared), members in groups.items():
-        if not fixed:
-            shared = _shared(rows, members)
-        alone = int(lengths[members].sum())
-        cost = shared + alone - shared * len(members)
-        if fixed:
-            # Equal prompts give equal ids, but the caller may group others too.
-            for same in _alike(rows, members, shared):
-                yield _Unit(tuple(same), shared, shared + int((lengths[same] - shared).sum()))
-        elif len(members) > 1 and alone >= least_ratio * cost:
-            yield _Unit(tuple(members), shared, cost)
-        else:
-            yield from (_Unit((i,), 0, int(lengths[i])) for i in members)
+def cut(rows: TokenRows, forest: Forest, room: Room) -> list[Stream]:
+    """A forest in streams, each a stretch of its nodes."""
+    own, firsts = (forest.ends - forest.firsts).tolist(), forest.firsts.tolist()
+    streams: list[Stream] = []
+    ending = np.argsort(forest.own, kind="stable")
+    bounds = np.searchsorted(forest.own[ending], np.arange(len(forest) + 1))
+    begin = tokens = keys = past = 0
+    for node in range(len(forest) + 1):
+        last = node == len(forest)
+        if not last:
+            more, copied = own[node], room.keys(firsts[node], own[node])
+            if node == begin or room.takes(tokens + more, keys + copied):
+                tokens, keys = tokens + more, keys + copied
+                continue
+        if begin == node:
+            break
+        here = ending[bounds[begin] : bounds[node]]
+        keep = _NONE if last else _path(forest, begin, node, past)
+        streams.append(_stream(rows, forest, slice(begin, node), np.sort(here), past, keep))
+        begin, past = node, len(keep)
+        if not last:
+            tokens, keys = more, copied
+    return streams
 
 
-def _shared(rows: TokenRows, members: list[int]) -> int:
-    """The longest common prefix of these rows that leaves every row a token of its own."""
-    first = rows.row(members[0])
-    shared = int(rows.lengths[members].min()) - 1
-    for i in members[1:]:
-        shared = min(shared, common_prefix(first[:shared], rows.row(i)[:shared]))
-    return shared
+def _path(forest: Forest, begin: int, node: int, past: int) -> Ints:
+    """Where the tokens before `node` on its path stand in a stream that begins at `begin`."""
+    length = forest.ends - forest.firsts
+    starts = np.cumsum(length[begin:node]) - length[begin:node] + past
+    pieces: list[Ints] = []
+    above = int(forest.parents[node])
+    while above >= begin:
+        start = int(starts[above - begin])
+        pieces.append(np.arange(start, start + int(length[above]), dtype=np.int32))
+        above = int(forest.parents[above])
+    if above >= 0:  # the rest is the past of that stream, from its beginning
+        pieces.append(np.arange(int(forest.ends[above]), dtype=np.int32))
+    return np.concatenate([_NONE, *reversed(pieces)])
 
 
-def _alike(rows: TokenRows, members: list[int], shared: int) -> Iterable[list[int]]:
-    by_head: dict[bytes, list[int]] = {}
-    for i in members:
-        by_head.setdefault(rows.row(i)[:shared].tobytes(), []).append(i)
-    return by_head.values()
-
-
-def _within(rows: TokenRows, unit: _Unit, room: Room) -> Iterable[_Unit]:
-    """`unit`, or parts of it for which there is room: each repeats the prefix."""
-    part: list[int] = []
-    own = 0
-    for i, length in zip(unit.rows, rows.lengths[list(unit.rows)].tolist(), strict=True):
-        more = length - unit.shared
-        if part and not room.takes(unit.shared, own, len(part), more):
-            yield _Unit(tuple(part), unit.shared, room.cost(unit.shared, own, len(part)))
-            part, own = [], 0
-        part.append(i)
-        own += more
-    yield _Unit(tuple(part), unit.shared, room.cost(unit.shared, own, len(part)))
-
-
-def _bins(units: list[_Unit], budget: int) -> list[list[_Unit]]:
-    """Best fit, largest first: each unit goes where the least room is left over."""
-    bins: list[list[_Unit]] = []
-    room: list[tuple[int, int]] = []  # (tokens left, bin), sorted
-    for unit in sorted(units, key=lambda u: (-u.cost, u.rows)):
-        at = bisect_left(room, (unit.cost, -1))
-        if at < len(room):
-            left, number = room.pop(at)
-        else:
-            left, number = budget, len(bins)
-            bins.append([])
-        bins[number].append(unit)
-        if left > unit.cost:
-            insort(room, (left - unit.cost, number))
-    return bins
-
-
-def _stream(rows: TokenRows, units: list[_Unit]) -> Stream:
-    ids: list[Ints] = []
-    positions: list[Ints] = []
-    segments: list[tuple[int, int, int, int]] = []
-    order: list[int] = []
-    own: list[int] = []
-    at = 0
-
-    def add(piece: Ints, first: int, prefix: tuple[int, int]) -> None:
-        nonlocal at
-        ids.append(piece)
-        positions.append(np.arange(first, first + len(piece), dtype=np.int32))
-        segments.append((at, at + len(piece), *prefix))
-        at += len(piece)
-
-    for unit in units:
-        prefix = (at, at)
-        if unit.shared:
-            add(rows.row(unit.rows[0])[: unit.shared], 0, (at, at))
-            prefix = (segments[-1][0], segments[-1][1])
-        for i in unit.rows:
-            order.append(i)
-            own.append(len(segments))
-            add(rows.row(i)[unit.shared :], unit.shared, prefix if unit.shared else (at, at))
+def _stream(
+    rows: TokenRows, forest: Forest, part: slice, places: Longs, past: int, keep: Ints
+) -> Stream:
+    """The nodes `part` and the rows at `places` of the forest that end in them."""
+    firsts, ends = forest.firsts[part].astype(np.int64), forest.ends[part].astype(np.int64)
+    length = ends - firsts
+    after = np.cumsum(length)
+    starts = after - length
+    within = np.arange(int(after[-1])) - np.repeat(starts, length)
+    positions = within + np.repeat(firsts, length)
+    ids = rows.ids[positions + np.repeat(rows.offsets[forest.rows[part]], length)]
+    parents = np.maximum(forest.parents[part] - part.start, -1)
+    behind = firsts.copy()
+    for number in np.flatnonzero(parents >= 0).tolist():  # parents come first
+        behind[number] = behind[parents[number]]
     return Stream(
-        np.concatenate(ids),
-        np.concatenate(positions),
-        np.asarray(segments, np.int32),
-        np.asarray(order, np.int64),
-        np.asarray(own, np.int32),
+        ids,
+        positions.astype(np.int32),
+        np.stack((starts, after), axis=1).astype(np.int32),
+        parents.astype(np.int32),
+        behind.astype(np.int32),
+        forest.which[places],
+        (forest.own[places] - part.start).astype(np.int32),
+        past,
+        keep,
     )

@@ -35,6 +35,7 @@ from prefmill.scoring.attention.plan import (
     SEGMENTS,
     VARLEN,
     CannotShare,
+    Past,
     StreamPlan,
     to_device,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "SEGMENTS",
     "VARLEN",
     "CannotShare",
+    "Past",
     "StreamPlan",
     "blockmask",
     "gathered_keys",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from prefmill.scoring.attention.plan import (
     registered,
     to_device,
 )
+from prefmill.scoring.packing import Stream
 
 #: how a plan's account calls `varlen` that gathers no keys
 IN_PLACE = "prefmill_varlen, prefixes in place"
@@ -33,10 +35,10 @@ def _varlen(
 ) -> torch.Tensor:
     """All segments in one flash-attention call whose queries and keys have lengths of their own.
 
-    The keys of a prefix are gathered once for each segment that sees it: bytes moved, not work
+    The keys of a path are gathered once for each segment that sees them: bytes moved, not work
     done. Where that would be many times the stream (`StreamPlan.cascade`), all queries after a
-    prefix look at it in place, in a second call, and the two parts are added in the ratio of their
-    sums of exponentials.
+    segment look at it in place, in a call for each level of the tree, and the parts are added in
+    the ratio of their sums of exponentials.
     """
     if softcap is not None:
         raise CannotShare("flash attention has no soft-capping")
@@ -100,19 +102,26 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Gathered(_Call):
-    """Every segment with the keys that it sees: those of its prefix, copied, and its own."""
+    """Every segment with the keys that it sees: those of its path, copied, and its own."""
 
     keys: torch.Tensor | None  #: the order in which keys are gathered; None: as they are
 
 
 @dataclass(frozen=True)
+class _Level(_Call):
+    """All tokens after the segments of one level of the tree, with the keys of these."""
+
+    after: torch.Tensor  #: the tokens that stand after them, counted in the stream
+    keys: torch.Tensor  #: the places of their own
+
+
+@dataclass(frozen=True)
 class _Cascade:
-    """Every segment with its own keys, and all tokens after a prefix with that prefix."""
+    """Every segment with its own keys, and with those above it level by level."""
 
     own: _Call
-    prefix: _Call
-    behind: torch.Tensor  #: the tokens that stand after a prefix
-    keys: torch.Tensor  #: the tokens of the prefixes
+    past: int
+    levels: tuple[_Level, ...]
 
 
 def _cascade(
@@ -127,19 +136,22 @@ def _cascade(
     from torch.nn.attention.varlen import AuxRequest
 
     more: dict[str, Any] = {"scale": scale, "grouped": grouped, "return_aux": AuxRequest(lse=True)}
-    own, own_lse = made.own.call(query, key, value, **more)
-    there, there_lse = made.prefix.call(
-        query.index_select(0, made.behind),
-        key.index_select(0, made.keys),
-        value.index_select(0, made.keys),
-        **more,
-    )
     # The logarithms of the sums have the shape (heads, tokens), whatever their documentation says;
     # the probe would notice another.
-    share = torch.sigmoid(there_lse - own_lse.index_select(1, made.behind))
-    share = share.transpose(0, 1)[..., None]
-    both = torch.lerp(own.index_select(0, made.behind).float(), there.float(), share)
-    whole: torch.Tensor = own.index_copy(0, made.behind, both.to(own.dtype))
+    whole: torch.Tensor
+    whole, sums = made.own.call(query, key[made.past :], value[made.past :], **more)
+    for level in made.levels:
+        there, there_sums = level.call(
+            query.index_select(0, level.after),
+            key.index_select(0, level.keys),
+            value.index_select(0, level.keys),
+            **more,
+        )
+        here, here_sums = whole.index_select(0, level.after), sums.index_select(1, level.after)
+        share = torch.sigmoid(there_sums - here_sums).transpose(0, 1)[..., None]
+        both = torch.lerp(here.float(), there.float(), share).to(whole.dtype)
+        whole = whole.index_copy(0, level.after, both)
+        sums = sums.index_copy(1, level.after, torch.logaddexp(there_sums, here_sums))
     return whole
 
 
@@ -150,38 +162,55 @@ def varlen_kernel() -> Callable[..., Any]:
     return varlen_attn
 
 
-def gathered_keys(segments: np.ndarray, window: int | None = None) -> int:
-    """How many keys `varlen` copies for these segments, shape (segments, 4), if it gathers."""
-    own, shared = segments[:, 1] - segments[:, 0], segments[:, 3] - segments[:, 2]
-    seen = shared if window is None else np.minimum(shared, window - 1)
+def gathered_keys(stream: Stream, window: int | None = None) -> int:
+    """How many keys `varlen` copies for a stream, if it gathers."""
+    own, behind = stream.segments[:, 1] - stream.segments[:, 0], stream.firsts
+    seen = behind if window is None else np.minimum(behind, window - 1)
     return int((own + seen).sum())
 
 
 def _calls(plan: StreamPlan, window: int | None) -> _Gathered | _Cascade:
     """The calls of the kernel for a plan, and in which order it wants the keys."""
-    table = np.asarray(plan.segments, np.int64)
-    own, shared = table[:, 1] - table[:, 0], table[:, 3] - table[:, 2]
-    sees_all = window is None or window >= int((own + shared).max())
-    if plan.cascade and shared.any() and sees_all:
-        behind = table[shared > 0]
-        heads, first = np.unique(behind[:, 2], return_index=True)
-        queries = np.add.reduceat(behind[:, 1] - behind[:, 0], first)
-        keys = behind[first, 3] - heads
-        return _Cascade(
-            _Call(*_lengths(plan, own, own), (-1, 0)),
-            _Call(*_lengths(plan, queries, keys), (-1, -1)),
-            to_device(_ranges(behind[:, 0], behind[:, 1]), plan.device),
-            to_device(_ranges(heads, heads + keys), plan.device),
-        )
-    # What is further back than the window no query of the segment sees.
-    seen = shared if window is None else np.minimum(shared, window - 1)
+    own = plan.ends - plan.starts
+    segment, starts, ends = plan.seen()
+    every = np.bincount(segment, ends - starts, len(own)).astype(np.int64)
+    shares = bool((every > own).any())
+    if plan.cascade and shares and (window is None or window >= int(every.max())):
+        levels = tuple(_levels(plan))
+        return _Cascade(_Call(*_lengths(plan, own, own), (-1, 0)), plan.past, levels)
     order = None
-    if shared.any() or plan.uniform:
-        starts = np.stack((table[:, 3] - seen, table[:, 0]), axis=1).ravel()
-        ends = np.stack((table[:, 3], table[:, 1]), axis=1).ravel()
+    if shares or plan.uniform or plan.past:
+        segment, starts, ends = plan.seen(window)
+        every = np.bincount(segment, ends - starts, len(own)).astype(np.int64)
         order = to_device(_ranges(starts, ends), plan.device)
     left = -1 if window is None else window - 1
-    return _Gathered(*_lengths(plan, own, own + seen), (left, 0), order)
+    return _Gathered(*_lengths(plan, own, every), (left, 0), order)
+
+
+def _levels(plan: StreamPlan) -> Iterator[_Level]:
+    """The past first, then the segments that others stand after, one level at a time."""
+    # The further on in the stream, the less of the past is on the path.
+    lengths = np.unique(np.append(plan.behind, 0))
+    for shorter, longer in itertools.pairwise(lengths.tolist()):
+        end = int(plan.ends[plan.behind >= longer].max())
+        yield _level(plan, np.array([[shorter, longer]]), np.array([[plan.past, end]]))
+    # The segments of a subtree stand together: it ends where the last of them does.
+    last, depth = plan.ends[plan.leaves - 1], np.zeros(len(plan.ends), np.int64)
+    for each in np.flatnonzero(plan.parents >= 0).tolist():
+        depth[each] = depth[plan.parents[each]] + 1
+    for deep in range(int(depth.max()) + 1):
+        here = np.flatnonzero((depth == deep) & (last > plan.ends))
+        if len(here):
+            keys = np.stack((plan.starts[here], plan.ends[here]), axis=1)
+            yield _level(plan, keys, np.stack((plan.ends[here], last[here]), axis=1))
+
+
+def _level(plan: StreamPlan, keys: np.ndarray, queries: np.ndarray) -> _Level:
+    """Runs of keys and the run of queries of each, shape (runs, 2), in places."""
+    lengths = _lengths(plan, queries[:, 1] - queries[:, 0], keys[:, 1] - keys[:, 0])
+    after = to_device(_ranges(queries[:, 0], queries[:, 1]) - plan.past, plan.device)
+    places = to_device(_ranges(keys[:, 0], keys[:, 1]), plan.device)
+    return _Level(*lengths, (-1, -1), after, places)
 
 
 def _lengths(

@@ -61,46 +61,50 @@ def flex_kernel(device: str) -> Callable[..., torch.Tensor]:
 
 
 def _block_mask(plan: StreamPlan, window: int | None) -> Any:
-    """Which keys a query sees: those before it in its row.
+    """Which keys a query sees: those before it on its path.
 
-    They are of one group, and the key is of the prefix, or both are of one segment. Which blocks
-    are looked at is told segment by segment: to try all pairs of tokens would need memory in the
-    square of the stream.
+    A segment is on the path of those from itself up to the end of its subtree, which stand together
+    in the stream. Which blocks are looked at is told segment by segment: to try all pairs of tokens
+    would need memory in the square of the stream.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
-    length = plan.length
-    segment, family, position, head = (np.zeros(length, np.int32) for _ in range(4))
-    blocks = -(-length // BLOCK)
-    some, whole = np.zeros((blocks, blocks), bool), np.zeros((blocks, blocks), bool)
-    for number, (start, end, prefix_start, prefix_end) in enumerate(plan.segments):
-        shared = prefix_end - prefix_start
-        segment[start:end] = number
-        # Where the family's first token stands: one number for prefix and suffixes.
-        family[start:end] = prefix_start if shared else start
-        position[start:end] = np.arange(shared, shared + end - start)
-        head[start:end] = not shared
-        queries = _Blocks.of(start, end, shared)
-        for keys in (queries, _Blocks.of(prefix_start, prefix_end, 0)):
-            nearest = queries.first[:, None] - keys.last
-            furthest = queries.last[:, None] - keys.first
-            here = (queries.places, keys.places)
-            some[here] |= (furthest >= 0) & (window is None or nearest < window)
-            inside = queries.inside[:, None] & keys.inside
-            whole[here] |= inside & (nearest >= 0) & (window is None or furthest < window)
-    seg, fam, pos, top = (to_device(x, plan.device) for x in (segment, family, position, head))
+    length, total = plan.length, plan.past + plan.length
+    firsts = plan.firsts
+    segment, position = np.zeros(total, np.int32), np.zeros(total, np.int32)
+    enter, leave = np.zeros(total, np.int32), np.zeros(total, np.int32)
+    position[: plan.past] = np.arange(plan.past)
+    leave[: plan.past] = np.searchsorted(-plan.behind, -np.arange(plan.past))
+    blocks, columns = -(-length // BLOCK), -(-total // BLOCK)
+    some, whole = np.zeros((blocks, columns), bool), np.zeros((blocks, columns), bool)
+    for number, (start, end) in enumerate(zip(plan.starts, plan.ends, strict=True)):
+        segment[start:end] = enter[start:end] = number
+        leave[start:end] = plan.leaves[number]
+        position[start:end] = np.arange(firsts[number], firsts[number] + end - start)
+    for number, first, last in zip(*plan.seen(window), strict=True):
+        start, end = plan.starts[number], plan.ends[number]
+        queries = _Blocks.of(start - plan.past, end - plan.past, int(firsts[number]))
+        keys = _Blocks.of(first, last, int(position[first]))
+        nearest = queries.first[:, None] - keys.last
+        furthest = queries.last[:, None] - keys.first
+        here = (queries.places, keys.places)
+        some[here] |= (furthest >= 0) & (window is None or nearest < window)
+        inside = queries.inside[:, None] & keys.inside
+        whole[here] |= inside & (nearest >= 0) & (window is None or furthest < window)
+    mine, mypos = (to_device(x[plan.past :].copy(), plan.device) for x in (segment, position))
+    first, after, pos = (to_device(x, plan.device) for x in (enter, leave, position))
 
     def visible(
         batch: torch.Tensor, heads: torch.Tensor, q: torch.Tensor, k: torch.Tensor
     ) -> torch.Tensor:
-        seen = (fam[q] == fam[k]) & ((top[k] == 1) | (seg[q] == seg[k])) & (pos[q] >= pos[k])
+        seen = (first[k] <= mine[q]) & (mine[q] < after[k]) & (mypos[q] >= pos[k])
         if window is None:
             return seen
-        return seen & (pos[q] - pos[k] < window)
+        return seen & (mypos[q] - pos[k] < window)
 
     partly, wholly = (_ordered(x, plan.device) for x in (some & ~whole, whole))
     return BlockMask.from_kv_blocks(
-        *partly, *wholly, BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, length)
+        *partly, *wholly, BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, total)
     )
 
 

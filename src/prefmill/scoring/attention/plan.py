@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,18 +51,36 @@ class CannotShare(Exception):
     """This model's attention cannot follow a plan, and why."""
 
 
+@dataclass(frozen=True)
+class Past:
+    """What a stream goes on from: the path of tokens before it.
+
+    keys    for each layer, in their order, keys and values, shape (1, kv_heads, past, head_dim)
+    states  the last hidden states, shape (past, hidden)
+    """
+
+    keys: list[tuple[torch.Tensor, torch.Tensor]]
+    states: torch.Tensor
+
+
 class StreamPlan:
     """What attention needs to know of one stream, made once for all layers.
 
     layers    the form of attention that computed each layer by this plan, and the layer's sliding
               window
+    kept      for each layer the keys and values that the next stream goes on from
+    starts, ends, parents, behind
+              of the segments, shape (segments,), int64; `starts` and `ends` are places: they count
+              from the beginning of the past
 
     Args:
         length: tokens of the forward pass, where it is padded to a constant shape.
-        cascade: `varlen` reads the keys of a prefix in place instead of gathering them for each
+        past: what the stream goes on from, unless `stream.past` is 0.
+        cascade: `varlen` reads the keys of a path in place instead of gathering them for each
             segment.
         uniform: `varlen` takes the same path whether or not segments share: one graph for
             `torch.compile`.
+        fixed: a segment is computed by itself, so that its shape depends on its row alone.
     """
 
     def __init__(
@@ -70,19 +89,26 @@ class StreamPlan:
         device: torch.device,
         length: int | None = None,
         *,
+        past: Past | None = None,
         cascade: bool = False,
         uniform: bool = False,
+        fixed: bool = False,
     ) -> None:
         end = len(stream)
         self.length = length or end
-        self.segments: list[tuple[int, int, int, int]] = [
-            tuple(row) for row in stream.segments.tolist()
-        ]
+        self.past, self.before = stream.past, past if stream.past else None
+        starts, ends = stream.segments.T.astype(np.int64) + self.past
+        parents, behind = stream.parents.astype(np.int64), stream.behind.astype(np.int64)
         # Padding to a constant shape is a segment of its own that nobody looks at.
         if self.length > end:
-            self.segments.append((end, self.length, end, end))
+            starts = np.append(starts, self.past + end)
+            ends = np.append(ends, self.past + self.length)
+            parents, behind = np.append(parents, -1), np.append(behind, 0)
+        self.starts, self.ends, self.parents, self.behind = starts, ends, parents, behind
         self.device = device
-        self.cascade, self.uniform = cascade, uniform
+        self.cascade, self.uniform, self.fixed = cascade, uniform, fixed
+        self.keep = to_device(stream.keep.astype(np.int64), device) if len(stream.keep) else None
+        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.layers: list[tuple[str, int | None]] = []
         self._made: dict[tuple[str, int | None], Any] = {}
         self._masks: dict[tuple[int, int, int | None], torch.Tensor] = {}
@@ -92,6 +118,24 @@ class StreamPlan:
     def calls(self) -> int:
         """How many layers computed attention by this plan."""
         return len(self.layers)
+
+    @property
+    def firsts(self) -> np.ndarray:
+        """How many tokens stand before each segment on its path, shape (segments,)."""
+        before = self.behind.copy()
+        for number in np.flatnonzero(self.parents >= 0).tolist():
+            above = self.parents[number]
+            before[number] = before[above] + self.ends[above] - self.starts[above]
+        return before
+
+    @property
+    def leaves(self) -> np.ndarray:
+        """The number of the first segment after each segment's subtree, shape (segments,)."""
+        after = np.arange(1, len(self.parents) + 1)
+        for number in reversed(np.flatnonzero(self.parents >= 0).tolist()):
+            above = self.parents[number]
+            after[above] = max(after[above], after[number])
+        return after
 
     def make(self, form: str, windows: Iterable[int | None]) -> StreamPlan:
         """Everything that `form` needs in layers with these sliding windows."""
@@ -104,6 +148,52 @@ class StreamPlan:
         if (form, window) not in self._made:
             self._made[form, window] = _MAKERS[form](self, window)
         return self._made[form, window]
+
+    def joined(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the next layer after those of the past, some of which are kept."""
+        if self.before is not None:
+            keys, values = self.before.keys[len(self.layers)]
+            key, value = torch.cat((keys, key), dim=2), torch.cat((values, value), dim=2)
+        if self.keep is not None:
+            self.kept.append((key.index_select(2, self.keep), value.index_select(2, self.keep)))
+        return key, value
+
+    def handed_on(self, states: torch.Tensor) -> Past | None:
+        """What the next stream goes on from, after all layers; states shape (places, hidden)."""
+        if self.keep is None:
+            return None
+        return Past(self.kept, states.index_select(0, self.keep))
+
+    def seen(self, window: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The runs of places that each segment sees, in the order of its row.
+
+        The segment of each run, its start and its end, sorted by segment. What is further back than
+        `window` no query of the segment sees.
+        """
+        number = np.arange(len(self.starts))
+        # The nearest first: the segment itself, those above it, the past.
+        runs = [(number, self.starts, self.ends)]
+        at, above = number, self.parents
+        while len(at):
+            at, above = at[above >= 0], above[above >= 0]
+            runs.append((at, self.starts[above], self.ends[above]))
+            above = self.parents[above]
+        past = np.flatnonzero(self.behind)
+        runs.append((past, np.zeros_like(past), self.behind[past]))
+        segment, starts, ends = (np.concatenate(each) for each in zip(*runs, strict=True))
+        level = np.repeat(np.arange(len(runs)), [len(run[0]) for run in runs])
+        order = np.lexsort((-level, segment))
+        segment, starts, ends = segment[order], starts[order], ends[order]
+        if window is None:
+            return segment, starts, ends
+        mine = level[order] == 0
+        before = np.cumsum(np.where(mine, 0, ends - starts))
+        # The tokens of its path that stand between a run and the segment itself.
+        between = before[np.searchsorted(segment, segment, side="right") - 1] - before
+        nearest = np.maximum(window - 1 - between, 0)
+        starts = np.where(mine, starts, np.maximum(starts, ends - nearest))
+        some = starts < ends
+        return segment[some], starts[some], ends[some]
 
     def visible(self, rows: int, columns: int, window: int | None) -> torch.Tensor:
         """Which of `columns` keys each of the last `rows` positions sees, shape (rows, columns)."""
@@ -126,7 +216,8 @@ def registered(
     `maker` makes what `compute` needs of a plan, before the forward.
 
     query has the shape (1, heads, tokens, head_dim), key and value (1, kv_heads, tokens,
-    head_dim). The result has the shape (1, tokens, heads, head_dim).
+    head_dim); `compute` gets them after those of the past. The result has the shape (1, tokens,
+    heads, head_dim).
     """
 
     def attention(
@@ -151,6 +242,7 @@ def registered(
         if not (getattr(module, "is_causal", True) if is_causal is None else is_causal):
             raise CannotShare("its attention looks both ways")
         _refuse_strange(others)
+        key, value = plan.joined(key, value)
         plan.layers.append((form, window))
         return compute(plan, query, key, value, scaling, window, softcap), None
 

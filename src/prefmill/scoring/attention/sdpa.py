@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch.nn.functional import scaled_dot_product_attention as _sdpa
 
@@ -18,37 +20,71 @@ def _segments(
     sliding_window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """Attention of each segment over its prefix and itself."""
+    """Attention of each segment over its path and itself."""
     heads, grouped = query.shape[1], query.shape[1] != key.shape[1]
     shape = (1, query.shape[2], heads, value.shape[-1])
     out = torch.empty(shape, dtype=query.dtype, device=query.device)
-    for start, end, prefix_start, prefix_end in plan.segments:
-        shared = prefix_end - prefix_start
-        own_query = query[:, :, start:end]
-        own_key, own_value = key[:, :, start:end], value[:, :, start:end]
-        if shared:
-            own_key = torch.cat((key[:, :, prefix_start:prefix_end], own_key), dim=2)
-            own_value = torch.cat((value[:, :, prefix_start:prefix_end], own_value), dim=2)
-        rows, columns = end - start, shared + end - start
-        window = sliding_window
-        if window is not None and window >= columns:
-            window = None
-        if softcap is None and not shared and window is None:
+    for run in plan.of(SEGMENTS, sliding_window):
+        own_query = query[:, :, run.start : run.end]
+        own_key, own_value = run.of(key), run.of(value)
+        if softcap is not None:
+            mask = run.visible(plan)
+            result = _capped(own_query, own_key, own_value, mask, scaling, softcap)
+        elif run.causal:
             result = _sdpa(
                 own_query, own_key, own_value, is_causal=True, scale=scaling, enable_gqa=grouped
             )
         else:
             # Lower-right alignment: the last query sees every key. SDPA's own is_causal is
             # upper-left.
-            mask = plan.visible(rows, columns, window)
-            if softcap is None:
-                result = _sdpa(
-                    own_query, own_key, own_value, mask, scale=scaling, enable_gqa=grouped
-                )
-            else:
-                result = _capped(own_query, own_key, own_value, mask, scaling, softcap)
-        out[:, start:end] = result.transpose(1, 2)
+            mask = run.visible(plan)
+            result = _sdpa(own_query, own_key, own_value, mask, scale=scaling, enable_gqa=grouped)
+        out[:, run.start : run.end] = result.transpose(1, 2)
     return out
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Some of the stream's tokens and the keys that they see.
+
+    start, end  its tokens in the stream
+    keys        the places of the keys, in runs
+    window      the sliding window, where it hides some of the keys
+    causal      nothing is before it, and no window hides anything
+    """
+
+    start: int
+    end: int
+    keys: tuple[tuple[int, int], ...]
+    window: int | None
+    causal: bool
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Keys or values that it sees, shape (1, kv_heads, keys, head_dim)."""
+        pieces = [tensor[:, :, start:end] for start, end in self.keys]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+
+    def visible(self, plan: StreamPlan) -> torch.Tensor:
+        keys = sum(end - start for start, end in self.keys)
+        return plan.visible(self.end - self.start, keys, self.window)
+
+
+def _runs(plan: StreamPlan, window: int | None) -> list[_Run]:
+    segment, starts, ends = plan.seen(window)
+    keys: list[list[tuple[int, int]]] = [[] for _ in plan.starts]
+    for number, start, end in zip(segment.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        mine = keys[number]
+        if mine and mine[-1][1] == start:
+            start = mine.pop()[0]
+        mine.append((start, end))
+    runs = []
+    for number, mine in enumerate(keys):
+        start, end = int(plan.starts[number]), int(plan.ends[number])
+        count = sum(b - a for a, b in mine)
+        hides = window if window is not None and window < count else None
+        causal = count == end - start and hides is None
+        runs.append(_Run(start - plan.past, end - plan.past, tuple(mine), hides, causal))
+    return runs
 
 
 def _capped(
@@ -72,4 +108,4 @@ def _capped(
     return torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype) @ value
 
 
-segments = registered(SEGMENTS, _segments)
+segments = registered(SEGMENTS, _segments, _runs)
