@@ -156,7 +156,8 @@ def test_blocks_are_those_of_the_mask(window: int | None, budget: int) -> None:
         assert not (some & ~(partly | wholly)).any()
         assert not (wholly & ~whole).any()
         assert not (partly & wholly).any()
-        assert wholly.sum() >= whole.sum() // 2, "most blocks that need no mask are known"
+        if total % 128 == 0:
+            assert (wholly == whole).all(), "all blocks that need no mask are known"
         assert (partly | wholly).sum() <= some.sum() + len(stream.segments)
 
 

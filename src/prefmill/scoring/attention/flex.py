@@ -76,10 +76,11 @@ def _block_mask(plan: StreamPlan, window: int | None) -> Any:
     position[: plan.past] = np.arange(plan.past)
     leave[: plan.past] = np.searchsorted(-plan.behind, -np.arange(plan.past))
     blocks, columns = -(-length // BLOCK), -(-total // BLOCK)
-    some, whole = np.zeros((blocks, columns), bool), np.zeros((blocks, columns), bool)
+    some = np.zeros((blocks, columns), bool)
+    leaves = plan.leaves
     for number, (start, end) in enumerate(zip(plan.starts, plan.ends, strict=True)):
         segment[start:end] = enter[start:end] = number
-        leave[start:end] = plan.leaves[number]
+        leave[start:end] = leaves[number]
         position[start:end] = np.arange(firsts[number], firsts[number] + end - start)
     for number, first, last in zip(*plan.seen(window), strict=True):
         start, end = plan.starts[number], plan.ends[number]
@@ -87,10 +88,18 @@ def _block_mask(plan: StreamPlan, window: int | None) -> Any:
         keys = _Blocks.of(first, last, int(position[first]))
         nearest = queries.first[:, None] - keys.last
         furthest = queries.last[:, None] - keys.first
-        here = (queries.places, keys.places)
-        some[here] |= (furthest >= 0) & (window is None or nearest < window)
-        inside = queries.inside[:, None] & keys.inside
-        whole[here] |= inside & (nearest >= 0) & (window is None or furthest < window)
+        seen = (furthest >= 0) & (window is None or nearest < window)
+        some[queries.places, keys.places] |= seen
+    whole = _all(np.maximum, enter)[None] <= _all(np.minimum, segment[plan.past :])[:, None]
+    whole &= _all(np.maximum, segment[plan.past :])[:, None] < _all(np.minimum, leave)[None]
+    whole &= _all(np.minimum, position[plan.past :])[:, None] >= _all(np.maximum, position)[None]
+    if window is not None:
+        furthest = _all(np.maximum, position[plan.past :])[:, None]
+        whole &= furthest - _all(np.minimum, position)[None] < window
+    if total % BLOCK:
+        whole[:, -1] = False
+    if length % BLOCK:
+        whole[-1] = False
     mine, mypos = (to_device(x[plan.past :].copy(), plan.device) for x in (segment, position))
     first, after, pos = (to_device(x, plan.device) for x in (enter, leave, position))
 
@@ -108,19 +117,22 @@ def _block_mask(plan: StreamPlan, window: int | None) -> Any:
     )
 
 
+def _all(which: np.ufunc, values: np.ndarray) -> np.ndarray:
+    """The least or greatest of every block of values."""
+    return np.asarray(which.reduceat(values, np.arange(0, len(values), BLOCK)))
+
+
 @dataclass(frozen=True)
 class _Blocks:
     """The blocks that a run of tokens touches.
 
     places       where they stand
     first, last  the first and last position in each
-    inside       whether a block is all theirs
     """
 
     places: slice
     first: np.ndarray
     last: np.ndarray
-    inside: np.ndarray
 
     @classmethod
     def of(cls, start: int, end: int, position: int) -> _Blocks:
@@ -129,7 +141,7 @@ class _Blocks:
         edges = np.arange(places.start, places.stop) * BLOCK
         first, last = np.maximum(edges, start), np.minimum(edges + BLOCK, end) - 1
         moved = position - start
-        return cls(places, first + moved, last + moved, last - first == BLOCK - 1)
+        return cls(places, first + moved, last + moved)
 
 
 def _ordered(blocks: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
