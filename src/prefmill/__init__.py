@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from prefmill.loops.loop import LoopReport, loop
     from prefmill.rules.rollouts import step_values, stepwise
     from prefmill.rules.step_records import step_labels
+    from prefmill.runs.audit import audit
+    from prefmill.runs.audit_report import AuditReport
     from prefmill.runs.curve import Curve, curve
     from prefmill.runs.plan import run
     from prefmill.runs.rows import RowsReport, rows
@@ -67,6 +69,7 @@ if _ABSENT:
 importlib.import_module("prefmill.forks")
 
 __all__ = [
+    "AuditReport",
     "Curve",
     "EndpointSampler",
     "EndpointScorer",
@@ -92,6 +95,7 @@ __all__ = [
     "ValuesReport",
     "VotesReport",
     "__version__",
+    "audit",
     "curve",
     "label_steps",
     "loop",
@@ -114,6 +118,8 @@ __all__ += _kinds.__all__
 _HOMES = {
     "rules.rollouts": ("step_values", "stepwise"),
     "rules.step_records": ("step_labels",),
+    "runs.audit": ("audit",),
+    "runs.audit_report": ("AuditReport",),
     "runs.curve": ("Curve", "curve"),
     "runs.plan": ("run",),
     "runs.rows": ("RowsReport", "rows"),

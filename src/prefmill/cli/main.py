@@ -22,6 +22,7 @@ COMMANDS = (
     "sql",
     "curve",
     "votes",
+    "audit",
     "train",
     "values",
     "steps",

@@ -18,6 +18,7 @@ from prefmill.shapes.account import line_of
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from prefmill.runs.audit_report import AuditReport
     from prefmill.runs.check import Findings
     from prefmill.runs.rows import RowsReport
     from prefmill.runs.run import RunReport
@@ -86,7 +87,7 @@ def _silent(phase: str, share: float | None = None) -> None:
     """Where nobody watches, nothing is shown."""
 
 
-def _read_as(done: RunReport | VotesReport) -> None:
+def _read_as(done: RunReport | VotesReport | AuditReport) -> None:
     """Which column is what, or how records became rows."""
     roles = {role: column for role, column in vars(done.roles).items() if column}
     roles.pop("negate", None)
@@ -217,6 +218,15 @@ def voted(done: VotesReport) -> None:
         line(f"note: {note}")
     if done.output:
         line(f"wrote {done.output}")
+
+
+def audited(done: AuditReport) -> None:
+    """What an audit found of a judge."""
+    _read_as(done)
+    for text in str(done).splitlines():
+        line(text)
+    for note in done.notes:
+        line(f"note: {note}")
 
 
 def rows(done: RowsReport) -> None:

@@ -1,0 +1,321 @@
+"""Judged files as numbers: what an audit reads of texts, scores and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Unpack
+
+import numpy as np
+import polars as pl
+
+from prefmill.errors import BadArgument, BadInput
+from prefmill.progress import Progress
+from prefmill.rules.audits.effects import Bools
+from prefmill.rules.audits.texts import FORMATS, measures, text_of
+from prefmill.rules.audits.twice import Shown
+from prefmill.rules.intervals import Floats
+from prefmill.rules.votes import Ints
+from prefmill.runs.ballots import SOURCE, Ballots
+from prefmill.runs.job import Job, Reading, opened
+from prefmill.scoring.rubrics import parse_verdict
+from prefmill.table.roles import Inputs, RoleNames, Roles, named
+
+_FRAME_ROWS = 20_000
+_HASHES = ("prompt", "group", "judge", "text")
+#: What the first answer shown wins by a letter.
+_POINTS = {"A": 0.5, "B": -0.5, "C": 0.0}
+_MATCHES = '[{"against": "BIGINT", "as_a": "VARCHAR", "as_b": "VARCHAR"}]'
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The usable rows of some files, in order.
+
+    `rows` has `position`, hashes (`prompt`, `group`, `judge`, `text`), `score`, `reference` (NaN:
+    none), `length`, the formats, `source` and `annotator` (text or null), `file`. `both` are
+    verdicts of our own pairwise judge, by hashes of prompts. `dropped` counts the other rows by
+    reason, `null` those of them that a judge said why of.
+    """
+
+    rows: pl.DataFrame
+    both: tuple[pl.Series, Floats, Floats]
+    ordered: bool
+    copies: int
+    rows_in: int
+    rejected: int
+    dropped: Mapping[str, int]
+    null: Mapping[str, int]
+    roles: Roles
+    records: Mapping[str, Any] | None
+    notes: tuple[str, ...]
+
+
+def judged(
+    inputs: Inputs,
+    *,
+    human: str | Sequence[str] | None,
+    roles: RoleNames | None,
+    progress: Progress | None = None,
+    **reading: Unpack[Reading],
+) -> Judged:
+    """Read judged rows: texts once, a part at a time, and numbers of them.
+
+    `human` is read as the score or the verdict is, by the same words.
+    """
+    with _opened(inputs, roles, progress, reading) as job:
+        rows = _narrow(job)
+        both = _both_orders(job, rows)
+        rows, copies = _without_copies(job, rows)
+        dropped, null = _reasons(job)
+        words = _words(job)
+        told: dict[str, Any] = {
+            "both": both,
+            # What makes a place of an answer: a verdict over two that stand side by side.
+            "ordered": _has_order(job, words),
+            "copies": copies,
+            "rows_in": job.source.rows,
+            "rejected": job.source.rejected,
+            "dropped": dropped,
+            "null": null,
+            "roles": job.roles,
+            "records": job.rowed.report(),
+            "notes": job.source.notes,
+        }
+        inside = job.rowed.inside_records
+    if human:
+        role = "winner" if words.get("winner") else "score"
+        values = _reference(inputs, {**words, role: human}, inside, rows, progress, reading)
+        rows = rows.with_columns(reference=pl.Series(values, dtype=pl.Float64))
+    else:
+        rows = rows.with_columns(reference=pl.lit(np.nan, pl.Float64))
+    return Judged(rows=rows, **told)
+
+
+def _opened(
+    inputs: Inputs, roles: Any, progress: Progress | None, reading: Any
+) -> Any:  # a context manager of a Job
+    return opened(
+        Ballots(),
+        inputs,
+        roles=roles,
+        engine="duckdb",
+        whole_rows=True,
+        each_vote=True,
+        progress=progress,
+        **reading,
+    )
+
+
+def _words(job: Job) -> dict[str, Any]:
+    """The words by which the rows were read, recognised ones as well."""
+    shape = job.rowed.shape
+    return shape.words.named() if shape else dict(named(job.roles))
+
+
+def _has_order(job: Job, words: Mapping[str, Any]) -> bool:
+    shape = job.rowed.shape
+    return bool(shape and job.rowed.inside_records and words.get("winner") and shape.answers == 2)
+
+
+def _kept(job: Job, name: str) -> str | None:
+    """Our name for a column of the input in the view `texts`."""
+    return f"_keep{job.keep.index(name)}" if name in job.keep else None
+
+
+def _narrow(job: Job) -> pl.DataFrame:
+    """A row of numbers for each row that has a score."""
+    job.narrow()
+    source = _kept(job, SOURCE)
+    query = (
+        "SELECT c._pos AS position, hash(t._prompt) AS prompt, hash(c._grp) AS group,"
+        " hash(c._annotator) AS judge, c._annotator::VARCHAR AS annotator, c._value AS score,"
+        f" hash(t._completion) AS text, {source or 'NULL'}::VARCHAR AS source,"
+        " t._completion AS completion"
+        " FROM counted c JOIN texts t ON t._pos = c._pos WHERE c._reason IS NULL"
+    )
+    parts = []
+    for batch in job.con.sql(query).to_arrow_reader(_FRAME_ROWS):
+        frame = pl.DataFrame(batch)
+        text = text_of("completion", frame.schema["completion"])
+        frame = frame.with_columns(completion=text)
+        parts.append(frame.with_columns(**measures(pl.col("completion"))).drop("completion"))
+    if not parts:
+        raise BadInput(
+            "audit: no row has a prompt, a completion and a score.",
+            hint="prefmill check says which rows cannot be used.",
+        )
+    starts = np.concatenate([[0], np.cumsum(job.source.file_rows)])[:-1] * job.source.width
+    rows = pl.concat(parts, how="vertical_relaxed").sort("position")
+    file = np.searchsorted(starts, rows["position"].to_numpy(), side="right") - 1
+    return rows.with_columns(
+        pl.Series("file", file),
+        pl.col("score").cast(pl.Float64),
+        *(pl.col(name).cast(pl.UInt64) for name in _HASHES),
+        *(pl.col(name).fill_null(False) for name in FORMATS),
+        pl.col("length").fill_null(0),
+    )
+
+
+def _reasons(job: Job) -> tuple[dict[str, int], dict[str, int]]:
+    """Rows that cannot be used, by reason; and what a judge said of those without a score."""
+    query = "SELECT _reason, count(*) FROM counted WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 1"
+    dropped = {str(reason): int(rows) for reason, rows in job.con.execute(query).fetchall()}
+    reason = _kept(job, f"{job.roles.score}_reason")
+    if reason is None:
+        return dropped, {}
+    query = (
+        f"SELECT t.{reason}::VARCHAR, count(*) FROM counted c JOIN texts t ON t._pos = c._pos"
+        f" WHERE c._reason IS NOT NULL AND t.{reason} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
+    return dropped, {str(why): int(rows) for why, rows in job.con.execute(query).fetchall()}
+
+
+def _without_copies(job: Job, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The rows without those whose verdict our own judge copied from an equal answer."""
+    if _kept(job, f"{job.roles.score}_verdict") is None:
+        return rows, 0
+    first = rows.unique(["file", "group", "judge", "text"], keep="first", maintain_order=True)
+    return first, rows.height - first.height
+
+
+# Both orders
+
+
+def _both_orders(job: Job, rows: pl.DataFrame) -> tuple[pl.Series, Floats, Floats]:
+    """What our own pairwise judge said, as `Shown` with hashes of prompts; each match once."""
+    verdict = _kept(job, f"{job.roles.score}_verdict")
+    empty = pl.Series("prompt", [], dtype=pl.UInt64), np.zeros(0), np.zeros(0)
+    if verdict is None:
+        return empty
+    query = (
+        "SELECT position, place, m.against AS against, m.as_a AS as_a, m.as_b AS as_b FROM ("
+        "SELECT c._pos AS position, row_number() OVER (PARTITION BY c._grp ORDER BY c._pos) - 1"
+        f" AS place, unnest(from_json(TRY_CAST(t.{verdict}::VARCHAR AS JSON), '{_MATCHES}')) AS m"
+        " FROM counted c JOIN texts t ON t._pos = c._pos"
+        f""" WHERE t.{verdict}::VARCHAR LIKE '[{{%"as_a"%' AND c._has_completion)"""
+        # A match stands in the rows of both its answers.
+        " WHERE place < m.against AND m.as_a IS NOT NULL AND m.as_b IS NOT NULL"
+    )
+    points = _Points()
+    parts = []
+    for batch in job.con.sql(query).to_arrow_reader(_FRAME_ROWS):
+        frame = pl.DataFrame(batch)
+        sides = {name: points.of(frame[name]) for name in ("as_a", "as_b")}
+        parts.append(frame.select("position").with_columns(**sides))
+    if not parts:
+        return empty
+    first = rows.unique(["file", "group", "judge", "text"], keep="first", maintain_order=True)
+    told = (
+        pl.concat(parts)
+        .drop_nulls()
+        .join(first.select("position", "prompt"), on="position", maintain_order="left")
+        .sort("position", maintain_order=True)
+    )
+    return told["prompt"], told["as_a"].to_numpy(), told["as_b"].to_numpy()
+
+
+class _Points:
+    """What was said, as points of the answer shown first; short texts are read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, float | None] = {}
+
+    def of(self, said: pl.Series) -> pl.Series:
+        """A number for each text, null where it is no verdict."""
+        return pl.Series([self._one(text) for text in said], dtype=pl.Float64)
+
+    def _one(self, text: str) -> float | None:
+        if text not in self._known:
+            point = _POINTS.get(parse_verdict(text))
+            if len(text) > 100:
+                return point
+            self._known[text] = point
+        return self._known[text]
+
+
+# The reference
+
+
+def _reference(
+    inputs: Inputs,
+    words: Mapping[str, Any],
+    inside: bool,
+    rows: pl.DataFrame,
+    progress: Progress | None,
+    reading: Any,
+) -> pl.Series:
+    """The human's scores for `rows`, the mean where there are several."""
+    with _opened(inputs, words, progress, reading) as job:
+        job.narrow()
+        value = "CASE WHEN _reason IS NULL THEN _value END"
+        if not inside:
+            query = f"SELECT _pos AS position, {value} AS reference FROM counted"
+            said = job.con.sql(query).pl()
+            return rows.join(said, on="position", how="left", maintain_order="left")[
+                "reference"
+            ].fill_null(np.nan)
+        # A record may have a verdict of one and none of the other: then positions differ.
+        query = (
+            f"SELECT hash(_grp)::UBIGINT AS group, side, avg({value}) AS reference FROM (SELECT *,"
+            " row_number() OVER (PARTITION BY _grp, _annotator ORDER BY _pos) - 1 AS side"
+            " FROM counted) GROUP BY 1, 2"
+        )
+        said = job.con.sql(query).pl()
+    side = pl.col("position").rank("ordinal").over("group", "judge").cast(pl.Int64) - 1
+    return (
+        rows.with_columns(side=side)
+        .join(said, on=["group", "side"], how="left", maintain_order="left")["reference"]
+        .fill_null(np.nan)
+    )
+
+
+# What is whose
+
+
+def own_answers(rows: pl.DataFrame, names: Sequence[str]) -> Bools | None:
+    """Which rows are answers of their judge; None where nothing says so.
+
+    `names` are patterns of sources. Without them a source is its judge where both have one name.
+    """
+    source = rows["source"]
+    if not names:
+        same = (rows["source"] == rows["annotator"]).fill_null(False).to_numpy()
+        return same if same.any() else None
+    if source.null_count() == len(source):
+        raise BadArgument(
+            "audit: judge_name is given, and no column says which model an answer is of.",
+            hint="name the column: source=COLUMN (--source COLUMN).",
+        )
+    known = source.drop_nulls().unique(maintain_order=True).to_list()
+    own = {name for name in known if any(fnmatchcase(name, each) for each in names)}
+    if not own or len(own) == len(known):
+        what = "no source is" if not own else "every source is"
+        raise BadArgument(
+            f"audit: {what} one of {list(names)}; got {_some(known)}.",
+            hint="name the judge's own models as the sources have them; * stands for anything.",
+        )
+    mine: Bools = source.is_in(list(own)).fill_null(False).to_numpy()
+    return mine
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:8]))
+    return f"{shown} and {len(names) - 8:,} more" if len(names) > 8 else shown
+
+
+def numbers(*columns: pl.Series) -> Ints:
+    """Rows of columns as numbers from 0 without gaps, equal rows as one, by first row."""
+    frame = pl.DataFrame([column.alias(str(place)) for place, column in enumerate(columns)])
+    known = frame.unique(maintain_order=True).with_row_index("number")
+    found = frame.join(known, on=frame.columns, how="left", maintain_order="left", nulls_equal=True)
+    out: Ints = found["number"].cast(pl.Int64).to_numpy()
+    return out
+
+
+def shown_by_hash(both: tuple[pl.Series, Floats, Floats], known: pl.Series, number: Ints) -> Shown:
+    """Verdicts in both orders, their prompts as the numbers that `known` hashes have."""
+    table = pl.DataFrame({"prompt": known, "number": number}).unique("prompt")
+    prompt = both[0].to_frame("prompt").join(table, on="prompt", how="left", maintain_order="left")
+    return Shown(prompt["number"].cast(pl.Int64).to_numpy(), both[1], both[2])
