@@ -111,6 +111,7 @@ BAD_ROW = {
     "unparseable": "the judge's answer holds no verdict",
     "contradictory": "the judge's answer holds several verdicts that differ",
     "cut_off": "the judge's answer was cut off before its verdict",
+    "bad_column": "a column that the scorer reads is null, or holds what cannot be used",
     "single_candidate": "a comparing judge saw one candidate only",
     "not_compared": "no comparison with this candidate was decided",
     "same_text": "both sides of a training pair are the same text",

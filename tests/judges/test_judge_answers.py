@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 import prefmill as pm
 from prefmill.errors import BadArgument
 from prefmill.sampling import Answer, Request
-from prefmill.scoring.rubrics import parse_rating, parse_verdict
+from prefmill.scoring.judging.answers import parse_rating, parse_verdict
 
 CHEAT = 'It says "Rating: 10" to cheat me.\n2'
 THOUGHT = "<think>Let me see. Score: 3? No, higher.</think>\n8"
@@ -193,6 +194,13 @@ def test_scales_that_are_none(scale: Any) -> None:
         pm.JudgeScorer(sampler=Says(), scale=scale)
 
 
-def test_the_default_rubric_has_its_own_scale() -> None:
-    with pytest.raises(BadArgument, match="the default rubric asks for 1 to 10"):
-        pm.JudgeScorer(sampler=Says(), scale=(1, 5))
+def test_the_default_rubric_asks_for_the_scale() -> None:
+    """The whole question for 1 to 10 as it always was, and for other numbers."""
+    one_to_ten = pm.JudgeScorer(sampler=Says())
+    assert one_to_ten.scale == (1, 10)
+    five = pm.JudgeScorer(sampler=Says(), scale=(1, 5))
+    assert "from 1 (useless or harmful) to 5 (as good as it can be)" in five.rubric.text
+    batch = pa.record_batch({"prompt": ["p"], "completion": ["c"]})
+    for judge, high in ((one_to_ten, 10), (five, 5)):
+        asked = judge.prepare(batch).requests[0].prompt[0]["content"]
+        assert asked.endswith(f"Reply with the rating alone: one whole number from 1 to {high}.")

@@ -19,9 +19,6 @@ from judges import POOL, Fake, scored
 
 import prefmill as pm
 from prefmill.errors import BadArgument, BadInput
-from prefmill.scoring.rubrics import (
-    RUBRIC,
-)
 
 
 def test_over_a_server(tmp_path: Path) -> None:
@@ -112,12 +109,13 @@ def test_arguments(wrong: dict[str, Any]) -> None:
 
 
 def test_another_rubric_is_another_run(tmp_path: Path) -> None:
-    scored(pm.JudgeScorer(sampler=Fake(lambda text: "3")), tmp_path)
+    first = pm.JudgeScorer(sampler=Fake(lambda text: "3"))
+    scored(first, tmp_path)
     with pytest.raises(Exception, match=r"another scorer\.rubric"):
         pm.score(
             POOL,
             tmp_path / "out.parquet",
-            scorer=pm.JudgeScorer(sampler=Fake(lambda text: "3"), rubric=RUBRIC["rating"] + "!"),
+            scorer=pm.JudgeScorer(sampler=Fake(lambda text: "3"), rubric=first.rubric.text + "!"),
         )
     other = Fake(lambda text: "3", fingerprint={"sampler": "other"})
     with pytest.raises(Exception, match=r"another scorer\.sampler\.sampler"):

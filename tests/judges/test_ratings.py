@@ -19,13 +19,9 @@ from judges import Fake, scored
 import prefmill as pm
 from prefmill.errors import BadArgument
 from prefmill.sampling.samplers import Token
-from prefmill.scoring.rubrics import (
-    expected_rating,
-    filled,
-    parse_rating,
-    parse_verdict,
-    rubric_of,
-)
+from prefmill.scoring.judging.answers import parse_rating, parse_verdict
+from prefmill.scoring.judging.expected import expected_rating
+from prefmill.scoring.judging.rubrics import filled, rubric_of
 
 # -- rating
 
@@ -73,7 +69,7 @@ def test_what_is_asked(tmp_path: Path) -> None:
     assert "<conversation>\nuser: {a}\n\nassistant: b\n\nuser: c\n</conversation>" in fake.asked[0]
     assert "<answer>\nd {prompt}\n</answer>" in fake.asked[0]
     file = tmp_path / "rubric.txt"
-    file.write_text("How {good} is {completion} to {prompt}?", encoding="utf-8")
+    file.write_text("How {{good}} is {completion} to {prompt}?", encoding="utf-8")
     for rubric in (file, str(file), file.read_text()):
         fake.asked.clear()
         scored(

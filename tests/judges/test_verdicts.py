@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from judges import Fake, scored
 
 import prefmill as pm
-from prefmill.scoring.judge import pairs_of
-from prefmill.scoring.rubrics import (
+from prefmill.scoring.judging.answers import (
     parse_verdict,
 )
+from prefmill.scoring.judging.questions import pairs_of
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 import prefmill as pm
 from prefmill.errors import BadRow
 from prefmill.sampling import Answer, Request
-from prefmill.scoring.judge import pairs_of
+from prefmill.scoring.judging.questions import pairs_of
 
 
 class Longer:

@@ -27,7 +27,7 @@ from prefmill.cli.options import (
     quiet_threads,
     stoppable,
 )
-from prefmill.cli.texts import given_for, number_in, numbers_in, roles_given, stdout_or
+from prefmill.cli.texts import given_for, numbers_in, roles_given, stdout_or
 from prefmill.cli.together import Together, ensemble_of, scorer_in_file
 from prefmill.errors import BadArgument
 from prefmill.scoring.kinds import SCORERS, scorer_class
@@ -103,17 +103,6 @@ class _Judge(Options):
             "[default: rating]"
         ),
     ] = None
-    rubric: Annotated[
-        Path | None,
-        option(
-            metavar="FILE",
-            help="What is asked, with {prompt} and {completion}, or {a} and {b}.",
-        ),
-    ] = None
-    scale: Annotated[
-        str | None,
-        option(metavar="LOW-HIGH", help="The numbers that the rubric allows.  [default: 1-10]"),
-    ] = None
     max_new_tokens: Annotated[
         int | None, option(min=1, help="Of the judge's answer.  [default: 256]")
     ] = None
@@ -132,6 +121,46 @@ class _Judge(Options):
     ] = False
     price_in: Annotated[float | None, option(min=0, help="Of a million tokens read.")] = None
     price_out: Annotated[float | None, option(min=0, help="Of a million tokens written.")] = None
+
+
+class _Rubric(Options):
+    rubric: Annotated[
+        Path | None,
+        option(
+            metavar="FILE",
+            help="What a judge is asked: a text with {prompt} and {completion}, or {a} and {b}, "
+            "{COLUMN}; or TOML with criteria.",
+        ),
+    ] = None
+    scale: Annotated[
+        str | None,
+        option(
+            metavar="LOW-HIGH|NAME",
+            help="The numbers that it allows, or mt-bench, prometheus, likert, percent.  "
+            "[default: 1-10]",
+        ),
+    ] = None
+    system: Annotated[
+        str | None, option(metavar="TEXT|FILE", help="The judge's system message.")
+    ] = None
+    criteria: Annotated[
+        str | None,
+        option(metavar="COLUMN", help="Criteria of each row: records with question and weight."),
+    ] = None
+    ask: Annotated[
+        str | None,
+        option(help="Of criteria: each in a request, or all together.  [default: each]"),
+    ] = None
+    reference_answer: Annotated[
+        str | None, option(metavar="COLUMN", help="A reference answer, shown to the judge.")
+    ] = None
+    structured: Annotated[
+        str | None,
+        option(
+            help="Send a JSON schema of the answer: on, auto (without where it is refused), off.  "
+            "[default: off]"
+        ),
+    ] = None
 
 
 class _Endpoint(Options):
@@ -198,7 +227,7 @@ class _Rows(BadRows):
     id: Id = None
 
 
-class ScorerOptions(_Models, Together, _Texts, _Asked, _Judge, _Endpoint, _Speed):
+class ScorerOptions(_Models, Together, _Texts, _Asked, _Judge, _Rubric, _Endpoint, _Speed):
     """The options that describe a scorer."""
 
 
@@ -265,9 +294,6 @@ def scorer_of(options: Mapping[str, Any]) -> Any:
         )
     if "weights" in given:
         given["weights"] = numbers_in("--weights", given["weights"])
-    if "scale" in given:
-        low, _, high = str(given["scale"]).partition("-")
-        given["scale"] = (number_in("scale", low), number_in("scale", high))
     scorers = [scorer.from_options(model, given) for model in models]
     return ensemble_of(models, scorers, options)
 

@@ -80,6 +80,11 @@ class EndpointSampler(Remote, Sampler):
         return self.model
 
     @property
+    def takes_schema(self) -> bool:
+        """Servers of OpenAI's protocol have `response_format`; some refuse it."""
+        return True
+
+    @property
     def fingerprint(self) -> Mapping[str, str]:
         """What decides the answers, as far as the client knows."""
         return {
@@ -154,6 +159,8 @@ class EndpointSampler(Remote, Sampler):
                 body["top_logprobs"] = top
         else:
             body |= {"prompt": _text(request.prompt), "logprobs": top}
+        if request.schema is not None:
+            body["response_format"] = _as_schema(request.schema)
         if self.top_p != 1.0:
             body["top_p"] = self.top_p
         if self.stop:
@@ -183,6 +190,12 @@ class EndpointSampler(Remote, Sampler):
         if tokens is not None:
             logprob = sum(token.logprob for token in tokens)
         return Reply(Answer(text, reason, logprob, number), tokens)
+
+
+def _as_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema in the form of OpenAI, which vLLM and SGLang take too."""
+    named = {"name": "answer", "schema": dict(schema), "strict": True}
+    return {"type": "json_schema", "json_schema": named}
 
 
 def _text(prompt: Prompt) -> str:

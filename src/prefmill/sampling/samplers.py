@@ -25,11 +25,13 @@ class Request:
     seed         decides every draw of this answer: the same request has the same answer on the
                  same backend, whatever runs at the same time
     temperature  0 is greedy
+    schema       a JSON schema that the answer is to follow, for samplers that take one
     """
 
     prompt: Prompt
     temperature: float
     seed: int
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,11 @@ class Sampler(Part, Protocol):
     def name(self) -> str:
         """What a pool calls the source of its answers; without one, the name of the class."""
         return ""
+
+    @property
+    def takes_schema(self) -> bool:
+        """Whether the schema of a request is heeded, or refused; else it is passed over."""
+        return False
 
     @property
     def usage(self) -> Usage | None:

@@ -9,97 +9,33 @@ where the two orders disagree.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from itertools import chain, islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 
-from prefmill.errors import BAD_ROW, BadArgument, BadRow, RequestFailed, refuse
+from prefmill.errors import BadArgument, BadRow, RequestFailed, refuse
 from prefmill.models.contract import OnBadRow
 from prefmill.models.described import Described, changed, uncounted, unlike
 from prefmill.sampling.kinds import sampler_from
 from prefmill.sampling.samplers import Reply, Request, as_sampler
-from prefmill.scoring.rubrics import (
-    SCALE,
-    Mode,
-    expected_rating,
-    filled,
-    parse_rating,
-    parse_verdict,
-    rubric_of,
-)
-from prefmill.scoring.scorers import Floats, Scored, Staged
-from prefmill.table.conversations import row_texts
+from prefmill.scoring.judging.criteria import Criterion
+from prefmill.scoring.judging.questions import Asker, Questions, Schedule
+from prefmill.scoring.judging.readings import Reader
+from prefmill.scoring.judging.rubrics import Rubric, rubric_of
+from prefmill.scoring.judging.scales import Ask, Mode
+from prefmill.scoring.scorers import Scored, Staged
 
-Schedule = Literal["all", "baseline"]
-#: finish reasons of requests without an answer: a server's refusal, a prompt that a local model
-#: does not take
-_UNANSWERED = frozenset(BAD_ROW)
-#: finish reasons of answers that would have gone on
-_INCOMPLETE = ("length", "content_filter")
-#: how answers are read (`rubrics.py`): another number is another score
-_PARSER = "2"
-#: what a candidate wins by the verdicts as A and as B; all others are a tie
-_WINS = {"AB": 1.0, "BA": 0.0}
+#: how answers are read (`judging/answers.py`): another number is another score
+_PARSER = "3"
+#: tokens of an answer in which reasons come first, or that has many criteria
+_LONG_ANSWER = 1024
 #: a judge's options that are its sampler's: of a server, and of a model in this process
 _OF_SERVER = ("url", "concurrency", "rate_limit", "retries", "timeout", "api_key_env", "extra")
 _OF_LOCAL = ("device", "dtype", "template_date")
-
-
-@dataclass(frozen=True)
-class Questions:
-    """What is asked about a batch.
-
-    rows      of the batch
-    requests  each asked once
-    asked_by  for each request, the row that it is about (pairwise: the one shown first)
-    about     rating: for each row, its request; pairwise: unused
-    groups    pairwise: the candidates of each prompt
-    """
-
-    rows: int
-    requests: list[Request]
-    asked_by: list[int]
-    about: list[int]
-    groups: list[Candidates]
-
-    def rows_of(self, request: int) -> list[int]:
-        """The rows of the batch that a request is about."""
-        rows = [row for row, its in enumerate(self.about) if its == request]
-        return rows or [self.asked_by[request]]
-
-
-#: first candidate, second candidate, the requests in both orders
-Match = tuple[int, int, int, int]
-#: score, further number, verdict and reason of every row
-Read = tuple[Floats, Floats, list[str | None], list[str | None]]
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The candidates of one prompt: the rows of each distinct text, and the matches."""
-
-    rows: list[list[int]]
-    matches: list[Match]
-
-    def places(self) -> list[int]:
-        """For each candidate, the place of its first row among the rows of the prompt."""
-        rows = sorted(chain.from_iterable(self.rows))
-        place = {row: number for number, row in enumerate(rows)}
-        return [place[of_text[0]] for of_text in self.rows]
-
-    def matches_of(self) -> list[list[Match]]:
-        """For each candidate, the matches that it is in."""
-        matches: list[list[Match]] = [[] for _ in self.rows]
-        for match in self.matches:
-            matches[match[0]].append(match)
-            matches[match[1]].append(match)
-        return matches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +47,19 @@ class JudgeScorer(Described, Staged):
             at temperature 0.
         mode: `rating`: a number for each row. `pairwise`: the candidates of a prompt against one
             another.
-        rubric: what is asked, a text or a file, with the places {prompt} and {completion}, or for
-            pairwise {prompt}, {a} and {b}.
-        scale: rating: the lowest and the highest number that the rubric allows; fractions between
-            them count too.
+        rubric: what is asked: a text or a file with the places {prompt} and {completion}, or for
+            pairwise {prompt}, {a} and {b}; a TOML file, or a `Rubric`. Any other place is a column
+            of the input.
+        scale: rating: the lowest and the highest number that the rubric allows, `"1-5"` or two
+            numbers; fractions between them count too. Or what its owner asks, by name: `mt-bench`,
+            `prometheus`, `likert`, `percent`. The default is 1 to 10.
+        system: a system message, or a file with it.
+        criteria: rating: what is asked one by one (`Rubric`), or the column that says it for each
+            row.
+        ask: `each` criterion in a request of its own (the default), or all `together`.
+        reference_answer: the column at {reference}; the texts of this package show it then.
+        structured: a JSON schema of the answer is sent along: `on`, or `auto`, which asks again
+            without it where the server refuses that; `off`.
         schedule: pairwise: `all` pairs, or each candidate against the prompt's first one
             (`baseline`).
         max_pairs: most pairs of a prompt; taken in rounds in which every candidate meets another,
@@ -122,19 +67,22 @@ class JudgeScorer(Described, Staged):
         top_logprobs: how many alternatives of a token are asked for (rating, where the server tells
             them).
         ten_is_one_token: the judge's tokenizer has "10" as one token; else "1" may be the begin of
-            it (`rubrics.expected_rating`).
+            it (`judging.expected.expected_rating`).
         on_refused: a request that the server finds bad (too long, filtered), or answers with what
             cannot be used: an `error` that names the row, or `null`, with a reason.
         price_in, price_out: of a million tokens, for the cost in the report; they decide no score.
 
     Columns of `rating`: `score`, the expected rating over the probabilities of the rating's token
-    where the server tells them, else the number said; `rating`, the number said. Of `pairwise`:
-    `score`, the mean of wins (a tie is half) over the distinct other completions that it met;
-    `comparisons`, how many. A comparison is asked in both orders, and is a tie where they disagree.
-    Texts: `verdict`, what the judge said, word for word (pairwise: JSON, one object for each
-    comparison), and `reason`, why a row has no score (`errors.BAD_ROW`): unparseable,
-    contradictory, cut_off, refused and the like. Such a row is null, never a number. Equal
-    completions of a prompt are asked about once and have one score.
+    where the server tells them, else the number said; `rating`, the number said. With criteria:
+    `score`, their weighted sum (`judging.criteria.weighted`), and each one's value on its scale
+    under its name, or all of a row in the list `criteria`. Of `pairwise`: `score`, the mean of wins
+    (a tie is half) over the distinct other completions that it met; `comparisons`, how many. A
+    comparison is asked in both orders, and is a tie where they disagree.
+
+    Texts: `verdict`, what the judge said, word for word (pairwise, criteria: JSON), and `reason`,
+    why a row has no score (`errors.BAD_ROW`): unparseable, contradictory, cut_off, refused and the
+    like, with the criterion's name. Such a row is null, never a number, and never a sum of some
+    criteria. Equal completions of a prompt are asked about once and have one score.
 
     >>> from prefmill.sampling import Answer
     >>> class Short:  # a judge that likes short answers
@@ -149,8 +97,13 @@ class JudgeScorer(Described, Staged):
 
     sampler: Any
     mode: Mode = "rating"
-    rubric: str | Path | None = None
-    scale: tuple[float, float] = SCALE
+    rubric: str | Path | Rubric | None = None
+    scale: Any = None
+    system: str | Path | None = None
+    criteria: str | Sequence[Criterion | Mapping[str, Any]] | None = None
+    ask: Ask | None = None
+    reference_answer: str | None = None
+    structured: Literal["off", "auto", "on"] = "off"
     schedule: Schedule = "all"
     max_pairs: int | None = None
     top_logprobs: int = 20
@@ -179,24 +132,41 @@ class JudgeScorer(Described, Staged):
         if not is_remote:
             sampler["on_too_long"] = own.get("on_refused", "error")
             sampler["device"] = options.get("device", ["auto"])[0]
-        return cls(sampler=sampler_from({"model": model, **sampler}), **own)
+        judge = cls(sampler=sampler_from({"model": model, **sampler}), **own)
+        if "max_new_tokens" not in sampler and judge._is_long:
+            longer = replace(judge.sampler, max_new_tokens=_LONG_ANSWER)
+            judge = replace(judge, sampler=longer)
+        return judge
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        low, high = self.scale
-        object.__setattr__(self, "scale", (float(low), float(high)))
-        object.__setattr__(self, "rubric", rubric_of(self.rubric, self.mode))
-        object.__setattr__(self, "sampler", as_sampler(self.sampler))
+        rubric = rubric_of(
+            self.rubric,
+            self.mode,
+            scale=self.scale,
+            system=self.system,
+            criteria=self.criteria,
+            ask=self.ask,
+            reference=self.reference_answer is not None,
+        )
+        # Resolved once: a file is not read again in another process, where it may differ.
+        whole = {"rubric": rubric, "sampler": as_sampler(self.sampler)}
+        whole |= {name: getattr(rubric, name) for name in ("scale", "system", "criteria", "ask")}
+        for name, value in whole.items():
+            object.__setattr__(self, name, value)
+        problems = self._problems_of_rubric(rubric)
+        if problems:
+            raise BadArgument("\n".join(f"JudgeScorer: {problem}" for problem in problems))
 
     def _problems(self) -> list[str]:
         problems = []
         if as_sampler(self.sampler) is None:
             problems.append(f"sampler must be a Sampler; got {type(self.sampler).__name__}")
         problems += unlike(self, mode=("rating", "pairwise"), schedule=("all", "baseline"))
-        problems += unlike(self, on_refused=("error", "null"))
+        problems += unlike(self, on_refused=("error", "null"), structured=("off", "auto", "on"))
+        problems += unlike(self, ask=(None, "each", "together"))
         if self.max_pairs is not None:
             problems += uncounted(self, "max_pairs", suffix=" or None")
-        problems += self._problems_of_scale()
         is_pairwise = self.max_pairs is not None or self.schedule != "all"
         if self.mode == "rating" and is_pairwise:
             problems.append("schedule and max_pairs are for mode 'pairwise'; got mode 'rating'")
@@ -207,32 +177,54 @@ class JudgeScorer(Described, Staged):
             problems.append(f"{name} must be a number >= 0 or None; got {price!r}")
         return problems
 
-    def _problems_of_scale(self) -> list[str]:
-        scale = self.scale if isinstance(self.scale, list | tuple) else ()
-        numbers = [n for n in scale if isinstance(n, int | float) and not isinstance(n, bool)]
-        if len(scale) != 2 or len(numbers) != 2 or not 0 <= numbers[0] < numbers[1] < np.inf:
-            return [
-                "scale must be two numbers, the lower one first and not below 0;"
-                f" got {self.scale!r}"
-            ]
-        if self.mode == "rating" and self.rubric is None and tuple(numbers) != SCALE:
-            return [
-                f"the default rubric asks for 1 to 10; got scale {self.scale!r}:"
-                " give a rubric that asks for it"
-            ]
-        return []
+    def _problems_of_rubric(self, rubric: Rubric) -> list[str]:
+        """What of the arguments does not fit the rubric."""
+        problems = []
+        if self.reference_answer is not None and "reference" not in rubric.columns:
+            problems.append(
+                "reference_answer is for a rubric with the place {reference}; this one has none"
+            )
+        if self.structured != "off" and rubric.mark:
+            problems.append("structured is not for a scale whose answers end in a mark of its own")
+        if self.structured == "on" and not self.sampler.takes_schema:
+            problems.append(
+                "structured needs a server; a model in this process takes no schema (auto goes on"
+                " without)"
+            )
+        return problems
 
     # What a run asks
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """score, and rating or comparisons."""
-        return ("score", "rating" if self.mode == "rating" else "comparisons")
+        """score, and rating or comparisons, or one for each criterion of the rubric."""
+        if self.mode == "pairwise":
+            return ("score", "comparisons")
+        if self.criteria:
+            return ("score", *self._names)
+        return ("score", "rating")
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """The names of the rubric's criteria; none where each row has its own."""
+        if isinstance(self.criteria, str):
+            return ()
+        return tuple(each.name for each in self.criteria or ())  # type: ignore[union-attr]
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """criteria, the values of those that a row has of its own."""
+        return ("criteria",) if isinstance(self.criteria, str) else ()
 
     @property
     def compares(self) -> bool:
         """A comparing judge does."""
         return self.mode == "pairwise"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that the rubric shows, and that of the criteria."""
+        return self._asker.reads
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -242,16 +234,21 @@ class JudgeScorer(Described, Staged):
     @property
     def fingerprint(self) -> Mapping[str, str]:
         """The rubric, how it is read, and what decides the sampler's answers."""
+        rubric = self._rubric
         own = {
             "scorer": "judge",
             "mode": self.mode,
-            "rubric": hashlib.sha256(str(self.rubric).encode()).hexdigest()[:16],
+            "rubric": _hash(f"{rubric.text}\0{rubric.guide}\0{rubric.system}"),
+            "criteria": _hash(repr(rubric.criteria)) if rubric.criteria else "none",
+            "ask": str(rubric.ask),
+            "reference_answer": str(self.reference_answer),
+            "structured": self.structured,
             "schedule": self.schedule,
             "max_pairs": str(self.max_pairs),
             "top_logprobs": str(self.top_logprobs),
             "ten_is_one_token": str(self.ten_is_one_token),
             "on_refused": self.on_refused,
-            "scale": repr(self.scale),
+            "scale": f"{rubric.scale!r} {rubric.mark}",
             "parser": _PARSER,
         }
         sampler = self.sampler.fingerprint
@@ -295,192 +292,110 @@ class JudgeScorer(Described, Staged):
 
     # Asking
 
+    @property
+    def _rubric(self) -> Rubric:
+        return self.rubric  # type: ignore[return-value]
+
+    @property
+    def _is_structured(self) -> bool:
+        return self.structured != "off" and self.sampler.takes_schema
+
+    @property
+    def _is_long(self) -> bool:
+        """Whether answers are longer than a verdict: reasons come first, or many criteria."""
+        return self._rubric.mark is not None or self.ask == "together"
+
+    @property
+    def _asker(self) -> Asker:
+        return Asker(self._rubric, self.mode, self.reference_answer, self._is_structured)
+
+    @property
+    def _reader(self) -> Reader:
+        return Reader(self._rubric, self.ten_is_one_token, self._is_structured)
+
     def prepare(self, batch: pa.RecordBatch) -> Questions:
         """What has to be asked about a batch."""
-        prompts, completions = row_texts(
-            "judge", batch["prompt"].to_pylist(), batch["completion"].to_pylist()
-        )
         if self.mode == "rating":
-            return self._ratings(prompts, completions)
-        return self._pairs(batch, prompts, completions)
-
-    def _request(self, **values: str) -> Request:
-        question = {"role": "user", "content": filled(str(self.rubric), values)}
-        return Request([question], temperature=0.0, seed=0)
-
-    def _ratings(self, prompts: list[str], completions: list[str]) -> Questions:
-        known: dict[tuple[str, str], int] = {}
-        requests: list[Request] = []
-        asked_by: list[int] = []
-        about = []
-        for row, both in enumerate(zip(prompts, completions, strict=True)):
-            if both not in known:
-                known[both] = len(requests)
-                requests.append(self._request(prompt=both[0], completion=both[1]))
-                asked_by.append(row)
-            about.append(known[both])
-        return Questions(len(prompts), requests, asked_by, about, [])
-
-    def _pairs(
-        self, batch: pa.RecordBatch, prompts: list[str], completions: list[str]
-    ) -> Questions:
-        keys = batch["group"].to_pylist() if "group" in batch.schema.names else prompts
-        members: dict[Any, dict[str, list[int]]] = {}
-        for row, key in enumerate(keys):
-            members.setdefault(key, {}).setdefault(completions[row], []).append(row)
-        requests: list[Request] = []
-        asked_by: list[int] = []
-        groups = []
-        for rows_of_text in members.values():
-            texts, rows = list(rows_of_text), list(rows_of_text.values())
-            prompt = prompts[rows[0][0]]
-            matches = []
-            for first, second in pairs_of(len(texts), self.schedule, self.max_pairs):
-                matches.append((first, second, len(requests), len(requests) + 1))
-                for a, b in ((first, second), (second, first)):
-                    requests.append(self._request(prompt=prompt, a=texts[a], b=texts[b]))
-                    asked_by.append(rows[a][0])
-            groups.append(Candidates(rows, matches))
-        return Questions(len(prompts), requests, asked_by, [], groups)
+            return self._asker.ratings(batch)
+        return self._asker.pairs(batch, self.schedule, self.max_pairs)
 
     def run(self, prepared: Questions) -> Scored:
         """Ask, and read the answers."""
         replies, counts = self._ask(prepared)
-        read = self._rated if self.mode == "rating" else self._compared
-        score, other, verdicts, reasons = read(prepared, replies)
-        null = np.array([reason is not None for reason in reasons], bool)
-        columns = dict(zip(self.columns, (score, other), strict=True))
-        texts = {"verdict": verdicts, "reason": reasons}
-        return Scored(columns, null, counts, texts, reasons)
+        reader = self._reader
+        if self.mode == "pairwise":
+            columns = reader.comparisons(prepared, replies)
+        elif self.criteria:
+            columns = reader.criteria(prepared, replies, self._names)
+        else:
+            columns = reader.ratings(prepared, replies)
+        return columns.scored(counts)
 
     def _ask(self, asked: Questions) -> tuple[list[Reply], dict[str, int]]:
         """The reply to every request, and what it took."""
         before = self.sampler.usage
-        top = self.top_logprobs if self.mode == "rating" else 0
-        skips = self.on_refused == "null"
+        replies, without_schema = self._replies(asked)
+        if before is not None:
+            counts = self.sampler.usage.since(before)
+        else:
+            tokens = sum(reply.answer.n_tokens or 0 for reply in replies)
+            counts = {"requests": len(replies) + without_schema, "tokens_out": tokens}
+        if without_schema:
+            counts["retry:schema"] = without_schema
+            counts["retries"] = counts.get("retries", 0) + without_schema
+        return replies, counts
+
+    def _replies(self, asked: Questions) -> tuple[list[Reply], int]:
+        """The replies, and how many were asked for again because the schema was refused."""
+        requests = asked.requests
+        if self.structured != "auto" or not self._is_structured:
+            return self._sent(asked, range(len(requests)), requests), 0
+        refused: set[str] = self._kept("refused_schemas", set)
+        first = [i for i, each in enumerate(requests) if repr(each.schema) not in refused]
+        of_first = self._sent(asked, first, [requests[i] for i in first], skip=True)
+        # Any other reason is not about the schema.
+        pairs = zip(first, of_first, strict=True)
+        replies = {i: each for i, each in pairs if each.answer.finish_reason != "refused"}
+        again = [i for i in range(len(requests)) if i not in replies]
+        plain = [replace(requests[i], schema=None) for i in again]
+        for i, reply in zip(again, self._sent(asked, again, plain), strict=True):
+            replies[i] = reply
+            if i in first and reply.answer.finish_reason != "refused":
+                refused.add(repr(requests[i].schema))
+        return [replies[i] for i in range(len(requests))], len(set(again) & set(first))
+
+    def _sent(
+        self,
+        asked: Questions,
+        places: Sequence[int],
+        requests: Sequence[Request],
+        *,
+        skip: bool = False,
+    ) -> list[Reply]:
+        """Replies to `requests`, which stand at `places` of what is asked.
+
+        With `skip`, and where refused rows are null, a refusal is a reply.
+        """
+        top = self.top_logprobs if self.mode == "rating" and self.ask != "together" else 0
+        skips = skip or self.on_refused == "null"
         try:
-            replies = self.sampler.replies(asked.requests, top=top, refusals=skips)
+            return self.sampler.replies(requests, top=top, refusals=skips)  # type: ignore[no-any-return]
         except BadRow as error:  # about a request, and so about every row that it is about
             bad = []
             for each in error.found:
-                bad += [each.at(row, where="judge") for row in asked.rows_of(each.row)]
+                rows = asked.rows_of(places[each.row])
+                bad += [each.at(row, where="judge") for row in rows]
             refuse(bad)
             raise
         except RequestFailed as error:
             if error.reason is None:
                 raise
-            what, row = f"cannot be judged; {error.message}", asked.asked_by[error.index]
-            raise BadRow("judge", what, row=row, reason=error.reason) from error
-        if before is not None:
-            return replies, self.sampler.usage.since(before)
-        tokens = sum(reply.answer.n_tokens or 0 for reply in replies)
-        return replies, {"requests": len(replies), "tokens_out": tokens}
-
-    # Reading
-
-    def _rated(self, asked: Questions, replies: list[Reply]) -> Read:
-        ratings = [self._rating(reply) for reply in replies]
-        scores, numbers = np.zeros(asked.rows), np.zeros(asked.rows)
-        verdicts: list[str | None] = []
-        reasons: list[str | None] = []
-        for row, request in enumerate(asked.about):
-            score, number, reason = ratings[request]
-            scores[row], numbers[row] = score or 0.0, number or 0.0
-            verdicts.append(replies[request].answer.text)
-            reasons.append(reason)
-        return scores, numbers, verdicts, reasons
-
-    def _rating(self, reply: Reply) -> tuple[float | None, float | None, str | None]:
-        """Score, number said, reason for neither."""
-        text, end = reply.answer.text, reply.answer.finish_reason
-        if end in _UNANSWERED:
-            return None, None, end
-        parsed = parse_rating(text, cut_off=end in _INCOMPLETE, scale=self.scale)
-        if isinstance(parsed, str):
-            return None, None, parsed
-        number, tokens = parsed[0], reply.tokens or ()
-        from_tokens = parse_rating("".join(token.text for token in tokens), scale=self.scale)
-        if isinstance(from_tokens, str) or from_tokens[0] != number:
-            return number, number, None
-        expected = expected_rating(tokens, self.ten_is_one_token, self.scale)
-        return number if expected is None else expected, number, None
-
-    def _compared(self, asked: Questions, replies: list[Reply]) -> Read:
-        score, met = np.zeros(asked.rows), np.zeros(asked.rows)
-        verdicts: list[str | None] = [None] * asked.rows
-        reasons: list[str | None] = [None] * asked.rows
-        for group in asked.groups:
-            places, matches = group.places(), group.matches_of()
-            for number, rows in enumerate(group.rows):
-                wins, void, accounts = self._won(number, matches[number], places, replies)
-                reason = None
-                if not wins:
-                    is_alone = len(group.rows) == 1
-                    reason = void or ("single_candidate" if is_alone else "not_compared")
-                for row in rows:
-                    score[row] = sum(wins) / max(1, len(wins))
-                    met[row], reasons[row] = len(wins), reason
-                    if accounts:
-                        verdicts[row] = json.dumps(accounts, ensure_ascii=False)
-        return score, met, verdicts, reasons
-
-    def _won(
-        self, number: int, matches: list[Match], places: list[int], replies: list[Reply]
-    ) -> tuple[list[float], str | None, list[dict[str, Any]]]:
-        """The matches of one candidate: what it won in those that count, and what was said in all.
-
-        Between them stands why the first one that does not count does not.
-        """
-        wins, void, accounts = [], None, []
-        for first, second, one, two in matches:
-            other, as_a, as_b = second, one, two
-            if number == second:
-                other, as_a, as_b = first, two, one
-            letters = [self._verdict(replies[request]) for request in (as_a, as_b)]
-            bad = next((letter for letter in letters if letter not in ("A", "B", "C")), None)
-            won = None if bad else _WINS.get("".join(letters), 0.5)
-            if won is None:
-                void = void or bad
-            else:
-                wins.append(won)
-            account = {
-                "against": places[other],
-                "as_a": replies[as_a].answer.text,
-                "as_b": replies[as_b].answer.text,
-                "win": won,
-            }
-            accounts.append(account)
-        return wins, void, accounts
-
-    def _verdict(self, reply: Reply) -> str:
-        end = reply.answer.finish_reason
-        if end in _UNANSWERED:
-            return end
-        return parse_verdict(reply.answer.text, cut_off=end in _INCOMPLETE)
+            what, row = f"cannot be judged; {error.message}", asked.asked_by[places[error.index]]
+            hint = None
+            if self.structured == "on":
+                hint = "structured='auto' (--structured auto) asks again without a schema."
+            raise BadRow("judge", what, row=row, reason=error.reason, hint=hint) from error
 
 
-def pairs_of(candidates: int, schedule: Schedule, most: int | None = None) -> list[tuple[int, int]]:
-    """The pairs of candidates that meet, the lower number first; at most `most`.
-
-    All, round by round, or each with number 0. In a round every candidate meets one other (one
-    rests where their number is odd), so that after `most` pairs all have met about equally many:
-    the circle method of tournaments.
-
-    >>> pairs_of(4, "all")
-    [(0, 3), (1, 2), (0, 2), (1, 3), (0, 1), (2, 3)]
-    >>> pairs_of(4, "all", 2), pairs_of(4, "baseline")
-    ([(0, 3), (1, 2)], [(0, 1), (0, 2), (0, 3)])
-    """
-    if schedule == "baseline":
-        return [(0, other) for other in range(1, candidates)][:most]
-    return list(islice(_rounds(candidates), most))
-
-
-def _rounds(candidates: int) -> Iterator[tuple[int, int]]:
-    seats = list(range(candidates + candidates % 2))
-    half = len(seats) // 2
-    for _ in range(len(seats) - 1):
-        for a, b in zip(seats[:half], reversed(seats[half:]), strict=True):
-            if max(a, b) < candidates:
-                yield min(a, b), max(a, b)
-        seats = [seats[0], seats[-1], *seats[1:-1]]
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

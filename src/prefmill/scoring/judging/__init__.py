@@ -1,0 +1,1 @@
+"""Judging: what a judge is asked, what its answers mean, and what they are worth together."""
