@@ -173,6 +173,13 @@ class Pinned(Options):
 class Model(Pinned):
     """How a model is loaded, and texts are made for it."""
 
+    base: Annotated[
+        str | None,
+        option(
+            metavar="DIR|HUB_ID",
+            help="Of an adapter (PEFT): the model that it changes.  [default: the one it names]",
+        ),
+    ] = None
     template: Annotated[
         str | None,
         option(metavar="NAME|FILE", help="auto, chat, concat, or a Jinja file.  [default: auto]"),

@@ -66,7 +66,10 @@ class _Models(Options):
     ] = None
     pooling: Annotated[
         str | None,
-        option(help="Token that is scored: hf (last that is no pad) or last.  [default: hf]"),
+        option(
+            help="Token that is scored: hf (last that is no pad), last, or auto (as the model's "
+            "owner does).  [default: auto]"
+        ),
     ] = None
 
 

@@ -117,6 +117,29 @@ def _shards(folder: Path) -> set[str]:
     return set()
 
 
+def stored(folder: Path) -> dict[str, Path]:
+    """The names of the tensors in a folder's safetensors, each with its file.
+
+    Where an index names the files, it is of these; a value head's own file and an adapter's count
+    as well. A file that cannot be read has none: loading says why.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    listed = read_json(folder / "model.safetensors.index.json").get("weight_map")
+    places: dict[str, Path] = {}
+    if isinstance(listed, dict):
+        places = {str(name): folder / str(file) for name, file in listed.items()}
+    names = ["value_head.safetensors", "adapter_model.safetensors"]
+    for name in names if places else ["model.safetensors", *names]:
+        path = folder / name
+        try:
+            with safe_open(path, "pt") as file:
+                places |= dict.fromkeys(file.keys(), path)
+        except (OSError, SafetensorError):
+            continue
+    return places
+
+
 def own_code(folder: Path) -> dict[str, str]:
     """The classes of its own that a folder names, by Transformers' name for them.
 
@@ -166,19 +189,23 @@ def check_folder(folder: Path, *, trust_remote_code: bool = False, where: str = 
 
 
 def _refuse_adapter(folder: Path, where: str) -> None:
+    """Refuse an adapter where a whole model is wanted: next to one it is not clear which counts."""
     adapter = folder / "adapter_config.json"
     if not adapter.is_file():
         return
-    names = [path.name for path in folder.glob("*.safetensors")]
-    what, away = "an adapter alone", ""
-    if any(not name.startswith("adapter_") for name in names):
-        what = "full weights and an adapter"
-        away = " Or move adapter_config.json away: then the full weights count as they are."
     base = read_json(adapter).get("base_model_name_or_path")
+    own = ("adapter_", "value_head")
+    if any(not path.name.startswith(own) for path in folder.glob("*.safetensors")):
+        raise BadInput(
+            f"{where}: the model in {str(folder)!r} cannot be told; got full weights and an adapter"
+            f" (PEFT, of {base!r}), expected one of them.",
+            hint="move adapter_config.json away: then the full weights count as they are;"
+            " or name a folder that holds the adapter alone.",
+        )
     raise BadInput(
-        f"{where}: the model in {str(folder)!r} cannot be told; got {what} (PEFT, of {base!r}),"
-        " expected full weights.",
-        hint=f"merge the adapter into its base first:{_merge_line(folder)}{away}",
+        f"{where}: the model in {str(folder)!r} is an adapter (PEFT, of {base!r}); expected full"
+        " weights.",
+        hint=f"merge the adapter into its base first:{_merge_line(folder)}",
     )
 
 

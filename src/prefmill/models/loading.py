@@ -1,8 +1,9 @@
 """Loading a Transformers model and its tokenizer: what the folder says, or an error.
 
 There is one way for scoring, log-probabilities, sampling and training: `weights`. It refuses code
-that nobody trusts, weights that are missing, weights for which the model has no place, adapters,
-and a folder of another kind of model.
+that nobody trusts, weights that are missing, weights for which the model has no place, and a folder
+of another kind of model. An adapter is put into its base (`adapters.py`), a value head under
+`score` (`value_heads.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from prefmill.errors import BadArgument, BadInput, OutOfDeviceMemory
+from prefmill.models import value_heads
+from prefmill.models.adapters import Adapter, tokenizer_folder
 from prefmill.models.described import described, first_line
 from prefmill.models.folders import TRUST, check_folder, own_code, read_json, stored_dtype
 
@@ -146,6 +149,7 @@ def load(
     folder: Path,
     kind: Kind,
     *,
+    base: Path | None = None,
     device: str = "auto",
     dtype: Dtype = "auto",
     trust_remote_code: bool = False,
@@ -153,16 +157,19 @@ def load(
 ) -> Loaded:
     """The model in `folder`, ready to run; `dtype` is as in `dtype_of`.
 
+    base: the folder of the model that the adapter in `folder` changes (`adapters.base_of`).
+
     Raises `BadInput` as `weights` does, and `OutOfDeviceMemory`.
     """
     import torch
 
     place = pick_device(device)
-    wanted = getattr(torch, dtype_of(folder, dtype, place))
+    wanted = getattr(torch, dtype_of(base or folder, dtype, place))
     try:
         model = weights(
             folder,
             kind,
+            base=base,
             dtype=wanted,
             trust_remote_code=trust_remote_code,
             where=where,
@@ -175,7 +182,9 @@ def load(
             hint="one model runs on one device here (no tensor parallelism):"
             " serve it over several GPUs, and --scorer endpoint --url http://HOST:PORT.",
         ) from error
-    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code, where=where)
+    tokenizer = load_tokenizer(
+        tokenizer_folder(folder, base), trust_remote_code=trust_remote_code, where=where
+    )
     return Loaded(model, tokenizer, place)
 
 
@@ -184,6 +193,7 @@ def weights(
     kind: Kind,
     *,
     dtype: Any,
+    base: Path | None = None,
     trust_remote_code: bool = False,
     where: str = "score",
     new_head: bool = False,
@@ -191,6 +201,8 @@ def weights(
 ) -> Any:
     """The model in `folder` with all of its weights, and nothing but them.
 
+    base: the folder of the model that the adapter in `folder` changes; it is merged into it, or
+    stays applied where the base is quantised.
     place: the device onto which the weights are read; None: they stay on the CPU.
     new_head: a reward model to train: a folder without a head that gives one score gets a new one,
     and loses the head that it has.
@@ -199,46 +211,28 @@ def weights(
     that has weights for which the model has no place (they would be dropped), whose weights are of
     another kind of model, or whose own code is not run.
     """
-    import torch
-
-    config = config_of(folder, trust_remote_code=trust_remote_code, where=where)
-    wanted = _Wanted(folder, kind, where, new_head)
-    options: dict[str, Any] = {}
-    if new_head:
-        options |= {"num_labels": 1, "ignore_mismatched_sizes": True}
-    # Straight to the device: several workers would fill the host's memory.
-    if place is not None and place.type != "cpu" and find_spec("accelerate"):
-        options["device_map"] = {"": place}
-    auto = wanted.auto_class()
-    try:
-        with quiet():
-            model, info = auto.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                output_loading_info=True,
-                **options,
-            )
-    except torch.OutOfMemoryError:
-        raise
-    except OSError as error:
+    full = base or folder
+    config = config_of(full, trust_remote_code=trust_remote_code, where=where)
+    head = value_heads.find(folder, base, where) if kind == "reward" else None
+    if new_head and head is not None and head.bias is not None:
         raise BadInput(
-            f"{where}: no safetensors weights in {str(folder)!r}; {first_line(error)}",
-            hint="convert them once: model.save_pretrained(folder) writes safetensors.",
-        ) from error
-    except Exception as error:  # what a broken configuration breaks is anybody's guess
-        hint = _code_hint(error)
-        is_quantised = read_json(folder / "config.json").get("quantization_config")
-        if hint is None and is_quantised and isinstance(error, ImportError):
-            hint = "the package that the message names reads such weights."
-        raise BadInput(
-            f"{where}: cannot load {str(folder)!r}; {described(error)}", hint=hint
-        ) from error
+            f"{where}: the head {head.name!r} of {str(folder)!r} has a bias, for which the trained"
+            " model would have no place; expected a head without one.",
+            hint="train from the model that this one was made of.",
+        )
+    adapter = Adapter.read(folder, kind, where) if base is not None else None
+    wanted = _Wanted(full, kind, where, new_head, head, adapter)
+    model, info = wanted.read(wanted.options(dtype, place, trust_remote_code))
     # In this order: a folder of another kind of model lacks a head, which says more.
     wanted.refuse_missing(model, info)
     wanted.refuse_others(model, config)
     wanted.refuse_unexpected(model, info)
+    if head is not None:
+        head.install(model, where)
+    if adapter is not None:
+        quantised = getattr(model, "hf_quantizer", None) is not None
+        own = head.keys if head is not None else set()
+        model = adapter.apply(model, without=own, merge=not quantised, where=where)
     return model
 
 
@@ -250,6 +244,63 @@ class _Wanted:
     kind: Kind
     where: str
     new_head: bool
+    head: value_heads.ValueHead | None = None
+    adapter: Adapter | None = None
+
+    def options(self, dtype: Any, place: Any, trust_remote_code: bool) -> dict[str, Any]:
+        """What Transformers is told, beside the folder."""
+        options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
+        if self.head is not None:
+            options["key_mapping"] = value_heads.key_mapping(self.folder)
+        if self.new_head:
+            options |= {"num_labels": 1, "ignore_mismatched_sizes": True}
+        elif self.kind == "reward":
+            outputs = self._outputs()
+            if outputs is not None:
+                options["num_labels"] = outputs
+            # The base's own head gives way to the adapter's.
+            if self.adapter is not None and self.adapter.head():
+                options["ignore_mismatched_sizes"] = True
+        # Straight to the device: several workers would fill the host's memory.
+        if place is not None and place.type != "cpu" and find_spec("accelerate"):
+            options["device_map"] = {"": place}
+        return options
+
+    def _outputs(self) -> int | None:
+        """How many outputs the head has by its weights; None: as the configuration says."""
+        if self.head is not None:
+            return 1
+        for shape in (self.adapter.head() if self.adapter is not None else {}).values():
+            return shape[0]
+        if own_code(self.folder):
+            return None
+        return value_heads.labels_of(self.folder)
+
+    def read(self, options: dict[str, Any]) -> tuple[Any, Any]:
+        """The model as Transformers loads it, and what it says of the weights."""
+        import torch
+
+        folder, where = self.folder, self.where
+        try:
+            with quiet():
+                return self.auto_class().from_pretrained(  # type: ignore[no-any-return]
+                    folder, use_safetensors=True, output_loading_info=True, **options
+                )
+        except (torch.OutOfMemoryError, BadInput):
+            raise
+        except OSError as error:
+            raise BadInput(
+                f"{where}: no safetensors weights in {str(folder)!r}; {first_line(error)}",
+                hint="convert them once: model.save_pretrained(folder) writes safetensors.",
+            ) from error
+        except Exception as error:  # what a broken configuration breaks is anybody's guess
+            hint = _code_hint(error)
+            is_quantised = read_json(folder / "config.json").get("quantization_config")
+            if hint is None and is_quantised and isinstance(error, ImportError):
+                hint = "the package that the message names reads such weights."
+            raise BadInput(
+                f"{where}: cannot load {str(folder)!r}; {described(error)}", hint=hint
+            ) from error
 
     def auto_class(self) -> Any:
         """The class of Transformers through which the folder is loaded.
@@ -278,10 +329,17 @@ class _Wanted:
         own = type(model).__name__
         named = getattr(config, "architectures", None) or []
         named = [named] if isinstance(named, str) else named
+        if self.kind == "reward" and "CriticModel" in named:
+            raise BadInput(
+                f"{self.where}: the model in {str(self.folder)!r} is a critic, which values states"
+                " of a policy; expected a reward model."
+            )
         others = [name for name in named if name != own and hasattr(transformers, name)]
         others = [name for name in others if "For" in name]
         others = [name for name in others if not name.endswith(_ENDINGS[self.kind])]
-        if others and not self.new_head:
+        # A value head, and an adapter's, stand on the body of a language model.
+        brought = self.head is not None or (self.adapter is not None and self.adapter.head())
+        if others and not self.new_head and not brought:
             one = "a model that gives one score for a row is needed."
             raise BadInput(
                 f"{self.where}: the weights of {str(self.folder)!r} are of another kind of model;"
@@ -305,6 +363,10 @@ class _Wanted:
         missing = _missing(info)
         if self.new_head:
             missing = [key for key in missing if _in_body(model, key) and ".pooler." not in key]
+        if self.head is not None:
+            missing = [key for key in missing if not key.startswith("score.")]
+        if self.adapter is not None:
+            missing = [key for key in missing if key not in self.adapter.head()]
         if not missing:
             return
         head = any(key.split(".")[0] in _HEADS for key in missing)
@@ -321,6 +383,10 @@ class _Wanted:
     def refuse_unexpected(self, model: Any, info: Any) -> None:
         """Refuse weights for which the model has no place: Transformers drops them."""
         unexpected = sorted(info["unexpected_keys"])
+        # The body is that of a language model, whose own head comes along.
+        if self.head is not None or (self.adapter is not None and self.adapter.head()):
+            own = self.head.keys if self.head is not None else set()
+            unexpected = [k for k in unexpected if k not in own and not value_heads.is_expected(k)]
         # The old head goes: what is not of the body was its.
         if self.new_head and _missing(info):
             unexpected = [key for key in unexpected if _in_body(model, key)]

@@ -34,6 +34,8 @@ class LocalSampler(Described, Sampler):
     Args:
         model: a directory that `save_pretrained` wrote, or a hub id.
         revision: of a hub id: a commit hash pins it.
+        base: of an adapter (PEFT): the model that it changes, a directory or hub id; None: the one
+            that the adapter names.
         top_p: tokens are drawn from the smallest set of likeliest ones that sums to this, after the
             temperature; 1 draws from all.
         max_new_tokens: most tokens of an answer; one that has not ended by then has the finish
@@ -65,6 +67,7 @@ class LocalSampler(Described, Sampler):
 
     model: str | Path
     revision: str | None = None
+    base: str | Path | None = None
     top_p: float = 1.0
     max_new_tokens: int = 256
     stop: str | Sequence[str] = ()
@@ -114,16 +117,19 @@ class LocalSampler(Described, Sampler):
         from prefmill.models.loading import dtype_of, pick_device
 
         encoder = self.encoder  # first: it refuses a folder before its code is looked for elsewhere
+        folder, base = self._folder(), self._base()
+        under = {} if base is None else {"base": content_hash(base)}
         return {
             "sampler": f"local:{_RULE}",
-            "model": content_hash(self._folder()),
+            "model": content_hash(folder),
+            **under,
             **encoder.fingerprint,
             "top_p": repr(float(self.top_p)),
             "max_new_tokens": str(self.max_new_tokens),
             "stop": repr(self.stop),
             "end_tokens": str(sorted(self._ends())),
             "on_too_long": self.on_too_long,
-            "dtype": dtype_of(self._folder(), self.dtype, pick_device(self.device)),
+            "dtype": dtype_of(base or folder, self.dtype, pick_device(self.device)),
         }
 
     @property
@@ -173,6 +179,13 @@ class LocalSampler(Described, Sampler):
         name, revision = str(self.model), self.revision
         return self._kept("folder", lambda: folder_of(name, revision, where="sample"))
 
+    def _base(self) -> Path | None:
+        """The folder of the model that an adapter changes; None: the model is no adapter."""
+        from prefmill.models.adapters import base_of
+
+        named = None if self.base is None else str(self.base)
+        return self._kept("base", lambda: base_of(self._folder(), named, "sample"))
+
     @property
     def encoder(self) -> Encoder:
         """The tokenizer and its template, loaded on first use."""
@@ -180,12 +193,14 @@ class LocalSampler(Described, Sampler):
 
     def _encoder(self) -> Encoder:
         _transformers()
+        from prefmill.models.adapters import tokenizer_folder
         from prefmill.models.encoder import Encoder
         from prefmill.models.loading import load_tokenizer
 
         self._config()
         trusted = self.trust_remote_code
-        tokenizer = load_tokenizer(self._folder(), trust_remote_code=trusted, where="sample")
+        place = tokenizer_folder(self._folder(), self._base())
+        tokenizer = load_tokenizer(place, trust_remote_code=trusted, where="sample")
         template = self.template
         if template == "auto":
             template = "chat" if tokenizer.chat_template else "concat"
@@ -199,7 +214,7 @@ class LocalSampler(Described, Sampler):
     def _config(self) -> Any:
         from prefmill.models.loading import config_of
 
-        folder, trusted = self._folder(), self.trust_remote_code
+        folder, trusted = self._base() or self._folder(), self.trust_remote_code
         make = lambda: config_of(folder, trust_remote_code=trusted, where="sample")  # noqa: E731
         return self._kept("config", make)
 
@@ -210,8 +225,9 @@ class LocalSampler(Described, Sampler):
         tokenizer = self.encoder.tokenizer
         text_config = self._config().get_text_config()
         named = [tokenizer.eos_token_id, getattr(text_config, "eos_token_id", None)]
-        if (self._folder() / "generation_config.json").is_file():
-            named.append(GenerationConfig.from_pretrained(self._folder()).eos_token_id)
+        full = self._base() or self._folder()
+        if (full / "generation_config.json").is_file():
+            named.append(GenerationConfig.from_pretrained(full).eos_token_id)
         ends: set[int] = set()
         for ids in named:
             if ids is not None:
@@ -238,6 +254,7 @@ class LocalSampler(Described, Sampler):
         loaded = load(
             self._folder(),
             "causal",
+            base=self._base(),
             device=self.device,
             dtype=self.dtype,
             trust_remote_code=self.trust_remote_code,

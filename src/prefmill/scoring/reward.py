@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SharePrefix = Literal["auto", "off"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Pooling = Literal["hf", "last"]
+Pooling = Literal["auto", "hf", "last"]
 
 _CHUNK_TOKENS = 1 << 20  # 64 full forward passes: of the last, which is not full, little is seen
 #: how scores follow from outputs; another number is another score
@@ -61,6 +61,7 @@ class TokenScorer(Described, Staged):
 
     model: str | Path
     revision: str | None = None
+    base: str | Path | None = None
     template: str = "auto"
     template_date: str | None = None
     max_length: int | None = None
@@ -101,10 +102,13 @@ class TokenScorer(Described, Staged):
         from prefmill.models.loading import dtype_of, pick_device
 
         encoder = self.encoder  # first: it refuses a folder before its code is looked for elsewhere
-        dtype = dtype_of(self._folder(), self.dtype, pick_device(self.device))
+        folder, base = self._folder(), self._base()
+        dtype = dtype_of(base or folder, self.dtype, pick_device(self.device))
+        under = {} if base is None else {"base": content_hash(base)}
         return {
             "scorer": self.kind,
-            "model": content_hash(self._folder()),
+            "model": content_hash(folder),
+            **under,
             **encoder.fingerprint,
             "max_length": str(encoder.limit),
             "on_too_long": self.on_too_long,
@@ -185,6 +189,13 @@ class TokenScorer(Described, Staged):
 
         return self._kept("folder", lambda: folder_of(str(self.model), self.revision))
 
+    def _base(self) -> Path | None:
+        """The folder of the model that an adapter changes; None: the model is no adapter."""
+        from prefmill.models.adapters import base_of
+
+        named = None if self.base is None else str(self.base)
+        return self._kept("base", lambda: base_of(self._folder(), named))
+
     @property
     def config(self) -> Any:
         """The model's configuration, loaded on first use."""
@@ -193,7 +204,8 @@ class TokenScorer(Described, Staged):
     def _config(self) -> Any:
         from prefmill.models.loading import config_of
 
-        return config_of(self._folder(), trust_remote_code=self.trust_remote_code)
+        folder = self._base() or self._folder()
+        return config_of(folder, trust_remote_code=self.trust_remote_code)
 
     @property
     def encoder(self) -> Encoder:
@@ -202,10 +214,12 @@ class TokenScorer(Described, Staged):
 
     def _encoder(self) -> Encoder:
         _transformers()
+        from prefmill.models.adapters import tokenizer_folder
         from prefmill.models.loading import load_tokenizer, longest
 
         config = self.config
-        tokenizer = load_tokenizer(self._folder(), trust_remote_code=self.trust_remote_code)
+        place = tokenizer_folder(self._folder(), self._base())
+        tokenizer = load_tokenizer(place, trust_remote_code=self.trust_remote_code)
         own = longest(config, tokenizer)
         if self.max_length is not None and own is not None and self.max_length > own:
             raise BadArgument(
@@ -222,8 +236,10 @@ class TokenScorer(Described, Staged):
             template_date=self.template_date,
         )
 
-    def _engine(self, folder: Path, kind: Any, head: Callable[[Any], Head]) -> Engine:
-        """A loaded model with its head, probed."""
+    def _engine(
+        self, folder: Path, kind: Any, head: Callable[[Any], Head], base: Path | None = None
+    ) -> Engine:
+        """A loaded model with its head, probed; `base` is of an adapter in `folder`."""
         import torch
 
         from prefmill.models.loading import load
@@ -234,6 +250,7 @@ class TokenScorer(Described, Staged):
         loaded = load(
             folder,
             kind,
+            base=base,
             device=self.device,
             dtype=self.dtype,
             trust_remote_code=self.trust_remote_code,
@@ -351,11 +368,14 @@ class RewardModel(TokenScorer):
         model: a directory that `save_pretrained` wrote, or a hub id.
         revision: of a hub id: a commit hash pins it. The fingerprint is of the content of the
             files in any case.
+        base: of an adapter (PEFT): the model that it changes, a directory or hub id; None: the one
+            that the adapter names.
         label: the model's label that is the score, by name or number; needed where it has several.
             Several of them, or `all`, are a column each, and need `weights`.
         weights: by label, of the score: the sum of these labels, each times its weight.
         pooling: the token whose state is scored: `hf` as Transformers' heads do (the last that is
-            not the pad token), `last` the last one.
+            not the pad token), `last` the last one; `auto` as the owner of the model's files does:
+            `last` for value heads and OpenRLHF's models, else `hf`.
         template: how a row becomes one text: `auto`, `chat`, `pair`, `concat`, or a file that
             holds a Jinja template (`Encoder`).
         template_date: what a template prints as the date of today (`strftime_now`), YYYY-MM-DD;
@@ -389,11 +409,11 @@ class RewardModel(TokenScorer):
 
     label: Label = None
     weights: Mapping[str, float] | None = None
-    pooling: Pooling = "hf"
+    pooling: Pooling = "auto"
 
     def _problems(self) -> list[str]:
         problems = Labels(self.label, self.weights).problems()
-        return [*super()._problems(), *problems, *unlike(self, pooling=("hf", "last"))]
+        return [*super()._problems(), *problems, *unlike(self, pooling=("auto", "hf", "last"))]
 
     @classmethod
     def from_options(cls, model: str, options: Mapping[str, Any]) -> Self:
@@ -411,7 +431,15 @@ class RewardModel(TokenScorer):
         return self.labels.columns
 
     def _own_fingerprint(self) -> dict[str, str]:
-        return {**self.labels.fingerprint, "pooling": self.pooling, "rule": _RULE}
+        return {**self.labels.fingerprint, "pooling": self._pooling(), "rule": _RULE}
+
+    def _pooling(self) -> Any:
+        """The token that is scored: as asked, or as the owner of the model's files does."""
+        from prefmill.models.value_heads import pooling_of
+
+        if self.pooling != "auto":
+            return self.pooling
+        return self._kept("pooling", lambda: pooling_of(self._folder(), self._base()))
 
     def _engines(self) -> list[Engine]:
         from prefmill.models import labels
@@ -424,11 +452,11 @@ class RewardModel(TokenScorer):
             indices = labels.label_indices(model.config, named, outputs)
             stock = labels.is_stock(model)
             softmax = labels.is_softmax(model.config, outputs, is_stock=stock)
-            return RewardHead(indices, self.pooling, softmax=softmax)
+            return RewardHead(indices, self._pooling(), softmax=softmax)
 
-        engine = self._engine(self._folder(), "reward", head)
+        engine = self._engine(self._folder(), "reward", head, self._base())
         _normalisation(engine.model.config)
-        if self.pooling == "last" and engine.body is None:
+        if self._pooling() == "last" and engine.body is None:
             raise BadArgument(
                 f"score: pooling 'last' is not this model's to choose: {engine.reason}.",
                 hint="leave --pooling out.",
@@ -448,7 +476,7 @@ class RewardModel(TokenScorer):
         if head.differ and "told" not in self._state:
             self._state["told"] = True
             warnings.warn(
-                f"rows end in the pad token, and pooling is {self.pooling!r}: 'hf' scores the last"
+                f"rows end in the pad token, and pooling is {head.pooling!r}: 'hf' scores the last"
                 " token that is no pad, 'last' the end itself; use what the model was trained with",
                 stacklevel=3,
             )
@@ -492,7 +520,8 @@ class LogProb(TokenScorer):
     def _engines(self) -> list[Engine]:
         from prefmill.scoring.heads import LogProbHead
 
-        return [self._engine(self._folder(), "causal", lambda model: LogProbHead())]
+        folder, base = self._folder(), self._base()
+        return [self._engine(folder, "causal", lambda model: LogProbHead(), base)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -537,25 +566,45 @@ class ImplicitReward(TokenScorer):
         name, revision = str(self.reference), self.reference_revision
         return self._kept("reference", lambda: folder_of(name, revision))
 
+    def _reference_base(self) -> Path | None:
+        """Of a reference that is an adapter: the model that it changes."""
+        from prefmill.models.adapters import base_of, is_adapter
+
+        named = None
+        if self.base is not None and is_adapter(self._reference()):
+            named = str(self.base)
+        return self._kept("reference_base", lambda: base_of(self._reference(), named))
+
     def _own_fingerprint(self) -> dict[str, str]:
         from prefmill.models.folders import content_hash
 
-        return {"reference": content_hash(self._reference()), "beta": repr(float(self.beta))}
+        base = self._reference_base()
+        under = {} if base is None else {"reference_base": content_hash(base)}
+        return {
+            "reference": content_hash(self._reference()),
+            **under,
+            "beta": repr(float(self.beta)),
+        }
 
     def _engines(self) -> list[Engine]:
+        from prefmill.models.adapters import tokenizer_folder
         from prefmill.models.loading import config_of, load_tokenizer
         from prefmill.scoring.heads import LogProbHead
 
         trusted = self.trust_remote_code
-        config_of(self._reference(), trust_remote_code=trusted)
-        other = load_tokenizer(self._reference(), trust_remote_code=trusted)
+        reference, under = self._reference(), self._reference_base()
+        config_of(under or reference, trust_remote_code=trusted)
+        other = load_tokenizer(tokenizer_folder(reference, under), trust_remote_code=trusted)
         if other.get_vocab() != self.encoder.tokenizer.get_vocab():
             raise BadInput(
                 "score: the policy and the reference have different tokenizers;"
                 " expected the same vocabulary."
             )
-        folders = (self._folder(), self._reference())
-        return [self._engine(folder, "causal", lambda model: LogProbHead()) for folder in folders]
+        folders = ((self._folder(), self._base()), (reference, under))
+        return [
+            self._engine(folder, "causal", lambda model: LogProbHead(), base)
+            for folder, base in folders
+        ]
 
     def _values(self, of_engines: list[Floats]) -> Floats:
         policy, reference = of_engines[0][:, 0], of_engines[1][:, 0]

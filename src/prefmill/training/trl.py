@@ -161,6 +161,9 @@ def load(
     if kind == "reward":
         # Servers put other single outputs through a sigmoid.
         weights.config.problem_type = "regression"
+        # What the scores of the old head were normalised with says nothing of the new ones.
+        if getattr(weights.config, "normalize_reward", False):
+            weights.config.normalize_reward = False
         _own_pad_token(weights, tokenizer)
     return Trainee(weights, tokenizer, folder)
 
