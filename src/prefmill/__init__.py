@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from prefmill.rules.step_records import step_labels
     from prefmill.runs.audit import audit
     from prefmill.runs.audit_report import AuditReport
+    from prefmill.runs.calibrate import CalibrateReport, calibrate
     from prefmill.runs.curve import Curve, curve
     from prefmill.runs.plan import run
     from prefmill.runs.rows import RowsReport, rows
@@ -70,6 +71,7 @@ importlib.import_module("prefmill.forks")
 
 __all__ = [
     "AuditReport",
+    "CalibrateReport",
     "Curve",
     "EndpointSampler",
     "EndpointScorer",
@@ -96,6 +98,7 @@ __all__ = [
     "VotesReport",
     "__version__",
     "audit",
+    "calibrate",
     "curve",
     "label_steps",
     "loop",
@@ -120,6 +123,7 @@ _HOMES = {
     "rules.step_records": ("step_labels",),
     "runs.audit": ("audit",),
     "runs.audit_report": ("AuditReport",),
+    "runs.calibrate": ("CalibrateReport", "calibrate"),
     "runs.curve": ("Curve", "curve"),
     "runs.plan": ("run",),
     "runs.rows": ("RowsReport", "rows"),

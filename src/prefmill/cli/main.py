@@ -18,6 +18,7 @@ COMMANDS = (
     "rows",
     "sample",
     "score",
+    "calibrate",
     "loop",
     "sql",
     "curve",

@@ -16,6 +16,7 @@ from prefmill.errors import BAD_ROW
 
 if TYPE_CHECKING:
     from prefmill.loops.loop import LoopReport
+    from prefmill.runs.calibrate import CalibrateReport
     from prefmill.runs.curve import Curve
     from prefmill.runs.sample import SampleReport
     from prefmill.runs.score import ScoreReport
@@ -128,6 +129,55 @@ def scored(done: ScoreReport) -> None:
         f"{done.peak_rss_mb:,.0f} MB{_resumed(done)})",
     )
     told.run(done)
+
+
+def calibrated(done: CalibrateReport) -> None:
+    """How often the better score wins, by how far, and how far chances can be believed."""
+    told = Told()
+    dropped = [(f"  dropped: {reason}", rows) for reason, rows in done.dropped.items()]
+    told.counts([("rows in", done.rows_in), ("  pairs", done.pairs), *dropped], done.rows_in or 1)
+    share = _within(done.accuracy, percent=True)
+    told.line(f"{done.prompts:,} prompts; the chosen answer has the better score in {share}")
+    if done.brier:
+        names = ("prompts not seen by the fit", "Brier", "calibration error")
+        words = {"before": "scores as log-odds", "after": "calibrated"}
+        rows = [
+            (text, _within(done.brier[name]), f"{done.error[name]:.4f}")
+            for name, text in words.items()
+        ]
+        told.table(names, [*rows, ("difference", _within(done.brier["difference"]), "")], names[0])
+    steps = [
+        (f"{step['from']:.4g} to {step['to']:.4g}", _within([step[n] for n in _ENDS]), _pairs(step))
+        for step in _some(done.steps)
+    ]
+    told.table(("margin", "chance to win", "pairs"), steps, "margin")
+    told.line(f"{len(done.steps):,} steps   ({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB)")
+    for note in done.notes:
+        told.line(f"note: {note}")
+    if done.output:
+        told.line(f"wrote {done.output}")
+
+
+_ENDS = ("chance", "low", "high")
+
+
+def _within(mean: Sequence[float], *, percent: bool = False) -> str:
+    """A mean and its interval."""
+    value, low, high = mean
+    if percent:
+        return f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{value:.4f} ({low:.4f} to {high:.4f})"
+
+
+def _pairs(step: Mapping[str, float]) -> str:
+    return f"{step['pairs']:,.0f}"
+
+
+def _some(steps: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """At most ten steps, spread over all."""
+    if len(steps) <= 10:
+        return list(steps)
+    return [steps[round(place * (len(steps) - 1) / 9)] for place in range(10)]
 
 
 def _spent(done: ScoreReport) -> str:

@@ -36,6 +36,16 @@ def key_of(output: Path) -> dict[str, Any]:
     return key
 
 
+def key_of_finished(output: Path) -> dict[str, Any]:
+    """The key of the run that wrote `output` as it stands there; empty where nobody knows."""
+    try:
+        manifest = json.loads((_folder_of(output) / "manifest.json").read_text("utf-8"))
+        whole_and_own = manifest["state"] == "done" and manifest["size"] == output.stat().st_size
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return key_of(output) if whole_and_own else {}
+
+
 def _folder_of(output: Path) -> Path:
     return output.with_name(f".{output.name}.prefmill")
 
