@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from prefmill.errors import BadArgument
 from prefmill.models.contract import OnBadRow
+from prefmill.models.described import Described
 from prefmill.pools.stream import starts_of_groups
 from prefmill.rules import standards
 from prefmill.rules.standards import Groups, Ints
@@ -35,7 +36,7 @@ _OF = "of:"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ensemble(Staged):
+class Ensemble(Described, Staged):
     """Several scorers as one, with each scorer's own columns.
 
     Args:
