@@ -115,11 +115,6 @@ class Ensemble(Described, Staged):
                     f"ensemble: {name!r} compares all rows of the pool, and is itself an ensemble;"
                     " expected its scorers here."
                 )
-        if len({name.casefold() for name in self.columns}) < len(self.columns):
-            raise BadArgument(
-                f"ensemble: columns that differ in case only; got {list(self.columns)}.",
-                hint="name the scorers otherwise.",
-            )
 
     def _check_scales(self, names: Sequence[str]) -> None:
         scaled = None if self.scales is None else sorted(self.scales)
