@@ -12,6 +12,7 @@
     ├── RunDiffers               an interrupted run on this output had another model, template,
     │                            dtype or input (exit code 2)
     ├── RunBusy                  another process writes this output (exit code 2)
+    ├── BatchesUnderWay          requests wait in batches, and nobody waits for them (exit code 75)
     ├── RequestFailed            a server refused a request, or gave no answer after all retries
     ├── OutOfDeviceMemory        one row alone, or the model, does not fit into a device's memory
     ├── ScorerDied               the process on one of several devices ended without a word
@@ -247,6 +248,19 @@ class RequestFailed(PrefmillError):
             status=self.status,
             reason=self.reason,
         )
+
+
+class BatchesUnderWay(PrefmillError):
+    """Requests lie in batches that are not done, and the call was not to wait for them.
+
+    batches  the names of those on the server, or of the files that are to be answered
+    """
+
+    exit_code = 75  # "try again later" of sysexits.h
+
+    def __init__(self, message: str, *, hint: str | None = None, batches: Sequence[str]) -> None:
+        self.batches = tuple(batches)
+        super().__init__(message, hint=hint)
 
 
 class OutOfDeviceMemory(PrefmillError):

@@ -2,6 +2,7 @@
 
     scored.parquet             appears at once, when all chunks are done
     .scored.parquet.prefmill/  manifest.json, lock, 000000.arrow, 000001.arrow, ...
+                               and batches-0.sqlite, where answers come in batches
                                of a run that is done only the manifest stays
 
 A file is whole or absent; killed at any instant, a run loses the chunk in work.
@@ -24,6 +25,8 @@ from prefmill.errors import BadInput, RunBusy, RunDiffers, TargetExists
 
 _VERSION = 1
 _ANEW = "--overwrite begins anew."
+#: what is asked in batches; it binds a run, as a chunk does
+BATCHES = "batches-*"
 
 
 def key_of(output: Path) -> dict[str, Any]:
@@ -119,7 +122,8 @@ class Ledger:
             raise RunDiffers(
                 f"{self.where}: {str(self.folder)!r} is of another version of prefmill.", hint=_ANEW
             )
-        if manifest["state"] == "running" and not any(self.folder.glob("*.arrow")):
+        done = [path for pattern in ("*.arrow", BATCHES) for path in self.folder.glob(pattern)]
+        if manifest["state"] == "running" and not done:
             return None
         return manifest
 
@@ -221,6 +225,8 @@ class Ledger:
         self.counts = dict(counts)
         self._write_manifest("done")
         self._forget_chunks()
+        for path in self.folder.glob(BATCHES):
+            path.unlink()
 
     def close(self) -> None:
         """Let others have the output."""

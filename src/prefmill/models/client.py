@@ -30,8 +30,9 @@ from prefmill.errors import BadArgument, MissingPackage, PrefmillError, RequestF
 
 _T = TypeVar("_T")
 Read = Callable[[int, Any], _T]
-_AGAIN = {408, 425, 429, *(set(range(500, 600)) - {501, 505})}
-_OF_REQUEST = {400, 413, 422}  #: the server finds this request bad, and would take others
+Sent = tuple[int, Mapping[str, str], str]  #: status, headers, text
+AGAIN = {408, 425, 429, *(set(range(500, 600)) - {501, 505})}
+OF_REQUEST = {400, 413, 422}  #: the server finds this request bad, and would take others
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 _LONGEST_WAIT = 600  # seconds that a server may ask for
 _HINTS = {
@@ -39,7 +40,7 @@ _HINTS = {
     404: "is the URL complete (/v1)?",
 }
 # What reading an answer may raise where the answer is not what it should be.
-_UNREADABLE = (
+UNREADABLE = (
     ValueError,
     LookupError,
     TypeError,
@@ -77,7 +78,7 @@ class Broken(Exception):
     """An answer without what should be in it; it is asked for again."""
 
 
-class _Again(Exception):
+class Again(Exception):
     """One try that failed and may be made again, after `wait` seconds if the server said so."""
 
     def __init__(self, reason: str, what: str, wait: float | None = None) -> None:
@@ -188,8 +189,20 @@ class Client:
         return answers
 
     def _post(self, number: int, path: str, body: Any, read: Read[_T], stop: threading.Event) -> _T:
-        url = f"{self._url}/{path.lstrip('/')}"
+        url = self._url_of(path)
         content = json.dumps(body, ensure_ascii=False).encode()
+
+        def once() -> _T:
+            text = self._exchange(number, url, lambda: self._send(url, content))
+            return self._read(number, url, content, text, read)
+
+        return self._insist(number, path, once, stop)
+
+    def _url_of(self, path: str) -> str:
+        return f"{self._url}/{path.lstrip('/')}"
+
+    def _insist(self, number: int, path: str, once: Callable[[], _T], stop: threading.Event) -> _T:
+        """What `once` gives, tried again where it raises `Again`."""
         # Seeded, so that a run can be repeated wait by wait.
         jitter = random.Random(f"{path} {number}")
         for attempt in range(self._retries + 1):
@@ -197,9 +210,9 @@ class Client:
             with self._lock:
                 self._requests += 1
             try:
-                return self._try(number, url, content, read)
+                return once()
             # Python drops the name of the exception after its clause.
-            except _Again as error:
+            except Again as error:
                 again = error
             if attempt == self._retries or (again.wait or 0) > _LONGEST_WAIT:
                 break
@@ -214,34 +227,37 @@ class Client:
         last = self._clean(again.what).rstrip(".")
         at_fault = again.reason == "broken answer" or (again.reason == "500" and self._is_well())
         raise RequestFailed(
-            f"endpoint: {url} gave no answer, asked {tries}; the last time {last}.",
+            f"endpoint: {self._url_of(path)} gave no answer, asked {tries}; the last time {last}.",
             index=number,
             hint="is the server up? What is done is kept: the same call goes on.",
             reason="bad_answer" if at_fault else None,
         )
 
-    def _try(self, number: int, url: str, content: bytes, read: Read[_T]) -> _T:
-        """One request; raises `_Again` for what may be tried again, else what is final."""
+    def _exchange(self, number: int, url: str, send: Callable[[], Sent]) -> str:
+        """The text that `send` brought; `Again` for what may be tried again, else what is final.
+
+        Both are raised.
+        """
         try:
-            status, headers, text = self._send(url, content)
+            status, headers, text = send()
         except self._httpx.TransportError as error:
             what = f"{type(error).__name__}: {error}".removesuffix(": ")
             if isinstance(error, self._httpx.UnsupportedProtocol):
                 raise RequestFailed(
                     f"endpoint: {url} cannot be asked; {what}.", index=number
                 ) from None
-            raise _Again(_reason_of(error, self._httpx), what) from None
+            raise Again(_reason_of(error, self._httpx), what) from None
         if 200 <= status < 300:
-            return self._read(number, url, content, text, read)
+            return text
         what = f"{status} {self._clean(message_of(text))}".strip()
-        if status in _AGAIN:
-            raise _Again(str(status), what, _retry_after(headers))
+        if status in AGAIN:
+            raise Again(str(status), what, _retry_after(headers))
         raise RequestFailed(
             f"endpoint: {url} refused; got {what.rstrip('.')}.",
             index=number,
             status=status,
             hint=_HINTS.get(status),
-            reason="refused" if status in _OF_REQUEST else None,
+            reason="refused" if status in OF_REQUEST else None,
         )
 
     def _read(self, number: int, url: str, content: bytes, text: str, read: Read[_T]) -> _T:
@@ -251,15 +267,15 @@ class Client:
         except PrefmillError:  # nothing that asking again could mend
             raise
         except Broken as error:
-            raise _Again("broken answer", f"broken answer: {error}") from None
-        except _UNREADABLE:
+            raise Again("broken answer", f"broken answer: {error}") from None
+        except UNREADABLE:
             what = f"broken answer: {self._clean(text[:80])!r}"
-            raise _Again("broken answer", what) from None
+            raise Again("broken answer", what) from None
         self._answered = (url, content)
         self._count(answer)
         return value
 
-    def _send(self, url: str, content: bytes) -> tuple[int, Mapping[str, str], str]:
+    def _send(self, url: str, content: bytes) -> Sent:
         """Status, headers and text of one answer, whole within the time allowed."""
         ends = time.monotonic() + self._timeout
         headers = {"Content-Type": "application/json"}
@@ -291,11 +307,10 @@ class Client:
         return 200 <= status < 300
 
     def _count(self, answer: Any) -> None:
-        usage = answer.get("usage") if isinstance(answer, dict) else None
-        if isinstance(usage, dict):
-            with self._lock:
-                self._tokens_in += _tokens(usage.get("prompt_tokens"))
-                self._tokens_out += _tokens(usage.get("completion_tokens"))
+        read, written = tokens_of(answer)
+        with self._lock:
+            self._tokens_in += read
+            self._tokens_out += written
 
     def _clean(self, text: str) -> str:
         """`text` without the key, should a server echo it."""
@@ -365,6 +380,18 @@ def message_of(text: str) -> str:
             message = json.dumps(message, ensure_ascii=False)
         return message[:500]
     return " ".join(text.split())[:200]
+
+
+def tokens_of(answer: Any) -> tuple[int, int]:
+    """The tokens that an answer's `usage` tells: read, and written.
+
+    >>> tokens_of({"usage": {"prompt_tokens": 9, "completion_tokens": None}})
+    (9, 0)
+    """
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    if not isinstance(usage, dict):
+        return 0, 0
+    return _tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens"))
 
 
 def _tokens(number: Any) -> int:

@@ -62,6 +62,14 @@ class Part(Protocol):
         """The same, which with `null` leaves out all bad rows of a batch in one go."""
         return self
 
+    @property
+    def posts(self) -> tuple[tuple[Any, Any], ...]:
+        """What of it asks in batches: each such scorer or sampler, with its `BatchSampler`.
+
+        A run gathers what they ask before it works on the first chunk.
+        """
+        return ()
+
     def load(self) -> str:
         """Load everything now, and say how rows will be run."""
         return ""

@@ -41,6 +41,15 @@ class Remote(Described):
             is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
             if not is_number or not 0 < seconds < float("inf"):
                 problems.append(f"{name} must be seconds > 0; got {seconds!r}")
+        problems += self._problems_of_url()
+        try:
+            per_second(self.rate_limit)
+        except BadArgument as error:
+            problems.append(error.message)
+        return problems
+
+    def _problems_of_url(self) -> list[str]:
+        problems = []
         parts = urlsplit(self.url)
         is_http = parts.scheme in ("http", "https") and bool(parts.hostname)
         if not is_http or parts.query or parts.fragment:
@@ -51,10 +60,6 @@ class Remote(Described):
             problems.append(
                 "url must not hold a user or a password: name an environment variable, api_key_env"
             )
-        try:
-            per_second(self.rate_limit)
-        except BadArgument as error:
-            problems.append(error.message)
         return problems
 
     @property

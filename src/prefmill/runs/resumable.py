@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -22,7 +23,7 @@ import pyarrow as pa
 
 from prefmill._version import __version__
 from prefmill.disk.hidden import temporary
-from prefmill.disk.ledger import Ledger, key_of
+from prefmill.disk.ledger import BATCHES, Ledger, key_of
 from prefmill.errors import BadArgument
 from prefmill.forks import refuse_fork
 from prefmill.models.contract import OnBadRow, Part, on_its_date
@@ -52,6 +53,7 @@ class Resumable(ABC, Generic[PartT, Report]):
     ledger: Ledger = field(init=False)
     counts: dict[str, int] = field(init=False, default_factory=dict)
     seconds_model: float = field(init=False, default=0.0)
+    remarks: list[str] = field(init=False, default_factory=list)
 
     @abstractmethod
     def open(self, **reading: Any) -> None:
@@ -82,6 +84,10 @@ class Resumable(ABC, Generic[PartT, Report]):
     @abstractmethod
     def work(self, missing: list[int]) -> None:
         """Commit the chunks `missing`, of which there are some."""
+
+    @abstractmethod
+    def rehearse(self, part: PartT, missing: list[int]) -> None:
+        """Do as `work` does with `part`, and commit nothing."""
 
     @abstractmethod
     def frames(self) -> Iterator[pl.DataFrame]:
@@ -123,11 +129,34 @@ class Resumable(ABC, Generic[PartT, Report]):
             self.divide(self.ledger.shape)
             missing = [] if self.ledger.done else self.ledger.missing(self.sizes)
             if missing:
+                self._ask_ahead(missing)
                 self.work(missing)
+                self.remarks += [each for _, post in self.part.posts if (each := post.remark())]
             if not self.ledger.done:
                 self.tell("writing", None)
                 self._publish()
         return len(missing)
+
+    def _ask_ahead(self, missing: list[int]) -> None:
+        """Where answers come in batches: ask everything that `missing` needs, and wait for it."""
+        posts = self.part.posts
+        if not posts:
+            return
+        with ExitStack() as gathering:
+            for number, (_, post) in enumerate(posts):
+                name = BATCHES.replace("*", f"{number}.sqlite")
+                post.keep_in(self.ledger.folder / name)
+                if self.overwrite:
+                    post.withdraw()
+                gathering.enter_context(post.gathering())
+            self.tell("gathering requests", None)
+            for part, _ in posts:
+                self.rehearse(part, missing)
+        # All of them are sent before the first one is waited for.
+        for _, post in posts:
+            post.begin()
+        for _, post in posts:
+            post.settle(self.tell)
 
     def _options(self, reading: Reading) -> dict[str, Any]:
         """How the input is read: our own outputs are no inputs."""

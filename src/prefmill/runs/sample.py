@@ -309,6 +309,11 @@ class _Sampling(Resumable[Sampler, SampleReport]):
         if before is not None and after is not None:
             self.spent = after.since(before)
 
+    def rehearse(self, part: Sampler, missing: list[int]) -> None:
+        """Ask what the chunks ask."""
+        for _, frame in self.prompts.slices(self.chunk_prompts, missing):
+            self._chunk(frame)
+
     def _chunk(self, frame: pl.DataFrame) -> tuple[dict[str, pa.Array], dict[str, int]]:
         """The columns of a chunk's answers, and what was counted."""
         draws = self.asked.draws
@@ -433,7 +438,7 @@ class _Sampling(Resumable[Sampler, SampleReport]):
             retries=self.spent.get("retries", 0),
             retried=by_reason("retry:", self.spent),
             first_null=places,
-            notes=prompts.source.notes,
+            notes=(*prompts.source.notes, *self.remarks),
             **common,
         )
 

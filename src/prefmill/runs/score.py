@@ -282,6 +282,11 @@ class _Scoring(Resumable[Staged, ScoreReport]):
             commit = self.ledger.write
             self.seconds_model = score_chunks(self.pool, guard, missing, self.home, commit, done)
 
+    def rehearse(self, part: Staged, missing: list[int]) -> None:
+        """Score the chunks with `part`, and keep nothing."""
+        guard = RowGuard(part, self.on_bad_row)
+        score_chunks(self.pool, guard, missing, self.home, lambda *_: None)
+
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows of the input, in their order, with the columns after theirs."""
         numbers, types = len(self.part.columns), score_types(self.part, pa.large_string())
@@ -346,7 +351,7 @@ class _Scoring(Resumable[Staged, ScoreReport]):
             cost=part.cost(counts | counted),
             way=part.way or "; ".join(self.ways),
             columns=tuple(self.names),
-            notes=(*pool.records.notes, *self._notes()),
+            notes=(*pool.records.notes, *self._notes(), *self.remarks),
             **counted,
             **common,
         )

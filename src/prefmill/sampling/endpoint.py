@@ -131,10 +131,14 @@ class EndpointSampler(Remote, Sampler):
                 jobs, lambda _, answer: self._reply(answer), refused=refused
             )
         except RequestFailed as error:
-            shown = json.dumps(requests[error.index].prompt, ensure_ascii=False)
-            if len(shown) > 100:
-                shown = f"{shown[:100]}..."
-            raise error.about(f"The prompt was {shown}.") from None
+            raise error.about(self._shown(requests[error.index])) from None
+
+    def _shown(self, request: Request) -> str:
+        """The prompt of a request, for an error about it."""
+        shown = json.dumps(request.prompt, ensure_ascii=False)
+        if len(shown) > 100:
+            shown = f"{shown[:100]}..."
+        return f"The prompt was {shown}."
 
     @property
     def _path(self) -> str:

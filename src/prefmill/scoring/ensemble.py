@@ -265,6 +265,11 @@ class Ensemble(Described, Staged):
         """Load every scorer, and say how each will be run."""
         return _by_name({name: scorer.load() for name, scorer in self.scorers.items()})
 
+    @property
+    def posts(self) -> tuple[tuple[Any, Any], ...]:
+        """Those of the scorers."""
+        return tuple(post for scorer in self.scorers.values() for post in scorer.posts)
+
     def prepare(self, batch: pa.RecordBatch) -> _Prepared:
         """Every scorer's own first half."""
         parts = {name: scorer.prepare(batch) for name, scorer in self.scorers.items()}

@@ -276,6 +276,11 @@ class JudgeScorer(Described, Staged):
         """The same judge, its sampler on that device."""
         return changed(self, sampler=self.sampler.on_device(device))
 
+    @property
+    def posts(self) -> tuple[tuple[Any, Any], ...]:
+        """Itself, where its sampler asks in batches."""
+        return tuple((self, sampler) for _, sampler in self.sampler.posts)
+
     def with_bad_rows(self, on_bad_row: OnBadRow) -> Self:
         """With `null`, rows whose requests cannot be answered have no score."""
         if on_bad_row == "error":
