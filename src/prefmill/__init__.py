@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from prefmill.runs.steps import StepsReport, label_steps
     from prefmill.runs.values import ValuesReport, values
     from prefmill.runs.votes import VotesReport, votes
-    from prefmill.sampling import EndpointSampler, LocalSampler, Sampler
+    from prefmill.sampling import BatchSampler, EndpointSampler, LocalSampler, Sampler
     from prefmill.scoring import (
         EndpointScorer,
         Ensemble,
@@ -71,6 +71,7 @@ importlib.import_module("prefmill.forks")
 
 __all__ = [
     "AuditReport",
+    "BatchSampler",
     "CalibrateReport",
     "Curve",
     "EndpointSampler",
@@ -133,7 +134,7 @@ _HOMES = {
     "runs.steps": ("StepsReport", "label_steps"),
     "runs.values": ("ValuesReport", "values"),
     "runs.votes": ("VotesReport", "votes"),
-    "sampling": ("EndpointSampler", "LocalSampler", "Sampler"),
+    "sampling": ("BatchSampler", "EndpointSampler", "LocalSampler", "Sampler"),
     "scoring": (
         "EndpointScorer",
         "Ensemble",

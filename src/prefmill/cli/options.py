@@ -222,6 +222,42 @@ class Server(Options):
     ] = None
 
 
+class Batches(Options):
+    """How a server is asked in batches."""
+
+    backend: Annotated[
+        str | None,
+        option(
+            metavar="NAME",
+            help="What answers: local, vllm, endpoint (a server), batch (its /v1/batches).  "
+            "[default: endpoint with --url, else local]",
+        ),
+    ] = None
+    batch_requests: Annotated[
+        int | None, option(min=1, help="Most requests of a batch.  [default: 50000]")
+    ] = None
+    batch_mb: Annotated[
+        float | None, option(help="Most megabytes of its file.  [default: 190]")
+    ] = None
+    batch_window: Annotated[
+        str | None, option(help="The server's time for a batch.  [default: 24h]")
+    ] = None
+    batch_files: Annotated[
+        Path | None,
+        option(
+            metavar="DIR",
+            help="Write request files there, for `vllm run-batch` and its like, and read answers.",
+        ),
+    ] = None
+    poll: Annotated[
+        float | None, option(help="Seconds between looks at a batch.  [default: 60]")
+    ] = None
+    no_wait: Annotated[
+        bool,
+        option("--no-wait", help="Send batches, fetch what is done, and end with exit code 75."),
+    ] = False
+
+
 class Device(Options):
     """Where a model runs."""
 

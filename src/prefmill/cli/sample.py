@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from prefmill.cli.app import Options, command
 from prefmill.cli.options import (
     BadRows,
+    Batches,
     Device,
     Id,
     Inputs,
@@ -86,7 +87,7 @@ class _Asked(_Rows, Records):  # type: ignore[misc]
 
 
 class SampleOptions(
-    Inputs, Target, _Policy, Model, _Answers, Server, _Speed, _Asked, Reading, Writing
+    Inputs, Target, _Policy, Model, _Answers, Server, Batches, _Speed, _Asked, Reading, Writing
 ):
     """The options of `prefmill sample`."""
 
@@ -106,6 +107,8 @@ def sample(options: SampleOptions) -> None:
     prefmill sample prompts.jsonl -o pool.parquet --model my-policy --temperature 0
     prefmill sample prompts.jsonl -o pool.parquet --model my-policy --url http://localhost:8000/v1
     --concurrency 64
+    prefmill sample prompts.jsonl -o pool.parquet --model gpt --url https://api.openai.com/v1
+    --api-key-env KEY --backend batch
     """
     quiet_threads()
     from prefmill.cli import show, tables
@@ -146,6 +149,9 @@ def _sampler(options: SampleOptions) -> Any:
     # Options of a server without a server would be ignored, so they are refused.
     values = vars(options)
     side = "without --url" if options.url is None else "with --url"
-    parts = [sampler_class(kind) for kind in SAMPLERS]
-    given = given_for(sampler_class(kind_for(values)), parts, values, side)
-    return sampler_from({"model": options.model, **given})
+    kind = kind_for(values)
+    if options.backend is not None or options.batch_files is not None:
+        side = f"with --backend {kind}"
+    parts = [sampler_class(each) for each in SAMPLERS]
+    given = given_for(sampler_class(kind), parts, values, side)
+    return sampler_from({"model": options.model, "backend": kind, **given})

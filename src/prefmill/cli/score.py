@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from prefmill.cli.app import Options, command
 from prefmill.cli.options import (
     BadRows,
+    Batches,
     Completion,
     Device,
     Id,
@@ -230,7 +231,9 @@ class _Rows(BadRows):
     id: Id = None
 
 
-class ScorerOptions(_Models, Together, _Texts, _Asked, _Judge, _Rubric, _Endpoint, _Speed):
+class ScorerOptions(
+    _Models, Together, _Texts, _Asked, Batches, _Judge, _Rubric, _Endpoint, _Speed
+):
     """The options that describe a scorer."""
 
 

@@ -57,7 +57,7 @@ def _sampler(table: Mapping[str, Any]) -> Described:
     kind = sampler_class(kind_for(table))
     # The model is the policy; a server may know it by another name.
     keys = [each.name for each in fields(kind) if each.init]
-    known = tuple(key for key in keys if key != "model" or "url" in table)
+    known = ("backend", *(key for key in keys if key != "model" or "url" in table))
     needed = tuple(key for key in _needed(kind) if key != "model")
     return Described(kind.__name__, known, needed, make=lambda own: policy_sampler(".", own))
 

@@ -120,8 +120,9 @@ _INNER = {"sample": "sampler", "score": "scorer", "second": "scorer", "train": "
 _WHERE = ("device", "url", "api_key_env", "serve", "cache", "price_in", "price_out")
 _PACE = ("threads", "concurrency", "timeout", "retries", "backoff", "rate_limit")
 _PARTS = ("batch_tokens", "batch_rows", "chunk_rows", "share_prefix", "on_bad_row")
+_BATCHES = ("batch_requests", "batch_mb", "batch_window", "batch_files", "poll", "no_wait")
 #: Keys that decide no result: they may change while a run goes on.
-HOW = frozenset({*_WHERE, *_PACE, *_PARTS})
+HOW = frozenset({*_WHERE, *_PACE, *_PARTS, *_BATCHES})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +154,9 @@ class Recipe:
         for name, inner in _INNER.items():
             if name in values:
                 values[name] |= values[name].pop(inner)
-        values["sample"]["sampler"] = "server" if "url" in values["sample"] else "local"
+        sample = values["sample"]
+        if "backend" not in sample:
+            sample["sampler"] = "server" if "url" in sample else "local"
         plan = self.select.plan
         select = {"finished": self.select.finished, "plan": plan.kind}
         select |= {each.name: getattr(plan, each.name) for each in fields(plan)}

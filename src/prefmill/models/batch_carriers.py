@@ -33,6 +33,7 @@ _OUTCOMES: Mapping[str, Outcome] = {
 }
 _PAGES = 50  #: of a hundred batches, in which a batch is looked for
 _NO_SUCH = (404, 405, 501)
+_NOT_TAKEN = (400, 404, 409, 422)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Carrier(ABC):
     def lines(self, look: Look, scratch: Path) -> Iterator[str]:
         """The lines of its answers."""
 
-    def cancel(self, batch: Batch) -> None:
+    def cancel(self, batch: Batch) -> None:  # noqa: B027 - files are only left alone
         """Tell that nobody wants its answers."""
 
     def hint(self, batches: list[Batch]) -> str:
@@ -124,7 +125,14 @@ class BatchApi(Carrier, Client):
                 scratch.unlink(missing_ok=True)
         # From here on the server may have it, whether or not we hear so.
         was_sent, batch = batch.state == "sending", store.move(batch, "sending")
-        return store.move(batch, "submitted", id=self._create(batch, was_sent))
+        try:
+            name = self._create(batch, was_sent)
+        except RequestFailed as error:
+            # Said of the file, which may be gone since: the next try has a new one.
+            if error.status in _NOT_TAKEN:
+                store.drop(batch)
+            raise
+        return store.move(batch, "submitted", id=name)
 
     def _upload(self, batch: Batch, path: Path) -> str:
         name = f"prefmill-{batch.name}.jsonl"

@@ -6,6 +6,7 @@ is gathered first, and nothing is asked twice: `batch_store.py` says what is wri
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from pathlib import Path
 
 from prefmill.errors import BatchesUnderWay, RequestFailed
@@ -75,7 +76,8 @@ class Batches:
                 return
             looks = [(batch, self._carrier.look(batch)) for batch in under_way]
             over = [(batch, look) for batch, look in looks if look.outcome != "working"]
-            problems = [self._end(batch, look, len(looks)) for batch, look in over]
+            problems = [self._end(batch, look) for batch, look in over]
+            self._hold([(batch, look) for batch, look in looks if look.outcome == "later"], looks)
             self._raise_first(problems)
             working = [(batch, look) for batch, look in looks if look.outcome == "working"]
             if any(look.outcome != "later" for _, look in over):
@@ -89,11 +91,11 @@ class Batches:
             # Others of the account may have been in the way: it is tried again.
             self._is_held = self._is_held and bool(working)
 
-    def _end(self, batch: Batch, look: Look, under_way: int) -> RequestFailed | None:
+    def _end(self, batch: Batch, look: Look) -> RequestFailed | None:
         """Keep what a batch that is over has brought; what is wrong with it."""
         name = f"batch {batch.id}"
         if look.outcome == "later":
-            self._hold(batch, look, under_way)
+            self.store.drop(batch)
             return None
         if look.outcome == "gone" or (look.outcome == "failed" and not look.files):
             self.store.drop(batch)
@@ -124,16 +126,23 @@ class Batches:
             )
         return None
 
-    def _hold(self, batch: Batch, look: Look, under_way: int) -> None:
-        """The server has too much of ours, or of our account's: the rest waits, in smaller files."""
-        self.store.drop(batch)
-        self._is_held = True
-        if under_way > 1:
+    def _hold(self, refused: list[tuple[Batch, Look]], all_of_ours: Sized) -> None:
+        """The server has too much of ours, or of our account's: the rest waits for what is done.
+
+        Where nothing of ours is under way, files become smaller.
+        """
+        if not refused:
             return
-        self._most = max(1, -(-batch.requests // 2))
+        self._is_held = True
+        if len(refused) < len(all_of_ours):
+            return
+        self._most = max(1, max(batch.requests for batch, _ in refused) // 2)
         self._refusals += 1
         if self._refusals > _PATIENCE:
-            raise RequestFailed(f"batch: the server takes no batch; it says {look.why}.")
+            raise RequestFailed(
+                f"batch: the server takes no batch; it says {refused[0][1].why.rstrip('.')}.",
+                hint="what is answered is kept: the same command goes on.",
+            )
 
     def _raise_first(self, problems: list[RequestFailed | None]) -> None:
         for problem in problems:
@@ -181,7 +190,8 @@ class Batches:
             return None
         names = [f"{batch.id} ({batch.requests:,})" for batch in ended]
         shown = ", ".join(names[:_NAMES]) + ("" if len(names) <= _NAMES else ", ...")
-        return f"asked in {len(ended)} batches, with so many requests: {shown}."
+        word = "batch" if len(ended) == 1 else "batches"
+        return f"asked in {len(ended)} {word}, with so many requests: {shown}."
 
 
 _MISSING = {"expired": "the batch expired", "cancelled": "the batch was cancelled"}

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 from prefmill.models.described import loaded
 
 if TYPE_CHECKING:
+    from prefmill.sampling.batch import BatchSampler
     from prefmill.sampling.endpoint import EndpointSampler
     from prefmill.sampling.local import LocalSampler
     from prefmill.sampling.samplers import Answer, Request, Sampler
 
-__all__ = ["Answer", "EndpointSampler", "LocalSampler", "Request", "Sampler"]
+__all__ = ["Answer", "BatchSampler", "EndpointSampler", "LocalSampler", "Request", "Sampler"]
 
 _HOMES = {
     "Answer": "samplers",
+    "BatchSampler": "batch",
     "EndpointSampler": "endpoint",
     "LocalSampler": "local",
     "Request": "samplers",

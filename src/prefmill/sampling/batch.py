@@ -16,7 +16,7 @@ from prefmill.models.batches import Batches
 from prefmill.models.client import UNREADABLE, Broken, Usage, message_of, tokens_of
 from prefmill.models.described import uncounted
 from prefmill.progress import Progress, silent
-from prefmill.sampling.endpoint import EndpointSampler
+from prefmill.sampling.endpoint import EndpointSampler, refused_reply
 from prefmill.sampling.samplers import Answer, Reply, Request
 
 #: what stands for an answer while requests are gathered; nobody keeps what is made of it
@@ -187,8 +187,7 @@ class BatchSampler(EndpointSampler):
             except RequestFailed as error:
                 if not refusals:
                     raise error.about(self._shown(requests[index])) from None
-                assert error.reason is not None
-                replies.append(Reply(Answer(error.message, error.reason, None, None)))
+                replies.append(refused_reply(error))
         return replies
 
     def _read(self, said: Mapping[str, Any], index: int) -> Reply:

@@ -125,7 +125,7 @@ class EndpointSampler(Remote, Sampler):
         `bad_answer`) and whose text is what the server said.
         """
         jobs = [(self._path, self._body(request, top)) for request in requests]
-        refused = _refused if refusals else None
+        refused = (lambda _, error: refused_reply(error)) if refusals else None
         try:
             return self.client.post_all(
                 jobs, lambda _, answer: self._reply(answer), refused=refused
@@ -261,6 +261,7 @@ def _is_logprob(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value <= 1e-3
 
 
-def _refused(_: int, error: RequestFailed) -> Reply:
+def refused_reply(error: RequestFailed) -> Reply:
+    """What stands for the answer to a request that is at fault: the server's words."""
     assert error.reason is not None
     return Reply(Answer(error.message, error.reason, None, None))

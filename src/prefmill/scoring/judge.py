@@ -20,7 +20,7 @@ import pyarrow as pa
 from prefmill.errors import BadArgument, BadRow, RequestFailed, refuse
 from prefmill.models.contract import OnBadRow
 from prefmill.models.described import Described, changed, uncounted, unlike
-from prefmill.sampling.kinds import sampler_from
+from prefmill.sampling.kinds import kind_for, sampler_class, sampler_from
 from prefmill.sampling.samplers import Reply, Request, as_sampler
 from prefmill.scoring.judging.criteria import Criterion
 from prefmill.scoring.judging.questions import Asker, Questions, Schedule
@@ -36,6 +36,16 @@ _LONG_ANSWER = 1024
 #: a judge's options that are its sampler's: of a server, and of a model in this process
 _OF_SERVER = ("url", "concurrency", "rate_limit", "retries", "timeout", "api_key_env", "extra")
 _OF_LOCAL = ("device", "dtype", "template_date")
+#: those that say how the sampler is asked (`sampling/batch.py`)
+_OF_BATCHES = (
+    "backend",
+    "batch_requests",
+    "batch_mb",
+    "batch_window",
+    "batch_files",
+    "poll",
+    "no_wait",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,16 +123,24 @@ class JudgeScorer(Described, Staged):
     price_out: float | None = None
 
     #: what an option of the command line may say to the sampler
-    options_of_parts: ClassVar[tuple[str, ...]] = (*_OF_SERVER, *_OF_LOCAL, "max_new_tokens")
+    options_of_parts: ClassVar[tuple[str, ...]] = (
+        *_OF_SERVER,
+        *_OF_LOCAL,
+        *_OF_BATCHES,
+        "max_new_tokens",
+    )
 
     @classmethod
     def from_options(cls, model: str, options: Mapping[str, Any]) -> Self:
         """A judge over the sampler that the same options describe: a server's with a `url`."""
-        is_remote = "url" in options
-        for name in _OF_LOCAL if is_remote else _OF_SERVER:
-            if name not in options:
+        kind = kind_for(options)
+        is_remote, takes = kind in ("endpoint", "batch"), sampler_class(kind).options()
+        for name in cls.options_of_parts:
+            if name not in options or name in takes or name == "backend":
                 continue
             flag = f"--{name.replace('_', '-')}"
+            if name in _OF_BATCHES or "backend" in options:
+                raise BadArgument(f"{flag} has no meaning with --backend {kind}.")
             if is_remote:
                 raise BadArgument(f"{flag} has no meaning with --url: the server has its own.")
             raise BadArgument(f"{flag} needs a server.", hint="--url http://HOST:PORT/v1")
