@@ -213,9 +213,7 @@ class BatchApi(Carrier, Client):
     def lines(self, look: Look, scratch: Path) -> Iterator[str]:
         """Both files, one after the other, through a file here."""
         for name in look.files:
-            self._insist(
-                0, f"files/{name}/content", lambda n=name: self._load(n, scratch), _never()
-            )
+            self._load(name, scratch)
             try:
                 with scratch.open(encoding="utf-8", errors="replace") as file:
                     yield from file
@@ -223,7 +221,9 @@ class BatchApi(Carrier, Client):
                 scratch.unlink(missing_ok=True)
 
     def _load(self, name: str, path: Path) -> None:
-        url = self._url_of(f"files/{name}/content")
+        """The content of a file, into `path`."""
+        place = f"files/{name}/content"
+        url = self._url_of(place)
 
         def send() -> Sent:
             with self._http.stream("GET", url) as response:
@@ -235,7 +235,10 @@ class BatchApi(Carrier, Client):
                         file.write(part)
             return 200, {}, ""
 
-        self._exchange(0, url, send)
+        def once() -> None:
+            self._exchange(0, url, send)
+
+        self._insist(0, place, once, _never())
 
     def cancel(self, batch: Batch) -> None:
         """Cancel it; one that is over, or is not known, is left as it is."""

@@ -45,10 +45,10 @@ class Batches:
         for batch in self.store.batches("drafted", "uploaded", "sending"):
             self._submit(batch)
         while not self._is_held:
-            batch = self.store.cut(self._most, self._size, self._carrier.around())
-            if batch is None:
+            new = self.store.cut(self._most, self._size, self._carrier.around())
+            if new is None:
                 return
-            self._submit(batch)
+            self._submit(new)
 
     def _submit(self, batch: Batch) -> None:
         try:

@@ -95,8 +95,10 @@ class BatchServer:
             return 413, {"error": {"message": "too large"}}
         head = f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode()
         message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + content)
-        fields = {part.get_param("name", header="content-disposition"): part
-                  for part in message.iter_parts()}
+        fields = {
+            part.get_param("name", header="content-disposition"): part
+            for part in message.iter_parts()
+        }
         assert fields["purpose"].get_content().strip() == "batch"
         assert fields["file"].get_filename().endswith(".jsonl")
         name = f"file-{next(self._numbers)}"
@@ -109,7 +111,11 @@ class BatchServer:
             return 400, {"error": {"message": "no such file"}}
         name = f"batch_{next(self._numbers)}"
         self.batches[name] = {
-            **body, "id": name, "object": "batch", "status": "validating", "looks": 0,
+            **body,
+            "id": name,
+            "object": "batch",
+            "status": "validating",
+            "looks": 0,
         }
         return 200, self._shown(self.batches[name])
 
