@@ -231,9 +231,7 @@ class _Rows(BadRows):
     id: Id = None
 
 
-class ScorerOptions(
-    _Models, Together, _Texts, _Asked, Batches, _Judge, _Rubric, _Endpoint, _Speed
-):
+class ScorerOptions(_Models, Together, _Texts, _Asked, Batches, _Judge, _Rubric, _Endpoint, _Speed):
     """The options that describe a scorer."""
 
 
