@@ -46,12 +46,14 @@ if TYPE_CHECKING:
     from prefmill.runs.votes import VotesReport, votes
     from prefmill.sampling import BatchSampler, EndpointSampler, LocalSampler, Sampler
     from prefmill.scoring import (
+        Criterion,
         EndpointScorer,
         Ensemble,
         ImplicitReward,
         JudgeScorer,
         LogProb,
         RewardModel,
+        Rubric,
         Scorer,
     )
     from prefmill.scoring.stream import score_stream
@@ -73,6 +75,7 @@ __all__ = [
     "AuditReport",
     "BatchSampler",
     "CalibrateReport",
+    "Criterion",
     "Curve",
     "EndpointSampler",
     "EndpointScorer",
@@ -88,6 +91,7 @@ __all__ = [
     "Roles",
     "Rows",
     "RowsReport",
+    "Rubric",
     "RunReport",
     "SampleReport",
     "Sampler",
@@ -136,12 +140,14 @@ _HOMES = {
     "runs.votes": ("VotesReport", "votes"),
     "sampling": ("BatchSampler", "EndpointSampler", "LocalSampler", "Sampler"),
     "scoring": (
+        "Criterion",
         "EndpointScorer",
         "Ensemble",
         "ImplicitReward",
         "JudgeScorer",
         "LogProb",
         "RewardModel",
+        "Rubric",
         "Scorer",
     ),
     "scoring.stream": ("score_stream",),

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from prefmill.scoring.endpoint import EndpointScorer
     from prefmill.scoring.ensemble import Ensemble
     from prefmill.scoring.judge import JudgeScorer
+    from prefmill.scoring.judging.criteria import Criterion
+    from prefmill.scoring.judging.rubrics import Rubric
     from prefmill.scoring.reward import ImplicitReward, LogProb, RewardModel
     from prefmill.scoring.scorers import FunctionScorer, Scored, Scorer
 
 __all__ = [
+    "Criterion",
     "EndpointScorer",
     "Ensemble",
     "FunctionScorer",
@@ -24,6 +27,7 @@ __all__ = [
     "JudgeScorer",
     "LogProb",
     "RewardModel",
+    "Rubric",
     "Scored",
     "Scorer",
 ]
@@ -32,6 +36,8 @@ _HOMES = {
     "endpoint": ("EndpointScorer",),
     "ensemble": ("Ensemble",),
     "judge": ("JudgeScorer",),
+    "judging.criteria": ("Criterion",),
+    "judging.rubrics": ("Rubric",),
     "reward": ("ImplicitReward", "LogProb", "RewardModel"),
     "scorers": ("FunctionScorer", "Scored", "Scorer"),
 }

@@ -70,6 +70,33 @@ def chat(text: str | None, reason: str | None = "stop", **more: Any) -> dict[str
     }
 
 
+def schema_in(body: Any) -> dict[str, Any]:
+    """The schema of a request, in OpenAI's form and by its rules for `strict` ones."""
+    form = body["response_format"]
+    assert set(form) == {"type", "json_schema"}
+    assert form["type"] == "json_schema"
+    assert set(form["json_schema"]) == {"name", "schema", "strict"}
+    assert form["json_schema"]["strict"] is True
+    schema: dict[str, Any] = form["json_schema"]["schema"]
+    assert set(schema) == {"type", "properties", "required", "additionalProperties"}
+    assert schema["type"] == "object"
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == list(schema["properties"])
+    for value in schema["properties"].values():
+        assert value["type"] in ("integer", "number", "boolean", "string")
+        assert set(value) <= {"type", "enum"}
+    return schema
+
+
+def first_by(schema: dict[str, Any]) -> dict[str, Any]:
+    """The first object that a schema allows."""
+    firsts = {"integer": 1, "number": 0.5, "boolean": False}
+    return {
+        name: value["enum"][0] if "enum" in value else firsts[value["type"]]
+        for name, value in schema["properties"].items()
+    }
+
+
 class TinyServer:
     """A causal model behind `/v1/chat/completions` and `/v1/completions`, and a reward model behind
     `/classify` and its like.

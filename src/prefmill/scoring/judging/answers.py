@@ -370,7 +370,10 @@ def _verdict(
         return "unparseable"
     if not all(same(other, value) for other in others):
         return "contradictory"
-    return value, lines[-1].start() + match.start("value"), len(lines) == 1 and begin == 0
+    # Reasons before a mark are more than the verdict, though they stand on its line.
+    is_first = mark is None or not line[: match.start()].strip()
+    whole = len(lines) == 1 and begin == 0 and is_first
+    return value, lines[-1].start() + match.start("value"), whole
 
 
 def _match_in(line: str, form: _Form, mark: Mark) -> tuple[re.Match[str] | None, list[str]]:
