@@ -19,13 +19,15 @@ from prefmill.rules.intervals import Floats
 from prefmill.rules.votes import Ints
 from prefmill.runs.ballots import SOURCE, Ballots
 from prefmill.runs.job import Job, Reading, opened
-from prefmill.scoring.rubrics import parse_verdict
+from prefmill.scoring.judging.answers import Mark, parse_verdict
 from prefmill.table.roles import Inputs, RoleNames, Roles, named
 
 _FRAME_ROWS = 20_000
 _HASHES = ("prompt", "group", "judge", "text")
 #: What the first answer shown wins by a letter.
 _POINTS = {"A": 0.5, "B": -0.5, "C": 0.0}
+#: What the verdicts of MT-Bench and Prometheus end in.
+_MARKS: tuple[Mark, ...] = ("brackets", "result")
 _MATCHES = '[{"against": "BIGINT", "as_a": "VARCHAR", "as_b": "VARCHAR"}]'
 
 
@@ -228,7 +230,12 @@ class _Points:
 
     def _one(self, text: str) -> float | None:
         if text not in self._known:
-            point = _POINTS.get(parse_verdict(text))
+            letter = parse_verdict(text)
+            # Reasons before a mark name both answers; whether it was asked for is not told here.
+            for mark in _MARKS if letter == "contradictory" else ():
+                marked = parse_verdict(text, mark=mark)
+                letter = marked if marked in _POINTS else letter
+            point = _POINTS.get(letter)
             if len(text) > 100:
                 return point
             self._known[text] = point
