@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         RewardModel,
         Rubric,
         Scorer,
+        Verifier,
     )
     from prefmill.scoring.stream import score_stream
     from prefmill.table.report import PairReport
@@ -100,6 +101,7 @@ __all__ = [
     "StepsReport",
     "TrainReport",
     "ValuesReport",
+    "Verifier",
     "VotesReport",
     "__version__",
     "audit",
@@ -149,6 +151,7 @@ _HOMES = {
         "RewardModel",
         "Rubric",
         "Scorer",
+        "Verifier",
     ),
     "scoring.stream": ("score_stream",),
     "table.report": ("PairReport",),

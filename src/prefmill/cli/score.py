@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from prefmill.cli.app import Options, command
+from prefmill.cli.checking import Checks, Programs
 from prefmill.cli.options import (
     BadRows,
     Batches,
@@ -46,8 +47,8 @@ class _Models(Options):
         str,
         option(
             metavar="KIND|FILE",
-            help="reward, logprob, implicit, judge, endpoint; or a TOML file with the table [score]"
-            " of a recipe.",
+            help="reward, logprob, implicit, judge, endpoint, verify; or a TOML file with the table"
+            " [score] of a recipe.",
         ),
     ] = "reward"
     reference: Annotated[
@@ -192,7 +193,10 @@ class _Endpoint(Options):
     ] = None
     tolerance: Annotated[
         float | None,
-        option(help="Of --parity, as a share of the largest score.  [default: 0.02]"),
+        option(
+            help="Of --parity, as a share of the largest score, or of check number.  "
+            "[default: 0.02; 1e-6]"
+        ),
     ] = None
 
 
@@ -231,7 +235,9 @@ class _Rows(BadRows):
     id: Id = None
 
 
-class ScorerOptions(_Models, Together, _Texts, _Asked, Batches, _Judge, _Rubric, _Endpoint, _Speed):
+class ScorerOptions(
+    _Models, Together, _Texts, _Asked, Batches, _Judge, _Rubric, _Endpoint, Checks, Programs, _Speed
+):
     """The options that describe a scorer."""
 
 
@@ -303,7 +309,9 @@ def scorer_of(options: Mapping[str, Any]) -> Any:
 
 
 def _unnamed(scorer: Any) -> list[str]:
-    """The model of a scorer that needs none to be named."""
+    """The model of a scorer that needs none to be named; "" of one that has none."""
+    if getattr(scorer, "without_model", False):
+        return [""]
     defaults = {field.name: field.default for field in fields(scorer)}
     model = defaults.get("model", MISSING)
     return [] if model is MISSING else [model]

@@ -102,6 +102,8 @@ def scored(done: ScoreReport) -> None:
         "  of these cut by the template": done.cut_by_template,
         "  of these from the cache": done.cached,
     }
+    reasons = sorted(done.reasons.items(), key=lambda item: (-item[1], item[0]))
+    asides |= {f"  of these {reason}": rows for reason, rows in reasons}
     rows = [("rows in", done.rows_in), ("  scored", done.rows_scored), *nulls, *_named(asides)]
     told.counts(rows, done.rows_in or 1)
     told.first_null(done)
@@ -118,6 +120,8 @@ def scored(done: ScoreReport) -> None:
         told.line(f"padded batches: {done.way}")
     for scorer, groups in done.flat.items():
         told.line(f"{scorer} gives one score to all answers of {groups:,} groups: no opinion there")
+    if done.way.startswith("in a sandbox"):
+        told.line(f"code ran {done.way}")
     if done.splits:
         told.line(f"{done.splits} batches did not fit into memory and were split")
     rate = ""

@@ -54,6 +54,7 @@ class ScoreReport:
     chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time;
     seconds_model: of it, in the scorer.
     flat: of an ensemble, the groups to which a scorer gave one score, by scorer.
+    reasons: of a check, rows that have a score below 1, by the first word of their reason.
     Of servers: requests sent, retries among them and why (retried), tokens_in and tokens_out as the
     server counts them, cost where prices are known.
     """
@@ -85,6 +86,7 @@ class ScoreReport:
     cost: float | None = None
     first_null: Mapping[str, str] = field(default_factory=dict)
     flat: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
@@ -94,6 +96,7 @@ class ScoreReport:
             "null": dict(self.null),
             "retried": dict(self.retried),
             "flat": dict(self.flat),
+            "reasons": dict(self.reasons),
             "columns": list(self.columns),
             "notes": list(self.notes),
         }
@@ -122,7 +125,8 @@ def score(
             columns, in order, then the score columns (float64; scores of steps are lists, what a
             judge said is text).
         scorer: a model's folder or hub id, a `RewardModel`, `LogProb`, `ImplicitReward`,
-            `JudgeScorer`, `EndpointScorer`, `Ensemble`, or a function over record batches.
+            `JudgeScorer`, `EndpointScorer`, `Verifier`, `Ensemble`, or a function over record
+            batches.
         score_column: its name; further columns of a scorer are NAME_mean and the like.
         chunk_rows: about so many rows, of whole prompts, are committed at a time: at most that much
             work is lost. None is 512, and on a GPU more, where these are fewer than a million
@@ -348,6 +352,7 @@ class _Scoring(Resumable[Staged, ScoreReport]):
             first_null=first_null,
             retried=by_reason("retry:", counts),
             flat=by_reason(FLAT, counts),
+            reasons=by_reason("reason:", counts),
             cost=part.cost(counts | counted),
             way=part.way or "; ".join(self.ways),
             columns=tuple(self.names),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prefmill.scoring.judging.rubrics import Rubric
     from prefmill.scoring.reward import ImplicitReward, LogProb, RewardModel
     from prefmill.scoring.scorers import FunctionScorer, Scored, Scorer
+    from prefmill.scoring.verify.verifier import Verifier
 
 __all__ = [
     "Criterion",
@@ -30,6 +31,7 @@ __all__ = [
     "Rubric",
     "Scored",
     "Scorer",
+    "Verifier",
 ]
 
 _HOMES = {
@@ -40,6 +42,7 @@ _HOMES = {
     "judging.rubrics": ("Rubric",),
     "reward": ("ImplicitReward", "LogProb", "RewardModel"),
     "scorers": ("FunctionScorer", "Scored", "Scorer"),
+    "verify.verifier": ("Verifier",),
 }
 
 

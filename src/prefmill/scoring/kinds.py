@@ -18,6 +18,7 @@ SCORERS: Mapping[str, str] = {
     "judge": "prefmill.scoring.judge:JudgeScorer",
     "endpoint": "prefmill.scoring.endpoint:EndpointScorer",
     "ensemble": "prefmill.scoring.ensemble:Ensemble",
+    "verify": "prefmill.scoring.verify.verifier:Verifier",
 }
 
 #: A scorer's field `kind` is a table's `server`: the table has a `kind` of its own.

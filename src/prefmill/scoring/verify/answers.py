@@ -19,7 +19,7 @@ _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _HASH = re.compile(r"####[ \t]*([^\n]*)")
 _PHRASE = re.compile(r"answer[ \t]*(?:is|:|=)[ \t]*:?[ \t]*([^\n]*)", re.IGNORECASE)
 _NUMBER = re.compile(
-    r"(?<![\w.])[-+−]?(?:\d{1,3}(?:(?:,|\{,\}|\\,)\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,4})?"
+    r"(?<![\w.])[-+−]?(?:\d{1,3}(?:(?:,|\{,\}|\\,)\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"
     r"(?!\d)|(?<![\w.])[-+−]?\.\d+"
 )
 _AROUND = " \t\n\r*_`\"'“”‘’"
@@ -107,11 +107,10 @@ def _tagged(text: str, name: str) -> str | None:
 
 
 def _matched(text: str, pattern: str) -> str | None:
-    last = None
-    for last in re.finditer(pattern, text):
-        pass
-    if last is None:
+    matches = list(re.finditer(pattern, text))
+    if not matches:
         return None
+    last = matches[-1]
     groups = last.groupdict()
     found = groups["answer"] if "answer" in groups else last[1] if last.re.groups else last[0]
     return None if found is None else found.strip() or None
@@ -189,7 +188,7 @@ def _of_parts(found: re.Match[str]) -> Fraction | None:
 def _plain(text: str) -> Fraction | None:
     text = text.replace(",", "").replace("\\", "")
     digits, _, power = text.lower().partition("e")
-    if len(digits) > _MOST_DIGITS or abs(int(power or 0)) > _MOST_DIGITS:
+    if len(digits) > _MOST_DIGITS or len(power) > 5 or abs(int(power or 0)) > _MOST_DIGITS:
         return None
     return Fraction(text)
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from prefmill.errors import MissingPackage
 from prefmill.scoring.verify.answers import extracted, number_of, spelled
 
 #: checks that may take for ever on some texts
@@ -142,12 +141,11 @@ def _near(number: Fraction, truth: Fraction, tolerance: float) -> bool:
 
 
 def _math(settings: Settings, text: str, gold: Any) -> Verdict:
-    try:
-        from math_verify import parse, verify
-    except ImportError as error:
-        raise MissingPackage.for_extra("--check math", "math-verify", "verify") from error
+    from math_verify import parse, verify
+
     options: dict[str, Any] = {"parsing_timeout": None, "raise_on_error": False}
-    golds = [each if "$" in each or "\\" in each else f"${each}$" for each in _golds(gold)]
+    golds = [_truth(each) for each in _golds(gold)]
+    golds = [each if "$" in each else f"${each}$" for each in golds]
     truths = [truth for each in golds if (truth := parse(each, **options))]
     if not truths:
         raise BadGold(f"no mathematics; got {_shown(golds)!r}")
@@ -222,14 +220,10 @@ def json_in_text(text: str) -> Any:
 
 
 def _json_schema(settings: Settings, text: str, gold: Any) -> Verdict:
-    try:
-        from jsonschema import SchemaError
-        from jsonschema.validators import validator_for
-        from referencing import Registry
-    except ImportError as error:
-        raise MissingPackage.for_extra(
-            "--check json-schema", "jsonschema", "verify"
-        ) from error
+    from jsonschema import SchemaError
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+
     schema = schema_in(gold)
     kind = validator_for(schema)
     try:

@@ -79,7 +79,9 @@ def commanded(command: str, row: Mapping[str, Any], seconds: float, memory_mib: 
     last = said.rstrip().rpartition("\n")[2].strip()
     if child.returncode:
         seen = seen.rstrip().rpartition("\n")[2].strip() or last
-        return Verdict(0.0, None, f"refused: code {child.returncode}" + (f": {seen}" if seen else ""))
+        return Verdict(
+            0.0, None, f"refused: code {child.returncode}" + (f": {seen}" if seen else "")
+        )
     return Verdict(_number(last))
 
 

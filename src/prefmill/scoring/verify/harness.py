@@ -54,7 +54,7 @@ class _OwnEquality(AssertionError):
 class _Guarded(ast.NodeTransformer):
     """`a == b` in tests asks `_equal` whether it may be believed."""
 
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:  # noqa: N802
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
         if len(node.ops) != 1 or not isinstance(node.ops[0], ast.Eq | ast.NotEq):
             return node
@@ -107,6 +107,8 @@ def _said(error: BaseException) -> str:
         return f"wrong_answer: {text}" if text else "wrong_answer"
     if isinstance(error, SystemExit):
         return "exited"
+    if isinstance(error, PermissionError):
+        return f"not_permitted: {text}"
     return f"raised: {type(error).__name__}: {text}"
 
 
@@ -196,6 +198,7 @@ def _run_script(task: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """Close the cage, then run the task."""
     begin, verdicts = map(int, sys.argv[1:3])
     task = _read(begin)
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))

@@ -1,7 +1,7 @@
 """Code in completions, run against tests: in one process with asserts, or a process for each input.
 
-    completion ──code_in──▶ code ──sandbox──▶ the share of its tests that pass, and why not all do
-    tests: asserts, a script, or inputs with outputs
+completion ──code_in──▶ code ──sandbox──▶ the share of its tests that pass, and why not all do
+tests: asserts, a script, or inputs with outputs
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from prefmill.scoring.verify.sandbox import Bounds, Ended, run_code
 
 
 @dataclass(frozen=True)
-class Tests:
+class Suite:
     """The tests of a row: `scripts` that run after the code, or `cases` of input and output."""
 
     scripts: tuple[str, ...] = ()
     cases: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def read(cls, value: Any, entry: str | None = None) -> Tests:
+    def read(cls, value: Any, entry: str | None = None) -> Suite:
         """Tests as a column holds them. Raises `BadGold`.
 
         A text is a script, unless it is JSON; a list holds scripts, or {"input", "output"}; an
         object {"inputs": [...], "outputs": [...]} holds cases. With `entry`, the name of a
         function, a script that defines `check` is called with it.
 
-        >>> Tests.read(["assert f(1) == 2", "assert f(2) == 3"]).scripts
+        >>> Suite.read(["assert f(1) == 2", "assert f(2) == 3"]).scripts
         ('assert f(1) == 2', 'assert f(2) == 3')
-        >>> Tests.read('[{"input": "1", "output": "2"}]').cases
+        >>> Suite.read('[{"input": "1", "output": "2"}]').cases
         (('1', '2'),)
         """
         if isinstance(value, str):
@@ -91,7 +91,7 @@ def code_in(text: str) -> str | None:
     return text if text.strip() else None
 
 
-def tested(code: str | None, tests: Tests, bounds: Bounds) -> Verdict:
+def run_tests(code: str | None, tests: Suite, bounds: Bounds) -> Verdict:
     """The share of its tests that `code` passes, with the reason of the first that fails."""
     if code is None:
         return Verdict(0.0, None, "no_code")
@@ -120,8 +120,10 @@ def _with_scripts(code: str, scripts: Sequence[str], bounds: Bounds) -> Verdict:
     reason = next(filter(None, results), None) or _how(ended)
     share = passed / max(count, 1)
     if count > 1:
-        reason = f"{reason} ({passed} of {count} passed)" if ": " in reason else (
-            f"{reason}: {passed} of {count} passed"
+        reason = (
+            f"{reason} ({passed} of {count} passed)"
+            if ": " in reason
+            else (f"{reason}: {passed} of {count} passed")
         )
     return Verdict(share, None, reason)
 
@@ -164,8 +166,10 @@ def _over_cases(code: str, cases: Sequence[tuple[str, str]], bounds: Bounds) -> 
     if passed == len(cases):
         return Verdict(1.0)
     if len(cases) > 1:
-        first = f"{first} ({passed} of {len(cases)} passed)" if ": " in first else (
-            f"{first}: {passed} of {len(cases)} passed"
+        first = (
+            f"{first} ({passed} of {len(cases)} passed)"
+            if ": " in first
+            else (f"{first}: {passed} of {len(cases)} passed")
         )
     return Verdict(passed / len(cases), None, first)
 
@@ -180,6 +184,8 @@ def _of_case(ended: Ended, expected: str) -> str:
             return "out_of_memory"
         if seen.startswith(("SyntaxError", "IndentationError", "TabError")):
             return f"does_not_compile: {seen}"
+        if seen.startswith("PermissionError"):
+            return f"not_permitted: {seen.partition(': ')[2]}"
         return f"raised: {seen}" if seen else f"exited: code {ended.code}"
     output = ended.output.decode("utf-8", "replace")
     if _tidy(output) == _tidy(expected):

@@ -1,8 +1,8 @@
 """The sandbox, from outside: programs of others in child processes, bounded and watched.
 
-    Task ──json, one pipe──▶ harness.py, which closes its cage (cage.py) and runs the code
-         ◀──verdicts, another pipe; output, a third──
-    time, output and the process itself are bounded from here
+Task ──json, one pipe──▶ harness.py, which closes its cage (cage.py) and runs the code
+     ◀──verdicts, another pipe; output, a third──
+time, output and the process itself are bounded from here
 """
 
 from __future__ import annotations

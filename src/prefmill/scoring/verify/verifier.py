@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import pyarrow as pa
 
-from prefmill.errors import BAD_ROW, BadArgument, ColumnMissing
+from prefmill.errors import BAD_ROW, BadArgument, ColumnMissing, MissingPackage
 from prefmill.models.described import Described, uncounted, unlike
 from prefmill.scoring.scorers import Scored, Staged
 from prefmill.scoring.verify.answers import WAYS, WAYS_WITH
@@ -31,7 +32,7 @@ from prefmill.scoring.verify.checks import (
     verdict,
 )
 from prefmill.scoring.verify.commands import commanded, content_of_command, words_of
-from prefmill.scoring.verify.programs import Tests, code_in, tested
+from prefmill.scoring.verify.programs import Suite, code_in, run_tests
 from prefmill.scoring.verify.sandbox import Bounds, Sandbox, what_holds
 from prefmill.scoring.verify.workers import Workers
 from prefmill.table.conversations import row_texts
@@ -42,6 +43,8 @@ _PACKAGES = {
     "math": ("math-verify", "latex2sympy2_extended", "sympy"),
     "json-schema": ("jsonschema",),
 }
+#: those that have to be there, with the module of each
+_MODULES = {"math": {"math-verify": "math_verify"}, "json-schema": {"jsonschema": "jsonschema"}}
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ class Verifier(Described, Staged):
 
     columns: ClassVar[tuple[str, ...]] = ("score",)
     compares: ClassVar[bool] = False
+    #: no model is to be named
+    without_model: ClassVar[bool] = True
 
     check: Check = "exact"
     answer: str = "answer"
@@ -170,7 +175,9 @@ class Verifier(Described, Staged):
             if getattr(self, name) is not None and self.check != check:
                 problems.append(f"{name} is of check {check!r}; got check {self.check!r}")
         if self.check in ("tests", "command", "json-schema") and self.extract != "auto":
-            problems.append(f"extract has no meaning for check {self.check!r}; got {self.extract!r}")
+            problems.append(
+                f"extract has no meaning for check {self.check!r}; got {self.extract!r}"
+            )
         if self.pattern is not None:
             problems += _problems_of_pattern("pattern", self.pattern)
         if self.schema is not None:
@@ -271,9 +278,9 @@ class Verifier(Described, Staged):
         """See that the sandbox holds, and that a package is there, before anything is read."""
         if self.check == "tests":
             return self.way
-        if self.check in ("math", "json-schema"):
-            known = {"math": ("1", "1"), "json-schema": ("{}", {})}[self.check]
-            verdict(Settings(check=self.check, seconds=60.0), *known)
+        for package, module in _MODULES.get(self.check, {}).items():
+            if find_spec(module) is None:
+                raise MissingPackage.for_extra(f"--check {self.check}", package, "verify")
         return ""
 
     # Checking
@@ -314,7 +321,9 @@ class Verifier(Described, Staged):
             reasons.append(_why(found) if lacks else None)
             if not lacks:
                 scores[row] = found.score
-        words = Counter(v.word for v, none in zip(verdicts, null, strict=True) if v.word and not none)
+        words = Counter(
+            v.word for v, none in zip(verdicts, null, strict=True) if v.word and not none
+        )
         texts: dict[str, Sequence[str | None]] = {
             "answer": [found.answer for found in verdicts],
             "reason": [found.reason for found in verdicts],
@@ -339,6 +348,7 @@ class Verifier(Described, Staged):
         settings = self._settings
         pairs = list(zip(asked.completions, asked.golds, strict=True))
         if self.check in UNBOUNDED or self.extract.startswith("regex:"):
+            self.load()
             workers = self._kept("workers", lambda: Workers(settings, self._count))
             return workers.ask(pairs)
         return [verdict(settings, text, gold) for text, gold in pairs]
@@ -355,7 +365,7 @@ class Verifier(Described, Staged):
         if self.code == "continued":
             code = asked.prompts[row] + asked.completions[row]
         try:
-            return tested(code, Tests.read(asked.golds[row], entry), self._bounds)
+            return run_tests(code, Suite.read(asked.golds[row], entry), self._bounds)
         except BadGold as error:
             return Verdict(None, None, f"bad_column: {error}")
 
