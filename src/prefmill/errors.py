@@ -116,7 +116,6 @@ BAD_ROW = {
     "single_candidate": "a comparing judge saw one candidate only",
     "not_compared": "no comparison with this candidate was decided",
     "same_text": "both sides of a training pair are the same text",
-    "bad_column": "a further column that the scorer reads holds nothing, or what cannot be used",
     "no_answer": "the completion holds no answer that could be checked",
     "check_failed": "the check itself came to no end: time, memory, or its program",
     "left_out": "the scorer gave no score, without a reason",
