@@ -25,9 +25,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from prefmill.errors import BadRow, OutOfDeviceMemory, PrefmillError, ScoresDiffer
+from prefmill.errors import BadInput, BadRow, OutOfDeviceMemory, PrefmillError, ScoresDiffer
 from prefmill.models import probe
 from prefmill.models.described import described
+from prefmill.models.labels import is_stock
 from prefmill.models.tokens import Longs, TokenRows
 from prefmill.scoring import attention
 from prefmill.scoring.attention import CannotShare, Past, StreamPlan
@@ -141,8 +142,16 @@ class Engine:
             return self.run_streams(rows, pack(rows, every, _PROBE_PART, least=0))
 
         with torch.inference_mode(), self._at_least(_PROBE_TOKENS):
-            with probe.running(self.model):
-                single = self.one_at_a_time(rows, every)
+            try:
+                with probe.running(self.model):
+                    single = self.one_at_a_time(rows, every)
+            except BadInput:
+                if is_stock(self.model):
+                    raise
+                # Its code wants tokens of a template; real rows are checked one by one below.
+                self.body, self.pads = None, self.pad is not None
+                self.reason = "its own code does not run on made-up rows"
+                return
             if self._fault(padded, single):
                 self.body, self.pads = None, self.pad is not None
                 self.reason = "its values are not its head over its token states"
@@ -508,8 +517,11 @@ class Engine:
             if rows.types is not None:
                 types[i, :n] = rows.type_row(row)
         mask[len(which) :, 0] = 1  # rows that only keep the shape constant attend to one token
+        if not is_stock(self.model):  # code of its own may find fault with a row of one token
+            ids[len(which) :], mask[len(which) :] = ids[0], mask[0]
         inputs = {"input_ids": attention.to_device(ids, self.device)}
-        if self.invariant or not mask.all():
+        # Code of its own may do without a default.
+        if self.invariant or not mask.all() or not is_stock(self.model):
             inputs["attention_mask"] = attention.to_device(mask, self.device)
         if rows.types is not None:
             inputs["token_type_ids"] = attention.to_device(types, self.device)
@@ -533,6 +545,8 @@ class Engine:
                 one = np.asarray([row])
                 ids = rows.row(row).astype(np.int64)
                 inputs = {"input_ids": attention.to_device(ids, self.device)[None]}
+                if not is_stock(self.model):
+                    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
                 types = rows.type_row(row)
                 if types is not None:
                     kinds = attention.to_device(types.astype(np.int64), self.device)

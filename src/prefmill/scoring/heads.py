@@ -7,7 +7,7 @@ rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -148,10 +148,11 @@ def steady_linear(
 def by_row(output: Any, rows: int) -> torch.Tensor:
     """The logits of a model's output, shape (rows, labels).
 
-    Models with code of their own also give (rows,), or squeeze what has one row or one label.
-    Raises `BadInput` for an output that is not of rows.
+    Models with code of their own also give (rows,), or squeeze what has one row or one label. They
+    call it `score` or `rewards`, or return a tensor, or a tuple that begins with one. Raises
+    `BadInput` for an output that is not of rows.
     """
-    logits = getattr(output, "logits", None)
+    logits = _scores_in(output)
     if not isinstance(logits, torch.Tensor):
         raise BadInput(
             f"score: the model gives no logits; got {type(output).__name__},"
@@ -173,22 +174,56 @@ def by_row(output: Any, rows: int) -> torch.Tensor:
     return logits
 
 
+def _scores_in(output: Any) -> Any:
+    """The tensor of scores in what a model returns; None: there is none."""
+    if isinstance(output, torch.Tensor):
+        return output
+    for name in _SCORES:
+        found = getattr(output, name, None)
+        # A named output of Transformers keeps as an item what was set to None.
+        if found is None and type(output) is dict:
+            found = output.get(name)
+        if isinstance(found, torch.Tensor):
+            return found
+    # A named output without scores is none: its first tensor may be anything.
+    if isinstance(output, tuple | list) and output and not isinstance(output, Mapping):
+        return output[0]
+    return None
+
+
+#: what models with code of their own call their scores, the usual name first
+_SCORES = ("logits", "score", "scores", "reward", "rewards")
 _ODD = 7  #: tokens of the row by which outputs are counted, so that one score a token shows itself
 
 
-def outputs_of(model: Any) -> int:
+def outputs_of(model: Any, a_row: Callable[[], list[int]] | None = None) -> int:
     """How many scores a model gives for a row.
 
-    Its configuration says so; a model with code of its own is asked.
+    Its configuration says so; a model with code of its own is asked, on made-up ids and, where its
+    code finds fault with those (a gate that looks for tokens of a template), on `a_row`.
     """
     if is_stock(model):
         return int(model.config.num_labels)
-    ids = torch.arange(1, _ODD + 1, device=model.device)[None]
+    try:
+        made_up = list(range(1, _ODD + 1))
+        return _outputs_on(model, made_up)
+    except BadInput as error:
+        if a_row is None or error.__cause__ is None:
+            raise
+        try:
+            return _outputs_on(model, a_row())
+        except BadInput:
+            raise error from None
+
+
+def _outputs_on(model: Any, row: list[int]) -> int:
+    ids = torch.tensor([row], device=model.device)
     with torch.inference_mode(), running(model):
-        logits = by_row(model(input_ids=ids), 1)
-    if logits.shape[1] == _ODD and getattr(model.config, "num_labels", None) != _ODD:
+        logits = by_row(model(input_ids=ids, attention_mask=torch.ones_like(ids)), 1)
+    tokens = len(row)
+    if logits.shape[1] == tokens and getattr(model.config, "num_labels", None) != tokens:
         raise BadInput(
-            f"score: the model's logits are of tokens; got {_ODD} for a row of {_ODD} tokens,"
+            f"score: the model's logits are of tokens; got {tokens} for a row of {tokens} tokens,"
             " expected one score a row."
         )
     return int(logits.shape[1])

@@ -215,6 +215,7 @@ class TokenScorer(Described, Staged):
     def _encoder(self) -> Encoder:
         _transformers()
         from prefmill.models.adapters import tokenizer_folder
+        from prefmill.models.ended import encoder_of
         from prefmill.models.loading import load_tokenizer, longest
 
         config = self.config
@@ -226,7 +227,8 @@ class TokenScorer(Described, Staged):
                 f"score: max_length {self.max_length} is more than the model takes;"
                 f" got a limit of {own}."
             )
-        return Encoder(
+        return encoder_of(
+            config,
             tokenizer,
             template=self.template,
             limit=self.max_length or own,
@@ -433,6 +435,11 @@ class RewardModel(TokenScorer):
     def _own_fingerprint(self) -> dict[str, str]:
         return {**self.labels.fingerprint, "pooling": self._pooling(), "rule": _RULE}
 
+    def _a_row(self) -> list[int]:
+        """The ids of a conversation, for code that does not run on made-up ones."""
+        texts = pa.array(["What is 2 + 2?"]), pa.array(["It is 4."])
+        return self.encoder.encode(*texts, np.zeros(1, np.int64)).rows.row(0).tolist()  # type: ignore[no-any-return]
+
     def _pooling(self) -> Any:
         """The token that is scored: as asked, or as the owner of the model's files does."""
         from prefmill.models.value_heads import pooling_of
@@ -446,7 +453,7 @@ class RewardModel(TokenScorer):
         from prefmill.scoring.heads import RewardHead, head_in_float32, outputs_of
 
         def head(model: Any) -> RewardHead:
-            outputs = outputs_of(model)
+            outputs = outputs_of(model, self._a_row)
             head_in_float32(model, outputs)
             named = self.labels.named
             indices = labels.label_indices(model.config, named, outputs)
