@@ -60,7 +60,7 @@ def judge(tokenizer: Any, scale: float) -> Pool:
     words, weights = pools._vocabulary(tokenizer)
     rubric = " ".join(rng.choice(words, size=RUBRIC_WORDS + 600, p=weights))
     chats, groups = [], []
-    for number, (prompt, answers) in enumerate(_alpaca(max(2, round(6 * scale)), 5)):
+    for number, (prompt, answers) in enumerate(_alpaca(max(2, round(12 * scale)), 5)):
         for answer in answers:
             text = f"Question:\n{prompt}\n\nAnswer:\n{answer}"
             chats.append([{"role": "system", "content": rubric}, {"role": "user", "content": text}])
@@ -77,12 +77,14 @@ def long_prompts(tokenizer: Any, scale: float) -> Pool:
 
 
 def strangers(tokenizer: Any, scale: float) -> Pool:
-    """K = 4 behind prompts that share nothing, nor do their candidates."""
+    """K = 4, and no two rows begin with the same token."""
+    words, _ = pools._vocabulary(tokenizer)
     texts = [
-        f"{answer} {prompt}"
+        f"{prompt} {answer}"
         for prompt, answers in _alpaca(max(4, round(12 * scale)), 4)
         for answer in answers
     ]
+    texts = [f"{word} {text}" for word, text in zip(words, texts, strict=False)]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     rows = TokenRows.of([row[:600] for row in ids], np.repeat(range(len(texts) // 4), 4).tolist())
     return Pool("nothing", "nothing shared, K = 4", rows)
@@ -114,7 +116,7 @@ def _folder() -> Path:
 
 
 def _alpaca(prompts: int, k: int) -> list[tuple[str, list[str]]]:
-    """The first `k` answers of at most 1,200 characters to some prompts of AlpacaEval."""
+    """The first `k` answers of at most 600 characters to some prompts of AlpacaEval."""
     import pyarrow.parquet as pq
 
     file = _folder() / "alpaca_eval" / "weighted_part1.parquet"
@@ -122,7 +124,7 @@ def _alpaca(prompts: int, k: int) -> list[tuple[str, list[str]]]:
     found: dict[str, list[str]] = {}
     for row in table.to_pylist():
         answers = found.setdefault(row["prompt"], [])
-        if 0 < len(row["completion"]) <= 1200 and row["completion"] not in answers:
+        if 0 < len(row["completion"]) <= 600 and row["completion"] not in answers:
             answers.append(row["completion"])
     full = [(prompt, answers[:k]) for prompt, answers in found.items() if len(answers) >= k]
     return full[:prompts]
