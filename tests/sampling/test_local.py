@@ -143,6 +143,65 @@ def test_a_cache_that_cannot_be_picked_is_found_out(
     assert_same(sampler.sample(asked), wanted)
 
 
+RUBRIC = "You are a strict judge of answers. Say 1 or 2, and nothing else, whatever is asked. "
+RULED = [
+    RUBRIC + "Which is it?",
+    RUBRIC + "And now?",
+    RUBRIC + "Well, which of the two is it?",
+    "?",
+]
+
+
+def fed_by(sampler: LocalSampler, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Rows and tokens of every forward of more than one token."""
+    model, seen = sampler.decoder.model, []
+    forward = model.forward
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        if more["input_ids"].shape[1] > 1:
+            seen.append(tuple(more["input_ids"].shape))
+        return forward(*arguments, **more)
+
+    monkeypatch.setattr(model, "forward", counted)
+    return seen
+
+
+@pytest.mark.parametrize("family", [name for name, way in FAMILIES.items() if way == "together"])
+def test_what_prompts_begin_with_alike_runs_once(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two waves: the second has the keys of the first; the answers are those of rows alone."""
+    asked = requests(RULED[:3], (0.0, 1.1), 2)
+    folder = pools.causal(family)
+    sampler = LocalSampler(model=folder, device="cpu", max_new_tokens=10, batch_tokens=900)
+    sampler.load()
+    fed = fed_by(sampler, monkeypatch)
+    answers = sampler.sample(asked)
+    for request, answer in zip(asked, answers, strict=True):
+        tokens, logprob = plain(folder, request, 10)
+        assert answer.text == sampler.encoder.tokenizer.decode(tokens, skip_special_tokens=True)
+        assert answer.logprob == pytest.approx(logprob, abs=1e-4, rel=1e-5)
+    if sampler.decoder.leads is None:
+        assert family in ("mistral", "gemma2", "gpt-oss", "qwen3-next"), "a window, or states"
+        return
+    longest = max(map(len, sampler.ids_of(asked)))
+    leads = [shape for shape in fed if shape[0] == 1 and shape[1] < longest - 5]
+    assert len(leads) >= 1
+    rest = [shape for shape in fed if shape not in leads]
+    assert len(rest) > 1, "several waves, or this tests nothing"
+    assert sum(n * width for n, width in rest) < longest * len(rest)
+    assert not sampler.decoder.leads.keys, "no keys are kept when all is done"
+
+
+def test_a_prompt_of_its_own_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = LocalSampler(model=pools.causal("llama"), device="cpu", max_new_tokens=4)
+    fed = fed_by(sampler, monkeypatch)
+    assert sampler.decoder.leads is not None
+    fed.clear()
+    sampler.sample(requests(RULED, (1.0,), 1))
+    assert len(fed) == 1, "one short prompt among them: all run as they are"
+
+
 def test_rows_leave_the_batch_when_they_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     sampler = LocalSampler(model=pools.causal("qwen2"), device="cpu", max_new_tokens=80)
     model = sampler.decoder.model

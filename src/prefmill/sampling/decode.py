@@ -1,6 +1,7 @@
 """Decoding K answers of many prompts.
 
 A prompt runs once, prompts of similar length run together, and rows that are done leave the batch.
+What all prompts of a batch begin with runs once, too (`leads.py`).
 How much of that a model bears is measured when it is loaded (`Decoder`), not read from a list of
 names:
 
@@ -15,7 +16,8 @@ names:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +28,7 @@ from prefmill.errors import BadRow, OutOfDeviceMemory, refuse
 from prefmill.models import probe
 from prefmill.models.described import OVERFLOW
 from prefmill.sampling.draws import pick, uniforms
+from prefmill.sampling.leads import Leads
 
 # Tokens of one batch, rows times their longest possible length. On a CPU measured (SmolLM2-135M,
 # one core): 70 tokens a second with 1,024, 94 with 2,048, 124 with 4,096, 130 with 8,192. On CUDA
@@ -103,8 +106,12 @@ class Decoder:
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
         self._ends = torch.tensor(sorted(self.ends), device=self.device, dtype=torch.long)
         self._rope = probe.batch_dependent_rope(self.model)
+        #: what prompts begin with alike; None where keys cannot be copied from row to row
+        self.leads: Leads | None = None
         with torch.inference_mode():
             self.way = self._probe()
+            if self.way == "together":
+                self.leads = self._probe_leads()
 
     # What the model bears
 
@@ -135,6 +142,26 @@ class Decoder:
             if all(self.near(*pair) for pair in zip(logits, single, strict=True)):
                 return way
         return "alone"
+
+    def _probe_leads(self) -> Leads | None:
+        """Leads, if rows that share one have the logits of rows alone."""
+        rng = np.random.default_rng(1)
+        size = int(self.model.config.get_text_config().vocab_size)
+        low = min(10, size // 2)
+        lead, *ends = (tuple(rng.integers(low, size, n).tolist()) for n in (9, 5, 1, 3, 5))
+        heads = [lead + end for end in ends]
+        forced = rng.integers(low, size, (len(heads), 4))
+        single = []
+        for i, head in enumerate(heads):
+            single += self._forced([head], forced[i : i + 1], "alone")
+        self.leads = Leads(least=2)
+        try:
+            logits = self._forced(heads, forced, "together")
+        except _UNFIT:
+            return None
+        ran, self.leads = self.leads.tokens, None
+        same = all(self.near(*pair) for pair in zip(logits, single, strict=True))
+        return Leads() if ran and same else None
 
     def _forced(self, heads: list[tuple[int, ...]], forced: Any, way: str) -> list[list[Any]]:
         """The logits of every step when the tokens are given, by row.
@@ -167,7 +194,7 @@ class Decoder:
         What is decoded together changes the rounding of logits and nothing else.
         """
         answers: dict[int, Decoded] = {}
-        with torch.inference_mode():
+        with torch.inference_mode(), self._forgetting():
             for wave in self.waves(rows):
                 try:
                     done = self._fitting([rows[i] for i in wave], stops)
@@ -176,6 +203,15 @@ class Decoder:
                     raise
                 answers |= zip(wave, done, strict=True)
         return [answers[i] for i in range(len(rows))]
+
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Keep no keys when all rows are done."""
+        try:
+            yield
+        finally:
+            if self.leads is not None:
+                self.leads.forget()
 
     def waves(self, rows: Sequence[Row]) -> list[list[int]]:
         """Which rows run together, under the budget of tokens.
@@ -306,7 +342,13 @@ class _Batch:
         #: of the next token
         self.places = torch.tensor([len(head) for head in distinct], device=device)
         self.cache: Any = None
-        self._forward(ids, (torch.cumsum(self.mask[:, : self.width], dim=1) - 1).clamp(min=0))
+        places = (torch.cumsum(self.mask[:, : self.width], dim=1) - 1).clamp(min=0)
+        lead = 0
+        if decoder.leads is not None and way == "together":
+            lead = decoder.leads.of(decoder.model, distinct)
+        if decoder.leads is not None and lead:
+            self.cache = decoder.leads.cache(self.width - self.places, lead)
+        self._forward(ids[:, lead:], places[:, lead:])
         if shared and len(distinct) < len(heads):
             number = {head: i for i, head in enumerate(distinct)}
             self._pick(torch.tensor([number[head] for head in heads], device=device))

@@ -141,7 +141,7 @@ def steady_linear(
     if steady is None or not len(states):
         return functional.linear(states, weight, bias)
     whole = functional.pad(states, (0, 0, 0, -len(states) % steady))
-    parts = [functional.linear(part, weight, bias) for part in whole.split(steady)]
+    parts = [functional.linear(part, weight, bias) for part in torch.split(whole, steady)]
     return torch.cat(parts)[: len(states)]
 
 
