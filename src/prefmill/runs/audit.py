@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Unpack
+from pathlib import Path
+from typing import Any, Unpack
 
 import numpy as np
 import polars as pl
@@ -78,10 +79,10 @@ def audit(
     _check(level, least, seed)
     names = [judge_name] if isinstance(judge_name, str) else list(judge_name or ())
     runs = [judged(inputs, human=human, roles=roles, progress=progress, **reading)]
-    runs += [
-        judged(each, human=None, roles=roles, progress=progress, **reading)
-        for each in ([repeat] if isinstance(repeat, str) else repeat)
-    ]
+    several = [repeat] if isinstance(repeat, str | Path) else repeat
+    for number, each in enumerate(several, 1):
+        aside: Any = {**reading, "rejects": _rejects(reading.get("rejects"), number)}
+        runs.append(judged(each, human=None, roles=roles, progress=progress, **aside))
     main = runs[0]
     _account(main)
     rows = pl.concat([each.rows.with_columns(run=pl.lit(n)) for n, each in enumerate(runs)])
@@ -125,6 +126,11 @@ def _check(level: float, least: float, seed: int) -> None:
         )
     if type(seed) is not int or seed < 0:
         raise BadArgument(f"audit: seed is no whole number >= 0; got {seed!r}.")
+
+
+def _rejects(path: str | Path | None, number: int) -> Path | None:
+    """Where malformed rows of a repeat go: next to those of the file."""
+    return Path(path).with_stem(f"{Path(path).stem}-repeat{number}") if path else None
 
 
 def _account(read: Judged) -> None:
@@ -239,9 +245,12 @@ def _notes(main: Judged, answers: Answers, runs: Sequence[Judged]) -> list[str]:
             f"{main.copies:,} rows repeat an answer that the judge was asked about once:"
             " they are not counted again; other runs go to --repeat"
         )
-    known = {*main.rows["text"]}
     for number, run in enumerate(runs[1:], 1):
-        if not known & {*run.rows["text"]}:
+        left = "".join(f", {rows:,} dropped: {reason}" for reason, rows in run.dropped.items())
+        if run.rejected:
+            left = f"{left}, {run.rejected:,} malformed"
+        notes.append(f"repeat {number}: {run.rows_in:,} rows in, {run.rows.height:,} used{left}")
+        if not main.rows["text"].is_in(run.rows["text"].implode()).any():
             notes.append(f"no answer of repeat {number} is in the audited file")
     values, share = main.rows.height, 0.0
     if values and not answers.ordered:

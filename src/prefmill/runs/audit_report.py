@@ -90,15 +90,18 @@ def lines(report: AuditReport) -> list[str]:
     """The report for people: a table, then what is to be said of it."""
     judges = "1 judge" if report.judges == 1 else f"{report.judges:,} judges"
     told = [f"{report.comparisons:,} comparisons, {report.prompts:,} prompts, {judges}"]
+    if "agreement" in [probe.name for probe in report.probes]:
+        told[0] += "; effects are the judge's less the reference's"
     rows = [("probe", "effect (interval)", "p", "prompts", "verdict")]
-    rows += [_row(probe) for probe in report.probes]
+    rows += [_row(probe) for probe in report.probes if probe.verdict != "not tested"]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     told += [
         f"{name:<{widths[0]}}  {effect:<{widths[1]}}  {p:>{widths[2]}}  {n:>{widths[3]}}  {verdict}"
         for name, effect, p, n, verdict in rows
     ]
     told += _together({p.name: p.caveat for p in report.probes if p.caveat})
-    told += _together({p.name: p.why for p in report.probes if p.verdict == "not tested"})
+    untested = _together({p.name: p.why for p in report.probes if p.verdict == "not tested"})
+    told += [f"not tested: {text}" for text in untested]
     told += [_of_agreement(probe) for probe in report.probes if "accuracy" in probe.numbers]
     told += [_of_repeats(probe) for probe in report.probes if "alpha" in probe.numbers]
     return [*told, *_of_scale(report)]
@@ -132,7 +135,8 @@ def _of_agreement(probe: Probe) -> str:
         return f"{got[name]:.3f} ({got[f'{name}, low']:.3f} to {got[f'{name}, high']:.3f})"
 
     names = ("accuracy", "accuracy of length alone", "kappa", "tau-b in prompts")
-    return ", ".join(f"{name} {ends(name)}" for name in names if name in got)
+    told = ", ".join(f"{name} {ends(name)}" for name in names if name in got)
+    return f"agreement: {told}"
 
 
 def _of_repeats(probe: Probe) -> str:

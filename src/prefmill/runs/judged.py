@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 import polars as pl
 
-from prefmill.errors import BadArgument, BadInput
+from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.progress import Progress
 from prefmill.rules.audits.effects import Bools
 from prefmill.rules.audits.texts import FORMATS, measures, text_of
@@ -88,7 +88,14 @@ def judged(
         inside = job.rowed.inside_records
     if human:
         role = "winner" if words.get("winner") else "score"
-        values = _reference(inputs, {**words, role: human}, inside, rows, progress, reading)
+        said = {**words, role: human}
+        try:
+            values = _reference(inputs, said, inside, rows, progress, reading)
+        except ColumnMissing as error:
+            raise ColumnMissing(
+                f"audit: the reference cannot be read; {error.message}",
+                hint=f"name a column that is read as the {role} is: human=COLUMN (--human COLUMN).",
+            ) from error
         rows = rows.with_columns(reference=pl.Series(values, dtype=pl.Float64))
     else:
         rows = rows.with_columns(reference=pl.lit(np.nan, pl.Float64))
@@ -124,6 +131,13 @@ def _has_order(job: Job, words: Mapping[str, Any]) -> bool:
 def _kept(job: Job, name: str) -> str | None:
     """Our name for a column of the input in the view `texts`."""
     return f"_keep{job.keep.index(name)}" if name in job.keep else None
+
+
+def _beside(job: Job, name: str) -> str | None:
+    """Our name for what a judge of ours wrote next to the score: its verdict, its reason."""
+    score = str(_words(job).get("score") or job.roles.score).removeprefix("-")
+    # A criterion's score (score_helpful) stands next to the verdict of the whole.
+    return _kept(job, f"{score}_{name}") or _kept(job, f"score_{name}")
 
 
 def _narrow(job: Job) -> pl.DataFrame:
@@ -164,7 +178,7 @@ def _reasons(job: Job) -> tuple[dict[str, int], dict[str, int]]:
     """Rows that cannot be used, by reason; and what a judge said of those without a score."""
     query = "SELECT _reason, count(*) FROM counted WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 1"
     dropped = {str(reason): int(rows) for reason, rows in job.con.execute(query).fetchall()}
-    reason = _kept(job, f"{job.roles.score}_reason")
+    reason = _beside(job, "reason")
     if reason is None:
         return dropped, {}
     query = (
@@ -176,7 +190,7 @@ def _reasons(job: Job) -> tuple[dict[str, int], dict[str, int]]:
 
 def _without_copies(job: Job, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The rows without those whose verdict our own judge copied from an equal answer."""
-    if _kept(job, f"{job.roles.score}_verdict") is None:
+    if _beside(job, "verdict") is None:
         return rows, 0
     first = rows.unique(["file", "group", "judge", "text"], keep="first", maintain_order=True)
     return first, rows.height - first.height
@@ -187,7 +201,7 @@ def _without_copies(job: Job, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 def _both_orders(job: Job, rows: pl.DataFrame) -> tuple[pl.Series, Floats, Floats]:
     """What our own pairwise judge said, as `Shown` with hashes of prompts; each match once."""
-    verdict = _kept(job, f"{job.roles.score}_verdict")
+    verdict = _beside(job, "verdict")
     empty = pl.Series("prompt", [], dtype=pl.UInt64), np.zeros(0), np.zeros(0)
     if verdict is None:
         return empty
