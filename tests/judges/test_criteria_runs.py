@@ -259,3 +259,25 @@ def test_in_an_ensemble_and_over_pairs(rubric: Path, tmp_path: Path) -> None:
     done, out = scored(judge, tmp_path, pairs)
     assert "chosen_score_right" in done.columns
     assert out["chosen_score_right"] + out["rejected_score_right"] == [5, 3]
+
+
+def test_criteria_in_a_recipe() -> None:
+    """A loop's recipe has them as tables, and a judge's sampler as one of its own."""
+    from prefmill.loops.recipe import read_recipe
+
+    score = {
+        "kind": "judge",
+        "sampler": {"url": "http://localhost/v1", "model": "m"},
+        "criteria": [{"name": "right", "question": "Is it right?"}],
+        "ask": "together",
+    }
+    tables = {
+        "policy": {"model": "m"},
+        "prompts": {"train": "p", "heldout_share": 0.5, "keep": ["gold"]},
+        "score": score,
+    }
+    recipe = read_recipe(tables)
+    assert recipe.prompts.keep == ("gold",)
+    assert json.loads(recipe.as_text())["score"]["criteria"] == score["criteria"]
+    with pytest.raises(Exception, match="ask is not one of"):
+        read_recipe({**tables, "score": {**score, "ask": "all"}})

@@ -133,7 +133,7 @@ def test_prometheus_shows_the_rubric_of_the_row(tmp_path: Path) -> None:
     judge = pm.JudgeScorer(sampler=Fake(str), scale="prometheus", rubric=file)
     again = pm.JudgeScorer(sampler=Fake(str), scale="prometheus", rubric=judge.rubric)
     assert again.fingerprint == judge.fingerprint
-    with pytest.raises(BadArgument, match=r"has no column 'rubric', which .* shows as \{rubric\}"):
+    with pytest.raises(BadArgument, match=r"has no column 'rubric', which .* shows at \{rubric\}"):
         asked(scale="prometheus")
     pair = asked(TWO, scale="prometheus", rubric=file, mode="pairwise")[0]["content"]
     assert "###Response A:\nC\n\n###Response B:\nD\n" in pair

@@ -12,6 +12,7 @@ the steps themselves are in `steps.py`.
 from __future__ import annotations
 
 import datetime
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from typing import Any
 
 from prefmill._version import __version__
 from prefmill.disk import whole
+from prefmill.errors import BadArgument
 from prefmill.loops.findings import best_stage
 from prefmill.loops.folder import RunFolder, begun_on
 from prefmill.loops.parts import MakeSampler, Parts, Trainer
@@ -29,6 +31,7 @@ from prefmill.loops.report import write_report
 from prefmill.loops.steps import LoopSteps
 from prefmill.progress import Progress, silent
 from prefmill.readers.find import check_apart
+from prefmill.runs.sample import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,8 @@ def loop(
 
 def decided(recipe: Recipe, parts: Parts, prompts: DividedPrompts) -> dict[str, Any]:
     """All that the results of a loop depend on: a run's folder belongs to it."""
+    for name in ("score", "second"):
+        _refuse_unkept(name, parts.scorer(name), prompts)
     inputs = {**parts.inputs(), "prompts": prompts.content}
     return {**recipe.decides(), "inputs": inputs, "prefmill": __version__.split(".")[0]}
 
@@ -154,3 +159,16 @@ def read(
     """The recipe with another number of stages or seed."""
     made = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, parts=parts)
     return made.changed(stages=stages, seed=seed)
+
+
+def _refuse_unkept(name: str, scorer: Any, prompts: DividedPrompts) -> None:
+    """Refuse a scorer that reads a column of the prompts which is not carried along."""
+    wanted = () if scorer is None else scorer.reads or ()
+    known = (*prompts.train.columns, "completion", *COLUMNS)
+    missing = [column for column in wanted if column not in known]
+    if missing:
+        raise BadArgument(
+            f"loop: [{name}] reads {missing} next to prompt and completion; expected some of"
+            f" {list(known)}.",
+            hint=f"[prompts] keep = {json.dumps(missing)} carries columns of the prompts along.",
+        )

@@ -23,7 +23,7 @@ from prefmill.table.messages import held_as_messages, messages
 
 @dataclass(frozen=True)
 class DividedPrompts:
-    """Distinct prompts in two frames with the one column `prompt`, text or messages.
+    """Distinct prompts in two frames: `prompt`, text or messages, and the columns that are kept.
 
     counts   rows in, and what became of them: null, repeated, too_long, in_heldout (also held out,
              so not trained on), over_limit
@@ -51,11 +51,12 @@ def load_prompts(section: PromptsSection) -> DividedPrompts:
         train, heldout = _held_out(train, section)
     else:
         heldout = _distinct(section.heldout, section, counts)
-        if heldout.schema != train.schema:
-            raise BadInput(
-                f"loop: prompts of two kinds; got {heldout.schema['prompt']} held out,"
-                f" expected {train.schema['prompt']} as in train."
-            )
+        for name, kind in train.schema.items():
+            if heldout.schema[name] != kind:
+                raise BadInput(
+                    f"loop: {'prompts' if name == 'prompt' else repr(name)} of two kinds; got"
+                    f" {heldout.schema[name]} held out, expected {kind} as in train."
+                )
         rows = train.height
         train = train.join(heldout, on="prompt", how="anti", maintain_order="left")
         counts["in_heldout"] = rows - train.height
@@ -69,6 +70,8 @@ def load_prompts(section: PromptsSection) -> DividedPrompts:
                 hint="name other files, or another heldout_share.",
             )
         digest.update(prompt_hash(frame["prompt"], b"loop:").to_numpy().tobytes() + b"|")
+        for column in section.keep:
+            digest.update(f"{column}: {frame[column].to_list()!r}|".encode())
     return DividedPrompts(train, heldout, dict(counts), digest.hexdigest()[:20])
 
 
@@ -89,11 +92,13 @@ def _distinct(
     """The distinct prompts of `files`, in the order of their first row."""
     paths = [files] if isinstance(files, str) else list(files)
     with temporary() as home:
-        source = open_prompts(paths, section.column, home, where="loop: prompts")
-        distinct = pl.read_parquet(source.path, columns=["prompt"])
+        source = open_prompts(paths, section.column, home, keep=section.keep, where="loop: prompts")
+        places = {f"keep{i}": name for i, name in enumerate(section.keep)}
+        distinct = pl.read_parquet(source.path, columns=["prompt", *places])
+    distinct = distinct.rename(places)
     if held_as_messages(distinct.schema, ("prompt",)):
         # One spelling of roles: chat templates know user and assistant only.
-        distinct = distinct.select(prompt=messages(distinct.schema, "prompt"))
+        distinct = distinct.with_columns(prompt=messages(distinct.schema, "prompt"))
         distinct = distinct.unique("prompt", keep="first", maintain_order=True)
     fitting = distinct
     if section.max_chars is not None:
@@ -122,4 +127,4 @@ def _limited(
     counts["over_limit"] += prompts.height - limit
     hashes = prompt_hash(prompts["prompt"], f"limit:{seed}:".encode())
     drawn = prompts.with_row_index("_row").with_columns(_hash=hashes)
-    return drawn.sort("_hash", "_row").head(limit).sort("_row").select("prompt")
+    return drawn.sort("_hash", "_row").head(limit).sort("_row").select(prompts.columns)

@@ -31,7 +31,10 @@ class PolicySection:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptsSection:
-    """Where prompts come from; other columns, nulls and repetitions are left out (and counted)."""
+    """Where prompts come from; nulls and repetitions are left out (and counted).
+
+    `keep` are columns that a scorer reads: reference answers, criteria. Others are left out.
+    """
 
     train: str | tuple[str, ...] = key(files)
     heldout: str | tuple[str, ...] | None = key(maybe(files), None)
@@ -40,6 +43,7 @@ class PromptsSection:
     limit: int | None = key(maybe(whole(1)), None)
     heldout_limit: int | None = key(maybe(whole(1)), None)
     max_chars: int | None = key(maybe(whole(1)), None)
+    keep: tuple[str, ...] = key(some(text), ())
     seed: int = key(whole(0), 0)
 
 

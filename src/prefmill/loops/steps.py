@@ -152,6 +152,7 @@ class LoopSteps:
                     self.folder.folder / output,
                     sampler=self.parts.sampler(policy),
                     source=f"policy-{stage}",
+                    keep=self.recipe.prompts.keep,
                     progress=self._progress(name),
                     on_bad_row=section.on_bad_row,
                     **chunk,

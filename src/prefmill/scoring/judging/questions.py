@@ -182,7 +182,12 @@ class Asker:
         )
         columns: dict[str, list[str]] = {}
         for place, name in self.columns.items():
-            columns[place] = _texts_of(self._column(batch, name, f"{{{place}}}"), name)
+            hint = None
+            if place == name:
+                hint = f"{{{{{place}}}}} is the text {{{place}}}; prompt and completion are"
+                hint += " {prompt} and {completion}, whatever their columns are called."
+            values = self._column(batch, name, f"which the rubric shows at {{{place}}}", hint)
+            columns[place] = _texts_of(values, name)
         shown: list[Mapping[str, str]] = [
             {place: texts[row] for place, texts in columns.items()} for row in range(len(prompts))
         ]
@@ -192,7 +197,7 @@ class Asker:
         criteria = self.rubric.criteria
         if not isinstance(criteria, str):
             return [criteria] * batch.num_rows
-        values = self._column(batch, criteria, "the criteria")
+        values = self._column(batch, criteria, "which has the criteria")
         # The rows of a prompt have the same ones: they are read once.
         known: dict[str, tuple[Criterion, ...] | BadRow] = {}
         bad, made = [], []
@@ -215,13 +220,11 @@ class Asker:
             what = f"has no criteria that can be used; {error.message.removeprefix('judge: ')}"
             return BadRow("judge", what, row=0, reason="bad_column")
 
-    def _column(self, batch: pa.RecordBatch, name: str, what: str) -> list[Any]:
+    def _column(
+        self, batch: pa.RecordBatch, name: str, which: str, hint: str | None = None
+    ) -> list[Any]:
         if name not in batch.schema.names:
-            raise BadArgument(
-                f"judge: the input has no column {name!r}, which the rubric shows as {what}.",
-                hint=f"{{{{{name}}}}} is the text {{{name}}}; prompt and completion are {{prompt}}"
-                " and {completion}, whatever their columns are called.",
-            )
+            raise BadArgument(f"judge: the input has no column {name!r}, {which}.", hint=hint)
         return batch[name].to_pylist()  # type: ignore[no-any-return]
 
     def _check_same(
