@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,17 @@ _UNCOUNTED = (
 )
 #: names of dtypes, and what safetensors calls them
 _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+GGUF = ".gguf"
 TRUST = "--trust-remote-code runs the code in that folder: read it first."
 
 
 def folder_of(model: str, revision: str | None, *, where: str = "score") -> Path:
     """The folder with the files of `model`: itself, or that revision in the hub's cache.
 
-    What is not in the cache yet is fetched.
+    What is not in the cache yet is fetched. A file of the kind GGUF is a model by itself.
     """
+    if Path(model).suffix == GGUF and Path(model).is_file() and revision is None:
+        return Path(model)
     if Path(model).is_dir():
         if revision is not None:
             raise BadArgument(
@@ -51,7 +55,8 @@ def folder_of(model: str, revision: str | None, *, where: str = "score") -> Path
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise BadInput(
             f"{where}: no directory {model!r}.",
-            hint="name a directory that holds config.json and model.safetensors, or a hub id.",
+            hint="name a directory that holds config.json and model.safetensors, a .gguf file, or a"
+            " hub id.",
         )
     try:
         from huggingface_hub import snapshot_download
@@ -68,12 +73,40 @@ def folder_of(model: str, revision: str | None, *, where: str = "score") -> Path
         ) from error
 
 
+def gguf_of(folder: Path, where: str = "score") -> dict[str, str]:
+    """What Transformers is to be told besides the folder, for a GGUF file: its name there.
+
+    It is empty for a model of any other kind. Raises `BadInput` for a folder that holds several.
+    """
+    if folder.suffix == GGUF and folder.is_file():
+        return {"gguf_file": folder.name}
+    if not folder.is_dir() or (folder / "config.json").is_file():
+        return {}
+    names = sorted(path.name for path in folder.glob(f"*{GGUF}"))
+    if len(names) > 1:
+        raise BadInput(
+            f"{where}: the model in {str(folder)!r} cannot be told; got {names[:5]}, expected one"
+            " GGUF file.",
+            hint=f"name the file: {folder / names[0]}",
+        )
+    return {"gguf_file": names[0]} if names else {}
+
+
+def place_of(folder: Path) -> Path:
+    """The directory that Transformers reads: of a GGUF file the one that it is in."""
+    return folder.parent if folder.is_file() else folder
+
+
 def content_hash(folder: Path) -> str:
     """A hash of every file in `folder` that decides scores.
 
     Those are weights, configuration, tokenizer, templates, code, and the code of other repositories
     that the folder names. Cost: one read, about 1 GB/s a core.
     """
+    file = gguf_of(folder).get("gguf_file")
+    if file is not None:
+        with (place_of(folder) / file).open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()[:32]
     files = {
         path
         for path in folder.iterdir()
@@ -166,6 +199,10 @@ def check_folder(folder: Path, *, trust_remote_code: bool = False, where: str = 
     """Raise `BadInput` for a folder from which something else would be loaded than it says."""
     config = folder / "config.json"
     _refuse_adapter(folder, where)
+    if gguf_of(folder, where):
+        if find_spec("gguf") is None:
+            raise MissingPackage.for_extra(where, "gguf", "gguf")
+        return
     if not config.is_file():
         raise BadInput(
             f"{where}: no model in {str(folder)!r}: no config.json.",

@@ -20,7 +20,15 @@ from prefmill.errors import BadArgument, BadInput, OutOfDeviceMemory
 from prefmill.models import value_heads
 from prefmill.models.adapters import Adapter, tokenizer_folder
 from prefmill.models.described import described, first_line
-from prefmill.models.folders import TRUST, check_folder, own_code, read_json, stored_dtype
+from prefmill.models.folders import (
+    TRUST,
+    check_folder,
+    gguf_of,
+    own_code,
+    place_of,
+    read_json,
+    stored_dtype,
+)
 
 Kind = Literal["reward", "causal"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -116,7 +124,9 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False, where: str 
             hint=TRUST,
         )
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(
+            place_of(folder), trust_remote_code=trust_remote_code, **gguf_of(folder, where)
+        )
     except Exception as error:
         raise BadInput(
             f"{where}: no usable tokenizer in {str(folder)!r}; {described(error)}",
@@ -137,7 +147,9 @@ def config_of(folder: Path, *, trust_remote_code: bool = False, where: str = "sc
 
     check_folder(folder, trust_remote_code=trust_remote_code, where=where)
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(
+            place_of(folder), trust_remote_code=trust_remote_code, **gguf_of(folder, where)
+        )
     except Exception as error:  # a configuration is checked by many, in many words
         raise BadInput(
             f"{where}: no usable config.json in {str(folder)!r}; {described(error)}",
@@ -213,6 +225,12 @@ def weights(
     """
     full = base or folder
     config = config_of(full, trust_remote_code=trust_remote_code, where=where)
+    if kind != "causal" and gguf_of(full, where):
+        raise BadInput(
+            f"{where}: {str(full)!r} is a GGUF file, from which Transformers reads no head that"
+            " scores; expected safetensors.",
+            hint="name the folder that the file was made of.",
+        )
     head = value_heads.find(folder, base, where) if kind == "reward" else None
     if new_head and head is not None and head.bias is not None:
         raise BadInput(
@@ -284,7 +302,11 @@ class _Wanted:
         try:
             with quiet():
                 return self.auto_class().from_pretrained(  # type: ignore[no-any-return]
-                    folder, use_safetensors=True, output_loading_info=True, **options
+                    place_of(folder),
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    **options,
+                    **gguf_of(folder, where),
                 )
         except (torch.OutOfMemoryError, BadInput):
             raise
