@@ -277,10 +277,13 @@ def check_types(rows: Read, schema: pl.Schema, where: str) -> None:
     roles = rows.roles
 
     def refuse(role: str, name: str, expected: str) -> BadArgument:
+        hint = f"name another column: {role}=COLUMN (--{role} COLUMN)."
+        if role == "score" and isinstance(schema[name], pl.List):
+            hint = "a list holds a score for each step or label: name the column of one number."
         return BadArgument(
             f"{where}: the column {name!r} cannot be the role {role!r}; got type {schema[name]}, "
             f"expected {expected}.",
-            hint=f"name another column: {role}=COLUMN (--{role} COLUMN).",
+            hint=hint,
         )
 
     for role, name in (("prompt", roles.prompt), ("completion", roles.completion)):

@@ -22,7 +22,7 @@ from prefmill.shapes.cells import (
 )
 from prefmill.shapes.conditions import All, Empty, First, Is, Not, Null, Some
 from prefmill.shapes.named import with_names
-from prefmill.shapes.paths import Path, is_message, is_messages
+from prefmill.shapes.paths import EXTRA, Path, is_message, is_messages
 from prefmill.shapes.reader import Reader
 from prefmill.shapes.scores import Scores
 from prefmill.shapes.shape import REASON, Join, Shape, Variant
@@ -314,7 +314,8 @@ class _Maker:
         for text in [*groups, *extra]:
             if text in cells or text in self.reader.schema:
                 continue
-            cells[text] = self.reader.cell(text, "group", lists)[0]
+            role = "group" if text in groups else EXTRA
+            cells[text] = self.reader.cell(text, role, lists)[0]
         return Variant(cells, tuple(lists))
 
     def _prompt(self, lists: list[Path], conversations: list[Cell] | None) -> Cell:

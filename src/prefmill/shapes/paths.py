@@ -133,6 +133,10 @@ def is_message(dtype: pl.DataType | None) -> bool:
     return {"role", "content"} <= names or {"from", "value"} <= names
 
 
+#: What a column is for that no role has: a weight, or one that comes along.
+EXTRA = "extra"
+
+
 def find(text: str, schema: pl.Schema, *, where: str = "rows", role: str = "path") -> Path:
     """The path that `text` is in a table of `schema`; raises `ColumnMissing`.
 
@@ -145,8 +149,11 @@ def find(text: str, schema: pl.Schema, *, where: str = "rows", role: str = "path
         return _walk(text, column, parts, schema, where, role)
     first = re.split(r"[.\[]", text)[0]
     near = nearest(text, list(schema)) or nearest(first, list(schema))
-    hint = f"did you mean {near[0]!r}?" if near else f"name a column: --{role} COLUMN."
-    raise ColumnMissing(f"{where}: no column {text!r} for {role}; got {list(schema)}.", hint=hint)
+    hint = f"name a column: --{role} COLUMN." if role != EXTRA else "name one of these columns."
+    if near:
+        hint = f"did you mean {near[0]!r}?"
+    wanted = f" for {role}" if role != EXTRA else ""
+    raise ColumnMissing(f"{where}: no column {text!r}{wanted}; got {list(schema)}.", hint=hint)
 
 
 def is_path(text: str, schema: pl.Schema) -> bool:

@@ -10,7 +10,7 @@ import polars as pl
 
 from prefmill.errors import BadArgument
 from prefmill.shapes.cells import Cell, Element, Inside
-from prefmill.shapes.paths import Field, Part, Path, find
+from prefmill.shapes.paths import EXTRA, Field, Part, Path, find
 from prefmill.shapes.words import Rows, split
 
 
@@ -72,7 +72,7 @@ class Reader:
     def cell(self, text: str, role: str, lists: list[Path]) -> tuple[Cell, pl.DataType | None]:
         """The value of a path and its type; what it goes through is added to `lists`."""
         path = self.find(text, role)
-        if not path.parts and role not in ("group", "where"):
+        if not path.parts and role not in ("group", "where", EXTRA):
             self.consumed.add(path.column)
         for each in self.each:
             rest = path.after(each)
