@@ -167,6 +167,37 @@ def test_criteria_of_each_row(tmp_path: Path) -> None:
     assert scored(judge, tmp_path, spelled, chunk_rows=1)[1]["score"] == out["score"]
 
 
+def test_records_as_they_stand_in_a_file(tmp_path: Path) -> None:
+    """Points that are numbers and texts, fields that some rows have: as in each row alone."""
+    rubrics = [
+        [
+            {"criterion": "a", "points": 5, "tags": ["axis:accuracy"]},
+            {"criterion": "b", "points": -2.5, "tags": []},
+        ],
+        [{"criterion": "c", "points": "2", "title": "C"}],
+        {"query": "q", "rubrics": [{"description": "d", "weight": 1.0}]},
+        ["a", {"question": "x", "scale": [0, 1]}],
+    ]
+    rows = [
+        {"prompt": f"p{i}", "completion": "abc", "rubrics": rubric}
+        for i, rubric in enumerate(rubrics)
+    ]
+    judge = pm.JudgeScorer(sampler=Lists(), criteria="rubrics", ask="each")
+    alone = []
+    for row in rows:
+        (tmp_path / "row.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        _, out = scored(judge, tmp_path, tmp_path / "row.jsonl")
+        alone.append((out["score"][0], out["score_criteria"][0], out["score_reason"][0]))
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "rows.jsonl").write_text(lines, encoding="utf-8")
+    _, out = scored(judge, tmp_path, tmp_path / "rows.jsonl")
+    columns = (out["score"], out["score_criteria"], out["score_reason"])
+    assert list(zip(*columns, strict=True)) == alone
+    # A number is not yes or no: the last row's second criterion cannot be read.
+    assert [score for score, *_ in alone] == [0.5, 1.0, 0.0, None]
+    assert alone[3][2] == "unparseable: 2"
+
+
 def test_rows_without_criteria(tmp_path: Path) -> None:
     pool = pa.table(
         {

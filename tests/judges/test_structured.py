@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import batch_serving
 import pyarrow as pa
 import pytest
 import serving
@@ -171,3 +172,27 @@ def test_it_is_in_the_fingerprint() -> None:
         for each in ("off", "auto")
     ]
     assert prints == ["off", "auto"]
+
+
+def test_in_batches(tmp_path: Path) -> None:
+    """The schema goes into the batch; what it is refused for is asked in another one."""
+    asked = []
+
+    def fate(body: Any) -> tuple[int, Any]:
+        asked.append(body)
+        if "response_format" not in body:
+            return 200, batch_serving.chat_body("no")
+        schema = serving.schema_in(body)
+        if "met" in schema["properties"]:
+            return 400, {"error": {"message": "no schema of this kind"}}
+        return 200, batch_serving.chat_body(json.dumps(serving.first_by(schema)))
+
+    state = batch_serving.BatchServer(fate)
+    with batch_serving.serve(state) as url:
+        sampler = pm.BatchSampler(url=url, model="m", poll=0.01)
+        judge = pm.JudgeScorer(sampler=sampler, criteria=CRITERIA, structured="auto")
+        _, out = scored(judge, tmp_path, POOL)
+    assert out["score"] == [0.0] * 3
+    assert out['score_a "b"'] == [0.0] * 3
+    assert sum("response_format" not in body for body in asked) == 3
+    assert len(asked) == 9

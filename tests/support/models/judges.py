@@ -38,7 +38,7 @@ class Fake:
 
 
 def scored(
-    judge: pm.JudgeScorer, tmp_path: Path, pool: pa.Table = POOL, **more: Any
+    judge: pm.JudgeScorer, tmp_path: Path, pool: Any = POOL, **more: Any
 ) -> tuple[Any, dict[str, list[Any]]]:
     done = pm.score(pool, tmp_path / "out.parquet", scorer=judge, overwrite=True, **more)
     return done, pq.read_table(tmp_path / "out.parquet").select(list(done.columns)).to_pydict()

@@ -17,6 +17,7 @@ from prefmill.scoring.judging.criteria import Criterion, criteria_of
 from prefmill.scoring.judging.rubrics import Rubric
 from prefmill.scoring.judging.scales import Mode
 from prefmill.table.conversations import messages_of, row_texts, spoken
+from prefmill.table.json_values import present
 
 Schedule = Literal["all", "baseline"]
 #: first candidate, second candidate, the requests in both orders
@@ -225,7 +226,8 @@ class Asker:
     ) -> list[Any]:
         if name not in batch.schema.names:
             raise BadArgument(f"judge: the input has no column {name!r}, {which}.", hint=hint)
-        return batch[name].to_pylist()  # type: ignore[no-any-return]
+        # Fields of other rows, and values that no type holds, are not the row's own.
+        return [present(value) for value in batch[name].to_pylist()]
 
     def _check_same(
         self, members: Mapping[Any, Mapping[str, list[int]]], shown: Sequence[Mapping[str, str]]
