@@ -316,6 +316,46 @@ def test_nulls_and_messages_and_empty_texts(tmp_path):
         assert (one.effect, one.p) == (two.effect, two.p)
 
 
+def test_contents_in_parts_are_read_as_text():
+    rows = pool(prompts=20)
+    part = pl.struct(type=pl.lit("text"), text="completion")
+    message = pl.struct(role=pl.lit("assistant"), content=pl.concat_list(part))
+    parts = rows.with_columns(completion=pl.concat_list(message))
+    one, two = pm.audit(rows), pm.audit(parts)
+    assert [probe.effect for probe in one.probes] == [probe.effect for probe in two.probes]
+
+
+def test_a_reference_that_says_nothing_is_refused():
+    rows = pool(prompts=20).with_columns(person=pl.lit("good"))
+    with pytest.raises(BadInput, match="no value") as error:
+        pm.audit(rows, human="person")
+    assert "--values" in error.value.hint
+    told = pm.audit(rows, human="person", roles={"values": "good=1"})
+    assert told["agreement"].verdict == "not tested"
+    with pytest.raises(BadArgument, match="second look"):
+        pm.audit("-", human="person")
+
+
+def test_a_reference_of_few_prompts_is_told():
+    rows = (
+        pool(prompts=20)
+        .with_row_index()
+        .with_columns(person=pl.when(pl.col("index") < 15).then("score"))
+    )
+    report = pm.audit(rows, human="person")
+    assert any("15 of 60 rows have a reference" in note for note in report.notes)
+    assert any("5 prompts have a reference" in note for note in report.notes)
+    assert report["agreement"].verdict == "cannot tell"
+    assert "reference" not in report["length"].what
+
+
+def test_what_does_not_compare_is_told():
+    report = pm.audit(pool(prompts=40, answers=1))
+    assert report.comparisons == 0
+    assert any("no two rows compare" in note for note in report.notes)
+    assert "nan" not in str(report)
+
+
 def test_the_order_of_prompts_and_files_changes_nothing(tmp_path):
     rows = pool(prompts=60, score=lambda row, draw: len(row["completion"]) + draw.gauss(0, 80))
     shuffled = rows.sample(fraction=1, shuffle=True, seed=1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted import FAIR, NOBODY, Judge, in_both_orders, leaning, scored, world
+from planted import FAIR, NOBODY, Judge, battles, in_both_orders, leaning, scored, world
 
 from prefmill.rules.audits.answers import pairings
 from prefmill.rules.audits.probes import compared
@@ -63,6 +64,32 @@ def test_a_fair_judge_passes(where):
     tested = [share for name, share in low.items() if name not in ("position", "emoji")]
     assert max(tested) <= bound(0.06, SEEDS)
     assert np.mean([share for share in tested if share]) >= 0.02
+
+
+@pytest.mark.parametrize(("prompts", "per"), [(120, 2), (25, 1)])
+def test_a_fair_judge_of_one_order_passes(prompts, per):
+    rate, low = alarms(lambda seed: audited(battles(seed, prompts=prompts, per=per)))
+    assert rate <= bound(0.05, SEEDS)
+    assert low["position"] <= bound(0.06, SEEDS)
+
+
+def test_a_place_in_one_order_is_found_whatever_the_sources_are_worth():
+    told = [audited(battles(seed, first=0.3))["position"] for seed in range(40)]
+    assert sum(probe.verdict == "found" for probe in told) >= 38
+    # Of the half that the second would win it takes 30 %.
+    assert np.mean([probe.effect for probe in told]) == pytest.approx(0.15, abs=0.02)
+
+
+@pytest.mark.parametrize("human", [None, 0.5])
+def test_a_fair_judge_on_a_coarse_scale_passes(human):
+    def make(seed):
+        answers, quality = world(seed, prompts=60, answers=3, human=human)
+        told = scored(FAIR, answers, quality, seed)
+        coarse = [np.clip(np.round(each + 3), 1, 5) for each in (told.score, told.reference)]
+        return audited(replace(told, score=coarse[0], reference=coarse[1]))
+
+    rate, _ = alarms(make)
+    assert rate <= bound(0.05, SEEDS)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ What every number means is in `docs/audit.md`; the rules are in `prefmill.rules.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -18,8 +18,8 @@ import polars as pl
 
 from prefmill.errors import AccountingError, BadArgument
 from prefmill.progress import Progress, peak_rss_mb
-from prefmill.rules.audits.answers import Answers, outcome, pairings
-from prefmill.rules.audits.effects import Bools
+from prefmill.rules.audits.answers import Answers, Pairings, outcome, pairings
+from prefmill.rules.audits.effects import FEWEST_PROMPTS, Bools
 from prefmill.rules.audits.probes import compared
 from prefmill.rules.audits.repeats import stable
 from prefmill.rules.audits.texts import FORMATS
@@ -77,6 +77,8 @@ def audit(
     """
     started = time.perf_counter()
     _check(level, least, seed)
+    if human:
+        _check_again(inputs)
     names = [judge_name] if isinstance(judge_name, str) else list(judge_name or ())
     runs = [judged(inputs, human=human, roles=roles, progress=progress, **reading)]
     several = [repeat] if isinstance(repeat, str | Path) else repeat
@@ -111,7 +113,7 @@ def audit(
         seconds=round(time.perf_counter() - started, 3),
         peak_rss_mb=peak_rss_mb(),
         records=main.records,
-        notes=[*main.notes, *_notes(main, answers, runs)],
+        notes=[*main.notes, *_notes(main, answers, pairs, runs)],
     )
 
 
@@ -126,6 +128,16 @@ def _check(level: float, least: float, seed: int) -> None:
         )
     if type(seed) is not int or seed < 0:
         raise BadArgument(f"audit: seed is no whole number >= 0; got {seed!r}.")
+
+
+def _check_again(inputs: Inputs) -> None:
+    """Raise where the input can be read once only."""
+    names = [inputs] if isinstance(inputs, str) else inputs
+    if isinstance(inputs, Iterator) or (isinstance(names, list | tuple) and "-" in names):
+        raise BadArgument(
+            "audit: a reference takes a second look at the input, and this one has one only.",
+            hint="write it to a file first.",
+        )
 
 
 def _rejects(path: str | Path | None, number: int) -> Path | None:
@@ -233,8 +245,23 @@ def _scale(answers: Answers) -> dict[str, float]:
     }
 
 
-def _notes(main: Judged, answers: Answers, runs: Sequence[Judged]) -> list[str]:
+def _notes(main: Judged, answers: Answers, pairs: Pairings, runs: Sequence[Judged]) -> list[str]:
     notes = []
+    if not len(pairs.one):
+        notes.append(
+            "no two rows compare: is the right column the prompt (or --group), and is there one"
+            " row for each answer?"
+        )
+    known = ~np.isnan(answers.reference)
+    met = ~np.isnan(outcome(answers.reference, pairs))
+    prompts = len(np.unique(answers.prompt[pairs.one[met]]))
+    if known.any() and not known.all():
+        notes.append(f"{known.sum():,} of {len(known):,} rows have a reference")
+    if known.any() and prompts < FEWEST_PROMPTS:
+        notes.append(
+            f"{prompts:,} prompts have a reference for two answers, expected {FEWEST_PROMPTS}"
+            " or more: effects are not compared with it"
+        )
     judges = int(answers.judge.max(initial=-1)) + 1
     if judges > 1:
         notes.append(

@@ -90,7 +90,7 @@ def lines(report: AuditReport) -> list[str]:
     """The report for people: a table, then what is to be said of it."""
     judges = "1 judge" if report.judges == 1 else f"{report.judges:,} judges"
     told = [f"{report.comparisons:,} comparisons, {report.prompts:,} prompts, {judges}"]
-    if "agreement" in [probe.name for probe in report.probes]:
+    if any("less the reference's" in probe.what for probe in report.probes):
         told[0] += "; effects are the judge's less the reference's"
     rows = [("probe", "effect (interval)", "p", "prompts", "verdict")]
     rows += [_row(probe) for probe in report.probes if probe.verdict != "not tested"]
@@ -157,9 +157,10 @@ def _of_scale(report: AuditReport) -> list[str]:
         f"scale: {scale['distinct']:,.0f} different scores,"
         f" {100 * scale['commonest, share']:.1f} % are {scale['commonest']:g},"
         f" {100 * scale['highest, share']:.1f} % the highest ({scale['highest']:g}),"
-        f" {100 * scale['lowest, share']:.1f} % the lowest ({scale['lowest']:g});"
-        f" {100 * scale['ties']:.1f} % of comparisons tie"
+        f" {100 * scale['lowest, share']:.1f} % the lowest ({scale['lowest']:g})"
     ]
+    if report.comparisons:
+        told[0] += f"; {100 * scale['ties']:.1f} % of comparisons tie"
     for reason, rows in {**report.dropped, **report.null}.items():
         told.append(f"no score: {reason}, {rows:,} rows")
     return told

@@ -96,6 +96,11 @@ def judged(
                 f"audit: the reference cannot be read; {error.message}",
                 hint=f"name a column that is read as the {role} is: human=COLUMN (--human COLUMN).",
             ) from error
+        if values.is_nan().all():
+            raise BadInput(
+                f"audit: the reference {human!r} has no value for a row that can be used.",
+                hint=f"it is read as the {role} is; --values WORD=NUMBER,... says what words mean.",
+            )
         rows = rows.with_columns(reference=pl.Series(values, dtype=pl.Float64))
     else:
         rows = rows.with_columns(reference=pl.lit(np.nan, pl.Float64))

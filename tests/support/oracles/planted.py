@@ -86,6 +86,29 @@ def scored(judge: Judge, answers: Answers, quality: np.ndarray, seed: int) -> An
     return replace(answers, score=score)
 
 
+def battles(seed: int, *, prompts: int = 120, per: int = 2, first: float = 0.0) -> Answers:
+    """Verdicts on two answers of sources of unequal strength, their order drawn by chance."""
+    draw = np.random.default_rng([seed, 7])
+    matches = prompts * per
+    sources = np.array([draw.choice(4, 2, replace=False) for _ in range(matches)])
+    quality = np.array([0.0, 0.5, 1.0, 2.0])[sources] + draw.normal(0, 1, (matches, 2))
+    wins = (quality[:, 0] > quality[:, 1]) | (draw.random(matches) < first)
+    rows = 2 * matches
+    return Answers(
+        prompt=np.repeat(np.repeat(np.arange(prompts), per), 2),
+        ballot=np.repeat(np.arange(matches), 2),
+        answer=np.arange(rows),
+        judge=np.zeros(rows, dtype=np.int64),
+        score=np.stack([wins, ~wins], axis=1).astype(np.float64).ravel(),
+        reference=np.full(rows, np.nan),
+        length=np.rint(2 ** draw.normal(9, 0.8, rows)).astype(np.int64),
+        formats={name: draw.random(rows) < 0.3 for name in FORMATS},
+        source=sources.ravel(),
+        own=None,
+        ordered=True,
+    )
+
+
 def in_both_orders(judge: Judge, seed: int, *, prompts: int = 200, pairs: int = 1) -> Shown:
     """Verdicts on pairs, asked in both orders."""
     draw = np.random.default_rng([seed, 2])

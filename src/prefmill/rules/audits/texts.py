@@ -13,13 +13,25 @@ FORMATS = ("lists", "headings", "bold", "code", "emoji")
 
 
 def text_of(name: str, dtype: pl.DataType) -> pl.Expr:
-    """A completion as one text; of messages, their contents on lines of their own."""
+    """A completion as one text; of messages, their contents (or parts) on lines of their own."""
     column = pl.col(name)
     if not isinstance(dtype, pl.List):
         return column.cast(pl.String)
     _, content = message_keys(dtype, "completion")
-    contents = pl.element().struct.field(content).cast(pl.String)
-    return column.list.eval(contents).list.join("\n", ignore_nulls=True)
+    contents = pl.element().struct.field(content)
+    if _has_parts(dtype, content):
+        texts = pl.element().struct.field("text").cast(pl.String)
+        contents = contents.list.eval(texts).list.join("\n", ignore_nulls=True)
+    return column.list.eval(contents.cast(pl.String)).list.join("\n", ignore_nulls=True)
+
+
+def _has_parts(dtype: pl.List, content: str) -> bool:
+    """Whether contents are lists of parts, of which some are texts."""
+    fields = {field.name: field.dtype for field in dtype.inner.fields}  # type: ignore[union-attr]
+    parts = fields[content]
+    if not isinstance(parts, pl.List) or not isinstance(parts.inner, pl.Struct):
+        return False
+    return "text" in {field.name for field in parts.inner.fields}
 
 
 def measures(text: pl.Expr) -> dict[str, pl.Expr]:

@@ -158,7 +158,7 @@ def _probe(
         verdict = "cannot tell"
         why = f"{effect.prompts:,} prompts bear on it, expected {FEWEST_PROMPTS} or more"
         if effect.prompts >= FEWEST_PROMPTS:
-            why = "a few prompts have nearly all of its comparisons"
+            why = "a few prompts have nearly all of it, or there are few for what is held equal"
         else:
             needs = -(-FEWEST_PROMPTS * prompts // effect.prompts)
         numbers["effect"] = _plain(effect.value)
