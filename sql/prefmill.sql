@@ -35,6 +35,9 @@
 .read sql/picks/pref_accepted.sql
 .read sql/picks/pref_rso.sql
 .read sql/picks/pref_given.sql
+.read sql/picks/pref_answer_refusal.sql
+.read sql/picks/pref_agreeing.sql
+.read sql/picks/pref_agreed.sql
 .read sql/picks/pref_best_report.sql
 .read sql/rows/pref_roles_refusal.sql
 .read sql/chance/pref_seed_refusal.sql

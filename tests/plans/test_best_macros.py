@@ -128,7 +128,7 @@ def test_the_macro_takes_roles_by_name_as_expressions(con):
         ("k := 0", "k is no whole number >= 1; got 0"),
         ("k := NULL", "k is no whole number >= 1; got NULL"),
         ("k := 1.5", "k is no whole number >= 1; got 1.5"),
-        ("pick := 'top'", "unknown pick; got top, expected best, median, worst, random or rso"),
+        ("pick := 'top'", "unknown pick; got top, expected best, median, worst, random, rso or"),
         ("pick := NULL", "unknown pick; got NULL"),
         ("scope := 'group'", "unknown scope; got group, expected prompt or pool"),
         ("beta := 0", "beta is no finite number > 0; got 0"),

@@ -21,7 +21,7 @@ import prefmill as pm
 import prefmill.datasets
 from prefmill.cli.main import app
 from prefmill.duckdb import install, report
-from prefmill.errors import BadArgument, PrefmillError
+from prefmill.errors import BadArgument, PlanError, PrefmillError
 from prefmill.rules.picks import accepted_ranks
 
 
@@ -413,3 +413,24 @@ def test_what_is_refused(args, words, tmp_path):
         command("best", tmp_path / "pool.parquet", "-o", tmp_path / "out.parquet", *args)
     assert words in str(caught.value)
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_majority_needs_answers_and_the_macro_says_so():
+    rows = pl.DataFrame({"prompt": ["p"], "completion": ["a"], "score": [1]})
+    with pytest.raises(PlanError, match="pick 'majority' needs the role answer"):
+        pm.BestOf(pick="majority").lazy(rows)
+    con = duckdb.connect()
+    install(con)
+    con.register("pool", rows.with_columns(final=pl.lit("7")).to_arrow())
+    for query in ("pick := 'majority'", "answer := final"):
+        with pytest.raises(duckdb.InvalidInputException, match="majority, and only it, needs"):
+            con.sql(f"FROM best_of(pool, {query})").fetchall()
+    assert con.sql("FROM best_of(pool, pick := 'majority', answer := final)").fetchall() == [
+        ("p", "a", 1.0, 1, 1)
+    ]
+
+
+def test_answers_are_no_fractions():
+    rows = pl.DataFrame({"prompt": ["p"], "completion": ["a"], "score": [1], "final": [0.5]})
+    with pytest.raises(BadArgument, match="cannot be the role 'answer'"):
+        pm.BestOf(pick="majority").lazy(rows, answer="final")

@@ -135,8 +135,11 @@ def judged(rows: Read, never_null: frozenset[str] = frozenset()) -> str:
         # declaration, and leaves other types.
         used["_id"] = f"CASE WHEN false THEN '1' ELSE {plain('id')} END"
     used |= {f"_{role}": plain(role) for role in ("annotator", "aspect") if getattr(roles, role)}
-    if rows.last_stage:
-        used["_refusal"] = _LAST_STAGE
+    refusals = [_LAST_STAGE] if rows.last_stage else []
+    if rows.answer:
+        refusals.append(f"pref_answer_refusal({plain('answer')})")
+    if refusals:
+        used["_refusal"] = f"coalesce({', '.join(refusals)})"
     if rows.policy:
         used["_refusal"] = _NO_WEIGHT.format(logs=value(rows.logs))
     optional = ("_text", "_id", "_annotator", "_aspect", "_refusal")

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from prefmill.engines.steps import Column, Output, Step
-from prefmill.plans.feedback import FeedbackOptions, FeedbackPlan
+from prefmill.plans.feedback import COMMON_ROLES, FeedbackOptions, FeedbackPlan
 from prefmill.table.fields import finite, flag, key, one_of, or_none, whole
-from prefmill.table.roles import Read, Roles
+from prefmill.table.roles import Paths, Read, Roles
 from prefmill.table.thresholds import Scale
 
 if TYPE_CHECKING:
     from prefmill.table.report import PairReport
 
-Pick = Literal["best", "median", "worst", "random", "rso"]
+Pick = Literal["best", "median", "worst", "random", "rso", "majority"]
 Scope = Literal["prompt", "pool"]
 StagesUsed = Literal["all", "last"]
 
@@ -31,6 +31,7 @@ class BestOfOptions(FeedbackOptions, total=False):
     stages: StagesUsed
     beta: float
     length_control: bool
+    answer: Paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,10 @@ class BestOf(FeedbackPlan):
         pick: `best`, `worst`, `median` (the middle ones; k=1 of an even number: the lower),
             `random` (drawn by `seed`), or `rso`: statistical rejection sampling (Liu et al. 2024,
             arXiv:2309.06657). It accepts a completion with probability exp((score - best score
-            left) / beta), and none twice.
+            left) / beta), and none twice. `majority` is self-consistency (Wang et al. 2023,
+            arXiv:2203.11171): the best of those that come to the answer (the role `answer`) to
+            which most completions of the prompt come; of answers with as many, to that of the
+            better completion. The output has their number as `agreeing`.
         scope: `prompt`, or `pool`: k of the whole table.
         min_score: smaller scores are left out before anything is picked; None is no bound.
         stages: `all`, or `last`: only rows of the largest stage in the input (the role `stage`).
@@ -75,13 +79,14 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
 --length-control
 """
     card: ClassVar[str] = "best-of-K completions"
+    role_names: ClassVar[tuple[str, ...]] = (*COMMON_ROLES, "answer")
     idle: ClassVar[frozenset[str]] = frozenset()
 
     k: int = key(whole(1), 1, help="So many of a prompt (or of the pool).", option=("--k", "-k"))
     pick: Pick = key(
         one_of(*get_args(Pick)),
         "best",
-        help="best, median, worst, random, or rso (statistical rejection sampling).",
+        help="best, median, worst, random, rso (statistical rejection sampling), or majority.",
     )
     scope: Scope = key(
         one_of(*get_args(Scope)),
@@ -114,6 +119,10 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
             problems.append(
                 "pick 'rso' accepts inside a prompt; got scope 'pool', expected 'prompt'"
             )
+        if self.pick == "majority" and self.length_control:
+            problems.append(
+                "pick 'majority' goes by answers, and length_control changes scores; got both"
+            )
         return problems
 
     def needs(self) -> dict[str, str]:
@@ -121,6 +130,8 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
         needs = super().needs()
         if self.stages == "last":
             needs["stage"] = "stages 'last'"
+        if self.pick == "majority":
+            needs["answer"] = "pick 'majority'"
         return needs
 
     @property
@@ -130,12 +141,15 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
 
     def reading(self, roles: Roles) -> Read:
         """How rows of the input are read."""
-        return replace(super().reading(roles), last_stage=self.stages == "last")
+        answer = roles.answer if self.pick == "majority" else None
+        return replace(super().reading(roles), last_stage=self.stages == "last", answer=answer)
 
     def steps(self, roles: Roles) -> tuple[Step, ...]:
         """Pools in rank order, then what is picked; by residuals, and back, with length control."""
         by_chance = self.pick in ("random", "rso")
-        asked = {"k": self.k, "pick": self.pick, "scope": self.scope}
+        votes = self.pick == "majority"
+        pick = "best" if votes else self.pick
+        asked = {"k": self.k, "pick": pick, "scope": self.scope}
         pools = Step(
             "pools",
             "picks.pools",
@@ -150,6 +164,14 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
         if self.pick == "rso":
             drawing = {"k": self.k, "seed": self.seed, "beta": float(self.beta)}
             picks = Step("picks", "picks.rso", ("pools",), drawing)
+        if votes:
+            bounds = {"min_score": self.min_score, "tie_break": self.tie_break}
+            return (
+                Step("agreeing", "picks.agreeing", ("candidates", "numbered"), bounds, table=True),
+                replace(pools, over=("agreeing",)),
+                replace(picks, name="ranked"),
+                Step("picks", "picks.agreed", ("ranked", "agreeing")),
+            )
         if not self.length_control:
             return pools, picks
         low = {"min_score": self.min_score}
@@ -176,6 +198,9 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
         if self.length_control:
             columns.append(Column("adjusted_score", "_adjusted_score", whole_only=True))
             added.append("_adjusted_score")
+        if self.pick == "majority":
+            columns.append(Column("agreeing", "_agreeing", "Int64", whole_only=True))
+            added.append("_agreeing")
         if roles.stage:
             columns.append(Column("stage", "_stage", of_row=True))
         report = Step(

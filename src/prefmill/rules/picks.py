@@ -1,6 +1,7 @@
 """Best-of-K as lazy Polars expressions, under the names of the macros.
 
 candidates ──pools──▶ pools ──picks, rso──▶ picks ──▶ best_report
+candidates, numbered ──agreeing──▶ agreeing ──pools, picks──▶ ranked ──agreed──▶ picks
 """
 
 from __future__ import annotations
@@ -65,6 +66,38 @@ def picks(
     draw = mix32(pl.col("_hash") % 2**32 ^ pl.col("_up").cast(pl.UInt64))
     place = pl.int_range(pl.len()).over("_first")
     return ranked.sort(draw, "_up").filter(place < k)
+
+
+def agreeing(
+    candidates: pl.LazyFrame,
+    numbered: pl.LazyFrame,
+    *,
+    min_score: float | None = None,
+    tie_break: str = "position",
+) -> pl.LazyFrame:
+    """The candidates that come to the answer of most in their group, with _agreeing, how many.
+
+    Of answers with as many it is that of the better candidate. Candidates below `min_score` have no
+    vote, and are left out; the macro keeps them, for the groups that they are of.
+    """
+    order = in_rank_order(tie_break)
+    answers = numbered.select("_pos", _answer=pl.col("_answer").cast(pl.String))
+    rows = standing(candidates).join(answers, on="_pos", how="left")
+    if min_score is not None:
+        rows = rows.filter(pl.col("_score") >= min_score)
+    listed = [name for name in rows.collect_schema().names() if name not in ("_grp", "_answer")]
+    tops = {f"_top{name}": pl.col(name).sort_by(order).last() for name in order}
+    votes = rows.group_by("_grp", "_answer").agg(*listed, **tops, _agreeing=pl.len().cast(pl.Int64))
+    best = ["_agreeing", *tops]
+    won = votes.group_by("_grp").agg(
+        pl.col(name).sort_by(best).last() for name in (*listed, "_agreeing")
+    )
+    return won.explode(listed, empty_as_null=False)
+
+
+def agreed(ranked: pl.LazyFrame, agreeing: pl.LazyFrame) -> pl.LazyFrame:
+    """Picks with _agreeing."""
+    return ranked.join(agreeing.select("_pos", "_agreeing"), on="_pos", how="left")
 
 
 def rso(pools: pl.LazyFrame, *, k: int = 1, seed: int = 0, beta: float = 0.5) -> pl.LazyFrame:

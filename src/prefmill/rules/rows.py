@@ -83,10 +83,15 @@ def judged(
     columns |= {c: pl.col(c) for c in ("_annotator", "_aspect") if c in schema}
     if rows.merged:
         columns["_text"] = pl.col("_completion")
+    refusals: list[tuple[str, pl.Expr]] = []
     if rows.last_stage:
         stage = _whole(pl.col("_stage"), schema["_stage"])
-        earlier = [("null_stage", stage.is_null()), ("earlier_stage", stage < stage.max())]
-        columns["_refusal"] = first_that_holds(earlier)
+        refusals += [("null_stage", stage.is_null()), ("earlier_stage", stage < stage.max())]
+    if rows.answer:
+        answer = pl.col("_answer").cast(pl.String)
+        refusals.append(("no_answer", answer.is_null() | (answer == "")))
+    if refusals:
+        columns["_refusal"] = first_that_holds(refusals)
     if rows.policy:
         weight = number(pl.col("_weight"), schema["_weight"])
         usable = weight.is_finite() & (pl.lit(rows.logs) | (weight >= 0))
@@ -306,8 +311,9 @@ def check_types(rows: Read, schema: pl.Schema, where: str) -> None:
         if not (dtype.is_numeric() or spelled):
             raise refuse(role, name, "numbers, booleans, or text that holds numbers")
     keys = [("group", name) for name in roles.group]
-    optional = (("id", roles.id), ("annotator", roles.annotator), ("aspect", roles.aspect))
-    keys += [(role, name) for role, name in optional if name]
+    optional = {"id": roles.id, "annotator": roles.annotator, "aspect": roles.aspect}
+    optional["answer"] = rows.answer
+    keys += [(role, name) for role, name in optional.items() if name]
     for role, name in keys:
         dtype = schema[name]
         plain = is_text(dtype) or dtype in (pl.Boolean, pl.Date) or dtype.is_integer()

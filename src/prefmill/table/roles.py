@@ -97,6 +97,7 @@ class RoleNames(FeedbackRoles, total=False):
 
     weight: Paths
     logprob: Paths
+    answer: Paths
 
 
 class ValueNames(TypedDict, total=False):
@@ -135,6 +136,7 @@ class Roles:
     stage: str | None = None
     weight: str | None = None
     logprob: str | None = None
+    answer: str | None = None
     group: tuple[str, ...] = ()
     negate: bool = field(default=False)
 
@@ -254,6 +256,7 @@ class Read:
         merged: judgements of one completion are told apart by its text.
         last_stage: only rows of the largest stage count.
         policy: the column of a policy's weights, or of its log-probabilities.
+        answer: the column of the answers that completions come to.
     """
 
     roles: Roles
@@ -261,6 +264,7 @@ class Read:
     merged: bool = False
     last_stage: bool = False
     policy: str | None = None
+    answer: str | None = None
 
     @property
     def scores(self) -> list[str]:
@@ -278,7 +282,7 @@ class Read:
         columns = {"_prompt": roles.prompt, "_completion": roles.completion}
         columns |= {f"_score{place}": name for place, name in enumerate(self.scores)}
         optional = {"_id": roles.id, "_annotator": roles.annotator, "_aspect": roles.aspect}
-        optional |= {"_stage": roles.stage, "_weight": self.policy}
+        optional |= {"_stage": roles.stage, "_weight": self.policy, "_answer": self.answer}
         columns |= {ours: name for ours, name in optional.items() if name}
         return columns | {f"_group{place}": name for place, name in enumerate(roles.group)}
 

@@ -242,7 +242,7 @@ def whole_rows_of(source: Path, target: Path, engine: str, plan: Plan, roles: di
         )
         names = job.roles
     whole, columns = pq.read_table(target), pq.read_schema(source).names
-    adjusted = ["adjusted_score"] if length_controlled(plan) else []
+    adjusted = [*added_by(plan)]
     assert whole.column_names == [
         *columns,
         added,
@@ -282,15 +282,19 @@ def rows_of(table: pa.Table, plan: Plan) -> list[tuple]:
         plan.kind == "best_of" and table.column_names[-1] == "stage"
     ):  # comes along where the role is mapped
         table = table.drop_columns("stage")
-    expected = COLUMNS[plan.kind] + (("adjusted_score",) if length_controlled(plan) else ())
+    expected = COLUMNS[plan.kind] + added_by(plan)
     assert tuple(table.column_names) == expected, (
         f"columns {table.column_names}, expected {expected}"
     )
     return [tuple(row.values()) for row in table.to_pylist()]
 
 
-def length_controlled(plan: Plan) -> bool:
-    return plan.kind == "best_of" and plan.length_control
+def added_by(plan: Plan) -> tuple[str, ...]:
+    """The columns that a setting adds."""
+    if plan.kind != "best_of":
+        return ()
+    adjusted = ("adjusted_score",) if plan.length_control else ()
+    return (*adjusted, *(("agreeing",) if plan.pick == "majority" else ()))
 
 
 def assert_same(where: str, engine: str, got: Answer, wanted: Answer) -> None:

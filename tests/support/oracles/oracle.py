@@ -8,6 +8,7 @@ Scores that are computed are computed exactly, as the decimal numbers that they 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
@@ -16,6 +17,7 @@ from typing import Any
 
 from oracle_rows import (
     Candidate,
+    answer,
     any_messages,
     by_group,
     candidates,
@@ -40,7 +42,8 @@ from prefmill.table.roles import Roles
 class Result:
     """`pairs` are (prompt, chosen, rejected, chosen_score, rejected_score), of labels (prompt,
     completion, label, score), of best-of-K (prompt, completion, score, rank) and with length
-    control the adjusted score, of advantages (prompt, completion, score, advantage)."""
+    control the adjusted score, by majority how many agree, of
+    advantages (prompt, completion, score, advantage)."""
 
     pairs: list[tuple]
     positions: list[tuple[int, ...]]
@@ -181,6 +184,10 @@ def best_of(rows: list[dict], plan: BestOf, roles: Roles) -> Result:
             gap = exact(fit["slope"]) * (length(c, roles) - exact(fit["mean"])) / 1000
             c.given, c.score = c.score, nine(exact(c.score) - gap)
     left = [c for c in found if c not in low]
+    votes = (
+        Counter((c.group, answer(c.row, roles)) for c in left) if plan.pick == "majority" else None
+    )
+    voters, left = left, left if votes is None else majority(left, votes, plan, roles)
     kept: list[tuple[Candidate, int]] = []
     for group in by_group(left) if plan.scope == "prompt" else [left]:
         group = sorted(group, key=in_order(plan))
@@ -189,12 +196,13 @@ def best_of(rows: list[dict], plan: BestOf, roles: Roles) -> Result:
             (group[r - 1], len(group) - r + 1)
             for r in sorted(picked_ranks([c.score for c in group], plan, h), reverse=True)
         ]
-    used, all_rows = sum(len(c.rows) for c, _ in kept), sum(len(c.rows) for c in left)
+    used, all_rows = sum(len(c.rows) for c, _ in kept), sum(len(c.rows) for c in voters)
     out = [
         (
             c.row[roles.prompt],
             text(c, roles),
             *((c.given, rank, c.score) if fit else (c.score, rank)),
+            *([votes[c.group, answer(c.row, roles)]] if votes else []),
         )
         for c, rank in kept
     ]
@@ -212,6 +220,18 @@ def best_of(rows: list[dict], plan: BestOf, roles: Roles) -> Result:
     return Result(told.pairs, told.positions, told.report | ({"length": fit} if fit else {}))
 
 
+def majority(
+    voters: list[Candidate], votes: Counter, plan: BestOf, roles: Roles
+) -> list[Candidate]:
+    """The candidates that come to the answer of most of their group."""
+    left = []
+    for group in by_group(voters):
+        order = in_order(plan)
+        won = max(group, key=lambda c: (votes[c.group, answer(c.row, roles)], order(c)))
+        left += [c for c in group if answer(c.row, roles) == answer(won.row, roles)]
+    return left
+
+
 def picked_ranks(scores: list[float], plan: BestOf, h: int) -> list[int]:
     """The ranks that are picked of candidates with these scores, worst first."""
     n, k = len(scores), plan.k
@@ -225,6 +245,7 @@ def picked_ranks(scores: list[float], plan: BestOf, h: int) -> list[int]:
             drawn, scores, k, plan.beta, lambda r, t: mix(mix(h % 2**32 ^ r) ^ t) / 2**32
         )
     return {
+        "majority": ranks[n - k :],
         "best": ranks[n - k :],
         "worst": ranks[:k],
         "median": ranks[start : start + k],

@@ -52,6 +52,10 @@ def candidates(rows: list[dict], plan: Plan, roles: Roles) -> tuple[list[Candida
             isinstance(plan, BestOf) and plan.stages == "last" and not roles.stage,
             "stages 'last' needs a stage role",
         ),
+        (
+            isinstance(plan, BestOf) and plan.pick == "majority" and not roles.answer,
+            "pick 'majority' needs an answer role",
+        ),
         (plan.normalize != "none" and not roles.annotator, "normalize needs an annotator role"),
         (
             plan.weights and roles.aspect and plan.aggregate == "none",
@@ -69,6 +73,8 @@ def candidates(rows: list[dict], plan: Plan, roles: Roles) -> tuple[list[Candida
         if last_only and not reason:
             mine = stage(row, roles)
             reason = "null_stage" if mine is None else "earlier_stage" if mine < last else None
+        if isinstance(plan, BestOf) and plan.pick == "majority" and not reason:
+            reason = None if answer(row, roles) else "no_answer"
         if reason in RAISED and plan.on_invalid == "raise":
             raise BadScore(f"position {position}: {reason}")
         if reason:
@@ -287,6 +293,12 @@ def stage(row: dict, roles: Roles) -> int | None:
         else math.nan
     )
     return int(number) if abs(number) < 2**53 and number == int(number) else None
+
+
+def answer(row: dict, roles: Roles) -> str:
+    """What a completion comes to, as text; empty: nothing."""
+    value = row[roles.answer]
+    return "" if value is None else str(value)
 
 
 def text(candidate: Candidate, roles: Roles) -> str:

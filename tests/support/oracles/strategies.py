@@ -65,6 +65,7 @@ TEXTS = [
     "٣",
 ]
 STAGES = [[1, 2, 3], [0, -1, 2**60], ["1", " 2 ", "3.0", "x", "1.5", "1e20"]]
+ANSWERS = [["7", "7", "8", "", "é"], [7, 8, 9], [True, False]]
 KINDS = (Pairs, Unpaired, BestOf, Advantage)
 POLICIES = {
     "weight": [1.0, 0.5, 0.0, 3.0, 0.1, 0.25, -1.0, math.nan],
@@ -100,6 +101,7 @@ class Problem:
             "pi": pa.float64(),
         }
         types["stage"] = id_type(self.columns.get("stage", []))
+        types["final"] = pa.array(self.columns.get("final", []) or [""]).type
         chosen = {
             name: values if keep is None else [values[i] for i in keep]
             for name, values in self.columns.items()
@@ -150,7 +152,7 @@ def plans(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS) -> Plan:
     if kind is BestOf:
         values |= {
             "k": draw(st.integers(1, 5)),
-            "pick": draw(st.sampled_from(["best", "median", "worst", "random", "rso"])),
+            "pick": draw(st.sampled_from(["best", "median", "worst", "random", "rso", "majority"])),
         }
         values |= {
             "scope": draw(st.sampled_from(["prompt", "prompt", "pool"])),
@@ -162,6 +164,8 @@ def plans(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS) -> Plan:
         }
         if values["pick"] == "rso":
             values["scope"] = "prompt"
+        if values["pick"] == "majority":
+            values["length_control"] = False
         return BestOf(min_score=high, **values)
     if kind is Pairs:
         count = st.none() | st.integers(1, 4)
@@ -250,6 +254,8 @@ def problems(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS, max_rows: int = 1
         )
     if isinstance(plan, BestOf) and plan.stages == "last":
         pools["stage"], roles["stage"] = draw(st.sampled_from(STAGES)), "stage"
+    if isinstance(plan, BestOf) and plan.pick == "majority":
+        pools["final"], roles["answer"] = draw(st.sampled_from(ANSWERS)), "final"
     if (
         isinstance(plan, Advantage)
         and plan.method != "rank"
