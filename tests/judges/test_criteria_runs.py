@@ -214,6 +214,9 @@ def test_rows_without_criteria(tmp_path: Path) -> None:
     assert done.null == {"bad_column": 2}
     with pytest.raises(BadArgument, match="has no column 'criteria'"):
         scored(pm.JudgeScorer(sampler=Lists(), criteria="criteria"), tmp_path, pool)
+    with pytest.raises(BadArgument) as error:
+        scored(pm.JudgeScorer(sampler=Lists(), criteria="a.toml"), tmp_path, pool)
+    assert "--rubric a.toml" in str(error.value.hint)
     nothing = pool.slice(0, 0)
     assert scored(judge, tmp_path, nothing, on_bad_row="null")[1]["score"] == []
 
@@ -312,3 +315,29 @@ def test_criteria_in_a_recipe() -> None:
     assert json.loads(recipe.as_text())["score"]["criteria"] == score["criteria"]
     with pytest.raises(Exception, match="ask is not one of"):
         read_recipe({**tables, "score": {**score, "ask": "all"}})
+
+
+def test_a_run_goes_on(rubric: Path, tmp_path: Path) -> None:
+    """What stopped in the middle asks only for the rows that are missing."""
+    pool = pa.table({"prompt": [f"p{i}" for i in range(6)], "completion": ["good"] * 6})
+    asked: list[str] = []
+
+    def answer(path: str, body: Any, headers: dict[str, str]) -> serving.Said:
+        if stops and len(asked) == 7:
+            return 401, {}, {"error": {"message": "stop"}}
+        asked.append(body["messages"][0]["content"])
+        return 200, {}, serving.chat("4" if "Is it right?" in asked[-1] else "no")
+
+    with serving.server(answer) as url:
+        sampler = pm.EndpointSampler(url=url, model="m", concurrency=1)
+        judge = pm.JudgeScorer(sampler=sampler, rubric=rubric)
+        stops = True
+        with pytest.raises(Exception, match="401"):
+            pm.score(pool, tmp_path / "out.parquet", scorer=judge, chunk_rows=1)
+        stops = False
+        done = pm.score(pool, tmp_path / "out.parquet", scorer=judge, chunk_rows=1)
+    assert done.chunks_resumed == 3
+    assert len(asked) == 12 + 1, "the half of a row that was under way"
+    out = pq.read_table(tmp_path / "out.parquet").to_pydict()
+    assert out["score"] == [0.75] * 6
+    assert out["score_right"] == [4.0] * 6

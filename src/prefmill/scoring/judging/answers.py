@@ -60,7 +60,8 @@ class _Form:
     """How a verdict can be written.
 
     It stands alone on its line, first or last in it, or under one of `keys` of a JSON object.
-    `marked`: after a mark that the rubric asked for, and nothing else counts then.
+    `marked`: after a mark that the rubric asked for, and nothing else counts then. `opening`: first
+    without a label, in an answer of one line.
     """
 
     alone: re.Pattern[str]
@@ -70,6 +71,7 @@ class _Form:
     marked: Mapping[str, re.Pattern[str]]
     keys: frozenset[str]
     booleans: bool = False  #: JSON's true and false are verdicts
+    opening: re.Pattern[str] | None = None
 
     @classmethod
     def of(
@@ -88,6 +90,8 @@ class _Form:
             marked={name: re.compile(mark, re.IGNORECASE) for name, mark in marks.items()},
             keys=frozenset(keys.split()),
             booleans=booleans,
+            # A number may be anything; yes or no before a pause answers the question.
+            opening=re.compile(rf"{_BULLET}{value}{_PAUSE}", re.IGNORECASE) if booleans else None,
         )
 
 
@@ -205,7 +209,8 @@ def parse_verdict(
 def parse_answer(text: str, *, cut_off: bool = False) -> tuple[float, int] | str:
     """1.0 for yes, 0.0 for no, and where the word begins; or why the answer says neither.
 
-    Where it has to stand is as in `parse_rating`; `true` and `false` are taken too.
+    Where it has to stand is as in `parse_rating`; an answer of one line may also begin with it.
+    `true` and `false` are taken too.
 
     >>> parse_answer("Yes."), parse_answer("It names no source.\\nAnswer: no")
     ((1.0, 0), (0.0, 28))
@@ -362,7 +367,7 @@ def _verdict(
         if entries is not None:
             return _of_json(entries, form, value_of)
     line = lines[-1][0]
-    match, others = _match_in(line, form, mark)
+    match, others = _match_in(line, form, mark, is_alone=len(lines) == 1)
     if match is None:
         return "unparseable"
     value = value_of(match["value"], match.groupdict().get("top"))
@@ -376,7 +381,9 @@ def _verdict(
     return value, lines[-1].start() + match.start("value"), whole
 
 
-def _match_in(line: str, form: _Form, mark: Mark) -> tuple[re.Match[str] | None, list[str]]:
+def _match_in(
+    line: str, form: _Form, mark: Mark, *, is_alone: bool
+) -> tuple[re.Match[str] | None, list[str]]:
     """The verdict of a line, and what else stands there that would contradict it."""
     # What is quoted is not said; a quote without its other half began on another line.
     masked = _QUOTED.sub(_masked, line)
@@ -388,6 +395,8 @@ def _match_in(line: str, form: _Form, mark: Mark) -> tuple[re.Match[str] | None,
     match = form.alone.fullmatch(line)
     if match is None and not is_open:
         match = form.first.match(masked) or form.last.search(masked)
+        if match is None and is_alone and form.opening:
+            match = form.opening.match(masked)
     if match is None:
         return None, []
     rest = line[: match.start()] + " " * (match.end() - match.start()) + line[match.end() :]

@@ -198,7 +198,9 @@ class Asker:
         criteria = self.rubric.criteria
         if not isinstance(criteria, str):
             return [criteria] * batch.num_rows
-        values = self._column(batch, criteria, "which has the criteria")
+        is_file = criteria.lower().endswith((".toml", ".json", ".jsonl", ".txt"))
+        hint = f"a file is the rubric: --rubric {criteria}" if is_file else None
+        values = self._column(batch, criteria, "which has the criteria", hint)
         # The rows of a prompt have the same ones: they are read once.
         known: dict[str, tuple[Criterion, ...] | BadRow] = {}
         bad, made = [], []
