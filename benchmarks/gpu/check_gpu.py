@@ -259,6 +259,14 @@ def _rows(tiny: bool, seed: int = 0) -> TokenRows:
         rows.append(list(rows[-1]))  # equal rows
         groups.append(groups[-1])
         starts.append(starts[-1])
+        for turn in (9, 1, 17, 5):  # a conversation, of which every turn is a row
+            rows.append(rows[-1] + ids(turn))
+            groups.append(groups[-1])
+            starts.append(len(rows[-1]) - turn)
+            if turn > 5:  # and turns that go another way
+                rows += [rows[-1][:-3] + ids(n) for n in (4, 8)]
+                groups += groups[-1:] * 2
+                starts += [len(rows[-3]) - 3] * 2
     return TokenRows.of(rows, groups, starts)
 
 
@@ -329,6 +337,7 @@ def _is_in_place(engine: Engine, stream: Stream) -> bool:
     return (
         engine.cascades
         and not narrow
+        and bool(stream.firsts.any())
         and gathered_keys(stream) > engine.keys_per_token * len(stream)
     )
 

@@ -26,6 +26,7 @@ import prefmill as pm  # noqa: E402
 from prefmill.models import loading as models  # noqa: E402
 from prefmill.models.tokens import TokenRows  # noqa: E402
 from prefmill.scoring import RewardModel, attention  # noqa: E402
+from prefmill.scoring.attention import flex  # noqa: E402
 from prefmill.scoring.engine import Engine  # noqa: E402
 from prefmill.scoring.heads import LogProbHead, RewardHead  # noqa: E402
 from prefmill.scoring.scorers import Scored  # noqa: E402
@@ -88,7 +89,11 @@ def fake_cuda() -> tuple[Any, Any, Any]:
             if func is torch.Tensor.__getitem__:
                 return indexed(*args)
             if func is torch.Tensor.__setitem__:
-                return aten.index_put_(args[0], [args[1]], args[2])
+                where = list(args[1]) if isinstance(args[1], tuple) else [args[1]]
+                value = args[2]
+                if not isinstance(value, torch.Tensor):
+                    value = args[0].new_full((), value)
+                return aten.index_put_(args[0], where, value)
             if func is torch.Tensor.pin_memory:
                 pinned = fake.from_tensor(args[0])
                 pinned.pinned = True
@@ -139,9 +144,15 @@ class Unprobed(Engine):
 
 
 def forward_on_fake_cuda(
-    monkeypatch: pytest.MonkeyPatch, layers: int, rows: TokenRows, *, causal: bool = False
+    monkeypatch: pytest.MonkeyPatch,
+    layers: int,
+    rows: TokenRows,
+    *,
+    causal: bool = False,
+    streams: int = 1,
+    form: str = attention.VARLEN,
 ) -> Any:
-    """The counts of one forward pass at the shape of an 8B model."""
+    """The counts of forward passes, one a stream, at the shape of an 8B model."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     fake, driverless, counter = fake_cuda()
     config = transformers.LlamaConfig(
@@ -167,11 +178,44 @@ def forward_on_fake_cuda(
                         torch.nn.Parameter(there, requires_grad=False) if dtype else there
                     )
         scorer = Unprobed(model, LogProbHead() if causal else RewardHead(), torch.device("cuda"))
-        [stream] = scorer.plan(rows).streams
+        scorer.ours = form
+        made, past = scorer.plan(rows).streams, None
+        assert len(made) == streams
         with attention.using(model, scorer.ours), counter, torch.no_grad():
-            scorer.forward(rows, stream)
+            for stream in made:
+                _, past = scorer.forward(rows, stream, past)
     counter.layers = dict(scorer.layers)
     return counter
+
+
+def a_forest() -> TokenRows:
+    """Conversations of which every turn is a row, more tokens than one stream holds."""
+    head = list(range(3000))
+    rows = [[*head, 5000 + i, *range(i, i + 700)] for i in range(24)]
+    rows += [[*row, 7, 8, 9, *range(40)] for row in rows]
+    return TokenRows.of(rows, starts=[len(row) - 30 for row in rows])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_streams_that_go_on_wait_for_nothing_either(
+    monkeypatch: pytest.MonkeyPatch, causal: bool
+) -> None:
+    """The keys and states of the path stay on the device."""
+    rows = a_forest()
+    found = forward_on_fake_cuda(monkeypatch, 2, rows, causal=causal, streams=2)
+    assert found.layers in ({attention.VARLEN: 4}, {attention.IN_PLACE: 4})
+    assert found.waits == []
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_blockmask_takes_the_keys_of_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlexAttention's own shape functions see more keys than queries."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    monkeypatch.setattr(flex, "flex_kernel", lambda _: flex_attention)
+    found = forward_on_fake_cuda(monkeypatch, 2, a_forest(), streams=2, form=attention.BLOCKMASK)
+    assert found.layers == {attention.BLOCKMASK: 4}
+    assert found.waits == []
 
 
 def test_a_forward_waits_for_no_copy_and_launches_few_kernels(

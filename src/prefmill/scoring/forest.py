@@ -21,7 +21,7 @@ from prefmill.models.tokens import Ints, Longs, TokenRows, common_prefix
 
 # Tokens that a node must save, over its rows: below, its own segments cost as much. Measured in
 # benchmarks/bench_forest.py.
-LEAST_SAVED = 8
+LEAST_SAVED = 4
 # Where the cuts of a row may depend on that row alone, they stand at its prompt and at every
 # multiple of this.
 BLOCK = 64

@@ -153,9 +153,9 @@ class StreamPlan:
         """Keys and values of the next layer after those of the past, some of which are kept."""
         if self.before is not None:
             keys, values = self.before.keys[len(self.layers)]
-            key, value = torch.cat((keys, key), dim=2), torch.cat((values, value), dim=2)
+            key, value = _after(keys, key), _after(values, value)
         if self.keep is not None:
-            self.kept.append((key.index_select(2, self.keep), value.index_select(2, self.keep)))
+            self.kept.append((_some(key, self.keep), _some(value, self.keep)))
         return key, value
 
     def handed_on(self, states: torch.Tensor) -> Past | None:
@@ -206,6 +206,18 @@ class StreamPlan:
         if self._kept <= _KEPT_MASKS:
             self._masks[rows, columns, window] = seen
         return seen
+
+
+# Tokens stay outermost in memory, as projections leave them: what a flash kernel wants, and what
+# keys of a stream without a past are like.
+
+
+def _after(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return torch.cat((first.transpose(1, 2), second.transpose(1, 2)), dim=1).transpose(1, 2)
+
+
+def _some(keys: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return keys.transpose(1, 2).index_select(1, places).transpose(1, 2)
 
 
 def registered(

@@ -51,6 +51,8 @@ class _Run:
     keys        the places of the keys, in runs
     window      the sliding window, where it hides some of the keys
     causal      nothing is before it, and no window hides anything
+    copied      keys are copied also where they stand together, so that what its neighbours are
+                does not decide how they lie in memory
     """
 
     start: int
@@ -58,11 +60,12 @@ class _Run:
     keys: tuple[tuple[int, int], ...]
     window: int | None
     causal: bool
+    copied: bool
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """Keys or values that it sees, shape (1, kv_heads, keys, head_dim)."""
         pieces = [tensor[:, :, start:end] for start, end in self.keys]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+        return pieces[0] if len(pieces) == 1 and not self.copied else torch.cat(pieces, dim=2)
 
     def visible(self, plan: StreamPlan) -> torch.Tensor:
         keys = sum(end - start for start, end in self.keys)
@@ -83,7 +86,8 @@ def _runs(plan: StreamPlan, window: int | None) -> list[_Run]:
         count = sum(b - a for a, b in mine)
         hides = window if window is not None and window < count else None
         causal = count == end - start and hides is None
-        runs.append(_Run(start - plan.past, end - plan.past, tuple(mine), hides, causal))
+        copied = plan.fixed and not causal
+        runs.append(_Run(start - plan.past, end - plan.past, tuple(mine), hides, causal, copied))
     return runs
 
 
