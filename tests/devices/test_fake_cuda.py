@@ -26,7 +26,6 @@ import prefmill as pm  # noqa: E402
 from prefmill.models import loading as models  # noqa: E402
 from prefmill.models.tokens import TokenRows  # noqa: E402
 from prefmill.scoring import RewardModel, attention  # noqa: E402
-from prefmill.scoring.attention import flex  # noqa: E402
 from prefmill.scoring.engine import Engine  # noqa: E402
 from prefmill.scoring.heads import LogProbHead, RewardHead  # noqa: E402
 from prefmill.scoring.scorers import Scored  # noqa: E402
@@ -89,11 +88,7 @@ def fake_cuda() -> tuple[Any, Any, Any]:
             if func is torch.Tensor.__getitem__:
                 return indexed(*args)
             if func is torch.Tensor.__setitem__:
-                where = list(args[1]) if isinstance(args[1], tuple) else [args[1]]
-                value = args[2]
-                if not isinstance(value, torch.Tensor):
-                    value = args[0].new_full((), value)
-                return aten.index_put_(args[0], where, value)
+                return aten.index_put_(args[0], [args[1]], args[2])
             if func is torch.Tensor.pin_memory:
                 pinned = fake.from_tensor(args[0])
                 pinned.pinned = True
@@ -150,7 +145,6 @@ def forward_on_fake_cuda(
     *,
     causal: bool = False,
     streams: int = 1,
-    form: str = attention.VARLEN,
 ) -> Any:
     """The counts of forward passes, one a stream, at the shape of an 8B model."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
@@ -178,7 +172,6 @@ def forward_on_fake_cuda(
                         torch.nn.Parameter(there, requires_grad=False) if dtype else there
                     )
         scorer = Unprobed(model, LogProbHead() if causal else RewardHead(), torch.device("cuda"))
-        scorer.ours = form
         made, past = scorer.plan(rows).streams, None
         assert len(made) == streams
         with attention.using(model, scorer.ours), counter, torch.no_grad():
@@ -204,17 +197,6 @@ def test_streams_that_go_on_wait_for_nothing_either(
     rows = a_forest()
     found = forward_on_fake_cuda(monkeypatch, 2, rows, causal=causal, streams=2)
     assert found.layers in ({attention.VARLEN: 4}, {attention.IN_PLACE: 4})
-    assert found.waits == []
-
-
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_blockmask_takes_the_keys_of_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FlexAttention's own shape functions see more keys than queries."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    monkeypatch.setattr(flex, "flex_kernel", lambda _: flex_attention)
-    found = forward_on_fake_cuda(monkeypatch, 2, a_forest(), streams=2, form=attention.BLOCKMASK)
-    assert found.layers == {attention.BLOCKMASK: 4}
     assert found.waits == []
 
 
