@@ -208,7 +208,7 @@ class _Speed(Device):
     batch_tokens: Annotated[int | None, option(min=1, help="Tokens of one forward pass.")] = None
     share_prefix: Annotated[
         str | None,
-        option(help="auto runs a prompt once for its candidates; off.  [default: auto]"),
+        option(help="auto runs what rows begin with once; off.  [default: auto]"),
     ] = None
     invariant: Annotated[
         bool,

@@ -388,7 +388,7 @@ class RewardModel(TokenScorer):
         device: `auto`, `cpu`, `cuda`, `cuda:N`.
         dtype: `auto` is float32 on a CPU; on CUDA the checkpoint's, but bfloat16 for float32.
         batch_tokens: tokens of one forward pass.
-        share_prefix: `auto` runs a prompt once for its candidates where that pays.
+        share_prefix: `auto` runs what rows begin with alike once, where that pays.
         invariant: constant shapes: a row's score is bitwise the same whatever its neighbours are,
             at some cost.
         compile: through `torch.compile`; pays on long jobs only.
