@@ -192,9 +192,18 @@ def plot_panels(
 def plot_curve(curve: Curve, path: str | Path, *, overwrite: bool = False) -> Plotted:
     """Draw best-of-n curves, and below what they cost in KL.
 
-    Best (with its interval), median and mean score stand against n. Raises what `plot_lines`
-    raises.
+    Best (with its interval), median and mean score stand against n. Of a checked curve it is the
+    share that is right, by each way of choosing. Raises what `plot_lines` raises.
     """
+    if curve.check is not None:
+        size = (7.2, 4.2)
+        return _drawn(
+            lambda figure: _draw_checked(figure, curve),
+            curve.points,
+            path,
+            size=size,
+            overwrite=overwrite,
+        )
     size = (7.2 if curve.by else 6.4, 5.0)
     return _drawn(
         lambda figure: _draw_curve(figure, curve),
@@ -224,6 +233,28 @@ def _draw_curve(figure: Any, curve: Curve) -> None:
     bottom.set(xlabel="n, samples of a prompt", ylabel="KL (nats)")
     bottom.set_ylim(bottom=0)
     figure.align_ylabels()
+
+
+#: How the ways of choosing one of n are drawn where a check says what is right.
+_WAYS = {"passed": ("pass@n", "--"), "picked": ("best score", "-"), "majority": ("majority", ":")}
+
+
+def _draw_checked(figure: Any, curve: Curve) -> None:
+    """What each way of choosing one of n is worth; colours are ways, or values of `by`."""
+    points, parts = curve.points, _parts(curve.points, curve.by)
+    axes = figure.add_subplot()
+    ways = {way: how for way, how in _WAYS.items() if way in points.columns}
+    colours = _colours(len(parts) if curve.by is not None else len(ways))
+    marker = "o" if points["n"].n_unique() <= 8 else ""
+    for place, (name, part) in enumerate(parts):
+        for number, (way, (text, style)) in enumerate(ways.items()):
+            colour = colours[number if curve.by is None else place]
+            label = text if curve.by is None else f"{name}: {text}"
+            _line(axes, part, "n", way, colour, label=label, style=style, marker=marker)
+            _band(axes, part, "n", f"{way}_low", f"{way}_high", colour, strength=0.09)
+    _halving(axes, points["n"])
+    axes.set(xlabel="n, samples of a prompt", ylabel=f"mean of {_one_line(str(curve.check))}")
+    axes.legend(loc="best")
 
 
 def _add_legends(

@@ -27,6 +27,19 @@ class _Drawing(Inputs):
         str | None,
         option(metavar="COL", help="A curve for every value of this column, say temperature."),
     ] = None
+    check: Annotated[
+        str | None,
+        option(
+            metavar="COL",
+            help="Which answers are right (1 or 0): also pass@n, and what the best score picks.",
+        ),
+    ] = None
+    conclusion: Annotated[
+        str | None,
+        option(
+            metavar="COL", help="With --check, the answer that a completion comes to: majority."
+        ),
+    ] = None
     plot: Annotated[
         Path | None,
         option(
@@ -56,6 +69,7 @@ def curve(options: CurveOptions) -> None:
     \b
     prefmill curve scored.parquet
     prefmill curve scored.parquet --by temperature --plot curve.png
+    prefmill curve checked.parquet --check correct --conclusion answer
     """
     refuse_two_on_stdout(options)
     reading = options.reading()
@@ -75,7 +89,7 @@ def curve(options: CurveOptions) -> None:
     if output is not None and output != "-":
         writers.check_target(output, split=None, overwrite=overwrite)
         written.append(output)
-    settings = options.picked("by", "k", "resamples", "level", "seed")
+    settings = options.picked("by", "check", "conclusion", "k", "resamples", "level", "seed")
     curves = draw(
         options.inputs, without=written, roles=roles_given(options), **settings, **reading
     )

@@ -6,7 +6,7 @@ rich takes as long to import as a plan on a small file runs, so only what needs 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -230,14 +230,15 @@ def curve(found: Curve) -> None:
     by = [found.by] if found.by else []
     names = [*by, "n", "prompts", "best of n", interval, "median", "mean", "KL"]
     rows = []
-    for row in found.points.iter_rows():
-        *value, n, prompts, best, median, mean, low, high, kl = row
-        spread = ""
-        if low is not None:
-            spread = f"{low:.4g} to {high:.4g}"
-        numbers = [f"{best:.4g}", spread, f"{median:.4g}", f"{mean:.4g}", f"{kl:.3f}"]
-        rows.append([*map(str, value), f"{n}", f"{prompts:,}", *numbers])
+    for row in found.points.iter_rows(named=True):
+        numbers = [f"{row['best']:.4g}", _spread(row, ""), f"{row['median']:.4g}"]
+        numbers += [f"{row['mean']:.4g}", f"{row['kl']:.3f}"]
+        value = [str(row[name]) for name in by]
+        rows.append([*value, f"{row['n']}", f"{row['prompts']:,}", *numbers])
     told.table(names, rows, left=found.by or "")
+    if found.check is not None:
+        told.line("", f"what is right, by {found.check}:")
+        told.table(*_of_checks(found, by), left=found.by or "")
     if told.console.is_terminal:
         from prefmill.plots import text_curve
 
@@ -245,6 +246,30 @@ def curve(found: Curve) -> None:
     reasons = sorted(found.dropped.items(), key=lambda item: -item[1])
     dropped = "".join(f", {rows:,} dropped: {reason}" for reason, rows in reasons)
     told.line(f"{found.rows_in:,} rows in, {found.rows_used:,} used{dropped}")
+
+
+def _spread(row: Mapping[str, Any], way: str, digits: str = ".4g") -> str:
+    """An interval, where there is one."""
+    low, high = row[f"{way}low"], row[f"{way}high"]
+    return "" if low is None else f"{low:{digits}} to {high:{digits}}"
+
+
+#: What the columns of a checked curve are called for people.
+_WAYS = {"passed": "pass@n", "picked": "best score", "majority": "majority"}
+
+
+def _of_checks(found: Curve, by: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The ways to choose one of n, each with its interval."""
+    ways = {way: name for way, name in _WAYS.items() if way in found.points.columns}
+    interval = f"{100 * found.level:g} %"
+    names = [*by, "n", *(text for name in ways.values() for text in (name, interval))]
+    rows = []
+    for row in found.points.iter_rows(named=True):
+        cells = [str(row[name]) for name in (*by, "n")]
+        for way in ways:
+            cells += [f"{row[way]:.3f}", _spread(row, f"{way}_", ".3f")]
+        rows.append(cells)
+    return names, rows
 
 
 #: The columns of a loop's report that fit into a terminal, and their headings there.

@@ -29,10 +29,15 @@ COLUMNS = {
 }
 
 
+def largest_n(pools: pl.DataFrame, k: int | None) -> int:
+    """The largest n of the curve of `pools`."""
+    return min(int(pools["_scores"].list.len().max()), k or MOST)  # type: ignore[arg-type]
+
+
 def curve_points(pools: pl.DataFrame, k: int | None, resamples: int, level: float) -> pl.DataFrame:
     """The curve of pools that share one value of _by."""
     sizes = pools["_scores"].list.len().to_numpy()
-    most = min(int(sizes.max()), k or MOST)
+    most = largest_n(pools, k)
     bests, middles = np.zeros((len(sizes), most)), np.zeros((len(sizes), most))
     for m in np.unique(sizes):
         mine, ns = np.flatnonzero(sizes == m), min(int(m), most)

@@ -21,10 +21,12 @@ from prefmill.engines.macros import install_used
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.forks import refuse_fork
 from prefmill.plans.best_of import BestOf
-from prefmill.rules.curves import COLUMNS, curve_points
+from prefmill.rules.checked import WAYS, checked_columns
+from prefmill.rules.curves import COLUMNS, curve_points, largest_n
 from prefmill.rules.rows import check_types, drawn, dropped, numbered, rows_in, standing
 from prefmill.runs.job import Reading, opened
 from prefmill.table.fits import fits_schema
+from prefmill.table.numbers import number
 from prefmill.table.roles import Inputs, RoleNames
 
 
@@ -35,6 +37,9 @@ class Curve:
     `points`: a row for every n (and value of `by`, its first column then): n, prompts (with at
     least n scores), best (the unbiased estimate of E[max of n]), median, mean, low and high (the
     bootstrap interval of best; null without resamples), kl (of best-of-n from its policy, in nats).
+    With `check` also the expected check of three ways to choose one of n, each with `_low` and
+    `_high`: passed (the best check among them: pass@n), picked (that of the highest score) and,
+    with `conclusion`, majority (that of the answer which most of n come to).
     `rows_in` = `rows_used` + what `dropped` counts by reason.
     """
 
@@ -45,10 +50,13 @@ class Curve:
     rows_used: int
     dropped: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    check: str | None = None
 
     def as_json(self) -> dict[str, object]:
         """Plain values only."""
-        told = {name: getattr(self, name) for name in ("by", "level", "rows_in", "rows_used")}
+        told = {
+            name: getattr(self, name) for name in ("by", "check", "level", "rows_in", "rows_used")
+        }
         return told | {
             "dropped": dict(self.dropped),
             "notes": list(self.notes),
@@ -60,6 +68,8 @@ def curve(
     data: Inputs,
     *,
     by: str | None = None,
+    check: str | None = None,
+    conclusion: str | None = None,
     k: int | None = None,
     resamples: int = 1000,
     level: float = 0.95,
@@ -72,6 +82,9 @@ def curve(
 
     Args:
         by: a column; every value of it has a curve of its own (say, `temperature`).
+        check: a column that says which answers are right: 1 or 0, true or false, or any number.
+        conclusion: with check, the column of the answer that a completion comes to (text, null for
+            none), for majority votes.
         k: the largest n; None: the largest number of scores of a prompt, at most 128.
         resamples: of the bootstrap over prompts; 0: no intervals.
         level: of the intervals.
@@ -88,18 +101,26 @@ def curve(
     """
     refuse_fork("curve")
     _check(k, resamples, level, seed)
+    if conclusion is not None and check is None:
+        raise BadArgument(
+            "curve: conclusion is for majority votes of checked answers; got no check.",
+            hint="name the column that says which are right: check=COLUMN (--check COLUMN).",
+        )
+    asked = Asked(by, check, conclusion, seed if resamples else None)
     notes: tuple[str, ...] = ()
     if isinstance(data, pl.LazyFrame | pl.DataFrame):
-        pools, rows_in, dropped = _pools_of_frame(
-            data.lazy(), by, seed if resamples else None, roles or {}
-        )
+        pools, rows_in, dropped = _pools_of_frame(data.lazy(), asked, roles or {})
     else:
-        pools, rows_in, dropped, notes = _pools_of_files(
-            data, by, seed if resamples else None, roles or {}, reading
-        )
+        pools, rows_in, dropped, notes = _pools_of_files(data, asked, roles or {}, reading)
     parts = pools.partition_by("_by", maintain_order=True)
-    empty = pl.DataFrame(schema={"_by": pools.schema["_by"], **COLUMNS})
-    curves = (curve_points(part, k, resamples, level) for part in parts)
+    columns = COLUMNS | dict.fromkeys(asked.columns, pl.Float64)
+    empty = pl.DataFrame(schema={"_by": pools.schema["_by"], **columns})
+    curves = []
+    for part in parts:
+        made = curve_points(part, k, resamples, level)
+        if check is not None:
+            made = made.hstack(checked_columns(part, largest_n(part, k), resamples, level))
+        curves.append(made)
     points = pl.concat([empty, *curves])
     points = points.rename({"_by": by}) if by else points.drop("_by")
     used = int(pools["_scores"].list.len().sum())
@@ -111,7 +132,66 @@ def curve(
         rows_used=used,
         dropped=dict(sorted(dropped.items())),
         notes=notes,
+        check=check,
     )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The columns that a curve is asked for, and the seed of its resamples (None: none)."""
+
+    by: str | None
+    check: str | None
+    conclusion: str | None
+    seed: int | None
+
+    @property
+    def extra(self) -> dict[str, str]:
+        """The columns besides those of roles, by our name."""
+        named = {"_by": self.by, "_check": self.check, "_said": self.conclusion}
+        return {ours: name for ours, name in named.items() if name is not None}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of points that a check adds."""
+        if self.check is None:
+            return ()
+        ways = WAYS if self.conclusion is not None else WAYS[:2]
+        return tuple(f"{way}{end}" for way in ways for end in ("", "_low", "_high"))
+
+    def refuse(self, columns: Sequence[str]) -> None:
+        """Raise for a column that is not there, or that points have themselves."""
+        for ours, name in self.extra.items():
+            word = {"_by": "by", "_check": "check", "_said": "conclusion"}[ours]
+            if name not in columns:
+                what = "to draw curves by" if word == "by" else f"for {word}"
+                raise ColumnMissing(
+                    f"curve: no column {name!r} {what}; got {list(columns)}.",
+                    hint=f"name another column: {word}=COLUMN (--{word} COLUMN).",
+                )
+        if self.by in {*COLUMNS, *self.columns}:
+            raise BadArgument(
+                f"curve: a column of the curve is named {self.by!r} itself;"
+                f" expected none of {[*COLUMNS, *self.columns]}.",
+                hint="rename the column.",
+            )
+
+    def pools(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+        """Rows (_by, _h, _score, _pos, _check, _said) of prompts as pools, and those dropped."""
+        check = number(pl.col("_check"), rows.schema["_check"])
+        rows = rows.with_columns(_check=check)
+        usable = pl.col("_check").is_finite().fill_null(False)
+        dropped = rows.select((~usable).sum()).item()
+        lists = {"_scores": "_score", "_checks": "_check", "_places": "_pos"}
+        if self.conclusion is not None:
+            lists["_said"] = "_said"
+            rows = rows.with_columns(pl.col("_said").cast(pl.String))
+        ordered = rows.filter(usable).sort("_score", "_pos")
+        pools = ordered.group_by("_by", "_grp", maintain_order=True).agg(
+            pl.col("_h").first(), **{ours: pl.col(name) for ours, name in lists.items()}
+        )
+        pools = pools.drop("_grp").sort("_by", "_h", nulls_last=True)
+        return pools, {"bad_check": dropped} if dropped else {}
 
 
 def _check(k: int | None, resamples: int, level: float, seed: int) -> None:
@@ -126,31 +206,17 @@ def _check(k: int | None, resamples: int, level: float, seed: int) -> None:
         raise BadArgument(f"curve: level is not between 0 and 1; got {level!r}.")
 
 
-def _check_by(by: str | None, columns: Sequence[str]) -> None:
-    if by is None:
-        return
-    if by not in columns:
-        raise ColumnMissing(
-            f"curve: no column {by!r} to draw curves by; got {list(columns)}.",
-            hint="name another column: by=COLUMN (--by COLUMN).",
-        )
-    if by in COLUMNS:
-        raise BadArgument(
-            f"curve: a column of the curve is named {by!r} itself;"
-            f" expected none of {list(COLUMNS)}.",
-            hint="rename the column.",
-        )
-
-
 def _pools_of_frame(
-    frame: pl.LazyFrame, by: str | None, seed: int | None, names: RoleNames
+    frame: pl.LazyFrame, asked: Asked, names: RoleNames
 ) -> tuple[pl.DataFrame, int, dict[str, int]]:
-    """Pools (_by, _h: the prompt's hash unless `seed` is None, _scores), the rows that went in, and
-    those dropped by reason.
+    """Pools (_by, _h: the prompt's hash unless the seed is None, _scores), the rows that went in,
+    and those dropped by reason.
     """
-    _check_by(by, frame.collect_schema().names())
-    extra = [by] if by else []
-    plan, rowed = frames.in_rows(BestOf(), frame, names, where="curve", extra=extra)
+    extra = asked.extra
+    asked.refuse(frame.collect_schema().names())
+    plan, rowed = frames.in_rows(
+        BestOf(), frame, names, where="curve", extra=list(dict.fromkeys(extra.values()))
+    )
     frame = rowed.frame.lazy()
     schema = frame.collect_schema()
     roles = plan.roles(rowed.names, schema.names(), where="curve", fits=fits_schema(schema))
@@ -158,35 +224,55 @@ def _pools_of_frame(
     check_types(program.read, schema, "curve")
     made = frames.relations(program, numbered(program.read, frame))
     rows = standing(made["candidates"])
-    if by:
-        values = frame.select(_by=cs.by_name(by)).with_row_index("_pos").cast({"_pos": pl.Int64})
+    if extra:
+        named = {ours: cs.by_name(name) for ours, name in extra.items()}
+        values = frame.select(**named).with_row_index("_pos").cast({"_pos": pl.Int64})
         rows = rows.join(values, on="_pos", how="left")
-    else:
+    if asked.by is None:
         rows = rows.with_columns(_by=pl.lit(None, pl.String))
-    pools = rows.group_by("_by", "_grp").agg(_scores=pl.col("_score").sort())
-    hashed = pl.lit(0, pl.UInt64) if seed is None else drawn(pools, seed)
-    pools = pools.select("_by", "_scores", _h=hashed).sort("_by", "_h", nulls_last=True)
     counted = made["counted"]
-    return pools.collect(), rows_in(counted), dropped(counted, made["candidates"])
+    told = dropped(counted, made["candidates"])
+    if asked.check is not None:
+        hashed = pl.lit(0, pl.UInt64) if asked.seed is None else drawn(rows, asked.seed)
+        kept = ("_by", "_grp", "_score", "_pos", *(each for each in extra if each != "_by"))
+        pools_, more = asked.pools(rows.select(*kept, _h=hashed).collect())
+        return pools_, rows_in(counted), told | more
+    pools = rows.group_by("_by", "_grp").agg(_scores=pl.col("_score").sort())
+    hashed = pl.lit(0, pl.UInt64) if asked.seed is None else drawn(pools, asked.seed)
+    pools = pools.select("_by", "_scores", _h=hashed).sort("_by", "_h", nulls_last=True)
+    return pools.collect(), rows_in(counted), told
 
 
 def _pools_of_files(
-    inputs: Inputs, by: str | None, seed: int | None, names: RoleNames, reading: Reading
+    inputs: Inputs, asked: Asked, names: RoleNames, reading: Reading
 ) -> tuple[pl.DataFrame, int, dict[str, int], tuple[str, ...]]:
-    with opened(BestOf(), inputs, roles=names, keep=[by] if by else [], **reading) as job:
-        _check_by(by, job.source.columns.names)
+    extra = asked.extra
+    columns = list(dict.fromkeys(extra.values()))
+    with opened(BestOf(), inputs, roles=names, keep=columns, **reading) as job:
+        asked.refuse(job.source.columns.names)
         job.narrow()
-        rows = "SELECT *, NULL::VARCHAR AS _by FROM candidates"
-        if by:
-            rows = "SELECT c.*, t._keep0 AS _by FROM candidates c JOIN texts t ON t._pos = c._pos"
-        hashed = "0::UBIGINT" if seed is None else f"pref_hash(_grp, {seed})"
+        kept = {ours: f"t._keep{columns.index(name)}" for ours, name in extra.items()}
+        listed = "".join(f", {cell} AS {ours}" for ours, cell in kept.items())
+        if asked.by is None:
+            listed += ", NULL::VARCHAR AS _by"
+        texts = " JOIN texts t ON t._pos = c._pos" if extra else ""
+        rows = f"SELECT c.*{listed} FROM candidates c{texts} WHERE c._reason IS NULL"
+        hashed = "0::UBIGINT" if asked.seed is None else f"pref_hash(_grp, {asked.seed})"
         install_used(job.con, [hashed])
-        pools = job.con.sql(
-            f"SELECT _by, {hashed} AS _h, list_sort(list(_score)) AS _scores FROM ({rows})"
-            " WHERE _reason IS NULL GROUP BY _by, _grp ORDER BY _by NULLS LAST, _h"
-        )
         reasons = job.con.execute(
             "SELECT _reason, count(*) FROM counted WHERE _reason IS NOT NULL GROUP BY _reason"
         ).fetchall()
-        counts = {str(reason): int(rows) for reason, rows in reasons}
-        return pl.DataFrame(pools.to_arrow_table()), job.source.rows, counts, job.notes
+        counts = {str(reason): int(number) for reason, number in reasons}
+        if asked.check is not None:
+            cells = ", ".join(each for each in extra if each != "_by")
+            numbers = "dense_rank() OVER (ORDER BY _grp) AS _grp"
+            found = job.con.sql(
+                f"SELECT _by, {hashed} AS _h, {numbers}, _score, _pos, {cells} FROM ({rows})"
+            )
+            pools, more = asked.pools(pl.DataFrame(found.to_arrow_table()))
+            return pools, job.source.rows, counts | more, job.notes
+        found = job.con.sql(
+            f"SELECT _by, {hashed} AS _h, list_sort(list(_score)) AS _scores FROM ({rows})"
+            " GROUP BY _by, _grp ORDER BY _by NULLS LAST, _h"
+        )
+        return pl.DataFrame(found.to_arrow_table()), job.source.rows, counts, job.notes
