@@ -22,7 +22,7 @@ from prefmill.runs.job import Job, Reading, opened
 from prefmill.scoring.judging.answers import Mark, parse_verdict
 from prefmill.table.roles import Inputs, RoleNames, Roles, named
 
-_FRAME_ROWS = 20_000
+_FRAME_ROWS, _VERDICT_ROWS = 20_000, 2_000
 _HASHES = ("prompt", "group", "judge", "text")
 #: What the first answer shown wins by a letter.
 _POINTS = {"A": 0.5, "B": -0.5, "C": 0.0}
@@ -210,18 +210,21 @@ def _both_orders(job: Job, rows: pl.DataFrame) -> tuple[pl.Series, Floats, Float
     empty = pl.Series("prompt", [], dtype=pl.UInt64), np.zeros(0), np.zeros(0)
     if verdict is None:
         return empty
+    # Places are counted over numbers: with the verdicts in it a window would hold all of them.
+    matches = f"unnest(from_json(TRY_CAST(t.{verdict}::VARCHAR AS JSON), '{_MATCHES}'))"
     query = (
-        "SELECT position, place, m.against AS against, m.as_a AS as_a, m.as_b AS as_b FROM ("
-        "SELECT c._pos AS position, row_number() OVER (PARTITION BY c._grp ORDER BY c._pos) - 1"
-        f" AS place, unnest(from_json(TRY_CAST(t.{verdict}::VARCHAR AS JSON), '{_MATCHES}')) AS m"
-        " FROM counted c JOIN texts t ON t._pos = c._pos"
-        f""" WHERE t.{verdict}::VARCHAR LIKE '[{{%"as_a"%' AND c._has_completion)"""
+        "WITH places AS (SELECT _pos, row_number() OVER (PARTITION BY _grp ORDER BY _pos) - 1"
+        " AS place FROM counted WHERE _has_completion)"
+        " SELECT position, m.as_a AS as_a, m.as_b AS as_b FROM ("
+        f"SELECT p._pos AS position, place, {matches} AS m"
+        f" FROM places p JOIN texts t ON t._pos = p._pos"
+        f""" WHERE t.{verdict}::VARCHAR LIKE '[{{%"as_a"%')"""
         # A match stands in the rows of both its answers.
         " WHERE place < m.against AND m.as_a IS NOT NULL AND m.as_b IS NOT NULL"
     )
     points = _Points()
     parts = []
-    for batch in job.con.sql(query).to_arrow_reader(_FRAME_ROWS):
+    for batch in job.con.sql(query).to_arrow_reader(_VERDICT_ROWS):
         frame = pl.DataFrame(batch)
         sides = {name: points.of(frame[name]) for name in ("as_a", "as_b")}
         parts.append(frame.select("position").with_columns(**sides))
