@@ -356,6 +356,40 @@ def test_what_does_not_compare_is_told():
     assert "nan" not in str(report)
 
 
+def test_each_value_of_a_column_is_audited_as_if_it_were_alone(tmp_path):
+    rows = sourced(0.5)
+    report = pm.audit(rows, by="annotator", judge_name="gpt*", roles={"source": "model"})
+    assert list(report.parts) == ["gpt-4", "other"]
+    for value, probes in report.parts.items():
+        alone = rows.filter(pl.col("annotator") == value)
+        alone = pm.audit(alone, judge_name="gpt*", roles={"source": "model"})
+        assert list(probes) == list(alone.probes)
+    assert "annotator = other" in str(report)
+    assert not report.notes
+    assert any("--by annotator" in note for note in pm.audit(rows).notes)
+    with pytest.raises(ColumnMissing, match="--by COLUMN"):
+        pm.audit(rows, by="nobody")
+
+
+def test_verdicts_of_a_value_are_its_own(tmp_path):
+    def says(text):
+        prompt, a, b = text.split("|")
+        if int(prompt[1:]) % 2:
+            return "A"
+        return "A" if chance(a) > chance(b) else "B"
+
+    rows = pool(prompts=60).with_columns(odd=pl.col("prompt").str.slice(1).cast(pl.Int64) % 2)
+    report = pm.audit(judged(tmp_path, says, mode="pairwise", rows=rows), by="odd")
+    told = {value: probes[0] for value, probes in report.parts.items()}
+    assert (told["1"].effect, told["0"].effect) == (0.5, 0.0)
+    assert report["position"].effect == 0.25
+
+
+def test_a_repeat_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="one kind"):
+        pm.audit(battles(), repeat=[pool()])
+
+
 def test_the_order_of_prompts_and_files_changes_nothing(tmp_path):
     rows = pool(prompts=60, score=lambda row, draw: len(row["completion"]) + draw.gauss(0, 80))
     shuffled = rows.sample(fraction=1, shuffle=True, seed=1)

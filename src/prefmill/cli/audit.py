@@ -31,6 +31,10 @@ class _Looking(Inputs):
         list[str] | None,
         option(metavar="FILE", help="Another run of the judge on the same answers; again for more"),
     ] = None
+    by: Annotated[
+        str | None,
+        option(metavar="COL", help="An audit for every value of this column too, say a judge."),
+    ] = None
     level: Annotated[float, option(help="Of the intervals, and of the audit as a whole.")] = 0.95
     least: Annotated[
         float, option(help="The effect that matters: 0.05 is a win rate of 55 % for 50 %.")
@@ -67,7 +71,7 @@ def audit(options: AuditOptions) -> None:
             repeat=options.repeat or (),
             roles=roles_given(options),
             progress=tell,
-            **options.picked("level", "least", "seed"),
+            **options.picked("by", "level", "least", "seed"),
             **reading,
         )
     if options.as_json:

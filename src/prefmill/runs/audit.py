@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import polars as pl
 
-from prefmill.errors import AccountingError, BadArgument
+from prefmill.errors import AccountingError, BadArgument, BadInput
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.rules.audits.answers import Answers, Pairings, outcome, pairings
 from prefmill.rules.audits.effects import FEWEST_PROMPTS, Bools
@@ -24,11 +25,11 @@ from prefmill.rules.audits.probes import compared
 from prefmill.rules.audits.repeats import stable
 from prefmill.rules.audits.texts import FORMATS
 from prefmill.rules.audits.twice import Repeats, Shown, meetings, voted_again
-from prefmill.rules.audits.verdicts import probes, share_of
+from prefmill.rules.audits.verdicts import Probe, probes, share_of
 from prefmill.rules.votes import Ints
 from prefmill.runs.audit_report import AuditReport
 from prefmill.runs.job import Reading
-from prefmill.runs.judged import Judged, judged, numbers, own_answers, shown_by_hash
+from prefmill.runs.judged import Judged, both_orders, judged, numbers, own_answers
 from prefmill.table.roles import Inputs, RoleNames
 
 #: From this share of one value on, a scale tells little.
@@ -41,6 +42,7 @@ def audit(
     human: str | Sequence[str] | None = None,
     judge_name: str | Sequence[str] | None = None,
     repeat: Sequence[Inputs] = (),
+    by: str | None = None,
     level: float = 0.95,
     least: float = 0.05,
     seed: int = 0,
@@ -60,6 +62,7 @@ def audit(
         judge_name: which sources are the judge's own answers; `*` stands for anything. None:
             those that have the annotator's name.
         repeat: other runs of the same judge on the same answers, each as `inputs`.
+        by: a column; the rows of each of its values (a judge, a category) are audited apart too.
         level: of the intervals; 1 - `level` is the chance that a fair judge is said to have any of
             the biases (Holm over all tests).
         least: the effect that matters, in points of 1: 0.05 is a win rate of 55 % for 50 %.
@@ -80,22 +83,34 @@ def audit(
     if human:
         _check_again(inputs)
     names = [judge_name] if isinstance(judge_name, str) else list(judge_name or ())
-    runs = [judged(inputs, human=human, roles=roles, progress=progress, **reading)]
+    runs = [judged(inputs, human=human, roles=roles, by=by, progress=progress, **reading)]
     several = [repeat] if isinstance(repeat, str | Path) else repeat
     for number, each in enumerate(several, 1):
         aside: Any = {**reading, "rejects": _rejects(reading.get("rejects"), number)}
-        runs.append(judged(each, human=None, roles=roles, progress=progress, **aside))
+        run = judged(each, human=None, roles=roles, by=by, progress=progress, **aside)
+        if run.ordered != runs[0].ordered:
+            raise BadInput(
+                f"audit: repeat {number} and the audited file are not of one kind: one has verdicts"
+                " on two answers, the other scores."
+            )
+        runs.append(run)
     main = runs[0]
     _account(main)
     rows = pl.concat([each.rows.with_columns(run=pl.lit(n)) for n, each in enumerate(runs)])
-    everything, is_main = _answers(rows, main.ordered, names)
-    answers = _of(everything, is_main)
-    pairs = pairings(answers, seed=seed)
-    swapped, repeats, again = _twice(runs, rows, everything, seed)
-    findings = [*compared(answers, pairs, swapped), stable(repeats, again)]
+    own = own_answers(rows, names)
+    rows = rows.with_columns(own=pl.lit(None, pl.Boolean) if own is None else pl.Series(own))
+    look = _Look(main, level, least, seed)
+    answers, pairs, told = look.at(rows)
+    parts = {}
+    if by is not None:
+        for value in main.rows["by"].unique(maintain_order=True).to_list():
+            same = pl.col("by").is_null() if value is None else pl.col("by") == value
+            _, _, parts["null" if value is None else value] = look.at(rows.filter(same))
     ties = share_of((outcome(answers.score, pairs) == 0).astype(np.float64))
     return AuditReport(
-        probes=probes(findings, prompts=answers.prompts, level=level, least=least),
+        probes=told,
+        parts=parts,
+        by=by,
         rows_in=main.rows_in,
         rows_used=main.rows.height,
         rows_rejected=main.rejected,
@@ -113,8 +128,28 @@ def audit(
         seconds=round(time.perf_counter() - started, 3),
         peak_rss_mb=peak_rss_mb(),
         records=main.records,
-        notes=[*main.notes, *_notes(main, answers, pairs, runs)],
+        notes=[*main.notes, *_notes(main, answers, pairs, runs, by)],
     )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How rows are looked at, all of them or those of one value."""
+
+    main: Judged
+    level: float
+    least: float
+    seed: int
+
+    def at(self, rows: pl.DataFrame) -> tuple[Answers, Pairings, list[Probe]]:
+        """The answers of the audited file among `rows`, who met whom, and what was found."""
+        everything, is_main = _answers(rows, self.main.ordered)
+        answers = _of(everything, is_main)
+        pairs = pairings(answers, seed=self.seed)
+        swapped, repeats, again = _twice(self.main, rows, everything, self.seed)
+        findings = [*compared(answers, pairs, swapped), stable(repeats, again)]
+        found = probes(findings, prompts=answers.prompts, level=self.level, least=self.least)
+        return answers, pairs, found
 
 
 def _check(level: float, least: float, seed: int) -> None:
@@ -154,7 +189,7 @@ def _account(read: Judged) -> None:
         )
 
 
-def _answers(rows: pl.DataFrame, ordered: bool, names: Sequence[str]) -> tuple[Answers, Bools]:
+def _answers(rows: pl.DataFrame, ordered: bool) -> tuple[Answers, Bools]:
     """All rows as numbers, and which are of the file that is audited."""
     # An answer that stands in a ballot again was judged again: the next ballot.
     again = pl.int_range(pl.len()).over("run", "group", "judge", "text")
@@ -170,7 +205,7 @@ def _answers(rows: pl.DataFrame, ordered: bool, names: Sequence[str]) -> tuple[A
         length=rows["length"].to_numpy(),
         formats={name: rows[name].to_numpy() for name in FORMATS},
         source=_sources(rows["source"]),
-        own=own_answers(rows, names),
+        own=None if rows["own"].null_count() else rows["own"].to_numpy(),
         ordered=ordered,
     )
     return answers, (rows["run"] == 0).to_numpy()
@@ -212,15 +247,14 @@ def _of(answers: Answers, rows: Bools) -> Answers:
 
 
 def _twice(
-    runs: Sequence[Judged], rows: pl.DataFrame, answers: Answers, seed: int
+    main: Judged, rows: pl.DataFrame, answers: Answers, seed: int
 ) -> tuple[Shown, Repeats, Shown]:
     """What was judged again: in the other order, answers or matches, matches in the same order."""
     if answers.ordered:
         pairs = pairings(answers, seed=seed)
         swapped, again = meetings(answers, pairs)
         return swapped, voted_again(answers, pairs), again
-    main = runs[0]
-    swapped = shown_by_hash(main.both, rows["prompt"], answers.prompt)
+    swapped = both_orders(main, rows, answers.prompt)
     unit = numbers(pl.Series(answers.answer), pl.Series(answers.judge))
     nothing = np.zeros(0)
     return (
@@ -245,7 +279,9 @@ def _scale(answers: Answers) -> dict[str, float]:
     }
 
 
-def _notes(main: Judged, answers: Answers, pairs: Pairings, runs: Sequence[Judged]) -> list[str]:
+def _notes(
+    main: Judged, answers: Answers, pairs: Pairings, runs: Sequence[Judged], by: str | None
+) -> list[str]:
     notes = []
     if not len(pairs.one):
         notes.append(
@@ -263,10 +299,9 @@ def _notes(main: Judged, answers: Answers, pairs: Pairings, runs: Sequence[Judge
             " or more: effects are not compared with it"
         )
     judges = int(answers.judge.max(initial=-1)) + 1
-    if judges > 1:
-        notes.append(
-            f"{judges:,} annotators are audited together; --where annotator=NAME takes one"
-        )
+    if judges > 1 and by is None:
+        name = main.roles.annotator
+        notes.append(f"{judges:,} annotators are audited together; --by {name} tells them apart")
     if main.copies:
         notes.append(
             f"{main.copies:,} rows repeat an answer that the judge was asked about once:"

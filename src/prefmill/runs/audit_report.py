@@ -10,6 +10,10 @@ from prefmill.rules.audits.verdicts import Probe
 from prefmill.table.report import as_html
 from prefmill.table.roles import Roles
 
+#: Values of `by` that people see.
+_PARTS = 12
+_SLOPE = "score for twice the length"
+
 
 @dataclass(frozen=True)
 class AuditReport:
@@ -19,7 +23,8 @@ class AuditReport:
     `rows_in` = `rows_used` + `copies` (answers that a judge was asked about once) + what `dropped`
     counts by reason. `null` are the judge's own reasons for rows without a score. `scale` says how
     the scores are used: how many differ, the share of the commonest, of the lowest and highest,
-    and of comparisons that tie. `comparisons` are of two answers by one judge.
+    and of comparisons that tie. `comparisons` are of two answers by one judge. `parts` are the
+    probes of the rows of each value of the column `by`; each part is a family of tests of its own.
     """
 
     probes: Sequence[Probe]
@@ -39,6 +44,8 @@ class AuditReport:
     roles: Roles
     seconds: float
     peak_rss_mb: float
+    by: str | None = None
+    parts: Mapping[str, Sequence[Probe]] = field(default_factory=dict)
     records: Mapping[str, Any] | None = None
     notes: Sequence[str] = field(default=())
 
@@ -64,7 +71,7 @@ class AuditReport:
 
     def _repr_html_(self) -> str:
         told = {probe.name: f"{probe.verdict}, {shown(probe)}" for probe in self.probes}
-        rest = {k: v for k, v in self.as_json().items() if k != "probes"}
+        rest = {k: v for k, v in self.as_json().items() if k not in ("probes", "parts")}
         return as_html({"probes": told, **rest})
 
     def __str__(self) -> str:
@@ -92,19 +99,30 @@ def lines(report: AuditReport) -> list[str]:
     told = [f"{report.comparisons:,} comparisons, {report.prompts:,} prompts, {judges}"]
     if any("less the reference's" in probe.what for probe in report.probes):
         told[0] += "; effects are the judge's less the reference's"
-    rows = [("probe", "effect (interval)", "p", "prompts", "verdict")]
-    rows += [_row(probe) for probe in report.probes if probe.verdict != "not tested"]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    told += [
-        f"{name:<{widths[0]}}  {effect:<{widths[1]}}  {p:>{widths[2]}}  {n:>{widths[3]}}  {verdict}"
-        for name, effect, p, n, verdict in rows
-    ]
+    told += _table(report.probes)
     told += _together({p.name: p.caveat for p in report.probes if p.caveat})
     untested = _together({p.name: p.why for p in report.probes if p.verdict == "not tested"})
     told += [f"not tested: {text}" for text in untested]
+    told += [_of_length(probe) for probe in report.probes if _SLOPE in probe.numbers]
     told += [_of_agreement(probe) for probe in report.probes if "accuracy" in probe.numbers]
     told += [_of_repeats(probe) for probe in report.probes if "alpha" in probe.numbers]
-    return [*told, *_of_scale(report)]
+    told += _of_scale(report)
+    for value, probes in [*report.parts.items()][:_PARTS]:
+        told += ["", f"{report.by} = {value}", *_table(probes)]
+    if len(report.parts) > _PARTS:
+        told.append(f"and {len(report.parts) - _PARTS:,} more values of {report.by} (--json)")
+    return told
+
+
+def _table(probes: Sequence[Probe]) -> list[str]:
+    """The probes that were tested, a line each."""
+    rows = [("probe", "effect (interval)", "p", "prompts", "verdict")]
+    rows += [_row(probe) for probe in probes if probe.verdict != "not tested"]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        f"{name:<{widths[0]}}  {effect:<{widths[1]}}  {p:>{widths[2]}}  {n:>{widths[3]}}  {verdict}"
+        for name, effect, p, n, verdict in rows
+    ]
 
 
 def _row(probe: Probe) -> tuple[str, str, str, str, str]:
@@ -124,6 +142,14 @@ def _together(said: Mapping[str, str]) -> list[str]:
     for name, text in said.items():
         names.setdefault(text, []).append(name)
     return [f"{', '.join(each)}: {text}" for text, each in names.items()]
+
+
+def _of_length(probe: Probe) -> str:
+    got = probe.numbers
+    ends = ""
+    if f"{_SLOPE}, low" in got:
+        ends = f" ({got[f'{_SLOPE}, low']:+.3g} to {got[f'{_SLOPE}, high']:+.3g})"
+    return f"length: twice as long, and the score is {got[_SLOPE]:+.3g} higher{ends}"
 
 
 def _of_agreement(probe: Probe) -> str:

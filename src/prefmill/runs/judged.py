@@ -15,7 +15,6 @@ from prefmill.progress import Progress
 from prefmill.rules.audits.effects import Bools
 from prefmill.rules.audits.texts import FORMATS, measures, text_of
 from prefmill.rules.audits.twice import Shown
-from prefmill.rules.intervals import Floats
 from prefmill.rules.votes import Ints
 from prefmill.runs.ballots import SOURCE, Ballots
 from prefmill.runs.job import Job, Reading, opened
@@ -36,13 +35,13 @@ class Judged:
     """The usable rows of some files, in order.
 
     `rows` has `position`, hashes (`prompt`, `group`, `judge`, `text`), `score`, `reference` (NaN:
-    none), `length`, the formats, `source` and `annotator` (text or null), `file`. `both` are
-    verdicts of our own pairwise judge, by hashes of prompts. `dropped` counts the other rows by
-    reason, `null` those of them that a judge said why of.
+    none), `length`, the formats, `source`, `annotator` and `by` (text or null), `file`. `both` are
+    verdicts of our own pairwise judge (`position`, `as_a`, `as_b`), each match once. `dropped`
+    counts the other rows by reason, `null` those of them that a judge said why of.
     """
 
     rows: pl.DataFrame
-    both: tuple[pl.Series, Floats, Floats]
+    both: pl.DataFrame
     ordered: bool
     copies: int
     rows_in: int
@@ -59,6 +58,7 @@ def judged(
     *,
     human: str | Sequence[str] | None,
     roles: RoleNames | None,
+    by: str | None = None,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> Judged:
@@ -67,8 +67,8 @@ def judged(
     `human` is read as the score or the verdict is, by the same words.
     """
     with _opened(inputs, roles, progress, reading) as job:
-        rows = _narrow(job)
-        both = _both_orders(job, rows)
+        rows = _narrow(job, by)
+        both = _verdicts(job, rows)
         rows, copies = _without_copies(job, rows)
         dropped, null = _reasons(job)
         words = _words(job)
@@ -145,14 +145,20 @@ def _beside(job: Job, name: str) -> str | None:
     return _kept(job, f"{score}_{name}") or _kept(job, f"score_{name}")
 
 
-def _narrow(job: Job) -> pl.DataFrame:
+def _narrow(job: Job, by: str | None) -> pl.DataFrame:
     """A row of numbers for each row that has a score."""
     job.narrow()
-    source = _kept(job, SOURCE)
+    source, part = _kept(job, SOURCE), None if by is None else _kept(job, by)
+    if by is not None and part is None:
+        raise ColumnMissing(
+            f"audit: no column {by!r} to audit by; got {job.keep}.",
+            hint="name another column: by=COLUMN (--by COLUMN).",
+        )
     query = (
         "SELECT c._pos AS position, hash(t._prompt) AS prompt, hash(c._grp) AS group,"
         " hash(c._annotator) AS judge, c._annotator::VARCHAR AS annotator, c._value AS score,"
         f" hash(t._completion) AS text, {source or 'NULL'}::VARCHAR AS source,"
+        f" {part or 'NULL'}::VARCHAR AS by,"
         " t._completion AS completion"
         " FROM counted c JOIN texts t ON t._pos = c._pos WHERE c._reason IS NULL"
     )
@@ -204,10 +210,11 @@ def _without_copies(job: Job, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 # Both orders
 
 
-def _both_orders(job: Job, rows: pl.DataFrame) -> tuple[pl.Series, Floats, Floats]:
-    """What our own pairwise judge said, as `Shown` with hashes of prompts; each match once."""
+def _verdicts(job: Job, rows: pl.DataFrame) -> pl.DataFrame:
+    """What our own pairwise judge said: points of the first shown, by the row that it is about."""
     verdict = _beside(job, "verdict")
-    empty = pl.Series("prompt", [], dtype=pl.UInt64), np.zeros(0), np.zeros(0)
+    points_of = {"position": pl.Int64, "as_a": pl.Float64, "as_b": pl.Float64}
+    empty = pl.DataFrame(schema=points_of)
     if verdict is None:
         return empty
     # Places are counted over numbers: with the verdicts in it a window would hold all of them.
@@ -231,13 +238,10 @@ def _both_orders(job: Job, rows: pl.DataFrame) -> tuple[pl.Series, Floats, Float
     if not parts:
         return empty
     first = rows.unique(["file", "group", "judge", "text"], keep="first", maintain_order=True)
-    told = (
-        pl.concat(parts)
-        .drop_nulls()
-        .join(first.select("position", "prompt"), on="position", maintain_order="left")
-        .sort("position", maintain_order=True)
+    told = pl.concat(parts).drop_nulls()
+    return told.filter(pl.col("position").is_in(first["position"].implode())).sort(
+        "position", maintain_order=True
     )
-    return told["prompt"], told["as_a"].to_numpy(), told["as_b"].to_numpy()
 
 
 class _Points:
@@ -343,8 +347,8 @@ def numbers(*columns: pl.Series) -> Ints:
     return out
 
 
-def shown_by_hash(both: tuple[pl.Series, Floats, Floats], known: pl.Series, number: Ints) -> Shown:
-    """Verdicts in both orders, their prompts as the numbers that `known` hashes have."""
-    table = pl.DataFrame({"prompt": known, "number": number}).unique("prompt")
-    prompt = both[0].to_frame("prompt").join(table, on="prompt", how="left", maintain_order="left")
-    return Shown(prompt["number"].cast(pl.Int64).to_numpy(), both[1], both[2])
+def both_orders(read: Judged, rows: pl.DataFrame, number: Ints) -> Shown:
+    """Verdicts in both orders about some of the rows; `number` are the numbers of their prompts."""
+    table = rows.select("position", "run").with_columns(number=pl.Series(number))
+    told = read.both.join(table.filter(run=0), on="position", how="inner", maintain_order="left")
+    return Shown(told["number"].to_numpy(), told["as_a"].to_numpy(), told["as_b"].to_numpy())
