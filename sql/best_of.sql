@@ -1,5 +1,5 @@
--- The k best (median, worst, random, rso, majority) completions of every prompt: prompt, completion, score,
--- rank (1 is the best).
+-- The k best (median, worst, random, rso, majority) completions of every prompt: prompt,
+-- completion, score, rank (1 is the best).
 --
 --   FROM best_of('scored.parquet', k := 4);
 --   FROM best_of(scored, prompt := question, completion := answer, score := -loss,
@@ -9,10 +9,12 @@
 -- pick 'rso' is statistical rejection sampling: beta, in units of the score, says how much worse a
 -- completion may be. length_control takes out of the scores what completion length explains of them
 -- before anything is picked; then there is a column adjusted_score. Roles that are not given are
--- found by their names (pref_numbered); keep := ['model'] adds columns. pick 'majority' picks the best
--- of those that come to the answer of most: answer := final_answer; then there is a column agreeing.
--- What the arguments mean: docs/semantics.md.
-CREATE OR REPLACE MACRO pref_best_refusal(k, pick, scope, seed, beta, length_control, has_answer) AS
+-- found by their names (pref_numbered); keep := ['model'] adds columns. pick 'majority'
+-- picks the best of those that come to the conclusion of most: conclusion := final_answer; then
+-- there is a column agreeing. What the arguments mean: docs/semantics.md.
+CREATE OR REPLACE MACRO pref_best_refusal(
+  k, pick, scope, seed, beta, length_control, has_conclusion
+) AS
 CASE
   WHEN coalesce(k < 1 OR k <> floor(k), true)
   THEN error('prefmill: best_of: k is no whole number >= 1; got ' || coalesce(k::VARCHAR, 'NULL')
@@ -20,8 +22,8 @@ CASE
   WHEN coalesce(pick NOT IN ('best', 'median', 'worst', 'random', 'rso', 'majority'), true)
   THEN error('prefmill: best_of: unknown pick; got ' || coalesce(pick, 'NULL')
     || ', expected best, median, worst, random, rso or majority.')
-  WHEN (pick = 'majority') <> has_answer
-  THEN error('prefmill: best_of: pick majority, and only it, needs answer, a column.')
+  WHEN (pick = 'majority') <> has_conclusion
+  THEN error('prefmill: best_of: pick majority, and only it, needs conclusion, a column.')
   WHEN coalesce(scope NOT IN ('prompt', 'pool'), true)
   THEN error('prefmill: best_of: unknown scope; got ' || coalesce(scope, 'NULL')
     || ', expected prompt or pool.')
@@ -40,17 +42,18 @@ CASE
 END;
 CREATE OR REPLACE MACRO best_of(
   tbl, prompt := NULL, completion := NULL, score := NULL, k := 1, pick := 'best', scope := 'prompt',
-  min_score := NULL, seed := 0, beta := 0.5, length_control := false, answer := NULL,
+  min_score := NULL, seed := 0, beta := 0.5, length_control := false, conclusion := NULL,
   keep := NULL
 ) AS TABLE (
   WITH numbered AS NOT MATERIALIZED (
-    SELECT *, _further AS _answer
-    FROM pref_numbered(tbl, prompt, completion, score, further := answer, keep := keep)),
+    SELECT *, _further AS _conclusion
+    FROM pref_numbered(tbl, prompt, completion, score, further := conclusion, keep := keep)),
   texts AS NOT MATERIALIZED (
     SELECT _pos, _prompt, _completion, COLUMNS('^_keep_(.*)$') AS "\1" FROM numbered),
   read AS NOT MATERIALIZED (FROM pref_judged('numbered')),
   judged AS NOT MATERIALIZED (
-    SELECT * REPLACE (CASE WHEN pick = 'majority' THEN pref_answer_refusal(_answer) END AS _refusal)
+    SELECT * REPLACE (
+      CASE WHEN pick = 'majority' THEN pref_conclusion_refusal(_conclusion) END AS _refusal)
     FROM read),
   counted AS NOT MATERIALIZED (FROM pref_rows('judged')),
   candidates AS NOT MATERIALIZED (FROM pref_candidates('counted')),
@@ -89,7 +92,7 @@ CREATE OR REPLACE MACRO best_of(
     SELECT NULL AS _first
     WHERE pref_best_refusal(k, pick, scope, seed, beta, length_control,
       -- by its type, which an empty table has too
-      (SELECT typeof(any_value({'v': _answer})) <> 'STRUCT(v "NULL")' FROM numbered)) IS NOT NULL
+      (SELECT typeof(any_value({'v': _conclusion})) <> 'STRUCT(v "NULL")' FROM numbered)) IS NOT NULL
     UNION ALL BY NAME
     SELECT NULL AS _first
     FROM pref_roles_refusal('numbered', tbl, 'best_of', keep := keep,

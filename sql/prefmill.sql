@@ -35,7 +35,7 @@
 .read sql/picks/pref_accepted.sql
 .read sql/picks/pref_rso.sql
 .read sql/picks/pref_given.sql
-.read sql/picks/pref_answer_refusal.sql
+.read sql/picks/pref_conclusion_refusal.sql
 .read sql/picks/pref_agreeing.sql
 .read sql/picks/pref_agreed.sql
 .read sql/picks/pref_best_report.sql

@@ -1,4 +1,4 @@
--- Picks with _agreeing BIGINT, how many candidates of the group come to the same answer.
+-- Picks with _agreeing BIGINT, how many candidates of the group come to the same conclusion.
 --
 -- In: `ranked`, the output of pref_picks over the candidates `agreeing` of pref_agreeing. Out: the
 -- columns of `ranked` and _agreeing.

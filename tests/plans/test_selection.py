@@ -415,22 +415,22 @@ def test_what_is_refused(args, words, tmp_path):
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_majority_needs_answers_and_the_macro_says_so():
+def test_majority_needs_conclusions_and_the_macro_says_so():
     rows = pl.DataFrame({"prompt": ["p"], "completion": ["a"], "score": [1]})
-    with pytest.raises(PlanError, match="pick 'majority' needs the role answer"):
+    with pytest.raises(PlanError, match="pick 'majority' needs the role conclusion"):
         pm.BestOf(pick="majority").lazy(rows)
     con = duckdb.connect()
     install(con)
     con.register("pool", rows.with_columns(final=pl.lit("7")).to_arrow())
-    for query in ("pick := 'majority'", "answer := final"):
+    for query in ("pick := 'majority'", "conclusion := final"):
         with pytest.raises(duckdb.InvalidInputException, match="majority, and only it, needs"):
             con.sql(f"FROM best_of(pool, {query})").fetchall()
-    assert con.sql("FROM best_of(pool, pick := 'majority', answer := final)").fetchall() == [
+    assert con.sql("FROM best_of(pool, pick := 'majority', conclusion := final)").fetchall() == [
         ("p", "a", 1.0, 1, 1)
     ]
 
 
-def test_answers_are_no_fractions():
+def test_conclusions_are_no_fractions():
     rows = pl.DataFrame({"prompt": ["p"], "completion": ["a"], "score": [1], "final": [0.5]})
-    with pytest.raises(BadArgument, match="cannot be the role 'answer'"):
-        pm.BestOf(pick="majority").lazy(rows, answer="final")
+    with pytest.raises(BadArgument, match="cannot be the role 'conclusion'"):
+        pm.BestOf(pick="majority").lazy(rows, conclusion="final")

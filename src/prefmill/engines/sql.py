@@ -136,8 +136,8 @@ def judged(rows: Read, never_null: frozenset[str] = frozenset()) -> str:
         used["_id"] = f"CASE WHEN false THEN '1' ELSE {plain('id')} END"
     used |= {f"_{role}": plain(role) for role in ("annotator", "aspect") if getattr(roles, role)}
     refusals = [_LAST_STAGE] if rows.last_stage else []
-    if rows.answer:
-        refusals.append(f"pref_answer_refusal({plain('answer')})")
+    if rows.conclusion:
+        refusals.append(f"pref_conclusion_refusal({plain('conclusion')})")
     if refusals:
         used["_refusal"] = f"coalesce({', '.join(refusals)})"
     if rows.policy:

@@ -31,7 +31,7 @@ class BestOfOptions(FeedbackOptions, total=False):
     stages: StagesUsed
     beta: float
     length_control: bool
-    answer: Paths
+    conclusion: Paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class BestOf(FeedbackPlan):
             `random` (drawn by `seed`), or `rso`: statistical rejection sampling (Liu et al. 2024,
             arXiv:2309.06657). It accepts a completion with probability exp((score - best score
             left) / beta), and none twice. `majority` is self-consistency (Wang et al. 2023,
-            arXiv:2203.11171): the best of those that come to the answer (the role `answer`) to
+            arXiv:2203.11171): the best of those that come to the answer (the role `conclusion`) to
             which most completions of the prompt come; of answers with as many, to that of the
             better completion. The output has their number as `agreeing`.
         scope: `prompt`, or `pool`: k of the whole table.
@@ -79,7 +79,7 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
 --length-control
 """
     card: ClassVar[str] = "best-of-K completions"
-    role_names: ClassVar[tuple[str, ...]] = (*COMMON_ROLES, "answer")
+    role_names: ClassVar[tuple[str, ...]] = (*COMMON_ROLES, "conclusion")
     idle: ClassVar[frozenset[str]] = frozenset()
 
     k: int = key(whole(1), 1, help="So many of a prompt (or of the pool).", option=("--k", "-k"))
@@ -131,7 +131,7 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
         if self.stages == "last":
             needs["stage"] = "stages 'last'"
         if self.pick == "majority":
-            needs["answer"] = "pick 'majority'"
+            needs["conclusion"] = "pick 'majority'"
         return needs
 
     @property
@@ -141,8 +141,8 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
 
     def reading(self, roles: Roles) -> Read:
         """How rows of the input are read."""
-        answer = roles.answer if self.pick == "majority" else None
-        return replace(super().reading(roles), last_stage=self.stages == "last", answer=answer)
+        read = replace(super().reading(roles), last_stage=self.stages == "last")
+        return replace(read, conclusion=roles.conclusion) if self.pick == "majority" else read
 
     def steps(self, roles: Roles) -> tuple[Step, ...]:
         """Pools in rank order, then what is picked; by residuals, and back, with length control."""

@@ -95,7 +95,7 @@ class Source:
 
     def refuse_mixed(self, roles: Roles, *, where: str) -> None:
         """Raise `BadInput` for a text role whose column holds values of several kinds."""
-        for role in ("prompt", "completion", "id", "annotator", "aspect", "stage", "answer"):
+        for role in ("prompt", "completion", "id", "annotator", "aspect", "stage", "conclusion"):
             name = getattr(roles, role)
             if name and name in self.columns.names and is_json(self.columns.field(name).type):
                 held = self.mixed.get(name, "objects, or lists, that no column type holds")

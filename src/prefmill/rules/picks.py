@@ -75,19 +75,21 @@ def agreeing(
     min_score: float | None = None,
     tie_break: str = "position",
 ) -> pl.LazyFrame:
-    """The candidates that come to the answer of most in their group, with _agreeing, how many.
+    """The candidates that come to the conclusion of most in their group, with _agreeing, how many.
 
-    Of answers with as many it is that of the better candidate. Candidates below `min_score` have no
-    vote, and are left out; the macro keeps them, for the groups that they are of.
+    Of conclusions with as many it is that of the better candidate. Candidates below `min_score`
+    have no vote, and are left out; the macro keeps them, for the groups that they are of.
     """
     order = in_rank_order(tie_break)
-    answers = numbered.select("_pos", _answer=pl.col("_answer").cast(pl.String))
-    rows = standing(candidates).join(answers, on="_pos", how="left")
+    said = numbered.select("_pos", _conclusion=pl.col("_conclusion").cast(pl.String))
+    rows = standing(candidates).join(said, on="_pos", how="left")
     if min_score is not None:
         rows = rows.filter(pl.col("_score") >= min_score)
-    listed = [name for name in rows.collect_schema().names() if name not in ("_grp", "_answer")]
+    listed = [name for name in rows.collect_schema().names() if name not in ("_grp", "_conclusion")]
     tops = {f"_top{name}": pl.col(name).sort_by(order).last() for name in order}
-    votes = rows.group_by("_grp", "_answer").agg(*listed, **tops, _agreeing=pl.len().cast(pl.Int64))
+    votes = rows.group_by("_grp", "_conclusion").agg(
+        *listed, **tops, _agreeing=pl.len().cast(pl.Int64)
+    )
     best = ["_agreeing", *tops]
     won = votes.group_by("_grp").agg(
         pl.col(name).sort_by(best).last() for name in (*listed, "_agreeing")

@@ -87,9 +87,9 @@ def judged(
     if rows.last_stage:
         stage = _whole(pl.col("_stage"), schema["_stage"])
         refusals += [("null_stage", stage.is_null()), ("earlier_stage", stage < stage.max())]
-    if rows.answer:
-        answer = pl.col("_answer").cast(pl.String)
-        refusals.append(("no_answer", answer.is_null() | (answer == "")))
+    if rows.conclusion:
+        said = pl.col("_conclusion").cast(pl.String)
+        refusals.append(("no_conclusion", said.is_null() | (said == "")))
     if refusals:
         columns["_refusal"] = first_that_holds(refusals)
     if rows.policy:
@@ -312,7 +312,7 @@ def check_types(rows: Read, schema: pl.Schema, where: str) -> None:
             raise refuse(role, name, "numbers, booleans, or text that holds numbers")
     keys = [("group", name) for name in roles.group]
     optional = {"id": roles.id, "annotator": roles.annotator, "aspect": roles.aspect}
-    optional["answer"] = rows.answer
+    optional["conclusion"] = rows.conclusion
     keys += [(role, name) for role, name in optional.items() if name]
     for role, name in keys:
         dtype = schema[name]

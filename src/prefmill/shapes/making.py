@@ -42,7 +42,7 @@ from prefmill.table.messages import is_text
 
 #: Names of scores that count from the best on: they compare inside one list only.
 _RANKS = ("rank", "ranking")
-_ONE_OR_EACH = ("id", "annotator", "aspect", "stage", "weight", "logprob", "answer", "source")
+_ONE_OR_EACH = ("id", "annotator", "aspect", "stage", "weight", "logprob", "conclusion", "source")
 
 
 def shape_of(

@@ -49,8 +49,8 @@ class Rows:
             common beginning of conversations.
         completion: a path; several are the answers of a record side by side.
         score: a path (`-PATH`: lower is better), one for each answer, or a number for each.
-        id, annotator, aspect, stage, weight, logprob, answer, source, system, history, group:
-            paths.
+        id, annotator, aspect, stage, weight, logprob, conclusion, source, system, history,
+            group: paths.
         each: lists side by side, whose elements become rows.
         winner: the verdict of a record: one column, one a judge, or one-hot columns.
         wins: the words by which each answer wins; several words of an answer are joined by `|`.
@@ -84,7 +84,9 @@ class Rows:
     stage: Any = key(maybe(_paths), None, help="Column of the stage, a whole number.")
     weight: Any = key(maybe(_paths), None, help="Column of the policy's weight (or probability).")
     logprob: Any = key(maybe(_paths), None, help="Column of the policy's log-probability.")
-    answer: Any = key(maybe(_paths), None, help="Column of the answer that a completion comes to.")
+    conclusion: Any = key(
+        maybe(_paths), None, help="Column of the answer that a completion comes to."
+    )
     source: Any = key(maybe(_paths), None, help="Column of what made the completion, a model say.")
     system: Any = key(maybe(_paths), None, help="Column of the system prompt.")
     history: Any = key(maybe(_paths), None, help="Column of earlier turns: pairs, or messages.")

@@ -97,7 +97,7 @@ class RoleNames(FeedbackRoles, total=False):
 
     weight: Paths
     logprob: Paths
-    answer: Paths
+    conclusion: Paths
 
 
 class ValueNames(TypedDict, total=False):
@@ -136,7 +136,7 @@ class Roles:
     stage: str | None = None
     weight: str | None = None
     logprob: str | None = None
-    answer: str | None = None
+    conclusion: str | None = None
     group: tuple[str, ...] = ()
     negate: bool = field(default=False)
 
@@ -256,7 +256,7 @@ class Read:
         merged: judgements of one completion are told apart by its text.
         last_stage: only rows of the largest stage count.
         policy: the column of a policy's weights, or of its log-probabilities.
-        answer: the column of the answers that completions come to.
+        conclusion: the column of the answers that completions come to.
     """
 
     roles: Roles
@@ -264,7 +264,7 @@ class Read:
     merged: bool = False
     last_stage: bool = False
     policy: str | None = None
-    answer: str | None = None
+    conclusion: str | None = None
 
     @property
     def scores(self) -> list[str]:
@@ -282,7 +282,8 @@ class Read:
         columns = {"_prompt": roles.prompt, "_completion": roles.completion}
         columns |= {f"_score{place}": name for place, name in enumerate(self.scores)}
         optional = {"_id": roles.id, "_annotator": roles.annotator, "_aspect": roles.aspect}
-        optional |= {"_stage": roles.stage, "_weight": self.policy, "_answer": self.answer}
+        optional |= {"_stage": roles.stage, "_weight": self.policy}
+        optional["_conclusion"] = self.conclusion
         columns |= {ours: name for ours, name in optional.items() if name}
         return columns | {f"_group{place}": name for place, name in enumerate(roles.group)}
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from oracle_rows import (
     Candidate,
-    answer,
     any_messages,
     by_group,
     candidates,
+    conclusion,
     exact,
     hashed,
     in_one_form,
@@ -185,7 +185,9 @@ def best_of(rows: list[dict], plan: BestOf, roles: Roles) -> Result:
             c.given, c.score = c.score, nine(exact(c.score) - gap)
     left = [c for c in found if c not in low]
     votes = (
-        Counter((c.group, answer(c.row, roles)) for c in left) if plan.pick == "majority" else None
+        Counter((c.group, conclusion(c.row, roles)) for c in left)
+        if plan.pick == "majority"
+        else None
     )
     voters, left = left, left if votes is None else majority(left, votes, plan, roles)
     kept: list[tuple[Candidate, int]] = []
@@ -202,7 +204,7 @@ def best_of(rows: list[dict], plan: BestOf, roles: Roles) -> Result:
             c.row[roles.prompt],
             text(c, roles),
             *((c.given, rank, c.score) if fit else (c.score, rank)),
-            *([votes[c.group, answer(c.row, roles)]] if votes else []),
+            *([votes[c.group, conclusion(c.row, roles)]] if votes else []),
         )
         for c, rank in kept
     ]
@@ -227,8 +229,8 @@ def majority(
     left = []
     for group in by_group(voters):
         order = in_order(plan)
-        won = max(group, key=lambda c: (votes[c.group, answer(c.row, roles)], order(c)))
-        left += [c for c in group if answer(c.row, roles) == answer(won.row, roles)]
+        won = max(group, key=lambda c: (votes[c.group, conclusion(c.row, roles)], order(c)))
+        left += [c for c in group if conclusion(c.row, roles) == conclusion(won.row, roles)]
     return left
 
 

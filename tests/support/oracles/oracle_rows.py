@@ -53,8 +53,8 @@ def candidates(rows: list[dict], plan: Plan, roles: Roles) -> tuple[list[Candida
             "stages 'last' needs a stage role",
         ),
         (
-            isinstance(plan, BestOf) and plan.pick == "majority" and not roles.answer,
-            "pick 'majority' needs an answer role",
+            isinstance(plan, BestOf) and plan.pick == "majority" and not roles.conclusion,
+            "pick 'majority' needs a conclusion role",
         ),
         (plan.normalize != "none" and not roles.annotator, "normalize needs an annotator role"),
         (
@@ -74,7 +74,7 @@ def candidates(rows: list[dict], plan: Plan, roles: Roles) -> tuple[list[Candida
             mine = stage(row, roles)
             reason = "null_stage" if mine is None else "earlier_stage" if mine < last else None
         if isinstance(plan, BestOf) and plan.pick == "majority" and not reason:
-            reason = None if answer(row, roles) else "no_answer"
+            reason = None if conclusion(row, roles) else "no_conclusion"
         if reason in RAISED and plan.on_invalid == "raise":
             raise BadScore(f"position {position}: {reason}")
         if reason:
@@ -295,9 +295,9 @@ def stage(row: dict, roles: Roles) -> int | None:
     return int(number) if abs(number) < 2**53 and number == int(number) else None
 
 
-def answer(row: dict, roles: Roles) -> str:
+def conclusion(row: dict, roles: Roles) -> str:
     """What a completion comes to, as text; empty: nothing."""
-    value = row[roles.answer]
+    value = row[roles.conclusion]
     return "" if value is None else str(value)
 
 

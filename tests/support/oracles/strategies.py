@@ -65,7 +65,7 @@ TEXTS = [
     "٣",
 ]
 STAGES = [[1, 2, 3], [0, -1, 2**60], ["1", " 2 ", "3.0", "x", "1.5", "1e20"]]
-ANSWERS = [["7", "7", "8", "", "é"], [7, 8, 9], [True, False]]
+CONCLUSIONS = [["7", "7", "8", "", "é"], [7, 8, 9], [True, False]]
 KINDS = (Pairs, Unpaired, BestOf, Advantage)
 POLICIES = {
     "weight": [1.0, 0.5, 0.0, 3.0, 0.1, 0.25, -1.0, math.nan],
@@ -255,7 +255,7 @@ def problems(draw: st.DrawFn, kinds: tuple[type, ...] = KINDS, max_rows: int = 1
     if isinstance(plan, BestOf) and plan.stages == "last":
         pools["stage"], roles["stage"] = draw(st.sampled_from(STAGES)), "stage"
     if isinstance(plan, BestOf) and plan.pick == "majority":
-        pools["final"], roles["answer"] = draw(st.sampled_from(ANSWERS)), "final"
+        pools["final"], roles["conclusion"] = draw(st.sampled_from(CONCLUSIONS)), "final"
     if (
         isinstance(plan, Advantage)
         and plan.method != "rank"
