@@ -224,7 +224,7 @@ def test_an_index_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
             {"quant_method": "gptq", "bits": 4, "group_size": 128},
             r"cannot load .*ImportError: .*optimum",
         ),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, r"cannot load .*bitsandbytes"),
+        ({"quant_method": "awq", "bits": 4}, r"cannot load .*ImportError: .*gptqmodel"),
         ({"quant_method": "of-my-own"}, "quantised by 'of-my-own', which Transformers cannot read"),
     ],
 )

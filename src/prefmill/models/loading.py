@@ -347,6 +347,7 @@ class _Wanted:
     def refuse_others(self, model: Any, config: Any) -> None:
         """Refuse a class or a form that is not the one that config.json names."""
         import transformers
+        from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
         own = type(model).__name__
         named = getattr(config, "architectures", None) or []
@@ -375,6 +376,9 @@ class _Wanted:
             method = quantised.get("quant_method")
         else:
             method = getattr(quantised, "quant_method", None)
+        # Some are taken back to full precision where their kernels do not run (FP8 on a CPU).
+        if method in AUTO_QUANTIZER_MAPPING:
+            return
         raise BadInput(
             f"{self.where}: the weights of {str(self.folder)!r} are quantised by {method!r},"
             " which Transformers cannot read."
