@@ -91,8 +91,8 @@ def main() -> None:
         f" --model {out}/reward --completion completion"
     )
     run(
-        f"prefmill curve {out}/test-scored.parquet --completion completion"
-        f" --plot {out}/curve.png --overwrite"
+        f"prefmill curve {out}/test-scored.parquet --completion completion --check correct"
+        f" --conclusion correct_answer --plot {out}/curve.png --overwrite"
     )
 
 
