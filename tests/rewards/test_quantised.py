@@ -24,7 +24,6 @@ pytestmark = [
 ]
 pools.one_thread()
 
-# bitsandbytes 0.50 gives rows of 4 tokens another number in every process, on a CPU.
 ROWS = [row for row in pools.POOL if all(row)]
 BLOCK = 128  # as FP8 checkpoints are scaled; smaller layers than a block have one scale
 
@@ -49,8 +48,7 @@ def scored(folder: Path) -> tuple[np.ndarray, str]:
     return scorer(pools.batch(ROWS)), scorer.load()
 
 
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
-def test_bitsandbytes(kind: str, tmp_path: Path) -> None:
+def test_bitsandbytes(tmp_path: Path) -> None:
     """Kernels on a CPU differ with the number of tokens: every row runs alone, and so does an
     adapter, which is applied and not merged.
     """
@@ -58,12 +56,9 @@ def test_bitsandbytes(kind: str, tmp_path: Path) -> None:
     import peft
     from transformers import BitsAndBytesConfig
 
-    how: dict[str, Any] = {"load_in_8bit": True}
-    if kind == "nf4":
-        how = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-        how["bnb_4bit_compute_dtype"] = torch.float32
-    folder = tmp_path / "model"
-    plain(base(), quantization_config=BitsAndBytesConfig(**how)).save_pretrained(folder)
+    # Its 4-bit kernels give other numbers in every process on a CPU (0.50.2): no oracle there.
+    folder, how = tmp_path / "model", BitsAndBytesConfig(load_in_8bit=True)
+    plain(base(), quantization_config=how).save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
     model = plain(folder)
     wanted = owners.logits(model, ROWS)
