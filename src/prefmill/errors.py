@@ -106,6 +106,7 @@ BAD_ROW = {
     "unknown_token": "a token that the model's embedding does not have",
     "model_failed": "the model itself failed on this row",
     "no_tokens": "the completion has no token that could be scored",
+    "no_steps": "the completion has no step, or the end of no step is in the row",
     "not_finite": "the score came out as NaN or infinite",
     "refused": "the server refused the request of this row",
     "bad_answer": "the server's answer for this row cannot be used",

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput, BadRow, refuse
+from prefmill.models.steps import StepLayout, answer_text, tokenised, with_marks
 from prefmill.models.templates import ChatTemplate
 from prefmill.models.tokens import Longs, TokenRows, common_prefix
 from prefmill.table.conversations import Conversation, Message, conversations, plain_text, texts_of
@@ -66,6 +67,7 @@ class Encoder:
         starts: find where the completion begins: the longest common prefix of the row's ids with
             those of the prompt alone.
         needs_completion: leave a row out, as too long, whose completion was cut away wholly.
+        steps: mark the tokens at which the steps of a completion end, and lay it out so.
         where: the command, for messages.
     """
 
@@ -79,12 +81,13 @@ class Encoder:
         starts: bool = False,
         needs_completion: bool = False,
         template_date: str | None = None,
+        steps: StepLayout | None = None,
         where: str = "score",
     ) -> None:
         allowed = get_args(OnTooLong)
         if on_too_long not in allowed:
             raise BadArgument(f"score: on_too_long is not one of {allowed}; got {on_too_long!r}.")
-        self.where = where
+        self.where, self.layout = where, steps
         self.tokenizer, self.limit, self.on_too_long = tokenizer, limit, on_too_long
         self.starts, self.needs_completion = starts or needs_completion, needs_completion
         if template == "auto":
@@ -101,6 +104,11 @@ class Encoder:
         self.chat: ChatTemplate | None = None
         if template == "chat":
             self.chat = ChatTemplate(tokenizer, jinja, date=date_of(template_date), where=where)
+        if steps is not None and template == "pair":
+            raise BadArgument(
+                "score: steps are those of one text; got template 'pair'.",
+                hint="--template concat, or chat.",
+            )
         self._told_bos = self._told_cut = self._told_unseen = False
 
     def _usual_template(self) -> str:
@@ -114,9 +122,10 @@ class Encoder:
     @property
     def fingerprint(self) -> dict[str, str]:
         """What decides the ids besides the tokenizer's own files, by name."""
+        steps = {} if self.layout is None else {"steps": repr(self.layout)}
         if self.chat is None:
-            return {"template": self.template}
-        template = {"template": f"{self.template}:{self.chat.fingerprint}"}
+            return {"template": self.template, **steps}
+        template = {"template": f"{self.template}:{self.chat.fingerprint}", **steps}
         if self.chat.prints_date:
             template["template_date"] = self.chat.date.isoformat()
         return template
@@ -145,15 +154,18 @@ class Encoder:
             what = f"has no {name}; got null, expected text or messages."
             nulls = [i for i, value in enumerate(values) if value is None]
             refuse([BadRow("score", what, row=i, reason=f"null_{name}") for i in nulls])
+        if self.layout is not None:
+            answers = self.layout.answers(answers)
         types: list[list[int]] | None = None
+        marks: list[list[int]] | None = None
         talks: list[Conversation] | None = None
         lost_text = 0
         if self.template == "chat":
             talks = conversations("score", questions, answers)
             self._warn_unseen(talks)
             texts = self._texts([talk.messages for talk in talks], open_ends)
-            lost_text = self._cut_by_template(talks, texts)
-            ids = self._tokenize(texts, special=False)
+            lost_text = 0 if self.layout else self._cut_by_template(talks, texts)
+            ids, marks = self._marked(texts, answers, special=False)
             self._one_bos(ids)
         else:
             self._refuse_messages([*questions, *answers])
@@ -161,7 +173,8 @@ class Encoder:
             if self.template == "pair":
                 ids, types = self._pairs(questions, answers)
             else:
-                ids = self._tokenize(self._joined(questions, answers, open_ends), special=True)
+                texts = self._joined(questions, answers, open_ends)
+                ids, marks = self._marked(texts, answers, special=True)
                 self._one_bos(ids)
         whole = list(ids)
         kept, truncated = self._within_limit(ids, types, questions, answers)
@@ -179,6 +192,8 @@ class Encoder:
         if types is not None:
             of_rows = [np.asarray(types[i], np.int32) for i in kept]
             rows = replace(rows, types=np.concatenate([np.zeros(0, np.int32), *of_rows]))
+        if marks is not None:
+            rows = with_marks(rows, marks, list(map(len, whole)), kept, self._cuts_left)
         return Encoded(rows, np.asarray(kept, np.int64), truncated, lost_text)
 
     def prompts(self, prompts: list[Any]) -> list[list[int]]:
@@ -301,11 +316,25 @@ class Encoder:
         encoding = self.tokenizer(texts, add_special_tokens=special, verbose=False)
         return encoding["input_ids"]  # type: ignore[no-any-return]
 
+    def _marked(
+        self, texts: list[str], answers: list[Any], *, special: bool
+    ) -> tuple[list[list[int]], list[list[int]] | None]:
+        """The ids of texts, and of each the tokens at which steps end; None: nobody asks."""
+        if self.layout is None:
+            return self._tokenize(texts, special=special), None
+        spans = self.layout.spans(texts, [answer_text(answer) for answer in answers])
+        return tokenised(self.tokenizer, spans, self.layout, special=special)
+
     def _open(self, talks: list[list[Message]]) -> list[list[int]]:
         """The ids of prompts that are messages."""
         ids = self._tokenize(self.rendered(talks, open_end=True), special=False)
         self._one_bos(ids)
         return ids
+
+    @property
+    def _cuts_left(self) -> bool:
+        """Whether rows that are too long lose their begin."""
+        return bool(self.tokenizer.truncation_side == "left")
 
     def _separates_pairs(self) -> bool:
         """Whether a pair has a separator between its texts.
@@ -386,9 +415,8 @@ class Encoder:
                 if types is not None and cut_types is not None:
                     types[i] = cut_types[j]
         else:
-            cuts_left = self.tokenizer.truncation_side == "left"
             for i in over:
-                ids[i] = ids[i][-limit:] if cuts_left else ids[i][:limit]
+                ids[i] = ids[i][-limit:] if self._cuts_left else ids[i][:limit]
         return every, len(over)
 
     # Where completions begin
@@ -408,7 +436,7 @@ class Encoder:
         if self.template == "pair":  # cut within both texts: there the rows as they are decide
             return self._completion_starts(prompts, talks, ids, groups)
         starts = self._completion_starts(prompts, talks, whole, groups)
-        if self.tokenizer.truncation_side == "left":
+        if self._cuts_left:
             rows = zip(starts, whole, ids, strict=True)
             return [max(0, start - len(full) + len(row)) for start, full, row in rows]
         return [min(start, len(row)) for start, row in zip(starts, ids, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ class TokenRows:
     starts   shape (rows,), int32: the first token that belongs to the completion (length of the
              row: none does)
     types    shape (tokens,), int32, or None: token type ids of text pairs
+    marks    shape (tokens,), bool, or None: the tokens at which steps end
     """
 
     ids: Ints
@@ -30,6 +32,7 @@ class TokenRows:
     groups: Longs
     starts: Ints
     types: Ints | None = None
+    marks: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -55,7 +58,32 @@ class TokenRows:
         # The start belongs to the content: with another one other tokens are scored.
         more = b"" if types is None else b"|" + types.tobytes()
         start = int(self.starts[number]).to_bytes(4, "little", signed=True)
+        if self.marks is not None:
+            more += b"|" + np.packbits(self.marks[self._span(number)]).tobytes()
         return self.row(number).tobytes() + more + start
+
+    def marked(self, which: Longs) -> tuple[Longs, Longs, Longs]:
+        """The marked tokens of the rows `which`.
+
+        That is the place of each one's row in `which`, its own place in the row, and how many
+        each row has.
+        """
+        assert self.marks is not None
+        of_rows = [np.flatnonzero(self.marks[self._span(row)]) for row in which.tolist()]
+        counts = self.mark_counts[which]
+        tokens = np.concatenate([np.zeros(0, np.int64), *of_rows])
+        return np.repeat(np.arange(len(which)), counts), tokens, counts
+
+    @cached_property
+    def mark_counts(self) -> Longs:
+        """How many tokens of each row are marked, shape (rows,)."""
+        if self.marks is None or not len(self):
+            return np.zeros(len(self), np.int64)
+        sums = np.concatenate([[0], np.cumsum(self.marks, dtype=np.int64)])
+        return np.asarray(np.diff(sums[self.offsets]))
+
+    def _span(self, number: int) -> slice:
+        return slice(self.offsets[number], self.offsets[number + 1])
 
     def distinct(self) -> tuple[Longs, Longs]:
         """The first row of each content, and for every row the number of its content.
@@ -77,10 +105,15 @@ class TokenRows:
         taken = TokenRows.of(
             [self.row(i) for i in which], self.groups[which].tolist(), self.starts[which].tolist()
         )
-        if self.types is None or not len(which):
+        if not len(which):
             return taken
-        types = [self.types[self.offsets[i] : self.offsets[i + 1]] for i in which]
-        return replace(taken, types=np.concatenate(types))
+        if self.types is not None:
+            types = [self.types[self._span(i)] for i in which]
+            taken = replace(taken, types=np.concatenate(types))
+        if self.marks is not None:
+            marks = [self.marks[self._span(i)] for i in which]
+            taken = replace(taken, marks=np.concatenate(marks))
+        return taken
 
     @classmethod
     def of(

@@ -301,7 +301,7 @@ class Engine:
     # Running
 
     def run(self, work: Work) -> Floats:
-        """The values of every row of `work`, shape (rows, columns of the head), float64.
+        """The values of every row of `work`, shape (rows, width of the head), float64.
 
         They are NaN where the model gave NaN.
         """
@@ -316,7 +316,7 @@ class Engine:
         """
         rows = work.rows
         if not len(rows):
-            return lambda: np.zeros((0, self.head.columns))
+            return lambda: np.zeros((0, self.head.width(rows)))
         fetch = self._launch(work)
         if not self._checked:
             values = fetch()
@@ -332,7 +332,7 @@ class Engine:
 
     def _spread(self, work: Work, values: Values) -> Floats:
         """The values of the rows that ran, for all rows of `work`."""
-        out = np.full((len(work.rows), self.head.columns), np.nan)
+        out = np.full((len(work.rows), self.head.width(work.rows)), np.nan)
         out[values.rows] = values.values
         return out[work.distinct][work.inverse]
 
@@ -376,7 +376,7 @@ class Engine:
         """Values of all rows of `streams`, in stream order; they leave the device once."""
         with attention.using(self.model, self.ours):
             parts = list(self._chain(rows, streams))
-        return gathered(parts, self.head.columns)
+        return gathered(parts, self.head.width(rows))
 
     def _chain(self, rows: TokenRows, streams: list[Stream]) -> Iterator[Part]:
         """Streams of which one may go on from the one before it."""
@@ -504,7 +504,7 @@ class Engine:
                         continue
                 self._release()
                 waiting.append(which)
-        return gathered(parts, self.head.columns)
+        return gathered(parts, self.head.width(rows))
 
     def _broken(self, row: int, error: Exception) -> BaseException:
         """The error for a row alone at which the model's own forward fails."""
@@ -567,13 +567,14 @@ class Engine:
                     if out_of_memory(error):
                         raise
                     raise self._broken(row, error) from error
-        return gathered(parts, self.head.columns)()
+        return gathered(parts, self.head.width(rows))()
 
 
 class Head(Protocol):
-    """What a scorer reads off a model: `columns` values a row. See `heads.py`."""
+    """What a scorer reads off a model: `width` values a row. See `heads.py`."""
 
-    columns: int
+    def width(self, rows: TokenRows) -> int:
+        """How many values each of these rows has at most; what is beyond a row's own is 0."""
 
     def body(self, model: Any) -> Any | None:
         """The part of the model that gives `last_hidden_state`.
@@ -584,7 +585,7 @@ class Head(Protocol):
     def of_stream(
         self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values, shape (rows, columns), and scales, shape (rows,), of `stream.rows`.
+        """Values, shape (rows, width), and scales, shape (rows,), of `stream.rows`.
 
         Hidden states have the shape (places, hidden): `stream.locate` tells which is whose.
         """

@@ -46,9 +46,12 @@ class RewardHead:
         self, labels: Sequence[int] = (0,), pooling: Pooling = "hf", *, softmax: bool = False
     ) -> None:
         self.labels, self.pooling, self.softmax = list(labels), pooling, softmax
-        self.columns = len(self.labels)
         self.differ = 0  #: rows in which the two rules pool different tokens
         self._weight: tuple[torch.Tensor, torch.Tensor | None] | None = None
+
+    def width(self, rows: TokenRows) -> int:
+        """One value for each label."""
+        return len(self.labels)
 
     def body(self, model: Any) -> Any | None:
         """The base model, where the head is one linear layer over its states."""
@@ -244,7 +247,9 @@ class LogProbHead:
     stand in the shared prefix. An empty completion has the sum 0 and the mean 0.
     """
 
-    columns = 2
+    def width(self, rows: TokenRows) -> int:
+        """Sum and mean."""
+        return 2
 
     def body(self, model: Any) -> Any | None:
         """The base model under the projection."""

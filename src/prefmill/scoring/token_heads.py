@@ -1,0 +1,160 @@
+"""What is read off a model at chosen tokens: a classifier's outputs, or the logits of answers.
+
+As in `heads.py` the last product is in float32, over states at these places only.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from prefmill.errors import BadInput
+from prefmill.models.tokens import Longs, TokenRows
+from prefmill.scoring.attention import to_device
+from prefmill.scoring.engine import Engine
+from prefmill.scoring.heads import log_odds
+from prefmill.scoring.packing import Stream
+
+#: rows of a product where shapes are to be constant
+_STEADY = 64
+#: places, and how many of them each row has
+_Places = tuple[Longs, Longs, Longs]
+
+
+class TokenHead:
+    """Outputs of a linear layer, or a small network, over the states of chosen tokens.
+
+    labels   which of its outputs; of several there is one place in a row only
+    softmax  they are classes of which one holds: values are log-odds
+    steps    the places are the marked tokens of a row (`TokenRows.marks`); else its last token
+
+    A model whose outputs are not such a layer's over its base model's states is run whole, and must
+    give an output for every token.
+    """
+
+    def __init__(
+        self, labels: Sequence[int] = (0,), *, softmax: bool = False, steps: bool = False
+    ) -> None:
+        self.labels, self.softmax, self.steps = list(labels), softmax, steps
+        self._layer: Any = None
+
+    def width(self, rows: TokenRows) -> int:
+        """As many values as the row with the most steps has; without steps one for each label."""
+        if not self.steps:
+            return len(self.labels)
+        counts = rows.lengths if rows.marks is None else rows.mark_counts
+        return int(counts.max(initial=1))
+
+    def body(self, model: Any) -> Any | None:
+        """The base model, where the outputs are a layer's over its states."""
+        base = getattr(model, model.base_model_prefix, None)
+        layer = self.layer(model)
+        if base is None or base is model or layer is None:
+            return None
+        # A copy: the model's own forward may run in half precision.
+        self._layer = copy.deepcopy(layer).float()
+        return base
+
+    def layer(self, model: Any) -> Any | None:
+        """The layer over the states."""
+        for name in ("score", "classifier"):
+            layer = getattr(model, name, None)
+            if isinstance(layer, nn.Module):
+                return layer
+        return None
+
+    def of_stream(
+        self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values of the stream's rows; states shape (tokens, hidden)."""
+        places = self._places(rows, stream.rows)
+        where = stream.locate(places[0], places[1])
+        return self._of_states(engine, hidden, where, places, self.width(rows))
+
+    def of_batch(
+        self,
+        engine: Engine,
+        inputs: dict[str, torch.Tensor],
+        rows: TokenRows,
+        which: Longs,
+        *,
+        stock: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values of right-padded rows."""
+        places, width = self._places(rows, which), self.width(rows)
+        slots, tokens, _ = places
+        if engine.body is None or (stock and self.is_of_tokens(engine.model)):
+            logits = self.of_tokens(engine.model(**inputs), inputs["input_ids"].shape)
+            where = to_device(slots * logits.shape[1] + tokens, logits.device)
+            return self._spread(logits.flatten(0, 1).index_select(0, where).float(), places, width)
+        hidden = engine.body(**inputs, use_cache=False).last_hidden_state
+        where = slots * hidden.shape[1] + tokens
+        return self._of_states(engine, hidden.flatten(0, 1), where, places, width)
+
+    def is_of_tokens(self, model: Any) -> bool:
+        """Whether the model's own forward gives outputs of tokens.
+
+        That of a sequence classifier gives those of one token a row: there the layer over the
+        states is all that its owner has for steps.
+        """
+        return not type(model).__name__.endswith("ForSequenceClassification")
+
+    def of_tokens(self, output: Any, shape: Sequence[int]) -> torch.Tensor:
+        """The outputs of every token, shape (rows, tokens, labels). Raises `BadInput`."""
+        logits = getattr(output, "logits", None)
+        if isinstance(logits, torch.Tensor) and tuple(logits.shape[:2]) == tuple(shape):
+            return logits if logits.ndim == 3 else logits[..., None]
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(output).__name__
+        raise BadInput(
+            f"score: the model's outputs are not of tokens; got {got} for rows of the shape"
+            f" {tuple(shape)}, expected an output for every token."
+        )
+
+    def _places(self, rows: TokenRows, which: Longs) -> _Places:
+        """The tokens that are read: rows of `which`, places in them, and how many of each row."""
+        every = np.arange(len(which))
+        if not self.steps:
+            return every, rows.lengths[which] - 1, np.ones(len(which), np.int64)
+        if rows.marks is not None:
+            return rows.marked(which)
+        # Rows that a model is tried with have no steps: every token is read.
+        counts = rows.lengths[which]
+        first = np.cumsum(counts) - counts
+        tokens = np.arange(int(counts.sum())) - np.repeat(first, counts)
+        return np.repeat(every, counts), tokens, counts
+
+    def _of_states(
+        self, engine: Engine, hidden: torch.Tensor, where: Longs, places: _Places, width: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        states = hidden.index_select(0, to_device(where, hidden.device)).float()
+        if not engine.invariant or not len(states):
+            return self._spread(self._layer(states), places, width)
+        # Products of one shape, however many places there are.
+        whole = functional.pad(states, (0, 0, 0, -len(states) % _STEADY))
+        parts = [self._layer(part) for part in whole.split(_STEADY)]
+        return self._spread(torch.cat(parts)[: len(states)], places, width)
+
+    def _spread(
+        self, logits: torch.Tensor, places: _Places, width: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values and scales of rows from the outputs at their places, shape (places, labels)."""
+        slots, _, counts = places
+        if self.softmax:
+            values = torch.cat([log_odds(logits, label) for label in self.labels], dim=1)
+        else:
+            values = logits[:, self.labels]
+        scale = logits.abs().amax(dim=1) + 1
+        if not self.steps:
+            return values, scale
+        rows, device = len(counts), logits.device
+        ordinal = np.arange(len(slots)) - np.repeat(np.cumsum(counts) - counts, counts)
+        at = to_device(slots * width + ordinal, device)
+        spread = values.new_zeros(rows * width).index_copy(0, at, values[:, 0])
+        scales = scale.new_zeros(rows * width).index_copy(0, at, scale)
+        return spread.reshape(rows, width), scales.reshape(rows, width).amax(dim=1)
