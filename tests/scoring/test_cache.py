@@ -155,22 +155,22 @@ def test_rows_that_are_too_long_or_broken_are_not_kept(tmp_path: Path) -> None:
 def test_values_stay_as_first_written(tmp_path: Path) -> None:
     """Two runs that score a row at once agree up to rounding: the bits of the first stay."""
     key = content_key(b"row")
-    first, second = (ScoreCache(tmp_path, {"a": "b"}, 2) for _ in range(2))
-    assert not second.get([key])[0].any()
+    first, second = (ScoreCache(tmp_path, {"a": "b"}) for _ in range(2))
+    assert not second.get([key], 2)[0].any()
     first.put([key], np.array([[0.1, -0.0]]))
     second.put([key, content_key(b"other")], np.array([[0.1 + 1e-12, 0.0], [5e-324, 1e308]]))
     for cache in (first, second):
-        known, values = cache.get([key, content_key(b"third"), content_key(b"other")])
+        known, values = cache.get([key, content_key(b"third"), content_key(b"other")], 2)
         assert known.tolist() == [True, False, True]
         assert values[[0, 2]].tobytes() == np.array([[0.1, -0.0], [5e-324, 1e308]]).tobytes()
         cache.close()
 
 
 def test_many_keys(tmp_path: Path) -> None:
-    cache = ScoreCache(tmp_path, {}, 1)
+    cache = ScoreCache(tmp_path, {})
     keys = [content_key(str(i).encode()) for i in range(1201)]
     cache.put(keys[::2], np.arange(0, 1201, 2, dtype=np.float64)[:, None])
-    known, values = cache.get(keys)
+    known, values = cache.get(keys, 1)
     assert known.tolist() == [i % 2 == 0 for i in range(1201)]
     assert values[::2, 0].tolist() == list(range(0, 1201, 2))
     cache.close()
@@ -180,10 +180,10 @@ WRITER = """
 import sys, numpy as np
 from pathlib import Path
 from prefmill.scoring.cache import ScoreCache, content_key
-cache, me = ScoreCache(Path(sys.argv[1]), {"scorer": "test"}, 1), float(sys.argv[2])
+cache, me = ScoreCache(Path(sys.argv[1]), {"scorer": "test"}), float(sys.argv[2])
 for i in range(60):
     keys = [content_key(f"{i} {j}".encode()) for j in range(20)]
-    known, values = cache.get(keys)
+    known, values = cache.get(keys, 1)
     new = np.flatnonzero(~known)
     cache.put([keys[k] for k in new], np.full((len(new), 1), i + me / 8))
 cache.close()
@@ -201,9 +201,9 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     for writer in writers:
         _, said = writer.communicate(timeout=60)
         assert writer.returncode == 0, said.decode()
-    cache = ScoreCache(tmp_path, {"scorer": "test"}, 1)
+    cache = ScoreCache(tmp_path, {"scorer": "test"})
     for i in range(60):
-        known, values = cache.get([content_key(f"{i} {j}".encode()) for j in range(20)])
+        known, values = cache.get([content_key(f"{i} {j}".encode()) for j in range(20)], 1)
         assert known.all()
         assert set(values[:, 0].tolist()) in ({i + 0.125}, {i + 0.25})
     cache.close()
@@ -224,10 +224,10 @@ def test_a_new_cache_that_another_process_is_opening(
             return super().execute(sql, *more)
 
     monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Busy))
-    cache = ScoreCache(tmp_path, {}, 1)
+    cache = ScoreCache(tmp_path, {})
     assert next(refusals, None) is None, "it was refused three times"
     cache.put([content_key(b"row")], np.ones((1, 1)))
-    assert cache.get([content_key(b"row")])[0].all()
+    assert cache.get([content_key(b"row")], 1)[0].all()
     cache.close()
 
 

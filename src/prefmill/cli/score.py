@@ -29,13 +29,14 @@ from prefmill.cli.options import (
     quiet_threads,
     stoppable,
 )
-from prefmill.cli.texts import given_for, numbers_in, roles_given, stdout_or
+from prefmill.cli.outputs import Outputs, outputs_given
+from prefmill.cli.texts import given_for, roles_given, stdout_or
 from prefmill.cli.together import Together, ensemble_of, scorer_in_file
 from prefmill.errors import BadArgument
 from prefmill.scoring.kinds import SCORERS, scorer_class
 
 
-class _Models(Options):
+class _Models(Outputs):
     model: Annotated[
         list[str] | None,
         option(
@@ -55,17 +56,6 @@ class _Models(Options):
         str | None, option(metavar="DIR|HUB_ID", help="The reference model of implicit.")
     ] = None
     beta: Annotated[float | None, option(help="Of implicit.  [default: 0.1]")] = None
-    label: Annotated[
-        list[str] | None,
-        option(
-            help="The label that is the score, where the model has several; again for a column of "
-            "each, or all.",
-        ),
-    ] = None
-    weights: Annotated[
-        str | None,
-        option(metavar="NAME=NUMBER,...", help="Of several labels: the score is their sum."),
-    ] = None
     pooling: Annotated[
         str | None,
         option(
@@ -302,8 +292,7 @@ def scorer_of(options: Mapping[str, Any]) -> Any:
             hint="--model DIR, a folder that save_pretrained wrote, or a hub id;"
             " with --url its name there.",
         )
-    if "weights" in given:
-        given["weights"] = numbers_in("--weights", given["weights"])
+    given |= outputs_given(given)
     scorers = [scorer.from_options(model, given) for model in models]
     return ensemble_of(models, scorers, options)
 

@@ -36,7 +36,7 @@ def label_index(config: Any, label: str | int | None, outputs: int) -> int:
         raise BadArgument(
             f"score: the model has {outputs} labels;"
             f" got no label, expected one of {list(names.values())}.",
-            hint=f"--label {next(iter(names.values()))} (or its number).",
+            hint="--label with the name or the number of the one that means good.",
         )
     # A name may look like another label's number: names go first.
     for number, name in names.items():
@@ -46,6 +46,13 @@ def label_index(config: Any, label: str | int | None, outputs: int) -> int:
         if label in (number, str(number)):
             return number
     raise BadArgument(f"score: the model has no label {label!r}; got {list(names.values())}.")
+
+
+def is_token_classifier(config: Any) -> bool:
+    """Whether a folder's own class gives outputs for every token, as its configuration names it."""
+    named = getattr(config, "architectures", None) or []
+    named = [named] if isinstance(named, str) else named
+    return any(str(name).endswith("ForTokenClassification") for name in named)
 
 
 def is_stock(model: Any) -> bool:

@@ -30,15 +30,20 @@ from prefmill.models.folders import (
     stored_dtype,
 )
 
-Kind = Literal["reward", "causal"]
+Kind = Literal["reward", "token", "causal"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 _HEADS = ("score", "classifier", "v_head", "value_head", "lm_head")
-_AUTO = {"reward": "AutoModelForSequenceClassification", "causal": "AutoModelForCausalLM"}
-_NOUNS = {"reward": "a reward model", "causal": "a language model"}
+_AUTO = {
+    "reward": "AutoModelForSequenceClassification",
+    "token": "AutoModelForTokenClassification",
+    "causal": "AutoModelForCausalLM",
+}
+_NOUNS = {"reward": "a reward model", "token": "a token classifier", "causal": "a language model"}
 # How the names of Transformers' own classes end, by what their weights are for.
 _ENDINGS = {
     "reward": ("ForSequenceClassification",),
+    "token": ("ForTokenClassification",),
     "causal": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
 }
 # Encoders that number positions from pad_token_id + 1, so that as many fewer are left for tokens.
@@ -367,7 +372,7 @@ class _Wanted:
             raise BadInput(
                 f"{self.where}: the weights of {str(self.folder)!r} are of another kind of model;"
                 f" got {others[0]}, expected {own}.",
-                hint=one if self.kind == "reward" else "a causal language model is needed.",
+                hint="a causal language model is needed." if self.kind == "causal" else one,
             )
         quantised = getattr(config, "quantization_config", None)
         if quantised is None or getattr(model, "hf_quantizer", None) is not None:
@@ -397,7 +402,7 @@ class _Wanted:
             return
         head = any(key.split(".")[0] in _HEADS for key in missing)
         hint = None
-        if head and self.kind == "reward":
+        if head and self.kind != "causal":
             hint = "this is not a reward model (yet): train its head, or name another."
         raise BadInput(
             f"{self.where}: the weights of {str(self.folder)!r} lack {_some(missing)}:"

@@ -26,10 +26,9 @@ _AT_ONCE = 500  # keys in one query; SQLite allows 32,766
 class ScoreCache:
     """Values of rows by the content of their tokens; not shared between threads."""
 
-    def __init__(self, folder: Path, fingerprint: Mapping[str, str], columns: int) -> None:
+    def __init__(self, folder: Path, fingerprint: Mapping[str, str]) -> None:
         about = json.dumps(dict(fingerprint), sort_keys=True)
         name = hashlib.sha256(about.encode()).hexdigest()[:24]
-        self.columns = columns
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = sqlite3.connect(
@@ -49,9 +48,12 @@ class ScoreCache:
                 hint="name another folder, or remove that file.",
             ) from error
 
-    def get(self, keys: Sequence[bytes]) -> tuple[npt.NDArray[np.bool_], Floats]:
-        """Which keys are known, shape (keys,), and their values, shape (keys, columns)."""
-        known, values = np.zeros(len(keys), bool), np.zeros((len(keys), self.columns))
+    def get(self, keys: Sequence[bytes], width: int) -> tuple[npt.NDArray[np.bool_], Floats]:
+        """Which keys are known, shape (keys,), and their values, shape (keys, width).
+
+        A row with fewer values has 0 behind them.
+        """
+        known, values = np.zeros(len(keys), bool), np.zeros((len(keys), width))
         for first in range(0, len(keys), _AT_ONCE):
             some = keys[first : first + _AT_ONCE]
             marks = ",".join("?" * len(some))
@@ -59,11 +61,12 @@ class ScoreCache:
             kept = dict(self._file.execute(query, some))
             for i, key in enumerate(some, first):
                 if key in kept:
-                    known[i], values[i] = True, np.frombuffer(kept[key], "<f8")
+                    own = np.frombuffer(kept[key], "<f8")
+                    known[i], values[i, : len(own)] = True, own
         return known, values
 
-    def put(self, keys: Sequence[bytes], values: Floats) -> None:
-        """Keep values, shape (keys, columns), all at once or not at all.
+    def put(self, keys: Sequence[bytes], values: Sequence[Floats]) -> None:
+        """Keep the values of each key, all at once or not at all.
 
         A key that another process wrote keeps its value.
         """

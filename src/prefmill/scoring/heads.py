@@ -8,6 +8,7 @@ rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -84,7 +85,7 @@ class RewardHead:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores of the stream's rows; states shape (tokens, hidden)."""
         where = stream.locate(np.arange(len(stream.rows)), self.pooled(engine, rows, stream.rows))
-        return self._of_states(hidden, where, steady=engine.steady)
+        return self._of_states(hidden, where, rows=engine.steady)
 
     def of_batch(
         self,
@@ -102,16 +103,16 @@ class RewardHead:
             return self._scores(used), logits.abs().amax(dim=1) + 1
         hidden = engine.body(**inputs, use_cache=False).last_hidden_state
         where = np.arange(len(which)) * hidden.shape[1] + self.pooled(engine, rows, which)
-        return self._of_states(hidden.flatten(0, 1), where, steady=engine.steady)
+        return self._of_states(hidden.flatten(0, 1), where, rows=engine.steady)
 
     def _of_states(
-        self, hidden: torch.Tensor, where: Longs, *, steady: int | None
+        self, hidden: torch.Tensor, where: Longs, *, rows: int | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         assert self._weight is not None
         weight, bias = self._weight
         at = to_device(where, hidden.device)
         states = hidden.index_select(0, at).float()
-        values = steady_linear(states, weight, bias, steady)
+        values = steady(partial(functional.linear, weight=weight, bias=bias), states, rows)
         norms = torch.stack([(states * each).norm(dim=1) for each in weight])
         return self._scores(values), norms.sum(dim=0)
 
@@ -131,21 +132,17 @@ def log_odds(logits: torch.Tensor, label: int) -> torch.Tensor:
     return logits[:, label, None] - logits[:, others].logsumexp(dim=1, keepdim=True)
 
 
-def steady_linear(
-    states: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    steady: int | None = None,
+def steady(
+    layer: Callable[[torch.Tensor], torch.Tensor], states: torch.Tensor, rows: int | None
 ) -> torch.Tensor:
-    """`linear`, in products of `steady` rows each: one shape, however many there are.
+    """`layer` over states, in products of so many rows each: one shape, however many there are.
 
     None: in one product, of whatever shape.
     """
-    if steady is None or not len(states):
-        return functional.linear(states, weight, bias)
-    whole = functional.pad(states, (0, 0, 0, -len(states) % steady))
-    parts = [functional.linear(part, weight, bias) for part in torch.split(whole, steady)]
-    return torch.cat(parts)[: len(states)]
+    if rows is None or not len(states):
+        return layer(states)
+    whole = functional.pad(states, (0, 0, 0, -len(states) % rows))
+    return torch.cat([layer(part) for part in torch.split(whole, rows)])[: len(states)]
 
 
 def by_row(output: Any, rows: int) -> torch.Tensor:
@@ -155,7 +152,7 @@ def by_row(output: Any, rows: int) -> torch.Tensor:
     call it `score` or `rewards`, or return a tensor, or a tuple that begins with one. Raises
     `BadInput` for an output that is not of rows.
     """
-    logits = _scores_in(output)
+    logits = scores_in(output)
     if not isinstance(logits, torch.Tensor):
         raise BadInput(
             f"score: the model gives no logits; got {type(output).__name__},"
@@ -172,12 +169,12 @@ def by_row(output: Any, rows: int) -> torch.Tensor:
             f"score: the model's logits are not of rows; got the shape {tuple(logits.shape)} for"
             f" {rows} rows, expected one score a row.",
             hint="a model that scores every token (a process reward model) has no one score for a"
-            " row.",
+            " row: --step-separator TEXT scores its steps.",
         )
     return logits
 
 
-def _scores_in(output: Any) -> Any:
+def scores_in(output: Any) -> Any:
     """The tensor of scores in what a model returns; None: there is none."""
     if isinstance(output, torch.Tensor):
         return output

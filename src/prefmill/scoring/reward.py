@@ -21,9 +21,13 @@ from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage, refus
 from prefmill.models.contract import OnBadRow
 from prefmill.models.described import Described, changed, uncounted, unlike
 from prefmill.models.encoder import Encoded, Encoder, OnTooLong
+from prefmill.models.labels import is_softmax, is_token_classifier, label_indices
+from prefmill.models.steps import StepLayout
+from prefmill.models.tokens import TokenRows
 from prefmill.scoring.cache import ScoreCache, content_key
 from prefmill.scoring.labels import Label, Labels, one_label
 from prefmill.scoring.scorers import Floats, Scored, Staged
+from prefmill.scoring.stepwise import Stepwise, step_columns, step_lists
 
 if TYPE_CHECKING:
     from prefmill.scoring.engine import Engine, Head
@@ -47,7 +51,7 @@ class Prepared:
     total: int  #: rows of the batch
     keys: list[bytes] | None  #: of the token rows, where there is a cache
     known: npt.NDArray[np.bool_]  #: shape (token rows,): which are in the cache
-    cached: Floats  #: shape (token rows, columns)
+    cached: Floats  #: shape (token rows, columns, and steps of the row with most)
     works: list[Work]  #: one for each engine, over the rows that are not known
 
 
@@ -236,7 +240,13 @@ class TokenScorer(Described, Staged):
             starts=self.invariant,
             needs_completion=self.kind != "reward",
             template_date=self.template_date,
+            steps=self.layout,
         )
+
+    @property
+    def layout(self) -> StepLayout | None:
+        """How the steps of a completion stand in its text; None: it is scored as a whole."""
+        return None
 
     def _engine(
         self, folder: Path, kind: Any, head: Callable[[Any], Head], base: Path | None = None
@@ -276,8 +286,8 @@ class TokenScorer(Described, Staged):
     def _engines(self) -> list[Engine]:
         """One for each model that runs."""
 
-    def _values(self, of_engines: list[Floats]) -> Floats:
-        """The columns of the scorer from those of its engines."""
+    def _values(self, of_engines: list[Floats], rows: TokenRows) -> Floats:
+        """The columns of the scorer from those of its engines; then the steps of each row."""
         return of_engines[0]
 
     # Scoring
@@ -295,10 +305,11 @@ class TokenScorer(Described, Staged):
         if self.kind != "reward":
             refuse_without_tokens(encoded)
         keys = None
-        known, cached = np.zeros(len(rows), bool), np.zeros((len(rows), len(self.columns)))
+        width = len(self.columns) + int(rows.mark_counts.max(initial=0))
+        known, cached = np.zeros(len(rows), bool), np.zeros((len(rows), width))
         if self.cache is not None and len(rows):
             keys = [content_key(rows.key(i)) for i in range(len(rows))]
-            known, cached = self._cache().get(keys)
+            known, cached = self._cache().get(keys, width)
         left = rows.take(np.flatnonzero(~known)) if known.any() else rows
         first, *others = self.engines
         _check_tokens(encoded, self.engines, self.encoder.tokenizer)
@@ -310,11 +321,11 @@ class TokenScorer(Described, Staged):
 
     def _cache(self) -> ScoreCache:
         assert self.cache is not None
-        folder, columns = Path(self.cache), len(self.columns)
+        folder = Path(self.cache)
         # What is null for its length has no value to keep.
         cuts = self.on_too_long == "truncate"
         values = {**self.fingerprint, "on_too_long": "truncate" if cuts else "error"}
-        return self._kept("cache", lambda: ScoreCache(folder, values, columns))
+        return self._kept("cache", lambda: ScoreCache(folder, values))
 
     def run(self, prepared: Prepared) -> Scored:
         """The scores of a prepared batch."""
@@ -331,15 +342,23 @@ class TokenScorer(Described, Staged):
             raise error.at(int(prepared.encoded.kept[new[error.row]])) from error
         splits = sum(engine.splits for engine in self.engines) - before
         self._warn()
-        return lambda: self._scored(prepared, self._values([fetch() for fetch in fetches]), splits)
+        rows = prepared.works[0].rows
+
+        def fetch_all() -> Scored:
+            fresh = self._values([fetch() for fetch in fetches], rows)
+            return self._scored(prepared, fresh, splits)
+
+        return fetch_all
 
     def _scored(self, prepared: Prepared, fresh: Floats, splits: int) -> Scored:
         encoded, new = prepared.encoded, np.flatnonzero(~prepared.known)
-        values = prepared.cached.copy()
-        values[~prepared.known] = fresh
+        values, steps = prepared.cached.copy(), encoded.rows.mark_counts
+        values[~prepared.known, : fresh.shape[1]] = fresh
         if prepared.keys is not None and len(fresh):
-            finite = np.isfinite(fresh).all(axis=1)
-            self._cache().put([prepared.keys[i] for i in new[finite]], fresh[finite])
+            finite = new[np.isfinite(fresh).all(axis=1)].tolist()
+            widths = len(self.columns) + steps
+            kept = [values[i, : widths[i]] for i in finite]
+            self._cache().put([prepared.keys[i] for i in finite], kept)
         columns = {name: np.zeros(prepared.total) for name in self.columns}
         for i, column in enumerate(columns.values()):
             column[encoded.kept] = values[:, i]
@@ -356,15 +375,21 @@ class TokenScorer(Described, Staged):
             "splits": splits,
         }
         reasons = ["too_long" if left_out else None for left_out in null.tolist()]
-        return Scored(columns, null, counts, reasons=reasons)
+        lists: dict[str, list[list[float] | None]] = {}
+        for name in self.lists:
+            lists[name] = [None] * prepared.total
+            of_rows = step_lists(values[:, len(self.columns) :], steps)
+            for place, numbers in zip(encoded.kept.tolist(), of_rows, strict=True):
+                lists[name][place] = numbers
+        return Scored(columns, null, counts, reasons=reasons, lists=lists)
 
     def _warn(self) -> None:
         """Say once what a user should know of the rows seen so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardModel(TokenScorer):
-    """A Transformers sequence-classification model as a reward model: a score for a conversation.
+class RewardModel(Stepwise, TokenScorer):
+    """A Transformers classifier as a reward model: a score for a conversation, or for every step.
 
     Args:
         model: a directory that `save_pretrained` wrote, or a hub id.
@@ -414,7 +439,9 @@ class RewardModel(TokenScorer):
     pooling: Pooling = "auto"
 
     def _problems(self) -> list[str]:
-        problems = Labels(self.label, self.weights).problems()
+        problems = [*Labels(self.label, self.weights).problems(), *self._step_problems()]
+        if self.step_separator is not None and len(Labels(self.label, self.weights).named) > 1:
+            problems.append(f"steps are scored by one label; got {self.label!r}")
         return [*super()._problems(), *problems, *unlike(self, pooling=("auto", "hf", "last"))]
 
     @classmethod
@@ -433,7 +460,8 @@ class RewardModel(TokenScorer):
         return self.labels.columns
 
     def _own_fingerprint(self) -> dict[str, str]:
-        return {**self.labels.fingerprint, "pooling": self._pooling(), "rule": _RULE}
+        own = {**self._step_fingerprint, "pooling": self._pooling(), "rule": _RULE}
+        return {**self.labels.fingerprint, **own}
 
     def _a_row(self) -> list[int]:
         """The ids of a conversation, for code that does not run on made-up ones."""
@@ -449,38 +477,83 @@ class RewardModel(TokenScorer):
         return self._kept("pooling", lambda: pooling_of(self._folder(), self._base()))
 
     def _engines(self) -> list[Engine]:
-        from prefmill.models import labels
-        from prefmill.scoring.heads import RewardHead, head_in_float32, outputs_of
-
-        def head(model: Any) -> RewardHead:
-            outputs = outputs_of(model, self._a_row)
-            head_in_float32(model, outputs)
-            named = self.labels.named
-            indices = labels.label_indices(model.config, named, outputs)
-            stock = labels.is_stock(model)
-            softmax = labels.is_softmax(model.config, outputs, is_stock=stock)
-            return RewardHead(indices, self._pooling(), softmax=softmax)
-
-        engine = self._engine(self._folder(), "reward", head, self._base())
+        kind = self._kind()
+        of_tokens = kind == "token" or self.layout is not None
+        if of_tokens and self.pooling != "auto":
+            raise BadArgument(
+                "score: the model's outputs are of tokens, the last or the ends of steps;"
+                f" got pooling {self.pooling!r}.",
+                hint="leave --pooling out.",
+            )
+        make = self._token_head if of_tokens else self._row_head
+        engine = self._engine(self._folder(), kind, make, self._base())
         _normalisation(engine.model.config)
-        if self._pooling() == "last" and engine.body is None:
+        if not of_tokens and self._pooling() == "last" and engine.body is None:
             raise BadArgument(
                 f"score: pooling 'last' is not this model's to choose: {engine.reason}.",
                 hint="leave --pooling out.",
             )
         return [engine]
 
-    def _values(self, of_engines: list[Floats]) -> Floats:
-        normal = _normalisation(self.engines[0].model.config)
-        outputs = of_engines[0]
+    def _kind(self) -> Literal["reward", "token"]:
+        """Whether the folder's own class, or its adapter's task, gives outputs of tokens."""
+        from prefmill.models.adapters import CONFIG
+        from prefmill.models.folders import read_json
+
+        if self._base() is None:
+            return "token" if is_token_classifier(self.config) else "reward"
+        task = read_json(self._folder() / CONFIG).get("task_type")
+        return "token" if task == "TOKEN_CLS" else "reward"
+
+    def _row_head(self, model: Any) -> Head:
+        """What reads one score off a row."""
+        from prefmill.models.labels import is_stock
+        from prefmill.scoring.heads import RewardHead, head_in_float32, outputs_of
+
+        outputs = outputs_of(model, self._a_row)
+        head_in_float32(model, outputs)
+        indices = label_indices(model.config, self.labels.named, outputs)
+        softmax = is_softmax(model.config, outputs, is_stock=is_stock(model))
+        return RewardHead(indices, self._pooling(), softmax=softmax)
+
+    def _token_head(self, model: Any) -> Head:
+        """What reads outputs off tokens: the last one, or those at which steps end."""
+        from prefmill.scoring.heads import head_in_float32
+        from prefmill.scoring.token_heads import TokenHead, token_outputs
+
+        outputs = token_outputs(model, self._a_row)
+        head_in_float32(model, outputs)
+        indices = label_indices(model.config, self.labels.named, outputs)
+        # A token has one class, whoever wrote the code.
+        softmax = is_softmax(model.config, outputs, is_stock=True)
+        if self.reduce == "product" and not self._squashes(softmax, model.config):
+            raise BadArgument(
+                "score: a product is of probabilities, and the model's one output is none;"
+                " got reduce 'product'.",
+                hint="--step-values probability if the model was trained with a sigmoid.",
+            )
+        return TokenHead(indices, softmax=softmax, steps=self.layout is not None)
+
+    def _squashes(self, softmax: bool, config: Any) -> bool:
+        """Whether the scores of steps are probabilities."""
+        if self.step_values != "auto":
+            return self.step_values == "probability"
+        return softmax or getattr(config, "problem_type", None) == "multi_label_classification"
+
+    def _values(self, of_engines: list[Floats], rows: TokenRows) -> Floats:
+        engine: Any = self.engines[0]
+        normal, outputs = _normalisation(engine.model.config), of_engines[0]
         if normal is not None:
             mean, deviation = normal
             outputs = np.asarray((outputs - mean) / deviation)
-        return self.labels.combined(outputs)
+        if self.layout is None:
+            return self.labels.combined(outputs)
+        squash = self._squashes(engine.head.softmax, engine.model.config)
+        return step_columns(outputs, rows, self.reduce, squash=squash)
 
     def _warn(self) -> None:
         head: Any = self.engines[0].head
-        if head.differ and "told" not in self._state:
+        if getattr(head, "differ", 0) and "told" not in self._state:
             self._state["told"] = True
             warnings.warn(
                 f"rows end in the pad token, and pooling is {head.pooling!r}: 'hf' scores the last"
@@ -613,7 +686,7 @@ class ImplicitReward(TokenScorer):
             for folder, base in folders
         ]
 
-    def _values(self, of_engines: list[Floats]) -> Floats:
+    def _values(self, of_engines: list[Floats], rows: TokenRows) -> Floats:
         policy, reference = of_engines[0][:, 0], of_engines[1][:, 0]
         return np.stack((self.beta * (policy - reference), policy, reference), axis=1)
 

@@ -97,9 +97,8 @@ def step_columns(outputs: Floats, rows: TokenRows, reduce: Reduce, *, squash: bo
 
 
 def step_lists(values: Floats, counts: Longs) -> list[list[float]]:
-    """The steps of each row, from what `step_columns` gives."""
-    rows = zip(values, counts.tolist(), strict=True)
-    return [row[1 : 1 + count].tolist() for row, count in rows]
+    """The values of each row's own steps, from those of all, shape (rows, most steps)."""
+    return [row[:count].tolist() for row, count in zip(values, counts.tolist(), strict=True)]
 
 
 def _reduced(steps: Floats, reduce: Reduce) -> float:

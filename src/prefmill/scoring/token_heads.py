@@ -6,23 +6,22 @@ As in `heads.py` the last product is in float32, over states at these places onl
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from prefmill.errors import BadInput
+from prefmill.models.labels import is_stock
+from prefmill.models.probe import running
 from prefmill.models.tokens import Longs, TokenRows
 from prefmill.scoring.attention import to_device
 from prefmill.scoring.engine import Engine
-from prefmill.scoring.heads import log_odds
+from prefmill.scoring.heads import log_odds, scores_in, steady
 from prefmill.scoring.packing import Stream
 
-#: rows of a product where shapes are to be constant
-_STEADY = 64
 #: places, and how many of them each row has
 _Places = tuple[Longs, Longs, Longs]
 
@@ -62,8 +61,9 @@ class TokenHead:
         return base
 
     def layer(self, model: Any) -> Any | None:
-        """The layer over the states."""
-        for name in ("score", "classifier"):
+        """The layer over the states; of a sequence classifier that pools in its own way None."""
+        names = ("score", "classifier") if self.is_of_tokens(model) else ("score",)
+        for name in names:
             layer = getattr(model, name, None)
             if isinstance(layer, nn.Module):
                 return layer
@@ -90,7 +90,7 @@ class TokenHead:
         places, width = self._places(rows, which), self.width(rows)
         slots, tokens, _ = places
         if engine.body is None or (stock and self.is_of_tokens(engine.model)):
-            logits = self.of_tokens(engine.model(**inputs), inputs["input_ids"].shape)
+            logits = of_tokens(engine.model(**inputs), inputs["input_ids"].shape)
             where = to_device(slots * logits.shape[1] + tokens, logits.device)
             return self._spread(logits.flatten(0, 1).index_select(0, where).float(), places, width)
         hidden = engine.body(**inputs, use_cache=False).last_hidden_state
@@ -104,17 +104,6 @@ class TokenHead:
         states is all that its owner has for steps.
         """
         return not type(model).__name__.endswith("ForSequenceClassification")
-
-    def of_tokens(self, output: Any, shape: Sequence[int]) -> torch.Tensor:
-        """The outputs of every token, shape (rows, tokens, labels). Raises `BadInput`."""
-        logits = getattr(output, "logits", None)
-        if isinstance(logits, torch.Tensor) and tuple(logits.shape[:2]) == tuple(shape):
-            return logits if logits.ndim == 3 else logits[..., None]
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(output).__name__
-        raise BadInput(
-            f"score: the model's outputs are not of tokens; got {got} for rows of the shape"
-            f" {tuple(shape)}, expected an output for every token."
-        )
 
     def _places(self, rows: TokenRows, which: Longs) -> _Places:
         """The tokens that are read: rows of `which`, places in them, and how many of each row."""
@@ -133,12 +122,7 @@ class TokenHead:
         self, engine: Engine, hidden: torch.Tensor, where: Longs, places: _Places, width: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         states = hidden.index_select(0, to_device(where, hidden.device)).float()
-        if not engine.invariant or not len(states):
-            return self._spread(self._layer(states), places, width)
-        # Products of one shape, however many places there are.
-        whole = functional.pad(states, (0, 0, 0, -len(states) % _STEADY))
-        parts = [self._layer(part) for part in whole.split(_STEADY)]
-        return self._spread(torch.cat(parts)[: len(states)], places, width)
+        return self._spread(steady(self._layer, states, engine.steady), places, width)
 
     def _spread(
         self, logits: torch.Tensor, places: _Places, width: int
@@ -158,3 +142,49 @@ class TokenHead:
         spread = values.new_zeros(rows * width).index_copy(0, at, values[:, 0])
         scales = scale.new_zeros(rows * width).index_copy(0, at, scale)
         return spread.reshape(rows, width), scales.reshape(rows, width).amax(dim=1)
+
+
+_TRIED = 7  #: tokens of the row by which outputs are counted
+
+
+def token_outputs(model: Any, a_row: Callable[[], list[int]] | None = None) -> int:
+    """How many outputs a model gives for a token.
+
+    One with code of its own is asked, as in `heads.outputs_of`.
+    """
+    if is_stock(model):
+        if TokenHead().layer(model) is None:
+            raise BadInput(
+                f"score: the outputs of {type(model).__name__} are not of tokens, so its steps have"
+                " no scores; expected a token classifier, or a linear layer 'score'."
+            )
+        return int(model.config.num_labels)
+    try:
+        return _outputs_on(model, list(range(1, _TRIED + 1)))
+    except BadInput as error:
+        if a_row is None or error.__cause__ is None:
+            raise
+        try:
+            return _outputs_on(model, a_row())
+        except BadInput:
+            raise error from None
+
+
+def _outputs_on(model: Any, row: list[int]) -> int:
+    ids = torch.tensor([row], device=model.device)
+    with torch.inference_mode(), running(model):
+        output = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        return int(of_tokens(output, ids.shape).shape[2])
+
+
+def of_tokens(output: Any, shape: Sequence[int]) -> torch.Tensor:
+    """The outputs of every token, shape (rows, tokens, labels). Raises `BadInput`."""
+    logits = scores_in(output)
+    is_tensor = isinstance(logits, torch.Tensor)
+    if is_tensor and tuple(logits.shape[:2]) == tuple(shape) and logits.ndim <= 3:
+        return logits if logits.ndim == 3 else logits[..., None]  # type: ignore[no-any-return]
+    got = tuple(logits.shape) if is_tensor else type(output).__name__
+    raise BadInput(
+        f"score: the model's outputs are not of tokens; got {got} for rows of the shape"
+        f" {tuple(shape)}, expected an output for every token."
+    )

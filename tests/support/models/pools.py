@@ -67,6 +67,14 @@ def plain(folder: Path, kind: str = "reward", *, eager: bool = False) -> tuple[A
     ).eval(), AutoTokenizer.from_pretrained(folder)
 
 
+@functools.cache
+def plain_tokenizer(folder: Path) -> Any:
+    """The tokenizer in `folder`."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
 def ids_of(tok: Any, prompt: str, completion: str) -> list[int]:
     """The ids of one conversation by the tokenizer's own template."""
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
