@@ -44,7 +44,13 @@ if TYPE_CHECKING:
     from prefmill.runs.steps import StepsReport, label_steps
     from prefmill.runs.values import ValuesReport, values
     from prefmill.runs.votes import VotesReport, votes
-    from prefmill.sampling import BatchSampler, EndpointSampler, LocalSampler, Sampler
+    from prefmill.sampling import (
+        BatchSampler,
+        EndpointSampler,
+        LocalSampler,
+        Sampler,
+        VllmSampler,
+    )
     from prefmill.scoring import (
         Criterion,
         EndpointScorer,
@@ -56,6 +62,7 @@ if TYPE_CHECKING:
         Rubric,
         Scorer,
         Verifier,
+        VllmReward,
     )
     from prefmill.scoring.stream import score_stream
     from prefmill.table.report import PairReport
@@ -102,6 +109,8 @@ __all__ = [
     "TrainReport",
     "ValuesReport",
     "Verifier",
+    "VllmReward",
+    "VllmSampler",
     "VotesReport",
     "__version__",
     "audit",
@@ -140,7 +149,7 @@ _HOMES = {
     "runs.steps": ("StepsReport", "label_steps"),
     "runs.values": ("ValuesReport", "values"),
     "runs.votes": ("VotesReport", "votes"),
-    "sampling": ("BatchSampler", "EndpointSampler", "LocalSampler", "Sampler"),
+    "sampling": ("BatchSampler", "EndpointSampler", "LocalSampler", "Sampler", "VllmSampler"),
     "scoring": (
         "Criterion",
         "EndpointScorer",
@@ -152,6 +161,7 @@ _HOMES = {
         "Rubric",
         "Scorer",
         "Verifier",
+        "VllmReward",
     ),
     "scoring.stream": ("score_stream",),
     "table.report": ("PairReport",),

@@ -258,6 +258,18 @@ class Batches(Options):
     ] = False
 
 
+class Engine(Options):
+    """What an engine inside this process is told."""
+
+    engine_args: Annotated[
+        str | None,
+        option(
+            metavar="JSON",
+            help="Of --backend vllm: arguments of its engine, as '{\"tensor_parallel_size\": 2}'.",
+        ),
+    ] = None
+
+
 class Device(Options):
     """Where a model runs."""
 

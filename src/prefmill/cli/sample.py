@@ -9,6 +9,7 @@ from prefmill.cli.options import (
     BadRows,
     Batches,
     Device,
+    Engine,
     Id,
     Inputs,
     Model,
@@ -87,7 +88,18 @@ class _Asked(_Rows, Records):  # type: ignore[misc]
 
 
 class SampleOptions(
-    Inputs, Target, _Policy, Model, _Answers, Server, Batches, _Speed, _Asked, Reading, Writing
+    Inputs,
+    Target,
+    _Policy,
+    Model,
+    _Answers,
+    Server,
+    Batches,
+    Engine,
+    _Speed,
+    _Asked,
+    Reading,
+    Writing,
 ):
     """The options of `prefmill sample`."""
 

@@ -14,6 +14,7 @@ from prefmill.cli.options import (
     Batches,
     Completion,
     Device,
+    Engine,
     Id,
     Inputs,
     Model,
@@ -33,7 +34,7 @@ from prefmill.cli.outputs import Outputs, outputs_given
 from prefmill.cli.texts import given_for, roles_given, stdout_or
 from prefmill.cli.together import Together, ensemble_of, scorer_in_file
 from prefmill.errors import BadArgument
-from prefmill.scoring.kinds import SCORERS, scorer_class
+from prefmill.scoring.kinds import SCORERS, kind_for, scorer_class
 
 
 class _Models(Outputs):
@@ -226,7 +227,18 @@ class _Rows(BadRows):
 
 
 class ScorerOptions(
-    _Models, Together, _Texts, _Asked, Batches, _Judge, _Rubric, _Endpoint, Checks, Programs, _Speed
+    _Models,
+    Together,
+    _Texts,
+    _Asked,
+    Batches,
+    Engine,
+    _Judge,
+    _Rubric,
+    _Endpoint,
+    Checks,
+    Programs,
+    _Speed,
 ):
     """The options that describe a scorer."""
 
@@ -283,6 +295,8 @@ def scorer_of(options: Mapping[str, Any]) -> Any:
             f"--scorer: got {kind!r}, expected one of {kinds}, or a file NAME.toml.",
             hint="several kinds together are written in a file." if kind == "ensemble" else None,
         )
+    if kind_for(kind, options.get("backend")) != kind:
+        kind, options = kind_for(kind, options["backend"]), {**options, "backend": None}
     scorer = scorer_class(kind)
     given = given_for(scorer, parts, options, f"for --scorer {kind}")
     models = options["model"] or _unnamed(scorer)

@@ -58,8 +58,9 @@ def given_for(
     for name in given:
         if name not in part.options():
             raise BadArgument(f"--{name.replace('_', '-')} has no meaning {where}.")
-    if "extra" in given:
-        given["extra"] = json_in("extra", given["extra"])
+    for name in ("extra", "engine_args"):
+        if name in given:
+            given[name] = json_in(name.replace("_", "-"), given[name])
     return given
 
 

@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from prefmill.sampling.endpoint import EndpointSampler
     from prefmill.sampling.local import LocalSampler
     from prefmill.sampling.samplers import Answer, Request, Sampler
+    from prefmill.sampling.vllm import VllmSampler
 
-__all__ = ["Answer", "BatchSampler", "EndpointSampler", "LocalSampler", "Request", "Sampler"]
+__all__ = [
+    "Answer",
+    "BatchSampler",
+    "EndpointSampler",
+    "LocalSampler",
+    "Request",
+    "Sampler",
+    "VllmSampler",
+]
 
 _HOMES = {
     "Answer": "samplers",
@@ -24,6 +33,7 @@ _HOMES = {
     "LocalSampler": "local",
     "Request": "samplers",
     "Sampler": "samplers",
+    "VllmSampler": "vllm",
 }
 
 

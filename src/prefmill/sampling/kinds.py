@@ -13,6 +13,7 @@ SAMPLERS: Mapping[str, str] = {
     "local": "prefmill.sampling.local:LocalSampler",
     "endpoint": "prefmill.sampling.endpoint:EndpointSampler",
     "batch": "prefmill.sampling.batch:BatchSampler",
+    "vllm": "prefmill.sampling.vllm:VllmSampler",
 }
 
 

@@ -243,7 +243,7 @@ class LocalSampler(Described, Sampler):
         return self._kept("decoder", self._decoder)
 
     def _decoder(self) -> Decoder:
-        encoder = self.encoder
+        _ = self.encoder  # first: it refuses a folder in our words
         import torch
 
         from prefmill.models.loading import load
@@ -260,12 +260,7 @@ class LocalSampler(Described, Sampler):
             trust_remote_code=self.trust_remote_code,
             where="sample",
         )
-        size, known = loaded.model.config.get_text_config().vocab_size, len(encoder.tokenizer)
-        # An id beyond the embedding would end the process on a GPU.
-        if known > size:
-            raise BadInput(
-                f"sample: the tokenizer has {known:,} tokens, the model {size:,}; expected no more."
-            )
+        self._check_vocabulary(loaded.model.config.get_text_config().vocab_size)
         return Decoder(
             loaded.model,
             loaded.device,
@@ -275,6 +270,17 @@ class LocalSampler(Described, Sampler):
             budget=self.batch_tokens,
         )
 
+    def _check_vocabulary(self, size: int) -> None:
+        """Refuse a tokenizer with more tokens than the model has.
+
+        An id beyond the embedding would end the process on a GPU.
+        """
+        known = len(self.encoder.tokenizer)
+        if known > size:
+            raise BadInput(
+                f"sample: the tokenizer has {known:,} tokens, the model {size:,}; expected no more."
+            )
+
     # Sampling
 
     def sample(self, requests: Sequence[Request], /) -> list[Answer]:
@@ -283,20 +289,14 @@ class LocalSampler(Described, Sampler):
         Raises `BadRow` with the place of the request as its row: for a prompt that leaves no room,
         unless `on_too_long="null"`, that has no tokens, or that the template refuses.
         """
-        from prefmill.models.loading import longest
         from prefmill.sampling.decode import Row
 
-        decoder, tokenizer = self.decoder, self.encoder.tokenizer
+        decoder = self.decoder
         ids = self.ids_of(requests)
-        limit = longest(self._config(), tokenizer)
-        new = self.max_new_tokens
-        long = [i for i, row in enumerate(ids) if limit is not None and len(row) > limit - new]
-        if self.on_too_long == "error":
-            refuse([_too_long(i, len(ids[i]), new, limit) for i in long])
-        answers = dict.fromkeys(long, Answer("", "too_long", None, None))
+        answers = self._too_long(ids)
         wanted = [i for i in range(len(requests)) if i not in answers]
         rows = [Row(ids[i], float(requests[i].temperature), requests[i].seed) for i in wanted]
-        stops = [text for text in self.stop if text not in tokenizer.all_special_tokens]
+        stops = self._stops()
 
         def holds_stop(tokens: list[int]) -> bool:
             return _cut(self._text(tokens), stops) is not None
@@ -312,11 +312,36 @@ class LocalSampler(Described, Sampler):
             answers[i] = self._answer(done, before, stops)
         return [answers[i] for i in range(len(requests))]
 
+    def _limit(self) -> int | None:
+        """Tokens of a prompt and its answer; None: any number of them."""
+        from prefmill.models.loading import longest
+
+        return longest(self._config(), self.encoder.tokenizer)
+
+    def _too_long(self, ids: Sequence[Sequence[int]]) -> dict[int, Answer]:
+        """What stands for the answers of prompts that leave no room for one, by row.
+
+        Raises `BadRow` for them, unless they are to be null.
+        """
+        limit, new = self._limit(), self.max_new_tokens
+        long = [i for i, row in enumerate(ids) if limit is not None and len(row) > limit - new]
+        if self.on_too_long == "error":
+            refuse([_too_long(i, len(ids[i]), new, limit) for i in long])
+        return dict.fromkeys(long, Answer("", "too_long", None, None))
+
+    def _stops(self) -> list[str]:
+        """The texts that end an answer, but for special tokens: those end it as tokens."""
+        special = self.encoder.tokenizer.all_special_tokens
+        return [text for text in self.stop if text not in special]
+
     def _answer(self, done: Decoded, before: Sequence[int], stops: Sequence[str]) -> Answer:
-        text = self._text(done.tokens, before)
-        text = text[: _cut(text, stops)]
+        text = self._cut_text(self._text(done.tokens, before), stops)
         end = "stop" if done.ended else "length"
         return Answer(text, end, done.logprob, len(done.tokens))
+
+    def _cut_text(self, text: str, stops: Sequence[str]) -> str:
+        """A text up to the first of the stop strings."""
+        return text[: _cut(text, stops)]
 
     def ids_of(self, requests: Sequence[Request]) -> list[tuple[int, ...]]:
         """The ids of every request's prompt; equal ones that stand together are made once."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prefmill.scoring.reward import ImplicitReward, LogProb, RewardModel
     from prefmill.scoring.scorers import FunctionScorer, Scored, Scorer
     from prefmill.scoring.verify.verifier import Verifier
+    from prefmill.scoring.vllm import VllmReward
 
 __all__ = [
     "Criterion",
@@ -32,6 +33,7 @@ __all__ = [
     "Scored",
     "Scorer",
     "Verifier",
+    "VllmReward",
 ]
 
 _HOMES = {
@@ -43,6 +45,7 @@ _HOMES = {
     "reward": ("ImplicitReward", "LogProb", "RewardModel"),
     "scorers": ("FunctionScorer", "Scored", "Scorer"),
     "verify.verifier": ("Verifier",),
+    "vllm": ("VllmReward",),
 }
 
 

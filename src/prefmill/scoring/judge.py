@@ -36,8 +36,8 @@ _LONG_ANSWER = 1024
 #: a judge's options that are its sampler's: of a server, and of a model in this process
 _OF_SERVER = ("url", "concurrency", "rate_limit", "retries", "timeout", "api_key_env", "extra")
 _OF_LOCAL = ("device", "dtype", "template_date")
-#: those that say how the sampler is asked (`sampling/batch.py`)
-_OF_BATCHES = (
+#: those that say what the sampler is (`sampling/kinds.py`), and of some kinds alone
+_OF_KINDS = (
     "backend",
     "batch_requests",
     "batch_mb",
@@ -45,6 +45,7 @@ _OF_BATCHES = (
     "batch_files",
     "poll",
     "no_wait",
+    "engine_args",
 )
 
 
@@ -126,7 +127,7 @@ class JudgeScorer(Described, Staged):
     options_of_parts: ClassVar[tuple[str, ...]] = (
         *_OF_SERVER,
         *_OF_LOCAL,
-        *_OF_BATCHES,
+        *_OF_KINDS,
         "max_new_tokens",
     )
 
@@ -139,7 +140,7 @@ class JudgeScorer(Described, Staged):
             if name not in options or name in takes or name == "backend":
                 continue
             flag = f"--{name.replace('_', '-')}"
-            if name in _OF_BATCHES or "backend" in options:
+            if name in _OF_KINDS or "backend" in options:
                 raise BadArgument(f"{flag} has no meaning with --backend {kind}.")
             if is_remote:
                 raise BadArgument(f"{flag} has no meaning with --url: the server has its own.")

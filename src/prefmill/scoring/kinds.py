@@ -19,6 +19,7 @@ SCORERS: Mapping[str, str] = {
     "endpoint": "prefmill.scoring.endpoint:EndpointScorer",
     "ensemble": "prefmill.scoring.ensemble:Ensemble",
     "verify": "prefmill.scoring.verify.verifier:Verifier",
+    "vllm": "prefmill.scoring.vllm:VllmReward",
 }
 
 #: A scorer's field `kind` is a table's `server`: the table has a `kind` of its own.
@@ -28,6 +29,17 @@ FIELD_OF: Mapping[str, str] = {"server": "kind"}
 def scorer_class(kind: str) -> Any:
     """The class of a kind, a `Described`: its fields are what it takes."""
     return loaded(SCORERS[kind])
+
+
+def kind_for(kind: str, backend: str | None) -> str:
+    """The kind that a backend makes of another one: vLLM has a class of its own.
+
+    >>> kind_for("reward", "vllm"), kind_for("judge", "vllm"), kind_for("reward", None)
+    ('vllm', 'judge', 'reward')
+    """
+    if (kind, backend) == ("reward", "vllm"):
+        return "vllm"
+    return kind
 
 
 def scorer_from(kind: str, own: Mapping[str, Any]) -> Any:
