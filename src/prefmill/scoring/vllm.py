@@ -145,8 +145,8 @@ class VllmReward(RewardModel):
     The ids are made here and the scores are raw (`use_activation=False`). vLLM takes a folder of a
     `...ForSequenceClassification` model; value heads and adapters it does not.
 
-    >>> VllmReward(model="org/rm", engine_args={"tensor_parallel_size": 2}).columns
-    ('score',)
+    >>> VllmReward(model="org/rm", engine_args={"max_model_len": 4096}).max_length
+    4096
     """
 
     engine_args: Mapping[str, Any] = field(default_factory=dict)
