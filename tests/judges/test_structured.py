@@ -150,6 +150,23 @@ def test_a_row_that_is_refused_either_way(tmp_path: Path) -> None:
     assert (out["score"], done.null) == ([7.0, 7.0, None], {"refused": 1})
 
 
+def test_an_answer_that_cannot_be_used_is_no_score(tmp_path: Path) -> None:
+    """With a schema and without: the row is bad, and nothing is left out unasked."""
+
+    def answer(path: str, body: Any, headers: dict[str, str]) -> serving.Said:
+        if "\nc\n" in body["messages"][0]["content"]:
+            return 200, {}, {"choices": [{"message": {"content": "7"}, "finish_reason": None}]}
+        return 200, {}, serving.chat('{"rating": 7}')
+
+    with serving.server(answer) as url:
+        sampler = pm.EndpointSampler(url=url, model="m", backoff=0.001, retries=1)
+        judge = pm.JudgeScorer(sampler=sampler, structured="auto")
+        with pytest.raises(BadInput, match="judge: row 2 cannot be judged"):
+            scored(judge, tmp_path, POOL)
+        done, out = scored(judge, tmp_path, POOL, on_bad_row="null")
+    assert (out["score"], done.null) == ([7.0, 7.0, None], {"bad_answer": 1})
+
+
 def test_what_takes_no_schema() -> None:
     """A model in this process has none: `auto` goes on without, `on` is refused."""
     local = pm.LocalSampler(model="m")

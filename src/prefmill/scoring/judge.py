@@ -24,7 +24,7 @@ from prefmill.sampling.kinds import kind_for, sampler_class, sampler_from
 from prefmill.sampling.samplers import Reply, Request, as_sampler
 from prefmill.scoring.judging.criteria import Criterion
 from prefmill.scoring.judging.questions import Asker, Questions, Schedule
-from prefmill.scoring.judging.readings import Reader
+from prefmill.scoring.judging.readings import UNANSWERED, Reader
 from prefmill.scoring.judging.rubrics import Rubric, rubric_of
 from prefmill.scoring.judging.scales import Ask, Mode
 from prefmill.scoring.scorers import Scored, Staged
@@ -374,18 +374,18 @@ class JudgeScorer(Described, Staged):
         requests = asked.requests
         if self.structured != "auto" or not self._is_structured:
             return self._sent(asked, range(len(requests)), requests), 0
-        refused: set[str] = self._kept("refused_schemas", set)
-        first = [i for i, each in enumerate(requests) if repr(each.schema) not in refused]
+        known: set[str] = self._kept("refused_schemas", set)
+        first = [i for i, each in enumerate(requests) if repr(each.schema) not in known]
         of_first = self._sent(asked, first, [requests[i] for i in first], skip=True)
-        # Any other reason is not about the schema.
-        pairs = zip(first, of_first, strict=True)
-        replies = {i: each for i, each in pairs if each.answer.finish_reason != "refused"}
-        again = [i for i in range(len(requests)) if i not in replies]
+        replies = dict(zip(first, of_first, strict=True))
+        # Without a schema it fails as every other request does, and is told or left out.
+        again = [i for i in range(len(requests)) if i not in replies or _failed(replies[i])]
         plain = [replace(requests[i], schema=None) for i in again]
         for i, reply in zip(again, self._sent(asked, again, plain), strict=True):
+            was_refused = i in replies and replies[i].answer.finish_reason == "refused"
+            if was_refused and not _failed(reply):
+                known.add(repr(requests[i].schema))
             replies[i] = reply
-            if i in first and reply.answer.finish_reason != "refused":
-                refused.add(repr(requests[i].schema))
         return [replies[i] for i in range(len(requests))], len(set(again) & set(first))
 
     def _sent(
@@ -419,6 +419,11 @@ class JudgeScorer(Described, Staged):
             if self.structured == "on":
                 hint = "structured='auto' (--structured auto) asks again without a schema."
             raise BadRow("judge", what, row=row, reason=error.reason, hint=hint) from error
+
+
+def _failed(reply: Reply) -> bool:
+    """Whether a request itself was at fault."""
+    return reply.answer.finish_reason in UNANSWERED
 
 
 def _hash(text: str) -> str:
