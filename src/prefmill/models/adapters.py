@@ -7,6 +7,7 @@ scores of the adapter applied. Where merging is not possible it stays applied.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,11 @@ WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _TASKS = {"reward": ("SEQ_CLS",), "causal": ("CAUSAL_LM",), "token": ("TOKEN_CLS",)}
 _KINDS = {"reward": "a reward model", "causal": "a language model", "token": "a token classifier"}
+#: what an adapter of another task is for
+_OTHER = {
+    ("reward", "CAUSAL_LM"): "it is of a language model: --scorer logprob or implicit.",
+    ("causal", "SEQ_CLS"): "it is of a reward model: --scorer reward.",
+}
 #: heads that an adapter for classification brings along, as PEFT names them
 _HEADS = ("score", "classifier")
 #: kinds of adapter that put tokens before the row, which no merged weight does
@@ -128,7 +134,8 @@ class Adapter:
         if task not in fits:
             raise BadInput(
                 f"{where}: the adapter in {str(folder)!r} is of another kind of model; got the"
-                f" task {task}, expected {_TASKS[kind][0]} for {_KINDS[kind]}."
+                f" task {task}, expected {_TASKS[kind][0]} for {_KINDS[kind]}.",
+                hint=_OTHER.get((kind, str(task))),
             )
         keys = [key for key, file in stored(folder).items() if file.name == WEIGHTS]
         return cls(folder, kind, frozenset(keys))
@@ -230,8 +237,14 @@ def _unwrapped(model: Any) -> Any:
 
 
 def _peft(where: str) -> Any:
+    # PEFT imports bitsandbytes where it is, which says on a CPU what it would rather have.
+    theirs = logging.getLogger("bitsandbytes")
+    before = theirs.level
+    theirs.setLevel(logging.CRITICAL)
     try:
         import peft
     except ImportError:
         raise MissingPackage.for_extra(where, "peft", "lora") from None
+    finally:
+        theirs.setLevel(before)
     return peft

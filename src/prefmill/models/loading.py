@@ -277,7 +277,7 @@ class _Wanted:
             options["key_mapping"] = value_heads.key_mapping(self.folder)
         if self.new_head:
             options |= {"num_labels": 1, "ignore_mismatched_sizes": True}
-        elif self.kind == "reward":
+        elif self.kind != "causal":
             outputs = self._outputs()
             if outputs is not None:
                 options["num_labels"] = outputs
