@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -231,6 +234,31 @@ def test_landlock_and_seccomp_hold_without_namespaces(tmp_path: Path) -> None:
     words = [sys.executable, "-S", "-P", "-B", "-c", program]
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert told.split() == ["True"] * 5 + ["False"]
+
+
+def test_a_container_without_user_namespaces_holds_it_too(tmp_path: Path) -> None:
+    program = """
+from prefmill.scoring.verify.sandbox import Bounds, run_code, what_holds
+bounds = Bounds(seconds=5.0)
+print(*what_holds(bounds))
+for code in ("import os; os.fork()", "open('/etc/passwd')", "open('x', 'w')"):
+    print(run_code(code, bounds, tests=["assert True"]).said[-1])
+"""
+    forbids = "echo 0 > /proc/sys/user/max_user_namespaces"
+    words = ["unshare", "--user", "--map-root-user", "bash", "-c"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*words, forbids], capture_output=True).returncode
+    ):
+        pytest.skip("this machine gives no user namespace to forbid further ones in")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    run = f"{forbids}; {shlex.quote(sys.executable)} -c {shlex.quote(program)}"
+    told = subprocess.run([*words, run], capture_output=True, text=True, check=True, env=env)
+    holds, fork, read, write = told.stdout.splitlines()
+    assert holds == "namespaces"
+    assert "not_permitted" in fork
+    assert "not_permitted" in read
+    assert write == "('done', '')"
 
 
 def test_a_machine_that_cannot_hold_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

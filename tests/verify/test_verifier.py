@@ -232,6 +232,34 @@ def test_what_cannot_be_meant_is_refused(options: dict[str, Any], told: str) -> 
         pm.Verifier(**options)
 
 
+def test_both_sides_of_pairs_are_checked(tmp_path: Path) -> None:
+    rows = {"prompt": ["6+6?"], "chosen": ["12"], "rejected": ["#### 13"], "answer": [12]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "pairs.parquet")
+    out = tmp_path / "out.parquet"
+    pm.score(tmp_path / "pairs.parquet", out, scorer=pm.Verifier(check="number"))
+    frame = pl.read_parquet(out)
+    assert frame.select("chosen_score", "rejected_score").rows() == [(1.0, 0.0)]
+    assert frame["rejected_score_reason"].to_list() == ["wrong_answer: expected 12"]
+
+
+def test_streams_are_checked_with_the_truth_along() -> None:
+    rows = [{"prompt": "6+6?", "completion": c, "answer": "12"} for c in ("12", "13", "twelve")]
+    source = pa.Table.from_pylist(rows)
+    scored = pm.score_stream(source, pm.Verifier(check="number")).read_all()
+    assert scored["score"].to_pylist() == [1.0, 0.0, 0.0]
+    assert scored["score_answer"].to_pylist() == ["12", "13", None]
+
+
+def test_a_file_may_say_what_is_checked(pool: Path, tmp_path: Path) -> None:
+    table = tmp_path / "check.toml"
+    table.write_text('[score]\nkind = "verify"\ncheck = "number"\nanswer = "gold"\n')
+    out = tmp_path / "out.parquet"
+    words = ["score", str(pool), "-o", str(out), "--scorer", str(table)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert pl.read_parquet(out)["score"].to_list()[:3] == [1.0, 0.0, 0.0]
+
+
 def test_an_empty_pool_is_no_error(tmp_path: Path) -> None:
     schema = {"prompt": pl.String, "completion": pl.String, "answer": pl.String}
     frame = pl.DataFrame(schema=schema)
