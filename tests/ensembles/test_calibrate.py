@@ -75,6 +75,14 @@ def test_from_pairs_to_chances(scored: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(out["score"].to_numpy(), wanted, atol=2e-9)
 
 
+@pytest.mark.parametrize("name", ["scored.jsonl", "scored.csv", "scored.arrow"])
+def test_the_scorer_is_known_from_every_format(name: str, tmp_path: Path) -> None:
+    pm.score(labelled(), tmp_path / name, scorer=length)
+    report = pm.calibrate(tmp_path / name, None)
+    assert report.pairs == 60
+    assert report.scorer["function"].endswith("length")
+
+
 def test_another_scorer_is_refused(scored: Path, tmp_path: Path) -> None:
     file = tmp_path / "long.json"
     pm.calibrate(scored, file, score_column="score_long")
@@ -130,10 +138,12 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
     assert report.rows_in == report.pairs + sum(report.dropped.values())
     with pytest.raises(BadInput, match="no pair has two scores; got 4 rows"):
         pm.calibrate(frame[2:], None)
+    texts = pl.DataFrame({"chosen_score": ["1.5", "x", None], "rejected_score": ["0", "1", "y"]})
+    assert dict(pm.calibrate(texts, None).dropped) == {"null_score": 1, "bad_score": 1}
 
 
 def test_what_cannot_be_calibrated(tmp_path: Path) -> None:
-    frame = pl.DataFrame({"chosen_score": ["a"], "rejected_score": [1.0], "chosen_x": [1.0]})
+    frame = pl.DataFrame({"chosen_score": [[1.0]], "rejected_score": [1.0], "chosen_x": [1.0]})
     with pytest.raises(BadArgument, match="holds no numbers"):
         pm.calibrate(frame, None)
     with pytest.raises(ColumnMissing, match="'rejected_x'"):

@@ -70,7 +70,8 @@ def names_of(models: Sequence[str]) -> list[str]:
     >>> names_of(["org/rm-v2", "rm/"]), names_of(["a/rm", "b/rm"])
     (['rm-v2', 'rm'], ['model1', 'model2'])
     """
-    names = [Path(model).name or Path(model).resolve().name for model in models]
+    # A scorer without a model has no name, and "." has that of its folder.
+    names = [Path(model).name or (model and Path(model).resolve().name) for model in models]
     taken = {name.casefold() for name in [*names, "score", "disagreement"]}
     # Two folders may have one name, and some names are taken.
     if len(taken) < len(names) + 2 or not all(names):

@@ -27,6 +27,8 @@ from prefmill.rules.isotonic import Fit, fit_wins
 from prefmill.runs.job import Reading, opened_source
 from prefmill.scoring.calibration import Calibration
 from prefmill.table.chance import prompt_hash
+from prefmill.table.messages import is_json_text, is_text
+from prefmill.table.numbers import number
 from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs
 
@@ -176,7 +178,7 @@ def _columns(source: Source, score_column: str, prompt: str | None) -> tuple[str
             )
     for name in sides:
         kind = pl.Schema(pl.DataFrame(source.columns.empty_table()).schema)[name]
-        if not kind.is_numeric():
+        if not (kind.is_numeric() or is_text(kind) or is_json_text(kind)):
             raise BadArgument(
                 f"calibrate: the column {name!r} holds no numbers; got {kind}.",
                 hint="score_column=NAME (--score-column NAME) names another.",
@@ -195,17 +197,23 @@ def _pairs(
     margins, hashes, dropped = [np.zeros(0)], [np.zeros(0, np.uint64)], {}
     with connect(temp_dir=home, remote=source.remote, **limits) as con:
         reader = con.sql(
-            f"SELECT {quote(chosen)}::DOUBLE AS chosen, {quote(rejected)}::DOUBLE AS rejected,"
+            f"SELECT {quote(chosen)} AS chosen, {quote(rejected)} AS rejected,"
             f" {key} AS prompt FROM {source.relation}"
         ).to_arrow_reader(_BATCH)
         first = 0
         for batch in reader:
             frame = pl.DataFrame(batch)
+            null = (frame["chosen"].is_null() | frame["rejected"].is_null()).sum()
+            kinds = frame.schema
+            frame = frame.with_columns(
+                number(pl.col(side), kinds[side]).alias(side) for side in ("chosen", "rejected")
+            )
             gap = (frame["chosen"] - frame["rejected"]).fill_nan(None)
             finite = gap.is_not_null() & gap.is_finite().fill_null(False)
-            null = (frame["chosen"].is_null() | frame["rejected"].is_null()).sum()
+            unread = (frame["chosen"].is_null() | frame["rejected"].is_null()).sum()
             _count(dropped, "null_score", null)
-            _count(dropped, "non_finite_score", frame.height - int(finite.sum()) - null)
+            _count(dropped, "bad_score", unread - null)
+            _count(dropped, "non_finite_score", frame.height - int(finite.sum()) - unread)
             hashed = _hashes(frame, first, prompt is not None)
             first += frame.height
             keep = finite.to_numpy()
@@ -230,7 +238,7 @@ def _count(counts: dict[str, int], reason: str, rows: int) -> None:
 
 def _scorer_of(source: Source, score_column: str) -> dict[str, str]:
     """The fingerprint of the scorer of a column, where the run that wrote the files is known."""
-    keys = [key_of_finished(Path(str(file))) for file in source.files]
+    keys = [key_of_finished(Path(label)) for label in source.labels]
     found = [_of_column(key, score_column) for key in keys]
     return found[0] if found and all(each == found[0] for each in found) else {}
 
