@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         VllmSampler,
     )
     from prefmill.scoring import (
+        ChoiceScorer,
         Criterion,
         EndpointScorer,
         Ensemble,
@@ -83,6 +84,7 @@ __all__ = [
     "AuditReport",
     "BatchSampler",
     "CalibrateReport",
+    "ChoiceScorer",
     "Criterion",
     "Curve",
     "EndpointSampler",
@@ -151,6 +153,7 @@ _HOMES = {
     "runs.votes": ("VotesReport", "votes"),
     "sampling": ("BatchSampler", "EndpointSampler", "LocalSampler", "Sampler", "VllmSampler"),
     "scoring": (
+        "ChoiceScorer",
         "Criterion",
         "EndpointScorer",
         "Ensemble",

@@ -1,4 +1,4 @@
-"""Options of `prefmill score` that say what is read off a model: labels, and scores of steps."""
+"""Options of `prefmill score` that say what is read off a model: labels, steps, choices."""
 
 from __future__ import annotations
 
@@ -54,11 +54,44 @@ class Outputs(Options):
     ] = None
 
 
+class Choices(Options):
+    """What a language model is asked, and between which answers it chooses."""
+
+    choices: Annotated[
+        str | None,
+        option(
+            metavar="TEXT,...",
+            help="Of choice: the answers, the good one first, or numbers.  [default: yes,no]",
+        ),
+    ] = None
+    preset: Annotated[
+        str | None,
+        option(help="Of choice: qwen3-reranker, llama-guard or math-shepherd."),
+    ] = None
+    ask: Annotated[
+        str | None,
+        option(
+            help="Of choice: the rubric as a message (chat), as all the text (text), or the row's "
+            "own messages (conversation).  [default: chat]"
+        ),
+    ] = None
+    score_as: Annotated[
+        str | None,
+        option(help="Of choice: log-odds or expected (of numbers).  [default: as choices are]"),
+    ] = None
+    first_token: Annotated[
+        bool,
+        option("--first-token", help="Of choice: of longer choices look at the first token."),
+    ] = False
+
+
 def outputs_given(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of `Outputs` among those that were given, as a scorer takes them."""
+    """Those of these options that were given, as a scorer takes them."""
     made: dict[str, Any] = {}
     if "weights" in given:
         made["weights"] = numbers_in("--weights", given["weights"])
+    if "choices" in given:
+        made["choices"] = tuple(given["choices"].split(","))
     for name in ("step_separator", "step_marker"):
         if name in given:
             made[name] = _unescaped(given[name])

@@ -30,7 +30,7 @@ from prefmill.cli.options import (
     quiet_threads,
     stoppable,
 )
-from prefmill.cli.outputs import Outputs, outputs_given
+from prefmill.cli.outputs import Choices, Outputs, outputs_given
 from prefmill.cli.texts import given_for, roles_given, stdout_or
 from prefmill.cli.together import Together, ensemble_of, scorer_in_file
 from prefmill.errors import BadArgument
@@ -49,8 +49,8 @@ class _Models(Outputs):
         str,
         option(
             metavar="KIND|FILE",
-            help="reward, logprob, implicit, judge, endpoint, verify; or a TOML file with the table"
-            " [score] of a recipe.",
+            help="reward, logprob, implicit, choice, judge, endpoint, verify; or a TOML file with "
+            "the table [score] of a recipe.",
         ),
     ] = "reward"
     reference: Annotated[
@@ -230,6 +230,7 @@ class ScorerOptions(
     _Models,
     Together,
     _Texts,
+    Choices,
     _Asked,
     Batches,
     Engine,

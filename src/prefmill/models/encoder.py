@@ -149,13 +149,7 @@ class Encoder:
         `on_too_long="error"`, without tokens, that the template refuses, or that begins with two
         BOS tokens.
         """
-        questions, answers = prompts.to_pylist(), completions.to_pylist()
-        for name, values in (("prompt", questions), ("completion", answers)):
-            what = f"has no {name}; got null, expected text or messages."
-            nulls = [i for i, value in enumerate(values) if value is None]
-            refuse([BadRow("score", what, row=i, reason=f"null_{name}") for i in nulls])
-        if self.layout is not None:
-            answers = self.layout.answers(answers)
+        questions, answers = self._given(prompts, completions)
         types: list[list[int]] | None = None
         marks: list[list[int]] | None = None
         talks: list[Conversation] | None = None
@@ -195,6 +189,17 @@ class Encoder:
         if marks is not None:
             rows = with_marks(rows, marks, list(map(len, whole)), kept, self._cuts_left)
         return Encoded(rows, np.asarray(kept, np.int64), truncated, lost_text)
+
+    def _given(self, prompts: pa.Array, completions: pa.Array) -> tuple[list[Any], list[Any]]:
+        """The values of a batch, none of them null, completions with their steps laid out."""
+        questions, answers = prompts.to_pylist(), completions.to_pylist()
+        for name, values in (("prompt", questions), ("completion", answers)):
+            what = f"has no {name}; got null, expected text or messages."
+            nulls = [i for i, value in enumerate(values) if value is None]
+            refuse([BadRow("score", what, row=i, reason=f"null_{name}") for i in nulls])
+        if self.layout is not None:
+            answers = self.layout.answers(answers)
+        return questions, answers
 
     def prompts(self, prompts: list[Any]) -> list[list[int]]:
         """The ids of prompts alone, as a policy reads them.
@@ -249,15 +254,21 @@ class Encoder:
         return texts
 
     def rendered(
-        self, talks: list[list[Message]], *, open_end: bool = False, cut_off: bool = False
+        self,
+        talks: list[list[Message]],
+        *,
+        open_end: bool = False,
+        cut_off: bool = False,
+        another: bool = False,
     ) -> list[str]:
         """Conversations as texts, by the chat template.
 
-        With `open_end` an answer is to follow, with `cut_off` the last one goes on. Raises `BadRow`
-        for those that the template refuses.
+        With `open_end` an answer is to follow, with `cut_off` the last one goes on, with `another`
+        a message follows even the assistant's. Raises `BadRow` for those that the template refuses.
         """
         assert self.chat is not None
-        return self.chat.render(self._in_words(talks), open_end=open_end, cut_off=cut_off)
+        talks = self._in_words(talks)
+        return self.chat.render(talks, open_end=open_end, cut_off=cut_off, another=another)
 
     def _in_words(self, talks: list[list[Message]]) -> list[list[Message]]:
         """Conversations whose contents are as the template takes them.

@@ -94,13 +94,19 @@ class ChatTemplate:
         return self._takes_parts
 
     def render(
-        self, talks: Sequence[Sequence[Message]], *, open_end: bool = False, cut_off: bool = False
+        self,
+        talks: Sequence[Sequence[Message]],
+        *,
+        open_end: bool = False,
+        cut_off: bool = False,
+        another: bool = False,
     ) -> list[str]:
         """Conversations as texts.
 
         open_end: as a policy is asked: with the generation prompt behind, or open where the
             assistant is to go on.
         cut_off: the last message goes on: nothing ends it.
+        another: another message is to follow, whoever spoke last.
         Raises `BadRow` for conversations that the template refuses, `BadInput` for a template that
         does not end.
         """
@@ -110,7 +116,8 @@ class ChatTemplate:
         def work() -> None:
             for row, talk in enumerate(talks):
                 try:
-                    texts.append(self._one(talk, open_end, cut_off or (open_end and is_open(talk))))
+                    goes_on = cut_off or (open_end and is_open(talk) and not another)
+                    texts.append(self._one(talk, open_end or another, goes_on))
                 # Whatever a template raises is about the data it was given.
                 except Exception as error:
                     what = f"is refused by the chat template; {type(error).__name__}: {error}."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prefmill.models.described import loaded
 
 if TYPE_CHECKING:
+    from prefmill.scoring.choice import ChoiceScorer
     from prefmill.scoring.endpoint import EndpointScorer
     from prefmill.scoring.ensemble import Ensemble
     from prefmill.scoring.judge import JudgeScorer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from prefmill.scoring.vllm import VllmReward
 
 __all__ = [
+    "ChoiceScorer",
     "Criterion",
     "EndpointScorer",
     "Ensemble",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "choice": ("ChoiceScorer",),
     "endpoint": ("EndpointScorer",),
     "ensemble": ("Ensemble",),
     "judge": ("JudgeScorer",),

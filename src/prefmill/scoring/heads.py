@@ -292,7 +292,7 @@ class LogProbHead:
         places, inverse = np.unique(where, return_inverse=True)
         order = np.argsort(inverse, kind="stable")
         logprobs = torch.empty(len(where), dtype=torch.float32, device=device)
-        project = _Projection(engine.model)
+        project = Projection(engine.model)
         step = max(16, _CHUNK_LOGITS.get(device.type, _CHUNK_LOGITS["cpu"]) // project.vocabulary)
         step = min(step, _CHUNK_ROWS.get(device.type, step))
         # Every product then has the same shape, whatever number of places there is.
@@ -315,7 +315,7 @@ class LogProbHead:
         return _sums(logprobs, counts)
 
 
-class _Projection:
+class Projection:
     """States to logits in float32, soft-capped and scaled as some models want."""
 
     def __init__(self, model: Any) -> None:
@@ -334,11 +334,15 @@ class _Projection:
             logits = states.float() @ self.weight.float().t()
         if self.bias is not None:
             logits = logits + self.bias.float()
-        logits = logits * self.factor
-        if self.softcap is None:
-            return logits
-        capped: torch.Tensor = torch.tanh(logits / self.softcap) * self.softcap
-        return capped
+        return finished(logits, self.factor, self.softcap)
+
+
+def finished(logits: torch.Tensor, factor: float, softcap: float | None) -> torch.Tensor:
+    """Logits as the model's own forward gives them, from what its projection gives."""
+    logits = logits * factor
+    if softcap is None:
+        return logits
+    return torch.tanh(logits / softcap) * softcap
 
 
 def _predicted(rows: TokenRows, which: Longs) -> tuple[Longs, Longs, Longs]:

@@ -15,6 +15,7 @@ SCORERS: Mapping[str, str] = {
     "reward": "prefmill.scoring.reward:RewardModel",
     "logprob": "prefmill.scoring.reward:LogProb",
     "implicit": "prefmill.scoring.reward:ImplicitReward",
+    "choice": "prefmill.scoring.choice:ChoiceScorer",
     "judge": "prefmill.scoring.judge:JudgeScorer",
     "endpoint": "prefmill.scoring.endpoint:EndpointScorer",
     "ensemble": "prefmill.scoring.ensemble:Ensemble",

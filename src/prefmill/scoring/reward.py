@@ -60,6 +60,8 @@ class TokenScorer(Described, Staged):
     """What all scorers over tokens share: how rows become ids, and how a model runs."""
 
     kind: ClassVar[str]
+    #: whether a score is of the completion's own tokens, of which there then must be one
+    scores_completions: ClassVar[bool] = False
     compares: ClassVar[bool] = False
     reads: ClassVar[tuple[str, ...]] = ()
 
@@ -219,7 +221,6 @@ class TokenScorer(Described, Staged):
     def _encoder(self) -> Encoder:
         _transformers()
         from prefmill.models.adapters import tokenizer_folder
-        from prefmill.models.ended import encoder_of
         from prefmill.models.loading import load_tokenizer, longest
 
         config = self.config
@@ -231,17 +232,21 @@ class TokenScorer(Described, Staged):
                 f"score: max_length {self.max_length} is more than the model takes;"
                 f" got a limit of {own}."
             )
-        return encoder_of(
-            config,
+        return self._encoder_of(
             tokenizer,
             template=self.template,
             limit=self.max_length or own,
             on_too_long=self.on_too_long,
             starts=self.invariant,
-            needs_completion=self.kind != "reward",
+            needs_completion=self.scores_completions,
             template_date=self.template_date,
             steps=self.layout,
         )
+
+    def _encoder_of(self, tokenizer: Any, **settings: Any) -> Encoder:
+        from prefmill.models.ended import encoder_of
+
+        return encoder_of(self.config, tokenizer, **settings)
 
     @property
     def layout(self) -> StepLayout | None:
@@ -302,7 +307,7 @@ class TokenScorer(Described, Staged):
             open_ends = [reason == "length" for reason in batch["finish_reason"].to_pylist()]
         encoded = self.encoder.encode(batch["prompt"], batch["completion"], groups, open_ends)
         rows = encoded.rows
-        if self.kind != "reward":
+        if self.scores_completions:
             refuse_without_tokens(encoded)
         keys = None
         width = len(self.columns) + int(rows.mark_counts.max(initial=0))
@@ -590,6 +595,7 @@ class LogProb(TokenScorer):
     """
 
     kind: ClassVar[str] = "logprob"
+    scores_completions: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("finish_reason",)
 
     @property
@@ -615,6 +621,7 @@ class ImplicitReward(TokenScorer):
     """
 
     kind: ClassVar[str] = "implicit"
+    scores_completions: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("finish_reason",)
 
     reference: str | Path

@@ -19,7 +19,7 @@ from prefmill.models.probe import running
 from prefmill.models.tokens import Longs, TokenRows
 from prefmill.scoring.attention import to_device
 from prefmill.scoring.engine import Engine
-from prefmill.scoring.heads import log_odds, scores_in, steady
+from prefmill.scoring.heads import Projection, finished, log_odds, scores_in, steady
 from prefmill.scoring.packing import Stream
 
 #: places, and how many of them each row has
@@ -90,7 +90,7 @@ class TokenHead:
         places, width = self._places(rows, which), self.width(rows)
         slots, tokens, _ = places
         if engine.body is None or (stock and self.is_of_tokens(engine.model)):
-            logits = of_tokens(engine.model(**inputs), inputs["input_ids"].shape)
+            logits = self.outputs(engine.model, inputs)
             where = to_device(slots * logits.shape[1] + tokens, logits.device)
             return self._spread(logits.flatten(0, 1).index_select(0, where).float(), places, width)
         hidden = engine.body(**inputs, use_cache=False).last_hidden_state
@@ -104,6 +104,10 @@ class TokenHead:
         states is all that its owner has for steps.
         """
         return not type(model).__name__.endswith("ForSequenceClassification")
+
+    def outputs(self, model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Those of the model's own forward, shape (rows, tokens, outputs)."""
+        return of_tokens(model(**inputs), inputs["input_ids"].shape)
 
     def _places(self, rows: TokenRows, which: Longs) -> _Places:
         """The tokens that are read: rows of `which`, places in them, and how many of each row."""
@@ -188,3 +192,48 @@ def of_tokens(output: Any, shape: Sequence[int]) -> torch.Tensor:
         f"score: the model's outputs are not of tokens; got {got} for rows of the shape"
         f" {tuple(shape)}, expected an output for every token."
     )
+
+
+class ChoiceHead(TokenHead):
+    """The log-odds of each of a few tokens against the others, as what comes next.
+
+    tokens  their ids
+    steps   the places are the marked tokens of a row, and its values the log-odds of the first
+            token there; else the row's last token, and those of every token
+    """
+
+    def __init__(self, tokens: Sequence[int], *, steps: bool = False) -> None:
+        super().__init__(range(1 if steps else len(tokens)), softmax=True, steps=steps)
+        self.tokens = list(tokens)
+
+    def layer(self, model: Any) -> Any | None:
+        """Those rows of the projection that are asked for."""
+        if not isinstance(model.get_output_embeddings(), nn.Linear):
+            return None
+        return _Rows(model, self.tokens)
+
+    def is_of_tokens(self, model: Any) -> bool:
+        """A language model's are."""
+        return True
+
+    def outputs(self, model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The logits of these tokens, shape (rows, tokens, choices)."""
+        return super().outputs(model, inputs)[..., self.tokens]
+
+
+class _Rows(nn.Module):
+    """A language model's projection to a few tokens, soft-capped and scaled as it is."""
+
+    def __init__(self, model: Any, tokens: list[int]) -> None:
+        super().__init__()
+        whole = Projection(model)
+        self.factor, self.softcap = whole.factor, whole.softcap
+        self.weight = nn.Parameter(whole.weight[tokens].detach().float(), requires_grad=False)
+        self.bias = None
+        if whole.bias is not None:
+            self.bias = nn.Parameter(whole.bias[tokens].detach().float(), requires_grad=False)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """The logits, shape (places, tokens)."""
+        logits = nn.functional.linear(states, self.weight, self.bias)
+        return finished(logits, self.factor, self.softcap)
