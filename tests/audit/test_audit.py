@@ -371,6 +371,14 @@ def test_each_value_of_a_column_is_audited_as_if_it_were_alone(tmp_path):
         pm.audit(rows, by="nobody")
 
 
+def test_by_takes_the_name_that_the_file_has():
+    rows = battles(prompts=30).with_columns(judge=pl.lit("ann"))
+    for by in ("judge", "annotator"):
+        report = pm.audit(rows, by=by, roles={**WORDS, "annotator": "judge"})
+        assert list(report.parts) == ["ann"]
+        assert list(report.parts["ann"]) == list(report.probes)
+
+
 def test_verdicts_of_a_value_are_its_own(tmp_path):
     def says(text):
         prompt, a, b = text.split("|")

@@ -236,6 +236,9 @@ def test_scores_far_from_nought_have_the_same_alpha():
         for shift in (0, 1e6)
     )
     assert near == pytest.approx(far, abs=1e-6)
+    huge = stable(Repeats.of(units // 3, units, score * 1e300), NOBODY).numbers
+    assert huge["alpha"] == pytest.approx(near)
+    assert huge["standard deviation of an answer"] > 1e299
 
 
 def test_matches_that_were_seen_twice_are_found():

@@ -129,6 +129,9 @@ def _row(probe: Probe) -> tuple[str, str, str, str, str]:
     verdict: str = probe.verdict
     if probe.verdict == "cannot tell":
         verdict = f"{verdict} (needs {probe.needs:,} prompts)" if probe.needs else verdict
+    if probe.name == "agreement" and probe.verdict == "found":
+        side = "more" if (probe.effect or 0) > 0 else "less"
+        verdict = f"agrees {side} than length alone"
     p = ""
     if probe.p_adjusted is not None:
         p = f"{probe.p_adjusted:.4f}" if probe.p_adjusted >= 0.0001 else "<0.0001"

@@ -138,6 +138,19 @@ def _kept(job: Job, name: str) -> str | None:
     return f"_keep{job.keep.index(name)}" if name in job.keep else None
 
 
+def _part(job: Job, by: str) -> str:
+    """Our name for the column that rows are told apart by."""
+    # Rows of records have the annotator and the source under the names of these roles.
+    role = next((role for role in ("annotator", SOURCE) if _words(job).get(role) == by), by)
+    name = _kept(job, by) or _kept(job, role)
+    if name is None:
+        raise ColumnMissing(
+            f"audit: no column {by!r} to audit by; got {job.keep}.",
+            hint="name another column: by=COLUMN (--by COLUMN).",
+        )
+    return name
+
+
 def _beside(job: Job, name: str) -> str | None:
     """Our name for what a judge of ours wrote next to the score: its verdict, its reason."""
     score = str(_words(job).get("score") or job.roles.score).removeprefix("-")
@@ -148,12 +161,7 @@ def _beside(job: Job, name: str) -> str | None:
 def _narrow(job: Job, by: str | None) -> pl.DataFrame:
     """A row of numbers for each row that has a score."""
     job.narrow()
-    source, part = _kept(job, SOURCE), None if by is None else _kept(job, by)
-    if by is not None and part is None:
-        raise ColumnMissing(
-            f"audit: no column {by!r} to audit by; got {job.keep}.",
-            hint="name another column: by=COLUMN (--by COLUMN).",
-        )
+    source, part = _kept(job, SOURCE), None if by is None else _part(job, by)
     query = (
         "SELECT c._pos AS position, hash(t._prompt) AS prompt, hash(c._grp) AS group,"
         " hash(c._annotator) AS judge, c._annotator::VARCHAR AS annotator, c._value AS score,"

@@ -130,6 +130,12 @@ def _jackknife(without: Floats) -> float:
     return math.sqrt(float(spread @ spread) * (len(without) - 1) / len(without))
 
 
+def scale_of(values: Floats) -> float:
+    """A power of 2 near the largest value: squares of what is divided by it do not overflow."""
+    largest = float(np.abs(values).max(initial=0.0))
+    return 2.0 ** math.floor(math.log2(largest)) if largest else 1.0
+
+
 class Design(Protocol):
     """Columns over comparisons, made a part at a time: millions of rows fit nowhere at once."""
 

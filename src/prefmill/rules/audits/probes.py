@@ -8,12 +8,13 @@ reference, over the same comparisons.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from prefmill.rules.audits.agreement import agreement
 from prefmill.rules.audits.answers import Answers, Differences, Pairings, lengths, outcome
-from prefmill.rules.audits.effects import FEWEST_PROMPTS, Effect, Model, of_sums, ratio
+from prefmill.rules.audits.effects import FEWEST_PROMPTS, Effect, Model, of_sums, ratio, scale_of
 from prefmill.rules.audits.texts import FORMATS
 from prefmill.rules.audits.twice import Shown, flips, numbered, of_both_orders
 from prefmill.rules.audits.verdicts import Finding
@@ -129,12 +130,14 @@ def _slope(answers: Answers) -> tuple[Effect, float]:
         return left
 
     length = inside(np.log2(np.maximum(answers.length, 1)))
-    score = inside(answers.score)
+    unit = scale_of(answers.score)
+    score = inside(answers.score / unit)
     prompts = answers.prompts
     above = summed(answers.prompt, length * score, prompts)
     below = summed(answers.prompt, length * length, prompts)
     spread = float(np.sqrt((length @ length) * (score @ score)))
     effect = of_sums(above, below, len(length))
+    effect = replace(effect, value=effect.value * unit, error=effect.error * unit)
     return effect, float(length @ score) / spread if spread else np.nan
 
 

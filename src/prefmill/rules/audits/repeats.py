@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from prefmill.rules.audits.agreement import ends_of
-from prefmill.rules.audits.effects import NOTHING, Effect, of_numbers
+from prefmill.rules.audits.effects import NOTHING, Effect, of_numbers, scale_of
 from prefmill.rules.audits.twice import Repeats, Shown, flips
 from prefmill.rules.audits.verdicts import Finding
 from prefmill.rules.intervals import Floats
@@ -70,7 +70,9 @@ def _spread(repeats: Repeats) -> dict[str, float]:
     units = int(repeats.unit.max()) + 1
     counts = np.bincount(repeats.unit, minlength=units).astype(np.float64)
     # Squares of scores far from 0 would drown what they differ in.
-    score = repeats.score - repeats.score.mean()
+    unit = scale_of(repeats.score)
+    score = repeats.score / unit
+    score -= score.mean()
     means = summed(repeats.unit, score, units) / counts
     inside = summed(repeats.unit, (score - means[repeats.unit]) ** 2, units)
     prompt = np.zeros(units, dtype=np.int64)
@@ -80,7 +82,7 @@ def _spread(repeats: Repeats) -> dict[str, float]:
     return {
         "answers judged again": float(units),
         "same score each time": float(same.mean()),
-        "standard deviation of an answer": math.sqrt(within),
+        "standard deviation of an answer": math.sqrt(within) * unit,
         "intraclass correlation": _correlation(counts, means, within),
         **ends_of("alpha", _alpha(prompt, counts, means, inside)),
     }
