@@ -79,6 +79,64 @@ def test_compiled_streams_are_one_graph(
     assert set(fast.layers) == {form}
 
 
+def conversations(seed: int) -> TokenRows:
+    """Trees of turns of which each is a row: streams of 60 tokens go on from one another."""
+    rng = np.random.default_rng(seed)
+    paths = [rng.integers(1, 200, 20).tolist()]
+    rows: list[list[int]] = []
+    for _ in range(4):
+        paths = [[*path, *rng.integers(1, 200, 7).tolist()] for path in paths for _ in range(2)]
+        rows += paths
+    return TokenRows.of(rows)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize(
+    ("form", "dtype", "most"),
+    [
+        (attention.VARLEN, "bfloat16", 4),
+        (attention.IN_PLACE, "bfloat16", 12),
+        (attention.BLOCKMASK, "float32", 4),
+    ],
+)
+def test_compiled_streams_that_go_on_are_few_graphs(
+    monkeypatch: pytest.MonkeyPatch, form: str, dtype: str, most: int
+) -> None:
+    """With a past or without, with something to hand on or without; whatever the depth is."""
+    graphs: list[Any] = []
+    plain = torch.compile
+
+    def counting(graph: Any, _: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    def compiled(model: Any = None, **options: Any) -> Any:
+        ours = isinstance(model, torch.nn.Module) and "backend" not in options
+        return plain(model, **options, **({"backend": counting} if ours else {}))
+
+    model = tiny_model(getattr(torch, dtype))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    monkeypatch.setattr(torch, "compile", compiled)
+    backend = attention.VARLEN if form == attention.IN_PLACE else form
+    fast = made(model, backend, compile=True, batch_tokens=60)
+    fast.keys_per_token = 0 if form == attention.IN_PLACE else 1000
+    streams = 0
+    for seed in range(8):
+        rows = conversations(seed)
+        with torch.inference_mode():
+            wanted = fast.one_at_a_time(rows, np.array([0, 9, 29])).values[:, 0]
+        found = values(fast, rows)[[0, 9, 29]]
+        if dtype == "float32":
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+        else:
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=0.1 * np.abs(wanted).max())
+        streams += sum(bool(stream.past) for stream in fast.plan(rows).streams)
+    assert streams > 8, "streams go on, or this tests nothing"
+    assert 2 < len(graphs) <= most
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
 def test_a_compiler_that_fails_or_computes_something_else_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -45,6 +45,7 @@ _CHECKED_ROWS = 8
 _PROBE_TOKENS = 128
 # So few that the probe's streams go on from one another.
 _PROBE_PART = 12
+_GRAPHS = 32  # of one compiled body: no more than it can need
 _ANY = 1 << 62  # keys of a prefix, however long
 _STEP = 64  # widths of padded batches, where shapes are to be constant
 # Where shapes are to be constant, products have a multiple of 4 rows: CPU kernels take the rows
@@ -201,6 +202,10 @@ class Engine:
 
     def _compile(self) -> None:
         """Compile the body, and go on without where that fails or gives other values."""
+        # A stream with a past, with something to hand on, and each way to read keys: every mixture
+        # of these is a graph of its own.
+        limit = torch._dynamo.config.recompile_limit
+        torch._dynamo.config.recompile_limit = max(_GRAPHS, limit)
         eager, self.body = self.body, torch.compile(self.body, dynamic=True)
         self._compiled = True
         rows, every = self._random_rows()

@@ -22,6 +22,8 @@ from prefmill.scoring.packing import Stream
 
 #: how a plan's account calls `varlen` that gathers no keys
 IN_PLACE = "prefmill_varlen, prefixes in place"
+# Every number of levels is a graph of its own to `torch.compile`: beyond these, keys are gathered.
+_COMPILED_LEVELS = 2
 
 
 def _varlen(
@@ -175,8 +177,10 @@ def _calls(plan: StreamPlan, window: int | None) -> _Gathered | _Cascade:
     segment, starts, ends = plan.seen()
     every = np.bincount(segment, ends - starts, len(own)).astype(np.int64)
     shares = bool((every > own).any())
+    levels: tuple[_Level, ...] = ()
     if plan.cascade and shares and (window is None or window >= int(every.max())):
         levels = tuple(_levels(plan))
+    if levels and not (plan.uniform and len(levels) > _COMPILED_LEVELS):
         return _Cascade(_Call(*_lengths(plan, own, own), (-1, 0)), plan.past, levels)
     order = None
     if shares or plan.uniform or plan.past:
