@@ -143,6 +143,18 @@ def test_a_value_head_in_the_adapter(tmp_path: Path) -> None:
     pools.assert_close(scored(folder), np.array([(s @ weight[0]).item() for s in states]))
 
 
+def test_token_classifiers(tmp_path: Path) -> None:
+    """The score is that of the last token; the base may be a language model."""
+    auto = "AutoModelForTokenClassification"
+    wrapped = owners.adapter(tmp_path / "a", pools.causal("llama"), "TOKEN_CLS", auto=auto)
+    tok, wanted = tiny.tokenizer(), []
+    with torch.inference_mode():
+        for row in pools.POOL:
+            ids = torch.tensor([pools.ids_of(tok, *row)])
+            wanted.append(wrapped(input_ids=ids).logits[0, -1, 0].item())
+    pools.assert_close(scored(tmp_path / "a"), np.array(wanted))
+
+
 def test_policies(tmp_path: Path) -> None:
     """Log-probabilities, DPO's reward against the base, and answers, of an adapter."""
     base, batch = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,21 @@ def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
     )
     critic = {**OPENRLHF, "architectures": ["CriticModel"]}
     refused(owners.value_head(tmp_path / "critic", "value_head", **critic), "is a critic")
+
+
+def test_a_pickled_head_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line of the hint is run, and what it writes is the head."""
+    folder = owners.value_head(tmp_path / "model", "v_head.summary", apart=True)
+    head = load_file(folder / "value_head.safetensors")
+    torch.save(head, folder / "value_head.bin")
+    (folder / "value_head.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"is pickled; expected value_head\.safetensors") as caught:
+        scored(folder)
+    line = re.search(r'python -c "(.+?)"', str(caught.value))
+    assert line is not None
+    monkeypatch.chdir(folder)
+    exec(line[1])
+    pools.assert_close(scored(folder), owners.valued(pools.POOL))
 
 
 def test_a_value_head_is_of_no_policy(tmp_path: Path) -> None:

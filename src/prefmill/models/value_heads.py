@@ -113,6 +113,7 @@ def _find(folder: Path, where: str) -> ValueHead | None:
     places = stored(folder)
     found = _heads(places, [*HEADS, *_prefix(folder)], folder, where)
     if not found:
+        _refuse_pickled(folder, where)
         return None
     others = {_bare(key).split(".")[0] for key in places} & {"score", "classifier"}
     names = sorted({*found, *(others - set(found))})
@@ -125,6 +126,17 @@ def _find(folder: Path, where: str) -> ValueHead | None:
         raise BadInput(f"{where}: the head {name!r} of {str(folder)!r} has a bias alone.")
     normal = {key: (places[key], key) for key in _NORMAL if key in places}
     return ValueHead(name, parts["weight"], parts.get("bias"), normal)
+
+
+def _refuse_pickled(folder: Path, where: str) -> None:
+    """Refuse a head in a file that could run code; without it the folder is a language model's."""
+    path = folder / "value_head.bin"
+    if path.is_file():
+        raise BadInput(
+            f"{where}: the value head {str(path)!r} is pickled; expected {SEPARATE}.",
+            hint='convert it where you trust it: python -c "import torch, safetensors.torch as s;'
+            f" s.save_file(torch.load('value_head.bin', weights_only=True), '{SEPARATE}')\".",
+        )
 
 
 def _heads(

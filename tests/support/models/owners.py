@@ -112,7 +112,7 @@ def adapter(
     import transformers
 
     more = {"num_labels": 1, "ignore_mismatched_sizes": True}
-    more = more if "Sequence" in auto else {}
+    more = more if "Classification" in auto else {}
     from prefmill.models.loading import quiet
 
     with quiet():
