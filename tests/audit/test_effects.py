@@ -227,6 +227,14 @@ def test_alpha_and_the_correlation_are_those_of_slow_sums():
     assert icc == pytest.approx((between - inner) / (between + 2 * inner))
 
 
+def test_three_equal_scores_are_the_same_each_time():
+    draw = np.random.default_rng(2)
+    units, score = np.repeat(np.arange(200), 3), np.repeat(draw.random(200), 3)
+    score[0] += 1
+    numbers = stable(Repeats.of(units, units, score), NOBODY).numbers
+    assert numbers["same score each time"] == 199 / 200
+
+
 def test_scores_far_from_nought_have_the_same_alpha():
     draw = np.random.default_rng(4)
     units = np.repeat(np.arange(30), 2)

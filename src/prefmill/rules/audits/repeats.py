@@ -77,7 +77,11 @@ def _spread(repeats: Repeats) -> dict[str, float]:
     inside = summed(repeats.unit, (score - means[repeats.unit]) ** 2, units)
     prompt = np.zeros(units, dtype=np.int64)
     prompt[repeats.unit] = repeats.prompt
-    same = inside == 0
+    # Not by `inside`: the mean of three equal numbers may differ from them in the last bit.
+    same = (
+        repeats.score == repeats.score[np.unique(repeats.unit, return_index=True)[1]][repeats.unit]
+    )
+    same = summed(repeats.unit, same.astype(np.float64), units) == counts
     within = float(inside.sum()) / float((counts - 1).sum())
     return {
         "answers judged again": float(units),
