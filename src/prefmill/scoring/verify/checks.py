@@ -237,7 +237,7 @@ def _json_schema(settings: Settings, text: str, gold: Any) -> Verdict:
     except RecursionError:
         return Verdict(0.0, None, "no_json: nested too deep")
     answer = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    checker = kind(schema, registry=Registry(), format_checker=kind.FORMAT_CHECKER)  # type: ignore[call-arg]
+    checker = kind(schema, registry=Registry(), format_checker=kind.FORMAT_CHECKER)
     problem = next(iter(sorted(checker.iter_errors(value), key=lambda each: each.json_path)), None)
     if problem is None:
         return Verdict(1.0, answer)

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -40,7 +40,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.child: subprocess.Popen[bytes] | None = None
-        self._close = lambda: None
+        self._close: Callable[[], object] = lambda: None
 
     def _start(self) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(
