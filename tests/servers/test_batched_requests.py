@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import prefmill as pm
-from prefmill.errors import BadArgument, BadRow, BatchesUnderWay, RequestFailed, RunDiffers
+from prefmill.errors import BadRow, BatchesUnderWay, RequestFailed, RunDiffers
 from prefmill.sampling.samplers import Request
 
 pytest.importorskip("httpx2", reason="needs the extra prefmill[endpoint]")
@@ -384,30 +384,6 @@ def test_files_for_a_batch_runner(live: list[dict[str, Any]], tmp_path: Path) ->
         run_batch(folder, half=half)
     pm.score(POOL, out, scorer=judge)
     assert rows(out) == live
-
-
-# -- arguments
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"batch_requests": 0}, "batch_requests must be a whole number >= 1"),
-        ({"batch_mb": float("nan")}, "batch_mb must be a number > 0"),
-        ({"poll": 0}, "poll must be a number > 0"),
-        ({"url": "ftp://h"}, r"url must be http\(s\)"),
-        ({"batch_files": "d"}, "batch_files are for a program"),
-    ],
-)
-def test_what_cannot_be_meant(options: dict[str, Any], says: str) -> None:
-    with pytest.raises(BadArgument, match=says):
-        pm.BatchSampler(**{"url": "http://h/v1", "model": "m", **options})
-
-
-def test_outside_of_a_run_a_file_must_be_named() -> None:
-    sampler = pm.BatchSampler(url="http://127.0.0.1:1/v1", model="m")
-    with pytest.raises(BadArgument, match=r"keep_in\(PATH\)"):
-        sampler.sample([Request("p", 0.0, 0)])
 
 
 # -- any order of events
