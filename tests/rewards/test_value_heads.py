@@ -17,7 +17,8 @@ import torch
 from command import prefmill
 from safetensors.torch import load_file, save_file
 
-from prefmill.errors import BadInput
+import prefmill as pm
+from prefmill.errors import BadArgument, BadInput
 from prefmill.scoring import LogProb, RewardModel
 
 pytestmark = pytest.mark.score
@@ -156,6 +157,12 @@ def test_a_value_head_is_of_no_policy(tmp_path: Path) -> None:
     folder = owners.value_head(tmp_path / "model", "v_head.summary")
     with pytest.raises(BadInput, match=r"no place for weights .*v_head\.summary"):
         LogProb(model=folder, device="cpu")(pools.batch(pools.POOL))
+
+
+def test_vllm_has_no_place_for_it(tmp_path: Path) -> None:
+    folder = owners.value_head(tmp_path / "model", "v_head.summary")
+    with pytest.raises(BadArgument, match=r"vLLM reads no value head; got 'v_head\.summary'"):
+        pm.VllmReward(model=folder).load()
 
 
 def test_the_fingerprint_covers_the_head(tmp_path: Path) -> None:

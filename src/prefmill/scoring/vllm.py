@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput, BadRow, ScoresDiffer
+from prefmill.models import value_heads
 from prefmill.models.described import changed, uncounted
 from prefmill.models.labels import is_softmax, label_indices
 from prefmill.models.tokens import Longs, TokenRows
@@ -221,6 +222,12 @@ class VllmReward(RewardModel):
             raise BadArgument(
                 f"score: vLLM takes no adapter here; got {str(self.model)!r}.",
                 hint="merge it into its model (merge_and_unload of PEFT) and name that folder.",
+            )
+        head = value_heads.find(self._folder())
+        if head is not None:
+            raise BadArgument(
+                f"score: vLLM reads no value head; got {head.name!r} in {str(self.model)!r}.",
+                hint="without --backend vllm Transformers scores with it.",
             )
         config, outputs = self.config, int(self.config.num_labels)
         indices = label_indices(config, self.labels.named, outputs)
