@@ -144,6 +144,9 @@ def test_one_order_is_told_where_chance_chose_it():
     assert report.found == ["position"]
     assert "chance chose it" in report["position"].caveat
     assert report.comparisons == 300
+    # One that is not found may be hidden by what stands first.
+    fair = pm.audit(battles(prompts=3000, first=0.5), roles=WORDS)["position"]
+    assert (fair.verdict, "chance chose it" in fair.caveat) == ("not found", True)
 
 
 def test_a_place_that_the_source_decides_is_not_tested():

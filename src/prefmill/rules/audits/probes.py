@@ -81,7 +81,7 @@ def _of_one_order(
     caveat = ""
     if not against:
         caveat = "each pair was shown in one order: this holds if chance chose it"
-    return Finding("position", what, effect, caveat=caveat)
+    return Finding("position", what, effect, caveat=caveat, holds=True)
 
 
 # Length and format

@@ -17,6 +17,8 @@ from prefmill.rules.tails import holm, student_tail
 Verdict = Literal["found", "small", "not found", "cannot tell", "not tested"]
 #: How an effect is read: 0 is fair, or a share that is fair up to `least`.
 Kind = Literal["difference", "share"]
+#: Verdicts that come with a caveat: of one that may make an effect up, and that may hide one too.
+_CAREFUL = {False: ("found", "small"), True: ("found", "small", "not found")}
 _MOST_PROMPTS = 10_000_000
 #: Three of n prompts at 0.5 are two errors away from none.
 _ODD_PROMPT = 0.75
@@ -39,6 +41,8 @@ class Finding:
     numbers: Mapping[str, float] = field(default_factory=dict)
     exact: float | None = None
     variance: float | None = None
+    #: Whether the caveat may also hide an effect.
+    holds: bool = False
     #: Agreement is no bias: it has a test of its own.
     alone: bool = False
 
@@ -187,7 +191,7 @@ def _probe(
         comparisons=effect.comparisons if effect else 0,
         needs=needs,
         why=why,
-        caveat=finding.caveat if verdict in ("found", "small") else "",
+        caveat=finding.caveat if verdict in _CAREFUL[finding.holds] else "",
         numbers={k: v for k, x in finding.numbers.items() if (v := _plain(x)) is not None},
     )
 
