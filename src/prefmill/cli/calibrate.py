@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from prefmill.cli.app import command
 from prefmill.cli.options import EngineReading, Inputs, Writing, finish, option, output_of
@@ -70,7 +70,7 @@ def calibrate(options: CalibrateOptions) -> None:
     finish(report, options, calibrated)
 
 
-def _draw(rows: object, plot: Path, *, overwrite: bool) -> None:
+def _draw(rows: Any, plot: Path, *, overwrite: bool) -> None:
     import polars as pl
 
     from prefmill.plots import plot_lines

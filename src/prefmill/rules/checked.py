@@ -146,4 +146,4 @@ def _binomials(count: int, most: int, scale: float) -> Floats:
         lgamma(count + 1) - lgamma(i + 1) - lgamma(count - i + 1) + i * scale
         for i in range(most + 1)
     ]
-    return np.exp(np.array(logs))
+    return np.asarray(np.exp(np.array(logs)))

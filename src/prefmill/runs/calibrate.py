@@ -194,7 +194,8 @@ def _pairs(
     memory_bytes = limits["memory_bytes"]
     limits["memory_bytes"] = share_of(memory_bytes) if memory_bytes else None
     key = quote(prompt) if prompt else "NULL"
-    margins, hashes, dropped = [np.zeros(0)], [np.zeros(0, np.uint64)], {}
+    margins, hashes = [np.zeros(0)], [np.zeros(0, np.uint64)]
+    dropped: dict[str, int] = {}
     with connect(temp_dir=home, remote=source.remote, **limits) as con:
         reader = con.sql(
             f"SELECT {quote(chosen)} AS chosen, {quote(rejected)} AS rejected,"
@@ -203,14 +204,14 @@ def _pairs(
         first = 0
         for batch in reader:
             frame = pl.DataFrame(batch)
-            null = (frame["chosen"].is_null() | frame["rejected"].is_null()).sum()
+            null = int((frame["chosen"].is_null() | frame["rejected"].is_null()).sum())
             kinds = frame.schema
             frame = frame.with_columns(
                 number(pl.col(side), kinds[side]).alias(side) for side in ("chosen", "rejected")
             )
             gap = (frame["chosen"] - frame["rejected"]).fill_nan(None)
             finite = gap.is_not_null() & gap.is_finite().fill_null(False)
-            unread = (frame["chosen"].is_null() | frame["rejected"].is_null()).sum()
+            unread = int((frame["chosen"].is_null() | frame["rejected"].is_null()).sum())
             _count(dropped, "null_score", null)
             _count(dropped, "bad_score", unread - null)
             _count(dropped, "non_finite_score", frame.height - int(finite.sum()) - unread)

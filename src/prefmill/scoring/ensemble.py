@@ -341,7 +341,7 @@ class Ensemble(Described, Staged):
 
     def _stands(self, columns: Mapping[str, Floats], null: _Bools | None) -> _Bools:
         """The rows to which every scorer gives a number: no other row knows of the rest."""
-        stands: _Bools = np.isfinite(self._values(columns)).all(axis=0)
+        stands: _Bools = np.asarray(np.isfinite(self._values(columns)).all(axis=0))
         return stands if null is None else stands & ~null
 
     def _combined(
