@@ -36,18 +36,17 @@ def pool_of(pools: list[list[tuple[float, bool, str | None]]]) -> pl.DataFrame:
 
 
 def majority(rows: list[Any], drawn: tuple[int, ...]) -> float:
-    """By the rule in words: most rows among those drawn, then the mean score of all rows of the
-    answer, then the place of its first row; without an answer the mean of what was drawn.
+    """By the rule in words: most rows among those drawn, then the best of all rows, of equal
+    scores the latest; without an answer the mean of what was drawn.
     """
     answers = {rows[i][2] for i in drawn} - {None}
     if not answers:
         silent = [float(row[1]) for row in rows if row[2] is None]
         return sum(silent) / len(silent)
 
-    def key(answer: str) -> tuple[float, float, int]:
-        mine = [i for i, row in enumerate(rows) if row[2] == answer]
-        mean = sum(rows[i][0] for i in mine) / len(mine)
-        return sum(rows[i][2] == answer for i in drawn), mean, -mine[0]
+    def key(answer: str) -> tuple[int, tuple[float, int]]:
+        best = max((row[0], i) for i, row in enumerate(rows) if row[2] == answer)
+        return sum(rows[i][2] == answer for i in drawn), best
 
     best = max(answers, key=key)
     mine = [float(row[1]) for row in rows if row[2] == best]
@@ -118,6 +117,18 @@ def test_all_rows_are_what_best_of_picks(scored: Path) -> None:
     picked = pm.curve(frame, check="ok").points["picked"][-1]
     best = pm.BestOf(k=1).lazy(frame, keep=["ok"]).collect()
     assert picked == float(best["ok"][0])
+
+
+@common
+@given(rows=POOLS.filter(bool).map(lambda pools: pools[0]))
+def test_all_rows_are_what_majority_picks(rows: list[Any]) -> None:
+    """At n = all rows of a prompt the majority is the conclusion that `best` keeps."""
+    frame = pool_of([rows])
+    picked = pm.BestOf(pick="majority").lazy(frame, keep=["said"], conclusion="said").collect()
+    if picked.height:
+        right = [float(row[1]) for row in rows if row[2] == picked["said"][0]]
+        points = pm.curve(frame, check="ok", conclusion="said", resamples=0).points
+        assert points["majority"][-1] == pytest.approx(sum(right) / len(right), abs=2e-9)
 
 
 def test_rows_without_a_check_are_dropped_and_counted(scored: Path) -> None:

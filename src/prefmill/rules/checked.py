@@ -31,7 +31,7 @@ def checked_columns(
     majority  the check of the answer that most of n come to; without answers it is left out
 
     and `_low`, `_high` of each. `pools`, of one value of _by, has _h and the lists _checks and
-    _said, worst score first, and _means: of each row the mean score of its answer, and _places.
+    _said, worst score first.
     """
     sizes = pools["_checks"].list.len().to_numpy()
     voting = "_said" in pools.columns
@@ -44,9 +44,8 @@ def checked_columns(
         values["picked"][row, :ns] = high @ np.array(checks)
         values["passed"][row, :ns] = high @ np.sort(checks)
         if voting:
-            said, places = pools["_said"][row].to_list(), pools["_places"][row].to_list()
-            scores = pools["_scores"][row].to_list()
-            values["majority"][row, :ns] = majority_values(said, checks, scores, places, ns)
+            said = pools["_said"][row].to_list()
+            values["majority"][row, :ns] = majority_values(said, checks, ns)
     has = sizes[:, None] >= np.arange(1, most + 1)
     hashes, columns = pools["_h"].to_numpy(), []
     for way, of_prompts in values.items():
@@ -64,21 +63,15 @@ def _best_weights(m: int, k: int) -> Floats:
     return order_weights(m, k)[0]
 
 
-def majority_values(
-    said: Sequence[str | None],
-    checks: Sequence[float],
-    scores: Sequence[float],
-    places: Sequence[int],
-    most: int,
-) -> Floats:
+def majority_values(said: Sequence[str | None], checks: Sequence[float], most: int) -> Floats:
     """The expected check of the answer that most of n rows come to, for n = 1 to `most`.
 
-    Of answers with as many rows among the n, that wins which has the higher mean score over all
-    rows, then that which stands first. A row without an answer does not vote; where none of n
-    votes, their mean check counts. An answer's check is the mean of its rows'.
+    Rows come in rank order, worst first. Of answers with as many rows among the n, that wins which
+    has the best of all rows, as in `picks.agreeing`. A row without an answer does not vote; where
+    none of n votes, their mean check counts. An answer's check is the mean of its rows'.
 
-    >>> majority_values(["a", "a", "b"], [1.0, 1.0, 0.0], [0.0] * 3, [0, 1, 2], 3).round(3).tolist()
-    [0.667, 1.0, 1.0]
+    >>> majority_values(["a", "a", "b"], [1.0, 1.0, 0.0], 3).round(3).tolist()
+    [0.667, 0.333, 1.0]
     """
     rows: dict[str, list[int]] = {}
     silent = [row for row, answer in enumerate(said) if answer is None]
@@ -86,12 +79,7 @@ def majority_values(
         if answer is not None:
             rows.setdefault(answer, []).append(row)
 
-    def order(answer: str) -> tuple[float, int]:
-        mine = rows[answer]
-        mean = sum(scores[row] for row in mine) / len(mine)
-        return -round(mean, 9), min(places[row] for row in mine)
-
-    ordered = sorted(rows, key=order)
+    ordered = sorted(rows, key=lambda answer: -rows[answer][-1])
     worth = [float(np.mean([checks[row] for row in rows[answer]])) for answer in ordered]
     worth.append(float(np.mean([checks[row] for row in silent])) if silent else 0.0)
     chances = vote_chances(tuple(len(rows[answer]) for answer in ordered), len(silent), most)

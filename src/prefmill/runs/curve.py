@@ -182,10 +182,10 @@ class Asked:
         rows = rows.with_columns(_check=check)
         usable = pl.col("_check").is_finite().fill_null(False)
         dropped = rows.select((~usable).sum()).item()
-        lists = {"_scores": "_score", "_checks": "_check", "_places": "_pos"}
+        lists = {"_scores": "_score", "_checks": "_check"}
         if self.conclusion is not None:
             lists["_said"] = "_said"
-            rows = rows.with_columns(pl.col("_said").cast(pl.String))
+            rows = rows.with_columns(pl.col("_said").cast(pl.String).replace("", None))
         ordered = rows.filter(usable).sort("_score", "_pos")
         pools = ordered.group_by("_by", "_grp", maintain_order=True).agg(
             pl.col("_h").first(), **{ours: pl.col(name) for ours, name in lists.items()}
