@@ -287,6 +287,32 @@ def test_a_server_that_takes_less_gets_less_at_a_time(
     assert each_once(state)
 
 
+def test_what_a_judge_asks_again_is_gathered_too(tmp_path: Path) -> None:
+    """The server takes no schema: all rows are asked again in one more round, not by chunks."""
+
+    def answer(body: Any) -> tuple[int, Any]:
+        if "response_format" in body:
+            return 400, {"error": {"message": "no response_format"}}
+        return rating(body)
+
+    state = BatchServer(answer)
+    with batch_serving.serve(state) as url:
+        sampler = judge_of(url, batch_requests=100).sampler
+        judge = pm.JudgeScorer(sampler=sampler, rubric="{prompt} {completion}", structured="auto")
+        done = pm.score(POOL, tmp_path / "out.parquet", scorer=judge, chunk_rows=6)
+    assert done.rows_scored == 24
+    assert len(state.batches) == 2
+    assert each_once(state)
+
+
+@pytest.mark.parametrize("said", [{"no": "id"}, ["id"], b"<html>"])
+def test_strange_answers_of_the_server_are_told(said: Any, tmp_path: Path) -> None:
+    state = BatchServer(rating)
+    state.handle = lambda *_: (200, said)  # type: ignore[method-assign]
+    with batch_serving.serve(state) as url, pytest.raises(RequestFailed, match="broken answer"):
+        pm.score(POOL, tmp_path / "out.parquet", scorer=judge_of(url, retries=1))
+
+
 # -- not waiting, and going on
 
 

@@ -143,7 +143,7 @@ class BatchApi(Carrier, Client):
                 return self._ask("POST", "files", data={"purpose": "batch"}, files=files)
 
         try:
-            return str(self._answer("files", send)["id"])
+            return str(self._answer("files", send, "id")["id"])
         except RequestFailed as error:
             if error.status == 413:
                 raise TooLarge from error
@@ -171,14 +171,14 @@ class BatchApi(Carrier, Client):
             was_sent = True
             return self._ask("POST", "batches", json=body)
 
-        return str(self._answer("batches", send)["id"])
+        return str(self._answer("batches", send, "id")["id"])
 
     def _there(self, batch: Batch) -> str | None:
         """The server's name of a batch that it may have; None: it has none."""
         after: dict[str, str] = {}
         try:
             for _ in range(_PAGES):
-                page = self._get("batches", params={"limit": "100", **after})
+                page = self._get("batches", "data", params={"limit": "100", **after})
                 for each in page["data"]:
                     marks = (each.get("metadata") or {}).get("prefmill"), each.get("input_file_id")
                     if marks[0] == batch.name or (batch.file and marks[1] == batch.file):
@@ -195,7 +195,7 @@ class BatchApi(Carrier, Client):
     def look(self, batch: Batch) -> Look:
         """What the server says of it."""
         try:
-            said = self._get(f"batches/{batch.id}")
+            said = self._get(f"batches/{batch.id}", "status")
         except RequestFailed as error:
             if error.status != 404:
                 raise
@@ -244,19 +244,19 @@ class BatchApi(Carrier, Client):
         """Cancel it; one that is over, or is not known, is left as it is."""
         with contextlib.suppress(RequestFailed):
             path = f"batches/{batch.id}/cancel"
-            self._answer(path, lambda: self._ask("POST", path))
+            self._answer(path, lambda: self._ask("POST", path), "id")
 
     # Talking
 
-    def _get(self, path: str, **how: Any) -> Any:
-        return self._answer(path, lambda: self._ask("GET", path, **how))
+    def _get(self, path: str, needs: str, **how: Any) -> Any:
+        return self._answer(path, lambda: self._ask("GET", path, **how), needs)
 
     def _ask(self, method: str, path: str, **how: Any) -> Sent:
         response = self._http.request(method, self._url_of(path), **how)
         return response.status_code, response.headers, response.text
 
-    def _answer(self, path: str, send: Callable[[], Sent]) -> Any:
-        """The JSON object that `send` brings, tried again like every request."""
+    def _answer(self, path: str, send: Callable[[], Sent], needs: str) -> Any:
+        """The JSON object with `needs` that `send` brings, tried again like every request."""
 
         def once() -> Any:
             text = self._exchange(0, self._url_of(path), send)
@@ -264,7 +264,7 @@ class BatchApi(Carrier, Client):
                 answer = json.loads(text)
             except ValueError:
                 answer = None
-            if not isinstance(answer, dict):
+            if not isinstance(answer, dict) or answer.get(needs) is None:
                 raise Again("broken answer", f"broken answer: {self._clean(text[:80])!r}")
             return answer
 

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,33 +81,40 @@ class BatchStore:
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.RLock()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._told():
             self._file = sqlite3.connect(
                 path, timeout=60, isolation_level=None, check_same_thread=False
             )
             for table in _TABLES:
                 self._file.execute(table)
-        except (sqlite3.Error, OSError) as error:
-            raise BadInput(
-                f"batch: {str(path)!r} cannot be used; {error}.",
-                hint="is the disk full, or the folder not ours?",
-            ) from error
 
     @contextmanager
     def _whole(self) -> Iterator[sqlite3.Connection]:
         """All that is done in here, or nothing."""
-        with self._lock:
+        with self._lock, self._told():
             self._file.execute("BEGIN IMMEDIATE")
             try:
                 yield self._file
             except BaseException:
-                self._file.execute("ROLLBACK")
+                with suppress(sqlite3.Error):
+                    self._file.execute("ROLLBACK")
                 raise
             self._file.execute("COMMIT")
 
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What SQLite cannot do is an error of ours: a full disk, mostly."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise BadInput(
+                f"batch: {str(self._path)!r} cannot be used; {error}.",
+                hint="is the disk full, or the folder not ours?",
+            ) from error
+
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self._lock:
+        with self._lock, self._told():
             return self._file.execute(query, values).fetchall()
 
     # Requests

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ import pyarrow as pa
 from prefmill._version import __version__
 from prefmill.disk.hidden import temporary
 from prefmill.disk.ledger import BATCHES, Ledger, key_of
-from prefmill.errors import BadArgument
+from prefmill.errors import BadArgument, BatchesUnderWay
 from prefmill.forks import refuse_fork
 from prefmill.models.contract import OnBadRow, Part, on_its_date
 from prefmill.progress import Progress, peak_rss_mb
@@ -33,6 +33,8 @@ from prefmill.writers.write import check_target, write
 
 PartT = TypeVar("PartT", bound=Part)
 Report = TypeVar("Report")
+#: Times that requests are gathered before the work; what is new then is asked chunk by chunk.
+_ROUNDS = 4
 #: The first row of something: of two counts with such a name the smaller is kept.
 FIRST = "first:"
 
@@ -142,21 +144,35 @@ class Resumable(ABC, Generic[PartT, Report]):
         posts = self.part.posts
         if not posts:
             return
-        with ExitStack() as gathering:
-            for number, (_, post) in enumerate(posts):
-                name = BATCHES.replace("*", f"{number}.sqlite")
-                post.keep_in(self.ledger.folder / name)
-                if self.overwrite:
-                    post.withdraw()
-                gathering.enter_context(post.gathering())
+        for number, (_, post) in enumerate(posts):
+            post.keep_in(self.ledger.folder / BATCHES.replace("*", f"{number}.sqlite"))
+            if self.overwrite:
+                post.withdraw()
+        # A judge may ask once more what was refused, so what is asked is gathered again.
+        for _ in range(_ROUNDS):
             self.tell("gathering requests", None)
-            for part, _ in posts:
-                self.rehearse(part, missing)
-        # All of them are sent before the first one is waited for.
-        for _, post in posts:
-            post.begin()
-        for _, post in posts:
-            post.settle(self.tell)
+            with ExitStack() as gathering:
+                for _, post in posts:
+                    gathering.enter_context(post.gathering())
+                for part, _ in posts:
+                    self.rehearse(part, missing)
+            if all(post.is_settled for _, post in posts):
+                return
+            self._settle([post for _, post in posts])
+
+    def _settle(self, posts: Sequence[Any]) -> None:
+        """Wait for everything that was gathered."""
+        try:
+            # All of them are sent before the first one is waited for.
+            for post in posts:
+                post.begin()
+            for post in posts:
+                post.settle(self.tell)
+        except BatchesUnderWay as waiting:
+            if not self.overwrite:
+                raise
+            hint = f"without --overwrite, which begins anew, {waiting.hint}"
+            raise BatchesUnderWay(waiting.message, hint=hint, batches=waiting.batches) from None
 
     def _options(self, reading: Reading) -> dict[str, Any]:
         """How the input is read: our own outputs are no inputs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Unpack
 
@@ -288,6 +288,8 @@ class _Scoring(Resumable[Staged, ScoreReport]):
 
     def rehearse(self, part: Staged, missing: list[int]) -> None:
         """Score the chunks with `part`, and keep nothing."""
+        # Anew, so that what it learns of empty replies is forgotten.
+        part = replace(part) if is_dataclass(part) else part  # type: ignore[type-var]
         guard = RowGuard(part, self.on_bad_row)
         score_chunks(self.pool, guard, missing, self.home, lambda *_: None)
 

@@ -40,8 +40,8 @@ class BatchSampler(EndpointSampler):
         batch_files: a folder instead of a server: request files are written there, and a program
             such as `vllm run-batch` answers them. It never waits.
 
-    A run (`pm.sample`, `pm.score` with a judge) goes over its input twice: first all that it will
-    ask is gathered and sent, then, when it is answered, the run does its work as with any sampler.
+    A run (`pm.sample`, `pm.score` with a judge) first gathers all that it will ask, and sends it.
+    When it is answered, the run does its work as with any sampler.
     The names of batches are in the folder of the run before anybody waits for them, so that the
     same call goes on after a kill. Outside of a run `keep_in` names the file first.
 
@@ -103,12 +103,20 @@ class BatchSampler(EndpointSampler):
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
-        """In here requests are noted, not answered: replies are empty, and nobody keeps them."""
-        self._state["gathers"] = True
+        """In here requests are noted: what is not answered has an empty reply, for nobody to keep.
+
+        `is_settled` then says whether all were answered.
+        """
+        self._state["gathers"] = False
         try:
             yield
         finally:
-            del self._state["gathers"]
+            self._state["is_settled"] = not self._state.pop("gathers")
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything had an answer that was asked when requests were last gathered."""
+        return bool(self._state.get("is_settled", False))
 
     def begin(self) -> None:
         """Send what was gathered."""
@@ -175,20 +183,29 @@ class BatchSampler(EndpointSampler):
         if missing:
             store.want(missing)
         if "gathers" in self._state:
-            return [_TO_COME] * len(requests)
+            self._state["gathers"] |= bool(missing)
+            return [
+                self._reply_to(known[key], index, request) if key in known else _TO_COME
+                for index, (key, request) in enumerate(zip(keys, requests, strict=True))
+            ]
         if missing:
             self.settle()
             known = store.answers(list(dict.fromkeys(keys)))
         self._count([known[key] for key in dict.fromkeys(keys)])
-        replies = []
-        for index, key in enumerate(keys):
-            try:
-                replies.append(self._read(known[key], index))
-            except RequestFailed as error:
-                if not refusals:
-                    raise error.about(self._shown(requests[index])) from None
-                replies.append(refused_reply(error))
-        return replies
+        return [
+            self._reply_to(known[key], index, request, refusals=refusals)
+            for index, (key, request) in enumerate(zip(keys, requests, strict=True))
+        ]
+
+    def _reply_to(
+        self, said: Mapping[str, Any], index: int, request: Request, *, refusals: bool = True
+    ) -> Reply:
+        try:
+            return self._read(said, index)
+        except RequestFailed as error:
+            if not refusals:
+                raise error.about(self._shown(request)) from None
+            return refused_reply(error)
 
     def _read(self, said: Mapping[str, Any], index: int) -> Reply:
         """The reply that an answer is; raises `RequestFailed` for a request that is at fault."""
