@@ -76,7 +76,7 @@ def base_of(folder: Path, named: str | None, where: str = "score") -> Path | Non
     except (BadInput, BadArgument) as error:
         raise BadInput(
             f"{where}: the base of the adapter in {str(folder)!r} is not here; got {base!r}"
-            f" ({error.args[0]})",
+            f" ({error.message}).",
             hint="--base DIR|HUB_ID names the model that the adapter was trained on.",
         ) from error
     if (found / CONFIG).is_file():
