@@ -289,7 +289,7 @@ class _Scoring(Resumable[Staged, ScoreReport]):
     def rehearse(self, part: Staged, missing: list[int]) -> None:
         """Score the chunks with `part`, and keep nothing."""
         # Anew, so that what it learns of empty replies is forgotten.
-        part = replace(part) if is_dataclass(part) else part  # type: ignore[type-var]
+        part = replace(part) if is_dataclass(part) else part
         guard = RowGuard(part, self.on_bad_row)
         score_chunks(self.pool, guard, missing, self.home, lambda *_: None)
 
