@@ -21,7 +21,9 @@ def label_names(config: Any, outputs: int | None = None) -> dict[int, str]:
 
 def label_indices(config: Any, labels: Sequence[str | int], outputs: int) -> list[int]:
     """Which of a model's `outputs` the labels are; with none named the only one."""
-    indices = [label_index(config, label, outputs) for label in (labels or [None])]
+    if not labels:
+        return [label_index(config, None, outputs)]
+    indices = [label_index(config, label, outputs) for label in labels]
     if len(set(indices)) < len(indices):
         raise BadArgument(f"score: one label is named twice; got {list(labels)}.")
     return indices

@@ -91,7 +91,7 @@ class RowGuard:
                 continue
             return partial(self._finish, ready, fetch)
         columns = {name: np.zeros(0) for name in self.scorer.columns}
-        texts = {name: [] for name in self.scorer.texts}
+        texts: dict[str, Sequence[str | None]] = {name: [] for name in self.scorer.texts}
         nothing = Scored(columns, texts=texts, lists={name: [] for name in self.scorer.lists})
         return partial(_spread, nothing, [], ready)
 
@@ -160,8 +160,8 @@ def _spread(scored: Scored, strange: Sequence[BadRow], ready: Ready) -> Scored:
         texts[name] = whole.tolist()
     for name, numbers in scored.lists.items():
         of_rows: list[Sequence[float] | None] = [None] * rows
-        for row, each, is_null in zip(kept.tolist(), numbers, null.tolist(), strict=True):
-            of_rows[row] = None if is_null else each
+        for row, one, is_null in zip(kept.tolist(), numbers, null.tolist(), strict=True):
+            of_rows[row] = None if is_null else one
         lists[name] = of_rows
     nulls = np.array([reason is not None for reason in reasons], bool)
     if not nulls.any():
