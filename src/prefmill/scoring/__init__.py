@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from prefmill.scoring.judge import JudgeScorer
     from prefmill.scoring.judging.criteria import Criterion
     from prefmill.scoring.judging.rubrics import Rubric
-    from prefmill.scoring.reward import ImplicitReward, LogProb, RewardModel
+    from prefmill.scoring.likelihood import ImplicitReward, LogProb
+    from prefmill.scoring.reward import RewardModel
     from prefmill.scoring.scorers import FunctionScorer, Scored, Scorer
     from prefmill.scoring.verify.verifier import Verifier
     from prefmill.scoring.vllm import VllmReward
@@ -45,7 +46,8 @@ _HOMES = {
     "judge": ("JudgeScorer",),
     "judging.criteria": ("Criterion",),
     "judging.rubrics": ("Rubric",),
-    "reward": ("ImplicitReward", "LogProb", "RewardModel"),
+    "likelihood": ("ImplicitReward", "LogProb"),
+    "reward": ("RewardModel",),
     "scorers": ("FunctionScorer", "Scored", "Scorer"),
     "verify.verifier": ("Verifier",),
     "vllm": ("VllmReward",),

@@ -16,8 +16,8 @@ from prefmill.models.encoder import Encoder
 from prefmill.models.tokens import TokenRows
 from prefmill.scoring.asking import Ask, AskEncoder, Question
 from prefmill.scoring.cache import Floats
-from prefmill.scoring.reward import TokenScorer
 from prefmill.scoring.stepwise import Stepwise, step_columns
+from prefmill.scoring.token_scorer import TokenScorer
 
 if TYPE_CHECKING:
     from prefmill.scoring.engine import Engine

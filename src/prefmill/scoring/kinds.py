@@ -13,8 +13,8 @@ from prefmill.sampling.kinds import sampler_from
 #: where each stands; nothing is loaded before it is asked for
 SCORERS: Mapping[str, str] = {
     "reward": "prefmill.scoring.reward:RewardModel",
-    "logprob": "prefmill.scoring.reward:LogProb",
-    "implicit": "prefmill.scoring.reward:ImplicitReward",
+    "logprob": "prefmill.scoring.likelihood:LogProb",
+    "implicit": "prefmill.scoring.likelihood:ImplicitReward",
     "choice": "prefmill.scoring.choice:ChoiceScorer",
     "judge": "prefmill.scoring.judge:JudgeScorer",
     "endpoint": "prefmill.scoring.endpoint:EndpointScorer",

@@ -24,8 +24,9 @@ from prefmill.models.vllm_engine import (
     tokens_prompts,
 )
 from prefmill.scoring.parity import difference
-from prefmill.scoring.reward import Prepared, RewardModel
+from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.scorers import Floats, Scored
+from prefmill.scoring.token_scorer import Prepared
 
 #: how scores follow from vLLM's outputs; another number is another score
 _RULE = "1"
