@@ -18,6 +18,7 @@ import pools
 from prefmill.models.tokens import TokenRows
 
 RUBRIC_WORDS = 84  # of the task, next to 600 words of examples
+SHORT = 600  # characters
 
 
 @dataclass
@@ -55,17 +56,27 @@ def trees(tokenizer: Any, scale: float) -> Pool:
 
 
 def judge(tokenizer: Any, scale: float) -> Pool:
-    """A rubric with 600 words of examples before every prompt and answer, K = 5."""
+    """A rubric with 600 words of examples before every prompt and short answer, K = 5."""
+    return _judged("judge", tokenizer, scale, SHORT)
+
+
+def judge_whole(tokenizer: Any, scale: float) -> Pool:
+    """As `judge`, with answers as long as they are."""
+    return _judged("judge-whole", tokenizer, scale, None)
+
+
+def _judged(name: str, tokenizer: Any, scale: float, longest: int | None) -> Pool:
     rng = np.random.default_rng(0)
     words, weights = pools._vocabulary(tokenizer)
     rubric = " ".join(rng.choice(words, size=RUBRIC_WORDS + 600, p=weights))
     chats, groups = [], []
-    for number, (prompt, answers) in enumerate(_alpaca(max(2, round(12 * scale)), 5)):
+    judged = _alpaca(max(2, round(12 * scale)), 5, longest)
+    for number, (prompt, answers) in enumerate(judged):
         for answer in answers:
             text = f"Question:\n{prompt}\n\nAnswer:\n{answer}"
             chats.append([{"role": "system", "content": rubric}, {"role": "user", "content": text}])
             groups.append(number)
-    return _pool("judge", "judge's rubric, AlpacaEval, K = 5", tokenizer, chats, groups)
+    return _pool(name, "judge's rubric, AlpacaEval, K = 5", tokenizer, chats, groups)
 
 
 def long_prompts(tokenizer: Any, scale: float) -> Pool:
@@ -102,6 +113,7 @@ def singles(tokenizer: Any, scale: float) -> Pool:
 MAKERS: dict[str, Callable[[Any, float], Pool]] = {
     "trees": trees,
     "judge": judge,
+    "judge-whole": judge_whole,
     "long": long_prompts,
     "nothing": strangers,
     "k1": singles,
@@ -115,8 +127,8 @@ def _folder() -> Path:
     return Path(folder)
 
 
-def _alpaca(prompts: int, k: int) -> list[tuple[str, list[str]]]:
-    """The first `k` answers of at most 600 characters to some prompts of AlpacaEval."""
+def _alpaca(prompts: int, k: int, longest: int | None = SHORT) -> list[tuple[str, list[str]]]:
+    """The first `k` answers of at most `longest` characters to some prompts of AlpacaEval."""
     import pyarrow.parquet as pq
 
     file = _folder() / "alpaca_eval" / "weighted_part1.parquet"
@@ -124,7 +136,8 @@ def _alpaca(prompts: int, k: int) -> list[tuple[str, list[str]]]:
     found: dict[str, list[str]] = {}
     for row in table.to_pylist():
         answers = found.setdefault(row["prompt"], [])
-        if 0 < len(row["completion"]) <= 600 and row["completion"] not in answers:
+        length = len(row["completion"])
+        if 0 < length <= (longest or length) and row["completion"] not in answers:
             answers.append(row["completion"])
     full = [(prompt, answers[:k]) for prompt, answers in found.items() if len(answers) >= k]
     return full[:prompts]
