@@ -10,8 +10,8 @@ itself. The default are sums of two or three numbers. `--tasks gsm_symbolic` are
 those of GSM8K, of which a model of 135 M parameters solves hardly any. SmolLM2-135M-Instruct
 answers each task 8 times.
 
-Every command is printed before it runs. Killed, the same command goes on. About 15 minutes on two
-cores and 1 GB of disk; nothing is downloaded.
+Every command is printed before it runs. Killed, the same command goes on. Most of its time is
+sampling, and it takes 1 GB of disk; nothing is downloaded.
 """
 
 from __future__ import annotations
