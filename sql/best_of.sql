@@ -92,7 +92,7 @@ CREATE OR REPLACE MACRO best_of(
     SELECT NULL AS _first
     WHERE pref_best_refusal(k, pick, scope, seed, beta, length_control,
       -- by its type, which an empty table has too
-      (SELECT typeof(any_value({'v': _conclusion})) <> 'STRUCT(v "NULL")' FROM numbered)) IS NOT NULL
+      (SELECT typeof(any_value(_found.further)) = 'BOOLEAN' FROM numbered)) IS NOT NULL
     UNION ALL BY NAME
     SELECT NULL AS _first
     FROM pref_roles_refusal('numbered', tbl, 'best_of', keep := keep,

@@ -88,6 +88,8 @@ CREATE OR REPLACE MACRO pref_numbered(
      'source': struct_extract({'found': true, 'none': NULL::BIT},
        CASE WHEN pref_there(_source) THEN 'found' ELSE 'none' END),
      'annotator': struct_extract({'found': true, 'none': NULL::BIT},
-       CASE WHEN pref_there(_annotator) THEN 'found' ELSE 'none' END)} AS _found
+       CASE WHEN pref_there(_annotator) THEN 'found' ELSE 'none' END),
+     'further': struct_extract({'found': true, 'none': NULL::BIT},
+       CASE WHEN pref_there(_further) THEN 'found' ELSE 'none' END)} AS _found
   FROM found
 );

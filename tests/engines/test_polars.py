@@ -35,9 +35,10 @@ def parameters(function: object) -> dict[str, object]:
 
 @pytest.mark.parametrize(("name", "kind"), FUNCTIONS.items())
 def test_signatures_are_those_of_the_plan_and_the_roles(name, kind):
-    # A policy has a meaning for advantages only.
-    policy = set() if name == "advantages" else {"weight", "logprob"}
-    roles = RoleNames.__annotations__.keys() - policy
+    # A policy has a meaning for advantages only, and a vote for best-of-K.
+    others = {"advantages": {"conclusion"}, "best_of": {"weight", "logprob"}}
+    others = others.get(name, {"weight", "logprob", "conclusion"})
+    roles = RoleNames.__annotations__.keys() - others
     wanted = {f.name: f.default for f in dataclasses.fields(kind)} | dict.fromkeys(roles)
     if name != "pair_report":
         wanted["keep"] = ()

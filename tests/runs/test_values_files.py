@@ -92,7 +92,11 @@ def test_types_of_keys_stay_and_numbers_are_read_from_json(tmp_path):
     ("data", "error", "words"),
     [
         (TREE.cast({"parent_id": pl.String}), BadArgument, "got types String and Int64"),
-        (TREE.with_columns(id=1), BadInput, "^tree_values: the id 1 is there 4 times"),
+        (
+            TREE.with_columns(id=1, parent_id=pl.lit(None, pl.Int64)),
+            BadInput,
+            "^tree_values: the id 1 is there 4 times",
+        ),
         (TREE.drop("id"), ColumnMissing, "no column 'id'"),
         (
             pl.DataFrame(

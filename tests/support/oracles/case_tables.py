@@ -87,7 +87,7 @@ def table_of(case: dict) -> pa.Table:
 
 
 def expected(case: dict, kind: str) -> tuple[list[tuple], dict]:
-    scores = SCORES[kind][:1] if case["plan"].get("pick") == "majority" else SCORES[kind]
+    scores = SCORES[kind][:1] if case.get("plan", {}).get("pick") == "majority" else SCORES[kind]
     rows = [
         tuple(float(v) if i in scores else v for i, v in enumerate(plain(row)))
         for row in case["expect"]
