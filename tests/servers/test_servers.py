@@ -345,7 +345,7 @@ def test_what_was_python_only(tmp_path: Path) -> None:
     assert (judge.sampler.extra, judge.scale) == ({"top_k": 1}, (0, 100))
     with pytest.raises(ValueError, match="--extra: not a JSON object"):
         options("--scorer", "judge", "--url", "http://h", "--model", "m", "--extra", "[1]")
-    with pytest.raises(ValueError, match="scale must be two numbers, .* got 'five'"):
+    with pytest.raises(ValueError, match=r"scale must be two numbers, .* got 'five'"):
         options("--scorer", "judge", "--url", "http://h", "--model", "m", "--scale", "five")
 
 
