@@ -9,13 +9,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage, refuse
 from prefmill.models.described import described
 
 #: what the engine is told here; other arguments are the caller's
 _OURS = ("model", "tokenizer", "runner", "dtype", "trust_remote_code", "logprobs_mode")
+
+
+class InVllm:
+    """What is vLLM's own affair, for a scorer or a sampler that runs in it."""
+
+    @property
+    def shape(self) -> Mapping[str, Any]:
+        """Nothing of ours: vLLM puts its batches together."""
+        return {}
+
+    def with_shape(self, shape: Mapping[str, Any]) -> Self:
+        """The same."""
+        return self
+
+    def on_device(self, device: str) -> Self:
+        """The same: vLLM has its own devices."""
+        return self
 
 
 def engine_problems(engine_args: Any) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from prefmill.errors import BadArgument
 from prefmill.models.vllm_engine import (
+    InVllm,
     engine_problems,
     engine_text,
     longest_of,
@@ -24,7 +25,7 @@ _NOT_OURS = frozenset({"device", "batch_tokens", "threads"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class VllmSampler(LocalSampler):
+class VllmSampler(InVllm, LocalSampler):
     """A causal language model in vLLM, inside this process: many GPUs, many prompts at a time.
 
     Args:
@@ -64,19 +65,6 @@ class VllmSampler(LocalSampler):
         args = engine_text(self.engine_args)
         own = {"sampler": f"vllm:{_RULE}", "dtype": self.dtype, "engine_args": args}
         return {**super()._fingerprint(), **own}
-
-    @property
-    def shape(self) -> Mapping[str, Any]:
-        """Nothing of ours: vLLM puts its batches together."""
-        return {}
-
-    def with_shape(self, shape: Mapping[str, Any]) -> Self:
-        """The same."""
-        return self
-
-    def on_device(self, device: str) -> Self:
-        """The same: vLLM has its own devices."""
-        return self
 
     def load(self) -> str:
         """Load the engine."""

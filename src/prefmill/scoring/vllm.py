@@ -16,6 +16,7 @@ from prefmill.models.described import changed, uncounted
 from prefmill.models.labels import is_softmax, label_indices
 from prefmill.models.tokens import Longs, TokenRows
 from prefmill.models.vllm_engine import (
+    InVllm,
     engine_problems,
     engine_text,
     longest_of,
@@ -132,7 +133,7 @@ class VllmEngine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VllmReward(RewardModel):
+class VllmReward(InVllm, RewardModel):
     """A reward model that vLLM serves, inside this process.
 
     Args:
@@ -193,19 +194,6 @@ class VllmReward(RewardModel):
         args = engine_text(self.engine_args)
         own = {"scorer": f"vllm:{_RULE}", "dtype": self.dtype, "engine_args": args}
         return {**super()._fingerprint(), **own}
-
-    @property
-    def shape(self) -> Mapping[str, Any]:
-        """Nothing of ours: vLLM puts its batches together."""
-        return {}
-
-    def with_shape(self, shape: Mapping[str, Any]) -> Self:
-        """The same."""
-        return self
-
-    def on_device(self, device: str) -> Self:
-        """The same: vLLM has its own devices."""
-        return self
 
     def on_date(self, date: str) -> Self:
         """The same on that date, and the model that is compared too."""
