@@ -11,6 +11,7 @@ import numpy as np
 import pools
 import pyarrow as pa
 import pytest
+from function_scorers import BATCH, giving, run
 
 from prefmill.errors import BadArgument, BadInput
 from prefmill.scoring.ensemble import Ensemble
@@ -25,19 +26,6 @@ from prefmill.scoring import RewardModel  # noqa: E402
 pytestmark = pytest.mark.score
 
 pools.one_thread()
-
-BATCH = pa.record_batch(
-    {"prompt": ["p", "p", "q"], "completion": ["a", "bcd", "ef"], "group": [0, 0, 1]}
-)
-
-
-def run(scorer: Any, batch: pa.RecordBatch = BATCH) -> Any:
-    staged = as_scorer(scorer)
-    return staged.run(staged.prepare(batch))
-
-
-def giving(value: Any) -> Any:
-    return lambda batch: value
 
 
 def length(batch: pa.RecordBatch) -> list[int]:

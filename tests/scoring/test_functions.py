@@ -1,4 +1,4 @@
-"""Functions and ensembles as scorers."""
+"""Functions as scorers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pools
 import pyarrow as pa
 import pytest
+from function_scorers import giving, run
 
 from prefmill.errors import BadArgument, BadInput
 from prefmill.scoring.scorers import FunctionScorer, as_scorer
@@ -20,20 +21,6 @@ transformers = pytest.importorskip("transformers", reason="needs the extra prefm
 pytestmark = pytest.mark.score
 
 pools.one_thread()
-
-BATCH = pa.record_batch(
-    {"prompt": ["p", "p", "q"], "completion": ["a", "bcd", "ef"], "group": [0, 0, 1]}
-)
-
-
-def run(scorer: Any, batch: pa.RecordBatch = BATCH) -> Any:
-    staged = as_scorer(scorer)
-    return staged.run(staged.prepare(batch))
-
-
-def giving(value: Any) -> Any:
-    return lambda batch: value
-
 
 # -- functions
 
