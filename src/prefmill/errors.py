@@ -14,6 +14,7 @@
     ├── RunBusy                  another process writes this output (exit code 2)
     ├── BatchesUnderWay          requests wait in batches, and nobody waits for them (exit code 75)
     ├── RequestFailed            a server refused a request, or gave no answer after all retries
+    ├── StoreFailed              an object store refused a request, or gave no answer after retries
     ├── OutOfDeviceMemory        one row alone, or the model, does not fit into a device's memory
     ├── ScorerDied               the process on one of several devices ended without a word
     ├── ScoresDiffer             packed scores differ from those of single rows (exit code 70)
@@ -251,6 +252,10 @@ class RequestFailed(PrefmillError):
             status=self.status,
             reason=self.reason,
         )
+
+
+class StoreFailed(PrefmillError):
+    """An object store refused a request, or gave no answer after all retries."""
 
 
 class BatchesUnderWay(PrefmillError):

@@ -50,7 +50,7 @@ from prefmill.errors import BadArgument, RunBusy, TargetExists
 #: A scheme and one slash are enough: `Path` writes `s3://bucket` as `s3:/bucket`.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 #: What file systems without links answer.
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 #: What systems answer that cannot let two names change places.
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV)
 
@@ -194,7 +194,7 @@ class Staging:
                     os.link(target, old / target.name)
             os.symlink("old", self._home / "now")
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in NO_LINKS:
                 raise
             shutil.rmtree(old)
             return False

@@ -1,0 +1,356 @@
+"""Places for files under one root: a local folder, or a prefix in an object store.
+
+A file has a name with slashes, appears whole or not at all, and is replaced whole. What runs write
+for each other goes through a `Store`: pieces of a shuffle, chunks of a ledger, manifests, leases.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import pyarrow as pa
+
+from prefmill.disk import whole
+from prefmill.disk.hidden import MARK, alone, hidden_name
+from prefmill.disk.settling import sync
+from prefmill.errors import BadArgument
+from prefmill.objects import (
+    ObjectReader,
+    bucket,
+    is_about_bucket,
+    is_object,
+    refuse_unknown,
+    split_url,
+    told,
+)
+
+#: Writes the content of a file to an open binary file.
+Save = Callable[[IO[bytes]], object]
+#: What is uploaded in one request; more goes up in parts, and appears when the last one is there.
+_PART = 16 << 20
+_PARTS = 9_000  # S3 takes 10,000
+_AT_ONCE = 4
+
+
+class Store(Protocol):
+    """Files under one root. It can be pickled, and holds no credentials.
+
+    Names have slashes and no `..`. All methods but `names` cost one request of an object store, or
+    one more where that is said. Raises `StoreFailed` where an object store gives up.
+    """
+
+    def url(self, name: str = "") -> str:
+        """The path or URL of a file, or of the root."""
+
+    def put(self, name: str, save: Save) -> None:
+        """What `save` writes, whole or not at all; it replaces what is there.
+
+        Durable when it returns. An object is made in a local temporary file first; one of over
+        16 MB goes up in parts, with 64 MB of memory. Where `save` raises, nothing is changed.
+        """
+
+    def put_file(self, name: str, path: Path) -> None:
+        """`put` of a local file's content."""
+
+    def put_text(self, name: str, text: str) -> None:
+        """`put` of a text in UTF-8."""
+
+    def put_new(self, name: str, text: str) -> bool:
+        """`put_text` where no such file is, in one step; False, and no change, where there is one.
+
+        Of several writers at once one gets True. A store that took the text, and whose answer was
+        lost on the way, makes it False: texts that differ by writer tell.
+        """
+
+    def replace(self, name: str, text: str, tag: str) -> bool:
+        """`put_text` where the file is still the one that `tagged` gave; False where it is not.
+
+        One step in an object store. Locally it is one step among the writers of one machine.
+        """
+
+    def tagged(self, name: str) -> tuple[str, str]:
+        """A text, and the tag of this version of it. Raises `FileNotFoundError`."""
+
+    def get_text(self, name: str) -> str:
+        """A text. Raises `FileNotFoundError`."""
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A file for reading at random. Raises `FileNotFoundError`.
+
+        Opening an object fetches its last 64 kB; small reads fetch 256 kB at once. So the footer
+        and one record batch of an Arrow file cost two or three requests.
+        """
+
+    def names(self, prefix: str = "") -> list[str]:
+        """All names that begin with `prefix`, sorted. A request for each 1,000 objects."""
+
+    def size(self, name: str) -> int:
+        """Bytes of a file. Raises `FileNotFoundError`."""
+
+    def delete(self, name: str) -> None:
+        """Remove a file; one that is not there is no error."""
+
+
+def store_of(place: str | Path, where: str = "store") -> Store:
+    """The store whose root is a path, or a URL of an object store.
+
+    A folder is made when the first file is put there. Raises `BadArgument` for a URL of another
+    scheme, `MissingPackage` where the extra `s3` is not installed. Makes no request.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = store_of(folder)
+    ...     store.put_text("a/b.txt", "hello")
+    ...     store.put_new("a/b.txt", "again"), store.names(), store.get_text("a/b.txt")
+    (False, ['a/b.txt'], 'hello')
+    >>> store_of("ftp://host/x")
+    Traceback (most recent call last):
+    ...
+    prefmill.errors.BadArgument: store: no store of the scheme 'ftp'; got 'ftp://host/x', ...
+    """
+    refuse_unknown(place, where)
+    if is_object(place):
+        root, prefix = split_url(str(place))
+        bucket(root, where)
+        return ObjectStore(root, prefix)
+    return LocalStore(Path(place).absolute())
+
+
+def _check(name: str) -> str:
+    parts = name.split("/")
+    if not name or any(part in ("", ".", "..") for part in parts):
+        raise BadArgument(f"store: {name!r} is no name of a file in a store.")
+    return name
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """A folder; see `Store`. What a kill leaves half-written has a hidden name, in no `names`."""
+
+    root: Path
+
+    def _path(self, name: str) -> Path:
+        return self.root / _check(name)
+
+    def url(self, name: str = "") -> str:
+        return str(self.root / name)
+
+    def put(self, name: str, save: Save) -> None:
+        path = self._path(name)
+
+        def write(hidden: Path) -> None:
+            with hidden.open("wb") as file:
+                save(file)
+
+        _made(path.parent)
+        whole.put(path, write)
+
+    def put_file(self, name: str, path: Path) -> None:
+        import shutil
+
+        def copy(file: IO[bytes]) -> None:
+            with path.open("rb") as source:
+                shutil.copyfileobj(source, file, 1 << 20)
+
+        self.put(name, copy)
+
+    def put_text(self, name: str, text: str) -> None:
+        self.put(name, lambda file: file.write(text.encode()))
+
+    def put_new(self, name: str, text: str) -> bool:
+        path = self._path(name)
+        _made(path.parent)
+        hidden = path.with_name(hidden_name(path.name))
+        try:
+            hidden.write_text(text, encoding="utf-8")
+            sync(hidden)
+            try:
+                os.link(hidden, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in whole.NO_LINKS:
+                    raise
+                return _put_where_none(path, hidden)
+            sync(path.parent)
+        finally:
+            hidden.unlink(missing_ok=True)
+        return True
+
+    def replace(self, name: str, text: str, tag: str) -> bool:
+        path = self._path(name)
+        if not path.parent.is_dir():
+            return False
+        with alone(path.parent):
+            try:
+                if self.tagged(name)[1] != tag:
+                    return False
+            except FileNotFoundError:
+                return False
+            self.put_text(name, text)
+        return True
+
+    def tagged(self, name: str) -> tuple[str, str]:
+        data = self._path(name).read_bytes()
+        return data.decode(), hashlib.sha256(data).hexdigest()
+
+    def get_text(self, name: str) -> str:
+        return self._path(name).read_text("utf-8")
+
+    def open(self, name: str) -> pa.NativeFile:
+        return pa.OSFile(str(self._path(name)), "rb")
+
+    def names(self, prefix: str = "") -> list[str]:
+        top = self.root / prefix.rpartition("/")[0]
+        found: list[str] = []
+        for folder, folders, files in os.walk(top):
+            folders[:] = [name for name in folders if not MARK.fullmatch(name)]
+            inside = Path(folder).relative_to(self.root)
+            found += [str(inside / name) for name in files if not MARK.fullmatch(name)]
+        return sorted(name for name in found if name.startswith(prefix))
+
+    def size(self, name: str) -> int:
+        return self._path(name).stat().st_size
+
+    def delete(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
+
+
+def _made(folder: Path) -> None:
+    """Make a folder, and flush the names above it that are new."""
+    if folder.is_dir():
+        return
+    _made(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync(folder.parent)
+
+
+def _put_where_none(path: Path, hidden: Path) -> bool:
+    """A file system without links: alone in the folder, or not at all."""
+    with alone(path.parent):
+        if os.path.lexists(path):
+            return False
+        os.replace(hidden, path)
+        sync(path.parent)
+    return True
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A prefix in a bucket; see `Store`."""
+
+    bucket: str  #: `s3://bucket`
+    prefix: str
+
+    @property
+    def _store(self) -> Any:
+        return bucket(self.bucket)
+
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}/{_check(name)}".lstrip("/")
+
+    def url(self, name: str = "") -> str:
+        return "/".join(part for part in (self.bucket, self.prefix, name) if part)
+
+    def put(self, name: str, save: Save) -> None:
+        with tempfile.TemporaryFile() as file:
+            save(file)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            self._upload(name, file.read() if size <= _PART else file, size)
+
+    def put_file(self, name: str, path: Path) -> None:
+        size = path.stat().st_size
+        self._upload(name, path.read_bytes() if size <= _PART else path, size)
+
+    def _upload(self, name: str, content: bytes | Path | IO[bytes], size: int) -> None:
+        import obstore
+
+        part = max(_PART, -(-size // _PARTS))
+        with told(self.url(name)):
+            obstore.put(
+                self._store,
+                self._key(name),
+                content,
+                use_multipart=size > _PART,
+                chunk_size=part,
+                max_concurrency=_AT_ONCE,
+            )
+
+    def put_text(self, name: str, text: str) -> None:
+        data = text.encode()
+        self._upload(name, data, len(data))
+
+    def put_new(self, name: str, text: str) -> bool:
+        return self._put_if(name, text, "create")
+
+    def replace(self, name: str, text: str, tag: str) -> bool:
+        try:
+            return self._put_if(name, text, {"e_tag": tag})
+        except FileNotFoundError:
+            return False
+
+    def _put_if(self, name: str, text: str, mode: Any) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with told(self.url(name)):
+            try:
+                obstore.put(self._store, self._key(name), text.encode(), mode=mode)
+            except (AlreadyExistsError, PreconditionError):
+                return False
+        return True
+
+    def tagged(self, name: str) -> tuple[str, str]:
+        import obstore
+
+        with told(self.url(name)):
+            answer = obstore.get(self._store, self._key(name))
+            return bytes(answer.bytes()).decode(), str(answer.meta["e_tag"])
+
+    def get_text(self, name: str) -> str:
+        return self.tagged(name)[0]
+
+    def open(self, name: str) -> pa.NativeFile:
+        return pa.PythonFile(ObjectReader(self.url(_check(name))), mode="r")
+
+    def names(self, prefix: str = "") -> list[str]:
+        return [name for name, _ in self.listed(prefix)]
+
+    def listed(self, prefix: str = "") -> list[tuple[str, int]]:
+        """The names that begin with `prefix`, sorted, and the bytes of each."""
+        import obstore
+
+        start = f"{self.prefix}/" if self.prefix else ""
+        # A store lists whole folders.
+        folder = (start + prefix).rpartition("/")[0]
+        with told(self.url()):
+            found = [
+                (str(item["path"]).removeprefix(start), int(item["size"]))
+                for batch in obstore.list(self._store, folder or None)
+                for item in batch
+            ]
+        return sorted(item for item in found if item[0].startswith(prefix))
+
+    def size(self, name: str) -> int:
+        import obstore
+
+        with told(self.url(name)):
+            return int(obstore.head(self._store, self._key(name))["size"])
+
+    def delete(self, name: str) -> None:
+        import obstore
+
+        with told(self.url(name)):
+            try:
+                obstore.delete(self._store, self._key(name))
+            except FileNotFoundError as error:
+                if is_about_bucket(error):
+                    raise
