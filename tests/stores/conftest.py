@@ -14,7 +14,7 @@ def s3_port() -> Iterator[int]:
         yield port
 
 
-@pytest.fixture()
+@pytest.fixture
 def s3(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> S3:
     """An empty bucket, to which the environment leads."""
     server = new_bucket(s3_port)

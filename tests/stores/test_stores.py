@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from s3_serving import SECRET, S3
+from s3_serving import S3, SECRET
 
 from prefmill.disk.stores import LocalStore, ObjectStore, Store, store_of
 from prefmill.errors import BadArgument, StoreFailed

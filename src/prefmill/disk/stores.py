@@ -6,7 +6,6 @@ for each other goes through a `Store`: pieces of a shuffle, chunks of a ledger, 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import tempfile
