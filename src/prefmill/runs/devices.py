@@ -56,7 +56,7 @@ def score_chunks(
         """Wait until at most so many chunks are on their way."""
         while len(waiting) > most:
             chunk, delivery = waiting.popleft()
-            with _naming_rows(pool, chunk, home):
+            with naming_rows(pool, chunk, home):
                 tokens = delivery.result()
             if done is not None:
                 done(len(chunk.positions), tokens)
@@ -67,7 +67,7 @@ def score_chunks(
         for chunk, work in prepared:
             began = time.perf_counter()
             settle(1)
-            with _naming_rows(pool, chunk, home):
+            with naming_rows(pool, chunk, home):
                 fetch = guard.start(work)
             inside += time.perf_counter() - began
             waiting.append((chunk, committer.submit(_deliver, chunk, fetch, commit)))
@@ -81,13 +81,13 @@ def _prepared(
     pool: Pool, guard: RowGuard, numbers: Sequence[int], home: Path
 ) -> Iterator[tuple[Chunk, Any]]:
     for chunk in ahead(pool.chunks(numbers, home), name="prefmill-read"):
-        with _naming_rows(pool, chunk, home):
+        with naming_rows(pool, chunk, home):
             work = guard.prepare(chunk.batch)
         yield chunk, work
 
 
 @contextmanager
-def _naming_rows(pool: Pool, chunk: Chunk, home: Path) -> Iterator[None]:
+def naming_rows(pool: Pool, chunk: Chunk, home: Path) -> Iterator[None]:
     """A bad row of the chunk, as its owner knows it."""
     try:
         yield
@@ -97,7 +97,13 @@ def _naming_rows(pool: Pool, chunk: Chunk, home: Path) -> Iterator[None]:
 
 def _deliver(chunk: Chunk, fetch: Callable[[], Scored], commit: Commit) -> int:
     """Commit a chunk; its tokens."""
-    scored = fetch()
+    columns, counts = columns_of(chunk, fetch())
+    commit(chunk.number, columns, counts)
+    return counts.get("tokens", 0)
+
+
+def columns_of(chunk: Chunk, scored: Scored) -> tuple[dict[str, pa.Array], dict[str, int]]:
+    """A chunk's columns as the ledger keeps them, and what was counted in it."""
     counts = dict(scored.counts)
     for row, reason in enumerate(scored.reasons):
         if reason is not None:
@@ -107,8 +113,7 @@ def _deliver(chunk: Chunk, fetch: Callable[[], Scored], commit: Commit) -> int:
     rows = len(chunk.positions)
     arrays = score_arrays(scored, np.arange(rows), rows)
     names = (*scored.columns, *scored.lists, *scored.texts)
-    commit(chunk.number, dict(zip(names, arrays, strict=True)), counts)
-    return counts.get("tokens", 0)
+    return dict(zip(names, arrays, strict=True)), counts
 
 
 def score_on_devices(
@@ -203,11 +208,11 @@ def _on_one_device(
     except BaseException as error:
         # A traceback does not go to another process.
         error.add_note("".join(traceback.format_exception(error)))
-        messages.put(_portable(error))
+        messages.put(portable(error))
         raise SystemExit(1) from None
 
 
-def _portable(error: BaseException) -> BaseException:
+def portable(error: BaseException) -> BaseException:
     """`error`, or what it says if another process cannot take it."""
     try:
         pickle.loads(pickle.dumps(error))

@@ -51,6 +51,7 @@ class Resumable(ABC, Generic[PartT, Report]):
     on_bad_row: OnBadRow
     overwrite: bool
     tell: Progress
+    crew: Any = None  #: the workers that do the work (`cluster/actors.py`), where there are some
     home: Path = field(init=False)
     ledger: Ledger = field(init=False)
     counts: dict[str, int] = field(init=False, default_factory=dict)
@@ -114,6 +115,7 @@ class Resumable(ABC, Generic[PartT, Report]):
                 peak_rss_mb=peak_rss_mb(),
                 output=str(self.target),
                 template_date=self.part.printed_date,
+                **(self.crew.counts() if self.crew else {}),
             )
 
     def _run(self, reading: Reading) -> int:
@@ -134,6 +136,7 @@ class Resumable(ABC, Generic[PartT, Report]):
                 self._ask_ahead(missing)
                 self.work(missing)
                 self.remarks += [each for _, post in self.part.posts if (each := post.remark())]
+                self.remarks += self.crew.notes() if self.crew else []
             if not self.ledger.done:
                 self.tell("writing", None)
                 self._publish()
@@ -233,7 +236,7 @@ class Pace:
         self._tell, self._noun, self._digits = run.tell, noun, digits
         self._total = int(run.sizes.sum())
         self._before = self._done = self._total - int(run.sizes[missing].sum())
-        self._tokens = 0
+        self._tokens, self._crew = 0, run.crew
 
     def add(self, rows: int, tokens: int, seconds: float) -> None:
         """A chunk is done, `seconds` after the beginning."""
@@ -243,6 +246,8 @@ class Pace:
         rate = f"{(self._done - self._before) / seconds:,.{self._digits}f} {self._noun}/s"
         if self._tokens:
             rate += f", {self._tokens / seconds:,.0f} tokens/s"
+        if self._crew:
+            rate += f", {self._crew.ready} workers"
         share = self._done / max(1, self._total)
         self._tell(f"{self._done:,} of {self._total:,} {self._noun}, {rate}", share)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Unpack
@@ -14,18 +14,18 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadInput, BadRow
+from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadRow
 from prefmill.models.contract import check_on_bad_row
 from prefmill.pools.prompts import DistinctPrompts, open_prompts
 from prefmill.progress import Progress, silent
+from prefmill.runs.answers import REASON, Answering
+from prefmill.runs.cluster.workers import Workers, workers_of
 from prefmill.runs.job import Reading
 from prefmill.runs.resumable import FIRST, Pace, Resumable, by_reason, check_chunk_rows
-from prefmill.sampling import Answer, LocalSampler, Request
-from prefmill.sampling.samplers import Sampler, as_sampler, whole_text
+from prefmill.sampling import LocalSampler
+from prefmill.sampling.samplers import Sampler, as_sampler
 from prefmill.sampling.seeds import Asked
 from prefmill.shapes.words import Rows
-from prefmill.table.chance import spelled
-from prefmill.table.conversations import messages_of
 
 #: Of answers, where none are named.
 TEMPERATURES = (0.8, 0.9)
@@ -43,8 +43,6 @@ COLUMNS: Mapping[str, pl.DataType] = {
     "n_tokens": pl.Int64(),
     "duplicate": pl.Boolean(),
 }
-#: Names of counts: of answers, by reason.
-_REASON = "finish_reason:"
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ class SampleReport:
     tell). chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time;
     seconds_model: of it, in the sampler; tokens_sampled: in this call. Of servers: requests sent by
     this call, retries among them, and why (retried). template_date: the date that a template
-    printed, where one does.
+    printed, where one does. workers: the most at a time, on a cluster; workers_lost: that ended on
+    their own; worker_peak_rss_mb: of the largest one, peak_rss_mb is of this process.
     """
 
     prompts_in: int
@@ -88,6 +87,9 @@ class SampleReport:
     retried: Mapping[str, int] = field(default_factory=dict)
     first_null: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    workers: int = 0
+    workers_lost: int = 0
+    worker_peak_rss_mb: float = 0.0
 
     @property
     def null(self) -> dict[str, int]:
@@ -148,6 +150,7 @@ def sample(
     keep: Sequence[str] = (),
     chunk_rows: int = CHUNK_ROWS,
     on_bad_row: Literal["error", "null"] = "error",
+    workers: int | Sequence[int] | Workers | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
@@ -179,6 +182,8 @@ def sample(
         on_bad_row: a prompt that cannot be answered (`errors.BAD_ROW`: too long, refused by
             template or server, ...) is an `error` that names it, or has null completions whose
             finish reason says why. A run that failed goes on with `null` where it was.
+        workers: processes on the machines of a Ray cluster, each with a sampler of its own: a
+            number, a least and a most, or `prefmill.Workers`. Their loss costs no answer.
         overwrite: replace an output, and forget what an interrupted run of it had done.
 
     `logprob` is the sum of the log-probabilities of the drawn tokens at temperature 1 (natural
@@ -188,6 +193,7 @@ def sample(
     nothing. Raises `PrefmillError`s; `BadRow` for a prompt that cannot be answered.
 
     >>> import tempfile
+    >>> from prefmill.sampling import Answer
     >>> class Echo:
     ...     fingerprint = {"sampler": "echo"}
     ...     def sample(self, requests):
@@ -214,8 +220,10 @@ def sample(
         temperatures = TEMPERATURES[:1] if n == 1 else TEMPERATURES
     check_chunk_rows("sample", chunk_rows)
     _check_keep(keep)
+    asked = Asked.of(n, temperatures, seed, stage, source or part.name or type(sampler).__name__)
+    part = part.with_bad_rows(on_bad_row)
     run = _Sampling(
-        part=part.with_bad_rows(on_bad_row),
+        part=part,
         target=Path(output),
         on_bad_row=on_bad_row,
         overwrite=overwrite,
@@ -225,10 +233,19 @@ def sample(
         id=id,
         words=rows.named() if isinstance(rows, Rows) else rows or {},
         keep=tuple(keep),
-        asked=Asked.of(n, temperatures, seed, stage, source or part.name or type(sampler).__name__),
+        asked=asked,
         chunk_rows=chunk_rows,
     )
-    return run.run(reading)
+    hands = workers_of(workers)
+    if hands is None:
+        return run.run(reading)
+    from prefmill.runs.cluster.away import hired
+    from prefmill.runs.cluster.jobs import SampleJob
+
+    job = SampleJob(part, on_bad_row, asked)
+    with hired(hands, job, where="sample", tell=run.tell) as (away, run.crew):
+        run.part = away  # type: ignore[assignment]
+        return run.run(reading)
 
 
 @dataclass(kw_only=True)
@@ -294,99 +311,66 @@ class _Sampling(Resumable[Sampler, SampleReport]):
 
     def work(self, missing: list[int]) -> None:
         """Sample the chunks."""
+        if self.crew is not None:
+            self._work_on_workers(missing)
+            return
         before = self.part.usage
         # Here, so that errors of loading are raised before anything is read.
         self.way = self.part.load()
         pace = Pace(self, missing, "answers", digits=1)
         for number, frame in self.prompts.slices(self.chunk_prompts, missing):
             started = time.perf_counter()
-            columns, counts = self._chunk(frame)
+            with self._naming_prompts(frame):
+                columns, counts = self._answering(self.part).chunk(frame)
             self.seconds_model += time.perf_counter() - started
-            self.ledger.write(number, columns, counts)
-            self.tokens_sampled += counts["tokens"]
+            self._commit(number, columns, counts)
             pace.add(int(self.sizes[number]), counts["tokens"], self.seconds_model)
         after = self.part.usage
         if before is not None and after is not None:
             self.spent = after.since(before)
 
+    def _work_on_workers(self, missing: list[int]) -> None:
+        started = time.perf_counter()
+        pace = Pace(self, missing, "answers", digits=1)
+
+        def commit(number: int, columns: Mapping[str, pa.Array], counts: dict[str, int]) -> None:
+            self._commit(number, columns, counts)
+            passed = time.perf_counter() - started
+            pace.add(int(self.sizes[number]), counts["tokens"], passed)
+
+        def place_of(number: int, place: int) -> str:
+            ((_, frame),) = self.prompts.slices(self.chunk_prompts, [number])
+            return self._name(frame, place)
+
+        slices = self.prompts.slices(self.chunk_prompts, missing)
+        crew = self.part.work(slices, len(missing), commit, place_of)  # type: ignore[attr-defined]
+        self.seconds_model = time.perf_counter() - started
+        self.way, self.spent = crew.way, crew.spent
+
+    def _commit(
+        self, number: int, columns: Mapping[str, pa.Array], counts: Mapping[str, int]
+    ) -> None:
+        self.ledger.write(number, columns, counts)
+        self.tokens_sampled += counts["tokens"]
+
     def rehearse(self, part: Sampler, missing: list[int]) -> None:
         """Ask what the chunks ask."""
         for _, frame in self.prompts.slices(self.chunk_prompts, missing):
-            self._chunk(frame)
+            with self._naming_prompts(frame):
+                self._answering(self.part).chunk(frame)
 
-    def _chunk(self, frame: pl.DataFrame) -> tuple[dict[str, pa.Array], dict[str, int]]:
-        """The columns of a chunk's answers, and what was counted."""
-        draws = self.asked.draws
-        texts = spelled(frame["prompt"]).to_list()
-        prompts, bad = _plain_prompts(frame["prompt"].to_list())
-        seeds = [seed for text in texts for seed in self.asked.seeds(text)]
-        temperatures = [temperature for temperature, _ in draws] * len(prompts)
-        asked = [prompt for prompt in prompts for _ in draws]
-        requests = [Request(*each) for each in zip(asked, temperatures, seeds, strict=True)]
-        of_prompt = [place // len(draws) for place in range(len(requests))]
-        refused = {place: bad[each] for place, each in enumerate(of_prompt) if each in bad}
-        answers = self._answers(requests, frame, refused)
-        reasons = [answer.finish_reason for answer in answers]
-        completions = [
-            None if answer.finish_reason in BAD_ROW else whole_text(answer.text)
-            for answer in answers
-        ]
-        ids = [name for text in texts for name in self.asked.ids(text)]
-        columns = {
-            "completion": pa.array(completions, pa.large_string()),
-            "id": pa.array(ids, pa.large_string()),
-            "temperature": pa.array(temperatures, pa.float64()),
-            "seed": pa.array(seeds, pa.int64()),
-            "finish_reason": pa.array(map(whole_text, reasons), pa.large_string()),
-            "logprob": pa.array([_finite(answer.logprob) for answer in answers], pa.float64()),
-            "n_tokens": pa.array([answer.n_tokens for answer in answers], pa.int64()),
-            "duplicate": pa.array(_repeated(completions, len(draws)), pa.bool_()),
-        }
-        counts = {
-            "tokens": sum(answer.n_tokens or 0 for answer in answers),
-            "untold": sum(answer.n_tokens is None for answer in answers),
-            "empty": sum(text == "" for text in completions),
-            "duplicates": columns["duplicate"].true_count,
-        }
-        for place, reason in enumerate(reasons):
-            counts[_REASON + reason] = counts.get(_REASON + reason, 0) + 1
-            if reason in BAD_ROW:
-                counts.setdefault(FIRST + reason, int(frame["row"][of_prompt[place]]))
-        return columns, counts
+    def _answering(self, part: Sampler) -> Answering:
+        return Answering(part, self.asked, self.on_bad_row)
 
-    def _answers(
-        self, requests: list[Request], frame: pl.DataFrame, bad: Mapping[int, BadRow]
-    ) -> list[Answer]:
-        """The answer to every request; a bad one, such as `bad` already are, costs no other.
-
-        Unless it ends the run.
-        """
-        answers: list[Answer | None] = [None] * len(requests)
-        left = list(range(len(requests)))
-        while left:
-            for place, error in bad.items():
-                if self.on_bad_row == "error":
-                    name = self._name(frame, place // len(self.asked.draws))
-                    raise error.named(name) from error
-                answers[place] = Answer("", error.reason, None, None)
-            left = [place for place in left if place not in bad]
-            try:
-                drawn = list(self.part.sample([requests[place] for place in left])) if left else []
-            except BadRow as error:
-                bad = {left[each.row]: each for each in error.found}
-                continue
-            if len(drawn) != len(left):
-                raise BadInput(
-                    f"sample: the sampler gave {len(drawn)} answers;"
-                    f" expected {len(left)}, one for every request."
-                )
-            for place, answer in zip(left, drawn, strict=True):
-                answers[place] = answer
-            break
-        return [answer for answer in answers if answer is not None]
+    @contextmanager
+    def _naming_prompts(self, frame: pl.DataFrame) -> Iterator[None]:
+        """A bad prompt as its owner knows it: its row, and its id where there is one."""
+        try:
+            yield
+        except BadRow as error:
+            raise error.named(self._name(frame, error.row)) from error
 
     def _name(self, frame: pl.DataFrame, place: int) -> str:
-        """A prompt as its owner knows it: the row of the input, and its id where there is one."""
         row, name = frame["row"][place], frame["name"][place]
         return self.prompts.source.place_of(row, name, home=self.home)
 
@@ -408,7 +392,7 @@ class _Sampling(Resumable[Sampler, SampleReport]):
     def report(self, **common: Any) -> SampleReport:
         """Account for every prompt and every answer."""
         prompts, counts = self.prompts, self.ledger.counts
-        reasons = by_reason(_REASON, counts)
+        reasons = by_reason(REASON, counts)
         answers = int(self.sizes.sum())
         rows = prompts.count + prompts.nulls + prompts.duplicates
         if sum(reasons.values()) != answers or prompts.rows != rows:
@@ -452,37 +436,3 @@ def _check_keep(keep: Sequence[str]) -> None:
             f"sample: cannot keep {taken or list(keep)};"
             " expected columns that the pool does not have, each once."
         )
-
-
-def _finite(logprob: float | None) -> float | None:
-    """A log-probability, or None for what is none."""
-    return logprob if logprob is not None and math.isfinite(logprob) else None
-
-
-def _plain_prompts(prompts: list[Any]) -> tuple[list[Any], dict[int, BadRow]]:
-    """Texts, and messages as samplers take them; and what is neither, by its place."""
-    plain: list[Any] = []
-    bad = {}
-    for place, prompt in enumerate(prompts):
-        try:
-            messages = messages_of(prompt, "user")
-            plain.append(prompt if isinstance(prompt, str) else messages)
-        except BadRow as error:
-            bad[place] = error.at(place, where="sample")
-            plain.append("")
-    return plain, bad
-
-
-def _repeated(texts: Sequence[str | None], size: int) -> list[bool]:
-    """Which of the texts, `size` a prompt, stand earlier in their prompt.
-
-    >>> _repeated(["a", "a", "a", "b"], 2)
-    [False, True, False, False]
-    """
-    repeated: list[bool] = []
-    for first in range(0, len(texts), size):
-        seen: set[str | None] = set()
-        for text in texts[first : first + size]:
-            repeated.append(text is not None and text in seen)
-            seen.add(text)
-    return repeated

@@ -13,13 +13,14 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from prefmill.errors import BadInput
+from prefmill.errors import BadArgument, BadInput
 from prefmill.models.contract import check_on_bad_row
 from prefmill.pools.pool import Pool, open_pool
 from prefmill.pools.sides import columns_out
-from prefmill.pools.stream import CHUNK_ROWS
+from prefmill.pools.stream import CHUNK_ROWS, ahead
 from prefmill.progress import Progress, silent
-from prefmill.runs.devices import guards_on, score_chunks, score_on_devices
+from prefmill.runs.cluster.workers import Workers, workers_of
+from prefmill.runs.devices import Done, guards_on, score_chunks, score_on_devices
 from prefmill.runs.job import Reading
 from prefmill.runs.resumable import FIRST, Pace, Resumable, by_reason, check_chunk_rows
 from prefmill.scoring.bad_rows import RowGuard
@@ -57,6 +58,8 @@ class ScoreReport:
     reasons: of a check, rows that have a score below 1, by the first word of their reason.
     Of servers: requests sent, retries among them and why (retried), tokens_in and tokens_out as the
     server counts them, cost where prices are known.
+    workers: the most at a time, on a cluster; workers_lost: that ended on their own;
+    worker_peak_rss_mb: of the largest one, peak_rss_mb is of this process.
     """
 
     rows_in: int
@@ -88,6 +91,9 @@ class ScoreReport:
     flat: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    workers: int = 0
+    workers_lost: int = 0
+    worker_peak_rss_mb: float = 0.0
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""
@@ -112,6 +118,7 @@ def score(
     chunk_rows: int | None = None,
     devices: Sequence[str] | None = None,
     on_bad_row: Literal["error", "null"] = "error",
+    workers: int | Sequence[int] | Workers | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
@@ -132,6 +139,8 @@ def score(
             work is lost. None is 512, and on a GPU more, where these are fewer than a million
             tokens.
         devices: several devices, each with a process of its own (`["cuda:0", "cuda:1"]`).
+        workers: processes on the machines of a Ray cluster, each with a scorer of its own: a
+            number, a least and a most, or `prefmill.Workers`. Their loss costs no score.
         on_bad_row: a row that cannot be scored (`errors.BAD_ROW`: too long, refused by template or
             server, NaN, ...) is an `error` that names it, or has a `null` score and is counted by
             reason. A run that failed goes on with `null` where it was.
@@ -166,6 +175,13 @@ def score(
     part = as_scorer(RewardModel(model=scorer) if is_model else scorer).with_bad_rows(on_bad_row)
     if devices:
         part = part.on_device(devices[0])
+    hands = workers_of(workers)
+    if hands and devices and len(devices) > 1:
+        raise BadArgument(
+            f"score: devices are of one machine, workers of a cluster; got {list(devices)}"
+            " and workers, expected one of them.",
+            hint="each worker has a GPU of its own: workers alone.",
+        )
     run = _Scoring(
         part=part,
         target=Path(output),
@@ -178,7 +194,15 @@ def score(
         chunk_rows=chunk_rows,
         devices=tuple(devices or ()),
     )
-    return run.run(reading)
+    if hands is None:
+        return run.run(reading)
+    from prefmill.runs.cluster.away import hired
+    from prefmill.runs.cluster.jobs import ScoreJob
+
+    job = ScoreJob(part, on_bad_row)
+    with hired(hands, job, where="score", tell=run.tell) as (away, run.crew):
+        run.part = away  # type: ignore[assignment]
+        return run.run(reading)
 
 
 @dataclass(kw_only=True)
@@ -276,6 +300,10 @@ class _Scoring(Resumable[Staged, ScoreReport]):
         def done(rows: int, tokens: int) -> None:
             pace.add(rows, tokens, time.perf_counter() - started)
 
+        if self.crew is not None:
+            self._work_on_workers(missing, done)
+            self.seconds_model = time.perf_counter() - started
+            return
         guard = RowGuard(self.part, self.on_bad_row)
         if len(self.devices) > 1:
             guards = guards_on(self.devices, guard)
@@ -285,6 +313,20 @@ class _Scoring(Resumable[Staged, ScoreReport]):
         else:
             commit = self.ledger.write
             self.seconds_model = score_chunks(self.pool, guard, missing, self.home, commit, done)
+
+    def _work_on_workers(self, missing: list[int], done: Done) -> None:
+        pool, home = self.pool, self.home
+        chunks = ahead(pool.chunks(missing, home), name="prefmill-read")
+
+        def commit(number: int, columns: Mapping[str, pa.Array], counts: dict[str, int]) -> None:
+            self.ledger.write(number, columns, counts)
+            done(int(pool.sizes[number]), counts.get("tokens", 0))
+
+        def place_of(number: int, row: int) -> str:
+            return pool.name_of(int(pool.positions(number)[row]), home)
+
+        numbered = ((chunk.number, chunk) for chunk in chunks)
+        self.part.work(numbered, len(missing), commit, place_of)  # type: ignore[attr-defined]
 
     def rehearse(self, part: Staged, missing: list[int]) -> None:
         """Score the chunks with `part`, and keep nothing."""

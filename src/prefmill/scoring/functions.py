@@ -168,7 +168,7 @@ class _Walk:
 
     def _function(self, function: types.FunctionType, where: str) -> None:
         name = f"{function.__module__}.{function.__qualname__}"
-        if _is_packaged(function.__code__.co_filename, function.__module__):
+        if is_packaged(function.__code__.co_filename, function.__module__):
             self.add("function", name, _version(function.__module__))
         else:
             self.add("function")
@@ -203,7 +203,7 @@ class _Walk:
     def _module(self, module: types.ModuleType, names: Iterable[str], where: str) -> None:
         """A module by name; of one's own the attributes among `names` too."""
         self.add("module", module.__name__, _version(module.__name__))
-        if _is_packaged(getattr(module, "__file__", None), module.__name__):
+        if is_packaged(getattr(module, "__file__", None), module.__name__):
             return
         for name in sorted(names):
             if hasattr(module, name):
@@ -217,7 +217,7 @@ class _Walk:
     def _class(self, kind: type, where: str) -> None:
         name = f"{kind.__module__}.{kind.__qualname__}"
         module = sys.modules.get(kind.__module__)
-        if _is_packaged(getattr(module, "__file__", None), kind.__module__):
+        if is_packaged(getattr(module, "__file__", None), kind.__module__):
             self.add("class", name, _version(kind.__module__))
             return
         self.add("class", kind.__qualname__)
@@ -254,7 +254,7 @@ class _Walk:
             self.add("fingerprint", f"{kind.__module__}.{kind.__qualname__}")
             self.visit(content, f"{where}.fingerprint")
             return
-        own = not _is_packaged(getattr(module, "__file__", None), kind.__module__)
+        own = not is_packaged(getattr(module, "__file__", None), kind.__module__)
         if hasattr(value, "__wrapped__") and callable(value):  # functools.lru_cache and the like
             self.visit(value.__wrapped__, where)
         # All of one's own, whatever its own pickling would leave out.
@@ -304,7 +304,7 @@ def _packaged() -> tuple[str, ...]:
     return tuple(f"{folder}{os.sep}" for folder in folders)
 
 
-def _is_packaged(file: str | None, module: str | None) -> bool:
+def is_packaged(file: str | None, module: str | None) -> bool:
     """Whether code is of Python or an installed package, whose version says what it is.
 
     Else it is one's own.

@@ -181,7 +181,13 @@ class FunctionScorer(Staged):
     """
 
     function: Callable[[pa.RecordBatch], Any]
+    #: its fingerprint where it was made, of one that came from another process
+    known: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
     columns: ClassVar[tuple[str, ...]] = ("score",)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process may know a function's module by another path, or not at all.
+        return {"function": self.function, "known": dict(self.fingerprint)}
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
@@ -190,6 +196,8 @@ class FunctionScorer(Staged):
         Where that cannot be told (`functions.py`) the fingerprint is another one every time, so
         that nothing of another run is used again.
         """
+        if self.known is not None:
+            return self.known
         function = self.function
         own = getattr(function, "fingerprint", None)
         if own is not None:
