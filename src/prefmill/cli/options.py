@@ -15,6 +15,7 @@ import typer
 from prefmill.cli.app import Options
 from prefmill.cli.texts import STDOUT, print_json, size_in_bytes
 from prefmill.errors import BadArgument
+from prefmill.runs.cluster.workers import Workers, workers_in
 from prefmill.shapes.words import WORDS, Rows
 
 option = typer.Option
@@ -268,6 +269,52 @@ class Engine(Options):
             help="Of --backend vllm: arguments of its engine, as '{\"tensor_parallel_size\": 2}'.",
         ),
     ] = None
+
+
+class Cluster(Options):
+    """On which machines the work is done."""
+
+    workers: Annotated[
+        str | None,
+        option(
+            metavar="N|LEAST..MOST",
+            help="Workers of a Ray cluster, each with a model of its own; from a least to a most "
+            "as the cluster has room.",
+        ),
+    ] = None
+    address: Annotated[
+        str | None,
+        option(
+            metavar="HOST:PORT|auto",
+            help="Of the Ray cluster.  [default: RAY_ADDRESS, else a Ray of this machine]",
+        ),
+    ] = None
+    cpus_per_worker: Annotated[
+        float | None, option(min=0, help="CPUs of a worker, shares too.  [default: 1]")
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None,
+        option(
+            min=0,
+            help="GPUs of a worker, shares too.  [default: 1 for a model where there are any]",
+        ),
+    ] = None
+
+    def hands(self) -> Workers | None:
+        """The workers that the options describe."""
+        shares = self.picked("cpus_per_worker", "gpus_per_worker", "address")
+        given = {
+            name.partition("_per_")[0]: each for name, each in shares.items() if each is not None
+        }
+        if self.workers is not None:
+            return Workers(*workers_in(self.workers), **given)
+        if given:
+            named = next(name for name, each in shares.items() if each is not None)
+            raise BadArgument(
+                f"--{named.replace('_', '-')} has no meaning without workers.",
+                hint="--workers 4, or --workers 2..8.",
+            )
+        return None
 
 
 class Device(Options):

@@ -8,6 +8,7 @@ from prefmill.cli.app import Options, command
 from prefmill.cli.options import (
     BadRows,
     Batches,
+    Cluster,
     Device,
     Engine,
     Id,
@@ -97,6 +98,7 @@ class SampleOptions(
     Batches,
     Engine,
     _Speed,
+    Cluster,
     _Asked,
     Reading,
     Writing,
@@ -142,6 +144,7 @@ def sample(options: SampleOptions) -> None:
             keep=names_in(options.keep),
             rows=records_given(options),
             chunk_rows=options.chunk_rows or CHUNK_ROWS,
+            workers=options.hands(),
             progress=tell,
             **options.picked(*names),
             **options.reading(),

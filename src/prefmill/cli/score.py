@@ -12,6 +12,7 @@ from prefmill.cli.checking import Checks, Programs
 from prefmill.cli.options import (
     BadRows,
     Batches,
+    Cluster,
     Completion,
     Device,
     Engine,
@@ -244,7 +245,7 @@ class ScorerOptions(
     """The options that describe a scorer."""
 
 
-class ScoreOptions(Inputs, Target, ScorerOptions, _Rows, Records, Reading, Writing):  # type: ignore[misc]
+class ScoreOptions(Inputs, Target, ScorerOptions, Cluster, _Rows, Records, Reading, Writing):  # type: ignore[misc]
     """The options of `prefmill score`."""
 
 
@@ -258,6 +259,7 @@ def score(options: ScoreOptions) -> None:
     prefmill score pairs.jsonl -o scored.parquet --model my-reward-model
     prefmill score pool.parquet -o scored.parquet --model one --model other --combine zscore
     prefmill score pool.parquet -o scored.parquet --scorer implicit --model policy --reference base
+    prefmill score pool.parquet -o scored.parquet --model my-reward-model --workers 2..8
     prefmill score pool.parquet -o scored.parquet --scorer judge --url http://localhost:8000/v1
     --model judge
     """
@@ -277,6 +279,7 @@ def score(options: ScoreOptions) -> None:
             scorer=scorer_of(vars(options)),
             roles=roles_given(options),
             devices=options.device,
+            workers=options.hands(),
             progress=tell,
             **options.picked("chunk_rows", "score_column", "on_bad_row", "overwrite"),
             **options.reading(),

@@ -64,6 +64,13 @@ class Told:
         for reason, place in done.first_null.items():
             self.line(f"first {reason}: {place}")
 
+    def workers(self, done: ScoreReport | SampleReport) -> None:
+        """Who did the work, on a cluster."""
+        if done.workers:
+            lost = f", {done.workers_lost} lost on the way" if done.workers_lost else ""
+            size = f"the largest {done.worker_peak_rss_mb:,.0f} MB"
+            self.line(f"{done.workers} workers at a time{lost}; {size}")
+
     def template_date(self, done: ScoreReport | SampleReport) -> None:
         """The date that the chat template printed."""
         if done.template_date is not None:
@@ -108,6 +115,7 @@ def scored(done: ScoreReport) -> None:
     told.counts(rows, done.rows_in or 1)
     told.first_null(done)
     told.template_date(done)
+    told.workers(done)
     if done.tokens:
         ratio = done.tokens / max(1, done.tokens_run)
         through = f"{done.tokens_run:,} through the model ({ratio:.2f} to 1)"
