@@ -11,6 +11,10 @@ from collections.abc import Callable
 Progress = Callable[[str, float | None], None]
 
 
+#: The environment variable in which a worker of a cluster has the CPUs that it asked for.
+CPUS_OF_WORKER = "PREFMILL_CPUS_OF_WORKER"
+
+
 def silent(phase: str, share: float | None = None) -> None:
     """Where nobody watches, nothing is shown."""
 
@@ -21,6 +25,15 @@ def peak_rss_mb() -> float:
     if sys.platform != "darwin":
         size *= 1024  # macOS counts bytes, Linux KiB
     return round(size / 2**20, 1)
+
+
+def processors() -> int:
+    """The processors of this process: those that it may use, or its share as a worker's."""
+    if share := os.environ.get(CPUS_OF_WORKER):
+        return max(1, int(float(share)))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def machine_bytes() -> int:

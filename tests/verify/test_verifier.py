@@ -104,7 +104,7 @@ def test_a_run_goes_on_only_with_the_same_check(pool: Path, tmp_path: Path) -> N
     texts = {json.dumps(dict(each.fingerprint), sort_keys=True) for each in prints}
     assert len(texts) == len(prints)
     # How many rows run at a time decides nothing.
-    one = pm.Verifier(check="number", answer="gold", workers=1)
+    one = pm.Verifier(check="number", answer="gold", processes=1)
     assert one.fingerprint == prints[0].fingerprint
 
 
@@ -223,7 +223,7 @@ def test_a_check_is_a_part_of_an_ensemble() -> None:
         ({"check": "json-schema", "schema": "no-such-file"}, "No such file"),
         ({"check": "command"}, "needs a command"),
         ({"timeout": 0}, "timeout must be a number > 0"),
-        ({"workers": -1}, "workers must be a whole number"),
+        ({"processes": -1}, "processes must be a whole number"),
         ({"sandbox": "none"}, "sandbox is not one of"),
     ],
 )

@@ -84,6 +84,6 @@ class Programs(Options):
     packages: Annotated[
         bool, option("--packages", help="Code may import the packages installed here.")
     ] = False
-    workers: Annotated[
+    processes: Annotated[
         int | None, option(min=1, help="Rows checked at a time.  [default: the processors]")
     ] = None

@@ -277,7 +277,7 @@ class Cluster(Options):
     workers: Annotated[
         str | None,
         option(
-            metavar="N|LEAST..MOST",
+            metavar="N|N..N",
             help="Workers of a Ray cluster, each with a model of its own; from a least to a most "
             "as the cluster has room.",
         ),
@@ -285,16 +285,18 @@ class Cluster(Options):
     address: Annotated[
         str | None,
         option(
-            metavar="HOST:PORT|auto",
-            help="Of the Ray cluster.  [default: RAY_ADDRESS, else a Ray of this machine]",
+            metavar="ADDRESS",
+            help="HOST:PORT of the Ray cluster, or auto.  [default: RAY_ADDRESS, else a Ray "
+            "of this machine]",
         ),
     ] = None
     cpus_per_worker: Annotated[
-        float | None, option(min=0, help="CPUs of a worker, shares too.  [default: 1]")
+        float | None, option(metavar="N", min=0, help="CPUs of a worker, shares too.  [default: 1]")
     ] = None
     gpus_per_worker: Annotated[
         float | None,
         option(
+            metavar="N",
             min=0,
             help="GPUs of a worker, shares too.  [default: 1 for a model where there are any]",
         ),

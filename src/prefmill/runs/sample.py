@@ -244,7 +244,7 @@ def sample(
 
     job = SampleJob(part, on_bad_row, asked)
     with hired(hands, job, where="sample", tell=run.tell) as (away, run.crew):
-        run.part = away  # type: ignore[assignment]
+        run.part = away
         return run.run(reading)
 
 

@@ -201,7 +201,7 @@ def score(
 
     job = ScoreJob(part, on_bad_row)
     with hired(hands, job, where="score", tell=run.tell) as (away, run.crew):
-        run.part = away  # type: ignore[assignment]
+        run.part = away
         return run.run(reading)
 
 

@@ -12,8 +12,7 @@ import contextlib
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +20,7 @@ import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadRow, ScorerDied
 from prefmill.progress import Progress
+from prefmill.runs.cluster.dealing import Dealing, Task
 from prefmill.runs.cluster.sending import pickled
 from prefmill.runs.cluster.session import Session
 from prefmill.runs.cluster.versions import OF_MODELS, versions
@@ -54,15 +54,6 @@ PATIENCE_S = 600.0
 _GROW_S = 1.0
 
 
-@dataclass
-class _Task:
-    """A chunk that is to be done; its rows are in the object store until it is committed."""
-
-    number: int
-    ref: Any
-    deaths: int = 0
-
-
 @dataclass(eq=False)
 class _Member:
     """A worker, as far as it is known here.
@@ -76,7 +67,7 @@ class _Member:
     joining: Any = None
     is_born: bool = False
     joined: Joined | None = None
-    tasks: dict[Any, _Task] = field(default_factory=dict)
+    tasks: dict[Any, Task] = field(default_factory=dict)
 
     @property
     def is_suspect(self) -> bool:
@@ -193,7 +184,7 @@ class Crew:
 
         Raises the error of the first chunk that has one, after the chunks before it are committed.
         """
-        terms, work = self._terms(changes), _Work(chunks, total)
+        terms, work = self._terms(changes), Dealing(chunks, total)
         try:
             while not work.is_over:
                 self._grow(work, terms)
@@ -205,7 +196,7 @@ class Crew:
         if work.error is not None:
             raise _placed(work.error, work.first_failed, place_of) from work.error
 
-    def _deal(self, work: _Work) -> None:
+    def _deal(self, work: Dealing) -> None:
         """Give chunks to workers that have room, the idlest first."""
         while True:
             # The last chunks go to whoever is free, rather than into somebody's queue.
@@ -226,7 +217,7 @@ class Crew:
     def _put(self, chunk: Any) -> Any:
         return self._ray.put(self._job.pack(chunk))
 
-    def _take(self, work: _Work, commit: Commit) -> None:
+    def _take(self, work: Dealing, commit: Commit) -> None:
         """Wait for news from workers, and take all there is."""
         of: dict[Any, _Member] = {}
         for member in self._members:
@@ -256,7 +247,7 @@ class Crew:
             else:
                 self._settle(work, member.tasks.pop(ref), reply, commit)
 
-    def _settle(self, work: _Work, task: _Task, reply: Reply, commit: Commit) -> None:
+    def _settle(self, work: Dealing, task: Task, reply: Reply, commit: Commit) -> None:
         self._in_a_row = 0
         if reply.error is not None:
             work.failed(task.number, reply.error)
@@ -284,7 +275,7 @@ class Crew:
                 scheduling_strategy="SPREAD",
             )
             paths = [path for path in sys.path if path]
-            actor = made.remote(paths, os.getcwd(), self._blob)
+            actor = made.remote(paths, os.getcwd(), self.workers.cpus, self._blob)
             self._members.append(_Member(actor, actor.begin.remote()))
             self.started += 1
             self._grown = time.monotonic()
@@ -296,7 +287,7 @@ class Crew:
             self._put_job = self._ray.put(pickled(self.where, self._job))
         return self._put_job
 
-    def _grow(self, work: _Work, terms: Terms) -> None:
+    def _grow(self, work: Dealing, terms: Terms) -> None:
         """As many workers as are asked for, and more where work waits and there is room."""
         pending = work.left + sum(len(each.tasks) for each in self._members)
         self._fill(min(self.workers.least, pending))
@@ -322,7 +313,7 @@ class Crew:
         self._ways.pop("", None)
         self.most = max(self.most, self.ready)
 
-    def _let_go(self, work: _Work) -> None:
+    def _let_go(self, work: Dealing) -> None:
         """End idle workers for which nothing is left: others may want their place."""
         if work.left:
             return
@@ -332,7 +323,7 @@ class Crew:
             self._members.remove(member)
             self._ray.kill(member.actor, no_restart=True)
 
-    def _lose(self, member: _Member, error: BaseException) -> list[_Task]:
+    def _lose(self, member: _Member, error: BaseException) -> list[Task]:
         """A worker is gone; what it had. Raises where there is no sense in another one."""
         self._members.remove(member)
         with contextlib.suppress(Exception):
@@ -353,7 +344,7 @@ class Crew:
             )
         return tasks
 
-    def _replace(self, work: _Work, member: _Member, error: BaseException) -> None:
+    def _replace(self, work: Dealing, member: _Member, error: BaseException) -> None:
         """What a worker that is gone had is to be done by others, unless it is to blame."""
         tasks = self._lose(member, error)
         work.again([task for task in tasks if task.deaths < _DEATHS])
@@ -398,67 +389,6 @@ class Crew:
     def _total(self) -> str:
         there = self._ray.cluster_resources()
         return f"{there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU"
-
-
-class _Work:
-    """The chunks of a run: those to come, those to be done again, and the first that failed."""
-
-    def __init__(self, chunks: Iterator[tuple[int, Any]], total: int) -> None:
-        self.left, self.taken = total, 0
-        self.error: BaseException | None = None
-        self._chunks, self._again = chunks, deque[_Task]()
-        self.first_failed: int | None = None
-        self._under_way: set[int] = set()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is left, here and with workers."""
-        if self.first_failed is None:
-            return not self.left and not self._under_way
-        return not self._again and not any(n < self.first_failed for n in self._under_way)
-
-    def next(self, put: Callable[[Any], Any], *, alone: bool) -> _Task | None:
-        """The next chunk; one that ended workers only for a worker that has nothing else."""
-        for task in self._again:
-            if alone or not task.deaths:
-                self._again.remove(task)
-                return self._given(task)
-        if self.left == len(self._again):
-            return None
-        number, chunk = next(self._chunks)
-        self.taken += 1
-        return self._given(_Task(number, put(chunk)))
-
-    def _given(self, task: _Task) -> _Task:
-        self.left -= 1
-        self._under_way.add(task.number)
-        return task
-
-    def done(self, task: _Task) -> None:
-        """It is committed."""
-        self._under_way.discard(task.number)
-
-    def again(self, tasks: Sequence[_Task]) -> None:
-        """They are to be done by others."""
-        for task in tasks:
-            self._under_way.discard(task.number)
-            if self.first_failed is None or task.number < self.first_failed:
-                self._again.append(task)
-                self.left += 1
-
-    def failed(self, number: int, error: BaseException) -> None:
-        """A chunk cannot be done: those after it are not begun, those before it are."""
-        self._under_way.discard(number)
-        if self.first_failed is None or number < self.first_failed:
-            self.first_failed, self.error = number, error
-        self._again = deque(task for task in self._again if task.number < self.first_failed)
-        self.left = len(self._again)
-
-    def close(self) -> None:
-        """Nobody reads further."""
-        close = getattr(self._chunks, "close", None)
-        if close is not None:
-            close()
 
 
 def _placed(error: BaseException, number: int | None, place_of: PlaceOf) -> BaseException:

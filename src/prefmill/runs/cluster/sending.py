@@ -18,13 +18,15 @@ def pickled(where: str, job: Any) -> bytes:
     """
     from ray import cloudpickle
 
+    dumps: Any = cloudpickle.dumps
+
     with _by_value(_modules_of(job.part), cloudpickle):
         try:
-            return bytes(cloudpickle.dumps(job))
+            return bytes(dumps(job))
         except Exception:  # what a module of one's own holds may not travel; its name may do
             pass
     try:
-        return bytes(cloudpickle.dumps(job))
+        return bytes(dumps(job))
     except Exception as error:
         raise BadArgument(
             f"{where}: the scorer or sampler cannot be sent to workers;"

@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import pyarrow as pa
 
 from prefmill.disk.ledger import differences
 from prefmill.errors import BadArgument, BadInput
-from prefmill.progress import peak_rss_mb
+from prefmill.progress import CPUS_OF_WORKER, peak_rss_mb
 from prefmill.runs.cluster.versions import OF_MODELS, refuse_other, versions
 from prefmill.runs.devices import portable
 
@@ -35,12 +35,14 @@ Made = tuple[dict[str, pa.Array], dict[str, int]]
 class Job(Protocol):
     """What a worker does with a chunk, in two halves, so that tokenising runs ahead.
 
-    part   the scorer or sampler
-    facts  the names of its members that a run asks for
+    facts  the names of the part's members that a run asks for
     """
 
-    part: Any
-    facts: tuple[str, ...]
+    facts: ClassVar[tuple[str, ...]]
+
+    @property
+    def part(self) -> Any:
+        """The scorer or sampler."""
 
     def on(self, part: Any, /) -> Self:
         """The same with another part."""
@@ -106,8 +108,9 @@ def answered(function: Callable[[], Any]) -> Reply:
 class Worker:
     """The actor. Its methods may be called from several threads; the model has one of its own."""
 
-    def __init__(self, paths: Sequence[str], folder: str, job: bytes) -> None:
+    def __init__(self, paths: Sequence[str], folder: str, cpus: float, job: bytes) -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ[CPUS_OF_WORKER] = str(cpus)
         # Names of files mean the same here as where the run was begun, if they are here at all.
         if Path(folder).is_dir():
             os.chdir(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import sys
 from collections import Counter
@@ -21,6 +20,7 @@ import pyarrow as pa
 
 from prefmill.errors import BAD_ROW, BadArgument, ColumnMissing, MissingPackage
 from prefmill.models.described import Described, uncounted, unlike
+from prefmill.progress import processors
 from prefmill.scoring.scorers import Scored, Staged
 from prefmill.scoring.verify.answers import WAYS, WAYS_WITH
 from prefmill.scoring.verify.checks import (
@@ -92,7 +92,7 @@ class Verifier(Described, Staged):
         sandbox: `strict`: code runs only where every lock of the sandbox holds; `weak`: with those
             that do (docs/verify.md).
         packages: the code may import the packages that are installed here.
-        workers: rows at a time; 0: as many as there are processors.
+        processes: rows at a time; 0: as many as there are processors, or CPUs of a worker.
 
     Columns: `score`. Texts: `answer`, what was found, in one spelling (for `pick="majority"`), and
     `reason`, why the score is not 1: a word, then what was seen. What is wrong with a completion
@@ -128,7 +128,7 @@ class Verifier(Described, Staged):
     memory_mib: int = 1024
     sandbox: Sandbox = "strict"
     packages: bool = False
-    workers: int = 0
+    processes: int = 0
 
     @classmethod
     def from_options(cls, model: str, options: Mapping[str, Any]) -> Self:
@@ -149,7 +149,7 @@ class Verifier(Described, Staged):
             on_no_answer=("zero", "null"),
             sandbox=get_args(Sandbox),
         )
-        problems += uncounted(self, "workers", least=0) + uncounted(self, "memory_mib", least=64)
+        problems += uncounted(self, "processes", least=0) + uncounted(self, "memory_mib", least=64)
         for name in ("timeout", "tolerance"):
             value = getattr(self, name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -270,9 +270,9 @@ class Verifier(Described, Staged):
 
     @property
     def _count(self) -> int:
-        if self.workers:
-            return self.workers
-        return len(os.sched_getaffinity(0)) if _IS_LINUX else os.cpu_count() or 1
+        if self.processes:
+            return self.processes
+        return processors()
 
     def load(self) -> str:
         """See that the sandbox holds, and that a package is there, before anything is read."""
@@ -371,9 +371,6 @@ class Verifier(Described, Staged):
 
     def _command(self, asked: Asked, row: int) -> Verdict:
         return commanded(str(self.command), asked.rows[row], self.timeout, self.memory_mib)
-
-
-_IS_LINUX = hasattr(os, "sched_getaffinity")
 
 
 def _why(found: Verdict) -> str:
