@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from prefmill.runs.audit import audit
     from prefmill.runs.audit_report import AuditReport
     from prefmill.runs.calibrate import CalibrateReport, calibrate
-    from prefmill.runs.cluster.workers import Workers
     from prefmill.runs.curve import Curve, curve
     from prefmill.runs.plan import run
     from prefmill.runs.rows import RowsReport, rows
@@ -115,7 +114,6 @@ __all__ = [
     "VllmReward",
     "VllmSampler",
     "VotesReport",
-    "Workers",
     "__version__",
     "audit",
     "calibrate",
@@ -144,7 +142,6 @@ _HOMES = {
     "runs.audit": ("audit",),
     "runs.audit_report": ("AuditReport",),
     "runs.calibrate": ("CalibrateReport", "calibrate"),
-    "runs.cluster.workers": ("Workers",),
     "runs.curve": ("Curve", "curve"),
     "runs.plan": ("run",),
     "runs.rows": ("RowsReport", "rows"),
