@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from prefmill.errors import BadArgument, MissingPackage, StoreFailed
 
@@ -55,6 +54,19 @@ def is_object(target: object) -> bool:
     return scheme_of(target) in SCHEMES
 
 
+def url_of(target: object) -> str:
+    """The URL, or the path, that a target names: a `Path` takes one slash of a URL away.
+
+    >>> url_of("s3:/bucket/x"), url_of("out/x")
+    ('s3://bucket/x', 'out/x')
+    """
+    text = str(target)
+    if not is_object(text):
+        return text
+    scheme, _, rest = text.partition(":")
+    return f"{scheme.lower()}://{rest.lstrip('/')}"
+
+
 def refuse_unknown(target: object, where: str) -> None:
     """Raise `BadArgument` for a URL of another scheme, with those that are known."""
     scheme = scheme_of(target)
@@ -73,13 +85,14 @@ def split_url(url: str) -> tuple[str, str]:
     >>> split_url("s3://bucket/a/b.parquet")
     ('s3://bucket', 'a/b.parquet')
     """
-    parts = urlsplit(url, allow_fragments=False)
-    if not parts.netloc or parts.query:
+    scheme, _, rest = url_of(url).partition("://")
+    name, _, key = rest.partition("/")
+    if not name or "@" in name:
         raise BadArgument(
-            f"store: cannot use {url.partition('?')[0]!r}; expected"
-            f" {parts.scheme or 's3'}://BUCKET/KEY and nothing after it."
+            f"store: cannot use {scheme}://{name.rpartition('@')[2]}/{key}; expected"
+            f" {scheme}://BUCKET/KEY."
         )
-    return f"{parts.scheme.lower()}://{parts.netloc}", parts.path.strip("/")
+    return f"{scheme}://{name}", key.strip("/")
 
 
 def bucket(root: str, where: str = "store") -> Any:
@@ -252,6 +265,13 @@ class ObjectReader(io.RawIOBase):
                     f"store: {self.url}: the object was replaced while it was read.",
                     hint="run the same command again.",
                 ) from None
+
+    def piece(self, start: int, end: int) -> memoryview:
+        """The bytes from `start` to `end`, which must be in it; several threads may ask."""
+        for first, data in self._pieces:
+            if first <= start and end <= first + len(data):
+                return data[start - first : end - first]
+        return self._fetch(start, end)
 
     def _at(self, start: int, end: int) -> memoryview:
         for first, data in reversed(self._pieces):

@@ -28,6 +28,7 @@ from prefmill.objects import (
     refuse_unknown,
     split_url,
     told,
+    url_of,
 )
 
 #: Writes the content of a file to an open binary file.
@@ -116,7 +117,7 @@ def store_of(place: str | Path, where: str = "store") -> Store:
     """
     refuse_unknown(place, where)
     if is_object(place):
-        root, prefix = split_url(str(place))
+        root, prefix = split_url(url_of(place))
         bucket(root, where)
         return ObjectStore(root, prefix)
     return LocalStore(Path(place).absolute())

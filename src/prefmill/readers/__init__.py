@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from prefmill.errors import BadArgument, BadInput
+from prefmill.objects import is_object
 from prefmill.readers.blame import blamed_on
 from prefmill.readers.columnar import local_parquet, stage_ipc
 from prefmill.readers.csv_text import stage_csv
@@ -29,6 +30,7 @@ from prefmill.readers.json_lines import (
     types_together,
 )
 from prefmill.readers.rejects import Rejects
+from prefmill.readers.remote import fetched, find_objects
 from prefmill.readers.source import Source, spelled_out, unite
 from prefmill.readers.staging import Context, Part
 from prefmill.readers.urls import remote_parquet, stage_url
@@ -57,11 +59,11 @@ def open_source(
 
     Args:
         inputs: paths, globs, folders (searched for files of known formats, sorted; `key=value`
-            folders become columns), URLs for DuckDB, or `-` for JSON Lines on stdin. `FILE#NAME`
-            is the sheet NAME of a workbook, or the list under the key NAME of a JSON object. A path
-            that exists is itself, whatever characters it holds. Of a folder of `datasets` only the
-            data is read, READMEs and licenses are not data, and a folder with several splits is
-            refused.
+            folders become columns), URLs of objects (also with globs, and folders), other URLs for
+            DuckDB, or `-` for JSON Lines on stdin. `FILE#NAME` is the sheet NAME of a workbook, or
+            the list under the key NAME of a JSON object. A path that exists is itself, whatever
+            characters it holds. Of a folder of `datasets` only the data is read, READMEs and
+            licenses are not data, and a folder with several splits is refused.
         temp_dir: folder for staged files; who passes it removes it.
         encoding: of text files, a Python codec; by default UTF-8, or UTF-16/32 with a byte order
             mark.
@@ -125,7 +127,8 @@ def open_source(
     for given in inputs:
         # A single file may be rewritten: then its output is no other file to leave out.
         outputs = () if once and os.path.isfile(given) else without
-        items += find_files(given, outputs, notes)
+        find = find_objects if is_object(given) else find_files
+        items += find(given, outputs, notes)
     check_partitions(items)
     Path(temp_dir).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="source-", dir=os.path.abspath(temp_dir)))
@@ -178,6 +181,8 @@ def open_source(
 
 
 def _open(item: Input, context: Context) -> Iterator[Part | JsonFile]:
+    if item.object:
+        item = fetched(item, context)
     context.progress(f"reading {item.label}")
     if item.format == "parquet" and item.url:
         yield from remote_parquet(item, context)

@@ -46,7 +46,7 @@ _SPLITS = {
 _SPLIT = re.compile(rf"(?i)(?:.*[-_ ])?({'|'.join(_SPLITS)})(?:[-_ ]\d+(?:[-_ ]of[-_ ]\d+)?)?")
 #: Formats whose files may hold several tables: a name after `#` chooses one.
 _CHOSEN = ("json", "jsonl", "excel")
-_SCHEMES = ("s3", "hf", "https", "http", "gs", "gcs", "r2", "az", "abfss")
+_SCHEMES = ("hf", "https", "http", "r2")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Input:
     tab: bool = False  #: fields are separated by tabs
     partition: tuple[tuple[str, str], ...] = ()  #: keys and values of the folders above
     url: bool = False  #: DuckDB is to fetch it
+    object: bool = False  #: it lies in an object store, and is fetched first
     select: str | None = None  #: the key, or the sheet, that holds the records
 
 
@@ -94,7 +95,8 @@ def _unknown(label: str) -> BadArgument:
     )
 
 
-def _hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is read only where it is named."""
     # `_key=value` is a folder of a partition.
     return name.startswith(("_", ".")) and "=" not in name
 
@@ -120,9 +122,9 @@ def find_files(
         return _apart(given, _walk, without, notes)
     if os.path.exists(given):
         if any(is_same(given, one) for one in without):
-            raise _written(given)
+            raise written(given)
         return [_file(given)]
-    if (parts := _chosen(given)) is not None:
+    if (parts := chosen_in(given)) is not None:
         base, name = parts
         return [
             replace(item, label=f"{item.label}#{name}", select=name)
@@ -141,7 +143,7 @@ def find_files(
     raise BadInput(f"{given}: no such file.", hint=hint)
 
 
-def _chosen(given: str) -> tuple[str, str] | None:
+def chosen_in(given: str) -> tuple[str, str] | None:
     """The file, or the pattern, and the name after it, of `FILE#NAME`."""
     for match in re.finditer("#", given):
         base, name = given[: match.start()], given[match.end() :]
@@ -163,7 +165,7 @@ def _apart(
         files = find(given, without)
     except BadInput:
         if without.met:
-            raise _written(given) from None
+            raise written(given) from None
         raise
     if notes is not None:
         notes += [
@@ -173,7 +175,8 @@ def _apart(
     return files
 
 
-def _written(given: str) -> BadArgument:
+def written(given: str) -> BadArgument:
+    """The error for an input that is the output."""
     return BadArgument(
         f"inputs: {given!r} is what would be written; got it as input and as output.",
         hint="write to another name: the input would be destroyed.",
@@ -226,7 +229,7 @@ def _match(pattern: str, without: Without) -> list[Input]:
     matches = [
         match
         for match in glob.glob(pattern, recursive=True)
-        if not any(_hidden(part) and part not in spelled for part in match.split(os.sep))
+        if not any(is_hidden(part) and part not in spelled for part in match.split(os.sep))
     ]
     # Two stars match each file once more through its folder, so only the files count.
     if "**" in pattern:
@@ -251,10 +254,23 @@ def _is_besides(path: str) -> bool:
     besides_data = name == "state.json" or (name.startswith("cache-") and name.endswith(".arrow"))
     if besides_data and os.path.exists(os.path.join(folder, "dataset_info.json")):
         return True
+    return is_about(name)
+
+
+def is_about(name: str) -> bool:
+    """Whether a file of this name is about data: metadata of `datasets`, a README."""
     return (
         name in ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
         or _ABOUT.fullmatch(name) is not None
     )
+
+
+def input_named(url: str) -> Input:
+    """The input that a URL names, by the ending of the name. Raises `BadArgument`."""
+    kind = _kind(url.rpartition("/")[2])
+    if kind is None:
+        raise _unknown(url)
+    return Input(url, url, *kind)
 
 
 def _file(path: str) -> Input:
@@ -269,12 +285,14 @@ def _file(path: str) -> Input:
 def _walk(top: str, without: Without) -> list[Input]:
     paths: list[str] = []
     for folder, folders, names in os.walk(top):
-        folders[:] = [name for name in folders if not _hidden(name)]
+        folders[:] = [name for name in folders if not is_hidden(name)]
         if "dataset_dict.json" in names:
-            _refuse_splits(folder, _splits_of_dict(folder))
+            path = os.path.join(folder, "dataset_dict.json")
+            refuse_splits(folder, splits_named(_text_of(path), path))
         if {"state.json", "dataset_info.json"} <= set(names):
-            names = _data_files(folder)
-        paths += (os.path.join(folder, name) for name in names if not _hidden(name))
+            path = os.path.join(folder, "state.json")
+            names = data_files_of(_text_of(path), path)
+        paths += (os.path.join(folder, name) for name in names if not is_hidden(name))
     found: list[Input] = []
     for path in sorted(paths):
         if _is_besides(path) or path in without:
@@ -283,6 +301,11 @@ def _walk(top: str, without: Without) -> list[Input]:
         keys = [part.partition("=") for part in inner]
         partition = tuple((key, unquote(value)) for key, mark, value in keys if key and mark)
         found.append(replace(_file(path), partition=partition))
+    return one_split(found, top, os.sep)
+
+
+def one_split(found: list[Input], top: str, slash: str) -> list[Input]:
+    """The inputs `found` below `top`; raises `BadInput` where there are none, or several splits."""
     if not found:
         raise BadInput(
             f"{top}: the folder holds no file of a known format.",
@@ -290,45 +313,57 @@ def _walk(top: str, without: Without) -> list[Input]:
         )
     splits: dict[str, str] = {}
     for item in found:
-        if split := _split_of(os.path.relpath(item.path, top)):
+        if split := _split_of(_below(item.path, top, slash).split(slash)):
             splits.setdefault(split, item.label)
     if len(splits) > 1:
         ending = os.path.splitext(found[0].label)[1]
+        every = slash.join((top.rstrip(slash), "**", f"*{ending}"))
         raise BadInput(
             f"{top}: the folder holds the splits {sorted(splits)}, which are read one by one; got"
             f" {sorted(splits.values())}.",
-            hint=f"name files of one split; '{os.path.join(top, '**', '*' + ending)}' reads all"
-            " as one.",
+            hint=f"name files of one split; '{every}' reads all as one.",
         )
     return found
 
 
-def _data_files(folder: str) -> list[str]:
-    """The files that `save_to_disk` lists in its `state.json`."""
-    path = os.path.join(folder, "state.json")
+def _below(path: str, top: str, slash: str) -> str:
+    if slash == os.sep:
+        return os.path.relpath(path, top)
+    return path.removeprefix(top).lstrip(slash)
+
+
+def _text_of(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
-            return [str(one["filename"]) for one in json.load(file)["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            return file.read()
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read; {error!r}.") from error
+
+
+def data_files_of(text: str, path: str) -> list[str]:
+    """The files that `save_to_disk` lists in its `state.json`."""
+    try:
+        return [str(one["filename"]) for one in json.loads(text)["_data_files"]]
+    except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
             f"{path}: does not say which files hold the data; {error!r}.",
             hint="name the .arrow files themselves.",
         ) from error
 
 
-def _splits_of_dict(folder: str) -> list[str]:
-    path = os.path.join(folder, "dataset_dict.json")
+def splits_named(text: str, path: str) -> list[str]:
+    """The splits that a `dataset_dict.json` lists."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return [str(name) for name in json.load(file)["splits"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [str(name) for name in json.loads(text)["splits"]]
+    except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
             f"{path}: does not say which splits there are; {error!r}.",
             hint="name the folder of one split.",
         ) from error
 
 
-def _refuse_splits(folder: str, splits: Sequence[str]) -> None:
+def refuse_splits(folder: str, splits: Sequence[str]) -> None:
+    """Raise `BadInput` for several splits."""
     if len(splits) > 1:
         raise BadInput(
             f"{folder}: a data set with the splits {list(splits)}, which are read one by one.",
@@ -336,9 +371,9 @@ def _refuse_splits(folder: str, splits: Sequence[str]) -> None:
         )
 
 
-def _split_of(path: str) -> str | None:
+def _split_of(parts: Sequence[str]) -> str | None:
     """The split that a path names: a folder, or a file's last word before its shard."""
-    *folders, name = path.split(os.sep)
+    *folders, name = parts
     words = [folder.lower() for folder in folders]
     if match := _SPLIT.fullmatch(name.partition(".")[0]):
         words.append(match[1].lower())
