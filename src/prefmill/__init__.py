@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from prefmill.runs.calibrate import CalibrateReport, calibrate
     from prefmill.runs.curve import Curve, curve
     from prefmill.runs.plan import run
+    from prefmill.runs.report import RunReport
     from prefmill.runs.rows import RowsReport, rows
-    from prefmill.runs.run import RunReport, pair_report
+    from prefmill.runs.run import pair_report
     from prefmill.runs.sample import SampleReport, sample
     from prefmill.runs.score import ScoreReport, score
     from prefmill.runs.steps import StepsReport, label_steps
@@ -145,7 +146,8 @@ _HOMES = {
     "runs.curve": ("Curve", "curve"),
     "runs.plan": ("run",),
     "runs.rows": ("RowsReport", "rows"),
-    "runs.run": ("RunReport", "pair_report"),
+    "runs.report": ("RunReport",),
+    "runs.run": ("pair_report",),
     "runs.sample": ("SampleReport", "sample"),
     "runs.score": ("ScoreReport", "score"),
     "runs.steps": ("StepsReport", "label_steps"),

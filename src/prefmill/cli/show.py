@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from prefmill.runs.audit_report import AuditReport
     from prefmill.runs.check import Findings
+    from prefmill.runs.report import RunReport
     from prefmill.runs.rows import RowsReport
-    from prefmill.runs.run import RunReport
     from prefmill.runs.steps import StepsReport
     from prefmill.runs.values import ValuesReport
     from prefmill.runs.votes import VotesReport

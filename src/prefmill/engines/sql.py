@@ -23,9 +23,8 @@ from prefmill.table.roles import NO_RECORDS, OfRecords, Read, RoleNames
 if TYPE_CHECKING:
     import duckdb
 
-_LAST_STAGE = (
-    "pref_stage_refusal(pref_stage(_stage), (SELECT max(pref_stage(_stage)) FROM numbered))"
-)
+_LAST_STAGE = "pref_stage_refusal(pref_stage(_stage), {largest})"
+_LARGEST = "(SELECT max(pref_stage(_stage)) FROM numbered)"
 _NO_WEIGHT = "pref_weight_refusal(pref_number(_weight), {logs})"
 #: The limits are one row that several steps use; nothing else is worth a copy.
 _ONCE = {"limits": ""}
@@ -100,10 +99,13 @@ def numbered(
     return f"SELECT {listed} FROM {relation}"
 
 
-def judged(rows: Read, never_null: frozenset[str] = frozenset()) -> str:
+def judged(
+    rows: Read, never_null: frozenset[str] = frozenset(), last_stage: int | None = None
+) -> str:
     """The narrow relation that `pref_rows` takes, over `numbered`.
 
     Columns in `never_null` are not tested for nulls: testing one means decoding all its texts.
+    `last_stage`: the largest stage, where `numbered` does not have all rows.
     """
     roles, scores = rows.roles, [f"_score{place}" for place in range(len(rows.scores))]
 
@@ -135,7 +137,8 @@ def judged(rows: Read, never_null: frozenset[str] = frozenset()) -> str:
         # declaration, and leaves other types.
         used["_id"] = f"CASE WHEN false THEN '1' ELSE {plain('id')} END"
     used |= {f"_{role}": plain(role) for role in ("annotator", "aspect") if getattr(roles, role)}
-    refusals = [_LAST_STAGE] if rows.last_stage else []
+    largest = _LARGEST if last_stage is None else f"{last_stage}::HUGEINT"
+    refusals = [_LAST_STAGE.format(largest=largest)] if rows.last_stage else []
     if rows.conclusion:
         refusals.append(f"pref_conclusion_refusal({plain('conclusion')})")
     if refusals:
@@ -156,10 +159,10 @@ def judged(rows: Read, never_null: frozenset[str] = frozenset()) -> str:
 
 
 def relations(
-    program: Program, never_null: frozenset[str] = frozenset()
+    program: Program, never_null: frozenset[str] = frozenset(), last_stage: int | None = None
 ) -> list[tuple[Step | None, str, str]]:
     """(step, name, query) of each relation from `judged` on, each over earlier ones."""
-    first = (None, "judged", judged(program.read, never_null))
+    first = (None, "judged", judged(program.read, never_null, last_stage))
     return [first, *((step, step.name, call(step)) for step in with_cells(program.steps))]
 
 

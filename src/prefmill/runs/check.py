@@ -12,7 +12,7 @@ from prefmill.plans import Pairs
 from prefmill.runs.hints import about_words, sentinels
 from prefmill.runs.job import Job, Reading, opened
 from prefmill.runs.remedies import remedies
-from prefmill.runs.run import said_roles
+from prefmill.runs.report import said_roles
 from prefmill.runs.shaped import line_told, ranks_that_meet, shape_told
 from prefmill.shapes.cells import RECORD
 from prefmill.table.report import PairReport

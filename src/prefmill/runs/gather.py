@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 60_000
 
 
-def _finder(positions: npt.NDArray[np.int64], numbers: npt.NDArray[np.int32] | None) -> Where:
-    """What finds the index in `positions` of each of some of them; `numbers` is overwritten."""
+def finder(positions: npt.NDArray[np.int64], numbers: npt.NDArray[np.int32] | None = None) -> Where:
+    """What finds the index in `positions` of each of some of them.
+
+    `numbers` are of all positions there are, and overwritten; without them it is a search.
+    """
     if numbers is None:
         order = np.argsort(positions)
         ordered = positions[order]
@@ -69,7 +72,7 @@ class Fetch:
         frames = self._whole() if count == 1 else self._spilled(count, per_part)
         for part in range(count if self.slots else 0):
             frame = next(frames)
-            where = _finder(frame["_pos"].to_numpy(), numbers)
+            where = finder(frame["_pos"].to_numpy(), numbers)
             # One chunk: gathering from many costs a search for every row. What it was copied from
             # is not kept.
             frame = frame.drop("_pos").rechunk()

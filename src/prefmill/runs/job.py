@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,8 @@ from prefmill.connection import MB, connect, memory_told, quote, release, share_
 from prefmill.disk.hidden import temporary
 from prefmill.engines import frames, sql
 from prefmill.engines.macros import install_used
-from prefmill.engines.steps import Column, Kept, Output, Step, kept_columns, kept_names
-from prefmill.errors import BadArgument, BadInput, BadScore, ColumnMissing, PlanError
+from prefmill.engines.steps import Output, Step
+from prefmill.errors import BadArgument, BadScore, ColumnMissing, PlanError
 from prefmill.forks import refuse_fork
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.pools.stream import paths_of
@@ -25,9 +25,9 @@ from prefmill.progress import Progress, machine_bytes, silent
 from prefmill.readers import Source, blamed_on, open_source
 from prefmill.rules.limits import scale_of, scores_in
 from prefmill.rules.rows import check_types, numbered
+from prefmill.runs.assembly import assembly_of
 from prefmill.runs.gather import Fetch
 from prefmill.shapes import sql as shapes_sql
-from prefmill.shapes.cells import RECORD
 from prefmill.shapes.shape import Variant
 from prefmill.shapes.source import (
     Rowed,
@@ -39,7 +39,6 @@ from prefmill.shapes.source import (
     spelled,
     words_in,
 )
-from prefmill.table.context import context_of, refuse_different
 from prefmill.table.fits import fits_files
 from prefmill.table.json_values import JSON_FIELD
 from prefmill.table.messages import is_json_text
@@ -48,7 +47,7 @@ from prefmill.table.roles import NO_RECORDS, Inputs, OfRecords, RoleNames, named
 from prefmill.table.thresholds import QUANTILES, Scale, Scores
 
 if TYPE_CHECKING:
-    from prefmill.runs.gather import Where
+    pass
 
 Engine = Literal["auto", "polars", "duckdb"]
 
@@ -203,9 +202,6 @@ def _paths(inputs: Inputs, home: Path) -> list[str]:
     return paths_of(inputs, home)
 
 
-Take = Callable[[str, str], pl.Series]
-
-
 class Job:
     """One plan over one source: ranks on first use, then gathers.
 
@@ -229,26 +225,35 @@ class Job:
     ) -> None:
         source = rowed.source
         self.plan, self.source, self.home, self.tell = plan, source, home, tell
-        self.rowed, self.whole_rows = rowed, whole_rows
+        self.rowed = rowed
         fits = fits_files(source.files) if rowed.shape is None else None
         self.roles = plan.roles(rowed.names, source.columns.names, where="roles", fits=fits)
         self._ask()
         # Arrow imports pandas, where it is installed, for `empty_table()`, `pa.array` and
         # `pa.table`: a fifth of a second and 45 MB.
         self.dtypes = pl.DataFrame(pa.Table.from_batches([], schema=source.columns)).schema
-        self._scalars = {
+        self.scalars = {
             name: scalar(name) for name, dtype in self.dtypes.items() if is_json_text(dtype)
         }
         source.refuse_mixed(self.roles, where="roles")
         check_types(self.program.read, self.dtypes, where="roles")
-        self._set_columns(keep, trainer, of_records)
         self.engine = _engine_of(engine, source)
         # Where the prompt is the group key, ranking has read it already: it comes with the slots,
         # and the scan decodes a column less. Where every row is wanted the scan reads prompts
         # anyway, in its own order.
         output = self.output
-        self._key_is_prompt = (
-            self.engine == "duckdb" and not self.roles.group and output.keyed and not plan.every_row
+        key_is_prompt = not self.roles.group and output.keyed and not plan.every_row
+        self.assembly = assembly_of(
+            output,
+            rowed,
+            self.roles,
+            self.dtypes,
+            keep=keep,
+            whole_rows=whole_rows,
+            trainer=trainer,
+            of_records=of_records,
+            aggregated=plan.aggregate != "none",
+            key_is_prompt=self.engine == "duckdb" and key_is_prompt,
         )
         # Picks are few and ranked over many: small parts and frames keep a run of them within half
         # a gigabyte, and cost it nothing.
@@ -294,67 +299,15 @@ class Job:
         """What the rows of the last step become."""
         return self.program.output
 
-    def _columns_kept(self) -> list[str]:
-        """The columns that whole rows have, and of which `keep` may name some."""
-        shape, columns = self.rowed.shape, list(self.source.columns.names)
-        if shape is None:
-            return columns
-        inner = {RECORD}
-        if self.whole_rows:
-            inner |= shape.consumed - set(shape.variants[0].cells)
-        return [name for name in columns if name not in inner]
-
-    def _set_columns(self, keep: Sequence[str], trainer: bool, of_records: OfRecords) -> None:
-        """Which columns of the input come along, and under which names."""
-        columns, output = self._columns_kept(), self.output
-        kept_names(keep, columns, where="run")  # whole rows have all of them, and no other
-        # Whole rows are all columns kept; of the prompt and the completion there is no second copy.
-        self.keep: list[str] = []
-        self.kept: list[Kept] = []
-        if self.whole_rows:
-            self.keep = columns
-        else:
-            context: Mapping[str, str] = {}
-            if trainer and output.layouts:
-                context = context_of(self.dtypes, self.roles, () if output.paired else keep)
-            names = [name for name, _ in self._columns_out()]
-            self.kept = kept_columns(
-                output,
-                keep,
-                columns,
-                names,
-                where="run",
-                context=context,
-                of_records=of_records,
-            )
-            self.keep = list(dict.fromkeys(kept.column for kept in self.kept))
-        # A column that is ours stands under its own name. One of the input that had it, an earlier
-        # rank, say, gets another.
-        ours: set[str] = set()
-        if self.whole_rows:
-            ours = {name.removeprefix("_") for name, _ in self._added()} - {self.roles.prompt}
-        self.renamed = {name: f"{name}_in" for name in columns if name in ours}
-        names_out = [name for name, _ in self._columns_out()]
-        twice = sorted({name for name in names_out if names_out.count(name) > 1})
-        if twice:
-            raise BadArgument(
-                f"run: the input has a column {twice[0]!r}, and the output would have it twice.",
-                hint="rename it, or use --format prompt-completion"
-                " and --keep the columns that you need.",
-            )
-
     # Rank
 
     def _create_views(self) -> None:
         relation, position = self.source.relation, self.source.position
-        rows = sql.numbered(self.program.read, relation, position, self._scalars)
+        rows = sql.numbered(self.program.read, relation, position, self.scalars)
         self._make("numbered", rows, table=False)
-        prompt, completion = quote(self.roles.prompt), quote(self.roles.completion)
-        texts = [f"{position} AS _pos", f"{prompt} AS _prompt", f"{completion} AS _completion"]
-        texts += [f"{quote(name)} AS _keep{place}" for place, name in enumerate(self.keep)]
         if self.rowed.checked:
             relation = f"({self.rowed.checked})"
-        self._make("texts", f"SELECT {', '.join(texts)} FROM {relation}", table=False)
+        self._make("texts", self.assembly.texts(relation, position), table=False)
 
     def rank(self) -> None:
         """Make the table `slots`: what becomes row 0, 1, 2 ... of the output."""
@@ -373,11 +326,13 @@ class Job:
             self._make_step(steps[0])
             done.append(steps[0].name)
             self._settle(done)
-        self._refuse_explosion()
+        if step := self.output.proposals:
+            ((proposals, largest),) = self.con.execute(sql.call(step)).fetchall()
+            refuse_explosion(step, proposals, largest)
         rows = self.output.step
         if self.output.present:
             rows = f"{rows} WHERE {self.output.present} IS NOT NULL"
-        self._make_slots(", ".join(self._slot_columns()), rows)
+        self._make_slots(", ".join(self.assembly.slot_columns()), rows)
         for step in self.program.steps:
             for column in step.spare:
                 self.con.execute(f"ALTER TABLE {step.name} DROP COLUMN {column}")
@@ -392,7 +347,7 @@ class Job:
     def _narrow(self) -> list[str]:
         """Make the relations up to `candidates`; their names."""
         done = []
-        for step, name, query in sql.relations(self.program, self._never_null):
+        for step, name, query in sql.relations(self.program, self.never_null):
             table = step is not None and step.table and self.engine == "duckdb"
             self._make(name, query, table=table)
             done.append(name)
@@ -401,12 +356,18 @@ class Job:
         return done
 
     @property
-    def _never_null(self) -> frozenset[str]:
+    def records(self) -> Source:
+        """The files as they are, also where their records become rows."""
+        return self.rowed.records or self.source
+
+    @property
+    def never_null(self) -> frozenset[str]:
+        """Columns that need no look for nulls."""
         return frozenset(self.source.columns.names) - self.source.nulls
 
     def _make_step(self, step: Step) -> None:
         query = sql.call(step)
-        if step.spare and not step.drawn and not self._key_is_prompt:
+        if step.spare and not step.drawn and not self.assembly.key_is_prompt:
             nothing = ", ".join(f"NULL AS {column}" for column in step.spare)
             query = f"SELECT * REPLACE ({nothing}) FROM ({query})"
         self._make(step.name, query, table=step.table)
@@ -475,14 +436,6 @@ class Job:
         yield
         self.con.execute("SET preserve_insertion_order = false")
 
-    def _slot_columns(self) -> list[str]:
-        output = self.output
-        columns = [*output.also, *output.texts.values()]
-        columns += [column.ours for column in output.columns if not column.of_row]
-        if self._key_is_prompt:
-            columns.append("_grp")
-        return columns
-
     def _make_slots(self, columns: str, rows: str) -> None:
         """Slots in output order; the table keeps it, so that no part has to be sorted again."""
         order = (f"{n[1:]} DESC" if n[0] == "-" else n for n in self.output.order)
@@ -523,14 +476,16 @@ class Job:
 
     def _rank_in_polars(self) -> None:
         rows = numbered(self.program.read, self.scan(), position=_POSITION)
-        self._relations = frames.relations(self.program, rows, self._never_null)
+        self._relations = frames.relations(self.program, rows, self.never_null)
         if self.plan.waits:
             scores = self.scores_for(self.plan)
             self.scale = scores.scale
             self.plan = self.plan.settled(scores)
             self._ask()
-            self._relations = frames.relations(self.program, rows, self._never_null)
-        ranked = frames.last(self.output, self._relations).select(self._slot_columns()).collect()
+            self._relations = frames.relations(self.program, rows, self.never_null)
+        ranked = (
+            frames.last(self.output, self._relations).select(self.assembly.slot_columns()).collect()
+        )
         self.con.register("ranked", ranked.with_row_index("slot").to_arrow())
         with self._in_order():
             self._make("slots", "SELECT * FROM ranked", table=True)
@@ -560,20 +515,7 @@ class Job:
         )
         query = f"SELECT word FROM ({texts}) GROUP BY word ORDER BY min(_pos) LIMIT 3"
         words = [word for (word,) in self.con.execute(query).fetchall()]
-        return tuple(repr(w if len(w) <= _WORD else f"{w[:_WORD]}…") for w in words)
-
-    def _refuse_explosion(self) -> None:
-        step = self.output.proposals
-        if step is None:
-            return
-        ((proposals, largest),) = self.con.execute(sql.call(step)).fetchall()
-        if proposals > _MOST_PROPOSALS:
-            raise BadArgument(
-                f"run: {step.name} would propose {proposals:,} pairs"
-                f" (largest prompt: {largest:,} answers);"
-                f" expected at most {_MOST_PROPOSALS:,}.",
-                hint="set top_k and bottom_k, or use best_rest, best_random or adjacent.",
-            )
+        return tuple(map(word_told, words))
 
     def explain(self) -> str:
         """The query that ranks and gathers: SQL of the macros, or the optimised Polars plan."""
@@ -587,47 +529,13 @@ class Job:
 
     # Gather
 
-    def schema(self) -> pl.Schema:
-        """Columns and dtypes of `frames()`."""
-        return pl.Schema(self._columns_out())
-
-    def _columns_out(self) -> list[tuple[str, pl.DataType]]:
-        if self.whole_rows:
-            of_input = [(self.renamed.get(name, name), self.dtypes[name]) for name in self.keep]
-            return [*of_input, *((name.removeprefix("_"), dtype) for name, dtype in self._added())]
-        completion = self.dtypes[self.roles.completion]
-        texts = [("prompt", self.dtypes[self.roles.prompt])]
-        texts += [(name, completion) for name in self.output.texts]
-        # Of rows that can be whole no layout has these columns: their names are still ours.
-        ours = [
-            (column.ours if self.output.added else column.name, _dtype(column))
-            for column in self._values()
-        ]
-        return [*texts, *ours, *((each.name, self.dtypes[each.column]) for each in self.kept)]
-
-    def _values(self) -> list[Column]:
-        """The columns of `slots` that come out next to texts."""
-        return [column for column in self.output.columns if not column.of_row]
-
     @property
-    def unwritten(self) -> list[str]:
-        """Columns of `schema()` that no trainer's layout has; whole rows have them all."""
-        if self.whole_rows:
-            return []
-        return [column.ours for column in self.output.columns if column.whole_only]
-
-    def _added(self) -> list[tuple[str, pl.DataType]]:
-        """What whole rows have after their own columns: columns of `slots`, which begin with an
-        underscore.
-        """
-        dtypes = {column.ours: _dtype(column) for column in self.output.columns}
-        added = [(name, dtypes[name]) for name in self.output.added]
-        if self.plan.aggregate == "none":
-            return added
-        return [*added, ("_aggregated_score", pl.Float64())]
+    def keep(self) -> Sequence[str]:
+        """The columns of the input that come along, as `_keep0`, `_keep1` ... of `texts`."""
+        return self.assembly.keep
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        """The output, in order, as frames of `schema()`."""
+        """The output, in order, as frames of the assembly's schema."""
         self.rank()
         self.tell("reading texts", None)
         yield from self._gathered_frames()
@@ -640,12 +548,12 @@ class Job:
         fetch = Fetch(
             con=self.con.cursor(),
             source="texts",
-            columns=self._columns_read(),
+            columns=self.assembly.columns_read(),
             wanted="slots",
             sides=sides,
             slots=slots,
             rows=self.source.positions,
-            text_bytes=slots * len(sides) * self._row_bytes(),
+            text_bytes=slots * len(sides) * self.row_bytes(),
             part_bytes=self._part_bytes,
             spill=self.home / "texts.arrow",
             of_records=self.rowed.shape is not None,
@@ -653,7 +561,10 @@ class Job:
         done = 0
         for first, last, rows, where in fetch.parts():
             for numbers in self._slots(first, last):
-                yield self._assemble(numbers, rows, where)
+                frame, same = self.assembly.frame(numbers, rows, where)
+                if same is not None:
+                    self._same_text += numbers["slot"].filter(same).to_list()
+                yield frame
                 done += numbers.height
                 self.tell("writing", done / slots)
         if slots:
@@ -666,19 +577,6 @@ class Job:
         self._checked = True
         self.con.execute("SELECT count(_pos) FROM texts").fetchall()
 
-    def _columns_read(self) -> list[str]:
-        """The columns of the view `texts` that are gathered."""
-        places = enumerate(self.keep)
-        if self.whole_rows:
-            return [f"_keep{place}" for place, name in places if not self._known(name)]
-        columns = ["_completion", *(f"_keep{place}" for place, _ in places)]
-        if not self._key_is_prompt:
-            columns.insert(0, "_prompt")
-        return columns
-
-    def _known(self, name: str) -> bool:
-        return self._key_is_prompt and name == self.roles.prompt
-
     def _slots(self, first: int, last: int) -> Iterator[pl.DataFrame]:
         """Slots `first` to `last` (exclusive), in order, as the table keeps them, some at a
         time.
@@ -688,78 +586,18 @@ class Job:
             for batch in self.con.cursor().sql(query).to_arrow_reader(self._frame_rows):
                 yield pl.DataFrame(pa.Table.from_batches([batch]))
 
-    def _assemble(self, slots: pl.DataFrame, rows: pl.DataFrame, where: Where) -> pl.DataFrame:
-        """The rows of output for `slots`; pairs of equal texts are left out and noted."""
-        places = {
-            side: pl.Series(where(slots[side].to_numpy())) for side in self.output.texts.values()
-        }
-
-        def take(column: str, side: str) -> pl.Series:
-            return rows[column].gather(places[side])
-
-        make = self._whole if self.whole_rows else self._texts
-        columns = make(slots, take)
-        named = zip(columns, self.schema().items(), strict=True)
-        frame = pl.DataFrame([column.alias(name).cast(dtype) for column, (name, dtype) in named])
-        self._refuse_nulls(frame)
-        if self.output.paired:
-            return self._without_equal(frame, slots, take)
-        return frame
-
-    def _whole(self, slots: pl.DataFrame, take: Take) -> list[pl.Series]:
-        (side,) = self.output.texts.values()
-        columns = [
-            slots["_grp"] if self._known(name) else take(f"_keep{place}", side)
-            for place, name in enumerate(self.keep)
-        ]
-        ours = [name for name, _ in self._added()]
-        return columns + [slots["_score" if n == "_aggregated_score" else n] for n in ours]
-
-    def _texts(self, slots: pl.DataFrame, take: Take) -> list[pl.Series]:
-        sides = list(self.output.texts.values())
-        prompt = slots["_grp"] if self._key_is_prompt else take("_prompt", sides[0])
-        columns = [prompt, *(take("_completion", side) for side in sides)]
-        columns += [slots[column.ours] for column in self._values()]
-        for each in self.kept:
-            side = sides[each.side == "rejected"]
-            columns.append(take(f"_keep{self.keep.index(each.column)}", side))
-        return columns
-
-    def _without_equal(self, frame: pl.DataFrame, slots: pl.DataFrame, take: Take) -> pl.DataFrame:
-        """`frame` without pairs of one text; the rows of others have the same context."""
-        better, worse = self.output.texts
-        same = frame[better] == frame[worse]
-        if same.any():
-            self._same_text += slots["slot"].filter(same).to_list()
-            frame = frame.filter(~same)
-        for each in (each for each in self.kept if each.side == "both"):
-            column = f"_keep{self.keep.index(each.column)}"
-            other = take(column, self.output.texts[worse]).cast(frame.schema[each.name])
-            prompt = self.dtypes[self.roles.prompt]
-            refuse_different(each.name, frame[each.name], other.filter(~same), prompt)
-        return frame
-
-    def _refuse_nulls(self, frame: pl.DataFrame) -> None:
-        """A text that is null was not to be ranked: the statistics of a file say that its column
-        has no nulls, and it has.
-        """
-        names: Sequence[str] = ("prompt", *self.output.texts)
-        if self.whole_rows:
-            names = (self.roles.prompt, self.roles.completion)
-        for name in names:
-            if frame[name].null_count():
-                files = ", ".join(dict.fromkeys(self.source.labels))
-                raise BadInput(
-                    f"{files}: the statistics of a file say that no {name} is null, and some are.",
-                    hint="write the file anew with another writer.",
-                )
-
-    def _row_bytes(self) -> int:
+    def row_bytes(self) -> int:
         """The mean size of a row's texts that are gathered, from the first 20,000 rows."""
-        columns = self._columns_read()
+        return self._mean_bytes("texts", self.assembly.columns_read())
+
+    def narrow_bytes(self) -> int:
+        """The mean size of what is read of a row to rank it, from the first 20,000 rows."""
+        return self._mean_bytes("numbered", list(self.program.read.columns()))
+
+    def _mean_bytes(self, view: str, columns: Sequence[str]) -> int:
         sizes = ", ".join(f"coalesce(strlen({column}::VARCHAR), 0)" for column in columns)
         ((width,),) = self.con.execute(
-            f"SELECT avg(list_sum([{sizes}]::BIGINT[])) FROM (SELECT * FROM texts LIMIT 20000)"
+            f"SELECT avg(list_sum([{sizes}]::BIGINT[])) FROM (SELECT * FROM {view} LIMIT 20000)"
         ).fetchall()
         return int(width or 0) + 32
 
@@ -816,6 +654,22 @@ class Job:
         return None if scale.low is None or scale.high is None else (scale.low, scale.high)
 
 
+def word_told(word: str) -> str:
+    """A text that is no score, as Python writes it, cut to size."""
+    return repr(word if len(word) <= _WORD else f"{word[:_WORD]}…")
+
+
+def refuse_explosion(step: Step, proposals: int, largest: int) -> None:
+    """Raise `BadArgument` where more pairs are proposed than anybody can want."""
+    if proposals > _MOST_PROPOSALS:
+        raise BadArgument(
+            f"run: {step.name} would propose {proposals:,} pairs"
+            f" (largest prompt: {largest:,} answers);"
+            f" expected at most {_MOST_PROPOSALS:,}.",
+            hint="set top_k and bottom_k, or use best_rest, best_random or adjacent.",
+        )
+
+
 def _engine_of(engine: Engine, source: Source) -> Literal["polars", "duckdb"]:
     if engine not in get_args(Engine):
         raise BadArgument(f"run: no engine {engine!r}; expected one of {get_args(Engine)}.")
@@ -831,8 +685,3 @@ def _engine_of(engine: Engine, source: Source) -> Literal["polars", "duckdb"]:
             "run: the polars engine reads local files; got a URL.", hint="use --engine duckdb."
         )
     return "duckdb" if engine == "auto" else engine
-
-
-def _dtype(column: Column) -> pl.DataType:
-    kind: pl.DataType = getattr(pl, column.dtype)()
-    return kind

@@ -16,7 +16,7 @@ from prefmill.writers.formats import Format
 
 if TYPE_CHECKING:
     from prefmill.progress import Progress
-    from prefmill.runs.run import RunReport
+    from prefmill.runs.report import RunReport
     from prefmill.runs.values import ValuesReport
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
+from prefmill.engines.steps import Output, Step
 from prefmill.errors import ThresholdsUnfit
 from prefmill.plans import FeedbackPlan
-from prefmill.runs.job import Job
 from prefmill.table.report import PairReport
-from prefmill.table.thresholds import AUTO, NAMES, QUANTILES
+from prefmill.table.roles import Roles
+from prefmill.table.thresholds import AUTO, NAMES, QUANTILES, Scores
 
 #: Fewer pairs than from one in so many prompts with contrast are nearly nothing.
 _FEW = 20
@@ -20,7 +21,31 @@ SHARES = (0.7, 0.3)
 _BY_THRESHOLD = {"below_chosen_min", "not_below_rejected", "no_adjacent_pair"}
 
 
-def remedies(job: Job, report: PairReport | None) -> list[str]:
+class Ranked(Protocol):
+    """Rows that were ranked by a plan: a job of one machine, or of many."""
+
+    plan: FeedbackPlan
+    roles: Roles
+
+    @property
+    def output(self) -> Output:
+        """What the rows of the last step become."""
+        ...
+
+    def contrast(self) -> int:
+        """How many groups have answers with different scores."""
+        ...
+
+    def count(self, step: Step) -> int:
+        """How many rows `step` gives, over what was ranked."""
+        ...
+
+    def scores_for(self, plan: FeedbackPlan) -> Scores:
+        """What the thresholds of `plan` ask of the scores of all candidates."""
+        ...
+
+
+def remedies(job: Ranked, report: PairReport | None) -> list[str]:
     """A sentence with the options that would give more pairs, and how many; or none.
 
     `job` has ranked; `report` None: its thresholds do not divide the scores. Cost: a pass over the
@@ -50,7 +75,7 @@ def remedies(job: Job, report: PairReport | None) -> list[str]:
 
 
 @contextmanager
-def refused_with_numbers(job: Job) -> Iterator[None]:
+def refused_with_numbers(job: Ranked) -> Iterator[None]:
     """Where `job` refuses the default thresholds in here, the hint has numbers."""
     try:
         yield
@@ -62,7 +87,7 @@ def refused_with_numbers(job: Job) -> Iterator[None]:
         raise ThresholdsUnfit(error.message, hint=f"{error.hint} Here {gains}.") from None
 
 
-def _gains(job: Job, plan: Any, used: int, pairs: int) -> str:
+def _gains(job: Ranked, plan: Any, used: int, pairs: int) -> str:
     """The options that give more than `pairs` of `used` prompts, each with its number."""
     # What many answers propose is counted by prompts: the pairs could be billions.
     by_prompt = job.output.proposals is not None
@@ -75,7 +100,7 @@ def _gains(job: Job, plan: Any, used: int, pairs: int) -> str:
     return ", or ".join(gains)
 
 
-def _others(job: Job, plan: Any) -> Iterator[tuple[str, FeedbackPlan]]:
+def _others(job: Ranked, plan: Any) -> Iterator[tuple[str, FeedbackPlan]]:
     """Options, each with the plan that it makes of `plan`, its thresholds settled."""
     counted = plan
     if job.output.proposals is not None:

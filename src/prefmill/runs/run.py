@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import polars as pl
 
@@ -20,61 +20,11 @@ from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers.find import is_same
 from prefmill.runs.job import Engine, Job, Reading, opened
 from prefmill.runs.remedies import refused_with_numbers, remedies
-from prefmill.shapes.source import words_in
-from prefmill.table.report import PairReport, as_html
-from prefmill.table.roles import Inputs, RoleNames, Roles
+from prefmill.runs.report import RunReport, said_roles, whole_rows_of, with_words
+from prefmill.table.report import PairReport
+from prefmill.table.roles import Inputs, RoleNames
 from prefmill.writers import write as writers
 from prefmill.writers.formats import Format, in_parts
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """What a run did. The counts are those of `PairReport`; `rows_rejected` are malformed rows that
-    never became rows.
-
-    `labels` are the rows of output by label, `thresholds` the numbers that pairs or labels were
-    made with, `notes` sentences for people. `bad_scores` are the first three different texts that
-    are no number, where a row was dropped for one. `records` says what became of records that were
-    made rows. `renamed` are columns of the input whose name
-    the output needs itself, and what they are called in it. `seconds` of wall time, `peak_rss_mb`
-    the largest resident size of this process so far, in MiB.
-    """
-
-    rows_in: int
-    rows_used: int
-    rows_not_selected: int
-    dropped: Mapping[str, int]
-    groups_in: int
-    groups_used: int
-    pairs_out: int
-    rows_rejected: int
-    seconds: float
-    peak_rss_mb: float
-    engine: str
-    output: Mapping[str, str]
-    split_rows: Mapping[str, int]
-    plan_hash: str
-    roles: Roles
-    score_range: tuple[float, float] | None
-    renamed: Mapping[str, str]
-    length: Mapping[str, float | None] | None = None
-    labels: Mapping[str, int] | None = None
-    thresholds: Mapping[str, float | None] | None = None
-    records: Mapping[str, Any] | None = None
-    notes: Sequence[str] = ()
-    bad_scores: Sequence[str] = ()
-
-    def _repr_html_(self) -> str:
-        return as_html(self.as_json())
-
-    def as_json(self) -> dict[str, object]:
-        """The report with plain values only; `output` is a path, or with splits a mapping of split
-        to path.
-        """
-        out = asdict(self)
-        out["output"] = self.output.get("", dict(self.output)) if self.output else None
-        out["roles"] = {key: value for key, value in asdict(self.roles).items() if value}
-        return out
 
 
 def run(
@@ -98,7 +48,7 @@ def run(
     started = time.perf_counter()
     layout = format or plan.layout
     # Who names no format and keeps a column has it.
-    whole_rows = _whole_rows(plan, layout, keep if format else ())
+    whole_rows = whole_rows_of(plan, layout, keep if format else ())
     if output is not None:
         sweep(reading.get("temp_dir"))  # also where the target is refused
         writers.check_target(output, split=split, overwrite=overwrite)
@@ -119,8 +69,8 @@ def run(
         if output is not None:
             if plan.every_row:
                 _refuse_loss(job, output)
-            unwritten = job.unwritten
-            schema = {name: kind for name, kind in job.schema().items() if name not in unwritten}
+            unwritten, columns = job.assembly.unwritten, job.assembly.schema()
+            schema = {name: kind for name, kind in columns.items() if name not in unwritten}
             written = writers.write(
                 (frame.drop(unwritten) for frame in job.frames()),
                 pl.Schema(schema),
@@ -143,10 +93,10 @@ def run(
             engine=job.engine,
             output=written.paths if written else {},
             split_rows=written.rows if written and written.paths and split else {},
-            plan_hash=_with_words(plan, roles, job).hash(),
+            plan_hash=with_words(plan, roles, job.rowed).hash(),
             roles=said_roles(plan, job.roles),
             score_range=None if report.pairs_out else job.score_range(),
-            renamed=job.renamed,
+            renamed=job.assembly.renamed or {},
             thresholds=job.plan.thresholds or None,
             notes=[
                 *job.source.notes,
@@ -155,14 +105,6 @@ def run(
             ],
             bad_scores=job.bad_scores() if "bad_score" in report.dropped else (),
         )
-
-
-def _with_words(plan: FeedbackPlan, roles: RoleNames | None, job: Job) -> FeedbackPlan:
-    """The plan with the words of the call: they decide as much as its fields do."""
-    words = words_in(plan.rows, roles or {})
-    if job.rowed.shape is None or not words.named():
-        return plan
-    return replace(plan, rows=words)
 
 
 def pair_report(
@@ -182,50 +124,6 @@ def pair_report(
         return frames.report(plan, data, **roles)
     done = run(plan, data, None, roles=roles)
     return PairReport(**{field.name: getattr(done, field.name) for field in fields(PairReport)})
-
-
-def said_roles(plan: FeedbackPlan, roles: Roles) -> Roles:
-    """`roles` for people: a score that is a weighted sum of columns says so."""
-    if not plan.weights or roles.aspect:
-        return roles
-    return replace(
-        roles, score=" + ".join(f"{weight:g} * {name}" for name, weight in plan.weights.items())
-    )
-
-
-def _refuse_loss(job: Job, output: str | Path) -> None:
-    """Advantages may replace their input, but then every row has to stay."""
-    if not any(is_same(file, output) for file in job.source.files + job.source.labels):
-        return
-    account = job.report()
-    lost = account.rows_in - account.pairs_out + job.source.rejected
-    if lost:
-        raise BadArgument(
-            f"run: {str(output)!r} is the input, and {lost:,} of its rows would be lost.",
-            hint="write to another name.",
-        )
-
-
-def _whole_rows(plan: FeedbackPlan, layout: str, keep: Sequence[str]) -> bool:
-    """Whether the output is whole rows of the input."""
-    if layout != "pool":
-        if plan.every_row:
-            raise BadArgument(
-                f"run: {plan.kind} are whole rows; got format {layout!r}, expected 'pool'.",
-                hint="leave --format out.",
-            )
-        return False
-    if plan.layout != "pool":
-        raise BadArgument(
-            f"run: format 'pool' is whole rows; got a plan of {plan.kind},"
-            " expected best_of or advantages.",
-            hint="leave --format out.",
-        )
-    if keep:
-        raise BadArgument(
-            "run: format 'pool' keeps every column; got --keep beside it.", hint="leave --keep out."
-        )
-    return True
 
 
 def explain(
@@ -250,3 +148,16 @@ def explain(
             job.explain(),
         ]
         return "\n".join(lines) + "\n"
+
+
+def _refuse_loss(job: Job, output: str | Path) -> None:
+    """Advantages may replace their input, but then every row has to stay."""
+    if not any(is_same(file, output) for file in job.source.files + job.source.labels):
+        return
+    account = job.report()
+    lost = account.rows_in - account.pairs_out + job.source.rejected
+    if lost:
+        raise BadArgument(
+            f"run: {str(output)!r} is the input, and {lost:,} of its rows would be lost.",
+            hint="write to another name.",
+        )

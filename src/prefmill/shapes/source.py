@@ -45,6 +45,10 @@ class Rowed:
     recognised: str = ""
     #: the rows again, with a look whether the lists of a record have one length
     checked: str = ""
+    #: the records, the relations that are joined to them, and the length of the longest list
+    records: Source | None = None
+    joined: tuple[str, ...] = ()
+    longest: int = 1
 
     @property
     def inside_records(self) -> bool:
@@ -233,7 +237,17 @@ def reshaped(
     )
     names = dict(shape.roles)  # type: ignore[assignment]
     checked = sql.rows(shape, records, longest=longest, position="checked")
-    return Rowed(done, names, shape, account, recognised, checked)
+    return Rowed(
+        done,
+        names,
+        shape,
+        account,
+        recognised,
+        checked,
+        records=source,
+        joined=tuple(other.relation for other in joined),
+        longest=longest,
+    )
 
 
 @contextmanager

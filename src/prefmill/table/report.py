@@ -80,6 +80,28 @@ class PairReport(Mapping[str, object]):
         values[3] = dict(sorted(dropped.items()))
         return cls(*values)  # type: ignore[arg-type]
 
+    @classmethod
+    def total(cls, reports: Sequence[PairReport]) -> PairReport:
+        """The report of all rows, of reports of buckets that share no prompt.
+
+        It has no `length`, which is that of all prompts together, and no `records`.
+
+        >>> one = PairReport(3, 2, 0, {"tie": 1}, 2, 1, 1)
+        >>> PairReport.total([one, one]).dropped
+        {'tie': 2}
+        """
+        counts = ("rows_in", "rows_used", "rows_not_selected", "groups_in", "groups_used")
+        sums = {name: sum(getattr(each, name) for each in reports) for name in counts}
+        labels = None
+        if any(each.labels is not None for each in reports):
+            labels = {"true": 0, "false": 0} | _added([each.labels or {} for each in reports])
+        return cls(
+            **sums,
+            pairs_out=sum(each.pairs_out for each in reports),
+            dropped=dict(sorted(_added([each.dropped for each in reports]).items())),
+            labels=labels,
+        )
+
     def _repr_html_(self) -> str:
         return as_html(asdict(self))
 
@@ -91,3 +113,9 @@ class PairReport(Mapping[str, object]):
 
     def __len__(self) -> int:
         return len(asdict(self))
+
+
+def _added(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The sum of counts by name."""
+    names = dict.fromkeys(name for each in counts for name in each)
+    return {name: sum(each.get(name, 0) for each in counts) for name in names}

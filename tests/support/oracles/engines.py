@@ -237,7 +237,7 @@ def whole_rows_of(source: Path, target: Path, engine: str, plan: Plan, roles: di
     from prefmill.runs.job import opened
 
     with opened(plan, source, roles=roles, engine=engine) as job:
-        picks = pl.concat([pl.DataFrame(schema=job.schema()), *job.frames()]).rename(
+        picks = pl.concat([pl.DataFrame(schema=job.assembly.schema()), *job.frames()]).rename(
             lambda name: name.removeprefix("_")
         )
         names = job.roles

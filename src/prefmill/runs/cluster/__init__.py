@@ -1,0 +1,1 @@
+"""A run on many machines: the same steps, over buckets of whole prompts."""

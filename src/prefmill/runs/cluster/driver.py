@@ -1,0 +1,340 @@
+"""A plan's run in buckets: what the driver of a cluster does.
+
+    input ──splits──▶ narrow ──buckets──▶ rank ──splits──▶ fetch ──parts──▶ the output
+
+The driver knows numbers only: of rows, of scores, of slots. What tasks leave is on storage, and
+says which tasks are done, so the same call goes on after any death, its own included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from prefmill.connection import MB
+from prefmill.engines import sql
+from prefmill.engines.macros import install_used
+from prefmill.engines.steps import Output, Step
+from prefmill.errors import BadArgument, BadScore
+from prefmill.plans.feedback import FeedbackPlan
+from prefmill.progress import Progress
+from prefmill.readers import Source
+from prefmill.runs.cluster import stages
+from prefmill.runs.cluster.executor import Call, Executor, Note
+from prefmill.runs.cluster.pieces import Done, Piece, Shelf
+from prefmill.runs.cluster.splits import Records, splits_of
+from prefmill.runs.cluster.stages import Part, Parts, Work
+from prefmill.runs.job import Job, refuse_explosion, word_told
+from prefmill.table.report import PairReport
+from prefmill.table.roles import Roles
+from prefmill.table.thresholds import QUANTILES, Scale, Scores
+
+#: Bytes of text of a split or of a part, and of narrow rows of a bucket, without a memory limit.
+_TEXT_BYTES, _NARROW_BYTES = 192 * MB, 96 * MB
+#: Fewer rows are not worth a task.
+_LEAST_ROWS = 20_000
+#: Splits, and buckets, for each task that runs at a time, so that all of them have work.
+_EACH = 2
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a run is divided; one that goes on is divided as it was begun."""
+
+    split_rows: int
+    buckets: int
+    part_bytes: int
+    row_bytes: int
+
+
+def cut_of(job: Job, slots: int, memory_bytes: int | None) -> Cut:
+    """What suits the input, so many tasks at a time, and the memory of each."""
+    text, narrow = _TEXT_BYTES, _NARROW_BYTES
+    if memory_bytes:
+        text = max(8 * MB, min(text, (memory_bytes - 300 * MB) // 5))
+        narrow = max(4 * MB, min(narrow, (memory_bytes - 300 * MB) // 8))
+    row_bytes, narrow_bytes = job.row_bytes(), job.narrow_bytes()
+    rows = max(1, job.source.rows)
+    each = -(-rows // (slots * _EACH))
+    split_rows = min(text // row_bytes, max(_LEAST_ROWS, each))
+    most = max(1, -(-rows // _LEAST_ROWS))
+    buckets = max(-(-rows * narrow_bytes // narrow), min(slots * _EACH, most))
+    return Cut(max(1, int(split_rows)), int(buckets), text, row_bytes)
+
+
+@dataclass
+class Spread:
+    """One plan over one input, whose steps run in buckets by `executor`."""
+
+    job: Job
+    executor: Executor
+    cut: Cut
+    shelf: Shelf
+    tell: Progress
+    memory_bytes: int | None = None
+    temp_dir: str | None = None
+    plan: FeedbackPlan = field(init=False)
+    scale: Scale = field(init=False, default=Scale(None, None))
+    same: list[list[Piece]] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.plan = self.job.plan
+        if setting := _spanning(self.plan, self.job):
+            raise BadArgument(
+                f"run: {setting} needs the rows of all prompts together; got an engine that runs"
+                " each bucket of prompts by itself.",
+                hint="--engine duckdb, which runs out of core on one machine.",
+            )
+
+    # What people ask of what was ranked, as of a `Job`
+
+    @property
+    def roles(self) -> Roles:
+        """The column of every role."""
+        return self.job.roles
+
+    @property
+    def source(self) -> Source:
+        """The input."""
+        return self.job.source
+
+    @property
+    def output(self) -> Output:
+        """What the rows of the last step become."""
+        return self.work.program.output
+
+    def contrast(self) -> int:
+        """How many groups have answers with different scores."""
+        return sum(note["contrast"] for note in self.ranked.values())
+
+    def count(self, step: Step) -> int:
+        """How many rows `step` gives, over what was ranked."""
+        call = partial(stages.count, step=step)
+        notes = self._stage(f"count{stages.name_of(step)}", call, range(self.cut.buckets))
+        return sum(note["rows"] for note in notes.values())
+
+    def scores_for(self, plan: FeedbackPlan) -> Scores:
+        """What the thresholds of `plan` ask of the scores of all candidates."""
+        at: dict[float, float] = {}
+        if step := plan.output(self.roles).quantiles:
+            self._stage("scores", stages.scores, range(self.cut.buckets))
+            batches = self.shelf.read("scores", range(self.cut.buckets), [0])
+            schema = pa.schema([("_score", pa.float64())])
+            scores = pa.Table.from_batches(
+                [batch.replace_schema_metadata(None) for batch in batches], schema
+            )
+            con, query = self.job.con, sql.call(step, {"candidates": "_all_scores"})
+            con.register("_scores_read", scores)
+            con.execute(
+                "CREATE OR REPLACE TEMP VIEW _all_scores AS"
+                " SELECT _score, NULL::VARCHAR AS _reason FROM _scores_read"
+            )
+            install_used(con, [query])
+            (found,) = con.execute(query).fetchall()
+            shares = plan.quantiles
+            pairs = zip(QUANTILES, found, strict=True)
+            at = {shares[name]: score for name, score in pairs if name in shares}
+        limits = self._limits
+        few = {score for _, _, each in limits for score in each}
+        # Scores of one bucket that are more than few are some that nobody asks for together.
+        return Scores(
+            _scale(limits), lambda some: few <= set(some), lambda quantile: at[quantile.share]
+        )
+
+    @cached_property
+    def _limits(self) -> list[Sequence[Any]]:
+        """Smallest, largest and few scores of each bucket, or of each split."""
+        notes = self.narrowed.values()
+        if notes and all("scores" in note for note in notes):
+            return [note["scores"] for note in notes]
+        looked = self._stage("look", stages.look, range(self.cut.buckets))
+        return [note["scores"] for note in looked.values()]
+
+    def scale_told(self) -> Scale:
+        """The scale, where a number of the plan is in its units."""
+        if not self.plan.in_units:
+            return self.scale
+        return self._scale_ranked()
+
+    def score_range(self) -> tuple[float, float] | None:
+        """Smallest and largest score of a candidate, for hints."""
+        scale = self._scale_ranked()
+        return None if scale.low is None or scale.high is None else (scale.low, scale.high)
+
+    def _scale_ranked(self) -> Scale:
+        return _scale([note["scores"] for note in self.ranked.values()])
+
+    def bad_scores(self) -> tuple[str, ...]:
+        """The first three different texts that are no score, as Python writes them."""
+        found: dict[str, int] = {}
+        for note in self.narrowed.values():
+            for position, word in note.get("bad", []):
+                found[word] = min(position, found.get(word, position))
+        return tuple(word_told(word) for word in sorted(found, key=lambda word: found[word])[:3])
+
+    # Stages
+
+    def _stage(self, name: str, call: Call, numbers: Sequence[int]) -> dict[int, Note]:
+        """Run what is missing of a stage; the notes of all its tasks, in the order of numbers."""
+        notes = {n: note for n, note in self.shelf.done(name).items() if n in set(numbers)}
+        missing = [number for number in numbers if number not in notes]
+        self.tell(_PHASES.get(name, "counting"), len(notes) / max(1, len(numbers)))
+        for number, note in self.executor.run(self.work, name, call, missing):
+            notes[number] = note
+            self.tell(_PHASES.get(name, "counting"), len(notes) / len(numbers))
+        return dict(sorted(notes.items()))
+
+    @cached_property
+    def work(self) -> Work:
+        """What tasks are told so far."""
+        job = self.job
+        numeric = {name for name, kind in job.dtypes.items() if kind.is_numeric()}
+        scores = enumerate(job.program.read.scores)
+        return Work(
+            program=job.program,
+            assembly=replace(job.assembly, key_is_prompt=False),
+            records=Records.of(job.rowed, job.con),
+            splits=splits_of(job.records, self.cut.split_rows),
+            buckets=self.cut.buckets,
+            never_null=job.never_null,
+            scalars=job.scalars,
+            texts=tuple(f"_score{place}" for place, name in scores if name not in numeric),
+            raises=self.plan.on_invalid == "raise",
+            waits=self.plan.waits,
+            shelf=self.shelf,
+            memory_bytes=self.memory_bytes,
+            temp_dir=self.temp_dir,
+        )
+
+    @cached_property
+    def narrowed(self) -> dict[int, Note]:
+        """What each split had to say."""
+        notes = self._stage("narrow", stages.narrow, range(len(self.work.splits)))
+        schema = self.shelf.schema("narrow", 0) if notes else None
+        known = [note["stage"] for note in notes.values() if note.get("stage") is not None]
+        self.work = replace(
+            self.work, numbered=schema, last_stage=int(max(known)) if known else None
+        )
+        return notes
+
+    @cached_property
+    def ranked(self) -> dict[int, Note]:
+        """What each bucket had to say once it was ranked."""
+        if not self.narrowed:
+            return {}
+        if self.plan.waits:
+            scores = self.scores_for(self.plan)
+            self.scale = scores.scale
+            self.plan = self.plan.settled(scores)
+            self.work = replace(self.work, program=self.plan.program(self.roles))
+        buckets = range(self.cut.buckets)
+        if step := self.output.proposals:
+            proposed = self._stage("propose", stages.propose, buckets).values()
+            largest = max((note["largest"] or 0 for note in proposed), default=0)
+            refuse_explosion(step, sum(note["proposals"] for note in proposed), largest)
+        notes = self._stage("rank", stages.rank, buckets)
+        self._refuse_unusable(notes)
+        return notes
+
+    def _refuse_unusable(self, notes: Mapping[int, Note]) -> None:
+        refused = [note["unusable"] for note in notes.values() if "unusable" in note]
+        if not refused:
+            return
+        position, reason = min(refused)
+        if reason == "bad_score":
+            reason = " ".join([reason, *self.bad_scores()[:1]])
+        self.shelf.forget("rank")
+        raise BadScore(
+            f"run: row {position} cannot be used; got {reason}, and on_invalid is raise.",
+            hint="on_invalid='drop' counts such rows.",
+        )
+
+    # Parts
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The output in parts of about equal size."""
+        width = 8 * len(self.work.part_key)
+        slots = sum(note["slots"] for note in self.ranked.values())
+        sides = len(self.output.texts)
+        count = -(-slots * sides * self.cut.row_bytes // self.cut.part_bytes)
+        sample, weights = [], []
+        for note in self.ranked.values():
+            sample += [bytes.fromhex(key) for key in note["sample"]]
+            weights += [note["slots"] / max(1, len(note["sample"]))] * len(note["sample"])
+        if count < 2 or not sample:
+            return Parts((), width)
+        keys = np.array(sample, f"S{width}")
+        order = np.argsort(keys, kind="stable")
+        reached = np.cumsum(np.array(weights)[order])
+        wanted = reached[-1] * np.arange(1, count) / count
+        bounds = keys[order][np.searchsorted(reached, wanted, side="right").clip(0, len(keys) - 1)]
+        return Parts(tuple(dict.fromkeys(bounds.tolist())), width)
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The output, in order."""
+        if not any(note["slots"] for note in self.ranked.values()):
+            return
+        self._fetch()
+        for number in range(self.parts.count):
+            same: list[Piece] = []
+            yield from stages.frames_of(self.work, self.parts, self._part(number), same)
+            self.shelf.put("same", number, Done(same))
+            self.tell("writing", (number + 1) / self.parts.count)
+
+    def _fetch(self) -> None:
+        call = partial(stages.fetch, parts=self.parts)
+        self._stage("fetch", call, range(len(self.work.splits)))
+
+    def _part(self, number: int) -> Part:
+        keys = {
+            bucket: tuple(self.parts.keys_in(number, note["starts"]))
+            for bucket, note in self.ranked.items()
+        }
+        return Part(number, tuple((bucket, each) for bucket, each in keys.items() if each))
+
+    # Report
+
+    def report(self) -> PairReport:
+        """The account of every row, once the frames were taken."""
+        rows = {number: note["report"] for number, note in self.ranked.items()}
+        if self.output.paired and any(note["slots"] for note in self.ranked.values()):
+            doubled = self.shelf.keys("same", range(self.parts.count))
+            call = partial(stages.account, parts=self.parts.count)
+            again = self._stage("account", call, sorted(doubled))
+            rows |= {number: note["report"] for number, note in again.items()}
+        reports = [PairReport.of_row(row) for row in rows.values()]
+        return replace(PairReport.total(reports), records=self.job.rowed.report())
+
+
+#: What is asked of all rows before a bucket is ranked, as fields that ask nothing.
+_ASKED_FIRST = {"stages": "all", "chosen_quantile": None, "rejected_quantile": None}
+_PHASES = {
+    "narrow": "reading",
+    "look": "ranking",
+    "rank": "ranking",
+    "fetch": "reading texts",
+    "account": "counting",
+}
+
+
+def _spanning(plan: FeedbackPlan, job: Job) -> str:
+    """The setting that needs the rows of all prompts together, if there is one."""
+    shape = job.rowed.shape
+    if shape is not None and shape.words.repeats == "drop":
+        return "repeats 'drop'"
+    there = {each.name for each in fields(plan)}
+    known = {name: value for name, value in _ASKED_FIRST.items() if name in there}
+    return replace(plan, **known).wide
+
+
+def _scale(limits: Sequence[Sequence[Any]]) -> Scale:
+    lows = [low for low, _, _ in limits if low is not None]
+    highs = [high for _, high, _ in limits if high is not None]
+    return Scale(min(lows, default=None), max(highs, default=None))

@@ -1,0 +1,54 @@
+"""Who runs the tasks of a stage: this process, or the workers of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from prefmill.runs.cluster.pieces import Done
+from prefmill.runs.cluster.stages import Work
+
+#: A stage's function; it is pickled, and run for one number at a time.
+Call = Callable[[Work, int], Done]
+Note = Mapping[str, Any]
+
+
+class Executor(Protocol):
+    """Runs tasks, in any order, each at least once."""
+
+    name: str
+
+    @property
+    def slots(self) -> int:
+        """How many tasks run at a time."""
+        ...
+
+    def run(
+        self, work: Work, stage: str, call: Call, numbers: Sequence[int]
+    ) -> Iterator[tuple[int, Note]]:
+        """Run `call` for each number, and leave what it did on the work's shelf.
+
+        Gives (number, note) as tasks end. Raises the first error of a task.
+        """
+        ...
+
+
+def task(work: Work, stage: str, call: Call, number: int) -> Note:
+    """One task: what a worker does."""
+    done = call(work, number)
+    work.shelf.put(stage, number, done)
+    return done.note
+
+
+class Inline:
+    """Tasks one after another, in this process."""
+
+    name = "inline"
+    slots = 1
+
+    def run(
+        self, work: Work, stage: str, call: Call, numbers: Sequence[int]
+    ) -> Iterator[tuple[int, Note]]:
+        """Run the tasks in their order."""
+        for number in numbers:
+            yield number, task(work, stage, call, number)

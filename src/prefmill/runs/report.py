@@ -1,0 +1,102 @@
+"""What a run did, as people and programs are told; and what all kinds of runs ask first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from prefmill.errors import BadArgument
+from prefmill.plans.feedback import FeedbackPlan
+from prefmill.shapes.source import Rowed, words_in
+from prefmill.table.report import as_html
+from prefmill.table.roles import RoleNames, Roles
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run did. The counts are those of `PairReport`; `rows_rejected` are malformed rows that
+    never became rows.
+
+    `labels` are the rows of output by label, `thresholds` the numbers that pairs or labels were
+    made with, `notes` sentences for people. `bad_scores` are the first three different texts that
+    are no number, where a row was dropped for one. `records` says what became of records that were
+    made rows. `renamed` are columns of the input whose name
+    the output needs itself, and what they are called in it. `seconds` of wall time, `peak_rss_mb`
+    the largest resident size of this process so far, in MiB.
+    """
+
+    rows_in: int
+    rows_used: int
+    rows_not_selected: int
+    dropped: Mapping[str, int]
+    groups_in: int
+    groups_used: int
+    pairs_out: int
+    rows_rejected: int
+    seconds: float
+    peak_rss_mb: float
+    engine: str
+    output: Mapping[str, str]
+    split_rows: Mapping[str, int]
+    plan_hash: str
+    roles: Roles
+    score_range: tuple[float, float] | None
+    renamed: Mapping[str, str]
+    length: Mapping[str, float | None] | None = None
+    labels: Mapping[str, int] | None = None
+    thresholds: Mapping[str, float | None] | None = None
+    records: Mapping[str, Any] | None = None
+    notes: Sequence[str] = ()
+    bad_scores: Sequence[str] = ()
+
+    def _repr_html_(self) -> str:
+        return as_html(self.as_json())
+
+    def as_json(self) -> dict[str, object]:
+        """The report with plain values only; `output` is a path, or with splits a mapping of split
+        to path.
+        """
+        out = asdict(self)
+        out["output"] = self.output.get("", dict(self.output)) if self.output else None
+        out["roles"] = {key: value for key, value in asdict(self.roles).items() if value}
+        return out
+
+
+def with_words(plan: FeedbackPlan, roles: RoleNames | None, rowed: Rowed) -> FeedbackPlan:
+    """The plan with the words of the call: they decide as much as its fields do."""
+    words = words_in(plan.rows, roles or {})
+    if rowed.shape is None or not words.named():
+        return plan
+    return replace(plan, rows=words)
+
+
+def said_roles(plan: FeedbackPlan, roles: Roles) -> Roles:
+    """`roles` for people: a score that is a weighted sum of columns says so."""
+    if not plan.weights or roles.aspect:
+        return roles
+    return replace(
+        roles, score=" + ".join(f"{weight:g} * {name}" for name, weight in plan.weights.items())
+    )
+
+
+def whole_rows_of(plan: FeedbackPlan, layout: str, keep: Sequence[str]) -> bool:
+    """Whether the output is whole rows of the input."""
+    if layout != "pool":
+        if plan.every_row:
+            raise BadArgument(
+                f"run: {plan.kind} are whole rows; got format {layout!r}, expected 'pool'.",
+                hint="leave --format out.",
+            )
+        return False
+    if plan.layout != "pool":
+        raise BadArgument(
+            f"run: format 'pool' is whole rows; got a plan of {plan.kind},"
+            " expected best_of or advantages.",
+            hint="leave --format out.",
+        )
+    if keep:
+        raise BadArgument(
+            "run: format 'pool' keeps every column; got --keep beside it.", hint="leave --keep out."
+        )
+    return True
