@@ -43,12 +43,15 @@ def length_fit(measured: pl.LazyFrame) -> pl.LazyFrame:
     )
     # Equal scores have a mean that may differ from them in the last bit: that is no spread.
     xy, yy = (pl.when("_varies").then(name).otherwise(0.0).sum() for name in ("_xy", "_yy"))
-    xx = pl.col("_xx").sum()
+    # Summed first, and a step of its own: where `when` holds nowhere, and its sums are shared with
+    # another column, Polars 2.0 gives a row for every group.
+    whole = sums.select(pl.col("_xx", "_total", "_n").sum(), _xy=xy, _yy=yy)
+    xx, xy, yy = pl.col("_xx"), pl.col("_xy"), pl.col("_yy")
     correlation = pl.when(xx > 0, yy > 0).then(xy / xx.sqrt() / yy.sqrt())
-    return sums.select(
+    return whole.select(
         slope=_finite(pl.when(xx > 0).then(1000 * xy / xx)).fill_null(0.0),
         correlation=_finite(correlation),
-        mean=_finite(pl.col("_total").sum().cast(pl.Float64) / pl.col("_n").sum()),
+        mean=_finite(pl.col("_total").cast(pl.Float64) / pl.col("_n")),
     )
 
 

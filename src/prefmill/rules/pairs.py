@@ -17,6 +17,7 @@ from prefmill.rules.rows import (
     standing,
 )
 from prefmill.table.chance import mix32
+from prefmill.table.older import taken
 from prefmill.table.report import PairReport
 from prefmill.table.thresholds import Bound
 
@@ -68,12 +69,11 @@ def pairs(
     else:
         proposed = open_.join(_proposals(open_, strategy, top_k, bottom_k), on="_n")
     chosen, rejected = pl.col("_c") - 1, pl.col("_r") - 1
-    scores, positions = pl.col("_scores").list, pl.col("_positions").list
     sides = {
-        "_chosen": positions.gather(chosen),
-        "_rejected": positions.gather(rejected),
-        "_chosen_score": scores.gather(chosen),
-        "_rejected_score": scores.gather(rejected),
+        "_chosen": taken("_positions", chosen, pl.Int64),
+        "_rejected": taken("_positions", rejected, pl.Int64),
+        "_chosen_score": taken("_scores", chosen, pl.Float64),
+        "_rejected_score": taken("_scores", rejected, pl.Float64),
     }
     standing_pairs = (
         proposed.select("_first", *chance, *limits, "_c", "_r", **sides)

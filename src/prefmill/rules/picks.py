@@ -16,6 +16,7 @@ from prefmill.errors import BadArgument
 from prefmill.rules.rows import drawn, dropped, in_rank_order, rows_in, standing
 from prefmill.table.chance import mix32, mix32_array
 from prefmill.table.numbers import plain_zero
+from prefmill.table.older import taken
 from prefmill.table.report import PairReport
 
 
@@ -112,8 +113,8 @@ def _ranked(pools: pl.LazyFrame, chance: Iterable[str] = ()) -> pl.LazyFrame:
     """A row for each of the ranks `_up`, which count from the worst."""
     place = pl.col("_up") - 1
     lists = {
-        "_pos": pl.col("_positions").list.gather(place),
-        "_score": pl.col("_scores").list.gather(place),
+        "_pos": taken("_positions", place, pl.Int64),
+        "_score": taken("_scores", place, pl.Float64),
     }
     return (
         pools.select("_first", "_n", "_up", *chance, **lists)

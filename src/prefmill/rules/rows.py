@@ -17,6 +17,7 @@ from prefmill.errors import BadArgument, BadScore
 from prefmill.table.chance import prompt_hash
 from prefmill.table.messages import is_json_text, is_text
 from prefmill.table.numbers import number, plain_zero, rounded
+from prefmill.table.older import estimable
 from prefmill.table.roles import Read
 
 _UNUSABLE = ("null_prompt", "null_completion", "null_score", "bad_score", "non_finite_score")
@@ -35,6 +36,7 @@ def numbered(
     columns = rows.columns() | {f"_keep{place}": name for place, name in enumerate(keep)}
     # By selector: `pl.col` reads a name like "^a.*$" or "*" as a pattern.
     named = [cs.by_name(name).alias(ours) for ours, name in columns.items()]
+    frame = estimable(frame)
     if position:
         return frame.select(pl.col(position).alias("_pos"), *named)
     return frame.select(*named).with_row_index("_pos", first).cast({"_pos": pl.Int64})
