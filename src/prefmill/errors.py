@@ -279,6 +279,10 @@ class ScorerDied(PrefmillError):
     """The process that scores on one of several devices ended without a word."""
 
 
+class WorkerDied(PrefmillError):
+    """A task of a cluster ended without a word, on one worker after another."""
+
+
 class ScoresDiffer(PrefmillError):
     """Packed scores differ from those of one row at a time: nothing is written from such a
     model.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.plan import Plan
@@ -32,7 +32,9 @@ class FeedbackRunning(Running, total=False):
     """What a run of a plan over feedback takes."""
 
     roles: RoleNames | None
-    engine: Engine
+    engine: Engine | Literal["ray"]
+    address: str | None
+    work: str | Path | None
     format: Format | None
     chat: bool
     margin_scale: float | None

@@ -23,7 +23,8 @@ class RunReport:
     are no number, where a row was dropped for one. `records` says what became of records that were
     made rows. `renamed` are columns of the input whose name
     the output needs itself, and what they are called in it. `seconds` of wall time, `peak_rss_mb`
-    the largest resident size of this process so far, in MiB.
+    the largest resident size of this process so far, in MiB, and `worker_rss_mb` that of any
+    worker, where a cluster ran the plan.
     """
 
     rows_in: int
@@ -49,6 +50,7 @@ class RunReport:
     records: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
     bad_scores: Sequence[str] = ()
+    worker_rss_mb: float | None = None
 
     def _repr_html_(self) -> str:
         return as_html(self.as_json())

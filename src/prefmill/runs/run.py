@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 
 import polars as pl
 
@@ -33,7 +33,7 @@ def run(
     output: str | Path | None,
     *,
     roles: RoleNames | None = None,
-    engine: Engine = "auto",
+    engine: Engine | Literal["ray"] = "auto",
     format: Format | None = None,
     chat: bool = False,
     margin_scale: float | None = None,
@@ -42,9 +42,37 @@ def run(
     overwrite: bool = False,
     allow_empty: bool = False,
     progress: Progress | None = None,
+    address: str | None = None,
+    work: str | Path | None = None,
     **reading: Unpack[Reading],
 ) -> RunReport:
     """Run a plan over feedback; the arguments are those of `prefmill.run`."""
+    if engine == "ray":
+        from prefmill.runs.cluster import spread
+
+        return spread.run(
+            plan,
+            inputs,
+            output,
+            roles=roles,
+            format=format,
+            chat=chat,
+            margin_scale=margin_scale,
+            keep=keep,
+            split=split,
+            overwrite=overwrite,
+            allow_empty=allow_empty,
+            progress=progress,
+            address=address,
+            work=work,
+            **reading,
+        )
+    for name, value in (("address", address), ("work", work)):
+        if value is not None:
+            raise BadArgument(
+                f"run: {name} is for clusters; got it with engine {engine!r}.",
+                hint="--engine ray (engine='ray').",
+            )
     started = time.perf_counter()
     layout = format or plan.layout
     # Who names no format and keeps a column has it.
@@ -131,7 +159,7 @@ def explain(
     inputs: Inputs,
     *,
     roles: RoleNames | None = None,
-    engine: Engine = "auto",
+    engine: Engine | Literal["ray"] = "auto",
     **reading: Unpack[Reading],
 ) -> str:
     """What `run` would do with these arguments: inputs, roles, the plan, and the query of its

@@ -81,7 +81,7 @@ class Spread:
     temp_dir: str | None = None
     plan: FeedbackPlan = field(init=False)
     scale: Scale = field(init=False, default=Scale(None, None))
-    same: list[list[Piece]] = field(init=False, default_factory=list)
+    _largest: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self.plan = self.job.plan
@@ -187,6 +187,7 @@ class Spread:
         self.tell(_PHASES.get(name, "counting"), len(notes) / max(1, len(numbers)))
         for number, note in self.executor.run(self.work, name, call, missing):
             notes[number] = note
+            self._largest = max(self._largest, note["rss_mb"])
             self.tell(_PHASES.get(name, "counting"), len(notes) / len(numbers))
         return dict(sorted(notes.items()))
 
@@ -254,6 +255,11 @@ class Spread:
             f"run: row {position} cannot be used; got {reason}, and on_invalid is raise.",
             hint="on_invalid='drop' counts such rows.",
         )
+
+    @property
+    def worker_rss_mb(self) -> float:
+        """The largest size of a worker's process so far, in MiB."""
+        return self._largest
 
     # Parts
 

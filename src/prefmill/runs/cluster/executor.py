@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from prefmill.progress import peak_rss_mb
 from prefmill.runs.cluster.pieces import Done
 from prefmill.runs.cluster.stages import Work
 
@@ -33,11 +34,12 @@ class Executor(Protocol):
         ...
 
 
-def task(work: Work, stage: str, call: Call, number: int) -> Note:
-    """One task: what a worker does."""
+def task(told: tuple[Work, Call], stage: str, number: int) -> Note:
+    """One task: what a worker does, and the largest size of its process."""
+    work, call = told
     done = call(work, number)
     work.shelf.put(stage, number, done)
-    return done.note
+    return {**done.note, "rss_mb": peak_rss_mb()}
 
 
 class Inline:
@@ -51,4 +53,4 @@ class Inline:
     ) -> Iterator[tuple[int, Note]]:
         """Run the tasks in their order."""
         for number in numbers:
-            yield number, task(work, stage, call, number)
+            yield number, task((work, call), stage, number)

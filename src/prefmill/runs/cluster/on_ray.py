@@ -1,0 +1,132 @@
+"""Tasks on a Ray cluster: any worker takes any task, and a lost one is run again elsewhere.
+
+Ray moves no rows here: a task reads what it needs from storage, and leaves what it made there. So
+the loss of a worker or node costs its tasks under way, and that of the driver or head no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefmill.connection import MB
+from prefmill.errors import BadArgument, WorkerDied
+from prefmill.runs.cluster.executor import Call, Note, task
+from prefmill.runs.cluster.session import Session
+from prefmill.runs.cluster.stages import Work
+from prefmill.runs.cluster.versions import OF_MODELS, refuse_other, versions
+
+#: Deaths of worker or node that one task outlives.
+_RETRIES = 20
+#: Tasks handed out for each that can run: the next one is there when one ends.
+_AHEAD = 3
+#: What Python, its libraries and a task's smallest tables take.
+_LEAST_BYTES = 700 * MB
+
+
+@dataclass
+class RayTasks:
+    """Runs tasks on the nodes of a cluster, each on one CPU of it.
+
+    memory_bytes  that a task may take; None: its share of the smallest node, by CPUs
+    """
+
+    session: Session
+    memory_bytes: int | None = None
+    name: str = field(default="ray", init=False)
+
+    def __post_init__(self) -> None:
+        here = {name: ours for name, ours in versions().items() if name not in OF_MODELS}
+        nodes = self._nodes()
+        if not nodes:
+            raise BadArgument(
+                "run: no node of the cluster has a CPU for work; got 0.",
+                hint="add a node: `ray start --address ADDRESS` on it.",
+            )
+        self._check_versions(here, nodes)
+        shares = [
+            int(node["Resources"]["memory"] / max(1, node["Resources"]["CPU"])) for node in nodes
+        ]
+        least = min(shares)
+        if self.memory_bytes is None:
+            self.memory_bytes = max(_LEAST_BYTES, int(least * 0.9))
+        if self.memory_bytes > max(int(node["Resources"]["memory"]) for node in nodes):
+            largest = max(int(node["Resources"]["memory"]) for node in nodes) // MB
+            raise BadArgument(
+                f"run: no node has memory for a task; got {largest} MB on the largest one,"
+                f" expected {self.memory_bytes // MB} MB.",
+                hint=f"--memory-limit {largest}MB (memory_bytes={largest * MB}), or larger nodes.",
+            )
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [
+            node
+            for node in self.session.ray.nodes()
+            if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
+        ]
+
+    def _check_versions(self, here: dict[str, str], nodes: Sequence[dict[str, Any]]) -> None:
+        """Refuse a cluster whose nodes compute with other versions than this process."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        ray = self.session.ray
+        look = ray.remote(versions)
+        found = {}
+        for node in nodes:
+            on = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+            place = node["NodeManagerAddress"]
+            found[place] = look.options(num_cpus=0, scheduling_strategy=on).remote()
+        for place, answer in found.items():
+            refuse_other("run", here, ray.get(answer), f"node {place}")
+
+    @property
+    def slots(self) -> int:
+        """How many tasks run at a time, as the cluster is now."""
+        return max(1, sum(int(node["Resources"]["CPU"]) for node in self._nodes()))
+
+    def run(
+        self, work: Work, stage: str, call: Call, numbers: Sequence[int]
+    ) -> Iterator[tuple[int, Note]]:
+        """Run the tasks; the notes come as they end. The first error ends the others."""
+        if not numbers:
+            return
+        ray = self.session.ray
+        remote = ray.remote(task).options(
+            num_cpus=1,
+            memory=self.memory_bytes,
+            max_retries=_RETRIES,
+            name=f"prefmill {stage}",
+        )
+        told = ray.put((work, call))
+        waiting, under_way = list(reversed(numbers)), {}
+        try:
+            while waiting or under_way:
+                while waiting and len(under_way) < self.slots * _AHEAD:
+                    number = waiting.pop()
+                    under_way[remote.remote(told, stage, number)] = number
+                ended, _ = ray.wait(list(under_way), timeout=1)
+                for reference in ended:
+                    number = under_way.pop(reference)
+                    yield number, self._note(reference, stage, number)
+        finally:
+            for reference in under_way:
+                ray.cancel(reference, force=True)
+
+    def _note(self, reference: Any, stage: str, number: int) -> Note:
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            note: Note = self.session.ray.get(reference)
+        except RayTaskError as error:
+            cause = error.cause
+            cause.add_note(str(error))
+            raise cause from None
+        except RayError as error:
+            raise WorkerDied(
+                f"run: the task {stage} {number} died {_RETRIES + 1} times;"
+                f" got {str(error).splitlines()[0]}",
+                hint="memory, often: a smaller --memory-limit makes smaller tasks (in another"
+                " output's run), larger nodes take larger ones. The same command goes on.",
+            ) from error
+        return note
