@@ -117,6 +117,34 @@ class Reading(Options):
         return {**options, "memory_bytes": size_in_bytes(self.memory_limit)}
 
 
+Address = Annotated[
+    str | None,
+    option(
+        metavar="ADDRESS",
+        help="HOST:PORT of the Ray cluster, or auto.  [default: RAY_ADDRESS, else a Ray "
+        "of this machine]",
+    ),
+]
+
+
+class Spreading(Options):
+    """How a plan runs on many machines."""
+
+    address: Address = None
+    work: Annotated[
+        str | None,
+        option(
+            metavar="PLACE",
+            help="Folder that all workers see, for what they leave each other. "
+            " [default: next to the output]",
+        ),
+    ] = None
+    shuffle: Annotated[
+        str,
+        option(help="auto, memory (fast) or storage (outlives workers, nodes and this process)."),
+    ] = "auto"
+
+
 class EngineReading(Reading):
     """How an engine reads files."""
 
@@ -282,14 +310,7 @@ class Cluster(Options):
             "as the cluster has room.",
         ),
     ] = None
-    address: Annotated[
-        str | None,
-        option(
-            metavar="ADDRESS",
-            help="HOST:PORT of the Ray cluster, or auto.  [default: RAY_ADDRESS, else a Ray "
-            "of this machine]",
-        ),
-    ] = None
+    address: Address = None
     cpus_per_worker: Annotated[
         float | None, option(metavar="N", min=0, help="CPUs of a worker, shares too.  [default: 1]")
     ] = None

@@ -20,6 +20,7 @@ from prefmill.cli.options import (
     Empty,
     EngineReading,
     Inputs,
+    Spreading,
     Target,
     Writing,
     finish,
@@ -162,13 +163,13 @@ class _How(Options):
         str | None,
         option(metavar="NAME=SHARE,...", help="Split by prompt, for example train=0.95,test=0.05."),
     ] = None
-    engine: Annotated[str, option(help="auto, polars or duckdb.")] = "auto"
+    engine: Annotated[str, option(help="auto, polars, duckdb, or ray (many machines).")] = "auto"
     dry_run: Annotated[bool, option("--dry-run", help="Print what would run; write nothing.")] = (
         False
     )
 
 
-class Running(_How, EngineReading, Writing, Empty):
+class Running(_How, Spreading, EngineReading, Writing, Empty):
     """How a plan is run."""
 
 
@@ -218,6 +219,7 @@ def _run(kind: type[FeedbackPlan], options: Selecting) -> None:
             split=numbers_in("--split", options.split),
             progress=tell,
             **options.picked("chat", "margin_scale", "overwrite", "allow_empty"),
+            **options.picked("address", "work", "shuffle"),
             **reading,
         )
     finish(report, options, lambda report: show.report(plan, report))

@@ -35,6 +35,7 @@ class FeedbackRunning(Running, total=False):
     engine: Engine | Literal["ray"]
     address: str | None
     work: str | Path | None
+    shuffle: Literal["auto", "memory", "storage"]
     format: Format | None
     chat: bool
     margin_scale: float | None

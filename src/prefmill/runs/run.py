@@ -44,6 +44,7 @@ def run(
     progress: Progress | None = None,
     address: str | None = None,
     work: str | Path | None = None,
+    shuffle: Literal["auto", "memory", "storage"] = "auto",
     **reading: Unpack[Reading],
 ) -> RunReport:
     """Run a plan over feedback; the arguments are those of `prefmill.run`."""
@@ -65,10 +66,12 @@ def run(
             progress=progress,
             address=address,
             work=work,
+            shuffle=shuffle,
             **reading,
         )
-    for name, value in (("address", address), ("work", work)):
-        if value is not None:
+    of_cluster = {"address": address, "work": work, "shuffle": shuffle}
+    for name, value in of_cluster.items():
+        if value not in (None, "auto"):
             raise BadArgument(
                 f"run: {name} is for clusters; got it with engine {engine!r}.",
                 hint="--engine ray (engine='ray').",

@@ -26,8 +26,8 @@ from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress
 from prefmill.readers import Source
 from prefmill.runs.cluster import stages
-from prefmill.runs.cluster.executor import Call, Executor, Note
-from prefmill.runs.cluster.pieces import Done, Piece, Shelf
+from prefmill.runs.cluster.executor import Call, Executor, Note, Stage
+from prefmill.runs.cluster.pieces import Done, Piece, Pieces
 from prefmill.runs.cluster.splits import Records, splits_of
 from prefmill.runs.cluster.stages import Part, Parts, Work
 from prefmill.runs.job import Job, refuse_explosion, word_told
@@ -75,7 +75,7 @@ class Spread:
     job: Job
     executor: Executor
     cut: Cut
-    shelf: Shelf
+    shelf: Pieces
     tell: Progress
     memory_bytes: int | None = None
     temp_dir: str | None = None
@@ -116,14 +116,14 @@ class Spread:
     def count(self, step: Step) -> int:
         """How many rows `step` gives, over what was ranked."""
         call = partial(stages.count, step=step)
-        notes = self._stage(f"count{stages.name_of(step)}", call, range(self.cut.buckets))
+        notes = self._on_buckets(f"count{stages.name_of(step)}", call)
         return sum(note["rows"] for note in notes.values())
 
     def scores_for(self, plan: FeedbackPlan) -> Scores:
         """What the thresholds of `plan` ask of the scores of all candidates."""
         at: dict[float, float] = {}
         if step := plan.output(self.roles).quantiles:
-            self._stage("scores", stages.scores, range(self.cut.buckets))
+            self._on_buckets("scores", stages.scores, deals=1)
             batches = self.shelf.read("scores", range(self.cut.buckets), [0])
             schema = pa.schema([("_score", pa.float64())])
             scores = pa.Table.from_batches(
@@ -153,7 +153,7 @@ class Spread:
         notes = self.narrowed.values()
         if notes and all("scores" in note for note in notes):
             return [note["scores"] for note in notes]
-        looked = self._stage("look", stages.look, range(self.cut.buckets))
+        looked = self._on_buckets("look", stages.look)
         return [note["scores"] for note in looked.values()]
 
     def scale_told(self) -> Scale:
@@ -180,12 +180,19 @@ class Spread:
 
     # Stages
 
-    def _stage(self, name: str, call: Call, numbers: Sequence[int]) -> dict[int, Note]:
+    def _on_buckets(self, name: str, call: Call, **deals: Any) -> dict[int, Note]:
+        """Run a stage that reads narrow rows, a bucket at a time."""
+        splits = range(len(self.work.splits))
+        stage = Stage(name, call, lambda number: [("narrow", splits, [number])], **deals)
+        return self._run(stage, range(self.cut.buckets))
+
+    def _run(self, stage: Stage, numbers: Sequence[int]) -> dict[int, Note]:
         """Run what is missing of a stage; the notes of all its tasks, in the order of numbers."""
+        name = stage.name
         notes = {n: note for n, note in self.shelf.done(name).items() if n in set(numbers)}
         missing = [number for number in numbers if number not in notes]
         self.tell(_PHASES.get(name, "counting"), len(notes) / max(1, len(numbers)))
-        for number, note in self.executor.run(self.work, name, call, missing):
+        for number, note in self.executor.run(self.work, stage, missing):
             notes[number] = note
             self._largest = max(self._largest, note["rss_mb"])
             self.tell(_PHASES.get(name, "counting"), len(notes) / len(numbers))
@@ -216,7 +223,8 @@ class Spread:
     @cached_property
     def narrowed(self) -> dict[int, Note]:
         """What each split had to say."""
-        notes = self._stage("narrow", stages.narrow, range(len(self.work.splits)))
+        stage = Stage("narrow", stages.narrow, deals=self.cut.buckets)
+        notes = self._run(stage, range(len(self.work.splits)))
         schema = self.shelf.schema("narrow", 0) if notes else None
         known = [note["stage"] for note in notes.values() if note.get("stage") is not None]
         self.work = replace(
@@ -234,12 +242,12 @@ class Spread:
             self.scale = scores.scale
             self.plan = self.plan.settled(scores)
             self.work = replace(self.work, program=self.plan.program(self.roles))
-        buckets = range(self.cut.buckets)
         if step := self.output.proposals:
-            proposed = self._stage("propose", stages.propose, buckets).values()
+            proposed = self._on_buckets("propose", stages.propose).values()
             largest = max((note["largest"] or 0 for note in proposed), default=0)
             refuse_explosion(step, sum(note["proposals"] for note in proposed), largest)
-        notes = self._stage("rank", stages.rank, buckets)
+        splits = len(self.work.splits)
+        notes = self._on_buckets("rank", stages.rank, deals=splits, dealt_as="wanted")
         self._refuse_unusable(notes)
         return notes
 
@@ -296,7 +304,14 @@ class Spread:
 
     def _fetch(self) -> None:
         call = partial(stages.fetch, parts=self.parts)
-        self._stage("fetch", call, range(len(self.work.splits)))
+        buckets = range(self.cut.buckets)
+        stage = Stage(
+            "fetch",
+            call,
+            lambda number: [("wanted", buckets, [number])],
+            deals=self.parts.count,
+        )
+        self._run(stage, range(len(self.work.splits)))
 
     def _part(self, number: int) -> Part:
         keys = {
@@ -313,7 +328,13 @@ class Spread:
         if self.output.paired and any(note["slots"] for note in self.ranked.values()):
             doubled = self.shelf.keys("same", range(self.parts.count))
             call = partial(stages.account, parts=self.parts.count)
-            again = self._stage("account", call, sorted(doubled))
+            splits, parts = range(len(self.work.splits)), range(self.parts.count)
+            stage = Stage(
+                "account",
+                call,
+                lambda number: [("narrow", splits, [number]), ("same", parts, [number])],
+            )
+            again = self._run(stage, sorted(doubled))
             rows |= {number: note["report"] for number, note in again.items()}
         reports = [PairReport.of_row(row) for row in rows.values()]
         return replace(PairReport.total(reports), records=self.job.rowed.report())

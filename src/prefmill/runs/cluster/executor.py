@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prefmill.progress import peak_rss_mb
@@ -12,6 +13,22 @@ from prefmill.runs.cluster.stages import Work
 #: A stage's function; it is pickled, and run for one number at a time.
 Call = Callable[[Work, int], Done]
 Note = Mapping[str, Any]
+#: Pieces that a task reads: of a stage, of these tasks, with these keys.
+Reads = Sequence[tuple[str, Sequence[int], Sequence[int]]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run: a function, what its task of a number reads, and the keys that it deals.
+
+    `deals` pieces have keys from 0 on, under the name `dealt_as`; the others are the driver's.
+    """
+
+    name: str
+    call: Call
+    reads: Callable[[int], Reads] = lambda number: ()
+    deals: int = 0
+    dealt_as: str = ""
 
 
 class Executor(Protocol):
@@ -24,10 +41,8 @@ class Executor(Protocol):
         """How many tasks run at a time."""
         ...
 
-    def run(
-        self, work: Work, stage: str, call: Call, numbers: Sequence[int]
-    ) -> Iterator[tuple[int, Note]]:
-        """Run `call` for each number, and leave what it did on the work's shelf.
+    def run(self, work: Work, stage: Stage, numbers: Sequence[int]) -> Iterator[tuple[int, Note]]:
+        """Run the stage for each number, and leave what it did on the work's shelf.
 
         Gives (number, note) as tasks end. Raises the first error of a task.
         """
@@ -48,9 +63,7 @@ class Inline:
     name = "inline"
     slots = 1
 
-    def run(
-        self, work: Work, stage: str, call: Call, numbers: Sequence[int]
-    ) -> Iterator[tuple[int, Note]]:
+    def run(self, work: Work, stage: Stage, numbers: Sequence[int]) -> Iterator[tuple[int, Note]]:
         """Run the tasks in their order."""
         for number in numbers:
-            yield number, task((work, call), stage, number)
+            yield number, task((work, stage.call), stage.name, number)

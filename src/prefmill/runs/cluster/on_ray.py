@@ -6,13 +6,13 @@ the loss of a worker or node costs its tasks under way, and that of the driver o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from prefmill.connection import MB
 from prefmill.errors import BadArgument, WorkerDied
-from prefmill.runs.cluster.executor import Call, Note, task
+from prefmill.runs.cluster.executor import Note, Stage, task
 from prefmill.runs.cluster.session import Session
 from prefmill.runs.cluster.stages import Work
 from prefmill.runs.cluster.versions import OF_MODELS, refuse_other, versions
@@ -81,52 +81,70 @@ class RayTasks:
             refuse_other("run", here, ray.get(answer), f"node {place}")
 
     @property
+    def store_bytes(self) -> int:
+        """What the nodes hold of objects in memory."""
+        alive = (node for node in self.session.ray.nodes() if node["Alive"])
+        return int(sum(node["Resources"].get("object_store_memory", 0) for node in alive))
+
+    @property
     def slots(self) -> int:
         """How many tasks run at a time, as the cluster is now."""
         return max(1, sum(int(node["Resources"]["CPU"]) for node in self._nodes()))
 
-    def run(
-        self, work: Work, stage: str, call: Call, numbers: Sequence[int]
-    ) -> Iterator[tuple[int, Note]]:
+    def run(self, work: Work, stage: Stage, numbers: Sequence[int]) -> Iterator[tuple[int, Note]]:
         """Run the tasks; the notes come as they end. The first error ends the others."""
         if not numbers:
             return
-        ray = self.session.ray
-        remote = ray.remote(task).options(
-            num_cpus=1,
-            memory=self.memory_bytes,
-            max_retries=_RETRIES,
-            name=f"prefmill {stage}",
-        )
-        told = ray.put((work, call))
-        waiting, under_way = list(reversed(numbers)), {}
+        submit = self._remote(work, stage)
+        waiting = list(reversed(numbers))
+        under_way: dict[Any, int] = {}
         try:
             while waiting or under_way:
                 while waiting and len(under_way) < self.slots * _AHEAD:
                     number = waiting.pop()
-                    under_way[remote.remote(told, stage, number)] = number
-                ended, _ = ray.wait(list(under_way), timeout=1)
+                    under_way[submit(number)] = number
+                ended, _ = self.session.ray.wait(list(under_way), timeout=1)
                 for reference in ended:
                     number = under_way.pop(reference)
                     yield number, self._note(reference, stage, number)
         finally:
             for reference in under_way:
-                ray.cancel(reference, force=True)
+                self.session.ray.cancel(reference, force=True)
 
-    def _note(self, reference: Any, stage: str, number: int) -> Note:
+    def _options(self, stage: Stage) -> dict[str, Any]:
+        return {
+            "num_cpus": 1,
+            "memory": self.memory_bytes,
+            "max_retries": _RETRIES,
+            "name": f"prefmill {stage.name}",
+        }
+
+    def _remote(self, work: Work, stage: Stage) -> Callable[[int], Any]:
+        """What hands out one task of a stage; it gives the object of the task's note."""
+        ray = self.session.ray
+        remote = ray.remote(task).options(**self._options(stage))
+        told = ray.put((work, stage.call))
+        return lambda number: remote.remote(told, stage.name, number)
+
+    def _told(self, stage: Stage, number: int, answer: Any) -> Note:
+        """The note in what a task gave."""
+        note: Note = answer
+        return note
+
+    def _note(self, reference: Any, stage: Stage, number: int) -> Note:
         from ray.exceptions import RayError, RayTaskError
 
         try:
-            note: Note = self.session.ray.get(reference)
+            answer = self.session.ray.get(reference)
         except RayTaskError as error:
             cause = error.cause
             cause.add_note(str(error))
             raise cause from None
         except RayError as error:
             raise WorkerDied(
-                f"run: the task {stage} {number} died {_RETRIES + 1} times;"
+                f"run: the task {stage.name} {number} died {_RETRIES + 1} times;"
                 f" got {str(error).splitlines()[0]}",
                 hint="memory, often: a smaller --memory-limit makes smaller tasks (in another"
                 " output's run), larger nodes take larger ones. The same command goes on.",
             ) from error
-        return note
+        return self._told(stage, number, answer)

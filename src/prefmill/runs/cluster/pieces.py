@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,40 @@ class Done:
     note: Mapping[str, Any] = field(default_factory=dict)
     schema: pa.Schema | None = None
     beside: Mapping[str, Sequence[Piece]] = field(default_factory=dict)
+
+
+class Readable(Protocol):
+    """Pieces that a task can read."""
+
+    def read(
+        self, stage: str, tasks: Iterable[int], keys: Collection[int]
+    ) -> Iterator[pa.RecordBatch]:
+        """The batches of these keys of each of these tasks, in their order."""
+        ...
+
+
+class Pieces(Readable, Protocol):
+    """The pieces of a run, as its driver has them."""
+
+    def put(self, stage: str, number: int, done: Done) -> None:
+        """Keep what a task did."""
+        ...
+
+    def done(self, stage: str) -> dict[int, Mapping[str, Any]]:
+        """The notes of the tasks that are done, by number."""
+        ...
+
+    def keys(self, stage: str, tasks: Iterable[int]) -> set[int]:
+        """The keys of which these tasks left pieces."""
+        ...
+
+    def schema(self, stage: str, number: int) -> pa.Schema:
+        """The columns of a task's pieces."""
+        ...
+
+    def forget(self, stage: str) -> None:
+        """Remove a stage's pieces."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import polars as pl
 
 from prefmill._version import __version__
+from prefmill.connection import MB
 from prefmill.disk import whole
 from prefmill.disk.hidden import sweep
 from prefmill.disk.ledger import Ledger
@@ -23,10 +24,11 @@ from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.readers import Source
 from prefmill.runs.cluster.driver import Cut, Spread, cut_of
 from prefmill.runs.cluster.executor import Executor
+from prefmill.runs.cluster.in_memory import MemoryTasks
 from prefmill.runs.cluster.on_ray import RayTasks
-from prefmill.runs.cluster.pieces import Shelf
+from prefmill.runs.cluster.pieces import Pieces, Shelf
 from prefmill.runs.cluster.session import connected
-from prefmill.runs.job import Reading, opened
+from prefmill.runs.job import Job, Reading, opened
 from prefmill.runs.remedies import refused_with_numbers, remedies
 from prefmill.runs.report import RunReport, said_roles, whole_rows_of, with_words
 from prefmill.table.roles import Inputs, RoleNames, Roles
@@ -34,6 +36,8 @@ from prefmill.writers import write as writers
 from prefmill.writers.formats import Format, in_parts
 
 _REPORT = "report.json"
+#: How rows come together by prompt: through the workers' memory, or through storage.
+Shuffle = Literal["auto", "memory", "storage"]
 
 
 class Spreading(TypedDict, total=False):
@@ -41,6 +45,7 @@ class Spreading(TypedDict, total=False):
 
     address: str | None
     work: str | Path | None
+    shuffle: Shuffle
 
 
 def run(
@@ -59,6 +64,7 @@ def run(
     progress: Progress | None = None,
     address: str | None = None,
     work: str | Path | None = None,
+    shuffle: Shuffle = "auto",
     executor: Executor | None = None,
     cut: Cut | None = None,
     **reading: Unpack[Reading],
@@ -70,6 +76,10 @@ def run(
     `prefmill.run`.
     """
     started = time.perf_counter()
+    if shuffle not in get_args(Shuffle):
+        raise BadArgument(
+            f"run: no shuffle {shuffle!r}; expected one of {list(get_args(Shuffle))}."
+        )
     if output is None:
         raise BadArgument(
             "run: engine 'ray' writes an output; got None.", hint="engine='duckdb' only reports."
@@ -119,7 +129,13 @@ def run(
         with Ledger(outputs[0], key, asdict(first), overwrite=overwrite, where="run") as ledger:
             if ledger.done and (ledger.folder / _REPORT).exists():
                 return _read_report(ledger.folder / _REPORT)
-            shelf = Shelf(store_of(ledger.folder))
+            shelf: Pieces = Shelf(store_of(ledger.folder))
+            way, because = "storage", ""
+            if isinstance(tasks, RayTasks):
+                way, because = _shuffle_of(shuffle, job, tasks, resumed=ledger.resumed)
+                if way == "memory":
+                    tasks = MemoryTasks(session=tasks.session, memory_bytes=memory_bytes)
+                    shelf = tasks.shelf
             spread = Spread(job, tasks, Cut(**ledger.shape), shelf, tell, memory_bytes)
             with refused_with_numbers(spread):
                 unwritten, columns = job.assembly.unwritten, job.assembly.schema()
@@ -150,6 +166,7 @@ def run(
                 thresholds=spread.plan.thresholds or None,
                 notes=[
                     *job.source.notes,
+                    *([because] if because else []),
                     *spread.plan.notes(plan, report, spread.scale_told()),
                     *remedies(spread, report),
                 ],
@@ -178,6 +195,17 @@ def _executing(
         return
     with connected("run", address) as session:
         yield RayTasks(session, memory_bytes)
+
+
+def _shuffle_of(shuffle: Shuffle, job: Job, tasks: RayTasks, *, resumed: bool) -> tuple[str, str]:
+    """The way of the shuffle, and why, for people."""
+    size = job.source.rows * (job.narrow_bytes() + job.row_bytes())
+    room = tasks.store_bytes // 2
+    about = f"about {size // MB:,} MB of rows; {room // MB:,} MB are half of the workers' memory"
+    way = shuffle
+    if shuffle == "auto":
+        way = "storage" if resumed or size > room else "memory"
+    return way, f"shuffle: {way} ({about})"
 
 
 def _identity(source: Source) -> list[list[Any]]:

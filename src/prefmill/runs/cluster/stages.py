@@ -32,7 +32,7 @@ from prefmill.engines import sql
 from prefmill.engines.macros import install_used
 from prefmill.engines.steps import Program, Step
 from prefmill.runs.assembly import Assembly
-from prefmill.runs.cluster.pieces import Done, Piece, Shelf, by_key
+from prefmill.runs.cluster.pieces import Done, Piece, Readable, by_key
 from prefmill.runs.cluster.splits import Records, Split
 from prefmill.runs.gather import finder
 
@@ -73,7 +73,7 @@ class Work:
     texts: tuple[str, ...]
     raises: bool
     waits: bool
-    shelf: Shelf
+    shelf: Readable
     numbered: pa.Schema | None = None
     last_stage: int | None = None
     memory_bytes: int | None = None
