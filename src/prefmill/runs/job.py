@@ -591,8 +591,12 @@ class Job:
         return self._mean_bytes("texts", self.assembly.columns_read())
 
     def narrow_bytes(self) -> int:
-        """The mean size of what is read of a row to rank it, from the first 20,000 rows."""
-        return self._mean_bytes("numbered", list(self.program.read.columns()))
+        """The mean size of what is kept of a row to rank it, from the first 20,000 rows."""
+        read = self.program.read
+        columns = list(read.columns())
+        if not read.merged:
+            columns.remove("_completion")
+        return self._mean_bytes("numbered", columns)
 
     def _mean_bytes(self, view: str, columns: Sequence[str]) -> int:
         sizes = ", ".join(f"coalesce(strlen({column}::VARCHAR), 0)" for column in columns)

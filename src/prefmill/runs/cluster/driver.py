@@ -215,6 +215,7 @@ class Spread:
             texts=tuple(f"_score{place}" for place, name in scores if name not in numeric),
             raises=self.plan.on_invalid == "raise",
             waits=self.plan.waits,
+            texts_read=job.program.read.merged,
             shelf=self.shelf,
             memory_bytes=self.memory_bytes,
             temp_dir=self.temp_dir,

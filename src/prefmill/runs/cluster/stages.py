@@ -58,6 +58,7 @@ class Work:
     program    of the plan, with numbers for thresholds once they are known
     last_stage the largest stage of the input, where only its rows count
     raises     a row that cannot be used is an error
+    texts_read steps compare completions, so these travel with the narrow rows
     waits      thresholds wait for the scores of all candidates
     texts      columns of scores that are no numbers
     numbered   the columns of narrow rows, once one split has been read
@@ -73,6 +74,7 @@ class Work:
     texts: tuple[str, ...]
     raises: bool
     waits: bool
+    texts_read: bool
     shelf: Readable
     numbered: pa.Schema | None = None
     last_stage: int | None = None
@@ -122,9 +124,21 @@ def _opened(work: Work) -> Iterator[duckdb.DuckDBPyConnection]:
 # Narrow
 
 _NARROW = (
-    "SELECT *, CASE WHEN {key} IS NULL THEN 0 ELSE (pref_hash({key}, 'bucket') % {buckets})::BIGINT"
-    " END AS _bucket FROM numbered"
+    "SELECT *{there}, CASE WHEN {key} IS NULL THEN 0"
+    " ELSE (pref_hash({key}, 'bucket') % {buckets})::BIGINT END AS _bucket FROM numbered"
 )
+
+
+def _presence(work: Work) -> str:
+    """Texts that are no keys travel as whether they are there."""
+    read, flags = work.program.read, []
+    unread = {} if work.texts_read else {"_completion": read.roles.completion}
+    if read.roles.group:
+        unread["_prompt"] = read.roles.prompt
+    for ours, name in unread.items():
+        there = "''" if name in work.never_null else f"CASE WHEN {ours} IS NOT NULL THEN '' END"
+        flags.append(f"{there} AS {ours}")
+    return f" REPLACE ({', '.join(flags)})" if flags else ""
 
 
 def narrow(work: Work, number: int) -> Done:
@@ -142,7 +156,8 @@ def narrow(work: Work, number: int) -> Done:
         key = "_prompt"
         if groups := read.roles.group:
             key = f"[{', '.join(f'_group{place}::VARCHAR' for place in range(len(groups)))}]"
-        rows = con.sql(_NARROW.format(key=key, buckets=work.buckets)).to_arrow_table()
+        wanted = {"there": _presence(work), "key": key, "buckets": work.buckets}
+        rows = con.sql(_NARROW.format(**wanted)).to_arrow_table()
         buckets = rows["_bucket"].to_numpy()
         rows = rows.drop_columns("_bucket")
         con.execute("DROP VIEW numbered")
