@@ -159,16 +159,7 @@ def test_training_does_not_replace_what_it_reads(tmp_path):
 # --- places that are no files of this machine -----------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "s3://bucket/x.parquet",
-        "gs://b/x.jsonl",
-        "hf://datasets/a/b",
-        "file:///tmp/x.csv",
-        "S3:/b/x.parquet",
-    ],
-)
+@pytest.mark.parametrize("target", ["hf://datasets/a/b", "file:///tmp/x.csv", "ftp:/b/x.parquet"])
 def test_a_url_is_no_output(target, log):
     there = sorted(os.listdir("."))
     for write in (
@@ -177,9 +168,7 @@ def test_a_url_is_no_output(target, log):
         lambda path: pm.run(pm.Pairs(), log, "pairs.jsonl", rejects=path),
     ):
         for path in (target, Path(target)):
-            with pytest.raises(
-                BadArgument, match=r"outputs are local; got .*, a place of the scheme"
-            ):
+            with pytest.raises(BadArgument, match=r"(no store|place) of the scheme"):
                 write(path)
     assert sorted(os.listdir(".")) == there
 

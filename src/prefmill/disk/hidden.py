@@ -69,6 +69,24 @@ def _mark() -> str:
     return f"{os.getpid()}-{start_of(os.getpid())}-{boot}-{host}-{secrets.token_hex(4)}.tmp"
 
 
+def owner_mark() -> str:
+    """A new mark of this process, for a place that has no locks."""
+    return f"prefmill-{_mark()}"
+
+
+def is_dead(owner: str) -> bool:
+    """Whether the process of a mark is known to be gone: it was on this machine, and is not there.
+
+    >>> is_dead(owner_mark())
+    False
+    """
+    mark = MARK.fullmatch(owner)
+    boot, host = machine()
+    if mark is None or mark["host"] != host:
+        return False
+    return mark["boot"] != boot or int(mark["start"]) != start_of(int(mark["pid"]))
+
+
 def hidden_name(name: str) -> str:
     """A new hidden name of this process for `name`.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,9 +35,10 @@ from prefmill.objects import (
 #: Writes the content of a file to an open binary file.
 Save = Callable[[IO[bytes]], object]
 #: What is uploaded in one request; more goes up in parts, and appears when the last one is there.
-_PART = 16 << 20
+PART = 16 << 20
 _PARTS = 9_000  # S3 takes 10,000
 _AT_ONCE = 4
+_COPIED = 4 << 30  # S3 copies 5 GB in one request
 
 
 class Store(Protocol):
@@ -153,8 +155,6 @@ class LocalStore:
         whole.put(path, write)
 
     def put_file(self, name: str, path: Path) -> None:
-        import shutil
-
         def copy(file: IO[bytes]) -> None:
             with path.open("rb") as source:
                 shutil.copyfileobj(source, file, 1 << 20)
@@ -264,22 +264,22 @@ class ObjectStore:
             save(file)
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
-            self._upload(name, file.read() if size <= _PART else file, size)
+            self._upload(name, file.read() if size <= PART else file, size)
 
     def put_file(self, name: str, path: Path) -> None:
         size = path.stat().st_size
-        self._upload(name, path.read_bytes() if size <= _PART else path, size)
+        self._upload(name, path.read_bytes() if size <= PART else path, size)
 
     def _upload(self, name: str, content: bytes | Path | IO[bytes], size: int) -> None:
         import obstore
 
-        part = max(_PART, -(-size // _PARTS))
+        part = max(PART, -(-size // _PARTS))
         with told(self.url(name)):
             obstore.put(
                 self._store,
                 self._key(name),
                 content,
-                use_multipart=size > _PART,
+                use_multipart=size > PART,
                 chunk_size=part,
                 max_concurrency=_AT_ONCE,
             )
@@ -289,21 +289,21 @@ class ObjectStore:
         self._upload(name, data, len(data))
 
     def put_new(self, name: str, text: str) -> bool:
-        return self._put_if(name, text, "create")
+        return self._put_if(name, text.encode(), "create")
 
     def replace(self, name: str, text: str, tag: str) -> bool:
         try:
-            return self._put_if(name, text, {"e_tag": tag})
+            return self._put_if(name, text.encode(), {"e_tag": tag})
         except FileNotFoundError:
             return False
 
-    def _put_if(self, name: str, text: str, mode: Any) -> bool:
+    def _put_if(self, name: str, data: bytes, mode: Any) -> bool:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         with told(self.url(name)):
             try:
-                obstore.put(self._store, self._key(name), text.encode(), mode=mode)
+                obstore.put(self._store, self._key(name), data, mode=mode)
             except (AlreadyExistsError, PreconditionError):
                 return False
         return True
@@ -320,6 +320,52 @@ class ObjectStore:
 
     def open(self, name: str) -> pa.NativeFile:
         return pa.PythonFile(ObjectReader(self.url(_check(name))), mode="r")
+
+    def put_where_none(self, name: str, path: Path) -> bool:
+        """`put_file` where no such object is; False where there is one.
+
+        One step where the file has at most 16 MB. A larger one goes up in parts, which cannot be
+        made conditional: another program's object that comes while they go up is replaced.
+        """
+        size = path.stat().st_size
+        if size <= PART:
+            data = path.read_bytes()
+            # Where it is there, it may be ours: the answer was lost on the way.
+            return self._put_if(name, data, "create") or self._holds(name, data)
+        if self.tag_of(name) is not None:
+            return False
+        self.put_file(name, path)
+        return True
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        try:
+            with self.open(name) as file:
+                return bool(file.size() == len(data) and file.read() == data)
+        except FileNotFoundError:
+            return False
+
+    def copy(self, name: str, to: str) -> None:
+        """Copy an object inside the store."""
+        import obstore
+
+        if self.size(name) > _COPIED:
+            with self.open(name) as source:
+                self.put(to, lambda file: shutil.copyfileobj(source, file, PART))
+            return
+        with told(self.url(name)):
+            obstore.copy(self._store, self._key(name), self._key(to))
+
+    def tag_of(self, name: str) -> str | None:
+        """The tag of an object's version; None where there is none."""
+        import obstore
+
+        with told(self.url(name)):
+            try:
+                return str(obstore.head(self._store, self._key(name))["e_tag"])
+            except FileNotFoundError as error:
+                if is_about_bucket(error):
+                    raise
+                return None
 
     def names(self, prefix: str = "") -> list[str]:
         return [name for name, _ in self.listed(prefix)]

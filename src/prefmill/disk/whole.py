@@ -46,6 +46,7 @@ from prefmill.disk.settling import (
     through,
 )
 from prefmill.errors import BadArgument, RunBusy, TargetExists
+from prefmill.objects import url_of
 
 #: A scheme and one slash are enough: `Path` writes `s3://bucket` as `s3:/bucket`.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
@@ -81,12 +82,13 @@ def check_free(*targets: Path, overwrite: bool, where: str) -> None:
     settle(targets[0].parent, but=targets)
     for target in targets:
         if not overwrite and not is_free(target):
-            raise _taken(target, where)
+            raise taken(target, where)
 
 
-def _taken(target: Path, where: str) -> TargetExists:
+def taken(target: Path, where: str) -> TargetExists:
+    """The error for a target that stands already."""
     return TargetExists(
-        f"{where}: {str(target)!r} is already there.", hint="use --overwrite, or another name."
+        f"{where}: {url_of(target)!r} is already there.", hint="use --overwrite, or another name."
     )
 
 
@@ -166,7 +168,7 @@ class Staging:
         with alone(self._parent):
             for target in self._targets:
                 if not overwrite and target not in self._own and os.path.lexists(target):
-                    raise _taken(target, self.where)
+                    raise taken(target, self.where)
             linked = len(self._targets) > 1 and self._keep_old()
             self._write_journal(
                 {target.name: identity_of(self.path(target)) for target in self._targets}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prefmill.disk.settling import settle
-from prefmill.disk.whole import check_free, check_name
+from prefmill.disk.targets import check_free, is_object, settle, shown, target_of
+from prefmill.disk.uploads import home_of
 from prefmill.errors import BadArgument
 
 Packed = Literal["uncompressed", "gzip", "zstd"]
@@ -47,8 +47,7 @@ class Place:
         >>> place.kind, place.extension, place.compression
         ('jsonl', '.jsonl.gz', 'gzip')
         """
-        check_name(target, "write")
-        path = Path(target)
+        path = target_of(target, "write")
         *_, last = "", *path.suffixes
         packed = _PACKED.get(last.lower())
         ends = path.suffixes[-2:] if packed else path.suffixes[-1:]
@@ -88,7 +87,12 @@ class Place:
     def check_free(self, splits: Iterable[str], overwrite: bool) -> None:
         """Raise unless every output can be created, or replaced and nothing else is destroyed."""
         outputs = self.outputs(splits)
-        settle(self.path.parent, but=outputs)
+        if is_object(self.path):
+            if self.kind == "datasets":
+                _check_objects(self.path, overwrite)
+            check_free(*outputs, overwrite=overwrite, where="write")
+            return
+        settle(self.path, but=outputs)
         for path in filter(os.path.lexists, outputs):
             if self.kind == "datasets":
                 _check_folder(path, overwrite)
@@ -98,6 +102,17 @@ class Place:
                     hint="write to another name.",
                 )
         check_free(*outputs, overwrite=overwrite, where="write")
+
+
+def _check_objects(path: Path, overwrite: bool) -> None:
+    """Never delete a folder of somebody's other objects."""
+    store, name = home_of(path)
+    inside = store.names(f"{name}/")
+    if overwrite and inside and not any(each.endswith(_OF_DATASETS) for each in inside):
+        raise BadArgument(
+            f"write: {shown(path)!r} is a folder, but none of `datasets`.",
+            hint="write to a name inside it.",
+        )
 
 
 def _check_folder(path: Path, overwrite: bool) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from prefmill.disk.whole import Staging
+from prefmill.disk.targets import Publisher, shown, staging
 from prefmill.errors import BadArgument
 from prefmill.table.chance import check_shares, prompt_hash, split_frame
 from prefmill.table.messages import is_json_text
@@ -102,8 +102,8 @@ def write(
 
     sinks: dict[str, Sink] = {}
     rows = dict.fromkeys(shares, 0)
-    with Staging(place.outputs(shares), where="write") as staging:
-        paths = _paths_in(staging, place, shares)
+    with staging(place.outputs(shares), where="write") as stage:
+        paths = _paths_in(stage, place, shares)
         try:
             for name in shares:
                 sinks[name] = make_sink(paths[name])
@@ -134,9 +134,9 @@ def write(
         if not (any(rows.values()) or publish_empty):
             return Written(paths={}, rows=rows)
         if place.kind == "datasets":
-            _complete_dataset(staging.path(place.path), paths, out, split is not None)
-        staging.publish(overwrite=overwrite)
-    return Written(paths={name: str(place.path_of(name)) for name in shares}, rows=rows)
+            _complete_dataset(stage.path(place.path), paths, out, split is not None)
+        stage.publish(overwrite=overwrite)
+    return Written(paths={name: shown(place.path_of(name)) for name in shares}, rows=rows)
 
 
 def check_target(
@@ -169,7 +169,7 @@ def outputs_of(target: str | Path, split: Mapping[str, float] | None = None) -> 
     >>> outputs_of("pairs.parquet", {"train": 0.9, "test": 0.1})
     ['pairs-train.parquet', 'pairs-test.parquet']
     """
-    return [str(path) for path in Place.of(target).outputs(split or {"": 1.0})]
+    return [shown(path) for path in Place.of(target).outputs(split or {"": 1.0})]
 
 
 def _refuse_nested(schema: pl.Schema) -> None:
@@ -197,11 +197,11 @@ def _holds_bytes(dtype: pl.DataType) -> bool:
     return dtype == pl.Binary or (inner is not None and _holds_bytes(inner))
 
 
-def _paths_in(staging: Staging, place: Place, splits: Iterable[str]) -> dict[str, Path]:
+def _paths_in(stage: Publisher, place: Place, splits: Iterable[str]) -> dict[str, Path]:
     """Where each split is written to."""
     if place.kind != "datasets":
-        return {name: staging.path(place.path_of(name)) for name in splits}
-    paths = {name: staging.path(place.path) / name / _DATASET_FILE for name in splits}
+        return {name: stage.path(place.path_of(name)) for name in splits}
+    paths = {name: stage.path(place.path) / name / _DATASET_FILE for name in splits}
     for path in paths.values():
         path.parent.mkdir(parents=True)
     return paths
