@@ -64,9 +64,7 @@ def run(
             overwrite=overwrite,
             allow_empty=allow_empty,
             progress=progress,
-            address=address,
-            work=work,
-            shuffle=shuffle,
+            where={"address": address, "work": work, "shuffle": shuffle},
             **reading,
         )
     of_cluster = {"address": address, "work": work, "shuffle": shuffle}

@@ -27,7 +27,7 @@ from prefmill.progress import Progress
 from prefmill.readers import Source
 from prefmill.runs.cluster import stages
 from prefmill.runs.cluster.executor import Call, Executor, Note, Stage
-from prefmill.runs.cluster.pieces import Done, Piece, Pieces
+from prefmill.runs.cluster.pieces import Done, Piece, Pieces, plain
 from prefmill.runs.cluster.splits import Records, splits_of
 from prefmill.runs.cluster.stages import Part, Parts, Work
 from prefmill.runs.job import Job, refuse_explosion, word_told
@@ -77,6 +77,8 @@ class Spread:
     cut: Cut
     shelf: Pieces
     tell: Progress
+    carried: tuple[str, ...] = ()
+    texts_read: bool = False
     memory_bytes: int | None = None
     temp_dir: str | None = None
     plan: FeedbackPlan = field(init=False)
@@ -115,22 +117,32 @@ class Spread:
 
     def count(self, step: Step) -> int:
         """How many rows `step` gives, over what was ranked."""
-        call = partial(stages.count, step=step)
-        notes = self._on_buckets(f"count{stages.name_of(step)}", call)
-        return sum(note["rows"] for note in notes.values())
+        self.ranked  # noqa: B018  its relations are counted
+        return int(self.ask(f"SELECT count(*) AS rows FROM ({sql.call(step)})")["rows"].sum())
+
+    def ask(self, query: str, *, until: str = "") -> pl.DataFrame:
+        """The rows of a query over the relations of every bucket, made up to `until`.
+
+        They come with the number of their bucket, `_bucket`.
+        """
+        self.narrowed  # noqa: B018
+        name = f"ask{stages.name_of(query)}"
+        self._on_buckets(name, partial(stages.ask, query=query, until=until), deals=1)
+        frames = [
+            pl.DataFrame(pa.Table.from_batches(batches)).with_columns(_bucket=pl.lit(bucket))
+            for bucket in range(self.cut.buckets)
+            if (batches := [plain(each) for each in self.shelf.read(name, [bucket], [0])])
+        ]
+        return pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame()
 
     def scores_for(self, plan: FeedbackPlan) -> Scores:
         """What the thresholds of `plan` ask of the scores of all candidates."""
         at: dict[float, float] = {}
         if step := plan.output(self.roles).quantiles:
-            self._on_buckets("scores", stages.scores, deals=1)
-            batches = self.shelf.read("scores", range(self.cut.buckets), [0])
-            schema = pa.schema([("_score", pa.float64())])
-            scores = pa.Table.from_batches(
-                [batch.replace_schema_metadata(None) for batch in batches], schema
-            )
+            query = "SELECT _score FROM candidates WHERE _reason IS NULL"
+            scores = self.ask(query, until="candidates")
             con, query = self.job.con, sql.call(step, {"candidates": "_all_scores"})
-            con.register("_scores_read", scores)
+            con.register("_scores_read", scores.to_arrow())
             con.execute(
                 "CREATE OR REPLACE TEMP VIEW _all_scores AS"
                 " SELECT _score, NULL::VARCHAR AS _reason FROM _scores_read"
@@ -215,7 +227,8 @@ class Spread:
             texts=tuple(f"_score{place}" for place, name in scores if name not in numeric),
             raises=self.plan.on_invalid == "raise",
             waits=self.plan.waits,
-            texts_read=job.program.read.merged,
+            texts_read=self.texts_read or job.program.read.merged,
+            carried=self.carried,
             shelf=self.shelf,
             memory_bytes=self.memory_bytes,
             temp_dir=self.temp_dir,

@@ -171,6 +171,11 @@ def by_key(table: pa.Table, keys: npt.NDArray[np.integer]) -> list[Piece]:
     ]
 
 
+def plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch without what its file says of itself."""
+    return batch.replace_schema_metadata(None)
+
+
 def _name(stage: str, number: int) -> str:
     return f"{stage}-{number:06d}.arrow"
 

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
@@ -15,13 +15,14 @@ import polars as pl
 from prefmill._version import __version__
 from prefmill.connection import MB
 from prefmill.disk import whole
-from prefmill.disk.hidden import sweep
+from prefmill.disk.hidden import sweep, temporary
 from prefmill.disk.ledger import Ledger
-from prefmill.disk.stores import store_of
+from prefmill.disk.stores import Store, store_of
 from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.readers import Source
+from prefmill.readers.find import is_same
 from prefmill.runs.cluster.driver import Cut, Spread, cut_of
 from prefmill.runs.cluster.executor import Executor
 from prefmill.runs.cluster.in_memory import MemoryTasks
@@ -35,17 +36,31 @@ from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
 from prefmill.writers.formats import Format, in_parts
 
-_REPORT = "report.json"
 #: How rows come together by prompt: through the workers' memory, or through storage.
 Shuffle = Literal["auto", "memory", "storage"]
+_REPORT = "report.json"
 
 
 class Spreading(TypedDict, total=False):
-    """What a run on a cluster takes besides what every run does; meaning in `prefmill.run`."""
+    """Where a plan runs; meaning in `prefmill.run`. `executor` and `cut` are for tests."""
 
     address: str | None
     work: str | Path | None
     shuffle: Shuffle
+    executor: Executor | None
+    cut: Cut | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """The workers of a run, and where their tasks leave what others read.
+
+    `because` says, for people, why the shuffle takes its way.
+    """
+
+    tasks: Executor
+    shelf: Pieces
+    because: str = ""
 
 
 def run(
@@ -62,24 +77,16 @@ def run(
     overwrite: bool = False,
     allow_empty: bool = False,
     progress: Progress | None = None,
-    address: str | None = None,
-    work: str | Path | None = None,
-    shuffle: Shuffle = "auto",
-    executor: Executor | None = None,
-    cut: Cut | None = None,
+    where: Spreading | None = None,
     **reading: Unpack[Reading],
 ) -> RunReport:
-    """Run a plan over feedback in tasks of `executor`, which is Ray's where it is None.
+    """Run a plan over feedback in tasks; the arguments are those of `prefmill.run`.
 
-    `work` is where tasks leave what others read: a folder, or a URL, that all machines see. None is
-    next to the output. `cut`: how the input is divided, for tests. The other arguments are those of
-    `prefmill.run`.
+    A run that died goes on where it was, and one that is done does nothing, where the plan and the
+    input are the same. Raises `RunDiffers` where they are not.
     """
+    spreading = where or {}
     started = time.perf_counter()
-    if shuffle not in get_args(Shuffle):
-        raise BadArgument(
-            f"run: no shuffle {shuffle!r}; expected one of {list(get_args(Shuffle))}."
-        )
     if output is None:
         raise BadArgument(
             "run: engine 'ray' writes an output; got None.", hint="engine='duckdb' only reports."
@@ -91,10 +98,9 @@ def run(
     outputs = [Path(each) for each in writers.outputs_of(output, split)]
     reading["without"] = [*reading.get("without", ()), *map(str, outputs)]
     # Files that are not Parquet are staged where workers see them.
-    home = Path(work) if work else outputs[0].parent
+    home = Path(spreading.get("work") or outputs[0].parent)
     home.mkdir(parents=True, exist_ok=True)
-    reading["temp_dir"] = reading.get("temp_dir") or str(home)
-    tell = progress or silent
+    reading.setdefault("temp_dir", str(home))
     job_here = opened(
         plan,
         inputs,
@@ -106,17 +112,12 @@ def run(
         progress=progress,
         **reading,
     )
-    with job_here as job, _executing(executor, address, reading.get("memory_bytes")) as tasks:
-        if any(
-            path.resolve() == Path(label).resolve()
-            for path in outputs
-            for label in job.source.labels
-        ):
+    memory_bytes = reading.get("memory_bytes")
+    with job_here as job, _executing(spreading, memory_bytes) as tasks:
+        if any(is_same(label, path) for path in outputs for label in job.source.labels):
             raise BadArgument(
-                f"run: {str(output)!r} is the input too; engine 'ray' writes to another name."
+                f"run: {str(output)!r} is the input too.", hint="write to another name."
             )
-        memory_bytes = getattr(tasks, "memory_bytes", None) or reading.get("memory_bytes")
-        first = cut or cut_of(job, tasks.slots, memory_bytes)
         writing = {"format": layout, "chat": chat, "margin_scale": margin_scale, "split": split}
         key = {
             "plan": with_words(plan, roles, job.rowed).hash(),
@@ -126,17 +127,20 @@ def run(
             **writing,
             "prefmill": __version__.split(".")[0],
         }
+        first = _cut(spreading, job, tasks, memory_bytes)
         with Ledger(outputs[0], key, asdict(first), overwrite=overwrite, where="run") as ledger:
-            if ledger.done and (ledger.folder / _REPORT).exists():
-                return _read_report(ledger.folder / _REPORT)
-            shelf: Pieces = Shelf(store_of(ledger.folder))
-            way, because = "storage", ""
-            if isinstance(tasks, RayTasks):
-                way, because = _shuffle_of(shuffle, job, tasks, resumed=ledger.resumed)
-                if way == "memory":
-                    tasks = MemoryTasks(session=tasks.session, memory_bytes=memory_bytes)
-                    shelf = tasks.shelf
-            spread = Spread(job, tasks, Cut(**ledger.shape), shelf, tell, memory_bytes)
+            if ledger.done:
+                return _done_before(ledger)
+            store = store_of(ledger.folder)
+            place = _place(spreading, job, tasks, store, resumed=ledger.resumed)
+            spread = Spread(
+                job,
+                place.tasks,
+                Cut(**ledger.shape),
+                place.shelf,
+                progress or silent,
+                memory_bytes=_memory_of(tasks, memory_bytes),
+            )
             with refused_with_numbers(spread):
                 unwritten, columns = job.assembly.unwritten, job.assembly.schema()
                 schema = {name: kind for name, kind in columns.items() if name not in unwritten}
@@ -150,67 +154,98 @@ def run(
                     publish_empty=allow_empty,
                     **writing,  # type: ignore[arg-type]
                 )
-                report = spread.report()
-            done = RunReport(
-                **asdict(report),
-                rows_rejected=job.source.rejected,
-                seconds=round(time.perf_counter() - started, 3),
-                peak_rss_mb=peak_rss_mb(),
-                engine=tasks.name,
-                output=written.paths,
-                split_rows=written.rows if written.paths and split else {},
-                plan_hash=key["plan"],
-                roles=said_roles(plan, job.roles),
-                score_range=None if report.pairs_out else spread.score_range(),
-                renamed=job.assembly.renamed or {},
-                thresholds=spread.plan.thresholds or None,
-                notes=[
-                    *job.source.notes,
-                    *([because] if because else []),
-                    *spread.plan.notes(plan, report, spread.scale_told()),
-                    *remedies(spread, report),
-                ],
-                bad_scores=spread.bad_scores() if "bad_score" in report.dropped else (),
-                worker_rss_mb=spread.worker_rss_mb,
-            )
+                done = _report(plan, spread, place, written, started, str(key["plan"]))
             if written.paths:
-                text = json.dumps(asdict(done))
-                whole.put_text(ledger.folder / _REPORT, text)
+                whole.put_text(ledger.folder / _REPORT, json.dumps(asdict(done)))
                 ledger.finish({})
             return done
 
 
+@contextmanager
+def looked_at(
+    plan: FeedbackPlan,
+    inputs: Inputs,
+    spreading: Spreading,
+    *,
+    roles: RoleNames | None = None,
+    keep: Sequence[str] = (),
+    texts_read: bool = False,
+    **reading: Unpack[Reading],
+) -> Iterator[Spread]:
+    """A plan over an input, of which questions are asked and nothing is written.
+
+    `keep` are columns that travel with the narrow rows, and with `texts_read` the completions do.
+    What tasks leave is gone when the context ends.
+    """
+    memory_bytes = reading.get("memory_bytes")
+    with temporary(spreading.get("work") or reading.get("temp_dir")) as home:
+        reading["temp_dir"] = str(home)
+        job_here = opened(plan, inputs, roles=roles, engine="duckdb", keep=keep, **reading)
+        with job_here as job, _executing(spreading, memory_bytes) as tasks:
+            place = _place(spreading, job, tasks, store_of(home / "pieces"), resumed=False)
+            yield Spread(
+                job,
+                place.tasks,
+                _cut(spreading, job, tasks, memory_bytes),
+                place.shelf,
+                silent,
+                carried=tuple(keep),
+                texts_read=texts_read,
+                memory_bytes=_memory_of(tasks, memory_bytes),
+            )
+
+
 def _published(ledger: Ledger, spread: Spread) -> Iterator[pl.DataFrame]:
-    """The frames of the output; before the last one the ledger is told that it comes."""
+    """The frames of the output; after the last one the ledger is told that it comes."""
     yield from spread.frames()
     ledger.publishing()
 
 
 @contextmanager
-def _executing(
-    executor: Executor | None, address: str | None, memory_bytes: int | None
-) -> Iterator[Executor]:
-    if executor is not None:
+def _executing(spreading: Spreading, memory_bytes: int | None) -> Iterator[Executor]:
+    shuffle = spreading.get("shuffle", "auto")
+    if shuffle not in get_args(Shuffle):
+        expected = list(get_args(Shuffle))
+        raise BadArgument(f"run: no shuffle {shuffle!r}; expected one of {expected}.")
+    if executor := spreading.get("executor"):
         yield executor
         return
-    with connected("run", address) as session:
+    with connected("run", spreading.get("address")) as session:
         yield RayTasks(session, memory_bytes)
 
 
-def _shuffle_of(shuffle: Shuffle, job: Job, tasks: RayTasks, *, resumed: bool) -> tuple[str, str]:
-    """The way of the shuffle, and why, for people."""
+def _memory_of(tasks: Executor, memory_bytes: int | None) -> int | None:
+    return tasks.memory_bytes if isinstance(tasks, RayTasks) else memory_bytes
+
+
+def _cut(spreading: Spreading, job: Job, tasks: Executor, memory_bytes: int | None) -> Cut:
+    return spreading.get("cut") or cut_of(job, tasks.slots, _memory_of(tasks, memory_bytes))
+
+
+def _place(
+    spreading: Spreading, job: Job, tasks: Executor, store: Store, *, resumed: bool
+) -> Place:
+    """Through which of the two ways rows come together by prompt."""
+    if not isinstance(tasks, RayTasks):
+        return Place(tasks, Shelf(store))
     size = job.source.rows * (job.narrow_bytes() + job.row_bytes())
     room = tasks.store_bytes // 2
-    about = f"about {size // MB:,} MB of rows; {room // MB:,} MB are half of the workers' memory"
-    way = shuffle
-    if shuffle == "auto":
+    way = spreading.get("shuffle", "auto")
+    if way == "auto":
         way = "storage" if resumed or size > room else "memory"
-    return way, f"shuffle: {way} ({about})"
+    because = (
+        f"shuffle: {way} (about {size // MB:,} MB of rows;"
+        f" {room // MB:,} MB are half of the workers' memory for objects)"
+    )
+    if way == "storage":
+        return Place(tasks, Shelf(store), because)
+    kept = MemoryTasks(session=tasks.session, memory_bytes=tasks.memory_bytes)
+    return Place(kept, kept.shelf, because)
 
 
 def _identity(source: Source) -> list[list[Any]]:
     """What says that files are the same as before: name, rows, and size and time where local."""
-    identity = []
+    identity: list[list[Any]] = []
     for label, rows in zip(source.labels, source.file_rows, strict=True):
         try:
             status = Path(label).stat()
@@ -221,7 +256,42 @@ def _identity(source: Source) -> list[list[Any]]:
     return identity
 
 
-def _read_report(path: Path) -> RunReport:
-    told = json.loads(path.read_text("utf-8"))
-    told["roles"] = Roles(**told["roles"])
-    return RunReport(**told)
+def _report(
+    plan: FeedbackPlan,
+    spread: Spread,
+    place: Place,
+    written: writers.Written,
+    started: float,
+    plan_hash: str,
+) -> RunReport:
+    report, job = spread.report(), spread.job
+    return RunReport(
+        **asdict(report),
+        rows_rejected=job.source.rejected,
+        seconds=round(time.perf_counter() - started, 3),
+        peak_rss_mb=peak_rss_mb(),
+        engine=place.tasks.name,
+        output=written.paths,
+        split_rows=written.rows if written.paths and "" not in written.paths else {},
+        plan_hash=plan_hash,
+        roles=said_roles(plan, job.roles),
+        score_range=None if report.pairs_out else spread.score_range(),
+        renamed=job.assembly.renamed or {},
+        thresholds=spread.plan.thresholds or None,
+        notes=[
+            *job.source.notes,
+            *([place.because] if place.because else []),
+            *spread.plan.notes(plan, report, spread.scale_told()),
+            *remedies(spread, report),
+        ],
+        bad_scores=spread.bad_scores() if "bad_score" in report.dropped else (),
+        worker_rss_mb=spread.worker_rss_mb,
+    )
+
+
+def _done_before(ledger: Ledger) -> RunReport:
+    """The report of the run that wrote what stands there."""
+    told = json.loads((ledger.folder / _REPORT).read_text("utf-8"))
+    group = tuple(told["roles"].pop("group"))
+    done = RunReport(**told | {"roles": Roles(**told["roles"], group=group)})
+    return replace(done, notes=[*done.notes, "this run was done before: nothing was to do."])

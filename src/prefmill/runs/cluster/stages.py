@@ -30,9 +30,9 @@ import pyarrow as pa
 from prefmill.connection import connect, share_of
 from prefmill.engines import sql
 from prefmill.engines.macros import install_used
-from prefmill.engines.steps import Program, Step
+from prefmill.engines.steps import Program
 from prefmill.runs.assembly import Assembly
-from prefmill.runs.cluster.pieces import Done, Piece, Readable, by_key
+from prefmill.runs.cluster.pieces import Done, Piece, Readable, by_key, plain
 from prefmill.runs.cluster.splits import Records, Split
 from prefmill.runs.gather import finder
 
@@ -61,6 +61,7 @@ class Work:
     texts_read steps compare completions, so these travel with the narrow rows
     waits      thresholds wait for the scores of all candidates
     texts      columns of scores that are no numbers
+    carried    further columns of the input that travel along, as `_keep0`, `_keep1` ...
     numbered   the columns of narrow rows, once one split has been read
     """
 
@@ -77,6 +78,7 @@ class Work:
     texts_read: bool
     shelf: Readable
     numbered: pa.Schema | None = None
+    carried: tuple[str, ...] = ()
     last_stage: int | None = None
     memory_bytes: int | None = None
     threads: int = 1
@@ -151,7 +153,8 @@ def narrow(work: Work, number: int) -> Done:
         relation, position = work.records.relation(split, con)
         read = work.program.read
         con.execute(
-            f"CREATE VIEW numbered AS {sql.numbered(read, relation, position, work.scalars)}"
+            "CREATE VIEW numbered AS "
+            + sql.numbered(read, relation, position, work.scalars, work.carried)
         )
         key = "_prompt"
         if groups := read.roles.group:
@@ -215,7 +218,7 @@ def _bucket(work: Work, number: int) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with the rows of one bucket as `numbered`."""
     batches = work.shelf.read("narrow", range(len(work.splits)), [number])
     with _opened(work) as con:
-        rows = pa.Table.from_batches([_plain(batch) for batch in batches], work.numbered)
+        rows = pa.Table.from_batches([plain(batch) for batch in batches], work.numbered)
         con.register("numbered", rows)
         yield con
 
@@ -225,14 +228,6 @@ def look(work: Work, number: int) -> Done:
     with _bucket(work, number) as con:
         _make(con, work, until="candidates")
         return Done(note={"scores": _limits(con)})
-
-
-def scores(work: Work, number: int) -> Done:
-    """The scores of a bucket's candidates, for quantiles."""
-    with _bucket(work, number) as con:
-        _make(con, work, until="candidates")
-        query = "SELECT _score FROM candidates WHERE _reason IS NULL"
-        return Done([Piece(0, con.sql(query).to_arrow_table())])
 
 
 def rank(work: Work, number: int) -> Done:
@@ -284,18 +279,17 @@ def _asked(con: duckdb.DuckDBPyConnection, work: Work) -> dict[str, Any]:
     return note
 
 
-def name_of(step: Step) -> str:
-    """A name that no other step has."""
-    return hashlib.md5(sql.call(step).encode(), usedforsecurity=False).hexdigest()[:12]
+def name_of(query: str) -> str:
+    """A name that no other query has."""
+    return hashlib.md5(query.encode(), usedforsecurity=False).hexdigest()[:12]
 
 
-def count(work: Work, number: int, *, step: Step) -> Done:
-    """How many rows `step` gives over a bucket."""
+def ask(work: Work, number: int, *, query: str, until: str) -> Done:
+    """The rows of a query over a bucket's relations, made up to `until`; "" is all of them."""
     with _bucket(work, number) as con:
-        install_used(con, [sql.call(step)])
-        _make(con, work)
-        ((rows,),) = con.sql(sql.call(step)).count("*").fetchall()
-        return Done(note={"rows": rows})
+        install_used(con, [query])
+        _make(con, work, until=until)
+        return Done([Piece(0, con.sql(query).to_arrow_table())])
 
 
 def propose(work: Work, number: int) -> Done:
@@ -313,7 +307,7 @@ def account(work: Work, number: int, *, parts: int) -> Done:
     output = work.program.output
     sides = list(output.texts.values())
     batches = work.shelf.read("same", range(parts), [number])
-    same = pl.DataFrame(pa.Table.from_batches([_plain(batch) for batch in batches]))
+    same = pl.DataFrame(pa.Table.from_batches([plain(batch) for batch in batches]))
     with _bucket(work, number) as con:
         _make(con, work)
         columns = ", ".join([*output.also, *sides])
@@ -431,7 +425,7 @@ def fetch(work: Work, number: int, *, parts: Parts) -> Done:
     batches = list(work.shelf.read("wanted", range(work.buckets), [number]))
     if not batches:
         return Done()
-    wanted = pa.Table.from_batches([_plain(batch) for batch in batches])
+    wanted = pa.Table.from_batches([plain(batch) for batch in batches])
     keys = as_keys([wanted[name].to_numpy() for name in _key_numbers(work)])
     needed = {"_pos": wanted["_wanted"].to_numpy(), "_part": parts.of(keys)}
     split, assembly = work.splits[number], work.assembly
@@ -464,7 +458,7 @@ def frames_of(work: Work, parts: Parts, part: Part, same: list[Piece]) -> Iterat
     if not slots.height:
         return
     batches = work.shelf.read("fetch", range(len(work.splits)), [part.number])
-    rows = pl.DataFrame(pa.Table.from_batches([_plain(batch) for batch in batches])).rechunk()
+    rows = pl.DataFrame(pa.Table.from_batches([plain(batch) for batch in batches])).rechunk()
     where = finder(rows["_pos"].to_numpy())
     sides = list(work.program.output.texts.values())
     for some in slots.iter_slices(_FRAME_ROWS):
@@ -479,7 +473,7 @@ def _slots_of(work: Work, parts: Parts, part: Part) -> pl.DataFrame:
     """The slots of a part, in output order, each with its bucket."""
     frames = []
     for bucket, keys in part.slots:
-        batches = [_plain(batch) for batch in work.shelf.read("rank", [bucket], keys)]
+        batches = [plain(batch) for batch in work.shelf.read("rank", [bucket], keys)]
         slots = pa.Table.from_batches(batches)
         inside = parts.of(keys_of(slots, work)) == part.number
         frames.append(
@@ -488,7 +482,3 @@ def _slots_of(work: Work, parts: Parts, part: Part) -> pl.DataFrame:
     if not frames:
         return pl.DataFrame()
     return pl.concat(frames).sort(_numbers(work.program.output.order))
-
-
-def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return batch.replace_schema_metadata(None)
