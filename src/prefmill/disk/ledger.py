@@ -5,24 +5,35 @@
                                and batches-0.sqlite, where answers come in batches
                                of a run that is done only the manifest stays
 
-A file is whole or absent; killed at any instant, a run loses the chunk in work.
+The same next to an object, with a lease for the lock. A file is whole or absent; killed at any
+instant, a run loses the chunk in work.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 
-from prefmill.disk import whole
+from prefmill.disk.leases import Lease
 from prefmill.disk.locks import lock
 from prefmill.disk.settling import clear
-from prefmill.errors import BadInput, RunBusy, RunDiffers, TargetExists
+from prefmill.disk.stores import Store, store_of
+from prefmill.disk.targets import is_object, is_there, shown, version_of
+from prefmill.errors import BadInput, RunBusy, RunDiffers, StoreFailed, TargetExists
 
+#: The columns of a chunk, and what was counted in it.
+Chunk = tuple[pa.RecordBatch, dict[str, int]]
+#: Chunks that are asked for at a time, of an object store.
+_AHEAD = 8
+_CHUNK = re.compile(r"[^/]*\.arrow")
 _VERSION = 1
 _ANEW = "--overwrite begins anew."
 #: what is asked in batches; it binds a run, as a chunk does
@@ -32,7 +43,7 @@ BATCHES = "batches-*"
 def key_of(output: Path) -> dict[str, Any]:
     """The key of the run to which `output` belongs; empty where there is none."""
     try:
-        manifest = json.loads((_folder_of(output) / "manifest.json").read_text("utf-8"))
+        manifest = json.loads(store_of(_folder_of(output)).get_text("manifest.json"))
         key: dict[str, Any] = manifest["key"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
@@ -42,8 +53,8 @@ def key_of(output: Path) -> dict[str, Any]:
 def key_of_finished(output: Path) -> dict[str, Any]:
     """The key of the run that wrote `output` as it stands there; empty where nobody knows."""
     try:
-        manifest = json.loads((_folder_of(output) / "manifest.json").read_text("utf-8"))
-        whole_and_own = manifest["state"] == "done" and manifest["size"] == output.stat().st_size
+        manifest = json.loads(store_of(_folder_of(output)).get_text("manifest.json"))
+        whole_and_own = manifest["state"] == "done" and manifest["size"] == version_of(output)
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return key_of(output) if whole_and_own else {}
@@ -75,7 +86,8 @@ class Ledger:
     ) -> None:
         self.output, self.key, self.where = output, json.loads(json.dumps(key)), where
         self.folder = _folder_of(output)
-        self._lock: IO[str] | None = None
+        self.store = store_of(self.folder, where)  #: where everything of the run lies
+        self._lock: IO[str] | Lease | None = None
         self.done = False  #: the output is already there, from this very run
         self.resumed = False
         #: whether what stands at the output may go: asked for, or it is from an earlier life of
@@ -86,14 +98,12 @@ class Ledger:
         self._begin(overwrite)
 
     def _begin(self, overwrite: bool) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         refusal = RunBusy(
-            f"{self.where}: another process is writing {str(self.output)!r}.",
+            f"{self.where}: another process is writing {shown(self.output)!r}.",
             hint="wait for it, or name another output.",
         )
-        self._lock = lock(self.folder / "lock", refusal)
+        self._lock = self._taken(refusal)
         try:
-            clear(self.folder)
             before = self._before()
             if before is not None and not overwrite:
                 self._go_on(before)
@@ -107,22 +117,35 @@ class Ledger:
             self.close()
             raise
 
+    def _taken(self, refusal: RunBusy) -> IO[str] | Lease:
+        if is_object(self.folder):
+            return Lease(self.store, "run.lease", refusal)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        held = lock(self.folder / "lock", refusal)
+        try:
+            clear(self.folder)
+        except BaseException:
+            held.close()
+            raise
+        return held
+
     def _before(self) -> dict[str, Any] | None:
         """The manifest of an earlier life; a run that has done nothing yet binds nobody."""
-        path = self.folder / "manifest.json"
         try:
-            manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            manifest: dict[str, Any] = json.loads(self.store.get_text("manifest.json"))
         except FileNotFoundError:
             return None
+        except StoreFailed:
+            raise
         except (OSError, ValueError) as error:
-            raise BadInput(
-                f"{self.where}: cannot read {str(path)!r}; {error}.", hint=_ANEW
-            ) from error
+            path = self.store.url("manifest.json")
+            raise BadInput(f"{self.where}: cannot read {path!r}; {error}.", hint=_ANEW) from error
         if manifest.get("version") != _VERSION:
             raise RunDiffers(
-                f"{self.where}: {str(self.folder)!r} is of another version of prefmill.", hint=_ANEW
+                f"{self.where}: {shown(self.folder)!r} is of another version of prefmill.",
+                hint=_ANEW,
             )
-        done = [path for pattern in ("*.arrow", BATCHES) for path in self.folder.glob(pattern)]
+        done = [*self._chunk_names(), *self._batches()]
         if manifest["state"] == "running" and not done:
             return None
         return manifest
@@ -136,8 +159,8 @@ class Ledger:
         self.replaces = before["state"] == "publishing"
         self.done = (
             before["state"] == "done"
-            and self.output.exists()
-            and before["size"] == self.output.stat().st_size
+            and before["size"] is not None
+            and before["size"] == version_of(self.output)
         )
 
     def _refuse_other(self, before: Mapping[str, Any]) -> None:
@@ -154,15 +177,15 @@ class Ledger:
                 f" scored before are not scored again. {_ANEW}"
             )
         raise RunDiffers(
-            f"{self.where}: {str(self.output)!r} belongs to a run with another {name};"
+            f"{self.where}: {shown(self.output)!r} belongs to a run with another {name};"
             f" got {new}, expected {old}{others}.",
             hint=hint,
         )
 
     def _refuse_output(self) -> None:
-        if self.output.exists() and not self.replaces:
+        if is_there(self.output) and not self.replaces:
             raise TargetExists(
-                f"{self.where}: {str(self.output)!r} is already there.",
+                f"{self.where}: {shown(self.output)!r} is already there.",
                 hint="--overwrite, or another name.",
             )
 
@@ -172,47 +195,86 @@ class Ledger:
             "state": state,
             "key": self.key,
             "shape": self.shape,
-            "size": self.output.stat().st_size if state == "done" else None,
+            "size": version_of(self.output) if state == "done" else None,
             "counts": self.counts,
         }
-        whole.put_text(self.folder / "manifest.json", json.dumps(content, indent=1))
+        self._check_held()
+        self.store.put_text("manifest.json", json.dumps(content, indent=1))
+
+    def _check_held(self) -> None:
+        if isinstance(self._lock, Lease):
+            self._lock.check()
+
+    def _chunk_names(self) -> list[str]:
+        return [name for name in self.store.names() if _CHUNK.fullmatch(name)]
+
+    def _batches(self) -> list[Path]:
+        return [] if is_object(self.folder) else list(self.folder.glob(BATCHES))
 
     def _forget_chunks(self) -> None:
-        for path in self.folder.glob("*.arrow"):
-            path.unlink()
+        for name in self._chunk_names():
+            self.store.delete(name)
 
     def write(
         self, number: int, columns: Mapping[str, pa.Array], counts: Mapping[str, int]
     ) -> None:
         """Commit one chunk."""
-        write_chunk(self.folder, number, columns, counts)
+        self._check_held()
+        write_chunk(self.store, number, columns, counts)
 
     def read(self, number: int, rows: int) -> tuple[pa.RecordBatch, dict[str, int]] | None:
         """A committed chunk of `rows` rows and its counts; None where it is not there, or torn."""
         try:
-            with pa.OSFile(str(chunk_path(self.folder, number)), "rb") as source:
+            with self.store.open(chunk_name(number)) as source:
                 batch = pa.ipc.open_file(source).get_batch(0)
             counts: dict[str, int] = json.loads(batch.schema.metadata[b"counts"])
+        except StoreFailed:
+            raise
         except (FileNotFoundError, pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError):
             return None
         return (batch, counts) if batch.num_rows == rows else None
 
     def missing(self, sizes: np.ndarray) -> list[int]:
         """The chunks that are yet to be done; `sizes` are the rows of each, shape (chunks,)."""
+        there = set(self.store.names())
         return [
-            number for number, rows in enumerate(sizes.tolist()) if self.read(number, rows) is None
+            number
+            for number, rows in enumerate(sizes.tolist())
+            if chunk_name(number) not in there or not self._is_whole(number, rows)
         ]
+
+    def _is_whole(self, number: int, rows: int) -> bool:
+        """Whether a chunk can be read; of an object, which is never torn, by its footer alone."""
+        if not is_object(self.folder):
+            return self.read(number, rows) is not None
+        with self.store.open(chunk_name(number)) as source:
+            metadata = pa.ipc.open_file(source).schema.metadata or {}
+        return bool(metadata.get(b"rows") == str(rows).encode())
 
     def chunks(self, sizes: np.ndarray) -> Iterator[tuple[pa.RecordBatch, dict[str, int]]]:
         """All chunks, in order, each with its counts. Raises `BadInput` for one that is gone."""
-        for number, rows in enumerate(sizes.tolist()):
-            chunk = self.read(number, rows)
+        read = self._read_ahead(sizes.tolist())
+        for number, chunk in enumerate(read):
             if chunk is None:
                 raise BadInput(
                     f"{self.where}: chunk {number} went away while it was needed;"
-                    f" got no such file in {str(self.folder)!r}."
+                    f" got no such file in {shown(self.folder)!r}."
                 )
             yield chunk
+
+    def _read_ahead(self, sizes: list[int]) -> Iterator[Chunk | None]:
+        """Every chunk; of objects the next few are under way meanwhile."""
+        if not is_object(self.folder):
+            yield from (self.read(number, rows) for number, rows in enumerate(sizes))
+            return
+        with ThreadPoolExecutor(_AHEAD) as pool:
+            asked: deque[Future[Chunk | None]] = deque()
+            for number, rows in enumerate(sizes):
+                asked.append(pool.submit(self.read, number, rows))
+                if len(asked) >= _AHEAD:
+                    yield asked.popleft().result()
+            while asked:
+                yield asked.popleft().result()
 
     def publishing(self) -> None:
         """All chunks are there, and the output is next: from here on it is this run's own."""
@@ -225,7 +287,7 @@ class Ledger:
         self.counts = dict(counts)
         self._write_manifest("done")
         self._forget_chunks()
-        for path in self.folder.glob(BATCHES):
+        for path in self._batches():
             path.unlink()
 
     def close(self) -> None:
@@ -241,23 +303,24 @@ class Ledger:
         self.close()
 
 
-def chunk_path(folder: Path, number: int) -> Path:
-    """Where the columns of a chunk lie."""
-    return folder / f"{number:06d}.arrow"
+def chunk_name(number: int) -> str:
+    """The file that holds the columns of a chunk."""
+    return f"{number:06d}.arrow"
 
 
 def write_chunk(
-    folder: Path, number: int, columns: Mapping[str, pa.Array], counts: Mapping[str, int]
+    store: Store, number: int, columns: Mapping[str, pa.Array], counts: Mapping[str, int]
 ) -> None:
     """Commit one chunk: the columns that were made, and what was counted in it."""
-    metadata = {"counts": json.dumps(dict(counts))}
-    batch = pa.record_batch(dict(columns)).replace_schema_metadata(metadata)
+    batch = pa.record_batch(dict(columns))
+    metadata = {"counts": json.dumps(dict(counts)), "rows": str(batch.num_rows)}
+    batch = batch.replace_schema_metadata(metadata)
 
-    def save(path: Path) -> None:
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:
-            file.write_batch(batch)
+    def save(file: IO[bytes]) -> None:
+        with pa.ipc.new_file(file, batch.schema) as writer:
+            writer.write_batch(batch)
 
-    whole.put(chunk_path(folder, number), save)
+    store.put(chunk_name(number), save)
 
 
 def differences(

@@ -6,15 +6,23 @@ gives it back.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Protocol
 
 from prefmill.disk import settling, whole
-from prefmill.disk.uploads import ObjectStaging, home_of, standing
+from prefmill.disk.uploads import Manifest, ObjectStaging, home_of, standing
 from prefmill.objects import is_object, refuse_unknown, url_of
 
-__all__ = ["check_free", "is_object", "is_there", "settle", "shown", "staging", "target_of"]
+__all__ = [
+    "check_free",
+    "is_object",
+    "is_there",
+    "settle",
+    "shown",
+    "staging",
+    "target_of",
+    "version_of",
+]
 
 
 class Publisher(Protocol):
@@ -81,7 +89,19 @@ def settle(target: Path, *, but: list[Path]) -> None:
 
 def is_there(target: Path) -> bool:
     """Whether something stands at a target."""
+    return version_of(target) is not None
+
+
+def version_of(target: Path) -> int | str | None:
+    """What tells the content of a target from another; None where there is none.
+
+    Of a file its size, of an object its tag, of a folder of objects the run that published it.
+    """
     if not is_object(target):
-        return os.path.lexists(target)
+        return target.stat().st_size if target.exists() else None
     store, name = home_of(target)
-    return store.tag_of(name) is not None
+    tag = store.tag_of(name)
+    if tag is not None or not store.names(f"{name}/"):
+        return tag
+    manifest, _ = Manifest.read(store, name)
+    return "a folder" if manifest is None else manifest.run

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from prefmill.disk.ledger import chunk_path, write_chunk
+from prefmill.disk.ledger import chunk_name, write_chunk
+from prefmill.disk.stores import Store
 from prefmill.errors import BadRow, ScorerDied
 from prefmill.pools.pool import Chunk, Pool
 from prefmill.pools.stream import ahead
@@ -121,20 +122,20 @@ def score_on_devices(
     guards: Sequence[tuple[str, RowGuard]],
     numbers: Sequence[int],
     home: Path,
-    folder: Path,
+    store: Store,
     done: Done,
 ) -> dict[str, None]:
     """Score the chunks `numbers` on several devices, one process each; how they ran.
 
     Chunks are dealt out in turn, so that a device's chunks lie all over the input. The first error
-    ends the others: what they have committed to `folder` is kept.
+    ends the others: what they have committed to `store` is kept.
     """
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     messages = context.SimpleQueue()
     workers: dict[str, Any] = {}
     for place, (device, guard) in enumerate(guards):
         mine = list(numbers[place :: len(guards)])
-        arguments = (pool, guard, mine, home, folder, messages)
+        arguments = (pool, guard, mine, home, store, messages)
         workers[f"{place}: {device}"] = context.Process(
             target=_on_one_device, args=arguments, name=device
         )
@@ -153,7 +154,8 @@ def score_on_devices(
                 ways[message] = None
             for name in ended:
                 _refuse_death(workers.pop(name))
-            committed = {number for number in left if chunk_path(folder, number).exists()}
+            there = set(store.names())
+            committed = {number for number in left if chunk_name(number) in there}
             left -= committed
             for number in sorted(committed):
                 done(int(pool.sizes[number]), 0)
@@ -187,7 +189,7 @@ def _end(workers: Sequence[Any]) -> None:
 
 
 def _on_one_device(
-    pool: Pool, guard: RowGuard, numbers: list[int], home: Path, folder: Path, messages: Any
+    pool: Pool, guard: RowGuard, numbers: list[int], home: Path, store: Store, messages: Any
 ) -> None:
     """A worker's whole life: its chunks, written where the ledger looks for them.
 
@@ -196,7 +198,7 @@ def _on_one_device(
     parent = os.getppid()
 
     def commit(number: int, columns: Mapping[str, pa.Array], counts: Mapping[str, int]) -> None:
-        write_chunk(folder, number, columns, counts)
+        write_chunk(store, number, columns, counts)
         if os.getppid() != parent:  # it was killed: nobody will use what comes
             os._exit(1)
 

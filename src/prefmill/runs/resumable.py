@@ -24,6 +24,7 @@ import pyarrow as pa
 from prefmill._version import __version__
 from prefmill.disk.hidden import temporary
 from prefmill.disk.ledger import BATCHES, Ledger, key_of
+from prefmill.disk.targets import is_object, shown
 from prefmill.errors import BadArgument, BatchesUnderWay
 from prefmill.forks import refuse_fork
 from prefmill.models.contract import OnBadRow, Part, on_its_date
@@ -113,7 +114,7 @@ class Resumable(ABC, Generic[PartT, Report]):
                 seconds=round(time.perf_counter() - started, 3),
                 seconds_model=round(self.seconds_model, 3),
                 peak_rss_mb=peak_rss_mb(),
-                output=str(self.target),
+                output=shown(self.target),
                 template_date=self.part.printed_date,
                 **(self.crew.counts() if self.crew else {}),
             )
@@ -147,6 +148,12 @@ class Resumable(ABC, Generic[PartT, Report]):
         posts = self.part.posts
         if not posts:
             return
+        if is_object(self.target):
+            raise BadArgument(
+                f"{self.command}: what is asked in batches is kept next to a local output; got"
+                f" {shown(self.target)!r}.",
+                hint="write to a local file and upload it.",
+            )
         for number, (_, post) in enumerate(posts):
             post.keep_in(self.ledger.folder / BATCHES.replace("*", f"{number}.sqlite"))
             if self.overwrite:
@@ -181,7 +188,7 @@ class Resumable(ABC, Generic[PartT, Report]):
         """How the input is read: our own outputs are no inputs."""
         options: dict[str, Any] = dict(reading)
         options.pop("temp_dir", None)
-        options["without"] = [str(self.target)]
+        options["without"] = [shown(self.target)]
         if options.get("rejects"):
             options["rejects"] = Path(options["rejects"])
             options["without"].append(str(options["rejects"]))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from prefmill.disk.targets import target_of
 from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadRow
 from prefmill.models.contract import check_on_bad_row
 from prefmill.pools.prompts import DistinctPrompts, open_prompts
@@ -224,7 +225,7 @@ def sample(
     part = part.with_bad_rows(on_bad_row)
     run = _Sampling(
         part=part,
-        target=Path(output),
+        target=target_of(output, "sample"),
         on_bad_row=on_bad_row,
         overwrite=overwrite,
         tell=progress or silent,

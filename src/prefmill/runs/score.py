@@ -13,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from prefmill.disk.targets import target_of
 from prefmill.errors import BadArgument, BadInput
 from prefmill.models.contract import check_on_bad_row
 from prefmill.pools.pool import Pool, open_pool
@@ -184,7 +185,7 @@ def score(
         )
     run = _Scoring(
         part=part,
-        target=Path(output),
+        target=target_of(output, "score"),
         on_bad_row=on_bad_row,
         overwrite=overwrite,
         tell=progress or silent,
@@ -307,8 +308,8 @@ class _Scoring(Resumable[Staged, ScoreReport]):
         guard = RowGuard(self.part, self.on_bad_row)
         if len(self.devices) > 1:
             guards = guards_on(self.devices, guard)
-            folder = self.ledger.folder
-            self.ways = score_on_devices(self.pool, guards, missing, self.home, folder, done)
+            store = self.ledger.store
+            self.ways = score_on_devices(self.pool, guards, missing, self.home, store, done)
             self.seconds_model = time.perf_counter() - started
         else:
             commit = self.ledger.write
