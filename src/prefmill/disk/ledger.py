@@ -290,6 +290,18 @@ class Ledger:
         for path in self._batches():
             path.unlink()
 
+    def keep(self, name: str, text: str) -> None:
+        """Keep a text next to the manifest, for the same run when it is done."""
+        self._check_held()
+        self.store.put_text(name, text)
+
+    def kept(self, name: str) -> str | None:
+        """A text that was kept; None where there is none."""
+        try:
+            return self.store.get_text(name)
+        except FileNotFoundError:
+            return None
+
     def close(self) -> None:
         """Let others have the output."""
         if self._lock is not None:
