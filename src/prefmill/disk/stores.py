@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 import pyarrow as pa
 
 from prefmill.disk import whole
-from prefmill.disk.hidden import MARK, alone, hidden_name
+from prefmill.disk.hidden import MARK, alone
 from prefmill.disk.settling import sync
 from prefmill.errors import BadArgument
 from prefmill.objects import (
@@ -167,22 +167,7 @@ class LocalStore:
     def put_new(self, name: str, text: str) -> bool:
         path = self._path(name)
         _made(path.parent)
-        hidden = path.with_name(hidden_name(path.name))
-        try:
-            hidden.write_text(text, encoding="utf-8")
-            sync(hidden)
-            try:
-                os.link(hidden, path)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if error.errno not in whole.NO_LINKS:
-                    raise
-                return _put_where_none(path, hidden)
-            sync(path.parent)
-        finally:
-            hidden.unlink(missing_ok=True)
-        return True
+        return whole.put_new(path, text)
 
     def replace(self, name: str, text: str, tag: str) -> bool:
         path = self._path(name)
@@ -230,16 +215,6 @@ def _made(folder: Path) -> None:
     _made(folder.parent)
     folder.mkdir(exist_ok=True)
     sync(folder.parent)
-
-
-def _put_where_none(path: Path, hidden: Path) -> bool:
-    """A file system without links: alone in the folder, or not at all."""
-    with alone(path.parent):
-        if os.path.lexists(path):
-            return False
-        os.replace(hidden, path)
-        sync(path.parent)
-    return True
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ from prefmill.objects import url_of
 #: A scheme and one slash are enough: `Path` writes `s3://bucket` as `s3:/bucket`.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 #: What file systems without links answer.
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 #: What systems answer that cannot let two names change places.
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV)
 
@@ -110,6 +110,32 @@ def put(path: Path, save: Callable[[Path], object]) -> None:
 def put_text(path: Path, text: str) -> None:
     """`put` of a text in UTF-8."""
     put(path, lambda hidden: hidden.write_text(text, encoding="utf-8"))
+
+
+def put_new(path: Path, text: str) -> bool:
+    """`put_text` where no such file is; False, and no change, where there is one.
+
+    Of several writers at once, on several machines, one gets True, where the file system has links.
+    """
+    hidden = path.with_name(hidden_name(path.name))
+    try:
+        hidden.write_text(text, encoding="utf-8")
+        sync(hidden)
+        try:
+            os.link(hidden, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with alone(path.parent):
+                if os.path.lexists(path):
+                    return False
+                os.replace(hidden, path)
+        sync(path.parent)
+    finally:
+        hidden.unlink(missing_ok=True)
+    return True
 
 
 class Staging:
@@ -196,7 +222,7 @@ class Staging:
                     os.link(target, old / target.name)
             os.symlink("old", self._home / "now")
         except OSError as error:
-            if error.errno not in NO_LINKS:
+            if error.errno not in _NO_LINKS:
                 raise
             shutil.rmtree(old)
             return False

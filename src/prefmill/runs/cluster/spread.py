@@ -14,10 +14,10 @@ import polars as pl
 
 from prefmill._version import __version__
 from prefmill.connection import MB
-from prefmill.disk import whole
 from prefmill.disk.hidden import sweep, temporary
 from prefmill.disk.ledger import Ledger
 from prefmill.disk.stores import Store, store_of
+from prefmill.disk.targets import is_object, version_of
 from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress, peak_rss_mb, silent
@@ -131,7 +131,7 @@ def run(
         with Ledger(outputs[0], key, asdict(first), overwrite=overwrite, where="run") as ledger:
             if ledger.done:
                 return _done_before(ledger)
-            store = store_of(ledger.folder)
+            store = ledger.store
             place = _place(spreading, job, tasks, store, resumed=ledger.resumed)
             spread = Spread(
                 job,
@@ -156,7 +156,7 @@ def run(
                 )
                 done = _report(plan, spread, place, written, started, str(key["plan"]))
             if written.paths:
-                whole.put_text(ledger.folder / _REPORT, json.dumps(asdict(done)))
+                ledger.keep(_REPORT, json.dumps(asdict(done)))
                 ledger.finish({})
             return done
 
@@ -244,9 +244,15 @@ def _place(
 
 
 def _identity(source: Source) -> list[list[Any]]:
-    """What says that files are the same as before: name, rows, and size and time where local."""
+    """What says that files are the same as before: name, rows, and size and time where local.
+
+    Of an object the tag of its version.
+    """
     identity: list[list[Any]] = []
     for label, rows in zip(source.labels, source.file_rows, strict=True):
+        if is_object(label):
+            identity.append([label, rows, version_of(Path(label))])
+            continue
         try:
             status = Path(label).stat()
         except OSError:  # a URL, or a table in memory
@@ -291,7 +297,7 @@ def _report(
 
 def _done_before(ledger: Ledger) -> RunReport:
     """The report of the run that wrote what stands there."""
-    told = json.loads((ledger.folder / _REPORT).read_text("utf-8"))
+    told = json.loads(ledger.store.get_text(_REPORT))
     group = tuple(told["roles"].pop("group"))
     done = RunReport(**told | {"roles": Roles(**told["roles"], group=group)})
     return replace(done, notes=[*done.notes, "this run was done before: nothing was to do."])
