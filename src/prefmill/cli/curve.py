@@ -9,6 +9,7 @@ from prefmill.cli.app import command
 from prefmill.cli.options import (
     EngineReading,
     Inputs,
+    OnCluster,
     Words,
     Writing,
     option,
@@ -57,7 +58,7 @@ class _Drawing(Inputs):
     seed: Annotated[int, option(help="Of everything drawn.")] = 0
 
 
-class CurveOptions(_Drawing, Words, EngineReading, Writing):  # type: ignore[misc]
+class CurveOptions(_Drawing, Words, OnCluster, EngineReading, Writing):  # type: ignore[misc]
     """The options of `prefmill curve`."""
 
 
@@ -90,6 +91,7 @@ def curve(options: CurveOptions) -> None:
         writers.check_target(output, split=None, overwrite=overwrite)
         written.append(output)
     settings = options.picked("by", "check", "conclusion", "k", "resamples", "level", "seed")
+    settings |= options.place("curve")
     curves = draw(
         options.inputs, without=written, roles=roles_given(options), **settings, **reading
     )

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Literal, Protocol, Unpack
 
 from prefmill.errors import ThresholdsUnfit
 from prefmill.plans import Pairs
+from prefmill.runs import looks
 from prefmill.runs.hints import about_words, sentinels
 from prefmill.runs.job import Job, Reading, opened
-from prefmill.runs.remedies import remedies
+from prefmill.runs.remedies import Ranked, remedies
 from prefmill.runs.report import said_roles
 from prefmill.runs.shaped import line_told, ranks_that_meet, shape_told
 from prefmill.shapes.cells import RECORD
 from prefmill.table.report import PairReport
 from prefmill.table.roles import RoleNames, Roles
+
+if TYPE_CHECKING:
+    from prefmill.runs.cluster.spread import Spreading
 
 
 @dataclass(frozen=True)
@@ -163,39 +167,10 @@ def _but_the_line(notes: Sequence[str]) -> list[str]:
     return [note for note in notes if not note.startswith("read as: ")]
 
 
-_UNUSABLE = (
-    "SELECT _reason, count(*) FROM counted WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
-)
-_REPEATS = """
-    SELECT coalesce(sum(n - 1), 0)::BIGINT, coalesce(sum(n) FILTER (scores > 1), 0)::BIGINT
-    FROM (SELECT count(*) AS n, count(DISTINCT _value) AS scores
-          FROM counted JOIN numbered USING (_pos)
-          WHERE _reason IS NULL GROUP BY _grp, _completion HAVING count(*) > 1)
-"""
-_FLAT = """
-    SELECT count(*) FROM groups
-    WHERE _n < 2 OR pref_key_score(_ranks[1]) = pref_key_score(_ranks[-1])
-"""
 _FIRST_ROWS = """
     SELECT _prompt::VARCHAR, _completion::VARCHAR, _score0::VARCHAR
     FROM numbered WHERE _pos < 3 ORDER BY _pos
 """
-#: Of each record that is a group: the best answer against the worst one, and how often.
-_PAIRS_OF_RECORDS = """
-    WITH pairs AS (
-      SELECT any_value(_prompt) AS prompt, arg_max(_completion, _value) AS better,
-             arg_min(_completion, _value) AS worse
-      FROM counted JOIN numbered USING (_pos)
-      WHERE _reason IS NULL GROUP BY _grp HAVING max(_value) > min(_value)),
-    told AS (SELECT prompt, better, worse, count(*) AS n FROM pairs
-             WHERE better IS DISTINCT FROM worse GROUP BY ALL)
-    SELECT coalesce(sum(n - 1), 0)::BIGINT, coalesce(sum(n) FILTER (EXISTS (
-      SELECT 1 FROM told AS other WHERE other.prompt = told.prompt
-      AND other.better = told.worse AND other.worse = told.better)), 0)::BIGINT
-    FROM told
-"""
-_SIZES = "SELECT min(_n), median(_n), max(_n) FROM groups"
-_SCORES = "SELECT min(_score), median(_score), max(_score) FROM candidates WHERE _reason IS NULL"
 
 
 def check(
@@ -203,71 +178,97 @@ def check(
     *,
     plan: Pairs | None = None,
     roles: RoleNames | None = None,
+    engine: Literal["auto", "ray"] = "auto",
+    where: Spreading | None = None,
     **reading: Unpack[Reading],
 ) -> Findings:
     """Look at files of feedback, say what is there and what `plan` would make of it.
 
-    Files are those that `run` takes; nothing is written. Cost: one narrow pass, one over the
-    completions for repeats, and what `plan` costs.
+    Files are those that `run` takes; nothing is written. With `engine="ray"` a cluster brings the
+    answers of each prompt together; `where` says which (`address`, `work`, `shuffle`, as in
+    `prefmill.run`). Cost: one narrow pass, one over the completions for repeats, and what `plan`
+    costs.
     """
     plan = plan or Pairs()
+    if engine == "ray":
+        from prefmill.runs.cluster.spread import looked_at
+
+        looking = looked_at(plan, inputs, where or {}, roles=roles, texts_read=True, **reading)
+        with looking as spread:
+            return _findings(plan, spread.job, spread, looks.OfSpread(spread))
     with opened(plan, inputs, roles=roles, **reading) as job:
-        refusal, default, thresholds = "", None, None
-        try:
-            job.rank()
-        except ThresholdsUnfit as error:  # said, and the rest is looked at
-            refusal = f"{error.message} Hint: {error.hint}"
-        else:
-            default, thresholds = job.report(), job.plan.thresholds or None
-
-        def one(query: str) -> tuple[float, ...]:
-            (row,) = job.con.execute(query).fetchall()
-            return tuple(row)
-
-        def spread(query: str) -> tuple[float, float, float] | None:
-            low, middle, high = one(query)
-            return None if low is None else (float(low), float(middle), float(high))
-
-        unusable = {str(reason): int(n) for reason, n in job.con.execute(_UNUSABLE).fetchall()}
-        repeated, conflicting = one(_REPEATS)
-        (flat,) = one(_FLAT)
-        pairs = one(_PAIRS_OF_RECORDS) if job.rowed.inside_records else None
-        (prompts,) = one("SELECT count(*) FROM groups")
-        (distinct,) = one("SELECT count(DISTINCT _score) FROM candidates WHERE _reason IS NULL")
-        names = (job.roles.prompt, job.roles.completion, job.roles.score)
-        rows = job.con.execute(_FIRST_ROWS).fetchall()
-        return Findings(
-            files=len(job.source.files),
-            rows=job.source.rows,
-            rejected=job.source.rejected,
-            columns={field.name: str(field.type) for field in job.source.columns},
-            roles=said_roles(plan, job.roles),
-            prompts=int(prompts),
-            answers_per_prompt=spread(_SIZES),
-            scores=spread(_SCORES),
-            distinct_scores=int(distinct),
-            unusable=unusable,
-            repeated=int(repeated),
-            conflicting=int(conflicting),
-            prompts_without_contrast=int(flat),
-            default_plan=default,
-            bad_scores=job.bad_scores() if "bad_score" in unusable else (),
-            thresholds=thresholds,
-            refusal=refusal,
-            is_default=plan == Pairs(),
-            repeated_pairs=None if pairs is None else int(pairs[0]),
-            contradictory_pairs=None if pairs is None else int(pairs[1]),
-            shape=shape_told(job),
-            line=line_told(job),
-            first_rows=[dict(zip(names, map(_short, row), strict=True)) for row in rows],
-            notes=[*_but_the_line(job.notes), *_told(job, default)],
-            advice=_advice(job, default),
-        )
+        return _findings(plan, job, job, looks.OfJob(job))
 
 
-def _told(job: Job, report: PairReport | None) -> list[str]:
+def _findings(plan: Pairs, job: Job, ranking: Ranking, asks: looks.Asks) -> Findings:
+    """What `job` reads, as `ranking` ranks it and `asks` counts it."""
+    refusal, default, thresholds = "", None, None
+    try:
+        ranking.rank()
+    except ThresholdsUnfit as error:  # said, and the rest is looked at
+        refusal = f"{error.message} Hint: {error.hint}"
+    else:
+        default, thresholds = ranking.report(), ranking.plan.thresholds or None
+    unusable = looks.unusable(asks)
+    repeated, conflicting = looks.repeats(asks)
+    flat, prompts = looks.flat(asks)
+    scores, distinct = looks.scores(asks)
+    one_machine = ranking is job
+    pairs = looks.pairs_of_records(job) if job.rowed.inside_records and one_machine else None
+    names = (job.roles.prompt, job.roles.completion, job.roles.score)
+    rows = job.con.execute(_FIRST_ROWS).fetchall()
+    return Findings(
+        files=len(job.source.files),
+        rows=job.source.rows,
+        rejected=job.source.rejected,
+        columns={field.name: str(field.type) for field in job.source.columns},
+        roles=said_roles(plan, job.roles),
+        prompts=prompts,
+        answers_per_prompt=looks.sizes(asks),
+        scores=scores,
+        distinct_scores=distinct,
+        unusable=unusable,
+        repeated=repeated,
+        conflicting=conflicting,
+        prompts_without_contrast=flat,
+        default_plan=default,
+        bad_scores=ranking.bad_scores() if "bad_score" in unusable else (),
+        thresholds=thresholds,
+        refusal=refusal,
+        is_default=plan == Pairs(),
+        repeated_pairs=None if pairs is None else pairs[0],
+        contradictory_pairs=None if pairs is None else pairs[1],
+        shape=shape_told(job),
+        line=line_told(job),
+        first_rows=[dict(zip(names, map(_short, row), strict=True)) for row in rows],
+        notes=[*_but_the_line(job.notes), *_told(job, ranking, asks, default)],
+        advice=_advice(ranking, default),
+    )
+
+
+class Ranking(Ranked, Protocol):
+    """Rows that can be ranked, by a job of one machine or of many."""
+
+    def rank(self) -> None:
+        """Rank the rows, once."""
+        ...
+
+    def report(self) -> PairReport:
+        """The account of every row."""
+        ...
+
+    def bad_scores(self) -> tuple[str, ...]:
+        """The first three different texts that are no score."""
+        ...
+
+    def score_range(self) -> tuple[float, float] | None:
+        """Smallest and largest score of a candidate."""
+        ...
+
+
+def _told(job: Job, ranking: Ranking, asks: looks.Asks, report: PairReport | None) -> list[str]:
     """Notes on the data."""
-    return [*_sentinels(job), *ranks_that_meet(job), *remedies(job, report)]
+    return [*_sentinels(job), *ranks_that_meet(job, asks), *remedies(ranking, report)]
 
 
 def _sentinels(job: Job) -> list[str]:
@@ -288,11 +289,11 @@ def _sentinels(job: Job) -> list[str]:
     return notes
 
 
-def _advice(job: Job, report: PairReport | None) -> str:
+def _advice(ranking: Ranking, report: PairReport | None) -> str:
     """What to do where the plan makes no pair."""
     if report is None or report.pairs_out:
         return ""
     reason = max(report.dropped, key=lambda reason: report.dropped[reason], default="")
-    low, high = job.score_range() or (0, 0)
-    advice = job.plan.hint(report.dropped, low, high) or job.plan.advice().get(reason, "")
+    low, high = ranking.score_range() or (0, 0)
+    advice = ranking.plan.hint(report.dropped, low, high) or ranking.plan.advice().get(reason, "")
     return advice or f"most rows are dropped as {reason}."

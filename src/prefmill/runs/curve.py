@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import polars as pl
 import polars.selectors as cs
@@ -28,6 +28,9 @@ from prefmill.runs.job import Reading, opened
 from prefmill.table.fits import fits_schema
 from prefmill.table.numbers import number
 from prefmill.table.roles import Inputs, RoleNames
+
+if TYPE_CHECKING:
+    from prefmill.runs.cluster.spread import Spreading
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ def curve(
     level: float = 0.95,
     seed: int = 0,
     roles: RoleNames | None = None,
+    engine: Literal["auto", "ray"] = "auto",
+    where: Spreading | None = None,
     **reading: Unpack[Reading],
 ) -> Curve:
     """What best-of-n is worth on the scored pool `data` (a Polars frame, files, or whatever
@@ -90,6 +95,8 @@ def curve(
         level: of the intervals.
         seed: of the resamples; they depend on it and on the prompts alone.
         roles, reading: as in `prefmill.run`.
+        engine: `ray` brings each prompt's scores together on a cluster; `where` says which
+            (`address`, `work`, `shuffle`, as in `prefmill.run`).
 
     Cost: one narrow pass, then prompts times k, and prompts times resamples for the intervals.
     Raises `PrefmillError`s for arguments or columns that cannot be meant.
@@ -108,7 +115,11 @@ def curve(
         )
     asked = Asked(by, check, conclusion, seed if resamples else None)
     notes: tuple[str, ...] = ()
-    if isinstance(data, pl.LazyFrame | pl.DataFrame):
+    if engine == "ray":
+        pools, rows_in, dropped, notes = _pools_of_buckets(
+            data, asked, roles or {}, where or {}, reading
+        )
+    elif isinstance(data, pl.LazyFrame | pl.DataFrame):
         pools, rows_in, dropped = _pools_of_frame(data.lazy(), asked, roles or {})
     else:
         pools, rows_in, dropped, notes = _pools_of_files(data, asked, roles or {}, reading)
@@ -176,6 +187,28 @@ class Asked:
                 hint="rename the column.",
             )
 
+    def query(self, texts: str) -> str:
+        """The pools of candidates as SQL, or with a check the candidates themselves.
+
+        `texts` is a relation of the rows with the columns `extra`, as `_keep0`, `_keep1` ...
+        """
+        extra, columns = self.extra, list(dict.fromkeys(self.extra.values()))
+        kept = {ours: f"t._keep{columns.index(name)}" for ours, name in extra.items()}
+        listed = "".join(f", {cell} AS {ours}" for ours, cell in kept.items())
+        if self.by is None:
+            listed += ", NULL::VARCHAR AS _by"
+        joined = f" JOIN {texts} t ON t._pos = c._pos" if extra else ""
+        rows = f"SELECT c.*{listed} FROM candidates c{joined} WHERE c._reason IS NULL"
+        hashed = "0::UBIGINT" if self.seed is None else f"pref_hash(_grp, {self.seed})"
+        if self.check is None:
+            return (
+                f"SELECT _by, {hashed} AS _h, list_sort(list(_score)) AS _scores FROM ({rows})"
+                " GROUP BY _by, _grp"
+            )
+        cells = ", ".join(each for each in extra if each != "_by")
+        numbers = "dense_rank() OVER (ORDER BY _grp) AS _grp"
+        return f"SELECT _by, {hashed} AS _h, {numbers}, _score, _pos, {cells} FROM ({rows})"
+
     def pools(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
         """Rows (_by, _h, _score, _pos, _check, _said) of prompts as pools, and those dropped."""
         check = number(pl.col("_check"), rows.schema["_check"])
@@ -192,6 +225,11 @@ class Asked:
         )
         pools = pools.drop("_grp").sort("_by", "_h", nulls_last=True)
         return pools, {"bad_check": dropped} if dropped else {}
+
+
+_DROPPED = (
+    "SELECT _reason, count(*) AS rows FROM counted WHERE _reason IS NOT NULL GROUP BY _reason"
+)
 
 
 def _check(k: int | None, resamples: int, level: float, seed: int) -> None:
@@ -251,28 +289,37 @@ def _pools_of_files(
     with opened(BestOf(), inputs, roles=names, keep=columns, **reading) as job:
         asked.refuse(job.source.columns.names)
         job.narrow()
-        kept = {ours: f"t._keep{columns.index(name)}" for ours, name in extra.items()}
-        listed = "".join(f", {cell} AS {ours}" for ours, cell in kept.items())
-        if asked.by is None:
-            listed += ", NULL::VARCHAR AS _by"
-        texts = " JOIN texts t ON t._pos = c._pos" if extra else ""
-        rows = f"SELECT c.*{listed} FROM candidates c{texts} WHERE c._reason IS NULL"
-        hashed = "0::UBIGINT" if asked.seed is None else f"pref_hash(_grp, {asked.seed})"
-        install_used(job.con, [hashed])
-        reasons = job.con.execute(
-            "SELECT _reason, count(*) FROM counted WHERE _reason IS NOT NULL GROUP BY _reason"
-        ).fetchall()
-        counts = {str(reason): int(number) for reason, number in reasons}
-        if asked.check is not None:
-            cells = ", ".join(each for each in extra if each != "_by")
-            numbers = "dense_rank() OVER (ORDER BY _grp) AS _grp"
-            found = job.con.sql(
-                f"SELECT _by, {hashed} AS _h, {numbers}, _score, _pos, {cells} FROM ({rows})"
-            )
-            pools, more = asked.pools(pl.DataFrame(found.to_arrow_table()))
-            return pools, job.source.rows, counts | more, job.notes
-        found = job.con.sql(
-            f"SELECT _by, {hashed} AS _h, list_sort(list(_score)) AS _scores FROM ({rows})"
-            " GROUP BY _by, _grp ORDER BY _by NULLS LAST, _h"
-        )
-        return pl.DataFrame(found.to_arrow_table()), job.source.rows, counts, job.notes
+        query = asked.query("texts")
+        install_used(job.con, [query])
+        counts = {
+            str(reason): int(number) for reason, number in job.con.execute(_DROPPED).fetchall()
+        }
+        found = pl.DataFrame(job.con.sql(query).to_arrow_table())
+        pools, more = asked.pools(found) if asked.check is not None else (_in_order(found), {})
+        return pools, job.source.rows, counts | more, job.notes
+
+
+def _pools_of_buckets(
+    inputs: Inputs, asked: Asked, names: RoleNames, where: Spreading, reading: Reading
+) -> tuple[pl.DataFrame, int, dict[str, int], tuple[str, ...]]:
+    """As `_pools_of_files`, of prompts that are brought together on a cluster."""
+    from prefmill.runs.cluster.spread import looked_at
+
+    columns = list(dict.fromkeys(asked.extra.values()))
+    with looked_at(BestOf(), inputs, where, roles=names, keep=columns, **reading) as spread:
+        job = spread.job
+        asked.refuse(job.source.columns.names)
+        found = spread.ask(asked.query("numbered"), until="candidates")
+        dropped_rows = spread.ask(_DROPPED, until="candidates")
+        sums = dropped_rows.group_by("_reason").agg(pl.col("rows").sum())
+        counts = {str(reason): int(rows) for reason, rows in sums.sort("_reason").iter_rows()}
+        if asked.check is None:
+            return _in_order(found.drop("_bucket")), job.source.rows, counts, job.notes
+        # Groups are numbered in each bucket.
+        together = pl.col("_grp") * spread.cut.buckets + pl.col("_bucket")
+        pools, more = asked.pools(found.with_columns(_grp=together).drop("_bucket"))
+        return pools, job.source.rows, counts | more, job.notes
+
+
+def _in_order(pools: pl.DataFrame) -> pl.DataFrame:
+    return pools.sort("_by", "_h", nulls_last=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prefmill.runs import looks
 from prefmill.runs.job import Job
 from prefmill.shapes.names import RANKS, plain
 from prefmill.shapes.words import Rows
@@ -9,12 +10,6 @@ from prefmill.table.roles import named
 
 _LONG = "one answer a row"
 _NAMED = "as the options say"
-#: A list of answers has each rank once. A rank that a group has twice is of two lists, or a tie.
-_MET = """
-    SELECT count(*) FROM (
-        SELECT _grp FROM candidates WHERE _reason IS NULL
-        GROUP BY _grp HAVING count(*) > count(DISTINCT _score))
-"""
 
 
 def shape_told(job: Job) -> str:
@@ -31,11 +26,11 @@ def line_told(job: Job) -> str:
     return shape.words.options() if shape else Rows(**named(job.roles)).options()
 
 
-def ranks_that_meet(job: Job) -> list[str]:
-    """What is said of prompts whose ranks are those of several lists; after `job.rank()`."""
+def ranks_that_meet(job: Job, asks: looks.Asks) -> list[str]:
+    """What is said of prompts whose ranks are those of several lists, once they are ranked."""
     if job.rowed.inside_records or not _is_rank(job):
         return []
-    ((prompts,),) = job.con.execute(_MET).fetchall()
+    prompts = looks.meeting(asks)
     if not prompts:
         return []
     return [

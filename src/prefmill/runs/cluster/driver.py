@@ -113,14 +113,18 @@ class Spread:
 
     def contrast(self) -> int:
         """How many groups have answers with different scores."""
-        return sum(note["contrast"] for note in self.ranked.values())
+        query = (
+            "SELECT count(*) AS rows FROM groups"
+            " WHERE pref_key_score(_ranks[1]) <> pref_key_score(_ranks[-1])"
+        )
+        return int(self.ask(query, until="groups")["rows"].sum())
 
     def count(self, step: Step) -> int:
         """How many rows `step` gives, over what was ranked."""
-        self.ranked  # noqa: B018  its relations are counted
-        return int(self.ask(f"SELECT count(*) AS rows FROM ({sql.call(step)})")["rows"].sum())
+        query = f"SELECT count(*) AS rows FROM ({sql.call(step)})"
+        return int(self.ask(query, until=step.over[0])["rows"].sum())
 
-    def ask(self, query: str, *, until: str = "") -> pl.DataFrame:
+    def ask(self, query: str, *, until: str) -> pl.DataFrame:
         """The rows of a query over the relations of every bucket, made up to `until`.
 
         They come with the number of their bucket, `_bucket`.
@@ -245,6 +249,10 @@ class Spread:
             self.work, numbered=schema, last_stage=int(max(known)) if known else None
         )
         return notes
+
+    def rank(self) -> None:
+        """Rank every bucket, once."""
+        self.ranked  # noqa: B018  it is made when it is first asked for
 
     @cached_property
     def ranked(self) -> dict[int, Note]:

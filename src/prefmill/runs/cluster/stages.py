@@ -247,7 +247,8 @@ def rank(work: Work, number: int) -> Done:
         order = ", ".join(_numbers(output.order))
         query = f"SELECT {', '.join(columns)} FROM {rows} ORDER BY {order}"
         slots = con.sql(query).to_arrow_table()
-        note = {"slots": slots.num_rows, **_asked(con, work), "report": _report(con, work, slots)}
+        report = _report(con, work, slots)
+        note = {"slots": slots.num_rows, "scores": _limits(con), "report": report}
     slots = slots.combine_chunks()
     starts = range(0, slots.num_rows, SLOT_ROWS)
     keys = keys_of(slots, work)
@@ -267,25 +268,13 @@ def _unusable(con: duckdb.DuckDBPyConnection, work: Work) -> list[Any]:
     return [position, reason] if reason else []
 
 
-def _asked(con: duckdb.DuckDBPyConnection, work: Work) -> dict[str, Any]:
-    """What is asked of a bucket besides its rows: limits of its scores, contrast, proposals."""
-    output = work.program.output
-    note: dict[str, Any] = {"scores": _limits(con)}
-    if output.paired:
-        ((note["contrast"],),) = con.execute(
-            "SELECT count(*) FROM groups"
-            " WHERE pref_key_score(_ranks[1]) <> pref_key_score(_ranks[-1])"
-        ).fetchall()
-    return note
-
-
 def name_of(query: str) -> str:
     """A name that no other query has."""
     return hashlib.md5(query.encode(), usedforsecurity=False).hexdigest()[:12]
 
 
 def ask(work: Work, number: int, *, query: str, until: str) -> Done:
-    """The rows of a query over a bucket's relations, made up to `until`; "" is all of them."""
+    """The rows of a query over a bucket's relations, made up to `until`."""
     with _bucket(work, number) as con:
         install_used(con, [query])
         _make(con, work, until=until)
