@@ -61,6 +61,8 @@ def apply(
     *,
     keep: Sequence[str] = (),
     first: int = 0,
+    position: str | None = None,
+    order: Sequence[str] = (),
     trainer: bool | None = None,
     of_records: OfRecords = NO_RECORDS,
     **names: Unpack[RoleNames],
@@ -71,6 +73,8 @@ def apply(
         frame: one of Polars; files and whatever else `prefmill.run` takes are read at once.
         keep: further columns: of pairs `chosen_NAME` and `rejected_NAME`, else `NAME`.
         first: the position of the first row, for messages.
+        position: a column of whole numbers, all different, that are the positions of rows instead.
+        order: names of further columns, which hold what orders the rows (`Output.order`).
         trainer: whether the prompt's context comes along (`prefmill.table.context`) and texts have
             one form; pairs and labels are a trainer's by default.
         of_records: what is known of the records that `frame` has the rows of.
@@ -100,7 +104,7 @@ def apply(
         of_records=(rowed.of_records or of_records).for_layout(parts=bool(of_records.parts)),
     )
     places = list(dict.fromkeys(each.column for each in kept))
-    rows = _rows(program, frame, first, places)
+    rows = _rows(program, frame, first, places, position)
     if isinstance(frame, pl.DataFrame):
         _warn_of_words(program.read, frame)
     carried = [f"_keep{place}" for place in range(len(places))]
@@ -108,25 +112,34 @@ def apply(
     texts = rows.select("_pos", "_prompt", "_completion", *of_row, *carried)
     ranked = last(output, relations(program, rows))
     columns = {column.name: column.ours for column in output.columns}
+    ordering = {
+        name: pl.col(ours.removeprefix("-")).cast(pl.Int64)
+        for name, ours in zip(order, output.order, strict=bool(order))
+    }
     extra = {each.name: _kept(each, places, schema, roles) for each in kept}
     if output.paired:
         told = _with_texts(output, ranked, texts).filter(~pl.col("_same_text"))
         sides = dict(zip(output.texts, ("_completion", "_worse"), strict=True))
     else:
-        (position,) = output.texts.values()
+        (of_text,) = output.texts.values()
         told = ranked.join(
-            texts, left_on=position, right_on="_pos", how="left", maintain_order="left"
+            texts, left_on=of_text, right_on="_pos", how="left", maintain_order="left"
         )
         sides = dict.fromkeys(output.texts, "_completion")
-    rows_out = told.select(prompt="_prompt", **sides, **columns, **extra)
+    rows_out = told.select(prompt="_prompt", **sides, **columns, **extra, **ordering)
     if not output.layouts or not (for_trainer or output.for_trainer):
         return rows_out
     return _in_one_form(rows_out, rows, list(sides), extra)
 
 
-def report(plan: Asks, frame: Inputs, **names: Unpack[RoleNames]) -> PairReport:
-    """What `plan` uses of `frame` and why it drops the rest: a second, narrow query; collects."""
-    program, rows, rowed = _program(plan, frame, names, "report")
+def report(
+    plan: Asks, frame: Inputs, *, position: str | None = None, **names: Unpack[RoleNames]
+) -> PairReport:
+    """What `plan` uses of `frame` and why it drops the rest: a second, narrow query; collects.
+
+    `position` is as `apply` takes it.
+    """
+    program, rows, rowed = _program(plan, frame, names, "report", position)
     made = relations(program, rows)
     if program.output.paired:
         texts = rows.select("_pos", "_prompt", "_completion")
@@ -146,9 +159,11 @@ def account(output: Output, made: Mapping[str, pl.LazyFrame]) -> PairReport:
     return replace(done, length=made[output.length].collect().row(0, named=True))
 
 
-def scores_of(plan: Asks, frame: pl.DataFrame, **names: Unpack[RoleNames]) -> pl.Series:
-    """The scores of all candidates of `frame`; collects."""
-    program, rows, _ = _program(plan, frame, names, "scores")
+def scores_of(
+    plan: Asks, frame: pl.DataFrame, *, position: str | None = None, **names: Unpack[RoleNames]
+) -> pl.Series:
+    """The scores of all candidates of `frame`; collects. `position` is as `apply` takes it."""
+    program, rows, _ = _program(plan, frame, names, "scores", position)
     return scores(relations(program, rows)["candidates"])
 
 
@@ -197,20 +212,24 @@ def in_rows(
 
 
 def _program(
-    plan: Asks, data: Inputs, names: RoleNames, where: str
+    plan: Asks, data: Inputs, names: RoleNames, where: str, position: str | None = None
 ) -> tuple[Program, pl.LazyFrame, RowedFrame]:
     wanted = plan.wide_scores(names)
     plan, rowed = in_rows(plan, frame_of(data, where), names, where=where, extra=wanted)
     roles, schema = _resolved(plan, rowed.frame, rowed.names, where)
     program = plan.program(roles)
     check_types(program.read, schema, where)
-    return program, _rows(program, rowed.frame), rowed
+    return program, _rows(program, rowed.frame, position=position), rowed
 
 
 def _rows(
-    program: Program, frame: pl.LazyFrame | pl.DataFrame, first: int = 0, keep: Sequence[str] = ()
+    program: Program,
+    frame: pl.LazyFrame | pl.DataFrame,
+    first: int = 0,
+    keep: Sequence[str] = (),
+    position: str | None = None,
 ) -> pl.LazyFrame:
-    rows = numbered(program.read, frame.lazy(), first=first, keep=keep)
+    rows = numbered(program.read, frame.lazy(), position, first=first, keep=keep)
     # Ranks and texts meet by position, so both must see one and the same execution of the input: a
     # join has no row order, and a model is slow.
     return rows if isinstance(frame, pl.DataFrame) else rows.cache()

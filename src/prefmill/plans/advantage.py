@@ -54,6 +54,7 @@ prefmill advantages scored.parquet -o rollouts.parquet --kind grpo
 """
     card: ClassVar[str] = "completions with advantages"
     every_row: ClassVar[bool] = True
+    ranks: ClassVar[bool] = False
     role_names: ClassVar[tuple[str, ...]] = (*COMMON_ROLES, "weight", "logprob")
     idle: ClassVar[frozenset[str]] = frozenset({"seed", "stage"})
 

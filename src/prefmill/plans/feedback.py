@@ -69,6 +69,8 @@ class FeedbackPlan(Plan, ABC):
     unbounded: ClassVar[bool] = False
     #: Every row comes out, so rows are read in their order, and may replace their one file.
     every_row: ClassVar[bool] = False
+    #: The order of equal scores decides what comes out.
+    ranks: ClassVar[bool] = True
     #: The roles that it takes, and the roles and fields that have no meaning for it.
     role_names: ClassVar[tuple[str, ...]] = COMMON_ROLES
     idle: ClassVar[frozenset[str]] = frozenset({"stage"})

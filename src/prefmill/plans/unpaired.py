@@ -45,6 +45,7 @@ prefmill unpair scored.parquet -o labels.parquet --chosen-quantile 0.7 --rejecte
 """
     rows_are: ClassVar[str] = "labels"
     card: ClassVar[str] = "labelled completions"
+    ranks: ClassVar[bool] = False
 
     def problems(self) -> list[str]:
         """What is wrong with the fields together."""

@@ -15,10 +15,21 @@ _VARIANT, _PLACE = "_variant", "_place"
 
 
 def records(
-    shape: Shape, frame: pl.LazyFrame, joined: Sequence[pl.LazyFrame] = (), first: int = 0
+    shape: Shape,
+    frame: pl.LazyFrame,
+    joined: Sequence[pl.LazyFrame] = (),
+    first: int = 0,
+    number: str | None = None,
 ) -> pl.LazyFrame:
-    """The records of `frame` with the columns that rows are made of, and why one is left out."""
-    frame = frame.with_row_index(RECORD, first).cast({RECORD: pl.Int64})
+    """The records of `frame` with the columns that rows are made of, and why one is left out.
+
+    The number of a record is its place from `first` on, or the whole number in its column `number`.
+    """
+    if number is None:
+        frame = frame.with_row_index(RECORD, first).cast({RECORD: pl.Int64})
+    else:
+        own = _by_name(number).cast(pl.Int64).alias(RECORD)
+        frame = frame.select(own, pl.all())
     for place, (join, other) in enumerate(zip(shape.joins, joined, strict=True)):
         keys = [cs.by_name(own).cast(pl.String).alias(f"_key{n}") for n, (_, own) in _pairs(join)]
         mine = [cs.by_name(ours).cast(pl.String).alias(f"_key{n}") for n, (ours, _) in _pairs(join)]

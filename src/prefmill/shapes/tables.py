@@ -39,10 +39,15 @@ class Reshaping:
         names: RoleNames = dict(self.shape.roles)  # type: ignore[assignment]
         return names
 
-    def rows(self, frame: pl.LazyFrame | pl.DataFrame, first: int = 0) -> RowedFrame:
-        """The rows of the records in `frame`, of which `first` is the number of the first."""
+    def rows(
+        self, frame: pl.LazyFrame | pl.DataFrame, first: int = 0, number: str | None = None
+    ) -> RowedFrame:
+        """The rows of the records in `frame`, of which `first` is the number of the first.
+
+        `number` is a column that numbers them instead.
+        """
         joined = [other.lazy() for other in self.joined]
-        records = frames.records(self.shape, frame.lazy(), joined, first)
+        records = frames.records(self.shape, frame.lazy(), joined, first, number)
         return RowedFrame(frames.rows(self.shape, records), self.names, self, records)
 
     def columns(self, there: pl.Schema, extra: Iterable[str] = ()) -> list[str]:
