@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help demo test torture test-dbt check format lint types build bench clean
+.PHONY: help demo test torture test-dbt test-spark check format lint types build bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -56,6 +56,16 @@ torture: $(BIN)/installed-dev  ## what make test leaves out: kills, corpora, eve
 
 test-dbt: $(BIN)/installed-dev .venv-dbt/installed  ## examples/dbt, built by dbt itself
 	PREFMILL_DBT=.venv-dbt/bin/python $(RUN) pytest tests/docs/test_hosts.py
+
+# The whole of Spark has the same modules as its client, so it has an environment of its own.
+.venv-spark/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-spark
+	.venv-spark/bin/python -m pip install --quiet --constraint constraints.txt \
+	  'pyspark[sql]>=4' pytest --editable .
+	touch $@
+
+test-spark: .venv-spark/installed  ## plans on a real Spark; needs Java, 17 or newer
+	PREFMILL_SPARK=local .venv-spark/bin/python -m pytest tests/spread/test_spark.py
 
 check: $(BIN)/installed-dev format lint types test  ## what CI runs
 

@@ -186,8 +186,9 @@ def _blocks(ds: Any) -> int:
         size = None
     if size is None:
         return int(ds.context.default_hash_shuffle_parallelism)
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    return max(1, -(-size // _BLOCK_BYTES), min(cores, -(-size // _WORTH_BYTES)))
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for_all_cores = min(int(resources.get("CPU", 1)), -(-int(size) // _WORTH_BYTES))
+    return max(1, -(-int(size) // _BLOCK_BYTES), for_all_cores)
 
 
 def _settled(kernel: Kernel, read: Any, count: int) -> Kernel:

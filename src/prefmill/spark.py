@@ -26,7 +26,7 @@ roles, and how raw records become rows), and those of `run`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
 
 import polars as pl
 import pyarrow as pa
@@ -67,6 +67,8 @@ if TYPE_CHECKING:
 
 __all__ = ["report", "run", *FEEDBACK_KINDS]
 
+_Work: TypeAlias = Callable[[pa.Table], pa.Table]
+
 _WHERE = "spark"
 #: Spark's own default of `spark.sql.shuffle.partitions`, where the session has no number.
 _BUCKETS = 200
@@ -101,9 +103,9 @@ def run(
     are used are shuffled, once. Raises what `plan.lazy` raises, `BadArgument` for what cannot run
     in buckets, and `ThresholdsUnfit`.
     """
-    options = {"keep": keep, "position": position, "buckets": buckets, "ordered": ordered}
-    kernel = _settled(_kernel(plan, df, roles, **options), df)
-    out = _grouped(_rows(kernel, df), kernel.selected, kernel.out)
+    more = {"keep": keep, "position": position, "ordered": ordered}
+    kernel = _settled(_kernel(plan, df, roles, buckets, **more), df)
+    out = _of_buckets(kernel, df, kernel.selected, kernel.out)
     if not kernel.order:
         return out
     columns = zip(kernel.order, descending(kernel), strict=True)
@@ -125,17 +127,17 @@ def report(
     Arguments as of `run`. Cost: a job as large as that of `run`, which writes nothing; records that
     become rows are counted in a second, narrow one.
     """
-    kernel = _settled(_kernel(plan, df, roles, position=position, buckets=buckets), df)
-    counted = _grouped(_rows(kernel, df), lambda table: told(kernel.counted(table)), TOLD)
+    kernel = _settled(_kernel(plan, df, roles, buckets, position=position), df)
+    counted = _of_buckets(kernel, df, lambda rows: told(kernel.counted(rows)), TOLD)
     reports = [report_in(text) for text in _texts(counted)]
     if kernel.how is None:
         return report_of(kernel, reports, ())
-    accounts = _mapped(_read(kernel, df), lambda table: told(kernel.account(table)), TOLD)
+    accounts = _of_parts(kernel, df, lambda part: told(kernel.account(part)), TOLD)
     return report_of(kernel, reports, [account_in(text) for text in _texts(accounts)])
 
 
 def _kernel(
-    plan: FeedbackPlan, df: Any, roles: RoleNames, *, buckets: int | None = None, **options: Any
+    plan: FeedbackPlan, df: Any, roles: RoleNames, buckets: int | None, **options: Any
 ) -> Kernel:
     types = _types()
     if not (hasattr(df, "mapInArrow") and hasattr(df, "sparkSession")):
@@ -173,14 +175,15 @@ def _settled(kernel: Kernel, df: Any) -> Kernel:
     from pyspark.sql import functions
 
     def count(look: Look) -> pl.DataFrame:
-        def tally(table: pa.Table) -> pa.Table:
-            return kernel.tallied(table, look).to_arrow()
+        def tally(rows: pa.Table) -> pa.Table:
+            return kernel.tallied(rows, look).to_arrow()
 
         if kernel.scores_stand:
-            narrow = _without_texts(kernel, _read(kernel, df))
-            bins = _mapped(narrow, lambda part: tally(kernel.rows_of(part)), _TALLY)
+            bins = _of_parts(
+                kernel, df, lambda part: tally(kernel.rows_of(part)), _TALLY, texts=False
+            )
         else:
-            bins = _grouped(_rows(kernel, df), tally, _TALLY)
+            bins = _of_buckets(kernel, df, tally, _TALLY)
         sums = {"count": functions.sum, "low": functions.min, "high": functions.max}
         added = bins.groupBy("bin").agg(*(do(name).alias(name) for name, do in sums.items()))
         frame = pl.DataFrame(pl.from_arrow(added.toArrow()))
@@ -189,51 +192,66 @@ def _settled(kernel: Kernel, df: Any) -> Kernel:
     return kernel.settled(count)
 
 
-def _without_texts(kernel: Kernel, df: Any) -> Any:
-    """`df` with empty texts: to know the scores it is enough whether a text is there."""
+# On the way columns have names without dots and the like, which Spark and Sail read differently.
+
+
+def _of_parts(
+    kernel: Kernel, df: Any, work: _Work, schema: pa.Schema, *, texts: bool = True
+) -> Any:
+    """What `work` makes of each part of the columns that are read.
+
+    Without `texts` these are empty: to know the scores it is enough whether one is there.
+    """
     from pyspark.sql import functions
 
-    if kernel.how is not None:
-        return df
-    columns = kernel.plan.program(kernel.roles).read.columns()
-    others = [name for ours, name in columns.items() if ours not in ("_prompt", "_completion")]
-    for name in {columns["_prompt"], columns["_completion"]} - {*others}:
-        if pa.types.is_string(kernel.records.field(name).type):
-            there = functions.when(_column(df, name).isNotNull(), functions.lit(""))
-            df = df.withColumn(name, there)
-    return df
-
-
-def _column(df: Any, name: str) -> Any:
-    """A column by its name, which may hold dots and backticks."""
-    return df["`" + name.replace("`", "``") + "`"]
-
-
-def _read(kernel: Kernel, df: Any) -> Any:
-    return df.select(*(_column(df, name) for name in kernel.records.names))
-
-
-def _rows(kernel: Kernel, df: Any) -> Any:
-    return _mapped(_read(kernel, df), kernel.rows_of, kernel.rows)
-
-
-def _mapped(df: Any, work: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> Any:
-    """What `work` makes of each part of `df`."""
+    names = kernel.records.names
+    emptied = set() if texts else _only_texts(kernel)
+    columns = []
+    for name, plain in zip(names, _plain(kernel.records).names, strict=True):
+        column = df["`" + name.replace("`", "``") + "`"]
+        if name in emptied:
+            column = functions.when(column.isNotNull(), functions.lit(""))
+        columns.append(column.alias(plain))
 
     def parts(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            yield from work(pa.Table.from_batches([batch])).to_batches()
+            part = pa.Table.from_batches([batch]).rename_columns(names)
+            yield from work(part).to_batches()
 
-    return df.mapInArrow(parts, _spark_schema(schema))
+    return df.select(*columns).mapInArrow(parts, _spark_schema(schema))
 
 
-def _grouped(rows: Any, work: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> Any:
-    """What `work` makes of each bucket of `rows`."""
+def _of_buckets(kernel: Kernel, df: Any, work: _Work, schema: pa.Schema) -> Any:
+    """What `work` makes of each bucket of rows."""
+    names, plain = kernel.rows.names, _plain(kernel.rows)
+
+    def numbered(part: pa.Table) -> pa.Table:
+        return kernel.rows_of(part).rename_columns(plain.names)
 
     def bucket(table: pa.Table) -> pa.Table:
-        return work(table)
+        return work(table.rename_columns(names))
 
+    rows = _of_parts(kernel, df, numbered, plain)
     return rows.groupBy(BUCKET).applyInArrow(bucket, _spark_schema(schema))
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """`schema` with names of letters and digits."""
+    return pa.schema(
+        [
+            pa.field(field.name if field.name == BUCKET else f"c{place}", field.type)
+            for place, field in enumerate(schema)
+        ]
+    )
+
+
+def _only_texts(kernel: Kernel) -> set[str]:
+    """Columns of text of which only nulls matter to scores."""
+    if kernel.how is not None:
+        return set()
+    columns = kernel.plan.program(kernel.roles).read.columns()
+    texts = {columns.pop("_prompt"), columns.pop("_completion")} - {*columns.values()}
+    return {name for name in texts if pa.types.is_string(kernel.records.field(name).type)}
 
 
 def _spark_schema(schema: pa.Schema) -> Any:

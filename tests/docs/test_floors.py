@@ -30,7 +30,7 @@ FLOORS = (
     ("rules",),
     ("engines",),
     ("plans",),
-    ("polars", "duckdb"),
+    ("polars", "duckdb", "spark", "ray"),
     ("models",),
     ("sampling",),
     ("scoring",),

@@ -21,7 +21,7 @@ import pyarrow as pa
 from prefmill.engines import frames
 from prefmill.engines.buckets import bucket_of
 from prefmill.engines.positions import OURS, POSITION, in_record, refuse_twice, whole
-from prefmill.engines.steps import Asks
+from prefmill.engines.steps import Asks, kept_names
 from prefmill.errors import BadArgument, BadInput, BadScore
 from prefmill.readers.staging import plain_schema
 from prefmill.rules.rows import numbered, standing
@@ -108,7 +108,7 @@ class Kernel:
         if self.position is not None:
             rows = rows.with_columns(in_record(rows, self.position))
         rows = rows.with_columns(bucket_of(rows, self.roles, self.buckets).alias(BUCKET))
-        return self._typed(rows, self.rows)
+        return self._typed(rows.select(self.rows.names), self.rows)
 
     def account(self, part: pa.Table) -> Account:
         """What became of the records of a part of the input."""
@@ -270,6 +270,7 @@ def kernel_of(
     _refuse_wide(plan, how, where)
     rows = columns if how is None else how.rows(pl.DataFrame(schema=columns)).frame.lazy()
     there = rows if isinstance(rows, pl.Schema) else rows.collect_schema()
+    keep = kept_names(keep, there.names(), where=where)
     output = plan.program(roles).output
     context = context_of(there, roles, keep).values() if output.for_trainer else ()
     if position is None:
