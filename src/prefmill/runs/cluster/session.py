@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from prefmill.errors import BadArgument, MissingPackage
 
 _log = logging.getLogger("prefmill.ray")
 _STORE_BYTES = 512 << 20
+#: Seconds in which a cluster has to answer.
+_ANSWER_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -61,21 +64,38 @@ def connected(
     if address == "local":
         count = max(cpus or 0, os.cpu_count() or 1)
         own = {"num_cpus": count, "include_dashboard": False, "object_store_memory": store_bytes}
+    _refuse_silence(where, address)
     with _own_signals(), _quiet():
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise BadArgument(
-                f"{where}: no Ray cluster answers; got the address {address!r}, {_line(error)}",
-                hint="`ray start --head` starts one; without an address a Ray of this machine"
-                " is used.",
-            ) from error
+            raise _no_cluster(where, address, error) from error
     with _told_to(_to_log):
         try:
             yield Session(ray, is_own=address == "local")
         finally:
             with _own_signals(), _quiet():
                 ray.shutdown()
+
+
+def _refuse_silence(where: str, address: str) -> None:
+    """Raise `BadArgument` where nobody listens: Ray itself would ask again for minutes."""
+    host, _, port = address.partition("://")[2].rpartition(":")
+    if "://" not in address:
+        host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(where, address, error) from error
+
+
+def _no_cluster(where: str, address: str, error: BaseException) -> BadArgument:
+    return BadArgument(
+        f"{where}: no Ray cluster answers; got the address {address!r}, {_line(error)}.",
+        hint="`ray start --head` starts one; without an address a Ray of this machine is used.",
+    )
 
 
 def _package(where: str) -> Any:
