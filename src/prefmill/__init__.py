@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from prefmill.runs.audit import audit
     from prefmill.runs.audit_report import AuditReport
     from prefmill.runs.calibrate import CalibrateReport, calibrate
+    from prefmill.runs.cluster.workers import Workers
     from prefmill.runs.curve import Curve, curve
     from prefmill.runs.plan import run
     from prefmill.runs.report import RunReport
@@ -115,6 +116,7 @@ __all__ = [
     "VllmReward",
     "VllmSampler",
     "VotesReport",
+    "Workers",
     "__version__",
     "audit",
     "calibrate",
@@ -143,6 +145,7 @@ _HOMES = {
     "runs.audit": ("audit",),
     "runs.audit_report": ("AuditReport",),
     "runs.calibrate": ("CalibrateReport", "calibrate"),
+    "runs.cluster.workers": ("Workers",),
     "runs.curve": ("Curve", "curve"),
     "runs.plan": ("run",),
     "runs.rows": ("RowsReport", "rows"),

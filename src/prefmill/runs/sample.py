@@ -184,7 +184,7 @@ def sample(
             template or server, ...) is an `error` that names it, or has null completions whose
             finish reason says why. A run that failed goes on with `null` where it was.
         workers: processes on the machines of a Ray cluster, each with a sampler of its own: a
-            number, a least and a most, or `Workers`. Their loss costs no answer.
+            number, a least and a most, or `prefmill.Workers`. Their loss costs no answer.
         overwrite: replace an output, and forget what an interrupted run of it had done.
 
     `logprob` is the sum of the log-probabilities of the drawn tokens at temperature 1 (natural

@@ -141,7 +141,7 @@ def score(
             tokens.
         devices: several devices, each with a process of its own (`["cuda:0", "cuda:1"]`).
         workers: processes on the machines of a Ray cluster, each with a scorer of its own: a
-            number, a least and a most, or `Workers`. Their loss costs no score.
+            number, a least and a most, or `prefmill.Workers`. Their loss costs no score.
         on_bad_row: a row that cannot be scored (`errors.BAD_ROW`: too long, refused by template or
             server, NaN, ...) is an `error` that names it, or has a `null` score and is counted by
             reason. A run that failed goes on with `null` where it was.
