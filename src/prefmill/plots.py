@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from prefmill.disk.whole import Staging, check_free, check_name
+from prefmill.disk.targets import check_free, shown, staging, target_of
 from prefmill.errors import BadArgument, ColumnMissing, MissingPackage
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def check_plot(path: str | Path, *, overwrite: bool = False) -> None:
     ...
     prefmill.errors.BadArgument: plot: cannot draw such a picture; got 'a.gif', expected ...
     """
-    check_name(path, "plot")
-    path = Path(path)
+    path = target_of(path, "plot")
     if path.suffix.lower() not in PICTURES:
         raise BadArgument(
             f"plot: cannot draw such a picture; got {str(path)!r},"
@@ -477,7 +476,7 @@ def _drawn(
     check_plot(path, overwrite=overwrite)
     path = Path(path)
     numbers = _data_path(path)
-    with Staging([path, numbers], where="plot") as staging, _styled():
+    with staging([path, numbers], where="plot") as stage, _styled():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
@@ -485,7 +484,7 @@ def _drawn(
         kind = path.suffix.lower()[1:]
         # A date would give equal plots other bytes.
         metadata = {"Date": None} if kind == "svg" else None
-        figure.savefig(staging.path(path), format=kind, metadata=metadata)
-        data.write_csv(staging.path(numbers))
-        staging.publish(overwrite=overwrite)
-    return Plotted(str(path), str(numbers))
+        figure.savefig(stage.path(path), format=kind, metadata=metadata)
+        data.write_csv(stage.path(numbers))
+        stage.publish(overwrite=overwrite)
+    return Plotted(shown(path), shown(numbers))

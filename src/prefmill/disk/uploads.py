@@ -46,6 +46,7 @@ def home_of(target: str | Path) -> tuple[ObjectStore, str]:
     folder, _, name = key.rpartition("/")
     if not name:
         raise BadArgument(f"write: {url!r} names a bucket; expected the name of an object in it.")
+    bucket(root, "write")
     return ObjectStore(root, folder), name
 
 
@@ -150,7 +151,6 @@ class ObjectStaging:
     def __init__(self, targets: Sequence[Path], *, where: str, shared: bool = False) -> None:
         self.where, self._targets, self._shared = where, list(targets), shared
         self._store, self._first = home_of(targets[0])
-        bucket(self._store.bucket, where)
         self._run = secrets.token_hex(8)
         self._published = False
         self._leases: dict[str, Lease] = {}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from prefmill.disk.whole import Staging, check_name
+from prefmill.disk.targets import Publisher, is_object, staging, target_of
 from prefmill.errors import BadArgument, BadInput
 
 
@@ -34,17 +34,17 @@ class Rejects:
         self.path = None if path is None else Path(path)
         self.count = 0
         self._file: IO[str] | None = None
-        self._staging: Staging | None = None
+        self._staging: Publisher | None = None
 
     def __enter__(self) -> Rejects:
         if self.path is not None:
-            check_name(self.path, "rejects")
-            if not self.path.parent.is_dir():
+            self.path = target_of(self.path, "rejects")
+            if not is_object(self.path) and not self.path.parent.is_dir():
                 raise BadArgument(
                     f"rejects: {self.path} cannot be written; there is no such folder."
                 )
             try:
-                self._staging = Staging([self.path], where="rejects")
+                self._staging = staging([self.path], where="rejects")
             except OSError as error:
                 raise BadArgument(
                     f"rejects: {self.path} cannot be written; {error.strerror}."

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from prefmill.disk.stores import ObjectStore
 from prefmill.errors import BadInput, nearest
-from prefmill.objects import ObjectReader, split_url, url_of
+from prefmill.objects import ObjectReader, bucket, split_url, url_of
 from prefmill.readers.find import (
     Input,
     chosen_in,
@@ -49,6 +49,7 @@ def find_objects(
     """
     url = url_of(given)
     root, key = split_url(url)
+    bucket(root, "inputs")
     store = ObjectStore(root, "")
     if key and not url.endswith("/") and _is_there(store, key):
         if any(_is_in(url, one) for one in without):

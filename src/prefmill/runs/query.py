@@ -21,7 +21,7 @@ import duckdb
 
 from prefmill.connection import connect, literal, quote
 from prefmill.disk.hidden import temporary
-from prefmill.disk.whole import Staging, check_free, check_name
+from prefmill.disk.targets import check_free, staging, target_of
 from prefmill.engines.macros import install_all
 from prefmill.errors import BadArgument, BadInput
 from prefmill.readers import is_url, open_source
@@ -253,30 +253,28 @@ def write(
     The file appears whole or not at all; its ending says the kind. Raises `BadArgument` (another
     ending, no rows to write), `TargetExists`.
     """
-    check_name(output, "sql")
-    target = Path(output)
+    target = target_of(output, "sql")
     kind = KINDS.get(target.suffix.lower())
     if kind is None:
         raise BadArgument(
             f"sql: no format for {output!r}; expected an ending of {', '.join(KINDS)}."
         )
     check_free(target, overwrite=overwrite, where="sql")
-    target.parent.mkdir(parents=True, exist_ok=True)
     _refuse_read(text, target)
-    with Staging([target], where="sql") as staging:
+    with staging([target], where="sql") as stage:
         with _as_ours(con):
             statements = con.extract_statements(text)
             if not statements or statements[-1].type != duckdb.StatementType.SELECT:
                 raise BadArgument("sql: nothing to write; the last statement has to be a query.")
             for statement in statements[:-1]:
                 con.execute(statement)
-            query, path = _bare(statements[-1].query), staging.path(target)
+            query, path = _bare(statements[-1].query), stage.path(target)
             if kind == "arrow":
                 rows = _write_arrow(con, query, path)
             else:
                 copy = f"COPY ({query}\n) TO {literal(str(path))} ({_COPY[kind]})"
                 ((rows,),) = con.execute(copy).fetchall()
-        staging.publish(overwrite=overwrite)
+        stage.publish(overwrite=overwrite)
         return int(rows)
 
 
