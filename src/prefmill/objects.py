@@ -12,11 +12,14 @@ import io
 import os
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from prefmill.errors import BadArgument, MissingPackage, StoreFailed
+
+T = TypeVar("T")
 
 #: Schemes of object stores: S3 and its like, Google, Azure.
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
@@ -33,6 +36,8 @@ _TAIL = 64 << 10
 #: What one request fetches at least.
 _AHEAD = 256 << 10
 _KEPT = 4
+#: Seconds without a byte after which a request is tried again.
+STALLED = 30
 
 
 def scheme_of(target: object) -> str | None:
@@ -120,7 +125,7 @@ def _bucket(root: str, variables: tuple[tuple[str, str], ...]) -> Any:
         "allow_http": any(value.startswith("http://") for value in endpoints),
         # A stalled server is noticed; a long answer is not.
         "timeout": "10 minutes",
-        "read_timeout": "30 seconds",
+        "read_timeout": f"{STALLED} seconds",
     }
     config: dict[str, Any] = {}
     if (
@@ -165,6 +170,26 @@ def told(url: str, where: str = "store") -> Iterator[None]:
         raise _failed(error, url, where) from None
 
 
+def ask(url: str, call: Callable[[], T]) -> T:
+    """What `call` asks of a store; once more where an answer broke off, up to three times.
+
+    The store's own client tries again after all else. A put on a condition may have been done
+    before its answer broke off: asked again, it then says that the condition does not hold.
+    Raises what `told` raises.
+    """
+    from obstore.exceptions import BaseError
+
+    with told(url):
+        for wait in (0.1, 0.5, 2.0):
+            try:
+                return call()
+            except BaseError as error:
+                if "response body error" not in str(error):
+                    raise
+                time.sleep(wait)
+        return call()
+
+
 def is_about_bucket(error: BaseException) -> bool:
     """Whether what is absent is the bucket, not an object in it."""
     return any(word in str(error) for word in ("NoSuchBucket", "ContainerNotFound"))
@@ -187,16 +212,18 @@ def _failed(error: BaseException, url: str, where: str) -> StoreFailed:
     )
     from obstore import exceptions
 
+    # Without a key in the environment the machine is asked for one.
+    asked_machine = re.search(r"/latest/(api/token|meta-data)|computeMetadata", text)
     refused = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
+    if asked_machine:
+        return StoreFailed(
+            f"{where}: {url}: there are no credentials for this store.",
+            hint=f"set {keys}; AWS_SKIP_SIGNATURE=true reads public buckets.",
+        )
     if isinstance(error, refused) or number in (401, 403):
         return StoreFailed(
             f"{where}: {url}: the store refuses access; got {said or 'no reason'}.",
             hint=f"set the credentials: {keys}.",
-        )
-    if number is None and re.search(r"credential|metadata|169\.254\.", text, re.IGNORECASE):
-        return StoreFailed(
-            f"{where}: {url}: there are no credentials for this store.",
-            hint=f"set {keys}; AWS_SKIP_SIGNATURE=true reads public buckets.",
         )
     if number is not None and number < 500 and number != 429:
         return StoreFailed(f"{where}: {url}: the store refuses the request; got {said}.")
@@ -240,7 +267,7 @@ class ObjectReader(io.RawIOBase):
     def _first(self) -> tuple[Any, int, bytes]:
         import obstore
 
-        with told(self.url):
+        def tail() -> tuple[Any, int, bytes]:
             try:
                 answer = obstore.get(self._bucket, self._key, options={"range": {"suffix": _TAIL}})
                 return answer.meta, answer.range[0], bytes(answer.bytes())
@@ -250,21 +277,25 @@ class ObjectReader(io.RawIOBase):
                 # Of an empty object no range can be had.
                 return obstore.head(self._bucket, self._key), 0, b""
 
+        return ask(self.url, tail)
+
     def _fetch(self, start: int, end: int) -> memoryview:
         import obstore
 
         options: Any = {"range": (start, end)}
         if self.tag is not None:
             options["if_match"] = self.tag
-        with told(self.url):
-            try:
-                answer = obstore.get(self._bucket, self._key, options=options)
-                return memoryview(bytes(answer.bytes()))
-            except obstore.exceptions.PreconditionError:
-                raise StoreFailed(
-                    f"store: {self.url}: the object was replaced while it was read.",
-                    hint="run the same command again.",
-                ) from None
+
+        def part() -> bytes:
+            return bytes(obstore.get(self._bucket, self._key, options=options).bytes())
+
+        try:
+            return memoryview(ask(self.url, part))
+        except obstore.exceptions.PreconditionError:
+            raise StoreFailed(
+                f"store: {self.url}: the object was replaced while it was read.",
+                hint="run the same command again.",
+            ) from None
 
     def piece(self, start: int, end: int) -> memoryview:
         """The bytes from `start` to `end`, which must be in it; several threads may ask."""

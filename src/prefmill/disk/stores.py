@@ -6,6 +6,7 @@ for each other goes through a `Store`: pieces of a shuffle, chunks of a ledger, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -23,12 +24,11 @@ from prefmill.disk.settling import sync
 from prefmill.errors import BadArgument
 from prefmill.objects import (
     ObjectReader,
+    ask,
     bucket,
-    is_about_bucket,
     is_object,
     refuse_unknown,
     split_url,
-    told,
     url_of,
 )
 
@@ -248,16 +248,19 @@ class ObjectStore:
     def _upload(self, name: str, content: bytes | Path | IO[bytes], size: int) -> None:
         import obstore
 
-        part = max(PART, -(-size // _PARTS))
-        with told(self.url(name)):
+        def upload() -> None:
+            if not isinstance(content, bytes | Path):
+                content.seek(0)
             obstore.put(
                 self._store,
                 self._key(name),
                 content,
                 use_multipart=size > PART,
-                chunk_size=part,
+                chunk_size=max(PART, -(-size // _PARTS)),
                 max_concurrency=_AT_ONCE,
             )
+
+        ask(self.url(name), upload)
 
     def put_text(self, name: str, text: str) -> None:
         data = text.encode()
@@ -276,19 +279,23 @@ class ObjectStore:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with told(self.url(name)):
-            try:
-                obstore.put(self._store, self._key(name), data, mode=mode)
-            except (AlreadyExistsError, PreconditionError):
-                return False
+        try:
+            ask(
+                self.url(name),
+                lambda: obstore.put(self._store, self._key(name), data, mode=mode),
+            )
+        except (AlreadyExistsError, PreconditionError):
+            return False
         return True
 
     def tagged(self, name: str) -> tuple[str, str]:
         import obstore
 
-        with told(self.url(name)):
+        def get() -> tuple[str, str]:
             answer = obstore.get(self._store, self._key(name))
             return bytes(answer.bytes()).decode(), str(answer.meta["e_tag"])
+
+        return ask(self.url(name), get)
 
     def get_text(self, name: str) -> str:
         return self.tagged(name)[0]
@@ -327,20 +334,19 @@ class ObjectStore:
             with self.open(name) as source:
                 self.put(to, lambda file: shutil.copyfileobj(source, file, PART))
             return
-        with told(self.url(name)):
-            obstore.copy(self._store, self._key(name), self._key(to))
+        ask(self.url(name), lambda: obstore.copy(self._store, self._key(name), self._key(to)))
 
     def tag_of(self, name: str) -> str | None:
         """The tag of an object's version; None where there is none."""
+        try:
+            return str(self._head(name)["e_tag"])
+        except FileNotFoundError:
+            return None
+
+    def _head(self, name: str) -> Any:
         import obstore
 
-        with told(self.url(name)):
-            try:
-                return str(obstore.head(self._store, self._key(name))["e_tag"])
-            except FileNotFoundError as error:
-                if is_about_bucket(error):
-                    raise
-                return None
+        return ask(self.url(name), lambda: obstore.head(self._store, self._key(name)))
 
     def names(self, prefix: str = "") -> list[str]:
         return [name for name, _ in self.listed(prefix)]
@@ -352,26 +358,22 @@ class ObjectStore:
         start = f"{self.prefix}/" if self.prefix else ""
         # A store lists whole folders.
         folder = (start + prefix).rpartition("/")[0]
-        with told(self.url()):
-            found = [
+
+        def found_in() -> list[tuple[str, int]]:
+            return [
                 (str(item["path"]).removeprefix(start), int(item["size"]))
                 for batch in obstore.list(self._store, folder or None)
                 for item in batch
             ]
+
+        found = ask(self.url(), found_in)
         return sorted(item for item in found if item[0].startswith(prefix))
 
     def size(self, name: str) -> int:
-        import obstore
-
-        with told(self.url(name)):
-            return int(obstore.head(self._store, self._key(name))["size"])
+        return int(self._head(name)["size"])
 
     def delete(self, name: str) -> None:
         import obstore
 
-        with told(self.url(name)):
-            try:
-                obstore.delete(self._store, self._key(name))
-            except FileNotFoundError as error:
-                if is_about_bucket(error):
-                    raise
+        with contextlib.suppress(FileNotFoundError):
+            ask(self.url(name), lambda: obstore.delete(self._store, self._key(name)))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,18 +65,79 @@ def environ(port: int) -> dict[str, str]:
     }
 
 
+#: Spoils a request: takes the server's own answer to a WSGI call, and gives another.
+Spoil = Callable[[dict[str, Any], Callable[..., Iterable[bytes]], Any], Iterable[bytes]]
+
+
 @contextmanager
-def s3_server() -> Iterator[int]:
+def s3_server(spoil: Spoil | None = None) -> Iterator[int]:
     """The port of a server, while it runs."""
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import (
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    moto = DomainDispatcherApplication(create_backend_app)
+
+    def app(request: dict[str, Any], start: Any) -> Iterable[bytes]:
+        return moto(request, start) if spoil is None else spoil(request, moto, start)
+
+    server = make_server("127.0.0.1", 0, app, True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
-        yield server.get_host_and_port()[1]
+        yield server.server_address[1]
     finally:
-        server.stop()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class Faults:
+    """Of every `spacing` requests one is spoiled, with each of `kinds` in turn.
+
+    503   the server is busy, and does nothing
+    lost  the server does it, and says that it failed
+    cut   the server does it, and breaks off in the middle of the answer
+    slow  the answer comes after `seconds`
+    """
+
+    def __init__(self, *kinds: str, spacing: int = 3, seconds: float = 1.5) -> None:
+        self.kinds, self.spacing, self.seconds = kinds, spacing, seconds
+        self.calls = 0
+        self.done: Counter[str] = Counter()
+        self.on = False
+        self._lock = threading.Lock()
+
+    def _next(self) -> str | None:
+        with self._lock:
+            self.calls += 1
+            turn, rest = divmod(self.calls, self.spacing)
+            if rest or not self.on:
+                return None
+            kind = self.kinds[turn % len(self.kinds)]
+            self.done[kind] += 1
+            return kind
+
+    def __call__(self, request: dict[str, Any], moto: Any, start: Any) -> Iterable[bytes]:
+        kind = self._next()
+        if kind == "503":
+            start("503 Service Unavailable", [("Content-Length", "0")])
+            return [b""]
+        if kind == "lost":
+            list(moto(request, lambda *_: lambda data: None))
+            start("500 Internal Server Error", [("Content-Length", "0")])
+            return [b""]
+        if kind == "slow":
+            time.sleep(self.seconds)
+        answer = moto(request, start)
+        if kind == "cut":
+            data = b"".join(answer)
+            return [data[: len(data) // 2]]
+        return answer
 
 
 def new_bucket(port: int) -> S3:
