@@ -30,6 +30,7 @@ from prefmill.runs.cluster.worker import (
     Job,
     Joined,
     Reply,
+    Setting,
     Terms,
     Worker,
     unpacked_batch,
@@ -275,7 +276,8 @@ class Crew:
                 scheduling_strategy="SPREAD",
             )
             paths = [path for path in sys.path if path]
-            actor = made.remote(paths, os.getcwd(), self.workers.cpus, self._blob)
+            setting = Setting(self.workers.cpus, self._gpus, os.getcwd(), paths)
+            actor = made.remote(setting, self._blob)
             self._members.append(_Member(actor, actor.begin.remote()))
             self.started += 1
             self._grown = time.monotonic()

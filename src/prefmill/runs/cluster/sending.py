@@ -10,6 +10,9 @@ from typing import Any
 from prefmill.errors import BadArgument
 from prefmill.scoring.functions import is_packaged
 
+#: where a part, or a function, keeps another one
+_INSIDE = ("function", "sampler", "_own", "__wrapped__", "func", "__func__", "__self__")
+
 
 def pickled(where: str, job: Any) -> bytes:
     """A job as bytes. Code of one's own goes along, that of packages is there already.
@@ -47,7 +50,7 @@ def _modules_of(part: Any) -> Iterator[Any]:
 
 def _pieces(part: Any) -> Iterator[Any]:
     yield part
-    inner = [getattr(part, name, None) for name in ("function", "sampler", "_own", "__wrapped__")]
+    inner = [getattr(part, name, None) for name in _INSIDE]
     scorers = getattr(part, "scorers", None)
     inner += list(scorers.values()) if isinstance(scorers, Mapping) else []
     for each in inner:

@@ -99,9 +99,8 @@ def _no_cluster(where: str, address: str, error: BaseException) -> BadArgument:
 
 
 def _package(where: str) -> Any:
-    # Ray asks for consent to count its users, and tells of changes to come; we started it.
+    # Ray counts its users; those of prefmill were not asked.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError:

@@ -58,6 +58,16 @@ class Job(Protocol):
 
 
 @dataclass(frozen=True)
+class Setting:
+    """Where a run was begun, as far as a worker is to find the same, and the worker's share."""
+
+    cpus: float
+    gpus: float
+    folder: str
+    paths: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Terms:
     """On what a worker joins: the versions that it is to have, and what the part is to be."""
 
@@ -108,13 +118,16 @@ def answered(function: Callable[[], Any]) -> Reply:
 class Worker:
     """The actor. Its methods may be called from several threads; the model has one of its own."""
 
-    def __init__(self, paths: Sequence[str], folder: str, cpus: float, job: bytes) -> None:
+    def __init__(self, setting: Setting, job: bytes) -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        os.environ[CPUS_OF_WORKER] = str(cpus)
+        os.environ[CPUS_OF_WORKER] = str(setting.cpus)
+        if not setting.gpus:  # Ray would leave all of them visible
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         # Names of files mean the same here as where the run was begun, if they are here at all.
-        if Path(folder).is_dir():
-            os.chdir(folder)
-        sys.path += [path for path in paths if path not in sys.path and Path(path).is_dir()]
+        if Path(setting.folder).is_dir():
+            os.chdir(setting.folder)
+        new = [path for path in setting.paths if path not in sys.path]
+        sys.path += [path for path in new if Path(path).is_dir()]
         self._pickled = job
         self._lock = threading.Lock()
         self._known: dict[Changes, Job] = {}
