@@ -51,11 +51,12 @@ class Store(Protocol):
     def url(self, name: str = "") -> str:
         """The path or URL of a file, or of the root."""
 
-    def put(self, name: str, save: Save) -> None:
+    def put(self, name: str, save: Save, *, durable: bool = True) -> None:
         """What `save` writes, whole or not at all; it replaces what is there.
 
-        Durable when it returns. An object is made in a local temporary file first; one of over
-        16 MB goes up in parts, with 64 MB of memory. Where `save` raises, nothing is changed.
+        Durable when it returns; a local file that need not be so outlives processes only. An object
+        is made in a local temporary file first; one of over 16 MB goes up in parts, with 64 MB of
+        memory. Where `save` raises, nothing is changed.
         """
 
     def put_file(self, name: str, path: Path) -> None:
@@ -144,7 +145,7 @@ class LocalStore:
     def url(self, name: str = "") -> str:
         return str(self.root / name)
 
-    def put(self, name: str, save: Save) -> None:
+    def put(self, name: str, save: Save, *, durable: bool = True) -> None:
         path = self._path(name)
 
         def write(hidden: Path) -> None:
@@ -152,7 +153,7 @@ class LocalStore:
                 save(file)
 
         _made(path.parent)
-        whole.put(path, write)
+        whole.put(path, write, durable=durable)
 
     def put_file(self, name: str, path: Path) -> None:
         def copy(file: IO[bytes]) -> None:
@@ -234,7 +235,7 @@ class ObjectStore:
     def url(self, name: str = "") -> str:
         return "/".join(part for part in (self.bucket, self.prefix, name) if part)
 
-    def put(self, name: str, save: Save) -> None:
+    def put(self, name: str, save: Save, *, durable: bool = True) -> None:
         with tempfile.TemporaryFile() as file:
             save(file)
             size = file.seek(0, os.SEEK_END)

@@ -92,17 +92,20 @@ def taken(target: Path, where: str) -> TargetExists:
     )
 
 
-def put(path: Path, save: Callable[[Path], object]) -> None:
+def put(path: Path, save: Callable[[Path], object], *, durable: bool = True) -> None:
     """One file, whole or not at all, in a folder that its owner has locked.
 
-    `settling.clear` removes there what a kill leaves.
+    `settling.clear` removes there what a kill leaves. Not `durable`: the file outlives any process,
+    but not the machine, and costs no wait for the disk.
     """
     hidden = path.with_name(hidden_name(path.name))
     try:
         save(hidden)
-        sync(hidden)
+        if durable:
+            sync(hidden)
         os.replace(hidden, path)
-        sync(path.parent)
+        if durable:
+            sync(path.parent)
     finally:
         hidden.unlink(missing_ok=True)
 

@@ -113,11 +113,9 @@ class Spread:
 
     def contrast(self) -> int:
         """How many groups have answers with different scores."""
-        query = (
-            "SELECT count(*) AS rows FROM groups"
-            " WHERE pref_key_score(_ranks[1]) <> pref_key_score(_ranks[-1])"
-        )
-        return int(self.ask(query, until="groups")["rows"].sum())
+        if "ranked" in vars(self):  # counted then
+            return sum(note["contrast"] for note in self.ranked.values())
+        return int(self.ask(stages.CONTRAST, until="groups")["rows"].sum())
 
     def count(self, step: Step) -> int:
         """How many rows `step` gives, over what was ranked."""

@@ -18,9 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from prefmill.disk.hidden import machine
 from prefmill.disk.stores import Store
 
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+# A network or a slow disk is worth the compression, this machine's own memory is not.
+_SHARED, _OWN = (pa.ipc.IpcWriteOptions(compression=each) for each in ("lz4", None))
+_BOOT = "boot"
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,26 @@ class Pieces(Readable, Protocol):
 
 @dataclass(frozen=True)
 class Shelf:
-    """The files of one run's tasks on storage that all machines see."""
+    """The files of one run's tasks on storage that all of its machines see.
+
+    `own`: that is one machine, so files need not outlive it: they are neither flushed nor packed.
+    """
 
     store: Store
+    own: bool = False
+
+    def begin(self) -> None:
+        """Forget what was left by a machine that has started anew since."""
+        if not self.own:
+            return
+        boot = machine()[0]
+        try:
+            before = self.store.get_text(_BOOT)
+        except FileNotFoundError:
+            before = ""
+        if before != boot:
+            self.forget("")
+            self.store.put_text(_BOOT, boot)
 
     def put(self, stage: str, number: int, done: Done) -> None:
         """Keep what a task did; its file comes last, and says that it is done."""
@@ -99,11 +119,11 @@ class Shelf:
         schema = schema.with_metadata({b"told": json.dumps(told).encode()})
 
         def save(sink: Any) -> None:
-            with pa.ipc.new_file(sink, schema, options=_OPTIONS) as file:
+            with pa.ipc.new_file(sink, schema, options=_OWN if self.own else _SHARED) as file:
                 for batch in batches:
                     file.write_batch(batch.replace_schema_metadata(schema.metadata))
 
-        self.store.put(_name(stage, number), save)
+        self.store.put(_name(stage, number), save, durable=not self.own)
 
     def done(self, stage: str) -> dict[int, Mapping[str, Any]]:
         """The notes of the tasks that are done, by number."""
@@ -146,9 +166,10 @@ class Shelf:
             return pa.ipc.open_file(source).schema.remove_metadata()
 
     def forget(self, stage: str) -> None:
-        """Remove a stage's files."""
-        for name in list(self.store.names(f"{stage}-")):
-            self.store.delete(name)
+        """Remove a stage's files, or those of all."""
+        for name in list(self.store.names(f"{stage}-" if stage else "")):
+            if name.endswith(".arrow"):
+                self.store.delete(name)
 
 
 def by_key(table: pa.Table, keys: npt.NDArray[np.integer]) -> list[Piece]:
@@ -158,13 +179,16 @@ def by_key(table: pa.Table, keys: npt.NDArray[np.integer]) -> list[Piece]:
     >>> [(piece.key, piece.rows["x"].to_pylist()) for piece in pieces]
     [(0, [2]), (1, [1, 3])]
     """
+    if len(keys) and keys.max() < 1 << 16:  # small ones are sorted by their digits
+        keys = keys.astype(np.uint16)
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    starts = np.flatnonzero(np.diff(ordered.astype(np.int64), prepend=-1))
     ends = [*starts[1:], len(ordered)]
     # One chunk: taking from many costs a search for every row.
-    rows = table.combine_chunks().take(pa.array(order)) if len(order) else table
-    rows = rows.combine_chunks()
+    rows = table.combine_chunks()
+    if len(starts) > 1:
+        rows = rows.take(pa.array(order)).combine_chunks()
     return [
         Piece(int(ordered[start]), rows.slice(start, end - start))
         for start, end in zip(starts, ends, strict=True)

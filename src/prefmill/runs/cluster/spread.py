@@ -16,7 +16,7 @@ from prefmill._version import __version__
 from prefmill.connection import MB
 from prefmill.disk.hidden import sweep, temporary
 from prefmill.disk.ledger import Ledger
-from prefmill.disk.stores import Store, store_of
+from prefmill.disk.stores import LocalStore, Store, store_of
 from prefmill.disk.targets import is_object, version_of
 from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
@@ -226,8 +226,11 @@ def _place(
     spreading: Spreading, job: Job, tasks: Executor, store: Store, *, resumed: bool
 ) -> Place:
     """Through which of the two ways rows come together by prompt."""
+    own = not isinstance(tasks, RayTasks) or tasks.session.is_own
+    shelf = Shelf(store, own=own and isinstance(store, LocalStore))
     if not isinstance(tasks, RayTasks):
-        return Place(tasks, Shelf(store))
+        shelf.begin()
+        return Place(tasks, shelf)
     size = job.source.rows * (job.narrow_bytes() + job.row_bytes())
     room = tasks.store_bytes // 2
     way = spreading.get("shuffle", "auto")
@@ -238,7 +241,8 @@ def _place(
         f" {room // MB:,} MB are half of the workers' memory for objects)"
     )
     if way == "storage":
-        return Place(tasks, Shelf(store), because)
+        shelf.begin()
+        return Place(tasks, shelf, because)
     kept = MemoryTasks(session=tasks.session, memory_bytes=tasks.memory_bytes)
     return Place(kept, kept.shelf, because)
 

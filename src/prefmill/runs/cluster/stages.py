@@ -43,10 +43,17 @@ _SAMPLE = 256
 #: Different scores that are told: up to three of them are labels or verdicts, more are not.
 _FEW = 4
 _FRAME_ROWS = 50_000
+#: Rows of texts that are read at a time.
+_FETCH_ROWS = 30_000
 #: The first so many texts that are no score, in a message.
 _BAD = 3
 #: Columns that begin with a position of a prompt's own: no other prompt has it.
 _OWN = ("_first", "_pos")
+#: How many groups have answers with different scores.
+CONTRAST = (
+    "SELECT count(*) AS rows FROM groups"
+    " WHERE pref_key_score(_ranks[1]) <> pref_key_score(_ranks[-1])"
+)
 #: A key of output order, as bytes whose order is that of the numbers.
 Keys = npt.NDArray[np.bytes_]
 
@@ -103,7 +110,7 @@ class Work:
 
 @contextmanager
 def _opened(work: Work) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the macros that the steps call."""
+    """A connection of one task."""
     with tempfile.TemporaryDirectory(prefix="prefmill-", dir=work.temp_dir) as home:
         share = share_of(work.memory_bytes) if work.memory_bytes else None
         con = connect(
@@ -115,12 +122,14 @@ def _opened(work: Work) -> Iterator[duckdb.DuckDBPyConnection]:
         )
         with con:
             con.execute("SET arrow_large_buffer_size = true")
-            output = work.program.output
-            more = [output.report, output.scale, output.quantiles, output.proposals]
-            calls = [sql.call(step) for step in more if step]
-            queries = [query for _, _, query in sql.relations(work.program)]
-            install_used(con, [*queries, *calls, _NARROW])
             yield con
+
+
+def _install(con: duckdb.DuckDBPyConnection, work: Work) -> None:
+    """The macros that the steps call, and those of what is asked of them."""
+    output = work.program.output
+    more = [sql.call(step) for step in (output.report, output.proposals) if step]
+    install_used(con, [*(query for _, _, query in sql.relations(work.program)), *more])
 
 
 # Narrow
@@ -160,6 +169,7 @@ def narrow(work: Work, number: int) -> Done:
         if groups := read.roles.group:
             key = f"[{', '.join(f'_group{place}::VARCHAR' for place in range(len(groups)))}]"
         wanted = {"there": _presence(work), "key": key, "buckets": work.buckets}
+        install_used(con, [_NARROW])
         rows = con.sql(_NARROW.format(**wanted)).to_arrow_table()
         buckets = rows["_bucket"].to_numpy()
         rows = rows.drop_columns("_bucket")
@@ -173,6 +183,9 @@ def narrow(work: Work, number: int) -> Done:
 def _seen(work: Work, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """What a split says of all rows, so that the driver knows it before a bucket is ranked."""
     read, note = work.program.read, {}
+    waits = work.waits and not work.merged and not read.last_stage
+    if read.last_stage or work.texts or waits:
+        _install(con, work)
     if read.last_stage:
         ((note["stage"],),) = con.execute("SELECT max(pref_stage(_stage)) FROM numbered").fetchall()
     if work.texts:
@@ -183,7 +196,7 @@ def _seen(work: Work, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         )
         query = f"SELECT min(_pos) AS pos, word FROM ({words}) GROUP BY word ORDER BY 1"
         note["bad"] = con.execute(f"{query} LIMIT {_BAD}").fetchall()
-    if work.waits and not work.merged and not read.last_stage:
+    if waits:
         _make(con, work, until="candidates")
         note["scores"] = _limits(con)
     return note
@@ -220,6 +233,7 @@ def _bucket(work: Work, number: int) -> Iterator[duckdb.DuckDBPyConnection]:
     with _opened(work) as con:
         rows = pa.Table.from_batches([plain(batch) for batch in batches], work.numbered)
         con.register("numbered", rows)
+        _install(con, work)
         yield con
 
 
@@ -249,6 +263,8 @@ def rank(work: Work, number: int) -> Done:
         slots = con.sql(query).to_arrow_table()
         report = _report(con, work, slots)
         note = {"slots": slots.num_rows, "scores": _limits(con), "report": report}
+        if output.paired:
+            ((note["contrast"],),) = con.execute(CONTRAST).fetchall()
     slots = slots.combine_chunks()
     starts = range(0, slots.num_rows, SLOT_ROWS)
     keys = keys_of(slots, work)
@@ -423,11 +439,19 @@ def fetch(work: Work, number: int, *, parts: Parts) -> Done:
         con.execute(f"CREATE VIEW texts AS {assembly.texts(relation, position)}")
         con.register("needed", pl.DataFrame(needed).unique().to_arrow())
         columns = ", ".join(["_pos", *assembly.columns_read(), "_part"])
-        rows = con.sql(f"SELECT {columns} FROM texts JOIN needed USING (_pos)").to_arrow_table()
-    part_of = rows["_part"].to_numpy()
-    rows = rows.drop_columns("_part")
-    note = {"rows": rows.num_rows, "bytes": rows.nbytes}
-    return Done(by_key(rows, part_of), note, rows.schema)
+        query = f"SELECT {columns} FROM texts JOIN needed USING (_pos)"
+        reader = con.sql(query).to_arrow_reader(_FETCH_ROWS)
+        schema = pa.schema([each for each in reader.schema if each.name != "_part"])
+        pieces: list[Piece] = []
+        note = {"rows": 0, "bytes": 0}
+        # Texts are copied once, while they are in the processor's cache.
+        for batch in reader:
+            rows = pa.Table.from_batches([batch])
+            note["rows"] += rows.num_rows
+            note["bytes"] += rows.nbytes
+            part_of = rows["_part"].to_numpy()
+            pieces += by_key(rows.drop_columns("_part"), part_of)
+    return Done(pieces, note, schema)
 
 
 # Assemble
