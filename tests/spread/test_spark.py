@@ -21,7 +21,10 @@ import prefmill.spark
 from prefmill.errors import BadArgument, MissingPackage, ThresholdsUnfit
 from prefmill.plans import FEEDBACK_KINDS as KINDS
 
-pytestmark = pytest.mark.cluster
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas"),
+]
 #: A job of real Spark takes a second.
 FEW = 12 if os.environ.get("PREFMILL_SPARK") else 1
 
