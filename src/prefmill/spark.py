@@ -192,7 +192,8 @@ def _settled(kernel: Kernel, df: Any) -> Kernel:
     return kernel.settled(count)
 
 
-# On the way columns have names without dots and the like, which Spark and Sail read differently.
+# On the way columns have names of letters and digits: Sail 0.7 reads a dot in the name of a column
+# of `mapInArrow` as a path.
 
 
 def _of_parts(
