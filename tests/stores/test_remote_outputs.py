@@ -302,3 +302,31 @@ def test_paths_of_targets() -> None:
     assert shown(target_of("s3://b/c/x.parquet", "t")) == "s3://b/c/x.parquet"
     assert shown(target_of("out/x", "t")) == "out/x"
     assert shown(target_of("./s3:/x", "t")) == os.path.abspath("s3:/x")
+
+
+def test_an_input_is_not_overwritten(s3: S3, rows: Path) -> None:
+    s3.put("in/rows.parquet", rows.read_bytes())
+    s3.put("in/more.parquet", rows.read_bytes())
+    for given in ("in/rows.parquet", "in/rows.*"):
+        with pytest.raises(BadArgument, match="as input and as output"):
+            pm.run(pm.Pairs(), f"{s3.url}/{given}", f"{s3.url}/in/rows.parquet", overwrite=True)
+    # In a folder the output is left out, and the report says so.
+    report = pm.run(pm.Pairs(), f"{s3.url}/in", f"{s3.url}/in/rows.parquet", overwrite=True)
+    assert report.rows_in == 200
+    assert any("left out" in note for note in report.notes)
+
+
+def test_nothing_comes_out(s3: S3, rows: Path) -> None:
+    nothing = pm.Pairs(chosen_min=99, rejected_below=-99)
+    s3.put("x.csv", b"old")
+    report = pm.run(nothing, rows, f"{s3.url}/x.csv", overwrite=True)
+    assert (report.pairs_out, report.output) == (0, {})
+    assert s3.get("x.csv") == b"old"
+    pm.run(nothing, rows, f"{s3.url}/x.csv", overwrite=True, allow_empty=True)
+    assert s3.get("x.csv").startswith(b"prompt")
+    assert s3.keys("") == ["x.csv"]
+
+
+def test_models_and_loops_stay_local(s3: S3, tmp_path: Path, rows: Path) -> None:
+    with pytest.raises(BadArgument, match="outputs are local"):
+        pm.train_reward(rows, f"{s3.url}/model", model="org/any")
