@@ -26,6 +26,7 @@ roles, and how raw records become rows), and those of `run`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
 
 import polars as pl
@@ -150,7 +151,8 @@ def _kernel(
             f"{_WHERE}: a stream has never all rows of a prompt; got a streaming DataFrame.",
             hint="run it inside of foreachBatch, if each batch has whole prompts.",
         )
-    schema = types.to_arrow_schema(df.schema)
+    zone = {"timezone": "UTC"} if "timezone" in signature(types.to_arrow_schema).parameters else {}
+    schema = types.to_arrow_schema(df.schema, **zone)  # 4.0 says UTC by itself
     wanted = _default_buckets(df) if buckets is None else buckets
     return kernel_of(plan, schema, roles, where=_WHERE, buckets=wanted, **options)
 

@@ -240,6 +240,17 @@ def test_arguments_that_cannot_be_meant(more: dict, match: str) -> None:
         kernel_of(Unpaired(), POOL.schema, {}, **{"where": "test", "buckets": 2, **more})
 
 
+def test_columns_of_maps_and_of_one_name_are_refused() -> None:
+    maps = pa.array([[("k", 1)]] * 6, pa.map_(pa.string(), pa.int64()))
+    table = POOL.append_column("m", maps)
+    kernel_of(Unpaired(), table.schema, {}, where="test", buckets=2)
+    with pytest.raises(BadArgument, match="the column 'm' holds maps"):
+        kernel_of(Unpaired(), table.schema, {}, where="test", buckets=2, keep=["m"])
+    twice = pa.schema([*POOL.schema, POOL.schema.field("score")])
+    with pytest.raises(BadArgument, match=r"duplicate column names \['score'\]"):
+        kernel_of(Unpaired(), twice, {}, where="test", buckets=2)
+
+
 def test_a_column_that_is_not_there() -> None:
     with pytest.raises(ColumnMissing, match="no column 'question'"):
         kernel_of(Unpaired(), POOL.schema, {"prompt": "question"}, where="test", buckets=2)

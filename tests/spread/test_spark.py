@@ -207,6 +207,17 @@ def test_hot_and_hostile_names(spark: Any) -> None:
     assert report.rows_in == 3
 
 
+def test_times_come_along(spark: Any) -> None:
+    df = dataframe(spark, pool(1500))
+    df = df.selectExpr("*", "TIMESTAMP '2020-01-02 03:04:05' AS at", "DATE '2020-01-02' AS day")
+    plan = pm.Unpaired(chosen_min=4, rejected_below=2)
+    made = prefmill.spark.run(plan, df, keep=["at", "day"], buckets=2)
+    for name in ("at", "day"):
+        assert made.schema[name].dataType == df.schema[name].dataType
+    kept = made.select("at", "day").distinct().collect()
+    assert kept == df.select("at", "day").distinct().collect()
+
+
 def test_what_is_refused(spark: Any) -> None:
     df = dataframe(spark, pool(30))
     with pytest.raises(BadArgument, match=r"(?s)spark: the later one of equal.*position='COL"):

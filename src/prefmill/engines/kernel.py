@@ -31,7 +31,7 @@ from prefmill.shapes.tables import Reshaping, reported
 from prefmill.table.conform import NotHeld, conformed
 from prefmill.table.context import CARRIED, SYSTEM, context_of
 from prefmill.table.fits import fits_schema
-from prefmill.table.json_values import without_marks
+from prefmill.table.json_values import holds, without_marks
 from prefmill.table.report import PairReport
 from prefmill.table.roles import NO_RECORDS, OfRecords, RoleNames, Roles, named
 from prefmill.writers.arrow import arrow_schema, arrow_tables
@@ -264,7 +264,7 @@ def kernel_of(
     once, or needs an order of rows where there is none.
     """
     _check(schema, buckets, position, ordered, where)
-    schema = _plain(schema, large)
+    given, schema = schema, _plain(schema, large)
     columns = _dtypes(schema)
     plan, how, roles, read = _reading(plan, columns, names, keep, position, where)
     _refuse_wide(plan, how, where)
@@ -276,6 +276,7 @@ def kernel_of(
     if position is None:
         _refuse_unordered(plan, how, [*keep, *context], where)
     used = [*plan.program(roles).read.columns().values(), *keep, *context]
+    _refuse_maps(pa.schema([given.field(name) for name in read]), where)
     wanted: dict[str, pl.DataType] = {name: there[name] for name in dict.fromkeys(used)}
     ours: dict[str, pl.DataType] = {BUCKET: pl.Int64()}
     if position is not None:
@@ -370,6 +371,12 @@ def _check(
         raise BadArgument(
             f"{where}: the column name {taken[0]!r} begins as ours do.", hint="rename that column."
         )
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise BadArgument(
+            f"{where}: duplicate column names {twice}; got {schema.names}.",
+            hint="rename one of them.",
+        )
     if position is None:
         if ordered:
             raise BadArgument(
@@ -388,6 +395,16 @@ def _check(
             f"{where}: position {position!r} must be whole numbers; got {kind}.",
             hint="name a column that numbers the rows.",
         )
+
+
+def _refuse_maps(schema: pa.Schema, where: str) -> None:
+    """Refuse columns of maps: Polars has lists of their entries, which go back to no map."""
+    for field in schema:
+        if holds(field.type, pa.types.is_map):
+            raise BadArgument(
+                f"{where}: the column {field.name!r} holds maps; got {field.type}.",
+                hint="leave it out, or make columns, or JSON text, of what it holds.",
+            )
 
 
 def _refuse_wide(plan: Any, how: Reshaping | None, where: str) -> None:
