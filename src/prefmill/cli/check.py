@@ -48,7 +48,7 @@ def check(options: Any) -> None:
     from prefmill.runs.check import check as look
 
     plan = plan_of(Pairs, options)
-    reading |= options.place("check")
+    reading |= options.picked("engine", "address", "work", "shuffle")
     findings = look(options.inputs, plan=plan, roles=roles_given(options), **reading)
     if options.as_json:
         print_json(findings.as_json())

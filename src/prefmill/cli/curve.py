@@ -91,7 +91,7 @@ def curve(options: CurveOptions) -> None:
         writers.check_target(output, split=None, overwrite=overwrite)
         written.append(output)
     settings = options.picked("by", "check", "conclusion", "k", "resamples", "level", "seed")
-    settings |= options.place("curve")
+    settings |= options.picked("engine", "address", "work", "shuffle")
     curves = draw(
         options.inputs, without=written, roles=roles_given(options), **settings, **reading
     )

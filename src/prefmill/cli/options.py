@@ -150,16 +150,6 @@ class OnCluster(Spreading):
 
     engine: Annotated[str, option(help="auto, or ray (many machines).")] = "auto"
 
-    def place(self, what: str) -> dict[str, Any]:
-        """The options as the arguments `engine` and `where` of a function."""
-        where = self.picked("address", "work", "shuffle")
-        if self.engine not in ("auto", "ray"):
-            raise BadArgument(f"{what}: no engine {self.engine!r}; expected 'auto' or 'ray'.")
-        given = [name for name, value in where.items() if value not in (None, "auto")]
-        if self.engine == "auto" and given:
-            raise BadArgument(f"{what}: --{given[0]} is for clusters; got it without --engine ray.")
-        return {"engine": self.engine, "where": where}
-
 
 class EngineReading(Reading):
     """How an engine reads files."""

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, Unpack
+from typing import Literal, Protocol, Unpack
 
-from prefmill.errors import ThresholdsUnfit
+from prefmill.errors import BadArgument, ThresholdsUnfit
 from prefmill.plans import Pairs
 from prefmill.runs import looks
+from prefmill.runs.cluster.where import Looking, parted
 from prefmill.runs.hints import about_words, sentinels
-from prefmill.runs.job import Job, Reading, opened
+from prefmill.runs.job import Job, opened
 from prefmill.runs.remedies import Ranked, remedies
 from prefmill.runs.report import said_roles
 from prefmill.runs.shaped import line_told, ranks_that_meet, shape_told
 from prefmill.shapes.cells import RECORD
 from prefmill.table.report import PairReport
 from prefmill.table.roles import RoleNames, Roles
-
-if TYPE_CHECKING:
-    from prefmill.runs.cluster.spread import Spreading
 
 
 @dataclass(frozen=True)
@@ -179,22 +177,22 @@ def check(
     plan: Pairs | None = None,
     roles: RoleNames | None = None,
     engine: Literal["auto", "ray"] = "auto",
-    where: Spreading | None = None,
-    **reading: Unpack[Reading],
+    **looking: Unpack[Looking],
 ) -> Findings:
     """Look at files of feedback, say what is there and what `plan` would make of it.
 
     Files are those that `run` takes; nothing is written. With `engine="ray"` a cluster brings the
-    answers of each prompt together; `where` says which (`address`, `work`, `shuffle`, as in
-    `prefmill.run`). Cost: one narrow pass, one over the completions for repeats, and what `plan`
-    costs.
+    answers of each prompt together (`address`, `work`, `shuffle` as in `prefmill.run`).
+    Cost: one narrow pass, one over the completions for repeats, and what `plan` costs.
     """
     plan = plan or Pairs()
+    if engine not in ("auto", "ray"):
+        raise BadArgument(f"check: no engine {engine!r}; expected 'auto' or 'ray'.")
+    spreading, reading = parted("check", engine, looking)
     if engine == "ray":
         from prefmill.runs.cluster.spread import looked_at
 
-        looking = looked_at(plan, inputs, where or {}, roles=roles, texts_read=True, **reading)
-        with looking as spread:
+        with looked_at(plan, inputs, spreading, reading, roles=roles, texts_read=True) as spread:
             return _findings(plan, spread.job, spread, looks.OfSpread(spread))
     with opened(plan, inputs, roles=roles, **reading) as job:
         return _findings(plan, job, job, looks.OfJob(job))

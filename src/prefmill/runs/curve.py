@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import Literal, Unpack
 
 import polars as pl
 import polars.selectors as cs
@@ -24,13 +24,11 @@ from prefmill.plans.best_of import BestOf
 from prefmill.rules.checked import WAYS, checked_columns
 from prefmill.rules.curves import COLUMNS, curve_points, largest_n
 from prefmill.rules.rows import check_types, drawn, dropped, numbered, rows_in, standing
+from prefmill.runs.cluster.where import Looking, Spreading, parted
 from prefmill.runs.job import Reading, opened
 from prefmill.table.fits import fits_schema
 from prefmill.table.numbers import number
 from prefmill.table.roles import Inputs, RoleNames
-
-if TYPE_CHECKING:
-    from prefmill.runs.cluster.spread import Spreading
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,7 @@ def curve(
     seed: int = 0,
     roles: RoleNames | None = None,
     engine: Literal["auto", "ray"] = "auto",
-    where: Spreading | None = None,
-    **reading: Unpack[Reading],
+    **looking: Unpack[Looking],
 ) -> Curve:
     """What best-of-n is worth on the scored pool `data` (a Polars frame, files, or whatever
     `prefmill.run` takes), for n = 1 to k.
@@ -94,9 +91,8 @@ def curve(
         resamples: of the bootstrap over prompts; 0: no intervals.
         level: of the intervals.
         seed: of the resamples; they depend on it and on the prompts alone.
-        roles, reading: as in `prefmill.run`.
-        engine: `ray` brings each prompt's scores together on a cluster; `where` says which
-            (`address`, `work`, `shuffle`, as in `prefmill.run`).
+        engine: `ray` brings each prompt's scores together on a cluster.
+        roles, looking: as in `prefmill.run`; with `ray` also `address`, `work` and `shuffle`.
 
     Cost: one narrow pass, then prompts times k, and prompts times resamples for the intervals.
     Raises `PrefmillError`s for arguments or columns that cannot be meant.
@@ -107,6 +103,9 @@ def curve(
     [(1, 3.0, 3.0, 0.0), (2, 4.666666667, 3.0, 0.193147181)]
     """
     refuse_fork("curve")
+    if engine not in ("auto", "ray"):
+        raise BadArgument(f"curve: no engine {engine!r}; expected 'auto' or 'ray'.")
+    spreading, reading = parted("curve", engine, looking)
     _check(k, resamples, level, seed)
     if conclusion is not None and check is None:
         raise BadArgument(
@@ -117,7 +116,7 @@ def curve(
     notes: tuple[str, ...] = ()
     if engine == "ray":
         pools, rows_in, dropped, notes = _pools_of_buckets(
-            data, asked, roles or {}, where or {}, reading
+            data, asked, roles or {}, spreading, reading
         )
     elif isinstance(data, pl.LazyFrame | pl.DataFrame):
         pools, rows_in, dropped = _pools_of_frame(data.lazy(), asked, roles or {})
@@ -306,7 +305,7 @@ def _pools_of_buckets(
     from prefmill.runs.cluster.spread import looked_at
 
     columns = list(dict.fromkeys(asked.extra.values()))
-    with looked_at(BestOf(), inputs, where, roles=names, keep=columns, **reading) as spread:
+    with looked_at(BestOf(), inputs, where, reading, roles=names, keep=columns) as spread:
         job = spread.job
         asked.refuse(job.source.columns.names)
         found = spread.ask(asked.query("numbered"), until="candidates")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.plan import Plan
 from prefmill.plans.values import Values
-from prefmill.runs.job import Engine, Reading
+from prefmill.runs.cluster.where import Looking
+from prefmill.runs.job import Engine
 from prefmill.table.roles import Inputs, RoleNames, ValueNames
 from prefmill.writers.formats import Format
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from prefmill.runs.values import ValuesReport
 
 
-class Running(Reading, total=False):
+class Running(Looking, total=False):
     """What a run of any plan takes."""
 
     overwrite: bool
@@ -33,9 +34,6 @@ class FeedbackRunning(Running, total=False):
 
     roles: RoleNames | None
     engine: Engine | Literal["ray"]
-    address: str | None
-    work: str | Path | None
-    shuffle: Literal["auto", "memory", "storage"]
     format: Format | None
     chat: bool
     margin_scale: float | None

@@ -18,6 +18,7 @@ from prefmill.plans.pairs import Pairs
 from prefmill.pools.frames import is_frame
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers.find import is_same
+from prefmill.runs.cluster.where import Looking, parted
 from prefmill.runs.job import Engine, Job, Reading, opened
 from prefmill.runs.remedies import refused_with_numbers, remedies
 from prefmill.runs.report import RunReport, said_roles, whole_rows_of, with_words
@@ -42,10 +43,7 @@ def run(
     overwrite: bool = False,
     allow_empty: bool = False,
     progress: Progress | None = None,
-    address: str | None = None,
-    work: str | Path | None = None,
-    shuffle: Literal["auto", "memory", "storage"] = "auto",
-    **reading: Unpack[Reading],
+    **looking: Unpack[Looking],
 ) -> RunReport:
     """Run a plan over feedback; the arguments are those of `prefmill.run`."""
     if engine == "ray":
@@ -64,16 +62,9 @@ def run(
             overwrite=overwrite,
             allow_empty=allow_empty,
             progress=progress,
-            where={"address": address, "work": work, "shuffle": shuffle},
-            **reading,
+            **looking,
         )
-    of_cluster = {"address": address, "work": work, "shuffle": shuffle}
-    for name, value in of_cluster.items():
-        if value not in (None, "auto"):
-            raise BadArgument(
-                f"run: {name} is for clusters; got it with engine {engine!r}.",
-                hint="--engine ray (engine='ray').",
-            )
+    _, reading = parted("run", engine, looking)
     started = time.perf_counter()
     layout = format or plan.layout
     # Who names no format and keeps a column has it.

@@ -179,7 +179,9 @@ def by_key(table: pa.Table, keys: npt.NDArray[np.integer]) -> list[Piece]:
     >>> [(piece.key, piece.rows["x"].to_pylist()) for piece in pieces]
     [(0, [2]), (1, [1, 3])]
     """
-    if len(keys) and keys.max() < 1 << 16:  # small ones are sorted by their digits
+    if not len(keys):
+        return []
+    if keys.max() < 1 << 16:  # small ones are sorted by their digits
         keys = keys.astype(np.uint16)
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import Any, Unpack
 
 import polars as pl
 
@@ -29,6 +29,7 @@ from prefmill.runs.cluster.in_memory import MemoryTasks
 from prefmill.runs.cluster.on_ray import RayTasks
 from prefmill.runs.cluster.pieces import Pieces, Shelf
 from prefmill.runs.cluster.session import connected
+from prefmill.runs.cluster.where import Looking, Spreading, parted
 from prefmill.runs.job import Job, Reading, opened
 from prefmill.runs.remedies import refused_with_numbers, remedies
 from prefmill.runs.report import RunReport, said_roles, whole_rows_of, with_words
@@ -36,19 +37,7 @@ from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
 from prefmill.writers.formats import Format, in_parts
 
-#: How rows come together by prompt: through the workers' memory, or through storage.
-Shuffle = Literal["auto", "memory", "storage"]
 _REPORT = "report.json"
-
-
-class Spreading(TypedDict, total=False):
-    """Where a plan runs; meaning in `prefmill.run`. `executor` and `cut` are for tests."""
-
-    address: str | None
-    work: str | Path | None
-    shuffle: Shuffle
-    executor: Executor | None
-    cut: Cut | None
 
 
 @dataclass(frozen=True)
@@ -77,15 +66,14 @@ def run(
     overwrite: bool = False,
     allow_empty: bool = False,
     progress: Progress | None = None,
-    where: Spreading | None = None,
-    **reading: Unpack[Reading],
+    **looking: Unpack[Looking],
 ) -> RunReport:
     """Run a plan over feedback in tasks; the arguments are those of `prefmill.run`.
 
     A run that died goes on where it was, and one that is done does nothing, where the plan and the
     input are the same. Raises `RunDiffers` where they are not.
     """
-    spreading = where or {}
+    spreading, reading = parted("run", "ray", looking)
     started = time.perf_counter()
     if output is None:
         raise BadArgument(
@@ -166,11 +154,11 @@ def looked_at(
     plan: FeedbackPlan,
     inputs: Inputs,
     spreading: Spreading,
+    reading: Reading,
     *,
     roles: RoleNames | None = None,
     keep: Sequence[str] = (),
     texts_read: bool = False,
-    **reading: Unpack[Reading],
 ) -> Iterator[Spread]:
     """A plan over an input, of which questions are asked and nothing is written.
 
@@ -179,7 +167,7 @@ def looked_at(
     """
     memory_bytes = reading.get("memory_bytes")
     with temporary(spreading.get("work") or reading.get("temp_dir")) as home:
-        reading["temp_dir"] = str(home)
+        reading = {**reading, "temp_dir": str(home)}
         job_here = opened(plan, inputs, roles=roles, engine="duckdb", keep=keep, **reading)
         with job_here as job, _executing(spreading, memory_bytes) as tasks:
             place = _place(spreading, job, tasks, store_of(home / "pieces"), resumed=False)
@@ -203,10 +191,6 @@ def _published(ledger: Ledger, spread: Spread) -> Iterator[pl.DataFrame]:
 
 @contextmanager
 def _executing(spreading: Spreading, memory_bytes: int | None) -> Iterator[Executor]:
-    shuffle = spreading.get("shuffle", "auto")
-    if shuffle not in get_args(Shuffle):
-        expected = list(get_args(Shuffle))
-        raise BadArgument(f"run: no shuffle {shuffle!r}; expected one of {expected}.")
     if executor := spreading.get("executor"):
         yield executor
         return
