@@ -69,7 +69,8 @@ class Told:
         if done.workers:
             lost = f", {done.workers_lost} lost on the way" if done.workers_lost else ""
             size = f"the largest {done.worker_peak_rss_mb:,.0f} MB"
-            self.line(f"{done.workers} workers at a time{lost}; {size}")
+            many = "worker" if done.workers == 1 else "workers at a time"
+            self.line(f"{done.workers} {many}{lost}; {size}")
 
     def template_date(self, done: ScoreReport | SampleReport) -> None:
         """The date that the chat template printed."""
@@ -217,6 +218,7 @@ def sampled(done: SampleReport) -> None:
     told.counts([*rows, *_named(asides)], max(1, done.answers))
     told.template_date(done)
     told.first_null(done)
+    told.workers(done)
     rate = ""
     if done.tokens_per_second:
         rate = f"{done.tokens_per_second:,.0f} tokens/s, "
