@@ -19,7 +19,9 @@ from s3_serving import S3, SECRET, without_others
 import prefmill as pm
 from prefmill.disk.ledger import Ledger, key_of, key_of_finished
 from prefmill.disk.targets import target_of
-from prefmill.errors import RunBusy, RunDiffers, TargetExists
+from prefmill.errors import BadArgument, RunBusy, RunDiffers, TargetExists
+from prefmill.runs.cluster import spread
+from prefmill.runs.cluster.executor import Inline
 
 RUN = """
 import os, sys, time
@@ -167,3 +169,38 @@ def test_a_lost_lease_commits_nothing(s3: S3) -> None:
         with pytest.raises(RunBusy):
             ledger.write(0, chunk(5), {})
     assert [key for key in s3.keys("") if key.endswith(".arrow")] == []
+
+
+@pytest.mark.parametrize("split", [None, {"train": 0.8, "test": 0.2}])
+def test_a_plan_in_tasks(s3: S3, tmp_path: Path, split: Any) -> None:
+    rows = pl.DataFrame(
+        {
+            "prompt": [f"question {n // 4}" for n in range(4000)],
+            "completion": [f"answer {n}" for n in range(4000)],
+            "score": [float(n * 7 % 10) for n in range(4000)],
+        }
+    )
+    rows.write_parquet(tmp_path / "in.parquet")
+    s3.put("in.parquet", (tmp_path / "in.parquet").read_bytes())
+    plan = pm.Pairs(strategy="all")
+    pm.run(plan, tmp_path / "in.parquet", tmp_path / "x.parquet", split=split)
+    words = (plan, f"{s3.url}/in.parquet", f"{s3.url}/out/x.parquet")
+    report = spread.run(*words, split=split, executor=Inline())
+    assert report.pairs_out == 3600
+    for name in report.output.values():
+        name = name.removeprefix(f"{s3.url}/out/")
+        made = pl.read_parquet(io.BytesIO(s3.get(f"out/{name}")))
+        assert made.equals(pl.read_parquet(tmp_path / name))
+    again = spread.run(*words, split=split, executor=Inline())
+    assert "done before" in again.notes[-1]
+    # Another object of that name, with as many rows, is another input.
+    rows.with_columns(pl.col("score") + 1).write_parquet(tmp_path / "in.parquet")
+    s3.put("in.parquet", (tmp_path / "in.parquet").read_bytes())
+    with pytest.raises(RunDiffers, match="another input"):
+        spread.run(*words, split=split, executor=Inline())
+
+
+def test_workers_elsewhere_need_a_folder(s3: S3, rows: Path) -> None:
+    with pytest.raises(BadArgument, match="--work"):
+        spread.run(pm.Pairs(), rows, f"{s3.url}/x.parquet", address="ray://nowhere:1")
+    assert not Path("s3:").exists()

@@ -17,7 +17,7 @@ from prefmill.connection import MB
 from prefmill.disk.hidden import sweep, temporary
 from prefmill.disk.ledger import Ledger
 from prefmill.disk.stores import LocalStore, Store, store_of
-from prefmill.disk.targets import is_object, version_of
+from prefmill.disk.targets import is_object, shown, version_of
 from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress, peak_rss_mb, silent
@@ -85,10 +85,11 @@ def run(
     writers.check_target(output, split=split, overwrite=True)
     outputs = [Path(each) for each in writers.outputs_of(output, split)]
     reading["without"] = [*reading.get("without", ()), *map(str, outputs)]
-    # Files that are not Parquet are staged where workers see them.
-    home = Path(spreading.get("work") or outputs[0].parent)
-    home.mkdir(parents=True, exist_ok=True)
-    reading.setdefault("temp_dir", str(home))
+    # Files that are not Parquet, and objects, are staged where workers see them.
+    home = _home(spreading, outputs[0])
+    if home is not None:
+        home.mkdir(parents=True, exist_ok=True)
+        reading.setdefault("temp_dir", str(home))
     job_here = opened(
         plan,
         inputs,
@@ -187,6 +188,20 @@ def _published(ledger: Ledger, spread: Spread) -> Iterator[pl.DataFrame]:
     """The frames of the output; after the last one the ledger is told that it comes."""
     yield from spread.frames()
     ledger.publishing()
+
+
+def _home(spreading: Spreading, output: Path) -> Path | None:
+    """A folder that all workers see; None is the system's, for workers of this machine."""
+    if work := spreading.get("work"):
+        return Path(work)
+    if not is_object(output):
+        return output.parent
+    if spreading.get("address"):
+        raise BadArgument(
+            f"run: workers need a folder that all of them see; got the output {shown(output)!r}.",
+            hint="name one with --work (work=).",
+        )
+    return None
 
 
 @contextmanager
