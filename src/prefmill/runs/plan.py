@@ -76,7 +76,14 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
             best-of-K `pool` by default. `pool` is every column of the picked rows, `rank` (or
             `advantage`), with length control `adjusted_score`, with `aggregate` `aggregated_score`.
         engine: `duckdb` ranks out of core, `polars` in memory; `auto` is duckdb. The texts are
-            gathered the same way.
+            gathered the same way. `ray` runs the same steps in tasks on a cluster, and the same call
+            goes on where a run died (docs/scaling.md).
+        address: with `ray`, HOST:PORT of the cluster, or `auto`; None: the environment's
+            RAY_ADDRESS, else a Ray of this machine.
+        work: with `ray`, a folder that all workers see, for what they leave each other; None: next
+            to the output.
+        shuffle: with `ray`, `memory` (rows meet in the workers' memory: fast), `storage` (in files,
+            which outlive workers, nodes and this process), or `auto`: by size.
         overwrite: replace what stands at the output.
         allow_empty: write an output without rows too; else nothing is written then, and what stood
             there stays.
@@ -84,8 +91,8 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
             `NAME`).
         progress: called with a phase and the share of it that is done (0 to 1, or None where it is
             not known), for a progress bar.
-        memory_bytes: bound of the resident size, as near as the engines can keep it; None: as much
-            as is useful.
+        memory_bytes: bound of the resident size, as near as the engines can keep it, and with `ray`
+            that of each worker; None: as much as is useful.
 
     The output is no input: of a folder or glob it is left out with a warning, and named itself it
     is refused; advantages, which keep every row and column, may replace their one input file as

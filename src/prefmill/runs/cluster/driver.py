@@ -244,9 +244,17 @@ class Spread:
         schema = self.shelf.schema("narrow", 0) if notes else None
         known = [note["stage"] for note in notes.values() if note.get("stage") is not None]
         self.work = replace(
-            self.work, numbered=schema, last_stage=int(max(known)) if known else None
+            self.work,
+            numbered=schema,
+            last_stage=int(max(known)) if known else None,
+            large=frozenset(n for n, size in _sizes(notes).items() if size > self._most_bytes),
         )
         return notes
+
+    @property
+    def _most_bytes(self) -> int:
+        """Narrow rows of a bucket that a worker holds in memory."""
+        return 4 * _NARROW_BYTES if self.memory_bytes is None else self.memory_bytes // 4
 
     def rank(self) -> None:
         """Rank every bucket, once."""
@@ -262,6 +270,7 @@ class Spread:
             self.scale = scores.scale
             self.plan = self.plan.settled(scores)
             self.work = replace(self.work, program=self.plan.program(self.roles))
+        self._refuse_hot()
         if step := self.output.proposals:
             proposed = self._on_buckets("propose", stages.propose).values()
             largest = max((note["largest"] or 0 for note in proposed), default=0)
@@ -270,6 +279,34 @@ class Spread:
         notes = self._on_buckets("rank", stages.rank, deals=splits, dealt_as="wanted")
         self._refuse_unusable(notes)
         return notes
+
+    def _refuse_hot(self) -> None:
+        """Raise where a prompt has more answers than a worker can put in order at once.
+
+        Only buckets that are far too large are looked into. What needs the ends of a prompt, or the
+        best of it, goes through any number of answers.
+        """
+        if not self.work.large or not any(step.rule in _WHOLE for step in self._whole_steps()):
+            return
+        most = self._most_bytes // _KEY_BYTES
+        query = (
+            "SELECT _grp::VARCHAR AS prompt, count(*) AS n FROM candidates"
+            " WHERE _reason IS NULL GROUP BY _grp ORDER BY n DESC LIMIT 1"
+        )
+        found = self.ask(query, until="candidates").sort("n", descending=True)
+        if not found.height or found["n"][0] <= most:
+            return
+        raise BadArgument(
+            f"run: the prompt {word_told(found['prompt'][0])} has {found['n'][0]:,} answers, and"
+            f" this plan orders all of a prompt's at once; expected at most {most:,} in the memory"
+            " of a worker.",
+            hint="strategy best_worst needs no such order; or give workers more memory:"
+            f" --memory-limit {2 * found['n'][0] * _KEY_BYTES * 4 // MB}MB.",
+        )
+
+    def _whole_steps(self) -> list[Step]:
+        """Steps that hold the order of whole groups."""
+        return [step for step in self.work.program.steps if not step.sql.get("ends_only")]
 
     def _refuse_unusable(self, notes: Mapping[int, Note]) -> None:
         refused = [note["unusable"] for note in notes.values() if "unusable" in note]
@@ -362,6 +399,9 @@ class Spread:
 
 #: What is asked of all rows before a bucket is ranked, as fields that ask nothing.
 _ASKED_FIRST = {"stages": "all", "chosen_quantile": None, "rejected_quantile": None}
+#: Rules that list all answers of a prompt, and the bytes that an answer takes there.
+_WHOLE = frozenset({"pairs.groups", "labels.labels", "advantages.advantages"})
+_KEY_BYTES = 64
 _PHASES = {
     "narrow": "reading",
     "look": "ranking",
@@ -379,6 +419,15 @@ def _spanning(plan: FeedbackPlan, job: Job) -> str:
     there = {each.name for each in fields(plan)}
     known = {name: value for name, value in _ASKED_FIRST.items() if name in there}
     return replace(plan, **known).wide
+
+
+def _sizes(notes: Mapping[int, Note]) -> dict[int, int]:
+    """The bytes of narrow rows of each bucket."""
+    sizes: dict[int, int] = {}
+    for note in notes.values():
+        for bucket, _, size in note["dealt"]:
+            sizes[bucket] = sizes.get(bucket, 0) + size
+    return sizes
 
 
 def _scale(limits: Sequence[Sequence[Any]]) -> Scale:

@@ -70,6 +70,7 @@ class Work:
     texts      columns of scores that are no numbers
     carried    further columns of the input that travel along, as `_keep0`, `_keep1` ...
     numbered   the columns of narrow rows, once one split has been read
+    large      buckets whose narrow rows are not held in memory
     """
 
     program: Program
@@ -85,6 +86,7 @@ class Work:
     texts_read: bool
     shelf: Readable
     numbered: pa.Schema | None = None
+    large: frozenset[int] = frozenset()
     carried: tuple[str, ...] = ()
     last_stage: int | None = None
     memory_bytes: int | None = None
@@ -177,6 +179,7 @@ def narrow(work: Work, number: int) -> Done:
         con.register("numbered", rows)
         note = {"rows": rows.num_rows, "bytes": rows.nbytes, **_seen(work, con)}
         pieces = by_key(rows, buckets)
+        note["dealt"] = [[each.key, each.rows.num_rows, each.rows.nbytes] for each in pieces]
         return Done(pieces, note, rows.schema)
 
 
@@ -229,10 +232,13 @@ def _make(con: duckdb.DuckDBPyConnection, work: Work, *, until: str = "") -> Non
 @contextmanager
 def _bucket(work: Work, number: int) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with the rows of one bucket as `numbered`."""
-    batches = work.shelf.read("narrow", range(len(work.splits)), [number])
+    batches = map(plain, work.shelf.read("narrow", range(len(work.splits)), [number]))
     with _opened(work) as con:
-        rows = pa.Table.from_batches([plain(batch) for batch in batches], work.numbered)
-        con.register("numbered", rows)
+        if number in work.large:  # DuckDB spills what does not fit
+            con.register("_narrow", pa.RecordBatchReader.from_batches(work.numbered, batches))
+            con.execute("CREATE TABLE numbered AS FROM _narrow")
+        else:
+            con.register("numbered", pa.Table.from_batches(batches, work.numbered))
         _install(con, work)
         yield con
 
