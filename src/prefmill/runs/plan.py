@@ -76,7 +76,7 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
             best-of-K `pool` by default. `pool` is every column of the picked rows, `rank` (or
             `advantage`), with length control `adjusted_score`, with `aggregate` `aggregated_score`.
         engine: `duckdb` ranks out of core, `polars` in memory; `auto` is duckdb. The texts are
-            gathered the same way. `ray` runs the same steps in tasks on a cluster, and the same call
+            gathered the same way. `ray` runs the same steps in tasks on a cluster; the same call
             goes on where a run died (docs/scaling.md).
         address: with `ray`, HOST:PORT of the cluster, or `auto`; None: the environment's
             RAY_ADDRESS, else a Ray of this machine.
