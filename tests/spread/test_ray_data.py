@@ -226,7 +226,7 @@ def test_what_is_refused(ray: Any) -> None:
     with pytest.raises(BadArgument, match="blocks must be a whole number >= 1; got 0"):
         prefmill.ray.unpaired(ds, blocks=0)
     good = dataset(ray, pool(200).slice(10))
-    with pytest.raises(ThresholdsUnfit, match="smallest score seen 10, largest score seen 199"):
+    with pytest.raises(ThresholdsUnfit, match="smallest score seen 10, largest score seen 198"):
         prefmill.ray.unpaired(good, score="a.b", blocks=2)
     plan = pm.Unpaired(chosen_min=4, rejected_below=2, on_invalid="raise")
     with pytest.raises(BadScore, match=r"row \d+ cannot be used; got null_(score|prompt)"):
