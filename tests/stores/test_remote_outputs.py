@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from s3_serving import S3, without_others
+from s3_serving import S3, new_bucket, s3_server, without_others
 
 import prefmill as pm
 from prefmill.disk import leases, uploads
@@ -330,3 +330,41 @@ def test_nothing_comes_out(s3: S3, rows: Path) -> None:
 def test_models_and_loops_stay_local(s3: S3, tmp_path: Path, rows: Path) -> None:
     with pytest.raises(BadArgument, match="outputs are local"):
         pm.train_reward(rows, f"{s3.url}/model", model="org/any")
+
+
+def test_killed_in_the_middle_of_an_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an object that goes up in parts nothing is seen before the last."""
+    child: list[subprocess.Popen[str]] = []
+    parts: list[str] = []
+
+    def spoil(request: Any, moto: Any, start: Any) -> Any:
+        if "partNumber" in request.get("QUERY_STRING", "") and child:
+            parts.append(request["QUERY_STRING"])
+            if len(parts) == 3:
+                child[0].kill()
+        return moto(request, start)
+
+    script = (
+        "import sys\n"
+        "from prefmill.disk.targets import staging, target_of\n"
+        "target = target_of(sys.argv[1], 'test')\n"
+        "with staging([target], where='test') as stage:\n"
+        "    stage.path(target).write_bytes(b'new!' * (20 << 20))\n"
+        "    stage.publish(overwrite=True)\n"
+        "print('done')\n"
+    )
+    with s3_server(spoil) as port:
+        s3 = new_bucket(port)
+        for name, value in s3.environ.items():
+            monkeypatch.setenv(name, value)
+        s3.put("x", b"old!")
+        words = [sys.executable, "-c", script, f"{s3.url}/x"]
+        child.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+        assert "done" not in child[0].communicate(timeout=60)[0]
+        assert len(parts) >= 3
+        assert s3.get("x") == b"old!"
+        child.clear()
+        again = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=60)
+        assert "done" in again.stdout
+        assert s3.get("x") == b"new!" * (20 << 20)
+        assert s3.keys("") == ["x"]
