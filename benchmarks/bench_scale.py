@@ -381,7 +381,7 @@ def moves(options: argparse.Namespace) -> None:
                 shutil.rmtree(target.parent, ignore_errors=True)
                 target.parent.mkdir(parents=True)
                 stages.clear()
-                spread.run(plan, str(source), str(target), where={"executor": Inline()})
+                spread.run(plan, str(source), str(target), executor=Inline())
                 spread._place = place
                 pieces = [stages.get(stage, 0) for stage in shown]
                 cells = [f"{each / size:.4f}" for each in [*pieces, sum(pieces)]]
@@ -424,7 +424,7 @@ def simulate(options: argparse.Namespace) -> None:
         shutil.rmtree(target.parent, ignore_errors=True)
         target.parent.mkdir(parents=True)
         started = time.perf_counter()
-        spread.run(pm.Pairs(), str(source), str(target), where={"executor": Timed(), "cut": cut})
+        spread.run(pm.Pairs(), str(source), str(target), executor=Timed(), cut=cut)
         whole = time.perf_counter() - started
         seconds["assemble and the rest"] = whole - sum(seconds.values())
         shutil.rmtree(target.parent)

@@ -43,7 +43,7 @@ NOTHING = Given({})
 
 def task_in_memory(
     told: tuple[Work, Call], number: int, keys: int, origins: list[Origin], *rows: pa.Table | None
-) -> list[Any]:
+) -> Any:
     """One task: its note and its pieces with negative keys, then the piece of each key."""
     work, call = told
     given = Given(dict(zip(origins, rows, strict=True)))
@@ -53,7 +53,8 @@ def task_in_memory(
     own = {piece.key: piece.rows for piece in pieces if piece.key < 0}
     dealt = {piece.key: piece.rows for piece in pieces if piece.key >= 0}
     head = ({**done.note, "rss_mb": peak_rss_mb()}, own, schema)
-    return [head, *(dealt.get(key) for key in range(keys))]
+    # One return value is the value itself, several are a list.
+    return [head, *(dealt.get(key) for key in range(keys))] if keys else head
 
 
 @dataclass
