@@ -3,13 +3,14 @@
     python benchmarks/bench_workers.py [--seconds 0.25] [--chunks 40]
 
 A scorer that sleeps takes no CPU, as one that waits for a GPU or a server. What is measured is what
-the run itself costs: reading, sending, committing. The time counts from the first chunk that is
-done to the last: how long machines take to start is not of the run.
+the run itself costs: reading, sending, committing. Workers begin when all of them are there, and
+the time counts from when each has done a chunk: how long machines take to start is not of the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -23,31 +24,38 @@ from prefmill.runs.cluster.workers import Workers
 ROWS = 64  # of a chunk
 
 
-def sleeping(seconds: float) -> Any:
-    """A scorer that takes so long for a chunk."""
+class Sleeping:
+    """A scorer that takes so long for a chunk, from when all workers are there."""
 
-    def scorer(batch: Any) -> list[float]:
-        time.sleep(seconds)
+    compares, reads, fingerprint = False, (), "sleeping"
+
+    def __init__(self, seconds: float, workers: int, folder: Path) -> None:
+        self.seconds, self.workers, self.folder = seconds, workers, folder
+        self.all_there = False
+
+    def __call__(self, batch: Any) -> list[float]:
+        if not self.all_there:
+            (self.folder / str(os.getpid())).touch()
+            while len(list(self.folder.iterdir())) < self.workers:
+                time.sleep(0.01)
+            self.all_there = True
+        time.sleep(self.seconds)
         return [float(len(text)) for text in batch["completion"].to_pylist()]
-
-    scorer.compares, scorer.reads = False, ()  # type: ignore[attr-defined]
-    scorer.fingerprint = "sleeping"  # type: ignore[attr-defined]
-    return scorer
 
 
 class Marks:
-    """When chunks were done while all workers were there, as progress tells it."""
+    """When how many rows were done, as progress tells it."""
 
-    def __init__(self, workers: int) -> None:
-        self.full, self.marks = f" {workers} workers", []
+    def __init__(self) -> None:
+        self.marks: list[tuple[float, int]] = []
 
     def __call__(self, phase: str, share: float | None) -> None:
-        if share is not None and phase.endswith(self.full):
+        if share is not None:
             self.marks.append((time.perf_counter(), int(phase.split()[0].replace(",", ""))))
 
-    def rate(self) -> float:
-        """Rows a second between the first and the last mark."""
-        (begun, before), (ended, after) = self.marks[0], self.marks[-1]
+    def rate(self, workers: int) -> float:
+        """Rows a second from when each worker has done a chunk to the last."""
+        (begun, before), (ended, after) = self.marks[workers - 1], self.marks[-1]
         return (after - before) / (ended - begun)
 
 
@@ -56,16 +64,17 @@ def measured(workers: int, seconds: float, chunks: int, folder: Path) -> float:
     rows = ROWS * chunks * workers
     texts = [f"answer {number} {'x' * 400}" for number in range(rows)]
     frame = pl.DataFrame({"prompt": [f"p{n // 8}" for n in range(rows)], "completion": texts})
-    marks = Marks(workers)
+    marks, meeting = Marks(), folder / f"meeting-{workers}"
+    meeting.mkdir()
     pm.score(
         frame,
         folder / f"{workers}.parquet",
-        scorer=sleeping(seconds),
+        scorer=Sleeping(seconds, workers, meeting),
         chunk_rows=ROWS,
         workers=Workers(workers, cpus=0.25),
         progress=marks,
     )
-    return marks.rate()
+    return marks.rate(workers)
 
 
 def main() -> None:
