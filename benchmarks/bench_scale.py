@@ -206,8 +206,11 @@ def measured(name: str, source: Path, folder: Path, timeout: float) -> dict[str,
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            process.kill()
             code = "timeout"
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
     wall = time.perf_counter() - started
     watch.over.set()
     watch.join()
@@ -297,6 +300,7 @@ def compare(options: argparse.Namespace) -> None:
             runs[name].append(run)
             told = run.get("failed") or f"{run['wall']:.1f} s, {run['rows']:,} pairs"
             say(f"round {turn + 1} of {options.repeat}: {name}: {told}")
+            (options.dir / "scale-runs.json").write_text(json.dumps(runs, indent=1), "utf-8")
     machine["load_after"] = os.getloadavg()[0]
     print("\n".join(headline(machine)))
     print(f"`python benchmarks/{Path(__file__).name} {' '.join(sys.argv[1:])}`")

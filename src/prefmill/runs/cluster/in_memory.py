@@ -50,8 +50,12 @@ def task_in_memory(
     done = call(replace(work, shelf=given), number)
     pieces = [*done.pieces, *(piece for each in done.beside.values() for piece in each)]
     schema = done.schema
-    own = {piece.key: piece.rows for piece in pieces if piece.key < 0}
-    dealt = {piece.key: piece.rows for piece in pieces if piece.key >= 0}
+    by_key: dict[int, list[pa.Table]] = {}
+    for piece in pieces:  # a task may leave several of one key
+        by_key.setdefault(piece.key, []).append(piece.rows)
+    rows_of = {key: pa.concat_tables(tables) for key, tables in by_key.items()}
+    own = {key: table for key, table in rows_of.items() if key < 0}
+    dealt = {key: table for key, table in rows_of.items() if key >= 0}
     head = ({**done.note, "rss_mb": peak_rss_mb()}, own, schema)
     # One return value is the value itself, several are a list.
     return [head, *(dealt.get(key) for key in range(keys))] if keys else head
