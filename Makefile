@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help demo test torture test-dbt test-spark check format lint types build bench clean
+.PHONY: help demo test torture test-dbt test-spark test-oldest check format lint types build bench \
+  clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -66,6 +67,23 @@ test-dbt: $(BIN)/installed-dev .venv-dbt/installed  ## examples/dbt, built by db
 
 test-spark: .venv-spark/installed  ## plans on a real Spark; needs Java, 17 or newer
 	PREFMILL_SPARK=local .venv-spark/bin/python -m pytest tests/spread/test_spark.py
+
+# The oldest versions that pyproject.toml admits; OLDEST=FILE names other pins.
+OLDEST ?= constraints-oldest.txt
+OLDEST_TESTS ?= tests/engines/test_cases.py tests/sql tests/plans/test_best_macros.py \
+  tests/cli/test_commands.py
+.venv-oldest/installed: pyproject.toml $(OLDEST)
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-oldest/bin/python -m pip install --quiet --constraint $(OLDEST) \
+	  --editable '.[datasets,excel]' duckdb-cli hypothesis pytest pytest-xdist
+	touch $@
+
+# Click warns every Typer of that age that Click 9 will be without a name.
+test-oldest: .venv-oldest/installed  ## the case tables and the commands on the oldest versions
+	PATH="$(CURDIR)/.venv-oldest/bin:$$PATH" .venv-oldest/bin/python -m pytest -n auto \
+	  --dist worksteal -m 'not newest and not torture and not score and not train and not cluster' \
+	  -W "ignore:'click:DeprecationWarning" $(OLDEST_TESTS)
 
 check: $(BIN)/installed-dev format lint types test  ## what CI runs
 

@@ -106,6 +106,7 @@ WIDE = pl.DataFrame(
 )
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("name", QUERIES)
 def test_explain(name, tmp_path):
     """Snapshots in `snapshots/`; PREFMILL_UPDATE=1 writes them. Each reads one file once, and of it

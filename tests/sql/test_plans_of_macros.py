@@ -159,6 +159,7 @@ def test_no_text_goes_through_a_group_by(macro, table, con):
             assert macro in ORDERED, drawn(node)
 
 
+@pytest.mark.newest  # DuckDB 1.5 reads a column more than it needs
 @pytest.mark.parametrize("macro", CALLS)
 def test_scans_read_the_columns_of_roles_only(macro, con):
     plan = plan_of(con, macro, "'pool.parquet'")
@@ -170,6 +171,7 @@ def test_scans_read_the_columns_of_roles_only(macro, con):
     assert set(CALLS[macro][0]) - {"completion"} <= read <= set(CALLS[macro][0]), read
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("macro", CALLS)
 def test_the_plan_is_the_one_we_looked_at(macro, con):
     got = drawn(plan_of(con, macro, "'pool.parquet'"))

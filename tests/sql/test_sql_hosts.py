@@ -62,7 +62,8 @@ def expected(con) -> dict[str, list[tuple]]:
         "table",
         "quoted table",
         "view",
-        "odd name",
+        # to query_table of DuckDB 1.5 a quote in a name is the end of the name
+        pytest.param("odd name", marks=pytest.mark.newest),
         "parquet",
         "csv",
         "jsonl",

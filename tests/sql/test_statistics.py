@@ -240,6 +240,7 @@ def test_stats_by_hand(con):
     )
 
 
+@pytest.mark.newest  # in DuckDB 1.5 the deviation is an error there, which says so
 def test_scores_at_the_edge_of_float64(con):
     rows = [
         {"prompt": "p", "completion": c, "score": s} for c, s in (("a", 1.7e308), ("bb", -1.7e308))
