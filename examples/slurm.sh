@@ -30,7 +30,7 @@ requeue() {
 }
 trap requeue USR1
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 port=$((20000 + SLURM_JOB_ID % 20000))
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 
