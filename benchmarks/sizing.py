@@ -2,7 +2,7 @@
 
     python benchmarks/sizing.py --rows 1e9 --workers 64
 
-The defaults are of pairs at 10 M rows (DESIGN figures, two cores: 21.5 s with texts, 320 bytes a
+The defaults are of pairs at 10 M rows (two cores: 21.5 s with texts, 320 bytes a
 row in zstd Parquet). `--rate` and `--bytes-per-row` take what you measured on your own data.
 """
 
@@ -70,13 +70,13 @@ def main() -> None:
         parser.add_argument(option, type=float, default=getattr(Job, name))
     told = vars(parser.parse_args())
     print("An estimate, from rates of one machine.\n")
-    print("| workers (cores) | map tasks | buckets | GB a worker | hours | GB in | GB moved |")
+    print("| workers (cores) | map tasks | buckets | GB a worker | minutes | GB in | GB moved |")
     print("|--:|--:|--:|--:|--:|--:|--:|")
     for workers in told.pop("workers"):
         its = size(Job(workers=workers, **told))
         print(
             f"| {workers} | {its['map tasks']:,} | {its['buckets']:,} |"
-            f" {its['worker bytes'] / 1e9:.1f} | {its['hours']:.1f} |"
+            f" {its['worker bytes'] / 1e9:.1f} | {its['hours'] * 60:.1f} |"
             f" {its['input bytes'] / 1e9:,.0f} | {its['moved bytes'] / 1e9:,.0f} |"
         )
 
