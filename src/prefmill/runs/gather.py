@@ -19,6 +19,7 @@ import polars as pl
 import pyarrow as pa
 
 from prefmill.connection import release
+from prefmill.errors import AccountingError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -36,7 +37,19 @@ def finder(positions: npt.NDArray[np.int64], numbers: npt.NDArray[np.int32] | No
     if numbers is None:
         order = np.argsort(positions)
         ordered = positions[order]
-        return lambda wanted: order[np.searchsorted(ordered, wanted)]
+
+        def find(wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.integer]:
+            places = np.searchsorted(ordered, wanted)
+            # A text that was not gathered would be another row's.
+            reached = places.clip(max=len(ordered) - 1)
+            if len(wanted) and not np.array_equal(ordered[reached], wanted):
+                raise AccountingError(
+                    "run: the text of a selected row was not gathered.",
+                    hint="this is a bug of prefmill: please report it with the command you ran.",
+                )
+            return order[places]
+
+        return find
     numbers[positions] = np.arange(len(positions), dtype=np.int32)
     return lambda wanted: numbers[wanted]
 
