@@ -23,7 +23,7 @@ from pathlib import Path
 from pages import make_targets, run_page
 page, folder = Path({page!r}), Path({folder!r})
 wrong = run_page(page.read_text("utf-8"), folder, make_targets(), "docs/scaling.md")
-sys.exit("\\n\\n".join(wrong))
+sys.exit("\\n\\n".join(wrong) or 0)
 """
 
 
