@@ -24,8 +24,15 @@ _BY_THRESHOLD = {"below_chosen_min", "not_below_rejected", "no_adjacent_pair"}
 class Ranked(Protocol):
     """Rows that were ranked by a plan: a job of one machine, or of many."""
 
-    plan: FeedbackPlan
-    roles: Roles
+    @property
+    def plan(self) -> FeedbackPlan:
+        """The plan, its thresholds settled as far as the scores are known."""
+        ...
+
+    @property
+    def roles(self) -> Roles:
+        """The column of every role."""
+        ...
 
     @property
     def output(self) -> Output:
