@@ -35,7 +35,7 @@ import pyarrow as pa
 
 from prefmill.engines.kernel import BUCKET, Kernel, descending, kernel_of, report_of
 from prefmill.engines.tellings import TOLD, account_in, report_in, told
-from prefmill.errors import BadArgument, BadInput, MissingPackage, PrefmillError
+from prefmill.errors import BadArgument, BadInput, MissingPackage
 from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan
 from prefmill.plans.signature import function_of
 from prefmill.rules.tallies import Look, added
@@ -224,16 +224,7 @@ def _mapped(ds: Any, work: Callable[[pa.Table], pa.Table]) -> Any:
 
 
 def _tables(ds: Any) -> Iterator[pa.Table]:
-    """The blocks of `ds`; an error of ours in a worker is raised as it was there."""
-    try:
-        yield from ds.iter_batches(batch_size=None, batch_format="pyarrow")
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, PrefmillError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise
-        raise cause from None
+    yield from ds.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
 def _texts(ds: Any) -> list[str]:
