@@ -13,12 +13,22 @@ import re
 
 import pytest
 from case_tables import CASES, KEYS, expected, table_of
-from engines import DISTINCT, ENGINES, assert_same, known_to_duckdb, our_errors, rows_of
+from engines import (
+    ALL_PROMPTS,
+    DISTINCT,
+    ENGINES,
+    assert_same,
+    known_to_duckdb,
+    needs_all_prompts,
+    our_errors,
+    rows_of,
+)
 from grid import grid
 
 import prefmill
-from prefmill.errors import PrefmillError
+from prefmill.errors import BadArgument, PrefmillError
 from prefmill.plans import FEEDBACK_KINDS as KINDS
+from prefmill.plans import Plan
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Roles
 
@@ -38,6 +48,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("case", "engine"), cells)
 
 
+def plan_of(case: dict) -> Plan:
+    return KINDS[case.get("kind", "pairs")].from_mapping(case.get("plan", {}))
+
+
 def test_case(case: dict, engine: str, request: pytest.FixtureRequest) -> None:
     gaps = case.get("gaps", {})
     if reason := gaps.get(engine, gaps.get(engine.partition("-")[0])):
@@ -46,10 +60,13 @@ def test_case(case: dict, engine: str, request: pytest.FixtureRequest) -> None:
     kind = case.get("kind", "pairs")
 
     def run() -> tuple[list[tuple], dict]:
-        plan = KINDS[kind].from_mapping(case.get("plan", {}))
+        plan = plan_of(case)
         return ENGINES[engine](table_of(case), plan, case.get("roles", {}))
 
-    if "error" in case:
+    if engine == "run-buckets" and "error" not in case and needs_all_prompts(plan_of(case)):
+        with pytest.raises(BadArgument, match=ALL_PROMPTS):
+            run()
+    elif "error" in case:
         with pytest.raises(PrefmillError, match=case["error"]):
             run()
     else:

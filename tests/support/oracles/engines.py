@@ -164,6 +164,36 @@ def on_run(engine: str, table: pa.Table, plan: Plan, roles: dict) -> Answer:
         return rows, {name: getattr(report, name) for name in COUNTS}
 
 
+def on_buckets(table: pa.Table, plan: Plan, roles: dict) -> Answer:
+    """A run in buckets, cut as small as it goes; or its refusal of what needs all prompts."""
+    from prefmill.runs.cluster import spread
+    from prefmill.runs.cluster.driver import Cut
+    from prefmill.runs.cluster.executor import Inline
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in.parquet"), Path(folder, "out.parquet")
+        pq.write_table(table, source)
+        cut = Cut(split_rows=2, buckets=3, part_bytes=64, row_bytes=16)
+        report = spread.run(
+            plan, source, target, roles=roles, allow_empty=True, executor=Inline(), cut=cut
+        )
+        if plan.kind in ("best_of", "advantages"):
+            rows = whole_rows_of(source, target, "duckdb", plan, roles)
+        else:
+            rows = rows_of(pq.read_table(target), plan)
+        return rows, {name: getattr(report, name) for name in COUNTS}
+
+
+def needs_all_prompts(plan: Plan) -> bool:
+    """Whether a row of the plan depends on rows of other prompts, but by few numbers of all."""
+    return (
+        plan.normalize != "none"
+        or getattr(plan, "scope", "") == "pool"
+        or getattr(plan, "length_control", False)
+        or (plan.rows is not None and plan.rows.repeats == "drop")
+    )
+
+
 def on_cli(table: pa.Table, plan: Plan, roles: dict) -> Answer:
     """The command, in this process: every field of the plan as an option."""
     from typer.testing import CliRunner
@@ -271,10 +301,12 @@ ENGINES: dict[str, Callable[[pa.Table, Plan, dict], Answer]] = {
     "datasets-streaming": functools.partial(on_datasets, "streaming"),
     "run-polars": functools.partial(on_run, "polars"),
     "run-duckdb": functools.partial(on_run, "duckdb"),
+    "run-buckets": on_buckets,
     "cli": on_cli,
 }
+ALL_PROMPTS = "needs the rows of all prompts together"
 # Properties take many examples: they run on one form of each engine, and the cases on all.
-DISTINCT = ("oracle", "polars", "duckdb", "run-polars", "run-duckdb")
+DISTINCT = ("oracle", "polars", "duckdb", "run-polars", "run-duckdb", "run-buckets")
 
 
 def rows_of(table: pa.Table, plan: Plan) -> list[tuple]:
