@@ -25,15 +25,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """The engines that a test asks for by the name of an argument.
 
     engine    every engine (`test_cases` deals them to its cases itself)
-    rival     one form of each but the oracle, held against it
+    rival     one form of each but the oracle, held against it; buckets have a file of their own
     lawful    the oracle and one engine, for laws
     """
     names = metafunc.config.getoption("--engine") or list(ENGINES)
     if "engine" in metafunc.fixturenames and "case" not in metafunc.fixturenames:
         metafunc.parametrize("engine", names)
     if "rival" in metafunc.fixturenames:
+        others = ("oracle", "run-buckets")
         metafunc.parametrize(
-            "rival", [name for name in names if name in DISTINCT and name != "oracle"]
+            "rival", [name for name in names if name in DISTINCT and name not in others]
         )
     if "lawful" in metafunc.fixturenames:
         metafunc.parametrize("lawful", [name for name in names if name in ("oracle", "polars")])

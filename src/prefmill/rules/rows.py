@@ -20,7 +20,8 @@ from prefmill.table.numbers import number, plain_zero, rounded
 from prefmill.table.older import estimable
 from prefmill.table.roles import Read
 
-_UNUSABLE = ("null_prompt", "null_completion", "null_score", "bad_score", "non_finite_score")
+#: The reasons that `on_invalid="raise"` refuses; others say that a row is not meant to count.
+UNUSABLE = ("null_prompt", "null_completion", "null_score", "bad_score", "non_finite_score")
 
 
 def numbered(
@@ -270,7 +271,7 @@ def _whole(stage: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 def _raise_unusable(rows: pl.Series) -> pl.Series:
     reasons = rows.struct.field("reason")
-    unusable = rows.struct.unnest().filter(pl.col("reason").is_in(_UNUSABLE))
+    unusable = rows.struct.unnest().filter(pl.col("reason").is_in(UNUSABLE))
     if unusable.height:
         position, reason = unusable.row(0)
         raise BadScore(

@@ -24,7 +24,7 @@ from prefmill.pools.stream import paths_of
 from prefmill.progress import Progress, machine_bytes, silent
 from prefmill.readers import Source, blamed_on, open_source
 from prefmill.rules.limits import scale_of, scores_in
-from prefmill.rules.rows import check_types, numbered
+from prefmill.rules.rows import UNUSABLE, check_types, numbered
 from prefmill.runs.assembly import assembly_of
 from prefmill.runs.gather import Fetch
 from prefmill.shapes import sql as shapes_sql
@@ -494,7 +494,7 @@ class Job:
     def _refuse_unusable(self) -> None:
         ((reason, position),) = self.con.execute(
             "SELECT arg_min(_reason, _pos), min(_pos)"
-            " FROM pref_rows('judged') WHERE _reason IS NOT NULL"
+            f" FROM pref_rows('judged') WHERE _reason IN {UNUSABLE}"
         ).fetchall()
         if not reason:
             return

@@ -265,6 +265,7 @@ class Spread:
         """What each bucket had to say once it was ranked."""
         if not self.narrowed:
             return {}
+        self._refuse_unusable(self.narrowed)
         if self.plan.waits:
             scores = self.scores_for(self.plan)
             self.scale = scores.scale
@@ -276,9 +277,7 @@ class Spread:
             largest = max((note["largest"] or 0 for note in proposed), default=0)
             refuse_explosion(step, sum(note["proposals"] for note in proposed), largest)
         splits = len(self.work.splits)
-        notes = self._on_buckets("rank", stages.rank, deals=splits, dealt_as="wanted")
-        self._refuse_unusable(notes)
-        return notes
+        return self._on_buckets("rank", stages.rank, deals=splits, dealt_as="wanted")
 
     def _refuse_hot(self) -> None:
         """Raise where a prompt has more answers than a worker can put in order at once.
@@ -315,7 +314,6 @@ class Spread:
         position, reason = min(refused)
         if reason == "bad_score":
             reason = " ".join([reason, *self.bad_scores()[:1]])
-        self.shelf.forget("rank")
         raise BadScore(
             f"run: row {position} cannot be used; got {reason}, and on_invalid is raise.",
             hint="on_invalid='drop' counts such rows.",

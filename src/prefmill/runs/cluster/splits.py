@@ -44,7 +44,7 @@ class Split:
 def splits_of(source: Source, most_rows: int) -> tuple[Split, ...]:
     """The rows of `source` in splits of about equal size, of at most so many rows each.
 
-    A file without rows has no split.
+    A file without rows has no split; where no file has any, the first one has an empty split.
     """
     made, before = [], 0
     for file, label, rows in zip(source.files, source.labels, source.file_rows, strict=True):
@@ -54,6 +54,8 @@ def splits_of(source: Source, most_rows: int) -> tuple[Split, ...]:
             Split(file, label, first, last, before) for first, last in itertools.pairwise(bounds)
         ]
         before += rows
+    if not made:
+        made.append(Split(source.files[0], source.labels[0], 0, 0, 0))
     return tuple(made)
 
 

@@ -31,6 +31,7 @@ from prefmill.connection import connect, share_of
 from prefmill.engines import sql
 from prefmill.engines.macros import install_used
 from prefmill.engines.steps import Program
+from prefmill.rules.rows import UNUSABLE
 from prefmill.runs.assembly import Assembly
 from prefmill.runs.cluster.pieces import Done, Piece, Readable, by_key, plain
 from prefmill.runs.cluster.splits import Records, Split
@@ -136,9 +137,10 @@ def _install(con: duckdb.DuckDBPyConnection, work: Work) -> None:
 
 # Narrow
 
+# A prompt, or a column of a group, may be null; such rows count for no prompt.
 _NARROW = (
-    "SELECT *{there}, CASE WHEN {key} IS NULL THEN 0"
-    " ELSE (pref_hash({key}, 'bucket') % {buckets})::BIGINT END AS _bucket FROM numbered"
+    "SELECT *{there}, coalesce((pref_hash({key}, 'bucket') % {buckets})::BIGINT, 0) AS _bucket"
+    " FROM numbered"
 )
 
 
@@ -199,6 +201,8 @@ def _seen(work: Work, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         )
         query = f"SELECT min(_pos) AS pos, word FROM ({words}) GROUP BY word ORDER BY 1"
         note["bad"] = con.execute(f"{query} LIMIT {_BAD}").fetchall()
+    if work.raises and (refused := _unusable(con, work)):
+        return note | {"unusable": refused}
     if waits:
         _make(con, work, until="candidates")
         note["scores"] = _limits(con)
@@ -257,8 +261,6 @@ def rank(work: Work, number: int) -> Done:
     """
     output = work.program.output
     with _bucket(work, number) as con:
-        if work.raises and (refused := _unusable(con, work)):
-            return Done(note={"unusable": refused})
         _make(con, work)
         rows = output.step
         if output.present:
@@ -285,7 +287,7 @@ def _unusable(con: duckdb.DuckDBPyConnection, work: Work) -> list[Any]:
     con.execute(f"CREATE VIEW _judged AS {sql.judged(work.program.read, work.never_null)}")
     ((reason, position),) = con.execute(
         "SELECT arg_min(_reason, _pos), min(_pos)"
-        " FROM pref_rows('_judged') WHERE _reason IS NOT NULL"
+        f" FROM pref_rows('_judged') WHERE _reason IN {UNUSABLE}"
     ).fetchall()
     return [position, reason] if reason else []
 
