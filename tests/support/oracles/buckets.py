@@ -34,9 +34,7 @@ def told(report: RunReport) -> dict[str, Any]:
     return {name: value for name, value in asdict(report).items() if name not in _OWN}
 
 
-def in_buckets(
-    plan: Any, inputs: Any, output: Path, *, cut: Cut = TINY, **more: Any
-) -> RunReport:
+def in_buckets(plan: Any, inputs: Any, output: Path, *, cut: Cut = TINY, **more: Any) -> RunReport:
     """A run in tasks of this process."""
     return spread.run(plan, inputs, output, executor=Inline(), cut=cut, **more)
 
