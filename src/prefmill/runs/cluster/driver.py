@@ -143,6 +143,8 @@ class Spread:
         if step := plan.output(self.roles).quantiles:
             query = "SELECT _score FROM candidates WHERE _reason IS NULL"
             scores = self.ask(query, until="candidates")
+            if scores.is_empty():
+                scores = pl.DataFrame(schema={"_score": pl.Float64})
             con, query = self.job.con, sql.call(step, {"candidates": "_all_scores"})
             con.register("_scores_read", scores.to_arrow())
             con.execute(

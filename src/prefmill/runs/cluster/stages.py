@@ -189,7 +189,7 @@ def _seen(work: Work, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """What a split says of all rows, so that the driver knows it before a bucket is ranked."""
     read, note = work.program.read, {}
     waits = work.waits and not work.merged and not read.last_stage
-    if read.last_stage or work.texts or waits:
+    if read.last_stage or work.texts or waits or work.raises:
         _install(con, work)
     if read.last_stage:
         ((note["stage"],),) = con.execute("SELECT max(pref_stage(_stage)) FROM numbered").fetchall()
