@@ -8,7 +8,7 @@ says which tasks are done, so the same call goes on after any death, its own inc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any
@@ -26,7 +26,7 @@ from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress
 from prefmill.readers import Source
 from prefmill.runs.cluster import stages
-from prefmill.runs.cluster.executor import Call, Executor, Note, Stage
+from prefmill.runs.cluster.executor import Call, Executor, Note, Reads, Stage
 from prefmill.runs.cluster.pieces import Done, Piece, Pieces, plain
 from prefmill.runs.cluster.splits import Records, splits_of
 from prefmill.runs.cluster.stages import Part, Parts, Work
@@ -348,9 +348,14 @@ class Spread:
         bounds = keys[order][np.searchsorted(reached, wanted, side="right").clip(0, len(keys) - 1)]
         return Parts(tuple(dict.fromkeys(bounds.tolist())), width)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was selected."""
+        return not any(note["slots"] for note in self.ranked.values())
+
     def frames(self) -> Iterator[pl.DataFrame]:
         """The output, in order."""
-        if not any(note["slots"] for note in self.ranked.values()):
+        if self.is_empty:
             return
         self._fetch()
         for number in range(self.parts.count):
@@ -358,6 +363,20 @@ class Spread:
             yield from stages.frames_of(self.work, self.parts, self._part(number), same)
             self.shelf.put("same", number, Done(same))
             self.tell("writing", (number + 1) / self.parts.count)
+
+    def write_parts(self, write: Callable[..., Done]) -> dict[int, Note]:
+        """Let workers write the parts by `write`, which also says which pairs are of one text."""
+        self._fetch()
+        listed = tuple(self._part(number) for number in range(self.parts.count))
+        splits = range(len(self.work.splits))
+
+        def reads(number: int) -> Reads:
+            slots = [("rank", [bucket], keys) for bucket, keys in listed[number].slots]
+            return [*slots, ("fetch", splits, [number])]
+
+        call = partial(write, parts=self.parts, listed=listed)
+        stage = Stage("same", call, reads, deals=self.cut.buckets)
+        return self._run(stage, range(self.parts.count))
 
     def _fetch(self) -> None:
         call = partial(stages.fetch, parts=self.parts)
@@ -382,7 +401,7 @@ class Spread:
     def report(self) -> PairReport:
         """The account of every row, once the frames were taken."""
         rows = {number: note["report"] for number, note in self.ranked.items()}
-        if self.output.paired and any(note["slots"] for note in self.ranked.values()):
+        if self.output.paired and not self.is_empty:
             doubled = self.shelf.keys("same", range(self.parts.count))
             call = partial(stages.account, parts=self.parts.count)
             splits, parts = range(len(self.work.splits)), range(self.parts.count)
@@ -408,6 +427,7 @@ _PHASES = {
     "rank": "ranking",
     "fetch": "reading texts",
     "account": "counting",
+    "same": "writing",
 }
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -27,6 +29,7 @@ from prefmill.runs.cluster.driver import Cut, Spread, cut_of
 from prefmill.runs.cluster.executor import Executor
 from prefmill.runs.cluster.in_memory import MemoryTasks
 from prefmill.runs.cluster.on_ray import RayTasks
+from prefmill.runs.cluster.parts_out import PartsOut, Writing, write_part
 from prefmill.runs.cluster.pieces import Pieces, Shelf
 from prefmill.runs.cluster.session import connected
 from prefmill.runs.cluster.where import Looking, Spreading, parted
@@ -38,6 +41,7 @@ from prefmill.writers import write as writers
 from prefmill.writers.formats import Format, in_parts
 
 _REPORT = "report.json"
+_STAR = "*"
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,13 @@ def run(
     layout = format or plan.layout
     whole_rows = whole_rows_of(plan, layout, keep if format else ())
     sweep(reading.get("temp_dir"))
-    writers.check_target(output, split=split, overwrite=True)
-    outputs = [Path(each) for each in writers.outputs_of(output, split)]
+    parts_out = PartsOut.of(output)
+    if parts_out is None:
+        writers.check_target(output, split=split, overwrite=True)
+        outputs = [Path(each) for each in writers.outputs_of(output, split)]
+    else:
+        parts_out.check(overwrite=True)
+        outputs = [parts_out.folder]
     reading["without"] = [*reading.get("without", ()), *map(str, outputs)]
     # Files that are not Parquet, and objects, are staged where workers see them.
     home = _home(spreading, outputs[0])
@@ -132,21 +141,30 @@ def run(
             )
             with refused_with_numbers(spread):
                 unwritten, columns = job.assembly.unwritten, job.assembly.schema()
-                schema = {name: kind for name, kind in columns.items() if name not in unwritten}
-                written = writers.write(
-                    (frame.drop(unwritten) for frame in _published(ledger, spread)),
-                    pl.Schema(schema),
-                    output,
-                    seed=plan.seed,
-                    overwrite=overwrite or ledger.replaces,
-                    prompt=job.roles.prompt if whole_rows else "prompt",
-                    publish_empty=allow_empty,
-                    **writing,  # type: ignore[arg-type]
-                )
+                schema = pl.Schema({n: kind for n, kind in columns.items() if n not in unwritten})
+                options = {
+                    **writing,
+                    "seed": plan.seed,
+                    "prompt": job.roles.prompt if whole_rows else "prompt",
+                }
+                if parts_out is None:
+                    written = writers.write(
+                        (frame.drop(unwritten) for frame in _published(ledger, spread)),
+                        schema,
+                        output,
+                        overwrite=overwrite or ledger.replaces,
+                        publish_empty=allow_empty,
+                        **options,
+                    )
+                else:
+                    staged = str(ledger.folder / "parts")
+                    how = Writing(staged, parts_out, schema, tuple(unwritten), options)
+                    written = _in_parts(ledger, spread, how, allow_empty=allow_empty)
                 done = _report(plan, spread, place, written, started, str(key["plan"]))
             if written.paths:
                 ledger.keep(_REPORT, json.dumps(asdict(done)))
                 ledger.finish({})
+                shutil.rmtree(ledger.folder / "parts", ignore_errors=True)
             return done
 
 
@@ -188,6 +206,29 @@ def _published(ledger: Ledger, spread: Spread) -> Iterator[pl.DataFrame]:
     """The frames of the output; after the last one the ledger is told that it comes."""
     yield from spread.frames()
     ledger.publishing()
+
+
+def _in_parts(
+    ledger: Ledger, spread: Spread, how: Writing, *, allow_empty: bool
+) -> writers.Written:
+    """Let workers write the output, and publish it."""
+    out, staged = how.out, Path(how.staged)
+    if spread.is_empty:
+        if not allow_empty:
+            return writers.Written(paths={}, rows={})
+        writers.write([], how.schema, staged / out.named(0), overwrite=True, **how.options)
+        count, rows = 1, dict.fromkeys(how.options["split"] or {"": 1}, 0)
+    else:
+        notes = spread.write_parts(partial(write_part, writing=how))
+        count, rows = len(notes), {}
+        for note in notes.values():
+            for name, number in note["rows"].items():
+                rows[name] = rows.get(name, 0) + number
+    ledger.publishing()
+    out.publish(staged, range(count), overwrite=True)
+    names = {name: f"{_STAR}-{name}" if name else _STAR for name in rows}
+    paths = {n: str(out.folder / out.name.replace(_STAR, star)) for n, star in names.items()}
+    return writers.Written(paths=paths, rows=rows)
 
 
 def _home(spreading: Spreading, output: Path) -> Path | None:
