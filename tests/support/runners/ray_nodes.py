@@ -21,6 +21,7 @@ class Nodes:
 
     cluster: Any
     cpus: int
+    memory: int | None = None  #: bytes of each that tasks may ask for; None: what is free
     nodes: list[Any] = field(default_factory=list)
 
     @property
@@ -29,7 +30,10 @@ class Nodes:
 
     def add(self) -> Any:
         node = self.cluster.add_node(
-            num_cpus=self.cpus, object_store_memory=_STORE, include_dashboard=False
+            num_cpus=self.cpus,
+            memory=self.memory,
+            object_store_memory=_STORE,
+            include_dashboard=False,
         )
         self.nodes.append(node)
         return node
@@ -44,10 +48,15 @@ class Nodes:
         while len(self.nodes) < count:
             self.add()
 
+    def tasks(self) -> list[int]:
+        """The processes of these nodes that run a task of a plan now."""
+        own = {each.process.pid for n in self.nodes for each in n.all_processes["raylet"]}
+        return [pid for pid in processes(b"ray::prefmill") if _parent(pid) in own]
+
 
 @contextlib.contextmanager
-def nodes(count: int, cpus: int) -> Iterator[Nodes]:
-    """`count` nodes of `cpus` CPUs each."""
+def nodes(count: int, cpus: int, memory: int | None = None) -> Iterator[Nodes]:
+    """`count` nodes of `cpus` CPUs each, and so many bytes of memory."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -55,7 +64,7 @@ def nodes(count: int, cpus: int) -> Iterator[Nodes]:
 
         head = {"num_cpus": 0, "object_store_memory": _STORE, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
-        made = Nodes(cluster, cpus)
+        made = Nodes(cluster, cpus, memory)
         try:
             made.until(count)
             cluster.wait_for_nodes()
@@ -64,16 +73,27 @@ def nodes(count: int, cpus: int) -> Iterator[Nodes]:
             cluster.shutdown()
 
 
-def workers_of_ray() -> list[int]:
-    """The processes of our workers, as the machine knows them: Ray names them after the class."""
+def processes(title: bytes) -> list[int]:
+    """The processes of this machine whose command line begins so."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                title = (entry / "cmdline").read_bytes()
-                if title.startswith(b"ray::Worker"):
+                if (entry / "cmdline").read_bytes().startswith(title):
                     found.append(int(entry.name))
     return found
+
+
+def _parent(process: int) -> int:
+    with contextlib.suppress(OSError):
+        told = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+        return int(told.rpartition(")")[2].split()[1])
+    return 0
+
+
+def workers_of_ray() -> list[int]:
+    """The processes of our workers, as the machine knows them: Ray names them after the class."""
+    return processes(b"ray::Worker")
 
 
 def kill_one(seconds: float = 30.0) -> int:
