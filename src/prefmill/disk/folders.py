@@ -36,14 +36,14 @@ def check_folder(target: str | Path, *, overwrite: bool, where: str) -> None:
     if not path.is_dir() or path.is_symlink():
         raise BadArgument(
             f"{where}: {str(path)!r} is no folder;"
-            " expected the name of a new one, or of a folder that training wrote."
+            " expected the name of a new one, or of one that prefmill wrote."
         )
     if not any(path.iterdir()):
         return
     check_free(path, overwrite=overwrite, where=where)
     if not (path / MARK).is_file():  # never delete a folder of somebody's other files
         raise BadArgument(
-            f"{where}: {str(path)!r} is a folder that training did not write: it holds no {MARK}.",
+            f"{where}: {str(path)!r} is a folder that prefmill did not write: it holds no {MARK}.",
             hint="write to a name inside it.",
         )
 

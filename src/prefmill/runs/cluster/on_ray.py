@@ -21,6 +21,8 @@ from prefmill.runs.cluster.versions import OF_MODELS, refuse_other, versions
 _RETRIES = 20
 #: Tasks handed out for each that can run: the next one is there when one ends.
 _AHEAD = 3
+#: A task has one CPU; Polars would start a thread for each of the machine's.
+_ONE_CPU = {"env_vars": {"POLARS_MAX_THREADS": "1"}}
 #: What Python, its libraries and a task's smallest tables take.
 _LEAST_BYTES = 700 * MB
 
@@ -116,6 +118,7 @@ class RayTasks:
             "num_cpus": 1,
             "memory": self.memory_bytes,
             "max_retries": _RETRIES,
+            "runtime_env": _ONE_CPU,
             "name": f"prefmill {stage.name}",
         }
 
