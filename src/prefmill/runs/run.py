@@ -158,11 +158,14 @@ def explain(
     engine. Reads the inputs, writes nothing.
     """
     reading["rejects"] = None
-    with opened(plan, inputs, roles=roles, engine=engine, **reading) as job:
+    local: Engine = "duckdb" if engine == "ray" else engine
+    in_buckets = "ray, which runs the steps of duckdb over buckets of whole prompts"
+    with opened(plan, inputs, roles=roles, engine=local, **reading) as job:
+        told = in_buckets if engine == "ray" else job.engine
         lines = [
             f"inputs: {job.source.rows:,} rows",
             f"roles: {job.roles}",
-            f"engine: {job.engine}",
+            f"engine: {told}",
             f"plan {plan.hash()}:",
             plan.to_toml(),
             job.explain(),

@@ -437,7 +437,7 @@ def _spanning(plan: FeedbackPlan, job: Job) -> str:
     if shape is not None and shape.words.repeats == "drop":
         return "repeats 'drop'"
     there = {each.name for each in fields(plan)}
-    known = {name: value for name, value in _ASKED_FIRST.items() if name in there}
+    known: dict[str, Any] = {n: value for n, value in _ASKED_FIRST.items() if n in there}
     return replace(plan, **known).wide
 
 

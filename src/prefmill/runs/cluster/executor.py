@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from prefmill.progress import peak_rss_mb
-from prefmill.runs.cluster.pieces import Done
+from prefmill.runs.cluster.pieces import Done, Pieces
 from prefmill.runs.cluster.stages import Work
 
 #: A stage's function; it is pickled, and run for one number at a time.
@@ -53,7 +53,7 @@ def task(told: tuple[Work, Call], stage: str, number: int) -> Note:
     """One task: what a worker does, and the largest size of its process."""
     work, call = told
     done = call(work, number)
-    work.shelf.put(stage, number, done)
+    cast("Pieces", work.shelf).put(stage, number, done)
     return {**done.note, "rss_mb": peak_rss_mb()}
 
 

@@ -142,7 +142,7 @@ def run(
             with refused_with_numbers(spread):
                 unwritten, columns = job.assembly.unwritten, job.assembly.schema()
                 schema = pl.Schema({n: kind for n, kind in columns.items() if n not in unwritten})
-                options = {
+                options: dict[str, Any] = {
                     **writing,
                     "seed": plan.seed,
                     "prompt": job.roles.prompt if whole_rows else "prompt",
