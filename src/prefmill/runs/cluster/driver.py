@@ -84,6 +84,7 @@ class Spread:
     plan: FeedbackPlan = field(init=False)
     scale: Scale = field(init=False, default=Scale(None, None))
     _largest: float = field(init=False, default=0.0)
+    _gathered: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.plan = self.job.plan
@@ -358,15 +359,17 @@ class Spread:
         if self.is_empty:
             return
         self._fetch()
+        self._gathered = True
         for number in range(self.parts.count):
             same: list[Piece] = []
             yield from stages.frames_of(self.work, self.parts, self._part(number), same)
             self.shelf.put("same", number, Done(same))
             self.tell("writing", (number + 1) / self.parts.count)
 
-    def write_parts(self, write: Callable[..., Done]) -> dict[int, Note]:
-        """Let workers write the parts by `write`, which also says which pairs are of one text."""
+    def on_parts(self, call: Callable[..., Done]) -> dict[int, Note]:
+        """Let workers put parts together by `call`, which leaves the pairs of one text."""
         self._fetch()
+        self._gathered = True
         listed = tuple(self._part(number) for number in range(self.parts.count))
         splits = range(len(self.work.splits))
 
@@ -374,8 +377,8 @@ class Spread:
             slots = [("rank", [bucket], keys) for bucket, keys in listed[number].slots]
             return [*slots, ("fetch", splits, [number])]
 
-        call = partial(write, parts=self.parts, listed=listed)
-        stage = Stage("same", call, reads, deals=self.cut.buckets)
+        told = partial(call, parts=self.parts, listed=listed)
+        stage = Stage("same", told, reads, deals=self.cut.buckets)
         return self._run(stage, range(self.parts.count))
 
     def _fetch(self) -> None:
@@ -399,9 +402,11 @@ class Spread:
     # Report
 
     def report(self) -> PairReport:
-        """The account of every row, once the frames were taken."""
+        """The account of every row; pairs of one text are known once texts were gathered."""
         rows = {number: note["report"] for number, note in self.ranked.items()}
         if self.output.paired and not self.is_empty:
+            if not self._gathered:
+                self.on_parts(stages.compared)
             doubled = self.shelf.keys("same", range(self.parts.count))
             call = partial(stages.account, parts=self.parts.count)
             splits, parts = range(len(self.work.splits)), range(self.parts.count)

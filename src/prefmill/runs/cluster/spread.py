@@ -219,7 +219,7 @@ def _in_parts(
         writers.write([], how.schema, staged / out.named(0), overwrite=True, **how.options)
         count, rows = 1, dict.fromkeys(how.options["split"] or {"": 1}, 0)
     else:
-        notes = spread.write_parts(partial(write_part, writing=how))
+        notes = spread.on_parts(partial(write_part, writing=how))
         count, rows = len(notes), {}
         for note in notes.values():
             for name, number in note["rows"].items():
