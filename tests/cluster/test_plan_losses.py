@@ -23,6 +23,8 @@ import polars as pl
 import pytest
 
 import prefmill as pm
+from prefmill.errors import BadArgument, WorkerDied
+from prefmill.runs.cluster import on_ray
 
 pytest.importorskip("ray", reason="needs the extra prefmill[ray]")
 
@@ -191,7 +193,7 @@ def test_drivers_that_are_killed(
         folder.mkdir()
         target = folder / "a.parquet"
         command = [sys.executable, kill_plan.__file__, source, target, cluster.address, shuffle]
-        ended = killed_after(draw.randrange(3, 18), draw.uniform(0, 0.1), [*map(str, command)])
+        ended = killed_after(draw.randrange(3, 15), draw.uniform(0, 0.1), [*map(str, command)])
         assert not target.exists()
         again = subprocess.run(
             [*map(str, command)], capture_output=True, text=True, check=True, timeout=LIMIT_S
@@ -203,6 +205,85 @@ def test_drivers_that_are_killed(
             assert last["tasks"] == whole
         else:
             assert last["tasks"] <= whole - ended
+
+
+@pytest.mark.parametrize("way", [pytest.param("storage", marks=pytest.mark.torture), "memory"])
+def test_all_nodes_leave_and_one_comes(
+    way: str, cluster: Any, source: Path, local: Any, tmp_path: Path
+) -> None:
+    def trouble() -> bool:
+        for node in list(cluster.nodes):
+            cluster.remove(node)
+        cluster.add()
+        return True
+
+    troubles = Troubles(trouble, [("reading texts", 1, 0.0)])
+    run(source, tmp_path / way, cluster, way, local, troubles)
+    assert troubles.done == 1
+
+
+@pytest.mark.parametrize("way", [pytest.param("storage", marks=pytest.mark.torture), "memory"])
+def test_workers_that_write_parts_are_killed(
+    way: str, cluster: Any, source: Path, local: Any, tmp_path: Path
+) -> None:
+    """Also counts pairs of one text, which workers find then."""
+
+    def trouble() -> bool:
+        for process in cluster.tasks():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+                return True
+        return False
+
+    rows, expected = local
+    target = tmp_path / "part-*.parquet"
+    troubles = Troubles(trouble, [("reading texts", 4, 0.0), ("writing", 0, 0.0)])
+    report = kill_plan.on_cluster(source, target, cluster.address, way, troubles)
+    assert pl.read_parquet(target).equals(rows)
+    assert json.loads(json.dumps(kill_plan.told(report))) == expected
+    assert troubles.done >= 1
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in {".tmp", ".arrow"}]
+
+
+def test_all_nodes_leave_and_none_comes(
+    cluster: Any, source: Path, local: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trouble() -> bool:
+        for node in list(cluster.nodes):
+            cluster.remove(node)
+        return True
+
+    monkeypatch.setattr(on_ray, "PATIENCE_S", 3.0)
+    target = tmp_path / "a.parquet"
+    with pytest.raises(WorkerDied, match="no node had room for a task for 3 s; got 0 nodes"):
+        kill_plan.on_cluster(
+            source, target, cluster.address, "storage", Troubles(trouble, [("ranking", 1, 0.0)])
+        )
+    assert not target.exists()
+    # The same call goes on, as the hint says.
+    cluster.add()
+    report = kill_plan.on_cluster(source, target, cluster.address, "storage")
+    assert_same(target, kill_plan.told(report), local)
+
+
+def test_a_node_with_another_version(
+    cluster: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes have one address here, and each of them is asked."""
+    real = on_ray.versions()
+    odd = cluster.nodes[0].node_id
+
+    def played() -> dict[str, str]:
+        import ray
+
+        here = ray.get_runtime_context().get_node_id()
+        return {**real, "polars": "1.0"} if here == odd else real
+
+    monkeypatch.setattr(on_ray, "versions", played)
+    told = rf"node .* \({odd[:8]}\) has another polars; got 1\.0, expected {pl.__version__}"
+    with pytest.raises(BadArgument, match=told):
+        kill_plan.on_cluster(source, tmp_path / "a.parquet", cluster.address, "storage")
+    assert not list(tmp_path.glob("*"))
 
 
 def killed_after(steps: int, seconds: float, command: list[str]) -> int:

@@ -287,6 +287,8 @@ class Ledger:
         self.counts = dict(counts)
         self._write_manifest("done")
         self._forget_chunks()
+        if not is_object(self.folder):  # what killed workers left half-written
+            clear(self.folder)
         for path in self._batches():
             path.unlink()
 

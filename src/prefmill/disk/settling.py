@@ -151,7 +151,7 @@ def clear(folder: Path) -> None:
     settle(folder)
     for path in folder.iterdir():
         if path.is_file() and not path.is_symlink() and MARK.fullmatch(path.name):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def abandon() -> None:

@@ -20,9 +20,9 @@ from prefmill.runs.cluster.driver import Cut
 from prefmill.runs.cluster.on_ray import RayTasks
 
 PLAN = pm.Pairs(strategy="best_random", seed=11)
-#: 8 splits, 6 buckets and about as many parts; pieces are above the 100 KB that Ray sends inline.
-CUT = Cut(split_rows=3_000, buckets=6, part_bytes=1 << 20, row_bytes=400)
-ROWS, SPLITS, BUCKETS = 24_000, 8, 6
+ROWS, SPLITS, BUCKETS = 24_000, 6, 4
+#: Pieces are above the 100 KB that Ray keeps with the driver, so that they can be lost.
+CUT = Cut(ROWS // SPLITS, BUCKETS, part_bytes=1 << 20, row_bytes=400)
 
 
 def pool() -> pl.DataFrame:

@@ -44,7 +44,7 @@ NOTHING = Given({})
 def task_in_memory(
     told: tuple[Work, Call], number: int, keys: int, origins: list[Origin], *rows: pa.Table | None
 ) -> Any:
-    """One task: its note and its pieces with negative keys, then the piece of each key."""
+    """One task: its note, its pieces with negative keys and which keys it deals; then these."""
     work, call = told
     given = Given(dict(zip(origins, rows, strict=True)))
     done = call(replace(work, shelf=given), number)
@@ -56,7 +56,7 @@ def task_in_memory(
     rows_of = {key: pa.concat_tables(tables) for key, tables in by_key.items()}
     own = {key: table for key, table in rows_of.items() if key < 0}
     dealt = {key: table for key, table in rows_of.items() if key >= 0}
-    head = ({**done.note, "rss_mb": peak_rss_mb()}, own, schema)
+    head = ({**done.note, "rss_mb": peak_rss_mb()}, own, schema, frozenset(dealt))
     # One return value is the value itself, several are a list.
     return [head, *(dealt.get(key) for key in range(keys))] if keys else head
 
@@ -69,6 +69,7 @@ class MemoryShelf:
     objects: dict[Origin, Any] = field(default_factory=dict)
     own: dict[Origin, pa.Table] = field(default_factory=dict)
     schemas: dict[str, pa.Schema] = field(default_factory=dict)
+    dealt: dict[tuple[str, int], frozenset[int]] = field(default_factory=dict)
 
     def done(self, stage: str) -> dict[int, Mapping[str, Any]]:
         """Nothing: what is in memory does not outlive its driver."""
@@ -95,9 +96,10 @@ class MemoryShelf:
                 yield from rows.to_batches() if rows is not None else ()
 
     def keys(self, stage: str, tasks: Iterable[int]) -> set[int]:
-        """The keys of which the driver has pieces."""
+        """The keys of which these tasks, or the driver, left pieces."""
         numbers = set(tasks)
-        return {key for name, number, key in self.own if name == stage and number in numbers}
+        own = {key for name, number, key in self.own if name == stage and number in numbers}
+        return own.union(*(self.dealt.get((stage, number), ()) for number in numbers))
 
     def schema(self, stage: str, number: int) -> pa.Schema:
         """The columns of a stage's pieces."""
@@ -145,7 +147,8 @@ class MemoryTasks(RayTasks):
         return submit
 
     def _told(self, stage: Stage, number: int, answer: Any) -> Note:
-        note, own, schema = answer
+        note, own, schema, dealt = answer
+        self.shelf.dealt[stage.dealt_as or stage.name, number] = dealt
         self.shelf.own |= {(stage.name, number, key): rows for key, rows in own.items()}
         if schema is not None:
             self.shelf.schemas[stage.name] = schema

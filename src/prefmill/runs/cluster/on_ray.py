@@ -6,6 +6,7 @@ the loss of a worker or node costs its tasks under way, and that of the driver o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ _AHEAD = 3
 _ONE_CPU = {"env_vars": {"POLARS_MAX_THREADS": "1"}}
 #: What Python, its libraries and a task's smallest tables take.
 _LEAST_BYTES = 700 * MB
+#: Seconds without a node for any task after which a run gives up.
+PATIENCE_S = 600.0
 
 
 @dataclass
@@ -47,18 +50,18 @@ class RayTasks:
                 hint="add a node: `ray start --address ADDRESS` on it.",
             )
         self._check_versions(here, nodes)
-        shares = [
-            int(node["Resources"]["memory"] / max(1, node["Resources"]["CPU"])) for node in nodes
-        ]
-        least = min(shares)
         if self.memory_bytes is None:
+            least = min(_memory_of(node) / max(1, node["Resources"]["CPU"]) for node in nodes)
             self.memory_bytes = max(_LEAST_BYTES, int(least * 0.9))
-        if self.memory_bytes > max(int(node["Resources"]["memory"]) for node in nodes):
-            largest = max(int(node["Resources"]["memory"]) for node in nodes) // MB
+        largest = max(map(_memory_of, nodes)) // MB
+        if self.memory_bytes > largest * MB:
+            hint = "nodes with more memory (`ray start --memory BYTES` says how much)."
+            if self.memory_bytes > _LEAST_BYTES and largest * MB >= _LEAST_BYTES:
+                hint = f"--memory-limit {largest}MB (memory_bytes={largest * MB}), or larger nodes."
             raise BadArgument(
                 f"run: no node has memory for a task; got {largest} MB on the largest one,"
-                f" expected {self.memory_bytes // MB} MB.",
-                hint=f"--memory-limit {largest}MB (memory_bytes={largest * MB}), or larger nodes.",
+                f" expected {-(-self.memory_bytes // MB)} MB.",
+                hint=hint,
             )
 
     def _nodes(self) -> list[dict[str, Any]]:
@@ -77,7 +80,8 @@ class RayTasks:
         found = {}
         for node in nodes:
             on = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
-            place = node["NodeManagerAddress"]
+            # Two nodes of one machine have one address.
+            place = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
             found[place] = look.options(num_cpus=0, scheduling_strategy=on).remote()
         for place, answer in found.items():
             refuse_other("run", here, ray.get(answer), f"node {place}")
@@ -100,18 +104,36 @@ class RayTasks:
         submit = self._remote(work, stage)
         waiting = list(reversed(numbers))
         under_way: dict[Any, int] = {}
+        alone_since: float | None = None
         try:
             while waiting or under_way:
                 while waiting and len(under_way) < self.slots * _AHEAD:
                     number = waiting.pop()
                     under_way[submit(number)] = number
                 ended, _ = self.session.ray.wait(list(under_way), timeout=1)
+                alone_since = None if ended else self._alone(alone_since)
                 for reference in ended:
                     number = under_way.pop(reference)
                     yield number, self._note(reference, stage, number)
         finally:
             for reference in under_way:
                 self.session.ray.cancel(reference, force=True)
+
+    def _alone(self, since: float | None) -> float | None:
+        """Since when no node has room for a task, busy or not; Ray itself waits for ever."""
+        needed = self.memory_bytes or 0
+        nodes = self._nodes()
+        if any(_memory_of(node) >= needed for node in nodes):
+            return None
+        now = time.monotonic()
+        if since is not None and now > since + PATIENCE_S:
+            largest = max(map(_memory_of, nodes), default=0) // MB
+            raise WorkerDied(
+                f"run: no node had room for a task for {PATIENCE_S:.0f} s; got {len(nodes)} nodes"
+                f" with a CPU and at most {largest} MB, expected {needed // MB} MB.",
+                hint="add nodes as large as those that left, and run the same command again.",
+            )
+        return now if since is None else since
 
     def _options(self, stage: Stage) -> dict[str, Any]:
         return {
@@ -151,3 +173,8 @@ class RayTasks:
                 " output's run), larger nodes take larger ones. The same command goes on.",
             ) from error
         return self._told(stage, number, answer)
+
+
+def _memory_of(node: dict[str, Any]) -> int:
+    """The bytes that tasks may ask for on a node; Ray leaves out what is zero."""
+    return int(node["Resources"].get("memory", 0))
