@@ -131,6 +131,7 @@ def run(source: Path, folder: Path, cluster: Any, way: str, local: Any, troubles
     with within(LIMIT_S):
         report = kill_plan.on_cluster(source, target, cluster.address, way, troubles)
     assert_same(target, kill_plan.told(report), local)
+    print(f"{way}: {troubles.done} troubles, the same", flush=True)
 
 
 def ways(draw: random.Random) -> Iterator[str]:
@@ -205,6 +206,7 @@ def test_drivers_that_are_killed(
             assert last["tasks"] == whole
         else:
             assert last["tasks"] <= whole - ended
+        print(f"{shuffle}: killed, {last['tasks']} of {whole} tasks then, the same", flush=True)
 
 
 @pytest.mark.parametrize("way", [pytest.param("storage", marks=pytest.mark.torture), "memory"])
@@ -236,7 +238,7 @@ def test_workers_that_write_parts_are_killed(
         return False
 
     rows, expected = local
-    target = tmp_path / "part-*.parquet"
+    target = tmp_path / "parts" / "part-*.parquet"
     troubles = Troubles(trouble, [("reading texts", 4, 0.0), ("writing", 0, 0.0)])
     report = kill_plan.on_cluster(source, target, cluster.address, way, troubles)
     assert pl.read_parquet(target).equals(rows)

@@ -58,6 +58,8 @@ class Nodes:
 def nodes(count: int, cpus: int, memory: int | None = None) -> Iterator[Nodes]:
     """`count` nodes of `cpus` CPUs each, and so many bytes of memory."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's workers give way to all others, and starve beside the processes of other tests.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from ray.cluster_utils import Cluster
