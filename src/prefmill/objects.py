@@ -238,14 +238,14 @@ class ObjectReader(io.RawIOBase):
     """One object, for reading at random; it is read as it was when it was opened.
 
     Opening costs one request, which fetches the last 64 kB too. A read costs one request or none:
-    small ones fetch 256 kB at once, and the last few pieces are kept. Every thread has its own
-    place in it, as engines seek and read in two steps.
+    small ones fetch `ahead` bytes at once, and the last few pieces are kept. Every thread has its
+    own place in it, as engines seek and read in two steps.
     Raises `FileNotFoundError`, `StoreFailed`; the latter too where the object changes meanwhile.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, ahead: int = _AHEAD) -> None:
         super().__init__()
-        self.url = url
+        self.url, self._ahead = url, ahead
         root, self._key = split_url(url)
         self._bucket = bucket(root)
         self._places = threading.local()
@@ -308,7 +308,7 @@ class ObjectReader(io.RawIOBase):
         for first, data in reversed(self._pieces):
             if first <= start and end <= first + len(data):
                 return data[start - first : end - first]
-        last = min(self.size, max(end, start + _AHEAD))
+        last = min(self.size, max(end, start + self._ahead))
         data = self._fetch(start, last)
         if len(data) <= 4 * _AHEAD:
             self._pieces = [*self._pieces[-_KEPT + 1 :], (start, data)]

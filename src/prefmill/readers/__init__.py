@@ -21,6 +21,7 @@ from prefmill.readers.columnar import local_parquet, stage_ipc
 from prefmill.readers.csv_text import stage_csv
 from prefmill.readers.excel import stage_excel
 from prefmill.readers.find import ENDINGS, Input, check_partitions, find_files, is_url
+from prefmill.readers.in_place import left_in_place
 from prefmill.readers.json_engine import JsonEngine
 from prefmill.readers.json_lines import (
     JsonFile,
@@ -54,6 +55,7 @@ def open_source(
     needs: Callable[[Sequence[str]], Collection[str] | None] = frozenset,
     named: Collection[str] = (),
     in_place: bool = False,
+    stay: bool = False,
 ) -> Source:
     """Find, check and (where they are not Parquet) stage all `inputs`: one table.
 
@@ -81,6 +83,7 @@ def open_source(
             knows yet.
         named: columns, or paths into them, that somebody spelled. A JSON file of one object that
             has such a key is one record; records inside of it are not looked for.
+        stay: Parquet objects stay where they are, and their files are samples (`Source.stays`).
 
     CSV columns are text: an empty field is null, a quoted empty field the empty string; a column
     without a name is `column_N`. Blank lines are skipped. JSON types are unified over the whole
@@ -147,6 +150,7 @@ def open_source(
             json=engine,
             needs=needs,
             named=named,
+            stay=stay,
         )
         opened = [part for item in items for part in _open(item, context)]
         # JSON files have their types together: what one lacks, or has as another kind, another may
@@ -165,6 +169,7 @@ def open_source(
             raise BadInput(f"inputs: no rows and no columns in {[item.label for item in items]}.")
         schema, nulls = unite(parts)
         parts = [spelled_out(part, schema, context) for part in parts]
+        stays = tuple(part.stays for part in parts)
         return Source(
             files=tuple(part.file for part in parts),
             columns=schema,
@@ -177,10 +182,16 @@ def open_source(
             labels=tuple(part.label for part in parts),
             mixed=kinds_together(texts),
             notes=(*notes, *context.notes),
+            stays=stays if any(stays) else (),
         )
 
 
 def _open(item: Input, context: Context) -> Iterator[Part | JsonFile]:
+    if item.object and item.format == "parquet" and context.stay:
+        part = left_in_place(item, context)
+        if part is not None:
+            yield part
+            return
     if item.object:
         item = fetched(item, context)
     context.progress(f"reading {item.label}")

@@ -136,22 +136,7 @@ def local_parquet(item: Input, context: Context) -> Part | JsonFile:
     item = _named_in_utf8(item, context)
     with as_bad_input(item.label, "Parquet"), pq.ParquetFile(item.path, memory_map=False) as file:
         meta, schema = file.metadata, file.schema_arrow
-        # A name that is not UTF-8 fails here.
-        _ = schema.names, schema.to_string()
-        nulls = {field.name for field in schema if pa.types.is_nested(field.type)}
-        leaf = 0
-        for field in schema:
-            if field.name not in nulls and not all(
-                _no_nulls(meta, group, leaf) for group in range(meta.num_row_groups)
-            ):
-                nulls.add(field.name)
-            leaf += _leaves(field.type)
-        rows = meta.num_rows
-        if sum(meta.row_group(group).num_rows for group in range(meta.num_row_groups)) != rows:
-            raise BadInput(
-                f"{item.label}: not a readable Parquet file; its groups of rows do not have its"
-                f" {rows:,} rows."
-            )
+        nulls = nulls_in(file, item.label)
         check_pages(item.path, item.label, meta)
     if any(holds(field.type, is_misread) for field in schema):
         context.progress(f"decoding {item.label}")
@@ -171,10 +156,32 @@ def local_parquet(item: Input, context: Context) -> Part | JsonFile:
         path,
         item.label,
         plain_schema(schema, kept),
-        rows,
+        meta.num_rows,
         frozenset(nulls & set(kept)),
         item.partition,
     )
+
+
+def nulls_in(file: pq.ParquetFile, label: str) -> set[str]:
+    """The columns that may hold nulls, by the footer, whose other claims are checked."""
+    meta, schema = file.metadata, file.schema_arrow
+    # A name that is not UTF-8 fails here.
+    _ = schema.names, schema.to_string()
+    nulls = {field.name for field in schema if pa.types.is_nested(field.type)}
+    leaf = 0
+    for field in schema:
+        if field.name not in nulls and not all(
+            _no_nulls(meta, group, leaf) for group in range(meta.num_row_groups)
+        ):
+            nulls.add(field.name)
+        leaf += _leaves(field.type)
+    rows = meta.num_rows
+    if sum(meta.row_group(group).num_rows for group in range(meta.num_row_groups)) != rows:
+        raise BadInput(
+            f"{label}: not a readable Parquet file; its groups of rows do not have its"
+            f" {rows:,} rows."
+        )
+    return nulls
 
 
 def _no_nulls(meta: pq.FileMetaData, group: int, leaf: int) -> bool:

@@ -8,10 +8,11 @@ bytes of a file that has them.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import pyarrow.parquet as pq
 
@@ -124,28 +125,30 @@ def check_footer(path: str, label: str) -> None:
     """Raise `BadInput` where the footer of a Parquet file is not one that Arrow can be trusted
     with.
     """
-    size = os.path.getsize(path)
     with open(path, "rb") as file:
-        head = file.read(4)
-        if size < 12 or head != _MAGIC:
-            kind = "is encrypted" if head == b"PARE" else "does not begin as one"
-            raise BadInput(
-                f"{label}: not a readable Parquet file; it {kind if size else 'is empty'}."
-            )
-        file.seek(size - 8)
-        length, magic = struct.unpack("<I4s", file.read(8))
-        if magic != _MAGIC:
-            raise BadInput(
-                f"{label}: not a readable Parquet file; it does not end as one.",
-                hint="was it copied to its end?",
-            )
-        if length > size - 12:
-            raise BadInput(
-                f"{label}: not a readable Parquet file; its footer would have {length:,} bytes of"
-                f" {size:,}."
-            )
-        file.seek(size - 8 - length)
-        footer = file.read(length)
+        check_footer_in(file, os.path.getsize(path), label)
+
+
+def check_footer_in(file: IO[bytes] | io.RawIOBase, size: int, label: str) -> None:
+    """`check_footer` of an open file of `size` bytes."""
+    head = file.read(4) or b""
+    if size < 12 or head != _MAGIC:
+        kind = "is encrypted" if head == b"PARE" else "does not begin as one"
+        raise BadInput(f"{label}: not a readable Parquet file; it {kind if size else 'is empty'}.")
+    file.seek(size - 8)
+    length, magic = struct.unpack("<I4s", file.read(8) or b"")
+    if magic != _MAGIC:
+        raise BadInput(
+            f"{label}: not a readable Parquet file; it does not end as one.",
+            hint="was it copied to its end?",
+        )
+    if length > size - 12:
+        raise BadInput(
+            f"{label}: not a readable Parquet file; its footer would have {length:,} bytes of"
+            f" {size:,}."
+        )
+    file.seek(size - 8 - length)
+    footer = file.read(length) or b""
     # Arrow ends the process on some of what is refused here.
     try:
         reader = Thrift(footer)

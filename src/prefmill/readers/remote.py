@@ -6,6 +6,7 @@ what a local copy of it would mean, on every engine, with the lines of malformed
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Collection
@@ -17,7 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from prefmill.disk.stores import ObjectStore
-from prefmill.errors import BadInput, nearest
+from prefmill.errors import BadInput, StoreFailed, nearest
 from prefmill.objects import ObjectReader, bucket, split_url, url_of
 from prefmill.readers.find import (
     Input,
@@ -31,7 +32,7 @@ from prefmill.readers.find import (
     splits_named,
     written,
 )
-from prefmill.readers.staging import Context
+from prefmill.readers.staging import Context, Version
 
 _MAGIC = re.compile(r"[*?\[]")
 _OF_DATASETS = {"state.json", "dataset_info.json"}
@@ -180,9 +181,30 @@ def fetched(item: Input, context: Context) -> Input:
     return replace(item, path=str(path), object=False)
 
 
+def reader_of(version: Version) -> ObjectReader:
+    """An object in the version that was looked at; nothing is fetched that is not asked for.
+
+    Raises `StoreFailed` where it is another one.
+    """
+    reader: ObjectReader | None = None
+    with contextlib.suppress(FileNotFoundError):
+        reader = ObjectReader(version.url, ahead=0)
+    if reader is None or (reader.tag, reader.size) != (version.tag, version.size):
+        became = "went away" if reader is None else "was replaced"
+        raise StoreFailed(
+            f"store: {version.url}: the object {became} while it was read.",
+            hint="run the same command again.",
+        )
+    return reader
+
+
 def fetch(url: str, path: Path) -> None:
     """Copy an object to a file. Raises `FileNotFoundError`, `StoreFailed`."""
-    reader = ObjectReader(url)
+    copy_all(ObjectReader(url), path)
+
+
+def copy_all(reader: ObjectReader, path: Path) -> None:
+    """Copy what `reader` reads to a file. Raises `StoreFailed`."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
 
     def copy(start: int) -> None:

@@ -8,7 +8,7 @@ with numbers are staged again as text.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from prefmill.connection import folded, literal
 from prefmill.errors import BadInput
-from prefmill.readers.staging import Context, Part, Writer, as_bad_input
+from prefmill.readers.in_place import bring
+from prefmill.readers.staging import Context, Part, Version, Writer, as_bad_input
 from prefmill.table.conform import conformed
 from prefmill.table.json_values import is_json
 from prefmill.table.roles import Roles
@@ -51,6 +52,8 @@ class Source:
     #: rows that records of the files become (`prefmill.shapes`), with their `_position`
     select: str = ""
     width: int = 1  #: positions for each record
+    #: of each file the object that it is a sample of, or None; empty where no file is one
+    stays: tuple[Version | None, ...] = ()
 
     @property
     def position(self) -> str:
@@ -77,6 +80,15 @@ class Source:
         if self.hive:
             hive = "hive_partitioning = true, hive_types_autocast = false"
         return f"read_parquet([{files}], union_by_name = true, {hive})"
+
+    def brought(self) -> Source:
+        """This source with every object fetched: for who has to read all rows himself."""
+        if not self.stays:
+            return self
+        for file, label, version in zip(self.files, self.labels, self.stays, strict=True):
+            if version is not None:
+                bring(version, file, label)
+        return replace(self, stays=())
 
     def place_of(self, position: int, name: object = None, *, home: Path) -> str:
         """A row as its owner finds it: its place in its file, from 0, the file's name, and its id.
@@ -182,6 +194,9 @@ def spelled_out(part: Part, schema: pa.Schema, context: Context) -> Part:
     }
     if part.remote or not changed:
         return part
+    if part.stays is not None:
+        bring(part.stays, part.file, part.label)
+        part = replace(part, stays=None)
     target = pa.schema(
         [(name, wanted[name] if name in changed else kind) for name, kind in mine.items()]
     )

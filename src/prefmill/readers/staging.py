@@ -32,6 +32,17 @@ _BYTES_A_GROUP = 64 << 20
 
 
 @dataclass(frozen=True)
+class Version:
+    """A Parquet object that stays where it is, in the version whose footer was read."""
+
+    url: str
+    tag: str | None
+    size: int
+    group_rows: int  #: rows of its first group of rows
+    partition: tuple[tuple[str, str], ...] = ()  #: as in `Part`
+
+
+@dataclass(frozen=True)
 class Part:
     """One Parquet file that is ready."""
 
@@ -42,6 +53,7 @@ class Part:
     nulls: frozenset[str]  #: columns that may hold nulls
     partition: tuple[tuple[str, str], ...] = ()  #: keys and values of the folders above
     remote: bool = False  #: the file is a URL
+    stays: Version | None = None  #: the file is a sample of this object, with all its columns
 
 
 @dataclass
@@ -64,15 +76,15 @@ class Context:
     #: what people should know of how files were read
     notes: list[str] = field(default_factory=list)
     made: int = 0
+    #: Parquet objects stay where they are; so many rows of them are in samples, of these columns
+    stay: bool = False
+    sampled: int = 0
+    met: set[str] = field(default_factory=set)
 
     def new_path(self, partition: tuple[tuple[str, str], ...], name: str = "part.parquet") -> Path:
         """A fresh path with the partition's folders above it."""
         self.made += 1
-        folder = self.folder / str(self.made)
-        for key, value in partition:
-            folder /= f"{escaped(key)}={escaped(value)}"
-        folder.mkdir(parents=True)
-        return folder / name
+        return path_in(self.folder / str(self.made), partition, name)
 
     @property
     def block(self) -> int:
@@ -92,6 +104,14 @@ class Context:
     def kept(self, names: Sequence[str]) -> list[str]:
         """The wanted ones to stage, or the first: rows need a column to be counted by."""
         return self.wanted(names) or list(names[:1])
+
+
+def path_in(folder: Path, partition: tuple[tuple[str, str], ...], name: str) -> Path:
+    """A path in a new `folder`, with the partition's folders above it."""
+    for key, value in partition:
+        folder /= f"{escaped(key)}={escaped(value)}"
+    folder.mkdir(parents=True)
+    return folder / name
 
 
 class Writer:

@@ -266,20 +266,17 @@ class Ranking(Ranked, Protocol):
 
 def _told(job: Job, ranking: Ranking, asks: looks.Asks, report: PairReport | None) -> list[str]:
     """Notes on the data."""
-    return [*_sentinels(job), *ranks_that_meet(job, asks), *remedies(ranking, report)]
+    return [*_sentinels(job, asks), *ranks_that_meet(job, asks), *remedies(ranking, report)]
 
 
-def _sentinels(job: Job) -> list[str]:
+def _sentinels(job: Job, asks: looks.Asks) -> list[str]:
     """What is said of numbers that are likely a sign for no score."""
     notes = []
     for place, name in enumerate(job.program.read.scores):
-        scored = f"pref_scored(_score{place})"
-        distinct = f"SELECT DISTINCT {scored} AS v FROM numbered WHERE isfinite({scored})"
-        query = f"SELECT count(*), min(v, 2), max(v, 2) FROM ({distinct})"
-        (seen,) = job.con.execute(query).fetchall()
-        for value in sentinels(*seen):
-            where = f"FROM numbered WHERE {scored} = {value!r}::DOUBLE"
-            ((rows,),) = job.con.execute(f"SELECT count(*) {where}").fetchall()
+        counts = looks.values(asks, f"pref_scored(_score{place})")
+        seen = list(counts)
+        for value in sentinels(len(seen), seen[:2], seen[:-3:-1]):
+            rows = counts[value]
             notes.append(
                 f"{name}: {value:g} stands apart from the other scores ({rows:,} rows); "
                 f'if it is no score, --values "{value:g}=null"'

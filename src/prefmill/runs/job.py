@@ -84,6 +84,7 @@ def opened(
     of_records: OfRecords = NO_RECORDS,
     parts: bool = False,
     each_vote: bool = False,
+    stay: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> Iterator[Job]:
@@ -91,7 +92,8 @@ def opened(
 
     `each_vote`: votes of several judges stay rows of their own. `of_records`: what is known
     of the records that the input has the rows of. `parts`: the two columns that a prompt was joined
-    of come along.
+    of come along. `stay`: objects may stay where they are (`Source.stays`); then nobody but workers
+    may ask the job for all rows.
     """
 
     words = words_in(plan.rows, roles or {})
@@ -111,6 +113,7 @@ def opened(
         needs=needs,
         named=spelled(words),
         in_place=plan.every_row,
+        stay=stay,
         progress=progress,
         **reading,
     )
@@ -158,6 +161,7 @@ def opened_source(
     needs: Callable[[Sequence[str]], Collection[str] | None] = frozenset,
     named: Collection[str] = (),
     in_place: bool = False,
+    stay: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> Iterator[tuple[Source, Path]]:
@@ -182,6 +186,7 @@ def opened_source(
             named=named,
             without=[*reading.get("without", ()), *([str(rejects)] if rejects else [])],
             in_place=in_place,
+            stay=stay,
         )
         with blamed_on(source):
             yield source, home
@@ -346,6 +351,7 @@ class Job:
 
     def _narrow(self) -> list[str]:
         """Make the relations up to `candidates`; their names."""
+        assert not self.source.stays, "the rows of a sample are not those of the input"
         done = []
         for step, name, query in sql.relations(self.program, self.never_null):
             table = step is not None and step.table and self.engine == "duckdb"

@@ -113,6 +113,13 @@ def scores(asks: Asks) -> tuple[Spans | None, int]:
     return _spans(counts), counts["v"].n_unique()
 
 
+def values(asks: Asks, number: str) -> dict[float, int]:
+    """The different values of an expression over the rows read, ascending, and the rows of each."""
+    query = f"SELECT {number} AS v, count(*) AS n FROM numbered WHERE isfinite({number}) GROUP BY v"
+    counts = asks.ask(query).group_by("v").agg(pl.col("n").sum()).sort("v")
+    return {float(value): int(rows) for value, rows in counts.iter_rows()}
+
+
 def meeting(asks: Asks) -> int:
     """Prompts that have one score several times."""
     return int(asks.ask(_MET)["prompts"].sum())

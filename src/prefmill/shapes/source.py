@@ -185,6 +185,8 @@ def reshaped(
         else:
             if not renamed:
                 return Rowed(source, names)
+    # Records are counted before they are rows: that reads all of them.
+    source = source.brought()
     joins, joined = _joins(rows, schema, home, where, memory_bytes, threads)
     wide = dict(schema)
     if rows.file_as:

@@ -136,7 +136,10 @@ class Spread:
             for bucket in range(self.cut.buckets)
             if (batches := [plain(each) for each in self.shelf.read(name, [bucket], [0])])
         ]
-        return pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame()
+        if not frames:
+            nothing = pa.Table.from_batches([], self.shelf.schema(name, 0))
+            return pl.DataFrame(nothing).with_columns(_bucket=pl.lit(0))
+        return pl.concat(frames, how="vertical_relaxed")
 
     def scores_for(self, plan: FeedbackPlan) -> Scores:
         """What the thresholds of `plan` ask of the scores of all candidates."""

@@ -7,7 +7,7 @@ position is (file, row) as in a local run, whoever reads it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ import duckdb
 
 from prefmill.connection import literal, quote
 from prefmill.readers import Source
+from prefmill.readers.in_place import rows_of
+from prefmill.readers.staging import Version
 from prefmill.shapes import sql as shapes_sql
 from prefmill.shapes.shape import Shape
 from prefmill.shapes.source import Rowed, record_told, stem
@@ -27,13 +29,17 @@ _ROW = "__prefmill_row"
 
 @dataclass(frozen=True)
 class Split:
-    """Rows `first` to `last` (exclusive) of a file; `before` are the rows of the files before."""
+    """Rows `first` to `last` (exclusive) of a file; `before` are the rows of the files before.
+
+    They are read of the object `stays`, where there is one: then the file is a sample of it.
+    """
 
     file: str
     label: str
     first: int
     last: int
     before: int
+    stays: Version | None = None
 
     @property
     def rows(self) -> int:
@@ -44,18 +50,27 @@ class Split:
 def splits_of(source: Source, most_rows: int) -> tuple[Split, ...]:
     """The rows of `source` in splits of about equal size, of at most so many rows each.
 
+    Of an object they end where groups of rows do, if these have no more rows than a split may.
     A file without rows has no split; where no file has any, the first one has an empty split.
     """
     made, before = [], 0
-    for file, label, rows in zip(source.files, source.labels, source.file_rows, strict=True):
-        count = -(-rows // most_rows)
-        bounds = [rows * place // max(1, count) for place in range(count + 1)]
+    stays = source.stays or [None] * len(source.files)
+    files = zip(source.files, source.labels, source.file_rows, stays, strict=True)
+    for file, label, rows, version in files:
+        each = version.group_rows if version is not None else 1
+        if not 0 < each <= most_rows:
+            each = 1
+        groups = -(-rows // each)
+        count = -(-groups // (most_rows // each))
+        ends = [groups * place // max(1, count) * each for place in range(count + 1)]
+        bounds = [min(rows, end) for end in ends]
         made += [
-            Split(file, label, first, last, before) for first, last in itertools.pairwise(bounds)
+            Split(file, label, first, last, before, version)
+            for first, last in itertools.pairwise(bounds)
         ]
         before += rows
     if not made:
-        made.append(Split(source.files[0], source.labels[0], 0, 0, 0))
+        made.append(Split(source.files[0], source.labels[0], 0, 0, 0, stays[0]))
     return tuple(made)
 
 
@@ -107,13 +122,21 @@ class Records:
         return [place * self.width for place in [0, *ends]]
 
     def relation(
-        self, split: Split, con: duckdb.DuckDBPyConnection, *, checked: bool = False
+        self,
+        split: Split,
+        con: duckdb.DuckDBPyConnection,
+        columns: Collection[str],
+        *,
+        spared: Collection[str] = (),
+        checked: bool = False,
     ) -> tuple[str, str]:
         """The rows of a split as DuckDB reads them, and the expression of their position.
 
-        `checked`: of records, with a look whether their lists have one length.
+        `columns` are those that are asked for: rows of an object have no other one. Those `spared`
+        among them are null there, and are not fetched. `checked`: of records, with a look whether
+        their lists have one length.
         """
-        rows = self._rows(split, con)
+        rows = self._rows(split, con, columns, spared)
         if self.shape is None:
             return rows, _ROW
         records = shapes_sql.records(
@@ -123,17 +146,41 @@ class Records:
         select = shapes_sql.rows(self.shape, records, longest=self.longest, position=look)
         return f"({select})", shapes_sql.POSITION
 
-    def _rows(self, split: Split, con: duckdb.DuckDBPyConnection) -> str:
+    def _rows(
+        self,
+        split: Split,
+        con: duckdb.DuckDBPyConnection,
+        columns: Collection[str],
+        spared: Collection[str],
+    ) -> str:
+        path, first, types, absent = split.file, 0, self.types, frozenset[str]()
+        if split.stays is not None:
+            path, first = _copied(split, con, {*columns} - {*spared}), split.first
+            types = {name: kind for name, kind in types.items() if name in columns}
+            # One of them may stand there all the same, to count rows by.
+            absent = frozenset(spared)
         hive = "hive_partitioning = false"
         if self.source.hive:
             hive = "hive_partitioning = true, hive_types_autocast = false"
-        file = f"read_parquet([{literal(split.file)}], {hive})"
-        here = {name: kind for name, kind, *_ in con.sql(f"DESCRIBE FROM {file}").fetchall()}
+        file = f"read_parquet([{literal(path)}], {hive})"
+        described = con.sql(f"DESCRIBE FROM {file}").fetchall()
+        here = {name: kind for name, kind, *_ in described if name not in absent}
         # Columns have the types that they have in all files together.
-        columns = [_as_typed(name, kind, here) for name, kind in self.types.items()]
-        columns.append(f"{split.before} + file_row_number AS {_ROW}")
-        within = f"file_row_number >= {split.first} AND file_row_number < {split.last}"
-        return f"(SELECT {', '.join(columns)} FROM {file} WHERE {within})"
+        listed = [_as_typed(name, kind, here) for name, kind in types.items()]
+        listed.append(f"{split.before + first} + file_row_number AS {_ROW}")
+        within = (
+            f"file_row_number >= {split.first - first} AND file_row_number < {split.last - first}"
+        )
+        return f"(SELECT {', '.join(listed)} FROM {file} WHERE {within})"
+
+
+def _copied(split: Split, con: duckdb.DuckDBPyConnection, columns: Collection[str]) -> str:
+    """The path of a file with the rows of a split of an object, next to what `con` spills."""
+    assert split.stays is not None
+    ((home,),) = con.execute("SELECT current_setting('temp_directory')").fetchall()
+    folder = Path(home) / f"rows-{split.before + split.first}"
+    path = rows_of(split.stays, split.label, split.first, split.last, columns, folder)
+    return str(path)
 
 
 def _as_typed(name: str, kind: str, columns: Mapping[str, str]) -> str:

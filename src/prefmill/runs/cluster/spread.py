@@ -94,7 +94,7 @@ def run(
         parts_out.check(overwrite=True)
         outputs = [parts_out.folder]
     reading["without"] = [*reading.get("without", ()), *map(str, outputs)]
-    # Files that are not Parquet, and objects, are staged where workers see them.
+    # Files that are not Parquet, and objects of records, are staged where workers see them.
     home = _home(spreading, outputs[0])
     if home is not None:
         home.mkdir(parents=True, exist_ok=True)
@@ -107,6 +107,7 @@ def run(
         keep=keep,
         whole_rows=whole_rows,
         parts=in_parts(layout) and not chat,
+        stay=True,
         progress=progress,
         **reading,
     )
@@ -187,7 +188,8 @@ def looked_at(
     memory_bytes = reading.get("memory_bytes")
     with temporary(spreading.get("work") or reading.get("temp_dir")) as home:
         reading = {**reading, "temp_dir": str(home)}
-        job_here = opened(plan, inputs, roles=roles, engine="duckdb", keep=keep, **reading)
+        words: dict[str, Any] = {"roles": roles, "keep": keep, "stay": True, **reading}
+        job_here = opened(plan, inputs, engine="duckdb", **words)
         with job_here as job, _executing(spreading, memory_bytes) as tasks:
             place = _place(spreading, job, tasks, store_of(home / "pieces"), resumed=False)
             yield Spread(
@@ -293,7 +295,11 @@ def _identity(source: Source) -> list[list[Any]]:
     Of an object the tag of its version.
     """
     identity: list[list[Any]] = []
-    for label, rows in zip(source.labels, source.file_rows, strict=True):
+    stays = source.stays or [None] * len(source.files)
+    for label, rows, version in zip(source.labels, source.file_rows, stays, strict=True):
+        if version is not None:
+            identity.append([label, rows, version.tag])
+            continue
         if is_object(label):
             identity.append([label, rows, version_of(Path(label))])
             continue

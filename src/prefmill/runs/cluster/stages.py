@@ -144,13 +144,24 @@ _NARROW = (
 )
 
 
+def _unread(work: Work) -> dict[str, str]:
+    """Texts that are no keys, by our name for them."""
+    roles = work.program.read.roles
+    unread = {} if work.texts_read else {"_completion": roles.completion}
+    return unread | ({"_prompt": roles.prompt} if roles.group else {})
+
+
+def _spared(work: Work) -> set[str]:
+    """The columns of which nothing is asked but whether a value is there, and all are."""
+    unread, names = _unread(work), work.program.read.columns()
+    others = {name for ours, name in names.items() if ours not in unread} | {*work.carried}
+    return {name for name in unread.values() if name in work.never_null} - others
+
+
 def _presence(work: Work) -> str:
     """Texts that are no keys travel as whether they are there."""
-    read, flags = work.program.read, []
-    unread = {} if work.texts_read else {"_completion": read.roles.completion}
-    if read.roles.group:
-        unread["_prompt"] = read.roles.prompt
-    for ours, name in unread.items():
+    flags = []
+    for ours, name in _unread(work).items():
         there = "''" if name in work.never_null else f"CASE WHEN {ours} IS NOT NULL THEN '' END"
         flags.append(f"{there} AS {ours}")
     return f" REPLACE ({', '.join(flags)})" if flags else ""
@@ -163,8 +174,9 @@ def narrow(work: Work, number: int) -> Done:
     """
     split = work.splits[number]
     with _opened(work) as con, work.records.told():
-        relation, position = work.records.relation(split, con)
         read = work.program.read
+        columns = {*read.columns().values(), *work.carried}
+        relation, position = work.records.relation(split, con, columns, spared=_spared(work))
         con.execute(
             "CREATE VIEW numbered AS "
             + sql.numbered(read, relation, position, work.scalars, work.carried)
@@ -302,7 +314,8 @@ def ask(work: Work, number: int, *, query: str, until: str) -> Done:
     with _bucket(work, number) as con:
         install_used(con, [query])
         _make(con, work, until=until)
-        return Done([Piece(0, con.sql(query).to_arrow_table())])
+        rows = con.sql(query).to_arrow_table()
+        return Done([Piece(0, rows)], schema=rows.schema)
 
 
 def propose(work: Work, number: int) -> Done:
@@ -443,7 +456,9 @@ def fetch(work: Work, number: int, *, parts: Parts) -> Done:
     needed = {"_pos": wanted["_wanted"].to_numpy(), "_part": parts.of(keys)}
     split, assembly = work.splits[number], work.assembly
     with _opened(work) as con, work.records.told():
-        relation, position = work.records.relation(split, con, checked=True)
+        roles = assembly.roles
+        wide = {roles.prompt, roles.completion, *assembly.keep}
+        relation, position = work.records.relation(split, con, wide, checked=True)
         con.execute(f"CREATE VIEW texts AS {assembly.texts(relation, position)}")
         con.register("needed", pl.DataFrame(needed).unique().to_arrow())
         columns = ", ".join(["_pos", *assembly.columns_read(), "_part"])
