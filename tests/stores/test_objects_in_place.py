@@ -25,7 +25,7 @@ from prefmill.runs.cluster import spread
 from prefmill.runs.cluster.driver import Cut
 from prefmill.runs.cluster.executor import Inline, Note, Stage
 from prefmill.runs.cluster.splits import splits_of
-from prefmill.runs.cluster.stages import Work
+from prefmill.runs.cluster.work import Work
 
 #: Splits of several groups of rows.
 CUT = Cut(split_rows=170, buckets=3, part_bytes=50_000, row_bytes=100)

@@ -25,11 +25,13 @@ from prefmill.errors import BadArgument, BadScore
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress
 from prefmill.readers import Source
-from prefmill.runs.cluster import stages
+from prefmill.runs.cluster import stages, texts
 from prefmill.runs.cluster.executor import Call, Executor, Note, Reads, Stage
+from prefmill.runs.cluster.order import part_key
 from prefmill.runs.cluster.pieces import Done, Piece, Pieces, plain
 from prefmill.runs.cluster.splits import Records, splits_of
-from prefmill.runs.cluster.stages import Part, Parts, Work
+from prefmill.runs.cluster.texts import Part, Parts
+from prefmill.runs.cluster.work import Work
 from prefmill.runs.job import Job, refuse_explosion, word_told
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Roles
@@ -335,7 +337,7 @@ class Spread:
     @cached_property
     def parts(self) -> Parts:
         """The output in parts of about equal size."""
-        width = 8 * len(self.work.part_key)
+        width = 8 * len(part_key(self.output.order))
         slots = sum(note["slots"] for note in self.ranked.values())
         sides = len(self.output.texts)
         count = -(-slots * sides * self.cut.row_bytes // self.cut.part_bytes)
@@ -365,7 +367,7 @@ class Spread:
         self._gathered = True
         for number in range(self.parts.count):
             same: list[Piece] = []
-            yield from stages.frames_of(self.work, self.parts, self._part(number), same)
+            yield from texts.frames_of(self.work, self.parts, self._part(number), same)
             self.shelf.put("same", number, Done(same))
             self.tell("writing", (number + 1) / self.parts.count)
 
@@ -385,7 +387,7 @@ class Spread:
         return self._run(stage, range(self.parts.count))
 
     def _fetch(self) -> None:
-        call = partial(stages.fetch, parts=self.parts)
+        call = partial(texts.fetch, parts=self.parts)
         buckets = range(self.cut.buckets)
         stage = Stage(
             "fetch",
@@ -409,7 +411,7 @@ class Spread:
         rows = {number: note["report"] for number, note in self.ranked.items()}
         if self.output.paired and not self.is_empty:
             if not self._gathered:
-                self.on_parts(stages.compared)
+                self.on_parts(texts.compared)
             doubled = self.shelf.keys("same", range(self.parts.count))
             call = partial(stages.account, parts=self.parts.count)
             splits, parts = range(len(self.work.splits)), range(self.parts.count)

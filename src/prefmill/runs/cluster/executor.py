@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 
 from prefmill.progress import peak_rss_mb
 from prefmill.runs.cluster.pieces import Done, Pieces
-from prefmill.runs.cluster.stages import Work
+from prefmill.runs.cluster.work import Work
 
 #: A stage's function; it is pickled, and run for one number at a time.
 Call = Callable[[Work, int], Done]

@@ -16,7 +16,7 @@ from prefmill.progress import peak_rss_mb
 from prefmill.runs.cluster.executor import Call, Note, Stage
 from prefmill.runs.cluster.on_ray import RayTasks
 from prefmill.runs.cluster.pieces import Done
-from prefmill.runs.cluster.stages import Work
+from prefmill.runs.cluster.work import Work
 
 #: Where a piece comes from: its stage, task and key.
 Origin = tuple[str, int, int]

@@ -15,8 +15,8 @@ from prefmill.connection import MB
 from prefmill.errors import BadArgument, WorkerDied
 from prefmill.runs.cluster.executor import Note, Stage, task
 from prefmill.runs.cluster.session import Session
-from prefmill.runs.cluster.stages import Work
 from prefmill.runs.cluster.versions import OF_MODELS, refuse_other, versions
+from prefmill.runs.cluster.work import Work
 
 #: Deaths of worker or node that one task outlives.
 _RETRIES = 20

@@ -22,7 +22,8 @@ from prefmill.disk.folders import MARK, check_folder, whole_folder
 from prefmill.disk.targets import is_object
 from prefmill.errors import BadArgument
 from prefmill.runs.cluster.pieces import Done, Piece
-from prefmill.runs.cluster.stages import Part, Parts, Work, frames_of
+from prefmill.runs.cluster.texts import Part, Parts, frames_of
+from prefmill.runs.cluster.work import Work
 from prefmill.writers import write as writers
 
 _STAR = "*"
