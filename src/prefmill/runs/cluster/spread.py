@@ -86,13 +86,7 @@ def run(
     layout = format or plan.layout
     whole_rows = whole_rows_of(plan, layout, keep if format else ())
     sweep(reading.get("temp_dir"))
-    parts_out = PartsOut.of(output)
-    if parts_out is None:
-        writers.check_target(output, split=split, overwrite=True)
-        outputs = [Path(each) for each in writers.outputs_of(output, split)]
-    else:
-        parts_out.check(overwrite=True)
-        outputs = [parts_out.folder]
+    outputs = _outputs(output, split)
     reading["without"] = [*reading.get("without", ()), *map(str, outputs)]
     # Files that are not Parquet, and objects of records, are staged where workers see them.
     home = _home(spreading, outputs[0])
@@ -117,7 +111,12 @@ def run(
             raise BadArgument(
                 f"run: {str(output)!r} is the input too.", hint="write to another name."
             )
-        writing = {"format": layout, "chat": chat, "margin_scale": margin_scale, "split": split}
+        writing: dict[str, Any] = {
+            "format": layout,
+            "chat": chat,
+            "margin_scale": margin_scale,
+            "split": split,
+        }
         key = {
             "plan": with_words(plan, roles, job.rowed).hash(),
             "input": _identity(job.records),
@@ -141,26 +140,9 @@ def run(
                 memory_bytes=_memory_of(tasks, memory_bytes),
             )
             with refused_with_numbers(spread):
-                unwritten, columns = job.assembly.unwritten, job.assembly.schema()
-                schema = pl.Schema({n: kind for n, kind in columns.items() if n not in unwritten})
-                options: dict[str, Any] = {
-                    **writing,
-                    "seed": plan.seed,
-                    "prompt": job.roles.prompt if whole_rows else "prompt",
-                }
-                if parts_out is None:
-                    written = writers.write(
-                        (frame.drop(unwritten) for frame in _published(ledger, spread)),
-                        schema,
-                        output,
-                        overwrite=overwrite or ledger.replaces,
-                        publish_empty=allow_empty,
-                        **options,
-                    )
-                else:
-                    staged = str(ledger.folder / "parts")
-                    how = Writing(staged, parts_out, schema, tuple(unwritten), options)
-                    written = _in_parts(ledger, spread, how, allow_empty=allow_empty)
+                writing["seed"] = plan.seed
+                writing["prompt"] = job.roles.prompt if whole_rows else "prompt"
+                written = _written(ledger, spread, output, writing, allow_empty=allow_empty)
                 done = _report(plan, spread, place, written, started, str(key["plan"]))
             if written.paths:
                 ledger.keep(_REPORT, json.dumps(asdict(done)))
@@ -202,6 +184,41 @@ def looked_at(
                 texts_read=texts_read,
                 memory_bytes=_memory_of(tasks, memory_bytes),
             )
+
+
+def _outputs(output: str | Path, split: Mapping[str, float] | None) -> list[Path]:
+    """The files, or the folder, of an output; raises what writing it would raise about its name."""
+    if parts_out := PartsOut.of(output):
+        parts_out.check(overwrite=True)
+        return [parts_out.folder]
+    writers.check_target(output, split=split, overwrite=True)
+    return [Path(each) for each in writers.outputs_of(output, split)]
+
+
+def _written(
+    ledger: Ledger,
+    spread: Spread,
+    output: str | Path,
+    writing: Mapping[str, Any],
+    *,
+    allow_empty: bool,
+) -> writers.Written:
+    """Write the output, and publish it."""
+    assembly = spread.job.assembly
+    unwritten = assembly.unwritten
+    columns = {name: kind for name, kind in assembly.schema().items() if name not in unwritten}
+    if parts_out := PartsOut.of(output):
+        staged = str(ledger.folder / "parts")
+        how = Writing(staged, parts_out, pl.Schema(columns), tuple(unwritten), writing)
+        return _in_parts(ledger, spread, how, allow_empty=allow_empty)
+    return writers.write(
+        (frame.drop(unwritten) for frame in _published(ledger, spread)),
+        pl.Schema(columns),
+        output,
+        overwrite=ledger.replaces,
+        publish_empty=allow_empty,
+        **writing,
+    )
 
 
 def _published(ledger: Ledger, spread: Spread) -> Iterator[pl.DataFrame]:

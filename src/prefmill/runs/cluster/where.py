@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Shuffle = Literal["auto", "memory", "storage"]
 
 
+_DEFAULTS = {"shuffle": "auto"}
+
+
 class Spreading(TypedDict, total=False):
     """Where a plan runs; meaning in `prefmill.run`. `executor` and `cut` are for tests."""
 
@@ -50,8 +53,13 @@ def parted(what: str, engine: str, given: Looking) -> tuple[Spreading, Reading]:
     if shuffle not in get_args(Shuffle):
         expected = list(get_args(Shuffle))
         raise BadArgument(f"{what}: no shuffle {shuffle!r}; expected one of {expected}.")
+    if "://" in str(where.get("work") or ""):
+        raise BadArgument(
+            f"{what}: work is a folder that all workers see; got {str(where['work'])!r}.",
+            hint="leave it out: with an output in an object store, what tasks leave lies there.",
+        )
     for name, value in where.items():
-        if engine != "ray" and value not in (None, "auto"):
+        if engine != "ray" and value != _DEFAULTS.get(name):
             raise BadArgument(
                 f"{what}: {name} is for clusters; got it with engine {engine!r}.",
                 hint="--engine ray (engine='ray').",
