@@ -43,7 +43,7 @@ def test_a_task_that_deals_nothing_leaves_its_head_alone():
 
 
 def test_keys_are_those_of_the_driver_and_of_tasks():
-    shelf = MemoryShelf(None)
+    shelf = MemoryShelf(lambda reference: reference)
     shelf.put("same", 0, Done([Piece(4, table(1))]))
     shelf.dealt = {("same", 1): frozenset({1, 2}), ("same", 2): frozenset({7}), ("x", 1): {9}}
     assert shelf.keys("same", range(2)) == {1, 2, 4}

@@ -16,6 +16,7 @@ from prefmill.disk.stores import LocalStore
 from prefmill.errors import BadArgument, WorkerDied
 from prefmill.runs.cluster import on_ray
 from prefmill.runs.cluster.executor import Stage
+from prefmill.runs.cluster.in_memory import MemoryTasks
 from prefmill.runs.cluster.on_ray import RayTasks
 from prefmill.runs.cluster.session import Session
 from prefmill.runs.cluster.versions import versions
@@ -139,6 +140,16 @@ def test_nodes_that_leave_and_do_not_come_back(left: Any, monkeypatch: pytest.Mo
     with pytest.raises(WorkerDied, match=f"{told}, expected 1800 MB"):
         list(made.run(None, Stage("rank", None), [1, 2]))  # type: ignore[arg-type]
     assert len(made.session.ray.cancelled) == 2
+
+
+def test_a_lost_piece_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(0, 10_000, 200))
+    monkeypatch.setattr(on_ray.time, "monotonic", lambda: next(seconds))
+    made = MemoryTasks(Session(Played([HEAD, node("a", 1, 2000 * MB)]), is_own=False))
+    made.session.ray.told = [HEAD]
+    made.shelf.objects["fetch", 0, 0] = object()
+    with pytest.raises(WorkerDied, match="no node had room for a task for 600 s; got 0 nodes"):
+        list(made.shelf.read("fetch", [0], [0]))
 
 
 def test_what_killed_workers_left_goes_when_the_run_is_done(tmp_path: Path) -> None:

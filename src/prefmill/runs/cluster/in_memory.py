@@ -65,7 +65,7 @@ def task_in_memory(
 class MemoryShelf:
     """The objects of a run by where they come from; the driver's own pieces are here as well."""
 
-    ray: Any
+    got: Callable[[Any], Any]  #: the value of an object
     objects: dict[Origin, Any] = field(default_factory=dict)
     own: dict[Origin, pa.Table] = field(default_factory=dict)
     schemas: dict[str, pa.Schema] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class MemoryShelf:
                 origin = (stage, number, key)
                 rows = self.own.get(origin)
                 if rows is None and origin in self.objects:
-                    rows = self.ray.get(self.objects[origin])
+                    rows = self.got(self.objects[origin])
                 yield from rows.to_batches() if rows is not None else ()
 
     def keys(self, stage: str, tasks: Iterable[int]) -> set[int]:
@@ -120,7 +120,7 @@ class MemoryTasks(RayTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.shelf = MemoryShelf(self.session.ray)
+        self.shelf = MemoryShelf(self.got)
 
     def _remote(self, work: Work, stage: Stage) -> Callable[[int], Any]:
         ray, keys = self.session.ray, stage.deals

@@ -119,6 +119,13 @@ class RayTasks:
             for reference in under_way:
                 self.session.ray.cancel(reference, force=True)
 
+    def got(self, reference: Any) -> Any:
+        """The value of an object, made again where it was lost."""
+        alone_since: float | None = None
+        while not self.session.ray.wait([reference], timeout=1)[0]:
+            alone_since = self._alone(alone_since)
+        return self.session.ray.get(reference)
+
     def _alone(self, since: float | None) -> float | None:
         """Since when no node has room for a task, busy or not; Ray itself waits for ever."""
         needed = self.memory_bytes or 0
