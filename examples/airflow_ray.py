@@ -4,7 +4,7 @@ Put this file in Airflow's `dags` folder. The worker that runs the task needs `p
 the Python and with the versions of the cluster, and reaches it as RAY_ADDRESS.
 
 The task may be tried as often as Airflow likes. The output appears whole or not at all, under a
-name that is the run's own. A second try of the same run goes on from the ledger under `--work`,
+name that is the run's own. A second try of the same run goes on from the ledger next to the output,
 and one that finds the output there is done.
 """
 
@@ -27,8 +27,8 @@ def preference_pairs() -> None:
         # Airflow fills in {{ ds }}, the day of the run: equal in every try, so the command is too.
         day = "{{ ds }}"
         return (
-            f"prefmill pairs '{BUCKET}/rated/{day}/*.parquet' -o {BUCKET}/pairs/{day}"
-            f" --engine ray --address $RAY_ADDRESS --work {BUCKET}/work/{day}"
+            f"prefmill pairs '{BUCKET}/rated/{day}/*.parquet' -o {BUCKET}/pairs/{day}.parquet"
+            " --engine ray --address $RAY_ADDRESS"
         )
 
     pairs()

@@ -1,10 +1,10 @@
 #!/bin/bash
 # Pairs on all nodes of a Slurm allocation, through a Ray cluster that lives as long as the job:
 #
-#   sbatch examples/slurm.sh 's3://bucket/rated/*.parquet' s3://bucket/pairs s3://bucket/work
+#   sbatch examples/slurm.sh 's3://bucket/rated/*.parquet' s3://bucket/pairs.parquet
 #
-# The third one is shared storage (a folder that all nodes see does as well): the shuffle and the
-# ledger lie there. A job that was preempted or ran out of time is queued again, runs the very same
+# The ledger and what tasks leave lie next to the output, so that is in shared storage: a bucket, or a
+# folder that all nodes see. A job that was preempted or ran out of time is queued again, runs the very same
 # command, and that goes on where the last one stopped.
 #SBATCH --job-name=prefmill
 #SBATCH --nodes=4
@@ -17,11 +17,11 @@
 #SBATCH --signal=B:USR1@300
 set -euo pipefail
 
-if [ "$#" -ne 3 ]; then
-  echo "usage: sbatch $0 INPUT OUTPUT WORK" >&2
+if [ "$#" -ne 2 ]; then
+  echo "usage: sbatch $0 INPUT OUTPUT" >&2
   exit 2
 fi
-input=$1 output=$2 work=$3
+input=$1 output=$2
 
 # Five minutes before the end of its time the job asks to be queued again, and ends.
 requeue() {
@@ -39,12 +39,12 @@ export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 done_file=$(mktemp "${SLURM_SUBMIT_DIR:-.}/prefmill-$SLURM_JOB_ID-XXXXXX")
 rm "$done_file"
 
-# shellcheck disable=SC2016  # $0 to $4 are those of the inner shell
+# shellcheck disable=SC2016  # $0 to $3 are those of the inner shell
 srun --kill-on-bad-exit=1 ray symmetric-run \
   --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus "$SLURM_CPUS_PER_TASK" -- \
-  bash -c 'prefmill pairs "$1" -o "$2" --engine ray --address "$4" --work "$3" && touch "$0"' \
-  "$done_file" "$input" "$output" "$work" "$head:$port" &
+  bash -c 'prefmill pairs "$1" -o "$2" --engine ray --address "$3" && touch "$0"' \
+  "$done_file" "$input" "$output" "$head:$port" &
 wait $!
 
 if [ ! -e "$done_file" ]; then

@@ -201,6 +201,10 @@ def test_a_plan_in_tasks(s3: S3, tmp_path: Path, split: Any) -> None:
 
 
 def test_workers_elsewhere_need_a_folder(s3: S3, rows: Path) -> None:
-    with pytest.raises(BadArgument, match="--work"):
-        spread.run(pm.Pairs(), rows, f"{s3.url}/x.parquet", address="ray://nowhere:1")
+    """Where files are converted first; others are read where they lie."""
+    table = rows.with_suffix(".jsonl")
+    scored = pl.read_parquet(rows).with_columns(score=pl.int_range(pl.len()) % 5)
+    scored.write_ndjson(table)
+    with pytest.raises(BadArgument, match=r"converted first.*\n.*--work"):
+        spread.run(pm.Pairs(), table, f"{s3.url}/x.parquet", address="ray://nowhere:1")
     assert not Path("s3:").exists()

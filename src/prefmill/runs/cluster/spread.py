@@ -106,7 +106,8 @@ def run(
         **reading,
     )
     memory_bytes = reading.get("memory_bytes")
-    with job_here as job, _executing(spreading, memory_bytes) as tasks:
+    unseen = home is None and bool(spreading.get("address"))
+    with job_here as job, _all_seen(job, unseen), _executing(spreading, memory_bytes) as tasks:
         if any(is_same(label, path) for path in outputs for label in job.source.labels):
             raise BadArgument(
                 f"run: {str(output)!r} is the input too.", hint="write to another name."
@@ -251,17 +252,29 @@ def _in_parts(
 
 
 def _home(spreading: Spreading, output: Path) -> Path | None:
-    """A folder that all workers see; None is the system's, for workers of this machine."""
+    """A folder that all workers see; None: of this machine, where no other one has to see it."""
     if work := spreading.get("work"):
         return Path(work)
-    if not is_object(output):
-        return output.parent
-    if spreading.get("address"):
-        raise BadArgument(
-            f"run: workers need a folder that all of them see; got the output {shown(output)!r}.",
-            hint="name one with --work (work=).",
-        )
-    return None
+    return None if is_object(output) else output.parent
+
+
+@contextmanager
+def _all_seen(job: Job, unseen: bool) -> Iterator[None]:
+    """Raise where workers would be told to read a file of ours that they do not see."""
+    if unseen:
+        _refuse_staged(job)
+    yield
+
+
+def _refuse_staged(job: Job) -> None:
+    stays = job.records.stays or [None] * len(job.records.files)
+    files = zip(job.records.files, job.records.labels, stays, strict=True)
+    for file, label, stays_there in files:
+        if stays_there is None and Path(file).is_relative_to(job.home):
+            raise BadArgument(
+                f"run: {shown(label)!r} is converted first, in a folder that workers do not see.",
+                hint="name one that all of them see: --work (work=).",
+            )
 
 
 @contextmanager
