@@ -112,11 +112,6 @@ def test_overwrite_leaves_no_part_of_the_run_before(feedback: Path, tmp_path: Pa
     assert json.loads((tmp_path / "out" / "prefmill.json").read_text())["parts"] == few
 
 
-def test_one_machine_writes_no_parts(feedback: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadArgument, match="--engine ray writes parts"):
-        pm.run(pm.Pairs(), feedback, tmp_path / "part-*.parquet")
-
-
 @pytest.mark.parametrize("target", ["part-*-*.parquet", "a*/part-*.parquet"])
 def test_one_star(feedback: Path, tmp_path: Path, target: str) -> None:
     with pytest.raises(BadArgument, match="one star"):

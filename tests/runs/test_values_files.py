@@ -16,6 +16,8 @@ from prefmill.errors import BadArgument, BadInput, ColumnMissing, TargetExists
 from prefmill.runs import plan as runs
 from prefmill.runs import run as feedback
 from prefmill.runs import values as valued
+from prefmill.runs.cluster.where import Looking
+from prefmill.runs.job import Reading
 
 TREE = pl.DataFrame({"id": [3, 1, 2, 4], "parent_id": [1, None, 1, 2], "reward": [3, 0, 1, 4]})
 
@@ -137,12 +139,13 @@ def test_targets(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "module"), [(runs.FeedbackRunning, feedback), (runs.ValuesRunning, valued)]
+    ("options", "module", "more"),
+    [(runs.FeedbackRunning, feedback, Looking), (runs.ValuesRunning, valued, Reading)],
 )
-def test_the_options_of_a_run_are_those_of_its_runner(options, module):
+def test_the_options_of_a_run_are_those_of_its_runner(options, module, more):
     parameters = inspect.signature(module.run).parameters.values()
     named = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
-    assert set(options.__annotations__) == named | set(runs.Reading.__annotations__)
+    assert set(options.__annotations__) == named | set(more.__annotations__)
 
 
 def test_the_command_reports(tmp_path):

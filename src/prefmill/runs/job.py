@@ -321,8 +321,6 @@ class Job:
         self._ranked = True
         self.tell("ranking", None)
         done = self._narrow()
-        if self.plan.on_invalid == "raise":
-            self._refuse_unusable()
         if self.engine == "polars":
             self._rank_in_polars()
             return
@@ -356,6 +354,9 @@ class Job:
         for step, name, query in sql.relations(self.program, self.never_null):
             table = step is not None and step.table and self.engine == "duckdb"
             self._make(name, query, table=table)
+            # Before a table is made, whose macro would raise without a hint.
+            if name == "judged" and self.plan.on_invalid == "raise":
+                self._refuse_unusable()
             done.append(name)
             if name == "candidates":
                 break

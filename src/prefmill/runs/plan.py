@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.plan import Plan
 from prefmill.plans.values import Values
-from prefmill.runs.cluster.where import Looking
-from prefmill.runs.job import Engine
+from prefmill.runs.cluster.where import Spreading
+from prefmill.runs.job import Engine, Reading
 from prefmill.table.roles import Inputs, RoleNames, ValueNames
 from prefmill.writers.formats import Format
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prefmill.runs.values import ValuesReport
 
 
-class Running(Looking, total=False):
+class Running(Reading, total=False):
     """What a run of any plan takes."""
 
     overwrite: bool
@@ -29,7 +29,7 @@ class Running(Looking, total=False):
     progress: Progress | None
 
 
-class FeedbackRunning(Running, total=False):
+class FeedbackRunning(Running, Spreading, total=False):
     """What a run of a plan over feedback takes."""
 
     roles: RoleNames | None

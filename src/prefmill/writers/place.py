@@ -48,11 +48,6 @@ class Place:
         ('jsonl', '.jsonl.gz', 'gzip')
         """
         path = target_of(target, "write")
-        if "*" in path.name:
-            raise BadArgument(
-                f"write: one file has no star in its name; got {str(target)!r}.",
-                hint="--engine ray writes parts, one file each.",
-            )
         *_, last = "", *path.suffixes
         packed = _PACKED.get(last.lower())
         ends = path.suffixes[-2:] if packed else path.suffixes[-1:]

@@ -20,7 +20,7 @@ from prefmill.disk.hidden import sweep, temporary
 from prefmill.disk.ledger import Ledger
 from prefmill.disk.stores import LocalStore, Store, store_of
 from prefmill.disk.targets import is_object, shown, version_of
-from prefmill.errors import BadArgument
+from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.readers import Source
@@ -140,7 +140,7 @@ def run(
                 progress or silent,
                 memory_bytes=_memory_of(tasks, memory_bytes),
             )
-            with refused_with_numbers(spread):
+            with _unbound(place.shelf), refused_with_numbers(spread):
                 writing["seed"] = plan.seed
                 writing["prompt"] = job.roles.prompt if whole_rows else "prompt"
                 written = _written(ledger, spread, output, writing, allow_empty=allow_empty)
@@ -185,6 +185,16 @@ def looked_at(
                 texts_read=texts_read,
                 memory_bytes=_memory_of(tasks, memory_bytes),
             )
+
+
+@contextmanager
+def _unbound(shelf: Pieces) -> Iterator[None]:
+    """What plan and data refuse in here leaves nothing: another plan may have the output."""
+    try:
+        yield
+    except (BadArgument, BadInput, ThresholdsUnfit):
+        shelf.forget("")
+        raise
 
 
 def _outputs(output: str | Path, split: Mapping[str, float] | None) -> list[Path]:
