@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Protocol, Unpack
+from typing import Literal, Unpack
 
 from prefmill.errors import BadArgument, ThresholdsUnfit
 from prefmill.plans import Pairs
@@ -13,7 +13,7 @@ from prefmill.runs import looks
 from prefmill.runs.cluster.where import Looking, parted
 from prefmill.runs.hints import about_words, sentinels
 from prefmill.runs.job import Job, opened
-from prefmill.runs.remedies import Ranked, remedies
+from prefmill.runs.remedies import Ranking, remedies
 from prefmill.runs.report import said_roles
 from prefmill.runs.shaped import line_told, ranks_that_meet, shape_told
 from prefmill.shapes.cells import RECORD
@@ -242,26 +242,6 @@ def _findings(plan: Pairs, job: Job, ranking: Ranking, asks: looks.Asks) -> Find
         notes=[*_but_the_line(job.notes), *_told(job, ranking, asks, default)],
         advice=_advice(ranking, default),
     )
-
-
-class Ranking(Ranked, Protocol):
-    """Rows that can be ranked, by a job of one machine or of many."""
-
-    def rank(self) -> None:
-        """Rank the rows, once."""
-        ...
-
-    def report(self) -> PairReport:
-        """The account of every row."""
-        ...
-
-    def bad_scores(self) -> tuple[str, ...]:
-        """The first three different texts that are no score."""
-        ...
-
-    def score_range(self) -> tuple[float, float] | None:
-        """Smallest and largest score of a candidate."""
-        ...
 
 
 def _told(job: Job, ranking: Ranking, asks: looks.Asks, report: PairReport | None) -> list[str]:

@@ -12,7 +12,7 @@ from prefmill.errors import ThresholdsUnfit
 from prefmill.plans import FeedbackPlan
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Roles
-from prefmill.table.thresholds import AUTO, NAMES, QUANTILES, Scores
+from prefmill.table.thresholds import AUTO, NAMES, QUANTILES, Scale, Scores
 
 #: Fewer pairs than from one in so many prompts with contrast are nearly nothing.
 _FEW = 20
@@ -49,6 +49,30 @@ class Ranked(Protocol):
 
     def scores_for(self, plan: FeedbackPlan) -> Scores:
         """What the thresholds of `plan` ask of the scores of all candidates."""
+        ...
+
+
+class Ranking(Ranked, Protocol):
+    """Rows that can be ranked, by a job of one machine or of many."""
+
+    def rank(self) -> None:
+        """Rank the rows, once."""
+        ...
+
+    def report(self) -> PairReport:
+        """The account of every row."""
+        ...
+
+    def bad_scores(self) -> tuple[str, ...]:
+        """The first three different texts that are no score."""
+        ...
+
+    def score_range(self) -> tuple[float, float] | None:
+        """Smallest and largest score of a candidate."""
+        ...
+
+    def scale_told(self) -> Scale:
+        """The scale, where a number of the plan is in its units."""
         ...
 
 

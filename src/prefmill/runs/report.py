@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
+from prefmill.progress import peak_rss_mb
+from prefmill.runs.job import Job
+from prefmill.runs.remedies import Ranking, remedies
 from prefmill.shapes.source import Rowed, words_in
 from prefmill.table.report import as_html
 from prefmill.table.roles import RoleNames, Roles
+from prefmill.writers.write import Written
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,48 @@ class RunReport:
         out["output"] = self.output.get("", dict(self.output)) if self.output else None
         out["roles"] = {key: value for key, value in asdict(self.roles).items() if value}
         return out
+
+
+def run_report(
+    plan: FeedbackPlan,
+    ranking: Ranking,
+    job: Job,
+    written: Written | None,
+    *,
+    engine: str,
+    started: float,
+    plan_hash: str,
+    notes: Sequence[str] = (),
+    worker_rss_mb: float | None = None,
+) -> RunReport:
+    """What a run did, once its output is written: `ranking` ranked what `job` read.
+
+    `started` is a time of `time.perf_counter`, and `notes` come after those of reading.
+    """
+    report = ranking.report()
+    paths = written.paths if written else {}
+    return RunReport(
+        **asdict(report),
+        rows_rejected=job.source.rejected,
+        seconds=round(time.perf_counter() - started, 3),
+        peak_rss_mb=peak_rss_mb(),
+        engine=engine,
+        output=paths,
+        split_rows=written.rows if written and paths and "" not in paths else {},
+        plan_hash=plan_hash,
+        roles=said_roles(plan, job.roles),
+        score_range=None if report.pairs_out else ranking.score_range(),
+        renamed=job.assembly.renamed or {},
+        thresholds=ranking.plan.thresholds or None,
+        notes=[
+            *job.source.notes,
+            *notes,
+            *ranking.plan.notes(plan, report, ranking.scale_told()),
+            *remedies(ranking, report),
+        ],
+        bad_scores=ranking.bad_scores() if "bad_score" in report.dropped else (),
+        worker_rss_mb=worker_rss_mb,
+    )
 
 
 def with_words(plan: FeedbackPlan, roles: RoleNames | None, rowed: Rowed) -> FeedbackPlan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal, Unpack
 
@@ -16,12 +16,12 @@ from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.pairs import Pairs
 from prefmill.pools.frames import is_frame
-from prefmill.progress import Progress, peak_rss_mb
+from prefmill.progress import Progress
 from prefmill.readers.find import is_same
 from prefmill.runs.cluster.where import Looking, parted
 from prefmill.runs.job import Engine, Job, Reading, opened
-from prefmill.runs.remedies import refused_with_numbers, remedies
-from prefmill.runs.report import RunReport, said_roles, whole_rows_of, with_words
+from prefmill.runs.remedies import refused_with_numbers
+from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, RoleNames
 from prefmill.writers import write as writers
@@ -104,26 +104,14 @@ def run(
                 prompt=job.roles.prompt if whole_rows else "prompt",
                 publish_empty=allow_empty,
             )
-        report = job.report()
-        return RunReport(
-            **asdict(report),
-            rows_rejected=job.source.rejected,
-            seconds=round(time.perf_counter() - started, 3),
-            peak_rss_mb=peak_rss_mb(),
+        return run_report(
+            plan,
+            job,
+            job,
+            written,
             engine=job.engine,
-            output=written.paths if written else {},
-            split_rows=written.rows if written and written.paths and split else {},
+            started=started,
             plan_hash=with_words(plan, roles, job.rowed).hash(),
-            roles=said_roles(plan, job.roles),
-            score_range=None if report.pairs_out else job.score_range(),
-            renamed=job.assembly.renamed or {},
-            thresholds=job.plan.thresholds or None,
-            notes=[
-                *job.source.notes,
-                *job.plan.notes(plan, report, job.scale_told()),
-                *remedies(job, report),
-            ],
-            bad_scores=job.bad_scores() if "bad_score" in report.dropped else (),
         )
 
 

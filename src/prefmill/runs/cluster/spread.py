@@ -22,7 +22,7 @@ from prefmill.disk.stores import LocalStore, Store, store_of
 from prefmill.disk.targets import is_object, shown, version_of
 from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
 from prefmill.plans.feedback import FeedbackPlan
-from prefmill.progress import Progress, peak_rss_mb, silent
+from prefmill.progress import Progress, silent
 from prefmill.readers import Source
 from prefmill.readers.find import is_same
 from prefmill.runs.cluster.driver import Cut, Spread, cut_of
@@ -34,8 +34,8 @@ from prefmill.runs.cluster.pieces import Pieces, Shelf
 from prefmill.runs.cluster.session import connected
 from prefmill.runs.cluster.where import Looking, Spreading, parted
 from prefmill.runs.job import Job, Reading, opened
-from prefmill.runs.remedies import refused_with_numbers, remedies
-from prefmill.runs.report import RunReport, said_roles, whole_rows_of, with_words
+from prefmill.runs.remedies import refused_with_numbers
+from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
 from prefmill.writers.formats import Format, in_parts
@@ -144,7 +144,17 @@ def run(
                 writing["seed"] = plan.seed
                 writing["prompt"] = job.roles.prompt if whole_rows else "prompt"
                 written = _written(ledger, spread, output, writing, allow_empty=allow_empty)
-                done = _report(plan, spread, place, written, started, str(key["plan"]))
+                done = run_report(
+                    plan,
+                    spread,
+                    job,
+                    written,
+                    engine=place.tasks.name,
+                    started=started,
+                    plan_hash=str(key["plan"]),
+                    notes=[place.because] if place.because else [],
+                    worker_rss_mb=spread.worker_rss_mb,
+                )
             if written.paths:
                 ledger.keep(_REPORT, json.dumps(asdict(done)))
                 ledger.finish({})
@@ -350,39 +360,6 @@ def _identity(source: Source) -> list[list[Any]]:
         else:
             identity.append([label, rows, status.st_size, status.st_mtime_ns])
     return identity
-
-
-def _report(
-    plan: FeedbackPlan,
-    spread: Spread,
-    place: Place,
-    written: writers.Written,
-    started: float,
-    plan_hash: str,
-) -> RunReport:
-    report, job = spread.report(), spread.job
-    return RunReport(
-        **asdict(report),
-        rows_rejected=job.source.rejected,
-        seconds=round(time.perf_counter() - started, 3),
-        peak_rss_mb=peak_rss_mb(),
-        engine=place.tasks.name,
-        output=written.paths,
-        split_rows=written.rows if written.paths and "" not in written.paths else {},
-        plan_hash=plan_hash,
-        roles=said_roles(plan, job.roles),
-        score_range=None if report.pairs_out else spread.score_range(),
-        renamed=job.assembly.renamed or {},
-        thresholds=spread.plan.thresholds or None,
-        notes=[
-            *job.source.notes,
-            *([place.because] if place.because else []),
-            *spread.plan.notes(plan, report, spread.scale_told()),
-            *remedies(spread, report),
-        ],
-        bad_scores=spread.bad_scores() if "bad_score" in report.dropped else (),
-        worker_rss_mb=spread.worker_rss_mb,
-    )
 
 
 def _done_before(ledger: Ledger) -> RunReport:
