@@ -387,8 +387,12 @@ class Job:
         if not self.plan.waits or scale is None or scale.over[0] not in done:
             return
         self.scale = Scale(*self.con.execute(sql.call(scale)).fetchall()[0])
-        self.plan = self.plan.settled(self.scores_for(self.plan))
+        self.plan = self.settled(self.plan)
         self._ask()
+
+    def settled(self, plan: FeedbackPlan) -> FeedbackPlan:
+        """`plan` with numbers for its thresholds."""
+        return plan.settled(self.scores_for(plan))
 
     def scores_for(self, plan: FeedbackPlan) -> Scores:
         """What the thresholds of `plan` ask of the scores of all candidates."""

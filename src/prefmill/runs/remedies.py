@@ -12,7 +12,7 @@ from prefmill.errors import ThresholdsUnfit
 from prefmill.plans import FeedbackPlan
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Roles
-from prefmill.table.thresholds import AUTO, NAMES, QUANTILES, Scale, Scores
+from prefmill.table.thresholds import AUTO, NAMES, QUANTILES, Scale
 
 #: Fewer pairs than from one in so many prompts with contrast are nearly nothing.
 _FEW = 20
@@ -47,8 +47,8 @@ class Ranked(Protocol):
         """How many rows `step` gives, over what was ranked."""
         ...
 
-    def scores_for(self, plan: FeedbackPlan) -> Scores:
-        """What the thresholds of `plan` ask of the scores of all candidates."""
+    def settled(self, plan: FeedbackPlan) -> FeedbackPlan:
+        """`plan` with numbers for its thresholds."""
         ...
 
 
@@ -144,4 +144,4 @@ def _others(job: Ranked, plan: Any) -> Iterator[tuple[str, FeedbackPlan]]:
     waiting = dict.fromkeys(NAMES, AUTO) | dict(zip(QUANTILES, SHARES, strict=True))
     asked = replace(counted, **waiting)
     option = "--chosen-quantile {} --rejected-quantile {}".format(*SHARES)
-    yield option, asked.settled(job.scores_for(asked))
+    yield option, job.settled(asked)

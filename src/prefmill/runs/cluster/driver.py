@@ -19,12 +19,12 @@ import pyarrow as pa
 
 from prefmill.connection import MB
 from prefmill.engines import sql
-from prefmill.engines.macros import install_used
 from prefmill.engines.steps import Output, Step
 from prefmill.errors import BadArgument, BadScore
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress
 from prefmill.readers import Source
+from prefmill.rules.tallies import COLUMNS, Look, added, settled_by
 from prefmill.runs.cluster import stages, texts
 from prefmill.runs.cluster.executor import Call, Executor, Note, Reads, Stage
 from prefmill.runs.cluster.order import part_key
@@ -35,7 +35,7 @@ from prefmill.runs.cluster.work import Work
 from prefmill.runs.job import Job, refuse_explosion, word_told
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Roles
-from prefmill.table.thresholds import QUANTILES, Scale, Scores
+from prefmill.table.thresholds import Scale
 
 #: Bytes of text of a split or of a part, and of narrow rows of a bucket, without a memory limit.
 _TEXT_BYTES, _NARROW_BYTES = 192 * MB, 96 * MB
@@ -85,6 +85,7 @@ class Spread:
     temp_dir: str | None = None
     plan: FeedbackPlan = field(init=False)
     scale: Scale = field(init=False, default=Scale(None, None))
+    _tallies: dict[Look, pl.DataFrame] = field(init=False, default_factory=dict)
     _largest: float = field(init=False, default=0.0)
     _gathered: bool = field(init=False, default=False)
 
@@ -143,40 +144,22 @@ class Spread:
             return pl.DataFrame(nothing).with_columns(_bucket=pl.lit(0))
         return pl.concat(frames, how="vertical_relaxed")
 
-    def scores_for(self, plan: FeedbackPlan) -> Scores:
-        """What the thresholds of `plan` ask of the scores of all candidates."""
-        at: dict[float, float] = {}
-        if step := plan.output(self.roles).quantiles:
-            query = "SELECT _score FROM candidates WHERE _reason IS NULL"
-            scores = self.ask(query, until="candidates")
-            if scores.is_empty():
-                scores = pl.DataFrame(schema={"_score": pl.Float64})
-            con, query = self.job.con, sql.call(step, {"candidates": "_all_scores"})
-            con.register("_scores_read", scores.to_arrow())
-            con.execute(
-                "CREATE OR REPLACE TEMP VIEW _all_scores AS"
-                " SELECT _score, NULL::VARCHAR AS _reason FROM _scores_read"
-            )
-            install_used(con, [query])
-            (found,) = con.execute(query).fetchall()
-            shares = plan.quantiles
-            pairs = zip(QUANTILES, found, strict=True)
-            at = {shares[name]: score for name, score in pairs if name in shares}
-        limits = self._limits
-        few = {score for _, _, each in limits for score in each}
-        # Scores of one bucket that are more than few are some that nobody asks for together.
-        return Scores(
-            _scale(limits), lambda some: few <= set(some), lambda quantile: at[quantile.share]
-        )
+    def settled(self, plan: FeedbackPlan) -> FeedbackPlan:
+        """`plan` with numbers for its thresholds."""
+        settled: FeedbackPlan = settled_by(plan, self._tally)
+        return settled
 
-    @cached_property
-    def _limits(self) -> list[Sequence[Any]]:
-        """Smallest, largest and few scores of each bucket, or of each split."""
-        notes = self.narrowed.values()
-        if notes and all("scores" in note for note in notes):
-            return [note["scores"] for note in notes]
-        looked = self._on_buckets("look", stages.look)
-        return [note["scores"] for note in looked.values()]
+    def _tally(self, look: Look) -> pl.DataFrame:
+        """The bins of all scores that `look` asks for."""
+        if look not in self._tallies:
+            notes = list(self.narrowed.values())
+            if look != Look() or not all("tally" in note for note in notes):
+                name = f"count{stages.name_of(repr(look))}"
+                counted = self._on_buckets(name, partial(stages.count, look=look))
+                notes = list(counted.values())
+            parts = (pl.DataFrame(n["tally"], schema=COLUMNS, orient="row") for n in notes)
+            self._tallies[look] = added(parts)
+        return self._tallies[look]
 
     def scale_told(self) -> Scale:
         """The scale, where a number of the plan is in its units."""
@@ -190,7 +173,10 @@ class Spread:
         return None if scale.low is None or scale.high is None else (scale.low, scale.high)
 
     def _scale_ranked(self) -> Scale:
-        return _scale([note["scores"] for note in self.ranked.values()])
+        ends = pl.DataFrame(
+            [note["scale"] for note in self.ranked.values()], schema=_ENDS, orient="row"
+        )
+        return _scale(ends)
 
     def bad_scores(self) -> tuple[str, ...]:
         """The first three different texts that are no score, as Python writes them."""
@@ -275,9 +261,8 @@ class Spread:
             return {}
         self._refuse_unusable(self.narrowed)
         if self.plan.waits:
-            scores = self.scores_for(self.plan)
-            self.scale = scores.scale
-            self.plan = self.plan.settled(scores)
+            self.scale = _scale(self._tally(Look()))
+            self.plan = self.settled(self.plan)
             self.work = replace(self.work, program=self.plan.program(self.roles))
         self._refuse_hot()
         if step := self.output.proposals:
@@ -433,7 +418,6 @@ _WHOLE = frozenset({"pairs.groups", "labels.labels", "advantages.advantages"})
 _KEY_BYTES = 64
 _PHASES = {
     "narrow": "reading",
-    "look": "ranking",
     "rank": "ranking",
     "fetch": "reading texts",
     "account": "counting",
@@ -460,7 +444,9 @@ def _sizes(notes: Mapping[int, Note]) -> dict[int, int]:
     return sizes
 
 
-def _scale(limits: Sequence[Sequence[Any]]) -> Scale:
-    lows = [low for low, _, _ in limits if low is not None]
-    highs = [high for _, high, _ in limits if high is not None]
-    return Scale(min(lows, default=None), max(highs, default=None))
+_ENDS = {"low": pl.Float64, "high": pl.Float64}
+
+
+def _scale(ends: pl.DataFrame) -> Scale:
+    """The scale of all scores, of those of parts."""
+    return Scale(ends["low"].min(), ends["high"].max())  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """The stages that rank: pure functions of pieces, run by any worker.
 
     narrow    a split of the input   ──▶ its narrow rows, by bucket of the prompt
-    look      a bucket               ──▶ what thresholds ask of the scores
+    count     a bucket               ──▶ what thresholds ask of the scores
     rank      a bucket               ──▶ slots in output order, and the positions wanted, by split
     account   a bucket               ──▶ its report again, where pairs were of one text twice
 
@@ -26,6 +26,7 @@ import pyarrow as pa
 from prefmill.engines import sql
 from prefmill.engines.macros import install_used
 from prefmill.rules.rows import UNUSABLE
+from prefmill.rules.tallies import Look, tally
 from prefmill.runs.cluster.order import keys_of, numbers, order_columns, part_key
 from prefmill.runs.cluster.pieces import Done, Piece, by_key, plain
 from prefmill.runs.cluster.work import Work, opened
@@ -34,8 +35,7 @@ from prefmill.runs.cluster.work import Work, opened
 SLOT_ROWS = 16_384
 #: Keys of a bucket's slots that say how the output can be divided.
 _SAMPLE = 256
-#: Different scores that are told: up to three of them are labels or verdicts, more are not.
-_FEW = 4
+_SCALE = "SELECT min(_score), max(_score) FROM candidates WHERE _reason IS NULL"
 #: The first so many texts that are no score, in a message.
 _BAD = 3
 #: How many groups have answers with different scores.
@@ -134,19 +134,14 @@ def _seen(work: Work, con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         return note | {"unusable": refused}
     if waits:
         _make(con, work, until="candidates")
-        note["scores"] = _limits(con)
+        note["tally"] = _tallied(con, Look())
     return note
 
 
-def _limits(con: duckdb.DuckDBPyConnection) -> list[Any]:
-    """Smallest and largest score of a candidate, and all different ones where they are few."""
-    ((low, high),) = con.execute(
-        "SELECT min(_score), max(_score) FROM candidates WHERE _reason IS NULL"
-    ).fetchall()
-    few = con.execute(
-        f"SELECT DISTINCT _score FROM candidates WHERE _reason IS NULL LIMIT {_FEW}"
-    ).fetchall()
-    return [low, high, [score for (score,) in few]]
+def _tallied(con: duckdb.DuckDBPyConnection, look: Look) -> list[list[Any]]:
+    """The bins of the candidates' scores that `look` asks for, as rows of `tallies.COLUMNS`."""
+    scores = con.sql("SELECT _score FROM candidates WHERE _reason IS NULL").to_arrow_table()
+    return [list(row) for row in tally(pl.DataFrame(scores)["_score"], look).iter_rows()]
 
 
 # Rank
@@ -176,11 +171,11 @@ def _bucket(work: Work, number: int) -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
 
 
-def look(work: Work, number: int) -> Done:
-    """The limits of the scores of a bucket, for thresholds that wait for them."""
+def count(work: Work, number: int, *, look: Look) -> Done:
+    """The tally of a bucket's scores, for thresholds that wait for all of them."""
     with _bucket(work, number) as con:
         _make(con, work, until="candidates")
-        return Done(note={"scores": _limits(con)})
+        return Done(note={"tally": _tallied(con, look)})
 
 
 def rank(work: Work, number: int) -> Done:
@@ -199,7 +194,8 @@ def rank(work: Work, number: int) -> Done:
         query = f"SELECT {', '.join(columns)} FROM {rows} ORDER BY {order}"
         slots = con.sql(query).to_arrow_table()
         report = _report(con, work, slots)
-        note = {"slots": slots.num_rows, "scores": _limits(con), "report": report}
+        note = {"slots": slots.num_rows, "report": report}
+        (note["scale"],) = con.execute(_SCALE).fetchall()
         if output.paired:
             ((note["contrast"],),) = con.execute(CONTRAST).fetchall()
     slots = slots.combine_chunks()
