@@ -19,14 +19,14 @@ from prefmill.connection import MB
 from prefmill.disk.hidden import sweep, temporary
 from prefmill.disk.ledger import Ledger
 from prefmill.disk.stores import LocalStore, Store, store_of
-from prefmill.disk.targets import is_object, shown, version_of
+from prefmill.disk.targets import is_object, shown
 from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress, silent
-from prefmill.readers import Source
 from prefmill.readers.find import is_same
 from prefmill.runs.cluster.driver import Cut, Spread, cut_of
 from prefmill.runs.cluster.executor import Executor
+from prefmill.runs.cluster.identity import identity_of
 from prefmill.runs.cluster.in_memory import MemoryTasks
 from prefmill.runs.cluster.on_ray import RayTasks
 from prefmill.runs.cluster.parts_out import PartsOut, Writing, write_part
@@ -120,7 +120,7 @@ def run(
         }
         key = {
             "plan": with_words(plan, roles, job.rowed).hash(),
-            "input": _identity(job.records),
+            "input": identity_of(job, reading),
             "roles": {name: value for name, value in asdict(job.roles).items() if value},
             "keep": list(keep),
             **writing,
@@ -337,29 +337,6 @@ def _place(
         return Place(tasks, shelf, because)
     kept = MemoryTasks(session=tasks.session, memory_bytes=tasks.memory_bytes)
     return Place(kept, kept.shelf, because)
-
-
-def _identity(source: Source) -> list[list[Any]]:
-    """What says that files are the same as before: name, rows, and size and time where local.
-
-    Of an object the tag of its version.
-    """
-    identity: list[list[Any]] = []
-    stays = source.stays or [None] * len(source.files)
-    for label, rows, version in zip(source.labels, source.file_rows, stays, strict=True):
-        if version is not None:
-            identity.append([label, rows, version.tag])
-            continue
-        if is_object(label):
-            identity.append([label, rows, version_of(Path(label))])
-            continue
-        try:
-            status = Path(label).stat()
-        except OSError:  # a URL, or a table in memory
-            identity.append([label, rows])
-        else:
-            identity.append([label, rows, status.st_size, status.st_mtime_ns])
-    return identity
 
 
 def _done_before(ledger: Ledger) -> RunReport:
