@@ -9,7 +9,6 @@ import contextlib
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefmill.connection import literal
+from prefmill.disk.hidden import temporary
 from prefmill.errors import BadInput
 from prefmill.readers.find import Input
 from prefmill.readers.json_engine import JsonEngine, Lines, Look, without
@@ -281,11 +281,8 @@ def decoded_table(table: pa.Table, label: str) -> pa.Table:
     >>> decoded_table(pa.table({"t": texts}), "doc").to_pylist()
     [{'t': 'a'}, {'t': None}]
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="prefmill-") as home,
-        contextlib.closing(JsonEngine(Path(home))) as engine,
-    ):
-        context = Context(folder=Path(home), rejects=Rejects(None), json=engine)
+    with temporary() as home, contextlib.closing(JsonEngine(home)) as engine:
+        context = Context(folder=home, rejects=Rejects(None), json=engine)
         item = Input(label, label, "parquet")
         file = look_at_tables(item, context, lambda: iter(_in_blocks(table)), table.schema)
         part = stage_json(file, *types_together([file]), context)

@@ -88,6 +88,7 @@ def run(
     sweep(reading.get("temp_dir"))
     outputs = _outputs(output, split)
     reading["without"] = [*reading.get("without", ()), *map(str, outputs)]
+    scratch = _scratch(reading)
     # Files that are not Parquet, and objects of records, are staged where workers see them.
     home = _home(spreading, outputs[0])
     if home is not None:
@@ -139,6 +140,7 @@ def run(
                 place.shelf,
                 progress or silent,
                 memory_bytes=_memory_of(tasks, memory_bytes),
+                temp_dir=scratch,
             )
             with _unbound(place.shelf), refused_with_numbers(spread):
                 writing["seed"] = plan.seed
@@ -178,7 +180,7 @@ def looked_at(
     `keep` are columns that travel with the narrow rows, and with `texts_read` the completions do.
     What tasks leave is gone when the context ends.
     """
-    memory_bytes = reading.get("memory_bytes")
+    memory_bytes, scratch = reading.get("memory_bytes"), _scratch(reading)
     with temporary(spreading.get("work") or reading.get("temp_dir")) as home:
         reading = {**reading, "temp_dir": str(home)}
         words: dict[str, Any] = {"roles": roles, "keep": keep, "stay": True, **reading}
@@ -194,6 +196,7 @@ def looked_at(
                 carried=tuple(keep),
                 texts_read=texts_read,
                 memory_bytes=_memory_of(tasks, memory_bytes),
+                temp_dir=scratch,
             )
 
 
@@ -304,6 +307,12 @@ def _executing(spreading: Spreading, memory_bytes: int | None) -> Iterator[Execu
         return
     with connected("run", spreading.get("address")) as session:
         yield RayTasks(session, memory_bytes)
+
+
+def _scratch(reading: Reading) -> str | None:
+    """Where tasks keep what is their own: the folder that was named, or that of each machine."""
+    folder = reading.get("temp_dir")
+    return None if folder is None else str(folder)
 
 
 def _memory_of(tasks: Executor, memory_bytes: int | None) -> int | None:

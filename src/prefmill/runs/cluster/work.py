@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -14,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prefmill.connection import connect, share_of
+from prefmill.disk.hidden import temporary
 from prefmill.engines.steps import Program
 from prefmill.runs.assembly import Assembly
 from prefmill.runs.cluster.pieces import Readable
@@ -69,10 +68,11 @@ class Work:
 @contextmanager
 def opened(work: Work) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection of one task."""
-    with tempfile.TemporaryDirectory(prefix="prefmill-", dir=work.temp_dir) as home:
+    # What a killed worker leaves names its owner, and goes with the next task on that machine.
+    with temporary(work.temp_dir) as home:
         share = share_of(work.memory_bytes) if work.memory_bytes else None
         con = connect(
-            temp_dir=Path(home),
+            temp_dir=home,
             memory_bytes=share,
             threads=work.threads,
             remote=work.records.remote,
