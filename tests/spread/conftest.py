@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -33,7 +34,12 @@ def sail() -> tuple[Any, Any]:
     server = SparkConnectServer("127.0.0.1", 0)
     server.start(background=True)
     _, port = server.listening_address
-    return server, SparkSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
+    # pyspark takes a main module without a file, as in a process of xdist, for its own doctests,
+    # and then asks for the whole of Spark.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
+        session = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
+    return server, session
 
 
 def real_spark() -> tuple[None, Any]:
