@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from prefmill._version import __version__
 from prefmill.errors import PrefmillError
 from prefmill.plans import kinds as _kinds
+from prefmill.plans.expect import Expect
 from prefmill.plans.kinds import *  # noqa: F403
 from prefmill.shapes.words import Rows
 from prefmill.table.roles import Roles
@@ -92,6 +93,7 @@ __all__ = [
     "EndpointSampler",
     "EndpointScorer",
     "Ensemble",
+    "Expect",
     "ImplicitReward",
     "JudgeScorer",
     "LocalSampler",

@@ -8,6 +8,7 @@
     │   ├── BadScore             rows that `on_invalid="raise"` refuses
     │   └── BadRow               one row that cannot be used: its place, a reason of a closed list
     ├── ThresholdsUnfit          thresholds that wait do not divide the scores (exit code 1)
+    ├── ExpectationFailed        what a plan expects of a run does not hold (exit code 1)
     ├── TargetExists             an output that is already there, without `overwrite`
     ├── RunDiffers               an interrupted run on this output had another model, template,
     │                            dtype or input (exit code 2)
@@ -202,6 +203,22 @@ def refuse(bad: Sequence[BadRow]) -> None:
 
 class ThresholdsUnfit(PrefmillError):
     """Thresholds that wait for the scores do not divide these."""
+
+
+class ExpectationFailed(PrefmillError):
+    """What a plan expects of a run does not hold: nothing was published.
+
+    broken  what does not hold, each with `name`, `got` and `expected`
+    held    what does
+    """
+
+    def __init__(self, where: str, broken: Sequence[Any], *, held: Sequence[Any] = ()) -> None:
+        self.broken, self.held = tuple(broken), tuple(held)
+        super().__init__(
+            "\n".join(f"{where}: {each}." for each in broken),
+            hint="nothing was published, and what stood at the output is as it was; mend the data,"
+            " or expect something else: [expect] of the plan, --expect (expect=).",
+        )
 
 
 class TargetExists(PrefmillError, FileExistsError):

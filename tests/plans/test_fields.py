@@ -14,6 +14,7 @@ from prefmill.plans import FEEDBACK_KINDS, KINDS, read_plan
 from prefmill.plans.advantage import AdvantageOptions
 from prefmill.plans.best_of import BestOfOptions
 from prefmill.plans.pairs import PairsOptions
+from prefmill.plans.plan import fields_that_decide
 from prefmill.plans.unpaired import UnpairedOptions
 from prefmill.table.roles import RoleNames
 
@@ -36,7 +37,7 @@ def test_every_field_has_help_and_a_default_that_passes_its_check(kind):
 def test_typed_arguments_are_the_fields_and_the_roles(kind, options):
     typed, of_plan = get_type_hints(options), get_type_hints(kind)
     roles = {role: get_type_hints(RoleNames)[role] for role in kind.role_names}
-    wanted = {field.name: of_plan[field.name] for field in fields(kind)} | roles
+    wanted = {field.name: of_plan[field.name] for field in fields_that_decide(kind)} | roles
     typed.pop("keep")
     assert typed == wanted
 

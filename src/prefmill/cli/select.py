@@ -31,6 +31,7 @@ from prefmill.cli.options import (
 from prefmill.cli.texts import names_in, numbers_in, roles_given, stdout_or, threshold_in
 from prefmill.errors import BadArgument
 from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan, Plan, read_plan
+from prefmill.plans.expect import expect_in
 from prefmill.writers.formats import help_for, margin_for
 
 _P = TypeVar("_P", bound=Plan)
@@ -42,6 +43,20 @@ class PlanFile(Options):
     plan: Annotated[
         Path | None,
         option("--plan", metavar="FILE", help="Plan as TOML; options given beside it win."),
+    ] = None
+
+
+class Expecting(Options):
+    """What must hold of a run."""
+
+    expect: Annotated[
+        list[str] | None,
+        option(
+            "--expect",
+            metavar="WORD=VALUE",
+            help="What must hold, else nothing is published: min_rows, min_prompts, max_dropped, "
+            "max_dropped.REASON, min_true, max_true, sources; may be given again.",
+        ),
     ] = None
 
 
@@ -71,6 +86,7 @@ def plan_parameters(kind: type[FeedbackPlan]) -> Iterator[Parameter]:
     if kind.unbounded:
         yield from Unbounded.parameters()
     yield from PlanFile.parameters()
+    yield from Expecting.parameters()
     for role in (role for role in kind.role_names if role not in kind.idle):
         yield optional(role, role_option(role))
 
@@ -122,13 +138,16 @@ def plan_of(kind: type[_P], options: Any) -> _P:
         values |= {"chosen_min": None, "rejected_below": None}
     for field in fields(kind):
         name, value = field.name, getattr(options, field.name, None)
-        if value is None:
+        if value is None or field.metadata.get("own_table"):
             continue
         if _is_bound(field):
             value = threshold_in(name, value, auto=field.metadata["check"]("auto") is None)
         elif field.metadata.get("table"):
             value = numbers_in(f"--{name}", value)
         values[name] = value
+    if texts := getattr(options, "expect", None):
+        known = values["expect"].named() if values.get("expect") else {}
+        values["expect"] = known | expect_in(texts)
     return kind(**values)
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from prefmill.plans import FeedbackPlan
+from prefmill.plans import Expectation, FeedbackPlan
 from prefmill.runs.hints import about_words
 from prefmill.shapes.account import line_of
 
@@ -121,6 +121,8 @@ def report(plan: FeedbackPlan, done: RunReport) -> None:
     )
     if done.bad_scores:
         line(f"bad_score: {about_words(done.bad_scores)}")
+    for each in done.expected:
+        line(f"holds: {Expectation(**each)}" if each["holds"] else f"broken: {Expectation(**each)}")
     if done.labels is not None:
         line(f"labels: {done.labels['true']:,} true, {done.labels['false']:,} false")
     for note in [*done.notes, *_renamed(done)]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from prefmill.errors import BadArgument, PlanError, PrefmillError, nearest
 from prefmill.loops.keys import described_by, plan_for
+from prefmill.plans.plan import fields_that_decide
 from prefmill.sampling.seeds import draws_of
 from prefmill.scoring.kinds import SCORERS
 from prefmill.table.fields import files, flag, key, maybe, number, one_of, some, text, whole
@@ -163,7 +164,7 @@ class Recipe:
             sample["sampler"] = "server" if "url" in sample else "local"
         plan = self.select.plan
         select = {"finished": self.select.finished, "plan": plan.kind}
-        select |= {each.name: getattr(plan, each.name) for each in fields(plan)}
+        select |= {each.name: getattr(plan, each.name) for each in fields_that_decide(type(plan))}
         return {
             "stages": self.stages,
             "seed": self.seed,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from prefmill.plans import kinds
 from prefmill.plans.advantage import AdvantageOptions, Method
 from prefmill.plans.best_of import BestOfOptions, Pick, Scope, StagesUsed
+from prefmill.plans.expect import Expect, Expectation
 from prefmill.plans.feedback import (
     Aggregate,
     FeedbackOptions,
@@ -33,6 +34,8 @@ __all__ = [
     "AdvantageOptions",
     "Aggregate",
     "BestOfOptions",
+    "Expect",
+    "Expectation",
     "FeedbackOptions",
     "FeedbackPlan",
     "Method",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from prefmill.errors import BadArgument, PlanError, nearest
@@ -52,7 +52,9 @@ class Plan:
         return problems
 
     def hash(self) -> str:
-        """16 hexadecimal digits of the content: equal plans, and only they, have equal hashes.
+        """16 hexadecimal digits of what decides rows: equal plans have equal hashes.
+
+        Plans that differ have different ones, but for what is expected of a run.
 
         >>> from prefmill import Pairs
         >>> Pairs(chosen_min=4).hash() == Pairs(chosen_min=4.0).hash() != Pairs().hash()
@@ -60,7 +62,7 @@ class Plan:
         """
         content = {
             field.name: _canonical(_plain(getattr(self, field.name)))
-            for field in fields(self)
+            for field in fields_that_decide(type(self))
             # A field that came later is left out at its default: older plans keep their hash.
             if not field.metadata.get("later") or getattr(self, field.name) != field.default
         }
@@ -120,6 +122,11 @@ class Plan:
             if value == "none" and known[name].metadata["check"](None) is None
         ]
         return cls(**{**values, **dict.fromkeys(nothing)})
+
+
+def fields_that_decide(kind: type[Plan]) -> list[Field[Any]]:
+    """The fields of a plan of `kind` that decide which rows come out."""
+    return [field for field in fields(kind) if not field.metadata.get("of_runs")]
 
 
 def tables_beside(kind: type[Plan], tables: Mapping[str, Any]) -> dict[str, Any]:

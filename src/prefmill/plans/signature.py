@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from inspect import Parameter, Signature
 from typing import Any
 
 from prefmill.plans.feedback import FeedbackPlan
+from prefmill.plans.plan import fields_that_decide
 
 
 def signature_of(kind: type[FeedbackPlan], data: str, more: Mapping[str, Any]) -> Signature:
@@ -18,7 +18,7 @@ def signature_of(kind: type[FeedbackPlan], data: str, more: Mapping[str, Any]) -
     ['weight', 'logprob', 'keep']
     """
     first = Parameter(data, Parameter.POSITIONAL_OR_KEYWORD)
-    options = {field.name: (field.default, field.type) for field in fields(kind)}
+    options = {field.name: (field.default, field.type) for field in fields_that_decide(kind)}
     options |= dict.fromkeys(kind.role_names, (None, "str | None"))
     options |= {name: (default, Parameter.empty) for name, default in more.items()}
     keywords = [
@@ -42,7 +42,7 @@ def function_of(
     It calls `work(plan, data, roles, **more)`.
     """
     signature = signature_of(kind, data, more)
-    names = [field.name for field in fields(kind)]
+    names = [field.name for field in fields_that_decide(kind)]
 
     # Python's own binding: a wrong argument is the TypeError that people know.
     def function(*arguments: Any, **options: Any) -> Any:

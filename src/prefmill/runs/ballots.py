@@ -12,6 +12,7 @@ import polars as pl
 from prefmill.connection import quote
 from prefmill.errors import AccountingError, BadArgument, ColumnMissing
 from prefmill.plans.best_of import BestOf
+from prefmill.plans.expect import SOURCE
 from prefmill.rules.judges import Agreed
 from prefmill.rules.ratings import JUDGED, Fitted, Over, Settings
 from prefmill.rules.votes import Ints, Judged, met
@@ -29,8 +30,6 @@ RATED: dict[str, pl.DataType] = {
     "component": pl.Int64(),
 }
 _PART_ROWS = 50_000
-#: What rows of records call what gave the answer.
-SOURCE = "source"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 from prefmill.errors import BadArgument, ThresholdsUnfit
 from prefmill.plans import Pairs
+from prefmill.plans.expect import SOURCE, Counted, Expectation
 from prefmill.runs import looks
 from prefmill.runs.cluster.where import Looking, parted
+from prefmill.runs.expecting import counted, counted_apart
 from prefmill.runs.hints import about_words, sentinels
 from prefmill.runs.job import Job, opened
 from prefmill.runs.remedies import Ranking, remedies
@@ -56,6 +59,7 @@ class Findings:
     first_rows: Sequence[Mapping[str, str]] = ()
     notes: Sequence[str] = ()
     advice: str = ""
+    expected: Sequence[Expectation] = ()
 
     @property
     def ok(self) -> bool:
@@ -84,6 +88,7 @@ class Findings:
             problems.append(f"{self.refusal} {differ}.")
         elif self.default_plan is not None and not self.default_plan.pairs_out:
             problems.append(f"the plan makes no pair, and {differ}; {self.advice}")
+        problems += [f"{each}." for each in self.expected if not each.holds]
         return problems
 
     def as_json(self) -> dict[str, object]:
@@ -132,6 +137,7 @@ class Findings:
             lines.append(("malformed", f"{self.rejected:,} rows set aside"))
         if self.default_plan is not None:
             lines.append(self._of_plan(self.default_plan))
+        lines += [("holds", str(each)) for each in self.expected if each.holds]
         return lines
 
     def _of_plan(self, report: PairReport) -> tuple[str, str]:
@@ -192,14 +198,23 @@ def check(
     if engine == "ray":
         from prefmill.runs.cluster.spread import looked_at
 
-        with looked_at(plan, inputs, spreading, reading, roles=roles, texts_read=True) as spread:
-            return _findings(plan, spread.job, spread, looks.OfSpread(spread))
+        words: dict[str, Any] = {"texts_read": True}
+        if plan.expect is not None and plan.expect.sources is not None:
+            words["keep"] = (SOURCE,)
+        with looked_at(plan, inputs, spreading, reading, roles=roles, **words) as spread:
+            figures = partial(counted_apart, plan, spread)
+            return _findings(plan, spread.job, spread, looks.OfSpread(spread), figures)
     with opened(plan, inputs, roles=roles, **reading) as job:
-        return _findings(plan, job, job, looks.OfJob(job))
+        return _findings(plan, job, job, looks.OfJob(job), partial(counted, plan, job))
 
 
-def _findings(plan: Pairs, job: Job, ranking: Ranking, asks: looks.Asks) -> Findings:
-    """What `job` reads, as `ranking` ranks it and `asks` counts it."""
+def _findings(
+    plan: Pairs, job: Job, ranking: Ranking, asks: looks.Asks, figures: Callable[[], Counted]
+) -> Findings:
+    """What `job` reads, as `ranking` ranks it and `asks` counts it.
+
+    `figures` are what the plan's expectations are compared with.
+    """
     refusal, default, thresholds = "", None, None
     try:
         ranking.rank()
@@ -241,6 +256,7 @@ def _findings(plan: Pairs, job: Job, ranking: Ranking, asks: looks.Asks) -> Find
         first_rows=[dict(zip(names, map(_short, row), strict=True)) for row in rows],
         notes=[*_but_the_line(job.notes), *_told(job, ranking, asks, default)],
         advice=_advice(ranking, default),
+        expected=plan.expect.looked_at(figures()) if plan.expect and default else (),
     )
 
 

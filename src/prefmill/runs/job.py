@@ -283,6 +283,7 @@ class Job:
         self.scale = Scale(None, None)
         self._same_text: list[int] = []
         self._relations: frames.Relations | None = None
+        self._account: PairReport | None = None
 
     @property
     def _variants(self) -> tuple[Variant, ...]:
@@ -624,6 +625,11 @@ class Job:
         Pairs of equal texts are known once `frames()` was exhausted; if it was not begun, that is
         done here.
         """
+        if self._account is None:
+            self._account = self._accounted()
+        return self._account
+
+    def _accounted(self) -> PairReport:
         self.rank()
         self._check_lists()
         output = self.output

@@ -11,12 +11,13 @@ import numpy as np
 import polars as pl
 
 from prefmill.errors import BadArgument, BadInput, ColumnMissing
+from prefmill.plans.expect import SOURCE
 from prefmill.progress import Progress
 from prefmill.rules.audits.effects import Bools
 from prefmill.rules.audits.texts import FORMATS, measures, text_of
 from prefmill.rules.audits.twice import Shown
 from prefmill.rules.votes import Ints
-from prefmill.runs.ballots import SOURCE, Ballots
+from prefmill.runs.ballots import Ballots
 from prefmill.runs.job import Job, Reading, opened
 from prefmill.scoring.judging.answers import Mark, parse_verdict
 from prefmill.table.roles import Inputs, RoleNames, Roles, named

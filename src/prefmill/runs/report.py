@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from prefmill.errors import BadArgument
+from prefmill.plans.expect import Counted, plain
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import peak_rss_mb
 from prefmill.runs.job import Job
@@ -29,7 +30,8 @@ class RunReport:
     made rows. `renamed` are columns of the input whose name
     the output needs itself, and what they are called in it. `seconds` of wall time, `peak_rss_mb`
     the largest resident size of this process so far, in MiB, and `worker_rss_mb` that of any
-    worker, where a cluster ran the plan.
+    worker, where a cluster ran the plan. `expected` is what the plan expects (`prefmill.Expect`):
+    `name`, `got`, `expected`, `holds` of each; `sources`, where it expects some, the rows of each.
     """
 
     rows_in: int
@@ -56,6 +58,8 @@ class RunReport:
     notes: Sequence[str] = ()
     bad_scores: Sequence[str] = ()
     worker_rss_mb: float | None = None
+    expected: Sequence[Mapping[str, Any]] = ()
+    sources: Mapping[str, int] | None = None
 
     def _repr_html_(self) -> str:
         return as_html(self.as_json())
@@ -76,6 +80,7 @@ def run_report(
     job: Job,
     written: Written | None,
     *,
+    figures: Counted,
     engine: str,
     started: float,
     plan_hash: str,
@@ -84,9 +89,10 @@ def run_report(
 ) -> RunReport:
     """What a run did, once its output is written: `ranking` ranked what `job` read.
 
-    `started` is a time of `time.perf_counter`, and `notes` come after those of reading.
+    `figures` are what expectations are compared with, `started` is a time of `time.perf_counter`,
+    and `notes` come after those of reading.
     """
-    report = ranking.report()
+    report = figures.report
     paths = written.paths if written else {}
     return RunReport(
         **asdict(report),
@@ -109,6 +115,8 @@ def run_report(
         ],
         bad_scores=ranking.bad_scores() if "bad_score" in report.dropped else (),
         worker_rss_mb=worker_rss_mb,
+        expected=plain(plan.expect.looked_at(figures)) if plan.expect else (),
+        sources=figures.sources,
     )
 
 

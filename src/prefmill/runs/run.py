@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Literal, Unpack
@@ -19,6 +19,7 @@ from prefmill.pools.frames import is_frame
 from prefmill.progress import Progress
 from prefmill.readers.find import is_same
 from prefmill.runs.cluster.where import Looking, parted
+from prefmill.runs.expecting import checked, counted, sources_asked
 from prefmill.runs.job import Engine, Job, Reading, opened
 from prefmill.runs.remedies import refused_with_numbers
 from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
@@ -86,13 +87,14 @@ def run(
     )
     with job_here as job, refused_with_numbers(job):
         written = None
+        sources_asked(plan, job)  # before an hour of ranking
         if output is not None:
             if plan.every_row:
                 _refuse_loss(job, output)
             unwritten, columns = job.assembly.unwritten, job.assembly.schema()
             schema = {name: kind for name, kind in columns.items() if name not in unwritten}
             written = writers.write(
-                (frame.drop(unwritten) for frame in job.frames()),
+                (frame.drop(unwritten) for frame in _expected(plan, job)),
                 pl.Schema(schema),
                 output,
                 format=layout,
@@ -109,6 +111,7 @@ def run(
             job,
             job,
             written,
+            figures=counted(plan, job),
             engine=job.engine,
             started=started,
             plan_hash=with_words(plan, roles, job.rowed).hash(),
@@ -159,6 +162,13 @@ def explain(
             job.explain(),
         ]
         return "\n".join(lines) + "\n"
+
+
+def _expected(plan: FeedbackPlan, job: Job) -> Iterator[pl.DataFrame]:
+    """The frames of the output; after the last one it is known whether it may be published."""
+    yield from job.frames()
+    if plan.expect is not None:
+        checked(plan, counted(plan, job))
 
 
 def _refuse_loss(job: Job, output: str | Path) -> None:

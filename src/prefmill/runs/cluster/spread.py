@@ -20,7 +20,8 @@ from prefmill.disk.hidden import sweep, temporary
 from prefmill.disk.ledger import Ledger
 from prefmill.disk.stores import LocalStore, Store, store_of
 from prefmill.disk.targets import is_object, shown
-from prefmill.errors import BadArgument, BadInput, ThresholdsUnfit
+from prefmill.errors import BadArgument, BadInput, ExpectationFailed, ThresholdsUnfit
+from prefmill.plans.expect import plain
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress, silent
 from prefmill.readers.find import is_same
@@ -33,6 +34,7 @@ from prefmill.runs.cluster.parts_out import PartsOut, Writing, write_part
 from prefmill.runs.cluster.pieces import Pieces, Shelf
 from prefmill.runs.cluster.session import connected
 from prefmill.runs.cluster.where import Looking, Spreading, parted
+from prefmill.runs.expecting import checked, counted_apart, counted_before, sources_asked
 from prefmill.runs.job import Job, Reading, opened
 from prefmill.runs.remedies import refused_with_numbers
 from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
@@ -127,10 +129,13 @@ def run(
             **writing,
             "prefmill": __version__.split(".")[0],
         }
+        # What a plan expects decides no row; but narrow rows of a run that goes on have the column.
+        if carried := sources_asked(plan, job):
+            key["carried"] = list(carried)
         first = _cut(spreading, job, tasks, memory_bytes)
         with Ledger(outputs[0], key, asdict(first), overwrite=overwrite, where="run") as ledger:
             if ledger.done:
-                return _done_before(ledger)
+                return _done_before(ledger, plan)
             store = ledger.store
             place = _place(spreading, job, tasks, store, resumed=ledger.resumed)
             spread = Spread(
@@ -139,6 +144,7 @@ def run(
                 Cut(**ledger.shape),
                 place.shelf,
                 progress or silent,
+                carried=carried,
                 memory_bytes=_memory_of(tasks, memory_bytes),
                 temp_dir=scratch,
             )
@@ -151,6 +157,7 @@ def run(
                     spread,
                     job,
                     written,
+                    figures=counted_apart(plan, spread),
                     engine=place.tasks.name,
                     started=started,
                     plan_hash=str(key["plan"]),
@@ -205,7 +212,7 @@ def _unbound(shelf: Pieces) -> Iterator[None]:
     """What plan and data refuse in here leaves nothing: another plan may have the output."""
     try:
         yield
-    except (BadArgument, BadInput, ThresholdsUnfit):
+    except (BadArgument, BadInput, ThresholdsUnfit, ExpectationFailed):
         shelf.forget("")
         raise
 
@@ -248,7 +255,15 @@ def _written(
 def _published(ledger: Ledger, spread: Spread) -> Iterator[pl.DataFrame]:
     """The frames of the output; after the last one the ledger is told that it comes."""
     yield from spread.frames()
+    _check_expected(spread)
     ledger.publishing()
+
+
+def _check_expected(spread: Spread) -> None:
+    """Raise where what the plan expects does not hold."""
+    plan = spread.job.plan
+    if plan.expect is not None:
+        checked(plan, counted_apart(plan, spread))
 
 
 def _in_parts(
@@ -257,6 +272,7 @@ def _in_parts(
     """Let workers write the output, and publish it."""
     out, staged = how.out, Path(how.staged)
     if spread.is_empty:
+        _check_expected(spread)
         if not allow_empty:
             return writers.Written(paths={}, rows={})
         writers.write([], how.schema, staged / out.named(0), overwrite=True, **how.options)
@@ -267,6 +283,7 @@ def _in_parts(
         for note in notes.values():
             for name, number in note["rows"].items():
                 rows[name] = rows.get(name, 0) + number
+    _check_expected(spread)
     ledger.publishing()
     out.publish(staged, range(count), overwrite=True)
     names = {name: f"{_STAR}-{name}" if name else _STAR for name in rows}
@@ -348,9 +365,11 @@ def _place(
     return Place(kept, kept.shelf, because)
 
 
-def _done_before(ledger: Ledger) -> RunReport:
-    """The report of the run that wrote what stands there."""
+def _done_before(ledger: Ledger, plan: FeedbackPlan) -> RunReport:
+    """The report of the run that wrote what stands there; it has to hold what is expected now."""
     told = json.loads(ledger.store.get_text(_REPORT))
     group = tuple(told["roles"].pop("group"))
     done = RunReport(**told | {"roles": Roles(**told["roles"], group=group)})
+    expected = plain(checked(plan, counted_before(done)))
+    done = replace(done, expected=expected)
     return replace(done, notes=[*done.notes, "this run was done before: nothing was to do."])
