@@ -36,6 +36,10 @@ def main() -> None:
     warnings.showwarning = _told  # type: ignore[assignment]
     ending.watch(abandon)
     code = _code(app)
+    if "opentelemetry" in sys.modules:  # the hooks that would send what is left do not run
+        from prefmill.telemetry.otel import flush
+
+        flush()
     ending.leave(ending.stopped() or code)
 
 

@@ -22,6 +22,7 @@ FLOORS = (
     ("errors", "_version"),
     ("objects",),
     ("connection", "progress", "forks", "ending"),
+    ("telemetry",),
     ("table",),
     ("disk",),
     ("readers", "writers"),

@@ -32,6 +32,7 @@ from prefmill.loops.steps import LoopSteps
 from prefmill.progress import Progress, silent
 from prefmill.readers.find import check_apart
 from prefmill.runs.sample import COLUMNS
+from prefmill.telemetry.watch import watched
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class LoopReport:
         return {**values, **lists}
 
 
+@watched("loop")
 def loop(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     output: str | Path,

@@ -31,11 +31,13 @@ from prefmill.runs.audit_report import AuditReport
 from prefmill.runs.job import Reading
 from prefmill.runs.judged import Judged, both_orders, judged, numbers, own_answers
 from prefmill.table.roles import Inputs, RoleNames
+from prefmill.telemetry.watch import watched
 
 #: From this share of one value on, a scale tells little.
 _CROWDED = 0.5
 
 
+@watched("audit")
 def audit(
     inputs: Inputs,
     *,

@@ -31,6 +31,7 @@ from prefmill.table.messages import is_json_text, is_text
 from prefmill.table.numbers import number
 from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs
+from prefmill.telemetry.watch import watched
 
 #: Fewer pairs say little about any chance.
 FEW = 200
@@ -75,6 +76,7 @@ class CalibrateReport:
         return asdict(self)
 
 
+@watched("calibrate")
 def calibrate(
     inputs: Inputs,
     output: str | Path | None,

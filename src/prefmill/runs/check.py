@@ -22,6 +22,7 @@ from prefmill.runs.shaped import line_told, ranks_that_meet, shape_told
 from prefmill.shapes.cells import RECORD
 from prefmill.table.report import PairReport
 from prefmill.table.roles import RoleNames, Roles
+from prefmill.telemetry.watch import watched
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,7 @@ _FIRST_ROWS = """
 """
 
 
+@watched("check")
 def check(
     inputs: str | Path | Sequence[str | Path],
     *,

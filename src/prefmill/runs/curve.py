@@ -29,6 +29,7 @@ from prefmill.runs.job import Reading, opened
 from prefmill.table.fits import fits_schema
 from prefmill.table.numbers import number
 from prefmill.table.roles import Inputs, RoleNames
+from prefmill.telemetry.watch import watched
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Curve:
         }
 
 
+@watched("curve")
 def curve(
     data: Inputs,
     *,

@@ -25,6 +25,7 @@ from prefmill.shapes.words import Rows
 from prefmill.table.fits import fits_files
 from prefmill.table.report import as_html
 from prefmill.table.roles import REQUIRED, Inputs, RoleNames, Roles
+from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
 
 _FRAME_ROWS = 20_000
@@ -58,6 +59,7 @@ class RowsReport:
         return {**asdict(self), "columns": list(self.columns), "notes": list(self.notes)}
 
 
+@watched("rows")
 def rows(
     inputs: Inputs,
     output: str | Path | None,

@@ -25,10 +25,12 @@ from prefmill.runs.remedies import refused_with_numbers
 from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, RoleNames
+from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
 from prefmill.writers.formats import Format, in_parts
 
 
+@watched()
 def run(
     plan: FeedbackPlan,
     inputs: Inputs,

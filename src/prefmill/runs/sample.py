@@ -27,6 +27,7 @@ from prefmill.sampling import LocalSampler
 from prefmill.sampling.samplers import Sampler, as_sampler
 from prefmill.sampling.seeds import Asked
 from prefmill.shapes.words import Rows
+from prefmill.telemetry.watch import watched
 
 #: Of answers, where none are named.
 TEMPERATURES = (0.8, 0.9)
@@ -135,6 +136,7 @@ class SampleReport:
         return {**asdict(self), **plain, **derived, "notes": list(self.notes)}
 
 
+@watched("sample")
 def sample(
     inputs: Any,
     output: str | Path,

@@ -30,6 +30,7 @@ from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.scorers import Staged, as_scorer
 from prefmill.scoring.stream import score_names, score_types
 from prefmill.table.roles import RoleNames
+from prefmill.telemetry.watch import watched
 
 _SERVED = ("requests", "retries", "tokens_in", "tokens_out")
 _COUNTS = (
@@ -109,6 +110,7 @@ class ScoreReport:
         }
 
 
+@watched("score")
 def score(
     inputs: Any,
     output: str | Path,

@@ -30,6 +30,7 @@ from prefmill.runs.job import Reading, opened_source
 from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs
 from prefmill.table.step_words import StepOptions, StepWords
+from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
 
 _BATCH_ROWS = 8192
@@ -76,6 +77,7 @@ class StepsReport:
         return asdict(self)
 
 
+@watched("steps")
 def label_steps(
     inputs: Inputs,
     output: str | Path | None,

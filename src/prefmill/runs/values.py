@@ -28,6 +28,7 @@ from prefmill.runs.job import Reading, opened_source, scalar
 from prefmill.table.messages import is_json_text
 from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs, ValueNames
+from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
 
 _FRAME_ROWS = 50_000
@@ -99,6 +100,7 @@ def values(data: Inputs, plan: Values | None = None, **columns: Unpack[ValueName
     return result
 
 
+@watched("values")
 def run(
     plan: Values,
     inputs: Inputs,

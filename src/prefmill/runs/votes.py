@@ -20,6 +20,7 @@ from prefmill.runs.ballots import Ballots, Table, source_of
 from prefmill.runs.job import Reading, opened
 from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs, RoleNames, Roles
+from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
 
 #: Chances that move by more than this have not settled.
@@ -84,6 +85,7 @@ class VotesReport:
         return out
 
 
+@watched("votes")
 def votes(
     inputs: Inputs,
     output: str | Path | None,

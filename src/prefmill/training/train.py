@@ -13,6 +13,7 @@ from prefmill.progress import Progress, silent
 from prefmill.runs.plan import run
 from prefmill.shapes.words import Rows
 from prefmill.table.roles import RoleNames
+from prefmill.telemetry.watch import watched
 from prefmill.training.kinds import DPOTraining, RewardTraining, SFTTraining
 from prefmill.training.report import TrainReport
 from prefmill.training.settings import (
@@ -25,6 +26,7 @@ from prefmill.training.settings import (
 
 
 @taking(RewardSettings)
+@watched("train reward")
 def train_reward(
     pairs: Any,
     output: str | Path,
@@ -123,6 +125,7 @@ def pairs_of(rows: Rows | None, data: Any, tests: Any) -> Iterator[tuple[Any, An
 
 
 @taking(PolicySettings)
+@watched("train policy")
 def train_policy(
     data: Any,
     output: str | Path,
