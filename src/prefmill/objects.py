@@ -115,6 +115,17 @@ def bucket(root: str, where: str = "store") -> Any:
     return _bucket(root, variables)
 
 
+def store_options() -> dict[str, str]:
+    """What other libraries that use `object_store` are told besides the environment's variables."""
+    endpoints = [
+        value
+        for name, value in os.environ.items()
+        if name.startswith(_VARIABLES) and ("ENDPOINT" in name or "BASE_URL" in name)
+    ]
+    plain = any(value.startswith("http://") for value in endpoints)
+    return {"allow_http": "true"} if plain else {}
+
+
 @lru_cache(32)
 def _bucket(root: str, variables: tuple[tuple[str, str], ...]) -> Any:
     from obstore import store

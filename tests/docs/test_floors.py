@@ -25,6 +25,7 @@ FLOORS = (
     ("telemetry",),
     ("table",),
     ("disk",),
+    ("warehouse",),
     ("readers", "writers"),
     ("shapes",),
     ("pools",),

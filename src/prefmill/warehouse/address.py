@@ -1,0 +1,123 @@
+"""What people type for a table: `delta:PATH`, `iceberg:CATALOG.NAMESPACE.TABLE`, ... Nothing opens
+here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from prefmill.errors import BadArgument
+from prefmill.objects import url_of
+
+Kind = Literal["delta", "iceberg", "lance", "duckdb", "sqlite", "postgres"]
+#: How each kind is spelled, for messages.
+SPELLED: dict[Kind, str] = {
+    "delta": "delta:PATH_OR_URL",
+    "iceberg": "iceberg:CATALOG.NAMESPACE.TABLE",
+    "lance": "lance:PATH_OR_URL",
+    "duckdb": "duckdb:FILE#TABLE",
+    "sqlite": "sqlite:FILE#TABLE",
+    "postgres": "postgresql://HOST/DATABASE#TABLE",
+}
+_KINDS: dict[str, Kind] = {kind: kind for kind in SPELLED} | {"postgresql": "postgres"}
+#: Of a connection string what may be shown.
+_SHOWN = re.compile(r"\b(?:host|port|dbname|service)=(?:'[^']*'|\S+)")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a table is: in a file, a folder, a catalog or a database (`place`), and its `name`
+    there.
+    """
+
+    kind: Kind
+    place: str
+    name: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, text: object) -> Address | None:
+        """The address that a target or an input names; None of anything else.
+
+        Raises `BadArgument` for one that is not whole. A local file of such a name is `./delta:x`.
+
+        >>> Address.of("duckdb:out/pairs.duckdb#main.pairs")
+        Address(kind='duckdb', place='out/pairs.duckdb', name=('main', 'pairs'))
+        >>> Address.of("delta:s3://bucket/pairs").place, Address.of("./delta:x")
+        ('s3://bucket/pairs', None)
+        """
+        word, mark, rest = str(text).partition(":")
+        kind = _KINDS.get(word.lower())
+        if not mark or kind is None:
+            return None
+        address = _PARSERS[kind](kind, rest)
+        if address is None:
+            shown = cls(kind, rest).shown if kind == "postgres" else f"{word}:{rest}"
+            raise BadArgument(
+                f"table: cannot tell which one is meant; got {shown!r}, expected {SPELLED[kind]}."
+            )
+        return address
+
+    @property
+    def shown(self) -> str:
+        """The address as its owner would know it, without secrets.
+
+        >>> Address.of("postgresql://me:secret@db.host:5433/shop?password=x#pairs").shown
+        'postgresql://db.host:5433/shop#pairs'
+        """
+        name = ".".join(self.name)
+        if self.kind == "iceberg":
+            return f"iceberg:{self.place}.{name}"
+        if self.kind == "postgres":
+            return f"{_without_secrets(self.place)}#{name}"
+        return f"{self.kind}:{self.place}" + (f"#{name}" if name else "")
+
+
+def _without_secrets(place: str) -> str:
+    if not place.startswith("postgresql://"):
+        return f"postgres:{' '.join(_SHOWN.findall(place))}"
+    _, _, host = urlsplit(place).netloc.rpartition("@")
+    return f"postgresql://{host}{urlsplit(place).path}"
+
+
+def _folder(kind: Kind, rest: str) -> Address | None:
+    # As `delta://out` it would be a folder at the root of the disk.
+    if not rest or rest.startswith("//"):
+        return None
+    return Address(kind, url_of(rest))
+
+
+def _file(kind: Kind, rest: str) -> Address | None:
+    file, mark, table = rest.rpartition("#")
+    if not mark or not file or not table or file.startswith("//"):
+        return None
+    name = tuple(table.split(".", 1)) if kind == "duckdb" else (table,)
+    return Address(kind, file, name) if all(name) else None
+
+
+def _catalog(kind: Kind, rest: str) -> Address | None:
+    catalog, *name = rest.split(".")
+    return Address(kind, catalog, tuple(name)) if catalog and len(name) > 1 and all(name) else None
+
+
+def _database(kind: Kind, rest: str) -> Address | None:
+    place, mark, table = rest.rpartition("#")
+    name = tuple(table.split(".", 1))
+    if not mark or not place or not all(name):
+        return None
+    # `Path` takes one slash of a URL away.
+    if place.startswith("/"):
+        place = f"postgresql://{place.lstrip('/')}"
+    return Address(kind, place, name)
+
+
+_PARSERS = {
+    "delta": _folder,
+    "lance": _folder,
+    "iceberg": _catalog,
+    "duckdb": _file,
+    "sqlite": _file,
+    "postgres": _database,
+}
