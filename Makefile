@@ -71,7 +71,7 @@ test-spark: .venv-spark/installed  ## plans on a real Spark; needs Java, 17 or n
 # The oldest versions that pyproject.toml admits; OLDEST=FILE names other pins.
 OLDEST ?= constraints-oldest.txt
 OLDEST_TESTS ?= tests/engines/test_cases.py tests/sql tests/plans/test_best_macros.py \
-  tests/cli/test_commands.py
+  tests/cli/test_commands.py tests/shapes/test_shapes.py
 .venv-oldest/installed: pyproject.toml $(OLDEST)
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
