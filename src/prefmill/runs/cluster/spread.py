@@ -148,7 +148,7 @@ def run(
                 memory_bytes=_memory_of(tasks, memory_bytes),
                 temp_dir=scratch,
             )
-            with _unbound(place.shelf), refused_with_numbers(spread):
+            with _unbound(place.shelf, ledger.folder / "parts"), refused_with_numbers(spread):
                 writing["seed"] = plan.seed
                 writing["prompt"] = job.roles.prompt if whole_rows else "prompt"
                 written = _written(ledger, spread, output, writing, allow_empty=allow_empty)
@@ -208,12 +208,13 @@ def looked_at(
 
 
 @contextmanager
-def _unbound(shelf: Pieces) -> Iterator[None]:
+def _unbound(shelf: Pieces, staged: Path) -> Iterator[None]:
     """What plan and data refuse in here leaves nothing: another plan may have the output."""
     try:
         yield
     except (BadArgument, BadInput, ThresholdsUnfit, ExpectationFailed):
         shelf.forget("")
+        shutil.rmtree(staged, ignore_errors=True)
         raise
 
 
