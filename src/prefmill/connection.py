@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 
 from prefmill.errors import BadArgument, BadInput
+from prefmill.room import room_of
 
 MB = 1 << 20
 #: DuckDB asks for 125 MB a thread; with less it gives up where one thread alone would get through.
@@ -40,6 +41,9 @@ def connect(
     }
     con = duckdb.connect(config=config)
     con.execute("SET temp_directory = ?", [str(temp_dir)])
+    # Given to `connect`, DuckDB 2.0 ignores this without a word.
+    if room := room_of(temp_dir):
+        con.execute("SET max_temp_directory_size = ?", [f"{room.left}B"])
     con.execute("SET enable_progress_bar = false")
     con.execute(f"SET preserve_insertion_order = {ordered}")
     # A run reads every byte range of a file once or twice; caching them only costs memory.
@@ -77,12 +81,16 @@ def threads_in(memory_bytes: int) -> int:
 
 
 @contextlib.contextmanager
-def memory_told(where: str, memory_bytes: int | None) -> Iterator[None]:
+def memory_told(
+    where: str, memory_bytes: int | None, temp_dir: Path | None = None
+) -> Iterator[None]:
     """DuckDB's out-of-memory errors as ours, with the limit to give."""
     try:
         yield
     except duckdb.OutOfMemoryException as error:
         first = str(error).strip().splitlines()[0]
+        if "temp_directory" in first and temp_dir and (room := room_of(temp_dir)):
+            raise room.full() from error
         if "temp_directory" in first or memory_bytes is None:
             raise BadInput(
                 f"{where}: neither memory nor the temporary folder has room; {first}.",
@@ -95,6 +103,12 @@ def memory_told(where: str, memory_bytes: int | None) -> Iterator[None]:
             hint=f"--memory-limit {2 * memory_bytes // 1_000_000}MB"
             f" (memory_bytes={2 * memory_bytes}), or no limit.",
         ) from error
+
+
+def spilled_by(con: duckdb.DuckDBPyConnection) -> int:
+    """The bytes that `con` keeps on disk at the moment."""
+    query = "SELECT coalesce(sum(size), 0)::BIGINT FROM duckdb_temporary_files()"
+    return int(con.cursor().execute(query).fetchall()[0][0])
 
 
 def release(con: duckdb.DuckDBPyConnection) -> None:

@@ -20,6 +20,7 @@ MAP = ROOT / "docs" / "map.md"
 #: From the ground up. Rooms of one floor do not import each other.
 FLOORS = (
     ("errors", "_version"),
+    ("room",),
     ("objects",),
     ("connection", "progress", "forks", "ending"),
     ("telemetry",),

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from prefmill.cli.app import Options
-from prefmill.cli.texts import STDOUT, print_json, size_in_bytes
+from prefmill.cli.texts import STDOUT, print_json, size_in_bytes, temp_bytes_in
 from prefmill.errors import BadArgument
 from prefmill.runs.cluster.workers import Workers, workers_in
 from prefmill.shapes.words import WORDS, Rows
@@ -95,6 +95,9 @@ Delimiter = Annotated[str | None, option(help="Of CSV files.")]
 MemoryLimit = Annotated[str | None, option(metavar="SIZE", help="For example 2GB.")]
 Threads = Annotated[int | None, option(min=1, help="Threads of the engine.")]
 TempDir = Annotated[Path | None, option(metavar="DIR", help="Folder for spilling.")]
+TempLimit = Annotated[
+    str | None, option(metavar="SIZE", help="Most that a run may keep in its temporary folder.")
+]
 AsJson = Annotated[bool, option("--json", help="Print the report as JSON on stdout.")]
 Quiet = Annotated[bool, option("--quiet", "-q", help="Errors only.")]
 Overwrite = Annotated[bool, option("--overwrite", help="Replace an existing output.")]
@@ -110,10 +113,13 @@ class Reading(Options):
     ] = None
     memory_limit: MemoryLimit = None
     temp_dir: TempDir = None
+    temp_limit: TempLimit = None
 
     def reading(self) -> dict[str, Any]:
         """The options as the arguments of a run."""
         options = self.picked("encoding", "delimiter", "rejects", "temp_dir")
+        if self.temp_limit is not None:  # told only where it is given
+            options["temp_bytes"] = temp_bytes_in(self.temp_limit)
         return {**options, "memory_bytes": size_in_bytes(self.memory_limit)}
 
 

@@ -14,9 +14,10 @@ from prefmill.cli.options import (
     MemoryLimit,
     Overwrite,
     TempDir,
+    TempLimit,
     Threads,
 )
-from prefmill.cli.texts import size_in_bytes
+from prefmill.cli.texts import size_in_bytes, temp_bytes_in
 from prefmill.errors import BadArgument
 
 
@@ -52,6 +53,7 @@ def sql(
     memory_limit: MemoryLimit = None,
     threads: Threads = None,
     temp_dir: TempDir = None,
+    temp_limit: TempLimit = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a pool questions in SQL (DuckDB's), with best_of, pool_stats, win_rates and the other
@@ -80,6 +82,7 @@ def sql(
         memory_bytes=size_in_bytes(memory_limit),
         threads=threads,
         temp_dir=temp_dir,
+        temp_bytes=temp_bytes_in(temp_limit),
         outputs=[output] if output else [],
     ) as con:
         if output is None:

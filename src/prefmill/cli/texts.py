@@ -156,24 +156,38 @@ def numbers_in(option: str, text: str | None) -> dict[str, float] | None:
 
 
 def size_in_bytes(text: str | None) -> int | None:
-    """`2GB`, `512MiB`, `1.5G` in bytes."""
+    """A memory limit in bytes."""
     if text is None:
         return None
-    units = {"": 1, "B": 1}
-    for power, letter in enumerate("KMGT", 1):
-        units |= {letter: 1024**power, f"{letter}B": 1000**power, f"{letter}IB": 1024**power}
-    digits = text.strip().rstrip("KMGTIBkmgtib ")
-    unit = text.strip()[len(digits) :].strip().upper()
-    try:
-        size = int(float(digits) * units[unit])
-    except (ValueError, KeyError):
-        raise BadArgument(
-            f"--memory-limit: not a size; got {text!r}, expected a number and a unit.",
-            hint="for example 2GB or 512MiB.",
-        ) from None
+    size = _bytes_in("--memory-limit", text)
     # An engine with less spills all the time, or fails in the middle.
     if size < 500_000_000:
         raise BadArgument(
             f"--memory-limit: too small to run in; got {text!r}, expected at least 500MB."
         )
     return size
+
+
+def temp_bytes_in(text: str | None) -> int | None:
+    """The size of a temporary folder in bytes; 0 is none."""
+    return None if text is None else _bytes_in("--temp-limit", text)
+
+
+def _bytes_in(option: str, text: str) -> int:
+    """`2GB`, `512MiB`, `1.5G` in bytes.
+
+    >>> _bytes_in("--temp-limit", "1.5K")
+    1536
+    """
+    units = {"": 1, "B": 1}
+    for power, letter in enumerate("KMGT", 1):
+        units |= {letter: 1024**power, f"{letter}B": 1000**power, f"{letter}IB": 1024**power}
+    digits = text.strip().rstrip("KMGTIBkmgtib ")
+    unit = text.strip()[len(digits) :].strip().upper()
+    try:
+        return int(float(digits) * units[unit])
+    except (ValueError, KeyError):
+        raise BadArgument(
+            f"{option}: not a size; got {text!r}, expected a number and a unit.",
+            hint="for example 2GB or 512MiB.",
+        ) from None

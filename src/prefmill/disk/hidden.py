@@ -25,6 +25,7 @@ from typing import Literal
 
 from prefmill.disk.locks import try_lock
 from prefmill.errors import BadArgument
+from prefmill.room import capped
 
 State = Literal["living", "dead", "unknown"]
 
@@ -204,10 +205,11 @@ def sweep(folder: str | Path | None = None) -> Path:
 
 
 @contextlib.contextmanager
-def temporary(folder: str | Path | None = None) -> Iterator[Path]:
+def temporary(folder: str | Path | None = None, most: int | None = None) -> Iterator[Path]:
     """A temporary folder in `folder` (by default the system's), which is swept first.
 
-    Raises `BadArgument` where no folder can be made.
+    It is to hold at most so many bytes (`prefmill.room`). Raises `BadArgument` where no folder can
+    be made.
 
     >>> with temporary() as home:
     ...     (home / "rows").write_text("") == 0 and home.is_dir()
@@ -224,7 +226,8 @@ def temporary(folder: str | Path | None = None) -> Iterator[Path]:
             hint="name another with --temp-dir (temp_dir=).",
         ) from None
     try:
-        yield home
+        with capped(home, most):
+            yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)
         release(home)

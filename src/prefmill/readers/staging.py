@@ -7,6 +7,7 @@ time, is all that is held in memory.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,7 @@ from prefmill.readers import utf8
 from prefmill.readers.find import Input
 from prefmill.readers.json_engine import JsonEngine
 from prefmill.readers.rejects import Rejects
+from prefmill.room import room_of
 from prefmill.table.json_values import is_encoded, value_type
 
 _In = TypeVar("_In")
@@ -122,7 +124,7 @@ class Writer:
         self.rows = 0
         self._nulls: set[str] = set()
         self._tables: list[pa.Table] = []
-        self._held = self._bytes = 0
+        self._held = self._bytes = self._on_disk = 0
         # Nearly all texts are different: a dictionary would be built to be thrown away.
         self._file = pq.ParquetWriter(
             path, schema, compression="zstd", compression_level=1, use_dictionary=False
@@ -142,6 +144,10 @@ class Writer:
         if self._held:
             self._file.write_table(pa.concat_tables(self._tables), row_group_size=1 << 20)
             self.rows += self._held
+            if room := room_of(self.path):
+                size = os.path.getsize(self.path)
+                room.take(size - self._on_disk)
+                self._on_disk = size
         self._tables, self._held, self._bytes = [], 0, 0
 
     def close(self, item: Input | Part) -> Part:

@@ -18,8 +18,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from prefmill.connection import release
+from prefmill.connection import release, spilled_by
 from prefmill.errors import AccountingError
+from prefmill.room import room_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -122,7 +123,8 @@ class Fetch:
         if self.of_records:
             self.con.execute("SET disabled_optimizers = 'build_side_probe_side'")
         reader = self.con.sql(query).to_arrow_reader(self._batch_rows())
-        written = 0
+        written = told = 0
+        room = room_of(self.spill)
         schema = pa.schema(list(reader.schema)[1:])
         with pa.OSFile(str(self.spill), "wb") as sink, pa.ipc.new_file(sink, schema) as file:
             for batch in reader:
@@ -136,6 +138,9 @@ class Fetch:
                     file.write_batch(rows.slice(bounds[part], bounds[part + 1] - bounds[part]))
                     cuts[part].append(written)
                     written += 1
+                if room is not None:
+                    room.take(sink.tell() - told, spilled=spilled_by(self.con))
+                    told = sink.tell()
         self.con.execute("RESET disabled_optimizers")
         self.con.execute("DROP TABLE _need")
         release(self.con)

@@ -68,6 +68,7 @@ class Reading(TypedDict, total=False):
     memory_bytes: int | None
     threads: int | None
     temp_dir: str | Path | None
+    temp_bytes: int | None
     without: Sequence[str]
 
 
@@ -172,7 +173,10 @@ def opened_source(
     refuse_fork(where)
     tell = progress or silent
     rejects, memory_bytes = reading.get("rejects"), reading.get("memory_bytes")
-    with memory_told(where, memory_bytes), temporary(reading.get("temp_dir")) as home:
+    with (
+        temporary(reading.get("temp_dir"), reading.get("temp_bytes")) as home,
+        memory_told(where, memory_bytes, home),
+    ):
         source = open_source(
             _paths(inputs, home),
             temp_dir=home,

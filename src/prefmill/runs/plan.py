@@ -93,6 +93,8 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
             not known), for a progress bar.
         memory_bytes: bound of the resident size, as near as the engines can keep it, and with `ray`
             that of each worker; None: as much as is useful.
+        temp_bytes: bound of what the run keeps in its temporary folder (`temp_dir`): what engines
+            spill, and files that are converted first. An error says where it binds. Of one machine.
 
     The output is no input: of a folder or glob it is left out with a warning, and named itself it
     is refused; advantages, which keep every row and column, may replace their one input file as

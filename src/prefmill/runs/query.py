@@ -61,6 +61,7 @@ def session(
     memory_bytes: int | None = None,
     threads: int | None = None,
     temp_dir: str | Path | None = None,
+    temp_bytes: int | None = None,
     outputs: Sequence[str] = (),
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection with the macros and a view of each of `files` (`NAME=PATH` or `PATH`).
@@ -78,7 +79,7 @@ def session(
                 hint="name them: NAME=PATH.",
             )
     with contextlib.ExitStack() as stack:
-        home = stack.enter_context(temporary(temp_dir))
+        home = stack.enter_context(temporary(temp_dir, temp_bytes))
         room = memory_bytes
         # About 300 MB are Python and its libraries.
         if room:

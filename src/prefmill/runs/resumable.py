@@ -106,7 +106,7 @@ class Resumable(ABC, Generic[PartT, Report]):
         started = time.perf_counter()
         refuse_fork(self.command)
         check_target(self.target, overwrite=True)
-        with temporary(reading.get("temp_dir")) as self.home:
+        with temporary(reading.get("temp_dir"), reading.get("temp_bytes")) as self.home:
             missing = self._run(reading)
             return self.report(
                 chunks=len(self.sizes),

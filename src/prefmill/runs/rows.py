@@ -106,6 +106,7 @@ def rows(
                 format="pool",
                 overwrite=overwrite,
                 publish_empty=allow_empty,
+                memory_bytes=reading.get("memory_bytes"),
             )
         source, account = rowed.source, rowed.account
         group = NUMBER if rowed.inside_records else None

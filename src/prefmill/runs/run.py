@@ -107,6 +107,7 @@ def run(
                 overwrite=overwrite,
                 prompt=job.roles.prompt if whole_rows else "prompt",
                 publish_empty=allow_empty,
+                memory_bytes=reading.get("memory_bytes"),
             )
         return run_report(
             plan,

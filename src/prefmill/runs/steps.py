@@ -157,6 +157,7 @@ class Run:
                     format="pool",
                     overwrite=overwrite,
                     publish_empty=allow_empty,
+                    memory_bytes=reading.get("memory_bytes"),
                 )
                 paths = written.paths
             counts = self.counts

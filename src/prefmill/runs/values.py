@@ -150,6 +150,7 @@ def run(
                 format="pool",
                 overwrite=overwrite,
                 publish_empty=allow_empty,
+                memory_bytes=memory_bytes,
             )
             paths = written.paths
         return ValuesReport(

@@ -168,7 +168,12 @@ def votes(
         path = None
         if output is not None and (rated.height or allow_empty):
             written = writers.write(
-                table.frames(rated), table.schema, output, format="pool", overwrite=overwrite
+                table.frames(rated),
+                table.schema,
+                output,
+                format="pool",
+                overwrite=overwrite,
+                memory_bytes=reading.get("memory_bytes"),
             )
             path = written.paths.get("")
         return VotesReport(

@@ -46,7 +46,22 @@ class Sink(Protocol):
     def abort(self) -> None: ...
 
 
-def sink_maker(kind: str, packed: Packed, schema: pl.Schema) -> Callable[[Path], Sink]:
+def group_bytes_in(memory_bytes: int | None, files: int = 1) -> int:
+    """The text of a row group, in a process that is to hold at most so much.
+
+    The encoder holds about eight groups at a time: of 64 MB each that was 500 MB, above all else.
+
+    >>> group_bytes_in(None) >> 20, group_bytes_in(512_000_000) >> 20
+    (64, 12)
+    """
+    if memory_bytes is None:
+        return _GROUP_BYTES
+    return min(_GROUP_BYTES, max(1 << 20, (memory_bytes - 300_000_000) // (16 * files)))
+
+
+def sink_maker(
+    kind: str, packed: Packed, schema: pl.Schema, group_bytes: int = _GROUP_BYTES
+) -> Callable[[Path], Sink]:
     """How to open one file of this `kind` (of `place.KINDS`, or `datasets`).
 
     Raises `MissingPackage` here, before any work.
@@ -67,7 +82,7 @@ def sink_maker(kind: str, packed: Packed, schema: pl.Schema) -> Callable[[Path],
     if kind == "jsonl" and json_inside:
         return lambda path: _JsonLinesSink(path, packed)
     sink = _polars_sink(kind, packed, schema, narrow)
-    return lambda path: _PolarsSink(path, schema, sink)
+    return lambda path: _PolarsSink(path, schema, sink, group_bytes)
 
 
 def _features(schema: pa.Schema) -> pa.Schema:
@@ -151,11 +166,13 @@ class _PolarsSink:
     its exceptions (and Ctrl-C) need no passing on.
     """
 
-    def __init__(self, path: Path, schema: pl.Schema, sink: _Encode) -> None:
+    def __init__(
+        self, path: Path, schema: pl.Schema, sink: _Encode, group_bytes: int = _GROUP_BYTES
+    ) -> None:
         # Given a path, an engine that was stopped early may create the file after its removal.
         self._file = path.open("wb")
         self._schema = schema
-        self._sink = sink
+        self._sink, self._group_bytes = sink, group_bytes
         self._frames: queue.Queue[pl.DataFrame | None] = queue.Queue(1)
         self._gave_up = False
         self._error: BaseException | None = None
@@ -186,7 +203,7 @@ class _PolarsSink:
         if self._thread is None:
             rows = _GROUP_ROWS
             if sample.height:
-                rows = min(rows, rows_in(_GROUP_BYTES, sample))
+                rows = min(rows, rows_in(self._group_bytes, sample))
             name = "prefmill-sink"
             self._thread = threading.Thread(target=self._run, args=(rows,), name=name, daemon=True)
             self._thread.start()

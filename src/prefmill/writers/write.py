@@ -20,7 +20,7 @@ from prefmill.writers.arrow import arrow_schema
 from prefmill.writers.formats import Format
 from prefmill.writers.layouts import convert, output_schema
 from prefmill.writers.place import Place
-from prefmill.writers.sinks import Sink, sink_maker, writing
+from prefmill.writers.sinks import Sink, group_bytes_in, sink_maker, writing
 
 _DATASET_FILE = "data-00000-of-00001.arrow"
 
@@ -47,6 +47,7 @@ def write(
     file_format: str | None = None,
     prompt: str = "prompt",
     publish_empty: bool = True,
+    memory_bytes: int | None = None,
 ) -> Written:
     """Write frames of pairs, labels or picks, all of `schema`, in their order to one file or more.
 
@@ -69,6 +70,7 @@ def write(
             says.
         publish_empty: write a target without rows too; else nothing is written then, and an old
             target stays.
+        memory_bytes: what the process is to hold at most: row groups are smaller then.
 
     Everything is written in a hidden folder next to the target, flushed to disk, and published in
     one step, all splits together (`prefmill.disk.whole`). On an error, or Ctrl-C, nothing is left
@@ -97,7 +99,9 @@ def write(
         _refuse_nested(out)
     if place.kind in ("csv", "tsv", "jsonl"):
         _refuse_bytes(out)
-    make_sink = sink_maker(place.kind, place.compression, out)
+    make_sink = sink_maker(
+        place.kind, place.compression, out, group_bytes_in(memory_bytes, len(shares))
+    )
     place.check_free(shares, overwrite)
 
     sinks: dict[str, Sink] = {}

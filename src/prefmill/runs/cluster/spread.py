@@ -149,7 +149,7 @@ def run(
                 temp_dir=scratch,
             )
             with _unbound(place.shelf, ledger.folder / "parts"), refused_with_numbers(spread):
-                writing["seed"] = plan.seed
+                writing |= {"seed": plan.seed, "memory_bytes": memory_bytes}
                 writing["prompt"] = job.roles.prompt if whole_rows else "prompt"
                 written = _written(ledger, spread, output, writing, allow_empty=allow_empty)
                 done = run_report(

@@ -64,4 +64,9 @@ def parted(what: str, engine: str, given: Looking) -> tuple[Spreading, Reading]:
                 f"{what}: {name} is for clusters; got it with engine {engine!r}.",
                 hint="--engine ray (engine='ray').",
             )
+    if engine == "ray" and reading.get("temp_bytes") is not None:
+        raise BadArgument(
+            f"{what}: temp_bytes bounds the folder of one machine; got it with engine 'ray'.",
+            hint="leave --temp-limit out: workers keep their folders below --temp-dir.",
+        )
     return cast("Spreading", where), cast("Reading", reading)
