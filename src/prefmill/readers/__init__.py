@@ -34,6 +34,7 @@ from prefmill.readers.rejects import Rejects
 from prefmill.readers.remote import fetched, find_objects
 from prefmill.readers.source import Source, spelled_out, unite
 from prefmill.readers.staging import Context, Part
+from prefmill.readers.tables import stage_table
 from prefmill.readers.urls import remote_parquet, stage_url
 from prefmill.readers.utf8 import check_encoding
 
@@ -62,7 +63,8 @@ def open_source(
     Args:
         inputs: paths, globs, folders (searched for files of known formats, sorted; `key=value`
             folders become columns), URLs of objects (also with globs, and folders), other URLs for
-            DuckDB, or `-` for JSON Lines on stdin. `FILE#NAME` is the sheet NAME of a workbook, or
+            DuckDB, tables (`delta:PATH`, ... `prefmill.warehouse`), or `-` for JSON Lines on stdin.
+            `FILE#NAME` is the sheet NAME of a workbook, or
             the list under the key NAME of a JSON object. A path that exists is itself, whatever
             characters it holds. Of a folder of `datasets` only the data is read, READMEs and
             licenses are not data, and a folder with several splits is refused.
@@ -208,5 +210,6 @@ def _open(item: Input, context: Context) -> Iterator[Part | JsonFile]:
             "jsonl": look_at_json,
             "ipc": stage_ipc,
             "excel": stage_excel,
+            "table": stage_table,
         }
         yield openers[item.format](item, context)

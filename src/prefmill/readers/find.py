@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from prefmill.disk.settling import settle
 from prefmill.errors import BadArgument, BadInput, nearest
+from prefmill.warehouse.address import Address
 
 #: Format of each ending. The text forms may be followed by .gz or .zst.
 ENDINGS: Mapping[str, str] = {
@@ -55,7 +56,7 @@ class Input:
 
     path: str  #: a path or a URL; `-` is stdin
     label: str  #: how the caller would name it
-    format: str  #: csv, json, jsonl, parquet, ipc or excel
+    format: str  #: csv, json, jsonl, parquet, ipc, excel, or a table of a warehouse
     compression: str | None = None  #: gz or zst
     tab: bool = False  #: fields are separated by tabs
     partition: tuple[tuple[str, str], ...] = ()  #: keys and values of the folders above
@@ -118,6 +119,8 @@ def find_files(
         return [Input(given, given, *kind, url=True)]
     if "\0" in given or not given:
         raise BadArgument(f"inputs: {given!r} is no path.")
+    if not os.path.exists(given) and (address := Address.of(given)):
+        return [Input(given, address.shown, "table")]
     if os.path.isdir(given):
         return _apart(given, _walk, without, notes)
     if os.path.exists(given):
