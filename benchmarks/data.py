@@ -53,12 +53,18 @@ def write_feedback(path: str | Path, rows: int, *, seed: int = 0) -> Path:
     )
 
 
-def write_pool(path: str | Path, rows: int, *, seed: int = 0) -> Path:
+def write_pool(path: str | Path, rows: int, *, seed: int = 0, grouped: bool = False) -> Path:
     """Write `rows` scored candidates, with the columns of `write_feedback`, to a zstd Parquet file
-    at `path`.
+    at `path`; with `grouped` those of a prompt stand together, else they are in random order.
     """
     return _write(
-        path, rows, seed, answers=CANDIDATES_PER_PROMPT, length=(120, 40, 20, 400), rated=False
+        path,
+        rows,
+        seed,
+        answers=CANDIDATES_PER_PROMPT,
+        length=(120, 40, 20, 400),
+        rated=False,
+        grouped=grouped,
     )
 
 
@@ -70,6 +76,7 @@ def _write(
     answers: int,
     length: tuple[int, int, int, int],
     rated: bool,
+    grouped: bool = False,
 ) -> Path:
     """`length` of the answers: mean, deviation, smallest, largest."""
     path = Path(path)
@@ -79,7 +86,7 @@ def _write(
     mean, deviation, shortest, longest = length
     prompt_starts = rng.integers(0, text.size - 400, size=n_prompts)
     prompt_lengths = np.clip(rng.normal(110, 30, size=n_prompts), 20, 300).astype(np.int64)
-    order = rng.permutation(rows)
+    order = np.arange(rows) if grouped else rng.permutation(rows)
     schema = pa.schema(
         [
             ("prompt", pa.string()),

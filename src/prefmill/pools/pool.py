@@ -65,6 +65,7 @@ class Pool:
     others    further columns of the input that the scorer reads
     whole     no group is cut, however many rows it has
     sides     the records, where each row is one of a record's answers side by side
+    together  rows of a prompt stand together, also those that cannot be scored
     """
 
     source: Source
@@ -80,6 +81,7 @@ class Pool:
     others: tuple[str, ...] = ()
     whole: bool = False
     sides: Sides | None = None
+    together: bool = False
 
     @property
     def records(self) -> Source:
@@ -252,6 +254,7 @@ def open_pool(
         others=tuple(others),
         whole=whole,
         sides=sides,
+        together=clustered and _stand_together(hashed),
     )
 
 
@@ -261,10 +264,13 @@ def _connected(home: Path, source: Source, **limits: int | None) -> duckdb.DuckD
 
 @dataclass(frozen=True)
 class _Hashed:
-    """Hashes of all prompts, shape (rows,); which rows can be scored; a hash of the content."""
+    """Hashes of all prompts, shape (rows,); which rows can be scored, and which have a prompt; a
+    hash of the content.
+    """
 
     prompts: npt.NDArray[np.uint64]
     usable: Longs
+    told: npt.NDArray[np.bool_]
     null_prompts: int
     content: str
 
@@ -288,7 +294,7 @@ def _hashed(
         no_completion[start:end] = batch.column(3).to_numpy(zero_copy_only=False)
         start = end
     usable = np.flatnonzero(~(no_prompt | no_completion))
-    return _Hashed(prompts, usable, int(no_prompt.sum()), digest.hexdigest()[:32])
+    return _Hashed(prompts, usable, ~no_prompt, int(no_prompt.sum()), digest.hexdigest()[:32])
 
 
 def _grouped(prompts: npt.NDArray[np.uint64], usable: Longs) -> tuple[Longs, Longs, bool]:
@@ -303,6 +309,14 @@ def _grouped(prompts: npt.NDArray[np.uint64], usable: Longs) -> tuple[Longs, Lon
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     order = np.argsort(first[inverse], kind="stable")
     return usable[order], _starts(first[inverse][order]), False
+
+
+def _stand_together(hashed: _Hashed) -> bool:
+    """Whether no prompt comes again after another, or after a row without one."""
+    keys, told = hashed.prompts, hashed.told
+    begins = np.append(True, (keys[1:] != keys[:-1]) | ~told[:-1])[: len(keys)] & told
+    heads = keys[begins]
+    return len(np.unique(heads)) == len(heads)
 
 
 def _starts(keys: npt.NDArray[Any]) -> Longs:

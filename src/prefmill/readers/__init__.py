@@ -172,6 +172,7 @@ def open_source(
         schema, nulls = unite(parts)
         parts = [spelled_out(part, schema, context) for part in parts]
         stays = tuple(part.stays for part in parts)
+        claims = {part.together for part in parts}
         return Source(
             files=tuple(part.file for part in parts),
             columns=schema,
@@ -185,6 +186,7 @@ def open_source(
             mixed=kinds_together(texts),
             notes=(*notes, *context.notes),
             stays=stays if any(stays) else (),
+            together=claims.pop() if len(claims) == 1 else None,
         )
 
 

@@ -34,6 +34,7 @@ from prefmill.readers.staging import (
     plain_schema,
 )
 from prefmill.table.json_values import holds, is_marked, without_marks
+from prefmill.table.together import told
 
 #: Both engines take any other character for a pattern, a query or an escape.
 _SAFE_PATH = re.compile(r"[\w/.\-+@ ,=:~()\\]*")
@@ -159,6 +160,7 @@ def local_parquet(item: Input, context: Context) -> Part | JsonFile:
         meta.num_rows,
         frozenset(nulls & set(kept)),
         item.partition,
+        together=told(meta.metadata),
     )
 
 

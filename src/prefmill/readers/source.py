@@ -54,6 +54,8 @@ class Source:
     width: int = 1  #: positions for each record
     #: of each file the object that it is a sample of, or None; empty where no file is one
     stays: tuple[Version | None, ...] = ()
+    #: the column whose equal values stand together, as every file says of itself; not looked at
+    together: str | None = None
 
     @property
     def position(self) -> str:

@@ -56,6 +56,7 @@ class Part:
     partition: tuple[tuple[str, str], ...] = ()  #: keys and values of the folders above
     remote: bool = False  #: the file is a URL
     stays: Version | None = None  #: the file is a sample of this object, with all its columns
+    together: str | None = None  #: the column whose equal values stand together, as the file says
 
 
 @dataclass

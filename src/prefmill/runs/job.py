@@ -288,6 +288,7 @@ class Job:
         self._same_text: list[int] = []
         self._relations: frames.Relations | None = None
         self._account: PairReport | None = None
+        self.memory_bytes = memory_bytes
 
     @property
     def _variants(self) -> tuple[Variant, ...]:
@@ -632,6 +633,10 @@ class Job:
         if self._account is None:
             self._account = self._accounted()
         return self._account
+
+    def accounted(self, account: PairReport) -> None:
+        """Every row is accounted for: `runs/together.py` ranked and fetched them."""
+        self._account, self.engine = account, "polars"
 
     def _accounted(self) -> PairReport:
         self.rank()

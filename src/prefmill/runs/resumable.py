@@ -81,6 +81,11 @@ class Resumable(ABC, Generic[PartT, Report]):
         """Divide the input so."""
 
     @property
+    def together(self) -> str | None:
+        """The column of prompts, where rows of a prompt stand together in the output."""
+        return None
+
+    @property
     @abstractmethod
     def sizes(self) -> npt.NDArray[np.int64]:
         """Rows of each chunk, shape (chunks,)."""
@@ -230,7 +235,14 @@ class Resumable(ABC, Generic[PartT, Report]):
         self.counts = {}
         frames = self.frames()
         self.ledger.publishing()
-        write(frames, self.schema, self.target, format="pool", overwrite=self.ledger.replaces)
+        write(
+            frames,
+            self.schema,
+            self.target,
+            format="pool",
+            overwrite=self.ledger.replaces,
+            together=self.together,
+        )
         self.ledger.finish(self.counts)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
 
@@ -23,6 +25,7 @@ from prefmill.runs.expecting import checked, counted, sources_asked
 from prefmill.runs.job import Engine, Job, Reading, opened
 from prefmill.runs.remedies import refused_with_numbers
 from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
+from prefmill.runs.together import NotTogether, picked_frames, picks_together
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, RoleNames
 from prefmill.telemetry.watch import watched
@@ -95,10 +98,10 @@ def run(
                 _refuse_loss(job, output)
             unwritten, columns = job.assembly.unwritten, job.assembly.schema()
             schema = {name: kind for name, kind in columns.items() if name not in unwritten}
-            written = writers.write(
-                (frame.drop(unwritten) for frame in _expected(plan, job)),
-                pl.Schema(schema),
-                output,
+            write = partial(
+                writers.write,
+                schema=pl.Schema(schema),
+                target=output,
                 format=layout,
                 chat=chat,
                 margin_scale=margin_scale,
@@ -109,6 +112,13 @@ def run(
                 publish_empty=allow_empty,
                 memory_bytes=reading.get("memory_bytes"),
             )
+            ways: list[Callable[[], Iterator[pl.DataFrame]]] = [job.frames]
+            if engine == "auto" and picks_together(job):
+                ways.insert(0, partial(picked_frames, job))
+            while written is None:
+                with suppress(NotTogether):  # then nothing was published
+                    frames_out = _expected(plan, job, ways.pop(0)())
+                    written = write(frame.drop(unwritten) for frame in frames_out)
         return run_report(
             plan,
             job,
@@ -167,9 +177,11 @@ def explain(
         return "\n".join(lines) + "\n"
 
 
-def _expected(plan: FeedbackPlan, job: Job) -> Iterator[pl.DataFrame]:
+def _expected(
+    plan: FeedbackPlan, job: Job, output: Iterable[pl.DataFrame]
+) -> Iterator[pl.DataFrame]:
     """The frames of the output; after the last one it is known whether it may be published."""
-    yield from job.frames()
+    yield from output
     if plan.expect is not None:
         checked(plan, counted(plan, job))
 

@@ -307,6 +307,11 @@ class _Sampling(Resumable[Sampler, SampleReport]):
         self.chunk_prompts = int(shape["chunk_prompts"])
 
     @property
+    def together(self) -> str | None:
+        """The prompt: each was asked once."""
+        return "prompt"
+
+    @property
     def sizes(self) -> npt.NDArray[np.int64]:
         """Answers of each chunk, shape (chunks,)."""
         bounds = np.append(np.arange(0, self.prompts.count, self.chunk_prompts), self.prompts.count)

@@ -291,6 +291,11 @@ class _Scoring(Resumable[Staged, ScoreReport]):
         self.pool = self.pool.in_chunks(shape["chunk_rows"])
 
     @property
+    def together(self) -> str | None:
+        """The prompt, if all its rows stand together."""
+        return self.pool.roles.prompt if self.pool.together and not self.pool.sides else None
+
+    @property
     def sizes(self) -> npt.NDArray[np.int64]:
         """Rows of each chunk, shape (chunks,)."""
         return self.pool.sizes

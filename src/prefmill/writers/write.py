@@ -48,6 +48,7 @@ def write(
     prompt: str = "prompt",
     publish_empty: bool = True,
     memory_bytes: int | None = None,
+    together: str | None = None,
 ) -> Written:
     """Write frames of pairs, labels or picks, all of `schema`, in their order to one file or more.
 
@@ -68,6 +69,7 @@ def write(
             is taken.
         file_format: one of `parquet`, `jsonl`, `csv`, `tsv`, `arrow`, `datasets`, whatever the name
             says.
+        together: the column whose equal values stand together, for the metadata of Parquet.
         publish_empty: write a target without rows too; else nothing is written then, and an old
             target stays.
         memory_bytes: what the process is to hold at most: row groups are smaller then.
@@ -99,9 +101,8 @@ def write(
         _refuse_nested(out)
     if place.kind in ("csv", "tsv", "jsonl"):
         _refuse_bytes(out)
-    make_sink = sink_maker(
-        place.kind, place.compression, out, group_bytes_in(memory_bytes, len(shares))
-    )
+    group_bytes = group_bytes_in(memory_bytes, len(shares))
+    make_sink = sink_maker(place.kind, place.compression, out, group_bytes, together)
     place.check_free(shares, overwrite)
 
     sinks: dict[str, Sink] = {}
