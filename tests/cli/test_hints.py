@@ -334,19 +334,14 @@ def test_training_on_a_dictionary_of_splits_is_refused():
     assert read_pairs(both["train"], where="train").rows_in == 1
 
 
-def test_a_grown_pool_is_told_of_the_cache(tmp_path):
+def test_a_pool_with_nothing_in_common_is_told_of_the_cache(tmp_path):
     def length(batch):
         return np.array([float(len(text)) for text in batch["completion"].to_pylist()])
 
-    pool, output = tmp_path / "pool.parquet", tmp_path / "scored.parquet"
-    for rows in (2, 3):
-        pl.DataFrame(
-            {"prompt": ["p"] * rows, "completion": ["a", "bb", "ccc"][:rows]}
-        ).write_parquet(pool)
-        if rows == 2:
-            pm.score(pool, output, scorer=length)
-    with pytest.raises(RunDiffers, match="--cache FOLDER"):
-        pm.score(pool, output, scorer=length)
+    output = tmp_path / "scored.parquet"
+    pm.score(pl.DataFrame({"prompt": ["p"], "completion": ["a"]}), output, scorer=length)
+    with pytest.raises(RunDiffers, match=r"nothing of this input stands there.*--cache FOLDER"):
+        pm.score(pl.DataFrame({"prompt": ["q"], "completion": ["a"]}), output, scorer=length)
 
 
 def test_progress_names_what_is_left(monkeypatch):

@@ -114,6 +114,8 @@ def scored(done: ScoreReport) -> None:
     asides |= {f"  of these {reason}": rows for reason, rows in reasons}
     rows = [("rows in", done.rows_in), ("  scored", done.rows_scored), *nulls, *_named(asides)]
     told.counts(rows, done.rows_in or 1)
+    if done.rows_before:
+        told.line(f"{done.rows_before:,} rows scored before, {done.rows_new:,} new")
     told.first_null(done)
     told.template_date(done)
     told.workers(done)
@@ -136,7 +138,7 @@ def scored(done: ScoreReport) -> None:
     rate = ""
     # Chunks that were there cost no time, so a rate over all rows would be a boast.
     if done.seconds and not done.chunks_resumed:
-        rate = f"{done.rows_scored / done.seconds:,.0f} rows/s, "
+        rate = f"{done.rows_new / done.seconds:,.0f} rows/s, "
     told.line(
         f"{done.seconds:.1f} s ({rate}{done.seconds_model:.1f} s in the scorer, ",
         f"{done.peak_rss_mb:,.0f} MB{_resumed(done)})",
@@ -207,6 +209,8 @@ def sampled(done: SampleReport) -> None:
     prompts = {"  null": done.null_prompts, "  seen before": done.duplicate_prompts}
     rows = [("prompts in", done.prompts_in), *_named(prompts), ("  sampled", done.prompts)]
     told.counts(rows, 0)
+    if done.prompts_before:
+        told.line(f"{done.prompts_before:,} prompts sampled before, {done.prompts_new:,} new")
     words = {"stop": "  ended", "length": "  cut off"}
     words |= {reason: f"  none: {reason}" for reason in BAD_ROW}
     ends = sorted(done.finish_reasons.items(), reverse=True)

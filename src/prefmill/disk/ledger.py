@@ -11,6 +11,7 @@ instant, a run loses the chunk in work.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import deque
@@ -25,8 +26,8 @@ import pyarrow as pa
 from prefmill.disk.leases import Lease
 from prefmill.disk.locks import lock
 from prefmill.disk.settling import clear
-from prefmill.disk.stores import Store, store_of
-from prefmill.disk.targets import is_object, is_there, shown, version_of
+from prefmill.disk.stores import Save, Store, store_of
+from prefmill.disk.targets import is_object, is_there, shown, standing_of, version_of
 from prefmill.errors import BadInput, RunBusy, RunDiffers, StoreFailed, TargetExists
 
 #: The columns of a chunk, and what was counted in it.
@@ -73,6 +74,10 @@ class Ledger:
     shape  what may move the last bit of a result; a run that goes on takes the values with which it
            began (`self.shape`)
     where  the command, for messages
+
+    A finished run with the same key but for its `input` is no other run: its input grew. Then
+    `grown` is True, and the caller says with `take_over` what it takes of the output as it stands
+    there, or `refuse` that it takes nothing.
     """
 
     def __init__(
@@ -90,6 +95,9 @@ class Ledger:
         self._lock: IO[str] | Lease | None = None
         self.done = False  #: the output is already there, from this very run
         self.resumed = False
+        self.grown = False  #: what this run takes over of `earlier` is yet to be settled
+        #: the key and the output of the finished run from which this one took something over
+        self.earlier: Mapping[str, Any] | None = None
         #: whether what stands at the output may go: asked for, or it is from an earlier life of
         #: this run
         self.replaces = overwrite
@@ -106,13 +114,18 @@ class Ledger:
         try:
             before = self._before()
             if before is not None and not overwrite:
+                self.earlier = self._grew_from(before)
+                if self.grown:
+                    self.replaces = True
+                    return
                 self._go_on(before)
             if not self.done:
                 self._refuse_output()
             if before is None or overwrite:
                 self._forget_chunks()
             if not self.done:
-                self._write_manifest("publishing" if self.resumed and self.replaces else "running")
+                publishing = before is not None and before["state"] == "publishing"
+                self._write_manifest("publishing" if self.resumed and publishing else "running")
         except BaseException:
             self.close()
             raise
@@ -146,36 +159,88 @@ class Ledger:
                 hint=_ANEW,
             )
         done = [*self._chunk_names(), *self._batches()]
-        if manifest["state"] == "running" and not done:
+        if manifest["state"] == "running" and not done and not manifest.get("earlier"):
             return None
         return manifest
+
+    def _grew_from(self, before: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The finished run that differs in its input alone; sets `grown` where it is to be used.
+
+        `before` is this run, or one that was killed while it took over from it.
+        """
+        earlier: Mapping[str, Any] | None = before if before["state"] == "done" else None
+        earlier = earlier or before.get("earlier")
+        if earlier is None:
+            return None
+        same = not any(differences(before["key"], self.key))
+        if same and (before["state"] == "done" or self._taken_over in self.store.names()):
+            return None if before["state"] == "done" else earlier
+        others = [name for name, *_ in differences(earlier["key"], self.key)]
+        standing = earlier.get("standing")
+        if standing is None or standing != standing_of(self.output):
+            return None
+        self.grown = all(map(_is_input, others))
+        return {"key": earlier["key"], "standing": standing} if self.grown else None
+
+    @property
+    def _taken_over(self) -> str:
+        """The file of what was taken over, named by the run, so that no other one finds it."""
+        content = json.dumps(self.key, sort_keys=True).encode()
+        return f"earlier-{hashlib.sha256(content).hexdigest()[:24]}.arrow"
+
+    def take_over(self, save: Save) -> None:
+        """Keep what `save` writes, an Arrow file: what this run has of an earlier one's output.
+
+        Raises `TargetExists` where that output was replaced meanwhile.
+        """
+        self._forget_chunks()
+        self._check_held()
+        self.store.put(self._taken_over, save)
+        self.replaces = self._is_earlier()
+        self._refuse_output()
+        self._write_manifest("running")
+        self.grown = False
+
+    def taken_over(self) -> pa.RecordBatchFileReader:
+        """What was kept by `take_over`."""
+        return pa.ipc.open_file(self.store.open(self._taken_over))
+
+    def refuse(self) -> None:
+        """Raise `RunDiffers`: this run has nothing in common with the one of the output."""
+        if self.earlier is not None:
+            self._refuse_other(self.earlier["key"], "nothing of this input stands there")
+
+    def _is_earlier(self) -> bool:
+        """Whether the output is still that of the run from which this one took over."""
+        return self.earlier is not None and self.earlier["standing"] == standing_of(self.output)
 
     def _go_on(self, before: Mapping[str, Any]) -> None:
         self._refuse_other(before["key"])
         self.shape = before["shape"]
         self.counts = before["counts"] or {}
         self.resumed = True
-        # Killed between the output and the word that it is there.
-        self.replaces = before["state"] == "publishing"
+        # Killed between the output and the word that it is there; or it is that of a smaller input.
+        self.replaces = before["state"] == "publishing" or self._is_earlier()
         self.done = (
             before["state"] == "done"
             and before["size"] is not None
             and before["size"] == version_of(self.output)
         )
 
-    def _refuse_other(self, before: Mapping[str, Any]) -> None:
-        changes = list(differences(before, self.key))
+    def _refuse_other(self, before: Mapping[str, Any], why: str = "") -> None:
+        # An input may grow, so it is the last thing to be blamed.
+        changes = sorted(differences(before, self.key), key=lambda each: _is_input(each[0]))
         if not changes:
             return
         name, old, new = changes[0]
         others = ", ".join(change[0] for change in changes[1:])
         others = others and f" (and other differences: {others})"
         hint = "--overwrite begins anew, or name another output."
-        if name.startswith("input") and self.where == "score":
-            hint = (
-                "name another output; with --cache FOLDER on this run and the next, rows that were"
-                f" scored before are not scored again. {_ANEW}"
-            )
+        if _is_input(name):
+            why = why or "that run is not finished, or its output was changed since"
+            hint = f"{why}; name another output, or --overwrite begins anew."
+            if self.where == "score":
+                hint += " With --cache FOLDER no row is scored twice by a model."
         raise RunDiffers(
             f"{self.where}: {shown(self.output)!r} belongs to a run with another {name};"
             f" got {new}, expected {old}{others}.",
@@ -196,7 +261,9 @@ class Ledger:
             "key": self.key,
             "shape": self.shape,
             "size": version_of(self.output) if state == "done" else None,
+            "standing": standing_of(self.output) if state == "done" else None,
             "counts": self.counts,
+            "earlier": None if state == "done" else self.earlier,
         }
         self._check_held()
         self.store.put_text("manifest.json", json.dumps(content, indent=1))
@@ -315,6 +382,11 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _is_input(name: str) -> bool:
+    """Whether a difference is one of the input."""
+    return name.split(".")[0] == "input"
 
 
 def chunk_name(number: int) -> str:

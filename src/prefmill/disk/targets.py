@@ -7,7 +7,7 @@ gives it back.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from prefmill.disk import settling, whole
 from prefmill.disk.uploads import Manifest, ObjectStaging, home_of, standing
@@ -20,6 +20,7 @@ __all__ = [
     "settle",
     "shown",
     "staging",
+    "standing_of",
     "target_of",
     "version_of",
 ]
@@ -90,6 +91,20 @@ def settle(target: Path, *, but: list[Path]) -> None:
 def is_there(target: Path) -> bool:
     """Whether something stands at a target."""
     return version_of(target) is not None
+
+
+def standing_of(target: Path) -> Any:
+    """What changes when somebody writes to a target, as plain JSON; None where there is none.
+
+    Of a file its size and its time (ns), of a folder those of its files, of an object its tag.
+    """
+    if is_object(target):
+        return version_of(target)
+    if not target.exists():
+        return None
+    files = sorted(target.rglob("*")) if target.is_dir() else [target]
+    stats = [(path.relative_to(target).as_posix(), path.stat()) for path in files if path.is_file()]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 
 def version_of(target: Path) -> int | str | None:

@@ -93,12 +93,30 @@ class Pool:
         bounds = _bounds(self.starts, int(self.bounds[-1]), chunk_rows, whole=self.whole)
         return replace(self, bounds=bounds)
 
+    def only(self, places: Longs, home: Path) -> Pool:
+        """The rows at `places` of the scoring order (ascending) as what can be scored, in a file.
+
+        `rows` stays that of the input.
+        """
+        groups = np.searchsorted(self.starts, places, side="right")
+        texts = ", ".join(["prompt", "completion", *map(quote, self.others)])
+        with connected(home, self.source) as con:
+            path = home / "only.parquet"
+            relation = _sorted(con, f"({self.relation})", texts, places, path)
+        return replace(
+            self,
+            relation=relation,
+            order=places if self.order is None else self.order[places],
+            starts=_starts(groups),
+            bounds=np.array([0, len(places)]),
+        )
+
     def rows_of(self, tokens: int, home: Path, *, least: int) -> int:
         """About how many rows have so many tokens, of four bytes each; `least` or more.
 
         The first rows tell.
         """
-        with _connected(home, self.source) as con:
+        with connected(home, self.source) as con:
             first = con.sql(f"FROM ({self.relation}) LIMIT {_READ_ROWS}").to_arrow_table()
         bytes_a_row: int = max(1, first.nbytes // max(1, first.num_rows))
         return max(least, 4 * tokens // bytes_a_row)
@@ -117,7 +135,7 @@ class Pool:
         """The chunks `wanted` (ascending), in order; what lies between is read and let go."""
         if not wanted:
             return
-        con = _connected(home, self.source)
+        con = connected(home, self.source)
         reader = con.sql(self.relation).to_arrow_reader(_READ_ROWS)
         held: list[pa.RecordBatch] = []
         first = count = 0  # place of the first row held, rows held
@@ -146,7 +164,7 @@ class Pool:
         """The input as it is: every row and column, in order."""
         records = self.records
         columns = ", ".join(quote(name) for name in records.columns.names)
-        con = _connected(home, records)
+        con = connected(home, records)
         rows = con.sql(f"SELECT {columns} FROM {records.relation}")
         yield from rows.to_arrow_reader(_READ_ROWS)
 
@@ -159,7 +177,7 @@ class Pool:
         if not self.roles.id:
             return records.place_of(position, home=home) + side
         table = f"{records.relation} LIMIT 1 OFFSET {position}"
-        with _connected(home, records) as con:
+        with connected(home, records) as con:
             ((name,),) = con.execute(f"SELECT {quote(self.roles.id)} FROM {table}").fetchall()
         return records.place_of(position, name, home=home) + side
 
@@ -228,7 +246,7 @@ def open_pool(
     prompt, completion = quote(roles.prompt), quote(roles.completion)
     more = "".join(f", {quote(name)}" for name in others)
     texts = f"{prompt} AS prompt, {completion} AS completion{more}"
-    with _connected(home, source, **limits) as con:
+    with connected(home, source, **limits) as con:
         hashed = _hashed(con, source, prompt, completion, more)
         order, starts, clustered = _grouped(hashed.prompts, hashed.usable)
         if clustered:
@@ -258,8 +276,10 @@ def open_pool(
     )
 
 
-def _connected(home: Path, source: Source, **limits: int | None) -> duckdb.DuckDBPyConnection:
-    return connect(temp_dir=home, remote=source.remote, ordered=True, **limits)
+def connected(home: Path, *sources: Source, **limits: int | None) -> duckdb.DuckDBPyConnection:
+    """A connection that reads `sources`, and keeps the order of their rows."""
+    remote = any(source.remote for source in sources)
+    return connect(temp_dir=home, remote=remote, ordered=True, **limits)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ Report = TypeVar("Report")
 _ROUNDS = 4
 #: The first row of something: of two counts with such a name the smaller is kept.
 FIRST = "first:"
+#: The name of a count: rows or prompts that were taken over from an earlier output.
+BEFORE = "before"
 
 
 @dataclass(kw_only=True)
@@ -54,9 +56,12 @@ class Resumable(ABC, Generic[PartT, Report]):
     tell: Progress
     crew: Any = None  #: the workers that do the work (`cluster/actors.py`), where there are some
     home: Path = field(init=False)
+    limits: dict[str, Any] = field(init=False, default_factory=dict)
     ledger: Ledger = field(init=False)
     counts: dict[str, int] = field(init=False, default_factory=dict)
     seconds_model: float = field(init=False, default=0.0)
+    #: counts of what was taken over
+    taken: dict[str, int] = field(init=False, default_factory=dict)
     remarks: list[str] = field(init=False, default_factory=list)
 
     @abstractmethod
@@ -89,6 +94,13 @@ class Resumable(ABC, Generic[PartT, Report]):
     @abstractmethod
     def sizes(self) -> npt.NDArray[np.int64]:
         """Rows of each chunk, shape (chunks,)."""
+
+    def take_over(self) -> None:
+        """The input grew: settle with `self.ledger` what is taken of the output as it stands."""
+        self.ledger.refuse()
+
+    def leave_out(self, earlier: pa.RecordBatchFileReader) -> None:
+        """Divide only what is not in `earlier`, which was taken over; put it to the output."""
 
     @abstractmethod
     def work(self, missing: list[int]) -> None:
@@ -127,6 +139,8 @@ class Resumable(ABC, Generic[PartT, Report]):
     def _run(self, reading: Reading) -> int:
         """How many chunks were missing."""
         self.tell("reading", None)
+        limits = {"memory_bytes": reading.get("memory_bytes"), "threads": reading.get("threads")}
+        self.limits = {name: limit for name, limit in limits.items() if limit is not None}
         self.open(**self._options(reading))
         self._check_writable()
         self.tell(f"loading the {self.part_name}", None)
@@ -136,6 +150,11 @@ class Resumable(ABC, Generic[PartT, Report]):
             begun = self.ledger.shape[self.part_name]
             if begun:  # as it was begun, so that no bit differs
                 self.part = self.part.with_shape(begun)
+            if self.ledger.grown:
+                self.tell("comparing with the output of the last run", None)
+                self.take_over()
+            if self.ledger.earlier and not self.ledger.done:
+                self.leave_out(self.ledger.taken_over())
             self.divide(self.ledger.shape)
             missing = [] if self.ledger.done else self.ledger.missing(self.sizes)
             if missing:
@@ -232,7 +251,7 @@ class Resumable(ABC, Generic[PartT, Report]):
             yield batch
 
     def _publish(self) -> None:
-        self.counts = {}
+        self.counts = dict(self.taken)
         frames = self.frames()
         self.ledger.publishing()
         write(

@@ -14,15 +14,24 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from prefmill.disk.targets import target_of
+from prefmill.disk.targets import shown, target_of
 from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadRow
 from prefmill.models.contract import check_on_bad_row
+from prefmill.pools.pool import Longs
 from prefmill.pools.prompts import DistinctPrompts, open_prompts
 from prefmill.progress import Progress, silent
 from prefmill.runs.answers import REASON, Answering
 from prefmill.runs.cluster.workers import Workers, workers_of
+from prefmill.runs.grown_prompts import (
+    Merged,
+    counts_of,
+    earlier_answers,
+    earlier_frames,
+    only,
+    places_in,
+)
 from prefmill.runs.job import Reading
-from prefmill.runs.resumable import FIRST, Pace, Resumable, by_reason, check_chunk_rows
+from prefmill.runs.resumable import BEFORE, FIRST, Pace, Resumable, by_reason, check_chunk_rows
 from prefmill.sampling import LocalSampler
 from prefmill.sampling.samplers import Sampler, as_sampler
 from prefmill.sampling.seeds import Asked
@@ -52,9 +61,11 @@ class SampleReport:
     """What sampling did.
 
     prompts_in = prompts + null_prompts + duplicate_prompts (prompts that an earlier row of the
-    input has; sampled once). answers = the sum of `finish_reasons`: `stop` (ended), `length` (cut
-    off), what else a server says, and for answers that are not there, whose completion is null, the
-    reason (`errors.BAD_ROW`, also in `null`; `first_null` is the first prompt of each). duplicates:
+    input has; sampled once). prompts = prompts_before + prompts_new: of prompts that grew, those
+    whose answers are the ones of the output as it stood, and those sampled since. answers = the sum
+    of `finish_reasons`: `stop` (ended), `length` (cut off), what else a server says, and for
+    answers that are not there, whose completion is null, the reason (`errors.BAD_ROW`, also in
+    `null`; `first_null` is the first prompt of each). duplicates:
     answers with a text that the prompt already had; empty: answers without text.
     tokens: of all answers, as far as the sampler told (untold: answers whose number it did not
     tell). chunks_resumed: chunks that an earlier, interrupted run had done. seconds: wall time;
@@ -92,6 +103,12 @@ class SampleReport:
     workers: int = 0
     workers_lost: int = 0
     worker_peak_rss_mb: float = 0.0
+    prompts_before: int = 0
+
+    @property
+    def prompts_new(self) -> int:
+        """Prompts that no earlier run had sampled."""
+        return self.prompts - self.prompts_before
 
     @property
     def null(self) -> dict[str, int]:
@@ -122,6 +139,7 @@ class SampleReport:
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""
         derived = {
+            "prompts_new": self.prompts_new,
             "null": self.null,
             "stopped": self.stopped,
             "cut_off": self.cut_off,
@@ -193,7 +211,9 @@ def sample(
     logarithm), `n_tokens` their number, null where a server tells none. `duplicate` marks a text
     that the prompt already had in an earlier row. Starting again with another model, prompt,
     temperature or seed is refused and the difference named. The same call after success does
-    nothing. Raises `PrefmillError`s; `BadRow` for a prompt that cannot be answered.
+    nothing. After prompts came, changed or went it keeps the answers that the output has for equal
+    prompts, samples the others, and replaces the output (docs/sampling.md). Raises
+    `PrefmillError`s; `BadRow` for a prompt that cannot be answered.
 
     >>> import tempfile
     >>> from prefmill.sampling import Answer
@@ -266,6 +286,10 @@ class _Sampling(Resumable[Sampler, SampleReport]):
     asked: Asked
     chunk_rows: int
     prompts: DistinctPrompts = field(init=False)
+    fresh: DistinctPrompts = field(init=False)  #: those that are to be sampled
+    places: Longs = field(init=False)  #: where these stand among all prompts, ascending
+    #: answers of the other ones
+    earlier: pa.RecordBatchFileReader | None = field(init=False, default=None)
     chunk_prompts: int = field(init=False)
     way: str = field(init=False, default="")
     tokens_sampled: int = field(init=False, default=0)
@@ -282,6 +306,7 @@ class _Sampling(Resumable[Sampler, SampleReport]):
             words=self.words,
             **reading,
         )
+        self.fresh, self.places = self.prompts, np.arange(self.prompts.count)
 
     @property
     def schema(self) -> pl.Schema:
@@ -302,6 +327,24 @@ class _Sampling(Resumable[Sampler, SampleReport]):
         """Prompts of a chunk."""
         return {"chunk_prompts": max(1, self.chunk_rows // len(self.asked.draws))}
 
+    def take_over(self) -> None:
+        """Answers of prompts that the output has."""
+        draws = len(self.asked.draws)
+        output = shown(self.target)
+        earlier = earlier_answers(output, self.prompts, draws, self.home, **self.limits)
+        with earlier.con:
+            if not earlier.shared:
+                self.ledger.refuse()
+            self.ledger.take_over(earlier.save)
+
+    def leave_out(self, earlier: pa.RecordBatchFileReader) -> None:
+        """Prompts that have their answers."""
+        self.earlier, places = earlier, places_in(earlier)
+        self.taken = counts_of(earlier)
+        if len(places):
+            self.places = np.setdiff1d(np.arange(self.prompts.count), places)
+            self.fresh = only(self.prompts, self.places, self.home)
+
     def divide(self, shape: Mapping[str, Any]) -> None:
         """Chunks of so many prompts."""
         self.chunk_prompts = int(shape["chunk_prompts"])
@@ -314,7 +357,7 @@ class _Sampling(Resumable[Sampler, SampleReport]):
     @property
     def sizes(self) -> npt.NDArray[np.int64]:
         """Answers of each chunk, shape (chunks,)."""
-        bounds = np.append(np.arange(0, self.prompts.count, self.chunk_prompts), self.prompts.count)
+        bounds = np.append(np.arange(0, self.fresh.count, self.chunk_prompts), self.fresh.count)
         return np.diff(bounds) * len(self.asked.draws)
 
     def work(self, missing: list[int]) -> None:
@@ -326,7 +369,7 @@ class _Sampling(Resumable[Sampler, SampleReport]):
         # Here, so that errors of loading are raised before anything is read.
         self.way = self.part.load()
         pace = Pace(self, missing, "answers", digits=1)
-        for number, frame in self.prompts.slices(self.chunk_prompts, missing):
+        for number, frame in self.fresh.slices(self.chunk_prompts, missing):
             started = time.perf_counter()
             with self._naming_prompts(frame):
                 columns, counts = self._answering(self.part).chunk(frame)
@@ -347,10 +390,10 @@ class _Sampling(Resumable[Sampler, SampleReport]):
             pace.add(int(self.sizes[number]), counts["tokens"], passed)
 
         def place_of(number: int, place: int) -> str:
-            ((_, frame),) = self.prompts.slices(self.chunk_prompts, [number])
+            ((_, frame),) = self.fresh.slices(self.chunk_prompts, [number])
             return self._name(frame, place)
 
-        slices = self.prompts.slices(self.chunk_prompts, missing)
+        slices = self.fresh.slices(self.chunk_prompts, missing)
         crew = self.part.work(slices, len(missing), commit, place_of)  # type: ignore[attr-defined]
         self.seconds_model = time.perf_counter() - started
         self.way, self.spent = crew.way, crew.spent
@@ -363,7 +406,7 @@ class _Sampling(Resumable[Sampler, SampleReport]):
 
     def rehearse(self, part: Sampler, missing: list[int]) -> None:
         """Ask what the chunks ask."""
-        for _, frame in self.prompts.slices(self.chunk_prompts, missing):
+        for _, frame in self.fresh.slices(self.chunk_prompts, missing):
             with self._naming_prompts(frame):
                 self._answering(self.part).chunk(frame)
 
@@ -389,19 +432,37 @@ class _Sampling(Resumable[Sampler, SampleReport]):
             "stage": pl.lit(self.asked.stage, pl.Int64()),
             "source": pl.lit(self.asked.source, pl.String()),
         }
-        slices = self.prompts.slices(self.chunk_prompts, range(len(self.sizes)))
-        for batch, (_, prompts) in zip(self.chunks(), slices, strict=True):
-            repeated = prompts[np.repeat(np.arange(prompts.height), len(self.asked.draws))]
+        draws, size = len(self.asked.draws), self.chunk_prompts
+        answers = self._answers()
+        made = {
+            name: kind for name, kind in schema.items() if name in COLUMNS and name not in asked
+        }
+        every = range(-(-self.prompts.count // size))
+        for number, prompts in self.prompts.slices(size, every):
+            repeated = prompts[np.repeat(np.arange(prompts.height), draws)]
             kept = {name: repeated[f"keep{i}"] for i, name in enumerate(self.keep)}
-            made = pl.DataFrame(pa.Table.from_batches([batch]))
-            rows = made.with_columns(repeated["prompt"], **kept, **asked)
+            rows = answers.before(number * size + prompts.height, made)
+            rows = rows.with_columns(repeated["prompt"], **kept, **asked)
             yield rows.select(list(schema)).cast(schema)
+
+    def _answers(self) -> Merged:
+        """What was taken over and what was sampled, by the places of prompts."""
+        earlier = iter(()) if self.earlier is None else earlier_frames(self.earlier)
+        return Merged(earlier, self._sampled())
+
+    def _sampled(self) -> Iterator[pl.DataFrame]:
+        draws, first = len(self.asked.draws), 0
+        for batch in self.chunks():
+            places = self.places[first : first + batch.num_rows // draws]
+            first += len(places)
+            frame = pl.DataFrame(pa.Table.from_batches([batch]))
+            yield frame.with_columns(place=pl.Series(np.repeat(places, draws)))
 
     def report(self, **common: Any) -> SampleReport:
         """Account for every prompt and every answer."""
         prompts, counts = self.prompts, self.ledger.counts
         reasons = by_reason(REASON, counts)
-        answers = int(self.sizes.sum())
+        answers = prompts.count * len(self.asked.draws)
         rows = prompts.count + prompts.nulls + prompts.duplicates
         if sum(reasons.values()) != answers or prompts.rows != rows:
             raise AccountingError(
@@ -415,6 +476,7 @@ class _Sampling(Resumable[Sampler, SampleReport]):
         return SampleReport(
             prompts_in=prompts.rows,
             prompts=prompts.count,
+            prompts_before=counts.get(BEFORE, 0),
             null_prompts=prompts.nulls,
             duplicate_prompts=prompts.duplicates,
             answers=answers,

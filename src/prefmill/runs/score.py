@@ -6,24 +6,25 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Unpack
+from typing import IO, Any, ClassVar, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from prefmill.disk.targets import target_of
+from prefmill.disk.targets import shown, target_of
 from prefmill.errors import BadArgument, BadInput
 from prefmill.models.contract import check_on_bad_row
-from prefmill.pools.pool import Pool, open_pool
+from prefmill.pools.pool import Longs, Pool, open_pool
 from prefmill.pools.sides import columns_out
 from prefmill.pools.stream import CHUNK_ROWS, ahead
 from prefmill.progress import Progress, silent
 from prefmill.runs.cluster.workers import Workers, workers_of
 from prefmill.runs.devices import Done, guards_on, score_chunks, score_on_devices
+from prefmill.runs.grown import earlier_scores, without
 from prefmill.runs.job import Reading
-from prefmill.runs.resumable import FIRST, Pace, Resumable, by_reason, check_chunk_rows
+from prefmill.runs.resumable import BEFORE, FIRST, Pace, Resumable, by_reason, check_chunk_rows
 from prefmill.scoring.bad_rows import RowGuard
 from prefmill.scoring.ensemble import FLAT
 from prefmill.scoring.reward import RewardModel
@@ -50,7 +51,9 @@ class ScoreReport:
     """What scoring did.
 
     rows_in = rows_scored + rows of `null` for each reason (`errors.BAD_ROW`); `first_null` is the
-    first row of each.
+    first row of each. rows_scored = rows_before + rows_new: of a pool that grew, rows whose scores
+    are those of the output as it stood, and those scored since. Counts of the scorer, from tokens
+    to reasons, leave the former out.
     tokens: of all rows; tokens_run: that the model saw, after sharing, duplicates and the cache.
     duplicates: rows that took the score of another one. cut_by_template: rows whose template leaves
     out a part of the completion. template_date: the date that a template printed, where one does.
@@ -96,11 +99,18 @@ class ScoreReport:
     workers: int = 0
     workers_lost: int = 0
     worker_peak_rss_mb: float = 0.0
+    rows_before: int = 0
+
+    @property
+    def rows_new(self) -> int:
+        """Rows that have a score which no earlier run had given."""
+        return self.rows_scored - self.rows_before
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""
         return {
             **asdict(self),
+            "rows_new": self.rows_new,
             "null": dict(self.null),
             "retried": dict(self.retried),
             "flat": dict(self.flat),
@@ -160,7 +170,9 @@ def score(
 
     Starting again with another model, template, dtype, label or input is refused and the difference
     named. `batch_tokens`, `threads` and the like go on as they were: the column is bitwise that of
-    an unbroken run. The same call after success does nothing. Raises `PrefmillError`s; `BadRow` for
+    an unbroken run. The same call after success does nothing. After rows came, changed or went it
+    takes the scores that the output has for equal rows, scores the others, and replaces the output
+    (docs/scoring.md). Raises `PrefmillError`s; `BadRow` for
     a row that cannot be scored.
 
     >>> import tempfile, polars as pl
@@ -224,6 +236,8 @@ class _Scoring(Resumable[Staged, ScoreReport]):
     names: list[str] = field(init=False)
     #: columns of the input whose names new scores take, and their names in the output
     renamed: dict[str, str] = field(init=False)
+    #: positions and scores of rows that had been scored before
+    earlier: pa.RecordBatch | None = field(init=False, default=None)
     #: how rows were run, as several devices tell it
     ways: dict[str, None] = field(init=False, default_factory=dict)
 
@@ -285,6 +299,39 @@ class _Scoring(Resumable[Staged, ScoreReport]):
         if tokens:
             rows = self.pool.rows_of(tokens, self.home, least=CHUNK_ROWS)
         return {"chunk_rows": rows}
+
+    def take_over(self) -> None:
+        """Scores of rows that the output has, of a scorer that does not compare the whole pool."""
+        names, answers = [*self.part.columns, *self.part.lists, *self.part.texts], self._answers
+        types = score_types(self.part, pa.large_string())
+        columns = [self.names[i * answers : (i + 1) * answers] for i in range(len(names))]
+        earlier = earlier_scores(
+            shown(self.target),
+            self.pool,
+            self.roles,
+            list(zip(names, columns, types, strict=True)),
+            self.home,
+            renamed=self.renamed,
+            **self.limits,
+        )
+        if not earlier.shared:
+            self.ledger.refuse()
+        batch = earlier.batch
+        if self.part.over_pool:
+            batch = batch.slice(0, 0)
+            self.remarks.append("this scorer compares all rows of a pool: all are scored again.")
+
+        def save(file: IO[bytes]) -> None:
+            with pa.ipc.new_file(file, batch.schema) as writer:
+                writer.write_batch(batch)
+
+        self.ledger.take_over(save)
+
+    def leave_out(self, earlier: pa.RecordBatchFileReader) -> None:
+        """Rows that have their scores."""
+        self.earlier = earlier.get_batch(0)
+        self.taken = {BEFORE: self.earlier.num_rows}
+        self.pool = without(self.pool, self.earlier["position"].to_numpy(), self.home)
 
     def divide(self, shape: Mapping[str, Any]) -> None:
         """Chunks of about so many rows."""
@@ -351,8 +398,9 @@ class _Scoring(Resumable[Staged, ScoreReport]):
         # Lists and texts are kept as they come, and put into place at the end.
         others = types[numbers:]
         parts: list[list[pa.Array]] = [[] for _ in others]
-        for number, batch in enumerate(self.chunks()):
-            positions = self.pool.positions(number)
+        places: list[Longs] = []
+        for positions, batch in self._scored():
+            places.append(positions)
             nulls[positions] = np.asarray(batch.column(0).is_null())
             for column, array in zip(columns, batch.columns[:numbers], strict=True):
                 column[positions] = array.fill_null(0.0).to_numpy()
@@ -365,11 +413,22 @@ class _Scoring(Resumable[Staged, ScoreReport]):
             columns = list(settled.values())
             self.counts |= counts
         made = [pa.array(column, mask=nulls) for column in columns]
-        made += [_in_place(self.pool, *each) for each in zip(parts, others, strict=True)]
+        order = np.concatenate(places) if places else np.zeros(0, np.int64)
+        made += [
+            _in_place(order, self.pool.rows, *each) for each in zip(parts, others, strict=True)
+        ]
         sides = [np.arange(side, self.pool.rows, self._answers) for side in range(self._answers)]
         if len(sides) > 1:
             made = [column.take(pa.array(side)) for column in made for side in sides]
         return self._with_columns(made)
+
+    def _scored(self) -> Iterator[tuple[Longs, pa.RecordBatch]]:
+        """Where rows stand in the input, and their scores: what was taken over, then the chunks."""
+        if self.earlier is not None:
+            columns = self.earlier.drop_columns("position")
+            yield self.earlier["position"].to_numpy(), columns
+        for number, batch in enumerate(self.chunks()):
+            yield self.pool.positions(number), batch
 
     def _with_columns(self, made: Sequence[pa.Array]) -> Iterator[pl.DataFrame]:
         schema, start = self.schema, 0
@@ -399,6 +458,7 @@ class _Scoring(Resumable[Staged, ScoreReport]):
         counted: dict[str, Any] = {name: counts.get(name, 0) for name in _COUNTS}
         return ScoreReport(
             rows_in=pool.rows,
+            rows_before=counts.get(BEFORE, 0),
             rows_scored=pool.rows - sum(null.values()),
             null=null,
             first_null=first_null,
@@ -422,16 +482,14 @@ class _Scoring(Resumable[Staged, ScoreReport]):
             yield f"the input's column {old!r} is {new!r} in the output."
 
 
-def _in_place(pool: Pool, parts: list[pa.Array], kind: pa.DataType) -> pa.Array:
-    """Values of the chunks as a column over the rows of the input.
+def _in_place(order: Longs, rows: int, parts: list[pa.Array], kind: pa.DataType) -> pa.Array:
+    """Values of the chunks, at `order` in the input, as a column over its rows.
 
     They are null where a row has no chunk.
     """
     values = pa.concat_arrays(parts) if parts else pa.array([], kind)
-    if pool.order is None:
-        return values
-    place = np.zeros(pool.rows, np.int64)
-    place[pool.order] = np.arange(len(pool.order))
-    absent = np.ones(pool.rows, bool)
-    absent[pool.order] = False
+    place = np.zeros(rows, np.int64)
+    place[order] = np.arange(len(order))
+    absent = np.ones(rows, bool)
+    absent[order] = False
     return values.take(pa.array(place, mask=absent))
