@@ -307,5 +307,5 @@ def test_what_cannot_be_told_of_a_function_is_told_once(cluster: Any, tmp_path: 
     workers = Workers(2, address=cluster.address)
     done = pm.score(pool(), target, scorer=unknown, chunk_rows=9, workers=workers)
     assert done.rows_scored == pool()["completion"].count()
-    manifest = json.loads((tmp_path / ".a.parquet.prefmill/manifest.json").read_text())
+    manifest = json.loads((tmp_path / ".a.parquet.prefmill/ledger.json").read_text())
     assert "eval" in manifest["key"]["scorer"]["content"]

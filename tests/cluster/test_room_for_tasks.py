@@ -160,4 +160,4 @@ def test_what_killed_workers_left_goes_when_the_run_is_done(tmp_path: Path) -> N
         for name in (hidden_name("rank-000000.arrow"), ".r.arrow.7-7-deadbeef-cafe00-12345678.tmp"):
             (ledger.folder / name).write_bytes(b"half")
         ledger.finish({})
-        assert {path.name for path in ledger.folder.iterdir()} == {"lock", "manifest.json"}
+        assert {path.name for path in ledger.folder.iterdir()} == {"ledger.json"}

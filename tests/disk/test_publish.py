@@ -18,7 +18,7 @@ import pytest
 
 import prefmill as pm
 from prefmill.disk import folders, hidden, settling, whole
-from prefmill.errors import BadArgument, RunBusy, TargetExists
+from prefmill.errors import BadArgument, RunBusy, RunDiffers, TargetExists
 from prefmill.readers.find import find_files
 from prefmill.writers import write as writers
 
@@ -217,11 +217,20 @@ def test_folders_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
             pm.run(pm.Pairs(), tmp_path / "rows.parquet", out / "out.parquet", temp_dir=temp)
         pm.run(pm.Pairs(), tmp_path / "rows.parquet", out / "another.parquet", temp_dir=temp)
         assert (home / "rows").read_text() == "spilled"
-        assert {path.name for path in out.iterdir()} == {staged.name, "another.parquet"}
+        assert {path.name for path in out.iterdir()} == {
+            staged.name,
+            "another.parquet",
+            ".another.parquet.prefmill",
+        }
         other.kill()
         other.wait()
         pm.run(pm.Pairs(), tmp_path / "rows.parquet", out / "out.parquet", temp_dir=temp)
-        assert sorted(path.name for path in out.iterdir()) == ["another.parquet", "out.parquet"]
+        assert sorted(path.name for path in out.iterdir()) == [
+            ".another.parquet.prefmill",
+            ".out.parquet.prefmill",
+            "another.parquet",
+            "out.parquet",
+        ]
         assert list(temp.iterdir()) == []
     finally:
         other.kill()
@@ -377,9 +386,9 @@ def test_a_refused_start_cleans_up_too(tmp_path):
     (tmp_path / "temp").mkdir()
     _, host = hidden.machine()
     (tmp_path / "temp" / f"prefmill-1-1-00000000-{host}-00000000.tmp").mkdir()
-    with pytest.raises(TargetExists):
+    with pytest.raises(RunDiffers, match=r"another plan.min_margin; got 1.0, expected 0.0"):
         pm.run(
-            pm.Pairs(),
+            pm.Pairs(min_margin=1),
             tmp_path / "rows.parquet",
             tmp_path / "pairs.parquet",
             temp_dir=tmp_path / "temp",

@@ -71,7 +71,7 @@ def test_killed_between_an_output_and_its_ledger_it_goes_on(
     state = json.loads((folder / "state.json").read_text())
     for step, output in (("stage-0/sample", "pool"), ("stage-1/score", "scored")):
         del state["steps"][step]
-        manifest = folder / step.split("/")[0] / f".{output}.parquet.prefmill" / "manifest.json"
+        manifest = folder / step.split("/")[0] / f".{output}.parquet.prefmill" / "ledger.json"
         manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "state": "publishing"}))
     (folder / "state.json").write_text(json.dumps(state))
     again = pm.loop(loop_fakes.recipe(done[0]), folder, **loop_fakes.parts())

@@ -123,7 +123,7 @@ def test_killed_at_random_instants(kills: int, model: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert f"killed {kills}" in done.stdout
     # Byte for byte as one unbroken run with the settings that the first life had.
-    shape = json.loads((tmp_path / ".out.parquet.prefmill" / "manifest.json").read_text())["shape"]
+    shape = json.loads((tmp_path / ".out.parquet.prefmill" / "ledger.json").read_text())["shape"]
     sampler = pm.LocalSampler(model=model, max_new_tokens=12).with_shape(shape["sampler"])
     whole = tmp_path / "whole.parquet"
     pm.sample(
@@ -136,6 +136,6 @@ def test_killed_at_random_instants(kills: int, model: Path, tmp_path: Path) -> N
     )
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(p.name for p in (tmp_path / ".out.parquet.prefmill").iterdir()) == [
-        "lock",
+        "ledger.json",
         "manifest.json",
     ]

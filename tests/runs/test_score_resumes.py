@@ -78,7 +78,7 @@ def test_a_broken_chunk_is_done_again(tmp_path: Path) -> None:
     assert report.chunks_resumed == 3
     assert pl.read_parquet(out)["score"].to_list() == expected(frame)
     assert sorted(p.name for p in (tmp_path / ".out.parquet.prefmill").iterdir()) == [
-        "lock",
+        "ledger.json",
         "manifest.json",
     ]
 
@@ -252,7 +252,7 @@ def test_killed_at_random_instants(kills: int, model: Path, tmp_path: Path) -> N
         got["score"].to_numpy(), wanted["score"].to_numpy(), rtol=0, atol=1e-5
     )
     # Bit for bit as one unbroken run with the settings that the first life had.
-    shape = json.loads((tmp_path / ".out.parquet.prefmill" / "manifest.json").read_text())["shape"]
+    shape = json.loads((tmp_path / ".out.parquet.prefmill" / "ledger.json").read_text())["shape"]
     again = pm.RewardModel(model=model).with_shape(shape["scorer"])
     pm.score(frame, tmp_path / "again.parquet", scorer=again, chunk_rows=shape["chunk_rows"])
     assert (

@@ -12,7 +12,7 @@ from command import prefmill
 from processes import process
 
 import prefmill as pm
-from prefmill.errors import BadArgument, BadInput, ColumnMissing, TargetExists
+from prefmill.errors import BadArgument, BadInput, ColumnMissing, RunDiffers
 from prefmill.runs import plan as runs
 from prefmill.runs import run as feedback
 from prefmill.runs import values as valued
@@ -132,7 +132,7 @@ def test_targets(tmp_path):
     assert not out.exists()
     pm.run(pm.Values(), empty, out, allow_empty=True)
     assert pl.read_parquet(out).equals(pm.values(empty))
-    with pytest.raises(TargetExists):
+    with pytest.raises(RunDiffers, match=r"values: .* another input 'a table in memory'"):
         pm.run(pm.Values(), TREE, out)
     pm.run(pm.Values(), TREE, out, overwrite=True)
     assert pl.read_parquet(out).equals(pm.values(TREE))

@@ -86,7 +86,7 @@ def test_batches_give_the_rows_of_single_requests(
     assert done.tokens_out == sum(len(row["score_verdict"]) for row in live)
     assert any("asked in 4 batches" in note for note in done.notes)
     folder = tmp_path / ".out.parquet.prefmill"
-    assert sorted(path.name for path in folder.iterdir()) == ["lock", "manifest.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["ledger.json", "manifest.json"]
 
 
 def test_a_pool_is_that_of_single_requests(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_run_may_go_on_with_single_requests_and_the_other_way_round(tmp_path: 
         judge = pm.JudgeScorer(sampler=sampler, rubric="{prompt} {completion}")
         assert pm.score(POOL, out, scorer=judge).rows_scored == 24
     assert sorted(path.name for path in (tmp_path / ".out.parquet.prefmill").iterdir()) == [
-        "lock",
+        "ledger.json",
         "manifest.json",
     ]
 

@@ -21,7 +21,7 @@ from prefmill.disk import leases, uploads
 from prefmill.disk.leases import Lease
 from prefmill.disk.stores import store_of
 from prefmill.disk.targets import shown, staging, target_of
-from prefmill.errors import BadArgument, RunBusy, StoreFailed, TargetExists
+from prefmill.errors import BadArgument, RunBusy, RunDiffers, StoreFailed, TargetExists
 
 ROWS = pl.DataFrame(
     {
@@ -60,8 +60,11 @@ def test_splits(s3: S3, rows: Path) -> None:
     assert uploads.objects_of(f"{s3.url}/p-train.parquet") == {
         name: f"{s3.url}/{name}" for name in ("p-train.parquet", "p-test.parquet")
     }
-    with pytest.raises(TargetExists, match=f"{s3.url}/p-t"):
-        pm.run(pm.Pairs(), rows, f"{s3.url}/p.parquet", split=split)
+    again = pm.run(pm.Pairs(), rows, f"{s3.url}/p.parquet", split=split)
+    assert again.notes[-1] == "this run was done before: nothing was to do."
+    other = {**split, "train": split["train"] / 2, "test": split["train"] / 2 + split["test"]}
+    with pytest.raises(RunDiffers, match=f"{s3.url}/p-t.*another split"):
+        pm.run(pm.Pairs(), rows, f"{s3.url}/p.parquet", split=other)
     assert [key for key in s3.keys("") if "/new/" in key or key.endswith("lease")] == []
 
 

@@ -91,8 +91,10 @@ def test_killed_and_run_again(s3: S3, rows: Path, tmp_path: Path) -> None:
     out, errors = run(s3, *words, "0")
     assert f"done {chunks} {chunks}" in out, errors
     assert len(log.read_text().split()) == calls
-    assert s3.keys("out/") == ["out/.x.parquet.prefmill/manifest.json", "out/x.parquet"]
-    assert SECRET not in s3.get("out/.x.parquet.prefmill/manifest.json").decode()
+    own = [f"out/.x.parquet.prefmill/{name}.json" for name in ("ledger", "manifest")]
+    assert s3.keys("out/") == [*own, "out/x.parquet"]
+    for name in own:
+        assert SECRET not in s3.get(name).decode()
 
 
 def length(batch: pa.RecordBatch) -> list[float]:

@@ -1,9 +1,9 @@
 """What a resumable run keeps on disk: which run it is, and one file for every chunk that is done.
 
     scored.parquet             appears at once, when all chunks are done
-    .scored.parquet.prefmill/  manifest.json, lock, 000000.arrow, 000001.arrow, ...
+    .scored.parquet.prefmill/  ledger.json, 000000.arrow, 000001.arrow, ...
                                and batches-0.sqlite, where answers come in batches
-                               of a run that is done only the manifest stays
+                               of a run that is done only ledger.json stays, next to its record
 
 The same next to an object, with a lease for the lock. A file is whole or absent; killed at any
 instant, a run loses the chunk in work.
@@ -24,7 +24,8 @@ import numpy as np
 import pyarrow as pa
 
 from prefmill.disk.leases import Lease
-from prefmill.disk.locks import lock
+from prefmill.disk.locks import FolderLock
+from prefmill.disk.records import differ, differences, folder_of
 from prefmill.disk.settling import clear
 from prefmill.disk.stores import Save, Store, store_of
 from prefmill.disk.targets import is_object, is_there, shown, standing_of, version_of
@@ -36,6 +37,7 @@ Chunk = tuple[pa.RecordBatch, dict[str, int]]
 _AHEAD = 8
 _CHUNK = re.compile(r"[^/]*\.arrow")
 _VERSION = 1
+LEDGER = "ledger.json"
 _ANEW = "--overwrite begins anew."
 #: what is asked in batches; it binds a run, as a chunk does
 BATCHES = "batches-*"
@@ -44,7 +46,7 @@ BATCHES = "batches-*"
 def key_of(output: Path) -> dict[str, Any]:
     """The key of the run to which `output` belongs; empty where there is none."""
     try:
-        manifest = json.loads(store_of(_folder_of(output)).get_text("manifest.json"))
+        manifest = json.loads(store_of(folder_of(output)).get_text(LEDGER))
         key: dict[str, Any] = manifest["key"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
@@ -54,15 +56,11 @@ def key_of(output: Path) -> dict[str, Any]:
 def key_of_finished(output: Path) -> dict[str, Any]:
     """The key of the run that wrote `output` as it stands there; empty where nobody knows."""
     try:
-        manifest = json.loads(store_of(_folder_of(output)).get_text("manifest.json"))
+        manifest = json.loads(store_of(folder_of(output)).get_text(LEDGER))
         whole_and_own = manifest["state"] == "done" and manifest["size"] == version_of(output)
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return key_of(output) if whole_and_own else {}
-
-
-def _folder_of(output: Path) -> Path:
-    return output.with_name(f".{output.name}.prefmill")
 
 
 class Ledger:
@@ -74,6 +72,7 @@ class Ledger:
     shape  what may move the last bit of a result; a run that goes on takes the values with which it
            began (`self.shape`)
     where  the command, for messages
+    held   what holds the ledger's folder, where its record has been begun (`runs/recording.py`)
 
     A finished run with the same key but for its `input` is no other run: its input grew. Then
     `grown` is True, and the caller says with `take_over` what it takes of the output as it stands
@@ -88,11 +87,13 @@ class Ledger:
         *,
         overwrite: bool = False,
         where: str = "score",
+        held: FolderLock | Lease | None = None,
     ) -> None:
         self.output, self.key, self.where = output, json.loads(json.dumps(key)), where
-        self.folder = _folder_of(output)
+        self._held = held
+        self.folder = folder_of(output)
         self.store = store_of(self.folder, where)  #: where everything of the run lies
-        self._lock: IO[str] | Lease | None = None
+        self._lock: FolderLock | Lease | None = None
         self.done = False  #: the output is already there, from this very run
         self.resumed = False
         self.grown = False  #: what this run takes over of `earlier` is yet to be settled
@@ -130,11 +131,10 @@ class Ledger:
             self.close()
             raise
 
-    def _taken(self, refusal: RunBusy) -> IO[str] | Lease:
+    def _taken(self, refusal: RunBusy) -> FolderLock | Lease:
         if is_object(self.folder):
-            return Lease(self.store, "run.lease", refusal)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        held = lock(self.folder / "lock", refusal)
+            return self._held or Lease(self.store, "run.lease", refusal)
+        held = self._held or FolderLock(self.folder, refusal)
         try:
             clear(self.folder)
         except BaseException:
@@ -145,13 +145,13 @@ class Ledger:
     def _before(self) -> dict[str, Any] | None:
         """The manifest of an earlier life; a run that has done nothing yet binds nobody."""
         try:
-            manifest: dict[str, Any] = json.loads(self.store.get_text("manifest.json"))
+            manifest: dict[str, Any] = json.loads(self.store.get_text(LEDGER))
         except FileNotFoundError:
             return None
         except StoreFailed:
             raise
         except (OSError, ValueError) as error:
-            path = self.store.url("manifest.json")
+            path = self.store.url(LEDGER)
             raise BadInput(f"{self.where}: cannot read {path!r}; {error}.", hint=_ANEW) from error
         if manifest.get("version") != _VERSION:
             raise RunDiffers(
@@ -232,20 +232,13 @@ class Ledger:
         changes = sorted(differences(before, self.key), key=lambda each: _is_input(each[0]))
         if not changes:
             return
-        name, old, new = changes[0]
-        others = ", ".join(change[0] for change in changes[1:])
-        others = others and f" (and other differences: {others})"
         hint = "--overwrite begins anew, or name another output."
-        if _is_input(name):
+        if _is_input(changes[0][0]):
             why = why or "that run is not finished, or its output was changed since"
             hint = f"{why}; name another output, or --overwrite begins anew."
             if self.where == "score":
                 hint += " With --cache FOLDER no row is scored twice by a model."
-        raise RunDiffers(
-            f"{self.where}: {shown(self.output)!r} belongs to a run with another {name};"
-            f" got {new}, expected {old}{others}.",
-            hint=hint,
-        )
+        raise differ(shown(self.output), changes, where=self.where, hint=hint)
 
     def _refuse_output(self) -> None:
         if is_there(self.output) and not self.replaces:
@@ -266,7 +259,7 @@ class Ledger:
             "earlier": None if state == "done" else self.earlier,
         }
         self._check_held()
-        self.store.put_text("manifest.json", json.dumps(content, indent=1))
+        self.store.put_text(LEDGER, json.dumps(content, indent=1))
 
     def _check_held(self) -> None:
         if isinstance(self._lock, Lease):
@@ -373,9 +366,9 @@ class Ledger:
 
     def close(self) -> None:
         """Let others have the output."""
-        if self._lock is not None:
+        if self._lock is not None and self._lock is not self._held:
             self._lock.close()
-            self._lock = None
+        self._lock = None
 
     def __enter__(self) -> Ledger:
         return self
@@ -407,18 +400,3 @@ def write_chunk(
             writer.write_batch(batch)
 
     store.put(chunk_name(number), save)
-
-
-def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], where: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    """(name, before, now) of everything that is not the same, depth first."""
-    for name in dict.fromkeys([*before, *now]):
-        old, new = before.get(name), now.get(name)
-        path = f"{where}{name}"
-        if name.rpartition(".")[2].startswith("on_") and (old, new) == ("error", "null"):
-            continue  # what is done has no such row: it is the same with those to come left out
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from differences(old, new, f"{path}.")
-        elif old != new:
-            yield path, old, new

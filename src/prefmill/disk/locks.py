@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import os
 from pathlib import Path
 from typing import IO, Literal
 
@@ -27,3 +29,39 @@ def lock(path: Path, refusal: RunBusy) -> IO[str]:
         file.close()
         raise refusal
     return file
+
+
+class FolderLock:
+    """A folder of ours, made where it is absent, and locked until `close`.
+
+    A folder that stays empty goes with the lock, and so do those above it that were made for it.
+    Raises `refusal` where another process, or another run of this one, holds it.
+    """
+
+    def __init__(self, path: Path, refusal: RunBusy) -> None:
+        self.path = path
+        while True:
+            above = [path, *path.parents]
+            self._made = [folder for folder in above if not folder.exists()]
+            path.mkdir(parents=True, exist_ok=True)
+            try:
+                self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                continue  # its last owner removed it just now
+            if try_lock(self._handle) == "theirs":
+                os.close(self._handle)
+                raise refusal
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(self._handle), path.stat()):
+                    return
+            os.close(self._handle)
+
+    def close(self) -> None:
+        """Let others have it."""
+        if self._handle < 0:
+            return
+        with contextlib.suppress(OSError):  # what holds something stays
+            for folder in self._made or [self.path]:
+                folder.rmdir()
+        os.close(self._handle)
+        self._handle = -1

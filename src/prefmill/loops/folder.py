@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from prefmill.disk import whole
-from prefmill.disk.ledger import differences
 from prefmill.disk.locks import lock
+from prefmill.disk.records import differences
 from prefmill.disk.settling import clear
 from prefmill.errors import BadInput, RunBusy, RunDiffers, TargetExists
 

@@ -60,14 +60,17 @@ class Plan:
         >>> Pairs(chosen_min=4).hash() == Pairs(chosen_min=4.0).hash() != Pairs().hash()
         True
         """
-        content = {
+        text = json.dumps([self.kind, self.content()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def content(self) -> dict[str, Any]:
+        """What `hash` hashes: the fields as plain values; equal plans have equal ones."""
+        return {
             field.name: _canonical(_plain(getattr(self, field.name)))
             for field in fields_that_decide(type(self))
             # A field that came later is left out at its default: older plans keep their hash.
             if not field.metadata.get("later") or getattr(self, field.name) != field.default
         }
-        text = json.dumps([self.kind, content], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_toml(self) -> str:
         """The plan as a TOML table of its kind, every field written out.

@@ -12,9 +12,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,19 @@ import pyarrow as pa
 
 from prefmill._version import __version__
 from prefmill.disk.hidden import temporary
-from prefmill.disk.ledger import BATCHES, Ledger, key_of
+from prefmill.disk.ledger import BATCHES, Ledger, key_of_finished
+from prefmill.disk.ledger import key_of as key_of_ledger
 from prefmill.disk.targets import is_object, shown
 from prefmill.errors import BadArgument, BatchesUnderWay
 from prefmill.forks import refuse_fork
 from prefmill.models.contract import OnBadRow, Part, on_its_date
 from prefmill.progress import Progress, peak_rss_mb
+from prefmill.readers import Source
+from prefmill.runs.inputs import is_stdin, joined, known_of, part_known, read_by
 from prefmill.runs.job import Reading
-from prefmill.writers.write import check_target, write
+from prefmill.runs.recorded import key_of
+from prefmill.runs.recording import Recording, is_temporary, recording
+from prefmill.writers.write import Written, check_target, outputs_of, write
 
 PartT = TypeVar("PartT", bound=Part)
 Report = TypeVar("Report")
@@ -47,6 +52,7 @@ class Resumable(ABC, Generic[PartT, Report]):
     """One run; a subclass says what a chunk is. `part` is the scorer or sampler."""
 
     command: ClassVar[str]
+    reports: ClassVar[type]
     part_name: ClassVar[Literal["scorer", "sampler"]]
 
     part: PartT
@@ -57,16 +63,28 @@ class Resumable(ABC, Generic[PartT, Report]):
     crew: Any = None  #: the workers that do the work (`cluster/actors.py`), where there are some
     home: Path = field(init=False)
     limits: dict[str, Any] = field(init=False, default_factory=dict)
+    record: Recording = field(init=False)
     ledger: Ledger = field(init=False)
     counts: dict[str, int] = field(init=False, default_factory=dict)
     seconds_model: float = field(init=False, default=0.0)
     #: counts of what was taken over
     taken: dict[str, int] = field(init=False, default_factory=dict)
     remarks: list[str] = field(init=False, default_factory=list)
+    _started: float = field(init=False, default=0.0)
 
     @abstractmethod
     def open(self, **reading: Any) -> None:
         """Read the input as far as chunks need it."""
+
+    @property
+    @abstractmethod
+    def asked_for(self) -> dict[str, Any]:
+        """What decides the result besides the part and the inputs, as it was given."""
+
+    @property
+    @abstractmethod
+    def source(self) -> Source:
+        """The files of the input, once it is open."""
 
     @property
     @abstractmethod
@@ -120,21 +138,47 @@ class Resumable(ABC, Generic[PartT, Report]):
 
     def run(self, reading: Reading) -> Report:
         """Do what is missing, publish, and report."""
-        started = time.perf_counter()
+        self._started = time.perf_counter()
         refuse_fork(self.command)
         check_target(self.target, overwrite=True)
-        with temporary(reading.get("temp_dir"), reading.get("temp_bytes")) as self.home:
-            missing = self._run(reading)
-            return self.report(
-                chunks=len(self.sizes),
-                chunks_resumed=len(self.sizes) - missing,
-                seconds=round(time.perf_counter() - started, 3),
-                seconds_model=round(self.seconds_model, 3),
-                peak_rss_mb=peak_rss_mb(),
-                output=shown(self.target),
-                template_date=self.part.printed_date,
-                **(self.crew.counts() if self.crew else {}),
-            )
+        key = {} if is_temporary(self.target) else self._record_key(reading)
+        outputs = [Path(path) for path in outputs_of(self.target)] if key else []
+        recorded = recording(self.command, outputs, key, overwrite=self.overwrite, free=None)
+        with recorded as self.record:
+            # Another key may still be the same run: then the ledger knows.
+            if self.record.done and key_of_finished(self.target):
+                report: Any = self.record.restored(self.reports)
+                return cast(Report, replace(report, chunks_resumed=report.chunks))
+            with temporary(reading.get("temp_dir"), reading.get("temp_bytes")) as self.home:
+                missing = self._run(reading)
+                return self.record.made or self._report(missing)
+
+    def _record_key(self, reading: Reading) -> dict[str, Any]:
+        """What tells the run apart before anything is opened or loaded; empty where nothing may."""
+        inputs = getattr(self, "inputs", None)
+        if is_stdin(inputs):
+            return {}
+        return key_of(
+            inputs=known_of(inputs, without=self._options(reading)["without"]),
+            joined=joined(self.asked_for.get("rows") or {}, self.command),
+            command=self.command,
+            on_bad_row=self.on_bad_row,
+            **{self.part_name: part_known(self.part)},
+            **self.asked_for,
+            **read_by(reading),
+        )
+
+    def _report(self, missing: int) -> Report:
+        return self.report(
+            chunks=len(self.sizes),
+            chunks_resumed=len(self.sizes) - missing,
+            seconds=round(time.perf_counter() - self._started, 3),
+            seconds_model=round(self.seconds_model, 3),
+            peak_rss_mb=peak_rss_mb(),
+            output=shown(self.target),
+            template_date=self.part.printed_date,
+            **(self.crew.counts() if self.crew else {}),
+        )
 
     def _run(self, reading: Reading) -> int:
         """How many chunks were missing."""
@@ -144,7 +188,7 @@ class Resumable(ABC, Generic[PartT, Report]):
         self.open(**self._options(reading))
         self._check_writable()
         self.tell(f"loading the {self.part_name}", None)
-        before = {} if self.overwrite else key_of(self.target).get(self.part_name, {})
+        before = {} if self.overwrite else key_of_ledger(self.target).get(self.part_name, {})
         self.part = on_its_date(self.part, before)
         with self._opened() as self.ledger:
             begun = self.ledger.shape[self.part_name]
@@ -164,7 +208,7 @@ class Resumable(ABC, Generic[PartT, Report]):
                 self.remarks += self.crew.notes() if self.crew else []
             if not self.ledger.done:
                 self.tell("writing", None)
-                self._publish()
+                self._publish(len(missing))
         return len(missing)
 
     def _ask_ahead(self, missing: list[int]) -> None:
@@ -235,7 +279,14 @@ class Resumable(ABC, Generic[PartT, Report]):
             "prefmill": __version__.split(".")[0],
         }
         shape = {**self.shape(), self.part_name: self._part_shape}
-        return Ledger(self.target, key, shape, overwrite=self.overwrite, where=self.command)
+        return Ledger(
+            self.target,
+            key,
+            shape,
+            overwrite=self.overwrite,
+            where=self.command,
+            held=self.record.lock,
+        )
 
     def chunks(self) -> Iterator[pa.RecordBatch]:
         """Every chunk, in order; what was counted in it goes to `counts`."""
@@ -250,10 +301,18 @@ class Resumable(ABC, Generic[PartT, Report]):
                     )
             yield batch
 
-    def _publish(self) -> None:
+    def _publish(self, missing: int) -> None:
         self.counts = dict(self.taken)
         frames = self.frames()
         self.ledger.publishing()
+        source = self.source
+        self.record.read(source.labels, source.file_rows)
+        self.record.facts["fingerprints"] = {self.part_name: dict(self.part.fingerprint)}
+
+        def report(_: Written) -> Report:
+            self.ledger.counts = dict(self.counts)  # all chunks were read by now
+            return self._report(missing)
+
         write(
             frames,
             self.schema,
@@ -261,6 +320,7 @@ class Resumable(ABC, Generic[PartT, Report]):
             format="pool",
             overwrite=self.ledger.replaces,
             together=self.together,
+            publish=self.record.publisher(report),
         )
         self.ledger.finish(self.counts)
 

@@ -17,6 +17,7 @@ from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers import Source
 from prefmill.runs.job import Reading, opened_source
+from prefmill.runs.recording import recorded
 from prefmill.shapes import sql
 from prefmill.shapes.cells import RECORD
 from prefmill.shapes.shape import NUMBER
@@ -92,14 +93,38 @@ def rows(
     ['{"prompt":"p","completion":"a","score":5}', '{"prompt":"p","completion":"b","score":1}']
     """
     started = time.perf_counter()
-    if output is not None:
-        writers.check_target(output, split=None, overwrite=overwrite)
-        reading["without"] = [*reading.get("without", ()), *writers.outputs_of(output, None)]
-    with opened_rows(inputs, words_in(rows, words or {}), keep, progress, reading) as (rowed, home):
-        names = columns_out(rowed, keep)
-        written = None
-        if output is not None:
-            written = writers.write(
+    named = words_in(rows, words or {})
+    kept = None if keep is None else list(keep)
+    recording = recorded(
+        "rows", inputs, output, reading, overwrite=overwrite, words=named.named(), keep=kept
+    )
+    with recording as record:
+        if record.done:
+            return record.restored(RowsReport)
+        with opened_rows(inputs, named, keep, progress, reading) as (rowed, home):
+            names = columns_out(rowed, keep)
+
+            def report(written: writers.Written | None) -> RowsReport:
+                source, account = rowed.source, rowed.account
+                return RowsReport(
+                    records_in=account.records if account else source.rows,
+                    rows_out=source.rows,
+                    dropped=dict(account.dropped) if account else {},
+                    read_as=rowed.shape.words.options() if rowed.shape else "",
+                    columns=tuple(names.values()),
+                    group=NUMBER if rowed.inside_records else None,
+                    rows_rejected=source.rejected,
+                    seconds=round(time.perf_counter() - started, 3),
+                    peak_rss_mb=peak_rss_mb(),
+                    output=written.paths.get("") if written else None,
+                    notes=source.notes,
+                )
+
+            if output is None:
+                return report(None)
+            records = rowed.records or rowed.source
+            record.read(records.labels, records.file_rows)
+            writers.write(
                 _frames(rowed, names, home, reading),
                 _schema(rowed, names),
                 output,
@@ -107,22 +132,9 @@ def rows(
                 overwrite=overwrite,
                 publish_empty=allow_empty,
                 memory_bytes=reading.get("memory_bytes"),
+                publish=record.publisher(report),
             )
-        source, account = rowed.source, rowed.account
-        group = NUMBER if rowed.inside_records else None
-        return RowsReport(
-            records_in=account.records if account else source.rows,
-            rows_out=source.rows,
-            dropped=dict(account.dropped) if account else {},
-            read_as=rowed.shape.words.options() if rowed.shape else "",
-            columns=tuple(names.values()),
-            group=group,
-            rows_rejected=source.rejected,
-            seconds=round(time.perf_counter() - started, 3),
-            peak_rss_mb=peak_rss_mb(),
-            output=written.paths.get("") if written else None,
-            notes=source.notes,
-        )
+            return record.made or report(None)
 
 
 @contextmanager

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
 
 import polars as pl
 
-from prefmill.disk.hidden import sweep
 from prefmill.engines import frames
 from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
@@ -23,9 +22,11 @@ from prefmill.readers.find import is_same
 from prefmill.runs.cluster.where import Looking, parted
 from prefmill.runs.expecting import checked, counted, sources_asked
 from prefmill.runs.job import Engine, Job, Reading, opened
+from prefmill.runs.recording import recorded
 from prefmill.runs.remedies import refused_with_numbers
 from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
 from prefmill.runs.together import NotTogether, picked_frames, picks_together
+from prefmill.shapes.source import words_in
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, RoleNames
 from prefmill.telemetry.watch import watched
@@ -75,27 +76,55 @@ def run(
     layout = format or plan.layout
     # Who names no format and keeps a column has it.
     whole_rows = whole_rows_of(plan, layout, keep if format else ())
-    if output is not None:
-        sweep(reading.get("temp_dir"))  # also where the target is refused
-        writers.check_target(output, split=split, overwrite=overwrite)
-        reading["without"] = [*reading.get("without", ()), *writers.outputs_of(output, split)]
-    job_here = opened(
-        plan,
+    laid_out = {"format": layout, "chat": chat, "margin_scale": margin_scale, "keep": keep}
+    recording = recorded(
+        plan.command,
         inputs,
-        roles=roles,
-        engine=engine,
-        keep=keep,
-        whole_rows=whole_rows,
-        parts=in_parts(layout) and not chat,
-        progress=progress,
-        **reading,
+        output,
+        reading,
+        overwrite=overwrite,
+        split=split,
+        in_place=plan.every_row,
+        words=words_in(plan.rows, roles or {}).named(),
+        plan=plan.content(),
+        expect=asdict(plan.expect) if plan.expect else None,
+        **laid_out,
     )
-    with job_here as job, refused_with_numbers(job):
-        written = None
-        sources_asked(plan, job)  # before an hour of ranking
-        if output is not None:
+    with recording as record:
+        if record.done:
+            return record.restored(RunReport)
+        record.facts |= {"plan": {plan.kind: plan.content()}, "seed": plan.seed}
+        job_here = opened(
+            plan,
+            inputs,
+            roles=roles,
+            engine=engine,
+            keep=keep,
+            whole_rows=whole_rows,
+            parts=in_parts(layout) and not chat,
+            progress=progress,
+            **reading,
+        )
+        with job_here as job, refused_with_numbers(job):
+            sources_asked(plan, job)  # before an hour of ranking
+
+            def report(written: writers.Written | None) -> RunReport:
+                return run_report(
+                    plan,
+                    job,
+                    job,
+                    written,
+                    figures=counted(plan, job),
+                    engine=job.engine,
+                    started=started,
+                    plan_hash=with_words(plan, roles, job.rowed).hash(),
+                )
+
+            if output is None:
+                return report(None)
             if plan.every_row:
                 _refuse_loss(job, output)
+            record.read(job.records.labels, job.records.file_rows)
             unwritten, columns = job.assembly.unwritten, job.assembly.schema()
             schema = {name: kind for name, kind in columns.items() if name not in unwritten}
             write = partial(
@@ -111,24 +140,17 @@ def run(
                 prompt=job.roles.prompt if whole_rows else "prompt",
                 publish_empty=allow_empty,
                 memory_bytes=reading.get("memory_bytes"),
+                publish=record.publisher(report),
             )
             ways: list[Callable[[], Iterator[pl.DataFrame]]] = [job.frames]
             if engine == "auto" and picks_together(job):
                 ways.insert(0, partial(picked_frames, job))
+            written = None
             while written is None:
                 with suppress(NotTogether):  # then nothing was published
                     frames_out = _expected(plan, job, ways.pop(0)())
                     written = write(frame.drop(unwritten) for frame in frames_out)
-        return run_report(
-            plan,
-            job,
-            job,
-            written,
-            figures=counted(plan, job),
-            engine=job.engine,
-            started=started,
-            plan_hash=with_words(plan, roles, job.rowed).hash(),
-        )
+            return record.made or report(None)
 
 
 def pair_report(

@@ -20,6 +20,7 @@ from prefmill.models.contract import check_on_bad_row
 from prefmill.pools.pool import Longs
 from prefmill.pools.prompts import DistinctPrompts, open_prompts
 from prefmill.progress import Progress, silent
+from prefmill.readers import Source
 from prefmill.runs.answers import REASON, Answering
 from prefmill.runs.cluster.workers import Workers, workers_of
 from prefmill.runs.grown_prompts import (
@@ -276,6 +277,7 @@ class _Sampling(Resumable[Sampler, SampleReport]):
     """Prompts, what is asked of them, and a sampler."""
 
     command: ClassVar[str] = "sample"
+    reports: ClassVar[type] = SampleReport
     part_name: ClassVar[Literal["sampler"]] = "sampler"
 
     inputs: Any
@@ -307,6 +309,17 @@ class _Sampling(Resumable[Sampler, SampleReport]):
             **reading,
         )
         self.fresh, self.places = self.prompts, np.arange(self.prompts.count)
+
+    @property
+    def asked_for(self) -> dict[str, Any]:
+        """The words, what is kept, and what is asked of every prompt."""
+        words = {"prompt": self.prompt, "id": self.id, **self.words}
+        return {"rows": words, "keep": list(self.keep), "asked": self.asked.key}
+
+    @property
+    def source(self) -> Source:
+        """The files as they are."""
+        return self.prompts.source
 
     @property
     def schema(self) -> pl.Schema:

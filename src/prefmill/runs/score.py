@@ -20,6 +20,7 @@ from prefmill.pools.pool import Longs, Pool, open_pool
 from prefmill.pools.sides import columns_out
 from prefmill.pools.stream import CHUNK_ROWS, ahead
 from prefmill.progress import Progress, silent
+from prefmill.readers import Source
 from prefmill.runs.cluster.workers import Workers, workers_of
 from prefmill.runs.devices import Done, guards_on, score_chunks, score_on_devices
 from prefmill.runs.grown import earlier_scores, without
@@ -225,6 +226,7 @@ class _Scoring(Resumable[Staged, ScoreReport]):
     """One pool and one scorer."""
 
     command: ClassVar[str] = "score"
+    reports: ClassVar[type] = ScoreReport
     part_name: ClassVar[Literal["scorer"]] = "scorer"
 
     inputs: Any
@@ -260,6 +262,16 @@ class _Scoring(Resumable[Staged, ScoreReport]):
             self.names, self.renamed = made
         else:
             self.names = score_names(self.part, self.score_column, columns)
+
+    @property
+    def asked_for(self) -> dict[str, Any]:
+        """The roles and the column's name."""
+        return {"rows": dict(self.roles), "score_column": self.score_column}
+
+    @property
+    def source(self) -> Source:
+        """The files as they are."""
+        return self.pool.records
 
     @property
     def _columns(self) -> pa.Schema:

@@ -16,7 +16,6 @@ import polars as pl
 import pyarrow as pa
 
 from prefmill.connection import connect, quote, share_of
-from prefmill.disk.hidden import sweep
 from prefmill.errors import AccountingError
 from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.readers import Source
@@ -27,6 +26,7 @@ from prefmill.rules.step_labels import COLUMNS, labelled, listed
 from prefmill.rules.step_records import paths_of, records_of
 from prefmill.rules.step_shapes import recognised
 from prefmill.runs.job import Reading, opened_source
+from prefmill.runs.recording import recorded
 from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs
 from prefmill.table.step_words import StepOptions, StepWords
@@ -137,20 +137,39 @@ class Run:
     ) -> StepsReport:
         """Run over `inputs` and write `output`."""
         started = time.perf_counter()
-        if output is not None:
-            sweep(reading.get("temp_dir"))  # also where the target is refused
-            writers.check_target(output, overwrite=overwrite)
-            reading = reading.copy()
-            reading["without"] = [*reading.get("without", ()), *writers.outputs_of(output)]
-        with opened_source("steps", inputs, progress=self.tell, **reading) as (source, home):
-            is_tree = self._is_tree(source)
-            rows = self._rollouts(source) if is_tree else self.records(source, home, reading)
-            paths: Mapping[str, str] = {}
-            if output is None:
-                for _ in rows:
-                    pass
-            else:
-                written = writers.write(
+        reading = reading.copy()
+        words = {"words": self.words, "tree": self.tree}
+        recording = recorded("steps", inputs, output, reading, overwrite=overwrite, steps=words)
+        with recording as record:
+            if record.done:
+                return record.restored(StepsReport)
+            with opened_source("steps", inputs, progress=self.tell, **reading) as (source, home):
+                is_tree = self._is_tree(source)
+                rows = self._rollouts(source) if is_tree else self.records(source, home, reading)
+
+                def report(written: writers.Written | None) -> StepsReport:
+                    counts = self.counts
+                    return StepsReport(
+                        rows_in=source.rows,
+                        rows_rejected=source.rejected,
+                        paths=counts["paths"],
+                        rows_out=counts["rows"],
+                        dropped=dict(sorted(self.dropped.items())),
+                        steps={"true": counts["true"], "false": counts["steps"] - counts["true"]},
+                        read_as=self._read_as() if is_tree else self.words.options(),
+                        seconds=round(time.perf_counter() - started, 3),
+                        peak_rss_mb=peak_rss_mb(),
+                        output=written.paths.get("") if written else None,
+                        tree=is_tree,
+                        notes=(*source.notes, *self.notes),
+                    )
+
+                if output is None:
+                    for _ in rows:
+                        pass
+                    return report(None)
+                record.read(source.labels, source.file_rows)
+                writers.write(
                     rows,
                     _OUT,
                     output,
@@ -158,23 +177,9 @@ class Run:
                     overwrite=overwrite,
                     publish_empty=allow_empty,
                     memory_bytes=reading.get("memory_bytes"),
+                    publish=record.publisher(report),
                 )
-                paths = written.paths
-            counts = self.counts
-            return StepsReport(
-                rows_in=source.rows,
-                rows_rejected=source.rejected,
-                paths=counts["paths"],
-                rows_out=counts["rows"],
-                dropped=dict(sorted(self.dropped.items())),
-                steps={"true": counts["true"], "false": counts["steps"] - counts["true"]},
-                read_as=self._read_as() if is_tree else self.words.options(),
-                seconds=round(time.perf_counter() - started, 3),
-                peak_rss_mb=peak_rss_mb(),
-                output=paths.get(""),
-                tree=is_tree,
-                notes=(*source.notes, *self.notes),
-            )
+                return record.made or report(None)
 
     def _is_tree(self, source: Source) -> bool:
         if self.tree is not None:

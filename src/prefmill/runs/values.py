@@ -16,7 +16,6 @@ import polars as pl
 import pyarrow as pa
 
 from prefmill.connection import connect, quote, share_of
-from prefmill.disk.hidden import sweep
 from prefmill.engines.macros import install_used
 from prefmill.errors import BadInput
 from prefmill.plans.values import Values
@@ -25,6 +24,7 @@ from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.readers import Source
 from prefmill.rules.values import refuse_nested, refuse_unlike, state_values, tree_values
 from prefmill.runs.job import Reading, opened_source, scalar
+from prefmill.runs.recording import recorded
 from prefmill.table.messages import is_json_text
 from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs, ValueNames
@@ -124,48 +124,61 @@ def run(
     ([2.0, 1.0, 3.0], 3)
     """
     started = time.perf_counter()
-    if output is not None:
-        sweep(reading.get("temp_dir"))  # also where the target is refused
-        writers.check_target(output, overwrite=overwrite)
-        reading["without"] = [*reading.get("without", ()), *writers.outputs_of(output)]
-    with opened_source("values", inputs, progress=progress, **reading) as (source, home):
-        columns = plan.columns(roles or {}, source.columns.names)
-        memory_bytes = reading.get("memory_bytes")
-        con = connect(
-            temp_dir=home,
-            memory_bytes=share_of(memory_bytes) if memory_bytes else None,
-            threads=reading.get("threads"),
-            remote=source.remote,
-        )
-        rows = _Rows(con, plan, source, columns, progress or silent)
-        paths: Mapping[str, str] = {}
-        if output is None:
-            for _ in rows.frames():
-                pass
-        else:
-            written = writers.write(
+    recording = recorded(
+        plan.kind,
+        inputs,
+        output,
+        reading,
+        overwrite=overwrite,
+        plan=plan.content(),
+        roles=dict(roles or {}),
+    )
+    with recording as record:
+        if record.done:
+            return record.restored(ValuesReport)
+        record.facts["plan"] = {plan.kind: plan.content()}
+        with opened_source("values", inputs, progress=progress, **reading) as (source, home):
+            columns = plan.columns(roles or {}, source.columns.names)
+            memory_bytes = reading.get("memory_bytes")
+            con = connect(
+                temp_dir=home,
+                memory_bytes=share_of(memory_bytes) if memory_bytes else None,
+                threads=reading.get("threads"),
+                remote=source.remote,
+            )
+            rows = _Rows(con, plan, source, columns, progress or silent)
+
+            def report(written: writers.Written | None) -> ValuesReport:
+                return ValuesReport(
+                    rows_in=source.rows,
+                    rows_rejected=source.rejected,
+                    rows_out=rows.count,
+                    states=rows.states,
+                    tree=rows.is_tree,
+                    seconds=round(time.perf_counter() - started, 3),
+                    peak_rss_mb=peak_rss_mb(),
+                    output=written.paths.get("") if written else None,
+                    plan_hash=plan.hash(),
+                    columns=columns,
+                    notes=source.notes,
+                )
+
+            if output is None:
+                for _ in rows.frames():
+                    pass
+                return report(None)
+            record.read(source.labels, source.file_rows)
+            writers.write(
                 rows.frames(),
                 rows.schema,
                 output,
                 format="pool",
                 overwrite=overwrite,
                 publish_empty=allow_empty,
-                memory_bytes=memory_bytes,
+                memory_bytes=reading.get("memory_bytes"),
+                publish=record.publisher(report),
             )
-            paths = written.paths
-        return ValuesReport(
-            rows_in=source.rows,
-            rows_rejected=source.rejected,
-            rows_out=rows.count,
-            states=rows.states,
-            tree=rows.is_tree,
-            seconds=round(time.perf_counter() - started, 3),
-            peak_rss_mb=peak_rss_mb(),
-            output=paths.get(""),
-            plan_hash=plan.hash(),
-            columns=columns,
-            notes=source.notes,
-        )
+            return record.made or report(None)
 
 
 class _Rows:

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from prefmill.disk.hidden import sweep
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.rules.ratings import Fitted, Method, Over, Settings, checked, fit
 from prefmill.runs.ballots import Ballots, Table, source_of
 from prefmill.runs.job import Reading, opened
+from prefmill.runs.recording import recorded
+from prefmill.shapes.source import words_in
 from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.telemetry.watch import watched
@@ -145,51 +146,66 @@ def votes(
     """
     started = time.perf_counter()
     settings = checked(method, over, prior, k_factor, resamples, level, seed)
-    if output is not None:
-        sweep(reading.get("temp_dir"))  # also where the target is refused
-        writers.check_target(output, overwrite=overwrite)
-        reading["without"] = [*reading.get("without", ()), *writers.outputs_of(output)]
-    plan = Ballots()
-    with opened(
-        plan,
+    recording = recorded(
+        "votes",
         inputs,
-        roles=roles,
-        engine="duckdb",
-        keep=keep,
-        whole_rows=True,
-        each_vote=True,
-        progress=progress,
-        **reading,
-    ) as job:
-        table = Table(job, settings, source_of(job, over), keep)
-        fitted = fit(table.judged, settings)
-        rated = table.rated(fitted)
-        counts = table.counts(fitted)
-        path = None
-        if output is not None and (rated.height or allow_empty):
-            written = writers.write(
+        output,
+        reading,
+        overwrite=overwrite,
+        words=words_in(None, roles or {}).named(),
+        keep=list(keep),
+        settings=asdict(settings),
+    )
+    with recording as record:
+        if record.done:
+            return record.restored(VotesReport)
+        record.facts |= {"plan": {"votes": asdict(settings)}, "seed": seed}
+        job_here = opened(
+            Ballots(),
+            inputs,
+            roles=roles,
+            engine="duckdb",
+            keep=keep,
+            whole_rows=True,
+            each_vote=True,
+            progress=progress,
+            **reading,
+        )
+        with job_here as job:
+            table = Table(job, settings, source_of(job, over), keep)
+            fitted = fit(table.judged, settings)
+            rated = table.rated(fitted)
+            counts = table.counts(fitted)
+
+            def report(written: writers.Written | None) -> VotesReport:
+                return VotesReport(
+                    **counts,
+                    **_told(fitted, table),
+                    rows_rejected=job.source.rejected,
+                    method=method,
+                    over=over,
+                    roles=job.roles,
+                    records=job.rowed.report(),
+                    seconds=round(time.perf_counter() - started, 3),
+                    peak_rss_mb=peak_rss_mb(),
+                    output=written.paths.get("") if written else None,
+                    bad_scores=job.bad_scores() if "bad_score" in counts["dropped"] else (),
+                    notes=[*job.source.notes, *_notes(fitted, counts, settings)],
+                )
+
+            if output is None or not (rated.height or allow_empty):
+                return report(None)
+            record.read(job.records.labels, job.records.file_rows)
+            writers.write(
                 table.frames(rated),
                 table.schema,
                 output,
                 format="pool",
                 overwrite=overwrite,
                 memory_bytes=reading.get("memory_bytes"),
+                publish=record.publisher(report),
             )
-            path = written.paths.get("")
-        return VotesReport(
-            **counts,
-            **_told(fitted, table),
-            rows_rejected=job.source.rejected,
-            method=method,
-            over=over,
-            roles=job.roles,
-            records=job.rowed.report(),
-            seconds=round(time.perf_counter() - started, 3),
-            peak_rss_mb=peak_rss_mb(),
-            output=path,
-            bad_scores=job.bad_scores() if "bad_score" in counts["dropped"] else (),
-            notes=[*job.source.notes, *_notes(fitted, counts, settings)],
-        )
+            return record.made or report(None)
 
 
 def _told(fitted: Fitted, table: Table) -> dict[str, Any]:

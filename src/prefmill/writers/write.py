@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,31 @@ class Written:
     rows: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Staged:
+    """What is made, and not published yet.
+
+    `targets` are what appears, a file for each split or one folder; `schema` is that of the files.
+    """
+
+    stage: Publisher
+    targets: list[Path]
+    written: Written
+    schema: pl.Schema
+
+    def publish(self, *, overwrite: bool) -> None:
+        """Make it what readers see. Raises what the publisher raises."""
+        self.stage.publish(overwrite=overwrite)
+
+
+#: Publishes what is made, `overwrite` as it was given: who keeps a record does so around it.
+Publish = Callable[[Staged, bool], None]
+
+
+def _published(staged: Staged, overwrite: bool) -> None:
+    staged.publish(overwrite=overwrite)
+
+
 def write(
     frames: Iterable[pl.DataFrame],
     schema: pl.Schema,
@@ -49,6 +74,7 @@ def write(
     publish_empty: bool = True,
     memory_bytes: int | None = None,
     together: str | None = None,
+    publish: Publish = _published,
 ) -> Written:
     """Write frames of pairs, labels or picks, all of `schema`, in their order to one file or more.
 
@@ -73,6 +99,7 @@ def write(
         publish_empty: write a target without rows too; else nothing is written then, and an old
             target stays.
         memory_bytes: what the process is to hold at most: row groups are smaller then.
+        publish: how it is published, once all is made.
 
     Everything is written in a hidden folder next to the target, flushed to disk, and published in
     one step, all splits together (`prefmill.disk.whole`). On an error, or Ctrl-C, nothing is left
@@ -140,8 +167,9 @@ def write(
             return Written(paths={}, rows=rows)
         if place.kind == "datasets":
             _complete_dataset(stage.path(place.path), paths, out, split is not None)
-        stage.publish(overwrite=overwrite)
-    return Written(paths={name: shown(place.path_of(name)) for name in shares}, rows=rows)
+        written = Written({name: shown(place.path_of(name)) for name in shares}, rows)
+        publish(Staged(stage, place.outputs(shares), written, out), overwrite)
+    return written
 
 
 def check_target(

@@ -337,6 +337,7 @@ class Lives:
             {path.name for path in self.out.iterdir()}
             - {part.split("/")[0] for part in command.parts}
             - {*command.kept}
+            - {f".{part.split('/')[0]}.prefmill" for part in command.parts}
         )
         assert left <= ({command.target} if not command.parts else set()), (
             f"{name}: left in the folder: {left}"

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import pyarrow as pa
 
-from prefmill.disk.ledger import differences
+from prefmill.disk.records import differences
 from prefmill.errors import BadArgument, BadInput
 from prefmill.progress import CPUS_OF_WORKER, peak_rss_mb
 from prefmill.runs.cluster.versions import OF_MODELS, refuse_other, versions

@@ -1,0 +1,369 @@
+"""A run that writes keeps a record next to its output: done before, it does nothing.
+
+    with recording("pairs", outputs, key, overwrite=overwrite) as record:
+        if record.done:
+            return record.restored(RunReport)
+        ...
+        writers.write(..., publish=record.publisher(lambda written: RunReport(...)))
+        return record.made
+
+The record appears with the output: before, the old record holds, or none. See `disk/records.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prefmill.disk import records
+from prefmill.disk.hidden import MARK, sweep
+from prefmill.disk.leases import Lease
+from prefmill.disk.locks import FolderLock
+from prefmill.disk.records import MANIFEST, NEXT, Document, Still, files_stand
+from prefmill.disk.stores import Save, Store, store_of
+from prefmill.disk.targets import is_object, settle, shown
+from prefmill.errors import RunBusy
+from prefmill.runs.inputs import IN_MEMORY, is_certain, is_stdin, joined, known_of, read_by
+from prefmill.runs.job import Reading
+from prefmill.runs.recorded import (
+    changed,
+    input_told,
+    instant,
+    key_of,
+    outputs_of,
+    plain,
+    redacted,
+    restored,
+    versions,
+)
+from prefmill.table.roles import Inputs
+from prefmill.telemetry.watch import note
+from prefmill.writers.write import Staged, Written, check_target
+from prefmill.writers.write import outputs_of as outputs_named
+
+_Report = TypeVar("_Report")
+#: What a report says of a run that was done before.
+NOTHING_TO_DO = "this run was done before: nothing was to do."
+_LEASE = "run.lease"
+
+
+class Recording:
+    """The record of one run over `outputs`, while it runs.
+
+    key        what decides the output, by name, nested; `run_key` is its hash
+    previous   the record of what stands at the outputs; None where nothing does, or a stranger's
+    done       what stands is from this very run
+    store      where the record lies; None where nothing is recorded (no output, stdin, stdout)
+    facts      further parts of the record: `inputs`, `plan`, `fingerprints`, `seed`
+    made       the report, once the output is published
+    document   the record, once the output is published
+    """
+
+    def __init__(
+        self,
+        command: str,
+        outputs: Sequence[Path],
+        key: Mapping[str, Any],
+        *,
+        overwrite: bool,
+        still: Still = files_stand,
+    ) -> None:
+        self.command, self.outputs = command, list(outputs)
+        self.key: dict[str, Any] = redacted(json.loads(json.dumps(key, default=plain)))
+        self.run_key = records.key_hash(self.key)
+        self.run = secrets.token_hex(4)
+        self.overwrite, self.still = overwrite, still
+        self.folder = records.folder_of(self.outputs[0]) if self.outputs else None
+        self.store: Store | None = None
+        self.previous: Document | None = None
+        self.done = False
+        self.dangling = False  #: the record is that of a run which died as it published
+        self.lock: FolderLock | Lease | None = None  #: held while the run lasts
+        self.facts: dict[str, Any] = {}
+        self.made: Any = None
+        self.document: Document | None = None
+        self._kept: list[str] = []
+        self._started, self._clock = time.time(), time.perf_counter()
+
+    @property
+    def certain(self) -> bool:
+        """Whether the inputs are told apart by their content."""
+        return is_certain([*self.key.get("inputs", ()), *self.key.get("joined", ())])
+
+    def look(self, free: Collection[str] | None) -> None:
+        """Look at what stands. Raises `RunDiffers` where it is from a run of another key.
+
+        `free` are parts of the key that may differ; None: all of them.
+        """
+        assert self.folder is not None
+        found = records.standing(self.folder, self.still)
+        self.previous = found[1] if found else None
+        self.dangling = found is not None and found[0] == NEXT
+        if self.previous is None or self.overwrite:
+            return
+        before = self.previous["key"]
+        self.done = self.certain and self.previous["run_key"] == self.run_key
+        if free is None:
+            return
+        changes = [each for each in changed(before, self.key) if each[0].split(".")[0] not in free]
+        if changes and self.certain:
+            raise records.differ(
+                shown(self.outputs[0]),
+                changes,
+                where=self.command,
+                hint="--overwrite begins anew, or name another output.",
+            )
+
+    def hold(self, store: Store) -> None:
+        """Be the writer: a record that a dead one left next to its output is put in its place."""
+        self.store = store
+        found = records.standing(self._folder, self.still)
+        if found and found[0] == NEXT:
+            self._put(MANIFEST, found[1])
+        if not is_object(self._folder):
+            settle(self._folder / NEXT, but=[])
+        self.store.delete(NEXT)
+
+    @property
+    def _folder(self) -> Path:
+        assert self.folder is not None
+        return self.folder
+
+    def _put(self, name: str, document: Document) -> None:
+        assert self.store is not None
+        content = redacted(json.loads(json.dumps(document, default=plain)))
+        self.store.put_text(name, json.dumps(content, indent=1, ensure_ascii=False))
+
+    def read(self, labels: Iterable[str], rows: Iterable[int]) -> None:
+        """Note how many rows each input has; `labels` as readers name them."""
+        if self.store is None:
+            return
+        rows = list(rows)
+        counts = {
+            str(Path(label).absolute()) if "://" not in label else label: count
+            for label, count in zip(labels, rows, strict=True)
+        }
+        counts[IN_MEMORY] = sum(rows)
+        self.facts["inputs"] = [
+            {**input_told(known), "rows": counts.get(str(known[0]))} for known in self.key["inputs"]
+        ]
+
+    def keep(self, name: str, save: Save) -> None:
+        """Keep a file for the next run: it comes and goes with the record. See `kept`."""
+        assert self.store is not None
+        self.store.put(f"{self.run}/{name}", save)
+        self._kept.append(f"{self.run}/{name}")
+
+    def kept(self, name: str) -> Path | None:
+        """A file that the run of `previous` kept; None where there is none."""
+        at = [each for each in (self.previous or {}).get("kept", ()) if each.endswith(f"/{name}")]
+        return self._folder / at[0] if at else None
+
+    def publisher(self, report: Callable[[Written], Any]) -> Callable[[Staged, bool], None]:
+        """How `writers.write` publishes; `report` makes the report of what is to be published."""
+
+        def publish(staged: Staged, overwrite: bool) -> None:
+            self.made = report(staged.written)
+            outputs = [] if self.store is None else outputs_of(staged)
+            self.publish(
+                outputs, lambda: staged.publish(overwrite=overwrite), report=asdict(self.made)
+            )
+            if hasattr(self.made, "seconds"):
+                seconds = round(time.perf_counter() - self._clock, 3)
+                self.made = replace(self.made, seconds=seconds)
+
+        return publish
+
+    def publish(
+        self,
+        outputs: Sequence[Mapping[str, Any]],
+        publish: Callable[[], object],
+        *,
+        report: Mapping[str, Any],
+    ) -> None:
+        """Let `publish` make `outputs` what readers see, and the record with them.
+
+        Each output has a `path` (in the folder of the record), `rows`, `schema`, and what `still`
+        compares. The record of a commit that the outputs themselves tell apart needs nothing else.
+        """
+        if self.store is None:
+            publish()
+            return
+        document = self._document(outputs, report)
+        self._put(NEXT, document)
+        publish()
+        parent = self._folder.parent
+        document["outputs"] = [records.with_tags(output, parent) for output in outputs]
+        document |= self._times()
+        if "seconds" in report:
+            document["report"] = {**report, "seconds": document["seconds"]}
+        self._put(MANIFEST, document)
+        self.store.delete(NEXT)
+        self._forget()
+        self.document = document
+
+    def _document(
+        self, outputs: Sequence[Mapping[str, Any]], report: Mapping[str, Any]
+    ) -> Document:
+        facts = dict(self.facts)
+        inputs = facts.pop("inputs", [input_told(known) for known in self.key.get("inputs", ())])
+        return {
+            "version": records.VERSION,
+            "command": self.command,
+            "state": "done",
+            "run": self.run,
+            "run_key": self.run_key,
+            "key": self.key,
+            "inputs": inputs,
+            "outputs": list(outputs),
+            **facts,
+            "versions": versions(),
+            "report": dict(report),
+            "kept": list(self._kept),
+            **self._times(),
+        }
+
+    def _times(self) -> dict[str, Any]:
+        return {
+            "started": instant(self._started),
+            "ended": instant(time.time()),
+            "seconds": round(time.perf_counter() - self._clock, 3),
+        }
+
+    def _forget(self) -> None:
+        """Remove what earlier runs kept."""
+        assert self.store is not None
+        for kept in (self.previous or {}).get("kept", ()):
+            if kept not in self._kept:
+                self.store.delete(kept)
+                if not is_object(self._folder):
+                    with contextlib.suppress(OSError):
+                        (self._folder / kept).parent.rmdir()
+
+    def restored(self, kind: type[_Report]) -> _Report:
+        """The report of the run that wrote what stands, with a note that nothing was to do."""
+        assert self.previous is not None
+        self.document = self.previous
+        report = restored(kind, self.previous["report"])
+        notes = [*getattr(report, "notes", ()), NOTHING_TO_DO]
+        return replace(report, notes=notes)  # type: ignore[type-var]
+
+
+@contextmanager
+def recording(
+    command: str,
+    outputs: Sequence[Path],
+    key: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    free: Collection[str] | None = (),
+    still: Still = files_stand,
+) -> Iterator[Recording]:
+    """The record of a run that writes `outputs`, the files or the folder that will appear.
+
+    Args:
+        command: as people know it; also in errors.
+        outputs: none for a run that only reports, and of stdout: then nothing is recorded.
+        key: what decides the output: `inputs` (and `joined`) of `inputs.known_of`, the plan, the
+            words as they were given, and every option that changes what is written.
+        free: parts of the key that may differ from those of what stands; None: all of them, where
+            the caller looks itself.
+        still: whether an output of a record is what stands; for targets that are no files.
+
+    A run that was done before is known without the lock. Any other holds it until the end, so of
+    two writers one gets `RunBusy`. Raises `RunDiffers` for the output of another key, `RunBusy`. A
+    run that ends without an output leaves nothing.
+    """
+    targets = list(outputs)
+    record = Recording(command, targets, key, overwrite=overwrite, still=still)
+    if record.folder is None:
+        yield record
+        return
+    note(run_key=record.run_key)
+    if not is_object(targets[0]):
+        settle(targets[0], but=targets)
+    record.look(free)
+    if record.done and not record.dangling:
+        settle(targets[0], but=[])  # what a dead writer could not remove
+        yield record
+        return
+    refusal = RunBusy(
+        f"{command}: another process is writing {shown(targets[0])!r}.",
+        hint="wait for it, or name another output.",
+    )
+    store = store_of(record.folder, command)
+    with _held(store, record.folder, refusal) as record.lock:
+        record.look(free)  # another may have finished meanwhile
+        record.hold(store)
+        if record.done:
+            settle(targets[0], but=[])
+        yield record
+
+
+@contextmanager
+def recorded(
+    command: str,
+    inputs: Inputs,
+    output: str | Path | None,
+    reading: Reading,
+    *,
+    overwrite: bool,
+    split: Mapping[str, float] | None = None,
+    in_place: bool = False,
+    words: Mapping[str, Any] | None = None,
+    **parts: Any,
+) -> Iterator[Recording]:
+    """`recording` of a command from files to files.
+
+    Args:
+        reading: how inputs are read; the outputs are added to what is no input.
+        in_place: a single input may be what is written.
+        words: how records become rows, as they were given.
+        parts: what else decides the output, by name.
+
+    Where nothing was done before, the target is checked: raises what `write.check_target` raises.
+    """
+    outputs: list[Path] = []
+    if output is not None:
+        sweep(reading.get("temp_dir"))  # also where the target is refused
+        check_target(output, split=split, overwrite=True)
+        outputs = [Path(path) for path in outputs_named(output, split)]
+        reading["without"] = [*reading.get("without", ()), *map(str, outputs)]
+    key: dict[str, Any] = {}
+    known = outputs and not any(map(is_temporary, outputs)) and not is_stdin(inputs)
+    if known:
+        key = key_of(
+            inputs=known_of(inputs, without=reading["without"], in_place=in_place),
+            joined=joined(words or {}, command),
+            command=command,
+            rows=words,
+            split=split,
+            **parts,
+            **read_by(reading),
+        )
+    with recording(command, outputs if known else [], key, overwrite=overwrite) as record:
+        if output is not None and not record.done:
+            check_target(output, split=split, overwrite=overwrite)
+        yield record
+
+
+def is_temporary(output: Path) -> bool:
+    """Whether an output lies in a temporary folder of ours: then it is nobody's to keep."""
+    return any(MARK.fullmatch(part) for part in output.absolute().parts[:-1])
+
+
+@contextmanager
+def _held(store: Store, folder: Path, refusal: RunBusy) -> Iterator[FolderLock | Lease]:
+    if is_object(folder):
+        with Lease(store, _LEASE, refusal) as lease:
+            yield lease
+        return
+    with contextlib.closing(FolderLock(folder, refusal)) as held:
+        yield held
