@@ -27,6 +27,7 @@ COMMANDS = (
     "train",
     "values",
     "steps",
+    "runs",
 )
 for _module in COMMANDS:
     importlib.import_module(f"prefmill.cli.{_module}")
