@@ -2,6 +2,7 @@
 processes side by side in one run.
 
     python benchmarks/bench_best.py --rows 10000000 > best.md
+    python benchmarks/bench_best.py --rows 10000000 --together > together.md
 
 How it is measured, and why so, is that of `bench_pairs.py`, whose harness this uses. The table goes
 to stdout, progress to stderr. Exit code 1 if candidates disagree about the rows or prefmill fails.
@@ -33,6 +34,7 @@ TITLES = {
     "duckdb": "duckdb QUALIFY row_number()",
     "duckdb-ties": "duckdb QUALIFY, ties by row number",
     "duckdb-join": "duckdb row numbers first, then join",
+    "duckdb-one": "the same without lists (top 1)",
     "pandas": "pandas sort_values, groupby, tail",
 }
 COLUMNS = (
@@ -108,6 +110,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="where data and outputs go; data that is there is used (default: a temporary folder)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the data (default %(default)s)")
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="a pool as `score` writes it: candidates of a prompt stand together, and it says so",
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the raw results there")
     parser.add_argument(
         "--no-touch",
@@ -126,10 +133,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    source = options.dir / f"pool-{options.rows}-{options.seed}.parquet"
+    name = "together" if options.together else "pool"
+    source = options.dir / f"{name}-{options.rows}-{options.seed}.parquet"
     if not source.exists():
         say(f"writing {source}")
-        in_child(_write_data, str(source), options.rows, options.seed)
+        in_child(_write_data, str(source), options.rows, options.seed, options.together)
     columns, rows, _ = in_child(_checksum, str(source))
     machine = machine_of(source, rows, columns)
     touched = 0 if options.no_touch else int(free_memory() * 0.6)
@@ -168,6 +176,8 @@ def _candidates(options: argparse.Namespace, source: Path, k: int) -> list[Candi
     found = []
     for name in TITLES:
         if name not in (options.only or TITLES) or name in options.skip:
+            continue
+        if name == "duckdb-one" and k > 1:
             continue
         output = options.dir / f"bench-best-{name}-{k}.parquet"
         if name == PREFMILL:
@@ -269,12 +279,30 @@ def _report(
 # In children, so that this process stays small.
 
 
-def _write_data(path: str, rows: int, seed: int) -> None:
+def _write_data(path: str, rows: int, seed: int, together: bool) -> None:
     from data import write_pool
 
     partial = Path(f"{path}.partial")
-    write_pool(partial, rows, seed=seed)
-    partial.replace(path)
+    write_pool(partial, rows, seed=seed, grouped=together)
+    if together:
+        _as_score_writes(partial, path)
+        partial.unlink()
+    else:
+        partial.replace(path)
+
+
+def _as_score_writes(source: Path, target: str) -> None:
+    """The rows again, by the writer of `prefmill score` and with what it says of them."""
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from prefmill.writers.write import write
+
+    batches = pq.ParquetFile(source).iter_batches(50_000)
+    frames = (pl.DataFrame(pa.Table.from_batches([batch])) for batch in batches)
+    schema = pl.scan_parquet(source).collect_schema()
+    write(frames, schema, target, format="pool", together="prompt")
 
 
 def _checksum(path: str) -> tuple[list[str], int, str]:

@@ -68,6 +68,19 @@ def duckdb_join(k: int, source: str, target: str) -> None:
     )
 
 
+def duckdb_one(k: int, source: str, target: str) -> None:
+    """The same for the best one: no list, and nothing to unnest."""
+    assert k == 1
+    _copy(
+        "WITH best AS (SELECT arg_max(file_row_number, score) AS n"
+        " FROM read_parquet($1, file_row_number = true) GROUP BY prompt)"
+        " SELECT * EXCLUDE (file_row_number) FROM read_parquet($1, file_row_number = true) WHERE"
+        " file_row_number IN (SELECT n FROM best)",
+        source,
+        target,
+    )
+
+
 def _copy(query: str, source: str, target: str) -> None:
     import duckdb
 
@@ -85,6 +98,7 @@ BASELINES: dict[str, Callable[[int, str, str], None]] = {
     "duckdb": duckdb,
     "duckdb-ties": duckdb_ties,
     "duckdb-join": duckdb_join,
+    "duckdb-one": duckdb_one,
     "pandas": pandas,
 }
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import prefmill
 from prefmill.runs import run as runs_run
 from prefmill.runs import together
+from prefmill.runs.job import Job
 from prefmill.table.together import TOGETHER
 from prefmill.writers.write import write
 
@@ -203,3 +204,31 @@ def test_score_says_what_is_true(tmp_path: Path, prompts: Any, claims: bool) -> 
     prefmill.score(str(source), tmp_path / "scored.parquet", scorer=length)
     metadata = pq.read_metadata(tmp_path / "scored.parquet").metadata
     assert metadata.get(TOGETHER.encode()) == (b"prompt" if claims else None)
+
+
+@settings(max_examples=30, deadline=None)
+@given(ROWS, st.booleans(), st.sampled_from([0, 50]))
+def test_a_curve_is_that_of_hashing(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[Any, ...]],
+    ordered: bool,
+    resamples: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("curve")
+    if ordered:
+        rows = sorted(rows, key=lambda row: (row[0] is None, row[0] or ""))
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    paths = [written(frame, folder / f"{claim}.parquet", claim) for claim in ("prompt", None)]
+    curves = [prefmill.curve(str(path), resamples=resamples) for path in paths]
+    assert curves[0].as_json() == curves[1].as_json()
+
+
+def test_a_curve_reads_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(pool(*"aabbbc"), tmp_path / "pool.parquet")
+    expected = prefmill.curve(pl.read_parquet(path), resamples=10).points
+
+    def never(*_: Any) -> None:
+        raise AssertionError("ranked by hashing")
+
+    monkeypatch.setattr(Job, "narrow", never)
+    assert prefmill.curve(str(path), resamples=10).points.equals(expected)

@@ -81,13 +81,12 @@ def _one_by_one(runs: Runs, k: int, *, worst: bool) -> tuple[Longs, Longs]:
     k = min(k, int(runs.sizes.max(initial=0)))
     rows = np.full((len(runs.starts), k), -1)
     left = -runs.scores if worst else runs.scores.copy()
-    run = np.repeat(np.arange(len(runs.starts)), runs.sizes)
     for number in range(k):
         top = np.maximum.reduceat(left, runs.starts)
         hit = np.flatnonzero(left == np.repeat(top, runs.sizes))
         if number:  # what is taken is -inf
             hit = hit[left[hit] > -np.inf]
-        of = run[hit]
+        of = np.searchsorted(runs.starts, hit, "right") - 1
         # Of equal scores the later row is the better one.
         ends = of[1:] != of[:-1]
         one = np.append(True, ends) if worst else np.append(ends, True)
@@ -124,6 +123,33 @@ def in_order(runs: Runs) -> Floats:
     return scores
 
 
+def standing(counted: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The rows of `counted` that are candidates, and how many are not, by reason."""
+    if counted["_reason"].null_count() == counted.height:
+        return counted, {}
+    reasons = dict(counted["_reason"].drop_nulls().value_counts().iter_rows())
+    return counted.filter(pl.col("_reason").is_null()), reasons
+
+
+def pools(counted: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The scores of each run, sorted (_scores), and where the run begins (_first); and how many
+    rows are no candidates, by reason. `counted` is as `select` takes it.
+
+    >>> rows = {"_grp": [0, 0, 1], "_pos": [5, 6, 7], "_value": [2.0, 1.0, 3.0]}
+    >>> counted = pl.DataFrame(rows).with_columns(_reason=pl.lit(None, pl.String))
+    >>> pools(counted)[0].rows()
+    [(5, [1.0, 2.0]), (7, [3.0])]
+    """
+    rows, reasons = standing(counted)
+    runs = Runs.of(*(rows[name].to_numpy() for name in ("_grp", "_pos", "_value")))
+    number = np.repeat(np.arange(len(runs.starts)), runs.sizes)
+    scores = pl.DataFrame({"run": number, "_scores": in_order(runs)})
+    # Runs are in order, so nothing is hashed.
+    lists = scores.with_columns(pl.col("run").set_sorted()).group_by("run", maintain_order=True)
+    first = pl.Series("_first", runs.positions[runs.starts], pl.Int64)
+    return pl.DataFrame([first, lists.agg("_scores")["_scores"]]), reasons
+
+
 def select(
     counted: pl.DataFrame, *, k: int, pick: str, min_score: float | None
 ) -> tuple[pl.DataFrame, PairReport]:
@@ -131,12 +157,8 @@ def select(
 
     It has _grp (whole numbers, equal ones together), _pos, _value and _reason, by position.
     """
-    reasons: dict[str, int] = {}
-    standing = counted
-    if counted["_reason"].null_count() < counted.height:
-        reasons = dict(counted["_reason"].drop_nulls().value_counts().iter_rows())
-        standing = counted.filter(pl.col("_reason").is_null())
-    keys, positions, scores = (standing[name].to_numpy() for name in ("_grp", "_pos", "_value"))
+    candidates, reasons = standing(counted)
+    keys, positions, scores = (candidates[name].to_numpy() for name in ("_grp", "_pos", "_value"))
     groups = len(starts_of(keys))
     if min_score is not None and (low := scores < min_score).any():
         reasons["below_min_score"] = int(low.sum())

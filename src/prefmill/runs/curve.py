@@ -10,6 +10,7 @@ The same rule in SQL is `sql/curves/pref_curves.sql`; the formulas are in `docs/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Unpack
 
@@ -26,6 +27,7 @@ from prefmill.rules.curves import COLUMNS, curve_points, largest_n
 from prefmill.rules.rows import check_types, drawn, dropped, numbered, rows_in, standing
 from prefmill.runs.cluster.where import Looking, Spreading, parted
 from prefmill.runs.job import Reading, opened
+from prefmill.runs.together import NotTogether, score_pools, stand_together
 from prefmill.table.fits import fits_schema
 from prefmill.table.numbers import number
 from prefmill.table.roles import Inputs, RoleNames
@@ -289,6 +291,10 @@ def _pools_of_files(
     columns = list(dict.fromkeys(extra.values()))
     with opened(BestOf(), inputs, roles=names, keep=columns, **reading) as job:
         asked.refuse(job.source.columns.names)
+        if not extra and stand_together(job):
+            with suppress(NotTogether):
+                pools, dropped_rows = score_pools(job, asked.seed)
+                return _in_order(pools), job.source.rows, dropped_rows, job.notes
         job.narrow()
         query = asked.query("texts")
         install_used(job.con, [query])

@@ -10,6 +10,7 @@ is raised before anything is published, and the caller ranks by hashing.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +25,8 @@ from prefmill.connection import MB
 from prefmill.engines import frames
 from prefmill.plans.best_of import BestOf
 from prefmill.rules.rows import judged, numbered
-from prefmill.rules.together import PICKS, select, starts_of
+from prefmill.rules.together import PICKS, pools, select, starts_of
+from prefmill.table.chance import prompt_hash
 from prefmill.table.report import PairReport
 
 if TYPE_CHECKING:
@@ -160,3 +162,22 @@ def picked_frames(job: Job) -> Iterator[pl.DataFrame]:
     if not total.pairs_out:  # what would help is asked of ranked rows
         raise NotTogether
     job.accounted(total)
+
+
+def score_pools(job: Job, seed: int | None) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The pools of a curve (_by: null, _h: the prompt's hash under `seed`, else 0, and _scores,
+    sorted), and the rows dropped, by reason. Raises `NotTogether`.
+    """
+    found: list[pl.DataFrame] = []
+    dropped: Counter[str] = Counter()
+    for chunk in chunks(job):
+        made, reasons = pools(chunk.counted)
+        dropped.update(reasons)
+        prompts = chunk.rows[job.roles.prompt].gather(made["_first"] - chunk.first)
+        hashes = pl.lit(0, pl.UInt64)
+        if seed is not None:
+            hashes = pl.lit(prompt_hash(prompts, f"{seed}:".encode()))
+        found.append(made.select(_by=pl.lit(None, pl.String), _h=hashes, _scores="_scores"))
+    if not found:
+        raise NotTogether
+    return pl.concat(found), dict(dropped)
