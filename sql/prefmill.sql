@@ -7,6 +7,8 @@
 .read sql/curves/pref_wilson.sql
 .read sql/cells/pref_length.sql
 .read sql/cells/pref_spell.sql
+.read sql/cells/pref_part.sql
+.read sql/pair_id.sql
 .read sql/chance/pref_hash.sql
 .read sql/chance/pref_mix.sql
 .read sql/rows/pref_majority.sql

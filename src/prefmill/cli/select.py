@@ -183,6 +183,17 @@ class _How(Options):
         option(metavar="NAME=SHARE,...", help="Split by prompt, for example train=0.95,test=0.05."),
     ] = None
     engine: Annotated[str, option(help="auto, polars, duckdb, or ray (many machines).")] = "auto"
+    incremental: Annotated[
+        bool,
+        option(
+            "--incremental",
+            help="Recompute prompts whose rows changed; add pair_id and a change file.",
+        ),
+    ] = False
+    changes: Annotated[
+        Path | None,
+        option(metavar="FILE", help="The change file.  [default: OUTPUT-changes.parquet]"),
+    ] = None
     dry_run: Annotated[bool, option("--dry-run", help="Print what would run; write nothing.")] = (
         False
     )
@@ -238,7 +249,7 @@ def _run(kind: type[FeedbackPlan], options: Selecting) -> None:
             split=numbers_in("--split", options.split),
             progress=tell,
             **options.picked("chat", "margin_scale", "overwrite", "allow_empty"),
-            **options.picked("address", "work", "shuffle"),
+            **options.picked("address", "work", "shuffle", "incremental", "changes"),
             **reading,
         )
     finish(report, options, lambda report: show.report(plan, report))

@@ -110,6 +110,14 @@ def put(path: Path, save: Callable[[Path], object], *, durable: bool = True) -> 
         hidden.unlink(missing_ok=True)
 
 
+def linked(path: Path, other: Path) -> None:
+    """A file under a second name, `other`; a copy with its time where there are no links."""
+    with contextlib.suppress(OSError):
+        os.link(path, other)
+        return
+    shutil.copy2(path, other)
+
+
 def put_text(path: Path, text: str) -> None:
     """`put` of a text in UTF-8."""
     put(path, lambda hidden: hidden.write_text(text, encoding="utf-8"))

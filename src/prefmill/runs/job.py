@@ -26,6 +26,7 @@ from prefmill.readers import Source, blamed_on, open_source
 from prefmill.rules.limits import scale_of, scores_in
 from prefmill.rules.rows import UNUSABLE, check_types, numbered
 from prefmill.runs.assembly import assembly_of
+from prefmill.runs.cluster.order import order_columns
 from prefmill.runs.gather import Fetch
 from prefmill.shapes import sql as shapes_sql
 from prefmill.shapes.shape import Variant
@@ -86,6 +87,7 @@ def opened(
     parts: bool = False,
     each_vote: bool = False,
     stay: bool = False,
+    ordered: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> Iterator[Job]:
@@ -94,7 +96,7 @@ def opened(
     `each_vote`: votes of several judges stay rows of their own. `of_records`: what is known
     of the records that the input has the rows of. `parts`: the two columns that a prompt was joined
     of come along. `stay`: objects may stay where they are (`Source.stays`); then nobody but workers
-    may ask the job for all rows.
+    may ask the job for all rows. `ordered`: slots have the numbers that order them, `_o0` ...
     """
 
     words = words_in(plan.rows, roles or {})
@@ -151,6 +153,7 @@ def opened(
                 of_records=(rowed.of_records or of_records).for_layout(parts),
                 memory_bytes=reading.get("memory_bytes"),
                 threads=reading.get("threads"),
+                ordered=ordered,
             )
 
 
@@ -231,10 +234,13 @@ class Job:
         of_records: OfRecords,
         memory_bytes: int | None,
         threads: int | None,
+        ordered: bool = False,
     ) -> None:
         source = rowed.source
         self.plan, self.source, self.home, self.tell = plan, source, home, tell
         self.rowed = rowed
+        #: Slots have the numbers that order them, too.
+        self._ordered = ordered
         fits = fits_files(source.files) if rowed.shape is None else None
         self.roles = plan.roles(rowed.names, source.columns.names, where="roles", fits=fits)
         self._ask()
@@ -341,7 +347,10 @@ class Job:
         rows = self.output.step
         if self.output.present:
             rows = f"{rows} WHERE {self.output.present} IS NOT NULL"
-        self._make_slots(", ".join(self.assembly.slot_columns()), rows)
+        columns = self.assembly.slot_columns()
+        if self._ordered:
+            columns += order_columns(self.output.order)
+        self._make_slots(", ".join(columns), rows)
         for step in self.program.steps:
             for column in step.spare:
                 self.con.execute(f"ALTER TABLE {step.name} DROP COLUMN {column}")
@@ -553,13 +562,18 @@ class Job:
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The output, in order, as frames of the assembly's schema."""
+        for frame, _ in self.frames_and_slots():
+            yield frame
+
+    def frames_and_slots(self) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        """`frames`, each with the slots of its rows."""
         self.rank()
         self.tell("reading texts", None)
         yield from self._gathered_frames()
         self._check_lists()
         self._gathered = True
 
-    def _gathered_frames(self) -> Iterator[pl.DataFrame]:
+    def _gathered_frames(self) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         ((slots,),) = self.con.execute("SELECT count(*) FROM slots").fetchall()
         sides = tuple(self.output.texts.values())
         fetch = Fetch(
@@ -579,10 +593,12 @@ class Job:
         for first, last, rows, where in fetch.parts():
             for numbers in self._slots(first, last):
                 frame, same = self.assembly.frame(numbers, rows, where)
+                height = numbers.height
                 if same is not None:
                     self._same_text += numbers["slot"].filter(same).to_list()
-                yield frame
-                done += numbers.height
+                    numbers = numbers.filter(~same)
+                yield frame, numbers
+                done += height
                 self.tell("writing", done / slots)
         if slots:
             self._checked = True

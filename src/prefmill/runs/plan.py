@@ -39,6 +39,8 @@ class FeedbackRunning(Running, Spreading, total=False):
     margin_scale: float | None
     keep: Sequence[str]
     split: Mapping[str, float] | None
+    incremental: bool
+    changes: str | Path | None
 
 
 class ValuesRunning(Running, total=False):
@@ -89,6 +91,10 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
             there stays.
         keep: columns to carry along, as `chosen_NAME` and `rejected_NAME` (labels and picks:
             `NAME`).
+        incremental: compute only the prompts whose rows changed since the last run with this output
+            (docs/incremental.md). The output is local Parquet, one file or `pairs/part-*.parquet`,
+            equal to that of a full run and a column `pair_id`. Next to it a change file appears.
+        changes: the change file; by default `NAME-changes.parquet`.
         progress: called with a phase and the share of it that is done (0 to 1, or None where it is
             not known), for a progress bar.
         memory_bytes: bound of the resident size, as near as the engines can keep it, and with `ray`

@@ -27,8 +27,10 @@ from prefmill.disk.hidden import MARK, sweep
 from prefmill.disk.leases import Lease
 from prefmill.disk.locks import FolderLock
 from prefmill.disk.records import MANIFEST, NEXT, Document, Still, files_stand
+from prefmill.disk.settling import sync
 from prefmill.disk.stores import Save, Store, store_of
 from prefmill.disk.targets import is_object, settle, shown
+from prefmill.disk.whole import linked
 from prefmill.errors import RunBusy
 from prefmill.runs.inputs import IN_MEMORY, is_certain, is_stdin, joined, known_of, read_by
 from prefmill.runs.job import Reading
@@ -112,7 +114,8 @@ class Recording:
         self.done = self.certain and self.previous["run_key"] == self.run_key
         if free is None:
             return
-        changes = [each for each in changed(before, self.key) if each[0].split(".")[0] not in free]
+        bound, now = ({n: v for n, v in k.items() if n not in free} for k in (before, self.key))
+        changes = list(changed(bound, now))
         if changes and self.certain:
             raise records.differ(
                 shown(self.outputs[0]),
@@ -159,6 +162,18 @@ class Recording:
         """Keep a file for the next run: it comes and goes with the record. See `kept`."""
         assert self.store is not None
         self.store.put(f"{self.run}/{name}", save)
+        self._kept.append(f"{self.run}/{name}")
+
+    def keep_file(self, name: str, path: Path) -> None:
+        """`keep` of a file that stays as it is: a link, where there can be one."""
+        assert self.store is not None
+        if is_object(self._folder):
+            self.store.put_file(f"{self.run}/{name}", path)
+        else:
+            home = self._folder / self.run
+            home.mkdir(parents=True, exist_ok=True)
+            linked(path, home / name)
+            sync(home / name)
         self._kept.append(f"{self.run}/{name}")
 
     def kept(self, name: str) -> Path | None:

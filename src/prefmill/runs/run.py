@@ -21,6 +21,7 @@ from prefmill.progress import Progress
 from prefmill.readers.find import is_same
 from prefmill.runs.cluster.where import Looking, parted
 from prefmill.runs.expecting import checked, counted, sources_asked
+from prefmill.runs.incremental.run import run_incremental, targets_of
 from prefmill.runs.job import Engine, Job, Reading, opened
 from prefmill.runs.recording import recorded
 from prefmill.runs.remedies import refused_with_numbers
@@ -49,10 +50,14 @@ def run(
     split: Mapping[str, float] | None = None,
     overwrite: bool = False,
     allow_empty: bool = False,
+    incremental: bool = False,
+    changes: str | Path | None = None,
     progress: Progress | None = None,
     **looking: Unpack[Looking],
 ) -> RunReport:
     """Run a plan over feedback; the arguments are those of `prefmill.run`."""
+    if incremental or changes is not None:
+        _refuse_incremental(output, engine, split, incremental)
     if engine == "ray":
         from prefmill.runs.cluster import spread
 
@@ -76,6 +81,22 @@ def run(
     layout = format or plan.layout
     # Who names no format and keeps a column has it.
     whole_rows = whole_rows_of(plan, layout, keep if format else ())
+    if incremental and output is not None:
+        return run_incremental(
+            plan,
+            inputs,
+            targets_of(output, changes),
+            Path(output),
+            roles=roles,
+            layout={"format": layout, "chat": chat, "margin_scale": margin_scale},
+            keep=keep,
+            whole_rows=whole_rows,
+            overwrite=overwrite,
+            allow_empty=allow_empty,
+            progress=progress,
+            started=started,
+            reading=reading,
+        )
     laid_out = {"format": layout, "chat": chat, "margin_scale": margin_scale, "keep": keep}
     recording = recorded(
         plan.command,
@@ -197,6 +218,25 @@ def explain(
             job.explain(),
         ]
         return "\n".join(lines) + "\n"
+
+
+def _refuse_incremental(
+    output: str | Path | None, engine: str, split: Mapping[str, float] | None, incremental: bool
+) -> None:
+    if not incremental:
+        raise BadArgument("run: changes is of incremental runs.", hint="--incremental.")
+    if output is None:
+        raise BadArgument("run: an incremental run has an output; got None.")
+    if split is not None:
+        raise BadArgument(
+            "run: an incremental run writes one output; got split.",
+            hint="split it later: split_of(prompt, ...) in SQL gives the split of a prompt.",
+        )
+    if engine not in ("auto", "duckdb"):
+        raise BadArgument(
+            f"run: incremental runs have the engine 'duckdb'; got {engine!r}.",
+            hint="leave --engine out.",
+        )
 
 
 def _expected(

@@ -80,6 +80,27 @@ class PairReport(Mapping[str, object]):
         values[3] = dict(sorted(dropped.items()))
         return cls(*values)  # type: ignore[arg-type]
 
+    def without(self, part: PairReport) -> PairReport:
+        """The report of all rows but those of `part`, which share no prompt with the others.
+
+        >>> both = PairReport(5, 4, 0, {"tie": 1}, 3, 2, 2)
+        >>> both.without(PairReport(3, 2, 0, {"tie": 1}, 2, 1, 1))["rows_used"]
+        2
+        """
+        gone = {name: -rows for name, rows in part.dropped.items()}
+        dropped = _added([self.dropped, gone])
+        labels = self.labels
+        if labels is not None:
+            less = {name: -rows for name, rows in (part.labels or {}).items()}
+            labels = _added([labels, less])
+        names = ("rows_in", "rows_used", "rows_not_selected", "groups_in", "groups_used")
+        return PairReport(
+            **{name: getattr(self, name) - getattr(part, name) for name in names},
+            pairs_out=self.pairs_out - part.pairs_out,
+            dropped={name: rows for name, rows in dropped.items() if rows},
+            labels=labels,
+        )
+
     @classmethod
     def total(cls, reports: Sequence[PairReport]) -> PairReport:
         """The report of all rows, of reports of buckets that share no prompt.
