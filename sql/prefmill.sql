@@ -24,6 +24,7 @@
 .read sql/pairs/pref_group_scale.sql
 .read sql/pairs/pref_refusal.sql
 .read sql/pairs/pref_stands.sql
+.read sql/pairs/pref_is_bounded.sql
 .read sql/cells/pref_same_text.sql
 .read sql/pairs/pref_pairs.sql
 .read sql/labels/pref_labels.sql

@@ -16,7 +16,8 @@ CREATE OR REPLACE MACRO pref_pairs(
   open AS NOT MATERIALIZED (
     SELECT * FROM bounded
     WHERE pref_refusal(_n, pref_key_score(_ranks[-1]), pref_key_score(_ranks[1]), _chosen_min,
-      _rejected_below, min_margin) IS NULL),
+      _rejected_below, min_margin) IS NULL
+      AND (strategy NOT IN ('all', 'threshold') OR pref_is_bounded(_n, top_k, bottom_k))),
   chosen AS NOT MATERIALIZED (
     SELECT *,
            unnest(range(CASE WHEN strategy IN ('best_worst', 'best_random', 'best_rest') THEN _n

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from prefmill.rules.explosion import bounded_sizes
 from prefmill.rules.limits import Bounds, bounded, limit_columns
 from prefmill.rules.rows import (
     drawn,
@@ -115,6 +116,8 @@ def _proposals(
     """
     n = pl.col("_n")
     sizes = open_.select("_n").unique()
+    if strategy in ("all", "threshold"):
+        sizes = bounded_sizes(sizes, top_k, bottom_k)
     if strategy == "best_worst":
         one = pl.lit(1, pl.Int64)
         return sizes.select("_n", _c=pl.concat_list("_n"), _r=pl.concat_list(one))

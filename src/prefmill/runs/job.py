@@ -23,6 +23,7 @@ from prefmill.plans.feedback import FeedbackPlan
 from prefmill.pools.stream import paths_of
 from prefmill.progress import Progress, machine_bytes, silent
 from prefmill.readers import Source, blamed_on, open_source
+from prefmill.rules.explosion import EXPLOSION_HINT, refuse_hot_prompt
 from prefmill.rules.limits import scale_of, scores_in
 from prefmill.rules.rows import UNUSABLE, check_types, numbered
 from prefmill.runs.assembly import assembly_of
@@ -706,14 +707,19 @@ def word_told(word: str) -> str:
 
 
 def refuse_explosion(step: Step, proposals: int, largest: int) -> None:
-    """Raise `BadArgument` where more pairs are proposed than anybody can want."""
+    """Raise `BadArgument` where more pairs are proposed than anybody can want.
+
+    `largest` are the answers of the largest prompt: it proposes the most.
+    """
     if proposals > _MOST_PROPOSALS:
         raise BadArgument(
             f"run: {step.name} would propose {proposals:,} pairs"
             f" (largest prompt: {largest:,} answers);"
             f" expected at most {_MOST_PROPOSALS:,}.",
-            hint="set top_k and bottom_k, or use best_rest, best_random or adjacent.",
+            hint=EXPLOSION_HINT,
         )
+    bounds: Any = step.args
+    refuse_hot_prompt("run", largest or 0, bounds["top_k"], bounds["bottom_k"])
 
 
 def _engine_of(engine: Engine, source: Source) -> Literal["polars", "duckdb"]:
