@@ -20,6 +20,7 @@ def main() -> None:
     from prefmill import ending
     from prefmill.cli.main import app
     from prefmill.disk.settling import abandon
+    from prefmill.shown import guard
 
     # typer makes every option of every command that it knows before it looks which one is asked
     # for.
@@ -33,6 +34,7 @@ def main() -> None:
         sys.stdout.reconfigure(
             errors="backslashreplace"
         )  # the name of a file may be any bytes; JSON has the same escape
+    guard()
     warnings.showwarning = _told  # type: ignore[assignment]
     ending.watch(abandon)
     code = _code(app)

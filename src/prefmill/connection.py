@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import duckdb
@@ -23,6 +23,7 @@ _THREAD_BYTES = 125 * MB
 def connect(
     *,
     temp_dir: Path,
+    reads: Collection[str] | None,
     memory_bytes: int | None = None,
     threads: int | None = None,
     remote: bool = False,
@@ -30,9 +31,12 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """A fresh connection that spills to `temp_dir`; its buffers take at most `memory_bytes`.
 
-    Extensions are neither loaded nor fetched unless `remote` inputs need them. Rows keep their
-    order where `ordered`; elsewhere positions come from the files, every result that has an order
-    asks for it, and keeping it would cost parallelism.
+    It opens the files of `reads` and what lies in `temp_dir`, and nothing else: the rest of the
+    disk is fenced off, extensions are neither loaded nor fetched. With None the caller puts the
+    `fence` up later. Where inputs are `remote` DuckDB
+    needs an extension and the network, and there is no fence. Rows keep their order where
+    `ordered`; elsewhere positions come from the files, every result that has an order asks for it,
+    and keeping it would cost parallelism.
     """
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": remote,
@@ -61,7 +65,20 @@ def connect(
         # Memory that was freed is used again, rather than handed back and faulted in anew.
         con.execute("SET allocator_flush_threshold = '64GB'")
         con.execute("SET allocator_bulk_deallocation_flush_threshold = '64GB'")
+    if not remote and reads is not None:
+        fence(con, folder=temp_dir, files=reads)
     return con
+
+
+def fence(con: duckdb.DuckDBPyConnection, *, folder: Path, files: Collection[str]) -> None:
+    """From here on `con` opens what lies in `folder`, these files, and nothing else.
+
+    There is no way back. It may also write to what it may open: whoever runs SQL of others looks
+    at the statements first. Raises nothing for a file that is not there.
+    """
+    con.execute("SET allowed_directories = ?", [[str(folder)]])
+    con.execute("SET allowed_paths = ?", [list(files)])
+    con.execute("SET enable_external_access = false")
 
 
 def share_of(memory_bytes: int) -> int:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from prefmill.shown import shown
+
 #: Seconds that a command has for ending by itself after SIGTERM or Ctrl-C, and then for removing
 #: its temporary folders.
 GRACE, CLEANING = 3.0, 1.0
@@ -92,6 +94,7 @@ def of_stream(error: OSError, name: str) -> str:
 
 def say(text: str) -> None:
     """`text` on stderr; where that takes nothing, on stdout, unless data goes there."""
+    text = shown(text)
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError as error:

@@ -144,8 +144,8 @@ def cache(folder: Path) -> None:
 def sql(folder: Path) -> None:
     from prefmill.runs import query
 
-    with query.session([], temp_dir=folder) as con:
-        query.write(con, "SELECT 1 AS a", str(folder / "out.parquet"))
+    with query.session([], temp_dir=folder) as asked:
+        query.write(asked, "SELECT 1 AS a", str(folder / "out.parquet"))
 
 
 OUTPUTS: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -21,7 +21,7 @@ MAP = ROOT / "docs" / "map.md"
 FLOORS = (
     ("errors", "_version"),
     ("room",),
-    ("objects",),
+    ("objects", "shown"),
     ("connection", "progress", "forks", "ending"),
     ("telemetry",),
     ("table",),

@@ -32,10 +32,10 @@ def pool(tmp_path_factory):
 def test_threads_have_room(megabytes, most, monkeypatch, tmp_path):
     monkeypatch.setattr(connection.os, "cpu_count", lambda: 64)
     share = connection.share_of(megabytes * 1_000_000)
-    con = connection.connect(temp_dir=tmp_path, memory_bytes=share)
+    con = connection.connect(temp_dir=tmp_path, reads=(), memory_bytes=share)
     assert con.execute("SELECT current_setting('threads')").fetchall() == [(most,)]
     con = connection.connect(
-        temp_dir=tmp_path, memory_bytes=share, threads=3
+        temp_dir=tmp_path, reads=(), memory_bytes=share, threads=3
     )  # who names a number has it
     assert con.execute("SELECT current_setting('threads')").fetchall() == [(3,)]
 

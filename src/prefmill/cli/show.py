@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from prefmill.plans import Expectation, FeedbackPlan
 from prefmill.runs.hints import about_words
 from prefmill.shapes.account import line_of
+from prefmill.shown import bare, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +44,7 @@ def console() -> Console:
     """A console of rich on stderr."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(file=bare(sys.stderr), highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -78,7 +79,7 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, float | None], None]]:
 
         def tell(phase: str, share: float | None = None) -> None:
             total = None if share is None else 1.0
-            bar.update(task, description=phase, total=total, completed=share or 0.0)
+            bar.update(task, description=shown(phase), total=total, completed=share or 0.0)
 
         yield tell
 

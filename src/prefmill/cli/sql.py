@@ -55,9 +55,17 @@ def sql(
     temp_dir: TempDir = None,
     temp_limit: TempLimit = None,
     overwrite: Overwrite = False,
+    allow_external: Annotated[
+        bool,
+        typer.Option(
+            "--allow-external",
+            help="Let the query open any file or URL, write with COPY, and load extensions.",
+        ),
+    ] = False,
 ) -> None:
     """Ask a pool questions in SQL (DuckDB's), with best_of, pool_stats, win_rates and the other
-    macros of sql/. For a shell take DuckDB's own, and `.read sql/prefmill.sql` there.
+    macros of sql/. A query opens only the files that are named, after it or in it. For a shell
+    take DuckDB's own, and `.read sql/prefmill.sql` there.
 
     \b
     prefmill sql "FROM best_of('scored.parquet', k := 1) LIMIT 5"
@@ -84,9 +92,10 @@ def sql(
         temp_dir=temp_dir,
         temp_bytes=temp_bytes_in(temp_limit),
         outputs=[output] if output else [],
-    ) as con:
+        allow_external=allow_external,
+    ) as asked:
         if output is None:
-            run(con, text, as_json=as_json)
+            run(asked, text, as_json=as_json)
         else:
-            rows = write(con, text, output, overwrite=overwrite)
+            rows = write(asked, text, output, overwrite=overwrite)
             print(f"wrote {output} ({rows:,} rows)", file=sys.stderr)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from prefmill.cli.show import console
 from prefmill.errors import BAD_ROW
+from prefmill.shown import shown
 
 if TYPE_CHECKING:
     from prefmill.loops.loop import LoopReport
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from prefmill.training.report import TrainReport
 
 
+def _cell(text: str) -> str:
+    """A text as it is: neither markup nor control characters."""
+    return escape(shown(text))
+
+
 class Told:
     """A console on stderr. What is printed is no markup of rich."""
 
@@ -31,7 +37,7 @@ class Told:
 
     def line(self, *parts: str) -> None:
         """One line, of parts that may be empty."""
-        self.console.print("".join(parts), markup=False)
+        self.console.print(shown("".join(parts)), markup=False)
 
     def counts(self, rows: Sequence[tuple[str, int]], whole: int) -> None:
         """Names, counts, and their shares of `whole`."""
@@ -41,16 +47,16 @@ class Told:
         table.add_column(justify="right", style="dim")
         for name, count in rows:
             share = f"{100 * count / whole:.1f} %" if whole else ""
-            table.add_row(escape(name), f"{count:,}", share)
+            table.add_row(_cell(name), f"{count:,}", share)
         self.console.print(table)
 
     def table(self, names: Sequence[str], rows: Sequence[Sequence[str]], left: str = "") -> None:
         """Rows under names; the column `left` is aligned there, the others to the right."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in names:
-            table.add_column(escape(name), justify="left" if name == left else "right")
+            table.add_column(_cell(name), justify="left" if name == left else "right")
         for row in rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(_cell, row))
         self.console.print(table)
 
     def run(self, done: ScoreReport | SampleReport) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument
+from prefmill.shown import in_json
 from prefmill.table.roles import RoleNames
 
 #: What reports call the target `-`.
@@ -35,7 +36,11 @@ def stdout_or(output: str) -> Iterator[str]:
         # Nothing is there where no row came out, and half of it never goes to a pipe.
         if path.exists():
             with to_stdout(), path.open("rb") as lines:
-                shutil.copyfileobj(lines, sys.stdout.buffer)
+                if sys.stdout.isatty():
+                    sys.stdout.writelines(in_json(line.decode()) for line in lines)
+                else:
+                    shutil.copyfileobj(lines, sys.stdout.buffer)
+                sys.stdout.flush()
                 sys.stdout.buffer.flush()
 
 
@@ -115,7 +120,7 @@ def print_json(report: object) -> None:
     """
     text = json.dumps(_finite(report), ensure_ascii=False, allow_nan=False, default=str)
     with to_stdout():
-        typer.echo(text)
+        typer.echo(in_json(text))
 
 
 @contextmanager

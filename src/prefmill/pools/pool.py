@@ -279,7 +279,8 @@ def open_pool(
 def connected(home: Path, *sources: Source, **limits: int | None) -> duckdb.DuckDBPyConnection:
     """A connection that reads `sources`, and keeps the order of their rows."""
     remote = any(source.remote for source in sources)
-    return connect(temp_dir=home, remote=remote, ordered=True, **limits)
+    reads = [file for source in sources for file in source.reads]
+    return connect(temp_dir=home, reads=reads, remote=remote, ordered=True, **limits)
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,9 @@ def open_prompts(
     label = f"{quote(roles.id)}::VARCHAR" if roles.id else "NULL::VARCHAR"
     kept = "".join(f", {quote(name)} AS keep{i}" for i, name in enumerate(keep))
     path = home / "prompts.parquet"
-    with connect(temp_dir=home, remote=source.remote, ordered=True, **limits) as con:
+    with connect(
+        temp_dir=home, reads=source.reads, remote=source.remote, ordered=True, **limits
+    ) as con:
         con.execute(
             f"CREATE VIEW numbered AS SELECT row_number() OVER () - 1 AS row, {label} AS name,"
             f" {quote(roles.prompt)} AS prompt{kept} FROM {source.relation}"

@@ -81,9 +81,12 @@ def staged(
     # A join has no order; all else keeps that of the records.
     order = f" ORDER BY {sql.POSITION}" if shape.joins else ""
     path = home / "sides.parquet"
-    with connect(temp_dir=home, remote=rowed.source.remote, ordered=True, **limits) as con:
+    made = rowed.source
+    with connect(
+        temp_dir=home, reads=made.reads, remote=made.remote, ordered=True, **limits
+    ) as con:
         con.execute(
-            f"COPY (SELECT {columns} FROM {rowed.source.relation}{order}) TO {literal(str(path))}"
+            f"COPY (SELECT {columns} FROM {made.relation}{order}) TO {literal(str(path))}"
             " (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
         )
     return Sides(source, names), open_source([str(path)], temp_dir=home)

@@ -191,7 +191,7 @@ class JsonEngine:
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         with self._lock:
             if self._base is None:
-                self._base = connect(temp_dir=self._folder, threads=1)
+                self._base = connect(temp_dir=self._folder, reads=(), threads=1)
                 # JSON comes out as JSON, not as text.
                 self._base.execute("SET arrow_lossless_conversion = true")
             return self._idle.pop() if self._idle else self._base.cursor()

@@ -56,6 +56,12 @@ class Source:
     stays: tuple[Version | None, ...] = ()
     #: the column whose equal values stand together, as every file says of itself; not looked at
     together: str | None = None
+    beside: tuple[str, ...] = ()  #: files that were joined to these
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """All files that `relation` reads."""
+        return (*self.files, *self.beside)
 
     @property
     def position(self) -> str:

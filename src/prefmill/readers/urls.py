@@ -25,7 +25,7 @@ from prefmill.readers.staging import Context, Part, check_names, first_line, pla
 
 def remote_parquet(item: Input, context: Context) -> Iterator[Part]:
     """The files behind a URL or a glob of URLs, by their footers, which DuckDB fetches."""
-    con = connect(temp_dir=context.folder, memory_bytes=context.memory, remote=True)
+    con = connect(temp_dir=context.folder, reads=(), memory_bytes=context.memory, remote=True)
     try:
         counts = con.sql(
             f"SELECT file_name, num_rows FROM parquet_file_metadata({literal(item.path)}) ORDER BY"
@@ -93,7 +93,11 @@ def stage_url(item: Input, context: Context) -> Part | JsonFile:
         )
     path = context.new_path(item.partition)
     con = connect(
-        temp_dir=context.folder, memory_bytes=context.memory, threads=context.workers, remote=True
+        temp_dir=context.folder,
+        reads=(),
+        memory_bytes=context.memory,
+        threads=context.workers,
+        remote=True,
     )
     try:
         # A row's position is its place in the file.

@@ -198,7 +198,7 @@ def _pairs(
     key = quote(prompt) if prompt else "NULL"
     margins, hashes = [np.zeros(0)], [np.zeros(0, np.uint64)]
     dropped: dict[str, int] = {}
-    with connect(temp_dir=home, remote=source.remote, **limits) as con:
+    with connect(temp_dir=home, reads=source.reads, remote=source.remote, **limits) as con:
         reader = con.sql(
             f"SELECT {quote(chosen)} AS chosen, {quote(rejected)} AS rejected,"
             f" {key} AS prompt FROM {source.relation}"

@@ -283,7 +283,13 @@ class Job:
         if memory_bytes:
             self._part_bytes = min(self._part_bytes, (memory_bytes - 300 * MB) // 8)
             share = share_of(memory_bytes)
-        self.con = connect(temp_dir=home, memory_bytes=share, threads=threads, remote=source.remote)
+        self.con = connect(
+            temp_dir=home,
+            reads=source.reads,
+            memory_bytes=share,
+            threads=threads,
+            remote=source.remote,
+        )
         more = [step for step in (output.report, output.scale, output.proposals) if step]
         queries = [query for _, _, query in sql.relations(self.program)]
         install_used(self.con, [*queries, *map(sql.call, more)])

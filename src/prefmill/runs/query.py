@@ -1,7 +1,8 @@
 """SQL over files: what `prefmill sql` runs. Every macro of `sql/` is there.
 
 Files that are named become views: `pool=scored.parquet` the view `pool`, `scored.parquet` the view
-`scored`. A query may name files itself, as DuckDB reads them.
+`scored`. A query may name files itself, as DuckDB reads them; other ones it cannot open, see
+`prefmill.runs.fence`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -23,9 +25,11 @@ from prefmill.connection import connect, literal, quote
 from prefmill.disk.hidden import temporary
 from prefmill.disk.targets import check_free, staging, target_of
 from prefmill.engines.macros import install_all
-from prefmill.errors import BadArgument, BadInput
+from prefmill.errors import BadArgument, BadInput, PrefmillError
 from prefmill.readers import is_url, open_source
 from prefmill.readers.find import is_same
+from prefmill.runs.fence import ASIDE, fence_query, refuse_acts, texts_of
+from prefmill.shown import in_json
 from prefmill.writers.place import KINDS
 
 if TYPE_CHECKING:
@@ -39,17 +43,50 @@ _COPY = {
     "csv": "FORMAT csv, HEADER",
     "tsv": "FORMAT csv, HEADER, DELIMITER '\t'",
 }
-#: Strings, quoted names and comments: what is not looked into.
-_ASIDE = re.compile(
-    r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/", re.DOTALL
-)
 _ENDINGS = re.compile(
     r"(\.(parquet|jsonl?|ndjson|[ct]sv|xlsx|arrow|feather|ipc|gz|zst))+(#[^#]*)?$",
     re.IGNORECASE,
 )
 _CSV = re.compile(r"\.[ct]sv(\.(gz|zst))?$", re.IGNORECASE)
 _NEAR = re.compile(r"(?:Did you mean|Candidate bindings:|Candidate functions:)[:\s]*(.*)")
+#: What DuckDB says behind its fence.
+_SHUT = re.compile(
+    r'Cannot access (?:file|directory) "([^\n]*?)" - file system operations are disabled'
+    r"|Loading external extensions is disabled|requires the extension"
+)
 _USAGE = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A connection with the macros and the views of files.
+
+    home      its temporary folder
+    reads     the files that the views read
+    remote    some of them are URLs: DuckDB has to reach out, and is not fenced
+    external  a query may do all that DuckDB can
+    """
+
+    con: duckdb.DuckDBPyConnection
+    home: Path
+    reads: tuple[str, ...]
+    remote: bool
+    external: bool
+
+    def statements(self, text: str) -> list[Statement]:
+        """The statements of a text. Raises `BadArgument` for one that reaches out."""
+        with _as_ours(self.con):
+            statements = self.con.extract_statements(text)
+        if not self.external:
+            for statement in statements:
+                refuse_acts(statement)
+        return statements
+
+    def close_in(self, text: str, *more: str) -> None:
+        """From here on only what the session, `text` and `more` name can be opened."""
+        if self.external or self.remote:
+            return
+        fence_query(self.con, text, files=[*self.reads, *more], folder=self.home)
 
 
 @contextmanager
@@ -63,7 +100,8 @@ def session(
     temp_dir: str | Path | None = None,
     temp_bytes: int | None = None,
     outputs: Sequence[str] = (),
-) -> Iterator[duckdb.DuckDBPyConnection]:
+    allow_external: bool = False,
+) -> Iterator[Session]:
     """A connection with the macros and a view of each of `files` (`NAME=PATH` or `PATH`).
 
     What it stages goes when the context ends. A path is whatever `prefmill.run` reads. Columns of a
@@ -84,16 +122,20 @@ def session(
         # About 300 MB are Python and its libraries.
         if room:
             room = max(64 * MB, room - 300 * MB)
+        remote = allow_external or any(is_url(path) for _, path in named)
         con = connect(
             temp_dir=home,
+            # The fence comes with the query, which may name files.
+            reads=None,
             memory_bytes=room,
             threads=threads,
-            remote=any(is_url(path) for _, path in named),
+            remote=remote,
             # Positions are the order of rows.
             ordered=True,
         )
         stack.callback(con.close)
         install_all(con, persistent=True)
+        reads: list[str] = []
         for name, path in named:
             source = open_source(
                 [path],
@@ -111,7 +153,8 @@ def session(
                 columns = _columns(con, source.relation, texts)
             view = f"CREATE VIEW {quote(name)} AS SELECT {columns} FROM {source.relation}"
             con.execute(view)
-        yield con
+            reads += source.reads
+        yield Session(con, home, tuple(reads), remote, allow_external)
 
 
 def _columns(con: duckdb.DuckDBPyConnection, relation: str, texts: Sequence[str]) -> str:
@@ -182,6 +225,8 @@ def _as_ours(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
         ) from None
     except duckdb.Error as error:
         text = str(error)
+        if refused := _behind_fence(text):
+            raise refused from None
         # What a macro of `sql/` refuses is our own error.
         if ours := re.search(r"prefmill: (.*)", text):
             raise BadArgument(ours[1]) from None
@@ -197,6 +242,29 @@ def _as_ours(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
         raise kind(f"sql: {_first(error)}", hint=hint) from None
 
 
+def _behind_fence(text: str) -> PrefmillError | None:
+    """What is said where DuckDB met its fence; None for all other errors of it."""
+    if "configuration has been locked" in text:
+        return BadArgument(
+            "sql: DuckDB's settings are locked.",
+            hint="--threads, --memory-limit and --temp-dir are options; --allow-external opens"
+            " the settings.",
+        )
+    shut = _SHUT.search(text)
+    if shut is None:
+        return None
+    # Of a file that is not there DuckDB asks whether it is a folder.
+    path = re.sub(r"/\*\*/[^/]*$", "", shut[1] or "")
+    if path != shut[1] and shut[1] and not os.path.exists(path):
+        return BadInput(f"sql: {path}: no file matches.")
+    what = f"the file {path!r}" if shut[1] else "what needs an extension of DuckDB"
+    return BadArgument(
+        f"sql: the query would open {what}; expected only files that are named.",
+        hint="name it in the query, as a text with the ending of data, or after the query,"
+        " NAME=FILE; --allow-external opens everything.",
+    )
+
+
 def _is_here(con: duckdb.DuckDBPyConnection, table: str) -> bool:
     """Whether this session has a view or table of that name."""
     names = con.execute("SELECT table_name FROM information_schema.tables").fetchall()
@@ -208,16 +276,14 @@ def _first(error: Exception) -> str:
     return re.sub(r"^[A-Za-z ]+ Error: ", "", str(error).strip().splitlines()[0])
 
 
-def run(
-    con: duckdb.DuckDBPyConnection, text: str, *, as_json: bool = False, out: TextIO | None = None
-) -> None:
+def run(session: Session, text: str, *, as_json: bool = False, out: TextIO | None = None) -> None:
     """Run the statements of `text` and print the rows of each: a table, or a JSON object a line."""
     out = out or sys.stdout
-    with _as_ours(con):
-        statements = con.extract_statements(text)
+    statements = session.statements(text)
+    session.close_in(text)
     for statement in statements:
-        with _as_ours(con):
-            _show(con, statement, as_json, out)
+        with _as_ours(session.con):
+            _show(session.con, statement, as_json, out)
 
 
 def _show(con: duckdb.DuckDBPyConnection, statement: Statement, as_json: bool, out: TextIO) -> None:
@@ -230,7 +296,7 @@ def _show(con: duckdb.DuckDBPyConnection, statement: Statement, as_json: bool, o
     elif as_json:
         rows = con.execute(f"SELECT to_json(_rows)::VARCHAR FROM ({query}\n) AS _rows")
         while lines := rows.fetchmany(2048):
-            out.writelines(f"{line}\n" for (line,) in lines)
+            out.writelines(f"{in_json(line)}\n" for (line,) in lines)
     else:
         width = 140
         if out.isatty():
@@ -242,13 +308,11 @@ def _show(con: duckdb.DuckDBPyConnection, statement: Statement, as_json: bool, o
 
 def _bare(query: str) -> str:
     """A statement without comments and the semicolon after it."""
-    kept = _ASIDE.sub(lambda m: " " if m[0].startswith(("--", "/*")) else m[0], query)
+    kept = ASIDE.sub(lambda m: " " if m[0].startswith(("--", "/*")) else m[0], query)
     return kept.rstrip().rstrip(";").rstrip()
 
 
-def write(
-    con: duckdb.DuckDBPyConnection, text: str, output: str, *, overwrite: bool = False
-) -> int:
+def write(session: Session, text: str, output: str, *, overwrite: bool = False) -> int:
     """Run the statements of `text` and write the rows of the last one to a file; their number.
 
     The file appears whole or not at all; its ending says the kind. Raises `BadArgument` (another
@@ -262,9 +326,10 @@ def write(
         )
     check_free(target, overwrite=overwrite, where="sql")
     _refuse_read(text, target)
+    con, statements = session.con, session.statements(text)
     with staging([target], where="sql") as stage:
+        session.close_in(text, str(stage.path(target)))
         with _as_ours(con):
-            statements = con.extract_statements(text)
             if not statements or statements[-1].type != duckdb.StatementType.SELECT:
                 raise BadArgument("sql: nothing to write; the last statement has to be a query.")
             for statement in statements[:-1]:
@@ -294,8 +359,7 @@ def _write_arrow(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
 
 def _refuse_read(query: str, target: Path) -> None:
     """Refuse to replace a file that the query itself names, also by a glob."""
-    for one, other in re.findall(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"", query):
-        named = one.replace("''", "'") or other.replace('""', '"')
+    for named in texts_of(query):
         if any(is_same(path, target) for path in glob.glob(named, recursive=True)):
             raise BadArgument(
                 f"sql: the query reads {named!r}, and {str(target)!r} would be written;"

@@ -232,7 +232,10 @@ def _frames(
     order = f" ORDER BY {sql.POSITION}" if rowed.shape and rowed.shape.joins else ""
     query = f"SELECT {columns} FROM {rowed.source.relation}{order}"
     options = {"memory_bytes": share, "threads": reading.get("threads")}
-    with connect(temp_dir=home, remote=rowed.source.remote, ordered=True, **options) as con:
+    source = rowed.source
+    with connect(
+        temp_dir=home, reads=source.reads, remote=source.remote, ordered=True, **options
+    ) as con:
         for batch in con.sql(query).to_arrow_reader(_FRAME_ROWS):
             yield pl.DataFrame(pa.Table.from_batches([batch]))
 

@@ -247,6 +247,7 @@ class _Batches:
         memory_bytes = reading.get("memory_bytes")
         self._con = connect(
             temp_dir=home,
+            reads=source.reads,
             memory_bytes=share_of(memory_bytes) if memory_bytes else None,
             threads=reading.get("threads"),
             remote=source.remote,

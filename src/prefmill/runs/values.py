@@ -142,6 +142,7 @@ def run(
             memory_bytes = reading.get("memory_bytes")
             con = connect(
                 temp_dir=home,
+                reads=source.reads,
                 memory_bytes=share_of(memory_bytes) if memory_bytes else None,
                 threads=reading.get("threads"),
                 remote=source.remote,

@@ -221,7 +221,14 @@ def reshaped(
     )
     remote = source.remote or any(other.remote for other in joined)
     share = share_of(memory_bytes) if memory_bytes else None
-    with connect(temp_dir=home, memory_bytes=share, threads=threads, remote=remote) as con:
+    beside = tuple(file for other in joined for file in other.reads)
+    with connect(
+        temp_dir=home,
+        reads=(*source.reads, *beside),
+        memory_bytes=share,
+        threads=threads,
+        remote=remote,
+    ) as con:
         with record_told(source, shape, home, where):
             account = _account(con, shape, records, checked=not check_later)
         longest = max(1, account.longest)
@@ -230,6 +237,7 @@ def reshaped(
         types = columns.to_arrow_table().schema
     done = replace(
         source,
+        beside=beside,
         columns=pa.schema([(each.name, each.type) for each in types]),
         rows=account.rows,
         nulls=nullable(shape, source),
@@ -285,7 +293,9 @@ def in_one_file(rowed: Rowed, home: Path, **limits: int | None) -> Source:
     if rowed.shape.joins:  # which have no order
         query += f" ORDER BY {sql.POSITION}"
     target = literal(str(path))
-    connecting = connect(temp_dir=home, remote=source.remote, ordered=True, **limits)
+    connecting = connect(
+        temp_dir=home, reads=source.reads, remote=source.remote, ordered=True, **limits
+    )
     with connecting as con, record_told(source, rowed.shape, home, "rows"):
         con.execute(f"COPY ({query}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
         columns = con.sql(f"FROM read_parquet({target}) LIMIT 0").to_arrow_table().schema
@@ -302,6 +312,7 @@ def in_one_file(rowed: Rowed, home: Path, **limits: int | None) -> Source:
         hive=False,
         select="",
         width=1,
+        beside=(),
     )
 
 
@@ -312,7 +323,7 @@ def schema_of(source: Source) -> pl.Schema:
 
 def head_of(source: Source, home: Path) -> pl.DataFrame:
     """The first rows of a source."""
-    with connect(temp_dir=home) as con:
+    with connect(temp_dir=home, reads=source.reads, remote=source.remote) as con:
         return pl.DataFrame(con.sql(f"FROM {source.relation} LIMIT {_HEAD}").to_arrow_table())
 
 
@@ -417,7 +428,7 @@ def join_of(
 def _refuse_twice(join: Join, other: Source, home: Path, where: str) -> None:
     """A key that the other file has twice would make rows of nothing."""
     keys = ", ".join(quote(own) for _, own in join.keys)
-    with connect(temp_dir=home, remote=other.remote) as con:
+    with connect(temp_dir=home, reads=other.reads, remote=other.remote) as con:
         query = (
             f"SELECT {keys}, min({other.position}), max({other.position}) FROM {other.relation}"
             f" WHERE {' AND '.join(f'{quote(own)} IS NOT NULL' for _, own in join.keys)}"

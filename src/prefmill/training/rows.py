@@ -97,7 +97,7 @@ def read_table(inputs: Any) -> tuple[pl.DataFrame, Place]:
     """All rows of files, or of a frame, relation, dataset or Arrow source; and a row's place."""
     with temporary() as home:
         source = open_source(paths_of(inputs, home), temp_dir=home)
-        with connect(temp_dir=home, remote=source.remote, ordered=True) as con:
+        with connect(temp_dir=home, reads=source.reads, remote=source.remote, ordered=True) as con:
             table = pl.DataFrame(con.sql(f"SELECT * FROM {source.relation}").to_arrow_table())
         return table, partial(source.place_of, home=home)
 

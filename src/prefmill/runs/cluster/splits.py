@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -97,7 +97,7 @@ class Records:
         source = rowed.records or rowed.source
         described = con.sql(f"DESCRIBE SELECT * FROM {source.relation}").fetchall()
         return cls(
-            source=source,
+            source=replace(source, beside=rowed.source.beside),
             types={name: kind for name, kind, *_ in described},
             width=rowed.source.width,
             shape=rowed.shape,

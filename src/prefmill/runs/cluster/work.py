@@ -73,6 +73,7 @@ def opened(work: Work) -> Iterator[duckdb.DuckDBPyConnection]:
         share = share_of(work.memory_bytes) if work.memory_bytes else None
         con = connect(
             temp_dir=home,
+            reads=work.records.source.reads,
             memory_bytes=share,
             threads=work.threads,
             remote=work.records.remote,
