@@ -134,7 +134,7 @@ def test_a_file_of_data_is_not_a_query(pool):
         (["FROM best_of(scord)"], 2, "scord"),
         (["SELECT scor FROM scored"], 2, 'Hint: did you mean "score"'),
         (["FORM scored"], 2, 'syntax error at or near "FORM"'),
-        (["FROM 'nothing.parquet'"], 1, "No files found"),
+        (["FROM 'nothing.parquet'"], 1, "no file matches"),
         (["SELECT 'x'::INT FROM scored"], 1, "Could not convert string 'x'"),
         (["FROM scored", "-o", "x.docx"], 2, "expected an ending of .parquet"),
         (["FROM scored", "-o", "x.csv", "--json"], 2, "two places"),

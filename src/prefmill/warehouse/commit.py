@@ -213,7 +213,7 @@ def _check_keys(rows: Rows, shown: str) -> None:
         f"SELECT {KEY} FROM read_parquet({literal(str(rows.path))})"
         f" GROUP BY {KEY} HAVING {KEY} IS NULL OR count(*) > 1 LIMIT 1"
     )
-    found = connect(temp_dir=rows.path.parent).execute(twice).fetchall()
+    found = connect(temp_dir=rows.path.parent, reads=()).execute(twice).fetchall()
     if found:
         raise BadArgument(
             f"{shown}: a merge needs another value of {KEY!r} in every row; got {found[0][0]!r}"
