@@ -73,7 +73,8 @@ def earlier_scores(
         return Earlier(False, np.zeros(0, np.int64), _none(scores))
     positions = _positions(old)
     scored = values[scores[0][0]].take(pa.array(positions)).is_valid()
-    with connected(place, pool.source, old.source, **limits) as con:
+    # What either pool has sorted lies in `home`, or below it.
+    with connected(home, pool.source, old.source, **limits) as con:
         con.sql(f"SELECT row_number() OVER () - 1 AS place, * FROM ({pool.relation})").create_view(
             "fresh"
         )

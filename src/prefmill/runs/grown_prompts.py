@@ -84,7 +84,8 @@ def earlier_answers(
     place = home / "earlier"
     place.mkdir()
     old = open_source([output], temp_dir=place, **limits)
-    con = connect(temp_dir=place, remote=old.remote, ordered=True, **limits)
+    reads = [*old.reads, str(prompts.path)]
+    con = connect(temp_dir=place, reads=reads, remote=old.remote, ordered=True, **limits)
     columns = ", ".join(f"{quote(name)}::{kind} AS {name}" for name, kind in _TYPES.items())
     con.execute(
         "CREATE VIEW old AS SELECT row_number() OVER () - 1 AS line, prompt,"
@@ -129,7 +130,7 @@ def places_in(earlier: pa.RecordBatchFileReader) -> Longs:
 def only(prompts: DistinctPrompts, places: Longs, home: Path) -> DistinctPrompts:
     """The prompts at `places` (ascending), in a file of their own."""
     path = home / "only.parquet"
-    with connect(temp_dir=home, ordered=True) as con:
+    with connect(temp_dir=home, reads=[str(prompts.path)], ordered=True) as con:
         con.register("wanted", pa.table({"place": places}))
         con.execute(
             f"COPY (SELECT * EXCLUDE place FROM (SELECT row_number() OVER () - 1 AS place, *"
