@@ -117,7 +117,9 @@ def test_files_of_hostile_names_are_inside(name: str, tmp_path: Path) -> None:
 
 
 def test_every_connection_of_ours_says_what_it_reads() -> None:
-    """Without `reads` a connection would not be fenced; only a query's is, by its own hand."""
+    """Without `reads` a connection would not be fenced; only a query's is, by its own hand, and
+    an incremental run reads its earlier state.
+    """
     bare = []
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -129,6 +131,6 @@ def test_every_connection_of_ours_says_what_it_reads() -> None:
             if name == "connect":
                 given = {each.arg: ast.unparse(each.value) for each in node.keywords}
                 fenced = given.get("reads") not in (None, "None")
-                if not fenced and path.name != "query.py":
+                if not fenced and path.name not in ("query.py", "rows.py"):
                     bare.append(f"{path}:{node.lineno}")
     assert bare == []

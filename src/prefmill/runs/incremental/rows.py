@@ -50,6 +50,8 @@ def connection(
     share = share_of(memory_bytes) if memory_bytes else None
     return connect(
         temp_dir=job.home,
+        # Which parts of an earlier state are read shows while they are compared.
+        reads=None,
         memory_bytes=share,
         threads=threads,
         remote=job.source.remote,
