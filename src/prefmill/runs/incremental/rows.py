@@ -121,19 +121,20 @@ def write_index(files: Files, relation: str, path: Path) -> None:
     key = "_prompt"
     if groups := read.roles.group:
         key = f"[{', '.join(f'_group{place}::VARCHAR' for place in range(len(groups)))}]"
-    cells = " || ".join(_cell(name, files._types[name]) for name in columns)
-    numbered = sql.numbered(read, f"({relation})", "_position", job.scalars)
-    # What is read of a row, under our names, next to the hash of all of its cells.
-    numbered = numbered.replace(
+    # A completion is long: it is hashed once, and its hash stands for it.
+    completion = job.roles.completion
+    others = [_cell(name, files._types[name]) for name in columns if name != completion]
+    numbered = sql.numbered(read, f"({relation})", "_position", job.scalars).replace(
         "SELECT ",
-        f"SELECT _file, _row, unhex(md5({cells})) AS _cells,"
-        f" {_cell(job.roles.completion, files._types[job.roles.completion])} AS _text, ",
+        f"SELECT _file, _row, {' || '.join(others)} AS _others,"
+        f" md5({_cell(completion, files._types[completion])}) AS _text, ",
         1,
     )
     query = (
         f"SELECT _file::INTEGER AS file, _row::BIGINT AS row,"
         f" coalesce(pref_hash({key}, 'class'), 0)::UBIGINT AS class,"
-        f" md5_number_lower(_text) AS text, _cells AS cells FROM ({numbered})"
+        f" ('0x' || left(_text, 16))::UBIGINT AS text, unhex(md5(_text || _others)) AS cells"
+        f" FROM ({numbered})"
     )
     install_used(con, [query])
     con.execute("SET preserve_insertion_order = false")

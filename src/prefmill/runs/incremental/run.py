@@ -57,7 +57,7 @@ from prefmill.writers.place import Place
 from prefmill.writers.sinks import sink_maker
 
 #: Rows of a part of the output, and what share of the rows is as good as all.
-PART_ROWS = 100_000
+PART_ROWS = 50_000
 MOST = 0.4
 
 
