@@ -24,6 +24,7 @@ import polars.selectors as cs
 from prefmill.connection import MB
 from prefmill.engines import frames
 from prefmill.plans.best_of import BestOf
+from prefmill.readers.staging import in_order
 from prefmill.rules.rows import judged, numbered
 from prefmill.rules.together import PICKS, pools, select, starts_of
 from prefmill.table.chance import prompt_hash
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _ROWS, _LEAST_ROWS, _BYTES = 200_000, 1000, 64 * MB
 #: Times the rows of a chunk: a prompt with more rows is left to the engine that spills.
 _LARGEST = 8
+_THREADS = 2
 #: Under a smaller limit the engine that keeps to it ranks: Polars reads some row groups ahead.
 _LEAST_MEMORY = 2000 * MB
 
@@ -46,13 +48,11 @@ class NotTogether(Exception):
 
 @dataclass(frozen=True)
 class Chunk:
-    """Whole prompts: their rows, from position `first` on, and the judgements of these, whose
-    `_grp` is the number of the run.
-    """
+    """Whole prompts: their rows, from position `first` on, and where in these each run begins."""
 
     first: int
     rows: pl.DataFrame
-    counted: pl.DataFrame
+    begins: npt.NDArray[np.int64]
 
 
 def stand_together(job: Job) -> bool:
@@ -104,22 +104,21 @@ def chunks(job: Job, extra: Sequence[str] = ()) -> Iterator[Chunk]:
             begins = begins[begins < cut]
             rows = held.head(cut)
             hashes.append(rows[prompt].gather(begins).drop_nulls().hash())
-            yield Chunk(done, rows, _judged(job, rows, begins, done))
+            yield Chunk(done, rows, begins)
             done, held = done + cut, held.slice(cut)
     # Hashes that differ are of prompts that differ; two equal ones are taken for one prompt.
     if hashes and (every := pl.concat(hashes)).n_unique() < len(every):
         raise NotTogether
 
 
-def _judged(
-    job: Job, rows: pl.DataFrame, begins: npt.NDArray[np.int64], first: int
-) -> pl.DataFrame:
-    """The step `counted` over whole prompts, grouped by the number of the run."""
+def _judged(job: Job, chunk: Chunk) -> pl.DataFrame:
+    """The step `counted` over whole prompts; `_grp` is the number of the run."""
     read = job.program.read
-    sizes = np.diff(begins, append=rows.height)
-    runs = pl.Series(np.repeat(np.arange(len(begins)), sizes))
+    sizes = np.diff(chunk.begins, append=chunk.rows.height)
+    runs = pl.Series(np.repeat(np.arange(len(sizes)), sizes))
     key = pl.when(pl.col("_prompt").is_not_null()).then(runs)
-    made = {"numbered": numbered(read, rows.lazy(), first=first).with_columns(_prompt=key)}
+    rows = numbered(read, chunk.rows.lazy(), first=chunk.first)
+    made = {"numbered": rows.with_columns(_prompt=key)}
     told = judged(made["numbered"], read, job.never_null).collect(engine="in-memory")
     if _all_stand(told):  # a look at numbers; reasons are texts
         return told.with_columns(_reason=pl.lit(None, pl.String))
@@ -151,12 +150,17 @@ def picked_frames(job: Job) -> Iterator[pl.DataFrame]:
     read = {"_prompt": job.roles.prompt, "_completion": job.roles.completion}
     read |= {f"_keep{place}": name for place, name in enumerate(assembly.keep)}
     ours = {name: read[name] for name in assembly.columns_read()}
-    total = PairReport(0, 0, 0)
-    for chunk in chunks(job, list(ours.values())):
-        slots, account = select(chunk.counted, k=plan.k, pick=plan.pick, min_score=plan.min_score)
-        total = PairReport.total([total, account])
+
+    def pick(chunk: Chunk) -> tuple[pl.DataFrame, PairReport]:
+        counted = _judged(job, chunk)
+        slots, account = select(counted, k=plan.k, pick=plan.pick, min_score=plan.min_score)
         texts = pl.DataFrame([chunk.rows[name].alias(own) for own, name in ours.items()])
-        frame, _ = assembly.frame(slots, texts, partial(np.add, -chunk.first))
+        return assembly.frame(slots, texts, partial(np.add, -chunk.first))[0], account
+
+    total = PairReport(0, 0, 0)
+    # Reading, picking and encoding overlap: each waits for another part of the time.
+    for frame, account in in_order(pick, chunks(job, list(ours.values())), _THREADS):
+        total = PairReport.total([total, account])
         yield frame
         job.tell("writing", total.rows_in / max(1, job.source.rows))
     if not total.pairs_out:  # what would help is asked of ranked rows
@@ -171,7 +175,7 @@ def score_pools(job: Job, seed: int | None) -> tuple[pl.DataFrame, dict[str, int
     found: list[pl.DataFrame] = []
     dropped: Counter[str] = Counter()
     for chunk in chunks(job):
-        made, reasons = pools(chunk.counted)
+        made, reasons = pools(_judged(job, chunk))
         dropped.update(reasons)
         prompts = chunk.rows[job.roles.prompt].gather(made["_first"] - chunk.first)
         hashes = pl.lit(0, pl.UInt64)
