@@ -25,8 +25,12 @@ This page is generated from `--help` by `docs/generate_cli.py`; a test compares 
 | 1 | the data failed: a file that cannot be read, unusable rows, nothing came out |
 | 2 | usage: an option, a plan or a column that cannot be meant, an output that is already there |
 | 70 | a bug of ours |
+| 75 | later, the same command may do: another run writes this output, or nobody answered |
 | 130 | Ctrl-C; no output was written (`score` keeps what it has done, and goes on) |
+| 141 | who read stdout went away |
 | 143 | SIGTERM; likewise |
+
+Which of them are worth another try, and what a run logs: [etl.md](etl.md).
 """
 
 

@@ -36,13 +36,39 @@ def main() -> None:
         )  # the name of a file may be any bytes; JSON has the same escape
     guard()
     warnings.showwarning = _told  # type: ignore[assignment]
+    as_json = _log_format(sys.argv[1:]) == "json"
+    if as_json:
+        from prefmill.cli import logs
+
+        logs.as_json()
     ending.watch(abandon)
     code = _code(app)
     if "opentelemetry" in sys.modules:  # the hooks that would send what is left do not run
         from prefmill.telemetry.otel import flush
 
         flush()
-    ending.leave(ending.stopped() or code)
+    code = ending.stopped() or code
+    if as_json:
+        logs.end(code)
+    ending.leave(code)
+
+
+def _log_format(arguments: list[str]) -> str:
+    """The format that the arguments or the environment name.
+
+    Asked before options are parsed: what is wrong with these is logged in it too.
+
+    >>> _log_format(["pairs", "--log-format", "json"]), _log_format(["pairs"])
+    ('json', 'text')
+    """
+    asked = os.environ.get("PREFMILL_LOG_FORMAT") or "text"
+    for number, each in enumerate(arguments):
+        if each == "--":
+            break
+        name, equals, value = each.partition("=")
+        if name == "--log-format":
+            asked = value if equals else "".join(arguments[number + 1 : number + 2])
+    return asked
 
 
 def _code(app: Callable[..., object]) -> int:
@@ -55,7 +81,10 @@ def _code(app: Callable[..., object]) -> int:
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 1 if done.code else 0
     except PrefmillError as error:
-        ending.say(f"prefmill: {error}")
+        from prefmill.cli import logs
+
+        if not logs.told(error):
+            ending.say(f"prefmill: {error}")
         return error.exit_code
     except BrokenPipeError:  # `prefmill ... | head`: nothing more to say, and nowhere to say it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

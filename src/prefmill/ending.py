@@ -25,6 +25,8 @@ _FULL_WORDS = re.compile(
 _ENGINES = ("duckdb", "_duckdb", "polars", "pyarrow")
 _MAKE_ROOM = "\nHint: free space there, or name another place: -o, --temp-dir."
 _signal: int | None = None
+#: What is written where a command has to be ended.
+LAST_WORDS = b"prefmill: stopped.\n"
 
 
 def watch(abandon: Callable[[], object]) -> None:
@@ -62,7 +64,7 @@ def _end_in_time(reading: int, abandon: Callable[[], object]) -> None:
         (number,) = os.read(reading, 1)
         if number in (signal.SIGTERM, signal.SIGINT):
             time.sleep(GRACE)
-            os.write(2, b"prefmill: stopped.\n")
+            os.write(2, LAST_WORDS)
             cleaning = threading.Thread(target=abandon, daemon=True)
             cleaning.start()
             cleaning.join(CLEANING)

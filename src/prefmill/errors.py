@@ -12,7 +12,7 @@
     ├── TargetExists             an output that is already there, without `overwrite`
     ├── RunDiffers               an interrupted run on this output had another model, template,
     │                            dtype or input (exit code 2)
-    ├── RunBusy                  another process writes this output (exit code 2)
+    ├── RunBusy                  another process writes this output (exit code 75)
     ├── BatchesUnderWay          requests wait in batches, and nobody waits for them (exit code 75)
     ├── RequestFailed            a server refused a request, or gave no answer after all retries
     ├── StoreFailed              an object store refused a request, or gave no answer after retries
@@ -30,11 +30,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+#: The exit code of what may do later: "temporary failure" of sysexits.h.
+TRY_LATER = 75
+
 
 class PrefmillError(ValueError):
     """Base of all errors raised on purpose; `except ValueError` catches it too."""
 
     exit_code = 1
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may do later, without a change: what schedulers ask."""
+        return self.exit_code == TRY_LATER
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         self.message = message
@@ -236,7 +244,7 @@ class RunDiffers(PrefmillError):
 class RunBusy(PrefmillError):
     """Another process works on this output."""
 
-    exit_code = 2
+    exit_code = TRY_LATER
 
 
 class RequestFailed(PrefmillError):
@@ -246,6 +254,7 @@ class RequestFailed(PrefmillError):
     status  that of HTTP
     reason  one of `BAD_ROW` where the request itself is at fault, so that others may go on without
             it; None where the server is
+    again   whether the same call may do later (exit code 75): there was no answer
     """
 
     def __init__(
@@ -256,8 +265,11 @@ class RequestFailed(PrefmillError):
         index: int = 0,
         status: int | None = None,
         reason: str | None = None,
+        again: bool = False,
     ) -> None:
         self.index, self.status, self.reason = index, status, reason
+        if again:
+            self.exit_code = TRY_LATER
         super().__init__(message, hint=hint)
 
     def about(self, what: str) -> RequestFailed:
@@ -268,11 +280,21 @@ class RequestFailed(PrefmillError):
             index=self.index,
             status=self.status,
             reason=self.reason,
+            again=self.retryable,
         )
 
 
 class StoreFailed(PrefmillError):
-    """An object store refused a request, or gave no answer after all retries."""
+    """An object store refused a request, or gave no answer after all retries.
+
+    again  whether the same call may do later (exit code 75): there was no answer, or an object
+           changed under the reader
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, again: bool = False) -> None:
+        if again:
+            self.exit_code = TRY_LATER
+        super().__init__(message, hint=hint)
 
 
 class BatchesUnderWay(PrefmillError):
@@ -281,7 +303,7 @@ class BatchesUnderWay(PrefmillError):
     batches  the names of those on the server, or of the files that are to be answered
     """
 
-    exit_code = 75  # "try again later" of sysexits.h
+    exit_code = TRY_LATER
 
     def __init__(self, message: str, *, hint: str | None = None, batches: Sequence[str]) -> None:
         self.batches = tuple(batches)

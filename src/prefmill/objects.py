@@ -242,6 +242,7 @@ def _failed(error: BaseException, url: str, where: str) -> StoreFailed:
         f"{where}: {url}: the store gives no answer after all retries;"
         f" got {said or 'no connection'}.",
         hint="run the same command again later, or mend the endpoint: AWS_ENDPOINT_URL.",
+        again=True,
     )
 
 
@@ -306,6 +307,7 @@ class ObjectReader(io.RawIOBase):
             raise StoreFailed(
                 f"store: {self.url}: the object was replaced while it was read.",
                 hint="run the same command again.",
+                again=True,
             ) from None
 
     def piece(self, start: int, end: int) -> memoryview:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from inspect import Parameter
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -83,6 +83,19 @@ class Options:
             yield Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
 
 
+class Logging(Options):
+    """What every command has."""
+
+    log_format: Annotated[
+        Literal["text", "json"],
+        typer.Option(
+            envvar="PREFMILL_LOG_FORMAT",
+            show_envvar=False,
+            help="json: an object a line on stderr, with progress (or PREFMILL_LOG_FORMAT).",
+        ),
+    ] = "text"
+
+
 def _names(options: type) -> Iterator[str]:
     """The names of the options, in the order of the help."""
     # Not `__mro__`, which would put shared groups last: people look for the input first.
@@ -100,10 +113,17 @@ def add_command(
     """Make the command `name`: it calls `work` with its options."""
 
     def callback(**values: Any) -> None:
+        from prefmill.cli import logs
+
+        # `__main__` read it off the arguments before they were parsed.
+        if values.pop("log_format") == "json" and "quiet" in values:
+            values["quiet"] = True  # what people read is no object of JSON
+        logs.as_text()
         work(options(**values))
 
     # typer reads options off a signature; this one is made, so no function spells them out.
-    callback.__signature__ = inspect.Signature(list(parameters))  # type: ignore[attr-defined]
+    made = [*parameters, *Logging.parameters()]
+    callback.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
     app.command(name, cls=Command, help=usage)(callback)
 
 

@@ -231,6 +231,7 @@ class Client:
             index=number,
             hint="is the server up? What is done is kept: the same call goes on.",
             reason="bad_answer" if at_fault else None,
+            again=not at_fault,
         )
 
     def _exchange(self, number: int, url: str, send: Callable[[], Sent]) -> str:

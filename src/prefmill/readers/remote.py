@@ -194,6 +194,7 @@ def reader_of(version: Version) -> ObjectReader:
         raise StoreFailed(
             f"store: {version.url}: the object {became} while it was read.",
             hint="run the same command again.",
+            again=True,
         )
     return reader
 

@@ -38,6 +38,7 @@ class _Records:
         if word == self._word and now - self._told < EVERY_S:
             return
         self._word, self._told = word, now
+        phase = without_secrets(phase)
         percent = "" if share is None else f" ({100 * share:.0f} %)"
         done = None if share is None else round(share, 4)
         _log(run, "progress", f"{run.command}: {phase}{percent}", phase=phase, share=done)

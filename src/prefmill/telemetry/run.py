@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Literal, Protocol
 
 from prefmill.telemetry.facts import without_secrets
@@ -83,12 +83,13 @@ class Listener(Protocol):
 
 
 def word_of(phase: str) -> str:
-    """The phase without its numbers, which change with every step.
+    """The phase without its numbers and names, which change with every step and run.
 
-    >>> word_of("step 10 of 20, loss 0.4"), word_of("1,024 of 4,096 rows, 33 rows/s")
-    ('step', 'working')
+    >>> word_of("step 10 of 20, loss 0.4"), word_of("1,024 of 4,096 rows"), word_of("reading a/b.c")
+    ('step', 'working', 'reading')
     """
-    return re.split(r"[\d(]", phase, maxsplit=1)[0].strip(" ,:") or "working"
+    words = takewhile(str.isalpha, phase.replace(":", "").split())
+    return " ".join(words) or "working"
 
 
 def gave_up(name: str, error: BaseException) -> None:
