@@ -111,6 +111,13 @@ def test_contrast_and_spread(answers):
     assert [row[5] for row in answers[6][0]] == [spread for spread, _ in spreads[:3]]
 
 
+def test_pairs_are_kept_up_to_date(answers):
+    ((prompts, pairs, missing, wrong),) = answers[22][0]
+    moved = {row["prompt"] for row in SCORED if row["score"] >= 4.8 or row["score"] <= 1.2}
+    assert (prompts, missing, wrong) == (len(moved), 0, 0)
+    assert 0 < pairs <= len(by_prompt())
+
+
 def test_length_sells_where_it_was_planted(answers):
     correlations = {row[0]: row[2] for row in answers[7][0]}
     assert correlations.pop(make_pool.LENGTH_SELLS_IN) > 0.5
