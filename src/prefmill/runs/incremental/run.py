@@ -368,7 +368,7 @@ class Incremental:
 
     def _ranked(self, path: Path, state: State) -> tuple[tuple[Path, pl.DataFrame], PairReport]:
         """The new rows of affected groups, in a file, and their keys; their account."""
-        job = self._make(self._rowed(path), "now", plan=self._settled)
+        job = self._make(self._rowed(path), self.home.name, plan=self._settled)
         self.job = job
         index = f"(FROM read_parquet({literal(str(self.home / 'subset.parquet'))}))"
         target, keys = self.home / "new.parquet", [self._nothing()[1]]
@@ -567,7 +567,7 @@ def run_incremental(
 
             def make(rowed: Rowed, name: str, plan: FeedbackPlan | None = None) -> Job:
                 home = job.home / name
-                home.mkdir()
+                home.mkdir(exist_ok=True)
                 return Job(
                     plan or job.plan,
                     rowed,

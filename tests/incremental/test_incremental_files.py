@@ -1,0 +1,160 @@
+"""What incremental runs take, refuse, and tell."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+import prefmill as pm
+from prefmill.duckdb import install
+from prefmill.errors import BadArgument, RunDiffers, TargetExists
+from prefmill.runs.incremental import run as incremental
+from prefmill.runs.run import run
+
+PLAN = pm.Pairs(chosen_min=None, rejected_below=None)
+
+
+def write(
+    path: Path, rows: list[tuple[object, ...]], names: str = "prompt completion score"
+) -> None:
+    path.parent.mkdir(exist_ok=True)
+    pl.DataFrame(rows, schema=names.split(), orient="row").write_parquet(path)
+
+
+def many(prompts: range) -> list[tuple[object, ...]]:
+    return [(f"p{n}", answer, score) for n in prompts for answer, score in (("a", 5), ("b", 1))]
+
+
+def test_only_prompts_with_late_rows_are_read_again(tmp_path):
+    write(tmp_path / "in" / "1.parquet", many(range(50)))
+    write(tmp_path / "in" / "2.parquet", many(range(50, 100)))
+    run(PLAN, tmp_path / "in", tmp_path / "out.parquet", incremental=True)
+    write(tmp_path / "in" / "3.parquet", [("p7", "c", 9), ("new", "a", 1), ("new", "b", 2)])
+    report = run(PLAN, tmp_path / "in", tmp_path / "out.parquet", incremental=True)
+    note = "incremental: 2 groups changed; 5 of 203 rows were read, and 1 of 3 files were not"
+    assert note in report.notes
+    assert (report.rows_in, report.pairs_out) == (203, 101)
+    changes = pl.read_parquet(tmp_path / "out-changes.parquet")
+    told = {tuple(row) for row in changes.select("change", "prompt", "chosen").rows()}
+    assert told == {("removed", None, None), ("added", "p7", "c"), ("added", "new", "b")}
+
+
+def test_a_pair_with_other_scores_is_changed_and_keeps_its_id(tmp_path):
+    write(tmp_path / "in.parquet", many(range(20)))
+    run(PLAN, tmp_path / "in.parquet", tmp_path / "out.parquet", incremental=True)
+    before = pl.read_parquet(tmp_path / "out.parquet")
+    write(tmp_path / "in.parquet", [("p0", "a", 4), ("p0", "b", 1), *many(range(1, 20))])
+    run(PLAN, tmp_path / "in.parquet", tmp_path / "out.parquet", incremental=True)
+    changes = pl.read_parquet(tmp_path / "out-changes.parquet")
+    assert changes.select("pair_id", "change", "chosen_score").rows() == [
+        (before["pair_id"][0], "changed", 4.0)
+    ]
+
+
+def test_the_id_is_that_of_the_macro_and_of_md5(tmp_path):
+    rows = [("é", "aa", 5), ("é", "b", 1), ("é", "aa", 5), ("q", "", 3), ("q", "c", 2)]
+    write(tmp_path / "in.parquet", rows)
+    plan = pm.Pairs(strategy="all", chosen_min=None, rejected_below=None)
+    run(plan, tmp_path / "in.parquet", tmp_path / "out.parquet", incremental=True)
+    told = pl.read_parquet(tmp_path / "out.parquet").sort("prompt", "pair_id")
+    with duckdb.connect() as con:
+        install(con)
+        path = tmp_path / "out.parquet"
+        query = f"SELECT pair_id(prompt, chosen, rejected) AS id FROM '{path}' ORDER BY prompt"
+        ids = [row[0] for row in con.execute(query).fetchall()]
+        twin = con.execute("SELECT pair_id('é', 'aa', 'b', one_twin := 1)").fetchall()[0][0]
+    plain = hashlib.md5(b"1:q0:1:c", usedforsecurity=False).hexdigest()
+    assert told.filter(pl.col("prompt") == "q")["pair_id"].to_list() == [plain] == ids[:1]
+    assert set(told.filter(pl.col("prompt") == "é")["pair_id"]) == {ids[1], twin}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "arrow"])
+def test_the_output_is_parquet(suffix, tmp_path):
+    write(tmp_path / "in.parquet", many(range(2)))
+    with pytest.raises(BadArgument, match=r"local Parquet; got .*(?s:.)*part-\*\.parquet"):
+        run(PLAN, tmp_path / "in.parquet", tmp_path / f"out.{suffix}", incremental=True)
+
+
+def test_what_stands_is_not_replaced_unless_it_is_of_the_same_plan(tmp_path):
+    write(tmp_path / "in.parquet", many(range(9)))
+    source, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    out.write_text("mine")
+    with pytest.raises(TargetExists):
+        run(PLAN, source, out, incremental=True)
+    assert out.read_text() == "mine"
+    run(PLAN, source, out, incremental=True, overwrite=True)
+    other = pm.Pairs(chosen_min=3, rejected_below=3)
+    with pytest.raises(RunDiffers, match="chosen_min"):
+        run(other, source, out, incremental=True)
+    assert run(other, source, out, incremental=True, overwrite=True).pairs_out == 9
+
+
+def test_nothing_is_done_twice_and_a_change_file_may_be_taken_away(tmp_path):
+    write(tmp_path / "in.parquet", many(range(9)))
+    run(PLAN, tmp_path / "in.parquet", tmp_path / "out.parquet", incremental=True)
+    stood = (tmp_path / "out.parquet").stat().st_mtime_ns
+    (tmp_path / "out-changes.parquet").unlink()
+    report = run(PLAN, tmp_path / "in.parquet", tmp_path / "out.parquet", incremental=True)
+    assert "nothing was to do" in report.notes[-1]
+    assert (tmp_path / "out.parquet").stat().st_mtime_ns == stood
+
+
+def test_parts_without_a_changed_row_are_not_written_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(incremental, "PART_ROWS", 10)
+    write(tmp_path / "in" / "1.parquet", many(range(35)))
+    run(PLAN, tmp_path / "in", tmp_path / "out" / "part-*.parquet", incremental=True)
+    before = {path.name: path.stat().st_ino for path in (tmp_path / "out").glob("*.parquet")}
+    write(tmp_path / "in" / "2.parquet", [("p12", "c", 9)])
+    run(PLAN, tmp_path / "in", tmp_path / "out" / "part-*.parquet", incremental=True)
+    now = {path.name: path.stat().st_ino for path in (tmp_path / "out").glob("*.parquet")}
+    assert len(before) == 4
+    same = {name for name in before if before[name] == now[name]}
+    assert same == set(before) - {"part-00001.parquet"}
+
+
+def test_prompts_of_messages_and_groups_of_columns(tmp_path):
+    def rows(days: range) -> pl.DataFrame:
+        return pl.DataFrame(
+            {
+                "prompt": [[{"role": "user", "content": "hi"}] for _ in days for _ in "ab"],
+                "completion": [text for _ in days for text in "ab"],
+                "score": [score for _ in days for score in (5, 1)],
+                "day": [f"d{day}" for day in days for _ in "ab"],
+            }
+        )
+
+    (tmp_path / "in").mkdir()
+    rows(range(20)).write_parquet(tmp_path / "in" / "1.parquet")
+    options = {"roles": {"group": ("day",)}, "incremental": True, "keep": ["day"]}
+    run(PLAN, tmp_path / "in", tmp_path / "out.parquet", **options)
+    rows(range(19, 22)).write_parquet(tmp_path / "in" / "2.parquet")
+    report = run(PLAN, tmp_path / "in", tmp_path / "out.parquet", **options)
+    assert any("3 groups changed" in note for note in report.notes)
+    out = pl.read_parquet(tmp_path / "out.parquet")
+    del options["incremental"]
+    run(PLAN, tmp_path / "in", tmp_path / "full.parquet", **options)
+    assert out.drop("pair_id").equals(pl.read_parquet(tmp_path / "full.parquet"))
+    assert out["pair_id"].n_unique() == out.height == 22
+
+
+@pytest.mark.skipif("PREFMILL_REALDATA" not in os.environ, reason="PREFMILL_REALDATA is not set")
+def test_a_real_file_that_comes_in_two_parts(tmp_path):
+    rows = pl.read_csv(
+        Path(os.environ["PREFMILL_REALDATA"]) / "seed_feedback.csv", encoding="cp1252"
+    )
+    half = rows.height // 2
+    (tmp_path / "in").mkdir()
+    rows.head(half).write_csv(tmp_path / "in" / "1.csv")
+    roles = {"completion": "answer"}
+    run(pm.Pairs(), tmp_path / "in", tmp_path / "out.parquet", incremental=True, roles=roles)
+    rows.tail(-half).write_csv(tmp_path / "in" / "2.csv")
+    run(pm.Pairs(), tmp_path / "in", tmp_path / "out.parquet", incremental=True, roles=roles)
+    run(pm.Pairs(), tmp_path / "in", tmp_path / "full.parquet", roles=roles)
+    out = pl.read_parquet(tmp_path / "out.parquet").drop("pair_id")
+    assert out.height
+    assert out.equals(pl.read_parquet(tmp_path / "full.parquet"))
