@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help demo test torture test-dbt test-spark test-oldest check format lint types build bench \
-  clean
+.PHONY: help demo test torture test-dbt test-schedulers test-spark test-oldest check format lint \
+  types build bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -57,6 +57,17 @@ torture: $(BIN)/installed-dev  ## what make test leaves out: kills, corpora, eve
 
 test-dbt: $(BIN)/installed-dev .venv-dbt/installed  ## examples/dbt, built by dbt itself
 	PREFMILL_DBT=.venv-dbt/bin/python $(RUN) pytest tests/docs/test_hosts.py
+
+# Each scheduler has an environment of its own, of the versions that it runs with.
+SCHEDULERS := apache-airflow dagster prefect
+.venv-schedulers/%/installed: examples/schedulers/%.txt pyproject.toml
+	$(PYTHON) -m venv .venv-schedulers/$*
+	.venv-schedulers/$*/bin/python -m pip install --quiet \
+	  --requirement examples/schedulers/$*.txt --editable .
+	touch $@
+
+test-schedulers: $(BIN)/installed-dev $(SCHEDULERS:%=.venv-schedulers/%/installed)  ## the examples
+	PREFMILL_SCHEDULERS=.venv-schedulers $(RUN) pytest tests/telemetry/test_schedulers.py
 
 # The whole of Spark has the same modules as its client, so it has an environment of its own.
 .venv-spark/installed: pyproject.toml constraints.txt

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -215,7 +216,7 @@ def test_a_server_that_refuses_changes_nothing(rated, tmp_path, monkeypatch, cap
 
 
 def test_a_missing_package_is_told_with_what_installs_it(events, monkeypatch, caplog):
-    monkeypatch.setitem(__import__("sys").modules, "openlineage.client", None)
+    monkeypatch.setitem(sys.modules, "openlineage.client", None)
 
     @watch.watched("pairs")
     def work(inputs, output):
