@@ -44,9 +44,9 @@ def test_a_limit_that_is_too_small_names_one_that_is_not(pool, tmp_path, monkeyp
     """The engine's share is made as small as a large input makes it; the limit of the hint then
     goes through.
     """
-    real = connection.share_of
+    real = connection.ranking_share_of
     monkeypatch.setattr(
-        job, "share_of", lambda size: real(size) if size > 600_000_000 else 3_000_000
+        job, "ranking_share_of", lambda size: real(size) if size > 600_000_000 else 3_000_000
     )
     with pytest.raises(
         BadArgument, match="run: the memory limit is too small for this input; got 512 MB, of which"

@@ -12,7 +12,17 @@ from urllib.parse import unquote
 import polars as pl
 import pyarrow as pa
 
-from prefmill.connection import MB, connect, memory_told, quote, release, share_of
+from prefmill.connection import (
+    MB,
+    connect,
+    lower_limit,
+    memory_told,
+    quote,
+    ranking_share_of,
+    release,
+    share_of,
+    threads_in,
+)
 from prefmill.disk.hidden import temporary
 from prefmill.engines import frames, sql
 from prefmill.engines.macros import install_used
@@ -282,7 +292,9 @@ class Job:
         share = None
         if memory_bytes:
             self._part_bytes = min(self._part_bytes, (memory_bytes - 300 * MB) // 8)
-            share = share_of(memory_bytes)
+            share = ranking_share_of(memory_bytes)
+            # Of two threads each would have too little.
+            threads = threads or threads_in(share_of(memory_bytes))
         self.con = connect(
             temp_dir=home,
             reads=source.reads,
@@ -598,6 +610,9 @@ class Job:
         )
         done = 0
         for first, last, rows, where in fetch.parts():
+            if not done and self.memory_bytes:
+                # The encoder, and parts of text, need what ranking had.
+                lower_limit(self.con, share_of(self.memory_bytes))
             for numbers in self._slots(first, last):
                 frame, same = self.assembly.frame(numbers, rows, where)
                 height = numbers.height
