@@ -222,17 +222,26 @@ def clean(place: str | Path, *, dry_run: bool = False) -> list[str]:
 
 def _cleaned(folder: Path, *, dry_run: bool) -> list[str]:
     """What goes of the folder of one record."""
+    if dry_run:
+        left = list(_left(folder))
+        return [str(path) for path in left] or _if_empty(folder)
     try:
         with contextlib.closing(FolderLock(folder, RunBusy("runs: in use."))):
             left = list(_left(folder))
-            for path in left if not dry_run else ():
+            gone = [str(path) for path in left] or _if_empty(folder)
+            for path in left:
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
     except RunBusy:
         return []
-    return [str(path) for path in left]
+    return gone
+
+
+def _if_empty(folder: Path) -> list[str]:
+    """The folder itself, which goes where nothing is in it."""
+    return [] if any(folder.iterdir()) else [str(folder)]
 
 
 def _left(folder: Path) -> Sequence[Path]:

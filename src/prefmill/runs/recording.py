@@ -17,7 +17,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from prefmill.disk.hidden import MARK, sweep
 from prefmill.disk.leases import Lease
 from prefmill.disk.locks import FolderLock
 from prefmill.disk.records import MANIFEST, NEXT, Document, Still, files_stand
-from prefmill.disk.settling import sync
+from prefmill.disk.settling import clear, sync
 from prefmill.disk.stores import Save, Store, store_of
 from prefmill.disk.targets import is_object, settle, shown
 from prefmill.disk.whole import linked
@@ -107,7 +107,8 @@ class Recording:
         assert self.folder is not None
         found = records.standing(self.folder, self.still)
         self.previous = found[1] if found else None
-        self.dangling = found is not None and found[0] == NEXT
+        left = not is_object(self.folder) and (self.folder / NEXT).exists()
+        self.dangling = left or (found is not None and found[0] == NEXT)
         if self.previous is None or self.overwrite:
             return
         before = self.previous["key"]
@@ -131,7 +132,7 @@ class Recording:
         if found and found[0] == NEXT:
             self._put(MANIFEST, found[1])
         if not is_object(self._folder):
-            settle(self._folder / NEXT, but=[])
+            clear(self._folder)
         self.store.delete(NEXT)
 
     @property
@@ -259,7 +260,7 @@ class Recording:
             if kept not in self._kept:
                 self.store.delete(kept)
                 if not is_object(self._folder):
-                    with contextlib.suppress(OSError):
+                    with suppress(OSError):
                         (self._folder / kept).parent.rmdir()
 
     def restored(self, kind: type[_Report]) -> _Report:
@@ -305,21 +306,26 @@ def recording(
     if not is_object(targets[0]):
         settle(targets[0], but=targets)
     record.look(free)
-    if record.done and not record.dangling:
+    store = store_of(record.folder, command)
+    if record.done:
         settle(targets[0], but=[])  # what a dead writer could not remove
+        with suppress(RunBusy):  # then a living one is at it
+            if record.dangling:
+                with _held(store, record.folder, _busy(record)):
+                    record.hold(store)
         yield record
         return
-    refusal = RunBusy(
-        f"{command}: another process is writing {shown(targets[0])!r}.",
-        hint="wait for it, or name another output.",
-    )
-    store = store_of(record.folder, command)
-    with _held(store, record.folder, refusal) as record.lock:
+    with _held(store, record.folder, _busy(record)) as record.lock:
         record.look(free)  # another may have finished meanwhile
         record.hold(store)
-        if record.done:
-            settle(targets[0], but=[])
         yield record
+
+
+def _busy(record: Recording) -> RunBusy:
+    return RunBusy(
+        f"{record.command}: another process is writing {shown(record.outputs[0])!r}.",
+        hint="wait for it, or name another output.",
+    )
 
 
 @contextmanager

@@ -1,0 +1,181 @@
+"""A run that writes keeps a record next to its output, and the same run again does nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import jsonschema
+import polars as pl
+import pytest
+
+import prefmill as pm
+from prefmill.disk import records
+from prefmill.errors import BadInput, RunDiffers, TargetExists
+from prefmill.runs.recording import NOTHING_TO_DO
+
+ROWS = pl.DataFrame(
+    {
+        "prompt": ["p", "p", "q", "q", "r", "r"],
+        "completion": ["a", "b", "c", "d", "e", "f"],
+        "score": [5, 1, 4, 2, 3, 1],
+    }
+)
+PLAN = pm.Pairs(chosen_min=None, rejected_below=None)
+SPLIT = {"train": 0.5, "test": 0.5}
+SCHEMA = json.loads((Path(records.__file__).parent / "manifest.schema.json").read_text())
+
+
+def length(batch):
+    return [len(text) for text in batch["completion"].to_pylist()]
+
+
+length.fingerprint = "length 1"
+
+
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ROWS.write_csv("rows.csv")
+    return "rows.csv"
+
+
+def record(output):
+    found = records.record_of(Path(output))
+    assert found is not None
+    jsonschema.validate(found, SCHEMA)
+    return found
+
+
+def state(folder="."):
+    return {
+        str(path): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in Path(folder).rglob("*")
+        if path.is_file()
+    }
+
+
+COMMANDS = {
+    "pairs": lambda rows: pm.run(PLAN, rows, "o.parquet"),
+    "split": lambda rows: pm.run(PLAN, rows, "o-train.jsonl", split=None),
+    "folder": lambda rows: pm.run(PLAN, rows, "o", split=SPLIT),
+    "best": lambda rows: pm.run(pm.BestOf(), rows, "o.csv"),
+    "score": lambda rows: pm.score(rows, "o.parquet", scorer=length, score_column="length"),
+    "in memory": lambda _: pm.run(PLAN, ROWS, "o.parquet"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_same_run_again_does_nothing(name, rows):
+    first = COMMANDS[name](rows)
+    before = state()
+    again = COMMANDS[name](rows)
+    assert state() == before
+    assert again.notes[-1] == NOTHING_TO_DO
+    told, expected = (json.loads(json.dumps(each.as_json())) for each in (again, first))
+    told["notes"].pop()
+    for each in (told, expected):
+        each.pop("seconds")
+        each.pop("chunks_resumed", None)
+    assert told == expected
+
+
+def test_a_record_says_what_was_read_and_written(rows):
+    report = pm.run(PLAN, rows, "o.parquet", split=SPLIT)
+    told = record("o-train.parquet")
+    (read,) = told["inputs"]
+    assert (read["path"], read["size"], read["rows"]) == (
+        os.path.abspath("rows.csv"),
+        os.path.getsize("rows.csv"),
+        6,
+    )
+    made = {output["split"]: output for output in told["outputs"]}
+    assert {name: output["rows"] for name, output in made.items()} == report.split_rows
+    for name, output in made.items():
+        path = Path(f"o-{name}.parquet")
+        assert output["files"] == [
+            {
+                "path": path.name,
+                "size": path.stat().st_size,
+                "modified": path.stat().st_mtime_ns,
+                "sha256": records.sha256_of(path),
+            }
+        ]
+        assert list(output["schema"]) == pl.read_parquet_schema(path).names()
+    assert told["plan"]["pairs"]["strategy"] == "best_worst"
+    assert told["report"]["pairs_out"] == 3
+    assert told["run_key"] == records.key_hash(told["key"])
+    assert told["versions"]["polars"] == pl.__version__
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"plan": pm.Pairs(chosen_min=None, rejected_below=None, min_margin=1)}, "plan.min_margin"),
+        ({"chat": True}, "chat"),
+        ({"split": None, "margin_scale": 2.0}, "margin_scale"),
+        ({"roles": {"score": "-score"}}, "rows"),
+        ({"delimiter": ","}, "delimiter"),
+        ({"inputs": ["rows.csv", "more.csv"]}, "input '.*more.csv'; got 60 bytes"),
+    ],
+)
+def test_another_key_is_refused_by_name_unless_overwritten(changes, named, rows):
+    ROWS.write_csv("more.csv")
+    usual = {"plan": PLAN, "inputs": rows, "output": "o.parquet"}
+    pm.run(**usual)
+    before = state()
+    with pytest.raises(RunDiffers, match=f"pairs: 'o.parquet' belongs to a run with .*{named}"):
+        pm.run(**usual | changes)
+    assert state() == before
+    pm.run(**usual | changes, overwrite=True)
+    assert pm.run(**usual | changes).notes[-1] == NOTHING_TO_DO
+
+
+def test_what_changed_since_is_not_ours(rows):
+    pm.run(PLAN, rows, "o.parquet", split=SPLIT)
+    Path("o-test.parquet").write_text("mine")
+    with pytest.raises(TargetExists, match="o-t"):
+        pm.run(PLAN, rows, "o.parquet", split=SPLIT)
+    Path("o-test.parquet").unlink()
+    with pytest.raises(TargetExists, match="o-train"):
+        pm.run(PLAN, rows, "o.parquet", split=SPLIT)
+    Path("o-train.parquet").unlink()
+    assert NOTHING_TO_DO not in pm.run(PLAN, rows, "o.parquet", split=SPLIT).notes
+
+
+def test_a_changed_input_is_another_key(rows):
+    pm.run(PLAN, rows, "o.parquet")
+    os.utime(rows, ns=(0, 0))
+    with pytest.raises(RunDiffers, match=r"another input '.*rows.csv'; got .* of 1970"):
+        pm.run(PLAN, rows, "o.parquet")
+    with pytest.raises(RunDiffers, match="another input 'a table in memory'"):
+        pm.run(PLAN, ROWS, "o.parquet")
+
+
+def test_what_can_be_read_once_is_never_done(rows):
+    pm.run(PLAN, ROWS.lazy(), "o.parquet")
+    with pytest.raises(TargetExists):
+        pm.run(PLAN, ROWS.lazy(), "o.parquet")
+
+
+@pytest.mark.parametrize("refused", ["no.csv", "rows.txt"])
+def test_a_refused_run_leaves_nothing(refused, rows):
+    Path("rows.txt").write_text("x")
+    before = sorted(os.listdir("."))
+    with pytest.raises(ValueError, match=refused):
+        pm.run(PLAN, refused, "deep/er/o.parquet")
+    Path("torn.jsonl").write_text('{"prompt": 1}\n{')
+    with pytest.raises(BadInput):
+        pm.run(PLAN, "torn.jsonl", "deep/er/o.parquet")
+    Path("torn.jsonl").unlink()
+    none = pm.Pairs(chosen_min=None, rejected_below=None, min_margin=99)
+    assert not pm.run(none, rows, "deep/er/o.parquet").output
+    assert sorted(os.listdir(".")) == before
+
+
+def test_no_secret_of_a_url_is_written():
+    from prefmill.runs.recorded import redacted
+
+    told = redacted({"inputs": [["https://me:secret@h.org/x.parquet?sig=secret", None]]})
+    assert told == {"inputs": [["https://h.org/x.parquet", None]]}
