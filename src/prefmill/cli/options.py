@@ -40,8 +40,8 @@ class Target(Options):
         option(
             "--output",
             "-o",
-            help="Target: .parquet .jsonl .csv .tsv .arrow, or a directory (datasets). "
-            "- is JSONL on stdout.",
+            help="Target: .parquet .jsonl .csv .tsv .arrow, a directory (datasets), or a table "
+            "(delta:PATH and others, docs/tables.md). - is JSONL on stdout.",
         ),
     ] = None
 

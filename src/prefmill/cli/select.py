@@ -199,7 +199,27 @@ class _How(Options):
     )
 
 
-class Running(_How, Spreading, EngineReading, Writing, Empty):
+class Tables(Options):
+    """What becomes of a table that is the output."""
+
+    mode: Annotated[
+        str | None,
+        option(
+            metavar="MODE",
+            help="Of a table: create, append, merge (by pair_id), replace.  [default: create]",
+        ),
+    ] = None
+    run_key: Annotated[
+        str | None,
+        option(
+            metavar="KEY",
+            help="Of a table: the name of this run; one that is there already does nothing.  "
+            "[default: a hash]",
+        ),
+    ] = None
+
+
+class Running(_How, Tables, Spreading, EngineReading, Writing, Empty):
     """How a plan is run."""
 
 
@@ -228,7 +248,8 @@ def _run(kind: type[FeedbackPlan], options: Selecting) -> None:
     reading = {**options.reading(), **options.picked("engine", "format")}
     reading["roles"] = roles_given(options)
     from prefmill.cli import show
-    from prefmill.runs.run import explain, run
+    from prefmill.runs.plan import run
+    from prefmill.runs.run import explain
 
     plan = plan_of(kind, options)
     if options.dry_run:
@@ -250,6 +271,7 @@ def _run(kind: type[FeedbackPlan], options: Selecting) -> None:
             progress=tell,
             **options.picked("chat", "margin_scale", "overwrite", "allow_empty"),
             **options.picked("address", "work", "shuffle", "incremental", "changes"),
+            **options.picked("mode", "run_key"),
             **reading,
         )
     finish(report, options, lambda report: show.report(plan, report))

@@ -11,8 +11,11 @@ from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.plan import Plan
 from prefmill.plans.values import Values
 from prefmill.runs.cluster.where import Spreading
+from prefmill.runs.into_table import check_apart, into_table
 from prefmill.runs.job import Engine, Reading
 from prefmill.table.roles import Inputs, RoleNames, ValueNames
+from prefmill.warehouse.address import Address
+from prefmill.warehouse.commit import Mode
 from prefmill.writers.formats import Format
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ class Running(Reading, total=False):
     overwrite: bool
     allow_empty: bool
     progress: Progress | None
+    mode: Mode | None
+    run_key: str | None
 
 
 class FeedbackRunning(Running, Spreading, total=False):
@@ -70,7 +75,13 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
             or what is in memory: a Polars, pandas or pyarrow table, a LazyFrame, a DuckDB relation,
                 a `datasets` Dataset or IterableDataset (written to a temporary file first).
         output: the target; its extension says the kind of file (`prefmill.writers.write`). It
-            appears whole or not at all.
+            appears whole or not at all. Or a table: `delta:PATH`, `lance:PATH`,
+            `duckdb:FILE#TABLE`, `sqlite:FILE#TABLE`, `iceberg:CATALOG.NAMESPACE.TABLE`
+            (docs/tables.md).
+        mode: of a table: `create` (the default), `append`, `merge` (by `pair_id`), or `replace`,
+            which is what `overwrite` means there. The same run again changes nothing.
+        run_key: the name of the run in a table, as a scheduler knows it; None: a hash of what it
+            makes.
         roles: the column of each role; those not named are found by the names that the field uses.
             The roles of `Values` are those of `prefmill.values`; its other options are
             `overwrite`, `allow_empty`, `progress` and those of reading.
@@ -118,4 +129,8 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
     '{"prompt":"p","chosen":"a","rejected":"b","chosen_score":5.0,"rejected_score":1.0}\\n'
     """
     runner = importlib.import_module(f"prefmill.runs.{plan.runs}")
+    of_tables = {name: options.pop(name, None) for name in ("mode", "run_key")}
+    if (address := Address.of(output)) is not None:
+        return into_table(plan, inputs, address, run=runner.run, options=options, **of_tables)
+    check_apart(of_tables)
     return runner.run(plan, inputs, output, **options)

@@ -207,7 +207,7 @@ def _check_keys(rows: Rows, shown: str) -> None:
     if KEY not in rows.schema.names:
         raise BadArgument(
             f"{shown}: a merge goes by the column {KEY!r}; got {rows.schema.names}.",
-            hint="--pair-id adds it to pairs; --mode append and replace need none.",
+            hint="--mode append and replace need none.",
         )
     twice = (
         f"SELECT {KEY} FROM read_parquet({literal(str(rows.path))})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Literal
 from prefmill.disk.targets import check_free, is_object, settle, shown, target_of
 from prefmill.disk.uploads import home_of
 from prefmill.errors import BadArgument
+from prefmill.warehouse.address import SPELLED, Address
 
+#: What stands where the kind of a table does; `x:/` is a scheme, which has its own error.
+_WORD = re.compile(r"([A-Za-z][A-Za-z0-9+]+):(?!/)")
 Packed = Literal["uncompressed", "gzip", "zstd"]
 
 #: The kind of file that each ending names.
@@ -47,6 +51,7 @@ class Place:
         >>> place.kind, place.extension, place.compression
         ('jsonl', '.jsonl.gz', 'gzip')
         """
+        _refuse_table(target)
         path = target_of(target, "write")
         *_, last = "", *path.suffixes
         packed = _PACKED.get(last.lower())
@@ -102,6 +107,23 @@ class Place:
                     hint="write to another name.",
                 )
         check_free(*outputs, overwrite=overwrite, where="write")
+
+
+def _refuse_table(target: str | Path) -> None:
+    """Raise for a table where files are written, and for a word that names no kind of table."""
+    text = str(target)
+    if (address := Address.of(text)) is not None:
+        raise BadArgument(
+            f"write: the output is a table, and files are written here; got {address.shown!r}.",
+            hint="plans (pairs, unpair, best, advantages, values) go to tables; write .parquet.",
+        )
+    word = _WORD.match(text)
+    if word and not Path(text).suffix:
+        raise BadArgument(
+            f"write: no kind of table is called {word[1]!r}; got {text!r}, expected one of"
+            f" {', '.join(SPELLED.values())}.",
+            hint=f"a local folder of that name is './{text}'.",
+        )
 
 
 def _check_objects(path: Path, overwrite: bool) -> None:
