@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: help demo test torture test-dbt test-schedulers test-spark test-oldest check format lint \
-  types build bench clean
+.PHONY: help demo test torture fuzz test-dbt test-schedulers test-spark test-oldest check format \
+  lint types build bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -47,6 +47,12 @@ test: $(BIN)/installed-dev  ## every test but the torture, a process a core
 
 torture: $(BIN)/installed-dev  ## what make test leaves out: kills, corpora, every table everywhere
 	$(RUN) pytest -n auto --dist worksteal -m torture
+
+FUZZ_SECONDS ?= 3600
+SEED ?= 2
+fuzz: $(BIN)/installed-dev  ## files and plans near good ones, for an hour; SEED=3 FUZZ_SECONDS=60
+	PYTHONPATH=tests/support/tables:tests/support/fuzz $(BIN)/python tests/support/fuzz/fuzz.py \
+	  --seconds $(FUZZ_SECONDS) --seed $(SEED) --keep out/fuzz
 
 # dbt wants older versions of what the tests pin, so it has an environment of its own.
 .venv-dbt/installed: examples/dbt/requirements.txt

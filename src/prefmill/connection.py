@@ -73,10 +73,11 @@ def connect(
 def fence(con: duckdb.DuckDBPyConnection, *, folder: Path, files: Collection[str]) -> None:
     """From here on `con` opens what lies in `folder`, these files, and nothing else.
 
-    There is no way back. It may also write to what it may open: whoever runs SQL of others looks
+    A name with a slash at its end is a folder. There is no way back. It may also write to what it may open: whoever runs SQL of others looks
     at the statements first. Raises nothing for a file that is not there.
     """
-    con.execute("SET allowed_directories = ?", [[str(folder)]])
+    folders = [str(folder), *(each for each in files if each.endswith("/"))]
+    con.execute("SET allowed_directories = ?", [folders])
     con.execute("SET allowed_paths = ?", [list(files)])
     con.execute("SET enable_external_access = false")
 

@@ -408,7 +408,10 @@ class Incremental:
         names = {name: value for name, value in asdict(self.main.roles).items() if value}
         if names.pop("negate", False):
             names["score"] = f"-{names['score']}"
-        some = replace(source, files=(str(path),), select=select, hive=False, remote=False)
+        # What a part is ranked by lies next to it.
+        beside = (f"{self.home}/",)
+        files = (str(path),)
+        some = replace(source, files=files, select=select, hive=False, remote=False, beside=beside)
         return replace(self.main.rowed, source=some, names=cast("RoleNames", names))
 
     def _told(self, account: PairReport, notes: Sequence[str]) -> RunReport:
