@@ -1,4 +1,7 @@
-"""Commands killed at random instants; `PREFMILL_KILLS=200` asks for more of them."""
+"""Commands killed at random instants: 1,000 times in the torture, by four processes.
+
+`PREFMILL_KILLS=200` asks for another number.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,19 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).parents[1] / "support" / "runners" / "kill_commands.py"
-TORTURE = int(os.environ.get("PREFMILL_KILLS", "20"))
+TORTURE = int(os.environ.get("PREFMILL_KILLS", "1000"))
+PARTS = 4
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(TORTURE, marks=pytest.mark.torture)])
-def test_killed_at_random_instants_there_is_old_or_new(kills, tmp_path):
-    command = [sys.executable, str(PROGRAM), str(tmp_path / "kills"), str(kills), str(kills)]
+@pytest.mark.parametrize(
+    ("kills", "seed"),
+    [
+        (5, 5),
+        *(pytest.param(TORTURE // PARTS, seed, marks=pytest.mark.torture) for seed in range(PARTS)),
+    ],
+)
+def test_killed_at_random_instants_there_is_old_or_new(kills, seed, tmp_path):
+    command = [sys.executable, str(PROGRAM), str(tmp_path / "kills"), str(kills), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout.splitlines()[-1])

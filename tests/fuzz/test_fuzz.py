@@ -17,6 +17,7 @@ import pytest
 SECONDS = float(os.environ.get("PREFMILL_FUZZ", "60"))
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize(
     "kinds",
     [

@@ -3,10 +3,9 @@
     make fuzz    or: fuzz.py --seconds 60 --seed 1 [--kinds parquet,csv] [--keep FOLDER]
 
 Every case is read by a child. Right is: the same rows from both engines, or an error of ours that
-names the file. Wrong is a crash, a traceback, more than 60 seconds of CPU
-time, more than 1.5 GB, or rows that
-differ between the engines (of a page with a checksum: from what was written). Prints the cases by
-kind, and what was wrong; the files of it are kept in FOLDER.
+names the file. Wrong is a crash, a traceback, more than 60 seconds of CPU time, more than 1.5 GB,
+or rows that differ between the engines (of a page with a checksum: from what was written). Prints
+the cases by kind, and what was wrong; the files of it are kept in FOLDER.
 """
 
 from __future__ import annotations
