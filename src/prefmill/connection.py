@@ -73,8 +73,9 @@ def connect(
 def fence(con: duckdb.DuckDBPyConnection, *, folder: Path, files: Collection[str]) -> None:
     """From here on `con` opens what lies in `folder`, these files, and nothing else.
 
-    A name with a slash at its end is a folder. There is no way back. It may also write to what it may open: whoever runs SQL of others looks
-    at the statements first. Raises nothing for a file that is not there.
+    A name with a slash at its end is a folder. There is no way back. It may also write to what it
+    may open: whoever runs SQL of others looks at the statements first. Raises nothing for a file
+    that is not there.
     """
     folders = [str(folder), *(each for each in files if each.endswith("/"))]
     con.execute("SET allowed_directories = ?", [folders])
