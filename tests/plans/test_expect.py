@@ -207,3 +207,15 @@ def test_the_command_says_figures_and_ends_with_1(feedback, tmp_path):
     told = {each["name"]: each["holds"] for each in json.loads(done.stdout)["expected"]}
     assert told == {"min_rows": True, "max_dropped.tie": True}
     assert "holds: min_rows: got 2, expected >= 1" in done.stderr
+
+
+@pytest.mark.parametrize("more", [{}, {"incremental": True}])
+def test_a_run_that_was_done_is_compared_with_what_is_expected_now(more, feedback, tmp_path):
+    target = tmp_path / "pairs.parquet"
+    pm.run(pm.Pairs(expect=pm.Expect(min_rows=1)), feedback, target, **more)
+    again = pm.run(pm.Pairs(expect=pm.Expect(min_rows=2)), feedback, target, **more)
+    assert "nothing was to do" in again.notes[-1]
+    assert [each["holds"] for each in again.expected] == [True]
+    with pytest.raises(ExpectationFailed, match="got 2"):
+        pm.run(pm.Pairs(expect=pm.Expect(min_rows=3)), feedback, target, **more)
+    assert pl.read_parquet(target).height == 2

@@ -40,6 +40,16 @@ def test_a_run_is_in_its_table_once(kind, feedback, tmp_path):
     assert pairs_in(address, tmp_path) == [("p", "a", "b", 5.0, 1.0), ("q", "c", "d", 4.0, 2.0)]
 
 
+def test_equal_rows_of_other_files_are_another_run(kind, feedback, tmp_path):
+    address = address_in(kind, tmp_path)
+    pm.run(pm.Pairs(), feedback, address)
+    tuesday = feedback.with_name("tuesday.csv")
+    tuesday.write_text(CSV)
+    for _ in range(2):
+        pm.run(pm.Pairs(), tuesday, address, mode="append")
+    assert len(pairs_in(address, tmp_path)) == 4
+
+
 def test_the_rows_are_those_of_a_file(kind, feedback, tmp_path):
     address = address_in(kind, tmp_path)
     how = {"chat": True, "margin_scale": 0.5}

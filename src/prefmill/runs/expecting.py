@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from prefmill.connection import quote
 from prefmill.errors import ColumnMissing
-from prefmill.plans.expect import NULL, SOURCE, Counted, Expectation
+from prefmill.plans.expect import NULL, SOURCE, Counted, Expectation, plain
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.runs.job import Job
 from prefmill.table.report import PairReport
@@ -63,6 +63,16 @@ def counted_before(report: RunReport) -> Counted:
     """The figures that the report of an earlier run has."""
     counts = {field.name: getattr(report, field.name) for field in fields(PairReport)}
     return Counted(PairReport(**counts), report.rows_rejected, report.sources)
+
+
+def done_before(plan: FeedbackPlan, report: RunReport) -> RunReport:
+    """The report of a run that was done before, compared with what is expected now."""
+    return replace(report, expected=plain(checked(plan, counted_before(report))))
+
+
+def in_key(plan: FeedbackPlan) -> list[str]:
+    """What of expectations a run's key has: sources are counted only where they are expected."""
+    return [SOURCE] if plan.expect is not None and plan.expect.sources is not None else []
 
 
 def checked(plan: FeedbackPlan, figures: Counted) -> list[Expectation]:

@@ -14,6 +14,7 @@ from prefmill._version import __version__
 from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument
 from prefmill.plans.plan import Plan
+from prefmill.runs.inputs import is_stdin, known_of
 from prefmill.telemetry.watch import watched
 from prefmill.warehouse.address import SPELLED, Address
 from prefmill.warehouse.commit import Commit, Mode, check_mode, fingerprint
@@ -49,8 +50,8 @@ def into_table(
     Args:
         run: runs the plan from inputs to a file, with `options`.
         mode: what becomes of the table; `overwrite` among the options means `replace`.
-        run_key: the run's name in the table, as a scheduler knows it; None: a hash of the plan and
-            of the rows. The same name for other rows is refused.
+        run_key: the run's name in the table, as a scheduler knows it; None: a hash of the plan, of
+            the names of the inputs, and of the rows. The same name for other rows is refused.
 
     Raises what `run` and `warehouse.tables.publish` raise.
     """
@@ -75,7 +76,9 @@ def into_table(
         if not rows.exists():
             return report
         content = _hash(rows)
-        key = run_key or f"{plan.kind}-{_short(plan.hash() + content)}"
+        # Inputs of other names are another run, also where they give the same rows.
+        names = [] if is_stdin(inputs) else [each[0] for each in known_of(inputs)]
+        key = run_key or f"{plan.kind}-{_short(json.dumps([plan.hash(), names, content]))}"
         facts = {
             "version": __version__,
             "plan": plan.hash(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
@@ -20,7 +20,7 @@ from prefmill.pools.frames import is_frame
 from prefmill.progress import Progress
 from prefmill.readers.find import is_same
 from prefmill.runs.cluster.where import Looking, parted
-from prefmill.runs.expecting import checked, counted, sources_asked
+from prefmill.runs.expecting import checked, counted, done_before, in_key, sources_asked
 from prefmill.runs.incremental.run import run_incremental, targets_of
 from prefmill.runs.job import Engine, Job, Reading, opened
 from prefmill.runs.recording import recorded
@@ -108,12 +108,12 @@ def run(
         in_place=plan.every_row,
         words=words_in(plan.rows, roles or {}).named(),
         plan=plan.content(),
-        expect=asdict(plan.expect) if plan.expect else None,
+        carried=in_key(plan),
         **laid_out,
     )
     with recording as record:
         if record.done:
-            return record.restored(RunReport)
+            return done_before(plan, record.restored(RunReport))
         record.facts |= {"plan": {plan.kind: plan.content()}, "seed": plan.seed}
         job_here = opened(
             plan,

@@ -21,7 +21,6 @@ from prefmill.disk.ledger import Ledger
 from prefmill.disk.stores import LocalStore, Store, store_of
 from prefmill.disk.targets import is_object, shown
 from prefmill.errors import BadArgument, BadInput, ExpectationFailed, ThresholdsUnfit
-from prefmill.plans.expect import plain
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress, silent
 from prefmill.readers.find import is_same
@@ -34,7 +33,7 @@ from prefmill.runs.cluster.parts_out import PartsOut, Writing, write_part
 from prefmill.runs.cluster.pieces import Pieces, Shelf
 from prefmill.runs.cluster.session import connected
 from prefmill.runs.cluster.where import Looking, Spreading, parted
-from prefmill.runs.expecting import checked, counted_apart, counted_before, sources_asked
+from prefmill.runs.expecting import checked, counted_apart, done_before, sources_asked
 from prefmill.runs.job import Job, Reading, opened
 from prefmill.runs.remedies import refused_with_numbers
 from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
@@ -371,6 +370,5 @@ def _done_before(ledger: Ledger, plan: FeedbackPlan) -> RunReport:
     told = json.loads(ledger.store.get_text(_REPORT))
     group = tuple(told["roles"].pop("group"))
     done = RunReport(**told | {"roles": Roles(**told["roles"], group=group)})
-    expected = plain(checked(plan, counted_before(done)))
-    done = replace(done, expected=expected)
+    done = done_before(plan, done)
     return replace(done, notes=[*done.notes, "this run was done before: nothing was to do."])

@@ -28,7 +28,7 @@ from prefmill.progress import Progress
 from prefmill.runs.cluster.identity import identity_of
 from prefmill.runs.cluster.order import numbers
 from prefmill.runs.cluster.parts_out import PartsOut
-from prefmill.runs.expecting import checked, counted, counted_before
+from prefmill.runs.expecting import checked, counted, counted_before, done_before, in_key
 from prefmill.runs.incremental import accounts, affected, change_file
 from prefmill.runs.incremental.affected import Plan, index_of
 from prefmill.runs.incremental.merge import Moves, in_order, merge, old_parts
@@ -539,7 +539,7 @@ def run_incremental(
         command=plan.command,
         rows=words,
         plan=plan.content(),
-        expect=asdict(plan.expect) if plan.expect else None,
+        carried=in_key(plan),
         keep=keep,
         incremental=True,
         **layout,
@@ -550,7 +550,7 @@ def run_incremental(
         plan.command, targets, key, overwrite=overwrite, free=("inputs",), still=still
     ) as record:
         if record.done:
-            return record.restored(RunReport)
+            return done_before(plan, record.restored(RunReport))
         check_free(*targets, overwrite=overwrite or record.previous is not None, where="run")
         record.facts |= {"plan": {plan.kind: plan.content()}, "seed": plan.seed}
         parts = in_parts(layout["format"]) and not layout["chat"]
