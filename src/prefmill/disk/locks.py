@@ -31,6 +31,10 @@ def lock(path: Path, refusal: RunBusy) -> IO[str]:
     return file
 
 
+#: The folders that this process holds.
+_HELD: set[FolderLock] = set()
+
+
 class FolderLock:
     """A folder of ours, made where it is absent, and locked until `close`.
 
@@ -53,6 +57,7 @@ class FolderLock:
                 raise refusal
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(self._handle), path.stat()):
+                    _HELD.add(self)
                     return
             os.close(self._handle)
 
@@ -60,8 +65,19 @@ class FolderLock:
         """Let others have it."""
         if self._handle < 0:
             return
-        with contextlib.suppress(OSError):  # what holds something stays
-            for folder in self._made or [self.path]:
-                folder.rmdir()
+        self.remove_empty()
         os.close(self._handle)
         self._handle = -1
+        _HELD.discard(self)
+
+    def remove_empty(self) -> None:
+        """Remove the folders that were made; one that holds something stays."""
+        with contextlib.suppress(OSError):
+            for folder in self._made or [self.path]:
+                folder.rmdir()
+
+
+def remove_empty() -> None:
+    """`FolderLock.remove_empty` of all that this process holds: it ends without unwinding."""
+    for held in list(_HELD):
+        held.remove_empty()

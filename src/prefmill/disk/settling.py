@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prefmill.disk.hidden import MARK, alone, held, left_in
+from prefmill.disk.locks import remove_empty
 
 JOURNAL = "journal.json"
 
@@ -159,3 +160,4 @@ def abandon() -> None:
     for path in held():
         if not any(journal_of(path).values()):
             shutil.rmtree(path, ignore_errors=True)
+    remove_empty()

@@ -143,7 +143,8 @@ class Recording:
     def _put(self, name: str, document: Document) -> None:
         assert self.store is not None
         content = redacted(json.loads(json.dumps(document, default=plain)))
-        self.store.put_text(name, json.dumps(content, indent=1, ensure_ascii=False))
+        # In ASCII: a name that is no UTF-8 has characters that no file takes.
+        self.store.put_text(name, json.dumps(content, indent=1))
 
     def read(self, labels: Iterable[str], rows: Iterable[int]) -> None:
         """Note how many rows each input has; `labels` as readers name them."""

@@ -159,7 +159,8 @@ class Resumable(ABC, Generic[PartT, Report]):
         if is_stdin(inputs):
             return {}
         return key_of(
-            inputs=known_of(inputs, without=self._options(reading)["without"]),
+            # Reading says where an input may not be written to.
+            inputs=known_of(inputs, without=self._options(reading)["without"], in_place=True),
             joined=joined(self.asked_for.get("rows") or {}, self.command),
             command=self.command,
             on_bad_row=self.on_bad_row,
