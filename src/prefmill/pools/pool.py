@@ -10,7 +10,7 @@ on the input alone. Memory: about 40 bytes a row.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class Pool:
     whole     no group is cut, however many rows it has
     sides     the records, where each row is one of a record's answers side by side
     together  rows of a prompt stand together, also those that cannot be scored
+    made      files of ours that `relation` reads
     """
 
     source: Source
@@ -82,6 +83,7 @@ class Pool:
     whole: bool = False
     sides: Sides | None = None
     together: bool = False
+    made: tuple[str, ...] = ()
 
     @property
     def records(self) -> Source:
@@ -100,7 +102,7 @@ class Pool:
         """
         groups = np.searchsorted(self.starts, places, side="right")
         texts = ", ".join(["prompt", "completion", *map(quote, self.others)])
-        with connected(home, self.source) as con:
+        with self._connected(home) as con:
             path = home / "only.parquet"
             relation = _sorted(con, f"({self.relation})", texts, places, path)
         return replace(
@@ -109,6 +111,7 @@ class Pool:
             order=places if self.order is None else self.order[places],
             starts=_starts(groups),
             bounds=np.array([0, len(places)]),
+            made=(str(path),),
         )
 
     def rows_of(self, tokens: int, home: Path, *, least: int) -> int:
@@ -116,10 +119,14 @@ class Pool:
 
         The first rows tell.
         """
-        with connected(home, self.source) as con:
+        with self._connected(home) as con:
             first = con.sql(f"FROM ({self.relation}) LIMIT {_READ_ROWS}").to_arrow_table()
         bytes_a_row: int = max(1, first.nbytes // max(1, first.num_rows))
         return max(least, 4 * tokens // bytes_a_row)
+
+    def _connected(self, home: Path) -> duckdb.DuckDBPyConnection:
+        """A connection that reads the pool, also in another process than the one that made it."""
+        return connected(home, self.source, made=self.made)
 
     @property
     def sizes(self) -> Longs:
@@ -135,7 +142,7 @@ class Pool:
         """The chunks `wanted` (ascending), in order; what lies between is read and let go."""
         if not wanted:
             return
-        con = connected(home, self.source)
+        con = self._connected(home)
         reader = con.sql(self.relation).to_arrow_reader(_READ_ROWS)
         held: list[pa.RecordBatch] = []
         first = count = 0  # place of the first row held, rows held
@@ -246,6 +253,7 @@ def open_pool(
     prompt, completion = quote(roles.prompt), quote(roles.completion)
     more = "".join(f", {quote(name)}" for name in others)
     texts = f"{prompt} AS prompt, {completion} AS completion{more}"
+    made_here: tuple[str, ...] = ()
     with connected(home, source, **limits) as con:
         hashed = _hashed(con, source, prompt, completion, more)
         order, starts, clustered = _grouped(hashed.prompts, hashed.usable)
@@ -256,6 +264,7 @@ def open_pool(
             )
         else:
             path = home / "clustered.parquet"
+            made_here = (str(path),)
             relation = _sorted(con, source.relation, texts, order, path)
     everything = clustered and len(order) == source.rows
     return Pool(
@@ -273,13 +282,16 @@ def open_pool(
         whole=whole,
         sides=sides,
         together=clustered and _stand_together(hashed),
+        made=made_here,
     )
 
 
-def connected(home: Path, *sources: Source, **limits: int | None) -> duckdb.DuckDBPyConnection:
-    """A connection that reads `sources`, and keeps the order of their rows."""
+def connected(
+    home: Path, *sources: Source, made: Collection[str] = (), **limits: int | None
+) -> duckdb.DuckDBPyConnection:
+    """A connection that reads `sources` and files that were `made` of them, in their order."""
     remote = any(source.remote for source in sources)
-    reads = [file for source in sources for file in source.reads]
+    reads = [*made, *(file for source in sources for file in source.reads)]
     return connect(temp_dir=home, reads=reads, remote=remote, ordered=True, **limits)
 
 
