@@ -92,3 +92,32 @@ def test_killed_at_random_instants_the_same_run_ends_in_the_new_output(
         left = {path.name for path in home.iterdir()}
         name = out.partition("/")[0]
         assert left == {"in", name, f".{name}.prefmill", "out-changes.parquet"}
+
+
+@pytest.mark.parametrize("out", ["out.parquet", "out/part-*.parquet"])
+def test_the_change_file_comes_also_where_the_run_died_before_it(tmp_path: Path, out: str) -> None:
+    """The output and the change file are two names."""
+    home = tmp_path / "home"
+    (home / "in").mkdir(parents=True)
+    feedback(home / "in" / "a.parquet", range(200), 1)
+    run(PLAN, home / "in", home / out, incremental=True)
+    feedback(home / "in" / "b.parquet", range(190, 240), 2)
+    shutil.copytree(home, tmp_path / "other")
+    run(PLAN, tmp_path / "other" / "in", tmp_path / "other" / out, incremental=True)
+    dies = _CHILD.replace(
+        'print("ready", flush=True)',
+        "import os, prefmill.disk.whole as whole\n"
+        "move, count = whole._move, 0\n"
+        "def moved(source, target):\n"
+        "    move(source, target)\n"
+        "    os._exit(9)\n"
+        "whole._move = moved",
+    )
+    command = [sys.executable, "-W", "ignore", "-c", dies, str(home / "in"), str(home / out)]
+    assert subprocess.run(command, check=False).returncode == 9
+    run(PLAN, home / "in", home / out, incremental=True)
+    mended, whole = (
+        pl.read_parquet(place / "out-changes.parquet").sort("pair_id")
+        for place in (home, tmp_path / "other")
+    )
+    assert mended.equals(whole)
