@@ -289,8 +289,8 @@ def test_the_same_command_again(rows: Path, tmp_path: Path) -> None:
     again = in_buckets(pm.Pairs(), rows, target, cut=CUTS[1])
     assert (again.pairs_out, target.stat().st_mtime_ns) == (first.pairs_out, before)
     with pytest.raises(pm.PrefmillError):
-        in_buckets(pm.Pairs(seed=9, strategy="best_random"), rows, target)
-    other = in_buckets(pm.BestOf(), rows, target, overwrite=True)
+        in_buckets(pm.Pairs(seed=9, strategy="best_random"), rows, target, cut=CUTS[1])
+    other = in_buckets(pm.BestOf(), rows, target, cut=CUTS[1], overwrite=True)
     assert pq.read_metadata(target).num_rows == other.pairs_out != first.pairs_out
 
 

@@ -156,6 +156,11 @@ CALLS = {
         "count(*) AS rows, sum(len(steps))::BIGINT AS steps, count(DISTINCT steps) AS texts",
         {"rows": ROWS, "steps": 2 * ROWS, "texts": ROWS},
     ),
+    "pair_id": (
+        "(SELECT pair_id(prompt, completion) AS id FROM query_table({t}))",
+        "count(*) AS rows, count(DISTINCT id) AS ids",
+        {"rows": ROWS, "ids": ROWS},
+    ),
     "split_of": (
         "(SELECT split_of(prompt, 'a=0.5,b=0.5') AS split, prompt FROM query_table({t}))",
         "count(*) AS rows, count(DISTINCT prompt) AS prompts, count(DISTINCT (split, prompt)) AS "

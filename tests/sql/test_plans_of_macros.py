@@ -41,7 +41,14 @@ KEYS = {macro: {"_grp"} for macro in CALLS} | {
     "step_values": {"_id", "_parent"},
 }
 #: Macros whose rows are made one by one.
-ROW_BY_ROW = {"split_of", "text_steps", "step_paths", "step_labels", "step_label_report"}
+ROW_BY_ROW = {
+    "pair_id",
+    "split_of",
+    "step_label_report",
+    "step_labels",
+    "step_paths",
+    "text_steps",
+}
 #: Macros that order the rows of their answer, behind everything else: they pick few rows, or their
 #: rows hold ids or raters only.
 ORDERED = {"agreement", "best_of", "preference_pairs", "unpaired", "tree_values", "step_values"}

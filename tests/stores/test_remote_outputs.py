@@ -47,7 +47,7 @@ def test_every_format_is_byte_for_byte_that_of_a_file(s3: S3, rows: Path, name: 
     report = pm.run(pm.Pairs(strategy="all"), rows, f"{s3.url}/out/{name}")
     assert s3.get(f"out/{name}") == local.read_bytes()
     assert report.output == {"": f"{s3.url}/out/{name}"}
-    assert s3.keys() == [f"out/{name}"]
+    assert s3.keys() == [f"out/.{name}.prefmill/manifest.json", f"out/{name}"]
 
 
 def test_splits(s3: S3, rows: Path) -> None:
@@ -327,7 +327,7 @@ def test_nothing_comes_out(s3: S3, rows: Path) -> None:
     assert s3.get("x.csv") == b"old"
     pm.run(nothing, rows, f"{s3.url}/x.csv", overwrite=True, allow_empty=True)
     assert s3.get("x.csv").startswith(b"prompt")
-    assert s3.keys("") == ["x.csv"]
+    assert s3.keys("") == [".x.csv.prefmill/manifest.json", "x.csv"]
 
 
 def test_models_and_loops_stay_local(s3: S3, tmp_path: Path, rows: Path) -> None:

@@ -92,7 +92,7 @@ def test_runs_are_counted(rated, tmp_path, reader):
     for name in ("one", "two"):
         pm.run(pm.Pairs(), rated, tmp_path / f"{name}.parquet")
     with pytest.raises(pm.PrefmillError):
-        pm.run(pm.Pairs(), rated, tmp_path / "two.parquet")
+        pm.run(pm.Pairs(min_margin=9), rated, tmp_path / "two.parquet")
     (scope,) = reader.get_metrics_data().resource_metrics[0].scope_metrics
     made = {metric.name: metric.data.data_points for metric in scope.metrics}
     outcomes = {

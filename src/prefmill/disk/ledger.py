@@ -73,10 +73,9 @@ class Ledger:
            began (`self.shape`)
     where  the command, for messages
     held   what holds the ledger's folder, where its record has been begun (`runs/recording.py`)
-
-    A finished run with the same key but for its `input` is no other run: its input grew. Then
-    `grown` is True, and the caller says with `take_over` what it takes of the output as it stands
-    there, or `refuse` that it takes nothing.
+    grows  a finished run with the same key but for its `input` is no other run: its input grew.
+           Then `grown` is True, and the caller says with `take_over` what it takes of the output as
+           it stands there, or `refuse` that it takes nothing
     """
 
     def __init__(
@@ -88,6 +87,7 @@ class Ledger:
         overwrite: bool = False,
         where: str = "score",
         held: FolderLock | Lease | None = None,
+        grows: bool = False,
     ) -> None:
         self.output, self.key, self.where = output, json.loads(json.dumps(key)), where
         self._held = held
@@ -96,6 +96,7 @@ class Ledger:
         self._lock: FolderLock | Lease | None = None
         self.done = False  #: the output is already there, from this very run
         self.resumed = False
+        self._grows = grows
         self.grown = False  #: what this run takes over of `earlier` is yet to be settled
         #: the key and the output of the finished run from which this one took something over
         self.earlier: Mapping[str, Any] | None = None
@@ -115,7 +116,7 @@ class Ledger:
         try:
             before = self._before()
             if before is not None and not overwrite:
-                self.earlier = self._grew_from(before)
+                self.earlier = self._grew_from(before) if self._grows else None
                 if self.grown:
                     self.replaces = True
                     return

@@ -287,6 +287,7 @@ class Resumable(ABC, Generic[PartT, Report]):
             overwrite=self.overwrite,
             where=self.command,
             held=self.record.lock,
+            grows=True,
         )
 
     def chunks(self) -> Iterator[pa.RecordBatch]:

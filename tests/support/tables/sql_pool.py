@@ -62,7 +62,7 @@ CORE = ("prompt", "completion", "score")
 #: A completion as the one step of a record, and its score as the rating of that.
 STEPS = ("prompt", "score", "completion")
 #: Macros of one value, where the others are of a table.
-SCALARS = {"split_of": "prompt", "text_steps": "completion"}
+SCALARS = {"split_of": "prompt", "text_steps": "completion", "pair_id": "prompt"}
 #: macro: its roles, further arguments, and the columns that order its rows (none: they come in an
 #: order)
 CALLS: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -88,6 +88,7 @@ CALLS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "step_paths": (STEPS, "chosen := [0]", ""),
     "text_steps": (("completion",), "'b'", "ORDER BY ALL"),
     "split_of": (("prompt",), "'a=0.5,b=0.5', seed := 7", "ORDER BY ALL"),
+    "pair_id": (("prompt",), "'yes', 'no'", "ORDER BY ALL"),
 }
 #: Macros over scored completions.
 SCORED = [macro for macro, (roles, _, _) in CALLS.items() if roles[: len(CORE)] == CORE]
