@@ -368,12 +368,14 @@ def test_long_names_have_hidden_names_too(tmp_path):
 @pytest.mark.parametrize("folder", ["absent", "file"])
 def test_a_temporary_folder_that_cannot_be_made_says_so(folder, tmp_path):
     (tmp_path / "file").write_text("")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("prompt,completion,score\n")
     with pytest.raises(
         BadArgument,
         match=r"temporary folder: none can be made in '.*'; got .*\nHint: name another with "
         r"--temp-dir",
     ):
-        pm.run(pm.Pairs(), tmp_path / "file", tmp_path / "out.parquet", temp_dir=tmp_path / folder)
+        pm.run(pm.Pairs(), rows, tmp_path / "out.parquet", temp_dir=tmp_path / folder)
 
 
 def test_a_refused_start_cleans_up_too(tmp_path):

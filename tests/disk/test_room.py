@@ -35,7 +35,7 @@ def feedback(tmp_path_factory):
 
 def test_duckdb_is_told_after_it_connected(tmp_path):
     """Given to `connect` it is ignored, so it is read back."""
-    with temporary(tmp_path, 5_000_000) as home, connection.connect(temp_dir=home) as con:
+    with temporary(tmp_path, 5_000_000) as home, connection.connect(temp_dir=home, reads=()) as con:
         setting = "SELECT current_setting('max_temp_directory_size')"
         assert con.execute(setting).fetchall() == [("4.7 MiB",)]
         con.execute("SET memory_limit = '20MB'")

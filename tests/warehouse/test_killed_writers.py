@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from warehouses import keys_in, put
 
-RUNNER = Path(__file__).parents[1] / "support" / "runners" / "put_table.py"
+RUNNER = Path(__file__).parents[1] / "support" / "tables" / "put_table.py"
 NEW = [f"new{number}" for number in range(400)]
 
 

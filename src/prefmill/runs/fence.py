@@ -55,7 +55,7 @@ _ACTS = re.compile(r"\b(COPY|EXPORT|IMPORT|ATTACH|DETACH|INSTALL|LOAD|EXECUTE)\b
 
 
 def texts_of(query: str) -> list[str]:
-    """The texts and quoted names of a query.
+    r"""The texts and quoted names of a query.
 
     >>> texts_of("FROM 'a''b.csv' AS \"x\"")
     ["a'b.csv", 'x']

@@ -7,8 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tables"))
-
 from warehouses import catalog_of, put
 
 
