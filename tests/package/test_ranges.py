@@ -15,9 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Extras whose lower bounds `make test-oldest` runs.
 RUN = ("datasets", "excel")
 #: Extras whose lower bounds are the versions that they were written with, and nothing older.
-WRITTEN_WITH = {
-    "endpoint", "gguf", "lora", "ray", "report", "s3", "score", "spark", "train", "verify", "vllm"
-}  # fmt: skip
+WRITTEN_WITH = {"delta", "endpoint", "gguf", "iceberg", "lance", "lineage", "lora", "ray", "report", "s3", "score", "spark", "tables", "telemetry", "train", "verify", "vllm"}  # fmt: skip
 
 
 def bounds(requirements: list[str]) -> dict[str, str]:
