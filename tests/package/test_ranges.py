@@ -15,7 +15,25 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Extras whose lower bounds `make test-oldest` runs.
 RUN = ("datasets", "excel")
 #: Extras whose lower bounds are the versions that they were written with, and nothing older.
-WRITTEN_WITH = {"delta", "endpoint", "gguf", "iceberg", "lance", "lineage", "lora", "ray", "report", "s3", "score", "spark", "tables", "telemetry", "train", "verify", "vllm"}  # fmt: skip
+WRITTEN_WITH = {
+    "delta",
+    "endpoint",
+    "gguf",
+    "iceberg",
+    "lance",
+    "lineage",
+    "lora",
+    "ray",
+    "report",
+    "s3",
+    "score",
+    "spark",
+    "tables",
+    "telemetry",
+    "train",
+    "verify",
+    "vllm",
+}
 
 
 def bounds(requirements: list[str]) -> dict[str, str]:
