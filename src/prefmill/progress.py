@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 #: Called with a phase, and the share of it that is done: 0 to 1, or None where nobody knows.
 Progress = Callable[[str, float | None], None]
@@ -21,6 +22,11 @@ def silent(phase: str, share: float | None = None) -> None:
 
 def peak_rss_mb() -> float:
     """The largest resident size of this process so far, in MiB."""
+    # `ru_maxrss` is never below what the parent held when it started this process.
+    with suppress(OSError), open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"VmHWM:"):
+                return round(int(line.split()[1]) / 1024, 1)
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if sys.platform != "darwin":
         size *= 1024  # macOS counts bytes, Linux KiB

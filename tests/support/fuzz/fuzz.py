@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import selectors
 import shutil
 import subprocess
@@ -28,6 +27,8 @@ from typing import Any
 import bad_files
 import mutations
 import plan_words
+
+from prefmill.progress import peak_rss_mb
 
 SECONDS = 60  #: a case that takes more CPU time hangs
 MOST_MB = 1500
@@ -57,7 +58,7 @@ def judged(case: dict[str, Any]) -> str | None:
         # What stands in no file: a role, or the whole of the input.
         if Path(path).name not in error and not error.startswith(_WHOLE):
             return f"the error does not name the file: {error}"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    peak = round(peak_rss_mb())
     if peak > MOST_MB:
         return f"{peak} MB"
     one, other = found
@@ -91,6 +92,7 @@ class Child:
 
     def ask(self, case: dict[str, Any]) -> str | None:
         if self.process is None or self.process.poll() is not None:
+            self.close()  # its pipes too
             self.process = subprocess.Popen(
                 [sys.executable, __file__, "--serve"],
                 stdin=subprocess.PIPE,

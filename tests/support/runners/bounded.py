@@ -47,6 +47,15 @@ def _resident(pid: int) -> int:
         return 0
 
 
+def _highest(pid: int) -> int:
+    """The most that a process held so far. Its `ru_maxrss` is not below what we hold ourselves."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return max((int(line.split()[1]) * 1024 for line in lines if line[:6] == "VmHWM:"), default=0)
+
+
 def _on_disk(folder: Path) -> int:
     """Blocks of the files in `folder`."""
     total = 0
@@ -70,7 +79,7 @@ def held_by(command: Sequence[object], *, temp_dir: Path, **env: str) -> Held:
         def watch() -> None:
             nonlocal peak, disk
             while not done.wait(_EVERY):
-                peak = max(peak, sum(map(_resident, _tree(process.pid))))
+                peak = max(peak, sum(map(_resident, _tree(process.pid))), _highest(process.pid))
                 disk = max(disk, _on_disk(temp_dir))
 
         watcher = threading.Thread(target=watch)
@@ -78,9 +87,8 @@ def held_by(command: Sequence[object], *, temp_dir: Path, **env: str) -> Held:
         try:
             assert process.stdout is not None
             output = process.stdout.read().decode(errors="replace")
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
+            process.wait()
         finally:
             done.set()
             watcher.join()
-    return Held(process.returncode, max(peak, usage.ru_maxrss * 1024), disk, output)
+    return Held(process.returncode, peak, disk, output)
