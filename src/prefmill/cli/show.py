@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from prefmill.cli.texts import wrote
 from prefmill.plans import Expectation, FeedbackPlan
 from prefmill.runs.hints import about_words
 from prefmill.shapes.account import line_of
@@ -136,7 +137,15 @@ def report(plan: FeedbackPlan, done: RunReport) -> None:
         line(f"length control: {slope:+.4g} a 1,000 characters taken out{inside}")
     for split, path in done.output.items():
         count = f" ({done.split_rows[split]:,})" if done.split_rows else ""
-        line(f"wrote {path}{count}")
+        line(f"{wrote(done.notes)} {path}{count}")
+
+
+def _end(done: ValuesReport | VotesReport | StepsReport) -> None:
+    """The last lines about a run: what to know of it, and its output."""
+    for note in done.notes:
+        line(f"note: {note}")
+    if done.output:
+        line(f"{wrote(done.notes)} {done.output}")
 
 
 def _renamed(done: RunReport) -> list[str]:
@@ -178,10 +187,7 @@ def valued(done: ValuesReport) -> None:
     what = "nodes of a tree" if done.tree else f"actions of {done.states:,} states"
     run = f"{done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, plan {done.plan_hash}"
     line(f"values of {done.rows_out:,} {what}   ({run})")
-    for note in done.notes:
-        line(f"note: {note}")
-    if done.output:
-        line(f"wrote {done.output}")
+    _end(done)
 
 
 def voted(done: VotesReport) -> None:
@@ -217,10 +223,7 @@ def voted(done: VotesReport) -> None:
             f"{len(shares):,} annotators, reliability {shares[0]:.3f} to {shares[-1]:.3f},"
             f" median {shares[len(shares) // 2]:.3f} (--json names them)"
         )
-    for note in done.notes:
-        line(f"note: {note}")
-    if done.output:
-        line(f"wrote {done.output}")
+    _end(done)
 
 
 def audited(done: AuditReport) -> None:
@@ -247,7 +250,7 @@ def rows(done: RowsReport) -> None:
     if done.group:
         line(f"note: only rows of one record compare: --group {done.group}")
     if done.output:
-        line(f"wrote {done.output}")
+        line(f"{wrote(done.notes)} {done.output}")
 
 
 def stepped(done: StepsReport) -> None:
@@ -264,10 +267,7 @@ def stepped(done: StepsReport) -> None:
     steps = f"{done.steps['true']:,} true, {done.steps['false']:,} false"
     run = f"{done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB"
     line(f"{done.rows_out:,} rows with labels of steps: {steps}   ({run})")
-    for note in done.notes:
-        line(f"note: {note}")
-    if done.output:
-        line(f"wrote {done.output}")
+    _end(done)
 
 
 def check(findings: Findings) -> None:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prefmill.cli.show import console
+from prefmill.cli.texts import wrote
 from prefmill.errors import BAD_ROW
 from prefmill.shown import shown
 
@@ -63,7 +64,7 @@ class Told:
         """The last lines about a run with a model: where rows failed, notes, the output."""
         for note in done.notes:
             self.line(f"note: {note}")
-        self.line(f"wrote {done.output} ({', '.join(done.columns)})")
+        self.line(f"{wrote(done.notes)} {done.output} ({', '.join(done.columns)})")
 
     def first_null(self, done: ScoreReport | SampleReport) -> None:
         """Where the first row without a result stands, for every reason."""

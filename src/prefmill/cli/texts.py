@@ -196,3 +196,12 @@ def _bytes_in(option: str, text: str) -> int:
             f"{option}: not a size; got {text!r}, expected a number and a unit.",
             hint="for example 2GB or 512MiB.",
         ) from None
+
+
+def wrote(notes: Sequence[str]) -> str:
+    """What a command did with its output, by the notes of its run.
+
+    >>> wrote([]), wrote(["this run was done before: nothing was to do."])
+    ('wrote', 'stands:')
+    """
+    return "stands:" if any(note.endswith("nothing was to do.") for note in notes) else "wrote"
