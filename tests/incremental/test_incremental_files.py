@@ -13,7 +13,7 @@ import pytest
 import prefmill as pm
 from prefmill.duckdb import install
 from prefmill.errors import BadArgument, RunDiffers, TargetExists
-from prefmill.runs.incremental import run as incremental
+from prefmill.runs.incremental import work as incremental
 from prefmill.runs.run import run
 
 PLAN = pm.Pairs(chosen_min=None, rejected_below=None)

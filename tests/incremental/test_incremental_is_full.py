@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import prefmill as pm
 from prefmill.plans import FeedbackPlan
-from prefmill.runs.incremental import run as incremental
+from prefmill.runs.incremental import work as incremental
 from prefmill.runs.run import run
 from prefmill.table.report import PairReport
 
@@ -142,15 +142,18 @@ def few(examples: int) -> settings:
     return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@pytest.mark.parametrize("name", PLANS)
-@few(3)
-@given(
+given_anything = given(
     first=rows,
     second=rows,
     steps=steps,
     suffix=st.sampled_from(_SUFFIXES),
     out=st.sampled_from(OUTPUTS),
 )
+
+
+@pytest.mark.parametrize("name", PLANS)
+@few(3)
+@given_anything
 def test_incremental_is_full(
     name: str, first: list[Row], second: list[Row], steps: list[Step], suffix: str, out: str
 ) -> None:
@@ -160,13 +163,7 @@ def test_incremental_is_full(
 @pytest.mark.torture
 @pytest.mark.parametrize("name", PLANS)
 @few(60)
-@given(
-    first=rows,
-    second=rows,
-    steps=steps,
-    suffix=st.sampled_from(_SUFFIXES),
-    out=st.sampled_from(OUTPUTS),
-)
+@given_anything
 def test_incremental_is_full_many_times(
     name: str, first: list[Row], second: list[Row], steps: list[Step], suffix: str, out: str
 ) -> None:

@@ -25,7 +25,7 @@ _CHILD = """
 import sys
 import prefmill as pm
 from prefmill.runs.run import run
-import prefmill.runs.incremental.run as incremental
+import prefmill.runs.incremental.work as incremental
 incremental.PART_ROWS = 40
 print("ready", flush=True)
 plan = pm.Pairs(chosen_min=None, rejected_below=None)

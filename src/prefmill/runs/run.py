@@ -21,7 +21,8 @@ from prefmill.progress import Progress
 from prefmill.readers.find import is_same
 from prefmill.runs.cluster.where import Looking, parted
 from prefmill.runs.expecting import checked, counted, done_before, in_key, sources_asked
-from prefmill.runs.incremental.run import run_incremental, targets_of
+from prefmill.runs.incremental.asked import targets_of
+from prefmill.runs.incremental.run import run_incremental
 from prefmill.runs.job import Engine, Job, Reading, opened
 from prefmill.runs.recording import recorded
 from prefmill.runs.remedies import refused_with_numbers
