@@ -14,6 +14,7 @@ import prefmill as pm
 from prefmill.duckdb import install
 from prefmill.errors import BadArgument, RunDiffers, TargetExists
 from prefmill.runs.incremental import work as incremental
+from prefmill.runs.kept import found_in, verify
 from prefmill.runs.run import run
 
 PLAN = pm.Pairs(chosen_min=None, rejected_below=None)
@@ -158,3 +159,14 @@ def test_a_real_file_that_comes_in_two_parts(tmp_path):
     out = pl.read_parquet(tmp_path / "out.parquet").drop("pair_id")
     assert out.height
     assert out.equals(pl.read_parquet(tmp_path / "full.parquet"))
+
+
+@pytest.mark.parametrize("out", ["out.parquet", "out/part-*.parquet"])
+def test_the_record_is_that_of_what_stands(tmp_path, out):
+    for file in ("1", "2"):
+        write(tmp_path / "in" / f"{file}.parquet", many(range(int(file) * 10)))
+        run(PLAN, tmp_path / "in", tmp_path / out, incremental=True)
+    target = tmp_path / out.partition("/")[0]
+    assert verify(target) == []
+    (found,) = found_in(tmp_path)
+    assert found.as_json()["rows"] == pl.read_parquet(tmp_path / out).height == 20

@@ -16,7 +16,7 @@ from prefmill.errors import BadArgument
 from prefmill.plans.plan import Plan
 from prefmill.runs.inputs import is_stdin, known_of
 from prefmill.telemetry.watch import watched
-from prefmill.warehouse.address import SPELLED, Address
+from prefmill.warehouse.address import TABLES, Address
 from prefmill.warehouse.commit import Commit, Mode, check_mode, fingerprint
 from prefmill.warehouse.tables import opened, publish
 
@@ -30,7 +30,7 @@ def check_apart(given: Mapping[str, Any]) -> None:
         if given.get(name) is not None:
             raise BadArgument(
                 f"run: {name} is for tables; the output is none.",
-                hint=f"tables are {', '.join(SPELLED.values())}; files have --overwrite.",
+                hint=f"tables are {', '.join(TABLES)}; files have --overwrite.",
             )
 
 

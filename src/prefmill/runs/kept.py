@@ -43,7 +43,9 @@ class Found:
         """For programs: the record's main parts."""
         told = {name: self.document.get(name) for name in ("command", "run_key", "ended")}
         outputs = self.document.get("outputs") or ()
-        rows = sum(output.get("rows") or 0 for output in outputs) if outputs else None
+        # Of splits all are the output; else the first is, and a change file may stand beside it.
+        counted = [output for output in outputs if output.get("split")] or outputs[:1]
+        rows = sum(output.get("rows") or 0 for output in counted) if outputs else None
         return {"output": self.output, "state": self.state, **told, "rows": rows}
 
 

@@ -260,8 +260,8 @@ def _behind_fence(text: str) -> PrefmillError | None:
     what = f"the file {path!r}" if shut[1] else "what needs an extension of DuckDB"
     return BadArgument(
         f"sql: the query would open {what}; expected only files that are named.",
-        hint="name it in the query, as a text with the ending of data, or after the query,"
-        " NAME=FILE; --allow-external opens everything.",
+        hint="name a file of data in the query (FROM 'rows.parquet'), or after it: NAME=FILE;"
+        " --allow-external opens everything.",
     )
 
 

@@ -22,6 +22,8 @@ SPELLED: dict[Kind, str] = {
     "sqlite": "sqlite:FILE#TABLE",
     "postgres": "postgresql://HOST/DATABASE#TABLE",
 }
+#: The kinds that can be read and written, as they are spelled.
+TABLES = [spelled for kind, spelled in SPELLED.items() if kind != "postgres"]
 _KINDS: dict[str, Kind] = {kind: kind for kind in SPELLED} | {"postgresql": "postgres"}
 #: Of a connection string what may be shown.
 _SHOWN = re.compile(r"\b(?:host|port|dbname|service)=(?:'[^']*'|\S+)")

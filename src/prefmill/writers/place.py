@@ -12,7 +12,7 @@ from typing import Literal
 from prefmill.disk.targets import check_free, is_object, settle, shown, target_of
 from prefmill.disk.uploads import home_of
 from prefmill.errors import BadArgument
-from prefmill.warehouse.address import SPELLED, Address
+from prefmill.warehouse.address import TABLES, Address
 
 #: What stands where the kind of a table does; `x:/` is a scheme, which has its own error.
 _WORD = re.compile(r"([A-Za-z][A-Za-z0-9+]+):(?!/)")
@@ -121,7 +121,7 @@ def _refuse_table(target: str | Path) -> None:
     if word and not Path(text).suffix:
         raise BadArgument(
             f"write: no kind of table is called {word[1]!r}; got {text!r}, expected one of"
-            f" {', '.join(SPELLED.values())}.",
+            f" {', '.join(TABLES)}.",
             hint=f"a local folder of that name is './{text}'.",
         )
 

@@ -1,0 +1,423 @@
+"""What an incremental run computes, and how it appears.
+
+    inputs ──index──▶ groups whose rows differ ──▶ their rows ──the same steps──▶ their output
+    old output ──▶ without the rows of these groups ──▶ merged with the new ones, in order
+
+Where one prompt depends on others, or nothing is known of what stands, all is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import polars as pl
+
+from prefmill.connection import literal
+from prefmill.disk import records
+from prefmill.disk.targets import Publisher, shown, staging
+from prefmill.errors import BadArgument
+from prefmill.plans.expect import Counted
+from prefmill.runs.cluster.identity import identity_of
+from prefmill.runs.cluster.order import numbers
+from prefmill.runs.expecting import checked, counted, counted_before
+from prefmill.runs.incremental import accounts, affected, change_file
+from prefmill.runs.incremental.affected import Plan, index_of
+from prefmill.runs.incremental.asked import Asked, everything
+from prefmill.runs.incremental.merge import Moves, in_order, merge, old_parts
+from prefmill.runs.incremental.output import ID, Writer, sources, with_ids
+from prefmill.runs.incremental.rows import Files, connection, write_index, write_rows
+from prefmill.runs.incremental.state import (
+    STATE,
+    InputFile,
+    State,
+    fits_of,
+    fresh,
+    names_of,
+)
+from prefmill.runs.job import Job
+from prefmill.runs.recording import Recording
+from prefmill.runs.report import RunReport, run_report
+from prefmill.shapes.source import Rowed
+from prefmill.table.report import PairReport
+from prefmill.table.roles import RoleNames
+from prefmill.writers.arrow import arrow_schema
+from prefmill.writers.layouts import convert, output_schema
+from prefmill.writers.sinks import sink_maker
+
+#: Rows of a part of the output, and what share of the rows is as good as all.
+PART_ROWS = 50_000
+MOST = 0.4
+
+
+class Incremental:
+    """One incremental run: `main` has read what the input is, `record` what stands."""
+
+    def __init__(
+        self, asked: Asked, main: Job, make: Callable[..., Job], record: Recording
+    ) -> None:
+        self.asked, self.main, self.record, self._make = asked, main, record, make
+        unwritten, columns = main.assembly.unwritten, main.assembly.schema()
+        given = pl.Schema({name: kind for name, kind in columns.items() if name not in unwritten})
+        self.lay_out = partial(convert, **asked.layout)
+        laid_out = output_schema(given, **asked.layout)
+        if ID in laid_out:
+            raise BadArgument(f"run: a column {ID!r} is there already.", hint="rename it.")
+        self.schema = pl.Schema({**laid_out, ID: pl.String()})
+        self.sink = sink_maker("parquet", "uncompressed", self.schema)
+        self.order = main.output.order
+        memory, threads = asked.reading.get("memory_bytes"), asked.reading.get("threads")
+        self.con = connection(main, memory_bytes=memory, threads=threads)
+        self.ids = connection(main, memory_bytes=memory, threads=threads)
+        self.files = Files(main, self.con)
+        told = identity_of(main, asked.reading)["files"]
+        self.known = [(str(name), int(rows), list(known)) for name, rows, *known in told]
+        self.home = main.home / "incremental"
+        self.home.mkdir()
+        self.notes: list[str] = []
+        self.accounts: list[str] = []
+
+    def run(self) -> RunReport:
+        """Publish the output, the change file, the record and the state; the report."""
+        asked = self.asked
+        with ExitStack() as stack:
+            stage = stack.enter_context(staging([asked.target, asked.changes], where="run"))
+            writer = Writer(stage.path(asked.target), asked.parts, self.sink, PART_ROWS, self.home)
+            stack.enter_context(writer.closing())
+            state = State.read(self.record)
+            made = None
+            if state is not None:
+                made = self._part(state, writer)
+            if made is None:
+                made = self._all(state, writer)
+            report, files, before, now = made
+            checked(asked.plan, counted_before(report))
+            if not (report.pairs_out or asked.allow_empty):
+                return self._report(report, None)
+            return self._publish(stage, writer, report, files, before, now)
+
+    # All
+
+    def _all(
+        self, state: State | None, writer: Writer
+    ) -> tuple[RunReport, list[InputFile], str | None, str]:
+        """Compute everything."""
+        job = self.main
+        name = fresh("rows")
+        numbers_of_all = range(len(job.source.files))
+        self.main.tell("indexing", None)
+        write_index(self.files, self.files.relation(numbers_of_all), self.home / name)
+        files = [
+            InputFile(label, rows, known, name, number)
+            for number, (label, rows, known) in enumerate(self.known)
+        ]
+        starts = self.files.starts
+        listed = ", ".join(f"{start}" for start in starts)
+        index = (
+            f"(SELECT ([{listed}]::BIGINT[])[file + 1] + row AS pos, class, text"
+            f" FROM read_parquet({literal(str(self.home / name))}))"
+        )
+        for rows in with_ids(job, self.ids, index, self.lay_out):
+            writer.write(rows)
+        writer.close(self._nothing())
+        before = None
+        if state is not None:
+            before = sources([self._old(part.name) for part in state.parts])
+        now = sources([writer.path(part.name) for part in writer.parts])
+        report = run_report(
+            self.asked.plan,
+            job,
+            job,
+            None,
+            figures=counted(self.asked.plan, job),
+            engine=job.engine,
+            started=self.asked.started,
+            plan_hash=self.asked.plan_hash,
+            notes=[f"incremental: {why}, so all were" for why in self.notes]
+            or [f"incremental: all {job.source.rows:,} rows were read"],
+        )
+        if not everything(self.asked.plan, job):
+            self._account(job, index, index)
+        return report, files, before, now
+
+    def _account(self, job: Job, index: str, classes: str) -> None:
+        """Keep what became of the rows of `job`, by class."""
+        self.accounts.append(fresh("accounts"))
+        accounts.write(job, index, classes, self.home / self.accounts[-1])
+
+    def _nothing(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        keys = {"class": pl.UInt64, **dict.fromkeys(numbers(self.order), pl.Int64)}
+        return pl.DataFrame(schema=self.schema), pl.DataFrame(schema=keys)
+
+    def _old(self, name: str) -> Path:
+        parts = self.asked.parts
+        return self.asked.target / name if parts else self.asked.target
+
+    # What changed
+
+    def _part(
+        self, state: State, writer: Writer
+    ) -> tuple[RunReport, list[InputFile], str | None, str] | None:
+        """Compute what changed; None where all has to be computed."""
+        plan = self._fitting(state)
+        if plan is None:
+            return None
+        files, homes = self._indexed(state, plan)
+        con = self.con
+        before = {
+            plan.same.get(old, -1 - old): file
+            for old, file in enumerate(state.files)
+            if old not in plan.kept
+        }
+        columns = "row, class, cells"
+        count = affected.find(
+            con,
+            index_of(before, homes, columns),
+            index_of({n: files[n] for n in plan.fresh}, homes, columns),
+        )
+        sub, rows_in, skipped = self._subset(files, homes, plan)
+        if rows_in > MOST * max(1, self.main.source.rows):
+            self.notes.append(f"{count:,} groups with {rows_in:,} rows changed")
+            return None
+        stayed = pl.DataFrame(con.sql("FROM stayed").to_arrow_table())
+        moves = Moves(state, plan, self.main.source.file_rows, stayed)
+        classes = pl.DataFrame(con.sql("FROM affected").to_arrow_table())["class"]
+        parts = old_parts(state, self.order, classes, moves)
+        if not in_order(parts, self.order):
+            self.notes.append("the order of the rows changed")
+            return None
+        was = {**{new: state.files[old] for old, new in plan.kept.items()}, **before}
+        lost = accounts.of_affected(
+            con,
+            [homes[name] for name in state.accounts],
+            index_of(was, homes, "class"),
+            [homes[part.slots] for part in state.parts],
+        )
+        new, account = self._ranked(sub, state)
+        gone = self.home / "removed.parquet"
+        removed = self.sink(gone)
+        try:
+            merge(
+                writer,
+                parts,
+                state,
+                {part.name: self._old(part.name) for part in state.parts},
+                new,
+                order=self.order,
+                schema=self.schema,
+                removed=removed,
+                most=PART_ROWS,
+            )
+            removed.close()
+        finally:
+            removed.abort()
+        writer.close(self._nothing())
+        account = self._whole(lost, gone, account)
+        note = (
+            f"incremental: {count:,} groups changed; {rows_in:,} of {self.main.source.rows:,} rows"
+            f" were read, and {skipped} of {len(files)} files were not"
+        )
+        report = self._told(account, [note])
+        return report, files, sources([gone]), sources([new[0]])
+
+    def _fitting(self, state: State) -> Plan | None:
+        """What becomes of the files of a state; None, with a note, where it does not fit."""
+        if why := everything(self.asked.plan, self.main):
+            self.notes.append(why)
+            return None
+        job = self.main
+        if job.plan.waits:
+            look = self._make(job.rowed, "look")
+            look.narrow()
+            self._settled = look.settled(look.plan)
+        else:
+            self._settled = job.plan
+        if state.fits != fits_of(job, self._settled.thresholds, self.schema):
+            self.notes.append("columns, thresholds or versions changed")
+            return None
+        plan = affected.compared(state, self.known)
+        if plan is None or not plan.in_order:
+            self.notes.append("the files have another order, or one is there twice")
+            return None
+        return plan
+
+    def _indexed(self, state: State, plan: Plan) -> tuple[list[InputFile], dict[str, Path]]:
+        """The files of now with their indexes: those of new and changed files are made."""
+        homes = dict(state.homes)
+        fresh_index = fresh("rows")
+        if plan.fresh:
+            homes[fresh_index] = self.home / fresh_index
+            write_index(self.files, self.files.relation(plan.fresh), homes[fresh_index])
+        was = {new: old for old, new in plan.kept.items()}
+        files = []
+        for number, (name, rows, known) in enumerate(self.known):
+            if number in was:
+                files.append(replace(state.files[was[number]], known=known))
+            else:
+                files.append(InputFile(name, rows, known, fresh_index, number))
+        return files, homes
+
+    def _subset(
+        self, files: Sequence[InputFile], homes: Mapping[str, Path], plan: Plan
+    ) -> tuple[Path, int, int]:
+        """The rows of affected groups as a file, with `_position`; also how many, and how many
+        files were not read.
+        """
+        con = self.con
+        everywhere = index_of(dict(enumerate(files)), homes, "row, class, text")
+        con.execute(
+            "CREATE OR REPLACE TEMP TABLE wanted AS"
+            f" SELECT file, row, class, text FROM ({everywhere}) SEMI JOIN affected USING (class)"
+        )
+        counts = con.execute("SELECT file, count(*) FROM wanted GROUP BY 1 ORDER BY 1").fetchall()
+        rows = sum(count for _, count in counts)
+        path = self.home / "affected.parquet"
+        if rows > MOST * max(1, self.main.source.rows):
+            return path, rows, 0
+        listed = ", ".join(map(str, self.files.starts))
+        con.execute(
+            "CREATE OR REPLACE TEMP TABLE subset AS SELECT"
+            f" ([{listed}]::BIGINT[])[file + 1] + row AS pos, class, text FROM wanted"
+        )
+        con.execute(f"COPY subset TO {literal(str(self.home / 'subset.parquet'))} (FORMAT parquet)")
+        numbers_read = [number for number, _ in counts]
+        relation = self.files.relation(numbers_read or [0], "wanted")
+        write_rows(con, relation, path)
+        read = {*numbers_read, *plan.fresh}
+        return path, rows, len(files) - len(read)
+
+    def _ranked(self, path: Path, state: State) -> tuple[tuple[Path, pl.DataFrame], PairReport]:
+        """The new rows of affected groups, in a file, and their keys; their account."""
+        job = self._make(self._rowed(path), self.home.name, plan=self._settled)
+        self.job = job
+        index = f"(FROM read_parquet({literal(str(self.home / 'subset.parquet'))}))"
+        target, keys = self.home / "new.parquet", [self._nothing()[1]]
+        sink = self.sink(target)
+        try:
+            for frame, its_keys in with_ids(job, self.ids, index, self.lay_out):
+                sink.write(frame)
+                keys.append(its_keys)
+            sink.close()
+        finally:
+            sink.abort()
+        account = job.report()
+        self.accounts += state.accounts
+        # Also those that have no row any more.
+        classes = self.home / "classes.parquet"
+        self.con.execute(f"COPY affected TO {literal(str(classes))} (FORMAT parquet)")
+        self._account(job, index, f"read_parquet({literal(str(classes))})")
+        return (target, pl.concat(keys)), account
+
+    def _whole(self, lost: PairReport, gone: Path, new: PairReport) -> PairReport:
+        """The account of all rows: that of before, without `lost`, with `new`."""
+        before = self.record.previous or {}
+        names = {each.name for each in fields(PairReport)}
+        told = {name: value for name, value in before["report"].items() if name in names}
+        if new.labels is not None:
+            counts = self.con.execute(
+                "SELECT count(*) FILTER (label), count(*) FILTER (NOT label)"
+                f" FROM {sources([gone])}"
+            ).fetchall()
+            lost = replace(lost, labels=dict(zip(("true", "false"), counts[0], strict=True)))
+        return PairReport.total([PairReport(**told).without(lost), new])
+
+    def _rowed(self, path: Path) -> Rowed:
+        """The rows of a file as the rows of the input, at their positions."""
+        source = self.main.source
+        select = f"SELECT * EXCLUDE (_file, _row) FROM read_parquet({literal(str(path))})"
+        names = {name: value for name, value in asdict(self.main.roles).items() if value}
+        if names.pop("negate", False):
+            names["score"] = f"-{names['score']}"
+        # What a part is ranked by lies next to it.
+        beside = (f"{self.home}/",)
+        files = (str(path),)
+        some = replace(source, files=files, select=select, hive=False, remote=False, beside=beside)
+        return replace(self.main.rowed, source=some, names=cast("RoleNames", names))
+
+    def _told(self, account: PairReport, notes: Sequence[str]) -> RunReport:
+        """The report of all rows, of which some were ranked."""
+        asked, main, job = self.asked, self.main, self.job
+        told = run_report(
+            asked.plan,
+            job,
+            main,
+            None,
+            figures=Counted(account, main.source.rejected, None),
+            engine=job.engine,
+            started=asked.started,
+            plan_hash=asked.plan_hash,
+        )
+        before = (self.record.previous or {})["report"]
+        bad = [*before.get("bad_scores", ()), *told.bad_scores]
+        return replace(
+            told,
+            thresholds=self._settled.thresholds or None,
+            score_range=None,
+            bad_scores=tuple(dict.fromkeys(bad))[:3],
+            notes=[*main.source.notes, *notes],
+        )
+
+    def _report(self, report: RunReport, target: Path | None) -> RunReport:
+        output = {"": shown(self.asked.output)} if target else {}
+        return replace(report, output=output)
+
+    # Publish
+
+    def _publish(
+        self,
+        stage: Publisher,
+        writer: Writer,
+        report: RunReport,
+        files: list[InputFile],
+        before: str | None,
+        now: str,
+    ) -> RunReport:
+        """Let the output, the change file and the record appear together."""
+        asked, record = self.asked, self.record
+        changes = stage.path(asked.changes)
+        counts = change_file.write(self.con, self.schema, changes, before=before, now=now)
+        told = ", ".join(f"{rows:,} {kind}" for kind, rows in counts.items())
+        report = self._report(report, asked.target)
+        report = replace(report, notes=[*report.notes, f"changes: {told} ({shown(asked.changes)})"])
+        thresholds = report.thresholds or {}
+        state = State(
+            fits_of(self.main, thresholds, self.schema), files, writer.parts, self.accounts
+        )
+        homes = self._homes()
+        for name in names_of(files, writer.parts, self.accounts):
+            record.keep_file(name, homes.get(name, self.home / name))
+        text = state.text().encode()
+        record.keep(STATE, lambda file: file.write(text))
+        record.read(self.main.records.labels, self.main.records.file_rows)
+        outputs = self._outputs(stage, report.pairs_out, sum(counts.values()))
+        record.publish(outputs, lambda: stage.publish(overwrite=True), report=asdict(report))
+        return report
+
+    def _homes(self) -> Mapping[str, Path]:
+        state = State.read(self.record)
+        return state.homes if state else {}
+
+    def _outputs(self, stage: Publisher, rows: int, changes: int) -> list[dict[str, Any]]:
+        """The outputs as the record has them."""
+        asked = self.asked
+        schema = {field.name: str(field.type) for field in arrow_schema(self.schema)}
+        with_change = {ID: schema[ID], change_file.CHANGE: schema[ID], **schema}
+        outputs = []
+        for target, count, columns in (
+            (asked.target, rows, schema),
+            (asked.changes, changes, with_change),
+        ):
+            outputs.append(
+                {
+                    "path": target.name,
+                    "split": None,
+                    "rows": count,
+                    "schema": columns,
+                    "files": records.described(target, stage.path(target)),
+                }
+            )
+        return outputs
