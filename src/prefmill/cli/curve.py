@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +11,14 @@ from prefmill.cli.options import (
     EngineReading,
     Inputs,
     OnCluster,
+    Sheets,
     Words,
     Writing,
     option,
     refuse_two_on_stdout,
 )
 from prefmill.cli.texts import print_json, roles_given, stdout_or
-from prefmill.errors import BadInput
+from prefmill.errors import BadArgument, BadInput
 
 
 class _Drawing(Inputs):
@@ -58,7 +60,7 @@ class _Drawing(Inputs):
     seed: Annotated[int, option(help="Of everything drawn.")] = 0
 
 
-class CurveOptions(_Drawing, Words, OnCluster, EngineReading, Writing):  # type: ignore[misc]
+class CurveOptions(_Drawing, Words, OnCluster, EngineReading, Writing, Sheets):  # type: ignore[misc]
     """The options of `prefmill curve`."""
 
 
@@ -75,11 +77,14 @@ def curve(options: CurveOptions) -> None:
     refuse_two_on_stdout(options)
     reading = options.reading()
     output, plot, overwrite = options.output, options.plot, options.overwrite
+    safe = options.spreadsheet_safe
     from prefmill.cli import tables
     from prefmill.disk.hidden import sweep
     from prefmill.runs.curve import curve as draw
     from prefmill.writers import write as writers
 
+    if safe:
+        _refuse_unsafe(output, plot)
     sweep(options.temp_dir)  # also where the target is refused
     written = []
     if plot is not None:
@@ -88,7 +93,7 @@ def curve(options: CurveOptions) -> None:
         check_plot(plot, overwrite=overwrite)
         written += [str(plot), str(plot.with_suffix(".csv"))]
     if output is not None and output != "-":
-        writers.check_target(output, split=None, overwrite=overwrite)
+        writers.check_target(output, overwrite=overwrite, spreadsheet_safe=safe)
         written.append(output)
     settings = options.picked("by", "check", "conclusion", "k", "resamples", "level", "seed")
     settings |= options.picked("engine", "address", "work", "shuffle")
@@ -98,17 +103,41 @@ def curve(options: CurveOptions) -> None:
     points = curves.points
     # The plot writes its numbers next to it: the same file is not written twice.
     drawn_too = plot is not None and output == str(plot.with_suffix(".csv"))
+    done = None
     if output is not None and points.height and not drawn_too:
         with stdout_or(output) as target:
-            writers.write([points], points.schema, target, format="pool", overwrite=overwrite)
+            done = writers.write(
+                [points],
+                points.schema,
+                target,
+                format="pool",
+                overwrite=overwrite,
+                spreadsheet_safe=safe,
+            )
     if plot is not None and points.height:
         plot_curve(curves, plot, overwrite=overwrite)
     if options.as_json:
         print_json(curves.as_json())
     if not options.quiet:
         tables.curve(curves)
+        for note in done.notes if done else ():
+            print(f"note: {note}", file=sys.stderr)
     if not points.height:
         raise BadInput(
             "curve: no row has a usable score.",
             hint="prefmill check says which rows cannot be used.",
+        )
+
+
+def _refuse_unsafe(output: str | None, plot: Path | None) -> None:
+    """Raise `BadArgument` where nothing would be safe that is written."""
+    if output in (None, "-"):
+        raise BadArgument(
+            "curve: --spreadsheet-safe is of CSV; got no file for the points.",
+            hint="-o points.csv.",
+        )
+    if plot is not None and output == str(plot.with_suffix(".csv")):
+        raise BadArgument(
+            f"curve: --plot writes its numbers to {output!r} as they are.",
+            hint="give -o another name.",
         )

@@ -102,6 +102,14 @@ AsJson = Annotated[bool, option("--json", help="Print the report as JSON on stdo
 Quiet = Annotated[bool, option("--quiet", "-q", help="Errors only.")]
 Overwrite = Annotated[bool, option("--overwrite", help="Replace an existing output.")]
 
+SpreadsheetSafe = Annotated[
+    bool,
+    option(
+        "--spreadsheet-safe",
+        help="Of CSV for people: an apostrophe in front of texts that begin like a formula.",
+    ),
+]
+
 
 class Reading(Options):
     """How files are read."""
@@ -188,6 +196,12 @@ class Empty(Options):
     allow_empty: Annotated[
         bool, option("--allow-empty", help="Write the output even where nothing came out.")
     ] = False
+
+
+class Sheets(Options):
+    """What a spreadsheet makes of the output."""
+
+    spreadsheet_safe: SpreadsheetSafe = False
 
 
 class BadRows(Options):

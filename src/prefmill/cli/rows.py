@@ -13,6 +13,7 @@ from prefmill.cli.options import (
     Empty,
     EngineReading,
     Inputs,
+    Sheets,
     Target,
     Writing,
     finish,
@@ -35,7 +36,7 @@ class _Sql(Options):
     ] = False
 
 
-class RowsOptions(Inputs, Target, _Sql, EngineReading, Writing, Empty):
+class RowsOptions(Inputs, Target, _Sql, EngineReading, Writing, Empty, Sheets):
     """The options of `prefmill rows`, without the words of `[rows]`."""
 
 
@@ -78,7 +79,7 @@ def _rows(options: RowsOptions) -> None:
             words=words,
             keep=names_in(options.keep) if options.keep is not None else None,
             progress=tell,
-            **options.picked("overwrite", "allow_empty"),
+            **options.picked("overwrite", "allow_empty", "spreadsheet_safe"),
             **options.reading(),
         )
     finish(report, options, show.rows)

@@ -20,6 +20,7 @@ from prefmill.cli.options import (
     Empty,
     EngineReading,
     Inputs,
+    Sheets,
     Spreading,
     Target,
     Writing,
@@ -219,7 +220,7 @@ class Tables(Options):
     ] = None
 
 
-class Running(_How, Tables, Spreading, EngineReading, Writing, Empty):
+class Running(_How, Tables, Spreading, EngineReading, Writing, Empty, Sheets):
     """How a plan is run."""
 
 
@@ -270,6 +271,7 @@ def _run(kind: type[FeedbackPlan], options: Selecting) -> None:
             split=numbers_in("--split", options.split),
             progress=tell,
             **options.picked("chat", "margin_scale", "overwrite", "allow_empty"),
+            **options.picked("spreadsheet_safe"),
             **options.picked("address", "work", "shuffle", "incremental", "changes"),
             **options.picked("mode", "run_key"),
             **reading,

@@ -13,6 +13,7 @@ from prefmill.cli.options import (
     Encoding,
     MemoryLimit,
     Overwrite,
+    SpreadsheetSafe,
     TempDir,
     TempLimit,
     Threads,
@@ -55,6 +56,7 @@ def sql(
     temp_dir: TempDir = None,
     temp_limit: TempLimit = None,
     overwrite: Overwrite = False,
+    spreadsheet_safe: SpreadsheetSafe = False,
     allow_external: Annotated[
         bool,
         typer.Option(
@@ -74,6 +76,7 @@ def sql(
     prefmill sql questions.sql pool=scored.parquet
     """
     from prefmill.runs.query import run, session, statements_of, write
+    from prefmill.writers.spreadsheets import told
 
     if output == "-":
         output, as_json = None, True
@@ -81,6 +84,10 @@ def sql(
         raise BadArgument(
             "sql: -o and --json are two places for the same rows.",
             hint="leave one out; -o rows.jsonl writes JSON to a file.",
+        )
+    if spreadsheet_safe and output is None:
+        raise BadArgument(
+            "sql: --spreadsheet-safe is of CSV; got no file.", hint="-o rows.csv, or leave it out."
         )
     text = statements_of(query)
     with session(
@@ -97,5 +104,9 @@ def sql(
         if output is None:
             run(asked, text, as_json=as_json)
         else:
-            rows = write(asked, text, output, overwrite=overwrite)
+            rows = write(
+                asked, text, output, overwrite=overwrite, spreadsheet_safe=spreadsheet_safe
+            )
             print(f"wrote {output} ({rows:,} rows)", file=sys.stderr)
+            if spreadsheet_safe:
+                print(f"note: {told(None)}", file=sys.stderr)

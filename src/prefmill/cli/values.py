@@ -14,6 +14,7 @@ from prefmill.cli.options import (
     Empty,
     EngineReading,
     Inputs,
+    Sheets,
     Target,
     Writing,
     finish,
@@ -49,7 +50,7 @@ _COLUMNS = {
 }
 
 
-class _Running(EngineReading, Writing, Empty):
+class _Running(EngineReading, Writing, Empty, Sheets):
     """How values are worked out."""
 
 
@@ -89,7 +90,7 @@ def values(options: ValuesOptions) -> None:
             target,
             roles=roles,
             progress=tell,
-            **options.picked("overwrite", "allow_empty"),
+            **options.picked("overwrite", "allow_empty", "spreadsheet_safe"),
             **reading,
         )
     finish(report, options, show.valued)

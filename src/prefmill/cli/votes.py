@@ -12,6 +12,7 @@ from prefmill.cli.options import (
     Empty,
     EngineReading,
     Inputs,
+    Sheets,
     Target,
     Words,
     Writing,
@@ -57,7 +58,7 @@ class _Rating(_Files):
     ] = None
 
 
-class VotesOptions(_Rating, Words, EngineReading, Writing, Empty):  # type: ignore[misc]
+class VotesOptions(_Rating, Words, EngineReading, Writing, Empty, Sheets):  # type: ignore[misc]
     """The options of `prefmill votes`."""
 
 
@@ -84,7 +85,7 @@ def votes(options: VotesOptions) -> None:
             roles=roles_given(options),
             keep=names_in(options.keep),
             progress=tell,
-            **options.picked(*settings, "overwrite", "allow_empty"),
+            **options.picked(*settings, "overwrite", "allow_empty", "spreadsheet_safe"),
             **reading,
         )
     finish(report, options, show.voted)

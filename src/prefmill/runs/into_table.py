@@ -62,6 +62,11 @@ def into_table(
             f"run: splits go to files; got them with the table {output.shown}.",
             hint="write splits to files, or one table for each of them.",
         )
+    if options.get("spreadsheet_safe"):
+        raise BadArgument(
+            f"run: spreadsheet_safe is of CSV for people; got the table {output.shown}.",
+            hint="leave --spreadsheet-safe out: tables hold no formulas.",
+        )
     if options.get("incremental") or options.get("changes"):
         raise BadArgument(
             f"run: an incremental run goes on from its files; got the table {output.shown}.",

@@ -29,6 +29,7 @@ class Running(Reading, total=False):
 
     overwrite: bool
     allow_empty: bool
+    spreadsheet_safe: bool
     progress: Progress | None
     mode: Mode | None
     run_key: str | None
@@ -100,6 +101,8 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
         overwrite: replace what stands at the output.
         allow_empty: write an output without rows too; else nothing is written then, and what stood
             there stays.
+        spreadsheet_safe: of CSV for people, texts that begin like a formula get an apostrophe in
+            front; read back, they are other texts. The report says how many.
         keep: columns to carry along, as `chosen_NAME` and `rejected_NAME` (labels and picks:
             `NAME`).
         incremental: compute only the prompts whose rows changed since the last run with this output

@@ -30,7 +30,8 @@ from prefmill.readers import is_url, open_source
 from prefmill.readers.find import is_same
 from prefmill.runs.fence import ASIDE, fence_query, refuse_acts, texts_of
 from prefmill.shown import in_json
-from prefmill.writers.place import KINDS
+from prefmill.writers.place import KINDS, Place
+from prefmill.writers.spreadsheets import FORMULA, MARK, refuse_other_kinds, safe_name
 
 if TYPE_CHECKING:
     from _duckdb import Statement
@@ -312,11 +313,19 @@ def _bare(query: str) -> str:
     return kept.rstrip().rstrip(";").rstrip()
 
 
-def write(session: Session, text: str, output: str, *, overwrite: bool = False) -> int:
+def write(
+    session: Session,
+    text: str,
+    output: str,
+    *,
+    overwrite: bool = False,
+    spreadsheet_safe: bool = False,
+) -> int:
     """Run the statements of `text` and write the rows of the last one to a file; their number.
 
-    The file appears whole or not at all; its ending says the kind. Raises `BadArgument` (another
-    ending, no rows to write), `TargetExists`.
+    The file appears whole or not at all; its ending says the kind. `spreadsheet_safe` as
+    `prefmill.run` takes it. Raises `BadArgument` (another ending, no rows to write),
+    `TargetExists`.
     """
     target = target_of(output, "sql")
     kind = KINDS.get(target.suffix.lower())
@@ -324,6 +333,8 @@ def write(session: Session, text: str, output: str, *, overwrite: bool = False) 
         raise BadArgument(
             f"sql: no format for {output!r}; expected an ending of {', '.join(KINDS)}."
         )
+    if spreadsheet_safe:
+        refuse_other_kinds(Place.of(target))
     check_free(target, overwrite=overwrite, where="sql")
     _refuse_read(text, target)
     con, statements = session.con, session.statements(text)
@@ -335,6 +346,8 @@ def write(session: Session, text: str, output: str, *, overwrite: bool = False) 
             for statement in statements[:-1]:
                 con.execute(statement)
             query, path = _bare(statements[-1].query), stage.path(target)
+            if spreadsheet_safe:
+                query = _safe(con, query)
             if kind == "arrow":
                 rows = _write_arrow(con, query, path)
             else:
@@ -342,6 +355,24 @@ def write(session: Session, text: str, output: str, *, overwrite: bool = False) 
                 ((rows,),) = con.execute(copy).fetchall()
         stage.publish(overwrite=overwrite)
         return int(rows)
+
+
+def _safe(con: duckdb.DuckDBPyConnection, query: str) -> str:
+    """`query` with an apostrophe in front of what a spreadsheet would compute."""
+    rows = con.sql(query)
+    columns = []
+    for place, (name, kind) in enumerate(zip(rows.columns, rows.types, strict=True)):
+        # By place: two columns may have one name.
+        column = f"c{place}"
+        if str(kind) in ("VARCHAR", "JSON") or kind.id == "enum":
+            text = f"{column}::VARCHAR"
+            risky = f"regexp_matches({text}, {literal(FORMULA)})"
+            if str(kind) == "JSON":
+                risky += f" AND TRY_CAST({text} AS DOUBLE) IS NULL"
+            column = f"CASE WHEN {risky} THEN {literal(MARK)} || {text} ELSE {text} END"
+        columns.append(f"{column} AS {quote(safe_name(name))}")
+    places = ", ".join(f"c{place}" for place in range(len(columns)))
+    return f"SELECT {', '.join(columns)} FROM ({query}\n) AS t({places})"
 
 
 def _write_arrow(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:

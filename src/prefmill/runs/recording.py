@@ -340,6 +340,7 @@ def recorded(
     split: Mapping[str, float] | None = None,
     in_place: bool = False,
     words: Mapping[str, Any] | None = None,
+    spreadsheet_safe: bool = False,
     **parts: Any,
 ) -> Iterator[Recording]:
     """`recording` of a command from files to files.
@@ -348,6 +349,7 @@ def recorded(
         reading: how inputs are read; the outputs are added to what is no input.
         in_place: a single input may be what is written.
         words: how records become rows, as they were given.
+        spreadsheet_safe: as `writers.write` takes it; CSV alone has it.
         parts: what else decides the output, by name.
 
     Where nothing was done before, the target is checked: raises what `write.check_target` raises.
@@ -355,7 +357,7 @@ def recorded(
     outputs: list[Path] = []
     if output is not None:
         sweep(reading.get("temp_dir"))  # also where the target is refused
-        check_target(output, split=split, overwrite=True)
+        check_target(output, split=split, overwrite=True, spreadsheet_safe=spreadsheet_safe)
         outputs = [Path(path) for path in outputs_named(output, split)]
         reading["without"] = [*reading.get("without", ()), *map(str, outputs)]
     key: dict[str, Any] = {}
@@ -367,6 +369,7 @@ def recorded(
             command=command,
             rows=words,
             split=split,
+            spreadsheet_safe=spreadsheet_safe,
             **parts,
             **read_by(reading),
         )

@@ -110,6 +110,7 @@ def run_report(
         notes=[
             *job.source.notes,
             *notes,
+            *(written.notes if written else ()),
             *ranking.plan.notes(plan, report, ranking.scale_told()),
             *remedies(ranking, report),
         ],

@@ -69,6 +69,7 @@ def rows(
     keep: Sequence[str] | None = None,
     overwrite: bool = False,
     allow_empty: bool = False,
+    spreadsheet_safe: bool = False,
     progress: Progress | None = None,
     words: RoleNames | None = None,
     **reading: Unpack[Reading],
@@ -76,8 +77,8 @@ def rows(
     """Write the rows that records become: prompt, completion, score, and what else has a role.
 
     Args:
-        inputs, output, overwrite, allow_empty, progress: as `prefmill.run` takes them; `output`
-            None only reports.
+        inputs, output, overwrite, allow_empty, spreadsheet_safe, progress: as `prefmill.run` takes
+            them; `output` None only reports.
         rows, words: how records become rows (`prefmill.Rows`), and further words on top.
         keep: further columns; None: all that are not in the rows anyway.
 
@@ -96,7 +97,14 @@ def rows(
     named = words_in(rows, words or {})
     kept = None if keep is None else list(keep)
     recording = recorded(
-        "rows", inputs, output, reading, overwrite=overwrite, words=named.named(), keep=kept
+        "rows",
+        inputs,
+        output,
+        reading,
+        overwrite=overwrite,
+        spreadsheet_safe=spreadsheet_safe,
+        words=named.named(),
+        keep=kept,
     )
     with recording as record:
         if record.done:
@@ -117,7 +125,7 @@ def rows(
                     seconds=round(time.perf_counter() - started, 3),
                     peak_rss_mb=peak_rss_mb(),
                     output=written.paths.get("") if written else None,
-                    notes=source.notes,
+                    notes=[*source.notes, *(written.notes if written else ())],
                 )
 
             if output is None:
@@ -132,6 +140,7 @@ def rows(
                 overwrite=overwrite,
                 publish_empty=allow_empty,
                 memory_bytes=reading.get("memory_bytes"),
+                spreadsheet_safe=spreadsheet_safe,
                 publish=record.publisher(report),
             )
             return record.made or report(None)

@@ -53,12 +53,18 @@ def run(
     allow_empty: bool = False,
     incremental: bool = False,
     changes: str | Path | None = None,
+    spreadsheet_safe: bool = False,
     progress: Progress | None = None,
     **looking: Unpack[Looking],
 ) -> RunReport:
     """Run a plan over feedback; the arguments are those of `prefmill.run`."""
     if incremental or changes is not None:
         _refuse_incremental(output, engine, split, incremental)
+        if spreadsheet_safe:
+            raise BadArgument(
+                "run: an incremental run writes Parquet; got spreadsheet_safe, which is of CSV.",
+                hint="leave --spreadsheet-safe out.",
+            )
     if engine == "ray":
         from prefmill.runs.cluster import spread
 
@@ -74,6 +80,7 @@ def run(
             split=split,
             overwrite=overwrite,
             allow_empty=allow_empty,
+            spreadsheet_safe=spreadsheet_safe,
             progress=progress,
             **looking,
         )
@@ -106,6 +113,7 @@ def run(
         reading,
         overwrite=overwrite,
         split=split,
+        spreadsheet_safe=spreadsheet_safe,
         in_place=plan.every_row,
         words=words_in(plan.rows, roles or {}).named(),
         plan=plan.content(),
@@ -162,6 +170,7 @@ def run(
                 prompt=job.roles.prompt if whole_rows else "prompt",
                 publish_empty=allow_empty,
                 memory_bytes=reading.get("memory_bytes"),
+                spreadsheet_safe=spreadsheet_safe,
                 publish=record.publisher(report),
             )
             ways: list[Callable[[], Iterator[pl.DataFrame]]] = [job.frames]

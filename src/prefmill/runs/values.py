@@ -109,6 +109,7 @@ def run(
     roles: ValueNames | None = None,
     overwrite: bool = False,
     allow_empty: bool = False,
+    spreadsheet_safe: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> ValuesReport:
@@ -130,6 +131,7 @@ def run(
         output,
         reading,
         overwrite=overwrite,
+        spreadsheet_safe=spreadsheet_safe,
         plan=plan.content(),
         roles=dict(roles or {}),
     )
@@ -161,7 +163,7 @@ def run(
                     output=written.paths.get("") if written else None,
                     plan_hash=plan.hash(),
                     columns=columns,
-                    notes=source.notes,
+                    notes=[*source.notes, *(written.notes if written else ())],
                 )
 
             if output is None:
@@ -177,6 +179,7 @@ def run(
                 overwrite=overwrite,
                 publish_empty=allow_empty,
                 memory_bytes=reading.get("memory_bytes"),
+                spreadsheet_safe=spreadsheet_safe,
                 publish=record.publisher(report),
             )
             return record.made or report(None)

@@ -102,6 +102,7 @@ def votes(
     keep: Sequence[str] = (),
     overwrite: bool = False,
     allow_empty: bool = False,
+    spreadsheet_safe: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> VotesReport:
@@ -127,7 +128,8 @@ def votes(
         resamples: of the bootstrap for Elo's interval (default 100); 0: no interval.
         level: of the intervals.
         seed: of the resamples.
-        roles, keep, overwrite, allow_empty, progress, reading: as in `prefmill.run`.
+        roles, keep, overwrite, allow_empty, spreadsheet_safe, progress, reading: as in
+            `prefmill.run`.
 
     Scores compare inside a component only. Elo depends on the order of rows, `dawid-skene` and
     `mace` on which of two answers comes first, the others on neither. Cost: one narrow pass, then
@@ -152,6 +154,7 @@ def votes(
         output,
         reading,
         overwrite=overwrite,
+        spreadsheet_safe=spreadsheet_safe,
         words=words_in(None, roles or {}).named(),
         keep=list(keep),
         settings=asdict(settings),
@@ -190,7 +193,11 @@ def votes(
                     peak_rss_mb=peak_rss_mb(),
                     output=written.paths.get("") if written else None,
                     bad_scores=job.bad_scores() if "bad_score" in counts["dropped"] else (),
-                    notes=[*job.source.notes, *_notes(fitted, counts, settings)],
+                    notes=[
+                        *job.source.notes,
+                        *_notes(fitted, counts, settings),
+                        *(written.notes if written else ()),
+                    ],
                 )
 
             if output is None or not (rated.height or allow_empty):
@@ -203,6 +210,7 @@ def votes(
                 format="pool",
                 overwrite=overwrite,
                 memory_bytes=reading.get("memory_bytes"),
+                spreadsheet_safe=spreadsheet_safe,
                 publish=record.publisher(report),
             )
             return record.made or report(None)

@@ -21,16 +21,26 @@ from prefmill.writers.formats import Format
 from prefmill.writers.layouts import convert, output_schema
 from prefmill.writers.place import Place
 from prefmill.writers.sinks import Sink, group_bytes_in, sink_maker, writing
+from prefmill.writers.spreadsheets import refuse_other_kinds, safe, safe_schema, told
 
 _DATASET_FILE = "data-00000-of-00001.arrow"
 
 
 @dataclass(frozen=True)
 class Written:
-    """What `write` published, for every split (`""` without splits)."""
+    """What `write` published, for every split (`""` without splits).
+
+    `marked` are the texts with an apostrophe in front, of CSV that is safe in a spreadsheet.
+    """
 
     paths: dict[str, str]
     rows: dict[str, int]
+    marked: int | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What people have to know of what is written."""
+        return [] if self.marked is None else [told(self.marked)]
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,7 @@ def write(
     publish_empty: bool = True,
     memory_bytes: int | None = None,
     together: str | None = None,
+    spreadsheet_safe: bool = False,
     publish: Publish = _published,
 ) -> Written:
     """Write frames of pairs, labels or picks, all of `schema`, in their order to one file or more.
@@ -96,6 +107,8 @@ def write(
         file_format: one of `parquet`, `jsonl`, `csv`, `tsv`, `arrow`, `datasets`, whatever the name
             says.
         together: the column whose equal values stand together, for the metadata of Parquet.
+        spreadsheet_safe: of CSV, texts and names of columns that begin like a formula get an
+            apostrophe in front (`prefmill.writers.spreadsheets`).
         publish_empty: write a target without rows too; else nothing is written then, and an old
             target stays.
         memory_bytes: what the process is to hold at most: row groups are smaller then.
@@ -128,12 +141,15 @@ def write(
         _refuse_nested(out)
     if place.kind in ("csv", "tsv", "jsonl"):
         _refuse_bytes(out)
+    if spreadsheet_safe:
+        refuse_other_kinds(place)
+        out = safe_schema(out)
     group_bytes = group_bytes_in(memory_bytes, len(shares))
     make_sink = sink_maker(place.kind, place.compression, out, group_bytes, together)
     place.check_free(shares, overwrite)
 
     sinks: dict[str, Sink] = {}
-    rows = dict.fromkeys(shares, 0)
+    rows, marked = dict.fromkeys(shares, 0), 0
     with staging(place.outputs(shares), where="write") as stage:
         paths = _paths_in(stage, place, shares)
         try:
@@ -150,6 +166,9 @@ def write(
                 for name, part in parts:
                     if part.height:
                         part = layout(part)
+                        if spreadsheet_safe:
+                            part, more = safe(part)
+                            marked += more
                         rows[name] += part.height
                         with writing(place.path_of(name)):
                             sinks[name].write(part)
@@ -167,7 +186,8 @@ def write(
             return Written(paths={}, rows=rows)
         if place.kind == "datasets":
             _complete_dataset(stage.path(place.path), paths, out, split is not None)
-        written = Written({name: shown(place.path_of(name)) for name in shares}, rows)
+        paths_out = {name: shown(place.path_of(name)) for name in shares}
+        written = Written(paths_out, rows, marked if spreadsheet_safe else None)
         publish(Staged(stage, place.outputs(shares), written, out), overwrite)
     return written
 
@@ -178,6 +198,7 @@ def check_target(
     split: Mapping[str, float] | None = None,
     overwrite: bool = False,
     file_format: str | None = None,
+    spreadsheet_safe: bool = False,
 ) -> None:
     """Raise what `write` would raise about its target and its splits, before hours of work.
 
@@ -192,6 +213,8 @@ def check_target(
     """
     place = Place.of(target, file_format)
     shares = {"": 1.0} if split is None else check_shares(split)
+    if spreadsheet_safe:
+        refuse_other_kinds(place)
     sink_maker(place.kind, place.compression, pl.Schema())
     place.check_free(shares, overwrite)
 

@@ -64,9 +64,10 @@ class PartsOut:
         """The name of a part's file."""
         return self.name.replace(_STAR, f"{number:05d}")
 
-    def check(self, *, overwrite: bool) -> None:
+    def check(self, *, overwrite: bool, spreadsheet_safe: bool = False) -> None:
         """Raise what writing would raise about the names, before hours of work."""
-        writers.check_target(self.folder / self.named(0), overwrite=True)
+        first = self.folder / self.named(0)
+        writers.check_target(first, overwrite=True, spreadsheet_safe=spreadsheet_safe)
         check_folder(self.folder, overwrite=overwrite, where="run")
 
     def publish(self, staged: Path, numbers: Sequence[int], *, overwrite: bool) -> None:
@@ -117,4 +118,4 @@ def write_part(
     target = Path(writing.staged) / writing.out.named(number)
     target.parent.mkdir(parents=True, exist_ok=True)
     written = writers.write(frames(), writing.schema, target, overwrite=True, **writing.options)
-    return Done(same, {"rows": written.rows})
+    return Done(same, {"rows": written.rows, "marked": written.marked})

@@ -70,6 +70,7 @@ def run(
     split: Mapping[str, float] | None = None,
     overwrite: bool = False,
     allow_empty: bool = False,
+    spreadsheet_safe: bool = False,
     progress: Progress | None = None,
     **looking: Unpack[Looking],
 ) -> RunReport:
@@ -87,7 +88,7 @@ def run(
     layout = format or plan.layout
     whole_rows = whole_rows_of(plan, layout, keep if format else ())
     sweep(reading.get("temp_dir"))
-    outputs = _outputs(output, split)
+    outputs = _outputs(output, split, spreadsheet_safe)
     reading["without"] = [*reading.get("without", ()), *map(str, outputs)]
     scratch = _scratch(reading)
     # Files that are not Parquet, and objects of records, are staged where workers see them.
@@ -120,6 +121,8 @@ def run(
             "margin_scale": margin_scale,
             "split": split,
         }
+        if spreadsheet_safe:
+            writing["spreadsheet_safe"] = True
         key = {
             "plan": with_words(plan, roles, job.rowed).hash(),
             "input": identity_of(job, reading),
@@ -217,12 +220,14 @@ def _unbound(shelf: Pieces, staged: Path) -> Iterator[None]:
         raise
 
 
-def _outputs(output: str | Path, split: Mapping[str, float] | None) -> list[Path]:
+def _outputs(
+    output: str | Path, split: Mapping[str, float] | None, spreadsheet_safe: bool
+) -> list[Path]:
     """The files, or the folder, of an output; raises what writing it would raise about its name."""
     if parts_out := PartsOut.of(output):
-        parts_out.check(overwrite=True)
+        parts_out.check(overwrite=True, spreadsheet_safe=spreadsheet_safe)
         return [parts_out.folder]
-    writers.check_target(output, split=split, overwrite=True)
+    writers.check_target(output, split=split, overwrite=True, spreadsheet_safe=spreadsheet_safe)
     return [Path(each) for each in writers.outputs_of(output, split)]
 
 
@@ -276,11 +281,12 @@ def _in_parts(
         if not allow_empty:
             return writers.Written(paths={}, rows={})
         writers.write([], how.schema, staged / out.named(0), overwrite=True, **how.options)
-        count, rows = 1, dict.fromkeys(how.options["split"] or {"": 1}, 0)
+        count, rows, marked = 1, dict.fromkeys(how.options["split"] or {"": 1}, 0), 0
     else:
         notes = spread.on_parts(partial(write_part, writing=how))
-        count, rows = len(notes), {}
+        count, rows, marked = len(notes), {}, 0
         for note in notes.values():
+            marked += note.get("marked") or 0
             for name, number in note["rows"].items():
                 rows[name] = rows.get(name, 0) + number
     _check_expected(spread)
@@ -288,7 +294,8 @@ def _in_parts(
     out.publish(staged, range(count), overwrite=True)
     names = {name: f"{_STAR}-{name}" if name else _STAR for name in rows}
     paths = {n: str(out.folder / out.name.replace(_STAR, star)) for n, star in names.items()}
-    return writers.Written(paths=paths, rows=rows)
+    safe = "spreadsheet_safe" in how.options
+    return writers.Written(paths=paths, rows=rows, marked=marked if safe else None)
 
 
 def _home(spreading: Spreading, output: Path) -> Path | None:
