@@ -1,6 +1,6 @@
-"""Commands killed at random instants: 1,000 times in the torture, by four processes.
+"""Every command killed at random instants, on every kind of target: 1,000 times in the torture.
 
-`PREFMILL_KILLS=200` asks for another number.
+`PREFMILL_KILLS=200` asks for another number. `tests/support/kills/kill_cases.py` has the table.
 """
 
 from __future__ import annotations
@@ -10,26 +10,51 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from kill_cases import CASES
 
-PROGRAM = Path(__file__).parents[1] / "support" / "runners" / "kill_commands.py"
+PROGRAM = Path(__file__).parents[1] / "support" / "kills" / "kill_lives.py"
 TORTURE = int(os.environ.get("PREFMILL_KILLS", "1000"))
-PARTS = 4
+#: Groups of cases, each with its share of the kills and of the processes.
+SHARES = {"files": 0.3, "commands": 0.2, "pools": 0.14, "grown": 0.16, "tables": 0.12}
+LONG = [
+    pytest.param(group, round(TORTURE * share / 2), seed, marks=pytest.mark.torture)
+    for group, share in {**SHARES, "objects": 0.08}.items()
+    for seed in (1, 2)
+]
+SHORT = [("files", 14, 5), ("commands", 12, 6), ("pools", 10, 7), ("grown", 10, 8)]
+SHORT += [("tables", 10, 9), ("objects", 4, 10)]
 
 
-@pytest.mark.parametrize(
-    ("kills", "seed"),
-    [
-        (5, 5),
-        *(pytest.param(TORTURE // PARTS, seed, marks=pytest.mark.torture) for seed in range(PARTS)),
-    ],
-)
-def test_killed_at_random_instants_there_is_old_or_new(kills, seed, tmp_path):
-    command = [sys.executable, str(PROGRAM), str(tmp_path / "kills"), str(kills), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def killed(folder: Path, group: str, kills: int, seed: int) -> dict[str, Any]:
+    words = [str(folder), str(kills), str(seed), "--only", group]
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    print(told)
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+@pytest.mark.parametrize(("group", "kills", "seed"), [*SHORT, *LONG])
+def test_killed_at_random_instants_there_is_old_or_new(
+    group: str, kills: int, seed: int, tmp_path: Path
+) -> None:
+    told = killed(tmp_path / "kills", group, kills, seed)
     assert sum(told["killed"].values()) == kills
     assert told["looks"] >= kills
+
+
+def test_every_group_is_killed() -> None:
+    groups = {case.group for case in CASES.values()}
+    assert {*SHARES, "objects"} == groups
+    assert {group for group, _, _ in SHORT} == groups
+    assert sum(kills for _, kills, _ in SHORT) >= 50
+    assert sum(each.values[1] for each in LONG) >= TORTURE

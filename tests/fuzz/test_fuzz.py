@@ -1,7 +1,7 @@
-"""Files and words near good ones, for a minute each (`fuzz.py` says what is wrong with one).
+"""Files and words near good ones: a few hundred here, a minute and more of each in the torture.
 
-The cases of a seed are always the same; how many of them a minute sees depends on the machine.
-`make fuzz` looks for longer, from other seeds.
+`fuzz.py` says what is wrong with one. The cases of a seed are always the same; how many of them a
+minute sees depends on the machine. `make fuzz` looks for longer, from other seeds.
 """
 
 from __future__ import annotations
@@ -17,21 +17,29 @@ import pytest
 SECONDS = float(os.environ.get("PREFMILL_FUZZ", "60"))
 
 
-@pytest.mark.torture
-@pytest.mark.parametrize(
-    "kinds",
-    [
-        pytest.param([*mutations.BINARY], id="binary"),
-        pytest.param([*mutations.TEXT, *plan_words.READERS], id="text"),
-    ],
-)
-def test_what_is_near_a_good_file_is_read_right_or_refused(
-    kinds: list[str], tmp_path: Path
+KINDS = {
+    "binary": [*mutations.BINARY],
+    "text": [*mutations.TEXT],
+    "words": [*plan_words.READERS],
+}
+
+
+@pytest.mark.parametrize(("kinds", "most"), [("binary", 150), ("text", 180), ("words", 1200)])
+def test_some_files_and_words_are_read_right_or_refused(
+    kinds: str, most: int, tmp_path: Path
 ) -> None:
-    told = fuzz.run(kinds, SECONDS, 1, tmp_path / "kept")
+    told = fuzz.run(KINDS[kinds], 3600, 15, tmp_path / "kept", most)
+    assert told["wrong"] == {}
+    assert sum(told["cases"].values()) == most
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("kinds", KINDS)
+def test_what_is_near_a_good_file_is_read_right_or_refused(kinds: str, tmp_path: Path) -> None:
+    told = fuzz.run(KINDS[kinds], SECONDS, 1, tmp_path / "kept")
     print(told["cases"])
     assert told["wrong"] == {}
-    assert sum(told["cases"].values()) >= len(kinds)
+    assert sum(told["cases"].values()) >= len(KINDS[kinds])
 
 
 def test_the_fuzzer_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

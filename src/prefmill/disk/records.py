@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from prefmill.errors import RunDiffers, StoreFailed
 
 VERSION = 2
 MANIFEST, NEXT = "manifest.json", "next.json"
+_RUN = re.compile("[0-9a-f]{8}")
 #: The record as it stands in JSON.
 Document = dict[str, Any]
 #: Whether an output, as a record has it, is what stands in the folder.
@@ -169,6 +171,23 @@ def standing(folder: Path, still: Still = files_stand) -> tuple[str, Document] |
         if found == before or not found:
             return None
         before = found
+
+
+def of_dead_runs(folder: Path, document: Document | None) -> list[Path]:
+    """Folders of what runs kept for the next one, but those of the record that stands.
+
+    Whoever holds the folder may remove them.
+    """
+    wanted = {kept.partition("/")[0] for kept in (document or {}).get("kept", ())}
+    try:
+        inside = list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    return [
+        path
+        for path in inside
+        if _RUN.fullmatch(path.name) and path.name not in wanted and path.is_dir()
+    ]
 
 
 def record_of(output: Path, still: Still = files_stand) -> Document | None:

@@ -252,12 +252,8 @@ def _left(folder: Path) -> Sequence[Path]:
     others = [path for path in inside if path not in hidden]
     standing = records.standing(folder)
     if standing is not None:
-        wanted = {kept.partition("/")[0] for kept in standing[1].get("kept", ())}
         # Of earlier runs; and what a dead one kept that never published.
-        runs = [
-            path for path in others if path.is_dir() and _is_run(path) and path.name not in wanted
-        ]
-        return [*hidden, *runs]
+        return [*hidden, *records.of_dead_runs(folder, standing[1])]
     chunks = any(path.suffix in (".arrow", ".sqlite") or path.is_dir() for path in others)
     known = [document for _, document in records.documents(store_of(folder))]
     if chunks or any(_stands(folder.parent, each) for doc in known for each in doc["outputs"]):
@@ -266,7 +262,3 @@ def _left(folder: Path) -> Sequence[Path]:
         if json.loads((folder / LEDGER).read_text("utf-8"))["state"] == "done":
             return hidden
     return inside
-
-
-def _is_run(path: Path) -> bool:
-    return len(path.name) == 8 and all(each in "0123456789abcdef" for each in path.name)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -86,7 +87,7 @@ class Recording:
         self.store: Store | None = None
         self.previous: Document | None = None
         self.done = False
-        self.dangling = False  #: the record is that of a run which died as it published
+        self.dangling = False  #: a run died as it published, or left what it kept
         self.lock: FolderLock | Lease | None = None  #: held while the run lasts
         self.facts: dict[str, Any] = {}
         self.made: Any = None
@@ -107,8 +108,10 @@ class Recording:
         assert self.folder is not None
         found = records.standing(self.folder, self.still)
         self.previous = found[1] if found else None
-        left = not is_object(self.folder) and (self.folder / NEXT).exists()
-        self.dangling = left or (found is not None and found[0] == NEXT)
+        self.dangling = found is not None and found[0] == NEXT
+        if not is_object(self.folder):
+            dead = records.of_dead_runs(self.folder, found and found[1])
+            self.dangling |= bool(dead) or (self.folder / NEXT).exists()
         if self.previous is None or self.overwrite:
             return
         before = self.previous["key"]
@@ -133,6 +136,8 @@ class Recording:
             self._put(MANIFEST, found[1])
         if not is_object(self._folder):
             clear(self._folder)
+            for left in records.of_dead_runs(self._folder, found and found[1]):
+                shutil.rmtree(left, ignore_errors=True)
         self.store.delete(NEXT)
 
     @property

@@ -155,13 +155,18 @@ def cases(kinds: list[str], seed: int, folder: Path) -> Any:
                 path.unlink(missing_ok=True)
 
 
-def run(kinds: list[str], seconds: float, seed: int, keep: Path | None) -> dict[str, Any]:
-    """The counts of cases by kind, and what was found: by seed, what was wrong."""
+def run(
+    kinds: list[str], seconds: float, seed: int, keep: Path | None, most: int | None = None
+) -> dict[str, Any]:
+    """The counts of cases by kind, and what was found: by seed, what was wrong.
+
+    It ends when the time is over, or after `most` cases.
+    """
     child, counts, wrong = Child(), Counter[str](), {}
     until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as home:
         for kind, name, case in cases(kinds, seed, Path(home)):
-            if time.monotonic() > until:
+            if time.monotonic() > until or sum(counts.values()) == most:
                 break
             counts[kind] += 1
             if said := child.ask(case):
