@@ -30,6 +30,8 @@ from prefmill.readers.json_lines import (
     stage_json,
     types_together,
 )
+from prefmill.readers.json_many import Many, look_at_many, runs_of, with_inputs
+from prefmill.readers.packing import packed
 from prefmill.readers.rejects import Rejects
 from prefmill.readers.remote import fetched, find_objects
 from prefmill.readers.source import Source, spelled_out, unite
@@ -57,6 +59,7 @@ def open_source(
     named: Collection[str] = (),
     in_place: bool = False,
     stay: bool = False,
+    apart: bool = False,
 ) -> Source:
     """Find, check and (where they are not Parquet) stage all `inputs`: one table.
 
@@ -86,6 +89,8 @@ def open_source(
         named: columns, or paths into them, that somebody spelled. A JSON file of one object that
             has such a key is one record; records inside of it are not looked for.
         stay: Parquet objects stay where they are, and their files are samples (`Source.stays`).
+        apart: each input is a file of its own. By default many small ones next to each other become
+            one (`Source.inputs` has them all): engines take a time for each file, and memory.
 
     CSV columns are text: an empty field is null, a quoted empty field the empty string; a column
     without a name is `column_N`. Blank lines are skipped. JSON types are unified over the whole
@@ -153,8 +158,9 @@ def open_source(
             needs=needs,
             named=named,
             stay=stay,
+            apart=apart,
         )
-        opened = [part for item in items for part in _open(item, context)]
+        opened = [part for run in runs_of(items, apart) for part in _open_all(run, context)]
         # JSON files have their types together: what one lacks, or has as another kind, another may
         # hold.
         texts = [part for part in opened if isinstance(part, JsonFile)]
@@ -163,6 +169,8 @@ def open_source(
         for part in opened:
             if isinstance(part, JsonFile):
                 staged = stage_json(part, shape, elements, context)
+                if isinstance(part.many, Many):
+                    staged = with_inputs(staged, part.many)
             else:
                 staged = part
             if staged is not None:
@@ -170,7 +178,7 @@ def open_source(
         if not parts:
             raise BadInput(f"inputs: no rows and no columns in {[item.label for item in items]}.")
         schema, nulls = unite(parts)
-        parts = [spelled_out(part, schema, context) for part in parts]
+        parts = packed([spelled_out(part, schema, context) for part in parts], schema, context)
         stays = tuple(part.stays for part in parts)
         claims = {part.together for part in parts}
         return Source(
@@ -186,8 +194,17 @@ def open_source(
             mixed=kinds_together(texts),
             notes=(*notes, *context.notes),
             stays=stays if any(stays) else (),
+            inputs=tuple(each for part in parts for each in part.inputs),
             together=claims.pop() if len(claims) == 1 else None,
         )
+
+
+def _open_all(run: Sequence[Input], context: Context) -> Iterator[Part | JsonFile]:
+    """One input, or many small ones that are read as one."""
+    if len(run) == 1:
+        yield from _open(run[0], context)
+    else:
+        yield look_at_many(run, context)
 
 
 def _open(item: Input, context: Context) -> Iterator[Part | JsonFile]:

@@ -192,12 +192,36 @@ class Without:
     def __init__(self, outputs: Collection[str | Path]) -> None:
         self.outputs = outputs
         self.met: list[str] = []
+        self._real = [os.path.realpath(one) for one in outputs]
+        self._ids = {_id_of(one) for one in outputs} - {None}
+        self._folders: dict[str, bool] = {}
 
     def __contains__(self, path: str) -> bool:
-        if not any(is_same(path, one) for one in self.outputs):
+        # `is_same` in fewer looks: there may be 100,000 files, in few folders.
+        folder = os.path.dirname(path)
+        if folder not in self._folders:
+            self._folders[folder] = self._holds(folder)
+        if not (
+            self._folders[folder]
+            or (self._ids and _id_of(path) in self._ids)
+            or (os.path.islink(path) and self._holds(path))
+        ):
             return False
         self.met.append(path)
         return True
+
+    def _holds(self, path: str) -> bool:
+        real = os.path.realpath(path)
+        return any(real == one or real.startswith(one + os.sep) for one in self._real)
+
+
+def _id_of(path: str | Path) -> tuple[int, int] | None:
+    """What tells a file from all others, by whatever name; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def is_same(path: str | Path, output: str | Path) -> bool:

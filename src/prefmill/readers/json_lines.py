@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -45,6 +45,22 @@ _MOST_KNOWN = 10_000
 _MOST_COLUMNS = 10_000
 
 
+class Places(Protocol):
+    """What `readers/json_many.py` knows of lines that are those of many files."""
+
+    def place(self, line: int) -> tuple[str, int]:
+        """The file and the line there."""
+        ...
+
+    def skip(self, line: int) -> None:
+        """A line that is no row."""
+        ...
+
+    def check(self, names: Iterable[str], label: str) -> None:
+        """Raise where no later step could tell column names apart."""
+        ...
+
+
 @dataclass
 class JsonFile:
     """A JSON file between its two passes: the types of its rows, and the lines that are none."""
@@ -59,6 +75,7 @@ class JsonFile:
     tables: Callable[[], Iterator[pa.Table]] | None = None  #: where the rows come from a table
     others: pa.Schema | None = None  #: of the table's columns that are not JSON
     names: tuple[str, ...] = ()  #: of all columns of the table
+    many: Places | None = None  #: where the lines are those of many files
 
     def add(self, shape: dict[str, Any], where: str) -> None:
         """Widen the types of columns by those of rows, the first of which is `where`."""
@@ -107,10 +124,16 @@ def _spool(context: Context) -> Path:
 
 
 def look_at_lines(
-    item: Input, context: Context, read: Callable[[], Iterator[Lines | Bad]]
+    item: Input,
+    context: Context,
+    read: Callable[[], Iterator[Lines | Bad]],
+    many: Places | None = None,
 ) -> JsonFile:
-    """The first pass over JSON lines."""
-    file = JsonFile(item, read)
+    """The first pass over JSON lines; `many` knows whose they are where they are of many files."""
+    file = JsonFile(item, read, many=many)
+
+    def place(line: int) -> tuple[str, int]:
+        return many.place(line) if many is not None else (item.label, line)
 
     def look(lines: Lines | Bad) -> tuple[Lines | None, Look]:
         if isinstance(lines, Bad):
@@ -121,21 +144,29 @@ def look_at_lines(
     doubled = False
     for lines, block in _or_bad_input(in_order(look, read(), context.workers), item):
         for bad in block.bads:
-            context.rejects.add(item.label, bad)
+            label, line = place(bad.line)
+            context.rejects.add(label, replace(bad, line=line))
         if lines is None:
             continue
         if block.double is not None and not doubled:
             doubled = True
-            where = f"{item.label}: {lines.unit} {lines.line(block.double)}"
+            label, line = place(lines.line(block.double))
+            where = f"{label}: {lines.unit} {line}"
             context.notes.append(f"{where}: a key is there twice; the first counts.")
         if block.skip:
             file.skipped[lines.number] = block.skip
+            if many is not None and lines.block is not None:
+                for at in block.skip:
+                    many.skip(lines.block.line + at)
         merge_elements(file.elements, block.elements)
         for at, shape in block.rows:
             text = json.dumps(shape)
             if text not in known:
                 known.add(text) if len(known) < _MOST_KNOWN else known.clear()
-                file.add(shape, f"{item.label} {lines.unit} {lines.line(at)}")
+                label, line = place(lines.line(at))
+                if many is not None:
+                    many.check(shape, label)
+                file.add(shape, f"{label} {lines.unit} {line}")
     check_names(list(file.shape), item.label)
     if "" in file.shape:
         raise BadInput(f"{item.label}: an object has an empty key, which cannot be a column.")

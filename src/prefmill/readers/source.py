@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import polars as pl
@@ -48,7 +49,7 @@ class Source:
     #: columns of several kinds of values, and where each kind is
     mixed: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  #: what people should know of how the files were read
-    labels: tuple[str, ...] = ()  #: how the caller would name the input of each file
+    labels: tuple[str, ...] = ()  #: how the caller would name the input of each file, or the first
     #: rows that records of the files become (`prefmill.shapes`), with their `_position`
     select: str = ""
     width: int = 1  #: positions for each record
@@ -57,6 +58,8 @@ class Source:
     #: the column whose equal values stand together, as every file says of itself; not looked at
     together: str | None = None
     beside: tuple[str, ...] = ()  #: files that were joined to these
+    #: every input as its caller names it, with its rows, in order: a file may hold many
+    inputs: tuple[tuple[str, int], ...] = ()
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ class Source:
             return "_position"
         if len(self.files) == 1:
             return "file_row_number"
-        starts = [sum(self.file_rows[:place]) for place in range(len(self.files))]
+        starts = list(accumulate(self.file_rows[:-1], initial=0))
         return f"({starts}::BIGINT[])[(file_index + 1)::BIGINT] + file_row_number"
 
     @property
@@ -104,7 +107,7 @@ class Source:
         What lies in `home` is a file of ours that the owner has never seen.
         """
         position //= self.width
-        for label, rows in zip(self.labels, self.file_rows, strict=True):
+        for label, rows in self.inputs:
             if position < rows:
                 place = f"row {position}"
                 if not Path(label).is_relative_to(home):

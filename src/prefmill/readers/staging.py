@@ -57,6 +57,13 @@ class Part:
     remote: bool = False  #: the file is a URL
     stays: Version | None = None  #: the file is a sample of this object, with all its columns
     together: str | None = None  #: the column whose equal values stand together, as the file says
+    #: of a file that many became: each as its caller names it, and its rows
+    inside: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def inputs(self) -> tuple[tuple[str, int], ...]:
+        """The inputs that are in it, as their owner names them, each with its rows."""
+        return self.inside or ((self.label, self.rows),)
 
 
 @dataclass
@@ -81,6 +88,8 @@ class Context:
     made: int = 0
     #: Parquet objects stay where they are; so many rows of them are in samples, of these columns
     stay: bool = False
+    #: every file stays a file of its own, however many there are
+    apart: bool = False
     sampled: int = 0
     met: set[str] = field(default_factory=set)
 

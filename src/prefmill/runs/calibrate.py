@@ -241,7 +241,7 @@ def _count(counts: dict[str, int], reason: str, rows: int) -> None:
 
 def _scorer_of(source: Source, score_column: str) -> dict[str, str]:
     """The fingerprint of the scorer of a column, where the run that wrote the files is known."""
-    keys = [key_of_finished(Path(label)) for label in source.labels]
+    keys = [key_of_finished(Path(label)) for label, _ in source.inputs]
     found = [_of_column(key, score_column) for key in keys]
     return found[0] if found and all(each == found[0] for each in found) else {}
 

@@ -233,7 +233,7 @@ def _findings(
     names = (job.roles.prompt, job.roles.completion, job.roles.score)
     rows = job.con.execute(_FIRST_ROWS).fetchall()
     return Findings(
-        files=len(job.source.files),
+        files=len(job.records.inputs),
         rows=job.source.rows,
         rejected=job.source.rejected,
         columns={field.name: str(field.type) for field in job.source.columns},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 from urllib.parse import unquote
@@ -98,6 +99,7 @@ def opened(
     parts: bool = False,
     each_vote: bool = False,
     stay: bool = False,
+    apart: bool = False,
     ordered: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
@@ -107,7 +109,8 @@ def opened(
     `each_vote`: votes of several judges stay rows of their own. `of_records`: what is known
     of the records that the input has the rows of. `parts`: the two columns that a prompt was joined
     of come along. `stay`: objects may stay where they are (`Source.stays`); then nobody but workers
-    may ask the job for all rows. `ordered`: slots have the numbers that order them, `_o0` ...
+    may ask the job for all rows. `apart`: small files stay
+    files of their own. `ordered`: slots have the numbers that order them, `_o0` ...
     """
 
     words = words_in(plan.rows, roles or {})
@@ -129,6 +132,7 @@ def opened(
         in_place=plan.every_row,
         stay=stay,
         progress=progress,
+        apart=apart or bool(words.file_as),
         **reading,
     )
     with source_and_home as (source, home):
@@ -177,6 +181,7 @@ def opened_source(
     named: Collection[str] = (),
     in_place: bool = False,
     stay: bool = False,
+    apart: bool = False,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> Iterator[tuple[Source, Path]]:
@@ -205,6 +210,7 @@ def opened_source(
             without=[*reading.get("without", ()), *([str(rejects)] if rejects else [])],
             in_place=in_place,
             stay=stay,
+            apart=apart,
         )
         with blamed_on(source):
             yield source, home
@@ -495,7 +501,7 @@ class Job:
         """
         if self.rowed.shape is not None:
             return self._scan_rows()
-        starts = [sum(self.source.file_rows[:place]) for place in range(len(self.source.files))]
+        starts = list(accumulate(self.source.file_rows[:-1], initial=0))
         folders = (part for file in self.source.files for part in Path(file).parts if "=" in part)
         names = {unquote(part.split("=")[0]) for part in folders}
         hive: dict[str, Any] = {"hive_partitioning": self.source.hive}

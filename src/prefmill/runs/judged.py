@@ -182,7 +182,8 @@ def _narrow(job: Job, by: str | None) -> pl.DataFrame:
             "audit: no row has a prompt, a completion and a score.",
             hint="prefmill check says which rows cannot be used.",
         )
-    starts = np.concatenate([[0], np.cumsum(job.source.file_rows)])[:-1] * job.source.width
+    ends = np.cumsum([count for _, count in job.source.inputs])
+    starts = np.concatenate([[0], ends])[:-1] * job.source.width
     rows = pl.concat(parts, how="vertical_relaxed").sort("position")
     file = np.searchsorted(starts, rows["position"].to_numpy(), side="right") - 1
     return rows.with_columns(

@@ -151,16 +151,16 @@ class Recording:
         # In ASCII: a name that is no UTF-8 has characters that no file takes.
         self.store.put_text(name, json.dumps(content, indent=1))
 
-    def read(self, labels: Iterable[str], rows: Iterable[int]) -> None:
-        """Note how many rows each input has; `labels` as readers name them."""
+    def read(self, inputs: Iterable[tuple[str, int]]) -> None:
+        """Note how many rows each input has, by what readers call it."""
         if self.store is None:
             return
-        rows = list(rows)
+        inputs = list(inputs)
         counts = {
             str(Path(label).absolute()) if "://" not in label else label: count
-            for label, count in zip(labels, rows, strict=True)
+            for label, count in inputs
         }
-        counts[IN_MEMORY] = sum(rows)
+        counts[IN_MEMORY] = sum(count for _, count in inputs)
         self.facts["inputs"] = [
             {**input_told(known), "rows": counts.get(str(known[0]))} for known in self.key["inputs"]
         ]

@@ -309,7 +309,7 @@ class Resumable(ABC, Generic[PartT, Report]):
         frames = self.frames()
         self.ledger.publishing()
         source = self.source
-        self.record.read(source.labels, source.file_rows)
+        self.record.read(source.inputs)
         self.record.facts["fingerprints"] = {self.part_name: dict(self.part.fingerprint)}
 
         def report(_: Written) -> Report:

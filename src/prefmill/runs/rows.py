@@ -131,7 +131,7 @@ def rows(
             if output is None:
                 return report(None)
             records = rowed.records or rowed.source
-            record.read(records.labels, records.file_rows)
+            record.read(records.inputs)
             writers.write(
                 _frames(rowed, names, home, reading),
                 _schema(rowed, names),
@@ -160,7 +160,13 @@ def opened_rows(
         return columns_of(words, columns)
 
     opening = opened_source(
-        "rows", inputs, needs=needs, named=spelled(words), progress=progress, **reading
+        "rows",
+        inputs,
+        needs=needs,
+        named=spelled(words),
+        apart=bool(words.file_as),
+        progress=progress,
+        **reading,
     )
     with opening as (source, home):
         rowed = _rowed_somehow(source, words, keep, home, reading)

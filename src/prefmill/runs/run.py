@@ -154,7 +154,7 @@ def run(
                 return report(None)
             if plan.every_row:
                 _refuse_loss(job, output)
-            record.read(job.records.labels, job.records.file_rows)
+            record.read(job.records.inputs)
             unwritten, columns = job.assembly.unwritten, job.assembly.schema()
             schema = {name: kind for name, kind in columns.items() if name not in unwritten}
             write = partial(
@@ -260,7 +260,8 @@ def _expected(
 
 def _refuse_loss(job: Job, output: str | Path) -> None:
     """Advantages may replace their input, but then every row has to stay."""
-    if not any(is_same(file, output) for file in job.source.files + job.source.labels):
+    named = [label for label, _ in job.source.inputs]
+    if not any(is_same(file, output) for file in (*job.source.files, *named)):
         return
     account = job.report()
     lost = account.rows_in - account.pairs_out + job.source.rejected

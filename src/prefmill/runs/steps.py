@@ -168,7 +168,7 @@ class Run:
                     for _ in rows:
                         pass
                     return report(None)
-                record.read(source.labels, source.file_rows)
+                record.read(source.inputs)
                 writers.write(
                     rows,
                     _OUT,

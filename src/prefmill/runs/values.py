@@ -170,7 +170,7 @@ def run(
                 for _ in rows.frames():
                     pass
                 return report(None)
-            record.read(source.labels, source.file_rows)
+            record.read(source.inputs)
             writers.write(
                 rows.frames(),
                 rows.schema,

@@ -202,7 +202,7 @@ def votes(
 
             if output is None or not (rated.height or allow_empty):
                 return report(None)
-            record.read(job.records.labels, job.records.file_rows)
+            record.read(job.records.inputs)
             writers.write(
                 table.frames(rated),
                 table.schema,

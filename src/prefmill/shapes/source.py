@@ -299,7 +299,7 @@ def in_one_file(rowed: Rowed, home: Path, **limits: int | None) -> Source:
     with connecting as con, record_told(source, rowed.shape, home, "rows"):
         con.execute(f"COPY ({query}) TO {target} (FORMAT parquet, COMPRESSION zstd)")
         columns = con.sql(f"FROM read_parquet({target}) LIMIT 0").to_arrow_table().schema
-    label = source.labels[0] if len(source.labels) == 1 else f"{len(source.labels)} files"
+    label = source.labels[0] if len(source.inputs) == 1 else f"{len(source.inputs)} files"
     return replace(
         source,
         files=(str(path),),
@@ -307,6 +307,7 @@ def in_one_file(rowed: Rowed, home: Path, **limits: int | None) -> Source:
         file_rows=(source.rows,),
         nulls=frozenset(columns.names),
         labels=(f"rows of {label}",),
+        inputs=((f"rows of {label}", source.rows),),
         notes=(*source.notes, f"read as: {rowed.shape.words.options()}", *rowed.lines),
         remote=False,
         hive=False,

@@ -105,6 +105,7 @@ def run(
         whole_rows=whole_rows,
         parts=in_parts(layout) and not chat,
         stay=True,
+        apart=True,
         progress=progress,
         **reading,
     )
@@ -193,7 +194,7 @@ def looked_at(
     with temporary(spreading.get("work") or reading.get("temp_dir")) as home:
         reading = {**reading, "temp_dir": str(home)}
         words: dict[str, Any] = {"roles": roles, "keep": keep, "stay": True, **reading}
-        job_here = opened(plan, inputs, engine="duckdb", **words)
+        job_here = opened(plan, inputs, engine="duckdb", apart=True, **words)
         with job_here as job, _executing(spreading, memory_bytes) as tasks:
             place = _place(spreading, job, tasks, store_of(home / "pieces"), resumed=False)
             yield Spread(

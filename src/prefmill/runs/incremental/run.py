@@ -91,6 +91,7 @@ def run_incremental(
             whole_rows=whole_rows,
             parts=parts,
             ordered=True,
+            apart=True,
             progress=progress,
             **reading,
         )

@@ -392,7 +392,7 @@ class Incremental:
             record.keep_file(name, homes.get(name, self.home / name))
         text = state.text().encode()
         record.keep(STATE, lambda file: file.write(text))
-        record.read(self.main.records.labels, self.main.records.file_rows)
+        record.read(self.main.records.inputs)
         outputs = self._outputs(stage, report.pairs_out, sum(counts.values()))
         record.publish(outputs, lambda: stage.publish(overwrite=True), report=asdict(report))
         return report
