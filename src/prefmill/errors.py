@@ -30,6 +30,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from prefmill.redact import without_secrets
+
 #: The exit code of what may do later: "temporary failure" of sysexits.h.
 TRY_LATER = 75
 
@@ -45,8 +47,9 @@ class PrefmillError(ValueError):
         return self.exit_code == TRY_LATER
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        self.message = message
-        self.hint = hint
+        # An error travels far: to logs, to trackers, to whoever reads a terminal.
+        self.message = message = without_secrets(message)
+        self.hint = hint = without_secrets(hint) if hint else hint
         super().__init__(f"{message}\nHint: {hint}" if hint else message)
 
     def __str__(self) -> str:  # KeyError would print the repr of the message

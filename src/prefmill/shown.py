@@ -12,6 +12,8 @@ import re
 import sys
 from typing import Any, TextIO
 
+from prefmill.redact import without_secrets
+
 #: C0 but for tab and line feed, DEL, C1, marks and overrides of direction, separators of lines,
 #: the byte order mark, tag characters, and halves of surrogate pairs.
 _CONTROLS = (
@@ -45,9 +47,9 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 class Shown(io.TextIOWrapper):
-    """A stream of text that shows control characters."""
+    """A stream of text that shows control characters; with `hides` it holds secrets back too."""
 
-    def __init__(self, bare: TextIO) -> None:
+    def __init__(self, bare: TextIO, *, hides: bool = False) -> None:
         super().__init__(
             bare.buffer,
             encoding=bare.encoding,
@@ -56,9 +58,12 @@ class Shown(io.TextIOWrapper):
         )
         #: What moves on the screen by itself, a bar of progress, writes here.
         self.bare = bare
+        self._hides = hides
 
     def write(self, text: str) -> int:
         """Write `text`; a carriage return stays, since bars of other libraries need it."""
+        if self._hides:  # what others write: errors of libraries, tracebacks
+            text = without_secrets(text)
         parts = map(shown, text.split("\r"))
         return super().write("\r".join(parts))
 
@@ -66,10 +71,11 @@ class Shown(io.TextIOWrapper):
 def guard() -> None:
     """From here on stderr, and stdout where it is a terminal, show control characters.
 
-    What goes to a pipe through stdout is data, and stays as it is.
+    What goes to a pipe through stdout is data, and stays as it is. stderr, which is kept in logs,
+    loses secrets (`prefmill.redact`).
     """
     if isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr = Shown(sys.stderr)
+        sys.stderr = Shown(sys.stderr, hides=True)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.isatty():
         sys.stdout = Shown(sys.stdout)
 

@@ -19,7 +19,8 @@ MAP = ROOT / "docs" / "map.md"
 
 #: From the ground up. Rooms of one floor do not import each other.
 FLOORS = (
-    ("errors", "_version"),
+    ("redact", "_version"),
+    ("errors",),
     ("room",),
     ("objects", "shown"),
     ("connection", "progress", "forks", "ending"),

@@ -175,7 +175,7 @@ def test_a_refused_run_leaves_nothing(refused, rows):
 
 
 def test_no_secret_of_a_url_is_written():
-    from prefmill.runs.recorded import redacted
+    from prefmill.redact import redacted
 
     told = redacted({"inputs": [["https://me:secret@h.org/x.parquet?sig=secret", None]]})
     assert told == {"inputs": [["https://h.org/x.parquet", None]]}

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from prefmill import ending
 from prefmill.errors import PrefmillError
+from prefmill.redact import without_secrets
 
 #: What every record of `logging` has; the rest came with this one.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -39,7 +40,9 @@ class JsonLines(io.TextIOBase):
     def put(self, level: str, event: str, message: str, **more: Any) -> None:
         """Write one object. Control characters are escapes in JSON, so no text moves a cursor."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        record = {"time": now, "level": level, "event": event, "message": message, **more}
+        told = {"event": event, "message": message, **more}
+        texts = {n: without_secrets(v) if isinstance(v, str) else v for n, v in told.items()}
+        record = {"time": now, "level": level, **texts}
         self._stream.write(json.dumps(record, default=str) + "\n")
         self._stream.flush()
 

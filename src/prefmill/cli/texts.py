@@ -14,6 +14,7 @@ import typer
 
 from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument
+from prefmill.redact import redacted
 from prefmill.shown import in_json
 from prefmill.table.roles import RoleNames
 
@@ -117,8 +118,9 @@ def print_json(report: object) -> None:
     """`report` on stdout, in one line.
 
     JSON has no NaN and no infinity: they are null, as a NaN is in the JSON Lines that we write.
+    Reports are kept in logs, so URLs in them have no secrets.
     """
-    text = json.dumps(_finite(report), ensure_ascii=False, allow_nan=False, default=str)
+    text = json.dumps(redacted(_finite(report)), ensure_ascii=False, allow_nan=False, default=str)
     with to_stdout():
         typer.echo(in_json(text))
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from prefmill._version import __version__
 from prefmill.disk.whole import Staging
 from prefmill.errors import BadArgument, BadInput, MissingPackage
+from prefmill.redact import url_without_secrets
 from prefmill.shapes.account import line_of
 from prefmill.writers.cards import front_matter, table
 
@@ -81,7 +82,7 @@ def card(
     reports: dict[str, PairReport | RunReport] = dict(several)
     if not reports:
         raise BadArgument("card: no report; got an empty mapping, expected one for every split.")
-    sources = _several(source)
+    sources = [url_without_secrets(each) for each in _several(source)]
     rows_out = sum(told.pairs_out for told in reports.values())
     head: dict[str, object] = {}
     if license:

@@ -60,7 +60,7 @@ def remote_parquet(item: Input, context: Context) -> Iterator[Part]:
                 remote=True,
             )
     except duckdb.Error as error:
-        raise _unreadable(item, error) from error
+        raise _unreadable(item, error) from None  # its text has the URL
     finally:
         con.close()
     if not counts:
@@ -119,7 +119,7 @@ def stage_url(item: Input, context: Context) -> Part | JsonFile:
         how = "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480"
         con.execute(f"COPY (SELECT {chosen} FROM {table}) TO {literal(str(path))} ({how})")
     except duckdb.Error as error:
-        raise _unreadable(item, error) from error
+        raise _unreadable(item, error) from None  # its text has the URL
     finally:
         con.close()
     if item.format == "csv":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -20,8 +19,6 @@ from prefmill.writers.write import Staged
 
 _Report = TypeVar("_Report")
 _PACKAGES = ("polars", "duckdb", "pyarrow", "numpy", "torch", "transformers", "vllm", "datasets")
-#: A URL's user and password, and what comes after its path: a token, mostly.
-_SECRET = re.compile(r"(\w+://)(?:[^/@\s'\"]*@)?([^\s?'\"]*)(?:\?[^\s'\"]*)?")
 
 
 def key_of(
@@ -116,21 +113,6 @@ def versions() -> dict[str, str]:
     loaded = {name: sys.modules[name] for name in _PACKAGES if name in sys.modules}
     own = {"prefmill": __version__, "python": platform.python_version()}
     return own | {name: str(getattr(each, "__version__", "")) for name, each in loaded.items()}
-
-
-def redacted(value: Any) -> Any:
-    """A text, or the texts in a value of JSON, without users, passwords and queries of URLs.
-
-    >>> redacted({"file": "https://me:pw@host/x.parquet?token=1", "to": ["s3://bucket/y"]})
-    {'file': 'https://host/x.parquet', 'to': ['s3://bucket/y']}
-    """
-    if isinstance(value, str):
-        return _SECRET.sub(r"\1\2", value) if "://" in value else value
-    if isinstance(value, Mapping):
-        return {redacted(key): redacted(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [redacted(each) for each in value]
-    return value
 
 
 def instant(seconds: float) -> str:

@@ -33,6 +33,7 @@ from prefmill.disk.stores import Save, Store, store_of
 from prefmill.disk.targets import is_object, settle, shown
 from prefmill.disk.whole import linked
 from prefmill.errors import RunBusy
+from prefmill.redact import redacted
 from prefmill.runs.inputs import IN_MEMORY, is_certain, is_stdin, joined, known_of, read_by
 from prefmill.runs.job import Reading
 from prefmill.runs.recorded import (
@@ -42,7 +43,6 @@ from prefmill.runs.recorded import (
     key_of,
     outputs_of,
     plain,
-    redacted,
     restored,
     versions,
 )

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from prefmill import redact
+
 #: Mappings of a report whose keys are reasons or states of ours, and no words of the data.
 _BY_REASON = ("dropped", "null")
 _WILD = re.compile(r"[*?\[]")
@@ -40,12 +42,12 @@ def rows_out(numbers: Mapping[str, Any]) -> int | None:
 
 
 def without_secrets(text: str) -> str:
-    """A text whose URLs have lost user, password, query and fragment.
+    """A text without secrets, whose URLs have lost their fragments too.
 
     >>> without_secrets("no answer from https://me:pw@host/x?token=t.")
     'no answer from https://host/x'
     """
-    return _URL.sub(lambda found: _plain(found[0]), text)
+    return redact.without_secrets(_URL.sub(lambda found: _plain(found[0]), text))
 
 
 def _plain(url: str) -> str:
