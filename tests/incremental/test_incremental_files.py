@@ -11,8 +11,10 @@ import polars as pl
 import pytest
 
 import prefmill as pm
+from prefmill.disk import records
 from prefmill.duckdb import install
 from prefmill.errors import BadArgument, RunDiffers, TargetExists
+from prefmill.runs.incremental import compact
 from prefmill.runs.incremental import work as incremental
 from prefmill.runs.kept import found_in, verify
 from prefmill.runs.run import run
@@ -116,6 +118,49 @@ def test_parts_without_a_changed_row_are_not_written_again(tmp_path, monkeypatch
     assert len(before) == 4
     same = {name for name in before if before[name] == now[name]}
     assert same == set(before) - {"part-00001.parquet"}
+
+
+def test_parts_that_stay_are_not_hashed_again_and_the_record_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(incremental, "PART_ROWS", 10)
+    write(tmp_path / "in" / "1.parquet", many(range(35)))
+    run(PLAN, tmp_path / "in", tmp_path / "out" / "part-*.parquet", incremental=True)
+    hashed = []
+    digest = records.sha256_of
+    monkeypatch.setattr(records, "sha256_of", lambda path: hashed.append(path.name) or digest(path))
+    write(tmp_path / "in" / "2.parquet", [("p12", "c", 9)])
+    run(PLAN, tmp_path / "in", tmp_path / "out" / "part-*.parquet", incremental=True)
+    assert sorted(hashed) == ["out-changes.parquet", "part-00001.parquet", "prefmill.json"]
+    assert verify(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("plan", [PLAN, pm.Pairs(), pm.Pairs(chosen_quantile=0.8)])
+def test_files_of_a_state_stay_few(tmp_path, monkeypatch, plan):
+    monkeypatch.setattr(compact, "MOST_FILES", 3)
+    for day in range(8):
+        write(tmp_path / "in" / f"{day}.parquet", many(range(day * 10, day * 10 + 12)))
+        run(plan, tmp_path / "in", tmp_path / "out.parquet", incremental=True)
+        kept = [path.name.split("-")[0] for path in tmp_path.glob(".out.parquet.prefmill/*/*-*")]
+        assert all(kept.count(kind) <= 4 for kind in ("rows", "scores", "accounts"))
+    run(plan, tmp_path / "in", tmp_path / "full.parquet")
+    out = pl.read_parquet(tmp_path / "out.parquet").drop("pair_id")
+    assert out.equals(pl.read_parquet(tmp_path / "full.parquet"))
+
+
+def test_what_is_computed_whole_takes_the_index_that_is_there(tmp_path, monkeypatch):
+    write(tmp_path / "in" / "1.parquet", many(range(30)))
+    run(PLAN, tmp_path / "in", tmp_path / "out.parquet", incremental=True)
+    write(tmp_path / "in" / "2.parquet", [(f"p{n}", "c", 9) for n in range(30)])
+    monkeypatch.setattr(incremental, "MOST", 0.1)
+    report = run(PLAN, tmp_path / "in", tmp_path / "out.parquet", incremental=True)
+    assert any("90 rows changed, so all were" in note for note in report.notes)
+    indexes = list(tmp_path.glob(".out.parquet.prefmill/*/rows-*"))
+    assert sorted(pl.read_parquet(path).height for path in indexes) == [30, 60]
+    run(PLAN, tmp_path / "in", tmp_path / "full.parquet")
+    out = pl.read_parquet(tmp_path / "out.parquet").drop("pair_id")
+    assert out.equals(pl.read_parquet(tmp_path / "full.parquet"))
+    write(tmp_path / "in" / "3.parquet", [("p3", "d", 0)])
+    report = run(PLAN, tmp_path / "in", tmp_path / "out.parquet", incremental=True)
+    assert any("1 groups changed; 4 of 91 rows were read" in note for note in report.notes)
 
 
 def test_prompts_of_messages_and_groups_of_columns(tmp_path):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import prefmill as pm
 from prefmill.plans import FeedbackPlan
+from prefmill.runs.incremental import compact
 from prefmill.runs.incremental import work as incremental
 from prefmill.runs.run import run
 from prefmill.table.report import PairReport
@@ -133,7 +134,8 @@ def same_rows(one: pl.DataFrame, other: pl.DataFrame) -> bool:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outputs have several parts, and no change is too large to be one."""
+    """Outputs have several parts, no change is too large to be one, and states are compacted."""
+    monkeypatch.setattr(compact, "MOST_FILES", 1)
     monkeypatch.setattr(incremental, "PART_ROWS", 3)
     monkeypatch.setattr(incremental, "MOST", 2.0)
 

@@ -73,25 +73,30 @@ def digest_of(content: Any) -> str:
     return digest.hexdigest()
 
 
-def described(target: Path, source: Path) -> list[dict[str, Any]]:
-    """The files that `target` will consist of, as they are made at `source`."""
+def described(
+    target: Path, source: Path, before: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """The files that `target` will consist of, as they are made at `source`.
+
+    `before` are files of a record that stood when the run began, by the names in `source` that they
+    are linked to: where size and time are the same their content is not hashed again.
+    """
     if not source.is_dir():
         return [_file(target.name, source)]
-    return [
-        _file(f"{target.name}/{path.relative_to(source).as_posix()}", path)
-        for path in sorted(source.rglob("*"))
-        if path.is_file()
-    ]
+    files = []
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(source).as_posix()
+            files.append(_file(f"{target.name}/{name}", path, (before or {}).get(name)))
+    return files
 
 
-def _file(name: str, path: Path) -> dict[str, Any]:
+def _file(name: str, path: Path, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     status = path.stat()
-    return {
-        "path": name,
-        "size": status.st_size,
-        "modified": status.st_mtime_ns,
-        "sha256": sha256_of(path),
-    }
+    facts = {"size": status.st_size, "modified": status.st_mtime_ns}
+    if before and all(before.get(fact) == value for fact, value in facts.items()):
+        return {"path": name, **facts, "sha256": before["sha256"]}
+    return {"path": name, **facts, "sha256": sha256_of(path)}
 
 
 def with_tags(output: Mapping[str, Any], parent: Path) -> dict[str, Any]:

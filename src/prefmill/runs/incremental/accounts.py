@@ -75,6 +75,18 @@ def _used(output: Output, merged: bool) -> str:
     )
 
 
+def latest(paths: Sequence[Path], some: str = "") -> str:
+    """The accounts of each class in the last of these files that has it, joined to `some`."""
+    union = " UNION ALL ".join(
+        f"SELECT {number} AS run, * FROM read_parquet({literal(str(path))})"
+        for number, path in enumerate(paths)
+    )
+    return (
+        f"SELECT * EXCLUDE (run) FROM (SELECT * FROM ({union}){some}"
+        " QUALIFY run = max(run) OVER (PARTITION BY class))"
+    )
+
+
 def of_affected(
     con: duckdb.DuckDBPyConnection, paths: Sequence[Path], index: str, slots: Sequence[Path]
 ) -> PairReport:
@@ -83,15 +95,8 @@ def of_affected(
     `paths` are the accounts, the latest last; `index` has the class of every row, and `slots` that
     of every row of output.
     """
-    union = " UNION ALL ".join(
-        f"SELECT {number} AS run, * FROM read_parquet({literal(str(path))})"
-        for number, path in enumerate(paths)
-    )
-    con.execute(
-        "CREATE OR REPLACE TEMP TABLE accounts AS SELECT * EXCLUDE (run)"
-        f" FROM (SELECT * FROM ({union}) SEMI JOIN affected USING (class)"
-        " QUALIFY run = max(run) OVER (PARTITION BY class))"
-    )
+    latest_some = latest(paths, " SEMI JOIN affected USING (class)")
+    con.execute(f"CREATE OR REPLACE TEMP TABLE accounts AS {latest_some}")
     dropped = con.execute(
         "SELECT reason, sum(rows)::BIGINT FROM accounts WHERE reason IS NOT NULL GROUP BY 1"
     ).fetchall()

@@ -100,6 +100,8 @@ def bytes_of(keys: pl.DataFrame, order: Sequence[str]) -> Keys:
 def in_order(parts: Sequence[OldPart], order: Sequence[str]) -> bool:
     """Whether the rows that stay have the order of before."""
     last: bytes | None = None
+    if not any(part.moved for part in parts):
+        return True
     for part in parts:
         keys = bytes_of(part.keys.filter(part.stays), order)
         if not len(keys):
@@ -153,7 +155,7 @@ def merge(
     for number, (part, old) in enumerate(zip(parts, state.parts, strict=True)):
         mine = slice(bounds[number], bounds[number + 1])
         if writer.out is not None and part.stays.all() and mine.start == mine.stop:
-            writer.link(files[old.name], number, old, part.keys if part.moved else None)
+            writer.link(files[old.name], old, part.keys if part.moved else None)
             continue
         read += old.rows
         for rows in _merged(
@@ -179,11 +181,15 @@ def _bounds(
     following: bytes | None = None
     for number in range(len(parts) - 1, -1, -1):
         part = parts[number]
-        all_keys = bytes_of(part.keys, order)
-        kept, gone = all_keys[part.stays], all_keys[part.placed]
+        if part.stays.all():  # in order, so its ends say all
+            kept = bytes_of(part.keys[[0, -1]] if part.keys.height else part.keys, order)
+            gone = kept[:0]
+        else:
+            kept = bytes_of(part.keys.filter(part.stays), order)
+            gone = np.sort(bytes_of(part.keys.filter(part.placed), order))
         if following is not None:  # those before the rows of the next part
             gone = gone[gone < following]
-        last = max((np.sort(some)[-1] for some in (kept, gone) if len(some)), default=None)
+        last = max((some[-1] for some in (kept, gone) if len(some)), default=None)
         if number == len(parts) - 1 and small:
             bounds.append(len(keys))
         elif last is None:

@@ -108,8 +108,8 @@ class Writer:
         self.staged, self.out, self.home = staged, out, home
         self._make, self._most = make, rows
         self.parts: list[OutputPart] = []
-        #: Of each part that was not written the part of the old output that it is.
-        self.linked: dict[int, int] = {}
+        #: Of each part that was not written the file of the old output that it is.
+        self.linked: dict[int, str] = {}
         self._sink: Sink | None = None
         self._keys: list[pl.DataFrame] = []
         self._rows = 0
@@ -154,7 +154,7 @@ class Writer:
         self.parts.append(OutputPart(name, self._rows, slots))
         self._keys, self._rows = [], 0
 
-    def link(self, old: Path, number: int, part: OutputPart, keys: pl.DataFrame | None) -> None:
+    def link(self, old: Path, part: OutputPart, keys: pl.DataFrame | None) -> None:
         """Take a part of the old output as it is, after what is written.
 
         `keys` are its numbers of order, where they changed.
@@ -165,7 +165,7 @@ class Writer:
         if keys is not None:
             slots = fresh("slots")
             keys.write_parquet(self.home / slots, compression="lz4")
-        self.linked[len(self.parts)] = number
+        self.linked[len(self.parts)] = old.name
         self.parts.append(OutputPart(name, part.rows, slots))
 
     def close(self, empty: tuple[pl.DataFrame, pl.DataFrame]) -> None:
@@ -195,10 +195,24 @@ class Writer:
 
 def batches(path: Path, schema: pl.Schema) -> Iterator[pl.DataFrame]:
     """The rows of a file of output, in order."""
+    scan = pl.scan_parquet(path, glob=False)
+    if scan.select(list(schema)).collect_schema() == schema:
+        # Polars decodes into its own layout; Arrow's would have to be copied.
+        first = 0
+        for rows in _groups(path):
+            yield scan.select(list(schema)).slice(first, rows).collect()
+            first += rows
+        return
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH, columns=list(schema)):
             frame = pl.DataFrame(batch)
             yield frame.cast(dict(schema)) if frame.schema != schema else frame  # type: ignore[arg-type]
+
+
+def _groups(path: Path) -> list[int]:
+    """How many rows each row group has."""
+    told = pq.read_metadata(path)
+    return [told.row_group(number).num_rows for number in range(told.num_row_groups)]
 
 
 def sources(paths: Sequence[Path]) -> str:

@@ -2,6 +2,7 @@
 
     state.json        the files of the input, the indexes, the parts of the output
     rows-HEX.parquet  the index of the rows of some files (`rows.py`)
+    scores-HEX.parquet  the scores of the candidates of some files (`scores.py`)
     accounts-HEX.parquet  what became of the rows of some classes (`accounts.py`)
     slots-HEX.parquet of every row of a part of the output its class, and the numbers that order it
 
@@ -25,13 +26,19 @@ from prefmill.runs.job import Job
 from prefmill.runs.recording import Recording
 
 STATE = "state.json"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file of the input: its name, its rows, what tells its content from another, and where its
-    index is: the file `index`, the rows there with this `number`.
+    """A file of the input.
+
+    name    as readers name it
+    rows    how many it has
+    known   what tells its content from another: size and time, or a tag
+    index   the file of its index: the rows there with this `number`
+    first   the position of its first row in `scores`
+    scores  the file of its scores; "" where no threshold waits for them
     """
 
     name: str
@@ -39,6 +46,8 @@ class InputFile:
     known: list[Any]
     index: str
     number: int
+    first: int
+    scores: str = ""
 
     def is_still(self, name: str, rows: int, known: Sequence[Any]) -> bool:
         """Whether it is that file, unchanged."""
@@ -102,7 +111,8 @@ def names_of(
     files: Sequence[InputFile], parts: Sequence[OutputPart], accounts: Sequence[str]
 ) -> set[str]:
     """The files of a state."""
-    return {*(file.index for file in files), *(part.slots for part in parts), *accounts}
+    inputs = {name for file in files for name in (file.index, file.scores) if name}
+    return {*inputs, *(part.slots for part in parts), *accounts}
 
 
 def fresh(kind: str) -> str:

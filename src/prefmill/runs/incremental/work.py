@@ -20,12 +20,13 @@ import polars as pl
 from prefmill.connection import literal
 from prefmill.disk import records
 from prefmill.disk.targets import Publisher, shown, staging
+from prefmill.disk.whole import linked
 from prefmill.errors import BadArgument
 from prefmill.plans.expect import Counted
 from prefmill.runs.cluster.identity import identity_of
 from prefmill.runs.cluster.order import numbers
 from prefmill.runs.expecting import checked, counted, counted_before
-from prefmill.runs.incremental import accounts, affected, change_file
+from prefmill.runs.incremental import accounts, affected, change_file, compact, scores
 from prefmill.runs.incremental.affected import Plan, index_of
 from prefmill.runs.incremental.asked import Asked, everything
 from prefmill.runs.incremental.merge import Moves, in_order, merge, old_parts
@@ -72,12 +73,13 @@ class Incremental:
         self.order = main.output.order
         memory, threads = asked.reading.get("memory_bytes"), asked.reading.get("threads")
         self.con = connection(main, memory_bytes=memory, threads=threads)
-        self.ids = connection(main, memory_bytes=memory, threads=threads)
         self.files = Files(main, self.con)
         told = identity_of(main, asked.reading)["files"]
         self.known = [(str(name), int(rows), list(known)) for name, rows, *known in told]
         self.home = main.home / "incremental"
         self.home.mkdir()
+        #: The files of the input with their indexes, and where these are, once they are made.
+        self._known_rows: tuple[list[InputFile], dict[str, Path]] | None = None
         self.notes: list[str] = []
         self.accounts: list[str] = []
 
@@ -107,23 +109,21 @@ class Incremental:
     ) -> tuple[RunReport, list[InputFile], str | None, str]:
         """Compute everything."""
         job = self.main
-        name = fresh("rows")
-        numbers_of_all = range(len(job.source.files))
-        self.main.tell("indexing", None)
-        write_index(self.files, self.files.relation(numbers_of_all), self.home / name)
-        files = [
-            InputFile(label, rows, known, name, number)
-            for number, (label, rows, known) in enumerate(self.known)
-        ]
-        starts = self.files.starts
-        listed = ", ".join(f"{start}" for start in starts)
+        scored = ""
+        if self._known_rows is None:
+            scored = fresh("scores") if self._keeps_scores else ""
+            self._known_rows = self._index_of_all(scored)
+        files, homes = self._known_rows
+        there = index_of(dict(enumerate(files)), homes, "row, class, text")
+        listed = ", ".join(f"{start}" for start in self.files.starts)
         index = (
-            f"(SELECT ([{listed}]::BIGINT[])[file + 1] + row AS pos, class, text"
-            f" FROM read_parquet({literal(str(self.home / name))}))"
+            f"(SELECT ([{listed}]::BIGINT[])[file + 1] + row AS pos, class, text FROM ({there}))"
         )
-        for rows in with_ids(job, self.ids, index, self.lay_out):
+        for rows in with_ids(job, self.con, index, self.lay_out):
             writer.write(rows)
         writer.close(self._nothing())
+        if scored:
+            scores.write(job, self.home / scored)
         before = None
         if state is not None:
             before = sources([self._old(part.name) for part in state.parts])
@@ -143,6 +143,22 @@ class Incremental:
         if not everything(self.asked.plan, job):
             self._account(job, index, index)
         return report, files, before, now
+
+    def _index_of_all(self, scored: str) -> tuple[list[InputFile], dict[str, Path]]:
+        """The files of now with a new index of all."""
+        name, starts = fresh("rows"), self.files.starts
+        self.main.tell("indexing", None)
+        write_index(self.files, self.files.relation(range(len(starts))), self.home / name)
+        files = [
+            InputFile(label, rows, known, name, number, starts[number], scored)
+            for number, (label, rows, known) in enumerate(self.known)
+        ]
+        return files, {name: self.home / name}
+
+    @property
+    def _keeps_scores(self) -> bool:
+        """Whether the next run will ask for the scores of all rows."""
+        return self.asked.plan.waits and not everything(self.asked.plan, self.main)
 
     def _account(self, job: Job, index: str, classes: str) -> None:
         """Keep what became of the rows of `job`, by class."""
@@ -167,6 +183,17 @@ class Incremental:
         if plan is None:
             return None
         files, homes = self._indexed(state, plan)
+        # The job's own connection opens what lies in its folder.
+        for name in {file.index for file in files if file.index in state.homes}:
+            linked(homes[name], self.home / name)
+            homes[name] = self.home / name
+        self._known_rows = files, homes
+        self._settled = self.main.plan
+        if self._settled.waits:
+            self._settled = scores.settled(self._settled, self.con, files, homes)
+        if state.fits != fits_of(self.main, self._settled.thresholds, self.schema):
+            self.notes.append("thresholds changed")
+            return None
         con = self.con
         before = {
             plan.same.get(old, -1 - old): file
@@ -190,11 +217,10 @@ class Incremental:
         if not in_order(parts, self.order):
             self.notes.append("the order of the rows changed")
             return None
-        was = {**{new: state.files[old] for old, new in plan.kept.items()}, **before}
         lost = accounts.of_affected(
             con,
             [homes[name] for name in state.accounts],
-            index_of(was, homes, "class"),
+            "SELECT class FROM kept UNION ALL SELECT class FROM was",
             [homes[part.slots] for part in state.parts],
         )
         new, account = self._ranked(sub, state)
@@ -229,15 +255,8 @@ class Incremental:
         if why := everything(self.asked.plan, self.main):
             self.notes.append(why)
             return None
-        job = self.main
-        if job.plan.waits:
-            look = self._make(job.rowed, "look")
-            look.narrow()
-            self._settled = look.settled(look.plan)
-        else:
-            self._settled = job.plan
-        if state.fits != fits_of(job, self._settled.thresholds, self.schema):
-            self.notes.append("columns, thresholds or versions changed")
+        if state.fits != fits_of(self.main, state.fits["thresholds"], self.schema):
+            self.notes.append("columns or versions changed")
             return None
         plan = affected.compared(state, self.known)
         if plan is None or not plan.in_order:
@@ -248,17 +267,24 @@ class Incremental:
     def _indexed(self, state: State, plan: Plan) -> tuple[list[InputFile], dict[str, Path]]:
         """The files of now with their indexes: those of new and changed files are made."""
         homes = dict(state.homes)
-        fresh_index = fresh("rows")
+        index, scored = fresh("rows"), fresh("scores") if self._keeps_scores else ""
         if plan.fresh:
-            homes[fresh_index] = self.home / fresh_index
-            write_index(self.files, self.files.relation(plan.fresh), homes[fresh_index])
+            homes |= {name: self.home / name for name in (index, scored) if name}
+            come = self.home / "come.parquet"
+            write_rows(self.con, self.files.relation(plan.fresh), come)
+            write_index(self.files, f"FROM read_parquet({literal(str(come))})", homes[index])
+            if scored:
+                job = self._make(self._rowed(come), self.home.name)
+                job.narrow()
+                scores.write(job, homes[scored])
         was = {new: old for old, new in plan.kept.items()}
         files = []
         for number, (name, rows, known) in enumerate(self.known):
             if number in was:
                 files.append(replace(state.files[was[number]], known=known))
             else:
-                files.append(InputFile(name, rows, known, fresh_index, number))
+                first = self.files.starts[number]
+                files.append(InputFile(name, rows, known, index, number, first, scored))
         return files, homes
 
     def _subset(
@@ -268,11 +294,19 @@ class Incremental:
         files were not read.
         """
         con = self.con
-        everywhere = index_of(dict(enumerate(files)), homes, "row, class, text")
-        con.execute(
-            "CREATE OR REPLACE TEMP TABLE wanted AS"
-            f" SELECT file, row, class, text FROM ({everywhere}) SEMI JOIN affected USING (class)"
-        )
+        made = set(plan.fresh)
+        for name, some in (
+            ("kept", {n: file for n, file in enumerate(files) if n not in made}),
+            ("made", {n: files[n] for n in made}),
+        ):
+            rows_of = index_of(
+                some, homes, "row, class, text", some="SEMI JOIN affected USING (class)"
+            )
+            con.execute(
+                f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT file, row, class, text"
+                f" FROM ({rows_of})"
+            )
+        con.execute("CREATE OR REPLACE TEMP TABLE wanted AS FROM kept UNION ALL FROM made")
         counts = con.execute("SELECT file, count(*) FROM wanted GROUP BY 1 ORDER BY 1").fetchall()
         rows = sum(count for _, count in counts)
         path = self.home / "affected.parquet"
@@ -298,7 +332,7 @@ class Incremental:
         target, keys = self.home / "new.parquet", [self._nothing()[1]]
         sink = self.sink(target)
         try:
-            for frame, its_keys in with_ids(job, self.ids, index, self.lay_out):
+            for frame, its_keys in with_ids(job, self.con, index, self.lay_out):
                 sink.write(frame)
                 keys.append(its_keys)
             sink.close()
@@ -384,16 +418,19 @@ class Incremental:
         report = self._report(report, asked.target)
         report = replace(report, notes=[*report.notes, f"changes: {told} ({shown(asked.changes)})"])
         thresholds = report.thresholds or {}
-        state = State(
-            fits_of(self.main, thresholds, self.schema), files, writer.parts, self.accounts
-        )
-        homes = self._homes()
-        for name in names_of(files, writer.parts, self.accounts):
+        fits = fits_of(self.main, thresholds, self.schema)
+        kept = self._homes()
+        names = names_of(files, writer.parts, self.accounts)
+        homes = {name: kept.get(name, self.home / name) for name in names}
+        files = compact.of_inputs(self.con, files, homes, self.home)
+        listed = compact.of_accounts(self.con, self.accounts, homes, self.home)
+        state = State(fits, files, writer.parts, listed)
+        for name in names_of(files, writer.parts, listed):
             record.keep_file(name, homes.get(name, self.home / name))
         text = state.text().encode()
         record.keep(STATE, lambda file: file.write(text))
         record.read(self.main.records.inputs)
-        outputs = self._outputs(stage, report.pairs_out, sum(counts.values()))
+        outputs = self._outputs(stage, writer, report.pairs_out, sum(counts.values()))
         record.publish(outputs, lambda: stage.publish(overwrite=True), report=asdict(report))
         return report
 
@@ -401,12 +438,15 @@ class Incremental:
         state = State.read(self.record)
         return state.homes if state else {}
 
-    def _outputs(self, stage: Publisher, rows: int, changes: int) -> list[dict[str, Any]]:
+    def _outputs(
+        self, stage: Publisher, writer: Writer, rows: int, changes: int
+    ) -> list[dict[str, Any]]:
         """The outputs as the record has them."""
         asked = self.asked
         schema = {field.name: str(field.type) for field in arrow_schema(self.schema)}
         with_change = {ID: schema[ID], change_file.CHANGE: schema[ID], **schema}
         outputs = []
+        before = self._before(writer)
         for target, count, columns in (
             (asked.target, rows, schema),
             (asked.changes, changes, with_change),
@@ -417,7 +457,21 @@ class Incremental:
                     "split": None,
                     "rows": count,
                     "schema": columns,
-                    "files": records.described(target, stage.path(target)),
+                    "files": records.described(target, stage.path(target), before),
                 }
             )
         return outputs
+
+    def _before(self, writer: Writer) -> dict[str, Any]:
+        """The files of the record of before that are parts again, by their names now."""
+        before = {
+            file["path"]: file
+            for output in (self.record.previous or {}).get("outputs", ())
+            for file in output.get("files") or ()
+        }
+        home = self.asked.target.name
+        found = {
+            writer.parts[now].name: before.get(f"{home}/{old}")
+            for now, old in writer.linked.items()
+        }
+        return {name: file for name, file in found.items() if file}
