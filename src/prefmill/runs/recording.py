@@ -334,6 +334,13 @@ def _busy(record: Recording) -> RunBusy:
     )
 
 
+def sweep_for(output: str | Path, reading: Reading) -> None:
+    """Remove what dead runs left in temporary folders. Objects are made in the system's."""
+    sweep(reading.get("temp_dir"))
+    if reading.get("temp_dir") is not None and is_object(output):
+        sweep()
+
+
 @contextmanager
 def recorded(
     command: str,
@@ -361,7 +368,7 @@ def recorded(
     """
     outputs: list[Path] = []
     if output is not None:
-        sweep(reading.get("temp_dir"))  # also where the target is refused
+        sweep_for(output, reading)  # also where the target is refused
         check_target(output, split=split, overwrite=True, spreadsheet_safe=spreadsheet_safe)
         outputs = [Path(path) for path in outputs_named(output, split)]
         reading["without"] = [*reading.get("without", ()), *map(str, outputs)]

@@ -22,7 +22,7 @@ import polars as pl
 import pyarrow as pa
 
 from prefmill._version import __version__
-from prefmill.disk.hidden import sweep, temporary
+from prefmill.disk.hidden import temporary
 from prefmill.disk.ledger import BATCHES, Ledger, key_of_finished
 from prefmill.disk.ledger import key_of as key_of_ledger
 from prefmill.disk.targets import is_object, shown
@@ -34,7 +34,7 @@ from prefmill.readers import Source
 from prefmill.runs.inputs import is_stdin, joined, known_of, part_known, read_by
 from prefmill.runs.job import Reading
 from prefmill.runs.recorded import key_of
-from prefmill.runs.recording import Recording, is_temporary, recording
+from prefmill.runs.recording import Recording, is_temporary, recording, sweep_for
 from prefmill.writers.write import Written, check_target, outputs_of, write
 
 PartT = TypeVar("PartT", bound=Part)
@@ -140,7 +140,7 @@ class Resumable(ABC, Generic[PartT, Report]):
         """Do what is missing, publish, and report."""
         self._started = time.perf_counter()
         refuse_fork(self.command)
-        sweep(reading.get("temp_dir"))  # also where nothing is to do
+        sweep_for(self.target, reading)  # also where nothing is to do
         check_target(self.target, overwrite=True)
         key = {} if is_temporary(self.target) else self._record_key(reading)
         outputs = [Path(path) for path in outputs_of(self.target)] if key else []

@@ -83,6 +83,9 @@ def main() -> None:
     given = words.parse_args()
     names = given.case or list(CASES)
     given.folder.mkdir(parents=True, exist_ok=True)
+    temp = given.folder / "temp-system"
+    temp.mkdir(exist_ok=True)
+    os.environ["TMPDIR"] = str(temp)
     os.environ.update(warehouses.catalog_of(given.folder / "out"))
     kill_lives.import_all({CASES[name].group for name in names})
     kill_cases.make_sources(given.folder)

@@ -240,6 +240,9 @@ def main() -> None:
         names = [given.case]
     groups = {CASES[name].group for name in names}
     folder.mkdir(parents=True, exist_ok=True)
+    temp = folder / "temp-system"
+    temp.mkdir(exist_ok=True)
+    os.environ["TMPDIR"] = str(temp)
     os.environ.update(warehouses.catalog_of(folder / "out"))  # read at import
     import_all(groups)
     if "objects" in groups:

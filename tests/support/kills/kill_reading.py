@@ -157,9 +157,12 @@ class Answers:
             return [_digest(told)]
         return [look(self.place.out, part) for part in case.parts]
 
+    def _temps(self) -> list[Path]:
+        return [*self.place.temps, self.place.folder / "temp-system"]
+
     def clear(self, name: str) -> None:
         """Nothing is there."""
-        for path in (self.place.out, self.place.folder / "source", *self.place.temps):
+        for path in (self.place.out, self.place.folder / "source", *self._temps()):
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir()
         if kill_cases.CASES[name].group == "objects":
@@ -170,7 +173,7 @@ class Answers:
 
     def left(self, name: str) -> list[str]:
         """What a dead life left, or a run that ended: it should be nothing."""
-        found = [str(path) for temp in self.place.temps for path in temp.iterdir()]
+        found = [str(path) for temp in self._temps() for path in temp.iterdir()]
         found += kept.clean(self.place.out, dry_run=True)
         found += [str(path) for path in self.place.out.rglob("*.tmp")]
         if kill_cases.CASES[name].group == "objects":
