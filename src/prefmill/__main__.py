@@ -93,13 +93,13 @@ def _code(app: Callable[..., object]) -> int:
         ending.say("prefmill: stopped; nothing was written.")
         return 130
     except OSError as error:  # a full disk, a folder without permission
-        ending.say(f"prefmill: {ending.full_disk(error) or error}")
+        ending.say(f"prefmill: {ending.of_disk(error) or error}")
         return 1
     except BaseException as error:  # a panic of an engine is no `Exception`
         if ending.stopped():  # DuckDB makes another error of it
             ending.say("prefmill: stopped; nothing was written.")
             return 1
-        full = ending.full_disk(error)
+        full = ending.of_disk(error)
         if full is not None:
             ending.say(f"prefmill: {full}")
             return 1

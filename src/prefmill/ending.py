@@ -22,8 +22,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_WORDS = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|os error (?:28|122|27)\b"
 )
+_FAILED_WORDS = re.compile(r"Input/output error|os error 5\b")
 _ENGINES = ("duckdb", "_duckdb", "polars", "pyarrow")
 _MAKE_ROOM = "\nHint: free space there, or name another place: -o, --temp-dir."
+_ELSEWHERE = "\nHint: try again, or name another place: -o, --temp-dir."
 _signal: int | None = None
 #: What is written where a command has to be ended.
 LAST_WORDS = b"prefmill: stopped.\n"
@@ -107,8 +109,8 @@ def say(text: str) -> None:
             print(f"{text}\nprefmill: {of_stream(error, '<stderr>')}", flush=True)
 
 
-def full_disk(error: BaseException) -> str | None:
-    """What is said of an error that is a full disk, whoever raised it; None where it is none."""
+def of_disk(error: BaseException) -> str | None:
+    """What is said of an error of a full or failing disk, whoever raised it; None of any other."""
     if isinstance(error, OSError) and error.errno in _FULL:
         words = os.strerror(error.errno)
         if error.filename is None and error.strerror == words:
@@ -117,8 +119,9 @@ def full_disk(error: BaseException) -> str | None:
         place = error.filename or "a temporary file"  # Arrow has words of its own, and no name
         hint = "" if str(place).startswith("<") else _MAKE_ROOM
         return f"{place}: cannot be written; {words}.{hint}"
-    engine = type(error).__module__.split(".")[0]
-    if engine in _ENGINES and _FULL_WORDS.search(str(error)):
-        first = str(error).strip().splitlines()[0]
-        return f"a file cannot be written; {first}{_MAKE_ROOM}"
+    engine, text = type(error).__module__.split(".")[0], str(error).strip()
+    if engine in _ENGINES and _FULL_WORDS.search(text):
+        return f"a file cannot be written; {text.splitlines()[0]}{_MAKE_ROOM}"
+    if engine in _ENGINES and _FAILED_WORDS.search(text):
+        return f"the disk failed; {text.splitlines()[0]}{_ELSEWHERE}"
     return None

@@ -81,7 +81,8 @@ def test_staged_files_count(feedback, tmp_path):
     assert list(scratch.iterdir()) == []
 
 
-def test_a_size_that_is_none_is_refused(feedback, tmp_path):
-    done = prefmill("pairs", feedback, "-o", tmp_path / "x.csv", "--temp-limit", "much")
+@pytest.mark.parametrize("size", ["much", "1e999GB"])
+def test_a_size_that_is_none_is_refused(size, feedback, tmp_path):
+    done = prefmill("pairs", feedback, "-o", tmp_path / "x.csv", "--temp-limit", size)
     assert done.returncode == 2
-    assert "--temp-limit: not a size; got 'much'" in done.stderr
+    assert f"--temp-limit: not a size; got '{size}'" in done.stderr

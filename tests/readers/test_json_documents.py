@@ -89,6 +89,16 @@ def test_a_fault_in_a_record_of_many_lines_has_its_place(tmp_path, read):
 # --- records inside one object
 
 
+def test_an_engine_may_cut_its_message_in_a_character(tmp_path):
+    """DuckDB quotes a part of the text, and its client cannot decode half a character."""
+    fields = ('"\u202e""prompt": "p1"', f'"completion": "{"é😀" * 20}"', '"score": 2.5')
+    for pad in range(6):
+        record = ",\n  ".join(fields)
+        path = put(tmp_path / "a.json", "[\n {" + " " * pad + record + "\n }\n]\n")
+        with pytest.raises(BadInput, match=r"a.json: line 2: not valid JSON"):
+            pm.run(pm.Advantage(), path, None)
+
+
 def test_records_inside_one_object(tmp_path, read):
     document = {"meta": {"n": [1, {"data": [{"no": 1}]}]}, "v": "x", "none": [], "data": SOME}
     for indent in (None, 2):

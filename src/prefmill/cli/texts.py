@@ -193,7 +193,7 @@ def _bytes_in(option: str, text: str) -> int:
     unit = text.strip()[len(digits) :].strip().upper()
     try:
         return int(float(digits) * units[unit])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         raise BadArgument(
             f"{option}: not a size; got {text!r}, expected a number and a unit.",
             hint="for example 2GB or 512MiB.",

@@ -151,8 +151,9 @@ class JsonEngine:
         skip = set(bads)
         try:
             shapes = self._shapes(texts, skip | judged.keys())
-        except duckdb.Error:
-            # Which line it trips over DuckDB does not say: each is asked by itself.
+        except (duckdb.Error, UnicodeDecodeError):
+            # Its message quotes the text, and may end within a character, which its client cannot
+            # decode. Which line it trips over DuckDB does not say: each is asked by itself.
             for at in self._numbers(f"TRY({_STRUCTURE}) IS NULL", texts):
                 if at in skip or at in judged:
                     continue

@@ -330,7 +330,7 @@ def _or_bad_input(results: Iterator[_T], item: Input) -> Iterator[_T]:
     """`results`; an error of the engine names the file."""
     try:
         yield from results
-    except duckdb.Error as error:
+    except (duckdb.Error, UnicodeDecodeError) as error:
         raise BadInput(
             f"{item.label}: cannot be read as JSON; {first_line(error)}.",
             hint="did the file change meanwhile?",

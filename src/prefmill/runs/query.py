@@ -224,7 +224,7 @@ def _as_ours(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
             f"sql: out of memory: {_first(error)}",
             hint="raise --memory-limit, or free space in --temp-dir.",
         ) from None
-    except duckdb.Error as error:
+    except (duckdb.Error, UnicodeDecodeError) as error:  # a message may be cut in a character
         text = str(error)
         if refused := _behind_fence(text):
             raise refused from None

@@ -36,7 +36,7 @@ import warehouses
 from kill_cases import CASES, Place
 from kill_reading import ABSENT, BUSY, Reader
 
-from prefmill import errors
+from prefmill import ending, errors
 from prefmill.loops import plot as stage_plot
 
 #: How a life ends that an error of ours or of the system ends.
@@ -93,12 +93,13 @@ def started(work: Callable[[], object]) -> int:
         work()
     except errors.TargetExists:
         code = STANDS
-    except (errors.PrefmillError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        code = FAILED
-    except BaseException:
-        traceback.print_exc()
-        code = 70
+    except BaseException as error:
+        told = isinstance(error, errors.PrefmillError | OSError) or ending.of_disk(error)
+        if told:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        code = FAILED if told else 70
     sys.stderr.flush()
     os._exit(code)
 
