@@ -8,6 +8,7 @@ import json
 import os
 import re
 import selectors
+import struct
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +17,10 @@ from typing import Any
 
 import bad_files
 import pytest
+import thrift_trees
+
+import prefmill as pm
+from prefmill.errors import BadInput
 
 SECONDS = 60  # a file that takes longer hangs
 
@@ -121,3 +126,25 @@ if __name__ == "__main__":  # the whole list at once, for who mends
         if said := wrong(path, case, reader.read(path)):
             print(path.relative_to(folder), "--", said[:300])
     reader.close()
+
+
+@pytest.mark.parametrize("counts", [[5], [1, 2, 2]])
+def test_levels_that_a_column_does_not_have(counts, tmp_path):
+    """Arrow ends the process where a histogram of them has another length."""
+
+    def field(node, number):
+        return dict(node.value)[number]
+
+    data = bad_files.parquet()
+    (length,) = struct.unpack("<I", data[-8:-4])
+    tree = thrift_trees.Reading(data[-8 - length : -8]).struct()
+    column = field(field(field(tree, 4).value[0], 1).value[0], 3)
+    levels = field(field(column, 16), 3)
+    assert len(levels.value) == 2
+    levels.value = [thrift_trees.Node(thrift_trees.I64, count) for count in counts]
+    footer = thrift_trees.written(tree)
+    path = tmp_path / "rows.parquet"
+    size = struct.pack("<I", len(footer))
+    path.write_bytes(data[: -8 - length] + footer + size + b"PAR1")
+    with pytest.raises(BadInput, match=rf"rows.parquet: .* has {len(counts)} of 2 levels"):
+        pm.run(pm.Advantage(), path, None)

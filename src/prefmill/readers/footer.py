@@ -12,6 +12,7 @@ import io
 import os
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import IO, BinaryIO
 
 import pyarrow.parquet as pq
@@ -40,6 +41,7 @@ class Number(int):
 
 
 _I32, _I64 = 5, 6
+_TEXT = 6  #: of the types of columns
 
 
 class Thrift:
@@ -167,12 +169,22 @@ def check_footer_in(file: IO[bytes] | io.RawIOBase, size: int, label: str) -> No
         ) from None
 
 
-def _check_schema(elements: Value) -> int:
-    """How many columns the schema has, with each field of a struct counted."""
+@dataclass(frozen=True)
+class _Leaf:
+    """A column: its type, and the levels at which a value of it may repeat or be null."""
+
+    kind: int
+    repeats: int
+    defined: int
+
+
+def _check_schema(elements: Value) -> list[_Leaf]:
+    """The columns of the schema, each field of a struct one of them."""
     if not isinstance(elements, list) or not elements or len(elements) > _MOST_COLUMNS:
         raise Damaged("it has no schema")
     open_counts: list[int] = []
-    leaves = 0
+    levels: list[tuple[int, int]] = []  #: of each open struct
+    leaves: list[_Leaf] = []
     for number, element in enumerate(elements):
         if not isinstance(element, dict):
             raise Damaged("a column is no struct")
@@ -196,6 +208,7 @@ def _check_schema(elements: Value) -> int:
                 raise Damaged(f"column {number} ({name!r}) has the field {key} with {value!r}")
         while open_counts and open_counts[-1] == 0:
             open_counts.pop()
+            levels.pop()
         if number and not open_counts:
             raise Damaged(f"column {number} ({name!r}) is in no struct")
         if open_counts:
@@ -205,18 +218,24 @@ def _check_schema(elements: Value) -> int:
             raise Damaged(f"column {number} ({name!r}) is a struct with a type, or neither")
         if number and 3 not in element:
             raise Damaged(f"column {number} ({name!r}) does not say whether it may be null")
+        repeats, defined = levels[-1] if levels else (0, 0)
+        if number:
+            repeats, defined = repeats + (element[3] == 2), defined + (element[3] != 0)
         if children or not number:
             open_counts.append(children)
+            levels.append((repeats, defined))
             if len(open_counts) > _MOST_DEPTH * 4:
                 raise Damaged("it is nested too deep")
         else:
-            leaves += 1
+            kind = element[1]
+            assert isinstance(kind, int)
+            leaves.append(_Leaf(kind, repeats, defined))
     if any(open_counts):
         raise Damaged("the schema ends inside of a struct")
     return leaves
 
 
-def _check_groups(groups: Value, rows: int, leaves: int, end: int) -> None:
+def _check_groups(groups: Value, rows: int, leaves: list[_Leaf], end: int) -> None:
     """Each group of rows has all columns, inside of the file, and together they have all rows."""
     if not isinstance(groups, list):
         raise Damaged("it has no groups of rows")
@@ -226,13 +245,13 @@ def _check_groups(groups: Value, rows: int, leaves: int, end: int) -> None:
         count = group.get(3) if isinstance(group, dict) else None
         if (
             not isinstance(columns, list)
-            or len(columns) != leaves
+            or len(columns) != len(leaves)
             or not _is_number(count, _I64, 0, rows)
         ):
-            raise Damaged(f"group {number} does not have {leaves} columns and a number of rows")
+            raise Damaged(f"group {number} does not have {len(leaves)} columns and its rows")
         assert isinstance(count, int)
         total += count
-        for column in columns:
+        for column, leaf in zip(columns, leaves, strict=True):
             about = column.get(3) if isinstance(column, dict) else None
             if not isinstance(about, dict):
                 raise Damaged(f"a column of group {number} is not described")
@@ -244,8 +263,21 @@ def _check_groups(groups: Value, rows: int, leaves: int, end: int) -> None:
                     value, kind, least, min(most, end) if key in (7, 9, 11) else most
                 ):
                     raise Damaged(f"a column of group {number} has the field {key} with {value!r}")
+            _check_sizes(about.get(16), leaf, number)
     if total != rows:
         raise Damaged(f"its groups have {total} rows, and the file {rows}")
+
+
+def _check_sizes(sizes: Value, leaf: _Leaf, group: int) -> None:
+    """Histograms of levels have a number for each level, and texts alone have bytes."""
+    if not isinstance(sizes, dict):
+        return
+    for key, most in ((2, leaf.repeats), (3, leaf.defined)):
+        counts = sizes.get(key)
+        if isinstance(counts, list) and counts and len(counts) != most + 1:
+            raise Damaged(f"a column of group {group} has {len(counts)} of {most + 1} levels")
+    if isinstance(sizes.get(1), Number) and leaf.kind != _TEXT:
+        raise Damaged(f"a column of group {group} has texts, and is of the type {leaf.kind}")
 
 
 #: Fields of a column of a group: number, type, least and most. Those of places end where the footer
