@@ -32,6 +32,8 @@ _UNCOUNTED = (
     "train_results",
     "eval_results",
 )
+#: weights as pickles; and what a trainer leaves, which nobody reads
+_PICKLED, _NO_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt"), ("training_args.bin",)
 #: names of dtypes, and what safetensors calls them
 _DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 GGUF = ".gguf"
@@ -319,3 +321,18 @@ def stored_dtype(folder: Path) -> str:
             if kind in kinds:
                 return name
     return "float32"
+
+
+def refuse_pickled(folder: Path, where: str) -> None:
+    """Raise `BadInput` for a folder whose weights are pickles alone: to read one is to run it."""
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+    pickled = [name for name in pickled if name not in _NO_WEIGHTS]
+    if pickled and not any(folder.glob("*.gguf")):
+        raise BadInput(
+            f"{where}: no safetensors weights in {str(folder)!r}; got {', '.join(pickled[:3])}, and"
+            " a pickle runs code as it is read.",
+            hint="convert them once where you trust them: model.save_pretrained(folder) writes"
+            " safetensors.",
+        )

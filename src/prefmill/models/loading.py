@@ -27,6 +27,7 @@ from prefmill.models.folders import (
     own_code,
     place_of,
     read_json,
+    refuse_pickled,
     stored_dtype,
 )
 
@@ -236,6 +237,7 @@ def weights(
             " scores; expected safetensors.",
             hint="name the folder that the file was made of.",
         )
+    refuse_pickled(full, where)
     head = value_heads.find(folder, base, where) if kind == "reward" else None
     if new_head and head is not None and head.bias is not None:
         raise BadInput(

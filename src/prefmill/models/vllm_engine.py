@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage, refuse
 from prefmill.models.described import described
+from prefmill.models.folders import refuse_pickled
 
 #: what the engine is told here; other arguments are the caller's
 _OURS = ("model", "tokenizer", "runner", "dtype", "trust_remote_code", "logprobs_mode")
@@ -40,6 +41,8 @@ def engine_problems(engine_args: Any) -> list[str]:
     if not isinstance(engine_args, Mapping) or not all(isinstance(n, str) for n in engine_args):
         return [f"engine_args must be names and values; got {engine_args!r}"]
     problems = [f"engine_args cannot have {name!r}" for name in _OURS if name in engine_args]
+    if engine_args.get("load_format") in ("pt", "npcache"):
+        problems.append("engine_args cannot have a load_format of pickles; expected safetensors")
     try:
         json.dumps(dict(engine_args))
     except (TypeError, ValueError):
@@ -69,6 +72,7 @@ def open_engine(
         from vllm import LLM
     except ImportError as error:
         raise MissingPackage.for_extra(where, error.name or "vllm", "vllm") from None
+    refuse_pickled(folder, where)  # vLLM takes pickles where it finds nothing else
     own: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
     if runner == "generate":
         # Log-probabilities at temperature 1, whatever an answer was drawn at.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from prefmill.connection import quote
+from prefmill.connection import literal, quote
 from prefmill.errors import ColumnMissing
 from prefmill.plans.expect import NULL, SOURCE, Counted, Expectation, plain
 from prefmill.plans.feedback import FeedbackPlan
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Sources that a report counts; new ones come first, so that none is missed.
 _MOST = 1000
 _BY_SOURCE = (
-    f"SELECT coalesce({{column}}::VARCHAR, '{NULL}') AS source, count(*) AS n FROM {{rows}}"
+    f"SELECT coalesce({{column}}::VARCHAR, {literal(NULL)}) AS source, count(*) AS n FROM {{rows}}"
     " GROUP BY source"
 )
 

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 import polars as pl
 
+from prefmill.connection import literal
 from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.plans.expect import SOURCE
 from prefmill.progress import Progress
@@ -228,7 +229,7 @@ def _verdicts(job: Job, rows: pl.DataFrame) -> pl.DataFrame:
     if verdict is None:
         return empty
     # Places are counted over numbers: with the verdicts in it a window would hold all of them.
-    matches = f"unnest(from_json(TRY_CAST(t.{verdict}::VARCHAR AS JSON), '{_MATCHES}'))"
+    matches = f"unnest(from_json(TRY_CAST(t.{verdict}::VARCHAR AS JSON), {literal(_MATCHES)}))"
     query = (
         "WITH places AS (SELECT _pos, row_number() OVER (PARTITION BY _grp ORDER BY _pos) - 1"
         " AS place FROM counted WHERE _has_completion)"

@@ -316,7 +316,7 @@ class Named:
 
     def sql(self) -> str:
         """A text."""
-        return "'" + self.text.replace("'", "''") + "'"
+        return literal(self.text)
 
     def polars(self) -> pl.Expr:
         """A text."""

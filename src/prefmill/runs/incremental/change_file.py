@@ -24,9 +24,12 @@ def write(
     null. Both relations have the columns of the output. In no order.
     """
     others = [quote(name) for name in schema if name != ID]
-    row = ", ".join([ID, f"'{{}}' AS {CHANGE}", *others])
+
+    def row(change: str) -> str:
+        return ", ".join([ID, f"{literal(change)} AS {CHANGE}", *others])
+
     if before is None:
-        query = f"SELECT {row.format(ADDED)} FROM {now}"
+        query = f"SELECT {row(ADDED)} FROM {now}"
     else:
         cells = " || ".join(f"coalesce(to_json({name})::VARCHAR, '-')" for name in others)
         for name, rows in (("_before", before), ("_now", now)):
@@ -37,11 +40,11 @@ def write(
         nothing = ", ".join(f"NULL AS {name}" for name in others)
         same = "SEMI JOIN (SELECT n.pair_id FROM _now n JOIN _before b"
         query = (
-            f"SELECT {ID}, '{REMOVED}' AS {CHANGE}, {nothing}"
+            f"SELECT {ID}, {literal(REMOVED)} AS {CHANGE}, {nothing}"
             f" FROM _before ANTI JOIN _now USING ({ID})"
-            f" UNION ALL SELECT {row.format(CHANGED)} FROM {now} {same} ON n.{ID} = b.{ID}"
+            f" UNION ALL SELECT {row(CHANGED)} FROM {now} {same} ON n.{ID} = b.{ID}"
             f" AND n.cells <> b.cells) USING ({ID})"
-            f" UNION ALL SELECT {row.format(ADDED)} FROM {now} ANTI JOIN _before USING ({ID})"
+            f" UNION ALL SELECT {row(ADDED)} FROM {now} ANTI JOIN _before USING ({ID})"
         )
     # Its order means nothing, and keeping one would cost half of the time.
     con.execute("SET preserve_insertion_order = false")
