@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from prefmill.disk.targets import check_free, shown, staging, target_of
+from prefmill.disk.targets import Publisher, check_free, shown, staging, target_of
 from prefmill.errors import BadArgument, ColumnMissing, MissingPackage
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ _STYLE: Any = {
     "text.parse_math": False,
 }
 _DPI = 150
+#: Publishes what is made, `overwrite` as it was given: who keeps a record does so around it.
+Publish = Callable[..., None]
+
+
+def _published(stage: Publisher, *, overwrite: bool) -> None:
+    stage.publish(overwrite=overwrite)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def check_plot(path: str | Path, *, overwrite: bool = False) -> None:
             f"plot: cannot draw such a picture; got {str(path)!r},"
             f" expected a name that ends in {' or '.join(PICTURES)}."
         )
-    check_free(path, _data_path(path), overwrite=overwrite, where="plot")
+    check_free(*files_of(path), overwrite=overwrite, where="plot")
     _matplotlib()
 
 
@@ -106,6 +112,7 @@ def plot_lines(
     y_label: str | None = None,
     title: str | None = None,
     overwrite: bool = False,
+    publish: Publish = _published,
 ) -> Plotted:
     """Draw `y` against `x`, a line for every value of `series`, with `low` to `high` as a band.
 
@@ -145,7 +152,8 @@ def plot_lines(
         if series is not None:
             axes.legend(title=series, alignment="left")
 
-    return _drawn(draw, frame, path, size=(6.4, 4.0), overwrite=overwrite)
+    size = (6.4, 4.0)
+    return _drawn(draw, frame, path, size=size, overwrite=overwrite, publish=publish)
 
 
 def plot_panels(
@@ -188,7 +196,9 @@ def plot_panels(
     return _drawn(draw, frame, path, size=size, overwrite=overwrite)
 
 
-def plot_curve(curve: Curve, path: str | Path, *, overwrite: bool = False) -> Plotted:
+def plot_curve(
+    curve: Curve, path: str | Path, *, overwrite: bool = False, publish: Publish = _published
+) -> Plotted:
     """Draw best-of-n curves, and below what they cost in KL.
 
     Best (with its interval), median and mean score stand against n. Of a checked curve it is the
@@ -202,6 +212,7 @@ def plot_curve(curve: Curve, path: str | Path, *, overwrite: bool = False) -> Pl
             path,
             size=size,
             overwrite=overwrite,
+            publish=publish,
         )
     size = (7.2 if curve.by else 6.4, 5.0)
     return _drawn(
@@ -210,6 +221,7 @@ def plot_curve(curve: Curve, path: str | Path, *, overwrite: bool = False) -> Pl
         path,
         size=size,
         overwrite=overwrite,
+        publish=publish,
     )
 
 
@@ -441,8 +453,13 @@ def _halving(axes: Any, n: pl.Series) -> None:
     axes.xaxis.set_major_formatter(ScalarFormatter())
 
 
-def _data_path(path: Path) -> Path:
-    return path.with_suffix(".csv")
+def files_of(path: str | Path) -> list[Path]:
+    """The files of a picture: itself, and its numbers.
+
+    >>> files_of("out/curve.png")
+    [PosixPath('out/curve.png'), PosixPath('out/curve.csv')]
+    """
+    return [Path(path), Path(path).with_suffix(".csv")]
 
 
 @contextmanager
@@ -471,11 +488,11 @@ def _drawn(
     *,
     size: tuple[float, float],
     overwrite: bool,
+    publish: Publish = _published,
 ) -> Plotted:
     """Both files, at once or not at all."""
     check_plot(path, overwrite=overwrite)
-    path = Path(path)
-    numbers = _data_path(path)
+    path, numbers = files_of(path)
     with staging([path, numbers], where="plot") as stage, _styled():
         from matplotlib.figure import Figure
 
@@ -486,5 +503,5 @@ def _drawn(
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(stage.path(path), format=kind, metadata=metadata)
         data.write_csv(stage.path(numbers))
-        stage.publish(overwrite=overwrite)
+        publish(stage, overwrite=overwrite)
     return Plotted(shown(path), shown(numbers))

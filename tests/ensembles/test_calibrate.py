@@ -216,9 +216,9 @@ def test_the_command(scored: Path, tmp_path: Path) -> None:
     assert (tmp_path / "c.svg").exists()
     shown = pl.read_csv(tmp_path / "c.csv")
     assert set(shown["chance"]) == {"score as log-odds", "calibrated", "as it should be"}
-    again = command("calibrate", "scored.parquet", "-o", "c.json", cwd=tmp_path)
-    assert again.returncode == 2
-    assert "already there" in again.stderr
+    other = command("calibrate", "scored.parquet", "-o", "c.json", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "another score_column; got score, expected score_long.1" in other.stderr
     told = command("calibrate", "scored.parquet", "-o", "d.json", cwd=tmp_path)
     for words in ("60", "chance to win", "wrote d.json"):
         assert words in told.stderr

@@ -158,6 +158,8 @@ def test_the_command(tmp_path):
     assert pl.read_csv(tmp_path / "curve.csv").equals(
         pm.curve(tmp_path / "pool.parquet", by="temperature", resamples=20).points
     )
-    done = prefmill(*command)
+    done = prefmill(*command, "--seed", "1")
     assert done.returncode == 2
-    assert "is already there" in done.stderr
+    assert (
+        "curve.png' belongs to a run with another settings.seed; got 1, expected 0" in done.stderr
+    )

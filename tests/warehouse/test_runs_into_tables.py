@@ -1,6 +1,7 @@
 """Plans run into tables, from Python and from the command line."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from warehouses import address_in
 
 import prefmill as pm
 from prefmill.errors import BadArgument, RunDiffers, TargetExists
+from prefmill.runs.into_table import NOTHING_TO_DO
 
 CSV = "prompt,completion,score\np,a,5\np,b,1\nq,c,4\nq,d,2\n"
 
@@ -106,3 +108,60 @@ def test_the_command_does_the_same(feedback, tmp_path):
         done = subprocess.run([*command, *told], capture_output=True, text=True, check=True)
         assert json.loads(done.stdout)["output"] == address
     assert "nothing was to do" in done.stderr
+
+
+def test_a_run_that_its_table_holds_is_known_before_the_work(kind, feedback, tmp_path, monkeypatch):
+    address = address_in(kind, tmp_path)
+    first = pm.run(pm.Pairs(), feedback, address)
+
+    def ranked(*_, **__):
+        raise AssertionError("it was computed again")
+
+    monkeypatch.setattr("prefmill.runs.run.opened", ranked)
+    for mode in (None, "append", "replace"):
+        again = pm.run(pm.Pairs(), feedback, address, mode=mode)
+        assert again.notes == [*first.notes, NOTHING_TO_DO]
+        assert (again.output, again.roles) == (first.output, first.roles)
+        assert (again.pairs_out, again.dropped) == (first.pairs_out, first.dropped)
+    others = [
+        {"plan": pm.Pairs(min_margin=2)},
+        {"inputs": [str(feedback), str(feedback)]},
+        {"chat": True},
+        {"roles": {"score": "-score"}},
+        {"run_key": "monday"},
+    ]
+    for other in others:
+        usual = {"plan": pm.Pairs(), "inputs": feedback, "output": address, "mode": "append"}
+        with pytest.raises(AssertionError, match="computed again"):
+            pm.run(**usual | other)
+    os.utime(feedback, ns=(0, 0))
+    with pytest.raises(AssertionError, match="computed again"):
+        pm.run(pm.Pairs(), feedback, address)
+
+
+def test_what_took_its_place_is_computed_again(kind, feedback, tmp_path):
+    """After a merge or a replacement only the newest run is in the table."""
+    address = address_in(kind, tmp_path)
+    pm.run(pm.Pairs(), feedback, address)
+    pm.run(pm.Pairs(min_margin=4), feedback, address, mode="replace")
+    assert len(pairs_in(address, tmp_path)) == 1
+    again = pm.run(pm.Pairs(), feedback, address, mode="replace")
+    assert NOTHING_TO_DO not in again.notes
+    assert len(pairs_in(address, tmp_path)) == 2
+
+
+def test_a_table_as_input_has_a_version(kind, feedback, tmp_path):
+    (tmp_path / "in").mkdir()
+    address = address_in(kind, tmp_path / "in" if kind != "iceberg" else tmp_path, "feedback")
+    plan = pm.BestOf()
+    pm.run(plan, feedback, address)
+    asked = {"plan": pm.Pairs(chosen_min=None, rejected_below=None), "inputs": address}
+    output = tmp_path / "pairs.parquet"
+    pm.run(**asked, output=output, allow_empty=True)
+    again = pm.run(**asked, output=output, allow_empty=True)
+    assert again.notes[-1] == "this run was done before: nothing was to do."
+    feedback.write_text(CSV + "r,e,5\nr,f,1\n")
+    pm.run(plan, feedback, address, mode="append")
+    with pytest.raises(RunDiffers, match="another input"):
+        pm.run(**asked, output=output, allow_empty=True)
+    pm.run(**asked, output=output, allow_empty=True, overwrite=True)

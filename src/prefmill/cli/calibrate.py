@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from prefmill.cli.app import command
 from prefmill.cli.options import EngineReading, Inputs, Writing, finish, option, output_of
+
+if TYPE_CHECKING:
+    from prefmill.runs.calibrate import CalibrateReport
+    from prefmill.runs.recording import Recording
 
 
 class _Files(Inputs):
@@ -51,31 +58,43 @@ def calibrate(options: CalibrateOptions) -> None:
     from prefmill.cli.tables import calibrated
     from prefmill.runs.calibrate import calibrate as run
 
-    plot, overwrite = options.plot, options.overwrite
-    if plot is not None:
-        from prefmill.plots import check_plot
-
-        check_plot(plot, overwrite=overwrite)
-        reading["without"] = [str(plot.with_suffix(".csv"))]
-    with show.progress(quiet=options.quiet) as tell:
-        report = run(
-            options.inputs,
-            output,
-            progress=tell,
-            **options.picked("score_column", "prompt", "overwrite"),
-            **reading,
-        )
-    if plot is not None and report.reliability:
-        _draw(report.reliability, plot, overwrite=overwrite)
+    with _plot_record(options, output, reading) as plotted:
+        with show.progress(quiet=options.quiet) as tell:
+            report = run(
+                options.inputs,
+                output,
+                progress=tell,
+                **options.picked("score_column", "prompt", "overwrite"),
+                **reading,
+            )
+        if options.plot is not None and report.reliability and not plotted.done:
+            _draw(report, options.plot, plotted, overwrite=options.overwrite)
     finish(report, options, calibrated)
 
 
-def _draw(rows: Any, plot: Path, *, overwrite: bool) -> None:
+@contextmanager
+def _plot_record(options: CalibrateOptions, output: str, reading: Any) -> Iterator[Recording]:
+    """The record of the plot, which has its own; of none where none is wanted."""
+    from prefmill.runs.commands import recorded_files
+
+    files: list[Path] = []
+    reading["without"] = [output]
+    if options.plot is not None:
+        from prefmill.plots import check_plot, files_of
+
+        check_plot(options.plot, overwrite=True)
+        files = files_of(options.plot)
+    asked = options.picked("score_column", "prompt", "overwrite")
+    with recorded_files("calibrate", options.inputs, files, reading, plot=True, **asked) as record:
+        yield record
+
+
+def _draw(report: CalibrateReport, plot: Path, record: Recording, *, overwrite: bool) -> None:
     import polars as pl
 
     from prefmill.plots import plot_lines
 
-    frame = pl.DataFrame(rows)
+    frame = pl.DataFrame(report.reliability)
     ends = {"chance": ["as it should be"] * 2, "predicted": [0.5, 1.0], "won": [0.5, 1.0]}
     plot_lines(
         pl.concat([frame, pl.DataFrame(ends)], how="diagonal"),
@@ -88,4 +107,5 @@ def _draw(rows: Any, plot: Path, *, overwrite: bool) -> None:
         x_label="chance of the answer with the better score",
         y_label="share that won",
         overwrite=overwrite,
+        publish=partial(record.publish_files, report=report.as_json()),
     )

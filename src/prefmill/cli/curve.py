@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from prefmill.cli.app import command
 from prefmill.cli.options import (
@@ -19,6 +22,12 @@ from prefmill.cli.options import (
 )
 from prefmill.cli.texts import print_json, roles_given, stdout_or
 from prefmill.errors import BadArgument, BadInput
+
+if TYPE_CHECKING:
+    from prefmill.runs.curve import Curve
+    from prefmill.runs.recording import Recording
+
+_SETTINGS = ("by", "check", "conclusion", "k", "resamples", "level", "seed")
 
 
 class _Drawing(Inputs):
@@ -75,58 +84,103 @@ def curve(options: CurveOptions) -> None:
     prefmill curve checked.parquet --check correct --conclusion answer
     """
     refuse_two_on_stdout(options)
-    reading = options.reading()
-    output, plot, overwrite = options.output, options.plot, options.overwrite
-    safe = options.spreadsheet_safe
     from prefmill.cli import tables
-    from prefmill.disk.hidden import sweep
-    from prefmill.runs.curve import curve as draw
-    from prefmill.writers import write as writers
+    from prefmill.runs.curve import Curve
 
-    if safe:
-        _refuse_unsafe(output, plot)
-    sweep(options.temp_dir)  # also where the target is refused
-    written = []
-    if plot is not None:
-        from prefmill.plots import check_plot, plot_curve
+    if options.spreadsheet_safe:
+        _refuse_unsafe(options.output, options.plot)
 
-        check_plot(plot, overwrite=overwrite)
-        written += [str(plot), str(plot.with_suffix(".csv"))]
-    if output is not None and output != "-":
-        writers.check_target(output, overwrite=overwrite, spreadsheet_safe=safe)
-        written.append(output)
-    settings = options.picked("by", "check", "conclusion", "k", "resamples", "level", "seed")
-    settings |= options.picked("engine", "address", "work", "shuffle")
-    curves = draw(
-        options.inputs, without=written, roles=roles_given(options), **settings, **reading
-    )
-    points = curves.points
-    # The plot writes its numbers next to it: the same file is not written twice.
-    drawn_too = plot is not None and output == str(plot.with_suffix(".csv"))
-    done = None
-    if output is not None and points.height and not drawn_too:
-        with stdout_or(output) as target:
-            done = writers.write(
-                [points],
-                points.schema,
-                target,
-                format="pool",
-                overwrite=overwrite,
-                spreadsheet_safe=safe,
-            )
-    if plot is not None and points.height:
-        plot_curve(curves, plot, overwrite=overwrite)
+    with _records(options) as (reading, records):
+        if records and all(record.done for record in records.values()):
+            done = next(iter(records.values()))
+            curves = done.restored_by(Curve.of_json)
+        else:
+            curves = _drawn(options, reading)
+        notes = _write(curves, options, records) if curves.points.height else []
     if options.as_json:
         print_json(curves.as_json())
     if not options.quiet:
         tables.curve(curves)
-        for note in done.notes if done else ():
+        for note in notes:
             print(f"note: {note}", file=sys.stderr)
-    if not points.height:
+    if not curves.points.height:
         raise BadInput(
             "curve: no row has a usable score.",
             hint="prefmill check says which rows cannot be used.",
         )
+
+
+@contextmanager
+def _records(options: CurveOptions) -> Iterator[tuple[dict[str, Any], dict[str, Recording]]]:
+    """How inputs are read, and the records of the points and of the plot, as far as one is kept.
+
+    The plot writes its numbers next to it: the same file is not written twice.
+    """
+    from prefmill.disk.hidden import sweep
+    from prefmill.runs.commands import recorded, recorded_files
+
+    output, plot = options.output, options.plot
+    words = roles_given(options)
+    reading: Any = options.reading()
+    asked: dict[str, Any] = {"settings": options.picked(*_SETTINGS), "words": words}
+    asked["overwrite"] = options.overwrite
+    sweep(options.temp_dir)  # also where the target is refused
+    written: list[str] = []
+    if plot is not None:
+        from prefmill.plots import check_plot, files_of
+
+        check_plot(plot, overwrite=True)
+        written += map(str, files_of(plot))
+    if output in written:
+        output = None
+    elif output not in (None, "-"):
+        written.append(str(output))
+    records: dict[str, Recording] = {}
+    with ExitStack() as stack:
+        reading["without"] = written
+        if output not in (None, "-"):
+            safe = options.spreadsheet_safe
+            made = recorded(
+                "curve", options.inputs, output, reading, spreadsheet_safe=safe, **asked
+            )
+            records["points"] = stack.enter_context(made)
+        if plot is not None:
+            files = files_of(plot)
+            made = recorded_files("curve", options.inputs, files, reading, plot=True, **asked)
+            records["plot"] = stack.enter_context(made)
+        yield reading, records
+
+
+def _drawn(options: CurveOptions, reading: dict[str, Any]) -> Curve:
+    from prefmill.runs.curve import curve
+
+    where = options.picked("engine", "address", "work", "shuffle")
+    roles = roles_given(options)
+    return curve(options.inputs, roles=roles, **options.picked(*_SETTINGS), **where, **reading)
+
+
+def _write(curves: Curve, options: CurveOptions, records: dict[str, Recording]) -> list[str]:
+    """Write what is wanted and does not stand yet; what there is to say of it."""
+    from prefmill.writers import write as writers
+
+    points, told, overwrite = curves.points, curves.as_json(), options.overwrite
+    layout: Any = {"format": "pool", "overwrite": overwrite}
+    notes: list[str] = []
+    if options.output == "-":
+        with stdout_or("-") as target:
+            writers.write([points], points.schema, target, **layout)
+    if (record := records.get("points")) and not record.done:
+        layout["spreadsheet_safe"] = options.spreadsheet_safe
+        publish = partial(record.publish_staged, report=told)
+        output = str(options.output)
+        written = writers.write([points], points.schema, output, publish=publish, **layout)
+        notes += written.notes
+    if (record := records.get("plot")) and options.plot and not record.done:
+        from prefmill.plots import plot_curve
+
+        publish = partial(record.publish_files, report=told)
+        plot_curve(curves, options.plot, publish=publish, overwrite=overwrite)
+    return notes
 
 
 def _refuse_unsafe(output: str | None, plot: Path | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ from prefmill.cli.options import (
     TempLimit,
     Threads,
 )
-from prefmill.cli.texts import size_in_bytes, temp_bytes_in
+from prefmill.cli.texts import size_in_bytes, temp_bytes_in, wrote
 from prefmill.errors import BadArgument
 
 
@@ -75,8 +75,7 @@ def sql(
     prefmill sql "FROM preference_pairs(feedback)" feedback.csv -o pairs.parquet
     prefmill sql questions.sql pool=scored.parquet
     """
-    from prefmill.runs.query import run, session, statements_of, write
-    from prefmill.writers.spreadsheets import told
+    from prefmill.runs.query import run, session, statements_of
 
     if output == "-":
         output, as_json = None, True
@@ -90,23 +89,23 @@ def sql(
             "sql: --spreadsheet-safe is of CSV; got no file.", hint="-o rows.csv, or leave it out."
         )
     text = statements_of(query)
-    with session(
-        files or [],
-        encoding=encoding,
-        delimiter=delimiter,
-        memory_bytes=size_in_bytes(memory_limit),
-        threads=threads,
-        temp_dir=temp_dir,
-        temp_bytes=temp_bytes_in(temp_limit),
-        outputs=[output] if output else [],
-        allow_external=allow_external,
-    ) as asked:
-        if output is None:
+    reading: dict[str, Any] = {
+        "encoding": encoding,
+        "delimiter": delimiter,
+        "memory_bytes": size_in_bytes(memory_limit),
+        "threads": threads,
+        "temp_dir": temp_dir,
+        "temp_bytes": temp_bytes_in(temp_limit),
+        "allow_external": allow_external,
+    }
+    if output is None:
+        with session(files or [], **reading) as asked:
             run(asked, text, as_json=as_json)
-        else:
-            rows = write(
-                asked, text, output, overwrite=overwrite, spreadsheet_safe=spreadsheet_safe
-            )
-            print(f"wrote {output} ({rows:,} rows)", file=sys.stderr)
-            if spreadsheet_safe:
-                print(f"note: {told(None)}", file=sys.stderr)
+        return
+    from prefmill.runs.query_file import to_file
+
+    how = {"overwrite": overwrite, "spreadsheet_safe": spreadsheet_safe}
+    report = to_file(text, files or [], output, **how, **reading)
+    print(f"{wrote(report.notes)} {output} ({report.rows:,} rows)", file=sys.stderr)
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)

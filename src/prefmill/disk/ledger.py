@@ -64,6 +64,15 @@ def key_of_finished(output: Path) -> dict[str, Any]:
     return key_of(output) if whole_and_own else {}
 
 
+def is_begun(output: Path) -> bool:
+    """Whether a run next to `output` is to be gone on with."""
+    try:
+        manifest = json.loads(store_of(folder_of(output)).get_text(LEDGER))
+        return bool(manifest["state"] != "done")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 class Ledger:
     """The chunks of one run, for one output. Use it as a context: it holds a lock.
 

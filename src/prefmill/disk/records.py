@@ -91,12 +91,22 @@ def described(
     return files
 
 
-def _file(name: str, path: Path, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def described_as(name: str, path: Path, digests: Mapping[str, str]) -> dict[str, Any]:
+    """One file as a record has it; its SHA-256 is that of `digests`, where who made it knows it."""
+    return _file(name, path, digest=digests.get(path.name))
+
+
+def _file(
+    name: str,
+    path: Path,
+    before: Mapping[str, Any] | None = None,
+    digest: str | None = None,
+) -> dict[str, Any]:
     status = path.stat()
     facts = {"size": status.st_size, "modified": status.st_mtime_ns}
     if before and all(before.get(fact) == value for fact, value in facts.items()):
         return {"path": name, **facts, "sha256": before["sha256"]}
-    return {"path": name, **facts, "sha256": sha256_of(path)}
+    return {"path": name, **facts, "sha256": digest or sha256_of(path)}
 
 
 def with_tags(output: Mapping[str, Any], parent: Path) -> dict[str, Any]:

@@ -17,13 +17,15 @@ import polars as pl
 
 from prefmill.connection import connect, quote, share_of
 from prefmill.disk.ledger import key_of_finished
-from prefmill.disk.whole import check_free, check_name
+from prefmill.disk.targets import staging
+from prefmill.disk.whole import check_name
 from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.readers import Source
 from prefmill.rules import reliability
 from prefmill.rules.intervals import Floats
 from prefmill.rules.isotonic import Fit, fit_wins
+from prefmill.runs.commands import recorded_files
 from prefmill.runs.job import Reading, opened_source
 from prefmill.scoring.calibration import Calibration
 from prefmill.table.chance import prompt_hash
@@ -117,54 +119,74 @@ def calibrate(
     started = time.perf_counter()
     tell = progress or silent
     if output is not None:
-        _check_target(Path(output), overwrite=overwrite)
-        reading["without"] = [*reading.get("without", ()), str(output)]
-    with opened_source("calibrate", inputs, progress=progress, **reading) as (source, home):
-        columns = _columns(source, score_column, prompt)
-        tell("reading margins", None)
-        limits = {"memory_bytes": reading.get("memory_bytes"), "threads": reading.get("threads")}
-        rows = _pairs(source, columns, home, **limits)
-        known = _scorer_of(source, score_column) if scorer is None else dict(scorer)
-        rejected, notes = source.rejected, list(source.notes)
-        rows_in = source.rows
-    margins, hashes, dropped = rows
-    if not len(margins):
-        raise BadInput(
-            f"calibrate: no pair has two scores; got {rows_in:,} rows, dropped {dropped}.",
-            hint="prefmill score pairs.parquet -o scored.parquet --model DIR scores both sides.",
-        )
-    fit = fit_wins(margins)
-    measured = _measured(margins, hashes)
-    prompts = len(np.unique(hashes))
-    calibration = Calibration(fit.curve, known, len(margins), prompts, _kept(measured))
-    if output is not None:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-        calibration.save(Path(output))
-    notes += _notes(margins, prompts, columns, known)
-    return CalibrateReport(
-        rows_in=rows_in,
-        rows_rejected=rejected,
-        dropped=dropped,
-        pairs=len(margins),
-        prompts=prompts,
-        steps=_steps(fit),
-        scorer=known,
-        columns=[name for name in columns if name],
-        seconds=round(time.perf_counter() - started, 3),
-        peak_rss_mb=peak_rss_mb(),
-        output=None if output is None else str(output),
-        notes=notes,
-        **measured,
+        _check_name(Path(output))
+    recording = recorded_files(
+        "calibrate",
+        inputs,
+        [] if output is None else [output],
+        reading,
+        overwrite=overwrite,
+        score_column=score_column,
+        prompt=prompt,
+        scorer=scorer,
     )
+    with recording as record:
+        if record.done:
+            return record.restored(CalibrateReport)
+        source_here = opened_source("calibrate", inputs, progress=progress, **reading)
+        with source_here as (source, home):
+            columns = _columns(source, score_column, prompt)
+            tell("reading margins", None)
+            limits = {
+                "memory_bytes": reading.get("memory_bytes"),
+                "threads": reading.get("threads"),
+            }
+            margins, hashes, dropped = _pairs(source, columns, home, **limits)
+            known = _scorer_of(source, score_column) if scorer is None else dict(scorer)
+            rejected, notes = source.rejected, list(source.notes)
+            rows_in = source.rows
+            record.read(source.inputs)
+        if not len(margins):
+            raise BadInput(
+                f"calibrate: no pair has two scores; got {rows_in:,} rows, dropped {dropped}.",
+                hint="prefmill score pairs.parquet -o scored.parquet --model DIR scores both"
+                " sides.",
+            )
+        fit = fit_wins(margins)
+        measured = _measured(margins, hashes)
+        prompts = len(np.unique(hashes))
+        kept = _kept(measured)
+        calibration = Calibration(fit.curve, known, len(margins), prompts, kept)
+        notes += _notes(margins, prompts, columns, known)
+        report = CalibrateReport(
+            rows_in=rows_in,
+            rows_rejected=rejected,
+            dropped=dropped,
+            pairs=len(margins),
+            prompts=prompts,
+            steps=_steps(fit),
+            scorer=known,
+            columns=[name for name in columns if name],
+            seconds=round(time.perf_counter() - started, 3),
+            peak_rss_mb=peak_rss_mb(),
+            output=None if output is None else str(output),
+            notes=notes,
+            **measured,
+        )
+        if output is not None:
+            record.facts["fingerprints"] = {"scorer": known}
+            with staging([Path(output)], where="calibrate") as stage:
+                calibration.save(stage.path(Path(output)))
+                record.publish_files(stage, report=asdict(report), overwrite=overwrite)
+        return report
 
 
-def _check_target(output: Path, *, overwrite: bool) -> None:
+def _check_name(output: Path) -> None:
     check_name(output, "calibrate")
     if output.suffix != ".json":
         raise BadArgument(
             f"calibrate: got {str(output)!r}, expected a name that ends in .json.",
         )
-    check_free(output, overwrite=overwrite, where="calibrate")
 
 
 def _columns(source: Source, score_column: str, prompt: str | None) -> tuple[str, str, str | None]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import polars as pl
 import polars.selectors as cs
@@ -66,6 +66,14 @@ class Curve:
             "notes": list(self.notes),
             "points": self.points.to_dicts(),
         }
+
+    @classmethod
+    def of_json(cls, told: Mapping[str, Any]) -> Curve:
+        """The curves that `as_json` told."""
+        points = pl.DataFrame(told["points"], infer_schema_length=None)
+        unknown = [name for name, kind in points.schema.items() if kind == pl.Null]
+        points = points.with_columns(pl.col(unknown).cast(pl.Float64))
+        return cls(**{**told, "points": points, "notes": tuple(told["notes"])})
 
 
 @watched("curve")

@@ -1,7 +1,8 @@
 """What an input is told apart by before it is opened: a run that was done is known at once.
 
-Of a file its size and time are asked, of an object its tag. A table in memory is hashed. Of what is
-behind another URL, and of what can be read once only, nothing is known: such a run is never done.
+Of a file its size and time are asked, of an object its tag, of a table of a warehouse its version.
+A table in memory is hashed. Of what is behind another URL, and of what can be read once only,
+nothing is known: such a run is never done.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from prefmill.pools.stream import reader_of
 from prefmill.readers.find import Input, find_files
 from prefmill.readers.remote import find_objects
 from prefmill.shapes.source import parsed_join
+from prefmill.warehouse.address import Address, version_of
+from prefmill.warehouse.tables import opened
 
 #: Name, and what changes with the content; None where nobody knows.
 Known = list[Any]
@@ -75,13 +78,33 @@ def _known(item: Input, tags: Iterator[str | None]) -> Known:
     name = item.path + (f"#{item.select}" if item.select else "")
     if item.object:
         return [name, next(tags)]
+    if item.format == "table":
+        return [name, _version(item.path)]
     if item.url:
         return [name, None]
+    return [name, *stat_of(item.path)]
+
+
+def _version(address: str) -> str | None:
+    """What tells the version of a table; None where there is none, and reading says so.
+
+    Of a database it is size and time of its file, which is not opened: that may change them.
+    """
+    table = Address.of(address)
+    assert table is not None
+    if table.kind in ("duckdb", "sqlite"):
+        return version_of(table.place) or None
+    with opened(table) as found:
+        return found.version() if found.columns() is not None else None
+
+
+def stat_of(path: str | Path) -> Known:
+    """Size and time of a file; None of what is none."""
     try:
-        status = os.stat(item.path)
+        status = os.stat(path)
     except OSError:
-        return [name, None]
-    return [name, status.st_size, status.st_mtime_ns]
+        return [None]
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _tag(url: str) -> str | None:

@@ -8,18 +8,25 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from prefmill._version import __version__
+from prefmill.disk import records
 from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument
+from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.plan import Plan
-from prefmill.runs.inputs import is_stdin, known_of
+from prefmill.runs.expecting import done_before, in_key
+from prefmill.runs.inputs import is_certain, is_stdin, joined, known_of, read_by
+from prefmill.runs.recorded import key_of, plain, restored
+from prefmill.shapes.source import words_in
 from prefmill.telemetry.watch import watched
 from prefmill.warehouse.address import TABLES, Address
-from prefmill.warehouse.commit import Commit, Mode, check_mode, fingerprint
+from prefmill.warehouse.commit import Commit, Mode, Table, check_mode, fingerprint
 from prefmill.warehouse.tables import opened, publish
 
+#: Options that decide what the rows look like.
+_LAYOUT = ("format", "chat", "margin_scale", "keep")
 #: What a report says of a run that was in its table already.
 NOTHING_TO_DO = "the table holds this run already: nothing was to do."
 
@@ -72,8 +79,11 @@ def into_table(
             f"run: an incremental run goes on from its files; got the table {output.shown}.",
             hint="write .parquet with --incremental, or the whole result with --mode merge.",
         )
+    asked = _asked(plan, inputs, options)
     with opened(output) as table:
-        table.columns()  # it can be asked, before hours of work
+        before = _before(table, asked, run_key, mode)  # it can be asked, before hours of work
+    if before is not None:
+        return _told(_restored(plan, run, before), output, done=False)
     with temporary(options.get("temp_dir")) as home:
         rows = home / "rows.parquet"
         # One run is told of, and its output is the table.
@@ -88,9 +98,54 @@ def into_table(
             "version": __version__,
             "plan": plan.hash(),
             "report": json.dumps(asdict(report) | {"output": None}, default=str),
+            **({"asked": asked} if asked else {}),
         }
         done = publish(rows, output, Commit(key, fingerprint(content), mode, facts))
     return _told(report, output, done)
+
+
+def _asked(plan: Plan, inputs: Any, options: Mapping[str, Any]) -> str | None:
+    """A hash of what is asked of a run, of its inputs' versions too; None where one has none."""
+    if is_stdin(inputs):
+        return None
+    roles, rows = options.get("roles") or {}, getattr(plan, "rows", None)
+    words = words_in(rows, roles).named() if hasattr(plan, "rows") else dict(roles)
+    joins = joined(words, plan.kind)
+    known = known_of(inputs)
+    if not is_certain([*known, *joins]):
+        return None
+    key = key_of(
+        inputs=known,
+        joined=joins,
+        command=plan.kind,
+        plan=plan.content(),
+        words=words,
+        layout={name: options[name] for name in _LAYOUT if options.get(name)},
+        carried=in_key(plan) if isinstance(plan, FeedbackPlan) else (),
+        **read_by(options),
+    )
+    return records.key_hash(json.loads(json.dumps(key, default=plain)))
+
+
+def _before(table: Table, asked: str | None, run_key: str | None, mode: Mode) -> str | None:
+    """The report of the run that was asked the same, where the table still holds what it made."""
+    if table.columns() is None or asked is None:
+        return None
+    for number, standing in enumerate(table.runs()):
+        last = not number and standing.newest
+        if not last and (mode != "append" or table.fingerprint_of(standing.run) is None):
+            continue
+        if standing.facts.get("asked") == asked and run_key in (None, standing.run):
+            return standing.facts.get("report")
+    return None
+
+
+def _restored(plan: Plan, run: Callable[..., Any], told: str) -> Any:
+    """The report of a run that was done before; it has to hold what is expected now."""
+    kind = get_type_hints(inspect.unwrap(run))["return"]
+    if not isinstance(plan, FeedbackPlan):
+        return restored(kind, json.loads(told))
+    return done_before(plan, restored(kind, {**json.loads(told), "output": {}}))
 
 
 def _told(report: Any, output: Address, done: bool) -> Any:

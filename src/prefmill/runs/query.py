@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from prefmill.connection import connect, literal, quote
 from prefmill.disk.hidden import temporary
-from prefmill.disk.targets import check_free, staging, target_of
+from prefmill.disk.targets import shown
 from prefmill.engines.macros import install_all
 from prefmill.errors import BadArgument, BadInput, PrefmillError
 from prefmill.readers import is_url, open_source
@@ -109,9 +111,9 @@ def session(
     CSV that hold nothing but whole numbers, or nothing but numbers, are numbers; all other ones are
     text. Rows keep the order of their files. Raises `BadArgument` and `BadInput`.
     """
-    named = [_named(given) for given in files]
-    names = [name.lower() for name, _ in named]
-    for at, (name, _) in enumerate(named):
+    views = [named(given) for given in files]
+    names = [name.lower() for name, _ in views]
+    for at, (name, _) in enumerate(views):
         if name.lower() in names[:at]:
             raise BadArgument(
                 f"sql: two files would be the view {name!r}; got {list(files)}.",
@@ -123,7 +125,7 @@ def session(
         # About 300 MB are Python and its libraries.
         if room:
             room = max(64 * MB, room - 300 * MB)
-        remote = allow_external or any(is_url(path) for _, path in named)
+        remote = allow_external or any(is_url(path) for _, path in views)
         con = connect(
             temp_dir=home,
             # The fence comes with the query, which may name files.
@@ -137,7 +139,7 @@ def session(
         stack.callback(con.close)
         install_all(con, persistent=True)
         reads: list[str] = []
-        for name, path in named:
+        for name, path in views:
             source = open_source(
                 [path],
                 temp_dir=home,
@@ -179,7 +181,7 @@ def _columns(con: duckdb.DuckDBPyConnection, relation: str, texts: Sequence[str]
     return f"* REPLACE ({', '.join(casts)})" if casts else "*"
 
 
-def _named(given: str) -> tuple[str, str]:
+def named(given: str) -> tuple[str, str]:
     """(view, path) of `NAME=PATH` or `PATH`."""
     name, equals, path = given.partition("=")
     if equals and re.fullmatch(r"\w+", name) and path and not os.path.exists(given):
@@ -314,47 +316,43 @@ def _bare(query: str) -> str:
 
 
 def write(
-    session: Session,
-    text: str,
-    output: str,
-    *,
-    overwrite: bool = False,
-    spreadsheet_safe: bool = False,
-) -> int:
-    """Run the statements of `text` and write the rows of the last one to a file; their number.
+    session: Session, text: str, target: Path, path: Path, *, spreadsheet_safe: bool = False
+) -> tuple[int, pa.Schema]:
+    """Run the statements of `text` and write the rows of the last one to `path`: how many they are,
+    and their columns.
 
-    The file appears whole or not at all; its ending says the kind. `spreadsheet_safe` as
-    `prefmill.run` takes it. Raises `BadArgument` (another ending, no rows to write),
-    `TargetExists`.
+    The ending of `target`, which `check_target` looked at, says the kind of file.
+    `spreadsheet_safe` as `prefmill.run` takes it. Raises `BadArgument` where there are no rows to
+    write.
     """
-    target = target_of(output, "sql")
-    kind = KINDS.get(target.suffix.lower())
-    if kind is None:
+    con, statements = session.con, session.statements(text)
+    session.close_in(text, str(path))
+    with _as_ours(con):
+        if not statements or statements[-1].type != duckdb.StatementType.SELECT:
+            raise BadArgument("sql: nothing to write; the last statement has to be a query.")
+        for statement in statements[:-1]:
+            con.execute(statement)
+        query, kind = _bare(statements[-1].query), KINDS[target.suffix.lower()]
+        if spreadsheet_safe:
+            query = _safe(con, query)
+        if kind == "arrow":
+            return _write_arrow(con, query, path)
+        copy = f"COPY ({query}\n) TO {literal(str(path))} ({_COPY[kind]})"
+        ((rows,),) = con.execute(copy).fetchall()
+        if kind == "parquet":
+            return int(rows), pq.read_schema(path)
+        return int(rows), con.sql(f"FROM ({query}\n) LIMIT 0").to_arrow_table().schema
+
+
+def check_target(text: str, target: Path, *, spreadsheet_safe: bool = False) -> None:
+    """Raise `BadArgument` for a target of an unknown ending, or one that the query reads."""
+    if target.suffix.lower() not in KINDS:
         raise BadArgument(
-            f"sql: no format for {output!r}; expected an ending of {', '.join(KINDS)}."
+            f"sql: no format for {shown(target)!r}; expected an ending of {', '.join(KINDS)}."
         )
     if spreadsheet_safe:
         refuse_other_kinds(Place.of(target))
-    check_free(target, overwrite=overwrite, where="sql")
     _refuse_read(text, target)
-    con, statements = session.con, session.statements(text)
-    with staging([target], where="sql") as stage:
-        session.close_in(text, str(stage.path(target)))
-        with _as_ours(con):
-            if not statements or statements[-1].type != duckdb.StatementType.SELECT:
-                raise BadArgument("sql: nothing to write; the last statement has to be a query.")
-            for statement in statements[:-1]:
-                con.execute(statement)
-            query, path = _bare(statements[-1].query), stage.path(target)
-            if spreadsheet_safe:
-                query = _safe(con, query)
-            if kind == "arrow":
-                rows = _write_arrow(con, query, path)
-            else:
-                copy = f"COPY ({query}\n) TO {literal(str(path))} ({_COPY[kind]})"
-                ((rows,),) = con.execute(copy).fetchall()
-        stage.publish(overwrite=overwrite)
-        return int(rows)
 
 
 def _safe(con: duckdb.DuckDBPyConnection, query: str) -> str:
@@ -375,17 +373,15 @@ def _safe(con: duckdb.DuckDBPyConnection, query: str) -> str:
     return f"SELECT {', '.join(columns)} FROM ({query}\n) AS t({places})"
 
 
-def _write_arrow(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
-    """The rows of `query` as an Arrow file; how many they are."""
-    import pyarrow as pa
-
+def _write_arrow(con: duckdb.DuckDBPyConnection, query: str, path: Path) -> tuple[int, pa.Schema]:
+    """The rows of `query` as an Arrow file; how many they are, and their columns."""
     reader = con.sql(query).to_arrow_reader(50_000)
     rows = 0
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, reader.schema) as writer:
         for batch in reader:
             writer.write_batch(batch)
             rows += batch.num_rows
-    return rows
+    return rows, reader.schema
 
 
 def _refuse_read(query: str, target: Path) -> None:

@@ -20,36 +20,32 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from prefmill.disk import records
-from prefmill.disk.hidden import MARK, sweep
 from prefmill.disk.leases import Lease
 from prefmill.disk.locks import FolderLock
 from prefmill.disk.records import MANIFEST, NEXT, Document, Still, files_stand
 from prefmill.disk.settling import clear, sync
 from prefmill.disk.stores import Save, Store, store_of
-from prefmill.disk.targets import is_object, settle, shown
+from prefmill.disk.targets import Publisher, is_object, settle, shown
 from prefmill.disk.whole import linked
 from prefmill.errors import RunBusy
 from prefmill.redact import redacted
-from prefmill.runs.inputs import IN_MEMORY, is_certain, is_stdin, joined, known_of, read_by
-from prefmill.runs.job import Reading
+from prefmill.runs.inputs import IN_MEMORY, is_certain
 from prefmill.runs.recorded import (
     changed,
     input_told,
     instant,
-    key_of,
     outputs_of,
     plain,
     restored,
     versions,
 )
-from prefmill.table.roles import Inputs
 from prefmill.telemetry.watch import note
-from prefmill.writers.write import Staged, Written, check_target
-from prefmill.writers.write import outputs_of as outputs_named
+from prefmill.writers.write import Staged, Written
 
 _Report = TypeVar("_Report")
 #: What a report says of a run that was done before.
@@ -193,15 +189,35 @@ class Recording:
 
         def publish(staged: Staged, overwrite: bool) -> None:
             self.made = report(staged.written)
-            outputs = [] if self.store is None else outputs_of(staged)
-            self.publish(
-                outputs, lambda: staged.publish(overwrite=overwrite), report=asdict(self.made)
-            )
+            self.publish_staged(staged, overwrite, report=asdict(self.made))
             if hasattr(self.made, "seconds"):
                 seconds = round(time.perf_counter() - self._clock, 3)
                 self.made = replace(self.made, seconds=seconds)
 
         return publish
+
+    def publish_staged(self, staged: Staged, overwrite: bool, *, report: Mapping[str, Any]) -> None:
+        """`publish` of what `writers.write` made."""
+        outputs = [] if self.store is None else outputs_of(staged)
+        self.publish(outputs, lambda: staged.publish(overwrite=overwrite), report=report)
+
+    def publish_files(
+        self,
+        stage: Publisher,
+        *,
+        overwrite: bool,
+        report: Mapping[str, Any],
+        rows: int | None = None,
+        schema: Mapping[str, str] | None = None,
+    ) -> None:
+        """`publish` of the files that were made at `stage`; of `rows` and `schema` where known."""
+        told = {"split": None, "rows": rows, **({"schema": dict(schema)} if schema else {})}
+        made = [] if self.store is None else self.outputs
+        outputs = [
+            {"path": each.name, **told, "files": records.described(each, stage.path(each))}
+            for each in made
+        ]
+        self.publish(outputs, lambda: stage.publish(overwrite=overwrite), report=report)
 
     def publish(
         self,
@@ -271,10 +287,14 @@ class Recording:
 
     def restored(self, kind: type[_Report]) -> _Report:
         """The report of the run that wrote what stands, with a note that nothing was to do."""
+        return self.restored_by(partial(restored, kind))
+
+    def restored_by(self, read: Callable[[Mapping[str, Any]], _Report]) -> _Report:
+        """`restored` of a report that `read` makes of what was recorded."""
         assert self.previous is not None
         self.document = self.previous
-        report = restored(kind, self.previous["report"])
-        notes = [*getattr(report, "notes", ()), NOTHING_TO_DO]
+        report = read(self.previous["report"])
+        notes = type(report.notes)([*report.notes, NOTHING_TO_DO])  # type: ignore[attr-defined]
         return replace(report, notes=notes)  # type: ignore[type-var]
 
 
@@ -332,68 +352,6 @@ def _busy(record: Recording) -> RunBusy:
         f"{record.command}: another process is writing {shown(record.outputs[0])!r}.",
         hint="wait for it, or name another output.",
     )
-
-
-def sweep_for(output: str | Path, reading: Reading) -> None:
-    """Remove what dead runs left in temporary folders. Objects are made in the system's."""
-    sweep(reading.get("temp_dir"))
-    if reading.get("temp_dir") is not None and is_object(output):
-        sweep()
-
-
-@contextmanager
-def recorded(
-    command: str,
-    inputs: Inputs,
-    output: str | Path | None,
-    reading: Reading,
-    *,
-    overwrite: bool,
-    split: Mapping[str, float] | None = None,
-    in_place: bool = False,
-    words: Mapping[str, Any] | None = None,
-    spreadsheet_safe: bool = False,
-    **parts: Any,
-) -> Iterator[Recording]:
-    """`recording` of a command from files to files.
-
-    Args:
-        reading: how inputs are read; the outputs are added to what is no input.
-        in_place: a single input may be what is written.
-        words: how records become rows, as they were given.
-        spreadsheet_safe: as `writers.write` takes it; CSV alone has it.
-        parts: what else decides the output, by name.
-
-    Where nothing was done before, the target is checked: raises what `write.check_target` raises.
-    """
-    outputs: list[Path] = []
-    if output is not None:
-        sweep_for(output, reading)  # also where the target is refused
-        check_target(output, split=split, overwrite=True, spreadsheet_safe=spreadsheet_safe)
-        outputs = [Path(path) for path in outputs_named(output, split)]
-        reading["without"] = [*reading.get("without", ()), *map(str, outputs)]
-    key: dict[str, Any] = {}
-    known = outputs and not any(map(is_temporary, outputs)) and not is_stdin(inputs)
-    if known:
-        key = key_of(
-            inputs=known_of(inputs, without=reading["without"], in_place=in_place),
-            joined=joined(words or {}, command),
-            command=command,
-            rows=words,
-            split=split,
-            spreadsheet_safe=spreadsheet_safe,
-            **parts,
-            **read_by(reading),
-        )
-    with recording(command, outputs if known else [], key, overwrite=overwrite) as record:
-        if output is not None and not record.done:
-            check_target(output, split=split, overwrite=overwrite)
-        yield record
-
-
-def is_temporary(output: Path) -> bool:
-    """Whether an output lies in a temporary folder of ours: then it is nobody's to keep."""
-    return any(MARK.fullmatch(part) for part in output.absolute().parts[:-1])
 
 
 @contextmanager

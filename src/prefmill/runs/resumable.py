@@ -31,10 +31,11 @@ from prefmill.forks import refuse_fork
 from prefmill.models.contract import OnBadRow, Part, on_its_date
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers import Source
+from prefmill.runs.commands import is_temporary, sweep_for
 from prefmill.runs.inputs import is_stdin, joined, known_of, part_known, read_by
 from prefmill.runs.job import Reading
 from prefmill.runs.recorded import key_of
-from prefmill.runs.recording import Recording, is_temporary, recording, sweep_for
+from prefmill.runs.recording import Recording, recording
 from prefmill.writers.write import Written, check_target, outputs_of, write
 
 PartT = TypeVar("PartT", bound=Part)

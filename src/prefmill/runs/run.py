@@ -20,11 +20,11 @@ from prefmill.pools.frames import is_frame
 from prefmill.progress import Progress
 from prefmill.readers.find import is_same
 from prefmill.runs.cluster.where import Looking, parted
+from prefmill.runs.commands import recorded
 from prefmill.runs.expecting import checked, counted, done_before, in_key, sources_asked
 from prefmill.runs.incremental.asked import targets_of
 from prefmill.runs.incremental.run import run_incremental
 from prefmill.runs.job import Engine, Job, Reading, opened
-from prefmill.runs.recording import recorded
 from prefmill.runs.remedies import refused_with_numbers
 from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
 from prefmill.runs.together import NotTogether, picked_frames, picks_together

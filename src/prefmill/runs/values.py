@@ -23,8 +23,8 @@ from prefmill.pools.frames import frame_of
 from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.readers import Source
 from prefmill.rules.values import refuse_nested, refuse_unlike, state_values, tree_values
+from prefmill.runs.commands import recorded
 from prefmill.runs.job import Reading, opened_source, scalar
-from prefmill.runs.recording import recorded
 from prefmill.table.messages import is_json_text
 from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs, ValueNames

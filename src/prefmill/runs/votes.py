@@ -16,8 +16,8 @@ from typing import Any, Unpack
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.rules.ratings import Fitted, Method, Over, Settings, checked, fit
 from prefmill.runs.ballots import Ballots, Table, source_of
+from prefmill.runs.commands import recorded
 from prefmill.runs.job import Reading, opened
-from prefmill.runs.recording import recorded
 from prefmill.shapes.source import words_in
 from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs, RoleNames, Roles

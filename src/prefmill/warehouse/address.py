@@ -4,6 +4,7 @@ here.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -123,3 +124,11 @@ _PARSERS = {
     "sqlite": _file,
     "postgres": _database,
 }
+
+
+def version_of(file: str) -> str:
+    """Size and time of a database's file and of its log."""
+    states = [
+        os.stat(path) for path in (file, f"{file}.wal", f"{file}-wal") if os.path.exists(path)
+    ]
+    return " ".join(f"{state.st_size}@{state.st_mtime_ns}" for state in states)

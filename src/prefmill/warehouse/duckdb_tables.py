@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from prefmill.connection import literal, quote
 from prefmill.errors import StoreFailed
-from prefmill.warehouse.address import Address
+from prefmill.warehouse.address import Address, version_of
 from prefmill.warehouse.commit import (
     KEY,
     Commit,
@@ -157,11 +157,3 @@ def standings(told: list[tuple[Any, ...]]) -> Iterator[Standing]:
     for place, (facts,) in enumerate(told):
         if found := Standing.of(json.loads(facts), newest=not place):
             yield found
-
-
-def version_of(file: str) -> str:
-    """Size and time of a database's file and of its log."""
-    states = [
-        os.stat(path) for path in (file, f"{file}.wal", f"{file}-wal") if os.path.exists(path)
-    ]
-    return " ".join(f"{state.st_size}@{state.st_mtime_ns}" for state in states)

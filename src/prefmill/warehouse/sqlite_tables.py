@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from prefmill.connection import quote
 from prefmill.errors import BadInput, StoreFailed
-from prefmill.warehouse.address import Address
+from prefmill.warehouse.address import Address, version_of
 from prefmill.warehouse.commit import (
     KEY,
     Commit,
@@ -28,7 +28,7 @@ from prefmill.warehouse.commit import (
     line_of,
     unfit,
 )
-from prefmill.warehouse.duckdb_tables import MAKE_RUNS, RUNS, standings, version_of
+from prefmill.warehouse.duckdb_tables import MAKE_RUNS, RUNS, standings
 
 #: Seconds to wait for another writer.
 _PATIENCE = 10.0

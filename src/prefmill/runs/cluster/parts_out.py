@@ -7,10 +7,7 @@ The names have the order of the rows. Until all parts are there they lie in the 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +16,15 @@ from typing import Any
 import polars as pl
 
 from prefmill.disk.folders import MARK, check_folder, whole_folder
+from prefmill.disk.records import sha256_of
 from prefmill.disk.targets import is_object
+from prefmill.disk.whole import linked
 from prefmill.errors import BadArgument
 from prefmill.runs.cluster.pieces import Done, Piece
 from prefmill.runs.cluster.texts import Part, Parts, frames_of
 from prefmill.runs.cluster.work import Work
 from prefmill.writers import write as writers
+from prefmill.writers.place import Place
 
 _STAR = "*"
 
@@ -64,6 +64,13 @@ class PartsOut:
         """The name of a part's file."""
         return self.name.replace(_STAR, f"{number:05d}")
 
+    def files(self, staged: Path, numbers: Sequence[int], split: str = "") -> list[Path]:
+        """The files of parts where they were made; all, or those of a split."""
+        named = [self.named(number) for number in numbers]
+        if split:
+            return [Place.of(staged / each).path_of(split) for each in named]
+        return [path for each in named for path in sorted(staged.glob(_of_part(each)))]
+
     def check(self, *, overwrite: bool, spreadsheet_safe: bool = False) -> None:
         """Raise what writing would raise about the names, before hours of work."""
         first = self.folder / self.named(0)
@@ -73,9 +80,9 @@ class PartsOut:
     def publish(self, staged: Path, numbers: Sequence[int], *, overwrite: bool) -> None:
         """Let all files appear at once; those of other runs that stood there are gone then."""
         with whole_folder(self.folder, overwrite=overwrite, where="run") as folder:
-            for number in numbers:
-                for path in sorted(staged.glob(_of_part(self.named(number)))):
-                    _linked(path, folder / path.name)
+            # What a kill interrupts here is still in the ledger's folder.
+            for path in self.files(staged, numbers):
+                linked(path, folder / path.name)
             told = {"name": self.name, "parts": len(numbers)}
             (folder / MARK).write_text(json.dumps(told), encoding="utf-8")
 
@@ -84,14 +91,6 @@ def _of_part(name: str) -> str:
     """What the files of a part are called, of all splits."""
     stem, dot, ending = name.partition(".")
     return f"{stem}*{dot}{ending}"
-
-
-def _linked(path: Path, other: Path) -> None:
-    # What a kill interrupts here is still in the ledger's folder.
-    with contextlib.suppress(OSError):
-        os.link(path, other)
-        return
-    shutil.copyfile(path, other)
 
 
 @dataclass(frozen=True)
@@ -118,4 +117,5 @@ def write_part(
     target = Path(writing.staged) / writing.out.named(number)
     target.parent.mkdir(parents=True, exist_ok=True)
     written = writers.write(frames(), writing.schema, target, overwrite=True, **writing.options)
-    return Done(same, {"rows": written.rows, "marked": written.marked})
+    files = {Path(path).name: sha256_of(Path(path)) for path in written.paths.values()}
+    return Done(same, {"rows": written.rows, "marked": written.marked, "sha256": files})

@@ -8,16 +8,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
-
-import polars as pl
 
 from prefmill._version import __version__
 from prefmill.connection import MB
 from prefmill.disk.hidden import sweep, temporary
-from prefmill.disk.ledger import Ledger
+from prefmill.disk.ledger import Ledger, is_begun
+from prefmill.disk.ledger import key_of as key_of_ledger
 from prefmill.disk.stores import LocalStore, Store, store_of
 from prefmill.disk.targets import is_object, shown
 from prefmill.errors import BadArgument, BadInput, ExpectationFailed, ThresholdsUnfit
@@ -29,20 +27,25 @@ from prefmill.runs.cluster.executor import Executor
 from prefmill.runs.cluster.identity import identity_of
 from prefmill.runs.cluster.in_memory import MemoryTasks
 from prefmill.runs.cluster.on_ray import RayTasks
-from prefmill.runs.cluster.parts_out import PartsOut, Writing, write_part
+from prefmill.runs.cluster.outcome import Outcome
+from prefmill.runs.cluster.parts_out import PartsOut
 from prefmill.runs.cluster.pieces import Pieces, Shelf
 from prefmill.runs.cluster.session import connected
 from prefmill.runs.cluster.where import Looking, Spreading, parted
-from prefmill.runs.expecting import checked, counted_apart, done_before, sources_asked
+from prefmill.runs.commands import is_temporary
+from prefmill.runs.expecting import counted_apart, done_before, in_key, sources_asked
+from prefmill.runs.inputs import is_stdin, joined, known_of, read_by
 from prefmill.runs.job import Job, Reading, opened
+from prefmill.runs.recorded import key_of
+from prefmill.runs.recording import NOTHING_TO_DO, recording
 from prefmill.runs.remedies import refused_with_numbers
 from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
+from prefmill.shapes.source import words_in
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
 from prefmill.writers.formats import Format, in_parts
 
 _REPORT = "report.json"
-_STAR = "*"
 
 
 @dataclass(frozen=True)
@@ -90,88 +93,126 @@ def run(
     sweep(reading.get("temp_dir"))
     outputs = _outputs(output, split, spreadsheet_safe)
     reading["without"] = [*reading.get("without", ()), *map(str, outputs)]
-    scratch = _scratch(reading)
-    # Files that are not Parquet, and objects of records, are staged where workers see them.
-    home = _home(spreading, outputs[0])
-    if home is not None:
-        home.mkdir(parents=True, exist_ok=True)
-        reading.setdefault("temp_dir", str(home))
-    job_here = opened(
-        plan,
-        inputs,
-        roles=roles,
-        engine="duckdb",
-        keep=keep,
-        whole_rows=whole_rows,
-        parts=in_parts(layout) and not chat,
-        stay=True,
-        apart=True,
-        progress=progress,
-        **reading,
-    )
-    memory_bytes = reading.get("memory_bytes")
-    unseen = home is None and bool(spreading.get("address"))
-    with job_here as job, _all_seen(job, unseen), _executing(spreading, memory_bytes) as tasks:
-        if any(is_same(label, path) for path in outputs for label in job.source.labels):
-            raise BadArgument(
-                f"run: {str(output)!r} is the input too.", hint="write to another name."
-            )
-        writing: dict[str, Any] = {
-            "format": layout,
-            "chat": chat,
-            "margin_scale": margin_scale,
-            "split": split,
-        }
-        if spreadsheet_safe:
-            writing["spreadsheet_safe"] = True
-        key = {
-            "plan": with_words(plan, roles, job.rowed).hash(),
-            "input": identity_of(job, reading),
-            "roles": {name: value for name, value in asdict(job.roles).items() if value},
-            "keep": list(keep),
+    writing: dict[str, Any] = {
+        "format": layout,
+        "chat": chat,
+        "margin_scale": margin_scale,
+        "split": split,
+    }
+    if spreadsheet_safe:
+        writing["spreadsheet_safe"] = True
+    key: dict[str, Any] = {}
+    if known := not is_stdin(inputs) and not any(map(is_temporary, outputs)):
+        words = words_in(plan.rows, roles or {}).named()
+        key = key_of(
+            inputs=known_of(inputs, without=reading["without"]),
+            joined=joined(words, plan.command),
+            command=plan.command,
+            rows=words,
+            plan=plan.content(),
+            carried=in_key(plan),
+            keep=keep,
+            parts=output if PartsOut.of(output) else None,
             **writing,
-            "prefmill": __version__.split(".")[0],
-        }
-        # What a plan expects decides no row; but narrow rows of a run that goes on have the column.
-        if carried := sources_asked(plan, job):
-            key["carried"] = list(carried)
-        first = _cut(spreading, job, tasks, memory_bytes)
-        with Ledger(outputs[0], key, asdict(first), overwrite=overwrite, where="run") as ledger:
-            if ledger.done:
-                return _done_before(ledger, plan)
-            store = ledger.store
-            place = _place(spreading, job, tasks, store, resumed=ledger.resumed)
-            spread = Spread(
-                job,
-                place.tasks,
-                Cut(**ledger.shape),
-                place.shelf,
-                progress or silent,
-                carried=carried,
-                memory_bytes=_memory_of(tasks, memory_bytes),
-                temp_dir=scratch,
-            )
-            with _unbound(place.shelf, ledger.folder / "parts"), refused_with_numbers(spread):
-                writing |= {"seed": plan.seed, "memory_bytes": memory_bytes}
-                writing["prompt"] = job.roles.prompt if whole_rows else "prompt"
-                written = _written(ledger, spread, output, writing, allow_empty=allow_empty)
-                done = run_report(
-                    plan,
-                    spread,
-                    job,
-                    written,
-                    figures=counted_apart(plan, spread),
-                    engine=place.tasks.name,
-                    started=started,
-                    plan_hash=str(key["plan"]),
-                    notes=[place.because] if place.because else [],
-                    worker_rss_mb=spread.worker_rss_mb,
+            **read_by(reading),
+        )
+    # Where there is a ledger, another key may still be the same run.
+    free = None if key_of_ledger(outputs[0]) else ()
+    recorded = recording(
+        plan.command, outputs if known else [], key, overwrite=overwrite, free=free
+    )
+    with recorded as record:
+        if record.done and not is_begun(outputs[0]):
+            return done_before(plan, record.restored(RunReport))
+        scratch = _scratch(reading)
+        # Files that are not Parquet, and objects of records, are staged where workers see them.
+        home = _home(spreading, outputs[0])
+        if home is not None:
+            home.mkdir(parents=True, exist_ok=True)
+            reading.setdefault("temp_dir", str(home))
+        job_here = opened(
+            plan,
+            inputs,
+            roles=roles,
+            engine="duckdb",
+            keep=keep,
+            whole_rows=whole_rows,
+            parts=in_parts(layout) and not chat,
+            stay=True,
+            apart=True,
+            progress=progress,
+            **reading,
+        )
+        memory_bytes = reading.get("memory_bytes")
+        unseen = home is None and bool(spreading.get("address"))
+        with job_here as job, _all_seen(job, unseen), _executing(spreading, memory_bytes) as tasks:
+            if any(is_same(label, path) for path in outputs for label in job.source.labels):
+                raise BadArgument(
+                    f"run: {str(output)!r} is the input too.", hint="write to another name."
                 )
-            if written.paths:
-                ledger.keep(_REPORT, json.dumps(asdict(done)))
-                ledger.finish({})
-                shutil.rmtree(ledger.folder / "parts", ignore_errors=True)
-            return done
+            record.facts |= {"plan": {plan.kind: plan.content()}, "seed": plan.seed}
+            record.read(job.records.inputs)
+            ledger_key = {
+                "plan": with_words(plan, roles, job.rowed).hash(),
+                "input": identity_of(job, reading),
+                "roles": {name: value for name, value in asdict(job.roles).items() if value},
+                "keep": list(keep),
+                **writing,
+                "prefmill": __version__.split(".")[0],
+            }
+            # What a plan expects decides no row; but narrow rows of a run that goes on have the
+            # column.
+            if carried := sources_asked(plan, job):
+                ledger_key["carried"] = list(carried)
+            first = _cut(spreading, job, tasks, memory_bytes)
+            opened_ledger = Ledger(
+                outputs[0],
+                ledger_key,
+                asdict(first),
+                overwrite=overwrite,
+                where="run",
+                held=record.lock,
+            )
+            with opened_ledger as ledger:
+                if ledger.done:
+                    return _done_before(ledger, plan)
+                store = ledger.store
+                place = _place(spreading, job, tasks, store, resumed=ledger.resumed)
+                spread = Spread(
+                    job,
+                    place.tasks,
+                    Cut(**ledger.shape),
+                    place.shelf,
+                    progress or silent,
+                    carried=carried,
+                    memory_bytes=_memory_of(tasks, memory_bytes),
+                    temp_dir=scratch,
+                )
+
+                def report(written: writers.Written) -> RunReport:
+                    return run_report(
+                        plan,
+                        spread,
+                        job,
+                        written,
+                        figures=counted_apart(plan, spread),
+                        engine=place.tasks.name,
+                        started=started,
+                        plan_hash=str(ledger_key["plan"]),
+                        notes=[place.because] if place.because else [],
+                        worker_rss_mb=spread.worker_rss_mb,
+                    )
+
+                with _unbound(place.shelf, ledger.folder / "parts"), refused_with_numbers(spread):
+                    writing |= {"seed": plan.seed, "memory_bytes": memory_bytes}
+                    writing["prompt"] = job.roles.prompt if whole_rows else "prompt"
+                    made = Outcome(ledger, record, spread, report, allow_empty=allow_empty)
+                    done = made.write(output, writing)
+                if done.output:
+                    ledger.keep(_REPORT, json.dumps(asdict(done)))
+                    ledger.finish({})
+                    shutil.rmtree(ledger.folder / "parts", ignore_errors=True)
+                return done
 
 
 @contextmanager
@@ -230,73 +271,6 @@ def _outputs(
         return [parts_out.folder]
     writers.check_target(output, split=split, overwrite=True, spreadsheet_safe=spreadsheet_safe)
     return [Path(each) for each in writers.outputs_of(output, split)]
-
-
-def _written(
-    ledger: Ledger,
-    spread: Spread,
-    output: str | Path,
-    writing: Mapping[str, Any],
-    *,
-    allow_empty: bool,
-) -> writers.Written:
-    """Write the output, and publish it."""
-    assembly = spread.job.assembly
-    unwritten = assembly.unwritten
-    columns = {name: kind for name, kind in assembly.schema().items() if name not in unwritten}
-    if parts_out := PartsOut.of(output):
-        staged = str(ledger.folder / "parts")
-        how = Writing(staged, parts_out, pl.Schema(columns), tuple(unwritten), writing)
-        return _in_parts(ledger, spread, how, allow_empty=allow_empty)
-    return writers.write(
-        (frame.drop(unwritten) for frame in _published(ledger, spread)),
-        pl.Schema(columns),
-        output,
-        overwrite=ledger.replaces,
-        publish_empty=allow_empty,
-        **writing,
-    )
-
-
-def _published(ledger: Ledger, spread: Spread) -> Iterator[pl.DataFrame]:
-    """The frames of the output; after the last one the ledger is told that it comes."""
-    yield from spread.frames()
-    _check_expected(spread)
-    ledger.publishing()
-
-
-def _check_expected(spread: Spread) -> None:
-    """Raise where what the plan expects does not hold."""
-    plan = spread.job.plan
-    if plan.expect is not None:
-        checked(plan, counted_apart(plan, spread))
-
-
-def _in_parts(
-    ledger: Ledger, spread: Spread, how: Writing, *, allow_empty: bool
-) -> writers.Written:
-    """Let workers write the output, and publish it."""
-    out, staged = how.out, Path(how.staged)
-    if spread.is_empty:
-        _check_expected(spread)
-        if not allow_empty:
-            return writers.Written(paths={}, rows={})
-        writers.write([], how.schema, staged / out.named(0), overwrite=True, **how.options)
-        count, rows, marked = 1, dict.fromkeys(how.options["split"] or {"": 1}, 0), 0
-    else:
-        notes = spread.on_parts(partial(write_part, writing=how))
-        count, rows, marked = len(notes), {}, 0
-        for note in notes.values():
-            marked += note.get("marked") or 0
-            for name, number in note["rows"].items():
-                rows[name] = rows.get(name, 0) + number
-    _check_expected(spread)
-    ledger.publishing()
-    out.publish(staged, range(count), overwrite=True)
-    names = {name: f"{_STAR}-{name}" if name else _STAR for name in rows}
-    paths = {n: str(out.folder / out.name.replace(_STAR, star)) for n, star in names.items()}
-    safe = "spreadsheet_safe" in how.options
-    return writers.Written(paths=paths, rows=rows, marked=marked if safe else None)
 
 
 def _home(spreading: Spreading, output: Path) -> Path | None:
@@ -379,4 +353,4 @@ def _done_before(ledger: Ledger, plan: FeedbackPlan) -> RunReport:
     group = tuple(told["roles"].pop("group"))
     done = RunReport(**told | {"roles": Roles(**told["roles"], group=group)})
     done = done_before(plan, done)
-    return replace(done, notes=[*done.notes, "this run was done before: nothing was to do."])
+    return replace(done, notes=[*done.notes, NOTHING_TO_DO])
