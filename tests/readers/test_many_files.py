@@ -84,6 +84,19 @@ def test_pairs_of_many_files(tmp_path: Path, kind: str, ranked_by: Any) -> None:
     assert done.rows_in == 3 * COUNT
 
 
+@pytest.mark.torture
+@pytest.mark.parametrize("ranked_by", ["polars", "duckdb"])
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_a_hundred_thousand_files(tmp_path: Path, kind: str, ranked_by: Any) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(100_000):
+        write(folder, kind, number)
+    for _ in range(2):  # the second time it was done before
+        done = pm.run(pm.Pairs(), str(folder), tmp_path / "out.parquet", engine=ranked_by)
+        assert done.rows_in == 300_000
+
+
 def test_a_bad_line_is_told_by_its_own_file_and_line(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

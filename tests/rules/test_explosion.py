@@ -36,28 +36,29 @@ def test_the_macro_and_the_rule_have_one_number():
     "plan",
     [
         pm.Pairs(strategy="all", **NONE),
-        pm.Pairs(strategy="all", max_pairs_per_prompt=10, **NONE),
+        pm.Pairs(strategy="all", max_pairs_per_prompt=MOST_OF_A_PROMPT + 1, **NONE),
         pm.Pairs(strategy="threshold", chosen_min=5, rejected_below=3),
     ],
 )
 def test_a_run_refuses_and_leaves_nothing(plan, by, tmp_path):
-    # max_pairs_per_prompt draws from all pairs: it does not help, and the hint says so.
     target = tmp_path / "pairs.parquet"
     with pytest.raises(BadArgument) as raised:
         pm.run(plan, hot(ANSWERS), target, engine=by)
     assert "a prompt of 4,473 answers would propose 10,001,628 pairs" in raised.value.message
-    assert "set top_k and bottom_k" in (raised.value.hint or "")
+    assert "set max_pairs_per_prompt, or top_k and bottom_k" in (raised.value.hint or "")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_frames_and_queries_refuse_too():
     rows = hot(ANSWERS)
-    plan = pm.Pairs(strategy="all", max_pairs_per_prompt=1, **NONE)
+    plan = pm.Pairs(strategy="all", **NONE)
     with pytest.raises(BadArgument, match="a prompt of 4,473 answers"):
         plan.lazy(rows.lazy()).collect()
     con = duckdb.connect()
     prefmill.duckdb.install(con)
     con.register("rows", rows.to_arrow())
+    # In SQL alone a draw makes all pairs, so a cap does not help.
+    plan = pm.Pairs(strategy="all", max_pairs_per_prompt=1, **NONE)
     with pytest.raises(duckdb.Error, match="prefmill: preference_pairs: a prompt of 4473 answers"):
         con.sql(plan.sql("rows")).fetchall()
 

@@ -14,6 +14,9 @@ EXPLOSION_HINT = (
     "set top_k and bottom_k, or use best_rest, best_random or adjacent;"
     " max_pairs_per_prompt draws from all pairs, so it makes no fewer."
 )
+_HOT_HINT = (
+    "set max_pairs_per_prompt, or top_k and bottom_k, or use best_rest, best_random or adjacent."
+)
 
 
 def proposed_by(answers: int, top_k: int | None, bottom_k: int | None) -> int:
@@ -26,14 +29,31 @@ def proposed_by(answers: int, top_k: int | None, bottom_k: int | None) -> int:
     return min(every, min(answers, top_k or answers) * min(answers, bottom_k or answers))
 
 
-def refuse_hot_prompt(where: str, answers: int, top_k: int | None, bottom_k: int | None) -> None:
-    """Raise `BadArgument` where a prompt with so many answers proposes too many pairs."""
+def is_capped(strategy: str, cap: int | None) -> bool:
+    """Whether of a prompt with very many answers only so many pairs are made as are drawn."""
+    return strategy in ("all", "threshold") and cap is not None and cap <= MOST_OF_A_PROMPT
+
+
+def is_hot(top_k: int | None, bottom_k: int | None) -> pl.Expr:
+    """Whether a prompt of `_n` answers proposes too many pairs to make them all."""
+    n = pl.col("_n")
+    sides = [pl.min_horizontal(n, pl.lit(k, pl.Int64)) if k else n for k in (top_k, bottom_k)]
+    return pl.min_horizontal(n * (n - 1) // 2, sides[0] * sides[1]) > MOST_OF_A_PROMPT
+
+
+def refuse_hot_prompt(
+    where: str, answers: int, top_k: int | None, bottom_k: int | None, hint: str | None = None
+) -> None:
+    """Raise `BadArgument` where a prompt with so many answers proposes too many pairs.
+
+    `hint` is for hosts where a cap does not help.
+    """
     proposals = proposed_by(answers, top_k, bottom_k)
     if proposals > MOST_OF_A_PROMPT:
         raise BadArgument(
             f"{where}: a prompt of {answers:,} answers would propose {proposals:,} pairs;"
             f" expected at most {MOST_OF_A_PROMPT:,} of a prompt.",
-            hint=EXPLOSION_HINT,
+            hint=hint or _HOT_HINT,
         )
 
 

@@ -5,9 +5,12 @@ candidates ──groups──▶ groups ──pairs──▶ pairs (positions an
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 
-from prefmill.rules.explosion import bounded_sizes
+from prefmill.rules.draws import Stands, pairs_frame
+from prefmill.rules.explosion import bounded_sizes, is_capped, is_hot
 from prefmill.rules.limits import Bounds, bounded, limit_columns
 from prefmill.rules.rows import (
     drawn,
@@ -65,6 +68,12 @@ def pairs(
     open_ = groups.filter(_refusal(bounds, min_margin).is_null()).select(
         "_first", "_n", "_scores", "_positions", *limits, **chance
     )
+    hot = None
+    if max_pairs_per_prompt is not None and is_capped(strategy, max_pairs_per_prompt):
+        stands = Stands(None, None, min_margin, top_k, bottom_k)
+        fixed = (chosen_min, rejected_below)
+        hot = _hot(open_.filter(is_hot(top_k, bottom_k)), stands, fixed, max_pairs_per_prompt)
+        open_ = open_.filter(~is_hot(top_k, bottom_k))
     if strategy == "best_random":
         proposed = _best_against_one(open_, limits, bounds, min_margin, bottom_k)
     else:
@@ -86,7 +95,42 @@ def pairs(
         draw = mix32(mix32(pl.col("_hash") % 2**32 ^ chosen) ^ rejected)
         place = pl.int_range(pl.len()).over("_first")
         standing_pairs = standing_pairs.sort(draw, "_c", "_r").filter(place < max_pairs_per_prompt)
-    return standing_pairs.select(pl.all().exclude("_hash", *limits))
+    standing_pairs = standing_pairs.select(pl.all().exclude("_hash", *limits))
+    return standing_pairs if hot is None else pl.concat([standing_pairs, hot])
+
+
+def _hot(
+    groups: pl.LazyFrame, stands: Stands, fixed: tuple[Bound, Bound], cap: int
+) -> pl.LazyFrame:
+    """The drawn pairs of prompts with very many answers; thresholds that wait are columns."""
+    schema = pl.Schema(
+        {
+            **dict.fromkeys(("_first", "_c", "_r", "_chosen", "_rejected"), pl.Int64()),
+            **dict.fromkeys(("_chosen_score", "_rejected_score"), pl.Float64()),
+        }
+    )
+    limits = limit_columns(*fixed)
+
+    def draw(groups: pl.DataFrame) -> pl.DataFrame:
+        parts = []
+        for row in range(groups.height):
+            group = groups[row]
+            bounds = [group[name].item() for name in limits] or list(fixed)
+            parts.append(
+                pairs_frame(
+                    group["_first"].item(),
+                    group["_hash"].item(),
+                    group["_scores"].explode(),
+                    group["_positions"].explode(),
+                    replace(stands, chosen_min=bounds[0], rejected_below=bounds[1]),
+                    cap,
+                ).cast(schema)
+            )
+        return pl.concat([schema.to_frame(), *parts])
+
+    return groups.map_batches(
+        draw, predicate_pushdown=False, projection_pushdown=False, schema=schema
+    )
 
 
 def _refusal(bounds: Bounds, min_margin: float) -> pl.Expr:

@@ -87,6 +87,20 @@ def mix32_array(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return x
 
 
+def unmixed32_array(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The numbers that `mix32_array` makes `x` of: it makes each number of one.
+
+    >>> words = np.array([0, 1, 7, 2**32 - 1], dtype=np.uint64)
+    >>> unmixed32_array(mix32_array(words)).tolist() == words.tolist()
+    True
+    """
+    for shift, factor in reversed(_ROUNDS):
+        x = (x * np.uint64(pow(factor, -1, 2**32))) & np.uint64(0xFFFFFFFF)
+        # Shifts are 15 at least: a third time nothing is left.
+        x = x ^ (x >> np.uint64(shift)) ^ (x >> np.uint64(2 * shift))
+    return x
+
+
 def check_shares(split: Mapping[str, float]) -> dict[str, float]:
     """The shares of `split` as floats, in their order.
 
