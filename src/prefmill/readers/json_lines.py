@@ -43,6 +43,8 @@ _T = TypeVar("_T")
 _MOST_KNOWN = 10_000
 #: Columns of a file. The time of engines grows with the square of their number.
 _MOST_COLUMNS = 10_000
+#: DuckDB's time to read one line grows with the square of the columns of a query.
+_COLUMNS_A_QUERY = 500
 
 
 class Places(Protocol):
@@ -251,7 +253,7 @@ def stage_json(
         return _stage_table(file, shape, kept, context)
     if not kept:
         return None
-    sql, schema = _reading(engine, shape, kept)
+    queries, schema = _reading(engine, shape, kept)
 
     def values(lines: Lines | Bad) -> pa.Table | None:
         if isinstance(lines, Bad):
@@ -261,7 +263,7 @@ def stage_json(
             texts = without(texts, file.skipped[lines.number])
         if not len(texts):
             return None
-        return _retyped(engine.query(sql, texts), schema)
+        return _retyped(_columns(engine, queries, texts), schema)
 
     with Writer(context.new_path(item.partition), schema) as writer:
         for table in _or_bad_input(in_order(values, file.read(), context.workers), item):
@@ -270,16 +272,32 @@ def stage_json(
         return writer.close(item)
 
 
-def _reading(engine: JsonEngine, shape: Object, kept: dict[str, Any]) -> tuple[str, pa.Schema]:
-    """The query that reads lines as columns of the types `kept`, and its schema."""
-    types = literal(json.dumps(kept, ensure_ascii=False))
-    sql = f"SELECT unnest(json_transform(line, {types})) FROM lines"
-    schema = plain_schema(engine.query(sql, pa.nulls(0, pa.string())).schema)
+def _reading(
+    engine: JsonEngine, shape: Object, kept: dict[str, Any]
+) -> tuple[list[str], pa.Schema]:
+    """The queries that read lines as columns of the types `kept`, some each, and their schema."""
+    names = list(kept)
+    queries = []
+    for first in range(0, max(1, len(names)), _COLUMNS_A_QUERY):
+        some = {name: kept[name] for name in names[first : first + _COLUMNS_A_QUERY]}
+        types = literal(json.dumps(some, ensure_ascii=False))
+        queries.append(f"SELECT unnest(json_transform(line, {types})) FROM lines")
+    schema = plain_schema(_columns(engine, queries, pa.nulls(0, pa.string())).schema)
     for at, key in enumerate(kept):
         # Only nulls: a column that goes with any type in other files.
         if shape[key] == "NULL":
             schema = schema.set(at, pa.field(key, pa.null()))
-    return sql, schema
+    return queries, schema
+
+
+def _columns(engine: JsonEngine, queries: list[str], texts: pa.Array) -> pa.Table:
+    """The columns of all queries over the same lines."""
+    table = engine.query(queries[0], texts)
+    for query in queries[1:]:
+        more = engine.query(query, texts)
+        fields = [*table.schema, *more.schema]
+        table = pa.Table.from_arrays([*table.columns, *more.columns], schema=pa.schema(fields))
+    return table
 
 
 def _stage_table(file: JsonFile, shape: Object, kept: dict[str, Any], context: Context) -> Part:
@@ -287,7 +305,7 @@ def _stage_table(file: JsonFile, shape: Object, kept: dict[str, Any], context: C
     assert file.others is not None
     names = context.kept(file.names)
     mine = {name: kind for name, kind in kept.items() if name in names}
-    sql, read = _reading(context.json, shape, mine)
+    queries, read = _reading(context.json, shape, mine)
     others = {name: file.others.field(name) for name in names if name not in read.names}
     whole = pa.schema([others.get(name) or read.field(name) for name in names])
     with Writer(context.new_path(file.item.partition), whole) as writer:
@@ -295,7 +313,7 @@ def _stage_table(file: JsonFile, shape: Object, kept: dict[str, Any], context: C
             assert isinstance(lines, Lines)
             made = table.select([])
             if read.names:
-                made = _retyped(context.json.query(sql, lines.texts), read)
+                made = _retyped(_columns(context.json, queries, lines.texts), read)
             for name, column in others.items():
                 values = without_marks(table.select([name])).column(0)
                 made = made.append_column(name, values.cast(column.type))

@@ -745,6 +745,9 @@ def refuse_explosion(step: Step, proposals: int, largest: int, hint: str | None 
     `largest` are the answers of the largest prompt: it proposes the most. `hint` is for hosts where
     a cap does not help.
     """
+    bounds: Any = step.args
+    # First what one prompt proposes: its hint says more.
+    refuse_hot_prompt("run", largest or 0, bounds["top_k"], bounds["bottom_k"], hint)
     if proposals > _MOST_PROPOSALS:
         raise BadArgument(
             f"run: {step.name} would propose {proposals:,} pairs"
@@ -752,8 +755,6 @@ def refuse_explosion(step: Step, proposals: int, largest: int, hint: str | None 
             f" expected at most {_MOST_PROPOSALS:,}.",
             hint=EXPLOSION_HINT,
         )
-    bounds: Any = step.args
-    refuse_hot_prompt("run", largest or 0, bounds["top_k"], bounds["bottom_k"], hint)
 
 
 def _engine_of(engine: Engine, source: Source) -> Literal["polars", "duckdb"]:
