@@ -144,6 +144,18 @@ def test_what_changed_since_is_not_ours(rows):
     assert NOTHING_TO_DO not in pm.run(PLAN, rows, "o.parquet", split=SPLIT).notes
 
 
+@pytest.mark.parametrize("name", ["pairs", "best", "score"])
+def test_a_changed_byte_of_the_same_size_is_not_ours(name, rows):
+    COMMANDS[name](rows)
+    (output,) = Path().glob("o.*")
+    content = bytearray(output.read_bytes())
+    content[len(content) // 2] ^= 1
+    output.write_bytes(content)
+    with pytest.raises(TargetExists):
+        COMMANDS[name](rows)
+    assert output.read_bytes() == content
+
+
 def test_a_changed_input_is_another_key(rows):
     pm.run(PLAN, rows, "o.parquet")
     os.utime(rows, ns=(0, 0))

@@ -14,6 +14,9 @@ from prefmill.runs.cluster.parts_out import PartsOut
 from prefmill.runs.job import Job, Reading
 from prefmill.writers.place import Place
 
+#: How the note begins that counts what is in the change file.
+CHANGES = "changes: "
+
 
 @dataclass(frozen=True)
 class Asked:

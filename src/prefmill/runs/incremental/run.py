@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress
 from prefmill.runs.expecting import done_before, in_key
-from prefmill.runs.incremental.asked import Asked
+from prefmill.runs.incremental.asked import CHANGES, Asked
 from prefmill.runs.incremental.work import Incremental
 from prefmill.runs.inputs import is_stdin, joined, known_of, read_by
 from prefmill.runs.job import Job, Reading, opened
@@ -78,7 +79,10 @@ def run_incremental(
         plan.command, targets, key, overwrite=overwrite, free=("inputs",), still=still
     ) as record:
         if record.done:
-            return done_before(plan, record.restored(RunReport))
+            report = record.restored(RunReport)
+            # The changes were those of that run: now there are none.
+            notes = [note for note in report.notes if not note.startswith(CHANGES)]
+            return done_before(plan, replace(report, notes=notes))
         check_free(*targets, overwrite=overwrite or record.previous is not None, where="run")
         record.facts |= {"plan": {plan.kind: plan.content()}, "seed": plan.seed}
         parts = in_parts(layout["format"]) and not layout["chat"]

@@ -28,7 +28,7 @@ from prefmill.runs.cluster.order import numbers
 from prefmill.runs.expecting import checked, counted, counted_before
 from prefmill.runs.incremental import accounts, affected, change_file, compact, scores
 from prefmill.runs.incremental.affected import Plan, index_of
-from prefmill.runs.incremental.asked import Asked, everything
+from prefmill.runs.incremental.asked import CHANGES, Asked, everything
 from prefmill.runs.incremental.merge import Moves, in_order, merge, old_parts
 from prefmill.runs.incremental.output import ID, Writer, sources, with_ids
 from prefmill.runs.incremental.rows import Files, connection, write_index, write_rows
@@ -416,7 +416,8 @@ class Incremental:
         counts = change_file.write(self.con, self.schema, changes, before=before, now=now)
         told = ", ".join(f"{rows:,} {kind}" for kind, rows in counts.items())
         report = self._report(report, asked.target)
-        report = replace(report, notes=[*report.notes, f"changes: {told} ({shown(asked.changes)})"])
+        counted = f"{CHANGES}{told} ({shown(asked.changes)})"
+        report = replace(report, notes=[*report.notes, counted])
         thresholds = report.thresholds or {}
         fits = fits_of(self.main, thresholds, self.schema)
         kept = self._homes()
