@@ -97,6 +97,18 @@ def test_what_stands_is_not_replaced_unless_it_is_of_the_same_plan(tmp_path):
     assert run(other, source, out, incremental=True, overwrite=True).pairs_out == 9
 
 
+def test_an_output_of_another_plan_is_overwritten_whole(tmp_path):
+    write(tmp_path / "in.parquet", [*many(range(20)), ("p0", "c", 3)])
+    run(PLAN, tmp_path / "in.parquet", tmp_path / "out.parquet", incremental=True)
+    other = pm.Pairs(strategy="all", chosen_min=None, rejected_below=None)
+    how = {"incremental": True, "overwrite": True}
+    report = run(other, tmp_path / "in.parquet", tmp_path / "out.parquet", **how)
+    assert (report.rows_in, report.pairs_out) == (41, 22)
+    assert "incremental: the plan or its options changed, so all were" in report.notes
+    changes = pl.read_parquet(tmp_path / "out-changes.parquet")
+    assert changes["change"].to_list() == ["added", "added"]
+
+
 def test_nothing_is_done_twice_and_a_change_file_may_be_taken_away(tmp_path):
     write(tmp_path / "in.parquet", many(range(9)))
     run(PLAN, tmp_path / "in.parquet", tmp_path / "out.parquet", incremental=True)

@@ -29,6 +29,18 @@ def test_an_address_is_read(text, kind, place, name):
     assert Address.of(text) == Address(kind, place, name)
 
 
+@pytest.mark.parametrize("text", ["delta:ftp://h/x", "lance:s4://b/x", "delta:https:/h/x"])
+def test_a_store_of_another_scheme_is_refused(text):
+    with pytest.raises(BadArgument, match="table: no store of the scheme"):
+        Address.of(text)
+
+
+@pytest.mark.parametrize("text", ["duckdb:s3://b/x.duckdb#t", "sqlite:https://h/x.db#t"])
+def test_a_database_is_a_file_of_this_machine(text):
+    with pytest.raises(BadArgument, match="a file on this machine"):
+        Address.of(text)
+
+
 @pytest.mark.parametrize("text", ["x.parquet", "s3://b/x", "./delta:x", "out/", "data:x", "-", ""])
 def test_other_names_are_none(text):
     assert Address.of(text) is None

@@ -76,6 +76,33 @@ def test_late_rows_are_appended_or_refused(kind, feedback, tmp_path):
     assert [row[0] for row in pairs_in(address, tmp_path)] == ["r"]
 
 
+def test_a_merge_makes_its_ids_itself(kind, feedback, tmp_path):
+    address, late = address_in(kind, tmp_path), tmp_path / "late.csv"
+    pm.run(pm.Pairs(), feedback, address, mode="merge")
+    late.write_text("prompt,completion,score\nq,c,5\nq,d,1\nr,e,5\nr,f,1\n")
+    for _ in range(2):
+        report = pm.run(pm.Pairs(), late, address, mode="merge")
+    assert "nothing was to do" in report.notes[-1]
+    told = [row[:5] for row in pairs_in(address, tmp_path)]
+    assert told == [
+        ("p", "a", "b", 5.0, 1.0),
+        ("q", "c", "d", 5.0, 1.0),
+        ("r", "e", "f", 5.0, 1.0),
+    ]
+
+
+def test_a_table_without_ids_says_how_to_have_them(feedback, tmp_path):
+    plain, named = (address_in("duckdb", tmp_path, name) for name in ("plain", "named"))
+    pm.run(pm.Pairs(), feedback, plain)
+    with pytest.raises(BadArgument, match="--mode replace --pair-id"):
+        pm.run(pm.Pairs(), feedback, plain, mode="merge")
+    pm.run(pm.Pairs(), feedback, named, pair_id=True)
+    feedback.write_text(CSV + "r,e,5\nr,f,1\n")
+    with pytest.raises(BadArgument, match="--pair-id adds that column"):
+        pm.run(pm.Pairs(), feedback, named, mode="append")
+    pm.run(pm.Pairs(), feedback, named, mode="append", pair_id=True)
+
+
 def test_nothing_comes_of_a_run_without_pairs(kind, tmp_path):
     path = tmp_path / "feedback.csv"
     path.write_text("prompt,completion,score\np,a,5\n")

@@ -195,6 +195,17 @@ class _How(Options):
         Path | None,
         option(metavar="FILE", help="The change file.  [default: OUTPUT-changes.parquet]"),
     ] = None
+    partition_by: Annotated[
+        str | None,
+        option(
+            metavar="COL,...",
+            help="Write a folder of Parquet in hive partitions: column=value/part-00000.parquet.",
+        ),
+    ] = None
+    pair_id: Annotated[
+        bool,
+        option("--pair-id", help="Add pair_id, a stable id of each row (a merge does so itself)."),
+    ] = False
     dry_run: Annotated[bool, option("--dry-run", help="Print what would run; write nothing.")] = (
         False
     )
@@ -257,10 +268,10 @@ def _run(kind: type[FeedbackPlan], options: Selecting) -> None:
         typer.echo(explain(plan, options.inputs, **reading), nl=False)
         return
     output = output_of(options, plan.kind, "-o pairs.parquet, or --dry-run to see the plan.")
-    if output == "-" and options.split:
+    if output == "-" and (options.split or options.partition_by):
         raise BadArgument(
-            "-o - and --split: stdout takes one stream of rows.",
-            hint="give -o a file, or leave --split out.",
+            "-o - and --split or --partition-by: stdout takes one stream of rows.",
+            hint="give -o a name, or leave that option out.",
         )
     with stdout_or(output) as target, show.progress(quiet=options.quiet) as tell:
         report = run(
@@ -273,6 +284,8 @@ def _run(kind: type[FeedbackPlan], options: Selecting) -> None:
             **options.picked("chat", "margin_scale", "overwrite", "allow_empty"),
             **options.picked("spreadsheet_safe"),
             **options.picked("address", "work", "shuffle", "incremental", "changes"),
+            **options.picked("pair_id"),
+            partition_by=names_in(options.partition_by),
             **options.picked("mode", "run_key"),
             **reading,
         )

@@ -59,6 +59,14 @@ def key_hash(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def content_of(document: Document | None) -> str | None:
+    """64 hexadecimal digits of what the first output of a record holds; None without a record."""
+    if document is None:
+        return None
+    files = {each["path"]: each["sha256"] for each in document["outputs"][0].get("files", ())}
+    return key_hash(files)
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content."""
     with path.open("rb") as file:

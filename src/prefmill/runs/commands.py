@@ -33,6 +33,7 @@ def recorded(
     in_place: bool = False,
     words: Mapping[str, Any] | None = None,
     spreadsheet_safe: bool = False,
+    partition_by: Sequence[str] = (),
     **parts: Any,
 ) -> AbstractContextManager[Recording]:
     """`recording` of a command whose output `writers` write.
@@ -42,6 +43,7 @@ def recorded(
         in_place: a single input may be what is written.
         words: how records become rows, as they were given.
         spreadsheet_safe: as `writers.write` takes it; CSV alone has it.
+        partition_by: columns by which the output is a folder of partitions.
         parts: what else decides the output, by name.
 
     Where nothing was done before, the target is checked: raises what `write.check_target` raises.
@@ -49,9 +51,9 @@ def recorded(
     if output is None:
         return recording(command, [], {}, overwrite=overwrite)
     sweep_for(output, reading)  # also where the target is refused
-    check = partial(check_target, output, split=split)
+    check = partial(check_target, output, split=split, partition_by=partition_by)
     check(overwrite=True, spreadsheet_safe=spreadsheet_safe)
-    outputs = [Path(path) for path in outputs_of(output, split)]
+    outputs = [Path(path) for path in outputs_of(output, split, partition_by)]
     return _recorded(
         command,
         inputs,
@@ -63,6 +65,7 @@ def recorded(
         words=words,
         split=split,
         spreadsheet_safe=spreadsheet_safe,
+        partition_by=partition_by,
         **parts,
     )
 

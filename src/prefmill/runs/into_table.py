@@ -74,34 +74,85 @@ def into_table(
             f"run: spreadsheet_safe is of CSV for people; got the table {output.shown}.",
             hint="leave --spreadsheet-safe out: tables hold no formulas.",
         )
-    if options.get("incremental") or options.get("changes"):
+    if options.get("partition_by"):
         raise BadArgument(
-            f"run: an incremental run goes on from its files; got the table {output.shown}.",
-            hint="write .parquet with --incremental, or the whole result with --mode merge.",
+            f"run: partitions are a folder of files; got them with the table {output.shown}.",
+            hint="leave --partition-by out: the table keeps the partitions that it was made with.",
         )
+    if mode == "merge" and isinstance(plan, FeedbackPlan) and not options.get("pair_id"):
+        options["pair_id"] = None  # where the rows have none of their own
+    if options.get("incremental"):
+        return _incremental(plan, inputs, output, inspect.unwrap(run), options, mode, run_key)
     asked = _asked(plan, inputs, options)
     with opened(output) as table:
         before = _before(table, asked, run_key, mode)  # it can be asked, before hours of work
     if before is not None:
         return _told(_restored(plan, run, before), output, done=False)
+    run = inspect.unwrap(run)  # one run is told of, and its output is the table
     with temporary(options.get("temp_dir")) as home:
         rows = home / "rows.parquet"
-        # One run is told of, and its output is the table.
-        report = inspect.unwrap(run)(plan, inputs, rows, **options)
+        report = run(plan, inputs, rows, **options)
         if not rows.exists():
             return report
         content = _hash(rows)
         # Inputs of other names are another run, also where they give the same rows.
         names = [] if is_stdin(inputs) else [each[0] for each in known_of(inputs)]
         key = run_key or f"{plan.kind}-{_short(json.dumps([plan.hash(), names, content]))}"
-        facts = {
-            "version": __version__,
-            "plan": plan.hash(),
-            "report": json.dumps(asdict(report) | {"output": None}, default=str),
-            **({"asked": asked} if asked else {}),
-        }
-        done = publish(rows, output, Commit(key, fingerprint(content), mode, facts))
+        done = publish(rows, output, _commit(plan, report, key, content, mode, asked))
     return _told(report, output, done)
+
+
+def _incremental(
+    plan: Plan,
+    inputs: Any,
+    output: Address,
+    run: Callable[..., Any],
+    options: dict[str, Any],
+    mode: Mode,
+    run_key: str | None,
+) -> Any:
+    """Run over what changed, and bring the table to the rows of a full run."""
+    from prefmill.runs.incremental.mirror import (
+        check_table,
+        folder_of,
+        held,
+        publish_changes,
+        run_beside,
+    )
+
+    if mode not in ("create", "replace"):
+        raise BadArgument(
+            f"run: an incremental run keeps a table equal to a full run; got the mode {mode!r}.",
+            hint="leave --mode out, or leave --incremental out.",
+        )
+    if options.get("changes"):
+        raise BadArgument(
+            "run: a table takes the changes itself; got changes.",
+            hint="leave --changes out, or write .parquet.",
+        )
+    folder = folder_of(output, options.pop("work", None))
+    check_table(output, plan.hash(), overwrite=mode == "replace")
+    options["overwrite"] = mode == "replace"
+    with held(folder, output), temporary(options.get("temp_dir")) as home:
+        report, result = run_beside(run, plan, inputs, folder, options)
+        if result is None:
+            return report
+        key = run_key or f"{plan.kind}-{result.content[:16]}"
+        commit = _commit(plan, report, key, result.content, mode)
+        done = publish_changes(result, output, commit, home)
+    return _told(report, output, done)
+
+
+def _commit(
+    plan: Plan, report: Any, key: str, content: str, mode: Mode, asked: str | None = None
+) -> Commit:
+    facts = {
+        "version": __version__,
+        "plan": plan.hash(),
+        "report": json.dumps(asdict(report) | {"output": None}, default=str),
+        **({"asked": asked} if asked else {}),
+    }
+    return Commit(key, fingerprint(content), mode, facts)
 
 
 def _asked(plan: Plan, inputs: Any, options: Mapping[str, Any]) -> str | None:
@@ -121,6 +172,7 @@ def _asked(plan: Plan, inputs: Any, options: Mapping[str, Any]) -> str | None:
         plan=plan.content(),
         words=words,
         layout={name: options[name] for name in _LAYOUT if options.get(name)},
+        pair_id=options.get("pair_id", False) is not False,
         carried=in_key(plan) if isinstance(plan, FeedbackPlan) else (),
         **read_by(options),
     )

@@ -47,6 +47,8 @@ class FeedbackRunning(Running, Spreading, total=False):
     split: Mapping[str, float] | None
     incremental: bool
     changes: str | Path | None
+    pair_id: bool | None
+    partition_by: Sequence[str]
 
 
 class ValuesRunning(Running, total=False):
@@ -109,6 +111,11 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
             (docs/incremental.md). The output is local Parquet, one file or `pairs/part-*.parquet`,
             equal to that of a full run and a column `pair_id`. Next to it a change file appears.
         changes: the change file; by default `NAME-changes.parquet`.
+        pair_id: add the column `pair_id`: the same text for the same row, whatever else is in the
+            input, as `sql/pair_id.sql` says. Incremental runs have it anyway. None: only where the
+            rows have no such column, which is what `mode="merge"` does by itself.
+        partition_by: columns of the output. It is a folder then, with one file of Parquet for each
+            of their values, `pairs/source=web/part-00000.parquet`; the columns stay in the files.
         progress: called with a phase and the share of it that is done (0 to 1, or None where it is
             not known), for a progress bar.
         memory_bytes: bound of the resident size, as near as the engines can keep it, and with `ray`

@@ -110,12 +110,10 @@ class Recording:
             self.dangling |= bool(dead) or (self.folder / NEXT).exists()
         if self.previous is None or self.overwrite:
             return
-        before = self.previous["key"]
         self.done = self.certain and self.previous["run_key"] == self.run_key
         if free is None:
             return
-        bound, now = ({n: v for n, v in k.items() if n not in free} for k in (before, self.key))
-        changes = list(changed(bound, now))
+        changes = self.differences(free)
         if changes and self.certain:
             raise records.differ(
                 shown(self.outputs[0]),
@@ -123,6 +121,12 @@ class Recording:
                 where=self.command,
                 hint="--overwrite begins anew, or name another output.",
             )
+
+    def differences(self, free: Collection[str]) -> list[tuple[str, Any, Any]]:
+        """What of the key, `free` left out, is another than in the record before."""
+        before = (self.previous or {}).get("key", {})
+        bound, now = ({n: v for n, v in k.items() if n not in free} for k in (before, self.key))
+        return list(changed(bound, now))
 
     def hold(self, store: Store) -> None:
         """Be the writer: a record that a dead one left next to its output is put in its place."""

@@ -23,8 +23,10 @@ from prefmill.runs.cluster.where import Looking, parted
 from prefmill.runs.commands import recorded
 from prefmill.runs.expecting import checked, counted, done_before, in_key, sources_asked
 from prefmill.runs.incremental.asked import targets_of
+from prefmill.runs.incremental.output import ID
 from prefmill.runs.incremental.run import run_incremental
 from prefmill.runs.job import Engine, Job, Reading, opened
+from prefmill.runs.pair_ids import check_ids, identified, wants_ids
 from prefmill.runs.remedies import refused_with_numbers
 from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
 from prefmill.runs.together import NotTogether, picked_frames, picks_together
@@ -54,6 +56,8 @@ def run(
     incremental: bool = False,
     changes: str | Path | None = None,
     spreadsheet_safe: bool = False,
+    pair_id: bool | None = False,
+    partition_by: Sequence[str] = (),
     progress: Progress | None = None,
     **looking: Unpack[Looking],
 ) -> RunReport:
@@ -65,6 +69,10 @@ def run(
                 "run: an incremental run writes Parquet; got spreadsheet_safe, which is of CSV.",
                 hint="leave --spreadsheet-safe out.",
             )
+    layout = format or plan.layout
+    check_ids(pair_id, layout, plan.rows_are, engine)
+    if partition_by and (incremental or engine == "ray" or output is None):
+        _refuse_partitions(incremental, engine)
     if engine == "ray":
         from prefmill.runs.cluster import spread
 
@@ -86,7 +94,6 @@ def run(
         )
     _, reading = parted("run", engine, looking)
     started = time.perf_counter()
-    layout = format or plan.layout
     # Who names no format and keeps a column has it.
     whole_rows = whole_rows_of(plan, layout, keep if format else ())
     if incremental and output is not None:
@@ -118,6 +125,8 @@ def run(
         words=words_in(plan.rows, roles or {}).named(),
         plan=plan.content(),
         carried=in_key(plan),
+        pair_id=pair_id,
+        partition_by=partition_by,
         **laid_out,
     )
     with recording as record:
@@ -156,10 +165,14 @@ def run(
                 _refuse_loss(job, output)
             record.read(job.records.inputs)
             unwritten, columns = job.assembly.unwritten, job.assembly.schema()
-            schema = {name: kind for name, kind in columns.items() if name not in unwritten}
+            given = {name: kind for name, kind in columns.items() if name not in unwritten}
+            schema = pl.Schema(given)
+            ids = wants_ids(pair_id, schema)
+            if ids:
+                schema[ID] = pl.String()
             write = partial(
                 writers.write,
-                schema=pl.Schema(schema),
+                schema=schema,
                 target=output,
                 format=layout,
                 chat=chat,
@@ -171,16 +184,19 @@ def run(
                 publish_empty=allow_empty,
                 memory_bytes=reading.get("memory_bytes"),
                 spreadsheet_safe=spreadsheet_safe,
+                partition_by=partition_by,
                 publish=record.publisher(report),
             )
             ways: list[Callable[[], Iterator[pl.DataFrame]]] = [job.frames]
-            if engine == "auto" and picks_together(job):
+            if ids:
+                ways = [partial(identified, job, reading)]
+            elif engine == "auto" and picks_together(job):
                 ways.insert(0, partial(picked_frames, job))
             written = None
             while written is None:
                 with suppress(NotTogether):  # then nothing was published
                     frames_out = _expected(plan, job, ways.pop(0)())
-                    written = write(frame.drop(unwritten) for frame in frames_out)
+                    written = write(frame.select(schema.names()) for frame in frames_out)
             return record.made or report(None)
 
 
@@ -247,6 +263,16 @@ def _refuse_incremental(
             f"run: incremental runs have the engine 'duckdb'; got {engine!r}.",
             hint="leave --engine out.",
         )
+
+
+def _refuse_partitions(incremental: bool, engine: str) -> None:
+    what = "engine 'ray'" if engine == "ray" else "no output"
+    if incremental:
+        what = "an incremental run"
+    raise BadArgument(
+        f"run: partitions are written by a whole run on one machine; got {what}.",
+        hint="leave partition_by out.",
+    )
 
 
 def _expected(

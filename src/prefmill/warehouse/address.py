@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from prefmill.errors import BadArgument
-from prefmill.objects import url_of
+from prefmill.objects import refuse_unknown, scheme_of, url_of
 
 Kind = Literal["delta", "iceberg", "lance", "duckdb", "sqlite", "postgres"]
 #: How each kind is spelled, for messages.
@@ -61,7 +61,18 @@ class Address:
             raise BadArgument(
                 f"table: cannot tell which one is meant; got {shown!r}, expected {SPELLED[kind]}."
             )
+        address._check_place()
         return address
+
+    def _check_place(self) -> None:
+        """Raise `BadArgument` for a place that such a table cannot have."""
+        if self.kind in ("delta", "lance"):
+            refuse_unknown(self.place, "table")
+        elif self.kind in ("duckdb", "sqlite") and scheme_of(self.place) is not None:
+            raise BadArgument(
+                f"table: a database is a file on this machine; got {self.shown!r}.",
+                hint="tables in an object store are delta:URL or lance:URL.",
+            )
 
     @property
     def shown(self) -> str:

@@ -166,13 +166,8 @@ def is_done(table: Table, run: str, fingerprint: str, mode: Mode) -> bool:
     """
     if table.columns() is None:
         return False
-    known = table.fingerprint_of(run)
+    known = refuse_other_inputs(table, run, fingerprint)
     shown = table.address.shown
-    if known is not None and known != fingerprint:
-        raise RunDiffers(
-            f"{shown}: the run {run!r} is in this table already, and it read other inputs.",
-            hint="name another run key for other inputs, or leave it out.",
-        )
     newest = next(table.runs(), None)
     last = newest is not None and newest.newest and newest.run == run
     if last or (mode == "append" and known is not None):
@@ -183,6 +178,18 @@ def is_done(table: Table, run: str, fingerprint: str, mode: Mode) -> bool:
             hint="use --mode append, merge or replace, or another name.",
         )
     return False
+
+
+def refuse_other_inputs(table: Table, run: str, fingerprint: str) -> str | None:
+    """The fingerprint of a run that is in the table. Raises `RunDiffers` where it is another."""
+    known = table.fingerprint_of(run)
+    if known is not None and known != fingerprint:
+        raise RunDiffers(
+            f"{table.address.shown}: the run {run!r} is in this table already, and it read other"
+            " inputs.",
+            hint="name another run key for other inputs, or leave it out.",
+        )
+    return known
 
 
 def check_rows(table: Table, rows: Rows, commit: Commit) -> None:
@@ -199,8 +206,17 @@ def check_rows(table: Table, rows: Rows, commit: Commit) -> None:
         raise BadArgument(
             f"{shown}: the table has other columns; the rows have {more or 'none'} that it lacks,"
             f" and lack {less or 'none'} of its own.",
-            hint="--mode replace makes the table anew.",
+            hint=_hint_of(more, less, commit.mode),
         )
+
+
+def _hint_of(more: Sequence[str], less: Sequence[str], mode: Mode) -> str:
+    """How rows come to have the columns of the table."""
+    if less == [KEY] and not more:
+        return "--pair-id adds that column."
+    if more == [KEY] and not less and mode == "merge":
+        return "a merge goes by it: --mode replace --pair-id makes the table anew, with it."
+    return "--mode replace makes the table anew."
 
 
 def _check_keys(rows: Rows, shown: str) -> None:

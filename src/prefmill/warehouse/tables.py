@@ -49,14 +49,23 @@ def publish(parquet: Path, address: Address, commit: Commit) -> bool:
     `BadArgument` before anything is written, and `RunBusy` where others do not let it in.
     """
     rows = Rows(parquet)
+
+    def step(table: Table) -> bool:
+        if is_done(table, commit.run, commit.fingerprint, commit.mode):
+            return False
+        check_rows(table, rows, commit)
+        table.commit(rows, commit)
+        return True
+
+    return tried(address, step)
+
+
+def tried(address: Address, step: Callable[[Table], bool]) -> bool:
+    """What `step` says of the table, again where others changed it while it was at work."""
     for left in reversed(range(_TRIES)):
         try:
             with opened(address) as table:
-                if is_done(table, commit.run, commit.fingerprint, commit.mode):
-                    return False
-                check_rows(table, rows, commit)
-                table.commit(rows, commit)
-                return True
+                return step(table)
         except RunBusy:
             if not left:
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from prefmill.disk.targets import check_free, is_object, settle, shown, target_o
 from prefmill.disk.uploads import home_of
 from prefmill.errors import BadArgument
 from prefmill.warehouse.address import TABLES, Address
+from prefmill.writers.hive import is_partitioned
 
 #: What stands where the kind of a table does; `x:/` is a scheme, which has its own error.
 _WORD = re.compile(r"([A-Za-z][A-Za-z0-9+]+):(?!/)")
@@ -39,7 +40,7 @@ class Place:
     """A target and what its name says: kind of file, extension, compression."""
 
     path: Path
-    kind: str  #: one of `KINDS`, or "datasets" for a folder of `datasets`
+    kind: str  #: one of `KINDS`, or a folder: "datasets" of `datasets`, "partitions" of Parquet
     extension: str
     compression: Packed = "uncompressed"
 
@@ -74,6 +75,27 @@ class Place:
         extension = "" if kind == "datasets" else "".join(ends)
         return cls(path, kind, extension, packed or "uncompressed")
 
+    @classmethod
+    def of_partitions(cls, target: str | Path) -> Place:
+        """The folder that `target` names for Parquet in partitions.
+
+        >>> Place.of_partitions("out/pairs/").kind
+        'partitions'
+        """
+        _refuse_table(target)
+        path = target_of(target, "write")
+        if not path.name or path.suffix not in ("", ".parquet"):
+            raise BadArgument(
+                f"write: partitions are a folder of Parquet; got {str(target)!r}.",
+                hint="name a folder: pairs/.",
+            )
+        return cls(path, "partitions", "")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it comes to a folder."""
+        return self.kind in ("datasets", "partitions")
+
     def path_of(self, split: str) -> Path:
         """The published path of a split."""
         if not split:
@@ -85,7 +107,7 @@ class Place:
 
     def outputs(self, splits: Iterable[str]) -> list[Path]:
         """What is renamed at the end: a file per split, or one directory."""
-        if self.kind == "datasets":
+        if self.is_folder:
             return [self.path]
         return [self.path_of(name) for name in splits]
 
@@ -93,14 +115,14 @@ class Place:
         """Raise unless every output can be created, or replaced and nothing else is destroyed."""
         outputs = self.outputs(splits)
         if is_object(self.path):
-            if self.kind == "datasets":
-                _check_objects(self.path, overwrite)
+            if self.is_folder:
+                _check_objects(self, overwrite)
             check_free(*outputs, overwrite=overwrite, where="write")
             return
         settle(self.path, but=outputs)
         for path in filter(os.path.lexists, outputs):
-            if self.kind == "datasets":
-                _check_folder(path, overwrite)
+            if self.is_folder:
+                _check_folder(self, overwrite)
             elif not path.is_file():
                 raise BadArgument(
                     f"write: {str(path)!r} is no regular file; got a format of files.",
@@ -126,27 +148,39 @@ def _refuse_table(target: str | Path) -> None:
         )
 
 
-def _check_objects(path: Path, overwrite: bool) -> None:
+def _check_objects(place: Place, overwrite: bool) -> None:
     """Never delete a folder of somebody's other objects."""
-    store, name = home_of(path)
-    inside = store.names(f"{name}/")
-    if overwrite and inside and not any(each.endswith(_OF_DATASETS) for each in inside):
+    store, name = home_of(place.path)
+    inside = [each.removeprefix(f"{name}/") for each in store.names(f"{name}/")]
+    if overwrite and inside and not _is_ours(place, inside):
         raise BadArgument(
-            f"write: {shown(path)!r} is a folder, but none of `datasets`.",
+            f"write: {shown(place.path)!r} is a folder, but none of {_OF[place.kind]}.",
             hint="write to a name inside it.",
         )
 
 
-def _check_folder(path: Path, overwrite: bool) -> None:
+def _check_folder(place: Place, overwrite: bool) -> None:
+    path = place.path
     if not path.is_dir():
         raise BadArgument(
-            f"write: {str(path)!r} is a file; expected a datasets directory.",
-            hint="give the name an extension.",
+            f"write: {str(path)!r} is a file; expected a {_DIRECTORY[place.kind]}.",
+            hint="give the name an extension, or write to another name.",
         )
-    ours = any((path / name).exists() for name in _OF_DATASETS) or not any(path.iterdir())
+    inside = [each.relative_to(path).as_posix() for each in path.rglob("*") if not each.is_dir()]
     # Never delete a folder of somebody's other files.
-    if overwrite and not ours:
+    if overwrite and inside and not _is_ours(place, inside):
         raise BadArgument(
-            f"write: {str(path)!r} is a directory, but none of `datasets`.",
+            f"write: {str(path)!r} is a directory, but none of {_OF[place.kind]}.",
             hint="write to a name inside it.",
         )
+
+
+_OF = {"datasets": "`datasets`", "partitions": "Parquet in partitions"}
+_DIRECTORY = {"datasets": "datasets directory", "partitions": "directory of partitions"}
+
+
+def _is_ours(place: Place, names: Sequence[str]) -> bool:
+    """Whether a folder with files of these names may be replaced."""
+    if place.kind == "partitions":
+        return is_partitioned(names)
+    return any(name in _OF_DATASETS for name in names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,9 @@ from prefmill.table.chance import check_shares, prompt_hash, split_frame
 from prefmill.table.messages import is_json_text
 from prefmill.writers.arrow import arrow_schema
 from prefmill.writers.formats import Format
+from prefmill.writers.hive import check_columns
 from prefmill.writers.layouts import convert, output_schema
+from prefmill.writers.partitions import PartitionsSink
 from prefmill.writers.place import Place
 from prefmill.writers.sinks import Sink, group_bytes_in, sink_maker, writing
 from prefmill.writers.spreadsheets import refuse_other_kinds, safe, safe_schema, told
@@ -85,6 +87,7 @@ def write(
     memory_bytes: int | None = None,
     together: str | None = None,
     spreadsheet_safe: bool = False,
+    partition_by: Sequence[str] = (),
     publish: Publish = _published,
 ) -> Written:
     """Write frames of pairs, labels or picks, all of `schema`, in their order to one file or more.
@@ -112,6 +115,8 @@ def write(
         publish_empty: write a target without rows too; else nothing is written then, and an old
             target stays.
         memory_bytes: what the process is to hold at most: row groups are smaller then.
+        partition_by: columns of the output; the target is a folder then, of hive partitions
+            (`prefmill.writers.partitions`).
         publish: how it is published, once all is made.
 
     Everything is written in a hidden folder next to the target, flushed to disk, and published in
@@ -130,7 +135,7 @@ def write(
     ...     pl.read_parquet(written.paths[""]).rows(), written.rows
     ([('p', 'a', 'b', 5.0, 1.0)], {'': 1})
     """
-    place = Place.of(target, file_format)
+    place = _place_of(target, split, file_format, partition_by)
     shares = {"": 1.0} if split is None else check_shares(split)
     layout = partial(convert, format=format, chat=chat, margin_scale=margin_scale)
     out = output_schema(schema, format=format, chat=chat, margin_scale=margin_scale)
@@ -145,7 +150,17 @@ def write(
         refuse_other_kinds(place)
         out = safe_schema(out)
     group_bytes = group_bytes_in(memory_bytes, len(shares))
-    make_sink = sink_maker(place.kind, place.compression, out, group_bytes, together)
+    kind = "parquet" if partition_by else place.kind
+    make_sink = sink_maker(kind, place.compression, out, group_bytes, together)
+    if partition_by:
+        check_columns(partition_by, out)
+        make_sink = partial(
+            PartitionsSink,
+            schema=out,
+            columns=partition_by,
+            make=make_sink,
+            room=group_bytes,
+        )
     place.check_free(shares, overwrite)
 
     sinks: dict[str, Sink] = {}
@@ -199,6 +214,7 @@ def check_target(
     overwrite: bool = False,
     file_format: str | None = None,
     spreadsheet_safe: bool = False,
+    partition_by: Sequence[str] = (),
 ) -> None:
     """Raise what `write` would raise about its target and its splits, before hours of work.
 
@@ -211,21 +227,42 @@ def check_target(
     prefmill.errors.BadArgument: write: cannot tell the file format from the name; got...
     Hint: name the file so, or end the name with a slash for a datasets directory.
     """
-    place = Place.of(target, file_format)
+    place = _place_of(target, split, file_format, partition_by)
     shares = {"": 1.0} if split is None else check_shares(split)
     if spreadsheet_safe:
         refuse_other_kinds(place)
-    sink_maker(place.kind, place.compression, pl.Schema())
+    sink_maker("parquet" if partition_by else place.kind, place.compression, pl.Schema())
     place.check_free(shares, overwrite)
 
 
-def outputs_of(target: str | Path, split: Mapping[str, float] | None = None) -> list[str]:
+def outputs_of(
+    target: str | Path,
+    split: Mapping[str, float] | None = None,
+    partition_by: Sequence[str] = (),
+) -> list[str]:
     """The files, or the folder, that `write` publishes: an input folder does not read them.
 
     >>> outputs_of("pairs.parquet", {"train": 0.9, "test": 0.1})
     ['pairs-train.parquet', 'pairs-test.parquet']
     """
-    return [shown(path) for path in Place.of(target).outputs(split or {"": 1.0})]
+    place = _place_of(target, split, None, partition_by)
+    return [shown(path) for path in place.outputs(split or {"": 1.0})]
+
+
+def _place_of(
+    target: str | Path,
+    split: Mapping[str, float] | None,
+    file_format: str | None,
+    partition_by: Sequence[str],
+) -> Place:
+    if not partition_by:
+        return Place.of(target, file_format)
+    if split is not None:
+        raise BadArgument(
+            "write: splits and partitions are two ways to part an output; got both.",
+            hint="leave --split or --partition-by out.",
+        )
+    return Place.of_partitions(target)
 
 
 def _refuse_nested(schema: pl.Schema) -> None:

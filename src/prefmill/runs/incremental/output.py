@@ -7,7 +7,7 @@ pairs/part-*.parquet parts in that order; those without a changed row are linked
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from prefmill.connection import literal, quote
 from prefmill.disk.folders import MARK
 from prefmill.disk.whole import linked
 from prefmill.engines.macros import install_used
+from prefmill.errors import BadArgument
 from prefmill.runs.cluster.order import numbers
 from prefmill.runs.cluster.parts_out import PartsOut
 from prefmill.runs.incremental.rows import twins
@@ -44,7 +45,7 @@ def with_ids(
     """The output of `job`, laid out, with ids, and the class and the numbers of order of each row.
 
     `index` is a relation of pos, class and text of every row that the job reads; `ids` a connection
-    whose rows keep their order. The job has slots with numbers of order.
+    whose rows keep their order. Numbers of order come where the job's slots have them.
     """
     job.rank()
     sides = list(job.output.texts.values())
@@ -73,15 +74,29 @@ def with_ids(
         first, last = slots["slot"][0], slots["slot"][-1]
         known = job.con.cursor().sql(f"SELECT * FROM tracked WHERE slot BETWEEN {first} AND {last}")
         told = pl.DataFrame(known.to_arrow_table())
-        keys = slots.select("slot", *numbers(job.output.order)).join(
-            told, on="slot", how="left", maintain_order="left"
-        )
+        order = [name for name in numbers(job.output.order) if name in slots.columns]
+        keys = slots.select("slot", *order).join(told, on="slot", how="left", maintain_order="left")
         marks = keys.select("class", *(f"_twin{n}" for n in range(len(sides))))
         ids.register("_rows", pl.concat([frame.select(texts), marks], how="horizontal").to_arrow())
         named = pl.DataFrame(ids.sql(call).to_arrow_table())[ID].cast(pl.String)
         ids.unregister("_rows")
         out = lay_out(frame.drop(unwritten)).with_columns(named)
-        yield out, keys.select("class", *numbers(job.output.order))
+        yield out, keys.select("class", *order)
+
+
+def refuse_taken(columns: Collection[str]) -> None:
+    """Raise `BadArgument` where a column of the output has the name of the id."""
+    if ID in columns:
+        raise BadArgument(f"run: a column {ID!r} is there already.", hint="rename it.")
+
+
+def refuse_two_rows(format: str, rows_are: str) -> None:
+    """Raise `BadArgument` for a layout whose rows cannot have an id each."""
+    if format == "kto" and rows_are == "pairs":
+        raise BadArgument(
+            "run: 'kto' makes two rows of a pair, and a row has one id.",
+            hint="prefmill unpair gives labels.",
+        )
 
 
 def _texts(job: Job) -> list[str]:

@@ -142,6 +142,12 @@ def write_index(files: Files, relation: str, path: Path) -> None:
     con.execute("SET preserve_insertion_order = true")
 
 
+def positions_of(files: Files, index: str) -> str:
+    """The relation of pos, class and text of `index`, the relation of an index of all rows."""
+    listed = ", ".join(map(str, files.starts))
+    return f"(SELECT ([{listed}]::BIGINT[])[file + 1] + row AS pos, class, text FROM {index})"
+
+
 def write_rows(con: duckdb.DuckDBPyConnection, relation: str, path: Path) -> int:
     """The rows of `relation` as a Parquet file; how many they are."""
     ((rows,),) = con.execute(

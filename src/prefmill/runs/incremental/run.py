@@ -16,6 +16,7 @@ from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress
 from prefmill.runs.expecting import done_before, in_key
 from prefmill.runs.incremental.asked import CHANGES, Asked
+from prefmill.runs.incremental.output import refuse_two_rows
 from prefmill.runs.incremental.work import Incremental
 from prefmill.runs.inputs import is_stdin, joined, known_of, read_by
 from prefmill.runs.job import Job, Reading, opened
@@ -53,11 +54,7 @@ def run_incremental(
         raise BadArgument(
             "run: an incremental run reads its inputs again; got stdin.", hint="name a file."
         )
-    if layout["format"] == "kto" and plan.rows_are == "pairs":
-        raise BadArgument(
-            "run: 'kto' makes two rows of a pair, and an incremental run one with an id.",
-            hint="prefmill unpair gives labels.",
-        )
+    refuse_two_rows(layout["format"], plan.rows_are)
     sweep(reading.get("temp_dir"))
     changes = targets[1]
     reading["without"] = [*reading.get("without", ()), *map(str, targets)]

@@ -21,7 +21,6 @@ from prefmill.connection import literal
 from prefmill.disk import records
 from prefmill.disk.targets import Publisher, shown, staging
 from prefmill.disk.whole import linked
-from prefmill.errors import BadArgument
 from prefmill.plans.expect import Counted
 from prefmill.runs.cluster.identity import identity_of
 from prefmill.runs.cluster.order import numbers
@@ -30,8 +29,14 @@ from prefmill.runs.incremental import accounts, affected, change_file, compact, 
 from prefmill.runs.incremental.affected import Plan, index_of
 from prefmill.runs.incremental.asked import CHANGES, Asked, everything
 from prefmill.runs.incremental.merge import Moves, in_order, merge, old_parts
-from prefmill.runs.incremental.output import ID, Writer, sources, with_ids
-from prefmill.runs.incremental.rows import Files, connection, write_index, write_rows
+from prefmill.runs.incremental.output import ID, Writer, refuse_taken, sources, with_ids
+from prefmill.runs.incremental.rows import (
+    Files,
+    connection,
+    positions_of,
+    write_index,
+    write_rows,
+)
 from prefmill.runs.incremental.state import (
     STATE,
     InputFile,
@@ -66,8 +71,7 @@ class Incremental:
         given = pl.Schema({name: kind for name, kind in columns.items() if name not in unwritten})
         self.lay_out = partial(convert, **asked.layout)
         laid_out = output_schema(given, **asked.layout)
-        if ID in laid_out:
-            raise BadArgument(f"run: a column {ID!r} is there already.", hint="rename it.")
+        refuse_taken(laid_out)
         self.schema = pl.Schema({**laid_out, ID: pl.String()})
         self.sink = sink_maker("parquet", "uncompressed", self.schema)
         self.order = main.output.order
@@ -115,10 +119,7 @@ class Incremental:
             self._known_rows = self._index_of_all(scored)
         files, homes = self._known_rows
         there = index_of(dict(enumerate(files)), homes, "row, class, text")
-        listed = ", ".join(f"{start}" for start in self.files.starts)
-        index = (
-            f"(SELECT ([{listed}]::BIGINT[])[file + 1] + row AS pos, class, text FROM ({there}))"
-        )
+        index = positions_of(self.files, f"({there})")
         for rows in with_ids(job, self.con, index, self.lay_out):
             writer.write(rows)
         writer.close(self._nothing())
@@ -254,6 +255,9 @@ class Incremental:
         """What becomes of the files of a state; None, with a note, where it does not fit."""
         if why := everything(self.asked.plan, self.main):
             self.notes.append(why)
+            return None
+        if self.record.differences(("inputs",)):  # overwritten
+            self.notes.append("the plan or its options changed")
             return None
         if state.fits != fits_of(self.main, state.fits["thresholds"], self.schema):
             self.notes.append("columns or versions changed")
@@ -432,6 +436,8 @@ class Incremental:
         record.keep(STATE, lambda file: file.write(text))
         record.read(self.main.records.inputs)
         outputs = self._outputs(stage, writer, report.pairs_out, sum(counts.values()))
+        # Who applies the change file has to have what it goes from.
+        record.facts["changes_since"] = records.content_of(record.previous) if before else None
         record.publish(outputs, lambda: stage.publish(overwrite=True), report=asdict(report))
         return report
 
