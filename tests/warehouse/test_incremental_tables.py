@@ -136,7 +136,7 @@ def test_a_table_of_others_is_left_alone(kind: str, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("prompt,completion,score\nr,e,5\nr,f,1\n")
     pm.run(PLAN, tmp_path / "other.csv", address, mode="append", pair_id=True)
     feedback.change(3)
-    with pytest.raises(RunDiffers, match="somebody else changed the table"):
+    with pytest.raises(TargetExists, match="not from incremental runs of this plan"):
         run_into(kind, feedback, tmp_path)
     run_into(kind, feedback, tmp_path, mode="replace")
     expected = full(feedback, tmp_path)
