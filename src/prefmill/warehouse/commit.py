@@ -170,6 +170,8 @@ def is_done(table: Table, run: str, fingerprint: str, mode: Mode) -> bool:
     shown = table.address.shown
     newest = next(table.runs(), None)
     last = newest is not None and newest.newest and newest.run == run
+    if newest is not None and mode == "replace" and newest.facts.get("mode") == "append":
+        last = False  # the table may hold more rows
     if last or (mode == "append" and known is not None):
         return True
     if mode == "create":
