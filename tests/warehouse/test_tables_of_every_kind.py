@@ -83,6 +83,15 @@ def test_replaced_rows_are_gone_and_may_be_appended_again(kind, tmp_path):
     assert keys_in(kind, tmp_path) == ["c"]
 
 
+@pytest.mark.parametrize("mode", ["append", "merge"])
+def test_replace_takes_away_what_a_run_found(kind, mode, tmp_path):
+    put(kind, tmp_path, "a", run="1", mode="create")
+    put(kind, tmp_path, "b", run="2", mode=mode)
+    assert put(kind, tmp_path, "b", run="2", mode="replace")
+    assert keys_in(kind, tmp_path) == ["b"]
+    assert not put(kind, tmp_path, "b", run="2", mode="replace")
+
+
 def test_a_table_without_rows_has_its_columns(kind, tmp_path):
     put(kind, tmp_path, "", run="1", mode="create")
     with opened(Address.of(address_in(kind, tmp_path))) as table:

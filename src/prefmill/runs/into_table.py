@@ -185,7 +185,7 @@ def _before(table: Table, asked: str | None, run_key: str | None, mode: Mode) ->
         return None
     for number, standing in enumerate(table.runs()):
         last = not number and standing.newest
-        if mode == "replace" and standing.facts.get("mode") not in ("create", "replace"):
+        if mode == "replace" and not standing.alone:
             return None  # the table may hold more rows
         if not last and (mode != "append" or table.fingerprint_of(standing.run) is None):
             continue

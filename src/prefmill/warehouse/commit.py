@@ -58,6 +58,11 @@ class Standing:
     newest: bool
     facts: Mapping[str, str]
 
+    @property
+    def alone(self) -> bool:
+        """Whether the table had no rows but those of the run when it was committed."""
+        return self.facts.get("mode") in ("create", "replace")
+
     @classmethod
     def of(cls, told: Mapping[str, object], *, newest: bool) -> Standing | None:
         """The run that the metadata of a commit tells of, if it is one of ours."""
@@ -170,7 +175,7 @@ def is_done(table: Table, run: str, fingerprint: str, mode: Mode) -> bool:
     shown = table.address.shown
     newest = next(table.runs(), None)
     last = newest is not None and newest.newest and newest.run == run
-    if newest is not None and mode == "replace" and newest.facts.get("mode") == "append":
+    if newest is not None and mode == "replace" and not newest.alone:
         last = False  # the table may hold more rows
     if last or (mode == "append" and known is not None):
         return True
