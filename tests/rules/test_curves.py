@@ -201,7 +201,7 @@ def test_the_command(tmp_path):
     assert "95 % interval" in done.stderr
     done = prefmill("curve", tmp_path / "pool.parquet", "-o", out)
     assert done.returncode == 2
-    assert "already" in done.stderr
+    assert "belongs to a run with another settings.by" in done.stderr
     done = prefmill("curve", tmp_path / "pool.parquet", "--k", "0")
     assert done.returncode == 2
     drawn(1).with_columns(score=pl.lit(None, pl.Float64)).write_parquet(tmp_path / "none.parquet")
