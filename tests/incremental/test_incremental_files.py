@@ -228,3 +228,32 @@ def test_the_record_is_that_of_what_stands(tmp_path, out):
     assert verify(target) == []
     (found,) = found_in(tmp_path)
     assert found.as_json()["rows"] == pl.read_parquet(tmp_path / out).height == 20
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_change_file_has_one_order(tmp_path, monkeypatch, threads):
+    monkeypatch.setattr(incremental, "MOST", 2.0)
+    write(tmp_path / "in.parquet", many(range(40)))
+    out = tmp_path / "out.parquet"
+    run(PLAN, tmp_path / "in.parquet", out, incremental=True, threads=threads)
+    changes = pl.read_parquet(tmp_path / "out-changes.parquet")
+    assert changes["pair_id"].equals(pl.read_parquet(out)["pair_id"])
+    rows = [(f"p{n}", a, s + n % 2) for n in range(20, 60) for a, s in (("a", 5), ("b", 1))]
+    write(tmp_path / "in.parquet", rows)
+    run(PLAN, tmp_path / "in.parquet", out, incremental=True, threads=threads)
+    changes = pl.read_parquet(tmp_path / "out-changes.parquet")
+    assert changes["change"].value_counts(sort=True)["count"].to_list() == [20, 20, 10]
+    assert changes.equals(changes.sort("change", "pair_id"))
+
+
+def test_an_output_of_other_columns_is_overwritten_and_every_row_is_changed(tmp_path):
+    rows = [(*row, "web") for row in many(range(3))]
+    write(tmp_path / "in.parquet", rows, "prompt completion score source")
+    out = tmp_path / "out.parquet"
+    run(PLAN, tmp_path / "in.parquet", out, incremental=True)
+    for keep in (["source"], []):
+        run(PLAN, tmp_path / "in.parquet", out, incremental=True, keep=keep, overwrite=True)
+        changes = pl.read_parquet(tmp_path / "out-changes.parquet")
+        assert changes["change"].to_list() == ["changed"] * 3
+        rows_out = pl.read_parquet(out)
+        assert changes.select(rows_out.columns).equals(rows_out.sort("pair_id"))

@@ -187,3 +187,17 @@ def test_the_command_does_the_same(tmp_path: Path) -> None:
         feedback.change(count)
         subprocess.run(command, check=True)
         assert rows_of(address, tmp_path).equals(full(feedback, tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["delta", "sqlite"], indirect=True)
+def test_a_table_of_other_columns_is_made_anew(kind: str, tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path / "in", "columns")
+    run_into(kind, feedback, tmp_path)
+    run_into(kind, feedback, tmp_path, margin_scale=2.0, overwrite=True)
+    out = tmp_path / "margins.parquet"
+    pm.run(PLAN, feedback.home, out, margin_scale=2.0, pair_id=True)
+    expected = pl.read_parquet(out).sort("pair_id")
+    assert "margin" in expected.columns
+    rows = rows_of(address_in(kind, tmp_path), tmp_path)
+    assert rows.select(expected.columns).equals(expected)
+    assert modes_of(kind, tmp_path)[-1] == "replace"

@@ -21,7 +21,8 @@ def write(
     """Write what changed from the rows of `before` to those of `now`; how many rows of each kind.
 
     Columns: `pair_id`, `change`, then those of the output; of rows that were removed these are
-    null. Both relations have the columns of the output. In no order.
+    null. `now` has the columns of the output; where `before` has others, every row of both is
+    changed. The first rows of all are in the order of the output, others by `change` and `pair_id`.
     """
     others = [quote(name) for name in schema if name != ID]
 
@@ -32,10 +33,12 @@ def write(
         query = f"SELECT {row(ADDED)} FROM {now}"
     else:
         cells = " || ".join(f"coalesce(to_json({name})::VARCHAR, '-')" for name in others)
-        for name, rows in (("_before", before), ("_now", now)):
+        was = {str(name) for name, *_ in con.execute(f"DESCRIBE FROM {before}").fetchall()}
+        cells_before = cells if was == set(schema) else "''"
+        for name, rows, of_row in (("_before", before, cells_before), ("_now", now, cells)):
             con.execute(
                 f"CREATE OR REPLACE TEMP TABLE {name} AS"
-                f" SELECT {ID}, md5({cells}) AS cells FROM {rows}"
+                f" SELECT {ID}, md5({of_row}) AS cells FROM {rows}"
             )
         nothing = ", ".join(f"NULL AS {name}" for name in others)
         same = "SEMI JOIN (SELECT n.pair_id FROM _now n JOIN _before b"
@@ -45,14 +48,12 @@ def write(
             f" UNION ALL SELECT {row(CHANGED)} FROM {now} {same} ON n.{ID} = b.{ID}"
             f" AND n.cells <> b.cells) USING ({ID})"
             f" UNION ALL SELECT {row(ADDED)} FROM {now} ANTI JOIN _before USING ({ID})"
+            f" ORDER BY {CHANGE}, {ID}"
         )
-    # Its order means nothing, and keeping one would cost half of the time.
-    con.execute("SET preserve_insertion_order = false")
     con.execute(
         f"COPY ({query}) TO {literal(str(path))}"
         " (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
     )
-    con.execute("SET preserve_insertion_order = true")
     counted = con.execute(
         f"SELECT {CHANGE}, count(*) FROM read_parquet({literal(str(path))}) GROUP BY 1"
     ).fetchall()

@@ -436,8 +436,9 @@ class Incremental:
         record.keep(STATE, lambda file: file.write(text))
         record.read(self.main.records.inputs)
         outputs = self._outputs(stage, writer, report.pairs_out, sum(counts.values()))
-        # Who applies the change file has to have what it goes from.
-        record.facts["changes_since"] = records.content_of(record.previous) if before else None
+        # Who applies the change file has to have what it goes from, in the same columns.
+        same = before is not None and self._columns_before() == outputs[0]["schema"]
+        record.facts["changes_since"] = records.content_of(record.previous) if same else None
         record.publish(outputs, lambda: stage.publish(overwrite=True), report=asdict(report))
         return report
 
@@ -468,6 +469,11 @@ class Incremental:
                 }
             )
         return outputs
+
+    def _columns_before(self) -> Any:
+        """The columns of the output that stands, and their types."""
+        outputs = (self.record.previous or {}).get("outputs") or [{}]
+        return outputs[0].get("schema")
 
     def _before(self, writer: Writer) -> dict[str, Any]:
         """The files of the record of before that are parts again, by their names now."""
