@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 from warehouses import address_in
@@ -201,3 +204,18 @@ def test_a_table_of_other_columns_is_made_anew(kind: str, tmp_path: Path) -> Non
     rows = rows_of(address_in(kind, tmp_path), tmp_path)
     assert rows.select(expected.columns).equals(expected)
     assert modes_of(kind, tmp_path)[-1] == "replace"
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "sqlite"], indirect=True)
+def test_a_database_that_others_changed_is_not_taken_for_done(kind: str, tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path / "in", kind)
+    run_into(kind, feedback, tmp_path)
+    file = address_in(kind, tmp_path).partition(":")[2].rpartition("#")[0]
+    with closing(duckdb.connect(file) if kind == "duckdb" else sqlite3.connect(file)) as con:
+        con.execute("DELETE FROM pairs WHERE prompt < 'p3'")
+        con.commit()
+    with pytest.raises(RunDiffers, match="somebody else changed the table"):
+        run_into(kind, feedback, tmp_path)
+    run_into(kind, feedback, tmp_path, overwrite=True)
+    expected = full(feedback, tmp_path)
+    assert rows_of(address_in(kind, tmp_path), tmp_path).select(expected.columns).equals(expected)

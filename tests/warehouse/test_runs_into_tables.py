@@ -2,9 +2,12 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
+import duckdb
 import polars as pl
 import pytest
 from warehouses import address_in
@@ -192,3 +195,43 @@ def test_a_table_as_input_has_a_version(kind, feedback, tmp_path):
     with pytest.raises(RunDiffers, match="another input"):
         pm.run(**asked, output=output, allow_empty=True)
     pm.run(**asked, output=output, allow_empty=True, overwrite=True)
+
+
+def connected(address):
+    """A connection to the database of an address, by its own library."""
+    kind, _, rest = address.partition(":")
+    file = rest.rpartition("#")[0]
+    return duckdb.connect(file) if kind == "duckdb" else sqlite3.connect(file)
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "change",
+    ["DELETE FROM pairs WHERE prompt = 'p'", "DROP TABLE pairs; CREATE TABLE pairs (a INT)"],
+)
+def test_what_others_took_from_a_database_comes_back(kind, change, feedback, tmp_path):
+    address = address_in(kind, tmp_path)
+    pm.run(pm.Pairs(), feedback, address)
+    rows = pairs_in(address, tmp_path)
+    with closing(connected(address)) as con:
+        for each in change.split(";"):
+            con.execute(each)
+        con.commit()
+    with pytest.raises(TargetExists):
+        pm.run(pm.Pairs(), feedback, address)
+    assert NOTHING_TO_DO not in pm.run(pm.Pairs(), feedback, address, mode="replace").notes
+    assert pairs_in(address, tmp_path) == rows
+    assert NOTHING_TO_DO in pm.run(pm.Pairs(), feedback, address, mode="replace").notes
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "sqlite"], indirect=True)
+def test_a_database_has_one_table_of_a_name_in_either_case(kind, feedback, tmp_path):
+    address, other = address_in(kind, tmp_path), address_in(kind, tmp_path, "PAIRS")
+    pm.run(pm.Pairs(), feedback, address)
+    late = tmp_path / "late.csv"
+    late.write_text("prompt,completion,score\nr,e,5\nr,f,1\n")
+    with pytest.raises(TargetExists):
+        pm.run(pm.Pairs(), late, other)
+    for each in (other, address):
+        pm.run(pm.Pairs(), late, each, mode="append")
+    assert [row[0] for row in pairs_in(address, tmp_path)] == ["p", "q", "r"]

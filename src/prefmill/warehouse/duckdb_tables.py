@@ -25,6 +25,10 @@ from prefmill.warehouse.commit import (
 )
 
 RUNS = "prefmill_runs"
+#: The runs of one table, whose name is the same in either case.
+OF_TABLE = "lower(table_name) = lower(?)"
+#: Of a commit how many rows the table has after it: another number is somebody else's change.
+_ROWS = "prefmill.rows_after"
 #: In the form that DuckDB and SQLite share.
 MAKE_RUNS = (
     "CREATE TABLE IF NOT EXISTS {runs} (place BIGINT, table_name VARCHAR, run_key VARCHAR,"
@@ -64,7 +68,11 @@ class DuckDb:
             return list(self._con.execute(query, values).fetchall())
 
     def _there(self, table: str) -> bool:
-        query = "FROM duckdb_tables() WHERE schema_name = ? AND table_name = ? AND NOT internal"
+        # Names are the same in either case.
+        query = (
+            "FROM duckdb_tables() WHERE lower(schema_name) = lower(?)"
+            " AND lower(table_name) = lower(?) AND NOT internal"
+        )
         views = query.replace("tables", "views").replace("table_", "view_")
         return bool(
             self._rows(query, self._schema, table) or self._rows(views, self._schema, table)
@@ -78,13 +86,16 @@ class DuckDb:
     def runs(self) -> Iterator[Standing]:
         if self.columns() is None or not self._there(RUNS):
             return
-        query = f"SELECT facts FROM {self._runs} WHERE table_name = ? ORDER BY place DESC"
-        yield from standings(self._rows(query, self._table))
+        query = f"SELECT facts FROM {self._runs} WHERE {OF_TABLE} ORDER BY place DESC"
+        yield from standings(self._rows(query, self._table), self._count())
+
+    def _count(self) -> int:
+        return int(self._rows(f"SELECT count(*) FROM {self._name}")[0][0])
 
     def fingerprint_of(self, run: str) -> str | None:
         if self.columns() is None or not self._there(RUNS):
             return None
-        query = f"SELECT fingerprint FROM {self._runs} WHERE table_name = ? AND run_key = ?"
+        query = f"SELECT fingerprint FROM {self._runs} WHERE {OF_TABLE} AND run_key = ?"
         found = self._rows(query, self._table, run)
         return found[-1][0] if found else None
 
@@ -105,7 +116,7 @@ class DuckDb:
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(self._schema)}")
         con.execute(MAKE_RUNS.format(runs=self._runs))
         if not there or commit.mode == "replace":
-            con.execute(f"DELETE FROM {self._runs} WHERE table_name = ?", [self._table])
+            con.execute(f"DELETE FROM {self._runs} WHERE {OF_TABLE}", [self._table])
             con.execute(f"CREATE OR REPLACE TABLE {self._name} AS FROM {source}")
         elif commit.mode == "merge":
             gone = f"DELETE FROM {self._name} WHERE {KEY} IN (SELECT unnest(?::VARCHAR[]))"
@@ -119,7 +130,7 @@ class DuckDb:
         con.execute(
             f"INSERT INTO {self._runs} SELECT coalesce(max(place), 0) + 1, ?, ?, ?,"
             f" now()::VARCHAR, ? FROM {self._runs}",
-            [self._table, commit.run, commit.fingerprint, json.dumps(commit.told())],
+            [self._table, commit.run, commit.fingerprint, facts_of(commit, self._count())],
         )
 
     def version(self) -> str:
@@ -152,8 +163,15 @@ class DuckDb:
             raise StoreFailed(f"{self.address.shown}: {line_of(error)}.") from None
 
 
-def standings(told: list[tuple[Any, ...]]) -> Iterator[Standing]:
-    """Runs from the rows of `prefmill_runs`, the newest first."""
-    for place, (facts,) in enumerate(told):
-        if found := Standing.of(json.loads(facts), newest=not place):
+def facts_of(commit: Commit, rows: int) -> str:
+    """What the table of runs keeps of a commit, after which the table has so many rows."""
+    return json.dumps(commit.told() | {_ROWS: rows})
+
+
+def standings(told: list[tuple[Any, ...]], rows: int) -> Iterator[Standing]:
+    """Runs from the rows of `prefmill_runs`, the newest first, of a table that has `rows` rows."""
+    for place, (text,) in enumerate(told):
+        facts = json.loads(text)
+        newest = not place and facts.get(_ROWS, rows) == rows
+        if found := Standing.of(facts, newest=newest):
             yield found

@@ -28,7 +28,7 @@ from prefmill.warehouse.commit import (
     line_of,
     unfit,
 )
-from prefmill.warehouse.duckdb_tables import MAKE_RUNS, RUNS, standings
+from prefmill.warehouse.duckdb_tables import MAKE_RUNS, OF_TABLE, RUNS, facts_of, standings
 
 #: Seconds to wait for another writer.
 _PATIENCE = 10.0
@@ -81,13 +81,16 @@ class Sqlite:
 
     def runs(self) -> Iterator[Standing]:
         if self.columns() and self._there(RUNS):
-            query = f"SELECT facts FROM {RUNS} WHERE table_name = ? ORDER BY place DESC"
-            yield from standings(self._rows(query, self._table))
+            query = f"SELECT facts FROM {RUNS} WHERE {OF_TABLE} ORDER BY place DESC"
+            yield from standings(self._rows(query, self._table), self._count())
+
+    def _count(self) -> int:
+        return int(self._rows(f"SELECT count(*) FROM {self._name}")[0][0])
 
     def fingerprint_of(self, run: str) -> str | None:
         if not self.columns() or not self._there(RUNS):
             return None
-        query = f"SELECT fingerprint FROM {RUNS} WHERE table_name = ? AND run_key = ?"
+        query = f"SELECT fingerprint FROM {RUNS} WHERE {OF_TABLE} AND run_key = ?"
         found = self._rows(query, self._table, run)
         return found[-1][0] if found else None
 
@@ -108,7 +111,7 @@ class Sqlite:
     def _commit(self, con: sqlite3.Connection, rows: Rows, commit: Commit) -> None:
         con.execute(MAKE_RUNS.format(runs=RUNS))
         if commit.mode == "replace" or not self.columns():
-            con.execute(f"DELETE FROM {RUNS} WHERE table_name = ?", (self._table,))
+            con.execute(f"DELETE FROM {RUNS} WHERE {OF_TABLE}", (self._table,))
             con.execute(f"DROP TABLE IF EXISTS {self._name}")
             columns = ", ".join(f"{quote(f.name)} {_declaration(f.type)}" for f in rows.schema)
             con.execute(f"CREATE TABLE {self._name} ({columns})")
@@ -127,7 +130,7 @@ class Sqlite:
         con.execute(
             f"INSERT INTO {RUNS} SELECT coalesce(max(place), 0) + 1, ?, ?, ?,"
             f" datetime('now'), ? FROM {RUNS}",
-            (self._table, commit.run, commit.fingerprint, json.dumps(commit.told())),
+            (self._table, commit.run, commit.fingerprint, facts_of(commit, self._count())),
         )
 
     def version(self) -> str:
