@@ -50,6 +50,31 @@ def test_every_format_is_byte_for_byte_that_of_a_file(s3: S3, rows: Path, name: 
     assert s3.keys() == [f"out/.{name}.prefmill/manifest.json", f"out/{name}"]
 
 
+def test_partitions(s3: S3, rows: Path) -> None:
+    names = pl.Series("name", ["a/b", None, "é=ü", "100%"] * 50)
+    ROWS.with_columns(names).write_parquet(rows)
+    how = {"keep": ["name"], "partition_by": ["name"]}
+    pm.run(pm.Unpaired(), rows, rows.parent / "labels", **how)
+    local = {
+        f"labels/{path.relative_to(rows.parent / 'labels')}": path.read_bytes()
+        for path in (rows.parent / "labels").rglob("*.parquet")
+    }
+    for _ in range(2):
+        report = pm.run(pm.Unpaired(), rows, f"{s3.url}/labels", **how)
+        assert report.output == {"": f"{s3.url}/labels"}
+        keys = s3.keys()
+        assert {key: s3.get(key) for key in keys if key.startswith("labels/")} == local
+    assert "nothing was to do" in report.notes[-1]
+    assert uploads.objects_of(f"{s3.url}/labels") == {key: f"{s3.url}/{key}" for key in local}
+    back = pm.run(pm.Pairs(), f"{s3.url}/labels", rows.parent / "back.parquet")
+    assert back.pairs_out == pm.run(pm.Pairs(), rows, rows.parent / "full.parquet").pairs_out
+    ROWS.with_columns(name=pl.lit("a/b")).write_parquet(rows)
+    pm.run(pm.Unpaired(), rows, f"{s3.url}/labels", overwrite=True, **how)
+    keys = s3.keys()
+    there = [key for key in keys if key.startswith("labels/")]
+    assert there == ["labels/name=a%2Fb/part-00000.parquet"]
+
+
 def test_splits(s3: S3, rows: Path) -> None:
     split = {"train": 0.8, "test": 0.2}
     report = pm.run(pm.Pairs(), rows, f"{s3.url}/p.parquet", split=split)
