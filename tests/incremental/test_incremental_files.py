@@ -257,3 +257,31 @@ def test_an_output_of_other_columns_is_overwritten_and_every_row_is_changed(tmp_
         assert changes["change"].to_list() == ["changed"] * 3
         rows_out = pl.read_parquet(out)
         assert changes.select(rows_out.columns).equals(rows_out.sort("pair_id"))
+
+
+def test_columns_have_the_names_of_those_that_we_add(tmp_path, monkeypatch):
+    monkeypatch.setattr(incremental, "MOST", 2.0)
+    rows = [(*row, f"f{n}", -n) for n, row in enumerate(many(range(9)))]
+    names, keep = "prompt completion score _file _row", ["_file", "_row"]
+    out = tmp_path / "out.parquet"
+    for extra in ([], [("p3", "late", 9, "late", 7)]):
+        write(tmp_path / "in.parquet", [*rows, *extra], names)
+        run(PLAN, tmp_path / "in.parquet", out, incremental=True, keep=keep)
+    run(PLAN, tmp_path / "in.parquet", tmp_path / "full.parquet", keep=keep, pair_id=True)
+    assert pl.read_parquet(out).equals(pl.read_parquet(tmp_path / "full.parquet"))
+    write(tmp_path / "in.parquet", [*rows, ("p3", "late", 9, "other", 7)], names)
+    run(PLAN, tmp_path / "in.parquet", out, incremental=True, keep=keep)
+    changes = pl.read_parquet(tmp_path / "out-changes.parquet")
+    assert changes.select("change", "chosen__file").rows() == [("changed", "other")]
+
+
+@pytest.mark.parametrize("how", [{"incremental": True}, {"pair_id": True}])
+def test_a_place_of_rows_is_no_column_of_the_input(tmp_path, how):
+    write(
+        tmp_path / "in.parquet",
+        [("p", "a", 5, 1), ("p", "b", 1, 2)],
+        "prompt completion score _position",
+    )
+    with pytest.raises(BadArgument, match="_position"):
+        run(PLAN, tmp_path / "in.parquet", tmp_path / "out.parquet", keep=["_position"], **how)
+    assert run(PLAN, tmp_path / "in.parquet", tmp_path / "out.parquet", **how).pairs_out == 1

@@ -17,10 +17,14 @@ import pyarrow as pa
 from prefmill.connection import connect, literal, quote, share_of
 from prefmill.engines import sql
 from prefmill.engines.macros import install_used
+from prefmill.errors import BadArgument
 from prefmill.runs.job import Job
 
 #: What the rows of an index are.
 COLUMNS = "file, row, class, text, cells"
+#: What `Files.relation` adds to the columns of the input: tools that load files call theirs `_row`.
+FILE, ROW = "__prefmill_file", "__prefmill_row"
+_POSITION = "_position"
 
 
 def starts_of(rows: Sequence[int]) -> list[int]:
@@ -65,24 +69,31 @@ class Files:
     def __init__(self, job: Job, con: duckdb.DuckDBPyConnection) -> None:
         self.job, self.con = job, con
         self.source = job.source
+        read = {name.lower() for name in columns_of(job)}
+        if _POSITION in read and not self.source.select:
+            raise BadArgument(
+                f"run: rows with ids have their place in {_POSITION!r}, and a column of the input"
+                " has this name.",
+                hint="rename it, or leave it out of --keep.",
+            )
         self.starts = starts_of(self.source.file_rows)
         told = con.execute(f"DESCRIBE SELECT * FROM {self.source.relation}").fetchall()
         self._types = {name: kind for name, kind, *_ in told}
 
     def relation(self, numbers: Sequence[int], wanted: str = "") -> str:
-        """A SELECT of `_position`, `_file`, `_row` and all columns, of the files of these numbers.
+        """A SELECT of `_position`, `FILE`, `ROW` and all columns, of the files of these numbers.
 
         `wanted` is a relation of (file, row): of each file only these rows.
         """
         if self.source.select:
-            some = f"SELECT *, 0 AS _file, _position AS _row FROM {self.source.relation}"
+            some = f"SELECT *, 0 AS {FILE}, _position AS {ROW} FROM {self.source.relation}"
             if wanted:
                 some += f" SEMI JOIN {wanted} AS w ON w.row = _position"
             return some
         if len(numbers) == len(self.source.files) and not wanted:
             return (
-                f"SELECT {self.source.position} AS _position, file_index::INTEGER AS _file,"
-                f" file_row_number AS _row, * FROM {self.source.relation}"
+                f"SELECT {self.source.position} AS _position, file_index::INTEGER AS {FILE},"
+                f" file_row_number AS {ROW}, * FROM {self.source.relation}"
             )
         return " UNION ALL ".join(self._of_file(number, wanted) for number in numbers)
 
@@ -101,7 +112,7 @@ class Files:
             some = f" WHERE file_row_number IN (SELECT row FROM {wanted} WHERE file = {number})"
         return (
             f"SELECT {self.starts[number]} + file_row_number AS _position,"
-            f" {number} AS _file, file_row_number AS _row, {columns} FROM {file}{some}"
+            f" {number} AS {FILE}, file_row_number AS {ROW}, {columns} FROM {file}{some}"
         )
 
 
@@ -126,12 +137,12 @@ def write_index(files: Files, relation: str, path: Path) -> None:
     others = [_cell(name, files._types[name]) for name in columns if name != completion]
     numbered = sql.numbered(read, f"({relation})", "_position", job.scalars).replace(
         "SELECT ",
-        f"SELECT _file, _row, {' || '.join(others)} AS _others,"
+        f"SELECT {FILE}, {ROW}, {' || '.join(others)} AS _others,"
         f" md5({_cell(completion, files._types[completion])}) AS _text, ",
         1,
     )
     query = (
-        f"SELECT _file::INTEGER AS file, _row::BIGINT AS row,"
+        f"SELECT {FILE}::INTEGER AS file, {ROW}::BIGINT AS row,"
         f" coalesce(pref_hash({key}, 'class'), 0)::UBIGINT AS class,"
         f" ('0x' || left(_text, 16))::UBIGINT AS text, unhex(md5(_text || _others)) AS cells"
         f" FROM ({numbered})"

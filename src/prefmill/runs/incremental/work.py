@@ -31,6 +31,8 @@ from prefmill.runs.incremental.asked import CHANGES, Asked, everything
 from prefmill.runs.incremental.merge import Moves, in_order, merge, old_parts
 from prefmill.runs.incremental.output import ID, Writer, refuse_taken, sources, with_ids
 from prefmill.runs.incremental.rows import (
+    FILE,
+    ROW,
     Files,
     connection,
     positions_of,
@@ -366,7 +368,7 @@ class Incremental:
     def _rowed(self, path: Path) -> Rowed:
         """The rows of a file as the rows of the input, at their positions."""
         source = self.main.source
-        select = f"SELECT * EXCLUDE (_file, _row) FROM read_parquet({literal(str(path))})"
+        select = f"SELECT * EXCLUDE ({FILE}, {ROW}) FROM read_parquet({literal(str(path))})"
         names = {name: value for name, value in asdict(self.main.roles).items() if value}
         if names.pop("negate", False):
             names["score"] = f"-{names['score']}"
