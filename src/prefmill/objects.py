@@ -29,6 +29,7 @@ _VARIABLES = ("AWS_", "GOOGLE_", "AZURE_")
 _KEYS = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
 }
 _AZURE = "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY"
 #: The end of an object that its opening fetches: a footer, mostly.
@@ -72,15 +73,21 @@ def url_of(target: object) -> str:
     return f"{scheme.lower()}://{rest.lstrip('/')}"
 
 
-def refuse_unknown(target: object, where: str) -> None:
-    """Raise `BadArgument` for a URL of another scheme, with those that are known."""
+def refuse_unknown(target: object, where: str, also: tuple[str, ...] = ()) -> None:
+    """Raise `BadArgument` for a URL of another scheme, with those that are known.
+
+    also   schemes that are known there as well
+    """
     scheme = scheme_of(target)
-    if scheme is not None and scheme not in SCHEMES:
+    if scheme is not None and scheme not in (*SCHEMES, *also):
         shown = str(target).partition("?")[0]
+        hint = f"a local folder of that name is './{scheme}:/...'."
+        if scheme == "file":
+            hint = "name the path itself, without file://."
         raise BadArgument(
             f"{where}: no store of the scheme {scheme!r}; got {shown!r}, expected a path or one of"
-            f" {', '.join(f'{name}://' for name in SCHEMES)}.",
-            hint=f"a local folder of that name is './{scheme}:/...'.",
+            f" {', '.join(f'{name}://' for name in (*SCHEMES, *also))}.",
+            hint=hint,
         )
 
 
@@ -218,6 +225,7 @@ def _failed(error: BaseException, url: str, where: str) -> StoreFailed:
     number = int(status[1] or status[2]) if status else None
     scheme = url.partition(":")[0]
     keys = _KEYS.get(scheme, _AZURE)
+    family = keys.partition("_")[0]
     said = ", ".join(
         word for word in (f"status {number}" if number else "", code[1] if code else "") if word
     )
@@ -229,7 +237,7 @@ def _failed(error: BaseException, url: str, where: str) -> StoreFailed:
     if asked_machine:
         return StoreFailed(
             f"{where}: {url}: there are no credentials for this store.",
-            hint=f"set {keys}; AWS_SKIP_SIGNATURE=true reads public buckets.",
+            hint=f"set {keys}; {family}_SKIP_SIGNATURE=true reads public buckets.",
         )
     if isinstance(error, refused) or number in (401, 403):
         return StoreFailed(

@@ -80,6 +80,26 @@ def test_not_found(tmp_path, read):
             open_source(wrong, temp_dir=tmp_path)
 
 
+@pytest.mark.parametrize(
+    "given", ["ftp://h/x.csv", "hdfs:/h/*.csv", "S3A://b/x.csv", "file:///x.csv"]
+)
+def test_unknown_schemes_are_refused_by_name(given, read):
+    with pytest.raises(BadArgument, match=r"inputs: no store of the scheme '\w+'.*hf://") as caught:
+        read(given)
+    assert caught.value.hint == (
+        "name the path itself, without file://."
+        if "file" in given
+        else f"a local folder of that name is './{given.partition(':')[0].lower()}:/...'."
+    )
+
+
+def test_a_local_folder_may_be_called_like_a_scheme(tmp_path, read, monkeypatch):
+    put(tmp_path / "foo:/x.csv", "a\n1\n")
+    monkeypatch.chdir(tmp_path)
+    assert rows(read("./foo:/x.csv")) == rows(read("foo:/x.csv")) == [{"a": "1"}]
+    assert rows(read("./foo:/*.csv")) == [{"a": "1"}]
+
+
 def test_hive(tmp_path, read):
     for lang, value in (("en", 1), ("de%20at", 2), ("__HIVE_DEFAULT_PARTITION__", 3)):
         folder = tmp_path / "run=9" / "d" / f"lang={lang}" / "y=2020"

@@ -22,6 +22,7 @@ from prefmill.disk.leases import Lease
 from prefmill.disk.stores import store_of
 from prefmill.disk.targets import shown, staging, target_of
 from prefmill.errors import BadArgument, RunBusy, RunDiffers, StoreFailed, TargetExists
+from prefmill.objects import _failed
 
 ROWS = pl.DataFrame(
     {
@@ -160,6 +161,24 @@ def test_an_error_leaves_nothing(s3: S3, rows: Path, tmp_path: Path) -> None:
         stage.path(target).write_bytes(b"half")
         raise RuntimeError
     assert s3.keys() == []
+
+
+@pytest.mark.parametrize(
+    ("scheme", "words"),
+    [
+        ("s3", ["AWS_ACCESS_KEY_ID", "AWS_SKIP_SIGNATURE"]),
+        ("gs", ["GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SKIP_SIGNATURE"]),
+        ("gcs", ["GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SKIP_SIGNATURE"]),
+        ("az", ["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_SKIP_SIGNATURE"]),
+    ],
+)
+def test_a_hint_names_the_variables_of_its_store(scheme, words):
+    asked = OSError("error sending request for http://169.254.169.254/computeMetadata/v1")
+    hint = _failed(asked, f"{scheme}://b/x", "store").hint
+    assert [word for word in words if word in hint] == words
+    assert {word.partition("_")[0] for word in hint.split() if "_" in word} == {
+        words[0].partition("_")[0]
+    }
 
 
 @pytest.mark.parametrize("target", ["hf://datasets/a/b.parquet", "file:///x.csv", "ftp://h/x.csv"])

@@ -67,6 +67,13 @@ def test_one_that_is_not_whole_is_refused_without_its_secrets(text):
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["postgresql://me:secret@h/d", "postgres://h", "postgresql:/h/d#"])
+def test_postgres_is_refused_without_a_spelling_that_leads_nowhere(text):
+    with pytest.raises(BadArgument, match="not written yet; got 'postgresql://h") as error:
+        Address.of(text)
+    assert "postgresql://HOST" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "text",
     [

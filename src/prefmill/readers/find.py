@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from prefmill.disk.settling import settle
 from prefmill.errors import BadArgument, BadInput, nearest
+from prefmill.objects import refuse_unknown
 from prefmill.warehouse.address import Address
 
 #: Format of each ending. The text forms may be followed by .gz or .zst.
@@ -127,6 +128,7 @@ def find_files(
         if any(is_same(given, one) for one in without):
             raise written(given)
         return [_file(given)]
+    refuse_unknown(given, "inputs", _SCHEMES)
     if (parts := chosen_in(given)) is not None:
         base, name = parts
         return [

@@ -56,10 +56,12 @@ class Address:
         if not mark or kind is None:
             return None
         address = _PARSERS[kind](kind, rest)
+        if address is None and kind == "postgres":
+            # How it would be spelled leads nowhere.
+            raise cls(kind, _as_url(rest)).is_not_yet()
         if address is None:
-            shown = cls(kind, rest).shown if kind == "postgres" else f"{word}:{rest}"
             raise BadArgument(
-                f"table: cannot tell which one is meant; got {shown!r}, expected {SPELLED[kind]}."
+                f"table: cannot tell which one is meant; got {text!r}, expected {SPELLED[kind]}."
             )
         address._check_place()
         return address
@@ -73,6 +75,14 @@ class Address:
                 f"table: a database is a file on this machine; got {self.shown!r}.",
                 hint="tables in an object store are delta:URL or lance:URL.",
             )
+
+    def is_not_yet(self) -> BadArgument:
+        """The error for a kind that is known by name only."""
+        return BadArgument(
+            "table: tables of Postgres are not read and not written yet;"
+            f" got {self.shown.rstrip('#')!r}, expected one of {', '.join(TABLES)}.",
+            hint="write a .parquet file; DuckDB's extension postgres loads it.",
+        )
 
     @property
     def shown(self) -> str:
@@ -121,10 +131,12 @@ def _database(kind: Kind, rest: str) -> Address | None:
     name = tuple(table.split(".", 1))
     if not mark or not place or not all(name):
         return None
+    return Address(kind, _as_url(place), name)
+
+
+def _as_url(place: str) -> str:
     # `Path` takes one slash of a URL away.
-    if place.startswith("/"):
-        place = f"postgresql://{place.lstrip('/')}"
-    return Address(kind, place, name)
+    return f"postgresql://{place.lstrip('/')}" if place.startswith("/") else place
 
 
 _PARSERS = {

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from prefmill.errors import BadArgument, RunBusy
+from prefmill.errors import RunBusy
 from prefmill.warehouse.address import Address, Kind
 from prefmill.warehouse.commit import Commit, Rows, Table, check_rows, is_done
 
@@ -32,10 +32,7 @@ def opened(address: Address) -> Iterator[Table]:
     Raises `MissingPackage`, and `StoreFailed` where it cannot be asked.
     """
     if address.kind not in _KINDS:
-        raise BadArgument(
-            f"{address.shown}: tables of Postgres are not read and not written yet.",
-            hint="write a .parquet file; DuckDB's extension postgres loads it.",
-        )
+        raise address.is_not_yet()
     module, name = _KINDS[address.kind]
     kind: Callable[[Address], Table] = getattr(import_module(f"prefmill.warehouse.{module}"), name)
     with closing(kind(address)) as table:
