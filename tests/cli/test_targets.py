@@ -232,6 +232,9 @@ def test_stdout_is_called_stdout(log):
     assert len(done.stdout.splitlines()) == 2
     assert "wrote <stdout>" in done.stderr
     assert "/prefmill-" not in done.stderr
+    done = prefmill("pairs", "log.jsonl", "-o", "-", "--incremental")
+    assert (done.returncode, "goes on from its output" in done.stderr) == (2, True)
+    assert "/prefmill-" not in done.stderr
     done = prefmill("pairs", "log.jsonl", "-o", "-", "--split", "a=0.5,b=0.5")
     assert (done.returncode, done.stdout, "stdout takes one stream of rows" in done.stderr) == (
         2,

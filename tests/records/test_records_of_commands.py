@@ -227,3 +227,19 @@ def test_points_and_plots_of_the_command_line() -> None:
     assert prefmill(*curve).returncode == 0
     assert Path("p.svg").exists()
     assert Path("c.csv").stat().st_ino == at
+
+
+@pytest.mark.parametrize("words", [["lst"], ["clean", "lst"], ["lst", "--json"]])
+def test_runs_of_no_folder_are_refused(words: list[str], tmp_path: Path) -> None:
+    # A misspelt word must not read as "nothing there".
+    result = prefmill("runs", *words, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "runs: no folder 'lst'" in result.stderr
+
+
+def test_runs_of_a_file_and_of_a_table_say_where_to_look(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").touch()
+    told = prefmill("runs", "x.parquet", cwd=tmp_path)
+    assert "prefmill runs show x.parquet" in told.stderr
+    told = prefmill("runs", "verify", "sqlite:a.db#pairs", cwd=tmp_path)
+    assert "docs/tables.md" in told.stderr

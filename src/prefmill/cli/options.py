@@ -149,8 +149,8 @@ class Spreading(Options):
         str | None,
         option(
             metavar="PLACE",
-            help="Folder that all workers see, for what they leave each other. "
-            " [default: next to the output]",
+            help="Folder that all workers see, for what they leave each other; of an incremental "
+            "table, for what the next run goes on from.  [default: next to the output]",
         ),
     ] = None
     shuffle: Annotated[

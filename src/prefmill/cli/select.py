@@ -273,6 +273,11 @@ def _run(kind: type[FeedbackPlan], options: Selecting) -> None:
             "-o - and --split or --partition-by: stdout takes one stream of rows.",
             hint="give -o a name, or leave that option out.",
         )
+    if output == "-" and options.incremental:
+        raise BadArgument(
+            "-o - and --incremental: an incremental run goes on from its output.",
+            hint="name the output pairs.parquet, or pairs/part-*.parquet.",
+        )
     with stdout_or(output) as target, show.progress(quiet=options.quiet) as tell:
         report = run(
             plan,

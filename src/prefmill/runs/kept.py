@@ -21,6 +21,7 @@ from prefmill.disk.stores import store_of
 from prefmill.disk.targets import is_object, is_there, shown, target_of
 from prefmill.errors import BadInput, RunBusy
 from prefmill.objects import url_of
+from prefmill.warehouse.address import Address
 
 _SUFFIX = ".prefmill"
 #: Whose rows and columns a file's own end tells.
@@ -52,10 +53,17 @@ class Found:
 def found_in(place: str | Path) -> Iterator[Found]:
     """All records below a folder, by name. Costs a look at each file of their outputs.
 
+    Raises `BadInput` for a place that is no folder.
+
     >>> list(found_in("/nowhere/at/all"))
-    []
+    Traceback (most recent call last):
+    ...
+    prefmill.errors.BadInput: runs: no folder '/nowhere/at/all'.
+    Hint: prefmill runs alone lists what is below this folder.
     """
-    for folder in _folders(target_of(place, "runs")):
+    top = target_of(place, "runs")
+    _check_folder(top)
+    for folder in _folders(top):
         output = records.output_of(folder)
         standing = records.standing(folder)
         if standing is not None:
@@ -77,6 +85,15 @@ _LIFE = {"done": "done", "running": "begun", "publishing": "begun"}
 
 def _stands(parent: Path, output: dict[str, Any]) -> bool:
     return is_there(parent / output["path"])
+
+
+def _check_folder(place: Path) -> None:
+    if is_object(place) or place.is_dir():
+        return
+    hint = "prefmill runs alone lists what is below this folder."
+    if place.exists():
+        hint = f"prefmill runs show {shown(place)} prints the record of a file."
+    raise BadInput(f"runs: no folder {shown(place)!r}.", hint=hint)
 
 
 def _folders(place: Path) -> Iterator[Path]:
@@ -112,10 +129,10 @@ def record_named(output: str | Path) -> tuple[Document, Path]:
             if folder == records.folder_of(target) or target.name in paths:
                 found = records.standing(folder)
                 return (found[1] if found else document), folder.parent
-    raise BadInput(
-        f"runs: no record of {shown(target)!r}.",
-        hint="prefmill runs FOLDER lists those that are there.",
-    )
+    hint = "prefmill runs FOLDER lists those that are there."
+    if Address.of(output) is not None:
+        hint = "a table holds the keys of its runs itself (docs/tables.md)."
+    raise BadInput(f"runs: no record of {shown(target)!r}.", hint=hint)
 
 
 def _beside(target: Path) -> list[Path]:
@@ -202,8 +219,10 @@ def clean(place: str | Path, *, dry_run: bool = False) -> list[str]:
     is made whole first), records of outputs that are gone, and folders of runs that had done
     nothing. A run that the same command goes on with stays, and so does what another machine left.
     Of objects nothing is removed: their leases and sets are settled by the next writer.
+    Raises `BadInput` for a place that is no folder.
     """
     top = target_of(place, "runs")
+    _check_folder(top)
     if is_object(top):
         return []
     gone: list[str] = []

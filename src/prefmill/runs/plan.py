@@ -96,8 +96,9 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
             goes on where a run died (docs/scaling.md).
         address: with `ray`, HOST:PORT of the cluster, or `auto`; None: the environment's
             RAY_ADDRESS, else a Ray of this machine.
-        work: with `ray`, a folder that all workers see, for what they leave each other; None: next
-            to the output.
+        work: with `ray`, a folder that all workers see, for what they leave each other; with
+            `incremental` and a table, one for what the next run goes on from. None: next to the
+            output.
         shuffle: with `ray`, `memory` (rows meet in the workers' memory: fast), `storage` (in files,
             which outlive workers, nodes and this process), or `auto`: by size.
         overwrite: replace what stands at the output.

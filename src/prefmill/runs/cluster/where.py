@@ -60,9 +60,11 @@ def parted(what: str, engine: str, given: Looking) -> tuple[Spreading, Reading]:
         )
     for name, value in where.items():
         if engine != "ray" and value != _DEFAULTS.get(name):
+            hint = "--engine ray (engine='ray')."
+            if name == "work":
+                hint = "--engine ray (engine='ray'), or --incremental with a table as output."
             raise BadArgument(
-                f"{what}: {name} is for clusters; got it with engine {engine!r}.",
-                hint="--engine ray (engine='ray').",
+                f"{what}: {name} is for clusters; got it with engine {engine!r}.", hint=hint
             )
     if engine == "ray" and reading.get("temp_bytes") is not None:
         raise BadArgument(
