@@ -235,3 +235,14 @@ def test_a_database_has_one_table_of_a_name_in_either_case(kind, feedback, tmp_p
     for each in (other, address):
         pm.run(pm.Pairs(), late, each, mode="append")
     assert [row[0] for row in pairs_in(address, tmp_path)] == ["p", "q", "r"]
+
+
+@pytest.mark.parametrize("mode", ["create", "append", "merge"])
+def test_overwrite_beside_another_mode_is_refused(mode, tmp_path):
+    rows = pl.DataFrame({"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]})
+    target = f"sqlite:{tmp_path}/a.db#pairs"
+    pm.run(pm.Pairs(), rows, target)
+    # It was ignored without a word: the rows were added.
+    with pytest.raises(BadArgument, match="overwrite is the mode 'replace'"):
+        pm.run(pm.Pairs(), rows, target, mode=mode, overwrite=True)
+    assert pm.run(pm.Pairs(), rows, target, mode="replace", overwrite=True).pairs_out == 1

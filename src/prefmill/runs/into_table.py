@@ -64,6 +64,11 @@ def into_table(
     """
     mode = mode or ("replace" if options.get("overwrite") else "create")
     check_mode(mode)
+    if options.get("overwrite") and mode != "replace":
+        raise BadArgument(
+            f"run: overwrite is the mode 'replace'; got it with the mode {mode!r}.",
+            hint="leave --overwrite out, or leave --mode out.",
+        )
     if options.get("split"):
         raise BadArgument(
             f"run: splits go to files; got them with the table {output.shown}.",
