@@ -121,7 +121,7 @@ def assert_same(target: Path, report: dict[str, Any], local: Any) -> None:
     assert json.loads(json.dumps(report)) == expected
     left = {str(path.relative_to(target.parent)) for path in target.parent.rglob("*")}
     home = f".{target.name}.prefmill"
-    kept = {f"{home}/{name}" for name in ("ledger.json", "report.json")}
+    kept = {f"{home}/{name}" for name in ("ledger.json", "manifest.json", "report.json")}
     assert left == {target.name, home, *kept}
 
 
