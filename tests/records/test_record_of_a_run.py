@@ -13,6 +13,7 @@ import pytest
 import prefmill as pm
 from prefmill.disk import records
 from prefmill.errors import BadInput, RunDiffers, TargetExists
+from prefmill.runs.kept import verify
 from prefmill.runs.recording import NOTHING_TO_DO
 
 ROWS = pl.DataFrame(
@@ -191,3 +192,31 @@ def test_no_secret_of_a_url_is_written():
 
     told = redacted({"inputs": [["https://me:secret@h.org/x.parquet?sig=secret", None]]})
     assert told == {"inputs": [["https://h.org/x.parquet", None]]}
+
+
+def test_what_redaction_makes_equal_is_another_run_all_the_same():
+    from prefmill.redact import redacted_key
+
+    one, two = (redacted_key({"rows": {"each": f"https://h.org/?q={n}"}}) for n in (1, 2))
+    assert one != two
+    assert one["rows"]["each"].startswith("https://h.org/ #")
+    # An input has its size and its time, or a tag.
+    inputs = [redacted_key({"inputs": [[f"s3://b/x?key={n}", "tag"]]}) for n in (1, 2)]
+    assert inputs[0] == inputs[1]
+    keys = [redacted_key({"extra": {"api_key": key}}) for key in "ab"]
+    assert keys == [{"extra": {"api_key": "***"}}] * 2
+
+
+def test_names_of_columns_and_sources_are_data_and_no_secrets(rows):
+    sources = [f"https://h.org/?q={n}" for n in (1, 2)]
+    ROWS.with_columns(secret=pl.lit("s"), source=pl.Series(sources * 3)).write_parquet(
+        "more.parquet"
+    )
+    plan = pm.Pairs(chosen_min=None, rejected_below=None, expect=pm.Expect(sources=sources))
+    first = pm.run(plan, "more.parquet", "o.parquet", keep=["secret"])
+    assert dict(first.sources) == dict.fromkeys(sources, 3)
+    assert record("o.parquet")["outputs"][0]["schema"]["chosen_secret"] == "string"
+    assert verify("o.parquet") == []
+    again = pm.run(plan, "more.parquet", "o.parquet", keep=["secret"])
+    assert NOTHING_TO_DO in again.notes
+    assert dict(again.sources) == dict(first.sources)

@@ -30,7 +30,7 @@ from prefmill.disk.settling import clear
 from prefmill.disk.stores import Save, Store, store_of
 from prefmill.disk.targets import is_object, is_there, shown, standing_of, version_of
 from prefmill.errors import BadInput, RunBusy, RunDiffers, StoreFailed, TargetExists
-from prefmill.redact import redacted
+from prefmill.redact import redacted_key
 
 #: The columns of a chunk, and what was counted in it.
 Chunk = tuple[pa.RecordBatch, dict[str, int]]
@@ -100,7 +100,7 @@ class Ledger:
         grows: bool = False,
     ) -> None:
         self.output, self.where = output, where
-        self.key: dict[str, Any] = redacted(json.loads(json.dumps(key)))
+        self.key: dict[str, Any] = redacted_key(json.loads(json.dumps(key)))
         self._held = held
         self.folder = folder_of(output)
         self.store = store_of(self.folder, where)  #: where everything of the run lies

@@ -33,7 +33,7 @@ from prefmill.disk.stores import Save, Store, store_of
 from prefmill.disk.targets import Publisher, is_object, settle, shown
 from prefmill.disk.whole import linked
 from prefmill.errors import RunBusy
-from prefmill.redact import redacted
+from prefmill.redact import redacted, redacted_key
 from prefmill.runs.inputs import IN_MEMORY, is_certain
 from prefmill.runs.recorded import (
     changed,
@@ -75,7 +75,7 @@ class Recording:
         still: Still = files_stand,
     ) -> None:
         self.command, self.outputs = command, list(outputs)
-        self.key: dict[str, Any] = redacted(json.loads(json.dumps(key, default=plain)))
+        self.key: dict[str, Any] = redacted_key(json.loads(json.dumps(key, default=plain)))
         self.run_key = records.key_hash(self.key)
         self.run = secrets.token_hex(4)
         self.overwrite, self.still = overwrite, still

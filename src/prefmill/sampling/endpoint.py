@@ -13,7 +13,7 @@ from prefmill.models.client import Broken
 from prefmill.models.contract import OnBadRow
 from prefmill.models.described import changed, uncounted, unlike
 from prefmill.models.remote import Remote
-from prefmill.redact import redacted
+from prefmill.redact import redacted_key
 from prefmill.sampling.samplers import Answer, Prompt, Reply, Request, Sampler, Token
 from prefmill.table.conversations import for_server, is_open, messages_of
 
@@ -96,7 +96,7 @@ class EndpointSampler(Remote, Sampler):
             "max_new_tokens": str(self.max_new_tokens),
             "stop": json.dumps(list(self.stop)),
             "seed_bits": str(self.seed_bits),
-            "extra": json.dumps(redacted(dict(self.extra)), sort_keys=True),
+            "extra": json.dumps(redacted_key(dict(self.extra)), sort_keys=True),
         }
 
     def with_bad_rows(self, on_bad_row: OnBadRow) -> Self:
