@@ -188,6 +188,29 @@ def test_words_in_texts_and_names_are_not_asked_for() -> None:
     assert asked(query).notes[-1] == NOTHING_TO_DO
 
 
+@pytest.mark.parametrize(
+    "before", ['1 AS "a--b"', '"it\'s"', "$$ -- $$", "$a$ ' $a$", r"E'it\'s'", 'prompt AS "/*"']
+)
+def test_chance_is_seen_after_texts_and_names_of_any_form(before: str) -> None:
+    assert is_unstable(f"SELECT {before}, random(), 'x' FROM rows")
+    assert is_unstable(f"SELECT {before}, \"random\"(), 'x' FROM rows")
+
+
+def test_a_comment_with_a_quote_hides_no_file() -> None:
+    ROWS.write_parquet("day.parquet")
+    to_file("-- today's\nSELECT count(*) AS n FROM 'day.parquet'", [], "n.csv")
+    assert Path("n.csv").read_text() == "n\n6\n"
+
+
+def test_queries_for_other_urls_are_other_queries() -> None:
+    pl.DataFrame({"prompt": [f"https://h.org/?q={n}" for n in (1, 2)]}).write_csv("rows.csv")
+    asked("FROM rows WHERE prompt = 'https://h.org/?q=1'")
+    with pytest.raises(RunDiffers, match="another query") as error:
+        asked("FROM rows WHERE prompt = 'https://h.org/?q=2'")
+    assert "q=1" not in str(error.value)
+    assert NOTHING_TO_DO in asked("FROM rows WHERE prompt = 'https://h.org/?q=1'").notes
+
+
 def test_every_unstable_function_of_duckdb_is_known() -> None:
     query = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
     names = [name for (name,) in duckdb.connect().execute(query).fetchall()]

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 #: Texts, quoted names and comments.
 ASIDE = re.compile(
-    r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/", re.DOTALL
+    r"\b[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$(\w*)\$.*?\$\1\$"
+    r"|--[^\n]*|/\*.*?\*/",
+    re.DOTALL,
 )
-_TEXTS = re.compile(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"")
 _DATA = re.compile(rf"({'|'.join(map(re.escape, ENDINGS))})(\.(gz|zst))?$", re.IGNORECASE)
 _HINT = "--allow-external lets a query do all that DuckDB can; -o FILE writes rows."
 _KIND = duckdb.StatementType
@@ -60,8 +61,9 @@ def texts_of(query: str) -> list[str]:
     >>> texts_of("FROM 'a''b.csv' AS \"x\"")
     ["a'b.csv", 'x']
     """
-    found = _TEXTS.findall(query)
-    return [one.replace("''", "'") or other.replace('""', '"') for one, other in found]
+    found = [each[0] for each in ASIDE.finditer(query)]
+    quoted = [each for each in found if each[0] in "'\""]
+    return [each[1:-1].replace(each[0] * 2, each[0]) for each in quoted]
 
 
 def files_in(query: str) -> list[str]:

@@ -17,14 +17,12 @@ from typing import Any
 from prefmill.disk.targets import check_free, staging, target_of
 from prefmill.readers.find import is_url
 from prefmill.runs import query
-from prefmill.runs.fence import files_in
+from prefmill.runs.fence import ASIDE, files_in
 from prefmill.runs.inputs import STDIN, Known, known_of, stat_of
 from prefmill.runs.recorded import key_of
 from prefmill.runs.recording import recording
 from prefmill.writers.spreadsheets import told
 
-#: Texts and comments.
-_ASIDE = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 #: What gives other rows at another time: functions of DuckDB, words, and samples.
 _UNSTABLE = re.compile(
     r"\b(?:random|setseed|gen_random_uuid|uuid|uuidv[47]|now|today|age|nextval|currval|setval"
@@ -125,4 +123,6 @@ def is_unstable(text: str) -> bool:
     >>> is_unstable("SELECT now()"), is_unstable("SELECT 'now()', day FROM rows")
     (True, False)
     """
-    return bool(_UNSTABLE.search(_ASIDE.sub(" ", text)))
+    # Names in quotes stay: "random"() is the function.
+    words = ASIDE.sub(lambda found: found[0] if found[0][0] == '"' else " ", text)
+    return bool(_UNSTABLE.search(words))
