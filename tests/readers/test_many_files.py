@@ -157,3 +157,29 @@ def test_partitions_are_kept(tmp_path: Path) -> None:
     assert source.columns.names[-1] == "source"
     counted = duckdb.sql(f"SELECT source, count(*) FROM {source.relation} GROUP BY 1 ORDER BY 1")
     assert counted.fetchall() == [("a", 3 * COUNT), ("b c", 3 * COUNT)]
+
+
+@pytest.mark.parametrize("ranked_by", ["polars", "duckdb"])
+def test_a_file_whose_values_no_type_of_all_holds_stays_apart(
+    tmp_path: Path, ranked_by: Any
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(COUNT):
+        write(folder, "parquet", number)
+        # Whole numbers with a null are floats to pandas.
+        user = [2**53 + 1, 2, 3] if number == 70 else [1.0, None, 3.0]
+        path = folder / f"{number:05d}.parquet"
+        pq.write_table(pq.read_table(path).append_column("user", pa.array(user)), path)
+    source = open_source([str(folder)], temp_dir=tmp_path / "few")
+    each = open_source([str(folder)], temp_dir=tmp_path / "each", apart=True)
+    assert len(source.files) == 3
+    assert source.inputs == each.inputs
+    rows = [
+        duckdb.sql(f"SELECT * FROM {one.relation} ORDER BY {one.position}").fetchall()
+        for one in (source, each)
+    ]
+    assert rows[0] == rows[1]
+    plan = pm.Pairs(chosen_min=None, rejected_below=None)
+    report = pm.run(plan, str(folder), tmp_path / "o.parquet", engine=ranked_by)
+    assert report.rows_in == 3 * COUNT

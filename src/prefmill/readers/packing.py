@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,23 +68,43 @@ def _packed(parts: Sequence[Part], schema: pa.Schema, context: Context) -> Itera
     there = {name for part in parts for name in part.schema.names}
     target = pa.schema([field for field in schema if field.name in there])
     context.progress(f"reading {len(parts):,} small files")
-    first = parts[0]
-    with Writer(context.new_path(first.partition), target) as writer:
+    waiting = deque(parts)
+    while waiting:
+        yield from _copied(waiting, target, context)
+
+
+def _copied(waiting: deque[Part], target: pa.Schema, context: Context) -> Iterator[Part]:
+    """The first of `waiting` in one file, up to one that stays where it is, and that one."""
+    done: list[Part] = []
+    apart: Part | None = None
+    with Writer(context.new_path(waiting[0].partition), target) as writer:
         held: list[pa.Table] = []
-        for part in parts:
-            held.append(_table(part, target))
+        while waiting and apart is None:
+            part = waiting.popleft()
+            table = _table(part, target)
+            if table is None:
+                apart = part
+                continue
+            held.append(table)
             if len(held) >= _TOGETHER:
                 writer.add(pa.concat_tables(held).combine_chunks())
                 held = []
             _remove(part, context.folder)
+            done.append(part)
         if held:
             writer.add(pa.concat_tables(held).combine_chunks())
-        done = writer.close(first)
-    inside = tuple((part.label, part.rows) for part in parts)
-    yield replace(done, inside=inside, together=first.together)
+        if done:
+            inside = tuple((part.label, part.rows) for part in done)
+            yield replace(writer.close(done[0]), inside=inside, together=done[0].together)
+    if apart is not None:
+        yield apart
 
 
-def _table(part: Part, target: pa.Schema) -> pa.Table:
+def _table(part: Part, target: pa.Schema) -> pa.Table | None:
+    """The rows of a file in the types of all; None where these hold not all of its values.
+
+    Engines then read them as they do where files are few.
+    """
     with as_bad_input(part.label, "Parquet"):
         with pq.ParquetFile(part.file) as file:
             table = file.read(columns=part.schema.names)
@@ -91,8 +112,8 @@ def _table(part: Part, target: pa.Schema) -> pa.Table:
         table.validate(full=True)
         try:
             return conformed(table, target)
-        except NotHeld as error:
-            raise ValueError(str(error)) from error
+        except NotHeld:
+            return None
 
 
 def _remove(part: Part, folder: Path) -> None:
