@@ -220,3 +220,19 @@ def test_names_of_columns_and_sources_are_data_and_no_secrets(rows):
     again = pm.run(plan, "more.parquet", "o.parquet", keep=["secret"])
     assert NOTHING_TO_DO in again.notes
     assert dict(again.sources) == dict(first.sources)
+
+
+@pytest.mark.parametrize("kind", [pl.Categorical, pl.Enum(["s", "t", "u"])], ids=str)
+def test_categories_of_polars_are_texts(rows, kind):
+    source = pl.Series(["s", "t", "s", None, "u", "s"])
+    texts = ROWS.with_columns(source=source)
+    frame = texts.with_columns(pl.col("source").cast(kind))
+    frame.write_ipc("frame.arrow")
+    pm.run(PLAN, texts, "texts.parquet", keep=["source"])
+    for name, given in {"frame": frame, "lazy": frame.lazy(), "ipc": "frame.arrow"}.items():
+        pm.run(PLAN, given, f"{name}.parquet", keep=["source"])
+        assert pl.read_parquet(f"{name}.parquet").equals(pl.read_parquet("texts.parquet"))
+    assert NOTHING_TO_DO in pm.run(PLAN, frame, "frame.parquet", keep=["source"]).notes
+    other = texts.with_columns(source=source.reverse()).cast({"source": kind})
+    with pytest.raises(RunDiffers, match="a table in memory"):
+        pm.run(PLAN, other, "frame.parquet", keep=["source"])

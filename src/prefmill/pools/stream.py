@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from prefmill.errors import BadArgument, BadInput
 from prefmill.readers.staging import first_line, plain_schema
-from prefmill.table.conform import NotHeld, conformed
+from prefmill.table.conform import NotHeld, conformed, uncoded
 from prefmill.table.json_values import holds, is_marked, without_marks
 
 _T = TypeVar("_T")
@@ -58,7 +58,7 @@ def reader_of(source: Any, *, rows: int = READ_ROWS) -> pa.RecordBatchReader:
 
     def batches() -> Iterator[pa.RecordBatch]:
         for table in reader_tables(reader):
-            yield from without_marks(table).cast(plain).to_batches()
+            yield from uncoded(without_marks(table)).cast(plain).to_batches()
 
     return pa.RecordBatchReader.from_batches(plain, batches())
 
@@ -192,7 +192,7 @@ def paths_of(inputs: Any, home: Path) -> list[str]:
         for table in tables_of(inputs):
             # Parquet's writer cannot slice nested views.
             if any(holds(field.type, pa.types.is_string_view) for field in table.schema):
-                table = without_marks(table).cast(plain_schema(table.schema))
+                table = uncoded(without_marks(table)).cast(plain_schema(table.schema))
             # A file for each schema: reading unites the types of files.
             if file is None or not file.schema.equals(table.schema):
                 if file is not None:

@@ -33,6 +33,7 @@ from prefmill.readers.staging import (
     is_misread,
     plain_schema,
 )
+from prefmill.table.conform import uncoded
 from prefmill.table.json_values import holds, is_marked, without_marks
 from prefmill.table.together import told
 
@@ -93,7 +94,7 @@ def stage_tables(
     plain = plain_schema(schema)
     with Writer(context.new_path(item.partition), plain) as writer:
         for table in tables():
-            writer.add(without_marks(table.select(kept)).cast(plain))
+            writer.add(uncoded(without_marks(table.select(kept))).cast(plain))
         return writer.close(item)
 
 

@@ -38,6 +38,25 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def uncoded(table: pa.Table) -> pa.Table:
+    """`table` with codes of texts that are views, as Polars has categories, as texts.
+
+    Arrow has no cast for those.
+    """
+    for at, field in enumerate(table.schema):
+        kind = field.type
+        if pa.types.is_dictionary(kind) and pa.types.is_string_view(kind.value_type):
+            texts = [
+                pa.DictionaryArray.from_arrays(
+                    each.indices, each.dictionary.cast(pa.large_string())
+                ).dictionary_decode()
+                for each in table.column(at).chunks
+            ]
+            column = pa.chunked_array(texts, pa.large_string())
+            table = table.set_column(at, field.name, column)
+    return table
+
+
 def conformed_array(array: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
     """`array` in the type `kind`; `name` is what messages call it."""
     if array.type.equals(kind):
