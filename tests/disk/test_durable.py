@@ -142,10 +142,9 @@ def cache(folder: Path) -> None:
 
 
 def sql(folder: Path) -> None:
-    from prefmill.runs import query
+    from prefmill.runs.query_file import to_file
 
-    with query.session([], temp_dir=folder) as asked:
-        query.write(asked, "SELECT 1 AS a", str(folder / "out.parquet"))
+    to_file("SELECT 1 AS a", [], str(folder / "out.parquet"), temp_dir=folder)
 
 
 OUTPUTS: dict[str, tuple[Callable[[Path], object], str]] = {
