@@ -129,7 +129,9 @@ def test_a_run_inside_a_run_names_it(events):
         inner("a", "b")
 
     outer("c", "d")
-    start, inner_start, inner_done, _ = events()
+    # Each run has a thread that sends, so times are the order.
+    told = sorted(events(), key=lambda event: event["eventTime"])
+    start, inner_start, inner_done, _ = told
     assert inner_start["job"]["name"] == "prefmill.loop.score"
     assert inner_start["run"]["facets"]["parent"]["run"]["runId"] == start["run"]["runId"]
     assert inner_done["run"]["facets"]["prefmill"]["facts"] == {"run_key": "abc"}

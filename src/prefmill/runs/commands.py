@@ -129,7 +129,7 @@ def is_temporary(output: Path) -> bool:
     return any(MARK.fullmatch(part) for part in output.absolute().parts[:-1])
 
 
-def sweep_for(output: str | Path, reading: Reading) -> None:
+def sweep_for(output: str | Path, reading: Mapping[str, Any]) -> None:
     """Remove what dead runs left in temporary folders. Objects are made in the system's."""
     sweep(reading.get("temp_dir"))
     if reading.get("temp_dir") is not None and is_object(output):

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from prefmill._version import __version__
 from prefmill.disk import records
-from prefmill.disk.hidden import temporary
+from prefmill.disk.hidden import sweep, temporary
 from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.plan import Plan
@@ -88,6 +88,7 @@ def into_table(
         options["pair_id"] = None  # where the rows have none of their own
     if options.get("incremental"):
         return _incremental(plan, inputs, output, inspect.unwrap(run), options, mode, run_key)
+    sweep(options.get("temp_dir"))  # also where nothing is to do
     asked = _asked(plan, inputs, options)
     with opened(output) as table:
         before = _before(table, asked, run_key, mode)  # it can be asked, before hours of work

@@ -17,6 +17,7 @@ from typing import Any
 from prefmill.disk.targets import check_free, staging, target_of
 from prefmill.readers.find import is_url
 from prefmill.runs import query
+from prefmill.runs.commands import sweep_for
 from prefmill.runs.fence import ASIDE, files_in
 from prefmill.runs.inputs import STDIN, Known, known_of, stat_of
 from prefmill.runs.recorded import key_of
@@ -69,6 +70,7 @@ def to_file(
     """
     started = time.perf_counter()
     target = target_of(output, "sql")
+    sweep_for(output, reading)  # also where nothing is to do
     query.check_target(text, target, spreadsheet_safe=spreadsheet_safe)
     views = [query.named(given) for given in files]
     key: dict[str, Any] = {}
