@@ -52,6 +52,7 @@ def check_columns(columns: Sequence[str], schema: pl.Schema) -> None:
 def folder_name(column: str, value: Any) -> str:
     """The name of the folder of a value, as hive writes it.
 
+    >>> import datetime
     >>> folder_name("source", "a/b"), folder_name("day", datetime.date(2026, 1, 2))
     ('source=a%2Fb', 'day=2026-01-02')
     >>> folder_name("label", True), folder_name("label", None)
