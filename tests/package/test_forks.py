@@ -108,8 +108,10 @@ def test_a_pool_of_processes_that_fork_gets_the_error(feedback):
         SETUP
         + IMPORTS
         + USE_POLARS
-        + "import multiprocessing\n"
-        + "def work(path):\n    try:\n        pm.run(pm.Pairs(), path, path + '.out.parquet')\n    "
+        + "import multiprocessing, os\n"
+        # A target each: of two runs on one the second has another error.
+        + "def work(path):\n    out = f'{path}.{os.getpid()}.csv'\n"
+        + "    try:\n        pm.run(pm.Pairs(), path, out)\n    "
         "    return 'done'\n"
         + "    except pm.PrefmillError as error:\n        return str(error)\n"
         + "with multiprocessing.get_context('fork').Pool(2) as pool:\n    print(*pool.map(work, "
