@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, Unpack
 
 import polars as pl
+import polars.selectors as cs
 
 from prefmill.engines import frames
 from prefmill.errors import BadArgument
@@ -196,7 +197,9 @@ def run(
             while written is None:
                 with suppress(NotTogether):  # then nothing was published
                     frames_out = _expected(plan, job, ways.pop(0)())
-                    written = write(frame.select(schema.names()) for frame in frames_out)
+                    # By selector: a name may look like a pattern.
+                    columns_out = cs.by_name(*schema.names())
+                    written = write(frame.select(columns_out) for frame in frames_out)
             return record.made or report(None)
 
 
