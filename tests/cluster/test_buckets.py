@@ -56,11 +56,23 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", PLANS)
-def test_thousands_of_rows(name: str, rows: Path, tmp_path: Path) -> None:
-    for place, cut in enumerate(CUTS):
-        report = assert_as_local(PLANS[name], rows, tmp_path / str(place), cut=cut)
-        assert report.pairs_out > 0
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [
+        # Daily one cut of each plan, in turn.
+        pytest.param(
+            name,
+            cut,
+            id=f"{name}-{cut.buckets}",
+            marks=() if (number + place) % len(CUTS) == 0 else pytest.mark.torture,
+        )
+        for number, name in enumerate(PLANS)
+        for place, cut in enumerate(CUTS)
+    ],
+)
+def test_thousands_of_rows(name: str, cut: Cut, rows: Path, tmp_path: Path) -> None:
+    report = assert_as_local(PLANS[name], rows, tmp_path, cut=cut)
+    assert report.pairs_out > 0
 
 
 # Refusals
@@ -220,8 +232,27 @@ def test_messages_groups_and_keys_that_are_null(tmp_path: Path) -> None:
             assert_as_local(plan, tmp_path / "in.parquet", folder, roles=roles)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_hostile_columns(name: str, tmp_path: Path) -> None:
+def test_hostile_columns_together(tmp_path: Path) -> None:
+    """Every hostile name at once; the torture takes them one by one."""
+    roles = {"prompt": "p", "completion": "c", "score": "s"}
+    frame = small().rename({value: key for key, value in zip("pcs", roles, strict=True)})
+    frame = frame.with_columns(pl.lit(3).alias(name) for name in NAMES.values())
+    assert frame.width == 3 + len(NAMES)
+    pl.concat([frame, frame.head(3)]).write_parquet(tmp_path / "in.parquet")
+    free = list(NAMES.values())
+    for number, plan in enumerate(
+        [pm.Pairs(**NONE), pm.BestOf(), pm.Unpaired(chosen_min=3, rejected_below=3)]
+    ):
+        more = {} if number == 1 else {"keep": free}
+        assert_as_local(plan, tmp_path / "in.parquet", tmp_path / f"{number}", roles=roles, **more)
+        group = {**roles, "group": free}
+        assert_as_local(plan, tmp_path / "in.parquet", tmp_path / f"{number} group", roles=group)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("key", NAMES)
+def test_hostile_columns(key: str, tmp_path: Path) -> None:
+    name = NAMES[key]
     taken = {"prompt", "completion", "score"}
     frame = small().rename({"score": "points"}) if name.lower() in taken else small()
     frame = (

@@ -41,6 +41,7 @@ def started(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.torture
 def test_every_stage_runs_on_a_cpu(tmp_path):
     path = tmp_path / "gpu.json"
     process = started("--device", "cpu", "--tiny", "--seconds", "900", "--json", str(path))
@@ -109,6 +110,7 @@ def test_a_run_that_is_killed_keeps_its_first_table(tmp_path):
     assert second["tables"][0]["tflops"] > 0
 
 
+@pytest.mark.torture
 def test_a_compiler_that_fails_costs_one_line(tmp_path):
     """Before, `--compile` ended the run at an assertion of the compiler."""
     path = tmp_path / "gpu.json"

@@ -32,15 +32,20 @@ from prefmill.plans import Plan
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Roles
 
+#: A run in buckets takes seconds where others take tenths.
+DAILY = tuple(name for name in DISTINCT if name != "run-buckets")
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Daily every case runs on each engine, and on a third of its further forms, in turn."""
+    """Daily every case runs on each engine, and on a third of its further forms and of the runs in
+    buckets, in turn.
+    """
     if "engine" not in metafunc.fixturenames:
         return
     cells = []
     for number, case in enumerate(CASES):
         for place, engine in enumerate(metafunc.config.getoption("--engine") or list(ENGINES)):
-            daily = engine in DISTINCT or (number + place) % 3 == 0
+            daily = engine in DAILY or (number + place) % 3 == 0
             marks = () if daily else pytest.mark.torture
             cells.append(
                 pytest.param(case.values[0], engine, id=f"{engine}-{case.id}", marks=marks)

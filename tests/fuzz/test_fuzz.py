@@ -24,7 +24,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("kinds", "most"), [("binary", 150), ("text", 180), ("words", 1200)])
+@pytest.mark.parametrize(("kinds", "most"), [("binary", 60), ("text", 70), ("words", 1200)])
 def test_some_files_and_words_are_read_right_or_refused(
     kinds: str, most: int, tmp_path: Path
 ) -> None:

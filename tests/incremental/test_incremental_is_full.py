@@ -16,8 +16,8 @@ import prefmill as pm
 from prefmill.plans import FeedbackPlan
 from prefmill.runs.incremental import compact
 from prefmill.runs.incremental import work as incremental
+from prefmill.runs.report import RunReport
 from prefmill.runs.run import run
-from prefmill.table.report import PairReport
 
 Row = tuple[str | None, str, object]
 
@@ -35,6 +35,9 @@ PLANS: dict[str, FeedbackPlan] = {
 }
 _SUFFIXES = ("parquet", "jsonl", "csv")
 OUTPUTS = ("out.parquet", "out/part-*.parquet")
+
+#: How a plan begins what it says of thresholds and labels.
+NOTES = ("the scores ", "the default ", "every label ")
 
 rows = st.lists(
     st.tuples(
@@ -113,9 +116,10 @@ class Folder:
             frame.write_ndjson(path)
 
 
-def account(report: PairReport) -> dict[str, object]:
+def account(report: RunReport) -> dict[str, object]:
     names = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used")
     told = {name: getattr(report, name) for name in (*names, "pairs_out", "labels", "thresholds")}
+    told["notes"] = [note for note in report.notes if note.startswith(NOTES)]
     return json.loads(json.dumps(told))
 
 

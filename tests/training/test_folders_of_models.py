@@ -178,8 +178,8 @@ def test_killed_at_any_instant_there_is_the_old_folder_or_the_new(instant, there
         make("old")
     with (
         warnings.catch_warnings()
-    ):  # of threads that a fork does not take along: the child only writes files
-        warnings.simplefilter("ignore", DeprecationWarning)
+    ):  # of threads that a fork does not take along, and lance's: the child only writes files
+        warnings.simplefilter("ignore")
         child = os.fork()
     if not child:
         place = {"sync": whole, "exchange": whole, "replace": os, "rmtree": settling.shutil}.get(

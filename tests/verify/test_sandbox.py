@@ -80,7 +80,7 @@ HOSTILE = {
     ),
     "exit": ("import sys; sys.exit(0)", "exited"),
     "exit at once": ("import os; os._exit(0)", "exited"),
-    "no descriptors": ("import os; os.closerange(0, 64)", "exited"),
+    "no descriptors": ("import os; os.closerange(0, 1 << 16)", "exited"),
     "what is no Python": ("def f(:", "does_not_compile"),
     "null": ("x = '\0'", "does_not_compile"),
     "input": ("input()", "raised"),

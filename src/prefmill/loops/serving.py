@@ -6,10 +6,10 @@ right one.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +23,14 @@ from prefmill.errors import BadInput
 from prefmill.loops.recipe import SampleSection
 
 WAIT = 1800.0  # seconds that a server may take to load a model
-_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+#: Becomes the command, on Linux: a killed loop leaves no server that answers for an old policy.
+#: A program of its own, since a fork of this process would take the state of threads along.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 @contextmanager
@@ -73,19 +80,13 @@ def _started(url: str, serve: str, policy: str) -> subprocess.Popen[bytes]:
         )
     command = [part.replace("{model}", policy) for part in shlex.split(serve)]
     try:
-        return subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.DEVNULL, preexec_fn=_die_with_parent
-        )
+        if sys.platform == "linux" and shutil.which(command[0]):
+            command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, *command]
+        return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     except OSError as error:
         raise BadInput(
             f"loop: [sample] serve cannot be started; got {serve!r}: {error.strerror}."
         ) from None
-
-
-def _die_with_parent() -> None:
-    """In the child, on Linux: a killed loop leaves no server that answers for an old policy."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _models(url: str) -> list[str] | None:

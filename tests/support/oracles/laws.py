@@ -10,7 +10,7 @@ from engines import ENGINES
 from hypothesis import HealthCheck, settings
 from strategies import Problem
 
-EXAMPLES = int(os.environ.get("PREFMILL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("PREFMILL_EXAMPLES", "30"))
 
 common = settings(
     max_examples=EXAMPLES,

@@ -16,6 +16,7 @@ from prefmill.plans.feedback import FeedbackPlan
 from prefmill.rules.limits import scores_in
 from prefmill.runs.incremental.state import InputFile
 from prefmill.runs.job import Job
+from prefmill.table.thresholds import Scale
 
 
 def write(job: Job, path: Path) -> None:
@@ -31,15 +32,16 @@ def settled(
     con: duckdb.DuckDBPyConnection,
     files: Sequence[InputFile],
     homes: Mapping[str, Path],
-) -> FeedbackPlan:
-    """`plan` with numbers for its thresholds, from the scores of all files.
+) -> tuple[FeedbackPlan, Scale]:
+    """`plan` with numbers for its thresholds, from the scores of all files; their scale.
 
     Raises `ThresholdsUnfit`.
     """
     # Only a quantile asks how often a score is there.
     which = "ALL" if plan.quantiles else "DISTINCT"
     query = f"SELECT {which} score FROM ({of_files(files, homes)})"
-    return plan.settled(scores_in(pl.DataFrame(con.sql(query).to_arrow_table())["score"]))
+    scores = scores_in(pl.DataFrame(con.sql(query).to_arrow_table())["score"])
+    return plan.settled(scores), scores.scale
 
 
 def of_files(

@@ -53,6 +53,7 @@ from prefmill.runs.report import RunReport, run_report
 from prefmill.shapes.source import Rowed
 from prefmill.table.report import PairReport
 from prefmill.table.roles import RoleNames
+from prefmill.table.thresholds import Scale
 from prefmill.writers.arrow import arrow_schema
 from prefmill.writers.layouts import convert, output_schema
 from prefmill.writers.sinks import sink_maker
@@ -86,6 +87,8 @@ class Incremental:
         self.home.mkdir()
         #: The files of the input with their indexes, and where these are, once they are made.
         self._known_rows: tuple[list[InputFile], dict[str, Path]] | None = None
+        #: Of the scores that the thresholds waited for.
+        self._scale = Scale(None, None)
         self.notes: list[str] = []
         self.accounts: list[str] = []
 
@@ -193,7 +196,7 @@ class Incremental:
         self._known_rows = files, homes
         self._settled = self.main.plan
         if self._settled.waits:
-            self._settled = scores.settled(self._settled, self.con, files, homes)
+            self._settled, self._scale = scores.settled(self._settled, self.con, files, homes)
         if state.fits != fits_of(self.main, self._settled.thresholds, self.schema):
             self.notes.append("thresholds changed")
             return None
@@ -334,6 +337,7 @@ class Incremental:
         """The new rows of affected groups, in a file, and their keys; their account."""
         job = self._make(self._rowed(path), self.home.name, plan=self._settled)
         self.job = job
+        job.scale = self._scale  # of all rows, not of those that are ranked again
         index = f"(FROM read_parquet({literal(str(self.home / 'subset.parquet'))}))"
         target, keys = self.home / "new.parquet", [self._nothing()[1]]
         sink = self.sink(target)
@@ -398,7 +402,11 @@ class Incremental:
             thresholds=self._settled.thresholds or None,
             score_range=None,
             bad_scores=tuple(dict.fromkeys(bad))[:3],
-            notes=[*main.source.notes, *notes],
+            notes=[
+                *main.source.notes,
+                *notes,
+                *self._settled.notes(asked.plan, account, self._scale),
+            ],
         )
 
     def _report(self, report: RunReport, target: Path | None) -> RunReport:
