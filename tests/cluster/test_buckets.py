@@ -21,6 +21,7 @@ from hostile import NAMES
 
 import prefmill as pm
 from prefmill.errors import BadArgument, BadScore
+from prefmill.runs.cluster.driver import Cut
 
 NONE = {"chosen_min": None, "rejected_below": None}
 #: Cuts of thousands of rows: one bucket, many buckets, many parts.
