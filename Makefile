@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
+# Tests start thousands of processes: without byte code each compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test torture fuzz test-dbt test-schedulers test-spark test-oldest check format \
   lint types build bench clean

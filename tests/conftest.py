@@ -10,6 +10,9 @@ from engines import DISTINCT, ENGINES
 # Read by OpenMP when torch is imported: threads that wait must not spin, or tests take minutes on a
 # machine that does other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# With a process a core, more threads in each only wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
