@@ -28,7 +28,7 @@ NONE = {"chosen_min": None, "rejected_below": None}
 CUTS = [
     replace(TINY, split_rows=700, buckets=7, part_bytes=60_000, row_bytes=100),
     replace(TINY, split_rows=10_000, buckets=1, part_bytes=10_000_000, row_bytes=100),
-    replace(TINY, split_rows=999, buckets=40, part_bytes=2_000, row_bytes=100),
+    replace(TINY, split_rows=999, buckets=16, part_bytes=2_000, row_bytes=100),
 ]
 STRATEGIES = ("best_worst", "best_random", "best_rest", "adjacent", "all", "threshold")
 PLANS: dict[str, Any] = {

@@ -62,7 +62,7 @@ def both(paths: list[Path], folder: Path, plan: Any, **options: Any) -> str:
     return reports[0].engine
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(ROWS, min_size=1, max_size=3),
     st.booleans(),
