@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from prefmill.runs.audit import audit
     from prefmill.runs.audit_report import AuditReport
     from prefmill.runs.calibrate import CalibrateReport, calibrate
+    from prefmill.runs.causes.diff import diff
+    from prefmill.runs.causes.report import DiffReport
     from prefmill.runs.cluster.workers import Workers
     from prefmill.runs.curve import Curve, curve
     from prefmill.runs.plan import run
@@ -90,6 +92,7 @@ __all__ = [
     "ChoiceScorer",
     "Criterion",
     "Curve",
+    "DiffReport",
     "EndpointSampler",
     "EndpointScorer",
     "Ensemble",
@@ -123,6 +126,7 @@ __all__ = [
     "audit",
     "calibrate",
     "curve",
+    "diff",
     "label_steps",
     "loop",
     "pair_report",
@@ -147,6 +151,8 @@ _HOMES = {
     "runs.audit": ("audit",),
     "runs.audit_report": ("AuditReport",),
     "runs.calibrate": ("CalibrateReport", "calibrate"),
+    "runs.causes.diff": ("diff",),
+    "runs.causes.report": ("DiffReport",),
     "runs.cluster.workers": ("Workers",),
     "runs.curve": ("Curve", "curve"),
     "runs.plan": ("run",),

@@ -124,14 +124,20 @@ def _cell(name: str, kind: str) -> str:
     return f"coalesce(strlen({text})::VARCHAR || ':' || {text}, '-')"
 
 
+def class_of(prompt: str, groups: Sequence[str]) -> str:
+    """The class of a row, of expressions for its prompt and for the cells that group it."""
+    key = prompt
+    if groups:
+        key = f"[{', '.join(f'{group}::VARCHAR' for group in groups)}]"
+    return f"coalesce(pref_hash({key}, 'class'), 0)::UBIGINT"
+
+
 def write_index(files: Files, relation: str, path: Path) -> None:
     """The index of the rows of `relation`, which `Files.relation` or a table like it gives."""
     job, con = files.job, files.con
     read = job.program.read
     columns = columns_of(job)
-    key = "_prompt"
-    if groups := read.roles.group:
-        key = f"[{', '.join(f'_group{place}::VARCHAR' for place in range(len(groups)))}]"
+    groups = [f"_group{place}" for place in range(len(read.roles.group))]
     # A completion is long: it is hashed once, and its hash stands for it.
     completion = job.roles.completion
     others = [_cell(name, files._types[name]) for name in columns if name != completion]
@@ -143,7 +149,7 @@ def write_index(files: Files, relation: str, path: Path) -> None:
     )
     query = (
         f"SELECT {FILE}::INTEGER AS file, {ROW}::BIGINT AS row,"
-        f" coalesce(pref_hash({key}, 'class'), 0)::UBIGINT AS class,"
+        f" {class_of('_prompt', groups)} AS class,"
         f" ('0x' || left(_text, 16))::UBIGINT AS text, unhex(md5(_text || _others)) AS cells"
         f" FROM ({numbered})"
     )
