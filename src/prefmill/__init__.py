@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from prefmill.runs.calibrate import CalibrateReport, calibrate
     from prefmill.runs.causes.diff import diff
     from prefmill.runs.causes.report import DiffReport
+    from prefmill.runs.causes.told import WhyReport
+    from prefmill.runs.causes.why import why
     from prefmill.runs.cluster.workers import Workers
     from prefmill.runs.curve import Curve, curve
     from prefmill.runs.plan import run
@@ -121,6 +123,7 @@ __all__ = [
     "VllmReward",
     "VllmSampler",
     "VotesReport",
+    "WhyReport",
     "Workers",
     "__version__",
     "audit",
@@ -142,6 +145,7 @@ __all__ = [
     "train_reward",
     "values",
     "votes",
+    "why",
 ]
 __all__ += _kinds.__all__
 
@@ -153,6 +157,8 @@ _HOMES = {
     "runs.calibrate": ("CalibrateReport", "calibrate"),
     "runs.causes.diff": ("diff",),
     "runs.causes.report": ("DiffReport",),
+    "runs.causes.told": ("WhyReport",),
+    "runs.causes.why": ("why",),
     "runs.cluster.workers": ("Workers",),
     "runs.curve": ("Curve", "curve"),
     "runs.plan": ("run",),

@@ -28,6 +28,7 @@ COMMANDS = (
     "values",
     "steps",
     "runs",
+    "causes",
 )
 for _module in COMMANDS:
     importlib.import_module(f"prefmill.cli.{_module}")

@@ -17,7 +17,7 @@ from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument
 from prefmill.progress import Progress, silent
 from prefmill.runs.causes.again import Run, run_of
-from prefmill.runs.causes.changes import CAUSES, LEFT, MOVED, changes_between
+from prefmill.runs.causes.changes import CAUSES, CHANGED, changes_between
 from prefmill.runs.causes.ids import ids_of
 from prefmill.runs.causes.report import KINDS, DiffReport
 from prefmill.runs.causes.rows import layouts, write_rows
@@ -108,9 +108,7 @@ def diff(
         causes = _counted(found.con)
         if output is not None:
             tell("writing", None)
-            writers.write(
-                found.frames(), _SCHEMA, output, format="pool", overwrite=overwrite
-            )
+            writers.write(found.frames(), _SCHEMA, output, format="pool", overwrite=overwrite)
         return _report(runs, found, causes, output, time.perf_counter() - started)
 
 
@@ -227,7 +225,7 @@ def _way(worlds: Worlds, reading: Reading, progress: Progress | None) -> list[_S
     for place, change in enumerate(plans):
         steps.append(_Step(change.cause, change.told, before, partial))
         if place + 1 < len(plans):
-            rows = rows or worlds.write("score changed", whole=True)
+            rows = rows or worlds.write(CHANGED, whole=True)
             before, partial = f"step_{len(steps)}", False
             worlds.ranked(before, rows, change.plan, change.names, reading, progress)
     return steps
@@ -248,7 +246,7 @@ def _tell_causes(con: duckdb.DuckDBPyConnection, steps: list[_Step], paired: boo
     con.unregister("_steps")
     both = "'flipped'" if paired else "CASE WHEN is_label THEN 'flipped' ELSE 'changed' END"
     labels = "before IN (0, 1) AND after IN (0, 1)"
-    chosen, rejected = "first", "second"
+    chosen, rejected = "better", "worse"
     word = "chosen: " if paired else ""
     con.execute(
         "CREATE TABLE of_prompt AS SELECT cause, class, arg_min(told, pos) AS told, count(*) AS n"
@@ -313,6 +311,3 @@ def _report(
         output=None if output is None else str(output),
         seconds=round(seconds, 3),
     )
-
-
-__all__ = ["LEFT", "MOVED", "diff"]

@@ -27,7 +27,9 @@ def ids_of(job: Job, rows: Path, con: duckdb.DuckDBPyConnection, wanted: str) ->
         " slot AS _old, * EXCLUDE (slot) FROM slots"
         f" SEMI JOIN read_parquet({literal(str(slots))}) USING (slot)"
     )
-    old = pl.DataFrame(job.con.sql("SELECT slot, _old FROM some_slots ORDER BY slot").to_arrow_table())
+    old = pl.DataFrame(
+        job.con.sql("SELECT slot, _old FROM some_slots ORDER BY slot").to_arrow_table()
+    )
     job.con.execute("DROP TABLE slots")
     job.con.execute("CREATE TABLE slots AS SELECT * EXCLUDE (_old) FROM some_slots ORDER BY slot")
     job.con.execute("DROP TABLE some_slots")

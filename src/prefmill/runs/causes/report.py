@@ -52,7 +52,10 @@ class DiffReport:
 
     def __str__(self) -> str:
         kinds = [kind for kind in KINDS if getattr(self, kind)]
-        lines = [f"{self.rows_are} of A  {self.rows_a:>9,}", f"{self.rows_are} of B  {self.rows_b:>9,}"]
+        lines = [
+            f"{self.rows_are} of A  {self.rows_a:>9,}",
+            f"{self.rows_are} of B  {self.rows_b:>9,}",
+        ]
         lines.append(f"  {'stayed':<18}{self.stayed:>9,}")
         if not kinds:
             return "\n".join([*lines, f"no difference: the {self.rows_are} are the same"])

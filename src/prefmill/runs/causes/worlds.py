@@ -1,6 +1,6 @@
 """The way from one run to another: the rows as they are after each change, and what they give.
 
-    A ── rows left ── order ── rows came ── scores ──▶ the rows of B ── plan ── thresholds ── seed ──▶ B
+    A ── rows left ── order ── rows came ── scores ──▶ B's rows ── plan ── thresholds ── seed ──▶ B
 
 Each step between is a file of narrow rows, ranked by the plan's own steps. Rows of prompts that no
 change touched are left out, where prompts do not depend on each other.
@@ -143,7 +143,9 @@ class Worlds:
 
     def causes(self) -> list[str]:
         """What happened to rows, in the order of the way."""
-        found = {cause for (cause,) in self.con.execute("SELECT DISTINCT cause FROM events").fetchall()}
+        found = {
+            cause for (cause,) in self.con.execute("SELECT DISTINCT cause FROM events").fetchall()
+        }
         return [cause for cause in _OF_ROWS if cause in found]
 
     def write(self, cause: str, *, whole: bool) -> Path:
@@ -190,8 +192,13 @@ class Worlds:
             f" read_parquet({literal(str(path))}, file_row_number = true))"
         )
         job_here = opened(
-            plan, str(path), roles=names, engine="duckdb", trainer=False,
-            progress=progress, **reading,
+            plan,
+            str(path),
+            roles=names,
+            engine="duckdb",
+            trainer=False,
+            progress=progress,
+            **reading,
         )
         with job_here as job:
             self.take(name, job, rows)
@@ -205,8 +212,9 @@ class Worlds:
         job.rank()
         sides = list(job.output.texts.values())
         value = state_of(job)
-        listed = ", ".join(["slot", *(f"{side} AS _p{n}" for n, side in enumerate(sides)),
-                            f"{value} AS state"])
+        listed = ", ".join(
+            ["slot", *(f"{side} AS _p{n}" for n, side in enumerate(sides)), f"{value} AS state"]
+        )
         batches = job.con.cursor().sql(f"SELECT {listed} FROM slots").to_arrow_reader(_BATCH)
         self.con.register("_slots", batches)
         if len(sides) == 1:
