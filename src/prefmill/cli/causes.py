@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ class _Room(Telling):
     temp_limit: TempLimit = None
 
 
-def _reading(options: _Room) -> dict[str, object]:
+def _reading(options: _Room) -> dict[str, Any]:
     limit = options.temp_limit
     return {
         "memory_bytes": size_in_bytes(options.memory_limit),
@@ -78,7 +78,7 @@ def diff(options: DiffOptions) -> None:
             options.output,
             overwrite=options.overwrite,
             progress=tell,
-            **_reading(options),  # type: ignore[arg-type]
+            **_reading(options),
         )
     _say(report, options)
 
@@ -110,7 +110,7 @@ def why(options: WhyOptions) -> None:
             options.pair_id,
             options.run,
             progress=tell,
-            **_reading(options),  # type: ignore[arg-type]
+            **_reading(options),
         )
     _say(report, options)
 

@@ -103,7 +103,7 @@ def run_of(output: str | Path, where: str) -> Run:
         where,
         shown(output),
         _plan(word, told[word], document.get("seed")),
-        [str(name) for name, *_ in key["inputs"]],
+        [_near(str(name)) for name, *_ in key["inputs"]],
         cast(RoleNames, key.get("rows") or {}),
         cast(Reading, reading),
         document,
@@ -119,6 +119,12 @@ def _plan(word: str, told: Mapping[str, Any], seed: object) -> FeedbackPlan:
     if seed is not None:
         values["seed"] = seed
     return kind(**values)
+
+
+def _near(path: str) -> str:
+    """A file below the working folder as people name it, for what they are told."""
+    here = f"{os.getcwd()}{os.sep}"
+    return path.removeprefix(here) if path.startswith(here) else path
 
 
 def _whole(value: Any) -> Any:

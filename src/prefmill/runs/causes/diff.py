@@ -14,6 +14,7 @@ import polars as pl
 
 from prefmill.connection import connect, literal, share_of
 from prefmill.disk.hidden import temporary
+from prefmill.engines.steps import Output
 from prefmill.errors import BadArgument
 from prefmill.progress import Progress, silent
 from prefmill.runs.causes.again import Run, run_of
@@ -142,7 +143,7 @@ class Compared:
             )
             for batch in self.con.cursor().sql(query).to_arrow_reader(_FRAME_ROWS):
                 frame = pl.DataFrame(batch)
-                yield frame.cast(dict(_SCHEMA))
+                yield frame.cast(_SCHEMA)
 
 
 @contextmanager
@@ -182,7 +183,7 @@ def compared(
         _find_differences(con)
         steps = _way(worlds, reading, progress)
         assign(con, [(step.before, step.partial) for step in steps])
-        _tell_causes(con, steps, jobs[0].output.paired)
+        _tell_causes(con, steps, jobs[0].output)
         yield Compared(con, jobs, paths, steps, (totals[0], totals[1]))
         con.close()
 
@@ -231,7 +232,7 @@ def _way(worlds: Worlds, reading: Reading, progress: Progress | None) -> list[_S
     return steps
 
 
-def _tell_causes(con: duckdb.DuckDBPyConnection, steps: list[_Step], paired: bool) -> None:
+def _tell_causes(con: duckdb.DuckDBPyConnection, steps: list[_Step], output: Output) -> None:
     """Make the view `told`: the kind, the cause and the details of each difference."""
     names = pl.DataFrame(
         {
@@ -244,8 +245,8 @@ def _tell_causes(con: duckdb.DuckDBPyConnection, steps: list[_Step], paired: boo
     con.register("_steps", names.to_arrow())
     con.execute("CREATE TABLE steps AS FROM _steps")
     con.unregister("_steps")
-    both = "'flipped'" if paired else "CASE WHEN is_label THEN 'flipped' ELSE 'changed' END"
-    labels = "before IN (0, 1) AND after IN (0, 1)"
+    paired, labels = output.paired, any(column.dtype == "Boolean" for column in output.columns)
+    both = "'flipped'" if paired or labels else "'changed'"
     chosen, rejected = "better", "worse"
     word = "chosen: " if paired else ""
     con.execute(
@@ -259,8 +260,8 @@ def _tell_causes(con: duckdb.DuckDBPyConnection, steps: list[_Step], paired: boo
     con.execute(
         "CREATE VIEW sided AS SELECT *,"
         f" CASE WHEN coalesce(after, before) = 0 AND hi > 0 THEN hi ELSE lo END AS {chosen},"
-        f" CASE WHEN coalesce(after, before) = 0 AND hi > 0 THEN lo ELSE hi END AS {rejected},"
-        f" {labels} AS is_label FROM differences"
+        f" CASE WHEN coalesce(after, before) = 0 AND hi > 0 THEN lo ELSE hi END AS {rejected}"
+        " FROM differences"
     )
     con.execute(
         "CREATE TABLE told AS SELECT slot_a, slot_b, after,"

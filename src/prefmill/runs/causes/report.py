@@ -52,18 +52,18 @@ class DiffReport:
 
     def __str__(self) -> str:
         kinds = [kind for kind in KINDS if getattr(self, kind)]
-        lines = [
-            f"{self.rows_are} of A  {self.rows_a:>9,}",
-            f"{self.rows_are} of B  {self.rows_b:>9,}",
-        ]
-        lines.append(f"  {'stayed':<18}{self.stayed:>9,}")
+        head = {
+            f"{self.rows_are} of A": self.rows_a,
+            f"{self.rows_are} of B": self.rows_b,
+            "  stayed": self.stayed,
+        }
+        lines = [f"{name:<20}{count:>10,}" for name, count in head.items()]
         if not kinds:
             return "\n".join([*lines, f"no difference: the {self.rows_are} are the same"])
-        lines.append(f"  {'':<18}" + "".join(f"{kind:>10}" for kind in kinds))
-        for cause, counts in self.causes.items():
+        lines.append(f"{'':<20}" + "".join(f"{kind:>10}" for kind in kinds))
+        totals = {kind: getattr(self, kind) for kind in kinds}
+        for cause, counts in [*self.causes.items(), ("all", totals)]:
             cells = "".join(f"{counts.get(kind, 0):>10,}" for kind in kinds)
             lines.append(f"  {cause:<18}{cells}")
-        totals = "".join(f"{getattr(self, kind):>10,}" for kind in kinds)
-        lines.append(f"  {'all':<18}{totals}")
         lines += [f"changed: {change}" for change in self.changes]
         return "\n".join(lines)

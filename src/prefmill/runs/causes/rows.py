@@ -135,6 +135,7 @@ def write_rows(job: Job, layout: Layout, path: Path) -> None:
     }
     listed = "".join(f", {column} AS {quote(new)}" for new, column in columns.items())
     text = "completion_text" if layout.text else "text"
+    group = class_of(quote(roles.prompt), [quote(name) for name in roles.group])
     grouping = roles.group if layout.grouped else ()
     groups = "".join(f" || pref_part({quote(name)}::VARCHAR)" for name in grouping)
     telling = "".join(f" || pref_part({quote(name)}::VARCHAR)" for name in layout.telling)
@@ -142,7 +143,7 @@ def write_rows(job: Job, layout: Layout, path: Path) -> None:
         "WITH told AS (SELECT pos, class, unhex(md5(parts || part)) AS who, md5(part) AS text,"
         f" prompt, completion_text, * EXCLUDE (pos, class, part, parts, prompt, completion_text)"
         " FROM (SELECT *, pref_part(completion_text) AS part FROM"
-        f" (SELECT {source.position} AS pos, {class_of(quote(roles.prompt), list(map(quote, roles.group)))} AS class,"
+        f" (SELECT {source.position} AS pos, {group} AS class,"
         f" pref_part({quote(roles.prompt)}){groups} AS parts, {quote(roles.prompt)} AS prompt,"
         f" {quote(roles.completion)} AS completion_text{listed} FROM {source.relation})))"
         " SELECT * EXCLUDE (completion_text),"

@@ -41,11 +41,11 @@ def why(
     ranked, the scorer of the input where its record has one, the rule, the thresholds and how they
     came to be numbers, the draw if one decided, and what became of the other rows of the prompt.
 
-    Cost: the run is ranked once more. The texts of one row of output are fetched where the output is
-    a Parquet file with a column `pair_id`; else those of all, for their ids.
+    Cost: the run is ranked once more. The texts of one row of output are fetched where the output
+    is a Parquet file with a column `pair_id`; else those of all, for their ids.
 
-    Raises `BadInput` where no row has this id, and what `prefmill.diff` raises for a run that cannot
-    be played again.
+    Raises `BadInput` where no row has this id, and what `prefmill.diff` raises for a run that
+    cannot be played again.
 
     >>> import prefmill as pm, polars as pl, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -89,6 +89,8 @@ def _positions(job: Job, run: Run, pair_id: str) -> list[int] | None:
         )
     places = ", ".join(f"_p{n}" for n in range(len(sides)))
     con.execute(f"CREATE TABLE standing AS SELECT slot, {places} {standing}")
+    standing = literal(str(job.home / "standing.parquet"))
+    con.execute(f"COPY standing TO {standing} (FORMAT parquet)")
     known = _place_in(run.files, pair_id)
     if known == -1:
         return None
@@ -193,19 +195,22 @@ def _fates(job: Job, positions: list[int]) -> dict[int, tuple[int, float | None,
     )
     install_used(con, [query])
     con.execute(f"CREATE TEMP TABLE mine_ranks AS {query}")
-    used = " UNION ".join(f"SELECT {side} AS _pos FROM out" for side in output.texts.values())
-    where = f" WHERE {output.present} IS NOT NULL" if output.present else ""
-    con.execute(
-        f"CREATE TEMP TABLE mine_used AS WITH out AS (FROM {output.step}{where})"
-        f" SELECT _pos FROM ({used}) SEMI JOIN mine USING (_pos)"
-    )
+    for name in ("standing", "slots"):
+        rows_out = f"read_parquet({literal(str(job.home / f'{name}.parquet'))})"
+        used = " UNION ".join(
+            f"SELECT _p{n} AS _pos FROM {rows_out}" for n in range(len(positions))
+        )
+        query = f"SELECT _pos FROM ({used}) SEMI JOIN mine USING (_pos)"
+        con.execute(f"CREATE TEMP TABLE mine_{name} AS {query}")
     merged = "CASE WHEN c._pos IS NULL THEN 'merged with other rows of the same answer' END"
     rows = con.execute(
         "SELECT m._pos, coalesce(c._score, m._value), c._votes, coalesce('dropped: ' || m._reason,"
         f" 'dropped: ' || c._reason, {merged},"
-        " CASE WHEN u._pos IS NOT NULL THEN 'used' || $word END,"
+        " CASE WHEN u._pos IS NOT NULL THEN 'used' || $word"
+        " WHEN s._pos IS NOT NULL THEN 'dropped: identical_text' END,"
         f" {_lost(job)}) FROM mine AS m LEFT JOIN mine_candidates AS c USING (_pos)"
-        " LEFT JOIN mine_ranks AS r USING (_pos) LEFT JOIN mine_used AS u USING (_pos)"
+        " LEFT JOIN mine_ranks AS r USING (_pos) LEFT JOIN mine_standing AS u USING (_pos)"
+        " LEFT JOIN mine_slots AS s USING (_pos)"
         " ORDER BY m._pos",
         {"word": " in another pair" if output.paired else " too"},
     ).fetchall()
@@ -215,6 +220,10 @@ def _fates(job: Job, positions: list[int]) -> dict[int, tuple[int, float | None,
 def _lost(job: Job) -> str:
     """Why a candidate is in no row of output, as an expression of its rank and score."""
     rank = "'not selected: rank ' || (n - rank + 1) || ' of ' || n"
+    if getattr(job.plan, "scope", "") == "pool":
+        rank = "'not selected of the whole table'"
+    elif getattr(job.plan, "length_control", False):
+        rank = "'not selected, by scores without what length explains'"
     if job.output.present:
         return "'between_thresholds'" if job.plan.kind == "unpaired" else "'no advantage'"
     low = getattr(job.plan, "min_score", None)
