@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -103,7 +104,7 @@ def run_of(output: str | Path, where: str) -> Run:
         where,
         shown(output),
         _plan(word, told[word], document.get("seed")),
-        [_near(str(name)) for name, *_ in key["inputs"]],
+        [_near(_partitioned(str(name), key.get("rows") or {})) for name, *_ in key["inputs"]],
         cast(RoleNames, key.get("rows") or {}),
         cast(Reading, reading),
         document,
@@ -119,6 +120,24 @@ def _plan(word: str, told: Mapping[str, Any], seed: object) -> FeedbackPlan:
     if seed is not None:
         values["seed"] = seed
     return kind(**values)
+
+
+def _partitioned(path: str, words: Mapping[str, Any]) -> str:
+    """A file as a pattern that matches it alone, where a role is a hive partition in its path.
+
+    A record names files, and of a file that is named itself the folders above are no columns.
+    """
+    columns = {text for value in words.values() for text in _listed(value)}
+    head, tail = os.path.split(path)
+    parts = [(part, part.partition("=")[0]) for part in head.split(os.sep)]
+    if not any("=" in part and key in columns for part, key in parts):
+        return path
+    folders = [glob.escape(part).replace("=", "[=]") for part, _ in parts]
+    return os.path.join(os.sep.join(folders), glob.escape(tail))
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(each) for each in value or ()]
 
 
 def _near(path: str) -> str:
