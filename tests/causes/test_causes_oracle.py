@@ -155,7 +155,13 @@ def expected(steps: list[tuple[str, dict]]) -> dict:
     return out
 
 
-@pytest.mark.parametrize("seed", range(24))
+SEEDS = [
+    *range(10),
+    *(pytest.param(seed, marks=pytest.mark.torture) for seed in range(10, 120)),
+]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_difference_has_the_cause_that_the_oracle_finds(tmp_path, seed):
     chance = random.Random(seed)
     plan_a, plan_b = plans(chance)

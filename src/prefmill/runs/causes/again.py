@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,6 +16,7 @@ from prefmill.errors import BadInput
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.kinds import FEEDBACK_KINDS
 from prefmill.progress import Progress
+from prefmill.readers.find import find_files
 from prefmill.runs.inputs import IN_MEMORY, Known, known_of, stat_of
 from prefmill.runs.job import Job, Reading, opened
 from prefmill.runs.kept import record_named
@@ -66,11 +66,13 @@ class Run:
 
         Then the record does not say all that decided: another version of the program, say.
         """
-        if self.rows_out in (None, rows):
-            return
-        raise BadInput(
-            f"{self.where}: the run of {self.output!r} cannot be played again; got {rows:,} rows,"
-            f" expected {self.rows_out:,}.",
+        if self.rows_out not in (None, rows):
+            raise self.another(f"{rows:,} rows, expected {self.rows_out:,}")
+
+    def another(self, got: str) -> BadInput:
+        """The error for a run that gives other rows when it is played again."""
+        return BadInput(
+            f"{self.where}: the run of {self.output!r} cannot be played again; got {got}.",
             hint="another version of prefmill may have written it: make it again with --overwrite.",
         )
 
@@ -104,7 +106,7 @@ def run_of(output: str | Path, where: str) -> Run:
         where,
         shown(output),
         _plan(word, told[word], document.get("seed")),
-        [_near(_partitioned(str(name), key.get("rows") or {})) for name, *_ in key["inputs"]],
+        _inputs([str(name) for name, *_ in key["inputs"]], key.get("rows") or {}, where),
         cast(RoleNames, key.get("rows") or {}),
         cast(Reading, reading),
         document,
@@ -122,18 +124,31 @@ def _plan(word: str, told: Mapping[str, Any], seed: object) -> FeedbackPlan:
     return kind(**values)
 
 
-def _partitioned(path: str, words: Mapping[str, Any]) -> str:
-    """A file as a pattern that matches it alone, where a role is a hive partition in its path.
+def _inputs(names: Sequence[str], words: Mapping[str, Any], where: str) -> list[str]:
+    """The files of a record as they are to be read: a folder where a role is its hive partition.
 
-    A record names files, and of a file that is named itself the folders above are no columns.
+    A record names files, and the folders above a file that is named itself are no columns.
     """
     columns = {text for value in words.values() for text in _listed(value)}
-    head, tail = os.path.split(path)
-    parts = [(part, part.partition("=")[0]) for part in head.split(os.sep)]
-    if not any("=" in part and key in columns for part, key in parts):
-        return path
-    folders = [glob.escape(part).replace("=", "[=]") for part, _ in parts]
-    return os.path.join(os.sep.join(folders), glob.escape(tail))
+    found = list(dict.fromkeys(_above_partition(name, columns) for name in names))
+    if found != list(names):
+        now = [item.path for each in found for item in find_files(each)]
+        if now != list(names):
+            raise BadInput(
+                f"{where}: other files lie next to the inputs; got {len(now)}, expected"
+                f" {len(names)}.",
+                hint="move files that came later out of the folder of partitions.",
+            )
+    return [_near(each) for each in found]
+
+
+def _above_partition(path: str, columns: set[str]) -> str:
+    """The folder above the first partition of a path whose key is one of the columns."""
+    parts = path.split(os.sep)
+    for place, part in enumerate(parts[:-1]):
+        if "=" in part and part.partition("=")[0] in columns:
+            return os.sep.join(parts[:place])
+    return path
 
 
 def _listed(value: Any) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -165,27 +165,26 @@ def compared(
         tell("reading rows", None)
         for job, layout, path in zip(jobs, own, paths, strict=True):
             write_rows(job, layout, path)
-        memory = reading.get("memory_bytes")
-        con = connect(
-            temp_dir=home,
-            reads=None,
-            memory_bytes=share_of(memory) if memory else None,
-            threads=reading.get("threads"),
-        )
-        tell("comparing", None)
-        worlds = Worlds(con, home, paths, own, jobs)
-        totals = []
-        for side, job, run in zip("ab", jobs, runs, strict=True):
-            worlds.take(f"out_{side}", job, f"of_{side}")
-            ((rows,),) = con.execute(f"SELECT count(*) FROM out_{side}").fetchall()
-            run.check_rows(rows)
-            totals.append(int(rows))
-        _find_differences(con)
-        steps = _way(worlds, reading, progress)
-        assign(con, [(step.before, step.partial) for step in steps])
-        _tell_causes(con, steps, jobs[0].output)
-        yield Compared(con, jobs, paths, steps, (totals[0], totals[1]))
-        con.close()
+        with closing(_connection(home, reading)) as con:
+            tell("comparing", None)
+            worlds = Worlds(con, home, paths, own, jobs)
+            totals = []
+            for side, job, run in zip("ab", jobs, runs, strict=True):
+                worlds.take(f"out_{side}", job, f"of_{side}")
+                ((rows,),) = con.execute(f"SELECT count(*) FROM out_{side}").fetchall()
+                run.check_rows(rows)
+                totals.append(int(rows))
+            _find_differences(con)
+            steps = _way(worlds, reading, progress)
+            assign(con, [(step.before, step.partial) for step in steps])
+            _tell_causes(con, steps, jobs[0].output)
+            yield Compared(con, jobs, paths, steps, (totals[0], totals[1]))
+
+
+def _connection(home: Path, reading: Reading) -> duckdb.DuckDBPyConnection:
+    memory = reading.get("memory_bytes")
+    share = share_of(memory) if memory else None
+    return connect(temp_dir=home, reads=None, memory_bytes=share, threads=reading.get("threads"))
 
 
 def _find_differences(con: duckdb.DuckDBPyConnection) -> None:

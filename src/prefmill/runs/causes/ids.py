@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from prefmill.connection import connect, literal
 from prefmill.runs.incremental.output import with_ids
 from prefmill.runs.job import Job
+
+_SCHEMA = pa.schema({"slot": pa.int64(), "pair_id": pa.string()})
 
 
 def ids_of(job: Job, rows: Path, con: duckdb.DuckDBPyConnection, wanted: str) -> Path:
@@ -27,16 +32,18 @@ def ids_of(job: Job, rows: Path, con: duckdb.DuckDBPyConnection, wanted: str) ->
         " slot AS _old, * EXCLUDE (slot) FROM slots"
         f" SEMI JOIN read_parquet({literal(str(slots))}) USING (slot)"
     )
-    old = pl.DataFrame(
-        job.con.sql("SELECT slot, _old FROM some_slots ORDER BY slot").to_arrow_table()
-    )
+    old = pl.DataFrame(job.con.sql("SELECT _old FROM some_slots ORDER BY slot").to_arrow_table())
     job.con.execute("DROP TABLE slots")
     job.con.execute("CREATE TABLE slots AS SELECT * EXCLUDE (_old) FROM some_slots ORDER BY slot")
     job.con.execute("DROP TABLE some_slots")
     index = f"(SELECT pos, class, text FROM read_parquet({literal(str(rows))}))"
-    ids = connect(temp_dir=job.home, reads=None, ordered=True)
-    frames = [frame["pair_id"] for frame, _ in with_ids(job, ids, index, lambda frame: frame)]
-    named = pl.concat(frames) if frames else pl.Series("pair_id", [], pl.String)
-    out = job.home / "ids_of.parquet"
-    pl.DataFrame({"slot": old["_old"], "pair_id": named}).write_parquet(out)
+    out, done = job.home / "ids_of.parquet", 0
+    with (
+        closing(connect(temp_dir=job.home, reads=None, ordered=True)) as ids,
+        pq.ParquetWriter(out, _SCHEMA) as file,
+    ):
+        for frame, _ in with_ids(job, ids, index, lambda frame: frame):
+            named = frame.select("pair_id").with_columns(slot=old["_old"].slice(done, frame.height))
+            file.write_table(named.select(_SCHEMA.names).to_arrow().cast(_SCHEMA))
+            done += frame.height
     return out

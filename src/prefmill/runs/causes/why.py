@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -25,6 +26,9 @@ from prefmill.runs.causes.told import Other, Side, WhyReport, bounds_of, rule_of
 from prefmill.runs.incremental.output import ID
 from prefmill.runs.job import Job, Reading
 from prefmill.telemetry.watch import watched
+
+#: What was ranked, and what of it came out, as files in the folder of a job.
+_RANKED = ("slots", "standing")
 
 
 @watched()
@@ -73,37 +77,41 @@ def _positions(job: Job, run: Run, pair_id: str) -> list[int] | None:
     """The positions of the answers of a row of output; None where there is no such row."""
     rows = job.home / "told.parquet"
     write_rows(job, layouts(job, job)[0], rows)
-    sides = list(job.output.texts.values())
-    con = connect(temp_dir=job.home, reads=None)
-    narrow = job.home / "slots.parquet"
-    job.con.execute(
-        f"COPY (SELECT slot, {', '.join(f'{side} AS _p{n}' for n, side in enumerate(sides))}"
-        f" FROM slots) TO {literal(str(narrow))} (FORMAT parquet)"
-    )
-    text = f"(SELECT pos, text FROM read_parquet({literal(str(rows))}))"
-    standing = f"FROM read_parquet({literal(str(narrow))}) AS s"
-    if len(sides) == 2:
-        standing += (
-            f" JOIN {text} AS c ON c.pos = _p0 JOIN {text} AS r ON r.pos = _p1"
-            " WHERE c.text <> r.text"
-        )
-    places = ", ".join(f"_p{n}" for n in range(len(sides)))
-    con.execute(f"CREATE TABLE standing AS SELECT slot, {places} {standing}")
-    standing = literal(str(job.home / "standing.parquet"))
-    con.execute(f"COPY standing TO {standing} (FORMAT parquet)")
+    _write_standing(job, rows)
+    places = ", ".join(f"_p{n}" for n in range(len(job.output.texts)))
+    standing = f"read_parquet({literal(str(job.home / 'standing.parquet'))})"
     known = _place_in(run.files, pair_id)
     if known == -1:
         return None
-    wanted = "SELECT slot FROM standing"
+    wanted = f"SELECT slot FROM {standing}"
     if known is not None:
         wanted += f" ORDER BY slot LIMIT 1 OFFSET {known}"
-    ids = ids_of(job, rows, con, wanted)
-    found = con.execute(
-        f"SELECT {places} FROM standing JOIN read_parquet({literal(str(ids))}) USING (slot)"
-        " WHERE pair_id = ?",
-        [pair_id],
-    ).fetchall()
+    with closing(connect(temp_dir=job.home, reads=None)) as con:
+        ids = ids_of(job, rows, con, wanted)
+        found = con.execute(
+            f"SELECT {places} FROM {standing} JOIN read_parquet({literal(str(ids))}) USING (slot)"
+            " WHERE pair_id = ?",
+            [pair_id],
+        ).fetchall()
+    if known is not None and not found:
+        raise run.another(f"another id in row {known}, expected {pair_id!r}")
     return list(found[0]) if found else None
+
+
+def _write_standing(job: Job, rows: Path) -> None:
+    """Files of what was ranked, and of what came out: `slot`, and the position of each answer."""
+    sides = list(job.output.texts.values())
+    places = [f"{side} AS _p{n}" for n, side in enumerate(sides)]
+    slots, standing = (literal(str(job.home / f"{name}.parquet")) for name in _RANKED)
+    job.con.execute(f"COPY (SELECT slot, {', '.join(places)} FROM slots) TO {slots}")
+    query = f"SELECT s.* FROM read_parquet({slots}) AS s"
+    if len(sides) == 2:
+        text = f"(SELECT pos, text FROM read_parquet({literal(str(rows))}))"
+        query += (
+            f" JOIN {text} AS c ON c.pos = _p0 JOIN {text} AS r ON r.pos = _p1"
+            " WHERE c.text <> r.text"
+        )
+    job.con.execute(f"COPY ({query}) TO {standing}")
 
 
 def _place_in(files: list[Path], pair_id: str) -> int | None:
@@ -195,7 +203,7 @@ def _fates(job: Job, positions: list[int]) -> dict[int, tuple[int, float | None,
     )
     install_used(con, [query])
     con.execute(f"CREATE TEMP TABLE mine_ranks AS {query}")
-    for name in ("standing", "slots"):
+    for name in _RANKED:
         rows_out = f"read_parquet({literal(str(job.home / f'{name}.parquet'))})"
         used = " UNION ".join(
             f"SELECT _p{n} AS _pos FROM {rows_out}" for n in range(len(positions))
