@@ -98,6 +98,32 @@ def test_a_label_and_its_bounds(tmp_path):
     assert reasons["row 1"] == "used too"
 
 
+def test_the_scorer_of_a_pool_is_named(tmp_path):
+    def by_length(batch):
+        return [float(len(text)) for text in batch["completion"].to_pylist()]
+
+    by_length.fingerprint = {"scorer": "length"}  # type: ignore[attr-defined]
+    pool = {"prompt": ["p", "p"], "completion": ["long one", "short"]}
+    pl.DataFrame(pool).write_parquet(tmp_path / "pool.parquet")
+    scored = tmp_path / "scored.parquet"
+    pm.score(tmp_path / "pool.parquet", scored, scorer=by_length)
+    pm.run(pm.BestOf(), scored, tmp_path / "best.parquet", pair_id=True)
+    report = pm.why(id_of(tmp_path / "best.parquet"), tmp_path / "best.parquet")
+    assert report.sides[0].values == {"score": 8.0}
+    assert "length" in str(report.sides[0].scorer)
+
+
+def test_malformed_rows_stay_set_aside(tmp_path):
+    feedback, aside = tmp_path / "f.csv", tmp_path / "rejects.csv"
+    feedback.write_text("prompt,completion,score\np,a,5\np,b,1\np,c,2,3,4\n")
+    output = tmp_path / "a.parquet"
+    pm.run(pm.Pairs(), feedback, output, pair_id=True, rejects=aside)
+    before = aside.read_bytes()
+    assert pm.diff(output, output).stayed == 1
+    assert pm.why(id_of(output), output).sides[0].score == 5.0
+    assert aside.read_bytes() == before
+
+
 def test_an_output_without_ids_has_them_too(tmp_path):
     output = written(tmp_path, ROWS, pm.Pairs())
     wanted = id_of(output, chosen="yes")
@@ -126,6 +152,9 @@ def test_the_commands_print_json_and_a_table(tmp_path):
     assert report["causes"] == {"plan changed": {"appeared": 2}}
     assert "strategy best_worst -> all" in told.stderr
     assert pl.read_csv(tmp_path / "d.csv").columns == ["pair_id", "kind", "cause", "details"]
+    again = json.loads(cli("diff", a, b, "--json", "-o", tmp_path / "d.csv").stdout)
+    assert again["causes"] == report["causes"]
+    assert "done before" in again["notes"][0]
     told = cli("why", id_of(a, chosen="best"), a, "--json")
     assert json.loads(told.stdout)["sides"][0]["role"] == "chosen"
     assert "rule: best_worst" in told.stderr

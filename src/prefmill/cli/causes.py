@@ -52,7 +52,7 @@ class _Runs(Options):
     overwrite: Overwrite = False
 
 
-class DiffOptions(_Runs, _Room):  # type: ignore[misc]
+class DiffOptions(_Runs, _Room):
     """The options of `prefmill diff`."""
 
 
@@ -90,7 +90,7 @@ class _Which(Options):
     ]
 
 
-class WhyOptions(_Which, _Room):  # type: ignore[misc]
+class WhyOptions(_Which, _Room):
     """The options of `prefmill why`."""
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
 from prefmill.disk import records
+from prefmill.disk.hidden import temporary
 from prefmill.disk.records import Document
 from prefmill.disk.targets import shown
 from prefmill.errors import BadInput
@@ -21,6 +22,9 @@ from prefmill.runs.inputs import IN_MEMORY, Known, known_of, stat_of
 from prefmill.runs.job import Job, Reading, opened
 from prefmill.runs.kept import record_named
 from prefmill.table.roles import RoleNames
+
+#: What of a key says how the inputs were read.
+_READING = ("encoding", "delimiter", "rejects")
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,23 @@ class Run:
             outputs = outputs[:1]
         return [self.parent / file["path"] for each in outputs for file in each.get("files", ())]
 
-    def opened(self, reading: Reading, progress: Progress | None) -> AbstractContextManager[Job]:
+    @contextmanager
+    def opened(self, reading: Reading, progress: Progress | None) -> Iterator[Job]:
         """The job of the run, on our own engine, with `reading` on top of how it was read."""
-        return opened(
-            self.plan,
-            list(self.inputs),
-            roles=self.words,
-            engine="duckdb",
-            progress=progress,
-            **(self.reading | reading),
-        )
+        with temporary(reading.get("temp_dir")) as home:
+            again: Reading = {**self.reading, **reading}
+            if rejects := again.get("rejects"):
+                again["rejects"] = home / Path(rejects).name  # the run's own stays as it is
+            job_here = opened(
+                self.plan,
+                list(self.inputs),
+                roles=self.words,
+                engine="duckdb",
+                progress=progress,
+                **again,
+            )
+            with job_here as job:
+                yield job
 
     def check_rows(self, rows: int) -> None:
         """Raise `BadInput` where the same plan over the same inputs gives another number of rows.
@@ -101,7 +112,7 @@ def run_of(output: str | Path, where: str) -> Run:
         )
     inputs = [*key.get("inputs", ()), *key.get("joined", ())]
     _check_inputs(inputs, where, shown(output))
-    reading = {name: key[name] for name in ("encoding", "delimiter") if key.get(name)}
+    reading = {name: key[name] for name in _READING if key.get(name)}
     return Run(
         where,
         shown(output),

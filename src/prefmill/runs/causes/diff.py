@@ -23,6 +23,7 @@ from prefmill.runs.causes.ids import ids_of
 from prefmill.runs.causes.report import KINDS, DiffReport
 from prefmill.runs.causes.rows import layouts, write_rows
 from prefmill.runs.causes.worlds import Worlds, assign
+from prefmill.runs.commands import recorded
 from prefmill.runs.job import Job, Reading
 from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
@@ -75,7 +76,7 @@ def diff(
     Args:
         output: a file for the differences: pair_id, kind, cause, details, in the order of `a`, then
             of `b`. A flipped pair has its id of `b`.
-        overwrite: replace the output.
+        overwrite: replace the output. One of the same runs is left as it is.
 
     Cost: each run is ranked once more, and each change over the rows of the prompts that it
     touches. Texts are hashed once, and fetched for the differences alone, for their ids.
@@ -95,8 +96,6 @@ def diff(
     (1, {'threshold changed': {'vanished': 1}})
     """
     started = time.perf_counter()
-    if output is not None:
-        writers.check_target(output, overwrite=overwrite)
     runs = run_of(a, "diff"), run_of(b, "diff")
     if runs[0].plan.kind != runs[1].plan.kind:
         kinds = " and ".join(run.plan.kind for run in runs)
@@ -104,13 +103,29 @@ def diff(
             f"diff: the runs are of two kinds; got {kinds}, expected one kind.",
             hint="compare pairs with pairs, labels with labels.",
         )
-    tell = progress or silent
-    with compared(runs, reading, progress) as found:
-        causes = _counted(found.con)
-        if output is not None:
-            tell("writing", None)
-            writers.write(found.frames(), _SCHEMA, output, format="pool", overwrite=overwrite)
-        return _report(runs, found, causes, output, time.perf_counter() - started)
+    keys = [run.document["run_key"] for run in runs]
+    recording = recorded("diff", [a, b], output, reading, overwrite=overwrite, runs=keys)
+    with recording as record:
+        if record.done:
+            return record.restored(DiffReport)
+        with compared(runs, reading, progress) as found:
+            causes = _counted(found.con)
+
+            def report(written: object) -> DiffReport:
+                seconds = time.perf_counter() - started
+                return _report(runs, found, causes, output, seconds)
+
+            if output is None:
+                return report(None)
+            writers.write(
+                found.frames(),
+                _SCHEMA,
+                output,
+                format="pool",
+                overwrite=overwrite,
+                publish=record.publisher(report),
+            )
+            return record.made or report(None)
 
 
 class Compared:

@@ -66,4 +66,5 @@ class DiffReport:
             cells = "".join(f"{counts.get(kind, 0):>10,}" for kind in kinds)
             lines.append(f"  {cause:<18}{cells}")
         lines += [f"changed: {change}" for change in self.changes]
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
