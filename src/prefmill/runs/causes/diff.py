@@ -42,7 +42,7 @@ class _Step:
     partial: bool
 
 
-@watched()
+@watched("diff")
 def diff(
     a: str | Path,
     b: str | Path,

@@ -31,7 +31,7 @@ from prefmill.telemetry.watch import watched
 _RANKED = ("slots", "standing")
 
 
-@watched()
+@watched("why")
 def why(
     pair_id: str,
     run: str | Path,
