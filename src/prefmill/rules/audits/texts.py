@@ -6,7 +6,8 @@ import polars as pl
 
 from prefmill.table.chance import message_keys
 
-_ITEM = r"(?m)^[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+\S"
+#: A line that begins as an item of a list does.
+LIST_ITEM = r"(?m)^[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+\S"
 #: Ways to lay out an answer, by name: what its text holds then. All are about looks, which a judge
 #: may like for themselves.
 FORMATS = ("lists", "headings", "bold", "code", "emoji")
@@ -45,7 +46,7 @@ def measures(text: pl.Expr) -> dict[str, pl.Expr]:
     (18, True, True, True, False, False)
     """
     found = {
-        "lists": text.str.count_matches(_ITEM) > 1,
+        "lists": text.str.count_matches(LIST_ITEM) > 1,
         "headings": text.str.contains(r"(?m)^ {0,3}#{1,6}[ \t]+\S"),
         "bold": text.str.contains(r"\*\*[^\s*](?:[^*\n]*[^\s*])?\*\*"),
         "code": text.str.contains("```", literal=True),

@@ -1,0 +1,1 @@
+"""What preference data looks like, on one page and in the terminal: see `docs/report.md`."""

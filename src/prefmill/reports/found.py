@@ -1,0 +1,149 @@
+"""What a report found: plain figures, a class for each subject."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from prefmill.table.report import PairReport
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of bins; `low` and `high` are the ends of each, equal where a bin is one value."""
+
+    low: Sequence[float]
+    high: Sequence[float]
+    counts: Sequence[int]
+
+    @property
+    def total(self) -> int:
+        """What was counted."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The scores of one source, or of one annotator, in the bins of the whole."""
+
+    name: str | None
+    rows: int
+    mean: float
+    counts: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a guess that knows nothing of quality gets right of pairs.
+
+    `pairs` are those that the guess has an opinion of, `share` of which it orders right. `low` and
+    `high` are Wilson's 95 % interval, with pairs of one prompt counted for what they are worth
+    together. `p` is the chance of as much were the guess worth nothing, `p_adjusted` the same over
+    all floors of the report (Holm). `shuffled` is the share after labels were drawn anew. Without
+    an opinion of any pair all are None, and `why` says what is missing.
+    """
+
+    name: str
+    what: str
+    pairs: int = 0
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    shuffled: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Exact repeats. `rows` repeat an answer of their prompt, `conflicting` of them are of answers
+    with several scores; `shared` answers stand under several prompts, in `shared_rows` rows.
+    `pairs` are there already, and `contradictory` ones are preferred the other way elsewhere.
+    """
+
+    rows: int
+    conflicting: int
+    shared: int
+    shared_rows: int
+    pairs: int | None = None
+    contradictory: int | None = None
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Two splits, and the prompts that both have; `examples` are the first of them."""
+
+    one: str
+    other: str
+    prompts: int
+    examples: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """The beginning of a text; `more` characters follow it."""
+
+    text: str
+    more: int = 0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A pair to read."""
+
+    prompt: Excerpt
+    chosen: Excerpt
+    rejected: Excerpt
+    chosen_score: float
+    rejected_score: float
+
+
+@dataclass(frozen=True)
+class Warned:
+    """What is wrong, what to do about it, and the line to type (it may be empty)."""
+
+    name: str
+    what: str
+    advice: str
+    line: str = ""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All that was counted; `Report` puts it into words.
+
+    kind       feedback, pairs, labels, pool, scored pool, judged pool
+    funnel     what became of every row, by the plan that `funnel_of` names; None of a pool
+    refusal    why default thresholds could not be taken, "" where they could
+    ties       of two answers of one prompt: how often their scores are equal, of how many
+    """
+
+    name: str
+    kind: str
+    shape: str
+    line: str
+    files: int
+    records: int
+    rows: int
+    rejected: int
+    columns: Mapping[str, str]
+    prompts: int
+    answers: int
+    funnel: PairReport | None = None
+    funnel_of: str = ""
+    thresholds: Mapping[str, float | None] = field(default_factory=dict)
+    refusal: str = ""
+    scores: Histogram | None = None
+    sources: Sequence[Part] = ()
+    annotators: Sequence[Part] = ()
+    gaps: Histogram | None = None
+    answers_per_prompt: Histogram | None = None
+    ties: tuple[int, int] | None = None
+    pairs: int = 0
+    floors: Sequence[Floor] = ()
+    repeats: Repeats | None = None
+    splits: Mapping[str, int] = field(default_factory=dict)
+    overlaps: Sequence[Overlap] = ()
+    shown: Sequence[Shown] = ()
+    notes: Sequence[str] = ()

@@ -1,0 +1,172 @@
+"""The look at the data of a report: what kind of file it is, and all that is counted of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from prefmill.disk import records
+from prefmill.disk.targets import target_of
+from prefmill.engines import sql
+from prefmill.errors import ColumnMissing, ThresholdsUnfit
+from prefmill.plans import Pairs
+from prefmill.progress import Progress
+from prefmill.reports import counts
+from prefmill.reports.floors import floors
+from prefmill.reports.found import Figures
+from prefmill.reports.tables import make_facts, make_sides
+from prefmill.runs.job import Job, Reading, opened
+from prefmill.runs.shaped import line_told, shape_told
+from prefmill.shapes.sides import PAIRS
+from prefmill.table.report import PairReport
+from prefmill.table.roles import Inputs, RoleNames
+
+#: What people see of pairs, unless they want more.
+PAIRS_SHOWN = 10
+_ALL = {"chosen_min": None, "rejected_below": None}
+_COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used")
+_POOL = "a pool without scores"
+
+
+def look(
+    inputs: Inputs,
+    *,
+    plan: Pairs | None,
+    roles: RoleNames | None,
+    shown: int,
+    progress: Progress | None,
+    **reading: Unpack[Reading],
+) -> Figures:
+    """Count everything; raises what `prefmill.run` raises of inputs."""
+    plan = plan or Pairs()
+    told: dict[str, Any] = {"shown": shown, "scored": True, "refusal": ""}
+    words: dict[str, Any] = dict(roles or {})
+    asked: dict[str, Any] = {"progress": progress, **reading}
+    try:
+        try:
+            return _opened(plan, inputs, words, told, asked)
+        except ThresholdsUnfit as error:  # said, and pairs are those of any two scores
+            told["refusal"] = f"{error.message} Hint: {error.hint}"
+            return _opened(replace(plan, **_ALL), inputs, words, told, asked)
+    except ColumnMissing as problem:
+        if words.get("score") or words.get("winner"):
+            raise
+        # A pool has no score yet. A constant stands for it, and nothing is said of scores.
+        told["scored"] = False
+        try:
+            unscored = replace(plan, **_ALL)
+            return _opened(unscored, inputs, {**words, "score": "1"}, told, asked)
+        except ColumnMissing:
+            raise problem from None
+
+
+def _opened(
+    plan: Pairs, inputs: Inputs, words: RoleNames, told: Mapping[str, Any], asked: Mapping[str, Any]
+) -> Figures:
+    with opened(plan, inputs, roles=words, engine="duckdb", whole_rows=True, **asked) as job:
+        job.rank()
+        job.tell("counting", None)
+        make_facts(job)
+        return _figures(job, inputs, plan, **told)
+
+
+def _figures(
+    job: Job, inputs: Inputs, plan: Pairs, *, shown: int, scored: bool, refusal: str
+) -> Figures:
+    con = job.con
+    record = _record(inputs)
+    prompts, answers = counts.prompts_and_answers(con)
+    scores = counts.scores(con) if scored else None
+    figures = Figures(
+        name=_named(inputs),
+        kind=_kind(job, record, scored),
+        shape=shape_told(job) if scored else _POOL,
+        line=line_told(job),
+        files=len(job.records.inputs),
+        records=job.records.rows,
+        rows=job.source.rows,
+        rejected=job.source.rejected,
+        columns={field.name: str(field.type) for field in job.records.columns},
+        prompts=prompts,
+        answers=answers,
+        scores=scores,
+        answers_per_prompt=counts.answers_per_prompt(con),
+        splits=counts.splits(con),
+        overlaps=counts.overlaps(job),
+        notes=[note for note in job.notes if not note.startswith("read as: ")],
+    )
+    make_sides(job)
+    inside = job.rowed.inside_records
+    figures = replace(figures, repeats=counts.repeats(con, records=inside and scored))
+    if not scored:
+        return figures
+    funnel, funnel_of = _funnel(job, plan, record)
+    # Columns of a chosen and a rejected answer hold no place.
+    placed = job.rowed.recognised != PAIRS
+    (pairs,) = con.execute("SELECT count(*) FROM sides WHERE NOT same").fetchall()[0]
+    return replace(
+        figures,
+        funnel=funnel,
+        funnel_of=funnel_of,
+        thresholds=job.plan.thresholds or {},
+        refusal=refusal,
+        sources=counts.parts(con, "source", scores),
+        annotators=counts.parts(con, "annotator", scores),
+        gaps=counts.histogram(con, "gap", "sides WHERE NOT same"),
+        ties=counts.ties(con),
+        pairs=pairs,
+        floors=floors(con, placed=placed) if pairs else (),
+        shown=counts.shown(job, shown),
+    )
+
+
+def _funnel(job: Job, plan: Pairs, record: Mapping[str, Any]) -> tuple[PairReport, str]:
+    """What became of rows: of the run that wrote the file, or by the plan over it."""
+    report = record.get("report") or {}
+    if record.get("plan") and set(_COUNTS) <= report.keys():
+        kept = {name: report[name] for name in _COUNTS}
+        made = PairReport(**kept, pairs_out=report.get("pairs_out", 0))
+        return made, f"its run (prefmill {record['command']})"
+    # Which texts are the same is known by their MD5: no text is fetched for it.
+    same = "SELECT s.*, d.same AS _same_text FROM slots s JOIN sides d ON d.slot = s.slot"
+    job.con.execute(f"CREATE TEMP VIEW paired AS {same}")
+    (row,) = job.con.execute(sql.call(job.output.report, {"told": "paired"})).fetchall()
+    default = "the default plan of pairs" if plan == Pairs() else "this plan of pairs"
+    return PairReport.of_row(row), default
+
+
+def _record(inputs: Inputs) -> Mapping[str, Any]:
+    """The record of the run that wrote the input, where it still stands as written."""
+    if not isinstance(inputs, str | Path):
+        if not isinstance(inputs, list | tuple) or len(inputs) != 1:
+            return {}
+        (inputs,) = inputs
+    if not isinstance(inputs, str | Path) or str(inputs) == "-" or "://" in str(inputs):
+        return {}
+    found = records.standing(records.folder_of(target_of(inputs, "report")))
+    return found[1] if found else {}
+
+
+def _kind(job: Job, record: Mapping[str, Any], scored: bool) -> str:
+    """What is in the file."""
+    names = {name.lower() for name in job.records.columns.names}
+    if not scored:
+        return "pool"
+    if job.rowed.inside_records:
+        return "pairs"
+    if job.roles.score.endswith("label"):
+        return "labels"
+    if f"{job.roles.score}_verdict" in names or f"{job.roles.score}_reason" in names:
+        return "judged pool"
+    return "scored pool" if record.get("command") == "score" else "feedback"
+
+
+def _named(inputs: Inputs) -> str:
+    """What the data is called: its files, as they were named."""
+    if isinstance(inputs, str | Path):
+        return str(inputs)
+    if isinstance(inputs, list | tuple) and all(isinstance(each, str | Path) for each in inputs):
+        return ", ".join(map(str, inputs))
+    return f"a {type(inputs).__name__}"
