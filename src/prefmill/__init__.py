@@ -31,6 +31,7 @@ from prefmill.table.roles import Roles
 
 if TYPE_CHECKING:
     from prefmill.loops.loop import LoopReport, loop
+    from prefmill.reports.report import Report, report
     from prefmill.rules.rollouts import step_values, stepwise
     from prefmill.rules.step_records import step_labels
     from prefmill.runs.audit import audit
@@ -106,6 +107,7 @@ __all__ = [
     "LoopReport",
     "PairReport",
     "PrefmillError",
+    "Report",
     "RewardModel",
     "Roles",
     "Rows",
@@ -133,6 +135,7 @@ __all__ = [
     "label_steps",
     "loop",
     "pair_report",
+    "report",
     "rows",
     "run",
     "sample",
@@ -150,6 +153,7 @@ __all__ = [
 __all__ += _kinds.__all__
 
 _HOMES = {
+    "reports.report": ("Report", "report"),
     "rules.rollouts": ("step_values", "stepwise"),
     "rules.step_records": ("step_labels",),
     "runs.audit": ("audit",),

@@ -40,6 +40,7 @@ FLOORS = (
     ("scoring",),
     ("runs",),
     ("plots",),
+    ("reports",),
     ("training", "datasets"),
     ("loops",),
     ("cli",),

@@ -15,6 +15,7 @@ __all__ = ["app"]
 COMMANDS = (
     "select",
     "check",
+    "report",
     "rows",
     "sample",
     "score",

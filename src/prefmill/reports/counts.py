@@ -25,9 +25,7 @@ def _one(con: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
 
 def histogram(con: duckdb.DuckDBPyConnection, value: str, rows: str) -> Histogram | None:
     """How a number is distributed: a bin for each value where they are few, else equal bins."""
-    few = con.execute(
-        f"SELECT DISTINCT {value} AS v FROM {rows} LIMIT {_BINS + 1}"
-    ).fetchall()
+    few = con.execute(f"SELECT DISTINCT {value} AS v FROM {rows} LIMIT {_BINS + 1}").fetchall()
     known = sorted(v for (v,) in few if v is not None)
     if not known:
         return None
@@ -35,12 +33,27 @@ def histogram(con: duckdb.DuckDBPyConnection, value: str, rows: str) -> Histogra
         query = f"SELECT {value} AS v, count(*) FROM {rows} GROUP BY v ORDER BY v"
         counts = {v: n for v, n in con.execute(query).fetchall() if v is not None}
         return Histogram(known, known, [counts[v] for v in known])
-    low, high = _one(con, f"SELECT min({value})::DOUBLE, max({value})::DOUBLE FROM {rows}")
+    low, high = _one(con, f"SELECT min({value}), max({value}) FROM {rows}")
+    if isinstance(low, int):
+        return _of_whole_numbers(con, value, rows, low, high)
+    low, high = float(low), float(high)
     query = f"SELECT {_bin(value, low, high)} AS b, count(*) FROM {rows} GROUP BY b"
     at = dict(con.execute(query).fetchall())
     step = (high - low) / _BINS
     ends = [low + step * place for place in range(_BINS)] + [high]
     return Histogram(ends[:-1], ends[1:], [at.get(place, 0) for place in range(_BINS)])
+
+
+def _of_whole_numbers(
+    con: duckdb.DuckDBPyConnection, value: str, rows: str, low: int, high: int
+) -> Histogram:
+    """Bins that each hold as many whole numbers, named by their first and last one."""
+    width = (high - low) // _BINS + 1
+    query = f"SELECT ({value} - {low}) // {width} AS b, count(*) FROM {rows} GROUP BY b"
+    at = dict(con.execute(query).fetchall())
+    starts = list(range(low, high + 1, width))
+    ends = [min(high, start + width - 1) for start in starts]
+    return Histogram(starts, ends, [at.get(place, 0) for place in range(len(starts))])
 
 
 def _bin(value: str, low: float, high: float) -> str:

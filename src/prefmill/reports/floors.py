@@ -1,7 +1,7 @@
 """Floors of pairs: what guesses get right that know nothing of quality.
 
-    sides ──bets (1: the chosen one, -1: the other, 0: no opinion)──▶ sums by prompt ──▶ a share,
-    its interval, a test, and the same share after labels were drawn anew
+sides ──bets (1: the chosen one, -1: the other, 0: no opinion)──▶ sums by prompt ──▶ a share,
+its interval, a test, and the same share after labels were drawn anew
 """
 
 from __future__ import annotations

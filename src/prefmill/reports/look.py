@@ -40,8 +40,9 @@ def look(
     **reading: Unpack[Reading],
 ) -> Figures:
     """Count everything; raises what `prefmill.run` raises of inputs."""
+    by = "the default plan of pairs" if plan is None else "this plan of pairs"
     plan = plan or Pairs()
-    told: dict[str, Any] = {"shown": shown, "scored": True, "refusal": ""}
+    told: dict[str, Any] = {"shown": shown, "scored": True, "refusal": "", "by": by}
     words: dict[str, Any] = dict(roles or {})
     asked: dict[str, Any] = {"progress": progress, **reading}
     try:
@@ -49,6 +50,7 @@ def look(
             return _opened(plan, inputs, words, told, asked)
         except ThresholdsUnfit as error:  # said, and pairs are those of any two scores
             told["refusal"] = f"{error.message} Hint: {error.hint}"
+            told["by"] = f"{by}, without thresholds"
             return _opened(replace(plan, **_ALL), inputs, words, told, asked)
     except ColumnMissing as problem:
         if words.get("score") or words.get("winner"):
@@ -69,11 +71,11 @@ def _opened(
         job.rank()
         job.tell("counting", None)
         make_facts(job)
-        return _figures(job, inputs, plan, **told)
+        return _figures(job, inputs, **told)
 
 
 def _figures(
-    job: Job, inputs: Inputs, plan: Pairs, *, shown: int, scored: bool, refusal: str
+    job: Job, inputs: Inputs, *, shown: int, scored: bool, refusal: str, by: str
 ) -> Figures:
     con = job.con
     record = _record(inputs)
@@ -102,7 +104,7 @@ def _figures(
     figures = replace(figures, repeats=counts.repeats(con, records=inside and scored))
     if not scored:
         return figures
-    funnel, funnel_of = _funnel(job, plan, record)
+    funnel, funnel_of = _funnel(job, by, record)
     # Columns of a chosen and a rejected answer hold no place.
     placed = job.rowed.recognised != PAIRS
     (pairs,) = con.execute("SELECT count(*) FROM sides WHERE NOT same").fetchall()[0]
@@ -122,7 +124,7 @@ def _figures(
     )
 
 
-def _funnel(job: Job, plan: Pairs, record: Mapping[str, Any]) -> tuple[PairReport, str]:
+def _funnel(job: Job, by: str, record: Mapping[str, Any]) -> tuple[PairReport, str]:
     """What became of rows: of the run that wrote the file, or by the plan over it."""
     report = record.get("report") or {}
     if record.get("plan") and set(_COUNTS) <= report.keys():
@@ -133,8 +135,7 @@ def _funnel(job: Job, plan: Pairs, record: Mapping[str, Any]) -> tuple[PairRepor
     same = "SELECT s.*, d.same AS _same_text FROM slots s JOIN sides d ON d.slot = s.slot"
     job.con.execute(f"CREATE TEMP VIEW paired AS {same}")
     (row,) = job.con.execute(sql.call(job.output.report, {"told": "paired"})).fetchall()
-    default = "the default plan of pairs" if plan == Pairs() else "this plan of pairs"
-    return PairReport.of_row(row), default
+    return PairReport.of_row(row), by
 
 
 def _record(inputs: Inputs) -> Mapping[str, Any]:

@@ -1,0 +1,201 @@
+"""A report as one HTML page: no script, no network, and texts of data stay texts.
+
+What the page may load is nothing at all (its Content-Security-Policy), so even a mistake in here
+would run no script of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from prefmill.reports.found import Excerpt, Shown, Warned
+from prefmill.reports.sections import Bars, Grid, Section
+from prefmill.shown import shown
+
+_HOME = "prefmill-report"
+#: Each rule holds inside the report only: a notebook has styles of its own. The colours have a
+#: contrast of at least 4.5 to their ground (WCAG 2, AA), bars of at least 3.
+_RULES = (
+    ("", "--ink:#1b1f24;--soft:#4d5761;--line:#c9d1d9;--ground:#fff;--raised:#f4f6f8"),
+    ("", "--bar:#0072b2;--bad:#a4370b;--badground:#fdf1ea"),
+    (
+        "",
+        "color:var(--ink);background:var(--ground);max-width:60rem;margin:0 auto;padding:1rem;"
+        "font:1rem/1.5 system-ui,sans-serif",
+    ),
+    ("h1", "font-size:1.5rem;overflow-wrap:anywhere;line-height:1.25"),
+    ("h2", "font-size:1.2rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)"),
+    ("h3", "font-size:1rem;margin:1rem 0 .25rem"),
+    (".scroll", "overflow-x:auto;margin:.75rem 0"),
+    ("table", "border-collapse:collapse;font-variant-numeric:tabular-nums"),
+    ("caption", "text-align:left;color:var(--soft);padding:.25rem 0"),
+    (
+        "th,td",
+        "text-align:left;font-weight:400;padding:.25rem .75rem .25rem 0;vertical-align:top;"
+        "border-bottom:1px solid var(--line);overflow-wrap:anywhere;min-width:4rem",
+    ),
+    ("thead th", "font-weight:600"),
+    ("td.n", "text-align:right;white-space:nowrap"),
+    ("th.n", "text-align:right"),
+    (".spark", "font-family:monospace;white-space:pre;color:var(--bar)"),
+    ("figure", "margin:.75rem 0;max-width:40rem"),
+    ("figcaption", "color:var(--soft)"),
+    ("svg", "display:block;width:100%;height:8rem;border-bottom:1px solid var(--soft)"),
+    ("svg rect", "fill:var(--bar)"),
+    (".ends", "display:flex;justify-content:space-between;color:var(--soft)"),
+    ("summary", "cursor:pointer;color:var(--soft)"),
+    (
+        ".warning",
+        "border-left:.25rem solid var(--bad);background:var(--badground);"
+        "padding:.5rem .75rem;margin:.75rem 0",
+    ),
+    (".warning h3", "color:var(--bad);margin:0"),
+    (".warning p", "margin:.25rem 0"),
+    ("pre,code", "font-family:ui-monospace,monospace;font-size:.875rem"),
+    (
+        "pre",
+        "white-space:pre-wrap;overflow-wrap:anywhere;background:var(--raised);color:var(--ink);"
+        "padding:.5rem;margin:.25rem 0;border:1px solid var(--line)",
+    ),
+    (".sides", "display:grid;grid-template-columns:1fr 1fr;gap:.75rem"),
+    (".sides>div", "min-width:0"),
+    (".more", "color:var(--soft)"),
+)
+_DARK = (
+    "--ink:#e6e9ec;--soft:#aab4be;--line:#3a424a;--ground:#14171a;--raised:#1d2226;"
+    "--bar:#56b4e9;--bad:#ffab85;--badground:#2b1d16"
+)
+
+
+def _style() -> str:
+    rules = []
+    for names, rule in _RULES:
+        inside = ",".join(f".{_HOME} {name}".strip() for name in names.split(","))
+        rules.append(f"{inside}{{{rule}}}")
+    rules.append(f"@media(prefers-color-scheme:dark){{.{_HOME}{{{_DARK}}}}}")
+    rules.append(f"@media(max-width:40rem){{.{_HOME} .sides{{grid-template-columns:1fr}}}}")
+    return "\n".join(rules)
+
+
+def page(title: str, warned: Sequence[Warned], parts: Sequence[Section]) -> str:
+    """The whole page; the same bytes for the same report."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    ground = (
+        "body{margin:0;background:#fff}@media(prefers-color-scheme:dark){body{background:#14171a}}"
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{_text(title)}</title>\n<style>{ground}</style>\n</head>\n<body>\n"
+        f"{fragment(title, warned, parts)}\n</body>\n</html>\n"
+    )
+
+
+def fragment(title: str, warned: Sequence[Warned], parts: Sequence[Section]) -> str:
+    """The report as a part of another page, a notebook say."""
+    inside = "\n".join(_inside(title, warned, parts))
+    return f'<style>{_style()}</style>\n<main class="{_HOME}">\n{inside}\n</main>'
+
+
+def _text(text: str) -> str:
+    """A text of data, or ours, as HTML shows it; what cannot be seen is spelled out."""
+    return escape(shown(text.replace("\r\n", "\n")))
+
+
+def _inside(title: str, warned: Sequence[Warned], parts: Sequence[Section]) -> Iterator[str]:
+    yield f"<h1>{_text(title)}</h1>"
+    yield "<section>"
+    yield f"<h2>{len(warned)} warning{'' if len(warned) == 1 else 's'}</h2>"
+    for each in warned:
+        line = f"<pre>{_text(each.line)}</pre>" if each.line else ""
+        yield (
+            f'<div class="warning"><h3>{_text(each.name)}</h3><p>{_text(each.what)}</p>'
+            f"<p>{_text(each.advice)}</p>{line}</div>"
+        )
+    if not warned:
+        yield "<p>Nothing was found that needs a look.</p>"
+    yield "</section>"
+    for section in parts:
+        yield f"<section>\n<h2>{_text(section.title)}</h2>"
+        yield from (f"<p>{_text(words)}</p>" for words in section.words)
+        for part in section.parts:
+            yield _grid(part) if isinstance(part, Grid) else _bars(part)
+        yield from (_pair(number, pair) for number, pair in enumerate(section.pairs, 1))
+        yield "</section>"
+
+
+def _grid(grid: Grid) -> str:
+    head = ""
+    if any(grid.head):
+        cells = "".join(
+            f'<th scope="col"{_numeric(grid, place)}>{_text(name)}</th>' if name else "<td></td>"
+            for place, name in enumerate(grid.head)
+        )
+        head = f"<thead><tr>{cells}</tr></thead>"
+    rows = "".join(f"<tr>{_cells(grid, row)}</tr>" for row in grid.rows)
+    caption = _text(grid.caption)
+    # A wide table scrolls by itself, with keys too.
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
+        f"<table><caption>{caption}</caption>{head}<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _numeric(grid: Grid, place: int) -> str:
+    cells = [row[place] for row in grid.rows if row[place]]
+    return ' class="n"' if cells and all(cell[0] in "0123456789<-" for cell in cells) else ""
+
+
+def _cells(grid: Grid, row: Sequence[str]) -> str:
+    first, *rest = row
+    cells = [f'<th scope="row">{_text(first)}</th>']
+    for place, cell in enumerate(rest, 1):
+        kind = _numeric(grid, place)
+        if grid.head[place] == "scores, low to high":
+            kind = ' class="spark"'
+        cells.append(f"<td{kind}>{_text(cell)}</td>")
+    return "".join(cells)
+
+
+def _bars(bars: Bars) -> str:
+    count, most = len(bars.counts), max([*bars.counts, 1])
+    # Narrow gaps between bars; one with anything in it is seen.
+    shapes = "".join(
+        f'<rect x="{place * 10 + 1}" y="{100 - _height(n, most)}" width="8" '
+        f'height="{_height(n, most)}"/>'
+        for place, n in enumerate(bars.counts)
+    )
+    caption, top = _text(bars.caption), bars.counts.index(max(bars.counts))
+    alt = f"{caption}: {count} bars; the highest, {_text(bars.labels[top])}, has {most:,}"
+    rows = list(zip(bars.labels, (f"{n:,}" for n in bars.counts), strict=True))
+    numbers = _grid(Grid(bars.caption, ("", bars.axis), rows))
+    return (
+        f"<figure><figcaption>{caption}</figcaption>"
+        f'<svg role="img" aria-label="{alt}" viewBox="0 0 {count * 10} 100"'
+        f' preserveAspectRatio="none">{shapes}</svg>'
+        f'<div class="ends" aria-hidden="true"><span>{_text(bars.labels[0])}</span>'
+        f"<span>{_text(bars.labels[-1])}</span></div>"
+        f"<details><summary>Numbers: {caption}</summary>{numbers}</details></figure>"
+    )
+
+
+def _height(count: int, most: int) -> int:
+    return max(1, round(100 * count / most)) if count else 0
+
+
+def _pair(number: int, pair: Shown) -> str:
+    return (
+        f"<article><h3>Pair {number}</h3>{_excerpt(pair.prompt)}"
+        f'<div class="sides"><div><h3>Chosen, {pair.chosen_score:g}</h3>{_excerpt(pair.chosen)}'
+        f"</div><div><h3>Rejected, {pair.rejected_score:g}</h3>{_excerpt(pair.rejected)}</div>"
+        "</div></article>"
+    )
+
+
+def _excerpt(excerpt: Excerpt) -> str:
+    more = f'<p class="more">{excerpt.more:,} more characters</p>' if excerpt.more else ""
+    # A line feed right after <pre> would be swallowed.
+    return f'<pre dir="auto">\n{_text(excerpt.text)}</pre>{more}'

@@ -1,0 +1,221 @@
+"""A report in words and figures, for both of its faces: the page and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from prefmill.reports.floors import is_high
+from prefmill.reports.found import Figures, Floor, Histogram, Part, Shown
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: its caption, heads of columns, rows; columns from `numbers` on hold numbers."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: int = 1
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A histogram: its caption, a label and a count for each bar; `axis` says what a bar counts."""
+
+    caption: str
+    labels: Sequence[str]
+    counts: Sequence[int]
+    axis: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report under a heading."""
+
+    title: str
+    words: Sequence[str] = ()
+    parts: Sequence[Grid | Bars] = ()
+    pairs: Sequence[Shown] = field(default=())
+
+
+def sections(figures: Figures) -> list[Section]:
+    """The parts of a report that have something to say, in reading order."""
+    made = (_file(figures), _funnel(figures), _scores(figures), _prompts(figures))
+    more = (_floors(figures), _repeats(figures), _splits(figures), _pairs(figures))
+    return [section for section in (*made, *more) if section]
+
+
+def _file(figures: Figures) -> Section:
+    named = ", ".join(figures.columns)
+    rows = [
+        ("kind", figures.kind),
+        ("shape", figures.shape),
+        ("read as", figures.line),
+        ("files", f"{figures.files:,}"),
+        ("records", f"{figures.records:,}"),
+        ("rows", f"{figures.rows:,}"),
+        ("prompts", f"{figures.prompts:,}"),
+        ("different answers of them", f"{figures.answers:,}"),
+        ("columns", named),
+    ]
+    return Section("The file", figures.notes, [Grid("What was found", ("", ""), rows)])
+
+
+def _funnel(figures: Figures) -> Section | None:
+    funnel = figures.funnel
+    if funnel is None:
+        return None
+    rows = [("rows in", funnel.rows_in), ("used", funnel.rows_used)]
+    rows += [("not selected", funnel.rows_not_selected)]
+    rows += [(f"dropped: {reason}", rows) for reason, rows in funnel.dropped.items()]
+    whole = max(1, funnel.rows_in)
+    grid = Grid(
+        "Rows",
+        ("", "rows", "share"),
+        [(name, f"{count:,}", percent(count / whole)) for name, count in rows],
+    )
+    groups = [
+        ("groups with a candidate", f"{funnel.groups_in:,}"),
+        ("groups used", f"{funnel.groups_used:,}"),
+        ("pairs", f"{funnel.pairs_out:,}"),
+    ]
+    words = [f"By {figures.funnel_of}{_bounds(figures)}."]
+    return Section("What becomes of rows", words, [grid, Grid("Groups", ("", ""), groups)])
+
+
+def _bounds(figures: Figures) -> str:
+    signs = {"chosen_min": "chosen ≥", "rejected_below": "rejected <"}
+    told = [
+        f"{signs[name]} {bound:g}"
+        for name, bound in figures.thresholds.items()
+        if bound is not None and name in signs
+    ]
+    return f" ({', '.join(told)})" if told and "its run" not in figures.funnel_of else ""
+
+
+def _scores(figures: Figures) -> Section | None:
+    if figures.scores is None:
+        return None
+    parts: list[Grid | Bars] = [_bars("Scores", figures.scores, "rows")]
+    parts += [_of_parts(name, found) for name, found in _by(figures) if found]
+    if figures.gaps:
+        parts.append(_bars("Gaps: chosen less rejected score", figures.gaps, "pairs"))
+    tied, pairs = figures.ties or (0, 0)
+    words = []
+    if pairs:
+        share = percent(tied / pairs)
+        words = [f"Ties: {tied:,} of {pairs:,} comparisons inside prompts ({share})."]
+    return Section("Scores", words, parts)
+
+
+def _by(figures: Figures) -> Iterator[tuple[str, Sequence[Part]]]:
+    yield "source", figures.sources
+    yield "annotator", figures.annotators
+
+
+def _of_parts(name: str, parts: Sequence[Part]) -> Grid:
+    rows = [
+        (str(part.name), f"{part.rows:,}", f"{part.mean:.4g}", spark(part.counts)) for part in parts
+    ]
+    return Grid(f"Scores by {name}", (name, "rows", "mean", "scores, low to high"), rows)
+
+
+def _prompts(figures: Figures) -> Section | None:
+    if figures.answers_per_prompt is None:
+        return None
+    bars = _bars("Different answers of a prompt", figures.answers_per_prompt, "prompts")
+    return Section("Prompts", (), [bars])
+
+
+def _floors(figures: Figures) -> Section | None:
+    if not figures.floors:
+        return None
+    words = [
+        "What a guess that knows nothing of quality gets right. A trained model is worth what it"
+        " gets right beyond the highest floor."
+    ]
+    head = ("guess", "right", "95 % interval", "p", "drawn labels", "pairs", "")
+    return Section(
+        f"Floors of {figures.pairs:,} pairs",
+        words,
+        [Grid("Floors", head, [_row(floor) for floor in figures.floors])],
+    )
+
+
+def _row(floor: Floor) -> Sequence[str]:
+    if floor.share is None or floor.low is None or floor.high is None:
+        return (floor.name, "", "", "", "", "0", floor.why)
+    drawn = "" if floor.shuffled is None else percent(floor.shuffled)
+    said = floor.why or ("high" if is_high(floor) else "not found")
+    between = f"{percent(floor.low)} to {percent(floor.high)}"
+    p = floor.p_adjusted or 0.0
+    chance = "<0.0001" if p < 0.0001 else f"{p:.4f}"
+    return (floor.name, percent(floor.share), between, chance, drawn, f"{floor.pairs:,}", said)
+
+
+def _repeats(figures: Figures) -> Section | None:
+    repeats = figures.repeats
+    if repeats is None:
+        return None
+    rows = [("rows that repeat an answer of their prompt", repeats.rows)]
+    if repeats.pairs is None:
+        rows.append(("rows of answers with several scores", repeats.conflicting))
+    else:
+        rows.append(("pairs that are there already", repeats.pairs))
+        rows.append(("pairs that contradict another one", repeats.contradictory or 0))
+    rows.append(("answers that stand under several prompts", repeats.shared))
+    rows.append(("rows of those", repeats.shared_rows))
+    grid = Grid("Exact repeats", ("", "count"), [(name, f"{count:,}") for name, count in rows])
+    return Section("Repeats", (), [grid])
+
+
+def _splits(figures: Figures) -> Section | None:
+    if len(figures.splits) < 2:
+        return None
+    sizes = [(name, f"{prompts:,}") for name, prompts in figures.splits.items()]
+    parts = [Grid("Prompts of each split", ("split", "prompts"), sizes)]
+    rows = [
+        (f"{each.one} and {each.other}", f"{each.prompts:,}", " / ".join(each.examples))
+        for each in figures.overlaps
+    ]
+    words = [] if rows else ["No prompt is in two splits."]
+    if rows:
+        parts.append(Grid("Prompts in two splits", ("splits", "prompts", "the first ones"), rows))
+    return Section("Splits", words, parts)
+
+
+def _pairs(figures: Figures) -> Section | None:
+    if not figures.shown:
+        return None
+    return Section("Pairs to read", (), (), figures.shown)
+
+
+def _bars(caption: str, histogram: Histogram, axis: str) -> Bars:
+    ends = zip(histogram.low, histogram.high, strict=True)
+    labels = [
+        _number(low) if low == high else f"{_number(low)} to {_number(high)}" for low, high in ends
+    ]
+    return Bars(caption, labels, histogram.counts, axis)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def spark(counts: Sequence[int]) -> str:
+    """Counts as blocks of eight heights; a bin with anything is seen.
+
+    >>> spark([0, 1, 4, 100])
+    ' ▁▁█'
+    """
+    most = max([*counts, 1])
+    return "".join(_BLOCKS[max(0, -(-8 * n // most) - 1)] if n else " " for n in counts)
+
+
+def percent(share: float) -> str:
+    """A share for people."""
+    return f"{100 * share:.1f} %"

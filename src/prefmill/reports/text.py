@@ -1,0 +1,91 @@
+"""A report in a terminal: the same parts as on the page, in lines."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from prefmill.reports.found import Excerpt, Shown, Warned
+from prefmill.reports.sections import Bars, Grid, Section
+from prefmill.shown import shown
+
+_WIDTH = 100
+_BAR = 32
+_CELL = 44  # characters of a cell but the last
+_PAIRS, _LONG = 3, 300  # pairs, and characters of a text
+
+
+def lines(title: str, warned: Sequence[Warned], parts: Sequence[Section]) -> Iterator[str]:
+    """The report, a line at a time; nothing in it is obeyed by a terminal."""
+    yield from (_plain(line) for line in _lines(title, warned, parts))
+
+
+def _plain(text: str) -> str:
+    return shown(text).replace("\t", " ").replace("\n", " ")
+
+
+def _lines(title: str, warned: Sequence[Warned], parts: Sequence[Section]) -> Iterator[str]:
+    yield title
+    yield ""
+    yield f"{len(warned)} warnings" if len(warned) != 1 else "1 warning"
+    for each in warned:
+        yield from _wrapped(f"! {each.name}: {each.what} {each.advice}", "  ")
+        if each.line:
+            yield f"    $ {each.line}"
+    for section in parts:
+        yield ""
+        yield f"== {section.title}"
+        for words in section.words:
+            yield from _wrapped(words, "")
+        for part in section.parts:
+            yield from _grid(part) if isinstance(part, Grid) else _bars(part)
+        for number, pair in enumerate(section.pairs[:_PAIRS], 1):
+            yield from _pair(number, pair)
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(_plain(text), _WIDTH, subsequent_indent=indent)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _grid(grid: Grid) -> Iterator[str]:
+    rows = [[_plain(cell) for cell in row] for row in grid.rows]
+    rows = [[*(_cut(cell, _CELL) for cell in row[:-1]), row[-1]] for row in rows]
+    head = [list(grid.head)] if any(grid.head) else []
+    widths = [max(map(len, column)) for column in zip(*head, *rows, strict=True)]
+    for row in [*head, *rows]:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
+        yield from _wrapped_row("  ".join(cells).rstrip(), sum(widths[:-1]) + 2 * len(widths) - 2)
+
+
+def _wrapped_row(row: str, indent: int) -> list[str]:
+    if len(row) <= _WIDTH or indent > _WIDTH // 2:
+        return [_cut(row, 2 * _WIDTH)]
+    first, rest = row[:_WIDTH], row[_WIDTH:]
+    return [first, *(" " * indent + line for line in textwrap.wrap(rest, _WIDTH - indent))]
+
+
+def _bars(bars: Bars) -> Iterator[str]:
+    yield f"{bars.caption} ({bars.axis})"
+    most, width = max([*bars.counts, 1]), max(map(len, bars.labels))
+    for label, count in zip(bars.labels, bars.counts, strict=True):
+        bar = "█" * (-(-_BAR * count // most))
+        yield f"  {label:>{width}}  {bar:<{_BAR}}  {count:,}".rstrip()
+
+
+def _pair(number: int, pair: Shown) -> Iterator[str]:
+    yield f"pair {number}"
+    for name, text, score in (
+        ("prompt", pair.prompt, ""),
+        ("chosen", pair.chosen, f" ({pair.chosen_score:g})"),
+        ("rejected", pair.rejected, f" ({pair.rejected_score:g})"),
+    ):
+        yield from _wrapped(f"  {name}{score}: {_told(text)}", "    ")
+
+
+def _told(excerpt: Excerpt) -> str:
+    more = excerpt.more + max(0, len(excerpt.text) - _LONG)
+    return excerpt.text[:_LONG] + (f" … {more:,} more characters" if more else "")

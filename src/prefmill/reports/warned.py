@@ -1,0 +1,123 @@
+"""What is wrong with preference data, in words: what it is, what to do, and the line to type."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+
+from prefmill.reports.floors import is_high
+from prefmill.reports.found import Figures, Floor, Warned
+from prefmill.reports.sections import percent
+from prefmill.rules.rows import UNUSABLE
+
+#: Shares of rows, prompts or comparisons from which on something is said.
+_MUCH, _SOME = 0.5, 0.05
+
+_OF_FLOORS = {
+    "length": (
+        "A model can learn length instead of quality. Compare its accuracy with this floor, and"
+        " look whether the judge likes length more than a person does.",
+        "prefmill audit {file} --human COLUMN",
+    ),
+    "lists": (
+        "A model can learn layout instead of quality. Look whether the judge likes lists at equal"
+        " length.",
+        "prefmill audit {file} --human COLUMN",
+    ),
+    "position": (
+        "A judge that is shown both answers prefers a place. Ask it in both orders, and take what"
+        " holds in both.",
+        "prefmill audit {file}",
+    ),
+    "source": (
+        "A model can learn who wrote an answer. Make pairs inside of a source too, or more of"
+        " sources that are close.",
+        "prefmill audit {file} --source COLUMN",
+    ),
+}
+
+
+def warnings(figures: Figures) -> list[Warned]:
+    """All warnings, those about the whole file first; none of a clean file."""
+    file = shlex.quote(figures.name) if ", " not in figures.name else "FILE..."
+    return [*_of_rows(figures, file), *_of_splits(figures), *_of_floors(figures, file)]
+
+
+def _of_rows(figures: Figures, file: str) -> Iterator[Warned]:
+    funnel, repeats = figures.funnel, figures.repeats
+    if figures.rejected:
+        what = f"{figures.rejected:,} malformed rows were set aside."
+        advice = "Look at them, and mend the file."
+        yield Warned("malformed", what, advice, f"prefmill check {file}")
+    # Of a scored pool the best are taken: its scores need no thresholds.
+    if figures.refusal and figures.kind == "feedback":
+        what, _, hint = figures.refusal.partition(" Hint: ")
+        line = f"prefmill pairs {file} -o pairs.parquet --no-thresholds"
+        yield Warned("thresholds", what, f"{hint[:1].upper()}{hint[1:]}", line)
+    if funnel and (bad := _unusable(funnel.dropped)):
+        rows = sum(bad.values())
+        reasons = ", ".join(f"{name} {count:,}" for name, count in bad.items())
+        what = f"{rows:,} of {funnel.rows_in:,} rows cannot be used: {reasons}."
+        yield Warned("unusable", what, "See which, and mend them.", f"prefmill check {file}")
+    if figures.scores and funnel and not figures.pairs:
+        what = "No pair can be made: no prompt has two answers with different scores."
+        advice = "Look whether the right column is the prompt, or sample more answers of each."
+        yield Warned("no pairs", what, advice, f"prefmill check {file}")
+    tied, pairs = figures.ties or (0, 0)
+    if pairs and tied / pairs > _MUCH:
+        what = f"{percent(tied / pairs)} of comparisons inside prompts are ties."
+        advice = "Let the judge use a finer scale, or take the mean of several judgements."
+        yield Warned(
+            "ties", what, advice, f"prefmill pairs {file} --aggregate mean -o pairs.parquet"
+        )
+    if repeats is None:
+        return
+    if repeats.pairs:
+        what = f"{repeats.pairs:,} pairs are there already, with the same texts."
+        line = f"prefmill pairs {file} --repeats drop -o pairs.parquet"
+        yield Warned("repeated pairs", what, "Leave the repeats out.", line)
+    elif repeats.pairs is None and repeats.rows > _SOME * figures.rows:
+        what = f"{repeats.rows:,} of {figures.rows:,} rows repeat an answer of their prompt."
+        line = f"prefmill pairs {file} --aggregate mean -o pairs.parquet"
+        yield Warned("repeated answers", what, "Merge the judgements of an answer.", line)
+    if repeats.contradictory:
+        what = f"{repeats.contradictory:,} pairs contradict another one of the same two answers."
+        line = f"prefmill votes {file} -o scores.parquet"
+        yield Warned("contradictory pairs", what, "Make one score of all judgements.", line)
+    if repeats.shared_rows > _SOME * figures.rows:
+        what = (
+            f"{repeats.shared:,} answers stand word for word under several prompts,"
+            f" in {repeats.shared_rows:,} rows."
+        )
+        advice = "Look whether they are refusals or boilerplate, and leave those out."
+        yield Warned("shared answers", what, advice)
+
+
+def _unusable(dropped: Mapping[str, int]) -> dict[str, int]:
+    """The reasons that are about a row's values, not about what a plan selects."""
+    return {name: rows for name, rows in dropped.items() if name in UNUSABLE and rows}
+
+
+def _of_splits(figures: Figures) -> Iterator[Warned]:
+    for overlap in figures.overlaps:
+        what = f"{overlap.prompts:,} prompts are in both {overlap.one} and {overlap.other}."
+        advice = "A score on one is no test of the other. Split by prompt."
+        line = "prefmill pairs FILE... --split train=0.95,test=0.05 -o pairs"
+        yield Warned("leak", what, advice, line)
+
+
+def _of_floors(figures: Figures, file: str) -> Iterator[Warned]:
+    for floor in figures.floors:
+        # A file may well be in the order of scores: only of two answers side by side it matters.
+        placed = floor.name != "position" or figures.kind == "pairs"
+        if placed and is_high(floor):
+            advice, line = _OF_FLOORS[floor.name]
+            yield Warned(floor.name, _told(floor), advice, line.format(file=file))
+
+
+def _told(floor: Floor) -> str:
+    share, low, high = (percent(each or 0.0) for each in (floor.share, floor.low, floor.high))
+    return (
+        f"A guess that takes {floor.what} is right about {share} of {floor.pairs:,} pairs"
+        f" ({low} to {high}); of drawn labels it would be 50 %."
+    )
