@@ -28,6 +28,7 @@ PAIRS_SHOWN = 10
 _ALL = {"chosen_min": None, "rejected_below": None}
 _COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used")
 _POOL = "a pool without scores"
+_UNSCORED = "no column is the score; if there is one, name it: --score COLUMN (-COLUMN is a rank)"
 
 
 def look(
@@ -81,6 +82,7 @@ def _figures(
     record = _record(inputs)
     prompts, answers = counts.prompts_and_answers(con)
     scores = counts.scores(con) if scored else None
+    unscored = () if scored else (_UNSCORED,)
     figures = Figures(
         name=_named(inputs),
         kind=_kind(job, record, scored),
@@ -97,7 +99,7 @@ def _figures(
         answers_per_prompt=counts.answers_per_prompt(con),
         splits=counts.splits(con),
         overlaps=counts.overlaps(job),
-        notes=[note for note in job.notes if not note.startswith("read as: ")],
+        notes=[*(note for note in job.notes if not note.startswith("read as: ")), *unscored],
     )
     make_sides(job)
     inside = job.rowed.inside_records

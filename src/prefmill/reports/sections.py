@@ -135,7 +135,7 @@ def _floors(figures: Figures) -> Section | None:
         "What a guess that knows nothing of quality gets right. A trained model is worth what it"
         " gets right beyond the highest floor."
     ]
-    head = ("guess", "right", "95 % interval", "p", "drawn labels", "pairs", "")
+    head = ("guess", "right", "95 % interval", "p", "shuffled labels", "pairs", "")
     return Section(
         f"Floors of {figures.pairs:,} pairs",
         words,

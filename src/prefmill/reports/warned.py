@@ -119,5 +119,5 @@ def _told(floor: Floor) -> str:
     share, low, high = (percent(each or 0.0) for each in (floor.share, floor.low, floor.high))
     return (
         f"A guess that takes {floor.what} is right about {share} of {floor.pairs:,} pairs"
-        f" ({low} to {high}); of drawn labels it would be 50 %."
+        f" ({low} to {high}); of shuffled labels it would be 50 %."
     )
