@@ -1,0 +1,28 @@
+"""docs/report.md runs as it stands, and names every warning."""
+
+from __future__ import annotations
+
+import re
+
+from pages import ROOT, make_targets, run_page
+
+PAGE = (ROOT / "docs" / "report.md").read_text("utf-8")
+WARNED = ROOT / "src" / "prefmill" / "reports" / "warned.py"
+
+
+def test_every_block_of_the_page_of_reports_runs(tmp_path):
+    wrong = run_page(PAGE, tmp_path, make_targets(), "docs/report.md")
+    assert not wrong, "\n\n".join(wrong)
+
+
+def test_every_warning_is_named():
+    text = WARNED.read_text("utf-8")
+    names = {
+        *re.findall(r'Warned\(\s*"([\w ]+)"', text),
+        *re.findall(r'^    "(\w+)": \(', text, re.M),
+    }
+    assert {"leak", "repeated pairs", "length"} <= names
+    table = PAGE.partition("## Warnings")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([\w ,]+) \|", table, re.M)
+    told = {name.strip() for row in rows for name in row.split(",")}
+    assert names == told - {"name"}
