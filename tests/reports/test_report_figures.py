@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter, defaultdict
 from itertools import combinations
+from statistics import correlation
 
 import polars as pl
 import pytest
@@ -175,6 +176,36 @@ def test_planted_faults_have_names(tmp_path):
     assert report.figures.repeats.contradictory == 14
 
 
+def judged_by(draw, answers, turned=()):
+    """Scores of three annotators, of whom those of `turned` read the scale upside down."""
+    rows = []
+    for number in range(answers):
+        quality = draw.uniform(1, 5)
+        for name in "xyz":
+            score = min(5, max(1, round(quality + draw.gauss(0, 0.7))))
+            score = 6 - score if name in turned else score
+            row = {"prompt": f"q{number // 4}", "completion": f"{number:09}", "score": score}
+            rows.append({**row, "annotator": name})
+    return rows
+
+
+def test_a_reversed_annotator_has_a_name():
+    rows = judged_by(random.Random(8), 200, turned="y")
+    plan = pm.Pairs(aggregate="mean", chosen_min=None, rejected_below=None)
+    report = pm.report(pl.DataFrame(rows), plan=plan)
+    names = [each for each in report.warnings if each.name == "annotator"]
+    assert len(names) == 1
+    assert " y says the opposite" in names[0].what
+    scores = {(row["completion"], row["annotator"]): row["score"] for row in rows}
+    told = {part.name: part.agrees for part in report.figures.annotators}
+    for name, (one, other) in {"x": "yz", "y": "xz", "z": "xy"}.items():
+        own = [scores[f"{n:09}", name] for n in range(200)]
+        rest = [(scores[f"{n:09}", one] + scores[f"{n:09}", other]) / 2 for n in range(200)]
+        assert told[name] == pytest.approx(correlation(own, rest))
+    straight = pm.report(pl.DataFrame(judged_by(random.Random(9), 200)), plan=plan)
+    assert "annotator" not in straight.found
+
+
 def test_prompts_of_two_splits_are_named(tmp_path):
     draw = random.Random(6)
     train, test = pairs_of(draw, 200), pairs_of(draw, 60)
@@ -190,6 +221,33 @@ def test_prompts_of_two_splits_are_named(tmp_path):
     assert set(overlap.examples) < {row["prompt"] for row in test[:20]}
     column = pl.concat(pl.read_parquet(file).with_columns(split=pl.lit(file)) for file in files)
     assert pm.report(column).figures.overlaps[0].prompts == 20
+
+
+def test_near_repeats_are_found_and_nothing_else():
+    draw = random.Random(10)
+
+    def question(number):
+        return f"{number} " + "".join(draw.choice("abcdefgh ") for _ in range(200))
+
+    rows = pairs_of(draw, 150)
+    for number, row in enumerate(rows):
+        row["prompt"] = question(number)
+        row["rejected"] += question(number)
+        row["chosen"] += question(number)
+    planted = set()
+    for row in draw.sample(rows, 30):
+        changed = row["prompt"][:100].upper() + "  " + row["prompt"][104:]
+        planted.add(changed)
+        rows.append({**row, "prompt": changed, "chosen": question(1), "rejected": question(2)})
+    figures = pm.report(pl.DataFrame(rows), near=True).figures
+    assert (figures.near_prompts.texts, figures.near_prompts.near) == (180, 30)
+    assert {other for _, other in figures.near_prompts.examples} <= {p[:120] for p in planted}
+    assert figures.near_answers.near == 0
+    split = ["train"] * 150 + ["test"] * 30
+    report = pm.report(pl.DataFrame(rows).with_columns(split=pl.Series(split)), near=True)
+    assert report.figures.near_prompts.across == 30
+    assert "near leak" in report.found
+    assert "near prompts" not in report.found
 
 
 def test_a_run_tells_its_own_funnel(tmp_path):

@@ -21,6 +21,10 @@ class _Looking(Inputs):
         ),
     ] = None
     pairs: Annotated[int, option(min=0, help="How many pairs the page has to read.")] = 10
+    near: Annotated[
+        bool,
+        option("--near", help="Find texts that are nearly the same too, by MinHash (slower)."),
+    ] = False
     strict: Annotated[bool, option("--strict", help="Exit code 1 where there is a warning.")] = (
         False
     )
@@ -54,6 +58,7 @@ def report(options: ReportOptions) -> None:
         done = look(
             options.inputs,
             pairs=options.pairs,
+            near=options.near,
             roles=roles_given(options),
             progress=tell,
             **reading,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -88,6 +91,41 @@ def parts(con: duckdb.DuckDBPyConnection, by: str, whole: Histogram | None) -> l
     return [Part(name, rows, float(mean), counts[name]) for name, rows, mean in found]
 
 
+def agreeing(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> list[Part]:
+    """`parts`, annotators, each with how far others agree about the same answers."""
+    told = {name: (met, r) for name, met, r in con.execute(_AGREEING).fetchall()}
+    made = []
+    for part in parts:
+        met, r = told.get(part.name, (0, None))
+        known = r is not None and math.isfinite(r) and met > _FEWEST
+        made.append(
+            replace(part, met=met, agrees=r, p=_below(r, met)) if known else replace(part, met=met)
+        )
+    return made
+
+
+#: With fewer answers a correlation says nothing (Fisher's z needs four).
+_FEWEST = 9
+_AGREEING = """
+    WITH said AS (SELECT prompt, answer, annotator, value FROM facts
+                  WHERE reason IS NULL AND annotator IS NOT NULL),
+    met AS (SELECT prompt, answer, sum(value) AS total, count(*) AS n FROM said
+            GROUP BY prompt, answer HAVING count(DISTINCT annotator) > 1)
+    SELECT annotator, count(*), corr(value, (total - value) / (n - 1))
+    FROM said JOIN met USING (prompt, answer) GROUP BY annotator
+"""
+
+
+def _below(r: float, n: int) -> float:
+    """The chance of a correlation of `r` or less in `n` pairs of numbers that have none.
+
+    Source: Fisher 1921, Metron 1:3.
+    """
+    if r <= -1:
+        return 0.0
+    return math.erfc(-math.atanh(min(r, 1 - 1e-12)) * math.sqrt(n - 3) / math.sqrt(2)) / 2
+
+
 def answers_per_prompt(con: duckdb.DuckDBPyConnection) -> Histogram | None:
     """How many different answers prompts have."""
     sizes = "(SELECT count(*) AS n FROM answers GROUP BY prompt)"
@@ -161,7 +199,7 @@ def overlaps(job: Job) -> list[Overlap]:
     text = text_sql(job, "_prompt")
     overlaps = []
     for one, other, prompts, positions in found:
-        query = f"SELECT {text}[:{_SHORT}] FROM texts WHERE _pos IN ({_listed(positions)})"
+        query = f"SELECT ({text})[:{_SHORT}] FROM texts WHERE _pos IN ({_listed(positions)})"
         examples = [each for (each,) in con.execute(f"{query} ORDER BY _pos").fetchall()]
         overlaps.append(Overlap(one, other, prompts, examples))
     return overlaps

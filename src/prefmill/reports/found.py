@@ -24,12 +24,20 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Part:
-    """The scores of one source, or of one annotator, in the bins of the whole."""
+    """The scores of one source, or of one annotator, in the bins of the whole.
 
-    name: str | None
+    Of an annotator `agrees` is the correlation (Pearson) of the scores with the mean of what others
+    gave the same answers, of which there are `met`; None where it cannot be told. `p` is the chance
+    of so low a correlation, were it 0.
+    """
+
+    name: str
     rows: int
     mean: float
     counts: Sequence[int]
+    met: int = 0
+    agrees: float | None = None
+    p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,18 @@ class Repeats:
     shared_rows: int
     pairs: int | None = None
     contradictory: int | None = None
+
+
+@dataclass(frozen=True)
+class Near:
+    """Different texts that are nearly the same: of `texts` so many are `near` an earlier one, of
+    them `across` in another split. `examples` are the first of them, the earlier text first.
+    """
+
+    texts: int
+    near: int
+    across: int
+    examples: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +163,8 @@ class Figures:
     pairs: int = 0
     floors: Sequence[Floor] = ()
     repeats: Repeats | None = None
+    near_prompts: Near | None = None
+    near_answers: Near | None = None
     splits: Mapping[str, int] = field(default_factory=dict)
     overlaps: Sequence[Overlap] = ()
     shown: Sequence[Shown] = ()

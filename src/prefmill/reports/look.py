@@ -16,6 +16,8 @@ from prefmill.progress import Progress
 from prefmill.reports import counts
 from prefmill.reports.floors import floors
 from prefmill.reports.found import Figures
+from prefmill.reports.near import check_near
+from prefmill.reports.near import near as near_texts
 from prefmill.reports.tables import make_facts, make_sides
 from prefmill.runs.job import Job, Reading, opened
 from prefmill.runs.shaped import line_told, shape_told
@@ -25,7 +27,7 @@ from prefmill.table.roles import Inputs, RoleNames
 
 #: What people see of pairs, unless they want more.
 PAIRS_SHOWN = 10
-_ALL = {"chosen_min": None, "rejected_below": None}
+_ALL: Any = {"chosen_min": None, "rejected_below": None}
 _COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used")
 _POOL = "a pool without scores"
 _UNSCORED = "no column is the score; if there is one, name it: --score COLUMN (-COLUMN is a rank)"
@@ -37,14 +39,17 @@ def look(
     plan: Pairs | None,
     roles: RoleNames | None,
     shown: int,
+    near: bool,
     progress: Progress | None,
     **reading: Unpack[Reading],
 ) -> Figures:
     """Count everything; raises what `prefmill.run` raises of inputs."""
+    if near:
+        check_near()
     by = "the default plan of pairs" if plan is None else "this plan of pairs"
     plan = plan or Pairs()
-    told: dict[str, Any] = {"shown": shown, "scored": True, "refusal": "", "by": by}
-    words: dict[str, Any] = dict(roles or {})
+    told: dict[str, Any] = {"shown": shown, "near": near, "scored": True, "refusal": "", "by": by}
+    words: Any = dict(roles or {})
     asked: dict[str, Any] = {"progress": progress, **reading}
     try:
         try:
@@ -60,7 +65,8 @@ def look(
         told["scored"] = False
         try:
             unscored = replace(plan, **_ALL)
-            return _opened(unscored, inputs, {**words, "score": "1"}, told, asked)
+            words["score"] = "1"
+            return _opened(unscored, inputs, words, told, asked)
         except ColumnMissing:
             raise problem from None
 
@@ -76,7 +82,7 @@ def _opened(
 
 
 def _figures(
-    job: Job, inputs: Inputs, *, shown: int, scored: bool, refusal: str, by: str
+    job: Job, inputs: Inputs, *, shown: int, near: bool, scored: bool, refusal: str, by: str
 ) -> Figures:
     con = job.con
     record = _record(inputs)
@@ -101,6 +107,11 @@ def _figures(
         overlaps=counts.overlaps(job),
         notes=[*(note for note in job.notes if not note.startswith("read as: ")), *unscored],
     )
+    if near:
+        job.tell("comparing texts", None)
+        prompts_near = near_texts(job, "prompt", "_prompt")
+        answers_near = near_texts(job, "answer", "_completion")
+        figures = replace(figures, near_prompts=prompts_near, near_answers=answers_near)
     make_sides(job)
     inside = job.rowed.inside_records
     figures = replace(figures, repeats=counts.repeats(con, records=inside and scored))
@@ -117,7 +128,7 @@ def _figures(
         thresholds=job.plan.thresholds or {},
         refusal=refusal,
         sources=counts.parts(con, "source", scores),
-        annotators=counts.parts(con, "annotator", scores),
+        annotators=counts.agreeing(con, counts.parts(con, "annotator", scores)),
         gaps=counts.histogram(con, "gap", "sides WHERE NOT same"),
         ties=counts.ties(con),
         pairs=pairs,

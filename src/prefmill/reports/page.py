@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from prefmill.reports.found import Excerpt, Shown, Warned
-from prefmill.reports.sections import Bars, Grid, Section
+from prefmill.reports.sections import SPARK, Bars, Grid, Section
 from prefmill.shown import shown
 
 _HOME = "prefmill-report"
@@ -154,7 +154,7 @@ def _cells(grid: Grid, row: Sequence[str]) -> str:
     cells = [f'<th scope="row">{_text(first)}</th>']
     for place, cell in enumerate(rest, 1):
         kind = _numeric(grid, place)
-        if grid.head[place] == "scores, low to high":
+        if grid.head[place] == SPARK:
             kind = ' class="spark"'
         cells.append(f"<td{kind}>{_text(cell)}</td>")
     return "".join(cells)

@@ -6,17 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from prefmill.reports.floors import is_high
-from prefmill.reports.found import Figures, Floor, Histogram, Part, Shown
+from prefmill.reports.found import Figures, Floor, Histogram, Near, Part, Shown
+
+#: The head of a column of small histograms.
+SPARK = "scores, low to high"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: its caption, heads of columns, rows; columns from `numbers` on hold numbers."""
+    """A table: its caption, heads of columns, rows."""
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    numbers: int = 1
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,15 @@ def _by(figures: Figures) -> Iterator[tuple[str, Sequence[Part]]]:
 
 
 def _of_parts(name: str, parts: Sequence[Part]) -> Grid:
-    rows = [
-        (str(part.name), f"{part.rows:,}", f"{part.mean:.4g}", spark(part.counts)) for part in parts
-    ]
-    return Grid(f"Scores by {name}", (name, "rows", "mean", "scores, low to high"), rows)
+    head: tuple[str, ...] = (name, "rows", "mean", SPARK)
+    rows = [(part.name, f"{part.rows:,}", f"{part.mean:.4g}", spark(part.counts)) for part in parts]
+    if any(part.met for part in parts):
+        head = (*head, "agrees", "of answers")
+        agreed = [
+            ("" if part.agrees is None else f"{part.agrees:.2f}", f"{part.met:,}") for part in parts
+        ]
+        rows = [(*row, *more) for row, more in zip(rows, agreed, strict=True)]
+    return Grid(f"Scores by {name}", head, rows)
 
 
 def _prompts(figures: Figures) -> Section | None:
@@ -167,7 +174,23 @@ def _repeats(figures: Figures) -> Section | None:
     rows.append(("answers that stand under several prompts", repeats.shared))
     rows.append(("rows of those", repeats.shared_rows))
     grid = Grid("Exact repeats", ("", "count"), [(name, f"{count:,}") for name, count in rows])
-    return Section("Repeats", (), [grid])
+    parts = [grid]
+    for name, near in (("prompts", figures.near_prompts), ("answers", figures.near_answers)):
+        if near:
+            parts += _near(name, near)
+    return Section("Repeats", (), parts)
+
+
+def _near(name: str, near: Near) -> list[Grid]:
+    rows = [
+        (f"different {name}", f"{near.texts:,}"),
+        ("nearly the same as an earlier one", f"{near.near:,}"),
+        ("of them in another split", f"{near.across:,}"),
+    ]
+    counts = Grid(f"Near repeats of {name}", ("", "count"), rows)
+    if not near.examples:
+        return [counts]
+    return [counts, Grid(f"The first near {name}", ("one", "the other"), near.examples)]
 
 
 def _splits(figures: Figures) -> Section | None:

@@ -84,7 +84,7 @@ def make_facts(job: Job) -> None:
     # One item may be a dash in front of anything: a list has two, as in `audits.texts.measures`.
     lists = f"regexp_matches({answer}, {literal(f'{LIST_ITEM}(?s:.*?){LIST_ITEM}')})"
     job.con.execute(
-        "CREATE TEMP TABLE facts AS SELECT t._pos AS pos,"
+        "CREATE TABLE facts AS SELECT t._pos AS pos,"
         " md5_number(t._prompt::VARCHAR) AS prompt, md5_number(t._completion::VARCHAR) AS answer,"
         " c._value AS value, c._reason AS reason,"
         f" pref_length(t._completion)::INTEGER AS chars, {lists} AS lists,"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
-from prefmill.reports.floors import is_high
+from prefmill.reports.floors import CHANCE, is_high
 from prefmill.reports.found import Figures, Floor, Warned
 from prefmill.reports.sections import percent
 from prefmill.rules.rows import UNUSABLE
+from prefmill.rules.tails import holm
 
 #: Shares of rows, prompts or comparisons from which on something is said.
 _MUCH, _SOME = 0.5, 0.05
@@ -40,7 +42,8 @@ _OF_FLOORS = {
 def warnings(figures: Figures) -> list[Warned]:
     """All warnings, those about the whole file first; none of a clean file."""
     file = shlex.quote(figures.name) if ", " not in figures.name else "FILE..."
-    return [*_of_rows(figures, file), *_of_splits(figures), *_of_floors(figures, file)]
+    told = (_of_rows(figures, file), _of_splits(figures), _of_annotators(figures))
+    return [*chain(*told), *_of_floors(figures, file)]
 
 
 def _of_rows(figures: Figures, file: str) -> Iterator[Warned]:
@@ -104,6 +107,29 @@ def _of_splits(figures: Figures) -> Iterator[Warned]:
         advice = "A score on one is no test of the other. Split by prompt."
         line = "prefmill pairs FILE... --split train=0.95,test=0.05 -o pairs"
         yield Warned("leak", what, advice, line)
+    near = figures.near_prompts
+    if near and near.across:
+        what = f"{near.across:,} prompts are nearly the same as one of another split."
+        advice = "Look at them, and leave them out of one of the splits."
+        yield Warned("near leak", what, advice)
+    if near and near.near > near.across:
+        what = (
+            f"{near.near - near.across:,} of {near.texts:,} different prompts are nearly the same"
+        )
+        advice = "Let near prompts be one group, or leave all but one of them out."
+        yield Warned("near prompts", f"{what} as an earlier one.", advice)
+
+
+def _of_annotators(figures: Figures) -> Iterator[Warned]:
+    known = [part for part in figures.annotators if part.agrees is not None]
+    for part, p in zip(known, holm([part.p or 0.0 for part in known]), strict=True):
+        if p < CHANCE:
+            what = (
+                f"Where others agree on an answer, {part.name} says the opposite: the correlation"
+                f" is {part.agrees:.2f} over {part.met:,} answers."
+            )
+            advice = "Look whether the scale was read upside down, and leave the rows out if not."
+            yield Warned("annotator", what, advice)
 
 
 def _of_floors(figures: Figures, file: str) -> Iterator[Warned]:
