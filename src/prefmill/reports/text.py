@@ -52,24 +52,24 @@ def _cut(text: str, most: int) -> str:
 
 
 def _grid(grid: Grid) -> Iterator[str]:
+    yield f"-- {grid.caption}"
     rows = [[_plain(cell) for cell in row] for row in grid.rows]
     rows = [[*(_cut(cell, _CELL) for cell in row[:-1]), row[-1]] for row in rows]
     head = [list(grid.head)] if any(grid.head) else []
     widths = [max(map(len, column)) for column in zip(*head, *rows, strict=True)]
-    for row in [*head, *rows]:
-        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
-        yield from _wrapped_row("  ".join(cells).rstrip(), sum(widths[:-1]) + 2 * len(widths) - 2)
-
-
-def _wrapped_row(row: str, indent: int) -> list[str]:
-    if len(row) <= _WIDTH or indent > _WIDTH // 2:
-        return [_cut(row, 2 * _WIDTH)]
-    first, rest = row[:_WIDTH], row[_WIDTH:]
-    return [first, *(" " * indent + line for line in textwrap.wrap(rest, _WIDTH - indent))]
+    for *row, last in [*head, *rows]:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+        begin = "  ".join([*cells, ""])
+        # What is long stands in the last column: it goes on below itself.
+        first, *more = textwrap.wrap(last, max(40, _WIDTH - len(begin))) or [""]
+        if last.strip(" ▁▂▃▄▅▆▇█") == "":
+            first, more = last, []
+        yield (begin + first).rstrip()
+        yield from (" " * len(begin) + line for line in more)
 
 
 def _bars(bars: Bars) -> Iterator[str]:
-    yield f"{bars.caption} ({bars.axis})"
+    yield f"-- {bars.caption} ({bars.axis})"
     most, width = max([*bars.counts, 1]), max(map(len, bars.labels))
     for label, count in zip(bars.labels, bars.counts, strict=True):
         bar = "█" * (-(-_BAR * count // most))
