@@ -107,7 +107,6 @@ def make_sides(job: Job) -> None:
     job.con.execute(
         f"CREATE TEMP TABLE sides AS SELECT s.slot, c.prompt, {', '.join(both)},"
         " s._chosen_score - s._rejected_score AS gap, c.answer = r.answer AS same,"
-        " md5_number_lower(c.prompt::VARCHAR || c.answer::VARCHAR || r.answer::VARCHAR) % 2 = 0"
-        " AS flip FROM slots s"
+        " (c.prompt % 2 + c.answer % 2 + r.answer % 2) % 2 = 0 AS flip FROM slots s"
         " JOIN facts c ON c.pos = s._chosen JOIN facts r ON r.pos = s._rejected"
     )
