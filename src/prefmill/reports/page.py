@@ -35,7 +35,8 @@ _RULES = (
         "text-align:left;font-weight:400;padding:.25rem .75rem .25rem 0;vertical-align:top;"
         "border-bottom:1px solid var(--line);overflow-wrap:anywhere;min-width:4rem",
     ),
-    ("thead th", "font-weight:600"),
+    ("thead th", "font-weight:600;overflow-wrap:normal"),
+    ("td:last-child:not(.n)", "min-width:9rem"),
     ("td.n", "text-align:right;white-space:nowrap"),
     ("th.n", "text-align:right"),
     (".spark", "font-family:monospace;white-space:pre;color:var(--bar)"),
