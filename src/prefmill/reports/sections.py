@@ -118,13 +118,14 @@ def _by(figures: Figures) -> Iterator[tuple[str, Sequence[Part]]]:
 
 def _of_parts(name: str, parts: Sequence[Part]) -> Grid:
     head: tuple[str, ...] = (name, "rows", "mean", SPARK)
-    rows = [(part.name, f"{part.rows:,}", f"{part.mean:.4g}", spark(part.counts)) for part in parts]
+    rows: list[list[str]] = [
+        [part.name, f"{part.rows:,}", f"{part.mean:.4g}", spark(part.counts)] for part in parts
+    ]
     if any(part.met for part in parts):
         head = (*head, "agrees", "of answers")
-        agreed = [
-            ("" if part.agrees is None else f"{part.agrees:.2f}", f"{part.met:,}") for part in parts
-        ]
-        rows = [(*row, *more) for row, more in zip(rows, agreed, strict=True)]
+        for row, part in zip(rows, parts, strict=True):
+            agrees = "" if part.agrees is None else f"{part.agrees:.2f}"
+            row += [agrees, f"{part.met:,}"]
     return Grid(f"Scores by {name}", head, rows)
 
 
