@@ -8,7 +8,7 @@
     │   ├── BadScore             rows that `on_invalid="raise"` refuses
     │   └── BadRow               one row that cannot be used: its place, a reason of a closed list
     ├── ThresholdsUnfit          thresholds that wait do not divide the scores (exit code 1)
-    ├── ExpectationFailed        what a plan expects of a run does not hold (exit code 1)
+    ├── ExpectationFailed        what is expected of a run does not hold (exit code 1)
     ├── TargetExists             an output that is already there, without `overwrite`
     ├── RunDiffers               an interrupted run on this output had another model, template,
     │                            dtype or input (exit code 2)
@@ -217,18 +217,29 @@ class ThresholdsUnfit(PrefmillError):
 
 
 class ExpectationFailed(PrefmillError):
-    """What a plan expects of a run does not hold: nothing was published.
+    """What is expected of a run does not hold: nothing was published.
 
-    broken  what does not hold, each with `name`, `got` and `expected`
-    held    what does
+    broken   what does not hold, each with `name`, `got` and `expected`
+    held     what does
+    resumes  whether the same call goes on from what was done
     """
 
-    def __init__(self, where: str, broken: Sequence[Any], *, held: Sequence[Any] = ()) -> None:
-        self.broken, self.held = tuple(broken), tuple(held)
+    def __init__(
+        self,
+        where: str,
+        broken: Sequence[Any],
+        *,
+        held: Sequence[Any] = (),
+        resumes: bool = False,
+    ) -> None:
+        self.broken, self.held, self.resumes = tuple(broken), tuple(held), resumes
+        kept = ""
+        if resumes:
+            kept = " What was done is kept: the same call goes on from it, without --overwrite."
         super().__init__(
             "\n".join(f"{where}: {each}." for each in broken),
             hint="nothing was published, and what stood at the output is as it was; mend the data,"
-            " or expect something else: [expect] of the plan, --expect (expect=).",
+            f" or expect something else: [expect] of the plan, --expect (expect=).{kept}",
         )
 
 

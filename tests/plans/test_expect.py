@@ -13,7 +13,8 @@ from command import prefmill
 import prefmill as pm
 from prefmill.errors import BadArgument, ColumnMissing, ExpectationFailed, PlanError
 from prefmill.plans import read_plan
-from prefmill.plans.expect import REASONS, expect_in
+from prefmill.plans.bounds import REASONS
+from prefmill.plans.expect import expect_in
 from prefmill.runs.check import check
 
 SEMANTICS = Path(__file__).parents[2] / "docs" / "semantics.md"

@@ -1,7 +1,7 @@
-"""What must hold of a run: a data contract, which a plan carries and a run checks.
+"""What must hold of a run: a data contract, which a plan or a call carries and a run checks.
 
 It decides no row, so it is no part of a plan's hash. A run looks at it after its last row and
-before anything is published.
+before anything is published. What can be expected of which command is in `plans/bounds.py`.
 """
 
 from __future__ import annotations
@@ -11,43 +11,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from prefmill.errors import BadArgument, ExpectationFailed, PlanError, nearest
+from prefmill.plans.bounds import ALL, ANY, MALFORMED, PLAN, RECORDS, Bounds
 from prefmill.table.fields import key, maybe, number, whole
 
 if TYPE_CHECKING:
     from prefmill.table.report import PairReport
 
-#: What a bound of dropped rows can be of: all reasons together, rows that are malformed, and
-#: records that become no row.
-ALL, MALFORMED, RECORDS = "all", "malformed", "records"
-#: Why rows are dropped; their meaning is in docs/semantics.md.
-REASONS = (
-    "null_prompt",
-    "null_completion",
-    "null_score",
-    "bad_score",
-    "non_finite_score",
-    "null_annotator",
-    "unweighted_aspect",
-    "null_id",
-    "null_stage",
-    "no_conclusion",
-    "earlier_stage",
-    "bad_weight",
-    "missing_aspect",
-    "too_few_votes",
-    "no_majority",
-    "single_completion",
-    "tie",
-    "below_chosen_min",
-    "not_below_rejected",
-    "below_min_margin",
-    "no_adjacent_pair",
-    "identical_text",
-    "between_thresholds",
-    "below_min_score",
-    "no_weight",
-)
-_BOUNDS = (ALL, MALFORMED, RECORDS, *REASONS)
 #: The column that says what gave a row, a model or a vendor.
 SOURCE = "source"
 #: How a source that is null is named.
@@ -96,16 +65,18 @@ class Counted:
 class Expect:
     """What must hold of a run; one that breaks it publishes nothing, and says the figures.
 
-    A table `[expect]` of a plan in TOML, and `--expect WORD=VALUE` of a command. Runs check it:
-    `prefmill.run`, the commands, `prefmill check`. A query or a lazy frame publishes nothing, and
-    checks nothing.
+    A table `[expect]` of a plan in TOML, `expect=` of `prefmill.score`, `sample` and `votes`, and
+    `--expect WORD=VALUE` of a command. Runs check it: `prefmill.run`, the commands, `prefmill
+    check`. A query or a lazy frame publishes nothing, and checks nothing.
 
     Args:
-        min_rows: least rows of output: pairs, labels, picks.
+        min_rows: least rows of output: pairs, labels, picks; of `score` rows with a score, of
+            `sample` answers with a text.
         min_prompts: least prompts that have a row of output.
         max_dropped: largest share of the rows read that is dropped, 0 to 1; or a mapping of
             reasons to such shares. `all` are all reasons together, `malformed` are rows that
-            could not be read (of all rows), `records` are records that became no row.
+            could not be read (of all rows), `records` are records that became no row. Of `score`
+            rows without a score, of `sample` answers that failed or are `empty`.
         min_true, max_true: smallest and largest share of labels that are true; of labels only.
         sources: the values that the column `source` may have, in any row that is read. A null is
             `null`.
@@ -146,16 +117,31 @@ did you mean 'bad_score'?
     def _problems(self) -> list[str]:
         problems = []
         for reason, share in self.shares.items():
-            if reason not in _BOUNDS:
-                near = [f"; did you mean {name!r}?" for name in nearest(str(reason), _BOUNDS)[:1]]
-                unknown = near[0] if near else f"; expected one of {list(_BOUNDS)}"
-                problems.append(f"max_dropped of {reason!r} is not of a known reason{unknown}")
+            if unknown := ANY.problem_of_reason(str(reason)):
+                problems.append(unknown)
             elif expected := _share(share):
                 problems.append(f"max_dropped of {reason!r} must be {expected}; got {share!r}")
         low, high = self.min_true, self.max_true
         if _share(low) is None and _share(high) is None and low > high:  # type: ignore[operator]
             problems.append(f"min_true {low:g} is above max_true {high:g}")
         return problems
+
+    def of(self, bounds: Bounds) -> Expect:
+        """The same; `PlanError` where a word or a reason is none of what `bounds` names.
+
+        >>> from prefmill.plans.bounds import SCORE
+        >>> Expect(min_rows=1, min_true=0.5).of(SCORE)
+        Traceback (most recent call last):
+        ...
+        prefmill.errors.PlanError: expect: min_true is not of score; expected some of \
+['min_rows', 'max_dropped']
+        """
+        problems = [bounds.problem_of(word) for word in self.named()]
+        if bounds.problem_of("max_dropped") is None:
+            problems += [bounds.problem_of_reason(reason) for reason in self.shares]
+        if told := [each for each in problems if each]:
+            raise PlanError("expect", told)
+        return self
 
     @property
     def shares(self) -> Mapping[str, float]:
@@ -213,8 +199,10 @@ did you mean 'bad_score'?
             found.append(Expectation("max_true", got, f"<= {most:g}", holds))
         return found
 
-    def check(self, counted: Counted, *, where: str) -> list[Expectation]:
+    def check(self, counted: Counted, *, where: str, resumes: bool = False) -> list[Expectation]:
         """Everything that is expected and holds; else `ExpectationFailed`, with all that does not.
+
+        `resumes`: the same call goes on from what was done.
 
         >>> from prefmill.table.report import PairReport
         >>> Expect(min_rows=5).check(Counted(PairReport(1, 1, 0)), where="run")
@@ -226,25 +214,31 @@ did you mean 'bad_score'?
         found = self.looked_at(counted)
         broken = [each for each in found if not each.holds]
         if broken:
-            raise ExpectationFailed(where, broken, held=[each for each in found if each.holds])
+            held = [each for each in found if each.holds]
+            raise ExpectationFailed(where, broken, held=held, resumes=resumes)
         return found
 
 
-def expect_in(texts: Iterable[str]) -> dict[str, Any]:
-    """The words of `--expect WORD=VALUE` options.
+def is_expect(value: object) -> str | None:
+    """The check of a field that holds words of `[expect]`."""
+    return None if value is None or isinstance(value, Expect) else "Expect(...)"
+
+
+def expect_in(texts: Iterable[str], bounds: Bounds = PLAN) -> dict[str, Any]:
+    """The words of `--expect WORD=VALUE` options, of a command of which `bounds` can be expected.
 
     >>> expect_in(["min_rows=1000", "max_dropped.tie=0.5", "sources=web,app"])
     {'min_rows': 1000, 'max_dropped': {'tie': 0.5}, 'sources': ('web', 'app')}
     """
     words: dict[str, Any] = {}
-    known = [field.name for field in fields(Expect)]
+    known = bounds.words
     for text in texts:
         word, equals, value = text.partition("=")
         word, _, reason = word.strip().replace("-", "_").partition(".")
         if not equals or word not in known or (reason and word != "max_dropped"):
             near = [f"did you mean {name}=...?" for name in nearest(word, known)[:1]]
             raise BadArgument(
-                f"--expect: got {text!r}, expected WORD=VALUE with one of {known}, or"
+                f"--expect: got {text!r}, expected WORD=VALUE with one of {list(known)}, or"
                 " max_dropped.REASON=SHARE.",
                 hint=near[0] if near else None,
             )

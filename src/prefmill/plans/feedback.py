@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, get_args
 
 from prefmill.engines.steps import Output, Program, Step
 from prefmill.errors import BadArgument, PlanError
-from prefmill.plans.expect import Expect
+from prefmill.plans.bounds import PLAN
+from prefmill.plans.expect import Expect, is_expect
 from prefmill.plans.plan import Plan
 from prefmill.shapes.words import Rows
 from prefmill.table.fields import finite, key, one_of, whole
@@ -40,11 +41,6 @@ def _weights(value: object) -> None:
 def _rows(value: object) -> str | None:
     """Words of `[rows]`."""
     return None if value is None or isinstance(value, Rows) else "Rows(...)"
-
-
-def _expect(value: object) -> str | None:
-    """Words of `[expect]`."""
-    return None if value is None or isinstance(value, Expect) else "Expect(...)"
 
 
 class FeedbackOptions(FeedbackRoles, total=False):
@@ -109,7 +105,7 @@ class FeedbackPlan(Plan, ABC):
         _rows, None, help="How raw records become rows.", later=True, own_table=True
     )
     expect: Expect | None = key(
-        _expect, None, help="What must hold of a run.", of_runs=True, own_table=True
+        is_expect, None, help="What must hold of a run.", of_runs=True, own_table=True
     )
 
     def __post_init__(self) -> None:
@@ -121,6 +117,8 @@ class FeedbackPlan(Plan, ABC):
         if isinstance(self.expect, Mapping):
             object.__setattr__(self, "expect", Expect(**self.expect))
         super().__post_init__()
+        if self.expect is not None:
+            self.expect.of(PLAN)
         if self.weights is not None:
             weights = {name: float(weight) for name, weight in self.weights.items()}
             object.__setattr__(self, "weights", weights)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Unpack, get_args
 
 from prefmill.errors import BadArgument, ColumnMissing
+from prefmill.plans.bounds import VALUES
+from prefmill.plans.expect import Expect, is_expect
 from prefmill.plans.plan import Plan
 from prefmill.table.fields import finite, key, one_of, whole, within
 from prefmill.table.roles import ValueNames
@@ -34,6 +36,8 @@ class Values(Plan):
         temperature: of `softmax` (> 0).
         tolerance: of states on cycles, relative to values above 1 (> 0); all others are exact.
         max_sweeps: with gamma 1 on cycles: so many, then an error.
+        expect: what must hold of a run over files (`prefmill.Expect`): `min_rows`, `max_dropped`
+            of `malformed` rows, `sources`.
 
     `prefmill.values` runs it in memory, over transitions or over a tree; `prefmill.run` runs it
     over files, out of core. Raises `PlanError` with every problem at once.
@@ -54,6 +58,16 @@ class Values(Plan):
     temperature: float = key(finite(0, open_low=True), 1, help="Of softmax.")
     tolerance: float = key(finite(0, open_low=True), 1e-12, help="Of states on cycles.")
     max_sweeps: int = key(whole(1), 10_000, help="Over cycles with gamma 1.")
+    expect: Expect | None = key(
+        is_expect, None, help="What must hold of a run.", of_runs=True, own_table=True
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.expect, Mapping):
+            object.__setattr__(self, "expect", Expect(**self.expect))
+        super().__post_init__()
+        if self.expect is not None:
+            self.expect.of(VALUES)
 
     def columns(self, names: ValueNames, there: Sequence[str] | None = None) -> dict[str, str]:
         """The column of every role that is used: of a tree if `parent_id` is among them.
