@@ -108,6 +108,7 @@ class Ledger:
         self.done = False  #: the output is already there, from this very run
         self.resumed = False
         self._grows = grows
+        self._kept_back: Any = None  #: what stood at the output of a run that was held back
         self.grown = False  #: what this run takes over of `earlier` is yet to be settled
         #: the key and the output of the finished run from which this one took something over
         self.earlier: Mapping[str, Any] | None = None
@@ -232,7 +233,10 @@ class Ledger:
         self.counts = before["counts"] or {}
         self.resumed = True
         # Killed between the output and the word that it is there; or it is that of a smaller input.
-        self.replaces = before["state"] == "publishing" or self._is_earlier()
+        # Or the run that was held back was allowed to replace what still stands there.
+        self._kept_back = before.get("kept_back")
+        same = self._kept_back is not None and self._kept_back == standing_of(self.output)
+        self.replaces = before["state"] == "publishing" or self._is_earlier() or same
         self.done = (
             before["state"] == "done"
             and before["size"] is not None
@@ -271,6 +275,7 @@ class Ledger:
             "standing": standing_of(self.output) if state == "done" else None,
             "counts": self.counts,
             "earlier": None if state == "done" else self.earlier,
+            "kept_back": None if state == "done" else self._kept_back,
         }
         self._check_held()
         self.store.put_text(LEDGER, json.dumps(content, indent=1))
@@ -355,6 +360,11 @@ class Ledger:
         self._refuse_output()
         self._write_manifest("publishing")
         self.replaces = True
+
+    def hold_back(self) -> None:
+        """The output is not published after all: what stands there may go later, if it stays so."""
+        self.counts, self._kept_back = {}, standing_of(self.output)
+        self._write_manifest("running")
 
     def finish(self, counts: Mapping[str, int]) -> None:
         """The output is published: keep the manifest, so that the same run is known to be done."""

@@ -1,23 +1,25 @@
-"""What a plan expects of a run, looked at after the last row and before anything is published."""
+"""What is expected of a run, looked at after the last row and before anything is published."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import polars as pl
 
 from prefmill.connection import literal, quote
 from prefmill.errors import ColumnMissing
-from prefmill.plans.expect import NULL, SOURCE, Counted, Expectation, plain
+from prefmill.plans.bounds import Bounds
+from prefmill.plans.expect import NULL, SOURCE, Counted, Expect, Expectation, plain
 from prefmill.plans.feedback import FeedbackPlan
+from prefmill.plans.values import Values
 from prefmill.runs.job import Job
-from prefmill.table.report import PairReport
 
 if TYPE_CHECKING:
+    import duckdb
+
     from prefmill.runs.cluster.driver import Spread
-    from prefmill.runs.report import RunReport
 
 #: Sources that a report counts; new ones come first, so that none is missed.
 _MOST = 1000
@@ -27,52 +29,96 @@ _BY_SOURCE = (
 )
 
 
-def sources_asked(plan: FeedbackPlan, job: Job) -> tuple[str, ...]:
-    """The column of sources, where the plan expects some of them."""
-    if plan.expect is None or plan.expect.sources is None:
+class Told(Protocol):
+    """A report: what came of what was expected, and the figures for it."""
+
+    @property
+    def expected(self) -> Sequence[Mapping[str, Any]]:
+        """What was expected, as plain values."""
+
+    @property
+    def counted(self) -> Counted:
+        """The figures that it has."""
+
+
+_Told = TypeVar("_Told", bound=Told)
+
+
+def expect_of(expect: Expect | Mapping[str, Any] | None, bounds: Bounds) -> Expect | None:
+    """The argument `expect` of a command; raises `PlanError` for what is none of its `bounds`."""
+    made = Expect(**expect) if isinstance(expect, Mapping) else expect
+    return None if made is None else made.of(bounds)
+
+
+def held(
+    report: _Told,
+    expect: Expect | None,
+    *,
+    where: str,
+    publishes: bool = True,
+    resumes: bool = False,
+) -> _Told:
+    """The report with what was expected; `ExpectationFailed` where it is to be published and does
+    not hold all of it.
+    """
+    if expect is None:
+        return replace(report, expected=()) if report.expected else report  # type: ignore[type-var]
+    if publishes:
+        found = expect.check(report.counted, where=where, resumes=resumes)
+    else:
+        found = expect.looked_at(report.counted)
+    return replace(report, expected=plain(found))  # type: ignore[type-var]
+
+
+def sources_asked(
+    expect: Expect | None, columns: Sequence[str], *, where: str = "run"
+) -> tuple[str, ...]:
+    """The column of sources, where some of them are expected."""
+    if expect is None or expect.sources is None:
         return ()
-    columns = job.source.columns.names
     if SOURCE not in columns:
         raise ColumnMissing(
-            f"run: sources are expected, and no column is {SOURCE!r}; got {columns}.",
+            f"{where}: sources are expected, and no column is {SOURCE!r}; got {columns}.",
             hint="rename it, or name it where records become rows: --source COLUMN.",
         )
     return (SOURCE,)
 
 
+def sources_in(
+    con: duckdb.DuckDBPyConnection, relation: str, expect: Expect | None
+) -> Mapping[str, int] | None:
+    """The rows of each source, where some of them are expected."""
+    if expect is None or expect.sources is None:
+        return None
+    query = _BY_SOURCE.format(column=quote(SOURCE), rows=relation)
+    return _most(expect, pl.DataFrame(con.sql(query).to_arrow_table()))
+
+
 def counted(plan: FeedbackPlan, job: Job) -> Counted:
     """The figures of what `job` ranked, for the expectations of `plan`."""
-    sources = None
-    if sources_asked(plan, job):
-        query = _BY_SOURCE.format(column=quote(SOURCE), rows=job.source.relation)
-        sources = _most(plan, pl.DataFrame(job.con.sql(query).to_arrow_table()))
+    sources_asked(plan.expect, job.source.columns.names)
+    sources = sources_in(job.con, job.source.relation, plan.expect)
     return Counted(job.report(), job.source.rejected, sources)
 
 
 def counted_apart(plan: FeedbackPlan, spread: Spread) -> Counted:
     """The same of what a cluster ranked; the column of sources travels with narrow rows."""
     sources = None
-    if sources_asked(plan, spread.job):
+    if plan.expect and sources_asked(plan.expect, spread.job.source.columns.names):
         place = spread.carried.index(SOURCE)
         query = _BY_SOURCE.format(column=f"_keep{place}", rows="numbered")
-        sources = _most(plan, spread.ask(query, until="judged"))
+        sources = _most(plan.expect, spread.ask(query, until="judged"))
     return Counted(spread.report(), spread.job.source.rejected, sources)
 
 
-def counted_before(report: RunReport) -> Counted:
-    """The figures that the report of an earlier run has."""
-    counts = {field.name: getattr(report, field.name) for field in fields(PairReport)}
-    return Counted(PairReport(**counts), report.rows_rejected, report.sources)
-
-
-def done_before(plan: FeedbackPlan, report: RunReport) -> RunReport:
+def done_before(plan: FeedbackPlan | Values, report: _Told, *, where: str = "run") -> _Told:
     """The report of a run that was done before, compared with what is expected now."""
-    return replace(report, expected=plain(checked(plan, counted_before(report))))
+    return held(report, plan.expect, where=where)
 
 
-def in_key(plan: FeedbackPlan) -> list[str]:
+def in_key(expect: Expect | None) -> list[str]:
     """What of expectations a run's key has: sources are counted only where they are expected."""
-    return [SOURCE] if plan.expect is not None and plan.expect.sources is not None else []
+    return [SOURCE] if expect is not None and expect.sources is not None else []
 
 
 def checked(plan: FeedbackPlan, figures: Counted) -> list[Expectation]:
@@ -80,9 +126,8 @@ def checked(plan: FeedbackPlan, figures: Counted) -> list[Expectation]:
     return plan.expect.check(figures, where="run") if plan.expect else []
 
 
-def _most(plan: FeedbackPlan, rows: pl.DataFrame) -> Mapping[str, int]:
-    assert plan.expect is not None
+def _most(expect: Expect, rows: pl.DataFrame) -> Mapping[str, int]:
     sums = rows.group_by("source").agg(pl.col("n").sum())
-    new = ~pl.col("source").is_in(list(plan.expect.sources or ()))
+    new = ~pl.col("source").is_in(list(expect.sources or ()))
     first = sums.sort(~new, -pl.col("n"), "source").head(_MOST)
     return {str(source): int(n) for source, n in first.iter_rows()}

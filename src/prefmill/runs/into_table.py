@@ -16,6 +16,7 @@ from prefmill.disk.hidden import sweep, temporary
 from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.plan import Plan
+from prefmill.plans.values import Values
 from prefmill.runs.expecting import done_before, in_key
 from prefmill.runs.inputs import is_certain, is_stdin, joined, known_of, read_by
 from prefmill.runs.recorded import key_of, plain, restored
@@ -179,7 +180,7 @@ def _asked(plan: Plan, inputs: Any, options: Mapping[str, Any]) -> str | None:
         words=words,
         layout={name: options[name] for name in _LAYOUT if options.get(name)},
         pair_id=options.get("pair_id", False) is not False,
-        carried=in_key(plan) if isinstance(plan, FeedbackPlan) else (),
+        carried=in_key(plan.expect) if isinstance(plan, FeedbackPlan | Values) else (),
         **read_by(options),
     )
     return records.key_hash(json.loads(json.dumps(key, default=plain)))
@@ -203,9 +204,10 @@ def _before(table: Table, asked: str | None, run_key: str | None, mode: Mode) ->
 def _restored(plan: Plan, run: Callable[..., Any], told: str) -> Any:
     """The report of a run that was done before; it has to hold what is expected now."""
     kind = get_type_hints(inspect.unwrap(run))["return"]
-    if not isinstance(plan, FeedbackPlan):
-        return restored(kind, json.loads(told))
-    return done_before(plan, restored(kind, {**json.loads(told), "output": {}}))
+    if isinstance(plan, FeedbackPlan):
+        return done_before(plan, restored(kind, {**json.loads(told), "output": {}}))
+    report = restored(kind, json.loads(told))
+    return done_before(plan, report, where=plan.kind) if isinstance(plan, Values) else report
 
 
 def _told(report: Any, output: Address, done: bool) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from prefmill.errors import BadArgument
@@ -14,7 +14,7 @@ from prefmill.progress import peak_rss_mb
 from prefmill.runs.job import Job
 from prefmill.runs.remedies import Ranking, remedies
 from prefmill.shapes.source import Rowed, words_in
-from prefmill.table.report import as_html
+from prefmill.table.report import PairReport, as_html
 from prefmill.table.roles import RoleNames, Roles
 from prefmill.writers.write import Written
 
@@ -60,6 +60,12 @@ class RunReport:
     worker_rss_mb: float | None = None
     expected: Sequence[Mapping[str, Any]] = ()
     sources: Mapping[str, int] | None = None
+
+    @property
+    def counted(self) -> Counted:
+        """The figures that expectations are compared with."""
+        counts = {field.name: getattr(self, field.name) for field in fields(PairReport)}
+        return Counted(PairReport(**counts), self.rows_rejected, self.sources)
 
     def _repr_html_(self) -> str:
         return as_html(self.as_json())

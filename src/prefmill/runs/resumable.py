@@ -26,12 +26,14 @@ from prefmill.disk.hidden import temporary
 from prefmill.disk.ledger import BATCHES, Ledger, key_of_finished
 from prefmill.disk.ledger import key_of as key_of_ledger
 from prefmill.disk.targets import is_object, shown
-from prefmill.errors import BadArgument, BatchesUnderWay
+from prefmill.errors import BadArgument, BatchesUnderWay, ExpectationFailed
 from prefmill.forks import refuse_fork
 from prefmill.models.contract import OnBadRow, Part, on_its_date
+from prefmill.plans.expect import Expect
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers import Source
 from prefmill.runs.commands import is_temporary, sweep_for
+from prefmill.runs.expecting import held
 from prefmill.runs.inputs import is_stdin, joined, known_of, part_known, read_by
 from prefmill.runs.job import Reading
 from prefmill.runs.recorded import key_of
@@ -60,6 +62,7 @@ class Resumable(ABC, Generic[PartT, Report]):
     target: Path
     on_bad_row: OnBadRow
     overwrite: bool
+    expect: Expect | None
     tell: Progress
     crew: Any = None  #: the workers that do the work (`cluster/actors.py`), where there are some
     home: Path = field(init=False)
@@ -150,7 +153,7 @@ class Resumable(ABC, Generic[PartT, Report]):
             # Another key may still be the same run: then the ledger knows.
             if self.record.done and key_of_finished(self.target):
                 report: Any = self.record.restored(self.reports)
-                return cast(Report, replace(report, chunks_resumed=report.chunks))
+                return self._held(replace(report, chunks_resumed=report.chunks))
             with temporary(reading.get("temp_dir"), reading.get("temp_bytes")) as self.home:
                 missing = self._run(reading)
                 return self.record.made or self._report(missing)
@@ -171,8 +174,12 @@ class Resumable(ABC, Generic[PartT, Report]):
             **read_by(reading),
         )
 
+    def _held(self, report: Any) -> Report:
+        """The report with what was expected, all of which holds."""
+        return cast(Report, held(report, self.expect, where=self.command, resumes=True))
+
     def _report(self, missing: int) -> Report:
-        return self.report(
+        report = self.report(
             chunks=len(self.sizes),
             chunks_resumed=len(self.sizes) - missing,
             seconds=round(time.perf_counter() - self._started, 3),
@@ -182,6 +189,7 @@ class Resumable(ABC, Generic[PartT, Report]):
             template_date=self.part.printed_date,
             **(self.crew.counts() if self.crew else {}),
         )
+        return self._held(report)
 
     def _run(self, reading: Reading) -> int:
         """How many chunks were missing."""
@@ -317,15 +325,19 @@ class Resumable(ABC, Generic[PartT, Report]):
             self.ledger.counts = dict(self.counts)  # all chunks were read by now
             return self._report(missing)
 
-        write(
-            frames,
-            self.schema,
-            self.target,
-            format="pool",
-            overwrite=self.ledger.replaces,
-            together=self.together,
-            publish=self.record.publisher(report),
-        )
+        try:
+            write(
+                frames,
+                self.schema,
+                self.target,
+                format="pool",
+                overwrite=self.ledger.replaces,
+                together=self.together,
+                publish=self.record.publisher(report),
+            )
+        except ExpectationFailed:
+            self.ledger.hold_back()
+            raise
         self.ledger.finish(self.counts)
 
 

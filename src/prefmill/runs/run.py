@@ -125,7 +125,7 @@ def run(
         in_place=plan.every_row,
         words=words_in(plan.rows, roles or {}).named(),
         plan=plan.content(),
-        carried=in_key(plan),
+        carried=in_key(plan.expect),
         pair_id=pair_id,
         partition_by=partition_by,
         **laid_out,
@@ -146,7 +146,7 @@ def run(
             **reading,
         )
         with job_here as job, refused_with_numbers(job):
-            sources_asked(plan, job)  # before an hour of ranking
+            sources_asked(plan.expect, job.source.columns.names)  # before an hour of ranking
 
             def report(written: writers.Written | None) -> RunReport:
                 return run_report(

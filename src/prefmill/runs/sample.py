@@ -17,12 +17,15 @@ import pyarrow as pa
 from prefmill.disk.targets import shown, target_of
 from prefmill.errors import BAD_ROW, AccountingError, BadArgument, BadRow
 from prefmill.models.contract import check_on_bad_row
+from prefmill.plans.bounds import EMPTY, SAMPLE
+from prefmill.plans.expect import Counted, Expect
 from prefmill.pools.pool import Longs
 from prefmill.pools.prompts import DistinctPrompts, open_prompts
 from prefmill.progress import Progress, silent
 from prefmill.readers import Source
 from prefmill.runs.answers import REASON, Answering
 from prefmill.runs.cluster.workers import Workers, workers_of
+from prefmill.runs.expecting import expect_of
 from prefmill.runs.grown_prompts import (
     Merged,
     counts_of,
@@ -37,6 +40,7 @@ from prefmill.sampling import LocalSampler
 from prefmill.sampling.samplers import Sampler, as_sampler
 from prefmill.sampling.seeds import Asked
 from prefmill.shapes.words import Rows
+from prefmill.table.report import PairReport
 from prefmill.telemetry.watch import watched
 
 #: Of answers, where none are named.
@@ -73,7 +77,8 @@ class SampleReport:
     seconds_model: of it, in the sampler; tokens_sampled: in this call. Of servers: requests sent by
     this call, retries among them, and why (retried). template_date: the date that a template
     printed, where one does. workers: the most at a time, on a cluster; workers_lost: that ended on
-    their own; worker_peak_rss_mb: of the largest one, peak_rss_mb is of this process.
+    their own; worker_peak_rss_mb: of the largest one, peak_rss_mb is of this process. expected:
+    what came of what was expected (`prefmill.Expect`): name, got, expected, holds of each.
     """
 
     prompts_in: int
@@ -105,6 +110,16 @@ class SampleReport:
     workers_lost: int = 0
     worker_peak_rss_mb: float = 0.0
     prompts_before: int = 0
+    expected: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def counted(self) -> Counted:
+        """The figures that expectations are compared with: of answers."""
+        failed = {**self.null, **({EMPTY: self.empty} if self.empty else {})}
+        there = self.answers - sum(failed.values())
+        return Counted(
+            PairReport(self.answers, there, 0, failed, groups_used=self.prompts, pairs_out=there)
+        )
 
     @property
     def prompts_new(self) -> int:
@@ -174,6 +189,7 @@ def sample(
     on_bad_row: Literal["error", "null"] = "error",
     workers: int | Sequence[int] | Workers | None = None,
     overwrite: bool = False,
+    expect: Expect | Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> SampleReport:
@@ -207,6 +223,10 @@ def sample(
         workers: processes on the machines of a Ray cluster, each with a sampler of its own: a
             number, a least and a most, or `prefmill.Workers`. Their loss costs no answer.
         overwrite: replace an output, and forget what an interrupted run of it had done.
+        expect: what must hold before anything is published (`prefmill.Expect`): `min_rows` (answers
+            with a text), `min_prompts`, `max_dropped` (answers that failed or are `empty`), by
+            reason. A call that breaks it keeps the answers: without `overwrite` the same call, with
+            another contract, goes on from them.
 
     `logprob` is the sum of the log-probabilities of the drawn tokens at temperature 1 (natural
     logarithm), `n_tokens` their number, null where a server tells none. `duplicate` marks a text
@@ -251,6 +271,7 @@ def sample(
         target=target_of(output, "sample"),
         on_bad_row=on_bad_row,
         overwrite=overwrite,
+        expect=expect_of(expect, SAMPLE),
         tell=progress or silent,
         inputs=inputs,
         prompt=prompt,

@@ -16,6 +16,8 @@ import pyarrow as pa
 from prefmill.disk.targets import shown, target_of
 from prefmill.errors import BadArgument, BadInput
 from prefmill.models.contract import check_on_bad_row
+from prefmill.plans.bounds import SCORE
+from prefmill.plans.expect import Counted, Expect
 from prefmill.pools.pool import Longs, Pool, open_pool
 from prefmill.pools.sides import columns_out
 from prefmill.pools.stream import CHUNK_ROWS, ahead
@@ -23,6 +25,7 @@ from prefmill.progress import Progress, silent
 from prefmill.readers import Source
 from prefmill.runs.cluster.workers import Workers, workers_of
 from prefmill.runs.devices import Done, guards_on, score_chunks, score_on_devices
+from prefmill.runs.expecting import expect_of
 from prefmill.runs.grown import earlier_scores, without
 from prefmill.runs.job import Reading
 from prefmill.runs.resumable import BEFORE, FIRST, Pace, Resumable, by_reason, check_chunk_rows
@@ -31,6 +34,7 @@ from prefmill.scoring.ensemble import FLAT
 from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.scorers import Staged, as_scorer
 from prefmill.scoring.stream import score_names, score_types
+from prefmill.table.report import PairReport
 from prefmill.table.roles import RoleNames
 from prefmill.telemetry.watch import watched
 
@@ -65,7 +69,8 @@ class ScoreReport:
     Of servers: requests sent, retries among them and why (retried), tokens_in and tokens_out as the
     server counts them, cost where prices are known.
     workers: the most at a time, on a cluster; workers_lost: that ended on their own;
-    worker_peak_rss_mb: of the largest one, peak_rss_mb is of this process.
+    worker_peak_rss_mb: of the largest one, peak_rss_mb is of this process. expected: what came of
+    what was expected (`prefmill.Expect`): name, got, expected, holds of each.
     """
 
     rows_in: int
@@ -101,6 +106,13 @@ class ScoreReport:
     workers_lost: int = 0
     worker_peak_rss_mb: float = 0.0
     rows_before: int = 0
+    expected: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def counted(self) -> Counted:
+        """The figures that expectations are compared with."""
+        scored = self.rows_scored
+        return Counted(PairReport(self.rows_in, scored, 0, self.null, pairs_out=scored))
 
     @property
     def rows_new(self) -> int:
@@ -118,6 +130,7 @@ class ScoreReport:
             "reasons": dict(self.reasons),
             "columns": list(self.columns),
             "notes": list(self.notes),
+            "expected": list(self.expected),
         }
 
 
@@ -134,6 +147,7 @@ def score(
     on_bad_row: Literal["error", "null"] = "error",
     workers: int | Sequence[int] | Workers | None = None,
     overwrite: bool = False,
+    expect: Expect | Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> ScoreReport:
@@ -159,6 +173,9 @@ def score(
             server, NaN, ...) is an `error` that names it, or has a `null` score and is counted by
             reason. A run that failed goes on with `null` where it was.
         overwrite: replace an output, and forget what an interrupted run of it had done.
+        expect: what must hold before anything is published (`prefmill.Expect`): `min_rows` with a
+            score, `max_dropped` without one, by reason. A call that breaks it keeps the scores:
+            without `overwrite` the same call, with another contract, goes on from them.
 
     Pairs (`chosen` and `rejected`, or a completion of several columns) keep their rows. Every
     answer is scored, a text of a prompt once, and the columns are `chosen_score` and
@@ -203,6 +220,7 @@ def score(
         target=target_of(output, "score"),
         on_bad_row=on_bad_row,
         overwrite=overwrite,
+        expect=expect_of(expect, SCORE),
         tell=progress or silent,
         inputs=inputs,
         roles=roles or {},

@@ -110,7 +110,7 @@ def run(
             command=plan.command,
             rows=words,
             plan=plan.content(),
-            carried=in_key(plan),
+            carried=in_key(plan.expect),
             keep=keep,
             parts=output if PartsOut.of(output) else None,
             **writing,
@@ -162,7 +162,7 @@ def run(
             }
             # What a plan expects decides no row; but narrow rows of a run that goes on have the
             # column.
-            if carried := sources_asked(plan, job):
+            if carried := sources_asked(plan.expect, job.source.columns.names):
                 ledger_key["carried"] = list(carried)
             first = _cut(spreading, job, tasks, memory_bytes)
             opened_ledger = Ledger(

@@ -65,7 +65,7 @@ def run_incremental(
         command=plan.command,
         rows=words,
         plan=plan.content(),
-        carried=in_key(plan),
+        carried=in_key(plan.expect),
         keep=keep,
         incremental=True,
         **layout,

@@ -24,7 +24,7 @@ from prefmill.disk.whole import linked
 from prefmill.plans.expect import Counted
 from prefmill.runs.cluster.identity import identity_of
 from prefmill.runs.cluster.order import numbers
-from prefmill.runs.expecting import checked, counted, counted_before
+from prefmill.runs.expecting import checked, counted
 from prefmill.runs.incremental import accounts, affected, change_file, compact, scores
 from prefmill.runs.incremental.affected import Plan, index_of
 from prefmill.runs.incremental.asked import CHANGES, Asked, everything
@@ -106,7 +106,7 @@ class Incremental:
             if made is None:
                 made = self._all(state, writer)
             report, files, before, now = made
-            checked(asked.plan, counted_before(report))
+            checked(asked.plan, report.counted)
             if not (report.pairs_out or asked.allow_empty):
                 return self._report(report, None)
             return self._publish(stage, writer, report, files, before, now)
