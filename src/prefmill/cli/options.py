@@ -15,6 +15,7 @@ import typer
 from prefmill.cli.app import Options
 from prefmill.cli.texts import STDOUT, print_json, size_in_bytes, temp_bytes_in
 from prefmill.errors import BadArgument
+from prefmill.plans.bounds import Bounds
 from prefmill.runs.cluster.workers import Workers, workers_in
 from prefmill.shapes.words import WORDS, Rows
 
@@ -202,6 +203,19 @@ class Sheets(Options):
     """What a spreadsheet makes of the output."""
 
     spreadsheet_safe: SpreadsheetSafe = False
+
+
+def expecting(bounds: Bounds) -> Any:
+    """The option --expect of a command of which `bounds` can be expected."""
+    words = [
+        f"{word}, {word}.REASON" if word == "max_dropped" and len(bounds.reasons) > 1 else word
+        for word in bounds.words
+    ]
+    return option(
+        "--expect",
+        metavar="WORD=VALUE",
+        help=f"What must hold, else nothing is published: {', '.join(words)}; may be given again.",
+    )
 
 
 class BadRows(Options):

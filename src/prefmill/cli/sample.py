@@ -20,6 +20,7 @@ from prefmill.cli.options import (
     Server,
     Target,
     Writing,
+    expecting,
     finish,
     option,
     output_of,
@@ -29,6 +30,8 @@ from prefmill.cli.options import (
 )
 from prefmill.cli.texts import given_for, names_in, stdout_or
 from prefmill.errors import BadArgument
+from prefmill.plans.bounds import SAMPLE
+from prefmill.plans.expect import expect_in
 
 
 class _Policy(Options):
@@ -79,6 +82,7 @@ class _Speed(Device):
 
 
 class _Rows(BadRows):
+    expect: Annotated[list[str] | None, expecting(SAMPLE)] = None
     keep: Annotated[str | None, option(metavar="COL,...", help="Columns to carry along.")] = None
     prompt: Prompt = None
     id: Id = None
@@ -145,6 +149,7 @@ def sample(options: SampleOptions) -> None:
             rows=records_given(options),
             chunk_rows=options.chunk_rows or CHUNK_ROWS,
             workers=options.hands(),
+            expect=expect_in(options.expect or (), SAMPLE) or None,
             progress=tell,
             **options.picked(*names),
             **options.reading(),

@@ -25,6 +25,7 @@ from prefmill.cli.options import (
     Server,
     Target,
     Writing,
+    expecting,
     finish,
     option,
     output_of,
@@ -35,6 +36,8 @@ from prefmill.cli.outputs import Choices, Outputs, outputs_given
 from prefmill.cli.texts import given_for, roles_given, stdout_or
 from prefmill.cli.together import Together, ensemble_of, scorer_in_file
 from prefmill.errors import BadArgument
+from prefmill.plans.bounds import SCORE
+from prefmill.plans.expect import expect_in
 from prefmill.scoring.kinds import SCORERS, kind_for, scorer_class
 
 
@@ -221,6 +224,7 @@ class _Speed(Device):
 
 
 class _Rows(BadRows):
+    expect: Annotated[list[str] | None, expecting(SCORE)] = None
     score_column: Annotated[str, option(metavar="NAME", help="Column to write.")] = "score"
     prompt: Prompt = None
     completion: Completion = None
@@ -280,6 +284,7 @@ def score(options: ScoreOptions) -> None:
             roles=roles_given(options),
             devices=options.device,
             workers=options.hands(),
+            expect=expect_in(options.expect or (), SCORE) or None,
             progress=tell,
             **options.picked("chunk_rows", "score_column", "on_bad_row", "overwrite"),
             **options.reading(),

@@ -24,6 +24,7 @@ from prefmill.cli.options import (
     Spreading,
     Target,
     Writing,
+    expecting,
     finish,
     option,
     output_of,
@@ -31,7 +32,8 @@ from prefmill.cli.options import (
 )
 from prefmill.cli.texts import names_in, numbers_in, roles_given, stdout_or, threshold_in
 from prefmill.errors import BadArgument
-from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan, Plan, read_plan
+from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan, Plan, Values, read_plan
+from prefmill.plans.bounds import PLAN, VALUES
 from prefmill.plans.expect import expect_in
 from prefmill.writers.formats import help_for, margin_for
 
@@ -52,12 +54,7 @@ class Expecting(Options):
 
     expect: Annotated[
         list[str] | None,
-        option(
-            "--expect",
-            metavar="WORD=VALUE",
-            help="What must hold, else nothing is published: min_rows, min_prompts, max_dropped, "
-            "max_dropped.REASON, min_true, max_true, sources; may be given again.",
-        ),
+        expecting(PLAN),
     ] = None
 
 
@@ -148,7 +145,7 @@ def plan_of(kind: type[_P], options: Any) -> _P:
         values[name] = value
     if texts := getattr(options, "expect", None):
         known = values["expect"].named() if values.get("expect") else {}
-        values["expect"] = known | expect_in(texts)
+        values["expect"] = known | expect_in(texts, VALUES if kind is Values else PLAN)
     return kind(**values)
 
 

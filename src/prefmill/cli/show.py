@@ -6,7 +6,7 @@ A prompt's text is never printed unescaped. Tables of rich are in `prefmill.cli.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -123,8 +123,8 @@ def report(plan: FeedbackPlan, done: RunReport) -> None:
     )
     if done.bad_scores:
         line(f"bad_score: {about_words(done.bad_scores)}")
-    for each in done.expected:
-        line(f"holds: {Expectation(**each)}" if each["holds"] else f"broken: {Expectation(**each)}")
+    for text in expected_told(done.expected):
+        line(text)
     if done.labels is not None:
         line(f"labels: {done.labels['true']:,} true, {done.labels['false']:,} false")
     for note in [*done.notes, *_renamed(done)]:
@@ -140,8 +140,15 @@ def report(plan: FeedbackPlan, done: RunReport) -> None:
         line(f"{wrote(done.notes)} {path}{count}")
 
 
+def expected_told(expected: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What holds and what does not."""
+    return [f"{'holds' if each['holds'] else 'broken'}: {Expectation(**each)}" for each in expected]
+
+
 def _end(done: ValuesReport | VotesReport | StepsReport) -> None:
     """The last lines about a run: what to know of it, and its output."""
+    for text in expected_told(getattr(done, "expected", ())):
+        line(text)
     for note in done.notes:
         line(f"note: {note}")
     if done.output:

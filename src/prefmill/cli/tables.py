@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from prefmill.cli.show import console
+from prefmill.cli.show import console, expected_told
 from prefmill.cli.texts import wrote
 from prefmill.errors import BAD_ROW
 from prefmill.shown import shown
@@ -61,7 +61,9 @@ class Told:
         self.console.print(table)
 
     def run(self, done: ScoreReport | SampleReport) -> None:
-        """The last lines about a run with a model: where rows failed, notes, the output."""
+        """The last lines about a run with a model: what was expected, notes, the output."""
+        for text in expected_told(done.expected):
+            self.line(text)
         for note in done.notes:
             self.line(f"note: {note}")
         self.line(f"{wrote(done.notes)} {done.output} ({', '.join(done.columns)})")

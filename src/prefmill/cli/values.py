@@ -17,6 +17,7 @@ from prefmill.cli.options import (
     Sheets,
     Target,
     Writing,
+    expecting,
     finish,
     option,
     output_of,
@@ -24,6 +25,7 @@ from prefmill.cli.options import (
 from prefmill.cli.select import field_parameters, optional, plan_of
 from prefmill.cli.texts import stdout_or
 from prefmill.plans import Values
+from prefmill.plans.bounds import VALUES
 from prefmill.table.roles import ValueNames
 
 
@@ -50,7 +52,11 @@ _COLUMNS = {
 }
 
 
-class _Running(EngineReading, Writing, Empty, Sheets):
+class _Expecting(Options):
+    expect: Annotated[list[str] | None, expecting(VALUES)] = None
+
+
+class _Running(_Expecting, EngineReading, Writing, Empty, Sheets):
     """How values are worked out."""
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prefmill.cli.app import command
+from prefmill.cli.app import Options, command
 from prefmill.cli.options import (
     Empty,
     EngineReading,
@@ -16,11 +16,14 @@ from prefmill.cli.options import (
     Target,
     Words,
     Writing,
+    expecting,
     finish,
     option,
     output_of,
 )
 from prefmill.cli.texts import names_in, roles_given, stdout_or
+from prefmill.plans.bounds import VOTES
+from prefmill.plans.expect import expect_in
 
 
 class _Files(Inputs, Target):
@@ -58,7 +61,11 @@ class _Rating(_Files):
     ] = None
 
 
-class VotesOptions(_Rating, Words, EngineReading, Writing, Empty, Sheets):  # type: ignore[misc]
+class _Expecting(Options):
+    expect: Annotated[list[str] | None, expecting(VOTES)] = None
+
+
+class VotesOptions(_Rating, Words, _Expecting, EngineReading, Writing, Empty, Sheets):  # type: ignore[misc]
     """The options of `prefmill votes`."""
 
 
@@ -84,6 +91,7 @@ def votes(options: VotesOptions) -> None:
             target,
             roles=roles_given(options),
             keep=names_in(options.keep),
+            expect=expect_in(options.expect or (), VOTES) or None,
             progress=tell,
             **options.picked(*settings, "overwrite", "allow_empty", "spreadsheet_safe"),
             **reading,

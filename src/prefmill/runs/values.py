@@ -18,15 +18,17 @@ import pyarrow as pa
 from prefmill.connection import connect, quote, share_of
 from prefmill.engines.macros import install_used
 from prefmill.errors import BadInput
+from prefmill.plans.expect import Counted
 from prefmill.plans.values import Values
 from prefmill.pools.frames import frame_of
 from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.readers import Source
 from prefmill.rules.values import refuse_nested, refuse_unlike, state_values, tree_values
 from prefmill.runs.commands import recorded
+from prefmill.runs.expecting import held, in_key, sources_asked, sources_in
 from prefmill.runs.job import Reading, opened_source, scalar
 from prefmill.table.messages import is_json_text
-from prefmill.table.report import as_html
+from prefmill.table.report import PairReport, as_html
 from prefmill.table.roles import Inputs, ValueNames
 from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
@@ -44,8 +46,9 @@ class ValuesReport:
 
     `rows_rejected` are malformed rows that never became rows. `rows_out` are actions, or with
     `tree` the nodes of a tree; `states` are those that have actions, or all nodes. `columns` is
-    the column of each role, `notes` are sentences for people. `seconds` of wall time,
-    `peak_rss_mb` the largest resident size of this process so far, in MiB.
+    the column of each role, `notes` are sentences for people. `expected` is what came of what
+    the plan expects (`prefmill.Expect`), `sources` the rows of each source then. `seconds` of wall
+    time, `peak_rss_mb` the largest resident size of this process so far, in MiB.
     """
 
     rows_in: int
@@ -59,6 +62,14 @@ class ValuesReport:
     plan_hash: str
     columns: Mapping[str, str]
     notes: Sequence[str] = ()
+    expected: Sequence[Mapping[str, Any]] = ()
+    sources: Mapping[str, int] | None = None
+
+    @property
+    def counted(self) -> Counted:
+        """The figures that expectations are compared with: every row that was read is used."""
+        account = PairReport(self.rows_in, self.rows_in, 0, pairs_out=self.rows_out)
+        return Counted(account, self.rows_rejected, self.sources)
 
     def _repr_html_(self) -> str:
         return as_html(self.as_json())
@@ -134,13 +145,15 @@ def run(
         spreadsheet_safe=spreadsheet_safe,
         plan=plan.content(),
         roles=dict(roles or {}),
+        carried=in_key(plan.expect),
     )
     with recording as record:
         if record.done:
-            return record.restored(ValuesReport)
+            return held(record.restored(ValuesReport), plan.expect, where=plan.kind)
         record.facts["plan"] = {plan.kind: plan.content()}
         with opened_source("values", inputs, progress=progress, **reading) as (source, home):
             columns = plan.columns(roles or {}, source.columns.names)
+            sources_asked(plan.expect, source.columns.names, where=plan.kind)
             memory_bytes = reading.get("memory_bytes")
             con = connect(
                 temp_dir=home,
@@ -152,7 +165,7 @@ def run(
             rows = _Rows(con, plan, source, columns, progress or silent)
 
             def report(written: writers.Written | None) -> ValuesReport:
-                return ValuesReport(
+                made = ValuesReport(
                     rows_in=source.rows,
                     rows_rejected=source.rejected,
                     rows_out=rows.count,
@@ -164,7 +177,10 @@ def run(
                     plan_hash=plan.hash(),
                     columns=columns,
                     notes=[*source.notes, *(written.notes if written else ())],
+                    sources=sources_in(con, source.relation, plan.expect),
                 )
+                publishes = output is not None
+                return held(made, plan.expect, where=plan.kind, publishes=publishes)
 
             if output is None:
                 for _ in rows.frames():

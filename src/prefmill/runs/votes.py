@@ -13,13 +13,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
+from prefmill.plans.bounds import VOTES
+from prefmill.plans.expect import Counted, Expect
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.rules.ratings import Fitted, Method, Over, Settings, checked, fit
 from prefmill.runs.ballots import Ballots, Table, source_of
 from prefmill.runs.commands import recorded
+from prefmill.runs.expecting import expect_of, held, in_key, sources_asked, sources_in
 from prefmill.runs.job import Reading, opened
 from prefmill.shapes.source import words_in
-from prefmill.table.report import as_html
+from prefmill.table.report import PairReport, as_html
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
@@ -41,6 +44,7 @@ class VotesReport:
     everything. `tie_parameter` is Davidson's; `annotators` are by name the votes of each, and how
     far it can be relied on (of `dawid-skene` and `mace`). `records` says what became of records
     that were made rows, `bad_scores` are the first three different texts that are no number.
+    `expected` is what came of what was expected (`prefmill.Expect`), `sources` the rows of each.
     `seconds` of wall time, `peak_rss_mb`
     the largest resident size of this process so far, in MiB.
     """
@@ -71,6 +75,22 @@ class VotesReport:
     records: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
     bad_scores: Sequence[str] = ()
+    expected: Sequence[Mapping[str, Any]] = ()
+    sources: Mapping[str, int] | None = None
+
+    @property
+    def counted(self) -> Counted:
+        """The figures that expectations are compared with."""
+        account = PairReport(
+            self.rows_in,
+            self.rows_used,
+            0,
+            self.dropped,
+            groups_used=self.prompts,
+            pairs_out=self.rows_out,
+            records=self.records,
+        )
+        return Counted(account, self.rows_rejected, self.sources)
 
     def _repr_html_(self) -> str:
         return as_html(self.as_json())
@@ -103,6 +123,7 @@ def votes(
     overwrite: bool = False,
     allow_empty: bool = False,
     spreadsheet_safe: bool = False,
+    expect: Expect | Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> VotesReport:
@@ -127,6 +148,8 @@ def votes(
         k_factor: of Elo, the most points that a vote moves (default 32).
         resamples: of the bootstrap for Elo's interval (default 100); 0: no interval.
         level: of the intervals.
+        expect: what must hold before anything is published (`prefmill.Expect`): `min_rows`,
+            `min_prompts`, `max_dropped` by reason, `sources`.
         seed: of the resamples.
         roles, keep, overwrite, allow_empty, spreadsheet_safe, progress, reading: as in
             `prefmill.run`.
@@ -148,6 +171,7 @@ def votes(
     """
     started = time.perf_counter()
     settings = checked(method, over, prior, k_factor, resamples, level, seed)
+    contract = expect_of(expect, VOTES)
     recording = recorded(
         "votes",
         inputs,
@@ -158,10 +182,11 @@ def votes(
         words=words_in(None, roles or {}).named(),
         keep=list(keep),
         settings=asdict(settings),
+        carried=in_key(contract),
     )
     with recording as record:
         if record.done:
-            return record.restored(VotesReport)
+            return held(record.restored(VotesReport), contract, where="votes")
         record.facts |= {"plan": {"votes": asdict(settings)}, "seed": seed}
         job_here = opened(
             Ballots(),
@@ -175,13 +200,14 @@ def votes(
             **reading,
         )
         with job_here as job:
+            sources_asked(contract, job.source.columns.names, where="votes")
             table = Table(job, settings, source_of(job, over), keep)
             fitted = fit(table.judged, settings)
             rated = table.rated(fitted)
             counts = table.counts(fitted)
 
             def report(written: writers.Written | None) -> VotesReport:
-                return VotesReport(
+                made = VotesReport(
                     **counts,
                     **_told(fitted, table),
                     rows_rejected=job.source.rejected,
@@ -198,7 +224,9 @@ def votes(
                         *_notes(fitted, counts, settings),
                         *(written.notes if written else ()),
                     ],
+                    sources=sources_in(job.con, job.source.relation, contract),
                 )
+                return held(made, contract, where="votes", publishes=output is not None)
 
             if output is None or not (rated.height or allow_empty):
                 return report(None)
