@@ -30,6 +30,7 @@ from prefmill.shapes.words import Rows
 from prefmill.table.roles import Roles
 
 if TYPE_CHECKING:
+    from prefmill.isolation import isolated
     from prefmill.loops.loop import LoopReport, loop
     from prefmill.reports.report import Report, report
     from prefmill.rules.rollouts import step_values, stepwise
@@ -132,6 +133,7 @@ __all__ = [
     "calibrate",
     "curve",
     "diff",
+    "isolated",
     "label_steps",
     "loop",
     "pair_report",
@@ -154,6 +156,7 @@ __all__ += _kinds.__all__
 
 _HOMES = {
     "reports.report": ("Report", "report"),
+    "isolation": ("isolated",),
     "rules.rollouts": ("step_values", "stepwise"),
     "rules.step_records": ("step_labels",),
     "runs.audit": ("audit",),

@@ -18,6 +18,7 @@
     ├── StoreFailed              an object store refused a request, or gave no answer after retries
     ├── OutOfDeviceMemory        one row alone, or the model, does not fit into a device's memory
     ├── ScorerDied               the process on one of several devices ended without a word
+    ├── RunDied                  a call in a process of its own was ended by a signal (exit code 1)
     ├── ScoresDiffer             packed scores differ from those of single rows (exit code 70)
     ├── MissingPackage           an optional package is not installed
     └── AccountingError          our own bug: rows in and rows accounted for differ (exit code 70)
@@ -27,6 +28,7 @@ Messages read `where: what is wrong; got X, expected Y.` and end with `Hint: one
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -51,6 +53,9 @@ class PrefmillError(ValueError):
         self.message = message = without_secrets(message)
         self.hint = hint = without_secrets(hint) if hint else hint
         super().__init__(f"{message}\nHint: {hint}" if hint else message)
+
+    def __reduce__(self) -> Any:  # on the way to another process: constructors differ
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
         return str(self.args[0])
@@ -334,6 +339,17 @@ class ScorerDied(PrefmillError):
 
 class WorkerDied(PrefmillError):
     """A task of a cluster ended without a word, on one worker after another."""
+
+
+class RunDied(PrefmillError):
+    """A call in a process of its own (`prefmill.isolated`) ended without an answer.
+
+    signal  the number of the signal that ended it, or None
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, signal: int | None = None) -> None:
+        self.signal = signal
+        super().__init__(message, hint=hint)
 
 
 class ScoresDiffer(PrefmillError):

@@ -27,6 +27,7 @@ FLOORS = (
     ("telemetry",),
     ("table",),
     ("disk",),
+    ("isolation",),
     ("warehouse",),
     ("readers", "writers"),
     ("shapes",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import ClassVar
 
 import polars as pl
 import pytest
@@ -38,7 +39,7 @@ class Counting:
 class Terse:
     """A sampler that answers `q` with nothing, and says how often it was asked."""
 
-    fingerprint = {"sampler": "terse"}
+    fingerprint: ClassVar = {"sampler": "terse"}
 
     def __init__(self):
         self.asked = 0
@@ -82,7 +83,7 @@ BOUNDS = [
         {"max_dropped": {"null_completion": 0.2}},
         0.25,
     ),
-    (scored, {"max_dropped": {"left_out": 0.25}}, {"max_dropped": {"left_out": 0}}, 0.25),
+    (scored, {"max_dropped": {"not_finite": 0.25}}, {"max_dropped": {"not_finite": 0}}, 0.25),
     (sampled, {"min_rows": 2}, {"min_rows": 3}, 2),
     (sampled, {"min_prompts": 2}, {"min_prompts": 3}, 2),
     (sampled, {"max_dropped": {"empty": 0.5}}, {"max_dropped": {"empty": 0.4}}, 0.5),

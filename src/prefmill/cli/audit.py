@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from prefmill.cli.app import command
-from prefmill.cli.options import EngineReading, Inputs, Telling, Words, option
+from prefmill.cli.options import Inputs, Isolating, Telling, Words, option
 from prefmill.cli.texts import names_in, print_json, roles_given
 
 
@@ -43,7 +43,7 @@ class _Looking(Inputs):
     strict: Annotated[bool, option("--strict", help="Exit code 1 where a bias is found.")] = False
 
 
-class AuditOptions(_Looking, Words, EngineReading, Telling):  # type: ignore[misc]
+class AuditOptions(_Looking, Words, Isolating, Telling):  # type: ignore[misc]
     """The options of `prefmill audit`."""
 
 
@@ -64,7 +64,8 @@ def audit(options: AuditOptions) -> None:
     from prefmill.runs.audit import audit as look
 
     with show.progress(quiet=options.quiet) as tell:
-        report = look(
+        report = options.called(
+            look,
             options.inputs,
             human=options.human,
             judge_name=names_in(options.judge_name),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from prefmill.cli.app import command
-from prefmill.cli.options import EngineReading, Inputs, Writing, finish, option, output_of
+from prefmill.cli.options import Inputs, Isolating, Writing, finish, option, output_of
 
 if TYPE_CHECKING:
     from prefmill.runs.calibrate import CalibrateReport
@@ -38,7 +38,7 @@ class _Scores(_Files):
     ] = None
 
 
-class CalibrateOptions(_Scores, EngineReading, Writing):
+class CalibrateOptions(_Scores, Isolating, Writing):
     """The options of `prefmill calibrate`."""
 
 
@@ -60,7 +60,8 @@ def calibrate(options: CalibrateOptions) -> None:
 
     with _plot_record(options, output, reading) as plotted:
         with show.progress(quiet=options.quiet) as tell:
-            report = run(
+            report = options.called(
+                run,
                 options.inputs,
                 output,
                 progress=tell,

@@ -9,13 +9,13 @@ from typing import Any
 import typer
 
 from prefmill.cli.app import add_command
-from prefmill.cli.options import AsJson, EngineReading, Inputs, OnCluster
+from prefmill.cli.options import AsJson, Inputs, Isolating, OnCluster
 from prefmill.cli.select import plan_of, plan_parameters
 from prefmill.cli.texts import print_json, roles_given
 from prefmill.plans import Pairs
 
 
-class Checking(Inputs, OnCluster, EngineReading):
+class Checking(Inputs, OnCluster, Isolating):
     """What is checked, and how it is told."""
 
     as_json: AsJson = False
@@ -49,7 +49,9 @@ def check(options: Any) -> None:
 
     plan = plan_of(Pairs, options)
     reading |= options.picked("engine", "address", "work", "shuffle")
-    findings = look(options.inputs, plan=plan, roles=roles_given(options), **reading)
+    findings = options.called(
+        look, options.inputs, plan=plan, roles=roles_given(options), **reading
+    )
     if options.as_json:
         print_json(findings.as_json())
     else:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from prefmill.cli.app import command
 from prefmill.cli.options import (
-    EngineReading,
     Inputs,
+    Isolating,
     OnCluster,
     Sheets,
     Words,
@@ -69,7 +69,7 @@ class _Drawing(Inputs):
     seed: Annotated[int, option(help="Of everything drawn.")] = 0
 
 
-class CurveOptions(_Drawing, Words, OnCluster, EngineReading, Writing, Sheets):  # type: ignore[misc]
+class CurveOptions(_Drawing, Words, OnCluster, Isolating, Writing, Sheets):  # type: ignore[misc]
     """The options of `prefmill curve`."""
 
 
@@ -156,7 +156,9 @@ def _drawn(options: CurveOptions, reading: dict[str, Any]) -> Curve:
 
     where = options.picked("engine", "address", "work", "shuffle")
     roles = roles_given(options)
-    return curve(options.inputs, roles=roles, **options.picked(*_SETTINGS), **where, **reading)
+    return options.called(
+        curve, options.inputs, roles=roles, **options.picked(*_SETTINGS), **where, **reading
+    )
 
 
 def _write(curves: Curve, options: CurveOptions, records: dict[str, Recording]) -> list[str]:

@@ -166,6 +166,24 @@ class OnCluster(Spreading):
     engine: Annotated[str, option(help="auto, or ray (many machines).")] = "auto"
 
 
+Isolate = Annotated[
+    bool,
+    option(
+        "--isolate",
+        help="Work in a process of its own: a file that crashes a reader ends that one, with 1.",
+    ),
+]
+
+
+def called(isolate: bool, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function here, or in a process of its own."""
+    if not isolate:
+        return function(*args, **kwargs)
+    from prefmill.isolation import isolated
+
+    return isolated(function, *args, **kwargs)
+
+
 class EngineReading(Reading):
     """How an engine reads files."""
 
@@ -176,6 +194,16 @@ class EngineReading(Reading):
         if self.threads:  # read once, when Polars is imported
             os.environ.setdefault("POLARS_MAX_THREADS", str(self.threads))
         return {**super().reading(), "threads": self.threads}
+
+
+class Isolating(EngineReading):
+    """How files are read that nobody has looked at."""
+
+    isolate: Isolate = False
+
+    def called(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function that reads files, in a process of its own where that is asked for."""
+        return called(self.isolate, function, *args, **kwargs)
 
 
 class Telling(Options):

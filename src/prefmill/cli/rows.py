@@ -11,8 +11,8 @@ import typer
 from prefmill.cli.app import Options, add_command
 from prefmill.cli.options import (
     Empty,
-    EngineReading,
     Inputs,
+    Isolating,
     Sheets,
     Target,
     Writing,
@@ -36,7 +36,7 @@ class _Sql(Options):
     ] = False
 
 
-class RowsOptions(Inputs, Target, _Sql, EngineReading, Writing, Empty, Sheets):
+class RowsOptions(Inputs, Target, _Sql, Isolating, Writing, Empty, Sheets):
     """The options of `prefmill rows`, without the words of `[rows]`."""
 
 
@@ -69,11 +69,13 @@ def _rows(options: RowsOptions) -> None:
             raise BadArgument(
                 "rows: --sql writes nothing; got -o next to it.", hint="leave -o out."
             )
-        typer.echo(select(options.inputs, Rows(**words), **options.reading()))
+        text = options.called(select, options.inputs, Rows(**words), **options.reading())
+        typer.echo(text)
         return
     output = output_of(options, "rows", "-o rows.parquet, or -o - for JSON Lines on stdout.")
     with stdout_or(output) as target, show.progress(quiet=options.quiet) as tell:
-        report = rows(
+        report = options.called(
+            rows,
             options.inputs,
             target,
             words=words,

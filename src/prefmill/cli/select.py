@@ -18,8 +18,8 @@ import typer
 from prefmill.cli.app import Options, add_command
 from prefmill.cli.options import (
     Empty,
-    EngineReading,
     Inputs,
+    Isolating,
     Sheets,
     Spreading,
     Target,
@@ -228,7 +228,7 @@ class Tables(Options):
     ] = None
 
 
-class Running(_How, Tables, Spreading, EngineReading, Writing, Empty, Sheets):
+class Running(_How, Tables, Spreading, Isolating, Writing, Empty, Sheets):
     """How a plan is run."""
 
 
@@ -262,7 +262,7 @@ def _run(kind: type[FeedbackPlan], options: Selecting) -> None:
 
     plan = plan_of(kind, options)
     if options.dry_run:
-        typer.echo(explain(plan, options.inputs, **reading), nl=False)
+        typer.echo(options.called(explain, plan, options.inputs, **reading), nl=False)
         return
     output = output_of(options, plan.kind, "-o pairs.parquet, or --dry-run to see the plan.")
     if output == "-" and (options.split or options.partition_by):
@@ -276,7 +276,8 @@ def _run(kind: type[FeedbackPlan], options: Selecting) -> None:
             hint="name the output pairs.parquet, or pairs/part-*.parquet.",
         )
     with stdout_or(output) as target, show.progress(quiet=options.quiet) as tell:
-        report = run(
+        report = options.called(
+            run,
             plan,
             options.inputs,
             target,

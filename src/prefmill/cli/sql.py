@@ -11,12 +11,14 @@ from prefmill.cli.app import Command, app
 from prefmill.cli.options import (
     Delimiter,
     Encoding,
+    Isolate,
     MemoryLimit,
     Overwrite,
     SpreadsheetSafe,
     TempDir,
     TempLimit,
     Threads,
+    called,
 )
 from prefmill.cli.texts import size_in_bytes, temp_bytes_in, wrote
 from prefmill.errors import BadArgument
@@ -57,6 +59,7 @@ def sql(
     temp_limit: TempLimit = None,
     overwrite: Overwrite = False,
     spreadsheet_safe: SpreadsheetSafe = False,
+    isolate: Isolate = False,
     allow_external: Annotated[
         bool,
         typer.Option(
@@ -75,7 +78,7 @@ def sql(
     prefmill sql "FROM preference_pairs(feedback)" feedback.csv -o pairs.parquet
     prefmill sql questions.sql pool=scored.parquet
     """
-    from prefmill.runs.query import run, session, statements_of
+    from prefmill.runs.query import ask, statements_of
 
     if output == "-":
         output, as_json = None, True
@@ -99,13 +102,12 @@ def sql(
         "allow_external": allow_external,
     }
     if output is None:
-        with session(files or [], **reading) as asked:
-            run(asked, text, as_json=as_json)
+        called(isolate, ask, text, files or [], as_json=as_json, **reading)
         return
     from prefmill.runs.query_file import to_file
 
     how = {"overwrite": overwrite, "spreadsheet_safe": spreadsheet_safe}
-    report = to_file(text, files or [], output, **how, **reading)
+    report = called(isolate, to_file, text, files or [], output, **how, **reading)
     print(f"{wrote(report.notes)} {output} ({report.rows:,} rows)", file=sys.stderr)
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -12,8 +12,8 @@ import typer
 from prefmill.cli.app import Options, add_command
 from prefmill.cli.options import (
     Empty,
-    EngineReading,
     Inputs,
+    Isolating,
     Sheets,
     Target,
     Writing,
@@ -56,7 +56,7 @@ class _Expecting(Options):
     expect: Annotated[list[str] | None, expecting(VALUES)] = None
 
 
-class _Running(_Expecting, EngineReading, Writing, Empty, Sheets):
+class _Running(_Expecting, Isolating, Writing, Empty, Sheets):
     """How values are worked out."""
 
 
@@ -90,7 +90,8 @@ def values(options: ValuesOptions) -> None:
     columns = options.picked(*ValueNames.__annotations__)
     roles: Any = {role: name for role, name in columns.items() if name}
     with stdout_or(output) as target, show.progress(quiet=options.quiet) as tell:
-        report = run(
+        report = options.called(
+            run,
             plan,
             options.inputs,
             target,

@@ -10,8 +10,8 @@ import typer
 from prefmill.cli.app import Options, command
 from prefmill.cli.options import (
     Empty,
-    EngineReading,
     Inputs,
+    Isolating,
     Sheets,
     Target,
     Words,
@@ -65,7 +65,7 @@ class _Expecting(Options):
     expect: Annotated[list[str] | None, expecting(VOTES)] = None
 
 
-class VotesOptions(_Rating, Words, _Expecting, EngineReading, Writing, Empty, Sheets):  # type: ignore[misc]
+class VotesOptions(_Rating, Words, _Expecting, Isolating, Writing, Empty, Sheets):  # type: ignore[misc]
     """The options of `prefmill votes`."""
 
 
@@ -86,7 +86,8 @@ def votes(options: VotesOptions) -> None:
 
     settings = ("method", "over", "prior", "k_factor", "resamples", "level", "seed")
     with stdout_or(output) as target, show.progress(quiet=options.quiet) as tell:
-        report = rate(
+        report = options.called(
+            rate,
             options.inputs,
             target,
             roles=roles_given(options),

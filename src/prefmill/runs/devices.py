@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import time
 import traceback
 from collections import deque
@@ -25,6 +24,7 @@ import pyarrow as pa
 from prefmill.disk.ledger import chunk_name, write_chunk
 from prefmill.disk.stores import Store
 from prefmill.errors import BadRow, ScorerDied
+from prefmill.isolation import portable
 from prefmill.pools.pool import Chunk, Pool
 from prefmill.pools.stream import ahead
 from prefmill.runs.resumable import FIRST
@@ -212,12 +212,3 @@ def _on_one_device(
         error.add_note("".join(traceback.format_exception(error)))
         messages.put(portable(error))
         raise SystemExit(1) from None
-
-
-def portable(error: BaseException) -> BaseException:
-    """`error`, or what it says if another process cannot take it."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # what breaks when it is pickled is anybody's guess
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import duckdb
 import pyarrow as pa
@@ -287,6 +287,12 @@ def run(session: Session, text: str, *, as_json: bool = False, out: TextIO | Non
     for statement in statements:
         with _as_ours(session.con):
             _show(session.con, statement, as_json, out)
+
+
+def ask(text: str, files: Sequence[str], *, as_json: bool = False, **reading: Any) -> None:
+    """Run the statements of `text` over `files` and print their rows; arguments of `session`."""
+    with session(files, **reading) as asked:
+        run(asked, text, as_json=as_json)
 
 
 def _show(con: duckdb.DuckDBPyConnection, statement: Statement, as_json: bool, out: TextIO) -> None:

@@ -22,9 +22,9 @@ import pyarrow as pa
 
 from prefmill.disk.records import differences
 from prefmill.errors import BadArgument, BadInput
+from prefmill.isolation import portable
 from prefmill.progress import CPUS_OF_WORKER, peak_rss_mb
 from prefmill.runs.cluster.versions import OF_MODELS, refuse_other, versions
-from prefmill.runs.devices import portable
 
 T = TypeVar("T")
 #: calls of `on_date` and the like, in order
