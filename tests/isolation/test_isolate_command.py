@@ -97,7 +97,7 @@ def test_rows_go_to_stdout_and_errors_are_the_same(hostile):
 def test_logs_are_objects_there_too(hostile):
     done = asked(hostile, *COMMANDS["pairs"], "--isolate", "--log-format", "json")
     told = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [each for each in told if each["event"] == "error"][0]["error"] == "RunDied"
+    assert next(each for each in told if each["event"] == "error")["error"] == "RunDied"
     assert told[-1] == {**told[-1], "event": "exit", "exit_code": 1}
     done = asked(
         hostile, "pairs", "good.jsonl", "-o", "x.parquet", "--isolate", "--log-format", "json"
