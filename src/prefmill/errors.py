@@ -28,7 +28,6 @@ Messages read `where: what is wrong; got X, expected Y.` and end with `Hint: one
 
 from __future__ import annotations
 
-import copyreg
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -55,10 +54,20 @@ class PrefmillError(ValueError):
         super().__init__(f"{message}\nHint: {hint}" if hint else message)
 
     def __reduce__(self) -> Any:  # on the way to another process: constructors differ
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+        return _again, (type(self), self.args), self.__dict__
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
         return str(self.args[0])
+
+
+def _again(kind: type[PrefmillError], args: tuple[Any, ...]) -> PrefmillError:
+    """An error that was pickled; what else it has comes after."""
+    base: Any = kind
+    while base.__module__ != "builtins":  # of several bases the one that lays out the object
+        base = base.__base__
+    error: PrefmillError = base.__new__(kind)
+    error.args = args
+    return error
 
 
 class BadArgument(PrefmillError):
@@ -200,15 +209,6 @@ class BadRow(BadInput):
     def among(self, found: Sequence[BadRow]) -> BadRow:
         """The same error, the first of those that came to light at once."""
         return self._again(name=self.name, found=found)
-
-    def __reduce__(self) -> Any:  # on the way to another process
-        return _bad_row, (self.where, self.what, self.row, self.reason, self.name, self.own_hint)
-
-
-def _bad_row(
-    where: str, what: str, row: int, reason: str, name: str | None, hint: str | None
-) -> BadRow:
-    return BadRow(where, what, row=row, reason=reason, name=name, hint=hint)
 
 
 def refuse(bad: Sequence[BadRow]) -> None:
