@@ -156,9 +156,9 @@ def _drawn(options: CurveOptions, reading: dict[str, Any]) -> Curve:
 
     where = options.picked("engine", "address", "work", "shuffle")
     roles = roles_given(options)
-    return options.called(
-        curve, options.inputs, roles=roles, **options.picked(*_SETTINGS), **where, **reading
-    )
+    settings = options.picked(*_SETTINGS)
+    made: Curve = options.called(curve, options.inputs, roles=roles, **settings, **where, **reading)
+    return made
 
 
 def _write(curves: Curve, options: CurveOptions, records: dict[str, Recording]) -> list[str]:
