@@ -105,6 +105,6 @@ def refuse_fork(where: str) -> None:
         raise BadArgument(
             f"{where}: this process was forked after Polars had been used, and Polars' threads did"
             " not come along; got a forked process, expected one that was started.",
-            hint="call it in the main process, or start workers with the method 'spawn'"
-            " (multiprocessing.get_context('spawn')).",
+            hint="call it through prefmill.isolated(function, ...), in the main process, or start"
+            " workers with the method 'spawn' (multiprocessing.get_context('spawn')).",
         )

@@ -247,3 +247,21 @@ def test_it_works_in_a_thread():
     thread.join(60)
     assert answers
     assert answers[0] != os.getpid()
+
+
+def test_it_works_in_a_forked_worker(tmp_path):
+    """There Polars waits for threads that did not come along, so that a plain call is refused."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys, polars as pl, prefmill as pm\n"
+        "rows = pl.DataFrame({'prompt': ['p', 'p'], 'completion': ['a', 'b'], 'score': [5, 1]})\n"
+        "rows.lazy().select(pl.col('score').sort()).collect()\n"
+        "rows.write_parquet('rows.parquet')\n"
+        "number = os.fork()\n"
+        "if not number:\n"
+        "    done = pm.isolated(pm.run, pm.Pairs(), 'rows.parquet', 'pairs.parquet')\n"
+        "    os._exit(40 + done.pairs_out)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, timeout=120)
+    assert done.returncode == 41, done.stderr
