@@ -175,7 +175,9 @@ def test_the_child_ends_with_the_parent(number, tmp_path):
     started, left = tmp_path / "started", tmp_path / "left"
     script = tmp_path / "script.py"  # without a main guard
     script.write_text(
-        "import prefmill as pm, test_isolated, sys\n"
+        "import prefmill as pm, signal, test_isolated\n"
+        # Whoever runs the tests in the background of a shell had it ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"pm.isolated(test_isolated.linger, {str(started)!r}, {str(left)!r})\n"
     )
     paths = [str(Path(__file__).parent), *filter(None, sys.path)]
@@ -184,9 +186,13 @@ def test_the_child_ends_with_the_parent(number, tmp_path):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stderr=subprocess.DEVNULL,
     )
-    child = int(_awaited(started))
-    parent.send_signal(number)
-    assert parent.wait(30) != 0
+    try:
+        child = int(_awaited(started))
+        parent.send_signal(number)
+        assert parent.wait(60) != 0
+    finally:
+        parent.kill()
+        parent.wait()
     assert _awaited(left) == "unwound"
     _gone(child)
 

@@ -211,3 +211,23 @@ def test_the_command_says_figures_and_ends_with_1(command, tmp_path):
     done = prefmill(*asked, "min_row=2")
     assert done.returncode == 2
     assert "did you mean min_rows=...?" in done.stderr
+
+
+def test_the_command_scores_once_for_two_contracts(tmp_path):
+    source, target = tmp_path / "pool.jsonl", tmp_path / "scored.jsonl"
+    rows = [{"prompt": "p", "completion": each, "answer": "a"} for each in ("a", None, "b")]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["score", source, "-o", target, "--scorer", "verify", "--on-bad-row", "null"]
+    done = prefmill(*command, "--expect", "max_dropped.null_completion=0.2")
+    assert done.returncode == 1
+    assert "score: max_dropped.null_completion: got 0.3333, expected <= 0.2." in done.stderr
+    assert "without --overwrite" in done.stderr
+    assert not target.exists()
+    done = prefmill(*command, "--expect", "max_dropped.null_completion=0.4", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "holds: max_dropped.null_completion: got 0.3333, expected <= 0.4" in done.stderr
+    report = json.loads(done.stdout)
+    assert (report["rows_scored"], report["chunks_resumed"]) == (2, 1)
+    done = prefmill(*command, "--expect", "max_dropped.null_completio=0.4")
+    assert done.returncode == 2
+    assert "did you mean 'null_completion'?" in done.stderr
