@@ -136,7 +136,8 @@ class Worlds:
                 "SELECT cause, class, item, pos,"
                 " 'row ' || (record - start) || ' of ''' || label || '''' || told AS told"
                 f" FROM (SELECT *, pos // {job.source.width} AS record FROM happened"
-                f" WHERE side = {literal(side)}) JOIN places_{side} ON record >= start AND record < stop"
+                f" WHERE side = {literal(side)}) JOIN places_{side}"
+                " ON record >= start AND record < stop"
                 for side, job in zip("ab", jobs, strict=True)
             )
         )
