@@ -32,8 +32,10 @@ CREATE OR REPLACE MACRO preference_pairs(
       rejected_below := rejected_below, chosen_quantile := chosen_quantile,
       rejected_quantile := rejected_quantile)),
   groups AS NOT MATERIALIZED (FROM pref_groups('candidates', ends_only := strategy = 'best_worst')),
+  groups_once AS MATERIALIZED (FROM groups),
   pairs AS NOT MATERIALIZED (
-    FROM pref_pairs('groups', strategy := strategy, min_margin := min_margin,
+    FROM pref_pairs(CASE WHEN max_pairs_per_prompt IS NULL THEN 'groups' ELSE 'groups_once' END,
+      strategy := strategy, min_margin := min_margin,
       chosen_min := (SELECT _chosen_min FROM limits),
       rejected_below := (SELECT _rejected_below FROM limits),
       max_pairs_per_prompt := max_pairs_per_prompt, top_k := top_k, bottom_k := bottom_k,

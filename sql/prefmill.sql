@@ -11,6 +11,7 @@
 .read sql/pair_id.sql
 .read sql/chance/pref_hash.sql
 .read sql/chance/pref_mix.sql
+.read sql/chance/pref_unmix.sql
 .read sql/rows/pref_majority.sql
 .read sql/rows/pref_numbered.sql
 .read sql/rows/pref_judged.sql
@@ -21,10 +22,11 @@
 .read sql/pairs/pref_limits.sql
 .read sql/rows/pref_key.sql
 .read sql/pairs/pref_groups.sql
+.read sql/pairs/pref_is_bounded.sql
 .read sql/pairs/pref_group_scale.sql
 .read sql/pairs/pref_refusal.sql
 .read sql/pairs/pref_stands.sql
-.read sql/pairs/pref_is_bounded.sql
+.read sql/pairs/pref_drawn.sql
 .read sql/cells/pref_same_text.sql
 .read sql/pairs/pref_pairs.sql
 .read sql/labels/pref_labels.sql

@@ -3,7 +3,7 @@
 -- In: `groups`, the output of pref_groups. Out, in no order: _first BIGINT (of the group), _grp, _c
 -- and _r BIGINT (ranks, 1 is the worst), _chosen and _rejected BIGINT (positions), _chosen_score
 -- and _rejected_score DOUBLE. Texts are not looked at. Cost: the pairs proposed, O(n) or O(n^2) of
--- a group.
+-- a group; of a hot one with a cap that of pref_drawn. A cap reads `groups` twice.
 CREATE OR REPLACE MACRO pref_pairs(
   groups, strategy := 'best_worst', chosen_min := NULL, rejected_below := NULL, min_margin := 0,
   max_pairs_per_prompt := NULL, top_k := NULL, bottom_k := NULL, seed := 0
@@ -17,7 +17,12 @@ CREATE OR REPLACE MACRO pref_pairs(
     SELECT * FROM bounded
     WHERE pref_refusal(_n, pref_key_score(_ranks[-1]), pref_key_score(_ranks[1]), _chosen_min,
       _rejected_below, min_margin) IS NULL
-      AND (strategy NOT IN ('all', 'threshold') OR pref_is_bounded(_n, top_k, bottom_k))),
+      AND pref_is_bounded(_n, strategy, top_k, bottom_k, max_pairs_per_prompt)),
+  hot AS NOT MATERIALIZED (
+    SELECT * FROM bounded
+    WHERE pref_refusal(_n, pref_key_score(_ranks[-1]), pref_key_score(_ranks[1]), _chosen_min,
+      _rejected_below, min_margin) IS NULL
+      AND pref_is_hot(_n, top_k, bottom_k)),
   chosen AS NOT MATERIALIZED (
     SELECT *,
            unnest(range(CASE WHEN strategy IN ('best_worst', 'best_random', 'best_rest') THEN _n
@@ -52,6 +57,12 @@ CREATE OR REPLACE MACRO pref_pairs(
     QUALIFY row_number() OVER (PARTITION BY _first
       ORDER BY pref_mix(xor(pref_mix(xor(pref_hash(_grp, seed) & 4294967295::UBIGINT, _c::UBIGINT)),
         _r::UBIGINT)), _c, _r)
-      <= max_pairs_per_prompt)
-  FROM query_table(CASE WHEN max_pairs_per_prompt IS NULL THEN 'standing' ELSE 'capped' END)
+      <= max_pairs_per_prompt),
+  with_hot AS NOT MATERIALIZED (
+    FROM capped
+    UNION ALL BY NAME
+    FROM pref_drawn('hot', max_pairs_per_prompt, min_margin := min_margin, top_k := top_k,
+      bottom_k := bottom_k, seed := seed))
+  FROM query_table(CASE WHEN max_pairs_per_prompt IS NULL THEN 'standing'
+    WHEN pref_is_capped(strategy, max_pairs_per_prompt) THEN 'with_hot' ELSE 'capped' END)
 );

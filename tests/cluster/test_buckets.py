@@ -341,3 +341,15 @@ def test_types_of_all_columns_stay(tmp_path: Path) -> None:
     table = pa.table({**small().to_dict(as_series=False), **kinds})
     pq.write_table(table, tmp_path / "in.parquet")
     assert_as_local(pm.BestOf(k=2), tmp_path / "in.parquet", tmp_path)
+
+
+def test_a_cap_lets_very_many_answers_through(tmp_path: Path) -> None:
+    """Of a hot prompt the pairs that a local run draws; without a cap the same refusal."""
+    score = pl.int_range(20_000, eager=True)
+    rows = pl.DataFrame(
+        {"prompt": "p", "completion": score.cast(pl.String), "score": score * 7919 % 1013}
+    )
+    rows = pl.concat([rows, small().select("prompt", "completion", pl.col("score").cast(pl.Int64))])
+    capped = pm.Pairs(strategy="all", max_pairs_per_prompt=9, top_k=5_000, **NONE)
+    assert assert_as_local(capped, rows, tmp_path, cut=CUTS[0]).pairs_out > 9
+    assert_as_local(replace(capped, max_pairs_per_prompt=None), rows, tmp_path, "x.parquet")

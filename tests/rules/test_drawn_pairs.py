@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prefmill as pm
+import prefmill.duckdb
+from prefmill.engines import macros
+from prefmill.engines.sql import value
 from prefmill.rules import draws, explosion
 from prefmill.rules.draws import Stands, drawn_pairs
 from prefmill.table.chance import mix32_array
@@ -38,26 +42,92 @@ def by_definition(word, scores, stands, cap):
     return [(c, r) for _, c, r in sorted(found)[:cap]]
 
 
+def at_most(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a prompt hot from so many pairs on, in Polars and in SQL."""
+    number = str(explosion.MOST_OF_A_PROMPT)
+    texts = {n: text.replace(number, str(pairs)) for n, text in macros.macro_texts().items()}
+    monkeypatch.setattr(explosion, "MOST_OF_A_PROMPT", pairs)
+    monkeypatch.setattr(macros, "macro_texts", lambda: texts)
+
+
+@pytest.fixture(scope="module")
+def con():
+    made = duckdb.connect(config={"threads": 2})
+    prefmill.duckdb.install(made)
+    return made
+
+
 maybe = st.none() | st.integers(1, 5)
+some_scores = st.lists(st.sampled_from([0.1, 0.2, 0.3, 1, 2, 3, 4, 5]), max_size=12).map(sorted)
+some_stands = st.builds(
+    Stands,
+    maybe,
+    maybe,
+    st.sampled_from([0, 0.1, 0.2, 1.0]),
+    st.none() | st.integers(1, 4),
+    st.none() | st.integers(1, 4),
+)
 
 
 @given(
-    word=st.integers(0, 2**64 - 1),
-    scores=st.lists(st.sampled_from([0.1, 0.2, 0.3, 1, 2, 3, 4, 5]), max_size=12).map(sorted),
-    stands=st.builds(
-        Stands,
-        maybe,
-        maybe,
-        st.sampled_from([0, 0.1, 0.2, 1.0]),
-        st.none() | st.integers(1, 4),
-        st.none() | st.integers(1, 4),
-    ),
-    cap=st.integers(1, 9),
+    word=st.integers(0, 2**64 - 1), scores=some_scores, stands=some_stands, cap=st.integers(1, 9)
 )
 def test_the_drawn_pairs_are_the_first_of_all(word, scores, stands, cap):
     chosen, rejected = drawn_pairs(word, np.array(scores, dtype=np.float64), stands, cap)
     pairs = list(zip(chosen.tolist(), rejected.tolist(), strict=True))
     assert pairs == by_definition(word, scores, stands, cap)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    groups=st.lists(some_scores.filter(bool), min_size=1, max_size=3),
+    stands=some_stands,
+    cap=st.integers(1, 9),
+    seed=st.integers(0, 9),
+)
+def test_the_macro_draws_the_first_of_all(con, groups, stands, cap, seed):
+    words = [con.sql(f"SELECT pref_hash('p{n}', {seed})").fetchall()[0][0] for n in range(3)]
+    made = []
+    for number, scores in enumerate(groups):
+        keys = ", ".join(f"pref_key({score}::DOUBLE, {at})" for at, score in enumerate(scores))
+        made.append(
+            f"SELECT {number}::BIGINT AS _first, 'p{number}' AS _grp, {len(scores)}::BIGINT AS _n,"
+            f" [{keys}] AS _ranks, {value(stands.chosen_min)}::DOUBLE AS _chosen_min,"
+            f" {value(stands.rejected_below)}::DOUBLE AS _rejected_below"
+        )
+    con.execute(f"CREATE OR REPLACE TEMP TABLE groups AS {' UNION ALL '.join(made)}")
+    args = {"min_margin": stands.min_margin, "top_k": stands.top_k, "bottom_k": stands.bottom_k}
+    told = ", ".join(f"{name} := {value(number)}" for name, number in args.items())
+    drawn = con.sql(
+        "SELECT _first, _c, _r, _chosen, _rejected, _chosen_score, _rejected_score"
+        f" FROM pref_drawn('groups', {cap}, {told}, seed := {seed})"
+    ).fetchall()
+    want = [
+        (number, c, r, c - 1, r - 1, scores[c - 1], scores[r - 1])
+        for number, scores in enumerate(groups)
+        for c, r in by_definition(words[number], scores, stands, cap)
+    ]
+    assert sorted(drawn) == sorted(want)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "answers", "cap"), [("all", 700, 3), ("all", 60_000, 5), ("threshold", 5_000, 40)]
+)
+def test_the_macro_and_the_rule_draw_the_same(strategy, answers, cap, con):
+    """Both ways of the macro: few answers are all looked at, many are counted up."""
+    score = (pl.int_range(answers, eager=True) * 7919 % 1013).cast(pl.Float64)
+    rows = pl.DataFrame({"prompt": "p", "completion": score.cum_count(), "score": score})
+    plan = pm.Pairs(
+        strategy=strategy,
+        max_pairs_per_prompt=cap,
+        chosen_min=1000,
+        rejected_below=900,
+        min_margin=0.5,
+        seed=4,
+    )
+    con.register("rows", rows.with_columns(pl.col("completion").cast(pl.String)).to_arrow())
+    want = plan.lazy(rows.lazy().cast({"completion": pl.String})).collect().rows()
+    assert con.sql(plan.sql("rows")).fetchall() == want
 
 
 @pytest.mark.parametrize("stands", [Stands(None, None, 0, None, None), Stands(3, 4, 1, None, 900)])
@@ -95,11 +165,16 @@ def test_a_run_draws_the_same_pairs(plan, by, tmp_path, monkeypatch):
     ]
     table = pl.DataFrame(rows)
     want = pm.run(plan, table, tmp_path / "want.parquet", engine=by)
-    monkeypatch.setattr(explosion, "MOST_OF_A_PROMPT", 20)
+    at_most(20, monkeypatch)
     got = pm.run(plan, table, tmp_path / "got.parquet", engine=by)
     pairs = pl.read_parquet(tmp_path / "got.parquet")
     assert pairs.rows() == pl.read_parquet(tmp_path / "want.parquet").rows()
     assert plan.lazy(table.lazy()).collect().rows() == pairs.rows()
+    con = duckdb.connect()
+    prefmill.duckdb.install(con)
+    con.register("feedback", table.to_arrow())
+    assert con.sql(plan.sql("feedback")).fetchall() == pairs.rows()
+    assert prefmill.duckdb.report(plan, con, "feedback").pairs_out == want.pairs_out
     assert (got.pairs_out, got.rows_used, got.dropped) == (
         want.pairs_out,
         want.rows_used,
@@ -116,3 +191,13 @@ def test_a_cap_lets_very_many_answers_through(by, tmp_path):
     plan = pm.Pairs(strategy="all", max_pairs_per_prompt=10, **NONE)
     report = pm.run(plan, rows, tmp_path / "pairs.parquet", engine=by)
     assert (report.pairs_out, report.rows_in) == (10, 200_000)
+
+
+def test_a_cap_lets_very_many_answers_through_in_sql(con):
+    con.execute(
+        "CREATE OR REPLACE TEMP VIEW very_many AS SELECT 'p' AS prompt, i::VARCHAR AS completion,"
+        " i % 7 AS score FROM range(200000) _(i)"
+    )
+    told = "strategy := 'all', chosen_min := NULL, rejected_below := NULL"
+    pairs = f"preference_pairs(very_many, {told}, max_pairs_per_prompt := 10)"
+    assert con.sql(f"SELECT count(*) FROM {pairs}").fetchall() == [(10,)]

@@ -27,7 +27,7 @@ def hot(answers: int) -> pl.DataFrame:
 
 
 def test_the_macro_and_the_rule_have_one_number():
-    assert f"> {MOST_OF_A_PROMPT}\n" in MACRO.read_text("utf-8")
+    assert f" AS {MOST_OF_A_PROMPT};\n" in MACRO.read_text("utf-8")
     assert ANSWERS * (ANSWERS - 1) // 2 > MOST_OF_A_PROMPT >= (ANSWERS - 1) * (ANSWERS - 2) // 2
 
 
@@ -57,8 +57,6 @@ def test_frames_and_queries_refuse_too():
     con = duckdb.connect()
     prefmill.duckdb.install(con)
     con.register("rows", rows.to_arrow())
-    # In SQL alone a draw makes all pairs, so a cap does not help.
-    plan = pm.Pairs(strategy="all", max_pairs_per_prompt=1, **NONE)
     with pytest.raises(duckdb.Error, match="prefmill: preference_pairs: a prompt of 4473 answers"):
         con.sql(plan.sql("rows")).fetchall()
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _LAST_STAGE = "pref_stage_refusal(pref_stage(_stage), {largest})"
 _LARGEST = "(SELECT max(pref_stage(_stage)) FROM numbered)"
 _NO_WEIGHT = "pref_weight_refusal(pref_number(_weight), {logs})"
-#: The limits are one row that several steps use; nothing else is worth a copy.
-_ONCE = {"limits": ""}
+#: One row that several steps use.
+_LIMITS = frozenset({"limits"})
 #: The completions of a row of `told`, by their place among the texts of an output.
 _TEXTS = ("_chosen_text", "_rejected_text")
 
@@ -205,9 +205,9 @@ def query(
     steps = [*rowed.steps, ("numbered", rows)]
     steps += [(name, text) for _, name, text in relations(program)]
     if not output.for_trainer:
-        return _with(steps) + _whole_rows(output, ours)
+        return _with(steps, program) + _whole_rows(output, ours)
     steps.append(("told", _told_for_trainer(program, len(columns))))
-    return _with(steps) + _rows_for_trainer(output, ours)
+    return _with(steps, program) + _rows_for_trainer(output, ours)
 
 
 class _Rowed(NamedTuple):
@@ -337,7 +337,7 @@ def report(
     `con` needs the macros. Raises `AccountingError` should the rows not add up.
     """
     program, steps = _report_steps(plan, table, names, schema)
-    (row,) = con.execute(_with(steps) + call(program.output.report)).fetchall()
+    (row,) = con.execute(_with(steps, program) + call(program.output.report)).fetchall()
     account = PairReport.of_row(row)
     if not program.output.length:
         return account
@@ -351,7 +351,7 @@ def report_query(
     or another client.
     """
     program, steps = _report_steps(plan, table, names, schema)
-    return _with(steps) + call(program.output.report)
+    return _with(steps, program) + call(program.output.report)
 
 
 def _report_steps(
@@ -381,10 +381,13 @@ def length_fit(
     return dict(zip(names, row, strict=True))
 
 
-def _with(steps: Sequence[tuple[str, str]]) -> str:
+def _with(steps: Sequence[tuple[str, str]], program: Program | None = None) -> str:
+    """`steps` before a query; a copy is made of what the steps of `program` read twice."""
     if not steps:
         return ""
+    once = _LIMITS.union(step.name for step in program.steps if step.once) if program else _LIMITS
     ctes = ",\n".join(
-        f"{name} AS {_ONCE.get(name, 'NOT ')}MATERIALIZED (\n  {text})" for name, text in steps
+        f"{name} AS {'' if name in once else 'NOT '}MATERIALIZED (\n  {text})"
+        for name, text in steps
     )
     return f"WITH {ctes}\n"

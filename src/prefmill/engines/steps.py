@@ -29,6 +29,7 @@ class Step:
         args: flat arguments, the same for the function and the macro.
         sql: further arguments that only the macro has, and those that it is told otherwise.
         table: a run keeps the relation as a table, because more than one step reads it.
+        once: a query makes the relation once, because a step reads it twice.
         spare: columns that nothing reads once it is known which rows come out.
         drawn: a later step draws by the key of a group, so it reads the spare columns.
         release: memory goes back to the system when the table stands.
@@ -40,6 +41,7 @@ class Step:
     args: Mapping[str, object] = field(default_factory=dict)
     sql: Mapping[str, object] = field(default_factory=dict)
     table: bool = False
+    once: bool = False
     spare: tuple[str, ...] = ()
     drawn: bool = False
     release: bool = False

@@ -110,6 +110,7 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
                 # Only the ends of a group pair, and they are cheaper than its whole order.
                 sql={"ends_only": self.strategy == "best_worst"},
                 table=True,
+                once=self.max_pairs_per_prompt is not None,
             ),
             Step("pairs", "pairs.pairs", ("groups",), wanted, sql=self.limits()),
         )
@@ -142,7 +143,12 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
         )
         proposals = None
         if self.strategy in ("all", "threshold"):
-            bounds = {"top_k": self.top_k, "bottom_k": self.bottom_k}
+            bounds = {
+                "strategy": self.strategy,
+                "max_pairs_per_prompt": self.max_pairs_per_prompt,
+                "top_k": self.top_k,
+                "bottom_k": self.bottom_k,
+            }
             name = f"strategy {self.strategy!r}"
             proposals = Step(name, "pairs.proposals", ("groups",), bounds)
         return Output(

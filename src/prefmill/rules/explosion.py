@@ -8,7 +8,8 @@ import polars as pl
 
 from prefmill.errors import BadArgument
 
-#: Pairs that one prompt may propose: they are in memory together. The same as in sql/pref_pairs.
+#: Pairs that one prompt may propose: they are in memory together. The same as in
+#: sql/pairs/pref_is_bounded.sql.
 MOST_OF_A_PROMPT = 10_000_000
 EXPLOSION_HINT = (
     "set top_k and bottom_k, or use best_rest, best_random or adjacent;"
@@ -42,18 +43,15 @@ def is_hot(top_k: int | None, bottom_k: int | None) -> pl.Expr:
 
 
 def refuse_hot_prompt(
-    where: str, answers: int, top_k: int | None, bottom_k: int | None, hint: str | None = None
+    where: str, answers: int, top_k: int | None, bottom_k: int | None
 ) -> None:
-    """Raise `BadArgument` where a prompt with so many answers proposes too many pairs.
-
-    `hint` is for hosts where a cap does not help.
-    """
+    """Raise `BadArgument` where a prompt with so many answers proposes too many pairs."""
     proposals = proposed_by(answers, top_k, bottom_k)
     if proposals > MOST_OF_A_PROMPT:
         raise BadArgument(
             f"{where}: a prompt of {answers:,} answers would propose {proposals:,} pairs;"
             f" expected at most {MOST_OF_A_PROMPT:,} of a prompt.",
-            hint=hint or _HOT_HINT,
+            hint=_HOT_HINT,
         )
 
 

@@ -40,7 +40,6 @@ from prefmill.rules.rows import UNUSABLE, check_types, numbered
 from prefmill.runs.assembly import assembly_of
 from prefmill.runs.cluster.order import order_columns
 from prefmill.runs.gather import Fetch
-from prefmill.runs.hot_prompts import without_hot
 from prefmill.shapes import sql as shapes_sql
 from prefmill.shapes.shape import Variant
 from prefmill.shapes.source import (
@@ -318,8 +317,6 @@ class Job:
         #: Of all candidates, where thresholds waited for it.
         self.scale = Scale(None, None)
         self._same_text: list[int] = []
-        #: The groups whose pairs are all made: not those of very many answers, under a cap.
-        self._all_paired = "groups"
         self._relations: frames.Relations | None = None
         self._account: PairReport | None = None
         self.memory_bytes = memory_bytes
@@ -370,8 +367,7 @@ class Job:
             done.append(steps[0].name)
             self._settle(done)
         if step := self.output.proposals:
-            query = sql.call(step, {"groups": self._all_paired})
-            ((proposals, largest),) = self.con.execute(query).fetchall()
+            ((proposals, largest),) = self.con.execute(sql.call(step)).fetchall()
             refuse_explosion(step, proposals, largest)
         rows = self.output.step
         if self.output.present:
@@ -417,9 +413,7 @@ class Job:
         return frozenset(self.source.columns.names) - self.source.nulls
 
     def _make_step(self, step: Step) -> None:
-        query, paired = without_hot(self.con, step)
-        if paired != "groups":
-            self._all_paired = paired
+        query = sql.call(step)
         if step.spare and not step.drawn and not self.assembly.key_is_prompt:
             nothing = ", ".join(f"NULL AS {column}" for column in step.spare)
             query = f"SELECT * REPLACE ({nothing}) FROM ({query})"
@@ -739,15 +733,14 @@ def word_told(word: str) -> str:
     return repr(word if len(word) <= _WORD else f"{word[:_WORD]}…")
 
 
-def refuse_explosion(step: Step, proposals: int, largest: int, hint: str | None = None) -> None:
+def refuse_explosion(step: Step, proposals: int, largest: int) -> None:
     """Raise `BadArgument` where more pairs are proposed than anybody can want.
 
-    `largest` are the answers of the largest prompt: it proposes the most. `hint` is for hosts where
-    a cap does not help.
+    `largest` are the answers of the largest prompt: it proposes the most.
     """
     bounds: Any = step.args
     # First what one prompt proposes: its hint says more.
-    refuse_hot_prompt("run", largest or 0, bounds["top_k"], bounds["bottom_k"], hint)
+    refuse_hot_prompt("run", largest or 0, bounds["top_k"], bounds["bottom_k"])
     if proposals > _MOST_PROPOSALS:
         raise BadArgument(
             f"run: {step.name} would propose {proposals:,} pairs"

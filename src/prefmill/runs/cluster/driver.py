@@ -24,7 +24,6 @@ from prefmill.errors import BadArgument, BadScore
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress
 from prefmill.readers import Source
-from prefmill.rules.explosion import EXPLOSION_HINT
 from prefmill.rules.tallies import COLUMNS, Look, added, settled_by
 from prefmill.runs.cluster import stages, texts
 from prefmill.runs.cluster.executor import Call, Executor, Note, Reads, Stage
@@ -270,7 +269,7 @@ class Spread:
             proposed = self._on_buckets("propose", stages.propose).values()
             largest = max((note["largest"] or 0 for note in proposed), default=0)
             total = sum(note["proposals"] for note in proposed)
-            refuse_explosion(step, total, largest, hint=EXPLOSION_HINT)
+            refuse_explosion(step, total, largest)
         splits = len(self.work.splits)
         return self._on_buckets("rank", stages.rank, deals=splits, dealt_as="wanted")
 
