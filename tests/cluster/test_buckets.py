@@ -14,10 +14,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from buckets import TINY, assert_as_local, in_buckets, visible
+from buckets import TINY, assert_as_local, in_buckets, same_file, visible
 from engines import ALL_PROMPTS
 from feedback import feedback
 from hostile import NAMES
+from hot import at_most
 
 import prefmill as pm
 from prefmill.errors import BadArgument, BadScore
@@ -343,13 +344,15 @@ def test_types_of_all_columns_stay(tmp_path: Path) -> None:
     assert_as_local(pm.BestOf(k=2), tmp_path / "in.parquet", tmp_path)
 
 
-def test_a_cap_lets_very_many_answers_through(tmp_path: Path) -> None:
-    """Of a hot prompt the pairs that a local run draws; without a cap the same refusal."""
-    score = pl.int_range(20_000, eager=True)
-    rows = pl.DataFrame(
-        {"prompt": "p", "completion": score.cast(pl.String), "score": score * 7919 % 1013}
-    )
-    rows = pl.concat([rows, small().select("prompt", "completion", pl.col("score").cast(pl.Int64))])
-    capped = pm.Pairs(strategy="all", max_pairs_per_prompt=9, top_k=5_000, **NONE)
-    assert assert_as_local(capped, rows, tmp_path, cut=CUTS[0]).pairs_out > 9
-    assert_as_local(replace(capped, max_pairs_per_prompt=None), rows, tmp_path, "x.parquet")
+def test_a_cap_draws_of_a_hot_prompt(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pairs that stand where all are made and cut; without a cap the refusal of a local run."""
+    plan = pm.Pairs(strategy="all", max_pairs_per_prompt=3, seed=5, **NONE)
+    pm.run(plan, rows, tmp_path / "want.parquet")
+    at_most(5, monkeypatch)
+    in_buckets(plan, rows, tmp_path / "got.parquet", cut=CUTS[0])
+    same_file(tmp_path / "got.parquet", tmp_path / "want.parquet")
+    assert_as_local(replace(plan, max_pairs_per_prompt=None), rows, tmp_path, cut=CUTS[0])
+    with pytest.raises(BadArgument, match="expected at most 5 of a prompt"):
+        in_buckets(replace(plan, max_pairs_per_prompt=None), rows, tmp_path / "x.parquet")

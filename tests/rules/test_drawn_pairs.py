@@ -8,14 +8,14 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
+from hot import at_most
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prefmill as pm
 import prefmill.duckdb
-from prefmill.engines import macros
 from prefmill.engines.sql import value
-from prefmill.rules import draws, explosion
+from prefmill.rules import draws
 from prefmill.rules.draws import Stands, drawn_pairs
 from prefmill.table.chance import mix32_array
 
@@ -40,14 +40,6 @@ def by_definition(word, scores, stands, cap):
         if all(rules):
             found.append((mix(mix((word & 0xFFFFFFFF) ^ c) ^ r), c, r))
     return [(c, r) for _, c, r in sorted(found)[:cap]]
-
-
-def at_most(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a prompt hot from so many pairs on, in Polars and in SQL."""
-    number = str(explosion.MOST_OF_A_PROMPT)
-    texts = {n: text.replace(number, str(pairs)) for n, text in macros.macro_texts().items()}
-    monkeypatch.setattr(explosion, "MOST_OF_A_PROMPT", pairs)
-    monkeypatch.setattr(macros, "macro_texts", lambda: texts)
 
 
 @pytest.fixture(scope="module")

@@ -42,9 +42,7 @@ def is_hot(top_k: int | None, bottom_k: int | None) -> pl.Expr:
     return pl.min_horizontal(n * (n - 1) // 2, sides[0] * sides[1]) > MOST_OF_A_PROMPT
 
 
-def refuse_hot_prompt(
-    where: str, answers: int, top_k: int | None, bottom_k: int | None
-) -> None:
+def refuse_hot_prompt(where: str, answers: int, top_k: int | None, bottom_k: int | None) -> None:
     """Raise `BadArgument` where a prompt with so many answers proposes too many pairs."""
     proposals = proposed_by(answers, top_k, bottom_k)
     if proposals > MOST_OF_A_PROMPT:
