@@ -388,3 +388,13 @@ def nearest(wanted: str, names: Iterable[str]) -> list[str]:
     return [
         by_lower[n] for n in difflib.get_close_matches(wanted.lower(), by_lower, n=3, cutoff=0.6)
     ]
+
+
+def either(words: Iterable[str]) -> str:
+    """Words of which one is to be given, as people read them.
+
+    >>> either(["append", "merge", "replace"])
+    "'append', 'merge' or 'replace'"
+    """
+    *others, last = map(repr, words)
+    return f"{', '.join(others)} or {last}" if others else last

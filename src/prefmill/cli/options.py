@@ -163,6 +163,14 @@ class Spreading(Options):
 class OnCluster(Spreading):
     """Which engine looks, and where."""
 
+    work: Annotated[
+        str | None,
+        option(
+            metavar="PLACE",
+            help="Folder that all workers see, for what they leave each other.  [default: a "
+            "temporary one]",
+        ),
+    ] = None
     engine: Annotated[str, option(help="auto, or ray (many machines).")] = "auto"
 
 

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import polars as pl
 
-from prefmill.errors import BadArgument
+from prefmill.errors import BadArgument, either
 from prefmill.rules.rows import dropped, rows_in, standing
 from prefmill.table.numbers import number, plain_zero, rounded
 from prefmill.table.report import PairReport
@@ -74,7 +74,7 @@ def advantage(
 def _check(kind: str, epsilon: float, weighted: bool, by_logprob: bool) -> None:
     if kind not in get_args(Method):
         raise BadArgument(
-            f"advantage: unknown kind; got {kind!r}, expected one of {get_args(Method)}."
+            f"advantage: unknown kind; got {kind!r}, expected {either(get_args(Method))}."
         )
     if not 0 < epsilon < float("inf"):
         raise BadArgument(f"advantage: epsilon must be a finite number > 0; got {epsilon!r}.")

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from prefmill.errors import BadArgument
+from prefmill.errors import BadArgument, either
 from prefmill.rules.intervals import Floats
 from prefmill.rules.judges import Agreed, Consensus, agreed
 from prefmill.rules.strengths import PairLikelihood, RankingLikelihood, Strengths, strengths
@@ -58,7 +58,7 @@ def checked(
     """The settings; raises `BadArgument` for one that cannot be meant, or that is not used."""
     for name, word, known in (("method", method, Method), ("over", over, Over)):
         if word not in get_args(known):
-            raise BadArgument(f"votes: no {name} {word!r}; expected one of {get_args(known)}.")
+            raise BadArgument(f"votes: no {name} {word!r}; expected {either(get_args(known))}.")
     used = {"prior": FITS, "k_factor": ("elo",), "resamples": ("elo",)}
     given: dict[str, float | None] = {"prior": prior, "k_factor": k_factor, "resamples": resamples}
     for name, methods in used.items():

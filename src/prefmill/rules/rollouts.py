@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import polars as pl
 import polars.selectors as cs
 
-from prefmill.errors import BadArgument, BadInput, ColumnMissing
+from prefmill.errors import BadArgument, BadInput, ColumnMissing, either
 from prefmill.pools.frames import frame_of
 from prefmill.rules.values import checked_tree, refuse_nested
 from prefmill.table.numbers import number, rounded
@@ -73,7 +73,7 @@ def stepwise(
     [('q', ['b'], [False]), ('q', ['a', 'c'], [True, True])]
     """
     if labels not in get_args(Labels):
-        raise BadArgument(f"stepwise: labels is not one of {get_args(Labels)}; got {labels!r}.")
+        raise BadArgument(f"stepwise: labels: got {labels!r}, expected {either(get_args(Labels))}.")
     if not 0 < threshold <= 1:
         raise BadArgument(f"stepwise: threshold must be above 0 and at most 1; got {threshold!r}.")
     frame = frame_of(data, "stepwise").lazy().collect()

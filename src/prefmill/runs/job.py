@@ -28,7 +28,7 @@ from prefmill.disk.hidden import temporary
 from prefmill.engines import frames, sql
 from prefmill.engines.macros import install_used
 from prefmill.engines.steps import Output, Step
-from prefmill.errors import BadArgument, BadScore, ColumnMissing, PlanError
+from prefmill.errors import BadArgument, BadScore, ColumnMissing, PlanError, either
 from prefmill.forks import refuse_fork
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.pools.stream import paths_of
@@ -752,7 +752,7 @@ def refuse_explosion(step: Step, proposals: int, largest: int) -> None:
 
 def _engine_of(engine: Engine, source: Source) -> Literal["polars", "duckdb"]:
     if engine not in get_args(Engine):
-        raise BadArgument(f"run: no engine {engine!r}; expected one of {get_args(Engine)}.")
+        raise BadArgument(f"run: no engine {engine!r}; expected {either(get_args(Engine))}.")
     reserved = ("file_row_number", "file_index", _POSITION)
     taken = [name for name in source.columns.names if name.lower() in reserved]
     if taken:

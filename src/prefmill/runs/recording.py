@@ -30,7 +30,7 @@ from prefmill.disk.locks import FolderLock
 from prefmill.disk.records import MANIFEST, NEXT, Document, Still, files_stand
 from prefmill.disk.settling import clear, sync
 from prefmill.disk.stores import Save, Store, store_of
-from prefmill.disk.targets import Publisher, is_object, settle, shown
+from prefmill.disk.targets import Publisher, is_object, is_there, settle, shown, target_of
 from prefmill.disk.whole import linked
 from prefmill.errors import RunBusy
 from prefmill.redact import redacted, redacted_key
@@ -59,6 +59,7 @@ class Recording:
     key        what decides the output, by name, nested; `run_key` is its hash
     previous   the record of what stands at the outputs; None where nothing does, or a stranger's
     done       what stands is from this very run
+    overwrites what stands may be replaced: as asked, or it is from this very run
     store      where the record lies; None where nothing is recorded (no output, stdin, stdout)
     facts      further parts of the record: `inputs`, `plan`, `fingerprints`, `seed`
     made       the report, once the output is published
@@ -83,6 +84,7 @@ class Recording:
         self.store: Store | None = None
         self.previous: Document | None = None
         self.done = False
+        self.overwrites = overwrite
         self.dangling = False  #: a run died as it published, or left what it kept
         self.lock: FolderLock | Lease | None = None  #: held while the run lasts
         self.facts: dict[str, Any] = {}
@@ -111,6 +113,9 @@ class Recording:
         if self.previous is None or self.overwrite:
             return
         self.done = self.certain and self.previous["run_key"] == self.run_key
+        rejects = self.key.get("rejects")
+        if self.done and rejects and not is_there(target_of(rejects, self.command)):
+            self.done, self.overwrites = False, True  # a part of the run is to be made again
         if free is None:
             return
         changes = self.differences(free)

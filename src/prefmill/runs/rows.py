@@ -137,7 +137,7 @@ def rows(
                 _schema(rowed, names),
                 output,
                 format="pool",
-                overwrite=overwrite,
+                overwrite=record.overwrites,
                 publish_empty=allow_empty,
                 memory_bytes=reading.get("memory_bytes"),
                 spreadsheet_safe=spreadsheet_safe,

@@ -180,7 +180,7 @@ def run(
                 margin_scale=margin_scale,
                 split=split,
                 seed=plan.seed,
-                overwrite=overwrite,
+                overwrite=record.overwrites,
                 prompt=job.roles.prompt if whole_rows else "prompt",
                 publish_empty=allow_empty,
                 memory_bytes=reading.get("memory_bytes"),

@@ -174,7 +174,7 @@ class Run:
                     _OUT,
                     output,
                     format="pool",
-                    overwrite=overwrite,
+                    overwrite=record.overwrites,
                     publish_empty=allow_empty,
                     memory_bytes=reading.get("memory_bytes"),
                     publish=record.publisher(report),

@@ -192,7 +192,7 @@ def run(
                 rows.schema,
                 output,
                 format="pool",
-                overwrite=overwrite,
+                overwrite=record.overwrites,
                 publish_empty=allow_empty,
                 memory_bytes=reading.get("memory_bytes"),
                 spreadsheet_safe=spreadsheet_safe,

@@ -236,7 +236,7 @@ def votes(
                 table.schema,
                 output,
                 format="pool",
-                overwrite=overwrite,
+                overwrite=record.overwrites,
                 memory_bytes=reading.get("memory_bytes"),
                 spreadsheet_safe=spreadsheet_safe,
                 publish=record.publisher(report),

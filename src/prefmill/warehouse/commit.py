@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefmill.connection import connect, literal
-from prefmill.errors import BadArgument, BadInput, RunBusy, RunDiffers, TargetExists
+from prefmill.errors import BadArgument, BadInput, RunBusy, RunDiffers, TargetExists, either
 from prefmill.table.json_values import is_marked
 from prefmill.warehouse.address import Address
 
@@ -158,7 +158,7 @@ def fingerprint(text: str) -> str:
 def check_mode(mode: str) -> None:
     """Raise `BadArgument` for a mode that is none."""
     if mode not in get_args(Mode):
-        raise BadArgument(f"mode: got {mode!r}, expected one of {get_args(Mode)}.")
+        raise BadArgument(f"mode: got {mode!r}, expected {either(get_args(Mode))}.")
 
 
 def is_done(table: Table, run: str, fingerprint: str, mode: Mode) -> bool:
