@@ -180,6 +180,24 @@ def test_dry_run_prints_and_writes_nothing(by, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run_tells_folders_and_what_is_read_again(tmp_path):
+    for name, score in {"a": 5, "b": 1}.items():
+        lines = f"prompt,completion,score\np,{name},{score}\n"
+        (tmp_path / f"{name}.csv").write_text(lines)
+    more = ("--partition-by", "chosen_score,rejected_score")
+    done = prefmill("pairs", "a.csv", "b.csv", "--dry-run", *more, cwd=tmp_path)
+    assert "folders: one for each value of chosen_score, rejected_score" in done.stdout
+    command = ("pairs", "a.csv", "b.csv", "-o", "pairs.parquet", "--incremental", "--no-thresholds")
+    first = prefmill(*command, "--dry-run", cwd=tmp_path)
+    assert "incremental: all 2 files are read" in first.stdout, first.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv"]
+    assert prefmill(*command, cwd=tmp_path).returncode == 0
+    (tmp_path / "b.csv").write_text("prompt,completion,score\np,other,1\n")
+    again = prefmill(*command, "--dry-run", cwd=tmp_path)
+    assert "incremental: of 2 files 1 are new or changed and read again" in again.stdout
+    assert f"read again: {tmp_path / 'b.csv'}" in again.stdout
+
+
 def test_unpair_splits_and_keeps(tmp_path):
     out = tmp_path / "labels.parquet"
     done = prefmill(

@@ -236,3 +236,18 @@ def test_categories_of_polars_are_texts(rows, kind):
     other = texts.with_columns(source=source.reverse()).cast({"source": kind})
     with pytest.raises(RunDiffers, match="a table in memory"):
         pm.run(PLAN, other, "frame.parquet", keep=["source"])
+
+
+def test_rejects_that_went_away_are_made_again(rows):
+    Path(rows).write_text(Path(rows).read_text() + "too,many,5,fields\n")
+
+    def again():
+        return pm.run(PLAN, rows, "pairs.parquet", rejects="bad.jsonl")
+
+    assert NOTHING_TO_DO not in again().notes
+    bad = Path("bad.jsonl").read_text()
+    assert NOTHING_TO_DO in again().notes
+    Path("bad.jsonl").unlink()
+    assert NOTHING_TO_DO not in again().notes
+    assert Path("bad.jsonl").read_text() == bad != ""
+    assert NOTHING_TO_DO in again().notes

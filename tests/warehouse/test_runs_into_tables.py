@@ -119,7 +119,7 @@ def test_what_tables_cannot_do_is_refused(feedback, tmp_path):
     address = address_in("sqlite", tmp_path)
     with pytest.raises(BadArgument, match="splits go to files"):
         pm.run(pm.Pairs(), feedback, address, split={"train": 0.5, "test": 0.5})
-    with pytest.raises(BadArgument, match="expected one of"):
+    with pytest.raises(BadArgument, match="got 'upsert', expected 'create', 'append', 'merge' or"):
         pm.run(pm.Pairs(), feedback, address, mode="upsert")
     with pytest.raises(BadArgument, match="mode is for tables"):
         pm.run(pm.Pairs(), feedback, tmp_path / "x.parquet", mode="append")

@@ -262,7 +262,15 @@ def _run(kind: type[FeedbackPlan], options: Selecting) -> None:
 
     plan = plan_of(kind, options)
     if options.dry_run:
-        typer.echo(options.called(explain, plan, options.inputs, **reading), nl=False)
+        told = options.called(
+            explain,
+            plan,
+            options.inputs,
+            partition_by=names_in(options.partition_by),
+            **options.picked("output", "incremental", "changes"),
+            **reading,
+        )
+        typer.echo(told, nl=False)
         return
     output = output_of(options, plan.kind, "-o pairs.parquet, or --dry-run to see the plan.")
     if output == "-" and (options.split or options.partition_by):

@@ -58,10 +58,19 @@ def key_of_finished(output: Path) -> dict[str, Any]:
     """The key of the run that wrote `output` as it stands there; empty where nobody knows."""
     try:
         manifest = json.loads(store_of(folder_of(output)).get_text(LEDGER))
-        whole_and_own = manifest["state"] == "done" and manifest["size"] == version_of(output)
+        own = _is_own(manifest, output)
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return key_of(output) if whole_and_own else {}
+    return key_of(output) if own else {}
+
+
+def _is_own(manifest: Mapping[str, Any], output: Path) -> bool:
+    """Whether `output` stands as the run of a ledger left it."""
+    size = manifest["size"]
+    if manifest["state"] != "done" or size is None or size != version_of(output):
+        return False
+    # Another content may have the same size.
+    return manifest.get("standing") in (None, standing_of(output))
 
 
 def is_begun(output: Path) -> bool:
@@ -237,13 +246,7 @@ class Ledger:
         self._kept_back = before.get("kept_back")
         same = self._kept_back is not None and self._kept_back == standing_of(self.output)
         self.replaces = before["state"] == "publishing" or self._is_earlier() or same
-        self.done = (
-            before["state"] == "done"
-            and before["size"] is not None
-            and before["size"] == version_of(self.output)
-            # Another content may have the same size.
-            and before.get("standing") in (None, standing_of(self.output))
-        )
+        self.done = _is_own(before, self.output)
 
     def _refuse_other(self, before: Mapping[str, Any], why: str = "") -> None:
         # An input may grow, so it is the last thing to be blamed.

@@ -23,6 +23,7 @@ from prefmill.readers.find import is_same
 from prefmill.runs.cluster.where import Looking, parted
 from prefmill.runs.commands import recorded
 from prefmill.runs.expecting import checked, counted, done_before, in_key, sources_asked
+from prefmill.runs.foreseen import foreseen
 from prefmill.runs.incremental.asked import targets_of
 from prefmill.runs.incremental.output import ID
 from prefmill.runs.incremental.run import run_incremental
@@ -228,11 +229,24 @@ def explain(
     *,
     roles: RoleNames | None = None,
     engine: Engine | Literal["ray"] = "auto",
+    output: str | Path | None = None,
+    partition_by: Sequence[str] = (),
+    incremental: bool = False,
+    changes: str | Path | None = None,
     **reading: Unpack[Reading],
 ) -> str:
     """What `run` would do with these arguments: inputs, roles, the plan, and the query of its
-    engine. Reads the inputs, writes nothing.
+    engine; the folders of its output, and which files an incremental run would read again. Reads
+    the inputs, writes nothing.
     """
+    further = foreseen(
+        inputs,
+        output,
+        partition_by=partition_by,
+        incremental=incremental,
+        changes=changes,
+        without=reading.get("without", ()),
+    )
     reading["rejects"] = None
     local: Engine = "duckdb" if engine == "ray" else engine
     in_buckets = "ray, which runs the steps of duckdb over buckets of whole prompts"
@@ -242,6 +256,7 @@ def explain(
             f"inputs: {job.source.rows:,} rows",
             f"roles: {job.roles}",
             f"engine: {told}",
+            *further,
             f"plan {plan.hash()}:",
             plan.to_toml(),
             job.explain(),
