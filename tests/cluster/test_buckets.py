@@ -344,15 +344,15 @@ def test_types_of_all_columns_stay(tmp_path: Path) -> None:
     assert_as_local(pm.BestOf(k=2), tmp_path / "in.parquet", tmp_path)
 
 
-def test_a_cap_draws_of_a_hot_prompt(
-    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cap_draws_of_a_hot_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pairs that stand where all are made and cut; without a cap the refusal of a local run."""
+    told = [(f"p{p}", f"{p} {k}", (k * 7 + p) % 5) for p in range(5) for k in range(4 * p)]
+    rows = pl.DataFrame(told, schema=["prompt", "completion", "score"], orient="row")
     plan = pm.Pairs(strategy="all", max_pairs_per_prompt=3, seed=5, **NONE)
+    cut = replace(CUTS[1], split_rows=30, buckets=2)
     pm.run(plan, rows, tmp_path / "want.parquet")
-    at_most(5, monkeypatch)
-    in_buckets(plan, rows, tmp_path / "got.parquet", cut=CUTS[0])
+    at_most(20, monkeypatch)
+    in_buckets(plan, rows, tmp_path / "got.parquet", cut=cut)
     same_file(tmp_path / "got.parquet", tmp_path / "want.parquet")
-    assert_as_local(replace(plan, max_pairs_per_prompt=None), rows, tmp_path, cut=CUTS[0])
-    with pytest.raises(BadArgument, match="expected at most 5 of a prompt"):
-        in_buckets(replace(plan, max_pairs_per_prompt=None), rows, tmp_path / "x.parquet")
+    with pytest.raises(BadArgument, match=r"a prompt of 16 answers .* at most 20 of"):
+        in_buckets(replace(plan, max_pairs_per_prompt=None), rows, tmp_path / "x.parquet", cut=cut)

@@ -6,14 +6,13 @@ too. In the torture every call of every case falls; here every fifteenth or so o
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from programs import told_by
 
 KILLS = Path(__file__).parents[1] / "support" / "kills"
 COMPILER = shutil.which("cc")
@@ -37,21 +36,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def faults(library: Path, folder: Path, *words: str) -> dict[str, int]:
-    done = subprocess.run(
-        [sys.executable, str(KILLS / "fault_lives.py"), str(folder), *words],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "LD_PRELOAD": str(library),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    print(done.stdout)
-    assert done.returncode == 0, done.stdout + done.stderr
-    told: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    return told_by("fault_lives.py", folder, *words, env={"LD_PRELOAD": str(library)})
 
 
 @pytest.mark.parametrize(

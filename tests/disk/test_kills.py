@@ -5,17 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kill_cases import CASES
+from programs import told_by
 
-PROGRAM = Path(__file__).parents[1] / "support" / "kills" / "kill_lives.py"
 TORTURE = int(os.environ.get("PREFMILL_KILLS", "1000"))
 #: Groups of cases, each with its share of the kills and of the processes.
 SHARES = {"files": 0.3, "commands": 0.2, "pools": 0.14, "grown": 0.16, "tables": 0.12}
@@ -28,26 +24,11 @@ SHORT = [("files", 14, 5), ("commands", 12, 6), ("pools", 10, 7), ("grown", 6, 8
 SHORT += [("tables", 10, 9), ("objects", 4, 10)]
 
 
-def killed(folder: Path, group: str, kills: int, seed: int) -> dict[str, Any]:
-    words = [str(folder), str(kills), str(seed), "--only", group]
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), *words],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    print(done.stdout)
-    assert done.returncode == 0, done.stdout + done.stderr
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
-
-
 @pytest.mark.parametrize(("group", "kills", "seed"), [*SHORT, *LONG])
 def test_killed_at_random_instants_there_is_old_or_new(
     group: str, kills: int, seed: int, tmp_path: Path
 ) -> None:
-    told = killed(tmp_path / "kills", group, kills, seed)
+    told = told_by("kill_lives.py", tmp_path / "kills", kills, seed, "--only", group)
     assert sum(told["killed"].values()) >= kills
     assert told["looks"] >= kills
 

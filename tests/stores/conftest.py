@@ -17,7 +17,4 @@ def s3_port() -> Iterator[int]:
 @pytest.fixture
 def s3(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> S3:
     """An empty bucket, to which the environment leads."""
-    server = new_bucket(s3_port)
-    for name, value in server.environ.items():
-        monkeypatch.setenv(name, value)
-    return server
+    return new_bucket(s3_port).lead_here(monkeypatch)

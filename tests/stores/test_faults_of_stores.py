@@ -20,9 +20,7 @@ from prefmill.errors import RunBusy, StoreFailed, TargetExists
 
 
 def flaky(faults: Faults, monkeypatch: pytest.MonkeyPatch, port: int) -> S3:
-    s3 = new_bucket(port)
-    for name, value in s3.environ.items():
-        monkeypatch.setenv(name, value)
+    s3 = new_bucket(port).lead_here(monkeypatch)
     faults.on = True
     return s3
 

@@ -40,10 +40,7 @@ def away() -> Iterator[int]:
 @pytest.fixture
 def bucket(away: int, monkeypatch: pytest.MonkeyPatch) -> S3:
     """An empty bucket, to which the environment leads."""
-    server = new_bucket(away)
-    for name, value in server.environ.items():
-        monkeypatch.setenv(name, value)
-    return server
+    return new_bucket(away).lead_here(monkeypatch)
 
 
 @pytest.fixture

@@ -14,11 +14,14 @@ from typing import Any
 
 from prefmill.disk.hidden import MARK, sweep
 from prefmill.disk.targets import check_free, is_object, target_of
+from prefmill.plans.feedback import FeedbackPlan
+from prefmill.runs.expecting import in_key
 from prefmill.runs.inputs import is_stdin, joined, known_of, read_by
 from prefmill.runs.job import Reading
 from prefmill.runs.recorded import key_of
 from prefmill.runs.recording import Recording, recording
-from prefmill.table.roles import Inputs
+from prefmill.shapes.source import words_in
+from prefmill.table.roles import Inputs, RoleNames
 from prefmill.writers.write import check_target, outputs_of
 
 
@@ -94,6 +97,27 @@ def recorded_files(
     )
 
 
+def key_of_plan(
+    plan: FeedbackPlan,
+    inputs: Inputs,
+    roles: RoleNames | None,
+    reading: Reading,
+    **parts: Any,
+) -> dict[str, Any]:
+    """The key of a run of `plan`; `parts` are the options that change what is written."""
+    words = words_in(plan.rows, roles or {}).named()
+    return key_of(
+        inputs=known_of(inputs, without=reading["without"]),
+        joined=joined(words, plan.command),
+        command=plan.command,
+        rows=words,
+        plan=plan.content(),
+        carried=in_key(plan.expect),
+        **parts,
+        **read_by(reading),
+    )
+
+
 @contextmanager
 def _recorded(
     command: str,
@@ -120,7 +144,7 @@ def _recorded(
         )
     with recording(command, outputs if known else [], key, overwrite=overwrite) as record:
         if not record.done:
-            check(overwrite=overwrite)
+            check(overwrite=record.overwrites)
         yield record
 
 

@@ -31,6 +31,22 @@ _LAYOUT = ("format", "chat", "margin_scale", "keep")
 #: What a report says of a run that was in its table already.
 NOTHING_TO_DO = "the table holds this run already: nothing was to do."
 
+#: Options of files alone: what is wrong with each of them, and what to do.
+_OF_FILES = {
+    "split": (
+        "splits go to files; got them with",
+        "write splits to files, or one table for each of them.",
+    ),
+    "spreadsheet_safe": (
+        "spreadsheet_safe is of CSV for people; got",
+        "leave --spreadsheet-safe out: tables hold no formulas.",
+    ),
+    "partition_by": (
+        "partitions are a folder of files; got them with",
+        "leave --partition-by out: the table keeps the partitions that it was made with.",
+    ),
+}
+
 
 def check_apart(given: Mapping[str, Any]) -> None:
     """Raise `BadArgument` for options that only tables have."""
@@ -70,21 +86,9 @@ def into_table(
             f"run: overwrite is the mode 'replace'; got it with the mode {mode!r}.",
             hint="leave --overwrite out, or leave --mode out.",
         )
-    if options.get("split"):
-        raise BadArgument(
-            f"run: splits go to files; got them with the table {output.shown}.",
-            hint="write splits to files, or one table for each of them.",
-        )
-    if options.get("spreadsheet_safe"):
-        raise BadArgument(
-            f"run: spreadsheet_safe is of CSV for people; got the table {output.shown}.",
-            hint="leave --spreadsheet-safe out: tables hold no formulas.",
-        )
-    if options.get("partition_by"):
-        raise BadArgument(
-            f"run: partitions are a folder of files; got them with the table {output.shown}.",
-            hint="leave --partition-by out: the table keeps the partitions that it was made with.",
-        )
+    for name, (told, hint) in _OF_FILES.items():
+        if options.get(name):
+            raise BadArgument(f"run: {told} the table {output.shown}.", hint=hint)
     if mode == "merge" and isinstance(plan, FeedbackPlan) and not options.get("pair_id"):
         options["pair_id"] = None  # where the rows have none of their own
     if options.get("incremental"):

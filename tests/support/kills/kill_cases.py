@@ -171,37 +171,33 @@ def _reading(place: Place, draw: random.Random) -> dict[str, Any]:
     return {"threads": draw.choice([1, 2, 3]), "temp_dir": draw.choice(place.temps)}
 
 
-def scores(target: str, *, late: bool = False) -> Run:
+def with_part(
+    call: Callable[..., object], chunks: list[int], target: str, *, late: bool, **options: Any
+) -> Run:
+    """A run of `score` or `sample`, with a fake part, in chunks of one of these sizes."""
+
     def run(place: Place, age: str, stood: bool, draw: random.Random) -> object:
         source = grown("file", place, age) if late else place.folder / age / "rows.jsonl"
-        return prefmill.runs.score.score(
+        return call(
             source,
             target.format(out=place.out),
-            scorer=loop_fakes.words_in,
-            score_column="words",
-            chunk_rows=draw.choice([60, 100, 170]),
+            chunk_rows=draw.choice(chunks),
             overwrite=stood and not late,
+            **options,
             **_reading(place, draw),
         )
 
     return run
+
+
+def scores(target: str, *, late: bool = False) -> Run:
+    options = {"scorer": loop_fakes.words_in, "score_column": "words"}
+    return with_part(prefmill.runs.score.score, [60, 100, 170], target, late=late, **options)
 
 
 def samples(target: str, *, late: bool = False) -> Run:
-    def run(place: Place, age: str, stood: bool, draw: random.Random) -> object:
-        source = grown("file", place, age) if late else place.folder / age / "rows.jsonl"
-        return prefmill.runs.sample.sample(
-            source,
-            target.format(out=place.out),
-            sampler=loop_fakes.FakeSampler("base"),
-            n=2,
-            temperatures=[0.8],
-            chunk_rows=draw.choice([32, 64, 90]),
-            overwrite=stood and not late,
-            **_reading(place, draw),
-        )
-
-    return run
+    options = {"sampler": loop_fakes.FakeSampler("base"), "n": 2, "temperatures": [0.8]}
+    return with_part(prefmill.runs.sample.sample, [32, 64, 90], target, late=late, **options)
 
 
 def train(place: Place, age: str, stood: bool, draw: random.Random) -> None:

@@ -11,7 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 SECRET = "wJalrXUtnFEMI-never-to-be-printed"
 KEY_ID = "AKIAOFATEST"
@@ -31,6 +34,12 @@ class S3:
     @property
     def environ(self) -> dict[str, str]:
         return environ(self.port)
+
+    def lead_here(self, monkeypatch: pytest.MonkeyPatch) -> S3:
+        """Let the environment of the test lead to this bucket."""
+        for name, value in self.environ.items():
+            monkeypatch.setenv(name, value)
+        return self
 
     def client(self) -> Any:
         import boto3

@@ -32,15 +32,13 @@ from prefmill.runs.cluster.parts_out import PartsOut
 from prefmill.runs.cluster.pieces import Pieces, Shelf
 from prefmill.runs.cluster.session import connected
 from prefmill.runs.cluster.where import Looking, Spreading, parted
-from prefmill.runs.commands import is_temporary
-from prefmill.runs.expecting import counted_apart, done_before, in_key, sources_asked
-from prefmill.runs.inputs import is_stdin, joined, known_of, read_by
+from prefmill.runs.commands import is_temporary, key_of_plan
+from prefmill.runs.expecting import counted_apart, done_before, sources_asked
+from prefmill.runs.inputs import is_stdin
 from prefmill.runs.job import Job, Reading, opened
-from prefmill.runs.recorded import key_of
 from prefmill.runs.recording import NOTHING_TO_DO, recording
 from prefmill.runs.remedies import refused_with_numbers
 from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
-from prefmill.shapes.source import words_in
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
 from prefmill.writers.formats import Format, in_parts
@@ -103,19 +101,8 @@ def run(
         writing["spreadsheet_safe"] = True
     key: dict[str, Any] = {}
     if known := not is_stdin(inputs) and not any(map(is_temporary, outputs)):
-        words = words_in(plan.rows, roles or {}).named()
-        key = key_of(
-            inputs=known_of(inputs, without=reading["without"]),
-            joined=joined(words, plan.command),
-            command=plan.command,
-            rows=words,
-            plan=plan.content(),
-            carried=in_key(plan.expect),
-            keep=keep,
-            parts=output if PartsOut.of(output) else None,
-            **writing,
-            **read_by(reading),
-        )
+        parts = output if PartsOut.of(output) else None
+        key = key_of_plan(plan, inputs, roles, reading, keep=keep, parts=parts, **writing)
     # Where there is a ledger, another key may still be the same run.
     free = None if key_of_ledger(outputs[0]) else ()
     recorded = recording(

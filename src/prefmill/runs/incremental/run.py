@@ -14,17 +14,17 @@ from prefmill.disk.targets import check_free
 from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress
-from prefmill.runs.expecting import done_before, in_key
+from prefmill.runs.commands import key_of_plan
+from prefmill.runs.expecting import done_before
 from prefmill.runs.incremental.asked import CHANGES, Asked
 from prefmill.runs.incremental.output import refuse_two_rows
 from prefmill.runs.incremental.work import Incremental
-from prefmill.runs.inputs import is_stdin, joined, known_of, read_by
+from prefmill.runs.inputs import is_stdin
 from prefmill.runs.job import Job, Reading, opened
-from prefmill.runs.recorded import key_of
 from prefmill.runs.recording import recording
 from prefmill.runs.remedies import refused_with_numbers
 from prefmill.runs.report import RunReport, with_words
-from prefmill.shapes.source import Rowed, words_in
+from prefmill.shapes.source import Rowed
 from prefmill.table.roles import NO_RECORDS, Inputs, RoleNames
 from prefmill.writers.formats import in_parts
 
@@ -58,19 +58,7 @@ def run_incremental(
     sweep(reading.get("temp_dir"))
     changes = targets[1]
     reading["without"] = [*reading.get("without", ()), *map(str, targets)]
-    words = words_in(plan.rows, roles or {}).named()
-    key = key_of(
-        inputs=known_of(inputs, without=reading["without"]),
-        joined=joined(words, plan.command),
-        command=plan.command,
-        rows=words,
-        plan=plan.content(),
-        carried=in_key(plan.expect),
-        keep=keep,
-        incremental=True,
-        **layout,
-        **read_by(reading),
-    )
+    key = key_of_plan(plan, inputs, roles, reading, keep=keep, incremental=True, **layout)
     still = partial(_is_still, changes.name)
     with recording(
         plan.command, targets, key, overwrite=overwrite, free=("inputs",), still=still
