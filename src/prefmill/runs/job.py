@@ -357,6 +357,17 @@ class Job:
             return
         self._ranked = True
         self.tell("ranking", None)
+        self._make_ranks()
+        self._hand_back()
+
+    def _hand_back(self) -> None:
+        """Rows of records are made of whole records, again by each query: that takes much, and
+        DuckDB keeps what it has freed.
+        """
+        if self.rowed.shape is not None:
+            release(self.con)
+
+    def _make_ranks(self) -> None:
         done = self._narrow()
         if self.engine == "polars":
             self._rank_in_polars()
@@ -664,6 +675,7 @@ class Job:
         ((width,),) = self.con.execute(
             f"SELECT avg(list_sum([{sizes}]::BIGINT[])) FROM (SELECT * FROM {view} LIMIT 20000)"
         ).fetchall()
+        self._hand_back()
         return int(width or 0) + 32
 
     # Report
