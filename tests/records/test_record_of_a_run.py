@@ -12,6 +12,7 @@ import pytest
 
 import prefmill as pm
 from prefmill.disk import records
+from prefmill.disk.ledger import Ledger, key_of_finished
 from prefmill.errors import BadInput, RunDiffers, TargetExists
 from prefmill.runs.kept import verify
 from prefmill.runs.recording import NOTHING_TO_DO
@@ -251,3 +252,15 @@ def test_rejects_that_went_away_are_made_again(rows):
     assert NOTHING_TO_DO not in again().notes
     assert Path("bad.jsonl").read_text() == bad != ""
     assert NOTHING_TO_DO in again().notes
+
+
+def test_another_content_of_one_size_is_not_what_a_ledger_left(tmp_path):
+    output = tmp_path / "x.parquet"
+    with Ledger(output, {"a": 1}, {}) as ledger:
+        ledger.publishing()
+        output.write_bytes(b"output")
+        ledger.finish({})
+    assert key_of_finished(output) == {"a": 1}
+    output.write_bytes(b"other!")
+    os.utime(output, ns=(1, 1))
+    assert key_of_finished(output) == {}
