@@ -71,6 +71,12 @@ def _log_format(arguments: list[str]) -> str:
     return asked
 
 
+def _reader_gone() -> int:
+    """The code of `prefmill ... | head`: nothing more to say, and nowhere to say it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
 def _code(app: Callable[..., object]) -> int:
     """Run the command, say what went wrong, and give its exit code."""
     from prefmill import ending
@@ -79,6 +85,8 @@ def _code(app: Callable[..., object]) -> int:
     try:
         app(prog_name="prefmill", standalone_mode=True)
     except SystemExit as done:
+        if isinstance(done.__context__, BrokenPipeError):  # typer makes 1 of it
+            return _reader_gone()
         return done.code if isinstance(done.code, int) else 1 if done.code else 0
     except PrefmillError as error:
         from prefmill.cli import logs
@@ -86,9 +94,8 @@ def _code(app: Callable[..., object]) -> int:
         if not logs.told(error):
             ending.say(f"prefmill: {error}")
         return error.exit_code
-    except BrokenPipeError:  # `prefmill ... | head`: nothing more to say, and nowhere to say it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError:
+        return _reader_gone()
     except KeyboardInterrupt:
         ending.say("prefmill: stopped; nothing was written.")
         return 130

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pickle
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,24 @@ def test_no_answer_may_be_tried_again_and_a_refusal_may_not(kind):
 
 def test_what_a_request_was_about_keeps_that():
     assert RequestFailed("nobody", again=True).about("row 3").retryable
+
+
+@pytest.mark.parametrize(
+    "command", ["pairs rows.csv --no-thresholds -o -", "sql 'FROM range(200000)' --json"]
+)
+def test_a_reader_that_goes_away_is_141(command: str, tmp_path: Path) -> None:
+    lines = [f"p{n // 2},{'a' * 300}{n},{n % 5 + 1}" for n in range(4000)]
+    (tmp_path / "rows.csv").write_text("\n".join(["prompt,completion,score", *lines]))
+    program = subprocess.Popen(
+        [sys.executable, "-m", "prefmill", *shlex.split(command)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    assert program.stderr is not None
+    assert program.stdout.read(5)
+    program.stdout.close()
+    said = program.stderr.read().decode()
+    assert (program.wait(), "Traceback" in said) == (141, False), said
+    program.stderr.close()
