@@ -261,6 +261,17 @@ def test_a_run_tells_its_own_funnel(tmp_path):
     assert figures.funnel.rows_in == len(rows)
 
 
+def test_unusable_rows_are_looked_for_in_the_input_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = pl.DataFrame(feedback_of(random.Random(7), 100))
+    some = pl.int_range(pl.len()) < 3
+    rows.with_columns(completion=pl.when(~some).then("completion")).write_csv("my rows.csv")
+    pm.run(pm.Pairs(), "my rows.csv", "pairs.parquet")
+    pm.run(pm.Pairs(), rows.with_columns(score=pl.when(~some).then("score")), "other.parquet")
+    assert f"prefmill check '{tmp_path}/my rows.csv'" in str(pm.report("pairs.parquet"))
+    assert "prefmill check FILE..." in str(pm.report("other.parquet"))
+
+
 def test_kinds_of_files():
     prompts = {"prompt": ["a", "a", "b", "b"], "completion": ["w", "x", "y", "z"]}
 

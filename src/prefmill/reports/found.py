@@ -135,6 +135,7 @@ class Figures:
 
     kind       feedback, pairs, labels, pool, scored pool, judged pool
     funnel     what became of every row, by the plan that `funnel_of` names; None of a pool
+    made_from  the input of the run that wrote the file, where the funnel is its own
     refusal    why default thresholds could not be taken, "" where they could
     ties       of two answers of one prompt: how often their scores are equal, of how many
     """
@@ -152,6 +153,7 @@ class Figures:
     answers: int
     funnel: PairReport | None = None
     funnel_of: str = ""
+    made_from: str = ""
     thresholds: Mapping[str, float | None] = field(default_factory=dict)
     refusal: str = ""
     scores: Histogram | None = None

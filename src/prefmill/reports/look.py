@@ -125,6 +125,7 @@ def _figures(
         figures,
         funnel=funnel,
         funnel_of=funnel_of,
+        made_from=_made_from(record) if _has_funnel(record) else "",
         thresholds=job.plan.thresholds or {},
         refusal=refusal,
         sources=counts.parts(con, "source", scores),
@@ -139,8 +140,8 @@ def _figures(
 
 def _funnel(job: Job, by: str, record: Mapping[str, Any]) -> tuple[PairReport, str]:
     """What became of rows: of the run that wrote the file, or by the plan over it."""
-    report = record.get("report") or {}
-    if record.get("plan") and set(_COUNTS) <= report.keys():
+    if _has_funnel(record):
+        report = record["report"]
         kept = {name: report[name] for name in _COUNTS}
         made = PairReport(**kept, pairs_out=report.get("pairs_out", 0))
         return made, f"its run (prefmill {record['command']})"
@@ -149,6 +150,16 @@ def _funnel(job: Job, by: str, record: Mapping[str, Any]) -> tuple[PairReport, s
     job.con.execute(f"CREATE TEMP VIEW paired AS {same}")
     (row,) = job.con.execute(sql.call(job.output.report, {"told": "paired"})).fetchall()
     return PairReport.of_row(row), by
+
+
+def _has_funnel(record: Mapping[str, Any]) -> bool:
+    return bool(record.get("plan")) and set(_COUNTS) <= (record.get("report") or {}).keys()
+
+
+def _made_from(record: Mapping[str, Any]) -> str:
+    """The one file that a run read, or a word for several of them and for tables."""
+    names = [str(each["path"]) for each in record.get("inputs") or ()]
+    return names[0] if len(names) == 1 and Path(names[0]).exists() else "a table"
 
 
 def _record(inputs: Inputs) -> Mapping[str, Any]:

@@ -93,7 +93,7 @@ def _bounds(figures: Figures) -> str:
         for name, bound in figures.thresholds.items()
         if bound is not None and name in signs
     ]
-    return f" ({', '.join(told)})" if told and "its run" not in figures.funnel_of else ""
+    return f" ({', '.join(told)})" if told and not figures.made_from else ""
 
 
 def _scores(figures: Figures) -> Section | None:

@@ -41,9 +41,14 @@ _OF_FLOORS = {
 
 def warnings(figures: Figures) -> list[Warned]:
     """All warnings, those about the whole file first; none of a clean file."""
-    file = shlex.quote(figures.name) if ", " not in figures.name else "FILE..."
+    file = file_of(figures.name)
     told = (_of_rows(figures, file), _of_splits(figures), _of_annotators(figures))
     return [*chain(*told), *_of_floors(figures, file)]
+
+
+def file_of(name: str) -> str:
+    """A file as a word of a command; several, and tables in memory, have to be named by people."""
+    return "FILE..." if ", " in name or name.startswith("a ") else shlex.quote(name)
 
 
 def _of_rows(figures: Figures, file: str) -> Iterator[Warned]:
@@ -61,7 +66,8 @@ def _of_rows(figures: Figures, file: str) -> Iterator[Warned]:
         rows = sum(bad.values())
         reasons = ", ".join(f"{name} {count:,}" for name, count in bad.items())
         what = f"{rows:,} of {funnel.rows_in:,} rows cannot be used: {reasons}."
-        yield Warned("unusable", what, "See which, and mend them.", f"prefmill check {file}")
+        looked = file_of(figures.made_from) if figures.made_from else file
+        yield Warned("unusable", what, "See which, and mend them.", f"prefmill check {looked}")
     if figures.scores and funnel and not figures.pairs:
         what = "No pair can be made: no prompt has two answers with different scores."
         advice = "Look whether the right column is the prompt, or sample more answers of each."
