@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from prefmill.errors import BadArgument
 from prefmill.progress import Progress, silent
 from prefmill.runs.causes.again import Run, run_of
 from prefmill.runs.causes.changes import CAUSES, CHANGED, changes_between
-from prefmill.runs.causes.ids import ids_of
+from prefmill.runs.causes.ids import FILES, ids_of
 from prefmill.runs.causes.report import KINDS, DiffReport
 from prefmill.runs.causes.rows import layouts, write_rows
 from prefmill.runs.causes.worlds import Worlds, assign
@@ -180,7 +180,8 @@ def compared(
         tell("reading rows", None)
         for job, layout, path in zip(jobs, own, paths, strict=True):
             write_rows(job, layout, path)
-        with closing(_connection(home, reading)) as con:
+        shared = [*paths, *(job.home / name for job in jobs for name in FILES)]
+        with closing(_connection(home, shared, reading)) as con:
             tell("comparing", None)
             worlds = Worlds(con, home, paths, own, jobs)
             totals = []
@@ -196,10 +197,15 @@ def compared(
             yield Compared(con, jobs, paths, steps, (totals[0], totals[1]))
 
 
-def _connection(home: Path, reading: Reading) -> duckdb.DuckDBPyConnection:
+def _connection(home: Path, reads: Sequence[Path], reading: Reading) -> duckdb.DuckDBPyConnection:
     memory = reading.get("memory_bytes")
     share = share_of(memory) if memory else None
-    return connect(temp_dir=home, reads=None, memory_bytes=share, threads=reading.get("threads"))
+    return connect(
+        temp_dir=home,
+        reads=[str(path) for path in reads],
+        memory_bytes=share,
+        threads=reading.get("threads"),
+    )
 
 
 def _find_differences(con: duckdb.DuckDBPyConnection) -> None:

@@ -14,6 +14,8 @@ from prefmill.connection import connect, literal
 from prefmill.runs.incremental.output import with_ids
 from prefmill.runs.job import Job
 
+#: The files in a job's folder through which connections hand rows to each other.
+_WANTED, _IDS = FILES = ("wanted.parquet", "ids_of.parquet")
 _SCHEMA = pa.schema({"slot": pa.int64(), "pair_id": pa.string()})
 
 
@@ -22,7 +24,7 @@ def ids_of(job: Job, rows: Path, con: duckdb.DuckDBPyConnection, wanted: str) ->
 
     `rows` are those of `rows.write_rows`. The job's slots are these alone from here on.
     """
-    slots = job.home / "wanted.parquet"
+    slots = job.home / _WANTED
     con.execute(
         f"COPY (SELECT slot FROM ({wanted}) AS t(slot)) TO {literal(str(slots))} (FORMAT parquet)"
     )
@@ -37,9 +39,9 @@ def ids_of(job: Job, rows: Path, con: duckdb.DuckDBPyConnection, wanted: str) ->
     job.con.execute("CREATE TABLE slots AS SELECT * EXCLUDE (_old) FROM some_slots ORDER BY slot")
     job.con.execute("DROP TABLE some_slots")
     index = f"(SELECT pos, class, text FROM read_parquet({literal(str(rows))}))"
-    out, done = job.home / "ids_of.parquet", 0
+    out, done = job.home / _IDS, 0
     with (
-        closing(connect(temp_dir=job.home, reads=None, ordered=True)) as ids,
+        closing(connect(temp_dir=job.home, reads=(), ordered=True)) as ids,
         pq.ParquetWriter(out, _SCHEMA) as file,
     ):
         for frame, _ in with_ids(job, ids, index, lambda frame: frame):

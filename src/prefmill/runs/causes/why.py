@@ -86,7 +86,7 @@ def _positions(job: Job, run: Run, pair_id: str) -> list[int] | None:
     wanted = f"SELECT slot FROM {standing}"
     if known is not None:
         wanted += f" ORDER BY slot LIMIT 1 OFFSET {known}"
-    with closing(connect(temp_dir=job.home, reads=None)) as con:
+    with closing(connect(temp_dir=job.home, reads=())) as con:
         ids = ids_of(job, rows, con, wanted)
         found = con.execute(
             f"SELECT {places} FROM {standing} JOIN read_parquet({literal(str(ids))}) USING (slot)"
