@@ -87,11 +87,11 @@ def test_version_loads_nothing():
 @pytest.mark.parametrize(
     ("plan", "most"),
     [
-        (pm.Pairs(), 20),
+        (pm.Pairs(), 22),
         (pm.Unpaired(), 11),
         (pm.BestOf(k=2), 12),
         (pm.Advantage(), 8),
-        (pm.Pairs(aggregate="mean"), 20),
+        (pm.Pairs(aggregate="mean"), 22),
     ],
     ids=["pairs", "labels", "best", "advantages", "aggregated"],
 )
