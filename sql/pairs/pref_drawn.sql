@@ -23,15 +23,44 @@ CREATE OR REPLACE MACRO pref_drawn(
     FROM (SELECT _base, unnest(_ranks) AS key, generate_subscripts(_ranks, 1) AS _rank FROM hot)),
   -- Answers of one score may beat the same ones.
   levels AS MATERIALIZED (
-    SELECT _base, _score, min(_rank) AS _from, max(_rank) AS _upto FROM ranked GROUP BY ALL),
-  -- Differences are rounded: a little more than stands, which is looked at again below.
+    SELECT *, _base + row_number() OVER (PARTITION BY _base ORDER BY _score) AS _at
+    FROM (
+      SELECT _base, _score, min(_rank) AS _from, max(_rank) AS _upto FROM ranked GROUP BY ALL)),
+  -- Differences are rounded: what is below _sure stands, and nothing above _bound.
   bounds AS NOT MATERIALIZED (
-    SELECT *, _score - greatest(0, min_margin - 1e-15 * (min_margin + abs(_score))) AS _bound
+    SELECT *, 1e-15 * (min_margin + abs(_score)) AS _slack,
+           _score - greatest(0, min_margin - _slack) AS _bound,
+           _score - min_margin - _slack AS _sure
     FROM levels),
+  -- The last level below each, in one pass: an ASOF join of a size that is not known is a loop.
+  marks AS NOT MATERIALIZED (
+    SELECT _base, _at, _score AS _x, 0 AS _kind, _at AS _level FROM levels
+    UNION ALL BY NAME SELECT _base, _at, _bound AS _x, 1 AS _kind FROM bounds
+    UNION ALL BY NAME SELECT _base, _at, _sure AS _x, 2 AS _kind FROM bounds),
+  reached AS NOT MATERIALIZED (
+    SELECT _at, max(CASE WHEN _kind = 1 THEN _level END) AS _last,
+           max(CASE WHEN _kind = 2 THEN _level END) AS _surely
+    FROM (
+      SELECT _at, _kind, max(_level) OVER (
+        PARTITION BY _base ORDER BY _x, _kind ROWS UNBOUNDED PRECEDING) AS _level
+      FROM marks)
+    GROUP BY _at),
+  loose AS MATERIALIZED (
+    SELECT high.*, low._upto AS _far, _last, _surely,
+           high._score - low._score >= min_margin AS _stands
+    FROM levels AS high JOIN reached ON reached._at = high._at
+      JOIN levels AS low ON low._at = _last),
+  -- Between the two each is looked at: 0.3 - 0.2 does not reach a margin of 0.1, and may be most.
+  near AS NOT MATERIALIZED (
+    SELECT high._at, max(low._upto) AS _near
+    FROM (
+      SELECT _at, _score, unnest(range(coalesce(_surely, _base + 1), _last)) AS _low_at
+      FROM loose WHERE NOT _stands) AS high
+      JOIN levels AS low ON low._at = _low_at
+    WHERE high._score - low._score >= min_margin GROUP BY ALL),
   far AS NOT MATERIALIZED (
-    SELECT high._base, high._score, high._from, high._upto, low._upto AS _far
-    FROM bounds AS high ASOF JOIN levels AS low
-      ON high._base = low._base AND high._bound >= low._score),
+    SELECT * REPLACE (CASE WHEN _stands THEN _far ELSE coalesce(_near, 0) END AS _far)
+    FROM loose LEFT JOIN near USING (_at)),
   low AS NOT MATERIALIZED (
     SELECT _base, max(_upto) AS _low FROM levels JOIN hot USING (_base)
     WHERE coalesce(_score < _rejected_below, true) GROUP BY _base),

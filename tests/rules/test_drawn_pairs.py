@@ -122,6 +122,19 @@ def test_the_macro_and_the_rule_draw_the_same(strategy, answers, cap, con):
     assert con.sql(plan.sql("rows")).fetchall() == want
 
 
+@pytest.mark.parametrize("some", [[0.2, 0.3], [0.1, 0.2, 0.2 + 1e-16, 0.3, 0.30000000000000004]])
+def test_pairs_that_rounding_parts_are_not_looked_for(con, some):
+    """0.3 - 0.2 is below 0.1: counted as standing, such pairs left too few of the others."""
+    scores = [*sorted(some * (4_000 // len(some))), 0.9]
+    rows = pl.DataFrame({"prompt": "p", "completion": map(str, range(len(scores)))})
+    rows = rows.with_columns(score=pl.Series(scores))
+    plan = pm.Pairs(strategy="all", max_pairs_per_prompt=10, min_margin=0.1, **NONE)
+    con.register("parted", rows.to_arrow())
+    want = plan.lazy(rows.lazy()).collect().rows()
+    assert len(want) == 10
+    assert con.sql(plan.sql("parted")).fetchall() == want
+
+
 @pytest.mark.parametrize("stands", [Stands(None, None, 0, None, None), Stands(3, 4, 1, None, 900)])
 def test_both_ways_draw_the_same(stands):
     scores = np.sort(np.random.default_rng(5).integers(1, 6, 9_000).astype(np.float64))
