@@ -47,6 +47,20 @@ def test_only_prompts_with_late_rows_are_read_again(tmp_path):
     assert told == {("removed", None, None), ("added", "p7", "c"), ("added", "new", "b")}
 
 
+def test_scores_that_are_none_go_with_their_rows(tmp_path):
+    rows = [(*row[:2], str(row[2])) for row in many(range(20))]
+    write(tmp_path / "in" / "1.parquet", rows)
+    write(tmp_path / "in" / "2.parquet", [("q", "a", "abc"), ("q", "b", "1")])
+    first = run(PLAN, tmp_path / "in", tmp_path / "out.parquet", incremental=True)
+    assert first.bad_scores == ("'abc'",)
+    write(tmp_path / "in" / "2.parquet", [("q", "a", "xyz"), ("q", "b", "1")])
+    other = run(PLAN, tmp_path / "in", tmp_path / "out.parquet", incremental=True)
+    assert other.bad_scores == ("'xyz'",)
+    (tmp_path / "in" / "2.parquet").unlink()
+    last = run(PLAN, tmp_path / "in", tmp_path / "out.parquet", incremental=True)
+    assert (last.bad_scores, last.dropped) == ((), {})
+
+
 def test_a_pair_with_other_scores_is_changed_and_keeps_its_id(tmp_path):
     write(tmp_path / "in.parquet", many(range(20)))
     run(PLAN, tmp_path / "in.parquet", tmp_path / "out.parquet", incremental=True)

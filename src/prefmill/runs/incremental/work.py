@@ -89,6 +89,8 @@ class Incremental:
         self._known_rows: tuple[list[InputFile], dict[str, Path]] | None = None
         #: Of the scores that the thresholds waited for.
         self._scale = Scale(None, None)
+        #: Of the rows that are ranked again, those whose score is no number.
+        self._ranked_bad = 0
         self.notes: list[str] = []
         self.accounts: list[str] = []
 
@@ -349,6 +351,7 @@ class Incremental:
         finally:
             sink.abort()
         account = job.report()
+        self._ranked_bad = account.dropped.get("bad_score", 0)
         self.accounts += state.accounts
         # Also those that have no row any more.
         classes = self.home / "classes.parquet"
@@ -396,7 +399,10 @@ class Incremental:
             plan_hash=asked.plan_hash,
         )
         before = (self.record.previous or {})["report"]
-        bad = [*before.get("bad_scores", ()), *told.bad_scores]
+        bad = [*told.bad_scores]
+        # Where more rows have one than were ranked, those of before are still there.
+        if account.dropped.get("bad_score", 0) > self._ranked_bad:
+            bad = [*before.get("bad_scores", ()), *bad]
         return replace(
             told,
             thresholds=self._settled.thresholds or None,
