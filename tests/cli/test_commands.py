@@ -198,6 +198,23 @@ def test_dry_run_tells_folders_and_what_is_read_again(tmp_path):
     assert f"read again: {tmp_path / 'b.csv'}" in again.stdout
 
 
+def test_dry_run_reads_and_refuses_what_the_run_does(tmp_path):
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "a.csv").write_text('prompt,completion,score\np,good,5\np,bad,1\n"cut,off')
+    command = ("pairs", "rows", "-o", "rows/pairs.parquet", "--rejects", "rows/rejects.jsonl")
+    first = prefmill(*command, "--dry-run", cwd=tmp_path)
+    assert "inputs: 2 rows, 1 malformed" in first.stdout, first.stderr
+    assert [path.name for path in rows.iterdir()] == ["a.csv"]
+    assert prefmill(*command, cwd=tmp_path).returncode == 0
+    again = prefmill(*command, "--dry-run", "--incremental", cwd=tmp_path)
+    assert "inputs: 2 rows, 1 malformed" in again.stdout, again.stderr
+    assert "is of a run that was not incremental" in again.stdout
+    both = prefmill(*command, "--dry-run", "--incremental", "--partition-by", "x", cwd=tmp_path)
+    assert both.returncode == 2
+    assert "partitions are written by a whole run" in both.stderr
+
+
 def test_unpair_splits_and_keeps(tmp_path):
     out = tmp_path / "labels.parquet"
     done = prefmill(

@@ -41,6 +41,11 @@ def _read_again(
     record.look(None)
     if record.previous is None:
         return f"all {len(known)} files are read; {str(output)!r} is of no run before"
+    if not record.previous["key"].get("incremental"):
+        return (
+            f"{str(output)!r} is of a run that was not incremental: with --overwrite all"
+            f" {len(known)} files are read"
+        )
     before, now = record.previous["key"].get("inputs", []), record.key["inputs"]
     again = [str(each[0]) for each in now if each not in before]
     gone = {str(each[0]) for each in before} - {str(each[0]) for each in now}

@@ -13,6 +13,7 @@ from typing import Literal, Unpack
 import polars as pl
 import polars.selectors as cs
 
+from prefmill.disk.hidden import temporary
 from prefmill.engines import frames
 from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
@@ -36,8 +37,10 @@ from prefmill.shapes.source import words_in
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, RoleNames
 from prefmill.telemetry.watch import watched
+from prefmill.warehouse.address import Address
 from prefmill.writers import write as writers
 from prefmill.writers.formats import Format, in_parts
+from prefmill.writers.write import outputs_of
 
 
 @watched()
@@ -237,31 +240,50 @@ def explain(
 ) -> str:
     """What `run` would do with these arguments: inputs, roles, the plan, and the query of its
     engine; the folders of its output, and which files an incremental run would read again. Reads
-    the inputs, writes nothing.
+    the inputs, writes nothing. Raises what `run` raises for options that do not go together.
     """
+    written: list[Path] = []
+    if output is None or Address.of(output) is None:
+        if incremental or changes is not None:
+            _refuse_incremental(output or "", engine, None, incremental)
+        if partition_by and (incremental or engine == "ray"):
+            _refuse_partitions(incremental, engine)
+        if output is not None and str(output) != "-":
+            written = (
+                targets_of(output, changes)
+                if incremental
+                else [Path(path) for path in outputs_of(output, None, partition_by)]
+            )
+    rejects = reading.get("rejects")
+    reading["without"] = [*reading.get("without", ()), *map(str, written)]
+    if rejects is not None:
+        reading["without"] = [*reading["without"], str(rejects)]
     further = foreseen(
         inputs,
         output,
         partition_by=partition_by,
         incremental=incremental,
         changes=changes,
-        without=reading.get("without", ()),
+        without=reading["without"],
     )
-    reading["rejects"] = None
     local: Engine = "duckdb" if engine == "ray" else engine
     in_buckets = "ray, which runs the steps of duckdb over buckets of whole prompts"
-    with opened(plan, inputs, roles=roles, engine=local, **reading) as job:
-        told = in_buckets if engine == "ray" else job.engine
-        lines = [
-            f"inputs: {job.source.rows:,} rows",
-            f"roles: {job.roles}",
-            f"engine: {told}",
-            *further,
-            f"plan {plan.hash()}:",
-            plan.to_toml(),
-            job.explain(),
-        ]
-        return "\n".join(lines) + "\n"
+    with temporary(reading.get("temp_dir")) as home:
+        # What is malformed is set aside here too, and goes with the folder.
+        reading["rejects"] = None if rejects is None else home / "rejects.jsonl"
+        with opened(plan, inputs, roles=roles, engine=local, **reading) as job:
+            told = in_buckets if engine == "ray" else job.engine
+            rejected = f", {job.source.rejected:,} malformed" if job.source.rejected else ""
+            lines = [
+                f"inputs: {job.source.rows:,} rows{rejected}",
+                f"roles: {job.roles}",
+                f"engine: {told}",
+                *further,
+                f"plan {plan.hash()}:",
+                plan.to_toml(),
+                job.explain(),
+            ]
+    return "\n".join(lines) + "\n"
 
 
 def _refuse_incremental(
