@@ -15,7 +15,10 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         from prefmill._version import __version__
 
-        print(f"prefmill {__version__}")
+        try:
+            print(f"prefmill {__version__}", flush=True)
+        except BrokenPipeError:
+            sys.exit(_reader_gone())
         return
     from prefmill import ending
     from prefmill.cli.main import app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import shlex
@@ -85,3 +86,12 @@ def test_a_reader_that_goes_away_is_141(command: str, tmp_path: Path) -> None:
     said = program.stderr.read().decode()
     assert (program.wait(), "Traceback" in said) == (141, False), said
     program.stderr.close()
+
+
+def test_the_version_for_nobody_is_141_too() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "prefmill", "--version"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
