@@ -11,7 +11,7 @@ import pytest
 from command import prefmill
 
 import prefmill as pm
-from prefmill.errors import BadArgument, ColumnMissing, ExpectationFailed, PlanError
+from prefmill.errors import BadArgument, ColumnMissing, ExpectationFailed, PlanError, RunDiffers
 from prefmill.plans import read_plan
 from prefmill.plans.bounds import REASONS
 from prefmill.plans.expect import expect_in
@@ -220,3 +220,11 @@ def test_a_run_that_was_done_is_compared_with_what_is_expected_now(more, feedbac
     with pytest.raises(ExpectationFailed, match="got 2"):
         pm.run(pm.Pairs(expect=pm.Expect(min_rows=3)), feedback, target, **more)
     assert pl.read_parquet(target).height == 2
+
+
+def test_another_output_for_sources_that_were_not_counted_says_why(tmp_path):
+    table = pl.DataFrame(ROWS, schema=["prompt", "completion", "score", "source"], orient="row")
+    pm.run(pm.Pairs(), table, tmp_path / "out.parquet")
+    asked = pm.Pairs(expect=pm.Expect(sources=["app", "web", "null"]))
+    with pytest.raises(RunDiffers, match="counted, as for --expect sources"):
+        pm.run(asked, table, tmp_path / "out.parquet")

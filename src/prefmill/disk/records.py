@@ -234,11 +234,16 @@ def differences(
             yield path, old, new
 
 
+#: Parts of a key whose names say too little.
+_KNOWN_AS = {"carried": "carried (the columns that are counted, as for --expect sources, or kept)"}
+
+
 def differ(
     shown: str, changes: Sequence[tuple[str, Any, Any]], *, where: str, hint: str
 ) -> RunDiffers:
     """The error for an output of another run, which names the difference."""
     name, old, new = changes[0]
+    name = _KNOWN_AS.get(name, name)
     others = ", ".join(dict.fromkeys(change[0] for change in changes[1:6]))
     more = f" and {len(changes) - 6} more" if len(changes) > 6 else ""
     others = others and f" (and other differences: {others}{more})"
