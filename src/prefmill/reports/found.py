@@ -135,7 +135,10 @@ class Figures:
 
     kind       feedback, pairs, labels, pool, scored pool, judged pool
     funnel     what became of every row, by the plan that `funnel_of` names; None of a pool
-    made_from  the input of the run that wrote the file, where the funnel is its own
+    given      the options by which the file was read, as they are to be typed again
+    made_from  the input of the run that wrote the file, where the funnel is its own, with the
+               options by which that run read it
+    source     the column of the source, or those of answers side by side
     refusal    why default thresholds could not be taken, "" where they could
     ties       of two answers of one prompt: how often their scores are equal, of how many
     """
@@ -153,7 +156,10 @@ class Figures:
     answers: int
     funnel: PairReport | None = None
     funnel_of: str = ""
+    given: str = ""
+    source: str = ""
     made_from: str = ""
+    made_by: str = ""
     thresholds: Mapping[str, float | None] = field(default_factory=dict)
     refusal: str = ""
     scores: Histogram | None = None

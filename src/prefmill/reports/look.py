@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from prefmill.disk.targets import target_of
 from prefmill.engines import sql
 from prefmill.errors import ColumnMissing, ThresholdsUnfit
 from prefmill.plans import Pairs
+from prefmill.plans.expect import SOURCE
 from prefmill.progress import Progress
 from prefmill.reports import counts
 from prefmill.reports.floors import floors
@@ -22,6 +24,7 @@ from prefmill.reports.tables import make_facts, make_sides
 from prefmill.runs.job import Job, Reading, opened
 from prefmill.runs.shaped import line_told, shape_told
 from prefmill.shapes.sides import PAIRS
+from prefmill.shapes.words import Rows
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, RoleNames
 
@@ -29,6 +32,9 @@ from prefmill.table.roles import Inputs, RoleNames
 PAIRS_SHOWN = 10
 _ALL: Any = {"chosen_min": None, "rejected_below": None}
 _COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", "groups_used")
+#: How a file is read, beyond its words; and words that no pair has a use for.
+_READING = ("encoding", "delimiter", "rejects")
+_OTHERS = ("stage", "weight", "logprob", "conclusion")
 _POOL = "a pool without scores"
 _UNSCORED = "no column is the score; if there is one, name it: --score COLUMN (-COLUMN is a rank)"
 
@@ -49,6 +55,7 @@ def look(
     by = "the default plan of pairs" if plan is None else "this plan of pairs"
     plan = plan or Pairs()
     told: dict[str, Any] = {"shown": shown, "near": near, "scored": True, "refusal": "", "by": by}
+    told["given"] = typed(roles or {}, reading)
     words: Any = dict(roles or {})
     asked: dict[str, Any] = {"progress": progress, **reading}
     try:
@@ -82,7 +89,15 @@ def _opened(
 
 
 def _figures(
-    job: Job, inputs: Inputs, *, shown: int, near: bool, scored: bool, refusal: str, by: str
+    job: Job,
+    inputs: Inputs,
+    *,
+    shown: int,
+    near: bool,
+    scored: bool,
+    refusal: str,
+    by: str,
+    given: str,
 ) -> Figures:
     con = job.con
     record = _record(inputs)
@@ -94,6 +109,8 @@ def _figures(
         kind=_kind(job, record, scored),
         shape=shape_told(job) if scored else _POOL,
         line=line_told(job),
+        given=given,
+        source=_source(job),
         files=len(job.records.inputs),
         records=job.records.rows,
         rows=job.source.rows,
@@ -126,6 +143,7 @@ def _figures(
         funnel=funnel,
         funnel_of=funnel_of,
         made_from=_made_from(record) if _has_funnel(record) else "",
+        made_by=_made_by(record),
         thresholds=job.plan.thresholds or {},
         refusal=refusal,
         sources=counts.parts(con, "source", scores),
@@ -160,6 +178,38 @@ def _made_from(record: Mapping[str, Any]) -> str:
     """The one file that a run read, or a word for several of them and for tables."""
     names = [str(each["path"]) for each in record.get("inputs") or ()]
     return names[0] if len(names) == 1 and Path(names[0]).exists() else "a table"
+
+
+def _made_by(record: Mapping[str, Any]) -> str:
+    """The options by which a run read its input, as they are to be typed."""
+    key = record.get("key") or {}
+    weights = ((key.get("plan") or {}).get("weights") or {}).items()
+    listed = ",".join(f"{name}={weight:g}" for name, weight in weights)
+    words = typed(key.get("rows") or {}, key)
+    return f"{words} --weights {shlex.quote(listed)}".strip() if listed else words
+
+
+def typed(words: Mapping[str, Any], reading: Mapping[str, Any]) -> str:
+    """How records are read, as options of every command that looks at pairs.
+
+    >>> typed({"score": "-rank", "stage": "step"}, {"delimiter": ";"})
+    "--score -rank --delimiter ';'"
+    """
+    asked = Rows(**{name: value for name, value in words.items() if name not in _OTHERS})
+    files = [
+        f"--{name} {shlex.quote(str(value))}"
+        for name in _READING
+        if (value := reading.get(name)) is not None
+    ]
+    return " ".join(filter(None, [asked.options(), *files]))
+
+
+def _source(job: Job) -> str:
+    """The column of the source, as an option names it."""
+    words = job.rowed.shape.words.named() if job.rowed.shape else {}
+    if source := words.get(SOURCE):
+        return str(source if isinstance(source, str) else ",".join(map(str, source)))
+    return SOURCE if SOURCE in job.keep else ""
 
 
 def _record(inputs: Inputs) -> Mapping[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from itertools import chain
+from pathlib import Path
 
 from prefmill.reports.floors import CHANCE, is_high
 from prefmill.reports.found import Figures, Floor, Warned
@@ -19,79 +21,101 @@ _OF_FLOORS = {
     "length": (
         "A model can learn length instead of quality. Compare its accuracy with this floor, and"
         " look whether the judge likes length more than a person does.",
-        "prefmill audit {file} --human COLUMN",
+        "prefmill audit {read} --human {column}",
     ),
     "lists": (
         "A model can learn layout instead of quality. Look whether the judge likes lists at equal"
         " length.",
-        "prefmill audit {file} --human COLUMN",
+        "prefmill audit {read} --human {column}",
     ),
     "position": (
         "A judge that is shown both answers prefers a place. Ask it in both orders, and take what"
         " holds in both.",
-        "prefmill audit {file}",
+        "prefmill audit {read}",
     ),
     "source": (
         "A model can learn who wrote an answer. Make pairs inside of a source too, or more of"
         " sources that are close.",
-        "prefmill audit {file} --source COLUMN",
+        "prefmill audit {sourced}",
     ),
 }
 
 
 def warnings(figures: Figures) -> list[Warned]:
     """All warnings, those about the whole file first; none of a clean file."""
-    file = file_of(figures.name)
-    told = (_of_rows(figures, file), _of_splits(figures), _of_annotators(figures))
-    return [*chain(*told), *_of_floors(figures, file)]
+    told = (_of_rows(figures), _of_answers(figures), _of_splits(figures), _of_annotators(figures))
+    return [*chain(*told), *_of_floors(figures)]
 
 
 def file_of(name: str) -> str:
-    """A file as a word of a command; several, and tables in memory, have to be named by people."""
-    return "FILE..." if ", " in name or name.startswith("a ") else shlex.quote(name)
+    """A file as a word of a command; several, stdin, and tables in memory, have to be named."""
+    unnamed = name == "-" or ", " in name or name.startswith("a ")
+    return "FILE..." if unnamed else shlex.quote(name)
 
 
-def _of_rows(figures: Figures, file: str) -> Iterator[Warned]:
-    funnel, repeats = figures.funnel, figures.repeats
+def _read(figures: Figures) -> str:
+    """The input of a command that reads what the report did."""
+    return f"{file_of(figures.name)} {figures.given}".strip()
+
+
+def _pairs(figures: Figures, options: str, target: str) -> str:
+    """A line that makes pairs of what the report read, and has no target that is an input."""
+    taken = {part for each in figures.name.split(", ") for part in Path(each).parts}
+    while target in taken:
+        target = f"new-{target}"
+    # What thresholds refuse here they refuse there.
+    bounds = "--no-thresholds" if figures.refusal else ""
+    words = ("prefmill pairs", _read(figures), options, f"-o {target}", bounds)
+    return " ".join(filter(None, words))
+
+
+def _of_rows(figures: Figures) -> Iterator[Warned]:
+    funnel = figures.funnel
+    check = f"prefmill check {_read(figures)}"
     if figures.rejected:
         what = f"{figures.rejected:,} malformed rows were set aside."
-        advice = "Look at them, and mend the file."
-        yield Warned("malformed", what, advice, f"prefmill check {file}")
+        yield Warned("malformed", what, "Look at them, and mend the file.", check)
     # Of a scored pool the best are taken: its scores need no thresholds.
     if figures.refusal and figures.kind == "feedback":
         what, _, hint = figures.refusal.partition(" Hint: ")
-        line = f"prefmill pairs {file} -o pairs.parquet --no-thresholds"
-        yield Warned("thresholds", what, f"{hint[:1].upper()}{hint[1:]}", line)
+        advice = f"{hint[:1].upper()}{hint[1:]}"
+        yield Warned("thresholds", what, advice, _pairs(figures, "", "pairs.parquet"))
     if funnel and (bad := _unusable(funnel.dropped)):
         rows = sum(bad.values())
         reasons = ", ".join(f"{name} {count:,}" for name, count in bad.items())
         what = f"{rows:,} of {funnel.rows_in:,} rows cannot be used: {reasons}."
-        looked = file_of(figures.made_from) if figures.made_from else file
-        yield Warned("unusable", what, "See which, and mend them.", f"prefmill check {looked}")
+        if figures.made_from:
+            check = f"prefmill check {file_of(figures.made_from)} {figures.made_by}".strip()
+        yield Warned("unusable", what, "See which, and mend them.", check)
     if figures.scores and funnel and not figures.pairs:
         what = "No pair can be made: no prompt has two answers with different scores."
         advice = "Look whether the right column is the prompt, or sample more answers of each."
-        yield Warned("no pairs", what, advice, f"prefmill check {file}")
+        yield Warned("no pairs", what, advice, f"prefmill check {_read(figures)}")
+
+
+def _of_answers(figures: Figures) -> Iterator[Warned]:
+    repeats = figures.repeats
+    merged = _pairs(figures, "--aggregate mean", "merged.parquet")
     tied, pairs = figures.ties or (0, 0)
     if pairs and tied / pairs > _MUCH:
         what = f"{percent(tied / pairs)} of comparisons inside prompts are ties."
         advice = "Let the judge use a finer scale, or take the mean of several judgements."
-        yield Warned(
-            "ties", what, advice, f"prefmill pairs {file} --aggregate mean -o pairs.parquet"
-        )
+        yield Warned("ties", what, advice, merged)
     if repeats is None:
         return
     if repeats.pairs:
         what = f"{repeats.pairs:,} pairs are there already, with the same texts."
-        line = f"prefmill pairs {file} --repeats drop -o pairs.parquet"
+        line = _pairs(figures, "--repeats drop", "pairs.parquet")
         yield Warned("repeated pairs", what, "Leave the repeats out.", line)
     elif repeats.pairs is None and repeats.rows > _SOME * figures.rows:
         what = f"{repeats.rows:,} of {figures.rows:,} rows repeat an answer of their prompt."
-        line = f"prefmill pairs {file} --aggregate mean -o pairs.parquet"
-        yield Warned("repeated answers", what, "Merge the judgements of an answer.", line)
+        if figures.kind == "pool":
+            yield Warned("repeated answers", what, "Leave the repeats out.")
+        else:
+            yield Warned("repeated answers", what, "Merge the judgements of an answer.", merged)
     if repeats.contradictory:
         what = f"{repeats.contradictory:,} pairs contradict another one of the same two answers."
-        line = f"prefmill votes {file} -o scores.parquet"
+        line = f"prefmill votes {_read(figures)} -o scores.parquet"
         yield Warned("contradictory pairs", what, "Make one score of all judgements.", line)
     if repeats.shared_rows > _SOME * figures.rows:
         what = (
@@ -111,8 +135,8 @@ def _of_splits(figures: Figures) -> Iterator[Warned]:
     for overlap in figures.overlaps:
         what = f"{overlap.prompts:,} prompts are in both {overlap.one} and {overlap.other}."
         advice = "A score on one is no test of the other. Split by prompt."
-        line = "prefmill pairs FILE... --split train=0.95,test=0.05 -o pairs"
-        yield Warned("leak", what, advice, line)
+        line = _pairs(figures, "--split train=0.95,test=0.05", "pairs")
+        yield Warned("leak", what, advice, "" if figures.kind == "pool" else line)
     near = figures.near_prompts
     if near and near.across:
         what = f"{near.across:,} prompts are nearly the same as one of another split."
@@ -138,13 +162,24 @@ def _of_annotators(figures: Figures) -> Iterator[Warned]:
             yield Warned("annotator", what, advice)
 
 
-def _of_floors(figures: Figures, file: str) -> Iterator[Warned]:
+def _of_floors(figures: Figures) -> Iterator[Warned]:
+    read = sourced = _read(figures)
+    if "--source " not in figures.given:
+        sourced = f"{read} --source {shlex.quote(figures.source or 'COLUMN')}"
+    words = {"read": read, "sourced": sourced, "column": _columns(figures)}
     for floor in figures.floors:
         # A file may well be in the order of scores: only of two answers side by side it matters.
         placed = floor.name != "position" or figures.kind == "pairs"
         if placed and is_high(floor):
             advice, line = _OF_FLOORS[floor.name]
-            yield Warned(floor.name, _told(floor), advice, line.format(file=file))
+            yield Warned(floor.name, _told(floor), advice, line.format(**words))
+
+
+def _columns(figures: Figures) -> str:
+    """A place for what a person said: of answers side by side a score each, or one verdict."""
+    scores = re.search(r"--score (\S+)", figures.line)
+    several = scores[1].count(",") if scores and figures.kind == "pairs" else 0
+    return ",".join(["COLUMN"] * (several + 1))
 
 
 def _told(floor: Floor) -> str:
