@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -15,8 +16,9 @@ from prefmill.cli.options import (
     TempLimit,
     Threads,
     option,
+    refuse_two_on_stdout,
 )
-from prefmill.cli.texts import print_json, size_in_bytes, temp_bytes_in
+from prefmill.cli.texts import print_json, size_in_bytes, stdout_or, temp_bytes_in
 
 
 class _Room(Telling):
@@ -46,7 +48,8 @@ class _Runs(Options):
         option(
             "--output",
             "-o",
-            help="A file for the differences, a row each: pair_id, kind, cause, details.",
+            help="A file for the differences, a row each: pair_id, kind, cause, details."
+            " - is JSONL on stdout.",
         ),
     ] = None
     overwrite: Overwrite = False
@@ -71,11 +74,13 @@ def diff(options: DiffOptions) -> None:
     from prefmill.cli import show
     from prefmill.runs.causes.diff import diff as compare
 
-    with show.progress(quiet=options.quiet) as tell:
+    refuse_two_on_stdout(options)
+    place = nullcontext() if options.output is None else stdout_or(options.output)
+    with place as target, show.progress(quiet=options.quiet) as tell:
         report = compare(
             options.a,
             options.b,
-            options.output,
+            target,
             overwrite=options.overwrite,
             progress=tell,
             **_reading(options),

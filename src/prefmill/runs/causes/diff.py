@@ -104,7 +104,8 @@ def diff(
             hint="compare pairs with pairs, labels with labels.",
         )
     keys = [run.document["run_key"] for run in runs]
-    recording = recorded("diff", [a, b], output, reading, overwrite=overwrite, runs=keys)
+    inputs = [path for each, run in zip((a, b), runs, strict=True) for path in _read(each, run)]
+    recording = recorded("diff", inputs, output, reading, overwrite=overwrite, runs=keys)
     with recording as record:
         if record.done:
             return record.restored(DiffReport)
@@ -126,6 +127,13 @@ def diff(
                 publish=record.publisher(report),
             )
             return record.made or report(None)
+
+
+def _read(output: str | Path, run: Run) -> list[str]:
+    """An output as inputs are named; of a folder its files, for splits are read one by one."""
+    if not Path(output).is_dir():
+        return [str(output)]
+    return [str(path) for path in run.files if path.suffix != ".json"]
 
 
 class Compared:
