@@ -127,3 +127,15 @@ def test_stdin_has_to_be_named(tmp_path):
     result = CliRunner().invoke(app, ["report", "-", "--json", "-q"], input=lines)
     (told,) = json.loads(result.stdout)["warnings"]
     assert told["line"] == "prefmill pairs FILE... --repeats drop -o pairs.parquet"
+
+
+def test_scores_as_far_apart_as_numbers_go():
+    rows = {
+        "prompt": [f"q{n % 20}" for n in range(60)],
+        "completion": [f"answer {n}" for n in range(60)],
+        "score": [-1.7e308, 1.7e308, *(n / 7 for n in range(58))],
+    }
+    figures = pm.report(pl.DataFrame(rows)).figures
+    assert figures.scores is not None
+    assert figures.scores.total == 60
+    assert figures.scores.counts[0] == figures.scores.counts[-1] == 1

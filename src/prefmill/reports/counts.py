@@ -42,7 +42,7 @@ def histogram(con: duckdb.DuckDBPyConnection, value: str, rows: str) -> Histogra
     low, high = float(low), float(high)
     query = f"SELECT {_bin(value, low, high)} AS b, count(*) FROM {rows} GROUP BY b"
     at = dict(con.execute(query).fetchall())
-    step = (high - low) / _BINS
+    step = (high / 2 - low / 2) / _BINS * 2
     ends = [low + step * place for place in range(_BINS)] + [high]
     return Histogram(ends[:-1], ends[1:], [at.get(place, 0) for place in range(_BINS)])
 
@@ -61,7 +61,8 @@ def _of_whole_numbers(
 
 def _bin(value: str, low: float, high: float) -> str:
     """The number of the bin of a value, of equal ones."""
-    share = f"({value}::DOUBLE - {low!r}) / {high - low!r} * {_BINS}"
+    # In halves, for the whole width of large numbers may be none.
+    share = f"({value}::DOUBLE / 2 - {low / 2!r}) / {high / 2 - low / 2!r} * {_BINS}"
     return f"least({_BINS - 1}, greatest(0, floor({share})))::INTEGER"
 
 

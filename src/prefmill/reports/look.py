@@ -148,7 +148,7 @@ def _figures(
         refusal=refusal,
         sources=counts.parts(con, "source", scores),
         annotators=counts.agreeing(con, counts.parts(con, "annotator", scores)),
-        gaps=counts.histogram(con, "gap", "sides WHERE NOT same"),
+        gaps=counts.histogram(con, "gap", "sides WHERE NOT same AND isfinite(gap)"),
         ties=counts.ties(con),
         pairs=pairs,
         floors=floors(con, placed=placed) if pairs else (),
