@@ -48,8 +48,8 @@ test: $(BIN)/installed-dev  ## every test but the torture, a process a core
 	$(RUN) pytest -n auto --dist worksteal -m 'not torture'
 
 torture: $(BIN)/installed-dev  ## what make test leaves out: kills, corpora, every table everywhere
-	$(RUN) pytest -n auto --dist worksteal -m torture
-	PREFMILL_EXAMPLES=300 $(RUN) pytest -n auto --dist worksteal -m 'not torture' \
+	PREFMILL_RANDOM=1 $(RUN) pytest -n auto --dist worksteal -m torture
+	PREFMILL_EXAMPLES=300 PREFMILL_RANDOM=1 $(RUN) pytest -n auto --dist worksteal -m 'not torture' \
 	  $$(grep -rl 'from laws import' tests)
 
 FUZZ_SECONDS ?= 3600

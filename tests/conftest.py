@@ -6,6 +6,7 @@ import os
 
 import pytest
 from engines import DISTINCT, ENGINES
+from hypothesis import settings
 
 # Read by OpenMP when torch is imported: threads that wait must not spin, or tests take minutes on a
 # machine that does other work.
@@ -13,6 +14,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # With a process a core, more threads in each only wait for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same commit is tried on the same examples; `make torture` draws new ones.
+settings.register_profile(
+    "prefmill",
+    deadline=None,
+    database=None,
+    derandomize="PREFMILL_RANDOM" not in os.environ,
+    print_blob=True,
+)
+settings.load_profile("prefmill")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

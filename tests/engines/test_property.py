@@ -1,7 +1,7 @@
 """Every engine agrees with the oracle on anything that Hypothesis can think of; and the laws that
 users lean on.
 
-PREFMILL_EXAMPLES sets the number of examples of each property (60), PREFMILL_RANDOM=1 draws new
+PREFMILL_EXAMPLES sets the number of examples of each property (30), PREFMILL_RANDOM=1 draws new
 ones at every run.
 """
 

@@ -69,7 +69,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(ROWS, min_size=2, max_size=4))
 def test_the_model_is_that_of_a_full_refresh(
     con: duckdb.DuckDBPyConnection, tables: list[list[tuple[str | None, ...]]]

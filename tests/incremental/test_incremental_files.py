@@ -13,7 +13,7 @@ import pytest
 import prefmill as pm
 from prefmill.disk import records
 from prefmill.duckdb import install
-from prefmill.errors import BadArgument, RunDiffers, TargetExists
+from prefmill.errors import BadArgument, RunDiffers, TargetExists, ThresholdsUnfit
 from prefmill.runs.incremental import compact
 from prefmill.runs.incremental import work as incremental
 from prefmill.runs.kept import found_in, verify
@@ -59,6 +59,20 @@ def test_scores_that_are_none_go_with_their_rows(tmp_path):
     (tmp_path / "in" / "2.parquet").unlink()
     last = run(PLAN, tmp_path / "in", tmp_path / "out.parquet", incremental=True)
     assert (last.bad_scores, last.dropped) == ((), {})
+
+
+def test_thresholds_that_fit_no_more_are_refused_as_a_full_run_refuses_them(tmp_path):
+    """Nothing is ranked yet when the scores of all files refuse the defaults."""
+    source = tmp_path / "in"
+    write(source / "1.parquet", [("p", "a", 5), ("p", "b", 1)])
+    run(pm.Pairs(), source, tmp_path / "out.parquet", incremental=True)
+    write(source / "1.parquet", [("p", "a", 5), ("p", "b", 4)])
+    with pytest.raises(ThresholdsUnfit) as whole:
+        run(pm.Pairs(), source, tmp_path / "whole.parquet")
+    assert "at most 1 pairs" in str(whole.value)
+    with pytest.raises(ThresholdsUnfit) as part:
+        run(pm.Pairs(), source, tmp_path / "out.parquet", incremental=True)
+    assert str(part.value) == str(whole.value)
 
 
 def test_a_pair_with_other_scores_is_changed_and_keeps_its_id(tmp_path):

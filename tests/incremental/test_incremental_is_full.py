@@ -145,7 +145,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def few(examples: int) -> settings:
-    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    return settings(max_examples=examples, suppress_health_check=list(HealthCheck))
 
 
 given_anything = given(

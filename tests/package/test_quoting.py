@@ -10,7 +10,7 @@ import duckdb
 import polars as pl
 import pytest
 from command import prefmill
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import prefmill as package
@@ -84,7 +84,6 @@ NASTY = st.text(st.sampled_from("a\"';-- \n\\{}%$é\u202e😀"), min_size=1, max
 
 
 @given(NASTY, NASTY)
-@settings(deadline=None)
 def test_whatever_is_quoted_is_what_it_was(name: str, text: str) -> None:
     with duckdb.connect() as con:
         made = con.sql(f"SELECT {literal(text)} AS {quote(name)}")

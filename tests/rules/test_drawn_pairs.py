@@ -70,7 +70,7 @@ def test_the_drawn_pairs_are_the_first_of_all(word, scores, stands, cap):
     assert pairs == by_definition(word, scores, stands, cap)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     groups=st.lists(some_scores.filter(bool), min_size=1, max_size=3),
     stands=some_stands,

@@ -62,7 +62,7 @@ def both(paths: list[Path], folder: Path, plan: Any, **options: Any) -> str:
     return reports[0].engine
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(ROWS, min_size=1, max_size=3),
     st.booleans(),
@@ -206,7 +206,7 @@ def test_score_says_what_is_true(tmp_path: Path, prompts: Any, claims: bool) -> 
     assert metadata.get(TOGETHER.encode()) == (b"prompt" if claims else None)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ROWS, st.booleans(), st.sampled_from([0, 50]))
 def test_a_curve_is_that_of_hashing(
     tmp_path_factory: pytest.TempPathFactory,

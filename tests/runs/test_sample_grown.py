@@ -115,7 +115,7 @@ def test_a_second_run_that_was_ended_goes_on(tmp_path: Path) -> None:
     assert out.read_bytes() == whole.read_bytes()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(st.lists(st.sampled_from("pqrstu")), min_size=2, max_size=4))
 def test_any_sequence_of_prompts(
     tmp_path_factory: pytest.TempPathFactory, inputs: list[list[str]]

@@ -302,7 +302,7 @@ def test_an_output_that_changed_between_two_lives_is_kept(tmp_path: Path) -> Non
 ROWS = st.lists(st.tuples(st.sampled_from("pqr"), st.sampled_from(["", "a", "bb", "c c"])))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(ROWS, min_size=2, max_size=4), st.booleans())
 def test_any_sequence_of_pools(
     tmp_path_factory: pytest.TempPathFactory,

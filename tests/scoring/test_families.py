@@ -143,7 +143,7 @@ def usual_scores(family: str) -> np.ndarray:
 @pytest.mark.parametrize(
     "family", ["llama", "mistral", "gemma2", "gpt2", "dynamic-rope", "deberta-v2"]
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(
     rows=pool(),
     how=st.sampled_from(

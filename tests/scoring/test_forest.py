@@ -123,7 +123,7 @@ def tries(draw: st.DrawFn) -> TokenRows:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(rows=tries(), budget=st.sampled_from([1, 7, 20, 400]), least=st.sampled_from([0, 8]))
 def test_any_trie(family: str, form: str, rows: TokenRows, budget: int, least: int) -> None:
     flash = form in (attention.VARLEN, attention.IN_PLACE)

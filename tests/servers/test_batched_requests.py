@@ -418,9 +418,7 @@ def test_files_for_a_batch_runner(live: list[dict[str, Any]], tmp_path: Path) ->
 FATES = st.sampled_from(["ok", "expire", "forget", BUSY, LIMIT])
 
 
-@settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     fates=st.lists(st.lists(FATES, max_size=2), min_size=8, max_size=8),
     lost=st.sets(st.integers(1, 12), max_size=4),

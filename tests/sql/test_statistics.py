@@ -70,14 +70,14 @@ def same(got: tuple, wanted: tuple) -> bool:
     )
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(rows=POOLS)
 def test_ranks(con, rows):
     got = ask(con, rows, "FROM rank_candidates(pool)")
     assert sorted(got) == sorted(oracle.rank_candidates(rows))
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(rows=POOLS)
 def test_stats_of_a_prompt(con, rows):
     got = {row[0]: row[1:] for row in ask(con, rows, "FROM pool_stats(pool)")}
@@ -87,7 +87,7 @@ def test_stats_of_a_prompt(con, rows):
         assert same(got[prompt], stats), (prompt, got[prompt], stats)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(rows=POOLS, baseline=st.sampled_from([None, "m1", "m3"]))
 def test_win_rates(con, rows, baseline):
     wanted = oracle.win_rates(rows, baseline)
@@ -111,7 +111,7 @@ def test_win_rates(con, rows, baseline):
         assert sum(row[2] for row in got) == sum(row[3] for row in got)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(rows=POOLS, level=st.sampled_from(["interval", "nominal"]))
 def test_agreement(con, rows, level):
     got = {row[:2]: row[2:] for row in ask(con, rows, f"FROM agreement(pool, level := '{level}')")}
@@ -121,7 +121,7 @@ def test_agreement(con, rows, level):
         assert same(got[pair], stats), (pair, got[pair], stats)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(rows=POOLS, shuffled=st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(con, rows, shuffled):
     rows = [
@@ -286,7 +286,7 @@ SHARES = [
 ]
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(
     prompts=st.lists(TEXTS, min_size=1, max_size=20),
     shares=st.sampled_from(SHARES),

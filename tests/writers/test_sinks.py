@@ -103,9 +103,7 @@ def test_jsonl_is_one_object_a_line(tmp_path: Path) -> None:
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(TEXT, TEXT, TEXT | st.none()), min_size=1, max_size=8))
 @pytest.mark.parametrize("extension", ["parquet", "jsonl", "csv", "tsv"])
 def test_any_text_comes_back(extension: str, rows: list[tuple], tmp_path: Path) -> None:

@@ -14,10 +14,6 @@ EXAMPLES = int(os.environ.get("PREFMILL_EXAMPLES", "30"))
 
 common = settings(
     max_examples=EXAMPLES,
-    deadline=None,
-    database=None,
-    derandomize=not os.environ.get("PREFMILL_RANDOM"),
-    print_blob=True,
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.data_too_large,

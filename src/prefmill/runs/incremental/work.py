@@ -21,6 +21,7 @@ from prefmill.connection import literal
 from prefmill.disk import records
 from prefmill.disk.targets import Publisher, shown, staging
 from prefmill.disk.whole import linked
+from prefmill.errors import ThresholdsUnfit
 from prefmill.plans.expect import Counted
 from prefmill.runs.cluster.identity import identity_of
 from prefmill.runs.cluster.order import numbers
@@ -198,7 +199,12 @@ class Incremental:
         self._known_rows = files, homes
         self._settled = self.main.plan
         if self._settled.waits:
-            self._settled, self._scale = scores.settled(self._settled, self.con, files, homes)
+            try:
+                self._settled, self._scale = scores.settled(self._settled, self.con, files, homes)
+            except ThresholdsUnfit:
+                # Ranked, all rows are refused the same way, and can be counted for the hint.
+                self.main.rank()
+                raise
         if state.fits != fits_of(self.main, self._settled.thresholds, self.schema):
             self.notes.append("thresholds changed")
             return None
