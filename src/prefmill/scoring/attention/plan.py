@@ -69,6 +69,7 @@ class StreamPlan:
     layers    the form of attention that computed each layer by this plan, and the layer's sliding
               window
     kept      for each layer the keys and values that the next stream goes on from
+    padded    the last segment is padding to a constant shape, at which nobody looks
     starts, ends, parents, behind
               of the segments, shape (segments,), int64; `starts` and `ends` are places: they count
               from the beginning of the past
@@ -99,8 +100,8 @@ class StreamPlan:
         self.past, self.before = stream.past, past if stream.past else None
         starts, ends = stream.segments.T.astype(np.int64) + self.past
         parents, behind = stream.parents.astype(np.int64), stream.behind.astype(np.int64)
-        # Padding to a constant shape is a segment of its own that nobody looks at.
-        if self.length > end:
+        self.padded = self.length > end
+        if self.padded:
             starts = np.append(starts, self.past + end)
             ends = np.append(ends, self.past + self.length)
             parents, behind = np.append(parents, -1), np.append(behind, 0)

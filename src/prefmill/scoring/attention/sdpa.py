@@ -20,10 +20,11 @@ def _segments(
     sliding_window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """Attention of each segment over its path and itself."""
+    """Attention of each segment over its path and itself; zeros for padding."""
     heads, grouped = query.shape[1], query.shape[1] != key.shape[1]
     shape = (1, query.shape[2], heads, value.shape[-1])
-    out = torch.empty(shape, dtype=query.dtype, device=query.device)
+    made = torch.zeros if plan.padded else torch.empty
+    out = made(shape, dtype=query.dtype, device=query.device)
     for run in plan.of(SEGMENTS, sliding_window):
         own_query = query[:, :, run.start : run.end]
         own_key, own_value = run.of(key), run.of(value)
@@ -81,7 +82,7 @@ def _runs(plan: StreamPlan, window: int | None) -> list[_Run]:
             start = mine.pop()[0]
         mine.append((start, end))
     runs = []
-    for number, mine in enumerate(keys):
+    for number, mine in enumerate(keys[:-1] if plan.padded else keys):
         start, end = int(plan.starts[number]), int(plan.ends[number])
         count = sum(b - a for a, b in mine)
         hides = window if window is not None and window < count else None
