@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from decimal import Decimal
 from fractions import Fraction
 
@@ -119,7 +121,52 @@ def test_any_text_has_an_answer_or_none(text: str) -> None:
             number_of(found)
 
 
-def test_a_long_hostile_text_takes_no_time() -> None:
-    for text in (r"\boxed{" * 20_000, "1," * 100_000, "answer is " * 20_000, "####" * 50_000):
+def slowly_boxed(text: str) -> str | None:
+    """The content of the last box that is closed and not empty, by trying each from its start."""
+    for found in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))):
+        depth, place = 1, found.end()
+        while place < len(text) and depth:
+            if text[place] == "\\":
+                place += 1
+            else:
+                depth += (text[place] == "{") - (text[place] == "}")
+            place += 1
+        inside = text[found.end() : place - 1]
+        if depth == 0 and inside:
+            return inside.strip() or None
+    return None
+
+
+BOXES = ["\\boxed{", "\\\\boxed{", "\\fbox {", "boxed"]
+BRACES = ["{", "}", "\\", "\\{", "\\}"]
+
+
+@given(st.lists(st.sampled_from([*BOXES, *BRACES, "7", " ", "\n"]), max_size=12).map("".join))
+def test_the_last_box_is_that_of_a_slow_search(text: str) -> None:
+    assert extracted(text, "boxed") == slowly_boxed(text)
+
+
+HOSTILE = {
+    "open boxes": r"\boxed{" * 200_000,
+    "backslashes": "\\" * 1_000_000,
+    "commas": "1," * 500_000,
+    "phrases": "answer is " * 100_000,
+    "hashes": "####" * 250_000,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_long_hostile_text_ends(text: str) -> None:
+    """A search that takes the square of the length would take hours for these."""
+
+    def too_long(*_: object) -> None:
+        raise AssertionError("a minute of CPU for a megabyte")
+
+    before = signal.signal(signal.SIGVTALRM, too_long)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 60)
+    try:
         for how in ("auto", "last-number"):
             extracted(text, how, "last-number")
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)

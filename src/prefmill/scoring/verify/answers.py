@@ -15,7 +15,11 @@ from fractions import Fraction
 WAYS = ("auto", "boxed", "hash", "phrase", "last-number", "whole")
 WAYS_WITH = ("tag", "regex")
 
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+# A box begins, a backslash hides what follows (but for a box), a brace opens, a brace closes.
+_BRACES = re.compile(
+    r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\(?!\\(?:boxed|fbox)\s*\{).|(?P<open>\{)|(?P<close>\})",
+    re.DOTALL,
+)
 _HASH = re.compile(r"####[ \t]*([^\n]*)")
 _PHRASE = re.compile(r"answer[ \t]*(?:is|:|=)[ \t]*:?[ \t]*([^\n]*)", re.IGNORECASE)
 _NUMBER = re.compile(
@@ -63,27 +67,17 @@ def _bare(text: str) -> str | None:
 
 
 def _boxed(text: str) -> str | None:
-    """What the last box holds that is closed."""
-    for begin in reversed([found.end() for found in _BOXED.finditer(text)]):
-        if inside := _until_closed(text, begin):
-            return inside.strip() or None
-    return None
-
-
-def _until_closed(text: str, begin: int) -> str | None:
-    depth, place = 1, begin
-    # A box that never closes must not make the search quadratic.
-    end = min(len(text), begin + 10_000)
-    while place < end:
-        letter = text[place]
-        if letter == "\\":
-            place += 2
-            continue
-        depth += (letter == "{") - (letter == "}")
-        if depth == 0:
-            return text[begin:place]
-        place += 1
-    return None
+    """What the last box holds that is closed and not empty."""
+    opened: list[tuple[int, bool]] = []
+    last, inside = -1, ""
+    for brace in _BRACES.finditer(text):
+        if brace.lastgroup == "close":
+            begin, is_box = opened.pop() if opened else (-1, False)
+            if is_box and last < begin < brace.start():
+                last, inside = begin, text[begin : brace.start()]
+        elif brace.lastgroup:
+            opened.append((brace.end(), brace.lastgroup == "box"))
+    return inside.strip() or None
 
 
 def _hashed(text: str) -> str | None:
