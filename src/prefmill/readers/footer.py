@@ -37,10 +37,27 @@ class Number(int):
     another type.
     """
 
+    __slots__ = ()
     kind = 0
 
 
-_I32, _I64 = 5, 6
+class _Short(Number):
+    __slots__ = ()
+    kind = 4
+
+
+class _Int(Number):
+    __slots__ = ()
+    kind = 5
+
+
+class _Long(Number):
+    __slots__ = ()
+    kind = 6
+
+
+_NUMBERS = {each.kind: each for each in (_Short, _Int, _Long)}
+_I32, _I64 = _Int.kind, _Long.kind
 _TEXT = 6  #: of the types of columns
 
 
@@ -59,15 +76,20 @@ class Thrift:
 
     def varint(self) -> int:
         """A number of seven bits a byte."""
+        # A footer is mostly these: the loop calls nothing.
+        data, at = self.data, self.at
         value = shift = 0
-        while True:
-            byte = self.byte()
+        while at < len(data):
+            byte = data[at]
+            at += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
+                self.at = at
                 return value
             shift += 7
             if shift > 63:
                 raise Damaged("a number is too long")
+        raise Damaged("it ends early")
 
     def number(self) -> int:
         """A whole number with a sign."""
@@ -93,10 +115,9 @@ class Thrift:
             return kind == 1
         if kind == 3:
             return self.byte()
-        if kind in (4, _I32, _I64):
-            number = Number(self.number())
-            number.kind = kind
-            return number
+        if of_kind := _NUMBERS.get(kind):
+            value = self.varint()
+            return of_kind((value >> 1) ^ -(value & 1))
         if kind == 7:
             return float(struct.unpack("<d", self.take(8))[0])
         if kind == 8:

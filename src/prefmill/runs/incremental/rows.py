@@ -168,7 +168,7 @@ def positions_of(files: Files, index: str) -> str:
 def write_rows(con: duckdb.DuckDBPyConnection, relation: str, path: Path) -> int:
     """The rows of `relation` as a Parquet file; how many they are."""
     ((rows,),) = con.execute(
-        f"COPY ({relation}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION lz4_raw)"
+        f"COPY ({relation}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION uncompressed)"
     ).fetchall()
     return int(rows)
 
