@@ -232,6 +232,18 @@ class Running(_How, Tables, Spreading, Isolating, Writing, Empty, Sheets):
     """How a plan is run."""
 
 
+class Excluding(Options):
+    """Pairs that do not come out."""
+
+    exclude: Annotated[
+        Path | None,
+        option(
+            metavar="FILE",
+            help="Leave out pairs whose pair_id is in this file; view and worth write one.",
+        ),
+    ] = None
+
+
 def _parameters(kind: type[FeedbackPlan]) -> Iterator[Parameter]:
     """All options of the command that runs plans of `kind`."""
     yield from Inputs.parameters()
@@ -243,10 +255,11 @@ def _parameters(kind: type[FeedbackPlan]) -> Iterator[Parameter]:
         yield from Layout.parameters()
     if margin_for(kind.rows_are):
         yield from Margin.parameters()
+        yield from Excluding.parameters()
     yield from Running.parameters()
 
 
-class Selecting(Inputs, Target, Layout, Margin, Running):
+class Selecting(Inputs, Target, Layout, Margin, Excluding, Running):
     """The options of such a command; those that it does not have are at their defaults."""
 
     format: str | None = None
@@ -295,7 +308,7 @@ def _run(kind: type[FeedbackPlan], options: Selecting) -> None:
             **options.picked("chat", "margin_scale", "overwrite", "allow_empty"),
             **options.picked("spreadsheet_safe"),
             **options.picked("address", "work", "shuffle", "incremental", "changes"),
-            **options.picked("pair_id"),
+            **options.picked("pair_id", "exclude"),
             partition_by=names_in(options.partition_by),
             **options.picked("mode", "run_key"),
             **reading,

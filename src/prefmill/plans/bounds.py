@@ -39,6 +39,7 @@ REASONS = (
     "below_min_margin",
     "no_adjacent_pair",
     "identical_text",
+    "excluded",
     "between_thresholds",
     "below_min_score",
     "no_weight",

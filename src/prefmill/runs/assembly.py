@@ -15,6 +15,7 @@ import polars as pl
 from prefmill.connection import quote
 from prefmill.engines.steps import Column, Kept, Output, kept_columns, kept_names
 from prefmill.errors import BadArgument, BadInput
+from prefmill.runs.excluding import hits
 from prefmill.shapes.cells import RECORD
 from prefmill.shapes.source import Rowed
 from prefmill.table.context import context_of, refuse_different
@@ -34,6 +35,7 @@ class Assembly:
     kept    what becomes of them, where rows are not whole
     renamed of whole rows: columns of the input that the output needs itself, by their new names
     key_is_prompt  slots have the prompt already, as `_grp`
+    excluded  ids of pairs that do not come out (`excluding`)
     """
 
     output: Output
@@ -46,6 +48,7 @@ class Assembly:
     kept: tuple[Kept, ...] = ()
     renamed: Mapping[str, str] | None = None
     key_is_prompt: bool = False
+    excluded: frozenset[str] = frozenset()
 
     # Columns
 
@@ -117,9 +120,10 @@ class Assembly:
     def frame(
         self, slots: pl.DataFrame, rows: pl.DataFrame, where: Where
     ) -> tuple[pl.DataFrame, pl.Series | None]:
-        """The rows of output for `slots`, and of pairs which slots are of one text twice.
+        """The rows of output for `slots`, and of pairs why a slot was left out.
 
-        These are left out. `rows` are gathered, and `where` finds in them the row of a position.
+        That is "" where both texts are one, the ids by which it is excluded, and null for a slot
+        that has a row. `rows` are gathered, and `where` finds in them the row of a position.
         """
         places = {
             side: pl.Series(where(slots[side].to_numpy())) for side in self.output.texts.values()
@@ -133,7 +137,7 @@ class Assembly:
         named = zip(columns, self.schema().items(), strict=True)
         frame = pl.DataFrame([column.alias(name).cast(dtype) for column, (name, dtype) in named])
         self._refuse_nulls(frame)
-        return self._without_equal(frame, take) if self.output.paired else (frame, None)
+        return self._without_some(frame, take) if self.output.paired else (frame, None)
 
     def _whole(self, slots: pl.DataFrame, take: Take) -> list[pl.Series]:
         (side,) = self.output.texts.values()
@@ -154,20 +158,26 @@ class Assembly:
             columns.append(take(f"_keep{self.keep.index(each.column)}", side))
         return columns
 
-    def _without_equal(
+    def _without_some(
         self, frame: pl.DataFrame, take: Take
     ) -> tuple[pl.DataFrame, pl.Series | None]:
-        """`frame` without pairs of one text; the rows of others have the same context."""
+        """`frame` without pairs of one text and excluded ones; the two rows of others have the same
+        context.
+        """
         better, worse = self.output.texts
         same = frame[better] == frame[worse]
-        if same.any():
-            frame = frame.filter(~same)
+        why = pl.select(pl.when(same).then(pl.lit(""))).to_series()
+        if self.excluded:
+            why = why.fill_null(hits(frame, ("prompt", better, worse), self.excluded))
+        gone = why.is_not_null()
+        if gone.any():
+            frame = frame.filter(~gone)
         for each in (each for each in self.kept if each.side == "both"):
             column = f"_keep{self.keep.index(each.column)}"
             other = take(column, self.output.texts[worse]).cast(frame.schema[each.name])
             prompt = self.dtypes[self.roles.prompt]
-            refuse_different(each.name, frame[each.name], other.filter(~same), prompt)
-        return frame, same if same.any() else None
+            refuse_different(each.name, frame[each.name], other.filter(~gone), prompt)
+        return frame, why if gone.any() else None
 
     def _refuse_nulls(self, frame: pl.DataFrame) -> None:
         """A text that is null was not to be ranked: the statistics of a file say that its column
@@ -197,6 +207,7 @@ def assembly_of(
     of_records: OfRecords,
     aggregated: bool,
     key_is_prompt: bool,
+    excluded: frozenset[str] = frozenset(),
 ) -> Assembly:
     """Which columns of the input come along, and under which names.
 
@@ -212,6 +223,7 @@ def assembly_of(
         aggregated=aggregated,
         labels=rowed.source.labels,
         key_is_prompt=key_is_prompt,
+        excluded=excluded,
         # Whole rows are all columns kept; of the prompt and the completion there is no second copy.
         keep=tuple(columns) if whole_rows else (),
     )

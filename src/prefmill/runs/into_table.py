@@ -17,6 +17,7 @@ from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.plan import Plan
 from prefmill.plans.values import Values
+from prefmill.runs.exclude_file import excluded_in
 from prefmill.runs.expecting import done_before, in_key
 from prefmill.runs.inputs import is_certain, is_stdin, joined, known_of, read_by
 from prefmill.runs.recorded import key_of, plain, restored
@@ -184,6 +185,7 @@ def _asked(plan: Plan, inputs: Any, options: Mapping[str, Any]) -> str | None:
         words=words,
         layout={name: options[name] for name in _LAYOUT if options.get(name)},
         pair_id=options.get("pair_id", False) is not False,
+        exclude=excluded_in(file).digest if (file := options.get("exclude")) else None,
         carried=in_key(plan.expect) if isinstance(plan, FeedbackPlan | Values) else (),
         **read_by(options),
     )

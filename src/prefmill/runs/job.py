@@ -39,6 +39,7 @@ from prefmill.rules.limits import scale_of, scores_in
 from prefmill.rules.rows import UNUSABLE, check_types, numbered
 from prefmill.runs.assembly import assembly_of
 from prefmill.runs.cluster.order import order_columns
+from prefmill.runs.excluding import moved, rows_excluded
 from prefmill.runs.gather import Fetch
 from prefmill.shapes import sql as shapes_sql
 from prefmill.shapes.shape import Variant
@@ -101,6 +102,7 @@ def opened(
     stay: bool = False,
     apart: bool = False,
     ordered: bool = False,
+    excluded: frozenset[str] = frozenset(),
     progress: Progress | None = None,
     **reading: Unpack[Reading],
 ) -> Iterator[Job]:
@@ -110,7 +112,8 @@ def opened(
     of the records that the input has the rows of. `parts`: the two columns that a prompt was joined
     of come along. `stay`: objects may stay where they are (`Source.stays`); then nobody but workers
     may ask the job for all rows. `apart`: small files stay
-    files of their own. `ordered`: slots have the numbers that order them, `_o0` ...
+    files of their own. `ordered`: slots have the numbers that order them, `_o0` ... `excluded`: ids
+    of pairs that do not come out.
     """
 
     words = words_in(plan.rows, roles or {})
@@ -169,6 +172,7 @@ def opened(
                 memory_bytes=reading.get("memory_bytes"),
                 threads=reading.get("threads"),
                 ordered=ordered,
+                excluded=excluded,
             )
 
 
@@ -252,6 +256,7 @@ class Job:
         memory_bytes: int | None,
         threads: int | None,
         ordered: bool = False,
+        excluded: frozenset[str] = frozenset(),
     ) -> None:
         source = rowed.source
         self.plan, self.source, self.home, self.tell = plan, source, home, tell
@@ -286,6 +291,7 @@ class Job:
             of_records=of_records,
             aggregated=plan.aggregate != "none",
             key_is_prompt=self.engine == "duckdb" and key_is_prompt,
+            excluded=excluded,
         )
         # Picks are few and ranked over many: small parts and frames keep a run of them within half
         # a gigabyte, and cost it nothing.
@@ -317,6 +323,9 @@ class Job:
         #: Of all candidates, where thresholds waited for it.
         self.scale = Scale(None, None)
         self._same_text: list[int] = []
+        self._excluded: list[int] = []
+        #: The ids by which pairs were left out.
+        self.ids_met: set[str] = set()
         self._relations: frames.Relations | None = None
         self._account: PairReport | None = None
         self.memory_bytes = memory_bytes
@@ -631,16 +640,28 @@ class Job:
                 # The encoder, and parts of text, need what ranking had.
                 lower_limit(self.con, share_of(self.memory_bytes))
             for numbers in self._slots(first, last):
-                frame, same = self.assembly.frame(numbers, rows, where)
+                frame, why = self.assembly.frame(numbers, rows, where)
                 height = numbers.height
-                if same is not None:
-                    self._same_text += numbers["slot"].filter(same).to_list()
-                    numbers = numbers.filter(~same)
+                if why is not None:
+                    self._left_out(numbers["slot"], why)
+                    numbers = numbers.filter(why.is_null())
                 yield frame, numbers
                 done += height
                 self.tell("writing", done / slots)
         if slots:
             self._checked = True
+
+    def _left_out(self, slots: pl.Series, why: pl.Series) -> None:
+        """Remember the pairs that have no row, and `why` (`Assembly.frame`)."""
+        self._same_text += slots.filter(why == "").to_list()
+        excluded = why.fill_null("") != ""
+        self._excluded += slots.filter(excluded).to_list()
+        self.ids_met.update(*(ids.split() for ids in why.filter(excluded)))
+
+    @property
+    def pairs_excluded(self) -> int:
+        """How many pairs a file of ids left out, once all frames were taken."""
+        return len(self._excluded)
 
     def _check_lists(self) -> None:
         """Look whether lists have equal lengths, if texts were not read: that is a look."""
@@ -703,10 +724,11 @@ class Job:
             if not self._gathered:
                 for _ in self.frames():
                     pass
-            same = pl.DataFrame({"slot": self._same_text}, schema={"slot": pl.Int64})
+            gone = {"slot": [*self._same_text, *self._excluded]}
+            same = pl.DataFrame(gone, schema={"slot": pl.Int64})
             self.con.register("_same", same.to_arrow())
             is_same = "false"
-            if self._same_text:
+            if same.height:
                 is_same = "slot IN (SELECT slot FROM _same)"
             view = f"SELECT *, {is_same} AS _same_text FROM slots"
             self.con.execute(f"CREATE OR REPLACE VIEW paired AS {view}")
@@ -716,13 +738,28 @@ class Job:
         if self._relations is not None:
             tables = {name: self.con.sql(f"FROM {view}") for name, view in views.items()}
             read = {n: pl.DataFrame(t.to_arrow_table()).lazy() for n, t in tables.items()}
-            done = frames.account(output, self._relations | read)
+            done = self._with_excluded(frames.account(output, self._relations | read))
             return replace(done, records=self.rowed.report())
         (row,) = self.con.execute(sql.call(output.report, views)).fetchall()
-        account = replace(PairReport.of_row(row), records=self.rowed.report())
+        account = self._with_excluded(PairReport.of_row(row))
+        account = replace(account, records=self.rowed.report())
         if not output.length:
             return account
         return replace(account, length=sql.length_fit(self.con, self.program))
+
+    def _with_excluded(self, account: PairReport) -> PairReport:
+        """`account`, where rows whose pairs were excluded have that reason."""
+        if not self._excluded:
+            return account
+        groups = "groups"
+        if self._relations is not None:
+            narrow = self._relations["groups"].select("_first", "_votes").collect()
+            self.con.register(groups := "_groups", narrow.to_arrow())
+        excluded = pl.DataFrame({"slot": self._excluded}, schema={"slot": pl.Int64})
+        self.con.register("_gone", excluded.to_arrow())
+        told = "(SELECT *, slot IN (SELECT slot FROM _gone) AS _excluded FROM paired)"
+        rows = rows_excluded(self.con, told, groups)
+        return replace(account, dropped=moved(account.dropped, rows))
 
     def scale_told(self) -> Scale:
         """The scale, where a number of the plan is in its units."""

@@ -48,6 +48,7 @@ class FeedbackRunning(Running, Spreading, total=False):
     incremental: bool
     changes: str | Path | None
     pair_id: bool | None
+    exclude: str | Path | None
     partition_by: Sequence[str]
 
 
@@ -115,6 +116,9 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
         pair_id: add the column `pair_id`: the same text for the same row, whatever else is in the
             input, as `sql/pair_id.sql` says. Incremental runs have it anyway. None: only where the
             rows have no such column, which is what `mode="merge"` does by itself.
+        exclude: of pairs, a file whose columns `pair_id` or `text_id` name pairs, or single answers
+            (docs/view.md). A pair whose id, or that of one of its answers, is there does not come
+            out; rows that have no other pair are dropped as `excluded`.
         partition_by: columns of the output. It is a folder then, with one file of Parquet for each
             of their values, `pairs/source=web/part-00000.parquet`; the columns stay in the files.
         progress: called with a phase and the share of it that is done (0 to 1, or None where it is

@@ -23,6 +23,7 @@ from prefmill.progress import Progress
 from prefmill.readers.find import is_same
 from prefmill.runs.cluster.where import Looking, parted
 from prefmill.runs.commands import recorded
+from prefmill.runs.exclude_file import check_exclude, excluded_in
 from prefmill.runs.expecting import checked, counted, done_before, in_key, sources_asked
 from prefmill.runs.foreseen import foreseen
 from prefmill.runs.incremental.asked import targets_of
@@ -62,6 +63,7 @@ def run(
     changes: str | Path | None = None,
     spreadsheet_safe: bool = False,
     pair_id: bool | None = False,
+    exclude: str | Path | None = None,
     partition_by: Sequence[str] = (),
     progress: Progress | None = None,
     **looking: Unpack[Looking],
@@ -78,6 +80,10 @@ def run(
     check_ids(pair_id, layout, plan.rows_are, engine)
     if partition_by and (incremental or engine == "ray" or output is None):
         _refuse_partitions(incremental, engine)
+    excluded = None
+    if exclude is not None:
+        check_exclude(plan, incremental=incremental)
+        excluded = excluded_in(exclude, **parted("run", engine, looking)[1])
     if engine == "ray":
         from prefmill.runs.cluster import spread
 
@@ -94,6 +100,7 @@ def run(
             overwrite=overwrite,
             allow_empty=allow_empty,
             spreadsheet_safe=spreadsheet_safe,
+            excluded=excluded,
             progress=progress,
             **looking,
         )
@@ -132,6 +139,7 @@ def run(
         carried=in_key(plan.expect),
         pair_id=pair_id,
         partition_by=partition_by,
+        exclude=excluded and excluded.digest,
         **laid_out,
     )
     with recording as record:
@@ -146,6 +154,7 @@ def run(
             keep=keep,
             whole_rows=whole_rows,
             parts=in_parts(layout) and not chat,
+            excluded=frozenset() if excluded is None else excluded.ids,
             progress=progress,
             **reading,
         )
@@ -162,6 +171,7 @@ def run(
                     engine=job.engine,
                     started=started,
                     plan_hash=with_words(plan, roles, job.rowed).hash(),
+                    notes=excluded.told(job.pairs_excluded, job.ids_met) if excluded else (),
                 )
 
             if output is None:

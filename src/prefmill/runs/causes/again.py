@@ -110,6 +110,12 @@ def run_of(output: str | Path, where: str) -> Run:
             f"{where}: {shown(output)!r} is not what its run left.",
             hint=f"prefmill runs verify {shown(output)} says what differs.",
         )
+    if key.get("exclude"):
+        raise BadInput(
+            f"{where}: {shown(output)!r} was made with --exclude, by a file that its record does"
+            " not keep; expected a run without it.",
+            hint="run without --exclude into another output, and ask of that one.",
+        )
     inputs = [*key.get("inputs", ()), *key.get("joined", ())]
     _check_inputs(inputs, where, shown(output))
     reading = {name: key[name] for name in _READING if key.get(name)}

@@ -88,6 +88,8 @@ class Spread:
     _tallies: dict[Look, pl.DataFrame] = field(init=False, default_factory=dict)
     _largest: float = field(init=False, default=0.0)
     _gathered: bool = field(init=False, default=False)
+    #: Pairs that a file of ids left out, once there was a report.
+    excluded: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.plan = self.job.plan
@@ -407,6 +409,7 @@ class Spread:
                 lambda number: [("narrow", splits, [number]), ("same", parts, [number])],
             )
             again = self._run(stage, sorted(doubled))
+            self.excluded = sum(note.get("excluded", 0) for note in again.values())
             rows |= {number: note["report"] for number, note in again.items()}
         reports = [PairReport.of_row(row) for row in rows.values()]
         return replace(PairReport.total(reports), records=self.job.rowed.report())

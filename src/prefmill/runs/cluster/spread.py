@@ -33,6 +33,7 @@ from prefmill.runs.cluster.pieces import Pieces, Shelf
 from prefmill.runs.cluster.session import connected
 from prefmill.runs.cluster.where import Looking, Spreading, parted
 from prefmill.runs.commands import is_temporary, key_of_plan
+from prefmill.runs.excluding import Excluded
 from prefmill.runs.expecting import counted_apart, done_before, sources_asked
 from prefmill.runs.inputs import is_stdin
 from prefmill.runs.job import Job, Reading, opened
@@ -72,6 +73,7 @@ def run(
     overwrite: bool = False,
     allow_empty: bool = False,
     spreadsheet_safe: bool = False,
+    excluded: Excluded | None = None,
     progress: Progress | None = None,
     **looking: Unpack[Looking],
 ) -> RunReport:
@@ -99,10 +101,13 @@ def run(
     }
     if spreadsheet_safe:
         writing["spreadsheet_safe"] = True
+    exclude = {"exclude": excluded.digest} if excluded else {}
     key: dict[str, Any] = {}
     if known := not is_stdin(inputs) and not any(map(is_temporary, outputs)):
         parts = output if PartsOut.of(output) else None
-        key = key_of_plan(plan, inputs, roles, reading, keep=keep, parts=parts, **writing)
+        key = key_of_plan(
+            plan, inputs, roles, reading, keep=keep, parts=parts, **writing, **exclude
+        )
     # Where there is a ledger, another key may still be the same run.
     free = None if key_of_ledger(outputs[0]) else ()
     recorded = recording(
@@ -127,6 +132,7 @@ def run(
             parts=in_parts(layout) and not chat,
             stay=True,
             apart=True,
+            excluded=frozenset() if excluded is None else excluded.ids,
             progress=progress,
             **reading,
         )
@@ -145,6 +151,7 @@ def run(
                 "roles": {name: value for name, value in asdict(job.roles).items() if value},
                 "keep": list(keep),
                 **writing,
+                **exclude,
                 "prefmill": __version__.split(".")[0],
             }
             # What a plan expects decides no row; but narrow rows of a run that goes on have the
@@ -165,6 +172,7 @@ def run(
                     return _done_before(ledger, plan)
                 store = ledger.store
                 place = _place(spreading, job, tasks, store, resumed=ledger.resumed)
+                because = [place.because] if place.because else []
                 spread = Spread(
                     job,
                     place.tasks,
@@ -186,7 +194,7 @@ def run(
                         engine=place.tasks.name,
                         started=started,
                         plan_hash=str(ledger_key["plan"]),
-                        notes=[place.because] if place.because else [],
+                        notes=[*(excluded.told(spread.excluded) if excluded else ()), *because],
                         worker_rss_mb=spread.worker_rss_mb,
                     )
 

@@ -30,6 +30,7 @@ from prefmill.rules.tallies import Look, tally
 from prefmill.runs.cluster.order import keys_of, numbers, order_columns, part_key
 from prefmill.runs.cluster.pieces import Done, Piece, by_key, plain
 from prefmill.runs.cluster.work import Work, opened
+from prefmill.runs.excluding import moved, rows_excluded
 
 #: Rows of a batch of slots: what is read of a bucket for one part of the output.
 SLOT_ROWS = 16_384
@@ -251,11 +252,14 @@ def account(work: Work, number: int, *, parts: int) -> Done:
         _make(con, work)
         columns = ", ".join([*output.also, *sides])
         pairs = pl.DataFrame(con.sql(f"SELECT {columns} FROM {output.step}").to_arrow_table())
-        same = same.select(sides).unique().with_columns(_same_text=True)
+        same = same.select(*sides, "_excluded").unique().with_columns(_same_text=True)
         told = pairs.join(same, on=sides, how="left").with_columns(
-            pl.col("_same_text").fill_null(value=False)
+            pl.col("_same_text", "_excluded").fill_null(value=False)
         )
-        return Done(note={"report": _row(con, work, told.to_arrow())})
+        row = _row(con, work, told.to_arrow())
+        if told["_excluded"].any():
+            row[3] = moved(dict(row[3]), rows_excluded(con, "_told"))
+        return Done(note={"report": row, "excluded": int(told["_excluded"].sum())})
 
 
 def _report(con: duckdb.DuckDBPyConnection, work: Work, slots: pa.Table) -> list[Any]:

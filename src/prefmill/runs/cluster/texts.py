@@ -98,7 +98,7 @@ class Part:
 
 
 def frames_of(work: Work, parts: Parts, part: Part, same: list[Piece]) -> Iterator[pl.DataFrame]:
-    """The rows of a part, in order, some at a time; pairs of one text go to `same`, by bucket."""
+    """The rows of a part, in order, some at a time; pairs without one go to `same`, by bucket."""
     slots = _slots_of(work, parts, part)
     if not slots.height:
         return
@@ -107,9 +107,10 @@ def frames_of(work: Work, parts: Parts, part: Part, same: list[Piece]) -> Iterat
     where = finder(rows["_pos"].to_numpy())
     sides = list(work.program.output.texts.values())
     for some in slots.iter_slices(_FRAME_ROWS):
-        frame, doubled = work.assembly.frame(some, rows, where)
-        if doubled is not None:
-            left_out = some.filter(doubled).select("_bucket", *sides)
+        frame, why = work.assembly.frame(some, rows, where)
+        if why is not None:
+            told = some.select("_bucket", *sides, _excluded=why != "")
+            left_out = told.filter(why.is_not_null())
             same += by_key(left_out.drop("_bucket").to_arrow(), left_out["_bucket"].to_numpy())
         yield frame
 
