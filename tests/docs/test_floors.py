@@ -42,7 +42,7 @@ FLOORS = (
     ("runs",),
     ("plots",),
     ("reports",),
-    ("training", "datasets"),
+    ("viewer", "training", "datasets"),
     ("loops",),
     ("cli",),
     ("__main__", "__init__"),

@@ -16,6 +16,7 @@ COMMANDS = (
     "select",
     "check",
     "report",
+    "view",
     "rows",
     "sample",
     "score",

@@ -14,11 +14,19 @@ from prefmill.reports.sections import SPARK, Bars, Grid, Section
 from prefmill.shown import shown
 
 _HOME = "prefmill-report"
-#: Each rule holds inside the report only: a notebook has styles of its own. The colours have a
-#: contrast of at least 4.5 to their ground (WCAG 2, AA), bars of at least 3.
+#: The colours, light and dark, of all our pages. They have a contrast of at least 4.5 to their
+#: ground (WCAG 2, AA), bars of at least 3.
+LIGHT = (
+    "--ink:#1b1f24;--soft:#4d5761;--line:#c9d1d9;--ground:#fff;--raised:#f4f6f8;"
+    "--bar:#0072b2;--bad:#a4370b;--badground:#fdf1ea"
+)
+DARK = (
+    "--ink:#e6e9ec;--soft:#aab4be;--line:#3a424a;--ground:#14171a;--raised:#1d2226;"
+    "--bar:#56b4e9;--bad:#ffab85;--badground:#2b1d16"
+)
+#: Each rule holds inside the report only: a notebook has styles of its own.
 _RULES = (
-    ("", "--ink:#1b1f24;--soft:#4d5761;--line:#c9d1d9;--ground:#fff;--raised:#f4f6f8"),
-    ("", "--bar:#0072b2;--bad:#a4370b;--badground:#fdf1ea"),
+    ("", LIGHT),
     (
         "",
         "color:var(--ink);background:var(--ground);max-width:60rem;margin:0 auto;padding:1rem;"
@@ -63,10 +71,6 @@ _RULES = (
     (".sides>div", "min-width:0"),
     (".more", "color:var(--soft)"),
 )
-_DARK = (
-    "--ink:#e6e9ec;--soft:#aab4be;--line:#3a424a;--ground:#14171a;--raised:#1d2226;"
-    "--bar:#56b4e9;--bad:#ffab85;--badground:#2b1d16"
-)
 
 
 def _style() -> str:
@@ -74,7 +78,7 @@ def _style() -> str:
     for names, rule in _RULES:
         inside = ",".join(f".{_HOME} {name}".strip() for name in names.split(","))
         rules.append(f"{inside}{{{rule}}}")
-    rules.append(f"@media(prefers-color-scheme:dark){{.{_HOME}{{{_DARK}}}}}")
+    rules.append(f"@media(prefers-color-scheme:dark){{.{_HOME}{{{DARK}}}}}")
     rules.append(f"@media(max-width:40rem){{.{_HOME} .sides{{grid-template-columns:1fr}}}}")
     return "\n".join(rules)
 
