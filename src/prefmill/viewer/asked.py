@@ -65,6 +65,16 @@ class Cells:
             return f"{name}::VARCHAR"
         return f"to_json({name})::VARCHAR"
 
+    @property
+    def brief(self) -> str:
+        """The cell as text for a list of rows: of messages what they say."""
+        if self.kind.endswith("[]") and self.kind.startswith("STRUCT"):
+            words = self.kind.replace('"', "")
+            if "role VARCHAR" in words and "content VARCHAR" in words:
+                said = f"list_transform({quote(self.name)}, lambda each: each.content)"
+                return f"array_to_string({said}, ' / ')"
+        return self.text
+
 
 @dataclass(frozen=True)
 class Filter:

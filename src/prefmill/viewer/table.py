@@ -151,7 +151,7 @@ class Table:
     def page(self, positions: Sequence[int]) -> list[dict[str, Any]]:
         """The beginnings of the cells of these rows, in their order."""
         cells = [
-            each.cell if each.is_plain else f"left({each.text}, {BRIEF})"
+            each.cell if each.is_plain else f"left({each.brief}, {BRIEF})"
             for each in self.columns.values()
         ]
         found = {row[0]: row[1:] for row in self._gather(cells, positions)}
@@ -200,7 +200,7 @@ class Table:
         at, relation = self.source.position, self.source.relation
         same = f"{prompt.text} = (SELECT {prompt.text} FROM {relation} WHERE {at} = ?)"
         rows = self._run(
-            f"SELECT {at} AS pos, {score} AS score, left({answer.text}, {BRIEF}) AS text"
+            f"SELECT {at} AS pos, {score} AS score, left({answer.brief}, {BRIEF}) AS text"
             f" FROM {relation} WHERE {same} AND {at} <> ?"
             f" ORDER BY score DESC NULLS LAST, pos LIMIT {SIBLINGS}",
             [position, position],

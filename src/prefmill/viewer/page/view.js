@@ -68,7 +68,8 @@ function count() {
 function brief(value, column) {
   if (value === null) return made("td", { class: "none" }, "null");
   const kind = column.number ? { class: "number" } : { dir: "auto" };
-  return made("td", kind, made("div", {}, String(value)));
+  const short = typeof value === "number" && !Number.isInteger(value);
+  return made("td", kind, made("div", {}, short ? String(Number(value.toPrecision(6))) : String(value)));
 }
 
 function list() {
@@ -127,7 +128,7 @@ function detail(content) {
 function sides(content) {
   if (!content.sides) return [];
   const shown = content.sides.map(({ name, pieces }) => {
-    const text = made("pre", { dir: "auto", tabindex: 0, "aria-label": name });
+    const text = made("pre", { dir: "auto", tabindex: 0, role: "group", "aria-label": name });
     text.append(...pieces.map(([word, piece]) => word === "only" ? made("mark", {}, piece) : piece));
     const beyond = pieces.some(([word]) => word === "beyond");
     return made("div", {}, made("h2", {}, name), text,
@@ -140,7 +141,7 @@ function long(column, value, content) {
   const title = made("h2", {}, column.shown);
   if (value !== null && typeof value === "object")
     return [title, value.turns ? made("div", {}, ...value.turns.map(turn)) : tree(value)];
-  const text = made("pre", { dir: "auto", tabindex: 0, "aria-label": column.shown }, value === null ? "null" : String(value));
+  const text = made("pre", { dir: "auto", tabindex: 0, role: "group", "aria-label": column.shown }, value === null ? "null" : String(value));
   const more = content.more[column.shown];
   if (!more) return [title, text];
   const place = about.columns.indexOf(column);
@@ -152,7 +153,7 @@ function long(column, value, content) {
 }
 
 const turn = ([role, content]) =>
-  made("div", { class: "turn" }, made("span", {}, role), made("pre", { dir: "auto", tabindex: 0, "aria-label": role }, content));
+  made("div", { class: "turn" }, made("span", {}, role), made("pre", { dir: "auto", tabindex: 0, role: "group", "aria-label": role }, content));
 
 function tree(value, depth = 0) {
   if (value === null || typeof value !== "object") return made("span", { dir: "auto" }, String(value));
