@@ -18,7 +18,7 @@ from prefmill.viewer.table import HEAD
 from prefmill.viewer.view import viewing
 from prefmill.viewer.words import difference
 
-HOSTILE = "<script>alert(1)</script> \u202eabc\u200f \x1b[31mred nul\x00end &amp; \ud83d\ude00"
+HOSTILE = "<script>alert(1)</script> \u202eabc\u200f \x1b[31mred nul\x00end &amp; \U0001f600"
 
 
 def rows_of(count):
