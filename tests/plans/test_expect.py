@@ -171,7 +171,7 @@ def test_every_reason_of_the_manual_can_be_bounded():
     """The list of reasons is closed, so that no misspelt one lets everything through."""
     text = SEMANTICS.read_text("utf-8")
     start, end = text.index("## Which rows count"), text.index("## Best of K")
-    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+|tie)`", text[start:end]))
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+|tie|excluded)`", text[start:end]))
     assert set(REASONS) - {"below_min_score", "no_weight"} <= named
     for reason in ("below_min_score", "no_weight"):
         assert f"`{reason}`" in text

@@ -30,7 +30,7 @@ def rows_of(count):
             "completion": [f"Answer {draw.randint(0, 99)}" for _ in range(count)],
             "score": [draw.choice(scores) for _ in range(count)],
             "number": [draw.randint(-5, 5) for _ in range(count)],
-            'odd "name"': [draw.choice(["a", None, "B'", "ä"]) for _ in range(count)],
+            'odd "name"': [draw.choice(["a", None, "B'", "ä", ""]) for _ in range(count)],
         },
         schema_overrides={"score": pl.Float64},
     )
@@ -108,7 +108,8 @@ def oracle(rows, filters, search, sort, down):
         cell = pl.col(name)
         number = rows.schema[name].is_numeric()
         if operator in ("empty", "filled"):
-            keep = cell.is_null() if operator == "empty" else cell.is_not_null()
+            keep = cell.cast(pl.String).fill_null("") == ""
+            keep = keep if operator == "empty" else ~keep
         elif operator in ("contains", "lacks"):
             keep = cell.str.to_lowercase().str.contains(value.lower(), literal=True)
             keep = keep if operator == "contains" else ~keep
@@ -138,6 +139,7 @@ ASKED = [
     ([['odd "name"', "lacks", "b"]], "", "completion", True),
     ([['odd "name"', "empty", ""], ["score", "filled", ""]], "", "", False),
     ([["number", "!=", "-5"]], "answer 7", "number", False),
+    ([["number", ">", "1.5"], ["number", "<=", "99999999999999999999"]], "", "", False),
     ([["completion", ">", "Answer 5"]], "", "", False),
     ([["prompt", "=", "not there"]], "", "score", False),
 ]

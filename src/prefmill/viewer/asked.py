@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +20,14 @@ OPERATORS: Mapping[str, str] = {
     "<=": "{} <= ?",
     ">": "{} > ?",
     ">=": "{} >= ?",
-    "empty": "{} IS NULL",
-    "filled": "{} IS NOT NULL",
+    "empty": "coalesce({}, '') = ''",
+    "filled": "coalesce({}, '') <> ''",
 }
-_TEXTS = ("contains", "lacks")
 _ALONE = ("empty", "filled")
+_TEXTS = ("contains", "lacks", *_ALONE)
 #: Types whose cells are compared as they are; all others as the text that is shown of them.
 _PLAIN = ("INT", "FLOAT", "DOUBLE", "DECIMAL", "BOOLEAN", "DATE", "TIME")
+_WHOLE = re.compile(r"\s*[+-]?\d{1,37}\s*")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Cells:
     @property
     def is_plain(self) -> bool:
         """Whether cells are compared by their own order."""
-        return not self.is_nested and any(word in self.kind for word in _PLAIN)
+        if self.is_nested or self.kind == "INTERVAL":
+            return False
+        return any(word in self.kind for word in _PLAIN)
 
     @property
     def is_nested(self) -> bool:
@@ -49,6 +53,12 @@ class Cells:
     def is_number(self) -> bool:
         """Whether cells are numbers."""
         return self.is_plain and not any(word in self.kind for word in ("BOOL", "DATE", "TIME"))
+
+    def compared(self, value: str) -> str:
+        """The type in which a plain cell is compared with `value`, so that nothing is rounded."""
+        if not self.is_number or self.kind in ("FLOAT", "DOUBLE"):
+            return self.kind
+        return "HUGEINT" if _WHOLE.fullmatch(value) else "DOUBLE"
 
     @property
     def cell(self) -> str:
@@ -110,14 +120,13 @@ class Asked:
                     f" expected one of {list(OPERATORS)}."
                 )
             form = OPERATORS[each.operator]
-            if each.operator in _ALONE:
-                parts.append(form.format(quote(cells.name)))
-                continue
             if each.operator in _TEXTS or not cells.is_plain:
                 parts.append(form.format(cells.text))
             else:
-                parts.append(form.format(cells.cell).replace("?", f"CAST(? AS {cells.kind})"))
-            values.append(each.value)
+                kind = cells.compared(each.value)
+                parts.append(f"{cells.cell} {each.operator} CAST(? AS {kind})")
+            if each.operator not in _ALONE:
+                values.append(each.value)
         if self.search:
             found = [OPERATORS["contains"].format(cells.text) for cells in columns.values()]
             parts.append(f"({' OR '.join(found)})")
@@ -135,14 +144,14 @@ class Asked:
 def asked_of(words: Mapping[str, Any]) -> Asked:
     """What a page sends, with the types that it has to have. Raises `BadArgument`."""
     filters = words.get("filters") or []
-    texts = [words.get(name) or "" for name in ("search", "sort")]
+    search, sort = words.get("search") or "", words.get("sort") or ""
     three = isinstance(filters, Sequence) and all(
         isinstance(each, list) and len(each) == 3 and all(isinstance(part, str) for part in each)
         for each in filters
     )
-    if not three or not all(isinstance(text, str) for text in texts):
+    if not three or not isinstance(search, str) or not isinstance(sort, str):
         raise BadArgument("view: what the page asks is not understood.", hint="load it again.")
-    return Asked(tuple(Filter(*each) for each in filters), *texts, down=bool(words.get("down")))
+    return Asked(tuple(Filter(*each) for each in filters), search, sort, bool(words.get("down")))
 
 
 def _column(columns: Mapping[str, Cells], name: str) -> Cells:

@@ -29,6 +29,7 @@ BRIEF, LONG = 160, 20_000
 NESTED = 1_000_000
 #: Answers to the same prompt that are listed, and orders of all rows that are kept.
 SIBLINGS, ORDERS = 100, 4
+_RESERVED = ("file_row_number", "file_index")
 _SIDES = (("chosen", "rejected"), ("response_a", "response_b"), ("completion_a", "completion_b"))
 
 
@@ -67,7 +68,13 @@ class Table:
             remote=source.remote,
             ordered=True,
         )
-        self._lock = threading.Lock()
+        self._lock, self._ordering = threading.Lock(), threading.Lock()
+        taken = [n for n in source.columns.names if n.lower() in _RESERVED]
+        if taken:
+            raise BadArgument(
+                f"view: the column name {taken[0]!r} has a meaning of its own to the engine.",
+                hint="rename that column.",
+            )
         told = self._con.execute(f"DESCRIBE SELECT * FROM {source.relation}").fetchall()
         self.columns = {name: Cells(name, kind) for name, kind, *_ in told}
         self.layout = Layout.of(list(self.columns))
@@ -123,26 +130,28 @@ class Table:
         return f"{query} ORDER BY {order}", values
 
     def _head(self, asked: Asked) -> list[int]:
-        if asked not in self._heads:
+        head = self._heads.get(asked)
+        if head is None:
             query, values = self._ranking(asked)
-            rows = self._run(f"{query} LIMIT {HEAD}", values)
-            self._heads[asked] = [pos for (pos,) in rows]
-            while len(self._heads) > 4 * ORDERS:
-                self._heads.popitem(last=False)
-        return self._heads[asked]
+            head = [pos for (pos,) in self._run(f"{query} LIMIT {HEAD}", values)]
+            with self._lock:
+                self._heads[asked] = head
+                while len(self._heads) > 4 * ORDERS:
+                    self._heads.popitem(last=False)
+        return head
 
     def _ordered(self, asked: Asked) -> str:
         """A table of all positions of what is asked: 8 bytes a row, which DuckDB may spill."""
-        with self._lock:
+        with self._ordering:
             if asked not in self._orders:
                 self._made += 1
                 name = f"order_{self._made}"
                 query, values = self._ranking(asked)
-                self._con.execute(f"CREATE TABLE {name} AS {query}", values)
+                self._run(f"CREATE TABLE {name} AS {query}", values)
                 self._orders[asked] = name
                 while len(self._orders) > ORDERS:
                     _, old = self._orders.popitem(last=False)
-                    self._con.execute(f"DROP TABLE {old}")
+                    self._run(f"DROP TABLE {old}")
             self._orders.move_to_end(asked)
             return self._orders[asked]
 

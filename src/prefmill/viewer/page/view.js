@@ -77,7 +77,7 @@ function list() {
     const name = `${state.flags.has(row) ? "⚑ " : ""}${row}`;
     const label = state.flags.has(row) ? `Row ${row}, flagged` : `Row ${row}`;
     const first = made("th", { scope: "row" }, made("button", { type: "button", "aria-label": label }, name));
-    const line = made("tr", { on: () => choose(at) }, first);
+    const line = made("tr", { on: () => choose(at).catch(failed) }, first);
     line.append(...cells.map((cell, place) => brief(cell, about.columns[place])));
     return line;
   }));
@@ -122,7 +122,7 @@ function detail(content) {
   $("row").replaceChildren(...parts);
   $("row").scrollTop = 0;
   mark(row);
-  if (about.answer !== null && prompt !== null) answers(row);
+  if (about.answer !== null && prompt !== null) answers(row).catch(failed);
 }
 
 function sides(content) {
