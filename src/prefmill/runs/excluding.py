@@ -11,12 +11,12 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from prefmill.connection import connect, quote
+from prefmill.disk.hidden import temporary
 from prefmill.engines.macros import install_used
 
 if TYPE_CHECKING:
@@ -80,7 +80,10 @@ def hits(frame: pl.DataFrame, texts: Sequence[str], ids: Collection[str]) -> pl.
         f"pair_id({prompt}, {rejected})",
     ]
     query = f"SELECT {', '.join(f'{call} AS i{n}' for n, call in enumerate(calls))} FROM _rows"
-    with closing(connect(temp_dir=Path(), reads=(), threads=1, ordered=True)) as con:
+    with (
+        temporary() as home,
+        closing(connect(temp_dir=home, reads=(), threads=1, ordered=True)) as con,
+    ):
         install_used(con, [query])
         con.register("_rows", frame.select(pl.col(list(texts))).to_arrow())
         made = pl.DataFrame(con.sql(query).to_arrow_table())
