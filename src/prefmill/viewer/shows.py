@@ -48,7 +48,7 @@ def row_told(table: Table, position: int, other: int | None = None) -> dict[str,
         told["sides"] = _compared(layout.sides, one, two)
     elif layout.answer is not None and other is not None:
         there = table.row(other)["cells"]
-        names = (f"row {position}", f"row {other}")
+        names: tuple[str, ...] = (f"row {position}", f"row {other}")
         if layout.score:
             scores = (row["cells"][layout.score], there[layout.score])
             names = tuple(f"{n}, {plain(s)}" for n, s in zip(names, scores, strict=True))

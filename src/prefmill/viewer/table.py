@@ -231,6 +231,7 @@ class Table:
     def _id_called(self) -> str:
         """The id of a row in SQL: of a pair, of an answer, or of all that is in the row."""
         layout = self.layout
+        texts: tuple[str, ...]
         if layout.prompt and layout.sides and layout.sides[0].lower() == "chosen":
             texts = (layout.prompt, *layout.sides)
         elif layout.prompt and layout.answer:
