@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -23,7 +24,7 @@ def excluded_in(path: str | Path, **reading: Unpack[Reading]) -> Excluded:
     Raises `ColumnMissing` where it has neither, `BadInput` for a text that is no id.
     """
     name = shown(str(path))
-    room: Reading = {key: reading[key] for key in ("temp_dir",) if key in reading}  # type: ignore[literal-required, misc]
+    room: Reading = {"temp_dir": reading.get("temp_dir")}
     with opened_source("exclude", str(path), needs=_ids_in, **room) as (source, _):
         there = _ids_in(source.columns.names)
         if not there:
@@ -66,5 +67,5 @@ def check_exclude(plan: FeedbackPlan, *, incremental: bool) -> None:
         )
 
 
-def _ids_in(columns: list[str]) -> list[str]:
+def _ids_in(columns: Sequence[str]) -> list[str]:
     return [name for name in COLUMNS if name in columns]
