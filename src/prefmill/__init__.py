@@ -32,6 +32,8 @@ from prefmill.table.roles import Roles
 if TYPE_CHECKING:
     from prefmill.isolation import isolated
     from prefmill.loops.loop import LoopReport, loop
+    from prefmill.proxies.told import WorthReport
+    from prefmill.proxies.worth import worth
     from prefmill.reports.report import Report, report
     from prefmill.rules.rollouts import step_values, stepwise
     from prefmill.rules.step_records import step_labels
@@ -128,6 +130,7 @@ __all__ = [
     "VotesReport",
     "WhyReport",
     "Workers",
+    "WorthReport",
     "__version__",
     "audit",
     "calibrate",
@@ -151,10 +154,13 @@ __all__ = [
     "values",
     "votes",
     "why",
+    "worth",
 ]
 __all__ += _kinds.__all__
 
 _HOMES = {
+    "proxies.told": ("WorthReport",),
+    "proxies.worth": ("worth",),
     "reports.report": ("Report", "report"),
     "isolation": ("isolated",),
     "rules.rollouts": ("step_values", "stepwise"),

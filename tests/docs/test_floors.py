@@ -42,6 +42,7 @@ FLOORS = (
     ("runs",),
     ("plots",),
     ("reports",),
+    ("proxies",),
     ("training", "datasets"),
     ("loops",),
     ("cli",),

@@ -16,6 +16,7 @@ COMMANDS = (
     "select",
     "check",
     "report",
+    "worth",
     "rows",
     "sample",
     "score",

@@ -105,7 +105,7 @@ def _figures(
     scores = counts.scores(con) if scored else None
     unscored = () if scored else (_UNSCORED,)
     figures = Figures(
-        name=_named(inputs),
+        name=named(inputs),
         kind=_kind(job, record, scored),
         shape=shape_told(job) if scored else _POOL,
         line=line_told(job),
@@ -238,7 +238,7 @@ def _kind(job: Job, record: Mapping[str, Any], scored: bool) -> str:
     return "scored pool" if record.get("command") == "score" else "feedback"
 
 
-def _named(inputs: Inputs) -> str:
+def named(inputs: Inputs) -> str:
     """What the data is called: its files, as they were named."""
     if isinstance(inputs, str | Path):
         return str(inputs)

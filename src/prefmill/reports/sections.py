@@ -147,11 +147,12 @@ def _floors(figures: Figures) -> Section | None:
     return Section(
         f"Floors of {figures.pairs:,} pairs",
         words,
-        [Grid("Floors", head, [_row(floor) for floor in figures.floors])],
+        [Grid("Floors", head, [floor_row(floor) for floor in figures.floors])],
     )
 
 
-def _row(floor: Floor) -> Sequence[str]:
+def floor_row(floor: Floor) -> Sequence[str]:
+    """A floor as a row of the table of floors."""
     if floor.share is None or floor.low is None or floor.high is None:
         return (floor.name, "", "", "", "", "0", floor.why)
     drawn = "" if floor.shuffled is None else percent(floor.shuffled)

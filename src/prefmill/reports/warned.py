@@ -172,7 +172,7 @@ def _of_floors(figures: Figures) -> Iterator[Warned]:
         placed = floor.name != "position" or figures.kind == "pairs"
         if placed and is_high(floor):
             advice, line = _OF_FLOORS[floor.name]
-            yield Warned(floor.name, _told(floor), advice, line.format(**words))
+            yield Warned(floor.name, floor_told(floor), advice, line.format(**words))
 
 
 def _columns(figures: Figures) -> str:
@@ -182,7 +182,8 @@ def _columns(figures: Figures) -> str:
     return ",".join(["COLUMN"] * (several + 1))
 
 
-def _told(floor: Floor) -> str:
+def floor_told(floor: Floor) -> str:
+    """A high floor in words."""
     share, low, high = (percent(each or 0.0) for each in (floor.share, floor.low, floor.high))
     return (
         f"A guess that takes {floor.what} is right about {share} of {floor.pairs:,} pairs"
