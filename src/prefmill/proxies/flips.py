@@ -26,7 +26,7 @@ _SCALES = np.geomspace(0.1, 20, 54)
 _CHI = 3.841458820694124
 #: From this chance on a label is said to be likely wrong.
 LIKELY = 0.5
-#: A share that may be below this is no finding.
+#: A smaller share is no finding.
 LEAST = 0.02
 #: A clean set has a finding in one of a hundred.
 CHANCE = 0.01
@@ -50,7 +50,7 @@ class Flips:
     @property
     def found(self) -> bool:
         """Labels are flipped beyond chance, and enough of them to matter."""
-        return self.p < CHANCE and self.low >= LEAST
+        return self.p < CHANCE and self.share >= LEAST
 
     def chances(self, margins: Floats) -> Floats:
         """The chance that each label is flipped; 0 where it is not known that any is."""
