@@ -32,6 +32,7 @@ from prefmill.table.roles import Roles
 if TYPE_CHECKING:
     from prefmill.isolation import isolated
     from prefmill.loops.loop import LoopReport, loop
+    from prefmill.proxies.label_next import NextReport, label_next
     from prefmill.proxies.told import WorthReport
     from prefmill.proxies.worth import worth
     from prefmill.reports.report import Report, report
@@ -108,6 +109,7 @@ __all__ = [
     "LocalSampler",
     "LogProb",
     "LoopReport",
+    "NextReport",
     "PairReport",
     "PrefmillError",
     "Report",
@@ -137,6 +139,7 @@ __all__ = [
     "curve",
     "diff",
     "isolated",
+    "label_next",
     "label_steps",
     "loop",
     "pair_report",
@@ -159,6 +162,7 @@ __all__ = [
 __all__ += _kinds.__all__
 
 _HOMES = {
+    "proxies.label_next": ("NextReport", "label_next"),
     "proxies.told": ("WorthReport",),
     "proxies.worth": ("worth",),
     "reports.report": ("Report", "report"),

@@ -17,6 +17,7 @@ COMMANDS = (
     "check",
     "report",
     "worth",
+    "label_next",
     "rows",
     "sample",
     "score",
