@@ -44,7 +44,7 @@ _OF_FLOORS = {
 def warnings(figures: Figures) -> list[Warned]:
     """All warnings, those about the whole file first; none of a clean file."""
     told = (_of_rows(figures), _of_answers(figures), _of_splits(figures), _of_annotators(figures))
-    return [*chain(*told), *_of_floors(figures)]
+    return [*chain(*told), *_of_benchmarks(figures), *_of_floors(figures)]
 
 
 def file_of(name: str) -> str:
@@ -148,6 +148,16 @@ def _of_splits(figures: Figures) -> Iterator[Warned]:
         )
         advice = "Let near prompts be one group, or leave all but one of them out."
         yield Warned("near prompts", f"{what} as an earlier one.", advice)
+
+
+def _of_benchmarks(figures: Figures) -> Iterator[Warned]:
+    for each in figures.against:
+        if each.prompts or each.answers:
+            what = (
+                f"{each.prompts:,} prompts and {each.answers:,} answers have words of {each.file}."
+            )
+            advice = "A score on that benchmark says less. Leave those rows out."
+            yield Warned("benchmark", what, advice)
 
 
 def _of_annotators(figures: Figures) -> Iterator[Warned]:
