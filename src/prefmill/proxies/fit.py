@@ -63,9 +63,10 @@ def folds_of(groups: Sequence[str], folds: int, seed: int) -> Ints:
     >>> folds_of(["a", "b", "a", "c"], 2, 0).tolist()[0] == folds_of(["a", "a"], 2, 0).tolist()[0]
     True
     """
-    names, place, counts = np.unique(
-        np.asarray(groups, dtype=object), return_inverse=True, return_counts=True
-    )
+    names = sorted({*groups})
+    places = {name: at for at, name in enumerate(names)}
+    place = np.array([places[name] for name in groups], dtype=np.int64)
+    counts = np.bincount(place, minlength=len(names))
     order = sorted(range(len(names)), key=lambda at: (-counts[at], drawn(names[at], seed)))
     room, found = [0] * folds, np.zeros(len(names), dtype=np.int64)
     for at in order:
