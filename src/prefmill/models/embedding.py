@@ -149,4 +149,4 @@ class Embedder:
                 pooled = states[:, 0]
             else:
                 pooled = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-            return torch.nn.functional.normalize(pooled.float(), dim=1).cpu().numpy()  # type: ignore[no-any-return]
+            return torch.nn.functional.normalize(pooled.float(), dim=1).cpu().numpy()

@@ -231,8 +231,8 @@ def _against(figures: Figures) -> Section | None:
             for span in each.spans
         ]
         if spans:
-            head = ("where", "row there", "words", "what both have")
-            parts.append(Grid(f"The first that are in {each.file}", head, spans))
+            shown = ("where", "row there", "words", "what both have")
+            parts.append(Grid(f"The first that are in {each.file}", shown, spans))
     words = [
         "13 words in a row that both have, without case and punctuation; of a benchmark text of 8"
         " to 12 words, all of them. Records and rows are numbered from 0."
