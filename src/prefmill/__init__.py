@@ -32,6 +32,9 @@ from prefmill.table.roles import Roles
 if TYPE_CHECKING:
     from prefmill.isolation import isolated
     from prefmill.loops.loop import LoopReport, loop
+    from prefmill.proxies.label_next import NextReport, label_next
+    from prefmill.proxies.told import WorthReport
+    from prefmill.proxies.worth import worth
     from prefmill.reports.report import Report, report
     from prefmill.rules.rollouts import step_values, stepwise
     from prefmill.rules.step_records import step_labels
@@ -106,6 +109,7 @@ __all__ = [
     "LocalSampler",
     "LogProb",
     "LoopReport",
+    "NextReport",
     "PairReport",
     "PrefmillError",
     "Report",
@@ -128,12 +132,14 @@ __all__ = [
     "VotesReport",
     "WhyReport",
     "Workers",
+    "WorthReport",
     "__version__",
     "audit",
     "calibrate",
     "curve",
     "diff",
     "isolated",
+    "label_next",
     "label_steps",
     "loop",
     "pair_report",
@@ -151,10 +157,14 @@ __all__ = [
     "values",
     "votes",
     "why",
+    "worth",
 ]
 __all__ += _kinds.__all__
 
 _HOMES = {
+    "proxies.label_next": ("NextReport", "label_next"),
+    "proxies.told": ("WorthReport",),
+    "proxies.worth": ("worth",),
     "reports.report": ("Report", "report"),
     "isolation": ("isolated",),
     "rules.rollouts": ("step_values", "stepwise"),

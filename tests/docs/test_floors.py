@@ -42,6 +42,7 @@ FLOORS = (
     ("runs",),
     ("plots",),
     ("reports",),
+    ("proxies",),
     ("viewer", "training", "datasets"),
     ("loops",),
     ("cli",),

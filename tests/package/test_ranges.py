@@ -33,6 +33,7 @@ WRITTEN_WITH = {
     "train",
     "verify",
     "vllm",
+    "worth",
 }
 
 

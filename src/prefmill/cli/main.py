@@ -17,6 +17,8 @@ COMMANDS = (
     "check",
     "report",
     "view",
+    "worth",
+    "label_next",
     "rows",
     "sample",
     "score",

@@ -25,6 +25,10 @@ class _Looking(Inputs):
         bool,
         option("--near", help="Find texts that are nearly the same too, by MinHash (slower)."),
     ] = False
+    against: Annotated[
+        list[str] | None,
+        option(metavar="FILE", help="A benchmark whose texts are looked for; again for more."),
+    ] = None
     strict: Annotated[bool, option("--strict", help="Exit code 1 where there is a warning.")] = (
         False
     )
@@ -59,6 +63,7 @@ def report(options: ReportOptions) -> None:
             options.inputs,
             pairs=options.pairs,
             near=options.near,
+            against=options.against or (),
             roles=roles_given(options),
             progress=tell,
             **reading,

@@ -20,6 +20,7 @@ from prefmill.shown import bare, shown
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from prefmill.proxies.label_next import NextReport
     from prefmill.runs.audit_report import AuditReport
     from prefmill.runs.check import Findings
     from prefmill.runs.report import RunReport
@@ -145,7 +146,18 @@ def expected_told(expected: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{'holds' if each['holds'] else 'broken'}: {Expectation(**each)}" for each in expected]
 
 
-def _end(done: ValuesReport | VotesReport | StepsReport) -> None:
+def chosen(done: NextReport) -> None:
+    """Which pairs were chosen to be labelled next, and of what."""
+    rows = [("prompts with two answers", done.prompts), ("answers of them", done.answers)]
+    rows += [("  looked at", done.looked_at), ("pairs without a label", done.pairs)]
+    rows += [("labels that were learned from", done.labels)]
+    columns([(name, f"{count:,}", "") for name, count in rows])
+    run = f"{done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB"
+    line(f"{done.rows_out:,} pairs to label, of {done.prompts_out:,} prompts   ({run})")
+    _end(done)
+
+
+def _end(done: NextReport | ValuesReport | VotesReport | StepsReport) -> None:
     """The last lines about a run: what to know of it, and its output."""
     for text in expected_told(getattr(done, "expected", ())):
         line(text)

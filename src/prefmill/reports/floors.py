@@ -113,14 +113,11 @@ def floor(
     >>> one.share, round(one.low, 3), round(one.high, 3), one.p < 0.001, one.shuffled
     (0.7, 0.604, 0.781, True, 0.52)
     """
-    pairs, ss, sm, mm = sums
+    pairs = sums[0]
     if not pairs:
         return Floor(name, what, why=why)
     share = right / pairs
-    even = pairs * share * (1 - share)
-    clustered = ss - 2 * share * sm + share * share * mm
-    # Clusters may not make pairs worth more than they are; where all are right nothing is known.
-    worth = pairs / max(1.0, clustered / even) if even else pairs * pairs / mm
+    worth = independent(right, sums)
     low, high = wilson(share, worth)
     if worth > 0.999 * pairs:
         p = sign_tail(int(right), int(pairs - right))
@@ -130,6 +127,20 @@ def floor(
     # A drawn label gives a guess by source other opinions, so it has pairs of its own.
     drawn = again[0] / again[1] if again[1] else None
     return Floor(name, what, int(pairs), share, low, high, p, shuffled=drawn, why=few)
+
+
+def independent(right: float, sums: Sequence[float]) -> float:
+    """How many independent pairs the pairs of `floor` are worth.
+
+    >>> independent(70, (100, 70, 70, 100)), independent(70, (100, 700, 700, 1000))
+    (100.0, 10.0)
+    """
+    pairs, ss, sm, mm = sums
+    share = right / pairs
+    even = pairs * share * (1 - share)
+    clustered = ss - 2 * share * sm + share * share * mm
+    # Clusters may not make pairs worth more than they are; where all are right nothing is known.
+    return pairs / max(1.0, clustered / even) if even else pairs * pairs / mm
 
 
 def is_high(floor: Floor) -> bool:

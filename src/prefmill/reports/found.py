@@ -101,6 +101,34 @@ class Overlap:
 
 
 @dataclass(frozen=True)
+class Span:
+    """Words in a row that the data and a benchmark have: in a prompt or an answer of record `row`,
+    and in row `theirs` of the benchmark, both from 0; so many `words`, which are `text`.
+    """
+
+    of: str
+    row: int
+    theirs: int
+    words: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Against:
+    """What different prompts and answers have of a benchmark `file`: see `against.py`. Of its
+    `texts` it is looked for, `short` ones are too short to tell; `spans` are the first ones.
+    """
+
+    file: str
+    rows: int
+    texts: int
+    short: int
+    prompts: int
+    answers: int
+    spans: Sequence[Span] = ()
+
+
+@dataclass(frozen=True)
 class Excerpt:
     """The beginning of a text; `more` characters follow it."""
 
@@ -175,5 +203,6 @@ class Figures:
     near_answers: Near | None = None
     splits: Mapping[str, int] = field(default_factory=dict)
     overlaps: Sequence[Overlap] = ()
+    against: Sequence[Against] = ()
     shown: Sequence[Shown] = ()
     notes: Sequence[str] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,6 +16,8 @@ from prefmill.plans import Pairs
 from prefmill.plans.expect import SOURCE
 from prefmill.progress import Progress
 from prefmill.reports import counts
+from prefmill.reports.against import Benchmark
+from prefmill.reports.against import against as against_them
 from prefmill.reports.floors import floors
 from prefmill.reports.found import Figures
 from prefmill.reports.near import check_near
@@ -46,15 +48,18 @@ def look(
     roles: RoleNames | None,
     shown: int,
     near: bool,
+    against: Sequence[str | Path] = (),
     progress: Progress | None,
     **reading: Unpack[Reading],
 ) -> Figures:
     """Count everything; raises what `prefmill.run` raises of inputs."""
     if near:
         check_near()
+    known = [Benchmark(path) for path in against]
     by = "the default plan of pairs" if plan is None else "this plan of pairs"
     plan = plan or Pairs()
-    told: dict[str, Any] = {"shown": shown, "near": near, "scored": True, "refusal": "", "by": by}
+    told: dict[str, Any] = {"shown": shown, "near": near, "against": known}
+    told |= {"scored": True, "refusal": "", "by": by}
     told["given"] = typed(roles or {}, reading)
     words: Any = dict(roles or {})
     asked: dict[str, Any] = {"progress": progress, **reading}
@@ -94,6 +99,7 @@ def _figures(
     *,
     shown: int,
     near: bool,
+    against: Sequence[Benchmark],
     scored: bool,
     refusal: str,
     by: str,
@@ -105,7 +111,7 @@ def _figures(
     scores = counts.scores(con) if scored else None
     unscored = () if scored else (_UNSCORED,)
     figures = Figures(
-        name=_named(inputs),
+        name=named(inputs),
         kind=_kind(job, record, scored),
         shape=shape_told(job) if scored else _POOL,
         line=line_told(job),
@@ -129,6 +135,9 @@ def _figures(
         prompts_near = near_texts(job, "prompt", "_prompt")
         answers_near = near_texts(job, "answer", "_completion")
         figures = replace(figures, near_prompts=prompts_near, near_answers=answers_near)
+    if against:
+        job.tell("comparing with benchmarks", None)
+        figures = replace(figures, against=against_them(job, against))
     make_sides(job)
     inside = job.rowed.inside_records
     figures = replace(figures, repeats=counts.repeats(con, records=inside and scored))
@@ -238,7 +247,7 @@ def _kind(job: Job, record: Mapping[str, Any], scored: bool) -> str:
     return "scored pool" if record.get("command") == "score" else "feedback"
 
 
-def _named(inputs: Inputs) -> str:
+def named(inputs: Inputs) -> str:
     """What the data is called: its files, as they were named."""
     if isinstance(inputs, str | Path):
         return str(inputs)

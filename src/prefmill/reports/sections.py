@@ -44,8 +44,8 @@ class Section:
 def sections(figures: Figures) -> list[Section]:
     """The parts of a report that have something to say, in reading order."""
     made = (_file(figures), _funnel(figures), _scores(figures), _prompts(figures))
-    more = (_floors(figures), _repeats(figures), _splits(figures), _pairs(figures))
-    return [section for section in (*made, *more) if section]
+    more = (_floors(figures), _repeats(figures), _splits(figures), _against(figures))
+    return [section for section in (*made, *more, _pairs(figures)) if section]
 
 
 def _file(figures: Figures) -> Section:
@@ -147,11 +147,12 @@ def _floors(figures: Figures) -> Section | None:
     return Section(
         f"Floors of {figures.pairs:,} pairs",
         words,
-        [Grid("Floors", head, [_row(floor) for floor in figures.floors])],
+        [Grid("Floors", head, [floor_row(floor) for floor in figures.floors])],
     )
 
 
-def _row(floor: Floor) -> Sequence[str]:
+def floor_row(floor: Floor) -> Sequence[str]:
+    """A floor as a row of the table of floors."""
     if floor.share is None or floor.low is None or floor.high is None:
         return (floor.name, "", "", "", "", "0", floor.why)
     drawn = "" if floor.shuffled is None else percent(floor.shuffled)
@@ -207,6 +208,36 @@ def _splits(figures: Figures) -> Section | None:
     if rows:
         parts.append(Grid("Prompts in two splits", ("splits", "prompts", "the first ones"), rows))
     return Section("Splits", words, parts)
+
+
+def _against(figures: Figures) -> Section | None:
+    if not figures.against:
+        return None
+    head = ("benchmark", "rows", "prompts that overlap", "answers that overlap", "")
+    rows = [
+        (
+            each.file,
+            f"{each.rows:,}",
+            f"{each.prompts:,}",
+            f"{each.answers:,}",
+            f"{each.short:,} short texts were not looked for" if each.short else "",
+        )
+        for each in figures.against
+    ]
+    parts = [Grid("Different texts that have words of a benchmark", head, rows)]
+    for each in figures.against:
+        spans = [
+            (f"{span.of} of record {span.row:,}", f"{span.theirs:,}", f"{span.words:,}", span.text)
+            for span in each.spans
+        ]
+        if spans:
+            shown = ("where", "row there", "words", "what both have")
+            parts.append(Grid(f"The first that are in {each.file}", shown, spans))
+    words = [
+        "13 words in a row that both have, without case and punctuation; of a benchmark text of 8"
+        " to 12 words, all of them. Records and rows are numbered from 0."
+    ]
+    return Section("Benchmarks", words, parts)
 
 
 def _pairs(figures: Figures) -> Section | None:

@@ -44,7 +44,7 @@ _OF_FLOORS = {
 def warnings(figures: Figures) -> list[Warned]:
     """All warnings, those about the whole file first; none of a clean file."""
     told = (_of_rows(figures), _of_answers(figures), _of_splits(figures), _of_annotators(figures))
-    return [*chain(*told), *_of_floors(figures)]
+    return [*chain(*told), *_of_benchmarks(figures), *_of_floors(figures)]
 
 
 def file_of(name: str) -> str:
@@ -150,6 +150,16 @@ def _of_splits(figures: Figures) -> Iterator[Warned]:
         yield Warned("near prompts", f"{what} as an earlier one.", advice)
 
 
+def _of_benchmarks(figures: Figures) -> Iterator[Warned]:
+    for each in figures.against:
+        if each.prompts or each.answers:
+            what = (
+                f"{each.prompts:,} prompts and {each.answers:,} answers have words of {each.file}."
+            )
+            advice = "A score on that benchmark says less. Leave those rows out."
+            yield Warned("benchmark", what, advice)
+
+
 def _of_annotators(figures: Figures) -> Iterator[Warned]:
     known = [part for part in figures.annotators if part.agrees is not None]
     for part, p in zip(known, holm([part.p or 0.0 for part in known]), strict=True):
@@ -172,7 +182,7 @@ def _of_floors(figures: Figures) -> Iterator[Warned]:
         placed = floor.name != "position" or figures.kind == "pairs"
         if placed and is_high(floor):
             advice, line = _OF_FLOORS[floor.name]
-            yield Warned(floor.name, _told(floor), advice, line.format(**words))
+            yield Warned(floor.name, floor_told(floor), advice, line.format(**words))
 
 
 def _columns(figures: Figures) -> str:
@@ -182,7 +192,8 @@ def _columns(figures: Figures) -> str:
     return ",".join(["COLUMN"] * (several + 1))
 
 
-def _told(floor: Floor) -> str:
+def floor_told(floor: Floor) -> str:
+    """A high floor in words."""
     share, low, high = (percent(each or 0.0) for each in (floor.share, floor.low, floor.high))
     return (
         f"A guess that takes {floor.what} is right about {share} of {floor.pairs:,} pairs"
