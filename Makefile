@@ -121,8 +121,8 @@ lint:
 types:
 	$(RUN) mypy
 
-build: $(BIN)/installed-dev  ## the wheel
-	$(RUN) pip wheel --quiet --no-deps --wheel-dir dist .
+build: $(BIN)/installed-dev  ## the wheel and the sdist
+	$(RUN) build --outdir dist .
 
 bench: $(BIN)/installed-dev  ## pairs at 1 M rows against the usual ways
 	$(BIN)/python benchmarks/bench_pairs.py

@@ -5,8 +5,12 @@ forge's do. `make docs` builds it strictly.
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -68,12 +72,49 @@ def test_the_pictures_of_the_concepts_are_what_plans_give():
     assert shown == {path.stem for path in drawn}
 
 
-def test_every_block_of_the_page_of_trl_runs(tmp_path):
-    run("trl.md", tmp_path)
+@pytest.mark.parametrize("name", ["trl.md", "tutorial.md", "SKILL.md"])
+def test_every_block_of_the_page_runs(name, tmp_path):
+    run(name, tmp_path)
 
 
-def test_every_block_of_the_tutorial_runs(tmp_path):
+@pytest.mark.train
+@pytest.mark.torture
+def test_the_commands_of_the_tutorial_that_train_run(tmp_path):
+    """As they stand, but for the number of steps and the model, which is a tiny one here."""
+    pytest.importorskip("trl")
+    from tiny import reward_model, tokenizer
+
     run("tutorial.md", tmp_path)
+    words = tokenizer()
+    model = reward_model(words)
+    model.config.max_position_embeddings = 1024
+    for each in (model, words):
+        each.save_pretrained(tmp_path / "encoder")
+    page = (DOCS / "tutorial.md").read_text("utf-8")
+    lines = [block.text for block in blocks(page) if block.language == "sh"]
+    assert "--steps 100" in lines[0]
+    script = "".join(lines).replace("--steps 100", "--steps 2").partition("\n")[2]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-ec", script], cwd=tmp_path, env=os.environ | {"PATH": path}, timeout=300
+    )
+    assert done.returncode == 0
+    best = [json.loads(line) for line in (tmp_path / "best.jsonl").read_text("utf-8").splitlines()]
+    assert len(best) == 100
+    assert list(best[0]) == ["messages"]
+
+
+def test_the_skill_names_commands_that_are_there():
+    from typer.main import get_command
+
+    from prefmill.cli.main import app
+
+    known = set(get_command(app).commands)
+    page = (DOCS / "SKILL.md").read_text("utf-8")
+    head, named = page.split("---")[1], set(re.findall(r"`prefmill ([a-z][a-z-]*)", page))
+    assert re.search(r"^name: prefmill$", head, re.MULTILINE)
+    assert re.search(r"^description: \S", head, re.MULTILINE)
+    assert {"check", "pairs", "best"} <= named <= known
 
 
 def test_the_page_of_python_has_every_public_name():
