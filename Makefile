@@ -7,7 +7,7 @@ RUN := $(BIN)/python -m
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test torture fuzz test-dbt test-schedulers test-spark test-oldest check format \
-  lint types build bench clean
+  lint types docs build bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -106,7 +106,11 @@ test-oldest: .venv-oldest/installed  ## the case tables and the commands on the 
 	  --dist worksteal -m 'not newest and not torture and not score and not train and not cluster' \
 	  -W "ignore:'click:DeprecationWarning" $(OLDEST_TESTS)
 
-check: $(BIN)/installed-dev format lint types test  ## what CI runs
+check: $(BIN)/installed-dev format lint types docs test  ## what CI runs
+
+# Strictly: a link or an anchor that leads nowhere is an error. Nothing is fetched.
+docs: $(BIN)/installed-dev  ## the site, into out/site
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
 format:
 	$(RUN) ruff format --check .
@@ -117,8 +121,8 @@ lint:
 types:
 	$(RUN) mypy
 
-build: $(BIN)/installed-dev  ## the wheel
-	$(RUN) pip wheel --quiet --no-deps --wheel-dir dist .
+build: $(BIN)/installed-dev  ## the wheel and the sdist
+	$(RUN) build --outdir dist .
 
 bench: $(BIN)/installed-dev  ## pairs at 1 M rows against the usual ways
 	$(BIN)/python benchmarks/bench_pairs.py

@@ -18,6 +18,7 @@
     ├── StoreFailed              an object store refused a request, or gave no answer after retries
     ├── OutOfDeviceMemory        one row alone, or the model, does not fit into a device's memory
     ├── ScorerDied               the process on one of several devices ended without a word
+    ├── WorkerDied               a task of a cluster ended without a word, on several workers
     ├── RunDied                  a call in a process of its own was ended by a signal (exit code 1)
     ├── ScoresDiffer             packed scores differ from those of single rows (exit code 70)
     ├── MissingPackage           an optional package is not installed

@@ -20,6 +20,13 @@ def silent(phase: str, share: float | None = None) -> None:
     """Where nobody watches, nothing is shown."""
 
 
+def notebook() -> bool:
+    """Whether the cells of a notebook call us: an IPython with a kernel, and not a terminal."""
+    shells = sys.modules.get("IPython")
+    shell = shells.get_ipython() if shells else None
+    return hasattr(shell, "kernel")
+
+
 def peak_rss_mb() -> float:
     """The largest resident size of this process so far, in MiB."""
     # `ru_maxrss` is never below what the parent held when it started this process.

@@ -410,7 +410,7 @@ class Cluster(Options):
         if given:
             named = next(name for name, each in shares.items() if each is not None)
             raise BadArgument(
-                f"--{named.replace('_', '-')} has no meaning without workers.",
+                f"workers: --{named.replace('_', '-')} has no meaning without workers.",
                 hint="--workers 4, or --workers 2..8.",
             )
         return None
@@ -456,7 +456,7 @@ def output_of(options: Any, where: str, hint: str) -> str:
 def refuse_two_on_stdout(options: Any) -> None:
     """Raise where rows and the report both want stdout."""
     if options.output == "-" and options.as_json:
-        raise BadArgument("-o - and --json both want stdout.", hint="give -o a file.")
+        raise BadArgument("output: -o - and --json both want stdout.", hint="give -o a file.")
 
 
 def finish(report: Any, options: Any, show: Callable[[Any], None]) -> None:

@@ -46,7 +46,7 @@ def runs(options: RunsOptions) -> None:
     words = list(options.words or [])
     what = words.pop(0) if words and words[0] in _WORDS else "list"
     if options.dry_run and what != "clean":
-        raise BadArgument("--dry-run has no meaning without clean.", hint="leave it out.")
+        raise BadArgument("runs: --dry-run has no meaning without clean.", hint="leave it out.")
     if what in ("verify", "show") and not words:
         raise BadArgument(f"runs {what}: no output named.", hint=f"prefmill runs {what} OUTPUT.")
     {"list": _list, "verify": _verify, "show": _show, "clean": _clean}[what](words, options)

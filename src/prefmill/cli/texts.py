@@ -63,7 +63,7 @@ def given_for(
     given = {name: value for name, value in given.items() if was_given(value)}
     for name in given:
         if name not in part.options():
-            raise BadArgument(f"--{name.replace('_', '-')} has no meaning {where}.")
+            raise BadArgument(f"options: --{name.replace('_', '-')} has no meaning {where}.")
     for name in ("extra", "engine_args"):
         if name in given:
             given[name] = json_in(name.replace("_", "-"), given[name])

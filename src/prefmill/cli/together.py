@@ -47,7 +47,8 @@ def ensemble_of(models: Sequence[str], scorers: Sequence[Any], options: Mapping[
     if len(scorers) == 1 and "calibration" not in given:
         for word in given:
             raise BadArgument(
-                f"--{word} has no meaning with one model.", hint="--model again is an ensemble."
+                f"score: --{word} has no meaning with one model.",
+                hint="--model again is an ensemble.",
             )
         return scorers[0]
     from prefmill.scoring import Ensemble
@@ -105,7 +106,8 @@ def scorer_in_file(path: str, options: Mapping[str, Any], taken: frozenset[str])
         if was_given(options[name]):
             flag = f"--{name.replace('_', '-')}"
             raise BadArgument(
-                f"{flag} has no meaning with --scorer {path}.", hint="write it into the file."
+                f"score: {flag} has no meaning with --scorer {path}.",
+                hint="write it into the file.",
             )
     try:
         content = tomllib.loads(Path(path).read_text("utf-8"))

@@ -32,11 +32,12 @@ from prefmill.loops.steps import LoopSteps
 from prefmill.progress import Progress, silent
 from prefmill.readers.find import check_apart
 from prefmill.runs.sample import COLUMNS
+from prefmill.table.showing import Showing
 from prefmill.telemetry.watch import watched
 
 
 @dataclass(frozen=True)
-class LoopReport:
+class LoopReport(Showing):
     """What a loop did.
 
     stages      the figures of every policy, stage 0 (the model that it began with) first:

@@ -360,7 +360,8 @@ def per_second(limit: float | str | None) -> float | None:
         if seconds and not isinstance(limit, bool) and 0 < float(number) < float("inf"):
             return float(number) / seconds
     raise BadArgument(
-        f"rate_limit is no rate; got {limit!r}, expected requests a second, or N/s, N/min, N/h"
+        f"server: rate_limit is no rate; got {limit!r}, expected requests a second, or N/s, N/min,"
+        " N/h."
     )
 
 

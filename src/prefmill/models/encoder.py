@@ -510,7 +510,9 @@ def date_of(text: str | None) -> datetime.date | None:
     try:
         return datetime.date.fromisoformat(text)
     except (TypeError, ValueError):
-        raise BadArgument(f"template_date is no date; got {text!r}, expected YYYY-MM-DD.") from None
+        raise BadArgument(
+            f"template: template_date is no date; got {text!r}, expected YYYY-MM-DD."
+        ) from None
 
 
 def _source(template: str) -> str:

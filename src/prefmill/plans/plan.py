@@ -13,7 +13,9 @@ from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from prefmill.errors import BadArgument, PlanError, nearest
+from prefmill.shown import shown
 from prefmill.table.fields import OneOf
+from prefmill.table.showing import display
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,15 @@ class Plan:
             # A field that came later is left out at its default: older plans keep their hash.
             if not field.metadata.get("later") or getattr(self, field.name) != field.default
         }
+
+    def _repr_html_(self) -> str:
+        import html  # most plans are never looked at
+
+        return f"<pre>{html.escape(shown(self.to_toml()))}</pre>"
+
+    def show(self) -> None:
+        """Show the plan: in a notebook as it shows one, elsewhere as TOML on stdout."""
+        display(self, shown(self.to_toml()))
 
     def to_toml(self) -> str:
         """The plan as a TOML table of its kind, every field written out.

@@ -19,13 +19,14 @@ from prefmill.reports.sections import Section, sections
 from prefmill.reports.warned import warnings
 from prefmill.runs.job import Reading
 from prefmill.table.roles import Inputs, RoleNames
+from prefmill.table.showing import Showing
 from prefmill.telemetry.watch import watched
 
 _PAGES = (".html", ".htm")
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Showing):
     """What was found of preference data: `figures`, and `warnings` in words.
 
     `str` is the report in lines, for a terminal; `save` writes it as a page; a notebook shows it.

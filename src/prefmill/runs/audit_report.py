@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prefmill.rules.audits.verdicts import Probe
-from prefmill.table.report import as_html
 from prefmill.table.roles import Roles
+from prefmill.table.showing import Showing, as_html
 
 #: Values of `by` that people see.
 _PARTS = 12
@@ -16,7 +16,7 @@ _SLOPE = "score for twice the length"
 
 
 @dataclass(frozen=True)
-class AuditReport:
+class AuditReport(Showing):
     """What an audit found.
 
     `probes` say what was looked for, in order; `found` are the names of those that were found.

@@ -31,8 +31,8 @@ from prefmill.scoring.calibration import Calibration
 from prefmill.table.chance import prompt_hash
 from prefmill.table.messages import is_json_text, is_text
 from prefmill.table.numbers import number
-from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs
+from prefmill.table.showing import Showing
 from prefmill.telemetry.watch import watched
 
 #: Fewer pairs say little about any chance.
@@ -42,7 +42,7 @@ _AS_IT_IS, _AFTER = "score as log-odds", "calibrated"
 
 
 @dataclass(frozen=True)
-class CalibrateReport:
+class CalibrateReport(Showing):
     """What calibrating did.
 
     rows_in = pairs + rows of `dropped` for each reason; `rows_rejected` are malformed rows.
@@ -69,9 +69,6 @@ class CalibrateReport:
     peak_rss_mb: float
     output: str | None
     notes: Sequence[str] = ()
-
-    def _repr_html_(self) -> str:
-        return as_html(self.as_json())
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""

@@ -26,16 +26,19 @@ from prefmill.rules.checked import WAYS, checked_columns
 from prefmill.rules.curves import COLUMNS, curve_points, largest_n
 from prefmill.rules.rows import check_types, drawn, dropped, numbered, rows_in, standing
 from prefmill.runs.cluster.where import Looking, Spreading, parted
+from prefmill.runs.curve_drawn import picture
 from prefmill.runs.job import Reading, opened
 from prefmill.runs.together import NotTogether, score_pools, stand_together
+from prefmill.shown import shown
 from prefmill.table.fits import fits_schema
 from prefmill.table.numbers import number
 from prefmill.table.roles import Inputs, RoleNames
+from prefmill.table.showing import Showing, as_html
 from prefmill.telemetry.watch import watched
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curve(Showing):
     """Best-of-n curves of a pool.
 
     `points`: a row for every n (and value of `by`, its first column then): n, prompts (with at
@@ -66,6 +69,15 @@ class Curve:
             "notes": list(self.notes),
             "points": self.points.to_dicts(),
         }
+
+    def _repr_html_(self) -> str:
+        rest = {name: value for name, value in self.as_json().items() if name != "points"}
+        told = as_html({"curve": f"{self.points.height} points", **rest})
+        return picture(self.points, self.by) + told
+
+    def __str__(self) -> str:
+        with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_hide_dataframe_shape=True):
+            return shown(str(self.points))
 
     @classmethod
     def of_json(cls, told: Mapping[str, Any]) -> Curve:

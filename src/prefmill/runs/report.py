@@ -14,13 +14,14 @@ from prefmill.progress import peak_rss_mb
 from prefmill.runs.job import Job
 from prefmill.runs.remedies import Ranking, remedies
 from prefmill.shapes.source import Rowed, words_in
-from prefmill.table.report import PairReport, as_html
+from prefmill.table.report import PairReport
 from prefmill.table.roles import RoleNames, Roles
+from prefmill.table.showing import Showing
 from prefmill.writers.write import Written
 
 
 @dataclass(frozen=True)
-class RunReport:
+class RunReport(Showing):
     """What a run did. The counts are those of `PairReport`; `rows_rejected` are malformed rows that
     never became rows.
 
@@ -66,9 +67,6 @@ class RunReport:
         """The figures that expectations are compared with."""
         counts = {field.name: getattr(self, field.name) for field in fields(PairReport)}
         return Counted(PairReport(**counts), self.rows_rejected, self.sources)
-
-    def _repr_html_(self) -> str:
-        return as_html(self.as_json())
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only; `output` is a path, or with splits a mapping of split

@@ -24,8 +24,8 @@ from prefmill.shapes.shape import NUMBER
 from prefmill.shapes.source import Rowed, columns_of, record_told, reshaped, spelled, stem, words_in
 from prefmill.shapes.words import Rows
 from prefmill.table.fits import fits_files
-from prefmill.table.report import as_html
 from prefmill.table.roles import REQUIRED, Inputs, RoleNames, Roles
+from prefmill.table.showing import Showing
 from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
 
@@ -33,7 +33,7 @@ _FRAME_ROWS = 20_000
 
 
 @dataclass(frozen=True)
-class RowsReport:
+class RowsReport(Showing):
     """How records were read (`read_as`), and what became of them.
 
     `records_in` is `rows_out` for a table in long form. `dropped` are records that gave no row, by
@@ -51,9 +51,6 @@ class RowsReport:
     peak_rss_mb: float
     output: str | None
     notes: Sequence[str] = field(default_factory=tuple)
-
-    def _repr_html_(self) -> str:
-        return as_html(self.as_json())
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""

@@ -41,6 +41,7 @@ from prefmill.sampling.samplers import Sampler, as_sampler
 from prefmill.sampling.seeds import Asked
 from prefmill.shapes.words import Rows
 from prefmill.table.report import PairReport
+from prefmill.table.showing import Showing
 from prefmill.telemetry.watch import watched
 
 #: Of answers, where none are named.
@@ -62,7 +63,7 @@ COLUMNS: Mapping[str, pl.DataType] = {
 
 
 @dataclass(frozen=True)
-class SampleReport:
+class SampleReport(Showing):
     """What sampling did.
 
     prompts_in = prompts + null_prompts + duplicate_prompts (prompts that an earlier row of the

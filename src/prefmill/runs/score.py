@@ -36,6 +36,7 @@ from prefmill.scoring.scorers import Staged, as_scorer
 from prefmill.scoring.stream import score_names, score_types
 from prefmill.table.report import PairReport
 from prefmill.table.roles import RoleNames
+from prefmill.table.showing import Showing
 from prefmill.telemetry.watch import watched
 
 _SERVED = ("requests", "retries", "tokens_in", "tokens_out")
@@ -52,7 +53,7 @@ _COUNTS = (
 
 
 @dataclass(frozen=True)
-class ScoreReport:
+class ScoreReport(Showing):
     """What scoring did.
 
     rows_in = rows_scored + rows of `null` for each reason (`errors.BAD_ROW`); `first_null` is the

@@ -27,8 +27,8 @@ from prefmill.rules.step_records import paths_of, records_of
 from prefmill.rules.step_shapes import recognised
 from prefmill.runs.commands import recorded
 from prefmill.runs.job import Reading, opened_source
-from prefmill.table.report import as_html
 from prefmill.table.roles import Inputs
+from prefmill.table.showing import Showing
 from prefmill.table.step_words import StepOptions, StepWords
 from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
@@ -38,7 +38,7 @@ _OUT = pl.Schema({name: COLUMNS[name] for name in ("prompt", "completions", "lab
 
 
 @dataclass(frozen=True)
-class StepsReport:
+class StepsReport(Showing):
     """What a run that labels steps did.
 
     Records in give paths: one each, or where steps have candidates one for every candidate that
@@ -68,9 +68,6 @@ class StepsReport:
                 f"steps: {self.paths} paths were found and {told} are accounted for.",
                 hint="this is a bug of prefmill: please report it with the command that you ran.",
             )
-
-    def _repr_html_(self) -> str:
-        return as_html(self.as_json())
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""

@@ -28,8 +28,9 @@ from prefmill.runs.commands import recorded
 from prefmill.runs.expecting import held, in_key, sources_asked, sources_in
 from prefmill.runs.job import Reading, opened_source, scalar
 from prefmill.table.messages import is_json_text
-from prefmill.table.report import PairReport, as_html
+from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, ValueNames
+from prefmill.table.showing import Showing
 from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
 
@@ -41,7 +42,7 @@ _NUMBERS = ("reward", "policy", "q", "v", "advantage")
 
 
 @dataclass(frozen=True)
-class ValuesReport:
+class ValuesReport(Showing):
     """What a run of `Values` did.
 
     `rows_rejected` are malformed rows that never became rows. `rows_out` are actions, or with
@@ -70,9 +71,6 @@ class ValuesReport:
         """The figures that expectations are compared with: every row that was read is used."""
         account = PairReport(self.rows_in, self.rows_in, 0, pairs_out=self.rows_out)
         return Counted(account, self.rows_rejected, self.sources)
-
-    def _repr_html_(self) -> str:
-        return as_html(self.as_json())
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""

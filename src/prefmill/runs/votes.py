@@ -22,8 +22,9 @@ from prefmill.runs.commands import recorded
 from prefmill.runs.expecting import expect_of, held, in_key, sources_asked, sources_in
 from prefmill.runs.job import Reading, opened
 from prefmill.shapes.source import words_in
-from prefmill.table.report import PairReport, as_html
+from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, RoleNames, Roles
+from prefmill.table.showing import Showing
 from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
 
@@ -32,7 +33,7 @@ STILL = 1e-3
 
 
 @dataclass(frozen=True)
-class VotesReport:
+class VotesReport(Showing):
     """What `votes` did.
 
     `rows_in` = `rows_used` + what `dropped` counts by reason; `rows_rejected` are malformed rows.
@@ -91,9 +92,6 @@ class VotesReport:
             records=self.records,
         )
         return Counted(account, self.rows_rejected, self.sources)
-
-    def _repr_html_(self) -> str:
-        return as_html(self.as_json())
 
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""

@@ -38,12 +38,12 @@ def kind_for(options: Mapping[str, Any]) -> str:
             return "batch"
         return "local" if url is None else "endpoint"
     if backend not in SAMPLERS:
-        raise BadArgument(f"backend is not one of {list(SAMPLERS)}; got {backend!r}.")
+        raise BadArgument(f"sampler: backend is not one of {list(SAMPLERS)}; got {backend!r}.")
     is_remote = backend in ("endpoint", "batch")
     if is_remote and url is None and not (backend == "batch" and files is not None):
         or_files = ", or --batch-files DIR" if backend == "batch" else ""
         raise BadArgument(
-            f"backend {backend} needs a server; got no url.",
+            f"sampler: backend {backend} needs a server; got no url.",
             hint=f"--url http://HOST:PORT/v1{or_files}.",
         )
     return str(backend)

@@ -136,7 +136,8 @@ class EndpointScorer(Remote, Staged):
         for name in cls.options_of_parts:
             if name in options and "parity" not in own:
                 raise BadArgument(
-                    f"--{name} is that of --parity: the server has its own.", hint="--parity DIR"
+                    f"endpoint: --{name} is that of --parity: the server has its own.",
+                    hint="--parity DIR",
                 )
         return cls(model=model, **own)
 

@@ -141,10 +141,12 @@ class JudgeScorer(Described, Staged):
                 continue
             flag = f"--{name.replace('_', '-')}"
             if name in _OF_KINDS or "backend" in options:
-                raise BadArgument(f"{flag} has no meaning with --backend {kind}.")
+                raise BadArgument(f"judge: {flag} has no meaning with --backend {kind}.")
             if is_remote:
-                raise BadArgument(f"{flag} has no meaning with --url: the server has its own.")
-            raise BadArgument(f"{flag} needs a server.", hint="--url http://HOST:PORT/v1")
+                raise BadArgument(
+                    f"judge: {flag} has no meaning with --url: the server has its own."
+                )
+            raise BadArgument(f"judge: {flag} needs a server.", hint="--url http://HOST:PORT/v1")
         names = {f.name for f in fields(cls)}
         own = {name: value for name, value in options.items() if name in names}
         sampler = {name: value for name, value in options.items() if name not in names}

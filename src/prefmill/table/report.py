@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prefmill.errors import AccountingError
-
-
-def as_html(fields: Mapping[str, object]) -> str:
-    """The fields of a report as a table, for notebooks; empty ones are left out.
-
-    >>> as_html({"rows_in": 5, "dropped": {"tie": 2}, "notes": ()})
-    '<table><tr><td>rows_in</td><td>5</td></tr><tr><td>dropped: tie</td><td>2</td></tr></table>'
-    """
-    lines: list[tuple[str, object]] = []
-    for name, value in fields.items():
-        if isinstance(value, Mapping):
-            lines += [(f"{name}: {key}" if key else name, each) for key, each in value.items()]
-        elif value not in (None, (), []):
-            lines.append((name, value))
-    rows = (
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
-        for name, value in lines
-    )
-    return f"<table>{''.join(rows)}</table>"
+from prefmill.table.showing import Showing
 
 
 @dataclass(frozen=True)
-class PairReport(Mapping[str, object]):
+class PairReport(Showing, Mapping[str, object]):
     """Rows in = rows used + rows not selected + rows dropped for each reason; checked when a report
     is made.
 
@@ -123,8 +104,9 @@ class PairReport(Mapping[str, object]):
             labels=labels,
         )
 
-    def _repr_html_(self) -> str:
-        return as_html(asdict(self))
+    def as_json(self) -> dict[str, Any]:
+        """The report with plain values only."""
+        return asdict(self)
 
     def __getitem__(self, key: str) -> object:
         return asdict(self)[key]

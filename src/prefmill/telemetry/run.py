@@ -27,6 +27,7 @@ class Run:
     output   the target that was asked for; once the run is done, what was written
     facts    what else is known of it: `run_key`, once the run has one
     figures  when it is done: the numbers of its report, and mappings of reason to rows
+    told     whether the caller has a `progress` of its own
     error    when it failed: the type of the error and what kind of error that is; never its
              message, which may hold texts
     """
@@ -39,6 +40,7 @@ class Run:
     begun: float = field(default_factory=time.perf_counter)
     facts: dict[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
+    told: bool = False
     outcome: Outcome = "done"
     error: tuple[str, str] | None = None
     exit_code: int = 0

@@ -10,7 +10,7 @@ from types import FunctionType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefmill.progress import Progress, silent
-from prefmill.telemetry import lineage, logs, otel
+from prefmill.telemetry import lineage, logs, notebook, otel
 from prefmill.telemetry.facts import figures
 from prefmill.telemetry.run import Listener, Run, gave_up
 
@@ -18,7 +18,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _current: ContextVar[Run | None] = ContextVar("prefmill_run", default=None)
-_OPENERS: tuple[Callable[[Run], Listener | None], ...] = (logs.opened, lineage.opened, otel.opened)
+_OPENERS: tuple[Callable[[Run], Listener | None], ...] = (
+    logs.opened,
+    lineage.opened,
+    otel.opened,
+    notebook.opened,
+)
 #: What functions call their inputs.
 _INPUTS = ("inputs", "data", "pairs")
 
@@ -65,6 +70,7 @@ def _through(
         inputs=next((given[name] for name in _INPUTS if name in given), None),
         output=given.get("output"),
         parent=_current.get(),
+        told=kwargs.get("progress") is not None,
     )
     listeners = _Listeners(run)
     if not listeners.here:

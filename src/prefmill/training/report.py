@@ -15,6 +15,7 @@ from prefmill._version import __version__
 from prefmill.disk.folders import MARK
 from prefmill.errors import AccountingError
 from prefmill.rules.intervals import Floats, wilson
+from prefmill.table.showing import Showing
 from prefmill.writers.cards import front_matter, table
 
 _BUCKETS = 4
@@ -66,7 +67,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class TrainReport:
+class TrainReport(Showing):
     """What a training did.
 
     `rows_in` = `rows_used` + `rows_held_out` + what `dropped` counts by reason (`too_long`,

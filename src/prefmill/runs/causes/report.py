@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from prefmill.table.report import as_html
+from prefmill.table.showing import Showing
 
 #: What can have become of a row of output.
 KINDS = ("appeared", "vanished", "flipped", "changed")
 
 
 @dataclass(frozen=True)
-class DiffReport:
+class DiffReport(Showing):
     """What two outputs of one kind of plan have in common, and why they differ.
 
     `rows_a` = `stayed` + `vanished` + `flipped` + `changed`; `rows_b` has `appeared` for
@@ -46,9 +46,6 @@ class DiffReport:
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""
         return asdict(self)
-
-    def _repr_html_(self) -> str:
-        return as_html(self.as_json())
 
     def __str__(self) -> str:
         kinds = [kind for kind in KINDS if getattr(self, kind)]

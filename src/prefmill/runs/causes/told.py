@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from prefmill.plans.feedback import FeedbackPlan
-from prefmill.table.report import as_html
+from prefmill.table.showing import Showing
 from prefmill.table.thresholds import NAMES, QUANTILES, waits
 
 _RULES: Mapping[str, str] = {
@@ -53,7 +53,7 @@ class Other:
 
 
 @dataclass(frozen=True)
-class WhyReport:
+class WhyReport(Showing):
     """Why a row of output is there.
 
     `rule` is the plan in words, `bounds` each threshold in words with how it was settled, `draw`
@@ -73,9 +73,6 @@ class WhyReport:
     def as_json(self) -> dict[str, object]:
         """The report with plain values only."""
         return asdict(self)
-
-    def _repr_html_(self) -> str:
-        return as_html(self.as_json())
 
     def __str__(self) -> str:
         lines = [f"{self.pair_id} of {self.run}"]

@@ -135,7 +135,7 @@ class Verifier(Described, Staged):
         """A check has no model."""
         if model:
             raise BadArgument(
-                f"--model has no meaning for --scorer verify; got {model!r}.",
+                f"verify: --model has no meaning for --scorer verify; got {model!r}.",
                 hint="leave it out.",
             )
         return cls(**options)
