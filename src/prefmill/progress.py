@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,6 +33,8 @@ def peak_rss_mb() -> float:
         for line in status:
             if line.startswith(b"VmHWM:"):
                 return round(int(line.split()[1]) / 1024, 1)
+    import resource  # `import prefmill` says where there is none
+
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if sys.platform != "darwin":
         size *= 1024  # macOS counts bytes, Linux KiB

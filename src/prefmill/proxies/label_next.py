@@ -265,7 +265,8 @@ class _Pool:
         weights = weights_of(of(labels["chosen"]) - of(labels["rejected"]))
         values: Floats = of(own) @ weights
         at, other = (self.pairs[name].to_numpy() for name in ("at", "at_b"))
-        return values[at] - values[other]
+        margins: Floats = values[at] - values[other]
+        return margins
 
     def chosen(self, n: int, margins: Floats | None, seed: int) -> pl.DataFrame:
         """The pairs to label, with their texts."""

@@ -316,7 +316,8 @@ class _Look:
             rejected, on="r_pos", how="left", maintain_order="left"
         )
         ids = ids_of(self.job, pairs)
-        return pl.concat([ids, told], how="horizontal").select(
+        both: pl.DataFrame = pl.concat([ids, told], how="horizontal")
+        return both.select(
             *ids.columns,
             row=pl.col("c_pos") // self.job.source.width,
             chance=pl.Series(self.chances[order], dtype=pl.Float64).round(4),
