@@ -18,6 +18,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pm.LoopReport]
     folder = tmp_path_factory.mktemp("loop")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage_plot, "draw", lambda *_: None)
+        patch.setattr(stage_plot, "can_draw", lambda: False)
         return folder, run(folder)
 
 

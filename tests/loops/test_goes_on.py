@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import loop_fakes
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -25,6 +26,7 @@ KILL = Path(__file__).parents[1] / "support" / "runners" / "kill_loop.py"
 def no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots take seconds: one test draws them."""
     monkeypatch.setattr(stage_plot, "draw", lambda *_: None)
+    monkeypatch.setattr(stage_plot, "can_draw", lambda: False)
 
 
 # -- kills
@@ -77,6 +79,25 @@ def test_killed_between_an_output_and_its_ledger_it_goes_on(
     again = pm.loop(loop_fakes.recipe(done[0]), folder, **loop_fakes.parts())
     assert again.ran == ("stage-0/sample", "stage-1/score")
     assert loop_fakes.content(folder) == loop_fakes.content(done[0] / "run")
+
+
+def test_killed_between_the_last_step_and_the_report_it_is_written(
+    done: tuple[Path, pm.LoopReport], tmp_path: Path
+) -> None:
+    """All steps are done, and the report is that of a stage before."""
+    shutil.copytree(done[0], tmp_path / "copy")
+    folder = tmp_path / "copy" / "run"
+    stages, report = folder / "stages.parquet", folder / "report.md"
+    whole = report.read_text()
+    pl.read_parquet(stages).head(1).write_parquet(stages)
+    for text in (whole, "of a stage before"):
+        report.write_text(text)
+        assert pm.loop(loop_fakes.recipe(done[0]), folder, **loop_fakes.parts()).ran == ()
+        assert report.read_text() == whole
+        assert loop_fakes.content(folder) == loop_fakes.content(done[0] / "run")
+    before = stages.stat().st_mtime_ns, report.stat().st_mtime_ns
+    pm.loop(loop_fakes.recipe(done[0]), folder, **loop_fakes.parts())
+    assert (stages.stat().st_mtime_ns, report.stat().st_mtime_ns) == before
 
 
 def command(*arguments: str) -> Any:

@@ -16,11 +16,13 @@ import pytest
 from scored import expected, length, pool
 
 import prefmill as pm
+from prefmill.disk.ledger import Ledger
 from prefmill.errors import (
     RunBusy,
     RunDiffers,
     TargetExists,
 )
+from prefmill.runs.kept import found_in, verify
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -261,6 +263,27 @@ def test_killed_at_random_instants(kills: int, model: Path, tmp_path: Path) -> N
     )
 
 
+def test_killed_between_the_record_and_the_ledger_both_know_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next life publishes again: it does so under its lock, and with a record of its own."""
+    pool().write_parquet(tmp_path / "pool.parquet")
+    words = {"inputs": tmp_path / "pool.parquet", "output": tmp_path / "scored.parquet"}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pm.score(**words, scorer=length)
+    report = pm.score(**words, scorer=length)
+    assert report.chunks_resumed == report.chunks
+    assert [each.state for each in found_in(tmp_path)] == ["done"]
+    assert verify(tmp_path / "scored.parquet") == []
+    assert "nothing was to do" in pm.score(**words, scorer=length).notes[-1]
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_killed_between_the_output_and_the_word_that_it_is_there(
     overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -268,8 +291,6 @@ def test_killed_between_the_output_and_the_word_that_it_is_there(
     """What was published is this run's own: the next life ends it without a call of the scorer. A
     file of somebody else stays refused.
     """
-    from prefmill.disk.ledger import Ledger
-
     frame, target = pool(), tmp_path / "scored.parquet"
     if overwrite:
         target.write_bytes(b"of an earlier run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,14 @@ PANELS = (
     Panel("KL from stage 0, nats per answer", {"kl": "estimate"}),
 )
 
+#: The file of the plot that `report.md` shows.
+PICTURE = "stages.png"
+
+
+def can_draw() -> bool:
+    """Whether what draws is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
 
 def draw(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> str | None:
     """`stages.png`, `stages.svg` and their numbers, `stages.csv`, in the run's folder.
@@ -39,4 +48,4 @@ def draw(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> str | None:
             plot_panels(frame, run.folder / f"stages.{kind}", PANELS, x="stage", overwrite=True)
     except MissingPackage:
         return None
-    return "stages.png"
+    return PICTURE

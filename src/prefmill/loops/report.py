@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -54,13 +55,24 @@ def write_report(
 ) -> list[str]:
     """The report's files in the run's folder, where anything is new; the findings."""
     sentences = findings(rows, stopped)
-    if not run.ran and (run.folder / "report.md").exists():
+    table, report = _table_of(rows), run.folder / "report.md"
+
+    def text(drawn: str | None) -> str:
+        return _markdown(rows, sentences, recipe, counts, drawn)
+
+    # The last step may be done and the report not: a run was killed between the two.
+    stands = not run.ran and report.exists() and _is_table(run.folder / "stages.parquet", table)
+    told = report.read_text("utf-8") if stands else None
+    if told == text(stage_plot.PICTURE) or (told == text(None) and not stage_plot.can_draw()):
         return sentences
-    run.write("stages.parquet", _table_of(rows).write_parquet)
-    drawn = stage_plot.draw(run, rows) if plot else None
-    text = _markdown(rows, sentences, recipe, counts, drawn)
-    run.write("report.md", lambda path: path.write_text(text, encoding="utf-8"))
+    run.write("stages.parquet", table.write_parquet)
+    new = text(stage_plot.draw(run, rows) if plot else None)
+    run.write("report.md", lambda path: path.write_text(new, encoding="utf-8"))
     return sentences
+
+
+def _is_table(path: Path, table: pl.DataFrame) -> bool:
+    return path.exists() and pl.read_parquet(path).equals(table)
 
 
 def _table_of(rows: Sequence[Row]) -> pl.DataFrame:

@@ -74,7 +74,9 @@ class Recording:
         *,
         overwrite: bool,
         still: Still = files_stand,
+        finished: Callable[[], bool] | None = None,
     ) -> None:
+        self._finished = finished
         self.command, self.outputs = command, list(outputs)
         self.key: dict[str, Any] = redacted_key(json.loads(json.dumps(key, default=plain)))
         self.run_key = records.key_hash(self.key)
@@ -113,6 +115,8 @@ class Recording:
         if self.previous is None or self.overwrite:
             return
         self.done = self.certain and self.previous["run_key"] == self.run_key
+        if self.done and self._finished and not self._finished():
+            self.done, self.overwrites = False, True
         rejects = self.key.get("rejects")
         if self.done and rejects and not is_there(target_of(rejects, self.command)):
             self.done, self.overwrites = False, True  # a part of the run is to be made again
@@ -144,6 +148,13 @@ class Recording:
             for left in records.of_dead_runs(self._folder, found and found[1]):
                 shutil.rmtree(left, ignore_errors=True)
         self.store.delete(NEXT)
+
+    def rest(self, store: Store) -> list[str]:
+        """What a run left beside its record in a store of objects, killed once it had published."""
+        if not is_object(self._folder):
+            return []  # `clear` knows
+        known = {MANIFEST, *(self.previous or {}).get("kept", ())}
+        return [name for name in store.names() if name not in known]
 
     @property
     def _folder(self) -> Path:
@@ -316,6 +327,7 @@ def recording(
     overwrite: bool = False,
     free: Collection[str] | None = (),
     still: Still = files_stand,
+    finished: Callable[[], bool] | None = None,
 ) -> Iterator[Recording]:
     """The record of a run that writes `outputs`, the files or the folder that will appear.
 
@@ -327,13 +339,15 @@ def recording(
         free: parts of the key that may differ from those of what stands; None: all of them, where
             the caller looks itself.
         still: whether an output of a record is what stands; for targets that are no files.
+        finished: whether a run that published has also put away what it kept to go on with; one
+            that has not is gone on with, and publishes again.
 
     A run that was done before is known without the lock. Any other holds it until the end, so of
     two writers one gets `RunBusy`. Raises `RunDiffers` for the output of another key, `RunBusy`. A
     run that ends without an output leaves nothing.
     """
     targets = list(outputs)
-    record = Recording(command, targets, key, overwrite=overwrite, still=still)
+    record = Recording(command, targets, key, overwrite=overwrite, still=still, finished=finished)
     if record.folder is None:
         yield record
         return
@@ -345,9 +359,12 @@ def recording(
     if record.done:
         settle(targets[0], but=[])  # what a dead writer could not remove
         with suppress(RunBusy):  # then a living one is at it
-            if record.dangling:
+            if record.dangling or record.rest(store):
                 with _held(store, record.folder, _busy(record)):
                     record.hold(store)
+                    for name in record.rest(store):
+                        if name != _LEASE:
+                            store.delete(name)
         yield record
         return
     with _held(store, record.folder, _busy(record)) as record.lock:

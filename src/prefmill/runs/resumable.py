@@ -148,10 +148,16 @@ class Resumable(ABC, Generic[PartT, Report]):
         check_target(self.target, overwrite=True)
         key = {} if is_temporary(self.target) else self._record_key(reading)
         outputs = [Path(path) for path in outputs_of(self.target)] if key else []
-        recorded = recording(self.command, outputs, key, overwrite=self.overwrite, free=None)
+        recorded = recording(
+            self.command,
+            outputs,
+            key,
+            overwrite=self.overwrite,
+            free=None,  # another key may still be the same run: then the ledger knows
+            finished=lambda: bool(key_of_finished(self.target)),
+        )
         with recorded as self.record:
-            # Another key may still be the same run: then the ledger knows.
-            if self.record.done and key_of_finished(self.target):
+            if self.record.done:
                 report: Any = self.record.restored(self.reports)
                 return self._held(replace(report, chunks_resumed=report.chunks))
             with temporary(reading.get("temp_dir"), reading.get("temp_bytes")) as self.home:
