@@ -39,7 +39,17 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Looking",
         "prefmill",
-        ("pair_report", "report", "curve", "audit", "calibrate", "diff", "why"),
+        (
+            "pair_report",
+            "report",
+            "worth",
+            "label_next",
+            "curve",
+            "audit",
+            "calibrate",
+            "diff",
+            "why",
+        ),
     ),
     (
         "In memory",
@@ -75,6 +85,8 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "prefmill",
         (
             "PairReport",
+            "WorthReport",
+            "NextReport",
             "RunReport",
             "RowsReport",
             "ScoreReport",

@@ -27,6 +27,7 @@ from prefmill.runs.inputs import known_of
 from prefmill.runs.job import Job, Reading
 from prefmill.shapes.source import words_in
 from prefmill.table.roles import Inputs, RoleNames
+from prefmill.table.showing import Showing
 from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
 
@@ -37,7 +38,7 @@ _FEWEST = 20
 
 
 @dataclass(frozen=True)
-class NextReport:
+class NextReport(Showing):
     """What was chosen to be labelled next.
 
     answers     of the pool, different ones of `prompts` with two or more; of them `looked_at`

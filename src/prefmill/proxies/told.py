@@ -18,6 +18,7 @@ from prefmill.reports.found import Floor, Warned
 from prefmill.reports.report import page_target
 from prefmill.reports.sections import Grid, Section, floor_row, percent
 from prefmill.reports.warned import floor_told
+from prefmill.table.showing import Showing
 
 _SHOWN = 12  # sources or annotators, those that agree least
 _FILE = "mislabelled.parquet"
@@ -42,7 +43,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class WorthReport:
+class WorthReport(Showing):
     """What pairs are worth: see `docs/worth.md`.
 
     pairs       of different texts, of `prompts`; of them `used` were drawn

@@ -89,9 +89,10 @@ def started(work: Callable[[], object]) -> int:
     signal.alarm(600)  # a life that hangs ends with that signal
     try:
         warnings.simplefilter("ignore")
-        stage_plot.draw = lambda *_: None  # takes seconds
+        stage_plot.draw, stage_plot.can_draw = lambda *_: None, lambda: False  # takes seconds
         work()
-    except errors.TargetExists:
+    except errors.TargetExists as error:
+        print(f"TargetExists: {error}", file=sys.stderr)
         code = STANDS
     except BaseException as error:
         told = isinstance(error, errors.PrefmillError | OSError) or ending.of_disk(error)
