@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 import prefmill as pm
+from prefmill.disk.hidden import hidden_name
 from prefmill.loops import plot as stage_plot
 
 KILL = Path(__file__).parents[1] / "support" / "runners" / "kill_loop.py"
@@ -79,6 +80,19 @@ def test_killed_between_an_output_and_its_ledger_it_goes_on(
     again = pm.loop(loop_fakes.recipe(done[0]), folder, **loop_fakes.parts())
     assert again.ran == ("stage-0/sample", "stage-1/score")
     assert loop_fakes.content(folder) == loop_fakes.content(done[0] / "run")
+
+
+def test_killed_as_it_wrote_its_first_state_it_goes_on(
+    done: tuple[Path, pm.LoopReport], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "lock").touch()
+    (folder / hidden_name("state.json")).write_text("{")
+    again = pm.loop(loop_fakes.recipe(done[0]), folder, **loop_fakes.parts())
+    assert len(again.ran) > 10
+    assert loop_fakes.content(folder) == loop_fakes.content(done[0] / "run")
+    assert not list(folder.glob(".state*"))
 
 
 def test_killed_between_the_last_step_and_the_report_it_is_written(

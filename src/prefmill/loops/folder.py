@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from prefmill.disk import whole
+from prefmill.disk.hidden import MARK
 from prefmill.disk.locks import lock
 from prefmill.disk.records import differences
 from prefmill.disk.settling import clear
@@ -179,7 +180,8 @@ def _refuse_stranger(folder: Path) -> None:
     """Raise `TargetExists` where `folder` holds something, but no loop."""
     if not folder.exists() or (folder / "state.json").exists():
         return
-    if any(path.name != "lock" for path in folder.iterdir()):
+    # A loop that was killed as it wrote its first state left a hidden file, which `clear` removes.
+    if any(path.name != "lock" and not MARK.fullmatch(path.name) for path in folder.iterdir()):
         raise TargetExists(
             f"loop: {str(folder)!r} is there and holds no loop.", hint="name another folder."
         )

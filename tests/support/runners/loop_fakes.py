@@ -149,8 +149,8 @@ def content(folder: Path, stages: int = 2) -> dict[str, Any]:
     """All that a run made, without times and paths."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*.parquet")):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue  # a killed writer's half
+        if any(part.startswith((".", "prefmill-")) for part in path.relative_to(folder).parts):
+            continue  # a killed writer's half, or its temporary folder
         rows = pl.read_parquet(path)
         found[str(path.relative_to(folder))] = rows.select(
             name for name in rows.columns if not name.startswith("seconds")
