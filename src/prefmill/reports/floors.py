@@ -132,7 +132,7 @@ def floor(
 def independent(right: float, sums: Sequence[float]) -> float:
     """How many independent pairs the pairs of `floor` are worth.
 
-    >>> independent(70, (100, 70, 70, 100)), independent(70, (100, 700, 700, 1000))
+    >>> independent(70, (100, 70, 70, 100)), round(independent(70, (100, 700, 700, 1000)), 6)
     (100.0, 10.0)
     """
     pairs, ss, sm, mm = sums
