@@ -64,6 +64,11 @@ def key_of_finished(output: Path) -> dict[str, Any]:
     return key_of(output) if own else {}
 
 
+def is_chunk(name: str) -> bool:
+    """Whether a file next to a ledger is a chunk of its run, or what it took over."""
+    return _CHUNK.fullmatch(name) is not None
+
+
 def _is_own(manifest: Mapping[str, Any], output: Path) -> bool:
     """Whether `output` stands as the run of a ledger left it."""
     size = manifest["size"]
@@ -288,7 +293,7 @@ class Ledger:
             self._lock.check()
 
     def _chunk_names(self) -> list[str]:
-        return [name for name in self.store.names() if _CHUNK.fullmatch(name)]
+        return [name for name in self.store.names() if is_chunk(name)]
 
     def _batches(self) -> list[Path]:
         return [] if is_object(self.folder) else list(self.folder.glob(BATCHES))

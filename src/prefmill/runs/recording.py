@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 from prefmill.disk import records
 from prefmill.disk.leases import Lease
+from prefmill.disk.ledger import is_chunk
 from prefmill.disk.locks import FolderLock
 from prefmill.disk.records import MANIFEST, NEXT, Document, Still, files_stand
 from prefmill.disk.settling import clear, sync
@@ -150,11 +151,10 @@ class Recording:
         self.store.delete(NEXT)
 
     def rest(self, store: Store) -> list[str]:
-        """What a run left beside its record in a store of objects, killed once it had published."""
+        """Chunks in a store of objects that a run left, killed once it had published."""
         if not is_object(self._folder):
             return []  # `clear` knows
-        known = {MANIFEST, *(self.previous or {}).get("kept", ())}
-        return [name for name in store.names() if name not in known]
+        return [name for name in store.names() if is_chunk(name)]
 
     @property
     def _folder(self) -> Path:
@@ -363,8 +363,7 @@ def recording(
                 with _held(store, record.folder, _busy(record)):
                     record.hold(store)
                     for name in record.rest(store):
-                        if name != _LEASE:
-                            store.delete(name)
+                        store.delete(name)
         yield record
         return
     with _held(store, record.folder, _busy(record)) as record.lock:
