@@ -116,6 +116,17 @@ def test_scores_are_those_of_a_local_run(s3: S3, rows: Path, tmp_path: Path, nam
     pm.score(rows, f"{s3.url}/out/{name}", **{**options, "score_column": "t"}, overwrite=True)
 
 
+def test_chunks_that_a_killed_run_left_beside_its_output_are_removed(s3: S3, rows: Path) -> None:
+    """Killed between the word that it is done and the end of its chunks; nothing else goes."""
+    options: Any = {"scorer": length, "score_column": "s", "chunk_rows": 40}
+    pm.score(rows, f"{s3.url}/out/x.parquet", **options)
+    before = {key: s3.get(key) for key in s3.keys("")}
+    s3.put("out/.x.parquet.prefmill/000003.arrow", b"half")
+    again = pm.score(rows, f"{s3.url}/out/x.parquet", **options)
+    assert "nothing was to do" in again.notes[-1]
+    assert {key: s3.get(key) for key in s3.keys("")} == before
+
+
 def chunk(rows: int) -> dict[str, pa.Array]:
     return {"s": pa.array(np.arange(rows, dtype=np.float64))}
 
