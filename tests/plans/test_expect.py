@@ -228,3 +228,17 @@ def test_another_output_for_sources_that_were_not_counted_says_why(tmp_path):
     asked = pm.Pairs(expect=pm.Expect(sources=["app", "web", "null"]))
     with pytest.raises(RunDiffers, match="counted, as for --expect sources"):
         pm.run(asked, table, tmp_path / "out.parquet")
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"expect": {"min_rows": 100}}, r"a field of the plan: Pairs\(expect=\.\.\.\)"),
+        ({"overwrit": True}, "did you mean 'overwrite'"),
+        ({"zzz": 1}, r"help\(prefmill\.run\)"),
+    ],
+)
+def test_an_argument_that_no_run_has_is_refused(options, hint, feedback, tmp_path):
+    with pytest.raises(BadArgument, match=rf"(?s)no argument '{next(iter(options))}'.*{hint}"):
+        pm.run(pm.Pairs(), feedback, tmp_path / "out.parquet", **options)
+    assert not (tmp_path / "out.parquet").exists()
