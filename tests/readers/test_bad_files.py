@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import bad_files
+import pyarrow as pa
 import pytest
 import thrift_trees
 
@@ -128,23 +129,57 @@ if __name__ == "__main__":  # the whole list at once, for who mends
     reader.close()
 
 
+def field(node, number):
+    return dict(node.value)[number]
+
+
+def with_tree(data, tree):
+    """The file with another footer."""
+    (length,) = struct.unpack("<I", data[-8:-4])
+    footer = thrift_trees.written(tree)
+    return data[: -8 - length] + footer + struct.pack("<I", len(footer)) + b"PAR1"
+
+
+def footer_of(data):
+    (length,) = struct.unpack("<I", data[-8:-4])
+    return thrift_trees.Reading(data[-8 - length : -8]).struct()
+
+
+def a_page_of_another_size():
+    data = bad_files.parquet(compression="none", use_dictionary=False)
+    start, end = thrift_trees.page_heads(data)[-1]
+    head = thrift_trees.Reading(data[start:end]).struct()
+    field(head, 2).value += 1  # bytes of the page, uncompressed
+    return data[:start] + thrift_trees.written(head) + data[end:]
+
+
+def decimals_of_no_digits():
+    data = bad_files.parquet(bad_files.table(score=pa.decimal128(10, 2)), compression="none")
+    tree = footer_of(data)
+    (score,) = (each for each in field(tree, 2).value if field(each, 4).value == b"score")
+    field(score, 8).value = 0
+    return with_tree(data, tree)
+
+
+@pytest.mark.parametrize("made", [a_page_of_another_size, decimals_of_no_digits])
+def test_what_one_reader_alone_trips_over(made, tmp_path):
+    """Arrow reads it, so the error is the engine's, which has many types for that."""
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(made())
+    with pytest.raises(BadInput, match=r"rows.parquet: DuckDB cannot read it"):
+        pm.run(pm.Pairs(), path, None, engine="duckdb")
+
+
 @pytest.mark.parametrize("counts", [[5], [1, 2, 2]])
 def test_levels_that_a_column_does_not_have(counts, tmp_path):
     """Arrow ends the process where a histogram of them has another length."""
-
-    def field(node, number):
-        return dict(node.value)[number]
-
     data = bad_files.parquet()
-    (length,) = struct.unpack("<I", data[-8:-4])
-    tree = thrift_trees.Reading(data[-8 - length : -8]).struct()
+    tree = footer_of(data)
     column = field(field(field(tree, 4).value[0], 1).value[0], 3)
     levels = field(field(column, 16), 3)
     assert len(levels.value) == 2
     levels.value = [thrift_trees.Node(thrift_trees.I64, count) for count in counts]
-    footer = thrift_trees.written(tree)
     path = tmp_path / "rows.parquet"
-    size = struct.pack("<I", len(footer))
-    path.write_bytes(data[: -8 - length] + footer + size + b"PAR1")
+    path.write_bytes(with_tree(data, tree))
     with pytest.raises(BadInput, match=rf"rows.parquet: .* has {len(counts)} of 2 levels"):
         pm.run(pm.Advantage(), path, None)

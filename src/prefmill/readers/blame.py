@@ -38,23 +38,34 @@ def blamed_on(source: Source) -> Iterator[None]:
         raise
     except _ENGINES as error:
         fault = fault_of(source)
+        if fault is None and _unread(error, source):
+            engine = "Polars" if isinstance(error, _POLARS) else "DuckDB"
+            fault = f"{_blamed(error, source)}: {engine} cannot read it; {first_line(error)}."
         if fault is not None:
             raise BadInput(
                 fault, hint="copy the file again from where it came, or leave it out."
             ) from error
-        engine, other = "DuckDB", "polars"
-        if isinstance(error, _POLARS):
-            engine, other = "Polars", "duckdb"
-        # What their readers of Parquet raise has no type of its own.
-        own = (duckdb.SerializationException, pl.exceptions.PanicException)
-        unread = type(error) is duckdb.Error or isinstance(error, own)
-        if unread or (isinstance(error, pl.exceptions.ComputeError) and "parquet" in str(error)):
-            raise BadInput(
-                f"{', '.join(dict.fromkeys(source.labels))}: {engine} cannot read it;"
-                f" {first_line(error)}.",
-                hint=f"is it damaged? If not, use --engine {other}.",
-            ) from error
         raise
+
+
+def _unread(error: Exception, source: Source) -> bool:
+    """Whether the error is of a reader of Parquet; what those raise has no type of its own."""
+    if isinstance(error, (duckdb.OutOfMemoryException, duckdb.InterruptException)):
+        return False
+    if isinstance(error, duckdb.Error):
+        untyped = type(error) is duckdb.Error or isinstance(error, duckdb.SerializationException)
+        named = (*source.files, "read_parquet(")  # a query that is told is cut
+        return untyped or any(name in str(error) for name in named)
+    if isinstance(error, pl.exceptions.PanicException):
+        return True
+    return isinstance(error, pl.exceptions.ComputeError) and "parquet" in str(error)
+
+
+def _blamed(error: Exception, source: Source) -> str:
+    """The files that the error names, or all: labels, with commas between."""
+    pairs = list(zip(source.files, source.labels, strict=True))
+    named = [label for path, label in pairs if path in str(error)]
+    return ", ".join(dict.fromkeys(named or source.labels))
 
 
 def fault_of(source: Source) -> str | None:

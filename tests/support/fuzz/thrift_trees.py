@@ -193,6 +193,8 @@ def page_heads(data: bytes) -> list[tuple[int, int]]:
             size = head[3].value
         except (IndexError, KeyError, AttributeError):
             break
+        if not isinstance(size, int) or size < 0:  # behind the pages, indexes of them
+            break
         found.append((at, at + reading.at))
         at += reading.at + size
     return found
