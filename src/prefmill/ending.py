@@ -109,6 +109,18 @@ def say(text: str) -> None:
             print(f"{text}\nprefmill: {of_stream(error, '<stderr>')}", flush=True)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether a disk, or what may be written to it, is full.
+
+    >>> is_full(OSError(28, "No space left on device")), is_full(OSError(5, "Input/output error"))
+    (True, False)
+    """
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    engine = type(error).__module__.split(".")[0]
+    return engine in _ENGINES and _FULL_WORDS.search(str(error)) is not None
+
+
 def of_disk(error: BaseException) -> str | None:
     """What is said of an error of a full or failing disk, whoever raised it; None of any other."""
     if isinstance(error, OSError) and error.errno in _FULL:
@@ -120,7 +132,7 @@ def of_disk(error: BaseException) -> str | None:
         hint = "" if str(place).startswith("<") else _MAKE_ROOM
         return f"{place}: cannot be written; {words}.{hint}"
     engine, text = type(error).__module__.split(".")[0], str(error).strip()
-    if engine in _ENGINES and _FULL_WORDS.search(text):
+    if is_full(error):
         return f"a file cannot be written; {text.splitlines()[0]}{_MAKE_ROOM}"
     if engine in _ENGINES and _FAILED_WORDS.search(text):
         return f"the disk failed; {text.splitlines()[0]}{_ELSEWHERE}"

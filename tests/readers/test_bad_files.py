@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import bad_files
+import duckdb
+import polars as pl
 import pyarrow as pa
 import pytest
 import thrift_trees
 
 import prefmill as pm
 from prefmill.errors import BadInput
+from prefmill.readers import blame, open_source
 
 SECONDS = 60  # a file that takes longer hangs
 
@@ -183,3 +186,22 @@ def test_levels_that_a_column_does_not_have(counts, tmp_path):
     path.write_bytes(with_tree(data, tree))
     with pytest.raises(BadInput, match=rf"rows.parquet: .* has {len(counts)} of 2 levels"):
         pm.run(pm.Advantage(), path, None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        duckdb.OutOfMemoryException("failed to offload data block"),
+        duckdb.InterruptException("Interrupted!"),
+        OSError(28, "No space left on device"),
+        pl.exceptions.ComputeError("No space left on device (os error 28)"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_file_is_read_again_where_room_is_short(error, tmp_path, monkeypatch):
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(bad_files.parquet())
+    source = open_source([str(path)], temp_dir=tmp_path)
+    monkeypatch.setattr(blame, "fault_of", lambda source: pytest.fail("read again"))
+    with pytest.raises(type(error)), blame.blamed_on(source):
+        raise error

@@ -17,11 +17,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prefmill.ending import is_full
 from prefmill.errors import BadInput, PrefmillError
 from prefmill.readers.source import Source
 from prefmill.readers.staging import first_line
 
 _POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+#: Of room and of Ctrl-C: no file has to be read again for these, which may take minutes.
+_NOT_THEIRS = (duckdb.OutOfMemoryException, duckdb.InterruptException)
 _ENGINES = (duckdb.Error, *_POLARS, pa.ArrowException, OSError, UnicodeDecodeError)
 
 
@@ -34,9 +37,11 @@ def blamed_on(source: Source) -> Iterator[None]:
     """
     try:
         yield
-    except PrefmillError:
+    except (PrefmillError, *_NOT_THEIRS):
         raise
     except _ENGINES as error:
+        if is_full(error):
+            raise
         fault = fault_of(source)
         if fault is None and _unread(error, source):
             engine = "Polars" if isinstance(error, _POLARS) else "DuckDB"
@@ -50,8 +55,6 @@ def blamed_on(source: Source) -> Iterator[None]:
 
 def _unread(error: Exception, source: Source) -> bool:
     """Whether the error is of a reader of Parquet; what those raise has no type of its own."""
-    if isinstance(error, (duckdb.OutOfMemoryException, duckdb.InterruptException)):
-        return False
     if isinstance(error, duckdb.Error):
         untyped = type(error) is duckdb.Error or isinstance(error, duckdb.SerializationException)
         named = (*source.files, "read_parquet(")  # a query that is told is cut
