@@ -238,6 +238,11 @@ CASES: dict[str, Case] = {
     "pairs data set": Case(
         "files", typed(f"pairs --no-thresholds {_SPLIT}", "{out}/out"), ("out/",)
     ),
+    "pairs partitioned": Case(
+        "files",
+        typed("pairs --no-thresholds --keep source --partition-by chosen_source", "{out}/out"),
+        ("out/",),
+    ),
     "unpair": Case("files", typed(_LABELS, "{out}/out.csv"), ("out.csv",)),
     "best": Case("files", typed("best -k 2", "{out}/out.arrow"), ("out.arrow",)),
     "advantages": Case("files", typed("advantages", "{out}/out.tsv"), ("out.tsv",)),
@@ -308,6 +313,16 @@ CASES: dict[str, Case] = {
         for kind in warehouses.KINDS
         for mode in ("append", "replace")
     },
+    **{
+        f"pairs {kind} incremental": Case(
+            "tables",
+            _incremental("pairs --no-thresholds", _table(kind)),
+            (_table(kind),),
+            polled=kind != "duckdb",
+        )
+        for kind in warehouses.KINDS
+        if kind != "iceberg"  # in a catalog it has no folder to go on from
+    },
     "pairs object": Case(
         "objects",
         typed("pairs --no-thresholds", f"s3://{BUCKET}/out.parquet"),
@@ -328,6 +343,7 @@ def _rows(name: str, draw: random.Random, count: int = ROWS) -> list[dict[str, A
             "prompt": f"{name} {i // 4}",
             "completion": f"{draw.getrandbits(64):x} {i}",
             "score": draw.randrange(100),
+            "source": f"source {i // 4 % 3}",
         }
         for i in range(count)
     ]
