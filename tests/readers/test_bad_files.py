@@ -173,6 +173,18 @@ def test_what_one_reader_alone_trips_over(made, tmp_path):
         pm.run(pm.Pairs(), path, None, engine="duckdb")
 
 
+def test_a_type_that_is_not_that_of_the_schema(tmp_path):
+    """Arrow ends the process where it is asked about such a column."""
+    data = bad_files.parquet()
+    tree = footer_of(data)
+    about = field(field(field(tree, 4).value[0], 1).value[2], 3)
+    field(about, 1).value = 4
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(with_tree(data, tree))
+    with pytest.raises(BadInput, match=r"rows.parquet: .* has the type 4, and the schema [^4]"):
+        pm.run(pm.Pairs(), path, None)
+
+
 @pytest.mark.parametrize("counts", [[5], [1, 2, 2]])
 def test_levels_that_a_column_does_not_have(counts, tmp_path):
     """Arrow ends the process where a histogram of them has another length."""

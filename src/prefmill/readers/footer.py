@@ -284,6 +284,11 @@ def _check_groups(groups: Value, rows: int, leaves: list[_Leaf], end: int) -> No
                     value, kind, least, min(most, end) if key in (7, 9, 11) else most
                 ):
                     raise Damaged(f"a column of group {number} has the field {key} with {value!r}")
+            if about[1] != leaf.kind:
+                raise Damaged(
+                    f"a column of group {number} has the type {about[1]!r}, and the schema"
+                    f" {leaf.kind}"
+                )
             _check_sizes(about.get(16), leaf, number)
     if total != rows:
         raise Damaged(f"its groups have {total} rows, and the file {rows}")
