@@ -19,6 +19,7 @@ from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.proxies.choice import keys_of, spread
 from prefmill.proxies.features import features
 from prefmill.proxies.fit import chance, weights_of
+from prefmill.proxies.output import written
 from prefmill.proxies.pairs import drawn, opened_pairs, texts_of
 from prefmill.proxies.worth import MOST, TOKENS
 from prefmill.rules.intervals import Floats
@@ -149,7 +150,7 @@ def label_next(
             frame = pool.chosen(n, margins, seed)
             record.read(job.records.inputs)
 
-            def report(written: writers.Written) -> NextReport:
+            def report(files: writers.Written) -> NextReport:
                 return NextReport(
                     **pool.counts,
                     rows_in=job.source.rows,
@@ -160,19 +161,11 @@ def label_next(
                     seed=seed,
                     seconds=round(time.perf_counter() - started, 3),
                     peak_rss_mb=peak_rss_mb(),
-                    output=written.paths.get(""),
-                    notes=[*pool.notes, *known.notes, *written.notes],
+                    output=files.paths.get(""),
+                    notes=[*pool.notes, *known.notes, *files.notes],
                 )
 
-            writers.write(
-                iter([frame]),
-                frame.schema,
-                output,
-                format="pool",
-                overwrite=record.overwrites,
-                memory_bytes=reading.get("memory_bytes"),
-                publish=record.publisher(report),
-            )
+            written(frame, output, record, report, reading)
             return record.made or report(writers.Written({"": str(output)}, {}))
 
 
