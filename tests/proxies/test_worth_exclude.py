@@ -38,7 +38,7 @@ def listed(tmp_path_factory):
     [
         ("clean.parquet", {"engine": "duckdb"}),
         ("clean.jsonl", {"engine": "polars"}),
-        ("clean.parquet", IN_BUCKETS),
+        pytest.param("clean.parquet", IN_BUCKETS, marks=pytest.mark.torture),
         ("duckdb:{}/lake.duckdb#clean", {}),
         ("delta:{}/clean", {}),
     ],
