@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prefmill.proxies.choice import keys_of, spread
+from prefmill.proxies.choice import DIRECTIONS, designed, spread
 from prefmill.proxies.fit import PENALTY, chance, weights_of
 
-#: Directions of the largest variance that designs are made in.
-DIRECTIONS = 32
 _COMMITTEE = 6
 
 
@@ -67,8 +65,9 @@ def drawn(now: Round) -> list[int]:
 
 
 def as_next(now: Round) -> list[int]:
-    margins = None if now.weights is None else now.margins
-    return now.spread(keys_of(margins, len(now.sides), now.seed + len(now.have)))
+    rows, left = now.differences, now.left
+    found = designed(rows[left], now.sides[left], now.n, now.met, rows[now.have], now.weights)
+    return left[found].tolist()
 
 
 def spread_drawn(now: Round) -> list[int]:
@@ -118,11 +117,11 @@ def spread_far(now: Round) -> list[int]:
     return now.spread(-(now.differences**2).sum(axis=1))
 
 
-def design(now: Round, *, spreading: bool, pool: bool) -> list[int]:
+def design(now: Round, *, pool: bool) -> list[int]:
     """One pair after the other, so that variances of margins get small (`pool`: their mean over all
     pairs, V-optimal, as BAIT; else their volume, D-optimal), in few directions.
     """
-    rows, met = now.narrow, now.met
+    rows = now.narrow
     agree = np.full(len(rows), 0.5) if now.weights is None else chance(now.margins)
     weight = agree * (1 - agree)
     known = rows[now.have]
@@ -139,14 +138,9 @@ def design(now: Round, *, spreading: bool, pool: bool) -> list[int]:
         gain = weight * spreads
         if pool:
             gain = weight * np.einsum("ij,ij->i", reach, reach) / (1 + gain)
-        open_to = left
-        if spreading:
-            level = np.where(left, met[now.sides].sum(axis=1), np.iinfo(np.int64).max)
-            open_to = level == level.min()
-        best = int(np.where(open_to, gain, -1.0).argmax())
+        best = int(np.where(left, gain, -1.0).argmax())
         found.append(best)
         left[best] = False
-        met[now.sides[best]] += 1
         shrink = weight[best] / (1 + weight[best] * spreads[best])
         along = rows @ across[best]
         reach -= shrink * np.outer(along, reach[best].copy())
@@ -189,8 +183,7 @@ METHODS: dict[str, Callable[[Round], list[int]]] = {
     "spread, committee": spread_committee,
     "spread, variance": spread_variance,
     "spread, far apart": spread_far,
-    "spread, V-optimal": lambda now: design(now, spreading=True, pool=True),
-    "V-optimal (BAIT)": lambda now: design(now, spreading=False, pool=True),
-    "D-optimal": lambda now: design(now, spreading=False, pool=False),
+    "V-optimal (BAIT)": lambda now: design(now, pool=True),
+    "D-optimal": lambda now: design(now, pool=False),
     "k-means++ (BADGE)": badge,
 }

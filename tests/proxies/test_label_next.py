@@ -16,7 +16,8 @@ from word_encoder import word_encoder
 
 import prefmill as pm
 from prefmill.errors import BadArgument, BadInput
-from prefmill.proxies.choice import spread
+from prefmill.proxies.choice import designed, spread
+from prefmill.proxies.fit import PENALTY, chance
 
 pytestmark = pytest.mark.score
 
@@ -105,6 +106,49 @@ def test_the_order_of_rows_does_not_matter(tmp_path):
 def test_a_pair_whose_answers_met_waits():
     sides = np.array([[0, 1], [0, 2], [3, 4]])
     assert spread(sides, np.array([0.0, 0.1, 0.2]), 3, [0] * 5) == [0, 2, 1]
+
+
+def spreads(rows, bend):
+    """The mean variance of all margins."""
+    return float(np.einsum("ij,ij->i", rows @ np.linalg.inv(bend), rows).mean())
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_each_choice_makes_the_margins_surest(fitted):
+    """Against what it is defined by: every pair tried, and the variances computed anew."""
+    draws = np.random.default_rng(4)
+    rows, known = draws.normal(size=(30, 5)), draws.normal(size=(12, 5))
+    weights = draws.normal(size=5) if fitted else None
+    doubt = np.full(30, 0.25)
+    bend = PENALTY * np.eye(5)
+    for row in known:
+        agree = chance(row @ weights) if fitted else 0.5
+        bend += np.outer(row, row) * agree * (1 - agree)
+    if fitted:
+        doubt = chance(rows @ weights) * (1 - chance(rows @ weights))
+    # Answers that no two pairs share: spread says nothing.
+    sides = np.arange(60).reshape(30, 2)
+    found = designed(rows, sides, 6, [0] * 60, known, weights)
+    left = set(range(30))
+    for place in found:
+        after = {
+            each: spreads(rows, bend + doubt[each] * np.outer(rows[each], rows[each]))
+            for each in left
+        }
+        assert after[place] <= min(after.values()) * (1 + 1e-9)
+        bend = bend + doubt[place] * np.outer(rows[place], rows[place])
+        left.remove(place)
+    turned = rows * draws.choice([-1.0, 1.0], (30, 1))
+    assert designed(turned, sides, 6, [0] * 60, known, weights) == found
+
+
+def test_answers_are_met_evenly_whatever_the_proxy_says():
+    draws = np.random.default_rng(5)
+    sides = np.array(
+        [(4 * p + a, 4 * p + b) for p in range(10) for a in range(4) for b in range(a)]
+    )
+    found = designed(draws.normal(size=(60, 3)), sides, 20, [0] * 40, draws.normal(size=(9, 3)))
+    assert np.bincount(sides[found].ravel(), minlength=40).tolist() == [1] * 40
 
 
 def test_what_cannot_be_meant_is_refused(tmp_path):
