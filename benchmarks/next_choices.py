@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prefmill.proxies.choice import DIRECTIONS, designed, spread
+from prefmill.proxies.choice import spread, variances
 from prefmill.proxies.fit import PENALTY, chance, weights_of
 
+#: Directions of the largest variance that designs are made in.
+DIRECTIONS = 32
 _COMMITTEE = 6
 
 
@@ -65,9 +67,17 @@ def drawn(now: Round) -> list[int]:
 
 
 def as_next(now: Round) -> list[int]:
-    rows, left = now.differences, now.left
-    found = designed(rows[left], now.sides[left], now.n, now.met, rows[now.have], now.weights)
-    return left[found].tolist()
+    """Drawn before there are labels, then the largest variance of the margin."""
+    if now.weights is None:
+        return spread_drawn(now)
+    return now.spread(-variances(now.differences, now.differences[now.have], now.weights))
+
+
+def after_design(now: Round) -> list[int]:
+    """As `next`, but the first round is V-optimal."""
+    if now.weights is None:
+        return design(now, spreading=True, pool=True)
+    return as_next(now)
 
 
 def spread_drawn(now: Round) -> list[int]:
@@ -101,15 +111,9 @@ def spread_committee(now: Round) -> list[int]:
     return now.spread(-np.var(told, axis=0))
 
 
-def spread_variance(now: Round) -> list[int]:
-    """The largest variance of the margin, by Laplace's approximation."""
-    rows = now.differences
-    bend = PENALTY * np.eye(rows.shape[1])
-    if now.weights is not None:
-        known = rows[now.have]
-        agree = chance(known @ now.weights)
-        bend += (known * (agree * (1 - agree))[:, None]).T @ known
-    return now.spread(-np.einsum("ij,ij->i", rows @ np.linalg.inv(bend), rows))
+def after_far(now: Round) -> list[int]:
+    """As `next`, but the first round has answers that are far from each other."""
+    return spread_far(now) if now.weights is None else as_next(now)
 
 
 def spread_far(now: Round) -> list[int]:
@@ -117,11 +121,11 @@ def spread_far(now: Round) -> list[int]:
     return now.spread(-(now.differences**2).sum(axis=1))
 
 
-def design(now: Round, *, pool: bool) -> list[int]:
+def design(now: Round, *, spreading: bool, pool: bool) -> list[int]:
     """One pair after the other, so that variances of margins get small (`pool`: their mean over all
     pairs, V-optimal, as BAIT; else their volume, D-optimal), in few directions.
     """
-    rows = now.narrow
+    rows, met = now.narrow, now.met
     agree = np.full(len(rows), 0.5) if now.weights is None else chance(now.margins)
     weight = agree * (1 - agree)
     known = rows[now.have]
@@ -138,9 +142,14 @@ def design(now: Round, *, pool: bool) -> list[int]:
         gain = weight * spreads
         if pool:
             gain = weight * np.einsum("ij,ij->i", reach, reach) / (1 + gain)
-        best = int(np.where(left, gain, -1.0).argmax())
+        open_to = left
+        if spreading:
+            level = np.where(left, met[now.sides].sum(axis=1), np.iinfo(np.int64).max)
+            open_to = level == level.min()
+        best = int(np.where(open_to, gain, -1.0).argmax())
         found.append(best)
         left[best] = False
+        met[now.sides[best]] += 1
         shrink = weight[best] / (1 + weight[best] * spreads[best])
         along = rows @ across[best]
         reach -= shrink * np.outer(along, reach[best].copy())
@@ -181,9 +190,11 @@ METHODS: dict[str, Callable[[Round], list[int]]] = {
     "spread, smallest margin": spread_unsure,
     "smallest margin": unsure,
     "spread, committee": spread_committee,
-    "spread, variance": spread_variance,
+    "spread, variance": after_far,
+    "spread, V-optimal, then variance": after_design,
     "spread, far apart": spread_far,
-    "V-optimal (BAIT)": lambda now: design(now, pool=True),
-    "D-optimal": lambda now: design(now, pool=False),
+    "spread, V-optimal": lambda now: design(now, spreading=True, pool=True),
+    "V-optimal (BAIT)": lambda now: design(now, spreading=False, pool=True),
+    "D-optimal": lambda now: design(now, spreading=False, pool=False),
     "k-means++ (BADGE)": badge,
 }

@@ -16,8 +16,8 @@ from word_encoder import word_encoder
 
 import prefmill as pm
 from prefmill.errors import BadArgument, BadInput
-from prefmill.proxies.choice import designed, spread
-from prefmill.proxies.fit import PENALTY, chance
+from prefmill.proxies.choice import spread, variances
+from prefmill.proxies.fit import PENALTY, chance, weights_of
 
 pytestmark = pytest.mark.score
 
@@ -108,47 +108,42 @@ def test_a_pair_whose_answers_met_waits():
     assert spread(sides, np.array([0.0, 0.1, 0.2]), 3, [0] * 5) == [0, 2, 1]
 
 
-def spreads(rows, bend):
-    """The mean variance of all margins."""
-    return float(np.einsum("ij,ij->i", rows @ np.linalg.inv(bend), rows).mean())
-
-
-@pytest.mark.parametrize("fitted", [True, False])
-def test_each_choice_makes_the_margins_surest(fitted):
-    """Against what it is defined by: every pair tried, and the variances computed anew."""
+def test_a_margin_is_as_open_as_the_likelihood_is_flat():
+    """Against what it is defined by: the bend of the penalised likelihood, by differences."""
     draws = np.random.default_rng(4)
-    rows, known = draws.normal(size=(30, 5)), draws.normal(size=(12, 5))
-    weights = draws.normal(size=5) if fitted else None
-    doubt = np.full(30, 0.25)
-    bend = PENALTY * np.eye(5)
-    for row in known:
-        agree = chance(row @ weights) if fitted else 0.5
-        bend += np.outer(row, row) * agree * (1 - agree)
-    if fitted:
-        doubt = chance(rows @ weights) * (1 - chance(rows @ weights))
-    # Answers that no two pairs share: spread says nothing.
-    sides = np.arange(60).reshape(30, 2)
-    found = designed(rows, sides, 6, [0] * 60, known, weights)
-    left = set(range(30))
-    for place in found:
-        after = {
-            each: spreads(rows, bend + doubt[each] * np.outer(rows[each], rows[each]))
-            for each in left
-        }
-        assert after[place] <= min(after.values()) * (1 + 1e-9)
-        bend = bend + doubt[place] * np.outer(rows[place], rows[place])
-        left.remove(place)
-    turned = rows * draws.choice([-1.0, 1.0], (30, 1))
-    assert designed(turned, sides, 6, [0] * 60, known, weights) == found
+    known, pairs = draws.normal(size=(40, 3)), draws.normal(size=(25, 3))
+    weights = weights_of(known)
 
+    def height(at):
+        return np.log(chance(known @ at)).sum() - PENALTY / 2 * at @ at
 
-def test_answers_are_met_evenly_whatever_the_proxy_says():
-    draws = np.random.default_rng(5)
-    sides = np.array(
-        [(4 * p + a, 4 * p + b) for p in range(10) for a in range(4) for b in range(a)]
+    step, signs = 1e-3 * np.eye(3), [(a, b) for a in (1, -1) for b in (1, -1)]
+    bend = np.array(
+        [
+            [sum(a * b * height(weights + a * one + b * other) for a, b in signs) for one in step]
+            for other in step
+        ]
     )
-    found = designed(draws.normal(size=(60, 3)), sides, 20, [0] * 40, draws.normal(size=(9, 3)))
-    assert np.bincount(sides[found].ravel(), minlength=40).tolist() == [1] * 40
+    flat = np.linalg.inv(-bend / 4e-6)
+    found = variances(pairs, known, weights)
+    assert np.allclose(found, [row @ flat @ row for row in pairs], rtol=1e-3)
+    turned = [draws.choice([-1.0, 1.0], (len(rows), 1)) * rows for rows in (pairs, known)]
+    assert np.allclose(variances(*turned, weights), found)
+
+
+def test_what_labels_leave_open_comes_first(encoder, tmp_path):
+    """Labels are of good and bad words alone; pairs of other words are asked for first."""
+    rows, labels = [], []
+    for number in range(30):
+        pair = ("helpful kind", "rude lazy")
+        labels.append({"prompt": f"old {number}", "chosen": pair[0], "rejected": pair[1]})
+        if number % 2:
+            pair = ("river road", "city lamp")
+        rows += [{"prompt": f"new {number}", "completion": each} for each in pair]
+    path = tmp_path / "next.parquet"
+    pm.label_next(pl.DataFrame(rows), path, n=15, labelled=pl.DataFrame(labels), model=encoder)
+    asked = pl.read_parquet(path)["prompt"].str.slice(4).cast(pl.Int64)
+    assert (asked % 2).to_list() == [1] * 15
 
 
 def test_what_cannot_be_meant_is_refused(tmp_path):

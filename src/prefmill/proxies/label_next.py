@@ -16,7 +16,7 @@ from prefmill.errors import BadArgument, BadInput
 from prefmill.models.embedding import Embedder
 from prefmill.plans import Pairs
 from prefmill.progress import Progress, peak_rss_mb, silent
-from prefmill.proxies.choice import designed, spread
+from prefmill.proxies.choice import spread, variances
 from prefmill.proxies.features import features
 from prefmill.proxies.fit import chance, weights_of
 from prefmill.proxies.output import written
@@ -287,9 +287,10 @@ class _Pool:
         )
         met = answers["len"].fill_null(0).to_numpy()
         if proxy is None:
-            places = spread(sides, np.random.default_rng(seed).random(len(sides)), n, met)
+            keys = np.random.default_rng(seed).random(len(sides))
         else:
-            places = designed(proxy.differences, sides, n, met, proxy.known, proxy.weights)
+            keys = -variances(proxy.differences, proxy.known, proxy.weights)
+        places = spread(sides, keys, n, met)
         pairs = self.pairs[places]
         if proxy is not None:
             margins = proxy.differences[places] @ proxy.weights
