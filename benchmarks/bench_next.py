@@ -27,6 +27,7 @@ import polars as pl
 from next_choices import METHODS, Round, narrowed
 
 from prefmill.models.embedding import Embedder
+from prefmill.proxies.choice import PENALTY
 from prefmill.proxies.features import features
 from prefmill.proxies.fit import weights_of
 
@@ -69,7 +70,7 @@ def bought(
         now = Round(hidden, narrow, sides, answers, have, weights, n, draws, seed)
         have = np.concatenate([have, METHODS[method](now)]).astype(np.int64)
         assert len(np.unique(have)) == len(have) == int(share * len(sides))
-        weights = weights_of(differences[have])
+        weights = weights_of(differences[have], PENALTY)
         yield weights
 
 
@@ -88,7 +89,7 @@ def measured(
             return float(np.mean(differences[test] @ weights > 0))
 
         known, known_sides = differences[~test], sides[~test]
-        whole.append(right(weights_of(known)))
+        whole.append(right(weights_of(known, PENALTY)))
         for method, found in told.items():
             rounds = bought(known, known_sides, len(rows), method, seed)
             found.append([right(weights) for weights in rounds])

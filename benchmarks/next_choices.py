@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prefmill.proxies.choice import spread, variances
-from prefmill.proxies.fit import PENALTY, chance, weights_of
+from prefmill.proxies.choice import PENALTY, spread, variances
+from prefmill.proxies.fit import chance, weights_of
 
 #: Directions of the largest variance that designs are made in.
 DIRECTIONS = 32
@@ -107,7 +107,7 @@ def spread_committee(now: Round) -> list[int]:
     told = []
     for _ in range(_COMMITTEE):
         again = now.draws.choice(now.have, len(now.have))
-        told.append(chance(now.differences @ weights_of(now.differences[again])))
+        told.append(chance(now.differences @ weights_of(now.differences[again], PENALTY)))
     return now.spread(-np.var(told, axis=0))
 
 

@@ -16,8 +16,8 @@ from word_encoder import word_encoder
 
 import prefmill as pm
 from prefmill.errors import BadArgument, BadInput
-from prefmill.proxies.choice import spread, variances
-from prefmill.proxies.fit import PENALTY, chance, weights_of
+from prefmill.proxies.choice import PENALTY, spread, variances
+from prefmill.proxies.fit import chance, weights_of
 
 pytestmark = pytest.mark.score
 
@@ -112,7 +112,7 @@ def test_a_margin_is_as_open_as_the_likelihood_is_flat():
     """Against what it is defined by: the bend of the penalised likelihood, by differences."""
     draws = np.random.default_rng(4)
     known, pairs = draws.normal(size=(40, 3)), draws.normal(size=(25, 3))
-    weights = weights_of(known)
+    weights = weights_of(known, PENALTY)
 
     def height(at):
         return np.log(chance(known @ at)).sum() - PENALTY / 2 * at @ at

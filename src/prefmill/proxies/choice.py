@@ -13,8 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prefmill.proxies.fit import PENALTY, Ints, chance
+from prefmill.proxies.fit import Ints, chance
 from prefmill.rules.intervals import Floats
+
+#: The penalty of a proxy of labels that share answers: they repeat each other, so each is worth
+#: less (decision 077).
+PENALTY = 4.0
 
 
 def variances(differences: Floats, known: Floats, weights: Floats) -> Floats:

@@ -16,7 +16,7 @@ from prefmill.errors import BadArgument, BadInput
 from prefmill.models.embedding import Embedder
 from prefmill.plans import Pairs
 from prefmill.progress import Progress, peak_rss_mb, silent
-from prefmill.proxies.choice import spread, variances
+from prefmill.proxies.choice import PENALTY, spread, variances
 from prefmill.proxies.features import features
 from prefmill.proxies.fit import chance, weights_of
 from prefmill.proxies.output import written
@@ -273,7 +273,7 @@ class _Pool:
         known = of(labels["chosen"]) - of(labels["rejected"])
         at, other = (self.pairs[name].to_numpy() for name in ("at", "at_b"))
         answers = of(own)
-        return _Proxy(answers[at] - answers[other], known, weights_of(known))
+        return _Proxy(answers[at] - answers[other], known, weights_of(known, PENALTY))
 
     def chosen(self, n: int, proxy: _Proxy | None, seed: int) -> pl.DataFrame:
         """The pairs to label, with their texts."""
