@@ -16,6 +16,7 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
+STYLE = Path(__file__).with_name("site.css")
 #: The page of the repository that is the first one of the site.
 FIRST = "README.md"
 #: Links of Markdown: in the text, and as definitions at its end.
@@ -71,7 +72,8 @@ def list_of(folder: Path) -> str:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add what the pages lead to, and what those lead to."""
+    """Add our style sheet, what the pages lead to, and what those lead to."""
+    files.append(File.generated(config, STYLE.name, abs_src_path=str(STYLE)))
     sources = {f"docs/{file.src_uri}" for file in files.documentation_pages()}
     waiting, added = [FIRST, "CHANGELOG.md", *sorted(sources)], set()
     while waiting:

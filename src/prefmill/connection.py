@@ -48,7 +48,9 @@ def connect(
     # Given to `connect`, DuckDB 2.0 ignores this without a word.
     if room := room_of(temp_dir):
         con.execute("SET max_temp_directory_size = ?", [f"{room.left}B"])
-    con.execute("SET enable_progress_bar = false")
+    # In Jupyter without ipywidgets DuckDB shows no bar, and refuses to be told so.
+    with contextlib.suppress(duckdb.InvalidInputException):
+        con.execute("SET enable_progress_bar = false")
     con.execute(f"SET preserve_insertion_order = {ordered}")
     # A run reads every byte range of a file once or twice; caching them only costs memory.
     con.execute("SET enable_external_file_cache = false")

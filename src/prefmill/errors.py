@@ -371,8 +371,20 @@ class MissingPackage(PrefmillError, ImportError):
         """The error for `package`, which the extra `extra` installs."""
         return cls(
             f"{where}: the package {package!r} is not installed.",
-            hint=f"in a checkout of prefmill: pip install '.[{extra}]'",
+            hint=installing(extra),
         )
+
+
+def installing(extra: str) -> str:
+    """What installs an extra: prefmill is on no index yet, so it is a checkout or a wheel.
+
+    >>> installing("worth")
+    "in a checkout of prefmill: pip install '.[worth]'; with a wheel: pip install 'FILE.whl[worth]'"
+    """
+    return (
+        f"in a checkout of prefmill: pip install '.[{extra}]'; with a wheel:"
+        f" pip install 'FILE.whl[{extra}]'"
+    )
 
 
 class AccountingError(PrefmillError):

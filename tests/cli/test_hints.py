@@ -316,10 +316,11 @@ def test_a_url_without_a_network_says_so():
     assert str(done.exception).count("\n") <= 1
 
 
-def test_a_missing_package_is_installed_from_a_checkout():
+def test_a_missing_package_is_installed_from_a_checkout_or_a_wheel():
     assert (
         MissingPackage.for_extra("score", "torch", "score").hint
-        == "in a checkout of prefmill: pip install '.[score]'"
+        == "in a checkout of prefmill: pip install '.[score]'; with a wheel:"
+        " pip install 'FILE.whl[score]'"
     )
 
 
@@ -363,3 +364,16 @@ def test_progress_names_what_is_left(monkeypatch):
         tell("reading", 0.5)
     text = out.getvalue()
     assert text.index("so far,") < text.rindex("left")
+
+
+def test_columns_of_odd_names_are_named_in_one_line(tmp_path):
+    """A newcomer needs one more try, not three."""
+    path = tmp_path / "tickets.csv"
+    path.write_text("Ticket,Customer question,Bot said,Stars given\n1,p,a,5\n2,p,b,1\n")
+    hint = command("pairs", path, "-o", tmp_path / "pairs.jsonl").exception.hint
+    assert hint == (
+        "did you mean prompt='Customer question'? prompt, completion, score are all to be named:"
+        " --prompt 'Customer question' --completion COLUMN --score 'Stars given'"
+    )
+    words = shlex.split(hint.partition("named: ")[2].replace("COLUMN", "'Bot said'"))
+    assert command("pairs", path, "-o", tmp_path / "pairs.jsonl", *words).exit_code == 0

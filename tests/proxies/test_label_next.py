@@ -16,7 +16,8 @@ from word_encoder import word_encoder
 
 import prefmill as pm
 from prefmill.errors import BadArgument, BadInput
-from prefmill.proxies.choice import spread
+from prefmill.proxies.choice import PENALTY, spread, variances
+from prefmill.proxies.fit import chance, weights_of
 
 pytestmark = pytest.mark.score
 
@@ -105,6 +106,44 @@ def test_the_order_of_rows_does_not_matter(tmp_path):
 def test_a_pair_whose_answers_met_waits():
     sides = np.array([[0, 1], [0, 2], [3, 4]])
     assert spread(sides, np.array([0.0, 0.1, 0.2]), 3, [0] * 5) == [0, 2, 1]
+
+
+def test_a_margin_is_as_open_as_the_likelihood_is_flat():
+    """Against what it is defined by: the bend of the penalised likelihood, by differences."""
+    draws = np.random.default_rng(4)
+    known, pairs = draws.normal(size=(40, 3)), draws.normal(size=(25, 3))
+    weights = weights_of(known, PENALTY)
+
+    def height(at):
+        return np.log(chance(known @ at)).sum() - PENALTY / 2 * at @ at
+
+    step, signs = 1e-3 * np.eye(3), [(a, b) for a in (1, -1) for b in (1, -1)]
+    bend = np.array(
+        [
+            [sum(a * b * height(weights + a * one + b * other) for a, b in signs) for one in step]
+            for other in step
+        ]
+    )
+    flat = np.linalg.inv(-bend / 4e-6)
+    found = variances(pairs, known, weights)
+    assert np.allclose(found, [row @ flat @ row for row in pairs], rtol=1e-3)
+    turned = [draws.choice([-1.0, 1.0], (len(rows), 1)) * rows for rows in (pairs, known)]
+    assert np.allclose(variances(*turned, weights), found)
+
+
+def test_what_labels_leave_open_comes_first(encoder, tmp_path):
+    """Labels are of good and bad words alone; pairs of other words are asked for first."""
+    rows, labels = [], []
+    for number in range(30):
+        pair = ("helpful kind", "rude lazy")
+        labels.append({"prompt": f"old {number}", "chosen": pair[0], "rejected": pair[1]})
+        if number % 2:
+            pair = ("river road", "city lamp")
+        rows += [{"prompt": f"new {number}", "completion": each} for each in pair]
+    path = tmp_path / "next.parquet"
+    pm.label_next(pl.DataFrame(rows), path, n=15, labelled=pl.DataFrame(labels), model=encoder)
+    asked = pl.read_parquet(path)["prompt"].str.slice(4).cast(pl.Int64)
+    assert (asked % 2).to_list() == [1] * 15
 
 
 def test_what_cannot_be_meant_is_refused(tmp_path):

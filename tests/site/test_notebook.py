@@ -11,12 +11,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import pytest
 from notebooks import left, run_cells, same_everywhere
 from pages import ROOT
 
 import prefmill as pm
+from prefmill.connection import connect
 from prefmill.telemetry.notebook import drawn
 
 NOTEBOOK = ROOT / "docs" / "first_look.ipynb"
@@ -128,3 +130,26 @@ def test_every_report_can_be_shown():
     for kind in [*reports, pm.Pairs, pm.BestOf, pm.Values]:
         assert callable(getattr(kind, "show", None)), kind
         assert callable(getattr(kind, "_repr_html_", None)), kind
+
+
+class Refusing:
+    """A connection in Jupyter without ipywidgets, as DuckDB gives it."""
+
+    def __init__(self, con: Any) -> None:
+        self._con = con
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._con, name)
+
+    def execute(self, query: str, *values: Any) -> Any:
+        if "progress_bar" in query:
+            raise duckdb.InvalidInputException("required package 'ipywidgets' is missing")
+        return self._con.execute(query, *values)
+
+
+def test_without_ipywidgets_plans_run(monkeypatch, tmp_path):
+    plain = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", lambda **words: Refusing(plain(**words)))
+    con = connect(temp_dir=tmp_path, reads=())
+    assert con.execute("SELECT 1").fetchall() == [(1,)]
+    con.close()

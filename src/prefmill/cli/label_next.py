@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from prefmill.cli.app import Options, add_command
+from prefmill.cli.app import add_command
 from prefmill.cli.options import (
     EngineReading,
     Inputs,
@@ -17,7 +17,7 @@ from prefmill.cli.options import (
     quiet_threads,
 )
 from prefmill.cli.texts import roles_given, stdout_or
-from prefmill.cli.worth import Encoding
+from prefmill.cli.worth import Encoding, Seeded
 
 
 class _Files(Inputs, Target):
@@ -35,11 +35,7 @@ class _Choosing(_Files):
     ] = 6000
 
 
-class _Seeded(Options):
-    seed: Annotated[int, option(min=0, help="Of what is drawn.")] = 0
-
-
-class NextOptions(_Choosing, Words, Encoding, _Seeded, EngineReading, Writing):  # type: ignore[misc]
+class NextOptions(_Choosing, Words, Encoding, Seeded, EngineReading, Writing):  # type: ignore[misc]
     """The options of `prefmill next`."""
 
 

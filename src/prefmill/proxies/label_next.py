@@ -16,9 +16,10 @@ from prefmill.errors import BadArgument, BadInput
 from prefmill.models.embedding import Embedder
 from prefmill.plans import Pairs
 from prefmill.progress import Progress, peak_rss_mb, silent
-from prefmill.proxies.choice import keys_of, spread
+from prefmill.proxies.choice import PENALTY, spread, variances
 from prefmill.proxies.features import features
 from prefmill.proxies.fit import chance, weights_of
+from prefmill.proxies.output import written
 from prefmill.proxies.pairs import drawn, opened_pairs, texts_of
 from prefmill.proxies.worth import MOST, TOKENS
 from prefmill.rules.intervals import Floats
@@ -143,37 +144,43 @@ def label_next(
         plan = Pairs(chosen_min=None, rejected_below=None)
         with opened_pairs(plan, inputs, words, progress=progress, **reading) as job:
             pool = _Pool(job, most, seed, known)
-            margins = None
+            proxy = None
             if len(known.texts) >= _FEWEST:
-                margins = pool.margins(embedder(), lambda share: tell("embedding", share))
-            frame = pool.chosen(n, margins, seed)
+                proxy = pool.proxy(embedder(), lambda share: tell("embedding", share))
+            frame = pool.chosen(n, proxy, seed)
             record.read(job.records.inputs)
 
-            def report(written: writers.Written) -> NextReport:
+            def report(files: writers.Written) -> NextReport:
                 return NextReport(
                     **pool.counts,
                     rows_in=job.source.rows,
                     rows_rejected=job.source.rejected,
-                    labels=0 if margins is None else len(known.texts),
+                    labels=0 if proxy is None else len(known.texts),
                     rows_out=frame.height,
                     prompts_out=frame["prompt"].n_unique(),
                     seed=seed,
                     seconds=round(time.perf_counter() - started, 3),
                     peak_rss_mb=peak_rss_mb(),
-                    output=written.paths.get(""),
-                    notes=[*pool.notes, *known.notes, *written.notes],
+                    output=files.paths.get(""),
+                    notes=[*pool.notes, *known.notes, *files.notes],
                 )
 
-            writers.write(
-                iter([frame]),
-                frame.schema,
-                output,
-                format="pool",
-                overwrite=record.overwrites,
-                memory_bytes=reading.get("memory_bytes"),
-                publish=record.publisher(report),
-            )
+            written(frame, output, record, report, reading)
             return record.made or report(writers.Written({"": str(output)}, {}))
+
+
+@dataclass(frozen=True)
+class _Proxy:
+    """A proxy of the labels, and the differences that it was fitted to and is asked of.
+
+    differences  a row for each pair of the pool
+    known        a row for each label, the better answer first
+    weights      the proxy's
+    """
+
+    differences: Floats
+    known: Floats
+    weights: Floats
 
 
 class _Labels:
@@ -249,8 +256,8 @@ class _Pool:
                 f"{self.answers.height:,} of {answers:,} answers were drawn; --most N draws more"
             )
 
-    def margins(self, embedder: Embedder, tell: Any) -> Floats:
-        """What a proxy of the labels says of each pair."""
+    def proxy(self, embedder: Embedder, tell: Any) -> _Proxy:
+        """The pairs as a proxy sees them, and the proxy where there are labels enough."""
         texts = texts_of(self.job, self.answers["pos"])
         own = self.answers.join(texts, on="pos", how="left", maintain_order="left")["answer_right"]
         labels = self.known.texts
@@ -263,25 +270,31 @@ class _Pool:
             found: Floats = rows[[places[text] for text in texts.to_list()]]
             return found
 
-        weights = weights_of(of(labels["chosen"]) - of(labels["rejected"]))
-        values: Floats = of(own) @ weights
+        known = of(labels["chosen"]) - of(labels["rejected"])
         at, other = (self.pairs[name].to_numpy() for name in ("at", "at_b"))
-        margins: Floats = values[at] - values[other]
-        return margins
+        answers = of(own)
+        return _Proxy(answers[at] - answers[other], known, weights_of(known, PENALTY))
 
-    def chosen(self, n: int, margins: Floats | None, seed: int) -> pl.DataFrame:
+    def chosen(self, n: int, proxy: _Proxy | None, seed: int) -> pl.DataFrame:
         """The pairs to label, with their texts."""
         sides = self.pairs.select("at", "at_b").to_numpy().astype(np.int64)
         known = pl.concat(
             [self.known.met.select("prompt", answer=side) for side in ("one", "other")]
         )
         counts = known.group_by("prompt", "answer").len()
-        met = self.answers.join(counts, on=["prompt", "answer"], how="left", maintain_order="left")
-        keys = keys_of(margins, len(sides), seed)
-        places = spread(sides, keys, n, met["len"].fill_null(0).to_numpy())
+        answers = self.answers.join(
+            counts, on=["prompt", "answer"], how="left", maintain_order="left"
+        )
+        met = answers["len"].fill_null(0).to_numpy()
+        if proxy is None:
+            keys = np.random.default_rng(seed).random(len(sides))
+        else:
+            keys = -variances(proxy.differences, proxy.known, proxy.weights)
+        places = spread(sides, keys, n, met)
         pairs = self.pairs[places]
-        if margins is not None:
-            pairs = pairs.with_columns(chance=pl.Series(chance(margins[places])))
+        if proxy is not None:
+            margins = proxy.differences[places] @ proxy.weights
+            pairs = pairs.with_columns(chance=pl.Series(chance(margins)))
         else:
             pairs = pairs.with_columns(chance=pl.lit(None, pl.Float64))
         # Which one is a is a coin's: a person who likes the left one likes no answer for it.

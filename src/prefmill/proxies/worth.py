@@ -19,6 +19,7 @@ from prefmill.proxies.features import features
 from prefmill.proxies.fit import Ints, folds_of, held_out
 from prefmill.proxies.flips import LIKELY, flips_of
 from prefmill.proxies.learning import curve, right_of
+from prefmill.proxies.output import written
 from prefmill.proxies.pairs import count, drawn, ids_of, opened_pairs, texts_of
 from prefmill.proxies.told import Part, WorthReport
 from prefmill.reports.floors import CHANCE, FEWEST, floor, floors, independent
@@ -127,9 +128,9 @@ def worth(
                 fingerprint=embedder.fingerprint,
             )
 
-            def report(written: writers.Written | None) -> WorthReport:
-                path = written.paths.get("") if written else None
-                notes = [*made.notes, *(written.notes if written else ())]
+            def report(files: writers.Written | None) -> WorthReport:
+                path = files.paths.get("") if files else None
+                notes = [*made.notes, *(files.notes if files else ())]
                 took = round(time.perf_counter() - started, 3)
                 memory = peak_rss_mb()
                 return replace(made, output=path, notes=notes, seconds=took, peak_rss_mb=memory)
@@ -138,15 +139,7 @@ def worth(
                 return report(None)
             record.read(job.records.inputs)
             frame = look.mislabelled()
-            writers.write(
-                iter([frame]),
-                frame.schema,
-                output,
-                format="pool",
-                overwrite=record.overwrites,
-                memory_bytes=reading.get("memory_bytes"),
-                publish=record.publisher(report),
-            )
+            written(frame, output, record, report, reading)
             return record.made or report(None)
 
 

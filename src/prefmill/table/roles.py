@@ -229,6 +229,7 @@ class Roles:
                 raise ColumnMissing.for_role(where, role, column, columns, fitting)
         taken = {*found.values(), *groups, *score_columns}
         required = set(required)
+        missing: dict[str, ColumnMissing] = {}
         for role in REQUIRED:
             if role not in required:
                 found.setdefault(role, "")
@@ -240,7 +241,12 @@ class Roles:
                     free = taken - set(
                         groups
                     )  # the prompt may group as well, with a system prompt say
-                found[role] = _by_alias(role, columns, free, where, fits or _unknown)
+                try:
+                    found[role] = _by_alias(role, columns, free, where, fits or _unknown)
+                except ColumnMissing as error:
+                    missing[role] = error
+        if missing:
+            raise _of_all(missing, columns, taken, fits or _unknown)
         if score_columns:
             found.setdefault("score", score_columns[0])
         return cls(group=groups, negate=negate, **found)
@@ -351,11 +357,7 @@ def _by_alias(role: str, columns: Sequence[str], taken: set[str], where: str, fi
             f" {list(columns)}.",
             hint=_which(role, found),
         )
-    # A column of ids is near to many names, and none of them.
-    fitting = [c for c in free if fits(role, c) is not False and not _plain(c).endswith("_id")]
-    near = list(dict.fromkeys(c for alias in ALIASES[role] for c in nearest(alias, fitting)))
-    if role == "score" and (lower := [c for c in fitting if _plain(c) in LOWER_IS_BETTER]):
-        near = [f"-{lower[0]}"]
+    near = _near(role, free, fits)
     hint = f"name the column: {role}=COLUMN (--{role} COLUMN)."
     if len(near) == 1:
         hint = f"did you mean {role}={near[0]!r}?"
@@ -364,6 +366,34 @@ def _by_alias(role: str, columns: Sequence[str], taken: set[str], where: str, fi
     unfit = f"; {called[0]!r} has its name and holds {_UNFIT[role]}" if called else ""
     raise ColumnMissing(
         f"{where}: no column for the role {role!r}{unfit}; got {list(columns)}.", hint=hint
+    )
+
+
+def _near(role: str, free: Sequence[str], fits: Fits) -> list[str]:
+    """Columns whose names are near those of the field for `role`."""
+    # A column of ids is near to many names, and none of them.
+    fitting = [c for c in free if fits(role, c) is not False and not _plain(c).endswith("_id")]
+    if role == "score" and (lower := [c for c in fitting if _plain(c) in LOWER_IS_BETTER]):
+        return [f"-{lower[0]}"]
+    return list(dict.fromkeys(c for alias in ALIASES[role] for c in nearest(alias, fitting)))
+
+
+def _of_all(
+    missing: Mapping[str, ColumnMissing], columns: Sequence[str], taken: set[str], fits: Fits
+) -> ColumnMissing:
+    """The error of the first missing role; of several roles its hint has one line for all."""
+    (first, *others) = missing.values()
+    if not others:
+        return first
+    free = [c for c in columns if c not in taken]
+    near = {role: _near(role, free, fits) for role in missing}
+    words = [
+        f"--{role} {_shell_word(found[0]) if len(found) == 1 else 'COLUMN'}"
+        for role, found in near.items()
+    ]
+    return ColumnMissing(
+        first.message,
+        hint=f"{first.hint} {', '.join(missing)} are all to be named: {' '.join(words)}",
     )
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 
+from prefmill.errors import installing
 from prefmill.telemetry.run import Run, gave_up, logger
 
 #: Seconds that a run waits for a server to take its events, and one that was told to stop.
@@ -90,5 +91,5 @@ def _send(queue: _Queue) -> None:
 def _with_hint(error: Exception) -> Exception:
     """A missing package, with what installs it."""
     if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("openlineage"):
-        return ModuleNotFoundError(f"{error}; in a checkout of prefmill: pip install '.[lineage]'")
+        return ModuleNotFoundError(f"{error}; {installing('lineage')}")
     return error
