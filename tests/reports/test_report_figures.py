@@ -268,7 +268,10 @@ def test_unusable_rows_are_looked_for_in_the_input_of_the_run(tmp_path, monkeypa
     rows.with_columns(completion=pl.when(~some).then("completion")).write_csv("my rows.csv")
     pm.run(pm.Pairs(), "my rows.csv", "pairs.parquet")
     pm.run(pm.Pairs(), rows.with_columns(score=pl.when(~some).then("score")), "other.parquet")
-    assert f"prefmill check '{tmp_path}/my rows.csv'" in str(pm.report("pairs.parquet"))
+    assert "prefmill check 'my rows.csv'" in str(pm.report("pairs.parquet"))
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert f"prefmill check '{tmp_path}/my rows.csv'" in str(pm.report("../pairs.parquet"))
     assert "prefmill check FILE..." in str(pm.report("other.parquet"))
 
 

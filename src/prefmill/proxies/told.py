@@ -9,13 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prefmill.disk.targets import staging
 from prefmill.proxies.flips import Flips
 from prefmill.proxies.learning import Point
 from prefmill.reports import page, text
 from prefmill.reports.floors import is_high
 from prefmill.reports.found import Floor, Warned
-from prefmill.reports.report import page_target
+from prefmill.reports.report import save_page
 from prefmill.reports.sections import Grid, Section, floor_row, percent
 from prefmill.reports.warned import floor_told
 from prefmill.table.showing import Showing
@@ -113,11 +112,8 @@ class WorthReport(Showing):
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the report as one page of HTML; raises as `prefmill.Report.save` does."""
-        target = page_target(path, overwrite=overwrite)
-        with staging([target], where="worth") as stage:
-            made = page.page(self._title, self.warnings, self._parts)
-            stage.path(target).write_text(made, "utf-8")
-            stage.publish(overwrite=overwrite)
+        made = page.page(self._title, self.warnings, self._parts)
+        save_page(path, made, where="worth", overwrite=overwrite)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values only."""

@@ -13,6 +13,7 @@ from prefmill.errors import BadArgument
 from prefmill.plans import Pairs
 from prefmill.progress import Progress
 from prefmill.reports import page, text
+from prefmill.reports.cut import MAX_LENGTH, Cutter
 from prefmill.reports.found import Figures, Warned
 from prefmill.reports.look import PAIRS_SHOWN, look
 from prefmill.reports.sections import Section, sections
@@ -69,11 +70,16 @@ class Report(Showing):
 
         Raises `BadArgument` for another kind of file, `TargetExists` where one stands already.
         """
-        target = page_target(path, overwrite=overwrite)
-        with staging([target], where="report") as stage:
-            made = page.page(self._title, self.warnings, self._parts)
-            stage.path(target).write_text(made, "utf-8")
-            stage.publish(overwrite=overwrite)
+        made = page.page(self._title, self.warnings, self._parts)
+        save_page(path, made, where="report", overwrite=overwrite)
+
+
+def save_page(path: str | Path, made: str, *, where: str, overwrite: bool) -> None:
+    """Write a page, at once or not at all; raises what `Report.save` raises."""
+    target = page_target(path, overwrite=overwrite)
+    with staging([target], where=where) as stage:
+        stage.path(target).write_text(made, "utf-8")
+        stage.publish(overwrite=overwrite)
 
 
 def page_target(path: str | Path, *, overwrite: bool) -> Path:
@@ -102,6 +108,8 @@ def report(
     pairs: int = PAIRS_SHOWN,
     near: bool = False,
     against: Sequence[str | Path] = (),
+    tokenizer: str | Path | None = None,
+    max_length: int | None = None,
     roles: RoleNames | None = None,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
@@ -117,6 +125,9 @@ def report(
             `report`, and takes about 0.3 ms for a different text of 1,000 characters.
         against: benchmark files, whose texts are looked for in prompts and answers: 13 words in a
             row. It takes about 0.2 ms for a different text of 1,000 characters.
+        tokenizer: a folder with a tokenizer: which answers does a limit cut, and which pairs become
+            the same? It needs the extra `score`, and nothing is fetched.
+        max_length: that limit, of tokens of a prompt with its answer; None: 1,024, as TRL has it.
         roles, progress, reading: as in `prefmill.run`.
 
     Cost: one pass over texts in the engine, then numbers: about 100 bytes a row, which DuckDB
@@ -133,5 +144,17 @@ def report(
         raise BadArgument(f"report: pairs is no number of pairs; got {pairs!r}.")
     asked: Any = {"plan": plan, "roles": roles, "shown": pairs, "near": near}
     asked["against"] = [against] if isinstance(against, str | Path) else list(against)
+    asked["cutter"] = _cutter(tokenizer, max_length)
     figures = look(inputs, progress=progress, **asked, **reading)
     return Report(figures, warnings(figures))
+
+
+def _cutter(tokenizer: str | Path | None, max_length: int | None) -> Cutter | None:
+    if tokenizer is not None:
+        return Cutter(tokenizer, MAX_LENGTH if max_length is None else max_length)
+    if max_length is None:
+        return None
+    raise BadArgument(
+        f"report: a limit is of tokens; got max_length={max_length!r} without a tokenizer.",
+        hint="--tokenizer DIR (tokenizer=) names the folder of the model that is to be trained.",
+    )

@@ -1,0 +1,339 @@
+"""`prefmill.loop_report`: what a loop has come to, from its folder, done or not.
+
+    state.json, the files of stages ──▶ figures of each policy, what became of each stage's samples
+    ──▶ the same faces as any report: lines for a terminal, a page, a notebook
+
+Nothing is written, and no lock is taken: a loop that runs may be looked at.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prefmill.errors import BadInput
+from prefmill.loops.figures import draws_itself, rows_of
+from prefmill.loops.findings import CUT_OFF, best_stage, findings, stop_rule, ways
+from prefmill.loops.folder import Record, read_state
+from prefmill.loops.plot import PANELS
+from prefmill.loops.recipe import StopSection
+from prefmill.loops.report import HEADINGS, NOTES, cells
+from prefmill.reports import page, text
+from prefmill.reports.found import Warned
+from prefmill.reports.lines import Line, Lines
+from prefmill.reports.report import save_page
+from prefmill.reports.sections import Grid, Section, percent
+from prefmill.table.showing import Showing
+from prefmill.telemetry.watch import watched
+
+#: The share of rows without a score from which on something is said.
+_SOME = 0.05
+
+
+@dataclass(frozen=True)
+class StageCounts:
+    """What became of the samples of a stage.
+
+    Of `prompts` were drawn `answers`, `cut_off` of them at the limit of tokens; `scored` of them
+    have a score, `unscored` ones not, by reason. `candidates` are those of all stages that
+    selection could take, `dropped` by reason; `selected` were trained on, with `mean` score.
+    """
+
+    stage: int
+    prompts: int
+    answers: int
+    cut_off: int
+    scored: int
+    unscored: Mapping[str, int]
+    candidates: int
+    dropped: Mapping[str, int]
+    selected: int
+    selected_from: str
+    mean: float | None
+
+
+@dataclass(frozen=True)
+class StagesReport(Showing):
+    """What a loop has come to: see `docs/loop.md`.
+
+    `asked` are the stages of the recipe. `stages` are the figures of each policy that is measured,
+    by name, as `stages.parquet` has them; `samples` what became of the samples of each stage;
+    `prompts` how many there are, and why others were left out. `said` are findings in sentences;
+    `stopped` is the rule that ended the loop, or None. `unfinished`: there are steps to do.
+    """
+
+    folder: str
+    asked: int
+    unfinished: bool
+    stopped: str | None
+    prompts: Mapping[str, int]
+    stages: Sequence[Mapping[str, Any]]
+    samples: Sequence[StageCounts]
+    max_new_tokens: int | None
+    said: Sequence[str]
+
+    @property
+    def warnings(self) -> list[Warned]:
+        """What needs a look, in words."""
+        return [*_warnings(self)]
+
+    @property
+    def found(self) -> list[str]:
+        """The names of the warnings."""
+        return [each.name for each in self.warnings]
+
+    @property
+    def ok(self) -> bool:
+        """Nothing was found that needs a look."""
+        return not self.warnings
+
+    @cached_property
+    def _parts(self) -> list[Section]:
+        return [_run(self), _policies(self), _samples(self), _time(self), _notes()]
+
+    @property
+    def _title(self) -> str:
+        return f"Report on {self.folder} (loop)"
+
+    def __str__(self) -> str:
+        return "\n".join(text.lines(self._title, self.warnings, self._parts))
+
+    def _repr_html_(self) -> str:
+        return page.fragment(self._title, self.warnings, self._parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values only."""
+        told = {"ok": self.ok, "warnings": [asdict(each) for each in self.warnings]}
+        return {**told, **asdict(self)}
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the report as one page of HTML; raises as `prefmill.Report.save` does."""
+        made = page.page(self._title, self.warnings, self._parts)
+        save_page(path, made, where="report", overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The folder of a loop that somebody else may work in."""
+
+    folder: Path
+    steps: Mapping[str, Record]
+
+
+@watched("report")
+def loop_report(folder: str | Path) -> StagesReport:
+    """Look at the folder of a loop: the figures of each policy, what became of each stage's
+    samples, and what needs a look.
+
+    Args:
+        folder: the output of `prefmill.loop`, done or not. It may be at work.
+
+    Cost: reads the answers to held-out prompts, and the scores of samples. Raises `BadInput` where
+    there is no loop.
+
+    >>> loop_report("nowhere")
+    Traceback (most recent call last):
+    ...
+    prefmill.errors.BadInput: report: no loop in 'nowhere': no state.json.
+    """
+    state = read_state(Path(folder))
+    if state is None:
+        raise BadInput(
+            f"report: no loop in {str(folder)!r}: no state.json.",
+            hint="name the folder that prefmill loop wrote (-o; runs/RECIPE without it).",
+        )
+    decides, steps = state["decides"], state["steps"]
+    asked = int(decides["stages"])
+    seen = _Seen(Path(folder), steps)
+    evaluate = decides["evaluate"]
+    kl = evaluate["kl"] and draws_itself(evaluate["temperature"], decides["sample"])
+    rows = rows_of(seen, range(asked + 1), measures_kl=kl)
+    stopped = stop_rule(rows, StopSection(**decides["stop"])) if rows else None
+    last = f"stage-{asked}/heldout/"
+    whole = [f"{last}score", *([f"{last}second"] if "second" in decides["inputs"] else [])]
+    whole += [f"{last}kl"] if kl and asked else []
+    figures = steps.get("prompts", {}).get("figures", {})
+    return StagesReport(
+        folder=str(folder),
+        asked=asked,
+        unfinished=not stopped and not steps.keys() >= {*whole},
+        stopped=stopped,
+        prompts={name: count for name, count in figures.items() if count},
+        stages=rows,
+        samples=[_counts(stage, steps) for stage in range(asked) if _at(stage, "sample") in steps],
+        max_new_tokens=decides["sample"].get("max_new_tokens"),
+        said=findings(rows, stopped) if rows else ["No policy is measured so far."],
+    )
+
+
+def _at(stage: int, step: str) -> str:
+    return f"stage-{stage}/{step}"
+
+
+def _counts(stage: int, steps: Mapping[str, Record]) -> StageCounts:
+    sample, score, select = (
+        steps.get(_at(stage, step), {}).get("figures", {}) for step in ("sample", "score", "select")
+    )
+    dropped = {name: rows for name, rows in select.get("dropped", {}).items() if rows}
+    return StageCounts(
+        stage=stage,
+        prompts=sample.get("prompts", 0),
+        answers=sample.get("answers", 0),
+        cut_off=sample.get("cut_off", 0),
+        scored=score.get("rows_scored", 0),
+        unscored={name: rows for name, rows in score.get("null", {}).items() if rows},
+        candidates=select.get("rows_in", 0) + dropped.get("cut_off", 0),
+        dropped=dropped,
+        selected=select.get("selected_rows", 0),
+        selected_from=select.get("selected_from", ""),
+        mean=select.get("selected_mean"),
+    )
+
+
+# --- warnings ---
+
+
+def _warnings(report: StagesReport) -> Iterator[Warned]:
+    folder = shlex.quote(report.folder)
+    if report.unfinished:
+        done = len(report.stages)
+        what = f"The loop is not done: {done} of {report.asked + 1} policies are measured."
+        advice = "The same command goes on where it ended."
+        yield Warned("unfinished", what, advice, f"prefmill loop RECIPE -o {folder}")
+    yield from _of_judges(report)
+    yield from _of_answers(report)
+
+
+def _of_judges(report: StagesReport) -> Iterator[Warned]:
+    if len(report.stages) < 2:
+        return
+    best, last = best_stage(report.stages), int(report.stages[-1]["stage"])
+    both = ways(report.stages[0], report.stages[-1])
+    if both == ("up", "down"):
+        what = "The judge that selected likes the last policy better, the second one likes it less."
+        advice = (
+            "That is what reward hacking looks like. Read answers of both policies, and take an"
+            " earlier one, or a better judge."
+        )
+        line = f"prefmill view {shlex.quote(f'{report.folder}/stage-{last}/heldout/score.parquet')}"
+        yield Warned("reward hacking", what, advice, line)
+    if both[0] == "down":
+        what = "Training lowered the reward that it selected for."
+        advice = "Take a smaller learning rate, or fewer epochs, in a folder of its own."
+        line = (
+            f"prefmill loop RECIPE -o NEW --set train.epochs=1 --reuse {shlex.quote(report.folder)}"
+        )
+        yield Warned("lower reward", what, advice, line)
+    elif best != last:
+        place = (
+            "the model it began with" if best == 0 else f"{report.folder}/stage-{best - 1}/policy"
+        )
+        what = f"The largest mean reward is that of stage {best}, not of the last one ({last})."
+        yield Warned("best stage", what, f"Take the policy of stage {best}: {place}.")
+
+
+def _of_answers(report: StagesReport) -> Iterator[Warned]:
+    last = report.stages[-1] if report.stages else {}
+    pooled = report.samples[-1] if report.samples else None
+    shares = [last.get("cut_off") or 0.0]
+    shares += [pooled.cut_off / pooled.answers] if pooled and pooled.answers else []
+    if max(shares) > CUT_OFF:
+        what = f"{percent(max(shares))} of answers of the last stage were cut off."
+        advice = "Their scores are those of unfinished answers. Let answers be longer."
+        tokens = 2 * report.max_new_tokens if report.max_new_tokens else "TOKENS"
+        line = f"prefmill loop RECIPE -o NEW --set sample.max_new_tokens={tokens}"
+        yield Warned("cut off", what, advice, line)
+    for each in report.samples:
+        lost = sum(each.unscored.values())
+        if lost > _SOME * (each.scored + lost):
+            reasons = ", ".join(f"{name} {rows:,}" for name, rows in each.unscored.items())
+            what = f"{lost:,} samples of stage {each.stage} have no score: {reasons}."
+            scored = f"{report.folder}/stage-{each.stage}/scored.parquet"
+            line = f"prefmill check {shlex.quote(scored)}"
+            yield Warned("unscored", what, "Look at them, and at what the scorer reads.", line)
+
+
+# --- sections ---
+
+
+def _run(report: StagesReport) -> Section:
+    state = "at work, or killed" if report.unfinished else "done"
+    rows = [
+        ("stages asked for", f"{report.asked:,}"),
+        ("policies measured", f"{len(report.stages):,}"),
+        ("state", report.stopped or state),
+    ]
+    rows += [(f"prompts: {name}", f"{count:,}") for name, count in report.prompts.items()]
+    return Section("The loop", report.said, [Grid("What was found", ("", ""), rows)])
+
+
+def _policies(report: StagesReport) -> Section:
+    shown = [cells(row) for row in report.stages]
+    used = [name for name in ("stage", *HEADINGS) if any(row[name] for row in shown)]
+    table = Grid(
+        "Figures by policy", used, [[row[name] for name in used] for row in shown] if shown else []
+    )
+    labels = [str(row["stage"]) for row in report.stages]
+    pictures = []
+    for panel in PANELS:
+        drawn = [
+            Line(
+                name,
+                [row.get(column) for row in report.stages],
+                [row.get(f"{column}_low") for row in report.stages],
+                [row.get(f"{column}_high") for row in report.stages],
+            )
+            for column, name in panel.lines.items()
+            if sum(row.get(column) is not None for row in report.stages) > 1
+        ]
+        if drawn:
+            title = panel.title[:1].upper() + panel.title[1:]
+            pictures.append(Lines(title, labels, drawn, "stage"))
+    return Section("Held-out prompts, by policy", (), [table, *pictures] if shown else pictures)
+
+
+def _samples(report: StagesReport) -> Section:
+    head = ("stage", "prompts", "answers", "cut off", "scored", "candidates", "selected")
+    rows = [
+        (f"{each.stage}", f"{each.prompts:,}", f"{each.answers:,}", f"{each.cut_off:,}")
+        + (f"{each.scored:,}", f"{each.candidates:,}", f"{each.selected:,}")
+        for each in report.samples
+    ]
+    lost = [
+        (f"{each.stage}", kind, reason, f"{count:,}")
+        for each in report.samples
+        for kind, reasons in (("no score", each.unscored), ("not a candidate", each.dropped))
+        for reason, count in reasons.items()
+    ]
+    scores = [
+        (f"{row['stage']}", f"{row['pool_mean']:.4g}", f"{row['pool_best']:.4g}")
+        + ("" if each.mean is None else f"{each.mean:.4g}", each.selected_from)
+        for row, each in zip(report.stages, report.samples, strict=False)
+        if row.get("pool_mean") is not None
+    ]
+    words = ["Candidates are the samples of all stages so far. Each of them is selected or not."]
+    parts = [Grid("What became of samples", head, rows)] if rows else []
+    if lost:
+        parts.append(Grid("Why samples are out", ("stage", "", "reason", "rows"), lost))
+    if scores:
+        names = ("stage", "mean of samples", "best of each prompt", "mean of selected", "of stages")
+        parts.append(Grid("Their scores", names, scores))
+    return Section("What was trained on", words if rows else ["Nothing yet."], parts)
+
+
+def _time(report: StagesReport) -> Section:
+    steps = list(dict.fromkeys(step for row in report.stages for step in row["seconds"]))
+    rows = [
+        (f"{row['stage']}", *(f"{row['seconds'].get(step, 0):.1f}" for step in steps))
+        for row in report.stages
+    ]
+    words = ["Seconds of wall time, of the process that finished the step."]
+    return Section("Time", words, [Grid("Seconds by step", ("stage", *steps), rows)])
+
+
+def _notes() -> Section:
+    return Section("How to read this", NOTES)
