@@ -273,10 +273,9 @@ def _run(report: StagesReport) -> Section:
 
 def _policies(report: StagesReport) -> Section:
     shown = [cells(row) for row in report.stages]
-    used = [name for name in ("stage", *HEADINGS) if any(row[name] for row in shown)]
-    table = Grid(
-        "Figures by policy", used, [[row[name] for name in used] for row in shown] if shown else []
-    )
+    # A figure is a row: with their intervals all of them do not stand side by side.
+    rows = [(name, *values) for name in HEADINGS if any(values := [row[name] for row in shown])]
+    table = Grid("Figures by policy", ("", *(f"stage {row['stage']}" for row in shown)), rows)
     labels = [str(row["stage"]) for row in report.stages]
     pictures = []
     for panel in PANELS:
@@ -299,8 +298,11 @@ def _policies(report: StagesReport) -> Section:
 def _samples(report: StagesReport) -> Section:
     head = ("stage", "prompts", "answers", "cut off", "scored", "candidates", "selected")
     rows = [
-        (f"{each.stage}", f"{each.prompts:,}", f"{each.answers:,}", f"{each.cut_off:,}")
-        + (f"{each.scored:,}", f"{each.candidates:,}", f"{each.selected:,}")
+        (
+            f"{each.stage}",
+            *(f"{count:,}" for count in (each.prompts, each.answers, each.cut_off)),
+            *(f"{count:,}" for count in (each.scored, each.candidates, each.selected)),
+        )
         for each in report.samples
     ]
     lost = [
@@ -310,8 +312,13 @@ def _samples(report: StagesReport) -> Section:
         for reason, count in reasons.items()
     ]
     scores = [
-        (f"{row['stage']}", f"{row['pool_mean']:.4g}", f"{row['pool_best']:.4g}")
-        + ("" if each.mean is None else f"{each.mean:.4g}", each.selected_from)
+        (
+            f"{row['stage']}",
+            f"{row['pool_mean']:.4g}",
+            f"{row['pool_best']:.4g}",
+            "" if each.mean is None else f"{each.mean:.4g}",
+            each.selected_from,
+        )
         for row, each in zip(report.stages, report.samples, strict=False)
         if row.get("pool_mean") is not None
     ]

@@ -79,12 +79,13 @@ def tracks(lines: Lines) -> Iterator[str]:
         return round((value - low) / reach * (_TRACK - 1))
 
     signs = [f"{sign} {line.name}" for sign, line in zip(_SIGNS, lines.lines, strict=False)]
-    band = ", ─ its interval" if any(line.low for line in lines.lines) else ""
+    first = lines.lines[0]
+    band = f", ─ interval of {first.name}" if _band(first) else ""
     yield f"-- {lines.caption} ({', '.join(signs)}{band})"
     width = max([*map(len, lines.labels), len(lines.axis)])
     for place, label in enumerate(lines.labels):
         cells = [" "] * _TRACK
-        for start, bottom, top in _band(lines.lines[0]):
+        for start, bottom, top in _band(first):
             if start == place:
                 cells[at(bottom) : at(top) + 1] = "─" * (at(top) + 1 - at(bottom))
         for line, sign in reversed([*zip(lines.lines, _SIGNS, strict=False)]):

@@ -155,8 +155,13 @@ def _best_of(figures: Figures) -> Section | None:
     mean = Line("mean", [each.mean for each in points])
     labels = [f"{each.n:,}" for each in points]
     rows = [
-        (f"{each.n:,}", f"{each.best:.4g}", _between(each.low, each.high), f"{each.mean:.4g}")
-        + (f"{each.prompts:,}",)
+        (
+            f"{each.n:,}",
+            f"{each.best:.4g}",
+            _between(each.low, each.high),
+            f"{each.mean:.4g}",
+            f"{each.prompts:,}",
+        )
         for each in points
     ]
     head = ("n", "best of n", "95 % interval", "mean", "prompts with n")
