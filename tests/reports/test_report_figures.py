@@ -269,10 +269,10 @@ def test_unusable_rows_are_looked_for_in_the_input_of_the_run(tmp_path, monkeypa
     pm.run(pm.Pairs(), "my rows.csv", "pairs.parquet")
     pm.run(pm.Pairs(), rows.with_columns(score=pl.when(~some).then("score")), "other.parquet")
     assert "prefmill check 'my rows.csv'" in str(pm.report("pairs.parquet"))
+    assert "prefmill check FILE..." in str(pm.report("other.parquet"))
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     assert f"prefmill check '{tmp_path}/my rows.csv'" in str(pm.report("../pairs.parquet"))
-    assert "prefmill check FILE..." in str(pm.report("other.parquet"))
 
 
 def test_kinds_of_files():

@@ -67,7 +67,7 @@ def _of_loop(options: ReportOptions) -> StagesReport:
     if given or roles_given(options):
         words = ", ".join(f"--{name.replace('_', '-')}" for name in [*given, *roles_given(options)])
         raise BadArgument(
-            f"report: {words} is about data; got the folder of a loop.",
+            f"report: {words} are about data; got the folder of a loop.",
             hint=f"name a file of it: {options.inputs[0]}/stage-0/scored.parquet.",
         )
     return loop_report(options.inputs[0])
@@ -91,7 +91,7 @@ def report(options: ReportOptions) -> None:
     reading = options.reading()
     from prefmill.cli import show
     from prefmill.loops.folder import is_loop
-    from prefmill.reports.report import page_target
+    from prefmill.reports.faces import page_target
 
     if options.output is not None:
         page_target(options.output, overwrite=options.overwrite)

@@ -11,7 +11,7 @@ from html import escape
 
 from prefmill.reports.found import Excerpt, Shown, Warned
 from prefmill.reports.lines import Lines, legend, picture
-from prefmill.reports.sections import SPARK, Bars, Grid, Section
+from prefmill.reports.parts import SPARK, Bars, Grid, Section
 from prefmill.shown import shown
 
 _HOME = "prefmill-report"

@@ -8,26 +8,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
-from prefmill.disk.targets import check_free, staging, target_of
 from prefmill.errors import BadArgument
 from prefmill.plans import Pairs
 from prefmill.progress import Progress
-from prefmill.reports import page, text
 from prefmill.reports.cut import MAX_LENGTH, Cutter
+from prefmill.reports.faces import Faces
 from prefmill.reports.found import Figures, Warned
 from prefmill.reports.look import PAIRS_SHOWN, look
-from prefmill.reports.sections import Section, sections
+from prefmill.reports.parts import Section
+from prefmill.reports.sections import sections
 from prefmill.reports.warned import warnings
 from prefmill.runs.job import Reading
 from prefmill.table.roles import Inputs, RoleNames
-from prefmill.table.showing import Showing
 from prefmill.telemetry.watch import watched
-
-_PAGES = (".html", ".htm")
 
 
 @dataclass(frozen=True)
-class Report(Showing):
+class Report(Faces):
     """What was found of preference data: `figures`, and `warnings` in words.
 
     `str` is the report in lines, for a terminal; `save` writes it as a page; a notebook shows it.
@@ -35,16 +32,6 @@ class Report(Showing):
 
     figures: Figures
     warnings: Sequence[Warned]
-
-    @property
-    def ok(self) -> bool:
-        """Nothing was found that needs a look."""
-        return not self.warnings
-
-    @property
-    def found(self) -> list[str]:
-        """The names of the warnings."""
-        return [each.name for each in self.warnings]
 
     @cached_property
     def _parts(self) -> list[Section]:
@@ -54,50 +41,10 @@ class Report(Showing):
     def _title(self) -> str:
         return f"Report on {self.figures.name} ({self.figures.kind})"
 
-    def __str__(self) -> str:
-        return "\n".join(text.lines(self._title, self.warnings, self._parts))
-
-    def _repr_html_(self) -> str:
-        return page.fragment(self._title, self.warnings, self._parts)
-
     def as_json(self) -> dict[str, Any]:
         """Plain values only."""
         told = {"ok": self.ok, "warnings": [asdict(each) for each in self.warnings]}
         return {**told, **asdict(self.figures)}
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the report as one page of HTML, at once or not at all.
-
-        Raises `BadArgument` for another kind of file, `TargetExists` where one stands already.
-        """
-        made = page.page(self._title, self.warnings, self._parts)
-        save_page(path, made, where="report", overwrite=overwrite)
-
-
-def save_page(path: str | Path, made: str, *, where: str, overwrite: bool) -> None:
-    """Write a page, at once or not at all; raises what `Report.save` raises."""
-    target = page_target(path, overwrite=overwrite)
-    with staging([target], where=where) as stage:
-        stage.path(target).write_text(made, "utf-8")
-        stage.publish(overwrite=overwrite)
-
-
-def page_target(path: str | Path, *, overwrite: bool) -> Path:
-    """The target of a page; raises what `Report.save` raises of it, before any work.
-
-    >>> page_target("report.pdf", overwrite=False)
-    Traceback (most recent call last):
-    ...
-    prefmill.errors.BadArgument: report: cannot write such a page; got 'report.pdf', expected ...
-    """
-    target = target_of(path, "report")
-    if target.suffix.lower() not in _PAGES:
-        raise BadArgument(
-            f"report: cannot write such a page; got {str(path)!r},"
-            " expected a name that ends in .html."
-        )
-    check_free(target, overwrite=overwrite, where="report")
-    return target
 
 
 @watched("report")

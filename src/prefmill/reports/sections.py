@@ -3,51 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
+from prefmill.reports import answers
 from prefmill.reports.floors import is_high
-from prefmill.reports.found import Cut, Figures, Floor, Histogram, Near, Part, Shown
-from prefmill.reports.lines import Line, Lines
-
-#: The head of a column of small histograms.
-SPARK = "scores, low to high"
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table: its caption, heads of columns, rows."""
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Bars:
-    """A histogram: its caption, a label and a count for each bar; `axis` says what a bar counts."""
-
-    caption: str
-    labels: Sequence[str]
-    counts: Sequence[int]
-    axis: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report under a heading."""
-
-    title: str
-    words: Sequence[str] = ()
-    parts: Sequence[Grid | Bars | Lines] = ()
-    pairs: Sequence[Shown] = field(default=())
+from prefmill.reports.found import Figures, Floor, Histogram, Near, Part
+from prefmill.reports.lines import Lines
+from prefmill.reports.parts import SPARK, Bars, Grid, Section, percent
 
 
 def sections(figures: Figures) -> list[Section]:
     """The parts of a report that have something to say, in reading order."""
     made = (_file(figures), _funnel(figures), _scores(figures), _prompts(figures))
-    made = (*made, _best_of(figures))
-    more = (_floors(figures), _cut(figures), _repeats(figures), _splits(figures), _against(figures))
-    return [section for section in (*made, *more, _pairs(figures)) if section]
+    more = (answers.best_of(figures), _floors(figures), answers.cut(figures), _repeats(figures))
+    last = (_splits(figures), _against(figures), _pairs(figures))
+    return [section for section in (*made, *more, *last) if section]
 
 
 def _file(figures: Figures) -> Section:
@@ -136,77 +105,6 @@ def _prompts(figures: Figures) -> Section | None:
         return None
     bars = _bars("Different answers of a prompt", figures.answers_per_prompt, "prompts")
     return Section("Prompts", (), [bars])
-
-
-def _best_of(figures: Figures) -> Section | None:
-    points = figures.best_of
-    if not points:
-        return None
-    words = [
-        "What the best of n answers of a prompt scores on average: what best-of-n, or training on"
-        " the best, can win by these scores. A judge that errs is chosen for its errors, too."
-    ]
-    best = Line(
-        "best of n",
-        [each.best for each in points],
-        [each.low for each in points],
-        [each.high for each in points],
-    )
-    mean = Line("mean", [each.mean for each in points])
-    labels = [f"{each.n:,}" for each in points]
-    rows = [
-        (
-            f"{each.n:,}",
-            f"{each.best:.4g}",
-            _between(each.low, each.high),
-            f"{each.mean:.4g}",
-            f"{each.prompts:,}",
-        )
-        for each in points
-    ]
-    head = ("n", "best of n", "95 % interval", "mean", "prompts with n")
-    drawn = Lines("Score by the number of answers", labels, [best, mean], "n")
-    return Section("Best of n", words, [drawn, Grid("Best of n", head, rows)])
-
-
-def _between(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
-
-
-def _cut(figures: Figures) -> Section | None:
-    cut = figures.cut
-    if cut is None:
-        return None
-    words = [
-        f"Prompt and answer together, by the tokenizer in {cut.tokenizer}, in tokens. Of a longer"
-        f" one it cuts the {cut.end} ones off, as scoring with --on-too-long truncate does. TRL's"
-        " DPO keeps the first ones. TRL's reward trainer and prefmill train-reward leave a pair"
-        " out that has a longer answer."
-    ]
-    return Section(
-        f"At {cut.limit:,} tokens", words, [Grid("What a limit cuts", ("", ""), _cut_rows(cut))]
-    )
-
-
-def _cut_rows(cut: Cut) -> list[tuple[str, str]]:
-    rows = [
-        ("answers", f"{cut.answers:,}"),
-        ("longer than the limit", _of(cut.cut, cut.answers)),
-        ("tokens of the longest", f"{cut.longest:,}"),
-    ]
-    if cut.pairs or cut.unread:
-        rows.append(("pairs", f"{cut.pairs:,}"))
-        rows.append(("with an answer that is longer", _of(cut.pairs_cut, cut.pairs)))
-        rows.append(("the same after the cut", _of(cut.same, cut.pairs)))
-    if cut.enough is not None:
-        rows.append(("a limit that keeps all different", f"{cut.enough:,}"))
-    if cut.unread:
-        rows.append(("pairs that its template cannot read", f"{cut.unread:,}"))
-    return rows
-
-
-def _of(count: int, whole: int) -> str:
-    return f"{count:,} ({percent(count / max(1, whole))})"
 
 
 def _floors(figures: Figures) -> Section | None:
@@ -342,8 +240,3 @@ def spark(counts: Sequence[int]) -> str:
     """
     most = max([*counts, 1])
     return "".join(_BLOCKS[max(0, -(-8 * n // most) - 1)] if n else " " for n in counts)
-
-
-def percent(share: float) -> str:
-    """A share for people."""
-    return f"{100 * share:.1f} %"

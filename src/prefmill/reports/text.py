@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from prefmill.reports.found import Excerpt, Shown, Warned
 from prefmill.reports.lines import Lines, tracks
-from prefmill.reports.sections import Bars, Grid, Section
+from prefmill.reports.parts import Bars, Grid, Section
 from prefmill.shown import shown
 
 _WIDTH = 100

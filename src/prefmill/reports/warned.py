@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prefmill.reports.floors import CHANCE, is_high
 from prefmill.reports.found import Figures, Floor, Warned
-from prefmill.reports.sections import percent
+from prefmill.reports.parts import percent
 from prefmill.rules.rows import UNUSABLE
 from prefmill.rules.tails import holm
 
