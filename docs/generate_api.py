@@ -97,6 +97,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "ValuesReport",
             "TrainReport",
             "LoopReport",
+            "StagesReport",
             "AuditReport",
             "CalibrateReport",
             "DiffReport",

@@ -119,7 +119,8 @@ def _figures(
         name=named(inputs),
         kind=_kind(job, record, scored),
         shape=shape_told(job) if scored else _POOL,
-        line=line_told(job),
+        # A constant stands for the score of a pool.
+        line=line_told(job) if scored else line_told(job).replace(" --score 1", ""),
         given=given,
         source=_source(job),
         files=len(job.records.inputs),

@@ -172,7 +172,8 @@ def _grid(grid: Grid) -> str:
 
 
 def _numeric(grid: Grid, place: int) -> str:
-    cells = [row[place] for row in grid.rows if row[place]]
+    # The first column names its rows.
+    cells = [row[place] for row in grid.rows if row[place] and place]
     return ' class="n"' if cells and all(cell[0] in "0123456789<-" for cell in cells) else ""
 
 
@@ -223,8 +224,9 @@ def _lines(lines: Lines) -> str:
         f'<div class="ends" aria-hidden="true"><span>{high:.4g}</span></div>'
         f'<svg class="lines" role="img" aria-label="{alt}" viewBox="0 0 100 100"'
         f' preserveAspectRatio="none">{picture(lines)}</svg>'
-        f'<div class="ends" aria-hidden="true"><span>{low:.4g}, {first}</span>'
-        f"<span>{last}</span></div></figure>"
+        f'<div class="ends" aria-hidden="true"><span>{low:.4g}</span></div>'
+        f'<div class="ends" aria-hidden="true"><span>{first}</span><span>{last}</span></div>'
+        "</figure>"
     )
 
 
