@@ -12,6 +12,8 @@ import polars as pl
 import pytest
 
 import prefmill as pm
+from prefmill.reports.floors import is_high
+from prefmill.reports.found import Floor
 
 WORDS = [f"word{n}" for n in range(12)]
 
@@ -158,6 +160,17 @@ def test_a_clean_set_has_no_warning():
         draw = random.Random(seed)
         assert pm.report(pl.DataFrame(pairs_of(draw, 300))).found == []
         assert pm.report(pl.DataFrame(feedback_of(draw, 200))).found == []
+
+
+def test_a_floor_is_high_beyond_chance_and_by_enough():
+    def high(share, p):
+        return is_high(Floor("length", "the longer answer", 500, share, p=p, p_adjusted=p))
+
+    assert high(0.56, 0.0009)
+    assert high(0.44, 0.0009)
+    # One of a thousand clean sets may warn, not one of a hundred.
+    assert not high(0.56, 0.0011)
+    assert not high(0.545, 1e-9)
 
 
 def test_planted_faults_have_names(tmp_path):
