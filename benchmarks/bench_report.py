@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--kinds", nargs="+", default=["feedback"], choices=["feedback", "pool"])
-    parser.add_argument("--limit", default="2GB")
+    parser.add_argument("--limit", default="1600MB")
     parser.add_argument("--more", default="", help="further options of the command")
     parser.add_argument("--dir", type=Path, required=True)
     asked = parser.parse_args()
