@@ -42,6 +42,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (
             "pair_report",
             "report",
+            "loop_report",
             "worth",
             "label_next",
             "curve",
@@ -96,6 +97,7 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "ValuesReport",
             "TrainReport",
             "LoopReport",
+            "StagesReport",
             "AuditReport",
             "CalibrateReport",
             "DiffReport",

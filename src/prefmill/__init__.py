@@ -31,6 +31,7 @@ from prefmill.table.roles import Roles
 
 if TYPE_CHECKING:
     from prefmill.isolation import isolated
+    from prefmill.loops.looked import StagesReport, loop_report
     from prefmill.loops.loop import LoopReport, loop
     from prefmill.proxies.label_next import NextReport, label_next
     from prefmill.proxies.told import WorthReport
@@ -123,6 +124,7 @@ __all__ = [
     "Sampler",
     "ScoreReport",
     "Scorer",
+    "StagesReport",
     "StepsReport",
     "TrainReport",
     "ValuesReport",
@@ -142,6 +144,7 @@ __all__ = [
     "label_next",
     "label_steps",
     "loop",
+    "loop_report",
     "pair_report",
     "report",
     "rows",
@@ -206,6 +209,7 @@ _HOMES = {
     "table.report": ("PairReport",),
     "training.report": ("TrainReport",),
     "training.train": ("train_policy", "train_reward"),
+    "loops.looked": ("StagesReport", "loop_report"),
     "loops.loop": ("LoopReport", "loop"),
 }
 _LAZY = {name: module for module, names in _HOMES.items() for name in names}

@@ -5,27 +5,17 @@ repeats.
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import re
 from itertools import combinations
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from pages import script
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "prefmill"
 #: Two subjects as like as this say the same.
 ALIKE = 0.75
-
-
-def script(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def page(name: str) -> str:

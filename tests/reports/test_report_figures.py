@@ -12,6 +12,8 @@ import polars as pl
 import pytest
 
 import prefmill as pm
+from prefmill.reports.floors import is_high
+from prefmill.reports.found import Floor
 
 WORDS = [f"word{n}" for n in range(12)]
 
@@ -160,6 +162,17 @@ def test_a_clean_set_has_no_warning():
         assert pm.report(pl.DataFrame(feedback_of(draw, 200))).found == []
 
 
+def test_a_floor_is_high_beyond_chance_and_by_enough():
+    def high(share, p):
+        return is_high(Floor("length", "the longer answer", 500, share, p=p, p_adjusted=p))
+
+    assert high(0.56, 0.0009)
+    assert high(0.44, 0.0009)
+    # One of a thousand clean sets may warn, not one of a hundred.
+    assert not high(0.56, 0.0011)
+    assert not high(0.545, 1e-9)
+
+
 def test_planted_faults_have_names(tmp_path):
     draw = random.Random(5)
     biased = pm.report(pl.DataFrame(pairs_of(draw, 400, longer=0.7)))
@@ -268,8 +281,11 @@ def test_unusable_rows_are_looked_for_in_the_input_of_the_run(tmp_path, monkeypa
     rows.with_columns(completion=pl.when(~some).then("completion")).write_csv("my rows.csv")
     pm.run(pm.Pairs(), "my rows.csv", "pairs.parquet")
     pm.run(pm.Pairs(), rows.with_columns(score=pl.when(~some).then("score")), "other.parquet")
-    assert f"prefmill check '{tmp_path}/my rows.csv'" in str(pm.report("pairs.parquet"))
+    assert "prefmill check 'my rows.csv'" in str(pm.report("pairs.parquet"))
     assert "prefmill check FILE..." in str(pm.report("other.parquet"))
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert f"prefmill check '{tmp_path}/my rows.csv'" in str(pm.report("../pairs.parquet"))
 
 
 def test_kinds_of_files():

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from pages import ROOT
-from test_site import script
+from pages import ROOT, script
 
 from prefmill import errors
 
@@ -91,7 +90,7 @@ def test_a_message_of_another_form_is_found(made, fits):
 
 
 def test_the_page_is_what_is_raised():
-    made = script("generate_errors.py")
+    made = script("docs/generate_errors.py")
     assert PAGE.read_text("utf-8") == made.page(), "run: python docs/generate_errors.py"
     names = [kind.__name__ for kind in made.kinds()]
     assert sorted([*made.RAISING, *made.ELSEWHERE]) == sorted(names)

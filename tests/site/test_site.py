@@ -4,7 +4,6 @@ forge's do. `make docs` builds it strictly.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -15,25 +14,16 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from pages import ROOT, blocks, make_targets, run_page
+from pages import ROOT, blocks, make_targets, run_page, script
 
 DOCS = ROOT / "docs"
 CONCEPTS = sorted((DOCS / "concepts").glob("*.md"))
 
 
-def script(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, DOCS / path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
     pytest.importorskip("mkdocs")
-    return script("site/hooks.py")
+    return script("docs/site/hooks.py")
 
 
 def run(name: str, folder: Path) -> None:
@@ -61,7 +51,7 @@ def test_a_concept_has_a_table_and_a_block_and_is_in_the_list():
 
 
 def test_the_pictures_of_the_concepts_are_what_plans_give():
-    drawn = script("draw_concepts.py").pictures()
+    drawn = script("docs/draw_concepts.py").pictures()
     for path, picture in drawn.items():
         assert path.read_text("utf-8") == picture, "run: python docs/draw_concepts.py"
     shown = {
@@ -121,7 +111,7 @@ def test_the_page_of_python_has_every_public_name():
     import prefmill as pm
 
     page = (DOCS / "api.md").read_text("utf-8")
-    made = script("generate_api.py").page()
+    made = script("docs/generate_api.py").page()
     assert page == made, "run: python docs/generate_api.py > docs/api.md"
     assert set(re.findall(r"`prefmill\.(\w+)`", page)) == {*pm.__all__} - {"__version__"}
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prefmill.cli.app import command
 from prefmill.cli.options import EngineReading, Inputs, Words, Writing, option
 from prefmill.cli.texts import print_json, roles_given
+from prefmill.errors import BadArgument
+
+if TYPE_CHECKING:
+    from prefmill.loops.looked import StagesReport
+    from prefmill.reports.report import Report
 
 
 class _Looking(Inputs):
@@ -29,6 +34,14 @@ class _Looking(Inputs):
         list[str] | None,
         option(metavar="FILE", help="A benchmark whose texts are looked for; again for more."),
     ] = None
+    tokenizer: Annotated[
+        str | None,
+        option(metavar="DIR", help="A tokenizer: which pairs does a limit of tokens make equal?"),
+    ] = None
+    max_length: Annotated[
+        int | None,
+        option(min=1, help="That limit, of a prompt with its answer.  [default: 1024]"),
+    ] = None
     strict: Annotated[bool, option("--strict", help="Exit code 1 where there is a warning.")] = (
         False
     )
@@ -38,36 +51,56 @@ class ReportOptions(_Looking, Words, EngineReading, Writing):  # type: ignore[mi
     """The options of `prefmill report`."""
 
 
+def _of_data(options: ReportOptions, **more: Any) -> Report:
+    from prefmill.reports.report import report as look
+
+    asked = options.picked("pairs", "near", "tokenizer", "max_length")
+    asked["against"] = options.against or ()
+    return look(options.inputs, roles=roles_given(options), **asked, **more)
+
+
+def _of_loop(options: ReportOptions) -> StagesReport:
+    from prefmill.loops.looked import loop_report
+
+    about_data = ("near", "against", "tokenizer", "max_length")
+    given = [name for name, value in options.picked(*about_data).items() if value]
+    if given or roles_given(options):
+        words = ", ".join(f"--{name.replace('_', '-')}" for name in [*given, *roles_given(options)])
+        raise BadArgument(
+            f"report: {words} are about data; got the folder of a loop.",
+            hint=f"name a file of it: {options.inputs[0]}/stage-0/scored.parquet.",
+        )
+    return loop_report(options.inputs[0])
+
+
 @command
 def report(options: ReportOptions) -> None:
     """Show what preference data looks like: rows, scores, gaps, repeats, splits, pairs to read, and
     what length, lists, position or source alone would get right. Warnings say what to do.
 
-    INPUT is feedback, pairs, labels or a pool. A warning changes no exit code, unless --strict is
-    given.
+    INPUT is feedback, pairs, labels, a pool, or the folder of a loop. A warning changes no exit
+    code, unless --strict is given.
 
     \b
     prefmill report pairs.parquet -o report.html
     prefmill report feedback.csv --source model
     prefmill report train.parquet test.parquet
+    prefmill report pairs.parquet --tokenizer DIR --max-length 512
+    prefmill report runs/recipe
     """
     reading = options.reading()
     from prefmill.cli import show
-    from prefmill.reports.report import page_target
-    from prefmill.reports.report import report as look
+    from prefmill.loops.folder import is_loop
+    from prefmill.reports.faces import page_target
 
     if options.output is not None:
         page_target(options.output, overwrite=options.overwrite)
+    done: Report | StagesReport
     with show.progress(quiet=options.quiet) as tell:
-        done = look(
-            options.inputs,
-            pairs=options.pairs,
-            near=options.near,
-            against=options.against or (),
-            roles=roles_given(options),
-            progress=tell,
-            **reading,
-        )
+        if len(options.inputs) == 1 and is_loop(Path(options.inputs[0])):
+            done = _of_loop(options)
+        else:
+            done = _of_data(options, progress=tell, **reading)
     if options.output is not None:
         done.save(options.output, overwrite=options.overwrite)
     if options.as_json:

@@ -77,7 +77,7 @@ def worth(options: WorthOptions) -> None:
     reading: dict[str, Any] = options.reading()
     from prefmill.cli import show
     from prefmill.proxies.worth import worth as look
-    from prefmill.reports.report import page_target
+    from prefmill.reports.faces import page_target
 
     if options.page is not None:
         page_target(options.page, overwrite=options.overwrite)

@@ -6,6 +6,7 @@ gives it back.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,6 +56,15 @@ def target_of(target: str | Path, where: str) -> Path:
 def shown(target: str | Path) -> str:
     """A target as its owner would type it."""
     return url_of(target)
+
+
+def from_here(path: str) -> str:
+    """A file below the working folder as people type it; any other as it is.
+
+    >>> from_here(f"{Path.cwd()}/rows.csv"), from_here("/elsewhere/rows.csv")
+    ('rows.csv', '/elsewhere/rows.csv')
+    """
+    return path.removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 def staging(targets: list[Path], *, where: str, shared: bool = False) -> Publisher:

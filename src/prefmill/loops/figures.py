@@ -11,12 +11,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 
-from prefmill.loops.folder import RunFolder
 from prefmill.rules.intervals import Floats, bootstrap, wilson
 
 _WORD = re.compile(r"\w+")
@@ -176,7 +176,22 @@ def pool_figures(scored: pl.DataFrame) -> dict[str, float]:
     return {**figures, "pool_cut_off": cut_off / max(1, scored.height)}
 
 
-def rows_of(run: RunFolder, stages: Iterable[int], *, measures_kl: bool) -> list[dict[str, Any]]:
+def draws_itself(temperature: float, sampler: Mapping[str, Any]) -> bool:
+    """Whether answers are drawn from the policy itself, not from one that is sharper."""
+    return temperature == 1 and sampler.get("top_p", 1) == 1 and not sampler.get("top_k")
+
+
+class Run(Protocol):
+    """The folder of a loop, and its steps that are done."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def steps(self) -> Mapping[str, Any]: ...
+
+
+def rows_of(run: Run, stages: Iterable[int], *, measures_kl: bool) -> list[dict[str, Any]]:
     """The figures of the first of `stages` that are evaluated, from the run's files."""
     rows: list[dict[str, Any]] = []
     base: pl.DataFrame | None = None
@@ -196,7 +211,7 @@ def rows_of(run: RunFolder, stages: Iterable[int], *, measures_kl: bool) -> list
     return rows
 
 
-def _trained_on(run: RunFolder, at: str) -> dict[str, Any]:
+def _trained_on(run: Run, at: str) -> dict[str, Any]:
     """What a stage sampled and selected, and the seconds of its steps."""
     row: dict[str, Any] = {}
     if f"{at}/score" in run.steps:

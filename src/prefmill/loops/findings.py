@@ -15,7 +15,7 @@ from prefmill.loops.recipe import StopSection
 Row = Mapping[str, Any]
 
 _MUCH = 0.15  # a change of length or diversity by this share is told
-_CUT_OFF = 0.1
+CUT_OFF = 0.1  #: share of answers that were cut off from which on something is said
 _MANY_CUT_OFF = 0.25
 
 
@@ -94,26 +94,37 @@ _VERDICTS = {
 
 def _judged(first: Row, last: Row) -> Iterator[str]:
     """What each judge says, and what they say together."""
-    ways = {"reward": "", "second": "none"}
-    for name, (prefix, judge) in _JUDGES.items():
+    moved = ways(first, last)
+    for (name, (prefix, judge)), way in zip(_JUDGES.items(), moved, strict=True):
         gain = last.get(f"{prefix}gain")
         if gain is None:
             continue
-        ways[name] = _way(last, prefix)
         mean, spread = f"{name}_mean", ""
         if last.get(f"{prefix}gain_low") is not None:
             low, high = last[f"{prefix}gain_low"], last[f"{prefix}gain_high"]
             spread = f", 95 % interval {low:+.4g} to {high:+.4g} over {last['prompts']} prompts"
         win, low, high = (100 * last[f"{prefix}win{end}"] for end in ("", "_low", "_high"))
         yield (
-            f"Under {judge}, the mean over held-out prompts {_VERBS[ways[name]]}:"
+            f"Under {judge}, the mean over held-out prompts {_VERBS[way]}:"
             f" {first[mean]:.4g} at stage 0, {last[mean]:.4g} at stage {last['stage']}"
             f" (difference {gain:+.4g}{spread}); it wins {win:.1f} % of comparisons with stage 0"
             f" ({low:.1f} to {high:.1f} %)."
         )
-    verdict = _VERDICTS.get((ways["reward"], ways["second"]))
+    verdict = _VERDICTS.get(moved)
     if verdict:
         yield verdict
+
+
+def ways(first: Row, last: Row) -> tuple[str, str]:
+    """Which way the judge that selected, and the second one, went from stage 0 to the last.
+
+    up, down, or same, where an interval leaves 0 out; of no second judge none.
+    """
+    reward, second = (
+        _way(last, prefix) if last.get(f"{prefix}gain") is not None else ""
+        for prefix, _ in _JUDGES.values()
+    )
+    return reward, second or "none"
 
 
 def _way(row: Row, prefix: str) -> str:
@@ -137,7 +148,7 @@ def _drift(first: Row, last: Row) -> Iterator[str]:
             " a judge that looks at length would see that as well."
         )
     before, after = (100 * (row.get("cut_off") or 0.0) for row in (first, last))
-    if max(before, after) > 100 * _CUT_OFF:
+    if max(before, after) > 100 * CUT_OFF:
         yield (
             f"{before:.0f} % of held-out answers were cut off at stage 0 and {after:.0f} % at"
             f" stage {stage}: their scores and their KL are those of unfinished answers."

@@ -57,7 +57,7 @@ class RunFolder:
         self.decides: dict[str, Any] = json.loads(json.dumps(decides))
         self.steps: dict[str, Record] = {}
         self.ran: list[str] = []  #: names of steps that this process ran
-        self._others = [(Path(each), _read(Path(each))) for each in reuse]
+        self._others = [(Path(each), read_state(Path(each))) for each in reuse]
         _refuse_stranger(folder)
         folder.mkdir(parents=True, exist_ok=True)
         refusal = RunBusy(
@@ -82,7 +82,7 @@ class RunFolder:
         for path in list(self.folder.rglob("*")):
             if path.is_dir():
                 clear(path)
-        before = _read(self.folder)
+        before = read_state(self.folder)
         if before:
             refuse_other(self.folder, before["decides"], self.decides)
             self.steps = before["steps"]
@@ -162,12 +162,21 @@ class RunFolder:
         self.close()
 
 
+def is_loop(folder: Path) -> bool:
+    """Whether this is the folder of a loop; saved data sets have a `state.json` of their own."""
+    try:
+        state = json.loads((folder / "state.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(state, dict) and {"decides", "steps"} <= state.keys()
+
+
 def begun_on(folder: Path) -> str | None:
     """The date that the templates of the loop in `folder` print.
 
     None where there is no loop, or its templates print none.
     """
-    inputs = (_read(folder) or {}).get("decides", {}).get("inputs", {})
+    inputs = (read_state(folder) or {}).get("decides", {}).get("inputs", {})
     for part in inputs.values():
         if isinstance(part, dict):
             for name, value in part.items():
@@ -221,14 +230,14 @@ def done_in(folder: Path, decides: Mapping[str, Any]) -> dict[str, Record]:
 
     Raises `RunDiffers` where the folder is of another recipe.
     """
-    state = _read(folder)
+    state = read_state(folder)
     if state is None:
         return {}
     refuse_other(folder, state["decides"], json.loads(json.dumps(decides)))
     return dict(state["steps"])
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
+def read_state(folder: Path) -> dict[str, Any] | None:
     """What `state.json` holds; None where there is none."""
     path = folder / "state.json"
     anew = "--overwrite begins anew."

@@ -32,16 +32,17 @@ HEADINGS = {
 }
 _WITH_INTERVAL = ("reward_mean", "win", "second_mean", "second_win", "kl")
 _SHARES = ("win", "second_win", "cut_off")
-_NOTES = """
-- Stage s is the policy after s trainings; stage 0 is the model that the loop began with.
-- Reward: mean over prompts of the mean (median, largest) score of a prompt's answers; intervals are
-  95 %, by bootstrap over prompts.
-- Wins: every answer of a prompt against every one of stage 0 to it, ties half, mean over prompts;
-  Wilson interval for as many trials as there are prompts.
-- KL: mean of log p(y) - log p_0(y) over answers y of the policy, in nats per answer. An estimate
-  may be below 0.
-- distinct-n: distinct n-grams over all n-grams (Li et al. 2016); it falls with length by itself.
-"""
+NOTES = (
+    "Stage s is the policy after s trainings; stage 0 is the model that the loop began with.",
+    "Reward: mean over prompts of the mean (median, largest) score of a prompt's answers;"
+    " intervals are 95 %, by bootstrap over prompts.",
+    "Wins: every answer of a prompt against every one of stage 0 to it, ties half, mean over"
+    " prompts; Wilson interval for as many trials as there are prompts.",
+    "KL: mean of log p(y) - log p_0(y) over answers y of the policy, in nats per answer. An"
+    " estimate may be below 0.",
+    "distinct-n: distinct n-grams over all n-grams (Li et al. 2016); it falls with length by"
+    " itself.",
+)
 
 
 def write_report(
@@ -125,7 +126,7 @@ def _markdown(
         "## What was trained on": _trained(rows),
         "## Prompts": [f"{prompts}."],
         "## Time": _times(rows),
-        "## How to read this": _NOTES.strip().splitlines(),
+        "## How to read this": [f"- {note}" for note in NOTES],
         "## Recipe": ["```json", recipe.as_text(), "```"],
     }
     return "\n".join("\n".join([title, "", *body, ""]) for title, body in sections.items())

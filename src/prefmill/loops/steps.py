@@ -16,7 +16,7 @@ import polars as pl
 
 from prefmill.disk.hidden import temporary
 from prefmill.errors import BadInput
-from prefmill.loops.figures import rows_of
+from prefmill.loops.figures import draws_itself, rows_of
 from prefmill.loops.findings import stop_rule
 from prefmill.loops.folder import RunFolder
 from prefmill.loops.parts import Parts
@@ -90,9 +90,8 @@ class LoopSteps:
 
         It does where answers are drawn from the policy itself.
         """
-        section, own = self.recipe.evaluate, self.recipe.sample.sampler
-        itself = section.temperature == 1 and own.get("top_p", 1) == 1 and not own.get("top_k")
-        return section.kl and itself
+        section = self.recipe.evaluate
+        return section.kl and draws_itself(section.temperature, self.recipe.sample.sampler)
 
     def _key(self, step: str) -> str:
         return str(self.folder.steps[step]["key"])

@@ -6,19 +6,16 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from prefmill.disk.targets import staging
 from prefmill.proxies.flips import Flips
 from prefmill.proxies.learning import Point
-from prefmill.reports import page, text
+from prefmill.reports.faces import Faces
 from prefmill.reports.floors import is_high
 from prefmill.reports.found import Floor, Warned
-from prefmill.reports.report import page_target
-from prefmill.reports.sections import Grid, Section, floor_row, percent
+from prefmill.reports.parts import Grid, Section, percent
+from prefmill.reports.sections import floor_row
 from prefmill.reports.warned import floor_told
-from prefmill.table.showing import Showing
 
 _SHOWN = 12  # sources or annotators, those that agree least
 _FILE = "mislabelled.parquet"
@@ -43,7 +40,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class WorthReport(Showing):
+class WorthReport(Faces):
     """What pairs are worth: see `docs/worth.md`.
 
     pairs       of different texts, of `prompts`; of them `used` were drawn
@@ -81,20 +78,12 @@ class WorthReport(Showing):
     output: str | None
     notes: Sequence[str] = ()
 
+    _where = "worth"
+
     @property
     def warnings(self) -> list[Warned]:
         """What needs a look, in words."""
         return [*_warnings(self)]
-
-    @property
-    def found(self) -> list[str]:
-        """The names of the warnings."""
-        return [each.name for each in self.warnings]
-
-    @property
-    def ok(self) -> bool:
-        """Nothing was found that needs a look."""
-        return not self.warnings
 
     @cached_property
     def _parts(self) -> list[Section]:
@@ -104,20 +93,6 @@ class WorthReport(Showing):
     @property
     def _title(self) -> str:
         return f"What the pairs of {self.name} are worth"
-
-    def __str__(self) -> str:
-        return "\n".join(text.lines(self._title, self.warnings, self._parts))
-
-    def _repr_html_(self) -> str:
-        return page.fragment(self._title, self.warnings, self._parts)
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the report as one page of HTML; raises as `prefmill.Report.save` does."""
-        target = page_target(path, overwrite=overwrite)
-        with staging([target], where="worth") as stage:
-            made = page.page(self._title, self.warnings, self._parts)
-            stage.path(target).write_text(made, "utf-8")
-            stage.publish(overwrite=overwrite)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values only."""

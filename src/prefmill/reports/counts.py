@@ -9,8 +9,11 @@ from typing import Any
 
 import duckdb
 
-from prefmill.reports.found import Excerpt, Histogram, Overlap, Part, Repeats, Shown
+from prefmill.engines.macros import install_used
+from prefmill.reports.found import Excerpt, Histogram, Overlap, Part, Point, Repeats, Shown
 from prefmill.reports.tables import text_sql
+from prefmill.rules.curves import MOST
+from prefmill.rules.tails import student_point
 from prefmill.runs.job import Job
 
 _BINS = 20
@@ -149,6 +152,44 @@ def ties(con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
     """
     tied, pairs = _one(con, query)
     return int(tied), int(pairs)
+
+
+def best_of(con: duckdb.DuckDBPyConnection) -> list[Point]:
+    """What the best of 1, 2, 4 ... answers scores on average, over the prompts that have so many.
+
+    The estimate is that of `prefmill curve`; the interval is Student's, over prompts.
+    """
+    query = _BEST_OF.format(most=MOST)
+    install_used(con, [query])
+    found = con.execute(query).fetchall()
+    points = []
+    for n, prompts, best, spread, mean in found:
+        half = None
+        if prompts > 1:
+            half = student_point(0.95, prompts - 1) * spread / math.sqrt(prompts)
+        low, high = (None, None) if half is None else (best - half, best + half)
+        points.append(Point(n, prompts, best, low, high, mean))
+    return points if len(points) > 1 else []
+
+
+#: Weights of order statistics, as in `pref_curves`, of few n: a prompt is as many numbers as those.
+_BEST_OF = """
+    WITH pools AS (
+      SELECT list_sort(list(_score)) AS scores FROM candidates WHERE _reason IS NULL GROUP BY _grp),
+    sizes AS (SELECT DISTINCT len(scores) AS m FROM pools),
+    most AS (SELECT least(max(m), {most}) AS k FROM sizes),
+    wanted AS (SELECT DISTINCT unnest([1, 2, 4, 8, 16, 32, 64, k]) AS n FROM most),
+    drawn AS (
+      SELECT m, n, list_transform(range(1, m + 1), lambda i: pref_order_weight(m, n, n, i)) AS w
+      FROM sizes JOIN wanted ON n <= m AND n <= (SELECT k FROM most)),
+    weights AS (
+      SELECT m, n, list_transform(w, lambda each: each / list_sum(w)) AS w FROM drawn),
+    valued AS (
+      SELECT n, list_dot_product(scores, w) AS best, list_avg(scores) AS mean
+      FROM pools JOIN weights ON m = len(scores))
+    SELECT n, count(*), favg(best), stddev_samp(best), favg(mean) FROM valued
+    GROUP BY n ORDER BY n
+"""
 
 
 def repeats(con: duckdb.DuckDBPyConnection, *, records: bool) -> Repeats:

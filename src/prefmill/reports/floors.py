@@ -20,8 +20,8 @@ from prefmill.rules.tails import holm, sign_tail
 FEWEST = 10
 #: Below this distance from one half a floor is too low to matter, as `least` of an audit is.
 LEAST = 0.05
-#: A clean set has any floor at all in one of a hundred reports.
-CHANCE = 0.01
+#: A clean set has any high floor in one of a thousand reports.
+CHANCE = 0.001
 
 #: The guesses: what each picks, what is missing where it never has an opinion, and its bet.
 _GUESSES = {
@@ -118,7 +118,7 @@ def floor(
         return Floor(name, what, why=why)
     share = right / pairs
     worth = independent(right, sums)
-    low, high = wilson(share, worth)
+    low, high = (min(1.0, max(0.0, end)) for end in wilson(share, worth))
     if worth > 0.999 * pairs:
         p = sign_tail(int(right), int(pairs - right))
     else:

@@ -129,6 +129,44 @@ class Against:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What a limit of tokens leaves of pairs: see `cut.py`.
+
+    Of the `answers` of pairs, each with its prompt, `cut` are longer than `limit` tokens and lose
+    their `end` ("first" or "last" tokens); the `longest` has so many. Of `pairs` so many have such
+    an answer (`pairs_cut`), and are the `same` after the cut; `enough` tokens would leave none the
+    same (None: there are none, or too many to look at). Pairs that the tokenizer or its template
+    cannot read are `unread`.
+    """
+
+    tokenizer: str
+    limit: int
+    end: str
+    answers: int
+    cut: int
+    longest: int
+    pairs: int
+    unread: int
+    pairs_cut: int
+    same: int
+    enough: int | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """What the best of `n` answers of a prompt scores on average, with its 95 % interval, over
+    `prompts` that have so many; and their mean score, which is what one answer is worth.
+    """
+
+    n: int
+    prompts: int
+    best: float
+    low: float | None
+    high: float | None
+    mean: float
+
+
+@dataclass(frozen=True)
 class Excerpt:
     """The beginning of a text; `more` characters follow it."""
 
@@ -204,5 +242,7 @@ class Figures:
     splits: Mapping[str, int] = field(default_factory=dict)
     overlaps: Sequence[Overlap] = ()
     against: Sequence[Against] = ()
+    cut: Cut | None = None
+    best_of: Sequence[Point] = ()
     shown: Sequence[Shown] = ()
     notes: Sequence[str] = ()

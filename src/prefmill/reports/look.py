@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from prefmill.disk import records
-from prefmill.disk.targets import target_of
+from prefmill.disk.targets import from_here, target_of
 from prefmill.engines import sql
 from prefmill.errors import ColumnMissing, ThresholdsUnfit
 from prefmill.plans import Pairs
@@ -18,6 +18,7 @@ from prefmill.progress import Progress
 from prefmill.reports import counts
 from prefmill.reports.against import Benchmark
 from prefmill.reports.against import against as against_them
+from prefmill.reports.cut import Cutter, cut
 from prefmill.reports.floors import floors
 from prefmill.reports.found import Figures
 from prefmill.reports.near import check_near
@@ -37,6 +38,8 @@ _COUNTS = ("rows_in", "rows_used", "rows_not_selected", "dropped", "groups_in", 
 #: How a file is read, beyond its words; and words that no pair has a use for.
 _READING = ("encoding", "delimiter", "rejects")
 _OTHERS = ("stage", "weight", "logprob", "conclusion")
+#: Kinds whose rows are answers to choose among; judgements that repeat an answer are none.
+_CANDIDATES = ("feedback", "scored pool", "judged pool")
 _POOL = "a pool without scores"
 _UNSCORED = "no column is the score; if there is one, name it: --score COLUMN (-COLUMN is a rank)"
 
@@ -49,6 +52,7 @@ def look(
     shown: int,
     near: bool,
     against: Sequence[str | Path] = (),
+    cutter: Cutter | None = None,
     progress: Progress | None,
     **reading: Unpack[Reading],
 ) -> Figures:
@@ -58,7 +62,7 @@ def look(
     known = [Benchmark(path) for path in against]
     by = "the default plan of pairs" if plan is None else "this plan of pairs"
     plan = plan or Pairs()
-    told: dict[str, Any] = {"shown": shown, "near": near, "against": known}
+    told: dict[str, Any] = {"shown": shown, "near": near, "against": known, "cutter": cutter}
     told |= {"scored": True, "refusal": "", "by": by}
     told["given"] = typed(roles or {}, reading)
     words: Any = dict(roles or {})
@@ -100,6 +104,7 @@ def _figures(
     shown: int,
     near: bool,
     against: Sequence[Benchmark],
+    cutter: Cutter | None,
     scored: bool,
     refusal: str,
     by: str,
@@ -114,7 +119,8 @@ def _figures(
         name=named(inputs),
         kind=_kind(job, record, scored),
         shape=shape_told(job) if scored else _POOL,
-        line=line_told(job),
+        # A constant stands for the score of a pool.
+        line=line_told(job) if scored else line_told(job).replace(" --score 1", ""),
         given=given,
         source=_source(job),
         files=len(job.records.inputs),
@@ -139,13 +145,18 @@ def _figures(
         job.tell("comparing with benchmarks", None)
         figures = replace(figures, against=against_them(job, against))
     make_sides(job)
+    if cutter:
+        job.tell("cutting texts", None)
+        figures = replace(figures, cut=cut(job, cutter, unpaired=not scored))
     inside = job.rowed.inside_records
-    figures = replace(figures, repeats=counts.repeats(con, records=inside and scored))
+    repeats = counts.repeats(con, records=inside and scored)
+    figures = replace(figures, repeats=repeats)
     if not scored:
         return figures
     funnel, funnel_of = _funnel(job, by, record)
     # Columns of a chosen and a rejected answer hold no place.
     placed = job.rowed.recognised != PAIRS
+    best_of = counts.best_of(con) if figures.kind in _CANDIDATES else []
     (pairs,) = con.execute("SELECT count(*) FROM sides WHERE NOT same").fetchall()[0]
     return replace(
         figures,
@@ -159,6 +170,7 @@ def _figures(
         annotators=counts.agreeing(con, counts.parts(con, "annotator", scores)),
         gaps=counts.histogram(con, "gap", "sides WHERE NOT same AND isfinite(gap)"),
         ties=counts.ties(con),
+        best_of=[] if figures.kind == "feedback" and repeats.conflicting else best_of,
         pairs=pairs,
         floors=floors(con, placed=placed) if pairs else (),
         shown=counts.shown(job, shown),
@@ -186,7 +198,7 @@ def _has_funnel(record: Mapping[str, Any]) -> bool:
 def _made_from(record: Mapping[str, Any]) -> str:
     """The one file that a run read, or a word for several of them and for tables."""
     names = [str(each["path"]) for each in record.get("inputs") or ()]
-    return names[0] if len(names) == 1 and Path(names[0]).exists() else "a table"
+    return from_here(names[0]) if len(names) == 1 and Path(names[0]).exists() else "a table"
 
 
 def _made_by(record: Mapping[str, Any]) -> str:

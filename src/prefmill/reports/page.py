@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from prefmill.reports.found import Excerpt, Shown, Warned
-from prefmill.reports.sections import SPARK, Bars, Grid, Section
+from prefmill.reports.lines import Lines, legend, picture
+from prefmill.reports.parts import SPARK, Bars, Grid, Section
 from prefmill.shown import shown
 
 _HOME = "prefmill-report"
@@ -52,6 +53,21 @@ _RULES = (
     ("figcaption", "color:var(--soft)"),
     ("svg", "display:block;width:100%;height:8rem;border-bottom:1px solid var(--soft)"),
     ("svg rect", "fill:var(--bar)"),
+    ("svg.lines", "height:12rem;border-left:1px solid var(--soft)"),
+    (
+        "svg polyline,svg path",
+        "fill:none;stroke:var(--bar);stroke-width:2;vector-effect:non-scaling-stroke",
+    ),
+    ("svg path", "stroke-width:7;stroke-linecap:round"),
+    ("svg polygon", "fill:var(--bar);opacity:.18"),
+    ("svg .l1", "stroke:var(--bad)"),
+    ("svg .l2", "stroke:var(--soft)"),
+    ("svg polygon.l1", "fill:var(--bad);stroke:none"),
+    ("svg polygon.l2", "fill:var(--soft);stroke:none"),
+    (".keys", "margin:.25rem 0"),
+    (".key", "border-bottom:2px solid var(--bar);margin-right:1rem"),
+    (".key.l1", "border-bottom:2px dashed var(--bad)"),
+    (".key.l2", "border-bottom:2px dotted var(--soft)"),
     (".ends", "display:flex;justify-content:space-between;color:var(--soft)"),
     ("summary", "cursor:pointer;color:var(--soft)"),
     (
@@ -127,9 +143,15 @@ def _inside(title: str, warned: Sequence[Warned], parts: Sequence[Section]) -> I
         yield f"<section>\n<h2>{_text(section.title)}</h2>"
         yield from (f"<p>{_text(words)}</p>" for words in section.words)
         for part in section.parts:
-            yield _grid(part) if isinstance(part, Grid) else _bars(part)
+            yield _part(part)
         yield from (_pair(number, pair) for number, pair in enumerate(section.pairs, 1))
         yield "</section>"
+
+
+def _part(part: Grid | Bars | Lines) -> str:
+    if isinstance(part, Grid):
+        return _grid(part)
+    return _bars(part) if isinstance(part, Bars) else _lines(part)
 
 
 def _grid(grid: Grid) -> str:
@@ -150,7 +172,8 @@ def _grid(grid: Grid) -> str:
 
 
 def _numeric(grid: Grid, place: int) -> str:
-    cells = [row[place] for row in grid.rows if row[place]]
+    # The first column names its rows.
+    cells = [row[place] for row in grid.rows if row[place] and place]
     return ' class="n"' if cells and all(cell[0] in "0123456789<-" for cell in cells) else ""
 
 
@@ -184,6 +207,26 @@ def _bars(bars: Bars) -> str:
         f'<div class="ends" aria-hidden="true"><span>{_text(bars.labels[0])}</span>'
         f"<span>{_text(bars.labels[-1])}</span></div>"
         f"<details><summary>Numbers: {caption}</summary>{numbers}</details></figure>"
+    )
+
+
+def _lines(lines: Lines) -> str:
+    caption = _text(lines.caption)
+    low, high = lines.ends
+    names = ", ".join(_text(line.name) for line in lines.lines)
+    alt = f"{caption}: {names}; from {low:.4g} to {high:.4g}, over {_text(lines.axis)}"
+    keys = "".join(
+        f'<span class="key {kind}">{_text(name)}</span> ' for kind, name in legend(lines)
+    )
+    first, last = (_text(f"{lines.axis} = {lines.labels[place]}") for place in (0, -1))
+    return (
+        f'<figure><figcaption>{caption}</figcaption><p class="keys">{keys}</p>'
+        f'<div class="ends" aria-hidden="true"><span>{high:.4g}</span></div>'
+        f'<svg class="lines" role="img" aria-label="{alt}" viewBox="0 0 100 100"'
+        f' preserveAspectRatio="none">{picture(lines)}</svg>'
+        f'<div class="ends" aria-hidden="true"><span>{low:.4g}</span></div>'
+        f'<div class="ends" aria-hidden="true"><span>{first}</span><span>{last}</span></div>'
+        "</figure>"
     )
 
 

@@ -8,25 +8,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
-from prefmill.disk.targets import check_free, staging, target_of
 from prefmill.errors import BadArgument
 from prefmill.plans import Pairs
 from prefmill.progress import Progress
-from prefmill.reports import page, text
+from prefmill.reports.cut import MAX_LENGTH, Cutter
+from prefmill.reports.faces import Faces
 from prefmill.reports.found import Figures, Warned
 from prefmill.reports.look import PAIRS_SHOWN, look
-from prefmill.reports.sections import Section, sections
+from prefmill.reports.parts import Section
+from prefmill.reports.sections import sections
 from prefmill.reports.warned import warnings
 from prefmill.runs.job import Reading
 from prefmill.table.roles import Inputs, RoleNames
-from prefmill.table.showing import Showing
 from prefmill.telemetry.watch import watched
-
-_PAGES = (".html", ".htm")
 
 
 @dataclass(frozen=True)
-class Report(Showing):
+class Report(Faces):
     """What was found of preference data: `figures`, and `warnings` in words.
 
     `str` is the report in lines, for a terminal; `save` writes it as a page; a notebook shows it.
@@ -34,16 +32,6 @@ class Report(Showing):
 
     figures: Figures
     warnings: Sequence[Warned]
-
-    @property
-    def ok(self) -> bool:
-        """Nothing was found that needs a look."""
-        return not self.warnings
-
-    @property
-    def found(self) -> list[str]:
-        """The names of the warnings."""
-        return [each.name for each in self.warnings]
 
     @cached_property
     def _parts(self) -> list[Section]:
@@ -53,45 +41,10 @@ class Report(Showing):
     def _title(self) -> str:
         return f"Report on {self.figures.name} ({self.figures.kind})"
 
-    def __str__(self) -> str:
-        return "\n".join(text.lines(self._title, self.warnings, self._parts))
-
-    def _repr_html_(self) -> str:
-        return page.fragment(self._title, self.warnings, self._parts)
-
     def as_json(self) -> dict[str, Any]:
         """Plain values only."""
         told = {"ok": self.ok, "warnings": [asdict(each) for each in self.warnings]}
         return {**told, **asdict(self.figures)}
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the report as one page of HTML, at once or not at all.
-
-        Raises `BadArgument` for another kind of file, `TargetExists` where one stands already.
-        """
-        target = page_target(path, overwrite=overwrite)
-        with staging([target], where="report") as stage:
-            made = page.page(self._title, self.warnings, self._parts)
-            stage.path(target).write_text(made, "utf-8")
-            stage.publish(overwrite=overwrite)
-
-
-def page_target(path: str | Path, *, overwrite: bool) -> Path:
-    """The target of a page; raises what `Report.save` raises of it, before any work.
-
-    >>> page_target("report.pdf", overwrite=False)
-    Traceback (most recent call last):
-    ...
-    prefmill.errors.BadArgument: report: cannot write such a page; got 'report.pdf', expected ...
-    """
-    target = target_of(path, "report")
-    if target.suffix.lower() not in _PAGES:
-        raise BadArgument(
-            f"report: cannot write such a page; got {str(path)!r},"
-            " expected a name that ends in .html."
-        )
-    check_free(target, overwrite=overwrite, where="report")
-    return target
 
 
 @watched("report")
@@ -102,6 +55,8 @@ def report(
     pairs: int = PAIRS_SHOWN,
     near: bool = False,
     against: Sequence[str | Path] = (),
+    tokenizer: str | Path | None = None,
+    max_length: int | None = None,
     roles: RoleNames | None = None,
     progress: Progress | None = None,
     **reading: Unpack[Reading],
@@ -117,6 +72,9 @@ def report(
             `report`, and takes about 0.3 ms for a different text of 1,000 characters.
         against: benchmark files, whose texts are looked for in prompts and answers: 13 words in a
             row. It takes about 0.2 ms for a different text of 1,000 characters.
+        tokenizer: a folder with a tokenizer: which answers does a limit cut, and which pairs become
+            the same? It needs the extra `score`, and nothing is fetched.
+        max_length: that limit, of tokens of a prompt with its answer; None: 1,024, as TRL has it.
         roles, progress, reading: as in `prefmill.run`.
 
     Cost: one pass over texts in the engine, then numbers: about 100 bytes a row, which DuckDB
@@ -133,5 +91,17 @@ def report(
         raise BadArgument(f"report: pairs is no number of pairs; got {pairs!r}.")
     asked: Any = {"plan": plan, "roles": roles, "shown": pairs, "near": near}
     asked["against"] = [against] if isinstance(against, str | Path) else list(against)
+    asked["cutter"] = _cutter(tokenizer, max_length)
     figures = look(inputs, progress=progress, **asked, **reading)
     return Report(figures, warnings(figures))
+
+
+def _cutter(tokenizer: str | Path | None, max_length: int | None) -> Cutter | None:
+    if tokenizer is not None:
+        return Cutter(tokenizer, MAX_LENGTH if max_length is None else max_length)
+    if max_length is None:
+        return None
+    raise BadArgument(
+        f"report: a limit is of tokens; got max_length={max_length!r} without a tokenizer.",
+        hint="--tokenizer DIR (tokenizer=) names the folder of the model that is to be trained.",
+    )

@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
+from prefmill.reports import answers
 from prefmill.reports.floors import is_high
-from prefmill.reports.found import Figures, Floor, Histogram, Near, Part, Shown
-
-#: The head of a column of small histograms.
-SPARK = "scores, low to high"
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table: its caption, heads of columns, rows."""
-
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Bars:
-    """A histogram: its caption, a label and a count for each bar; `axis` says what a bar counts."""
-
-    caption: str
-    labels: Sequence[str]
-    counts: Sequence[int]
-    axis: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report under a heading."""
-
-    title: str
-    words: Sequence[str] = ()
-    parts: Sequence[Grid | Bars] = ()
-    pairs: Sequence[Shown] = field(default=())
+from prefmill.reports.found import Figures, Floor, Histogram, Near, Part
+from prefmill.reports.lines import Lines
+from prefmill.reports.parts import SPARK, Bars, Grid, Section, percent
 
 
 def sections(figures: Figures) -> list[Section]:
     """The parts of a report that have something to say, in reading order."""
     made = (_file(figures), _funnel(figures), _scores(figures), _prompts(figures))
-    more = (_floors(figures), _repeats(figures), _splits(figures), _against(figures))
-    return [section for section in (*made, *more, _pairs(figures)) if section]
+    more = (answers.best_of(figures), _floors(figures), answers.cut(figures), _repeats(figures))
+    last = (_splits(figures), _against(figures), _pairs(figures))
+    return [section for section in (*made, *more, *last) if section]
 
 
 def _file(figures: Figures) -> Section:
@@ -99,7 +70,7 @@ def _bounds(figures: Figures) -> str:
 def _scores(figures: Figures) -> Section | None:
     if figures.scores is None:
         return None
-    parts: list[Grid | Bars] = [_bars("Scores", figures.scores, "rows")]
+    parts: list[Grid | Bars | Lines] = [_bars("Scores", figures.scores, "rows")]
     parts += [_of_parts(name, found) for name, found in _by(figures) if found]
     if figures.gaps:
         parts.append(_bars("Gaps: chosen less rejected score", figures.gaps, "pairs"))
@@ -269,8 +240,3 @@ def spark(counts: Sequence[int]) -> str:
     """
     most = max([*counts, 1])
     return "".join(_BLOCKS[max(0, -(-8 * n // most) - 1)] if n else " " for n in counts)
-
-
-def percent(share: float) -> str:
-    """A share for people."""
-    return f"{100 * share:.1f} %"

@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from prefmill.reports.found import Excerpt, Shown, Warned
-from prefmill.reports.sections import Bars, Grid, Section
+from prefmill.reports.lines import Lines, tracks
+from prefmill.reports.parts import Bars, Grid, Section
 from prefmill.shown import shown
 
 _WIDTH = 100
@@ -38,9 +39,18 @@ def _lines(title: str, warned: Sequence[Warned], parts: Sequence[Section]) -> It
         for words in section.words:
             yield from _wrapped(words, "")
         for part in section.parts:
-            yield from _grid(part) if isinstance(part, Grid) else _bars(part)
+            yield from _part(part)
         for number, pair in enumerate(section.pairs[:_PAIRS], 1):
             yield from _pair(number, pair)
+
+
+def _part(part: Grid | Bars | Lines) -> Iterator[str]:
+    if isinstance(part, Grid):
+        yield from _grid(part)
+    elif isinstance(part, Bars):
+        yield from _bars(part)
+    else:
+        yield from tracks(part)
 
 
 def _wrapped(text: str, indent: str) -> list[str]:

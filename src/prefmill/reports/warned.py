@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prefmill.reports.floors import CHANCE, is_high
 from prefmill.reports.found import Figures, Floor, Warned
-from prefmill.reports.sections import percent
+from prefmill.reports.parts import percent
 from prefmill.rules.rows import UNUSABLE
 from prefmill.rules.tails import holm
 
@@ -44,7 +44,8 @@ _OF_FLOORS = {
 def warnings(figures: Figures) -> list[Warned]:
     """All warnings, those about the whole file first; none of a clean file."""
     told = (_of_rows(figures), _of_answers(figures), _of_splits(figures), _of_annotators(figures))
-    return [*chain(*told), *_of_benchmarks(figures), *_of_floors(figures)]
+    more = (_of_benchmarks(figures), _of_cuts(figures), _of_floors(figures))
+    return [*chain(*told, *more)]
 
 
 def file_of(name: str) -> str:
@@ -158,6 +159,39 @@ def _of_benchmarks(figures: Figures) -> Iterator[Warned]:
             )
             advice = "A score on that benchmark says less. Leave those rows out."
             yield Warned("benchmark", what, advice)
+
+
+def _of_cuts(figures: Figures) -> Iterator[Warned]:
+    cut = figures.cut
+    if cut is None:
+        return
+    words = ("prefmill report", _read(figures), f"--tokenizer {shlex.quote(cut.tokenizer)}")
+    again = f"{' '.join(words)} --max-length"
+    if cut.same:
+        what = (
+            f"{cut.same:,} pairs are the same after {cut.limit:,} tokens: both answers differ only"
+            " beyond."
+        )
+        advice = "Nothing can be learned from them. Train with a larger --max-length, or leave them"
+        if cut.enough is None:
+            yield Warned("cut pairs", what, f"{advice} out.", f"{again} {2 * cut.limit}")
+        else:
+            advice = f"{advice} out: from {cut.enough:,} tokens on all of them differ."
+            yield Warned("cut pairs", what, advice, f"{again} {cut.enough}")
+    if cut.pairs_cut > _SOME * cut.pairs:
+        what = (
+            f"{cut.pairs_cut:,} of {cut.pairs:,} pairs have an answer that is longer than"
+            f" {cut.limit:,} tokens with its prompt."
+        )
+        advice = (
+            "Training of a reward model leaves them out, DPO does not see their end. The longest"
+            f" has {cut.longest:,} tokens: look what a larger --max-length leaves."
+        )
+        yield Warned("long pairs", what, advice, f"{again} {cut.longest}")
+    if cut.unread > _SOME * (cut.pairs + cut.unread):
+        what = f"{cut.unread:,} pairs cannot be read by the tokenizer's template."
+        line = f"prefmill check {_read(figures)}"
+        yield Warned("unread pairs", what, "Look at their prompts and answers.", line)
 
 
 def _of_annotators(figures: Figures) -> Iterator[Warned]:

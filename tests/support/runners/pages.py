@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parents[3]
@@ -22,6 +24,17 @@ COOKBOOK = ROOT / "docs" / "sql-cookbook.md"
 SETS_UP = ("pip ", "git ", "python3 -m venv ", ". .venv/bin/activate")
 
 HEAVY = ("polars", "duckdb", "pyarrow", "datasets", "transformers", "torch", "trl")
+
+
+def script(path: str) -> ModuleType:
+    """A script of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
 
 # The parser of blocks
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from prefmill.disk import records
 from prefmill.disk.hidden import temporary
 from prefmill.disk.records import Document
-from prefmill.disk.targets import shown
+from prefmill.disk.targets import from_here, shown
 from prefmill.errors import BadInput
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.kinds import FEEDBACK_KINDS
@@ -156,7 +156,7 @@ def _inputs(names: Sequence[str], words: Mapping[str, Any], where: str) -> list[
                 f" {len(names)}.",
                 hint="move files that came later out of the folder of partitions.",
             )
-    return [_near(each) for each in found]
+    return [from_here(each) for each in found]
 
 
 def _above_partition(path: str, columns: set[str]) -> str:
@@ -170,12 +170,6 @@ def _above_partition(path: str, columns: set[str]) -> str:
 
 def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else [str(each) for each in value or ()]
-
-
-def _near(path: str) -> str:
-    """A file below the working folder as people name it, for what they are told."""
-    here = f"{os.getcwd()}{os.sep}"
-    return path.removeprefix(here) if path.startswith(here) else path
 
 
 def _whole(value: Any) -> Any:
