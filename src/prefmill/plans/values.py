@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Unpack, get_args
 
-from prefmill.errors import BadArgument, ColumnMissing
+from prefmill.arguments import refuse_unknown
+from prefmill.errors import ColumnMissing
 from prefmill.plans.bounds import VALUES
 from prefmill.plans.expect import Expect, is_expect
 from prefmill.plans.plan import Plan
@@ -75,12 +76,8 @@ class Values(Plan):
         It is a tree if `parent_id` is named, or is `there` and `state` is neither. Without `there`
         the columns are not known: then those are taken that are named or needed.
         """
+        refuse_unknown("values", names, ValueNames.__annotations__, thing="role")
         given = {role: str(name) for role, name in names.items() if name}
-        roles = ValueNames.__annotations__
-        unknown = sorted(given.keys() - roles.keys())
-        if unknown:
-            expected = f"expected some of {sorted(roles)}"
-            raise BadArgument(f"values: no role {unknown[0]!r}; {expected}.")
         found = {*given, *(there or ())}
         is_tree = "parent_id" in given or ("parent_id" in found and "state" not in found)
         keys = _TREE if is_tree else _TRANSITIONS

@@ -15,6 +15,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
+from prefmill.arguments import closed
 from prefmill.connection import connect, quote, share_of
 from prefmill.engines.macros import install_used
 from prefmill.errors import BadInput
@@ -77,6 +78,7 @@ class ValuesReport(Showing):
         return asdict(self)
 
 
+@closed("values")
 def values(data: Inputs, plan: Values | None = None, **columns: Unpack[ValueNames]) -> pl.DataFrame:
     """Values of `data` (whatever `prefmill.run` takes), in memory: transitions, or a tree.
 

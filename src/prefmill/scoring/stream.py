@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from prefmill.arguments import closed
 from prefmill.errors import BadArgument, BadInput, BadRow
 from prefmill.models.contract import check_on_bad_row
 from prefmill.pools.columns import others_of, text_roles
@@ -31,11 +32,12 @@ from prefmill.sampling.samplers import whole_text
 from prefmill.scoring.bad_rows import Ready, RowGuard
 from prefmill.scoring.scorers import Scored, Staged, as_scorer
 from prefmill.table.fits import fits_table
-from prefmill.table.roles import Roles
+from prefmill.table.roles import RoleNames, Roles
 
 _Longs = npt.NDArray[np.int64]
 
 
+@closed("stream")
 def score_stream(
     source: Any,
     scorer: Any,
@@ -43,7 +45,7 @@ def score_stream(
     score_column: str = "score",
     chunk_rows: int = CHUNK_ROWS,
     on_bad_row: Literal["error", "null"] = "error",
-    **roles: Any,
+    **roles: Unpack[RoleNames],
 ) -> pa.RecordBatchReader:
     """The batches of `source` with the scorer's columns after theirs, in the same order.
 
