@@ -31,7 +31,8 @@ settings.load_profile("prefmill")
 @pytest.fixture(scope="session", autouse=True)
 def _options_are_made_once() -> Iterator[None]:
     """Typer makes the options of all commands anew each time that a test runs one: 50 ms."""
-    typer = pytest.importorskip("typer")
+    import typer.main
+
     made = functools.cache(typer.main.get_command)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("typer.testing._get_command", made)

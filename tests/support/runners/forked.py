@@ -1,6 +1,6 @@
 """Commands in processes of their own, which need not import everything: forks of one that has.
 
-    python forked.py SOCKET     a server: for each request a fork runs `prefmill`
+    python forked.py SOCKET [MODULE ...]     a server: for each request a fork runs `prefmill`
 
 A fork has its own arguments, folder, environment, standard streams and exit code, as a command has
 that a shell starts. What it does not show is how a process starts: `cli/test_startup.py` does.
@@ -31,14 +31,18 @@ MODULES = (
 )
 
 
+#: What commands import that load models.
+OF_MODELS = ("torch", "transformers", "safetensors.torch")
+
+
 class Server:
     """The process whose forks run commands; it ends with this one."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: tuple[str, ...]) -> None:
         self._here, there = socket.socketpair()
-        words = [sys.executable, __file__, str(there.fileno())]
+        words = [sys.executable, __file__, str(there.fileno()), *modules]
         paths = os.pathsep.join(path for path in sys.path if path)
-        env = {**os.environ, "PYTHONPATH": paths}
+        env = {"HF_HUB_OFFLINE": "1", **os.environ, "PYTHONPATH": paths}
         self._process = subprocess.Popen(
             words, pass_fds=[there.fileno()], env=env, stdin=subprocess.DEVNULL
         )
@@ -80,14 +84,14 @@ class Server:
 
 
 @functools.cache
-def server() -> Server:
-    """That of this process."""
-    return Server()
+def server(models: bool = False) -> Server:
+    """That of this process; with `models` one whose forks have what loads them."""
+    return Server((*MODULES, *(OF_MODELS if models else ())))
 
 
-def serve(here: socket.socket) -> None:
+def serve(here: socket.socket, modules: list[str]) -> None:
     """Fork for each request until nobody is there who asks."""
-    for name in MODULES:
+    for name in modules:
         importlib.import_module(name)
     while True:
         line, fds, _, _ = socket.recv_fds(here, 1 << 20, 3)
@@ -136,4 +140,4 @@ def command(asked: Mapping[str, Any], fds: list[int]) -> None:
 if __name__ == "__main__":  # pytest imports every file, for doctests
     assert isinstance(sys.stdout, io.TextIOBase)
     sys.path.remove(str(Path(__file__).parent))  # a command's path begins with its folder
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
