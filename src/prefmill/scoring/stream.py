@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,17 @@ from prefmill.sampling.samplers import whole_text
 from prefmill.scoring.bad_rows import Ready, RowGuard
 from prefmill.scoring.scorers import Scored, Staged, as_scorer
 from prefmill.table.fits import fits_table
-from prefmill.table.roles import RoleNames, Roles
+from prefmill.table.roles import Roles
 
 _Longs = npt.NDArray[np.int64]
+
+
+class TextColumns(TypedDict, total=False):
+    """The columns that scoring reads, where they are not called so."""
+
+    prompt: str
+    completion: str
+    id: str
 
 
 @closed("stream")
@@ -45,7 +53,7 @@ def score_stream(
     score_column: str = "score",
     chunk_rows: int = CHUNK_ROWS,
     on_bad_row: Literal["error", "null"] = "error",
-    **roles: Unpack[RoleNames],
+    **roles: Unpack[TextColumns],
 ) -> pa.RecordBatchReader:
     """The batches of `source` with the scorer's columns after theirs, in the same order.
 

@@ -117,7 +117,7 @@ def command(asked: Mapping[str, Any], fds: list[int]) -> None:
     os.environ.clear()
     os.environ.update(asked["env"])
     os.chdir(asked["folder"])
-    sys.path.insert(0, asked["folder"])
+    sys.path = [asked["folder"], *sys.path]  # as `python -m` begins it
     sys.argv = ["prefmill", *asked["words"]]
     files = [os.fdopen(place, mode, closefd=False) for place, mode in enumerate(("r", "w", "w"))]
     sys.stdin, sys.stdout, sys.stderr = files
