@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Iterator
 
 import pytest
 from engines import DISTINCT, ENGINES
@@ -24,6 +26,17 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("prefmill")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _options_are_made_once() -> Iterator[None]:
+    """Typer makes the options of all commands anew each time that a test runs one: 50 ms."""
+    import typer.main
+
+    made = functools.cache(typer.main.get_command)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", made)
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

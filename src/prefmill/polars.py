@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 import polars as pl
 
+from prefmill.arguments import closed
 from prefmill.engines.frames import apply, report
 from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan, Method, Pairs
 from prefmill.plans.signature import function_of
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 __all__ = ["apply", "pair_report", "rank_in", "report", "rows", "step_labels", *FEEDBACK_KINDS]
 
 
+@closed("step_labels")
 def step_labels(frame: Frame, **words: Unpack[StepOptions]) -> pl.LazyFrame:
     """Records of steps as rows of a process reward model: `prefmill.step_labels`, lazily.
 

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import polars as pl
 import pyarrow as pa
 
+from prefmill.arguments import closed
 from prefmill.engines.kernel import BUCKET, Kernel, descending, kernel_of, report_of
 from prefmill.engines.tellings import TOLD, account_in, report_in, told
 from prefmill.errors import BadArgument, BadInput, MissingPackage
@@ -76,6 +77,7 @@ _IN_BLOCK = 64
 _BLOCK_BYTES, _WORTH_BYTES = 128 << 20, 4 << 20
 
 
+@closed("ray")
 def apply(
     plan: FeedbackPlan,
     ds: Any,
@@ -115,6 +117,7 @@ def apply(
     return out.sort(order, descending=descending(kernel)).drop_columns(order)
 
 
+@closed("ray")
 def report(
     plan: FeedbackPlan,
     ds: Any,

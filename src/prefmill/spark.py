@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
 import polars as pl
 import pyarrow as pa
 
+from prefmill.arguments import closed
 from prefmill.engines.kernel import BUCKET, Kernel, descending, kernel_of, report_of
 from prefmill.engines.tellings import TOLD, account_in, report_in, told
 from prefmill.errors import BadArgument, MissingPackage
@@ -76,6 +77,7 @@ _BUCKETS = 200
 _TALLY = pl.DataFrame(schema=COLUMNS).to_arrow().schema
 
 
+@closed("spark")
 def run(
     plan: FeedbackPlan,
     df: Any,
@@ -115,6 +117,7 @@ def run(
     )
 
 
+@closed("spark")
 def report(
     plan: FeedbackPlan,
     df: Any,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import loop_fakes
 import polars as pl
 import pytest
+from command import prefmill
 
 import prefmill as pm
 from prefmill.errors import BadArgument
@@ -30,11 +29,6 @@ def log(tmp_path, monkeypatch) -> Path:
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return path
-
-
-def prefmill(*arguments: object, **more: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "prefmill", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **more)
 
 
 def score(batch) -> list[float]:

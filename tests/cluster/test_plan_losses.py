@@ -143,7 +143,7 @@ def ways(draw: random.Random) -> Iterator[str]:
         number += 1
 
 
-@often(2, 30)
+@often(1, 30)
 def test_nodes_that_are_removed(
     count: int, cluster: Any, source: Path, local: Any, tmp_path: Path, draw: random.Random
 ) -> None:
@@ -156,7 +156,7 @@ def test_nodes_that_are_removed(
     removed, way = 0, ways(draw)
     while removed < count:
         # Every other one in the middle of the shuffle, wherever the draw put the rest.
-        phases = SHUFFLE if removed % 2 else PHASES
+        phases = PHASES if removed % 2 else SHUFFLE
         troubles = Troubles(trouble, [instant(draw, phases)])
         run(source, tmp_path / str(removed), cluster, next(way), local, troubles)
         assert troubles.done == 1, troubles.waiting
@@ -164,7 +164,7 @@ def test_nodes_that_are_removed(
         cluster.until(NODES)
 
 
-@often(2, 20)
+@often(1, 20)
 def test_workers_that_are_killed(
     count: int, cluster: Any, source: Path, local: Any, tmp_path: Path, draw: random.Random
 ) -> None:
@@ -177,20 +177,20 @@ def test_workers_that_are_killed(
 
     killed, runs, way = 0, 0, ways(draw)
     while killed < count:
-        instants = [instant(draw, PHASES) for _ in range(1 if count == 2 else 2)]
+        instants = [instant(draw, PHASES) for _ in range(1 if count == 1 else 2)]
         troubles = Troubles(trouble, instants)
         run(source, tmp_path / str(runs), cluster, next(way), local, troubles)
         killed, runs = killed + troubles.done, runs + 1
         assert runs < 3 * count, "no worker is found"
 
 
-@often(2, 10)
+@often(1, 10)
 def test_drivers_that_are_killed(
     count: int, cluster: Any, source: Path, local: Any, tmp_path: Path, draw: random.Random
 ) -> None:
-    way = ways(draw)
     for number in range(count):
-        folder, shuffle = tmp_path / str(number), next(way)
+        # What a killed driver has done is kept in storage: daily that way.
+        folder, shuffle = tmp_path / str(number), ("storage", "memory")[number % 2]
         folder.mkdir()
         target = folder / "a.parquet"
         command = [sys.executable, kill_plan.__file__, source, target, cluster.address, shuffle]

@@ -23,7 +23,7 @@ FLOORS = (
     ("errors",),
     ("room",),
     ("objects", "shown"),
-    ("connection", "progress", "forks", "ending"),
+    ("connection", "progress", "forks", "ending", "arguments"),
     ("telemetry",),
     ("table",),
     ("disk",),

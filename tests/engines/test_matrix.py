@@ -20,8 +20,25 @@ def rows(path, columns: list[str] | None = None) -> list[tuple]:
     return pl.read_parquet(path, columns=columns).rows()
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.kind}-{plan.hash()[:6]}")
-def test_engine_threads_memory_and_row_groups(plan, tmp_path, monkeypatch):
+#: Each engine, number of threads and memory over one of the inputs; the parts over all of them.
+PARTS = range(4)
+
+
+@pytest.mark.parametrize(
+    ("plan", "part"),
+    [
+        # Daily one part of each plan, in turn.
+        pytest.param(
+            plan,
+            part,
+            id=f"{plan.kind}-{plan.hash()[:6]}-{part}",
+            marks=() if (number + part) % len(PARTS) == 0 else pytest.mark.torture,
+        )
+        for number, plan in enumerate(PLANS)
+        for part in PARTS
+    ],
+)
+def test_engine_threads_memory_and_row_groups(plan, part, tmp_path, monkeypatch):
     from prefmill.runs import job
 
     data = feedback(1)
@@ -41,8 +58,9 @@ def test_engine_threads_memory_and_row_groups(plan, tmp_path, monkeypatch):
     )
     expected = lazy.select(shared).rows()
     assert len(expected) > 200
-    ways = itertools.product(inputs, ["duckdb", "polars"], [1, 4], [None, 600_000_000])
-    for i, (names, engine, threads, memory) in enumerate(ways):
+    ways = itertools.product(["duckdb", "polars"], [1, 4], [None, 600_000_000])
+    for i, (engine, threads, memory) in enumerate(ways):
+        names = inputs[(part + i + i // 4) % len(inputs)]
         # Small parts and batches, so that this small table is spilled and cut as a large one would
         # be.
         monkeypatch.setattr(job, "_FRAME_ROWS", [33, 50_000][i % 2])

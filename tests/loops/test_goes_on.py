@@ -121,9 +121,12 @@ def command(*arguments: str) -> Any:
 
 
 @pytest.mark.train
-def test_killed_with_models_it_ends_in_the_same_pool(models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.torture)])
+def test_killed_with_models_it_ends_in_the_same_pool(
+    kills: int, models: Path, tmp_path: Path
+) -> None:
     (tmp_path / "recipe.toml").write_text((models / "recipe.toml").read_text())
-    assert killed("models", str(tmp_path), "4", "3") == 4
+    assert killed("models", str(tmp_path), str(kills), "3") == kills
     (tmp_path / "whole").mkdir()
     (tmp_path / "whole" / "recipe.toml").write_text((models / "recipe.toml").read_text())
     assert killed("models", str(tmp_path / "whole"), "0", "0") == 0

@@ -301,10 +301,10 @@ def test_through_the_command(tmp_path: Path) -> None:
     frame.write_parquet(tmp_path / "pool.parquet")
     out = tmp_path / "scored.parquet"
     command = ("score", tmp_path / "pool.parquet", "-o", out, "--model", tmp_path / "adapter")
-    done = prefmill(*command)
+    done = prefmill(*command, models=True)
     assert done.returncode == 1
     assert "--base DIR|HUB_ID names the model that the adapter was trained on" in done.stderr
-    done = prefmill(*command, "--base", tmp_path / "base", "--device", "cpu")
+    done = prefmill(*command, "--base", tmp_path / "base", "--device", "cpu", models=True)
     assert done.returncode == 0, done.stderr
     got = pl.read_parquet(out)
     wanted = owners.logits(wrapped, got.select("prompt", "completion").rows())

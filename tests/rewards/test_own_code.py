@@ -249,9 +249,9 @@ def test_through_the_command(tmp_path: Path) -> None:
     frame.write_parquet(tmp_path / "pool.parquet")
     out = tmp_path / "scored.parquet"
     command = ("score", tmp_path / "pool.parquet", "-o", out, "--model", folder, "--device", "cpu")
-    done = prefmill(*command)
+    done = prefmill(*command, models=True)
     assert done.returncode == 1
     assert "names custom code for AutoModelForSequenceClassification" in done.stderr
-    done = prefmill(*command, "--trust-remote-code")
+    done = prefmill(*command, "--trust-remote-code", models=True)
     assert done.returncode == 0, done.stderr
     assert pl.read_parquet(out)["score"].null_count() == 0

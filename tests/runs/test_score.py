@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from command import prefmill
 from scored import expected, length, pool
 
 import prefmill as pm
@@ -407,18 +406,8 @@ def test_several_devices(model: Path, tmp_path: Path) -> None:
 def test_command(model: Path, tmp_path: Path) -> None:
     frame = pool(10)
     frame.write_parquet(tmp_path / "pool.parquet")
-    command = [
-        sys.executable,
-        "-m",
-        "prefmill",
-        "score",
-        str(tmp_path / "pool.parquet"),
-        "-o",
-        str(tmp_path / "out.parquet"),
-    ]
-    done = subprocess.run(
-        [*command, "--model", str(model), "--json"], capture_output=True, text=True, check=False
-    )
+    command = ["score", tmp_path / "pool.parquet", "-o"]
+    done = prefmill(*command, tmp_path / "out.parquet", "--model", model, "--json", models=True)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["rows_in"], told["rows_scored"], told["way"]) == (
@@ -441,12 +430,7 @@ def test_command(model: Path, tmp_path: Path) -> None:
         ("--model", str(model), "--device", "tpu9"): "no device",
         ("--model", str(model), "--max-length", "99999"): "more than the model takes",
     }.items():
-        failed = subprocess.run(
-            [*command[:-1], str(tmp_path / "other.parquet"), *bad],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        failed = prefmill(*command, tmp_path / "other.parquet", *bad, models=True)
         assert failed.returncode in (1, 2), (bad, failed.stderr)
         assert text in failed.stderr, (bad, failed.stderr)
         assert "Traceback" not in failed.stderr

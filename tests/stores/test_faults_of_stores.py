@@ -25,7 +25,13 @@ def flaky(faults: Faults, monkeypatch: pytest.MonkeyPatch, port: int) -> S3:
     return s3
 
 
-@pytest.mark.parametrize("kinds", [("503",), ("lost",), ("cut",), ("503", "lost", "cut")])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("503", "lost", "cut"),
+        *(pytest.param((kind,), marks=pytest.mark.torture) for kind in ("503", "lost", "cut")),
+    ],
+)
 def test_a_run_over_a_store_that_fails(
     kinds: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

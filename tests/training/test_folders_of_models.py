@@ -242,7 +242,7 @@ def test_the_command(home, tmp_path):
     ):
         assert words in done.stderr
     assert "Warning" not in done.stderr
-    done = prefmill(*arguments)
+    done = prefmill(*arguments, models=True)
     assert done.returncode == 2
     assert "is already there" in done.stderr
     done = prefmill("train-reward", tmp_path / "pairs.parquet", "--model", "x")

@@ -32,8 +32,7 @@ from prefmill.cli.options import (
 )
 from prefmill.cli.texts import names_in, numbers_in, roles_given, stdout_or, threshold_in
 from prefmill.errors import BadArgument
-from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan, Plan, Values, read_plan
-from prefmill.plans.bounds import PLAN, VALUES
+from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan, Plan, read_plan
 from prefmill.plans.expect import expect_in
 from prefmill.writers.formats import help_for, margin_for
 
@@ -54,7 +53,7 @@ class Expecting(Options):
 
     expect: Annotated[
         list[str] | None,
-        expecting(PLAN),
+        expecting(FeedbackPlan.contract),
     ] = None
 
 
@@ -145,7 +144,7 @@ def plan_of(kind: type[_P], options: Any) -> _P:
         values[name] = value
     if texts := getattr(options, "expect", None):
         known = values["expect"].named() if values.get("expect") else {}
-        values["expect"] = known | expect_in(texts, VALUES if kind is Values else PLAN)
+        values["expect"] = known | expect_in(texts, kind.contract)
     return kind(**values)
 
 

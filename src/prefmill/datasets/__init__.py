@@ -43,6 +43,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
+from prefmill.arguments import closed
 from prefmill.datasets.cached import long_dataset, report_of, whole
 from prefmill.datasets.records import long_stream
 from prefmill.datasets.stepwise import step_labels
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
 __all__ = ["apply", "push_to_hub", "report", "rows", "step_labels", *FEEDBACK_KINDS]
 
 
+@closed("datasets")
 def apply(
     plan: FeedbackPlan,
     ds: _D,
@@ -175,6 +177,7 @@ for _word, _kind in FEEDBACK_KINDS.items():
     globals()[_word] = function_of(_kind, _work, module=__name__, data="ds", more=_more)
 
 
+@closed("datasets")
 def report(plan: FeedbackPlan, ds: Any, **roles: Unpack[RoleNames]) -> Any:
     """What `plan` uses of `ds` and why it drops the rest; reads `ds` once.
 

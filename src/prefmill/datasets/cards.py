@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
 
 from prefmill._version import __version__
+from prefmill.arguments import closed
 from prefmill.disk.whole import Staging
 from prefmill.errors import BadArgument, BadInput, MissingPackage
 from prefmill.redact import url_without_secrets
@@ -126,7 +127,19 @@ def card(
     return "\n".join([front_matter(head), *lines])
 
 
-def write_card(target: str | Path, plan: FeedbackPlan, report: Reports, **about: str) -> Path:
+class About(TypedDict, total=False):
+    """What a card says that no report knows."""
+
+    source: str | Sequence[str]
+    license: str | None
+    title: str
+    language: str | Sequence[str]
+
+
+@closed("card")
+def write_card(
+    target: str | Path, plan: FeedbackPlan, report: Reports, **about: Unpack[About]
+) -> Path:
     """Write the card as `README.md` into the folder `target`, or as the file `target`.
 
     It is a file if its name ends in `.md`; the path comes back.

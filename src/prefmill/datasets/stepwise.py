@@ -7,6 +7,7 @@ from typing import Any, TypeVar, Unpack
 
 import pyarrow as pa
 
+from prefmill.arguments import closed
 from prefmill.datasets.tables import frame_of, info_of, package, tables_of, used_table
 from prefmill.errors import BadArgument
 from prefmill.forks import refuse_fork
@@ -24,6 +25,7 @@ _SCHEMA = pa.schema(
 )
 
 
+@closed("datasets")
 def step_labels(ds: _D, **words: Unpack[StepOptions]) -> _D:
     """Rows of prompt, completions and labels of steps; what comes back is of the same kind.
 

@@ -15,6 +15,7 @@ from typing import Any, Unpack
 
 import polars as pl
 
+from prefmill.arguments import closed
 from prefmill.engines.steps import Asks, Kept, Output, Program, Step, kept_columns
 from prefmill.pools.frames import frame_of
 from prefmill.rules.rows import check_types, judged, numbered, standing
@@ -55,6 +56,7 @@ def last(output: Output, made: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
     return rows.sort(names, descending=[name[0] == "-" for name in output.order])
 
 
+@closed("lazy")
 def apply(
     plan: Asks,
     frame: Inputs,
@@ -132,6 +134,7 @@ def apply(
     return _in_one_form(rows_out, rows, list(sides), extra)
 
 
+@closed("report")
 def report(
     plan: Asks, frame: Inputs, *, position: str | None = None, **names: Unpack[RoleNames]
 ) -> PairReport:

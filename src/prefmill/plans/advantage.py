@@ -55,6 +55,7 @@ prefmill advantages scored.parquet -o rollouts.parquet --kind grpo
     card: ClassVar[str] = "completions with advantages"
     every_row: ClassVar[bool] = True
     ranks: ClassVar[bool] = False
+    passed_over: ClassVar[str] = "no advantage"
     role_names: ClassVar[tuple[str, ...]] = (*COMMON_ROLES, "weight", "logprob")
     idle: ClassVar[frozenset[str]] = frozenset({"seed", "stage"})
 
@@ -65,6 +66,10 @@ prefmill advantages scored.parquet -o rollouts.parquet --kind grpo
         option=("--kind",),
     )
     epsilon: float = key(finite(0, open_low=True), 1e-4, help="What grpo adds to the deviation.")
+
+    def in_words(self) -> str:
+        """The rule for people, without the fields that bound it."""
+        return f"advantage {self.method} over the answers of the prompt"
 
     def role_problems(self, roles: Roles) -> list[str]:
         """What the plan misses in `roles`, or cannot use."""

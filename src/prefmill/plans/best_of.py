@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 Pick = Literal["best", "median", "worst", "random", "rso", "majority"]
 Scope = Literal["prompt", "pool"]
 StagesUsed = Literal["all", "last"]
+#: Each pick in words.
+_TOLD: Mapping[Pick, str] = {
+    "best": "the k best answers",
+    "worst": "the k worst answers",
+    "median": "the k answers in the middle",
+    "random": "k answers, drawn",
+    "rso": "k answers by statistical rejection sampling",
+    "majority": "the k best of the answers that come to what most come to",
+}
 
 
 class BestOfOptions(FeedbackOptions, total=False):
@@ -124,6 +133,10 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
                 "pick 'majority' goes by answers, and length_control changes scores; got both"
             )
         return problems
+
+    def in_words(self) -> str:
+        """The rule for people, without the fields that bound it."""
+        return f"{self.pick}: {_TOLD[self.pick]}"
 
     def needs(self) -> dict[str, str]:
         """The optional roles that the fields use, and which field uses each."""

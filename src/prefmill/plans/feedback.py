@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, get_args
 
 from prefmill.engines.steps import Output, Program, Step
 from prefmill.errors import BadArgument, PlanError
-from prefmill.plans.bounds import PLAN
-from prefmill.plans.expect import Expect, is_expect
 from prefmill.plans.plan import Plan
 from prefmill.shapes.words import Rows
 from prefmill.table.fields import finite, key, one_of, whole
@@ -76,6 +74,8 @@ class FeedbackPlan(Plan, ABC):
     #: The roles that it takes, and the roles and fields that have no meaning for it.
     role_names: ClassVar[tuple[str, ...]] = COMMON_ROLES
     idle: ClassVar[frozenset[str]] = frozenset({"stage"})
+    #: Why a candidate that the last step knows is in no row, where bounds alone decide that.
+    passed_over: ClassVar[str] = ""
 
     aggregate: Aggregate = key(
         one_of(*get_args(Aggregate)),
@@ -104,9 +104,6 @@ class FeedbackPlan(Plan, ABC):
     rows: Rows | None = key(
         _rows, None, help="How raw records become rows.", later=True, own_table=True
     )
-    expect: Expect | None = key(
-        is_expect, None, help="What must hold of a run.", of_runs=True, own_table=True
-    )
 
     def __post_init__(self) -> None:
         # A copy, so that nobody changes a plan through the mapping that it was made of.
@@ -114,11 +111,7 @@ class FeedbackPlan(Plan, ABC):
             object.__setattr__(self, "weights", dict(self.weights))
         if isinstance(self.rows, Mapping):
             object.__setattr__(self, "rows", Rows(**self.rows))
-        if isinstance(self.expect, Mapping):
-            object.__setattr__(self, "expect", Expect(**self.expect))
         super().__post_init__()
-        if self.expect is not None:
-            self.expect.of(PLAN)
         if self.weights is not None:
             weights = {name: float(weight) for name, weight in self.weights.items()}
             object.__setattr__(self, "weights", weights)
@@ -135,6 +128,10 @@ class FeedbackPlan(Plan, ABC):
             votes = self.min_votes
             problems.append(f"min_votes {votes} needs aggregate: without it every row is one vote")
         return problems
+
+    @abstractmethod
+    def in_words(self) -> str:
+        """The rule for people, without the fields that bound it."""
 
     @property
     def layout(self) -> Format:

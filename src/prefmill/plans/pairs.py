@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
@@ -12,6 +13,15 @@ from prefmill.table.roles import Roles
 from prefmill.table.thresholds import AUTO
 
 Strategy = Literal["best_worst", "best_random", "best_rest", "adjacent", "all", "threshold"]
+#: Each strategy in words.
+_TOLD: Mapping[Strategy, str] = {
+    "best_worst": "the best answer of the prompt against the worst one",
+    "best_random": "the best answer of the prompt against a random one of the others",
+    "best_rest": "the best answer of the prompt against each of the others",
+    "adjacent": "each answer of the prompt against the next worse one",
+    "all": "every answer of the prompt against every worse one",
+    "threshold": "every answer from chosen_min on against every answer below rejected_below",
+}
 
 
 class PairsOptions(ThresholdOptions, total=False):
@@ -95,6 +105,10 @@ prefmill pairs ratings.jsonl -o pairs --strategy all --no-thresholds --min-margi
         if self.strategy == "threshold" and None in self.thresholds.values():
             problems.append("strategy 'threshold' needs both chosen_min and rejected_below")
         return problems
+
+    def in_words(self) -> str:
+        """The rule for people, without the fields that bound it."""
+        return f"{self.strategy}: {_TOLD[self.strategy]}"
 
     def steps(self, roles: Roles) -> tuple[Step, ...]:
         """Groups of candidates in rank order, then the pairs of ranks that stand."""

@@ -13,8 +13,10 @@ from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from prefmill.errors import BadArgument, PlanError, nearest
+from prefmill.plans.bounds import PLAN, Bounds
+from prefmill.plans.expect import Expect, is_expect
 from prefmill.shown import shown
-from prefmill.table.fields import OneOf
+from prefmill.table.fields import OneOf, key
 from prefmill.table.showing import display
 
 
@@ -26,12 +28,25 @@ class Plan:
     kind: ClassVar[str]
     #: The module of `prefmill.runs` whose function `run` runs it over files.
     runs: ClassVar[str] = "run"
+    #: How messages of that run begin, and what can be expected of it.
+    where: ClassVar[str] = "run"
+    contract: ClassVar[Bounds] = PLAN
+    #: Whether rows of output have ids (`pair_id`), by which tables merge.
+    has_ids: ClassVar[bool] = True
+
+    expect: Expect | None = key(
+        is_expect, None, help="What must hold of a run.", of_runs=True, own_table=True
+    )
 
     def __post_init__(self) -> None:
+        if isinstance(self.expect, Mapping):
+            object.__setattr__(self, "expect", Expect(**self.expect))
         # All at once: who mends one problem a run needs many runs.
         problems = [*self._field_problems(), *self.problems()]
         if problems:
             raise PlanError(type(self).__name__, problems)
+        if self.expect is not None:
+            self.expect.of(self.contract)
 
     def problems(self) -> list[str]:
         """What is wrong with the fields together; a field may be wrong by itself as well."""

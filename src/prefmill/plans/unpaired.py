@@ -46,6 +46,11 @@ prefmill unpair scored.parquet -o labels.parquet --chosen-quantile 0.7 --rejecte
     rows_are: ClassVar[str] = "labels"
     card: ClassVar[str] = "labelled completions"
     ranks: ClassVar[bool] = False
+    passed_over: ClassVar[str] = "between_thresholds"
+
+    def in_words(self) -> str:
+        """The rule for people, without the fields that bound it."""
+        return "label: true from chosen_min on, false below rejected_below"
 
     def problems(self) -> list[str]:
         """What is wrong with the fields together."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Unpack, get_args
 
-from prefmill.errors import BadArgument, ColumnMissing
-from prefmill.plans.bounds import VALUES
-from prefmill.plans.expect import Expect, is_expect
+from prefmill.arguments import refuse_unknown
+from prefmill.errors import ColumnMissing
+from prefmill.plans.bounds import VALUES, Bounds
 from prefmill.plans.plan import Plan
 from prefmill.table.fields import finite, key, one_of, whole, within
 from prefmill.table.roles import ValueNames
@@ -50,6 +50,9 @@ class Values(Plan):
 
     kind: ClassVar[str] = "values"
     runs: ClassVar[str] = "values"
+    where: ClassVar[str] = "values"
+    contract: ClassVar[Bounds] = VALUES
+    has_ids: ClassVar[bool] = False
 
     gamma: float = key(within(0, 1), 1, help="The discount, 0 to 1.")
     policy: Policy = key(
@@ -58,16 +61,6 @@ class Values(Plan):
     temperature: float = key(finite(0, open_low=True), 1, help="Of softmax.")
     tolerance: float = key(finite(0, open_low=True), 1e-12, help="Of states on cycles.")
     max_sweeps: int = key(whole(1), 10_000, help="Over cycles with gamma 1.")
-    expect: Expect | None = key(
-        is_expect, None, help="What must hold of a run.", of_runs=True, own_table=True
-    )
-
-    def __post_init__(self) -> None:
-        if isinstance(self.expect, Mapping):
-            object.__setattr__(self, "expect", Expect(**self.expect))
-        super().__post_init__()
-        if self.expect is not None:
-            self.expect.of(VALUES)
 
     def columns(self, names: ValueNames, there: Sequence[str] | None = None) -> dict[str, str]:
         """The column of every role that is used: of a tree if `parent_id` is among them.
@@ -75,12 +68,8 @@ class Values(Plan):
         It is a tree if `parent_id` is named, or is `there` and `state` is neither. Without `there`
         the columns are not known: then those are taken that are named or needed.
         """
+        refuse_unknown("values", names, ValueNames.__annotations__, thing="role")
         given = {role: str(name) for role, name in names.items() if name}
-        roles = ValueNames.__annotations__
-        unknown = sorted(given.keys() - roles.keys())
-        if unknown:
-            expected = f"expected some of {sorted(roles)}"
-            raise BadArgument(f"values: no role {unknown[0]!r}; {expected}.")
         found = {*given, *(there or ())}
         is_tree = "parent_id" in given or ("parent_id" in found and "state" not in found)
         keys = _TREE if is_tree else _TRANSITIONS

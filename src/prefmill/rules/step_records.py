@@ -7,6 +7,7 @@ from warnings import warn
 
 import polars as pl
 
+from prefmill.arguments import closed
 from prefmill.errors import BadArgument, BadInput
 from prefmill.pools.frames import frame_of
 from prefmill.rules.step_cells import Place, row_of
@@ -23,6 +24,7 @@ from prefmill.table.step_words import StepOptions, StepWords
 _OUT = ("prompt", "completions", "labels")
 
 
+@closed("step_labels")
 def step_labels(data: Inputs, **words: Unpack[StepOptions]) -> pl.DataFrame:
     """Records of steps with ratings, or with the place of the first error, in TRL's stepwise form.
 

@@ -13,7 +13,7 @@ from prefmill.errors import ColumnMissing
 from prefmill.plans.bounds import Bounds
 from prefmill.plans.expect import NULL, SOURCE, Counted, Expect, Expectation, plain
 from prefmill.plans.feedback import FeedbackPlan
-from prefmill.plans.values import Values
+from prefmill.plans.plan import Plan
 from prefmill.runs.job import Job
 
 if TYPE_CHECKING:
@@ -111,9 +111,9 @@ def counted_apart(plan: FeedbackPlan, spread: Spread) -> Counted:
     return Counted(spread.report(), spread.job.source.rejected, sources)
 
 
-def done_before(plan: FeedbackPlan | Values, report: _Told, *, where: str = "run") -> _Told:
+def done_before(plan: Plan, report: _Told) -> _Told:
     """The report of a run that was done before, compared with what is expected now."""
-    return held(report, plan.expect, where=where)
+    return held(report, plan.expect, where=plan.where)
 
 
 def in_key(expect: Expect | None) -> list[str]:

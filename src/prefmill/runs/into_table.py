@@ -8,15 +8,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from prefmill._version import __version__
 from prefmill.disk import records
 from prefmill.disk.hidden import sweep, temporary
 from prefmill.errors import BadArgument
-from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.plan import Plan
-from prefmill.plans.values import Values
 from prefmill.runs.exclude_file import excluded_in
 from prefmill.runs.expecting import done_before, in_key
 from prefmill.runs.inputs import is_certain, is_stdin, joined, known_of, read_by
@@ -90,7 +88,7 @@ def into_table(
     for name, (told, hint) in _OF_FILES.items():
         if options.get(name):
             raise BadArgument(f"run: {told} the table {output.shown}.", hint=hint)
-    if mode == "merge" and isinstance(plan, FeedbackPlan) and not options.get("pair_id"):
+    if mode == "merge" and plan.has_ids and not options.get("pair_id"):
         options["pair_id"] = None  # where the rows have none of their own
     if options.get("incremental"):
         return _incremental(plan, inputs, output, inspect.unwrap(run), options, mode, run_key)
@@ -186,7 +184,7 @@ def _asked(plan: Plan, inputs: Any, options: Mapping[str, Any]) -> str | None:
         layout={name: options[name] for name in _LAYOUT if options.get(name)},
         pair_id=options.get("pair_id", False) is not False,
         exclude=excluded_in(file).digest if (file := options.get("exclude")) else None,
-        carried=in_key(plan.expect) if isinstance(plan, FeedbackPlan | Values) else (),
+        carried=in_key(plan.expect),
         **read_by(options),
     )
     return records.key_hash(json.loads(json.dumps(key, default=plain)))
@@ -210,10 +208,9 @@ def _before(table: Table, asked: str | None, run_key: str | None, mode: Mode) ->
 def _restored(plan: Plan, run: Callable[..., Any], told: str) -> Any:
     """The report of a run that was done before; it has to hold what is expected now."""
     kind = get_type_hints(inspect.unwrap(run))["return"]
-    if isinstance(plan, FeedbackPlan):
-        return done_before(plan, restored(kind, {**json.loads(told), "output": {}}))
-    report = restored(kind, json.loads(told))
-    return done_before(plan, report, where=plan.kind) if isinstance(plan, Values) else report
+    several = get_origin(get_type_hints(kind)["output"]) is Mapping
+    report = restored(kind, {**json.loads(told), "output": {} if several else None})
+    return done_before(plan, report)
 
 
 def _told(report: Any, output: Address, done: bool) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from prefmill.errors import BadArgument, nearest
+from prefmill.arguments import names_of, refuse_unknown
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.plan import Plan
 from prefmill.plans.values import Values
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from prefmill.progress import Progress
     from prefmill.runs.report import RunReport
     from prefmill.runs.values import ValuesReport
+
+
+#: What only a run into a table takes.
+_OF_TABLES = ("mode", "run_key")
 
 
 class Running(Reading, total=False):
@@ -145,24 +149,18 @@ def run(plan: Plan, inputs: Inputs, output: str | Path | None, **options: Any) -
     ...     Path(f"{folder}/pairs.jsonl").read_text()
     '{"prompt":"p","chosen":"a","rejected":"b","chosen_score":5.0,"rejected_score":1.0}\\n'
     """
-    _refuse_unknown(plan, options)
     runner = importlib.import_module(f"prefmill.runs.{plan.runs}")
-    of_tables = {name: options.pop(name, None) for name in ("mode", "run_key")}
+    _, _, _, *known = names_of(runner.run)  # but for plan, inputs and output
+    refuse_unknown(
+        "run",
+        options,
+        [*known, *_OF_TABLES],
+        of_plan=[field.name for field in fields(plan)],
+        kind=type(plan).__name__,
+        asked="prefmill.run",
+    )
+    of_tables = {name: options.pop(name, None) for name in _OF_TABLES}
     if (address := Address.of(output)) is not None:
         return into_table(plan, inputs, address, run=runner.run, options=options, **of_tables)
     check_apart(of_tables)
     return runner.run(plan, inputs, output, **options)
-
-
-def _refuse_unknown(plan: Plan, options: Mapping[str, Any]) -> None:
-    """Raise `BadArgument` for an option that no run has: it would be ignored without a word."""
-    known = (ValuesRunning if isinstance(plan, Values) else FeedbackRunning).__annotations__
-    for name in options:
-        if name in known:
-            continue
-        hint = "the arguments are in help(prefmill.run)."
-        if name in {field.name for field in fields(plan)}:
-            hint = f"it is a field of the plan: {type(plan).__name__}({name}=...)."
-        elif near := nearest(name, list(known)):
-            hint = f"did you mean {near[0]!r}?"
-        raise BadArgument(f"run: no argument {name!r} for a plan of {plan.kind}.", hint=hint)

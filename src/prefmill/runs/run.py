@@ -13,6 +13,7 @@ from typing import Literal, Unpack
 import polars as pl
 import polars.selectors as cs
 
+from prefmill.arguments import closed
 from prefmill.disk.hidden import temporary
 from prefmill.engines import frames
 from prefmill.errors import BadArgument
@@ -217,6 +218,7 @@ def run(
             return record.made or report(None)
 
 
+@closed("pair_report")
 def pair_report(
     data: Inputs, plan: FeedbackPlan | None = None, **roles: Unpack[RoleNames]
 ) -> PairReport:

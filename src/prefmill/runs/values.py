@@ -15,6 +15,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
+from prefmill.arguments import closed
 from prefmill.connection import connect, quote, share_of
 from prefmill.engines.macros import install_used
 from prefmill.errors import BadInput
@@ -25,7 +26,7 @@ from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.readers import Source
 from prefmill.rules.values import refuse_nested, refuse_unlike, state_values, tree_values
 from prefmill.runs.commands import recorded
-from prefmill.runs.expecting import held, in_key, sources_asked, sources_in
+from prefmill.runs.expecting import done_before, held, in_key, sources_asked, sources_in
 from prefmill.runs.job import Reading, opened_source, scalar
 from prefmill.table.messages import is_json_text
 from prefmill.table.report import PairReport
@@ -77,6 +78,7 @@ class ValuesReport(Showing):
         return asdict(self)
 
 
+@closed("values")
 def values(data: Inputs, plan: Values | None = None, **columns: Unpack[ValueNames]) -> pl.DataFrame:
     """Values of `data` (whatever `prefmill.run` takes), in memory: transitions, or a tree.
 
@@ -147,11 +149,11 @@ def run(
     )
     with recording as record:
         if record.done:
-            return held(record.restored(ValuesReport), plan.expect, where=plan.kind)
+            return done_before(plan, record.restored(ValuesReport))
         record.facts["plan"] = {plan.kind: plan.content()}
         with opened_source("values", inputs, progress=progress, **reading) as (source, home):
             columns = plan.columns(roles or {}, source.columns.names)
-            sources_asked(plan.expect, source.columns.names, where=plan.kind)
+            sources_asked(plan.expect, source.columns.names, where=plan.where)
             memory_bytes = reading.get("memory_bytes")
             con = connect(
                 temp_dir=home,
@@ -178,7 +180,7 @@ def run(
                     sources=sources_in(con, source.relation, plan.expect),
                 )
                 publishes = output is not None
-                return held(made, plan.expect, where=plan.kind, publishes=publishes)
+                return held(made, plan.expect, where=plan.where, publishes=publishes)
 
             if output is None:
                 for _ in rows.frames():

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from prefmill.arguments import closed
 from prefmill.errors import BadArgument, BadInput, BadRow
 from prefmill.models.contract import check_on_bad_row
 from prefmill.pools.columns import others_of, text_roles
@@ -36,6 +37,15 @@ from prefmill.table.roles import Roles
 _Longs = npt.NDArray[np.int64]
 
 
+class TextColumns(TypedDict, total=False):
+    """The columns that scoring reads, where they are not called so."""
+
+    prompt: str
+    completion: str
+    id: str
+
+
+@closed("stream")
 def score_stream(
     source: Any,
     scorer: Any,
@@ -43,7 +53,7 @@ def score_stream(
     score_column: str = "score",
     chunk_rows: int = CHUNK_ROWS,
     on_bad_row: Literal["error", "null"] = "error",
-    **roles: Any,
+    **roles: Unpack[TextColumns],
 ) -> pa.RecordBatchReader:
     """The batches of `source` with the scorer's columns after theirs, in the same order.
 

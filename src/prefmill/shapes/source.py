@@ -17,6 +17,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
+from prefmill.arguments import refuse_unknown
 from prefmill.connection import connect, literal, quote, share_of
 from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.readers import Source, open_source
@@ -27,7 +28,7 @@ from prefmill.shapes.making import shape_of
 from prefmill.shapes.nulls import nullable
 from prefmill.shapes.paths import base_of, is_path
 from prefmill.shapes.shape import Join, Shape
-from prefmill.shapes.words import SHAPING, Rows, split
+from prefmill.shapes.words import SHAPING, WORDS, Rows, split
 from prefmill.table.roles import OfRecords, RoleNames
 
 _HEAD = 1000
@@ -73,7 +74,8 @@ class Rowed:
 
 
 def words_in(rows: Rows | None, names: Mapping[str, Any]) -> Rows:
-    """The words of a plan with those of a call on top."""
+    """The words of a plan with those of a call on top; a name that is no word is refused."""
+    refuse_unknown("roles", names, WORDS, thing="word")
     return Rows(**{**(rows.named() if rows else {}), **{k: v for k, v in names.items() if v}})
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import update_wrapper
-from types import FunctionType
-from typing import Any, ParamSpec, TypeVar, cast
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
+from prefmill.arguments import around, names_of, refuse_unknown
 from prefmill.progress import Progress, silent
 from prefmill.telemetry import lineage, logs, notebook, otel
 from prefmill.telemetry.facts import figures
@@ -39,27 +39,19 @@ def watched(command: str | None = None) -> Callable[[Callable[P, R]], Callable[P
     """Make every call of a function a run that listeners are told of.
 
     `command` names it; None: the command of the argument `plan`. The function calls its target
-    `output`, and takes `progress` by keyword if at all. Its answer is a report with `as_json`.
+    `output`, and takes `progress` by keyword if at all. Its answer is a report with `as_json`. A
+    name that it does not take is refused before anything else.
     """
 
-    def around(work: Callable[P, R]) -> Callable[P, R]:
-        through = _through
-
-        def watching(*args: Any, **kwargs: Any) -> Any:
-            return through(command, work, args, kwargs)
-
-        # doctest skips a function whose globals are not those of the module that it stands in.
-        here = cast(FunctionType, work).__globals__
-        made = FunctionType(watching.__code__, here, closure=watching.__closure__)
-        return cast(Callable[P, R], update_wrapper(made, work))
-
-    return around
+    return lambda work: around(work, partial(_through, command))
 
 
 def _through(
     command: str | None, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Call `work`, and tell those who listen."""
+    asked = f"{work.__module__}.{work.__name__}"
+    refuse_unknown(command or "run", kwargs, names_of(work), asked=asked)
     signature = inspect.signature(work)
     try:
         given = signature.bind_partial(*args, **kwargs).arguments

@@ -1,22 +1,19 @@
-"""The command as users run it: a process of its own."""
+"""The command as users run it: a process of its own, forked from one that has imported it all."""
 
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 from pathlib import Path
+
+from forked import server
 
 
 def prefmill(
-    *args: object, stdin: bytes | None = None, cwd: Path | None = None
+    *args: object, stdin: bytes | None = None, cwd: Path | None = None, models: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefmill", *map(str, args)],
-        input=stdin,
-        capture_output=True,
-        cwd=cwd,
-        timeout=120,
-    )
-    return subprocess.CompletedProcess(
-        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-    )
+    """Run a command to its end; with `models` one that loads some."""
+    words = list(map(str, args))
+    asked = {"words": words, "folder": str(cwd or Path.cwd()), "env": dict(os.environ)}
+    code, out, err = server(models).run(asked, stdin)
+    return subprocess.CompletedProcess(words, code, out.decode(), err.decode())

@@ -10,21 +10,6 @@ from prefmill.plans.feedback import FeedbackPlan
 from prefmill.table.showing import Showing
 from prefmill.table.thresholds import NAMES, QUANTILES, waits
 
-_RULES: Mapping[str, str] = {
-    "best_worst": "the best answer of the prompt against the worst one",
-    "best_random": "the best answer of the prompt against a random one of the others",
-    "best_rest": "the best answer of the prompt against each of the others",
-    "adjacent": "each answer of the prompt against the next worse one",
-    "all": "every answer of the prompt against every worse one",
-    "threshold": "every answer from chosen_min on against every answer below rejected_below",
-    "best": "the k best answers",
-    "worst": "the k worst answers",
-    "median": "the k answers in the middle",
-    "random": "k answers, drawn",
-    "rso": "k answers by statistical rejection sampling",
-    "majority": "the k best of the answers that come to what most come to",
-}
-
 
 @dataclass(frozen=True)
 class Side:
@@ -98,13 +83,7 @@ class WhyReport(Showing):
 
 def rule_of(plan: FeedbackPlan) -> str:
     """A plan in words, with the fields that are not at their default."""
-    word = getattr(plan, "strategy", None) or getattr(plan, "pick", None)
-    if word:
-        head = f"{word}: {_RULES[word]}"
-    elif plan.kind == "unpaired":
-        head = "label: true from chosen_min on, false below rejected_below"
-    else:
-        head = f"advantage {getattr(plan, 'method', '')} over the answers of the prompt"
+    head = plan.in_words()
     told = ("strategy", "pick", "method", "rows", "expect", "seed", *NAMES, *QUANTILES)
     kept = {
         name: value

@@ -233,7 +233,7 @@ def _lost(job: Job) -> str:
     elif getattr(job.plan, "length_control", False):
         rank = "'not selected, by scores without what length explains'"
     if job.output.present:
-        return "'between_thresholds'" if job.plan.kind == "unpaired" else "'no advantage'"
+        return literal(job.plan.passed_over)
     low = getattr(job.plan, "min_score", None)
     if low is not None:
         return f"CASE WHEN c._score < {low!r} THEN 'below_min_score' ELSE {rank} END"
