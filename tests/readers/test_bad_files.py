@@ -173,15 +173,19 @@ def test_what_one_reader_alone_trips_over(made, tmp_path):
         pm.run(pm.Pairs(), path, None, engine="duckdb")
 
 
-def test_a_type_that_is_not_that_of_the_schema(tmp_path):
-    """Arrow ends the process where it is asked about such a column."""
+@pytest.mark.parametrize(
+    ("number", "value", "said"),
+    [(1, 4, "has the type 4, and the schema [^4]"), (5, 10, "has 10 values of 5 rows")],
+)
+def test_a_column_that_is_not_as_the_schema_says(number, value, said, tmp_path):
+    """Arrow ends the process where it is asked about a column of another type."""
     data = bad_files.parquet()
     tree = footer_of(data)
     about = field(field(field(tree, 4).value[0], 1).value[2], 3)
-    field(about, 1).value = 4
+    field(about, number).value = value
     path = tmp_path / "rows.parquet"
     path.write_bytes(with_tree(data, tree))
-    with pytest.raises(BadInput, match=r"rows.parquet: .* has the type 4, and the schema [^4]"):
+    with pytest.raises(BadInput, match=rf"rows.parquet: .* {said}"):
         pm.run(pm.Pairs(), path, None)
 
 

@@ -289,6 +289,8 @@ def _check_groups(groups: Value, rows: int, leaves: list[_Leaf], end: int) -> No
                     f"a column of group {number} has the type {about[1]!r}, and the schema"
                     f" {leaf.kind}"
                 )
+            if not leaf.repeats and about[5] != count:
+                raise Damaged(f"a column of group {number} has {about[5]!r} values of {count} rows")
             _check_sizes(about.get(16), leaf, number)
     if total != rows:
         raise Damaged(f"its groups have {total} rows, and the file {rows}")
