@@ -51,7 +51,7 @@ _SETTINGS = {
 _SCHEMA_OF = """
 SELECT coalesce(
     (SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-     WHERE c.oid = to_regclass(%s)),
+     WHERE c.oid = to_regclass($1)),
     current_schema())
 """
 _COLUMNS_OF = """
@@ -61,7 +61,7 @@ JOIN pg_class AS c ON c.oid = a.attrelid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_type AS t ON t.oid = a.atttypid
 JOIN pg_type AS b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
-WHERE n.nspname = %s AND c.relname = %s AND c.relkind = ANY(%s)
+WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind = ANY($3)
   AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 """
@@ -87,8 +87,8 @@ class Postgres:
         self._begin("ISOLATION LEVEL REPEATABLE READ READ ONLY")
         *schema, self._table = address.name
         self._schema: str = schema[0] if schema else self._schema_of(self._table)
-        self._name = f"{_quoted(self._schema)}.{_quoted(self._table)}"
-        self._runs = f"{_quoted(self._schema)}.{RUNS}"
+        self._name = f"{quote(self._schema)}.{quote(self._table)}"
+        self._runs = f"{quote(self._schema)}.{RUNS}"
 
     def _connected(self) -> Any:
         place = self.address.place
@@ -104,8 +104,12 @@ class Postgres:
             ) from None
         words.setdefault("application_name", "prefmill")
         with self._told():
-            # Servers behind a pool of connections know no prepared statements of ours.
-            return self._pg.connect(**words, autocommit=True, prepare_threshold=None)
+            # Behind a pool of connections servers know no prepared statements of ours. In a raw
+            # statement a percent sign is itself.
+            con = self._pg.connect(**words, autocommit=True, prepare_threshold=None)
+        con.cursor_factory = self._pg.RawCursor
+        con.server_cursor_factory = self._pg.RawServerCursor
+        return con
 
     def _check_name(self, name: str) -> None:
         if len(name.encode()) > _LONGEST:
@@ -118,7 +122,8 @@ class Postgres:
     def _begin(self, how: str) -> None:
         with self._told():
             self._con.execute(f"BEGIN {how}")
-            each = ", ".join(f"set_config('{name}', %s, true)" for name in _SETTINGS)
+            named = enumerate(_SETTINGS, 1)
+            each = ", ".join(f"set_config('{name}', ${place}, true)" for place, name in named)
             self._con.execute(f"SELECT {each}", list(_SETTINGS.values()))
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
@@ -151,7 +156,7 @@ class Postgres:
 
     def runs(self) -> Iterator[Standing]:
         if self._seen and self._has_runs():
-            query = f"SELECT facts FROM {self._runs} WHERE table_name = %s ORDER BY place DESC"
+            query = f"SELECT facts FROM {self._runs} WHERE table_name = $1 ORDER BY place DESC"
             if told := self._rows(query, self._table):
                 yield from standings(told, self._content())
 
@@ -168,7 +173,7 @@ class Postgres:
         if not self._seen or not self._has_runs():
             return None
         query = (
-            f"SELECT fingerprint FROM {self._runs} WHERE table_name = %s AND run_key = %s"
+            f"SELECT fingerprint FROM {self._runs} WHERE table_name = $1 AND run_key = $2"
             " ORDER BY place"
         )
         found = self._rows(query, self._table, run)
@@ -194,7 +199,7 @@ class Postgres:
     def _locked(self) -> list[Column]:
         """Keep other writers away until the end of the transaction; the columns as they are now."""
         key = f"prefmill {self._name}"
-        self._rows("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", key)
+        self._rows("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", key)
         self._seen = self._columns(_READABLE)
         tables = self._columns(_TABLES)
         if self._seen and not tables:
@@ -212,13 +217,13 @@ class Postgres:
 
     def _commit(self, rows: Rows, commit: Commit, there: list[Column]) -> None:
         columns = declared(rows)
-        names = ", ".join(map(_quoted, columns))
-        if not self._rows("SELECT FROM pg_namespace WHERE nspname = %s", self._schema):
-            self._do(f"CREATE SCHEMA IF NOT EXISTS {_quoted(self._schema)}")
+        names = ", ".join(map(quote, columns))
+        if not self._rows("SELECT FROM pg_namespace WHERE nspname = $1", self._schema):
+            self._do(f"CREATE SCHEMA IF NOT EXISTS {quote(self._schema)}")
         if not self._has_runs():
             self._do(MAKE_RUNS.format(runs=self._runs))
         if not there or commit.mode == "replace":
-            self._do(f"DELETE FROM {self._runs} WHERE table_name = %s", self._table)
+            self._do(f"DELETE FROM {self._runs} WHERE table_name = $1", self._table)
             self._emptied(columns, there)
             self._copy(self._name, names, rows)
         elif commit.mode == "merge":
@@ -226,8 +231,8 @@ class Postgres:
         else:
             self._copy(self._name, names, rows)
         self._do(
-            f"INSERT INTO {self._runs} SELECT coalesce(max(place), 0) + 1, %s, %s, %s,"
-            f" now()::text, %s FROM {self._runs}",
+            f"INSERT INTO {self._runs} SELECT coalesce(max(place), 0) + 1, $1, $2, $3,"
+            f" now()::text, $4 FROM {self._runs}",
             self._table,
             commit.run,
             commit.fingerprint,
@@ -241,7 +246,7 @@ class Postgres:
             return
         if there:
             self._do(f"DROP TABLE {self._name}")
-        each = ", ".join(f"{_quoted(name)} {kind}" for name, kind in columns.items())
+        each = ", ".join(f"{quote(name)} {kind}" for name, kind in columns.items())
         self._do(f"CREATE TABLE {self._name} ({each})")
 
     def _merge(self, names: str, rows: Rows, commit: Commit) -> None:
@@ -251,8 +256,8 @@ class Postgres:
             f" SELECT {names} FROM {self._name} WITH NO DATA"
         )
         self._copy(f"pg_temp.{_NEW}", names, rows)
-        self._do(f"DELETE FROM {self._name} WHERE {KEY}::text = ANY(%s)", list(commit.removed))
-        each = ", ".join(f"{name} = s.{name}" for name in map(_quoted, rows.schema.names))
+        self._do(f"DELETE FROM {self._name} WHERE {KEY}::text = ANY($1)", list(commit.removed))
+        each = ", ".join(f"{name} = s.{name}" for name in map(quote, rows.schema.names))
         self._do(
             f"UPDATE {self._name} AS t SET {each} FROM pg_temp.{_NEW} AS s WHERE t.{KEY} = s.{KEY}"
         )
@@ -262,10 +267,10 @@ class Postgres:
         )
 
     def _copy(self, table: str, names: str, rows: Rows) -> None:
-        with self._told(rows), self._con.cursor() as cursor:
-            with cursor.copy(f"COPY {table} ({names}) FROM STDIN", ()) as copy:
-                for row in values_of(rows):
-                    copy.write_row(row)
+        take = f"COPY {table} ({names}) FROM STDIN"
+        with self._told(rows), self._con.cursor() as cursor, cursor.copy(take) as copy:
+            for row in values_of(rows):
+                copy.write_row(row)
 
     def version(self) -> str:
         return self._content() if self._seen else ""
@@ -277,10 +282,10 @@ class Postgres:
         return pa.RecordBatchReader.from_batches(schema, self._batches(schema))
 
     def _batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        each = ", ".join(column.read(_quoted(column.name)) for column in self._seen)
+        each = ", ".join(column.read(quote(column.name)) for column in self._seen)
         try:
             with self._told(), self._con.cursor(name="prefmill_rows") as cursor:
-                cursor.execute(f"SELECT {each} FROM {self._name}", ())
+                cursor.execute(f"SELECT {each} FROM {self._name}")
                 while some := cursor.fetchmany(_BATCH_ROWS):
                     yield batch_of(schema, some, self.address, {})
         except self._pg.DataError as error:
@@ -308,20 +313,15 @@ class Postgres:
         racing = code == "23505" and error.diag.schema_name == "pg_catalog"
         if code in _MET or racing:
             return changed(self.address)
-        if isinstance(error, self._pg.DataError) and rows is not None:
-            if (column := holds_nul(rows)) is not None:
-                return BadArgument(
-                    f"{shown}: the column {column!r} holds the character NUL, which Postgres"
-                    " cannot store; nothing was committed.",
-                    hint="take it out first: SQL's replace(text, chr(0), '') does.",
-                )
+        taken = rows if isinstance(error, self._pg.DataError) else None
+        if taken is not None and (column := holds_nul(taken)) is not None:
+            return BadArgument(
+                f"{shown}: the column {column!r} holds the character NUL, which Postgres cannot"
+                " store; nothing was committed.",
+                hint="take it out first: SQL's replace(text, chr(0), '') does.",
+            )
         misfits = (self._pg.DataError, self._pg.IntegrityError, self._pg.errors.DatatypeMismatch)
         if isinstance(error, misfits):
             return unfit(self.address, error)
         refused = not code and "refused" in str(error)
         return StoreFailed(f"{shown}: {line_of(error)}.", again=refused or code.startswith(_AWAY))
-
-
-def _quoted(name: str) -> str:
-    """`name` as an identifier of a statement with values, in which a percent sign is doubled."""
-    return quote(name).replace("%", "%%")
