@@ -84,9 +84,13 @@ class Postgres:
         for name in address.name:
             self._check_name(name)
         self._con = self._connected()
-        self._begin("ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        *schema, self._table = address.name
-        self._schema: str = schema[0] if schema else self._schema_of(self._table)
+        try:
+            self._begin("ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            *schema, self._table = address.name
+            self._schema: str = schema[0] if schema else self._schema_of(self._table)
+        except BaseException:
+            self.close()
+            raise
         self._name = f"{quote(self._schema)}.{quote(self._table)}"
         self._runs = f"{quote(self._schema)}.{RUNS}"
 
@@ -99,8 +103,8 @@ class Postgres:
         except self._pg.Error:  # which says what it could not read
             raise BadArgument(
                 f"{self.address.shown}: that is no address of a database.",
-                hint="it is postgresql://USER@HOST:PORT/DATABASE, or words as psql takes them:"
-                " postgres:host=HOST dbname=DATABASE.",
+                hint="it is postgresql://HOST:PORT/DATABASE, or words as psql takes them,"
+                " postgres:host=HOST dbname=DATABASE user=USER.",
             ) from None
         words.setdefault("application_name", "prefmill")
         with self._told():
@@ -284,12 +288,14 @@ class Postgres:
     def _batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         each = ", ".join(column.read(quote(column.name)) for column in self._seen)
         try:
-            with self._told(), self._con.cursor(name="prefmill_rows") as cursor:
+            with self._con.cursor(name="prefmill_rows") as cursor:
                 cursor.execute(f"SELECT {each} FROM {self._name}")
                 while some := cursor.fetchmany(_BATCH_ROWS):
                     yield batch_of(schema, some, self.address, {})
         except self._pg.DataError as error:
             raise BadInput(f"{self.address.shown}: {line_of(error)}.") from None
+        except self._pg.Error as error:
+            raise self._ours(error, None) from None
 
     def _end(self, how: str) -> None:
         with self._told():
