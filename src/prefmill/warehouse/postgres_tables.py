@@ -97,7 +97,7 @@ class Postgres:
     def _connected(self) -> Any:
         place = self.address.place
         try:
-            words = self._pg.conninfo.conninfo_to_dict(
+            words: dict[str, Any] = self._pg.conninfo.conninfo_to_dict(
                 place if "=" in place or "://" in place else f"dbname={place}"
             )
         except self._pg.Error:  # which says what it could not read
