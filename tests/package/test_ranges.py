@@ -23,6 +23,7 @@ WRITTEN_WITH = {
     "lance",
     "lineage",
     "lora",
+    "postgres",
     "ray",
     "report",
     "s3",

@@ -1,7 +1,7 @@
 """What people type for a table, and what is never shown of it."""
 
 import pytest
-from warehouses import KINDS, keys_in, parquet_of, row
+from warehouses import KINDS, address_in, keys_in, parquet_of, row
 
 from prefmill.errors import BadArgument
 from prefmill.warehouse.address import Address
@@ -22,7 +22,11 @@ HOSTILE = ['a"b', "a'b; DROP TABLE x; --", "select", "ünï cödé", "a b", "A%_
         ("sqlite:x.db#a.b", "sqlite", "x.db", ("a.b",)),
         ("postgresql://h/d#s.t", "postgres", "postgresql://h/d", ("s", "t")),
         ("postgresql:/h/d#t", "postgres", "postgresql://h/d", ("t",)),
+        ("postgresql:///d#t", "postgres", "postgresql:///d", ("t",)),
+        ("postgres:postgres://h/d#t", "postgres", "postgresql://h/d", ("t",)),
+        ("postgres:postgresql://h/d#t", "postgres", "postgresql://h/d", ("t",)),
         ("postgres:service=lake#t", "postgres", "service=lake", ("t",)),
+        ("postgres:shop#t", "postgres", "shop", ("t",)),
     ],
 )
 def test_an_address_is_read(text, kind, place, name):
@@ -67,11 +71,22 @@ def test_one_that_is_not_whole_is_refused_without_its_secrets(text):
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["postgresql://me:secret@h/d", "postgres://h", "postgresql:/h/d#"])
-def test_postgres_is_refused_without_a_spelling_that_leads_nowhere(text):
-    with pytest.raises(BadArgument, match="not written yet; got 'postgresql://h") as error:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://me:se/secret@h/d#t",
+        "postgresql://me:se?secret@h/d#t",
+        "postgresql://me:se@secret@h/d#t",
+        "postgresql://h:secret/d#t",
+        "postgresql://h/d?password=a@secret#t",
+    ],
+)
+def test_a_password_that_a_url_cannot_hold_is_refused_and_not_shown(text):
+    with pytest.raises(
+        BadArgument, match=r"(?s)cannot tell user and password .* @ is %40"
+    ) as error:
         Address.of(text)
-    assert "postgresql://HOST" not in str(error.value)
+    assert "secret" not in str(error.value) + Address("postgres", text[:-2], ("t",)).shown
 
 
 @pytest.mark.parametrize(
@@ -88,10 +103,11 @@ def test_secrets_are_not_shown(text):
     assert shown.endswith("#t")
 
 
-@pytest.mark.parametrize("kind", ["duckdb", "sqlite"])
+@pytest.mark.parametrize("kind", ["duckdb", "sqlite", "postgres"])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_quoted(kind, name, tmp_path):
-    address = Address.of(f"{kind}:{tmp_path}/it's #1.db#{name}")
+    of_kind = address_in(kind, tmp_path, name)
+    address = Address.of(of_kind if kind == "postgres" else f"{kind}:{tmp_path}/it's #1.db#{name}")
     commit = Commit(name, fingerprint(name), "create", {name: name})
     rows = parquet_of([row("a"), row("b")], tmp_path / "rows.parquet")
     assert publish(rows, address, commit)

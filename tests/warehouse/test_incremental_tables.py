@@ -71,7 +71,7 @@ def full(feedback: Feedback, folder: Path) -> pl.DataFrame:
 
 def run_into(kind: str, feedback: Feedback, folder: Path, **how: object) -> pm.RunReport:
     address = address_in(kind, folder)
-    if kind == "iceberg":
+    if kind in ("iceberg", "postgres"):
         how.setdefault("work", folder / "work")
     return pm.run(PLAN, feedback.home, address, incremental=True, **how)
 

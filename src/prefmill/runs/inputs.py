@@ -79,7 +79,7 @@ def _known(item: Input, tags: Iterator[str | None]) -> Known:
     if item.object:
         return [name, next(tags)]
     if item.format == "table":
-        return [name, _version(item.path)]
+        return [item.label, _version(item.path)]  # without a password
     if item.url:
         return [name, None]
     return [name, *stat_of(item.path)]

@@ -8,7 +8,6 @@ import os
 import re
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit
 
 from prefmill.errors import BadArgument
 from prefmill.objects import refuse_unknown, scheme_of, url_of
@@ -23,11 +22,17 @@ SPELLED: dict[Kind, str] = {
     "sqlite": "sqlite:FILE#TABLE",
     "postgres": "postgresql://HOST/DATABASE#TABLE",
 }
-#: The kinds that can be read and written, as they are spelled.
-TABLES = [spelled for kind, spelled in SPELLED.items() if kind != "postgres"]
+TABLES = list(SPELLED.values())
 _KINDS: dict[str, Kind] = {kind: kind for kind in SPELLED} | {"postgresql": "postgres"}
 #: Of a connection string what may be shown.
-_SHOWN = re.compile(r"\b(?:host|port|dbname|service)=(?:'[^']*'|\S+)")
+_SHOWN = re.compile(r"(?<!\S)(?:host|port|dbname|service)=(?:'[^']*'|\S+)")
+#: User and password, then host, port and database, then more words.
+_URL = re.compile(
+    r"postgresql://(?:[^@/?#]*@)?((?:[\w.%~-]|\[[\da-fA-F:.]+\]|:\d*(?![^/,?])|,)*(?:/[^/?@]*)?)"
+    r"(?:\?[^@]*)?$"
+)
+#: A database that is known by its name alone, as psql takes it.
+_DATABASE = re.compile(r"[\w.-]+$")
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,10 @@ class Address:
         if not mark or kind is None:
             return None
         address = _PARSERS[kind](kind, rest)
-        if address is None and kind == "postgres":
-            # How it would be spelled leads nowhere.
-            raise cls(kind, _as_url(rest)).is_not_yet()
         if address is None:
+            got = _shown_of(_as_url(rest)) if kind == "postgres" else str(text)
             raise BadArgument(
-                f"table: cannot tell which one is meant; got {text!r}, expected {SPELLED[kind]}."
+                f"table: cannot tell which one is meant; got {got!r}, expected {SPELLED[kind]}."
             )
         address._check_place()
         return address
@@ -70,19 +73,17 @@ class Address:
         """Raise `BadArgument` for a place that such a table cannot have."""
         if self.kind in ("delta", "lance"):
             refuse_unknown(self.place, "table")
+        elif self.kind == "postgres" and "://" in self.place and not _URL.match(self.place):
+            raise BadArgument(
+                f"table: cannot tell user and password from the rest; got {self.shown!r}.",
+                hint="in them @ is %40, / is %2F, : is %3A and ? is %3F; better leave the password"
+                " to PGPASSWORD or ~/.pgpass.",
+            )
         elif self.kind in ("duckdb", "sqlite") and scheme_of(self.place) is not None:
             raise BadArgument(
                 f"table: a database is a file on this machine; got {self.shown!r}.",
                 hint="tables in an object store are delta:URL or lance:URL.",
             )
-
-    def is_not_yet(self) -> BadArgument:
-        """The error for a kind that is known by name only."""
-        return BadArgument(
-            "table: tables of Postgres are not read and not written yet;"
-            f" got {self.shown.rstrip('#')!r}, expected one of {', '.join(TABLES)}.",
-            hint="write a .parquet file; DuckDB's extension postgres loads it.",
-        )
 
     @property
     def shown(self) -> str:
@@ -95,15 +96,18 @@ class Address:
         if self.kind == "iceberg":
             return f"iceberg:{self.place}.{name}"
         if self.kind == "postgres":
-            return f"{_without_secrets(self.place)}#{name}"
+            return f"{_shown_of(self.place)}#{name}"
         return f"{self.kind}:{self.place}" + (f"#{name}" if name else "")
 
 
-def _without_secrets(place: str) -> str:
-    if not place.startswith("postgresql://"):
-        return f"postgres:{' '.join(_SHOWN.findall(place))}"
-    _, _, host = urlsplit(place).netloc.rpartition("@")
-    return f"postgresql://{host}{urlsplit(place).path}"
+def _shown_of(place: str) -> str:
+    """Host, port and database of a connection string; nothing of what could be a secret."""
+    if place.startswith("postgresql://"):
+        found = _URL.match(place)
+        return f"postgresql://{found[1] if found else '...'}"
+    if _DATABASE.match(place):
+        return f"postgres:{place}"
+    return f"postgres:{' '.join(_SHOWN.findall(place))}"
 
 
 def _folder(kind: Kind, rest: str) -> Address | None:
@@ -135,8 +139,13 @@ def _database(kind: Kind, rest: str) -> Address | None:
 
 
 def _as_url(place: str) -> str:
+    place = re.sub(r"^postgres(ql)?:(?=/)", "", place)
+    if not place.startswith("/"):
+        return place
+    if place.startswith("///"):  # no host: the one of this machine, or of PGHOST
+        return f"postgresql:{place}"
     # `Path` takes one slash of a URL away.
-    return f"postgresql://{place.lstrip('/')}" if place.startswith("/") else place
+    return f"postgresql://{place.lstrip('/')}"
 
 
 _PARSERS = {

@@ -82,6 +82,8 @@ class Rows:
         self.path = path
         with pq.ParquetFile(path) as file:
             self.schema, self.count = _plain(file.schema_arrow), file.metadata.num_rows
+            #: Columns of JSON values, whose texts are JSON.
+            self.json = {each.name for each in file.schema_arrow if is_marked(each.type)}
 
     def reader(self) -> pa.RecordBatchReader:
         """The rows in order. JSON values are their text."""

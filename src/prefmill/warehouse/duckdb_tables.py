@@ -27,8 +27,8 @@ from prefmill.warehouse.commit import (
 RUNS = "prefmill_runs"
 #: The runs of one table, whose name is the same in either case.
 OF_TABLE = "lower(table_name) = lower(?)"
-#: Of a commit how many rows the table has after it: another number is somebody else's change.
-_ROWS = "prefmill.rows_after"
+#: Of a commit what the table is after it: another state is somebody else's change.
+_AFTER = "prefmill.after"
 #: In the form that DuckDB and SQLite share.
 MAKE_RUNS = (
     "CREATE TABLE IF NOT EXISTS {runs} (place BIGINT, table_name VARCHAR, run_key VARCHAR,"
@@ -163,15 +163,17 @@ class DuckDb:
             raise StoreFailed(f"{self.address.shown}: {line_of(error)}.") from None
 
 
-def facts_of(commit: Commit, rows: int) -> str:
-    """What the table of runs keeps of a commit, after which the table has so many rows."""
-    return json.dumps(commit.told() | {_ROWS: rows})
+def facts_of(commit: Commit, after: object) -> str:
+    """What the table of runs keeps of a commit. `after` tells the table's state after it: its
+    number of rows, or its version.
+    """
+    return json.dumps(commit.told() | {_AFTER: after})
 
 
-def standings(told: list[tuple[Any, ...]], rows: int) -> Iterator[Standing]:
-    """Runs from the rows of `prefmill_runs`, the newest first, of a table that has `rows` rows."""
+def standings(told: list[tuple[Any, ...]], now: object) -> Iterator[Standing]:
+    """Runs from the rows of `prefmill_runs`, the newest first; `now` tells the table's state."""
     for place, (text,) in enumerate(told):
         facts = json.loads(text)
-        newest = not place and facts.get(_ROWS, rows) == rows
+        newest = not place and facts.get(_AFTER, now) == now
         if found := Standing.of(facts, newest=newest):
             yield found

@@ -6,17 +6,16 @@ what they were. Runs are told in a table next to them, `prefmill_runs`.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 
 from prefmill.connection import quote
-from prefmill.errors import BadInput, StoreFailed
+from prefmill.errors import StoreFailed
 from prefmill.warehouse.address import Address, version_of
 from prefmill.warehouse.commit import (
     KEY,
@@ -29,6 +28,7 @@ from prefmill.warehouse.commit import (
     unfit,
 )
 from prefmill.warehouse.duckdb_tables import MAKE_RUNS, OF_TABLE, RUNS, facts_of, standings
+from prefmill.warehouse.values import batch_of, values_of
 
 #: Seconds to wait for another writer.
 _PATIENCE = 10.0
@@ -121,12 +121,12 @@ class Sqlite:
             keep = f"INSERT OR IGNORE INTO {_GONE} VALUES (?)"
             con.executemany(keep, ((key,) for key in commit.removed))
             place = rows.schema.names.index(KEY)
-            con.executemany(keep, ((row[place],) for row in _values(rows)))
+            con.executemany(keep, ((row[place],) for row in values_of(rows)))
             con.execute(f"DELETE FROM {self._name} WHERE {KEY} IN (SELECT key FROM {_GONE})")
             con.execute(f"DELETE FROM {_GONE}")
         names = ", ".join(map(quote, rows.schema.names))
         marks = ", ".join("?" * len(rows.schema))
-        con.executemany(f"INSERT INTO {self._name} ({names}) VALUES ({marks})", _values(rows))
+        con.executemany(f"INSERT INTO {self._name} ({names}) VALUES ({marks})", values_of(rows))
         con.execute(
             f"INSERT INTO {RUNS} SELECT coalesce(max(place), 0) + 1, ?, ?, ?,"
             f" datetime('now'), ? FROM {RUNS}",
@@ -149,24 +149,7 @@ class Sqlite:
         with self._told():
             cursor = self._con.execute(f"SELECT {names} FROM {self._name}")
             while some := cursor.fetchmany(_BATCH_ROWS):
-                columns = zip(schema, zip(*some, strict=True), strict=True)
-                arrays = [self._array(column, values) for column, values in columns]
-                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-    def _array(self, column: pa.Field, values: Sequence[Any]) -> pa.Array:
-        kind = column.type
-        if isinstance(kind, pa.BaseExtensionType):
-            return pa.ExtensionArray.from_storage(kind, pa.array(values, kind.storage_type))
-        read = _READ.get(kind)
-        try:
-            if read is not None:
-                values = [None if value is None else read(value) for value in values]
-            return pa.array(values, kind)
-        except (pa.ArrowException, ValueError, TypeError) as error:
-            raise BadInput(
-                f"{self.address.shown}: the column {column.name!r} holds values that are no"
-                f" {kind}; {line_of(error)}."
-            ) from None
+                yield batch_of(schema, some, self.address, _READ)
 
     def close(self) -> None:
         """Close the file."""
@@ -219,27 +202,3 @@ def _declaration(kind: pa.DataType) -> str:
     if pa.types.is_floating(kind):
         return "REAL"
     return "BLOB" if pa.types.is_binary(kind) else "TEXT"
-
-
-def _values(rows: Rows) -> Iterator[tuple[Any, ...]]:
-    """The rows as SQLite takes them."""
-    writers = [_writer(column.type) for column in rows.schema]
-    for batch in rows.reader():
-        columns = [
-            [None if value is None else write(value) for value in column.to_pylist()]
-            for write, column in zip(writers, batch.columns, strict=True)
-        ]
-        yield from zip(*columns, strict=True)
-
-
-def _writer(kind: pa.DataType) -> Callable[[Any], Any]:
-    if pa.types.is_nested(kind):
-        return lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    plain = (
-        pa.types.is_string,
-        pa.types.is_integer,
-        pa.types.is_floating,
-        pa.types.is_boolean,
-        pa.types.is_binary,
-    )
-    return (lambda value: value) if any(test(kind) for test in plain) else str

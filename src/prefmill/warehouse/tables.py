@@ -20,6 +20,7 @@ _KINDS: dict[Kind, tuple[str, str]] = {
     "lance": ("lance_tables", "Lance"),
     "duckdb": ("duckdb_tables", "DuckDb"),
     "sqlite": ("sqlite_tables", "Sqlite"),
+    "postgres": ("postgres_tables", "Postgres"),
 }
 #: Looks at a table that others change all the while.
 _TRIES = 5
@@ -31,8 +32,6 @@ def opened(address: Address) -> Iterator[Table]:
 
     Raises `MissingPackage`, and `StoreFailed` where it cannot be asked.
     """
-    if address.kind not in _KINDS:
-        raise address.is_not_yet()
     module, name = _KINDS[address.kind]
     kind: Callable[[Address], Table] = getattr(import_module(f"prefmill.warehouse.{module}"), name)
     with closing(kind(address)) as table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -14,7 +15,7 @@ from prefmill.warehouse.address import Address
 from prefmill.warehouse.commit import Commit, Mode, fingerprint
 from prefmill.warehouse.tables import publish
 
-KINDS = ("delta", "iceberg", "lance", "duckdb", "sqlite")
+KINDS = ("delta", "iceberg", "lance", "duckdb", "sqlite", "postgres")
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
     [
@@ -46,8 +47,15 @@ def address_in(kind: str, folder: Path, table: str = "pairs") -> str:
         "iceberg": f"iceberg:lake.training.{table}",
         "duckdb": f"duckdb:{folder}/all.duckdb#{table}",
         "sqlite": f"sqlite:{folder}/all.sqlite#{table}",
+        # Of the server that the variables of libpq name.
+        "postgres": f"postgres:dbname=postgres#{schema_of(folder)}.{table}",
     }
     return texts[kind]
+
+
+def schema_of(folder: Path) -> str:
+    """The schema of Postgres that stands for a folder."""
+    return f"of_{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}"
 
 
 def row(key: str, score: float | None = 1.0) -> dict[str, object]:
@@ -133,10 +141,19 @@ def _sqlite(address):
     return rows
 
 
+def _postgres(address):
+    import psycopg
+    from psycopg.rows import dict_row
+
+    with psycopg.connect(address.place, row_factory=dict_row) as con:
+        return con.execute(f'SELECT * FROM "{address.name[0]}"."{address.name[1]}"').fetchall()
+
+
 _READERS = {
     "delta": _delta,
     "iceberg": _iceberg,
     "lance": _lance,
     "duckdb": _duckdb,
     "sqlite": _sqlite,
+    "postgres": _postgres,
 }

@@ -52,13 +52,14 @@ def folder_of(address: Address, work: str | Path | None) -> Path:
     if work is not None:
         word = re.sub(r"[^\w.-]+", "_", address.shown)
         return Path(work) / f"{word}-{hashlib.sha256(address.shown.encode()).hexdigest()[:8]}"
-    if address.kind == "iceberg" or "://" in address.place or is_object(address.place):
+    place = address.place
+    if address.kind in ("iceberg", "postgres") or "://" in place or is_object(place):
         raise BadArgument(
             f"run: an incremental run keeps a local folder; got the table {address.shown}.",
             hint="--work FOLDER names one.",
         )
-    name = ".".join([Path(address.place).name, *address.name])
-    return Path(address.place).with_name(f".{name}.incremental")
+    name = ".".join([Path(place).name, *address.name])
+    return Path(place).with_name(f".{name}.incremental")
 
 
 @contextmanager
