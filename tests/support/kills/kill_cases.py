@@ -322,7 +322,8 @@ CASES: dict[str, Case] = {
             polled=kind != "duckdb",
         )
         for kind in warehouses.KINDS
-        if kind != "iceberg"  # in a catalog it has no folder to go on from
+        # In a catalog or on a server it has no folder to go on from.
+        if kind not in ("iceberg", "postgres")
     },
     "pairs object": Case(
         "objects",
