@@ -48,7 +48,7 @@ class _Looking(Inputs):
     ] = None
     page: Annotated[Path | None, option(metavar="FILE", help="The report as a page: .html.")] = None
     most: Annotated[int, option(min=0, help="Pairs that are read; of more, as many. 0: all.")] = (
-        1500
+        1000
     )
     strict: Annotated[bool, option("--strict", help="Exit code 1 where there is a warning.")] = (
         False

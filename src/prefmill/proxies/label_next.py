@@ -21,7 +21,7 @@ from prefmill.proxies.features import features
 from prefmill.proxies.fit import chance, weights_of
 from prefmill.proxies.output import written
 from prefmill.proxies.pairs import drawn, opened_pairs, texts_of
-from prefmill.proxies.worth import MOST, TOKENS
+from prefmill.proxies.worth import TOKENS
 from prefmill.rules.intervals import Floats
 from prefmill.runs.commands import recorded
 from prefmill.runs.inputs import known_of
@@ -34,6 +34,8 @@ from prefmill.writers import write as writers
 
 #: Answers of a pool that are looked at, and of one prompt.
 ANSWERS, OF_ONE = 6000, 8
+#: Of more labels so many are drawn.
+_LABELS = 1500
 #: With fewer labels no proxy is fitted.
 _FEWEST = 20
 
@@ -196,7 +198,7 @@ class _Labels:
             met = "SELECT prompt::VARCHAR AS prompt, c_answer::VARCHAR AS one,"
             met += " r_answer::VARCHAR AS other FROM sides"
             self.met = pl.DataFrame(job.con.sql(met).to_arrow_table())
-            pairs = drawn(job, MOST, seed)
+            pairs = drawn(job, _LABELS, seed)
             rows = texts_of(job, pl.concat([pairs["c_pos"], pairs["r_pos"]]))
         side = {name: rows.select("pos", pl.col("answer").alias(name)) for name in ("c", "r")}
         both = pairs.select("c_pos", "r_pos")

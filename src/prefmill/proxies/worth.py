@@ -39,7 +39,7 @@ from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
 
 #: Pairs that are drawn: with the default encoder they take about a minute of two cores.
-MOST = 1500
+MOST = 1000
 #: Tokens of an answer that the encoder reads.
 TOKENS = 128
 _FOLDS = 5
@@ -83,7 +83,7 @@ def worth(
         roles, overwrite, progress, reading: as in `prefmill.run`.
 
     No prompt is in two folds. Cost: one pass over texts as in `prefmill.report`, then about a
-    minute on two cores for 1,500 pairs. Raises `PrefmillError`s for inputs that cannot be read, or
+    minute on two cores for 1,000 pairs. Raises `PrefmillError`s for inputs that cannot be read, or
     are too few: 50 pairs of 10 prompts are needed.
     """
     started = time.perf_counter()
