@@ -387,10 +387,12 @@ def _of_all(
         return first
     free = [c for c in columns if c not in taken]
     near = {role: _near(role, free, fits) for role in missing}
-    words = [
-        f"--{role} {_shell_word(found[0]) if len(found) == 1 else 'COLUMN'}"
-        for role, found in near.items()
-    ]
+    alone = [found[0] for found in near.values() if len(found) == 1]
+    # No column is proposed for two roles.
+    words = []
+    for role, found in near.items():
+        sure = len(found) == 1 and alone.count(found[0]) == 1
+        words.append(f"--{role} {_shell_word(found[0]) if sure else 'COLUMN'}")
     return ColumnMissing(
         first.message,
         hint=f"{first.hint} {', '.join(missing)} are all to be named: {' '.join(words)}",
