@@ -75,6 +75,7 @@ def loop_report(folder: str | Path) -> StagesReport:
     Traceback (most recent call last):
     ...
     prefmill.errors.BadInput: report: no loop in 'nowhere': no state.json.
+    Hint: name the folder that prefmill loop wrote (-o; runs/RECIPE without it).
     """
     state = read_state(Path(folder))
     if state is None:
