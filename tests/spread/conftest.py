@@ -15,7 +15,8 @@ import pytest
 REAL = os.environ.get("PREFMILL_SPARK") == "local"
 
 
-@pytest.fixture(scope="session")
+# Not of the session: to let go of a server that another test has taken down takes ten minutes.
+@pytest.fixture(scope="module")
 def spark() -> Iterator[Any]:
     with warnings.catch_warnings():
         # pyspark warns of pandas 3, which nothing here uses.
