@@ -23,8 +23,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench_pairs import Candidate, free_memory, in_child, machine_of, ratio, say, touch_memory, turn
+from bench_pairs import Candidate, free_memory, machine_of, ratio, say, touch_memory, turn
 from best_baselines import BASELINES
+from machine import in_child
 
 HERE = Path(__file__).resolve().parent
 PREFMILL = "prefmill"

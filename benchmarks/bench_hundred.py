@@ -20,7 +20,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench_pairs import in_child, say
+from bench_pairs import say
+from machine import in_child
 
 _PAUSE = 0.1
 #: Bytes of disk for each row: the input, the texts that are spilled, the output.

@@ -24,7 +24,6 @@ import contextlib
 import datetime
 import importlib.metadata
 import json
-import multiprocessing
 import os
 import platform
 import shutil
@@ -36,13 +35,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from baselines import BASELINES, TIES_OPEN
+from machine import in_child
 
 HERE = Path(__file__).resolve().parent
 LIBRARIES = ("polars", "duckdb", "pyarrow", "datasets", "pandas", "numpy")
@@ -523,15 +522,6 @@ def _one_line(text: str) -> str:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-# What needs memory or libraries runs in a child: a forked process starts with the peak memory of
-# its parent, so this one stays small.
-
-
-def in_child(function: Callable[..., Any], *arguments: object) -> Any:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def _write_data(path: str, rows: int, seed: int) -> None:

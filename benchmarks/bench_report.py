@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bench_memory import SOURCE, resident, tree
 from data import write_feedback, write_pool
-from machine import describe, headline
+from machine import describe, headline, in_child
 
 LIBRARIES = ("prefmill", "duckdb", "polars", "pyarrow")
 MOST_SECONDS, MOST_BYTES = 120, 2_000_000_000
@@ -76,7 +76,7 @@ def main() -> None:
     for kind in asked.kinds:
         source = asked.dir / f"{kind}-{asked.rows}.parquet"
         if not source.exists():
-            writers[kind](source, asked.rows)
+            in_child(writers[kind], source, asked.rows)
         print(measure(source, asked.dir, asked.limit, shlex.split(asked.more)), flush=True)
     machine["load_after"] = os.getloadavg()[0]
     print("", *headline(machine), sep="\n")

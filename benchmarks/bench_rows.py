@@ -23,7 +23,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from data import _prose, _slices
-from machine import describe, headline
+from machine import describe, headline, in_child
 
 ANSWERS = 4
 _CHUNK = 100_000
@@ -104,7 +104,8 @@ def main() -> None:
     options = parser.parse_args()
     machine = describe(["prefmill", "polars", "duckdb", "pyarrow"])
     options.folder.mkdir(parents=True, exist_ok=True)
-    wide, long = write(options.folder, options.records, options.format, options.length)
+    asked = options.folder, options.records, options.format, options.length
+    wide, long = in_child(write, *asked)
     limit = ["--memory-limit", options.memory_limit] if options.memory_limit else []
     outputs = [options.folder / name for name in ("wide-pairs.parquet", "long-pairs.parquet")]
     runs: dict[Path, list[tuple[float, float, float]]] = {wide: [], long: []}

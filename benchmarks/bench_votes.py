@@ -25,6 +25,7 @@ from typing import get_args
 
 import numpy as np
 import polars as pl
+from machine import in_child
 
 import prefmill as pm
 from prefmill.rules.ratings import Method
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     with tempfile.TemporaryDirectory(prefix="prefmill-bench-") as folder:
         path = Path(folder) / "votes.parquet"
-        verdicts(options.votes, path)
+        in_child(verdicts, options.votes, path)
         for method in options.only.split(","):
             for over in ("prompt", "source"):
                 print(f"{method}, over {over}", file=sys.stderr)

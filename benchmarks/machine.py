@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
+import multiprocessing
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,16 @@ def describe(libraries: Sequence[str]) -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "versions": versions,
     }
+
+
+def in_child(function: Callable[..., Any], *arguments: object) -> Any:
+    """What `function` returns, of a process of its own.
+
+    A process starts with the peak memory of its parent (`ru_maxrss`). So what a benchmark needs
+    memory for, its data above all, is made in here: else it is taken for that of what is measured.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def headline(machine: dict[str, Any]) -> list[str]:

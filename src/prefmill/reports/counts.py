@@ -145,9 +145,9 @@ def prompts_and_answers(con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
 def ties(con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
     """Of two answers in one group: how many have equal scores, of how many."""
     query = """
-        WITH met AS (SELECT _grp, _score, count(*)::HUGEINT AS n FROM candidates
-                     WHERE _reason IS NULL GROUP BY _grp, _score),
-        sums AS (SELECT sum(n) AS n, sum(n * (n - 1)) AS tied FROM met GROUP BY _grp)
+        WITH sums AS (
+          SELECT len(scores)::HUGEINT AS n, list_sum(list_transform(
+            map_values(list_histogram(scores)), lambda k: k::HUGEINT * (k - 1))) AS tied FROM pools)
         SELECT coalesce(sum(tied), 0) // 2, coalesce(sum(n * (n - 1)), 0) // 2 FROM sums
     """
     tied, pairs = _one(con, query)
@@ -174,9 +174,7 @@ def best_of(con: duckdb.DuckDBPyConnection) -> list[Point]:
 
 #: Weights of order statistics, as in `pref_curves`, of few n: a prompt is as many numbers as those.
 _BEST_OF = """
-    WITH pools AS (
-      SELECT list_sort(list(_score)) AS scores FROM candidates WHERE _reason IS NULL GROUP BY _grp),
-    sizes AS (SELECT DISTINCT len(scores) AS m FROM pools),
+    WITH sizes AS (SELECT DISTINCT len(scores) AS m FROM pools),
     most AS (SELECT least(max(m), {most}) AS k FROM sizes),
     wanted AS (SELECT DISTINCT unnest([1, 2, 4, 8, 16, 32, 64, k]) AS n FROM most),
     drawn AS (

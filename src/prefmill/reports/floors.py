@@ -62,7 +62,7 @@ _SUMS = """
 #: Prompts are dealt into two halves: what sources win of one is the guess about the other.
 _BY_SOURCE = """
     WITH games AS (
-      SELECT prompt, prompt % 2 AS half, c_source AS c, r_source AS r FROM {sides}
+      SELECT prompt, prompt & 1 AS half, c_source AS c, r_source AS r FROM {sides}
       WHERE NOT same AND c_source <> r_source),
     met AS (SELECT half, c AS source, 1 AS won FROM games
             UNION ALL SELECT half, r, 0 FROM games),

@@ -23,7 +23,7 @@ from prefmill.reports.floors import floors
 from prefmill.reports.found import Figures
 from prefmill.reports.near import check_near
 from prefmill.reports.near import near as near_texts
-from prefmill.reports.tables import make_facts, make_sides
+from prefmill.reports.tables import make_facts, make_pools, make_sides
 from prefmill.runs.job import Job, Reading, opened
 from prefmill.runs.shaped import line_told, shape_told
 from prefmill.shapes.sides import PAIRS
@@ -153,6 +153,7 @@ def _figures(
     figures = replace(figures, repeats=repeats)
     if not scored:
         return figures
+    make_pools(job)
     funnel, funnel_of = _funnel(job, by, record)
     # Columns of a chosen and a rejected answer hold no place.
     placed = job.rowed.recognised != PAIRS

@@ -98,6 +98,23 @@ def make_facts(job: Job) -> None:
     )
 
 
+def make_pools(job: Job) -> None:
+    """Make the table `pools`: the scores of each group's candidates, smallest first."""
+    rows, key, score, reason = "candidates", "_grp", "_score", "_reason"
+    if job.plan.aggregate == "none" and not job.roles.group and _prompt_is_text(job):
+        # Every row is a candidate then, and of `facts` no text is read again.
+        rows, key, score, reason = "facts", "prompt", "value", "reason"
+    job.con.execute(
+        f"CREATE TEMP TABLE pools AS SELECT list_sort(list({score})) AS scores FROM {rows}"
+        f" WHERE {reason} IS NULL GROUP BY {key}"
+    )
+
+
+def _prompt_is_text(job: Job) -> bool:
+    kinds = {name: kind for name, kind, *_ in job.con.execute("DESCRIBE texts").fetchall()}
+    return kinds["_prompt"] == "VARCHAR"
+
+
 def make_sides(job: Job) -> None:
     """Make the table `sides`: of each pair its prompt, the numbers of both answers, the gap of
     their scores, and `flip`, a fair coin that depends on the pair's texts only.
@@ -107,6 +124,7 @@ def make_sides(job: Job) -> None:
     job.con.execute(
         f"CREATE TEMP TABLE sides AS SELECT s.slot, c.prompt, {', '.join(both)},"
         " s._chosen_score - s._rejected_score AS gap, c.answer = r.answer AS same,"
-        " (c.prompt % 2 + c.answer % 2 + r.answer % 2) % 2 = 0 AS flip FROM slots s"
+        # The remainder of a 128-bit number takes 3 µs, a bit of it next to nothing.
+        " xor(xor(c.prompt, c.answer), r.answer) & 1 = 0 AS flip FROM slots s"
         " JOIN facts c ON c.pos = s._chosen JOIN facts r ON r.pos = s._rejected"
     )
