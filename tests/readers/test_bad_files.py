@@ -221,3 +221,12 @@ def test_no_file_is_read_again_where_room_is_short(error, tmp_path, monkeypatch)
     monkeypatch.setattr(blame, "fault_of", lambda source: pytest.fail("read again"))
     with pytest.raises(type(error)), blame.blamed_on(source):
         raise error
+
+
+def test_an_error_of_a_query_is_no_damage_of_the_file_that_it_names(tmp_path):
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(bad_files.parquet())
+    source = open_source([str(path)], temp_dir=tmp_path)
+    query = f"SELECT nosuch FROM read_parquet('{path}')"
+    with pytest.raises(duckdb.BinderException), blame.blamed_on(source):
+        duckdb.connect().execute(query)

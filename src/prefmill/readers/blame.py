@@ -25,6 +25,13 @@ from prefmill.readers.staging import first_line
 _POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 #: Of room and of Ctrl-C: no file has to be read again for these, which may take minutes.
 _NOT_THEIRS = (duckdb.OutOfMemoryException, duckdb.InterruptException)
+#: Of a query of ours: it names the file, and no copy of it would help.
+_OF_QUERIES = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.ParserException,
+)
 _ENGINES = (duckdb.Error, *_POLARS, pa.ArrowException, OSError, UnicodeDecodeError)
 
 
@@ -55,6 +62,8 @@ def blamed_on(source: Source) -> Iterator[None]:
 
 def _unread(error: Exception, source: Source) -> bool:
     """Whether the error is of a reader of Parquet; what those raise has no type of its own."""
+    if isinstance(error, _OF_QUERIES):
+        return False
     if isinstance(error, duckdb.Error):
         untyped = type(error) is duckdb.Error or isinstance(error, duckdb.SerializationException)
         # A query that is told is cut, so the name of a file may not be there.
