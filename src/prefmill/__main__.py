@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -20,6 +21,8 @@ def main() -> None:
         except BrokenPipeError:
             sys.exit(_reader_gone())
         return
+    # Until the command can be stopped in order, which `watch` sees to, nothing is there to end.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from prefmill import ending
     from prefmill.cli.main import app
     from prefmill.disk.settling import abandon
@@ -50,6 +53,8 @@ def main() -> None:
         from prefmill.telemetry.otel import flush
 
         flush()
+    if ending.stopped():
+        ending.say_stopped()
     code = ending.stopped() or code
     if as_json:
         logs.end(code)
@@ -100,14 +105,14 @@ def _code(app: Callable[..., object]) -> int:
     except BrokenPipeError:
         return _reader_gone()
     except KeyboardInterrupt:
-        ending.say("prefmill: stopped; nothing was written.")
+        ending.say_stopped("nothing was written")
         return 130
     except OSError as error:  # a full disk, a folder without permission
         ending.say(f"prefmill: {ending.of_disk(error) or error}")
         return 1
     except BaseException as error:  # a panic of an engine is no `Exception`
         if ending.stopped():  # DuckDB makes another error of it
-            ending.say("prefmill: stopped; nothing was written.")
+            ending.say_stopped("nothing was written")
             return 1
         full = ending.of_disk(error)
         if full is not None:

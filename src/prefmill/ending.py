@@ -27,6 +27,7 @@ _ENGINES = ("duckdb", "_duckdb", "polars", "pyarrow")
 _MAKE_ROOM = "\nHint: free space there, or name another place: -o, --temp-dir."
 _ELSEWHERE = "\nHint: try again, or name another place: -o, --temp-dir."
 _signal: int | None = None
+_told = False
 #: What is written where a command has to be ended.
 LAST_WORDS = b"prefmill: stopped.\n"
 
@@ -54,6 +55,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT:
         signal.default_int_handler(number, frame)
     sys.exit(128 + number)
+
+
+def say_stopped(more: str = "") -> None:
+    """Say that a signal ended the command, and what that means; the first one counts."""
+    global _told
+    if not _told:
+        _told = True
+        say(f"prefmill: stopped{more and f'; {more}'}.")
 
 
 def stopped() -> int | None:

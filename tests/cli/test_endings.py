@@ -49,6 +49,7 @@ def test_a_long_query_ends_with_the_signal(number, code, more, tmp_path, monkeyp
     out, err = command.communicate(timeout=ending.GRACE + ending.CLEANING + 5)
     assert command.returncode == code, err
     assert out == ""
+    assert err.startswith("prefmill: stopped")
     assert "Traceback" not in err
     assert os.listdir(tmp_path) == []
 
@@ -68,8 +69,23 @@ def test_a_pair_run_ends_with_the_signal(number, code, tmp_path):
     time.sleep(0.3)
     command.send_signal(number)
     _, err = command.communicate(timeout=10)
-    assert (command.returncode, "Traceback" in err) == (code, False), err
+    assert command.returncode == code, err
+    assert err.splitlines()[-1].startswith("prefmill: stopped")
+    assert "Traceback" not in err
     assert os.listdir(tmp_path) == ["rows.jsonl"]
+
+
+def test_ctrl_c_while_the_command_loads_says_nothing(tmp_path, monkeypatch):
+    """Nothing has begun: it ends as any command does that has no handler."""
+    (tmp_path / "typer.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(tmp_path / 'here')!r}).touch()\ntime.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    command = started("pairs", "rows.jsonl", "-o", "pairs.parquet")
+    until((tmp_path / "here").exists, "the import of typer")
+    command.send_signal(signal.SIGINT)
+    assert command.communicate(timeout=10) == ("", "")
+    assert command.returncode == -signal.SIGINT
 
 
 def test_no_handler_in_python(tmp_path):

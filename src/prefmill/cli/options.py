@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from prefmill import ending
 from prefmill.cli.app import Options
 from prefmill.cli.texts import STDOUT, print_json, size_in_bytes, temp_bytes_in
 from prefmill.errors import BadArgument
@@ -440,7 +440,7 @@ def stoppable(message: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"prefmill: stopped; {message}.", file=sys.stderr)
+        ending.say_stopped(message)
         raise typer.Exit(130) from None
 
 
