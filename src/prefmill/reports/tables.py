@@ -82,7 +82,9 @@ def make_facts(job: Job) -> None:
     source, annotator = kept(job, SOURCE), kept(job, "annotator")
     answer = text_sql(job, "_completion")
     # One item may be a dash in front of anything: a list has two, as in `audits.texts.measures`.
-    lists = f"regexp_matches({answer}, {literal(f'{LIST_ITEM}(?s:.*?){LIST_ITEM}')})"
+    two = f"regexp_matches({answer}, {literal(f'{LIST_ITEM}(?s:.*?){LIST_ITEM}')})"
+    # Two items stand on two lines, and to look for a line's end takes a tenth of the time.
+    lists = f"CASE WHEN NOT contains({answer}, chr(10)) THEN false ELSE {two} END"
     job.con.execute(
         "CREATE TABLE facts AS SELECT t._pos AS pos,"
         " md5_number(t._prompt::VARCHAR) AS prompt, md5_number(t._completion::VARCHAR) AS answer,"
