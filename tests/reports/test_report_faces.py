@@ -27,7 +27,7 @@ TAGS = set(
     re.findall(
         r"\w+",
         "html head meta title style body main section h1 h2 h3 p div span pre article"
-        " table caption thead tbody tr th td figure figcaption svg rect details summary",
+        " h4 table caption thead tbody tr th td figure figcaption svg rect details summary",
     )
 )
 

@@ -192,7 +192,7 @@ def _samples(report: Stages) -> Section:
     words = ["Candidates are the samples of all stages so far. Each of them is selected or not."]
     parts = [Grid("What became of samples", head, rows)] if rows else []
     if lost:
-        parts.append(Grid("Why samples are out", ("stage", "", "reason", "rows"), lost))
+        parts.append(Grid("Why samples are out", ("stage", "what", "reason", "rows"), lost))
     if scores:
         names = ("stage", "mean of samples", "best of each prompt", "mean of selected", "of stages")
         parts.append(Grid("Their scores", names, scores))

@@ -11,13 +11,14 @@ import duckdb
 
 from prefmill.engines.macros import install_used
 from prefmill.reports.found import Excerpt, Histogram, Overlap, Part, Point, Repeats, Shown
+from prefmill.reports.parts import short
 from prefmill.reports.tables import text_sql
 from prefmill.rules.curves import MOST
 from prefmill.rules.tails import student_point
 from prefmill.runs.job import Job
 
 _BINS = 20
-_PARTS = 12  # sources, annotators
+PARTS = 12  # sources, annotators
 _EXAMPLES = 3
 #: Characters of a text that are shown, and of an example in a line.
 _LONG, _SHORT = 1200, 120
@@ -80,7 +81,7 @@ def parts(con: duckdb.DuckDBPyConnection, by: str, whole: Histogram | None) -> l
         return []
     query = (
         f"SELECT {by}, count(*) AS n, favg(value) FROM {_USED} AND {by} IS NOT NULL"
-        f" GROUP BY {by} ORDER BY n DESC, {by} LIMIT {_PARTS}"
+        f" GROUP BY {by} ORDER BY n DESC, {by} LIMIT {PARTS}"
     )
     found = con.execute(query).fetchall()
     counts: dict[str, list[int]] = {name: [0] * len(whole.counts) for name, *_ in found}
@@ -239,8 +240,10 @@ def overlaps(job: Job) -> list[Overlap]:
     text = text_sql(job, "_prompt")
     overlaps = []
     for one, other, prompts, positions in found:
-        query = f"SELECT ({text})[:{_SHORT}] FROM texts WHERE _pos IN ({_listed(positions)})"
-        examples = [each for (each,) in con.execute(f"{query} ORDER BY _pos").fetchall()]
+        query = f"SELECT ({text})[:{_SHORT + 1}] FROM texts WHERE _pos IN ({_listed(positions)})"
+        examples = [
+            short(each, _SHORT) for (each,) in con.execute(f"{query} ORDER BY _pos").fetchall()
+        ]
         overlaps.append(Overlap(one, other, prompts, examples))
     return overlaps
 

@@ -18,6 +18,7 @@ import polars as pl
 
 from prefmill.errors import MissingPackage
 from prefmill.reports.found import Near
+from prefmill.reports.parts import short
 from prefmill.reports.tables import text_sql
 from prefmill.runs.job import Job
 
@@ -166,6 +167,19 @@ def _examples(
     wanted = ", ".join(str(position) for pair in pairs for position in pair)
     if not wanted:
         return []
-    query = f"SELECT _pos, ({text})[:{_SHORT}] FROM texts WHERE _pos IN ({wanted})"
+    query = f"SELECT _pos, {text} FROM texts WHERE _pos IN ({wanted})"
     at = dict(con.execute(query).fetchall())
-    return [(at[first], at[pos]) for pos, first in pairs]
+    return [_around(at[first], at[pos]) for pos, first in pairs]
+
+
+def _around(one: str, other: str) -> tuple[str, str]:
+    """What both begin with, or where they begin to differ.
+
+    >>> _around("a" * 500 + " b" + "c" * 500, "a" * 500 + " d")[1]
+    '…aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa d'
+    """
+    both = enumerate(zip(one, other, strict=False))
+    same = next((place for place, (here, there) in both if here != there), 0)
+    start = max(0, same - _SHORT // 3) if same > _SHORT * 2 // 3 else 0
+    begin = "…" if start else ""
+    return begin + short(one[start:], _SHORT), begin + short(other[start:], _SHORT)

@@ -6,15 +6,18 @@ would run no script of a row.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
 from prefmill.reports.found import Excerpt, Shown, Warned
 from prefmill.reports.lines import Lines, legend, picture
-from prefmill.reports.parts import SPARK, Bars, Grid, Section
+from prefmill.reports.parts import SPARK, Bars, Grid, Section, short
 from prefmill.shown import shown
 
 _HOME = "prefmill-report"
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]{1,30}(?![\w-])")
+_NAME = 160  # characters of the name of a row
 #: The colours, light and dark, of all our pages. They have a contrast of at least 4.5 to their
 #: ground (WCAG 2, AA), bars of at least 3.
 LIGHT = (
@@ -31,19 +34,24 @@ _RULES = (
     (
         "",
         "color:var(--ink);background:var(--ground);max-width:60rem;margin:0 auto;padding:1rem;"
-        "font:1rem/1.5 system-ui,sans-serif",
+        # What has no space, a path or a name, breaks anywhere rather than widen the page.
+        "font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere",
     ),
-    ("h1", "font-size:1.5rem;overflow-wrap:anywhere;line-height:1.25"),
+    ("h1", "font-size:1.5rem;line-height:1.25"),
     ("h2", "font-size:1.2rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)"),
-    ("h3", "font-size:1rem;margin:1rem 0 .25rem"),
+    ("h3,h4", "font-size:1rem;margin:1rem 0 .25rem"),
+    ("h4", "font-weight:400;color:var(--soft);margin-top:.5rem"),
+    (":focus-visible", "outline:2px solid var(--bar);outline-offset:2px"),
+    (".option", "white-space:nowrap"),
     (".scroll", "overflow-x:auto;margin:.75rem 0"),
     ("table", "border-collapse:collapse;font-variant-numeric:tabular-nums"),
     ("caption", "text-align:left;color:var(--soft);padding:.25rem 0"),
     (
         "th,td",
         "text-align:left;font-weight:400;padding:.25rem .75rem .25rem 0;vertical-align:top;"
-        "border-bottom:1px solid var(--line);overflow-wrap:anywhere;min-width:4rem",
+        "border-bottom:1px solid var(--line);min-width:4rem",
     ),
+    ("tbody th", "min-width:7rem"),
     ("thead th", "font-weight:600;overflow-wrap:normal"),
     ("td:last-child:not(.n)", "min-width:9rem"),
     ("td.n", "text-align:right;white-space:nowrap"),
@@ -80,7 +88,7 @@ _RULES = (
     ("pre,code", "font-family:ui-monospace,monospace;font-size:.875rem"),
     (
         "pre",
-        "white-space:pre-wrap;overflow-wrap:anywhere;background:var(--raised);color:var(--ink);"
+        "white-space:pre-wrap;background:var(--raised);color:var(--ink);"
         "padding:.5rem;margin:.25rem 0;border:1px solid var(--line)",
     ),
     (".sides", "display:grid;grid-template-columns:1fr 1fr;gap:.75rem"),
@@ -96,6 +104,8 @@ def _style() -> str:
         rules.append(f"{inside}{{{rule}}}")
     rules.append(f"@media(prefers-color-scheme:dark){{.{_HOME}{{{DARK}}}}}")
     rules.append(f"@media(max-width:40rem){{.{_HOME} .sides{{grid-template-columns:1fr}}}}")
+    # Paper does not scroll.
+    rules.append(f"@media print{{.{_HOME} .scroll{{overflow:visible}}}}")
     return "\n".join(rules)
 
 
@@ -126,22 +136,27 @@ def _text(text: str) -> str:
     return escape(shown(text.replace("\r\n", "\n")))
 
 
+def _words(text: str) -> str:
+    """The same between tags: the dashes of an option stay with its name."""
+    return _OPTION.sub(r'<span class="option">\g<0></span>', _text(text))
+
+
 def _inside(title: str, warned: Sequence[Warned], parts: Sequence[Section]) -> Iterator[str]:
     yield f"<h1>{_text(title)}</h1>"
     yield "<section>"
     yield f"<h2>{len(warned)} warning{'' if len(warned) == 1 else 's'}</h2>"
     for each in warned:
-        line = f"<pre>{_text(each.line)}</pre>" if each.line else ""
+        line = f"<pre>{_words(each.line)}</pre>" if each.line else ""
         yield (
-            f'<div class="warning"><h3>{_text(each.name)}</h3><p>{_text(each.what)}</p>'
-            f"<p>{_text(each.advice)}</p>{line}</div>"
+            f'<div class="warning"><h3>{_text(each.name)}</h3><p>{_words(each.what)}</p>'
+            f"<p>{_words(each.advice)}</p>{line}</div>"
         )
     if not warned:
         yield "<p>Nothing was found that needs a look.</p>"
     yield "</section>"
     for section in parts:
         yield f"<section>\n<h2>{_text(section.title)}</h2>"
-        yield from (f"<p>{_text(words)}</p>" for words in section.words)
+        yield from (f"<p>{_words(words)}</p>" for words in section.words)
         for part in section.parts:
             yield _part(part)
         yield from (_pair(number, pair) for number, pair in enumerate(section.pairs, 1))
@@ -164,10 +179,11 @@ def _grid(grid: Grid) -> str:
         head = f"<thead><tr>{cells}</tr></thead>"
     rows = "".join(f"<tr>{_cells(grid, row)}</tr>" for row in grid.rows)
     caption = _text(grid.caption)
-    # A wide table scrolls by itself, with keys too.
+    # A wide table scrolls by itself, with keys too. Two columns are as narrow as any window.
+    keys = f' tabindex="0" role="region" aria-label="{caption}"' if len(grid.head) > 2 else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
-        f"<table><caption>{caption}</caption>{head}<tbody>{rows}</tbody></table></div>"
+        f'<div class="scroll"{keys}><table>'
+        f"<caption>{caption}</caption>{head}<tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -179,12 +195,12 @@ def _numeric(grid: Grid, place: int) -> str:
 
 def _cells(grid: Grid, row: Sequence[str]) -> str:
     first, *rest = row
-    cells = [f'<th scope="row">{_text(first)}</th>']
+    cells = [f'<th scope="row">{_text(short(first, _NAME))}</th>']
     for place, cell in enumerate(rest, 1):
         kind = _numeric(grid, place)
         if grid.head[place] == SPARK:
             kind = ' class="spark"'
-        cells.append(f"<td{kind}>{_text(cell)}</td>")
+        cells.append(f"<td{kind}>{_words(short(cell))}</td>")
     return "".join(cells)
 
 
@@ -200,12 +216,16 @@ def _bars(bars: Bars) -> str:
     alt = f"{caption}: {count} bars; the highest, {_text(bars.labels[top])}, has {most:,}"
     rows = list(zip(bars.labels, (f"{n:,}" for n in bars.counts), strict=True))
     numbers = _grid(Grid(bars.caption, ("", bars.axis), rows))
+    # A few bars are not as wide as many.
+    width = min(40, max(12, 4 * count))
+    ends = (_text(bars.labels[0]), _text(bars.labels[-1]) if count > 1 else "")
     return (
-        f"<figure><figcaption>{caption}</figcaption>"
+        f'<figure style="max-width:{width}rem"><figcaption>{caption}</figcaption>'
+        f'<div class="ends" aria-hidden="true"><span>{most:,} {_text(bars.axis)}</span></div>'
         f'<svg role="img" aria-label="{alt}" viewBox="0 0 {count * 10} 100"'
         f' preserveAspectRatio="none">{shapes}</svg>'
-        f'<div class="ends" aria-hidden="true"><span>{_text(bars.labels[0])}</span>'
-        f"<span>{_text(bars.labels[-1])}</span></div>"
+        f'<div class="ends" aria-hidden="true"><span>{ends[0]}</span>'
+        f"<span>{ends[1]}</span></div>"
         f"<details><summary>Numbers: {caption}</summary>{numbers}</details></figure>"
     )
 
@@ -236,9 +256,9 @@ def _height(count: int, most: int) -> int:
 
 def _pair(number: int, pair: Shown) -> str:
     return (
-        f"<article><h3>Pair {number}</h3>{_excerpt(pair.prompt)}"
-        f'<div class="sides"><div><h3>Chosen, {pair.chosen_score:g}</h3>{_excerpt(pair.chosen)}'
-        f"</div><div><h3>Rejected, {pair.rejected_score:g}</h3>{_excerpt(pair.rejected)}</div>"
+        f"<article><h3>Pair {number}</h3><h4>Prompt</h4>{_excerpt(pair.prompt)}"
+        f'<div class="sides"><div><h4>Chosen, {pair.chosen_score:g}</h4>{_excerpt(pair.chosen)}'
+        f"</div><div><h4>Rejected, {pair.rejected_score:g}</h4>{_excerpt(pair.rejected)}</div>"
         "</div></article>"
     )
 

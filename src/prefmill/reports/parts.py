@@ -41,6 +41,15 @@ class Section:
     pairs: Sequence[Shown] = field(default=())
 
 
+def short(text: str, most: int = 1000) -> str:
+    """At most so many characters of a text of data, a name say.
+
+    >>> short("a long name", 6)
+    'a lon…'
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def percent(share: float) -> str:
     """A share for people."""
     return f"{100 * share:.1f} %"

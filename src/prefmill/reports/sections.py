@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from prefmill.reports import answers
+from prefmill.reports.counts import PARTS
 from prefmill.reports.floors import is_high
 from prefmill.reports.found import Figures, Floor, Histogram, Near, Part
 from prefmill.reports.lines import Lines
@@ -97,7 +98,8 @@ def _of_parts(name: str, parts: Sequence[Part]) -> Grid:
         for row, part in zip(rows, parts, strict=True):
             agrees = "" if part.agrees is None else f"{part.agrees:.2f}"
             row += [agrees, f"{part.met:,}"]
-    return Grid(f"Scores by {name}", head, rows)
+    told = f" (the {PARTS} with the most rows)" if len(parts) == PARTS else ""
+    return Grid(f"Scores by {name}{told}", head, rows)
 
 
 def _prompts(figures: Figures) -> Section | None:

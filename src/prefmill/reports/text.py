@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from prefmill.reports.found import Excerpt, Shown, Warned
 from prefmill.reports.lines import Lines, tracks
-from prefmill.reports.parts import Bars, Grid, Section
+from prefmill.reports.parts import Bars, Grid, Section, short
 from prefmill.shown import shown
 
 _WIDTH = 100
@@ -57,14 +57,10 @@ def _wrapped(text: str, indent: str) -> list[str]:
     return textwrap.wrap(_plain(text), _WIDTH, subsequent_indent=indent)
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
 def _grid(grid: Grid) -> Iterator[str]:
     yield f"-- {grid.caption}"
     rows = [[_plain(cell) for cell in row] for row in grid.rows]
-    rows = [[*(_cut(cell, _CELL) for cell in row[:-1]), row[-1]] for row in rows]
+    rows = [[*(short(cell, _CELL) for cell in row[:-1]), short(row[-1])] for row in rows]
     head = [list(grid.head)] if any(grid.head) else []
     widths = [max(map(len, column)) for column in zip(*head, *rows, strict=True)]
     for *row, last in [*head, *rows]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prefmill.reports.floors import CHANCE, is_high
 from prefmill.reports.found import Figures, Floor, Warned
-from prefmill.reports.parts import percent
+from prefmill.reports.parts import percent, short
 from prefmill.rules.rows import UNUSABLE
 from prefmill.rules.tails import holm
 
@@ -199,8 +199,8 @@ def _of_annotators(figures: Figures) -> Iterator[Warned]:
     for part, p in zip(known, holm([part.p or 0.0 for part in known]), strict=True):
         if p < CHANCE:
             what = (
-                f"Where others agree on an answer, {part.name} says the opposite: the correlation"
-                f" is {part.agrees:.2f} over {part.met:,} answers."
+                f"Where others agree on an answer, {short(part.name, 80)} says the opposite: the"
+                f" correlation is {part.agrees:.2f} over {part.met:,} answers."
             )
             advice = "Look whether the scale was read upside down, and leave the rows out if not."
             yield Warned("annotator", what, advice)
