@@ -46,6 +46,11 @@ _RULES = (
     (".scroll", "overflow-x:auto;margin:.75rem 0"),
     ("table", "border-collapse:collapse;font-variant-numeric:tabular-nums"),
     ("caption", "text-align:left;color:var(--soft);padding:.25rem 0"),
+    # A caption is read without scrolling its table.
+    (
+        "caption span",
+        "display:inline-block;position:sticky;left:0;max-width:min(58rem,calc(100vw - 3rem))",
+    ),
     (
         "th,td",
         "text-align:left;font-weight:400;padding:.25rem .75rem .25rem 0;vertical-align:top;"
@@ -183,7 +188,7 @@ def _grid(grid: Grid) -> str:
     keys = f' tabindex="0" role="region" aria-label="{caption}"' if len(grid.head) > 2 else ""
     return (
         f'<div class="scroll"{keys}><table>'
-        f"<caption>{caption}</caption>{head}<tbody>{rows}</tbody></table></div>"
+        f"<caption><span>{caption}</span></caption>{head}<tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -220,12 +225,13 @@ def _bars(bars: Bars) -> str:
     width = min(40, max(12, 4 * count))
     ends = (_text(bars.labels[0]), _text(bars.labels[-1]) if count > 1 else "")
     return (
-        f'<figure style="max-width:{width}rem"><figcaption>{caption}</figcaption>'
-        f'<div class="ends" aria-hidden="true"><span>{most:,} {_text(bars.axis)}</span></div>'
+        f"<figure><figcaption>{caption}</figcaption>"
+        f'<div style="max-width:{width}rem"><div class="ends" aria-hidden="true">'
+        f"<span>{most:,} {_text(bars.axis)}</span></div>"
         f'<svg role="img" aria-label="{alt}" viewBox="0 0 {count * 10} 100"'
         f' preserveAspectRatio="none">{shapes}</svg>'
         f'<div class="ends" aria-hidden="true"><span>{ends[0]}</span>'
-        f"<span>{ends[1]}</span></div>"
+        f"<span>{ends[1]}</span></div></div>"
         f"<details><summary>Numbers: {caption}</summary>{numbers}</details></figure>"
     )
 

@@ -82,6 +82,8 @@ class Page:
     def key(self, key):
         """Press a key."""
         text = {"text": key} if len(key) == 1 else {"windowsVirtualKeyCode": _CODES[key]}
+        if key == "Enter":
+            text["text"] = "\r"
         self.send("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
         self.send("Input.dispatchKeyEvent", type="keyUp", key=key)
 
