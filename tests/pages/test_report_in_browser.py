@@ -31,7 +31,7 @@ def feedback():
         {
             "prompt": f"How would a person do the thing of number {n}, and why?",
             "completion": "An answer of some words. " * (1 + (n + k) % 5) + f"It is of {k}.",
-            "score": (n * 3 + k * 5) % 5 + 1 if n + k else None,
+            "score": (n * 3 + k * 2) % 5 + 1 if n + k else None,
             "model": f"some-organisation/a-model-with-a-name-{(n + k) % 14}",
             "annotator": f"annotator_{'abc'[k % 3]}",
         }
@@ -117,6 +117,43 @@ def test_people_can_read_it_on_every_screen(page, name):
     assert levels.count(1) == 1
 
 
+#: What Jupyter says of tables, in its own colours, whatever those of the desktop are.
+JUPYTER = """<style>
+body {{ background: {ground}; color: {ink}; margin: 0 }}
+.output thead {{ border-bottom: 1px solid }}
+.output td, .output th, .output tr {{ text-align: right; color: {ink}; font-size: 12px }}
+.output tbody tr:nth-child(odd) {{ background: {ground} }}
+.output tbody tr:nth-child(even) {{ background: {row} }}
+</style>"""
+THEMES = {
+    "true": {"ground": "#fff", "ink": "#000", "row": "#f5f5f5"},
+    "false": {"ground": "#111", "ink": "#fff", "row": "#212121"},
+}
+
+
+@pytest.mark.parametrize("light", THEMES)
+def test_a_notebook_has_a_scheme_of_its_own(page, light):
+    path = page.place / f"notebook-{light}.html"
+    report = pm.report(feedback(), roles={"source": "model"}, pairs=1)
+    curve = pm.curve(feedback(), by="annotator", resamples=20)
+    path.write_text(
+        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>a notebook</title>'
+        f'{JUPYTER.format(**THEMES[light])}<body data-jp-theme-light="{light}"><div class="output">'
+        f"{report._repr_html_()}{curve._repr_html_()}{pm.Pairs()._repr_html_()}</div></body></html>",
+        "utf-8",
+    )
+    for dark in (False, True):
+        page.look(width=1280, dark=dark)
+        page.open(path.as_uri())
+        assert page.violations() == []
+        ground = "getComputedStyle(document.querySelector('main')).backgroundColor"
+        assert page.value(ground) == (
+            "rgb(255, 255, 255)" if light == "true" else "rgb(20, 23, 26)"
+        )
+        rows = "[...document.querySelectorAll('main tr')].map(e => getComputedStyle(e).background)"
+        assert all("rgba(0, 0, 0, 0)" in each for each in page.value(rows))
+
+
 def test_hostile_texts_are_text(page):
     go(page, "hostile")
     assert page.value("document.querySelector('article pre').textContent") == f"{SPELLED}0"
@@ -164,4 +201,5 @@ def test_paper_does_not_scroll(page):
 def test_nothing_was_fetched_and_the_console_said_nothing(page):
     assert page.told == []
     assert {url.partition(":")[0] for url in page.asked} == {"file"}
-    assert {url.rpartition("/")[2] for url in page.asked} == {f"{name}.html" for name in NAMES}
+    names = {url.rpartition("/")[2] for url in page.asked}
+    assert names - {f"notebook-{light}.html" for light in THEMES} == {f"{n}.html" for n in NAMES}

@@ -44,7 +44,7 @@ _RULES = (
     (":focus-visible", "outline:2px solid var(--bar);outline-offset:2px"),
     (".option", "white-space:nowrap"),
     (".scroll", "overflow-x:auto;margin:.75rem 0"),
-    ("table", "border-collapse:collapse;font-variant-numeric:tabular-nums"),
+    ("table", "border-collapse:collapse;font:inherit;font-variant-numeric:tabular-nums;margin:0"),
     ("caption", "text-align:left;color:var(--soft);padding:.25rem 0"),
     # A caption is read without scrolling its table.
     (
@@ -54,14 +54,18 @@ _RULES = (
     (
         "th,td",
         "text-align:left;font-weight:400;padding:.25rem .75rem .25rem 0;vertical-align:top;"
+        "max-width:none;white-space:normal;"
         "border-bottom:1px solid var(--line);min-width:4rem",
     ),
     ("tbody th", "min-width:7rem"),
     ("thead th", "font-weight:600;overflow-wrap:normal"),
+    # Notebooks paint rows and cells for their own ground, and align them to the right.
+    ("thead,tr", "background:none!important"),
+    ("th,td", "color:inherit!important;text-align:left!important"),
     ("td:last-child:not(.n)", "min-width:9rem"),
-    ("td.n", "text-align:right;white-space:nowrap"),
-    ("th.n", "text-align:right"),
-    (".spark", "font-family:monospace;white-space:pre;color:var(--bar)"),
+    ("td.n", "text-align:right!important;white-space:nowrap"),
+    ("th.n", "text-align:right!important"),
+    ("td.spark", "font-family:monospace;white-space:pre;color:var(--bar)!important"),
     ("figure", "margin:.75rem 0;max-width:40rem"),
     ("figcaption", "color:var(--soft)"),
     ("svg", "display:block;width:100%;height:8rem;border-bottom:1px solid var(--soft)"),
@@ -108,6 +112,10 @@ def _style() -> str:
         inside = ",".join(f".{_HOME} {name}".strip() for name in names.split(","))
         rules.append(f"{inside}{{{rule}}}")
     rules.append(f"@media(prefers-color-scheme:dark){{.{_HOME}{{{DARK}}}}}")
+    # A notebook has a scheme of its own: that of Jupyter, or of Visual Studio Code.
+    for scheme, light, name in ((LIGHT, "true", "light"), (DARK, "false", "dark")):
+        themes = (f'[data-jp-theme-light="{light}"]', f".vscode-{name}")
+        rules.append(f"{','.join(f'{theme} .{_HOME}' for theme in themes)}{{{scheme}}}")
     rules.append(f"@media(max-width:40rem){{.{_HOME} .sides{{grid-template-columns:1fr}}}}")
     # Paper does not scroll.
     rules.append(f"@media print{{.{_HOME} .scroll{{overflow:visible}}}}")

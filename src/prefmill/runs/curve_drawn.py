@@ -11,8 +11,9 @@ import polars as pl
 from prefmill.shown import shown
 
 _WIDTH, _HEIGHT, _EDGE = 420, 220, 34
-#: Told apart by people who do not see all colours (Okabe and Ito).
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+#: Told apart by people who do not see all colours (after Okabe and Ito), and seen on light and on
+#: dark: with a contrast of at least 3 (WCAG 2) to white and to the #111 of dark notebooks.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c46f9e", "#a87400", "#767676")
 
 
 def picture(points: pl.DataFrame, by: str | None) -> str:
@@ -57,5 +58,7 @@ def _drawn(k: int, name: Sequence[object] | None, part: pl.DataFrame, at: Any) -
         drawn.append(f'<polygon points="{" ".join(edge)}" fill="{colour}" opacity="0.15"/>')
     if name is not None:
         words = html.escape(shown(str(name[0])))
-        drawn.append(f'<text x="{_EDGE + 4}" y="{14 + 13 * k}" fill="{colour}">{words}</text>')
+        x, y = _EDGE + 4, 14 + 13 * k
+        key = f'points="{x},{y - 4} {x + 14},{y - 4}" stroke="{colour}" stroke-width="3"'
+        drawn.append(f'<polyline {key}/><text x="{x + 18}" y="{y}">{words}</text>')
     return drawn
