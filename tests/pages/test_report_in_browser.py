@@ -79,7 +79,7 @@ def pages(tmp_path_factory):
         patch.setattr(stage_plot, "draw", lambda *_: None)
         run(folder / "loop")
     made = {
-        "feedback": pm.report(feedback(), roles={"source": "model"}),
+        "feedback": pm.report(feedback(), roles={"source": "model"}, pairs=3),
         "splits": pm.report(files, near=True, against=[known]),
         "hostile": hostile(),
         "pool": pm.report(feedback().drop("score")),
@@ -88,6 +88,8 @@ def pages(tmp_path_factory):
     assert list(made) == NAMES
     for name, report in made.items():
         report.save(folder / f"{name}.html")
+    shown = (made["feedback"], pm.curve(feedback(), by="annotator", resamples=20), pm.Pairs())
+    (folder / "cells.html").write_text("".join(each._repr_html_() for each in shown), "utf-8")
     return folder
 
 
@@ -134,12 +136,11 @@ THEMES = {
 @pytest.mark.parametrize("light", THEMES)
 def test_a_notebook_has_a_scheme_of_its_own(page, light):
     path = page.place / f"notebook-{light}.html"
-    report = pm.report(feedback(), roles={"source": "model"}, pairs=1)
-    curve = pm.curve(feedback(), by="annotator", resamples=20)
+    cells = (page.place / "cells.html").read_text("utf-8")
     path.write_text(
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>a notebook</title>'
         f'{JUPYTER.format(**THEMES[light])}<body data-jp-theme-light="{light}"><div class="output">'
-        f"{report._repr_html_()}{curve._repr_html_()}{pm.Pairs()._repr_html_()}</div></body></html>",
+        f"{cells}</div></body></html>",
         "utf-8",
     )
     for dark in (False, True):

@@ -87,7 +87,8 @@ class Table:
 
     def close(self) -> None:
         """No row is read after this."""
-        self._con.close()
+        with self._lock:  # not while a request opens its cursor
+            self._con.close()
 
     def _run(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock:
