@@ -57,7 +57,7 @@ _RULES = (
         "max-width:none;white-space:normal;"
         "border-bottom:1px solid var(--line);min-width:4rem",
     ),
-    ("tbody th", "min-width:7rem"),
+    ("tbody th,td:not(.n)", "min-width:7rem"),
     ("thead th", "font-weight:600;overflow-wrap:normal"),
     # Notebooks paint rows and cells for their own ground, and align them to the right.
     ("thead,tr", "background:none!important"),
