@@ -142,7 +142,8 @@ def test_options_that_a_run_printed_are_the_same_run(rows):
     ROWS.rename(named).write_csv("odd.csv")
     first = pm.run(PLAN, "odd.csv", "o.parquet")
     told = "--prompt user_query --completion bot_reply --score rating"
-    assert first.records["read_as"] == told and record("o.parquet")["read_as"] == named
+    assert first.records["read_as"] == told
+    assert record("o.parquet")["read_as"] == named
     before = state()
     assert pm.run(PLAN, "odd.csv", "o.parquet", roles=named).notes[-1] == NOTHING_TO_DO
     assert state() == before
