@@ -100,8 +100,12 @@ def _of_answers(figures: Figures) -> Iterator[Warned]:
     tied, pairs = figures.ties or (0, 0)
     if pairs and tied / pairs > _MUCH:
         what = f"{percent(tied / pairs)} of comparisons inside prompts are ties."
-        advice = "Let the judge use a finer scale, or take the mean of several judgements."
-        yield Warned("ties", what, advice, merged)
+        if repeats is None or repeats.rows:
+            advice = "Let the judge use a finer scale, or take the mean of several judgements."
+            yield Warned("ties", what, advice, merged)
+        else:
+            advice = "Let the judge use a finer scale, or judge each answer several times."
+            yield Warned("ties", what, advice)
     if repeats is None:
         return
     if repeats.pairs:
