@@ -66,6 +66,9 @@ def _pairs(figures: Figures, options: str, target: str) -> str:
         target = f"new-{target}"
     # What thresholds refuse here they refuse there.
     bounds = "--no-thresholds" if figures.refusal else ""
+    merged = re.search(r"--aggregate \w+", figures.funnel_of)
+    if merged and "--aggregate" not in options:
+        options = f"{options} {merged[0]}".strip()
     words = ("prefmill pairs", _read(figures), options, f"-o {target}", bounds)
     return " ".join(filter(None, words))
 
