@@ -30,7 +30,7 @@ from prefmill.engines.macros import install_used
 from prefmill.engines.steps import Output, Step
 from prefmill.errors import BadArgument, BadScore, ColumnMissing, PlanError, either
 from prefmill.forks import refuse_fork
-from prefmill.plans.feedback import FeedbackPlan
+from prefmill.plans.feedback import Aggregate, FeedbackPlan
 from prefmill.pools.stream import paths_of
 from prefmill.progress import Progress, machine_bytes, silent
 from prefmill.readers import Source, blamed_on, open_source
@@ -99,7 +99,7 @@ def opened(
     of_records: OfRecords = NO_RECORDS,
     parts: bool = False,
     each_vote: bool = False,
-    merged: str = "none",
+    merged: Aggregate = "none",
     stay: bool = False,
     apart: bool = False,
     ordered: bool = False,

@@ -39,8 +39,8 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple
     words = [options_of(key.get("rows")) for key in (before, now)]
     if words[0] != words[1]:
         yield _WORDS, *words
-    bare = [{name: each for name, each in key.items() if name != "rows"} for key in (before, now)]
-    for name, old, new in records.differences(*bare):
+    old_rest, rest = ({**key, "rows": None} for key in (before, now))
+    for name, old, new in records.differences(old_rest, rest):
         if name in ("inputs", "joined"):
             yield from _inputs_changed(name.removesuffix("s"), old or [], new or [])
         else:
