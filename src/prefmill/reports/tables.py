@@ -114,7 +114,7 @@ def make_pools(job: Job) -> None:
 
 def _prompt_is_text(job: Job) -> bool:
     kinds = {name: kind for name, kind, *_ in job.con.execute("DESCRIBE texts").fetchall()}
-    return kinds["_prompt"] == "VARCHAR"
+    return bool(kinds["_prompt"] == "VARCHAR")
 
 
 def make_sides(job: Job) -> None:

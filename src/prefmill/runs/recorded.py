@@ -36,9 +36,9 @@ def key_of(
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """`records.differences` of two keys, with inputs by their names, and words as options."""
-    words = [options_of(key.get("rows")) for key in (before, now)]
-    if words[0] != words[1]:
-        yield _WORDS, *words
+    was, is_now = options_of(before.get("rows")), options_of(now.get("rows"))
+    if was != is_now:
+        yield _WORDS, was, is_now
     old_rest, rest = ({**key, "rows": None} for key in (before, now))
     for name, old, new in records.differences(old_rest, rest):
         if name in ("inputs", "joined"):
