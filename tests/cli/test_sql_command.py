@@ -128,7 +128,7 @@ def test_a_file_of_data_is_not_a_query(pool):
         done = prefmill("sql", first, stdin=b"SELECT 1;")
         assert (done.returncode, done.stdout) == (2, "")
         assert "the first argument is a query" in done.stderr
-        assert ".read sql/prefmill.sql" in done.stderr
+        assert "prefmill sql --macros > prefmill.sql" in done.stderr
     done = prefmill("sql")
     assert done.returncode == 2
     assert "QUERY" in done.stderr
