@@ -403,6 +403,27 @@ def nearest(wanted: str, names: Iterable[str]) -> list[str]:
     ]
 
 
+def near_file(path: str) -> str | None:
+    """A hint at the file that is most likely meant by a path at which there is none.
+
+    Names in its folder are compared; where there is no such folder, the name of a folder that is
+    near, or the file of this name in the current folder.
+    """
+    import os
+
+    folder, name = os.path.split(path)
+    if os.path.isdir(folder or "."):
+        near = [os.path.join(folder, each) for each in nearest(name, os.listdir(folder or "."))]
+    else:
+        above, last = os.path.split(folder)
+        inside = os.listdir(above or ".") if os.path.isdir(above or ".") else ()
+        others = [os.path.join(above, each, name) for each in nearest(last, inside)]
+        near = [each for each in (*others, name) if os.path.exists(each)]
+    if not near:
+        return None if os.path.isdir(folder or ".") else f"there is no folder {folder}."
+    return f"did you mean {near[0]}?"
+
+
 def either(words: Iterable[str]) -> str:
     """Words of which one is to be given, as people read them.
 

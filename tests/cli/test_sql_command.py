@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 from command import prefmill
@@ -32,6 +33,16 @@ def test_a_table_of_a_named_file(pool):
     assert ["prompt", "completion", "score", "rank"] in words
     assert ["p", "bb", "2.0", "1"] in words
     assert ["q", "c", "4.0", "1"] in words
+
+
+def test_the_macros_are_one_script_for_any_folder(pool, monkeypatch):
+    done = prefmill("sql", "--macros")
+    assert (done.returncode, done.stderr) == (0, "")
+    monkeypatch.chdir(pool.parent)
+    with duckdb.connect() as con:
+        con.execute(done.stdout)
+        best = con.sql("SELECT completion FROM best_of('scored.parquet', k := 1) ORDER BY ALL")
+        assert best.fetchall() == [("bb",), ("c",)]
 
 
 @pytest.mark.parametrize("form", ["FROM scored", "FROM '{}'", "FROM read_parquet('{}')"])
@@ -117,7 +128,7 @@ def test_a_file_of_data_is_not_a_query(pool):
         done = prefmill("sql", first, stdin=b"SELECT 1;")
         assert (done.returncode, done.stdout) == (2, "")
         assert "the first argument is a query" in done.stderr
-        assert ".read sql/prefmill.sql" in done.stderr
+        assert "prefmill sql --macros > prefmill.sql" in done.stderr
     done = prefmill("sql")
     assert done.returncode == 2
     assert "QUERY" in done.stderr

@@ -189,6 +189,25 @@ def test_no_permission(tmp_path, read):
         read(path)
 
 
+def test_a_name_that_is_near_is_the_hint(tmp_path, monkeypatch, read):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "answers").mkdir()
+    for name in ("feedback.csv", "answers/part1.csv"):
+        put(tmp_path / name, "a\n1\n")
+    for given, hint in (
+        ("feedbck.csv", "did you mean feedback.csv?"),
+        ("answers/prt1.csv", "did you mean answers/part1.csv?"),
+        ("answer/part1.csv", "did you mean answers/part1.csv?"),
+        ("data/feedback.csv", "did you mean feedback.csv?"),
+        ("data/part1.csv", "there is no folder data."),
+        ("nothing-like-it.json", None),
+        (str(tmp_path / "answers" / "nothing.json"), None),
+    ):
+        with pytest.raises(BadInput, match="no such file") as caught:
+            read(given)
+        assert caught.value.hint == hint
+
+
 def test_stdin(monkeypatch, read, tmp_path):
     class Stdin:
         buffer = io.BytesIO(jsonl(ROWS).encode())

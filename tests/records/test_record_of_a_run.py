@@ -117,7 +117,10 @@ def test_a_record_says_what_was_read_and_written(rows):
         ({"plan": pm.Pairs(chosen_min=None, rejected_below=None, min_margin=1)}, "plan.min_margin"),
         ({"chat": True}, "chat"),
         ({"split": None, "margin_scale": 2.0}, "margin_scale"),
-        ({"roles": {"score": "-score"}}, "rows"),
+        (
+            {"roles": {"score": "-score"}},
+            "choice of columns; got --score -score, expected --prompt",
+        ),
         ({"delimiter": ","}, "delimiter"),
         ({"inputs": ["rows.csv", "more.csv"]}, "input '.*more.csv'; got 60 bytes"),
     ],
@@ -132,6 +135,36 @@ def test_another_key_is_refused_by_name_unless_overwritten(changes, named, rows)
     assert state() == before
     pm.run(**usual | changes, overwrite=True)
     assert pm.run(**usual | changes).notes[-1] == NOTHING_TO_DO
+
+
+def test_options_that_a_run_printed_are_the_same_run(rows):
+    named = dict(zip(ROWS.columns, ("user_query", "bot_reply", "rating"), strict=True))
+    ROWS.rename(named).write_csv("odd.csv")
+    first = pm.run(PLAN, "odd.csv", "o.parquet")
+    told = "--prompt user_query --completion bot_reply --score rating"
+    assert first.records["read_as"] == told
+    assert record("o.parquet")["read_as"] == named
+    before = state()
+    assert pm.run(PLAN, "odd.csv", "o.parquet", roles=named).notes[-1] == NOTHING_TO_DO
+    assert state() == before
+    # Fewer words might be read otherwise, so they are another run, which says what was read.
+    with pytest.raises(RunDiffers, match=f"got --score rating, expected {told}."):
+        pm.run(PLAN, "odd.csv", "o.parquet", roles={"score": "rating"})
+    # The other way round: nobody knows yet what would be guessed.
+    pm.run(PLAN, "odd.csv", "typed.parquet", roles=named)
+    with pytest.raises(RunDiffers, match=f"choice of columns; got none, expected {told}."):
+        pm.run(PLAN, "odd.csv", "typed.parquet")
+
+
+def test_another_guess_of_a_file_that_changed_is_another_run(rows):
+    ROWS.rename({"score": "rating"}).write_csv("odd.csv")
+    pm.run(PLAN, "odd.csv", "o.parquet")
+    named = record("o.parquet")["read_as"]
+    ROWS.rename({"score": "stars", "completion": "reply"}).write_csv("odd.csv")
+    with pytest.raises(RunDiffers, match="another input"):
+        pm.run(PLAN, "odd.csv", "o.parquet")
+    with pytest.raises(RunDiffers, match="another input"):
+        pm.run(PLAN, "odd.csv", "o.parquet", roles=named)
 
 
 def test_what_changed_since_is_not_ours(rows):

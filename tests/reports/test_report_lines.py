@@ -55,6 +55,7 @@ def test_lines_read_what_the_report_read(tmp_path):
     draw = random.Random(0)
     rows = feedback(draw, [0.1, 0.1, 0.1, 0.9], "my score")
     rows = [{**row, "score": 5} for row in rows]  # another column that would be read without it
+    rows.append(rows[0])  # judged twice, so the mean of both is worth a line
     lines = lines_of(written(tmp_path / "rows.jsonl", rows), "--score", "my score")
     assert lines["thresholds"].endswith("-o pairs.parquet --no-thresholds")
     for line in lines.values():
@@ -62,6 +63,26 @@ def test_lines_read_what_the_report_read(tmp_path):
     made = pl.read_parquet("pairs.parquet")
     assert set(made["chosen_score"]) == {0.9}
     assert made.height == pl.read_parquet("merged.parquet").height > 0
+
+
+def test_ties_of_answers_that_are_judged_once_have_no_mean(tmp_path):
+    rows = feedback(random.Random(0), [4, 4, 4, 5])
+    lines = lines_of(written(tmp_path / "rows.jsonl", rows))
+    assert lines["ties"] == ""
+
+
+def test_several_judges_are_merged_and_the_lines_say_so(tmp_path):
+    draw = random.Random(0)
+    rows = []
+    for n in range(30):
+        row = {"prompt": f"q{n}", "a": text(draw), "b": text(draw)}
+        rows.append(row | {f"judge{k}": draw.choice("ab") for k in range(3)})
+    name = written(tmp_path / "rows.jsonl", rows + rows[:10])
+    words = "--prompt prompt --completion a,b --winner judge0,judge1,judge2 --wins a,b"
+    lines = lines_of(name, *words.split())
+    assert "--repeats drop --aggregate majority" in lines["repeated pairs"]
+    ran(lines["repeated pairs"])
+    assert pl.read_parquet("pairs.parquet").height == 30
 
 
 def test_lines_of_files_with_options_of_reading(tmp_path):

@@ -31,7 +31,7 @@ from prefmill.cli.options import (
     role_option,
 )
 from prefmill.cli.texts import names_in, numbers_in, roles_given, stdout_or, threshold_in
-from prefmill.errors import BadArgument
+from prefmill.errors import BadArgument, near_file
 from prefmill.plans import FEEDBACK_KINDS, FeedbackPlan, Plan, read_plan
 from prefmill.plans.expect import expect_in
 from prefmill.writers.formats import help_for, margin_for
@@ -152,7 +152,9 @@ def _read(path: Path) -> Plan:
     try:
         return read_plan(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadArgument(f"--plan: cannot read {str(path)!r}; {error.strerror}.") from None
+        raise BadArgument(
+            f"--plan: cannot read {str(path)!r}; {error.strerror}.", hint=near_file(str(path))
+        ) from None
 
 
 class Layout(Options):

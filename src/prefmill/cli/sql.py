@@ -24,6 +24,14 @@ from prefmill.cli.texts import size_in_bytes, temp_bytes_in, wrote
 from prefmill.errors import BadArgument
 
 
+def _print_macros(asked: bool) -> None:
+    if asked:
+        from prefmill.engines.macros import script
+
+        typer.echo(script(), nl=False)
+        raise typer.Exit
+
+
 @app.command(cls=Command)
 def sql(
     query: Annotated[
@@ -67,16 +75,26 @@ def sql(
             help="Let the query open any file or URL, write with COPY, and load extensions.",
         ),
     ] = False,
+    macros: Annotated[
+        bool,
+        typer.Option(
+            "--macros",
+            help="Print the macros as one script of SQL, and end.",
+            is_eager=True,
+            callback=_print_macros,
+        ),
+    ] = False,
 ) -> None:
     """Ask a pool questions in SQL (DuckDB's), with best_of, pool_stats, win_rates and the other
-    macros of sql/. A query opens only the files that are named, after it or in it. For a shell
-    take DuckDB's own, and `.read sql/prefmill.sql` there.
+    macros. A query opens only the files that are named, after it or in it. For a shell take
+    DuckDB's own: --macros prints what it has to read.
 
     \b
     prefmill sql "FROM best_of('scored.parquet', k := 1) LIMIT 5"
     prefmill sql "FROM win_rates(pool, baseline := 'm1')" pool=scored.parquet
     prefmill sql "FROM preference_pairs(feedback)" feedback.csv -o pairs.parquet
     prefmill sql questions.sql pool=scored.parquet
+    prefmill sql --macros > prefmill.sql   # .read prefmill.sql
     """
     from prefmill.runs.query import ask, statements_of
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from prefmill.cli.app import Options
 from prefmill.cli.options import option
 from prefmill.cli.texts import numbers_in, was_given
-from prefmill.errors import BadArgument
+from prefmill.errors import BadArgument, near_file
 
 _WORDS = ("combine", "over", "scales", "calibration")
 
@@ -112,7 +112,9 @@ def scorer_in_file(path: str, options: Mapping[str, Any], taken: frozenset[str])
     try:
         content = tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
-        raise BadArgument(f"--scorer: cannot read {path!r}; {error.strerror}.") from None
+        raise BadArgument(
+            f"--scorer: cannot read {path!r}; {error.strerror}.", hint=near_file(str(path))
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadArgument(f"--scorer: {path!r} is not TOML; {error}.") from None
     from prefmill.scoring.kinds import scorer_in

@@ -29,6 +29,11 @@ def macro_texts() -> dict[str, str]:
     return {Path(file).stem: (folder / file).read_text() for file in files}
 
 
+def script() -> str:
+    """All macros as one script of SQL, which a shell reads from any folder."""
+    return "\n".join(text.strip() for text in macro_texts().values()) + "\n"
+
+
 def install_all(con: duckdb.DuckDBPyConnection, *, persistent: bool = False) -> None:
     """Make all macros: for this connection, or with `persistent` in its database."""
     kind = "MACRO" if persistent else "TEMP MACRO"

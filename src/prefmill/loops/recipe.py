@@ -14,7 +14,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from pathlib import Path
 from typing import Any, Literal
 
-from prefmill.errors import BadArgument, PlanError, PrefmillError, nearest
+from prefmill.errors import BadArgument, PlanError, PrefmillError, near_file, nearest
 from prefmill.loops.keys import described_by, plan_for
 from prefmill.plans.plan import fields_that_decide
 from prefmill.sampling.seeds import draws_of
@@ -244,7 +244,9 @@ def _tables(source: str | Path | Mapping[str, Any], where: str) -> dict[str, Any
     try:
         return tomllib.loads(Path(source).read_text("utf-8"))
     except OSError as error:
-        raise BadArgument(f"loop: cannot read the recipe {where!r}; {error.strerror}.") from None
+        raise BadArgument(
+            f"loop: cannot read the recipe {where!r}; {error.strerror}.", hint=near_file(where)
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadArgument(f"{where}: not TOML; {error}.") from None
 

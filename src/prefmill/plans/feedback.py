@@ -339,7 +339,7 @@ class FeedbackPlan(Plan, ABC):
         """This plan as one DuckDB query over `table`, with the columns `keep`.
 
         A table is also a view, a CTE, a file or a glob. The query calls the macros of `sql/`: load
-        them once with `prefmill.duckdb.install(con)` or `.read sql/prefmill.sql`. Where records
+        them once with `prefmill.duckdb.install(con)` or `.read prefmill.sql`. Where records
         become rows (`prefmill.Rows`), `schema` says what types the columns have: a Polars or
         pyarrow schema, or a DuckDB relation.
         """

@@ -19,6 +19,7 @@ from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.proxies.choice import PENALTY, spread, variances
 from prefmill.proxies.features import features
 from prefmill.proxies.fit import chance, weights_of
+from prefmill.proxies.notes import notes_of
 from prefmill.proxies.output import written
 from prefmill.proxies.pairs import drawn, opened_pairs, texts_of
 from prefmill.proxies.worth import TOKENS
@@ -38,6 +39,8 @@ ANSWERS, OF_ONE = 6000, 8
 _LABELS = 1500
 #: With fewer labels no proxy is fitted.
 _FEWEST = 20
+#: The score of every answer of a pool: scores are not looked at.
+_SCORE = "1"
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def label_next(
             where="next",
         )
 
-    words: Any = {**(roles or {}), "score": "1"}  # a constant: scores are not looked at
+    words: Any = {**(roles or {}), "score": _SCORE}
     recording = recorded(
         "next",
         inputs,
@@ -252,7 +255,7 @@ class _Pool:
             "pairs": self.pairs.height,
             "labelled_before": before.height,
         }
-        self.notes = [note for note in job.notes if not note.startswith("read as: ")]
+        self.notes = [note.removesuffix(f" --score {_SCORE}") for note in notes_of(job)]
         if self.answers.height < answers:
             self.notes.append(
                 f"{self.answers.height:,} of {answers:,} answers were drawn; --most N draws more"

@@ -19,6 +19,7 @@ from prefmill.proxies.features import features
 from prefmill.proxies.fit import Ints, folds_of, held_out
 from prefmill.proxies.flips import LIKELY, flips_of
 from prefmill.proxies.learning import curve, right_of
+from prefmill.proxies.notes import notes_of
 from prefmill.proxies.output import written
 from prefmill.proxies.pairs import count, drawn, ids_of, opened_pairs, texts_of
 from prefmill.proxies.told import Part, WorthReport
@@ -207,7 +208,7 @@ class _Look:
         points, forecast = curve(
             self.differences, self.folds, self.prompt, self.margins, seed=self.seed
         )
-        notes = [note for note in job.notes if not note.startswith("read as: ")]
+        notes = notes_of(job)
         if self.frame.height < self.pairs:
             notes.append(
                 f"{self.frame.height:,} of {self.pairs:,} pairs were drawn; --most N draws more,"

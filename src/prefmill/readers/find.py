@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from prefmill.disk.settling import settle
-from prefmill.errors import BadArgument, BadInput, nearest
+from prefmill.errors import BadArgument, BadInput, near_file
 from prefmill.objects import refuse_unknown
 from prefmill.warehouse.address import Address
 
@@ -142,10 +142,7 @@ def find_files(
     # A writer died while it replaced the folder, on a system that cannot do that in one step.
     if os.path.exists(given):
         return find_files(given, without, notes)
-    hint = None
-    if os.path.isdir(parent) and (near := nearest(os.path.basename(given), os.listdir(parent))):
-        hint = f"did you mean {os.path.join(os.path.dirname(given), near[0])}?"
-    raise BadInput(f"{given}: no such file.", hint=hint)
+    raise BadInput(f"{given}: no such file.", hint=near_file(given))
 
 
 def chosen_in(given: str) -> tuple[str, str] | None:

@@ -84,6 +84,8 @@ def floors(con: duckdb.DuckDBPyConnection, *, placed: bool) -> list[Floor]:
         if name == "position" and not placed:
             found.append(Floor(name, what, why=why))
             continue
+        if name == "source" and _has_sources(con):
+            why = "no two prompts compare sources that differ"
         right, *sums = _asked(con, bet, "sides")
         again = _asked(con, bet, "shuffled")
         found.append(floor(name, what, why, right, sums, again))
@@ -92,6 +94,12 @@ def floors(con: duckdb.DuckDBPyConnection, *, placed: bool) -> list[Floor]:
         each if each.p is None else replace(each, p_adjusted=p)
         for each, p in zip(found, adjusted, strict=True)
     ]
+
+
+def _has_sources(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether a column names the sources of answers."""
+    (row,) = con.execute("SELECT count(c_source) > 0 FROM sides").fetchall()
+    return bool(row[0])
 
 
 def _asked(con: duckdb.DuckDBPyConnection, bet: str, sides: str) -> tuple[float, ...]:
@@ -123,7 +131,11 @@ def floor(
         p = sign_tail(int(right), int(pairs - right))
     else:
         p = math.erfc(abs(share - 0.5) * 2 * math.sqrt(worth) / math.sqrt(2))
-    few = f"{pairs:,.0f} pairs are too few to tell" if pairs < FEWEST else ""
+    few = ""
+    if pairs < FEWEST:
+        few = (
+            "1 pair is too few to tell" if pairs == 1 else f"{pairs:,.0f} pairs are too few to tell"
+        )
     # A drawn label gives a guess by source other opinions, so it has pairs of its own.
     drawn = again[0] / again[1] if again[1] else None
     return Floor(name, what, int(pairs), share, low, high, p, shuffled=drawn, why=few)

@@ -41,6 +41,8 @@ _OTHERS = ("stage", "weight", "logprob", "conclusion")
 #: Kinds whose rows are answers to choose among; judgements that repeat an answer are none.
 _CANDIDATES = ("feedback", "scored pool", "judged pool")
 _POOL = "a pool without scores"
+#: Where several judges say which answer is better, what most of them say.
+_MERGED = "majority"
 _UNSCORED = "no column is the score; if there is one, name it: --score COLUMN (-COLUMN is a rank)"
 
 
@@ -90,7 +92,10 @@ def look(
 def _opened(
     plan: Pairs, inputs: Inputs, words: RoleNames, told: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> Figures:
-    with opened(plan, inputs, roles=words, engine="duckdb", whole_rows=True, **asked) as job:
+    options: dict[str, Any] = {"engine": "duckdb", "whole_rows": True, "merged": _MERGED}
+    with opened(plan, inputs, roles=words, **options, **asked) as job:
+        if job.plan.aggregate != plan.aggregate:
+            told = {**told, "by": f"{told['by']} with --aggregate {_MERGED}"}
         job.rank()
         job.tell("counting", None)
         make_facts(job)

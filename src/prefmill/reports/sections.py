@@ -118,7 +118,7 @@ def _floors(figures: Figures) -> Section | None:
     ]
     head = ("guess", "right", "95 % interval", "p", "shuffled labels", "pairs", "")
     return Section(
-        f"Floors of {figures.pairs:,} pairs",
+        "Floors of 1 pair" if figures.pairs == 1 else f"Floors of {figures.pairs:,} pairs",
         words,
         [Grid("Floors", head, [floor_row(floor) for floor in figures.floors])],
     )

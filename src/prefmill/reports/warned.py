@@ -66,6 +66,9 @@ def _pairs(figures: Figures, options: str, target: str) -> str:
         target = f"new-{target}"
     # What thresholds refuse here they refuse there.
     bounds = "--no-thresholds" if figures.refusal else ""
+    merged = re.search(r"--aggregate \w+", figures.funnel_of)
+    if merged and "--aggregate" not in options:
+        options = f"{options} {merged[0]}".strip()
     words = ("prefmill pairs", _read(figures), options, f"-o {target}", bounds)
     return " ".join(filter(None, words))
 
@@ -100,8 +103,12 @@ def _of_answers(figures: Figures) -> Iterator[Warned]:
     tied, pairs = figures.ties or (0, 0)
     if pairs and tied / pairs > _MUCH:
         what = f"{percent(tied / pairs)} of comparisons inside prompts are ties."
-        advice = "Let the judge use a finer scale, or take the mean of several judgements."
-        yield Warned("ties", what, advice, merged)
+        if repeats is None or repeats.rows:
+            advice = "Let the judge use a finer scale, or take the mean of several judgements."
+            yield Warned("ties", what, advice, merged)
+        else:
+            advice = "Let the judge use a finer scale, or judge each answer several times."
+            yield Warned("ties", what, advice)
     if repeats is None:
         return
     if repeats.pairs:

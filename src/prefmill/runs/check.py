@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -101,7 +102,9 @@ class Findings:
         named = {role: name for role, name in asdict(self.roles).items() if name}
         if self.roles.group == (RECORD,):
             named["group"] = "each record"
-        others = [name for name in self.columns if name not in (*named.values(), RECORD)]
+        # Of another shape the roles are made, and the line has the columns that they are made of.
+        taken = {*named.values(), *re.split(r"[\s,.\[]+", self.line)}
+        others = [name for name in self.columns if name not in {*taken, RECORD}]
         if len(others) > _SHOWN:
             others = [*others[:_SHOWN], f"and {len(others) - _SHOWN:,} more (--json names all)"]
         negated = " (negated)" if named.pop("negate", False) else ""

@@ -30,7 +30,7 @@ from prefmill.engines.macros import install_used
 from prefmill.engines.steps import Output, Step
 from prefmill.errors import BadArgument, BadScore, ColumnMissing, PlanError, either
 from prefmill.forks import refuse_fork
-from prefmill.plans.feedback import FeedbackPlan
+from prefmill.plans.feedback import Aggregate, FeedbackPlan
 from prefmill.pools.stream import paths_of
 from prefmill.progress import Progress, machine_bytes, silent
 from prefmill.readers import Source, blamed_on, open_source
@@ -99,6 +99,7 @@ def opened(
     of_records: OfRecords = NO_RECORDS,
     parts: bool = False,
     each_vote: bool = False,
+    merged: Aggregate = "none",
     stay: bool = False,
     apart: bool = False,
     ordered: bool = False,
@@ -108,7 +109,8 @@ def opened(
 ) -> Iterator[Job]:
     """A `Job` over files; its temporary folder goes when the context ends.
 
-    `each_vote`: votes of several judges stay rows of their own. `of_records`: what is known
+    `each_vote`: votes of several judges stay rows of their own; `merged`: how they become one where
+    the plan does not say. `of_records`: what is known
     of the records that the input has the rows of. `parts`: the two columns that a prompt was joined
     of come along. `stay`: objects may stay where they are (`Source.stays`); then nobody but workers
     may ask the job for all rows. `apart`: small files stay
@@ -156,6 +158,8 @@ def opened(
         )
         if rowed.shape is not None:
             inside, votes = rowed.shape.own_group, rowed.shape.votes and not each_vote
+            if votes and plan.aggregate == "none":
+                plan = replace(plan, aggregate=merged)
             plan = plan.over_records(inside=inside, votes=votes, where="run")
             plan = replace(plan, rows=None)  # from here on rows are read as they are
         with record_told(rowed.source, rowed.shape, home, "run"):

@@ -19,7 +19,7 @@ from prefmill.disk.records import MANIFEST, NEXT, Document
 from prefmill.disk.settling import settle
 from prefmill.disk.stores import store_of
 from prefmill.disk.targets import is_object, is_there, shown, target_of
-from prefmill.errors import BadInput, RunBusy
+from prefmill.errors import BadInput, RunBusy, near_file
 from prefmill.objects import url_of
 from prefmill.warehouse.address import Address
 
@@ -130,6 +130,8 @@ def record_named(output: str | Path) -> tuple[Document, Path]:
                 found = records.standing(folder)
                 return (found[1] if found else document), folder.parent
     hint = "prefmill runs FOLDER lists those that are there."
+    if not is_there(target):
+        hint = near_file(shown(target)) or hint
     if Address.of(output) is not None:
         hint = "a table holds the keys of its runs itself (docs/tables.md)."
     raise BadInput(f"runs: no record of {shown(target)!r}.", hint=hint)

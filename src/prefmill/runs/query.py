@@ -211,7 +211,8 @@ def statements_of(query: str) -> str:
         raise BadArgument(
             f"sql: the first argument is a query; got {query!r}.",
             hint='prefmill sql "FROM pool" pool=scored.parquet, or a file of statements, or - for'
-            " stdin. A shell is DuckDB's own: .read sql/prefmill.sql there.",
+            " stdin. A shell is DuckDB's own, after prefmill sql --macros > prefmill.sql and .read"
+            " prefmill.sql.",
         )
     return query
 

@@ -14,10 +14,12 @@ from prefmill._version import __version__
 from prefmill.disk import records
 from prefmill.disk.targets import shown
 from prefmill.runs.inputs import Known
+from prefmill.shapes.words import Rows
 from prefmill.writers.arrow import arrow_schema
 from prefmill.writers.write import Staged
 
 _Report = TypeVar("_Report")
+_WORDS = "choice of columns"
 _PACKAGES = ("polars", "duckdb", "pyarrow", "numpy", "torch", "transformers", "vllm", "datasets")
 
 
@@ -33,12 +35,21 @@ def key_of(
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """`records.differences` of two keys, with inputs by their names."""
-    for name, old, new in records.differences(before, now):
+    """`records.differences` of two keys, with inputs by their names, and words as options."""
+    was, is_now = options_of(before.get("rows")), options_of(now.get("rows"))
+    if was != is_now:
+        yield _WORDS, was, is_now
+    old_rest, rest = ({**key, "rows": None} for key in (before, now))
+    for name, old, new in records.differences(old_rest, rest):
         if name in ("inputs", "joined"):
             yield from _inputs_changed(name.removesuffix("s"), old or [], new or [])
         else:
             yield name, old, new
+
+
+def options_of(words: Mapping[str, Any] | None) -> str:
+    """The words of a key as options to type; `none` where all columns were guessed."""
+    return Rows(**words).options() if words else "none"
 
 
 def _inputs_changed(

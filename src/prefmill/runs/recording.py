@@ -40,6 +40,7 @@ from prefmill.runs.recorded import (
     changed,
     input_told,
     instant,
+    options_of,
     outputs_of,
     plain,
     restored,
@@ -62,7 +63,7 @@ class Recording:
     done       what stands is from this very run
     overwrites what stands may be replaced: as asked, or it is from this very run
     store      where the record lies; None where nothing is recorded (no output, stdin, stdout)
-    facts      further parts of the record: `inputs`, `plan`, `fingerprints`, `seed`
+    facts      further parts of the record: `inputs`, `plan`, `fingerprints`, `seed`, `read_as`
     made       the report, once the output is published
     document   the record, once the output is published
     """
@@ -115,13 +116,13 @@ class Recording:
             self.dangling |= bool(dead) or (self.folder / NEXT).exists()
         if self.previous is None or self.overwrite:
             return
-        self.done = self.certain and self.previous["run_key"] == self.run_key
+        same = self.done = self.certain and self._is_of(self.previous)
         if self.done and self._finished and not self._finished():
             self.done, self.overwrites = False, True
         rejects = self.key.get("rejects")
         if self.done and rejects and not is_there(target_of(rejects, self.command)):
             self.done, self.overwrites = False, True  # a part of the run is to be made again
-        if free is None:
+        if same or free is None:
             return
         changes = self.differences(free)
         if changes and self.certain:
@@ -132,9 +133,24 @@ class Recording:
                 hint="--overwrite begins anew, or name another output.",
             )
 
+    def _is_of(self, before: Document) -> bool:
+        """Whether a record is of this very run."""
+        return self.run_key in (before["run_key"], records.key_hash(self._key_of(before)))
+
+    def _key_of(self, before: Document) -> dict[str, Any]:
+        """The key of a record; with the words that its run guessed, where now some are typed.
+
+        What a run guesses it prints as options, so typing those asks for the same run.
+        """
+        key, words = before.get("key", {}), self.key.get("rows")
+        read_as = before.get("read_as")
+        if not words or not read_as:
+            return dict(key)
+        return {**key, "rows": words if options_of(read_as) == options_of(words) else read_as}
+
     def differences(self, free: Collection[str]) -> list[tuple[str, Any, Any]]:
         """What of the key, `free` left out, is another than in the record before."""
-        before = (self.previous or {}).get("key", {})
+        before = self._key_of(self.previous or {})
         bound, now = ({n: v for n, v in k.items() if n not in free} for k in (before, self.key))
         return list(changed(bound, now))
 

@@ -15,7 +15,7 @@ from prefmill.runs.job import Job
 from prefmill.runs.remedies import Ranking, remedies
 from prefmill.shapes.source import Rowed, words_in
 from prefmill.table.report import PairReport
-from prefmill.table.roles import RoleNames, Roles
+from prefmill.table.roles import REQUIRED, RoleNames, Roles
 from prefmill.table.showing import Showing
 from prefmill.writers.write import Written
 
@@ -131,6 +131,20 @@ def with_words(plan: FeedbackPlan, roles: RoleNames | None, rowed: Rowed) -> Fee
     if rowed.shape is None or not words.named():
         return plan
     return replace(plan, rows=words)
+
+
+def facts_of(plan: FeedbackPlan, roles: RoleNames | None, job: Job) -> dict[str, Any]:
+    """What the record of a run of `plan` says besides its key.
+
+    `read_as` are the words that would have to be typed for the columns that the run took.
+    """
+    if job.rowed.shape is not None:
+        words = job.rowed.shape.words.named()
+    else:
+        guessed = {role: getattr(job.roles, role) for role in REQUIRED}
+        words = {role: name for role, name in guessed.items() if name}
+        words |= words_in(plan.rows, roles or {}).named()
+    return {"plan": {plan.kind: plan.content()}, "seed": plan.seed, "read_as": words}
 
 
 def said_roles(plan: FeedbackPlan, roles: Roles) -> Roles:

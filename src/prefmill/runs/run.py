@@ -33,7 +33,7 @@ from prefmill.runs.incremental.run import run_incremental
 from prefmill.runs.job import Engine, Job, Reading, opened
 from prefmill.runs.pair_ids import check_ids, identified, wants_ids
 from prefmill.runs.remedies import refused_with_numbers
-from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
+from prefmill.runs.report import RunReport, facts_of, run_report, whole_rows_of, with_words
 from prefmill.runs.together import NotTogether, picked_frames, picks_together
 from prefmill.shapes.source import words_in
 from prefmill.table.report import PairReport
@@ -146,7 +146,6 @@ def run(
     with recording as record:
         if record.done:
             return done_before(plan, record.restored(RunReport))
-        record.facts |= {"plan": {plan.kind: plan.content()}, "seed": plan.seed}
         job_here = opened(
             plan,
             inputs,
@@ -160,6 +159,7 @@ def run(
             **reading,
         )
         with job_here as job, refused_with_numbers(job):
+            record.facts |= facts_of(plan, roles, job)
             sources_asked(plan.expect, job.source.columns.names)  # before an hour of ranking
 
             def report(written: writers.Written | None) -> RunReport:

@@ -39,7 +39,7 @@ from prefmill.runs.inputs import is_stdin
 from prefmill.runs.job import Job, Reading, opened
 from prefmill.runs.recording import NOTHING_TO_DO, recording
 from prefmill.runs.remedies import refused_with_numbers
-from prefmill.runs.report import RunReport, run_report, whole_rows_of, with_words
+from prefmill.runs.report import RunReport, facts_of, run_report, whole_rows_of, with_words
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
 from prefmill.writers.formats import Format, in_parts
@@ -143,7 +143,7 @@ def run(
                 raise BadArgument(
                     f"run: {str(output)!r} is the input too.", hint="write to another name."
                 )
-            record.facts |= {"plan": {plan.kind: plan.content()}, "seed": plan.seed}
+            record.facts |= facts_of(plan, roles, job)
             record.read(job.records.inputs)
             ledger_key = {
                 "plan": with_words(plan, roles, job.rowed).hash(),

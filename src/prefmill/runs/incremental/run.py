@@ -23,7 +23,7 @@ from prefmill.runs.inputs import is_stdin
 from prefmill.runs.job import Job, Reading, opened
 from prefmill.runs.recording import recording
 from prefmill.runs.remedies import refused_with_numbers
-from prefmill.runs.report import RunReport, with_words
+from prefmill.runs.report import RunReport, facts_of, with_words
 from prefmill.shapes.source import Rowed
 from prefmill.table.roles import NO_RECORDS, Inputs, RoleNames
 from prefmill.writers.formats import in_parts
@@ -69,7 +69,6 @@ def run_incremental(
             notes = [note for note in report.notes if not note.startswith(CHANGES)]
             return done_before(plan, replace(report, notes=notes))
         check_free(*targets, overwrite=overwrite or record.previous is not None, where="run")
-        record.facts |= {"plan": {plan.kind: plan.content()}, "seed": plan.seed}
         parts = in_parts(layout["format"]) and not layout["chat"]
         job_here = opened(
             plan,
@@ -85,6 +84,7 @@ def run_incremental(
             **reading,
         )
         with job_here as job, refused_with_numbers(job):
+            record.facts |= facts_of(plan, roles, job)
 
             def make(rowed: Rowed, name: str, plan: FeedbackPlan | None = None) -> Job:
                 home = job.home / name

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from prefmill.errors import BadArgument, nearest
+from prefmill.errors import BadArgument, near_file, nearest
 from prefmill.scoring.judging.answers import SCALE, Mark
 from prefmill.scoring.judging.criteria import Criterion, check_keys, criteria_of
 from prefmill.scoring.judging.scales import Ask, Mode, Scale, default_text, scale_of
@@ -279,5 +279,5 @@ def _text_of(text: str | Path) -> str:
     if is_name and Path(text).is_file():
         return Path(text).read_text(encoding="utf-8")
     if isinstance(text, Path):
-        raise BadArgument(f"judge: no such file; got {str(text)!r}.")
+        raise BadArgument(f"judge: no such file; got {str(text)!r}.", hint=near_file(str(text)))
     return text
