@@ -12,7 +12,7 @@ from prefmill import connection
 from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument
 from prefmill.room import room_of
-from prefmill.runs import job
+from prefmill.runs.job import job
 
 ROWS = 60_000
 

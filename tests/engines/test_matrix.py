@@ -39,7 +39,7 @@ PARTS = range(4)
     ],
 )
 def test_engine_threads_memory_and_row_groups(plan, part, tmp_path, monkeypatch):
-    from prefmill.runs import job
+    from prefmill.runs.job import job
 
     data = feedback(1)
     data.write_parquet(tmp_path / "one.parquet")

@@ -14,7 +14,7 @@ from prefmill.reports.found import Excerpt, Histogram, Overlap, Part, Point, Rep
 from prefmill.reports.tables import text_sql
 from prefmill.rules.curves import MOST
 from prefmill.rules.tails import student_point
-from prefmill.runs.job import Job
+from prefmill.runs.job.job import Job
 
 _BINS = 20
 _PARTS = 12  # sources, annotators

@@ -27,12 +27,12 @@ from prefmill.readers import Source
 from prefmill.rules.tallies import COLUMNS, Look, added, settled_by
 from prefmill.runs.cluster import stages, texts
 from prefmill.runs.cluster.executor import Call, Executor, Note, Reads, Stage
-from prefmill.runs.cluster.order import part_key
 from prefmill.runs.cluster.pieces import Done, Piece, Pieces, plain
 from prefmill.runs.cluster.splits import Records, splits_of
 from prefmill.runs.cluster.texts import Part, Parts
 from prefmill.runs.cluster.work import Work
-from prefmill.runs.job import Job, refuse_explosion, word_told
+from prefmill.runs.job.job import Job, refuse_explosion, word_told
+from prefmill.runs.job.order import part_key
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Roles
 from prefmill.table.thresholds import Scale

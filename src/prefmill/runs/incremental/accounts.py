@@ -14,7 +14,7 @@ import duckdb
 from prefmill.connection import literal
 from prefmill.engines.sql import value
 from prefmill.engines.steps import Output
-from prefmill.runs.job import Job
+from prefmill.runs.job.job import Job
 from prefmill.table.report import PairReport
 
 #: Late drops, of each step whose rows come out: rows of (pos, reason, rows).

@@ -23,9 +23,9 @@ from prefmill.disk.targets import Publisher, shown, staging
 from prefmill.disk.whole import linked
 from prefmill.errors import ThresholdsUnfit
 from prefmill.plans.expect import Counted
+from prefmill.runs.account.expecting import checked, counted
+from prefmill.runs.account.report import RunReport, run_report
 from prefmill.runs.cluster.identity import identity_of
-from prefmill.runs.cluster.order import numbers
-from prefmill.runs.expecting import checked, counted
 from prefmill.runs.incremental import accounts, affected, change_file, compact, scores
 from prefmill.runs.incremental.affected import Plan, index_of
 from prefmill.runs.incremental.asked import CHANGES, Asked, everything
@@ -48,9 +48,9 @@ from prefmill.runs.incremental.state import (
     fresh,
     names_of,
 )
-from prefmill.runs.job import Job
-from prefmill.runs.recording import Recording
-from prefmill.runs.report import RunReport, run_report
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.order import numbers
+from prefmill.runs.records.recording import Recording
 from prefmill.shapes.source import Rowed
 from prefmill.table.report import PairReport
 from prefmill.table.roles import RoleNames
