@@ -23,7 +23,8 @@ from prefmill.proxies.output import written
 from prefmill.proxies.pairs import drawn, opened_pairs, texts_of
 from prefmill.proxies.worth import TOKENS
 from prefmill.rules.intervals import Floats
-from prefmill.runs.job.job import Job, Reading
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading
 from prefmill.runs.records.commands import recorded
 from prefmill.runs.records.inputs import known_of
 from prefmill.shapes.source import words_in

@@ -30,7 +30,8 @@ from prefmill.rules.audits.effects import ratio
 from prefmill.rules.intervals import Floats
 from prefmill.rules.tails import holm
 from prefmill.rules.votes import summed
-from prefmill.runs.job.job import Job, Reading
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading
 from prefmill.runs.records.commands import recorded
 from prefmill.shapes.sides import PAIRS
 from prefmill.shapes.source import words_in

@@ -16,7 +16,7 @@ from prefmill.connection import connect, literal, quote, share_of
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers import Source
-from prefmill.runs.job.job import Reading, opened_source
+from prefmill.runs.job.opening import Reading, opened_source
 from prefmill.runs.records.commands import recorded
 from prefmill.shapes import sql
 from prefmill.shapes.cells import RECORD

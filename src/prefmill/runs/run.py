@@ -31,7 +31,8 @@ from prefmill.runs.incremental.asked import targets_of
 from prefmill.runs.incremental.output import ID
 from prefmill.runs.incremental.run import run_incremental
 from prefmill.runs.job.exclude_file import check_exclude, excluded_in
-from prefmill.runs.job.job import Engine, Job, Reading, opened
+from prefmill.runs.job.job import Engine, Job
+from prefmill.runs.job.opening import Reading, opened
 from prefmill.runs.job.together import NotTogether, picked_frames, picks_together
 from prefmill.runs.pair_ids import check_ids, identified, wants_ids
 from prefmill.runs.records.commands import recorded

@@ -18,7 +18,8 @@ from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.kinds import FEEDBACK_KINDS
 from prefmill.progress import Progress
 from prefmill.readers.find import find_files
-from prefmill.runs.job.job import Job, Reading, opened
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading, opened
 from prefmill.runs.records.inputs import IN_MEMORY, Known, known_of, stat_of
 from prefmill.runs.records.kept import record_named
 from prefmill.table.roles import RoleNames

@@ -35,7 +35,8 @@ from prefmill.runs.cluster.parts_out import PartsOut
 from prefmill.runs.cluster.pieces import Pieces, Shelf
 from prefmill.runs.cluster.where import Looking, Spreading, parted
 from prefmill.runs.job.excluding import Excluded
-from prefmill.runs.job.job import Job, Reading, opened
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading, opened
 from prefmill.runs.records.commands import is_temporary, key_of_plan
 from prefmill.runs.records.inputs import is_stdin
 from prefmill.runs.records.recording import NOTHING_TO_DO, recording

@@ -20,7 +20,8 @@ from prefmill.runs.account.report import RunReport, with_words
 from prefmill.runs.incremental.asked import CHANGES, Asked
 from prefmill.runs.incremental.output import refuse_two_rows
 from prefmill.runs.incremental.work import Incremental
-from prefmill.runs.job.job import Job, Reading, opened
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading, opened
 from prefmill.runs.records.commands import key_of_plan
 from prefmill.runs.records.inputs import is_stdin
 from prefmill.runs.records.recording import recording

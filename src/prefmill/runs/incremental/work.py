@@ -345,7 +345,7 @@ class Incremental:
         """The new rows of affected groups, in a file, and their keys; their account."""
         job = self._make(self._rowed(path), self.home.name, plan=self._settled)
         self.job = job
-        job.scale = self._scale  # of all rows, not of those that are ranked again
+        job.bound.scale = self._scale  # of all rows, not of those that are ranked again
         index = f"(FROM read_parquet({literal(str(self.home / 'subset.parquet'))}))"
         target, keys = self.home / "new.parquet", [self._nothing()[1]]
         sink = self.sink(target)

@@ -13,7 +13,7 @@ from prefmill.disk.targets import shown
 from prefmill.errors import BadArgument, BadInput, ColumnMissing
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.runs.job.excluding import COLUMNS, Excluded
-from prefmill.runs.job.job import Reading, opened_source
+from prefmill.runs.job.opening import Reading, opened_source
 
 _ID = re.compile(r"[0-9a-f]{32}")
 

@@ -27,7 +27,7 @@ from prefmill.rules.audits.texts import FORMATS
 from prefmill.rules.audits.twice import Repeats, Shown, meetings, voted_again
 from prefmill.rules.audits.verdicts import Probe, probes, share_of
 from prefmill.rules.votes import Ints
-from prefmill.runs.job.job import Reading
+from prefmill.runs.job.opening import Reading
 from prefmill.runs.judges.audit_report import AuditReport
 from prefmill.runs.judges.judged import Judged, both_orders, judged, numbers, own_answers
 from prefmill.table.roles import Inputs, RoleNames

@@ -18,7 +18,8 @@ from prefmill.rules.audits.effects import Bools
 from prefmill.rules.audits.texts import FORMATS, measures, text_of
 from prefmill.rules.audits.twice import Shown
 from prefmill.rules.votes import Ints
-from prefmill.runs.job.job import Job, Reading, opened
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading, opened
 from prefmill.runs.judges.ballots import Ballots
 from prefmill.scoring.judging.answers import Mark, parse_verdict
 from prefmill.table.roles import Inputs, RoleNames, Roles, named

@@ -18,7 +18,7 @@ from prefmill.plans.expect import Counted, Expect
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.rules.ratings import Fitted, Method, Over, Settings, checked, fit
 from prefmill.runs.account.expecting import expect_of, held, in_key, sources_asked, sources_in
-from prefmill.runs.job.job import Reading, opened
+from prefmill.runs.job.opening import Reading, opened
 from prefmill.runs.judges.ballots import Ballots, Table, source_of
 from prefmill.runs.records.commands import recorded
 from prefmill.shapes.source import words_in

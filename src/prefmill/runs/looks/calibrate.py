@@ -25,7 +25,7 @@ from prefmill.readers import Source
 from prefmill.rules import reliability
 from prefmill.rules.intervals import Floats
 from prefmill.rules.isotonic import Fit, fit_wins
-from prefmill.runs.job.job import Reading, opened_source
+from prefmill.runs.job.opening import Reading, opened_source
 from prefmill.runs.records.commands import recorded_files
 from prefmill.scoring.calibration import Calibration
 from prefmill.table.chance import prompt_hash

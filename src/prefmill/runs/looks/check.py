@@ -16,7 +16,8 @@ from prefmill.runs.account.hints import about_words, sentinels
 from prefmill.runs.account.remedies import Ranking, remedies
 from prefmill.runs.account.report import said_roles
 from prefmill.runs.cluster.where import Looking, parted
-from prefmill.runs.job.job import Job, opened
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import opened
 from prefmill.runs.looks import counts
 from prefmill.runs.looks.shaped import line_told, ranks_that_meet, shape_told
 from prefmill.shapes.cells import RECORD

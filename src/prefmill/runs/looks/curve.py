@@ -26,7 +26,7 @@ from prefmill.rules.checked import WAYS, checked_columns
 from prefmill.rules.curves import COLUMNS, curve_points, largest_n
 from prefmill.rules.rows import check_types, drawn, dropped, numbered, rows_in, standing
 from prefmill.runs.cluster.where import Looking, Spreading, parted
-from prefmill.runs.job.job import Reading, opened
+from prefmill.runs.job.opening import Reading, opened
 from prefmill.runs.job.together import NotTogether, score_pools, stand_together
 from prefmill.runs.looks.curve_drawn import picture
 from prefmill.shown import shown

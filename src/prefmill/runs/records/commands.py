@@ -16,7 +16,7 @@ from prefmill.disk.hidden import MARK, sweep
 from prefmill.disk.targets import check_free, is_object, target_of
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.runs.account.expecting import in_key
-from prefmill.runs.job.job import Reading
+from prefmill.runs.job.opening import Reading
 from prefmill.runs.records.inputs import is_stdin, joined, known_of, read_by
 from prefmill.runs.records.recorded import key_of
 from prefmill.runs.records.recording import Recording, recording

@@ -33,7 +33,7 @@ from prefmill.plans.expect import Expect
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers import Source
 from prefmill.runs.account.expecting import held
-from prefmill.runs.job.job import Reading
+from prefmill.runs.job.opening import Reading
 from prefmill.runs.records.commands import is_temporary, sweep_for
 from prefmill.runs.records.inputs import is_stdin, joined, known_of, part_known, read_by
 from prefmill.runs.records.recorded import key_of

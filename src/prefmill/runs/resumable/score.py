@@ -24,7 +24,7 @@ from prefmill.pools.stream import CHUNK_ROWS, ahead
 from prefmill.progress import Progress, silent
 from prefmill.readers import Source
 from prefmill.runs.account.expecting import expect_of
-from prefmill.runs.job.job import Reading
+from prefmill.runs.job.opening import Reading
 from prefmill.runs.resumable.chunks import (
     BEFORE,
     FIRST,
