@@ -23,10 +23,9 @@ import polars.selectors as cs
 
 from prefmill.connection import MB
 from prefmill.engines import frames
-from prefmill.plans.best_of import BestOf
 from prefmill.readers.staging import in_order
 from prefmill.rules.rows import judged, numbered
-from prefmill.rules.together import PICKS, pools, select, starts_of
+from prefmill.rules.together import pools, select, starts_of
 from prefmill.table.chance import prompt_hash
 from prefmill.table.report import PairReport
 
@@ -74,7 +73,7 @@ def stand_together(job: Job) -> bool:
 
 def picks_together(job: Job) -> bool:
     """Whether the plan picks by rank, from prompts that stand together."""
-    return isinstance(job.plan, BestOf) and job.plan.pick in PICKS and stand_together(job)
+    return job.output.by_rank is not None and stand_together(job)
 
 
 def chunks(job: Job, extra: Sequence[str] = ()) -> Iterator[Chunk]:
@@ -144,8 +143,8 @@ def picked_frames(job: Job) -> Iterator[pl.DataFrame]:
 
     Raises `NotTogether`; what came before it is of no use then.
     """
-    plan = job.plan
-    assert isinstance(plan, BestOf)
+    by = job.output.by_rank
+    assert by is not None, "asked without `picks_together`"
     assembly = replace(job.assembly, key_is_prompt=False)
     read = {"_prompt": job.roles.prompt, "_completion": job.roles.completion}
     read |= {f"_keep{place}": name for place, name in enumerate(assembly.keep)}
@@ -153,7 +152,7 @@ def picked_frames(job: Job) -> Iterator[pl.DataFrame]:
 
     def pick(chunk: Chunk) -> tuple[pl.DataFrame, PairReport]:
         counted = _judged(job, chunk)
-        slots, account = select(counted, k=plan.k, pick=plan.pick, min_score=plan.min_score)
+        slots, account = select(counted, k=by.k, pick=by.pick, min_score=by.min_score)
         texts = pl.DataFrame([chunk.rows[name].alias(own) for own, name in ours.items()])
         return assembly.frame(slots, texts, partial(np.add, -chunk.first))[0], account
 
