@@ -50,8 +50,10 @@ if TYPE_CHECKING:
     from prefmill.runs.looks.calibrate import CalibrateReport, calibrate
     from prefmill.runs.looks.curve import Curve, curve
     from prefmill.runs.plan import run
-    from prefmill.runs.resumable.sample import SampleReport, sample
-    from prefmill.runs.resumable.score import ScoreReport, score
+    from prefmill.runs.resumable.sample import sample
+    from prefmill.runs.resumable.sample_report import SampleReport
+    from prefmill.runs.resumable.score import score
+    from prefmill.runs.resumable.score_report import ScoreReport
     from prefmill.runs.rows import RowsReport, rows
     from prefmill.runs.run import pair_report
     from prefmill.runs.steps import StepsReport, label_steps
@@ -185,8 +187,10 @@ _HOMES = {
     "runs.rows": ("RowsReport", "rows"),
     "runs.account.report": ("RunReport",),
     "runs.run": ("pair_report",),
-    "runs.resumable.sample": ("SampleReport", "sample"),
-    "runs.resumable.score": ("ScoreReport", "score"),
+    "runs.resumable.sample": ("sample",),
+    "runs.resumable.sample_report": ("SampleReport",),
+    "runs.resumable.score": ("score",),
+    "runs.resumable.score_report": ("ScoreReport",),
     "runs.steps": ("StepsReport", "label_steps"),
     "runs.values": ("ValuesReport", "values"),
     "runs.judges.votes": ("VotesReport", "votes"),

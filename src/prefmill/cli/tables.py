@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from prefmill.loops.loop import LoopReport
     from prefmill.runs.looks.calibrate import CalibrateReport
     from prefmill.runs.looks.curve import Curve
-    from prefmill.runs.resumable.sample import SampleReport
-    from prefmill.runs.resumable.score import ScoreReport
+    from prefmill.runs.resumable.sample_report import SampleReport
+    from prefmill.runs.resumable.score_report import ScoreReport
     from prefmill.training.report import TrainReport
 
 
