@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 
 import prefmill as pm
-from prefmill.runs.cluster.workers import Workers
+from prefmill.runs.workers.workers import Workers
 
 ROWS = 64  # of a chunk
 

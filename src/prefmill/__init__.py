@@ -39,24 +39,26 @@ if TYPE_CHECKING:
     from prefmill.reports.report import Report, report
     from prefmill.rules.rollouts import step_values, stepwise
     from prefmill.rules.step_records import step_labels
-    from prefmill.runs.audit import audit
-    from prefmill.runs.audit_report import AuditReport
-    from prefmill.runs.calibrate import CalibrateReport, calibrate
+    from prefmill.runs.account.report import RunReport
     from prefmill.runs.causes.diff import diff
     from prefmill.runs.causes.report import DiffReport
     from prefmill.runs.causes.told import WhyReport
     from prefmill.runs.causes.why import why
-    from prefmill.runs.cluster.workers import Workers
-    from prefmill.runs.curve import Curve, curve
+    from prefmill.runs.judges.audit import audit
+    from prefmill.runs.judges.audit_report import AuditReport
+    from prefmill.runs.judges.votes import VotesReport, votes
+    from prefmill.runs.looks.calibrate import CalibrateReport, calibrate
+    from prefmill.runs.looks.curve import Curve, curve
     from prefmill.runs.plan import run
-    from prefmill.runs.report import RunReport
+    from prefmill.runs.resumable.sample import sample
+    from prefmill.runs.resumable.sample_report import SampleReport
+    from prefmill.runs.resumable.score import score
+    from prefmill.runs.resumable.score_report import ScoreReport
     from prefmill.runs.rows import RowsReport, rows
     from prefmill.runs.run import pair_report
-    from prefmill.runs.sample import SampleReport, sample
-    from prefmill.runs.score import ScoreReport, score
     from prefmill.runs.steps import StepsReport, label_steps
     from prefmill.runs.values import ValuesReport, values
-    from prefmill.runs.votes import VotesReport, votes
+    from prefmill.runs.workers.workers import Workers
     from prefmill.sampling import (
         BatchSampler,
         EndpointSampler,
@@ -172,24 +174,26 @@ _HOMES = {
     "isolation": ("isolated",),
     "rules.rollouts": ("step_values", "stepwise"),
     "rules.step_records": ("step_labels",),
-    "runs.audit": ("audit",),
-    "runs.audit_report": ("AuditReport",),
-    "runs.calibrate": ("CalibrateReport", "calibrate"),
+    "runs.judges.audit": ("audit",),
+    "runs.judges.audit_report": ("AuditReport",),
+    "runs.looks.calibrate": ("CalibrateReport", "calibrate"),
     "runs.causes.diff": ("diff",),
     "runs.causes.report": ("DiffReport",),
     "runs.causes.told": ("WhyReport",),
     "runs.causes.why": ("why",),
-    "runs.cluster.workers": ("Workers",),
-    "runs.curve": ("Curve", "curve"),
+    "runs.workers.workers": ("Workers",),
+    "runs.looks.curve": ("Curve", "curve"),
     "runs.plan": ("run",),
     "runs.rows": ("RowsReport", "rows"),
-    "runs.report": ("RunReport",),
+    "runs.account.report": ("RunReport",),
     "runs.run": ("pair_report",),
-    "runs.sample": ("SampleReport", "sample"),
-    "runs.score": ("ScoreReport", "score"),
+    "runs.resumable.sample": ("sample",),
+    "runs.resumable.sample_report": ("SampleReport",),
+    "runs.resumable.score": ("score",),
+    "runs.resumable.score_report": ("ScoreReport",),
     "runs.steps": ("StepsReport", "label_steps"),
     "runs.values": ("ValuesReport", "values"),
-    "runs.votes": ("VotesReport", "votes"),
+    "runs.judges.votes": ("VotesReport", "votes"),
     "sampling": ("BatchSampler", "EndpointSampler", "LocalSampler", "Sampler", "VllmSampler"),
     "scoring": (
         "ChoiceScorer",

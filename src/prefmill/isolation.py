@@ -51,8 +51,8 @@ def isolated(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> 
     """Call `function` in a new process: what crashes there does not take this process down.
 
     Args:
-        function: `prefmill.run`, `score`, `sample`, `votes`, `prefmill.runs.check.check`, or any
-            other function of a module.
+        function: `prefmill.run`, `score`, `sample`, `votes`, `prefmill.runs.looks.check.check`, or
+            any other function of a module.
         args, kwargs: its arguments, which are pickled on their way; so is the answer. `progress`
             stays here, and is told what it would be told.
 

@@ -19,7 +19,7 @@ from prefmill.disk.targets import Publisher, check_free, shown, staging, target_
 from prefmill.errors import BadArgument, ColumnMissing, MissingPackage
 
 if TYPE_CHECKING:
-    from prefmill.runs.curve import Curve
+    from prefmill.runs.looks.curve import Curve
 
 PICTURES = (".png", ".svg")
 # Okabe and Ito's colours, which people who see no red or no green can tell apart; yellow, too light
@@ -297,7 +297,7 @@ def text_curve(curve: Curve, width: int = 72) -> list[str]:
 
     >>> answers = {"prompt": ["p"] * 3 + ["q"] * 3, "completion": list("abcabc")}
     >>> pool = pl.DataFrame({**answers, "score": [1, 2, 6, 2, 3, 7]})
-    >>> from prefmill.runs.curve import curve
+    >>> from prefmill.runs.looks.curve import curve
     >>> for line in text_curve(curve(pool, resamples=0), width=40): print(line)
     best of n ●, median │, mean ○
     n 1          ●

@@ -117,7 +117,7 @@ def test_files_of_hostile_names_are_inside(name: str, tmp_path: Path) -> None:
 
 
 #: Whose connections are not fenced by `connect`.
-_OPEN = ("runs/query.py", "runs/incremental/rows.py")
+_OPEN = ("runs/queries/query.py", "runs/incremental/rows.py")
 
 
 def test_every_connection_of_ours_says_what_it_reads() -> None:

@@ -17,8 +17,8 @@ import pytest
 
 import prefmill as pm
 from prefmill.errors import BadArgument, ScorerDied
-from prefmill.runs.cluster import actors
-from prefmill.runs.cluster.workers import Workers, workers_in, workers_of
+from prefmill.runs.workers import actors
+from prefmill.runs.workers.workers import Workers, workers_in, workers_of
 
 pytest.importorskip("ray", reason="needs the extra prefmill[ray]")
 

@@ -15,7 +15,7 @@ import tiny
 
 import prefmill as pm
 from prefmill.errors import BadArgument, BadInput, BadRow
-from prefmill.runs.cluster.workers import Workers
+from prefmill.runs.workers.workers import Workers
 
 pytest.importorskip("ray", reason="needs the extra prefmill[ray]")
 pytest.importorskip("torch", reason="needs the extra prefmill[score]")
@@ -283,7 +283,7 @@ def test_a_model_that_is_another_one_elsewhere_is_refused(cluster: Any, tmp_path
 def test_versions_that_differ_are_named(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prefmill.runs.cluster import actors
+    from prefmill.runs.workers import actors
 
     real = actors.versions()
     monkeypatch.setattr(actors, "versions", lambda: {**real, "polars": "1.0"})

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import prefmill as pm
 from prefmill.errors import BadArgument
-from prefmill.runs.cluster.dealing import Dealing, Task
-from prefmill.runs.cluster.versions import refuse_other, versions
-from prefmill.runs.cluster.worker import packed_batch
+from prefmill.runs.workers.dealing import Dealing, Task
+from prefmill.runs.workers.versions import refuse_other, versions
+from prefmill.runs.workers.worker import packed_batch
 from prefmill.scoring.scorers import FunctionScorer
 
 

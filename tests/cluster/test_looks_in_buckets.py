@@ -10,9 +10,9 @@ import pytest
 
 import prefmill as pm
 from prefmill.errors import BadArgument
-from prefmill.runs.check import check
 from prefmill.runs.cluster.driver import Cut
 from prefmill.runs.cluster.executor import Inline
+from prefmill.runs.looks.check import check
 
 ROWS = 2000
 PLACE = {"executor": Inline(), "cut": Cut(500, 3, 4000, 60)}

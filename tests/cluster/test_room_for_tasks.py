@@ -18,8 +18,8 @@ from prefmill.runs.cluster import on_ray
 from prefmill.runs.cluster.executor import Stage
 from prefmill.runs.cluster.in_memory import MemoryTasks
 from prefmill.runs.cluster.on_ray import RayTasks
-from prefmill.runs.cluster.session import Session
-from prefmill.runs.cluster.versions import versions
+from prefmill.runs.workers.session import Session
+from prefmill.runs.workers.versions import versions
 
 pytest.importorskip("ray", reason="needs the extra prefmill[ray]")
 

@@ -16,7 +16,8 @@ KILLED = """
 import os, signal, sys
 from dataclasses import replace
 import prefmill as pm
-from prefmill.runs.cluster import driver, stages
+from prefmill.runs.cluster import driver
+from prefmill.runs.cluster import stages
 from prefmill.runs.cluster.executor import Inline
 from prefmill.runs.cluster import spread
 

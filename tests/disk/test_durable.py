@@ -142,7 +142,7 @@ def cache(folder: Path) -> None:
 
 
 def sql(folder: Path) -> None:
-    from prefmill.runs.query_file import to_file
+    from prefmill.runs.queries.query_file import to_file
 
     to_file("SELECT 1 AS a", [], str(folder / "out.parquet"), temp_dir=folder)
 

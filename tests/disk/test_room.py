@@ -12,7 +12,7 @@ from prefmill import connection
 from prefmill.disk.hidden import temporary
 from prefmill.errors import BadArgument
 from prefmill.room import room_of
-from prefmill.runs import job
+from prefmill.runs.job import gathering
 
 ROWS = 60_000
 
@@ -48,7 +48,7 @@ def test_duckdb_is_told_after_it_connected(tmp_path):
 @pytest.mark.parametrize("size", [1_000_000, 100_000_000])
 def test_texts_that_are_spilled_count(size, feedback, tmp_path, monkeypatch):
     """Parts are made small, so that the texts of the output go by way of the spill file."""
-    monkeypatch.setattr(job, "_PART_BYTES", 1 << 20)
+    monkeypatch.setattr(gathering, "_PART_BYTES", 1 << 20)
     scratch, target = tmp_path / "scratch", tmp_path / "pairs.parquet"
     scratch.mkdir()
 

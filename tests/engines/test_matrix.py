@@ -39,7 +39,7 @@ PARTS = range(4)
     ],
 )
 def test_engine_threads_memory_and_row_groups(plan, part, tmp_path, monkeypatch):
-    from prefmill.runs import job
+    from prefmill.runs.job import gathering
 
     data = feedback(1)
     data.write_parquet(tmp_path / "one.parquet")
@@ -63,8 +63,8 @@ def test_engine_threads_memory_and_row_groups(plan, part, tmp_path, monkeypatch)
         names = inputs[(part + i + i // 4) % len(inputs)]
         # Small parts and batches, so that this small table is spilled and cut as a large one would
         # be.
-        monkeypatch.setattr(job, "_FRAME_ROWS", [33, 50_000][i % 2])
-        monkeypatch.setattr(job, "_PART_BYTES", 20_000 if memory else 1 << 31)
+        monkeypatch.setattr(gathering, "_FRAME_ROWS", [33, 50_000][i % 2])
+        monkeypatch.setattr(gathering, "_PART_BYTES", 20_000 if memory else 1 << 31)
         paths = [tmp_path / n for n in ([names] if isinstance(names, str) else names)]
         out = tmp_path / f"out{i}.parquet"
         report = pm.run(plan, paths, out, engine=engine, threads=threads, memory_bytes=memory)

@@ -16,7 +16,7 @@ from prefmill.duckdb import install
 from prefmill.errors import BadArgument, RunDiffers, TargetExists, ThresholdsUnfit
 from prefmill.runs.incremental import compact
 from prefmill.runs.incremental import work as incremental
-from prefmill.runs.kept import found_in, verify
+from prefmill.runs.records.kept import found_in, verify
 from prefmill.runs.run import run
 
 PLAN = pm.Pairs(chosen_min=None, rejected_below=None)

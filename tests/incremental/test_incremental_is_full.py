@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import prefmill as pm
 from prefmill.plans import FeedbackPlan
+from prefmill.runs.account.report import RunReport
 from prefmill.runs.incremental import compact
 from prefmill.runs.incremental import work as incremental
-from prefmill.runs.report import RunReport
 from prefmill.runs.run import run
 
 Row = tuple[str | None, str, object]

@@ -19,7 +19,7 @@ import pytest
 import prefmill as pm
 from prefmill import errors
 from prefmill.errors import BAD_ROW, BadArgument, BadRow, ExpectationFailed, RunDied
-from prefmill.runs.check import check
+from prefmill.runs.looks.check import check
 
 ROWS = {"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}
 

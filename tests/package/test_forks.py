@@ -35,8 +35,8 @@ ENTRIES = {
     "datasets.Dataset.from_dict(FRAME.to_dict(as_series=False)))",
 }
 IMPORTS = (
-    "import datasets, prefmill.datasets, prefmill.polars, prefmill as pm\nfrom "
-    "prefmill.runs import check as checks, run as runs\n"
+    "import datasets, prefmill.datasets, prefmill.polars, prefmill as pm\n"
+    "from prefmill.runs import run as runs\nfrom prefmill.runs.looks import check as checks\n"
 )
 ROWS = {"prompt": ["p", "p"], "completion": ["a", "b"], "score": [5, 1]}
 SETUP = (

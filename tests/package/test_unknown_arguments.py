@@ -21,7 +21,7 @@ MODULES = (
     *("prefmill.datasets", "prefmill.plots", "prefmill.training"),
 )
 #: Public functions of modules that have others too.
-MORE = ("prefmill.datasets.cards.write_card", "prefmill.runs.check.check")
+MORE = ("prefmill.datasets.cards.write_card", "prefmill.runs.looks.check.check")
 #: What hands arguments on to a function that is not ours, or that is the caller's.
 HANDS_ON = {"isolated", "push_to_hub"}
 

@@ -15,7 +15,7 @@ from prefmill.errors import BadArgument, ColumnMissing, ExpectationFailed, PlanE
 from prefmill.plans import read_plan
 from prefmill.plans.bounds import REASONS
 from prefmill.plans.expect import expect_in
-from prefmill.runs.check import check
+from prefmill.runs.looks.check import check
 
 SEMANTICS = Path(__file__).parents[2] / "docs" / "semantics.md"
 #: 4 prompts: two pairs, one tie, one alone; and a row without a score.

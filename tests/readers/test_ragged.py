@@ -11,7 +11,7 @@ import pytest
 
 import prefmill as pm
 from prefmill.errors import BadInput
-from prefmill.runs.check import check
+from prefmill.runs.looks.check import check
 
 PLAN = pm.Pairs(chosen_min=None, rejected_below=None)
 

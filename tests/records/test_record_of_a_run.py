@@ -14,8 +14,8 @@ import prefmill as pm
 from prefmill.disk import records
 from prefmill.disk.ledger import Ledger, key_of_finished
 from prefmill.errors import BadInput, RunDiffers, TargetExists
-from prefmill.runs.kept import verify
-from prefmill.runs.recording import NOTHING_TO_DO
+from prefmill.runs.records.kept import verify
+from prefmill.runs.records.recording import NOTHING_TO_DO
 
 ROWS = pl.DataFrame(
     {

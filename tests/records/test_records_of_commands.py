@@ -20,9 +20,9 @@ import prefmill as pm
 from prefmill.disk import records
 from prefmill.disk.locks import FolderLock
 from prefmill.errors import RunBusy, RunDiffers, TargetExists
-from prefmill.runs.kept import verify
-from prefmill.runs.query_file import is_unstable, to_file
-from prefmill.runs.recording import NOTHING_TO_DO
+from prefmill.runs.queries.query_file import is_unstable, to_file
+from prefmill.runs.records.kept import verify
+from prefmill.runs.records.recording import NOTHING_TO_DO
 
 ROWS = pl.DataFrame(
     {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefmill.engines.steps import RankPick
 from prefmill.rules import picks
-from prefmill.rules.together import PICKS, Runs, in_order, picked, select
+from prefmill.rules.together import Runs, in_order, picked, select
 
 SCORES = st.sampled_from([-1.5, 0.0, 0.5, 0.5, 2.0])
 POOLS = st.lists(st.lists(SCORES, min_size=1, max_size=6), max_size=6)
@@ -23,7 +26,7 @@ def runs_of(pools: list[list[float]]) -> tuple[Runs, pl.DataFrame]:
     return Runs.of(keys, rows, scores), frame.with_columns(_reason=pl.lit(None, pl.String))
 
 
-@given(POOLS, st.integers(1, 20), st.sampled_from(PICKS))
+@given(POOLS, st.integers(1, 20), st.sampled_from(get_args(RankPick)))
 def test_runs_give_the_picks_of_groups(pools: list[list[float]], k: int, pick: str) -> None:
     runs, frame = runs_of(pools)
     groups = picks.pools(frame.lazy(), k=k, pick=pick)

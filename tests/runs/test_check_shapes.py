@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import prefmill as pm
 from prefmill.cli.main import app
 from prefmill.errors import ColumnMissing
-from prefmill.runs.check import Findings, check
+from prefmill.runs.looks.check import Findings, check
 
 ANSWERS = [{"answer": "So.", "rank": 1}, {"answer": "No.", "rank": 2}]
 SIDES = {"prompt": "Why?", "response_a": "So.", "response_b": "No."}

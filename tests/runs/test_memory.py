@@ -11,7 +11,7 @@ import pytest
 import prefmill as pm
 from prefmill import connection
 from prefmill.errors import BadArgument, BadInput
-from prefmill.runs import job
+from prefmill.runs.job import job
 
 
 @pytest.fixture(scope="module")

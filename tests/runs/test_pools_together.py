@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import prefmill
 from prefmill.runs import run as runs_run
-from prefmill.runs import together
-from prefmill.runs.job import Job
+from prefmill.runs.job import together
+from prefmill.runs.job.job import Job
 from prefmill.table.together import TOGETHER
 from prefmill.writers.write import write
 

@@ -22,7 +22,7 @@ from prefmill.errors import (
     RunDiffers,
     TargetExists,
 )
-from prefmill.runs.kept import found_in, verify
+from prefmill.runs.records.kept import found_in, verify
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

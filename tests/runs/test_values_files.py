@@ -17,7 +17,7 @@ from prefmill.runs import plan as runs
 from prefmill.runs import run as feedback
 from prefmill.runs import values as valued
 from prefmill.runs.cluster.where import Looking
-from prefmill.runs.job import Reading
+from prefmill.runs.job.opening import Reading
 
 TREE = pl.DataFrame({"id": [3, 1, 2, 4], "parent_id": [1, None, 1, 2], "reward": [3, 0, 1, 4]})
 

@@ -278,7 +278,7 @@ def options(*arguments: object) -> Any:
     """The scorer that a command describes."""
     from typer.testing import CliRunner
 
-    import prefmill.runs.score
+    import prefmill.runs.resumable.score
     from prefmill.cli.main import app
 
     made: list[Any] = []
@@ -288,7 +288,7 @@ def options(*arguments: object) -> Any:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefmill.runs.score, "score", instead)
+        patch.setattr(prefmill.runs.resumable.score, "score", instead)
         done = CliRunner().invoke(
             app, [str(each) for each in ("score", "in.parquet", "-o", "out.parquet", *arguments)]
         )

@@ -15,7 +15,7 @@ import pytest
 import prefmill as pm
 import prefmill.duckdb
 from prefmill.errors import BadArgument
-from prefmill.runs.check import check
+from prefmill.runs.looks.check import check
 
 Row = dict[str, Any]
 PAIR: Row = {"completion": "chosen,rejected"}

@@ -20,12 +20,12 @@ import prefmill as pm
 from prefmill.errors import BadInput, RunDiffers, StoreFailed
 from prefmill.objects import ObjectReader
 from prefmill.readers import in_place, open_source
-from prefmill.runs.check import check
 from prefmill.runs.cluster import spread
 from prefmill.runs.cluster.driver import Cut
 from prefmill.runs.cluster.executor import Inline, Note, Stage
 from prefmill.runs.cluster.splits import splits_of
 from prefmill.runs.cluster.work import Work
+from prefmill.runs.looks.check import check
 
 #: Splits of several groups of rows.
 CUT = Cut(split_rows=170, buckets=3, part_bytes=50_000, row_bytes=100)

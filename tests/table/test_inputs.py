@@ -12,7 +12,7 @@ import pytest
 
 import prefmill as pm
 from prefmill.errors import BadArgument
-from prefmill.runs.check import check
+from prefmill.runs.looks.check import check
 from prefmill.runs.run import explain
 
 FEEDBACK = pl.DataFrame(

@@ -61,7 +61,7 @@ def audit(options: AuditOptions) -> None:
     """
     reading = options.reading()
     from prefmill.cli import show
-    from prefmill.runs.audit import audit as look
+    from prefmill.runs.judges.audit import audit as look
 
     with show.progress(quiet=options.quiet) as tell:
         report = options.called(

@@ -12,8 +12,8 @@ from prefmill.cli.app import command
 from prefmill.cli.options import Inputs, Isolating, Writing, finish, option, output_of
 
 if TYPE_CHECKING:
-    from prefmill.runs.calibrate import CalibrateReport
-    from prefmill.runs.recording import Recording
+    from prefmill.runs.looks.calibrate import CalibrateReport
+    from prefmill.runs.records.recording import Recording
 
 
 class _Files(Inputs):
@@ -56,7 +56,7 @@ def calibrate(options: CalibrateOptions) -> None:
     output = output_of(options, "calibrate", "-o calibration.json")
     from prefmill.cli import show
     from prefmill.cli.tables import calibrated
-    from prefmill.runs.calibrate import calibrate as run
+    from prefmill.runs.looks.calibrate import calibrate as run
 
     with _plot_record(options, output, reading) as plotted:
         with show.progress(quiet=options.quiet) as tell:
@@ -76,7 +76,7 @@ def calibrate(options: CalibrateOptions) -> None:
 @contextmanager
 def _plot_record(options: CalibrateOptions, output: str, reading: Any) -> Iterator[Recording]:
     """The record of the plot, which has its own; of none where none is wanted."""
-    from prefmill.runs.commands import recorded_files
+    from prefmill.runs.records.commands import recorded_files
 
     files: list[Path] = []
     reading["without"] = [output]

@@ -45,7 +45,7 @@ def check(options: Any) -> None:
     """
     reading = options.reading()
     from prefmill.cli import show
-    from prefmill.runs.check import check as look
+    from prefmill.runs.looks.check import check as look
 
     plan = plan_of(Pairs, options)
     reading |= options.picked("engine", "address", "work", "shuffle")

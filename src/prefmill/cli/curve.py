@@ -24,8 +24,8 @@ from prefmill.cli.texts import print_json, roles_given, stdout_or
 from prefmill.errors import BadArgument, BadInput
 
 if TYPE_CHECKING:
-    from prefmill.runs.curve import Curve
-    from prefmill.runs.recording import Recording
+    from prefmill.runs.looks.curve import Curve
+    from prefmill.runs.records.recording import Recording
 
 _SETTINGS = ("by", "check", "conclusion", "k", "resamples", "level", "seed")
 
@@ -85,7 +85,7 @@ def curve(options: CurveOptions) -> None:
     """
     refuse_two_on_stdout(options)
     from prefmill.cli import tables
-    from prefmill.runs.curve import Curve
+    from prefmill.runs.looks.curve import Curve
 
     if options.spreadsheet_safe:
         _refuse_unsafe(options.output, options.plot)
@@ -117,7 +117,7 @@ def _records(options: CurveOptions) -> Iterator[tuple[dict[str, Any], dict[str, 
     The plot writes its numbers next to it: the same file is not written twice.
     """
     from prefmill.disk.hidden import sweep
-    from prefmill.runs.commands import recorded, recorded_files
+    from prefmill.runs.records.commands import recorded, recorded_files
 
     output, plot = options.output, options.plot
     words = roles_given(options)
@@ -152,7 +152,7 @@ def _records(options: CurveOptions) -> Iterator[tuple[dict[str, Any], dict[str, 
 
 
 def _drawn(options: CurveOptions, reading: dict[str, Any]) -> Curve:
-    from prefmill.runs.curve import curve
+    from prefmill.runs.looks.curve import curve
 
     where = options.picked("engine", "address", "work", "shuffle")
     roles = roles_given(options)

@@ -16,7 +16,7 @@ from prefmill.cli.app import Options
 from prefmill.cli.texts import STDOUT, print_json, size_in_bytes, temp_bytes_in
 from prefmill.errors import BadArgument
 from prefmill.plans.bounds import Bounds
-from prefmill.runs.cluster.workers import Workers, workers_in
+from prefmill.runs.workers.workers import Workers, workers_in
 from prefmill.shapes.words import WORDS, Rows
 
 option = typer.Option

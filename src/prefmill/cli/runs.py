@@ -57,7 +57,7 @@ def _say(text: str) -> None:
 
 
 def _list(places: list[str], options: RunsOptions) -> None:
-    from prefmill.runs.kept import found_in
+    from prefmill.runs.records.kept import found_in
 
     told = [found.as_json() for place in places or ["."] for found in found_in(place)]
     if options.as_json:
@@ -79,7 +79,7 @@ def _row(told: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _verify(outputs: list[str], options: RunsOptions) -> None:
-    from prefmill.runs.kept import verify
+    from prefmill.runs.records.kept import verify
 
     told = {output: verify(output) for output in outputs}
     if options.as_json:
@@ -96,7 +96,7 @@ def _verify(outputs: list[str], options: RunsOptions) -> None:
 def _show(outputs: list[str], options: RunsOptions) -> None:
     import json
 
-    from prefmill.runs.kept import record_named
+    from prefmill.runs.records.kept import record_named
 
     for output in outputs:
         document, _ = record_named(output)
@@ -107,7 +107,7 @@ def _show(outputs: list[str], options: RunsOptions) -> None:
 
 
 def _clean(places: list[str], options: RunsOptions) -> None:
-    from prefmill.runs.kept import clean
+    from prefmill.runs.records.kept import clean
 
     gone = [path for place in places or ["."] for path in clean(place, dry_run=options.dry_run)]
     if options.as_json:

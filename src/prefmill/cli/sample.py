@@ -130,8 +130,8 @@ def sample(options: SampleOptions) -> None:
     """
     quiet_threads()
     from prefmill.cli import show, tables
-    from prefmill.runs.sample import CHUNK_ROWS
-    from prefmill.runs.sample import sample as run
+    from prefmill.runs.resumable.sample import CHUNK_ROWS
+    from prefmill.runs.resumable.sample import sample as run
 
     output = output_of(options, "sample", "-o pool.parquet")
     names = ("n", "seed", "stage", "source", "prompt", "id", "on_bad_row", "overwrite")

@@ -269,7 +269,7 @@ def score(options: ScoreOptions) -> None:
     """
     quiet_threads()
     from prefmill.cli import show, tables
-    from prefmill.runs.score import score as run
+    from prefmill.runs.resumable.score import score as run
 
     output = output_of(options, "score", "-o scored.parquet")
     with (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefmill.cli.texts import wrote
 from prefmill.plans import Expectation, FeedbackPlan
-from prefmill.runs.hints import about_words
+from prefmill.runs.account.hints import about_words
 from prefmill.shapes.account import line_of
 from prefmill.shown import bare, shown
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from prefmill.proxies.label_next import NextReport
-    from prefmill.runs.audit_report import AuditReport
-    from prefmill.runs.check import Findings
-    from prefmill.runs.report import RunReport
+    from prefmill.runs.account.report import RunReport
+    from prefmill.runs.judges.audit_report import AuditReport
+    from prefmill.runs.judges.votes import VotesReport
+    from prefmill.runs.looks.check import Findings
     from prefmill.runs.rows import RowsReport
     from prefmill.runs.steps import StepsReport
     from prefmill.runs.values import ValuesReport
-    from prefmill.runs.votes import VotesReport
 
 
 def line(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The command `prefmill sql`: options to `prefmill.runs.query`."""
+"""The command `prefmill sql`: options to `prefmill.runs.queries.query`."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def sql(
     prefmill sql questions.sql pool=scored.parquet
     prefmill sql --macros > prefmill.sql   # .read prefmill.sql
     """
-    from prefmill.runs.query import ask, statements_of
+    from prefmill.runs.queries.query import ask, statements_of
 
     if output == "-":
         output, as_json = None, True
@@ -122,7 +122,7 @@ def sql(
     if output is None:
         called(isolate, ask, text, files or [], as_json=as_json, **reading)
         return
-    from prefmill.runs.query_file import to_file
+    from prefmill.runs.queries.query_file import to_file
 
     how = {"overwrite": overwrite, "spreadsheet_safe": spreadsheet_safe}
     report = called(isolate, to_file, text, files or [], output, **how, **reading)

@@ -18,10 +18,10 @@ from prefmill.shown import shown
 
 if TYPE_CHECKING:
     from prefmill.loops.loop import LoopReport
-    from prefmill.runs.calibrate import CalibrateReport
-    from prefmill.runs.curve import Curve
-    from prefmill.runs.sample import SampleReport
-    from prefmill.runs.score import ScoreReport
+    from prefmill.runs.looks.calibrate import CalibrateReport
+    from prefmill.runs.looks.curve import Curve
+    from prefmill.runs.resumable.sample_report import SampleReport
+    from prefmill.runs.resumable.score_report import ScoreReport
     from prefmill.training.report import TrainReport
 
 

@@ -82,7 +82,7 @@ def votes(options: VotesOptions) -> None:
     output = output_of(options, "votes", "rated.parquet, or -o - for JSON Lines on stdout.")
     reading = options.reading()
     from prefmill.cli import show
-    from prefmill.runs.votes import votes as rate
+    from prefmill.runs.judges.votes import votes as rate
 
     settings = ("method", "over", "prior", "k_factor", "resamples", "level", "seed")
     with stdout_or(output) as target, show.progress(quiet=options.quiet) as tell:

@@ -22,7 +22,7 @@ from prefmill.writers.cards import front_matter, table
 
 if TYPE_CHECKING:
     from prefmill.plans import FeedbackPlan
-    from prefmill.runs.report import RunReport
+    from prefmill.runs.account.report import RunReport
     from prefmill.table.report import PairReport
 
     Reports: TypeAlias = PairReport | RunReport | Mapping[str, PairReport | RunReport]

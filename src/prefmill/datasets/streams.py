@@ -246,7 +246,7 @@ class Stream:
         """The run over a file of all rows that are read."""
         import pyarrow.parquet as pq
 
-        from prefmill.runs.job import opened
+        from prefmill.runs.job.opening import opened
 
         path = home / "rows.parquet"
         with pq.ParquetWriter(path, self.schema, compression="zstd") as file:

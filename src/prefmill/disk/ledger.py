@@ -96,7 +96,8 @@ class Ledger:
     shape  what may move the last bit of a result; a run that goes on takes the values with which it
            began (`self.shape`)
     where  the command, for messages
-    held   what holds the ledger's folder, where its record has been begun (`runs/recording.py`)
+    held   what holds the ledger's folder, where its record has been begun
+           (`runs/records/recording.py`)
     grows  a finished run with the same key but for its `input` is no other run: its input grew.
            Then `grown` is True, and the caller says with `take_over` what it takes of the output as
            it stands there, or `refuse` that it takes nothing

@@ -75,6 +75,20 @@ class Column:
     whole_only: bool = False
 
 
+RankPick = Literal["best", "worst", "median"]
+
+
+@dataclass(frozen=True)
+class ByRank:
+    """The `k` rows of each pool at one end of its ranks, or in the middle; no score below
+    `min_score` is in a pool.
+    """
+
+    k: int
+    pick: RankPick
+    min_score: float | None = None
+
+
 Side = Literal["chosen", "rejected", "row", "both"]
 
 
@@ -95,6 +109,7 @@ class Output:
         layouts: rows can be written in a trainer's layout; else only as whole rows.
         keyed: the group key of a row is its prompt, unless the plan groups by other columns.
         few: rows are few and picked of many, so small parts hold memory down.
+        by_rank: what is picked of each prompt by rank, where nothing else decides that.
         length: the step that says what length explains of the scores.
         scale: the step that says the smallest and the largest score, where thresholds wait.
         quantiles: the step that says which scores quantiles are, where thresholds are given so.
@@ -113,6 +128,7 @@ class Output:
     layouts: bool = True
     keyed: bool = True
     few: bool = False
+    by_rank: ByRank | None = None
     length: str = ""
     scale: Step | None = None
     quantiles: Step | None = None

@@ -31,7 +31,7 @@ from prefmill.loops.report import write_report
 from prefmill.loops.steps import LoopSteps
 from prefmill.progress import Progress, silent
 from prefmill.readers.find import check_apart
-from prefmill.runs.sample import COLUMNS
+from prefmill.runs.resumable.sampling import COLUMNS
 from prefmill.table.showing import Showing
 from prefmill.telemetry.watch import watched
 

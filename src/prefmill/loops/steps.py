@@ -25,9 +25,9 @@ from prefmill.loops.recipe import Recipe
 from prefmill.loops.report import write_report
 from prefmill.loops.serving import served
 from prefmill.progress import Progress
+from prefmill.runs.resumable.sample import sample
+from prefmill.runs.resumable.score import score
 from prefmill.runs.run import run
-from prefmill.runs.sample import sample
-from prefmill.runs.score import score
 
 Work = Callable[[], Mapping[str, Any]]
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from prefmill.engines.steps import Column, Output, Step
+from prefmill.engines.steps import ByRank, Column, Output, Step
 from prefmill.plans.feedback import COMMON_ROLES, FeedbackOptions, FeedbackPlan
 from prefmill.table.fields import finite, flag, key, one_of, or_none, whole
 from prefmill.table.roles import Paths, Read, Roles
@@ -232,8 +232,15 @@ prefmill best stage0.parquet stage1.parquet -o best.parquet -k 8 --pick rso --be
             added=tuple(added),
             keyed=self.scope == "prompt",
             few=True,
+            by_rank=self._by_rank,
             length="fit" if self.length_control else "",
         )
+
+    @property
+    def _by_rank(self) -> ByRank | None:
+        if self.pick in ("best", "worst", "median"):
+            return ByRank(self.k, self.pick, self.min_score)
+        return None
 
     def most_rows(self, prompts: int, answers: int) -> int:
         """How many rows come out at most, of so many answers to each prompt.

@@ -24,9 +24,10 @@ from prefmill.proxies.output import written
 from prefmill.proxies.pairs import drawn, opened_pairs, texts_of
 from prefmill.proxies.worth import TOKENS
 from prefmill.rules.intervals import Floats
-from prefmill.runs.commands import recorded
-from prefmill.runs.inputs import known_of
-from prefmill.runs.job import Job, Reading
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading
+from prefmill.runs.records.commands import recorded
+from prefmill.runs.records.inputs import known_of
 from prefmill.shapes.source import words_in
 from prefmill.table.roles import Inputs, RoleNames
 from prefmill.table.showing import Showing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from prefmill.runs.job import Job
+from prefmill.runs.job.job import Job
 
 _READ = "read as: "
 #: Columns of these names are what everybody expects.

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from prefmill.runs.job import Reading
-from prefmill.runs.recording import Recording
+from prefmill.runs.job.opening import Reading
+from prefmill.runs.records.recording import Recording
 from prefmill.writers import write as writers
 
 

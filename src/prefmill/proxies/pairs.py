@@ -14,7 +14,8 @@ from prefmill.errors import ThresholdsUnfit
 from prefmill.plans import Pairs
 from prefmill.reports.tables import kept, make_facts, make_sides, text_sql
 from prefmill.runs.incremental.output import ID
-from prefmill.runs.job import Job, opened
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import opened
 from prefmill.table.roles import Inputs, RoleNames
 
 _ALL: Any = {"chosen_min": None, "rejected_below": None}

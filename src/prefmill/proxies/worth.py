@@ -31,8 +31,9 @@ from prefmill.rules.audits.effects import ratio
 from prefmill.rules.intervals import Floats
 from prefmill.rules.tails import holm
 from prefmill.rules.votes import summed
-from prefmill.runs.commands import recorded
-from prefmill.runs.job import Job, Reading
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading
+from prefmill.runs.records.commands import recorded
 from prefmill.shapes.sides import PAIRS
 from prefmill.shapes.source import words_in
 from prefmill.table.roles import Inputs, RoleNames

@@ -23,7 +23,8 @@ import polars as pl
 from prefmill.connection import connect, quote
 from prefmill.reports.found import Against, Span
 from prefmill.reports.tables import text_sql
-from prefmill.runs.job import Job, opened_source
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import opened_source
 
 #: Words in a row that say that a text is there, and the shortest text that is looked for.
 WORDS, FEWEST = 13, 8

@@ -15,7 +15,7 @@ from prefmill.reports.parts import short
 from prefmill.reports.tables import text_sql
 from prefmill.rules.curves import MOST
 from prefmill.rules.tails import student_point
-from prefmill.runs.job import Job
+from prefmill.runs.job.job import Job
 
 _BINS = 20
 PARTS = 12  # sources, annotators

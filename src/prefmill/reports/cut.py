@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage
 from prefmill.reports.found import Cut
-from prefmill.runs.job import Job
+from prefmill.runs.job.job import Job
 
 #: What TRL cuts at where nobody says.
 MAX_LENGTH = 1024

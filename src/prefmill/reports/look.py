@@ -24,8 +24,9 @@ from prefmill.reports.found import Figures
 from prefmill.reports.near import check_near
 from prefmill.reports.near import near as near_texts
 from prefmill.reports.tables import make_facts, make_pools, make_sides
-from prefmill.runs.job import Job, Reading, opened
-from prefmill.runs.shaped import line_told, shape_told
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading, opened
+from prefmill.runs.looks.shaped import line_told, shape_told
 from prefmill.shapes.sides import PAIRS
 from prefmill.shapes.words import Rows
 from prefmill.table.report import PairReport

@@ -20,7 +20,7 @@ from prefmill.errors import MissingPackage
 from prefmill.reports.found import Near
 from prefmill.reports.parts import short
 from prefmill.reports.tables import text_sql
-from prefmill.runs.job import Job
+from prefmill.runs.job.job import Job
 
 #: Two texts are near from this share of common shingles on (Jaccard).
 NEAR = 0.8

@@ -18,7 +18,7 @@ from prefmill.reports.look import PAIRS_SHOWN, look
 from prefmill.reports.parts import Section
 from prefmill.reports.sections import sections
 from prefmill.reports.warned import warnings
-from prefmill.runs.job import Reading
+from prefmill.runs.job.opening import Reading
 from prefmill.table.roles import Inputs, RoleNames
 from prefmill.telemetry.watch import watched
 

@@ -14,7 +14,7 @@ from prefmill.connection import literal
 from prefmill.engines.macros import install_used
 from prefmill.plans.expect import SOURCE
 from prefmill.rules.audits.texts import LIST_ITEM
-from prefmill.runs.job import Job
+from prefmill.runs.job.job import Job
 from prefmill.table.roles import named
 
 #: Words of a file's name, or of its folder's, that say which split it is.

@@ -19,8 +19,6 @@ from prefmill.table.report import PairReport
 
 Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-#: Picks by rank alone.
-PICKS = ("best", "worst", "median")
 #: Up to so many are found one after another: a pass of each costs a thirtieth of sorting.
 _PASSES = 16
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from prefmill.runs.incremental.asked import targets_of
-from prefmill.runs.inputs import known_of
-from prefmill.runs.recording import Recording
+from prefmill.runs.records.inputs import known_of
+from prefmill.runs.records.recording import Recording
 from prefmill.table.roles import Inputs
 from prefmill.warehouse.address import Address
 

@@ -15,10 +15,10 @@ from prefmill.disk import records
 from prefmill.disk.hidden import sweep, temporary
 from prefmill.errors import BadArgument
 from prefmill.plans.plan import Plan
-from prefmill.runs.exclude_file import excluded_in
-from prefmill.runs.expecting import done_before, in_key
-from prefmill.runs.inputs import is_certain, is_stdin, joined, known_of, read_by
-from prefmill.runs.recorded import key_of, plain, restored
+from prefmill.runs.account.expecting import done_before, in_key
+from prefmill.runs.job.exclude_file import excluded_in
+from prefmill.runs.records.inputs import is_certain, is_stdin, joined, known_of, read_by
+from prefmill.runs.records.recorded import key_of, plain, restored
 from prefmill.shapes.source import words_in
 from prefmill.telemetry.watch import watched
 from prefmill.warehouse.address import TABLES, Address

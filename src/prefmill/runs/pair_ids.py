@@ -10,7 +10,8 @@ from prefmill.connection import literal
 from prefmill.errors import BadArgument
 from prefmill.runs.incremental.output import ID, refuse_taken, refuse_two_rows, with_ids
 from prefmill.runs.incremental.rows import Files, connection, positions_of, write_index
-from prefmill.runs.job import Job, Reading
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading
 
 
 def check_ids(pair_id: bool | None, layout: str, rows_are: str, engine: str) -> None:

@@ -14,7 +14,8 @@ from prefmill.plans.plan import Plan
 from prefmill.plans.values import Values
 from prefmill.runs.cluster.where import Spreading
 from prefmill.runs.into_table import check_apart, into_table
-from prefmill.runs.job import Engine, Reading
+from prefmill.runs.job.job import Engine
+from prefmill.runs.job.opening import Reading
 from prefmill.table.roles import Inputs, RoleNames, ValueNames
 from prefmill.warehouse.address import Address
 from prefmill.warehouse.commit import Mode
@@ -22,7 +23,7 @@ from prefmill.writers.formats import Format
 
 if TYPE_CHECKING:
     from prefmill.progress import Progress
-    from prefmill.runs.report import RunReport
+    from prefmill.runs.account.report import RunReport
     from prefmill.runs.values import ValuesReport
 
 

@@ -16,8 +16,8 @@ from prefmill.connection import connect, literal, quote, share_of
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers import Source
-from prefmill.runs.commands import recorded
-from prefmill.runs.job import Reading, opened_source
+from prefmill.runs.job.opening import Reading, opened_source
+from prefmill.runs.records.commands import recorded
 from prefmill.shapes import sql
 from prefmill.shapes.cells import RECORD
 from prefmill.shapes.shape import NUMBER

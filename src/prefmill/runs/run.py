@@ -22,19 +22,20 @@ from prefmill.plans.pairs import Pairs
 from prefmill.pools.frames import is_frame
 from prefmill.progress import Progress
 from prefmill.readers.find import is_same
+from prefmill.runs.account.expecting import checked, counted, done_before, in_key, sources_asked
+from prefmill.runs.account.remedies import refused_with_numbers
+from prefmill.runs.account.report import RunReport, facts_of, run_report, whole_rows_of, with_words
 from prefmill.runs.cluster.where import Looking, parted
-from prefmill.runs.commands import recorded
-from prefmill.runs.exclude_file import check_exclude, excluded_in
-from prefmill.runs.expecting import checked, counted, done_before, in_key, sources_asked
 from prefmill.runs.foreseen import foreseen
 from prefmill.runs.incremental.asked import targets_of
 from prefmill.runs.incremental.output import ID
 from prefmill.runs.incremental.run import run_incremental
-from prefmill.runs.job import Engine, Job, Reading, opened
+from prefmill.runs.job.exclude_file import check_exclude, excluded_in
+from prefmill.runs.job.job import Engine, Job
+from prefmill.runs.job.opening import Reading, opened
+from prefmill.runs.job.together import NotTogether, picked_frames, picks_together
 from prefmill.runs.pair_ids import check_ids, identified, wants_ids
-from prefmill.runs.remedies import refused_with_numbers
-from prefmill.runs.report import RunReport, facts_of, run_report, whole_rows_of, with_words
-from prefmill.runs.together import NotTogether, picked_frames, picks_together
+from prefmill.runs.records.commands import recorded
 from prefmill.shapes.source import words_in
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, RoleNames

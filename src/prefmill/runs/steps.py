@@ -25,8 +25,8 @@ from prefmill.rules.step_json import has_json, merged, plain_values, type_of, ty
 from prefmill.rules.step_labels import COLUMNS, labelled, listed
 from prefmill.rules.step_records import paths_of, records_of
 from prefmill.rules.step_shapes import recognised
-from prefmill.runs.commands import recorded
-from prefmill.runs.job import Reading, opened_source
+from prefmill.runs.job.opening import Reading, opened_source
+from prefmill.runs.records.commands import recorded
 from prefmill.table.roles import Inputs
 from prefmill.table.showing import Showing
 from prefmill.table.step_words import StepOptions, StepWords

@@ -25,9 +25,10 @@ from prefmill.pools.frames import frame_of
 from prefmill.progress import Progress, peak_rss_mb, silent
 from prefmill.readers import Source
 from prefmill.rules.values import refuse_nested, refuse_unlike, state_values, tree_values
-from prefmill.runs.commands import recorded
-from prefmill.runs.expecting import done_before, held, in_key, sources_asked, sources_in
-from prefmill.runs.job import Reading, opened_source, scalar
+from prefmill.runs.account.expecting import done_before, held, in_key, sources_asked, sources_in
+from prefmill.runs.job.bound import scalar
+from prefmill.runs.job.opening import Reading, opened_source
+from prefmill.runs.records.commands import recorded
 from prefmill.table.messages import is_json_text
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, ValueNames

@@ -9,7 +9,7 @@ from typing import Unpack
 
 from prefmill.errors import BadArgument
 from prefmill.progress import Progress
-from prefmill.runs.job import Reading, opened_source
+from prefmill.runs.job.opening import Reading, opened_source
 from prefmill.shown import shown
 from prefmill.table.roles import Inputs
 from prefmill.viewer.flags import Flags

@@ -24,7 +24,7 @@ slow.fingerprint = "slow"  # whatever it takes
 
 if __name__ == "__main__":  # pytest imports every file, for doctests
     import prefmill as pm
-    from prefmill.runs.cluster.workers import Workers
+    from prefmill.runs.workers.workers import Workers
 
     pool, output, address, seconds = sys.argv[1:]
     slow.seconds = float(seconds)

@@ -133,7 +133,7 @@ def looks(source: Path) -> dict[str, Any]:
         return pm.curve(source, **curve, **where).as_json()
 
     def of_check(**where: Any) -> Any:
-        from prefmill.runs.check import check
+        from prefmill.runs.looks.check import check
 
         return json.loads(json.dumps(asdict(check(source, **where)), default=str))
 

@@ -27,8 +27,8 @@ import warehouses
 import prefmill.loops.findings
 import prefmill.loops.loop
 import prefmill.runs.incremental.work as incremental
-import prefmill.runs.sample
-import prefmill.runs.score
+import prefmill.runs.resumable.sample
+import prefmill.runs.resumable.score
 from prefmill.cli.main import app
 from prefmill.disk import folders
 
@@ -192,12 +192,16 @@ def with_part(
 
 def scores(target: str, *, late: bool = False) -> Run:
     options = {"scorer": loop_fakes.words_in, "score_column": "words"}
-    return with_part(prefmill.runs.score.score, [60, 100, 170], target, late=late, **options)
+    return with_part(
+        prefmill.runs.resumable.score.score, [60, 100, 170], target, late=late, **options
+    )
 
 
 def samples(target: str, *, late: bool = False) -> Run:
     options = {"sampler": loop_fakes.FakeSampler("base"), "n": 2, "temperatures": [0.8]}
-    return with_part(prefmill.runs.sample.sample, [32, 64, 90], target, late=late, **options)
+    return with_part(
+        prefmill.runs.resumable.sample.sample, [32, 64, 90], target, late=late, **options
+    )
 
 
 def train(place: Place, age: str, stood: bool, draw: random.Random) -> None:

@@ -51,7 +51,7 @@ def import_all(groups: set[str]) -> None:
     for room in (*rooms, "table", "telemetry", "warehouse", "writers"):
         package = importlib.import_module(f"prefmill.{room}")
         for each in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if "cluster" not in each.name:
+            if not {"cluster", "workers"} & set(each.name.split(".")):
                 importlib.import_module(each.name)
     names = ["datasets", "duckdb", "polars", "pyarrow.parquet", "pyarrow.dataset"]
     if "tables" in groups:

@@ -23,7 +23,7 @@ import kill_cases
 import loop_fakes
 import warehouses
 
-from prefmill.runs import kept
+from prefmill.runs.records import kept
 
 ABSENT, BUSY = "-", "busy"
 #: Where the S3 server listens: set before the reader is forked.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from prefmill.runs.sample import COLUMNS
+from prefmill.runs.resumable.sampling import COLUMNS
 from prefmill.sampling import Answer, Request
 
 SCHEMA = {"prompt": pl.String(), **COLUMNS}

@@ -10,10 +10,10 @@ import polars as pl
 from hypothesis import strategies as st
 
 import prefmill as pm
+from prefmill.runs.account.report import RunReport
 from prefmill.runs.cluster import spread
 from prefmill.runs.cluster.driver import Cut
 from prefmill.runs.cluster.executor import Inline
-from prefmill.runs.report import RunReport
 
 #: Several splits, buckets and parts of any input.
 TINY = Cut(split_rows=2, buckets=3, part_bytes=64, row_bytes=16)

@@ -264,7 +264,7 @@ def whole_rows_of(source: Path, target: Path, engine: str, plan: Plan, roles: di
     added = COLUMNS[plan.kind][-1]
     import polars as pl
 
-    from prefmill.runs.job import opened
+    from prefmill.runs.job.opening import opened
 
     with opened(plan, source, roles=roles, engine=engine) as job:
         picks = pl.concat([pl.DataFrame(schema=job.assembly.schema()), *job.frames()]).rename(

@@ -22,9 +22,9 @@ import loop_fakes
 
 import prefmill.loops.findings
 import prefmill.loops.loop
+import prefmill.runs.resumable.sample
+import prefmill.runs.resumable.score
 import prefmill.runs.run
-import prefmill.runs.sample
-import prefmill.runs.score
 from prefmill.loops import plot as stage_plot
 from prefmill.loops.folder import RunFolder
 

@@ -25,7 +25,7 @@ import prefmill as pm
 import prefmill.runs.run
 from prefmill.disk import records
 from prefmill.errors import RunBusy, RunDiffers, TargetExists
-from prefmill.runs import kept
+from prefmill.runs.records import kept
 
 SPLIT = {"train": 0.5, "test": 0.5}
 #: The command's targets by kind: what is given, its split, the first output.

@@ -15,7 +15,7 @@ import lives
 import torch
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-import prefmill.runs.sample
+import prefmill.runs.resumable.sample
 import prefmill.sampling.decode
 from prefmill import LocalSampler
 
@@ -28,7 +28,7 @@ def life(prompts: str, output: str, model: str, draw: random.Random) -> int:
         model=model, max_new_tokens=12, batch_tokens=draw.choice([64, 300, 2000]), threads=1
     )
     return lives.child(
-        lambda: prefmill.runs.sample.sample(
+        lambda: prefmill.runs.resumable.sample.sample(
             prompts,
             output,
             sampler=sampler,

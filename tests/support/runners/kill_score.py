@@ -16,7 +16,7 @@ import lives
 import torch  # noqa: F401
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-import prefmill.runs.score
+import prefmill.runs.resumable.score
 from prefmill import RewardModel
 
 
@@ -26,7 +26,7 @@ def life(pool: str, output: str, model: str, draw: random.Random) -> int:
         model=model, batch_tokens=draw.choice([64, 256, 1024]), threads=draw.choice([1, 2])
     )
     return lives.child(
-        lambda: prefmill.runs.score.score(
+        lambda: prefmill.runs.resumable.score.score(
             pool,
             output,
             scorer=scorer,

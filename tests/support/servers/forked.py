@@ -27,7 +27,8 @@ from typing import Any
 MODULES = (
     *("numpy", "duckdb", "polars", "pyarrow.parquet", "prefmill.__main__", "prefmill.cli.main"),
     *("prefmill.polars", "prefmill.runs.plan", "prefmill.runs.run", "prefmill.runs.values"),
-    *("prefmill.runs.check", "prefmill.runs.query", "prefmill.runs.votes", "prefmill.runs.rows"),
+    *("prefmill.runs.rows", "prefmill.runs.looks.check", "prefmill.runs.judges.votes"),
+    "prefmill.runs.queries.query",
 )
 
 

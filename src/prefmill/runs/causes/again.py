@@ -18,9 +18,10 @@ from prefmill.plans.feedback import FeedbackPlan
 from prefmill.plans.kinds import FEEDBACK_KINDS
 from prefmill.progress import Progress
 from prefmill.readers.find import find_files
-from prefmill.runs.inputs import IN_MEMORY, Known, known_of, stat_of
-from prefmill.runs.job import Job, Reading, opened
-from prefmill.runs.kept import record_named
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading, opened
+from prefmill.runs.records.inputs import IN_MEMORY, Known, known_of, stat_of
+from prefmill.runs.records.kept import record_named
 from prefmill.table.roles import RoleNames
 
 #: What of a key says how the inputs were read.

@@ -23,8 +23,9 @@ from prefmill.runs.causes.ids import FILES, ids_of
 from prefmill.runs.causes.report import KINDS, DiffReport
 from prefmill.runs.causes.rows import layouts, write_rows
 from prefmill.runs.causes.worlds import Worlds, assign
-from prefmill.runs.commands import recorded
-from prefmill.runs.job import Job, Reading
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading
+from prefmill.runs.records.commands import recorded
 from prefmill.telemetry.watch import watched
 from prefmill.writers import write as writers
 

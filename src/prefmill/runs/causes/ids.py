@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from prefmill.connection import connect, literal
 from prefmill.runs.incremental.output import with_ids
-from prefmill.runs.job import Job
+from prefmill.runs.job.job import Job
 
 #: The files in a job's folder through which connections hand rows to each other.
 _WANTED, _IDS = FILES = ("wanted.parquet", "ids_of.parquet")

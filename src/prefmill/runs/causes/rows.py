@@ -17,7 +17,7 @@ from prefmill.connection import literal, quote
 from prefmill.engines.macros import install_used
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.runs.incremental.rows import class_of
-from prefmill.runs.job import Job
+from prefmill.runs.job.job import Job
 from prefmill.table.roles import RoleNames, Roles, named
 
 #: Roles that are values of a row; two runs may take them from different columns.

@@ -24,7 +24,8 @@ from prefmill.runs.causes.ids import ids_of
 from prefmill.runs.causes.rows import layouts, write_rows
 from prefmill.runs.causes.told import Other, Side, WhyReport, bounds_of, rule_of
 from prefmill.runs.incremental.output import ID
-from prefmill.runs.job import Job, Reading
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading
 from prefmill.telemetry.watch import watched
 
 #: What was ranked, and what of it came out, as files in the folder of a job.

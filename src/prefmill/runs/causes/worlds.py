@@ -20,7 +20,8 @@ from prefmill.progress import Progress
 from prefmill.runs.causes.changes import CAME, CHANGED, LEFT, MOVED
 from prefmill.runs.causes.rows import Layout
 from prefmill.runs.incremental.rows import starts_of
-from prefmill.runs.job import Job, Reading, opened
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading, opened
 from prefmill.table.roles import RoleNames
 
 _BATCH = 50_000

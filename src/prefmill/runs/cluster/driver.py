@@ -20,19 +20,20 @@ import pyarrow as pa
 from prefmill.connection import MB
 from prefmill.engines import sql
 from prefmill.engines.steps import Output, Step
-from prefmill.errors import BadArgument, BadScore
+from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress
 from prefmill.readers import Source
 from prefmill.rules.tallies import COLUMNS, Look, added, settled_by
 from prefmill.runs.cluster import stages, texts
 from prefmill.runs.cluster.executor import Call, Executor, Note, Reads, Stage
-from prefmill.runs.cluster.order import part_key
 from prefmill.runs.cluster.pieces import Done, Piece, Pieces, plain
 from prefmill.runs.cluster.splits import Records, splits_of
 from prefmill.runs.cluster.texts import Part, Parts
 from prefmill.runs.cluster.work import Work
-from prefmill.runs.job import Job, refuse_explosion, word_told
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.order import part_key
+from prefmill.runs.job.refusals import refuse_explosion, unusable, word_told
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Roles
 from prefmill.table.thresholds import Scale
@@ -308,12 +309,7 @@ class Spread:
         if not refused:
             return
         position, reason = min(refused)
-        if reason == "bad_score":
-            reason = " ".join([reason, *self.bad_scores()[:1]])
-        raise BadScore(
-            f"run: row {position} cannot be used; got {reason}, and on_invalid is raise.",
-            hint="on_invalid='drop' counts such rows.",
-        )
+        raise unusable(position, reason, self.bad_scores() if reason == "bad_score" else ())
 
     @property
     def worker_rss_mb(self) -> float:

@@ -9,7 +9,8 @@ from typing import Any
 
 from prefmill.disk.targets import version_of
 from prefmill.objects import is_object
-from prefmill.runs.job import Job, Reading
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading
 
 #: Options of reading that decide what rows are.
 _MEANING = ("encoding", "delimiter")

@@ -14,9 +14,9 @@ from typing import Any
 from prefmill.connection import MB
 from prefmill.errors import BadArgument, WorkerDied
 from prefmill.runs.cluster.executor import Note, Stage, task
-from prefmill.runs.cluster.session import Session
-from prefmill.runs.cluster.versions import OF_MODELS, refuse_other, versions
 from prefmill.runs.cluster.work import Work
+from prefmill.runs.workers.session import Session
+from prefmill.runs.workers.versions import OF_MODELS, refuse_other, versions
 
 #: Deaths of worker or node that one task outlives.
 _RETRIES = 20

@@ -12,11 +12,13 @@ import polars as pl
 
 from prefmill.disk import records
 from prefmill.disk.ledger import Ledger
+from prefmill.plans.expect import SOURCE, Counted
+from prefmill.plans.feedback import FeedbackPlan
+from prefmill.runs.account.expecting import BY_SOURCE, checked, most_of, sources_asked
+from prefmill.runs.account.report import RunReport
 from prefmill.runs.cluster.driver import Spread
 from prefmill.runs.cluster.parts_out import PartsOut, Writing, write_part
-from prefmill.runs.expecting import checked, counted_apart
-from prefmill.runs.recording import Recording
-from prefmill.runs.report import RunReport
+from prefmill.runs.records.recording import Recording
 from prefmill.writers import write as writers
 from prefmill.writers.arrow import arrow_schema
 from prefmill.writers.layouts import output_schema
@@ -121,3 +123,15 @@ class Outcome:
             told = {"path": how.out.folder.name, "split": name or None, "rows": number}
             outputs.append({**told, "schema": schema, "files": files})
         return outputs
+
+
+def counted_apart(plan: FeedbackPlan, spread: Spread) -> Counted:
+    """`expecting.counted` of what a cluster ranked; the column of sources travels with narrow
+    rows.
+    """
+    sources = None
+    if plan.expect and sources_asked(plan.expect, spread.job.source.columns.names):
+        place = spread.carried.index(SOURCE)
+        query = BY_SOURCE.format(column=f"_keep{place}", rows="numbered")
+        sources = most_of(plan.expect, spread.ask(query, until="judged"))
+    return Counted(spread.report(), spread.job.source.rejected, sources)

@@ -22,24 +22,25 @@ from prefmill.errors import BadArgument, BadInput, ExpectationFailed, Thresholds
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress, silent
 from prefmill.readers.find import is_same
+from prefmill.runs.account.expecting import done_before, sources_asked
+from prefmill.runs.account.remedies import refused_with_numbers
+from prefmill.runs.account.report import RunReport, facts_of, run_report, whole_rows_of, with_words
 from prefmill.runs.cluster.driver import Cut, Spread, cut_of
 from prefmill.runs.cluster.executor import Executor
 from prefmill.runs.cluster.identity import identity_of
 from prefmill.runs.cluster.in_memory import MemoryTasks
 from prefmill.runs.cluster.on_ray import RayTasks
-from prefmill.runs.cluster.outcome import Outcome
+from prefmill.runs.cluster.outcome import Outcome, counted_apart
 from prefmill.runs.cluster.parts_out import PartsOut
 from prefmill.runs.cluster.pieces import Pieces, Shelf
-from prefmill.runs.cluster.session import connected
 from prefmill.runs.cluster.where import Looking, Spreading, parted
-from prefmill.runs.commands import is_temporary, key_of_plan
-from prefmill.runs.excluding import Excluded
-from prefmill.runs.expecting import counted_apart, done_before, sources_asked
-from prefmill.runs.inputs import is_stdin
-from prefmill.runs.job import Job, Reading, opened
-from prefmill.runs.recording import NOTHING_TO_DO, recording
-from prefmill.runs.remedies import refused_with_numbers
-from prefmill.runs.report import RunReport, facts_of, run_report, whole_rows_of, with_words
+from prefmill.runs.job.excluding import Excluded
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading, opened
+from prefmill.runs.records.commands import is_temporary, key_of_plan
+from prefmill.runs.records.inputs import is_stdin
+from prefmill.runs.records.recording import NOTHING_TO_DO, recording
+from prefmill.runs.workers.session import connected
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.writers import write as writers
 from prefmill.writers.formats import Format, in_parts

@@ -27,10 +27,10 @@ from prefmill.engines import sql
 from prefmill.engines.macros import install_used
 from prefmill.rules.rows import UNUSABLE
 from prefmill.rules.tallies import Look, tally
-from prefmill.runs.cluster.order import keys_of, numbers, order_columns, part_key
 from prefmill.runs.cluster.pieces import Done, Piece, by_key, plain
 from prefmill.runs.cluster.work import Work, opened
-from prefmill.runs.excluding import moved, rows_excluded
+from prefmill.runs.job.excluding import moved, rows_excluded
+from prefmill.runs.job.order import keys_of, numbers, order_columns, part_key
 
 #: Rows of a batch of slots: what is read of a bucket for one part of the output.
 SLOT_ROWS = 16_384

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from prefmill.runs.cluster.order import Keys, as_keys, keys_of, numbers, part_key
 from prefmill.runs.cluster.pieces import Done, Piece, by_key, plain
 from prefmill.runs.cluster.work import Work, opened
-from prefmill.runs.gather import finder
+from prefmill.runs.job.gather import finder
+from prefmill.runs.job.order import Keys, as_keys, keys_of, numbers, part_key
 
 _FRAME_ROWS = 50_000
 #: Rows of texts that are read at a time.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, get_args
 
 from prefmill.errors import BadArgument
-from prefmill.runs.job import Reading
+from prefmill.runs.job.opening import Reading
 
 if TYPE_CHECKING:
     from prefmill.runs.cluster.driver import Cut

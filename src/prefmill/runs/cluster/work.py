@@ -14,9 +14,9 @@ import pyarrow as pa
 from prefmill.connection import connect, share_of
 from prefmill.disk.hidden import temporary
 from prefmill.engines.steps import Program
-from prefmill.runs.assembly import Assembly
 from prefmill.runs.cluster.pieces import Readable
 from prefmill.runs.cluster.splits import Records, Split
+from prefmill.runs.job.assembly import Assembly
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,17 @@ candidates; and with the reason NULL the rows that were used. Later files go bef
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from prefmill.connection import literal
 from prefmill.engines.sql import value
 from prefmill.engines.steps import Output
-from prefmill.runs.job import Job
+from prefmill.runs.job.job import Job
 from prefmill.table.report import PairReport
 
 #: Late drops, of each step whose rows come out: rows of (pos, reason, rows).
@@ -124,3 +126,25 @@ def of_affected(
         groups_used=groups_out,
         pairs_out=out,
     )
+
+
+def of_all(
+    con: duckdb.DuckDBPyConnection,
+    before: Mapping[str, Any],
+    *,
+    lost: PairReport,
+    new: PairReport,
+    removed: str,
+) -> PairReport:
+    """The account of all rows: that of the report `before`, without `lost`, with `new`.
+
+    `removed` is a relation of the rows of output that went.
+    """
+    names = {each.name for each in fields(PairReport)}
+    told = {name: value for name, value in before.items() if name in names}
+    if new.labels is not None:
+        counts = con.execute(
+            f"SELECT count(*) FILTER (label), count(*) FILTER (NOT label) FROM {removed}"
+        ).fetchall()
+        lost = replace(lost, labels=dict(zip(("true", "false"), counts[0], strict=True)))
+    return PairReport.total([PairReport(**told).without(lost), new])

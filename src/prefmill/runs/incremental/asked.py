@@ -11,7 +11,8 @@ from prefmill.disk.targets import is_object
 from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.runs.cluster.parts_out import PartsOut
-from prefmill.runs.job import Job, Reading
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading
 from prefmill.writers.place import Place
 
 #: How the note begins that counts what is in the change file.

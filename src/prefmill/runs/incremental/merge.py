@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from prefmill.runs.cluster.order import Keys, as_keys, numbers
 from prefmill.runs.incremental.affected import Plan
 from prefmill.runs.incremental.output import Rows, Writer, batches
 from prefmill.runs.incremental.rows import starts_of
 from prefmill.runs.incremental.state import State
+from prefmill.runs.job.order import Keys, as_keys, numbers
 from prefmill.writers.sinks import Sink
 
 _POSITIONS = ("_first", "_pos")

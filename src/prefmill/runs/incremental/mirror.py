@@ -30,7 +30,7 @@ from prefmill.disk.targets import is_object
 from prefmill.errors import BadArgument, RunBusy, RunDiffers, TargetExists
 from prefmill.runs.incremental.change_file import CHANGE, REMOVED
 from prefmill.runs.incremental.output import ID
-from prefmill.runs.recording import NOTHING_TO_DO
+from prefmill.runs.records.recording import NOTHING_TO_DO
 from prefmill.warehouse import tables
 from prefmill.warehouse.address import Address
 from prefmill.warehouse.commit import Commit, Rows, Table, check_rows, refuse_other_inputs

@@ -21,11 +21,11 @@ from prefmill.disk.folders import MARK
 from prefmill.disk.whole import linked
 from prefmill.engines.macros import install_used
 from prefmill.errors import BadArgument
-from prefmill.runs.cluster.order import numbers
 from prefmill.runs.cluster.parts_out import PartsOut
 from prefmill.runs.incremental.rows import twins
 from prefmill.runs.incremental.state import OutputPart, fresh
-from prefmill.runs.job import Job
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.order import numbers
 from prefmill.writers.sinks import Sink, writing
 
 #: The column of the id.

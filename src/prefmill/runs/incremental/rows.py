@@ -18,7 +18,7 @@ from prefmill.connection import connect, literal, quote, share_of
 from prefmill.engines import sql
 from prefmill.engines.macros import install_used
 from prefmill.errors import BadArgument
-from prefmill.runs.job import Job
+from prefmill.runs.job.job import Job
 
 #: What the rows of an index are.
 COLUMNS = "file, row, class, text, cells"

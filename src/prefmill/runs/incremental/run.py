@@ -14,16 +14,17 @@ from prefmill.disk.targets import check_free
 from prefmill.errors import BadArgument
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.progress import Progress
-from prefmill.runs.commands import key_of_plan
-from prefmill.runs.expecting import done_before
+from prefmill.runs.account.expecting import done_before
+from prefmill.runs.account.remedies import refused_with_numbers
+from prefmill.runs.account.report import RunReport, facts_of, with_words
 from prefmill.runs.incremental.asked import CHANGES, Asked
 from prefmill.runs.incremental.output import refuse_two_rows
 from prefmill.runs.incremental.work import Incremental
-from prefmill.runs.inputs import is_stdin
-from prefmill.runs.job import Job, Reading, opened
-from prefmill.runs.recording import recording
-from prefmill.runs.remedies import refused_with_numbers
-from prefmill.runs.report import RunReport, facts_of, with_words
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.opening import Reading, opened
+from prefmill.runs.records.commands import key_of_plan
+from prefmill.runs.records.inputs import is_stdin
+from prefmill.runs.records.recording import recording
 from prefmill.shapes.source import Rowed
 from prefmill.table.roles import NO_RECORDS, Inputs, RoleNames
 from prefmill.writers.formats import in_parts

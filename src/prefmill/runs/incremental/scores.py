@@ -15,7 +15,7 @@ from prefmill.connection import literal
 from prefmill.plans.feedback import FeedbackPlan
 from prefmill.rules.limits import scores_in
 from prefmill.runs.incremental.state import InputFile
-from prefmill.runs.job import Job
+from prefmill.runs.job.job import Job
 from prefmill.table.thresholds import Scale
 
 

@@ -22,8 +22,8 @@ from typing import Any
 import duckdb
 
 from prefmill._version import __version__
-from prefmill.runs.job import Job
-from prefmill.runs.recording import Recording
+from prefmill.runs.job.job import Job
+from prefmill.runs.records.recording import Recording
 
 STATE = "state.json"
 _VERSION = 2

@@ -8,32 +8,29 @@ Where one prompt depends on others, or nothing is known of what stands, all is c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
 import polars as pl
 
 from prefmill.connection import literal
-from prefmill.disk import records
-from prefmill.disk.targets import Publisher, shown, staging
+from prefmill.disk.targets import staging
 from prefmill.disk.whole import linked
 from prefmill.errors import ThresholdsUnfit
 from prefmill.plans.expect import Counted
+from prefmill.runs.account.expecting import checked, counted
+from prefmill.runs.account.report import RunReport, run_report
 from prefmill.runs.cluster.identity import identity_of
-from prefmill.runs.cluster.order import numbers
-from prefmill.runs.expecting import checked, counted
-from prefmill.runs.incremental import accounts, affected, change_file, compact, scores
+from prefmill.runs.incremental import accounts, affected, scores
 from prefmill.runs.incremental.affected import Plan, index_of
-from prefmill.runs.incremental.asked import CHANGES, Asked, everything
+from prefmill.runs.incremental.asked import Asked, everything
 from prefmill.runs.incremental.merge import Moves, in_order, merge, old_parts
 from prefmill.runs.incremental.output import ID, Writer, refuse_taken, sources, with_ids
+from prefmill.runs.incremental.publication import Publication
 from prefmill.runs.incremental.rows import (
-    FILE,
-    ROW,
     Files,
     connection,
     positions_of,
@@ -41,21 +38,17 @@ from prefmill.runs.incremental.rows import (
     write_rows,
 )
 from prefmill.runs.incremental.state import (
-    STATE,
     InputFile,
     State,
     fits_of,
     fresh,
-    names_of,
 )
-from prefmill.runs.job import Job
-from prefmill.runs.recording import Recording
-from prefmill.runs.report import RunReport, run_report
-from prefmill.shapes.source import Rowed
+from prefmill.runs.incremental.subset import rows_at, subset
+from prefmill.runs.job.job import Job
+from prefmill.runs.job.order import numbers
+from prefmill.runs.records.recording import Recording
 from prefmill.table.report import PairReport
-from prefmill.table.roles import RoleNames
 from prefmill.table.thresholds import Scale
-from prefmill.writers.arrow import arrow_schema
 from prefmill.writers.layouts import convert, output_schema
 from prefmill.writers.sinks import sink_maker
 
@@ -111,8 +104,13 @@ class Incremental:
             report, files, before, now = made
             checked(asked.plan, report.counted)
             if not (report.pairs_out or asked.allow_empty):
-                return self._report(report, None)
-            return self._publish(stage, writer, report, files, before, now)
+                return replace(report, output={})
+            publication = Publication(
+                asked, self.main, self.record, self.con, self.schema, self.home
+            )
+            return publication.publish(
+                stage, writer, report, files, self.accounts, before=before, now=now
+            )
 
     # All
 
@@ -220,8 +218,11 @@ class Incremental:
             index_of(before, homes, columns),
             index_of({n: files[n] for n in plan.fresh}, homes, columns),
         )
-        sub, rows_in, skipped = self._subset(files, homes, plan)
-        if rows_in > MOST * max(1, self.main.source.rows):
+        most = MOST * max(1, self.main.source.rows)
+        sub, rows_in, skipped = subset(
+            self.files, con, files, homes, plan, home=self.home, most=most
+        )
+        if rows_in > most:
             self.notes.append(f"{count:,} groups with {rows_in:,} rows changed")
             return None
         stayed = pl.DataFrame(con.sql("FROM stayed").to_arrow_table())
@@ -256,7 +257,8 @@ class Incremental:
         finally:
             removed.abort()
         writer.close(self._nothing())
-        account = self._whole(lost, gone, account)
+        told = (self.record.previous or {})["report"]
+        account = accounts.of_all(con, told, lost=lost, new=account, removed=sources([gone]))
         note = (
             f"incremental: {count:,} groups changed; {rows_in:,} of {self.main.source.rows:,} rows"
             f" were read, and {skipped} of {len(files)} files were not"
@@ -291,7 +293,7 @@ class Incremental:
             write_rows(self.con, self.files.relation(plan.fresh), come)
             write_index(self.files, f"FROM read_parquet({literal(str(come))})", homes[index])
             if scored:
-                job = self._make(self._rowed(come), self.home.name)
+                job = self._make(rows_at(come, self.main), self.home.name)
                 job.narrow()
                 scores.write(job, homes[scored])
         was = {new: old for old, new in plan.kept.items()}
@@ -304,48 +306,11 @@ class Incremental:
                 files.append(InputFile(name, rows, known, index, number, first, scored))
         return files, homes
 
-    def _subset(
-        self, files: Sequence[InputFile], homes: Mapping[str, Path], plan: Plan
-    ) -> tuple[Path, int, int]:
-        """The rows of affected groups as a file, with `_position`; also how many, and how many
-        files were not read.
-        """
-        con = self.con
-        made = set(plan.fresh)
-        for name, some in (
-            ("kept", {n: file for n, file in enumerate(files) if n not in made}),
-            ("made", {n: files[n] for n in made}),
-        ):
-            rows_of = index_of(
-                some, homes, "row, class, text", some="SEMI JOIN affected USING (class)"
-            )
-            con.execute(
-                f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT file, row, class, text"
-                f" FROM ({rows_of})"
-            )
-        con.execute("CREATE OR REPLACE TEMP TABLE wanted AS FROM kept UNION ALL FROM made")
-        counts = con.execute("SELECT file, count(*) FROM wanted GROUP BY 1 ORDER BY 1").fetchall()
-        rows = sum(count for _, count in counts)
-        path = self.home / "affected.parquet"
-        if rows > MOST * max(1, self.main.source.rows):
-            return path, rows, 0
-        listed = ", ".join(map(str, self.files.starts))
-        con.execute(
-            "CREATE OR REPLACE TEMP TABLE subset AS SELECT"
-            f" ([{listed}]::BIGINT[])[file + 1] + row AS pos, class, text FROM wanted"
-        )
-        con.execute(f"COPY subset TO {literal(str(self.home / 'subset.parquet'))} (FORMAT parquet)")
-        numbers_read = [number for number, _ in counts]
-        relation = self.files.relation(numbers_read or [0], "wanted")
-        write_rows(con, relation, path)
-        read = {*numbers_read, *plan.fresh}
-        return path, rows, len(files) - len(read)
-
     def _ranked(self, path: Path, state: State) -> tuple[tuple[Path, pl.DataFrame], PairReport]:
         """The new rows of affected groups, in a file, and their keys; their account."""
-        job = self._make(self._rowed(path), self.home.name, plan=self._settled)
+        job = self._make(rows_at(path, self.main), self.home.name, plan=self._settled)
         self.job = job
-        job.scale = self._scale  # of all rows, not of those that are ranked again
+        job.bound.scale = self._scale  # of all rows, not of those that are ranked again
         index = f"(FROM read_parquet({literal(str(self.home / 'subset.parquet'))}))"
         target, keys = self.home / "new.parquet", [self._nothing()[1]]
         sink = self.sink(target)
@@ -364,32 +329,6 @@ class Incremental:
         self.con.execute(f"COPY affected TO {literal(str(classes))} (FORMAT parquet)")
         self._account(job, index, f"read_parquet({literal(str(classes))})")
         return (target, pl.concat(keys)), account
-
-    def _whole(self, lost: PairReport, gone: Path, new: PairReport) -> PairReport:
-        """The account of all rows: that of before, without `lost`, with `new`."""
-        before = self.record.previous or {}
-        names = {each.name for each in fields(PairReport)}
-        told = {name: value for name, value in before["report"].items() if name in names}
-        if new.labels is not None:
-            counts = self.con.execute(
-                "SELECT count(*) FILTER (label), count(*) FILTER (NOT label)"
-                f" FROM {sources([gone])}"
-            ).fetchall()
-            lost = replace(lost, labels=dict(zip(("true", "false"), counts[0], strict=True)))
-        return PairReport.total([PairReport(**told).without(lost), new])
-
-    def _rowed(self, path: Path) -> Rowed:
-        """The rows of a file as the rows of the input, at their positions."""
-        source = self.main.source
-        select = f"SELECT * EXCLUDE ({FILE}, {ROW}) FROM read_parquet({literal(str(path))})"
-        names = {name: value for name, value in asdict(self.main.roles).items() if value}
-        if names.pop("negate", False):
-            names["score"] = f"-{names['score']}"
-        # What a part is ranked by lies next to it.
-        beside = (f"{self.home}/",)
-        files = (str(path),)
-        some = replace(source, files=files, select=select, hive=False, remote=False, beside=beside)
-        return replace(self.main.rowed, source=some, names=cast("RoleNames", names))
 
     def _told(self, account: PairReport, notes: Sequence[str]) -> RunReport:
         """The report of all rows, of which some were ranked."""
@@ -420,93 +359,3 @@ class Incremental:
                 *self._settled.notes(asked.plan, account, self._scale),
             ],
         )
-
-    def _report(self, report: RunReport, target: Path | None) -> RunReport:
-        output = {"": shown(self.asked.output)} if target else {}
-        return replace(report, output=output)
-
-    # Publish
-
-    def _publish(
-        self,
-        stage: Publisher,
-        writer: Writer,
-        report: RunReport,
-        files: list[InputFile],
-        before: str | None,
-        now: str,
-    ) -> RunReport:
-        """Let the output, the change file and the record appear together."""
-        asked, record = self.asked, self.record
-        changes = stage.path(asked.changes)
-        counts = change_file.write(self.con, self.schema, changes, before=before, now=now)
-        told = ", ".join(f"{rows:,} {kind}" for kind, rows in counts.items())
-        report = self._report(report, asked.target)
-        counted = f"{CHANGES}{told} ({shown(asked.changes)})"
-        report = replace(report, notes=[*report.notes, counted])
-        thresholds = report.thresholds or {}
-        fits = fits_of(self.main, thresholds, self.schema)
-        kept = self._homes()
-        names = names_of(files, writer.parts, self.accounts)
-        homes = {name: kept.get(name, self.home / name) for name in names}
-        files = compact.of_inputs(self.con, files, homes, self.home)
-        listed = compact.of_accounts(self.con, self.accounts, homes, self.home)
-        state = State(fits, files, writer.parts, listed)
-        for name in names_of(files, writer.parts, listed):
-            record.keep_file(name, homes.get(name, self.home / name))
-        text = state.text().encode()
-        record.keep(STATE, lambda file: file.write(text))
-        record.read(self.main.records.inputs)
-        outputs = self._outputs(stage, writer, report.pairs_out, sum(counts.values()))
-        # Who applies the change file has to have what it goes from, in the same columns.
-        same = before is not None and self._columns_before() == outputs[0]["schema"]
-        record.facts["changes_since"] = records.content_of(record.previous) if same else None
-        record.publish(outputs, lambda: stage.publish(overwrite=True), report=asdict(report))
-        return report
-
-    def _homes(self) -> Mapping[str, Path]:
-        state = State.read(self.record)
-        return state.homes if state else {}
-
-    def _outputs(
-        self, stage: Publisher, writer: Writer, rows: int, changes: int
-    ) -> list[dict[str, Any]]:
-        """The outputs as the record has them."""
-        asked = self.asked
-        schema = {field.name: str(field.type) for field in arrow_schema(self.schema)}
-        with_change = {ID: schema[ID], change_file.CHANGE: schema[ID], **schema}
-        outputs = []
-        before = self._before(writer)
-        for target, count, columns in (
-            (asked.target, rows, schema),
-            (asked.changes, changes, with_change),
-        ):
-            outputs.append(
-                {
-                    "path": target.name,
-                    "split": None,
-                    "rows": count,
-                    "schema": columns,
-                    "files": records.described(target, stage.path(target), before),
-                }
-            )
-        return outputs
-
-    def _columns_before(self) -> Any:
-        """The columns of the output that stands, and their types."""
-        outputs = (self.record.previous or {}).get("outputs") or [{}]
-        return outputs[0].get("schema")
-
-    def _before(self, writer: Writer) -> dict[str, Any]:
-        """The files of the record of before that are parts again, by their names now."""
-        before = {
-            file["path"]: file
-            for output in (self.record.previous or {}).get("outputs", ())
-            for file in output.get("files") or ()
-        }
-        home = self.asked.target.name
-        found = {
-            writer.parts[now].name: before.get(f"{home}/{old}")
-            for now, old in writer.linked.items()
-        }
-        return {name: file for name, file in found.items() if file}

@@ -1,0 +1,1 @@
+"""What a run says of itself: its report, what was expected of it, and what would help."""

@@ -1,0 +1,1 @@
+"""Looks at data that make no rows: `check`, curves, calibration."""

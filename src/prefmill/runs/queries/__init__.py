@@ -1,0 +1,1 @@
+"""SQL over files: what `prefmill sql` runs."""

@@ -1,0 +1,1 @@
+"""Scores and answers in chunks: killed anywhere, the same call goes on."""
