@@ -47,6 +47,25 @@ def test_only_prompts_with_late_rows_are_read_again(tmp_path):
     assert told == {("removed", None, None), ("added", "p7", "c"), ("added", "new", "b")}
 
 
+def test_a_file_that_changes_the_guess_is_refused_until_columns_are_named(tmp_path):
+    source, names = tmp_path / "in", "prompt answer stars score"
+    write(source / "1.parquet", [("p", "a", 5), ("p", "b", 1)], "prompt answer stars")
+    run(PLAN, source, tmp_path / "out.parquet", incremental=True)
+    write(source / "2.parquet", [("q", "a", 5, 0.1), ("q", "b", 1, 0.9)], names)
+    with pytest.raises(
+        RunDiffers, match=r"got --prompt .* --score score, expected .* stars"
+    ) as got:
+        run(PLAN, source, tmp_path / "out.parquet", incremental=True)
+    assert "type the options that are meant" in str(got.value.hint)
+    typed = {"prompt": "prompt", "completion": "answer", "score": "stars"}
+    run(PLAN, source, tmp_path / "out.parquet", incremental=True, roles=typed)
+    run(PLAN, source, tmp_path / "whole.parquet", roles=typed, pair_id=True)
+    read = [pl.read_parquet(tmp_path / f"{name}.parquet") for name in ("out", "whole")]
+    assert read[0].select(read[1].columns).sort("pair_id").equals(read[1].sort("pair_id"))
+    with pytest.raises(RunDiffers):
+        run(PLAN, source, tmp_path / "out.parquet", incremental=True, roles={"score": "score"})
+
+
 def test_scores_that_are_none_go_with_their_rows(tmp_path):
     rows = [(*row[:2], str(row[2])) for row in many(range(20))]
     write(tmp_path / "in" / "1.parquet", rows)

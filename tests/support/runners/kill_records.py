@@ -83,7 +83,7 @@ def dies_at(number: int) -> None:
 def agrees(folder: Path, kind: str) -> str:
     """The margin of the plan whose record fits what stands, all of it; "" where nothing does."""
     first = folder / "out" / KINDS[kind][2]
-    if not os.path.lexists(first):
+    if not first.exists():  # nor is it where a link leads nowhere yet
         return ""
     found = records.record_of(first)
     assert found is not None, f"{kind}: no record fits what stands"

@@ -86,6 +86,7 @@ def run_incremental(
         )
         with job_here as job, refused_with_numbers(job):
             record.facts |= facts_of(plan, roles, job)
+            record.refuse_other_words()
 
             def make(rowed: Rowed, name: str, plan: FeedbackPlan | None = None) -> Job:
                 home = job.home / name

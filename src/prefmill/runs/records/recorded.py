@@ -19,7 +19,8 @@ from prefmill.writers.arrow import arrow_schema
 from prefmill.writers.write import Staged
 
 _Report = TypeVar("_Report")
-_WORDS = "choice of columns"
+#: What messages call the words of a key.
+WORDS = "choice of columns"
 _PACKAGES = ("polars", "duckdb", "pyarrow", "numpy", "torch", "transformers", "vllm", "datasets")
 
 
@@ -38,7 +39,7 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple
     """`records.differences` of two keys, with inputs by their names, and words as options."""
     was, is_now = options_of(before.get("rows")), options_of(now.get("rows"))
     if was != is_now:
-        yield _WORDS, was, is_now
+        yield WORDS, was, is_now
     old_rest, rest = ({**key, "rows": None} for key in (before, now))
     for name, old, new in records.differences(old_rest, rest):
         if name in ("inputs", "joined"):

@@ -37,6 +37,7 @@ from prefmill.errors import RunBusy
 from prefmill.redact import redacted, redacted_key
 from prefmill.runs.records.inputs import IN_MEMORY, is_certain
 from prefmill.runs.records.recorded import (
+    WORDS,
     changed,
     input_told,
     instant,
@@ -144,7 +145,7 @@ class Recording:
         """
         key, words = before.get("key", {}), self.key.get("rows")
         read_as = before.get("read_as")
-        if not words or not read_as:
+        if not words or not read_as or words == key.get("rows"):
             return dict(key)
         return {**key, "rows": words if options_of(read_as) == options_of(words) else read_as}
 
@@ -153,6 +154,22 @@ class Recording:
         before = self._key_of(self.previous or {})
         bound, now = ({n: v for n, v in k.items() if n not in free} for k in (before, self.key))
         return list(changed(bound, now))
+
+    def refuse_other_words(self) -> None:
+        """Raise `RunDiffers` where a run that goes on would read other columns than before.
+
+        Files that come may change what is guessed, and the parts of one output are read alike.
+        """
+        before = (self.previous or {}).get("read_as")
+        was, now = options_of(before), options_of(self.facts["read_as"])
+        if before and was != now and not self.overwrite:
+            raise records.differ(
+                shown(self.outputs[0]),
+                [(WORDS, was, now)],
+                where=self.command,
+                hint="these are guesses: type the options that are meant. Those of before go on;"
+                " others need --overwrite, which begins anew.",
+            )
 
     def hold(self, store: Store) -> None:
         """Be the writer: a record that a dead one left next to its output is put in its place."""
