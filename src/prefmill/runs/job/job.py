@@ -167,7 +167,8 @@ class Job:
         self.tell("ranking", None)
         done = self._narrow()
         if self.engine == "polars":
-            self._ranks = LazyFrames(self._tables)
+            self._ranks = lazy = LazyFrames(self._tables)
+            lazy.rank()
         else:
             self._tables.rank(done)
         self._gathering.hand_back()

@@ -27,19 +27,26 @@ POSITION = "__prefmill_position"
 
 
 class LazyFrames:
-    """The relations of a plan, once they are ranked; what is asked of `Tables`, by frames."""
+    """The relations of a plan; what is asked of `Tables`, by frames."""
 
     def __init__(self, tables: Tables) -> None:
-        """Rank, and make the table `slots`."""
         self.con, self.bound = tables.con, tables.bound
+        self._tables = tables
         bound = self.bound
-        rows = numbered(bound.program.read, scan(bound, self.con), position=POSITION)
-        self._relations = frames.relations(bound.program, rows, bound.never_null)
+        self._rows = numbered(bound.program.read, scan(bound, self.con), position=POSITION)
+        self._relations = frames.relations(bound.program, self._rows, bound.never_null)
+
+    def rank(self) -> None:
+        """Make the table `slots`.
+
+        Scores may refuse the thresholds. Then the relations are there all the same, for hints.
+        """
+        bound, tables = self.bound, self._tables
         if bound.plan.waits:
             scores = self.scores(bound.plan)
             bound.scale = scores.scale
             bound.settle(bound.plan.settled(scores))
-            self._relations = frames.relations(bound.program, rows, bound.never_null)
+            self._relations = frames.relations(bound.program, self._rows, bound.never_null)
         columns = tables.assembly.slot_columns()
         ranked = frames.last(bound.output, self._relations).select(columns).collect()
         self.con.register("ranked", ranked.with_row_index("slot").to_arrow())
