@@ -58,9 +58,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def say_stopped(more: str = "") -> None:
-    """Say that a signal ended the command, and what that means; the first one counts."""
+    """Say that a signal ended the command, and what that means; without that only once."""
     global _told
-    if not _told:
+    if more or not _told:
         _told = True
         say(f"prefmill: stopped{more and f'; {more}'}.")
 
