@@ -33,6 +33,21 @@ def test_killed_at_random_instants_there_is_old_or_new(
     assert told["looks"] >= kills
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--case", "unpair object", "--moment", "before"),
+        pytest.param((), marks=pytest.mark.torture),
+    ],
+)
+def test_killed_at_every_request_of_a_store(words: tuple[str, ...], tmp_path: Path) -> None:
+    told = told_by("request_lives.py", tmp_path / "kills", *words)
+    assert told.get("unpair object: before", 0) >= 15
+    assert words or {name.split(":")[0] for name in told} == {
+        name for name, case in CASES.items() if case.group == "objects"
+    }
+
+
 def test_every_group_is_killed() -> None:
     groups = {case.group for case in CASES.values()}
     assert {*SHARES, "objects"} == groups

@@ -148,6 +148,18 @@ def is_free(text: str) -> bool:
     return not owner or is_dead(owner)
 
 
+def remove_dead(store: Store, name: str) -> None:
+    """Remove a lease whose owner is gone; that of a living one stays. Costs a request."""
+    try:
+        free = is_free(store.get_text(name))
+    except FileNotFoundError:
+        return
+    if free:
+        refusal = RunBusy(f"store: another process holds {store.url(name)!r}.")
+        with contextlib.suppress(RunBusy):  # somebody began just now
+            Lease(store, name, refusal).close()
+
+
 def note_left(store: Store, name: str) -> dict[str, Any]:
     """What a dead owner of a lease has noted; empty where he lives, or there is no lease."""
     try:

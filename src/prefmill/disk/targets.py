@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prefmill.disk import settling, whole
-from prefmill.disk.uploads import Manifest, ObjectStaging, home_of, standing
+from prefmill.disk.uploads import Manifest, ObjectStaging, give_back, home_of, standing
 from prefmill.objects import is_object, refuse_unknown, url_of
 
 __all__ = [
     "check_free",
+    "give_back",
     "is_object",
     "is_there",
     "settle",

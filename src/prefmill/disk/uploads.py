@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from prefmill.disk.hidden import claim, release, sweep
-from prefmill.disk.leases import Lease, note_left
+from prefmill.disk.leases import Lease, note_left, remove_dead
 from prefmill.disk.stores import ObjectStore
 from prefmill.disk.whole import taken
 from prefmill.errors import BadArgument, BadInput, RunBusy
@@ -125,6 +125,13 @@ def standing(targets: Sequence[Path]) -> list[Path]:
         if _stands(store, name) and not any(_is_left(name, *note) for note in notes):
             found.append(target)
     return found
+
+
+def give_back(targets: Sequence[Path]) -> None:
+    """Remove the leases of dead writers of `targets`, which they had published: a request each."""
+    for target in targets:
+        store, name = home_of(target)
+        remove_dead(store, _aside(name, _LEASE))
 
 
 def _stands(store: ObjectStore, name: str) -> bool:

@@ -23,9 +23,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import kill_cases
 import kill_lives
-import warehouses
 from kill_cases import CASES
 
 KINDS = {"write": 1, "fsync": 2, "rename": 3, "unlink": 4, "link": 5}
@@ -82,13 +80,7 @@ def main() -> None:
     words.add_argument("--first", type=int, default=1)
     given = words.parse_args()
     names = given.case or list(CASES)
-    given.folder.mkdir(parents=True, exist_ok=True)
-    temp = given.folder / "temp-system"
-    temp.mkdir(exist_ok=True)
-    os.environ["TMPDIR"] = str(temp)
-    os.environ.update(warehouses.catalog_of(given.folder / "out"))
-    kill_lives.import_all({CASES[name].group for name in names})
-    kill_cases.make_sources(given.folder)
+    kill_lives.prepare(given.folder, names)
     faults = Faults(given.folder, names, random.Random(given.first))
     try:
         for name in names:

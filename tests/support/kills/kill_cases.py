@@ -334,6 +334,11 @@ CASES: dict[str, Case] = {
         typed("pairs --no-thresholds", f"s3://{BUCKET}/out.parquet"),
         (f"s3://{BUCKET}/out.parquet",),
     ),
+    "pairs object split": Case(
+        "objects",
+        typed(f"pairs --no-thresholds {_SPLIT}", f"s3://{BUCKET}/out.parquet"),
+        tuple(f"s3://{BUCKET}/out-{name}.parquet" for name in ("test", "train", "val")),
+    ),
     "unpair object": Case(
         "objects", typed(_LABELS, f"s3://{BUCKET}/out.jsonl"), (f"s3://{BUCKET}/out.jsonl",)
     ),

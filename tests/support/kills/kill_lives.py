@@ -228,18 +228,8 @@ class Lives:
         self.is_clean(name)
 
 
-def main() -> None:
-    words = argparse.ArgumentParser()
-    words.add_argument("folder", type=Path)
-    words.add_argument("kills", type=int)
-    words.add_argument("seed", type=int)
-    words.add_argument("--only", default=",".join({case.group for case in CASES.values()}))
-    words.add_argument("--case", default="")
-    given = words.parse_args()
-    folder, groups = given.folder, set(given.only.split(","))
-    names = [name for name, case in CASES.items() if case.group in groups]
-    if given.case:
-        names = [given.case]
+def prepare(folder: Path, names: list[str]) -> None:
+    """What lives of these cases need: imports, inputs, variables, and a server of objects."""
     groups = {CASES[name].group for name in names}
     folder.mkdir(parents=True, exist_ok=True)
     temp = folder / "temp-system"
@@ -253,6 +243,21 @@ def main() -> None:
         kill_reading.PORT.append(serve_objects())
         os.environ.update(environ(kill_reading.PORT[0]))
     kill_cases.make_sources(folder)
+
+
+def main() -> None:
+    words = argparse.ArgumentParser()
+    words.add_argument("folder", type=Path)
+    words.add_argument("kills", type=int)
+    words.add_argument("seed", type=int)
+    words.add_argument("--only", default=",".join({case.group for case in CASES.values()}))
+    words.add_argument("--case", default="")
+    given = words.parse_args()
+    folder, groups = given.folder, set(given.only.split(","))
+    names = [name for name, case in CASES.items() if case.group in groups]
+    if given.case:
+        names = [given.case]
+    prepare(folder, names)
     draw = random.Random(given.seed)
     lives = Lives(folder, names, draw)
     turns = list(names)

@@ -78,14 +78,20 @@ def _client() -> Any:
 
 
 def _of_object(key: str) -> object:
-    from botocore.exceptions import ClientError
-
-    try:
-        return _of_file(key, _client().get(key))
-    except ClientError as error:
-        if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-            raise FileNotFoundError(key) from None
-        raise
+    """An object; one of a set where the set's manifest says that it is to be read."""
+    server = _client()
+    place = ""
+    while True:
+        before, place = place, key
+        names = server.keys()
+        for name in names:
+            if name.endswith("/outputs.json"):
+                place = json.loads(server.get(name))["objects"].get(key, place)
+        try:
+            return _of_file(key, server.get(place))
+        except server.client().exceptions.NoSuchKey:
+            if place in (key, before):  # else it was of an old set
+                raise FileNotFoundError(key) from None
 
 
 def _sqlite(where: Any) -> list[Any]:
@@ -177,7 +183,8 @@ class Answers:
         found += kept.clean(self.place.out, dry_run=True)
         found += [str(path) for path in self.place.out.rglob("*.tmp")]
         if kill_cases.CASES[name].group == "objects":
-            wanted = ("out.parquet", "out.jsonl", "manifest.json", "ledger.json")
+            wanted = {part.rpartition("/")[2] for part in kill_cases.CASES[name].parts}
+            wanted |= {"manifest.json", "ledger.json", "outputs.json"}
             keys = _client().keys()
             found += [key for key in keys if key.rpartition("/")[2] not in wanted]
         return sorted({*found})

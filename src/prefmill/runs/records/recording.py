@@ -25,13 +25,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prefmill.disk import records
-from prefmill.disk.leases import Lease
+from prefmill.disk.leases import Lease, remove_dead
 from prefmill.disk.ledger import is_chunk
 from prefmill.disk.locks import FolderLock
 from prefmill.disk.records import MANIFEST, NEXT, Document, Still, files_stand
 from prefmill.disk.settling import clear, sync
 from prefmill.disk.stores import Save, Store, store_of
-from prefmill.disk.targets import Publisher, is_object, is_there, settle, shown, target_of
+from prefmill.disk.targets import (
+    Publisher,
+    give_back,
+    is_object,
+    is_there,
+    settle,
+    shown,
+    target_of,
+)
 from prefmill.disk.whole import linked
 from prefmill.errors import RunBusy
 from prefmill.redact import redacted, redacted_key
@@ -120,8 +128,7 @@ class Recording:
         same = self.done = self.certain and self._is_of(self.previous)
         if self.done and self._finished and not self._finished():
             self.done, self.overwrites = False, True
-        rejects = self.key.get("rejects")
-        if self.done and rejects and not is_there(target_of(rejects, self.command)):
+        if self.done and not all(map(is_there, self.rejects)):
             self.done, self.overwrites = False, True  # a part of the run is to be made again
         if same or free is None:
             return
@@ -183,11 +190,17 @@ class Recording:
                 shutil.rmtree(left, ignore_errors=True)
         self.store.delete(NEXT)
 
+    @property
+    def rejects(self) -> list[Path]:
+        """Where rows that cannot be read are put, if anywhere."""
+        place = self.key.get("rejects")
+        return [target_of(place, self.command)] if place else []
+
     def rest(self, store: Store) -> list[str]:
-        """Chunks in a store of objects that a run left, killed once it had published."""
+        """What a run left in a store of objects, killed once it had published."""
         if not is_object(self._folder):
             return []  # `clear` knows
-        return [name for name in store.names() if is_chunk(name)]
+        return [name for name in store.names() if is_chunk(name) or name == NEXT]
 
     @property
     def _folder(self) -> Path:
@@ -397,6 +410,9 @@ def recording(
                     record.hold(store)
                     for name in record.rest(store):
                         store.delete(name)
+        if is_object(targets[0]):
+            remove_dead(store, _LEASE)
+            give_back([*targets, *filter(is_object, record.rejects)])
         yield record
         return
     with _held(store, record.folder, _busy(record)) as record.lock:
