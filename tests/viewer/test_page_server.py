@@ -142,6 +142,8 @@ ASKED = [
     ([["number", ">", "1.5"], ["number", "<=", "99999999999999999999"]], "", "", False),
     ([["completion", ">", "Answer 5"]], "", "", False),
     ([["prompt", "=", "not there"]], "", "score", False),
+    ([["completion", "contains", "answer ."]], "", "", False),
+    ([['odd "name"', "contains", "Ä"]], "9", "", False),
 ]
 
 

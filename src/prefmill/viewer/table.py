@@ -108,6 +108,10 @@ class Table:
         """How many rows there are of what is asked."""
         if not (asked.filters or asked.search):
             return self.rows
+        with self._lock:
+            head = self._heads.get(asked)
+        if head is not None and len(head) < HEAD:
+            return len(head)
         where, values = asked.where(self.columns)
         query = f"SELECT count(*) FROM {self.source.relation} WHERE {where}"
         return int(self._run(query, values)[0][0])
@@ -126,9 +130,11 @@ class Table:
     def _ranking(self, asked: Asked) -> tuple[str, list[Any]]:
         position = self.source.position
         where, values = asked.where(self.columns)
-        order = asked.order(self.columns, position)
         query = f"SELECT {position} AS pos FROM {self.source.relation} WHERE {where}"
-        return f"{query} ORDER BY {order}", values
+        # Files are read in the order of positions: without a sort the first rows found are enough.
+        if asked.sort or self.source.select:
+            query += f" ORDER BY {asked.order(self.columns, position)}"
+        return query, values
 
     def _head(self, asked: Asked) -> list[int]:
         head = self._heads.get(asked)
