@@ -3,7 +3,7 @@
     python benchmarks/bench_report.py --dir /tmp/bench > report.md
 
 Feedback (four answers a prompt, 600 characters each) is made once in the folder, and looked at by
-`prefmill report -o` in a child, with `--memory-limit`. The peak is the resident memory of the tree
+`prefmill report -o` in a child, with `--memory-limit` where one is given. The peak is the resident memory of the tree
 of processes, looked at from outside a hundred times a second, and the kernel's own peak of the
 child. CPU seconds are of all threads: on a machine that does other work they say more than wall
 time. `--more` are further options of the command.
@@ -50,11 +50,11 @@ def measure(source: Path, folder: Path, limit: str, more: list[str]) -> str:
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     command = ["-m", "prefmill", "report", str(source), "-o", str(page), "--overwrite", "-q"]
-    command += ["--memory-limit", limit, "--temp-dir", str(scratch), *more]
+    command += ["--temp-dir", str(scratch), *(("--memory-limit", limit) if limit else ()), *more]
     wall, cpu, peak = run(command)
     left = sorted(os.listdir(scratch))
     holds = wall <= MOST_SECONDS and peak <= MOST_BYTES and not left
-    cells = [source.stem, f"{source.stat().st_size / 1e9:.2f} GB", limit, " ".join(more)]
+    cells = [source.stem, f"{source.stat().st_size / 1e9:.2f} GB", limit or "none", " ".join(more)]
     cells += [f"{wall:.0f}", f"{cpu:.0f}", f"{peak / 1e6:,.0f} MB"]
     return f"| {' | '.join([*cells, 'holds' if holds else 'fails'])} |"
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--kinds", nargs="+", default=["feedback"], choices=["feedback", "pool"])
-    parser.add_argument("--limit", default="1600MB")
+    parser.add_argument("--limit", default="", help="for --memory-limit")
     parser.add_argument("--more", default="", help="further options of the command")
     parser.add_argument("--dir", type=Path, required=True)
     asked = parser.parse_args()

@@ -61,6 +61,21 @@ def test_a_limit_that_is_too_small_names_one_that_is_not(pool, tmp_path, monkeyp
     assert report.pairs_out == pl.read_parquet(tmp_path / "pairs.parquet").height > 10_000
 
 
+def _limit(con):
+    ((limit,),) = con.execute("SELECT current_setting('memory_limit')").fetchall()
+    return limit
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(10, "1.1 GiB"), (30_000_000, "2.7 GiB")])
+def test_a_look_has_room_by_its_rows(rows, expected, tmp_path):
+    con = connection.connect(temp_dir=tmp_path, reads=(), threads=2)
+    there = float(_limit(con).split()[0])
+    connection.room_by_rows(con, rows)
+    assert _limit(con) == expected
+    connection.room_by_rows(con, 10**12)
+    assert float(_limit(con).split()[0]) == pytest.approx(there, rel=0.02)  # what the machine has
+
+
 def test_a_full_temporary_folder_is_no_matter_of_the_limit():
     with (
         pytest.raises(BadInput, match="neither memory nor the temporary folder has room"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from prefmill.connection import LOOK_BYTES, room_by_rows
 from prefmill.disk import records
 from prefmill.disk.targets import from_here, target_of
 from prefmill.engines import sql
@@ -69,7 +71,7 @@ def look(
     told |= {"scored": True, "refusal": "", "by": by}
     told["given"] = typed(roles or {}, reading)
     words: Any = dict(roles or {})
-    asked: dict[str, Any] = {"progress": progress, **reading}
+    asked: dict[str, Any] = {"progress": progress, "memory_bytes": None, "threads": None, **reading}
     try:
         try:
             return _opened(plan, inputs, words, told, asked)
@@ -94,9 +96,13 @@ def _opened(
     plan: Pairs, inputs: Inputs, words: RoleNames, told: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> Figures:
     options: dict[str, Any] = {"engine": "duckdb", "whole_rows": True, "merged": _MERGED}
-    with opened(plan, inputs, roles=words, **options, **asked) as job:
+    if asked["memory_bytes"] is None:
+        options |= {"memory_bytes": LOOK_BYTES, "threads": asked["threads"] or os.cpu_count()}
+    with opened(plan, inputs, roles=words, **{**asked, **options}) as job:
         if job.plan.aggregate != plan.aggregate:
             told = {**told, "by": f"{told['by']} with --aggregate {_MERGED}"}
+        if asked["memory_bytes"] is None:
+            room_by_rows(job.con, job.source.rows)
         job.rank()
         job.tell("counting", None)
         make_facts(job)

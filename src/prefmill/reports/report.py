@@ -78,7 +78,8 @@ def report(
         roles, progress, reading: as in `prefmill.run`.
 
     Cost: one pass over texts in the engine, then numbers: about 100 bytes a row, which DuckDB
-    spills beyond `memory_bytes`. Raises `PrefmillError`s for inputs that cannot be read.
+    spills beyond `memory_bytes`; without it beyond 100 bytes a row, and 1.3 GB at least. Raises
+    `PrefmillError`s for inputs that cannot be read.
 
     >>> import polars as pl
     >>> answers = {"chosen": [f"a longer answer {n}" for n in range(40)], "rejected": ["no"] * 40}
