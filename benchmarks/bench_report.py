@@ -3,10 +3,10 @@
     python benchmarks/bench_report.py --dir /tmp/bench > report.md
 
 Feedback (four answers a prompt, 600 characters each) is made once in the folder, and looked at by
-`prefmill report -o` in a child, with `--memory-limit` where one is given. The peak is the resident memory of the tree
-of processes, looked at from outside a hundred times a second, and the kernel's own peak of the
-child. CPU seconds are of all threads: on a machine that does other work they say more than wall
-time. `--more` are further options of the command.
+`prefmill report -o` in a child, with `--memory-limit` where one is given. The peak is the resident
+memory of the tree of processes, looked at from outside a hundred times a second, and the kernel's
+own peak of the child. CPU seconds are of all threads: on a machine that does other work they say
+more than wall time. `--more` are further options of the command.
 """
 
 from __future__ import annotations
