@@ -287,7 +287,10 @@ def check_types(rows: Read, schema: pl.Schema, where: str) -> None:
     def refuse(role: str, name: str, expected: str) -> BadArgument:
         hint = f"name another column: {role}=COLUMN (--{role} COLUMN)."
         if role == "score" and isinstance(schema[name], pl.List):
-            hint = "a list holds a score for each step or label: name the column of one number."
+            hint = (
+                "a list holds a score for each step or label: name the column of one number."
+                f" Where it holds ratings of the answer: --each {name} --aggregate mean."
+            )
         return BadArgument(
             f"{where}: the column {name!r} cannot be the role {role!r}; got type {schema[name]}, "
             f"expected {expected}.",

@@ -63,7 +63,8 @@ class Excluded:
         if idle:
             lines.append(
                 f"exclude: {idle:,} of the {len(self.entries):,} ids in {self.name} are of no"
-                " pair that was selected here."
+                " pair that was selected here. (Of pairs with the same texts only the first's id is"
+                " known, and leaves out all.)"
             )
         return lines
 
