@@ -23,7 +23,8 @@ from prefmill.scoring.scorers import Floats, Scored, Staged
 from prefmill.scoring.stepwise import step_lists
 
 if TYPE_CHECKING:
-    from prefmill.scoring.engine import Engine, Head
+    from prefmill.scoring.engine import Engine
+    from prefmill.scoring.ways.headed import Head
     from prefmill.scoring.work import Work
 
 SharePrefix = Literal["auto", "off"]
