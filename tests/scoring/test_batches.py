@@ -175,6 +175,8 @@ def test_trap_13_invariant_scores_of_experts(family: str, budget: int, tmp_path:
     pools.assert_close(whole, wanted)
     for place in range(0, len(COMPANY), 3):
         assert scorer(pools.batch(COMPANY[place : place + 1])) == whole[place]
+    nothing = scorer.run(scorer.prepare(pools.batch([])))
+    assert nothing.columns["score"].shape == (0,), "a chunk whose rows are all known"
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "bert", "dynamic-rope"])

@@ -50,8 +50,8 @@ class Streams:
         if not self.headed.alone:
             return pack(rows, which, self.room(), share=self.share)
         streams: list[Stream] = []
-        for one in np.split(which, len(which)):
-            streams += pack(rows, one, self.room(), share=False)
+        for row in which[:, None]:
+            streams += pack(rows, row, self.room(), share=False)
         return streams
 
     def room(self) -> Room:
