@@ -22,6 +22,7 @@ from prefmill.scoring.attention import CannotShare, StreamPlan, flash  # noqa: E
 from prefmill.scoring.engine import Engine  # noqa: E402
 from prefmill.scoring.heads import RewardHead  # noqa: E402
 from prefmill.scoring.packing import pack  # noqa: E402
+from prefmill.scoring.ways.streams import Streams  # noqa: E402
 
 pytestmark = pytest.mark.score
 
@@ -351,6 +352,16 @@ def test_trap_16_a_model_that_ignores_positions_or_mixes_tokens_is_measured() ->
     model.model.layers[0].register_forward_hook(shift)
     engine = Engine(model, RewardHead(), CPU)
     assert (engine.way, engine.reason) == ("batches", "packed rows and single rows differ")
+
+
+def test_trap_16_an_error_without_words_is_a_reason_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise NotImplementedError
+
+    monkeypatch.setattr(Streams, "forward", broken)
+    engine = Engine(pools.plain(pools.reward("llama"))[0], RewardHead(), CPU)
+    told = "packed rows do not run: NotImplementedError: "
+    assert (engine.way, engine.reason) == ("batches", told)
 
 
 @pytest.mark.parametrize("budget", [1, 12, 20])

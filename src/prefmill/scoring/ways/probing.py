@@ -101,8 +101,7 @@ def _fault(run: Callable[[], Values], *, single: Values, dtype: torch.dtype) -> 
         raise
     # The model's forward is of another shape than streams need.
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
-        line = str(error).splitlines()[0][:200]
-        return f"packed rows do not run: {type(error).__name__}: {line}"
+        return f"packed rows do not run: {_told(error)}"
     far = values.far_from(single, dtype).any()
     if far:
         return "packed rows and single rows differ"
@@ -130,8 +129,13 @@ def why_not_compiled(headed: Headed, way: Way) -> str:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # what a compiler may raise is no closed list
-            lines = str(error).strip().splitlines() or [""]
-            reason = f"{type(error).__name__}: {lines[0][:200]}"
+            reason = _told(error)
     if reason:
         headed.body, headed.compiled = eager, False
     return reason
+
+
+def _told(error: Exception) -> str:
+    """An error in one line, whatever it says."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
