@@ -156,19 +156,19 @@ def _measure(engine: Any, pool: Pool, repeat: int) -> Result:
     def planner(name: str) -> Any:
         def planned(rows: Any, which: Any) -> Any:
             depth = 1 if name == LEVEL else None
-            return pack(rows, which, engine._room(), share=name != UNSHARED, depth=depth)
+            return pack(rows, which, engine.streams.room(), share=name != UNSHARED, depth=depth)
 
         return planned
 
     every = np.arange(len(pool.rows))
-    whole = sum(map(len, pack(pool.rows, every, engine._room(), least=0)))
+    whole = sum(map(len, pack(pool.rows, every, engine.streams.room(), least=0)))
     ways = {name: Way(name) for name in (UNSHARED, LEVEL, FOREST)}
     result = Result(pool, _trie(pool.rows), whole, ways, 0.0)
     some = pool.rows.take(every[: max(8, len(every) // 8)])
     wanted: Any = None
     for number in range(-1, repeat):
         for name, way in ways.items():
-            engine._pack = planner(name)
+            engine.streams.plan = planner(name)
             gc.collect()
             begin, cpu = time.perf_counter(), time.process_time()
             work = engine.plan(pool.rows if number >= 0 else some)
@@ -185,7 +185,7 @@ def _measure(engine: Any, pool: Pool, repeat: int) -> Result:
             way.difference = max(way.difference, float(gap))
     few = np.unique(np.linspace(0, len(every) - 1, ALONE).astype(int))
     with torch.inference_mode():
-        single = engine.one_at_a_time(pool.rows, few).values[:, 0]
+        single = engine.headed.one_at_a_time(pool.rows, few).values[:, 0]
     result.alone = float(np.abs(wanted[few] - single).max() / np.abs(wanted).max())
     return result
 

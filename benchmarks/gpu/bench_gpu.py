@@ -277,13 +277,13 @@ def about_stage(bench: Bench) -> None:
     bench.table(
         way=engine.way,
         reason=engine.reason,
-        attention=engine.ours,
-        prefixes_in_place=engine.cascades,
+        attention=engine.streams.form,
+        prefixes_in_place=engine.streams.cascades,
     )
-    ok = engine.way == "streams" and engine.ours == wanted
+    ok = engine.way == "streams" and engine.streams.form == wanted
     bench.mark(
         "a bfloat16 model runs in streams",
-        f"{engine.way} by {engine.ours}",
+        f"{engine.way} by {engine.streams.form}",
         f"streams by {wanted}",
         ok,
     )
@@ -393,7 +393,7 @@ def extremes(bench: Bench) -> None:
             prompt_once=once,
             seconds=seconds,
             of_products=seconds / ideal,
-            attention=dict(engine.layers),
+            attention=dict(engine.streams.layers),
         )
         where = f"P {prompt:,}, R {own}, K {k}"
         bench.mark(
@@ -429,7 +429,10 @@ def memory(bench: Bench) -> None:
             torch.cuda.set_per_process_memory_fraction(1.0, bench.device)
     gap = float(np.abs(got - want).max()) / (float(want.std()) or 1.0)
     bench.table(
-        rows=len(rows), splits=engine.splits, most_tokens=engine.most, largest_gap_in_spreads=gap
+        rows=len(rows),
+        splits=engine.splits,
+        most_tokens=engine.memory.most,
+        largest_gap_in_spreads=gap,
     )
     bench.mark("out of memory: passes were split", engine.splits, ">= 1", engine.splits >= 1)
     bench.mark("out of memory: largest gap, in spreads of the scores", gap, "<= 0.1", gap <= 0.1)
@@ -584,14 +587,14 @@ def _group(prompt: int, own: int, k: int, bench: Bench) -> TokenRows:
 
 def _short_of_memory(engine: Engine, most: int) -> None:
     """A CPU that has no memory for more than `most` tokens."""
-    forward = engine.forward
+    forward = engine.streams.forward
 
     def short(rows: TokenRows, stream: Any, past: Any) -> Any:
         if len(stream) > most:
             raise torch.OutOfMemoryError("CUDA out of memory, played on a CPU")
         return forward(rows, stream, past)
 
-    engine.forward = short  # type: ignore[method-assign]
+    engine.streams.forward = short  # type: ignore[method-assign]
 
 
 # -- candidates: token rows in, scores out

@@ -312,7 +312,7 @@ def scores_of(engine: Engine, rows: TokenRows) -> np.ndarray:
     engine's, or more or less often.
     """
     work = engine.plan(rows)
-    engine.layers.clear()
+    engine.streams.layers.clear()
     checks = engine.invariant and not engine._checked  # which run some rows again
     found = engine.run(work)[:, 0]
     streams = work.streams or []
@@ -320,11 +320,11 @@ def scores_of(engine: Engine, rows: TokenRows) -> np.ndarray:
     layers = engine.model.config.get_text_config().num_hidden_layers
     wanted = {
         attention.IN_PLACE: layers * len(in_place),
-        engine.ours: layers * (len(streams) - len(in_place)),
+        engine.streams.form: layers * (len(streams) - len(in_place)),
     }
     wanted = {form: times for form, times in wanted.items() if times}
-    if dict(engine.layers) != wanted and not (checks or engine.splits):
-        raise RuntimeError(f"attention ran as {dict(engine.layers)}; expected {wanted}")
+    if dict(engine.streams.layers) != wanted and not (checks or engine.splits):
+        raise RuntimeError(f"attention ran as {dict(engine.streams.layers)}; expected {wanted}")
     return found
 
 
@@ -333,12 +333,12 @@ def _is_in_place(engine: Engine, stream: Stream) -> bool:
     looks past one.
     """
     longest = int(stream.positions.max()) + 1
-    narrow = any(window is not None and window < longest for window in engine._windows)
+    narrow = any(window is not None and window < longest for window in engine.streams.windows)
     return (
-        engine.cascades
+        engine.streams.cascades
         and not narrow
         and bool(stream.firsts.any())
-        and gathered_keys(stream) > engine.keys_per_token * len(stream)
+        and gathered_keys(stream) > engine.streams.keys_per_token * len(stream)
     )
 
 
@@ -355,17 +355,18 @@ def _case(case: Case, device: Any, tiny: bool) -> list[Check]:
     for way in ("one stream", "groups split", "prefixes in place"):
         engine = engine_of(model, device, case.backend, BUDGET, causal=case.causal)
         if way == "groups split":
-            engine.budget = engine.most = SPLIT
+            engine.memory.budget = engine.memory.most = SPLIT
         if way == "prefixes in place":
-            engine.keys_per_token = 0
-            if not engine.cascades or case.family == "mistral":  # a window looks past the prefix
+            engine.streams.keys_per_token = 0
+            # A window looks past the prefix.
+            if not engine.streams.cascades or case.family == "mistral":
                 continue
         error = np.abs(scores_of(engine, rows) - want)
         name = f"{case.name}, {case.dtype}, {way}"
         ran = (
             ", ".join(
                 f"{form.removeprefix('prefmill_')}: {times} times"
-                for form, times in engine.layers.items()
+                for form, times in engine.streams.layers.items()
             )
             or "batches"
         )
@@ -433,7 +434,7 @@ def _invariant(dtype: str, device: Any, tiny: bool) -> Check:
     for i in rng.permutation(len(rows))[:4]:
         different += int(scores_of(engine, rows.take(np.asarray([i])))[0] != together[i])
         compared += 1
-    form = engine.ours.removeprefix("prefmill_")
+    form = engine.streams.form.removeprefix("prefmill_")
     return Check(
         f"invariant mode, {dtype}, by {form}",
         f"{different} of {compared} scores with other bits",

@@ -76,7 +76,7 @@ def test_compiled_streams_are_one_graph(
         np.testing.assert_allclose(values(fast, rows), values(eager, rows), rtol=0, atol=1e-6)
     assert len(graphs) == 1
     assert not torch._dynamo.utils.counters["graph_break"]
-    assert set(fast.layers) == {form}
+    assert set(fast.streams.layers) == {form}
 
 
 def conversations(seed: int) -> TokenRows:
@@ -120,12 +120,12 @@ def test_compiled_streams_that_go_on_are_few_graphs(
     monkeypatch.setattr(torch, "compile", compiled)
     backend = attention.VARLEN if form == attention.IN_PLACE else form
     fast = made(model, backend, compile=True, batch_tokens=60)
-    fast.keys_per_token = 0 if form == attention.IN_PLACE else 1000
+    fast.streams.keys_per_token = 0 if form == attention.IN_PLACE else 1000
     streams = 0
     for seed in range(8):
         rows = conversations(seed)
         with torch.inference_mode():
-            wanted = fast.one_at_a_time(rows, np.array([0, 9, 29])).values[:, 0]
+            wanted = fast.headed.one_at_a_time(rows, np.array([0, 9, 29])).values[:, 0]
         found = values(fast, rows)[[0, 9, 29]]
         if dtype == "float32":
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
@@ -214,7 +214,7 @@ def test_another_form_than_the_one_meant_is_an_error() -> None:
 
     def other(rows: TokenRows) -> Any:
         work = plan(rows)
-        scorer.ours = attention.SEGMENTS if scorer.layers is not None else ""
+        scorer.streams.form = attention.SEGMENTS if scorer.streams.layers is not None else ""
         return work
 
     scorer.plan = other
@@ -222,7 +222,7 @@ def test_another_form_than_the_one_meant_is_an_error() -> None:
         "the form that the engine has is the form that ran"
     )
     scorer.plan = plan
-    scorer.ours = attention.VARLEN
+    scorer.streams.form = attention.VARLEN
     run = attention.varlen
     twice = types.SimpleNamespace(times=0)
 

@@ -25,7 +25,7 @@ import flash_on_cpu  # noqa: E402
 import prefmill as pm  # noqa: E402
 from prefmill.models import loading as models  # noqa: E402
 from prefmill.models.tokens import TokenRows  # noqa: E402
-from prefmill.scoring import RewardModel, attention  # noqa: E402
+from prefmill.scoring import RewardModel, attention, engine  # noqa: E402
 from prefmill.scoring.engine import Engine  # noqa: E402
 from prefmill.scoring.heads import LogProbHead, RewardHead  # noqa: E402
 from prefmill.scoring.scorers import Scored  # noqa: E402
@@ -131,11 +131,10 @@ def fake_cuda() -> tuple[Any, Any, Any]:
     return fake, Driverless(), Counter()
 
 
-class Unprobed(Engine):
-    """An engine of which fake tensors need no values."""
-
-    def _probe(self) -> None:
-        self.way, self.cascades, self._windows = "streams", True, {None}
+def unprobed(_headed: Any, streams: Any, _padded: Any) -> str:
+    """What the probe would find: fake tensors have no values."""
+    streams.cascades, streams.windows = True, {None}
+    return ""
 
 
 def forward_on_fake_cuda(
@@ -148,6 +147,7 @@ def forward_on_fake_cuda(
 ) -> Any:
     """The counts of forward passes, one a stream, at the shape of an 8B model."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(engine, "why_not_streams", unprobed)
     fake, driverless, counter = fake_cuda()
     config = transformers.LlamaConfig(
         hidden_size=4096,
@@ -171,13 +171,14 @@ def forward_on_fake_cuda(
                     tensors[name] = (
                         torch.nn.Parameter(there, requires_grad=False) if dtype else there
                     )
-        scorer = Unprobed(model, LogProbHead() if causal else RewardHead(), torch.device("cuda"))
+        head = LogProbHead() if causal else RewardHead()
+        scorer = Engine(model, head, torch.device("cuda"))
         made, past = scorer.plan(rows).streams, None
         assert len(made) == streams
-        with attention.using(model, scorer.ours), counter, torch.no_grad():
+        with attention.using(model, scorer.streams.form), counter, torch.no_grad():
             for stream in made:
-                _, past = scorer.forward(rows, stream, past)
-    counter.layers = dict(scorer.layers)
+                _, past = scorer.streams.forward(rows, stream, past)
+    counter.layers = dict(scorer.streams.layers)
     return counter
 
 

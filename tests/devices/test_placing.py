@@ -181,7 +181,7 @@ def test_memory_is_given_back_when_the_failed_pass_is_gone(
     with check_gpu.forced(attention.SEGMENTS):
         scorer = Engine(model, RewardHead(), played_cuda, batch_tokens=4096)
     rows = some_rows(6)
-    wanted, forward = values(scorer, rows), scorer.forward
+    wanted, forward = values(scorer, rows), scorer.streams.forward
     held: list[weakref.ref[Any]] = []
     alive: list[bool] = []
 
@@ -192,7 +192,7 @@ def test_memory_is_given_back_when_the_failed_pass_is_gone(
             raise type(error)(*error.args)
         return forward(rows, stream, past)
 
-    scorer.forward = short
+    scorer.streams.forward = short
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(held[-1]() is not None))
     np.testing.assert_allclose(values(scorer, rows), wanted, rtol=0, atol=1e-6)
     assert alive

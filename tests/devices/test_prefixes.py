@@ -67,10 +67,10 @@ def test_prefixes_in_place_where_completions_are_short(monkeypatch: pytest.Monke
     any_dtype(monkeypatch)
     model, rows = tiny_model(torch.float32), many_short()
     scorer = made(model, attention.VARLEN)
-    assert scorer.cascades
+    assert scorer.streams.cascades
     flash_on_cpu.CALLS.clear()
     found = check_gpu.scores_of(scorer, rows)
-    assert set(scorer.layers) == {attention.IN_PLACE}
+    assert set(scorer.streams.layers) == {attention.IN_PLACE}
     [stream] = scorer.plan(rows).streams
     assert attention.gathered_keys(stream) > GATHERED_KEYS * len(stream)
     assert max(call["keys"] for call in flash_on_cpu.CALLS) == len(stream)
@@ -78,7 +78,7 @@ def test_prefixes_in_place_where_completions_are_short(monkeypatch: pytest.Monke
     assert np.abs(found - wanted).max() <= 5e-6 * np.abs(wanted).max()
     few = some_rows(4)
     check_gpu.scores_of(scorer, few)
-    assert set(scorer.layers) == {attention.VARLEN}, "a few keys are cheaper copied"
+    assert set(scorer.streams.layers) == {attention.VARLEN}, "a few keys are cheaper copied"
 
 
 def test_a_kernel_whose_sums_have_another_layout_reads_nothing_in_place(
@@ -98,9 +98,9 @@ def test_a_kernel_whose_sums_have_another_layout_reads_nothing_in_place(
     )
     model, rows = tiny_model(torch.float32), many_short()
     scorer = made(model, attention.VARLEN)
-    assert (scorer.way, scorer.cascades, scorer.reason) == ("streams", False, "")
+    assert (scorer.way, scorer.streams.cascades, scorer.reason) == ("streams", False, "")
     found = check_gpu.scores_of(scorer, rows)
-    assert set(scorer.layers) == {attention.VARLEN}
+    assert set(scorer.streams.layers) == {attention.VARLEN}
     wanted = values(made(model, attention.SEGMENTS), rows)
     assert np.abs(found - wanted).max() <= 5e-6 * np.abs(wanted).max()
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 import prefmill as pm
 from prefmill.errors import BadArgument
-from prefmill.scoring.judging.answers import parse_answer, parse_scores
+from prefmill.scoring.judging.answers import parse_answer
 from prefmill.scoring.judging.criteria import criteria_of, weighted
 from prefmill.scoring.judging.expected import expected_answer
+from prefmill.scoring.judging.objects import parse_scores
 
 #: the record shapes of public data, written small; name, question, weight of each criterion
 SHAPES = {

@@ -22,6 +22,7 @@ from prefmill.scoring.attention import CannotShare, StreamPlan, flash  # noqa: E
 from prefmill.scoring.engine import Engine  # noqa: E402
 from prefmill.scoring.heads import RewardHead  # noqa: E402
 from prefmill.scoring.packing import pack  # noqa: E402
+from prefmill.scoring.ways.streams import Streams  # noqa: E402
 
 pytestmark = pytest.mark.score
 
@@ -45,7 +46,7 @@ def shared_rows() -> TokenRows:
 
 
 def alone(engine: Engine, rows: TokenRows) -> np.ndarray:
-    return engine.one_at_a_time(rows, np.arange(len(rows))).values
+    return engine.headed.one_at_a_time(rows, np.arange(len(rows))).values
 
 
 # -- 1: stock attention on a packed stream
@@ -62,15 +63,15 @@ def test_trap_01_stock_attention_on_a_stream_is_wrong_and_never_run(name: str) -
         torch.from_numpy(x.astype(np.int64))[None] for x in (stream.ids, stream.positions)
     )
     with torch.inference_mode():
-        hidden = engine.body(
+        hidden = engine.headed.body(
             input_ids=ids, position_ids=positions, use_cache=False
         ).last_hidden_state[0]
-        silent = engine.head.of_stream(engine, hidden, rows, stream)[0].numpy()
+        silent = engine.head.of_stream(engine.headed, hidden, rows, stream)[0].numpy()
     wanted = alone(engine, rows)[stream.rows]
     assert (np.abs(silent - wanted) > 1e-3).sum() >= 3, (
         "without a word, all but the first of a group are wrong"
     )
-    engine.ours = name
+    engine.streams.form = name
     with pytest.raises(CannotShare, match="not called"):
         engine.run(engine.plan(rows))
 
@@ -94,9 +95,9 @@ def test_trap_01_our_attention_refuses_without_a_plan_or_with_a_mask(name: str) 
 def test_trap_01_attention_outside_the_interface_is_noticed() -> None:
     """DeBERTa takes the name and never calls it: the calls are counted."""
     engine = fresh("deberta-v2").engines[0]
-    engine.body = engine.model.deberta
+    engine.headed.body = engine.model.deberta
     with pytest.raises((CannotShare, TypeError)):
-        engine.run_streams(shared_rows(), pack(shared_rows(), np.arange(5), 100))
+        engine.streams.launch(shared_rows(), pack(shared_rows(), np.arange(5), 100))()
     assert engine.way == "batches"
 
 
@@ -235,7 +236,7 @@ def test_trap_02_lower_right_alignment(
 def test_trap_02_every_form_of_attention_through_a_whole_model(family: str, form: str) -> None:
     scorer = fresh(family, batch_tokens=256)
     engine = scorer.engines[0]
-    engine.ours = f"prefmill_{form}"
+    engine.streams.form = f"prefmill_{form}"
     if family == "gemma2" and form == "varlen":
         with pytest.raises(CannotShare, match="soft-capping"):
             scorer(pools.batch(pools.POOL))
@@ -353,6 +354,16 @@ def test_trap_16_a_model_that_ignores_positions_or_mixes_tokens_is_measured() ->
     assert (engine.way, engine.reason) == ("batches", "packed rows and single rows differ")
 
 
+def test_trap_16_an_error_without_words_is_a_reason_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise NotImplementedError
+
+    monkeypatch.setattr(Streams, "forward", broken)
+    engine = Engine(pools.plain(pools.reward("llama"))[0], RewardHead(), CPU)
+    told = "packed rows do not run: NotImplementedError: "
+    assert (engine.way, engine.reason) == ("batches", told)
+
+
 @pytest.mark.parametrize("budget", [1, 12, 20])
 def test_trap_16_the_probe_does_not_depend_on_the_budget(budget: int) -> None:
     """With few tokens a pass every row is alone in its stream, and everything looks as if it could
@@ -360,4 +371,4 @@ def test_trap_16_the_probe_does_not_depend_on_the_budget(budget: int) -> None:
     """
     scorer = RewardModel(model=pools.reward("qwen3-next"), device="cpu", batch_tokens=budget)
     assert scorer.load() == "batches: packed rows and single rows differ"
-    assert scorer.engines[0].budget == budget
+    assert scorer.engines[0].memory.budget == budget

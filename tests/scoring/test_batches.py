@@ -16,10 +16,10 @@ torch = pytest.importorskip("torch", reason="needs the extra prefmill[score]")
 
 transformers = pytest.importorskip("transformers", reason="needs the extra prefmill[score]")
 
-from prefmill.errors import BadRow  # noqa: E402
+from prefmill.errors import BadRow, OutOfDeviceMemory  # noqa: E402
 from prefmill.models.tokens import TokenRows  # noqa: E402
 from prefmill.scoring import RewardModel  # noqa: E402
-from prefmill.scoring.engine import Engine, OutOfDeviceMemory  # noqa: E402
+from prefmill.scoring.engine import Engine  # noqa: E402
 
 pytestmark = pytest.mark.score
 
@@ -175,6 +175,8 @@ def test_trap_13_invariant_scores_of_experts(family: str, budget: int, tmp_path:
     pools.assert_close(whole, wanted)
     for place in range(0, len(COMPANY), 3):
         assert scorer(pools.batch(COMPANY[place : place + 1])) == whole[place]
+    nothing = scorer.run(scorer.prepare(pools.batch([])))
+    assert nothing.columns["score"].shape == (0,), "a chunk whose rows are all known"
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "bert", "dynamic-rope"])
@@ -194,7 +196,7 @@ def out_of_memory_over(
 ) -> list[int]:
     """Make `engine` run out of memory for more tokens than that; the sizes that ran."""
     ran: list[int] = []
-    of_stream, of_batch = engine.forward, engine.batch
+    of_stream, of_batch = engine.streams.forward, engine.padded.batch
 
     def forward(rows: TokenRows, stream: Any, past: Any) -> Any:
         if len(stream) > tokens:
@@ -209,7 +211,7 @@ def out_of_memory_over(
         ran.append(size)
         return of_batch(rows, which)
 
-    engine.forward, engine.batch = forward, batch
+    engine.streams.forward, engine.padded.batch = forward, batch
     return ran
 
 
@@ -226,7 +228,7 @@ def test_trap_13_running_out_of_memory_splits_and_learns(
     pools.assert_close(done.columns["score"], pools.oracle(folder, COMPANY))
     assert done.counts["splits"] >= 1
     assert engine.splits == done.counts["splits"]
-    assert engine.budget <= 200
+    assert engine.memory.budget <= 200
     assert max(ran) <= 200
     again = scorer.run(scorer.prepare(pools.batch(COMPANY)))
     assert again.counts["splits"] == 0, "what was learned is kept"
@@ -262,7 +264,7 @@ def test_trap_13_an_error_that_is_not_of_memory_comes_through() -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("shapes do not match")
 
-    scorer.engines[0].forward = broken
+    scorer.engines[0].streams.forward = broken
     with pytest.raises(RuntimeError, match="shapes do not match"):
         scorer(pools.batch(pools.POOL))
     assert scorer.engines[0].splits == 0

@@ -78,20 +78,22 @@ def engine_of(family: str, budget: int, form: str = attention.SEGMENTS, **more: 
     scorer = RewardModel(model=pools.reward(family), device="cpu", batch_tokens=budget, **more)
     engine = scorer.engines[0]
     assert engine.way == "streams"
-    engine.cascades, engine.keys_per_token = form == attention.IN_PLACE, 0
-    engine.ours = attention.VARLEN if form == attention.IN_PLACE else form
+    engine.streams.cascades, engine.streams.keys_per_token = form == attention.IN_PLACE, 0
+    engine.streams.form = attention.VARLEN if form == attention.IN_PLACE else form
     return engine
 
 
 def single(engine: Engine, rows: TokenRows) -> np.ndarray:
     with torch.inference_mode():
-        return engine.one_at_a_time(rows, np.arange(len(rows))).values
+        return engine.headed.one_at_a_time(rows, np.arange(len(rows))).values
 
 
 def scores(engine: Engine, rows: TokenRows, least: int | None = None) -> np.ndarray:
     """The values of rows, in streams from which no node is left out if `least` is 0."""
     if least is not None:
-        engine._pack = lambda rows, which: pack(rows, which, engine._room(), least=least)
+        engine.streams.plan = lambda rows, which: pack(
+            rows, which, engine.streams.room(), least=least
+        )
     return engine.run(engine.plan(rows))
 
 
@@ -108,10 +110,10 @@ def test_every_turn_of_a_tree_has_the_score_of_its_row_alone(
     assert any(stream.past for stream in work.streams or []) == (budget < 4096)
     got, wanted = engine.run(work), single(engine, rows)
     pools.assert_close(got[:, 0], wanted[:, 0], f"{family} {form} {budget}")
-    windows = any(window is not None for window in engine._windows)
+    windows = any(window is not None for window in engine.streams.windows)
     if flash and not windows:
-        assert set(engine.layers) <= {form, attention.VARLEN}
-        assert form in engine.layers
+        assert set(engine.streams.layers) <= {form, attention.VARLEN}
+        assert form in engine.streams.layers
 
 
 @st.composite
@@ -208,7 +210,7 @@ def test_streams_that_do_not_fit_are_cut_again(most: int) -> None:
     """Also where the next one would go on from the one that failed."""
     engine, rows = engine_of("llama", 300), conversations(trees=3)
     wanted = single(engine, rows)
-    forward, ran = engine.forward, []
+    forward, ran = engine.streams.forward, []
 
     def small(rows: TokenRows, stream: Any, past: Any) -> Any:
         if len(stream) > most:
@@ -216,7 +218,7 @@ def test_streams_that_do_not_fit_are_cut_again(most: int) -> None:
         ran.append(len(stream))
         return forward(rows, stream, past)
 
-    engine.forward = small
+    engine.streams.forward = small
     got = scores(engine, rows)
     pools.assert_close(got[:, 0], wanted[:, 0])
     assert engine.splits >= 1
@@ -230,13 +232,13 @@ def test_streams_that_do_not_fit_are_cut_again(most: int) -> None:
 def test_streams_of_one_tree_run_no_token_twice() -> None:
     engine, rows = engine_of("llama", 40), conversations(5)
     seen = []
-    body = engine.body
+    body = engine.headed.body
 
     def counted(**inputs: Any) -> Any:
         seen.append(inputs["input_ids"].shape[1])
         return body(**inputs)
 
-    engine.body = counted
+    engine.headed.body = counted
     engine._checked = True
     scores(engine, rows, 0)
     assert sum(seen) == tokens_of_a_trie(rows)
@@ -248,7 +250,7 @@ def test_the_past_is_of_every_layer_and_is_given_back() -> None:
     engine = made(model, attention.SEGMENTS)
     first, second, *_ = pack(rows, np.arange(len(rows)), 50)
     with torch.inference_mode(), attention.using(model, attention.SEGMENTS):
-        _, past = engine.forward(rows, first, None)
+        _, past = engine.streams.forward(rows, first, None)
         assert past is not None
         assert len(past.keys) == model.config.num_hidden_layers
         assert {tuple(k.shape[:3]) for pair in past.keys for k in pair} == {(1, 2, second.past)}
@@ -256,4 +258,4 @@ def test_the_past_is_of_every_layer_and_is_given_back() -> None:
         plan = StreamPlan(second, CPU, past=past)
         assert plan.make(attention.SEGMENTS, [None]).calls == 0
         with pytest.raises((TypeError, IndexError, RuntimeError)):
-            engine.forward(rows, second, None)
+            engine.streams.forward(rows, second, None)

@@ -61,7 +61,7 @@ def test_trap_19_the_first_chunk_is_checked(share: str) -> None:
         return out, None
 
     transformers.AttentionInterface.register("prefmill_broken", broken)
-    scorer.engines[0].ours = "prefmill_broken"
+    scorer.engines[0].streams.form = "prefmill_broken"
     with pytest.raises(
         ScoresDiffer,
         match=r"packed and single scores differ; got .* expected the same but for "
@@ -70,7 +70,7 @@ def test_trap_19_the_first_chunk_is_checked(share: str) -> None:
         scorer(pools.batch(pools.POOL))
     with pytest.raises(ScoresDiffer):
         scorer(pools.batch(pools.POOL))
-    scorer.engines[0].ours = attention.SEGMENTS
+    scorer.engines[0].streams.form = attention.SEGMENTS
     pools.assert_close(
         scorer(pools.batch(pools.POOL)), pools.oracle(pools.reward("llama"), pools.POOL)
     )
@@ -157,7 +157,7 @@ def test_trap_20_a_row_of_20_thousand_tokens() -> None:
 @pytest.mark.parametrize("form", ["segments", "blockmask"])
 def test_trap_22_many_lengths_in_one_process(form: str) -> None:
     scorer, folder = fresh("llama"), pools.reward("llama")
-    scorer.engines[0].ours = f"prefmill_{form}"
+    scorer.engines[0].streams.form = f"prefmill_{form}"
     rows = [("Hi", "abcdefg hijklmnop "[i % 18] * i) for i in range(70)]
     wanted = pools.oracle(folder, rows)
     streams = set()

@@ -9,7 +9,7 @@ with the model scored here.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -18,45 +18,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prefmill.errors import BadArgument, BadInput, BadRow, RequestFailed, ScoresDiffer, refuse
-from prefmill.models.client import Broken
+from prefmill.errors import BadArgument, BadRow, RequestFailed, ScoresDiffer
 from prefmill.models.contract import OnBadRow
 from prefmill.models.described import changed, uncounted, unlike
 from prefmill.models.encoder import Encoder
-from prefmill.models.labels import is_softmax, label_index
 from prefmill.models.remote import Remote
-from prefmill.models.tokens import TokenRows
 from prefmill.scoring.labels import one_label
-from prefmill.scoring.parity import difference
+from prefmill.scoring.parity import compared
 from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.scorers import Floats, Scored, Staged
-from prefmill.table.conversations import conversations, for_server, row_texts
+from prefmill.scoring.serving.answers import Answers
+from prefmill.scoring.serving.requests import OF_PAIRS, PATHS, Bodies, Form, Kind
 
-Kind = Literal[
-    "vllm-classify", "vllm-pooling", "vllm-score", "sglang-classify", "tei-predict", "tei-rerank"
-]
-_PATHS: Mapping[str, str] = {
-    "vllm-classify": "classify",
-    "vllm-pooling": "pooling",
-    "vllm-score": "score",
-    "sglang-classify": "classify",
-    "tei-predict": "predict",
-    "tei-rerank": "rerank",
-}
-#: where vLLM's answers have the scores of a row
-_FIELDS = {"vllm-classify": "probs", "vllm-pooling": "data", "vllm-score": "score"}
-#: kinds whose server puts prompt and completion together
-_OF_PAIRS = ("vllm-score", "tei-rerank")
 _LEAST_TO_WARN = 8  # rows, all of them between 0 and 1
-
-
-@dataclass(frozen=True)
-class Bodies:
-    """What is sent for a batch: for each request a body, and the rows that it asks about."""
-
-    batch: pa.RecordBatch
-    rows: list[npt.NDArray[np.int64]]
-    bodies: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +129,7 @@ class EndpointScorer(Remote, Staged):
             problems.append(
                 "sglang-classify takes text: tokenizer must name a folder or hub id; got None"
             )
-        if self.kind in _OF_PAIRS and self.tokenizer is not None:
+        if self.kind in OF_PAIRS and self.tokenizer is not None:
             problems.append(
                 f"{self.kind} takes pairs of texts: the server makes them to tokens;"
                 " got a tokenizer"
@@ -228,134 +202,17 @@ class EndpointScorer(Remote, Staged):
 
     def prepare(self, batch: pa.RecordBatch) -> Bodies:
         """What is sent for a batch."""
-        asked = Bodies(batch, [], [])
-        prompts, completions = batch["prompt"].to_pylist(), batch["completion"].to_pylist()
-        if self.kind in _OF_PAIRS:
-            self._ask_pairs(asked, *row_texts("endpoint", prompts, completions))
-        elif self.kind.startswith("vllm") and self.tokenizer is None:
-            for row, talk in enumerate(conversations("endpoint", prompts, completions)):
-                body = {"messages": for_server(talk.messages), "add_generation_prompt": False}
-                self._add(asked, [row], {**body, **self._raw})
-        else:
-            inputs, size = self._inputs(batch, prompts, completions), self._rows_of_request
-            for first in range(0, len(inputs), size):
-                some = inputs[first : first + size]
-                self._add(asked, range(first, first + len(some)), self._body(some))
-        return asked
-
-    def _add(self, asked: Bodies, rows: Sequence[int], body: Mapping[str, Any]) -> None:
-        asked.rows.append(np.asarray(rows, np.int64))
-        asked.bodies.append({**self._its_model, **body})
+        return self._form.bodies(batch, self._rows_of_request)
 
     @property
-    def _its_model(self) -> dict[str, str]:
-        if self.model:
-            return {"model": self.model}
-        return {}
-
-    @property
-    def _raw(self) -> dict[str, Any]:
-        """What vLLM is told so that it gives raw scores."""
-        task = {"task": "classify"} if self.kind == "vllm-pooling" else {}
-        return {"use_activation": False, **task}
-
-    def _body(self, inputs: list[Any]) -> dict[str, Any]:
-        """A request about rows that are ids or texts."""
-        if self.kind.startswith("vllm"):
-            return {"input": inputs, "add_special_tokens": False, **self._raw}
-        if self.kind == "sglang-classify":
-            return {"text": inputs}
-        return {"inputs": inputs, "raw_scores": True, "truncate": False}
-
-    def _ask_pairs(self, asked: Bodies, prompts: list[str], completions: list[str]) -> None:
-        """Requests about rows that stand together and have one prompt, some rows at a time."""
-        size = self._rows_of_request
-        runs: list[list[int]] = []
-        for row, prompt in enumerate(prompts):
-            if runs and len(runs[-1]) < size and prompts[runs[-1][0]] == prompt:
-                runs[-1].append(row)
-            else:
-                runs.append([row])
-        for rows in runs:
-            query, texts = prompts[rows[0]], [completions[row] for row in rows]
-            body: dict[str, Any] = {"query": query, "texts": texts}
-            if self.kind == "vllm-score":
-                body = {"text_1": query, "text_2": texts, "use_activation": False}
-            else:
-                body |= {"raw_scores": True, "truncate": False}
-            self._add(asked, rows, body)
+    def _form(self) -> Form:
+        encoder = None if self.tokenizer is None else self.encoder
+        return Form(self.kind, self.model, encoder)
 
     @property
     def _rows_of_request(self) -> int:
         """At most `batch_rows`; fewer once the server has refused so many for their size."""
         return int(self._state.get("batch_rows", self.batch_rows))
-
-    def _inputs(
-        self, batch: pa.RecordBatch, prompts: list[Any], completions: list[Any]
-    ) -> list[Any]:
-        """Each row as its server takes it: ids, a text, or a pair of texts."""
-        if self.tokenizer is None:
-            pairs = zip(*row_texts("endpoint", prompts, completions), strict=True)
-            return [list(pair) for pair in pairs]
-        if self.kind.startswith("vllm"):
-            rows = self._rows(batch)
-            if rows.types is not None and rows.types.any():
-                raise BadArgument(
-                    "endpoint: token ids do not say which of the two texts a token is of;"
-                    f" got template 'pair' and kind {self.kind!r}.",
-                    hint="--kind vllm-score without --tokenizer sends pairs of texts.",
-                )
-            return [rows.row(i).tolist() for i in range(len(rows))]
-        texts = self._texts(batch, prompts, completions)
-        if self.kind == "tei-predict":
-            return [[text] for text in texts]
-        return texts
-
-    def _rows(self, batch: pa.RecordBatch) -> TokenRows:
-        groups = np.arange(batch.num_rows)
-        return self.encoder.encode(batch["prompt"], batch["completion"], groups).rows
-
-    def _texts(
-        self, batch: pa.RecordBatch, prompts: list[Any], completions: list[Any]
-    ) -> list[str]:
-        """Rows as one text each, without the special tokens that the server's tokenizer adds.
-
-        The server has to read the ids that our encoder makes. What its tokenizer would read is
-        worked out here, and raises `BadRow` where it is something else.
-        """
-        encoder = self.encoder
-        tokenizer = encoder.tokenizer
-        if encoder.template == "chat":  # has its special tokens in the text
-            talks = conversations("endpoint", prompts, completions)
-            head, tail = _put_around(tokenizer)
-            texts = encoder.rendered([talk.messages for talk in talks])
-            texts = [text.removeprefix(head).removesuffix(tail) for text in texts]
-        elif encoder.template == "concat":
-            end = tokenizer.eos_token or ""
-            pairs = zip(*row_texts("endpoint", prompts, completions), strict=True)
-            texts = [prompt + completion for prompt, completion in pairs]
-            texts = [text if text.endswith(end) else text + end for text in texts]
-        else:
-            raise BadArgument(
-                f"endpoint: template 'pair' makes no one text; got kind {self.kind!r}.",
-                hint="leave the tokenizer out.",
-            )
-        wanted = self._rows(batch)
-        hint = (
-            f"{self.kind} takes texts only: leave --tokenizer out, or serve the model where ids can"
-            " be sent (--kind vllm-classify)."
-        )
-        bad = []
-        for row, ids in enumerate(tokenizer(texts, verbose=False)["input_ids"]):
-            if ids == wanted.row(row).tolist():
-                continue
-            what = (
-                f"would be read by the server as {len(ids)} tokens, other than the"
-                f" {len(wanted.row(row))} of template {encoder.template!r}."
-            )
-            bad.append(BadRow("endpoint", what, row=row, reason="template_failed", hint=hint))
-        refuse(bad)
-        return texts
 
     def run(self, prepared: Bodies) -> Scored:
         """Ask the server, and check the first rows."""
@@ -401,9 +258,10 @@ class EndpointScorer(Remote, Staged):
 
         Raises `BadRow` for a row that is refused alone, unless such rows are to be null.
         """
+        answers = Answers(self.kind, self.label, self.parity)
 
         def read(number: int, answer: Any) -> Floats | RequestFailed:
-            return self._read(answer, len(asked.rows[number]))
+            return answers.scores(answer, len(asked.rows[number]))
 
         def refused(number: int, error: RequestFailed) -> RequestFailed:
             rows = asked.rows[number]
@@ -413,72 +271,8 @@ class EndpointScorer(Remote, Staged):
                 raise BadRow("endpoint", what, row=int(rows[0]), reason=error.reason) from error
             return error
 
-        jobs = [(_PATHS[self.kind], body) for body in asked.bodies]
+        jobs = [(PATHS[self.kind], body) for body in asked.bodies]
         return self.client.post_all(jobs, read, refused=refused)
-
-    # Reading
-
-    def _read(self, answer: Any, rows: int) -> Floats:
-        """The scores of one answer, in the order of its rows."""
-        if self.kind in _FIELDS:
-            name = _FIELDS[self.kind]
-            values = {each["index"]: self._one(each[name]) for each in answer["data"]}
-        elif self.kind == "sglang-classify":
-            several = answer if isinstance(answer, list) else [answer]
-            values = {i: self._one(each["embedding"]) for i, each in enumerate(several)}
-        elif self.kind == "tei-predict":
-            values = {i: self._named(each) for i, each in enumerate(answer)}
-        else:  # sorted by score: the index says which text it is
-            values = {each["index"]: float(each["score"]) for each in answer}
-        if sorted(values) != list(range(rows)):
-            raise Broken(f"scores for {sorted(values)[:20]}, expected {rows} rows")
-        return np.array([values[row] for row in range(rows)], np.float64)
-
-    def _one(self, values: Any) -> float:
-        while isinstance(values, list) and len(values) == 1:
-            values = values[0]
-        scores = values if isinstance(values, list) else [values]
-        number = self._number(len(scores))
-        if number is not None and not isinstance(scores[0], list) and 0 <= number < len(scores):
-            return self._of_label([float(score) for score in scores], number)
-        raise BadInput(
-            f"endpoint: the model has {len(scores)} scores a row;"
-            f" got label {self.label!r}, expected the number of one of them.",
-            hint=f"--label 0 to --label {len(scores) - 1}; with --parity also its name.",
-        )
-
-    def _of_label(self, scores: list[float], number: int) -> float:
-        """The label's raw score, or its log-odds.
-
-        Those are meant where the model that is compared says that labels exclude each other.
-        """
-        if self.parity is None or not is_softmax(self.parity.config, len(scores), is_stock=True):
-            return scores[number]
-        others = np.array([score for i, score in enumerate(scores) if i != number])
-        return scores[number] - float(np.logaddexp.reduce(others))
-
-    def _number(self, scores: int) -> int | None:
-        """Which of so many scores it is; names are those of the model that is compared."""
-        if self.label is None:
-            return 0 if scores == 1 else None
-        if self.parity is not None:
-            return label_index(self.parity.config, self.label, scores)
-        if str(self.label).isdecimal():
-            return int(str(self.label))
-        return None
-
-    def _named(self, values: list[dict[str, Any]]) -> float:
-        scores = {str(each["label"]): float(each["score"]) for each in values}
-        if len(scores) == 1 and self.label is None:
-            return next(iter(scores.values()))
-        # The second is the name that a model's label has without one of its own.
-        for name in (str(self.label), f"LABEL_{self._number(len(scores))}"):
-            if name in scores:
-                return self._of_label(list(scores.values()), list(scores).index(name))
-        raise BadInput(
-            f"endpoint: the model has the labels {sorted(scores)}; got label {self.label!r}.",
-            hint="--label NAME",
-        )
 
     # Checking
 
@@ -491,10 +285,7 @@ class EndpointScorer(Remote, Staged):
             return
         self._state["compared"] = True
         some = batch.take(pa.array(rows))
-        local = self.parity.run(self.parity.prepare(some))
-        self.parity.unload()
-        kept = np.ones(len(rows), bool) if local.null is None else ~local.null
-        looks = difference(local.columns["score"][kept], scores[rows][kept], self.tolerance)
+        looks = compared(self.parity, some, scores[rows], self.tolerance)
         if looks is not None:
             raise ScoresDiffer(
                 f"endpoint: {self.kind} at {self.url} gives other scores than the model scored"
@@ -513,14 +304,3 @@ class EndpointScorer(Remote, Staged):
                 " parity=RewardModel(...) finds out",
                 stacklevel=3,
             )
-
-
-def _put_around(tokenizer: Any) -> tuple[str, str]:
-    """The special tokens that `tokenizer` puts before and after a text."""
-    inner = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a", add_special_tokens=True)["input_ids"]
-    places = range(len(whole) - len(inner) + 1)
-    at = next((i for i in places if whole[i : i + len(inner)] == inner), 0)
-    head, tail = whole[:at], whole[at + len(inner) :]
-    to_tokens = tokenizer.convert_ids_to_tokens
-    return "".join(to_tokens(head)), "".join(to_tokens(tail))

@@ -9,28 +9,21 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from prefmill.errors import BadArgument
 from prefmill.models.contract import OnBadRow
 from prefmill.models.described import Described
 from prefmill.pools.stream import starts_of_groups
-from prefmill.rules import standards
-from prefmill.rules.standards import Groups, Ints
+from prefmill.rules.standards import Ints
 from prefmill.scoring.calibration import Calibration, read_calibration
+from prefmill.scoring.combining import COMBINE, COMPARING, Bools, Combining
 from prefmill.scoring.kinds import scorer_in
 from prefmill.scoring.scorers import Floats, Scored, Staged, as_scorer
 
-#: How scores become one. The second three compare the rows of a prompt, or of the pool.
-COMBINE = ("mean", "min", "worst", "zscore", "rank", "calibrated")
-_COMPARING = ("zscore", "rank", "calibrated")
 OVER = ("prompt", "pool")
-_Bools = npt.NDArray[np.bool_]
 #: Columns of its own, which no scorer can be called.
 _OWN = ("score", "disagreement")
-#: Counts of groups to which a scorer gave one score begin so.
-FLAT = "flat:"
 #: Counts of one scorer begin so, then its name.
 _OF = "of:"
 
@@ -184,7 +177,7 @@ class Ensemble(Described, Staged):
     def compares(self) -> bool | None:
         """Whether one of them does, or what is made of their scores."""
         answers = [scorer.compares for scorer in self.scorers.values()]
-        if self._disagree or self.combine in _COMPARING or True in answers:
+        if self._disagree or self.combine in COMPARING or True in answers:
             return True
         if None in answers:
             return None
@@ -302,13 +295,11 @@ class Ensemble(Described, Staged):
         null = np.logical_or.reduce(nulls) if nulls else None
         flat: dict[str, int] = {}
         if self.over_pool:  # `settled` makes it, of all rows
-            columns["score"] = self._values(columns).mean(axis=0)
+            columns["score"] = self._combining.mean(columns)
         else:
-            columns["score"], flat = self._combined(columns, null, keys)
+            columns["score"], flat = self._combining.score(columns, null, keys)
         if self._disagree:
-            values, stands = self._values(columns), self._stands(columns, null)
-            found = standards.disagreement(values[:, stands], Groups.of(keys[stands]))
-            columns["disagreement"] = _spread(found, stands)
+            columns["disagreement"] = self._combining.disagreement(columns, null, keys)
         reasons = [scored.reasons for scored in done.values() if scored.reasons]
         of_row = [next(filter(None, each), None) for each in zip(*reasons, strict=True)]
         return Scored(columns, null, counts | flat, texts, of_row, lists)
@@ -320,11 +311,11 @@ class Ensemble(Described, Staged):
         return sum(costs) if costs else None
 
     def settled(
-        self, columns: Mapping[str, Floats], null: _Bools
+        self, columns: Mapping[str, Floats], null: Bools
     ) -> tuple[Mapping[str, Floats], Mapping[str, int]]:
         """The columns of the whole pool with the score that all its rows decide, and counts."""
         one = np.zeros(len(null), np.int64)
-        score, flat = self._combined(columns, null, one)
+        score, flat = self._combining.score(columns, null, one)
         return {**columns, "score": score}, flat
 
     def __call__(self, batch: pa.RecordBatch, /) -> Any:
@@ -335,41 +326,9 @@ class Ensemble(Described, Staged):
             scored = replace(scored, columns=self.settled(scored.columns, null)[0])
         return scored.numbers()
 
-    def _values(self, columns: Mapping[str, Floats]) -> Floats:
-        """The score of each scorer, shape (scorers, rows)."""
-        return np.stack([columns[name] for name in self.scorers])
-
-    def _stands(self, columns: Mapping[str, Floats], null: _Bools | None) -> _Bools:
-        """The rows to which every scorer gives a number: no other row knows of the rest."""
-        stands: _Bools = np.asarray(np.isfinite(self._values(columns)).all(axis=0))
-        return stands if null is None else stands & ~null
-
-    def _combined(
-        self, columns: Mapping[str, Floats], null: _Bools | None, keys: Ints
-    ) -> tuple[Floats, dict[str, int]]:
-        """The score of each row, NaN where a scorer gives none, and what is counted."""
-        values, stands = self._values(columns), self._stands(columns, null)
-        if self.combine not in _COMPARING:
-            return self._plain(values), {}
-        values, groups = values[:, stands], Groups.of(keys[stands])
-        if self.combine == "calibrated":
-            curves = [self.calibrations[name].curve for name in self.scorers]  # type: ignore[index]
-            pairs = zip(curves, values, strict=True)
-            made = np.stack([curve.wins(scores, groups) for curve, scores in pairs])
-        else:
-            made = (standards.zscores if self.combine == "zscore" else standards.ranks)(
-                values, groups
-            )
-        same = standards.flat(values, groups).tolist()
-        counts = {f"{FLAT}{name}": n for name, n in zip(self.scorers, same, strict=True) if n}
-        return _spread(standards.rounded(made.mean(axis=0)), stands), counts
-
-    def _plain(self, values: Floats) -> Floats:
-        scales = self.scales or dict.fromkeys(self.scorers, 1.0)
-        if self.combine == "mean":
-            return np.asarray(values.mean(axis=0))
-        divisors = np.array([scales[name] for name in self.scorers])
-        return np.asarray((values / divisors[:, None]).min(axis=0))
+    @property
+    def _combining(self) -> Combining:
+        return Combining(tuple(self.scorers), self.combine, self.scales, self.calibrations)
 
 
 def _scorer_of(name: str, scorer: Any) -> Staged:
@@ -397,13 +356,6 @@ def _counts_of(name: str, counts: Mapping[str, int]) -> Mapping[str, int]:
     own = f"{_OF}{name}:"
     mine = {key.removeprefix(own): n for key, n in counts.items() if key.startswith(own)}
     return {key: 0 for key in counts if ":" not in key} | mine
-
-
-def _spread(some: Floats, stands: _Bools) -> Floats:
-    """Numbers of the rows that stand over all rows, NaN for the others."""
-    every = np.full(len(stands), np.nan)
-    every[stands] = some
-    return every
 
 
 def _by_name(texts: Mapping[str, str]) -> str:

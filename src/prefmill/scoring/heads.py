@@ -21,8 +21,8 @@ from prefmill.models.labels import is_stock
 from prefmill.models.probe import running
 from prefmill.models.tokens import Longs, TokenRows
 from prefmill.scoring.attention import to_device
-from prefmill.scoring.engine import TILE, Engine
 from prefmill.scoring.packing import Stream
+from prefmill.scoring.ways.headed import TILE, Headed
 
 Pooling = Literal["hf", "last"]
 
@@ -66,14 +66,14 @@ class RewardHead:
         self._weight = (head.weight[used].float(), bias)
         return base
 
-    def pooled(self, engine: Engine, rows: TokenRows, which: Longs) -> Longs:
+    def pooled(self, headed: Headed, rows: TokenRows, which: Longs) -> Longs:
         """The token that is pooled in each row, shape (rows,)."""
         last = rows.lengths[which] - 1
-        if engine.pad is None:
+        if headed.pad is None:
             return last
         by_rule = np.empty_like(last)
         for i, row in enumerate(which.tolist()):
-            real = np.flatnonzero(rows.row(row) != engine.pad)
+            real = np.flatnonzero(rows.row(row) != headed.pad)
             by_rule[i] = real[-1] if len(real) else 0
         self.differ += int((by_rule != last).sum())
         if self.pooling == "last":
@@ -81,15 +81,15 @@ class RewardHead:
         return by_rule
 
     def of_stream(
-        self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream
+        self, headed: Headed, hidden: torch.Tensor, rows: TokenRows, stream: Stream
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores of the stream's rows; states shape (tokens, hidden)."""
-        where = stream.locate(np.arange(len(stream.rows)), self.pooled(engine, rows, stream.rows))
-        return self._of_states(hidden, where, rows=engine.steady)
+        where = stream.locate(np.arange(len(stream.rows)), self.pooled(headed, rows, stream.rows))
+        return self._of_states(hidden, where, rows=headed.steady)
 
     def of_batch(
         self,
-        engine: Engine,
+        headed: Headed,
         inputs: dict[str, torch.Tensor],
         rows: TokenRows,
         which: Longs,
@@ -97,13 +97,13 @@ class RewardHead:
         stock: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores of right-padded rows."""
-        if engine.body is None or (stock and self.pooling == "hf"):
-            logits = by_row(engine.model(**inputs), len(inputs["input_ids"])).float()
+        if headed.body is None or (stock and self.pooling == "hf"):
+            logits = by_row(headed.model(**inputs), len(inputs["input_ids"])).float()
             used = logits if self.softmax else logits[:, self.labels]
             return self._scores(used), logits.abs().amax(dim=1) + 1
-        hidden = engine.body(**inputs, use_cache=False).last_hidden_state
-        where = np.arange(len(which)) * hidden.shape[1] + self.pooled(engine, rows, which)
-        return self._of_states(hidden.flatten(0, 1), where, rows=engine.steady)
+        hidden = headed.body(**inputs, use_cache=False).last_hidden_state
+        where = np.arange(len(which)) * hidden.shape[1] + self.pooled(headed, rows, which)
+        return self._of_states(hidden.flatten(0, 1), where, rows=headed.steady)
 
     def _of_states(
         self, hidden: torch.Tensor, where: Longs, *, rows: int | None
@@ -255,16 +255,16 @@ class LogProbHead:
         return getattr(model, model.base_model_prefix, None)
 
     def of_stream(
-        self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream
+        self, headed: Headed, hidden: torch.Tensor, rows: TokenRows, stream: Stream
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities of the stream's rows; states shape (tokens, hidden)."""
         slots, tokens, counts = _predicted(rows, stream.rows)
         targets = _targets(rows, stream.rows, slots, tokens)
-        return self._summed(engine, hidden, stream.locate(slots, tokens - 1), targets, counts)
+        return self._summed(headed, hidden, stream.locate(slots, tokens - 1), targets, counts)
 
     def of_batch(
         self,
-        engine: Engine,
+        headed: Headed,
         inputs: dict[str, torch.Tensor],
         rows: TokenRows,
         which: Longs,
@@ -274,30 +274,30 @@ class LogProbHead:
         """Log-probabilities of right-padded rows."""
         slots, tokens, counts = _predicted(rows, which)
         targets = _targets(rows, which, slots, tokens)
-        if engine.body is None or stock:
-            logits = engine.model(**inputs).logits
+        if headed.body is None or stock:
+            logits = headed.model(**inputs).logits
             where = to_device(slots * logits.shape[1] + tokens - 1, logits.device)
             picked = logits.flatten(0, 1).index_select(0, where).float()
             chosen = picked.gather(1, to_device(targets, logits.device)[:, None])[:, 0]
             return _sums(chosen - picked.logsumexp(1), counts)
-        hidden = engine.body(**inputs, use_cache=False).last_hidden_state
+        hidden = headed.body(**inputs, use_cache=False).last_hidden_state
         where = slots * hidden.shape[1] + tokens - 1
-        return self._summed(engine, hidden.flatten(0, 1), where, targets, counts)
+        return self._summed(headed, hidden.flatten(0, 1), where, targets, counts)
 
     def _summed(
-        self, engine: Engine, hidden: torch.Tensor, where: Longs, targets: Longs, counts: Longs
+        self, headed: Headed, hidden: torch.Tensor, where: Longs, targets: Longs, counts: Longs
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The projection at each distinct place once, some places at a time."""
         device = hidden.device
         places, inverse = np.unique(where, return_inverse=True)
         order = np.argsort(inverse, kind="stable")
         logprobs = torch.empty(len(where), dtype=torch.float32, device=device)
-        project = Projection(engine.model)
+        project = Projection(headed.model)
         step = max(16, _CHUNK_LOGITS.get(device.type, _CHUNK_LOGITS["cpu"]) // project.vocabulary)
         step = min(step, _CHUNK_ROWS.get(device.type, step))
         # Every product then has the same shape, whatever number of places there is.
-        if engine.invariant:
-            step = min(step - step % TILE, -(-engine.budget // TILE) * TILE)
+        if headed.invariant:
+            step = min(step - step % TILE, -(-headed.memory.budget // TILE) * TILE)
         bounds = np.searchsorted(inverse[order], np.arange(0, len(places) + step, step)).tolist()
         # All that the chunks need goes to the device at once: a copy within the loop would wait for
         # what runs there.
@@ -306,7 +306,7 @@ class LogProbHead:
         )
         for number, first in enumerate(range(0, len(places), step)):
             states = hidden.index_select(0, at[first : first + step])
-            if engine.invariant:
+            if headed.invariant:
                 states = functional.pad(states, (0, 0, 0, step - len(states)))
             logits = project(states)
             mine = slice(bounds[number], bounds[number + 1])

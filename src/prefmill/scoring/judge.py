@@ -17,16 +17,17 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import pyarrow as pa
 
-from prefmill.errors import BadArgument, BadRow, RequestFailed, refuse
+from prefmill.errors import BadArgument
 from prefmill.models.contract import OnBadRow
 from prefmill.models.described import Described, changed, uncounted, unlike
 from prefmill.sampling.kinds import kind_for, sampler_class, sampler_from
-from prefmill.sampling.samplers import Reply, Request, as_sampler
+from prefmill.sampling.samplers import as_sampler
 from prefmill.scoring.judging.criteria import Criterion
 from prefmill.scoring.judging.questions import Asker, Questions, Schedule
-from prefmill.scoring.judging.readings import UNANSWERED, Reader
+from prefmill.scoring.judging.readings import Reader
 from prefmill.scoring.judging.rubrics import Rubric, rubric_of
 from prefmill.scoring.judging.scales import Ask, Mode
+from prefmill.scoring.judging.sending import Sending, Structured
 from prefmill.scoring.scorers import Scored, Staged
 
 #: how answers are read (`judging/answers.py`): another number is another score
@@ -114,7 +115,7 @@ class JudgeScorer(Described, Staged):
     criteria: str | Sequence[Criterion | Mapping[str, Any]] | None = None
     ask: Ask | None = None
     reference_answer: str | None = None
-    structured: Literal["off", "auto", "on"] = "off"
+    structured: Structured = "off"
     schedule: Schedule = "all"
     max_pairs: int | None = None
     top_logprobs: int = 20
@@ -347,7 +348,7 @@ class JudgeScorer(Described, Staged):
 
     def run(self, prepared: Questions) -> Scored:
         """Ask, and read the answers."""
-        replies, counts = self._ask(prepared)
+        replies, counts = self._sending.ask(prepared)
         reader = self._reader
         if self.mode == "pairwise":
             columns = reader.comparisons(prepared, replies)
@@ -357,75 +358,11 @@ class JudgeScorer(Described, Staged):
             columns = reader.ratings(prepared, replies)
         return columns.scored(counts)
 
-    def _ask(self, asked: Questions) -> tuple[list[Reply], dict[str, int]]:
-        """The reply to every request, and what it took."""
-        before = self.sampler.usage
-        replies, without_schema = self._replies(asked)
-        if before is not None:
-            counts = self.sampler.usage.since(before)
-        else:
-            tokens = sum(reply.answer.n_tokens or 0 for reply in replies)
-            counts = {"requests": len(replies) + without_schema, "tokens_out": tokens}
-        if without_schema:
-            counts["retry:schema"] = without_schema
-            counts["retries"] = counts.get("retries", 0) + without_schema
-        return replies, counts
-
-    def _replies(self, asked: Questions) -> tuple[list[Reply], int]:
-        """The replies, and how many were asked for again because the schema was refused."""
-        requests = asked.requests
-        if self.structured != "auto" or not self._is_structured:
-            return self._sent(asked, range(len(requests)), requests), 0
-        known: set[str] = self._kept("refused_schemas", set)
-        first = [i for i, each in enumerate(requests) if repr(each.schema) not in known]
-        of_first = self._sent(asked, first, [requests[i] for i in first], skip=True)
-        replies = dict(zip(first, of_first, strict=True))
-        # Without a schema it fails as every other request does, and is told or left out.
-        again = [i for i in range(len(requests)) if i not in replies or _failed(replies[i])]
-        plain = [replace(requests[i], schema=None) for i in again]
-        for i, reply in zip(again, self._sent(asked, again, plain), strict=True):
-            was_refused = i in replies and replies[i].answer.finish_reason == "refused"
-            if was_refused and not _failed(reply):
-                known.add(repr(requests[i].schema))
-            replies[i] = reply
-        return [replies[i] for i in range(len(requests))], len(set(again) & set(first))
-
-    def _sent(
-        self,
-        asked: Questions,
-        places: Sequence[int],
-        requests: Sequence[Request],
-        *,
-        skip: bool = False,
-    ) -> list[Reply]:
-        """Replies to `requests`, which stand at `places` of what is asked.
-
-        With `skip`, and where refused rows are null, a refusal is a reply.
-        """
+    @property
+    def _sending(self) -> Sending:
         top = self.top_logprobs if self.mode == "rating" and self.ask != "together" else 0
-        skips = skip or self.on_refused == "null"
-        try:
-            return self.sampler.replies(requests, top=top, refusals=skips)  # type: ignore[no-any-return]
-        except BadRow as error:  # about a request, and so about every row that it is about
-            bad = []
-            for each in error.found:
-                rows = asked.rows_of(places[each.row])
-                bad += [each.at(row, where="judge") for row in rows]
-            refuse(bad)
-            raise
-        except RequestFailed as error:
-            if error.reason is None:
-                raise
-            what, row = f"cannot be judged; {error.message}", asked.asked_by[places[error.index]]
-            hint = None
-            if self.structured == "on":
-                hint = "structured='auto' (--structured auto) asks again without a schema."
-            raise BadRow("judge", what, row=row, reason=error.reason, hint=hint) from error
-
-
-def _failed(reply: Reply) -> bool:
-    """Whether a request itself was at fault."""
-    return reply.answer.finish_reason in UNANSWERED
+        refused: set[str] = self._kept("refused_schemas", set)
+        return Sending(self.sampler, top, self.on_refused == "null", self.structured, refused)
 
 
 def _hash(text: str) -> str:

@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 
+from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.scorers import Floats
+
+
+def compared(
+    model: RewardModel, batch: pa.RecordBatch, remote: Floats, tolerance: float
+) -> str | None:
+    """What the difference of a server's scores of `batch` from those of `model` looks like.
+
+    As of `difference`; rows that `model` gives no score are left out. The model is let go.
+    """
+    local = model.run(model.prepare(batch))
+    model.unload()
+    kept = np.ones(len(remote), bool) if local.null is None else ~local.null
+    return difference(local.columns["score"][kept], remote[kept], tolerance)
 
 
 def difference(local: Floats, remote: Floats, tolerance: float) -> str | None:

@@ -20,7 +20,8 @@ from prefmill.scoring.stepwise import Stepwise, step_columns
 from prefmill.scoring.token_scorer import TokenScorer
 
 if TYPE_CHECKING:
-    from prefmill.scoring.engine import Engine, Head
+    from prefmill.scoring.engine import Engine
+    from prefmill.scoring.ways.headed import Head
 
 Pooling = Literal["auto", "hf", "last"]
 #: how scores follow from outputs; another number is another score
@@ -128,7 +129,7 @@ class RewardModel(Stepwise, TokenScorer):
         make = self._token_head if of_tokens else self._row_head
         engine = self._engine(self._folder(), kind, make, self._base())
         _normalisation(engine.model.config)
-        if not of_tokens and self._pooling() == "last" and engine.body is None:
+        if not of_tokens and self._pooling() == "last" and engine.headed.body is None:
             raise BadArgument(
                 f"score: pooling 'last' is not this model's to choose: {engine.reason}.",
                 hint="leave --pooling out.",

@@ -18,9 +18,9 @@ from prefmill.models.labels import is_stock
 from prefmill.models.probe import running
 from prefmill.models.tokens import Longs, TokenRows
 from prefmill.scoring.attention import to_device
-from prefmill.scoring.engine import Engine
 from prefmill.scoring.heads import Projection, finished, log_odds, scores_in, steady
 from prefmill.scoring.packing import Stream
+from prefmill.scoring.ways.headed import Headed
 
 #: places, and how many of them each row has
 _Places = tuple[Longs, Longs, Longs]
@@ -70,16 +70,16 @@ class TokenHead:
         return None
 
     def of_stream(
-        self, engine: Engine, hidden: torch.Tensor, rows: TokenRows, stream: Stream
+        self, headed: Headed, hidden: torch.Tensor, rows: TokenRows, stream: Stream
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Values of the stream's rows; states shape (tokens, hidden)."""
         places = self._places(rows, stream.rows)
         where = stream.locate(places[0], places[1])
-        return self._of_states(engine, hidden, where, places, self.width(rows))
+        return self._of_states(headed, hidden, where, places, self.width(rows))
 
     def of_batch(
         self,
-        engine: Engine,
+        headed: Headed,
         inputs: dict[str, torch.Tensor],
         rows: TokenRows,
         which: Longs,
@@ -89,13 +89,13 @@ class TokenHead:
         """Values of right-padded rows."""
         places, width = self._places(rows, which), self.width(rows)
         slots, tokens, _ = places
-        if engine.body is None or (stock and self.is_of_tokens(engine.model)):
-            logits = self.outputs(engine.model, inputs)
+        if headed.body is None or (stock and self.is_of_tokens(headed.model)):
+            logits = self.outputs(headed.model, inputs)
             where = to_device(slots * logits.shape[1] + tokens, logits.device)
             return self._spread(logits.flatten(0, 1).index_select(0, where).float(), places, width)
-        hidden = engine.body(**inputs, use_cache=False).last_hidden_state
+        hidden = headed.body(**inputs, use_cache=False).last_hidden_state
         where = slots * hidden.shape[1] + tokens
-        return self._of_states(engine, hidden.flatten(0, 1), where, places, width)
+        return self._of_states(headed, hidden.flatten(0, 1), where, places, width)
 
     def is_of_tokens(self, model: Any) -> bool:
         """Whether the model's own forward gives outputs of tokens.
@@ -123,10 +123,10 @@ class TokenHead:
         return np.repeat(every, counts), tokens, counts
 
     def _of_states(
-        self, engine: Engine, hidden: torch.Tensor, where: Longs, places: _Places, width: int
+        self, headed: Headed, hidden: torch.Tensor, where: Longs, places: _Places, width: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         states = hidden.index_select(0, to_device(where, hidden.device)).float()
-        return self._spread(steady(self._layer, states, engine.steady), places, width)
+        return self._spread(steady(self._layer, states, headed.steady), places, width)
 
     def _spread(
         self, logits: torch.Tensor, places: _Places, width: int

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from prefmill.errors import BadArgument, BadRow, MissingPackage, refuse
+from prefmill.errors import BadArgument, BadRow, MissingPackage
 from prefmill.models.contract import OnBadRow
 from prefmill.models.described import Described, changed, uncounted, unlike
 from prefmill.models.encoder import Encoded, Encoder, OnTooLong
@@ -21,9 +21,11 @@ from prefmill.models.tokens import TokenRows
 from prefmill.scoring.cache import ScoreCache, content_key
 from prefmill.scoring.scorers import Floats, Scored, Staged
 from prefmill.scoring.stepwise import step_lists
+from prefmill.scoring.unfit import refuse_unknown_tokens, refuse_without_tokens
 
 if TYPE_CHECKING:
-    from prefmill.scoring.engine import Engine, Head
+    from prefmill.scoring.engine import Engine
+    from prefmill.scoring.ways.headed import Head
     from prefmill.scoring.work import Work
 
 SharePrefix = Literal["auto", "off"]
@@ -307,7 +309,8 @@ class TokenScorer(Described, Staged):
             known, cached = self._cache().get(keys, width)
         left = rows.take(np.flatnonzero(~known)) if known.any() else rows
         first, *others = self.engines
-        _check_tokens(encoded, self.engines, self.encoder.tokenizer)
+        sizes = [each.vocabulary for each in self.engines if each.vocabulary is not None]
+        refuse_unknown_tokens(encoded, sizes, self.encoder.tokenizer)
         # A second model of the same kind runs what the first runs, from one plan.
         works = [first.plan(left)]
         for engine in others:
@@ -380,39 +383,6 @@ class TokenScorer(Described, Staged):
 
     def _warn(self) -> None:
         """Say once what a user should know of the rows seen so far."""
-
-
-def _check_tokens(encoded: Encoded, engines: list[Engine], tokenizer: Any) -> None:
-    """Refuse ids that a model's embedding does not have: on a GPU they would end the process."""
-    sizes = [engine.vocabulary for engine in engines if engine.vocabulary is not None]
-    rows = encoded.rows
-    if not sizes or not len(rows.ids) or int(rows.ids.max()) < min(sizes):
-        return
-    places = np.flatnonzero(rows.ids >= min(sizes))
-    owners = np.searchsorted(rows.offsets, places, side="right") - 1
-    owners, first = np.unique(owners, return_index=True)
-    hint = "the token was added to the tokenizer alone: resize the model's embedding, and train it."
-    bad = []
-    for row, token in zip(owners.tolist(), rows.ids[places[first]].tolist(), strict=True):
-        name = tokenizer.convert_ids_to_tokens(token)
-        what = (
-            f"has the token {name!r}, which the model does not;"
-            f" got id {token}, expected one below {min(sizes)}."
-        )
-        place = int(encoded.kept[row])
-        bad.append(BadRow("score", what, row=place, reason="unknown_token", hint=hint))
-    refuse(bad)
-
-
-def refuse_without_tokens(encoded: Encoded) -> None:
-    """Raise `BadRow` for rows without a completion token that something predicts.
-
-    Their empty sum would be 0, and no other is as high.
-    """
-    rows = encoded.rows
-    none = np.flatnonzero(rows.lengths <= np.maximum(rows.starts, 1)).tolist()
-    what = "has no token that could be scored; got an empty completion, and nothing that ends it."
-    refuse([BadRow("score", what, row=int(encoded.kept[i]), reason="no_tokens") for i in none])
 
 
 def _transformers() -> None:

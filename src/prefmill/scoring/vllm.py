@@ -24,7 +24,7 @@ from prefmill.models.vllm_engine import (
     refuse_longer,
     tokens_prompts,
 )
-from prefmill.scoring.parity import difference
+from prefmill.scoring.parity import compared
 from prefmill.scoring.reward import RewardModel
 from prefmill.scoring.scorers import Floats, Scored
 from prefmill.scoring.token_scorer import Prepared
@@ -263,11 +263,8 @@ class VllmReward(InVllm, RewardModel):
         if scored.null is not None:
             null = scored.null[: first.num_rows]
         rows = np.flatnonzero(~null)[: self.parity_rows]
-        local = self.parity.run(self.parity.prepare(first.take(pa.array(rows))))
-        self.parity.unload()
-        kept = np.ones(len(rows), bool) if local.null is None else ~local.null
-        remote = scored.columns["score"][rows]
-        looks = difference(local.columns["score"][kept], remote[kept], self.tolerance)
+        some, remote = first.take(pa.array(rows)), scored.columns["score"][rows]
+        looks = compared(self.parity, some, remote, self.tolerance)
         if looks is not None:
             raise ScoresDiffer(
                 f"score: vLLM gives other scores than Transformers; {looks}.",

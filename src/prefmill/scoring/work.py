@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,16 @@ class Values:
         return np.asarray(~near.all(axis=1))
 
 
+class Way(Protocol):
+    """A way of running rows; see `ways/`."""
+
+    def plan(self, rows: TokenRows, which: Longs, /) -> list[Any]:
+        """The rows `which` in passes, within what is known of memory; needs no model."""
+
+    def launch(self, rows: TokenRows, passes: list[Any], /) -> Callable[[], Values]:
+        """Begin to run what was planned, and return what gives its values."""
+
+
 def gathered(parts: list[Part], columns: int) -> Callable[[], Values]:
     """What gives the values of all parts on the host.
 
@@ -88,12 +99,3 @@ def gathered(parts: list[Part], columns: int) -> Callable[[], Values]:
         return Values(rows, both[:, :columns], both[:, columns])
 
     return fetch
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device's memory is full."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # A library that finds no room for its workspace says so in words of its own.
-    words = ("can't allocate memory", "out of memory", "_status_alloc_failed")
-    return any(word in str(error).lower() for word in words)

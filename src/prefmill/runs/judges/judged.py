@@ -21,7 +21,8 @@ from prefmill.rules.votes import Ints
 from prefmill.runs.job.job import Job
 from prefmill.runs.job.opening import Reading, opened
 from prefmill.runs.judges.ballots import Ballots
-from prefmill.scoring.judging.answers import Mark, parse_verdict
+from prefmill.scoring.judging.answers import parse_verdict
+from prefmill.scoring.judging.wording import Mark
 from prefmill.table.roles import Inputs, RoleNames, Roles, named
 
 _FRAME_ROWS, _VERDICT_ROWS = 20_000, 2_000

@@ -119,4 +119,4 @@ class SampleReport(Showing):
             "columns": list(self.columns),
             "notes": list(self.notes),
         }
-        return {**asdict(self), **plain, **derived, "notes": list(self.notes)}
+        return {**asdict(self), **plain, **derived}

@@ -29,7 +29,7 @@ from prefmill.runs.resumable.devices import Done, guards_on, score_chunks, score
 from prefmill.runs.resumable.grown import earlier_scores, without
 from prefmill.runs.resumable.score_report import ScoreReport
 from prefmill.scoring.bad_rows import RowGuard
-from prefmill.scoring.ensemble import FLAT
+from prefmill.scoring.combining import FLAT
 from prefmill.scoring.scorers import Staged
 from prefmill.scoring.stream import score_names, score_types
 from prefmill.table.roles import RoleNames

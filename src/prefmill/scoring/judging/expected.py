@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from prefmill.scoring.judging.answers import SCALE, Mark, parse_answer, parse_rating
+from prefmill.scoring.judging.answers import SCALE, parse_answer, parse_rating
+from prefmill.scoring.judging.wording import Mark
 
 
 class TokenLike(Protocol):

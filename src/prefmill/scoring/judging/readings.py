@@ -11,18 +11,14 @@ import numpy as np
 
 from prefmill.errors import BAD_ROW
 from prefmill.sampling.samplers import Reply
-from prefmill.scoring.judging.answers import (
-    Mark,
-    parse_answer,
-    parse_rating,
-    parse_scores,
-    parse_verdict,
-)
+from prefmill.scoring.judging.answers import parse_answer, parse_rating, parse_verdict
 from prefmill.scoring.judging.criteria import Criterion, weighted
 from prefmill.scoring.judging.expected import expected_answer, expected_rating
 from prefmill.scoring.judging.forms import is_whole
+from prefmill.scoring.judging.objects import parse_scores
 from prefmill.scoring.judging.questions import Match, Questions
 from prefmill.scoring.judging.rubrics import Rubric, places_in
+from prefmill.scoring.judging.wording import Mark
 from prefmill.scoring.scorers import Floats, Scored
 
 #: finish reasons of requests without an answer: a server's refusal, a prompt that a local model

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from prefmill.errors import BadArgument, near_file, nearest
-from prefmill.scoring.judging.answers import SCALE, Mark
+from prefmill.scoring.judging.answers import SCALE
 from prefmill.scoring.judging.criteria import Criterion, check_keys, criteria_of
 from prefmill.scoring.judging.scales import Ask, Mode, Scale, default_text, scale_of
+from prefmill.scoring.judging.wording import Mark
 
 #: the places that a rubric has to have
 PLACES: Mapping[str, tuple[str, ...]] = {

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from prefmill.errors import BadArgument, nearest
-from prefmill.scoring.judging.answers import SCALE, Mark
+from prefmill.scoring.judging.answers import SCALE
 from prefmill.scoring.judging.criteria import scale_in
+from prefmill.scoring.judging.wording import Mark
 
 Mode = Literal["rating", "pairwise"]
 Ask = Literal["each", "together"]

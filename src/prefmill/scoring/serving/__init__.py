@@ -1,0 +1,1 @@
+"""What a server of scores is asked, and what its answers say: the parts of `EndpointScorer`."""
