@@ -11,6 +11,8 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from itertools import chain as chained
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +41,44 @@ def test_every_block_of_the_readme_runs(folder):
     assert [run_in(folder, command).returncode for command in again] == [0] * len(again)
 
 
-def run_in(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+def run_in(folder: Path, command: str, **more: str) -> subprocess.CompletedProcess[str]:
     """`command` in a shell, with the `prefmill` of this environment."""
     env = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "NO_COLOR": "1",
+        **more,
     }
     return subprocess.run(
         ["bash", "-c", command], cwd=folder, env=env, text=True, capture_output=True, timeout=300
     )
 
 
-def test_every_command_of_the_table_of_shapes_makes_rows(folder):
+def without_extras(folder: Path) -> str:
+    """A path of Python in which what the extras bring is not installed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    folder.mkdir()
+    for line in chained.from_iterable(project["optional-dependencies"].values()):
+        name = re.match(r"[\w-]+", line)[0].replace("-", "_")
+        if name != "prefmill":
+            (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError(name={name!r})\n")
+    return os.pathsep.join([str(folder), str(SOURCE.parent)])
+
+
+def test_every_command_of_the_table_of_shapes_makes_rows(folder, tmp_path):
+    """With what `pip install .` installs, and no more."""
+    bare = without_extras(tmp_path / "bare")
+    refused = run_in(folder, "python -c 'import datasets'", PYTHONPATH=bare)
+    assert "ModuleNotFoundError" in refused.stderr
     page = README.read_text(encoding="utf-8")
     table = [line for line in page.splitlines() if line.startswith("| ") and "`prefmill" in line]
     found = [command for line in table for command in re.findall(r"`(prefmill [^`]+)`", line)]
     assert len(found) >= 10
     for command in found:
-        done = run_in(folder, command)
+        done = run_in(folder, command, PYTHONPATH=bare)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
-        target = folder / re.search(r"-o (\S+)", command)[1]
-        assert target.is_dir() or target.stat().st_size > 0, command
+        written = [folder / name for name in re.findall(r"^wrote (\S+)", done.stderr, re.MULTILINE)]
+        assert written, command
+        assert all(path.stat().st_size > 0 for path in written), command
     rows = [json.loads(line) for line in (folder / "out" / "sft.jsonl").read_text().splitlines()]
     assert [row["messages"][-1]["content"] for row in rows] == ["Seven minutes in boiling water."]
 
