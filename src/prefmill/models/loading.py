@@ -47,21 +47,6 @@ _ENDINGS = {
     "token": ("ForTokenClassification",),
     "causal": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
 }
-# Encoders that number positions from pad_token_id + 1, so that as many fewer are left for tokens.
-_BEHIND_PAD = frozenset(
-    {
-        "camembert",
-        "data2vec-text",
-        "ibert",
-        "longformer",
-        "mpnet",
-        "roberta",
-        "roberta-prelayernorm",
-        "xlm-roberta",
-        "xlm-roberta-xl",
-        "xmod",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -466,21 +451,3 @@ def quiet() -> Iterator[None]:
         theirs.set_verbosity(level)
         if bars:
             theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def longest(config: Any, tokenizer: Any) -> int | None:
-    """The most tokens that the model takes; None: no limit is known.
-
-    It is the smaller of its positions and its tokenizer's own limit.
-    """
-    text = config.get_text_config()
-    positions = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
-    rope = getattr(text, "rope_parameters", None) or {}
-    if positions and text.model_type in _BEHIND_PAD:
-        positions -= (text.pad_token_id or 0) + 1
-    # There it is the length from which frequencies are stretched.
-    if positions and rope.get("rope_type") == "dynamic":
-        positions = int(positions * rope.get("factor", 1))
-    limits = [positions, tokenizer.model_max_length]
-    known = [int(n) for n in limits if n and n < 10**7]
-    return min(known, default=None)
