@@ -7,7 +7,8 @@ Matplotlib is loaded for it, without a display.
 | `lines.py`   | lines against any x, and panels of them                          |
 | `curves.py`  | best-of-n curves                                                 |
 | `in_text.py` | the same as text, for a terminal                                 |
-| `marks.py`   | what they are drawn with: strokes, bands, ticks, legends         |
+| `marks.py`   | what they are drawn with: strokes, bands, ticks                  |
+| `legends.py` | what colours and styles mean, inside the axes or outside         |
 | `style.py`   | fonts, inks, a colour for each line                              |
 | `files.py`   | where they are saved, with their numbers, both files or none     |
 """

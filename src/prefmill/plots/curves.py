@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefmill.plots.files import Plotted, Publish, drawn, published
+from prefmill.plots.legends import add_colours, add_styles, fits_inside
 from prefmill.plots.marks import band, halving, has_intervals, line, one_line, parts_of
 from prefmill.plots.style import COLOURS, INK, colours_of
 
@@ -56,7 +56,11 @@ def _draw_curve(figure: Any, curve: Curve) -> None:
         line(top, part, "n", "best", colour, marker=marker)
     longest = max((part for _, part in parts), key=lambda part: part.height)
     line(bottom, longest, "n", "kl", INK)
-    _add_legends(figure, top, curve, [name for name, _ in parts], colours)
+    interval = f" ({100 * curve.level:g} % interval)" if has_intervals(points) else ""
+    styles = {f"best of n{interval}": "-", "median of n": "--", "mean": ":"}
+    add_styles(figure, top, styles, lines=len(parts), ink=INK if len(parts) > 1 else COLOURS[0])
+    if curve.by is not None:
+        add_colours(figure, one_line(curve.by), [name for name, _ in parts], colours)
     halving(bottom, points["n"])
     top.set(ylabel="score")
     bottom.set(xlabel="n, samples of a prompt", ylabel="KL (nats)")
@@ -83,26 +87,9 @@ def _draw_checked(figure: Any, curve: Curve) -> None:
             band(axes, part, "n", f"{way}_low", f"{way}_high", colour, strength=0.09)
     halving(axes, points["n"])
     axes.set(xlabel="n, samples of a prompt", ylabel=f"mean of {one_line(str(curve.check))}")
-    axes.legend(loc="best")
-
-
-def _add_legends(
-    figure: Any, axes: Any, curve: Curve, names: Sequence[str], colours: Sequence[str]
-) -> None:
-    """What the styles of lines mean, and outside of the axes what their colours mean."""
-    from matplotlib.lines import Line2D
-
-    interval = f" ({100 * curve.level:g} % interval)" if has_intervals(curve.points) else ""
-    styles: dict[str, Any] = {f"best of n{interval}": "-", "median of n": "--", "mean": ":"}
-    ink = INK if len(names) > 1 else COLOURS[0]
-    handles = [
-        Line2D([], [], color=ink, linestyle=style, label=label) for label, style in styles.items()
-    ]
-    if curve.by is not None:
-        values = [
-            Line2D([], [], color=colour, linewidth=3, label=name)
-            for name, colour in zip(names, colours, strict=True)
-        ]
-        title = one_line(curve.by)
-        figure.legend(handles=values, title=title, alignment="left", loc="outside right upper")
-    axes.legend(handles=handles, loc="best")
+    labels = axes.get_legend_handles_labels()[1]
+    if curve.by is None or fits_inside(labels):
+        axes.legend(loc="best")
+    else:
+        add_colours(figure, one_line(curve.by), [name for name, _ in parts], colours)
+        add_styles(figure, axes, dict(ways.values()), lines=len(labels))

@@ -12,7 +12,8 @@ import polars as pl
 
 from prefmill.errors import BadArgument, ColumnMissing
 from prefmill.plots.files import Plotted, Publish, drawn, published
-from prefmill.plots.marks import band, line, parts_of, whole_numbers
+from prefmill.plots.legends import add_colours, fits_inside
+from prefmill.plots.marks import band, line, one_line, parts_of, whole_numbers
 from prefmill.plots.style import COLOURS, colours_of
 
 
@@ -70,10 +71,12 @@ def plot_lines(
     if (low is None) != (high is None):
         raise BadArgument(f"plot: an interval has two ends; got low={low!r} and high={high!r}.")
     parts = parts_of(frame, series)
+    names, colours = [name for name, _ in parts], colours_of(len(parts))
+    inside = series is None or fits_inside(names)
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
-        for (name, part), colour in zip(parts, colours_of(len(parts)), strict=True):
+        for (name, part), colour in zip(parts, colours, strict=True):
             line(axes, part, x, y, colour, label=name, marker="o")
             if low and high:
                 band(axes, part, x, low, high, colour)
@@ -81,10 +84,12 @@ def plot_lines(
         axes.set(xlabel=x_label or x, ylabel=y_label or y)
         if title:
             axes.set_title(title)
-        if series is not None:
+        if series is not None and inside:
             axes.legend(title=series, alignment="left")
+        elif series is not None:
+            add_colours(figure, one_line(series), names, colours)
 
-    size = (6.4, 4.0)
+    size = (6.4 if inside else 7.6, 4.0)
     return drawn(draw, frame, path, size=size, overwrite=overwrite, publish=publish)
 
 
