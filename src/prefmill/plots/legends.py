@@ -17,7 +17,7 @@ def fits_inside(names: Sequence[str]) -> bool:
 
 
 def add_styles(
-    figure: Any, axes: Any, styles: Mapping[str, str], *, lines: int, ink: str = INK
+    figure: Any, axes: Any, styles: Mapping[str, Any], *, lines: int, ink: str = INK
 ) -> None:
     """What the styles of lines mean; outside where there are many `lines`."""
     from matplotlib.lines import Line2D

@@ -36,6 +36,7 @@ from prefmill.runs.incremental.subset import Changed, rows_at, subset
 from prefmill.runs.job.job import Job
 from prefmill.runs.job.order import numbers
 from prefmill.runs.records.recording import Recording
+from prefmill.shown import amount
 from prefmill.table.report import PairReport
 from prefmill.table.thresholds import Scale
 from prefmill.writers.layouts import convert, output_schema
@@ -203,7 +204,7 @@ class Incremental:
         told = (self.record.previous or {})["report"]
         account = accounts.of_all(self.con, told, lost=lost, new=account, removed=gone)
         note = (
-            f"incremental: {changed.groups:,} groups changed; {changed.rows:,} of"
+            f"incremental: {amount(changed.groups, 'group')} changed; {changed.rows:,} of"
             f" {self.main.source.rows:,} rows were read,"
             f" and {changed.unread} of {len(files)} files were not"
         )
@@ -287,7 +288,7 @@ class Incremental:
             self.files, self.con, files, homes, plan, home=self.home, most=most
         )
         if rows > most:
-            self.notes.append(f"{groups:,} groups with {rows:,} rows changed")
+            self.notes.append(f"{amount(groups, 'group')} with {amount(rows, 'row')} changed")
             return None
         return Changed(path, groups, rows, unread)
 
