@@ -32,6 +32,16 @@ def shown(text: str) -> str:
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def amount(count: float, one: str, more: str = "") -> str:
+    """How many there are of what; without `more`, the word for several is `one` with an s.
+
+    >>> amount(1, "row"), amount(1200, "row"), amount(1, "row was", "rows were")
+    ('1 row', '1,200 rows', '1 row was')
+    """
+    word = one if count == 1 else more or f"{one}s"
+    return f"{count:,.0f} {word}"
+
+
 def in_json(text: str) -> str:
     r"""JSON text that means the same, without control characters.
 

@@ -80,7 +80,7 @@ def test_malformed_rows_and_unreadable_files_are_1(tmp_path):
     assert code(command("check", path)) == 1
     done = command("check", path, "--rejects", tmp_path / "bad.jsonl")
     assert done.exit_code == 1
-    assert "not ok: 1 malformed rows were set aside" in done.stderr
+    assert "not ok: 1 malformed row was set aside" in done.stderr
     path.write_bytes(b'{"prompt":"\xff","completion":"a","score":5}\n')
     assert code(command("check", path)) == 1
 
@@ -116,7 +116,7 @@ def test_a_number_that_stands_apart_is_told(scores, expected, tmp_path):
 def test_the_option_that_is_told_takes_the_sentinel_out(tmp_path):
     path = table(tmp_path / "rows.csv", [7, -1, 9, 3, 10, 2])
     note = next(line for line in command("check", path).stderr.splitlines() if "apart" in line)
-    assert "score: -1 stands apart from the other scores (1 rows)" in note
+    assert "score: -1 stands apart from the other scores (1 row)" in note
     options = shlex.split(note[note.index("--values") :])
     found = json.loads(command("check", path, "--json", *options).stdout)
     assert found["scores"][0] == 2
@@ -153,5 +153,5 @@ def test_a_refusal_comes_with_numbers(tmp_path):
 
 def test_no_pair_by_another_reason_is_not_answered_with_thresholds(tmp_path):
     done = command("check", table(tmp_path / "rows.csv", [5, 1]), "--min-margin=7")
-    assert "the plan makes no pair, and 1 prompts" in done.stderr
+    assert "the plan makes no pair, and 1 prompt has" in done.stderr
     assert "no prompt spans the margin 7" in done.stderr

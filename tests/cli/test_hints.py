@@ -182,7 +182,7 @@ def test_words_that_are_no_scores_are_shown(tmp_path):
         (
             [5, 1],
             ["--chosen-min", "9", "--rejected-below", "2"],
-            "the plan makes no pair, and 1 prompts",
+            "the plan makes no pair, and 1 prompt has",
         ),
         ([5, "n/a"], [], "1 of 2 rows cannot be used (bad_score: got 'n/a'"),
     ],
@@ -204,9 +204,9 @@ def test_check_previews_the_pairs_of_a_plan(tmp_path):
     options = ["--strategy", "all", "--no-thresholds"]
     done = command("check", tmp_path / "rows.parquet", *options)
     assert done.exit_code == 0
-    assert "3 pairs from 1 prompts (no thresholds)" in done.stderr
+    assert "3 pairs from 1 prompt (no thresholds)" in done.stderr
     made = command("pairs", tmp_path / "rows.parquet", "-o", tmp_path / "out.parquet", *options)
-    assert "3 pairs from 1 of 1 prompts" in made.stderr
+    assert "3 pairs from 1 of 1 prompt" in made.stderr
 
 
 def test_check_does_not_print_200_columns(tmp_path):

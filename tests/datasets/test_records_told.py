@@ -66,7 +66,7 @@ def test_votes_without_a_verdict_are_told() -> None:
     ds = datasets.Dataset(pa.Table.from_pylist(records))
     words = {"completion": "answer_x,answer_y", "winner": "j1,j2"}
     for form in (ds, ds.to_iterable_dataset()):
-        with pytest.warns(UserWarning, match="3 records -> 10 rows, 1 votes without a verdict"):
+        with pytest.warns(UserWarning, match="3 records -> 10 rows, 1 vote without a verdict"):
             long = list(pmd.rows(form, **words))
         assert [row["annotator"] for row in long[-2:]] == ["j1", "j1"]
 

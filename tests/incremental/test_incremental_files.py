@@ -88,7 +88,7 @@ def test_thresholds_that_fit_no_more_are_refused_as_a_full_run_refuses_them(tmp_
     write(source / "1.parquet", [("p", "a", 5), ("p", "b", 4)])
     with pytest.raises(ThresholdsUnfit) as whole:
         run(pm.Pairs(), source, tmp_path / "whole.parquet")
-    assert "at most 1 pairs" in str(whole.value)
+    assert "at most 1 pair" in str(whole.value)
     with pytest.raises(ThresholdsUnfit) as part:
         run(pm.Pairs(), source, tmp_path / "out.parquet", incremental=True)
     assert str(part.value) == str(whole.value)
@@ -220,7 +220,7 @@ def test_what_is_computed_whole_takes_the_index_that_is_there(tmp_path, monkeypa
     assert out.equals(pl.read_parquet(tmp_path / "full.parquet"))
     write(tmp_path / "in" / "3.parquet", [("p3", "d", 0)])
     report = run(PLAN, tmp_path / "in", tmp_path / "out.parquet", incremental=True)
-    assert any("1 groups changed; 4 of 91 rows were read" in note for note in report.notes)
+    assert any("1 group changed; 4 of 91 rows were read" in note for note in report.notes)
 
 
 def test_prompts_of_messages_and_groups_of_columns(tmp_path):

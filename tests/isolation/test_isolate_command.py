@@ -77,7 +77,7 @@ def test_it_does_what_it_does_without(hostile):
     for name, more in (("plain.parquet", []), ("apart.parquet", ["--isolate"])):
         done = asked(hostile, "pairs", "good.jsonl", "-o", name, *more)
         assert done.returncode == 0, done.stderr
-        assert "1 pairs from 1 of 1" in done.stderr
+        assert "1 pair from 1 of 1" in done.stderr
     one, other = (pl.read_parquet(hostile / f"{name}.parquet") for name in ("plain", "apart"))
     assert one.equals(other)
     done = asked(

@@ -105,6 +105,43 @@ def test_many_lines_and_one_point(tmp_path):
     )
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """Every figure that is saved, as it stands after it."""
+    from matplotlib.figure import Figure
+
+    saved, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (save(self, *a, **k), saved.append(self))
+    )
+    return saved
+
+
+@pytest.mark.parametrize("check", [None, "right"])
+def test_legends_of_many_lines_cover_none(check, figures, tmp_path):
+    pool = pl.concat(
+        drawn(1).with_columns(
+            model=pl.lit(f"{'a long name of' * (i % 3)} model {i}"), right=pl.col("score") > 1
+        )
+        for i in range(14)
+    )
+    plot_curve(
+        pm.curve(pool, by="model", check=check, resamples=0), tmp_path / "a.svg", overwrite=True
+    )
+    stages = [STAGES.with_columns(pl.lit(f"run {i}").alias("trained on")) for i in range(13)]
+    plot_lines(pl.concat(stages), tmp_path / "b.svg", x="stage", y="reward", series="trained on")
+    for figure, more in zip(figures, (3, 2), strict=True):
+        texts = [text.get_text() for each in figure.legends for text in each.get_texts()]
+        assert f"and {more} more" in texts
+        assert max(map(len, texts)) <= 28
+        for axes in figure.axes:
+            assert axes.get_legend() is None
+            right = axes.get_window_extent().x1
+            assert all(legend.get_window_extent().x0 > right for legend in figure.legends)
+    first, second = (legend.get_window_extent() for legend in figures[0].legends)
+    assert not first.overlaps(second)
+
+
 def test_curves_as_text():
     found = pm.curve(drawn(1, prompts=5), by="temperature", resamples=20)
     lines = text_curve(found, width=60)

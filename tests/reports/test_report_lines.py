@@ -91,7 +91,7 @@ def test_lines_of_files_with_options_of_reading(tmp_path):
     lines = lines_of(*args)
     assert set(lines) == {"malformed", "unusable"}
     for line in lines.values():
-        assert "1 malformed rows were set aside" in ran(line, code=1).output
+        assert "1 malformed row was set aside" in ran(line, code=1).output
 
 
 def test_what_a_run_read_is_read_by_its_words(tmp_path):

@@ -15,7 +15,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from prefmill.models.loading import quiet
+from prefmill.models.wanted import quiet
 from prefmill.scoring import RewardModel
 
 pytestmark = [

@@ -73,7 +73,7 @@ def test_ranks_of_several_lists_are_told_where_they_meet(tmp_path: Path) -> None
     records = [{"prompt": "Why?", "answers": ANSWERS}] * 2
     assert not any("ranks compare" in note for note in look(tmp_path, records).notes)
     met = look(tmp_path, records, group="prompt")
-    assert any(note.startswith("1 prompts have one rank several times") for note in met.notes)
+    assert any(note.startswith("1 prompt has one rank several times") for note in met.notes)
     rows = [
         {"prompt": "Why?", "answer": text, "rank": n}
         for text, n in zip("abcd", (1, 2, 1, 2), strict=True)

@@ -15,7 +15,7 @@ from prefmill.cli.texts import wrote
 from prefmill.plans import Expectation, FeedbackPlan
 from prefmill.runs.account.hints import about_words
 from prefmill.shapes.account import line_of
-from prefmill.shown import bare, shown
+from prefmill.shown import amount, bare, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -117,9 +117,10 @@ def report(plan: FeedbackPlan, done: RunReport) -> None:
     if done.rows_rejected:
         cells.append(("malformed, set aside", f"{done.rows_rejected:,}", ""))
     columns(cells)
+    made = amount(done.pairs_out, plan.rows_are.removesuffix("s"))
     line(
-        f"{done.pairs_out:,} {plan.rows_are} from {done.groups_used:,} of {done.groups_in:,} "
-        f"prompts   ({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, {done.engine}, "
+        f"{made} from {done.groups_used:,} of {amount(done.groups_in, 'prompt')}   "
+        f"({done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB, {done.engine}, "
         f"plan {done.plan_hash})"
     )
     if done.bad_scores:
@@ -153,7 +154,8 @@ def chosen(done: NextReport) -> None:
     rows += [("labels that were learned from", done.labels)]
     columns([(name, f"{count:,}", "") for name, count in rows])
     run = f"{done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB"
-    line(f"{done.rows_out:,} pairs to label, of {done.prompts_out:,} prompts   ({run})")
+    asked, prompts = amount(done.rows_out, "pair"), amount(done.prompts_out, "prompt")
+    line(f"{asked} to label, of {prompts}   ({run})")
     _end(done)
 
 
@@ -229,7 +231,7 @@ def voted(done: VotesReport) -> None:
     what = "answers" if done.over == "prompt" else "sources"
     run = f"{done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB"
     line(
-        f"{done.method}: scores of {done.rows_out:,} {what} to {done.prompts:,} prompts;"
+        f"{done.method}: scores of {done.rows_out:,} {what} to {amount(done.prompts, 'prompt')};"
         f" parts that compare: {done.parts:,}   ({run})"
     )
     if done.bad_scores:
@@ -285,7 +287,7 @@ def stepped(done: StepsReport) -> None:
     columns(cells)
     steps = f"{done.steps['true']:,} true, {done.steps['false']:,} false"
     run = f"{done.seconds:.1f} s, {done.peak_rss_mb:,.0f} MB"
-    line(f"{done.rows_out:,} rows with labels of steps: {steps}   ({run})")
+    line(f"{amount(done.rows_out, 'row')} with labels of steps: {steps}   ({run})")
     _end(done)
 
 

@@ -22,6 +22,7 @@ from prefmill.cli.options import (
 )
 from prefmill.cli.texts import size_in_bytes, temp_bytes_in, wrote
 from prefmill.errors import BadArgument
+from prefmill.shown import amount
 
 
 def _print_macros(asked: bool) -> None:
@@ -126,6 +127,6 @@ def sql(
 
     how = {"overwrite": overwrite, "spreadsheet_safe": spreadsheet_safe}
     report = called(isolate, to_file, text, files or [], output, **how, **reading)
-    print(f"{wrote(report.notes)} {output} ({report.rows:,} rows)", file=sys.stderr)
+    print(f"{wrote(report.notes)} {output} ({amount(report.rows, 'row')})", file=sys.stderr)
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -14,7 +14,7 @@ from rich.table import Table
 from prefmill.cli.show import console, expected_told
 from prefmill.cli.texts import wrote
 from prefmill.errors import BAD_ROW
-from prefmill.shown import shown
+from prefmill.shown import amount, shown
 
 if TYPE_CHECKING:
     from prefmill.loops.loop import LoopReport
@@ -124,7 +124,7 @@ def scored(done: ScoreReport) -> None:
     rows = [("rows in", done.rows_in), ("  scored", done.rows_scored), *nulls, *_named(asides)]
     told.counts(rows, done.rows_in or 1)
     if done.rows_before:
-        told.line(f"{done.rows_before:,} rows scored before, {done.rows_new:,} new")
+        told.line(f"{amount(done.rows_before, 'row')} scored before, {done.rows_new:,} new")
     told.first_null(done)
     told.template_date(done)
     told.workers(done)
@@ -139,11 +139,14 @@ def scored(done: ScoreReport) -> None:
     elif ": batches" in done.way:  # of one of several scorers
         told.line(f"padded batches: {done.way}")
     for scorer, groups in done.flat.items():
-        told.line(f"{scorer} gives one score to all answers of {groups:,} groups: no opinion there")
+        flat = f"{scorer} gives one score to all answers of {amount(groups, 'group')}"
+        told.line(f"{flat}: no opinion there")
     if done.way.startswith("in a sandbox"):
         told.line(f"code ran {done.way}")
     if done.splits:
-        told.line(f"{done.splits} batches did not fit into memory and were split")
+        told.line(
+            f"{amount(done.splits, 'batch', 'batches')} did not fit into memory and were split"
+        )
     rate = ""
     # Chunks that were there cost no time, so a rate over all rows would be a boast.
     if done.seconds and not done.chunks_resumed:
@@ -161,7 +164,9 @@ def calibrated(done: CalibrateReport) -> None:
     dropped = [(f"  dropped: {reason}", rows) for reason, rows in done.dropped.items()]
     told.counts([("rows in", done.rows_in), ("  pairs", done.pairs), *dropped], done.rows_in or 1)
     share = _within(done.accuracy, percent=True)
-    told.line(f"{done.prompts:,} prompts; the chosen answer has the better score in {share}")
+    told.line(
+        f"{amount(done.prompts, 'prompt')}; the chosen answer has the better score in {share}"
+    )
     if done.brier:
         names = ("prompts not seen by the fit", "Brier", "calibration error")
         words = {"before": "scores as log-odds", "after": "calibrated"}
@@ -219,7 +224,9 @@ def sampled(done: SampleReport) -> None:
     rows = [("prompts in", done.prompts_in), *_named(prompts), ("  sampled", done.prompts)]
     told.counts(rows, 0)
     if done.prompts_before:
-        told.line(f"{done.prompts_before:,} prompts sampled before, {done.prompts_new:,} new")
+        told.line(
+            f"{amount(done.prompts_before, 'prompt')} sampled before, {done.prompts_new:,} new"
+        )
     words = {"stop": "  ended", "length": "  cut off"}
     words |= {reason: f"  none: {reason}" for reason in BAD_ROW}
     ends = sorted(done.finish_reasons.items(), reverse=True)
@@ -268,7 +275,7 @@ def curve(found: Curve) -> None:
         told.line("\n".join(["", *text_curve(found, min(told.console.width, 100)), ""]))
     reasons = sorted(found.dropped.items(), key=lambda item: -item[1])
     dropped = "".join(f", {rows:,} dropped: {reason}" for reason, rows in reasons)
-    told.line(f"{found.rows_in:,} rows in, {found.rows_used:,} used{dropped}")
+    told.line(f"{amount(found.rows_in, 'row')} in, {found.rows_used:,} used{dropped}")
 
 
 def _spread(row: Mapping[str, Any], way: str, digits: str = ".4g") -> str:
@@ -347,8 +354,9 @@ def trained(done: TrainReport) -> None:
         if held.prompts_trained:
             again = f", {held.prompts_trained:,} of them in training too"
         lost = "".join(f", {rows:,} dropped: {reason}" for reason, rows in held.dropped.items())
+        pairs, prompts = amount(held.accuracy.pairs, "pair"), amount(held.prompts, "prompt")
         told.line(
-            f"\n{held.name}: {held.accuracy.pairs:,} pairs of {held.prompts:,} prompts{again}",
+            f"\n{held.name}: {pairs} of {prompts}{again}",
             f"{lost}; loss {held.loss:.3f}",
         )
         shares = []

@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from prefmill.errors import BadInput, MissingPackage, installing
 from prefmill.models.folders import content_hash, folder_of, read_json, refuse_pickled
-from prefmill.models.loading import config_of, load_tokenizer, longest, pick_device, quiet
+from prefmill.models.limits import longest
+from prefmill.models.loading import config_of, load_tokenizer, pick_device
+from prefmill.models.wanted import quiet
 
 Vectors = npt.NDArray[np.float32]
 

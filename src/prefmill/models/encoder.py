@@ -7,41 +7,23 @@ and completion.
 
 from __future__ import annotations
 
-import datetime
 import warnings
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
-from pathlib import Path
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 
 from prefmill.errors import BadArgument, BadInput, BadRow, refuse
+from prefmill.models.beginnings import beginnings, moved
+from prefmill.models.limits import OnTooLong, refuse_empty, too_long
+from prefmill.models.rendering import joined, not_whole, rendered, whole_texts
+from prefmill.models.special_tokens import pair_ids, refuse_two_bos, separates_pairs
 from prefmill.models.steps import StepLayout, answer_text, tokenised, with_marks
-from prefmill.models.templates import ChatTemplate
-from prefmill.models.tokens import Longs, TokenRows, common_prefix
-from prefmill.table.conversations import Conversation, Message, conversations, plain_text, texts_of
-
-OnTooLong = Literal["error", "null", "truncate"]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What `Encoder.encode` gives: the token rows, and which of the rows asked for they are.
-
-    kept             shape (rows,): the number, in the batch, of each token row; those that are
-                     missing were too long
-    truncated        rows that were cut to the limit
-    cut_by_template  rows whose completion does not stand whole in the rendered conversation
-    """
-
-    rows: TokenRows
-    kept: Longs
-    truncated: int
-    cut_by_template: int = 0
+from prefmill.models.templates import ChatTemplate, date_of, source_of
+from prefmill.models.tokens import Encoded, Longs, TokenRows
+from prefmill.table.conversations import Conversation, Message, conversations
 
 
 class Encoder:
@@ -94,7 +76,7 @@ class Encoder:
             template = self._usual_template()
         jinja = None
         if template not in ("chat", "pair", "concat"):
-            jinja, template = _source(template), "chat"
+            jinja, template = source_of(template), "chat"
         if template == "chat" and not (jinja or tokenizer.chat_template):
             raise BadArgument(
                 "score: the tokenizer has no chat template; got template='chat'.",
@@ -115,7 +97,7 @@ class Encoder:
         if self.tokenizer.chat_template:
             return "chat"
         # What a language model continues is one text.
-        if self.needs_completion or not self._separates_pairs():
+        if self.needs_completion or not separates_pairs(self.tokenizer):
             return "concat"
         return "pair"
 
@@ -157,7 +139,8 @@ class Encoder:
         if self.template == "chat":
             talks = conversations("score", questions, answers)
             self._warn_unseen(talks)
-            texts = self._texts([talk.messages for talk in talks], open_ends)
+            assert self.chat is not None
+            texts = whole_texts(self.chat, [talk.messages for talk in talks], open_ends)
             lost_text = 0 if self.layout else self._cut_by_template(talks, texts)
             ids, marks = self._marked(texts, answers, special=False)
             self._one_bos(ids)
@@ -165,9 +148,9 @@ class Encoder:
             self._refuse_messages([*questions, *answers])
             conversations("score", questions, answers)  # refuses texts that are JSON
             if self.template == "pair":
-                ids, types = self._pairs(questions, answers)
+                ids, types = pair_ids(self.tokenizer, questions, answers)
             else:
-                texts = self._joined(questions, answers, open_ends)
+                texts = joined(questions, answers, open_ends, self.tokenizer.eos_token or "")
                 ids, marks = self._marked(texts, answers, special=True)
                 self._one_bos(ids)
         whole = list(ids)
@@ -224,35 +207,6 @@ class Encoder:
 
     # Texts
 
-    def _joined(
-        self, prompts: list[str], completions: list[str], open_ends: Sequence[bool] | None
-    ) -> list[str]:
-        """Prompt and completion as one text, which ends as the tokenizer ends texts."""
-        eos = self.tokenizer.eos_token or ""
-        ends = open_ends or [False] * len(prompts)
-        texts = []
-        for prompt, completion, is_open in zip(prompts, completions, ends, strict=True):
-            text = prompt + completion
-            texts.append(text if is_open or text.endswith(eos) else text + eos)
-        return texts
-
-    def _texts(self, talks: list[list[Message]], open_ends: Sequence[bool] | None) -> list[str]:
-        """Whole conversations as texts.
-
-        Those that `open_ends` marks stop where their last message does.
-        """
-        texts = self.rendered(talks)
-        cut_off = [i for i, is_cut in enumerate(open_ends or ()) if is_cut]
-        if cut_off:
-            try:
-                open_texts = self.rendered([talks[i] for i in cut_off], cut_off=True)
-            except BadRow as error:
-                refuse([bad.at(cut_off[bad.row]) for bad in error.found])
-                raise
-            for i, text in zip(cut_off, open_texts, strict=True):
-                texts[i] = text
-        return texts
-
     def rendered(
         self,
         talks: list[list[Message]],
@@ -267,31 +221,7 @@ class Encoder:
         a message follows even the assistant's. Raises `BadRow` for those that the template refuses.
         """
         assert self.chat is not None
-        talks = self._in_words(talks)
-        return self.chat.render(talks, open_end=open_end, cut_off=cut_off, another=another)
-
-    def _in_words(self, talks: list[list[Message]]) -> list[list[Message]]:
-        """Conversations whose contents are as the template takes them.
-
-        Of parts, texts alone; as one text where it knows no parts.
-        """
-        assert self.chat is not None
-        made, bad = [], []
-        for row, talk in enumerate(talks):
-            if all(isinstance(message["content"], str) for message in talk):
-                made.append(talk)
-                continue
-            try:
-                texts = [_text_of_parts(message["content"]) for message in talk]
-            except BadRow as error:
-                bad.append(error.at(row, where="score"))
-                continue
-            if not self.chat.takes_parts:
-                pairs = zip(talk, texts, strict=True)
-                talk = [{**message, "content": text} for message, text in pairs]
-            made.append(talk)
-        refuse(bad)
-        return made
+        return rendered(self.chat, talks, open_end=open_end, cut_off=cut_off, another=another)
 
     def _warn_unseen(self, talks: list[Conversation]) -> None:
         row = next((row for row, talk in enumerate(talks) if talk.unseen), None)
@@ -305,11 +235,7 @@ class Encoder:
 
     def _cut_by_template(self, talks: list[Conversation], texts: list[str]) -> int:
         """How many completions do not stand whole in their rendered conversation; told once."""
-        cut = []
-        for row, (talk, text) in enumerate(zip(talks, texts, strict=True)):
-            parts = chain.from_iterable(texts_of(message) for message in talk.completion)
-            if any(part not in text for part in parts):
-                cut.append(row)
+        cut = not_whole(talks, texts)
         if cut and not self._told_cut:
             self._told_cut = True
             warnings.warn(
@@ -347,18 +273,6 @@ class Encoder:
         """Whether rows that are too long lose their begin."""
         return bool(self.tokenizer.truncation_side == "left")
 
-    def _separates_pairs(self) -> bool:
-        """Whether a pair has a separator between its texts.
-
-        A second BOS, as Llama's tokenizer puts there, is none.
-        """
-        second = self.tokenizer("b", add_special_tokens=False)["input_ids"]
-        # What is left when both texts and what stands around one are taken away.
-        more = Counter(self.tokenizer("a", "b")["input_ids"])
-        more -= Counter(self.tokenizer("a")["input_ids"])
-        more -= Counter(second)
-        return any(token != self.tokenizer.bos_token_id for token in more)
-
     def _one_bos(self, ids: list[list[int]]) -> None:
         """Refuse a second BOS at the front, which costs accuracy in silence.
 
@@ -367,13 +281,7 @@ class Encoder:
         bos = self.tokenizer.bos_token_id
         if bos is None or not ids:
             return
-        what = (
-            f"begins with two BOS tokens ({self.tokenizer.bos_token!r}) by template"
-            f" {self.template!r}; expected one."
-        )
-        hint = "take bos_token out of the prompt's text, or out of the template."
-        bad = [i for i, row in enumerate(ids) if row[:2] == [bos, bos]]
-        refuse([BadRow("score", what, row=i, reason="double_bos", hint=hint) for i in bad])
+        refuse_two_bos(self.tokenizer, ids, self.template)
         if self.template != "chat" or self._told_bos or all(row[:1] == [bos] for row in ids):
             return
         if self.tokenizer("")["input_ids"][:1] == [bos]:
@@ -384,17 +292,6 @@ class Encoder:
                 stacklevel=2,
             )
 
-    def _pairs(
-        self, prompts: list[str], completions: list[str], limit: int | None = None
-    ) -> tuple[list[list[int]], list[list[int]] | None]:
-        if not prompts:
-            return [], None
-        cut = {"truncation": "longest_first", "max_length": limit} if limit else {}
-        encoding = self.tokenizer(
-            prompts, completions, verbose=False, return_token_type_ids=True, **cut
-        )
-        return encoding["input_ids"], encoding.get("token_type_ids")
-
     def _within_limit(
         self,
         ids: list[list[int]],
@@ -404,9 +301,7 @@ class Encoder:
     ) -> tuple[list[int], int]:
         """Rows to keep, after cutting those that are to be cut (in place), and how many were."""
         limit = self.limit
-        empty = [i for i, row in enumerate(ids) if not row]
-        what = "has no tokens at all; got an empty prompt and completion, expected text."
-        refuse([BadRow("score", what, row=i, reason="no_tokens") for i in empty])
+        refuse_empty(ids)
         every = list(range(len(ids)))
         # Without a limit nothing is over it, but empty rows are refused all the same.
         if limit is None:
@@ -420,7 +315,7 @@ class Encoder:
         # A pair is cut by the tokenizer, which knows where its separators go.
         if self.template == "pair":
             some = [prompts[i] for i in over], [completions[i] for i in over]
-            cut_ids, cut_types = self._pairs(*some, limit)
+            cut_ids, cut_types = pair_ids(self.tokenizer, *some, limit)
             for j, i in enumerate(over):
                 ids[i] = cut_ids[j]
                 if types is not None and cut_types is not None:
@@ -444,92 +339,13 @@ class Encoder:
 
         It does where it does in the `whole` rows, moved by what was cut from the left.
         """
-        if self.template == "pair":  # cut within both texts: there the rows as they are decide
-            return self._completion_starts(prompts, talks, ids, groups)
-        starts = self._completion_starts(prompts, talks, whole, groups)
-        if self._cuts_left:
-            rows = zip(starts, whole, ids, strict=True)
-            return [max(0, start - len(full) + len(row)) for start, full, row in rows]
-        return [min(start, len(row)) for start, row in zip(starts, ids, strict=True)]
 
-    def _completion_starts(
-        self,
-        prompts: list[Any],
-        talks: list[Conversation] | None,
-        ids: list[list[int]],
-        groups: Longs,
-    ) -> list[int]:
-        """Where each row leaves its prompt.
-
-        Rows of one group share the prompt's own ids, unless each is a whole conversation.
-        """
-        alike: dict[int, list[int]] = {}  # of each group: places among the distinct prompts
-        distinct: list[int] = []  # for each distinct prompt, its first row
-        place_of: list[int] = []
-        for row, group in enumerate(groups.tolist()):
-            places = alike.setdefault(group, [])
-            for place in places:
-                if talks is None or talks[distinct[place]].prompt == talks[row].prompt:
-                    break
-            else:
-                place = len(distinct)
-                places.append(place)
-                distinct.append(row)
-            place_of.append(place)
-        try:
+        def alone(rows: list[int]) -> list[list[int]]:
             if talks is None:
-                alone = self.prompts([prompts[row] for row in distinct])
-            else:
-                alone = self._open([talks[row].prompt for row in distinct])
-        except BadRow as error:  # about one prompt, and so about every row that has it
-            bad = []
-            for each in error.found:
-                bad += [each.at(row) for row, place in enumerate(place_of) if place == each.row]
-            refuse(bad)
-            raise
-        heads = [np.asarray(each) for each in alone]
-        rows = zip(place_of, ids, strict=True)
-        return [common_prefix(heads[place], np.asarray(row)) for place, row in rows]
+                return self.prompts([prompts[row] for row in rows])
+            return self._open([talks[row].prompt for row in rows])
 
-
-def too_long(row: int, tokens: int, limit: int) -> BadRow:
-    """The error for a row over the limit."""
-    what = f"is too long; got {tokens:,} tokens, expected at most {limit:,}."
-    hint = "--on-too-long null or truncate, or a larger --max-length if the model allows it."
-    return BadRow("score", what, row=row, reason="too_long", hint=hint)
-
-
-def date_of(text: str | None) -> datetime.date | None:
-    """A date that is spelled YYYY-MM-DD. Raises `BadArgument`.
-
-    >>> date_of("2026-11-28")
-    datetime.date(2026, 11, 28)
-    """
-    if text is None:
-        return None
-    try:
-        return datetime.date.fromisoformat(text)
-    except (TypeError, ValueError):
-        raise BadArgument(
-            f"template: template_date is no date; got {text!r}, expected YYYY-MM-DD."
-        ) from None
-
-
-def _source(template: str) -> str:
-    try:
-        return Path(template).read_text(encoding="utf-8")
-    except OSError:
-        raise BadArgument(
-            f"score: no such template; got {template!r}, expected auto, chat, pair, concat or a"
-            " file that holds a Jinja template."
-        ) from None
-
-
-def _text_of_parts(content: Any) -> str:
-    """A content as one text.
-
-    Raises `BadRow` (of row 0) for a part that is not text: a tokenizer reads nothing else.
-    """
-    if isinstance(content, str):
-        return content
-    return plain_text({"content": content})
+        if self.template == "pair":  # cut within both texts: there the rows as they are decide
+            return beginnings(ids, groups, talks, alone)
+        starts = beginnings(whole, groups, talks, alone)
+        return moved(starts, whole, ids, cuts_left=self._cuts_left)

@@ -197,6 +197,13 @@ def _repositories(folder: Path) -> list[str]:
     return sorted({place.partition("--")[0] for place in places if "--" in place})
 
 
+def code_hint(error: BaseException) -> str | None:
+    """What to do about an error of Transformers that wants to run the folder's own code."""
+    if "trust_remote_code" in str(error):
+        return TRUST
+    return None
+
+
 def check_folder(folder: Path, *, trust_remote_code: bool = False, where: str = "score") -> None:
     """Raise `BadInput` for a folder from which something else would be loaded than it says."""
     config = folder / "config.json"

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from prefmill.errors import BadArgument, BadInput, BadRow, refuse
@@ -30,6 +31,33 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")
 def today() -> datetime.date:
     """The day that a template is told where nobody names one."""
     return datetime.date.today()
+
+
+def date_of(text: str | None) -> datetime.date | None:
+    """A date that is spelled YYYY-MM-DD. Raises `BadArgument`.
+
+    >>> date_of("2026-11-28")
+    datetime.date(2026, 11, 28)
+    """
+    if text is None:
+        return None
+    try:
+        return datetime.date.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise BadArgument(
+            f"template: template_date is no date; got {text!r}, expected YYYY-MM-DD."
+        ) from None
+
+
+def source_of(template: str) -> str:
+    """The Jinja template in the file `template`. Raises `BadArgument`."""
+    try:
+        return Path(template).read_text(encoding="utf-8")
+    except OSError:
+        raise BadArgument(
+            f"score: no such template; got {template!r}, expected auto, chat, pair, concat or a"
+            " file that holds a Jinja template."
+        ) from None
 
 
 class _Stop(BaseException):

@@ -138,6 +138,22 @@ class TokenRows:
         )
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """What `Encoder.encode` gives: the token rows, and which of the rows asked for they are.
+
+    kept             shape (rows,): the number, in the batch, of each token row; those that are
+                     missing were too long
+    truncated        rows that were cut to the limit
+    cut_by_template  rows whose completion does not stand whole in the rendered conversation
+    """
+
+    rows: TokenRows
+    kept: Longs
+    truncated: int
+    cut_by_template: int = 0
+
+
 def common_prefix(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
     """How many leading ids `a` and `b` share.
 

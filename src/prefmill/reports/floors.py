@@ -15,6 +15,7 @@ import duckdb
 from prefmill.reports.found import Floor
 from prefmill.rules.intervals import wilson
 from prefmill.rules.tails import holm, sign_tail
+from prefmill.shown import amount
 
 #: With fewer pairs nothing is said of a guess.
 FEWEST = 10
@@ -133,9 +134,7 @@ def floor(
         p = math.erfc(abs(share - 0.5) * 2 * math.sqrt(worth) / math.sqrt(2))
     few = ""
     if pairs < FEWEST:
-        few = (
-            "1 pair is too few to tell" if pairs == 1 else f"{pairs:,.0f} pairs are too few to tell"
-        )
+        few = f"{amount(pairs, 'pair is', 'pairs are')} too few to tell"
     # A drawn label gives a guess by source other opinions, so it has pairs of its own.
     drawn = again[0] / again[1] if again[1] else None
     return Floor(name, what, int(pairs), share, low, high, p, shuffled=drawn, why=few)

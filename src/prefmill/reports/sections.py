@@ -10,6 +10,7 @@ from prefmill.reports.floors import is_high
 from prefmill.reports.found import Figures, Floor, Histogram, Near, Part
 from prefmill.reports.lines import Lines
 from prefmill.reports.parts import SPARK, Bars, Grid, Section, percent
+from prefmill.shown import amount
 
 
 def sections(figures: Figures) -> list[Section]:
@@ -118,7 +119,7 @@ def _floors(figures: Figures) -> Section | None:
     ]
     head = ("guess", "right", "95 % interval", "p", "shuffled labels", "pairs", "")
     return Section(
-        "Floors of 1 pair" if figures.pairs == 1 else f"Floors of {figures.pairs:,} pairs",
+        f"Floors of {amount(figures.pairs, 'pair')}",
         words,
         [Grid("Floors", head, [floor_row(floor) for floor in figures.floors])],
     )

@@ -13,6 +13,7 @@ from prefmill.reports.found import Figures, Floor, Warned
 from prefmill.reports.parts import percent, short
 from prefmill.rules.rows import UNUSABLE
 from prefmill.rules.tails import holm
+from prefmill.shown import amount
 
 #: Shares of rows, prompts or comparisons from which on something is said.
 _MUCH, _SOME = 0.5, 0.05
@@ -77,7 +78,7 @@ def _of_rows(figures: Figures) -> Iterator[Warned]:
     funnel = figures.funnel
     check = f"prefmill check {_read(figures)}"
     if figures.rejected:
-        what = f"{figures.rejected:,} malformed rows were set aside."
+        what = f"{amount(figures.rejected, 'malformed row was', 'malformed rows were')} set aside."
         yield Warned("malformed", what, "Look at them, and mend the file.", check)
     # Of a scored pool the best are taken: its scores need no thresholds.
     if figures.refusal and figures.kind == "feedback":
@@ -112,7 +113,9 @@ def _of_answers(figures: Figures) -> Iterator[Warned]:
     if repeats is None:
         return
     if repeats.pairs:
-        what = f"{repeats.pairs:,} pairs are there already, with the same texts."
+        what = (
+            f"{amount(repeats.pairs, 'pair is', 'pairs are')} there already, with the same texts."
+        )
         line = _pairs(figures, "--repeats drop", "pairs.parquet")
         yield Warned("repeated pairs", what, "Leave the repeats out.", line)
     elif repeats.pairs is None and repeats.rows > _SOME * figures.rows:
@@ -122,13 +125,14 @@ def _of_answers(figures: Figures) -> Iterator[Warned]:
         else:
             yield Warned("repeated answers", what, "Merge the judgements of an answer.", merged)
     if repeats.contradictory:
-        what = f"{repeats.contradictory:,} pairs contradict another one of the same two answers."
+        contrary = amount(repeats.contradictory, "pair contradicts", "pairs contradict")
+        what = f"{contrary} another one of the same two answers."
         line = f"prefmill votes {_read(figures)} -o scores.parquet"
         yield Warned("contradictory pairs", what, "Make one score of all judgements.", line)
     if repeats.shared_rows > _SOME * figures.rows:
         what = (
-            f"{repeats.shared:,} answers stand word for word under several prompts,"
-            f" in {repeats.shared_rows:,} rows."
+            f"{amount(repeats.shared, 'answer stands', 'answers stand')} word for word under"
+            f" several prompts, in {amount(repeats.shared_rows, 'row')}."
         )
         advice = "Look whether they are refusals or boilerplate, and leave those out."
         yield Warned("shared answers", what, advice)
@@ -141,13 +145,15 @@ def _unusable(dropped: Mapping[str, int]) -> dict[str, int]:
 
 def _of_splits(figures: Figures) -> Iterator[Warned]:
     for overlap in figures.overlaps:
-        what = f"{overlap.prompts:,} prompts are in both {overlap.one} and {overlap.other}."
+        shared = amount(overlap.prompts, "prompt is", "prompts are")
+        what = f"{shared} in both {overlap.one} and {overlap.other}."
         advice = "A score on one is no test of the other. Split by prompt."
         line = _pairs(figures, "--split train=0.95,test=0.05", "pairs")
         yield Warned("leak", what, advice, "" if figures.kind == "pool" else line)
     near = figures.near_prompts
     if near and near.across:
-        what = f"{near.across:,} prompts are nearly the same as one of another split."
+        across = amount(near.across, "prompt is", "prompts are")
+        what = f"{across} nearly the same as one of another split."
         advice = "Look at them, and leave them out of one of the splits."
         yield Warned("near leak", what, advice)
     if near and near.near > near.across:
@@ -162,7 +168,8 @@ def _of_benchmarks(figures: Figures) -> Iterator[Warned]:
     for each in figures.against:
         if each.prompts or each.answers:
             what = (
-                f"{each.prompts:,} prompts and {each.answers:,} answers have words of {each.file}."
+                f"{amount(each.prompts, 'prompt')} and {amount(each.answers, 'answer')}"
+                f" have words of {each.file}."
             )
             advice = "A score on that benchmark says less. Leave those rows out."
             yield Warned("benchmark", what, advice)
@@ -176,8 +183,8 @@ def _of_cuts(figures: Figures) -> Iterator[Warned]:
     again = f"{' '.join(words)} --max-length"
     if cut.same:
         what = (
-            f"{cut.same:,} pairs are the same after {cut.limit:,} tokens: both answers differ only"
-            " beyond."
+            f"{amount(cut.same, 'pair is', 'pairs are')} the same after {cut.limit:,} tokens:"
+            " both answers differ only beyond."
         )
         advice = "Nothing can be learned from them. Train with a larger --max-length, or leave them"
         if cut.enough is None:
@@ -196,7 +203,7 @@ def _of_cuts(figures: Figures) -> Iterator[Warned]:
         )
         yield Warned("long pairs", what, advice, f"{again} {cut.longest}")
     if cut.unread > _SOME * (cut.pairs + cut.unread):
-        what = f"{cut.unread:,} pairs cannot be read by the tokenizer's template."
+        what = f"{amount(cut.unread, 'pair')} cannot be read by the tokenizer's template."
         line = f"prefmill check {_read(figures)}"
         yield Warned("unread pairs", what, "Look at their prompts and answers.", line)
 

@@ -37,6 +37,7 @@ from prefmill.runs.job.together import NotTogether, picked_frames, picks_togethe
 from prefmill.runs.pair_ids import check_ids, identified, wants_ids
 from prefmill.runs.records.commands import recorded
 from prefmill.shapes.source import words_in
+from prefmill.shown import amount
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, RoleNames
 from prefmill.telemetry.watch import watched
@@ -288,7 +289,7 @@ def explain(
             told = in_buckets if engine == "ray" else job.engine
             rejected = f", {job.source.rejected:,} malformed" if job.source.rejected else ""
             lines = [
-                f"inputs: {job.source.rows:,} rows{rejected}",
+                f"inputs: {amount(job.source.rows, 'row')}{rejected}",
                 f"roles: {job.roles}",
                 f"engine: {told}",
                 *further,

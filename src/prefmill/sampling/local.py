@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from prefmill.errors import BadArgument, BadInput, BadRow, MissingPackage, refuse
 from prefmill.models.contract import OnBadRow
 from prefmill.models.described import Described, changed, uncounted, unlike
+from prefmill.models.limits import longest
 from prefmill.sampling.samplers import Answer, Request, Sampler
 from prefmill.table.conversations import is_open, messages_of
 
@@ -314,8 +315,6 @@ class LocalSampler(Described, Sampler):
 
     def _limit(self) -> int | None:
         """Tokens of a prompt and its answer; None: any number of them."""
-        from prefmill.models.loading import longest
-
         return longest(self._config(), self.encoder.tokenizer)
 
     def _too_long(self, ids: Sequence[Sequence[int]]) -> dict[int, Answer]:

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from prefmill.errors import BadArgument
-from prefmill.models.encoder import Encoded, Encoder
+from prefmill.models.encoder import Encoder
 from prefmill.models.steps import Span, answer_text, tokenised, with_marks
-from prefmill.models.tokens import Longs, TokenRows
+from prefmill.models.tokens import Encoded, Longs, TokenRows
 from prefmill.scoring.judging.rubrics import filled
 from prefmill.table.conversations import conversations, row_texts
 

@@ -15,9 +15,10 @@ import pyarrow as pa
 from prefmill.errors import BadArgument, BadRow, MissingPackage
 from prefmill.models.contract import OnBadRow
 from prefmill.models.described import Described, changed, uncounted, unlike
-from prefmill.models.encoder import Encoded, Encoder, OnTooLong
+from prefmill.models.encoder import Encoder
+from prefmill.models.limits import OnTooLong, longest
 from prefmill.models.steps import StepLayout
-from prefmill.models.tokens import TokenRows
+from prefmill.models.tokens import Encoded, TokenRows
 from prefmill.scoring.cache import ScoreCache, content_key
 from prefmill.scoring.scorers import Floats, Scored, Staged
 from prefmill.scoring.stepwise import step_lists
@@ -213,7 +214,7 @@ class TokenScorer(Described, Staged):
     def _encoder(self) -> Encoder:
         _transformers()
         from prefmill.models.adapters import tokenizer_folder
-        from prefmill.models.loading import load_tokenizer, longest
+        from prefmill.models.loading import load_tokenizer
 
         config = self.config
         place = tokenizer_folder(self._folder(), self._base())

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from prefmill.shown import amount
+
 
 @dataclass(frozen=True)
 class Account:
@@ -64,11 +66,13 @@ class Account:
 def line_of(account: Mapping[str, Any]) -> str:
     """The account of records for people."""
     dropped: Mapping[str, int] = account["dropped"]
-    drops = (f"{count:,} records dropped: {reason}" for reason, count in dropped.items())
-    text = ", ".join([f"{account['in']:,} records -> {account['rows']:,} rows", *drops])
+    drops = (f"{amount(count, 'record')} dropped: {reason}" for reason, count in dropped.items())
+    text = ", ".join(
+        [f"{amount(account['in'], 'record')} -> {amount(account['rows'], 'row')}", *drops]
+    )
     if lost := account["votes_without_verdict"]:
-        text += f", {lost:,} votes without a verdict left out"
+        text += f", {amount(lost, 'vote')} without a verdict left out"
     for word in ("flipped", "kept"):
         if count := account.get(word):
-            text += f", {count:,} pairs {word}: the rejected answer scores higher"
+            text += f", {amount(count, 'pair')} {word}: the rejected answer scores higher"
     return text

@@ -19,6 +19,7 @@ from prefmill.disk.folders import check_folder, whole_folder
 from prefmill.errors import BadArgument, BadInput, BadRow
 from prefmill.forks import refuse_fork
 from prefmill.models.contract import OnBadRow, check_on_bad_row
+from prefmill.models.limits import longest
 from prefmill.progress import Progress, peak_rss_mb
 from prefmill.readers.find import check_apart
 from prefmill.scoring.bad_rows import RowGuard
@@ -399,8 +400,6 @@ def _paths(*inputs: Any) -> list[str | Path]:
 
 def _limit(trainee: Trainee, asked: int | None, where: str) -> int:
     """Tokens of a row: what was asked, and the model allows."""
-    from prefmill.models.loading import longest
-
     own = longest(trainee.model.config, trainee.tokenizer)
     if asked is not None and own is not None and asked > own:
         raise BadArgument(

@@ -113,7 +113,7 @@ def adapter(
 
     more = {"num_labels": 1, "ignore_mismatched_sizes": True}
     more = more if "Classification" in auto else {}
-    from prefmill.models.loading import quiet
+    from prefmill.models.wanted import quiet
 
     with quiet():
         model = getattr(transformers, auto).from_pretrained(base, **more)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from prefmill.engines.steps import Output, Step
 from prefmill.errors import ThresholdsUnfit
 from prefmill.plans import FeedbackPlan
+from prefmill.shown import amount
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Roles
 from prefmill.table.thresholds import AUTO, NAMES, QUANTILES, Scale
@@ -126,8 +127,8 @@ def _gains(job: Ranked, plan: Any, used: int, pairs: int) -> str:
     for option, other in _others(job, plan):
         count = job.count(other.program(job.roles).steps[-1])
         if count > (used if by_prompt else pairs):
-            unit = "pairs of at most {:,} prompts" if by_prompt else "at most {:,} pairs"
-            gains.append(f"{option} gives {unit.format(count)}")
+            unit = f"at most {amount(count, 'prompt' if by_prompt else 'pair')}"
+            gains.append(f"{option} gives {'pairs of ' if by_prompt else ''}{unit}")
     return ", or ".join(gains)
 
 

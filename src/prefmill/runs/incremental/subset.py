@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +16,16 @@ from prefmill.runs.incremental.state import InputFile
 from prefmill.runs.job.job import Job
 from prefmill.shapes.source import Rowed
 from prefmill.table.roles import RoleNames
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What changed: groups, their rows in a file, and files of the input that were not read."""
+
+    path: Path
+    groups: int
+    rows: int
+    unread: int
 
 
 def subset(

@@ -8,7 +8,7 @@ Where one prompt depends on others, or nothing is known of what stands, all is c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -27,26 +27,16 @@ from prefmill.runs.cluster.identity import identity_of
 from prefmill.runs.incremental import accounts, affected, scores
 from prefmill.runs.incremental.affected import Plan, index_of
 from prefmill.runs.incremental.asked import Asked, everything
-from prefmill.runs.incremental.merge import Moves, in_order, merge, old_parts
+from prefmill.runs.incremental.merge import Moves, OldPart, in_order, merge, old_parts
 from prefmill.runs.incremental.output import ID, Writer, refuse_taken, sources, with_ids
 from prefmill.runs.incremental.publication import Publication
-from prefmill.runs.incremental.rows import (
-    Files,
-    connection,
-    positions_of,
-    write_index,
-    write_rows,
-)
-from prefmill.runs.incremental.state import (
-    InputFile,
-    State,
-    fits_of,
-    fresh,
-)
-from prefmill.runs.incremental.subset import rows_at, subset
+from prefmill.runs.incremental.rows import Files, connection, positions_of, write_index, write_rows
+from prefmill.runs.incremental.state import InputFile, State, fits_of, fresh
+from prefmill.runs.incremental.subset import Changed, rows_at, subset
 from prefmill.runs.job.job import Job
 from prefmill.runs.job.order import numbers
 from prefmill.runs.records.recording import Recording
+from prefmill.shown import amount
 from prefmill.table.report import PairReport
 from prefmill.table.thresholds import Scale
 from prefmill.writers.layouts import convert, output_schema
@@ -195,76 +185,30 @@ class Incremental:
             linked(homes[name], self.home / name)
             homes[name] = self.home / name
         self._known_rows = files, homes
-        self._settled = self.main.plan
-        if self._settled.waits:
-            try:
-                self._settled, self._scale = scores.settled(self._settled, self.con, files, homes)
-            except ThresholdsUnfit:
-                # Ranked, all rows are refused the same way, and can be counted for the hint.
-                self.main.rank()
-                raise
-        if state.fits != fits_of(self.main, self._settled.thresholds, self.schema):
-            self.notes.append("thresholds changed")
+        if not self._settle(state, files, homes):
             return None
-        con = self.con
-        before = {
-            plan.same.get(old, -1 - old): file
-            for old, file in enumerate(state.files)
-            if old not in plan.kept
-        }
-        columns = "row, class, cells"
-        count = affected.find(
-            con,
-            index_of(before, homes, columns),
-            index_of({n: files[n] for n in plan.fresh}, homes, columns),
-        )
-        most = MOST * max(1, self.main.source.rows)
-        sub, rows_in, skipped = subset(
-            self.files, con, files, homes, plan, home=self.home, most=most
-        )
-        if rows_in > most:
-            self.notes.append(f"{count:,} groups with {rows_in:,} rows changed")
+        changed = self._changed(state, plan, files, homes)
+        if changed is None:
             return None
-        stayed = pl.DataFrame(con.sql("FROM stayed").to_arrow_table())
-        moves = Moves(state, plan, self.main.source.file_rows, stayed)
-        classes = pl.DataFrame(con.sql("FROM affected").to_arrow_table())["class"]
-        parts = old_parts(state, self.order, classes, moves)
-        if not in_order(parts, self.order):
-            self.notes.append("the order of the rows changed")
+        parts = self._old_parts(state, plan)
+        if parts is None:
             return None
         lost = accounts.of_affected(
-            con,
+            self.con,
             [homes[name] for name in state.accounts],
             "SELECT class FROM kept UNION ALL SELECT class FROM was",
             [homes[part.slots] for part in state.parts],
         )
-        new, account = self._ranked(sub, state)
-        gone = self.home / "removed.parquet"
-        removed = self.sink(gone)
-        try:
-            merge(
-                writer,
-                parts,
-                state,
-                {part.name: self._old(part.name) for part in state.parts},
-                new,
-                order=self.order,
-                schema=self.schema,
-                removed=removed,
-                most=PART_ROWS,
-            )
-            removed.close()
-        finally:
-            removed.abort()
-        writer.close(self._nothing())
+        new, account = self._ranked(changed.path, state)
+        gone = sources([self._merged(writer, state, parts, new)])
         told = (self.record.previous or {})["report"]
-        account = accounts.of_all(con, told, lost=lost, new=account, removed=sources([gone]))
+        account = accounts.of_all(self.con, told, lost=lost, new=account, removed=gone)
         note = (
-            f"incremental: {count:,} groups changed; {rows_in:,} of {self.main.source.rows:,} rows"
-            f" were read, and {skipped} of {len(files)} files were not"
+            f"incremental: {amount(changed.groups, 'group')} changed; {changed.rows:,} of"
+            f" {self.main.source.rows:,} rows were read,"
+            f" and {changed.unread} of {len(files)} files were not"
         )
-        report = self._told(account, [note])
-        return report, files, sources([gone]), sources([new[0]])
+        return self._told(account, [note]), files, gone, sources([new[0]])
 
     def _fitting(self, state: State) -> Plan | None:
         """What becomes of the files of a state; None, with a note, where it does not fit."""
@@ -306,6 +250,59 @@ class Incremental:
                 files.append(InputFile(name, rows, known, index, number, first, scored))
         return files, homes
 
+    def _settle(self, state: State, files: Sequence[InputFile], homes: Mapping[str, Path]) -> bool:
+        """Set the thresholds that wait for the scores; False, with a note, where others come out.
+
+        Raises `ThresholdsUnfit`.
+        """
+        self._settled = self.main.plan
+        if self._settled.waits:
+            try:
+                self._settled, self._scale = scores.settled(self._settled, self.con, files, homes)
+            except ThresholdsUnfit:
+                # Ranked, all rows are refused the same way, and can be counted for the hint.
+                self.main.rank()
+                raise
+        if state.fits != fits_of(self.main, self._settled.thresholds, self.schema):
+            self.notes.append("thresholds changed")
+            return False
+        return True
+
+    def _changed(
+        self, state: State, plan: Plan, files: list[InputFile], homes: Mapping[str, Path]
+    ) -> Changed | None:
+        """The rows of groups that changed; None, with a note, where they are as good as all."""
+        before = {
+            plan.same.get(old, -1 - old): file
+            for old, file in enumerate(state.files)
+            if old not in plan.kept
+        }
+        columns = "row, class, cells"
+        groups = affected.find(
+            self.con,
+            index_of(before, homes, columns),
+            index_of({n: files[n] for n in plan.fresh}, homes, columns),
+        )
+        most = MOST * max(1, self.main.source.rows)
+        path, rows, unread = subset(
+            self.files, self.con, files, homes, plan, home=self.home, most=most
+        )
+        if rows > most:
+            self.notes.append(f"{amount(groups, 'group')} with {amount(rows, 'row')} changed")
+            return None
+        return Changed(path, groups, rows, unread)
+
+    def _old_parts(self, state: State, plan: Plan) -> list[OldPart] | None:
+        """What stays of the old output; None, with a note, where its order is another one now."""
+        stayed = pl.DataFrame(self.con.sql("FROM stayed").to_arrow_table())
+        moves = Moves(state, plan, self.main.source.file_rows, stayed)
+        classes = pl.DataFrame(self.con.sql("FROM affected").to_arrow_table())["class"]
+        parts = old_parts(state, self.order, classes, moves)
+        if not in_order(parts, self.order):
+            self.notes.append("the order of the rows changed")
+            return None
+        return parts
+
     def _ranked(self, path: Path, state: State) -> tuple[tuple[Path, pl.DataFrame], PairReport]:
         """The new rows of affected groups, in a file, and their keys; their account."""
         job = self._make(rows_at(path, self.main), self.home.name, plan=self._settled)
@@ -329,6 +326,34 @@ class Incremental:
         self.con.execute(f"COPY affected TO {literal(str(classes))} (FORMAT parquet)")
         self._account(job, index, f"read_parquet({literal(str(classes))})")
         return (target, pl.concat(keys)), account
+
+    def _merged(
+        self,
+        writer: Writer,
+        state: State,
+        parts: list[OldPart],
+        new: tuple[Path, pl.DataFrame],
+    ) -> Path:
+        """Write the old rows that stay and the new ones; the file of those that went."""
+        gone = self.home / "removed.parquet"
+        removed = self.sink(gone)
+        try:
+            merge(
+                writer,
+                parts,
+                state,
+                {part.name: self._old(part.name) for part in state.parts},
+                new,
+                order=self.order,
+                schema=self.schema,
+                removed=removed,
+                most=PART_ROWS,
+            )
+            removed.close()
+        finally:
+            removed.abort()
+        writer.close(self._nothing())
+        return gone
 
     def _told(self, account: PairReport, notes: Sequence[str]) -> RunReport:
         """The report of all rows, of which some were ranked."""

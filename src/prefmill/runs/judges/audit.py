@@ -30,6 +30,7 @@ from prefmill.rules.votes import Ints
 from prefmill.runs.job.opening import Reading
 from prefmill.runs.judges.audit_report import AuditReport
 from prefmill.runs.judges.judged import Judged, both_orders, judged, numbers, own_answers
+from prefmill.shown import amount
 from prefmill.table.roles import Inputs, RoleNames
 from prefmill.telemetry.watch import watched
 
@@ -297,8 +298,8 @@ def _notes(
         notes.append(f"{known.sum():,} of {len(known):,} rows have a reference")
     if known.any() and prompts < FEWEST_PROMPTS:
         notes.append(
-            f"{prompts:,} prompts have a reference for two answers, expected {FEWEST_PROMPTS}"
-            " or more: effects are not compared with it"
+            f"{amount(prompts, 'prompt has', 'prompts have')} a reference for two answers,"
+            f" expected {FEWEST_PROMPTS} or more: effects are not compared with it"
         )
     judges = int(answers.judge.max(initial=-1)) + 1
     if judges > 1 and by is None:
@@ -306,14 +307,17 @@ def _notes(
         notes.append(f"{judges:,} annotators are audited together; --by {name} tells them apart")
     if main.copies:
         notes.append(
-            f"{main.copies:,} rows repeat an answer that the judge was asked about once:"
+            f"{amount(main.copies, 'row repeats', 'rows repeat')} an answer that the judge was"
+            " asked about once:"
             " they are not counted again; other runs go to --repeat"
         )
     for number, run in enumerate(runs[1:], 1):
         left = "".join(f", {rows:,} dropped: {reason}" for reason, rows in run.dropped.items())
         if run.rejected:
             left = f"{left}, {run.rejected:,} malformed"
-        notes.append(f"repeat {number}: {run.rows_in:,} rows in, {run.rows.height:,} used{left}")
+        notes.append(
+            f"repeat {number}: {amount(run.rows_in, 'row')} in, {run.rows.height:,} used{left}"
+        )
         if not main.rows["text"].is_in(run.rows["text"].implode()).any():
             notes.append(f"no answer of repeat {number} is in the audited file")
     values, share = main.rows.height, 0.0

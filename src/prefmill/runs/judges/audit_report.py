@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prefmill.rules.audits.verdicts import Probe
+from prefmill.shown import amount
 from prefmill.table.roles import Roles
 from prefmill.table.showing import Showing, as_html
 
@@ -95,8 +96,9 @@ def _hundred(value: float | None, sign: str = "") -> str:
 
 def lines(report: AuditReport) -> list[str]:
     """The report for people: a table, then what is to be said of it."""
-    judges = "1 judge" if report.judges == 1 else f"{report.judges:,} judges"
-    told = [f"{report.comparisons:,} comparisons, {report.prompts:,} prompts, {judges}"]
+    counts = ("comparison", report.comparisons), ("prompt", report.prompts)
+    judged = [amount(count, word) for word, count in (*counts, ("judge", report.judges))]
+    told = [", ".join(judged)]
     if any("less the reference's" in probe.what for probe in report.probes):
         told[0] += "; effects are the judge's less the reference's"
     told += _table(report.probes)
@@ -191,5 +193,5 @@ def _of_scale(report: AuditReport) -> list[str]:
     if report.comparisons:
         told[0] += f"; {100 * scale['ties']:.1f} % of comparisons tie"
     for reason, rows in {**report.dropped, **report.null}.items():
-        told.append(f"no score: {reason}, {rows:,} rows")
+        told.append(f"no score: {reason}, {amount(rows, 'row')}")
     return told

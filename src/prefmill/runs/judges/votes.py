@@ -22,6 +22,7 @@ from prefmill.runs.job.opening import Reading, opened
 from prefmill.runs.judges.ballots import Ballots, Table, source_of
 from prefmill.runs.records.commands import recorded
 from prefmill.shapes.source import words_in
+from prefmill.shown import amount
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, RoleNames, Roles
 from prefmill.table.showing import Showing
@@ -262,8 +263,8 @@ def _notes(fitted: Fitted, counts: Mapping[str, Any], settings: Settings) -> lis
         notes.append(f"{counts['lone']:,} {what} met no other: their score is null")
     if counts["split_prompts"]:
         notes.append(
-            f"the answers of {counts['split_prompts']:,} prompts fall into several parts, whose"
-            " scores do not compare: --group component keeps them apart"
+            f"the answers of {amount(counts['split_prompts'], 'prompt')} fall into several parts,"
+            " whose scores do not compare: --group component keeps them apart"
         )
     if settings.over == "source" and counts["parts"] > 1:
         notes.append(
@@ -271,14 +272,15 @@ def _notes(fitted: Fitted, counts: Mapping[str, Any], settings: Settings) -> lis
         )
     if counts["itself"]:
         notes.append(
-            f"{counts['itself']:,} comparisons of a side with itself are left out; --group RECORD"
+            f"{amount(counts['itself'], 'comparison')} of a side with itself"
+            f" {'is' if counts['itself'] == 1 else 'are'} left out; --group RECORD"
             " keeps the records of a prompt apart"
         )
     open_parts = fitted.strengths.open_parts if fitted.strengths else 0
     if open_parts and settings.prior is None:
         notes.append(
-            f"in {open_parts:,} parts a side won, or lost, everything: there each side has one"
-            " comparison more, half won (--prior)"
+            f"in {amount(open_parts, 'part')} a side won, or lost, everything:"
+            " there each side has one comparison more, half won (--prior)"
         )
     if fitted.agreed is not None and fitted.agreed.moved > STILL:
         notes.append(

@@ -22,6 +22,7 @@ from prefmill.runs.job.opening import opened
 from prefmill.runs.looks import counts
 from prefmill.runs.looks.shaped import line_told, ranks_that_meet, shape_told
 from prefmill.shapes.cells import RECORD
+from prefmill.shown import amount
 from prefmill.table.report import PairReport
 from prefmill.table.roles import RoleNames, Roles
 from prefmill.telemetry.watch import watched
@@ -79,9 +80,11 @@ class Findings:
                 rows = f"{rows} (bad_score: {about_words(self.bad_scores).removesuffix('.')})"
             problems.append(f"{rows}; pairs are made of the others.")
         if self.rejected:
-            problems.append(f"{self.rejected:,} malformed rows were set aside.")
+            problems.append(
+                f"{amount(self.rejected, 'malformed row was', 'malformed rows were')} set aside."
+            )
         contrast = self.prompts - self.prompts_without_contrast
-        differ = f"{contrast:,} prompts have answers with different scores"
+        differ = f"{amount(contrast, 'prompt has', 'prompts have')} answers with different scores"
         if not contrast:
             problems.append(
                 "no prompt has two answers with different scores;"
@@ -110,9 +113,8 @@ class Findings:
             others = [*others[:_SHOWN], f"and {len(others) - _SHOWN:,} more (--json names all)"]
         negated = " (negated)" if named.pop("negate", False) else ""
         roles = ", ".join(f"{role}={name}" for role, name in named.items())
-        files = "file" if self.files == 1 else "files"
         lines = [
-            ("rows", f"{self.rows:,} in {self.files} {files}"),
+            ("rows", f"{self.rows:,} in {amount(self.files, 'file')}"),
             ("shape", f"{self.shape}: {self.line}"),
             ("roles", roles + negated),
             ("other columns", ", ".join(others) or "none"),
@@ -120,11 +122,12 @@ class Findings:
             ("scores", f"{_spread(self.scores)}; {self.distinct_scores:,} distinct"),
             (
                 "without contrast",
-                f"{self.prompts_without_contrast:,} prompts (one answer, or all scores equal)",
+                f"{amount(self.prompts_without_contrast, 'prompt')}"
+                " (one answer, or all scores equal)",
             ),
             (
                 "repeated answers",
-                f"{self.repeated:,} rows repeat an answer of their prompt,"
+                f"{amount(self.repeated, 'row repeats', 'rows repeat')} an answer of their prompt,"
                 f" {self.conflicting:,} with another score",
             ),
         ]
@@ -137,9 +140,9 @@ class Findings:
         for number, row in enumerate(self.first_rows):
             lines.append((f"row {number}", ", ".join(f"{k} {v}" for k, v in row.items())))
         for reason, rows in self.unusable.items():
-            lines.append((f"unusable: {reason}", f"{rows:,} rows"))
+            lines.append((f"unusable: {reason}", amount(rows, "row")))
         if self.rejected:
-            lines.append(("malformed", f"{self.rejected:,} rows set aside"))
+            lines.append(("malformed", f"{amount(self.rejected, 'row')} set aside"))
         if self.default_plan is not None:
             lines.append(self._of_plan(self.default_plan))
         lines += [("holds", str(each)) for each in self.expected if each.holds]
@@ -151,7 +154,7 @@ class Findings:
         bounds = (self.thresholds or {}).items()
         limits = ", ".join(f"{signs[name]}{bound:g}" for name, bound in bounds if bound is not None)
         name = "with default plan" if self.is_default else "with this plan"
-        pairs = f"{report.pairs_out:,} pairs from {report.groups_used:,} prompts"
+        pairs = f"{amount(report.pairs_out, 'pair')} from {amount(report.groups_used, 'prompt')}"
         return name, f"{pairs} ({limits or 'no thresholds'})"
 
 
@@ -281,7 +284,7 @@ def _sentinels(job: Job, asks: counts.Asks) -> list[str]:
         for value in sentinels(len(seen), seen[:2], seen[:-3:-1]):
             rows = times[value]
             notes.append(
-                f"{name}: {value:g} stands apart from the other scores ({rows:,} rows); "
+                f"{name}: {value:g} stands apart from the other scores ({amount(rows, 'row')}); "
                 f'if it is no score, --values "{value:g}=null"'
             )
     return notes

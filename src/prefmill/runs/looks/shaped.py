@@ -6,6 +6,7 @@ from prefmill.runs.job.job import Job
 from prefmill.runs.looks import counts
 from prefmill.shapes.names import RANKS, plain
 from prefmill.shapes.words import Rows
+from prefmill.shown import amount
 from prefmill.table.roles import named
 
 _LONG = "one answer a row"
@@ -34,8 +35,9 @@ def ranks_that_meet(job: Job, asks: counts.Asks) -> list[str]:
     if not prompts:
         return []
     return [
-        f"{prompts:,} prompts have one rank several times: ranks compare inside one list only, and"
-        " these may be of several lists; --group COLUMN names what a list has for itself"
+        f"{amount(prompts, 'prompt has', 'prompts have')} one rank several times: ranks compare"
+        " inside one list only, and these may be of several lists; --group COLUMN names what a list"
+        " has for itself"
     ]
 
 

@@ -28,8 +28,9 @@ function say(text, bad = false) {
   $("state").classList.toggle("bad", bad);
 }
 
-const failed = (error) =>
-  say(error instanceof TypeError ? "prefmill view has ended: start it again." : error.message, true);
+const ENDED = "prefmill view has ended: start it again.";
+
+const failed = (error) => say(error instanceof TypeError ? ENDED : error.message, true);
 
 // The list
 
@@ -69,14 +70,16 @@ function brief(value, column) {
   if (value === null) return made("td", { class: "none" }, "null");
   const kind = column.number ? { class: "number" } : { dir: "auto" };
   const short = typeof value === "number" && !Number.isInteger(value);
-  return made("td", kind, made("div", {}, short ? String(Number(value.toPrecision(6))) : String(value)));
+  const text = short ? String(Number(value.toPrecision(6))) : String(value);
+  return made("td", kind, made("div", {}, text));
 }
 
 function list() {
   $("rows").replaceChildren(...state.rows.map(([row, cells], at) => {
     const name = `${state.flags.has(row) ? "⚑ " : ""}${row}`;
     const label = state.flags.has(row) ? `Row ${row}, flagged` : `Row ${row}`;
-    const first = made("th", { scope: "row" }, made("button", { type: "button", "aria-label": label }, name));
+    const opens = made("button", { type: "button", "aria-label": label }, name);
+    const first = made("th", { scope: "row" }, opens);
     const line = made("tr", { on: () => choose(at).catch(failed) }, first);
     line.append(...cells.map((cell, place) => brief(cell, about.columns[place])));
     return line;
@@ -115,7 +118,9 @@ function detail(content) {
     else if (content.sides && column.name === about.answer) continue;
     else if (value !== null && (typeof value === "object" || String(value).length > 60))
       parts.push(...long(column, value, content));
-    else small.append(made("dt", { class: "note" }, column.shown), made("dd", { dir: "auto" }, value === null ? "null" : String(value)));
+    else small.append(
+      made("dt", { class: "note" }, column.shown),
+      made("dd", { dir: "auto" }, value === null ? "null" : String(value)));
   }
   if (prompt === null) parts.splice(1, 0, ...sides(content));
   if (small.children.length) parts.push(made("h2", {}, "Other columns"), small);
@@ -129,7 +134,8 @@ function sides(content) {
   if (!content.sides) return [];
   const shown = content.sides.map(({ name, pieces }) => {
     const text = made("pre", { dir: "auto", tabindex: 0, role: "group", "aria-label": name });
-    text.append(...pieces.map(([word, piece]) => word === "only" ? made("mark", {}, piece) : piece));
+    text.append(...pieces.map(
+      ([word, piece]) => word === "only" ? made("mark", {}, piece) : piece));
     const beyond = pieces.some(([word]) => word === "beyond");
     return made("div", {}, made("h2", {}, name), text,
       ...(beyond ? [made("p", { class: "note" }, "Only the first words are compared.")] : []));
@@ -141,7 +147,8 @@ function long(column, value, content) {
   const title = made("h2", {}, column.shown);
   if (value !== null && typeof value === "object")
     return [title, value.turns ? made("div", {}, ...value.turns.map(turn)) : tree(value)];
-  const text = made("pre", { dir: "auto", tabindex: 0, role: "group", "aria-label": column.shown }, value === null ? "null" : String(value));
+  const kind = { dir: "auto", tabindex: 0, role: "group", "aria-label": column.shown };
+  const text = made("pre", kind, value === null ? "null" : String(value));
   const more = content.more[column.shown];
   if (!more) return [title, text];
   const place = about.columns.indexOf(column);
@@ -153,10 +160,16 @@ function long(column, value, content) {
 }
 
 const turn = ([role, content]) =>
-  made("div", { class: "turn" }, made("span", {}, role), made("pre", { dir: "auto", tabindex: 0, role: "group", "aria-label": role }, content));
+  made(
+    "div",
+    { class: "turn" },
+    made("span", {}, role),
+    made("pre", { dir: "auto", tabindex: 0, role: "group", "aria-label": role }, content));
 
 function tree(value, depth = 0) {
-  if (value === null || typeof value !== "object") return made("span", { dir: "auto" }, String(value));
+  if (value === null || typeof value !== "object") {
+    return made("span", { dir: "auto" }, String(value));
+  }
   const branches = Object.entries(value).map(([name, inner]) =>
     inner !== null && typeof inner === "object"
       ? made("details", { open: depth < 2 }, made("summary", {}, name), tree(inner, depth + 1))
@@ -206,7 +219,8 @@ function options(select, pairs) {
 function filter() {
   const names = about.columns.map(({ name, shown }) => [name, shown]);
   const column = options(made("select", { "aria-label": "Column" }), names);
-  const operator = options(made("select", { "aria-label": "Comparison" }), about.operators.map((word) => [word, word]));
+  const operator = options(
+    made("select", { "aria-label": "Comparison" }), about.operators.map((word) => [word, word]));
   const set = made("fieldset", {}, column, operator, made("input", { "aria-label": "Value" }),
     made("button", { type: "button", on: () => { set.remove(); ask(); } }, "Remove"));
   $("filters").append(set);
@@ -262,7 +276,8 @@ try {
   state.flags = new Set(about.flags);
   options($("sort"), about.columns.map(({ name, shown }) => [name, shown]));
   $("head").append(made("th", { scope: "col" }, "row"),
-    ...about.columns.map(({ shown, number }) => made("th", { scope: "col", class: number ? "number" : "" }, shown)));
+    ...about.columns.map(({ shown, number }) =>
+      made("th", { scope: "col", class: number ? "number" : "" }, shown)));
   const use = about.excludes ? " prefmill pairs --exclude takes it." : "";
   $("kept").textContent = `Flags are kept in ${about.file}.${use}`;
   await ask();
