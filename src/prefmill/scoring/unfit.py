@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from prefmill.errors import BadRow, refuse
-from prefmill.models.encoder import Encoded
+from prefmill.models.tokens import Encoded
 
 
 def refuse_unknown_tokens(encoded: Encoded, sizes: Sequence[int], tokenizer: Any) -> None:
