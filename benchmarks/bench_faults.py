@@ -26,6 +26,7 @@ import prefmill as pm
 SUPPORT = Path(__file__).parents[1] / "tests" / "support"
 sys.path += [str(SUPPORT / "tables"), str(SUPPORT / "models")]
 from good_words import OTHERS, WORDS, answer, pairs_of  # noqa: E402
+from paraphrases import PARAPHRASES  # noqa: E402
 from word_encoder import word_encoder  # noqa: E402
 
 PAIRS = 800
@@ -96,6 +97,19 @@ def leaks(draw: random.Random) -> Count:
     return found, min(found, 20), 20, others(done.found, "leak")
 
 
+def paraphrases(draw: random.Random) -> Count:
+    """30 questions of test are in train in other words."""
+    rows = [{**row, "split": "train"} for row in clean(draw)]
+    for one, other in PARAPHRASES:
+        for prompt, split in draw.sample([(one, "train"), (other, "test")], 2):
+            answers = {"chosen": answer(draw, 0.8), "rejected": answer(draw, 0.2)}
+            rows.append({**rows[0], **answers, "prompt": prompt, "split": split})
+    done = pm.report(pl.DataFrame(rows), alike=True, encoder=ENCODER)
+    alike = done.figures.alike
+    assert alike is not None
+    return alike.across, min(alike.across, 30), 30, others(done.found, "alike leak")
+
+
 def length_bias(draw: random.Random) -> Count:
     """The longer answer is the chosen one in 70 of 100 pairs."""
     rows = clean(draw)
@@ -164,6 +178,7 @@ def nothing_for_worth(draw: random.Random) -> Count:
 FAULTS: dict[str, tuple[str, Callable[[random.Random], Count]]] = {
     "30 near-duplicates": ("report --near", near_duplicates),
     "20 leaks across splits": ("report", leaks),
+    "30 paraphrases across splits": ("report --alike", paraphrases),
     "length bias of 0.7": ("report", length_bias),
     "one annotator reversed, feedback": ("report", annotator_in_feedback),
     "one annotator reversed, pairs": ("worth", annotator_in_pairs),

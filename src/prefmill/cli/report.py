@@ -30,6 +30,17 @@ class _Looking(Inputs):
         bool,
         option("--near", help="Find texts that are nearly the same too, by MinHash (slower)."),
     ] = False
+    alike: Annotated[
+        bool,
+        option("--alike", help="Find prompts that mean nearly the same, by an encoder (slower)."),
+    ] = False
+    encoder: Annotated[
+        str | None,
+        option(
+            metavar="DIR|HUB_ID",
+            help="That encoder.  [default: all-MiniLM-L6-v2, extra worth]",
+        ),
+    ] = None
     against: Annotated[
         list[str] | None,
         option(metavar="FILE", help="A benchmark whose texts are looked for; again for more."),
@@ -54,7 +65,7 @@ class ReportOptions(_Looking, Words, EngineReading, Writing):  # type: ignore[mi
 def _of_data(options: ReportOptions, **more: Any) -> Report:
     from prefmill.reports.report import report as look
 
-    asked = options.picked("pairs", "near", "tokenizer", "max_length")
+    asked = options.picked("pairs", "near", "alike", "encoder", "tokenizer", "max_length")
     asked["against"] = options.against or ()
     return look(options.inputs, roles=roles_given(options), **asked, **more)
 
@@ -62,7 +73,7 @@ def _of_data(options: ReportOptions, **more: Any) -> Report:
 def _of_loop(options: ReportOptions) -> StagesReport:
     from prefmill.loops.looked import loop_report
 
-    about_data = ("near", "against", "tokenizer", "max_length")
+    about_data = ("near", "alike", "encoder", "against", "tokenizer", "max_length")
     given = [name for name, value in options.picked(*about_data).items() if value]
     if given or roles_given(options):
         words = ", ".join(f"--{name.replace('_', '-')}" for name in [*given, *roles_given(options)])

@@ -27,15 +27,18 @@ _BATCH = 32
 _CHARACTERS = 8
 
 
-def default_folder(where: str) -> Path:
-    """The folder of the encoder in its package; raises `MissingPackage` where it is not there."""
+def default_folder(where: str, option: str) -> Path:
+    """The folder of the encoder in its package; raises `MissingPackage` where it is not there.
+
+    `option` is what names another one.
+    """
     # The package is not imported: its own code wants more than its files.
     found = find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise MissingPackage(
             f"{where}: no encoder named, and the package {PACKAGE.replace('_', '-')!r} is not"
             " installed.",
-            hint=f"{installing('worth')}; or name an encoder: --model DIR|HUB_ID.",
+            hint=f"{installing('worth')}; or name an encoder: {option} DIR|HUB_ID.",
         )
     return Path(next(iter(found.submodule_search_locations))) / "model"
 
@@ -45,6 +48,7 @@ class Embedder:
 
     model       a folder, or a hub id; None: `PACKAGE`
     max_tokens  what is read of a text, at most; what follows is left out
+    option      what names another encoder, for errors
 
     Tokens are pooled as the folder says (`1_Pooling/config.json` of sentence-transformers): by
     their mean, which is the default, or by the first one.
@@ -59,12 +63,13 @@ class Embedder:
         max_tokens: int = 256,
         device: str = "auto",
         where: str,
+        option: str = "--model",
     ) -> None:
         for package in ("torch", "transformers"):
             if find_spec(package) is None:
                 raise MissingPackage.for_extra(where, package, "worth")
         if model is None:
-            self.folder = default_folder(where)
+            self.folder = default_folder(where, option)
         else:
             self.folder = folder_of(str(model), revision, where=where)
         #: What decides the vectors, for a key.

@@ -91,6 +91,21 @@ class Near:
 
 
 @dataclass(frozen=True)
+class Alike:
+    """Different prompts that mean nearly the same, by the vectors of `encoder`: of `texts` so many
+    were `read`, of those so many are `alike` an earlier one, of them `across` in another split.
+    `examples` are the closest: the cosine, the earlier text and the other.
+    """
+
+    encoder: str
+    texts: int
+    read: int
+    alike: int
+    across: int
+    examples: Sequence[tuple[float, str, str]] = ()
+
+
+@dataclass(frozen=True)
 class Overlap:
     """Two splits, and the prompts that both have; `examples` are the first of them."""
 
@@ -239,6 +254,7 @@ class Figures:
     repeats: Repeats | None = None
     near_prompts: Near | None = None
     near_answers: Near | None = None
+    alike: Alike | None = None
     splits: Mapping[str, int] = field(default_factory=dict)
     overlaps: Sequence[Overlap] = ()
     against: Sequence[Against] = ()

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from prefmill.connection import LOOK_BYTES, room_by_rows
 from prefmill.disk import records
@@ -34,6 +34,9 @@ from prefmill.shapes.words import Rows
 from prefmill.table.report import PairReport
 from prefmill.table.roles import Inputs, RoleNames
 
+if TYPE_CHECKING:
+    from prefmill.reports.alike import Alikes
+
 #: What people see of pairs, unless they want more.
 PAIRS_SHOWN = 10
 _ALL: Any = {"chosen_min": None, "rejected_below": None}
@@ -58,6 +61,7 @@ def look(
     near: bool,
     against: Sequence[str | Path] = (),
     cutter: Cutter | None = None,
+    alikes: Alikes | None = None,
     progress: Progress | None,
     **reading: Unpack[Reading],
 ) -> Figures:
@@ -68,6 +72,7 @@ def look(
     by = "the default plan of pairs" if plan is None else "this plan of pairs"
     plan = plan or Pairs()
     told: dict[str, Any] = {"shown": shown, "near": near, "against": known, "cutter": cutter}
+    told["alikes"] = alikes
     told |= {"scored": True, "refusal": "", "by": by}
     told["given"] = typed(roles or {}, reading)
     words: Any = dict(roles or {})
@@ -117,6 +122,7 @@ def _figures(
     near: bool,
     against: Sequence[Benchmark],
     cutter: Cutter | None,
+    alikes: Alikes | None,
     scored: bool,
     refusal: str,
     by: str,
@@ -153,6 +159,9 @@ def _figures(
         prompts_near = near_texts(job, "prompt", "_prompt")
         answers_near = near_texts(job, "answer", "_completion")
         figures = replace(figures, near_prompts=prompts_near, near_answers=answers_near)
+    if alikes:
+        job.tell("reading what prompts mean", 0.0)
+        figures = replace(figures, alike=alikes.of(job))
     if against:
         job.tell("comparing with benchmarks", None)
         figures = replace(figures, against=against_them(job, against))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from prefmill.errors import BadArgument
 from prefmill.plans import Pairs
@@ -21,6 +21,9 @@ from prefmill.reports.warned import warnings
 from prefmill.runs.job.opening import Reading
 from prefmill.table.roles import Inputs, RoleNames
 from prefmill.telemetry.watch import watched
+
+if TYPE_CHECKING:
+    from prefmill.reports.alike import Alikes
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ def report(
     plan: Pairs | None = None,
     pairs: int = PAIRS_SHOWN,
     near: bool = False,
+    alike: bool = False,
+    encoder: str | Path | None = None,
     against: Sequence[str | Path] = (),
     tokenizer: str | Path | None = None,
     max_length: int | None = None,
@@ -70,6 +75,10 @@ def report(
         pairs: how many pairs there are to read.
         near: look for texts that are nearly the same too, prompts and answers. It needs the extra
             `report`, and takes about 0.3 ms for a different text of 1,000 characters.
+        alike: look for prompts that mean nearly the same in other words, too: the vectors of an
+            encoder, from a cosine of 0.8 on. It needs the extra `worth`, and takes about 10 ms a
+            prompt; of more than 20,000, so many are drawn.
+        encoder: that encoder, a folder or a hub id; None: all-MiniLM-L6-v2 from its package.
         against: benchmark files, whose texts are looked for in prompts and answers: 13 words in a
             row. It takes about 0.2 ms for a different text of 1,000 characters.
         tokenizer: a folder with a tokenizer: which answers does a limit cut, and which pairs become
@@ -93,8 +102,22 @@ def report(
     asked: Any = {"plan": plan, "roles": roles, "shown": pairs, "near": near}
     asked["against"] = [against] if isinstance(against, str | Path) else list(against)
     asked["cutter"] = _cutter(tokenizer, max_length)
+    asked["alikes"] = _alikes(encoder, alike=alike)
     figures = look(inputs, progress=progress, **asked, **reading)
     return Report(figures, warnings(figures))
+
+
+def _alikes(encoder: str | Path | None, *, alike: bool) -> Alikes | None:
+    if alike:
+        from prefmill.reports.alike import Alikes
+
+        return Alikes(encoder)
+    if encoder is None:
+        return None
+    raise BadArgument(
+        f"report: an encoder reads what prompts mean; got encoder={str(encoder)!r} without alike.",
+        hint="--alike (alike=True) looks for prompts that mean nearly the same.",
+    )
 
 
 def _cutter(tokenizer: str | Path | None, max_length: int | None) -> Cutter | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from prefmill.reports import answers
 from prefmill.reports.counts import PARTS
 from prefmill.reports.floors import is_high
-from prefmill.reports.found import Figures, Floor, Histogram, Near, Part
+from prefmill.reports.found import Alike, Figures, Floor, Histogram, Near, Part
 from prefmill.reports.lines import Lines
 from prefmill.reports.parts import SPARK, Bars, Grid, Section, percent
 from prefmill.shown import amount
@@ -154,6 +154,8 @@ def _repeats(figures: Figures) -> Section | None:
     for name, near in (("prompts", figures.near_prompts), ("answers", figures.near_answers)):
         if near:
             parts += _near(name, near)
+    if figures.alike:
+        parts += _alike(figures.alike)
     return Section("Repeats", (), parts)
 
 
@@ -167,6 +169,20 @@ def _near(name: str, near: Near) -> list[Grid]:
     if not near.examples:
         return [counts]
     return [counts, Grid(f"The first near {name}", ("one", "the other"), near.examples)]
+
+
+def _alike(alike: Alike) -> list[Grid]:
+    rows = [
+        ("different prompts", f"{alike.texts:,}"),
+        ("read", f"{alike.read:,}"),
+        ("nearly the meaning of an earlier one", f"{alike.alike:,}"),
+        ("of them in another split", f"{alike.across:,}"),
+    ]
+    counts = Grid(f"Prompts of one meaning, by {alike.encoder}", ("", "count"), rows)
+    if not alike.examples:
+        return [counts]
+    closest = [(f"{cosine:.2f}", one, other) for cosine, one, other in alike.examples]
+    return [counts, Grid("The closest of them", ("cosine", "one", "the other"), closest)]
 
 
 def _splits(figures: Figures) -> Section | None:

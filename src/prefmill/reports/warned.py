@@ -162,6 +162,12 @@ def _of_splits(figures: Figures) -> Iterator[Warned]:
         )
         advice = "Let near prompts be one group, or leave all but one of them out."
         yield Warned("near prompts", f"{what} as an earlier one.", advice)
+    alike = figures.alike
+    if alike and alike.across:
+        across = amount(alike.across, "prompt means", "prompts mean")
+        what = f"{across} nearly the same as one of another split, by {alike.encoder}."
+        advice = "Read them, and leave those that ask the same out of one of the splits."
+        yield Warned("alike leak", what, advice)
 
 
 def _of_benchmarks(figures: Figures) -> Iterator[Warned]:
