@@ -87,7 +87,7 @@ def _of_loop(options: ReportOptions) -> StagesReport:
 @command
 def report(options: ReportOptions) -> None:
     """Show what preference data looks like: rows, scores, gaps, repeats, splits, pairs to read, and
-    what length, lists, position or source alone would get right. Warnings say what to do.
+    what length, lists, language, position or source alone would get right. Warnings say what to do.
 
     INPUT is feedback, pairs, labels, a pool, or the folder of a loop. A warning changes no exit
     code, unless --strict is given.

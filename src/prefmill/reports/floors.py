@@ -36,6 +36,11 @@ _GUESSES = {
         "no pair has a list in one of its answers only",
         "c_lists::INTEGER - r_lists::INTEGER",
     ),
+    "language": (
+        "the answer in the language of its prompt",
+        "no pair has one answer in the language of its prompt, and one in another",
+        "coalesce(c_native::INTEGER - r_native::INTEGER, 0)",
+    ),
     "position": (
         "the answer that stands first in the file",
         "the chosen answer is the first one by the file's columns",
@@ -50,7 +55,7 @@ _GUESSES = {
 #: What has no opinion of a pair whose texts are the same, or whose labels are drawn anew.
 _SWAPPED = ", ".join(
     f"CASE WHEN flip THEN {one}_{name} ELSE {other}_{name} END AS {other}_{name}"
-    for name in ("pos", "answer", "chars", "lists", "source")
+    for name in ("pos", "answer", "chars", "lists", "native", "source")
     for one, other in ("cr", "rc")
 )
 _SUMS = """

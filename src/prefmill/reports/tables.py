@@ -13,12 +13,15 @@ from pathlib import Path
 from prefmill.connection import literal
 from prefmill.engines.macros import install_used
 from prefmill.plans.expect import SOURCE
+from prefmill.reports.languages import language_sql, telling_sql
 from prefmill.rules.audits.texts import LIST_ITEM
 from prefmill.runs.job.job import Job
 from prefmill.table.roles import named
 
 #: Words of a file's name, or of its folder's, that say which split it is.
 _SPLIT = re.compile(r"(?<![a-z])(train|test|valid|validation|val|dev|eval|holdout)(?![a-z])")
+#: Rows whose languages are looked at.
+_READ = 1_000_000
 _CONTENTS = '[{"content":"VARCHAR","value":"VARCHAR"}]'
 
 
@@ -76,7 +79,8 @@ def make_facts(job: Job) -> None:
     """Make the table `facts`, a row of numbers for each row that was read.
 
     prompt, answer (MD5), pos, value, reason (why the row cannot be used), chars, lists (two items
-    or more), source, annotator, split.
+    or more), native (the answer is in the language of its prompt; null where one has none), source,
+    annotator, split.
     """
     install_used(job.con, ["pref_length(x)"])
     source, annotator = kept(job, SOURCE), kept(job, "annotator")
@@ -85,19 +89,36 @@ def make_facts(job: Job) -> None:
     two = f"regexp_matches({answer}, {literal(f'{LIST_ITEM}(?s:.*?){LIST_ITEM}')})"
     # Two items stand on two lines, and to look for a line's end takes a tenth of the time.
     lists = f"CASE WHEN NOT contains({answer}, chr(10)) THEN false ELSE {two} END"
+    # Of more rows the prompts are drawn, by their hash: a share needs no more.
+    drawn = f"md5_number(_prompt::VARCHAR) & {_mask(job.source.rows)} = 0"
+    telling = ", ".join(
+        f"CASE WHEN {drawn} THEN {telling_sql(text)} END AS {name}"
+        for name, text in (("_said", answer), ("_asked", text_sql(job, "_prompt")))
+    )
+    native = f"{language_sql('_said')} = {language_sql('_asked')}"
     job.con.execute(
         "CREATE TABLE facts AS SELECT t._pos AS pos,"
         " md5_number(t._prompt::VARCHAR) AS prompt, md5_number(t._completion::VARCHAR) AS answer,"
         " c._value AS value, c._reason AS reason,"
-        f" pref_length(t._completion)::INTEGER AS chars, {lists} AS lists,"
+        f" pref_length(t._completion)::INTEGER AS chars, {lists} AS lists, {native} AS native,"
         f" {source or 'NULL'}::VARCHAR AS source, {annotator or 'NULL'}::VARCHAR AS annotator,"
-        f" {_split_sql(job)} AS split FROM texts t JOIN counted c ON c._pos = t._pos"
+        f" {_split_sql(job)} AS split FROM (SELECT *, {telling} FROM texts) t"
+        " JOIN counted c ON c._pos = t._pos"
     )
     job.con.execute(
         "CREATE TEMP TABLE answers AS SELECT prompt, answer, count(*) AS n,"
         " min(value) < max(value) AS several FROM facts"
         " WHERE prompt IS NOT NULL AND answer IS NOT NULL GROUP BY prompt, answer"
     )
+
+
+def _mask(rows: int) -> int:
+    """The bits of a hash that are 0 for the prompts whose language is looked at.
+
+    >>> _mask(1_000_000), _mask(10_000_000)
+    (0, 15)
+    """
+    return (1 << (-(-rows // _READ) - 1).bit_length()) - 1
 
 
 def make_pools(job: Job) -> None:
@@ -121,7 +142,7 @@ def make_sides(job: Job) -> None:
     """Make the table `sides`: of each pair its prompt, the numbers of both answers, the gap of
     their scores, and `flip`, a fair coin that depends on the pair's texts only.
     """
-    columns = ("pos", "answer", "chars", "lists", "source")
+    columns = ("pos", "answer", "chars", "lists", "native", "source")
     both = [f"{side}.{name} AS {side}_{name}" for side in "cr" for name in columns]
     job.con.execute(
         f"CREATE TEMP TABLE sides AS SELECT s.slot, c.prompt, {', '.join(both)},"

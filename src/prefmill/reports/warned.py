@@ -29,6 +29,11 @@ _OF_FLOORS = {
         " length.",
         "prefmill audit {read} --human {column}",
     ),
+    "language": (
+        "A model can learn language instead of quality. Look at these pairs, and keep those whose"
+        " answers are in one language where that is not what you ask for.",
+        "prefmill view {read}",
+    ),
     "position": (
         "A judge that is shown both answers prefers a place. Ask it in both orders, and take what"
         " holds in both.",
