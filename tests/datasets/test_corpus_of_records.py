@@ -22,6 +22,7 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 datasets = pytest.importorskip("datasets", reason="needs the extra prefmill[datasets]")
 
 import prefmill.datasets as pmd  # noqa: E402
+from prefmill.shown import amount  # noqa: E402
 
 #: What no table in memory holds: a list that is text by turns. And what is a matter of files.
 LEFT_OUT = ("lm-eval samples, older", "A file for each model")
@@ -74,7 +75,7 @@ def test_rows_are_those_of_the_oracle(entry: Entry, form, tmp_path: Path, monkey
     lost = [name for name in entry.dropped if name not in asked]
     assert bool(notes) == bool(lost or entry.votes)
     for name, count in entry.dropped.items():
-        assert not notes or f"{count} records dropped: {name}" in notes[0]
+        assert not notes or f"{amount(count, 'record')} dropped: {name}" in notes[0]
 
 
 KNOWN = [entry for entry in HELD if entry.means and not entry.line]

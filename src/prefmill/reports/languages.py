@@ -12,6 +12,7 @@ from prefmill.connection import literal
 
 #: Characters at the beginning of a text that are looked at.
 _MOST = 300
+_AFTER = r"[^\pL]$"
 #: Function words of a language that are none in the other ones here.
 WORDS = {
     "en": "the and with this that you are what from your which have they can how would these there"
@@ -58,8 +59,9 @@ def telling_sql(text: str) -> str:
     words = "|".join(word for some in WORDS.values() for word in some.split())
     # There is no look-ahead: what follows a word comes along, and goes.
     pattern = rf"[^\pL]((?:{words})[^\pL]|[{''.join(SCRIPTS.values())}]{{2,}})"
-    found = f"regexp_extract(' ' || lower(left({text}, {_MOST})) || ' ', {literal(pattern)}, 1)"
-    return rf"regexp_replace({found}, '[^\pL]$', '')"
+    begin = f"concat(chr(32), lower(left({text}, {_MOST})), chr(32))"
+    found = f"regexp_extract({begin}, {literal(pattern)}, 1)"
+    return f"regexp_replace({found}, {literal(_AFTER)}, '')"
 
 
 def language_sql(telling: str) -> str:
@@ -67,10 +69,10 @@ def language_sql(telling: str) -> str:
 
     It must be a column: an expression would be computed once for each language.
 
-    >>> import duckdb
-    >>> texts = "unnest(['Ist das gut?', 'Is that good?', 'これは何ですか', '2 + 2'])"
-    >>> told = f"SELECT {telling_sql('t')} AS telling FROM (SELECT {texts} AS t)"
-    >>> duckdb.sql(f"SELECT {language_sql('telling')} FROM ({told})").fetchall()
+    >>> import duckdb, polars as pl
+    >>> texts = pl.DataFrame({"t": ["Ist das gut?", "Is that good?", "これは何ですか", "2 + 2"]})
+    >>> told = duckdb.sql(f"SELECT {telling_sql('t')} AS telling FROM texts")
+    >>> duckdb.sql(f"SELECT {language_sql('telling')} FROM told").fetchall()
     [('de',), ('en',), ('ja',), (None,)]
     """
     cases = [f"WHEN {telling} = '' THEN NULL"]
@@ -78,5 +80,7 @@ def language_sql(telling: str) -> str:
         listed = ", ".join(map(literal, words.split()))
         cases.append(f"WHEN {telling} IN ({listed}) THEN {literal(name)}")
     for name, letters in SCRIPTS.items():
-        cases.append(f"WHEN regexp_matches({telling}, {literal(f'[{letters}]')}) THEN '{name}'")
+        cases.append(
+            f"WHEN regexp_matches({telling}, {literal(f'[{letters}]')}) THEN {literal(name)}"
+        )
     return f"CASE {' '.join(cases)} END"
