@@ -1,9 +1,10 @@
 """The language of a text, as its first telling word or letters say it.
 
 A guess that costs 2 µs a text in SQL, for a figure over many: 17 languages by function words that
-the others lack, nine by their script. A text without one has no language. Of paragraphs of manual
-pages in 19 languages it says the right one of 72 to 99 % where it says any (English 99.8, German
-99.4, Chinese 95; Romanian is the lowest), and nothing of 1 to 36 %, most of Czech.
+the others lack, nine by their script. A text without one has no language. Of 17,000 paragraphs of
+manual pages in 19 languages it says one of 64 to 99.9 % (least of Czech), and that is the pages'
+own for 99.8 % of English, 99 of German, 97 of French, 94 of Chinese and 74 of Romanian: the rest is
+called English most often, as paragraphs that nobody translated are.
 """
 
 from __future__ import annotations
