@@ -108,6 +108,13 @@ def test_who_answers_in_the_language_of_the_prompt_wins():
     assert "language" not in pm.report(pairs(0.5)).found
 
 
+def test_the_line_to_type_has_the_file_alone(tmp_path):
+    pairs(0.9).rename({"prompt": "frage"}).write_parquet(tmp_path / "pairs.parquet")
+    report = pm.report(tmp_path / "pairs.parquet", roles={"prompt": "frage"})
+    (told,) = (each for each in report.warnings if each.name == "language")
+    assert told.line == f"prefmill view {tmp_path / 'pairs.parquet'}"
+
+
 def test_of_one_language_or_none_nothing_is_said():
     rows = pairs(0.9).with_columns(rejected=pl.col("chosen") + " More of it.")
     found = floor_of(pm.report(rows))

@@ -32,7 +32,7 @@ _OF_FLOORS = {
     "language": (
         "A model can learn language instead of quality. Look at these pairs, and keep those whose"
         " answers are in one language where that is not what you ask for.",
-        "prefmill view {read}",
+        "prefmill view {file}",
     ),
     "position": (
         "A judge that is shown both answers prefers a place. Ask it in both orders, and take what"
@@ -236,6 +236,7 @@ def _of_floors(figures: Figures) -> Iterator[Warned]:
     if "--source " not in figures.given:
         sourced = f"{read} --source {shlex.quote(figures.source or 'COLUMN')}"
     words = {"read": read, "sourced": sourced, "column": _columns(figures)}
+    words["file"] = file_of(figures.name)  # `view` shows all columns, whatever they are called
     for floor in figures.floors:
         # A file may well be in the order of scores: only of two answers side by side it matters.
         placed = floor.name != "position" or figures.kind == "pairs"
