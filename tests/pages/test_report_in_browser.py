@@ -13,6 +13,7 @@ import prefmill as pm
 from prefmill.loops import plot as stage_plot
 
 pytest.importorskip("aiohttp")
+pytest.importorskip("torch")  # what prompts mean is read by an encoder
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed here"),
     pytest.mark.skipif(AXE is None, reason="axe-playwright-python is not installed here"),
@@ -66,7 +67,7 @@ def hostile():
         {"prompt": f"{text}{n}", "chosen": f"{text}+", "rejected": f"-{text}", name: text}
         for n, text in enumerate(texts * 4)
     ]
-    return pm.report(pl.DataFrame(rows), roles={"source": name})
+    return pm.report(pl.DataFrame(rows), roles={"source": name}, alike=True)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def pages(tmp_path_factory):
         run(folder / "loop")
     made = {
         "feedback": pm.report(feedback(), roles={"source": "model"}, pairs=3),
-        "splits": pm.report(files, near=True, against=[known]),
+        "splits": pm.report(files, near=True, alike=True, against=[known]),
         "hostile": hostile(),
         "pool": pm.report(feedback().drop("score")),
         "loop": pm.loop_report(folder / "loop/run"),
