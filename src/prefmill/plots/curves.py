@@ -22,19 +22,12 @@ def plot_curve(
     Best (with its interval), median and mean score stand against n. Of a checked curve it is the
     share that is right, by each way of choosing. Raises what `plot_lines` raises.
     """
-    if curve.check is not None:
-        size = (7.2, 4.2)
-        return drawn(
-            lambda figure: _draw_checked(figure, curve),
-            curve.points,
-            path,
-            size=size,
-            overwrite=overwrite,
-            publish=publish,
-        )
-    size = (7.2 if curve.by else 6.4, 5.0)
+    if curve.check is None:
+        draw, size = _draw_curve, (7.2 if curve.by else 6.4, 5.0)
+    else:
+        draw, size = _draw_checked, (7.2, 4.2)
     return drawn(
-        lambda figure: _draw_curve(figure, curve),
+        lambda figure: draw(figure, curve),
         curve.points,
         path,
         size=size,
